@@ -1,0 +1,43 @@
+//! What an engine must do, in plain data: requests, tokens, usage, state, batching policy.
+//!
+//! Owns the contract between the request path and whatever runs models, and the pure decisions of
+//! an engine (what to run in the next step, when a request would finish here). Deliberately lacks
+//! tensors, files, threads and channels: those are in `inference/engine`.
+
+pub mod cost;
+pub mod request;
+pub mod schedule;
+pub mod status;
+
+pub use cost::CostModel;
+pub use request::{
+    Answer, ChatMessage, Emitted, EventSink, FinishReason, GenerateRequest, Input, Limits,
+    LogProbs, Role, Sampling, TokenEvent, TokenLogProb, TokenMode, Usage,
+};
+pub use status::{EngineStatus, ModelCard, ModelState, ModelStatus};
+
+use selvedge_base::{ModelDigest, Refusal, RequestId};
+
+/// Something that answers generation requests.
+///
+/// Many sequences share one model: an engine interleaves them step by step.
+pub trait Engine: Send + Sync {
+    /// Queues a request. Answers arrive at `sink` from the engine's own thread, ending with
+    /// exactly one [`Answer::Finished`] or [`Answer::Failed`].
+    ///
+    /// # Errors
+    /// A refusal when the request cannot be queued at all: unknown model, full queue, too long.
+    fn submit(&self, request: GenerateRequest, sink: Box<dyn EventSink>) -> Result<(), Refusal>;
+
+    /// Frees a request's work within one step. Unknown ids are ignored.
+    fn cancel(&self, id: RequestId);
+
+    /// What the engine holds and does now.
+    fn status(&self) -> EngineStatus;
+
+    /// The prompt's tokens as the model would see them, without running it.
+    ///
+    /// # Errors
+    /// A refusal when the model is unknown or the prompt cannot be rendered.
+    fn count_tokens(&self, model: ModelDigest, input: &Input) -> Result<u32, Refusal>;
+}

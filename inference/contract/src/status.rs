@@ -1,0 +1,74 @@
+//! What an engine reports of itself; the mesh routes by it and tells the frozen from the slow.
+//!
+//! Plain data that travels in capability rows and heartbeats. `progress` is the heart of it: it
+//! advances with every layer computed and every prefill chunk, so an engine that has running work
+//! and a still counter is frozen, while one that loads or only queues says so.
+
+use selvedge_base::ModelDigest;
+use serde::{Deserialize, Serialize};
+
+/// What one model is, independent of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelCard {
+    /// The name people use.
+    pub name: String,
+    /// The file, by content.
+    pub digest: ModelDigest,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Architecture, as the file names it (`llama`).
+    pub architecture: String,
+    /// Quantization, as people write it (`Q4_1`).
+    pub quantization: String,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Tokens the model can attend to.
+    pub context_length: u32,
+    /// Whether it has a chat template.
+    pub chat: bool,
+}
+
+/// Where a model stands on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ModelState {
+    /// On disk, not in memory.
+    Cold,
+    /// Being loaded.
+    Loading,
+    /// Answers requests.
+    Ready,
+    /// Could not be loaded; the reason is in the node's log and `selvedge models list`.
+    Failed,
+}
+
+/// One model on a node, now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelStatus {
+    /// What it is.
+    pub card: ModelCard,
+    /// Where it stands.
+    pub state: ModelState,
+    /// Sequences being computed.
+    pub running: u32,
+    /// Requests waiting for a place.
+    pub queued: u32,
+    /// Prompt tokens not yet computed, of running and queued requests.
+    pub pending_prompt_tokens: u32,
+    /// Prompt tokens per second, measured; 0 = not yet known.
+    pub prefill_rate: u32,
+    /// Microseconds per step of one token, measured at the present batch size; 0 = not yet known.
+    pub step_us: u32,
+}
+
+/// An engine, now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineStatus {
+    /// Advances with every layer computed and every prefill chunk of at most 16 tokens.
+    pub progress: u64,
+    /// Whether any sequence is being computed (loading and queueing are not computing).
+    pub computing: bool,
+    /// Whether any model is being loaded.
+    pub loading: bool,
+    /// The models, by name.
+    pub models: Vec<ModelStatus>,
+}
