@@ -1,0 +1,61 @@
+//! What an engine may use: threads, device, batch, queue, memory.
+//!
+//! Owns the values and their defaults. Reading configuration files belongs to the node.
+
+/// Where tensors live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The CUDA device of this index; needs the `cuda` feature.
+    Cuda(usize),
+    /// The Metal device of this index; needs the `metal` feature.
+    Metal(usize),
+}
+
+/// What an engine may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Threads that compute; 0 = as many as the machine has cores.
+    pub threads: usize,
+    /// Where tensors live.
+    pub device: Device,
+    /// Sequences of one model computed together.
+    pub max_batch: usize,
+    /// Requests of one model that may wait for a place.
+    pub max_queue: usize,
+    /// Bytes for weights and key/value caches of all models together.
+    pub memory_budget_bytes: u64,
+    /// Load a model at its first request instead of when it is added.
+    pub lazy: bool,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            device: Device::Cpu,
+            // Past 16 sequences a step on a small machine is bound by arithmetic, so more would
+            // only slow every answer down.
+            max_batch: 16,
+            // Four full batches: at 64 tokens/s per batch more would wait for minutes.
+            max_queue: 64,
+            // Fits the default model with every sequence at a long context, and leaves a small
+            // machine of 8 GiB half of its memory.
+            memory_budget_bytes: 4 << 30,
+            lazy: false,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Threads that compute, with 0 resolved.
+    pub(crate) fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            // Beyond this a small model's step is all synchronisation.
+            threads => threads.min(64),
+        }
+    }
+}

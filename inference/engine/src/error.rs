@@ -1,0 +1,98 @@
+//! What can go wrong with a model, and how it is said to whoever asked.
+//!
+//! Owns the error type and its translation to refusals. Branch on the variant, show the message.
+
+use std::path::PathBuf;
+
+use selvedge_base::{Blame, Code, Micros, Refusal, Retry, Stage};
+use thiserror::Error;
+
+/// Why a model cannot be read, loaded or run.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The file cannot be opened or read.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is damaged, cut short or hostile.
+    #[error("damaged model file: {0}")]
+    Corrupt(String),
+    /// The file is well-formed but asks for something this engine does not do.
+    #[error("unsupported model: {0}")]
+    Unsupported(String),
+    /// The model does not fit the memory the engine may use.
+    #[error("the model needs {needed} bytes of memory and {free} of the budget are free")]
+    OutOfMemory {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes of the budget that are free.
+        free: u64,
+    },
+    /// The compute device cannot be used.
+    #[error("device {name} cannot be used: {reason}")]
+    Device {
+        /// As configured.
+        name: String,
+        /// What the driver or the build said.
+        reason: String,
+    },
+    /// Another file already has this name.
+    #[error("a different model is already called '{0}'")]
+    NameTaken(String),
+    /// More models than an engine keeps track of.
+    #[error("no more than {0} models can be added to one engine")]
+    TooManyModels(usize),
+    /// A thread of the engine could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(String),
+    /// The arithmetic failed.
+    #[error("computation failed: {0}")]
+    Compute(String),
+}
+
+impl EngineError {
+    pub(crate) fn corrupt(message: impl Into<String>) -> Self {
+        Self::Corrupt(message.into())
+    }
+
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::Unsupported(message.into())
+    }
+
+    /// The refusal for a request that needed this model.
+    pub fn to_refusal(&self) -> Refusal {
+        let code = match self {
+            Self::Corrupt(_) => Code::Corrupt,
+            Self::OutOfMemory { .. } => Code::OutOfMemory,
+            Self::Compute(_) => Code::Internal,
+            Self::Io { .. }
+            | Self::Unsupported(_)
+            | Self::Device { .. }
+            | Self::NameTaken(_)
+            | Self::TooManyModels(_)
+            | Self::Thread(_) => Code::ModelUnavailable,
+        };
+        Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, code, self.to_string())
+    }
+}
+
+impl From<candle_core::Error> for EngineError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Compute(error.to_string())
+    }
+}
+
+/// A refusal for work that this node cannot take now, with when to come back.
+pub(crate) fn overloaded(message: impl Into<String>, retry_after: Micros) -> Refusal {
+    let retry = Retry::After(retry_after);
+    Refusal::new(Stage::Execute, Blame::Us, retry, Code::Overloaded, message)
+}
+
+/// A refusal that another node may not have to give.
+pub(crate) fn elsewhere(code: Code, message: impl Into<String>) -> Refusal {
+    Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, code, message)
+}
