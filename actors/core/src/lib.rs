@@ -1,1 +1,18 @@
-//! x
+//! Every decision a node makes about requests, as pure machines and functions.
+//!
+//! Start reading at [`flow`]: the life of one request. Owns the flow, the choice of a node from
+//! what is known of the mesh, who may call, what a peer may hand over, and the record of it all.
+//! Deliberately lacks sockets, clocks, threads and channels: `actors/runtime` has those.
+
+pub mod auth;
+pub mod flow;
+pub mod receive;
+pub mod record;
+pub mod restart;
+pub mod route;
+pub mod rows;
+
+pub use flow::{Flow, FlowEffect, FlowInput, Piece};
+pub use record::{Attempt, Outcome, RequestRecord};
+pub use route::{MeshView, ModelSummary, Need, NodeView};
+pub use rows::{HandOff, HandOffReply, NodeRow, Opening};

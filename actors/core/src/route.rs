@@ -1,0 +1,270 @@
+//! Which nodes could answer, and which should: the hard filters before the choice.
+//!
+//! Owns the snapshot of the mesh that routing looks at, how a model's name becomes a file, and how
+//! far data may travel. The estimate and the choice among what is left are
+//! [`selvedge_proto::choice`]'s.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use selvedge_base::{
+    Blame, Code, Dice, MeshId, Micros, ModelDigest, NodeId, Refusal, Retry, Stage,
+};
+use selvedge_contract::{EngineStatus, ModelCard, ModelState, ModelStatus};
+use selvedge_proto::choice::{self, Candidate, Choice, Readiness};
+use selvedge_proto::swim::PeerState;
+use selvedge_proto::wire::Label;
+use serde::{Deserialize, Serialize};
+
+/// Answer tokens assumed when the caller set no limit: a usual chat answer.
+const USUAL_ANSWER_TOKENS: u32 = 256;
+/// The least of a digest that may follow `name@`: fewer digits could fit several files.
+const MIN_DIGEST_PREFIX: usize = 8;
+/// Model names listed in a refusal: enough to see a typing error.
+const NAMES_IN_REFUSAL: usize = 8;
+
+/// What one node knows of the mesh at a moment; replaced as a whole, never changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeshView {
+    /// This node.
+    pub me: NodeId,
+    /// The mesh it belongs to.
+    pub mesh: Option<MeshId>,
+    /// All nodes, this one first, then in the order of their ids.
+    pub nodes: Vec<NodeView>,
+}
+
+/// What is known of one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// The node.
+    pub node: NodeId,
+    /// Whether it is this one.
+    pub me: bool,
+    /// The name people gave it.
+    pub name: String,
+    /// The place it stands in.
+    pub site: String,
+    /// Whether it can be relied on.
+    pub state: PeerState,
+    /// Why it is in this state, in words.
+    pub why: String,
+    /// Whether there is a connection to it (always true for this node).
+    pub linked: bool,
+    /// Measured round trip.
+    pub rtt: Option<Micros>,
+    /// Where its QUIC endpoint can be reached.
+    pub addrs: Vec<SocketAddr>,
+    /// Its HTTP surface.
+    pub api: Option<SocketAddr>,
+    /// The version of its program.
+    pub version: String,
+    /// Its models and how busy they are.
+    pub engine: EngineStatus,
+}
+
+/// A model of the mesh, wherever it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelSummary {
+    /// What it is.
+    pub card: ModelCard,
+    /// Names of the nodes that have it and can be relied on.
+    pub nodes: Vec<String>,
+    /// Whether one of them could answer at once.
+    pub ready: bool,
+}
+
+/// What a request needs of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// The model as the caller wrote it: a name, `name@digest prefix`, or a digest.
+    pub model: String,
+    /// The file, once a first choice settled on one.
+    pub digest: Option<ModelDigest>,
+    /// Estimated tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// The caller's limit for the answer.
+    pub answer_tokens: Option<u32>,
+    /// How far the data may travel.
+    pub label: Label,
+}
+
+impl MeshView {
+    /// What is known of a node.
+    pub fn node(&self, id: &NodeId) -> Option<&NodeView> {
+        self.nodes.iter().find(|node| node.node == *id)
+    }
+
+    /// What is known of this node.
+    pub fn myself(&self) -> Option<&NodeView> {
+        self.node(&self.me)
+    }
+
+    /// A node's name, or the end of its id when it has none.
+    pub fn name_of(&self, id: &NodeId) -> String {
+        let named = self.node(id).filter(|node| !node.name.is_empty());
+        named.map_or_else(|| id.short(), |node| node.name.clone())
+    }
+
+    /// The union of all models on nodes that can be relied on, by name, then digest.
+    pub fn models(&self) -> Vec<ModelSummary> {
+        let mut union: BTreeMap<(String, ModelDigest), ModelSummary> = BTreeMap::new();
+        for node in self.nodes.iter().filter(|node| node.is_usable()) {
+            for model in &node.engine.models {
+                if model.state == ModelState::Failed {
+                    continue;
+                }
+                let key = (model.card.name.clone(), model.card.digest);
+                let summary = union.entry(key).or_insert_with(|| ModelSummary {
+                    card: model.card.clone(),
+                    nodes: Vec::new(),
+                    ready: false,
+                });
+                summary.nodes.push(self.name_of(&node.node));
+                summary.ready |= model.state == ModelState::Ready;
+            }
+        }
+        union.into_values().collect()
+    }
+}
+
+impl NodeView {
+    /// Whether requests may go there at all.
+    pub const fn is_usable(&self) -> bool {
+        self.me || (self.linked && matches!(self.state, PeerState::Alive))
+    }
+
+    fn model(&self, digest: &ModelDigest) -> Option<&ModelStatus> {
+        self.engine.models.iter().find(|model| model.card.digest == *digest)
+    }
+}
+
+/// Chooses a node for a need, none of `exclude`.
+///
+/// # Errors
+/// `ModelNotFound` when no node has such a model, `Forbidden` when only nodes beyond the label's
+/// boundary have it. A choice without a chosen node means that every candidate is out.
+pub fn choose(
+    view: &MeshView,
+    need: &Need,
+    exclude: &[NodeId],
+    in_flight: &BTreeMap<NodeId, u32>,
+    dice: &mut Dice,
+) -> Result<(ModelDigest, Choice), Refusal> {
+    let digest = match need.digest {
+        Some(digest) => digest,
+        None => resolve(view, &need.model)?,
+    };
+    let holders: Vec<&NodeView> =
+        view.nodes.iter().filter(|node| node.model(&digest).is_some()).collect();
+    if holders.is_empty() {
+        return Err(not_found(view, &need.model));
+    }
+    let inside: Vec<&NodeView> =
+        holders.into_iter().filter(|node| may_reach(view, node, need.label)).collect();
+    if inside.is_empty() {
+        return Err(out_of_bounds(need));
+    }
+    let candidates = inside
+        .into_iter()
+        .filter(|node| !exclude.contains(&node.node))
+        .filter_map(|node| candidate(node, &digest, in_flight))
+        .collect::<Vec<_>>();
+    let answer_tokens = need.answer_tokens.unwrap_or(USUAL_ANSWER_TOKENS).min(USUAL_ANSWER_TOKENS);
+    let demand = choice::Demand { prompt_tokens: need.prompt_tokens, answer_tokens };
+    Ok((digest, choice::choose(&candidates, &demand, dice)))
+}
+
+/// The file a name means: exact digest, `name@prefix`, or the name (this node's file first, then
+/// the one on most nodes, then the smallest digest, so that all nodes agree).
+fn resolve(view: &MeshView, name: &str) -> Result<ModelDigest, Refusal> {
+    if let Ok(digest) = name.parse::<ModelDigest>() {
+        return Ok(digest);
+    }
+    let (wanted, prefix) = match name.rsplit_once('@') {
+        Some((wanted, prefix)) if prefix.len() >= MIN_DIGEST_PREFIX => (wanted, Some(prefix)),
+        _ => (name, None),
+    };
+    let mut holders: BTreeMap<ModelDigest, (bool, usize)> = BTreeMap::new();
+    for node in &view.nodes {
+        for model in &node.engine.models {
+            let fits = prefix.is_none_or(|p| model.card.digest.to_string().starts_with(p));
+            if model.card.name == wanted && fits {
+                let entry = holders.entry(model.card.digest).or_default();
+                entry.0 |= node.me;
+                entry.1 += 1;
+            }
+        }
+    }
+    let best = holders.into_iter().max_by_key(|(digest, (mine, count))| {
+        (*mine, *count, std::cmp::Reverse(*digest))
+    });
+    best.map(|(digest, _)| digest).ok_or_else(|| not_found(view, name))
+}
+
+fn may_reach(view: &MeshView, node: &NodeView, label: Label) -> bool {
+    match label {
+        Label::Node => node.me,
+        Label::Site => view.myself().is_some_and(|me| me.site == node.site),
+        Label::Mesh | Label::Anywhere => true,
+    }
+}
+
+fn candidate(
+    node: &NodeView,
+    digest: &ModelDigest,
+    in_flight: &BTreeMap<NodeId, u32>,
+) -> Option<Candidate> {
+    let model = node.model(digest)?;
+    Some(Candidate {
+        node: node.node,
+        is_me: node.me,
+        state: if node.is_usable() { PeerState::Alive } else { worst(node.state) },
+        rtt: if node.me { Micros::ZERO } else { node.rtt.unwrap_or_default() },
+        readiness: match model.state {
+            ModelState::Ready => Readiness::Ready,
+            ModelState::Loading => Readiness::Loading,
+            ModelState::Cold => Readiness::Cold,
+            ModelState::Failed => Readiness::Failed,
+        },
+        running: model.running,
+        queued: model.queued,
+        pending_prompt_tokens: model.pending_prompt_tokens,
+        prefill_rate: model.prefill_rate,
+        step_us: model.step_us,
+        in_flight_from_here: in_flight.get(&node.node).copied().unwrap_or(0),
+    })
+}
+
+/// A node without a connection is as good as dead to a request, whatever was last heard of it.
+const fn worst(state: PeerState) -> PeerState {
+    match state {
+        PeerState::Alive => PeerState::Dead,
+        PeerState::Suspect | PeerState::Frozen | PeerState::Dead => state,
+    }
+}
+
+fn not_found(view: &MeshView, name: &str) -> Refusal {
+    let names: BTreeSet<String> =
+        view.models().into_iter().map(|model| model.card.name).take(NAMES_IN_REFUSAL).collect();
+    let known = if names.is_empty() {
+        "no node of this mesh has any model yet: `selvedge models pull` fetches one".to_owned()
+    } else {
+        format!("this mesh has: {}", names.into_iter().collect::<Vec<_>>().join(", "))
+    };
+    let shown: String = name.chars().take(80).collect();
+    let message = format!("the model '{shown}' does not exist here; {known}");
+    Refusal::client(Stage::Route, Code::ModelNotFound, message).param("model")
+}
+
+fn out_of_bounds(need: &Need) -> Refusal {
+    let message = format!(
+        "the request's data is labelled {:?} and no node within that boundary has model '{}'",
+        need.label, need.model
+    );
+    Refusal::new(Stage::Route, Blame::Us, Retry::Never, Code::Forbidden, message)
+}
+
+#[cfg(test)]
+#[path = "route_tests.rs"]
+mod tests;

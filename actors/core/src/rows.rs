@@ -1,0 +1,53 @@
+//! What a node says of itself to the others, and the wire types with their payloads fixed.
+//!
+//! Owns the row each node writes about itself (single writer; replicated by `mesh/crdt`). Fast
+//! changing facts (progress, requests in flight) travel in heartbeats as a pulse and on every
+//! answer; the row carries what changes slowly or may be a second old.
+
+use std::net::SocketAddr;
+
+use selvedge_contract::{Answer, EngineStatus, GenerateRequest};
+use selvedge_proto::wire;
+use serde::{Deserialize, Serialize};
+
+/// First frame of a stream between members.
+pub type Opening = wire::Opening<GenerateRequest>;
+/// A request handed to a peer.
+pub type HandOff = wire::HandOff<GenerateRequest>;
+/// What the peer sends back.
+pub type HandOffReply = wire::HandOffReply<Answer>;
+
+/// A node's row: written by that node alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// The name people gave it.
+    pub name: String,
+    /// The place it stands in; data labelled `site` stays among nodes of one site.
+    pub site: String,
+    /// The version of the program.
+    pub version: String,
+    /// Where its QUIC endpoint can be reached.
+    pub addrs: Vec<SocketAddr>,
+    /// Its HTTP surface, for people.
+    pub api: Option<SocketAddr>,
+    /// Its models and how busy they are.
+    pub engine: EngineStatus,
+}
+
+impl NodeRow {
+    /// Models a row may list: a node holds a handful, and the row must fit a sync frame.
+    pub const MAX_MODELS: usize = 64;
+    /// Addresses a row may list: a machine has a few interfaces with a few addresses each.
+    pub const MAX_ADDRS: usize = 16;
+    /// Bytes of a name, a site or a version.
+    pub const MAX_NAME: usize = 64;
+
+    /// Whether a row from another node keeps the bounds; one that does not is ignored.
+    pub fn is_within_bounds(&self) -> bool {
+        let names = [&self.name, &self.site, &self.version];
+        self.engine.models.len() <= Self::MAX_MODELS
+            && self.addrs.len() <= Self::MAX_ADDRS
+            && names.iter().all(|name| name.len() <= Self::MAX_NAME)
+            && self.engine.models.iter().all(|model| model.card.name.len() <= 4 * Self::MAX_NAME)
+    }
+}

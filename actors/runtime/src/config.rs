@@ -1,0 +1,45 @@
+//! What a node must be told to start; checked by whoever read it from a file or flags.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use selvedge_engine::EngineConfig;
+
+/// A node's settings.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Where everything durable lives.
+    pub home: PathBuf,
+    /// The name people see.
+    pub name: String,
+    /// The place the node stands in.
+    pub site: String,
+    /// The QUIC endpoint's address; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Peers to try whatever discovery says.
+    pub static_peers: Vec<SocketAddr>,
+    /// A directory in which nodes of one machine leave their addresses.
+    pub rendezvous: Option<PathBuf>,
+    /// Whether to look for peers on the LAN by mDNS.
+    pub mdns: bool,
+    /// The local engine's settings.
+    pub engine: EngineConfig,
+    /// Requests answered at a time.
+    pub max_requests: usize,
+    /// Requests one peer may have running here.
+    pub max_handoffs_per_peer: usize,
+    /// Tenants served for peers; empty = every tenant.
+    pub serve_tenants: BTreeSet<String>,
+    /// Make a mesh of one when this home belongs to none.
+    pub create_mesh: bool,
+}
+
+impl NodeConfig {
+    /// Requests answered at a time, unless told otherwise: far beyond what a small machine answers
+    /// at once, small enough that their buffers fit its memory.
+    pub const MAX_REQUESTS: usize = 256;
+    /// Requests one peer may have running here, unless told otherwise: a peer that hands over more
+    /// should have found other nodes too.
+    pub const MAX_HANDOFFS_PER_PEER: usize = 128;
+}

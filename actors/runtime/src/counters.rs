@@ -1,0 +1,100 @@
+//! What the node counts for people who watch it.
+//!
+//! Owns plain atomic counters that the request path bumps without a lock. How they are written
+//! down (Prometheus) is the HTTP surface's business.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use selvedge_base::Micros;
+
+/// Upper bounds of the time-to-first-token histogram, in milliseconds: from a warm small model to
+/// a long prompt on a slow machine.
+pub const FIRST_TOKEN_BOUNDS_MS: [u64; 10] =
+    [25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000];
+
+/// A number that only grows (or, for gauges, follows a level).
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds one.
+    pub fn bump(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Takes one back; for gauges.
+    pub fn drop_one(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Everything counted on the request path.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Requests admitted.
+    pub admitted: Count,
+    /// Requests refused because this node was full.
+    pub turned_away: Count,
+    /// Requests answered to the end.
+    pub finished: Count,
+    /// Requests that ended in a refusal.
+    pub failed: Count,
+    /// Requests whose caller went away.
+    pub cancelled: Count,
+    /// Requests being answered now (gauge).
+    pub in_flight: Count,
+    /// Prompt tokens of finished answers.
+    pub prompt_tokens: Count,
+    /// Answer tokens delivered.
+    pub answer_tokens: Count,
+    /// Requests handed to peers.
+    pub handed_off: Count,
+    /// Requests taken from peers.
+    pub taken: Count,
+    /// Requests of peers that were refused here.
+    pub refused: Count,
+    /// Requests of peers being answered here now (gauge).
+    pub serving: Count,
+    /// Answers that went on at another node.
+    pub resumed: Count,
+    /// Time to first token: one count per bound of [`FIRST_TOKEN_BOUNDS_MS`], then the rest.
+    pub first_token_buckets: [Count; FIRST_TOKEN_BOUNDS_MS.len() + 1],
+    /// Sum of all times to first token, in microseconds.
+    pub first_token_sum_us: Count,
+}
+
+impl Counters {
+    /// Notes a time to first token.
+    pub fn first_token(&self, took: Micros) {
+        let bucket = FIRST_TOKEN_BOUNDS_MS.iter().position(|bound| took.as_millis() <= *bound);
+        self.first_token_buckets[bucket.unwrap_or(FIRST_TOKEN_BOUNDS_MS.len())].bump();
+        self.first_token_sum_us.add(took.0);
+    }
+}
+
+/// Holds a gauge up while it lives.
+pub struct Held<'a>(&'a Count);
+
+impl<'a> Held<'a> {
+    /// Adds one until dropped.
+    pub fn new(count: &'a Count) -> Self {
+        count.bump();
+        Self(count)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.drop_one();
+    }
+}

@@ -1,0 +1,370 @@
+//! The request path, top to bottom: admit → route → execute here or hand off → resume → settle.
+//!
+//! Owns one task per request that feeds the flow machine ([`selvedge_core::flow`]) and carries out
+//! what it orders. Everything it asks on the way (view, choice, counters) is a short synchronous
+//! look at shared state; it awaits only the engine, a peer, the caller and the clock. Does not
+//! decide anything itself.
+
+use std::sync::Arc;
+
+use selvedge_base::{
+    Blame, Code, Machine, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry, Stage,
+};
+use selvedge_contract::{
+    Answer, Emitted, Limits, EventSink, GenerateRequest, Input, LogProbs, Sampling,
+};
+use selvedge_core::flow::{Flow, FlowEffect, FlowInput, Piece};
+use selvedge_core::route::{self, MeshView, Need};
+use selvedge_core::{Outcome, RequestRecord};
+use selvedge_net::clock;
+use selvedge_proto::wire::Label;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::counters::{Counters, Held};
+use crate::handoff::{self, Outbound};
+use crate::shared::Shared;
+
+/// Pieces that wait for a slow caller: a screenful of tokens; beyond it the request waits.
+const PIECES: usize = 64;
+/// Frames of a peer that wait for the flow; beyond it the peer waits.
+const FRAMES: usize = 256;
+/// How often a local engine's pulse is read for a request it answers: as often as a peer sends its
+/// own.
+const LOCAL_PULSE: Micros = Micros::millis(150);
+/// How long a caller may read nothing before it counts as gone: a minute covers a suspended laptop
+/// on the way to its next window, and frees the engine soon after.
+const CALLER_PATIENCE: Micros = Micros::secs(60);
+/// The wait suggested to a caller that found this node full: a short answer's time.
+const FULL_RETRY: Micros = Micros::secs(1);
+
+/// One call, authenticated and validated.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Names the answer everywhere.
+    pub id: RequestId,
+    /// Who is charged.
+    pub tenant: String,
+    /// How far the data may travel.
+    pub label: Label,
+    /// Time the whole answer may take.
+    pub deadline: Micros,
+    /// The model's name, `name@digest prefix`, or digest.
+    pub model: String,
+    /// What to continue.
+    pub input: Input,
+    /// How to draw tokens.
+    pub sampling: Sampling,
+    /// At most this many tokens; `None` = what the context allows.
+    pub max_tokens: Option<u32>,
+    /// Texts that end the answer.
+    pub stop: Vec<String>,
+    /// Log probabilities wanted.
+    pub logprobs: Option<LogProbs>,
+}
+
+/// The way in for every surface; cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// One answer as it comes; dropping it cancels the work.
+pub struct AnswerStream {
+    pieces: mpsc::Receiver<Piece>,
+}
+
+impl AnswerStream {
+    /// The next piece; `None` after the last one ([`Piece::Finished`] or [`Piece::Failed`]).
+    pub async fn next(&mut self) -> Option<Piece> {
+        self.pieces.recv().await
+    }
+
+    /// A piece that is already there.
+    pub fn ready(&mut self) -> Option<Piece> {
+        self.pieces.try_recv().ok()
+    }
+}
+
+impl Gateway {
+    /// What this node knows of the mesh now.
+    pub fn view(&self) -> Arc<MeshView> {
+        self.shared.view.load_full()
+    }
+
+    /// Starts answering a call. Must be called inside a tokio runtime.
+    pub fn generate(&self, call: Call) -> AnswerStream {
+        let (to_caller, pieces) = mpsc::channel(PIECES);
+        let Ok(permit) = Arc::clone(&self.shared.permits).try_acquire_owned() else {
+            self.shared.counters.turned_away.bump();
+            // The channel is new and empty: there is room for one piece.
+            let _delivered = to_caller.try_send(Piece::Failed(node_full()));
+            return AnswerStream { pieces };
+        };
+        let shared = Arc::clone(&self.shared);
+        shared.counters.admitted.bump();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let _in_flight = Held::new(&shared.counters.in_flight);
+            Request::new(Arc::clone(&shared), call, to_caller).run().await;
+        });
+        AnswerStream { pieces }
+    }
+
+    /// What is known of a recent request: candidates, choice, attempts, outcome.
+    pub fn request_record(&self, id: RequestId) -> Option<Arc<RequestRecord>> {
+        self.shared.records.find(id)
+    }
+
+    /// What the node counts.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+}
+
+/// One request under way.
+struct Request {
+    shared: Arc<Shared>,
+    call: Call,
+    flow: Flow,
+    to_caller: mpsc::Sender<Piece>,
+    /// The model that the first choice settled on; a resumed answer may not change it.
+    digest: Option<ModelDigest>,
+    local_events: mpsc::UnboundedReceiver<FlowInput>,
+    from_engine: mpsc::UnboundedSender<FlowInput>,
+    peer_events: mpsc::Receiver<FlowInput>,
+    from_peer: mpsc::Sender<FlowInput>,
+    turn: Turn,
+}
+
+/// Who works on the request now.
+enum Turn {
+    Nobody,
+    Local { fence: u64 },
+    Peer { _outbound: Outbound },
+}
+
+/// What woke the request's task.
+enum Woken {
+    Input(FlowInput),
+    LocalPulse,
+    Timer,
+    CallerLeft,
+}
+
+impl Request {
+    fn new(shared: Arc<Shared>, call: Call, to_caller: mpsc::Sender<Piece>) -> Self {
+        let now = clock::now();
+        let flow =
+            Flow::new(now, call.id, call.model.clone(), call.tenant.clone(), call.deadline);
+        // Bounded by the answer: an engine sends at most `max_tokens` tokens and three more events.
+        let (from_engine, local_events) = mpsc::unbounded_channel();
+        let (from_peer, peer_events) = mpsc::channel(FRAMES);
+        let turn = Turn::Nobody;
+        Self {
+            shared,
+            call,
+            flow,
+            to_caller,
+            digest: None,
+            local_events,
+            from_engine,
+            peer_events,
+            from_peer,
+            turn,
+        }
+    }
+
+    async fn run(mut self) {
+        let mut pending = vec![FlowInput::Arrived];
+        let mut effects = Vec::new();
+        loop {
+            while let Some(input) = pending.pop() {
+                self.flow.step(clock::now(), input, &mut effects);
+                for effect in effects.drain(..) {
+                    match effect {
+                        FlowEffect::Route { exclude } => pending.push(self.route(&exclude)),
+                        FlowEffect::Dispatch { fence, to, emitted, deadline } => {
+                            if let Some(input) = self.dispatch(fence, to, emitted, deadline) {
+                                pending.push(input);
+                            }
+                        }
+                        FlowEffect::Cancel { fence: _ } => self.cancel(),
+                        FlowEffect::Deliver(piece) => {
+                            if !self.deliver(piece).await {
+                                pending.push(FlowInput::CallerLeft);
+                            }
+                        }
+                        FlowEffect::Close => {}
+                    }
+                }
+            }
+            if self.flow.is_closed() {
+                return self.settle();
+            }
+            match self.wait().await {
+                Woken::Input(input) => pending.push(input),
+                Woken::LocalPulse => pending.extend(self.local_pulse()),
+                Woken::Timer => pending.push(FlowInput::Ticked),
+                Woken::CallerLeft => pending.push(FlowInput::CallerLeft),
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let patience = self.flow.wake_at().map_or(LOCAL_PULSE, |at| at.since(clock::mono()));
+        let local = matches!(self.turn, Turn::Local { .. });
+        tokio::select! {
+            biased;
+            () = self.to_caller.closed() => Woken::CallerLeft,
+            Some(input) = self.local_events.recv() => Woken::Input(input),
+            Some(input) = self.peer_events.recv() => Woken::Input(input),
+            () = tokio::time::sleep(LOCAL_PULSE.into()), if local => Woken::LocalPulse,
+            () = tokio::time::sleep_until(Instant::now() + patience.into()) => Woken::Timer,
+        }
+    }
+
+    fn route(&mut self, exclude: &[NodeId]) -> FlowInput {
+        let need = Need {
+            model: self.call.model.clone(),
+            digest: self.digest,
+            prompt_tokens: estimated_tokens(&self.call.input),
+            answer_tokens: self.call.max_tokens,
+            label: self.call.label,
+        };
+        let view = self.shared.view.load();
+        let in_flight = self.shared.in_flight.snapshot();
+        let routed = {
+            let mut dice = self.shared.dice.lock();
+            route::choose(&view, &need, exclude, &in_flight, &mut dice)
+        };
+        FlowInput::Routed(routed.map(|(digest, choice)| {
+            self.digest = Some(digest);
+            choice
+        }))
+    }
+
+    fn dispatch(
+        &mut self,
+        fence: u64,
+        to: NodeId,
+        emitted: Option<Emitted>,
+        deadline: Micros,
+    ) -> Option<FlowInput> {
+        let Some(model) = self.digest else {
+            // Routing always settles the model before a dispatch; a refusal is still better than
+            // a panic if that ever changes.
+            return Some(FlowInput::Refused { fence, refusal: no_model(&self.call.model) });
+        };
+        if emitted.is_some() {
+            self.shared.counters.resumed.bump();
+        }
+        let request = GenerateRequest {
+            id: self.call.id,
+            model,
+            input: self.call.input.clone(),
+            sampling: self.call.sampling.clone(),
+            max_tokens: self.call.max_tokens.unwrap_or(Limits::ANSWER_TOKENS),
+            stop: self.call.stop.clone(),
+            logprobs: self.call.logprobs,
+            emitted,
+        };
+        if to == self.shared.me {
+            let sink = LocalSink { fence, events: self.from_engine.clone() };
+            return match self.shared.engine.submit(request, Box::new(sink)) {
+                Ok(()) => {
+                    self.turn = Turn::Local { fence };
+                    Some(FlowInput::Accepted { fence })
+                }
+                Err(refusal) => Some(FlowInput::Refused { fence, refusal }),
+            };
+        }
+        let handed = handoff::Handed {
+            fence,
+            to,
+            tenant: self.call.tenant.clone(),
+            label: self.call.label,
+            deadline,
+            request,
+        };
+        self.shared.counters.handed_off.bump();
+        let outbound = handoff::send(Arc::clone(&self.shared), handed, self.from_peer.clone());
+        self.turn = Turn::Peer { _outbound: outbound };
+        None
+    }
+
+    /// Ends the present turn: a local engine is told, a peer notices that its stream was dropped.
+    fn cancel(&mut self) {
+        if let Turn::Local { .. } = self.turn {
+            self.shared.engine.cancel(self.call.id);
+        }
+        self.turn = Turn::Nobody;
+    }
+
+    /// Gives the caller a piece, waiting for a slow one within reason; `false` when it is gone.
+    async fn deliver(&mut self, piece: Piece) -> bool {
+        if let Piece::Token(_) = &piece {
+            self.shared.counters.answer_tokens.bump();
+        }
+        let sent = tokio::time::timeout(CALLER_PATIENCE.into(), self.to_caller.send(piece)).await;
+        matches!(sent, Ok(Ok(())))
+    }
+
+    fn local_pulse(&self) -> Option<FlowInput> {
+        let Turn::Local { fence } = self.turn else { return None };
+        Some(FlowInput::Pulsed { fence, pulse: self.shared.pulse() })
+    }
+
+    fn settle(self) {
+        let record = self.flow.record();
+        let counters = &self.shared.counters;
+        if let Some(took) = record.first_token {
+            counters.first_token(took);
+        }
+        match &record.outcome {
+            Outcome::Finished { usage, .. } => {
+                counters.finished.bump();
+                counters.prompt_tokens.add(u64::from(usage.prompt_tokens));
+            }
+            Outcome::Failed(refusal) => {
+                counters.failed.bump();
+                tracing::debug!(request = %record.id, %refusal, "request failed");
+            }
+            Outcome::Cancelled | Outcome::Running => counters.cancelled.bump(),
+        }
+        self.shared.records.keep(record.clone());
+    }
+}
+
+/// Carries a local engine's events into the request's task.
+struct LocalSink {
+    fence: u64,
+    events: mpsc::UnboundedSender<FlowInput>,
+}
+
+impl EventSink for LocalSink {
+    fn send(&mut self, answer: Answer) -> bool {
+        self.events.send(FlowInput::Answered { fence: self.fence, answer }).is_ok()
+    }
+}
+
+/// Tokens a prompt will have, before any node has read it: four bytes a token is usual for English
+/// text and errs towards too few for other scripts, which only blurs the estimate.
+fn estimated_tokens(input: &Input) -> u32 {
+    let bytes = match input {
+        Input::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
+        Input::Text(text) => text.len(),
+        Input::Tokens(tokens) => return u32::try_from(tokens.len()).unwrap_or(u32::MAX),
+    };
+    u32::try_from(bytes / 4 + 1).unwrap_or(u32::MAX)
+}
+
+fn node_full() -> Refusal {
+    let message = "this node answers as many requests as it may; try again shortly";
+    Refusal::new(Stage::Admit, Blame::Us, Retry::After(FULL_RETRY), Code::Overloaded, message)
+}
+
+fn no_model(name: &str) -> Refusal {
+    let message = format!("no node was chosen for model '{name}'");
+    Refusal::new(Stage::Route, Blame::Us, Retry::Never, Code::Internal, message)
+}

@@ -1,0 +1,102 @@
+//! The ingest side of a hand-off: one stream to a peer, its frames turned into facts.
+//!
+//! Owns the stream and its task. Dropping the [`Outbound`] drops the stream, by which the peer
+//! learns that nobody wants the answer any more. Does not decide what a silent or failing peer
+//! means: the flow machine does.
+
+use std::sync::Arc;
+
+use selvedge_base::{Micros, NodeId};
+use selvedge_contract::GenerateRequest;
+use selvedge_core::flow::FlowInput;
+use selvedge_core::{HandOff, HandOffReply, Opening};
+use selvedge_net::NetError;
+use selvedge_proto::wire::Label;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::shared::Shared;
+
+/// Priority of request streams; control streams (row sync) run below it, so that an answer never
+/// waits for gossip.
+pub(crate) const REQUEST_PRIORITY: i32 = 10;
+/// Priority of control streams.
+pub(crate) const CONTROL_PRIORITY: i32 = 0;
+
+/// A request for a peer.
+pub(crate) struct Handed {
+    /// Names the attempt.
+    pub fence: u64,
+    /// The peer.
+    pub to: NodeId,
+    /// Who is charged.
+    pub tenant: String,
+    /// How far the data may travel.
+    pub label: Label,
+    /// Time left.
+    pub deadline: Micros,
+    /// The request.
+    pub request: GenerateRequest,
+}
+
+/// A hand-off under way; dropping it cancels it.
+pub(crate) struct Outbound(JoinHandle<()>);
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Hands a request to a peer; what comes back arrives at `events`.
+pub(crate) fn send(
+    shared: Arc<Shared>,
+    handed: Handed,
+    events: mpsc::Sender<FlowInput>,
+) -> Outbound {
+    Outbound(tokio::spawn(async move {
+        let fence = handed.fence;
+        let _in_flight = shared.in_flight.hold(handed.to);
+        let why = match exchange(&shared, handed, &events).await {
+            Ok(()) => "the stream ended before the answer did".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        // Fails only when the request is over; then nobody needs to know.
+        let _over = events.send(FlowInput::Lost { fence, why }).await;
+    }))
+}
+
+async fn exchange(
+    shared: &Shared,
+    handed: Handed,
+    events: &mpsc::Sender<FlowInput>,
+) -> Result<(), NetError> {
+    let fence = handed.fence;
+    let Some(link) = shared.endpoint.link(&handed.to) else {
+        return Err(NetError::NotConnected(handed.to));
+    };
+    let (mut sender, mut receiver) = link.open(REQUEST_PRIORITY).await?;
+    sender
+        .send(&Opening::HandOff(HandOff {
+            hop: 1,
+            origin: shared.me,
+            tenant: handed.tenant,
+            label: handed.label,
+            deadline: handed.deadline,
+            fence,
+            request: handed.request,
+        }))
+        .await?;
+    while let Some(reply) = receiver.recv::<HandOffReply>().await? {
+        let input = match reply {
+            HandOffReply::Accepted => FlowInput::Accepted { fence },
+            HandOffReply::Refused(refusal) => FlowInput::Refused { fence, refusal },
+            HandOffReply::Answer(answer) => FlowInput::Answered { fence, answer },
+            HandOffReply::Alive(pulse) => FlowInput::Pulsed { fence, pulse },
+        };
+        if events.send(input).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

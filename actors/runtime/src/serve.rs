@@ -1,0 +1,130 @@
+//! The serving side of a hand-off: a peer's request, checked, run on the local engine, streamed.
+//!
+//! Owns one task per stream that a member opened. A stream's first frame says what it is; until
+//! it came, the stream holds a place in a bounded room for a bounded time. The checks are
+//! [`selvedge_core::receive`]'s, the answer is the engine's; this carries frames.
+
+use std::sync::Arc;
+
+use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, RequestId, Retry, Stage};
+use selvedge_contract::{Answer, EventSink};
+use selvedge_core::{HandOff, HandOffReply, Opening};
+use selvedge_net::{FrameReceiver, FrameSender, NetError};
+use tokio::sync::mpsc;
+
+use crate::counters::Held;
+use crate::shared::Shared;
+use crate::sync;
+
+/// A stream must say what it is within this: its first frame was written before it was opened.
+const OPENING_WITHIN: Micros = Micros::secs(5);
+/// While an answer makes no frame, a pulse is sent this often; the ingest node gives a serving
+/// peer up after four missed ones (`flow::SILENT_AFTER`).
+const PULSE_EVERY: Micros = Micros::millis(150);
+
+/// Serves one stream of a member until it ends.
+pub(crate) async fn stream(
+    shared: Arc<Shared>,
+    from: NodeId,
+    mut sender: FrameSender,
+    mut receiver: FrameReceiver,
+) {
+    let opening = tokio::time::timeout(OPENING_WITHIN.into(), receiver.recv::<Opening>()).await;
+    let served = match opening {
+        Ok(Ok(Some(Opening::HandOff(handed)))) => {
+            hand_off(&shared, from, handed, sender, receiver).await
+        }
+        Ok(Ok(Some(Opening::Sync(message)))) => {
+            sync::answer(&shared, from, message, sender, receiver).await
+        }
+        Ok(Ok(Some(Opening::Echo))) => sender.send(&()).await,
+        Ok(Ok(None)) | Err(_) => Ok(()),
+        Ok(Err(error)) => Err(error),
+    };
+    if let Err(error) = served {
+        tracing::debug!(peer = %from.short(), %error, "stream ended early");
+    }
+}
+
+async fn hand_off(
+    shared: &Shared,
+    from: NodeId,
+    handed: HandOff,
+    mut sender: FrameSender,
+    mut receiver: FrameReceiver,
+) -> Result<(), NetError> {
+    let peer_site = shared.view.load().node(&from).map(|node| node.site.clone());
+    let running = shared.serving.count(&from);
+    let checked = shared.receive.check(from, peer_site.as_deref(), running, &handed);
+    let id = handed.request.id;
+    let (to_stream, mut answers) = mpsc::unbounded_channel();
+    let submitted = checked.and_then(|()| {
+        // Bounded by the answer, as in the gateway: `max_tokens` tokens and three more events.
+        shared.engine.submit(handed.request, Box::new(PeerSink(to_stream)))
+    });
+    if let Err(refusal) = submitted {
+        shared.counters.refused.bump();
+        return sender.send(&HandOffReply::Refused(refusal)).await;
+    }
+    shared.counters.taken.bump();
+    let _serving = shared.serving.hold(from);
+    let _gauge = Held::new(&shared.counters.serving);
+    let _cancel = CancelOnDrop { shared, id };
+    sender.send(&HandOffReply::Accepted).await?;
+    let deadline = tokio::time::sleep(handed.deadline.into());
+    tokio::pin!(deadline);
+    loop {
+        let reply = tokio::select! {
+            biased;
+            answer = answers.recv() => match answer {
+                Some(answer) => HandOffReply::Answer(answer),
+                None => HandOffReply::Answer(Answer::Failed(engine_went_silent())),
+            },
+            () = sender.stopped() => return Ok(()),
+            // The ingest node sends nothing after its request: the end of its side, or anything
+            // else, means that it is done with us.
+            _ended = receiver.closed() => return Ok(()),
+            () = &mut deadline => HandOffReply::Answer(Answer::Failed(deadline_passed())),
+            () = tokio::time::sleep(PULSE_EVERY.into()) => HandOffReply::Alive(shared.pulse()),
+        };
+        let last = matches!(
+            reply,
+            HandOffReply::Answer(Answer::Finished { .. } | Answer::Failed(_))
+        );
+        sender.send(&reply).await?;
+        if last {
+            return sender.finish().await;
+        }
+    }
+}
+
+/// Carries the engine's events into the stream's task.
+struct PeerSink(mpsc::UnboundedSender<Answer>);
+
+impl EventSink for PeerSink {
+    fn send(&mut self, answer: Answer) -> bool {
+        self.0.send(answer).is_ok()
+    }
+}
+
+/// Frees the engine however the stream's task ends.
+struct CancelOnDrop<'a> {
+    shared: &'a Shared,
+    id: RequestId,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        self.shared.engine.cancel(self.id);
+    }
+}
+
+fn engine_went_silent() -> Refusal {
+    let message = "the engine dropped the request";
+    Refusal::new(Stage::Execute, Blame::Peer, Retry::Elsewhere, Code::Internal, message)
+}
+
+fn deadline_passed() -> Refusal {
+    let message = "the request's deadline passed on the serving node";
+    Refusal::new(Stage::Execute, Blame::Peer, Retry::Never, Code::Timeout, message)
+}

@@ -1,0 +1,95 @@
+//! What the request path looks at without asking anyone: snapshots, counters, permits.
+//!
+//! Owns no behaviour beyond short synchronous reads and writes. Actors replace the snapshots; the
+//! request path only reads them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use selvedge_base::{Dice, NodeId};
+use selvedge_contract::Engine;
+use selvedge_core::auth::KeyRing;
+use selvedge_core::receive::ReceivePolicy;
+use selvedge_core::route::MeshView;
+use selvedge_net::Endpoint;
+use selvedge_proto::swim::Pulse;
+use tokio::sync::Semaphore;
+
+use crate::counters::Counters;
+use crate::records::Records;
+
+/// Everything requests share.
+pub(crate) struct Shared {
+    pub(crate) me: NodeId,
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) view: ArcSwap<MeshView>,
+    pub(crate) keys: ArcSwap<KeyRing>,
+    pub(crate) receive: ReceivePolicy,
+    pub(crate) counters: Counters,
+    pub(crate) records: Records,
+    /// One per request this node may answer at a time.
+    pub(crate) permits: Arc<Semaphore>,
+    /// Requests handed to each peer and not yet over.
+    pub(crate) in_flight: Tally,
+    /// Requests of each peer running here.
+    pub(crate) serving: Tally,
+    pub(crate) dice: Mutex<Dice>,
+}
+
+impl Shared {
+    /// What the local engine does now, as heartbeats and hand-offs report it.
+    pub(crate) fn pulse(&self) -> Pulse {
+        let status = self.engine.status();
+        Pulse {
+            progress: status.progress,
+            computing: status.computing,
+            loading: status.loading,
+            running: status.models.iter().map(|model| model.running).sum(),
+            queued: status.models.iter().map(|model| model.queued).sum(),
+        }
+    }
+}
+
+/// Counts of things in flight per node; an entry exists only while its count is above zero, so the
+/// map is bounded by what is in flight.
+#[derive(Default)]
+pub(crate) struct Tally(Mutex<BTreeMap<NodeId, u32>>);
+
+impl Tally {
+    /// Adds one for a node until the guard is dropped.
+    pub(crate) fn hold(&self, node: NodeId) -> TallyGuard<'_> {
+        *self.0.lock().entry(node).or_default() += 1;
+        TallyGuard { tally: self, node }
+    }
+
+    /// The count of a node.
+    pub(crate) fn count(&self, node: &NodeId) -> usize {
+        self.0.lock().get(node).copied().unwrap_or(0) as usize
+    }
+
+    /// All counts.
+    pub(crate) fn snapshot(&self) -> BTreeMap<NodeId, u32> {
+        self.0.lock().clone()
+    }
+}
+
+/// Takes its one back when dropped.
+pub(crate) struct TallyGuard<'a> {
+    tally: &'a Tally,
+    node: NodeId,
+}
+
+impl Drop for TallyGuard<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.tally.0.lock();
+        if let Some(count) = counts.get_mut(&self.node) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.node);
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The node's durable state: small named records in one redb file.
+//!
+//! Owns the file, the record format (a version byte, then postcard) and group commit: writes that
+//! arrive while a commit is under way share the next one, and each is answered only after its own
+//! commit reached the disk. redb's `StorageBackend` is the seam where a simulated disk goes in.
+//! Does not own what the records mean.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+/// The one table: record name → version byte and postcard bytes.
+const RECORDS: TableDefinition<&str, &[u8]> = TableDefinition::new("records");
+/// The version this build writes in front of each record.
+const RECORD_VERSION: u8 = 1;
+/// The oldest record version this build reads.
+const OLDEST_RECORD_VERSION: u8 = 1;
+/// Bytes of one record: the largest, a roster of a thousand revocations, is under 1 MiB.
+const MAX_RECORD: usize = 8 << 20;
+/// Page cache: all records together are a few megabytes at most.
+const CACHE_BYTES: usize = 4 << 20;
+
+/// Why durable state cannot be read or written.
+#[derive(Debug, Clone, Error)]
+pub enum StoreError {
+    /// The file cannot be opened.
+    #[error(
+        "cannot open the state file {path}: {reason}; if another node uses this home, stop it or \
+         choose another --home"
+    )]
+    Open {
+        /// The file.
+        path: String,
+        /// What the disk or redb said.
+        reason: String,
+    },
+    /// Reading or writing failed.
+    #[error("the state file failed: {0}; check that the disk is not full or damaged")]
+    Disk(String),
+    /// A record is of a version this build does not read.
+    #[error("record '{name}' is of version {version}; this build reads up to {RECORD_VERSION}: \
+             start the newer selvedge that wrote it")]
+    Version {
+        /// Which record.
+        name: String,
+        /// Its version.
+        version: u8,
+    },
+    /// A record is damaged.
+    #[error("record '{name}' is damaged: {reason}")]
+    Damaged {
+        /// Which record.
+        name: String,
+        /// What did not fit.
+        reason: String,
+    },
+    /// A record is larger than any real one.
+    #[error("record '{name}' of {size} bytes is over the limit of {MAX_RECORD}")]
+    TooLarge {
+        /// Which record.
+        name: String,
+        /// Its size.
+        size: usize,
+    },
+    /// The store's actor is gone; the node is shutting down.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// A handle to the store; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    database: Arc<Database>,
+    writer: ActorRef<StoreMessage>,
+}
+
+impl Store {
+    /// Opens or creates the state file and starts its writer.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`].
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let refused = |reason: String| StoreError::Open { path: path.display().to_string(), reason };
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(|error| refused(error.to_string()))?;
+        Self::start(database).await
+    }
+
+    /// Opens a store on any backend, such as a simulated disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`].
+    pub async fn with_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
+        let database =
+            Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend).map_err(
+                |error| StoreError::Open { path: "(backend)".to_owned(), reason: error.to_string() },
+            )?;
+        Self::start(database).await
+    }
+
+    async fn start(database: Database) -> Result<Self, StoreError> {
+        let database = Arc::new(database);
+        // The table must exist before the first read.
+        commit(&database, BTreeMap::new())?;
+        let (writer, _) = Actor::spawn(None, Writer, Arc::clone(&database))
+            .await
+            .map_err(|error| StoreError::Disk(error.to_string()))?;
+        Ok(Self { database, writer })
+    }
+
+    /// Reads a record; `None` when it was never written.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] but `Closed`.
+    pub fn load<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
+        let transaction = self.database.begin_read().map_err(disk)?;
+        let table = transaction.open_table(RECORDS).map_err(disk)?;
+        let Some(guard) = table.get(name).map_err(disk)? else { return Ok(None) };
+        decode(name, guard.value()).map(Some)
+    }
+
+    /// Writes a record; returns when it is on the disk.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
+        let bytes = encode(name, value)?;
+        let (reply, answered) = oneshot::channel();
+        let message = StoreMessage::Put { name: name.to_owned(), bytes, reply };
+        self.writer.cast(message).map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Stops the writer after what it already holds.
+    pub async fn close(&self) {
+        // Waiting is bounded: the writer holds at most one commit and one batch.
+        let patience = Some(std::time::Duration::from_secs(2));
+        let _closed = self.writer.drain_and_wait(patience).await;
+    }
+}
+
+/// What the writer hears. Its mailbox is bounded by its callers: each waits for its answer.
+pub enum StoreMessage {
+    /// Write this, then answer.
+    Put {
+        /// Record name.
+        name: String,
+        /// Encoded record.
+        bytes: Vec<u8>,
+        /// Answered after the commit.
+        reply: oneshot::Sender<Result<(), StoreError>>,
+    },
+    /// A commit ended.
+    Committed {
+        /// Those who wait for it.
+        waiting: Vec<oneshot::Sender<Result<(), StoreError>>>,
+        /// How it went.
+        result: Result<(), StoreError>,
+    },
+}
+
+struct Writer;
+
+struct WriterState {
+    database: Arc<Database>,
+    batch: BTreeMap<String, Vec<u8>>,
+    waiting: Vec<oneshot::Sender<Result<(), StoreError>>>,
+    committing: bool,
+}
+
+impl Actor for Writer {
+    type Msg = StoreMessage;
+    type State = WriterState;
+    type Arguments = Arc<Database>;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<StoreMessage>,
+        database: Arc<Database>,
+    ) -> Result<WriterState, ActorProcessingErr> {
+        Ok(WriterState { database, batch: BTreeMap::new(), waiting: Vec::new(), committing: false })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<StoreMessage>,
+        message: StoreMessage,
+        state: &mut WriterState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            StoreMessage::Put { name, bytes, reply } => {
+                state.batch.insert(name, bytes);
+                state.waiting.push(reply);
+            }
+            StoreMessage::Committed { waiting, result } => {
+                state.committing = false;
+                for reply in waiting {
+                    // A caller that stopped waiting needs no answer.
+                    let _gone = reply.send(result.clone());
+                }
+            }
+        }
+        if !state.committing && !state.waiting.is_empty() {
+            state.committing = true;
+            let database = Arc::clone(&state.database);
+            let batch = std::mem::take(&mut state.batch);
+            let waiting = std::mem::take(&mut state.waiting);
+            tokio::task::spawn_blocking(move || {
+                let result = commit(&database, batch);
+                // Fails only when the writer is gone; then the callers learn it by their channel.
+                let _stopped = myself.cast(StoreMessage::Committed { waiting, result });
+            });
+        }
+        Ok(())
+    }
+}
+
+fn commit(database: &Database, batch: BTreeMap<String, Vec<u8>>) -> Result<(), StoreError> {
+    let transaction = database.begin_write().map_err(disk)?;
+    {
+        let mut table = transaction.open_table(RECORDS).map_err(disk)?;
+        for (name, bytes) in &batch {
+            table.insert(name.as_str(), bytes.as_slice()).map_err(disk)?;
+        }
+    }
+    transaction.commit().map_err(disk)
+}
+
+fn encode<T: Serialize>(name: &str, value: &T) -> Result<Vec<u8>, StoreError> {
+    let bytes = postcard::to_extend(value, vec![RECORD_VERSION]).map_err(|error| {
+        StoreError::Damaged { name: name.to_owned(), reason: error.to_string() }
+    })?;
+    if bytes.len() > MAX_RECORD {
+        return Err(StoreError::TooLarge { name: name.to_owned(), size: bytes.len() });
+    }
+    Ok(bytes)
+}
+
+fn decode<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    let damaged = |reason: String| StoreError::Damaged { name: name.to_owned(), reason };
+    let Some((&version, payload)) = bytes.split_first() else {
+        return Err(damaged("it is empty".to_owned()));
+    };
+    if !(OLDEST_RECORD_VERSION..=RECORD_VERSION).contains(&version) {
+        return Err(StoreError::Version { name: name.to_owned(), version });
+    }
+    let (value, rest) =
+        postcard::take_from_bytes(payload).map_err(|error| damaged(error.to_string()))?;
+    if rest.is_empty() { Ok(value) } else { Err(damaged(format!("{} bytes left", rest.len()))) }
+}
+
+fn disk(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Disk(error.to_string())
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -1,0 +1,63 @@
+use super::*;
+use tokio::sync::mpsc;
+
+/// Reports each start, then panics or idles as told.
+struct Fragile;
+
+struct FragileArgs {
+    starts: mpsc::UnboundedSender<ActorRef<bool>>,
+}
+
+impl Actor for Fragile {
+    type Msg = bool;
+    type State = ();
+    type Arguments = FragileArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<bool>,
+        args: FragileArgs,
+    ) -> Result<(), ActorProcessingErr> {
+        args.starts.send(myself)?;
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<bool>,
+        crash: bool,
+        _state: &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        assert!(!crash, "told to crash");
+        Ok(())
+    }
+}
+
+fn fragile(starts: mpsc::UnboundedSender<ActorRef<bool>>) -> Child {
+    Child {
+        name: "fragile",
+        start: Arc::new(move |supervisor| {
+            let args = FragileArgs { starts: starts.clone() };
+            Box::pin(async move {
+                let (actor, _) = Actor::spawn_linked(None, Fragile, args, supervisor).await?;
+                Ok(actor.get_cell())
+            })
+        }),
+    }
+}
+
+#[tokio::test]
+async fn a_crash_restarts_one_child_and_leaves_the_other() {
+    let (first_starts, mut first) = mpsc::unbounded_channel();
+    let (second_starts, mut second) = mpsc::unbounded_channel();
+    let supervisor = Supervisor::start(vec![fragile(first_starts), fragile(second_starts)])
+        .await
+        .expect("both start");
+    let (one, two) = (first.recv().await.expect("one"), second.recv().await.expect("two"));
+    one.cast(true).expect("alive");
+    let again = first.recv().await.expect("it was started again");
+    assert_ne!(again.get_id(), one.get_id());
+    two.cast(false).expect("the other child still lives");
+    assert!(second.try_recv().is_err(), "the other child was not restarted");
+    supervisor.stop(None);
+}
