@@ -1,1 +1,31 @@
-//! x
+//! The harness of the black-box tests: real `selvedge` processes, real sockets, real namespaces.
+//!
+//! Owns starting, watching, hurting and cleaning up nodes, and a client that can speak good and
+//! bad HTTP. Deliberately lacks any view into a node: everything a test knows it read from a
+//! node's output or over its interfaces, and it waits for lines and events with deadlines instead
+//! of sleeping.
+
+pub mod admin;
+pub mod chat;
+pub mod figures;
+pub mod home;
+pub mod http;
+pub mod namespaces;
+pub mod node;
+pub mod output;
+pub mod places;
+pub mod process;
+pub mod proxy;
+pub mod python;
+pub mod scenario;
+pub mod sse;
+pub mod time;
+
+pub use admin::{Admin, Watch};
+pub use chat::{Asked, Heard};
+pub use http::{Client, Reply};
+pub use namespaces::{Bridge, Host};
+pub use node::{Node, NodeSpec};
+pub use process::Process;
+pub use scenario::{Scenario, scenario};
+pub use time::{Deadline, Stopwatch};

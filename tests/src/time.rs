@@ -1,0 +1,63 @@
+//! Deadlines and stopwatches: the only place of the harness that reads a clock.
+//!
+//! Owns how long a test waits. Every wait in the harness takes a [`Deadline`] and ends with what
+//! was waited for or an error that names it; none of them sleeps.
+
+use std::time::{Duration, Instant};
+
+/// How long the suite waits for something that takes a fraction of this on an idle machine: two
+/// cores shared by three nodes that each load a model still fit.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A moment to give up at.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Instant);
+
+/// Time since a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Deadline {
+    /// This long from now.
+    pub fn after(span: Duration) -> Self {
+        Self(now() + span)
+    }
+
+    /// The usual patience of the suite from now.
+    pub fn patient() -> Self {
+        Self::after(PATIENCE)
+    }
+
+    /// This many seconds from now.
+    pub fn secs(seconds: u64) -> Self {
+        Self::after(Duration::from_secs(seconds))
+    }
+
+    /// What is left, `None` when it has passed.
+    pub fn left(&self) -> Option<Duration> {
+        self.0.checked_duration_since(now()).filter(|left| !left.is_zero())
+    }
+}
+
+impl Stopwatch {
+    /// Starts counting.
+    pub fn start() -> Self {
+        Self(now())
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        now().saturating_duration_since(self.0)
+    }
+
+    /// From the other's start to this one's.
+    pub fn since(&self, earlier: &Self) -> Duration {
+        self.0.saturating_duration_since(earlier.0)
+    }
+}
+
+// The one reading of the monotonic clock.
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
+}
