@@ -1,0 +1,471 @@
+//! What one node knows about who belongs: the root chain, stewards, revocations, members' names.
+//!
+//! Owns the verdict on a presented credential and the exchange that spreads these records. Every
+//! collection is bounded. Does not own the node's keys, nor closing connections: it says who is
+//! newly revoked, the shell acts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use selvedge_base::{MeshId, Micros, NodeId, Wall};
+use serde::{Deserialize, Serialize};
+
+use super::credential::{check_mesh, check_rotation, check_steward, check_window, follow};
+use super::{
+    CLOCK_SKEW, Credential, MAX_LEASE, MAX_MEMBERS, MAX_REVOCATIONS, MAX_ROTATIONS, MAX_STEWARDS,
+    ROTATION_GRACE, RecordError, RevocationNotice, RootRotation, Signed, Signer, Steward,
+    grant_membership,
+};
+
+/// The verified records of one mesh, as one node knows them.
+#[derive(Clone, Debug)]
+pub struct Roster {
+    me: NodeId,
+    book: RosterSnapshot,
+    /// The key at the end of the rotations, and those before it, by generation.
+    roots: Vec<[u8; 32]>,
+}
+
+/// The durable part of a roster; the shell stores it under a version byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RosterSnapshot {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// From the mesh's name to the current root key.
+    pub rotations: Vec<Signed<RootRotation>>,
+    /// Stewards by node, newest record each.
+    pub stewards: BTreeMap<NodeId, Signed<Steward>>,
+    /// Revocations by node, the earliest each.
+    pub revocations: BTreeMap<NodeId, RevocationNotice>,
+    /// What this node presents.
+    pub own: Option<Credential>,
+    /// Members by node.
+    pub members: BTreeMap<NodeId, Member>,
+}
+
+/// A member, as its credential described it when it was last seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// When its lease lapses.
+    pub not_after: Wall,
+}
+
+/// Which records a node has, for the exchange.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RosterDigest {
+    /// The root generation known.
+    pub generation: u32,
+    /// Per steward, the generation and the end of its newest record.
+    pub stewards: BTreeMap<NodeId, (u32, Wall)>,
+    /// The first half of each revoked key: collisions of 128 bits do not happen by chance, and
+    /// whoever searches for one only hides the revocation of a key of their own making.
+    pub revoked: BTreeSet<[u8; 16]>,
+}
+
+/// Records that the other side lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RosterDelta {
+    /// Rotations after the generation it knows, in order.
+    pub rotations: Vec<Signed<RootRotation>>,
+    /// Steward records.
+    pub stewards: Vec<Signed<Steward>>,
+    /// Revocations.
+    pub revocations: Vec<RevocationNotice>,
+}
+
+/// What a delta changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Nodes newly revoked: close their connections now.
+    pub revoked: Vec<NodeId>,
+    /// Whether the root key rotated: renew the own credential now.
+    pub rotated: bool,
+    /// Whether anything must be stored.
+    pub changed: bool,
+    /// Records that were refused, and why.
+    pub refused: Vec<RecordError>,
+}
+
+impl Roster {
+    /// The roster of a mesh about which only the name is known.
+    pub const fn new(mesh: MeshId, me: NodeId) -> Self {
+        let book = RosterSnapshot {
+            mesh,
+            rotations: Vec::new(),
+            stewards: BTreeMap::new(),
+            revocations: BTreeMap::new(),
+            own: None,
+            members: BTreeMap::new(),
+        };
+        Self { me, book, roots: Vec::new() }
+    }
+
+    /// The roster of a stored snapshot.
+    ///
+    /// # Errors
+    /// When the stored chain of rotations does not hold, which means a damaged store.
+    pub fn from_snapshot(book: RosterSnapshot, me: NodeId) -> Result<Self, RecordError> {
+        follow(book.mesh, &book.rotations)?;
+        let roots = book.rotations.iter().map(|rotation| rotation.body.to).collect();
+        Ok(Self { me, book, roots })
+    }
+
+    /// What to store.
+    pub fn snapshot(&self) -> RosterSnapshot {
+        self.book.clone()
+    }
+
+    /// The mesh.
+    pub const fn mesh(&self) -> MeshId {
+        self.book.mesh
+    }
+
+    /// How often the root key was rotated.
+    pub fn generation(&self) -> u32 {
+        self.roots.len() as u32
+    }
+
+    /// The root key now.
+    pub fn root(&self) -> [u8; 32] {
+        self.roots.last().copied().unwrap_or(self.book.mesh.0)
+    }
+
+    /// The chain from the mesh's name to the root key.
+    pub fn rotations(&self) -> &[Signed<RootRotation>] {
+        &self.book.rotations
+    }
+
+    /// What this node presents.
+    pub const fn own(&self) -> Option<&Credential> {
+        self.book.own.as_ref()
+    }
+
+    /// Takes the credential this node presents from now on.
+    ///
+    /// # Errors
+    /// As [`Roster::verify`].
+    pub fn set_own(&mut self, credential: Credential, wall: Wall) -> Result<(), RecordError> {
+        self.verify(&credential, self.me, wall)?;
+        self.learn(&credential);
+        self.book.own = Some(credential);
+        Ok(())
+    }
+
+    /// Whether this node should ask a steward for a new lease: half of it is over, or the root
+    /// key rotated since.
+    pub fn due_for_renewal(&self, wall: Wall) -> bool {
+        self.book
+            .own
+            .as_ref()
+            .is_some_and(|own| own.due_for_renewal(wall) || own.generation() < self.generation())
+    }
+
+    /// Whether a credential presented on a connection with `presenting` is good here and now.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn verify(
+        &self,
+        credential: &Credential,
+        presenting: NodeId,
+        wall: Wall,
+    ) -> Result<(), RecordError> {
+        credential.verify(self.book.mesh, presenting, wall)?;
+        if self.is_revoked(&presenting) {
+            return Err(RecordError::Revoked(presenting.short()));
+        }
+        self.check_chain(credential, wall)?;
+        let steward = credential.steward.body.node;
+        match self.book.revocations.get(&steward) {
+            Some(notice) if credential.membership.body.issued > notice.revocation.body.at => {
+                Err(RecordError::StewardRevoked(steward.short()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Takes what a verified credential teaches: a longer root chain, a steward, a name.
+    pub fn learn(&mut self, credential: &Credential) {
+        for rotation in &credential.rotations {
+            // Known or forked rotations were judged by `verify`; only new ones change anything.
+            let _known = self.apply_rotation(rotation.clone());
+        }
+        let _known = self.apply_steward(credential.steward.clone());
+        let lease = &credential.membership.body;
+        let full = self.book.members.len() >= MAX_MEMBERS;
+        if full && !self.book.members.contains_key(&lease.node) {
+            let soonest = self.book.members.iter().min_by_key(|(_, member)| member.not_after);
+            if let Some(node) = soonest.map(|(node, _)| *node) {
+                self.book.members.remove(&node);
+            }
+        }
+        let member = Member { name: lease.name.clone(), not_after: lease.not_after };
+        self.book.members.insert(lease.node, member);
+    }
+
+    /// The members seen, by node; revoked ones are not among them.
+    pub fn members(&self) -> impl Iterator<Item = (&NodeId, &Member)> {
+        self.book.members.iter().filter(|(node, _)| !self.is_revoked(node))
+    }
+
+    /// Takes a rotation of the root key. True when it is new.
+    ///
+    /// # Errors
+    /// [`RecordError::Fork`] when another successor is known, [`RecordError::Chain`] when one in
+    /// between is missing, and what is wrong with its signature.
+    pub fn apply_rotation(&mut self, rotation: Signed<RootRotation>) -> Result<bool, RecordError> {
+        let generation = rotation.body.generation;
+        if let Some(known) = generation.checked_sub(1).and_then(|at| self.roots.get(at as usize)) {
+            let same = *known == rotation.body.to;
+            return if same { Ok(false) } else { Err(RecordError::Fork(generation)) };
+        }
+        if self.roots.len() >= MAX_ROTATIONS {
+            return Err(RecordError::Rotations(self.roots.len() + 1));
+        }
+        check_rotation(&rotation, self.book.mesh, self.root(), self.generation() + 1)?;
+        self.roots.push(rotation.body.to);
+        self.book.rotations.push(rotation);
+        Ok(true)
+    }
+
+    /// Takes a steward record. True when it is newer than what was known.
+    ///
+    /// # Errors
+    /// What is wrong with it, or [`RecordError::Full`].
+    pub fn apply_steward(&mut self, steward: Signed<Steward>) -> Result<bool, RecordError> {
+        let body = &steward.body;
+        let newness = |body: &Steward| (body.generation, body.not_after);
+        let held = self.book.stewards.get(&body.node);
+        if held.is_some_and(|held| newness(&held.body) >= newness(body)) {
+            return Ok(false);
+        }
+        if held.is_none() && self.book.stewards.len() >= MAX_STEWARDS {
+            return Err(RecordError::Full { what: "steward", limit: MAX_STEWARDS });
+        }
+        let root = self.root_of(body.generation, "steward")?;
+        check_steward(&steward, self.book.mesh, root, body.generation)?;
+        self.book.stewards.insert(body.node, steward);
+        Ok(true)
+    }
+
+    /// Nodes that may admit and renew at this time.
+    pub fn stewards(&self, wall: Wall) -> impl Iterator<Item = &Signed<Steward>> {
+        let current = self.generation();
+        self.book.stewards.values().filter(move |steward| {
+            let body = &steward.body;
+            body.generation == current
+                && check_window("steward", body.issued, body.not_after, wall).is_ok()
+                && !self.is_revoked(&body.node)
+        })
+    }
+
+    /// This node's steward record, when it may admit and renew at this time.
+    pub fn own_steward(&self, wall: Wall) -> Option<&Signed<Steward>> {
+        self.stewards(wall).find(|steward| steward.body.node == self.me)
+    }
+
+    /// This node, as a steward, admits or renews `node`.
+    ///
+    /// # Errors
+    /// [`RecordError::NotSteward`], [`RecordError::Revoked`], and as [`grant_membership`].
+    pub fn admit(
+        &self,
+        signer: &impl Signer,
+        node: NodeId,
+        name: &str,
+        wall: Wall,
+        lease: Micros,
+    ) -> Result<Credential, RecordError> {
+        if self.is_revoked(&node) {
+            return Err(RecordError::Revoked(node.short()));
+        }
+        let steward = self.own_steward(wall).ok_or(RecordError::NotSteward)?;
+        grant_membership(signer, steward, &self.book.rotations, node, name, wall, lease)
+    }
+
+    /// This node, as a steward, renews a member that presents a credential that is still good.
+    ///
+    /// # Errors
+    /// As [`Roster::verify`] and [`Roster::admit`].
+    pub fn renew(
+        &self,
+        signer: &impl Signer,
+        credential: &Credential,
+        presenting: NodeId,
+        wall: Wall,
+        lease: Micros,
+    ) -> Result<Credential, RecordError> {
+        self.verify(credential, presenting, wall)?;
+        self.admit(signer, presenting, credential.name(), wall, lease)
+    }
+
+    /// Takes a revocation. True when it is new.
+    ///
+    /// # Errors
+    /// What is wrong with it, or [`RecordError::Full`].
+    pub fn apply_revocation(
+        &mut self,
+        notice: RevocationNotice,
+        wall: Wall,
+    ) -> Result<bool, RecordError> {
+        let node = notice.revocation.body.node;
+        if self.is_revoked(&node) {
+            return Ok(false);
+        }
+        self.check_revocation(&notice, wall)?;
+        self.drop_outlived(wall);
+        if self.book.revocations.len() >= MAX_REVOCATIONS {
+            return Err(RecordError::Full { what: "revocation", limit: MAX_REVOCATIONS });
+        }
+        self.book.revocations.insert(node, notice);
+        Ok(true)
+    }
+
+    /// Whether a node was put out.
+    pub fn is_revoked(&self, node: &NodeId) -> bool {
+        self.book.revocations.contains_key(node)
+    }
+
+    /// The revocations known.
+    pub fn revocations(&self) -> impl Iterator<Item = &RevocationNotice> {
+        self.book.revocations.values()
+    }
+
+    /// Which records are known here.
+    pub fn digest(&self) -> RosterDigest {
+        let end = |steward: &Signed<Steward>| (steward.body.generation, steward.body.not_after);
+        RosterDigest {
+            generation: self.generation(),
+            stewards: self.book.stewards.iter().map(|(node, held)| (*node, end(held))).collect(),
+            revoked: self.book.revocations.keys().map(half_key).collect(),
+        }
+    }
+
+    /// What the holder of `theirs` lacks, at most `limit` steward records and as many revocations.
+    pub fn delta(&self, theirs: &RosterDigest, limit: usize) -> RosterDelta {
+        let lacks_steward = |held: &&Signed<Steward>| {
+            let newness = (held.body.generation, held.body.not_after);
+            theirs.stewards.get(&held.body.node).is_none_or(|known| *known < newness)
+        };
+        let lacks_revocation =
+            |(node, _): &(&NodeId, &RevocationNotice)| !theirs.revoked.contains(&half_key(node));
+        let revocations = self.book.revocations.iter().filter(lacks_revocation);
+        RosterDelta {
+            rotations: self
+                .book
+                .rotations
+                .iter()
+                .skip(theirs.generation as usize)
+                .cloned()
+                .collect(),
+            stewards: self
+                .book
+                .stewards
+                .values()
+                .filter(lacks_steward)
+                .take(limit)
+                .cloned()
+                .collect(),
+            revocations: revocations.take(limit).map(|(_, notice)| notice.clone()).collect(),
+        }
+    }
+
+    /// Takes a delta; records that do not hold are refused one by one.
+    pub fn apply(&mut self, delta: RosterDelta, wall: Wall) -> Known {
+        let mut known = Known::default();
+        for rotation in delta.rotations.into_iter().take(MAX_ROTATIONS) {
+            match self.apply_rotation(rotation) {
+                Ok(new) => known.rotated |= new,
+                Err(error) => known.refused.push(error),
+            }
+        }
+        for steward in delta.stewards.into_iter().take(MAX_STEWARDS) {
+            match self.apply_steward(steward) {
+                Ok(new) => known.changed |= new,
+                Err(error) => known.refused.push(error),
+            }
+        }
+        for notice in delta.revocations.into_iter().take(MAX_REVOCATIONS) {
+            let node = notice.revocation.body.node;
+            match self.apply_revocation(notice, wall) {
+                Ok(true) => known.revoked.push(node),
+                Ok(false) => {}
+                Err(error) => known.refused.push(error),
+            }
+        }
+        known.changed |= known.rotated || !known.revoked.is_empty();
+        known
+    }
+
+    /// A credential's chain against the one known here.
+    fn check_chain(&self, credential: &Credential, wall: Wall) -> Result<(), RecordError> {
+        for (rotation, known) in credential.rotations.iter().zip(&self.roots) {
+            if rotation.body.to != *known {
+                return Err(RecordError::Fork(rotation.body.generation));
+            }
+        }
+        let (theirs, ours) = (credential.generation(), self.generation());
+        if theirs >= ours {
+            return Ok(());
+        }
+        // The rotation that ended the credential's generation.
+        let ended = self.book.rotations.get(theirs as usize).map(|rotation| rotation.body.at);
+        let issued = credential.membership.body.issued;
+        let graced = ended
+            .is_some_and(|at| wall <= at.plus(ROTATION_GRACE) && issued <= at.plus(CLOCK_SKEW));
+        if theirs + 1 == ours && graced {
+            return Ok(());
+        }
+        Err(RecordError::Generation { record: "membership", theirs, ours })
+    }
+
+    fn check_revocation(&self, notice: &RevocationNotice, wall: Wall) -> Result<(), RecordError> {
+        let revocation = &notice.revocation;
+        check_mesh("revocation", revocation.body.mesh, self.book.mesh)?;
+        let ahead = revocation.body.at.since(wall);
+        if ahead > CLOCK_SKEW {
+            return Err(RecordError::NotYet { record: "revocation", ahead_s: ahead.0 / 1_000_000 });
+        }
+        let Some(steward) = &notice.steward else {
+            let known = revocation.signer == self.root();
+            let expected = "the mesh's root key";
+            return if known {
+                revocation.check_signature()
+            } else {
+                Err(RecordError::Signer { record: "revocation", expected })
+            };
+        };
+        let root = self.root_of(steward.body.generation, "steward")?;
+        check_steward(steward, self.book.mesh, root, steward.body.generation)?;
+        if revocation.signer != steward.body.node.0 {
+            return Err(RecordError::Signer { record: "revocation", expected: "its steward" });
+        }
+        let (issued, not_after) = (steward.body.issued, steward.body.not_after);
+        check_window("steward", issued, not_after, revocation.body.at)?;
+        revocation.check_signature()
+    }
+
+    /// Revocations that cancel no lease any more: every membership from before has lapsed.
+    fn drop_outlived(&mut self, wall: Wall) {
+        let outlived = |at: Wall| wall > at.plus(MAX_LEASE).plus(CLOCK_SKEW.times(2));
+        self.book.revocations.retain(|_, notice| !outlived(notice.revocation.body.at));
+    }
+
+    fn root_of(&self, generation: u32, record: &'static str) -> Result<[u8; 32], RecordError> {
+        match generation.checked_sub(1) {
+            None => Ok(self.book.mesh.0),
+            Some(at) => self.roots.get(at as usize).copied().ok_or(RecordError::Generation {
+                record,
+                theirs: generation,
+                ours: self.generation(),
+            }),
+        }
+    }
+}
+
+fn half_key(node: &NodeId) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.copy_from_slice(&node.0[..16]);
+    half
+}

@@ -1,0 +1,165 @@
+//! What crosses a connection between members: the hello, and the first frames of streams.
+//!
+//! Every frame goes through `selvedge_base::codec`, which tags it with a version. Two versions of
+//! Selvedge live in one mesh: both hellos name the oldest and the newest wire version their build
+//! speaks, and the connection uses the highest that both do ([`agree`]). Within a version, frames
+//! do not change shape; an added variant or field is a new version, which the build writes only to
+//! peers that agreed on it, and a frame of an unknown version is refused by name. Generic over the
+//! shapes of requests and answers, which this crate does not know.
+
+use std::net::SocketAddr;
+
+use selvedge_base::codec::{OLDEST_VERSION, VERSION};
+use selvedge_base::{Code, Micros, NodeId, Refusal, Stage};
+use serde::{Deserialize, Serialize};
+
+use crate::records::Credential;
+use crate::swim::Pulse;
+pub use crate::sync::SyncMessage;
+
+/// Addresses a hello may list: IPv4 and IPv6 of a machine with several interfaces.
+pub const MAX_LISTEN_ADDRS: usize = 16;
+/// The largest hello: a credential of 32 rotations and the addresses take about 9 KiB.
+pub const MAX_HELLO_BYTES: usize = 16 << 10;
+/// The longest name of a tenant in a hand-off.
+pub const MAX_TENANT_BYTES: usize = 128;
+/// While a peer computes and has nothing to say, it sends a sign of life this often; the receiver
+/// hands the pulse to the failure detector.
+pub const ALIVE_EVERY: Micros = Micros::millis(150);
+
+/// The first frame in both directions of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The oldest wire version the sender speaks.
+    pub oldest: u8,
+    /// The newest.
+    pub newest: u8,
+    /// The sender's right to be here.
+    pub credential: Credential,
+    /// Counts the sender's starts.
+    pub incarnation: u64,
+    /// Where it accepts connections, as it knows; at most [`MAX_LISTEN_ADDRS`].
+    pub listen: Vec<SocketAddr>,
+}
+
+/// The answer to a hello.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HelloReply {
+    /// The connection stands; the other side's hello.
+    Welcome(Box<Hello>),
+    /// It does not.
+    Refused(Refusal),
+}
+
+/// The first frame of a stream says what the stream is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Opening<R> {
+    /// A request for the peer to compute; answered by [`HandOffReply`]s.
+    HandOff(HandOff<R>),
+    /// An exchange of state; answered by [`SyncMessage`]s.
+    Sync(SyncMessage),
+    /// A member asks a steward for a new lease; answered by one [`RenewReply`].
+    Renew(Box<Credential>),
+    /// Nothing: answered by one empty frame, for measuring.
+    Echo,
+}
+
+/// A request handed to a peer. Being handed one is not authority: the receiver checks all of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandOff<R> {
+    /// Hand-offs so far, this one included; more than [`HandOff::MAX_HOPS`] is refused.
+    pub hop: u8,
+    /// The node that took the request from its client.
+    pub origin: NodeId,
+    /// On whose behalf.
+    pub tenant: String,
+    /// How far its data may travel.
+    pub label: Label,
+    /// Time left to finish; clocks of two nodes are never compared.
+    pub deadline: Micros,
+    /// Grows when the origin moves the request, so that an older holder's answer is ignored.
+    pub fence: u64,
+    /// What to compute.
+    pub request: R,
+}
+
+impl<R> HandOff<R> {
+    /// Hand-offs a request may make: a second one means that two nodes disagree about load, and
+    /// the origin, which keeps the token log, must choose instead.
+    pub const MAX_HOPS: u8 = 1;
+}
+
+/// How far a request's data may travel.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum Label {
+    /// Not beyond the node that took the request.
+    Node,
+    /// Not beyond its site.
+    Site,
+    /// Not beyond the mesh.
+    #[default]
+    Mesh,
+    /// Anywhere, providers included.
+    Anywhere,
+}
+
+/// What a peer answers to a hand-off: `Accepted` or `Refused` first, then answers and signs of
+/// life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HandOffReply<A> {
+    /// The peer computes it.
+    Accepted,
+    /// The peer does not; take the next candidate.
+    Refused(Refusal),
+    /// A piece of the answer.
+    Answer(A),
+    /// Nothing to say yet; sent every [`ALIVE_EVERY`] while nothing else is.
+    Alive(Pulse),
+}
+
+/// A steward's answer to a member that wants a new lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RenewReply {
+    /// The new credential.
+    Renewed(Box<Credential>),
+    /// None.
+    Refused(Refusal),
+}
+
+impl Hello {
+    /// The hello of this build.
+    pub fn new(credential: Credential, incarnation: u64, mut listen: Vec<SocketAddr>) -> Self {
+        listen.truncate(MAX_LISTEN_ADDRS);
+        Self { oldest: OLDEST_VERSION, newest: VERSION, credential, incarnation, listen }
+    }
+
+    /// The wire version to use with the sender of this hello.
+    ///
+    /// # Errors
+    /// A refusal that names both ranges when they do not meet, or too many addresses.
+    pub fn agree(&self) -> Result<u8, Refusal> {
+        if self.listen.len() > MAX_LISTEN_ADDRS {
+            let message = format!("a hello may list {MAX_LISTEN_ADDRS} addresses");
+            return Err(Refusal::client(Stage::Authenticate, Code::InvalidRequest, message));
+        }
+        agree((OLDEST_VERSION, VERSION), (self.oldest, self.newest))
+    }
+}
+
+/// The highest version in both ranges `(oldest, newest)`.
+///
+/// # Errors
+/// A refusal that names both ranges when they do not meet.
+pub fn agree(ours: (u8, u8), theirs: (u8, u8)) -> Result<u8, Refusal> {
+    let version = ours.1.min(theirs.1);
+    if version >= ours.0.max(theirs.0) {
+        return Ok(version);
+    }
+    let message = format!(
+        "this node speaks wire versions {} to {}, the peer {} to {}; update the older one",
+        ours.0, ours.1, theirs.0, theirs.1
+    );
+    Err(Refusal::client(Stage::Authenticate, Code::Unsupported, message))
+}
