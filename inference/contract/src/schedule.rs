@@ -1,1 +1,331 @@
-//! Placeholder replaced by the scheduler.
+//! What an engine computes in its next step.
+//!
+//! Owns one model's queue and the choice, step by step, of which sequences advance and by how many
+//! tokens, whom to admit, and whom to pause when memory for keys and values runs short. It is a
+//! pure policy: no time, no tensors; the engine carries a [`Plan`] out and says what came of it.
+//!
+//! The rules: every running answer advances by one token in every step, so that a long prompt
+//! never stalls the others. Prompts advance by chunks, in turn, within a budget of rows per step.
+//! Admission is first come, first served, and never ahead of the growth of what runs. When memory
+//! is short the youngest sequence is paused: its memory is freed, it goes back to the head of the
+//! queue and is recomputed later. The oldest therefore always advances, so everything ends.
+
+use std::collections::VecDeque;
+
+use selvedge_base::RequestId;
+use thiserror::Error;
+
+/// Tokens per page of the key/value cache: small enough that a short answer wastes little, large
+/// enough that growing is rare.
+pub const PAGE_TOKENS: u32 = 64;
+/// Prompt tokens of one sequence in one step. Progress is counted per chunk, so a chunk must take
+/// far less time than it takes to call an engine frozen.
+pub const CHUNK_TOKENS: u32 = 16;
+/// Prompt tokens of all sequences in one step: bounds how long the running answers wait.
+pub const PROMPT_ROWS: u32 = 64;
+
+/// Bounds of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Sequences computed together; at least one.
+    pub max_batch: usize,
+    /// Requests that may wait.
+    pub max_queue: usize,
+    /// Pages for the keys and values of all sequences.
+    pub pages: u64,
+}
+
+/// A request as the schedule sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Which request.
+    pub id: RequestId,
+    /// Tokens to compute before the first one is drawn; at least one.
+    pub prompt_tokens: u32,
+    /// Tokens that may be drawn at most.
+    pub answer_tokens: u32,
+}
+
+/// Why a request was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Unschedulable {
+    /// The queue is full.
+    #[error("{0} requests are waiting already")]
+    QueueFull(usize),
+    /// Even alone it would need more memory than there is.
+    #[error("{needed} pages of memory are needed and there are {pages}")]
+    TooLarge {
+        /// Pages at its longest.
+        needed: u64,
+        /// Pages there are.
+        pages: u64,
+    },
+}
+
+/// The work of one step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Sequences whose memory is to be freed; they will be admitted again.
+    pub paused: Vec<RequestId>,
+    /// Sequences that no longer fit at all since memory shrank; they have left the schedule.
+    pub expelled: Vec<RequestId>,
+    /// Sequences that begin, or begin again, with nothing computed.
+    pub admitted: Vec<RequestId>,
+    /// What to compute, oldest sequence first.
+    pub work: Vec<Work>,
+}
+
+/// One sequence's part of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Which sequence.
+    pub id: RequestId,
+    /// How many tokens were computed before.
+    pub computed: u32,
+    /// How many to compute now.
+    pub tokens: u32,
+    /// Whether a token is to be drawn afterwards.
+    pub draws: bool,
+}
+
+/// One model's queue and running sequences.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    bounds: Bounds,
+    queue: VecDeque<Sequence>,
+    /// In order of admission.
+    running: Vec<Sequence>,
+    /// Which prompt begins the next step's round.
+    turn: usize,
+}
+
+/// Counters of one sequence.
+#[derive(Clone, Copy, Debug)]
+struct Sequence {
+    id: RequestId,
+    computed: u32,
+    /// Tokens known: the prompt and what was drawn.
+    known: u32,
+    /// Tokens at its longest.
+    longest: u32,
+    /// Pages it holds.
+    pages: u64,
+}
+
+impl Schedule {
+    /// An empty schedule.
+    pub fn new(bounds: Bounds) -> Self {
+        let bounds = Bounds { max_batch: bounds.max_batch.max(1), ..bounds };
+        Self { bounds, queue: VecDeque::new(), running: Vec::new(), turn: 0 }
+    }
+
+    /// Queues a request.
+    ///
+    /// # Errors
+    /// [`Unschedulable`] when the queue is full or the request could never fit.
+    pub fn arrive(&mut self, arrival: Arrival) -> Result<(), Unschedulable> {
+        if self.queue.len() >= self.bounds.max_queue {
+            return Err(Unschedulable::QueueFull(self.queue.len()));
+        }
+        let known = arrival.prompt_tokens.max(1);
+        let longest = known.saturating_add(arrival.answer_tokens);
+        let needed = pages_for(longest);
+        if needed > self.bounds.pages {
+            return Err(Unschedulable::TooLarge { needed, pages: self.bounds.pages });
+        }
+        let sequence = Sequence { id: arrival.id, computed: 0, known, longest, pages: 0 };
+        self.queue.push_back(sequence);
+        Ok(())
+    }
+
+    /// Forgets a request that ended or was given up; unknown ids are ignored.
+    pub fn leave(&mut self, id: RequestId) {
+        self.queue.retain(|sequence| sequence.id != id);
+        self.running.retain(|sequence| sequence.id != id);
+    }
+
+    /// Changes the memory there is; what no longer fits is paused or expelled by the next plan.
+    pub fn resize(&mut self, pages: u64) {
+        self.bounds.pages = pages;
+    }
+
+    /// Decides the next step. The caller computes all of it and reports each part with
+    /// [`Schedule::computed`] before it asks again.
+    pub fn plan(&mut self) -> Plan {
+        let mut plan = Plan::default();
+        self.expel(&mut plan);
+        let shares = self.shares();
+        self.grow(&shares, &mut plan);
+        self.admit(&mut plan);
+        plan
+    }
+
+    /// Notes that `work` was computed and whether a token was drawn after it.
+    pub fn computed(&mut self, work: &Work, drawn: bool) {
+        if let Some(sequence) = self.running.iter_mut().find(|s| s.id == work.id) {
+            sequence.computed = sequence.computed.saturating_add(work.tokens).min(sequence.known);
+            sequence.known = sequence.known.saturating_add(u32::from(drawn));
+        }
+    }
+
+    /// Sequences being computed.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Requests waiting, paused ones included.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.queue.is_empty()
+    }
+
+    /// Tokens known but not computed, of all requests.
+    pub fn pending_tokens(&self) -> u64 {
+        let all = self.queue.iter().chain(&self.running);
+        all.map(|sequence| u64::from(sequence.known - sequence.computed)).sum()
+    }
+
+    /// Tokens that may yet be drawn, of all requests.
+    pub fn undrawn_tokens(&self) -> u64 {
+        let all = self.queue.iter().chain(&self.running);
+        all.map(|sequence| u64::from(sequence.longest.saturating_sub(sequence.known))).sum()
+    }
+
+    /// Pages held by running sequences.
+    pub fn pages_held(&self) -> u64 {
+        self.running.iter().map(|sequence| sequence.pages).sum()
+    }
+
+    /// Drops what could not even run alone: memory has shrunk since it arrived.
+    fn expel(&mut self, plan: &mut Plan) {
+        let pages = self.bounds.pages;
+        let mut fits = |sequence: &Sequence| {
+            let fits = pages_for(sequence.known.saturating_add(1)) <= pages;
+            if !fits {
+                plan.expelled.push(sequence.id);
+            }
+            fits
+        };
+        self.running.retain(&mut fits);
+        self.queue.retain(&mut fits);
+    }
+
+    /// How many tokens each running sequence advances: one when it decodes, a chunk of its prompt
+    /// when it is its turn. Prompts take turns within [`PROMPT_ROWS`].
+    fn shares(&mut self) -> Vec<(RequestId, u32)> {
+        let count = self.running.len();
+        let mut shares: Vec<_> = self.running.iter().map(|s| (s.id, s.next_decode())).collect();
+        let mut rows = PROMPT_ROWS;
+        let first = self.turn;
+        for offset in 0..count {
+            let index = (first + offset) % count;
+            if let (Some(sequence), Some(share)) = (self.running.get(index), shares.get_mut(index))
+                && share.1 == 0
+                && rows > 0
+            {
+                share.1 = sequence.next_chunk().min(rows);
+                rows -= share.1;
+                self.turn = index + 1;
+            }
+        }
+        shares
+    }
+
+    /// Gives each running sequence its share, oldest first, pausing the youngest for room.
+    fn grow(&mut self, shares: &[(RequestId, u32)], plan: &mut Plan) {
+        for &(id, tokens) in shares {
+            let Some(index) = self.running.iter().position(|s| s.id == id) else {
+                continue; // paused for an older one
+            };
+            if tokens == 0 {
+                continue;
+            }
+            while !self.fits(index, tokens) && self.running.len() > index + 1 {
+                self.pause_youngest(plan);
+            }
+            if !self.fits(index, tokens) {
+                self.pause_youngest(plan); // itself: it is the youngest now
+                continue;
+            }
+            if let Some(sequence) = self.running.get_mut(index) {
+                plan.work.push(sequence.take(tokens));
+            }
+        }
+    }
+
+    /// Admits from the queue while there is room for a whole prompt and the token after it.
+    fn admit(&mut self, plan: &mut Plan) {
+        let computing: u32 = plan.work.iter().filter(|w| w.tokens > 1).map(|w| w.tokens).sum();
+        let mut rows = PROMPT_ROWS.saturating_sub(computing);
+        while self.running.len() < self.bounds.max_batch && plan.paused.is_empty() {
+            let free = self.bounds.pages.saturating_sub(self.pages_held());
+            let Some(mut sequence) =
+                self.queue.pop_front_if(|next| pages_for(next.known.saturating_add(1)) <= free)
+            else {
+                break;
+            };
+            // The whole prompt's pages are set aside now: admitting more than fits would only
+            // lead to pauses.
+            sequence.pages = pages_for(sequence.known.saturating_add(1));
+            let tokens = sequence.next_decode().max(sequence.next_chunk().min(rows));
+            rows -= tokens.min(rows);
+            plan.admitted.push(sequence.id);
+            // Without a row left it gets its turn in the next step.
+            if tokens > 0 {
+                plan.work.push(sequence.take(tokens));
+            }
+            self.running.push(sequence);
+        }
+    }
+
+    fn fits(&self, index: usize, tokens: u32) -> bool {
+        self.running.get(index).is_some_and(|sequence| {
+            let wanted = pages_for(sequence.computed.saturating_add(tokens)).max(sequence.pages);
+            self.pages_held() - sequence.pages + wanted <= self.bounds.pages
+        })
+    }
+
+    fn pause_youngest(&mut self, plan: &mut Plan) {
+        if let Some(mut sequence) = self.running.pop() {
+            sequence.computed = 0;
+            sequence.pages = 0;
+            plan.paused.push(sequence.id);
+            plan.work.retain(|work| work.id != sequence.id);
+            self.queue.push_front(sequence);
+        }
+    }
+}
+
+impl Sequence {
+    /// 1 when only the last drawn token is missing, else 0.
+    fn next_decode(&self) -> u32 {
+        u32::from(self.known - self.computed == 1)
+    }
+
+    fn next_chunk(&self) -> u32 {
+        (self.known - self.computed).min(CHUNK_TOKENS)
+    }
+
+    fn take(&mut self, tokens: u32) -> Work {
+        self.pages = self.pages.max(pages_for(self.computed + tokens));
+        Work {
+            id: self.id,
+            computed: self.computed,
+            tokens,
+            draws: self.computed + tokens == self.known,
+        }
+    }
+}
+
+/// Pages that hold this many tokens.
+pub const fn pages_for(tokens: u32) -> u64 {
+    tokens.div_ceil(PAGE_TOKENS) as u64
+}
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;
