@@ -1,7 +1,7 @@
 //! The HTTP/1.1 surface: what clients of the OpenAI API, operators and scrapers speak to.
 //!
 //! ```text
-//! connections ─▶ router ─▶ guard ─▶ chat | completions ─▶ answers ─▶ reply | stream
+//! connections ─▶ router ─▶ guard ─▶ chat | completions ─▶ answers ─▶ reply | events
 //!   (sockets)               (who)    (what is asked)      (pieces)    (what is said)
 //!                             └────▶ models · admin · metrics
 //! ```
@@ -10,11 +10,30 @@
 //! and the rules that keep a browser from abusing a loopback address. Deliberately decides nothing
 //! about which node answers, and holds no state of a request beyond its response.
 
+mod admin;
+mod answers;
 mod backend;
+mod body;
+mod chat;
+mod completions;
+mod connections;
+mod errors;
+mod events;
+mod fields;
+mod guard;
+mod ids;
+mod limits;
+mod logprobs;
+mod metrics;
+mod models;
+mod params;
+mod reply;
+mod router;
 mod settings;
 mod stop;
 pub(crate) mod wire;
 
 pub(crate) use backend::{Backend, Order};
+pub(crate) use connections::serve;
 pub(crate) use settings::{AdminToken, Settings};
 pub(crate) use stop::Stop;

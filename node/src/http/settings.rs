@@ -51,7 +51,7 @@ impl Default for Settings {
             connections: 768,
             keep_alive: Duration::from_secs(15),
             deadline: Micros::secs(600),
-            grace: Duration::from_millis(1_500),
+            grace: Duration::from_millis(1_200),
         }
     }
 }

@@ -1,0 +1,128 @@
+//! The admin API: an operator's orders, from path and body to an [`Order`].
+//!
+//! Owns paths, methods and bodies. Whoever gets here has shown the admin token; carrying orders
+//! out is the backend's business.
+
+use hyper::{Method, Response, StatusCode};
+use selvedge_base::{Code, Micros};
+use serde::de::DeserializeOwned;
+
+use super::backend::{Backend, Order};
+use super::body::{Answer, json};
+use super::errors::Problem;
+use super::stop::Stop;
+use super::wire;
+
+/// How long a join code works unless told: time to walk to the next machine and type it.
+const DEFAULT_TTL_S: u64 = 3_600;
+/// The longest a join code may work: one week.
+const LONGEST_TTL_S: u64 = 7 * 24 * 3_600;
+
+/// The methods of an admin path; `None` when there is no such path.
+pub(super) fn methods(path: &str) -> Option<&'static str> {
+    match path.split_once('/').map_or((path, None), |(first, rest)| (first, Some(rest))) {
+        ("status" | "members", None) => Some("GET, HEAD, OPTIONS"),
+        ("invite" | "revoke" | "promote" | "leave" | "shutdown", None) => Some("POST, OPTIONS"),
+        ("root", Some("rotate")) => Some("POST, OPTIONS"),
+        ("keys" | "models", None) => Some("GET, HEAD, POST, OPTIONS"),
+        ("keys" | "models", Some(name)) if !name.is_empty() => Some("DELETE, OPTIONS"),
+        ("requests", Some(id)) if !id.is_empty() => Some("GET, HEAD, OPTIONS"),
+        _ => None,
+    }
+}
+
+/// Carries out what `path` (after `/admin/`, decoded) orders.
+pub(super) async fn answer(
+    method: &Method,
+    path: &str,
+    body: &[u8],
+    backend: &dyn Backend,
+    stop: &Stop,
+) -> Result<Response<Answer>, Problem> {
+    match path {
+        "status" => Ok(json(StatusCode::OK, &backend.status())),
+        "models" if *method != Method::POST => {
+            let nodes = backend.status().nodes.into_iter();
+            let data = nodes.filter(|node| node.me).flat_map(|node| node.models).collect();
+            Ok(json(StatusCode::OK, &wire::List { data }))
+        }
+        "shutdown" => {
+            nothing_in(body)?;
+            stop.request();
+            Ok(json(StatusCode::ACCEPTED, &wire::Done { done: "stopping".to_owned() }))
+        }
+        _ => {
+            let order = order(method, path, body)?;
+            let result = backend.manage(order).await?;
+            Ok(json(StatusCode::OK, &result))
+        }
+    }
+}
+
+fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
+    let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+    let post = *method == Method::POST;
+    match (first, rest) {
+        ("invite", "") => invite(body),
+        ("members", "") => Ok(Order::Members),
+        ("revoke", "") => node(body).map(Order::Revoke),
+        ("promote", "") => node(body).map(Order::Promote),
+        ("root", "rotate") => nothing_in(body).map(|()| Order::RotateRoot),
+        ("leave", "") => nothing_in(body).map(|()| Order::Leave),
+        ("keys", "") if post => {
+            decode::<wire::KeyRequest>(body).map(|request| Order::KeyCreate { name: request.name })
+        }
+        ("keys", "") => Ok(Order::Keys),
+        ("keys", id) => Ok(Order::KeyRevoke(id.to_owned())),
+        ("models", "") => model(body),
+        ("models", name) => Ok(Order::ModelRemove(name.to_owned())),
+        ("requests", id) => id
+            .parse()
+            .map(Order::Record)
+            .map_err(|error| Problem::invalid("id", format!("{error}"))),
+        _ => Err(super::router::not_found()),
+    }
+}
+
+fn invite(body: &[u8]) -> Result<Order, Problem> {
+    let request = match body.is_empty() {
+        true => wire::InviteRequest::default(),
+        false => decode(body)?,
+    };
+    let ttl_s = request.ttl_s.unwrap_or(DEFAULT_TTL_S);
+    if !(1..=LONGEST_TTL_S).contains(&ttl_s) {
+        let message = format!("'ttl_s' must be 1 to {LONGEST_TTL_S}");
+        return Err(Problem::invalid("ttl_s", message));
+    }
+    Ok(Order::Invite { ttl: Micros::secs(ttl_s) })
+}
+
+fn node(body: &[u8]) -> Result<selvedge_base::NodeId, Problem> {
+    let request: wire::NodeRequest = decode(body)?;
+    request.node.parse().map_err(|error| Problem::invalid("node", format!("{error}")))
+}
+
+fn model(body: &[u8]) -> Result<Order, Problem> {
+    let wire::ModelRequest { path, name, digest } = decode(body)?;
+    let digest = digest.parse().map_err(|error| Problem::invalid("digest", format!("{error}")))?;
+    Ok(Order::ModelAdd { path, name, digest })
+}
+
+fn nothing_in(body: &[u8]) -> Result<(), Problem> {
+    if body.is_empty() || body.trim_ascii() == b"{}" {
+        return Ok(());
+    }
+    Err(bad("this order takes no parameters: send no body, or {}"))
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| bad(&format!("the body is not right: {error}")))
+}
+
+fn bad(message: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, Code::InvalidRequest.as_str(), message)
+}
+
+#[cfg(test)]
+#[path = "admin_tests.rs"]
+mod tests;

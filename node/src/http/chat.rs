@@ -1,0 +1,155 @@
+//! `POST /v1/chat/completions`: from the body to a plan.
+//!
+//! Owns the parameters only chats have and how messages become the model's input.
+
+use selvedge_contract::{ChatMessage, Input, Limits, LogProbs, Role};
+use serde_json::{Value, json};
+
+use super::errors::Problem;
+use super::fields::{CHAT, Content, Fields, LogProbsField, Message, Messages, Part};
+use super::params::{Plan, Shape, refuse_unless, refuse_unless_empty, whole};
+
+/// Key-value pairs in `metadata` (as in the OpenAI API). They are accepted and not kept.
+const METADATA_PAIRS: usize = 16;
+
+/// What a chat's body asks for.
+pub(super) fn plan(body: &[u8]) -> Result<Plan, Problem> {
+    let mut fields = Fields::decode(body, CHAT)?;
+    refuse_unsupported(&fields)?;
+    let logprobs = logprobs(&fields)?;
+    let messages = messages(fields.messages.take())?;
+    Plan::new(Shape::Chat, &mut fields, vec![Input::Chat(messages)], logprobs)
+}
+
+fn refuse_unsupported(fields: &Fields) -> Result<(), Problem> {
+    // `user`, `safety_identifier` and `prompt_cache_key` name the end user or group requests for
+    // the operator of a service; no value of them changes an answer, so all are fine.
+    refuse_unless_empty("tools", fields.tools.as_ref())?;
+    refuse_unless_empty("functions", fields.functions.as_ref())?;
+    refuse_unless("tool_choice", fields.tool_choice.as_ref(), &["none", "auto"])?;
+    refuse_unless("function_call", fields.function_call.as_ref(), &["none", "auto"])?;
+    refuse_unless("reasoning_effort", fields.reasoning_effort.as_ref(), &["none"])?;
+    refuse_unless("verbosity", fields.verbosity.as_ref(), &["medium"])?;
+    refuse_unless("service_tier", fields.service_tier.as_ref(), &["auto", "default"])?;
+    refuse_unless("audio", fields.audio.as_ref(), &[])?;
+    refuse_unless("prediction", fields.prediction.as_ref(), &[])?;
+    refuse_unless("web_search_options", fields.web_search_options.as_ref(), &[])?;
+    let only = |name, value: &Option<Value>, harmless: Value| match value {
+        Some(value) if *value != harmless => {
+            Err(Problem::unsupported(name, format!("'{name}' may only be {harmless} here")))
+        }
+        Some(_) | None => Ok(()),
+    };
+    only("response_format", &fields.response_format, json!({"type": "text"}))?;
+    only("modalities", &fields.modalities, json!(["text"]))?;
+    if fields.store == Some(true) {
+        let message = "'store' may not be true: answers are not stored";
+        return Err(Problem::unsupported("store", message));
+    }
+    metadata(fields.metadata.as_ref())
+}
+
+fn metadata(metadata: Option<&Value>) -> Result<(), Problem> {
+    let fits = match metadata {
+        None => true,
+        Some(Value::Object(pairs)) => {
+            pairs.len() <= METADATA_PAIRS && pairs.values().all(Value::is_string)
+        }
+        Some(_) => false,
+    };
+    let message = "'metadata' must be an object of at most 16 strings";
+    if fits { Ok(()) } else { Err(Problem::invalid("metadata", message)) }
+}
+
+fn logprobs(fields: &Fields) -> Result<Option<LogProbs>, Problem> {
+    let on = match fields.logprobs {
+        None => false,
+        Some(LogProbsField::Switch(on)) => on,
+        Some(LogProbsField::Count(_)) => {
+            let message = "'logprobs' must be true or false; 'top_logprobs' is the number";
+            return Err(Problem::invalid("logprobs", message));
+        }
+    };
+    let most = i64::from(Limits::TOP_LOGPROBS);
+    match (on, whole("top_logprobs", fields.top_logprobs, 0..=most)?) {
+        (true, top) => Ok(Some(LogProbs { top: top.unwrap_or(0) as u8 })),
+        (false, None) => Ok(None),
+        (false, Some(_)) => {
+            let message = "'top_logprobs' needs 'logprobs': true";
+            Err(Problem::invalid("top_logprobs", message))
+        }
+    }
+}
+
+fn messages(messages: Option<Messages>) -> Result<Vec<ChatMessage>, Problem> {
+    match messages {
+        Some(Messages(messages)) if !messages.is_empty() => messages
+            .into_iter()
+            .enumerate()
+            .map(|(at, message)| self::message(at, message))
+            .collect(),
+        Some(_) => Err(Problem::invalid("messages", "'messages' must hold at least one message")),
+        None => Err(Problem::invalid("messages", "'messages' is required")),
+    }
+}
+
+fn message(at: usize, message: Message) -> Result<ChatMessage, Problem> {
+    let path = |field: &str| format!("messages[{at}].{field}");
+    let role = match message.role.as_str() {
+        "system" | "developer" => Role::System,
+        "user" => Role::User,
+        "assistant" => Role::Assistant,
+        "tool" | "function" => {
+            let message = "messages of tools and functions are not supported";
+            return Err(Problem::unsupported(path("role"), message));
+        }
+        _ => {
+            let message = "'role' must be system, developer, user or assistant";
+            return Err(Problem::invalid(path("role"), message));
+        }
+    };
+    refuse_unless_empty(&path("tool_calls"), message.tool_calls.as_ref())?;
+    refuse_unless_empty(&path("annotations"), message.annotations.as_ref())?;
+    for (field, value) in [
+        // Chat templates have no place for a speaker's name; dropping it would change who spoke.
+        ("name", &message.name),
+        ("refusal", &message.refusal),
+        ("audio", &message.audio),
+        ("function_call", &message.function_call),
+        ("tool_call_id", &message.tool_call_id),
+    ] {
+        refuse_unless(&path(field), value.as_ref(), &[])?;
+    }
+    let content = match message.content {
+        Some(Content::Text(text)) => text,
+        Some(Content::Parts(parts)) => text_of(at, parts)?,
+        None => return Err(Problem::invalid(path("content"), "'content' is required")),
+    };
+    Ok(ChatMessage { role, content })
+}
+
+/// The text of a message given in parts, which are separate paragraphs of it.
+fn text_of(at: usize, parts: Vec<Part>) -> Result<String, Problem> {
+    let mut texts = Vec::with_capacity(parts.len());
+    for (index, part) in parts.into_iter().enumerate() {
+        let path = |field: &str| format!("messages[{at}].content[{index}].{field}");
+        let foreign = [&part.image_url, &part.input_audio, &part.file, &part.refusal];
+        if part.kind != "text" || foreign.iter().any(|value| value.is_some()) {
+            let message = "only parts of the type \"text\" are supported";
+            return Err(Problem::unsupported(path("type"), message));
+        }
+        match part.text {
+            Some(text) => texts.push(text),
+            None => return Err(Problem::invalid(path("text"), "'text' is required")),
+        }
+    }
+    if texts.is_empty() {
+        let message = "'content' must hold at least one part";
+        return Err(Problem::invalid(format!("messages[{at}].content"), message));
+    }
+    Ok(texts.join("\n"))
+}
+
+#[cfg(test)]
+#[path = "chat_tests.rs"]
+mod tests;

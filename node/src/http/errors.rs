@@ -1,0 +1,228 @@
+//! How the surface says no: the OpenAI error object and the status that goes with it.
+//!
+//! Owns the mapping from a refusal to HTTP. What may be refused, and why, is decided elsewhere.
+
+use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use selvedge_base::{Blame, Code, Micros, Refusal, Retry};
+use serde::Serialize;
+
+use super::body::{Answer, json};
+
+/// Tells the official clients, which retry 408, 429 and 5xx by themselves, not to.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// A refused request.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Problem {
+    /// The HTTP status.
+    pub(super) status: StatusCode,
+    /// The stable name programs see.
+    pub(super) code: &'static str,
+    /// For people.
+    pub(super) message: String,
+    /// The request field at fault.
+    pub(super) param: Option<String>,
+    /// Whether trying again can help.
+    pub(super) retry: Retry,
+    /// The methods that would have worked.
+    pub(super) allow: Option<&'static str>,
+}
+
+impl Problem {
+    /// Any problem that the same request will meet again.
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        let (retry, allow) = (Retry::Never, None);
+        Self { status, code, message: message.into(), param: None, retry, allow }
+    }
+
+    /// A parameter whose value is wrong.
+    pub(super) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, Code::InvalidRequest.as_str(), message).param(param)
+    }
+
+    /// A parameter that this version does not honour.
+    pub(super) fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, Code::Unsupported.as_str(), message).param(param)
+    }
+
+    /// The same problem, naming the request field at fault.
+    pub(super) fn param(mut self, field: impl Into<String>) -> Self {
+        self.param = Some(field.into());
+        self
+    }
+
+    /// The same problem, worth another try after `seconds`.
+    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry = Retry::After(Micros::secs(seconds));
+        self
+    }
+
+    /// The response.
+    pub(super) fn response(&self) -> Response<Answer> {
+        let mut response = json(self.status, &self.object());
+        let headers = response.headers_mut();
+        match self.retry {
+            Retry::After(wait) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(wait.0.div_ceil(1_000_000).max(1)));
+            }
+            Retry::Never if is_retried_by_clients(self.status) => {
+                headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+            Retry::Never | Retry::Elsewhere => {}
+        }
+        if let Some(methods) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(methods));
+        }
+        response
+    }
+
+    /// The OpenAI error object, also sent inside a stream.
+    pub(super) fn object(&self) -> impl Serialize + '_ {
+        Envelope {
+            error: Object {
+                message: &self.message,
+                kind: kind(self.status),
+                param: self.param.as_deref(),
+                code: self.code,
+            },
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            status: status(&refusal),
+            code: refusal.code.as_str(),
+            message: refusal.message,
+            param: refusal.param,
+            retry: refusal.retry,
+            allow: None,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: Object<'a>,
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<&'a str>,
+    code: &'static str,
+}
+
+fn status(refusal: &Refusal) -> StatusCode {
+    match refusal.code {
+        Code::InvalidRequest | Code::Unsupported | Code::ContextLengthExceeded => {
+            StatusCode::BAD_REQUEST
+        }
+        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::Unauthorized => StatusCode::UNAUTHORIZED,
+        Code::Forbidden => StatusCode::FORBIDDEN,
+        Code::ModelNotFound => StatusCode::NOT_FOUND,
+        // The caller's own share is used up, or everybody's is.
+        Code::Overloaded if refusal.blame == Blame::Client => StatusCode::TOO_MANY_REQUESTS,
+        Code::Overloaded | Code::ModelUnavailable | Code::OutOfMemory | Code::Cancelled => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Code::Timeout if refusal.blame == Blame::Client => StatusCode::REQUEST_TIMEOUT,
+        Code::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        Code::PeerLost => StatusCode::BAD_GATEWAY,
+        Code::Corrupt | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// The coarse name the official clients know, by status.
+fn kind(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 => "authentication_error",
+        403 => "permission_error",
+        429 => "rate_limit_error",
+        500.. => "server_error",
+        _ => "invalid_request_error",
+    }
+}
+
+fn is_retried_by_clients(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 409 | 429 | 500..)
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_base::Stage;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_status_and_type() {
+        let table = [
+            (Code::InvalidRequest, 400, "invalid_request_error"),
+            (Code::Unsupported, 400, "invalid_request_error"),
+            (Code::ContextLengthExceeded, 400, "invalid_request_error"),
+            (Code::TooLarge, 413, "invalid_request_error"),
+            (Code::Unauthorized, 401, "authentication_error"),
+            (Code::Forbidden, 403, "permission_error"),
+            (Code::ModelNotFound, 404, "invalid_request_error"),
+            (Code::ModelUnavailable, 503, "server_error"),
+            (Code::Overloaded, 503, "server_error"),
+            (Code::Timeout, 504, "server_error"),
+            (Code::PeerLost, 502, "server_error"),
+            (Code::Cancelled, 503, "server_error"),
+            (Code::OutOfMemory, 503, "server_error"),
+            (Code::Corrupt, 500, "server_error"),
+            (Code::Internal, 500, "server_error"),
+        ];
+        for (code, status, kind) in table {
+            let refusal = Refusal::new(Stage::Route, Blame::Us, Retry::Never, code, "no");
+            let problem = Problem::from(refusal.param("model"));
+            assert_eq!(problem.status.as_u16(), status, "{code:?}");
+            let object = serde_json::to_value(problem.object()).expect("plain");
+            let wanted = json!({"message": "no", "type": kind, "param": "model",
+                "code": code.as_str()});
+            assert_eq!(object["error"], wanted, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn the_callers_own_share_is_429_and_its_own_slowness_408() {
+        for (code, status) in [(Code::Overloaded, 429), (Code::Timeout, 408)] {
+            let problem = Problem::from(Refusal::client(Stage::Admit, code, "no"));
+            assert_eq!(problem.status.as_u16(), status);
+        }
+    }
+
+    #[test]
+    fn waiting_is_written_in_whole_seconds_rounded_up() {
+        for (wait, seconds) in [(1, "1"), (1_000_000, "1"), (1_000_001, "2"), (0, "1")] {
+            let retry = Retry::After(Micros(wait));
+            let refusal = Refusal::new(Stage::Admit, Blame::Us, retry, Code::Overloaded, "full");
+            let response = Problem::from(refusal).response();
+            assert_eq!(response.headers()[RETRY_AFTER], seconds, "{wait}");
+            assert!(!response.headers().contains_key(SHOULD_RETRY));
+        }
+    }
+
+    #[test]
+    fn clients_are_told_not_to_retry_what_cannot_work() {
+        let never = Refusal::new(Stage::Execute, Blame::Us, Retry::Never, Code::Corrupt, "no");
+        assert_eq!(Problem::from(never).response().headers()[SHOULD_RETRY], "false");
+        let elsewhere =
+            Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, Code::Internal, "no");
+        assert!(!Problem::from(elsewhere).response().headers().contains_key(SHOULD_RETRY));
+        assert!(!Problem::invalid("n", "no").response().headers().contains_key(SHOULD_RETRY));
+    }
+
+    #[test]
+    fn an_absent_field_is_null() {
+        let problem = Problem::new(StatusCode::NOT_FOUND, "not_found", "nothing here");
+        let object = serde_json::to_value(problem.object()).expect("plain");
+        assert_eq!(object["error"]["param"], Value::Null);
+    }
+}

@@ -1,0 +1,228 @@
+//! Who may call: rules on names, origins, content types and credentials.
+//!
+//! A loopback address needs no key, so a web page in the user's browser must not be able to reach
+//! it: `Host` has to be a name of this machine (DNS rebinding), a foreign `Origin` is refused, and
+//! only JSON is accepted, which a page cannot send across origins without a preflight that is
+//! never granted. Any other address needs a key. Owns these rules; keys are verified behind the
+//! backend.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN};
+use hyper::http::uri::Authority;
+use hyper::{HeaderMap, StatusCode, Uri};
+use selvedge_base::{Code, Micros};
+use selvedge_core::auth::KEY_PREFIX;
+use selvedge_proto::wire::Label;
+
+use super::backend::Backend;
+use super::errors::Problem;
+use super::settings::{AdminToken, Settings};
+
+/// The key, for clients that cannot set `Authorization`.
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// Where the request's data may go.
+const LABEL: HeaderName = HeaderName::from_static("x-selvedge-label");
+/// How long the caller waits.
+const TIMEOUT: HeaderName = HeaderName::from_static("x-selvedge-timeout-ms");
+/// Longest deadline a caller may ask for: one hour, longer than any answer takes to generate.
+const LONGEST_MS: u64 = 3_600_000;
+/// The tenant of callers without a key, who are on this machine.
+const LOCAL_TENANT: &str = "local";
+
+/// The rules of one listening address.
+pub(super) struct Guard {
+    loopback: bool,
+    hosts: Vec<String>,
+    admin_token: Option<AdminToken>,
+    deadline: Micros,
+}
+
+/// Who asks, and on what terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// Whose budget and name the request runs under.
+    pub(super) tenant: String,
+    /// Where the data may go.
+    pub(super) label: Label,
+    /// How long the caller waits.
+    pub(super) deadline: Micros,
+}
+
+impl Guard {
+    pub(super) fn new(settings: &Settings, address: SocketAddr) -> Self {
+        Self {
+            loopback: address.ip().is_loopback(),
+            hosts: settings.hosts.clone(),
+            admin_token: settings.admin_token.clone(),
+            deadline: settings.deadline,
+        }
+    }
+
+    /// Refuses what a foreign web page could cause.
+    pub(super) fn check_site(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+        let host = self.check_host(uri, headers)?;
+        let mut origins = headers.get_all(ORIGIN).iter();
+        match (origins.next(), origins.next()) {
+            (None, _) => Ok(()),
+            (Some(origin), None) if is_same_site(origin, &host) => Ok(()),
+            _ => Err(forbidden("requests from web pages of another origin are refused")),
+        }
+    }
+
+    /// Refuses a body that is not declared as JSON.
+    pub(super) fn check_content(headers: &HeaderMap) -> Result<(), Problem> {
+        let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = declared.and_then(|text| text.split(';').next()).map(str::trim);
+        if essence.is_some_and(|text| text.eq_ignore_ascii_case("application/json")) {
+            return Ok(());
+        }
+        let message = "the body must be JSON, declared with 'content-type: application/json'";
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Err(Problem::new(status, "unsupported_media_type", message))
+    }
+
+    /// The tenant of a caller of the OpenAI API.
+    pub(super) fn tenant(
+        &self,
+        headers: &HeaderMap,
+        backend: &dyn Backend,
+    ) -> Result<String, Problem> {
+        let Some(key) = credential(headers)? else {
+            if self.loopback {
+                return Ok(LOCAL_TENANT.to_owned());
+            }
+            let message = "this address needs an API key: 'Authorization: Bearer sk-selvedge-…'; \
+                           `selvedge keys create NAME` makes one";
+            return Err(unauthorized(message));
+        };
+        match backend.tenant_of(key) {
+            Some(tenant) => Ok(tenant),
+            // The official clients cannot go without a key and send a placeholder; where none is
+            // needed it counts as none. A key of ours that opens nothing is an error anywhere.
+            None if self.loopback && !key.starts_with(KEY_PREFIX) => Ok(LOCAL_TENANT.to_owned()),
+            None => Err(unauthorized("the API key is wrong or was revoked")),
+        }
+    }
+
+    /// Who asks for an answer, where its data may go and how long it may take.
+    pub(super) fn caller(
+        &self,
+        headers: &HeaderMap,
+        backend: &dyn Backend,
+    ) -> Result<Caller, Problem> {
+        Ok(Caller {
+            tenant: self.tenant(headers, backend)?,
+            label: label(headers)?,
+            deadline: deadline(headers)?.unwrap_or(self.deadline),
+        })
+    }
+
+    /// Lets only the holder of the admin token pass, on any address.
+    pub(super) fn check_admin(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let opens = |given| self.admin_token.as_ref().is_some_and(|token| token.opens(given));
+        match credential(headers)? {
+            Some(given) if opens(given) => Ok(()),
+            Some(_) => Err(unauthorized("the admin token is wrong")),
+            None => Err(unauthorized(
+                "the admin API needs the token in run/admin.token of the node's home: \
+                 'Authorization: Bearer TOKEN'",
+            )),
+        }
+    }
+
+    /// The one name the request is addressed to.
+    fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<Authority, Problem> {
+        let mut hosts = headers.get_all(HOST).iter();
+        let (Some(host), None) = (hosts.next(), hosts.next()) else {
+            return Err(bad("the request needs exactly one Host header"));
+        };
+        let parsed = Authority::try_from(host.as_bytes()).ok();
+        let Some(host) = parsed.filter(|host| !host.as_str().contains('@')) else {
+            return Err(bad("the Host header is not a host name"));
+        };
+        // A request line may name a host of its own, which would then be the one that counts.
+        if uri.authority().is_some_and(|named| named.as_str() != host.as_str()) {
+            return Err(bad("the request line and the Host header name different hosts"));
+        }
+        if self.loopback && !self.is_own_name(host.host()) {
+            return Err(forbidden(
+                "this host name is not served here: use localhost, or add the name to the \
+                 configuration",
+            ));
+        }
+        Ok(host)
+    }
+
+    fn is_own_name(&self, host: &str) -> bool {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost")
+            || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host))
+    }
+}
+
+/// Whether a page that came from this very address asks.
+fn is_same_site(origin: &HeaderValue, host: &Authority) -> bool {
+    let origin = origin.to_str().ok().and_then(|text| text.strip_prefix("http://"));
+    origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host.as_str()))
+}
+
+/// The secret a request presents, if any.
+fn credential(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    if let Some(value) = headers.get(AUTHORIZATION) {
+        let given = value.to_str().ok().and_then(|text| text.split_once(' '));
+        return match given {
+            Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(key.trim())),
+            _ => Err(unauthorized("Authorization must be 'Bearer KEY'")),
+        };
+    }
+    match headers.get(API_KEY).map(HeaderValue::to_str) {
+        None => Ok(None),
+        Some(Ok(key)) => Ok(Some(key.trim())),
+        Some(Err(_)) => Err(unauthorized("x-api-key holds no key")),
+    }
+}
+
+fn label(headers: &HeaderMap) -> Result<Label, Problem> {
+    match headers.get(LABEL).map(HeaderValue::as_bytes) {
+        Some(b"node") => Ok(Label::Node),
+        Some(b"site") => Ok(Label::Site),
+        // Leaving the mesh has to be allowed by the caller.
+        None | Some(b"mesh") => Ok(Label::Mesh),
+        Some(b"anywhere") => Ok(Label::Anywhere),
+        Some(_) => {
+            let message = "x-selvedge-label must be node, site, mesh or anywhere";
+            Err(Problem::invalid(LABEL.as_str(), message))
+        }
+    }
+}
+
+fn deadline(headers: &HeaderMap) -> Result<Option<Micros>, Problem> {
+    let Some(value) = headers.get(TIMEOUT) else { return Ok(None) };
+    let ms = value.to_str().ok().and_then(|text| text.parse::<u64>().ok());
+    match ms.filter(|ms| (1..=LONGEST_MS).contains(ms)) {
+        Some(ms) => Ok(Some(Micros::millis(ms))),
+        None => {
+            let message =
+                format!("x-selvedge-timeout-ms must be a whole number, 1 to {LONGEST_MS}");
+            Err(Problem::invalid(TIMEOUT.as_str(), message))
+        }
+    }
+}
+
+fn bad(message: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, Code::InvalidRequest.as_str(), message)
+}
+
+fn forbidden(message: &str) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, Code::Forbidden.as_str(), message)
+}
+
+fn unauthorized(message: &str) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, Code::Unauthorized.as_str(), message)
+}
+
+#[cfg(test)]
+#[path = "guard_tests.rs"]
+mod tests;

@@ -1,0 +1,263 @@
+//! Limits on what clients send and how slowly they read.
+//!
+//! Owns reading a body within its bounds of size, time and memory, and cutting off a client that
+//! leaves a response unread. Limits on heads and idle connections are hyper's, set in
+//! `connections`.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::EXPECT;
+use hyper::{HeaderMap, StatusCode};
+use selvedge_base::Code;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::errors::Problem;
+use super::settings::Settings;
+
+/// Bytes of all bodies being read or parsed at a time: 32 of the largest.
+const BODIES_TOTAL: usize = 256 << 20;
+/// Bytes one permit of the total stands for; semaphores count in `u32`.
+const PERMIT_BYTES: usize = 1 << 10;
+/// A body that was refused is still read, and thrown away, up to here: a client that sees its
+/// connection reset while it sends does not read the refusal.
+const DRAIN_BYTES: usize = 64 << 20;
+/// How long that may take.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// Reads bodies within bounds.
+#[derive(Clone)]
+pub(super) struct Reader {
+    limit: usize,
+    time: Duration,
+    budget: Arc<Semaphore>,
+}
+
+/// A body that was read. Its share of the memory is given back when this is dropped.
+pub(super) struct Received {
+    /// The body.
+    pub(super) bytes: Bytes,
+    _share: OwnedSemaphorePermit,
+}
+
+impl Reader {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let budget = BODIES_TOTAL.max(settings.body_limit) / PERMIT_BYTES + 1;
+        Self {
+            limit: settings.body_limit,
+            time: settings.body_timeout,
+            budget: Arc::new(Semaphore::new(budget)),
+        }
+    }
+
+    /// The whole body, or why not. A refused body goes on being read in the background, within
+    /// bounds, so that the refusal reaches its sender.
+    pub(super) async fn read(
+        &self,
+        headers: &HeaderMap,
+        mut body: Incoming,
+    ) -> Result<Received, Problem> {
+        let announced = body.size_hint().exact().map(|len| usize::try_from(len));
+        let expected = match announced {
+            Some(Ok(len)) if len <= self.limit => len,
+            Some(_) => {
+                // Who asks first (`Expect: 100-continue`) does not send without a yes.
+                if !headers.contains_key(EXPECT) {
+                    drain(body);
+                }
+                return Err(self.too_large());
+            }
+            None => self.limit,
+        };
+        let share = self.share(expected)?;
+        match timeout(self.time, self.collect(&mut body)).await {
+            Ok(Ok(bytes)) => Ok(Received { bytes, _share: share }),
+            Ok(Err(problem)) => {
+                drain(body);
+                Err(problem)
+            }
+            Err(_) => Err(self.too_slow()),
+        }
+    }
+
+    fn share(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        Arc::clone(&self.budget).try_acquire_many_owned(permits).map_err(|_| {
+            let message = "too many large requests at once; try again shortly";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded.as_str(), message)
+                .retry_after(1)
+        })
+    }
+
+    async fn collect(&self, body: &mut Incoming) -> Result<Bytes, Problem> {
+        let Some(first) = self.chunk(body).await? else { return Ok(Bytes::new()) };
+        // Most requests arrive in one piece, which then needs no copy.
+        if body.is_end_stream() {
+            return if first.len() > self.limit { Err(self.too_large()) } else { Ok(first) };
+        }
+        let mut all = BytesMut::from(first);
+        loop {
+            if all.len() > self.limit {
+                return Err(self.too_large());
+            }
+            match self.chunk(body).await? {
+                Some(chunk) => all.extend_from_slice(&chunk),
+                None => return Ok(all.freeze()),
+            }
+        }
+    }
+
+    async fn chunk(&self, body: &mut Incoming) -> Result<Option<Bytes>, Problem> {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                let message = format!("the body broke off: {error}");
+                Problem::new(StatusCode::BAD_REQUEST, Code::InvalidRequest.as_str(), message)
+            })?;
+            // Trailers carry nothing the surface uses.
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
+    fn too_large(&self) -> Problem {
+        let message = format!("the body is larger than the limit of {} bytes", self.limit);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge.as_str(), message)
+    }
+
+    fn too_slow(&self) -> Problem {
+        let message = format!("the body did not arrive within {} s", self.time.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, Code::Timeout.as_str(), message)
+    }
+}
+
+/// Throws away the rest of a body, within bounds. At most one runs per connection.
+fn drain(mut body: Incoming) {
+    tokio::spawn(timeout(DRAIN_TIME, async move {
+        let mut left = DRAIN_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            left = match left.checked_sub(len) {
+                Some(left) => left,
+                None => break,
+            };
+        }
+    }));
+}
+
+/// A socket that breaks when its peer takes nothing for too long.
+pub(super) struct Patient<S> {
+    socket: S,
+    patience: Duration,
+    /// Runs while a write waits.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Patient<S> {
+    pub(super) fn new(socket: S, patience: Duration) -> Self {
+        Self { socket, patience, stalled: None }
+    }
+
+    fn judge<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.patience;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        this.judge(cx, written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
+        this.judge(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.socket).poll_flush(cx);
+        this.judge(cx, flushed)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_cut_off() {
+        let (mut client, server) = tokio::io::duplex(16);
+        let mut server = Patient::new(server, Duration::from_secs(30));
+        let error = server.write_all(&[0; 64]).await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let mut buffer = [0; 16];
+        client.read_exact(&mut buffer).await.expect("what was written before");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_is_served() {
+        let (mut client, server) = tokio::io::duplex(16);
+        let mut server = Patient::new(server, Duration::from_secs(30));
+        let reading = tokio::spawn(async move {
+            let mut buffer = [0; 16];
+            for _ in 0..4 {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                client.read_exact(&mut buffer).await.expect("more");
+            }
+        });
+        server.write_all(&[0; 64]).await.expect("each pause is below the limit");
+        reading.await.expect("read all");
+    }
+}

@@ -1,0 +1,232 @@
+//! What is counted, and the page a Prometheus server reads.
+//!
+//! Owns the surface's own counters. Facts about the mesh (nodes by state, queues) and what the
+//! node counts itself (hand-offs, resumes) are read from the backend when the page is made, so
+//! they are never stale and cost nothing in between.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hyper::{Response, StatusCode};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use selvedge_base::Mono;
+use selvedge_net::clock;
+
+use super::backend::Backend;
+use super::body::{Answer, whole};
+use super::router::Surface;
+
+/// Upper bounds of the time to the first token, in seconds: from a cached prompt on a fast machine
+/// to a long one on a small board.
+const FIRST_TOKEN_BUCKETS: [f64; 12] =
+    [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// What Prometheus expects of this page.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The status of a request whose client left before there was one (as nginx logs it).
+const CLIENT_LEFT: u16 = 499;
+
+/// The counters of one surface.
+pub(super) struct Metrics {
+    registry: Registry,
+    requests: Family<Request, Counter>,
+    refusals: Family<Refused, Counter>,
+    in_flight: Gauge,
+    prompt_tokens: Counter,
+    answer_tokens: Counter,
+    first_token: Histogram,
+}
+
+/// One request, from its arrival to the head of its response.
+pub(super) struct Tally {
+    metrics: Arc<Metrics>,
+    surface: Surface,
+    status: u16,
+}
+
+/// One request's answers, from the question to their end.
+pub(super) struct Progress {
+    metrics: Arc<Metrics>,
+    arrived: Mono,
+    tokens: u64,
+}
+
+impl Metrics {
+    pub(super) fn new(backend: Arc<dyn Backend>) -> Self {
+        let mut registry = Registry::with_prefix("selvedge");
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program", build);
+        registry.register_collector(Box::new(Mesh(backend)));
+        let mut metrics = Self {
+            registry,
+            requests: Family::default(),
+            refusals: Family::default(),
+            in_flight: Gauge::default(),
+            prompt_tokens: Counter::default(),
+            answer_tokens: Counter::default(),
+            first_token: Histogram::new(FIRST_TOKEN_BUCKETS),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        let help = "Requests by surface and status; 499: the client left before the answer began";
+        registry.register("requests", help, self.requests.clone());
+        let help = "Refusals by code, those inside a stream included";
+        registry.register("refusals", help, self.refusals.clone());
+        let help = "Requests whose answers are being made";
+        registry.register("requests_in_flight", help, self.in_flight.clone());
+        registry.register("prompt_tokens", "Tokens of prompts", self.prompt_tokens.clone());
+        registry.register("answer_tokens", "Tokens of answers", self.answer_tokens.clone());
+        let help = "From a request's arrival to its first token";
+        let histogram = self.first_token.clone();
+        registry.register_with_unit("first_token", help, Unit::Seconds, histogram);
+    }
+
+    /// Counts a refusal.
+    pub(super) fn refused(&self, code: &'static str) {
+        self.refusals.get_or_create(&Refused { code }).inc();
+    }
+
+    /// The page.
+    pub(super) fn page(&self) -> Response<Answer> {
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => whole(StatusCode::OK, CONTENT_TYPE, text),
+            // Writing to a string fails only if a metric's own encoding does.
+            Err(fmt::Error) => whole(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "no page\n"),
+        }
+    }
+}
+
+impl Tally {
+    pub(super) fn new(metrics: &Arc<Metrics>) -> Self {
+        Self { metrics: Arc::clone(metrics), surface: Surface::Other, status: CLIENT_LEFT }
+    }
+
+    /// The request was understood as one of this surface.
+    pub(super) fn surface(&mut self, surface: Surface) {
+        self.surface = surface;
+    }
+
+    /// The response has this status.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.status = status.as_u16();
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        let request = Request { surface: self.surface.as_str(), code: self.status };
+        self.metrics.requests.get_or_create(&request).inc();
+    }
+}
+
+impl Progress {
+    pub(super) fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.in_flight.inc();
+        Self { metrics: Arc::clone(metrics), arrived: clock::mono(), tokens: 0 }
+    }
+
+    /// A node began an answer to a prompt of this many tokens.
+    pub(super) fn started(&self, prompt_tokens: u32) {
+        self.metrics.prompt_tokens.inc_by(u64::from(prompt_tokens));
+    }
+
+    /// A token came.
+    pub(super) fn token(&mut self) {
+        if self.tokens == 0 {
+            let waited = clock::mono().since(self.arrived);
+            self.metrics.first_token.observe(waited.0 as f64 / 1e6);
+        }
+        self.tokens += 1;
+    }
+
+    /// An answer failed after the response had begun.
+    pub(super) fn failed(&self, code: &'static str) {
+        self.metrics.refused(code);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+        self.metrics.answer_tokens.inc_by(self.tokens);
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    surface: &'static str,
+    code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refused {
+    code: &'static str,
+}
+
+/// Facts read from the backend when the page is made.
+struct Mesh(Arc<dyn Backend>);
+
+impl fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mesh")
+    }
+}
+
+impl Collector for Mesh {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let status = self.0.status();
+        gauges(
+            &mut encoder,
+            ("nodes", "Nodes of the mesh by state, this one included"),
+            ["alive", "suspect", "frozen", "dead"].map(|state| {
+                let count = status.nodes.iter().filter(|node| node.state == state).count();
+                ([("state", state.to_owned())], count as i64)
+            }),
+        )?;
+        let own = || status.nodes.iter().filter(|node| node.me).flat_map(|node| &node.models);
+        gauges(
+            &mut encoder,
+            ("engine_running", "Sequences this node's engine computes, by model"),
+            own().map(|model| ([("model", model.name.clone())], i64::from(model.running))),
+        )?;
+        gauges(
+            &mut encoder,
+            ("engine_queued", "Requests waiting in this node's engine, by model"),
+            own().map(|model| ([("model", model.name.clone())], i64::from(model.queued))),
+        )?;
+        for (name, help, value) in self.0.totals() {
+            let counter = ConstCounter::<u64>::new(value);
+            let line = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            counter.encode(line)?;
+        }
+        Ok(())
+    }
+}
+
+type Labels = [(&'static str, String); 1];
+
+fn gauges(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    lines: impl IntoIterator<Item = (Labels, i64)>,
+) -> Result<(), fmt::Error> {
+    let kind = ConstGauge::<i64>::new(0).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (labels, value) in lines {
+        let gauge = ConstGauge::<i64>::new(value);
+        gauge.encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}

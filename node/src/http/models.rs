@@ -1,0 +1,136 @@
+//! `GET /v1/models`: the union of all models that nodes within reach have.
+//!
+//! Owns the shape only. Each entry carries, besides what the OpenAI API defines, where the model
+//! is and what it is, under `selvedge`.
+
+use hyper::{Response, StatusCode};
+use selvedge_base::Code;
+use serde::Serialize;
+
+use super::body::{Answer, json};
+use super::errors::Problem;
+use super::wire;
+
+/// All models.
+pub(super) fn list(status: &wire::Status) -> Response<Answer> {
+    json(StatusCode::OK, &List { object: "list", data: entries(status) })
+}
+
+/// One model by its name.
+pub(super) fn one(status: &wire::Status, name: &str) -> Result<Response<Answer>, Problem> {
+    match entries(status).into_iter().find(|entry| entry.id == name) {
+        Some(entry) => Ok(json(StatusCode::OK, &entry)),
+        None => {
+            let message = "no node within reach has this model; GET /v1/models lists them";
+            let code = Code::ModelNotFound.as_str();
+            Err(Problem::new(StatusCode::NOT_FOUND, code, message).param("model"))
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct List<'a> {
+    object: &'static str,
+    data: Vec<Entry<'a>>,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    id: &'a str,
+    object: &'static str,
+    /// Model files carry no date; the epoch says so.
+    created: u64,
+    owned_by: &'static str,
+    selvedge: Details<'a>,
+}
+
+#[derive(Serialize)]
+struct Details<'a> {
+    nodes: Vec<&'a str>,
+    ready: bool,
+    digest: &'a str,
+    architecture: &'a str,
+    quantization: &'a str,
+    parameters: u64,
+    context_length: u32,
+    chat: bool,
+}
+
+/// One entry per name, in order. Where nodes have different files of one name, the first is shown.
+fn entries(status: &wire::Status) -> Vec<Entry<'_>> {
+    let mut all: Vec<Entry<'_>> = Vec::new();
+    for node in status.nodes.iter().filter(|node| node.is_reachable()) {
+        for model in node.models.iter().filter(|model| model.state != "failed") {
+            let ready = model.state == "ready";
+            match all.iter_mut().find(|entry| entry.id == model.name) {
+                Some(entry) => {
+                    entry.selvedge.nodes.push(&node.name);
+                    entry.selvedge.ready |= ready;
+                }
+                None => all.push(entry(model, &node.name, ready)),
+            }
+        }
+    }
+    all.sort_by_key(|entry| entry.id);
+    all
+}
+
+fn entry<'a>(model: &'a wire::Model, node: &'a str, ready: bool) -> Entry<'a> {
+    Entry {
+        id: &model.name,
+        object: "model",
+        created: 0,
+        owned_by: "selvedge",
+        selvedge: Details {
+            nodes: vec![node],
+            ready,
+            digest: &model.digest,
+            architecture: &model.architecture,
+            quantization: &model.quantization,
+            parameters: model.parameters,
+            context_length: model.context_length,
+            chat: model.chat,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, state: &str, models: &[(&str, &str)]) -> wire::Node {
+        let model = |&(name, state): &(&str, &str)| wire::Model {
+            name: name.to_owned(),
+            state: state.to_owned(),
+            ..wire::Model::default()
+        };
+        wire::Node {
+            name: name.to_owned(),
+            state: state.to_owned(),
+            models: models.iter().map(model).collect(),
+            ..wire::Node::default()
+        }
+    }
+
+    #[test]
+    fn the_list_is_the_union_of_what_can_answer() {
+        let status = wire::Status {
+            nodes: vec![
+                node("a", "alive", &[("small", "cold"), ("broken", "failed")]),
+                node("b", "suspect", &[("small", "ready"), ("big", "loading")]),
+                node("c", "dead", &[("gone", "ready")]),
+                node("d", "frozen", &[("stuck", "ready")]),
+            ],
+            ..wire::Status::default()
+        };
+        let entries = entries(&status);
+        let shown: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry.id, entry.selvedge.ready, entry.selvedge.nodes.clone()))
+            .collect();
+        assert_eq!(shown, [("big", false, vec!["b"]), ("small", true, vec!["a", "b"])]);
+        assert!(one(&status, "small").is_ok());
+        let missing = one(&status, "gone").err().expect("not within reach");
+        assert_eq!((missing.status.as_u16(), missing.code), (404, "model_not_found"));
+    }
+}

@@ -1,0 +1,370 @@
+//! From a request to its response: which endpoint, who may, and what every response carries.
+//!
+//! Owns paths, methods and the order of the checks: site, path, method, caller, content, body.
+//! What an endpoint does is in its own file.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use selvedge_base::{Code, NodeId, RequestId};
+use selvedge_core::Piece;
+
+use super::answers::Answers;
+use super::backend::Backend;
+use super::body::{Answer, json, whole};
+use super::errors::Problem;
+use super::events::{Events, Setting};
+use super::guard::Guard;
+use super::ids::Ids;
+use super::limits::Reader;
+use super::metrics::{Metrics, Progress, Tally};
+use super::params::Plan;
+use super::reply::{self, Heading};
+use super::settings::Settings;
+use super::stop::Stop;
+use super::{admin, chat, completions, models};
+
+/// Names a response, so that a person can ask about it.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The name of the node that answers.
+const NODE: HeaderName = HeaderName::from_static("x-selvedge-node");
+
+/// What all requests of a surface share.
+pub(super) struct App {
+    pub(super) settings: Settings,
+    pub(super) stop: Stop,
+    backend: Arc<dyn Backend>,
+    guard: Guard,
+    reader: Reader,
+    metrics: Arc<Metrics>,
+    ids: Ids,
+}
+
+/// The endpoints, as they are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Surface {
+    Chat,
+    Completions,
+    Models,
+    Health,
+    Metrics,
+    Admin,
+    Other,
+}
+
+impl Surface {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Completions => "completions",
+            Self::Models => "models",
+            Self::Health => "health",
+            Self::Metrics => "metrics",
+            Self::Admin => "admin",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl App {
+    pub(super) fn new(
+        backend: Arc<dyn Backend>,
+        settings: Settings,
+        stop: Stop,
+        address: SocketAddr,
+    ) -> Self {
+        Self {
+            guard: Guard::new(&settings, address),
+            reader: Reader::new(&settings),
+            metrics: Arc::new(Metrics::new(Arc::clone(&backend))),
+            ids: Ids::new(),
+            settings,
+            stop,
+            backend,
+        }
+    }
+}
+
+/// Answers one request.
+pub(super) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Response<Answer> {
+    let (id, drawn) = app.ids.draw();
+    let mut tally = Tally::new(&app.metrics);
+    let exchange = Exchange { app: &app, id, drawn };
+    let mut response = match exchange.answer(request, &mut tally).await {
+        Ok(response) => response,
+        Err(problem) => {
+            app.metrics.refused(problem.code);
+            problem.response()
+        }
+    };
+    tally.answered(response.status());
+    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// The answer to a path nobody knows.
+pub(super) fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Route {
+    Chat,
+    Completions,
+    Models,
+    Model(String),
+    Health,
+    Metrics,
+    /// The rest of the path, and the methods it knows.
+    Admin(String, &'static str),
+}
+
+impl Route {
+    fn find(path: &str) -> Option<Self> {
+        match path {
+            "/v1/chat/completions" => Some(Self::Chat),
+            "/v1/completions" => Some(Self::Completions),
+            "/v1/models" => Some(Self::Models),
+            "/health" => Some(Self::Health),
+            "/metrics" => Some(Self::Metrics),
+            _ => {
+                if let Some(rest) = path.strip_prefix("/admin/") {
+                    let rest = decoded(rest)?;
+                    return admin::methods(&rest).map(|methods| Self::Admin(rest, methods));
+                }
+                // Names of models may hold slashes, escaped or not.
+                let name = path.strip_prefix("/v1/models/").filter(|name| !name.is_empty())?;
+                decoded(name).map(Self::Model)
+            }
+        }
+    }
+
+    const fn surface(&self) -> Surface {
+        match self {
+            Self::Chat => Surface::Chat,
+            Self::Completions => Surface::Completions,
+            Self::Models | Self::Model(_) => Surface::Models,
+            Self::Health => Surface::Health,
+            Self::Metrics => Surface::Metrics,
+            Self::Admin(..) => Surface::Admin,
+        }
+    }
+
+    const fn methods(&self) -> &'static str {
+        match self {
+            Self::Chat | Self::Completions => "POST, OPTIONS",
+            Self::Models | Self::Model(_) | Self::Health | Self::Metrics => "GET, HEAD, OPTIONS",
+            Self::Admin(_, methods) => methods,
+        }
+    }
+}
+
+/// One request on its way.
+struct Exchange<'a> {
+    app: &'a App,
+    id: RequestId,
+    drawn: u64,
+}
+
+impl Exchange<'_> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        tally: &mut Tally,
+    ) -> Result<Response<Answer>, Problem> {
+        let (parts, body) = request.into_parts();
+        self.app.guard.check_site(&parts.uri, &parts.headers)?;
+        let path = parts.uri.path();
+        if path == "*" && parts.method == Method::OPTIONS {
+            return Ok(options("GET, HEAD, POST, DELETE, OPTIONS"));
+        }
+        let route = Route::find(path).ok_or_else(not_found)?;
+        tally.surface(route.surface());
+        let methods = route.methods();
+        if !methods.split(", ").any(|known| known == parts.method.as_str()) {
+            return Err(wrong_method(methods));
+        }
+        if parts.method == Method::OPTIONS {
+            return Ok(options(methods));
+        }
+        self.endpoint(route, &parts, body).await
+    }
+
+    async fn endpoint(
+        &self,
+        route: Route,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<Response<Answer>, Problem> {
+        let App { backend, guard, metrics, stop, .. } = self.app;
+        let known = || guard.tenant(&parts.headers, backend.as_ref());
+        match route {
+            Route::Chat => self.generate(parts, body, chat::plan).await,
+            Route::Completions => self.generate(parts, body, completions::plan).await,
+            Route::Models => known().map(|_| models::list(&backend.status())),
+            Route::Model(name) => known().and_then(|_| models::one(&backend.status(), &name)),
+            Route::Health => Ok(health(stop)),
+            Route::Metrics => known().map(|_| metrics.page()),
+            Route::Admin(path, _) => {
+                guard.check_admin(&parts.headers)?;
+                if parts.method != Method::POST {
+                    return admin::answer(&parts.method, &path, b"", backend.as_ref(), stop).await;
+                }
+                Guard::check_content(&parts.headers)?;
+                let received = self.app.reader.read(&parts.headers, body).await?;
+                let bytes = &received.bytes;
+                admin::answer(&parts.method, &path, bytes, backend.as_ref(), stop).await
+            }
+        }
+    }
+
+    async fn generate(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        plan: fn(&[u8]) -> Result<Plan, Problem>,
+    ) -> Result<Response<Answer>, Problem> {
+        let App { backend, guard, reader, metrics, .. } = self.app;
+        let caller = guard.caller(&parts.headers, backend.as_ref())?;
+        Guard::check_content(&parts.headers)?;
+        let received = reader.read(&parts.headers, body).await?;
+        let plan = plan(&received.bytes)?;
+        drop(received);
+        let progress = Progress::new(metrics);
+        let heading = Heading::new(&plan, self.id, backend.digest_of(&plan.model));
+        let (stream, include_usage) = (plan.stream, plan.include_usage);
+        let calls = plan.calls(self.id, self.drawn, &caller);
+        let count = calls.len();
+        let answers = Answers::ask(backend.as_ref(), calls);
+        if stream {
+            return self.stream(heading, answers, progress, include_usage).await;
+        }
+        let (mut response, node) = reply::whole(heading, answers, progress, count).await?;
+        self.name_node(&mut response, node);
+        Ok(response)
+    }
+
+    async fn stream(
+        &self,
+        heading: Heading,
+        mut answers: Answers,
+        progress: Progress,
+        include_usage: bool,
+    ) -> Result<Response<Answer>, Problem> {
+        let Some(first) = answers.next().await else {
+            let code = Code::Internal.as_str();
+            return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, code, "no answer came"));
+        };
+        let node = match &first.1 {
+            Piece::Failed(refusal) => return Err(Problem::from(refusal.clone())),
+            Piece::Started { served_by, .. } | Piece::Finished { served_by, .. } => {
+                Some(*served_by)
+            }
+            Piece::Moved { to, .. } => Some(*to),
+            Piece::Token(_) => None,
+        };
+        let setting = Setting {
+            backend: Arc::clone(&self.app.backend),
+            keep_alive: self.app.settings.keep_alive,
+            include_usage,
+            stop: self.app.stop.clone(),
+        };
+        let events = Events::new(&heading, first, answers, progress, setting);
+        let mut response = whole(StatusCode::OK, "text/event-stream", "");
+        *response.body_mut() = Answer::Stream(Box::new(events));
+        self.name_node(&mut response, node);
+        Ok(response)
+    }
+
+    /// Says which node answered. A name that no header can hold is given as the node's id.
+    fn name_node(&self, response: &mut Response<Answer>, node: Option<NodeId>) {
+        let Some(node) = node else { return };
+        let name = self.app.backend.name_of(&node);
+        let value = HeaderValue::from_str(&name).or_else(|_| HeaderValue::from_str(&node.short()));
+        if let Ok(value) = value {
+            response.headers_mut().insert(NODE, value);
+        }
+    }
+}
+
+/// Says no more than a stranger may know.
+fn health(stop: &Stop) -> Response<Answer> {
+    let (code, status) = match stop.is_requested() {
+        false => (StatusCode::OK, "ok"),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+    };
+    json(code, &serde_json::json!({ "status": status }))
+}
+
+fn options(methods: &'static str) -> Response<Answer> {
+    let mut response = Response::new(Answer::Whole(None));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+fn wrong_method(methods: &'static str) -> Problem {
+    let message = format!("this path answers {methods}");
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    Problem { allow: Some(methods), ..Problem::new(status, "method_not_allowed", message) }
+}
+
+/// A path with its escapes resolved; `None` when they are broken or not UTF-8.
+fn decoded(path: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, after @ ..] = rest {
+        let (byte, next) = match (first, after) {
+            (b'%', [high, low, next @ ..]) => {
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                ((digit(*high)? * 16 + digit(*low)?) as u8, next)
+            }
+            (b'%', _) => return None,
+            _ => (*first, after),
+        };
+        bytes.push(byte);
+        rest = next;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_to_endpoints() {
+        let model = |name: &str| Some(Route::Model(name.to_owned()));
+        let table = [
+            ("/v1/chat/completions", Some(Route::Chat)),
+            ("/v1/completions", Some(Route::Completions)),
+            ("/v1/models", Some(Route::Models)),
+            ("/v1/models/", None),
+            ("/v1/models/a", model("a")),
+            ("/v1/models/a/b", model("a/b")),
+            ("/v1/models/a%2Fb%20c", model("a/b c")),
+            ("/v1/models/a%2", None),
+            ("/v1/models/a%zz", None),
+            ("/v1/models/%ff", None),
+            ("/health", Some(Route::Health)),
+            ("/metrics", Some(Route::Metrics)),
+            ("/admin/keys/ab", Some(Route::Admin("keys/ab".to_owned(), "DELETE, OPTIONS"))),
+            ("/admin/", None),
+            ("/admin/nothing", None),
+            ("/", None),
+            ("/v1/chat/completions/", None),
+            ("/V1/models", None),
+        ];
+        for (path, route) in table {
+            assert_eq!(Route::find(path), route, "{path}");
+        }
+    }
+}
