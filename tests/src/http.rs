@@ -97,13 +97,7 @@ impl Client {
     ///
     /// # Errors
     /// When there is no proper answer in time.
-    pub fn send(
-        &self,
-        method: &str,
-        path: &str,
-        body: &[u8],
-        deadline: Deadline,
-    ) -> Result<Reply> {
+    pub fn send(&self, method: &str, path: &str, body: &[u8], deadline: Deadline) -> Result<Reply> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.host);
         if let Some(key) = &self.key {
             head.push_str(&format!("Authorization: Bearer {key}\r\n"));

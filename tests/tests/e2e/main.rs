@@ -1,1 +1,8 @@
-fn main() {}
+//! The black-box suite: real `selvedge` processes and real clients, nothing replaced.
+//!
+//! `real` holds the scenarios, one module per promise; each test starts the processes it needs and
+//! checks many things in order, every step named. `commands` is the list of command lines that the
+//! documents may show, each of which is run.
+
+mod commands;
+mod real;

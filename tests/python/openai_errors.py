@@ -1,0 +1,35 @@
+"""Refusals as the client library sees them."""
+
+import openai
+from checks import KEY, MODEL, QUESTION, URL, check, done, fails
+from openai import OpenAI
+
+client = OpenAI(base_url=URL, api_key=KEY, max_retries=0, timeout=60)
+stranger = OpenAI(base_url=URL, api_key="sk-selvedge-wrong", max_retries=0, timeout=60)
+
+
+def ask(**changes):
+    request = {"model": MODEL, "messages": QUESTION, "max_tokens": 4, **changes}
+    return client.chat.completions.create(**request)
+
+
+error = fails("an unknown model", openai.NotFoundError, 404, lambda: ask(model="gpt-17"))
+check("its code", error.code == "model_not_found", error.code)
+fails("an unknown model, streamed", openai.NotFoundError, 404,
+      lambda: ask(model="gpt-17", stream=True))
+fails("an unknown model is not retrieved", openai.NotFoundError, 404,
+      lambda: client.models.retrieve("gpt-17"))
+error = fails("a bad temperature", openai.BadRequestError, 400, lambda: ask(temperature=3))
+check("its field", error.param == "temperature", error.param)
+error = fails("tools", openai.BadRequestError, 400, lambda: ask(
+    tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}]))
+check("its field", error.param.startswith("tools"), error.param)
+fails("a response format", openai.BadRequestError, 400,
+      lambda: ask(response_format={"type": "json_object"}))
+fails("a bias", openai.BadRequestError, 400, lambda: ask(logit_bias={"5": 10}))
+fails("an empty chat", openai.BadRequestError, 400, lambda: ask(messages=[]))
+fails("a wrong key", openai.AuthenticationError, 401, stranger.models.list)
+fails("a wrong key for a chat", openai.AuthenticationError, 401,
+      lambda: stranger.chat.completions.create(model=MODEL, messages=QUESTION))
+check("a good request after all that", bool(ask().choices))
+done()

@@ -1,0 +1,137 @@
+//! Starting, failing to start, ending, and homes that are damaged.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+
+use anyhow::{Result, ensure};
+use selvedge_tests::chat::{STORY, completion, with};
+use selvedge_tests::node::link_model;
+use selvedge_tests::places::{self, MODEL};
+use selvedge_tests::{Asked, Deadline, Scenario, admin, scenario};
+use serde_json::{Value, json};
+
+#[test]
+fn a_node_starts_and_ends_as_promised() {
+    scenario(|s| {
+        s.step("a fresh home becomes a mesh of one");
+        let node = s.node("solo").up(s, &[])?;
+        s.say(&format!("ready after {:?}", node.start));
+        let view = node.admin()?.status()?;
+        ensure!(admin::alive(&view) == 1 && view["mesh"].is_string(), "{view}");
+        s.step("keys are for their owner only");
+        for file in ["node.key", "mesh/root.key", "run/admin.token"] {
+            let mode = fs::metadata(node.spec.home.join(file))?.permissions().mode();
+            ensure!(mode & 0o077 == 0, "{file} has mode {mode:o}");
+        }
+        s.step("without a model there is a clear refusal");
+        let reply = node.client().post("/v1/completions", &completion(STORY, 2))?;
+        let status = reply.status;
+        ensure!(status == 404 || status == 503, "status {status}");
+        let error = reply.refused(status)?;
+        ensure!(error["code"] == "model_not_found", "{error}");
+        s.step("a second node in the same home is refused");
+        let refused = node.spec.start(s, &[])?.refused()?;
+        ensure!(refused.contains("home") || refused.contains("running"), "{refused}");
+        s.step("the first one did not notice");
+        ensure!(node.client().get("/health")?.status == 200);
+        s.step("it ends when asked, within two seconds");
+        node.terminate()?;
+        s.step("a wide-open key is refused and the message says what to do");
+        let key = node.spec.home.join("node.key");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644))?;
+        let refused = node.spec.start(s, &[])?.refused()?;
+        ensure!(refused.contains("chmod"), "{refused}");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+        s.step("it is the same node again");
+        let again = node.spec.up(s, &[])?;
+        ensure!(again.id == node.id, "{} was {}", again.id, node.id);
+        taken_ports(s)
+    });
+}
+
+fn taken_ports(s: &Scenario) -> Result<()> {
+    s.step("a taken API port is refused by the name of its flag");
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let mut spec = s.node("late").with_api(&taken.local_addr()?.to_string());
+    let refused = spec.start(s, &[])?.refused()?;
+    ensure!(refused.contains("--api"), "{refused}");
+    s.step("a taken QUIC port too");
+    let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    spec.api = "127.0.0.1:0".to_owned();
+    spec.listen = taken.local_addr()?.to_string();
+    let refused = spec.start(s, &[])?.refused()?;
+    ensure!(refused.contains("--listen"), "{refused}");
+    Ok(())
+}
+
+#[test]
+fn damaged_models_leave_the_node_serving() {
+    scenario(|s| {
+        let home = s.path("mixed");
+        let mut spec = s.node("mixed").with_model()?;
+        let good = link_model(&home, "unused")?;
+        fs::remove_file(good)?;
+        for (name, damage) in
+            [("cut", Damage::Cut), ("bent", Damage::Header), ("rot", Damage::Text)]
+        {
+            let path = home.join("models").join(format!("{name}.gguf"));
+            damaged(&path, damage)?;
+            spec = spec.with(&["--model", &path.display().to_string()]);
+        }
+        s.step("the node starts with one good and three damaged models");
+        let node = spec.up(s, &[])?;
+        let settled = |view: &Value| {
+            let known = ["loading", "cold"];
+            let models = view["nodes"][0]["models"].as_array().map_or(&[][..], Vec::as_slice);
+            admin::offering(view) == 1
+                && models.iter().all(|m| !known.contains(&m["state"].as_str().unwrap_or("")))
+        };
+        node.admin()?.until("the good model ready", Deadline::patient(), settled)?;
+        let client = node.client();
+        s.step("the good one answers");
+        Asked::stream(&client, completion(STORY, 3))?.to_the_end()?.whole()?;
+        for name in ["cut", "bent", "rot"] {
+            s.step(&format!("the damaged model `{name}` is refused"));
+            let request = with(completion(STORY, 3), json!({"model": name}));
+            let reply = client.post("/v1/completions", &request)?;
+            let status = reply.status;
+            ensure!((400..=503).contains(&status), "status {status}");
+            reply.refused(status)?;
+        }
+        s.step("the list says which are damaged, and the good one still answers");
+        let list = node.cli(&["models", "list"])?.success()?;
+        ensure!(list.contains(MODEL), "{list}");
+        Asked::stream(&client, completion(STORY, 3))?.to_the_end()?.whole()?;
+        Ok(())
+    });
+}
+
+#[derive(Clone, Copy)]
+enum Damage {
+    /// Cut off in the middle of the weights.
+    Cut,
+    /// A header that announces more than there can be.
+    Header,
+    /// No model file at all.
+    Text,
+}
+
+fn damaged(path: &std::path::Path, damage: Damage) -> Result<()> {
+    match damage {
+        Damage::Text => fs::write(path, "this is no model\n".repeat(100))?,
+        Damage::Cut | Damage::Header => {
+            fs::copy(places::model()?, path)?;
+            let mut file = OpenOptions::new().write(true).open(path)?;
+            if matches!(damage, Damage::Cut) {
+                file.set_len(20_000_000)?;
+            } else {
+                // The count of tensors, behind magic and version.
+                file.seek(SeekFrom::Start(8))?;
+                file.write_all(&u64::MAX.to_le_bytes())?;
+            }
+        }
+    }
+    Ok(())
+}

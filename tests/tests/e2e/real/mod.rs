@@ -1,0 +1,15 @@
+//! Scenarios with real processes. Everything in here is run one or two at a time: the tests share
+//! the machine's cores with the models they start.
+
+mod answers;
+mod demo;
+mod hostile;
+mod joining;
+mod keys;
+mod lifecycle;
+mod load;
+mod membership;
+mod namespaces;
+mod openai;
+mod resume;
+mod surface;
