@@ -7,7 +7,7 @@
 //! (Prequal, NSDI 2024). Every candidate gets its verdict, so that a decision can be explained.
 //! Owns no state: capability, label and tenant rules were applied by whoever lists candidates.
 
-use selvedge_base::{Micros, NodeId};
+use selvedge_base::{Dice, Micros, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::swim::PeerState;
@@ -131,3 +131,161 @@ impl Verdict {
         }
     }
 }
+
+/// Candidates within this much of the least estimate count as equal: estimates come from load
+/// that is up to a probe period old, and are wrong by about a fifth anyway. In permille.
+const NEAR_EQUAL_PERMILLE: u64 = 200;
+/// ... but never less than a probe period and a bit: below that, the age of the load decides.
+const NEAR_EQUAL_AT_LEAST: Micros = Micros::millis(50);
+/// A peer must beat this node by this much to be worth the trip: a connection may break, a
+/// neighbour's load may be stale, and the answer crosses the network token by token.
+const LOCAL_SLACK: Micros = Micros::millis(100);
+/// Rates assumed where nothing was measured yet: those of a small model on four slow cores, so
+/// that a node of unknown speed is tried but not preferred over a known fast one.
+const UNKNOWN_PREFILL_RATE: u32 = 100;
+/// Microseconds per token assumed where nothing was measured yet.
+const UNKNOWN_STEP_US: u32 = 50_000;
+/// What loading a model costs in the estimate: reading a gigabyte from a slow disk.
+const LOAD_TIME: Micros = Micros::secs(10);
+/// What is left of loading on average, once it began.
+const LOADING_TIME: Micros = Micros(LOAD_TIME.0 / 2);
+/// A trip of unknown length: a slow LAN.
+const UNKNOWN_RTT: Micros = Micros::millis(5);
+/// A peer with more requests of this node in flight than this quantile of all candidates is hot
+/// (Prequal's choice), in permille.
+const HOT_QUANTILE_PERMILLE: usize = 840;
+/// ... and comes later only while a cool one takes at most this many times as long: among unequal
+/// machines the fast one deserves more requests.
+const COOL_WORTH: u64 = 2;
+
+/// Ranks the candidates for `need` and says which to take first.
+pub fn choose(need: Need, candidates: &[Candidate], dice: &mut Dice) -> Choice {
+    let hot_above = hot_threshold(candidates);
+    let coolest = candidates
+        .iter()
+        .filter(|candidate| first_verdict(candidate, hot_above) == Verdict::Slower)
+        .map(|candidate| estimate(need, candidate))
+        .min();
+    let mut ranked: Vec<(Candidate, Scored)> = candidates
+        .iter()
+        .map(|candidate| {
+            let estimate = estimate(need, candidate);
+            let mut verdict = first_verdict(candidate, hot_above);
+            let worth = |cool: Micros| cool <= estimate.times(COOL_WORTH);
+            if verdict == Verdict::Busy && !coolest.is_some_and(worth) {
+                verdict = Verdict::Slower;
+            }
+            (candidate.clone(), Scored { node: candidate.node, estimate, verdict })
+        })
+        .collect();
+    // Ties go by name, so that the order never depends on the caller's.
+    ranked.sort_by_key(|(_, scored)| (tier(scored.verdict), scored.estimate, scored.node));
+    let chosen = pick(&mut ranked, dice);
+    Choice { ranked: ranked.into_iter().map(|(_, scored)| scored).collect(), chosen }
+}
+
+/// `rtt + (pending + prompt) / prefill rate + waiting for a place + output × time per token`.
+pub fn estimate(need: Need, candidate: &Candidate) -> Micros {
+    let rate = u64::from(known(candidate.prefill_rate, UNKNOWN_PREFILL_RATE));
+    let step = u64::from(known(candidate.step_us, UNKNOWN_STEP_US));
+    let trip = match (candidate.is_me, candidate.rtt) {
+        (true, _) => Micros::ZERO,
+        (false, rtt) => rtt.unwrap_or(UNKNOWN_RTT),
+    };
+    let load = match candidate.model_state {
+        Readiness::Ready => Micros::ZERO,
+        Readiness::Loading => LOADING_TIME,
+        Readiness::Cold | Readiness::Failed => LOAD_TIME,
+    };
+    let prompt = u64::from(candidate.pending_prompt_tokens) + u64::from(need.prompt_tokens);
+    let prefill = Micros(prompt.saturating_mul(1_000_000) / rate);
+    let decode = Micros(step.saturating_mul(u64::from(need.output_tokens)));
+    // A queued request waits for a running one to finish; answers are alike in length, and each of
+    // the running ones is half done on average.
+    let places = u64::from(candidate.running.max(1));
+    let rounds = u64::from(candidate.queued).div_ceil(places);
+    let waiting = Micros(decode.0.saturating_mul(rounds * 2 + u64::from(rounds > 0)) / 2);
+    trip.plus(load).plus(prefill).plus(waiting).plus(decode)
+}
+
+const fn known(measured: u32, otherwise: u32) -> u32 {
+    if measured == 0 { otherwise } else { measured }
+}
+
+/// Requests in flight above which a peer is hot; none when all have about the same.
+fn hot_threshold(candidates: &[Candidate]) -> u32 {
+    let usable = |candidate: &&Candidate| candidate.state == PeerState::Alive && !candidate.is_me;
+    let mut flights: Vec<u32> =
+        candidates.iter().filter(usable).map(|c| c.in_flight_from_here).collect();
+    flights.sort_unstable();
+    let at = flights.len() * HOT_QUANTILE_PERMILLE / 1_000;
+    flights.get(at.min(flights.len().saturating_sub(1))).copied().unwrap_or(u32::MAX)
+}
+
+fn first_verdict(candidate: &Candidate, hot_above: u32) -> Verdict {
+    match candidate.state {
+        PeerState::Suspect => return Verdict::Suspect,
+        PeerState::Frozen => return Verdict::Frozen,
+        PeerState::Dead => return Verdict::Dead,
+        PeerState::Alive => {}
+    }
+    match candidate.model_state {
+        Readiness::Failed => Verdict::Failed,
+        Readiness::Cold => Verdict::Cold,
+        Readiness::Loading => Verdict::Loading,
+        Readiness::Ready if !candidate.is_me && candidate.in_flight_from_here > hot_above => {
+            Verdict::Busy
+        }
+        Readiness::Ready => Verdict::Slower,
+    }
+}
+
+/// Ready ones first, then hot ones, then those that must load, then those that cannot.
+const fn tier(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Fastest | Verdict::Local | Verdict::Drawn | Verdict::Slower => 0,
+        Verdict::Busy => 1,
+        Verdict::Loading => 2,
+        Verdict::Cold => 3,
+        Verdict::Suspect | Verdict::Frozen | Verdict::Dead | Verdict::Failed => 4,
+    }
+}
+
+/// Moves the one to take to the front and says why it was taken.
+fn pick(ranked: &mut [(Candidate, Scored)], dice: &mut Dice) -> Option<NodeId> {
+    let (_, best) = ranked.first().filter(|(_, scored)| scored.verdict.usable())?;
+    let (best_tier, least) = (tier(best.verdict), best.estimate);
+    let rivals = ranked.iter().take_while(|(_, scored)| tier(scored.verdict) == best_tier).count();
+    let within = |slack: Micros, scored: &Scored| scored.estimate <= least.plus(slack);
+    let local = ranked[..rivals]
+        .iter()
+        .position(|(candidate, scored)| candidate.is_me && within(LOCAL_SLACK, scored));
+    let slack = Micros(least.0 / 1_000 * NEAR_EQUAL_PERMILLE).max(NEAR_EQUAL_AT_LEAST);
+    let near = ranked[..rivals].iter().take_while(|(_, scored)| within(slack, scored)).count();
+    let (at, verdict) = match local {
+        Some(at) => (at, Verdict::Local),
+        None if near > 1 => {
+            let (first, second) = two_of(near, dice);
+            let key = |at: usize| (ranked[at].0.in_flight_from_here, ranked[at].1.estimate);
+            let at = if key(first) <= key(second) { first } else { second };
+            (at, if at == 0 { Verdict::Fastest } else { Verdict::Drawn })
+        }
+        None => (0, Verdict::Fastest),
+    };
+    // A taken candidate that must load says so rather than "fastest".
+    if best_tier == 0 {
+        ranked[at].1.verdict = verdict;
+    }
+    ranked[..=at].rotate_right(1);
+    ranked.first().map(|(_, scored)| scored.node)
+}
+
+/// Two different indices below `count`, which is at least 2.
+fn two_of(count: usize, dice: &mut Dice) -> (usize, usize) {
+    let first = dice.below(count as u64) as usize;
+    let second = dice.below(count as u64 - 1) as usize;
+    (first, if second >= first { second + 1 } else { second })
+}
+
+#[cfg(test)]
+mod tests;

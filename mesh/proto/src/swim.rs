@@ -6,8 +6,14 @@
 //! and the probes. Does not own connections, addresses or membership: the shell introduces only
 //! members and forgets those that were revoked.
 
+mod book;
+mod detector;
+mod gossip;
+
 use selvedge_base::{Micros, NodeId};
 use serde::{Deserialize, Serialize};
+
+pub use detector::Swim;
 
 /// How often a node probes. A quarter second gives a silent peer nine chances before it is
 /// declared dead, and costs eight peers 6 KiB/s at 100 bytes a message.

@@ -35,15 +35,15 @@ pub enum IssuerStep {
 }
 
 enum State {
-    Waiting(Dice),
+    Waiting(Box<Dice>),
     Challenged { code_id: u32, name: String, expected: [u8; 32] },
     Done,
 }
 
 impl Issuer {
     /// An attempt of `joiner`, the node at the other end of the TLS connection.
-    pub const fn new(mesh: MeshId, me: NodeId, joiner: NodeId, dice: Dice) -> Self {
-        Self { mesh, me, joiner, state: State::Waiting(dice) }
+    pub fn new(mesh: MeshId, me: NodeId, joiner: NodeId, dice: Dice) -> Self {
+        Self { mesh, me, joiner, state: State::Waiting(Box::new(dice)) }
     }
 
     /// Takes what the joiner sent.
@@ -55,7 +55,7 @@ impl Issuer {
     ) -> IssuerStep {
         let step = match (std::mem::replace(&mut self.state, State::Done), message) {
             (State::Waiting(dice), JoinMessage::Start { code_id, pake, name }) => {
-                self.started(invites, dice, code_id, &pake, name, wall)
+                self.started(invites, *dice, code_id, &pake, name, wall)
             }
             (State::Challenged { code_id, name, expected }, JoinMessage::Prove { confirm }) => {
                 self.proved(invites, code_id, name, &expected, &confirm, wall)

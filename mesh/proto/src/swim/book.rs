@@ -1,0 +1,290 @@
+//! What is known of one peer, and the verdict that follows from it.
+
+use selvedge_base::{BoundedQueue, Micros, Mono, NodeId};
+
+use super::{
+    DEAD_AFTER, DEAD_AFTER_LINK_LOST, FROZEN_AFTER, PROBE_PERIOD, PeerState, PeerView, Pulse,
+    REDIAL_AFTER, Rumour, SUSPECT_AFTER, Why,
+};
+
+/// Pings remembered per peer for the round trip: two seconds' worth, more than a satellite takes.
+const PINGS_REMEMBERED: usize = 8;
+/// Pulses further apart than this say nothing about the time between them: the peer may have been
+/// idle meanwhile and have just begun again.
+const PULSE_GAP: Micros = Micros::secs(1);
+/// Word from others counts for as long as a peer may stay unanswered, and one period more for the
+/// way around.
+const REACHED_COUNTS: Micros = SUSPECT_AFTER.plus(PROBE_PERIOD);
+/// How far above the known incarnation a rumour may lift it: a process restarts or refutes a few
+/// times between two messages, not hundreds; a lie cannot lock a peer out.
+const MAX_LEAP: u64 = 64;
+
+/// A peer's facts.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) state: PeerState,
+    pub(super) why: Why,
+    pub(super) incarnation: u64,
+    pub(super) linked: bool,
+    pub(super) pulse: Pulse,
+    rtt: Option<Micros>,
+    pings: BoundedQueue<(u64, Mono)>,
+    /// The first probe that nothing came back for.
+    pub(super) unanswered_since: Option<Mono>,
+    link_lost_at: Option<Mono>,
+    heard_at: Option<Mono>,
+    /// When another node last got an answer from it.
+    reached_at: Option<Mono>,
+    pulse_at: Mono,
+    /// Since when every pulse showed the same progress while computing.
+    still_since: Mono,
+    /// Two pulses in a row showed no progress: look closer.
+    pub(super) doubtful: bool,
+    /// Others suspect it, and nothing was heard of it since.
+    pub(super) rumoured: bool,
+    /// It speaks under a lower incarnation than others ascribe to it.
+    behind: bool,
+    tell: Option<Rumour>,
+    pub(super) redial_at: Mono,
+    pub(super) redial_wait: Micros,
+}
+
+impl Peer {
+    pub(super) const fn introduced(now: Mono) -> Self {
+        Self {
+            state: PeerState::Suspect,
+            why: Why::NotHeardYet,
+            incarnation: 0,
+            linked: false,
+            pulse: Pulse { progress: 0, computing: false, loading: false, running: 0, queued: 0 },
+            rtt: None,
+            pings: BoundedQueue::new(PINGS_REMEMBERED),
+            unanswered_since: Some(now),
+            link_lost_at: None,
+            heard_at: None,
+            reached_at: None,
+            pulse_at: now,
+            still_since: now,
+            doubtful: false,
+            rumoured: false,
+            behind: false,
+            tell: None,
+            redial_at: now,
+            redial_wait: REDIAL_AFTER,
+        }
+    }
+
+    pub(super) fn view(&self, node: NodeId) -> PeerView {
+        PeerView {
+            node,
+            state: self.state,
+            why: self.why,
+            rtt: self.rtt,
+            pulse: self.pulse,
+            incarnation: self.incarnation,
+            linked: self.linked,
+        }
+    }
+
+    /// What the facts say now. Dead is left only by [`Peer::heard`] under a higher incarnation.
+    pub(super) fn verdict(&self, now: Mono) -> (PeerState, Why) {
+        if self.state == PeerState::Dead {
+            return (PeerState::Dead, self.why);
+        }
+        let for_at_least =
+            |since: Option<Mono>, span| since.is_some_and(|since| now.since(since) >= span);
+        let reached = self.reached_at.is_some_and(|at| now.since(at) <= REACHED_COUNTS);
+        let silent = for_at_least(self.unanswered_since, SUSPECT_AFTER);
+        if !reached && for_at_least(self.unanswered_since, DEAD_AFTER) {
+            return (PeerState::Dead, Why::Silent);
+        }
+        if !reached && for_at_least(self.link_lost_at, DEAD_AFTER_LINK_LOST) {
+            return (PeerState::Dead, Why::LinkLost);
+        }
+        if self.heard_at.is_none() {
+            return (PeerState::Suspect, Why::NotHeardYet);
+        }
+        if !self.linked || silent {
+            let why = match (reached, self.linked) {
+                (true, _) => Why::OnlyThroughOthers,
+                (false, true) => Why::Silent,
+                (false, false) => Why::LinkLost,
+            };
+            return (PeerState::Suspect, why);
+        }
+        if self.rumoured {
+            return (PeerState::Suspect, Why::Rumoured);
+        }
+        if self.frozen() {
+            return (PeerState::Frozen, Why::NoProgress);
+        }
+        match self.state {
+            PeerState::Frozen => (PeerState::Alive, Why::Progressing),
+            PeerState::Alive => (PeerState::Alive, self.why),
+            PeerState::Suspect | PeerState::Dead => {
+                let returned = self.why == Why::Returned;
+                (PeerState::Alive, if returned { Why::Returned } else { Why::Heard })
+            }
+        }
+    }
+
+    /// A message or handshake came from the peer itself. False when it does not count as a sign
+    /// of life: an incarnation that is over, or one that was declared dead and must refute first.
+    pub(super) fn heard(&mut self, now: Mono, incarnation: u64) -> bool {
+        if incarnation < self.incarnation {
+            self.behind = true;
+            return false;
+        }
+        self.behind = false;
+        if incarnation == self.incarnation && self.state == PeerState::Dead {
+            return false;
+        }
+        if incarnation > self.incarnation {
+            self.incarnation = incarnation;
+            self.still_since = now;
+            self.doubtful = false;
+            self.tell = None;
+            if self.state == PeerState::Dead {
+                self.state = PeerState::Suspect;
+                self.why = Why::Returned;
+            }
+        }
+        self.heard_at = Some(now);
+        self.unanswered_since = None;
+        self.link_lost_at = self.link_lost_at.map(|_| now);
+        self.rumoured = false;
+        true
+    }
+
+    /// A pulse of the peer's, first hand.
+    pub(super) fn pulsed(&mut self, now: Mono, pulse: Pulse) {
+        let works = |pulse: &Pulse| pulse.computing && !pulse.loading;
+        let still = works(&pulse) && works(&self.pulse) && pulse.progress == self.pulse.progress;
+        if !still || now.since(self.pulse_at) > PULSE_GAP {
+            self.still_since = now;
+        }
+        self.doubtful = still;
+        self.pulse = pulse;
+        self.pulse_at = now;
+    }
+
+    pub(super) fn link_up(&mut self, now: Mono) {
+        self.linked = true;
+        self.link_lost_at = None;
+        self.redial_wait = REDIAL_AFTER;
+        // The silence that may have been counted was the old connection's.
+        self.unanswered_since = self.unanswered_since.map(|_| now);
+    }
+
+    pub(super) fn link_lost(&mut self, now: Mono) {
+        if self.linked {
+            self.linked = false;
+            self.link_lost_at = Some(now);
+            self.redial_at = now;
+        }
+    }
+
+    pub(super) fn pinged(&mut self, now: Mono, seq: u64) {
+        self.pings.push_evicting((seq, now));
+        self.unanswered_since.get_or_insert(now);
+    }
+
+    /// Smooths the round trip as TCP does (RFC 6298: one eighth of the new sample).
+    pub(super) fn acked(&mut self, now: Mono, seq: u64) {
+        let sent = self.pings.iter().find(|(known, _)| *known == seq).map(|(_, at)| *at);
+        if let Some(sample) = sent.map(|at| now.since(at)) {
+            let smooth = |old: Micros| Micros((old.0.saturating_mul(7) + sample.0) / 8);
+            self.rtt = Some(self.rtt.map_or(sample, smooth));
+        }
+    }
+
+    /// Another node got an answer from the peer.
+    pub(super) fn reached(&mut self, now: Mono, incarnation: u64) {
+        if incarnation >= self.incarnation && self.believable(incarnation) {
+            self.reached_at = Some(now);
+        }
+    }
+
+    /// Takes what others say. Returns whether to pass it on.
+    pub(super) fn rumoured(&mut self, now: Mono, rumour: Rumour) -> bool {
+        let incarnation = rumour.incarnation;
+        if incarnation < self.incarnation || !self.believable(incarnation) {
+            return false;
+        }
+        let heard_lately = self.linked
+            && self.heard_at.is_some_and(|at| now.since(at) < SUSPECT_AFTER)
+            && self.state != PeerState::Dead;
+        match rumour.state {
+            PeerState::Alive | PeerState::Frozen => {
+                if incarnation == self.incarnation {
+                    return false;
+                }
+                self.incarnation = incarnation;
+                self.rumoured = false;
+                if self.state == PeerState::Dead {
+                    self.state = PeerState::Suspect;
+                    self.why = Why::Rumoured;
+                    self.unanswered_since = Some(now);
+                    self.link_lost_at = None;
+                    self.redial_at = now;
+                    self.redial_wait = REDIAL_AFTER;
+                }
+                true
+            }
+            PeerState::Suspect | PeerState::Dead if heard_lately => {
+                // First-hand knowledge beats hearsay; the peer is told, so that it refutes.
+                self.tell = Some(rumour);
+                false
+            }
+            PeerState::Suspect => {
+                let news = self.state != PeerState::Dead && !self.rumoured;
+                self.rumoured |= news;
+                self.incarnation = incarnation;
+                news
+            }
+            PeerState::Dead => {
+                let news = self.state != PeerState::Dead || incarnation > self.incarnation;
+                self.incarnation = incarnation;
+                self.state = PeerState::Dead;
+                self.why = Why::Rumoured;
+                news
+            }
+        }
+    }
+
+    /// The rumour about the peer that it should know of: what others hold against it, or what this
+    /// node does.
+    pub(super) fn told(&mut self, node: NodeId) -> Option<Rumour> {
+        let state = match (self.state, self.rumoured) {
+            (PeerState::Dead, _) => PeerState::Dead,
+            (_, true) => PeerState::Suspect,
+            (_, false) if self.behind => PeerState::Alive,
+            (_, false) => return self.tell.take(),
+        };
+        Some(Rumour { node, incarnation: self.incarnation, state })
+    }
+
+    /// This node stood still for `span`: what did not arrive meanwhile is not the peer's fault.
+    pub(super) fn forgive(&mut self, span: Micros) {
+        let later = |at: Mono| at.plus(span);
+        self.unanswered_since = self.unanswered_since.map(later);
+        self.link_lost_at = self.link_lost_at.map(later);
+        self.reached_at = self.reached_at.map(later);
+        self.heard_at = self.heard_at.map(later);
+    }
+
+    /// When it was last known to live, for choosing whom to drop.
+    pub(super) const fn heard_at(&self) -> Option<Mono> {
+        self.heard_at
+    }
+
+    fn believable(&self, incarnation: u64) -> bool {
+        incarnation <= self.incarnation.saturating_add(MAX_LEAP)
+    }
+
+    fn frozen(&self) -> bool {
+        self.pulse.computing
+            && !self.pulse.loading
+            && self.pulse_at.since(self.still_since) >= FROZEN_AFTER
+    }
+}
