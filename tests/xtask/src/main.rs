@@ -1,2 +1,107 @@
-//! x
-fn main() {}
+//! The project's own automation: `cargo xtask NAME`.
+//!
+//! Owns what the gate checks, how the tests are run, how test models are fetched and how the
+//! generated reference pages are made. Depends on no other crate of the workspace, so that it
+//! builds in seconds and still runs while they do not compile.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "printing is what this program is for"
+)]
+
+mod bench;
+mod check;
+mod deny;
+mod docs;
+mod layers;
+mod lexer;
+mod models;
+mod needs;
+mod repo;
+mod report;
+mod suite;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, checks, tests and measures Selvedge.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fetch the test models, then run everything `test` runs: what the gate checks.
+    Ci,
+    /// Run every check and every test. Installs nothing; names what is missing.
+    Test,
+    /// Run the checks that need no build: formatting, layers, tidy, licences.
+    Check,
+    /// Run a benchmark: `cargo xtask bench mesh`.
+    Bench {
+        /// Which one; without a name the known ones are listed.
+        name: Option<String>,
+        /// End with one JSON object that holds the figures and the list of missed targets.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch the models the tests use into .models/ and check their digests.
+    Models,
+    /// Write the generated reference pages docs/cli.md and docs/config.md.
+    Docs {
+        /// Change nothing; fail if a page is not current.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check that crates depend on each other and on others only as ARCHITECTURE.md allows.
+    Layers,
+    /// Check sizes, headers, determinism rules, links and documented commands.
+    Tidy {
+        /// Also list the files over the soft limit.
+        #[arg(long)]
+        report: bool,
+    },
+    /// Check licences, banned crates and known-bad versions.
+    Deny,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Carries out one command; `false` when what it checked does not hold.
+fn run(command: Command) -> anyhow::Result<bool> {
+    match command {
+        Command::Ci => {
+            models::fetch()?;
+            suite::test()
+        }
+        Command::Test => suite::test(),
+        Command::Check => suite::check(),
+        Command::Bench { name, json } => bench::run(name.as_deref(), json),
+        Command::Models => models::fetch().map(|()| true),
+        Command::Docs { check: true } => Ok(report::show("docs", &docs::check()?)),
+        Command::Docs { check: false } => docs::write().map(|()| true),
+        Command::Layers => Ok(report::show("layers", &layers::check()?)),
+        Command::Tidy { report } => {
+            if report {
+                tidy::print_long_files()?;
+            }
+            Ok(report::show("tidy", &tidy::check()?))
+        }
+        Command::Deny => Ok(report::show("deny", &deny::check()?)),
+    }
+}

@@ -1,0 +1,135 @@
+//! What the tests need on the machine, and the command that brings what is missing.
+//!
+//! Owns the list. Installs nothing: `.ci/run` is the script that may.
+
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+
+use crate::{models, repo};
+
+/// The Python packages of the tests, pinned.
+const REQUIREMENTS: &str = "tests/requirements.txt";
+
+/// A program the tests call: how to ask whether it is there, and what brings it.
+struct Program {
+    name: &'static str,
+    probe: &'static [&'static str],
+    install: &'static str,
+}
+
+/// Programs of the machine and of the toolchain.
+const PROGRAMS: &[Program] = &[
+    Program { name: "cc", probe: &["cc", "--version"], install: "apt-get install gcc" },
+    Program { name: "git", probe: &["git", "--version"], install: "apt-get install git" },
+    Program { name: "ip", probe: &["ip", "-V"], install: "apt-get install iproute2" },
+    Program {
+        name: "rustfmt",
+        probe: &["cargo", "fmt", "--version"],
+        install: "rustup component add rustfmt",
+    },
+    Program {
+        name: "clippy",
+        probe: &["cargo", "clippy", "--version"],
+        install: "rustup component add clippy",
+    },
+    Program {
+        name: "cargo-nextest",
+        probe: &["cargo", "nextest", "--version"],
+        install: "cargo install --locked cargo-nextest",
+    },
+    Program {
+        name: "python3 with pip",
+        probe: &["python3", "-m", "pip", "--version"],
+        install: "apt-get install python3 python3-pip python3-venv",
+    },
+];
+
+/// What is missing, one line each with the command that brings it.
+pub(crate) fn missing() -> Result<Vec<String>> {
+    let mut missing = Vec::new();
+    for program in PROGRAMS {
+        if !answers(program.probe) {
+            missing.push(format!("{:<18} {}", program.name, program.install));
+        }
+    }
+    missing.extend(missing_packages(&repo::text(REQUIREMENTS)?.unwrap_or_default()));
+    if !models::present()? {
+        missing.push(format!("{:<18} cargo xtask models", "test model"));
+    }
+    Ok(missing)
+}
+
+/// Whether the tests that make network namespaces can: they need root and fail by name without.
+pub(crate) fn is_root() -> bool {
+    let output = Command::new("id").arg("-u").output();
+    output.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+fn missing_packages(requirements: &str) -> Vec<String> {
+    let python = repo::root().join(".venv/bin/python");
+    let bring = format!(
+        "python3 -m venv .venv && .venv/bin/python -m pip install --requirement {REQUIREMENTS}"
+    );
+    if !python.is_file() {
+        return vec![format!("{:<18} {bring}", ".venv")];
+    }
+    let mut missing = Vec::new();
+    for (name, version) in pins(requirements) {
+        let script = format!(
+            "import importlib.metadata as m, sys; sys.exit(m.version('{name}') != '{version}')"
+        );
+        if !answers(&[&python.to_string_lossy(), "-c", &script]) {
+            missing.push(format!("{:<18} {bring}", format!("{name}=={version}")));
+        }
+    }
+    missing
+}
+
+/// The `name==version` lines of a requirements file.
+fn pins(requirements: &str) -> Vec<(&str, &str)> {
+    requirements
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default().trim())
+        .filter_map(|line| line.split_once("=="))
+        .collect()
+}
+
+/// Whether a command runs and succeeds; its output is not shown.
+fn answers(command: &[&str]) -> bool {
+    let Some((program, args)) = command.split_first() else { return false };
+    let status = Command::new(program)
+        .args(args)
+        .current_dir(repo::root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    status.is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_answer_is_missing() {
+        assert!(answers(&["true"]));
+        assert!(!answers(&["false"]));
+        assert!(!answers(&["no-such-program-here"]));
+        assert!(!answers(&[]));
+    }
+
+    #[test]
+    fn requirements_are_pins() {
+        assert_eq!(pins("# why\na==1.0 # x\n\nb==2\n"), [("a", "1.0"), ("b", "2")]);
+    }
+
+    #[test]
+    fn every_requirement_of_the_tests_is_pinned() {
+        let text = repo::text(REQUIREMENTS).ok().flatten().unwrap_or_default();
+        let named = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+        assert_eq!(named.count(), pins(&text).len());
+        assert!(!pins(&text).is_empty());
+    }
+}
