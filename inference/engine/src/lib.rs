@@ -3,11 +3,34 @@
 //! Owns model files in memory, the engine's threads and the arithmetic (candle tensors). The
 //! decisions of each step are in `selvedge_contract::schedule`; who may ask and which node
 //! answers is decided elsewhere. Reads no clock and no entropy: both are handed in.
+//!
+//! The way of a request: `local` admits it, `front` turns it into tokens, `worker` and `runner`
+//! compute it step by step, `job` draws and delivers. The way of a file: `gguf` reads the header
+//! within bounds, `card` checks what it claims, `weights` and `llama` hold it.
 
+mod card;
 mod config;
 mod error;
+mod front;
+mod gguf;
+mod gguf_value;
+mod job;
+mod kv;
+mod llama;
+mod loader;
 mod local;
+mod mailbox;
+mod runner;
+mod sampling;
+mod shared;
+mod stream;
+mod template;
+mod text;
+mod tokenizer;
+mod weights;
+mod worker;
 
+pub use card::{Inspected, inspect};
 pub use config::{Device, EngineConfig};
 pub use error::EngineError;
-pub use local::{Inspected, LocalEngine, inspect};
+pub use local::LocalEngine;

@@ -1,110 +1,150 @@
 //! The engine that the rest of a node talks to.
+//!
+//! Owns the threads: one prepares requests, one computes, one more exists while a model loads.
+//! Calls here never wait for a computation.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use selvedge_base::{ModelDigest, Mono, Refusal, RequestId};
 use selvedge_contract::{Engine, EngineStatus, EventSink, GenerateRequest, Input, ModelCard};
 
-use crate::{EngineConfig, EngineError};
-
-/// What a model file says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inspected {
-    /// The name in the file, if any.
-    pub name: Option<String>,
-    /// Bytes of the file.
-    pub bytes: u64,
-    /// Architecture, as the file names it.
-    pub architecture: String,
-    /// Quantization, as people write it.
-    pub quantization: String,
-    /// Number of weights.
-    pub parameters: u64,
-    /// Tokens the model can attend to.
-    pub context_length: u32,
-    /// Whether it has a chat template.
-    pub chat: bool,
-}
-
-impl Inspected {
-    /// The card under which the mesh knows the model.
-    pub fn card(&self, name: &str, digest: ModelDigest) -> ModelCard {
-        ModelCard {
-            name: name.to_owned(),
-            digest,
-            bytes: self.bytes,
-            architecture: self.architecture.clone(),
-            quantization: self.quantization.clone(),
-            parameters: self.parameters,
-            context_length: self.context_length,
-            chat: self.chat,
-        }
-    }
-}
-
-/// Reads a model file's header, within bounds, and says what it is.
-///
-/// # Errors
-/// [`EngineError`] when the file is unreadable, damaged or of an unknown kind.
-pub fn inspect(path: &Path) -> Result<Inspected, EngineError> {
-    Err(EngineError::unsupported(format!("{}", path.display())))
-}
+use crate::card::inspect;
+use crate::config::{Device, EngineConfig};
+use crate::error::EngineError;
+use crate::front::{self, Order, closing};
+use crate::job::{Outlet, check};
+use crate::loader;
+use crate::shared::Shared;
+use crate::worker::{Message, Worker};
 
 /// Runs models on this machine.
 pub struct LocalEngine {
-    _config: EngineConfig,
+    shared: Arc<Shared>,
+    device: candle_core::Device,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl LocalEngine {
-    /// Starts the engine's threads.
+    /// Starts the engine's threads. `clock` is read for measurements only.
     ///
     /// # Errors
     /// [`EngineError`] when the device cannot be used or a thread cannot be started.
     pub fn start(
         config: EngineConfig,
-        _clock: Arc<dyn Fn() -> Mono + Send + Sync>,
+        clock: Arc<dyn Fn() -> Mono + Send + Sync>,
     ) -> Result<Self, EngineError> {
-        Ok(Self { _config: config })
+        let device = open(config.device)?;
+        let shared = Shared::new(config, clock);
+        let worker = Worker::new(Arc::clone(&shared), device.clone())?;
+        let mut engine = Self { shared: Arc::clone(&shared), device, threads: Vec::new() };
+        engine.thread("selvedge-engine", move || worker.run())?;
+        engine.thread("selvedge-prompts", move || front::run(&shared))?;
+        Ok(engine)
     }
 
-    /// Adds a model file: reads its header only; the weights are loaded in the background.
+    /// Adds a model file: reads its header only; the weights are loaded in the background, or at
+    /// the first request when the engine is lazy. A model whose loading failed is tried again.
     ///
     /// # Errors
-    /// [`EngineError`] when the file cannot be a model here.
+    /// [`EngineError`] when the file cannot be a model here or the name is taken.
     pub fn add_model(
         &self,
         path: &Path,
         name: &str,
         digest: ModelDigest,
     ) -> Result<ModelCard, EngineError> {
-        Ok(inspect(path)?.card(name, digest))
+        let card = inspect(path)?.card(name, digest);
+        let new = self.shared.add(card.clone(), path.to_owned())?;
+        if new && !self.shared.config.lazy && self.shared.begin_loading(digest) {
+            loader::spawn(&self.shared, &self.device, digest, Duration::ZERO);
+        }
+        Ok(card)
     }
 
-    /// Forgets a model; its running requests fail. Unknown names are ignored.
-    pub fn remove_model(&self, _name: &str) {}
-
-    /// Why a model's loading failed, if it did.
-    pub fn failure(&self, _digest: ModelDigest) -> Option<String> {
-        None
+    /// Forgets a model; its requests fail. Unknown names are ignored.
+    pub fn remove_model(&self, name: &str) {
+        if let Some(digest) = self.shared.remove(name) {
+            // A closed engine has nothing left to unload.
+            drop(self.shared.worker.push(Message::Removed(digest)));
+        }
     }
 
-    /// Ends the engine's threads; running requests fail.
-    pub fn shutdown(self) {}
+    /// Why a model could not be loaded, if so.
+    pub fn failure(&self, digest: ModelDigest) -> Option<String> {
+        self.shared.failure(digest)
+    }
+
+    /// Ends the engine's threads within a step; requests under way fail.
+    pub fn shutdown(self) {
+        drop(self);
+    }
+
+    fn thread(
+        &mut self,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), EngineError> {
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(body)
+            .map_err(|error| EngineError::Thread(error.to_string()))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for LocalEngine {
+    fn drop(&mut self) {
+        self.shared.front.close();
+        self.shared.worker.close();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine had panicked");
+            }
+        }
+    }
 }
 
 impl Engine for LocalEngine {
-    fn submit(&self, _: GenerateRequest, _: Box<dyn EventSink>) -> Result<(), Refusal> {
-        Err(EngineError::unsupported("no model").to_refusal())
+    fn submit(&self, request: GenerateRequest, sink: Box<dyn EventSink>) -> Result<(), Refusal> {
+        check(&request)?;
+        let id = request.id;
+        let cancelled = self.shared.admit(id, request.model)?;
+        let outlet = Outlet::new(sink, cancelled);
+        let order = Order { request, outlet, submitted: self.shared.now() };
+        self.shared.front.push(order).map_err(|_| {
+            self.shared.ended(id);
+            closing()
+        })
     }
 
-    fn cancel(&self, _id: RequestId) {}
+    fn cancel(&self, id: RequestId) {
+        self.shared.cancel(id);
+    }
 
     fn status(&self) -> EngineStatus {
-        EngineStatus::default()
+        self.shared.status()
     }
 
-    fn count_tokens(&self, _model: ModelDigest, _input: &Input) -> Result<u32, Refusal> {
-        Err(EngineError::unsupported("no model").to_refusal())
+    fn count_tokens(&self, model: ModelDigest, input: &Input) -> Result<u32, Refusal> {
+        let tokens = self.shared.text(model)?.tokens(input)?;
+        Ok(tokens.len().min(u32::MAX as usize) as u32)
+    }
+}
+
+fn open(device: Device) -> Result<candle_core::Device, EngineError> {
+    let named = |name: &str, index: usize, opened: candle_core::Result<candle_core::Device>| {
+        opened.map_err(|error| EngineError::Device {
+            name: format!("{name}:{index}"),
+            reason: error.to_string(),
+        })
+    };
+    match device {
+        Device::Cpu => Ok(candle_core::Device::Cpu),
+        Device::Cuda(index) => named("cuda", index, candle_core::Device::new_cuda(index)),
+        Device::Metal(index) => named("metal", index, candle_core::Device::new_metal(index)),
     }
 }

@@ -1,0 +1,267 @@
+//! One request inside the engine, from its tokens to its last event.
+//!
+//! Owns what must be known to draw and deliver the next token, and the rule that exactly one
+//! terminal event is sent. Does not own when it is computed: that is the schedule's.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use selvedge_base::{Blame, Code, ModelDigest, Mono, Refusal, RequestId, Retry, Stage};
+use selvedge_contract::{
+    Answer, EventSink, FinishReason, GenerateRequest, Limits, LogProbs, Sampling, TokenEvent,
+    TokenLogProb, Usage,
+};
+
+use crate::error::elsewhere;
+use crate::kv::KvCache;
+use crate::sampling;
+use crate::stream::TextStream;
+use crate::text::Text;
+
+/// A prepared request.
+pub(crate) struct Job {
+    pub(crate) id: RequestId,
+    pub(crate) model: ModelDigest,
+    pub(crate) text: Arc<Text>,
+    /// Prompt and answer so far.
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) prompt_tokens: usize,
+    /// Tokens the answer may have, those produced elsewhere included.
+    pub(crate) limit: usize,
+    /// Tokens that prompt and answer may have together in this node's memory.
+    pub(crate) room: usize,
+    pub(crate) cache: Option<KvCache>,
+    sampling: Sampling,
+    logprobs: Option<LogProbs>,
+    counts: BTreeMap<u32, u32>,
+    stream: TextStream,
+    outlet: Outlet,
+    submitted: Mono,
+    first_token: Option<Mono>,
+}
+
+/// Where a request's events go.
+pub(crate) struct Outlet {
+    sink: Box<dyn EventSink>,
+    /// Set by `cancel`, read between steps.
+    cancelled: Arc<AtomicBool>,
+}
+
+/// A request that is fully answered by what was emitted elsewhere, or must be computed.
+pub(crate) enum Prepared {
+    Done,
+    Job(Box<Job>),
+}
+
+impl Outlet {
+    pub(crate) fn new(sink: Box<dyn EventSink>, cancelled: Arc<AtomicBool>) -> Self {
+        Self { sink, cancelled }
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Sends an event; false when nobody listens. A sink that panics listens no more.
+    pub(crate) fn send(&mut self, event: Answer) -> bool {
+        let sink = &mut self.sink;
+        catch_unwind(AssertUnwindSafe(|| sink.send(event))).unwrap_or(false)
+    }
+}
+
+impl Job {
+    /// Checks a request and replays what another node emitted, up to the first token to draw.
+    /// On a refusal the outlet comes back, to send it.
+    pub(crate) fn prepare(
+        request: GenerateRequest,
+        mut outlet: Outlet,
+        text: Arc<Text>,
+        submitted: Mono,
+    ) -> Result<Prepared, (Outlet, Refusal)> {
+        let (tokens, digest) = match checked(&request, &text) {
+            Ok(checked) => checked,
+            Err(refusal) => return Err((outlet, refusal)),
+        };
+        let prompt_tokens = tokens.len();
+        let started =
+            Answer::Started { prompt_tokens: prompt_tokens as u32, prompt_digest: digest };
+        if !outlet.send(started) {
+            return Ok(Prepared::Done);
+        }
+        let limit = request.max_tokens.min(Limits::ANSWER_TOKENS) as usize;
+        let mut job = Self {
+            id: request.id,
+            model: request.model,
+            limit: limit.min(text.context() - prompt_tokens),
+            text,
+            tokens,
+            prompt_tokens,
+            room: usize::MAX,
+            cache: None,
+            sampling: request.sampling,
+            logprobs: request.logprobs,
+            counts: BTreeMap::new(),
+            stream: TextStream::new(&request.stop),
+            outlet,
+            submitted,
+            first_token: None,
+        };
+        for token in request.emitted.map(|emitted| emitted.tokens).unwrap_or_default() {
+            job.append(token);
+            if let Some(reason) = job.complete() {
+                job.finish(reason, submitted);
+                return Ok(Prepared::Done);
+            }
+        }
+        Ok(Prepared::Job(Box::new(job)))
+    }
+
+    /// Draws the next token from `logits` and delivers what follows from it. The job comes back
+    /// when another token is to be drawn; else its last event was sent, or nobody listens.
+    /// `ended` is called before the last event: whoever hears it may ask again at once.
+    pub(crate) fn deliver(
+        mut self: Box<Self>,
+        logits: &[f32],
+        now: Mono,
+        ended: impl FnOnce(),
+    ) -> Option<Box<Self>> {
+        let known = logits.len().min(self.text.tokenizer.len());
+        let logits = logits.get(..known).unwrap_or(logits);
+        let index = self.answer_tokens() as u32;
+        let Some(token) = sampling::draw(logits, &self.sampling, &self.counts, index) else {
+            ended();
+            self.fail(elsewhere(Code::Internal, "the model computed values that are no numbers"));
+            return None;
+        };
+        self.first_token.get_or_insert(now);
+        if self.text.tokenizer.ends_answer(token) {
+            ended();
+            self.finish(FinishReason::Stop, now);
+            return None;
+        }
+        let logprob = self.logprobs.map(|wanted| self.scored(logits, token, wanted));
+        let text = self.append(token);
+        if !self.outlet.send(Answer::Token(TokenEvent { index, token, text, logprob })) {
+            ended();
+            return None;
+        }
+        if let Some(reason) = self.complete() {
+            ended();
+            self.finish(reason, now);
+            return None;
+        }
+        if self.tokens.len() >= self.room {
+            ended();
+            self.fail(elsewhere(Code::OutOfMemory, "this node has no memory for a longer answer"));
+            return None;
+        }
+        Some(self)
+    }
+
+    /// Ends the request without an answer.
+    pub(crate) fn fail(mut self, refusal: Refusal) {
+        self.outlet.send(Answer::Failed(refusal));
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.outlet.is_cancelled()
+    }
+
+    fn answer_tokens(&self) -> usize {
+        self.tokens.len() - self.prompt_tokens
+    }
+
+    fn append(&mut self, token: u32) -> String {
+        self.tokens.push(token);
+        *self.counts.entry(token).or_default() += 1;
+        self.stream.push(self.text.tokenizer.shown(token))
+    }
+
+    fn complete(&self) -> Option<FinishReason> {
+        if self.stream.stopped() {
+            return Some(FinishReason::Stop);
+        }
+        (self.answer_tokens() >= self.limit).then_some(FinishReason::Length)
+    }
+
+    fn finish(mut self, reason: FinishReason, now: Mono) {
+        let usage = Usage {
+            prompt_tokens: self.prompt_tokens as u32,
+            cached_tokens: 0,
+            completion_tokens: self.answer_tokens() as u32,
+            first_token: self.first_token.unwrap_or(now).since(self.submitted),
+            total: now.since(self.submitted),
+        };
+        let text = self.stream.finish();
+        self.outlet.send(Answer::Finished { reason, text, usage });
+    }
+
+    fn scored(&self, logits: &[f32], token: u32, wanted: LogProbs) -> TokenLogProb {
+        let (logprob, top) = sampling::log_probabilities(logits, token, wanted.top);
+        let bytes = |token| self.text.tokenizer.bytes(token).to_vec();
+        let top = top.into_iter().map(|(id, score)| (bytes(id), score)).collect();
+        TokenLogProb { bytes: bytes(token), logprob, top }
+    }
+}
+
+/// The refusal for a request that was given up.
+pub(crate) fn cancelled() -> Refusal {
+    let message = "the request was cancelled";
+    Refusal::new(Stage::Execute, Blame::Client, Retry::Never, Code::Cancelled, message)
+}
+
+/// The digest by which nodes agree that they see the same prompt.
+pub(crate) fn prompt_digest(tokens: &[u32]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for token in tokens {
+        hasher.update(&token.to_le_bytes());
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// Refuses what can be refused without tokenizing.
+pub(crate) fn check(request: &GenerateRequest) -> Result<(), Refusal> {
+    let invalid = |message: String, field: &str| {
+        Err(Refusal::client(Stage::Validate, Code::InvalidRequest, message).param(field))
+    };
+    sampling::check(&request.sampling)?;
+    if request.max_tokens == 0 {
+        return invalid("max_tokens must be at least 1".to_owned(), "max_tokens");
+    }
+    if request.stop.len() > Limits::STOPS {
+        return invalid(format!("more than {} stop texts", Limits::STOPS), "stop");
+    }
+    if request.stop.iter().any(|stop| stop.is_empty() || stop.len() > Limits::STOP_BYTES) {
+        return invalid(format!("stop texts have 1 to {} bytes", Limits::STOP_BYTES), "stop");
+    }
+    if request.logprobs.is_some_and(|wanted| wanted.top > Limits::TOP_LOGPROBS) {
+        return invalid(
+            format!("top_logprobs is at most {}", Limits::TOP_LOGPROBS),
+            "top_logprobs",
+        );
+    }
+    Ok(())
+}
+
+fn checked(request: &GenerateRequest, text: &Text) -> Result<(Vec<u32>, [u8; 32]), Refusal> {
+    let tokens = text.prompt(&request.input)?;
+    let digest = prompt_digest(&tokens);
+    let Some(emitted) = &request.emitted else {
+        return Ok((tokens, digest));
+    };
+    let resume =
+        |code, message| Refusal::new(Stage::Resume, Blame::Us, Retry::Elsewhere, code, message);
+    if emitted.prompt_digest != digest {
+        let message = "this node sees another prompt than the one the answer was begun with";
+        return Err(resume(Code::Unsupported, message));
+    }
+    let known = text.tokenizer.len() as u32;
+    if emitted.tokens.len() > Limits::ANSWER_TOKENS as usize
+        || emitted.tokens.iter().any(|&token| token >= known)
+    {
+        return Err(resume(Code::InvalidRequest, "the begun answer holds unknown tokens"));
+    }
+    Ok((tokens, digest))
+}

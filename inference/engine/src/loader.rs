@@ -1,0 +1,94 @@
+//! Loading a model in the background.
+//!
+//! Owns the order of things: header, text side, memory, weights, one model at a time, so that two
+//! loads never both count on the same memory. A file is untrusted: whatever goes wrong becomes the
+//! model's reason to be unavailable, and nothing else stops.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use candle_core::Device;
+use selvedge_base::ModelDigest;
+use selvedge_contract::ModelState;
+
+use crate::card::Shape;
+use crate::error::EngineError;
+use crate::gguf::Gguf;
+use crate::llama::Llama;
+use crate::shared::Shared;
+use crate::text::Text;
+use crate::weights::Footprint;
+use crate::worker::{Loaded, Message};
+
+/// Tokens for which keys and values must fit beside the weights: room for a few short answers.
+const LEAST_TOKENS: u64 = 2_048;
+
+/// Loads a model on a thread of its own, after `delay`; its state is Loading meanwhile.
+pub(crate) fn spawn(shared: &Arc<Shared>, device: &Device, digest: ModelDigest, delay: Duration) {
+    let (theirs, device) = (Arc::clone(shared), device.clone());
+    let thread = std::thread::Builder::new().name("selvedge-load".into()).spawn(move || {
+        if !delay.is_zero() {
+            std::thread::park_timeout(delay);
+        }
+        load(&theirs, &device, digest);
+    });
+    if let Err(error) = thread {
+        shared.set_state(digest, ModelState::Failed, Some(EngineError::Thread(error.to_string())));
+        shared.worker.nudge();
+    }
+}
+
+fn load(shared: &Arc<Shared>, device: &Device, digest: ModelDigest) {
+    let result = catch_unwind(AssertUnwindSafe(|| read(shared, device, digest)));
+    let result = result.unwrap_or_else(|_| Err(EngineError::corrupt("loading the file panicked")));
+    match result {
+        Ok(None) => {}
+        Ok(Some(loaded)) => {
+            let bytes = loaded.bytes;
+            if shared.worker.push(Message::Loaded(digest, Box::new(loaded))).is_err() {
+                shared.release_weights(bytes);
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%digest, %error, "model could not be loaded");
+            shared.set_state(digest, ModelState::Failed, Some(error));
+            shared.worker.nudge();
+        }
+    }
+}
+
+fn read(
+    shared: &Arc<Shared>,
+    device: &Device,
+    digest: ModelDigest,
+) -> Result<Option<Loaded>, EngineError> {
+    let Some(path) = shared.path(digest) else { return Ok(None) };
+    let gguf = Gguf::open(&path)?;
+    let shape = Shape::read(&gguf)?;
+    shared.keep_text(digest, Text::read(&gguf)?);
+    let kept = shape.kv_token_bytes().saturating_mul(LEAST_TOKENS.min(shape.context as u64));
+    let footprint = shared.reserve_weights(|free| {
+        let footprint = Footprint::choose(&gguf, device, free.saturating_sub(kept))?;
+        Ok((footprint, footprint.bytes))
+    })?;
+    let advanced = || {
+        shared.progress.fetch_add(1, Ordering::Relaxed);
+    };
+    let bytes = footprint.bytes;
+    let loaded =
+        catch_unwind(AssertUnwindSafe(|| Llama::load(&gguf, device, footprint, &advanced)))
+            .unwrap_or_else(|_| Err(EngineError::corrupt("reading the weights panicked")));
+    match loaded {
+        Ok(llama) => {
+            let kv_token_bytes = shape.kv_token_bytes();
+            tracing::info!(%digest, bytes, dense = footprint.dense, "model loaded");
+            Ok(Some(Loaded { llama, bytes, kv_token_bytes }))
+        }
+        Err(error) => {
+            shared.release_weights(bytes);
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! One loaded model with its schedule and jobs.
+//!
+//! Owns carrying out one plan: memory for new sequences, the forward pass, one token for each
+//! sequence that draws, and the measurements that predict the next request's time.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use selvedge_base::{Code, Micros, ModelDigest, Refusal, RequestId};
+use selvedge_contract::CostModel;
+use selvedge_contract::schedule::{Arrival, Bounds, PAGE_TOKENS, Schedule, Work};
+
+use crate::error::elsewhere;
+use crate::job::{Job, cancelled};
+use crate::kv::KvCache;
+use crate::llama::{Llama, Logits, Segment};
+use crate::shared::{Pulse, Shared};
+use crate::worker::{Loaded, fail};
+
+/// A step panicked; the model's state is not to be trusted.
+#[derive(Debug)]
+pub(crate) struct Crash;
+
+/// A model in memory and what it works on.
+pub(crate) struct Runner {
+    shared: Arc<Shared>,
+    digest: ModelDigest,
+    loaded: Loaded,
+    schedule: Schedule,
+    jobs: BTreeMap<RequestId, Box<Job>>,
+    pages: u64,
+    cost: CostModel,
+}
+
+/// One sequence's part of a step, with what the computation borrows.
+struct Part {
+    work: Work,
+    cache: KvCache,
+    tokens: Vec<u32>,
+}
+
+/// The logits of each part.
+type Computed = Vec<Vec<Vec<f32>>>;
+
+impl Runner {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        digest: ModelDigest,
+        loaded: Loaded,
+        cost: CostModel,
+    ) -> Self {
+        let (max_batch, max_queue) = (shared.config.max_batch, shared.config.max_queue);
+        // Admission has counted already: every admitted request finds a place in this queue.
+        let bounds = Bounds { max_batch, max_queue: max_batch + max_queue, pages: 0 };
+        let schedule = Schedule::new(bounds);
+        Self { shared, digest, loaded, schedule, jobs: BTreeMap::new(), pages: 0, cost }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.loaded.bytes
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.schedule.is_idle()
+    }
+
+    /// Sets the memory for keys and values.
+    pub(crate) fn resize(&mut self, bytes: u64) {
+        self.pages = bytes / (u64::from(PAGE_TOKENS) * self.loaded.kv_token_bytes.max(1));
+        self.schedule.resize(self.pages);
+    }
+
+    /// Takes a request.
+    pub(crate) fn accept(&mut self, mut job: Box<Job>) {
+        let capacity = self.pages.saturating_mul(u64::from(PAGE_TOKENS));
+        let room = usize::try_from(capacity).unwrap_or(usize::MAX);
+        if job.tokens.len() >= room {
+            let message = format!("this node has memory for {room} tokens of this model");
+            return fail(&self.shared, job, elsewhere(Code::OutOfMemory, message));
+        }
+        job.room = room;
+        let longest = room.min(job.prompt_tokens + job.limit);
+        let arrival = Arrival {
+            id: job.id,
+            prompt_tokens: job.tokens.len() as u32,
+            answer_tokens: longest.saturating_sub(job.tokens.len()) as u32,
+        };
+        match self.schedule.arrive(arrival) {
+            Ok(()) => drop(self.jobs.insert(job.id, job)),
+            Err(error) => {
+                fail(&self.shared, job, elsewhere(Code::Overloaded, error.to_string()));
+            }
+        }
+        self.publish();
+    }
+
+    /// Hands over all jobs, as if none had been begun here.
+    pub(crate) fn take_jobs(&mut self) -> Vec<Box<Job>> {
+        let jobs = std::mem::take(&mut self.jobs);
+        jobs.into_values()
+            .map(|mut job| {
+                self.schedule.leave(job.id);
+                job.cache = None;
+                job
+            })
+            .collect()
+    }
+
+    /// Computes one step.
+    pub(crate) fn step(&mut self, pool: &rayon::ThreadPool) -> Result<(), Crash> {
+        self.sweep();
+        let plan = self.schedule.plan();
+        for id in &plan.paused {
+            if let Some(job) = self.jobs.get_mut(id) {
+                job.cache = None;
+            }
+        }
+        for id in plan.expelled {
+            self.end(id, elsewhere(Code::OutOfMemory, "this node's memory is needed elsewhere"));
+        }
+        self.begin(&plan.admitted);
+        let parts = self.parts(&plan.work);
+        if parts.is_empty() {
+            self.publish();
+            return Ok(());
+        }
+        self.compute(parts, pool)
+    }
+
+    /// Frees what was given up since the last step.
+    fn sweep(&mut self) {
+        let gone: Vec<_> =
+            self.jobs.values().filter(|job| job.is_cancelled()).map(|job| job.id).collect();
+        for id in gone {
+            self.end(id, cancelled());
+        }
+    }
+
+    fn begin(&mut self, admitted: &[RequestId]) {
+        for id in admitted {
+            match self.loaded.llama.cache() {
+                Ok(cache) => {
+                    if let Some(job) = self.jobs.get_mut(id) {
+                        job.cache = Some(cache);
+                    }
+                }
+                Err(error) => self.end(*id, elsewhere(Code::OutOfMemory, error.to_string())),
+            }
+        }
+    }
+
+    fn parts(&mut self, work: &[Work]) -> Vec<Part> {
+        work.iter()
+            .filter_map(|work| {
+                let job = self.jobs.get_mut(&work.id)?;
+                let (from, count) = (work.computed as usize, work.tokens as usize);
+                let tokens = job.tokens.get(from..from + count)?.to_vec();
+                Some(Part { work: *work, cache: job.cache.take()?, tokens })
+            })
+            .collect()
+    }
+
+    fn compute(&mut self, mut parts: Vec<Part>, pool: &rayon::ThreadPool) -> Result<(), Crash> {
+        let before = self.shared.now();
+        let computed = {
+            let (llama, progress) = (&self.loaded.llama, &self.shared.progress);
+            let parts = &mut parts;
+            catch_unwind(AssertUnwindSafe(|| pool.install(|| run(llama, parts, progress))))
+        };
+        let took = self.shared.now().since(before);
+        match computed {
+            Ok(Ok(logits)) => {
+                self.measure(&parts, took);
+                self.deliver(parts, logits);
+            }
+            Ok(Err(error)) => {
+                tracing::error!(digest = %self.digest, %error, "a step failed");
+                self.end_all(&parts, &failure(&error));
+            }
+            Err(_) => {
+                let message = "the computation of this answer broke down";
+                self.end_all(&parts, &elsewhere(Code::Internal, message));
+                return Err(Crash);
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// A step of decoding alone measures a step; one with prompts measures prompts, less what
+    /// decoding beside them is known to take.
+    fn measure(&mut self, parts: &[Part], took: Micros) {
+        let chunks = parts.iter().filter(|part| part.work.tokens > 1);
+        let prompt: u32 = chunks.map(|part| part.work.tokens).sum();
+        let chunked = parts.iter().filter(|part| part.work.tokens > 1).count();
+        self.shared.progress.fetch_add(chunked as u64, Ordering::Relaxed);
+        if prompt == 0 {
+            self.cost.stepped(took);
+        } else {
+            let step = if chunked < parts.len() { u64::from(self.cost.step_us()) } else { 0 };
+            // Never less than half: rows share the reading of weights.
+            self.cost.prefilled(prompt, Micros(took.0.saturating_sub(step).max(took.0 / 2)));
+        }
+    }
+
+    fn deliver(&mut self, parts: Vec<Part>, logits: Computed) {
+        let now = self.shared.now();
+        for (part, logits) in parts.into_iter().zip(logits) {
+            let id = part.work.id;
+            let Some(mut job) = self.jobs.remove(&id) else { continue };
+            job.cache = Some(part.cache);
+            let drawn = match logits.last() {
+                None => Some(job),
+                Some(logits) => job.deliver(logits, now, || self.shared.ended(id)),
+            };
+            match drawn {
+                Some(job) => {
+                    self.schedule.computed(&part.work, part.work.draws);
+                    self.jobs.insert(id, job);
+                }
+                None => self.schedule.leave(id),
+            }
+        }
+    }
+
+    fn end(&mut self, id: RequestId, refusal: Refusal) {
+        self.schedule.leave(id);
+        if let Some(job) = self.jobs.remove(&id) {
+            fail(&self.shared, job, refusal);
+        }
+    }
+
+    fn end_all(&mut self, parts: &[Part], refusal: &Refusal) {
+        for part in parts {
+            self.end(part.work.id, refusal.clone());
+        }
+    }
+
+    fn publish(&self) {
+        let pulse = Pulse {
+            running: self.schedule.running(),
+            pending_tokens: self.schedule.pending_tokens(),
+            undrawn_tokens: self.schedule.undrawn_tokens(),
+            cost: self.cost,
+        };
+        self.shared.publish(self.digest, pulse);
+    }
+}
+
+fn run(
+    llama: &Llama,
+    parts: &mut [Part],
+    progress: &std::sync::atomic::AtomicU64,
+) -> candle_core::Result<Computed> {
+    let mut segments: Vec<_> = parts
+        .iter_mut()
+        .map(|part| Segment {
+            cache: &mut part.cache,
+            tokens: &part.tokens,
+            logits: if part.work.draws { Logits::Last } else { Logits::None },
+        })
+        .collect();
+    llama.step(&mut segments, progress)
+}
+
+fn failure(error: &candle_core::Error) -> Refusal {
+    let text = error.to_string();
+    // Drivers have no common type for it, but all say it.
+    let memory = text.to_ascii_lowercase().contains("memory");
+    let code = if memory { Code::OutOfMemory } else { Code::Internal };
+    elsewhere(code, format!("the computation failed: {text}"))
+}

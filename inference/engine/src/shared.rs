@@ -1,0 +1,318 @@
+//! What the engine's threads and its callers share: the models, the live requests, the counters.
+//!
+//! Owns every lock of the engine, all held for moments only, never while computing. The stepping
+//! thread publishes what it does here; callers read it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal, RequestId};
+use selvedge_contract::cost::completion_time;
+use selvedge_contract::{CostModel, EngineStatus, ModelCard, ModelState, ModelStatus};
+
+use crate::config::EngineConfig;
+use crate::error::{EngineError, elsewhere, overloaded};
+use crate::front::Order;
+use crate::gguf::Gguf;
+use crate::mailbox::Mailbox;
+use crate::text::Text;
+use crate::worker::Message;
+
+/// Models an engine keeps track of: far more than fit a machine's memory at once.
+const MAX_MODELS: usize = 256;
+/// A refused caller does not come back sooner than this: less would be busy waiting.
+const LEAST_WAIT: Micros = Micros::secs(1);
+/// Nor is it sent away for longer than this: the estimate is not worth more.
+const MOST_WAIT: Micros = Micros::secs(60);
+
+/// The state behind an engine.
+pub(crate) struct Shared {
+    pub(crate) config: EngineConfig,
+    pub(crate) clock: Arc<dyn Fn() -> Mono + Send + Sync>,
+    /// Requests to prepare.
+    pub(crate) front: Mailbox<Order>,
+    /// Requests to compute and orders about models.
+    pub(crate) worker: Mailbox<Message>,
+    pub(crate) progress: AtomicU64,
+    pub(crate) computing: AtomicBool,
+    models: Mutex<BTreeMap<ModelDigest, Entry>>,
+    live: Mutex<BTreeMap<RequestId, Live>>,
+    /// Bytes of weights in memory or being loaded.
+    weights: AtomicU64,
+}
+
+/// A request between submission and its last event.
+struct Live {
+    model: ModelDigest,
+    cancelled: Arc<AtomicBool>,
+}
+
+/// A model as callers see it.
+struct Entry {
+    card: ModelCard,
+    path: PathBuf,
+    state: ModelState,
+    reason: Option<EngineError>,
+    text: Option<Arc<Text>>,
+    /// Requests submitted and not ended.
+    accepted: usize,
+    pulse: Pulse,
+}
+
+/// What the stepping thread says of a model after each step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pulse {
+    pub(crate) running: usize,
+    pub(crate) pending_tokens: u64,
+    pub(crate) undrawn_tokens: u64,
+    pub(crate) cost: CostModel,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: EngineConfig,
+        clock: Arc<dyn Fn() -> Mono + Send + Sync>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            clock,
+            front: Mailbox::new(),
+            worker: Mailbox::new(),
+            progress: AtomicU64::new(0),
+            computing: AtomicBool::new(false),
+            models: Mutex::new(BTreeMap::new()),
+            live: Mutex::new(BTreeMap::new()),
+            weights: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn now(&self) -> Mono {
+        (self.clock)()
+    }
+
+    /// Registers a model; an equal one that failed before is tried again.
+    pub(crate) fn add(&self, card: ModelCard, path: PathBuf) -> Result<bool, EngineError> {
+        let mut models = self.models.lock();
+        let taken = |(digest, entry): (&ModelDigest, &Entry)| {
+            *digest != card.digest && entry.card.name == card.name
+        };
+        if models.iter().any(taken) {
+            return Err(EngineError::NameTaken(card.name));
+        }
+        if models.len() >= MAX_MODELS && !models.contains_key(&card.digest) {
+            return Err(EngineError::TooManyModels(MAX_MODELS));
+        }
+        if let Some(entry) = models.get_mut(&card.digest) {
+            let load = entry.state == ModelState::Failed;
+            if load {
+                entry.state = ModelState::Cold;
+                entry.reason = None;
+            }
+            (entry.card, entry.path) = (card, path);
+            return Ok(load);
+        }
+        let entry = Entry {
+            card: card.clone(),
+            path,
+            state: ModelState::Cold,
+            reason: None,
+            text: None,
+            accepted: 0,
+            pulse: Pulse::default(),
+        };
+        models.insert(card.digest, entry);
+        Ok(true)
+    }
+
+    /// Forgets a model by name.
+    pub(crate) fn remove(&self, name: &str) -> Option<ModelDigest> {
+        let mut models = self.models.lock();
+        let digest = models.iter().find(|(_, entry)| entry.card.name == name).map(|(d, _)| *d)?;
+        models.remove(&digest);
+        Some(digest)
+    }
+
+    /// Marks a cold model as loading; false when it is not cold.
+    pub(crate) fn begin_loading(&self, digest: ModelDigest) -> bool {
+        let mut models = self.models.lock();
+        let Some(entry) = models.get_mut(&digest).filter(|e| e.state == ModelState::Cold) else {
+            return false;
+        };
+        entry.state = ModelState::Loading;
+        true
+    }
+
+    /// Notes where a model stands now; false when it was removed meanwhile.
+    pub(crate) fn set_state(
+        &self,
+        digest: ModelDigest,
+        state: ModelState,
+        reason: Option<EngineError>,
+    ) -> bool {
+        let mut models = self.models.lock();
+        let Some(entry) = models.get_mut(&digest) else { return false };
+        entry.state = state;
+        entry.reason = reason;
+        true
+    }
+
+    pub(crate) fn path(&self, digest: ModelDigest) -> Option<PathBuf> {
+        self.models.lock().get(&digest).map(|entry| entry.path.clone())
+    }
+
+    pub(crate) fn failure(&self, digest: ModelDigest) -> Option<String> {
+        let models = self.models.lock();
+        models.get(&digest)?.reason.as_ref().map(ToString::to_string)
+    }
+
+    /// Why requests for a model cannot be answered, if so.
+    pub(crate) fn unavailable(&self, digest: ModelDigest) -> Option<Refusal> {
+        match self.models.lock().get(&digest) {
+            None => Some(not_found()),
+            Some(entry) if entry.state == ModelState::Failed => Some(entry.refusal()),
+            Some(_) => None,
+        }
+    }
+
+    /// A model's text side, read from its file at the first call.
+    pub(crate) fn text(&self, digest: ModelDigest) -> Result<Arc<Text>, Refusal> {
+        let path = {
+            let models = self.models.lock();
+            let entry = models.get(&digest).ok_or_else(not_found)?;
+            match &entry.text {
+                Some(text) => return Ok(Arc::clone(text)),
+                None => entry.path.clone(),
+            }
+        };
+        let text = Gguf::open(&path).and_then(|gguf| Text::read(&gguf));
+        Ok(self.keep_text(digest, text.map_err(|error| error.to_refusal())?))
+    }
+
+    /// Keeps a text side unless another thread was faster.
+    pub(crate) fn keep_text(&self, digest: ModelDigest, text: Text) -> Arc<Text> {
+        let text = Arc::new(text);
+        match self.models.lock().get_mut(&digest) {
+            Some(entry) => Arc::clone(entry.text.get_or_insert(text)),
+            None => text,
+        }
+    }
+
+    /// Admits a request, or says when to come back. The flag is set when it is cancelled.
+    pub(crate) fn admit(
+        &self,
+        id: RequestId,
+        model: ModelDigest,
+    ) -> Result<Arc<AtomicBool>, Refusal> {
+        let mut models = self.models.lock();
+        let entry = models.get_mut(&model).ok_or_else(not_found)?;
+        if entry.state == ModelState::Failed {
+            return Err(entry.refusal());
+        }
+        if entry.accepted >= self.config.max_batch + self.config.max_queue {
+            let wait = entry.wait(self.config.max_batch);
+            let message = format!("{} requests are being answered already", entry.accepted);
+            return Err(overloaded(message, wait));
+        }
+        let mut live = self.live.lock();
+        if live.contains_key(&id) {
+            return Err(elsewhere(Code::Internal, format!("{id} is being answered already")));
+        }
+        entry.accepted += 1;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        live.insert(id, Live { model, cancelled: Arc::clone(&cancelled) });
+        Ok(cancelled)
+    }
+
+    /// Forgets a request that ended.
+    pub(crate) fn ended(&self, id: RequestId) {
+        let Some(live) = self.live.lock().remove(&id) else { return };
+        if let Some(entry) = self.models.lock().get_mut(&live.model) {
+            entry.accepted = entry.accepted.saturating_sub(1);
+        }
+    }
+
+    pub(crate) fn cancel(&self, id: RequestId) {
+        if let Some(live) = self.live.lock().get(&id) {
+            live.cancelled.store(true, Ordering::Relaxed);
+        }
+        self.worker.nudge();
+    }
+
+    pub(crate) fn publish(&self, digest: ModelDigest, pulse: Pulse) {
+        if let Some(entry) = self.models.lock().get_mut(&digest) {
+            entry.pulse = pulse;
+        }
+    }
+
+    /// Sets weights' memory aside by a decision about what is free.
+    pub(crate) fn reserve_weights<T>(
+        &self,
+        decide: impl Fn(u64) -> Result<(T, u64), EngineError>,
+    ) -> Result<T, EngineError> {
+        // The models' lock makes looking and taking one act.
+        let _models = self.models.lock();
+        let used = self.weights.load(Ordering::Relaxed);
+        let (decision, bytes) = decide(self.config.memory_budget_bytes.saturating_sub(used))?;
+        self.weights.fetch_add(bytes, Ordering::Relaxed);
+        Ok(decision)
+    }
+
+    pub(crate) fn release_weights(&self, bytes: u64) {
+        self.weights.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of the budget that no weights take.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        let used = self.weights.load(Ordering::Relaxed);
+        self.config.memory_budget_bytes.saturating_sub(used)
+    }
+
+    pub(crate) fn status(&self) -> EngineStatus {
+        let models = self.models.lock();
+        let mut list: Vec<_> = models.values().map(Entry::status).collect();
+        list.sort_by(|a, b| a.card.name.cmp(&b.card.name));
+        EngineStatus {
+            progress: self.progress.load(Ordering::Relaxed),
+            computing: self.computing.load(Ordering::Relaxed),
+            loading: models.values().any(|entry| entry.state == ModelState::Loading),
+            models: list,
+        }
+    }
+}
+
+impl Entry {
+    fn status(&self) -> ModelStatus {
+        let running = self.pulse.running.min(self.accepted);
+        ModelStatus {
+            card: self.card.clone(),
+            state: self.state,
+            running: running as u32,
+            queued: (self.accepted - running) as u32,
+            pending_prompt_tokens: self.pulse.pending_tokens.min(u64::from(u32::MAX)) as u32,
+            prefill_rate: self.pulse.cost.prefill_rate(),
+            step_us: self.pulse.cost.step_us(),
+        }
+    }
+
+    fn refusal(&self) -> Refusal {
+        match &self.reason {
+            Some(error) => error.to_refusal(),
+            None => elsewhere(Code::ModelUnavailable, "the model could not be loaded"),
+        }
+    }
+
+    /// When a place should be free: all that is pending, spread over a full batch.
+    fn wait(&self, batch: usize) -> Micros {
+        let cost = &self.pulse.cost;
+        let answers = self.pulse.undrawn_tokens / batch.max(1) as u64;
+        let (rate, step) = (cost.prefill_rate(), cost.step_us());
+        completion_time(self.pulse.pending_tokens, rate, answers, step).clamp(LEAST_WAIT, MOST_WAIT)
+    }
+}
+
+fn not_found() -> Refusal {
+    elsewhere(Code::ModelNotFound, "this node does not have the model")
+}

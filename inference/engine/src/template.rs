@@ -1,0 +1,137 @@
+//! Chat templates: a model's own Jinja text turned into a prompt.
+//!
+//! Owns the sandbox: a template is part of an untrusted file, so it runs with fuel, a bounded
+//! output and no access to anything but the messages. It sees no clock: `strftime_now` is
+//! undefined (templates that know it test for it), so that every node renders the same prompt.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context};
+use selvedge_base::{Code, Refusal, Stage};
+use selvedge_contract::ChatMessage;
+
+use crate::error::{EngineError, elsewhere};
+
+/// The longest published templates have about 20 KiB.
+const MAX_SOURCE_BYTES: usize = 128 << 10;
+/// Instructions plus one unit per 64 bytes of data: the published templates spend fewer than 100
+/// per message, and 4,096 messages are allowed.
+const FUEL: u64 = 4_000_000;
+/// The name under which the template is kept; error messages show it.
+const NAME: &str = "chat_template";
+/// Stands between the halves of control text that a person wrote; from a private-use plane, so that
+/// texts hardly ever hold it (one that does gets another).
+const MARKS: std::ops::RangeInclusive<char> = '\u{10ff00}'..='\u{10fffd}';
+
+/// A compiled chat template.
+pub(crate) struct Template {
+    environment: Environment<'static>,
+    source: String,
+    bos: String,
+    eos: String,
+}
+
+impl Template {
+    pub(crate) fn compile(source: &str, bos: &str, eos: &str) -> Result<Self, EngineError> {
+        if source.len() > MAX_SOURCE_BYTES {
+            return Err(EngineError::unsupported(format!(
+                "chat template of {} bytes (limit {MAX_SOURCE_BYTES})",
+                source.len()
+            )));
+        }
+        let mut environment = Environment::new();
+        // What published templates are written for.
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|error| fault_of_syntax(&error))?);
+        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_fuel(Some(FUEL));
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", |message: String| -> Result<String, _> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
+        let added = environment.add_template_owned(NAME, source.to_owned());
+        added.map_err(|error| fault_of_syntax(&error))?;
+        Ok(Self { environment, source: source.to_owned(), bos: bos.into(), eos: eos.into() })
+    }
+
+    /// The prompt for `messages`, cut where a person wrote the text of one of `control`: the
+    /// pieces are tokenized apart, so that such text stays text and steers nothing.
+    pub(crate) fn render(
+        &self,
+        messages: &[ChatMessage],
+        control: &[String],
+    ) -> Result<Vec<String>, Refusal> {
+        let mark = MARKS.clone().find(|&mark| {
+            !self.source.contains(mark) && !messages.iter().any(|m| m.content.contains(mark))
+        });
+        let Some(mark) = mark else {
+            let message = "the messages use every private-use character of plane 16";
+            return Err(
+                Refusal::client(Stage::Validate, Code::InvalidRequest, message).param("messages")
+            );
+        };
+        let messages: Vec<Value> = messages
+            .iter()
+            .map(|message| {
+                let content = cut(&message.content, control, mark);
+                context! { role => message.role.as_str(), content }
+            })
+            .collect();
+        let template = self.environment.get_template(NAME).map_err(|error| fault(&error))?;
+        let rendered = template
+            .render(context! {
+                messages,
+                add_generation_prompt => true,
+                bos_token => self.bos.as_str(),
+                eos_token => self.eos.as_str(),
+            })
+            .map_err(|error| fault(&error))?;
+        Ok(rendered.split(mark).map(str::to_owned).collect())
+    }
+}
+
+/// `text` with `mark` after the first character of each control text in it.
+fn cut(text: &str, control: &[String], mark: char) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (at, character) in text.char_indices() {
+        out.push(character);
+        // Control texts begin with '<' or '[' in every published vocabulary, but that is not
+        // relied upon: all are tried where the first character fits.
+        let rest = &text[at..];
+        if control.iter().any(|control| control.starts_with(character) && rest.starts_with(control))
+        {
+            out.push(mark);
+        }
+    }
+    out
+}
+
+fn fault_of_syntax(error: &minijinja::Error) -> EngineError {
+    EngineError::corrupt(format!("the chat template cannot be parsed: {error}"))
+}
+
+/// Whose fault a template's error is: what it raises itself is about the messages, running dry or
+/// failing otherwise is about the file.
+fn fault(error: &minijinja::Error) -> Refusal {
+    let detail = error.detail().unwrap_or_default();
+    match error.kind() {
+        ErrorKind::InvalidOperation if !detail.is_empty() => Refusal::client(
+            Stage::Validate,
+            Code::InvalidRequest,
+            format!("the model's chat template refuses these messages: {detail}"),
+        )
+        .param("messages"),
+        ErrorKind::OutOfFuel => Refusal::client(
+            Stage::Validate,
+            Code::InvalidRequest,
+            "rendering these messages with the model's chat template takes too long",
+        )
+        .param("messages"),
+        _ => elsewhere(Code::Corrupt, format!("the model's chat template fails: {error}")),
+    }
+}
+
+#[cfg(test)]
+#[path = "template_tests.rs"]
+mod tests;

@@ -1,0 +1,124 @@
+//! The text side of a model: what a prompt is in tokens.
+//!
+//! Owns tokenizer and template together, and the checks that a prompt passes before it is queued.
+//! It needs no weights, so prompts are prepared and counted while a model still loads.
+
+use selvedge_base::{Code, Refusal, Stage};
+use selvedge_contract::{ChatMessage, Input, Limits};
+
+use crate::card::Shape;
+use crate::error::{EngineError, elsewhere};
+use crate::gguf::Gguf;
+use crate::template::Template;
+use crate::tokenizer::Tokenizer;
+
+/// No published vocabulary has a token of more bytes; a file that claims one does not raise the
+/// amount of text that is tokenized before it is refused.
+const MAX_TOKEN_BYTES: usize = 1_024;
+
+/// A model's tokenizer and chat template.
+pub(crate) struct Text {
+    pub(crate) tokenizer: Tokenizer,
+    template: Option<Template>,
+    context: usize,
+}
+
+impl Text {
+    pub(crate) fn read(gguf: &Gguf) -> Result<Self, EngineError> {
+        let shape = Shape::read(gguf)?;
+        let tokenizer = Tokenizer::read(gguf, shape.vocabulary)?;
+        let template = gguf
+            .text("tokenizer.chat_template")
+            .map(|source| Template::compile(source, &tokenizer.bos_text, &tokenizer.eos_text))
+            .transpose()?;
+        Ok(Self { tokenizer, template, context: shape.context })
+    }
+
+    /// Tokens the model can attend to.
+    pub(crate) fn context(&self) -> usize {
+        self.context
+    }
+
+    /// The tokens of a prompt that leaves room for at least one token of answer.
+    pub(crate) fn prompt(&self, input: &Input) -> Result<Vec<u32>, Refusal> {
+        let tokens = self.tokens(input)?;
+        if tokens.is_empty() {
+            return Err(invalid("the prompt is empty"));
+        }
+        if tokens.len() >= self.context {
+            return Err(self.too_long(&format!("{} tokens", tokens.len())));
+        }
+        Ok(tokens)
+    }
+
+    /// The tokens of a prompt of any length that is worth tokenizing.
+    pub(crate) fn tokens(&self, input: &Input) -> Result<Vec<u32>, Refusal> {
+        match input {
+            Input::Chat(messages) => self.chat(messages),
+            Input::Text(text) => {
+                self.check_size(text.len())?;
+                let bos = self.tokenizer.bos();
+                let mut tokens: Vec<u32> = bos.into_iter().collect();
+                tokens.extend(self.encode(text)?);
+                Ok(tokens)
+            }
+            Input::Tokens(tokens) => {
+                let known = self.tokenizer.len() as u32;
+                match tokens.iter().find(|&&token| token >= known) {
+                    None => Ok(tokens.clone()),
+                    Some(token) => Err(invalid(&format!("there is no token {token}"))),
+                }
+            }
+        }
+    }
+
+    fn chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, Refusal> {
+        let Some(template) = &self.template else {
+            let message = "this model has no chat template; ask it for a completion of text";
+            return Err(Refusal::client(Stage::Validate, Code::Unsupported, message).param("model"));
+        };
+        if messages.is_empty() || messages.len() > Limits::MESSAGES {
+            let message =
+                format!("{} messages (1 to {} are possible)", messages.len(), Limits::MESSAGES);
+            return Err(invalid(&message).param("messages"));
+        }
+        self.check_size(messages.iter().map(|message| message.content.len()).sum())?;
+        let pieces = template.render(messages, &self.tokenizer.control_texts)?;
+        let mut tokens = Vec::new();
+        for piece in &pieces {
+            tokens.extend(self.encode(piece)?);
+        }
+        // A template may write the begin token itself; it is not wanted twice.
+        if let Some(bos) = self.tokenizer.bos().filter(|bos| tokens.first() != Some(bos)) {
+            tokens.insert(0, bos);
+        }
+        Ok(tokens)
+    }
+
+    fn encode(&self, text: &str) -> Result<Vec<u32>, Refusal> {
+        self.tokenizer.encode(text).map_err(|error| {
+            elsewhere(Code::Internal, format!("the prompt cannot be tokenized: {error}"))
+        })
+    }
+
+    /// Refuses what cannot fit however it is tokenized, before time is spent on it.
+    fn check_size(&self, bytes: usize) -> Result<(), Refusal> {
+        let longest = self.tokenizer.longest().min(MAX_TOKEN_BYTES);
+        if bytes / longest >= self.context {
+            return Err(self.too_long(&format!("{bytes} bytes")));
+        }
+        Ok(())
+    }
+
+    fn too_long(&self, size: &str) -> Refusal {
+        let message = format!(
+            "a prompt of {size} does not fit the model's context of {} tokens",
+            self.context
+        );
+        Refusal::client(Stage::Validate, Code::ContextLengthExceeded, message).param("messages")
+    }
+}
+
+fn invalid(message: &str) -> Refusal {
+    Refusal::client(Stage::Validate, Code::InvalidRequest, message).param("prompt")
+}
