@@ -12,6 +12,11 @@ impl Figures {
         self.0.push(time);
     }
 
+    /// Adds the measurements of another series.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.0.len()

@@ -10,6 +10,7 @@ pub mod chat;
 pub mod figures;
 pub mod home;
 pub mod http;
+pub mod members;
 pub mod namespaces;
 pub mod node;
 pub mod output;

@@ -48,7 +48,11 @@ pub fn scenario(test: impl FnOnce(&Scenario) -> Result<()>) {
 }
 
 impl Scenario {
-    fn new() -> Result<Self> {
+    /// A test that is run by hand, as benches do.
+    ///
+    /// # Errors
+    /// When its directory cannot be made.
+    pub fn new() -> Result<Self> {
         Ok(Self {
             dir: TempDir::new()?,
             begun: Stopwatch::start(),
@@ -132,7 +136,8 @@ impl Scenario {
         self.dir.path()
     }
 
-    fn show(&self) {
+    /// Prints the last output of every process.
+    pub fn show(&self) {
         for output in self.outputs.borrow().iter() {
             let _ = io::stderr().write_all(output.tail().as_bytes());
         }

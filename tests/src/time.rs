@@ -56,6 +56,13 @@ impl Stopwatch {
     }
 }
 
+/// CPU time this process has used on all its threads.
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 // The one reading of the monotonic clock.
 #[allow(clippy::disallowed_methods)]
 fn now() -> Instant {

@@ -13,3 +13,4 @@ mod namespaces;
 mod openai;
 mod resume;
 mod surface;
+mod weather;
