@@ -183,3 +183,6 @@ impl RowMap {
         Merged::Conflict(Box::new(evidence))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,3 +144,6 @@ impl JoinError {
         Refusal::client(Stage::Authenticate, code, self.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

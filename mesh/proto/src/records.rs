@@ -228,3 +228,6 @@ pub fn check_name(name: &str) -> Result<(), RecordError> {
     let fits = (1..=MAX_NAME_BYTES).contains(&name.len());
     if fits && !name.chars().any(char::is_control) { Ok(()) } else { Err(RecordError::Name) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -163,3 +163,6 @@ pub fn agree(ours: (u8, u8), theirs: (u8, u8)) -> Result<u8, Refusal> {
     );
     Err(Refusal::client(Stage::Authenticate, Code::Unsupported, message))
 }
+
+#[cfg(test)]
+mod tests;
