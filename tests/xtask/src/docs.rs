@@ -46,10 +46,9 @@ fn pages() -> Result<Vec<(&'static str, String)>> {
     let mut cli =
         format!("{NOTICE}\n\n# Command line\n\nWhat `--help` prints, command by command.\n");
     describe(&binary, &mut Vec::new(), &mut cli)?;
-    let defaults = binary.output(&["config", "defaults"])?;
-    let schema = binary.output(&["config", "schema"])?;
-    let schema = serde_json::from_str(&schema).context("`selvedge config schema` is not JSON")?;
-    Ok(vec![("docs/cli.md", cli), ("docs/config.md", config_page(&defaults, &schema))])
+    let reference = binary.output(&["config", "reference"])?;
+    let config = format!("{NOTICE}\n\n{}\n", plain(&reference));
+    Ok(vec![("docs/cli.md", cli), ("docs/config.md", config)])
 }
 
 /// The program the pages describe.
@@ -112,7 +111,7 @@ fn describe(binary: &Binary, path: &mut Vec<String>, page: &mut String) -> Resul
     Ok(())
 }
 
-/// Help without white space at the ends of lines.
+/// Text without white space at the ends of lines.
 fn plain(help: &str) -> String {
     help.trim_end().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
@@ -129,81 +128,6 @@ fn subcommands(help: &str) -> Vec<String> {
         .filter(|name| *name != "help")
         .map(str::to_owned)
         .collect()
-}
-
-fn config_page(defaults: &str, schema: &Value) -> String {
-    let mut page = format!(
-        "{NOTICE}\n\n# Configuration\n\n`config.toml` in the node's data folder. Every key may be \
-         left out; a flag of `selvedge up` wins over the file. `selvedge config check` says what \
-         is wrong with a file and where.\n\n## Defaults\n\n```toml\n{}\n```\n",
-        plain(defaults)
-    );
-    section(schema, schema, "", &mut page);
-    page
-}
-
-/// Appends a table of the keys of `object`, then one for each table below it.
-fn section(schema: &Value, object: &Value, path: &str, page: &mut String) {
-    let Some(properties) = object["properties"].as_object() else { return };
-    let title = if path.is_empty() { "Keys".to_owned() } else { format!("`[{path}]`") };
-    let _ = write!(page, "\n## {title}\n\n");
-    if let Some(text) = object["description"].as_str().filter(|_| !path.is_empty()) {
-        let _ = write!(page, "{}\n\n", one_line(text));
-    }
-    let mut tables = Vec::new();
-    let mut rows = String::new();
-    for (key, value) in properties {
-        let meant = follow(schema, value);
-        if meant["properties"].is_object() {
-            let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            tables.push((below, meant));
-            continue;
-        }
-        let text = value["description"].as_str().or(meant["description"].as_str()).unwrap_or("");
-        let _ = writeln!(rows, "| `{key}` | {} | {} |", kind(schema, value), one_line(text));
-    }
-    if !rows.is_empty() {
-        let _ = write!(page, "| key | kind | meaning |\n|---|---|---|\n{rows}");
-    }
-    for (below, meant) in tables {
-        section(schema, meant, &below, page);
-    }
-}
-
-/// What a schema stands for once its reference, if it is one, is followed.
-fn follow<'a>(schema: &'a Value, value: &'a Value) -> &'a Value {
-    let reference = value["$ref"].as_str().or_else(|| value["allOf"][0]["$ref"].as_str());
-    let target = reference.and_then(|reference| reference.strip_prefix('#'));
-    target.and_then(|pointer| schema.pointer(pointer)).unwrap_or(value)
-}
-
-fn kind(schema: &Value, value: &Value) -> String {
-    let value = follow(schema, value);
-    if let Some(options) = value["anyOf"].as_array().or(value["oneOf"].as_array()) {
-        let kinds: Vec<String> = options.iter().map(|option| kind(schema, option)).collect();
-        return kinds.join(" or ");
-    }
-    if let Some(values) = value["enum"].as_array() {
-        let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
-        return values.join(" or ");
-    }
-    if !value["const"].is_null() {
-        return format!("`{}`", value["const"]);
-    }
-    match &value["type"] {
-        Value::String(name) if name == "array" => {
-            format!("list of {}", kind(schema, &value["items"]))
-        }
-        Value::String(name) => name.clone(),
-        Value::Array(names) => {
-            names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or ")
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => "any".to_owned(),
-    }
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
 
 #[cfg(test)]

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use serde_json::json;
-
 use super::*;
 
 #[test]
@@ -23,22 +21,4 @@ fn subcommands_are_read_from_help() {
 #[test]
 fn help_loses_only_loose_white_space() {
     assert_eq!(plain("a  \n\n  b \n\n"), "a\n\n  b");
-}
-
-#[test]
-fn keys_and_tables_come_from_the_schema() {
-    let schema = json!({
-        "properties": {
-            "name": { "type": ["string", "null"], "description": "How it\nis called." },
-            "api": { "$ref": "#/$defs/Api" },
-        },
-        "$defs": { "Api": {
-            "description": "The surface.",
-            "properties": { "peers": { "type": "array", "items": { "type": "string" } } },
-        }},
-    });
-    let page = config_page("name = \"x\"\n", &schema);
-    assert!(page.contains("| `name` | string or null | How it is called. |"), "{page}");
-    assert!(page.contains("## `[api]`\n\nThe surface.\n\n"), "{page}");
-    assert!(page.contains("| `peers` | list of string |  |"), "{page}");
 }
