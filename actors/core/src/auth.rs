@@ -139,7 +139,10 @@ mod tests {
         let mut ring = KeyRing::new([1; 32]);
         let key = ring.create("shop floor", [7; 32], Wall(5)).expect("made");
         assert!(key.secret.starts_with(KEY_PREFIX));
-        assert_eq!(ring.verify(&key.secret).map(|(_, stored)| stored.name.as_str()), Some("shop floor"));
+        assert_eq!(
+            ring.verify(&key.secret).map(|(_, stored)| stored.name.as_str()),
+            Some("shop floor")
+        );
         assert!(ring.verify(&key.secret[..key.secret.len() - 1]).is_none());
         assert!(ring.verify("").is_none());
         ring.revoke(&key.id).expect("there");

@@ -328,11 +328,9 @@ impl Flow {
             None => self.record.first_token = Some(now.mono.since(self.arrived)),
             Some(before) => {
                 // Only the first token after a change of node measures the change.
-                let resumed_here = self
-                    .record
-                    .attempts
-                    .last()
-                    .is_some_and(|attempt| attempt.from_index > 0 && attempt.from_index == token.index);
+                let resumed_here = self.record.attempts.last().is_some_and(|attempt| {
+                    attempt.from_index > 0 && attempt.from_index == token.index
+                });
                 if resumed_here {
                     let gap = now.mono.since(before);
                     self.record.longest_gap = self.record.longest_gap.max(Some(gap));

@@ -256,7 +256,8 @@ proptest! {
                 }
             }
             prop_assert!(over <= 1);
-            prop_assert_eq!(story.flow.is_closed(), closed || story.flow.is_closed());
+            prop_assert!(!closed || story.flow.is_closed());
+            prop_assert_eq!(over == 1 || closed, story.flow.is_closed());
             prop_assert!(story.flow.record().attempts.len() <= MAX_ATTEMPTS as usize);
         }
         // However it went, time ends it.

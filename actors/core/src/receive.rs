@@ -8,16 +8,12 @@ use std::collections::BTreeSet;
 
 use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, Retry, Stage};
 use selvedge_contract::request::Limits;
-use selvedge_proto::wire::Label;
+use selvedge_proto::wire::{Label, MAX_TENANT_BYTES};
 
 use crate::rows::HandOff;
 
-/// A handed-over request may not be handed on: one hop keeps latency, blame and loops simple.
-pub const MAX_HOPS: u8 = 1;
 /// The longest a caller may be waited for: an hour of generation is beyond any model here.
 pub const MAX_DEADLINE: Micros = Micros::secs(3_600);
-/// Bytes of a tenant's name.
-pub const MAX_TENANT: usize = 64;
 
 /// What this node accepts from peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +39,8 @@ impl ReceivePolicy {
         running: usize,
         handed: &HandOff,
     ) -> Result<(), Refusal> {
-        if handed.hop == 0 || handed.hop > MAX_HOPS {
-            let message = format!("hop {} is over the limit of {MAX_HOPS}", handed.hop);
+        if handed.hop == 0 || handed.hop > HandOff::MAX_HOPS {
+            let message = format!("hop {} is over the limit of {}", handed.hop, HandOff::MAX_HOPS);
             return Err(elsewhere(Code::InvalidRequest, message));
         }
         if handed.origin != peer {
@@ -66,7 +62,7 @@ impl ReceivePolicy {
 
     fn check_tenant(&self, tenant: &str) -> Result<(), Refusal> {
         let well_formed = !tenant.is_empty()
-            && tenant.len() <= MAX_TENANT
+            && tenant.len() <= MAX_TENANT_BYTES
             && tenant.chars().all(|c| !c.is_control());
         if !well_formed {
             return Err(elsewhere(Code::InvalidRequest, "malformed tenant".to_owned()));

@@ -171,8 +171,8 @@ pub fn choose(
         .filter_map(|node| candidate(node, &digest, in_flight))
         .collect::<Vec<_>>();
     let answer_tokens = need.answer_tokens.unwrap_or(USUAL_ANSWER_TOKENS).min(USUAL_ANSWER_TOKENS);
-    let demand = choice::Demand { prompt_tokens: need.prompt_tokens, answer_tokens };
-    Ok((digest, choice::choose(&candidates, &demand, dice)))
+    let demand = choice::Need { prompt_tokens: need.prompt_tokens, output_tokens: answer_tokens };
+    Ok((digest, choice::choose(demand, &candidates, dice)))
 }
 
 /// The file a name means: exact digest, `name@prefix`, or the name (this node's file first, then
@@ -196,9 +196,9 @@ fn resolve(view: &MeshView, name: &str) -> Result<ModelDigest, Refusal> {
             }
         }
     }
-    let best = holders.into_iter().max_by_key(|(digest, (mine, count))| {
-        (*mine, *count, std::cmp::Reverse(*digest))
-    });
+    let best = holders
+        .into_iter()
+        .max_by_key(|(digest, (mine, count))| (*mine, *count, std::cmp::Reverse(*digest)));
     best.map(|(digest, _)| digest).ok_or_else(|| not_found(view, name))
 }
 
@@ -220,8 +220,8 @@ fn candidate(
         node: node.node,
         is_me: node.me,
         state: if node.is_usable() { PeerState::Alive } else { worst(node.state) },
-        rtt: if node.me { Micros::ZERO } else { node.rtt.unwrap_or_default() },
-        readiness: match model.state {
+        rtt: node.rtt,
+        model_state: match model.state {
             ModelState::Ready => Readiness::Ready,
             ModelState::Loading => Readiness::Loading,
             ModelState::Cold => Readiness::Cold,

@@ -73,7 +73,7 @@ async fn exchange(
 ) -> Result<(), NetError> {
     let fence = handed.fence;
     let Some(link) = shared.endpoint.link(&handed.to) else {
-        return Err(NetError::NotConnected(handed.to));
+        return Err(NetError::Lost("there is no link to it".to_owned()));
     };
     let (mut sender, mut receiver) = link.open(REQUEST_PRIORITY).await?;
     sender

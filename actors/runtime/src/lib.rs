@@ -1,1 +1,36 @@
-//! x
+//! The actors of a node: thin shells that feed machines and carry out what they order.
+//!
+//! [`Node`] starts everything; [`Gateway`] is the way in for requests, [`Admin`] for operators.
+//! Two supervised sides: a failed mesh or discovery actor is started again while requests go on.
+//! Deliberately decides nothing: `actors/core` and `mesh/proto` do. Speaks no HTTP: `node` does.
+
+mod admin;
+mod config;
+mod contacts;
+mod counters;
+pub mod custody;
+mod discover;
+mod gateway;
+mod handoff;
+mod ingress;
+mod join;
+mod membership;
+mod mesh;
+mod node;
+mod records;
+mod serve;
+mod shared;
+mod store;
+mod supervise;
+mod sync;
+mod view;
+
+pub use admin::{Admin, Caller, KeyView, MemberView};
+pub use config::NodeConfig;
+pub use counters::{Count, Counters, FIRST_TOKEN_BOUNDS_MS};
+pub use gateway::{AnswerStream, Call, Gateway};
+pub use join::JoinFailed;
+pub use node::{Node, StartError};
+pub use selvedge_core::auth::NewKey;
+pub use selvedge_core::{MeshView, ModelSummary, NodeView, Outcome, Piece, RequestRecord};
+pub use store::{Store, StoreError};

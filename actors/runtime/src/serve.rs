@@ -6,25 +6,34 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+use ractor::ActorRef;
 use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, RequestId, Retry, Stage};
 use selvedge_contract::{Answer, EventSink};
 use selvedge_core::{HandOff, HandOffReply, Opening};
 use selvedge_net::{FrameReceiver, FrameSender, NetError};
+use selvedge_proto::wire::ALIVE_EVERY;
 use tokio::sync::mpsc;
 
 use crate::counters::Held;
+use crate::membership::Membership;
+use crate::mesh::MeshMessage;
 use crate::shared::Shared;
 use crate::sync;
 
 /// A stream must say what it is within this: its first frame was written before it was opened.
 const OPENING_WITHIN: Micros = Micros::secs(5);
-/// While an answer makes no frame, a pulse is sent this often; the ingest node gives a serving
-/// peer up after four missed ones (`flow::SILENT_AFTER`).
-const PULSE_EVERY: Micros = Micros::millis(150);
+
+/// What serving a stream may need.
+pub(crate) struct Context {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) mesh: Arc<ArcSwapOption<ActorRef<MeshMessage>>>,
+}
 
 /// Serves one stream of a member until it ends.
 pub(crate) async fn stream(
-    shared: Arc<Shared>,
+    context: Context,
     from: NodeId,
     mut sender: FrameSender,
     mut receiver: FrameReceiver,
@@ -32,10 +41,13 @@ pub(crate) async fn stream(
     let opening = tokio::time::timeout(OPENING_WITHIN.into(), receiver.recv::<Opening>()).await;
     let served = match opening {
         Ok(Ok(Some(Opening::HandOff(handed)))) => {
-            hand_off(&shared, from, handed, sender, receiver).await
+            hand_off(&context.shared, from, handed, sender, receiver).await
         }
         Ok(Ok(Some(Opening::Sync(message)))) => {
-            sync::answer(&shared, from, message, sender, receiver).await
+            sync::answer(&context, from, message, sender, receiver).await
+        }
+        Ok(Ok(Some(Opening::Renew(held)))) => {
+            sync::answer_renewal(&context.membership, from, *held, sender).await
         }
         Ok(Ok(Some(Opening::Echo))) => sender.send(&()).await,
         Ok(Ok(None)) | Err(_) => Ok(()),
@@ -51,7 +63,7 @@ async fn hand_off(
     from: NodeId,
     handed: HandOff,
     mut sender: FrameSender,
-    mut receiver: FrameReceiver,
+    _request_side: FrameReceiver,
 ) -> Result<(), NetError> {
     let peer_site = shared.view.load().node(&from).map(|node| node.site.clone());
     let running = shared.serving.count(&from);
@@ -73,6 +85,9 @@ async fn hand_off(
     sender.send(&HandOffReply::Accepted).await?;
     let deadline = tokio::time::sleep(handed.deadline.into());
     tokio::pin!(deadline);
+    // The ingest node drops its half of the stream when nobody wants the answer any more.
+    let stopped = sender.stopped();
+    tokio::pin!(stopped);
     loop {
         let reply = tokio::select! {
             biased;
@@ -80,12 +95,9 @@ async fn hand_off(
                 Some(answer) => HandOffReply::Answer(answer),
                 None => HandOffReply::Answer(Answer::Failed(engine_went_silent())),
             },
-            () = sender.stopped() => return Ok(()),
-            // The ingest node sends nothing after its request: the end of its side, or anything
-            // else, means that it is done with us.
-            _ended = receiver.closed() => return Ok(()),
+            () = &mut stopped => return Ok(()),
             () = &mut deadline => HandOffReply::Answer(Answer::Failed(deadline_passed())),
-            () = tokio::time::sleep(PULSE_EVERY.into()) => HandOffReply::Alive(shared.pulse()),
+            () = tokio::time::sleep(ALIVE_EVERY.into()) => HandOffReply::Alive(shared.pulse()),
         };
         let last = matches!(
             reply,
@@ -93,7 +105,8 @@ async fn hand_off(
         );
         sender.send(&reply).await?;
         if last {
-            return sender.finish().await;
+            sender.finish();
+            return Ok(());
         }
     }
 }

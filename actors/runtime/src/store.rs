@@ -133,7 +133,18 @@ impl Store {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
-        let bytes = encode(name, value)?;
+        self.write(name, Some(encode(name, value)?)).await
+    }
+
+    /// Removes a record; returns when it is gone from the disk.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.write(name, None).await
+    }
+
+    async fn write(&self, name: &str, bytes: Option<Vec<u8>>) -> Result<(), StoreError> {
         let (reply, answered) = oneshot::channel();
         let message = StoreMessage::Put { name: name.to_owned(), bytes, reply };
         self.writer.cast(message).map_err(|_| StoreError::Closed)?;
@@ -154,8 +165,8 @@ pub enum StoreMessage {
     Put {
         /// Record name.
         name: String,
-        /// Encoded record.
-        bytes: Vec<u8>,
+        /// Encoded record; `None` removes it.
+        bytes: Option<Vec<u8>>,
         /// Answered after the commit.
         reply: oneshot::Sender<Result<(), StoreError>>,
     },
@@ -172,7 +183,7 @@ struct Writer;
 
 struct WriterState {
     database: Arc<Database>,
-    batch: BTreeMap<String, Vec<u8>>,
+    batch: BTreeMap<String, Option<Vec<u8>>>,
     waiting: Vec<oneshot::Sender<Result<(), StoreError>>>,
     committing: bool,
 }
@@ -224,12 +235,15 @@ impl Actor for Writer {
     }
 }
 
-fn commit(database: &Database, batch: BTreeMap<String, Vec<u8>>) -> Result<(), StoreError> {
+fn commit(database: &Database, batch: BTreeMap<String, Option<Vec<u8>>>) -> Result<(), StoreError> {
     let transaction = database.begin_write().map_err(disk)?;
     {
         let mut table = transaction.open_table(RECORDS).map_err(disk)?;
         for (name, bytes) in &batch {
-            table.insert(name.as_str(), bytes.as_slice()).map_err(disk)?;
+            match bytes {
+                Some(bytes) => table.insert(name.as_str(), bytes.as_slice()).map_err(disk)?,
+                None => table.remove(name.as_str()).map_err(disk)?,
+            };
         }
     }
     transaction.commit().map_err(disk)

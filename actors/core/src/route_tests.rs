@@ -1,0 +1,129 @@
+use super::*;
+use selvedge_contract::ModelCard;
+
+const ME: NodeId = NodeId([1; 32]);
+const PEER: NodeId = NodeId([2; 32]);
+const FAR: NodeId = NodeId([3; 32]);
+
+fn model(name: &str, digest: u8) -> ModelStatus {
+    ModelStatus {
+        card: ModelCard {
+            name: name.to_owned(),
+            digest: ModelDigest([digest; 32]),
+            bytes: 1,
+            architecture: "llama".to_owned(),
+            quantization: "Q4_1".to_owned(),
+            parameters: 1,
+            context_length: 2_048,
+            chat: true,
+        },
+        state: ModelState::Ready,
+        running: 0,
+        queued: 0,
+        pending_prompt_tokens: 0,
+        prefill_rate: 1_000,
+        step_us: 10_000,
+    }
+}
+
+fn node(id: NodeId, site: &str, models: Vec<ModelStatus>) -> NodeView {
+    NodeView {
+        node: id,
+        me: id == ME,
+        name: format!("node-{}", id.0[0]),
+        site: site.to_owned(),
+        state: PeerState::Alive,
+        why: String::new(),
+        linked: true,
+        rtt: Some(Micros::millis(1)),
+        addrs: Vec::new(),
+        api: None,
+        version: String::new(),
+        engine: EngineStatus { models, ..EngineStatus::default() },
+    }
+}
+
+fn mesh() -> MeshView {
+    MeshView {
+        me: ME,
+        mesh: None,
+        nodes: vec![
+            node(ME, "shop", vec![]),
+            node(PEER, "shop", vec![model("small", 7)]),
+            node(FAR, "office", vec![model("small", 7), model("large", 8)]),
+        ],
+    }
+}
+
+fn need(model: &str, label: Label) -> Need {
+    let model = model.to_owned();
+    Need { model, digest: None, prompt_tokens: 10, answer_tokens: None, label }
+}
+
+fn pick(view: &MeshView, need: &Need, exclude: &[NodeId]) -> Result<Option<NodeId>, Code> {
+    let mut dice = Dice::from_seed([0; 32]);
+    choose(view, need, exclude, &BTreeMap::new(), &mut dice)
+        .map(|(_, choice)| choice.chosen)
+        .map_err(|refusal| refusal.code)
+}
+
+#[test]
+fn a_label_bounds_where_data_goes() {
+    let view = mesh();
+    assert_eq!(pick(&view, &need("small", Label::Site), &[]), Ok(Some(PEER)));
+    assert_eq!(pick(&view, &need("large", Label::Site), &[]), Err(Code::Forbidden));
+    assert_eq!(pick(&view, &need("large", Label::Mesh), &[]), Ok(Some(FAR)));
+    assert_eq!(pick(&view, &need("small", Label::Node), &[]), Err(Code::Forbidden));
+}
+
+#[test]
+fn names_digests_and_prefixes_mean_files() {
+    let view = mesh();
+    let digest = ModelDigest([8; 32]);
+    for name in ["large", &digest.to_string(), &format!("large@{}", digest.short())] {
+        assert_eq!(pick(&view, &need(name, Label::Mesh), &[]), Ok(Some(FAR)), "{name}");
+    }
+    assert_eq!(pick(&view, &need("large@00000000", Label::Mesh), &[]), Err(Code::ModelNotFound));
+    assert_eq!(pick(&view, &need("huge", Label::Mesh), &[]), Err(Code::ModelNotFound));
+}
+
+#[test]
+fn what_failed_or_is_not_linked_is_not_chosen() {
+    let mut view = mesh();
+    assert_eq!(pick(&view, &need("small", Label::Mesh), &[PEER]), Ok(Some(FAR)));
+    assert_eq!(pick(&view, &need("small", Label::Mesh), &[PEER, FAR]), Ok(None));
+    view.nodes[1].linked = false;
+    assert_eq!(pick(&view, &need("small", Label::Mesh), &[]), Ok(Some(FAR)));
+    view.nodes[2].state = PeerState::Frozen;
+    assert_eq!(pick(&view, &need("small", Label::Mesh), &[]), Ok(None));
+}
+
+#[test]
+fn the_union_names_each_model_once_with_its_nodes() {
+    let mut view = mesh();
+    let union = view.models();
+    assert_eq!(union.len(), 2);
+    assert_eq!(union[1].card.name, "small");
+    assert_eq!(union[1].nodes, ["node-2", "node-3"]);
+    view.nodes[2].state = PeerState::Dead;
+    assert_eq!(view.models().len(), 1, "models of dead nodes are not offered");
+    let refusal = choose(
+        &view,
+        &need("huge", Label::Mesh),
+        &[],
+        &BTreeMap::new(),
+        &mut Dice::from_seed([0; 32]),
+    )
+    .expect_err("unknown");
+    assert!(refusal.message.contains("small"), "{}", refusal.message);
+    assert_eq!(refusal.param.as_deref(), Some("model"));
+}
+
+#[test]
+fn a_failed_node_does_not_change_the_file_of_a_running_answer() {
+    let mut view = mesh();
+    view.nodes.push(node(NodeId([4; 32]), "shop", vec![model("small", 9)]));
+    let settled = Need { digest: Some(ModelDigest([7; 32])), ..need("small", Label::Mesh) };
+    assert_eq!(pick(&view, &settled, &[PEER]), Ok(Some(FAR)));
+    assert_eq!(pick(&view, &settled, &[PEER, FAR]), Ok(None));
+}

@@ -1,0 +1,266 @@
+//! What an operator may do to a running node.
+//!
+//! Owns the asynchronous verbs behind the admin API. Each is durable before it returns; what it
+//! decides is decided by the roster, the key ring or the engine.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use selvedge_base::{Blame, Code, Micros, ModelDigest, NodeId, Refusal, Retry, Stage, Wall};
+use selvedge_contract::ModelCard;
+use selvedge_core::auth::{KeyError, KeyId, KeyRing, NewKey};
+use selvedge_engine::{EngineError, LocalEngine};
+use selvedge_net::{clock, entropy};
+use selvedge_proto::join::JoinCode;
+use selvedge_proto::records;
+use serde::Serialize;
+
+use crate::membership::{Membership, broken};
+use crate::mesh::{MeshMessage, tell};
+use crate::node::MeshAddress;
+use crate::shared::Shared;
+use crate::store::Store;
+
+/// Store record of the API keys.
+pub(crate) const KEYS: &str = "keys";
+
+/// A handle for operators; cheap to clone.
+#[derive(Clone)]
+pub struct Admin {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) engine: Arc<LocalEngine>,
+    pub(crate) store: Store,
+    pub(crate) mesh: MeshAddress,
+    /// Serializes changes of the key ring with their storing.
+    pub(crate) keys: Arc<tokio::sync::Mutex<()>>,
+    /// Set when the node has left its mesh and must stop.
+    pub(crate) left: Arc<Mutex<bool>>,
+}
+
+/// A member of the mesh, as the roster knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemberView {
+    /// The node.
+    pub node: String,
+    /// Its name.
+    pub name: String,
+    /// When its lease lapses, in seconds since the Unix epoch.
+    pub lapses_s: u64,
+    /// Whether it may admit and renew members.
+    pub steward: bool,
+    /// Whether it is this node.
+    pub me: bool,
+    /// Whether it was put out of the mesh.
+    pub revoked: bool,
+}
+
+/// An API key, as it may be shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeyView {
+    /// Its id.
+    pub id: KeyId,
+    /// Its name, which is also the tenant.
+    pub name: String,
+    /// When it was made, in seconds since the Unix epoch.
+    pub created_s: u64,
+}
+
+/// The caller behind a good API key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The key's id, for logs.
+    pub key: KeyId,
+    /// Who is charged.
+    pub tenant: String,
+}
+
+impl Admin {
+    /// Issues a join code that works once within `ttl`.
+    ///
+    /// # Errors
+    /// A refusal when this node is no steward or too many codes are out.
+    pub async fn invite(&self, ttl: Micros) -> Result<JoinCode, Refusal> {
+        self.membership.invite(ttl).await
+    }
+
+    /// The mesh's fingerprint, for people to compare.
+    pub fn fingerprint(&self) -> String {
+        records::fingerprint_text(&self.membership.mesh())
+    }
+
+    /// Everyone the roster knows, the revoked too.
+    pub fn members(&self) -> Vec<MemberView> {
+        let wall = clock::wall();
+        self.membership.with(|roster| {
+            let stewards: Vec<NodeId> =
+                roster.stewards(wall).map(|steward| steward.body.node).collect();
+            let me = self.shared.me;
+            let view = |node: &NodeId, name: &str, lapses: Wall, revoked: bool| MemberView {
+                node: node.to_string(),
+                name: name.to_owned(),
+                lapses_s: lapses.as_secs(),
+                steward: stewards.contains(node),
+                me: *node == me,
+                revoked,
+            };
+            let members = roster.members();
+            let mut all: Vec<MemberView> =
+                members.map(|(node, m)| view(node, &m.name, m.not_after, false)).collect();
+            all.extend(roster.revocations().map(|notice| {
+                let body = &notice.revocation.body;
+                view(&body.node, "", body.at, true)
+            }));
+            all
+        })
+    }
+
+    /// Puts a node out of the mesh; its connections here close before this returns, those
+    /// elsewhere within a second of hearing of it.
+    ///
+    /// # Errors
+    /// A refusal when this node may not, or the change cannot be stored.
+    pub async fn revoke(&self, node: NodeId) -> Result<(), Refusal> {
+        if node == self.shared.me {
+            let message = "a node cannot revoke itself: use `selvedge mesh leave` on it";
+            return Err(Refusal::client(Stage::Validate, Code::InvalidRequest, message));
+        }
+        self.membership.revoke(node).await?;
+        self.shared.endpoint.close(&node, "revoked");
+        tell(&self.mesh, MeshMessage::RosterChanged);
+        Ok(())
+    }
+
+    /// Makes a member a steward. Needs the root key on this node.
+    ///
+    /// # Errors
+    /// A refusal that says where the root key is expected.
+    pub async fn promote(&self, node: NodeId) -> Result<(), Refusal> {
+        self.membership.promote(node).await?;
+        tell(&self.mesh, MeshMessage::RosterChanged);
+        Ok(())
+    }
+
+    /// Replaces the mesh's root key. Needs the root key on this node. Other stewards must be
+    /// promoted again.
+    ///
+    /// # Errors
+    /// A refusal that says where the root key is expected.
+    pub async fn rotate_root(&self) -> Result<(), Refusal> {
+        self.membership.rotate_root().await?;
+        tell(&self.mesh, MeshMessage::RosterChanged);
+        Ok(())
+    }
+
+    /// Forgets the mesh. The node must be stopped afterwards; on its next start it belongs nowhere.
+    ///
+    /// # Errors
+    /// A refusal when this node holds the root key of a mesh with other members, or the change
+    /// cannot be stored.
+    pub async fn leave(&self) -> Result<(), Refusal> {
+        self.membership.leave().await?;
+        *self.left.lock() = true;
+        for link in self.shared.endpoint.links() {
+            self.shared.endpoint.close(&link.node(), "left the mesh");
+        }
+        Ok(())
+    }
+
+    /// Whether [`Admin::leave`] succeeded.
+    pub fn has_left(&self) -> bool {
+        *self.left.lock()
+    }
+
+    /// Makes an API key; its secret is in the answer and nowhere else.
+    ///
+    /// # Errors
+    /// A refusal for an unusable name, or when the key cannot be stored.
+    pub async fn key_create(&self, name: &str) -> Result<NewKey, Refusal> {
+        let _in_order = self.keys.lock().await;
+        let mut ring = KeyRing::clone(&self.shared.keys.load());
+        let made = ring.create(name, entropy::seed(), clock::wall()).map_err(|e| no_key(&e))?;
+        self.keep_keys(ring).await?;
+        Ok(made)
+    }
+
+    /// The API keys, without their secrets.
+    pub fn key_list(&self) -> Vec<KeyView> {
+        let ring = self.shared.keys.load();
+        let view = |(id, key): (&KeyId, &selvedge_core::auth::StoredKey)| KeyView {
+            id: id.clone(),
+            name: key.name.clone(),
+            created_s: key.created.as_secs(),
+        };
+        ring.iter().map(view).collect()
+    }
+
+    /// Revokes an API key at once.
+    ///
+    /// # Errors
+    /// A refusal for an unknown id, or when the change cannot be stored.
+    pub async fn key_revoke(&self, id: &str) -> Result<(), Refusal> {
+        let _in_order = self.keys.lock().await;
+        let mut ring = KeyRing::clone(&self.shared.keys.load());
+        ring.revoke(id).map_err(|error| no_key(&error))?;
+        self.keep_keys(ring).await
+    }
+
+    /// The caller behind an API key's secret.
+    pub fn verify_key(&self, secret: &str) -> Option<Caller> {
+        let ring = self.shared.keys.load();
+        let (key, stored) = ring.verify(secret)?;
+        Some(Caller { key: key.clone(), tenant: stored.name.clone() })
+    }
+
+    /// Adds a model file that is already verified; it is loaded in the background.
+    ///
+    /// # Errors
+    /// A refusal when the file cannot be a model here.
+    pub async fn model_add(
+        &self,
+        path: &Path,
+        name: &str,
+        digest: ModelDigest,
+    ) -> Result<ModelCard, Refusal> {
+        let (engine, path, name) = (Arc::clone(&self.engine), path.to_owned(), name.to_owned());
+        // Reading the header touches the disk.
+        let added =
+            tokio::task::spawn_blocking(move || engine.add_model(&path, &name, digest)).await;
+        match added {
+            Ok(Ok(card)) => Ok(card),
+            Ok(Err(error)) => Err(bad_model(&error)),
+            Err(error) => Err(Refusal::new(
+                Stage::Execute,
+                Blame::Us,
+                Retry::Never,
+                Code::Internal,
+                format!("adding the model failed: {error}"),
+            )),
+        }
+    }
+
+    /// Forgets a model; its running requests fail. The file stays.
+    pub fn model_remove(&self, name: &str) {
+        self.engine.remove_model(name);
+    }
+
+    /// Why a model could not be loaded, if it could not.
+    pub fn model_failure(&self, digest: ModelDigest) -> Option<String> {
+        self.engine.failure(digest)
+    }
+
+    async fn keep_keys(&self, ring: KeyRing) -> Result<(), Refusal> {
+        self.store.save(KEYS, &ring).await.map_err(|error| broken(&error))?;
+        self.shared.keys.store(Arc::new(ring));
+        Ok(())
+    }
+}
+
+fn no_key(error: &KeyError) -> Refusal {
+    Refusal::client(Stage::Validate, Code::InvalidRequest, error.to_string())
+}
+
+fn bad_model(error: &EngineError) -> Refusal {
+    Refusal::client(Stage::Validate, Code::Corrupt, error.to_string())
+}

@@ -1,0 +1,117 @@
+//! Carrying a join over its connection, from either side.
+//!
+//! Owns the loop of messages. The proof, the attempts and the single use of a code are the join
+//! machines'; admission and its durability are the membership's.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use selvedge_base::NodeId;
+use selvedge_net::{Endpoint, Identity, JoinLink, NetConfig, NetError, clock, entropy};
+use selvedge_proto::join::{
+    Issuer, JoinCode, JoinError, JoinMessage, Joined, Joiner, JoinerStep, MAX_WELCOME_PEERS,
+};
+use thiserror::Error;
+
+use crate::membership::{ClosedGate, Membership};
+use crate::shared::Shared;
+
+/// Why this node could not join.
+#[derive(Debug, Error)]
+pub enum JoinFailed {
+    /// The issuer could not be reached or the connection broke.
+    #[error(
+        "the node that issued the code cannot be reached: {0}; check that it runs, that both \
+         machines are on one network and that UDP is not blocked"
+    )]
+    Net(#[from] NetError),
+    /// The code or the proof is not good.
+    #[error("{0}")]
+    Join(#[from] JoinError),
+    /// The other side hung up.
+    #[error("the other node ended the conversation before it was over")]
+    HungUp,
+}
+
+/// Joins the mesh a code is for, over an endpoint of its own that lets nobody in.
+///
+/// # Errors
+/// [`JoinFailed`].
+pub(crate) async fn join(
+    identity: &Arc<Identity>,
+    name: &str,
+    listen: SocketAddr,
+    code: &JoinCode,
+    more_addrs: &[SocketAddr],
+) -> Result<Joined, JoinFailed> {
+    let gate = Arc::new(ClosedGate(Arc::clone(identity)));
+    let local = SocketAddr::new(listen.ip(), 0);
+    let (endpoint, _events) =
+        Endpoint::bind(Arc::clone(identity), local, gate, NetConfig::default()).await?;
+    let mut addrs = code.addrs.clone();
+    addrs.extend(more_addrs);
+    let joined = converse(&endpoint, identity, name, code, &addrs).await;
+    endpoint.shutdown().await;
+    joined
+}
+
+async fn converse(
+    endpoint: &Endpoint,
+    identity: &Identity,
+    name: &str,
+    code: &JoinCode,
+    addrs: &[SocketAddr],
+) -> Result<Joined, JoinFailed> {
+    let mut link = endpoint.join(None, addrs).await?;
+    let (mut joiner, start) =
+        Joiner::new(code.clone(), identity.node_id(), link.node(), name, entropy::dice())?;
+    link.send(&start).await?;
+    loop {
+        let message = link.recv::<JoinMessage>().await?.ok_or(JoinFailed::HungUp)?;
+        match joiner.received(message, clock::wall()) {
+            JoinerStep::Send(answer) => link.send(&answer).await?,
+            JoinerStep::Joined(joined) => return Ok(*joined),
+            JoinerStep::Failed(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Serves one node that wants to join.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    membership: Arc<Membership>,
+    from: NodeId,
+    mut link: JoinLink,
+) {
+    let mut issuer = Issuer::new(membership.mesh(), shared.me, from, entropy::dice());
+    while let Ok(Some(message)) = link.recv::<JoinMessage>().await {
+        let peers = peers(&shared, &membership);
+        let (answer, refused) = match membership.join_step(&mut issuer, message, peers).await {
+            Ok(step) => step,
+            Err(error) => {
+                tracing::error!(%error, "joining failed: the membership was not stored");
+                return;
+            }
+        };
+        let welcomed = matches!(answer, JoinMessage::Welcome { .. });
+        if link.send(&answer).await.is_err() {
+            return;
+        }
+        if let Some(error) = refused {
+            tracing::warn!(peer = %from.short(), %error, "a node was not let in");
+            return;
+        }
+        if welcomed {
+            tracing::info!(peer = %from.short(), "a node joined");
+        }
+    }
+}
+
+fn peers(shared: &Shared, membership: &Membership) -> Vec<(NodeId, Vec<SocketAddr>)> {
+    let view = shared.view.load();
+    let mut peers = vec![(shared.me, membership.listen())];
+    let others = view.nodes.iter().filter(|node| !node.me && !node.addrs.is_empty());
+    peers.extend(others.map(|node| (node.node, node.addrs.clone())));
+    peers.truncate(MAX_WELCOME_PEERS);
+    peers
+}

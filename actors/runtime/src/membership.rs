@@ -1,0 +1,410 @@
+//! Who belongs, as this node holds it: the roster, the invitations, and the gate they guard.
+//!
+//! Owns the one lock around [`Roster`] and [`Invites`] and their durable copies. Decisions are the
+//! roster's and the join machines'; this adds the node's key, the clock and the disk: whatever
+//! widens someone's rights is on the disk before anyone hears of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use selvedge_base::{Blame, Code, MeshId, Micros, NodeId, Refusal, Retry, Stage, Wall};
+use selvedge_net::{Gate, Identity, clock, entropy};
+use selvedge_proto::join::{Invites, Issuer, IssuerStep, JoinCode, JoinError, JoinMessage};
+use selvedge_core::NodeRow;
+use selvedge_crdt::{RowError, RowMap, Stamp};
+use selvedge_proto::records::{
+    self, Credential, RecordError, RevocationNotice, Roster, RosterSnapshot, STEWARD_LEASE, Signer,
+    grant_steward,
+};
+use selvedge_proto::seal::sign_row;
+use selvedge_proto::sync::{self, MAX_ROWS, SyncDelta, SyncDigest, Taken};
+use selvedge_proto::wire::Hello;
+
+use crate::custody;
+use crate::mesh::CONTACTS;
+use crate::store::{Store, StoreError};
+
+/// Store record of the roster.
+pub(crate) const ROSTER: &str = "roster";
+/// Store record of the invitations.
+pub(crate) const INVITES: &str = "invites";
+
+/// The node's key as a signer of records.
+pub(crate) struct Key<'a>(pub(crate) &'a Identity);
+
+impl Signer for Key<'_> {
+    fn public(&self) -> [u8; 32] {
+        self.0.public()
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message)
+    }
+}
+
+/// The roster and the invitations of a running node.
+pub(crate) struct Membership {
+    identity: Arc<Identity>,
+    store: Store,
+    home: PathBuf,
+    incarnation: u64,
+    lease: Micros,
+    roster: Mutex<Roster>,
+    /// Locked after `roster` where both are.
+    rows: Mutex<RowMap>,
+    /// Where each linked peer's deltas go on; one entry per link.
+    cursors: Mutex<BTreeMap<NodeId, NodeId>>,
+    invites: Mutex<Invites>,
+    listen: RwLock<Vec<SocketAddr>>,
+    /// Serializes "change, then store", so that an older copy never overwrites a newer one.
+    saving: tokio::sync::Mutex<()>,
+}
+
+impl Membership {
+    /// The membership of a node whose roster was loaded or just made.
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        store: Store,
+        home: PathBuf,
+        incarnation: u64,
+        roster: Roster,
+        invites: Invites,
+    ) -> Self {
+        Self {
+            identity,
+            store,
+            home,
+            incarnation,
+            lease: records::DEFAULT_LEASE,
+            roster: Mutex::new(roster),
+            rows: Mutex::new(RowMap::new(MAX_ROWS)),
+            cursors: Mutex::new(BTreeMap::new()),
+            invites: Mutex::new(invites),
+            listen: RwLock::new(Vec::new()),
+            saving: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn mesh(&self) -> MeshId {
+        self.roster.lock().mesh()
+    }
+
+    pub(crate) const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    pub(crate) const fn home(&self) -> &PathBuf {
+        &self.home
+    }
+
+    /// Looks at the roster; the lock is held for the look only.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&Roster) -> T) -> T {
+        look(&self.roster.lock())
+    }
+
+    /// Where this node can be reached, as hellos and invitations say it.
+    pub(crate) fn listen(&self) -> Vec<SocketAddr> {
+        self.listen.read().clone()
+    }
+
+    pub(crate) fn set_listen(&self, addrs: Vec<SocketAddr>) {
+        *self.listen.write() = addrs;
+    }
+
+    /// Takes what a peer's admitted credential teaches.
+    pub(crate) fn learn(&self, credential: &Credential) {
+        self.roster.lock().learn(credential);
+    }
+
+    /// Looks at the rows; the lock is held for the look only.
+    pub(crate) fn with_rows<T>(&self, look: impl FnOnce(&mut RowMap) -> T) -> T {
+        look(&mut self.rows.lock())
+    }
+
+    /// What this node has, for the exchange of state.
+    pub(crate) fn digest(&self) -> SyncDigest {
+        let roster = self.roster.lock();
+        sync::digest(&self.rows.lock(), &roster)
+    }
+
+    /// What the holder of `theirs` lacks; `reply` asks it to answer in turn.
+    pub(crate) fn delta(&self, peer: NodeId, theirs: &SyncDigest, reply: bool) -> SyncDelta {
+        let roster = self.roster.lock();
+        let mut cursors = self.cursors.lock();
+        let cursor = cursors.get(&peer).copied();
+        let (delta, next) = sync::delta(&self.rows.lock(), &roster, theirs, cursor, reply);
+        if let Some(next) = next {
+            cursors.insert(peer, next);
+        }
+        delta
+    }
+
+    /// Takes what this node lacked; stores the roster when it changed.
+    pub(crate) async fn apply(&self, delta: SyncDelta) -> Result<Taken, StoreError> {
+        let taken = {
+            let mut roster = self.roster.lock();
+            sync::apply(&mut self.rows.lock(), &mut roster, delta, clock::wall())
+        };
+        if taken.known.changed {
+            self.save().await?;
+        }
+        Ok(taken)
+    }
+
+    /// Drops what was kept for a peer that is no longer linked.
+    pub(crate) fn forget_cursor(&self, peer: &NodeId) {
+        self.cursors.lock().remove(peer);
+    }
+
+    /// Signs and keeps this node's own row.
+    pub(crate) fn write_row(&self, seq: u64, row: &NodeRow) -> Result<(), RowError> {
+        let stamp = Stamp { incarnation: self.incarnation, seq };
+        let signed = sign_row(&Key(&self.identity), stamp, row)?;
+        // Our own key just signed it, and no other process has this incarnation.
+        let _newer = self.rows.lock().merge(signed, |_| true);
+        Ok(())
+    }
+
+    /// Takes a renewed lease for this node.
+    pub(crate) async fn renewed(&self, credential: Credential) -> Result<(), Refusal> {
+        self.roster.lock().set_own(credential, clock::wall()).map_err(|e| refused(&e))?;
+        self.save().await.map_err(|error| broken(&error))
+    }
+
+    /// Renews a member's lease, if this node may.
+    pub(crate) fn renew(&self, member: NodeId, held: &Credential) -> Result<Credential, RecordError> {
+        let key = Key(&self.identity);
+        self.roster.lock().renew(&key, held, member, clock::wall(), self.lease)
+    }
+
+    /// As a steward, renews this node's own lease.
+    pub(crate) async fn renew_own(&self) -> Result<(), Refusal> {
+        let me = self.identity.node_id();
+        let renewed = {
+            let roster = self.roster.lock();
+            let name = roster.own().map(|own| own.name().to_owned()).unwrap_or_default();
+            roster.admit(&Key(&self.identity), me, &name, clock::wall(), self.lease)
+        };
+        self.renewed(renewed.map_err(|error| refused(&error))?).await
+    }
+
+    /// Issues a join code and stores it before it is shown.
+    pub(crate) async fn invite(&self, ttl: Micros) -> Result<JoinCode, Refusal> {
+        let wall = clock::wall();
+        if self.with(|roster| roster.own_steward(wall).is_none()) {
+            return Err(refused(&RecordError::NotSteward));
+        }
+        let (mesh, me, addrs) = (self.mesh(), self.identity.node_id(), self.listen());
+        let issued = {
+            let mut invites = self.invites.lock();
+            invites.issue(&mesh, &me, &addrs, ttl, wall, &mut entropy::dice())
+        };
+        let code = issued.map_err(|error| error.refusal())?;
+        self.save_invites().await.map_err(|error| broken(&error))?;
+        Ok(code)
+    }
+
+    /// One message of a node that wants to join; the answer may be sent when this returns.
+    pub(crate) async fn join_step(
+        &self,
+        issuer: &mut Issuer,
+        message: JoinMessage,
+        peers: Vec<(NodeId, Vec<SocketAddr>)>,
+    ) -> Result<(JoinMessage, Option<JoinError>), StoreError> {
+        let wall = clock::wall();
+        let step = {
+            let mut invites = self.invites.lock();
+            issuer.received(&mut invites, message, wall)
+        };
+        self.save_invites().await?;
+        match step {
+            IssuerStep::Send(message) => Ok((message, None)),
+            IssuerStep::Refuse(message, error) => Ok((message, Some(error))),
+            IssuerStep::Admit { node, name } => {
+                let admitted = {
+                    let mut roster = self.roster.lock();
+                    let key = Key(&self.identity);
+                    let admitted = roster.admit(&key, node, &name, wall, self.lease);
+                    if let Ok(credential) = &admitted {
+                        roster.learn(credential);
+                    }
+                    admitted
+                };
+                match admitted {
+                    Ok(credential) => {
+                        self.save().await?;
+                        Ok((Issuer::welcome(credential, peers), None))
+                    }
+                    Err(error) => {
+                        let error = JoinError::from(error);
+                        Ok((JoinMessage::Refused(error.refusal()), Some(error)))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts a node out: signed by this steward, or by the root key if it is here.
+    pub(crate) async fn revoke(&self, node: NodeId) -> Result<(), Refusal> {
+        let wall = clock::wall();
+        let notice = self.signed_revocation(node, wall)?;
+        let applied = self.roster.lock().apply_revocation(notice, wall);
+        if applied.map_err(|error| refused(&error))? {
+            self.save().await.map_err(|error| broken(&error))?;
+        }
+        Ok(())
+    }
+
+    fn signed_revocation(&self, node: NodeId, wall: Wall) -> Result<RevocationNotice, Refusal> {
+        let (mesh, steward) =
+            self.with(|roster| (roster.mesh(), roster.own_steward(wall).cloned()));
+        if let Some(steward) = steward {
+            return Ok(records::revoke(&Key(&self.identity), Some(steward), mesh, node, wall));
+        }
+        let root = custody::load_root(&self.home).map_err(|error| custody_refusal(&error))?;
+        Ok(records::revoke(&Key(&root), None, mesh, node, wall))
+    }
+
+    /// Makes a member a steward; needs the root key on this node.
+    pub(crate) async fn promote(&self, node: NodeId) -> Result<(), Refusal> {
+        let root = custody::load_root(&self.home).map_err(|error| custody_refusal(&error))?;
+        let applied = {
+            let mut roster = self.roster.lock();
+            let (mesh, generation) = (roster.mesh(), roster.generation());
+            let key = Key(&root);
+            let wall = clock::wall();
+            let steward = grant_steward(&key, mesh, generation, node, wall, STEWARD_LEASE);
+            roster.apply_steward(steward)
+        };
+        applied.map_err(|error| refused(&error))?;
+        self.save().await.map_err(|error| broken(&error))
+    }
+
+    /// Replaces the root key by a new one and makes this node its steward.
+    pub(crate) async fn rotate_root(&self) -> Result<String, Refusal> {
+        let old = custody::load_root(&self.home).map_err(|error| custody_refusal(&error))?;
+        let next_path = custody::next_root_key_path(&self.home);
+        let new = custody::create_root(&next_path).map_err(|error| custody_refusal(&error))?;
+        let wall = clock::wall();
+        {
+            let mut roster = self.roster.lock();
+            let mesh = roster.mesh();
+            let rotated =
+                records::rotate_root(&Key(&old), mesh, roster.rotations(), new.public(), wall)
+                    .and_then(|rotation| roster.apply_rotation(rotation));
+            rotated.map_err(|error| refused(&error))?;
+            let (generation, me) = (roster.generation(), self.identity.node_id());
+            let steward = grant_steward(&Key(&new), mesh, generation, me, wall, STEWARD_LEASE);
+            roster.apply_steward(steward).map_err(|error| refused(&error))?;
+        }
+        // The successor's key is on the disk since before the rotation was signed; the roster that
+        // names it comes second, the old key goes last: a crash in between loses neither.
+        self.renew_own().await?;
+        custody::finish_rotation(&self.home).map_err(|error| custody_refusal(&error))?;
+        Ok(records::fingerprint_text(&self.mesh()))
+    }
+
+    /// Forgets the mesh, durably.
+    pub(crate) async fn leave(&self) -> Result<(), Refusal> {
+        let others = self.with(|roster| {
+            roster.members().filter(|(node, _)| **node != self.identity.node_id()).count()
+        });
+        let root = custody::root_key_path(&self.home);
+        if root.exists() && others > 0 {
+            let message = format!(
+                "this node holds the root key of a mesh with {others} other members: back it up \
+                 with `selvedge mesh root export FILE`, move {} away, then leave",
+                root.display()
+            );
+            return Err(Refusal::client(Stage::Validate, Code::Forbidden, message));
+        }
+        let _in_order = self.saving.lock().await;
+        custody::retire_root(&self.home).map_err(|error| custody_refusal(&error))?;
+        for record in [ROSTER, INVITES, CONTACTS] {
+            self.store.remove(record).await.map_err(|error| broken(&error))?;
+        }
+        Ok(())
+    }
+
+    async fn save(&self) -> Result<(), StoreError> {
+        let _in_order = self.saving.lock().await;
+        let snapshot: RosterSnapshot = self.roster.lock().snapshot();
+        self.store.save(ROSTER, &snapshot).await
+    }
+
+    async fn save_invites(&self) -> Result<(), StoreError> {
+        let _in_order = self.saving.lock().await;
+        let invites = self.invites.lock().clone();
+        self.store.save(INVITES, &invites).await
+    }
+}
+
+/// The gate of the QUIC endpoint.
+pub(crate) struct MemberGate(pub(crate) Arc<Membership>);
+
+impl Gate for MemberGate {
+    fn hello(&self) -> Hello {
+        let membership = &self.0;
+        let own = membership.with(|roster| roster.own().cloned());
+        Hello::new(
+            own.unwrap_or_else(|| throwaway_credential(&membership.identity)),
+            membership.incarnation,
+            membership.listen(),
+        )
+    }
+
+    fn admit(&self, peer: NodeId, hello: &Hello) -> Result<(), Refusal> {
+        hello.agree()?;
+        let wall = clock::wall();
+        let verified = self.0.with(|roster| roster.verify(&hello.credential, peer, wall));
+        verified.map_err(|error| refused(&error))
+    }
+}
+
+/// The gate of a node that is not a member yet: it lets nobody in.
+pub(crate) struct ClosedGate(pub(crate) Arc<Identity>);
+
+impl Gate for ClosedGate {
+    fn hello(&self) -> Hello {
+        Hello::new(throwaway_credential(&self.0), 0, Vec::new())
+    }
+
+    fn admit(&self, _peer: NodeId, _hello: &Hello) -> Result<(), Refusal> {
+        let message = "this node has not joined the mesh yet";
+        let retry = Retry::After(Micros::secs(1));
+        Err(Refusal::new(Stage::Authenticate, Blame::Peer, retry, Code::Unauthorized, message))
+    }
+}
+
+/// A credential of a mesh of one whose root is the node's own key: well formed, worth nothing to
+/// anyone. A hello needs one even from a node that is about to be refused.
+fn throwaway_credential(identity: &Identity) -> Credential {
+    let key = Key(identity);
+    let (me, wall) = (identity.node_id(), clock::wall());
+    let steward = grant_steward(&key, MeshId(me.0), 0, me, wall, STEWARD_LEASE);
+    let membership = records::Membership {
+        mesh: MeshId(me.0),
+        node: me,
+        name: "stranger".to_owned(),
+        issued: wall,
+        not_after: wall,
+    };
+    let membership = records::Signed::seal(membership, &key);
+    Credential { membership, steward, rotations: Vec::new() }
+}
+
+pub(crate) fn refused(error: &RecordError) -> Refusal {
+    Refusal::client(Stage::Authenticate, Code::Forbidden, error.to_string())
+}
+
+pub(crate) fn broken(error: &StoreError) -> Refusal {
+    let retry = Retry::After(Micros::secs(5));
+    Refusal::new(Stage::Execute, Blame::Us, retry, Code::Internal, error.to_string())
+}
+
+pub(crate) fn custody_refusal(error: &custody::CustodyError) -> Refusal {
+    Refusal::client(Stage::Authenticate, Code::Forbidden, error.to_string())
+}

@@ -1,0 +1,553 @@
+//! The mesh actor: feeds the failure detector, keeps links up, publishes the view.
+//!
+//! Owns the [`Swim`] machine, the address book and this node's row; it is the only writer of the
+//! shared [`MeshView`]. Links, discovery and streams tell it facts; it dials, closes, syncs and
+//! publishes. Whether a peer is alive is the machine's verdict, whether it belongs is the
+//! roster's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use selvedge_base::{Machine, Micros, Mono, NodeId, codec};
+use selvedge_core::NodeRow;
+use selvedge_core::restart::{Patience, Restart};
+use selvedge_net::{Link, NetError, clock, entropy};
+use selvedge_proto::swim::{
+    MAX_MESSAGE_BYTES, PeerState, Swim, SwimEffect, SwimInput, SwimMessage,
+};
+use selvedge_proto::sync::Taken;
+use selvedge_proto::wire::Hello;
+
+use crate::contacts::Contacts;
+use crate::membership::Membership;
+use crate::shared::Shared;
+use crate::store::Store;
+use crate::view;
+use crate::{sync, view::ViewParts};
+
+/// How often the node looks at itself: its load, leases, links. Four times a second keeps the row
+/// fresher than a routing decision needs and costs nothing.
+const LOOK_EVERY: Micros = Micros::millis(250);
+/// How often state is exchanged with each linked peer even if nothing seems to have changed.
+const SYNC_EVERY: Micros = Micros::secs(5);
+/// Dials under way at a time.
+const MAX_DIALS: usize = 16;
+/// How often a lease that is due is asked for.
+const RENEW_EVERY: Micros = Micros::secs(30);
+/// Store record of the address book.
+pub(crate) const CONTACTS: &str = "contacts";
+/// Store record of the number of starts.
+pub(crate) const INCARNATION: &str = "incarnation";
+
+/// What the mesh actor hears. Its mailbox is bounded by its sources: the endpoint's event queue
+/// (one cast is awaited by the queue's reader), dials, syncs and one tick.
+pub(crate) enum MeshMessage {
+    /// A link stands.
+    LinkUp { link: Link, hello: Box<Hello> },
+    /// A link ended.
+    LinkLost { node: NodeId, why: String },
+    /// A datagram of a linked peer.
+    Datagram { from: NodeId, bytes: Bytes },
+    /// Discovery saw a node; nothing is proven.
+    Seen { node: NodeId, addrs: Vec<SocketAddr> },
+    /// This node's own addresses changed.
+    OwnAddresses(Vec<SocketAddr>),
+    /// A dial ended.
+    Dialled { target: Target, result: Result<NodeId, NetError> },
+    /// A delta of state was taken.
+    Synced { from: NodeId, taken: Taken },
+    /// The roster changed here, by an operator's hand.
+    RosterChanged,
+    /// Look at the clock.
+    Tick,
+}
+
+/// What was dialled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    /// A node at its known addresses.
+    Node(NodeId),
+    /// A configured address, whoever answers there.
+    Static(SocketAddr),
+}
+
+pub(crate) struct MeshActor;
+
+/// What the actor starts from; cloned again for every restart.
+#[derive(Clone)]
+pub(crate) struct MeshArgs {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) store: Store,
+    pub(crate) settings: Arc<MeshSettings>,
+    /// Set to the running actor, for those who tell it things.
+    pub(crate) address: Arc<arc_swap::ArcSwapOption<ActorRef<MeshMessage>>>,
+}
+
+/// What does not change while the node runs.
+pub(crate) struct MeshSettings {
+    pub(crate) name: String,
+    pub(crate) site: String,
+    pub(crate) version: String,
+    pub(crate) api: parking_lot::RwLock<Option<SocketAddr>>,
+    pub(crate) static_peers: Vec<SocketAddr>,
+}
+
+pub(crate) struct MeshState {
+    args: MeshArgs,
+    swim: Swim,
+    contacts: Contacts,
+    contacts_changed: bool,
+    dialling: BTreeSet<NodeId>,
+    static_dials: BTreeMap<SocketAddr, StaticDial>,
+    /// Peers that refused us or failed to prove themselves, and when to try them again.
+    resting: BTreeMap<NodeId, (Restart, Mono)>,
+    row: NodeRow,
+    row_seq: u64,
+    synced_at: Mono,
+    renewed_at: Option<Mono>,
+    effects: Vec<SwimEffect>,
+    tick_at: Option<Mono>,
+}
+
+struct StaticDial {
+    restart: Restart,
+    due: Mono,
+    busy: bool,
+    node: Option<NodeId>,
+}
+
+impl Actor for MeshActor {
+    type Msg = MeshMessage;
+    type State = MeshState;
+    type Arguments = MeshArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<MeshMessage>,
+        args: MeshArgs,
+    ) -> Result<MeshState, ActorProcessingErr> {
+        args.address.store(Some(Arc::new(myself.clone())));
+        let mut state = MeshState::new(args)?;
+        // After a crash the links still stand: the machine hears of them anew.
+        for link in state.args.shared.endpoint.links() {
+            let hello = link.hello().clone();
+            state.link_up(link, &hello);
+        }
+        state.look(&myself);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<MeshMessage>,
+        message: MeshMessage,
+        state: &mut MeshState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            MeshMessage::LinkUp { link, hello } => state.link_up(link, &hello),
+            MeshMessage::LinkLost { node, why } => state.link_lost(node, &why),
+            MeshMessage::Datagram { from, bytes } => state.datagram(from, &bytes),
+            MeshMessage::Seen { node, addrs } => state.seen(node, &addrs),
+            MeshMessage::OwnAddresses(addrs) => state.own_addresses(addrs),
+            MeshMessage::Dialled { target, result } => state.dialled(target, &result),
+            MeshMessage::Synced { from, taken } => state.synced(from, &taken),
+            MeshMessage::RosterChanged => state.roster_changed(),
+            MeshMessage::Tick => state.tick(&myself),
+        }
+        state.carry_out(&myself);
+        Ok(())
+    }
+}
+
+impl MeshState {
+    fn new(args: MeshArgs) -> Result<Self, ActorProcessingErr> {
+        let now = clock::mono();
+        let contacts: Contacts = args.store.load(CONTACTS)?.unwrap_or_default();
+        let static_dials = args.settings.static_peers.iter().map(|addr| {
+            let restart = Restart::new(Patience::LINK, now);
+            (*addr, StaticDial { restart, due: now, busy: false, node: None })
+        });
+        let static_dials = static_dials.collect();
+        let incarnation = args.membership.incarnation();
+        let mut state = Self {
+            swim: Swim::new(args.shared.me, incarnation, entropy::dice()),
+            contacts,
+            contacts_changed: false,
+            dialling: BTreeSet::new(),
+            static_dials,
+            resting: BTreeMap::new(),
+            row: NodeRow::default(),
+            row_seq: args.membership.with_rows(|rows| {
+                rows.get(&args.shared.me)
+                    .filter(|row| row.stamp.incarnation == incarnation)
+                    .map_or(0, |row| row.stamp.seq)
+            }),
+            synced_at: now,
+            renewed_at: None,
+            effects: Vec::new(),
+            tick_at: None,
+            args,
+        };
+        let known: Vec<NodeId> = state.contacts.iter().map(|(node, _)| *node).collect();
+        for node in known {
+            state.introduce(node);
+        }
+        Ok(state)
+    }
+
+    fn feed(&mut self, input: SwimInput) {
+        self.swim.step(clock::now(), input, &mut self.effects);
+    }
+
+    /// Only members are watched: the roster knows their names once a credential was seen.
+    fn introduce(&mut self, node: NodeId) {
+        if node != self.args.shared.me && !self.args.membership.with(|r| r.is_revoked(&node)) {
+            self.feed(SwimInput::PeerIntroduced { node });
+        }
+    }
+
+    fn link_up(&mut self, link: Link, hello: &Hello) {
+        let node = link.node();
+        self.args.membership.learn(&hello.credential);
+        let mut addrs = hello.listen.clone();
+        addrs.extend(link.remote_addr());
+        self.contacts_changed |= self.contacts.seen(node, &addrs);
+        self.resting.remove(&node);
+        self.feed(SwimInput::PeerIntroduced { node });
+        self.feed(SwimInput::LinkUp { node, incarnation: hello.incarnation });
+        tracing::info!(peer = %node.short(), name = hello.credential.name(), "linked");
+        self.sync_with(link);
+        self.publish();
+    }
+
+    fn link_lost(&mut self, node: NodeId, why: &str) {
+        tracing::info!(peer = %node.short(), why, "link lost");
+        self.args.membership.forget_cursor(&node);
+        self.feed(SwimInput::LinkLost { node });
+        self.publish();
+    }
+
+    fn datagram(&mut self, from: NodeId, bytes: &[u8]) {
+        match codec::decode_body::<SwimMessage>(bytes) {
+            Ok(message) => self.feed(SwimInput::Received { from, message }),
+            Err(error) => tracing::debug!(peer = %from.short(), %error, "bad datagram"),
+        }
+    }
+
+    fn seen(&mut self, node: NodeId, addrs: &[SocketAddr]) {
+        let revoked = self.args.membership.with(|roster| roster.is_revoked(&node));
+        if node == self.args.shared.me || revoked {
+            return;
+        }
+        self.contacts_changed |= self.contacts.seen(node, addrs);
+        if self.args.shared.endpoint.link(&node).is_none() {
+            self.dial(node);
+        }
+    }
+
+    fn own_addresses(&mut self, addrs: Vec<SocketAddr>) {
+        self.args.membership.set_listen(addrs);
+    }
+
+    fn dialled(&mut self, target: Target, result: &Result<NodeId, NetError>) {
+        let now = clock::mono();
+        match target {
+            Target::Node(node) => {
+                self.dialling.remove(&node);
+                let Err(error) = result else { return };
+                tracing::debug!(peer = %node.short(), %error, "could not connect");
+                let fresh = || (Restart::new(Patience::LINK, now), now);
+                let (restart, due) = self.resting.entry(node).or_insert_with(fresh);
+                *due = now.plus(restart.failed(now));
+            }
+            Target::Static(addr) => {
+                let Some(dial) = self.static_dials.get_mut(&addr) else { return };
+                dial.busy = false;
+                match result {
+                    Ok(node) => dial.node = Some(*node),
+                    Err(error) => {
+                        tracing::debug!(%addr, %error, "could not connect to a static peer");
+                        dial.due = now.plus(dial.restart.failed(now));
+                    }
+                }
+            }
+        }
+    }
+
+    fn synced(&mut self, from: NodeId, taken: &Taken) {
+        for node in &taken.suspicious {
+            tracing::warn!(writer = %node.short(), from = %from.short(), "a bad row was refused");
+        }
+        for error in &taken.known.refused {
+            tracing::debug!(from = %from.short(), %error, "a record was refused");
+        }
+        for node in &taken.rows {
+            let row = self.args.membership.with_rows(|rows| {
+                rows.get(node).and_then(|row| row.value::<NodeRow>().ok())
+            });
+            if let Some(row) = row.filter(NodeRow::is_within_bounds)
+                && *node != self.args.shared.me
+            {
+                self.contacts_changed |= self.contacts.seen(*node, &row.addrs);
+                self.introduce(*node);
+            }
+        }
+        self.put_out(&taken.known.revoked);
+        if !taken.known.revoked.is_empty() || taken.known.rotated {
+            self.sync_all();
+        }
+        self.publish();
+    }
+
+    fn roster_changed(&mut self) {
+        let revoked: Vec<NodeId> = self.args.membership.with(|roster| {
+            roster.revocations().map(|notice| notice.revocation.body.node).collect()
+        });
+        self.put_out(&revoked);
+        self.sync_all();
+        self.publish();
+    }
+
+    /// Cuts nodes off that were revoked: their links close now.
+    fn put_out(&mut self, nodes: &[NodeId]) {
+        for node in nodes {
+            self.args.shared.endpoint.close(node, "revoked");
+            self.contacts.forget(node);
+            self.contacts_changed = true;
+            self.args.membership.with_rows(|rows| rows.forget(node));
+            self.feed(SwimInput::PeerForgotten { node: *node });
+        }
+    }
+
+    fn tick(&mut self, myself: &ActorRef<MeshMessage>) {
+        self.tick_at = None;
+        self.feed(SwimInput::Ticked);
+        self.look(myself);
+    }
+
+    /// What is done a few times a second whatever happens.
+    fn look(&mut self, myself: &ActorRef<MeshMessage>) {
+        let now = clock::mono();
+        self.feed(SwimInput::SelfReported { load: self.args.shared.pulse() });
+        if self.refresh_row() {
+            self.sync_all();
+        } else if now.since(self.synced_at) >= SYNC_EVERY {
+            self.sync_all();
+        }
+        self.dial_static(now);
+        self.close_lapsed();
+        self.renew(now);
+        self.save_contacts();
+        self.publish();
+        self.carry_out(myself);
+    }
+
+    /// Writes this node's row when it changed; true when it did.
+    fn refresh_row(&mut self) -> bool {
+        let settings = &self.args.settings;
+        let mut engine = self.args.shared.engine.status();
+        // Progress travels in pulses; here it would make every look a change.
+        engine.progress = 0;
+        engine.models.truncate(NodeRow::MAX_MODELS);
+        let mut addrs = self.args.membership.listen();
+        addrs.truncate(NodeRow::MAX_ADDRS);
+        let row = NodeRow {
+            name: settings.name.clone(),
+            site: settings.site.clone(),
+            version: settings.version.clone(),
+            addrs,
+            api: *settings.api.read(),
+            engine,
+        };
+        if row == self.row && self.row_seq > 0 {
+            return false;
+        }
+        self.row_seq += 1;
+        if let Err(error) = self.args.membership.write_row(self.row_seq, &row) {
+            tracing::error!(%error, "this node's row could not be written");
+        }
+        self.row = row;
+        true
+    }
+
+    fn sync_all(&mut self) {
+        self.synced_at = clock::mono();
+        for link in self.args.shared.endpoint.links() {
+            self.sync_with(link);
+        }
+    }
+
+    fn sync_with(&self, link: Link) {
+        let membership = Arc::clone(&self.args.membership);
+        tokio::spawn(sync::open(membership, Arc::clone(&self.args.address), link));
+    }
+
+    /// Links of members whose lease lapsed while they were connected.
+    fn close_lapsed(&self) {
+        let wall = clock::wall();
+        for link in self.args.shared.endpoint.links() {
+            let node = link.node();
+            let lapsed = self.args.membership.with(|roster| {
+                let lease = roster.members().find(|(member, _)| **member == node);
+                lease.is_some_and(|(_, member)| view::has_lapsed(member, wall))
+            });
+            if lapsed {
+                self.args.shared.endpoint.close(&node, "membership lapsed");
+            }
+        }
+    }
+
+    fn renew(&mut self, now: Mono) {
+        let due = self.args.membership.with(|roster| roster.due_for_renewal(clock::wall()));
+        let recently = self.renewed_at.is_some_and(|at| now.since(at) < RENEW_EVERY);
+        if !due || recently {
+            return;
+        }
+        self.renewed_at = Some(now);
+        let wall = clock::wall();
+        let membership = Arc::clone(&self.args.membership);
+        if membership.with(|roster| roster.own_steward(wall).is_some()) {
+            tokio::spawn(async move {
+                if let Err(refusal) = membership.renew_own().await {
+                    tracing::warn!(%refusal, "this steward could not renew itself");
+                }
+            });
+            return;
+        }
+        let (held, stewards) = membership.with(|roster| {
+            let stewards = roster.stewards(wall).map(|steward| steward.body.node);
+            (roster.own().cloned(), stewards.collect::<Vec<_>>())
+        });
+        let link = stewards.iter().find_map(|node| self.args.shared.endpoint.link(node));
+        if let (Some(held), Some(link)) = (held, link) {
+            tokio::spawn(sync::renew(membership, link, held));
+        }
+    }
+
+    fn save_contacts(&mut self) {
+        if !std::mem::take(&mut self.contacts_changed) {
+            return;
+        }
+        let (store, contacts) = (self.args.store.clone(), self.contacts.clone());
+        tokio::spawn(async move {
+            if let Err(error) = store.save(CONTACTS, &contacts).await {
+                tracing::warn!(%error, "the address book was not stored");
+            }
+        });
+    }
+
+    fn publish(&self) {
+        let parts = ViewParts {
+            shared: &self.args.shared,
+            membership: &self.args.membership,
+            swim: &self.swim,
+            row: &self.row,
+            contacts: &self.contacts,
+        };
+        self.args.shared.view.store(Arc::new(view::build(&parts)));
+    }
+
+    fn carry_out(&mut self, myself: &ActorRef<MeshMessage>) {
+        let mut changed = false;
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                SwimEffect::Send { to, message } => self.send(to, &message),
+                SwimEffect::Redial { node } => self.dial(node),
+                SwimEffect::StoreIncarnation { incarnation } => self.store_incarnation(incarnation),
+                SwimEffect::Declare { node, state, why } => {
+                    changed = true;
+                    let (peer, why) = (node.short(), why.as_str());
+                    tracing::info!(%peer, ?state, why, "peer state");
+                    if state == PeerState::Dead {
+                        self.args.shared.endpoint.close(&node, "no sign of life");
+                    }
+                }
+            }
+        }
+        if changed {
+            self.publish();
+        }
+        self.schedule(myself);
+    }
+
+    fn send(&self, to: NodeId, message: &SwimMessage) {
+        let Some(link) = self.args.shared.endpoint.link(&to) else { return };
+        let sent = codec::encode_datagram(message, MAX_MESSAGE_BYTES)
+            .map_err(NetError::from)
+            .and_then(|bytes| link.datagram(&bytes));
+        if let Err(error) = sent {
+            tracing::debug!(peer = %to.short(), %error, "datagram not sent");
+        }
+    }
+
+    fn store_incarnation(&self, incarnation: u64) {
+        let store = self.args.store.clone();
+        tokio::spawn(async move {
+            if let Err(error) = store.save(INCARNATION, &incarnation).await {
+                tracing::error!(%error, "the incarnation was not stored");
+            }
+        });
+    }
+
+    fn dial(&mut self, node: NodeId) {
+        let now = clock::mono();
+        let resting = self.resting.get(&node).is_some_and(|(_, due)| now < *due);
+        if resting || self.dialling.len() >= MAX_DIALS || self.contacts.addrs(&node).is_empty() {
+            return;
+        }
+        if self.args.shared.endpoint.link(&node).is_some() || !self.dialling.insert(node) {
+            return;
+        }
+        let (endpoint, addrs) =
+            (Arc::clone(&self.args.shared.endpoint), self.contacts.addrs(&node).to_vec());
+        let address = Arc::clone(&self.args.address);
+        tokio::spawn(async move {
+            let result = endpoint.connect(node, &addrs).await.map(|link| link.node());
+            tell(&address, MeshMessage::Dialled { target: Target::Node(node), result });
+        });
+    }
+
+    fn dial_static(&mut self, now: Mono) {
+        for (addr, dial) in &mut self.static_dials {
+            let linked = self.args.shared.endpoint.links().iter().any(|link| {
+                link.remote_addr() == Some(*addr) || dial.node == Some(link.node())
+            });
+            if linked || dial.busy || now < dial.due {
+                continue;
+            }
+            dial.busy = true;
+            let (endpoint, addr) = (Arc::clone(&self.args.shared.endpoint), *addr);
+            let address = Arc::clone(&self.args.address);
+            tokio::spawn(async move {
+                let result = endpoint.connect_unknown(addr).await.map(|link| link.node());
+                tell(&address, MeshMessage::Dialled { target: Target::Static(addr), result });
+            });
+        }
+    }
+
+    fn schedule(&mut self, myself: &ActorRef<MeshMessage>) {
+        let now = clock::mono();
+        let next_look = now.plus(LOOK_EVERY);
+        let at = self.swim.wake_at().map_or(next_look, |wake| wake.min(next_look));
+        if self.tick_at.is_some_and(|pending| pending <= at) {
+            return;
+        }
+        self.tick_at = Some(at);
+        myself.send_after(at.since(now).into(), || MeshMessage::Tick);
+    }
+}
+
+/// Tells whichever mesh actor runs now; between two there is nobody to tell, and nothing lost that
+/// the next look would not find.
+pub(crate) fn tell(
+    address: &arc_swap::ArcSwapOption<ActorRef<MeshMessage>>,
+    message: MeshMessage,
+) {
+    if let Some(actor) = address.load().as_ref() {
+        let _stopped = actor.cast(message);
+    }
+}

@@ -1,0 +1,330 @@
+//! Starting and stopping a node: what is opened in which order, and who owns it.
+//!
+//! ```text
+//! store → identity → roster → endpoint → engine ─┬─ data side: engine's own threads, streams
+//!                                                └─ control side (supervised): mesh, discovery
+//! ```
+//!
+//! Owns the order. Stopping goes the other way round: nothing new comes in, links say good-bye,
+//! the store writes what it holds.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::{Mutex, RwLock};
+use ractor::{Actor, ActorRef};
+use selvedge_base::{MeshId, NodeId};
+use selvedge_contract::Engine;
+use selvedge_core::auth::KeyRing;
+use selvedge_core::receive::ReceivePolicy;
+use selvedge_core::route::MeshView;
+use selvedge_engine::{EngineError, LocalEngine};
+use selvedge_net::{Endpoint, Identity, IdentityError, NetConfig, NetError, clock, entropy};
+use selvedge_proto::join::{Invites, JoinCode};
+use selvedge_proto::records::{
+    DEFAULT_LEASE, RecordError, Roster, RosterSnapshot, STEWARD_LEASE, check_name, grant_steward,
+};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::admin::{Admin, KEYS};
+use crate::config::NodeConfig;
+use crate::contacts::Contacts;
+use crate::counters::Counters;
+use crate::custody::{self, CustodyError};
+use crate::discover::{self, DiscoveryArgs};
+use crate::gateway::Gateway;
+use crate::ingress::Ingress;
+use crate::join::{self, JoinFailed};
+use crate::membership::{INVITES, Key, MemberGate, Membership, ROSTER};
+use crate::mesh::{CONTACTS, INCARNATION, MeshActor, MeshArgs, MeshMessage, MeshSettings};
+use crate::records::Records;
+use crate::shared::{Shared, Tally};
+use crate::store::{Store, StoreError};
+use crate::supervise::{Child, Supervisor, SupervisorMessage};
+
+/// Where the running mesh actor is, across its restarts.
+pub(crate) type MeshAddress = Arc<ArcSwapOption<ActorRef<MeshMessage>>>;
+
+/// Why a node could not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The home cannot be made.
+    #[error("cannot create {}: {source}", path.display())]
+    Home {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The node's key cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The durable state cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The stored or new records are not good.
+    #[error("the membership records are not good: {0}")]
+    Records(#[from] RecordError),
+    /// The root key cannot be used.
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
+    /// The endpoint cannot be opened.
+    #[error("{0}; choose another address with --listen")]
+    Net(#[from] NetError),
+    /// The engine cannot be started.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An actor could not be started.
+    #[error("an actor could not be started: {0}")]
+    Actor(#[from] ractor::SpawnErr),
+    /// The home belongs to no mesh, and none was to be made.
+    #[error("this home belongs to no mesh: join one with `selvedge up --join CODE`")]
+    NoMesh,
+    /// The home belongs to a mesh already.
+    #[error(
+        "this home already belongs to mesh {0}: `selvedge mesh leave` first, or use another --home"
+    )]
+    AlreadyMember(String),
+    /// Joining failed.
+    #[error(transparent)]
+    Join(#[from] JoinFailed),
+}
+
+/// A running node.
+pub struct Node {
+    gateway: Gateway,
+    admin: Admin,
+    settings: Arc<MeshSettings>,
+    control: ActorRef<SupervisorMessage>,
+    ingress: JoinHandle<()>,
+    store: Store,
+}
+
+/// What was opened before anything runs.
+struct Opened {
+    identity: Arc<Identity>,
+    store: Store,
+}
+
+impl Node {
+    /// Joins the mesh a code is for and stores the membership; the node can then be started.
+    ///
+    /// # Errors
+    /// [`StartError`], among them `AlreadyMember` and `Join`.
+    pub async fn join(config: &NodeConfig, code: &JoinCode) -> Result<MeshId, StartError> {
+        let opened = open(&config.home).await?;
+        if let Some(snapshot) = opened.store.load::<RosterSnapshot>(ROSTER)? {
+            return Err(StartError::AlreadyMember(snapshot.mesh.short()));
+        }
+        check_name(&config.name)?;
+        let peers = &config.static_peers;
+        let joined =
+            join::join(&opened.identity, &config.name, config.listen, code, peers).await?;
+        let mut roster = Roster::new(joined.mesh, opened.identity.node_id());
+        roster.set_own(joined.credential, clock::wall())?;
+        let mut contacts = Contacts::default();
+        for (node, addrs) in &joined.peers {
+            contacts.seen(*node, addrs);
+        }
+        opened.store.save(CONTACTS, &contacts).await?;
+        opened.store.save(ROSTER, &roster.snapshot()).await?;
+        opened.store.close().await;
+        Ok(joined.mesh)
+    }
+
+    /// Makes a mesh of one in this home without starting a node.
+    ///
+    /// # Errors
+    /// [`StartError::AlreadyMember`], and whatever opening the home may fail with.
+    pub async fn init(home: &Path, name: &str) -> Result<MeshId, StartError> {
+        let opened = open(home).await?;
+        if let Some(snapshot) = opened.store.load::<RosterSnapshot>(ROSTER)? {
+            return Err(StartError::AlreadyMember(snapshot.mesh.short()));
+        }
+        let roster = create_mesh(&opened, home, name).await?;
+        opened.store.close().await;
+        Ok(roster.mesh())
+    }
+
+    /// Starts a node. Models are added afterwards through [`Node::admin`].
+    ///
+    /// # Errors
+    /// [`StartError`]; whatever was opened is closed again.
+    pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        entropy::prewarm();
+        let opened = open(&config.home).await?;
+        let membership = Arc::new(open_membership(&opened, &config).await?);
+        let gate = Arc::new(MemberGate(Arc::clone(&membership)));
+        let identity = Arc::clone(&opened.identity);
+        let (endpoint, events) =
+            Endpoint::bind(identity, config.listen, gate, NetConfig::default()).await?;
+        let endpoint = Arc::new(endpoint);
+        let engine = Arc::new(LocalEngine::start(config.engine.clone(), Arc::new(clock::mono))?);
+        let shared = Arc::new(share(&opened, &config, &membership, endpoint, &engine).await?);
+        let settings = Arc::new(MeshSettings {
+            name: config.name.clone(),
+            site: config.site.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            api: RwLock::new(None),
+            static_peers: config.static_peers.clone(),
+        });
+        let mesh: MeshAddress = Arc::default();
+        let mesh_args = MeshArgs {
+            shared: Arc::clone(&shared),
+            membership: Arc::clone(&membership),
+            store: opened.store.clone(),
+            settings: Arc::clone(&settings),
+            address: Arc::clone(&mesh),
+        };
+        let discovery_args = DiscoveryArgs {
+            identity: Arc::clone(&opened.identity),
+            listen: shared.endpoint.local_addr(),
+            mdns: config.mdns,
+            rendezvous: config.rendezvous.clone(),
+            mesh: Arc::clone(&mesh),
+        };
+        membership.set_listen(discover::fixed_addresses(shared.endpoint.local_addr()));
+        let children = vec![mesh_child(mesh_args), discover::child(discovery_args)];
+        let control = Supervisor::start(children).await?;
+        let ingress = Ingress {
+            shared: Arc::clone(&shared),
+            membership: Arc::clone(&membership),
+            mesh: Arc::clone(&mesh),
+        };
+        let admin = Admin {
+            shared: Arc::clone(&shared),
+            membership,
+            engine,
+            store: opened.store.clone(),
+            mesh,
+            keys: Arc::default(),
+            left: Arc::new(Mutex::new(false)),
+        };
+        let ingress = tokio::spawn(ingress.run(events));
+        let gateway = Gateway { shared };
+        Ok(Self { gateway, admin, settings, control, ingress, store: opened.store })
+    }
+
+    /// The way in for requests.
+    pub fn gateway(&self) -> Gateway {
+        self.gateway.clone()
+    }
+
+    /// The way in for operators.
+    pub fn admin(&self) -> Admin {
+        self.admin.clone()
+    }
+
+    /// Where the QUIC endpoint listens.
+    pub fn quic_addr(&self) -> SocketAddr {
+        self.gateway.shared.endpoint.local_addr()
+    }
+
+    /// Tells the mesh where this node's HTTP surface is.
+    pub fn announce_api(&self, api: SocketAddr) {
+        *self.settings.api.write() = Some(api);
+    }
+
+    /// Stops the node: peers hear a good-bye, the store is closed last.
+    pub async fn shutdown(self) {
+        self.control.stop(None);
+        self.gateway.shared.endpoint.shutdown().await;
+        self.ingress.abort();
+        self.admin.engine.stop();
+        self.store.close().await;
+    }
+}
+
+async fn open(home: &Path) -> Result<Opened, StartError> {
+    let failed = |source| StartError::Home { path: home.to_owned(), source };
+    std::fs::create_dir_all(home).map_err(failed)?;
+    let identity = Arc::new(Identity::load_or_create(&home.join("node.key"))?);
+    let store = Store::open(&home.join("state.redb")).await?;
+    Ok(Opened { identity, store })
+}
+
+async fn open_membership(
+    opened: &Opened,
+    config: &NodeConfig,
+) -> Result<Membership, StartError> {
+    let me = opened.identity.node_id();
+    let roster = match opened.store.load::<RosterSnapshot>(ROSTER)? {
+        Some(snapshot) => Roster::from_snapshot(snapshot, me)?,
+        None if config.create_mesh => create_mesh(opened, &config.home, &config.name).await?,
+        None => return Err(StartError::NoMesh),
+    };
+    let incarnation = opened.store.load::<u64>(INCARNATION)?.unwrap_or(0) + 1;
+    // Stored before it is used: no two starts share one.
+    opened.store.save(INCARNATION, &incarnation).await?;
+    let invites = opened.store.load::<Invites>(INVITES)?.unwrap_or_default();
+    let (identity, store) = (Arc::clone(&opened.identity), opened.store.clone());
+    Ok(Membership::new(identity, store, config.home.clone(), incarnation, roster, invites))
+}
+
+/// A mesh of one: its root key, this node as its first steward and member.
+async fn create_mesh(opened: &Opened, home: &Path, name: &str) -> Result<Roster, StartError> {
+    check_name(name)?;
+    let root = custody::create_root(&custody::root_key_path(home))?;
+    let (mesh, me, wall) = (MeshId(root.public()), opened.identity.node_id(), clock::wall());
+    let mut roster = Roster::new(mesh, me);
+    roster.apply_steward(grant_steward(&Key(&root), mesh, 0, me, wall, STEWARD_LEASE))?;
+    let own = roster.admit(&Key(&opened.identity), me, name, wall, DEFAULT_LEASE)?;
+    roster.set_own(own, wall)?;
+    opened.store.save(ROSTER, &roster.snapshot()).await?;
+    Ok(roster)
+}
+
+async fn share(
+    opened: &Opened,
+    config: &NodeConfig,
+    membership: &Membership,
+    endpoint: Arc<Endpoint>,
+    engine: &Arc<LocalEngine>,
+) -> Result<Shared, StartError> {
+    let keys = match opened.store.load::<KeyRing>(KEYS)? {
+        Some(ring) => ring,
+        None => {
+            // The pepper must outlive this start, or keys made later would open nothing.
+            let ring = KeyRing::new(entropy::seed());
+            opened.store.save(KEYS, &ring).await?;
+            ring
+        }
+    };
+    let me: NodeId = opened.identity.node_id();
+    let view = MeshView { me, mesh: Some(membership.mesh()), nodes: Vec::new() };
+    Ok(Shared {
+        me,
+        endpoint,
+        engine: Arc::clone(engine) as Arc<dyn Engine>,
+        view: ArcSwap::from_pointee(view),
+        keys: ArcSwap::from_pointee(keys),
+        receive: ReceivePolicy {
+            site: config.site.clone(),
+            tenants: config.serve_tenants.clone(),
+            max_per_peer: config.max_handoffs_per_peer,
+        },
+        counters: Counters::default(),
+        records: Records::default(),
+        permits: Arc::new(Semaphore::new(config.max_requests)),
+        in_flight: Tally::default(),
+        serving: Tally::default(),
+        dice: Mutex::new(entropy::dice()),
+    })
+}
+
+fn mesh_child(args: MeshArgs) -> Child {
+    Child {
+        name: "mesh",
+        start: Arc::new(move |supervisor| {
+            let args = args.clone();
+            Box::pin(async move {
+                let (actor, _) = Actor::spawn_linked(None, MeshActor, args, supervisor).await?;
+                Ok(actor.get_cell())
+            })
+        }),
+    }
+}
