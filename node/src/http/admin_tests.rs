@@ -1,1 +1,89 @@
+//! Every path of the admin API.
 
+use std::sync::Arc;
+
+use selvedge_base::{ModelDigest, NodeId, RequestId};
+
+use super::super::script::Script;
+use super::*;
+
+async fn order(method: Method, path: &str, body: &str) -> Result<Order, Problem> {
+    let script = Script::hello();
+    let stop = Stop::new();
+    let backend: Arc<Script> = Arc::clone(&script);
+    answer(&method, path, body.as_bytes(), backend.as_ref(), &stop).await?;
+    let order = script.orders.lock().pop();
+    Ok(order.expect("an order was carried out"))
+}
+
+#[tokio::test]
+async fn paths_and_bodies_become_orders() {
+    let node = NodeId([9; 32]);
+    let by_node = format!("{{\"node\": \"{node}\"}}");
+    let digest = ModelDigest([3; 32]);
+    let model = format!("{{\"path\": \"/m\", \"name\": \"m\", \"digest\": \"{digest}\"}}");
+    let added = Order::ModelAdd { path: "/m".to_owned(), name: "m".to_owned(), digest };
+    let request = format!("requests/{}", RequestId(0xfeed));
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    let table = [
+        (&post, "invite", "", Order::Invite { ttl: Micros::secs(3_600) }),
+        (&post, "invite", "{}", Order::Invite { ttl: Micros::secs(3_600) }),
+        (&post, "invite", "{\"ttl_s\": 60}", Order::Invite { ttl: Micros::secs(60) }),
+        (&get, "members", "", Order::Members),
+        (&post, "revoke", &by_node, Order::Revoke(node)),
+        (&post, "promote", &by_node, Order::Promote(node)),
+        (&post, "root/rotate", "{}", Order::RotateRoot),
+        (&post, "leave", "", Order::Leave),
+        (&post, "keys", "{\"name\": \"a\"}", Order::KeyCreate { name: "a".to_owned() }),
+        (&get, "keys", "", Order::Keys),
+        (&post, "models", &model, added),
+        (&delete, "models/a/b", "", Order::ModelRemove("a/b".to_owned())),
+        (&get, &request, "", Order::Record(RequestId(0xfeed))),
+    ];
+    for (method, path, body, wanted) in table {
+        assert!(methods(path).expect(path).contains(method.as_str()), "{method} {path}");
+        assert_eq!(order(method.clone(), path, body).await, Ok(wanted), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_bodies_are_refused() {
+    let table = [
+        ("invite", "{\"ttl_s\": 0}"),
+        ("invite", "{\"ttl_s\": 604801}"),
+        ("invite", "{\"ttl\": 1}"),
+        ("invite", "x"),
+        ("revoke", ""),
+        ("revoke", "{\"node\": \"me\"}"),
+        ("promote", "{}"),
+        ("root/rotate", "{\"force\": true}"),
+        ("leave", "now"),
+        ("keys", "{}"),
+        ("keys", "{\"name\": \"a\", \"name\": \"b\"}"),
+        ("models", "{\"path\": \"/m\", \"name\": \"m\", \"digest\": \"abc\"}"),
+    ];
+    for (path, body) in table {
+        let problem = order(Method::POST, path, body).await.expect_err(body);
+        assert_eq!(problem.status.as_u16(), 400, "{path} {body}");
+    }
+    let problem = order(Method::GET, "requests/latest", "").await.expect_err("no id");
+    assert_eq!(problem.param.as_deref(), Some("id"));
+    let problem = order(Method::DELETE, "keys/ab", "").await.expect_err("the node's refusal");
+    assert_eq!(problem.message, "ab");
+}
+
+#[tokio::test]
+async fn shutdown_asks_for_the_end() {
+    let (script, stop) = (Script::hello(), Stop::new());
+    answer(&Method::POST, "shutdown", b"{}", script.as_ref(), &stop).await.expect("taken");
+    assert!(stop.is_requested());
+}
+
+#[tokio::test]
+async fn status_and_models_need_no_order() {
+    let (script, stop) = (Script::hello(), Stop::new());
+    for path in ["status", "models"] {
+        answer(&Method::GET, path, b"", script.as_ref(), &stop).await.expect(path);
+    }
+    assert!(script.orders.lock().is_empty());
+}

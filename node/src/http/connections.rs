@@ -35,7 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const LAST_WORDS: Duration = Duration::from_millis(150);
 /// Sent to a client that is one too many; hyper never sees that connection.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
-    retry-after: 1\r\nconnection: close\r\ncontent-length: 119\r\n\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 118\r\n\r\n\
     {\"error\":{\"message\":\"too many connections; try again shortly\",\"type\":\"server_error\",\
     \"param\":null,\"code\":\"overloaded\"}}";
 

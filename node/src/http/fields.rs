@@ -71,7 +71,7 @@ pub(super) struct Fields {
     pub(super) temperature: Option<f64>,
     pub(super) top_p: Option<f64>,
     pub(super) top_k: Option<i64>,
-    pub(super) seed: Option<i128>,
+    pub(super) seed: Option<Seed>,
     pub(super) stop: Option<Texts>,
     pub(super) max_tokens: Option<i64>,
     pub(super) max_completion_tokens: Option<i64>,
@@ -175,6 +175,10 @@ pub(super) enum Prompt {
     Texts(Vec<String>),
     Tokens(Vec<Vec<u32>>),
 }
+
+/// A seed: signed or unsigned, its 64 bits count.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Seed(pub(super) u64);
 
 /// `logprobs` is a switch for chats and a number for texts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -326,6 +330,15 @@ decode!(Texts, deserialize_any, "a string or an array of strings", {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Texts, A::Error> {
         bounded(seq, MAX_LIST).map(Texts::Many)
+    }
+});
+
+decode!(Seed, deserialize_any, "a whole number of 64 bits", {
+    fn visit_u64<E: Error>(self, seed: u64) -> Result<Seed, E> {
+        Ok(Seed(seed))
+    }
+    fn visit_i64<E: Error>(self, seed: i64) -> Result<Seed, E> {
+        Ok(Seed(seed.cast_unsigned()))
     }
 });
 

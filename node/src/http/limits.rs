@@ -66,7 +66,7 @@ impl Reader {
         headers: &HeaderMap,
         mut body: Incoming,
     ) -> Result<Received, Problem> {
-        let announced = body.size_hint().exact().map(|len| usize::try_from(len));
+        let announced = body.size_hint().exact().map(usize::try_from);
         let expected = match announced {
             Some(Ok(len)) if len <= self.limit => len,
             Some(_) => {

@@ -29,8 +29,12 @@ mod models;
 mod params;
 mod reply;
 mod router;
+#[cfg(test)]
+mod script;
 mod settings;
 mod stop;
+#[cfg(test)]
+mod surface_tests;
 pub(crate) mod wire;
 
 pub(crate) use backend::{Backend, Order};

@@ -107,6 +107,7 @@ mod tests {
         wire::Node {
             name: name.to_owned(),
             state: state.to_owned(),
+            linked: name != "e",
             models: models.iter().map(model).collect(),
             ..wire::Node::default()
         }
@@ -117,9 +118,10 @@ mod tests {
         let status = wire::Status {
             nodes: vec![
                 node("a", "alive", &[("small", "cold"), ("broken", "failed")]),
-                node("b", "suspect", &[("small", "ready"), ("big", "loading")]),
+                node("b", "alive", &[("small", "ready"), ("big", "loading")]),
                 node("c", "dead", &[("gone", "ready")]),
                 node("d", "frozen", &[("stuck", "ready")]),
+                node("e", "alive", &[("unlinked", "ready")]),
             ],
             ..wire::Status::default()
         };

@@ -11,7 +11,7 @@ use selvedge_runtime::Call;
 use serde_json::Value;
 
 use super::errors::Problem;
-use super::fields::{Fields, Texts};
+use super::fields::{Fields, Seed, Texts};
 use super::guard::Caller;
 
 /// Bytes of a model's name: far above any in use.
@@ -74,7 +74,7 @@ impl Plan {
             inputs,
             n,
             sampling: sampling(fields)?,
-            seed: seed(fields.seed)?,
+            seed: fields.seed.map(|Seed(seed)| seed),
             max_tokens: max_tokens(fields)?,
             stop: stop(fields.stop.take())?,
             logprobs,
@@ -147,22 +147,13 @@ fn sampling(fields: &Fields) -> Result<Sampling, Problem> {
     })
 }
 
-fn seed(seed: Option<i128>) -> Result<Option<u64>, Problem> {
-    let Some(seed) = seed else { return Ok(None) };
-    // Clients send signed or unsigned 64-bit numbers; either way the bits are the seed.
-    let bits = u64::try_from(seed).or_else(|_| i64::try_from(seed).map(i64::cast_unsigned));
-    bits.map(Some).map_err(|_| Problem::invalid("seed", "'seed' must be a 64-bit whole number"))
-}
-
 fn max_tokens(fields: &Fields) -> Result<Option<u32>, Problem> {
     let range = 1..=i64::from(Limits::ANSWER_TOKENS);
     let old = whole("max_tokens", fields.max_tokens, range.clone())?;
     let new = whole("max_completion_tokens", fields.max_completion_tokens, range)?;
-    if let (Some(old), Some(new)) = (old, new) {
-        if old != new {
-            let message = "'max_tokens' and 'max_completion_tokens' differ; give one of them";
-            return Err(Problem::invalid("max_tokens", message));
-        }
+    if old.is_some() && new.is_some() && old != new {
+        let message = "'max_tokens' and 'max_completion_tokens' differ; give one of them";
+        return Err(Problem::invalid("max_tokens", message));
     }
     Ok(new.or(old).map(|tokens| tokens as u32))
 }

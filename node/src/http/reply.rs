@@ -66,7 +66,7 @@ pub(super) struct Totals {
 impl Totals {
     /// Adds the answer with this index; the answers to one prompt count the prompt once.
     pub(super) fn add(&mut self, index: usize, n: usize, usage: &Usage) {
-        if index % n == 0 {
+        if index.is_multiple_of(n) {
             self.prompt += u64::from(usage.prompt_tokens);
             self.cached += u64::from(usage.cached_tokens);
         }

@@ -32,6 +32,15 @@ pub(crate) struct Node {
     pub(crate) state: String,
     /// Why it is in that state.
     pub(crate) why: String,
+    /// The place it stands in.
+    #[serde(default)]
+    pub(crate) site: String,
+    /// Whether there is a connection to it.
+    #[serde(default)]
+    pub(crate) linked: bool,
+    /// Its HTTP surface.
+    #[serde(default)]
+    pub(crate) api: Option<String>,
     /// Round-trip time; absent for this node and while unknown.
     pub(crate) rtt_us: Option<u64>,
     /// Where its QUIC endpoint is.
@@ -49,7 +58,7 @@ pub(crate) struct Node {
 impl Node {
     /// Whether requests can go there.
     pub(super) fn is_reachable(&self) -> bool {
-        self.me || matches!(self.state.as_str(), "alive" | "suspect")
+        self.me || (self.linked && self.state == "alive")
     }
 }
 
@@ -74,6 +83,9 @@ pub(crate) struct Model {
     pub(crate) chat: bool,
     /// `cold`, `loading`, `ready` or `failed`.
     pub(crate) state: String,
+    /// Why it could not be loaded; known for this node's own models.
+    #[serde(default)]
+    pub(crate) failure: Option<String>,
     /// Sequences being computed.
     pub(crate) running: u32,
     /// Requests waiting.
@@ -100,6 +112,9 @@ pub(crate) struct Invite {
     pub(crate) code: String,
     /// How long it works, in seconds.
     pub(crate) ttl_s: u64,
+    /// The mesh's fingerprint, for people to compare.
+    #[serde(default)]
+    pub(crate) fingerprint: String,
 }
 
 /// `POST /admin/revoke` and `POST /admin/promote`.
@@ -121,6 +136,9 @@ pub(crate) struct Member {
     pub(crate) steward: bool,
     /// Whether it was revoked.
     pub(crate) revoked: bool,
+    /// Whether it is the node that answers.
+    #[serde(default)]
+    pub(crate) me: bool,
     /// When its membership lapses unless renewed; absent while unknown.
     pub(crate) not_after_ms: Option<u64>,
 }

@@ -1,0 +1,196 @@
+//! A scripted node for the surface's tests: what stands behind the surface is not under test here.
+//!
+//! Owns the script and notes what it was asked; compiled for tests only.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use parking_lot::Mutex;
+use selvedge_base::{Code, ModelDigest, NodeId, Refusal, Stage};
+use selvedge_contract::{FinishReason, TokenEvent, TokenLogProb, Usage};
+use selvedge_core::Piece;
+use selvedge_runtime::Call;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, Semaphore};
+
+use super::backend::{Backend, Order};
+use super::wire;
+
+/// The node under the surface.
+pub(super) const HERE: NodeId = NodeId([1; 32]);
+/// Another node.
+pub(super) const THERE: NodeId = NodeId([2; 32]);
+/// The only key that opens anything.
+pub(super) const KEY: &str = "sk-selvedge-0123";
+
+/// One step of an answer.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Gives a piece.
+    Give(Piece),
+    /// Waits until the test adds a permit to [`Script::gate`].
+    Gate,
+    /// Never goes on.
+    Forever,
+}
+
+/// A node that plays a script for every call.
+pub(super) struct Script {
+    steps: Box<dyn Fn(&Call) -> Vec<Step> + Send + Sync>,
+    /// Opens [`Step::Gate`]s.
+    pub(super) gate: Arc<Semaphore>,
+    /// Every call so far.
+    pub(super) calls: Mutex<Vec<Call>>,
+    /// Every order so far.
+    pub(super) orders: Mutex<Vec<Order>>,
+    /// Answers that were dropped before their end.
+    pub(super) cancelled: Arc<AtomicUsize>,
+    /// Told with every such answer.
+    pub(super) cancelling: Arc<Notify>,
+}
+
+impl Script {
+    pub(super) fn new(steps: impl Fn(&Call) -> Vec<Step> + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            steps: Box::new(steps),
+            gate: Arc::new(Semaphore::new(0)),
+            calls: Mutex::default(),
+            orders: Mutex::default(),
+            cancelled: Arc::default(),
+            cancelling: Arc::default(),
+        })
+    }
+
+    /// Says "Hello, world" to everybody.
+    pub(super) fn hello() -> Arc<Self> {
+        Self::new(|_| {
+            let mut steps = vec![started()];
+            steps.extend(["Hello", ", ", "wor"].iter().zip(0..).map(|(text, at)| token(at, text)));
+            steps.push(finished("ld", 3));
+            steps
+        })
+    }
+
+    /// Refuses everybody.
+    pub(super) fn refusing(refusal: Refusal) -> Arc<Self> {
+        Self::new(move |_| vec![Step::Give(Piece::Failed(refusal.clone()))])
+    }
+}
+
+pub(super) fn started() -> Step {
+    Step::Give(Piece::Started { prompt_tokens: 7, served_by: THERE })
+}
+
+pub(super) fn token(index: u32, text: &str) -> Step {
+    let (text, logprob) = (text.to_owned(), None);
+    Step::Give(Piece::Token(TokenEvent { index, token: 100 + index, text, logprob }))
+}
+
+pub(super) fn scored(index: u32, text: &str) -> Step {
+    let logprob = Some(TokenLogProb {
+        bytes: text.as_bytes().to_vec(),
+        logprob: -0.25,
+        top: vec![(text.as_bytes().to_vec(), -0.25), (b"x".to_vec(), -2.0)],
+    });
+    let text = text.to_owned();
+    Step::Give(Piece::Token(TokenEvent { index, token: 100 + index, text, logprob }))
+}
+
+pub(super) fn finished(text: &str, tokens: u32) -> Step {
+    let usage =
+        Usage { prompt_tokens: 7, cached_tokens: 2, completion_tokens: tokens, ..Usage::default() };
+    let (reason, text) = (FinishReason::Stop, text.to_owned());
+    Step::Give(Piece::Finished { reason, text, usage, served_by: THERE })
+}
+
+impl Backend for Script {
+    fn generate(&self, call: Call) -> BoxStream<'static, Piece> {
+        let steps = (self.steps)(&call).into_iter();
+        self.calls.lock().push(call);
+        let watch = Watch {
+            ended: false,
+            cancelled: Arc::clone(&self.cancelled),
+            cancelling: Arc::clone(&self.cancelling),
+        };
+        let gate = Arc::clone(&self.gate);
+        futures::stream::unfold((steps, watch, gate), |(mut steps, mut watch, gate)| async move {
+            loop {
+                match steps.next() {
+                    Some(Step::Give(piece)) => {
+                        watch.ended = matches!(piece, Piece::Finished { .. } | Piece::Failed(_));
+                        return Some((piece, (steps, watch, gate)));
+                    }
+                    Some(Step::Gate) => gate.acquire().await.ok()?.forget(),
+                    Some(Step::Forever) => std::future::pending::<()>().await,
+                    None => return None,
+                }
+            }
+        })
+        .boxed()
+    }
+
+    fn name_of(&self, node: &NodeId) -> String {
+        if *node == HERE { "here".to_owned() } else { "there".to_owned() }
+    }
+
+    fn digest_of(&self, model: &str) -> Option<ModelDigest> {
+        (model == "small").then_some(ModelDigest([0xab; 32]))
+    }
+
+    fn tenant_of(&self, key: &str) -> Option<String> {
+        (key == KEY).then(|| "team".to_owned())
+    }
+
+    fn status(&self) -> wire::Status {
+        let model = wire::Model {
+            name: "small".to_owned(),
+            state: "ready".to_owned(),
+            queued: 3,
+            ..wire::Model::default()
+        };
+        let node = |name: &str, me| wire::Node {
+            name: name.to_owned(),
+            me,
+            linked: true,
+            state: "alive".to_owned(),
+            models: vec![model.clone()],
+            ..wire::Node::default()
+        };
+        wire::Status { nodes: vec![node("here", true), node("there", false)], ..Default::default() }
+    }
+
+    fn totals(&self) -> Vec<(&'static str, &'static str, u64)> {
+        vec![("handed_off", "Requests handed to peers", 5)]
+    }
+
+    fn manage(&self, order: Order) -> BoxFuture<'_, Result<Value, Refusal>> {
+        self.orders.lock().push(order.clone());
+        Box::pin(async move {
+            match order {
+                Order::KeyRevoke(id) => {
+                    Err(Refusal::client(Stage::Validate, Code::InvalidRequest, id))
+                }
+                order => Ok(json!({ "order": format!("{order:?}") })),
+            }
+        })
+    }
+}
+
+/// Tells when an answer was dropped before its end.
+struct Watch {
+    ended: bool,
+    cancelled: Arc<AtomicUsize>,
+    cancelling: Arc<Notify>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.cancelled.fetch_add(1, Ordering::SeqCst);
+            self.cancelling.notify_one();
+        }
+    }
+}
