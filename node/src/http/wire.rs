@@ -32,15 +32,6 @@ pub(crate) struct Node {
     pub(crate) state: String,
     /// Why it is in that state.
     pub(crate) why: String,
-    /// The place it stands in.
-    #[serde(default)]
-    pub(crate) site: String,
-    /// Whether there is a connection to it.
-    #[serde(default)]
-    pub(crate) linked: bool,
-    /// Its HTTP surface.
-    #[serde(default)]
-    pub(crate) api: Option<String>,
     /// Round-trip time; absent for this node and while unknown.
     pub(crate) rtt_us: Option<u64>,
     /// Where its QUIC endpoint is.
@@ -58,7 +49,7 @@ pub(crate) struct Node {
 impl Node {
     /// Whether requests can go there.
     pub(super) fn is_reachable(&self) -> bool {
-        self.me || (self.linked && self.state == "alive")
+        self.me || self.state == "alive"
     }
 }
 
@@ -83,9 +74,6 @@ pub(crate) struct Model {
     pub(crate) chat: bool,
     /// `cold`, `loading`, `ready` or `failed`.
     pub(crate) state: String,
-    /// Why it could not be loaded; known for this node's own models.
-    #[serde(default)]
-    pub(crate) failure: Option<String>,
     /// Sequences being computed.
     pub(crate) running: u32,
     /// Requests waiting.
