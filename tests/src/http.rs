@@ -242,10 +242,10 @@ impl Read for Wire {
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the node said nothing in time");
         let left = self.deadline.left().ok_or_else(late)?;
         self.stream.set_read_timeout(Some(left))?;
-        self.stream.read(out).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => late(),
-            _ => error,
-        })
+        let waited = |error: io::Error| {
+            if error.kind() == io::ErrorKind::WouldBlock { late() } else { error }
+        };
+        self.stream.read(out).map_err(waited)
     }
 }
 

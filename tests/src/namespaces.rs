@@ -212,3 +212,29 @@ fn ip(arguments: &str) -> Result<()> {
     let ran = run(Path::new("ip"), &words, None, &[], Deadline::secs(20))?;
     ran.success().with_context(|| format!("`ip {arguments}`")).map(|_| ())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn hosts_reach_each_other_until_a_link_goes_down() {
+        let mut bridge = Bridge::new("unit").unwrap();
+        let (one, two) = (bridge.host().unwrap(), bridge.host().unwrap());
+        let addr = at(&one, 0);
+        let listener = enter(one.namespace(), move || TcpListener::bind(addr)).unwrap().unwrap();
+        let addr = listener.local_addr().unwrap();
+        connect(Some(two.namespace()), addr).unwrap();
+        assert!(connect(None, addr).is_err(), "the test's own namespace must not reach the bridge");
+        two.link_down().unwrap();
+        assert!(connect(Some(two.namespace()), addr).is_err());
+        two.link_up().unwrap();
+        connect(Some(two.namespace()), addr).unwrap();
+        let names = [one.namespace().to_owned(), two.namespace().to_owned()];
+        drop((one, two, bridge));
+        assert!(names.iter().all(|name| !namespace_file(name).exists()));
+    }
+}
