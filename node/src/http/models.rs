@@ -107,7 +107,6 @@ mod tests {
         wire::Node {
             name: name.to_owned(),
             state: state.to_owned(),
-            linked: name != "e",
             models: models.iter().map(model).collect(),
             ..wire::Node::default()
         }
@@ -121,7 +120,6 @@ mod tests {
                 node("b", "alive", &[("small", "ready"), ("big", "loading")]),
                 node("c", "dead", &[("gone", "ready")]),
                 node("d", "frozen", &[("stuck", "ready")]),
-                node("e", "alive", &[("unlinked", "ready")]),
             ],
             ..wire::Status::default()
         };

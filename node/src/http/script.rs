@@ -154,7 +154,6 @@ impl Backend for Script {
         let node = |name: &str, me| wire::Node {
             name: name.to_owned(),
             me,
-            linked: true,
             state: "alive".to_owned(),
             models: vec![model.clone()],
             ..wire::Node::default()

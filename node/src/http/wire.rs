@@ -100,9 +100,6 @@ pub(crate) struct Invite {
     pub(crate) code: String,
     /// How long it works, in seconds.
     pub(crate) ttl_s: u64,
-    /// The mesh's fingerprint, for people to compare.
-    #[serde(default)]
-    pub(crate) fingerprint: String,
 }
 
 /// `POST /admin/revoke` and `POST /admin/promote`.
@@ -124,9 +121,6 @@ pub(crate) struct Member {
     pub(crate) steward: bool,
     /// Whether it was revoked.
     pub(crate) revoked: bool,
-    /// Whether it is the node that answers.
-    #[serde(default)]
-    pub(crate) me: bool,
     /// When its membership lapses unless renewed; absent while unknown.
     pub(crate) not_after_ms: Option<u64>,
 }
