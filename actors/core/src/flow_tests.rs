@@ -49,11 +49,13 @@ impl Story {
     }
 
     fn delivered(&self) -> Vec<Piece> {
-        let piece = |effect: &FlowEffect| match effect {
-            FlowEffect::Deliver(piece) => Some(piece.clone()),
-            _ => None,
-        };
-        self.effects.iter().filter_map(piece).collect()
+        let mut pieces = Vec::new();
+        for effect in &self.effects {
+            if let FlowEffect::Deliver(piece) = effect {
+                pieces.push(piece.clone());
+            }
+        }
+        pieces
     }
 }
 

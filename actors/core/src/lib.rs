@@ -4,6 +4,8 @@
 //! what is known of the mesh, who may call, what a peer may hand over, and the record of it all.
 //! Deliberately lacks sockets, clocks, threads and channels: `actors/runtime` has those.
 
+#![warn(missing_docs, clippy::wildcard_enum_match_arm)]
+
 pub mod auth;
 pub mod flow;
 pub mod receive;

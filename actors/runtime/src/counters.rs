@@ -83,11 +83,11 @@ impl Counters {
 }
 
 /// Holds a gauge up while it lives.
-pub struct Held<'a>(&'a Count);
+pub(crate) struct Held<'a>(&'a Count);
 
 impl<'a> Held<'a> {
     /// Adds one until dropped.
-    pub fn new(count: &'a Count) -> Self {
+    pub(crate) fn new(count: &'a Count) -> Self {
         count.bump();
         Self(count)
     }

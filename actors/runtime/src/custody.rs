@@ -124,9 +124,8 @@ pub fn create_root(path: &Path) -> Result<Identity, CustodyError> {
 pub fn export(home: &Path, backup: &Path) -> Result<String, CustodyError> {
     load_root(home)?;
     let path = root_key_path(home);
-    let plain = zeroize::Zeroizing::new(
-        fs::read(&path).map_err(|source| io("read", &path, source))?,
-    );
+    let plain =
+        zeroize::Zeroizing::new(fs::read(&path).map_err(|source| io("read", &path, source))?);
     let code = zeroize::Zeroizing::new(entropy::seed());
     let mut nonce = [0; NONCE];
     entropy::fill(&mut nonce);
@@ -158,9 +157,8 @@ pub fn import(home: &Path, backup: &Path, code: &str) -> Result<(), CustodyError
     let (nonce, sealed) = rest
         .and_then(|rest| rest.split_first_chunk::<NONCE>())
         .ok_or_else(|| CustodyError::NotABackup(backup.to_owned()))?;
-    let key: [u8; 32] = base32::decode(code)
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or(CustodyError::Code)?;
+    let key: [u8; 32] =
+        base32::decode(code).and_then(|bytes| bytes.try_into().ok()).ok_or(CustodyError::Code)?;
     let plain = XChaCha20Poly1305::new(&Key::from(key))
         .decrypt(&XNonce::from(*nonce), sealed)
         .map_err(|_| CustodyError::Code)?;

@@ -11,7 +11,7 @@ use selvedge_base::{
     Blame, Code, Machine, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry, Stage,
 };
 use selvedge_contract::{
-    Answer, Emitted, Limits, EventSink, GenerateRequest, Input, LogProbs, Sampling,
+    Answer, Emitted, EventSink, GenerateRequest, Input, Limits, LogProbs, Sampling,
 };
 use selvedge_core::flow::{Flow, FlowEffect, FlowInput, Piece};
 use selvedge_core::route::{self, MeshView, Need};
@@ -155,8 +155,7 @@ enum Woken {
 impl Request {
     fn new(shared: Arc<Shared>, call: Call, to_caller: mpsc::Sender<Piece>) -> Self {
         let now = clock::now();
-        let flow =
-            Flow::new(now, call.id, call.model.clone(), call.tenant.clone(), call.deadline);
+        let flow = Flow::new(now, call.id, call.model.clone(), call.tenant.clone(), call.deadline);
         // Bounded by the answer: an engine sends at most `max_tokens` tokens and three more events.
         let (from_engine, local_events) = mpsc::unbounded_channel();
         let (from_peer, peer_events) = mpsc::channel(FRAMES);

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use selvedge_base::{Blame, Code, MeshId, Micros, NodeId, Refusal, Retry, Stage, Wall};
-use selvedge_net::{Gate, Identity, clock, entropy};
-use selvedge_proto::join::{Invites, Issuer, IssuerStep, JoinCode, JoinError, JoinMessage};
 use selvedge_core::NodeRow;
 use selvedge_crdt::{RowError, RowMap, Stamp};
+use selvedge_net::{Gate, Identity, clock, entropy};
+use selvedge_proto::join::{Invites, Issuer, IssuerStep, JoinCode, JoinError, JoinMessage};
 use selvedge_proto::records::{
     self, Credential, RecordError, RevocationNotice, Roster, RosterSnapshot, STEWARD_LEASE, Signer,
     grant_steward,
@@ -96,10 +96,6 @@ impl Membership {
         self.incarnation
     }
 
-    pub(crate) const fn home(&self) -> &PathBuf {
-        &self.home
-    }
-
     /// Looks at the roster; the lock is held for the look only.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&Roster) -> T) -> T {
         look(&self.roster.lock())
@@ -175,7 +171,11 @@ impl Membership {
     }
 
     /// Renews a member's lease, if this node may.
-    pub(crate) fn renew(&self, member: NodeId, held: &Credential) -> Result<Credential, RecordError> {
+    pub(crate) fn renew(
+        &self,
+        member: NodeId,
+        held: &Credential,
+    ) -> Result<Credential, RecordError> {
         let key = Key(&self.identity);
         self.roster.lock().renew(&key, held, member, clock::wall(), self.lease)
     }

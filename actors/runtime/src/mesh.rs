@@ -286,9 +286,10 @@ impl MeshState {
             tracing::debug!(from = %from.short(), %error, "a record was refused");
         }
         for node in &taken.rows {
-            let row = self.args.membership.with_rows(|rows| {
-                rows.get(node).and_then(|row| row.value::<NodeRow>().ok())
-            });
+            let row = self
+                .args
+                .membership
+                .with_rows(|rows| rows.get(node).and_then(|row| row.value::<NodeRow>().ok()));
             if let Some(row) = row.filter(NodeRow::is_within_bounds)
                 && *node != self.args.shared.me
             {
@@ -333,9 +334,8 @@ impl MeshState {
     fn look(&mut self, myself: &ActorRef<MeshMessage>) {
         let now = clock::mono();
         self.feed(SwimInput::SelfReported { load: self.args.shared.pulse() });
-        if self.refresh_row() {
-            self.sync_all();
-        } else if now.since(self.synced_at) >= SYNC_EVERY {
+        let changed = self.refresh_row();
+        if changed || now.since(self.synced_at) >= SYNC_EVERY {
             self.sync_all();
         }
         self.dial_static(now);
@@ -513,9 +513,10 @@ impl MeshState {
 
     fn dial_static(&mut self, now: Mono) {
         for (addr, dial) in &mut self.static_dials {
-            let linked = self.args.shared.endpoint.links().iter().any(|link| {
-                link.remote_addr() == Some(*addr) || dial.node == Some(link.node())
-            });
+            let linked =
+                self.args.shared.endpoint.links().iter().any(|link| {
+                    link.remote_addr() == Some(*addr) || dial.node == Some(link.node())
+                });
             if linked || dial.busy || now < dial.due {
                 continue;
             }
@@ -543,10 +544,7 @@ impl MeshState {
 
 /// Tells whichever mesh actor runs now; between two there is nobody to tell, and nothing lost that
 /// the next look would not find.
-pub(crate) fn tell(
-    address: &arc_swap::ArcSwapOption<ActorRef<MeshMessage>>,
-    message: MeshMessage,
-) {
+pub(crate) fn tell(address: &arc_swap::ArcSwapOption<ActorRef<MeshMessage>>, message: MeshMessage) {
     if let Some(actor) = address.load().as_ref() {
         let _stopped = actor.cast(message);
     }

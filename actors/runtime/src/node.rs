@@ -122,8 +122,7 @@ impl Node {
         }
         check_name(&config.name)?;
         let peers = &config.static_peers;
-        let joined =
-            join::join(&opened.identity, &config.name, config.listen, code, peers).await?;
+        let joined = join::join(&opened.identity, &config.name, config.listen, code, peers).await?;
         let mut roster = Roster::new(joined.mesh, opened.identity.node_id());
         roster.set_own(joined.credential, clock::wall())?;
         let mut contacts = Contacts::default();
@@ -181,7 +180,7 @@ impl Node {
             address: Arc::clone(&mesh),
         };
         let discovery_args = DiscoveryArgs {
-            identity: Arc::clone(&opened.identity),
+            me: shared.me,
             listen: shared.endpoint.local_addr(),
             mdns: config.mdns,
             rendezvous: config.rendezvous.clone(),
@@ -234,7 +233,6 @@ impl Node {
         self.control.stop(None);
         self.gateway.shared.endpoint.shutdown().await;
         self.ingress.abort();
-        self.admin.engine.stop();
         self.store.close().await;
     }
 }
@@ -247,10 +245,7 @@ async fn open(home: &Path) -> Result<Opened, StartError> {
     Ok(Opened { identity, store })
 }
 
-async fn open_membership(
-    opened: &Opened,
-    config: &NodeConfig,
-) -> Result<Membership, StartError> {
+async fn open_membership(opened: &Opened, config: &NodeConfig) -> Result<Membership, StartError> {
     let me = opened.identity.node_id();
     let roster = match opened.store.load::<RosterSnapshot>(ROSTER)? {
         Some(snapshot) => Roster::from_snapshot(snapshot, me)?,

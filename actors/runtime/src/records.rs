@@ -14,7 +14,7 @@ const LIMIT: usize = 2_048;
 
 /// The ring.
 #[derive(Default)]
-pub struct Records(Mutex<Ring>);
+pub(crate) struct Records(Mutex<Ring>);
 
 #[derive(Default)]
 struct Ring {
@@ -24,7 +24,7 @@ struct Ring {
 
 impl Records {
     /// Keeps a record, replacing an earlier state of the same request.
-    pub fn keep(&self, record: RequestRecord) {
+    pub(crate) fn keep(&self, record: RequestRecord) {
         let mut ring = self.0.lock();
         let id = record.id;
         if ring.records.insert(id, Arc::new(record)).is_some() {
@@ -39,7 +39,7 @@ impl Records {
     }
 
     /// The record of a request.
-    pub fn find(&self, id: RequestId) -> Option<Arc<RequestRecord>> {
+    pub(crate) fn find(&self, id: RequestId) -> Option<Arc<RequestRecord>> {
         self.0.lock().records.get(&id).map(Arc::clone)
     }
 }

@@ -99,10 +99,8 @@ async fn hand_off(
             () = &mut deadline => HandOffReply::Answer(Answer::Failed(deadline_passed())),
             () = tokio::time::sleep(ALIVE_EVERY.into()) => HandOffReply::Alive(shared.pulse()),
         };
-        let last = matches!(
-            reply,
-            HandOffReply::Answer(Answer::Finished { .. } | Answer::Failed(_))
-        );
+        let last =
+            matches!(reply, HandOffReply::Answer(Answer::Finished { .. } | Answer::Failed(_)));
         sender.send(&reply).await?;
         if last {
             sender.finish();

@@ -45,8 +45,10 @@ pub enum StoreError {
     #[error("the state file failed: {0}; check that the disk is not full or damaged")]
     Disk(String),
     /// A record is of a version this build does not read.
-    #[error("record '{name}' is of version {version}; this build reads up to {RECORD_VERSION}: \
-             start the newer selvedge that wrote it")]
+    #[error(
+        "record '{name}' is of version {version}; this build reads up to {RECORD_VERSION}: \
+             start the newer selvedge that wrote it"
+    )]
     Version {
         /// Which record.
         name: String,
@@ -87,7 +89,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Open`].
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let refused = |reason: String| StoreError::Open { path: path.display().to_string(), reason };
+        let refused =
+            |reason: String| StoreError::Open { path: path.display().to_string(), reason };
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create(path)
@@ -100,10 +103,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Open`].
     pub async fn with_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
-        let database =
-            Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend).map_err(
-                |error| StoreError::Open { path: "(backend)".to_owned(), reason: error.to_string() },
-            )?;
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(backend)
+            .map_err(|error| StoreError::Open {
+                path: "(backend)".to_owned(),
+                reason: error.to_string(),
+            })?;
         Self::start(database).await
     }
 
@@ -160,7 +166,7 @@ impl Store {
 }
 
 /// What the writer hears. Its mailbox is bounded by its callers: each waits for its answer.
-pub enum StoreMessage {
+pub(crate) enum StoreMessage {
     /// Write this, then answer.
     Put {
         /// Record name.

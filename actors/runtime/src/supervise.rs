@@ -11,29 +11,29 @@ use selvedge_core::restart::{Patience, Restart};
 use selvedge_net::clock;
 
 /// Starts a child linked to the supervisor handed in.
-pub type Start =
+pub(crate) type Start =
     Arc<dyn Fn(ActorCell) -> BoxFuture<'static, Result<ActorCell, SpawnErr>> + Send + Sync>;
 
 /// One thing to keep running.
 #[derive(Clone)]
-pub struct Child {
+pub(crate) struct Child {
     /// For logs.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// How to start it.
-    pub start: Start,
+    pub(crate) start: Start,
 }
 
 /// Keeps its children running.
-pub struct Supervisor;
+pub(crate) struct Supervisor;
 
 /// What the supervisor hears.
-pub enum SupervisorMessage {
+pub(crate) enum SupervisorMessage {
     /// The back-off of a child is over.
     StartAgain(usize),
 }
 
 /// The supervisor's memory.
-pub struct SupervisorState {
+pub(crate) struct SupervisorState {
     children: Vec<Slot>,
 }
 
@@ -48,7 +48,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// When a child fails to start at all: then the node's start-up fails with it.
-    pub async fn start(
+    pub(crate) async fn start(
         children: Vec<Child>,
     ) -> Result<ActorRef<SupervisorMessage>, SpawnErr> {
         Actor::spawn(None, Self, children).await.map(|(supervisor, _)| supervisor)

@@ -28,9 +28,9 @@ pub(crate) struct ViewParts<'a> {
 pub(crate) fn build(parts: &ViewParts<'_>) -> MeshView {
     let mut nodes = vec![myself(parts)];
     nodes.extend(parts.swim.states().map(|peer| {
-        let row = parts.membership.with_rows(|rows| {
-            rows.get(&peer.node).and_then(|row| row.value::<NodeRow>().ok())
-        });
+        let row = parts
+            .membership
+            .with_rows(|rows| rows.get(&peer.node).and_then(|row| row.value::<NodeRow>().ok()));
         let row = row.filter(NodeRow::is_within_bounds).unwrap_or_default();
         let link = parts.shared.endpoint.link(&peer.node);
         let linked = link.is_some();

@@ -40,7 +40,7 @@ impl CostModel {
 
     /// Prompt tokens per second; 0 = unknown.
     pub fn prefill_rate(&self) -> u32 {
-        if self.prefill_ns == 0 { 0 } else { (1_000_000_000 / self.prefill_ns) as u32 }
+        1_000_000_000u64.checked_div(self.prefill_ns).map_or(0, |rate| rate as u32)
     }
 
     /// Microseconds per decode step; 0 = unknown.

@@ -25,6 +25,7 @@ impl Dice {
     }
 
     /// The next 64 random bits.
+    #[expect(clippy::should_implement_trait, reason = "the stream never ends: no iterator")]
     pub fn next(&mut self) -> u64 {
         self.0.next_u64()
     }

@@ -4,6 +4,8 @@
 //! Owns no decision and touches no operating system: a value goes in, a value comes out.
 //! What it deliberately lacks: sockets, clocks, entropy, files, threads.
 
+#![warn(missing_docs, clippy::wildcard_enum_match_arm)]
+
 pub mod bounded;
 pub mod codec;
 pub mod dice;
