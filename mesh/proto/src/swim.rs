@@ -266,3 +266,6 @@ pub struct PeerView {
     /// Whether a connection stands.
     pub linked: bool,
 }
+
+#[cfg(test)]
+mod tests;

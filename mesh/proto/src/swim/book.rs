@@ -12,9 +12,10 @@ const PINGS_REMEMBERED: usize = 8;
 /// Pulses further apart than this say nothing about the time between them: the peer may have been
 /// idle meanwhile and have just begun again.
 const PULSE_GAP: Micros = Micros::secs(1);
-/// Word from others counts for as long as a peer may stay unanswered, and one period more for the
-/// way around.
-const REACHED_COUNTS: Micros = SUSPECT_AFTER.plus(PROBE_PERIOD);
+/// Word from others counts for two periods and the way around: others are asked every period, so
+/// two answers in a row must get lost before a peer that lives counts as unreachable; and a last
+/// word sent before a death must not delay the verdict beyond its promise.
+const REACHED_COUNTS: Micros = PROBE_PERIOD.times(2).plus(Micros::millis(100));
 /// How far above the known incarnation a rumour may lift it: a process restarts or refutes a few
 /// times between two messages, not hundreds; a lie cannot lock a peer out.
 const MAX_LEAP: u64 = 64;
