@@ -116,7 +116,7 @@ fn nothing_in(body: &[u8]) -> Result<(), Problem> {
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| bad(&format!("the body is not right: {error}")))
+    serde_json::from_slice(body).map_err(|error| Problem::json("the body is not right", &error))
 }
 
 fn bad(message: &str) -> Problem {

@@ -307,6 +307,39 @@ fn broken_bodies_tell_where() {
 }
 
 #[test]
+fn a_complaint_does_not_repeat_the_body() {
+    let problem = plan(&body(&json!({"temperature": "x".repeat(1 << 20)}))).expect_err("a string");
+    assert_eq!(problem.param.as_deref(), Some("temperature"));
+    assert!(problem.message.len() < 400, "{} bytes", problem.message.len());
+    assert!(problem.message.contains("at line 1 column"), "{}", problem.message);
+    let problem = plan(&body(&json!({"x".repeat(1 << 20): 1}))).expect_err("an unknown name");
+    assert!(problem.message.len() < 400, "{} bytes", problem.message.len());
+}
+
+#[test]
+fn damaged_bodies_never_panic() {
+    let extra = json!({"n": 2, "stop": ["a"], "seed": 1, "logprobs": true, "metadata": {"a": "b"},
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "\u{e9}\n"}]}]});
+    let good = body(&extra);
+    plan(&good).expect("good");
+    let mut dice = selvedge_base::Dice::keyed(1, "damaged bodies");
+    let mut refused = 0;
+    for _ in 0..20_000 {
+        let mut bad = good.clone();
+        for _ in 0..=dice.below(3) {
+            let at = dice.below(bad.len() as u64) as usize;
+            match dice.below(3) {
+                0 => bad[at] = dice.next() as u8,
+                1 => bad.truncate(at.max(1)),
+                _ => bad.insert(at, b"\"{}[],:0"[dice.below(8) as usize]),
+            }
+        }
+        refused += u32::from(plan(&bad).is_err());
+    }
+    assert!(refused > 15_000, "most damage is noticed: {refused}");
+}
+
+#[test]
 fn deep_and_long_bodies_are_refused() {
     let deep = format!(r#"{{"tools": {}"#, "[".repeat(10_000));
     assert!(plan(deep.as_bytes()).is_err());

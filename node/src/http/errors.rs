@@ -12,6 +12,9 @@ use super::body::{Answer, json};
 /// Tells the official clients, which retry 408, 429 and 5xx by themselves, not to.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
+/// Characters of a decoder's complaint that are repeated to the client: enough to recognise it.
+const QUOTE_CHARS: usize = 240;
+
 /// A refused request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Problem {
@@ -44,6 +47,19 @@ impl Problem {
     /// A parameter that this version does not honour.
     pub(super) fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, Code::Unsupported.as_str(), message).param(param)
+    }
+
+    /// A body that is not the JSON it should be.
+    pub(super) fn json(what: &str, error: &serde_json::Error) -> Self {
+        let mut why = error.to_string();
+        // The decoder quotes what it met, which may be most of the body.
+        if why.chars().nth(QUOTE_CHARS).is_some() {
+            let (line, column) = (error.line(), error.column());
+            why = why.chars().take(QUOTE_CHARS).collect();
+            why.push_str(&format!("… at line {line} column {column}"));
+        }
+        let status = StatusCode::BAD_REQUEST;
+        Self::new(status, Code::InvalidRequest.as_str(), format!("{what}: {why}"))
     }
 
     /// The same problem, naming the request field at fault.

@@ -202,19 +202,13 @@ impl Place {
                 Problem::invalid(field, message)
             }
             (Category::Data, Some(field)) => {
-                let message = format!("'{field}' is not as it should be: {error}");
-                Problem::invalid(field, message)
+                let what = format!("'{field}' is not as it should be");
+                Problem::json(&what, error).param(field)
             }
-            (Category::Data, None) => Problem::new(
-                hyper::StatusCode::BAD_REQUEST,
-                selvedge_base::Code::InvalidRequest.as_str(),
-                format!("the body must be a JSON object: {error}"),
-            ),
-            (Category::Syntax | Category::Eof | Category::Io, _) => Problem::new(
-                hyper::StatusCode::BAD_REQUEST,
-                selvedge_base::Code::InvalidRequest.as_str(),
-                format!("the body is not valid JSON: {error}"),
-            ),
+            (Category::Data, None) => Problem::json("the body must be a JSON object", error),
+            (Category::Syntax | Category::Eof | Category::Io, _) => {
+                Problem::json("the body is not valid JSON", error)
+            }
         }
     }
 }

@@ -26,8 +26,6 @@ use super::settings::Settings;
 
 /// Bytes of all bodies being read or parsed at a time: 32 of the largest.
 const BODIES_TOTAL: usize = 256 << 20;
-/// Bytes one permit of the total stands for; semaphores count in `u32`.
-const PERMIT_BYTES: usize = 1 << 10;
 /// A body that was refused is still read, and thrown away, up to here: a client that sees its
 /// connection reset while it sends does not read the refusal.
 const DRAIN_BYTES: usize = 64 << 20;
@@ -51,11 +49,10 @@ pub(super) struct Received {
 
 impl Reader {
     pub(super) fn new(settings: &Settings) -> Self {
-        let budget = BODIES_TOTAL.max(settings.body_limit) / PERMIT_BYTES + 1;
         Self {
             limit: settings.body_limit,
             time: settings.body_timeout,
-            budget: Arc::new(Semaphore::new(budget)),
+            budget: Arc::new(Semaphore::new(BODIES_TOTAL.max(settings.body_limit))),
         }
     }
 
@@ -67,20 +64,15 @@ impl Reader {
         mut body: Incoming,
     ) -> Result<Received, Problem> {
         let announced = body.size_hint().exact().map(usize::try_from);
-        let expected = match announced {
-            Some(Ok(len)) if len <= self.limit => len,
-            Some(_) => {
-                // Who asks first (`Expect: 100-continue`) does not send without a yes.
-                if !headers.contains_key(EXPECT) {
-                    drain(body);
-                }
-                return Err(self.too_large());
+        if announced.is_some_and(|len| len.map_or(true, |len| len > self.limit)) {
+            // Who asks first (`Expect: 100-continue`) does not send without a yes.
+            if !headers.contains_key(EXPECT) {
+                drain(body);
             }
-            None => self.limit,
-        };
-        let share = self.share(expected)?;
+            return Err(self.too_large());
+        }
         match timeout(self.time, self.collect(&mut body)).await {
-            Ok(Ok(bytes)) => Ok(Received { bytes, _share: share }),
+            Ok(Ok(received)) => Ok(received),
             Ok(Err(problem)) => {
                 drain(body);
                 Err(problem)
@@ -89,31 +81,30 @@ impl Reader {
         }
     }
 
+    /// Reads to the end, taking a share of the memory for what has arrived, not for what was
+    /// announced.
+    async fn collect(&self, body: &mut Incoming) -> Result<Received, Problem> {
+        let mut share = self.share(0)?;
+        let mut whole = Whole::default();
+        let mut len = 0;
+        while let Some(chunk) = self.chunk(body).await? {
+            len += chunk.len();
+            if len > self.limit {
+                return Err(self.too_large());
+            }
+            share.merge(self.share(chunk.len())?);
+            whole.push(chunk);
+        }
+        Ok(Received { bytes: whole.bytes(), _share: share })
+    }
+
     fn share(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         Arc::clone(&self.budget).try_acquire_many_owned(permits).map_err(|_| {
             let message = "too many large requests at once; try again shortly";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded.as_str(), message)
                 .retry_after(1)
         })
-    }
-
-    async fn collect(&self, body: &mut Incoming) -> Result<Bytes, Problem> {
-        let Some(first) = self.chunk(body).await? else { return Ok(Bytes::new()) };
-        // Most requests arrive in one piece, which then needs no copy.
-        if body.is_end_stream() {
-            return if first.len() > self.limit { Err(self.too_large()) } else { Ok(first) };
-        }
-        let mut all = BytesMut::from(first);
-        loop {
-            if all.len() > self.limit {
-                return Err(self.too_large());
-            }
-            match self.chunk(body).await? {
-                Some(chunk) => all.extend_from_slice(&chunk),
-                None => return Ok(all.freeze()),
-            }
-        }
     }
 
     async fn chunk(&self, body: &mut Incoming) -> Result<Option<Bytes>, Problem> {
@@ -138,6 +129,40 @@ impl Reader {
     fn too_slow(&self) -> Problem {
         let message = format!("the body did not arrive within {} s", self.time.as_secs());
         Problem::new(StatusCode::REQUEST_TIMEOUT, Code::Timeout.as_str(), message)
+    }
+}
+
+/// A body as it grows. Most arrive in one piece, which then is not copied.
+#[derive(Default)]
+enum Whole {
+    #[default]
+    Nothing,
+    One(Bytes),
+    Many(BytesMut),
+}
+
+impl Whole {
+    fn push(&mut self, chunk: Bytes) {
+        *self = match std::mem::take(self) {
+            Self::Nothing => Self::One(chunk),
+            Self::One(first) => {
+                let mut all = BytesMut::from(first);
+                all.extend_from_slice(&chunk);
+                Self::Many(all)
+            }
+            Self::Many(mut all) => {
+                all.extend_from_slice(&chunk);
+                Self::Many(all)
+            }
+        };
+    }
+
+    fn bytes(self) -> Bytes {
+        match self {
+            Self::Nothing => Bytes::new(),
+            Self::One(bytes) => bytes,
+            Self::Many(all) => all.freeze(),
+        }
     }
 }
 

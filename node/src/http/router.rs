@@ -34,6 +34,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The name of the node that answers.
 const NODE: HeaderName = HeaderName::from_static("x-selvedge-node");
 
+/// Asks nginx and its kin to pass events on at once.
+const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
+
 /// What all requests of a surface share.
 pub(super) struct App {
     pub(super) settings: Settings,
@@ -279,6 +282,8 @@ impl Exchange<'_> {
         };
         let events = Events::new(&heading, first, answers, progress, setting);
         let mut response = whole(StatusCode::OK, "text/event-stream", "");
+        // Some reverse proxies hold streams back unless told not to.
+        response.headers_mut().insert(UNBUFFERED, HeaderValue::from_static("no"));
         *response.body_mut() = Answer::Stream(Box::new(events));
         self.name_node(&mut response, node);
         Ok(response)
