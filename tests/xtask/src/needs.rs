@@ -21,8 +21,14 @@ struct Program {
 /// Programs of the machine and of the toolchain.
 const PROGRAMS: &[Program] = &[
     Program { name: "cc", probe: &["cc", "--version"], install: "apt-get install gcc" },
+    Program { name: "curl", probe: &["curl", "--version"], install: "apt-get install curl" },
     Program { name: "git", probe: &["git", "--version"], install: "apt-get install git" },
     Program { name: "ip", probe: &["ip", "-V"], install: "apt-get install iproute2" },
+    Program {
+        name: "setpriv",
+        probe: &["setpriv", "--version"],
+        install: "apt-get install util-linux",
+    },
     Program {
         name: "rustfmt",
         probe: &["cargo", "fmt", "--version"],

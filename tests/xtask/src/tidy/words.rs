@@ -111,12 +111,14 @@ fn has_number(value: &str) -> bool {
         .any(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word != "0" && word != "1")
 }
 
-/// Whether a comment stands on the line (from 1) or directly above it, attributes passed over.
+/// Whether a comment stands on the line (from 1) or directly above it, attributes and the other
+/// constants of its group passed over.
 fn explained(source: &Source, line: usize) -> bool {
     if !source.comments[line - 1].trim().is_empty() {
         return true;
     }
-    let above = (0..line - 1).rev().find(|at| !source.code[*at].trim_start().starts_with("#["));
+    let passed = |code: &str| code.trim_start().starts_with("#[") || is_constant(code);
+    let above = (0..line - 1).rev().find(|at| !passed(&source.code[*at]));
     above.is_some_and(|at| {
         source.code[at].trim().is_empty() && !source.comments[at].trim().is_empty()
     })
@@ -210,10 +212,11 @@ mod tests {
         assert_eq!(on_sample(rule, "a.rs", "const N: u8 = 3;\n").len(), 1);
         assert_eq!(on_sample(rule, "a.rs", "pub(crate) const N: u8 = 3;\n").len(), 1);
         assert_eq!(on_sample(rule, "a.rs", "const N: [u8; 2] = [\n    7,\n    1,\n];\n").len(), 1);
-        let pair = "/// Why.\nconst N: u8 = 3;\nconst M: u8 = 4;\n";
+        let pair = "/// Why.\nconst N: u8 = 3;\n\nconst M: u8 = 4;\n";
         assert_eq!(on_sample(rule, "a.rs", pair).len(), 1);
         for good in [
             "/// Why.\n#[allow(x)]\npub const N: u8 = 3;\n",
+            "/// Why both.\nconst N: u8 = 3;\nconst M: u8 = 4;\n",
             "const N: u8 = 3; // why\n",
             "const NAME: &str = \"3 words\";\nconst OFF: bool = false;\n",
             "const KIND: &'static str;\nfn f() { x = 3; }\n",
