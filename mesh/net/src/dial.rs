@@ -138,7 +138,7 @@ async fn link_up(shared: &Arc<Shared>, node: NodeId, lane: &Lane) -> Result<Link
 }
 
 /// The addresses of one peer, tried one after the other but not one at a time.
-struct Race<'a> {
+pub(crate) struct Race<'a> {
     shared: &'a Shared,
     alpn: &'static [u8],
     expected: Option<NodeId>,
@@ -151,7 +151,7 @@ struct Race<'a> {
 type Reached = (SocketAddr, Connection);
 
 impl<'a> Race<'a> {
-    fn new(
+    pub(crate) fn new(
         shared: &'a Shared,
         alpn: &'static [u8],
         expected: Option<NodeId>,
@@ -180,7 +180,7 @@ impl<'a> Race<'a> {
     }
 
     /// The next address whose handshake succeeds.
-    async fn winner(&mut self) -> Result<Reached, NetError> {
+    pub(crate) async fn winner(&mut self) -> Result<Reached, NetError> {
         loop {
             if self.running.is_empty() {
                 // Nothing to wait for.

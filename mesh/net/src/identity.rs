@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use libp2p::PeerId;
 use libp2p::identity::{Keypair, ed25519};
 use selvedge_base::NodeId;
+use selvedge_proto::records::Signer;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -186,6 +187,16 @@ impl Identity {
             let _synced = File::open(directory).and_then(|open| open.sync_all());
         }
         written
+    }
+}
+
+impl Signer for Identity {
+    fn public(&self) -> [u8; 32] {
+        self.public()
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.sign(message)
     }
 }
 

@@ -100,6 +100,27 @@ impl Credentials {
     }
 }
 
+#[cfg(test)]
+impl Credentials {
+    /// A dialler that does not say who it is.
+    pub(crate) fn client_without_certificate(
+        &self,
+        alpn: &[u8],
+    ) -> Result<(quinn::ClientConfig, FoundNode), NetError> {
+        let failed = |error: rustls::Error| NetError::Tls(error.to_string());
+        let mut tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(failed)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(PeerVerifier::any()))
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![alpn.to_vec()];
+        let tls =
+            QuicClientConfig::try_from(tls).map_err(|error| NetError::Tls(error.to_string()))?;
+        Ok((quinn::ClientConfig::new(Arc::new(tls)), FoundNode::default()))
+    }
+}
+
 /// Who is on the other side of an established connection.
 pub(crate) fn peer_of(connection: &quinn::Connection) -> Option<NodeId> {
     let certificates =

@@ -1,0 +1,248 @@
+//! Links come up between members and only there, once per pair, and end at once.
+
+use std::net::UdpSocket;
+
+use super::*;
+use crate::NetError;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_members_link() {
+    let mesh = Mesh::new();
+    let (mut a, mut b) = (mesh.node().await, mesh.node().await);
+    let link = a.link_to(&b).await;
+    assert_eq!((link.node(), link.remote_addr()), (b.id(), Some(b.addr())));
+    assert_eq!(link.hello().credential.node(), b.id());
+    assert_eq!(link.version(), VERSION);
+    assert!(link.rtt().unwrap() < Micros::secs(1));
+    let (up, dialled) = a.up().await;
+    assert_eq!((up.node(), dialled), (b.id(), true));
+    let (up, dialled) = b.up().await;
+    assert_eq!((up.node(), dialled), (a.id(), false));
+    assert_eq!(b.endpoint.links().len(), 1);
+    assert_eq!(b.endpoint.link(&a.id()).unwrap().remote_addr(), Some(a.addr()));
+    // A second dial finds the link there is.
+    let again = a.link_to(&b).await;
+    assert_eq!(again.connections(), 1);
+    a.nothing_more();
+    b.nothing_more();
+}
+
+#[tokio::test]
+async fn another_node_at_the_address_is_not_taken_for_the_wanted_one() {
+    let mesh = Mesh::new();
+    let (a, b) = (mesh.node().await, mesh.node().await);
+    let wanted = Identity::generate().node_id();
+    let error = soon(a.endpoint.connect(wanted, &[b.addr()])).await.unwrap_err();
+    let NetError::Unreachable(attempts) = &error else { panic!("{error}") };
+    assert_eq!(attempts[0].addr, b.addr());
+    assert!(attempts[0].why.contains(&b.id().to_string()), "{error}");
+    assert_eq!(soon(a.endpoint.connect(a.id(), &[b.addr()])).await.unwrap_err(), NetError::Myself);
+    let none = soon(a.endpoint.connect(wanted, &[])).await.unwrap_err();
+    assert_eq!(none, NetError::NoAddress);
+}
+
+#[tokio::test]
+async fn an_address_is_enough_to_link() {
+    let mesh = Mesh::new();
+    let (a, mut b) = (mesh.node().await, mesh.node().await);
+    let link = soon(a.endpoint.connect_unknown(b.addr())).await.unwrap();
+    assert_eq!(link.node(), b.id());
+    b.up().await;
+    let own = soon(a.endpoint.connect_unknown(a.addr())).await.unwrap_err();
+    assert_eq!(own, NetError::Myself);
+}
+
+#[tokio::test]
+async fn a_stranger_is_refused_politely() {
+    let (ours, theirs) = (Mesh::new(), Mesh::new());
+    let (mut member, mut stranger) = (ours.node().await, theirs.node().await);
+    let error = soon(stranger.endpoint.connect(member.id(), &[member.addr()])).await.unwrap_err();
+    let NetError::RefusedByPeer { node, refusal } = &error else { panic!("{error}") };
+    assert_eq!((*node, refusal.code), (member.id(), Code::Forbidden));
+    assert!(refusal.message.contains("belongs to mesh"), "{error}");
+    assert!(stranger.endpoint.links().is_empty() && member.endpoint.links().is_empty());
+    member.nothing_more();
+    stranger.nothing_more();
+}
+
+#[tokio::test]
+async fn the_dialler_refuses_too_and_then_neither_side_has_a_link() {
+    let mesh = Mesh::new();
+    let (a, mut b) = (mesh.node().await, mesh.node().await);
+    a.pass.revoked.lock().push(b.id());
+    let error = soon(a.endpoint.connect(b.id(), &[b.addr()])).await.unwrap_err();
+    assert!(matches!(error, NetError::RefusedHere { .. }), "{error}");
+    a.pass.revoked.lock().clear();
+    a.link_to(&b).await;
+    // The refused attempt left no trace in front of this.
+    b.up().await;
+    b.nothing_more();
+}
+
+#[tokio::test]
+async fn versions_that_do_not_meet_are_named() {
+    let mesh = Mesh::new();
+    let a = mesh.node().await;
+    let newer = |pass: &mut Pass| pass.versions = (VERSION + 1, VERSION + 2);
+    let b = Node::start(&mesh, Identity::generate(), newer).await;
+    let error = soon(a.endpoint.connect(b.id(), &[b.addr()])).await.unwrap_err();
+    let NetError::RefusedByPeer { refusal, .. } = &error else { panic!("{error}") };
+    assert_eq!(refusal.code, Code::Unsupported);
+    assert!(refusal.message.contains(&format!("{} to {}", VERSION + 1, VERSION + 2)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_dial_at_once_and_have_one_link() {
+    let mesh = Mesh::new();
+    let mut doubled = 0;
+    for _ in 0..10 {
+        let (mut a, mut b) = (mesh.node().await, mesh.node().await);
+        let (from_a, from_b) = tokio::join!(a.link_to(&b), b.link_to(&a));
+        let (a_up, _) = a.up().await;
+        let (b_up, _) = b.up().await;
+        assert_eq!((a_up.node(), b_up.node()), (b.id(), a.id()));
+        // A stream in use survives the move to one connection.
+        let (mut sender, _receiver) = from_a.open(0).await.unwrap();
+        sender.send("first").await.unwrap();
+        let (_sender, mut receiver) = b.stream().await;
+        assert_eq!(soon(receiver.recv::<String>()).await.unwrap().unwrap(), "first");
+        let spare = [from_a.0.spare(), from_b.0.spare()].concat();
+        doubled += usize::from(!spare.is_empty());
+        sender.send("second").await.unwrap();
+        assert_eq!(soon(receiver.recv::<String>()).await.unwrap().unwrap(), "second");
+        drop((sender, receiver, _receiver, _sender));
+        for lane in spare {
+            soon(lane.connection.closed()).await;
+        }
+        assert_eq!((from_a.connections(), from_b.connections()), (1, 1));
+        assert!(!from_a.is_closed() && !from_b.is_closed());
+        a.nothing_more();
+        b.nothing_more();
+        if doubled > 0 {
+            return;
+        }
+    }
+    panic!("the two dials never met: this test has tested nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cutting_a_node_off_takes_effect_at_once() {
+    let (mut a, mut b, link) = pair().await;
+    let (mut sender, mut receiver) = link.open(0).await.unwrap();
+    sender.send("work").await.unwrap();
+    let (_their_sender, mut their_receiver) = b.stream().await;
+    let start = clock::mono();
+    a.endpoint.close(&b.id(), "revoked by the operator");
+    assert!(a.endpoint.link(&b.id()).is_none(), "at once");
+    assert!(link.is_closed());
+    assert!(receiver.recv::<String>().await.is_err());
+    assert!(link.open(0).await.is_err());
+    assert!(link.datagram(b"x").is_err());
+    assert_eq!(soon(link.closed()).await, "revoked by the operator");
+    assert_eq!(a.lost().await, (b.id(), "revoked by the operator".into()));
+    let (node, why) = b.lost().await;
+    assert_eq!(node, a.id());
+    assert!(why.contains("revoked by the operator"), "{why}");
+    assert_eq!(soon(their_receiver.recv::<String>()).await.unwrap().unwrap(), "work");
+    assert!(soon(their_receiver.recv::<String>()).await.is_err());
+    assert!(clock::mono().since(start) < Micros::secs(1));
+}
+
+#[tokio::test]
+async fn a_cut_during_the_hello_is_not_missed() {
+    let mesh = Mesh::new();
+    let (a, mut b) = (mesh.node().await, mesh.node().await);
+    let endpoint = b.endpoint.clone();
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let hook = move |pass: &Pass, peer: NodeId| {
+        if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            pass.revoked.lock().push(peer);
+            endpoint.close(&peer, "revoked");
+        }
+    };
+    assert!(b.pass.on_admit.set(Box::new(hook)).is_ok());
+    let link = soon(a.endpoint.connect(b.id(), &[b.addr()])).await;
+    // The other side had said yes before the cut: what it gave is taken back at once.
+    if let Ok(link) = link {
+        let why = soon(link.closed()).await;
+        assert!(why.contains("revoked"), "{why}");
+    }
+    assert!(b.endpoint.links().is_empty());
+    b.nothing_more();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_peer_replaces_its_former_self() {
+    let mesh = Mesh::new();
+    let mut a = mesh.node().await;
+    let home = crate::scratch::Scratch::new();
+    let load = || Identity::load_or_create(&home.path().join("node.key")).unwrap();
+    let before = Node::start(&mesh, load(), |pass| pass.incarnation = 1).await;
+    let old = before.link_to(&a).await;
+    a.up().await;
+    let after = Node::start(&mesh, load(), |pass| pass.incarnation = 2).await;
+    after.link_to(&a).await;
+    let (node, why) = a.lost().await;
+    assert_eq!(node, before.id());
+    assert!(why.contains("new process"), "{why}");
+    let (link, _) = a.up().await;
+    assert_eq!((link.hello().incarnation, link.remote_addr()), (2, Some(after.addr())));
+    soon(old.closed()).await;
+    a.nothing_more();
+}
+
+#[tokio::test]
+async fn the_address_that_answers_wins_and_the_others_are_named() {
+    let mesh = Mesh::new();
+    let (a, b) = (mesh.node().await, mesh.node().await);
+    let silent: Vec<_> = (0..2).map(|_| UdpSocket::bind(loopback(0)).unwrap()).collect();
+    let mut addrs: Vec<_> = silent.iter().map(|socket| socket.local_addr().unwrap()).collect();
+    let error = soon(a.endpoint.connect(b.id(), &addrs)).await.unwrap_err();
+    let NetError::Unreachable(attempts) = &error else { panic!("{error}") };
+    assert_eq!(attempts.len(), 2, "{error}");
+    assert!(addrs.iter().all(|addr| error.to_string().contains(&addr.to_string())), "{error}");
+    addrs.push(b.addr());
+    let start = clock::mono();
+    soon(a.endpoint.connect(b.id(), &addrs)).await.unwrap();
+    assert!(clock::mono().since(start) < Micros::secs(2), "did not wait for the silent ones");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_is_told() {
+    let (mut a, mut b, _link) = pair().await;
+    soon(a.endpoint.shutdown()).await;
+    let (node, why) = b.lost().await;
+    assert_eq!(node, a.id());
+    assert!(why.contains("shutting down"), "{why}");
+    assert_eq!(a.lost().await.0, b.id());
+    let error = soon(b.endpoint.connect(a.id(), &[a.addr()])).await.unwrap_err();
+    assert!(matches!(error, NetError::Unreachable(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let mesh = Mesh::new();
+    let a = mesh.node().await;
+    let identity = Arc::new(Identity::generate());
+    let gate: Arc<dyn Gate> = Arc::new(mesh.pass(&identity));
+    let error = Endpoint::bind(identity, a.addr(), gate, NetConfig::default()).await.unwrap_err();
+    let expected = format!("cannot listen on {}/udp: another program uses this port", a.addr());
+    assert_eq!(error.to_string(), expected);
+}
+
+#[tokio::test]
+async fn a_full_node_says_so() {
+    let mesh = Mesh::new();
+    let config = NetConfig { max_links: 1, ..NetConfig::default() };
+    let mut full = Node::with_config(&mesh, Identity::generate(), |_| {}, config).await;
+    let (a, b) = (mesh.node().await, mesh.node().await);
+    a.link_to(&full).await;
+    full.up().await;
+    let late = soon(b.endpoint.connect(full.id(), &[full.addr()])).await;
+    let why = match late {
+        Ok(link) => soon(link.closed()).await,
+        Err(error) => error.to_string(),
+    };
+    assert!(why.contains("1 links, its limit"), "{why}");
+    full.nothing_more();
+}
