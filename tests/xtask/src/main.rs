@@ -18,6 +18,8 @@ mod layers;
 mod lexer;
 mod models;
 mod needs;
+#[cfg(test)]
+mod pictures_tests;
 mod repo;
 mod report;
 mod suite;
