@@ -141,9 +141,8 @@ impl Peer {
             return false;
         }
         if incarnation > self.incarnation {
+            // A refutation raises it too, so it says nothing about progress: a frozen peer stays so.
             self.incarnation = incarnation;
-            self.still_since = now;
-            self.doubtful = false;
             self.tell = None;
             if self.state == PeerState::Dead {
                 self.state = PeerState::Suspect;

@@ -256,6 +256,21 @@ fn a_frozen_peer_is_noticed_within_two_seconds_and_returns_with_progress() {
 }
 
 #[test]
+fn a_refutation_does_not_thaw_a_frozen_peer() {
+    let mut world = World::new(3);
+    world.report(1, WORKING);
+    world.run(Micros::secs(3));
+    assert_eq!(world.state(1, 0), PeerState::Frozen);
+    let since = world.now;
+    let gossip = vec![Rumour { node: id(1), incarnation: 1, state: PeerState::Suspect }];
+    let beat = Beat { seq: 9, incarnation: 1, gossip, ..Beat::default() };
+    world.give(1, SwimInput::Received { from: id(2), message: SwimMessage::Ping(beat) });
+    world.run(Micros::secs(2));
+    assert!(world.nodes[1].swim.incarnation() > 1);
+    assert_eq!(world.declared_after(0, 1, PeerState::Alive, since), None);
+}
+
+#[test]
 fn slow_loading_and_queued_peers_are_not_frozen() {
     let mut world = World::new(4);
     let since = world.now;

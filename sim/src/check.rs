@@ -1,0 +1,208 @@
+//! The omniscient observer: what must hold, given what is really going on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use selvedge_base::{Micros, Mono};
+use selvedge_proto::swim::PeerState;
+
+/// A silent peer must be held dead within this (promise of the mesh).
+const SILENT_BOUND: Micros = Micros::secs(3);
+/// A peer whose connection was reset must be held dead within this.
+const RESET_BOUND: Micros = Micros::secs(1);
+/// A frozen peer must be held frozen within this.
+const FROZEN_BOUND: Micros = Micros::secs(2);
+/// Two nodes that reach each other must hold each other well after this: the longest wait between
+/// redials (8 s) with its jitter, a handshake with retransmissions, a refutation, and slack.
+pub(crate) const RECOVERY: Micros = Micros::secs(12);
+/// Even between healthy nodes loss makes a suspect now and then; it must not stay one.
+const PASSING: Micros = Micros::secs(2);
+
+/// Something that must not happen did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// When, since the start of the run.
+    pub at: Mono,
+    /// Which invariant.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub seen: String,
+}
+
+/// How long it took to notice, one sample per observer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Detections {
+    /// From the last sign of life possible to Dead, without a word about the connection.
+    pub silent: Vec<Micros>,
+    /// From the loss of the connection to Dead.
+    pub reset: Vec<Micros>,
+    /// From the engine's last progress possible to Frozen.
+    pub frozen: Vec<Micros>,
+}
+
+/// What is really the case between an observer and a peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Truth {
+    /// The observer acts.
+    pub(crate) watching: bool,
+    /// Nothing gets out of the peer.
+    pub(crate) gone: bool,
+    /// The peer's engine computes without progress.
+    pub(crate) frozen: bool,
+    /// Both act and reach each other.
+    pub(crate) healthy: bool,
+}
+
+/// Since when what is the case, by observer and peer.
+#[derive(Debug)]
+pub(crate) struct Checker {
+    pairs: BTreeMap<(usize, usize), Pair>,
+    /// What the network may add to any bound: a few of its slowest trips.
+    slack: Micros,
+    pub(crate) violations: Vec<Violation>,
+    pub(crate) detections: Detections,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Pair {
+    gone: Option<Mono>,
+    reset: Option<Mono>,
+    frozen: Option<Mono>,
+    thawed: Option<Mono>,
+    healthy: Option<Mono>,
+    suspect: Option<Mono>,
+    /// Whether the silence or freeze going on began in good order and was not yet counted.
+    count_gone: bool,
+    count_frozen: bool,
+    state: Option<PeerState>,
+    reported: bool,
+}
+
+impl Checker {
+    pub(crate) fn new(slowest: Micros) -> Self {
+        Self {
+            pairs: BTreeMap::new(),
+            slack: slowest.times(4),
+            violations: Vec::new(),
+            detections: Detections::default(),
+        }
+    }
+
+    /// The truth changed, or may have.
+    pub(crate) fn learn(&mut self, now: Mono, observer: usize, peer: usize, truth: Truth) {
+        let pair = self.pairs.entry((observer, peer)).or_default();
+        let was_well = pair.healthy.is_some_and(|since| now.since(since) >= RECOVERY)
+            && pair.state == Some(PeerState::Alive);
+        let gone = truth.watching && truth.gone;
+        if gone && pair.gone.is_none() {
+            pair.count_gone = was_well;
+        }
+        let frozen = truth.frozen && truth.healthy;
+        if frozen && pair.frozen.is_none() {
+            pair.count_frozen = was_well;
+        }
+        keep(&mut pair.gone, gone, now);
+        keep(&mut pair.frozen, frozen, now);
+        keep(&mut pair.thawed, !truth.frozen, now);
+        keep(&mut pair.healthy, truth.healthy, now);
+        if !gone {
+            pair.reset = None;
+        }
+    }
+
+    /// The observer was told that its connection to a peer is gone.
+    pub(crate) fn was_reset(&mut self, now: Mono, observer: usize, peer: usize) {
+        let pair = self.pairs.get_mut(&(observer, peer));
+        if let Some(pair) = pair.filter(|pair| pair.gone.is_some()) {
+            pair.reset.get_or_insert(now);
+        }
+    }
+
+    /// The observer's detector declared something.
+    pub(crate) fn declared(&mut self, now: Mono, observer: usize, peer: usize, state: PeerState) {
+        let Some(pair) = self.pairs.get_mut(&(observer, peer)) else { return };
+        pair.state = Some(state);
+        match (state, pair.gone, pair.frozen) {
+            (PeerState::Dead, Some(since), _) if std::mem::take(&mut pair.count_gone) => {
+                match pair.reset {
+                    Some(reset) => self.detections.reset.push(now.since(reset)),
+                    None => self.detections.silent.push(now.since(since)),
+                }
+            }
+            (PeerState::Frozen, _, Some(since)) if std::mem::take(&mut pair.count_frozen) => {
+                self.detections.frozen.push(now.since(since));
+            }
+            _ => {}
+        }
+    }
+
+    /// A new process: what its predecessor held is forgotten.
+    pub(crate) fn restarted(&mut self, observer: usize) {
+        for ((by, _), pair) in &mut self.pairs {
+            if *by == observer {
+                pair.state = None;
+            }
+        }
+    }
+
+    /// Holds what the observer's detector says against the truth.
+    pub(crate) fn look(&mut self, now: Mono, observer: usize, peer: usize, state: PeerState) {
+        let slack = self.slack;
+        let Some(pair) = self.pairs.get_mut(&(observer, peer)) else { return };
+        let over = |since: Option<Mono>, bound: Micros| {
+            since.is_some_and(|since| now.since(since) > bound.plus(slack))
+        };
+        keep(&mut pair.suspect, state == PeerState::Suspect, now);
+        let well = over(pair.healthy, RECOVERY);
+        let broken = match state {
+            PeerState::Alive | PeerState::Suspect | PeerState::Frozen
+                if over(pair.gone, SILENT_BOUND) =>
+            {
+                Some("a silent peer is dead within 3 s")
+            }
+            PeerState::Alive | PeerState::Suspect | PeerState::Frozen
+                if over(pair.reset, RESET_BOUND) =>
+            {
+                Some("a peer whose connection was reset is dead within 1 s")
+            }
+            PeerState::Alive if well && over(pair.frozen, FROZEN_BOUND) => {
+                Some("a frozen peer is frozen within 2 s")
+            }
+            PeerState::Frozen if well && over(pair.thawed, FROZEN_BOUND) => {
+                Some("a peer that is slow, loading or idle is not frozen")
+            }
+            PeerState::Dead if well => Some("a healthy, reachable peer is not dead"),
+            PeerState::Suspect if well && over(pair.suspect, PASSING) => {
+                Some("a healthy, reachable peer does not stay suspect")
+            }
+            PeerState::Alive | PeerState::Suspect | PeerState::Frozen | PeerState::Dead => None,
+        };
+        match broken {
+            Some(invariant) if !std::mem::replace(&mut pair.reported, true) => {
+                let seen = format!("node {observer} holds node {peer} {state:?}: {pair:?}");
+                self.violations.push(Violation { at: now, invariant, seen });
+            }
+            Some(_) => {}
+            None => pair.reported = false,
+        }
+    }
+
+    pub(crate) fn broken(&mut self, at: Mono, invariant: &'static str, seen: String) {
+        self.violations.push(Violation { at, invariant, seen });
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {} ms: {}: {}", self.at.0 / 1_000, self.invariant, self.seen)
+    }
+}
+
+/// Since when something is the case.
+const fn keep(since: &mut Option<Mono>, is: bool, now: Mono) {
+    match (is, *since) {
+        (true, None) => *since = Some(now),
+        (true, Some(_)) => {}
+        (false, _) => *since = None,
+    }
+}

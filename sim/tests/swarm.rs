@@ -1,0 +1,92 @@
+//! Whole meshes under seeded faults: the promises hold, and runs repeat bit for bit.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+use selvedge_base::Micros;
+use selvedge_sim::plan::FaultKind;
+use selvedge_sim::swarm::{percentile, swarm};
+use selvedge_sim::{Plan, run};
+
+/// Seeds of the gate: enough that every fault family fires many times. `SELVEDGE_SIM_SEEDS` runs
+/// more by hand.
+const SEEDS: u64 = 300;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+#[test]
+fn the_promises_hold_over_hundreds_of_seeds() {
+    let report = swarm(0..number("SELVEDGE_SIM_SEEDS").unwrap_or(SEEDS));
+    println!("{report}");
+    assert!(report.failures.is_empty(), "{report}");
+    // A fault that never fires proves nothing.
+    assert_eq!(report.faults.len(), 7, "{:?}", report.faults);
+    assert!(report.faults.values().all(|count| *count >= 20), "{:?}", report.faults);
+    assert!(report.imperfections.iter().all(|count| *count > 100), "{:?}", report.imperfections);
+    let bounds = [
+        (&report.detections.silent, Micros::secs(3)),
+        (&report.detections.reset, Micros::secs(1)),
+        (&report.detections.frozen, Micros::secs(2)),
+    ];
+    for (samples, bound) in bounds {
+        assert!(samples.len() >= 20, "{}", samples.len());
+        assert!(percentile(samples, 990) <= Some(bound), "{report}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 0..12 {
+        let plan = Plan::seeded(seed);
+        let (first, second) = (run(&plan), run(&plan));
+        assert_eq!(first.checkpoints, second.checkpoints, "seed {seed}");
+        assert_eq!(first, second, "seed {seed}");
+    }
+    assert_ne!(run(&Plan::seeded(1)).hash, run(&Plan::seeded(2)).hash);
+}
+
+#[test]
+fn replay() {
+    // One seed, given by hand; without one, the first.
+    let plan = Plan::seeded(number("SELVEDGE_SIM_SEED").unwrap_or(0));
+    let outcome = run(&plan);
+    println!("{plan:#?}\n{outcome}");
+    assert!(outcome.violations.is_empty(), "{outcome}");
+}
+
+#[test]
+fn a_fault_that_is_left_out_does_not_move_the_others() {
+    let plan = Plan::seeded((0..).find(|seed| Plan::seeded(*seed).faults.len() >= 3).unwrap());
+    let again = Plan::seeded(plan.seed);
+    assert_eq!(plan, again);
+    let mut fewer = plan.clone();
+    fewer.faults.remove(0);
+    let (all, some) = (run(&plan), run(&fewer));
+    assert_ne!(all.hash, some.hash);
+    assert!(some.violations.is_empty(), "{some}");
+}
+
+#[test]
+fn a_crash_on_a_calm_lan_is_seen_in_time() {
+    let at = Micros::secs(14);
+    let crash = FaultKind::Crash { node: 1, reset: false };
+    let outcome = run(&Plan::calm(7, 5).with(crash, at, Micros::secs(6)));
+    assert!(outcome.violations.is_empty(), "{outcome}");
+    assert_eq!(outcome.detections.silent.len(), 4);
+    assert!(outcome.detections.silent.iter().all(|took| *took <= Micros::secs(3)));
+}
+
+#[test]
+fn the_observer_notices_what_is_wrong() {
+    // A freeze no detector can see in time, because the plan ends in the middle of it.
+    let mut plan = Plan::calm(3, 3).with(
+        FaultKind::Crash { node: 1, reset: false },
+        Micros::secs(14),
+        Micros::secs(9),
+    );
+    plan.span = Micros::secs(20);
+    let outcome = run(&plan);
+    let broken: Vec<&str> = outcome.violations.iter().map(|found| found.invariant).collect();
+    assert!(broken.contains(&"after healing all hold each other alive"), "{outcome}");
+}
