@@ -80,10 +80,6 @@ pub(super) struct Fields {
     pub(super) logprobs: Option<LogProbsField>,
     pub(super) top_logprobs: Option<i64>,
     pub(super) n: Option<i64>,
-    pub(super) user: Option<String>,
-    pub(super) safety_identifier: Option<String>,
-    pub(super) prompt_cache_key: Option<String>,
-    pub(super) parallel_tool_calls: Option<bool>,
     pub(super) store: Option<bool>,
     pub(super) echo: Option<bool>,
     pub(super) best_of: Option<i64>,
@@ -102,6 +98,16 @@ pub(super) struct Fields {
     pub(super) verbosity: Option<Value>,
     pub(super) service_tier: Option<Value>,
     pub(super) web_search_options: Option<Value>,
+    /// Hints that change no answer: decoded so that a wrong type is noticed.
+    #[serde(rename = "user")]
+    _user: Option<String>,
+    #[serde(rename = "safety_identifier")]
+    _safety_identifier: Option<String>,
+    #[serde(rename = "prompt_cache_key")]
+    _prompt_cache_key: Option<String>,
+    /// Means something only with tools, which are refused.
+    #[serde(rename = "parallel_tool_calls")]
+    _parallel_tool_calls: Option<bool>,
 }
 
 impl Fields {

@@ -111,7 +111,8 @@ fn only_json_is_taken() {
 #[test]
 fn keys_decide_the_tenant() {
     let wrong = "sk-selvedge-9999";
-    let table: [(&str, &[(&'static str, &str)], Option<&str>); 12] = [
+    type Row<'a> = (&'a str, &'a [(&'static str, &'a str)], Option<&'a str>);
+    let table: [Row<'_>; 12] = [
         (LOOPBACK, &[], Some("local")),
         (LOOPBACK, &[("authorization", "Bearer unused")], Some("local")),
         (LOOPBACK, &[("authorization", &format!("Bearer {KEY}"))], Some("team")),

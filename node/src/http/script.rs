@@ -37,9 +37,12 @@ pub(super) enum Step {
     Forever,
 }
 
+/// What is played for a call.
+type Steps = dyn Fn(&Call) -> Vec<Step> + Send + Sync;
+
 /// A node that plays a script for every call.
 pub(super) struct Script {
-    steps: Box<dyn Fn(&Call) -> Vec<Step> + Send + Sync>,
+    steps: Box<Steps>,
     /// Opens [`Step::Gate`]s.
     pub(super) gate: Arc<Semaphore>,
     /// Every call so far.
@@ -168,12 +171,10 @@ impl Backend for Script {
     fn manage(&self, order: Order) -> BoxFuture<'_, Result<Value, Refusal>> {
         self.orders.lock().push(order.clone());
         Box::pin(async move {
-            match order {
-                Order::KeyRevoke(id) => {
-                    Err(Refusal::client(Stage::Validate, Code::InvalidRequest, id))
-                }
-                order => Ok(json!({ "order": format!("{order:?}") })),
+            if let Order::KeyRevoke(id) = order {
+                return Err(Refusal::client(Stage::Validate, Code::InvalidRequest, id));
             }
+            Ok(json!({ "order": format!("{order:?}") }))
         })
     }
 }
