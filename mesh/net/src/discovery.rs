@@ -92,6 +92,7 @@ impl Discovery {
             listen,
             mdns: config.mdns && !listen.ip().is_loopback(),
             own: BTreeSet::new(),
+            told: None,
             known: Sightings::new(node),
             rendezvous: config.rendezvous.map(|path| Rendezvous::new(path, node)),
             out,
@@ -133,6 +134,8 @@ struct Search {
     listen: SocketAddr,
     mdns: bool,
     own: BTreeSet<IpAddr>,
+    /// What the runtime was last told of them.
+    told: Option<Vec<IpAddr>>,
     known: Sightings,
     rendezvous: Option<Rendezvous>,
     out: mpsc::Sender<Sighting>,
@@ -181,7 +184,9 @@ impl Search {
             (watcher.is_none() || (self.mdns && mdns.is_none())).then(|| self.next_retry());
         let mut stopped = self.stopped.clone();
         let ask = Arc::clone(&self.ask);
-        if watcher.is_none() && self.adopt(BTreeSet::new(), None).await {
+        // A fixed address, or no list of them: nothing to wait for.
+        let fixed = watcher.is_none() || !self.listen.ip().is_unspecified();
+        if fixed && self.adopt(BTreeSet::new(), mdns.as_mut()).await {
             return Ended::Stopped;
         }
         loop {
@@ -259,7 +264,6 @@ impl Search {
 
     /// Uses a new list of this machine's addresses; true when it is time to stop.
     async fn adopt(&mut self, addresses: BTreeSet<IpAddr>, mdns: Option<&mut Mdns>) -> bool {
-        let told_before = self.usable();
         self.own = addresses;
         let usable = self.usable();
         if let Some(mdns) = mdns {
@@ -275,7 +279,8 @@ impl Search {
             let here = self.listen.ip().is_unspecified().then(|| SocketAddr::new(loopback, port));
             rendezvous.announce(here.into_iter().chain(addrs).collect());
         }
-        if usable != told_before || usable.is_empty() {
+        if self.told.as_ref() != Some(&usable) {
+            self.told = Some(usable.clone());
             return self.tell(Sighting::OwnAddresses(usable)).await;
         }
         false
