@@ -6,10 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::scratch;
 
 /// The children of this process, by process id.
 #[derive(Clone, Debug, Default)]
@@ -31,25 +34,43 @@ impl Brood {
         SHARED.clone()
     }
 
-    /// Takes charge of a child.
-    pub(crate) fn adopt(&self, child: Child) -> Chick {
+    /// Starts a child and takes charge of it.
+    pub(crate) fn start(&self, command: &mut Command) -> io::Result<Chick> {
+        // Locked before it is started: a signal finds either no child yet, or this one.
+        let mut children = self.children.lock();
+        let child = command.spawn()?;
         let pid = child.id();
-        self.children.lock().insert(pid, child);
-        Chick { pid, brood: self.clone() }
+        children.insert(pid, child);
+        Ok(Chick { pid, brood: self.clone() })
     }
 
     /// Kills and reaps all children.
-    pub(crate) fn kill_all(&self) {
-        let children = std::mem::take(&mut *self.children.lock());
-        for (_, mut child) in children {
-            end(&mut child);
-        }
+    #[cfg(test)]
+    fn kill_all(&self) {
+        kill(std::mem::take(&mut *self.children.lock()));
+    }
+
+    /// Kills all children for good: whoever adopts one more waits for the end of this process.
+    fn end(&self) {
+        let mut children = self.children.lock();
+        kill(std::mem::take(&mut *children));
+        scratch::remove_all();
+        // Never unlocked: the process ends now, and no child may be added meanwhile.
+        std::mem::forget(children);
     }
 }
 
 impl Chick {
     pub(crate) const fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// The pipes to and from the child, where it was started with any.
+    pub(crate) fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>) {
+        match self.brood.children.lock().get_mut(&self.pid) {
+            Some(child) => (child.stdin.take(), child.stdout.take()),
+            None => (None, None),
+        }
     }
 
     /// The exit status, once the child has ended.
@@ -74,6 +95,39 @@ impl Drop for Chick {
     }
 }
 
+/// From now on SIGINT, SIGTERM and SIGHUP kill the children before they end this process.
+pub(crate) fn end_with_signals() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        [
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            let [interrupt, terminate, hangup] = &mut signals;
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+        });
+        Brood::shared().end();
+        // 128 + SIGINT, as shells report a program that was interrupted.
+        std::process::exit(130);
+    })?;
+    Ok(())
+}
+
+fn kill(children: BTreeMap<u32, Child>) {
+    for (_, mut child) in children {
+        end(&mut child);
+    }
+}
+
 /// Both calls fail only when the child is gone already, which is what is wanted.
 fn end(child: &mut Child) {
     let _ = child.kill();
@@ -83,12 +137,12 @@ fn end(child: &mut Child) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
 
     use super::*;
 
-    fn sleeper() -> Child {
-        Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap()
+    fn sleeper(brood: &Brood) -> Chick {
+        brood.start(Command::new("sleep").arg("1000").stdin(Stdio::null())).unwrap()
     }
 
     fn lives(pid: u32) -> bool {
@@ -97,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_dropped_child_is_gone() {
-        let chick = Brood::default().adopt(sleeper());
+        let chick = sleeper(&Brood::default());
         let pid = chick.pid();
         assert!(lives(pid));
         drop(chick);
@@ -107,7 +161,7 @@ mod tests {
     #[test]
     fn all_children_go_at_once() {
         let brood = Brood::default();
-        let mut chicks = [brood.adopt(sleeper()), brood.adopt(sleeper())];
+        let mut chicks = [sleeper(&brood), sleeper(&brood)];
         brood.kill_all();
         assert!(chicks.iter().all(|chick| !lives(chick.pid())));
         assert!(chicks[0].try_wait().is_err());

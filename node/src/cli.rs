@@ -10,6 +10,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::pull::DEFAULT_MODEL;
+
 const EXAMPLES: &str = "\
 Examples:
   selvedge demo                  three nodes on this machine, one killed mid-answer
@@ -136,7 +138,7 @@ model, which is fetched once and kept. Ctrl-C ends it and leaves no process behi
 #[command(after_help = DEMO_EXAMPLES)]
 pub(crate) struct Demo {
     /// The model to answer with: a name, a file or any source `selvedge models pull` takes
-    #[arg(long, default_value = "smollm2-135m-instruct", value_name = "SOURCE")]
+    #[arg(long, default_value = DEFAULT_MODEL, value_name = "SOURCE")]
     pub(crate) model: String,
     /// No colours and no progress bars
     #[arg(long)]
@@ -236,15 +238,18 @@ pub(crate) enum Mesh {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Root {
-    /// Copy the root key to a file of your own; keep it off this machine
+    /// Write a sealed backup of the root key and print the recovery code that opens it
     Export {
         /// The file to make; it must not exist
         file: PathBuf,
     },
-    /// Bring an exported root key back into this home
+    /// Bring the root key of a backup into this home
     Import {
         /// The exported file
         file: PathBuf,
+        /// Its recovery code [default: asked for]
+        #[arg(long, env = "SELVEDGE_RECOVERY_CODE", hide_env_values = true)]
+        code: Option<String>,
     },
     /// Replace the root key by a fresh one, signed by the old one
     Rotate,
@@ -288,7 +293,7 @@ pub(crate) enum Models {
 #[derive(Debug, Args)]
 pub(crate) struct Pull {
     /// Where the model comes from (see below)
-    #[arg(default_value = "smollm2-135m-instruct")]
+    #[arg(default_value = DEFAULT_MODEL)]
     pub(crate) source: String,
     /// What to call it [default: the built-in name, or the file's]
     #[arg(long)]

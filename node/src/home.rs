@@ -57,10 +57,6 @@ impl Home {
         self.0.join("models")
     }
 
-    pub(crate) fn root_key(&self) -> PathBuf {
-        self.0.join("mesh").join("root.key")
-    }
-
     fn run(&self) -> PathBuf {
         self.0.join("run")
     }

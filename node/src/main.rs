@@ -3,12 +3,114 @@
 //! Owns nothing but the way from a command line to the module that carries it out, and the exit
 //! codes: 0 done, 1 failed, 2 wrong usage. What can be typed is in `cli.rs`.
 
+mod bridge;
 mod brood;
 mod cli;
+mod client;
+mod commands;
 mod config;
+mod demo;
 mod home;
+mod http;
+mod logging;
 mod pull;
+mod record;
 mod scratch;
 mod ui;
+mod up;
 
-fn main() {}
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory as _, Parser as _};
+
+use cli::{Cli, Command};
+use config::{Config, Env, RawConfig};
+use home::Home;
+
+fn main() -> ExitCode {
+    // clap itself ends the program with 2 on wrong usage and 0 after help.
+    let cli = Cli::parse();
+    // The one TLS provider of the process; an error means that it is installed already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            ui::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    if let Command::Completions { shell } = &cli.command {
+        let mut script = Vec::new();
+        clap_complete::generate(*shell, &mut Cli::command(), "selvedge", &mut script);
+        ui::out(String::from_utf8_lossy(&script).trim_end());
+        return Ok(());
+    }
+    let home = Home::locate(cli.global.home.as_deref())?;
+    let env: Env = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    if let Command::Config(command) = &cli.command {
+        return commands::config(&home, cli.global.config.as_deref(), &env, command);
+    }
+    let config = configured(cli, &home, &env)?;
+    logging::start(&config, cli.global.verbose);
+    match &cli.command {
+        Command::Up(options) => runtime()?.block_on(up::up(&home, &config, options)),
+        Command::Demo(options) => demo::demo(&home, &config, options),
+        Command::Ask(options) => commands::ask(&home, options),
+        Command::Mesh(command) => commands::mesh(&home, &config, command),
+        Command::Models(command) => {
+            interruptible(|| commands::models(&home, &config.models, command))
+        }
+        Command::Keys(command) => commands::keys(&home, command),
+        Command::Explain(options) => commands::explain(&home, options),
+        Command::Config(_) | Command::Completions { .. } => Ok(()),
+    }
+}
+
+fn configured(cli: &Cli, home: &Home, env: &Env) -> Result<Config> {
+    let given = cli.global.config.as_deref();
+    let file = given.map_or_else(|| home.config_file(), ToOwned::to_owned);
+    config::load(&file, given.is_some(), env, |raw| {
+        if let Command::Up(options) = &cli.command {
+            apply(options, raw);
+        }
+    })
+}
+
+/// What the flags of `up` say, over everything else.
+fn apply(options: &cli::Up, raw: &mut RawConfig) {
+    if let Some(name) = &options.name {
+        name.clone_into(&mut raw.node.name);
+    }
+    if let Some(api) = options.api {
+        raw.api.listen = api.to_string();
+    }
+    if let Some(listen) = options.listen {
+        raw.mesh.listen = listen.to_string();
+    }
+    raw.mesh.peers.extend(options.peer.iter().cloned());
+    if let Some(rendezvous) = &options.rendezvous {
+        raw.mesh.rendezvous = rendezvous.to_string_lossy().into_owned();
+    }
+    if options.no_mdns {
+        raw.mesh.mdns = false;
+    }
+    if let Some(threads) = options.threads {
+        raw.engine.threads = u64::from(threads);
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// Runs blocking work that may have child processes; a signal ends those first.
+fn interruptible(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    brood::end_with_signals()?;
+    work()
+}

@@ -2,9 +2,16 @@
 //!
 //! Owns temporary directories of one process: made private (0700), removed when dropped.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// Those that exist now, for an end by a signal, which drops nothing.
+static ALL: LazyLock<Mutex<BTreeSet<PathBuf>>> = LazyLock::new(Mutex::default);
 
 /// A directory that is removed, with all it holds, when this is dropped.
 #[derive(Debug)]
@@ -17,6 +24,7 @@ impl Scratch {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("{purpose}-{}-{number}", std::process::id()));
         std::fs::create_dir_all(parent)?;
+        ALL.lock().insert(path.clone());
         make_private(&path)?;
         Ok(Self(path))
     }
@@ -38,6 +46,14 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+        ALL.lock().remove(&self.0);
+    }
+}
+
+/// Removes every scratch directory of this process, because it ends now.
+pub(crate) fn remove_all() {
+    for path in std::mem::take(&mut *ALL.lock()) {
+        let _ = std::fs::remove_dir_all(path);
     }
 }
 

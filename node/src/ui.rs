@@ -19,7 +19,6 @@ pub(crate) enum Ink {
     Red,
     Green,
     Yellow,
-    Blue,
     Magenta,
     Cyan,
 }
@@ -32,7 +31,6 @@ impl Ink {
             Self::Red => "31",
             Self::Green => "32",
             Self::Yellow => "33",
-            Self::Blue => "34",
             Self::Magenta => "35",
             Self::Cyan => "36",
         }
@@ -126,6 +124,18 @@ pub(crate) fn confirm(question: &str) -> Option<bool> {
     let mut answer = String::new();
     let read = io::stdin().lock().read_line(&mut answer);
     Some(read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Asks for a line on the terminal. `None` when nobody is there to answer.
+pub(crate) fn ask_line(question: &str) -> Option<String> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return None;
+    }
+    let mut stderr = io::stderr().lock();
+    let _ = write!(stderr, "{question}").and_then(|()| stderr.flush());
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).ok()?;
+    Some(answer.trim().to_owned()).filter(|answer| !answer.is_empty())
 }
 
 /// Rows as aligned columns, the first row in bold.

@@ -3,6 +3,7 @@
 //! Owns turning texts into addresses, devices and paths, and refusing what is out of bounds. All
 //! problems are reported together, each with the field, the value and what would be allowed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use super::secret::Secret;
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) name: String,
+    pub(crate) site: String,
     pub(crate) api: ApiConfig,
     pub(crate) mesh: MeshConfig,
     pub(crate) engine: EngineConfig,
@@ -44,6 +46,7 @@ pub(crate) struct MeshConfig {
     pub(crate) rendezvous: Option<PathBuf>,
     pub(crate) mdns: bool,
     pub(crate) max_handoffs_per_peer: usize,
+    pub(crate) serve_tenants: BTreeSet<String>,
 }
 
 /// Where models come from.
@@ -82,6 +85,7 @@ impl Config {
         problems.bounds(raw);
         let config = Self {
             name: problems.name(&raw.node.name),
+            site: raw.node.site.clone(),
             api: ApiConfig {
                 listen: problems.address("api.listen", &raw.api.listen),
                 allowed_hosts: raw.api.allowed_hosts.iter().map(|h| h.to_lowercase()).collect(),
@@ -97,6 +101,7 @@ impl Config {
                     .map(PathBuf::from),
                 mdns: raw.mesh.mdns,
                 max_handoffs_per_peer: to_usize(raw.mesh.max_handoffs_per_peer),
+                serve_tenants: raw.mesh.serve_tenants.iter().cloned().collect(),
             },
             engine: EngineConfig {
                 threads: to_usize(raw.engine.threads),

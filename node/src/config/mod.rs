@@ -11,11 +11,10 @@ mod raw;
 mod reference;
 mod secret;
 
-pub(crate) use check::{Config, ConfigErrors, ModelsConfig};
+pub(crate) use check::{Config, ModelsConfig};
 pub(crate) use overlay::{Env, load};
 pub(crate) use raw::{LogFormat, RawConfig};
 pub(crate) use reference::{commented_defaults, markdown, schema_json};
-pub(crate) use secret::Secret;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]

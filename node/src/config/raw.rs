@@ -6,6 +6,7 @@
 
 use schemars::JsonSchema;
 use selvedge_engine::EngineConfig;
+use selvedge_runtime::NodeConfig;
 use serde::{Deserialize, Serialize};
 
 use super::secret::Secret;
@@ -34,6 +35,10 @@ pub(crate) struct RawNode {
     /// The name other nodes and people see. Empty: the machine's host name.
     #[schemars(length(max = 64))]
     pub(crate) name: String,
+    /// The place this node stands in. Requests whose data may not leave the site stay among nodes
+    /// of the same one. Empty: no site.
+    #[schemars(length(max = 64))]
+    pub(crate) site: String,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -63,7 +68,7 @@ impl Default for RawApi {
             listen: "127.0.0.1:8420".to_owned(),
             allowed_hosts: Vec::new(),
             max_body_bytes: 8 << 20,
-            max_requests: 256,
+            max_requests: NodeConfig::MAX_REQUESTS as u64,
             request_timeout_s: 600,
         }
     }
@@ -85,6 +90,9 @@ pub(crate) struct RawMesh {
     /// Requests of one other node that this node serves at the same time.
     #[schemars(range(min = 1, max = 1024))]
     pub(crate) max_handoffs_per_peer: u64,
+    /// Tenants (names of API keys) whose requests this node takes from other nodes. Empty: all.
+    #[schemars(length(max = 256))]
+    pub(crate) serve_tenants: Vec<String>,
 }
 
 impl Default for RawMesh {
@@ -94,7 +102,8 @@ impl Default for RawMesh {
             peers: Vec::new(),
             rendezvous: String::new(),
             mdns: true,
-            max_handoffs_per_peer: 64,
+            max_handoffs_per_peer: NodeConfig::MAX_HANDOFFS_PER_PEER as u64,
+            serve_tenants: Vec::new(),
         }
     }
 }

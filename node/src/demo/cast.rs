@@ -1,0 +1,175 @@
+//! The nodes of the demo.
+//!
+//! Owns starting one as a process of this executable, waiting for its `ready` line, and calls to
+//! its API. A node ends when its player is dropped or when its standard input closes, which it
+//! does even if this process is killed outright.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use serde_json::Value;
+
+use super::stage;
+use crate::brood::{Brood, Chick};
+use crate::client::Client;
+use crate::home::Home;
+use crate::http::wire::{Invite, InviteRequest, Status};
+use crate::record::Record;
+
+/// How long a node may take to be ready: it opens its store and joins, which takes well below a
+/// second.
+const READY: Duration = Duration::from_secs(60);
+/// How long a join code is good for: the next node uses it at once.
+const INVITE_S: u64 = 120;
+
+/// One of the three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Role {
+    pub(super) name: &'static str,
+}
+
+impl Role {
+    pub(super) const ALDER: Self = Self { name: "alder" };
+    pub(super) const BIRCH: Self = Self { name: "birch" };
+    pub(super) const CEDAR: Self = Self { name: "cedar" };
+}
+
+/// A running node.
+pub(super) struct Player {
+    role: Role,
+    api: String,
+    client: Client,
+    chick: Chick,
+    /// Its closing is the order to stop.
+    _stdin: Option<ChildStdin>,
+}
+
+impl Player {
+    /// Starts a node below `place`; it may serve a model and join by a code.
+    pub(super) fn start(
+        place: &Path,
+        role: Role,
+        model: Option<&Path>,
+        join: Option<&str>,
+    ) -> Result<Self> {
+        let home = place.join(role.name);
+        let mut command = command(place, &home, role)?;
+        if let Some(model) = model {
+            command.arg("--model").arg(model);
+        }
+        if let Some(code) = join {
+            command.args(["--join", code]);
+        }
+        let mut chick = Brood::shared()
+            .start(&mut command)
+            .with_context(|| format!("cannot start {}", role.name))?;
+        let (stdin, stdout) = chick.pipes();
+        let stdout = stdout.context("the node's output is a pipe")?;
+        let ready = wait_until_ready(role, stdout)?;
+        let api = ready
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("api="))
+            .ok_or_else(|| anyhow!("{} said '{ready}', without its address", role.name))?;
+        let contact = Home::locate(Some(&home))?.running()?;
+        let client = Client::admin(&contact);
+        Ok(Self { role, api: api.to_owned(), client, chick, _stdin: stdin })
+    }
+
+    pub(super) const fn name(&self) -> &'static str {
+        self.role.name
+    }
+
+    /// One line about the node.
+    pub(super) fn introduction(&self, what: &str) -> String {
+        let api = self.api.trim_start_matches("http://");
+        format!(
+            "{}  process {}, API on {api}; {what}",
+            stage::named(self.role.name),
+            self.chick.pid()
+        )
+    }
+
+    /// The API of the node, with its admin token.
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn status(&self) -> Result<Status> {
+        self.client.get("/admin/status")
+    }
+
+    /// A code for one more node.
+    pub(super) fn invite(&self) -> Result<String> {
+        let request = InviteRequest { ttl_s: Some(INVITE_S) };
+        Ok(self.client.post::<Invite>("/admin/invite", &request)?.code)
+    }
+
+    pub(super) fn record(&self, request: &str) -> Result<Record> {
+        self.client.get(&format!("/admin/requests/{request}"))
+    }
+
+    /// A whole answer at once.
+    pub(super) fn whole(&self, path: &str, body: &Value) -> Result<Value> {
+        Ok(self.client.ask(path, body)?.0)
+    }
+
+    /// SIGKILL.
+    pub(super) fn kill(&mut self) {
+        self.chick.kill();
+    }
+}
+
+fn command(place: &Path, home: &Path, role: Role) -> Result<Command> {
+    let program: PathBuf = std::env::current_exe().context("cannot find this program's file")?;
+    let mut command = Command::new(program);
+    command
+        .args(["up", "--exit-with-parent", "--no-mdns", "--name", role.name])
+        .args(["--api", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--threads", &threads()])
+        .arg("--home")
+        .arg(home)
+        .arg("--rendezvous")
+        .arg(place.join("rendezvous"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    // The person's own settings are for the person's own node.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SELVEDGE_") {
+            command.env_remove(name);
+        }
+    }
+    // That a node of the demo goes away is part of the demo and no news.
+    command.env("SELVEDGE_LOG_FILTER", "error");
+    Ok(command)
+}
+
+/// Two nodes compute at the same time at most: each gets half of the machine.
+fn threads() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).clamp(1, 256).to_string()
+}
+
+/// The `ready` line. What the node says later is read and dropped, so that it never waits for us.
+fn wait_until_ready(role: Role, stdout: std::process::ChildStdout) -> Result<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::Builder::new().name(format!("{} output", role.name)).spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if line.starts_with("ready ") {
+                // The other end is gone when the demo has given up.
+                let _ = sender.send(line);
+            }
+        }
+    })?;
+    match receiver.recv_timeout(READY) {
+        Ok(line) => Ok(line),
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            bail!("{} was not ready after {} s", role.name, READY.as_secs())
+        }
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            bail!("{} ended before it was ready; what it said is above", role.name)
+        }
+    }
+}

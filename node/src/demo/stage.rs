@@ -1,0 +1,197 @@
+//! How the demo looks.
+//!
+//! Owns headings, indentation, line breaks and the colour of each node; plain text without a
+//! terminal.
+
+use std::fmt::Display;
+
+use super::cast::Role;
+use crate::ui::{Ink, out, out_part, paint};
+
+/// Columns of text: fits the narrowest terminal in use and reads well in wider ones.
+const WIDTH: usize = 76;
+const INDENT: &str = "   ";
+
+/// Where the story stands.
+#[derive(Default)]
+pub(super) struct Stage {
+    act: u32,
+    /// The column of the answer being shown.
+    column: usize,
+    voice: Option<Ink>,
+}
+
+impl Stage {
+    pub(super) fn title(&self, text: &str) {
+        out(format_args!("{}  {text}", paint(Ink::Bold, "selvedge demo")));
+    }
+
+    /// Begins the next part.
+    pub(super) fn act(&mut self, title: &str) {
+        self.act += 1;
+        out("");
+        out(paint(Ink::Bold, format_args!("{}. {title}", self.act)));
+    }
+
+    pub(super) fn say(&self, text: impl Display) {
+        for line in wrapped(&text.to_string()) {
+            out(format_args!("{INDENT}{line}"));
+        }
+    }
+
+    pub(super) fn remark(&self, text: &str) {
+        for line in wrapped(text) {
+            out(format_args!("{INDENT}{}", paint(Ink::Dim, line)));
+        }
+    }
+
+    pub(super) fn question(&self, text: &str) {
+        for (index, line) in wrapped(text).into_iter().enumerate() {
+            let mark = if index == 0 { "> " } else { "  " };
+            out(format_args!("{INDENT}{}", paint(Ink::Bold, format_args!("{mark}{line}"))));
+        }
+    }
+
+    /// An answer follows, in the colour of the node that gives it.
+    pub(super) fn answer_begins(&mut self, node: &str) {
+        self.voice = Some(ink_of(node));
+        self.column = 0;
+        out_part(&format!("{INDENT}{}: ", named(node)));
+        self.column += node.len() + 2;
+    }
+
+    /// A piece of it.
+    pub(super) fn answer(&mut self, text: &str) {
+        let mut shown = String::new();
+        for character in text.chars() {
+            match character {
+                '\n' => self.new_line(&mut shown),
+                ' ' if self.column + BREAK_EARLY >= WIDTH => self.new_line(&mut shown),
+                // Control characters would move the cursor of a terminal.
+                character if character.is_control() => {}
+                character => {
+                    shown.push(character);
+                    self.column += 1;
+                }
+            }
+        }
+        for (index, line) in shown.split('\n').enumerate() {
+            if index > 0 {
+                out_part(&format!("\n{INDENT}"));
+            }
+            if !line.is_empty() {
+                out_part(&self.voice.map_or_else(|| line.to_owned(), |ink| paint(ink, line)));
+            }
+        }
+    }
+
+    fn new_line(&mut self, shown: &mut String) {
+        shown.push('\n');
+        self.column = 0;
+    }
+
+    /// From here on another node speaks.
+    pub(super) fn other_voice(&mut self, node: &str) {
+        self.voice = Some(ink_of(node));
+        out_part(&paint(Ink::Dim, format_args!("[{node} goes on] ")));
+        self.column += node.len() + 11;
+    }
+
+    /// Something happens in the middle of an answer.
+    pub(super) fn interruption(&mut self, what: &str) {
+        out_part(&format!("\n{INDENT}{}\n{INDENT}", paint(Ink::Red, format_args!("[{what}]"))));
+        self.column = 0;
+    }
+
+    pub(super) fn answer_ends(&mut self) {
+        self.voice = None;
+        out("");
+    }
+
+    /// A line to type, and what it does.
+    pub(super) fn line(&self, line: &str, what: &str) {
+        let padding = " ".repeat(34usize.saturating_sub(line.chars().count()));
+        out(format_args!("{INDENT}{}{padding}  {}", paint(Ink::Bold, line), paint(Ink::Dim, what)));
+    }
+
+    pub(super) fn strong(&self, text: impl Display) -> String {
+        paint(Ink::Bold, text)
+    }
+}
+
+/// A word of an answer may come in several pieces, so lines break this early.
+const BREAK_EARLY: usize = 8;
+
+/// A node's name in its colour.
+pub(super) fn named(node: &str) -> String {
+    paint(ink_of(node), node)
+}
+
+fn ink_of(node: &str) -> Ink {
+    [(Role::ALDER, Ink::Green), (Role::BIRCH, Ink::Magenta), (Role::CEDAR, Ink::Cyan)]
+        .into_iter()
+        .find(|(role, _)| role.name == node)
+        .map_or(Ink::Yellow, |(_, ink)| ink)
+}
+
+/// How to call this program from here.
+pub(super) fn program() -> String {
+    let Ok(file) = std::env::current_exe() else { return "selvedge".to_owned() };
+    let folder = file.parent();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|entry| Some(entry.as_path()) == folder) {
+        return "selvedge".to_owned();
+    }
+    let here = std::env::current_dir().ok();
+    let near = here.and_then(|here| file.strip_prefix(here).ok().map(ToOwned::to_owned));
+    near.map_or_else(|| file.display().to_string(), |near| format!("./{}", near.display()))
+}
+
+/// Lines of at most the stage's width; colour codes count as nothing.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut column = 0;
+    for word in text.split(' ') {
+        let length = visible(word);
+        if column > 0 && column + 1 + length > WIDTH {
+            lines.push(String::new());
+            column = 0;
+        }
+        let last = lines.len() - 1;
+        if column > 0 {
+            lines[last].push(' ');
+            column += 1;
+        }
+        lines[last].push_str(word);
+        column += length;
+    }
+    lines
+}
+
+fn visible(word: &str) -> usize {
+    let mut length = 0;
+    let mut escaped = false;
+    for character in word.chars() {
+        match (escaped, character) {
+            (false, '\x1b') => escaped = true,
+            (true, 'm') => escaped = false,
+            (true, _) => {}
+            (false, _) => length += 1,
+        }
+    }
+    length
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_fit_the_stage_and_lose_no_word() {
+        let text = "word ".repeat(60);
+        let lines = wrapped(text.trim());
+        assert!(lines.iter().all(|line| line.len() <= WIDTH));
+        assert_eq!(lines.join(" "), text.trim());
+        assert_eq!(visible("\x1b[32malder\x1b[0m"), 5);
+    }
+}

@@ -1,0 +1,153 @@
+//! What is remembered of a request, as the admin API says it and people read it.
+//!
+//! Owns the shape of `GET /admin/requests/{id}` and telling it in words. What is remembered, and
+//! how a node is chosen, belongs to `selvedge_core`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ui::{self, Ink, paint, span_text};
+
+/// One request, from arrival to its end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: String,
+    pub(crate) model: String,
+    pub(crate) tenant: String,
+    /// `running`, `finished`, `failed` or `cancelled`.
+    pub(crate) outcome: String,
+    /// Why the answer ended, or why there is none.
+    pub(crate) reason: String,
+    pub(crate) prompt_tokens: u32,
+    pub(crate) completion_tokens: u32,
+    pub(crate) took_us: u64,
+    pub(crate) first_token_us: Option<u64>,
+    /// The longest pause that a change of node caused.
+    pub(crate) longest_gap_us: Option<u64>,
+    /// Every node that was tried, in order.
+    pub(crate) attempts: Vec<Attempt>,
+}
+
+/// One node's turn.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Attempt {
+    pub(crate) node: String,
+    pub(crate) name: String,
+    /// Tokens the caller had when this turn began.
+    pub(crate) from_index: u32,
+    /// Why the turn ended before the answer did.
+    pub(crate) ended: Option<String>,
+    pub(crate) candidates: Vec<Candidate>,
+}
+
+/// A node that was considered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Candidate {
+    pub(crate) node: String,
+    pub(crate) name: String,
+    /// Estimated time to the end of the answer.
+    pub(crate) estimate_us: u64,
+    pub(crate) verdict: String,
+}
+
+impl Record {
+    /// Why the last node of the record answered, in one line.
+    pub(crate) fn why(&self) -> Option<String> {
+        let attempt = self.attempts.last()?;
+        let about = |candidate: &Candidate| {
+            format!("{} {}", candidate.verdict, estimate(candidate.estimate_us))
+        };
+        let chosen = attempt.candidates.iter().find(|candidate| candidate.node == attempt.node)?;
+        let others: Vec<String> = attempt
+            .candidates
+            .iter()
+            .filter(|candidate| candidate.node != attempt.node)
+            .map(|candidate| format!("{}: {}", candidate.name, about(candidate)))
+            .collect();
+        let others = match others.as_slice() {
+            [] => "no other node has the model".to_owned(),
+            _ => others.join("; "),
+        };
+        Some(format!("{}; {others}", about(chosen)))
+    }
+
+    /// The whole record for people.
+    pub(crate) fn told(&self) -> String {
+        let mut text = format!("{}  {}", paint(Ink::Bold, &self.id), self.model);
+        let first = self
+            .first_token_us
+            .map_or(String::new(), |first| format!(", first token after {}", span_text(first)));
+        text.push_str(&format!(
+            "\n{} ({}): {} prompt and {} answer tokens in {}{first}",
+            self.outcome,
+            self.reason,
+            self.prompt_tokens,
+            self.completion_tokens,
+            span_text(self.took_us)
+        ));
+        if let Some(gap) = self.longest_gap_us {
+            text.push_str(&format!("\nlongest pause from a change of node: {}", span_text(gap)));
+        }
+        for (index, attempt) in self.attempts.iter().enumerate() {
+            text.push_str(&format!(
+                "\n\n{}. {} from token {}{}",
+                index + 1,
+                paint(Ink::Bold, &attempt.name),
+                attempt.from_index,
+                attempt.ended.as_ref().map_or(String::new(), |why| format!(", until: {why}"))
+            ));
+            let mut rows = vec![vec!["node".into(), "estimate".into(), "verdict".into()]];
+            rows.extend(attempt.candidates.iter().map(|candidate| {
+                let verdict = candidate.verdict.clone();
+                vec![candidate.name.clone(), span_text(candidate.estimate_us), verdict]
+            }));
+            for line in ui::table(&rows).lines() {
+                text.push_str(&format!("\n   {line}"));
+            }
+        }
+        text
+    }
+}
+
+fn estimate(micros: u64) -> String {
+    format!("(about {})", span_text(micros))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let candidate = |name: &str, estimate_us, verdict: &str| Candidate {
+            node: format!("id-{name}"),
+            name: name.to_owned(),
+            estimate_us,
+            verdict: verdict.to_owned(),
+        };
+        Record {
+            outcome: "finished".to_owned(),
+            attempts: vec![Attempt {
+                node: "id-alder".to_owned(),
+                name: "alder".to_owned(),
+                candidates: vec![
+                    candidate("alder", 900_000, "fastest"),
+                    candidate("birch", 1_500_000, "slower"),
+                ],
+                ended: Some("connection lost".to_owned()),
+                ..Attempt::default()
+            }],
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn the_choice_is_told_with_its_alternatives() {
+        let why = record().why().unwrap();
+        assert_eq!(why, "fastest (about 900 ms); birch: slower (about 1.5 s)");
+        let told = record().told();
+        for part in ["alder from token 0, until: connection lost", "birch", "slower"] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert_eq!(Record::default().why(), None);
+    }
+}

@@ -1,0 +1,246 @@
+//! `selvedge up`: one node, from start to stop.
+//!
+//! Owns the order in which a node's parts come up and go down, what is printed on the way (scripts
+//! read the `ready` line), and signals. The parts themselves are the runtime's and `http`'s.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow};
+use selvedge_base::{Micros, ModelDigest};
+use selvedge_net::entropy;
+use selvedge_proto::join::JoinCode;
+use selvedge_runtime::{Node, NodeConfig, StartError};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+
+use crate::bridge::Bridge;
+use crate::cli;
+use crate::config::Config;
+use crate::home::Home;
+use crate::http::{self, AdminToken, Settings, Stop};
+use crate::pull::{Store, file_digest};
+use crate::ui::{self, Ink, paint};
+
+/// How long the code printed at the first start is good for: time to walk to the other machines.
+const FIRST_INVITE: Micros = Micros::secs(3_600);
+/// Time for peers to hear a good-bye and the store to close, after the HTTP surface has ended; with
+/// the surface's own grace it keeps the whole stop below 2 s.
+const CLOSING: std::time::Duration = std::time::Duration::from_millis(600);
+
+/// A stop that hangs must not keep an orphan alive: twice the time any stop takes.
+const ORPHAN: std::time::Duration = std::time::Duration::from_secs(4);
+
+/// A model to serve.
+struct Served {
+    name: String,
+    path: std::path::PathBuf,
+    digest: ModelDigest,
+}
+
+/// Runs a node until it is told to stop.
+pub(crate) async fn up(home: &Home, config: &Config, options: &cli::Up) -> Result<()> {
+    let stop = Stop::new();
+    // Before anything takes time: a signal during the start must not be lost.
+    watch_signals(stop.clone())?;
+    if options.exit_with_parent {
+        watch_stdin(stop.clone());
+    }
+    let running = home.occupy()?;
+    let models = models_to_serve(home, options)?;
+    let listener = listen(config.api.listen).await?;
+    let api = listener.local_addr()?;
+    let fresh = !home.path().join("state.redb").exists();
+    let node = start(home, config, options).await?;
+    let bridge = Bridge { gateway: node.gateway(), admin: node.admin(), stop: stop.clone() };
+    node.announce_api(api);
+    let served = add_models(&bridge, &models).await;
+    let token = fresh_token();
+    let settings = settings(config, &token);
+    say_hello(home, &bridge, api, &served, fresh).await;
+    let surface = tokio::spawn(http::serve(listener, Arc::new(bridge), settings, stop.clone()));
+    running.announce(&api.to_string(), &token)?;
+    ui::out(format_args!(
+        "ready api=http://{api} quic={} node={}",
+        node.quic_addr(),
+        node.gateway().view().me
+    ));
+    let ended = surface.await.context("the HTTP surface failed")?;
+    // The commands of this home must not find a node that answers no more.
+    drop(running);
+    if timeout(CLOSING, node.shutdown()).await.is_err() {
+        tracing::warn!("peers were not all told of the stop");
+    }
+    ended.context("the HTTP surface failed")
+}
+
+async fn start(home: &Home, config: &Config, options: &cli::Up) -> Result<Node> {
+    let node = NodeConfig {
+        home: home.path().to_owned(),
+        name: config.name.clone(),
+        site: config.site.clone(),
+        listen: config.mesh.listen,
+        static_peers: config.mesh.peers.clone(),
+        rendezvous: config.mesh.rendezvous.clone(),
+        mdns: config.mesh.mdns,
+        engine: config.engine.clone(),
+        max_requests: config.api.max_requests,
+        max_handoffs_per_peer: config.mesh.max_handoffs_per_peer,
+        serve_tenants: config.mesh.serve_tenants.clone(),
+        create_mesh: true,
+    };
+    if let Some(code) = &options.join {
+        let code: JoinCode = code.trim().parse().context(
+            "the join code is not right; make a new one with `selvedge mesh invite` on a node of \
+             the mesh",
+        )?;
+        let mesh = Node::join(&node, &code).await.map_err(|error| match error {
+            StartError::Join(_) => anyhow!(error).context(
+                "could not join; a code works once and for a limited time: `selvedge mesh invite` \
+                 makes another",
+            ),
+            error => anyhow!(error),
+        })?;
+        ui::out(format_args!("joined mesh {}", mesh.short()));
+    }
+    Ok(Node::start(node).await?)
+}
+
+/// The models named on the command line, or all in the home. What is named must exist.
+fn models_to_serve(home: &Home, options: &cli::Up) -> Result<Vec<Served>> {
+    let store = Store::of(home);
+    if options.model.is_empty() {
+        let stored = store.list()?.into_iter();
+        return Ok(stored
+            .map(|model| Served { name: model.name, path: model.path, digest: model.digest })
+            .collect());
+    }
+    options.model.iter().map(|text| model_to_serve(&store, text)).collect()
+}
+
+fn model_to_serve(store: &Store, text: &str) -> Result<Served> {
+    if text.contains('/') || text.ends_with(".gguf") {
+        let path = std::path::absolute(text)?;
+        let (name, digest) = file_digest(&path)?;
+        return Ok(Served { name, path, digest });
+    }
+    let found = store.find(text)?.ok_or_else(|| {
+        anyhow!(
+            "no model is called '{text}' in this home; `selvedge models list` lists them, \
+             `selvedge models pull` fetches one"
+        )
+    })?;
+    Ok(Served { name: found.name, path: found.path, digest: found.digest })
+}
+
+/// Adds the models; one that cannot be used is reported and does not keep the node from serving.
+async fn add_models(bridge: &Bridge, models: &[Served]) -> Vec<String> {
+    let mut served = Vec::new();
+    for model in models {
+        match bridge.admin.model_add(&model.path, &model.name, model.digest).await {
+            Ok(card) => served.push(card.name),
+            Err(refusal) => ui::warn(format_args!(
+                "the model '{}' cannot be used: {}",
+                model.name, refusal.message
+            )),
+        }
+    }
+    served
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} for the API; choose another address with --api ADDR")
+    })
+}
+
+fn settings(config: &Config, token: &str) -> Settings {
+    Settings {
+        hosts: config.api.allowed_hosts.clone(),
+        admin_token: Some(AdminToken::new(token)),
+        body_limit: config.api.max_body_bytes,
+        deadline: Micros(u64::try_from(config.api.request_timeout.as_micros()).unwrap_or(u64::MAX)),
+        ..Settings::default()
+    }
+}
+
+/// 256 random bits, new at every start.
+fn fresh_token() -> String {
+    ModelDigest(entropy::seed()).to_string()
+}
+
+/// What a person wants to know of a node that has just started.
+async fn say_hello(home: &Home, bridge: &Bridge, api: SocketAddr, models: &[String], fresh: bool) {
+    let view = bridge.gateway.view();
+    let label = |text: &str| paint(Ink::Dim, format_args!("{text:<8}"));
+    ui::out(format_args!(
+        "{} {}",
+        paint(Ink::Bold, "selvedge"),
+        paint(Ink::Dim, env!("CARGO_PKG_VERSION"))
+    ));
+    ui::out(format_args!("{}{}", label("home"), home.path().display()));
+    let key = if api.ip().is_loopback() {
+        "OpenAI-compatible; from this machine no key is needed"
+    } else {
+        "OpenAI-compatible; clients need a key: selvedge keys create NAME"
+    };
+    ui::out(format_args!("{}http://{api}/v1  {}", label("api"), paint(Ink::Dim, key)));
+    ui::out(format_args!("{}{}", label("mesh"), bridge.admin.fingerprint()));
+    let none = "none yet; in another terminal: selvedge models pull";
+    let models = if models.is_empty() { none.to_owned() } else { models.join(", ") };
+    ui::out(format_args!("{}{models}", label("models")));
+    let alone = bridge.admin.members().iter().filter(|member| !member.revoked).count() < 2;
+    let line = match alone {
+        true => match bridge.admin.invite(FIRST_INVITE).await {
+            Ok(code) => format!("on the next machine: selvedge up --join {code}"),
+            Err(_) => "selvedge mesh invite, on a steward, admits more machines".to_owned(),
+        },
+        false => "selvedge mesh invite admits more machines".to_owned(),
+    };
+    ui::out(format_args!("{}{line}", label("join")));
+    if fresh && view.mesh.is_some() && alone {
+        let root = selvedge_runtime::custody::root_key_path(home.path());
+        if root.exists() {
+            let advice = "back it up: selvedge mesh root export FILE";
+            ui::out(format_args!(
+                "{}{}  {}",
+                label("root"),
+                root.display(),
+                paint(Ink::Dim, advice)
+            ));
+        }
+    }
+}
+
+fn watch_signals(stop: Stop) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        stop.request();
+        // Whoever asks twice does not want to wait.
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        std::process::exit(130);
+    });
+    Ok(())
+}
+
+/// Stops when standard input closes: whoever holds its other end is gone.
+fn watch_stdin(stop: Stop) {
+    tokio::spawn(async move {
+        let mut stdin = tokio::io::stdin();
+        let mut ignored = [0; 64];
+        while matches!(stdin.read(&mut ignored).await, Ok(read) if read > 0) {}
+        stop.request();
+        tokio::time::sleep(ORPHAN).await;
+        std::process::exit(1);
+    });
+}
