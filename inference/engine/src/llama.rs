@@ -9,8 +9,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use candle_core::quantized::QMatMul;
-use candle_core::{Device, Module, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
 use candle_nn::rotary_emb::{rope, rope_i};
 
@@ -18,16 +17,16 @@ use crate::card::{Architecture, Shape};
 use crate::error::EngineError;
 use crate::gguf::Gguf;
 use crate::kv::KvCache;
-use crate::weights::{Footprint, Fused, Loader};
+use crate::weights::{Footprint, Loader, Matrix};
 
 /// A model in memory.
 pub(crate) struct Llama {
     shape: Shape,
     device: Device,
-    embedding: QMatMul,
+    embedding: Matrix,
     blocks: Vec<Block>,
     norm: Tensor,
-    head: QMatMul,
+    head: Matrix,
     /// Radians per position for each rotated pair.
     frequencies: Vec<f64>,
 }
@@ -53,13 +52,13 @@ pub(crate) enum Logits {
 
 struct Block {
     attention_norm: Tensor,
-    qkv: Fused,
+    qkv: Matrix,
     /// Biases of q, k and v.
     biases: Option<[Tensor; 3]>,
-    output: QMatMul,
+    output: Matrix,
     feed_forward_norm: Tensor,
-    gate_up: Fused,
-    down: QMatMul,
+    gate_up: Matrix,
+    down: Matrix,
 }
 
 /// What all layers of a step share.
@@ -109,8 +108,7 @@ impl Llama {
     ) -> Result<Vec<Vec<Vec<f32>>>> {
         let tokens: Vec<u32> = segments.iter().flat_map(|s| s.tokens.iter().copied()).collect();
         let step = self.prepare(segments)?;
-        let ids = Tensor::new(tokens, &self.device)?;
-        let mut x = self.embedding.embedding(&ids)?;
+        let mut x = self.embedding.rows(&tokens, &self.device)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let normed = rms_norm(&x, &block.attention_norm, self.shape.epsilon)?;
             x = (x + self.attend(block, layer, &normed, segments, &step)?)?;
@@ -274,18 +272,18 @@ impl Block {
         let biases = if biases.is_empty() { None } else { biases.try_into().ok() };
         Ok(Self {
             attention_norm: loader.vector(&name("attn_norm"), width)?,
-            qkv: loader.fused(&qkv.map(|(part, rows)| (name(part), rows)), width)?,
+            qkv: loader.stacked(&qkv.map(|(part, rows)| (name(part), rows)), width)?,
             biases,
             output: loader.matrix(&name("attn_output"), width, width)?,
             feed_forward_norm: loader.vector(&name("ffn_norm"), width)?,
-            gate_up: loader.fused(&gate_up, width)?,
+            gate_up: loader.stacked(&gate_up, width)?,
             down: loader.matrix(&name("ffn_down"), width, shape.feed_forward)?,
         })
     }
 
     fn project(&self, normed: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
         let [queries, keys, values]: [Tensor; 3] =
-            self.qkv.forward(normed)?.try_into().map_err(|_| unexpected("q, k and v"))?;
+            self.qkv.forward_all(normed)?.try_into().map_err(|_| unexpected("q, k and v"))?;
         match &self.biases {
             None => Ok((queries, keys, values)),
             Some([q, k, v]) => {
@@ -296,7 +294,7 @@ impl Block {
 
     fn feed_forward(&self, normed: &Tensor) -> Result<Tensor> {
         let [gate, up]: [Tensor; 2] =
-            self.gate_up.forward(normed)?.try_into().map_err(|_| unexpected("gate and up"))?;
+            self.gate_up.forward_all(normed)?.try_into().map_err(|_| unexpected("gate and up"))?;
         self.down.forward(&(silu(&gate)? * up)?)
     }
 }

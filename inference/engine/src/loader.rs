@@ -83,7 +83,7 @@ fn read(
     match loaded {
         Ok(llama) => {
             let kv_token_bytes = shape.kv_token_bytes();
-            tracing::info!(%digest, bytes, dense = footprint.dense, "model loaded");
+            tracing::info!(%digest, bytes, unpacked = footprint.unpacked, "model loaded");
             Ok(Some(Loaded { llama, bytes, kv_token_bytes }))
         }
         Err(error) => {

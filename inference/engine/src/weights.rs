@@ -1,9 +1,9 @@
-//! Weights in memory: which stay quantized, which become f32, and what that costs.
+//! Weights in memory: in which form each tensor is held, and what that costs.
 //!
-//! Owns the reading of tensors and their multiplication with activations. candle's processor
-//! backend has vector kernels for Q4_0, Q8_0 and the K types; for Q4_1, Q5_0 and Q5_1 it falls to
-//! scalar code, several times slower than a dense f32 product. Such matrices are dequantized at
-//! load where the budget allows: faster and exact, for more memory (see docs/BENCHMARKS.md).
+//! Owns the reading of tensors and their multiplication with activations. On the processor,
+//! matrices of 32-weight blocks are held by [`Blocked`]: candle has no vector kernel for Q4_1,
+//! Q5_0 and Q5_1 there and rounds activations to eight bits for the others. K types and other
+//! devices use candle's own kernels, floats its dense product.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -12,34 +12,103 @@ use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
 
+use crate::blocked::Blocked;
 use crate::error::EngineError;
 use crate::gguf::{Gguf, TensorInfo};
+
+/// A matrix, or several over the same inputs, one below the other.
+#[derive(Clone)]
+pub(crate) struct Matrix {
+    parts: Vec<Form>,
+    widths: Vec<usize>,
+}
+
+#[derive(Clone)]
+enum Form {
+    Blocked(Arc<Blocked>),
+    Candle(QMatMul),
+}
+
+/// How a model would be held in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Footprint {
+    /// Whether blocks are unpacked to a byte per weight: faster and exact, for more memory.
+    pub(crate) unpacked: bool,
+    /// Bytes of all weights.
+    pub(crate) bytes: u64,
+}
 
 /// Reads a model's tensors one by one.
 pub(crate) struct Loader<'a> {
     gguf: &'a Gguf,
     file: File,
     device: Device,
-    dense: bool,
+    unpacked: bool,
     /// Called after each tensor, so that a slow load is seen to move.
     advanced: &'a dyn Fn(),
 }
 
-/// How a model would be held in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Footprint {
-    /// Whether types without a vector kernel become f32.
-    pub(crate) dense: bool,
-    /// Bytes of all weights.
-    pub(crate) bytes: u64,
+impl Matrix {
+    /// The products of `input` (contiguous rows) with each matrix.
+    pub(crate) fn forward_all(&self, input: &Tensor) -> candle_core::Result<Vec<Tensor>> {
+        let [all] = &*self.parts else {
+            return self.parts.iter().map(|part| part.forward(input)).collect();
+        };
+        let product = all.forward(input)?;
+        if self.widths.len() == 1 {
+            return Ok(vec![product]);
+        }
+        let mut at = 0;
+        let parts = self.widths.iter().map(|&width| {
+            let part = product.narrow(1, at, width)?.contiguous();
+            at += width;
+            part
+        });
+        parts.collect()
+    }
+
+    /// The product of `input` with a single matrix.
+    pub(crate) fn forward(&self, input: &Tensor) -> candle_core::Result<Tensor> {
+        match &*self.parts {
+            [only] => only.forward(input),
+            _ => candle_core::bail!("{} matrices where one was expected", self.parts.len()),
+        }
+    }
+
+    /// The matrix' rows of these numbers.
+    pub(crate) fn rows(&self, ids: &[u32], device: &Device) -> candle_core::Result<Tensor> {
+        match &*self.parts {
+            [Form::Blocked(matrix)] => {
+                let values = matrix.rows(ids)?;
+                let width = values.len() / ids.len().max(1);
+                Tensor::from_vec(values, (ids.len(), width), device)
+            }
+            [Form::Candle(matrix)] => matrix.embedding(&Tensor::new(ids, device)?),
+            _ => candle_core::bail!("{} matrices where one was expected", self.parts.len()),
+        }
+    }
+}
+
+impl Form {
+    fn forward(&self, input: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Blocked(matrix) => input.apply_op1_no_bwd(matrix.as_ref()),
+            // With the weights on the left candle's dense product packs the few activations
+            // instead of all the weights: three times faster from two rows on.
+            Self::Candle(QMatMul::Tensor(weights)) if input.device().is_cpu() => {
+                weights.matmul(&input.t()?)?.t()?.contiguous()
+            }
+            Self::Candle(matrix) => matrix.forward(input),
+        }
+    }
 }
 
 impl Footprint {
     /// The faster way of holding the model that fits in `free` bytes.
     pub(crate) fn choose(gguf: &Gguf, device: &Device, free: u64) -> Result<Self, EngineError> {
-        let of = |dense| Self {
-            dense,
-            bytes: gguf.tensors.values().map(|info| held_bytes(info, device, dense)).sum(),
+        let of = |unpacked| Self {
+            unpacked,
+            bytes: gguf.tensors.values().map(|info| held_bytes(info, device, unpacked)).sum(),
         };
         let (fast, small) = (of(true), of(false));
         match (fast.bytes <= free, small.bytes <= free) {
@@ -59,7 +128,7 @@ impl<'a> Loader<'a> {
     ) -> Result<Self, EngineError> {
         let file = File::open(&gguf.path)
             .map_err(|source| EngineError::Io { path: gguf.path.clone(), source })?;
-        Ok(Self { gguf, file, device, dense: footprint.dense, advanced })
+        Ok(Self { gguf, file, device, unpacked: footprint.unpacked, advanced })
     }
 
     /// A matrix of `rows` outputs and `columns` inputs.
@@ -68,17 +137,37 @@ impl<'a> Loader<'a> {
         name: &str,
         rows: usize,
         columns: usize,
-    ) -> Result<QMatMul, EngineError> {
-        let (info, tensor) = self.tensor(name, &[rows, columns])?;
-        if widens(info.kind, &self.device, self.dense) {
-            return Ok(QMatMul::Tensor(tensor.dequantize(&self.device)?));
+    ) -> Result<Matrix, EngineError> {
+        self.stacked(&[(name.to_owned(), rows)], columns)
+    }
+
+    /// Several matrices over the same inputs.
+    pub(crate) fn stacked(
+        &mut self,
+        names: &[(String, usize)],
+        columns: usize,
+    ) -> Result<Matrix, EngineError> {
+        let widths = names.iter().map(|(_, rows)| *rows).collect();
+        let mut read = Vec::new();
+        for (name, rows) in names {
+            let (info, bytes) = self.bytes(name, &[*rows, columns])?;
+            read.push((info.kind, *rows, bytes));
         }
-        Ok(QMatMul::from_arc(Arc::new(tensor))?)
+        if read.iter().all(|(kind, ..)| unpacks(*kind, &self.device, self.unpacked)) {
+            let blocked = Arc::new(Blocked::unpack(&read, columns)?);
+            return Ok(Matrix { parts: vec![Form::Blocked(blocked)], widths });
+        }
+        let mut tensors = Vec::new();
+        for (kind, rows, bytes) in read {
+            tensors.push(qtensor_from_ggml(kind, &bytes, vec![rows, columns], &self.device)?);
+        }
+        Ok(Matrix { parts: self.candle(tensors)?, widths })
     }
 
     /// A vector in f32.
     pub(crate) fn vector(&mut self, name: &str, length: usize) -> Result<Tensor, EngineError> {
-        let (_, tensor) = self.tensor(name, &[length])?;
+        let (info, bytes) = self.bytes(name, &[length])?;
+        let tensor = qtensor_from_ggml(info.kind, &bytes, vec![length], &self.device)?;
         Ok(tensor.dequantize(&self.device)?)
     }
 
@@ -94,24 +183,22 @@ impl<'a> Loader<'a> {
         self.vector(name, length).map(Some)
     }
 
-    /// Several matrices over the same inputs.
-    pub(crate) fn fused(
-        &mut self,
-        names: &[(String, usize)],
-        columns: usize,
-    ) -> Result<Fused, EngineError> {
-        let mut parts = Vec::new();
-        for (name, rows) in names {
-            parts.push(self.matrix(name, *rows, columns)?);
+    /// Dense matrices become one; quantized ones stay apart.
+    fn candle(&self, tensors: Vec<QTensor>) -> Result<Vec<Form>, EngineError> {
+        if tensors.iter().all(|tensor| is_float(tensor.dtype())) {
+            let dense = tensors.iter().map(|tensor| tensor.dequantize(&self.device));
+            let dense = dense.collect::<candle_core::Result<Vec<_>>>()?;
+            return Ok(vec![Form::Candle(QMatMul::Tensor(Tensor::cat(&dense, 0)?))]);
         }
-        Fused::new(parts, names.iter().map(|(_, rows)| *rows).collect())
+        let parts = tensors.into_iter().map(|tensor| QMatMul::from_arc(Arc::new(tensor)));
+        Ok(parts.map(|part| part.map(Form::Candle)).collect::<candle_core::Result<_>>()?)
     }
 
-    fn tensor(
+    fn bytes(
         &mut self,
         name: &str,
         dims: &[usize],
-    ) -> Result<(&'a TensorInfo, QTensor), EngineError> {
+    ) -> Result<(&'a TensorInfo, Vec<u8>), EngineError> {
         let info = self.gguf.tensor(name)?;
         if info.dims != dims {
             return Err(EngineError::corrupt(format!(
@@ -120,60 +207,23 @@ impl<'a> Loader<'a> {
             )));
         }
         let bytes = self.gguf.read(&mut self.file, info)?;
-        let tensor = qtensor_from_ggml(info.kind, &bytes, info.dims.clone(), &self.device)?;
         (self.advanced)();
-        Ok((info, tensor))
+        Ok((info, bytes))
     }
 }
 
-/// Matrices over the same inputs, multiplied at once where they are dense.
-pub(crate) struct Fused {
-    parts: Vec<QMatMul>,
-    widths: Vec<usize>,
+const fn is_float(kind: GgmlDType) -> bool {
+    matches!(kind, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16)
 }
 
-impl Fused {
-    fn new(parts: Vec<QMatMul>, widths: Vec<usize>) -> Result<Self, EngineError> {
-        let dense: Option<Vec<&Tensor>> = parts.iter().map(dense).collect();
-        let parts = match dense {
-            Some(tensors) => vec![QMatMul::Tensor(Tensor::cat(&tensors, 0)?)],
-            None => parts,
-        };
-        Ok(Self { parts, widths })
-    }
-
-    /// The product with each matrix.
-    pub(crate) fn forward(&self, input: &Tensor) -> candle_core::Result<Vec<Tensor>> {
-        if let [all] = &*self.parts {
-            let product = all.forward(input)?;
-            let mut at = 0;
-            return self
-                .widths
-                .iter()
-                .map(|&width| {
-                    let part = product.narrow(1, at, width)?.contiguous();
-                    at += width;
-                    part
-                })
-                .collect();
-        }
-        self.parts.iter().map(|part| part.forward(input)).collect()
-    }
+fn unpacks(kind: GgmlDType, device: &Device, unpacked: bool) -> bool {
+    unpacked && device.is_cpu() && Blocked::takes(kind)
 }
 
-fn dense(matrix: &QMatMul) -> Option<&Tensor> {
-    if let QMatMul::Tensor(tensor) = matrix { Some(tensor) } else { None }
-}
-
-/// Whether a matrix of this type becomes f32 at load.
-fn widens(kind: GgmlDType, device: &Device, dense: bool) -> bool {
-    let no_kernel = matches!(kind, GgmlDType::Q4_1 | GgmlDType::Q5_0 | GgmlDType::Q5_1);
-    let float = matches!(kind, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
-    float || (no_kernel && dense && device.is_cpu())
-}
-
-fn held_bytes(info: &TensorInfo, device: &Device, dense: bool) -> u64 {
-    if widens(info.kind, device, dense) || info.dims.len() == 1 {
+fn held_bytes(info: &TensorInfo, device: &Device, unpacked: bool) -> u64 {
+    if unpacks(info.kind, device, unpacked) {
+        Blocked::bytes_for(info.elements())
+    } else if is_float(info.kind) || info.dims.len() == 1 {
         info.elements().saturating_mul(size_of::<f32>() as u64)
     } else {
         info.bytes
