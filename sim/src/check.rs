@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use selvedge_base::{Micros, Mono};
-use selvedge_proto::swim::PeerState;
+use selvedge_proto::swim::{PeerState, Why};
 
 /// A silent peer must be held dead within this (promise of the mesh).
 const SILENT_BOUND: Micros = Micros::secs(3);
@@ -15,6 +15,12 @@ const FROZEN_BOUND: Micros = Micros::secs(2);
 /// Two nodes that reach each other must hold each other well after this: the longest wait between
 /// redials (8 s) with its jitter, a handshake with retransmissions, a refutation, and slack.
 pub(crate) const RECOVERY: Micros = Micros::secs(12);
+/// A process that goes on after a stop may not declare anybody silent for this long: it heard
+/// nothing because it did not listen.
+const AFTER_STOP: Micros = Micros::secs(1);
+/// A cut between just two nodes of a mesh must not make either think the other dead, once this
+/// long has passed since anything else was wrong.
+const SETTLED: Micros = Micros::secs(12);
 /// Even between healthy nodes loss makes a suspect now and then; it must not stay one.
 const PASSING: Micros = Micros::secs(2);
 
@@ -51,6 +57,8 @@ pub(crate) struct Truth {
     pub(crate) frozen: bool,
     /// Both act and reach each other.
     pub(crate) healthy: bool,
+    /// Both act, and every other node that acts reaches both and is reached; there is one.
+    pub(crate) backed: bool,
 }
 
 /// Since when what is the case, by observer and peer.
@@ -70,6 +78,8 @@ struct Pair {
     frozen: Option<Mono>,
     thawed: Option<Mono>,
     healthy: Option<Mono>,
+    backed: Option<Mono>,
+    went_on: Option<Mono>,
     suspect: Option<Mono>,
     /// Whether the silence or freeze going on began in good order and was not yet counted.
     count_gone: bool,
@@ -105,6 +115,7 @@ impl Checker {
         keep(&mut pair.frozen, frozen, now);
         keep(&mut pair.thawed, !truth.frozen, now);
         keep(&mut pair.healthy, truth.healthy, now);
+        keep(&mut pair.backed, truth.backed, now);
         if !gone {
             pair.reset = None;
         }
@@ -118,10 +129,32 @@ impl Checker {
         }
     }
 
+    /// The observer's process goes on after a stop.
+    pub(crate) fn went_on(&mut self, now: Mono, observer: usize) {
+        for ((by, _), pair) in &mut self.pairs {
+            if *by == observer {
+                pair.went_on = Some(now);
+            }
+        }
+    }
+
     /// The observer's detector declared something.
-    pub(crate) fn declared(&mut self, now: Mono, observer: usize, peer: usize, state: PeerState) {
+    pub(crate) fn declared(
+        &mut self,
+        now: Mono,
+        observer: usize,
+        peer: usize,
+        (state, why): (PeerState, Why),
+    ) {
         let Some(pair) = self.pairs.get_mut(&(observer, peer)) else { return };
         pair.state = Some(state);
+        let just_went_on = pair.went_on.is_some_and(|at| now.since(at) < AFTER_STOP);
+        if (state, why) == (PeerState::Dead, Why::Silent) && just_went_on && pair.healthy.is_some()
+        {
+            let seen = format!("node {observer} holds node {peer} dead: {pair:?}");
+            let invariant = "a node that stood still blames nobody";
+            self.violations.push(Violation { at: now, invariant, seen });
+        }
         match (state, pair.gone, pair.frozen) {
             (PeerState::Dead, Some(since), _) if std::mem::take(&mut pair.count_gone) => {
                 match pair.reset {
@@ -170,6 +203,9 @@ impl Checker {
             }
             PeerState::Frozen if well && over(pair.thawed, FROZEN_BOUND) => {
                 Some("a peer that is slow, loading or idle is not frozen")
+            }
+            PeerState::Dead if over(pair.backed, SETTLED) => {
+                Some("a peer that all others reach is not dead")
             }
             PeerState::Dead if well => Some("a healthy, reachable peer is not dead"),
             PeerState::Suspect if well && over(pair.suspect, PASSING) => {

@@ -221,7 +221,7 @@ impl<'a> World<'a> {
                 SwimEffect::Declare { node: peer, state, why } => {
                     let peer = node_index(&peer);
                     self.record("declare", [node, peer], &[state as u8, why as u8]);
-                    self.checker.declared(self.now.0, node, peer, state);
+                    self.checker.declared(self.now.0, node, peer, (state, why));
                 }
                 SwimEffect::Redial { node: peer } => self.dial(node, node_index(&peer)),
                 SwimEffect::StoreIncarnation { incarnation } => {
@@ -444,6 +444,8 @@ impl<'a> World<'a> {
             FaultKind::Pause { node } => {
                 self.nodes[node].pauses -= 1;
                 if self.nodes[node].acts() {
+                    self.learn_truth();
+                    self.checker.went_on(self.now.0, node);
                     self.go_on(node);
                 }
             }
@@ -487,25 +489,35 @@ impl<'a> World<'a> {
 
     fn learn_truth(&mut self) {
         let count = self.nodes.len();
+        let healthy = |one: usize, other: usize| {
+            self.nodes[one].acts()
+                && self.nodes[other].acts()
+                && self.network.open(one, other)
+                && self.network.open(other, one)
+        };
         let gone = |peer: usize| {
             let heard_by =
                 |other: usize| self.nodes[other].acts() && self.network.open(peer, other);
             !self.nodes[peer].acts() || !(0..count).any(|other| other != peer && heard_by(other))
         };
-        let gone: Vec<bool> = (0..count).map(gone).collect();
+        let mut truths = Vec::new();
         for observer in 0..count {
             for peer in (0..count).filter(|peer| *peer != observer) {
-                let watching = self.nodes[observer].acts();
-                let both_ways =
-                    self.network.open(observer, peer) && self.network.open(peer, observer);
+                let mut others =
+                    (0..count).filter(|other| *other != observer && *other != peer).peekable();
                 let truth = Truth {
-                    watching,
-                    gone: gone[peer],
+                    watching: self.nodes[observer].acts(),
+                    gone: gone(peer),
                     frozen: self.nodes[peer].freezes > 0,
-                    healthy: watching && self.nodes[peer].acts() && both_ways,
+                    healthy: healthy(observer, peer),
+                    backed: others.peek().is_some()
+                        && others.all(|other| healthy(other, observer) && healthy(other, peer)),
                 };
-                self.checker.learn(self.now.0, observer, peer, truth);
+                truths.push((observer, peer, truth));
             }
+        }
+        for (observer, peer, truth) in truths {
+            self.checker.learn(self.now.0, observer, peer, truth);
         }
     }
 

@@ -12,10 +12,9 @@ const PINGS_REMEMBERED: usize = 8;
 /// Pulses further apart than this say nothing about the time between them: the peer may have been
 /// idle meanwhile and have just begun again.
 const PULSE_GAP: Micros = Micros::secs(1);
-/// Word from others counts for two periods and the way around: others are asked every period, so
-/// two answers in a row must get lost before a peer that lives counts as unreachable; and a last
-/// word sent before a death must not delay the verdict beyond its promise.
-const REACHED_COUNTS: Micros = PROBE_PERIOD.times(2).plus(Micros::millis(100));
+/// For this long after others reached a peer, "only through others" describes it: as long as a
+/// peer may stay unanswered, and one period for the way around.
+const REACHED_COUNTS: Micros = SUSPECT_AFTER.plus(PROBE_PERIOD);
 /// How far above the known incarnation a rumour may lift it: a process restarts or refutes a few
 /// times between two messages, not hundreds; a lie cannot lock a peer out.
 const MAX_LEAP: u64 = 64;
@@ -33,6 +32,8 @@ pub(super) struct Peer {
     /// The first probe that nothing came back for.
     pub(super) unanswered_since: Option<Mono>,
     link_lost_at: Option<Mono>,
+    /// The number of the last ping before the connection was lost.
+    lost_at_seq: u64,
     heard_at: Option<Mono>,
     /// When another node last got an answer from it.
     reached_at: Option<Mono>,
@@ -62,6 +63,7 @@ impl Peer {
             pings: BoundedQueue::new(PINGS_REMEMBERED),
             unanswered_since: Some(now),
             link_lost_at: None,
+            lost_at_seq: 0,
             heard_at: None,
             reached_at: None,
             pulse_at: now,
@@ -96,10 +98,13 @@ impl Peer {
             |since: Option<Mono>, span| since.is_some_and(|since| now.since(since) >= span);
         let reached = self.reached_at.is_some_and(|at| now.since(at) <= REACHED_COUNTS);
         let silent = for_at_least(self.unanswered_since, SUSPECT_AFTER);
-        if !reached && for_at_least(self.unanswered_since, DEAD_AFTER) {
+        // Word from others is a sign of life like any, though not one to send work on.
+        let no_word =
+            self.unanswered_since.map(|since| self.reached_at.map_or(since, |at| at.max(since)));
+        if for_at_least(no_word, DEAD_AFTER) {
             return (PeerState::Dead, Why::Silent);
         }
-        if !reached && for_at_least(self.link_lost_at, DEAD_AFTER_LINK_LOST) {
+        if for_at_least(self.link_lost_at, DEAD_AFTER_LINK_LOST) {
             return (PeerState::Dead, Why::LinkLost);
         }
         if self.heard_at.is_none() {
@@ -176,8 +181,9 @@ impl Peer {
         self.unanswered_since = self.unanswered_since.map(|_| now);
     }
 
-    pub(super) fn link_lost(&mut self, now: Mono) {
+    pub(super) fn link_lost(&mut self, now: Mono, seq: u64) {
         if self.linked {
+            self.lost_at_seq = seq;
             self.linked = false;
             self.link_lost_at = Some(now);
             self.redial_at = now;
@@ -198,10 +204,16 @@ impl Peer {
         }
     }
 
-    /// Another node got an answer from the peer.
-    pub(super) fn reached(&mut self, now: Mono, incarnation: u64) {
-        if incarnation >= self.incarnation && self.believable(incarnation) {
+    /// Another node got an answer from the peer, when asked by the request of this number.
+    pub(super) fn reached(&mut self, now: Mono, incarnation: u64, seq: u64) {
+        // An answer to a question from before the connection was lost says nothing of after.
+        let counts = seq > self.lost_at_seq && incarnation >= self.incarnation;
+        if counts && self.believable(incarnation) {
             self.reached_at = Some(now);
+            // Not gone with its connection: from here on it is watched like a silent peer.
+            if self.link_lost_at.take().is_some() {
+                self.unanswered_since.get_or_insert(now);
+            }
         }
     }
 

@@ -140,9 +140,9 @@ impl Swim {
                     self.errands.push_evicting(Errand { seq, target, asker: from, asker_seq });
                 }
             }
-            SwimMessage::Reached { target, incarnation, .. } => {
+            SwimMessage::Reached { target, incarnation, beat, .. } => {
                 if let Some(peer) = self.peers.get_mut(&target) {
-                    peer.reached(now, incarnation);
+                    peer.reached(now, incarnation, beat.seq);
                     self.judge(now, target, out);
                 }
             }
@@ -366,7 +366,7 @@ impl Machine for Swim {
             }
             SwimInput::LinkLost { node } => {
                 if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.link_lost(mono);
+                    peer.link_lost(mono, self.seq);
                     self.judge(mono, node, effects);
                 }
             }
