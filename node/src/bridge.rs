@@ -51,6 +51,20 @@ impl Backend for Bridge {
         status(&self.gateway.view())
     }
 
+    fn watch(&self) -> BoxStream<'static, wire::Status> {
+        let mut changes = self.gateway.view_changes();
+        // The first look is due at once.
+        changes.mark_changed();
+        let gateway = self.gateway.clone();
+        futures::stream::unfold((gateway, changes), |(gateway, mut changes)| async move {
+            // Fails only when the node is gone; then the stream ends.
+            changes.changed().await.ok()?;
+            let now = status(&gateway.view());
+            Some((now, (gateway, changes)))
+        })
+        .boxed()
+    }
+
     fn totals(&self) -> Vec<(&'static str, &'static str, u64)> {
         let counters = self.gateway.counters();
         vec![

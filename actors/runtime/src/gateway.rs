@@ -18,7 +18,7 @@ use selvedge_core::route::{self, MeshView, Need};
 use selvedge_core::{Outcome, RequestRecord};
 use selvedge_net::clock;
 use selvedge_proto::wire::Label;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::counters::{Counters, Held};
@@ -90,6 +90,11 @@ impl Gateway {
     /// What this node knows of the mesh now.
     pub fn view(&self) -> Arc<MeshView> {
         self.shared.view.load_full()
+    }
+
+    /// Tells whenever [`Gateway::view`] has something new; several changes may be told as one.
+    pub fn view_changes(&self) -> watch::Receiver<()> {
+        self.shared.view_changed.subscribe()
     }
 
     /// Starts answering a call. Must be called inside a tokio runtime.

@@ -448,7 +448,11 @@ impl MeshState {
             row: &self.row,
             contacts: &self.contacts,
         };
-        self.args.shared.view.store(Arc::new(view::build(&parts)));
+        let view = view::build(&parts);
+        if **self.args.shared.view.load() != view {
+            self.args.shared.view.store(Arc::new(view));
+            self.args.shared.view_changed.send_replace(());
+        }
     }
 
     fn carry_out(&mut self, myself: &ActorRef<MeshMessage>) {

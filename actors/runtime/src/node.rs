@@ -27,7 +27,7 @@ use selvedge_proto::records::{
     DEFAULT_LEASE, RecordError, Roster, RosterSnapshot, STEWARD_LEASE, check_name, grant_steward,
 };
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::admin::{Admin, KEYS};
@@ -296,6 +296,7 @@ async fn share(
         endpoint,
         engine: Arc::clone(engine) as Arc<dyn Engine>,
         view: ArcSwap::from_pointee(view),
+        view_changed: watch::Sender::new(()),
         keys: ArcSwap::from_pointee(keys),
         receive: ReceivePolicy {
             site: config.site.clone(),

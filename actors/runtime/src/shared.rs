@@ -15,7 +15,7 @@ use selvedge_core::receive::ReceivePolicy;
 use selvedge_core::route::MeshView;
 use selvedge_net::Endpoint;
 use selvedge_proto::swim::Pulse;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::counters::Counters;
 use crate::records::Records;
@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) view: ArcSwap<MeshView>,
+    /// Told whenever the view was replaced by a different one.
+    pub(crate) view_changed: watch::Sender<()>,
     pub(crate) keys: ArcSwap<KeyRing>,
     pub(crate) receive: ReceivePolicy,
     pub(crate) counters: Counters,

@@ -3,12 +3,14 @@
 //! Owns paths, methods and bodies. Whoever gets here has shown the admin token; carrying orders
 //! out is the backend's business.
 
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt as _};
 use hyper::{Method, Response, StatusCode};
 use selvedge_base::{Code, Micros};
 use serde::de::DeserializeOwned;
 
 use super::backend::{Backend, Order};
-use super::body::{Answer, json};
+use super::body::{Answer, json, lines};
 use super::errors::Problem;
 use super::stop::Stop;
 use super::wire;
@@ -21,7 +23,7 @@ const LONGEST_TTL_S: u64 = 7 * 24 * 3_600;
 /// The methods of an admin path; `None` when there is no such path.
 pub(super) fn methods(path: &str) -> Option<&'static str> {
     match path.split_once('/').map_or((path, None), |(first, rest)| (first, Some(rest))) {
-        ("status" | "members", None) => Some("GET, HEAD, OPTIONS"),
+        ("status" | "members" | "watch", None) => Some("GET, HEAD, OPTIONS"),
         ("invite" | "revoke" | "promote" | "leave" | "shutdown", None) => Some("POST, OPTIONS"),
         ("root", Some("rotate")) => Some("POST, OPTIONS"),
         ("keys" | "models", None) => Some("GET, HEAD, POST, OPTIONS"),
@@ -41,6 +43,7 @@ pub(super) async fn answer(
 ) -> Result<Response<Answer>, Problem> {
     match path {
         "status" => Ok(json(StatusCode::OK, &backend.status())),
+        "watch" => Ok(lines(watched(backend, stop))),
         "models" if *method != Method::POST => {
             let nodes = backend.status().nodes.into_iter();
             let data = nodes.filter(|node| node.me).flat_map(|node| node.models).collect();
@@ -57,6 +60,20 @@ pub(super) async fn answer(
             Ok(json(StatusCode::OK, &result))
         }
     }
+}
+
+/// A line of JSON for every change of what this node sees, the first one at once, until the surface
+/// ends. Lines that a slow reader did not take in time are told as one.
+fn watched(backend: &dyn Backend, stop: &Stop) -> BoxStream<'static, Bytes> {
+    let stop = stop.clone();
+    let ended = async move { stop.requested().await };
+    let line = |status: wire::Status| {
+        // Plain structs always serialize; an empty line would be the visible sign.
+        let mut line = serde_json::to_vec(&status).unwrap_or_default();
+        line.push(b'\n');
+        Bytes::from(line)
+    };
+    backend.watch().map(line).take_until(Box::pin(ended)).boxed()
 }
 
 fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {

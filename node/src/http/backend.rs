@@ -29,6 +29,9 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// The mesh as this node sees it.
     fn status(&self) -> Status;
 
+    /// The mesh as this node sees it, now and again whenever it changed; never ends.
+    fn watch(&self) -> BoxStream<'static, Status>;
+
     /// Running totals the node keeps itself: metric name, help, value.
     fn totals(&self) -> Vec<(&'static str, &'static str, u64)>;
 

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt as _};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -20,6 +21,8 @@ pub(super) enum Answer {
     Whole(Option<Bytes>),
     /// It is still being made.
     Stream(Box<Events>),
+    /// Lines that are written as they come.
+    Lines(BoxStream<'static, Bytes>),
 }
 
 impl Body for Answer {
@@ -35,6 +38,9 @@ impl Body for Answer {
             Self::Stream(events) => {
                 events.poll_bytes(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
+            Self::Lines(lines) => {
+                lines.poll_next_unpin(cx).map(|line| line.map(|line| Ok(Frame::data(line))))
+            }
         }
     }
 
@@ -42,6 +48,7 @@ impl Body for Answer {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Stream(events) => events.is_over(),
+            Self::Lines(_) => false,
         }
     }
 
@@ -50,7 +57,7 @@ impl Body for Answer {
             Self::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Lines(_) => SizeHint::default(),
         }
     }
 }
@@ -67,6 +74,15 @@ pub(super) fn whole(
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     // Answers are made for one caller at one moment; no cache on the way may keep them.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A response of JSON lines (NDJSON) that come one by one.
+pub(super) fn lines(lines: BoxStream<'static, Bytes>) -> Response<Answer> {
+    let mut response = Response::new(Answer::Lines(lines));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

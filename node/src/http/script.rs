@@ -164,6 +164,11 @@ impl Backend for Script {
         wire::Status { nodes: vec![node("here", true), node("there", false)], ..Default::default() }
     }
 
+    fn watch(&self) -> BoxStream<'static, Status> {
+        let now = self.status();
+        futures::stream::iter([now.clone(), now]).chain(futures::stream::pending()).boxed()
+    }
+
     fn totals(&self) -> Vec<(&'static str, &'static str, u64)> {
         vec![("handed_off", "Requests handed to peers", 5)]
     }
