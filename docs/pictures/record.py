@@ -43,12 +43,13 @@ ESCAPE = re.compile(r"\x1b(?:\[([?0-9;]*)([A-Za-z])|\][^\x07\x1b]*(?:\x07|\x1b\\
 
 def record(command):
     """Runs the command in a terminal; the (seconds, text) pieces it printed and its exit status."""
+    size = struct.pack("HHHH", ROWS, COLUMNS, 0, 0)
     pid, terminal = pty.fork()
     if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, size)
         os.environ.update(TERM="xterm-256color", COLUMNS=str(COLUMNS), LINES=str(ROWS))
         os.environ.pop("NO_COLOR", None)
         os.execvp(command[0], command)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     started, pieces, pending = time.monotonic(), [], b""
     while True:
         left = started + LONGEST_RUN - time.monotonic()
