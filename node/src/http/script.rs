@@ -164,7 +164,7 @@ impl Backend for Script {
         wire::Status { nodes: vec![node("here", true), node("there", false)], ..Default::default() }
     }
 
-    fn watch(&self) -> BoxStream<'static, Status> {
+    fn watch(&self) -> BoxStream<'static, wire::Status> {
         let now = self.status();
         futures::stream::iter([now.clone(), now]).chain(futures::stream::pending()).boxed()
     }
