@@ -42,8 +42,11 @@ pub(super) fn line_width(source: &Source, findings: &mut Vec<Finding>) {
     }
 }
 
+/// A sibling file of tests belongs to the file it tests, whose header speaks for both.
 pub(super) fn header(source: &Source, findings: &mut Vec<Finding>) {
-    if !source.text.starts_with("//! ") {
+    let name = source.path.rsplit('/').next().unwrap_or_default();
+    let sibling = name == "tests.rs" || name.ends_with("_tests.rs");
+    if !sibling && !source.text.starts_with("//! ") {
         let message = "begins without a `//!` header that says what the file owns";
         findings.push(Finding::new(&source.path, 1, message));
     }
@@ -77,6 +80,8 @@ mod tests {
     #[test]
     fn a_missing_header_is_found() {
         assert_eq!(on_sample(header, "a.rs", "use std::fmt;\n").len(), 1);
+        assert_eq!(on_sample(header, "tests/tests/e2e/main.rs", "mod x;\n").len(), 1);
         assert!(on_sample(header, "a.rs", "//! Owns nothing.\n").is_empty());
+        assert!(on_sample(header, "mesh/net/src/link_tests.rs", "use super::*;\n").is_empty());
     }
 }
