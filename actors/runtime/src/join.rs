@@ -6,15 +6,21 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use selvedge_base::NodeId;
+use selvedge_base::{Micros, NodeId};
+use selvedge_net::discovery::{Discovery, DiscoveryConfig, Sighting};
 use selvedge_net::{Endpoint, Identity, JoinLink, NetConfig, NetError, clock, entropy};
 use selvedge_proto::join::{
     Issuer, JoinCode, JoinError, JoinMessage, Joined, Joiner, JoinerStep, MAX_WELCOME_PEERS,
 };
 use thiserror::Error;
 
+use crate::config::NodeConfig;
 use crate::membership::{ClosedGate, Membership};
 use crate::shared::Shared;
+
+/// How long the issuer of a code is looked for on the LAN when none of the code's addresses
+/// answered: several rounds of questions, and still within a person's patience.
+const LOOK_FOR: Micros = Micros::secs(8);
 
 /// Why this node could not join.
 #[derive(Debug, Error)]
@@ -33,26 +39,55 @@ pub enum JoinFailed {
     HungUp,
 }
 
-/// Joins the mesh a code is for, over an endpoint of its own that lets nobody in.
+/// Joins the mesh a code is for, over an endpoint of its own that lets nobody in. Tries the
+/// addresses in the code first, then whatever discovery says of the node that issued it.
 ///
 /// # Errors
 /// [`JoinFailed`].
 pub(crate) async fn join(
     identity: &Arc<Identity>,
-    name: &str,
-    listen: SocketAddr,
+    config: &NodeConfig,
     code: &JoinCode,
-    more_addrs: &[SocketAddr],
 ) -> Result<Joined, JoinFailed> {
     let gate = Arc::new(ClosedGate(Arc::clone(identity)));
-    let local = SocketAddr::new(listen.ip(), 0);
+    let local = SocketAddr::new(config.listen.ip(), 0);
     let (endpoint, _events) =
         Endpoint::bind(Arc::clone(identity), local, gate, NetConfig::default()).await?;
     let mut addrs = code.addrs.clone();
-    addrs.extend(more_addrs);
-    let joined = converse(&endpoint, identity, name, code, &addrs).await;
+    addrs.extend(&config.static_peers);
+    let name = &config.name;
+    let mut joined = converse(&endpoint, identity, name, code, &addrs).await;
+    if let Err(JoinFailed::Net(_)) = joined
+        && let Some(found) = look_for(&endpoint, config, code).await
+    {
+        joined = converse(&endpoint, identity, name, code, &found).await;
+    }
     endpoint.shutdown().await;
     joined
+}
+
+/// Where discovery sees the node that issued a code, within [`LOOK_FOR`].
+async fn look_for(
+    endpoint: &Endpoint,
+    config: &NodeConfig,
+    code: &JoinCode,
+) -> Option<Vec<SocketAddr>> {
+    let search = DiscoveryConfig { mdns: config.mdns, rendezvous: config.rendezvous.clone() };
+    let (discovery, mut sightings) =
+        Discovery::start(endpoint.node_id(), endpoint.local_addr(), search).ok()?;
+    let found = tokio::time::timeout(LOOK_FOR.into(), async {
+        while let Some(sighting) = sightings.recv().await {
+            if let Sighting::PeerSeen { node, addrs } = sighting
+                && code.names(&node)
+            {
+                return Some(addrs);
+            }
+        }
+        None
+    })
+    .await;
+    discovery.shutdown().await;
+    found.ok().flatten()
 }
 
 async fn converse(

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, MeshId, Micros, NodeId, Refusal, Retry, Stage, Wall};
 use selvedge_core::NodeRow;
 use selvedge_crdt::{RowError, RowMap, Stamp};
@@ -22,6 +22,8 @@ use selvedge_proto::records::{
 use selvedge_proto::seal::sign_row;
 use selvedge_proto::sync::{self, MAX_ROWS, SyncDelta, SyncDigest, Taken};
 use selvedge_proto::wire::Hello;
+
+use tokio::sync::watch;
 
 use crate::custody;
 use crate::mesh::CONTACTS;
@@ -58,7 +60,7 @@ pub(crate) struct Membership {
     /// Where each linked peer's deltas go on; one entry per link.
     cursors: Mutex<BTreeMap<NodeId, NodeId>>,
     invites: Mutex<Invites>,
-    listen: RwLock<Vec<SocketAddr>>,
+    listen: watch::Sender<Vec<SocketAddr>>,
     /// Serializes "change, then store", so that an older copy never overwrites a newer one.
     saving: tokio::sync::Mutex<()>,
 }
@@ -83,7 +85,7 @@ impl Membership {
             rows: Mutex::new(RowMap::new(MAX_ROWS)),
             cursors: Mutex::new(BTreeMap::new()),
             invites: Mutex::new(invites),
-            listen: RwLock::new(Vec::new()),
+            listen: watch::Sender::new(Vec::new()),
             saving: tokio::sync::Mutex::new(()),
         }
     }
@@ -103,11 +105,19 @@ impl Membership {
 
     /// Where this node can be reached, as hellos and invitations say it.
     pub(crate) fn listen(&self) -> Vec<SocketAddr> {
-        self.listen.read().clone()
+        self.listen.borrow().clone()
     }
 
     pub(crate) fn set_listen(&self, addrs: Vec<SocketAddr>) {
-        *self.listen.write() = addrs;
+        self.listen.send_replace(addrs);
+    }
+
+    /// Waits until this node knows an address of its own; a machine without a network has none.
+    pub(crate) async fn addressed(&self, patience: Micros) {
+        let mut listen = self.listen.subscribe();
+        let known = listen.wait_for(|addrs| !addrs.is_empty());
+        // Without an address in time the node runs all the same: its invitations name none.
+        let _known_or_late = tokio::time::timeout(patience.into(), known).await;
     }
 
     /// Takes what a peer's admitted credential teaches.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::{Mutex, RwLock};
 use ractor::{Actor, ActorRef};
-use selvedge_base::{MeshId, NodeId};
+use selvedge_base::{MeshId, Micros, NodeId};
 use selvedge_contract::Engine;
 use selvedge_core::auth::KeyRing;
 use selvedge_core::receive::ReceivePolicy;
@@ -45,6 +45,10 @@ use crate::records::Records;
 use crate::shared::{Shared, Tally};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Child, Supervisor, SupervisorMessage};
+
+/// The system lists its interfaces within milliseconds; waiting a little makes the first join code
+/// carry them.
+const ADDRESSES_WITHIN: Micros = Micros::millis(500);
 
 /// Where the running mesh actor is, across its restarts.
 pub(crate) type MeshAddress = Arc<ArcSwapOption<ActorRef<MeshMessage>>>;
@@ -121,8 +125,7 @@ impl Node {
             return Err(StartError::AlreadyMember(snapshot.mesh.short()));
         }
         check_name(&config.name)?;
-        let peers = &config.static_peers;
-        let joined = join::join(&opened.identity, &config.name, config.listen, code, peers).await?;
+        let joined = join::join(&opened.identity, config, code).await?;
         let mut roster = Roster::new(joined.mesh, opened.identity.node_id());
         roster.set_own(joined.credential, clock::wall())?;
         let mut contacts = Contacts::default();
@@ -189,6 +192,7 @@ impl Node {
         membership.set_listen(discover::fixed_addresses(shared.endpoint.local_addr()));
         let children = vec![mesh_child(mesh_args), discover::child(discovery_args)];
         let control = Supervisor::start(children).await?;
+        membership.addressed(ADDRESSES_WITHIN).await;
         let ingress = Ingress {
             shared: Arc::clone(&shared),
             membership: Arc::clone(&membership),
