@@ -90,3 +90,14 @@ fn the_observer_notices_what_is_wrong() {
     let broken: Vec<&str> = outcome.violations.iter().map(|found| found.invariant).collect();
     assert!(broken.contains(&"after healing all hold each other alive"), "{outcome}");
 }
+
+#[test]
+fn a_larger_mesh_notices_in_time_too() {
+    // Beyond eight nodes each probes a few; news of a death must still reach all in time.
+    let crash = FaultKind::Crash { node: 3, reset: false };
+    let plan = Plan::calm(11, 24).with(crash, Micros::secs(14), Micros::secs(6));
+    let outcome = run(&plan);
+    println!("{:?}", outcome.detections);
+    assert!(outcome.violations.is_empty(), "{outcome}");
+    assert_eq!(outcome.detections.silent.len(), 23);
+}

@@ -6,6 +6,7 @@
 //! Owns the records, their signed bytes and their checks. Holds no private key.
 
 mod credential;
+mod exchange;
 mod issue;
 mod roster;
 mod signed;
@@ -15,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use credential::Credential;
+pub use exchange::{Known, RosterDelta, RosterDigest};
 pub use issue::{grant_membership, grant_steward, revoke, rotate_root};
-pub use roster::{Known, Member, Roster, RosterDelta, RosterDigest, RosterSnapshot};
+pub use roster::{Member, Roster, RosterSnapshot};
 pub use selvedge_crdt::Signature;
 pub(crate) use signed::verify;
 pub use signed::{Record, Signed, Signer};
@@ -41,8 +43,8 @@ pub const CLOCK_SKEW: Micros = Micros::secs(120);
 /// How long records of the previous root generation stay good after a rotation: the default lease,
 /// so that a node that was cut off during the rotation still finds its way back.
 pub const ROTATION_GRACE: Micros = DEFAULT_LEASE;
-/// Revocations kept. Each names a key that may never come back before its lease has lapsed; older
-/// ones are dropped once no lease they cancel can still run.
+/// Revocations kept. Each names a key that may not come back; older ones are dropped once no record
+/// they cancel can still run.
 pub const MAX_REVOCATIONS: usize = 4_096;
 /// Stewards known at once: every node of a large site may be one, most meshes have two or three.
 pub const MAX_STEWARDS: usize = 256;

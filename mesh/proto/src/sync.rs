@@ -104,3 +104,6 @@ pub fn apply(rows: &mut RowMap, roster: &mut Roster, delta: SyncDelta, wall: Wal
     }
     taken
 }
+
+#[cfg(test)]
+mod tests;

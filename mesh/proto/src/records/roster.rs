@@ -1,26 +1,25 @@
 //! What one node knows about who belongs: the root chain, stewards, revocations, members' names.
 //!
-//! Owns the verdict on a presented credential and the exchange that spreads these records. Every
-//! collection is bounded. Does not own the node's keys, nor closing connections: it says who is
-//! newly revoked, the shell acts.
+//! Owns the verdict on a presented credential. Every collection is bounded. Does not own the node's
+//! keys, nor how the records spread (see `exchange`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use selvedge_base::{MeshId, Micros, NodeId, Wall};
 use serde::{Deserialize, Serialize};
 
 use super::credential::{check_mesh, check_rotation, check_steward, check_window, follow};
 use super::{
-    CLOCK_SKEW, Credential, MAX_LEASE, MAX_MEMBERS, MAX_REVOCATIONS, MAX_ROTATIONS, MAX_STEWARDS,
-    ROTATION_GRACE, RecordError, RevocationNotice, RootRotation, Signed, Signer, Steward,
-    grant_membership,
+    CLOCK_SKEW, Credential, MAX_MEMBERS, MAX_REVOCATIONS, MAX_ROTATIONS, MAX_STEWARD_LEASE,
+    MAX_STEWARDS, ROTATION_GRACE, RecordError, RevocationNotice, RootRotation, Signed, Signer,
+    Steward, grant_membership,
 };
 
 /// The verified records of one mesh, as one node knows them.
 #[derive(Clone, Debug)]
 pub struct Roster {
     me: NodeId,
-    book: RosterSnapshot,
+    pub(super) book: RosterSnapshot,
     /// The key at the end of the rotations, and those before it, by generation.
     roots: Vec<[u8; 32]>,
 }
@@ -49,42 +48,6 @@ pub struct Member {
     pub name: String,
     /// When its lease lapses.
     pub not_after: Wall,
-}
-
-/// Which records a node has, for the exchange.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RosterDigest {
-    /// The root generation known.
-    pub generation: u32,
-    /// Per steward, the generation and the end of its newest record.
-    pub stewards: BTreeMap<NodeId, (u32, Wall)>,
-    /// The first half of each revoked key: collisions of 128 bits do not happen by chance, and
-    /// whoever searches for one only hides the revocation of a key of their own making.
-    pub revoked: BTreeSet<[u8; 16]>,
-}
-
-/// Records that the other side lacks.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RosterDelta {
-    /// Rotations after the generation it knows, in order.
-    pub rotations: Vec<Signed<RootRotation>>,
-    /// Steward records.
-    pub stewards: Vec<Signed<Steward>>,
-    /// Revocations.
-    pub revocations: Vec<RevocationNotice>,
-}
-
-/// What a delta changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
-    /// Nodes newly revoked: close their connections now.
-    pub revoked: Vec<NodeId>,
-    /// Whether the root key rotated: renew the own credential now.
-    pub rotated: bool,
-    /// Whether anything must be stored.
-    pub changed: bool,
-    /// Records that were refused, and why.
-    pub refused: Vec<RecordError>,
 }
 
 impl Roster {
@@ -332,72 +295,6 @@ impl Roster {
         self.book.revocations.values()
     }
 
-    /// Which records are known here.
-    pub fn digest(&self) -> RosterDigest {
-        let end = |steward: &Signed<Steward>| (steward.body.generation, steward.body.not_after);
-        RosterDigest {
-            generation: self.generation(),
-            stewards: self.book.stewards.iter().map(|(node, held)| (*node, end(held))).collect(),
-            revoked: self.book.revocations.keys().map(half_key).collect(),
-        }
-    }
-
-    /// What the holder of `theirs` lacks, at most `limit` steward records and as many revocations.
-    pub fn delta(&self, theirs: &RosterDigest, limit: usize) -> RosterDelta {
-        let lacks_steward = |held: &&Signed<Steward>| {
-            let newness = (held.body.generation, held.body.not_after);
-            theirs.stewards.get(&held.body.node).is_none_or(|known| *known < newness)
-        };
-        let lacks_revocation =
-            |(node, _): &(&NodeId, &RevocationNotice)| !theirs.revoked.contains(&half_key(node));
-        let revocations = self.book.revocations.iter().filter(lacks_revocation);
-        RosterDelta {
-            rotations: self
-                .book
-                .rotations
-                .iter()
-                .skip(theirs.generation as usize)
-                .cloned()
-                .collect(),
-            stewards: self
-                .book
-                .stewards
-                .values()
-                .filter(lacks_steward)
-                .take(limit)
-                .cloned()
-                .collect(),
-            revocations: revocations.take(limit).map(|(_, notice)| notice.clone()).collect(),
-        }
-    }
-
-    /// Takes a delta; records that do not hold are refused one by one.
-    pub fn apply(&mut self, delta: RosterDelta, wall: Wall) -> Known {
-        let mut known = Known::default();
-        for rotation in delta.rotations.into_iter().take(MAX_ROTATIONS) {
-            match self.apply_rotation(rotation) {
-                Ok(new) => known.rotated |= new,
-                Err(error) => known.refused.push(error),
-            }
-        }
-        for steward in delta.stewards.into_iter().take(MAX_STEWARDS) {
-            match self.apply_steward(steward) {
-                Ok(new) => known.changed |= new,
-                Err(error) => known.refused.push(error),
-            }
-        }
-        for notice in delta.revocations.into_iter().take(MAX_REVOCATIONS) {
-            let node = notice.revocation.body.node;
-            match self.apply_revocation(notice, wall) {
-                Ok(true) => known.revoked.push(node),
-                Ok(false) => {}
-                Err(error) => known.refused.push(error),
-            }
-        }
-        known.changed |= known.rotated || !known.revoked.is_empty();
-        known
-    }
-
     /// A credential's chain against the one known here.
     fn check_chain(&self, credential: &Credential, wall: Wall) -> Result<(), RecordError> {
         for (rotation, known) in credential.rotations.iter().zip(&self.roots) {
@@ -441,14 +338,21 @@ impl Roster {
         if revocation.signer != steward.body.node.0 {
             return Err(RecordError::Signer { record: "revocation", expected: "its steward" });
         }
+        // Whoever was put out puts nobody out afterwards. A node that hears of both the other way
+        // round keeps both: better one machine too many to admit again than a thief at large.
+        let own_end = self.book.revocations.get(&steward.body.node);
+        if own_end.is_some_and(|end| revocation.body.at > end.revocation.body.at) {
+            return Err(RecordError::StewardRevoked(steward.body.node.short()));
+        }
         let (issued, not_after) = (steward.body.issued, steward.body.not_after);
         check_window("steward", issued, not_after, revocation.body.at)?;
         revocation.check_signature()
     }
 
-    /// Revocations that cancel no lease any more: every membership from before has lapsed.
+    /// Revocations that cancel nothing any more: every record from before, a steward's too, has
+    /// lapsed.
     fn drop_outlived(&mut self, wall: Wall) {
-        let outlived = |at: Wall| wall > at.plus(MAX_LEASE).plus(CLOCK_SKEW.times(2));
+        let outlived = |at: Wall| wall > at.plus(MAX_STEWARD_LEASE).plus(CLOCK_SKEW.times(2));
         self.book.revocations.retain(|_, notice| !outlived(notice.revocation.body.at));
     }
 
@@ -462,10 +366,4 @@ impl Roster {
             }),
         }
     }
-}
-
-fn half_key(node: &NodeId) -> [u8; 16] {
-    let mut half = [0; 16];
-    half.copy_from_slice(&node.0[..16]);
-    half
 }

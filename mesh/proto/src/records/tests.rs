@@ -244,6 +244,18 @@ fn a_revoked_steward_admits_nobody_afterwards() {
 }
 
 #[test]
+fn a_revoked_steward_puts_nobody_out_afterwards() {
+    let site = site();
+    let later = START.plus(DAY);
+    let mut roster = site.roster(&key(5));
+    let end = revoke(&site.root, None, site.mesh, node(&site.steward_key), START);
+    roster.apply_revocation(end, later).unwrap();
+    let revenge = site.revoke(&key(5), later);
+    let refused = roster.apply_revocation(revenge, later);
+    assert!(matches!(refused, Err(RecordError::StewardRevoked(_))), "{refused:?}");
+}
+
+#[test]
 fn revocations_are_bounded_and_outlived_ones_make_room() {
     let site = site();
     let mut roster = site.roster(&site.steward_key);
@@ -262,7 +274,7 @@ fn revocations_are_bounded_and_outlived_ones_make_room() {
     let one_more = site.revoke(&key(8), START);
     let refused = roster.apply_revocation(one_more.clone(), START);
     assert_eq!(refused, Err(RecordError::Full { what: "revocation", limit: MAX_REVOCATIONS }));
-    let much_later = START.plus(MAX_LEASE).plus(DAY);
+    let much_later = START.plus(MAX_STEWARD_LEASE).plus(DAY);
     assert_eq!(roster.apply_revocation(one_more, much_later), Ok(true));
     assert_eq!(roster.revocations().count(), 1);
 }
