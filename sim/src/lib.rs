@@ -19,6 +19,6 @@ mod trace;
 mod world;
 
 pub use check::{Detections, Violation};
-pub use plan::Plan;
+pub use plan::{Plan, PlanError};
 pub use trace::TraceHash;
 pub use world::{Counters, Outcome, run};

@@ -7,9 +7,10 @@ use selvedge_crdt::{Merged, Row, RowMap, Signature, Stamp};
 use selvedge_proto::swim::{Swim, SwimEffect, SwimInput};
 
 use crate::engine::Engine;
+use crate::plan::MAX_NODES;
 
-/// Rows a node keeps; plans are far smaller.
-const MAX_ROWS: usize = 256;
+/// Rows a node keeps: everybody's.
+const MAX_ROWS: usize = MAX_NODES;
 /// Packets a stopped process finds in its socket when it goes on; a default socket buffer holds
 /// about so many.
 pub(crate) const MAX_BACKLOG: usize = 256;
@@ -121,12 +122,15 @@ impl<P> Node<P> {
     }
 }
 
+/// The name of the node of this index: the index, then a filling.
 pub(crate) const fn node_id(index: usize) -> NodeId {
-    NodeId([index as u8 + 1; 32])
+    let mut name = [0x5e; 32];
+    [name[0], name[1]] = (index as u16).to_be_bytes();
+    NodeId(name)
 }
 
 pub(crate) const fn node_index(id: &NodeId) -> usize {
-    (id.0[0] as usize).saturating_sub(1)
+    u16::from_be_bytes([id.0[0], id.0[1]]) as usize
 }
 
 /// Stands for the writer's signature: real ones are proven where they are made, and cost a hundred

@@ -5,6 +5,7 @@
 
 use selvedge_base::{Dice, Micros};
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// The first fault comes after the mesh has formed.
 const CALM_START: Micros = Micros::secs(5);
@@ -16,6 +17,8 @@ const LONGEST_FAULT: Micros = Micros::secs(9);
 const CALM_END: Micros = Micros::secs(16);
 /// Faults in a seeded plan: enough to overlap now and then.
 const MAX_FAULTS: u64 = 6;
+/// Nodes a plan may have: what one mesh is meant for, this side of the detector's table.
+pub const MAX_NODES: usize = 1_000;
 /// Nodes in a seeded plan; small meshes have the most interesting partitions.
 const NODES: std::ops::RangeInclusive<u64> = 2..=7;
 
@@ -96,14 +99,46 @@ pub enum FaultKind {
         /// Which node.
         node: usize,
     },
-    /// Nothing gets between those whose bit is set and the others.
+    /// Nothing gets between those whose bit is set and the others; nodes beyond 64 have none set.
     Halves {
         /// A bit per node.
         left: u64,
     },
 }
 
+/// Why a plan cannot be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// Too few or too many nodes.
+    #[error("a plan needs 2 to {MAX_NODES} nodes, not {0}")]
+    Nodes(usize),
+    /// The network's shortest trip is longer than its longest.
+    #[error("the network's least latency is above its greatest")]
+    Latency,
+    /// A fault ends before it begins, or names a node that does not exist.
+    #[error("fault {0} ends before it begins or names a node that does not exist")]
+    Fault(usize),
+}
+
 impl Plan {
+    /// Whether the plan can be run.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), PlanError> {
+        if !(2..=MAX_NODES).contains(&self.nodes) {
+            return Err(PlanError::Nodes(self.nodes));
+        }
+        if self.network.latency_min > self.network.latency_max {
+            return Err(PlanError::Latency);
+        }
+        let wrong = |fault: &Fault| fault.until < fault.at || !fault.kind.fits(self.nodes);
+        match self.faults.iter().position(wrong) {
+            Some(index) => Err(PlanError::Fault(index)),
+            None => Ok(()),
+        }
+    }
+
     /// The plan of a seed.
     pub fn seeded(seed: u64) -> Self {
         let mut topology = Dice::keyed(seed, "plan/topology");
@@ -202,8 +237,19 @@ impl FaultKind {
         match self {
             Self::OneWay { from: a, to: b } => *a == from && *b == to,
             Self::Isolate { node } => *node == from || *node == to,
-            Self::Halves { left } => (*left >> from) & 1 != (*left >> to) & 1,
+            Self::Halves { left } => bit(*left, from) != bit(*left, to),
             Self::Crash { .. } | Self::Pause { .. } | Self::Freeze { .. } => false,
+        }
+    }
+
+    const fn fits(&self, nodes: usize) -> bool {
+        match self {
+            Self::Crash { node, .. }
+            | Self::Pause { node }
+            | Self::Freeze { node }
+            | Self::Isolate { node } => *node < nodes,
+            Self::OneWay { from, to } => *from < nodes && *to < nodes,
+            Self::Halves { .. } => true,
         }
     }
 
@@ -219,4 +265,8 @@ impl FaultKind {
             Self::Halves { .. } => "halves",
         }
     }
+}
+
+const fn bit(bits: u64, at: usize) -> bool {
+    at < 64 && (bits >> at) & 1 == 1
 }

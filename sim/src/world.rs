@@ -13,7 +13,7 @@ use crate::check::{Checker, Detections, Violation};
 use crate::engine::ENGINE_STEP;
 use crate::network::Network;
 use crate::node::{Node, node_index};
-use crate::plan::Plan;
+use crate::plan::{Plan, PlanError};
 use crate::queue::{Class, Moment, Queue};
 use crate::trace::{Trace, TraceHash};
 
@@ -69,7 +69,11 @@ pub struct Counters {
 }
 
 /// Runs a plan to its end.
-pub fn run(plan: &Plan) -> Outcome {
+///
+/// # Errors
+/// As [`Plan::check`].
+pub fn run(plan: &Plan) -> Result<Outcome, PlanError> {
+    plan.check()?;
     let mut world = World::new(plan);
     world.prepare();
     while let Some((moment, event)) = world.queue.pop() {
@@ -79,7 +83,7 @@ pub fn run(plan: &Plan) -> Outcome {
         world.now = moment;
         world.happen(event);
     }
-    world.finish()
+    Ok(world.finish())
 }
 
 struct World<'a> {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use selvedge_base::Micros;
-use selvedge_sim::plan::FaultKind;
+use selvedge_sim::plan::{FaultKind, PlanError};
 use selvedge_sim::swarm::{percentile, swarm};
 use selvedge_sim::{Plan, run};
 
@@ -19,6 +19,7 @@ fn number(name: &str) -> Option<u64> {
 fn the_promises_hold_over_hundreds_of_seeds() {
     let report = swarm(0..number("SELVEDGE_SIM_SEEDS").unwrap_or(SEEDS));
     println!("{report}");
+    assert_eq!(report.runs, number("SELVEDGE_SIM_SEEDS").unwrap_or(SEEDS));
     assert!(report.failures.is_empty(), "{report}");
     // A fault that never fires proves nothing.
     assert_eq!(report.faults.len(), 7, "{:?}", report.faults);
@@ -39,18 +40,18 @@ fn the_promises_hold_over_hundreds_of_seeds() {
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..12 {
         let plan = Plan::seeded(seed);
-        let (first, second) = (run(&plan), run(&plan));
+        let (first, second) = (run(&plan).unwrap(), run(&plan).unwrap());
         assert_eq!(first.checkpoints, second.checkpoints, "seed {seed}");
         assert_eq!(first, second, "seed {seed}");
     }
-    assert_ne!(run(&Plan::seeded(1)).hash, run(&Plan::seeded(2)).hash);
+    assert_ne!(run(&Plan::seeded(1)).unwrap().hash, run(&Plan::seeded(2)).unwrap().hash);
 }
 
 #[test]
 fn replay() {
     // One seed, given by hand; without one, the first.
     let plan = Plan::seeded(number("SELVEDGE_SIM_SEED").unwrap_or(0));
-    let outcome = run(&plan);
+    let outcome = run(&plan).unwrap();
     println!("{plan:#?}\n{outcome}");
     assert!(outcome.violations.is_empty(), "{outcome}");
 }
@@ -62,7 +63,7 @@ fn a_fault_that_is_left_out_does_not_move_the_others() {
     assert_eq!(plan, again);
     let mut fewer = plan.clone();
     fewer.faults.remove(0);
-    let (all, some) = (run(&plan), run(&fewer));
+    let (all, some) = (run(&plan).unwrap(), run(&fewer).unwrap());
     assert_ne!(all.hash, some.hash);
     assert!(some.violations.is_empty(), "{some}");
 }
@@ -71,7 +72,7 @@ fn a_fault_that_is_left_out_does_not_move_the_others() {
 fn a_crash_on_a_calm_lan_is_seen_in_time() {
     let at = Micros::secs(14);
     let crash = FaultKind::Crash { node: 1, reset: false };
-    let outcome = run(&Plan::calm(7, 5).with(crash, at, Micros::secs(6)));
+    let outcome = run(&Plan::calm(7, 5).with(crash, at, Micros::secs(6))).unwrap();
     assert!(outcome.violations.is_empty(), "{outcome}");
     assert_eq!(outcome.detections.silent.len(), 4);
     assert!(outcome.detections.silent.iter().all(|took| *took <= Micros::secs(3)));
@@ -86,7 +87,7 @@ fn the_observer_notices_what_is_wrong() {
         Micros::secs(9),
     );
     plan.span = Micros::secs(20);
-    let outcome = run(&plan);
+    let outcome = run(&plan).unwrap();
     let broken: Vec<&str> = outcome.violations.iter().map(|found| found.invariant).collect();
     assert!(broken.contains(&"after healing all hold each other alive"), "{outcome}");
 }
@@ -96,8 +97,20 @@ fn a_larger_mesh_notices_in_time_too() {
     // Beyond eight nodes each probes a few; news of a death must still reach all in time.
     let crash = FaultKind::Crash { node: 3, reset: false };
     let plan = Plan::calm(11, 24).with(crash, Micros::secs(14), Micros::secs(6));
-    let outcome = run(&plan);
+    let outcome = run(&plan).unwrap();
     println!("{:?}", outcome.detections);
     assert!(outcome.violations.is_empty(), "{outcome}");
     assert_eq!(outcome.detections.silent.len(), 23);
+}
+
+#[test]
+fn plans_that_cannot_be_run_are_refused() {
+    assert_eq!(run(&Plan::calm(1, 1)), Err(PlanError::Nodes(1)));
+    let stranger = FaultKind::Pause { node: 3 };
+    let plan = Plan::calm(1, 3).with(stranger, Micros::secs(1), Micros::secs(1));
+    assert_eq!(run(&plan), Err(PlanError::Fault(0)));
+    let mut plan = Plan::calm(1, 3);
+    plan.network.latency_min = Micros::secs(1);
+    assert_eq!(run(&plan), Err(PlanError::Latency));
+    assert!((0..1_000).all(|seed| Plan::seeded(seed).check().is_ok()));
 }
