@@ -43,9 +43,9 @@ impl Process {
         environment: &[(String, String)],
     ) -> Result<Self> {
         let mut command = command(program, namespace);
-        command.args(arguments).envs(environment.iter().map(|(key, value)| (key, value)));
         // A home of the person who runs the tests must not leak in.
-        command.env_remove("SELVEDGE_HOME");
+        command.args(arguments).env_remove("SELVEDGE_HOME");
+        command.envs(environment.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         own_group(&mut command);
         let mut child =
