@@ -60,13 +60,15 @@ impl Mesh {
     }
 }
 
+type Hook = Box<dyn Fn(&Pass, NodeId) + Send + Sync>;
+
 /// A gate with the real check of credentials.
 struct Pass {
     mesh: MeshId,
     credential: Credential,
     incarnation: u64,
     versions: (u8, u8),
-    on_admit: OnceLock<Box<dyn Fn(&Pass, NodeId) + Send + Sync>>,
+    on_admit: OnceLock<Hook>,
     revoked: Mutex<Vec<NodeId>>,
 }
 
