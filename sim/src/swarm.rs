@@ -93,11 +93,8 @@ impl fmt::Display for SwarmReport {
         writeln!(f, "datagrams: {lost} lost, {doubled} doubled, {overtaken} late, {cut} cut")?;
         for (seed, outcome) in &self.failures {
             writeln!(f, "seed {seed} failed: {outcome}")?;
-            writeln!(
-                f,
-                "replay: SELVEDGE_SIM_SEED={seed} cargo test -p selvedge-sim --test swarm replay -- \
-                 --nocapture"
-            )?;
+            let test = "cargo test -p selvedge-sim --test swarm replay -- --nocapture";
+            writeln!(f, "replay: SELVEDGE_SIM_SEED={seed} {test}")?;
         }
         Ok(())
     }

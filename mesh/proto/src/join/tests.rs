@@ -302,7 +302,10 @@ proptest! {
     }
 
     #[test]
-    fn any_message_is_answered(pake in proptest::collection::vec(any::<u8>(), 0..80), name in ".{0,70}") {
+    fn any_message_is_answered(
+        pake in proptest::collection::vec(any::<u8>(), 0..80),
+        name in ".{0,70}",
+    ) {
         let mut house = house();
         let code = house.invite();
         let start = JoinMessage::Start { code_id: code.id, pake, name };

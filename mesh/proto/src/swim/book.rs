@@ -99,8 +99,8 @@ impl Peer {
         let reached = self.reached_at.is_some_and(|at| now.since(at) <= REACHED_COUNTS);
         let silent = for_at_least(self.unanswered_since, SUSPECT_AFTER);
         // Word from others is a sign of life like any, though not one to send work on.
-        let no_word =
-            self.unanswered_since.map(|since| self.reached_at.map_or(since, |at| at.max(since)));
+        let word = |since: Mono| self.reached_at.map_or(since, |at| at.max(since));
+        let no_word = self.unanswered_since.map(word);
         if for_at_least(no_word, DEAD_AFTER) {
             return (PeerState::Dead, Why::Silent);
         }
@@ -146,7 +146,7 @@ impl Peer {
             return false;
         }
         if incarnation > self.incarnation {
-            // A refutation raises it too, so it says nothing about progress: a frozen peer stays so.
+            // A refutation raises it too, so it says nothing of progress: a frozen peer stays so.
             self.incarnation = incarnation;
             self.tell = None;
             if self.state == PeerState::Dead {

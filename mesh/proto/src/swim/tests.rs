@@ -451,7 +451,8 @@ proptest! {
             let node = NodeId([about; 32]);
             let state = [PeerState::Alive, PeerState::Suspect, PeerState::Frozen, PeerState::Dead]
                 [usize::from(state)];
-            let gossip = vec![Rumour { node: id(usize::from(about) % 3), incarnation: number, state }; 40];
+            let of = id(usize::from(about) % 3);
+            let gossip = vec![Rumour { node: of, incarnation: number, state }; 40];
             let beat = Beat { seq: number, incarnation: number % 5, pulse: WORKING, gossip };
             let input = match what {
                 0 => SwimInput::LinkUp { node, incarnation: number },
