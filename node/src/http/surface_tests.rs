@@ -262,6 +262,7 @@ async fn wrong_requests_get_their_status() {
         ("GET", "/v1/models", "authorization: Bearer sk-selvedge-9\r\n", "", 401),
         ("GET", "/v1/models/none", "", "", 404),
         ("GET", "/admin/status", "", "", 401),
+        ("GET", "/admin/watch", "", "", 401),
         ("GET", "/admin/status", "authorization: Bearer wrong\r\n", "", 401),
         ("POST", "/admin/invite", "authorization: Bearer orchard\r\n", "{}", 415),
         ("DELETE", "/admin/status", "authorization: Bearer orchard\r\n", "", 405),
@@ -483,6 +484,27 @@ async fn a_client_that_leaves_cancels_its_work() {
                 timeout(Duration::from_secs(5), heard).await.expect("the work is freed");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn watching_goes_line_by_line_until_the_surface_stops() {
+    let surface = surface(Script::hello()).await;
+    let mut socket = surface.connect().await;
+    let lines = "authorization: Bearer orchard\r\n";
+    socket.write_all(request("GET", "/admin/watch", lines, "").as_bytes()).await.expect("sent");
+    let mut text = until(&mut socket, "}\n\r\n").await;
+    if text.matches("}\n\r\n").count() < 2 {
+        text.push_str(&until(&mut socket, "}\n\r\n").await);
+    }
+    surface.stop.request();
+    text.push_str(&rest(&mut socket).await);
+    let seen = seen(&text);
+    assert_eq!(seen.header("content-type"), Some("application/x-ndjson"));
+    assert_eq!(seen.body.lines().count(), 2, "{}", seen.body);
+    for line in seen.body.lines() {
+        let status: Value = serde_json::from_str(line).expect("one object a line");
+        assert_eq!(status["nodes"][0]["name"], "here");
     }
 }
 
