@@ -59,8 +59,8 @@ fn run(cli: &Cli) -> Result<()> {
     let config = configured(cli, &home, &env)?;
     logging::start(&config, cli.global.verbose);
     match &cli.command {
-        Command::Up(options) => runtime()?.block_on(up::up(&home, &config, options)),
-        Command::Demo(options) => demo::demo(&home, &config, options),
+        Command::Up(options) => serve(&home, &config, options),
+        Command::Demo(options) => demo::demo(&home, &config, options, cli.global.verbose),
         Command::Ask(options) => commands::ask(&home, options),
         Command::Mesh(command) => commands::mesh(&home, &config, command),
         Command::Models(command) => {
@@ -105,8 +105,12 @@ fn apply(options: &cli::Up, raw: &mut RawConfig) {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+fn serve(home: &Home, config: &Config, options: &cli::Up) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(up::up(home, config, options));
+    // Not dropped, which would wait for the thread that reads standard input, perhaps forever.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Runs blocking work that may have child processes; a signal ends those first.

@@ -79,9 +79,8 @@ fn painted(fancy: bool, ink: Ink, text: impl Display) -> String {
 
 /// One line to stdout, flushed, so that a reader of a pipe sees it at once.
 pub(crate) fn out(line: impl Display) {
-    let mut stdout = io::stdout().lock();
     // A reader that went away (`selvedge … | head`) is no reason to fail.
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    out_part(&format!("{line}\n"));
 }
 
 /// Text to stdout without a line end, flushed: for answers as they arrive.
@@ -92,7 +91,8 @@ pub(crate) fn out_part(text: &str) {
 
 /// One line for people, to stderr.
 pub(crate) fn note(line: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    // In one write: several processes may share the terminal.
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
 /// A warning to stderr.
@@ -205,10 +205,6 @@ impl Progress {
         let progress = Self { bar, what: what.to_owned(), total, quarters: 0 };
         progress.dress();
         progress.bar.set_message(progress.what.clone());
-        if !fancy_stderr() {
-            let size = total.map_or(String::new(), |total| format!(" ({})", bytes_text(total)));
-            note(format_args!("{what}{size} ..."));
-        }
         progress
     }
 

@@ -48,16 +48,24 @@ pub(super) struct Player {
     _stdin: Option<ChildStdin>,
 }
 
-impl Player {
-    /// Starts a node below `place`; it may serve a model and join by a code.
+/// Where and how the nodes are started.
+pub(super) struct Cast<'a> {
+    pub(super) place: &'a Path,
+    /// How often `-v` was given.
+    pub(super) verbose: u8,
+}
+
+impl Cast<'_> {
+    /// Starts a node; it may serve a model and join by a code.
     pub(super) fn start(
-        place: &Path,
+        &self,
         role: Role,
         model: Option<&Path>,
         join: Option<&str>,
-    ) -> Result<Self> {
-        let home = place.join(role.name);
-        let mut command = command(place, &home, role)?;
+    ) -> Result<Player> {
+        let home = self.place.join(role.name);
+        let mut command = command(self.place, &home, role)?;
+        command.args((0..self.verbose).map(|_| "-v"));
         if let Some(model) = model {
             command.arg("--model").arg(model);
         }
@@ -76,9 +84,11 @@ impl Player {
             .ok_or_else(|| anyhow!("{} said '{ready}', without its address", role.name))?;
         let contact = Home::locate(Some(&home))?.running()?;
         let client = Client::admin(&contact);
-        Ok(Self { role, api: api.to_owned(), client, chick, _stdin: stdin })
+        Ok(Player { role, api: api.to_owned(), client, chick, _stdin: stdin })
     }
+}
 
+impl Player {
     pub(super) const fn name(&self) -> &'static str {
         self.role.name
     }

@@ -25,7 +25,7 @@ use crate::record::Record;
 use crate::scratch::Scratch;
 use crate::ui::{self, Ink, span_text};
 
-use cast::{Player, Role};
+use cast::{Cast, Player, Role};
 use stage::Stage;
 
 /// Tokens to wait for before the kill: the answer is well under way, and far from its end.
@@ -45,7 +45,7 @@ const SECOND_QUESTION: &str = "Write a story about an old lighthouse keeper who 
     on the beach after a storm.";
 
 /// Runs the demo to its end.
-pub(crate) fn demo(home: &Home, config: &Config, options: &cli::Demo) -> Result<()> {
+pub(crate) fn demo(home: &Home, config: &Config, options: &cli::Demo, verbose: u8) -> Result<()> {
     if options.plain {
         ui::plain();
     }
@@ -62,7 +62,7 @@ pub(crate) fn demo(home: &Home, config: &Config, options: &cli::Demo) -> Result<
     ));
     let place = Scratch::within(&home.path().join("demo"), "play")
         .with_context(|| format!("cannot write in {}", home.path().display()))?;
-    let mut players = gather(&mut stage, &place, &model.path)?;
+    let mut players = gather(&mut stage, &Cast { place: place.path(), verbose }, &model.path)?;
     first_question(&mut stage, &players, &model.name)?;
     second_question(&mut stage, &mut players, &model.name)?;
     drop(players);
@@ -77,14 +77,14 @@ fn fetch(home: &Home, config: &Config, options: &cli::Demo) -> Result<crate::pul
 }
 
 /// Starts the nodes one after the other and waits until they know each other.
-fn gather(stage: &mut Stage, place: &Scratch, model: &std::path::Path) -> Result<Vec<Player>> {
+fn gather(stage: &mut Stage, cast: &Cast<'_>, model: &std::path::Path) -> Result<Vec<Player>> {
     stage.act("Three nodes, three processes");
     let begun = clock::mono();
-    let alder = Player::start(place.path(), Role::ALDER, Some(model), None)?;
+    let alder = cast.start(Role::ALDER, Some(model), None)?;
     stage.say(format_args!("{}", alder.introduction("makes a mesh and has the model")));
-    let birch = Player::start(place.path(), Role::BIRCH, Some(model), Some(&alder.invite()?))?;
+    let birch = cast.start(Role::BIRCH, Some(model), Some(&alder.invite()?))?;
     stage.say(format_args!("{}", birch.introduction("joins by a code from alder, has the model")));
-    let cedar = Player::start(place.path(), Role::CEDAR, None, Some(&alder.invite()?))?;
+    let cedar = cast.start(Role::CEDAR, None, Some(&alder.invite()?))?;
     stage.say(format_args!("{}", cedar.introduction("joins by a code from alder, has no model")));
     stage.remark(
         "On a LAN they would find each other by mDNS, which does not see loopback: on one machine \
@@ -286,10 +286,12 @@ fn next_steps(stage: &mut Stage, home: &Home) {
     let program = stage::program();
     let default = Home::locate(None).is_ok_and(|usual| usual.path() == home.path());
     let at = if default { String::new() } else { format!(" --home {}", home.path().display()) };
-    stage.line(&format!("{program} up{at}"), "start this machine's own node; the model is there");
-    stage.line(&format!("{program} ask{at} \"Say hello\""), "ask it, in another terminal");
-    stage.line(&format!("{program} mesh invite{at}"), "print the line for the next machine");
-    stage.line(&format!("{program} --help"), "everything else");
+    stage.lines(&[
+        (format!("{program} up{at}"), "start this machine's own node; the model is there"),
+        (format!("{program} ask{at} \"Say hello\""), "ask it, in another terminal"),
+        (format!("{program} mesh invite{at}"), "print the line for the next machine"),
+        (format!("{program} --help"), "everything else"),
+    ]);
 }
 
 const PATH: &str = "/v1/chat/completions";

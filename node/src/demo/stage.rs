@@ -18,6 +18,8 @@ pub(super) struct Stage {
     act: u32,
     /// The column of the answer being shown.
     column: usize,
+    /// The word that is not whole yet.
+    word: String,
     voice: Option<Ink>,
 }
 
@@ -55,72 +57,94 @@ impl Stage {
     /// An answer follows, in the colour of the node that gives it.
     pub(super) fn answer_begins(&mut self, node: &str) {
         self.voice = Some(ink_of(node));
-        self.column = 0;
         out_part(&format!("{INDENT}{}: ", named(node)));
-        self.column += node.len() + 2;
+        self.column = node.len() + 2;
     }
 
-    /// A piece of it.
+    /// A piece of it. A word is shown once it is whole, so that lines break between words.
     pub(super) fn answer(&mut self, text: &str) {
         let mut shown = String::new();
         for character in text.chars() {
             match character {
-                '\n' => self.new_line(&mut shown),
-                ' ' if self.column + BREAK_EARLY >= WIDTH => self.new_line(&mut shown),
+                '\n' => {
+                    self.word_ends(&mut shown);
+                    shown.push_str(&format!("\n{INDENT}"));
+                    self.column = 0;
+                }
+                ' ' => {
+                    self.word_ends(&mut shown);
+                    if self.column > 0 {
+                        shown.push(' ');
+                        self.column += 1;
+                    }
+                }
                 // Control characters would move the cursor of a terminal.
                 character if character.is_control() => {}
-                character => {
-                    shown.push(character);
-                    self.column += 1;
-                }
+                character => self.word.push(character),
             }
         }
-        for (index, line) in shown.split('\n').enumerate() {
-            if index > 0 {
-                out_part(&format!("\n{INDENT}"));
-            }
-            if !line.is_empty() {
-                out_part(&self.voice.map_or_else(|| line.to_owned(), |ink| paint(ink, line)));
-            }
+        self.show(&shown);
+    }
+
+    fn word_ends(&mut self, shown: &mut String) {
+        let length = self.word.chars().count();
+        if self.column > 0 && self.column + length > WIDTH {
+            shown.push_str(&format!("\n{INDENT}"));
+            self.column = 0;
+        }
+        shown.push_str(&self.word);
+        self.column += length;
+        self.word.clear();
+    }
+
+    fn show(&self, text: &str) {
+        if !text.is_empty() {
+            out_part(&self.voice.map_or_else(|| text.to_owned(), |ink| paint(ink, text)));
         }
     }
 
-    fn new_line(&mut self, shown: &mut String) {
-        shown.push('\n');
-        self.column = 0;
+    /// Shows a word that may not be whole yet.
+    fn flush(&mut self) {
+        let mut shown = String::new();
+        self.word_ends(&mut shown);
+        self.show(&shown);
     }
 
     /// From here on another node speaks.
     pub(super) fn other_voice(&mut self, node: &str) {
+        self.flush();
         self.voice = Some(ink_of(node));
-        out_part(&paint(Ink::Dim, format_args!("[{node} goes on] ")));
-        self.column += node.len() + 11;
+        let what = format!("[{node} goes on] ");
+        self.column += what.len();
+        out_part(&paint(Ink::Dim, what));
     }
 
     /// Something happens in the middle of an answer.
     pub(super) fn interruption(&mut self, what: &str) {
+        self.flush();
         out_part(&format!("\n{INDENT}{}\n{INDENT}", paint(Ink::Red, format_args!("[{what}]"))));
         self.column = 0;
     }
 
     pub(super) fn answer_ends(&mut self) {
+        self.flush();
         self.voice = None;
         out("");
     }
 
-    /// A line to type, and what it does.
-    pub(super) fn line(&self, line: &str, what: &str) {
-        let padding = " ".repeat(34usize.saturating_sub(line.chars().count()));
-        out(format_args!("{INDENT}{}{padding}  {}", paint(Ink::Bold, line), paint(Ink::Dim, what)));
+    /// Lines to type, and what each does.
+    pub(super) fn lines(&self, lines: &[(String, &str)]) {
+        let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0);
+        for (line, what) in lines {
+            let line = paint(Ink::Bold, format_args!("{line:<width$}"));
+            out(format_args!("{INDENT}{line}  {}", paint(Ink::Dim, what)));
+        }
     }
 
     pub(super) fn strong(&self, text: impl Display) -> String {
         paint(Ink::Bold, text)
     }
 }
-
-/// A word of an answer may come in several pieces, so lines break this early.
-const BREAK_EARLY: usize = 8;
 
 /// A node's name in its colour.
 pub(super) fn named(node: &str) -> String {

@@ -161,7 +161,8 @@ fn fetch(
 ) -> Result<Fetched> {
     let key = place.key();
     let mut part = Part::open(&store.part_path(name, &key), config.max_bytes)?;
-    let mut progress = Progress::bytes(&format!("fetching {name} from {place}"), None);
+    ui::note(format_args!("fetching {name} from {place}"));
+    let mut progress = Progress::bytes(name, None);
     let fetched = match place {
         Place::Hub { .. } | Place::Url(_) => {
             let url = place.url(&config.hub).context("the place has no address")?;
@@ -184,6 +185,9 @@ fn fetch(
         }
     };
     progress.done();
+    if fetched.is_err() && part.len() == 0 {
+        part.forget();
+    }
     fetched?;
     part.complete()?;
     Ok(Fetched { part, place: place.to_string() })
