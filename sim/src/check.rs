@@ -19,8 +19,11 @@ pub(crate) const RECOVERY: Micros = Micros::secs(12);
 /// nothing because it did not listen.
 const AFTER_STOP: Micros = Micros::secs(1);
 /// A cut between just two nodes of a mesh must not make either think the other dead, once this
-/// long has passed since anything else was wrong.
+/// long has passed since anything else was wrong...
 const SETTLED: Micros = Micros::secs(12);
+/// ... where the four trips of the way around others fit between the loss of a connection and the
+/// verdict that was promised a second after it, with two ticks to spare. By satellite they do not.
+const WAY_AROUND: Micros = Micros::millis(500);
 /// Even between healthy nodes loss makes a suspect now and then; it must not stay one.
 const PASSING: Micros = Micros::secs(2);
 
@@ -133,7 +136,8 @@ impl Checker {
     pub(crate) fn went_on(&mut self, now: Mono, observer: usize) {
         for ((by, _), pair) in &mut self.pairs {
             if *by == observer {
-                pair.went_on = Some(now);
+                // One that was in doubt before the stop may well be gone.
+                pair.went_on = (pair.state == Some(PeerState::Alive)).then_some(now);
             }
         }
     }
@@ -204,7 +208,7 @@ impl Checker {
             PeerState::Frozen if well && over(pair.thawed, FROZEN_BOUND) => {
                 Some("a peer that is slow, loading or idle is not frozen")
             }
-            PeerState::Dead if over(pair.backed, SETTLED) => {
+            PeerState::Dead if slack <= WAY_AROUND && over(pair.backed, SETTLED) => {
                 Some("a peer that all others reach is not dead")
             }
             PeerState::Dead if well => Some("a healthy, reachable peer is not dead"),

@@ -187,12 +187,13 @@ impl Plan {
 }
 
 impl NetworkPlan {
-    /// A rung of the latency ladder, and each fault family in about half of the seeds.
+    /// A rung of the latency ladder (LAN, campus, continent, satellite), and each fault family in about half of the seeds.
     fn seeded(dice: &mut Dice) -> Self {
-        let (latency_min, latency_max) = match dice.below(4) {
+        let (latency_min, latency_max) = match dice.below(5) {
             0 | 1 => (Micros(100), Micros::millis(2)),
             2 => (Micros::millis(2), Micros::millis(15)),
-            _ => (Micros::millis(20), Micros::millis(60)),
+            3 => (Micros::millis(20), Micros::millis(60)),
+            _ => (Micros::millis(250), Micros::millis(350)),
         };
         let mut in_half = |most: u64| if dice.chance(500) { dice.below(most + 1) } else { 0 };
         Self {

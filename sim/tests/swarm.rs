@@ -48,6 +48,19 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 #[test]
+fn another_process_comes_to_the_same_hash() {
+    // Addresses in memory, hash seeds and the like differ between processes, not within one.
+    let outcome = run(&Plan::seeded(5)).unwrap();
+    let other = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["replay", "--exact", "--nocapture"])
+        .env("SELVEDGE_SIM_SEED", "5")
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(other.stdout).unwrap();
+    assert!(printed.contains(&format!("hash {}", outcome.hash)), "{printed}");
+}
+
+#[test]
 fn replay() {
     // One seed, given by hand; without one, the first.
     let plan = Plan::seeded(number("SELVEDGE_SIM_SEED").unwrap_or(0));
