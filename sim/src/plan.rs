@@ -187,7 +187,8 @@ impl Plan {
 }
 
 impl NetworkPlan {
-    /// A rung of the latency ladder (LAN, campus, continent, satellite), and each fault family in about half of the seeds.
+    /// A rung of the latency ladder (LAN, campus, continent, satellite), and each imperfection in
+    /// about half of the seeds.
     fn seeded(dice: &mut Dice) -> Self {
         let (latency_min, latency_max) = match dice.below(5) {
             0 | 1 => (Micros(100), Micros::millis(2)),
