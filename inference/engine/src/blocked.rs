@@ -347,5 +347,6 @@ fn from_half(half: u16) -> f32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 #[path = "blocked_tests.rs"]
 mod tests;

@@ -388,5 +388,6 @@ fn tensor_kind(code: u32, name: &str) -> Result<GgmlDType, EngineError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 #[path = "gguf_tests.rs"]
 mod tests;

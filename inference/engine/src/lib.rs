@@ -21,11 +21,17 @@ mod llama;
 mod loader;
 mod local;
 mod mailbox;
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod real_tests;
 mod runner;
 mod sampling;
 mod shared;
 mod stream;
 mod template;
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod testing;
 mod text;
 mod tokenizer;
 mod weights;

@@ -3,9 +3,11 @@
 //!
 //! Owns one step over a ragged batch: rows of several sequences, each with its own position, some
 //! one token long (decoding), some a chunk of a prompt. The same code runs on every candle device.
-//! What holds: a row's result does not depend on which sequences share the step except through the
-//! rounding of the matrix products, whose blocking may change with the number of rows; bitwise
-//! equality is therefore not promised.
+//! What holds: sequences meet only in the matrix products and in operations on single rows. With
+//! block-quantized weights on the processor ([`crate::blocked`]) a row's product is bitwise the same
+//! in every batch, and so are its logits for the same split of the prompt into chunks. How a prompt
+//! is split changes the rounding of attention, and dense or K-quantized weights and other devices
+//! change it with the number of rows: there, equality is near, not bitwise.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -107,6 +109,8 @@ impl Llama {
         progress: &AtomicU64,
     ) -> Result<Vec<Vec<Vec<f32>>>> {
         let tokens: Vec<u32> = segments.iter().flat_map(|s| s.tokens.iter().copied()).collect();
+        #[cfg(test)]
+        assert!(!tokens.starts_with(&crate::testing::FATAL), "a fault that a test asked for");
         let step = self.prepare(segments)?;
         let mut x = self.embedding.rows(&tokens, &self.device)?;
         for (layer, block) in self.blocks.iter().enumerate() {

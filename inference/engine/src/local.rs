@@ -148,3 +148,8 @@ fn open(device: Device) -> Result<candle_core::Device, EngineError> {
         Device::Metal(index) => named("metal", index, candle_core::Device::new_metal(index)),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+#[path = "local_tests.rs"]
+mod tests;

@@ -97,6 +97,7 @@ impl Runner {
     }
 
     /// Hands over all jobs, as if none had been begun here.
+    #[expect(clippy::vec_box, reason = "jobs are large and move between threads and maps")]
     pub(crate) fn take_jobs(&mut self) -> Vec<Box<Job>> {
         let jobs = std::mem::take(&mut self.jobs);
         jobs.into_values()

@@ -140,5 +140,6 @@ fn cut(candidates: &mut Vec<(u32, f64)>, sampling: &Sampling) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 #[path = "sampling_tests.rs"]
 mod tests;

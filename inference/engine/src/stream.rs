@@ -92,5 +92,6 @@ impl TextStream {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 #[path = "stream_tests.rs"]
 mod tests;

@@ -133,5 +133,6 @@ fn fault(error: &minijinja::Error) -> Refusal {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 #[path = "template_tests.rs"]
 mod tests;

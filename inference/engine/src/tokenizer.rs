@@ -269,5 +269,6 @@ fn push_decoded(bytes: &mut Vec<u8>, text: &str) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 #[path = "tokenizer_tests.rs"]
 mod tests;

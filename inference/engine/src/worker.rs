@@ -51,6 +51,7 @@ pub(crate) struct Worker {
     pool: rayon::ThreadPool,
     runners: BTreeMap<ModelDigest, Runner>,
     /// Requests whose model is not in memory yet.
+    #[expect(clippy::vec_box, reason = "jobs are large and move between threads and maps")]
     waiting: Vec<Box<Job>>,
     crashes: BTreeMap<ModelDigest, u32>,
 }
