@@ -101,12 +101,31 @@ struct World<'a> {
 enum Event {
     FaultBegan(usize),
     FaultEnded(usize),
-    Arrived { to: usize, packet: Packet },
-    Dialled { from: usize, to: usize },
-    TickCame { node: usize },
-    EngineStepped { node: usize },
-    SyncCame { node: usize },
-    WriteCame { node: usize },
+    Arrived {
+        to: usize,
+        packet: Packet,
+    },
+    Dialled {
+        from: usize,
+        to: usize,
+    },
+    TickCame {
+        node: usize,
+    },
+    EngineStepped {
+        node: usize,
+    },
+    SyncCame {
+        node: usize,
+    },
+    WriteCame {
+        node: usize,
+    },
+    /// A node closes the connection to a peer it holds dead, as production does.
+    Closed {
+        node: usize,
+        peer: usize,
+    },
     IdleLooked,
     Looked,
 }
@@ -195,6 +214,7 @@ impl<'a> World<'a> {
                     self.again(WRITE_EVERY, Event::WriteCame { node });
                 }
             }
+            Event::Closed { node, peer } => self.close(node, peer),
             Event::IdleLooked => {
                 self.drop_idle();
                 self.queue.push(self.now.0.plus(IDLE_LOOK), Class::Check, Event::IdleLooked);
@@ -224,6 +244,9 @@ impl<'a> World<'a> {
                     let peer = node_index(&peer);
                     self.record("declare", [node, peer], &[state as u8, why as u8]);
                     self.checker.declared(self.now.0, node, peer, (state, why));
+                    if state == PeerState::Dead {
+                        self.queue.push(self.now.0, Class::Network, Event::Closed { node, peer });
+                    }
                 }
                 SwimEffect::Redial { node: peer } => self.dial(node, node_index(&peer)),
                 SwimEffect::StoreIncarnation { incarnation } => {

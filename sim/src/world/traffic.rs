@@ -165,6 +165,15 @@ impl World<'_> {
         }
     }
 
+    /// Closes a connection and tells the other side.
+    pub(super) fn close(&mut self, node: usize, peer: usize) {
+        let Some(end) = self.nodes[node].links.get(&peer).copied() else { return };
+        if let Some(delay) = self.network.reliable(node, peer) {
+            self.deliver(peer, delay, Packet { from: node, conn: end.conn, load: Load::Reset });
+        }
+        self.lose_link(node, peer);
+    }
+
     pub(super) fn drop_idle(&mut self) {
         for node in 0..self.nodes.len() {
             if !self.nodes[node].acts() {
