@@ -24,6 +24,7 @@ use crate::greet;
 use crate::join::{JoinLink, JoinSide};
 use crate::link::{Lane, Session};
 use crate::registry::Registered;
+use crate::silence::Silence;
 use crate::tls::{self, JOIN_ALPN, MEMBER_ALPN};
 
 /// Takes connections until the endpoint closes.
@@ -50,17 +51,18 @@ pub(crate) async fn listen(shared: Arc<Shared>) {
 pub(crate) async fn serve(shared: Arc<Shared>, session: Arc<Session>, lane: Lane) {
     shared.registry.announce_up(&session).await;
     let connection = lane.connection.clone();
-    let ended = loop {
+    let mut silence = Silence::new(connection.clone());
+    let why = loop {
         tokio::select! {
             stream = connection.accept_bi() => match stream {
                 Ok(halves) => {
                     let (sender, receiver) = lane.frame(halves, MAX_FRAME);
                     let event = NetEvent::Stream { from: session.node, sender, receiver };
                     if shared.events.send(event).await.is_err() {
-                        break connection.closed().await;
+                        break describe(&connection.closed().await);
                     }
                 }
-                Err(error) => break error,
+                Err(error) => break describe(&error),
             },
             datagram = connection.read_datagram() => match datagram {
                 Ok(bytes) => {
@@ -69,11 +71,16 @@ pub(crate) async fn serve(shared: Arc<Shared>, session: Arc<Session>, lane: Lane
                         NetCounters::count(&shared.counters.dropped_datagrams);
                     }
                 }
-                Err(error) => break error,
+                Err(error) => break describe(&error),
             },
+            () = silence.is_death() => {
+                let why = "the peer's process is gone: its port is closed";
+                CloseCode::Done.close(&connection, why);
+                break why.to_owned();
+            }
         }
     };
-    session.prune(&describe(&ended));
+    session.prune(&why);
     if session.why_ended().is_some() {
         shared.registry.announce_lost(&session).await;
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quinn::{EndpointConfig, TokioRuntime};
+use quinn_proto::crypto::{CryptoError, HmacKey};
 use selvedge_base::NodeId;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Semaphore, mpsc};
@@ -88,7 +89,7 @@ impl Endpoint {
         let socket = open(listen).map_err(failed)?;
         let socket = stray::watch(socket, Arc::clone(&counters)).map_err(failed)?;
         let quinn = quinn::Endpoint::new_with_abstract_socket(
-            endpoint_config(&counters),
+            endpoint_config(&identity, &counters),
             Some(server),
             socket,
             Arc::new(TokioRuntime),
@@ -187,15 +188,39 @@ fn open(listen: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-fn endpoint_config(counters: &Arc<NetCounters>) -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+fn endpoint_config(identity: &Identity, counters: &Arc<NetCounters>) -> EndpointConfig {
+    // Both keys are the same after a restart, so that the new process can tell its peers that the
+    // connections of the old one are gone, instead of letting them wait for the idle timeout.
+    let reset = ResetKey(identity.derive("selvedge 2026 quic stateless reset"));
+    let ids = identity.derive("selvedge 2026 quic connection ids");
+    let ids = ids.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let mut config = EndpointConfig::new(Arc::new(reset));
     config
         .supported_versions(vec![stray::QUIC_V1])
         // Every packet then shows that it is QUIC, and what is not can be counted.
         .grease_quic_bit(false)
         .rng_seed(Some(entropy::seed()))
-        .cid_generator(stray::connection_ids(entropy::dice().next(), Arc::clone(counters)));
+        .cid_generator(stray::connection_ids(ids, Arc::clone(counters)));
     config
+}
+
+/// Signs stateless resets (RFC 9000, 10.3.2).
+struct ResetKey([u8; 32]);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], out: &mut [u8]) {
+        blake3::Hasher::new_keyed(&self.0).update(data).finalize_xof().fill(out);
+    }
+
+    fn signature_len(&self) -> usize {
+        blake3::OUT_LEN
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let given: [u8; blake3::OUT_LEN] = signature.try_into().map_err(|_| CryptoError)?;
+        // Compares in constant time.
+        (blake3::keyed_hash(&self.0, data) == given).then_some(()).ok_or(CryptoError)
+    }
 }
 
 fn in_words(error: &io::Error) -> String {

@@ -108,6 +108,11 @@ impl Identity {
         self.key.sign(message).try_into().expect("an Ed25519 signature has 64 bytes")
     }
 
+    /// A secret of this node for one purpose, the same in every run.
+    pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
+        blake3::derive_key(purpose, self.key.secret().as_ref())
+    }
+
     /// The same key in libp2p's type.
     pub(crate) fn keypair(&self) -> Keypair {
         Keypair::from(self.key.clone())

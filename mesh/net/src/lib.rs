@@ -23,6 +23,7 @@ mod link;
 mod registry;
 #[cfg(test)]
 mod scratch;
+mod silence;
 mod stray;
 #[cfg(test)]
 mod tests;

@@ -115,11 +115,20 @@ impl Node {
         change: impl FnOnce(&mut Pass),
         config: NetConfig,
     ) -> Self {
+        Self::at(mesh, identity, change, config, loopback(0)).await
+    }
+
+    async fn at(
+        mesh: &Mesh,
+        identity: Identity,
+        change: impl FnOnce(&mut Pass),
+        config: NetConfig,
+        listen: SocketAddr,
+    ) -> Self {
         let mut pass = mesh.pass(&identity);
         change(&mut pass);
         let (pass, identity) = (Arc::new(pass), Arc::new(identity));
         let gate = Arc::clone(&pass) as Arc<dyn Gate>;
-        let listen = loopback(0);
         let (endpoint, events) =
             Endpoint::bind(Arc::clone(&identity), listen, gate, config).await.unwrap();
         Self { identity, endpoint, events, pass }

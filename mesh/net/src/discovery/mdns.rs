@@ -23,10 +23,11 @@ use super::sightings::Change;
 use crate::identity::node_of;
 
 /// Every peer is asked for this often, by whoever is first: a node that comes back unnoticed is
-/// found again within it. One question and one answer per node each time.
-const ASK_EVERY: Duration = Duration::from_secs(3);
+/// found again within it, and that shall take at most 2 s. One question and one answer per node
+/// each time.
+const ASK_EVERY: Duration = Duration::from_secs(2);
 /// An announcement lives for four questions: three may be lost.
-const LIFETIME: Duration = Duration::from_secs(12);
+const LIFETIME: Duration = Duration::from_secs(8);
 /// When to ask out of turn: soon, because the library's first question may be answered before
 /// this node's addresses are known to itself; again within the second that finding a node may
 /// take; and once more after a bridge or a switch has begun to forward.

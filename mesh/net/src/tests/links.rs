@@ -246,3 +246,93 @@ async fn a_full_node_says_so() {
     assert!(why.contains("1 links, its limit"), "{why}");
     full.nothing_more();
 }
+
+/// A node in a runtime of its own, which can die without a word.
+struct Mortal {
+    node: Node,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Mortal {
+    fn start(mesh: &Mesh, identity: Identity, listen: SocketAddr, incarnation: u64) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let change = |pass: &mut Pass| pass.incarnation = incarnation;
+        let start = Node::at(mesh, identity, change, NetConfig::default(), listen);
+        let node =
+            std::thread::scope(|scope| scope.spawn(|| runtime.block_on(start)).join().unwrap());
+        Self { node, runtime }
+    }
+
+    fn die(self) {
+        let Self { node, runtime } = self;
+        // Its tasks go first, so that nothing is left to say goodbye when the socket closes.
+        let end = move || {
+            runtime.shutdown_timeout(DEADLINE);
+            drop(node);
+        };
+        std::thread::scope(|scope| scope.spawn(end).join().unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_process_is_noticed_before_the_idle_timeout() {
+    let mesh = Mesh::new();
+    let mut a = mesh.node().await;
+    let mortal = Mortal::start(&mesh, Identity::generate(), loopback(0), 1);
+    let link = a.link_to(&mortal.node).await;
+    a.up().await;
+    let start = clock::mono();
+    mortal.die();
+    let why = soon(link.closed()).await;
+    assert!(why.contains("port is closed"), "{why}");
+    assert!(clock::mono().since(start) < Micros::millis(2_500));
+    a.lost().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_came_back_says_that_the_old_one_is_gone() {
+    let mesh = Mesh::new();
+    let mut a = mesh.node().await;
+    let home = crate::scratch::Scratch::new();
+    let load = || Identity::load_or_create(&home.path().join("node.key")).unwrap();
+    let before = Mortal::start(&mesh, load(), loopback(0), 1);
+    let addr = before.node.addr();
+    let link = a.link_to(&before.node).await;
+    a.up().await;
+    before.die();
+    let start = clock::mono();
+    let after = Mortal::start(&mesh, load(), addr, 2);
+    let why = soon(link.closed()).await;
+    assert!(why.contains("restarted"), "{why}");
+    assert!(clock::mono().since(start) < Micros::millis(2_500));
+    a.lost().await;
+    let again = a.link_to(&after.node).await;
+    assert_eq!(again.hello().incarnation, 2);
+    after.die();
+}
+
+#[tokio::test]
+async fn one_socket_serves_both_families() {
+    if UdpSocket::bind("[::1]:0").is_err() {
+        // A machine without IPv6 has only one family.
+        return;
+    }
+    let mesh = Mesh::new();
+    let any = "[::]:0".parse().unwrap();
+    let config = NetConfig::default;
+    let mut b = Node::at(&mesh, Identity::generate(), |_| {}, config(), any).await;
+    let mut linked = Vec::new();
+    for ip in ["127.0.0.1", "::1"] {
+        let a = Node::at(&mesh, Identity::generate(), |_| {}, config(), any).await;
+        let addr = SocketAddr::new(ip.parse().unwrap(), b.addr().port());
+        let link = soon(a.endpoint.connect(b.id(), &[addr])).await.unwrap();
+        assert_eq!(link.remote_addr(), Some(addr));
+        let (link, _) = b.up().await;
+        assert_eq!(link.remote_addr().unwrap().ip().to_string(), ip);
+        linked.push(a);
+    }
+}

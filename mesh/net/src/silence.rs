@@ -1,0 +1,84 @@
+//! Tells a dead process from a slow network before the idle timeout does.
+//!
+//! Owns one question: a connection fell silent, is anybody still there? The kernel of a machine
+//! whose process died answers a packet to its port with "unreachable", which a connected socket
+//! reports. That needs no cooperation of the peer. A machine that is gone altogether says nothing
+//! and is left to the idle timeout; so is a peer behind a filter.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use quinn::Connection;
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+
+use crate::config::KEEP_ALIVE;
+use crate::link::plain;
+
+/// Both sides send at least every [`KEEP_ALIVE`]; a fifth more for a late timer.
+const LOOK_EVERY: Duration = Duration::from_millis(KEEP_ALIVE.as_millis() as u64 * 6 / 5);
+/// How long "unreachable" is waited for: a LAN answers within a millisecond.
+const ANSWER: Duration = Duration::from_millis(150);
+
+/// The silence of one connection.
+pub(crate) struct Silence {
+    connection: Connection,
+    look: Interval,
+    heard: u64,
+}
+
+impl Silence {
+    pub(crate) fn new(connection: Connection) -> Self {
+        let mut look = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { connection, look, heard: 0 }
+    }
+
+    /// Resolves when the peer's port turns out to be closed. May be dropped and called again.
+    pub(crate) async fn is_death(&mut self) {
+        loop {
+            self.look.tick().await;
+            let heard = self.connection.stats().udp_rx.datagrams;
+            let silent = heard == self.heard;
+            self.heard = heard;
+            if silent && is_closed(plain(self.connection.remote_address())).await {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether the machine at `addr` says that nobody has this port.
+async fn is_closed(addr: SocketAddr) -> bool {
+    let probe = async {
+        let any: SocketAddr = match addr {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(any).await?;
+        socket.connect(addr).await?;
+        // One byte is no QUIC packet: a living peer counts it as a stray and says nothing.
+        socket.send(&[0]).await?;
+        socket.recv(&mut [0]).await
+    };
+    matches!(
+        timeout(ANSWER, probe).await,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused
+    )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_closed_port_is_told_from_a_silent_one() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let addr = socket.local_addr().unwrap();
+        assert!(!is_closed(addr).await);
+        drop(socket);
+        assert!(is_closed(addr).await);
+    }
+}
