@@ -15,6 +15,7 @@ use selvedge_proto::wire::Label;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::mesh::{MeshMessage, tell};
 use crate::shared::Shared;
 
 /// Priority of request streams; control streams (row sync) run below it, so that an answer never
@@ -71,7 +72,7 @@ async fn exchange(
     handed: Handed,
     events: &mpsc::Sender<FlowInput>,
 ) -> Result<(), NetError> {
-    let fence = handed.fence;
+    let (fence, peer) = (handed.fence, handed.to);
     let Some(link) = shared.endpoint.link(&handed.to) else {
         return Err(NetError::Lost("there is no link to it".to_owned()));
     };
@@ -92,7 +93,11 @@ async fn exchange(
             HandOffReply::Accepted => FlowInput::Accepted { fence },
             HandOffReply::Refused(refusal) => FlowInput::Refused { fence, refusal },
             HandOffReply::Answer(answer) => FlowInput::Answered { fence, answer },
-            HandOffReply::Alive(pulse) => FlowInput::Pulsed { fence, pulse },
+            HandOffReply::Alive(pulse) => {
+                // The failure detector hears it too: this is the fastest sign of a frozen peer.
+                tell(&shared.mesh, MeshMessage::PulseSeen { node: peer, pulse });
+                FlowInput::Pulsed { fence, pulse }
+            }
         };
         if events.send(input).await.is_err() {
             return Ok(());

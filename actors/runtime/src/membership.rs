@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, MeshId, Micros, NodeId, Refusal, Retry, Stage, Wall};
@@ -52,7 +53,8 @@ pub(crate) struct Membership {
     identity: Arc<Identity>,
     store: Store,
     home: PathBuf,
-    incarnation: u64,
+    /// Raised by the failure detector when this node refutes its own death.
+    incarnation: AtomicU64,
     lease: Micros,
     roster: Mutex<Roster>,
     /// Locked after `roster` where both are.
@@ -79,7 +81,7 @@ impl Membership {
             identity,
             store,
             home,
-            incarnation,
+            incarnation: AtomicU64::new(incarnation),
             lease: records::DEFAULT_LEASE,
             roster: Mutex::new(roster),
             rows: Mutex::new(RowMap::new(MAX_ROWS)),
@@ -94,8 +96,12 @@ impl Membership {
         self.roster.lock().mesh()
     }
 
-    pub(crate) const fn incarnation(&self) -> u64 {
-        self.incarnation
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_incarnation(&self, incarnation: u64) {
+        self.incarnation.store(incarnation, Ordering::Relaxed);
     }
 
     /// Looks at the roster; the lock is held for the look only.
@@ -167,7 +173,7 @@ impl Membership {
 
     /// Signs and keeps this node's own row.
     pub(crate) fn write_row(&self, seq: u64, row: &NodeRow) -> Result<(), RowError> {
-        let stamp = Stamp { incarnation: self.incarnation, seq };
+        let stamp = Stamp { incarnation: self.incarnation(), seq };
         let signed = sign_row(&Key(&self.identity), stamp, row)?;
         // Our own key just signed it, and no other process has this incarnation.
         let _newer = self.rows.lock().merge(signed, |_| true);
@@ -361,7 +367,7 @@ impl Gate for MemberGate {
         let own = membership.with(|roster| roster.own().cloned());
         Hello::new(
             own.unwrap_or_else(|| throwaway_credential(&membership.identity)),
-            membership.incarnation,
+            membership.incarnation(),
             membership.listen(),
         )
     }

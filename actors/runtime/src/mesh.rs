@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use selvedge_base::{Machine, Micros, Mono, NodeId, codec};
+use selvedge_base::{Machine, Micros, ModelDigest, Mono, NodeId, codec};
+use selvedge_contract::ModelState;
 use selvedge_core::NodeRow;
 use selvedge_core::restart::{Patience, Restart};
 use selvedge_net::{Link, NetError, clock, entropy};
 use selvedge_proto::swim::{
-    MAX_MESSAGE_BYTES, PeerState, Swim, SwimEffect, SwimInput, SwimMessage,
+    MAX_MESSAGE_BYTES, PeerState, Pulse, Swim, SwimEffect, SwimInput, SwimMessage,
 };
 use selvedge_proto::sync::Taken;
 use selvedge_proto::wire::Hello;
@@ -31,6 +32,9 @@ use crate::{sync, view::ViewParts};
 /// How often the node looks at itself: its load, leases, links. Four times a second keeps the row
 /// fresher than a routing decision needs and costs nothing.
 const LOOK_EVERY: Micros = Micros::millis(250);
+/// Load and rates change all the time; the row follows them this often, heartbeats tell them
+/// sooner. A model that came, went or became ready is told at once.
+const ROW_EVERY: Micros = Micros::secs(1);
 /// How often state is exchanged with each linked peer even if nothing seems to have changed.
 const SYNC_EVERY: Micros = Micros::secs(5);
 /// Dials under way at a time.
@@ -59,6 +63,8 @@ pub(crate) enum MeshMessage {
     Dialled { target: Target, result: Result<NodeId, NetError> },
     /// A delta of state was taken.
     Synced { from: NodeId, taken: Taken },
+    /// A serving peer said on a request's stream what it is doing.
+    PulseSeen { node: NodeId, pulse: Pulse },
     /// The roster changed here, by an operator's hand.
     RosterChanged,
     /// Look at the clock.
@@ -107,6 +113,7 @@ pub(crate) struct MeshState {
     resting: BTreeMap<NodeId, (Restart, Mono)>,
     row: NodeRow,
     row_seq: u64,
+    row_at: Mono,
     synced_at: Mono,
     renewed_at: Option<Mono>,
     effects: Vec<SwimEffect>,
@@ -155,6 +162,9 @@ impl Actor for MeshActor {
             MeshMessage::OwnAddresses(addrs) => state.own_addresses(addrs),
             MeshMessage::Dialled { target, result } => state.dialled(target, &result),
             MeshMessage::Synced { from, taken } => state.synced(from, &taken),
+            MeshMessage::PulseSeen { node, pulse } => {
+                state.feed(SwimInput::PulseSeen { node, pulse });
+            }
             MeshMessage::RosterChanged => state.roster_changed(),
             MeshMessage::Tick => state.tick(&myself),
         }
@@ -186,6 +196,7 @@ impl MeshState {
                     .filter(|row| row.stamp.incarnation == incarnation)
                     .map_or(0, |row| row.stamp.seq)
             }),
+            row_at: now,
             synced_at: now,
             renewed_at: None,
             effects: Vec::new(),
@@ -363,9 +374,13 @@ impl MeshState {
             api: *settings.api.read(),
             engine,
         };
-        if row == self.row && self.row_seq > 0 {
+        let now = clock::mono();
+        let same_models = models_of(&row).eq(models_of(&self.row)) && row.addrs == self.row.addrs;
+        let early = now.since(self.row_at) < ROW_EVERY;
+        if self.row_seq > 0 && (row == self.row || (same_models && early)) {
             return false;
         }
+        self.row_at = now;
         self.row_seq += 1;
         if let Err(error) = self.args.membership.write_row(self.row_seq, &row) {
             tracing::error!(%error, "this node's row could not be written");
@@ -489,6 +504,7 @@ impl MeshState {
     }
 
     fn store_incarnation(&self, incarnation: u64) {
+        self.args.membership.set_incarnation(incarnation);
         let store = self.args.store.clone();
         tokio::spawn(async move {
             if let Err(error) = store.save(INCARNATION, &incarnation).await {
@@ -544,6 +560,11 @@ impl MeshState {
         self.tick_at = Some(at);
         myself.send_after(at.since(now).into(), || MeshMessage::Tick);
     }
+}
+
+/// Which models a row lists, and how they stand.
+fn models_of(row: &NodeRow) -> impl Iterator<Item = (ModelDigest, ModelState)> {
+    row.engine.models.iter().map(|model| (model.card.digest, model.state))
 }
 
 /// Tells whichever mesh actor runs now; between two there is nobody to tell, and nothing lost that

@@ -8,7 +8,9 @@
 //! Owns the order. Stopping goes the other way round: nothing new comes in, links say good-bye,
 //! the store writes what it holds.
 
+use std::fs::{OpenOptions, Permissions};
 use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -166,7 +168,9 @@ impl Node {
             Endpoint::bind(identity, config.listen, gate, NetConfig::default()).await?;
         let endpoint = Arc::new(endpoint);
         let engine = Arc::new(LocalEngine::start(config.engine.clone(), Arc::new(clock::mono))?);
-        let shared = Arc::new(share(&opened, &config, &membership, endpoint, &engine).await?);
+        let mesh: MeshAddress = Arc::default();
+        let shared = share(&opened, &config, &membership, endpoint, &engine, &mesh).await?;
+        let shared = Arc::new(shared);
         let settings = Arc::new(MeshSettings {
             name: config.name.clone(),
             site: config.site.clone(),
@@ -174,7 +178,6 @@ impl Node {
             api: RwLock::new(None),
             static_peers: config.static_peers.clone(),
         });
-        let mesh: MeshAddress = Arc::default();
         let mesh_args = MeshArgs {
             shared: Arc::clone(&shared),
             membership: Arc::clone(&membership),
@@ -245,7 +248,16 @@ async fn open(home: &Path) -> Result<Opened, StartError> {
     let failed = |source| StartError::Home { path: home.to_owned(), source };
     std::fs::create_dir_all(home).map_err(failed)?;
     let identity = Arc::new(Identity::load_or_create(&home.join("node.key"))?);
-    let store = Store::open(&home.join("state.redb")).await?;
+    let path = home.join("state.redb");
+    // It holds the secrets of open join codes: made before redb opens it, for its owner only.
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|file| file.set_permissions(Permissions::from_mode(0o600)))
+        .map_err(|source| StartError::Home { path: path.clone(), source })?;
+    let store = Store::open(&path).await?;
     Ok(Opened { identity, store })
 }
 
@@ -283,6 +295,7 @@ async fn share(
     membership: &Membership,
     endpoint: Arc<Endpoint>,
     engine: &Arc<LocalEngine>,
+    mesh: &MeshAddress,
 ) -> Result<Shared, StartError> {
     let keys = match opened.store.load::<KeyRing>(KEYS)? {
         Some(ring) => ring,
@@ -299,6 +312,7 @@ async fn share(
         me,
         endpoint,
         engine: Arc::clone(engine) as Arc<dyn Engine>,
+        mesh: Arc::clone(mesh),
         view: ArcSwap::from_pointee(view),
         view_changed: watch::Sender::new(()),
         keys: ArcSwap::from_pointee(keys),

@@ -18,6 +18,7 @@ use selvedge_proto::swim::Pulse;
 use tokio::sync::{Semaphore, watch};
 
 use crate::counters::Counters;
+use crate::node::MeshAddress;
 use crate::records::Records;
 
 /// Everything requests share.
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) me: NodeId,
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) engine: Arc<dyn Engine>,
+    /// Where the running mesh actor is.
+    pub(crate) mesh: MeshAddress,
     pub(crate) view: ArcSwap<MeshView>,
     /// Told whenever the view was replaced by a different one.
     pub(crate) view_changed: watch::Sender<()>,
