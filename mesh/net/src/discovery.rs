@@ -178,6 +178,12 @@ impl Search {
     }
 
     async fn round(&mut self) -> Ended {
+        // What the last round heard would never expire: this one hears it again in a moment.
+        for sighting in self.known.forget(Source::Mdns) {
+            if self.tell(sighting).await {
+                return Ended::Stopped;
+            }
+        }
         let mut watcher = self.watch_addresses();
         let mut mdns = self.open_mdns();
         let mut retry_at =
@@ -252,11 +258,6 @@ impl Search {
         if self.known.is_full() && self.fresh_at.is_none_or(|at| at <= now) {
             self.complain("more peers are announced than fit the table: starting it afresh");
             self.fresh_at = Some(now + FRESH_START);
-            for sighting in self.known.forget(Source::Mdns) {
-                if self.tell(sighting).await {
-                    return Some(Ended::Stopped);
-                }
-            }
             return Some(Ended::Again);
         }
         None
@@ -269,6 +270,9 @@ impl Search {
         if let Some(mdns) = mdns {
             for failed in mdns.announce(&usable) {
                 self.complain(&failed);
+            }
+            if !mdns.is_deaf() {
+                self.retry = RETRY_FIRST;
             }
             mdns.ask_soon();
         }

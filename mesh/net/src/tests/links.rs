@@ -1,6 +1,8 @@
 //! Links come up between members and only there, once per pair, and end at once.
 
 use std::net::UdpSocket;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
 use crate::NetError;
@@ -91,38 +93,55 @@ async fn versions_that_do_not_meet_are_named() {
     assert!(refusal.message.contains(&format!("{} to {}", VERSION + 1, VERSION + 2)), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// Holds the first two decisions of two nodes until both are there: the first is about the other
+/// side's dial, the second about the answer to the own one. So neither dial can overtake.
+fn meet(nodes: [&Node; 2]) {
+    let turns = Arc::new([Barrier::new(2), Barrier::new(2)]);
+    for node in nodes {
+        let (turns, calls) = (Arc::clone(&turns), AtomicUsize::new(0));
+        let hook = move |_: &Pass, _| {
+            if let Some(turn) = turns.get(calls.fetch_add(1, Ordering::SeqCst)) {
+                turn.wait();
+            }
+        };
+        assert!(node.pass.on_admit.set(Box::new(hook)).is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn both_dial_at_once_and_have_one_link() {
     let mesh = Mesh::new();
-    let mut doubled = 0;
-    for _ in 0..10 {
-        let (mut a, mut b) = (mesh.node().await, mesh.node().await);
-        let (from_a, from_b) = tokio::join!(a.link_to(&b), b.link_to(&a));
-        let (a_up, _) = a.up().await;
-        let (b_up, _) = b.up().await;
-        assert_eq!((a_up.node(), b_up.node()), (b.id(), a.id()));
-        // A stream in use survives the move to one connection.
-        let (mut sender, _receiver) = from_a.open(0).await.unwrap();
-        sender.send("first").await.unwrap();
-        let (_sender, mut receiver) = b.stream().await;
-        assert_eq!(soon(receiver.recv::<String>()).await.unwrap().unwrap(), "first");
-        let spare = || [from_a.0.spare(), from_b.0.spare()].concat();
-        doubled += usize::from(!spare().is_empty());
-        sender.send("second").await.unwrap();
-        assert_eq!(soon(receiver.recv::<String>()).await.unwrap().unwrap(), "second");
-        drop((sender, receiver, _receiver, _sender));
-        while let Some(lane) = spare().pop() {
-            soon(lane.connection.closed()).await;
+    let (mut a, mut b) = (mesh.node().await, mesh.node().await);
+    meet([&a, &b]);
+    let (from_a, from_b) = tokio::join!(a.link_to(&b), b.link_to(&a));
+    let (a_up, _) = a.up().await;
+    let (b_up, _) = b.up().await;
+    assert_eq!((a_up.node(), b_up.node()), (b.id(), a.id()));
+    // A stream in use survives the move to one connection, whichever it was opened on.
+    let (mut sender, receiver) = from_a.open(0).await.unwrap();
+    sender.send("first").await.unwrap();
+    let (their_sender, mut their_receiver) = b.stream().await;
+    assert_eq!(soon(their_receiver.recv::<String>()).await.unwrap().unwrap(), "first");
+    let doubled = || a.endpoint.counts().links == 2 && b.endpoint.counts().links == 2;
+    soon(async {
+        while !doubled() {
+            tokio::task::yield_now().await;
         }
-        assert_eq!((from_a.connections(), from_b.connections()), (1, 1));
-        assert!(!from_a.is_closed() && !from_b.is_closed());
-        a.nothing_more();
-        b.nothing_more();
-        if doubled > 0 {
-            return;
-        }
+    })
+    .await;
+    sender.send("second").await.unwrap();
+    assert_eq!(soon(their_receiver.recv::<String>()).await.unwrap().unwrap(), "second");
+    drop((sender, receiver, their_sender, their_receiver));
+    while let Some(lane) = [from_a.0.spare(), from_b.0.spare()].concat().pop() {
+        soon(lane.connection.closed()).await;
     }
-    panic!("the two dials never met: this test has tested nothing");
+    assert_eq!((from_a.connections(), from_b.connections()), (1, 1));
+    let smaller = a.id().min(b.id());
+    assert_eq!(from_a.0.current().unwrap().dialler, smaller);
+    assert_eq!(from_b.0.current().unwrap().dialler, smaller);
+    assert!(!from_a.is_closed() && !from_b.is_closed());
+    a.nothing_more();
+    b.nothing_more();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,9 +172,9 @@ async fn a_cut_during_the_hello_is_not_missed() {
     let mesh = Mesh::new();
     let (a, mut b) = (mesh.node().await, mesh.node().await);
     let endpoint = b.endpoint.clone();
-    let first = std::sync::atomic::AtomicBool::new(true);
+    let first = AtomicBool::new(true);
     let hook = move |pass: &Pass, peer: NodeId| {
-        if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+        if first.swap(false, Ordering::SeqCst) {
             pass.revoked.lock().push(peer);
             endpoint.close(&peer, "revoked");
         }
