@@ -23,6 +23,7 @@ mod shared;
 mod store;
 mod supervise;
 mod sync;
+mod task;
 mod view;
 
 pub use admin::{Admin, Caller, KeyView, MemberView};
@@ -34,3 +35,4 @@ pub use node::{Node, StartError};
 pub use selvedge_core::auth::NewKey;
 pub use selvedge_core::{MeshView, ModelSummary, NodeView, Outcome, Piece, RequestRecord};
 pub use store::{Store, StoreError};
+pub use task::{Finished, Run};

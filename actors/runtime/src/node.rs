@@ -47,6 +47,7 @@ use crate::records::Records;
 use crate::shared::{Shared, Tally};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Child, Supervisor, SupervisorMessage};
+use crate::task::{self, Finished, Run};
 
 /// The system lists its interfaces within milliseconds; waiting a little makes the first join code
 /// carry them.
@@ -106,6 +107,8 @@ pub struct Node {
     admin: Admin,
     settings: Arc<MeshSettings>,
     control: ActorRef<SupervisorMessage>,
+    /// One supervisor per surface, so that one that fails over and over does not touch the others.
+    surfaces: Vec<ActorRef<SupervisorMessage>>,
     ingress: JoinHandle<()>,
     store: Store,
 }
@@ -212,7 +215,8 @@ impl Node {
         };
         let ingress = tokio::spawn(ingress.run(events));
         let gateway = Gateway { shared };
-        Ok(Self { gateway, admin, settings, control, ingress, store: opened.store })
+        let surfaces = Vec::new();
+        Ok(Self { gateway, admin, settings, control, surfaces, ingress, store: opened.store })
     }
 
     /// The way in for requests.
@@ -230,6 +234,20 @@ impl Node {
         self.gateway.shared.endpoint.local_addr()
     }
 
+    /// Keeps a surface of this node running: when it fails it is started again with back-off.
+    ///
+    /// # Errors
+    /// [`StartError::Actor`] when it cannot be started at all.
+    pub async fn keep_running(
+        &mut self,
+        name: &'static str,
+        run: Run,
+    ) -> Result<Finished, StartError> {
+        let (child, finished) = task::child(name, run);
+        self.surfaces.push(Supervisor::start(vec![child]).await?);
+        Ok(finished)
+    }
+
     /// Tells the mesh where this node's HTTP surface is.
     pub fn announce_api(&self, api: SocketAddr) {
         *self.settings.api.write() = Some(api);
@@ -237,6 +255,9 @@ impl Node {
 
     /// Stops the node: peers hear a good-bye, the store is closed last.
     pub async fn shutdown(self) {
+        for supervisor in &self.surfaces {
+            supervisor.stop(None);
+        }
         self.control.stop(None);
         self.gateway.shared.endpoint.shutdown().await;
         self.ingress.abort();

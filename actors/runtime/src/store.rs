@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
@@ -117,7 +117,7 @@ impl Store {
         let database = Arc::new(database);
         // The table must exist before the first read.
         commit(&database, BTreeMap::new())?;
-        let (writer, _) = Actor::spawn(None, Writer, Arc::clone(&database))
+        let (writer, _) = Actor::spawn(None, Writer, Arc::downgrade(&database))
             .await
             .map_err(|error| StoreError::Disk(error.to_string()))?;
         Ok(Self { database, writer })
@@ -188,7 +188,9 @@ pub(crate) enum StoreMessage {
 struct Writer;
 
 struct WriterState {
-    database: Arc<Database>,
+    /// The handles own the database: when the last one is gone the file is closed, however long
+    /// the actor takes to end.
+    database: Weak<Database>,
     batch: BTreeMap<String, Option<Vec<u8>>>,
     waiting: Vec<oneshot::Sender<Result<(), StoreError>>>,
     committing: bool,
@@ -197,12 +199,12 @@ struct WriterState {
 impl Actor for Writer {
     type Msg = StoreMessage;
     type State = WriterState;
-    type Arguments = Arc<Database>;
+    type Arguments = Weak<Database>;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<StoreMessage>,
-        database: Arc<Database>,
+        database: Weak<Database>,
     ) -> Result<WriterState, ActorProcessingErr> {
         Ok(WriterState { database, batch: BTreeMap::new(), waiting: Vec::new(), committing: false })
     }
@@ -227,12 +229,19 @@ impl Actor for Writer {
             }
         }
         if !state.committing && !state.waiting.is_empty() {
-            state.committing = true;
-            let database = Arc::clone(&state.database);
             let batch = std::mem::take(&mut state.batch);
             let waiting = std::mem::take(&mut state.waiting);
+            let Some(database) = state.database.upgrade() else {
+                for reply in waiting {
+                    let _gone = reply.send(Err(StoreError::Closed));
+                }
+                return Ok(());
+            };
+            state.committing = true;
             tokio::task::spawn_blocking(move || {
                 let result = commit(&database, batch);
+                // Whoever hears that this is on the disk may close the store and open it again.
+                drop(database);
                 // Fails only when the writer is gone; then the callers learn it by their channel.
                 let _stopped = myself.cast(StoreMessage::Committed { waiting, result });
             });

@@ -16,6 +16,19 @@ async fn what_was_saved_is_loaded_after_reopening() {
     std::fs::remove_dir_all(&folder).expect("cleans up");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_store_can_be_opened_again_at_once() {
+    let folder = std::env::temp_dir().join(format!("selvedge-reopen-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    let path = folder.join("state.redb");
+    for round in 0..50u32 {
+        let store = Store::open(&path).await.expect("opens, as nothing of the last one is left");
+        store.save("round", &round).await.expect("saves");
+        store.close().await;
+    }
+    std::fs::remove_dir_all(&folder).expect("cleans up");
+}
+
 #[tokio::test]
 async fn concurrent_writers_are_all_answered() {
     let store = Store::with_backend(InMemoryBackend::new()).await.expect("opens");
