@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
@@ -18,6 +18,14 @@ use crate::scratch;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Brood {
     children: Arc<Mutex<BTreeMap<u32, Child>>>,
+}
+
+/// What a child was given to talk through.
+#[derive(Debug, Default)]
+pub(crate) struct Pipes {
+    pub(crate) stdin: Option<ChildStdin>,
+    pub(crate) stdout: Option<ChildStdout>,
+    pub(crate) stderr: Option<ChildStderr>,
 }
 
 /// One child; dropping it kills the process.
@@ -66,19 +74,22 @@ impl Chick {
     }
 
     /// The pipes to and from the child, where it was started with any.
-    pub(crate) fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>) {
+    pub(crate) fn pipes(&mut self) -> Pipes {
         match self.brood.children.lock().get_mut(&self.pid) {
-            Some(child) => (child.stdin.take(), child.stdout.take()),
-            None => (None, None),
+            Some(child) => Pipes {
+                stdin: child.stdin.take(),
+                stdout: child.stdout.take(),
+                stderr: child.stderr.take(),
+            },
+            None => Pipes::default(),
         }
     }
 
-    /// The exit status, once the child has ended.
-    pub(crate) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        match self.brood.children.lock().get_mut(&self.pid) {
-            Some(child) => child.try_wait(),
-            None => Err(io::Error::other("the child was ended")),
-        }
+    /// Waits for the end of a child that has closed its output.
+    pub(crate) fn wait(self) -> io::Result<ExitStatus> {
+        let child = self.brood.children.lock().remove(&self.pid);
+        let mut child = child.ok_or_else(|| io::Error::other("the child was ended"))?;
+        child.wait()
     }
 
     /// Kills the child at once (SIGKILL) and reaps it.
@@ -161,9 +172,9 @@ mod tests {
     #[test]
     fn all_children_go_at_once() {
         let brood = Brood::default();
-        let mut chicks = [sleeper(&brood), sleeper(&brood)];
+        let mut chicks = vec![sleeper(&brood), sleeper(&brood)];
         brood.kill_all();
         assert!(chicks.iter().all(|chick| !lives(chick.pid())));
-        assert!(chicks[0].try_wait().is_err());
+        assert!(chicks.pop().is_some_and(|chick| chick.wait().is_err()));
     }
 }

@@ -82,22 +82,34 @@ impl Client {
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let request = self.agent.get(self.url(path)).config().timeout_global(Some(ADMIN)).build();
-        let request = match &self.token {
-            Some(token) => request.header("authorization", format!("Bearer {token}")),
-            None => request,
-        };
-        read(self.sent(request.call())?)
+        read(self.plain(self.agent.get(self.url(path)), ADMIN)?)
     }
 
     pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let request =
-            self.agent.delete(self.url(path)).config().timeout_global(Some(ADMIN)).build();
-        let request = match &self.token {
-            Some(token) => request.header("authorization", format!("Bearer {token}")),
-            None => request,
-        };
-        read(self.sent(request.call())?)
+        read(self.plain(self.agent.delete(self.url(path)), ADMIN)?)
+    }
+
+    /// Documents, one a line, as they come for at most `patience`.
+    pub(crate) fn lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        patience: Duration,
+    ) -> Result<impl Iterator<Item = Result<T>> + use<T>> {
+        let response = good(self.plain(self.agent.get(self.url(path)), patience)?)?;
+        let reader = response.into_body().into_with_config().limit(u64::MAX).reader();
+        Ok(BufReader::new(reader).lines().map(|line| Ok(serde_json::from_str(&line?)?)))
+    }
+
+    fn plain(
+        &self,
+        request: ureq::RequestBuilder<ureq::typestate::WithoutBody>,
+        timeout: Duration,
+    ) -> Result<Response<Body>> {
+        let mut request = request.config().timeout_global(Some(timeout)).build();
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        self.sent(request.call())
     }
 
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {

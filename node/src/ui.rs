@@ -204,16 +204,15 @@ impl Progress {
         };
         let progress = Self { bar, what: what.to_owned(), total, quarters: 0 };
         progress.dress();
-        progress.bar.set_message(progress.what.clone());
         progress
     }
 
     fn dress(&self) {
         let template = if self.total.is_some() {
-            "  {msg}  {bar:28.cyan/blue} {percent:>3}%  {decimal_bytes}/{decimal_total_bytes}  \
+            "  {bar:28.cyan/blue} {percent:>3}%  {decimal_bytes}/{decimal_total_bytes}  \
              {decimal_bytes_per_sec}  {eta}"
         } else {
-            "  {msg}  {spinner}  {decimal_bytes}  {decimal_bytes_per_sec}"
+            "  {spinner}  {decimal_bytes}  {decimal_bytes_per_sec}"
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style.progress_chars("━━╌"));

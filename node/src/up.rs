@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result, anyhow};
 use selvedge_base::{Micros, ModelDigest};
 use selvedge_net::entropy;
 use selvedge_proto::join::JoinCode;
-use selvedge_runtime::{Node, NodeConfig, StartError};
+use selvedge_proto::records::fingerprint_text;
+use selvedge_runtime::{MeshView, Node, NodeConfig, StartError, custody};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,6 +31,11 @@ const FIRST_INVITE: Micros = Micros::secs(3_600);
 /// the surface's own grace it keeps the whole stop below 2 s.
 const CLOSING: std::time::Duration = std::time::Duration::from_millis(600);
 
+/// The node's view is made anew several times a second; beyond this something is wrong, and
+/// requests are still answered once it is right.
+const SEEN: std::time::Duration = std::time::Duration::from_secs(3);
+/// How often that is looked at.
+const GLANCE: std::time::Duration = std::time::Duration::from_millis(10);
 /// A stop that hangs must not keep an orphan alive: twice the time any stop takes.
 const ORPHAN: std::time::Duration = std::time::Duration::from_secs(4);
 
@@ -49,18 +55,16 @@ pub(crate) async fn up(home: &Home, config: &Config, options: &cli::Up) -> Resul
         watch_stdin(stop.clone());
     }
     let running = home.occupy()?;
-    let models = models_to_serve(home, options)?;
-    let listener = listen(config.api.listen).await?;
-    let api = listener.local_addr()?;
-    let fresh = !home.path().join("state.redb").exists();
-    let node = start(home, config, options).await?;
-    let bridge = Bridge { gateway: node.gateway(), admin: node.admin(), stop: stop.clone() };
-    node.announce_api(api);
-    let served = add_models(&bridge, &models).await;
+    let started = tokio::select! {
+        started = begin(home, config, options, &stop) => started?,
+        // Joining may wait for another node; whoever stops this one meanwhile need not.
+        () = stop.requested() => return Ok(()),
+    };
+    let Started { node, listener, bridge } = started;
     let token = fresh_token();
+    let api = listener.local_addr()?;
     let settings = settings(config, &token);
-    say_hello(home, &bridge, api, &served, fresh).await;
-    let surface = tokio::spawn(http::serve(listener, Arc::new(bridge), settings, stop.clone()));
+    let surface = tokio::spawn(http::serve(listener, Arc::new(bridge), settings, stop));
     running.announce(&api.to_string(), &token)?;
     ui::out(format_args!(
         "ready api=http://{api} quic={} node={}",
@@ -74,6 +78,27 @@ pub(crate) async fn up(home: &Home, config: &Config, options: &cli::Up) -> Resul
         tracing::warn!("peers were not all told of the stop");
     }
     ended.context("the HTTP surface failed")
+}
+
+/// A node that is up but not yet reachable over HTTP.
+struct Started {
+    node: Node,
+    listener: TcpListener,
+    bridge: Bridge,
+}
+
+async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> Result<Started> {
+    let models = models_to_serve(home, options)?;
+    let listener = listen(config.api.listen).await?;
+    let api = listener.local_addr()?;
+    let first = !home.path().join("state.redb").exists() && options.join.is_none();
+    let node = start(home, config, options).await?;
+    let bridge = Bridge { gateway: node.gateway(), admin: node.admin(), stop: stop.clone() };
+    node.announce_api(api);
+    let served = add_models(&bridge, &models).await;
+    say_hello(home, &bridge, api, &served, first).await;
+    wait_until_seen(&bridge, served.len()).await;
+    Ok(Started { node, listener, bridge })
 }
 
 async fn start(home: &Home, config: &Config, options: &cli::Up) -> Result<Node> {
@@ -103,7 +128,7 @@ async fn start(home: &Home, config: &Config, options: &cli::Up) -> Result<Node> 
             ),
             error => anyhow!(error),
         })?;
-        ui::out(format_args!("joined mesh {}", mesh.short()));
+        ui::out(format_args!("joined mesh {}", fingerprint_text(&mesh)));
     }
     Ok(Node::start(node).await?)
 }
@@ -150,6 +175,19 @@ async fn add_models(bridge: &Bridge, models: &[Served]) -> Vec<String> {
     served
 }
 
+/// Waits until the node's own view has its models, so that `ready` means that requests find them.
+async fn wait_until_seen(bridge: &Bridge, count: usize) {
+    let seen = async {
+        let shown = |view: &MeshView| view.myself().map_or(0, |me| me.engine.models.len());
+        while shown(&bridge.gateway.view()) < count {
+            tokio::time::sleep(GLANCE).await;
+        }
+    };
+    if timeout(SEEN, seen).await.is_err() {
+        tracing::warn!("this node does not see its own models yet");
+    }
+}
+
 async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address} for the API; choose another address with --api ADDR")
@@ -172,46 +210,47 @@ fn fresh_token() -> String {
 }
 
 /// What a person wants to know of a node that has just started.
-async fn say_hello(home: &Home, bridge: &Bridge, api: SocketAddr, models: &[String], fresh: bool) {
-    let view = bridge.gateway.view();
+async fn say_hello(home: &Home, bridge: &Bridge, api: SocketAddr, models: &[String], first: bool) {
     let label = |text: &str| paint(Ink::Dim, format_args!("{text:<8}"));
-    ui::out(format_args!(
-        "{} {}",
-        paint(Ink::Bold, "selvedge"),
-        paint(Ink::Dim, env!("CARGO_PKG_VERSION"))
-    ));
-    ui::out(format_args!("{}{}", label("home"), home.path().display()));
+    let line = |name: &str, text: &str, advice: &str| {
+        ui::out(
+            format_args!("{}{text}  {}", label(name), paint(Ink::Dim, advice))
+                .to_string()
+                .trim_end(),
+        );
+    };
+    ui::out(format_args!("{} {}", paint(Ink::Bold, "selvedge"), env!("CARGO_PKG_VERSION")));
+    line("home", &home.path().display().to_string(), "");
     let key = if api.ip().is_loopback() {
         "OpenAI-compatible; from this machine no key is needed"
     } else {
         "OpenAI-compatible; clients need a key: selvedge keys create NAME"
     };
-    ui::out(format_args!("{}http://{api}/v1  {}", label("api"), paint(Ink::Dim, key)));
-    ui::out(format_args!("{}{}", label("mesh"), bridge.admin.fingerprint()));
-    let none = "none yet; in another terminal: selvedge models pull";
-    let models = if models.is_empty() { none.to_owned() } else { models.join(", ") };
-    ui::out(format_args!("{}{models}", label("models")));
-    let alone = bridge.admin.members().iter().filter(|member| !member.revoked).count() < 2;
-    let line = match alone {
-        true => match bridge.admin.invite(FIRST_INVITE).await {
-            Ok(code) => format!("on the next machine: selvedge up --join {code}"),
-            Err(_) => "selvedge mesh invite, on a steward, admits more machines".to_owned(),
-        },
-        false => "selvedge mesh invite admits more machines".to_owned(),
-    };
-    ui::out(format_args!("{}{line}", label("join")));
-    if fresh && view.mesh.is_some() && alone {
-        let root = selvedge_runtime::custody::root_key_path(home.path());
-        if root.exists() {
-            let advice = "back it up: selvedge mesh root export FILE";
-            ui::out(format_args!(
-                "{}{}  {}",
-                label("root"),
-                root.display(),
-                paint(Ink::Dim, advice)
-            ));
-        }
+    line("api", &format!("http://{api}/v1"), key);
+    line("mesh", &bridge.admin.fingerprint(), "");
+    match models {
+        [] => line("models", "none yet", "in another terminal: selvedge models pull"),
+        models => line("models", &models.join(", "), ""),
     }
+    line("join", &how_to_join(bridge, first).await, "");
+    let root = custody::root_key_path(home.path());
+    if first && root.exists() {
+        let advice = "back it up: selvedge mesh root export FILE";
+        line("root", &root.display().to_string(), advice);
+    }
+}
+
+/// The line to type on the next machine, as long as there is no other one.
+async fn how_to_join(bridge: &Bridge, first: bool) -> String {
+    let members = bridge.admin.members();
+    let alone = members.iter().filter(|member| !member.revoked).count() < 2;
+    let steward = members.iter().any(|member| member.me && member.steward);
+    if (first || (alone && steward))
+        && let Ok(code) = bridge.admin.invite(FIRST_INVITE).await
+    {
+        return format!("on the next machine: selvedge up --join {code}");
+    }
+    "selvedge mesh invite, on a steward of the mesh, admits more machines".to_owned()
 }
 
 fn watch_signals(stop: Stop) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `selvedge mesh`: who belongs to the mesh and who may join.
 
 use anyhow::{Result, anyhow, bail};
+use selvedge_proto::records::fingerprint_text;
 use selvedge_runtime::{Node, custody};
 
 use super::keys::escaped;
@@ -49,7 +50,7 @@ fn init(home: &Home, config: &Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mesh = runtime.block_on(Node::init(home.path(), &config.name))?;
     drop(running);
-    ui::out(format_args!("made mesh {} in {}", mesh.short(), home.path().display()));
+    ui::out(format_args!("made mesh {} in {}", fingerprint_text(&mesh), home.path().display()));
     ui::note(format_args!(
         "Its root key is {}. Back it up: `selvedge mesh root export FILE`.\nNext: `selvedge up`",
         custody::root_key_path(home.path()).display()
@@ -106,10 +107,10 @@ fn say(done: &wire::Done) {
 
 /// The nodes as a table, and what to do about what is missing.
 fn status(status: &wire::Status) {
-    let mesh = status.mesh.as_deref().unwrap_or("none");
+    let mesh = status.mesh.as_deref().and_then(|text| text.parse().ok());
     ui::out(format_args!(
         "mesh {}  seen from {}",
-        paint(Ink::Bold, mesh.get(..8).unwrap_or(mesh)),
+        paint(Ink::Bold, mesh.map_or_else(|| "none".to_owned(), |mesh| fingerprint_text(&mesh))),
         paint(Ink::Bold, &status.name)
     ));
     let head = ["node", "state", "address", "rtt", "models", "load", "version"];
@@ -272,7 +273,7 @@ mod tests {
     fn dates_follow_the_calendar() {
         assert_eq!(date_text(0), "1970-01-01 00:00 UTC");
         assert_eq!(date_text(951_782_400_000), "2000-02-29 00:00 UTC");
-        assert_eq!(date_text(1_795_345_199_000), "2026-11-22 09:39 UTC");
+        assert_eq!(date_text(1_795_345_199_000), "2026-11-22 10:59 UTC");
         date_text(u64::MAX);
     }
 }

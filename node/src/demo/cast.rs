@@ -14,10 +14,10 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
 use super::stage;
-use crate::brood::{Brood, Chick};
+use crate::brood::{Brood, Chick, Pipes};
 use crate::client::Client;
 use crate::home::Home;
-use crate::http::wire::{Invite, InviteRequest, Status};
+use crate::http::wire::{Invite, InviteRequest};
 use crate::record::Record;
 
 /// How long a node may take to be ready: it opens its store and joins, which takes well below a
@@ -75,7 +75,7 @@ impl Cast<'_> {
         let mut chick = Brood::shared()
             .start(&mut command)
             .with_context(|| format!("cannot start {}", role.name))?;
-        let (stdin, stdout) = chick.pipes();
+        let Pipes { stdin, stdout, .. } = chick.pipes();
         let stdout = stdout.context("the node's output is a pipe")?;
         let ready = wait_until_ready(role, stdout)?;
         let api = ready
@@ -106,10 +106,6 @@ impl Player {
     /// The API of the node, with its admin token.
     pub(super) const fn client(&self) -> &Client {
         &self.client
-    }
-
-    pub(super) fn status(&self) -> Result<Status> {
-        self.client.get("/admin/status")
     }
 
     /// A code for one more node.

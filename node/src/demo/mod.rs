@@ -10,7 +10,7 @@ mod stage;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use selvedge_base::{Micros, Mono};
+use selvedge_base::Micros;
 use selvedge_net::clock;
 use serde_json::{Value, json};
 
@@ -35,12 +35,11 @@ const FIRST_TOKENS: u32 = 90;
 const SECOND_TOKENS: u32 = 120;
 /// How long the nodes may take to know each other and to load the model: generous for a small
 /// machine with a slow disk; the usual time is about a second.
-const MEETING: Micros = Micros::secs(90);
-/// How often the nodes are asked whether they know each other.
-const GLANCE: Duration = Duration::from_millis(50);
+const MEETING: Duration = Duration::from_secs(90);
 
-const FIRST_QUESTION: &str = "Rewrite this note so that it is polite and friendly: \"The package \
-    is late again. Tell me where it is. I need it on Friday.\"";
+const FIRST_QUESTION: &str = "Summarise in one sentence: The bakery on Mill Street opens at six \
+    every morning. Its owner, Rosa, bakes forty loaves of bread before the first customers come \
+    in. By noon everything is sold.";
 const SECOND_QUESTION: &str = "Write a story about an old lighthouse keeper who finds a small boat \
     on the beach after a storm.";
 
@@ -91,7 +90,7 @@ fn gather(stage: &mut Stage, cast: &Cast<'_>, model: &std::path::Path) -> Result
          they meet by address files in a rendezvous directory.",
     );
     let players = vec![alder, birch, cedar];
-    let status = meet(&players, begun)?;
+    let status = meet(&players)?;
     for node in status.nodes.iter().filter(|node| !node.me) {
         let rtt = node.rtt_us.map_or_else(String::new, |rtt| format!(", {} away", span_text(rtt)));
         let name = stage::named(&node.name);
@@ -104,24 +103,25 @@ fn gather(stage: &mut Stage, cast: &Cast<'_>, model: &std::path::Path) -> Result
     Ok(players)
 }
 
-/// Waits until every node sees every other one alive and two have the model ready.
-fn meet(players: &[Player], begun: Mono) -> Result<Status> {
-    loop {
-        let seen: Result<Vec<Status>> = players.iter().map(Player::status).collect();
-        let mut seen = seen?;
-        if seen.iter().all(|status| is_whole(status, players.len()))
-            && let Some(last) = seen.pop()
-        {
-            return Ok(last);
-        }
-        if clock::mono().since(begun) > MEETING {
-            bail!(
-                "the nodes do not know each other after {}; run the demo with -v to see why",
-                span_text(MEETING.0)
-            );
-        }
-        std::thread::sleep(GLANCE);
+/// Waits until every node sees every other one alive and two with the model ready; what the last
+/// one sees.
+fn meet(players: &[Player]) -> Result<Status> {
+    let mut last = None;
+    for player in players {
+        let mut seen = player.client().lines::<Status>("/admin/watch", MEETING)?;
+        last = loop {
+            match seen.next() {
+                Some(Ok(status)) if is_whole(&status, players.len()) => break Some(status),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => bail!(
+                    "{} does not see the other nodes after {} s; run the demo with -v to see why",
+                    player.name(),
+                    MEETING.as_secs()
+                ),
+            }
+        };
     }
+    last.context("there are no nodes")
 }
 
 fn is_whole(status: &Status, count: usize) -> bool {

