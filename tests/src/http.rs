@@ -103,7 +103,7 @@ impl Client {
             head.push_str(&format!("Authorization: Bearer {key}\r\n"));
         }
         let typed = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-        if !body.is_empty() && !typed {
+        if method == "POST" && !typed {
             head.push_str("Content-Type: application/json\r\n");
         }
         for (name, value) in &self.headers {

@@ -14,6 +14,8 @@ use std::time::Duration;
 use anyhow::Result;
 use selvedge_base::Dice;
 
+use crate::namespaces::enter;
+
 /// Clients served: a test has a handful of nodes.
 const CLIENTS: usize = 16;
 /// Packets held back at once in each direction; more are passed on at once.
@@ -60,6 +62,8 @@ pub struct Fates {
 #[derive(Debug)]
 struct Shared {
     target: SocketAddr,
+    /// Where the target is.
+    namespace: Option<String>,
     weather: Mutex<Weather>,
     cut: AtomicBool,
     ended: AtomicBool,
@@ -75,11 +79,25 @@ impl Proxy {
     /// # Errors
     /// When no socket can be made.
     pub fn start(target: SocketAddr, weather: Weather, seed: u64) -> Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        socket.set_read_timeout(Some(TICK))?;
+        Self::between([None, None], target, weather, seed)
+    }
+
+    /// A proxy that is the only way from one namespace to another: clients reach it on loopback
+    /// in the first, it reaches `target` in the second.
+    ///
+    /// # Errors
+    /// When no socket can be made.
+    pub fn between(
+        [clients, servers]: [Option<&str>; 2],
+        target: SocketAddr,
+        weather: Weather,
+        seed: u64,
+    ) -> Result<Self> {
+        let socket = bind(clients)?;
         let addr = socket.local_addr()?;
         let shared = Arc::new(Shared {
             target,
+            namespace: servers.map(str::to_owned),
             weather: Mutex::new(weather),
             cut: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -175,6 +193,13 @@ impl<'a> Road<'a> {
     }
 }
 
+fn bind(namespace: Option<&str>) -> Result<UdpSocket> {
+    let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+    let socket = namespace.map_or_else(|| Ok(bind()), |name| enter(name, bind))??;
+    socket.set_read_timeout(Some(TICK))?;
+    Ok(socket)
+}
+
 fn front(shared: &Arc<Shared>, socket: &UdpSocket, seed: u64) {
     let mut road = Road::new(shared, Dice::keyed(seed, "to the target"));
     let mut backs: BTreeMap<SocketAddr, (Arc<UdpSocket>, JoinHandle<()>)> = BTreeMap::new();
@@ -206,8 +231,7 @@ fn start_back(
     client: SocketAddr,
     seed: u64,
 ) -> Result<(Arc<UdpSocket>, JoinHandle<()>)> {
-    let out = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?);
-    out.set_read_timeout(Some(TICK))?;
+    let out = Arc::new(bind(shared.namespace.as_deref())?);
     let dice = Dice::keyed(seed ^ u64::from(client.port()), "to the client");
     let (shared, socket, inward) = (Arc::clone(shared), socket.try_clone()?, Arc::clone(&out));
     let thread = thread::spawn(move || {

@@ -64,9 +64,14 @@ fn documented_commands_run() {
         let lines = listed.command.iter().filter(|listed| listed.proof == PROOF);
         let lines: Vec<&str> = lines.map(|listed| listed.line.as_str()).collect();
         ensure!(!lines.is_empty(), "no documented command names {PROOF}");
+        // The model is there already, as after the first pull: no test asks the network for it.
+        let home = s.path("first");
+        let model = places::model()?.display().to_string();
+        let pull = ["models", "pull", &model, "--name", places::MODEL, "--yes"];
+        selvedge_tests::node::cli(&home, None, &pull)?.success()?;
         let mut bridge = Bridge::new("docs")?;
         let street = Street { first: bridge.host()?, second: bridge.host()? };
-        let mut node = street.first.node(s, "first").with_model()?;
+        let mut node = street.first.node(s, "first");
         node.api = "127.0.0.1:8420".to_owned();
         node.listen = "0.0.0.0:8421".to_owned();
         let node = node.up(s, &[])?;

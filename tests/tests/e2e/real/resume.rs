@@ -39,12 +39,15 @@ fn a_killed_server_is_replaced() {
         ensure!(error["message"].as_str().is_some_and(|m| m.len() > 10), "{error}");
         ensure!(!heard.done && undisturbed.starts_with(&heard.text), "{heard:?}");
 
-        s.step("and the next request is refused at once");
-        let request = completion(STORY, 4);
-        let reply = nodes[2].client().post("/v1/completions", &request)?;
+        s.step("once it is known, requests are refused at once");
+        let alone = |view: &Value| selvedge_tests::admin::alive(view) == 1;
+        nodes[2].admin()?.until("nobody else", Deadline::secs(5), alone)?;
+        let asked = Stopwatch::start();
+        let reply = nodes[2].client().post("/v1/completions", &completion(STORY, 4))?;
         let status = reply.status;
         ensure!(status == 404 || status == 503, "status {status}");
         reply.refused(status)?;
+        ensure!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
         Ok(())
     });
 }

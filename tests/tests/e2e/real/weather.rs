@@ -9,7 +9,7 @@ use selvedge_proto::join::JoinCode;
 use selvedge_tests::chat::{STORY, completion};
 use selvedge_tests::members::{Clique, Member};
 use selvedge_tests::proxy::{Proxy, Weather};
-use selvedge_tests::{Asked, Deadline, scenario};
+use selvedge_tests::{Asked, Bridge, Deadline, scenario};
 use tokio::runtime::Runtime;
 
 /// Fixed, so that a failure can be repeated.
@@ -72,18 +72,25 @@ fn frames_arrive_once_and_in_order_through_a_storm() {
 #[test]
 fn a_node_behind_a_poor_link_is_answered_whole() {
     scenario(|s| {
-        let giver = s.node("giver").with_model()?.up(s, &[])?;
+        s.step("two hosts without any network between them but a proxy");
+        let mut bridge = Bridge::new("rain")?;
+        let hosts = [bridge.host()?, bridge.host()?];
+        for host in &hosts {
+            host.unplug()?;
+        }
+        let giver = hosts[0].node(s, "giver").with(&["--no-mdns"]).with_model()?.up(s, &[])?;
         giver.admin()?.until_offered(1, Deadline::patient())?;
         let request = completion(STORY, 24);
         let undisturbed = Asked::stream(&giver.client(), request.clone())?.to_the_end()?.whole()?;
 
-        s.step("a node joins through rain: it knows the proxy's address only");
-        let proxy = Proxy::start(giver.quic, RAIN, SEED)?;
+        s.step("a node joins through rain");
+        let way = [Some(hosts[1].namespace()), Some(hosts[0].namespace())];
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, giver.quic.port()));
+        let proxy = Proxy::between(way, target, RAIN, SEED)?;
         let mut code: JoinCode = giver.invite()?.parse()?;
         code.addrs = vec![proxy.addr()];
-        let mut far = s.node("far");
-        // No rendezvous directory: it would show the true address.
-        far.arguments = vec!["--no-mdns".to_owned()];
+        let peer = proxy.addr().to_string();
+        let far = hosts[1].node(s, "far").with(&["--no-mdns", "--peer", &peer]);
         let far = far.up(s, &["--join", &code.to_string()])?;
         far.admin()?.until_alive(2, Deadline::patient())?;
         far.admin()?.until_offered(1, Deadline::patient())?;
