@@ -4,6 +4,7 @@
 //! and the runtime's (`Gateway`, `Admin`). Decides nothing.
 
 use std::path::Path;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
@@ -85,7 +86,30 @@ impl Backend for Bridge {
     }
 }
 
+/// The node's view is made anew several times a second; beyond this something is wrong, and
+/// requests are still answered once it is right.
+const SEEN: Duration = Duration::from_secs(3);
+/// How often that is looked at.
+const GLANCE: Duration = Duration::from_millis(10);
+
 impl Bridge {
+    /// Waits until the node's own view has a model, or no longer has it: who was told so must not
+    /// find it otherwise.
+    pub(crate) async fn until_served(&self, name: &str, served: bool) {
+        let seen = async {
+            let has = |view: &MeshView| {
+                let models = view.myself().map(|me| me.engine.models.as_slice());
+                models.unwrap_or_default().iter().any(|model| model.card.name == name)
+            };
+            while has(&self.gateway.view()) != served {
+                tokio::time::sleep(GLANCE).await;
+            }
+        };
+        if tokio::time::timeout(SEEN, seen).await.is_err() {
+            tracing::warn!(model = name, "the node's view of its models lags behind");
+        }
+    }
+
     async fn carry_out(&self, order: Order) -> Result<Value, Refusal> {
         match order {
             Order::Invite { ttl } => self.invite(ttl).await,
@@ -119,10 +143,12 @@ impl Bridge {
             }
             Order::ModelAdd { path, name, digest } => {
                 let card = self.admin.model_add(Path::new(&path), &name, digest).await?;
+                self.until_served(&name, true).await;
                 done(format!("serving {} ({})", card.name, card.quantization))
             }
             Order::ModelRemove(name) => {
                 self.admin.model_remove(&name);
+                self.until_served(&name, false).await;
                 done(format!("no longer serving {name}"))
             }
             Order::Record(id) => self.record(id),

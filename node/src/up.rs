@@ -11,7 +11,7 @@ use selvedge_base::{Micros, ModelDigest};
 use selvedge_net::entropy;
 use selvedge_proto::join::JoinCode;
 use selvedge_proto::records::fingerprint_text;
-use selvedge_runtime::{MeshView, Node, NodeConfig, StartError, custody};
+use selvedge_runtime::{Node, NodeConfig, StartError, custody};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,11 +31,6 @@ const FIRST_INVITE: Micros = Micros::secs(3_600);
 /// the surface's own grace it keeps the whole stop below 2 s.
 const CLOSING: std::time::Duration = std::time::Duration::from_millis(600);
 
-/// The node's view is made anew several times a second; beyond this something is wrong, and
-/// requests are still answered once it is right.
-const SEEN: std::time::Duration = std::time::Duration::from_secs(3);
-/// How often that is looked at.
-const GLANCE: std::time::Duration = std::time::Duration::from_millis(10);
 /// A stop that hangs must not keep an orphan alive: twice the time any stop takes.
 const ORPHAN: std::time::Duration = std::time::Duration::from_secs(4);
 
@@ -97,7 +92,10 @@ async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> 
     node.announce_api(api);
     let served = add_models(&bridge, &models).await;
     say_hello(home, &bridge, api, &served, first).await;
-    wait_until_seen(&bridge, served.len()).await;
+    // So that `ready` means that requests find the models.
+    for name in &served {
+        bridge.until_served(name, true).await;
+    }
     Ok(Started { node, listener, bridge })
 }
 
@@ -173,19 +171,6 @@ async fn add_models(bridge: &Bridge, models: &[Served]) -> Vec<String> {
         }
     }
     served
-}
-
-/// Waits until the node's own view has its models, so that `ready` means that requests find them.
-async fn wait_until_seen(bridge: &Bridge, count: usize) {
-    let seen = async {
-        let shown = |view: &MeshView| view.myself().map_or(0, |me| me.engine.models.len());
-        while shown(&bridge.gateway.view()) < count {
-            tokio::time::sleep(GLANCE).await;
-        }
-    };
-    if timeout(SEEN, seen).await.is_err() {
-        tracing::warn!("this node does not see its own models yet");
-    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {

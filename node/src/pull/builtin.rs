@@ -39,6 +39,11 @@ impl BuiltIn {
         BUILT_IN.iter().find(|built_in| built_in.name == name)
     }
 
+    /// The model that has this digest, wherever its file came from.
+    pub(crate) fn with_digest(sha256: Sha256Digest) -> Option<&'static Self> {
+        BUILT_IN.iter().find(|built_in| built_in.sha256 == sha256)
+    }
+
     /// All names, for messages.
     pub(crate) fn names() -> String {
         BUILT_IN.iter().map(|built_in| built_in.name).collect::<Vec<_>>().join(", ")
@@ -70,5 +75,8 @@ mod tests {
         let stated = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
         assert_eq!(digest.as_deref(), Some(stated));
         assert!(BuiltIn::find("nonesuch").is_none());
+        let known = BuiltIn::find(DEFAULT_MODEL).map(|built_in| built_in.sha256);
+        assert!(known.and_then(BuiltIn::with_digest).is_some());
+        assert!(BuiltIn::with_digest(Sha256Digest([0; 32])).is_none());
     }
 }
