@@ -15,6 +15,7 @@ fn answers_obey_the_request() {
         stops(s, &client)?;
         seeds_and_choices(s, &client)?;
         log_probabilities(s, &client)?;
+        whole_characters(s, &client)?;
         penalties(s, &client)
     });
 }
@@ -120,6 +121,23 @@ fn log_probabilities(s: &Scenario, client: &Client) -> Result<()> {
     let logprobs = &answer["choices"][0]["logprobs"];
     for field in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
         ensure!(logprobs[field].as_array().is_some_and(|list| list.len() == 4), "{answer}");
+    }
+    Ok(())
+}
+
+/// Characters of several bytes and several tokens arrive whole.
+fn whole_characters(s: &Scenario, client: &Client) -> Result<()> {
+    for prompt in
+        ["😀 😃 😄 😁 😀 😃 😄 😁 😀 😃", "日本語 日本語 日本語 日本", "naïve café naïve café"]
+    {
+        s.step(&format!("the continuation of {prompt}"));
+        let request = completion(prompt, 24);
+        let whole = text_of(client, &request)?;
+        let heard = Asked::stream(client, request)?.to_the_end()?.whole()?;
+        ensure!(heard.text == whole, "streamed `{}`, whole `{whole}`", heard.text);
+        // An answer cut by its length may end inside a character, and nowhere else.
+        let inside = heard.text.trim_end_matches('\u{fffd}');
+        ensure!(!inside.contains('\u{fffd}'), "{heard:?}");
     }
     Ok(())
 }

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use selvedge_tests::chat::{STORY, chat, completion};
+use anyhow::{Context, Result, anyhow, ensure};
+use selvedge_tests::chat::{STORY, chat, completion, with};
 use selvedge_tests::{Asked, Deadline, Heard, Node, Scenario, Stopwatch, scenario};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Tokens of the answers that are interrupted.
 const TOKENS: u32 = 40;
@@ -99,6 +99,79 @@ fn a_chat_is_resumed_and_explained() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn drawn_answers_and_orderly_ends_are_resumed_too() {
+    scenario(|s| {
+        let mut nodes = three(s)?;
+        let client = nodes[2].client();
+        // A token is drawn from the seed and its position alone, so another node draws the same.
+        let fields = json!({"temperature": 0.9, "top_p": 0.9, "seed": 11, "frequency_penalty": 0.3,
+                            "stream_options": {"include_usage": true}});
+        let drawn = with(completion(STORY, TOKENS), fields);
+        s.step("an undisturbed answer with drawn tokens");
+        let whole = Asked::stream(&client, drawn.clone())?.to_the_end()?.whole()?;
+        s.step("the same with a killed server: the same text, the same usage");
+        let mut asked = Asked::stream(&client, drawn.clone())?;
+        asked.until(BEFORE)?;
+        let server = nodes.iter().position(|node| node.name() == asked.heard().node);
+        let server = server.context("an unknown server")?;
+        nodes[server].kill()?;
+        let heard = asked.to_the_end()?.whole()?;
+        ensure!(heard.text == whole.text, "`{}`, undisturbed `{}`", heard.text, whole.text);
+        let counts = |heard: &Heard, field: &str| heard.usage.as_ref().map(|u| u[field].clone());
+        for field in ["prompt_tokens", "completion_tokens", "total_tokens"] {
+            ensure!(counts(&heard, field) == counts(&whole, field), "{heard:?} {whole:?}");
+        }
+        nodes[server] = nodes[server].spec.up(s, &[])?;
+        s.meet(&nodes)?;
+
+        s.step("several answers at once with a killed server, not streamed");
+        let many = with(drawn, json!({"n": 2, "stream_options": null}));
+        let texts = |answer: &Value| -> Vec<String> {
+            let choices = answer["choices"].as_array().into_iter().flatten();
+            choices.filter_map(|c| c["text"].as_str()).map(str::to_owned).collect()
+        };
+        let undisturbed = client.post("/v1/completions", &many)?.ok()?;
+        let mut watch = nodes[2].admin()?.watch(Deadline::patient())?;
+        let answer = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| client.post("/v1/completions", &many)?.ok());
+            let view = watch.until("work", |view| busy(view).is_some())?;
+            by_name(&nodes, &busy(&view).unwrap_or_default())?.kill()?;
+            asking.join().map_err(|_| anyhow!("the asking thread panicked"))?
+        })?;
+        ensure!(texts(&answer) == texts(&undisturbed), "{answer}, undisturbed {undisturbed}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_server_that_ends_in_order_hands_over() {
+    scenario(|s| {
+        let nodes = three(s)?;
+        let undisturbed = undisturbed(s, &nodes)?;
+        s.step("the serving node is asked to end in the middle of an answer");
+        let (heard, server) = hurt(s, &nodes, |server| server.terminate())?;
+        same(s, &heard, &undisturbed, &nodes, server)?;
+        s.step("the node that takes requests is asked to end in the middle of an answer");
+        let mut asked = Asked::stream(&nodes[2].client(), completion(STORY, 1_000))?;
+        asked.until(3)?;
+        nodes[2].terminate()?;
+        match asked.to_the_end() {
+            Ok(heard) => ensure!(heard.error.is_some() && !heard.done, "{heard:?}"),
+            Err(error) => s.say(&format!("the stream was cut: {error:#}")),
+        }
+        Ok(())
+    });
+}
+
+/// The name of the node that computes, if one does.
+fn busy(view: &Value) -> Option<String> {
+    let running = |model: &Value| model["running"].as_u64().unwrap_or(0) > 0;
+    let works = |node: &&Value| node["models"].as_array().is_some_and(|m| m.iter().any(running));
+    let node = selvedge_tests::admin::nodes(view).iter().find(works)?;
+    node["name"].as_str().map(str::to_owned)
 }
 
 /// Two nodes with the model and, last, one without, which all requests are sent to.
