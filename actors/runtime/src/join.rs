@@ -39,6 +39,13 @@ pub enum JoinFailed {
     HungUp,
 }
 
+/// Who let this node in, and at which address it answered: the one address that is known to work
+/// from here, whatever the issuer believes its own to be.
+pub(crate) struct Issued {
+    pub(crate) by: NodeId,
+    pub(crate) at: SocketAddr,
+}
+
 /// Joins the mesh a code is for, over an endpoint of its own that lets nobody in. Tries the
 /// addresses in the code first, then whatever discovery says of the node that issued it.
 ///
@@ -48,7 +55,7 @@ pub(crate) async fn join(
     identity: &Arc<Identity>,
     config: &NodeConfig,
     code: &JoinCode,
-) -> Result<Joined, JoinFailed> {
+) -> Result<(Joined, Issued), JoinFailed> {
     let gate = Arc::new(ClosedGate(Arc::clone(identity)));
     let local = SocketAddr::new(config.listen.ip(), 0);
     let (endpoint, _events) =
@@ -96,7 +103,7 @@ async fn converse(
     name: &str,
     code: &JoinCode,
     addrs: &[SocketAddr],
-) -> Result<Joined, JoinFailed> {
+) -> Result<(Joined, Issued), JoinFailed> {
     let mut link = endpoint.join(None, addrs).await?;
     let (mut joiner, start) =
         Joiner::new(code.clone(), identity.node_id(), link.node(), name, entropy::dice())?;
@@ -105,7 +112,10 @@ async fn converse(
         let message = link.recv::<JoinMessage>().await?.ok_or(JoinFailed::HungUp)?;
         match joiner.received(message, clock::wall()) {
             JoinerStep::Send(answer) => link.send(&answer).await?,
-            JoinerStep::Joined(joined) => return Ok(*joined),
+            JoinerStep::Joined(joined) => {
+                let issued = Issued { by: link.node(), at: link.remote_addr() };
+                return Ok((*joined, issued));
+            }
             JoinerStep::Failed(error) => return Err(error.into()),
         }
     }

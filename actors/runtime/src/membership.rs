@@ -299,6 +299,22 @@ impl Membership {
         self.save().await.map_err(|error| broken(&error))
     }
 
+    /// Where the root key is at hand, renews this node's own right to admit and renew others
+    /// before it lapses: at half of its time.
+    pub(crate) async fn keep_steward(&self) -> Result<(), Refusal> {
+        let (me, wall) = (self.identity.node_id(), clock::wall());
+        let due = self.with(|roster| {
+            roster.own_steward(wall).is_none_or(|steward| {
+                let (issued, end) = (steward.body.issued, steward.body.not_after);
+                wall >= issued.plus(Micros(end.since(issued).0 / 2))
+            })
+        });
+        if due && custody::root_key_path(&self.home).exists() {
+            return self.promote(me).await;
+        }
+        Ok(())
+    }
+
     /// Replaces the root key by a new one and makes this node its steward.
     pub(crate) async fn rotate_root(&self) -> Result<String, Refusal> {
         let old = custody::load_root(&self.home).map_err(|error| custody_refusal(&error))?;

@@ -327,6 +327,10 @@ impl MeshState {
     /// Cuts nodes off that were revoked: their links close now.
     fn put_out(&mut self, nodes: &[NodeId]) {
         for node in nodes {
+            if *node == self.args.shared.me {
+                tracing::warn!("this node was put out of the mesh; it serves only itself now");
+                continue;
+            }
             self.args.shared.endpoint.close(node, "revoked");
             self.contacts.forget(node);
             self.contacts_changed = true;
@@ -427,7 +431,8 @@ impl MeshState {
         let membership = Arc::clone(&self.args.membership);
         if membership.with(|roster| roster.own_steward(wall).is_some()) {
             tokio::spawn(async move {
-                if let Err(refusal) = membership.renew_own().await {
+                let kept = membership.keep_steward().await;
+                if let Err(refusal) = kept.and(membership.renew_own().await) {
                     tracing::warn!(%refusal, "this steward could not renew itself");
                 }
             });

@@ -130,13 +130,14 @@ impl Node {
             return Err(StartError::AlreadyMember(snapshot.mesh.short()));
         }
         check_name(&config.name)?;
-        let joined = join::join(&opened.identity, config, code).await?;
+        let (joined, issued) = join::join(&opened.identity, config, code).await?;
         let mut roster = Roster::new(joined.mesh, opened.identity.node_id());
         roster.set_own(joined.credential, clock::wall())?;
         let mut contacts = Contacts::default();
         for (node, addrs) in &joined.peers {
             contacts.seen(*node, addrs);
         }
+        contacts.seen(issued.by, &[issued.at]);
         opened.store.save(CONTACTS, &contacts).await?;
         opened.store.save(ROSTER, &roster.snapshot()).await?;
         opened.store.close().await;
