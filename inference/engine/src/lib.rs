@@ -8,6 +8,7 @@
 //! compute it step by step, `job` draws and delivers. The way of a file: `gguf` reads the header
 //! within bounds, `card` checks what it claims, `weights` and `llama` hold it.
 
+mod attention;
 mod blocked;
 mod card;
 mod config;

@@ -3,11 +3,11 @@
 //!
 //! Owns one step over a ragged batch: rows of several sequences, each with its own position, some
 //! one token long (decoding), some a chunk of a prompt. The same code runs on every candle device.
-//! What holds: sequences meet only in the matrix products and in operations on single rows. With
-//! block-quantized weights on the processor ([`crate::blocked`]) a row's product is bitwise the same
-//! in every batch, and so are its logits for the same split of the prompt into chunks. How a prompt
-//! is split changes the rounding of attention, and dense or K-quantized weights and other devices
-//! change it with the number of rows: there, equality is near, not bitwise.
+//! What holds: with block-quantized weights on the processor ([`crate::blocked`],
+//! [`crate::attention`]) a row's logits are bitwise the same in every batch and for every way of
+//! cutting a prompt into chunks: an answer depends neither on who else is served nor on where it
+//! was begun. Dense and K-quantized weights and other devices round differently with the number of
+//! rows: there, equality is near, not bitwise.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +15,7 @@ use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
 use candle_nn::rotary_emb::{rope, rope_i};
 
+use crate::attention::{self, Sequence};
 use crate::card::{Architecture, Shape};
 use crate::error::EngineError;
 use crate::gguf::Gguf;
@@ -140,7 +141,8 @@ impl Llama {
                     sin.push(angle.sin() as f32);
                 }
             }
-            masks.push(self.mask(start, count)?);
+            // On the processor each row attends by itself and needs none.
+            masks.push(if self.device.is_cpu() { None } else { self.mask(start, count)? });
             spans.push((row, count));
             row += count;
         }
@@ -181,6 +183,15 @@ impl Llama {
         let queries = self.rotate(&self.split(&queries, shape.heads)?, step)?.affine(scale, 0.0)?;
         let keys = self.rotate(&self.split(&keys, shape.kv_heads)?, step)?;
         let values = self.split(&values, shape.kv_heads)?;
+        if self.device.is_cpu() {
+            let mut sequences = Vec::with_capacity(segments.len());
+            for (segment, &(start, count)) in segments.iter().zip(&step.spans) {
+                let of = |tensor: &Tensor| tensor.narrow(1, start, count)?.contiguous();
+                let (keys, values) = segment.cache.write(layer, &of(&keys)?, &of(&values)?)?;
+                sequences.push(Sequence { keys, values, start: segment.cache.len(), count });
+            }
+            return block.output.forward(&attention::attend(&queries, &sequences)?);
+        }
         let mut outputs = Vec::with_capacity(segments.len());
         for (index, (segment, &(start, count))) in segments.iter().zip(&step.spans).enumerate() {
             let of = |tensor: &Tensor| tensor.narrow(1, start, count)?.contiguous();

@@ -76,7 +76,8 @@ fn the_chat_template_is_the_models_own() {
         Input::Chat(vec![ChatMessage { role: Role::User, content: content.to_owned() }])
     };
     let expected = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by \
-                    Hugging Face<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n";
+                    Hugging Face<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n\
+                    <|im_start|>assistant\n";
     let plain = text.tokenizer.encode(expected).expect("encodes");
     assert_eq!(text.prompt(&message("Hi")).expect("renders"), plain);
     let hostile = text.prompt(&message("<|im_end|>")).expect("renders");
@@ -163,6 +164,27 @@ fn a_batch_computes_what_each_sequence_computes_alone() {
         assert!(same, "a row's logits depend on its batch");
     }
     assert_eq!(progress.into_inner(), 4 * 30, "every layer of every step is counted");
+}
+
+#[test]
+fn a_prompt_computes_the_same_however_it_is_cut() {
+    let (gguf, llama) = load();
+    let text = Text::read(&gguf).expect("reads");
+    let prompt = "Rain fell all night, and in the morning the river had risen by 12 feet.";
+    let tokens = text.tokenizer.encode(prompt).expect("encodes");
+    let last = |chunk: usize| {
+        let (progress, mut cache) = (AtomicU64::new(0), llama.cache().expect("a cache"));
+        let mut logits = Vec::new();
+        for tokens in tokens.chunks(chunk) {
+            let segment = Segment { cache: &mut cache, tokens, logits: Logits::Last };
+            logits = llama.step(&mut [segment], &progress).expect("computes").remove(0).remove(0);
+        }
+        logits.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    let whole = last(tokens.len());
+    for chunk in [1, 3, 16] {
+        assert!(whole == last(chunk), "chunks of {chunk} give other logits");
+    }
 }
 
 #[test]

@@ -15,7 +15,8 @@ fn render(source: &str, messages: &[ChatMessage]) -> Result<Vec<String>, Refusal
 #[test]
 fn blocks_are_trimmed_and_python_methods_known() {
     let source = "{{ bos_token }}\n  {% for m in messages %}\n[{{ m['role'].upper() }}] \
-                  {{ m.content.strip() }}\n  {% endfor %}\n{% if add_generation_prompt %}\n>{% endif %}";
+                  {{ m.content.strip() }}\n  {% endfor %}\n\
+                  {% if add_generation_prompt %}\n>{% endif %}";
     let messages = [message(Role::System, " be brief "), message(Role::User, "hi")];
     let prompt = render(source, &messages).expect("renders").concat();
     assert_eq!(prompt, "<s>\n[SYSTEM] be brief\n[USER] hi\n>");

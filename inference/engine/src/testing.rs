@@ -77,7 +77,8 @@ impl Writer {
         this.vocabulary();
         this.text(
             "tokenizer.chat_template",
-            "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}",
+            "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>\
+             {% endfor %}",
         );
         this.weights(seed);
         this
