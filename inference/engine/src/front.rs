@@ -66,7 +66,7 @@ fn prepare(shared: &Arc<Shared>, order: Order) {
             shared.ended(id);
         }
         Err(_) => {
-            // The sink went down with the panic: whoever listens sees it closed.
+            // The outlet went down with the panic and said so.
             tracing::error!(%id, "preparing a request panicked");
             shared.ended(id);
         }

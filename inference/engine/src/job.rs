@@ -42,9 +42,12 @@ pub(crate) struct Job {
     first_token: Option<Mono>,
 }
 
-/// Where a request's events go.
+/// Where a request's events go. One that is dropped before its last event, because something
+/// panicked, says so: nobody waits for an answer that is not coming.
 pub(crate) struct Outlet {
     sink: Box<dyn EventSink>,
+    /// The last event was sent, or nobody listens.
+    ended: bool,
     /// Set by `cancel`, read between steps.
     cancelled: Arc<AtomicBool>,
 }
@@ -57,7 +60,7 @@ pub(crate) enum Prepared {
 
 impl Outlet {
     pub(crate) fn new(sink: Box<dyn EventSink>, cancelled: Arc<AtomicBool>) -> Self {
-        Self { sink, cancelled }
+        Self { sink, ended: false, cancelled }
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -66,8 +69,19 @@ impl Outlet {
 
     /// Sends an event; false when nobody listens. A sink that panics listens no more.
     pub(crate) fn send(&mut self, event: Answer) -> bool {
+        self.ended |= matches!(event, Answer::Finished { .. } | Answer::Failed(_));
         let sink = &mut self.sink;
-        catch_unwind(AssertUnwindSafe(|| sink.send(event))).unwrap_or(false)
+        let listening = catch_unwind(AssertUnwindSafe(|| sink.send(event))).unwrap_or(false);
+        self.ended |= !listening;
+        listening
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.send(Answer::Failed(elsewhere(Code::Internal, "the request was lost here")));
+        }
     }
 }
 
