@@ -101,7 +101,7 @@ fn meet(nodes: [&Node; 2]) {
         let (turns, calls) = (Arc::clone(&turns), AtomicUsize::new(0));
         let hook = move |_: &Pass, _| {
             if let Some(turn) = turns.get(calls.fetch_add(1, Ordering::SeqCst)) {
-                turn.wait();
+                tokio::task::block_in_place(|| turn.wait());
             }
         };
         assert!(node.pass.on_admit.set(Box::new(hook)).is_ok());
@@ -113,7 +113,12 @@ async fn both_dial_at_once_and_have_one_link() {
     let mesh = Mesh::new();
     let (mut a, mut b) = (mesh.node().await, mesh.node().await);
     meet([&a, &b]);
-    let (from_a, from_b) = tokio::join!(a.link_to(&b), b.link_to(&a));
+    let dial = |from: &Node, to: &Node| {
+        let (endpoint, node, addr) = (from.endpoint.clone(), to.id(), to.addr());
+        tokio::spawn(async move { endpoint.connect(node, &[addr]).await.unwrap() })
+    };
+    let (from_a, from_b) = (dial(&a, &b), dial(&b, &a));
+    let (from_a, from_b) = (soon(from_a).await.unwrap(), soon(from_b).await.unwrap());
     let (a_up, _) = a.up().await;
     let (b_up, _) = b.up().await;
     assert_eq!((a_up.node(), b_up.node()), (b.id(), a.id()));
