@@ -309,3 +309,56 @@ fn told(record: &RequestRecord, view: &MeshView) -> Record {
         attempts: attempts.collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use selvedge_proto::choice::{Choice, Scored, Verdict};
+    use selvedge_runtime::RequestRecord;
+
+    use super::*;
+
+    fn node(byte: u8) -> NodeId {
+        NodeId([byte; 32])
+    }
+
+    fn scored(byte: u8, verdict: Verdict) -> Scored {
+        Scored { node: node(byte), estimate: Micros::millis(5), verdict }
+    }
+
+    #[test]
+    fn a_record_is_told_with_every_turn_and_candidate() {
+        let choice = Choice {
+            ranked: vec![scored(1, Verdict::Fastest), scored(2, Verdict::Slower)],
+            chosen: Some(node(1)),
+        };
+        let attempt = |byte, from_index, ended: Option<&str>| selvedge_core::Attempt {
+            node: node(byte),
+            choice: choice.clone(),
+            from_index,
+            ended: ended.map(ToOwned::to_owned),
+        };
+        let record = RequestRecord {
+            id: RequestId(7),
+            model: "m".to_owned(),
+            tenant: "t".to_owned(),
+            attempts: vec![attempt(1, 0, Some("gone")), attempt(2, 9, None)],
+            outcome: Outcome::Failed(Refusal::client(
+                Stage::Resume,
+                Code::PeerLost,
+                "no node left",
+            )),
+            took: Micros::millis(40),
+            first_token: None,
+            longest_gap: Some(Micros::millis(12)),
+        };
+        let view = MeshView { me: node(1), mesh: None, nodes: Vec::new() };
+        let told = told(&record, &view);
+        assert_eq!(told.outcome, "failed");
+        assert!(told.reason.contains("no node left"), "{}", told.reason);
+        assert_eq!(told.longest_gap_us, Some(12_000));
+        assert_eq!(told.attempts.len(), 2);
+        assert_eq!(told.attempts[0].ended.as_deref(), Some("gone"));
+        assert_eq!((told.attempts[1].from_index, told.attempts[1].candidates.len()), (9, 2));
+        assert_eq!(told.attempts[0].candidates[1].verdict, "slower");
+    }
+}

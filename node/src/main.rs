@@ -118,3 +118,24 @@ fn interruptible(work: impl FnOnce() -> Result<()>) -> Result<()> {
     brood::end_with_signals()?;
     work()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_of_up_reach_the_configuration() {
+        let line = "selvedge up --name n --api 127.0.0.1:1 --listen 127.0.0.1:2 --peer 127.0.0.1:3 \
+                    --rendezvous /r --no-mdns --threads 4";
+        let cli = Cli::try_parse_from(line.split_whitespace()).expect("a good line");
+        let Command::Up(options) = &cli.command else { panic!("not up") };
+        let mut raw = RawConfig::default();
+        apply(options, &mut raw);
+        let config = Config::checked(&raw).expect("good values");
+        assert_eq!((config.name.as_str(), config.engine.threads), ("n", 4));
+        assert_eq!((config.api.listen.port(), config.mesh.listen.port()), (1, 2));
+        assert_eq!(config.mesh.peers.len(), 1);
+        assert_eq!(config.mesh.rendezvous.as_deref(), Some(std::path::Path::new("/r")));
+        assert!(!config.mesh.mdns);
+    }
+}

@@ -31,6 +31,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) token: Option<&'a str>,
     /// For finding and reaching the server.
     pub(crate) timeout: Duration,
+    /// There is nowhere else to go: a server that takes long to answer is waited for.
+    pub(crate) last_resort: bool,
 }
 
 /// What is remembered of a file that was begun, to know that it is still the same one.
@@ -51,7 +53,7 @@ enum Turn {
 
 /// Fetches the file into the part.
 pub(crate) fn download(wanted: &Wanted, part: &mut Part, progress: &mut Progress) -> Result<()> {
-    let agent = agent(wanted.timeout);
+    let agent = agent(wanted);
     let mut last = anyhow!("the server keeps changing the file");
     for _ in 0..MAX_CONNECTIONS {
         let before = part.len();
@@ -75,7 +77,9 @@ pub(crate) fn download(wanted: &Wanted, part: &mut Part, progress: &mut Progress
 
 /// An HTTP client for the outside world: the one TLS provider of this program, proxies from the
 /// environment, no transparent compression (ranges count the bytes of the file itself).
-fn agent(timeout: Duration) -> Agent {
+fn agent(wanted: &Wanted) -> Agent {
+    let timeout = wanted.timeout;
+    let response = if wanted.last_resort { SILENCE } else { timeout / 2 };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = TlsConfig::builder()
         .provider(TlsProvider::Rustls)
@@ -87,10 +91,10 @@ fn agent(timeout: Duration) -> Agent {
         .max_redirects(MAX_REDIRECTS)
         .accept_encoding("identity")
         .user_agent(concat!("selvedge/", env!("CARGO_PKG_VERSION")))
-        // Half each, so that both together keep to the limit the person set.
-        .timeout_resolve(Some(timeout / 2))
+        // Parts of the limit the person set; finding a name is the quickest of them.
+        .timeout_resolve(Some(timeout / 4))
         .timeout_connect(Some(timeout / 2))
-        .timeout_recv_response(Some(SILENCE))
+        .timeout_recv_response(Some(response))
         .timeout_per_read(Some(SILENCE))
         .tls_config(tls)
         .build()

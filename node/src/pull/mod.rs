@@ -127,7 +127,7 @@ fn fetch_from_any(
     let mut failures = Vec::new();
     for (index, place) in places.iter().enumerate() {
         let last = index + 1 == places.len();
-        match fetch(store, config, place, name, order.source.built_in()) {
+        match fetch(store, config, place, name, (order.source.built_in(), last)) {
             // A place that has something else under the name is as good as one that has nothing.
             Ok(fetched) if !last && expected.is_some_and(|want| want != fetched.part.sha256()) => {
                 failures.push(format!("{place}: another file than the built-in list expects"));
@@ -157,7 +157,7 @@ fn fetch(
     config: &ModelsConfig,
     place: &Place,
     name: &str,
-    built_in: Option<&'static BuiltIn>,
+    (built_in, last_resort): (Option<&'static BuiltIn>, bool),
 ) -> Result<Fetched> {
     let key = place.key();
     let mut part = Part::open(&store.part_path(name, &key), config.max_bytes)?;
@@ -170,7 +170,8 @@ fn fetch(
                 Place::Hub { .. } => config.hub_token.reveal(),
                 Place::Url(_) | Place::File(_) | Place::Package { .. } => None,
             };
-            let wanted = download::Wanted { url: &url, token, timeout: config.connect_timeout };
+            let timeout = config.connect_timeout;
+            let wanted = download::Wanted { url: &url, token, timeout, last_resort };
             download::download(&wanted, &mut part, &mut progress)
         }
         Place::File(path) => copy(path, &mut part, &mut progress),

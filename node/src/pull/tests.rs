@@ -40,7 +40,7 @@ impl Fetcher {
     fn run(&self, url: &str) -> (Result<()>, Part) {
         let mut part = self.part();
         let timeout = std::time::Duration::from_secs(4);
-        let wanted = Wanted { url, token: Some("tok"), timeout };
+        let wanted = Wanted { url, token: Some("tok"), timeout, last_resort: true };
         let result = download(&wanted, &mut part, &mut Progress::bytes("test", None));
         (result, part)
     }
@@ -121,6 +121,20 @@ fn refusals_say_what_the_server_said() {
         assert!(error.contains(said), "{error}");
         assert_eq!(server.seen().len(), 1, "a refusal was tried again");
     }
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up_soon_when_there_is_another_place() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/m.gguf", listener.local_addr().unwrap());
+    let mut part = Fetcher::new().part();
+    let timeout = std::time::Duration::from_millis(100);
+    let wanted = Wanted { url: &url, token: None, timeout, last_resort: false };
+    let begun = selvedge_net::clock::mono();
+    let error = download(&wanted, &mut part, &mut Progress::bytes("test", None)).unwrap_err();
+    let took = selvedge_net::clock::mono().since(begun);
+    assert!(format!("{error:#}").contains("timeout"), "{error:#}");
+    assert!(took.as_millis() < 5_000, "{took:?}");
 }
 
 #[test]
