@@ -70,18 +70,13 @@ fn taken_ports(s: &Scenario) -> Result<()> {
 fn damaged_models_leave_the_node_serving() {
     scenario(|s| {
         let home = s.path("mixed");
-        let mut spec = s.node("mixed").with_model()?;
-        let good = link_model(&home, "unused")?;
-        fs::remove_file(good)?;
-        for (name, damage) in
-            [("cut", Damage::Cut), ("bent", Damage::Header), ("rot", Damage::Text)]
-        {
-            let path = home.join("models").join(format!("{name}.gguf"));
-            damaged(&path, damage)?;
-            spec = spec.with(&["--model", &path.display().to_string()]);
+        link_model(&home, MODEL)?;
+        let damages = [("cut", Damage::Cut), ("bent", Damage::Header), ("rot", Damage::Text)];
+        for (name, damage) in damages {
+            damaged(&home.join("models").join(format!("{name}.gguf")), damage)?;
         }
         s.step("the node starts with one good and three damaged models");
-        let node = spec.up(s, &[])?;
+        let node = s.node("mixed").up(s, &[])?;
         let settled = |view: &Value| {
             let known = ["loading", "cold"];
             let models = view["nodes"][0]["models"].as_array().map_or(&[][..], Vec::as_slice);
@@ -100,7 +95,12 @@ fn damaged_models_leave_the_node_serving() {
             ensure!((400..=503).contains(&status), "status {status}");
             reply.refused(status)?;
         }
-        s.step("the list says which are damaged, and the good one still answers");
+        s.step("each is named with what is wrong, and the good one still answers");
+        for name in ["cut", "bent", "rot"] {
+            let said = node.process.output().text(selvedge_tests::output::Source::Err);
+            let named = said.lines().find(|line| line.contains(&format!("'{name}'")));
+            ensure!(named.is_some_and(|line| line.contains("damaged")), "{said}");
+        }
         let list = node.cli(&["models", "list"])?.success()?;
         ensure!(list.contains(MODEL), "{list}");
         Asked::stream(&client, completion(STORY, 3))?.to_the_end()?.whole()?;

@@ -62,5 +62,11 @@ fn leaves(s: &Scenario, client: &Client, giver: &Admin, whose: &str) -> Result<(
     let mut watch = giver.watch(Deadline::secs(5))?;
     let view = watch.until("no work", |view| work(view) == 0)?;
     ensure!(admin::alive(&view) == 2, "{view}");
+    let metrics = client.get("/metrics")?.text()?;
+    let value = |name: &str| metrics.lines().find(|line| line.starts_with(name));
+    for gauge in ["selvedge_requests_in_flight", "selvedge_cancelled_total"] {
+        ensure!(value(gauge).is_some(), "no {gauge} in {metrics}");
+    }
+    ensure!(!metrics.contains("selvedge_cancelled_total 0\n"), "{metrics}");
     Ok(())
 }
