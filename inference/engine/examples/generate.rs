@@ -64,7 +64,7 @@ fn wait_until_loaded(engine: &LocalEngine) -> Result<()> {
             Some(ModelState::Ready) => return Ok(()),
             Some(ModelState::Failed) => bail!("{:?}", engine.failure(DIGEST)),
             Some(ModelState::Cold | ModelState::Loading) | None => {
-                std::thread::sleep(std::time::Duration::from_millis(5));
+                std::thread::park_timeout(std::time::Duration::from_millis(5));
             }
         }
     }
