@@ -32,6 +32,26 @@ impl Source {
         Self { path: path.to_owned(), text: text.to_owned(), code, comments, test_lines }
     }
 
+    /// The files of modules that are declared under `#[cfg(test)]` here.
+    pub(crate) fn test_modules(&self) -> Vec<String> {
+        let (folder, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
+        let stem = name.trim_end_matches(".rs");
+        let below = if matches!(stem, "lib" | "main" | "mod") {
+            folder.to_owned()
+        } else {
+            format!("{folder}/{stem}")
+        };
+        self.tests()
+            .filter_map(|(_, code)| code.trim().strip_suffix(';')?.split_once("mod "))
+            .map(|(_, module)| format!("{below}/{module}.rs"))
+            .collect()
+    }
+
+    /// Counts the whole file as test code.
+    pub(crate) fn mark_as_test(&mut self) {
+        self.test_lines.fill(true);
+    }
+
     /// Line number (from 1) and code of each line that is not test code.
     pub(crate) fn production(&self) -> impl Iterator<Item = (usize, &str)> {
         self.numbered().filter(|(line, _)| !self.is_test(*line))
@@ -86,8 +106,8 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Test code by where it lies: black-box tests and sibling test files. The automation itself lies
-/// under tests/ but is a program like any other.
+/// Test code by where it lies: black-box tests, sibling test files, examples. The automation itself
+/// lies under tests/ but is a program like any other.
 fn is_test_path(path: &str) -> bool {
     let xtask = path.starts_with("tests/xtask/src/");
     let name = path.rsplit('/').next().unwrap_or(path);
@@ -96,6 +116,7 @@ fn is_test_path(path: &str) -> bool {
         || name.ends_with("_tests.rs")
         || path.contains("/tests/")
         || path.contains("/benches/")
+        || path.contains("/examples/")
 }
 
 /// Which lines belong to an item under `#[cfg(test)]`.
@@ -318,6 +339,15 @@ mod tests {
     fn a_declared_test_module_hides_nothing_else() {
         let found = source("#[cfg(test)]\n#[path = \"x_tests.rs\"]\nmod tests;\nfn c() {}\n");
         assert_eq!(found.production().map(|(line, _)| line).collect::<Vec<_>>(), [4]);
+    }
+
+    #[test]
+    fn files_of_test_modules_are_found() {
+        let text = "mod a;\n#[cfg(test)]\nmod b;\n#[cfg(test)]\npub(crate) mod c;\n";
+        let lib = Source::new("mesh/net/src/lib.rs", text);
+        assert_eq!(lib.test_modules(), ["mesh/net/src/b.rs", "mesh/net/src/c.rs"]);
+        let link = Source::new("mesh/net/src/link.rs", text);
+        assert_eq!(link.test_modules()[0], "mesh/net/src/link/b.rs");
     }
 
     #[test]

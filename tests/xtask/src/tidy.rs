@@ -8,6 +8,8 @@ mod purity;
 mod size;
 mod words;
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 
 use crate::lexer::Source;
@@ -55,16 +57,23 @@ const NOT_OURS: &[&str] = &["Cargo.lock", "LICENSE"];
 pub(crate) fn check() -> Result<Vec<String>> {
     let mut findings = Vec::new();
     let files = repo::files()?;
+    let mut sources = Vec::new();
     for path in files.iter().filter(|path| is_ours(path)) {
         let Some(text) = repo::text(path)? else { continue };
         for rule in TEXT_RULES {
             rule(path, &text, &mut findings);
         }
         if path.ends_with(".rs") {
-            let source = Source::new(path, &text);
-            for rule in SOURCE_RULES {
-                rule(&source, &mut findings);
-            }
+            sources.push(Source::new(path, &text));
+        }
+    }
+    let tests: BTreeSet<String> = sources.iter().flat_map(Source::test_modules).collect();
+    for source in &mut sources {
+        if tests.contains(&source.path) {
+            source.mark_as_test();
+        }
+        for rule in SOURCE_RULES {
+            rule(source, &mut findings);
         }
     }
     findings.extend(pages::check(&files)?);
