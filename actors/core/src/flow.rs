@@ -159,6 +159,9 @@ pub struct Flow {
     prompt_digest: Option<[u8; 32]>,
     started: bool,
     failed: Vec<NodeId>,
+    /// Of `failed`, those that may only have been slow to answer: they get one more chance when
+    /// nobody else is left.
+    doubtful: Vec<NodeId>,
     last_refusal: Option<Refusal>,
     /// The node that failed and why, until another goes on.
     moving: Option<(NodeId, String)>,
@@ -199,6 +202,7 @@ impl Flow {
             prompt_digest: None,
             started: false,
             failed: Vec::new(),
+            doubtful: Vec::new(),
             last_refusal: None,
             moving: None,
             last_token_at: None,
@@ -227,6 +231,13 @@ impl Flow {
 
     fn routed(&mut self, now: Now, choice: Choice, effects: &mut Vec<FlowEffect>) {
         let Some(node) = choice.chosen else {
+            if !self.doubtful.is_empty() {
+                // A busy node looks like a dead one for a moment. The failure detector tells them
+                // apart soon; until then trying again is better than giving up.
+                let again = std::mem::take(&mut self.doubtful);
+                self.failed.retain(|node| !again.contains(node));
+                return effects.push(FlowEffect::Route { exclude: self.failed.clone() });
+            }
             let refusal = self.last_refusal.take().unwrap_or_else(|| nobody_left(&self.record));
             return self.fail(now, refusal, effects);
         };
@@ -355,8 +366,10 @@ impl Flow {
             return;
         }
         let why = if !turn.accepted {
+            self.doubtful.push(turn.node);
             format!("no answer to the hand-off within {} ms", ACCEPT_WITHIN.as_millis())
         } else if now.mono >= turn.heard_at.plus(SILENT_AFTER) {
+            self.doubtful.push(turn.node);
             format!("silent for {} ms", now.mono.since(turn.heard_at).as_millis())
         } else {
             format!("frozen: no progress for {} ms", now.mono.since(turn.moved_at).as_millis())

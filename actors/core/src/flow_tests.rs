@@ -160,6 +160,26 @@ fn silence_and_standing_still_are_told_from_slowness() {
 }
 
 #[test]
+fn a_node_that_was_only_silent_gets_another_chance_when_nobody_else_is_left() {
+    let mut story = Story::begin();
+    story.routed_to(A).started(1);
+    story.token(1, 0);
+    story.passes(SILENT_AFTER);
+    story.happens(FlowInput::Ticked);
+    assert_eq!(story.effects.last(), Some(&FlowEffect::Route { exclude: vec![A] }));
+    story.happens(FlowInput::Routed(Ok(chosen(None))));
+    assert_eq!(story.effects, [FlowEffect::Route { exclude: vec![] }], "A may only be busy");
+    story.routed_to(A).started(2);
+    assert_eq!(story.delivered().len(), 1, "moved, from A to A");
+    story.token(2, 1);
+    assert_eq!(story.delivered(), [Piece::Token(event(1))]);
+    // A node whose stream broke is not doubtful: it is gone.
+    story.happens(FlowInput::Lost { fence: 2, why: "reset".into() });
+    story.happens(FlowInput::Routed(Ok(chosen(None))));
+    assert!(matches!(story.delivered()[..], [Piece::Failed(_)]));
+}
+
+#[test]
 fn refusals_walk_on_or_end_it() {
     let mut story = Story::begin();
     story.routed_to(A);

@@ -145,7 +145,7 @@ struct Request {
 /// Who works on the request now.
 enum Turn {
     Nobody,
-    Local { fence: u64 },
+    Local { fence: u64, run: RequestId },
     Peer { _outbound: Outbound },
 }
 
@@ -274,10 +274,12 @@ impl Request {
             emitted,
         };
         if to == self.shared.me {
+            let run = self.shared.run_id();
+            let request = GenerateRequest { id: run, ..request };
             let sink = LocalSink { fence, events: self.from_engine.clone() };
             return match self.shared.engine.submit(request, Box::new(sink)) {
                 Ok(()) => {
-                    self.turn = Turn::Local { fence };
+                    self.turn = Turn::Local { fence, run };
                     Some(FlowInput::Accepted { fence })
                 }
                 Err(refusal) => Some(FlowInput::Refused { fence, refusal }),
@@ -299,8 +301,8 @@ impl Request {
 
     /// Ends the present turn: a local engine is told, a peer notices that its stream was dropped.
     fn cancel(&mut self) {
-        if let Turn::Local { .. } = self.turn {
-            self.shared.engine.cancel(self.call.id);
+        if let Turn::Local { run, .. } = self.turn {
+            self.shared.engine.cancel(run);
         }
         self.turn = Turn::Nobody;
     }
@@ -315,7 +317,7 @@ impl Request {
     }
 
     fn local_pulse(&self) -> Option<FlowInput> {
-        let Turn::Local { fence } = self.turn else { return None };
+        let Turn::Local { fence, .. } = self.turn else { return None };
         Some(FlowInput::Pulsed { fence, pulse: self.shared.pulse() })
     }
 

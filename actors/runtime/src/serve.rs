@@ -61,15 +61,16 @@ pub(crate) async fn stream(
 async fn hand_off(
     shared: &Shared,
     from: NodeId,
-    handed: HandOff,
+    mut handed: HandOff,
     mut sender: FrameSender,
     _request_side: FrameReceiver,
 ) -> Result<(), NetError> {
     let peer_site = shared.view.load().node(&from).map(|node| node.site.clone());
     let running = shared.serving.count(&from);
     let checked = shared.receive.check(from, peer_site.as_deref(), running, &handed);
-    let id = handed.request.id;
+    let id = shared.run_id();
     let (to_stream, mut answers) = mpsc::unbounded_channel();
+    handed.request.id = id;
     let submitted = checked.and_then(|()| {
         // Bounded by the answer, as in the gateway: `max_tokens` tokens and three more events.
         shared.engine.submit(handed.request, Box::new(PeerSink(to_stream)))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use selvedge_base::{Dice, NodeId};
+use selvedge_base::{Dice, NodeId, RequestId};
 use selvedge_contract::Engine;
 use selvedge_core::auth::KeyRing;
 use selvedge_core::receive::ReceivePolicy;
@@ -45,6 +45,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// A name for one run on the local engine. Callers' and peers' own ids are not used there: two
+    /// runs under one name could be cancelled for each other.
+    pub(crate) fn run_id(&self) -> RequestId {
+        let mut dice = self.dice.lock();
+        RequestId((u128::from(dice.next()) << 64) | u128::from(dice.next()))
+    }
+
     /// What the local engine does now, as heartbeats and hand-offs report it.
     pub(crate) fn pulse(&self) -> Pulse {
         let status = self.engine.status();
