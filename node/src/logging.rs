@@ -15,7 +15,8 @@ pub(crate) fn start(config: &Config, verbose: u8) {
         _ => "debug",
     };
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
+        // libp2p reports every query it could not send as an error; a pulled cable is none.
+        .with_env_filter(EnvFilter::new(format!("libp2p_mdns=off,{filter}")))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && crate::ui::fancy_stderr());
     match config.log_format {

@@ -11,7 +11,7 @@ use selvedge_base::{Micros, ModelDigest};
 use selvedge_net::entropy;
 use selvedge_proto::join::JoinCode;
 use selvedge_proto::records::fingerprint_text;
-use selvedge_runtime::{Node, NodeConfig, StartError, custody};
+use selvedge_runtime::{Node, NodeConfig, Run, StartError, custody};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,7 +22,7 @@ use crate::cli;
 use crate::config::Config;
 use crate::home::Home;
 use crate::http::{self, AdminToken, Settings, Stop};
-use crate::pull::{Store, file_digest};
+use crate::pull::{Store, Stored, file_digest};
 use crate::ui::{self, Ink, paint};
 
 /// How long the code printed at the first start is good for: time to walk to the other machines.
@@ -55,24 +55,41 @@ pub(crate) async fn up(home: &Home, config: &Config, options: &cli::Up) -> Resul
         // Joining may wait for another node; whoever stops this one meanwhile need not.
         () = stop.requested() => return Ok(()),
     };
-    let Started { node, listener, bridge } = started;
+    let Started { mut node, listener, bridge } = started;
     let token = fresh_token();
     let api = listener.local_addr()?;
     let settings = settings(config, &token);
-    let surface = tokio::spawn(http::serve(listener, Arc::new(bridge), settings, stop));
+    let surface = surface(listener, bridge, settings, stop)?;
+    let mut surface = node.keep_running("http", surface).await?;
     running.announce(&api.to_string(), &token)?;
     ui::out(format_args!(
         "ready api=http://{api} quic={} node={}",
         node.quic_addr(),
         node.gateway().view().me
     ));
-    let ended = surface.await.context("the HTTP surface failed")?;
+    surface.wait().await;
     // The commands of this home must not find a node that answers no more.
     drop(running);
     if timeout(CLOSING, node.shutdown()).await.is_err() {
         tracing::warn!("peers were not all told of the stop");
     }
-    ended.context("the HTTP surface failed")
+    Ok(())
+}
+
+/// The HTTP surface as something that can be started again: the socket outlives a failure, so
+/// clients wait in its queue meanwhile.
+fn surface(listener: TcpListener, bridge: Bridge, settings: Settings, stop: Stop) -> Result<Run> {
+    let listener = listener.into_std()?;
+    let bridge = Arc::new(bridge);
+    Ok(Arc::new(move || {
+        let listener = listener.try_clone().and_then(TcpListener::from_std);
+        let (bridge, settings, stop) = (Arc::clone(&bridge), settings.clone(), stop.clone());
+        Box::pin(async move {
+            let listener = listener.map_err(|error| error.to_string())?;
+            let served = http::serve(listener, bridge, settings, stop).await;
+            served.map_err(|error| error.to_string())
+        })
+    }))
 }
 
 /// A node that is up but not yet reachable over HTTP.
@@ -136,11 +153,28 @@ fn models_to_serve(home: &Home, options: &cli::Up) -> Result<Vec<Served>> {
     let store = Store::of(home);
     if options.model.is_empty() {
         let stored = store.list()?.into_iter();
-        return Ok(stored
-            .map(|model| Served { name: model.name, path: model.path, digest: model.digest })
-            .collect());
+        return Ok(stored.filter_map(intact).collect());
     }
     options.model.iter().map(|text| model_to_serve(&store, text)).collect()
+}
+
+/// A stored model whose bytes are still those that were pulled; nothing else is loaded.
+fn intact(model: Stored) -> Option<Served> {
+    let Stored { name, path, digest, .. } = model;
+    match file_digest(&path) {
+        Ok((_, found)) if found == digest => Some(Served { name, path, digest }),
+        Ok(_) => {
+            ui::warn(format_args!(
+                "the model '{name}' is not served: its bytes are not those that were pulled; fetch \
+                 it again with `selvedge models pull`"
+            ));
+            None
+        }
+        Err(error) => {
+            ui::warn(format_args!("the model '{name}' is not served: {error}"));
+            None
+        }
+    }
 }
 
 fn model_to_serve(store: &Store, text: &str) -> Result<Served> {
