@@ -21,6 +21,7 @@ use selvedge_contract::{Answer, Emitted, FinishReason, TokenEvent, Usage};
 use selvedge_proto::choice::Choice;
 use selvedge_proto::swim::Pulse;
 
+use crate::receive::MAX_DEADLINE;
 use crate::record::{Attempt, Outcome, RequestRecord};
 
 /// A peer must accept or refuse a hand-off within this: a round trip on a LAN is under 1 ms, and a
@@ -32,6 +33,14 @@ pub const SILENT_AFTER: Micros = Micros::millis(600);
 /// A computing engine advances its counter with every layer, which takes milliseconds even on a
 /// slow machine; one that stands still for this long while it computes is frozen.
 pub const FROZEN_AFTER: Micros = Micros::millis(1_500);
+/// A wake-up this much later than asked for means that this node stood still itself (a suspended
+/// laptop, a starved process), and so could not hear the peer either. It is also how long such a
+/// node then listens before it judges: frames that came meanwhile are read within a few
+/// milliseconds, and a serving peer sends the next one within 150 ms.
+pub const STALL_GRACE: Micros = Micros::millis(150);
+/// Graces per attempt. A node whose every wake-up is late must not wait for a dead peer for ever:
+/// three cost half a second at most, and three stalls within one attempt are one too many.
+const MAX_GRACES: u8 = 3;
 /// Attempts per request: enough to walk past several full or dead nodes, few enough that a poisoned
 /// request cannot visit a whole mesh.
 pub const MAX_ATTEMPTS: u32 = 6;
@@ -188,6 +197,9 @@ struct Turn {
     moved_at: Mono,
     progress: u64,
     computing: bool,
+    /// Not judged before this, since this node itself stood still.
+    spared_until: Mono,
+    graces: u8,
 }
 
 impl Flow {
@@ -251,6 +263,8 @@ impl Flow {
             moved_at: now.mono,
             progress: 0,
             computing: false,
+            spared_until: now.mono,
+            graces: 0,
         });
         let emitted = match (self.prompt_digest, self.tokens.is_empty()) {
             (Some(prompt_digest), false) => {
@@ -262,7 +276,8 @@ impl Flow {
             fence: self.fence,
             to: node,
             emitted,
-            deadline: self.deadline.since(now.mono),
+            // What is over the receiver's limit would be refused by every peer.
+            deadline: self.deadline.since(now.mono).min(MAX_DEADLINE),
         });
     }
 
@@ -363,6 +378,10 @@ impl Flow {
         }
         let State::Waiting(turn) = self.state else { return };
         if now.mono < turn.patience_ends() {
+            return;
+        }
+        if let Some(spared) = turn.spared(now.mono) {
+            self.state = State::Waiting(spared);
             return;
         }
         let why = if !turn.accepted {
@@ -480,12 +499,24 @@ impl Turn {
         self.computing = pulse.computing && !pulse.loading;
     }
 
+    /// When the node of this turn is judged, unless it is heard of before.
     fn patience_ends(&self) -> Mono {
-        if !self.accepted {
-            return self.heard_at.plus(ACCEPT_WITHIN);
-        }
-        let silent = self.heard_at.plus(SILENT_AFTER);
-        if self.computing { silent.min(self.moved_at.plus(FROZEN_AFTER)) } else { silent }
+        let silence = if self.accepted { SILENT_AFTER } else { ACCEPT_WITHIN };
+        let silent = self.heard_at.plus(silence);
+        let frozen = self.moved_at.plus(FROZEN_AFTER);
+        let ends = if self.accepted && self.computing { silent.min(frozen) } else { silent };
+        ends.max(self.spared_until)
+    }
+
+    /// This turn with a grace, when the wake-up came so late that the silence may be this node's
+    /// own.
+    fn spared(self, now: Mono) -> Option<Self> {
+        let late = now.since(self.patience_ends()) >= STALL_GRACE;
+        (late && self.graces < MAX_GRACES).then(|| Self {
+            spared_until: now.plus(STALL_GRACE),
+            graces: self.graces + 1,
+            ..self
+        })
     }
 }
 

@@ -180,6 +180,68 @@ fn a_node_that_was_only_silent_gets_another_chance_when_nobody_else_is_left() {
 }
 
 #[test]
+fn a_peer_is_not_blamed_for_this_nodes_own_stall() {
+    let mut story = Story::begin();
+    story.routed_to(A).started(1);
+    story.token(1, 0);
+    story.passes(Micros::secs(5));
+    assert!(story.happens(FlowInput::Ticked).is_empty(), "this node slept: it listens first");
+    assert_eq!(story.flow.wake_at(), Some(story.now.mono.plus(STALL_GRACE)));
+    story.token(1, 1);
+    assert_eq!(story.delivered(), [Piece::Token(event(1))], "what had arrived meanwhile");
+    assert!(story.passes(STALL_GRACE).happens(FlowInput::Ticked).is_empty());
+
+    // Silence after the stall is the peer's.
+    story.passes(Micros::secs(5));
+    assert!(story.happens(FlowInput::Ticked).is_empty());
+    story.passes(STALL_GRACE);
+    story.happens(FlowInput::Ticked);
+    assert_eq!(story.effects.last(), Some(&FlowEffect::Route { exclude: vec![A] }));
+}
+
+#[test]
+fn a_stall_before_the_acceptance_is_spared_too() {
+    let mut story = Story::begin();
+    story.routed_to(A);
+    story.passes(ACCEPT_WITHIN.plus(STALL_GRACE));
+    assert!(story.happens(FlowInput::Ticked).is_empty());
+    story.started(1);
+    assert_eq!(story.delivered(), [Piece::Started { prompt_tokens: 5, served_by: A }]);
+}
+
+#[test]
+fn a_node_that_is_always_late_still_leaves_a_dead_peer() {
+    let mut story = Story::begin();
+    story.routed_to(A).started(1);
+    let mut spared = 0;
+    loop {
+        let wake = story.flow.wake_at().expect("it watches");
+        story.now.mono = wake.plus(STALL_GRACE);
+        if !story.happens(FlowInput::Ticked).is_empty() {
+            break;
+        }
+        spared += 1;
+        assert!(spared <= MAX_GRACES, "the graces run out");
+    }
+    assert_eq!(story.effects.last(), Some(&FlowEffect::Route { exclude: vec![A] }));
+    assert_eq!(spared, MAX_GRACES);
+}
+
+#[test]
+fn no_peer_is_asked_for_more_time_than_it_gives() {
+    let now = Now::default();
+    let day = Micros::secs(86_400);
+    let flow = Flow::new(now, RequestId(1), "m".into(), "local".into(), day);
+    let mut story = Story { flow, now, effects: Vec::new() };
+    story.happens(FlowInput::Arrived);
+    story.routed_to(A);
+    assert!(matches!(
+        story.effects[..],
+        [FlowEffect::Dispatch { deadline: crate::receive::MAX_DEADLINE, .. }]
+    ));
+}
+
+#[test]
 fn refusals_walk_on_or_end_it() {
     let mut story = Story::begin();
     story.routed_to(A);

@@ -52,11 +52,14 @@ impl Restart {
         self.started = now;
     }
 
-    /// Notes that it failed; returns how long to wait before starting it again.
+    /// Notes that it failed; returns how long to wait before starting it again. Unless
+    /// [`Restart::started`] says otherwise, the next run begins now: a failure ends a run, so that
+    /// only one that really lasted forgets earlier failures.
     pub fn failed(&mut self, now: Mono) -> Micros {
         if now.since(self.started) >= self.patience.settled_after {
             self.failures = 0;
         }
+        self.started = now;
         // 2^20 times any first wait is beyond any longest wait.
         let wait = self.patience.first.times(1 << self.failures.min(20));
         self.failures = self.failures.saturating_add(1);
@@ -82,5 +85,21 @@ mod tests {
         restart.started(Mono(1));
         let later = Mono(1).plus(Patience::ACTOR.settled_after);
         assert_eq!(restart.failed(later), Patience::ACTOR.first);
+    }
+
+    #[test]
+    fn failing_for_long_is_not_running_for_long() {
+        let mut now = Mono(0).plus(Patience::LINK.settled_after);
+        let mut restart = Restart::new(Patience::LINK, Mono(0));
+        let waits: Vec<u64> = (0..5)
+            .map(|_| {
+                let wait = restart.failed(now);
+                now = now.plus(wait);
+                wait.as_millis()
+            })
+            .collect();
+        assert_eq!(waits, [200, 400, 800, 1_000, 1_000]);
+        let settled = now.plus(Patience::LINK.settled_after);
+        assert_eq!(restart.failed(settled), Patience::LINK.first);
     }
 }
