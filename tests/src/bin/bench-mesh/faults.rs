@@ -1,7 +1,7 @@
 //! How long a lost node is believed in, and how long an answer pauses when its server dies.
 //!
-//! Owns the rounds with real processes in network namespaces. A killed node's kernel answers for
-//! it; a pulled cable and a stopped process are silent.
+//! Owns the rounds with real processes in network namespaces. A node that ends says so, a killed
+//! one cannot, though its kernel answers for it; a pulled cable and a stopped process are silent.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Starting, failing to start, ending, and homes that are damaged.
 
 use std::fs::{self, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 
@@ -104,6 +104,36 @@ fn damaged_models_leave_the_node_serving() {
         let list = node.cli(&["models", "list"])?.success()?;
         ensure!(list.contains(MODEL), "{list}");
         Asked::stream(&client, completion(STORY, 3))?.to_the_end()?.whole()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_model_that_rots_on_disk_is_not_served() {
+    scenario(|s| {
+        s.step("a model is pulled, its digest noted");
+        let home = s.path("rots");
+        let model = places::model()?.display().to_string();
+        let pull = ["models", "pull", &model, "--name", MODEL, "--yes"];
+        selvedge_tests::node::cli(&home, None, &pull)?.success()?;
+        s.step("one bit of its weights changes");
+        let path = home.join("models").join(format!("{MODEL}.gguf"));
+        let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let middle = SeekFrom::Start(50_000_000);
+        let mut byte = [0];
+        file.seek(middle)?;
+        file.read_exact(&mut byte)?;
+        file.seek(middle)?;
+        file.write_all(&[byte[0] ^ 1])?;
+        drop(file);
+        s.step("the node starts, says what is wrong, and does not serve it");
+        let node = s.node("rots").up(s, &[])?;
+        let reply = node.client().post("/v1/completions", &completion(STORY, 2))?;
+        let status = reply.status;
+        ensure!(status == 404 || status == 503, "status {status}");
+        reply.refused(status)?;
+        let said = node.process.output().text(selvedge_tests::output::Source::Err);
+        ensure!(said.contains(MODEL) && said.contains("not served"), "{said}");
         Ok(())
     });
 }

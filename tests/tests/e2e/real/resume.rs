@@ -115,17 +115,15 @@ fn drawn_answers_and_orderly_ends_are_resumed_too() {
         s.step("the same with a killed server: the same text, the same usage");
         let mut asked = Asked::stream(&client, drawn.clone())?;
         asked.until(BEFORE)?;
-        let server = nodes.iter().position(|node| node.name() == asked.heard().node);
-        let server = server.context("an unknown server")?;
-        nodes[server].kill()?;
+        let server = asked.heard().node.clone();
+        by_name(&nodes, &server)?.kill()?;
         let heard = asked.to_the_end()?.whole()?;
         ensure!(heard.text == whole.text, "`{}`, undisturbed `{}`", heard.text, whole.text);
         let counts = |heard: &Heard, field: &str| heard.usage.as_ref().map(|u| u[field].clone());
         for field in ["prompt_tokens", "completion_tokens", "total_tokens"] {
             ensure!(counts(&heard, field) == counts(&whole, field), "{heard:?} {whole:?}");
         }
-        nodes[server] = nodes[server].spec.up(s, &[])?;
-        s.meet(&nodes)?;
+        back(s, &mut nodes, &server)?;
 
         s.step("several answers at once with a killed server, not streamed");
         let many = with(drawn, json!({"n": 2, "stream_options": null}));
@@ -147,6 +145,39 @@ fn drawn_answers_and_orderly_ends_are_resumed_too() {
 }
 
 #[test]
+fn a_server_may_die_at_any_token() {
+    scenario(|s| {
+        let mut nodes = three(s)?;
+        let whole = ask(&nodes[2])?.to_the_end()?.whole()?;
+        for pieces in [1, 2, 5, 12, 25, whole.pieces - 1] {
+            s.step(&format!("the server is killed after piece {pieces} of {}", whole.pieces));
+            let mut asked = ask(&nodes[2])?;
+            asked.until(pieces)?;
+            let name = asked.heard().node.clone();
+            by_name(&nodes, &name)?.kill()?;
+            let heard = asked.to_the_end()?.whole()?;
+            ensure!(heard.text == whole.text, "`{}`, undisturbed `{}`", heard.text, whole.text);
+            back(s, &mut nodes, &name)?;
+        }
+        s.step("the server is killed while it reads a long prompt");
+        let long = completion(&"The sea was calm and the boat was small. ".repeat(60), 4);
+        let client = nodes[2].client();
+        let whole = Asked::stream(&client, long.clone())?.to_the_end()?.whole()?;
+        let mut watch = nodes[2].admin()?.watch(Deadline::patient())?;
+        let (heard, name) = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| Asked::stream(&client, long)?.to_the_end()?.whole());
+            let view = watch.until("work", |view| busy(view).is_some())?;
+            let name = busy(&view).unwrap_or_default();
+            by_name(&nodes, &name)?.kill()?;
+            let heard = asking.join().map_err(|_| anyhow!("the asking thread panicked"))??;
+            anyhow::Ok((heard, name))
+        })?;
+        ensure!(heard.text == whole.text, "{heard:?}, undisturbed {whole:?}");
+        back(s, &mut nodes, &name)
+    });
+}
+
+#[test]
 fn a_server_that_ends_in_order_hands_over() {
     scenario(|s| {
         let nodes = three(s)?;
@@ -164,6 +195,13 @@ fn a_server_that_ends_in_order_hands_over() {
         }
         Ok(())
     });
+}
+
+/// Starts a killed node again; it needs no code.
+fn back(s: &Scenario, nodes: &mut [Node], name: &str) -> Result<()> {
+    let index = nodes.iter().position(|node| node.name() == name).context("an unknown node")?;
+    nodes[index] = nodes[index].spec.up(s, &[])?;
+    s.meet(nodes)
 }
 
 /// The name of the node that computes, if one does.
