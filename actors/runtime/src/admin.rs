@@ -16,9 +16,9 @@ use selvedge_proto::join::JoinCode;
 use selvedge_proto::records;
 use serde::Serialize;
 
+use crate::line::MeshLine;
 use crate::membership::{Membership, broken};
-use crate::mesh::{MeshMessage, tell};
-use crate::node::MeshAddress;
+use crate::mesh::MeshMessage;
 use crate::shared::Shared;
 use crate::store::Store;
 
@@ -32,7 +32,7 @@ pub struct Admin {
     pub(crate) membership: Arc<Membership>,
     pub(crate) engine: Arc<LocalEngine>,
     pub(crate) store: Store,
-    pub(crate) mesh: MeshAddress,
+    pub(crate) mesh: MeshLine,
     /// Serializes changes of the key ring with their storing.
     pub(crate) keys: Arc<tokio::sync::Mutex<()>>,
     /// Set when the node has left its mesh and must stop.
@@ -128,7 +128,7 @@ impl Admin {
         }
         self.membership.revoke(node).await?;
         self.shared.endpoint.close(&node, "revoked");
-        tell(&self.mesh, MeshMessage::RosterChanged);
+        self.mesh.tell(MeshMessage::RosterChanged);
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl Admin {
     /// A refusal that says where the root key is expected.
     pub async fn promote(&self, node: NodeId) -> Result<(), Refusal> {
         self.membership.promote(node).await?;
-        tell(&self.mesh, MeshMessage::RosterChanged);
+        self.mesh.tell(MeshMessage::RosterChanged);
         Ok(())
     }
 
@@ -149,7 +149,7 @@ impl Admin {
     /// A refusal that says where the root key is expected.
     pub async fn rotate_root(&self) -> Result<(), Refusal> {
         self.membership.rotate_root().await?;
-        tell(&self.mesh, MeshMessage::RosterChanged);
+        self.mesh.tell(MeshMessage::RosterChanged);
         Ok(())
     }
 

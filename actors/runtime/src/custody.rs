@@ -77,8 +77,24 @@ pub fn next_root_key_path(home: &Path) -> PathBuf {
 pub fn finish_rotation(home: &Path) -> Result<(), CustodyError> {
     let (current, next) = (root_key_path(home), next_root_key_path(home));
     let old = current.with_file_name("root.old.key");
-    fs::rename(&current, &old).map_err(|source| io("move", &current, source))?;
+    // Absent after a crash between the two steps.
+    if current.exists() {
+        fs::rename(&current, &old).map_err(|source| io("move", &current, source))?;
+    }
     fs::rename(&next, &current).map_err(|source| io("move", &next, source))
+}
+
+/// Ends a rotation that a crash interrupted: when the successor's key is the root key that the
+/// roster names, it takes its place now.
+///
+/// # Errors
+/// [`CustodyError::Key`] and [`CustodyError::Io`].
+pub fn resume_rotation(home: &Path, root: [u8; 32]) -> Result<(), CustodyError> {
+    let next = next_root_key_path(home);
+    if next.exists() && Identity::load_or_create(&next)?.public() == root {
+        return finish_rotation(home);
+    }
+    Ok(())
 }
 
 /// Moves the root key of a mesh that this home has left out of the way; it is not destroyed.
@@ -210,6 +226,19 @@ mod tests {
         assert_eq!(load_root(&new).expect("there").public(), made);
         assert!(matches!(import(&new, &backup, &code), Err(CustodyError::Exists(_))));
         fs::remove_dir_all(&folder).expect("cleans up");
+    }
+
+    #[test]
+    fn a_rotation_cut_short_is_finished() {
+        let home = folder("custody-rotation");
+        create_root(&root_key_path(&home)).expect("made");
+        let next = create_root(&next_root_key_path(&home)).expect("made").public();
+        resume_rotation(&home, [0; 32]).expect("another root: nothing to do");
+        assert_ne!(load_root(&home).expect("there").public(), next);
+        fs::remove_file(root_key_path(&home)).expect("the crash was between the steps");
+        resume_rotation(&home, next).expect("finished");
+        assert_eq!(load_root(&home).expect("there").public(), next);
+        fs::remove_dir_all(&home).expect("cleans up");
     }
 
     #[test]

@@ -11,8 +11,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use selvedge_base::NodeId;
 use selvedge_net::discovery::{Discovery, DiscoveryConfig, Sighting};
 
-use crate::mesh::{MeshMessage, tell};
-use crate::node::MeshAddress;
+use crate::line::MeshLine;
+use crate::mesh::MeshMessage;
 use crate::supervise::Child;
 
 /// What the actor starts from.
@@ -23,7 +23,7 @@ pub(crate) struct DiscoveryArgs {
     pub(crate) listen: SocketAddr,
     pub(crate) mdns: bool,
     pub(crate) rendezvous: Option<PathBuf>,
-    pub(crate) mesh: MeshAddress,
+    pub(crate) mesh: MeshLine,
 }
 
 /// The supervised actor.
@@ -49,14 +49,11 @@ pub(crate) fn fixed_addresses(listen: SocketAddr) -> Vec<SocketAddr> {
 struct DiscoveryActor;
 
 enum DiscoveryMessage {
-    /// Discovery said something. Its own queue bounds what waits.
-    Sighted(Sighting),
     /// Discovery ended by itself.
     Ended,
 }
 
 struct DiscoveryState {
-    args: DiscoveryArgs,
     /// Stops when dropped.
     discovery: Option<Discovery>,
 }
@@ -75,38 +72,21 @@ impl Actor for DiscoveryActor {
         let (discovery, mut sightings) = Discovery::start(args.me, args.listen, config)?;
         tokio::spawn(async move {
             while let Some(sighting) = sightings.recv().await {
-                if myself.cast(DiscoveryMessage::Sighted(sighting)).is_err() {
-                    return;
-                }
+                pass_on(&args, sighting).await;
             }
             // Fails only when the actor is gone already.
             let _gone = myself.cast(DiscoveryMessage::Ended);
         });
-        Ok(DiscoveryState { args, discovery: Some(discovery) })
+        Ok(DiscoveryState { discovery: Some(discovery) })
     }
 
     async fn handle(
         &self,
         _myself: ActorRef<DiscoveryMessage>,
-        message: DiscoveryMessage,
-        state: &mut DiscoveryState,
+        DiscoveryMessage::Ended: DiscoveryMessage,
+        _state: &mut DiscoveryState,
     ) -> Result<(), ActorProcessingErr> {
-        let mesh = &state.args.mesh;
-        match message {
-            DiscoveryMessage::Sighted(Sighting::PeerSeen { node, addrs }) => {
-                tell(mesh, MeshMessage::Seen { node, addrs });
-            }
-            DiscoveryMessage::Sighted(Sighting::PeerGone { node }) => {
-                // Its last addresses may still work, and its links tell better whether it lives.
-                tracing::debug!(peer = %node.short(), "no longer announced");
-            }
-            DiscoveryMessage::Sighted(Sighting::OwnAddresses(ips)) => {
-                let addrs = own_addresses(state.args.listen, &ips);
-                tell(mesh, MeshMessage::OwnAddresses(addrs));
-            }
-            DiscoveryMessage::Ended => return Err("discovery ended".into()),
-        }
-        Ok(())
+        Err("discovery ended".into())
     }
 
     async fn post_stop(
@@ -118,6 +98,23 @@ impl Actor for DiscoveryActor {
             discovery.shutdown().await;
         }
         Ok(())
+    }
+}
+
+/// Tells the mesh actor of a sighting; waits while there is no place for it.
+async fn pass_on(args: &DiscoveryArgs, sighting: Sighting) {
+    let mesh = &args.mesh;
+    match sighting {
+        Sighting::PeerSeen { node, addrs } => {
+            mesh.tell_in_turn(MeshMessage::Seen { node, addrs }).await;
+        }
+        Sighting::PeerGone { node } => {
+            // Its last addresses may still work, and its links tell better whether it lives.
+            tracing::debug!(peer = %node.short(), "no longer announced");
+        }
+        Sighting::OwnAddresses(ips) => {
+            mesh.tell(MeshMessage::OwnAddresses(own_addresses(args.listen, &ips)));
+        }
     }
 }
 

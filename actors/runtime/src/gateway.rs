@@ -195,6 +195,10 @@ impl Request {
                         }
                         FlowEffect::Cancel { fence: _ } => self.cancel(),
                         FlowEffect::Deliver(piece) => {
+                            if matches!(piece, Piece::Finished { .. } | Piece::Failed(_)) {
+                                // Whoever has the end may ask for the record at once.
+                                self.shared.records.keep(self.flow.record().clone());
+                            }
                             if !self.deliver(piece).await {
                                 pending.push(FlowInput::CallerLeft);
                             }

@@ -15,7 +15,7 @@ use selvedge_proto::wire::Label;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::mesh::{MeshMessage, tell};
+use crate::mesh::MeshMessage;
 use crate::shared::Shared;
 
 /// Priority of request streams; control streams (row sync) run below it, so that an answer never
@@ -95,7 +95,7 @@ async fn exchange(
             HandOffReply::Answer(answer) => FlowInput::Answered { fence, answer },
             HandOffReply::Alive(pulse) => {
                 // The failure detector hears it too: this is the fastest sign of a frozen peer.
-                tell(&shared.mesh, MeshMessage::PulseSeen { node: peer, pulse });
+                shared.mesh.tell_or_drop(MeshMessage::PulseSeen { node: peer, pulse });
                 FlowInput::Pulsed { fence, pulse }
             }
         };

@@ -14,6 +14,7 @@ mod gateway;
 mod handoff;
 mod ingress;
 mod join;
+mod line;
 mod membership;
 mod mesh;
 mod node;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, MeshId, Micros, NodeId, Refusal, Retry, Stage, Wall};
@@ -61,6 +61,10 @@ pub(crate) struct Membership {
     rows: Mutex<RowMap>,
     /// Where each linked peer's deltas go on; one entry per link.
     cursors: Mutex<BTreeMap<NodeId, NodeId>>,
+    /// What each linked peer presents now; one entry per link.
+    presented: Mutex<BTreeMap<NodeId, Credential>>,
+    /// Set when this node left its mesh: nothing is written any more.
+    left: AtomicBool,
     invites: Mutex<Invites>,
     listen: watch::Sender<Vec<SocketAddr>>,
     /// Serializes "change, then store", so that an older copy never overwrites a newer one.
@@ -86,6 +90,8 @@ impl Membership {
             roster: Mutex::new(roster),
             rows: Mutex::new(RowMap::new(MAX_ROWS)),
             cursors: Mutex::new(BTreeMap::new()),
+            presented: Mutex::new(BTreeMap::new()),
+            left: AtomicBool::new(false),
             invites: Mutex::new(invites),
             listen: watch::Sender::new(Vec::new()),
             saving: tokio::sync::Mutex::new(()),
@@ -126,9 +132,21 @@ impl Membership {
         let _known_or_late = tokio::time::timeout(patience.into(), known).await;
     }
 
-    /// Takes what a peer's admitted credential teaches.
-    pub(crate) fn learn(&self, credential: &Credential) {
-        self.roster.lock().learn(credential);
+    /// Takes what a linked peer presents, if it is good, and what that teaches.
+    pub(crate) fn remember(&self, peer: NodeId, credential: &Credential) {
+        let mut roster = self.roster.lock();
+        if roster.verify(credential, peer, clock::wall()).is_ok() {
+            roster.learn(credential);
+            self.presented.lock().insert(peer, credential.clone());
+        }
+    }
+
+    /// Why a linked peer may not stay: its lease lapsed, its steward was put out, the root key was
+    /// rotated past it. `None` while all is well.
+    pub(crate) fn unfit(&self, peer: NodeId) -> Option<RecordError> {
+        let roster = self.roster.lock();
+        let presented = self.presented.lock();
+        roster.verify(presented.get(&peer)?, peer, clock::wall()).err()
     }
 
     /// Looks at the rows; the lock is held for the look only.
@@ -167,8 +185,9 @@ impl Membership {
     }
 
     /// Drops what was kept for a peer that is no longer linked.
-    pub(crate) fn forget_cursor(&self, peer: &NodeId) {
+    pub(crate) fn forget_link(&self, peer: &NodeId) {
         self.cursors.lock().remove(peer);
+        self.presented.lock().remove(peer);
     }
 
     /// Signs and keeps this node's own row.
@@ -193,7 +212,11 @@ impl Membership {
         held: &Credential,
     ) -> Result<Credential, RecordError> {
         let key = Key(&self.identity);
-        self.roster.lock().renew(&key, held, member, clock::wall(), self.lease)
+        let mut roster = self.roster.lock();
+        let renewed = roster.renew(&key, held, member, clock::wall(), self.lease)?;
+        roster.learn(&renewed);
+        self.presented.lock().insert(member, renewed.clone());
+        Ok(renewed)
     }
 
     /// As a steward, renews this node's own lease.
@@ -354,6 +377,7 @@ impl Membership {
             return Err(Refusal::client(Stage::Validate, Code::Forbidden, message));
         }
         let _in_order = self.saving.lock().await;
+        self.left.store(true, Ordering::Relaxed);
         custody::retire_root(&self.home).map_err(|error| custody_refusal(&error))?;
         for record in [ROSTER, INVITES, CONTACTS] {
             self.store.remove(record).await.map_err(|error| broken(&error))?;
@@ -361,14 +385,25 @@ impl Membership {
         Ok(())
     }
 
+    /// Whether this node left its mesh.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+
     async fn save(&self) -> Result<(), StoreError> {
         let _in_order = self.saving.lock().await;
+        if self.has_left() {
+            return Ok(());
+        }
         let snapshot: RosterSnapshot = self.roster.lock().snapshot();
         self.store.save(ROSTER, &snapshot).await
     }
 
     async fn save_invites(&self) -> Result<(), StoreError> {
         let _in_order = self.saving.lock().await;
+        if self.has_left() {
+            return Ok(());
+        }
         let invites = self.invites.lock().clone();
         self.store.save(INVITES, &invites).await
     }
@@ -392,7 +427,23 @@ impl Gate for MemberGate {
         hello.agree()?;
         let wall = clock::wall();
         let verified = self.0.with(|roster| roster.verify(&hello.credential, peer, wall));
-        verified.map_err(|error| refused(&error))
+        verified.map_err(|error| turned_away(peer, &error))
+    }
+}
+
+/// What a node at the door is told. Only one whose records are of this mesh learns what is wrong
+/// with them; a stranger learns nothing.
+fn turned_away(peer: NodeId, error: &RecordError) -> Refusal {
+    tracing::debug!(peer = %peer.short(), %error, "turned away");
+    match error {
+        RecordError::Lapsed { .. }
+        | RecordError::NotYet { .. }
+        | RecordError::Revoked(_)
+        | RecordError::StewardRevoked(_) => refused(error),
+        _ => {
+            let message = "not a member of this mesh";
+            Refusal::client(Stage::Authenticate, Code::Unauthorized, message)
+        }
     }
 }
 

@@ -5,6 +5,9 @@
 //! publishes. Whether a peer is alive is the machine's verdict, whether it belongs is the
 //! roster's.
 
+mod dialling;
+mod leases;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +26,7 @@ use selvedge_proto::sync::Taken;
 use selvedge_proto::wire::Hello;
 
 use crate::contacts::Contacts;
+use crate::line::{Mail, MeshLine};
 use crate::membership::Membership;
 use crate::shared::Shared;
 use crate::store::Store;
@@ -37,17 +41,15 @@ const LOOK_EVERY: Micros = Micros::millis(250);
 const ROW_EVERY: Micros = Micros::secs(1);
 /// How often state is exchanged with each linked peer even if nothing seems to have changed.
 const SYNC_EVERY: Micros = Micros::secs(5);
-/// Dials under way at a time.
-const MAX_DIALS: usize = 16;
-/// How often a lease that is due is asked for.
-const RENEW_EVERY: Micros = Micros::secs(30);
+/// How often every link's right to be there is checked again: a lease lapses within this of its
+/// end, and a check costs a few signatures a link.
+const CHECK_EVERY: Micros = Micros::secs(30);
 /// Store record of the address book.
 pub(crate) const CONTACTS: &str = "contacts";
 /// Store record of the number of starts.
 pub(crate) const INCARNATION: &str = "incarnation";
 
-/// What the mesh actor hears. Its mailbox is bounded by its sources: the endpoint's event queue
-/// (one cast is awaited by the queue's reader), dials, syncs and one tick.
+/// What the mesh actor hears, over a [`MeshLine`], which bounds what may wait.
 pub(crate) enum MeshMessage {
     /// A link stands.
     LinkUp { link: Link, hello: Box<Hello> },
@@ -61,6 +63,8 @@ pub(crate) enum MeshMessage {
     OwnAddresses(Vec<SocketAddr>),
     /// A dial ended.
     Dialled { target: Target, result: Result<NodeId, NetError> },
+    /// This node has a new lease to show.
+    Renewed,
     /// A delta of state was taken.
     Synced { from: NodeId, taken: Taken },
     /// A serving peer said on a request's stream what it is doing.
@@ -89,8 +93,8 @@ pub(crate) struct MeshArgs {
     pub(crate) membership: Arc<Membership>,
     pub(crate) store: Store,
     pub(crate) settings: Arc<MeshSettings>,
-    /// Set to the running actor, for those who tell it things.
-    pub(crate) address: Arc<arc_swap::ArcSwapOption<ActorRef<MeshMessage>>>,
+    /// The line this actor answers.
+    pub(crate) line: MeshLine,
 }
 
 /// What does not change while the node runs.
@@ -115,6 +119,7 @@ pub(crate) struct MeshState {
     row_seq: u64,
     row_at: Mono,
     synced_at: Mono,
+    checked_at: Mono,
     renewed_at: Option<Mono>,
     effects: Vec<SwimEffect>,
     tick_at: Option<Mono>,
@@ -128,33 +133,33 @@ struct StaticDial {
 }
 
 impl Actor for MeshActor {
-    type Msg = MeshMessage;
+    type Msg = Mail;
     type State = MeshState;
     type Arguments = MeshArgs;
 
     async fn pre_start(
         &self,
-        myself: ActorRef<MeshMessage>,
+        myself: ActorRef<Mail>,
         args: MeshArgs,
     ) -> Result<MeshState, ActorProcessingErr> {
-        args.address.store(Some(Arc::new(myself.clone())));
+        args.line.connect(myself.clone());
         let mut state = MeshState::new(args)?;
         // After a crash the links still stand: the machine hears of them anew.
         for link in state.args.shared.endpoint.links() {
             let hello = link.hello().clone();
             state.link_up(link, &hello);
         }
-        state.look(&myself);
+        state.look();
         Ok(state)
     }
 
     async fn handle(
         &self,
-        myself: ActorRef<MeshMessage>,
-        message: MeshMessage,
+        _myself: ActorRef<Mail>,
+        mail: Mail,
         state: &mut MeshState,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
+        match mail.message {
             MeshMessage::LinkUp { link, hello } => state.link_up(link, &hello),
             MeshMessage::LinkLost { node, why } => state.link_lost(node, &why),
             MeshMessage::Datagram { from, bytes } => state.datagram(from, &bytes),
@@ -165,10 +170,11 @@ impl Actor for MeshActor {
             MeshMessage::PulseSeen { node, pulse } => {
                 state.feed(SwimInput::PulseSeen { node, pulse });
             }
+            MeshMessage::Renewed => state.show_lease(),
             MeshMessage::RosterChanged => state.roster_changed(),
-            MeshMessage::Tick => state.tick(&myself),
+            MeshMessage::Tick => state.tick(),
         }
-        state.carry_out(&myself);
+        state.carry_out();
         Ok(())
     }
 }
@@ -198,13 +204,14 @@ impl MeshState {
             }),
             row_at: now,
             synced_at: now,
+            checked_at: now,
             renewed_at: None,
             effects: Vec::new(),
             tick_at: None,
             args,
         };
-        let known: Vec<NodeId> = state.contacts.iter().map(|(node, _)| *node).collect();
-        for node in known {
+        let members: Vec<NodeId> = state.contacts.members().collect();
+        for node in members {
             state.introduce(node);
         }
         Ok(state)
@@ -214,7 +221,7 @@ impl MeshState {
         self.swim.step(clock::now(), input, &mut self.effects);
     }
 
-    /// Only members are watched: the roster knows their names once a credential was seen.
+    /// Only those who proved to be members are watched.
     fn introduce(&mut self, node: NodeId) {
         if node != self.args.shared.me && !self.args.membership.with(|r| r.is_revoked(&node)) {
             self.feed(SwimInput::PeerIntroduced { node });
@@ -223,10 +230,10 @@ impl MeshState {
 
     fn link_up(&mut self, link: Link, hello: &Hello) {
         let node = link.node();
-        self.args.membership.learn(&hello.credential);
+        self.args.membership.remember(node, &hello.credential);
         let mut addrs = hello.listen.clone();
         addrs.extend(link.remote_addr());
-        self.contacts_changed |= self.contacts.seen(node, &addrs);
+        self.contacts_changed |= self.contacts.proven(node, &addrs);
         self.resting.remove(&node);
         self.feed(SwimInput::PeerIntroduced { node });
         self.feed(SwimInput::LinkUp { node, incarnation: hello.incarnation });
@@ -237,7 +244,7 @@ impl MeshState {
 
     fn link_lost(&mut self, node: NodeId, why: &str) {
         tracing::info!(peer = %node.short(), why, "link lost");
-        self.args.membership.forget_cursor(&node);
+        self.args.membership.forget_link(&node);
         self.feed(SwimInput::LinkLost { node });
         self.publish();
     }
@@ -264,31 +271,6 @@ impl MeshState {
         self.args.membership.set_listen(addrs);
     }
 
-    fn dialled(&mut self, target: Target, result: &Result<NodeId, NetError>) {
-        let now = clock::mono();
-        match target {
-            Target::Node(node) => {
-                self.dialling.remove(&node);
-                let Err(error) = result else { return };
-                tracing::debug!(peer = %node.short(), %error, "could not connect");
-                let fresh = || (Restart::new(Patience::LINK, now), now);
-                let (restart, due) = self.resting.entry(node).or_insert_with(fresh);
-                *due = now.plus(restart.failed(now));
-            }
-            Target::Static(addr) => {
-                let Some(dial) = self.static_dials.get_mut(&addr) else { return };
-                dial.busy = false;
-                match result {
-                    Ok(node) => dial.node = Some(*node),
-                    Err(error) => {
-                        tracing::debug!(%addr, %error, "could not connect to a static peer");
-                        dial.due = now.plus(dial.restart.failed(now));
-                    }
-                }
-            }
-        }
-    }
-
     fn synced(&mut self, from: NodeId, taken: &Taken) {
         for node in &taken.suspicious {
             tracing::warn!(writer = %node.short(), from = %from.short(), "a bad row was refused");
@@ -304,12 +286,16 @@ impl MeshState {
             if let Some(row) = row.filter(NodeRow::is_within_bounds)
                 && *node != self.args.shared.me
             {
+                // A row proves who wrote it, not that its writer belongs: the hello will.
                 self.contacts_changed |= self.contacts.seen(*node, &row.addrs);
-                self.introduce(*node);
+                if self.args.shared.endpoint.link(node).is_none() {
+                    self.dial(*node);
+                }
             }
         }
         self.put_out(&taken.known.revoked);
         if !taken.known.revoked.is_empty() || taken.known.rotated {
+            self.close_unfit();
             self.sync_all();
         }
         self.publish();
@@ -320,6 +306,7 @@ impl MeshState {
             roster.revocations().map(|notice| notice.revocation.body.node).collect()
         });
         self.put_out(&revoked);
+        self.close_unfit();
         self.sync_all();
         self.publish();
     }
@@ -339,14 +326,14 @@ impl MeshState {
         }
     }
 
-    fn tick(&mut self, myself: &ActorRef<MeshMessage>) {
+    fn tick(&mut self) {
         self.tick_at = None;
         self.feed(SwimInput::Ticked);
-        self.look(myself);
+        self.look();
     }
 
     /// What is done a few times a second whatever happens.
-    fn look(&mut self, myself: &ActorRef<MeshMessage>) {
+    fn look(&mut self) {
         let now = clock::mono();
         self.feed(SwimInput::SelfReported { load: self.args.shared.pulse() });
         let changed = self.refresh_row();
@@ -354,11 +341,15 @@ impl MeshState {
             self.sync_all();
         }
         self.dial_static(now);
-        self.close_lapsed();
+        self.dial_hearsay();
+        if now.since(self.checked_at) >= CHECK_EVERY {
+            self.checked_at = now;
+            self.close_unfit();
+        }
         self.renew(now);
         self.save_contacts();
         self.publish();
-        self.carry_out(myself);
+        self.carry_out();
     }
 
     /// Writes this node's row when it changed; true when it did.
@@ -402,57 +393,14 @@ impl MeshState {
 
     fn sync_with(&self, link: Link) {
         let membership = Arc::clone(&self.args.membership);
-        tokio::spawn(sync::open(membership, Arc::clone(&self.args.address), link));
-    }
-
-    /// Links of members whose lease lapsed while they were connected.
-    fn close_lapsed(&self) {
-        let wall = clock::wall();
-        for link in self.args.shared.endpoint.links() {
-            let node = link.node();
-            let lapsed = self.args.membership.with(|roster| {
-                let lease = roster.members().find(|(member, _)| **member == node);
-                lease.is_some_and(|(_, member)| view::has_lapsed(member, wall))
-            });
-            if lapsed {
-                self.args.shared.endpoint.close(&node, "membership lapsed");
-            }
-        }
-    }
-
-    fn renew(&mut self, now: Mono) {
-        let due = self.args.membership.with(|roster| roster.due_for_renewal(clock::wall()));
-        let recently = self.renewed_at.is_some_and(|at| now.since(at) < RENEW_EVERY);
-        if !due || recently {
-            return;
-        }
-        self.renewed_at = Some(now);
-        let wall = clock::wall();
-        let membership = Arc::clone(&self.args.membership);
-        if membership.with(|roster| roster.own_steward(wall).is_some()) {
-            tokio::spawn(async move {
-                let kept = membership.keep_steward().await;
-                if let Err(refusal) = kept.and(membership.renew_own().await) {
-                    tracing::warn!(%refusal, "this steward could not renew itself");
-                }
-            });
-            return;
-        }
-        let (held, stewards) = membership.with(|roster| {
-            let stewards = roster.stewards(wall).map(|steward| steward.body.node);
-            (roster.own().cloned(), stewards.collect::<Vec<_>>())
-        });
-        let link = stewards.iter().find_map(|node| self.args.shared.endpoint.link(node));
-        if let (Some(held), Some(link)) = (held, link) {
-            tokio::spawn(sync::renew(membership, link, held));
-        }
+        tokio::spawn(sync::open(membership, self.args.line.clone(), link));
     }
 
     fn save_contacts(&mut self) {
-        if !std::mem::take(&mut self.contacts_changed) {
+        if !std::mem::take(&mut self.contacts_changed) || self.args.membership.has_left() {
             return;
         }
-        let (store, contacts) = (self.args.store.clone(), self.contacts.clone());
+        let (store, contacts) = (self.args.store.clone(), self.contacts.stored());
         tokio::spawn(async move {
             if let Err(error) = store.save(CONTACTS, &contacts).await {
                 tracing::warn!(%error, "the address book was not stored");
@@ -475,7 +423,7 @@ impl MeshState {
         }
     }
 
-    fn carry_out(&mut self, myself: &ActorRef<MeshMessage>) {
+    fn carry_out(&mut self) {
         let mut changed = false;
         for effect in std::mem::take(&mut self.effects) {
             match effect {
@@ -495,7 +443,7 @@ impl MeshState {
         if changed {
             self.publish();
         }
-        self.schedule(myself);
+        self.schedule();
     }
 
     fn send(&self, to: NodeId, message: &SwimMessage) {
@@ -518,44 +466,7 @@ impl MeshState {
         });
     }
 
-    fn dial(&mut self, node: NodeId) {
-        let now = clock::mono();
-        let resting = self.resting.get(&node).is_some_and(|(_, due)| now < *due);
-        if resting || self.dialling.len() >= MAX_DIALS || self.contacts.addrs(&node).is_empty() {
-            return;
-        }
-        if self.args.shared.endpoint.link(&node).is_some() || !self.dialling.insert(node) {
-            return;
-        }
-        let (endpoint, addrs) =
-            (Arc::clone(&self.args.shared.endpoint), self.contacts.addrs(&node).to_vec());
-        let address = Arc::clone(&self.args.address);
-        tokio::spawn(async move {
-            let result = endpoint.connect(node, &addrs).await.map(|link| link.node());
-            tell(&address, MeshMessage::Dialled { target: Target::Node(node), result });
-        });
-    }
-
-    fn dial_static(&mut self, now: Mono) {
-        for (addr, dial) in &mut self.static_dials {
-            let linked =
-                self.args.shared.endpoint.links().iter().any(|link| {
-                    link.remote_addr() == Some(*addr) || dial.node == Some(link.node())
-                });
-            if linked || dial.busy || now < dial.due {
-                continue;
-            }
-            dial.busy = true;
-            let (endpoint, addr) = (Arc::clone(&self.args.shared.endpoint), *addr);
-            let address = Arc::clone(&self.args.address);
-            tokio::spawn(async move {
-                let result = endpoint.connect_unknown(addr).await.map(|link| link.node());
-                tell(&address, MeshMessage::Dialled { target: Target::Static(addr), result });
-            });
-        }
-    }
-
-    fn schedule(&mut self, myself: &ActorRef<MeshMessage>) {
+    fn schedule(&mut self) {
         let now = clock::mono();
         let next_look = now.plus(LOOK_EVERY);
         let at = self.swim.wake_at().map_or(next_look, |wake| wake.min(next_look));
@@ -563,19 +474,15 @@ impl MeshState {
             return;
         }
         self.tick_at = Some(at);
-        myself.send_after(at.since(now).into(), || MeshMessage::Tick);
+        let line = self.args.line.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(at.since(now).into()).await;
+            line.tell(MeshMessage::Tick);
+        });
     }
 }
 
 /// Which models a row lists, and how they stand.
 fn models_of(row: &NodeRow) -> impl Iterator<Item = (ModelDigest, ModelState)> {
     row.engine.models.iter().map(|model| (model.card.digest, model.state))
-}
-
-/// Tells whichever mesh actor runs now; between two there is nobody to tell, and nothing lost that
-/// the next look would not find.
-pub(crate) fn tell(address: &arc_swap::ArcSwapOption<ActorRef<MeshMessage>>, message: MeshMessage) {
-    if let Some(actor) = address.load().as_ref() {
-        let _stopped = actor.cast(message);
-    }
 }

@@ -14,7 +14,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use ractor::{Actor, ActorRef};
 use selvedge_base::{MeshId, Micros, NodeId};
@@ -30,7 +30,6 @@ use selvedge_proto::records::{
 };
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
 
 use crate::admin::{Admin, KEYS};
 use crate::config::NodeConfig;
@@ -41,8 +40,9 @@ use crate::discover::{self, DiscoveryArgs};
 use crate::gateway::Gateway;
 use crate::ingress::Ingress;
 use crate::join::{self, JoinFailed};
+use crate::line::MeshLine;
 use crate::membership::{INVITES, Key, MemberGate, Membership, ROSTER};
-use crate::mesh::{CONTACTS, INCARNATION, MeshActor, MeshArgs, MeshMessage, MeshSettings};
+use crate::mesh::{CONTACTS, INCARNATION, MeshActor, MeshArgs, MeshSettings};
 use crate::records::Records;
 use crate::shared::{Shared, Tally};
 use crate::store::{Store, StoreError};
@@ -52,9 +52,6 @@ use crate::task::{self, Finished, Run};
 /// The system lists its interfaces within milliseconds; waiting a little makes the first join code
 /// carry them.
 const ADDRESSES_WITHIN: Micros = Micros::millis(500);
-
-/// Where the running mesh actor is, across its restarts.
-pub(crate) type MeshAddress = Arc<ArcSwapOption<ActorRef<MeshMessage>>>;
 
 /// Why a node could not start.
 #[derive(Debug, Error)]
@@ -107,9 +104,8 @@ pub struct Node {
     admin: Admin,
     settings: Arc<MeshSettings>,
     control: ActorRef<SupervisorMessage>,
-    /// One supervisor per surface, so that one that fails over and over does not touch the others.
+    /// One supervisor per way in, so that one that fails over and over does not touch the others.
     surfaces: Vec<ActorRef<SupervisorMessage>>,
-    ingress: JoinHandle<()>,
     store: Store,
 }
 
@@ -135,9 +131,9 @@ impl Node {
         roster.set_own(joined.credential, clock::wall())?;
         let mut contacts = Contacts::default();
         for (node, addrs) in &joined.peers {
-            contacts.seen(*node, addrs);
+            contacts.proven(*node, addrs);
         }
-        contacts.seen(issued.by, &[issued.at]);
+        contacts.proven(issued.by, &[issued.at]);
         opened.store.save(CONTACTS, &contacts).await?;
         opened.store.save(ROSTER, &roster.snapshot()).await?;
         opened.store.close().await;
@@ -172,7 +168,7 @@ impl Node {
             Endpoint::bind(identity, config.listen, gate, NetConfig::default()).await?;
         let endpoint = Arc::new(endpoint);
         let engine = Arc::new(LocalEngine::start(config.engine.clone(), Arc::new(clock::mono))?);
-        let mesh: MeshAddress = Arc::default();
+        let mesh = MeshLine::new();
         let shared = share(&opened, &config, &membership, endpoint, &engine, &mesh).await?;
         let shared = Arc::new(shared);
         let settings = Arc::new(MeshSettings {
@@ -187,14 +183,14 @@ impl Node {
             membership: Arc::clone(&membership),
             store: opened.store.clone(),
             settings: Arc::clone(&settings),
-            address: Arc::clone(&mesh),
+            line: mesh.clone(),
         };
         let discovery_args = DiscoveryArgs {
             me: shared.me,
             listen: shared.endpoint.local_addr(),
             mdns: config.mdns,
             rendezvous: config.rendezvous.clone(),
-            mesh: Arc::clone(&mesh),
+            mesh: mesh.clone(),
         };
         membership.set_listen(discover::fixed_addresses(shared.endpoint.local_addr()));
         let children = vec![mesh_child(mesh_args), discover::child(discovery_args)];
@@ -203,7 +199,7 @@ impl Node {
         let ingress = Ingress {
             shared: Arc::clone(&shared),
             membership: Arc::clone(&membership),
-            mesh: Arc::clone(&mesh),
+            mesh: mesh.clone(),
         };
         let admin = Admin {
             shared: Arc::clone(&shared),
@@ -214,10 +210,10 @@ impl Node {
             keys: Arc::default(),
             left: Arc::new(Mutex::new(false)),
         };
-        let ingress = tokio::spawn(ingress.run(events));
         let gateway = Gateway { shared };
-        let surfaces = Vec::new();
-        Ok(Self { gateway, admin, settings, control, surfaces, ingress, store: opened.store })
+        let (ingress, _until_shutdown) = task::child("ingress", ingress.keep_reading(events));
+        let surfaces = vec![Supervisor::start(vec![ingress]).await?];
+        Ok(Self { gateway, admin, settings, control, surfaces, store: opened.store })
     }
 
     /// The way in for requests.
@@ -256,12 +252,11 @@ impl Node {
 
     /// Stops the node: peers hear a good-bye, the store is closed last.
     pub async fn shutdown(self) {
+        self.control.stop(None);
+        self.gateway.shared.endpoint.shutdown().await;
         for supervisor in &self.surfaces {
             supervisor.stop(None);
         }
-        self.control.stop(None);
-        self.gateway.shared.endpoint.shutdown().await;
-        self.ingress.abort();
         self.store.close().await;
     }
 }
@@ -290,6 +285,8 @@ async fn open_membership(opened: &Opened, config: &NodeConfig) -> Result<Members
         None if config.create_mesh => create_mesh(opened, &config.home, &config.name).await?,
         None => return Err(StartError::NoMesh),
     };
+    // A rotation of the root key that a crash cut short is finished before anything signs.
+    custody::resume_rotation(&config.home, roster.root())?;
     let incarnation = opened.store.load::<u64>(INCARNATION)?.unwrap_or(0) + 1;
     // Stored before it is used: no two starts share one.
     opened.store.save(INCARNATION, &incarnation).await?;
@@ -317,7 +314,7 @@ async fn share(
     membership: &Membership,
     endpoint: Arc<Endpoint>,
     engine: &Arc<LocalEngine>,
-    mesh: &MeshAddress,
+    mesh: &MeshLine,
 ) -> Result<Shared, StartError> {
     let keys = match opened.store.load::<KeyRing>(KEYS)? {
         Some(ring) => ring,
@@ -334,7 +331,7 @@ async fn share(
         me,
         endpoint,
         engine: Arc::clone(engine) as Arc<dyn Engine>,
-        mesh: Arc::clone(mesh),
+        mesh: mesh.clone(),
         view: ArcSwap::from_pointee(view),
         view_changed: watch::Sender::new(()),
         keys: ArcSwap::from_pointee(keys),

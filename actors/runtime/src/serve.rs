@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
-use ractor::ActorRef;
 use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, RequestId, Retry, Stage};
 use selvedge_contract::{Answer, EventSink};
 use selvedge_core::{HandOff, HandOffReply, Opening};
@@ -16,8 +14,8 @@ use selvedge_proto::wire::ALIVE_EVERY;
 use tokio::sync::mpsc;
 
 use crate::counters::Held;
+use crate::line::MeshLine;
 use crate::membership::Membership;
-use crate::mesh::MeshMessage;
 use crate::shared::Shared;
 use crate::sync;
 
@@ -28,7 +26,7 @@ const OPENING_WITHIN: Micros = Micros::secs(5);
 pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
     pub(crate) membership: Arc<Membership>,
-    pub(crate) mesh: Arc<ArcSwapOption<ActorRef<MeshMessage>>>,
+    pub(crate) mesh: MeshLine,
 }
 
 /// Serves one stream of a member until it ends.

@@ -18,7 +18,7 @@ use selvedge_proto::swim::Pulse;
 use tokio::sync::{Semaphore, watch};
 
 use crate::counters::Counters;
-use crate::node::MeshAddress;
+use crate::line::MeshLine;
 use crate::records::Records;
 
 /// Everything requests share.
@@ -27,7 +27,7 @@ pub(crate) struct Shared {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) engine: Arc<dyn Engine>,
     /// Where the running mesh actor is.
-    pub(crate) mesh: MeshAddress,
+    pub(crate) mesh: MeshLine,
     pub(crate) view: ArcSwap<MeshView>,
     /// Told whenever the view was replaced by a different one.
     pub(crate) view_changed: watch::Sender<()>,

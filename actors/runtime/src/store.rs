@@ -9,12 +9,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwapOption;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::oneshot;
+
+use crate::supervise::{Child, Supervisor, SupervisorMessage};
 
 /// The one table: record name → version byte and postcard bytes.
 const RECORDS: TableDefinition<&str, &[u8]> = TableDefinition::new("records");
@@ -80,7 +83,9 @@ pub enum StoreError {
 #[derive(Clone)]
 pub struct Store {
     database: Arc<Database>,
-    writer: ActorRef<StoreMessage>,
+    /// The writer that runs now; its supervisor replaces one that failed.
+    writer: Arc<ArcSwapOption<ActorRef<StoreMessage>>>,
+    supervisor: ActorRef<SupervisorMessage>,
 }
 
 impl Store {
@@ -117,10 +122,12 @@ impl Store {
         let database = Arc::new(database);
         // The table must exist before the first read.
         commit(&database, BTreeMap::new())?;
-        let (writer, _) = Actor::spawn(None, Writer, Arc::downgrade(&database))
+        let writer = Arc::new(ArcSwapOption::empty());
+        let child = writer_child(Arc::downgrade(&database), Arc::clone(&writer));
+        let supervisor = Supervisor::start(vec![child])
             .await
             .map_err(|error| StoreError::Disk(error.to_string()))?;
-        Ok(Self { database, writer })
+        Ok(Self { database, writer, supervisor })
     }
 
     /// Reads a record; `None` when it was never written.
@@ -153,7 +160,8 @@ impl Store {
     async fn write(&self, name: &str, bytes: Option<Vec<u8>>) -> Result<(), StoreError> {
         let (reply, answered) = oneshot::channel();
         let message = StoreMessage::Put { name: name.to_owned(), bytes, reply };
-        self.writer.cast(message).map_err(|_| StoreError::Closed)?;
+        let writer = self.writer.load_full().ok_or(StoreError::Closed)?;
+        writer.cast(message).map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -161,7 +169,28 @@ impl Store {
     pub async fn close(&self) {
         // Waiting is bounded: the writer holds at most one commit and one batch.
         let patience = Some(std::time::Duration::from_secs(2));
-        let _closed = self.writer.drain_and_wait(patience).await;
+        if let Some(writer) = self.writer.swap(None) {
+            let _closed = writer.drain_and_wait(patience).await;
+        }
+        self.supervisor.stop(None);
+    }
+}
+
+fn writer_child(
+    database: Weak<Database>,
+    running: Arc<ArcSwapOption<ActorRef<StoreMessage>>>,
+) -> Child {
+    Child {
+        name: "store",
+        start: Arc::new(move |supervisor| {
+            let (database, running) = (Weak::clone(&database), Arc::clone(&running));
+            Box::pin(async move {
+                let (writer, _) = Actor::spawn_linked(None, Writer, database, supervisor).await?;
+                let cell = writer.get_cell();
+                running.store(Some(Arc::new(writer)));
+                Ok(cell)
+            })
+        }),
     }
 }
 

@@ -6,28 +6,24 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
-use ractor::ActorRef;
 use selvedge_base::{Micros, NodeId};
 use selvedge_core::Opening;
 use selvedge_net::{FrameReceiver, FrameSender, Link, NetError};
 use selvedge_proto::records::Credential;
+use selvedge_proto::sync::Taken;
 use selvedge_proto::wire::{RenewReply, SyncMessage};
 
 use crate::handoff::CONTROL_PRIORITY;
+use crate::line::MeshLine;
 use crate::membership::{Membership, refused};
-use crate::mesh::{MeshMessage, tell};
+use crate::mesh::MeshMessage;
 use crate::serve::Context;
 
 /// An exchange of three frames within this, or it is tried again later.
 const EXCHANGE_WITHIN: Micros = Micros::secs(5);
 
 /// Opens an exchange with a peer. Failures are left to the next round.
-pub(crate) async fn open(
-    membership: Arc<Membership>,
-    mesh: Arc<ArcSwapOption<ActorRef<MeshMessage>>>,
-    link: Link,
-) {
+pub(crate) async fn open(membership: Arc<Membership>, mesh: MeshLine, link: Link) {
     let peer = link.node();
     let exchanged = tokio::time::timeout(EXCHANGE_WITHIN.into(), async {
         let (mut sender, mut receiver) = link.open(CONTROL_PRIORITY).await?;
@@ -74,7 +70,12 @@ pub(crate) async fn answer(
 }
 
 /// Asks a steward for a new lease.
-pub(crate) async fn renew(membership: Arc<Membership>, link: Link, held: Credential) {
+pub(crate) async fn renew(
+    membership: Arc<Membership>,
+    mesh: MeshLine,
+    link: Link,
+    held: Credential,
+) {
     let renewed = tokio::time::timeout(EXCHANGE_WITHIN.into(), async {
         let (mut sender, mut receiver) = link.open(CONTROL_PRIORITY).await?;
         sender.send(&Opening::Renew(Box::new(held))).await?;
@@ -85,7 +86,10 @@ pub(crate) async fn renew(membership: Arc<Membership>, link: Link, held: Credent
         Ok(Ok(Some(RenewReply::Renewed(credential)))) => {
             let not_after = credential.membership.body.not_after;
             match membership.renewed(*credential).await {
-                Ok(()) => tracing::info!(until_s = not_after.as_secs(), "membership renewed"),
+                Ok(()) => {
+                    tracing::info!(until_s = not_after.as_secs(), "membership renewed");
+                    mesh.tell(MeshMessage::Renewed);
+                }
                 Err(refusal) => tracing::warn!(%refusal, "the renewed membership is not good"),
             }
         }
@@ -97,6 +101,21 @@ pub(crate) async fn renew(membership: Arc<Membership>, link: Link, held: Credent
     }
 }
 
+/// Shows a peer this node's new lease, so that it does not count the old one's end.
+pub(crate) async fn show_lease(membership: Arc<Membership>, link: Link) {
+    let Some(held) = membership.with(|roster| roster.own().cloned()) else { return };
+    let shown = tokio::time::timeout(EXCHANGE_WITHIN.into(), async {
+        let (mut sender, mut receiver) = link.open(CONTROL_PRIORITY).await?;
+        sender.send(&Opening::Renew(Box::new(held))).await?;
+        // The answer is another lease or a refusal; this node has what it needs.
+        receiver.recv::<RenewReply>().await.map(drop)
+    })
+    .await;
+    if let Ok(Err(error)) = shown {
+        tracing::debug!(peer = %link.node().short(), %error, "the new lease was not shown");
+    }
+}
+
 /// Answers a member that asks for a new lease.
 pub(crate) async fn answer_renewal(
     membership: &Membership,
@@ -104,6 +123,8 @@ pub(crate) async fn answer_renewal(
     held: Credential,
     mut sender: FrameSender,
 ) -> Result<(), NetError> {
+    // Whoever shows a newer lease is remembered by it; a steward is asked for one the same way.
+    membership.remember(from, &held);
     let reply = match membership.renew(from, &held) {
         Ok(credential) => RenewReply::Renewed(Box::new(credential)),
         Err(error) => RenewReply::Refused(refused(&error)),
@@ -113,15 +134,12 @@ pub(crate) async fn answer_renewal(
     Ok(())
 }
 
-async fn take(
-    membership: &Membership,
-    mesh: &ArcSwapOption<ActorRef<MeshMessage>>,
-    from: NodeId,
-    message: SyncMessage,
-) {
+async fn take(membership: &Membership, mesh: &MeshLine, from: NodeId, message: SyncMessage) {
     let SyncMessage::Delta(delta) = message else { return };
     match membership.apply(delta).await {
-        Ok(taken) => tell(mesh, MeshMessage::Synced { from, taken }),
+        // Most exchanges bring nothing new: nobody needs to hear of those.
+        Ok(taken) if taken == Taken::default() => {}
+        Ok(taken) => mesh.tell_in_turn(MeshMessage::Synced { from, taken }).await,
         Err(error) => tracing::error!(%error, peer = %from.short(), "records were not stored"),
     }
 }

@@ -5,10 +5,9 @@
 
 use std::net::SocketAddr;
 
-use selvedge_base::{NodeId, Wall};
+use selvedge_base::NodeId;
 use selvedge_core::NodeRow;
 use selvedge_core::route::{MeshView, NodeView};
-use selvedge_proto::records::{CLOCK_SKEW, Member};
 use selvedge_proto::swim::{PeerState, Pulse, Swim};
 
 use crate::contacts::Contacts;
@@ -51,11 +50,6 @@ pub(crate) fn build(parts: &ViewParts<'_>) -> MeshView {
         }
     }));
     MeshView { me: parts.shared.me, mesh: Some(parts.membership.mesh()), nodes }
-}
-
-/// Whether a member's lease is over, give or take the clocks' difference.
-pub(crate) fn has_lapsed(member: &Member, wall: Wall) -> bool {
-    wall > member.not_after.plus(CLOCK_SKEW)
 }
 
 fn myself(parts: &ViewParts<'_>) -> NodeView {
