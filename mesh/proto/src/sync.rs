@@ -17,6 +17,12 @@ use crate::seal::verify_row;
 pub const ROW_BUDGET_BYTES: usize = 64 << 10;
 /// Membership records in one delta, of each kind.
 pub const RECORD_BUDGET: usize = 64;
+/// Rows taken from one delta; each may cost the check of a signature, about 50 µs, while nobody
+/// else reads the state. The smallest rows fit [`ROW_BUDGET_BYTES`] 532 times.
+pub const MAX_DELTA_ROWS: usize = 1_024;
+/// How far over the sender's budgets a delta may be before the rest of it is left: another
+/// version's budgets may be larger, but not without limit. What is left is lacking next time too.
+const TOLERANCE: usize = 2;
 /// Rows a node keeps: one per member, with room for members that are gone but not yet forgotten.
 pub const MAX_ROWS: usize = 2_048;
 
@@ -82,15 +88,30 @@ pub fn delta(
 
 /// Takes what this node lacked. Rows must be signed by their writer, who must not be revoked; the
 /// records come first, so that a revocation keeps out the rows it travels with.
-pub fn apply(rows: &mut RowMap, roster: &mut Roster, delta: SyncDelta, wall: Wall) -> Taken {
+///
+/// A writer whose credential was never seen here is not turned away: its row is often the first
+/// this node hears of a member, and tells where to dial it; the credential is shown there. Nobody
+/// acts for a writer on its row alone. But invented writers must not use up the places, so the row
+/// of a known member takes that of a stranger.
+pub fn apply(rows: &mut RowMap, roster: &mut Roster, mut delta: SyncDelta, wall: Wall) -> Taken {
+    delta.roster.stewards.truncate(TOLERANCE * RECORD_BUDGET);
+    delta.roster.revocations.truncate(TOLERANCE * RECORD_BUDGET);
     let mut taken = Taken { known: roster.apply(delta.roster, wall), ..Taken::default() };
     for node in &taken.known.revoked {
         rows.forget(node);
     }
-    for row in delta.rows {
-        let writer = row.writer;
+    let mut left = TOLERANCE * ROW_BUDGET_BYTES;
+    for row in delta.rows.into_iter().take(MAX_DELTA_ROWS) {
+        let (writer, size) = (row.writer, row.wire_bytes());
+        if size > left {
+            break;
+        }
+        left -= size;
         if roster.is_revoked(&writer) {
             continue;
+        }
+        if rows.len() >= MAX_ROWS && rows.get(&writer).is_none() && roster.is_member(&writer) {
+            make_room(rows, roster);
         }
         match rows.merge(row, verify_row) {
             Merged::Newer => taken.rows.push(writer),
@@ -103,6 +124,14 @@ pub fn apply(rows: &mut RowMap, roster: &mut Roster, delta: SyncDelta, wall: Wal
         }
     }
     taken
+}
+
+/// Forgets the row of a writer that never showed a credential here, if there is one.
+fn make_room(rows: &mut RowMap, roster: &Roster) {
+    let stranger = rows.iter().map(|row| row.writer).find(|writer| !roster.is_member(writer));
+    if let Some(writer) = stranger {
+        rows.forget(&writer);
+    }
 }
 
 #[cfg(test)]

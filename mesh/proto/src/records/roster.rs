@@ -167,6 +167,11 @@ impl Roster {
         self.book.members.insert(lease.node, member);
     }
 
+    /// Whether a node is this one or has shown a good credential here, and was not put out.
+    pub fn is_member(&self, node: &NodeId) -> bool {
+        (*node == self.me || self.book.members.contains_key(node)) && !self.is_revoked(node)
+    }
+
     /// The members seen, by node; revoked ones are not among them.
     pub fn members(&self) -> impl Iterator<Item = (&NodeId, &Member)> {
         self.book.members.iter().filter(|(node, _)| !self.is_revoked(node))
@@ -325,9 +330,8 @@ impl Roster {
             return Err(RecordError::NotYet { record: "revocation", ahead_s: ahead.0 / 1_000_000 });
         }
         let Some(steward) = &notice.steward else {
-            let known = revocation.signer == self.root();
-            let expected = "the mesh's root key";
-            return if known {
+            let expected = "the mesh's root key of its time";
+            return if self.was_root(revocation.signer, revocation.body.at) {
                 revocation.check_signature()
             } else {
                 Err(RecordError::Signer { record: "revocation", expected })
@@ -347,6 +351,15 @@ impl Roster {
         let (issued, not_after) = (steward.body.issued, steward.body.not_after);
         check_window("steward", issued, not_after, revocation.body.at)?;
         revocation.check_signature()
+    }
+
+    /// Whether a key was the root key at a time. What it put out stays out after a rotation, or a
+    /// node that joins or comes back later would let the thief in again. An old key that was stolen
+    /// can date its revocations back; as with stewards, better one machine too many put out.
+    fn was_root(&self, key: [u8; 32], at: Wall) -> bool {
+        let ended_later =
+            |rotation: &Signed<RootRotation>| rotation.body.from == key && at <= rotation.body.at;
+        key == self.root() || self.book.rotations.iter().any(ended_later)
     }
 
     /// Revocations that cancel nothing any more: every record from before, a steward's too, has

@@ -301,6 +301,26 @@ fn the_root_rotates_along_a_chain_that_cannot_fork() {
 }
 
 #[test]
+fn what_an_earlier_root_key_put_out_stays_out() {
+    let site = site();
+    let (second, thief) = (key(20), key(4));
+    let end = START.plus(DAY);
+    let rotation = rotate_root(&site.root, site.mesh, &[], second.public(), end).unwrap();
+    let before = revoke(&site.root, None, site.mesh, node(&thief), START);
+    let after = revoke(&site.root, None, site.mesh, node(&thief), end.plus(DAY));
+    let by_next = revoke(&second, None, site.mesh, node(&thief), end.plus(DAY));
+    let today = end.plus(DAY);
+
+    let mut late = site.roster(&key(6));
+    assert_eq!(late.apply_rotation(rotation), Ok(true));
+    let refused = late.apply_revocation(after, today);
+    assert!(matches!(refused, Err(RecordError::Signer { .. })), "{refused:?}");
+    assert_eq!(late.clone().apply_revocation(by_next, today), Ok(true));
+    assert_eq!(late.apply_revocation(before, today), Ok(true));
+    assert!(late.is_revoked(&node(&thief)));
+}
+
+#[test]
 fn members_outlive_one_rotation_for_a_while_and_renew_under_the_new_root() {
     let site = site();
     let (member, second) = (key(3), key(20));

@@ -5,7 +5,7 @@ use selvedge_base::MeshId;
 use selvedge_crdt::Stamp;
 
 use super::*;
-use crate::records::{STEWARD_LEASE, Signer, grant_steward, revoke};
+use crate::records::{STEWARD_LEASE, Signer, grant_membership, grant_steward, revoke};
 use crate::seal::sign_row;
 
 const START: Wall = Wall(1_800_000_000_000);
@@ -97,4 +97,66 @@ fn forged_rows_are_refused_and_named() {
     let taken = one.take(SyncDelta { rows: vec![row], ..SyncDelta::default() });
     assert_eq!((taken.suspicious, taken.rows), (vec![id(4)], vec![]));
     assert!(one.rows.is_empty());
+}
+
+fn rows(rows: Vec<Row>) -> SyncDelta {
+    SyncDelta { rows, ..SyncDelta::default() }
+}
+
+#[test]
+fn a_delta_is_taken_up_to_a_limit() {
+    let stamp = Stamp { incarnation: 1, seq: 1 };
+    let small = sign_row(&key(4), stamp, &1u64).unwrap();
+    let last = sign_row(&key(5), stamp, &1u64).unwrap();
+    let with_last = |row: &Row, count: usize| {
+        let mut all = vec![row.clone(); count];
+        all.push(last.clone());
+        rows(all)
+    };
+    let mut one = node(2);
+    assert_eq!(one.take(with_last(&small, MAX_DELTA_ROWS)).rows, [id(4)]);
+    assert_eq!(one.take(with_last(&small, MAX_DELTA_ROWS - 1)).rows, [id(5)]);
+
+    let large = sign_row(&key(6), stamp, &vec![0u8; 4_000]).unwrap();
+    let fitting = TOLERANCE * ROW_BUDGET_BYTES / large.wire_bytes();
+    let mut one = node(2);
+    assert_eq!(one.take(with_last(&large, fitting + 1)).rows, [id(6)]);
+    assert_eq!(one.take(with_last(&large, fitting - 1)).rows, [id(5)]);
+}
+
+#[test]
+fn records_are_taken_up_to_a_limit() {
+    let mut one = node(2);
+    let steward = |n: u8| grant_steward(&key(1), mesh(), 0, id(n), START, STEWARD_LEASE);
+    let mut delta = SyncDelta::default();
+    delta.roster.stewards = vec![steward(4); TOLERANCE * RECORD_BUDGET];
+    delta.roster.stewards.push(steward(5));
+    let notice = |n: u8| revoke(&key(1), None, mesh(), id(n), START);
+    delta.roster.revocations = vec![notice(6); TOLERANCE * RECORD_BUDGET];
+    delta.roster.revocations.push(notice(7));
+    assert_eq!(one.take(delta).known.revoked, [id(6)]);
+    let known: Vec<_> = one.roster.stewards(START).map(|steward| steward.body.node).collect();
+    assert_eq!(known, [id(4)]);
+}
+
+#[test]
+fn invented_writers_do_not_keep_members_out() {
+    let mut one = node(2);
+    for n in 0..MAX_ROWS as u64 {
+        let mut writer = [9; 32];
+        writer[..8].copy_from_slice(&n.to_be_bytes());
+        let stamp = Stamp { incarnation: 1, seq: 1 };
+        let mut row = sign_row(&key(4), stamp, &1u64).unwrap();
+        row.writer = NodeId(writer);
+        assert_eq!(one.rows.merge(row, |_| true), Merged::Newer);
+    }
+    let stamp = Stamp { incarnation: 1, seq: 1 };
+    let row = sign_row(&key(4), stamp, &1u64).unwrap();
+    assert_eq!(one.take(rows(vec![row.clone()])).rows, [], "a stranger among strangers");
+    let steward = grant_steward(&key(1), mesh(), 0, id(3), START, STEWARD_LEASE);
+    let lease = crate::records::DEFAULT_LEASE;
+    let credential = grant_membership(&key(3), &steward, &[], id(4), "attic", START, lease);
+    one.roster.learn(&credential.unwrap());
+    assert_eq!(one.take(rows(vec![row])).rows, [id(4)]);
+    assert_eq!(one.rows.len(), MAX_ROWS);
 }
