@@ -24,6 +24,13 @@ impl Patience {
         longest: Micros::secs(10),
         settled_after: Micros::secs(30),
     };
+    /// For nodes that were only heard of: most are members that have just started, the rest belong
+    /// to somebody else and are left in peace soon.
+    pub const STRANGER: Self = Self {
+        first: Micros::millis(200),
+        longest: Micros::secs(30),
+        settled_after: Micros::secs(3_600),
+    };
     /// For links to peers: at most a second late after a cut heals, and cheap towards a peer that
     /// is switched off.
     pub const LINK: Self = Self {
