@@ -29,7 +29,7 @@ use crate::tls::{self, JOIN_ALPN, MEMBER_ALPN};
 
 /// Takes connections until the endpoint closes.
 pub(crate) async fn listen(shared: Arc<Shared>) {
-    let door = Arc::new(Door::default());
+    let door = Arc::new(Door::new(STRANGERS, STRANGERS_PER_ADDRESS));
     while let Some(incoming) = shared.quinn.accept().await {
         let addr = incoming.remote_address().ip().to_canonical();
         let crowded = door.count() >= STRANGERS_UNPROVEN;
@@ -187,7 +187,7 @@ async fn ask_to_join(
     place: Place,
 ) {
     let connection = lane.connection.clone();
-    let Ok(permit) = Arc::clone(&shared.joins).try_acquire_owned() else {
+    let Some(seat) = shared.joins.enter(place.addr) else {
         NetCounters::count(&shared.counters.turned_away);
         return CloseCode::Busy.close(&connection, "others are joining: try again in a moment");
     };
@@ -196,7 +196,7 @@ async fn ask_to_join(
         return CloseCode::Late.close(&connection, "nothing was said");
     };
     drop(place);
-    let link = JoinLink::new((node, lane), halves, JoinSide::Issuer { _place: permit });
+    let link = JoinLink::new((node, lane), halves, JoinSide::Issuer { _place: seat });
     let event = NetEvent::JoinAttempt { from: node, addr: link.remote_addr(), link };
     if shared.events.try_send(event).is_err() {
         NetCounters::count(&shared.counters.turned_away);
@@ -205,27 +205,36 @@ async fn ask_to_join(
     NetCounters::count(&shared.counters.joins);
 }
 
-/// How many strangers are being met, in all and by address.
-#[derive(Default)]
-struct Door(Mutex<(usize, BTreeMap<IpAddr, usize>)>);
+/// How many strangers are being met or are joining, in all and by address.
+#[derive(Debug)]
+pub(crate) struct Door {
+    inside: Mutex<(usize, BTreeMap<IpAddr, usize>)>,
+    places: usize,
+    per_address: usize,
+}
 
 /// A stranger's place at the door, given back when dropped.
-struct Place {
+#[derive(Debug)]
+pub(crate) struct Place {
     door: Arc<Door>,
     addr: IpAddr,
 }
 
 impl Door {
+    pub(crate) fn new(places: usize, per_address: usize) -> Self {
+        Self { inside: Mutex::default(), places, per_address }
+    }
+
     fn count(&self) -> usize {
-        self.0.lock().0
+        self.inside.lock().0
     }
 
     fn enter(self: &Arc<Self>, addr: IpAddr) -> Option<Place> {
-        let mut inside = self.0.lock();
+        let mut inside = self.inside.lock();
         let (total, by_addr) = &mut *inside;
         let here = by_addr.get(&addr).copied().unwrap_or(0);
         // On one machine all nodes share the loopback address, and only its own users reach it.
-        if *total >= STRANGERS || (here >= STRANGERS_PER_ADDRESS && !addr.is_loopback()) {
+        if *total >= self.places || (here >= self.per_address && !addr.is_loopback()) {
             return None;
         }
         *total += 1;
@@ -236,7 +245,7 @@ impl Door {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut inside = self.door.0.lock();
+        let mut inside = self.door.inside.lock();
         let (total, by_addr) = &mut *inside;
         *total -= 1;
         if let Some(here) = by_addr.get_mut(&self.addr) {
@@ -252,10 +261,11 @@ impl Drop for Place {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::config::{JOINS, JOINS_PER_ADDRESS};
 
     #[test]
     fn one_address_cannot_take_all_places() {
-        let door = Arc::new(Door::default());
+        let door = Arc::new(Door::new(STRANGERS, STRANGERS_PER_ADDRESS));
         let greedy: IpAddr = "192.0.2.1".parse().unwrap();
         let taken: Vec<_> = (0..100).filter_map(|_| door.enter(greedy)).collect();
         assert_eq!(taken.len(), STRANGERS_PER_ADDRESS);
@@ -266,6 +276,20 @@ mod tests {
         assert!(door.enter(greedy).is_some());
         drop(others);
         assert_eq!(door.count(), 0);
-        assert!(door.0.lock().1.is_empty());
+        assert!(door.inside.lock().1.is_empty());
+    }
+
+    #[test]
+    fn one_address_joins_once_at_a_time_but_loopback_is_shared() {
+        let door = Arc::new(Door::new(JOINS, JOINS_PER_ADDRESS));
+        let greedy: IpAddr = "192.0.2.1".parse().unwrap();
+        let taken = door.enter(greedy);
+        assert!(taken.is_some() && door.enter(greedy).is_none());
+        assert!(door.enter([198, 51, 100, 1].into()).is_some(), "others still have a place");
+        drop(taken);
+        assert!(door.enter(greedy).is_some());
+        let here: IpAddr = [127, 0, 0, 1].into();
+        let local: Vec<_> = (0..=JOINS).filter_map(|_| door.enter(here)).collect();
+        assert_eq!(local.len(), JOINS);
     }
 }

@@ -43,6 +43,9 @@ pub(crate) const ADDRESSES: usize = 8;
 pub(crate) const JOIN_TIME: Duration = Duration::from_secs(10);
 /// Attempts to join at one time: each is a person with a code.
 pub(crate) const JOINS: usize = 4;
+/// Of these, from one address, loopback aside: a stranger that only holds its place until the time
+/// is over must not keep out everybody else.
+pub(crate) const JOINS_PER_ADDRESS: usize = 1;
 /// Messages of one attempt in each direction: the protocol needs two.
 pub(crate) const JOIN_MESSAGES: u32 = 8;
 /// The largest message of joining: a credential and some dozens of addresses.

@@ -15,10 +15,10 @@ use quinn::{EndpointConfig, TokioRuntime};
 use quinn_proto::crypto::{CryptoError, HmacKey};
 use selvedge_base::NodeId;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
-use crate::accept;
-use crate::config::{self, JOINS, NetConfig, STRANGERS};
+use crate::accept::{self, Door};
+use crate::config::{self, JOINS, JOINS_PER_ADDRESS, NetConfig, STRANGERS};
 use crate::counters::{NetCounters, NetCounts};
 use crate::entropy;
 use crate::error::{CloseCode, NetError};
@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) events: mpsc::Sender<NetEvent>,
     pub(crate) counters: Arc<NetCounters>,
-    pub(crate) joins: Arc<Semaphore>,
+    pub(crate) joins: Arc<Door>,
     /// One dial at a time towards each node; entries live as long as somebody dials.
     pub(crate) dialling: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -108,7 +108,7 @@ impl Endpoint {
             config,
             events,
             counters,
-            joins: Arc::new(Semaphore::new(JOINS)),
+            joins: Arc::new(Door::new(JOINS, JOINS_PER_ADDRESS)),
             dialling: Mutex::new(BTreeMap::new()),
         });
         tokio::spawn(accept::listen(Arc::clone(&shared)));

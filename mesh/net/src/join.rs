@@ -10,9 +10,10 @@ use quinn::Connection;
 use selvedge_base::NodeId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use crate::accept::Place;
 use crate::config::{JOIN_BYTES, JOIN_MESSAGES, JOIN_TIME, LAST_WORDS};
 use crate::error::{CloseCode, NetError};
 use crate::frame::{FrameReceiver, FrameSender};
@@ -37,7 +38,7 @@ pub(crate) enum JoinSide {
     /// It asks, so the other side has the last word.
     Joiner,
     /// It was asked; `_place` is its place among those served at one time.
-    Issuer { _place: OwnedSemaphorePermit },
+    Issuer { _place: Place },
 }
 
 impl JoinLink {
