@@ -11,7 +11,7 @@ use selvedge_base::{Micros, ModelDigest};
 use selvedge_net::entropy;
 use selvedge_proto::join::JoinCode;
 use selvedge_proto::records::fingerprint_text;
-use selvedge_runtime::{Node, NodeConfig, Run, StartError, custody};
+use selvedge_runtime::{Node, NodeConfig, StartError, custody};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -59,7 +59,7 @@ pub(crate) async fn up(home: &Home, config: &Config, options: &cli::Up) -> Resul
     let token = fresh_token();
     let api = listener.local_addr()?;
     let settings = settings(config, &token);
-    let surface = surface(listener, bridge, settings, stop)?;
+    let surface = http::lasting(listener, Arc::new(bridge), settings, stop)?;
     let mut surface = node.keep_running("http", surface).await?;
     running.announce(&api.to_string(), &token)?;
     ui::out(format_args!(
@@ -76,22 +76,6 @@ pub(crate) async fn up(home: &Home, config: &Config, options: &cli::Up) -> Resul
     Ok(())
 }
 
-/// The HTTP surface as something that can be started again: the socket outlives a failure, so
-/// clients wait in its queue meanwhile.
-fn surface(listener: TcpListener, bridge: Bridge, settings: Settings, stop: Stop) -> Result<Run> {
-    let listener = listener.into_std()?;
-    let bridge = Arc::new(bridge);
-    Ok(Arc::new(move || {
-        let listener = listener.try_clone().and_then(TcpListener::from_std);
-        let (bridge, settings, stop) = (Arc::clone(&bridge), settings.clone(), stop.clone());
-        Box::pin(async move {
-            let listener = listener.map_err(|error| error.to_string())?;
-            let served = http::serve(listener, bridge, settings, stop).await;
-            served.map_err(|error| error.to_string())
-        })
-    }))
-}
-
 /// A node that is up but not yet reachable over HTTP.
 struct Started {
     node: Node,
@@ -100,7 +84,10 @@ struct Started {
 }
 
 async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> Result<Started> {
-    let models = models_to_serve(home, options)?;
+    // Reading large files takes a while, in which this thread must hear of a signal.
+    let (store, named) = (Store::of(home), options.model.clone());
+    let reading = tokio::task::spawn_blocking(move || models_to_serve(&store, &named));
+    let models = reading.await.context("reading the models failed")??;
     let listener = listen(config.api.listen).await?;
     let api = listener.local_addr()?;
     let first = !home.path().join("state.redb").exists() && options.join.is_none();
@@ -149,13 +136,12 @@ async fn start(home: &Home, config: &Config, options: &cli::Up) -> Result<Node> 
 }
 
 /// The models named on the command line, or all in the home. What is named must exist.
-fn models_to_serve(home: &Home, options: &cli::Up) -> Result<Vec<Served>> {
-    let store = Store::of(home);
-    if options.model.is_empty() {
+fn models_to_serve(store: &Store, named: &[String]) -> Result<Vec<Served>> {
+    if named.is_empty() {
         let stored = store.list()?.into_iter();
         return Ok(stored.filter_map(intact).collect());
     }
-    options.model.iter().map(|text| model_to_serve(&store, text)).collect()
+    named.iter().map(|text| model_to_serve(store, text)).collect()
 }
 
 /// A stored model whose bytes are still those that were pulled; nothing else is loaded.

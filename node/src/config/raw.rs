@@ -48,17 +48,19 @@ pub(crate) struct RawApi {
     /// is needed; on any other one it is (`selvedge keys create`).
     pub(crate) listen: String,
     /// Host names, beside localhost and the listening address, that requests may be addressed to.
-    /// Others are refused, so that a web page cannot reach this API by rebinding its own name.
+    /// Others are refused, so that a web page cannot reach this API by rebinding its own name. On
+    /// any address but loopback, where every request needs a key, every name is served.
     #[schemars(length(max = 64))]
     pub(crate) allowed_hosts: Vec<String>,
     /// The largest request body, in bytes. Hand-offs between nodes carry at most 8 MiB.
     #[schemars(range(min = 1024, max = 8388608))]
     pub(crate) max_body_bytes: u64,
-    /// Requests served at the same time; more are refused with 429 and a Retry-After.
+    /// Requests served at the same time; more are refused with 503 and a Retry-After.
     #[schemars(range(min = 1, max = 65536))]
     pub(crate) max_requests: u64,
-    /// How long one request may take, in seconds.
-    #[schemars(range(min = 1, max = 86400))]
+    /// How long one request may take, in seconds. Nodes take no request of each other for longer
+    /// than an hour.
+    #[schemars(range(min = 1, max = 3600))]
     pub(crate) request_timeout_s: u64,
 }
 

@@ -1,5 +1,8 @@
 use std::path::{Path, PathBuf};
 
+use selvedge_base::Micros;
+use selvedge_core::receive::MAX_DEADLINE;
+
 use super::reference::fields;
 use super::*;
 
@@ -71,6 +74,13 @@ fn every_number_is_bounded_and_the_error_says_by_what() {
             assert!(error.contains(&part), "{error} does not say {part}");
         }
     }
+}
+
+#[test]
+fn no_request_may_take_longer_than_peers_accept() {
+    let fields = fields();
+    let field = fields.iter().find(|field| field.path() == "api.request_timeout_s").unwrap();
+    assert_eq!(Micros::secs(field.maximum.unwrap()), MAX_DEADLINE);
 }
 
 #[test]

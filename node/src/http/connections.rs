@@ -12,6 +12,8 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use selvedge_runtime::Run;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -39,12 +41,47 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: applicat
     {\"error\":{\"message\":\"too many connections; try again shortly\",\"type\":\"server_error\",\
     \"param\":null,\"code\":\"overloaded\"}}";
 
+/// The surface as something that can be started again: the socket outlives a failure, so clients
+/// wait in its queue meanwhile. It does not outlive the request to stop, after which nobody would
+/// come to serve them.
+///
+/// # Errors
+/// When the listener cannot be taken out of the runtime.
+pub(crate) fn lasting(
+    listener: TcpListener,
+    backend: Arc<dyn Backend>,
+    settings: Settings,
+    stop: Stop,
+) -> io::Result<Run> {
+    let socket = Arc::new(Mutex::new(Some(listener.into_std()?)));
+    Ok(Arc::new(move || {
+        let socket = Arc::clone(&socket);
+        let (backend, settings, stop) = (Arc::clone(&backend), settings.clone(), stop.clone());
+        Box::pin(async move {
+            let held = socket.lock().as_ref().map(std::net::TcpListener::try_clone);
+            // It failed while it stopped: there is nothing left to do.
+            let Some(listener) = held else { return Ok(()) };
+            let listener = listener.and_then(TcpListener::from_std);
+            let listener = listener.map_err(|error| error.to_string())?;
+            let mut serving = pin!(serve(listener, backend, settings, stop.clone()));
+            let served = tokio::select! {
+                served = &mut serving => served,
+                () = stop.requested() => {
+                    drop(socket.lock().take());
+                    serving.await
+                }
+            };
+            served.map_err(|error| error.to_string())
+        })
+    }))
+}
+
 /// Serves clients on `listener` until `stop` is requested and the running answers have ended or
 /// their grace is over.
 ///
 /// # Errors
 /// When the listener has no address, which means that it is not a usable socket.
-pub(crate) async fn serve(
+async fn serve(
     listener: TcpListener,
     backend: Arc<dyn Backend>,
     settings: Settings,

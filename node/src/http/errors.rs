@@ -135,6 +135,10 @@ struct Object<'a> {
 
 fn status(refusal: &Refusal) -> StatusCode {
     match refusal.code {
+        // A peer refused what this node sent it: the caller sent nothing wrong and may well ask.
+        Code::InvalidRequest | Code::Forbidden if refusal.blame == Blame::Peer => {
+            StatusCode::BAD_GATEWAY
+        }
         Code::InvalidRequest | Code::Unsupported | Code::ContextLengthExceeded => {
             StatusCode::BAD_REQUEST
         }
@@ -211,6 +215,15 @@ mod tests {
         for (code, status) in [(Code::Overloaded, 429), (Code::Timeout, 408)] {
             let problem = Problem::from(Refusal::client(Stage::Admit, code, "no"));
             assert_eq!(problem.status.as_u16(), status);
+        }
+    }
+
+    #[test]
+    fn what_a_peer_did_not_take_is_not_the_callers_fault() {
+        for code in [Code::InvalidRequest, Code::Forbidden] {
+            let (stage, retry) = (Stage::HandOff, Retry::Elsewhere);
+            let problem = Problem::from(Refusal::new(stage, Blame::Peer, retry, code, "no"));
+            assert_eq!(problem.status, StatusCode::BAD_GATEWAY, "{code:?}");
         }
     }
 

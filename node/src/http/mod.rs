@@ -38,6 +38,6 @@ mod surface_tests;
 pub(crate) mod wire;
 
 pub(crate) use backend::{Backend, Order};
-pub(crate) use connections::serve;
+pub(crate) use connections::lasting;
 pub(crate) use settings::{AdminToken, Settings};
 pub(crate) use stop::Stop;

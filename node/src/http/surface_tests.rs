@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::script::{KEY, Script, Step, finished, started, token};
-use super::{AdminToken, Settings, Stop, serve};
+use super::{AdminToken, Settings, Stop, lasting};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -20,7 +20,9 @@ const CHAT: &str = "/v1/chat/completions";
 struct Surface {
     script: Arc<Script>,
     stop: Stop,
-    serving: JoinHandle<std::io::Result<()>>,
+    serving: JoinHandle<Result<(), String>>,
+    /// Kept as its supervisor keeps it.
+    _run: selvedge_runtime::Run,
     port: u16,
 }
 
@@ -67,8 +69,9 @@ async fn surface_at(address: &str, script: Arc<Script>, settings: Settings) -> S
     let port = listener.local_addr().expect("bound").port();
     let stop = Stop::new();
     let backend: Arc<dyn super::Backend> = Arc::<Script>::clone(&script);
-    let serving = tokio::spawn(serve(listener, backend, settings, stop.clone()));
-    Surface { script, stop, serving, port }
+    let run = lasting(listener, backend, settings, stop.clone()).expect("a socket");
+    let serving = tokio::spawn(run());
+    Surface { script, stop, serving, _run: run, port }
 }
 
 async fn surface(script: Arc<Script>) -> Surface {
@@ -548,6 +551,11 @@ async fn stopping_lets_answers_finish_then_ends_them() {
         until(&mut socket, "\"content\":\"a\"").await;
         surface.stop.request();
         assert_eq!(rest(&mut idle).await, "", "an idle connection is let go at once");
+        let port = surface.port;
+        let refused = timeout(Duration::from_secs(5), async move {
+            while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {}
+        });
+        refused.await.expect("nobody waits in a queue that nobody serves");
         if opens {
             surface.script.gate.add_permits(1);
         }
