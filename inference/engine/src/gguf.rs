@@ -29,6 +29,10 @@ const MAX_NAME_BYTES: u64 = 256;
 const MAX_STRING_BYTES: u64 = 1 << 20;
 /// Vocabularies have up to 262,144 tokens and about twice as many merges.
 const MAX_ELEMENTS: u64 = 1 << 20;
+/// All arrays together. A vocabulary of 262,144 tokens comes with as many scores and types and
+/// about 520,000 merges: 1.3 million elements. Three times that leaves room and keeps the worst
+/// header, one byte an element in the file and up to 32 in memory, near 128 MiB.
+const MAX_ALL_ELEMENTS: u64 = 4 << 20;
 /// Nobody nests arrays; two levels are what the format's examples show.
 const MAX_DEPTH: u32 = 2;
 /// Everything before the tensors: the largest vocabularies take about 10 MiB.
@@ -80,7 +84,7 @@ impl Gguf {
         if !size.is_file() {
             return Err(EngineError::corrupt(format!("{} is not a file", path.display())));
         }
-        let mut reader = Reader { inner: BufReader::new(file), at: 0, size: size.len() };
+        let mut reader = Reader { inner: BufReader::new(file), at: 0, size: size.len(), elements: 0 };
         let (metadata, tensors) = reader.header()?;
         Ok(Self { path: path.to_owned(), file_bytes: size.len(), metadata, tensors })
     }
@@ -132,6 +136,8 @@ struct Reader<R> {
     inner: R,
     at: u64,
     size: u64,
+    /// Array elements announced so far.
+    elements: u64,
 }
 
 impl<R: Read> Reader<R> {
@@ -248,6 +254,12 @@ impl<R: Read> Reader<R> {
             return Err(EngineError::corrupt(format!(
                 "metadata '{key}' claims {count} elements (limit {MAX_ELEMENTS}, {} bytes left)",
                 self.left()
+            )));
+        }
+        self.elements += count;
+        if self.elements > MAX_ALL_ELEMENTS {
+            return Err(EngineError::corrupt(format!(
+                "the header's arrays have more than {MAX_ALL_ELEMENTS} elements together"
             )));
         }
         let mut values = Vec::new();

@@ -67,6 +67,19 @@ fn claimed_counts_are_not_believed() {
 }
 
 #[test]
+fn arrays_are_bounded_together_too() {
+    let mut many = header(0, 5);
+    for key in ["a", "b", "c", "d", "e"] {
+        text(&mut many, key);
+        many.extend(9u32.to_le_bytes());
+        many.extend(0u32.to_le_bytes());
+        many.extend((1u64 << 20).to_le_bytes());
+        many.resize(many.len() + (1 << 20), 0);
+    }
+    refused(&many, "more than 4194304 elements together");
+}
+
+#[test]
 fn nested_arrays_end_somewhere() {
     let mut nested = header(0, 1);
     text(&mut nested, "k");
