@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Result, ensure};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::Signal;
 use selvedge_tests::chat::{STORY, completion, with};
 use selvedge_tests::node::link_model;
 use selvedge_tests::places::{self, MODEL};
@@ -48,6 +50,24 @@ fn a_node_starts_and_ends_as_promised() {
         let again = node.spec.up(s, &[])?;
         ensure!(again.id == node.id, "{} was {}", again.id, node.id);
         taken_ports(s)
+    });
+}
+
+#[test]
+fn a_node_that_still_reads_its_models_ends_when_asked() {
+    scenario(|s| {
+        s.step("a node starts with a model file that never ends");
+        let pipe = s.path("endless.gguf");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0)?;
+        let spec = s.node("reader").with(&["--model", &pipe.display().to_string()]);
+        let starting = spec.start(s, &[])?;
+        s.step("it reads: a pipe opens for writing when the other side has it open");
+        let _kept_open = OpenOptions::new().write(true).open(&pipe)?;
+        s.step("it ends when asked, within two seconds");
+        starting.process().signal(Signal::INT)?;
+        let status = starting.process().wait(Deadline::secs(2))?;
+        ensure!(status.success(), "{status}");
+        Ok(())
     });
 }
 
