@@ -44,8 +44,8 @@ impl Ingress {
                     let hello = Box::new(hello);
                     self.mesh.tell_in_turn(MeshMessage::LinkUp { link, hello }).await;
                 }
-                NetEvent::LinkLost { node, why } => {
-                    self.mesh.tell_in_turn(MeshMessage::LinkLost { node, why }).await;
+                NetEvent::LinkLost { node, why, gone } => {
+                    self.mesh.tell_in_turn(MeshMessage::LinkLost { node, why, gone }).await;
                 }
                 NetEvent::Datagram { from, bytes } => {
                     self.mesh.tell_or_drop(MeshMessage::Datagram { from, bytes });

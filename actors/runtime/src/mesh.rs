@@ -54,7 +54,7 @@ pub(crate) enum MeshMessage {
     /// A link stands.
     LinkUp { link: Link, hello: Box<Hello> },
     /// A link ended.
-    LinkLost { node: NodeId, why: String },
+    LinkLost { node: NodeId, why: String, gone: bool },
     /// A datagram of a linked peer.
     Datagram { from: NodeId, bytes: Bytes },
     /// Discovery saw a node; nothing is proven.
@@ -161,7 +161,7 @@ impl Actor for MeshActor {
     ) -> Result<(), ActorProcessingErr> {
         match mail.message {
             MeshMessage::LinkUp { link, hello } => state.link_up(link, &hello),
-            MeshMessage::LinkLost { node, why } => state.link_lost(node, &why),
+            MeshMessage::LinkLost { node, why, gone } => state.link_lost(node, &why, gone),
             MeshMessage::Datagram { from, bytes } => state.datagram(from, &bytes),
             MeshMessage::Seen { node, addrs } => state.seen(node, &addrs),
             MeshMessage::OwnAddresses(addrs) => state.own_addresses(addrs),
@@ -242,10 +242,13 @@ impl MeshState {
         self.publish();
     }
 
-    fn link_lost(&mut self, node: NodeId, why: &str) {
+    fn link_lost(&mut self, node: NodeId, why: &str, gone: bool) {
         tracing::info!(peer = %node.short(), why, "link lost");
         self.args.membership.forget_link(&node);
-        self.feed(SwimInput::LinkLost { node });
+        self.feed(match gone {
+            true => SwimInput::PeerEnded { node },
+            false => SwimInput::LinkLost { node },
+        });
         self.publish();
     }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use quinn::{Connection, Incoming};
+use quinn::{Connection, ConnectionError, Incoming, VarInt};
 use selvedge_base::codec::MAX_FRAME;
 use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, Retry, Stage};
 use selvedge_proto::wire::MAX_HELLO_BYTES;
@@ -62,7 +62,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, session: Arc<Session>, lane: Lane
                         break describe(&connection.closed().await);
                     }
                 }
-                Err(error) => break describe(&error),
+                Err(error) => break parting(&session, &error),
             },
             datagram = connection.read_datagram() => match datagram {
                 Ok(bytes) => {
@@ -71,10 +71,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, session: Arc<Session>, lane: Lane
                         NetCounters::count(&shared.counters.dropped_datagrams);
                     }
                 }
-                Err(error) => break describe(&error),
+                Err(error) => break parting(&session, &error),
             },
             () = silence.is_death() => {
                 let why = "the peer's process is gone: its port is closed";
+                session.mark_gone();
                 CloseCode::Done.close(&connection, why);
                 break why.to_owned();
             }
@@ -84,6 +85,16 @@ pub(crate) async fn serve(shared: Arc<Shared>, session: Arc<Session>, lane: Lane
     if session.why_ended().is_some() {
         shared.registry.announce_lost(&session).await;
     }
+}
+
+/// Why a connection ended; a peer that says it is going down is believed.
+fn parting(session: &Session, error: &ConnectionError) -> String {
+    if let ConnectionError::ApplicationClosed(close) = error
+        && close.error_code == VarInt::from_u32(CloseCode::ShuttingDown as u32)
+    {
+        session.mark_gone();
+    }
+    describe(error)
 }
 
 /// From the first packet to a link, a conversation about joining, or nothing.

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -36,6 +36,8 @@ pub(crate) struct Session {
     lanes: Mutex<Vec<Lane>>,
     /// Why the link ended, once it has.
     ended: watch::Sender<Option<String>>,
+    /// The peer's process is known to be gone.
+    gone: AtomicBool,
 }
 
 /// One connection of a link.
@@ -153,12 +155,29 @@ impl fmt::Debug for Link {
 impl Session {
     pub(crate) fn new(hello: Hello, version: u8, node: NodeId, dialled: bool, lane: Lane) -> Self {
         let lanes = Mutex::new(vec![lane]);
-        Self { node, hello, version, dialled, lanes, ended: watch::channel(None).0 }
+        Self {
+            node,
+            hello,
+            version,
+            dialled,
+            lanes,
+            ended: watch::channel(None).0,
+            gone: AtomicBool::new(false),
+        }
     }
 
     /// The connection to use: alive, dialled by the smaller name, the newest of these.
     pub(crate) fn current(&self) -> Option<Lane> {
         best(&self.lanes.lock()).cloned()
+    }
+
+    /// Notes that the peer's process is gone, not only the connection to it.
+    pub(crate) fn mark_gone(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
     }
 
     pub(crate) fn why_ended(&self) -> Option<String> {

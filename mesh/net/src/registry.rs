@@ -204,7 +204,8 @@ impl Registry {
     async fn tell_lost(&self, session: &Session) {
         let why = session.why_ended().unwrap_or_else(|| "the last connection was lost".into());
         // Nobody listens any more: the runtime is going down.
-        let _gone = self.events.send(NetEvent::LinkLost { node: session.node, why }).await;
+        let gone = session.is_gone();
+        let _gone = self.events.send(NetEvent::LinkLost { node: session.node, why, gone }).await;
     }
 
     /// Cuts a node off: its connections close at once, and a Hello of its that was admitted

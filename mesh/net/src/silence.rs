@@ -13,11 +13,12 @@ use quinn::Connection;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
-use crate::config::KEEP_ALIVE;
 use crate::link::plain;
 
-/// Both sides send at least every [`KEEP_ALIVE`]; a fifth more for a late timer.
-const LOOK_EVERY: Duration = Duration::from_millis(KEEP_ALIVE.as_millis() as u64 * 6 / 5);
+/// A silence of this long is looked into. Living peers are often silent for longer when nothing is
+/// to be said, but the question costs one byte, and an answer keeps the promise that a dead process
+/// is out within a second.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long "unreachable" is waited for: a LAN answers within a millisecond.
 const ANSWER: Duration = Duration::from_millis(150);
 

@@ -161,7 +161,7 @@ impl Node {
     /// The next event must be a link's end.
     async fn lost(&mut self) -> (NodeId, String) {
         match self.event().await {
-            NetEvent::LinkLost { node, why } => (node, why),
+            NetEvent::LinkLost { node, why, .. } => (node, why),
             other => panic!("expected the end of a link, got {other:?}"),
         }
     }

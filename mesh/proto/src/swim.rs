@@ -70,6 +70,11 @@ pub enum SwimInput {
         /// Who.
         node: NodeId,
     },
+    /// Its process is gone: it said good-bye, or its machine says that nobody has its port.
+    PeerEnded {
+        /// Who.
+        node: NodeId,
+    },
     /// A message arrived over the authenticated connection.
     Received {
         /// From whom.
@@ -153,6 +158,8 @@ pub enum Why {
     Silent,
     /// Its connection was lost.
     LinkLost,
+    /// Its process ended.
+    Ended,
     /// Others reach it, this node does not.
     OnlyThroughOthers,
     /// Others say so.
@@ -173,6 +180,7 @@ impl Why {
             Self::Heard => "heard",
             Self::Silent => "silent",
             Self::LinkLost => "connection lost",
+            Self::Ended => "its process ended",
             Self::OnlyThroughOthers => "reached only through others",
             Self::Rumoured => "others say so",
             Self::Returned => "came back",

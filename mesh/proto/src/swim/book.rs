@@ -32,6 +32,8 @@ pub(super) struct Peer {
     /// The first probe that nothing came back for.
     pub(super) unanswered_since: Option<Mono>,
     link_lost_at: Option<Mono>,
+    /// Its process is known to be gone; only a later incarnation can speak for it.
+    pub(super) ended: bool,
     /// The number of the last ping before the connection was lost.
     lost_at_seq: u64,
     heard_at: Option<Mono>,
@@ -63,6 +65,7 @@ impl Peer {
             pings: BoundedQueue::new(PINGS_REMEMBERED),
             unanswered_since: Some(now),
             link_lost_at: None,
+            ended: false,
             lost_at_seq: 0,
             heard_at: None,
             reached_at: None,
@@ -93,6 +96,9 @@ impl Peer {
     pub(super) fn verdict(&self, now: Mono) -> (PeerState, Why) {
         if self.state == PeerState::Dead {
             return (PeerState::Dead, self.why);
+        }
+        if self.ended {
+            return (PeerState::Dead, Why::Ended);
         }
         let for_at_least =
             |since: Option<Mono>, span| since.is_some_and(|since| now.since(since) >= span);
@@ -155,6 +161,7 @@ impl Peer {
             }
         }
         self.heard_at = Some(now);
+        self.ended = false;
         self.unanswered_since = None;
         self.link_lost_at = self.link_lost_at.map(|_| now);
         self.rumoured = false;
@@ -175,6 +182,7 @@ impl Peer {
 
     pub(super) fn link_up(&mut self, now: Mono) {
         self.linked = true;
+        self.ended = false;
         self.link_lost_at = None;
         self.redial_wait = REDIAL_AFTER;
         // The silence that may have been counted was the old connection's.

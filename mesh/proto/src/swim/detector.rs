@@ -370,6 +370,13 @@ impl Machine for Swim {
                     self.judge(mono, node, effects);
                 }
             }
+            SwimInput::PeerEnded { node } => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.link_lost(mono, self.seq);
+                    peer.ended = true;
+                    self.judge(mono, node, effects);
+                }
+            }
             SwimInput::Received { from, message } => self.received(mono, from, message, effects),
             SwimInput::PulseSeen { node, pulse } => {
                 if let Some(peer) = self.peers.get_mut(&node) {

@@ -189,6 +189,20 @@ fn a_peer_whose_connection_was_reset_is_dead_within_a_second() {
 }
 
 #[test]
+fn a_peer_whose_process_ended_is_dead_at_once_and_its_next_start_is_alive() {
+    let mut world = World::new(3);
+    world.nodes[1].still = true;
+    world.give(0, SwimInput::PeerEnded { node: id(1) });
+    assert_eq!(world.state(1, 0), PeerState::Dead);
+    let seen = world.nodes[0].swim.peer(&id(1)).unwrap();
+    assert_eq!((seen.why, seen.linked), (Why::Ended, false));
+    world.run(Micros::secs(1));
+    assert_eq!(world.state(1, 0), PeerState::Dead, "old words do not wake it");
+    world.give(0, SwimInput::LinkUp { node: id(1), incarnation: 2 });
+    assert_eq!(world.state(1, 0), PeerState::Alive);
+}
+
+#[test]
 fn a_connection_that_comes_back_in_time_saves_the_peer() {
     let mut world = World::new(3);
     let since = world.now;
