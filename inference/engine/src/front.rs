@@ -28,7 +28,6 @@ pub(crate) fn run(shared: &Arc<Shared>) {
     }
     for mut order in shared.front.drain() {
         order.outlet.send(Answer::Failed(closing()));
-        shared.ended(order.request.id);
     }
 }
 
@@ -42,13 +41,13 @@ fn prepare(shared: &Arc<Shared>, order: Order) {
     let id = request.id;
     if outlet.is_cancelled() {
         outlet.send(Answer::Failed(cancelled()));
-        return shared.ended(id);
+        return;
     }
     let text = match shared.text(request.model) {
         Ok(text) => text,
         Err(refusal) => {
             outlet.send(Answer::Failed(refusal));
-            return shared.ended(id);
+            return;
         }
     };
     let prepared =
@@ -57,18 +56,15 @@ fn prepare(shared: &Arc<Shared>, order: Order) {
         Ok(Ok(Prepared::Job(job))) => {
             if let Err(Message::Job(job)) = shared.worker.push(Message::Job(job)) {
                 job.fail(closing());
-                shared.ended(id);
             }
         }
-        Ok(Ok(Prepared::Done)) => shared.ended(id),
+        Ok(Ok(Prepared::Done)) => {}
         Ok(Err((mut outlet, refusal))) => {
             outlet.send(Answer::Failed(refusal));
-            shared.ended(id);
         }
         Err(_) => {
             // The outlet went down with the panic and said so.
             tracing::error!(%id, "preparing a request panicked");
-            shared.ended(id);
         }
     }
 }

@@ -84,7 +84,8 @@ impl Gguf {
         if !size.is_file() {
             return Err(EngineError::corrupt(format!("{} is not a file", path.display())));
         }
-        let mut reader = Reader { inner: BufReader::new(file), at: 0, size: size.len(), elements: 0 };
+        let mut reader =
+            Reader { inner: BufReader::new(file), at: 0, size: size.len(), elements: 0 };
         let (metadata, tensors) = reader.header()?;
         Ok(Self { path: path.to_owned(), file_bytes: size.len(), metadata, tensors })
     }

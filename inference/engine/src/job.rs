@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use selvedge_base::{Blame, Code, ModelDigest, Mono, Refusal, RequestId, Retry, Stage};
 use selvedge_contract::{
@@ -17,6 +17,7 @@ use selvedge_contract::{
 use crate::error::elsewhere;
 use crate::kv::KvCache;
 use crate::sampling;
+use crate::shared::Place;
 use crate::stream::TextStream;
 use crate::text::Text;
 
@@ -43,13 +44,13 @@ pub(crate) struct Job {
 }
 
 /// Where a request's events go. One that is dropped before its last event, because something
-/// panicked, says so: nobody waits for an answer that is not coming.
+/// panicked, says so: nobody waits for an answer that is not coming, and its place is free again.
 pub(crate) struct Outlet {
     sink: Box<dyn EventSink>,
     /// The last event was sent, or nobody listens.
     ended: bool,
-    /// Set by `cancel`, read between steps.
-    cancelled: Arc<AtomicBool>,
+    /// Held until the last event.
+    place: Option<Box<Place>>,
 }
 
 /// A request that is fully answered by what was emitted elsewhere, or must be computed.
@@ -59,20 +60,32 @@ pub(crate) enum Prepared {
 }
 
 impl Outlet {
-    pub(crate) fn new(sink: Box<dyn EventSink>, cancelled: Arc<AtomicBool>) -> Self {
-        Self { sink, ended: false, cancelled }
+    pub(crate) fn new(sink: Box<dyn EventSink>, place: Place) -> Self {
+        Self { sink, ended: false, place: Some(Box::new(place)) }
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.place.as_ref().is_some_and(|place| place.cancelled.load(Ordering::Relaxed))
+    }
+
+    /// Ends without an event: the caller hears otherwise.
+    pub(crate) fn abandon(mut self) {
+        self.ended = true;
     }
 
     /// Sends an event; false when nobody listens. A sink that panics listens no more.
     pub(crate) fn send(&mut self, event: Answer) -> bool {
-        self.ended |= matches!(event, Answer::Finished { .. } | Answer::Failed(_));
+        if matches!(event, Answer::Finished { .. } | Answer::Failed(_)) {
+            self.ended = true;
+            // Given up first: whoever hears of the end may submit the next request at once.
+            self.place = None;
+        }
         let sink = &mut self.sink;
         let listening = catch_unwind(AssertUnwindSafe(|| sink.send(event))).unwrap_or(false);
-        self.ended |= !listening;
+        if !listening {
+            self.ended = true;
+            self.place = None;
+        }
         listening
     }
 }
@@ -134,40 +147,31 @@ impl Job {
 
     /// Draws the next token from `logits` and delivers what follows from it. The job comes back
     /// when another token is to be drawn; else its last event was sent, or nobody listens.
-    /// `ended` is called before the last event: whoever hears it may ask again at once.
-    pub(crate) fn deliver(
-        mut self: Box<Self>,
-        logits: &[f32],
-        now: Mono,
-        ended: impl FnOnce(),
-    ) -> Option<Box<Self>> {
+    pub(crate) fn deliver(mut self: Box<Self>, logits: &[f32], now: Mono) -> Option<Box<Self>> {
+        #[cfg(test)]
+        assert!(!self.tokens.starts_with(&crate::testing::FATAL_TO_DELIVER), "a test asked for it");
         let known = logits.len().min(self.text.tokenizer.len());
         let logits = logits.get(..known).unwrap_or(logits);
         let index = self.answer_tokens() as u32;
         let Some(token) = sampling::draw(logits, &self.sampling, &self.counts, index) else {
-            ended();
             self.fail(elsewhere(Code::Internal, "the model computed values that are no numbers"));
             return None;
         };
         self.first_token.get_or_insert(now);
         if self.text.tokenizer.ends_answer(token) {
-            ended();
             self.finish(FinishReason::Stop, now);
             return None;
         }
         let logprob = self.logprobs.map(|wanted| self.scored(logits, token, wanted));
         let text = self.append(token);
         if !self.outlet.send(Answer::Token(TokenEvent { index, token, text, logprob })) {
-            ended();
             return None;
         }
         if let Some(reason) = self.complete() {
-            ended();
             self.finish(reason, now);
             return None;
         }
         if self.tokens.len() >= self.room {
-            ended();
             self.fail(elsewhere(Code::OutOfMemory, "this node has no memory for a longer answer"));
             return None;
         }

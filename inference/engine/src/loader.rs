@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use candle_core::Device;
 use selvedge_base::ModelDigest;
-use selvedge_contract::ModelState;
 
 use crate::card::Shape;
 use crate::error::EngineError;
@@ -35,26 +34,21 @@ pub(crate) fn spawn(shared: &Arc<Shared>, device: &Device, digest: ModelDigest, 
         load(&theirs, &device, digest);
     });
     if let Err(error) = thread {
-        shared.set_state(digest, ModelState::Failed, Some(EngineError::Thread(error.to_string())));
-        shared.worker.nudge();
+        shared.load_failed(digest, EngineError::Thread(error.to_string()));
     }
 }
 
-fn load(shared: &Arc<Shared>, device: &Device, digest: ModelDigest) {
+/// Loads a model on this thread.
+pub(crate) fn load(shared: &Arc<Shared>, device: &Device, digest: ModelDigest) {
     let result = catch_unwind(AssertUnwindSafe(|| read(shared, device, digest)));
     let result = result.unwrap_or_else(|_| Err(EngineError::corrupt("loading the file panicked")));
     match result {
         Ok(None) => {}
-        Ok(Some(loaded)) => {
-            let bytes = loaded.bytes;
-            if shared.worker.push(Message::Loaded(digest, Box::new(loaded))).is_err() {
-                shared.release_weights(bytes);
-            }
-        }
+        // A closed engine needs no weights any more.
+        Ok(Some(loaded)) => drop(shared.worker.push(Message::Loaded(digest, Box::new(loaded)))),
         Err(error) => {
             tracing::warn!(%digest, %error, "model could not be loaded");
-            shared.set_state(digest, ModelState::Failed, Some(error));
-            shared.worker.nudge();
+            shared.load_failed(digest, error);
         }
     }
 }
@@ -69,26 +63,18 @@ fn read(
     let shape = Shape::read(&gguf)?;
     shared.keep_text(digest, Text::read(&gguf)?);
     let kept = shape.kv_token_bytes().saturating_mul(LEAST_TOKENS.min(shape.context as u64));
-    let footprint = shared.reserve_weights(|free| {
+    let (footprint, reservation) = shared.reserve_weights(|free| {
         let footprint = Footprint::choose(&gguf, device, free.saturating_sub(kept))?;
         Ok((footprint, footprint.bytes))
     })?;
     let advanced = || {
         shared.progress.fetch_add(1, Ordering::Relaxed);
     };
-    let bytes = footprint.bytes;
-    let loaded =
-        catch_unwind(AssertUnwindSafe(|| Llama::load(&gguf, device, footprint, &advanced)))
-            .unwrap_or_else(|_| Err(EngineError::corrupt("reading the weights panicked")));
-    match loaded {
-        Ok(llama) => {
-            let kv_token_bytes = shape.kv_token_bytes();
-            tracing::info!(%digest, bytes, unpacked = footprint.unpacked, "model loaded");
-            Ok(Some(Loaded { llama, bytes, kv_token_bytes }))
-        }
-        Err(error) => {
-            shared.release_weights(bytes);
-            Err(error)
-        }
-    }
+    #[cfg(test)]
+    assert!(shape.context != crate::testing::FATAL_CONTEXT, "a test asked for it");
+    let llama = Llama::load(&gguf, device, footprint, &advanced)?;
+    let kv_token_bytes = shape.kv_token_bytes();
+    let (bytes, unpacked) = (footprint.bytes, footprint.unpacked);
+    tracing::info!(%digest, bytes, unpacked, "model loaded");
+    Ok(Some(Loaded { llama, reservation, kv_token_bytes }))
 }

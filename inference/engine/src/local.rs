@@ -38,9 +38,9 @@ impl LocalEngine {
     ) -> Result<Self, EngineError> {
         let device = open(config.device)?;
         let shared = Shared::new(config, clock);
-        let worker = Worker::new(Arc::clone(&shared), device.clone())?;
+        let mut worker = Worker::new(Arc::clone(&shared), device.clone())?;
         let mut engine = Self { shared: Arc::clone(&shared), device, threads: Vec::new() };
-        engine.thread("selvedge-engine", move || worker.run())?;
+        engine.thread("selvedge-engine", move || worker.serve())?;
         engine.thread("selvedge-prompts", move || front::run(&shared))?;
         Ok(engine)
     }
@@ -111,12 +111,11 @@ impl Drop for LocalEngine {
 impl Engine for LocalEngine {
     fn submit(&self, request: GenerateRequest, sink: Box<dyn EventSink>) -> Result<(), Refusal> {
         check(&request)?;
-        let id = request.id;
-        let cancelled = self.shared.admit(id, request.model)?;
-        let outlet = Outlet::new(sink, cancelled);
+        let place = self.shared.admit(request.id, request.model)?;
+        let outlet = Outlet::new(sink, place);
         let order = Order { request, outlet, submitted: self.shared.now() };
-        self.shared.front.push(order).map_err(|_| {
-            self.shared.ended(id);
+        self.shared.front.push(order).map_err(|order| {
+            order.outlet.abandon();
             closing()
         })
     }

@@ -12,6 +12,9 @@ use crate::testing::{
     Collected, Outlet, Temporary, Writer, collect, engine, greedy, request, temporary,
 };
 
+#[path = "recovery_tests.rs"]
+mod recovery;
+
 const MODEL: ModelDigest = ModelDigest([1; 32]);
 const OTHER: ModelDigest = ModelDigest([2; 32]);
 
@@ -205,33 +208,6 @@ fn a_full_engine_says_when_to_come_back() {
     assert!(collect(&first).finished.is_some());
     assert!(collect(&second).finished.is_some());
     assert!(answer(&engine, lively(3, 3)).finished.is_some(), "there is room again");
-}
-
-#[test]
-fn a_panic_in_a_step_costs_its_requests_and_reloads_the_model() {
-    let (engine, _file) = with_tiny(config());
-    let other = temporary(&Writer::tiny(2).bytes());
-    engine.add_model(other.path(), "other", OTHER).expect("a model");
-    let fatal = Input::Tokens(crate::testing::FATAL.to_vec());
-    let refusal = answer(&engine, request(1, MODEL, fatal)).failed.expect("failed");
-    assert_eq!((refusal.code, refusal.retry), (Code::Internal, Retry::Elsewhere));
-    let elsewhere = answer(&engine, request(2, OTHER, Input::Text("x".into())));
-    assert!(elsewhere.finished.is_some(), "other models serve on");
-    assert!(answer(&engine, lively(3, 1)).finished.is_some(), "and the model comes back");
-}
-
-#[test]
-fn a_sink_that_panics_ends_its_request_only() {
-    struct Panics;
-    impl EventSink for Panics {
-        fn send(&mut self, _: Answer) -> bool {
-            panic!("a sink's own fault")
-        }
-    }
-    let (engine, _file) = with_tiny(config());
-    engine.submit(lively(1, 1), Box::new(Panics)).expect("submitted");
-    assert!(answer(&engine, lively(2, 1)).finished.is_some());
-    wait_for(&engine, |status| status.models[0].running + status.models[0].queued == 0);
 }
 
 #[test]

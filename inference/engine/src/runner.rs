@@ -17,7 +17,7 @@ use crate::job::{Job, cancelled};
 use crate::kv::KvCache;
 use crate::llama::{Llama, Logits, Segment};
 use crate::shared::{Pulse, Shared};
-use crate::worker::{Loaded, fail};
+use crate::worker::Loaded;
 
 /// A step panicked; the model's state is not to be trusted.
 #[derive(Debug)]
@@ -58,10 +58,6 @@ impl Runner {
         Self { shared, digest, loaded, schedule, jobs: BTreeMap::new(), pages: 0, cost }
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        self.loaded.bytes
-    }
-
     pub(crate) fn is_idle(&self) -> bool {
         self.schedule.is_idle()
     }
@@ -78,7 +74,7 @@ impl Runner {
         let room = usize::try_from(capacity).unwrap_or(usize::MAX);
         if job.tokens.len() >= room {
             let message = format!("this node has memory for {room} tokens of this model");
-            return fail(&self.shared, job, elsewhere(Code::OutOfMemory, message));
+            return job.fail(elsewhere(Code::OutOfMemory, message));
         }
         job.room = room;
         let longest = room.min(job.prompt_tokens + job.limit);
@@ -89,9 +85,7 @@ impl Runner {
         };
         match self.schedule.arrive(arrival) {
             Ok(()) => drop(self.jobs.insert(job.id, job)),
-            Err(error) => {
-                fail(&self.shared, job, elsewhere(Code::Overloaded, error.to_string()));
-            }
+            Err(error) => job.fail(elsewhere(Code::Overloaded, error.to_string())),
         }
         self.publish();
     }
@@ -214,7 +208,7 @@ impl Runner {
             job.cache = Some(part.cache);
             let drawn = match logits.last() {
                 None => Some(job),
-                Some(logits) => job.deliver(logits, now, || self.shared.ended(id)),
+                Some(logits) => job.deliver(logits, now),
             };
             match drawn {
                 Some(job) => {
@@ -229,7 +223,7 @@ impl Runner {
     fn end(&mut self, id: RequestId, refusal: Refusal) {
         self.schedule.leave(id);
         if let Some(job) = self.jobs.remove(&id) {
-            fail(&self.shared, job, refusal);
+            job.fail(refusal);
         }
     }
 

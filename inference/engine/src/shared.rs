@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal, RequestId};
@@ -48,6 +48,36 @@ pub(crate) struct Shared {
 struct Live {
     model: ModelDigest,
     cancelled: Arc<AtomicBool>,
+}
+
+/// A request's place among the live ones. It is given up with its owner, however that ends.
+pub(crate) struct Place {
+    shared: Weak<Shared>,
+    id: RequestId,
+    /// Set when the request is cancelled.
+    pub(crate) cancelled: Arc<AtomicBool>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.ended(self.id);
+        }
+    }
+}
+
+/// Memory set aside for weights. It is given back with its owner, however that ends.
+pub(crate) struct Reservation {
+    shared: Weak<Shared>,
+    bytes: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.weights.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A model as callers see it.
@@ -114,13 +144,15 @@ impl Shared {
             (entry.card, entry.path) = (card, path);
             return Ok(load);
         }
+        // Requests of a model of this digest that was removed a moment ago may not have ended yet.
+        let live = self.live.lock();
         let entry = Entry {
             card: card.clone(),
             path,
             state: ModelState::Cold,
             reason: None,
             text: None,
-            accepted: 0,
+            accepted: live.values().filter(|live| live.model == card.digest).count(),
             pulse: Pulse::default(),
         };
         models.insert(card.digest, entry);
@@ -157,6 +189,33 @@ impl Shared {
         entry.state = state;
         entry.reason = reason;
         true
+    }
+
+    /// Notes that a load came to nothing. Another load of the same model may have been faster.
+    pub(crate) fn load_failed(&self, digest: ModelDigest, reason: EngineError) {
+        if let Some(entry) = self.models.lock().get_mut(&digest)
+            && entry.state == ModelState::Loading
+        {
+            entry.state = ModelState::Failed;
+            entry.reason = Some(reason);
+        }
+        self.worker.nudge();
+    }
+
+    /// Notes that a model's weights are gone, if it is known at all: it may have been added again.
+    pub(crate) fn unloaded(&self, digest: ModelDigest) {
+        if let Some(entry) = self.models.lock().get_mut(&digest)
+            && entry.state == ModelState::Ready
+        {
+            entry.state = ModelState::Cold;
+        }
+    }
+
+    /// Models that answer.
+    pub(crate) fn ready_models(&self) -> Vec<ModelDigest> {
+        let models = self.models.lock();
+        let ready = models.iter().filter(|(_, entry)| entry.state == ModelState::Ready);
+        ready.map(|(digest, _)| *digest).collect()
     }
 
     pub(crate) fn path(&self, digest: ModelDigest) -> Option<PathBuf> {
@@ -200,12 +259,12 @@ impl Shared {
         }
     }
 
-    /// Admits a request, or says when to come back. The flag is set when it is cancelled.
+    /// Admits a request, or says when to come back.
     pub(crate) fn admit(
-        &self,
+        self: &Arc<Self>,
         id: RequestId,
         model: ModelDigest,
-    ) -> Result<Arc<AtomicBool>, Refusal> {
+    ) -> Result<Place, Refusal> {
         let mut models = self.models.lock();
         let entry = models.get_mut(&model).ok_or_else(not_found)?;
         if entry.state == ModelState::Failed {
@@ -223,13 +282,15 @@ impl Shared {
         entry.accepted += 1;
         let cancelled = Arc::new(AtomicBool::new(false));
         live.insert(id, Live { model, cancelled: Arc::clone(&cancelled) });
-        Ok(cancelled)
+        Ok(Place { shared: Arc::downgrade(self), id, cancelled })
     }
 
     /// Forgets a request that ended.
-    pub(crate) fn ended(&self, id: RequestId) {
+    fn ended(&self, id: RequestId) {
+        // Both locks, models first as everywhere, so that `add` counts each request once.
+        let mut models = self.models.lock();
         let Some(live) = self.live.lock().remove(&id) else { return };
-        if let Some(entry) = self.models.lock().get_mut(&live.model) {
+        if let Some(entry) = models.get_mut(&live.model) {
             entry.accepted = entry.accepted.saturating_sub(1);
         }
     }
@@ -249,19 +310,15 @@ impl Shared {
 
     /// Sets weights' memory aside by a decision about what is free.
     pub(crate) fn reserve_weights<T>(
-        &self,
+        self: &Arc<Self>,
         decide: impl Fn(u64) -> Result<(T, u64), EngineError>,
-    ) -> Result<T, EngineError> {
+    ) -> Result<(T, Reservation), EngineError> {
         // The models' lock makes looking and taking one act.
         let _models = self.models.lock();
         let used = self.weights.load(Ordering::Relaxed);
         let (decision, bytes) = decide(self.config.memory_budget_bytes.saturating_sub(used))?;
         self.weights.fetch_add(bytes, Ordering::Relaxed);
-        Ok(decision)
-    }
-
-    pub(crate) fn release_weights(&self, bytes: u64) {
-        self.weights.fetch_sub(bytes, Ordering::Relaxed);
+        Ok((decision, Reservation { shared: Arc::downgrade(self), bytes }))
     }
 
     /// Bytes of the budget that no weights take.

@@ -18,6 +18,13 @@ use crate::{EngineConfig, LocalEngine};
 /// A prompt that makes a step panic, to see what becomes of the others.
 pub(crate) const FATAL: [u32; 4] = [258, 1, 258, 1];
 
+/// A prompt whose first token panics when it is drawn.
+pub(crate) const FATAL_TO_DELIVER: [u32; 4] = [258, 2, 258, 2];
+/// A prompt that panics when the stepping thread sees it.
+pub(crate) const FATAL_TO_SETTLE: [u32; 4] = [258, 3, 258, 3];
+/// A model of this context panics when its weights are read.
+pub(crate) const FATAL_CONTEXT: usize = 511;
+
 /// A file that is removed with its owner.
 pub(crate) struct Temporary(PathBuf);
 

@@ -2,15 +2,18 @@
 //!
 //! Owns the loaded models and the jobs under way, and carries out the schedule's plans. Runs on a
 //! thread of its own with a thread pool of its own; nothing here waits for anybody but the
-//! mailbox. A panic inside a step costs the requests of that step and reloads that model.
+//! mailbox. A panic inside a step costs the requests of that step and reloads that model; one
+//! anywhere else costs the requests this thread had taken and reloads all models. The thread
+//! itself survives both.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use candle_core::Device;
-use selvedge_base::{Code, ModelDigest, RequestId};
+use selvedge_base::{Code, ModelDigest, Refusal};
 use selvedge_contract::{CostModel, ModelState};
 
 use crate::error::{EngineError, elsewhere};
@@ -19,7 +22,7 @@ use crate::job::{Job, cancelled};
 use crate::llama::Llama;
 use crate::loader;
 use crate::runner::{Crash, Runner};
-use crate::shared::{Pulse, Shared};
+use crate::shared::{Pulse, Reservation, Shared};
 
 /// Wait before the first reload after a panic; it doubles with each one after.
 const FIRST_RELOAD: Duration = Duration::from_secs(1);
@@ -40,7 +43,9 @@ pub(crate) enum Message {
 /// A model's weights.
 pub(crate) struct Loaded {
     pub(crate) llama: Llama,
-    pub(crate) bytes: u64,
+    /// The memory they take; given back after them.
+    #[expect(dead_code, reason = "held for what its end does")]
+    pub(crate) reservation: Reservation,
     pub(crate) kv_token_bytes: u64,
 }
 
@@ -49,6 +54,8 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     device: Device,
     pool: rayon::ThreadPool,
+    /// Taken from the mailbox and not looked at.
+    inbox: VecDeque<Message>,
     runners: BTreeMap<ModelDigest, Runner>,
     /// Requests whose model is not in memory yet.
     #[expect(clippy::vec_box, reason = "jobs are large and move between threads and maps")]
@@ -64,16 +71,31 @@ impl Worker {
             .build()
             .map_err(|error| EngineError::Thread(error.to_string()))?;
         let (runners, crashes) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { shared, device, pool, runners, waiting: Vec::new(), crashes })
+        let inbox = VecDeque::new();
+        Ok(Self { shared, device, pool, inbox, runners, waiting: Vec::new(), crashes })
+    }
+
+    /// Computes until the engine closes, whatever panics. Each panic takes the message or the
+    /// requests with it that it met, so this comes to an end.
+    pub(crate) fn serve(&mut self) {
+        while catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            tracing::error!("the stepping thread panicked; it starts afresh");
+            if catch_unwind(AssertUnwindSafe(|| self.restart())).is_err() {
+                tracing::error!("starting afresh panicked, too");
+            }
+        }
     }
 
     /// Computes until the engine closes, then fails what is left.
-    pub(crate) fn run(mut self) {
+    fn run(&mut self) {
         loop {
             let idle = self.runners.values().all(Runner::is_idle);
             self.shared.computing.store(!idle, Ordering::Relaxed);
-            let Some(messages) = self.shared.worker.take_all(idle) else { break };
-            self.receive(messages);
+            // What a panic left over comes first.
+            let wait = idle && self.inbox.is_empty();
+            let Some(messages) = self.shared.worker.take_all(wait) else { break };
+            self.inbox.extend(messages);
+            self.receive();
             self.settle_waiting();
             let busy = self.runners.iter().filter(|(_, runner)| !runner.is_idle());
             for digest in busy.map(|(digest, _)| *digest).collect::<Vec<_>>() {
@@ -81,21 +103,38 @@ impl Worker {
             }
         }
         self.shared.computing.store(false, Ordering::Relaxed);
-        let undelivered = self.shared.worker.drain();
-        self.receive(undelivered);
-        for job in self.runners.values_mut().flat_map(Runner::take_jobs).chain(self.waiting) {
-            fail(&self.shared, job, closing());
+        self.inbox.extend(self.shared.worker.drain());
+        self.receive();
+        self.fail_all(&closing());
+    }
+
+    /// Forgets everything that a panic may have left half done: requests fail, models are loaded
+    /// again. Messages not looked at yet are kept.
+    fn restart(&mut self) {
+        self.shared.computing.store(false, Ordering::Relaxed);
+        self.fail_all(&broken());
+        self.runners.clear();
+        for digest in self.shared.ready_models() {
+            self.reload(digest);
         }
     }
 
-    fn receive(&mut self, messages: VecDeque<Message>) {
-        for message in messages {
+    /// Fails the requests that this thread has taken.
+    fn fail_all(&mut self, refusal: &Refusal) {
+        let waiting = std::mem::take(&mut self.waiting);
+        for job in self.runners.values_mut().flat_map(Runner::take_jobs).chain(waiting) {
+            job.fail(refusal.clone());
+        }
+    }
+
+    fn receive(&mut self) {
+        while let Some(message) = self.inbox.pop_front() {
             match message {
                 Message::Job(job) => self.waiting.push(job),
                 Message::Loaded(digest, loaded) => self.loaded(digest, *loaded),
                 Message::Removed(digest) => {
                     let refusal = elsewhere(Code::ModelNotFound, "the model was removed");
-                    self.unload(digest, |_| refusal.clone());
+                    self.unload(digest, &refusal);
                 }
             }
         }
@@ -103,14 +142,13 @@ impl Worker {
 
     fn loaded(&mut self, digest: ModelDigest, loaded: Loaded) {
         if !self.shared.set_state(digest, ModelState::Ready, None) {
-            self.shared.release_weights(loaded.bytes);
             return;
         }
-        let cost = CostModel::default();
-        let runner = Runner::new(Arc::clone(&self.shared), digest, loaded, cost);
-        if let Some(old) = self.runners.insert(digest, runner) {
-            self.shared.release_weights(old.bytes());
-        }
+        // A model that was removed and added again while it was loading is loaded twice. The
+        // weights are the same: the first ones stay, with the requests they work on.
+        self.runners.entry(digest).or_insert_with(|| {
+            Runner::new(Arc::clone(&self.shared), digest, loaded, CostModel::default())
+        });
         self.share_memory();
     }
 
@@ -125,12 +163,14 @@ impl Worker {
     /// Hands requests to their model once it is there, and fails those whose model is not coming.
     fn settle_waiting(&mut self) {
         for job in std::mem::take(&mut self.waiting) {
+            #[cfg(test)]
+            assert!(!job.tokens.starts_with(&crate::testing::FATAL_TO_SETTLE), "a test's fault");
             if job.is_cancelled() {
-                fail(&self.shared, job, cancelled());
+                job.fail(cancelled());
             } else if let Some(runner) = self.runners.get_mut(&job.model) {
                 runner.accept(job);
             } else if let Some(refusal) = self.shared.unavailable(job.model) {
-                fail(&self.shared, job, refusal);
+                job.fail(refusal);
             } else {
                 if self.shared.begin_loading(job.model) {
                     loader::spawn(&self.shared, &self.device, job.model, Duration::ZERO);
@@ -142,53 +182,58 @@ impl Worker {
 
     fn step(&mut self, digest: ModelDigest) {
         let Some(runner) = self.runners.get_mut(&digest) else { return };
-        if let Err(Crash) = runner.step(&self.pool) {
-            self.crashed(digest);
+        match catch_unwind(AssertUnwindSafe(|| runner.step(&self.pool))) {
+            Ok(Ok(())) => {}
+            Ok(Err(Crash)) => self.crashed(digest),
+            Err(_) => {
+                // Outside the arithmetic nobody can tell whose fault it was.
+                for job in runner.take_jobs() {
+                    job.fail(broken());
+                }
+                self.crashed(digest);
+            }
         }
     }
 
     /// Takes a model whose step panicked out of memory and loads it again, later each time.
     fn crashed(&mut self, digest: ModelDigest) {
+        if let Some(mut runner) = self.runners.remove(&digest) {
+            self.waiting.extend(runner.take_jobs());
+        }
+        self.share_memory();
+        self.reload(digest);
+        self.settle_waiting();
+    }
+
+    /// Loads a model again after a panic, unless there were too many.
+    fn reload(&mut self, digest: ModelDigest) {
         let crashes = self.crashes.entry(digest).or_default();
         *crashes += 1;
         let (count, delay) = (*crashes, FIRST_RELOAD * (1 << (*crashes - 1).min(4)));
-        tracing::error!(%digest, count, "a step panicked; the model is loaded again");
-        if let Some(mut runner) = self.runners.remove(&digest) {
-            self.waiting.extend(runner.take_jobs());
-            self.shared.release_weights(runner.bytes());
-        }
+        tracing::error!(%digest, count, "a panic cost this model; it is loaded again");
         self.shared.publish(digest, Pulse::default());
-        self.share_memory();
         if count >= MAX_CRASHES {
             let error = EngineError::Compute(format!("its computation panicked {count} times"));
             self.shared.set_state(digest, ModelState::Failed, Some(error));
         } else if self.shared.set_state(digest, ModelState::Loading, None) {
             loader::spawn(&self.shared, &self.device, digest, delay);
         }
-        self.settle_waiting();
     }
 
-    fn unload(
-        &mut self,
-        digest: ModelDigest,
-        refusal: impl Fn(RequestId) -> selvedge_base::Refusal,
-    ) {
+    fn unload(&mut self, digest: ModelDigest, refusal: &Refusal) {
         self.crashes.remove(&digest);
         if let Some(mut runner) = self.runners.remove(&digest) {
             for job in runner.take_jobs() {
-                let refusal = refusal(job.id);
-                fail(&self.shared, job, refusal);
+                job.fail(refusal.clone());
             }
-            self.shared.release_weights(runner.bytes());
+            drop(runner);
+            self.shared.unloaded(digest);
             self.share_memory();
         }
     }
 }
 
-/// Ends a request with a refusal.
-pub(crate) fn fail(shared: &Shared, job: Box<Job>, refusal: selvedge_base::Refusal) {
-    let id = job.id;
-    // Forgotten first: whoever hears of the end may submit the next request at once.
-    shared.ended(id);
-    job.fail(refusal);
+/// The refusal for what a panic cost.
+fn broken() -> Refusal {
+    elsewhere(Code::Internal, "the computation of this answer broke down")
 }
