@@ -15,7 +15,8 @@ use selvedge_proto::join::{
 use thiserror::Error;
 
 use crate::config::NodeConfig;
-use crate::membership::{ClosedGate, Membership};
+use crate::gate::ClosedGate;
+use crate::membership::Membership;
 use crate::shared::Shared;
 
 /// How long the issuer of a code is looked for on the LAN when none of the code's addresses

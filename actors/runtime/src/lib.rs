@@ -10,6 +10,7 @@ mod contacts;
 mod counters;
 pub mod custody;
 mod discover;
+mod gate;
 mod gateway;
 mod handoff;
 mod ingress;
