@@ -273,7 +273,7 @@ pub(crate) fn collect(events: &mpsc::Receiver<Answer>) -> Collected {
                 all.tail = text;
                 all.finished = Some((reason, usage));
             }
-            Answer::Failed(refusal) => all.failed = Some(refusal),
+            Answer::Failed(refusal) => assert!(all.failed.replace(refusal).is_none(), "one end"),
         }
     }
     assert!(all.finished.is_some() != all.failed.is_some(), "exactly one end: {all:?}");
