@@ -62,6 +62,10 @@ impl Clique {
 }
 
 impl Gate for RecordGate {
+    fn mesh(&self) -> MeshId {
+        self.mesh
+    }
+
     fn hello(&self) -> Hello {
         Hello::new(self.credential.clone(), 1, Vec::new())
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use selvedge_base::{Blame, Code, MeshId, Micros, NodeId, Refusal, Retry, Stage};
-use selvedge_net::{Gate, Identity, clock};
+use selvedge_net::{Gate, Identity, clock, entropy};
 use selvedge_proto::records::{self, Credential, RecordError, STEWARD_LEASE, grant_steward};
 use selvedge_proto::wire::Hello;
 
@@ -16,6 +16,10 @@ use crate::membership::{Key, Membership, refused};
 pub(crate) struct MemberGate(pub(crate) Arc<Membership>);
 
 impl Gate for MemberGate {
+    fn mesh(&self) -> MeshId {
+        self.0.mesh()
+    }
+
     fn hello(&self) -> Hello {
         let membership = &self.0;
         let own = membership.with(|roster| roster.own().cloned());
@@ -54,6 +58,11 @@ fn turned_away(peer: NodeId, error: &RecordError) -> Refusal {
 pub(crate) struct ClosedGate(pub(crate) Arc<Identity>);
 
 impl Gate for ClosedGate {
+    fn mesh(&self) -> MeshId {
+        // The mesh of a node that belongs to none: nobody else knows it.
+        MeshId(entropy::seed())
+    }
+
     fn hello(&self) -> Hello {
         Hello::new(throwaway_credential(&self.0), 0, Vec::new())
     }

@@ -147,7 +147,7 @@ async fn welcome(shared: &Shared, node: NodeId, lane: &Lane) -> Result<Arc<Sessi
     let (mut sender, mut receiver) = lane.frame(halves, MAX_HELLO_BYTES);
     let mut cuts = shared.registry.cuts();
     let gate = shared.gate.as_ref();
-    let greeted = greet::receive((&mut sender, &mut receiver), node, gate).await?;
+    let greeted = greet::receive((&mut sender, &mut receiver), lane, node, gate).await?;
     greet::confirmed(&mut receiver).await?;
     // Streams are allowed before the link is told, so that none has to wait for it.
     config::raise(&lane.connection, &shared.config);

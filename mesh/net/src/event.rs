@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use selvedge_base::{NodeId, Refusal};
+use selvedge_base::{MeshId, NodeId, Refusal};
 use selvedge_proto::wire::Hello;
 
 use crate::frame::{FrameReceiver, FrameSender};
@@ -65,6 +65,10 @@ pub enum NetEvent {
 /// Who may come in. Asked on every new connection, from several tasks at once, and expected to
 /// answer from memory.
 pub trait Gate: Send + Sync + 'static {
+    /// The mesh this node belongs to. Its id never crosses the wire before the other side has
+    /// proven to know it.
+    fn mesh(&self) -> MeshId;
+
     /// What this node says about itself.
     fn hello(&self) -> Hello;
 

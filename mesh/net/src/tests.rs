@@ -73,6 +73,10 @@ struct Pass {
 }
 
 impl Gate for Pass {
+    fn mesh(&self) -> MeshId {
+        self.mesh
+    }
+
     fn hello(&self) -> Hello {
         Hello {
             oldest: self.versions.0,

@@ -10,8 +10,9 @@
 use std::net::SocketAddr;
 
 use selvedge_base::codec::{OLDEST_VERSION, VERSION};
-use selvedge_base::{Code, Micros, NodeId, Refusal, Stage};
+use selvedge_base::{Code, MeshId, Micros, NodeId, Refusal, Stage};
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
 
 use crate::records::Credential;
 use crate::swim::Pulse;
@@ -26,6 +27,42 @@ pub const MAX_TENANT_BYTES: usize = 128;
 /// While a peer computes and has nothing to say, it sends a sign of life this often; the receiver
 /// hands the pulse to the failure detector.
 pub const ALIVE_EVERY: Micros = Micros::millis(150);
+
+/// What two nodes show each other before their hellos: that each knows the mesh's id, which only
+/// members do, without telling it. So a stranger that dials, or that announced itself and was
+/// dialled, learns nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Knock {
+    /// Keyed BLAKE3 over the connection's exported TLS secret and the side: it cannot be replayed
+    /// on another connection nor echoed by the other side.
+    pub proof: [u8; 32],
+}
+
+/// The answer to a knock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KnockReply {
+    /// The other side's own proof.
+    Known(Knock),
+    /// The same words for every stranger.
+    Refused(Refusal),
+}
+
+impl Knock {
+    /// The proof of one side. `secret` is exported from the connection (RFC 8446, section 7.5).
+    pub fn new(mesh: &MeshId, secret: &[u8; 32], dialler: bool) -> Self {
+        let key = blake3::derive_key("selvedge 2026 knock", &mesh.0);
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        hasher.update(secret);
+        hasher.update(&[u8::from(dialler)]);
+        Self { proof: *hasher.finalize().as_bytes() }
+    }
+
+    /// Whether the other side's knock is the expected one, in a time that does not tell where they
+    /// differ.
+    pub fn fits(&self, expected: &Self) -> bool {
+        self.proof.ct_eq(&expected.proof).into()
+    }
+}
 
 /// The first frame in both directions of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -58,10 +58,17 @@ async fn an_address_is_enough_to_link() {
 async fn a_stranger_is_refused_politely() {
     let (ours, theirs) = (Mesh::new(), Mesh::new());
     let (mut member, mut stranger) = (ours.node().await, theirs.node().await);
-    let error = soon(stranger.endpoint.connect(member.id(), &[member.addr()])).await.unwrap_err();
-    let NetError::RefusedByPeer { node, refusal } = &error else { panic!("{error}") };
-    assert_eq!((*node, refusal.code), (member.id(), Code::Forbidden));
-    assert!(refusal.message.contains("belongs to mesh"), "{error}");
+    for pass in [&member.pass, &stranger.pass] {
+        let hello_seen: crate::tests::Hook = Box::new(|_, _| panic!("a stranger's hello was read"));
+        assert!(pass.on_admit.set(hello_seen).is_ok());
+    }
+    // Whoever dials, neither learns anything of the other's mesh.
+    for (a, b) in [(&stranger, &member), (&member, &stranger)] {
+        let error = soon(a.endpoint.connect(b.id(), &[b.addr()])).await.unwrap_err();
+        let NetError::RefusedByPeer { node, refusal } = &error else { panic!("{error}") };
+        assert_eq!((*node, refusal.code), (b.id(), Code::Unauthorized));
+        assert_eq!(refusal.message, "not a member of this mesh");
+    }
     assert!(stranger.endpoint.links().is_empty() && member.endpoint.links().is_empty());
     member.nothing_more();
     stranger.nothing_more();

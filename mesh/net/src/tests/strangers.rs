@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 
 use quinn::{Connection, VarInt};
 use selvedge_base::codec;
-use selvedge_proto::wire::{HelloReply, MAX_HELLO_BYTES};
+use selvedge_proto::wire::{HelloReply, Knock, KnockReply, MAX_HELLO_BYTES};
 
 use super::*;
 use crate::config::{GREETING, STRANGERS};
@@ -130,8 +130,8 @@ async fn an_unreadable_hello_is_refused_by_name() {
         (cut, Code::InvalidRequest, "cannot be read"),
     ] {
         let (connection, _sender, mut receiver) = Stranger::new().say(&node, &said).await;
-        match soon(receiver.recv::<HelloReply>()).await {
-            Ok(Some(HelloReply::Refused(refusal))) => {
+        match soon(receiver.recv::<KnockReply>()).await {
+            Ok(Some(KnockReply::Refused(refusal))) => {
                 assert_eq!(refusal.code, code);
                 assert!(refusal.message.contains(word), "{refusal}");
             }
@@ -146,8 +146,19 @@ async fn an_unreadable_hello_is_refused_by_name() {
 async fn a_stolen_hello_opens_nothing() {
     let mesh = Mesh::new();
     let (member, mut node) = (mesh.node().await, mesh.node().await);
-    let hello = codec::encode(&member.pass.hello(), MAX_HELLO_BYTES).unwrap();
-    let (_connection, _sender, mut receiver) = Stranger::new().say(&node, &hello).await;
+    // Somebody who once was a member still knows the mesh's id.
+    let stranger = Stranger::new();
+    let connection = stranger.reach(node.addr(), MEMBER_ALPN).await.unwrap();
+    let lane = Lane::new(connection.clone(), stranger.identity.node_id());
+    let (mut sender, mut receiver) =
+        lane.frame(connection.open_bi().await.unwrap(), MAX_HELLO_BYTES);
+    let mut secret = [0; 32];
+    connection.export_keying_material(&mut secret, b"selvedge knock", b"").unwrap();
+    sender.send(&Knock::new(&node.pass.mesh, &secret, true)).await.unwrap();
+    let known = soon(receiver.recv::<KnockReply>()).await.unwrap();
+    let expected = Knock::new(&node.pass.mesh, &secret, false);
+    assert_eq!(known, Some(KnockReply::Known(expected)));
+    sender.send(&member.pass.hello()).await.unwrap();
     let reply = soon(receiver.recv::<HelloReply>()).await.unwrap();
     assert!(matches!(reply, Some(HelloReply::Refused(_))), "{reply:?}");
     node.nothing_more();
