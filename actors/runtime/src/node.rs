@@ -26,7 +26,8 @@ use selvedge_engine::{EngineError, LocalEngine};
 use selvedge_net::{Endpoint, Identity, IdentityError, NetConfig, NetError, clock, entropy};
 use selvedge_proto::join::{Invites, JoinCode};
 use selvedge_proto::records::{
-    DEFAULT_LEASE, RecordError, Roster, RosterSnapshot, STEWARD_LEASE, check_name, grant_steward,
+    DEFAULT_LEASE, RecordError, Roster, RosterSnapshot, STEWARD_LEASE, check_name,
+    fingerprint_text, grant_steward,
 };
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
@@ -124,7 +125,7 @@ impl Node {
     pub async fn join(config: &NodeConfig, code: &JoinCode) -> Result<MeshId, StartError> {
         let opened = open(&config.home).await?;
         if let Some(snapshot) = opened.store.load::<RosterSnapshot>(ROSTER)? {
-            return Err(StartError::AlreadyMember(snapshot.mesh.short()));
+            return Err(StartError::AlreadyMember(fingerprint_text(&snapshot.mesh)));
         }
         check_name(&config.name)?;
         let (joined, issued) = join::join(&opened.identity, config, code).await?;
@@ -148,7 +149,7 @@ impl Node {
     pub async fn init(home: &Path, name: &str) -> Result<MeshId, StartError> {
         let opened = open(home).await?;
         if let Some(snapshot) = opened.store.load::<RosterSnapshot>(ROSTER)? {
-            return Err(StartError::AlreadyMember(snapshot.mesh.short()));
+            return Err(StartError::AlreadyMember(fingerprint_text(&snapshot.mesh)));
         }
         let roster = create_mesh(&opened, home, name).await?;
         opened.store.close().await;

@@ -1,10 +1,10 @@
 //! The Hello: what two nodes say before anything else is listened to.
 //!
-//! Owns the exchange. First both sides knock: each shows that it knows the mesh's id without telling
-//! it, the dialler first. Then the dialler sends its Hello, the other side answers with its own or with a
-//! refusal, and the dialler confirms by ending its half. So a link comes up on both sides or on
-//! neither. Which versions agree is `selvedge_proto::wire`'s rule, who is admitted is the gate's
-//! decision.
+//! Owns the exchange. First both sides knock: each shows that it knows the mesh's id without
+//! telling it, the dialler first. Then the dialler sends its Hello, the other side answers with its
+//! own or with a refusal, and the dialler confirms by ending its half. So a link comes up on both
+//! sides or on neither. Which versions agree is `selvedge_proto::wire`'s rule, who is admitted is
+//! the gate's decision.
 
 use selvedge_base::codec::CodecError;
 use selvedge_base::{Blame, Code, NodeId, Refusal, Retry, Stage};
