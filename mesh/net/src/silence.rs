@@ -15,10 +15,12 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
 use crate::link::plain;
 
-/// A silence of this long is looked into. Living peers are often silent for longer when nothing is
-/// to be said, but the question costs one byte, and an answer keeps the promise that a dead process
-/// is out within a second.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A question that got no answer for this long is looked into. An acknowledgement takes a round trip
+/// and at most 25 ms (RFC 9000, 18.2), so on a LAN this is no answer; elsewhere a living peer costs
+/// one byte now and then. It must be short: a kernel says "unreachable" six times at once and then
+/// once a second (Linux, `icmp_ratelimit`), and the connection's own retransmissions, which begin
+/// after some 30 ms, use that up.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long "unreachable" is waited for: a LAN answers within a millisecond.
 const ANSWER: Duration = Duration::from_millis(150);
 
@@ -27,23 +29,25 @@ pub(crate) struct Silence {
     connection: Connection,
     look: Interval,
     heard: u64,
+    said: u64,
 }
 
 impl Silence {
     pub(crate) fn new(connection: Connection) -> Self {
         let mut look = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { connection, look, heard: 0 }
+        Self { connection, look, heard: 0, said: 0 }
     }
 
     /// Resolves when the peer's port turns out to be closed. May be dropped and called again.
     pub(crate) async fn is_death(&mut self) {
         loop {
             self.look.tick().await;
-            let heard = self.connection.stats().udp_rx.datagrams;
-            let silent = heard == self.heard;
-            self.heard = heard;
-            if silent && is_closed(plain(self.connection.remote_address())).await {
+            let stats = self.connection.stats();
+            let (heard, said) = (stats.udp_rx.datagrams, stats.udp_tx.datagrams);
+            let unanswered = heard == self.heard && said > self.said;
+            (self.heard, self.said) = (heard, said);
+            if unanswered && is_closed(plain(self.connection.remote_address())).await {
                 return;
             }
         }
