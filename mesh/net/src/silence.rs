@@ -15,11 +15,11 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
 use crate::link::plain;
 
-/// A question that got no answer for this long is looked into. An acknowledgement takes a round trip
-/// and at most 25 ms (RFC 9000, 18.2), so on a LAN this is no answer; elsewhere a living peer costs
-/// one byte now and then. It must be short: a kernel says "unreachable" six times at once and then
-/// once a second (Linux, `icmp_ratelimit`), and the connection's own retransmissions, which begin
-/// after some 30 ms, use that up.
+/// A question that got no answer for this long is looked into. An acknowledgement takes a round
+/// trip and at most 25 ms (RFC 9000, 18.2), so on a LAN this is no answer; elsewhere a living peer
+/// costs one byte now and then. It must be short: a kernel says "unreachable" six times at once and
+/// then once a second (Linux, `icmp_ratelimit`), and the connection's own retransmissions, which
+/// begin after some 30 ms, use that up.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long "unreachable" is waited for: a LAN answers within a millisecond.
 const ANSWER: Duration = Duration::from_millis(150);
