@@ -10,7 +10,7 @@ use selvedge_base::{Micros, NodeId};
 use selvedge_contract::GenerateRequest;
 use selvedge_core::flow::FlowInput;
 use selvedge_core::{HandOff, HandOffReply, Opening};
-use selvedge_net::NetError;
+use selvedge_net::{Link, NetError};
 use selvedge_proto::wire::Label;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -23,6 +23,9 @@ use crate::shared::Shared;
 pub(crate) const REQUEST_PRIORITY: i32 = 10;
 /// Priority of control streams.
 pub(crate) const CONTROL_PRIORITY: i32 = 0;
+
+/// A stream notices the end of its link a moment before the reason is known.
+const REASON_WITHIN: Micros = Micros::millis(20);
 
 /// A request for a peer.
 pub(crate) struct Handed {
@@ -58,9 +61,15 @@ pub(crate) fn send(
     Outbound(tokio::spawn(async move {
         let fence = handed.fence;
         let _in_flight = shared.in_flight.hold(handed.to);
-        let why = match exchange(&shared, handed, &events).await {
-            Ok(()) => "the stream ended before the answer did".to_owned(),
-            Err(error) => error.to_string(),
+        let link = shared.endpoint.link(&handed.to);
+        let why = match (exchange(&shared, handed, link.as_ref(), &events).await, link) {
+            (Ok(()), _) => "the stream ended before the answer did".to_owned(),
+            (Err(NetError::Lost(seen)), Some(link)) => {
+                // The link knows better than the stream why it ended.
+                let told = tokio::time::timeout(REASON_WITHIN.into(), link.closed()).await;
+                told.unwrap_or(seen)
+            }
+            (Err(error), _) => error.to_string(),
         };
         // Fails only when the request is over; then nobody needs to know.
         let _over = events.send(FlowInput::Lost { fence, why }).await;
@@ -70,10 +79,11 @@ pub(crate) fn send(
 async fn exchange(
     shared: &Shared,
     handed: Handed,
+    link: Option<&Link>,
     events: &mpsc::Sender<FlowInput>,
 ) -> Result<(), NetError> {
     let (fence, peer) = (handed.fence, handed.to);
-    let Some(link) = shared.endpoint.link(&handed.to) else {
+    let Some(link) = link else {
         return Err(NetError::Lost("there is no link to it".to_owned()));
     };
     let (mut sender, mut receiver) = link.open(REQUEST_PRIORITY).await?;
