@@ -245,11 +245,6 @@ impl Admin {
         self.engine.remove_model(name);
     }
 
-    /// Why a model could not be loaded, if it could not.
-    pub fn model_failure(&self, digest: ModelDigest) -> Option<String> {
-        self.engine.failure(digest)
-    }
-
     async fn keep_keys(&self, ring: KeyRing) -> Result<(), Refusal> {
         self.store.save(KEYS, &ring).await.map_err(|error| broken(&error))?;
         self.shared.keys.store(Arc::new(ring));

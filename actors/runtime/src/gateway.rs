@@ -79,11 +79,6 @@ impl AnswerStream {
     pub async fn next(&mut self) -> Option<Piece> {
         self.pieces.recv().await
     }
-
-    /// A piece that is already there.
-    pub fn ready(&mut self) -> Option<Piece> {
-        self.pieces.try_recv().ok()
-    }
 }
 
 impl Gateway {

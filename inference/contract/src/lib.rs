@@ -12,7 +12,7 @@ pub mod status;
 pub use cost::CostModel;
 pub use request::{
     Answer, ChatMessage, Emitted, EventSink, FinishReason, GenerateRequest, Input, Limits,
-    LogProbs, Role, Sampling, TokenEvent, TokenLogProb, TokenMode, Usage,
+    LogProbs, Role, Sampling, TokenEvent, TokenLogProb, Usage,
 };
 pub use status::{EngineStatus, ModelCard, ModelState, ModelStatus};
 

@@ -91,13 +91,6 @@ pub struct LogProbs {
     pub top: u8,
 }
 
-/// Whether special tokens appear in the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TokenMode {
-    /// Control tokens end or steer the answer and are not shown.
-    Hidden,
-}
-
 /// A request to generate one answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GenerateRequest {

@@ -37,7 +37,7 @@ pub enum ModelState {
     Loading,
     /// Answers requests.
     Ready,
-    /// Could not be loaded; the reason is in the node's log and `selvedge models list`.
+    /// Could not be loaded; the reason is in the node's log.
     Failed,
 }
 

@@ -1,12 +1,12 @@
-//! Queues and maps that cannot grow without end.
+//! Queues that cannot grow without end.
 //!
-//! Owns the two collections machines may hold; a full one hands the item back instead of growing.
+//! Owns the queue machines may hold; a full one hands the item back instead of growing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use thiserror::Error;
 
-/// The collection was full; the item that did not fit.
+/// The queue was full; the item that did not fit.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("full at {limit} entries")]
 pub struct Full<T> {
@@ -68,75 +68,5 @@ impl<T> BoundedQueue<T> {
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
-    }
-}
-
-/// An ordered map of at most `limit` entries.
-#[derive(Clone, Debug)]
-pub struct BoundedMap<K, V> {
-    entries: BTreeMap<K, V>,
-    limit: usize,
-}
-
-impl<K: Ord, V> BoundedMap<K, V> {
-    /// An empty map that holds at most `limit` entries.
-    pub const fn new(limit: usize) -> Self {
-        Self { entries: BTreeMap::new(), limit }
-    }
-
-    /// Inserts or replaces; a new key is handed back when the map is full.
-    ///
-    /// # Errors
-    /// [`Full`] with the value when the key is new and the bound is reached.
-    pub fn insert(&mut self, key: K, value: V) -> Result<Option<V>, Full<V>> {
-        if self.entries.len() >= self.limit && !self.entries.contains_key(&key) {
-            return Err(Full { item: value, limit: self.limit });
-        }
-        Ok(self.entries.insert(key, value))
-    }
-
-    /// The value of a key.
-    pub fn get(&self, key: &K) -> Option<&V> {
-        self.entries.get(key)
-    }
-
-    /// The value of a key, to change it.
-    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.entries.get_mut(key)
-    }
-
-    /// Removes a key.
-    pub fn remove(&mut self, key: &K) -> Option<V> {
-        self.entries.remove(key)
-    }
-
-    /// Whether the key is held.
-    pub fn contains_key(&self, key: &K) -> bool {
-        self.entries.contains_key(key)
-    }
-
-    /// Entries in key order.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.entries.iter()
-    }
-
-    /// Entries in key order, to change the values.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
-        self.entries.iter_mut()
-    }
-
-    /// Keeps the entries the predicate approves of.
-    pub fn retain(&mut self, keep: impl FnMut(&K, &mut V) -> bool) {
-        self.entries.retain(keep);
-    }
-
-    /// How many entries are held.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether nothing is held.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 }

@@ -14,7 +14,7 @@ pub mod machine;
 pub mod refusal;
 pub mod time;
 
-pub use bounded::{BoundedMap, BoundedQueue, Full};
+pub use bounded::{BoundedQueue, Full};
 pub use dice::Dice;
 pub use ids::{MeshId, ModelDigest, NodeId, RequestId};
 pub use machine::Machine;
