@@ -59,8 +59,9 @@ pub(crate) async fn join(
 ) -> Result<(Joined, Issued), JoinFailed> {
     let gate = Arc::new(ClosedGate(Arc::clone(identity)));
     let local = SocketAddr::new(config.listen.ip(), 0);
-    let (endpoint, _events) =
-        Endpoint::bind(Arc::clone(identity), local, gate, NetConfig::default()).await?;
+    // It has no links, so nobody's death is to be noticed.
+    let net = NetConfig { lifelines: false, ..NetConfig::default() };
+    let (endpoint, _events) = Endpoint::bind(Arc::clone(identity), local, gate, net).await?;
     let mut addrs = code.addrs.clone();
     addrs.extend(&config.static_peers);
     let name = &config.name;

@@ -24,8 +24,8 @@ use crate::greet;
 use crate::join::{JoinLink, JoinSide};
 use crate::link::{Lane, Session};
 use crate::registry::Registered;
-use crate::silence::Silence;
 use crate::tls::{self, JOIN_ALPN, MEMBER_ALPN};
+use crate::vigil::Vigil;
 
 /// Takes connections until the endpoint closes.
 pub(crate) async fn listen(shared: Arc<Shared>) {
@@ -51,12 +51,13 @@ pub(crate) async fn listen(shared: Arc<Shared>) {
 pub(crate) async fn serve(shared: Arc<Shared>, session: Arc<Session>, lane: Lane) {
     shared.registry.announce_up(&session).await;
     let connection = lane.connection.clone();
-    let mut silence = Silence::new(connection.clone());
+    let mut vigil = Vigil::start(&shared, &lane);
     let why = loop {
         tokio::select! {
             stream = connection.accept_bi() => match stream {
                 Ok(halves) => {
                     let (sender, receiver) = lane.frame(halves, MAX_FRAME);
+                    let sender = sender.speaking(session.version);
                     let event = NetEvent::Stream { from: session.node, sender, receiver };
                     if shared.events.send(event).await.is_err() {
                         break describe(&connection.closed().await);
@@ -65,6 +66,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, session: Arc<Session>, lane: Lane
                 Err(error) => break parting(&session, &error),
             },
             datagram = connection.read_datagram() => match datagram {
+                // Somebody asks whether this process lives; QUIC has answered.
+                Ok(bytes) if bytes.is_empty() => {}
                 Ok(bytes) => {
                     let event = NetEvent::Datagram { from: session.node, bytes };
                     if shared.events.try_send(event).is_err() {
@@ -73,8 +76,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, session: Arc<Session>, lane: Lane
                 }
                 Err(error) => break parting(&session, &error),
             },
-            () = silence.is_death() => {
-                let why = "the peer's process is gone: its port is closed";
+            why = vigil.death() => {
                 session.mark_gone();
                 CloseCode::Done.close(&connection, why);
                 break why.to_owned();
@@ -240,7 +242,7 @@ impl Door {
         self.inside.lock().0
     }
 
-    fn enter(self: &Arc<Self>, addr: IpAddr) -> Option<Place> {
+    pub(crate) fn enter(self: &Arc<Self>, addr: IpAddr) -> Option<Place> {
         let mut inside = self.inside.lock();
         let (total, by_addr) = &mut *inside;
         let here = by_addr.get(&addr).copied().unwrap_or(0);

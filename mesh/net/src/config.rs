@@ -68,6 +68,9 @@ pub struct NetConfig {
     pub max_streams_per_peer: u32,
     /// Events waiting for the runtime; beyond it streams wait and datagrams are dropped.
     pub event_queue: usize,
+    /// Whether to listen with TCP beside UDP and to keep an idle TCP connection beside each link,
+    /// by whose end a killed peer is noticed at once.
+    pub lifelines: bool,
 }
 
 impl Default for NetConfig {
@@ -78,6 +81,7 @@ impl Default for NetConfig {
             // 64 hand-offs, state exchange, and room for four times as much.
             max_streams_per_peer: 256,
             event_queue: 1_024,
+            lifelines: true,
         }
     }
 }

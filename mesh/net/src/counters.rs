@@ -14,6 +14,8 @@ pub(crate) struct NetCounters {
     pub(crate) links: AtomicU64,
     pub(crate) joins: AtomicU64,
     pub(crate) dropped_datagrams: AtomicU64,
+    pub(crate) lifelines: AtomicU64,
+    pub(crate) lifelines_refused: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -33,6 +35,10 @@ pub struct NetCounts {
     pub joins: u64,
     /// Datagrams dropped because the runtime was behind.
     pub dropped_datagrams: u64,
+    /// Lifelines that showed which link they belong to.
+    pub lifelines: u64,
+    /// TCP connections that did not, and were dropped.
+    pub lifelines_refused: u64,
 }
 
 impl NetCounters {
@@ -50,6 +56,8 @@ impl NetCounters {
             links: value(&self.links),
             joins: value(&self.joins),
             dropped_datagrams: value(&self.dropped_datagrams),
+            lifelines: value(&self.lifelines),
+            lifelines_refused: value(&self.lifelines_refused),
         }
     }
 }

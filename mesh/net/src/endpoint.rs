@@ -1,7 +1,7 @@
 //! The data plane of a node: one UDP socket, links to members, a narrow door for joiners.
 //!
-//! Owns the socket and the life of everything on it. Dialling is in `dial`, being dialled in
-//! `accept`. Decides nothing about membership: that is the gate's.
+//! Owns the life of everything on it. Dialling is in `dial`, being dialled in `accept`, the TCP
+//! socket beside it belongs to `lifeline`. Decides nothing about membership: that is the gate's.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 use quinn::{EndpointConfig, TokioRuntime};
 use quinn_proto::crypto::{CryptoError, HmacKey};
 use selvedge_base::NodeId;
-use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::accept::{self, Door};
 use crate::config::{self, JOINS, JOINS_PER_ADDRESS, NetConfig, STRANGERS};
@@ -24,13 +25,13 @@ use crate::entropy;
 use crate::error::{CloseCode, NetError};
 use crate::event::{Gate, NetEvent};
 use crate::identity::Identity;
+use crate::lifeline::{self, Lifelines};
 use crate::link::Link;
 use crate::registry::Registry;
+use crate::sockets::{self, in_words};
 use crate::stray;
 use crate::tls::Credentials;
 
-/// The kernel's buffers of the socket: a few milliseconds at 1 Gbit/s. The system may give less.
-const SOCKET_BUFFER: usize = 2 << 20;
 /// How long a shutdown waits for peers to hear of it: some round trips.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -54,6 +55,11 @@ pub(crate) struct Shared {
     pub(crate) events: mpsc::Sender<NetEvent>,
     pub(crate) counters: Arc<NetCounters>,
     pub(crate) joins: Arc<Door>,
+    pub(crate) lifelines: Lifelines,
+    /// Whether lifelines can come in.
+    pub(crate) listens_tcp: bool,
+    /// Where they come in, until the shutdown.
+    tcp: Mutex<Option<JoinHandle<()>>>,
     /// One dial at a time towards each node; entries live as long as somebody dials.
     pub(crate) dialling: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -86,7 +92,8 @@ impl Endpoint {
             .incoming_buffer_size(16 << 10)
             .incoming_buffer_size_total(1 << 20);
         let counters = Arc::new(NetCounters::default());
-        let socket = open(listen).map_err(failed)?;
+        let (socket, tcp) = sockets::open(listen, config.lifelines).map_err(failed)?;
+        let tcp = tcp.map(TcpListener::from_std).transpose().map_err(failed)?;
         let socket = stray::watch(socket, Arc::clone(&counters)).map_err(failed)?;
         let quinn = quinn::Endpoint::new_with_abstract_socket(
             endpoint_config(&identity, &counters),
@@ -109,9 +116,16 @@ impl Endpoint {
             events,
             counters,
             joins: Arc::new(Door::new(JOINS, JOINS_PER_ADDRESS)),
+            lifelines: Lifelines::new(),
+            listens_tcp: tcp.is_some(),
+            tcp: Mutex::default(),
             dialling: Mutex::new(BTreeMap::new()),
         });
         tokio::spawn(accept::listen(Arc::clone(&shared)));
+        if let Some(listener) = tcp {
+            let task = tokio::spawn(lifeline::listen(Arc::clone(&shared), listener));
+            *shared.tcp.lock() = Some(task);
+        }
         let closes = Arc::new(CloseOnDrop(Arc::clone(&shared)));
         Ok((Self { shared, _closes: closes }, receiver))
     }
@@ -150,6 +164,11 @@ impl Endpoint {
     /// Ends every link, tells the peers, and waits briefly until they heard it.
     pub async fn shutdown(&self) {
         self.shared.close("the node is shutting down");
+        let tcp = self.shared.tcp.lock().take();
+        if let Some(task) = tcp {
+            // It has been told to end, so that the port is free when this returns.
+            let _ended = tokio::time::timeout(GOODBYE, task).await;
+        }
         // A peer that does not answer finds out by itself.
         let _heard = tokio::time::timeout(GOODBYE, self.shared.quinn.wait_idle()).await;
     }
@@ -158,6 +177,7 @@ impl Endpoint {
 impl Shared {
     fn close(&self, why: &str) {
         self.registry.close_all(why);
+        self.lifelines.close();
         self.quinn.close((CloseCode::ShuttingDown as u32).into(), why.as_bytes());
     }
 }
@@ -172,20 +192,6 @@ impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Endpoint({} on {})", self.shared.me, self.shared.local)
     }
-}
-
-fn open(listen: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
-    if listen.is_ipv6() && listen.ip().is_unspecified() {
-        // One socket for both families.
-        socket.set_only_v6(false)?;
-    }
-    // Larger buffers are a wish; a system that refuses works with its own.
-    let _receive = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    let _send = socket.set_send_buffer_size(SOCKET_BUFFER);
-    socket.bind(&listen.into())?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
 }
 
 fn endpoint_config(identity: &Identity, counters: &Arc<NetCounters>) -> EndpointConfig {
@@ -220,14 +226,5 @@ impl HmacKey for ResetKey {
         let given: [u8; blake3::OUT_LEN] = signature.try_into().map_err(|_| CryptoError)?;
         // Compares in constant time.
         (blake3::keyed_hash(&self.0, data) == given).then_some(()).ok_or(CryptoError)
-    }
-}
-
-fn in_words(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "another program uses this port".into(),
-        io::ErrorKind::AddrNotAvailable => "this machine does not have this address".into(),
-        io::ErrorKind::PermissionDenied => "not permitted".into(),
-        _ => error.to_string(),
     }
 }

@@ -44,6 +44,8 @@ impl Drop for InUse {
 pub struct FrameSender {
     stream: SendStream,
     limit: usize,
+    /// The version both sides speak; until they agreed, the oldest.
+    version: u8,
     torn: bool,
     _in_use: InUse,
 }
@@ -61,7 +63,36 @@ pub struct FrameReceiver {
 
 impl FrameSender {
     pub(crate) fn new(stream: SendStream, limit: usize, in_use: InUse) -> Self {
-        Self { stream, limit: limit.min(MAX_FRAME), torn: false, _in_use: in_use }
+        let limit = limit.min(MAX_FRAME);
+        Self { stream, limit, version: codec::OLDEST_VERSION, torn: false, _in_use: in_use }
+    }
+
+    /// The same sender, writing in the version both sides agreed on.
+    pub(crate) const fn speaking(mut self, version: u8) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// The wire version of what is written here: what it does not have must not be sent.
+    pub const fn version(&self) -> u8 {
+        self.version
+    }
+
+    /// Sends one frame that is known since version `since` only.
+    ///
+    /// # Errors
+    /// [`CodecError::NotAgreed`] when the peer does not know it (nothing was sent), and as
+    /// [`FrameSender::send`].
+    pub async fn send_since<T: Serialize + ?Sized>(
+        &mut self,
+        since: u8,
+        value: &T,
+    ) -> Result<(), NetError> {
+        if since > self.version {
+            let error = CodecError::NotAgreed { needs: since, agreed: self.version };
+            return Err(NetError::Codec(error));
+        }
+        self.send(value).await
     }
 
     /// Sends one frame; waits while the reader or the network is slower than the writer.
@@ -76,7 +107,7 @@ impl FrameSender {
         if self.torn {
             return Err(NetError::Interrupted);
         }
-        let frame = Bytes::from(codec::encode(&value, self.limit)?);
+        let frame = Bytes::from(codec::encode_at(self.version, &value, self.limit)?);
         self.torn = true;
         self.stream.write_chunk(frame).await?;
         self.torn = false;
@@ -172,6 +203,7 @@ impl FrameReceiver {
         self.stop(match error {
             CodecError::TooLarge { .. } => stream_code::OVERSIZED,
             CodecError::Version(_)
+            | CodecError::NotAgreed { .. }
             | CodecError::Format(_)
             | CodecError::Malformed(_)
             | CodecError::Trailing(_) => stream_code::MALFORMED,

@@ -171,7 +171,9 @@ fn judge(gate: &dyn Gate, node: NodeId, ours: &Hello, theirs: &Hello) -> Result<
 
 fn unreadable(error: &CodecError) -> Refusal {
     let code = match error {
-        CodecError::Version(_) | CodecError::Format(_) => Code::Unsupported,
+        CodecError::Version(_) | CodecError::Format(_) | CodecError::NotAgreed { .. } => {
+            Code::Unsupported
+        }
         CodecError::TooLarge { .. } => Code::TooLarge,
         CodecError::Malformed(_) | CodecError::Trailing(_) => Code::InvalidRequest,
     };

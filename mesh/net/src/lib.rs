@@ -19,15 +19,18 @@ mod frame;
 mod greet;
 mod identity;
 mod join;
+mod lifeline;
 mod link;
 mod registry;
 #[cfg(test)]
 mod scratch;
 mod silence;
+mod sockets;
 mod stray;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod vigil;
 
 pub use config::NetConfig;
 pub use counters::NetCounts;

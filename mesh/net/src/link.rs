@@ -91,7 +91,7 @@ impl Link {
                 Ok(halves) => {
                     let (sender, receiver) = lane.frame(halves, MAX_FRAME);
                     sender.set_priority(priority);
-                    return Ok((sender, receiver));
+                    return Ok((sender.speaking(self.0.version), receiver));
                 }
                 Err(error) => lost = Some(error),
             }

@@ -2,8 +2,9 @@
 //!
 //! Owns one question: a connection fell silent, is anybody still there? The kernel of a machine
 //! whose process died answers a packet to its port with "unreachable", which a connected socket
-//! reports. That needs no cooperation of the peer. A machine that is gone altogether says nothing
-//! and is left to the idle timeout; so is a peer behind a filter.
+//! reports. That needs no cooperation of the peer, so it is what is left where no lifeline stands.
+//! A machine that is gone altogether says nothing and is left to the idle timeout; so is a peer
+//! behind a filter.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,12 +22,16 @@ use crate::link::plain;
 /// then once a second (Linux, `icmp_ratelimit`), and the connection's own retransmissions, which
 /// begin after some 30 ms, use that up.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// While a lifeline stands this is the second way to learn of a death, and an idle link should cost
+/// little: only what a cut on the way hid from TCP is left to find.
+const LOOK_RARELY: Duration = Duration::from_secs(1);
 /// How long "unreachable" is waited for: a LAN answers within a millisecond.
 const ANSWER: Duration = Duration::from_millis(150);
 
 /// The silence of one connection.
 pub(crate) struct Silence {
     connection: Connection,
+    every: Duration,
     look: Interval,
     heard: u64,
     said: u64,
@@ -34,9 +39,15 @@ pub(crate) struct Silence {
 
 impl Silence {
     pub(crate) fn new(connection: Connection) -> Self {
-        let mut look = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { connection, look, heard: 0, said: 0 }
+        Self { connection, every: LOOK_EVERY, look: looks(LOOK_EVERY), heard: 0, said: 0 }
+    }
+
+    /// Looks rarely while a lifeline stands, and often otherwise.
+    pub(crate) fn relax(&mut self, lifeline_stands: bool) {
+        let every = if lifeline_stands { LOOK_RARELY } else { LOOK_EVERY };
+        if every != self.every {
+            (self.every, self.look) = (every, looks(every));
+        }
     }
 
     /// Resolves when the peer's port turns out to be closed. May be dropped and called again.
@@ -52,6 +63,12 @@ impl Silence {
             }
         }
     }
+}
+
+fn looks(every: Duration) -> Interval {
+    let mut look = interval_at(Instant::now() + every, every);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    look
 }
 
 /// Whether the machine at `addr` says that nobody has this port.

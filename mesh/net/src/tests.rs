@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod joining;
+mod lifelines;
 mod links;
+mod mortal;
+mod relay;
 mod strangers;
 mod streams;
 

@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::mortal::Mortal;
 use super::*;
 use crate::NetError;
 
@@ -276,52 +277,6 @@ async fn a_full_node_says_so() {
     };
     assert!(why.contains("1 links, its limit"), "{why}");
     full.nothing_more();
-}
-
-/// A node in a runtime of its own, which can die without a word.
-struct Mortal {
-    node: Node,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Mortal {
-    fn start(mesh: &Mesh, identity: Identity, listen: SocketAddr, incarnation: u64) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let change = |pass: &mut Pass| pass.incarnation = incarnation;
-        let start = Node::at(mesh, identity, change, NetConfig::default(), listen);
-        let node =
-            std::thread::scope(|scope| scope.spawn(|| runtime.block_on(start)).join().unwrap());
-        Self { node, runtime }
-    }
-
-    fn die(self) {
-        let Self { node, runtime } = self;
-        // Its tasks go first, so that nothing is left to say goodbye when the socket closes.
-        let end = move || {
-            runtime.shutdown_timeout(DEADLINE);
-            drop(node);
-        };
-        std::thread::scope(|scope| scope.spawn(end).join().unwrap());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_process_is_noticed_before_the_idle_timeout() {
-    let mesh = Mesh::new();
-    let mut a = mesh.node().await;
-    let mortal = Mortal::start(&mesh, Identity::generate(), loopback(0), 1);
-    let link = a.link_to(&mortal.node).await;
-    a.up().await;
-    let start = clock::mono();
-    mortal.die();
-    let why = soon(link.closed()).await;
-    assert!(why.contains("port is closed"), "{why}");
-    assert!(clock::mono().since(start) < Micros::millis(2_500));
-    a.lost().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
