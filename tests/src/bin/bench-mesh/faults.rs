@@ -1,7 +1,8 @@
 //! How long a lost node is believed in, and how long an answer pauses when its server dies.
 //!
 //! Owns the rounds with real processes in network namespaces. A node that ends says so, a killed
-//! one cannot, though its kernel answers for it; a pulled cable and a stopped process are silent.
+//! one cannot, though its kernel tells of it; a pulled cable and a stopped process are silent.
+//! The order is the adverse one: deaths on one machine follow each other within a second.
 
 use std::time::Duration;
 
@@ -16,6 +17,10 @@ use crate::report::Report;
 
 /// Rounds per way to lose a node: enough for a worst case worth the name within two minutes.
 const ROUNDS: usize = 6;
+/// Nodes on one machine that are killed within a second.
+const TOGETHER: usize = 5;
+/// How often they are: each round starts them all again.
+const ROUNDS_TOGETHER: usize = 3;
 /// Interrupted answers: each needs the killed node to load its model again.
 const RESUMES: usize = 6;
 /// Pieces heard before the server is killed.
@@ -26,7 +31,9 @@ const TOKENS: u32 = 40;
 /// Measures and notes everything.
 pub(crate) fn measure(report: &mut Report) -> Result<()> {
     let s = Scenario::new()?;
-    let done = exclusions(&s, report).and_then(|()| resumes(&s, report));
+    let done = exclusions(&s, report)
+        .and_then(|()| deaths_together(&s, report))
+        .and_then(|()| resumes(&s, report));
     if done.is_err() {
         s.show();
     }
@@ -42,18 +49,20 @@ fn exclusions(s: &Scenario, report: &mut Report) -> Result<()> {
     let mut times = [const { None }; 4].map(|_: Option<()>| Figures::default());
     for _ in 0..ROUNDS {
         let [ended, killed, silent, stopped] = &mut times;
+        ended.push(until_out(&observer, || nodes[1].terminate())?);
+        back(s, &mut nodes)?;
+        // A kernel says that a port is closed six times at once and then once a second, so kills
+        // right after another end show whether anything hangs on that.
+        for _ in 0..2 {
+            killed.push(until_out(&observer, || nodes[1].kill())?);
+            back(s, &mut nodes)?;
+        }
         silent.push(until_out(&observer, || hosts[1].unplug())?);
         hosts[1].plug()?;
         s.meet(&nodes)?;
         stopped.push(until_out(&observer, || nodes[1].freeze())?);
         nodes[1].thaw()?;
         s.meet(&nodes)?;
-        // A kernel answers for a closed port six times at once and then once a second, so deaths
-        // right after each other would measure that. The two silences before give it time.
-        killed.push(until_out(&observer, || nodes[1].kill())?);
-        back(s, &mut nodes)?;
-        ended.push(until_out(&observer, || nodes[1].terminate())?);
-        back(s, &mut nodes)?;
     }
     let [ended, killed, silent, stopped] = &times;
     report.worst("ended_out", ended, Some(1_000.0));
@@ -61,6 +70,40 @@ fn exclusions(s: &Scenario, report: &mut Report) -> Result<()> {
     report.worst("silent_out", silent, Some(3_000.0));
     report.worst("stopped_out", stopped, Some(3_000.0));
     Ok(())
+}
+
+/// Several nodes of one machine die: one after the other, and all at once.
+fn deaths_together(s: &Scenario, report: &mut Report) -> Result<()> {
+    let mut bridge = Bridge::new("bench-deaths")?;
+    let hosts = [bridge.host()?, bridge.host()?];
+    let directory = s.rendezvous().display().to_string();
+    let spec = |host: &Host, name: &str| host.node(s, name).with(&["--rendezvous", &directory]);
+    let names: Vec<String> = (0..TOGETHER).map(|n| format!("mortal-{n}")).collect();
+    let mut specs = vec![spec(&hosts[0], "witness")];
+    specs.extend(names.iter().map(|name| spec(&hosts[1], name)));
+    let mut nodes = s.mesh(&specs)?;
+    let observer = nodes[0].admin()?;
+    let (mut one_by_one, mut at_once) = (Figures::default(), Figures::default());
+    for _ in 0..ROUNDS_TOGETHER {
+        for node in &nodes[1..] {
+            one_by_one.push(until_gone(&observer, &[node.name()], || node.kill())?);
+        }
+        all_back(s, &mut nodes)?;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let kill = || nodes[1..].iter().try_for_each(Node::kill);
+        at_once.push(until_gone(&observer, &names, kill)?);
+        all_back(s, &mut nodes)?;
+    }
+    report.worst("killed_one_by_one_out", &one_by_one, Some(1_000.0));
+    report.worst("killed_at_once_all_out", &at_once, Some(1_000.0));
+    Ok(())
+}
+
+fn all_back(s: &Scenario, nodes: &mut [Node]) -> Result<()> {
+    for node in &mut nodes[1..] {
+        *node = node.spec.up(s, &[])?;
+    }
+    s.meet(nodes)
 }
 
 /// Starts the lost node again; it needs no code.
@@ -71,12 +114,22 @@ fn back(s: &Scenario, nodes: &mut [Node]) -> Result<()> {
 
 /// From the loss to the observer's view without the node.
 fn until_out(observer: &Admin, lose: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    until_gone(observer, &["lost"], lose)
+}
+
+/// From the loss to the observer's view without any of these nodes.
+fn until_gone(
+    observer: &Admin,
+    names: &[&str],
+    lose: impl FnOnce() -> Result<()>,
+) -> Result<Duration> {
     let mut watch = observer.watch(Deadline::secs(20))?;
-    watch.until("the node alive", |view| state(view, "lost") == "alive")?;
+    let alive = |view: &Value| names.iter().all(|name| state(view, name) == "alive");
+    watch.until("the nodes alive", alive)?;
     let begun = Stopwatch::start();
     lose()?;
-    let out = |view: &Value| !matches!(state(view, "lost").as_str(), "alive" | "suspect");
-    watch.until("the node out", out)?;
+    let out = |view: &Value, name| !matches!(state(view, name).as_str(), "alive" | "suspect");
+    watch.until("the nodes out", |view| names.iter().all(|name| out(view, name)))?;
     Ok(begun.elapsed())
 }
 

@@ -1,12 +1,13 @@
 //! `cargo xtask bench mesh`: how fast nodes find each other, hand requests over, and notice loss.
 //!
 //! Owns the order of the measurements. Each prints its figures as it goes; all together take less
-//! than five minutes. Needs root for the network namespaces.
+//! than ten minutes. Needs root for the network namespaces.
 
 mod bare;
 mod discovery;
 mod echo;
 mod faults;
+mod idle;
 mod report;
 
 use anyhow::{Result, bail};
@@ -28,5 +29,7 @@ fn main() -> Result<()> {
     discovery::measure(&mut report)?;
     report.heading("loss of a node, real processes");
     faults::measure(&mut report)?;
+    report.heading("two linked nodes that do nothing");
+    idle::measure(&mut report)?;
     report.end(as_json)
 }
