@@ -8,6 +8,7 @@
 
 #![warn(missing_docs)]
 
+pub mod escrow;
 mod map;
 mod row;
 
