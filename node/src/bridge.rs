@@ -15,7 +15,7 @@ use selvedge_runtime::{Admin, Call, Gateway, MeshView, NodeView, Outcome, Piece,
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::http::{Backend, Order, Stop, wire};
+use crate::http::{Allowance, Backend, Holder, KeyRefused, Order, Stop, wire};
 use crate::record::{Attempt, Candidate, Record};
 
 /// A running node, as the HTTP surface needs it.
@@ -44,8 +44,22 @@ impl Backend for Bridge {
         models.into_iter().find(|found| found.card.name == model).map(|found| found.card.digest)
     }
 
-    fn tenant_of(&self, key: &str) -> Option<String> {
-        self.admin.verify_key(key).map(|caller| caller.tenant)
+    fn holder_of(&self, key: &str) -> Result<Holder, KeyRefused> {
+        let caller = self.admin.verify_key(key).ok_or(KeyRefused::Unknown)?;
+        Ok(Holder {
+            account: caller.tenant,
+            key: Some(caller.key),
+            models: Vec::new(),
+            routes: Vec::new(),
+        })
+    }
+
+    fn allowances(&self, _: &Holder) -> Vec<Allowance> {
+        Vec::new()
+    }
+
+    fn budgets(&self, _: Option<&str>) -> Vec<wire::Budget> {
+        Vec::new()
     }
 
     fn status(&self) -> wire::Status {
@@ -132,8 +146,8 @@ impl Bridge {
                 self.stop.request();
                 done("left the mesh".to_owned())
             }
-            Order::KeyCreate { name } => {
-                let key = self.admin.key_create(&name).await?;
+            Order::KeyCreate(request) => {
+                let key = self.admin.key_create(&request.name).await?;
                 said(&wire::NewKey { id: key.id, secret: key.secret })
             }
             Order::Keys => said(&wire::List { data: self.keys() }),
@@ -150,6 +164,16 @@ impl Bridge {
                 self.admin.model_remove(&name);
                 self.until_served(&name, false).await;
                 done(format!("no longer serving {name}"))
+            }
+            Order::TenantCreate(_)
+            | Order::Tenants
+            | Order::TenantSuspend(_)
+            | Order::BudgetSet { .. }
+            | Order::BudgetLower(_)
+            | Order::BudgetRemove(_)
+            | Order::BudgetRenew => {
+                let message = "this node does not keep budgets yet";
+                Err(Refusal::client(Stage::Validate, Code::Unsupported, message))
             }
             Order::Record(id) => self.record(id),
         }
@@ -179,6 +203,8 @@ impl Bridge {
             id: key.id,
             name: key.name,
             created_ms: key.created_s.saturating_mul(1_000),
+            state: "good".to_owned(),
+            ..wire::Key::default()
         })
         .collect()
     }
@@ -270,6 +296,9 @@ fn told(record: &RequestRecord, view: &MeshView) -> Record {
         }
         Outcome::Finished { reason: FinishReason::Length, .. } => {
             ("finished", "the token limit was reached".to_owned())
+        }
+        Outcome::Finished { reason: FinishReason::Quota, .. } => {
+            ("finished", "a budget was used up while the answer grew".to_owned())
         }
         Outcome::Failed(refusal) => ("failed", refusal.to_string()),
         Outcome::Cancelled => ("cancelled", "the caller went away".to_owned()),

@@ -11,7 +11,9 @@ use selvedge_proto::wire;
 use serde::{Deserialize, Serialize};
 
 /// First frame of a stream between members.
-pub type Opening = wire::Opening<GenerateRequest>;
+pub type Opening = wire::Opening<GenerateRequest, (), ()>;
+/// A request that was reserved for, handed to a peer.
+pub type Charged = wire::Charged<GenerateRequest>;
 /// A request handed to a peer.
 pub type HandOff = wire::HandOff<GenerateRequest>;
 /// What the peer sends back.

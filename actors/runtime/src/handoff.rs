@@ -10,7 +10,7 @@ use selvedge_base::{Micros, NodeId};
 use selvedge_contract::GenerateRequest;
 use selvedge_core::flow::FlowInput;
 use selvedge_core::{HandOff, HandOffReply, Opening};
-use selvedge_net::{Link, NetError};
+use selvedge_net::{FrameSender, Link, NetError};
 use selvedge_proto::wire::Label;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -76,6 +76,11 @@ pub(crate) fn send(
     }))
 }
 
+/// Says what a stream is for, unless the peer would not understand it.
+pub(crate) async fn begin(sender: &mut FrameSender, opening: &Opening) -> Result<(), NetError> {
+    sender.send_since(opening.since(), opening).await
+}
+
 async fn exchange(
     shared: &Shared,
     handed: Handed,
@@ -87,17 +92,16 @@ async fn exchange(
         return Err(NetError::Lost("there is no link to it".to_owned()));
     };
     let (mut sender, mut receiver) = link.open(REQUEST_PRIORITY).await?;
-    sender
-        .send(&Opening::HandOff(HandOff {
-            hop: 1,
-            origin: shared.me,
-            tenant: handed.tenant,
-            label: handed.label,
-            deadline: handed.deadline,
-            fence,
-            request: handed.request,
-        }))
-        .await?;
+    let opening = Opening::HandOff(HandOff {
+        hop: 1,
+        origin: shared.me,
+        tenant: handed.tenant,
+        label: handed.label,
+        deadline: handed.deadline,
+        fence,
+        request: handed.request,
+    });
+    begin(&mut sender, &opening).await?;
     while let Some(reply) = receiver.recv::<HandOffReply>().await? {
         let input = match reply {
             HandOffReply::Accepted => FlowInput::Accepted { fence },

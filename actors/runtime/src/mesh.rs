@@ -451,7 +451,7 @@ impl MeshState {
 
     fn send(&self, to: NodeId, message: &SwimMessage) {
         let Some(link) = self.args.shared.endpoint.link(&to) else { return };
-        let sent = codec::encode_datagram(message, MAX_MESSAGE_BYTES)
+        let sent = codec::encode_datagram_at(link.version(), message, MAX_MESSAGE_BYTES)
             .map_err(NetError::from)
             .and_then(|bytes| link.datagram(&bytes));
         if let Err(error) = sent {

@@ -47,6 +47,10 @@ pub(crate) async fn stream(
         Ok(Ok(Some(Opening::Renew(held)))) => {
             sync::answer_renewal(&context.membership, from, *held, sender).await
         }
+        Ok(Ok(Some(Opening::Charged(charged)))) => {
+            hand_off(&context.shared, from, charged.handed, sender, receiver).await
+        }
+        Ok(Ok(Some(Opening::Quota(_) | Opening::Policy(_)))) => Ok(()),
         Ok(Ok(Some(Opening::Echo))) => sender.send(&()).await,
         Ok(Ok(None)) | Err(_) => Ok(()),
         Ok(Err(error)) => Err(error),
@@ -75,6 +79,7 @@ async fn hand_off(
     });
     if let Err(refusal) = submitted {
         shared.counters.refused.bump();
+        let refusal = refusal.spoken_at(sender.version());
         return sender.send(&HandOffReply::Refused(refusal)).await;
     }
     shared.counters.taken.bump();

@@ -13,7 +13,7 @@ use selvedge_proto::records::Credential;
 use selvedge_proto::sync::Taken;
 use selvedge_proto::wire::{RenewReply, SyncMessage};
 
-use crate::handoff::CONTROL_PRIORITY;
+use crate::handoff::{CONTROL_PRIORITY, begin};
 use crate::line::MeshLine;
 use crate::membership::{Membership, refused};
 use crate::mesh::MeshMessage;
@@ -28,7 +28,7 @@ pub(crate) async fn open(membership: Arc<Membership>, mesh: MeshLine, link: Link
     let exchanged = tokio::time::timeout(EXCHANGE_WITHIN.into(), async {
         let (mut sender, mut receiver) = link.open(CONTROL_PRIORITY).await?;
         let digest = membership.digest();
-        sender.send(&Opening::Sync(SyncMessage::Digest(digest))).await?;
+        begin(&mut sender, &Opening::Sync(SyncMessage::Digest(digest))).await?;
         let Some(SyncMessage::Delta(delta)) = receiver.recv::<SyncMessage>().await? else {
             return Ok(());
         };
@@ -78,7 +78,7 @@ pub(crate) async fn renew(
 ) {
     let renewed = tokio::time::timeout(EXCHANGE_WITHIN.into(), async {
         let (mut sender, mut receiver) = link.open(CONTROL_PRIORITY).await?;
-        sender.send(&Opening::Renew(Box::new(held))).await?;
+        begin(&mut sender, &Opening::Renew(Box::new(held))).await?;
         receiver.recv::<RenewReply>().await
     })
     .await;
@@ -106,7 +106,7 @@ pub(crate) async fn show_lease(membership: Arc<Membership>, link: Link) {
     let Some(held) = membership.with(|roster| roster.own().cloned()) else { return };
     let shown = tokio::time::timeout(EXCHANGE_WITHIN.into(), async {
         let (mut sender, mut receiver) = link.open(CONTROL_PRIORITY).await?;
-        sender.send(&Opening::Renew(Box::new(held))).await?;
+        begin(&mut sender, &Opening::Renew(Box::new(held))).await?;
         // The answer is another lease or a refusal; this node has what it needs.
         receiver.recv::<RenewReply>().await.map(drop)
     })

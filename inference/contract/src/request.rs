@@ -181,6 +181,9 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the model's context was reached.
     Length,
+    /// A budget had nothing left while the answer grew. Decided where the request came in; no
+    /// engine says it.
+    Quota,
 }
 
 /// What an answer took.

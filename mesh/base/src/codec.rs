@@ -3,15 +3,18 @@
 //! Owns the frame header (length, version, format) and the limits. A frame is
 //! `u32 length (big endian, of what follows) | u8 version | u8 format | payload`; the only format
 //! so far is 1 = bincode 2, little endian, variable-length integers. Unknown versions and formats
-//! are refused by name, so that a newer peer can fall back. Does not own what payloads mean.
+//! are refused by name, so that a newer peer can fall back. What is written to a peer carries the
+//! version both agreed on, so that the older one can read it. Does not own what payloads mean.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-/// The version this build writes.
-pub const VERSION: u8 = 1;
-/// The oldest version this build reads: the one before its own, once there is one.
+/// The newest version this build writes and reads. 2 added budgets: their messages, the policy
+/// records and hand-offs with a receipt.
+pub const VERSION: u8 = 2;
+/// The oldest version this build writes and reads: the one before its own. What is said before two
+/// nodes have agreed on a version is said in this one.
 pub const OLDEST_VERSION: u8 = 1;
 /// Payload format: bincode 2 with the configuration of [`encode`].
 pub const FORMAT_BINCODE: u8 = 1;
@@ -37,6 +40,14 @@ pub enum CodecError {
     /// The other side speaks a version this build does not read.
     #[error("version {0} is not spoken here (this build reads {OLDEST_VERSION} to {VERSION})")]
     Version(u8),
+    /// The other side does not know what was to be written.
+    #[error("the peer speaks version {agreed}; this needs version {needs}")]
+    NotAgreed {
+        /// The first version that has it.
+        needs: u8,
+        /// The version both sides speak.
+        agreed: u8,
+    },
     /// The other side uses a payload format this build does not know.
     #[error("payload format {0} is not known here")]
     Format(u8),
@@ -56,14 +67,30 @@ const fn config() -> bincode::config::Configuration<
     bincode::config::standard().with_limit::<MAX_FRAME>()
 }
 
-/// A whole frame for `value`, length first.
+/// A whole frame for `value` in this build's newest version, length first.
 ///
 /// # Errors
 /// [`CodecError::TooLarge`] over `limit` bytes, [`CodecError::Malformed`] when the value cannot be
 /// written.
 pub fn encode<T: Serialize>(value: &T, limit: usize) -> Result<Vec<u8>, CodecError> {
+    encode_at(VERSION, value, limit)
+}
+
+/// A whole frame for `value` in the version that was agreed on with its reader. Whether that
+/// version has such a value is the writer's to know.
+///
+/// # Errors
+/// As [`encode`], and [`CodecError::Version`] for one this build does not write.
+pub fn encode_at<T: Serialize>(
+    version: u8,
+    value: &T,
+    limit: usize,
+) -> Result<Vec<u8>, CodecError> {
+    if !(OLDEST_VERSION..=VERSION).contains(&version) {
+        return Err(CodecError::Version(version));
+    }
     let mut frame = vec![0; LENGTH_BYTES];
-    frame.extend([VERSION, FORMAT_BINCODE]);
+    frame.extend([version, FORMAT_BINCODE]);
     let written = bincode::serde::encode_into_std_write(value, &mut frame, config())
         .map_err(|error| CodecError::Malformed(error.to_string()))?;
     let size = TAG_BYTES + written;
@@ -116,7 +143,19 @@ pub fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
 /// # Errors
 /// As [`encode`].
 pub fn encode_datagram<T: Serialize>(value: &T, limit: usize) -> Result<Vec<u8>, CodecError> {
-    encode(value, limit).map(|frame| frame[LENGTH_BYTES..].to_vec())
+    encode_datagram_at(VERSION, value, limit)
+}
+
+/// A datagram in the version that was agreed on with its reader.
+///
+/// # Errors
+/// As [`encode_at`].
+pub fn encode_datagram_at<T: Serialize>(
+    version: u8,
+    value: &T,
+    limit: usize,
+) -> Result<Vec<u8>, CodecError> {
+    encode_at(version, value, limit).map(|frame| frame[LENGTH_BYTES..].to_vec())
 }
 
 #[cfg(test)]
@@ -139,6 +178,18 @@ mod tests {
         frame[4] = VERSION;
         frame[5] = 9;
         assert_eq!(decode_body::<u8>(&frame[4..]), Err(CodecError::Format(9)));
+    }
+
+    #[test]
+    fn a_frame_carries_the_version_agreed_on() {
+        for version in OLDEST_VERSION..=VERSION {
+            let frame = encode_at(version, &7u8, 100).expect("fits");
+            assert_eq!(frame[LENGTH_BYTES], version);
+            assert_eq!(decode_body(&frame[LENGTH_BYTES..]), Ok(7u8));
+        }
+        for foreign in [0, VERSION + 1] {
+            assert_eq!(encode_at(foreign, &7u8, 100), Err(CodecError::Version(foreign)));
+        }
     }
 
     #[test]

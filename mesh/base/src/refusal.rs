@@ -26,6 +26,9 @@ pub enum Stage {
     Execute,
     /// Replaying a stream on another node.
     Resume,
+    /// Whether a budget allows it: before routing, and again while a long answer grows. (Last,
+    /// since wire version 2 added it and older frames count by position.)
+    Reserve,
 }
 
 /// Whose fault a refusal is.
@@ -85,6 +88,8 @@ pub enum Code {
     Corrupt,
     /// A fault of ours that needs a bug report.
     Internal,
+    /// A budget has nothing left. (Since wire version 2.)
+    QuotaExhausted,
 }
 
 impl Code {
@@ -106,6 +111,7 @@ impl Code {
             Self::OutOfMemory => "out_of_memory",
             Self::Corrupt => "corrupt",
             Self::Internal => "internal",
+            Self::QuotaExhausted => "quota_exhausted",
         }
     }
 }
@@ -142,6 +148,20 @@ impl Refusal {
         message: impl Into<String>,
     ) -> Self {
         Self { stage, blame, retry, code, message: message.into(), param: None }
+    }
+
+    /// The same refusal in words that wire version `version` has.
+    #[must_use]
+    pub fn spoken_at(mut self, version: u8) -> Self {
+        if version < 2 {
+            if self.stage == Stage::Reserve {
+                self.stage = Stage::Admit;
+            }
+            if self.code == Code::QuotaExhausted {
+                self.code = Code::Overloaded;
+            }
+        }
+        self
     }
 
     /// The same refusal, naming the request field at fault.

@@ -57,7 +57,6 @@ pub(crate) async fn serve(shared: Arc<Shared>, session: Arc<Session>, lane: Lane
             stream = connection.accept_bi() => match stream {
                 Ok(halves) => {
                     let (sender, receiver) = lane.frame(halves, MAX_FRAME);
-                    let sender = sender.speaking(session.version);
                     let event = NetEvent::Stream { from: session.node, sender, receiver };
                     if shared.events.send(event).await.is_err() {
                         break describe(&connection.closed().await);

@@ -9,12 +9,12 @@ use std::cmp::Reverse;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{Connection, SendDatagramError};
-use selvedge_base::codec::MAX_FRAME;
+use selvedge_base::codec::{self, MAX_FRAME};
 use selvedge_base::{Micros, NodeId};
 use selvedge_proto::wire::Hello;
 use tokio::sync::watch;
@@ -47,6 +47,8 @@ pub(crate) struct Lane {
     pub(crate) dialler: NodeId,
     /// Stream halves in use.
     in_use: Arc<AtomicUsize>,
+    /// The version of what is written: the oldest until both sides agreed on one.
+    version: Arc<AtomicU8>,
 }
 
 impl Link {
@@ -91,7 +93,7 @@ impl Link {
                 Ok(halves) => {
                     let (sender, receiver) = lane.frame(halves, MAX_FRAME);
                     sender.set_priority(priority);
-                    return Ok((sender.speaking(self.0.version), receiver));
+                    return Ok((sender, receiver));
                 }
                 Err(error) => lost = Some(error),
             }
@@ -154,6 +156,7 @@ impl fmt::Debug for Link {
 
 impl Session {
     pub(crate) fn new(hello: Hello, version: u8, node: NodeId, dialled: bool, lane: Lane) -> Self {
+        lane.agreed(version);
         let lanes = Mutex::new(vec![lane]);
         Self {
             node,
@@ -191,6 +194,7 @@ impl Session {
         if lanes.len() >= LANES {
             return false;
         }
+        lane.agreed(self.version);
         lanes.push(lane);
         true
     }
@@ -251,7 +255,13 @@ impl Session {
 
 impl Lane {
     pub(crate) fn new(connection: Connection, dialler: NodeId) -> Self {
-        Self { connection, dialler, in_use: Arc::default() }
+        let version = Arc::new(AtomicU8::new(codec::OLDEST_VERSION));
+        Self { connection, dialler, in_use: Arc::default(), version }
+    }
+
+    /// From now on new streams are written in this version.
+    fn agreed(&self, version: u8) {
+        self.version.store(version, Ordering::Relaxed);
     }
 
     pub(crate) fn alive(&self) -> bool {
@@ -265,7 +275,8 @@ impl Lane {
         limit: usize,
     ) -> (FrameSender, FrameReceiver) {
         let receiver = FrameReceiver::new(recv, limit, InUse::new(&self.in_use));
-        (FrameSender::new(send, limit, InUse::new(&self.in_use)), receiver)
+        let sender = FrameSender::new(send, limit, InUse::new(&self.in_use));
+        (sender.speaking(self.version.load(Ordering::Relaxed)), receiver)
     }
 }
 

@@ -4,8 +4,11 @@
 //! Selvedge live in one mesh: both hellos name the oldest and the newest wire version their build
 //! speaks, and the connection uses the highest that both do ([`agree`]). Within a version, frames
 //! do not change shape; an added variant or field is a new version, which the build writes only to
-//! peers that agreed on it, and a frame of an unknown version is refused by name. Generic over the
-//! shapes of requests and answers, which this crate does not know.
+//! peers that agreed on it ([`Opening::since`]), and a frame of an unknown version is refused by
+//! name. Generic over the shapes of requests, answers and budget messages, which this crate does
+//! not know.
+
+mod receipt;
 
 use std::net::SocketAddr;
 
@@ -14,9 +17,10 @@ use selvedge_base::{Code, MeshId, Micros, NodeId, Refusal, Stage};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-use crate::records::Credential;
+use crate::records::{Credential, Signed};
 use crate::swim::Pulse;
 pub use crate::sync::SyncMessage;
+pub use receipt::{MAX_RECEIPT_BUDGETS, MAX_RECEIPT_TEXT, Receipt};
 
 /// Addresses a hello may list: IPv4 and IPv6 of a machine with several interfaces.
 pub const MAX_LISTEN_ADDRS: usize = 16;
@@ -88,9 +92,10 @@ pub enum HelloReply {
     Refused(Refusal),
 }
 
-/// The first frame of a stream says what the stream is for.
+/// The first frame of a stream says what the stream is for. `R` is a request, `Q` a message about
+/// budgets, `P` one about policies. New variants go to the end: frames count them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Opening<R> {
+pub enum Opening<R, Q = (), P = ()> {
     /// A request for the peer to compute; answered by [`HandOffReply`]s.
     HandOff(HandOff<R>),
     /// An exchange of state; answered by [`SyncMessage`]s.
@@ -99,6 +104,31 @@ pub enum Opening<R> {
     Renew(Box<Credential>),
     /// Nothing: answered by one empty frame, for measuring.
     Echo,
+    /// Rights of budgets and what concerns them; not answered on this stream. Since version 2.
+    Quota(Box<Q>),
+    /// Who has which budget, as signed records; not answered on this stream. Since version 2.
+    Policy(Box<P>),
+    /// A request that was reserved for; answered as [`Opening::HandOff`]. Since version 2.
+    Charged(Box<Charged<R>>),
+}
+
+impl<R, Q, P> Opening<R, Q, P> {
+    /// The wire version that brought this variant: it is written to no peer of an older one.
+    pub const fn since(&self) -> u8 {
+        match self {
+            Self::HandOff(_) | Self::Sync(_) | Self::Renew(_) | Self::Echo => 1,
+            Self::Quota(_) | Self::Policy(_) | Self::Charged(_) => 2,
+        }
+    }
+}
+
+/// A hand-off and who answers for its tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charged<R> {
+    /// The request.
+    pub handed: HandOff<R>,
+    /// Signed by the node that hands it over.
+    pub receipt: Signed<Receipt>,
 }
 
 /// A request handed to a peer. Being handed one is not authority: the receiver checks all of it.
@@ -203,3 +233,5 @@ pub fn agree(ours: (u8, u8), theirs: (u8, u8)) -> Result<u8, Refusal> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod v1;

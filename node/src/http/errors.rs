@@ -12,6 +12,18 @@ use super::body::{Answer, json};
 /// Tells the official clients, which retry 408, 429 and 5xx by themselves, not to.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
+/// The wait in milliseconds; the official clients look here first.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+/// The longest wait the official clients heed. Told of a longer one they try again after seconds,
+/// which cannot help.
+const HEEDED: Micros = Micros::secs(60);
+/// A budget whose refusal has to be waited for longer than this is not one of rate: nobody waits
+/// within one request for the next day or month.
+const LONGEST_RATE: Micros = Micros::secs(3_600);
+
+/// What programs see of a budget with nothing left.
+const BUDGET_EXHAUSTED: &str = "budget_exhausted";
+
 /// Characters of a decoder's complaint that are repeated to the client: enough to recognise it.
 const QUOTE_CHARS: usize = 240;
 
@@ -20,6 +32,8 @@ const QUOTE_CHARS: usize = 240;
 pub(super) struct Problem {
     /// The HTTP status.
     pub(super) status: StatusCode,
+    /// The coarse name the official clients know.
+    pub(super) kind: &'static str,
     /// The stable name programs see.
     pub(super) code: &'static str,
     /// For people.
@@ -36,7 +50,8 @@ impl Problem {
     /// Any problem that the same request will meet again.
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let (retry, allow) = (Retry::Never, None);
-        Self { status, code, message: message.into(), param: None, retry, allow }
+        let kind = kind(status);
+        Self { status, kind, code, message: message.into(), param: None, retry, allow }
     }
 
     /// A parameter whose value is wrong.
@@ -81,6 +96,10 @@ impl Problem {
         match self.retry {
             Retry::After(wait) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(wait.0.div_ceil(1_000_000).max(1)));
+                headers.insert(RETRY_AFTER_MS, HeaderValue::from(wait.0.div_ceil(1_000).max(1)));
+                if wait > HEEDED {
+                    headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+                }
             }
             Retry::Never if is_retried_by_clients(self.status) => {
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -98,7 +117,7 @@ impl Problem {
         Envelope {
             error: Object {
                 message: &self.message,
-                kind: kind(self.status),
+                kind: self.kind,
                 param: self.param.as_deref(),
                 code: self.code,
             },
@@ -108,9 +127,15 @@ impl Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
+        let status = status(&refusal);
+        let (kind, code) = match refusal.code {
+            Code::QuotaExhausted => (exhausted_kind(refusal.retry), BUDGET_EXHAUSTED),
+            code => (kind(status), code.as_str()),
+        };
         Self {
-            status: status(&refusal),
-            code: refusal.code.as_str(),
+            status,
+            kind,
+            code,
             message: refusal.message,
             param: refusal.param,
             retry: refusal.retry,
@@ -148,6 +173,7 @@ fn status(refusal: &Refusal) -> StatusCode {
         Code::ModelNotFound => StatusCode::NOT_FOUND,
         // The caller's own share is used up, or everybody's is.
         Code::Overloaded if refusal.blame == Blame::Client => StatusCode::TOO_MANY_REQUESTS,
+        Code::QuotaExhausted => StatusCode::TOO_MANY_REQUESTS,
         Code::Overloaded | Code::ModelUnavailable | Code::OutOfMemory | Code::Cancelled => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -166,6 +192,15 @@ fn kind(status: StatusCode) -> &'static str {
         429 => "rate_limit_error",
         500.. => "server_error",
         _ => "invalid_request_error",
+    }
+}
+
+/// What the official clients call a budget with nothing left: one of rate, which waiting helps, or
+/// one that is spent.
+fn exhausted_kind(retry: Retry) -> &'static str {
+    match retry {
+        Retry::After(wait) if wait <= LONGEST_RATE => "rate_limit_exceeded",
+        Retry::After(_) | Retry::Never | Retry::Elsewhere => "insufficient_quota",
     }
 }
 
@@ -216,6 +251,43 @@ mod tests {
             let problem = Problem::from(Refusal::client(Stage::Admit, code, "no"));
             assert_eq!(problem.status.as_u16(), status);
         }
+    }
+
+    #[test]
+    fn a_spent_budget_is_told_as_clients_know_it() {
+        let refused = |retry| {
+            let code = Code::QuotaExhausted;
+            Problem::from(Refusal::new(Stage::Reserve, Blame::Client, retry, code, "spent"))
+        };
+        let table = [
+            (Retry::After(Micros::secs(9)), "rate_limit_exceeded"),
+            (Retry::After(Micros::secs(3_600)), "rate_limit_exceeded"),
+            (Retry::After(Micros::secs(3_601)), "insufficient_quota"),
+            (Retry::Never, "insufficient_quota"),
+        ];
+        for (retry, kind) in table {
+            let problem = refused(retry);
+            assert_eq!(problem.status, StatusCode::TOO_MANY_REQUESTS);
+            let object = serde_json::to_value(problem.object()).expect("plain");
+            let wanted = json!({"message": "spent", "type": kind, "param": null,
+                "code": "budget_exhausted"});
+            assert_eq!(object["error"], wanted, "{retry:?}");
+        }
+    }
+
+    #[test]
+    fn waits_that_clients_do_not_heed_are_not_retried() {
+        let header = |seconds, name| {
+            let code = Code::QuotaExhausted;
+            let retry = Retry::After(Micros(seconds * 1_000_000 - 1_500));
+            let refusal = Refusal::new(Stage::Reserve, Blame::Client, retry, code, "spent");
+            let response = Problem::from(refusal).response();
+            response.headers().get(name).map(|value| value.to_str().expect("ASCII").to_owned())
+        };
+        assert_eq!(header(2, RETRY_AFTER).as_deref(), Some("2"));
+        assert_eq!(header(2, RETRY_AFTER_MS).as_deref(), Some("1999"));
+        assert_eq!(header(60, SHOULD_RETRY), None);
+        assert_eq!(header(62, SHOULD_RETRY).as_deref(), Some("false"));
     }
 
     #[test]

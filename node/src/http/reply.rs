@@ -89,7 +89,8 @@ impl Totals {
 pub(super) const fn reason_text(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
+        // Clients know no word for a used up budget; the answer was cut short all the same.
+        FinishReason::Length | FinishReason::Quota => "length",
     }
 }
 

@@ -233,3 +233,24 @@ async fn a_runtime_that_is_behind_loses_datagrams_and_nothing_else() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_peer_of_the_version_before_reads_everything_and_gets_nothing_newer() {
+    let mesh = Mesh::new();
+    let a = mesh.node().await;
+    let older = |pass: &mut Pass| pass.versions = (OLDEST_VERSION, VERSION - 1);
+    let mut b = Node::start(&mesh, Identity::generate(), older).await;
+    let link = a.link_to(&b).await;
+    b.up().await;
+    assert_eq!(link.version(), VERSION - 1);
+    let (mut sender, _receiver) = link.open(0).await.unwrap();
+    let newer = sender.send_since(VERSION, "new").await;
+    let error = CodecError::NotAgreed { needs: VERSION, agreed: VERSION - 1 };
+    assert_eq!(newer, Err(NetError::Codec(error)));
+    sender.send_since(OLDEST_VERSION, "old").await.unwrap();
+    let (mut answer, mut receiver) = b.stream().await;
+    assert_eq!(soon(receiver.recv::<String>()).await.unwrap().unwrap(), "old");
+    // The side that was dialled keeps to the agreement as well.
+    assert_eq!(answer.version(), VERSION - 1);
+    assert!(answer.send_since(VERSION, "new").await.is_err());
+}

@@ -2,12 +2,19 @@
 
 use super::*;
 use crate::join::JoinMessage;
+use crate::records::{grant_membership, grant_steward};
 use crate::swim::{Beat, MAX_MESSAGE_BYTES, MAX_RUMOURS, PeerState, Rumour, SwimMessage};
+use crate::sync::SyncDigest;
+use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
-use selvedge_base::codec::{self, decode_body, encode, encode_datagram};
+use selvedge_base::codec::{
+    self, decode_body, encode, encode_at, encode_datagram, encode_datagram_at,
+};
+use selvedge_base::{Blame, RequestId, Retry, Wall};
 use serde::de::DeserializeOwned;
 
 type Request = (String, Vec<u32>);
+type Opening = super::Opening<Request, u64, String>;
 
 /// Whatever the bytes, decoding ends with a value or an error.
 fn survives<T: DeserializeOwned + Serialize>(body: &[u8]) {
@@ -24,7 +31,7 @@ proptest! {
         for bytes in [payload.as_slice(), body.as_slice()] {
             survives::<Hello>(bytes);
             survives::<HelloReply>(bytes);
-            survives::<Opening<Request>>(bytes);
+            survives::<Opening>(bytes);
             survives::<HandOffReply<Request>>(bytes);
             survives::<SyncMessage>(bytes);
             survives::<RenewReply>(bytes);
@@ -40,8 +47,12 @@ proptest! {
         let index = 4 + at % (frame.len() - 4);
         frame[index] = with;
         frame.truncate(frame.len() - cut % (frame.len() - 4));
-        survives::<Opening<Request>>(&frame[4..]);
+        survives::<Opening>(&frame[4..]);
     }
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[5; 32])
 }
 
 fn hand_off() -> HandOff<Request> {
@@ -58,7 +69,25 @@ fn hand_off() -> HandOff<Request> {
 
 #[test]
 fn openings_and_replies_round_trip() {
-    for opening in [Opening::HandOff(hand_off()), Opening::Echo] {
+    let receipt = Receipt {
+        request: RequestId(4),
+        ingest: NodeId(key().verifying_key().to_bytes()),
+        serving: NodeId([8; 32]),
+        account: "acme".to_owned(),
+        key: None,
+        tokens: 100,
+        not_after_in: Micros::secs(1),
+        fence: 1,
+        budgets: vec![[1; 16]],
+    };
+    let charged = Charged { handed: hand_off(), receipt: receipt.seal(&key()) };
+    for opening in [
+        Opening::HandOff(hand_off()),
+        Opening::Echo,
+        Opening::Quota(Box::new(7)),
+        Opening::Policy(Box::new("policy".to_owned())),
+        Opening::Charged(Box::new(charged)),
+    ] {
         let frame = encode(&opening, codec::MAX_FRAME).unwrap();
         assert_eq!(decode_body(&frame[4..]), Ok(opening));
     }
@@ -101,4 +130,73 @@ fn labels_are_ordered_from_narrow_to_wide() {
     assert!(
         Label::Node < Label::Site && Label::Site < Label::Mesh && Label::Mesh < Label::Anywhere
     );
+}
+
+fn credential() -> Credential {
+    let (key, wall, lease) = (key(), Wall(1_700_000_000_000), Micros::secs(3_600));
+    let (mesh, node) =
+        (MeshId(key.verifying_key().to_bytes()), NodeId(key.verifying_key().to_bytes()));
+    let steward = grant_steward(&key, mesh, 0, node, wall, lease);
+    grant_membership(&key, &steward, &[], node, "line 3", wall, lease).unwrap()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits = text.as_bytes().chunks(2);
+    digits.map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+}
+
+/// A value that a version 1 build wrote is read, and written again as that build would.
+fn is_as_in_version_1<T>(fixture: &str, value: &T)
+where
+    T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug,
+{
+    let frame = unhex(fixture);
+    assert_eq!(frame[codec::LENGTH_BYTES], 1);
+    assert_eq!(decode_body::<T>(&frame[codec::LENGTH_BYTES..]).as_ref(), Ok(value));
+    assert_eq!(encode_at(1, value, codec::MAX_FRAME).as_ref(), Ok(&frame));
+}
+
+#[test]
+fn what_a_build_of_version_1_wrote_is_read_and_written_alike() {
+    let listen = vec!["10.0.0.1:8421".parse().unwrap()];
+    let credential = credential();
+    let hello =
+        Hello { oldest: 1, newest: 1, credential: credential.clone(), incarnation: 7, listen };
+    let retry = Retry::After(Micros::secs(1));
+    let refusal = Refusal::new(Stage::Resume, Blame::Us, retry, Code::Internal, "no");
+    let pulse = Pulse { progress: 7, computing: true, loading: false, running: 2, queued: 300 };
+    is_as_in_version_1(v1::KNOCK, &Knock { proof: [6; 32] });
+    is_as_in_version_1(v1::HELLO, &hello);
+    is_as_in_version_1(v1::WELCOME, &HelloReply::Welcome(Box::new(hello)));
+    is_as_in_version_1(v1::HAND_OFF, &Opening::HandOff(hand_off()));
+    is_as_in_version_1(v1::SYNC, &Opening::Sync(SyncMessage::Digest(SyncDigest::default())));
+    is_as_in_version_1(v1::RENEW, &Opening::Renew(Box::new(credential)));
+    is_as_in_version_1(v1::ECHO, &Opening::Echo);
+    is_as_in_version_1(v1::ACCEPTED, &HandOffReply::<u8>::Accepted);
+    is_as_in_version_1(v1::REFUSED, &HandOffReply::<u8>::Refused(refusal));
+    is_as_in_version_1(v1::ANSWER, &HandOffReply::Answer(4u8));
+    is_as_in_version_1(v1::ALIVE, &HandOffReply::<u8>::Alive(pulse));
+    let gossip = vec![Rumour {
+        node: NodeId(key().verifying_key().to_bytes()),
+        incarnation: 1,
+        state: PeerState::Suspect,
+    }];
+    let ping = SwimMessage::Ping(Beat { seq: 9, incarnation: 2, pulse, gossip });
+    assert_eq!(decode_body(&unhex(v1::PING)).as_ref(), Ok(&ping));
+    assert_eq!(encode_datagram_at(1, &ping, MAX_MESSAGE_BYTES), Ok(unhex(v1::PING)));
+}
+
+#[test]
+fn what_version_1_does_not_have_says_so() {
+    assert_eq!(Opening::HandOff(hand_off()).since(), 1);
+    assert_eq!(Opening::Echo.since(), 1);
+    assert_eq!(Opening::Quota(Box::new(7)).since(), 2);
+    assert_eq!(Opening::Policy(Box::default()).since(), 2);
+    // A refusal for want of budget is said to an old peer in words it has.
+    let refusal = Refusal::client(Stage::Reserve, Code::QuotaExhausted, "nothing left");
+    let reply = HandOffReply::<u8>::Refused(refusal.clone().spoken_at(1));
+    let frame = encode_at(1, &reply, codec::MAX_FRAME).unwrap();
+    let last_of_version_1 = (Stage::Resume as u8, Code::Internal as u8);
+    assert!(frame[7] <= last_of_version_1.0 && frame[10] <= last_of_version_1.1, "{frame:?}");
+    assert_eq!(refusal.clone().spoken_at(2), refusal);
 }
