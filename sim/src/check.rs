@@ -1,10 +1,12 @@
 //! The omniscient observer: what must hold, given what is really going on.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use selvedge_base::{Micros, Mono};
 use selvedge_proto::swim::{PeerState, Why};
+
+use crate::invariant::Invariant;
+use crate::outcome::{Detections, Violation};
 
 /// A silent peer must be held dead within this (promise of the mesh).
 const SILENT_BOUND: Micros = Micros::secs(3);
@@ -26,28 +28,6 @@ const SETTLED: Micros = Micros::secs(12);
 const WAY_AROUND: Micros = Micros::millis(500);
 /// Even between healthy nodes loss makes a suspect now and then; it must not stay one.
 const PASSING: Micros = Micros::secs(2);
-
-/// Something that must not happen did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// When, since the start of the run.
-    pub at: Mono,
-    /// Which invariant.
-    pub invariant: &'static str,
-    /// What was seen.
-    pub seen: String,
-}
-
-/// How long it took to notice, one sample per observer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Detections {
-    /// From the last sign of life possible to Dead, without a word about the connection.
-    pub silent: Vec<Micros>,
-    /// From the loss of the connection to Dead.
-    pub reset: Vec<Micros>,
-    /// From the engine's last progress possible to Frozen.
-    pub frozen: Vec<Micros>,
-}
 
 /// What is really the case between an observer and a peer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -156,7 +136,7 @@ impl Checker {
         if (state, why) == (PeerState::Dead, Why::Silent) && just_went_on && pair.healthy.is_some()
         {
             let seen = format!("node {observer} holds node {peer} dead: {pair:?}");
-            let invariant = "a node that stood still blames nobody";
+            let invariant = Invariant::MemberStoppedBlamesNobody;
             self.violations.push(Violation { at: now, invariant, seen });
         }
         match (state, pair.gone, pair.frozen) {
@@ -195,25 +175,25 @@ impl Checker {
             PeerState::Alive | PeerState::Suspect | PeerState::Frozen
                 if over(pair.gone, SILENT_BOUND) =>
             {
-                Some("a silent peer is dead within 3 s")
+                Some(Invariant::MemberSilentDead)
             }
             PeerState::Alive | PeerState::Suspect | PeerState::Frozen
                 if over(pair.reset, RESET_BOUND) =>
             {
-                Some("a peer whose connection was reset is dead within 1 s")
+                Some(Invariant::MemberResetDead)
             }
             PeerState::Alive if well && over(pair.frozen, FROZEN_BOUND) => {
-                Some("a frozen peer is frozen within 2 s")
+                Some(Invariant::MemberFrozenSeen)
             }
             PeerState::Frozen if well && over(pair.thawed, FROZEN_BOUND) => {
-                Some("a peer that is slow, loading or idle is not frozen")
+                Some(Invariant::MemberSlowNotFrozen)
             }
             PeerState::Dead if slack <= WAY_AROUND && over(pair.backed, SETTLED) => {
-                Some("a peer that all others reach is not dead")
+                Some(Invariant::MemberBackedAlive)
             }
-            PeerState::Dead if well => Some("a healthy, reachable peer is not dead"),
+            PeerState::Dead if well => Some(Invariant::MemberHealthyAlive),
             PeerState::Suspect if well && over(pair.suspect, PASSING) => {
-                Some("a healthy, reachable peer does not stay suspect")
+                Some(Invariant::MemberHealthyNotSuspect)
             }
             PeerState::Alive | PeerState::Suspect | PeerState::Frozen | PeerState::Dead => None,
         };
@@ -227,14 +207,8 @@ impl Checker {
         }
     }
 
-    pub(crate) fn broken(&mut self, at: Mono, invariant: &'static str, seen: String) {
+    pub(crate) fn broken(&mut self, at: Mono, invariant: Invariant, seen: String) {
         self.violations.push(Violation { at, invariant, seen });
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at {} ms: {}: {}", self.at.0 / 1_000, self.invariant, self.seen)
     }
 }
 

@@ -10,15 +10,24 @@
 
 mod check;
 mod engine;
+mod invariant;
+mod marks;
 mod network;
 mod node;
+mod outcome;
 pub mod plan;
 mod queue;
+pub mod scenario;
 pub mod swarm;
 mod trace;
+pub mod watch;
 mod world;
 
-pub use check::{Detections, Violation};
+pub use invariant::Invariant;
+pub use marks::{Mark, Marks};
+pub use outcome::{BudgetOutcome, Counters, Detections, Outcome, Requests, Violation};
 pub use plan::{Plan, PlanError};
+pub use scenario::{Scenario, scenarios};
 pub use trace::TraceHash;
-pub use world::{Counters, Outcome, run};
+pub use watch::{Event, EventKind, Watch};
+pub use world::run;

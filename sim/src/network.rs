@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_base::{Dice, Micros};
+use selvedge_base::{Dice, Micros, Mono};
 
 use crate::plan::{FaultKind, NetworkPlan};
 
@@ -17,7 +17,7 @@ pub(crate) struct Network {
     plan: NetworkPlan,
     seed: u64,
     directions: BTreeMap<(usize, usize), Dice>,
-    cuts: Vec<(usize, FaultKind)>,
+    cuts: Vec<(usize, Mono, FaultKind)>,
     /// How often each imperfection really happened.
     pub(crate) lost: u64,
     pub(crate) duplicated: u64,
@@ -39,21 +39,21 @@ impl Network {
         }
     }
 
-    pub(crate) fn begin_cut(&mut self, fault: usize, kind: FaultKind) {
-        self.cuts.push((fault, kind));
+    pub(crate) fn begin_cut(&mut self, fault: usize, now: Mono, kind: FaultKind) {
+        self.cuts.push((fault, now, kind));
     }
 
     pub(crate) fn end_cut(&mut self, fault: usize) {
-        self.cuts.retain(|(known, _)| *known != fault);
+        self.cuts.retain(|(known, _, _)| *known != fault);
     }
 
-    pub(crate) fn open(&self, from: usize, to: usize) -> bool {
-        !self.cuts.iter().any(|(_, kind)| kind.cuts(from, to))
+    pub(crate) fn open(&self, now: Mono, from: usize, to: usize) -> bool {
+        !self.cuts.iter().any(|(_, since, kind)| kind.cuts(from, to, now.since(*since)))
     }
 
     /// The delays after which a datagram arrives: none, one or two of them.
-    pub(crate) fn datagram(&mut self, from: usize, to: usize) -> Vec<Micros> {
-        if !self.open(from, to) {
+    pub(crate) fn datagram(&mut self, now: Mono, from: usize, to: usize) -> Vec<Micros> {
+        if !self.open(now, from, to) {
             self.cut += 1;
             return Vec::new();
         }
@@ -79,8 +79,8 @@ impl Network {
     }
 
     /// The delay of something that is sent again when lost; none when the way is cut.
-    pub(crate) fn reliable(&mut self, from: usize, to: usize) -> Option<Micros> {
-        if !self.open(from, to) {
+    pub(crate) fn reliable(&mut self, now: Mono, from: usize, to: usize) -> Option<Micros> {
+        if !self.open(now, from, to) {
             self.cut += 1;
             return None;
         }

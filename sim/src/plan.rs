@@ -1,46 +1,78 @@
-//! What a run is made of, explicit and serialisable: topology, network, faults.
+//! What a run is made of, explicit and serialisable: topology, network, engines, workload, faults.
 //!
-//! Every part is drawn from its own stream, keyed by purpose, and every fault from one of its
-//! own, so that leaving a fault out does not shift the others.
+//! A plan is one page of TOML. Every part of a seeded one is drawn from its own stream, keyed by
+//! purpose, and every fault from one of its own, so that leaving a fault out does not shift the
+//! others. Owns the data and its checks; [`seeded`] draws, [`crate::scenario`] writes by hand.
 
-use selvedge_base::{Dice, Micros};
+mod fault;
+mod seeded;
+mod workload;
+
+use selvedge_base::Micros;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use fault::{FAULT_NAMES, Fault, FaultKind};
+pub use workload::{BudgetPlan, BudgetUnit, ClientPlan, PerPeriod, TenantPlan, Workload};
+
 /// The first fault comes after the mesh has formed.
-const CALM_START: Micros = Micros::secs(5);
-/// Faults begin within this span after that.
-const FAULT_SPAN: Micros = Micros::secs(20);
-/// The longest fault: well beyond every detection time.
-const LONGEST_FAULT: Micros = Micros::secs(9);
+pub const CALM_START: Micros = Micros::secs(5);
 /// After the last fault: room for recovery and then some time in which all must stay well.
-const CALM_END: Micros = Micros::secs(16);
-/// Faults in a seeded plan: enough to overlap now and then.
-const MAX_FAULTS: u64 = 6;
+pub const CALM_END: Micros = Micros::secs(16);
 /// Nodes a plan may have: what one mesh is meant for, this side of the detector's table.
 pub const MAX_NODES: usize = 1_000;
-/// Nodes in a seeded plan; small meshes have the most interesting partitions.
-const NODES: std::ops::RangeInclusive<u64> = 2..=7;
+/// Faults a plan may have: far more than anyone would read.
+pub const MAX_FAULTS: usize = 4_096;
 
 /// A run, before it is run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// All randomness of the run comes from it.
+    /// All randomness of the run comes from it; below 2^63, as TOML's integers are signed.
     pub seed: u64,
     /// How many nodes.
     pub nodes: usize,
-    /// When the last fault is over.
+    /// When the last fault is over and the last request came.
     pub quiet_at: Micros,
     /// When the run ends.
     pub span: Micros,
+    /// Choices of the machines under test.
+    #[serde(default)]
+    pub options: Options,
     /// The network.
+    #[serde(default)]
     pub network: NetworkPlan,
+    /// The engines.
+    #[serde(default)]
+    pub engine: EnginePlan,
+    /// Who asks for what.
+    #[serde(default)]
+    pub workload: Workload,
     /// The faults.
+    #[serde(default)]
     pub faults: Vec<Fault>,
+}
+
+/// Choices of the machines under test, alike on all nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// How long a request may be held for rights on their way.
+    pub hold: Micros,
+    /// Whether a node spends after its start only once a peer has confirmed its row.
+    pub rollback_guard: bool,
+    /// How long a write takes to become durable.
+    pub fsync: Micros,
+    /// Nodes that run the older wire version, until they are upgraded.
+    pub old_version: Vec<usize>,
+    /// Nodes that are members but granted nothing: newcomers since the budgets were signed.
+    pub newcomers: Vec<usize>,
+    /// In how many places the nodes stand, in turn.
+    pub sites: usize,
 }
 
 /// How the network behaves when nothing is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NetworkPlan {
     /// One way, at least.
     pub latency_min: Micros,
@@ -56,68 +88,53 @@ pub struct NetworkPlan {
     pub reorder_by: Micros,
 }
 
-/// Something breaks for a while.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fault {
-    /// Since the start of the run.
-    pub at: Micros,
-    /// Since the start of the run.
-    pub until: Micros,
-    /// What breaks.
-    pub kind: FaultKind,
-}
-
-/// What breaks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FaultKind {
-    /// The process dies and starts again when the fault ends; its memory is lost, its disk is not.
-    Crash {
-        /// Which node.
-        node: usize,
-        /// Whether its peers are told, as when a process is stopped in good order.
-        reset: bool,
-    },
-    /// The process is stopped and later goes on as if nothing had happened.
-    Pause {
-        /// Which node.
-        node: usize,
-    },
-    /// The engine computes without progress; the process is fine.
-    Freeze {
-        /// Which node.
-        node: usize,
-    },
-    /// Nothing gets from one node to another; the other way is open.
-    OneWay {
-        /// From here.
-        from: usize,
-        /// Not to there.
-        to: usize,
-    },
-    /// Nothing gets to or from a node.
-    Isolate {
-        /// Which node.
-        node: usize,
-    },
-    /// Nothing gets between those whose bit is set and the others; nodes beyond 64 have none set.
-    Halves {
-        /// A bit per node.
-        left: u64,
-    },
+/// How fast and how large engines are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EnginePlan {
+    /// Every how manieth node has the model; 1 = all.
+    pub every: usize,
+    /// Microseconds of a step in which one token is drawn for each sequence.
+    pub step: Micros,
+    /// Microseconds each prompt token adds to a step.
+    pub prompt_token: Micros,
+    /// Sequences computed together.
+    pub max_batch: usize,
+    /// Requests that may wait.
+    pub max_queue: usize,
+    /// Pages of memory for keys and values.
+    pub pages: u64,
+    /// How long a model takes to load at a start.
+    pub load: Micros,
 }
 
 /// Why a plan cannot be run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PlanError {
     /// Too few or too many nodes.
     #[error("a plan needs 2 to {MAX_NODES} nodes, not {0}")]
     Nodes(usize),
+    /// A seed that TOML cannot hold.
+    #[error("a plan's seed is below 2^63")]
+    Seed,
     /// The network's shortest trip is longer than its longest.
     #[error("the network's least latency is above its greatest")]
     Latency,
     /// A fault ends before it begins, or names a node that does not exist.
     #[error("fault {0} ends before it begins or names a node that does not exist")]
     Fault(usize),
+    /// A tenant, budget or client that cannot be.
+    #[error("workload: {0}")]
+    Workload(String),
+    /// A zero where a number is needed.
+    #[error("{0} may not be zero")]
+    Zero(&'static str),
+    /// Not a plan in TOML.
+    #[error("not a plan: {0}")]
+    Toml(String),
+    /// No scenario of this name.
+    #[error("there is no scenario '{0}'")]
+    Scenario(String),
 }
 
 impl Plan {
@@ -129,8 +146,24 @@ impl Plan {
         if !(2..=MAX_NODES).contains(&self.nodes) {
             return Err(PlanError::Nodes(self.nodes));
         }
+        if self.seed > i64::MAX as u64 {
+            return Err(PlanError::Seed);
+        }
         if self.network.latency_min > self.network.latency_max {
             return Err(PlanError::Latency);
+        }
+        let zeros = [
+            (self.engine.every as u64, "engine.every"),
+            (self.engine.step.0, "engine.step"),
+            (self.engine.max_batch as u64, "engine.max_batch"),
+            (self.options.sites as u64, "options.sites"),
+        ];
+        if let Some((_, name)) = zeros.iter().find(|(value, _)| *value == 0) {
+            return Err(PlanError::Zero(name));
+        }
+        self.workload.check(self.nodes).map_err(PlanError::Workload)?;
+        if self.faults.len() > MAX_FAULTS {
+            return Err(PlanError::Fault(MAX_FAULTS));
         }
         let wrong = |fault: &Fault| fault.until < fault.at || !fault.kind.fits(self.nodes);
         match self.faults.iter().position(wrong) {
@@ -139,40 +172,51 @@ impl Plan {
         }
     }
 
-    /// The plan of a seed.
-    pub fn seeded(seed: u64) -> Self {
-        let mut topology = Dice::keyed(seed, "plan/topology");
-        let count = NODES.end() - NODES.start() + 1;
-        let nodes = (NODES.start() + topology.below(count)) as usize;
-        let wanted = topology.below(MAX_FAULTS + 1);
-        let faults: Vec<Fault> = (0..wanted)
-            .map(|index| {
-                Fault::seeded(&mut Dice::keyed(seed, &format!("plan/fault/{index}")), nodes)
-            })
-            .collect();
-        let quiet_at = faults.iter().map(|fault| fault.until).max().unwrap_or(CALM_START);
+    /// A plan from a page of TOML, checked.
+    ///
+    /// # Errors
+    /// [`PlanError::Toml`] when it is none, else as [`Plan::check`].
+    pub fn from_toml(text: &str) -> Result<Self, PlanError> {
+        let plan: Self =
+            toml::from_str(text).map_err(|error| PlanError::Toml(error.to_string()))?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// The plan as a page of TOML.
+    ///
+    /// # Errors
+    /// [`PlanError::Toml`] when a number is beyond what TOML can hold.
+    pub fn to_toml(&self) -> Result<String, PlanError> {
+        toml::to_string(self).map_err(|error| PlanError::Toml(error.to_string()))
+    }
+
+    /// The plan of a scenario; `nodes` 0 means as many as it was written for.
+    ///
+    /// # Errors
+    /// [`PlanError::Scenario`] when there is none of this name, else as [`Plan::check`].
+    pub fn scenario(name: &str, nodes: usize, seed: u64) -> Result<Self, PlanError> {
+        let found = crate::scenario::scenarios().iter().find(|one| one.name == name);
+        let scenario = found.ok_or_else(|| PlanError::Scenario(name.to_owned()))?;
+        let nodes = if nodes == 0 { scenario.nodes } else { nodes.max(scenario.nodes_least) };
+        let plan = (scenario.build)(nodes, seed);
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// A plan without faults or requests over a perfect LAN, to add to by hand.
+    pub fn calm(seed: u64, nodes: usize) -> Self {
         Self {
             seed,
             nodes,
-            quiet_at,
-            span: quiet_at.plus(CALM_END),
-            network: NetworkPlan::seeded(&mut Dice::keyed(seed, "plan/network")),
-            faults,
+            quiet_at: CALM_START,
+            span: CALM_START.plus(CALM_END),
+            options: Options::default(),
+            network: NetworkPlan::default(),
+            engine: EnginePlan::default(),
+            workload: Workload::default(),
+            faults: Vec::new(),
         }
-    }
-
-    /// A plan without faults over a perfect LAN, to add to by hand.
-    pub fn calm(seed: u64, nodes: usize) -> Self {
-        let network = NetworkPlan {
-            latency_min: Micros(150),
-            latency_max: Micros(600),
-            loss_permille: 0,
-            duplicate_permille: 0,
-            reorder_permille: 0,
-            reorder_by: Micros::ZERO,
-        };
-        let span = CALM_START.plus(CALM_END);
-        Self { seed, nodes, quiet_at: CALM_START, span, network, faults: Vec::new() }
     }
 
     /// The same plan with one more fault.
@@ -180,95 +224,78 @@ impl Plan {
     pub fn with(mut self, kind: FaultKind, at: Micros, lasting: Micros) -> Self {
         let until = at.plus(lasting);
         self.faults.push(Fault { at, until, kind });
-        self.quiet_at = self.quiet_at.max(until);
-        self.span = self.quiet_at.plus(CALM_END);
+        self.quiet_from(until)
+    }
+
+    /// The same plan, not quiet before `at`.
+    #[must_use]
+    pub fn quiet_from(mut self, at: Micros) -> Self {
+        self.quiet_at = self.quiet_at.max(at);
+        self.span = self.span.max(self.quiet_at.plus(CALM_END));
         self
+    }
+
+    /// The same plan with one more tenant.
+    #[must_use]
+    pub fn tenant(mut self, tenant: TenantPlan) -> Self {
+        self.workload.tenants.push(tenant);
+        self
+    }
+
+    /// The same plan with one more group of clients, not quiet before they are.
+    #[must_use]
+    pub fn client(mut self, client: ClientPlan) -> Self {
+        let until = client.until;
+        self.workload.clients.push(client);
+        self.quiet_from(until)
     }
 }
 
 impl NetworkPlan {
-    /// A rung of the latency ladder (LAN, campus, continent, satellite), and each imperfection in
-    /// about half of the seeds.
-    fn seeded(dice: &mut Dice) -> Self {
-        let (latency_min, latency_max) = match dice.below(5) {
-            0 | 1 => (Micros(100), Micros::millis(2)),
-            2 => (Micros::millis(2), Micros::millis(15)),
-            3 => (Micros::millis(20), Micros::millis(60)),
-            _ => (Micros::millis(250), Micros::millis(350)),
-        };
-        let mut in_half = |most: u64| if dice.chance(500) { dice.below(most + 1) } else { 0 };
-        Self {
-            latency_min,
-            latency_max,
-            loss_permille: in_half(50),
-            duplicate_permille: in_half(30),
-            reorder_permille: in_half(50),
-            reorder_by: Micros::millis(40),
-        }
-    }
-
     /// The longest a datagram takes.
     pub const fn slowest(&self) -> Micros {
         self.latency_max.plus(self.reorder_by)
     }
 }
 
-impl Fault {
-    fn seeded(dice: &mut Dice, nodes: usize) -> Self {
-        let at = CALM_START.plus(Micros(dice.below(FAULT_SPAN.0)));
-        let shortest = Micros::millis(200);
-        let until = at.plus(shortest).plus(Micros(dice.below(LONGEST_FAULT.0 - shortest.0)));
-        let node = dice.below(nodes as u64) as usize;
-        let other = (node + 1 + dice.below(nodes as u64 - 1) as usize) % nodes;
-        let kind = match dice.below(7) {
-            0 => FaultKind::Crash { node, reset: false },
-            1 => FaultKind::Crash { node, reset: true },
-            2 => FaultKind::Pause { node },
-            3 => FaultKind::Freeze { node },
-            4 => FaultKind::OneWay { from: node, to: other },
-            5 => FaultKind::Isolate { node },
-            _ => FaultKind::Halves { left: 1 + dice.below((1 << nodes) - 2) },
-        };
-        Self { at, until, kind }
-    }
-}
-
-impl FaultKind {
-    /// Whether nothing gets from one node to the other while this lasts.
-    pub const fn cuts(&self, from: usize, to: usize) -> bool {
-        match self {
-            Self::OneWay { from: a, to: b } => *a == from && *b == to,
-            Self::Isolate { node } => *node == from || *node == to,
-            Self::Halves { left } => bit(*left, from) != bit(*left, to),
-            Self::Crash { .. } | Self::Pause { .. } | Self::Freeze { .. } => false,
-        }
-    }
-
-    const fn fits(&self, nodes: usize) -> bool {
-        match self {
-            Self::Crash { node, .. }
-            | Self::Pause { node }
-            | Self::Freeze { node }
-            | Self::Isolate { node } => *node < nodes,
-            Self::OneWay { from, to } => *from < nodes && *to < nodes,
-            Self::Halves { .. } => true,
-        }
-    }
-
-    /// A name for counters and traces.
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Crash { reset: false, .. } => "crash",
-            Self::Crash { reset: true, .. } => "crash with reset",
-            Self::Pause { .. } => "pause",
-            Self::Freeze { .. } => "freeze",
-            Self::OneWay { .. } => "one-way cut",
-            Self::Isolate { .. } => "isolation",
-            Self::Halves { .. } => "halves",
+impl Default for NetworkPlan {
+    /// A perfect LAN.
+    fn default() -> Self {
+        Self {
+            latency_min: Micros(150),
+            latency_max: Micros(600),
+            loss_permille: 0,
+            duplicate_permille: 0,
+            reorder_permille: 0,
+            reorder_by: Micros::ZERO,
         }
     }
 }
 
-const fn bit(bits: u64, at: usize) -> bool {
-    at < 64 && (bits >> at) & 1 == 1
+impl Default for EnginePlan {
+    /// A small model on a small machine: 50 tokens a second, alone or in a batch.
+    fn default() -> Self {
+        Self {
+            every: 1,
+            step: Micros::millis(20),
+            prompt_token: Micros(300),
+            max_batch: 8,
+            max_queue: 64,
+            pages: 256,
+            load: Micros::millis(400),
+        }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            hold: Micros::millis(30),
+            rollback_guard: false,
+            fsync: Micros::millis(2),
+            old_version: Vec::new(),
+            newcomers: Vec::new(),
+            sites: 1,
+        }
+    }
 }

@@ -19,7 +19,7 @@ pub struct SwarmReport {
     /// All detections.
     pub detections: Detections,
     /// Faults that began, by name.
-    pub faults: BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<String, u64>,
     /// Datagrams lost, doubled, overtaken, and lost to cuts.
     pub imperfections: [u64; 4],
     /// Runs that broke an invariant, with what they broke.
@@ -32,7 +32,7 @@ pub fn swarm(seeds: impl IntoIterator<Item = u64>) -> SwarmReport {
     for seed in seeds {
         let plan = Plan::seeded(seed);
         // Seeded plans are sound (there is a test), so none is left out here.
-        if let Ok(outcome) = run(&plan) {
+        if let Ok(outcome) = run(&plan, &mut ()) {
             report.take(&plan, outcome);
         }
     }
@@ -49,7 +49,7 @@ impl SwarmReport {
         self.detections.frozen.extend(&outcome.detections.frozen);
         let counters = &outcome.counters;
         for (fault, count) in &counters.faults {
-            *self.faults.entry(fault).or_default() += count;
+            *self.faults.entry(fault.clone()).or_default() += count;
         }
         let seen = [counters.lost, counters.duplicated, counters.reordered, counters.cut];
         for (sum, count) in self.imperfections.iter_mut().zip(seen) {

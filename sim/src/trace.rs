@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::queue::Moment;
 
 /// A checkpoint every so many records: a few dozen in a short run.
@@ -49,6 +51,10 @@ impl Trace {
         }
     }
 
+    pub(crate) const fn records(&self) -> u64 {
+        self.records
+    }
+
     pub(crate) fn finish(self) -> (TraceHash, Vec<TraceHash>, u64) {
         (self.hash(), self.checkpoints, self.records)
     }
@@ -69,5 +75,26 @@ impl fmt::Display for TraceHash {
 impl fmt::Debug for TraceHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TraceHash({self})")
+    }
+}
+
+impl std::str::FromStr for TraceHash {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u128::from_str_radix(text, 16).map(Self)
+    }
+}
+
+impl Serialize for TraceHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TraceHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }

@@ -3,19 +3,21 @@
 mod faults;
 mod traffic;
 
-use std::fmt;
-
 use selvedge_base::{Micros, Mono};
 use selvedge_crdt::{Digest, Row};
 use selvedge_proto::swim::{PeerState, SwimEffect, SwimInput, SwimMessage};
 
-use crate::check::{Checker, Detections, Violation};
+use crate::check::Checker;
 use crate::engine::ENGINE_STEP;
+use crate::invariant::Invariant;
+use crate::marks::Marks;
 use crate::network::Network;
 use crate::node::{Node, node_index};
+use crate::outcome::{Counters, Outcome, Requests};
 use crate::plan::{Plan, PlanError};
 use crate::queue::{Class, Moment, Queue};
-use crate::trace::{Trace, TraceHash};
+use crate::trace::Trace;
+use crate::watch::{Event as Shown, EventKind, Record, Watch};
 
 /// How exactly idle connections are noticed.
 const IDLE_LOOK: Micros = Micros::millis(100);
@@ -28,53 +30,13 @@ const WRITE_EVERY: Micros = Micros::secs(2);
 /// Writing stops this long after the last fault, so that everybody can come to agree.
 const WRITES_GO_ON: Micros = Micros::secs(2);
 
-/// What came of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Over everything that happened.
-    pub hash: TraceHash,
-    /// The hash after every 1,024 records: shows where two runs part.
-    pub checkpoints: Vec<TraceHash>,
-    /// How long detections took.
-    pub detections: Detections,
-    /// What must not have happened.
-    pub violations: Vec<Violation>,
-    /// What did.
-    pub counters: Counters,
-}
-
-/// How often things happened; shows that faults were real.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Records in the trace.
-    pub records: u64,
-    /// Datagrams delivered.
-    pub delivered: u64,
-    /// Bytes of datagrams sent.
-    pub sent_bytes: u64,
-    /// Datagrams lost to chance.
-    pub lost: u64,
-    /// Datagrams that arrived twice.
-    pub duplicated: u64,
-    /// Datagrams that were overtaken.
-    pub reordered: u64,
-    /// Packets lost to cuts.
-    pub cut: u64,
-    /// Connections made.
-    pub connections: u64,
-    /// Rows taken over from others.
-    pub rows_merged: u64,
-    /// Faults that began, by name.
-    pub faults: std::collections::BTreeMap<&'static str, u64>,
-}
-
 /// Runs a plan to its end.
 ///
 /// # Errors
 /// As [`Plan::check`].
-pub fn run(plan: &Plan) -> Result<Outcome, PlanError> {
+pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome, PlanError> {
     plan.check()?;
-    let mut world = World::new(plan);
+    let mut world = World::new(plan, watch);
     world.prepare();
     while let Some((moment, event)) = world.queue.pop() {
         if moment.0 > Mono(plan.span.0) {
@@ -88,6 +50,7 @@ pub fn run(plan: &Plan) -> Result<Outcome, PlanError> {
 
 struct World<'a> {
     plan: &'a Plan,
+    watch: &'a mut dyn Watch,
     now: Moment,
     queue: Queue<Event>,
     nodes: Vec<Node<Packet>>,
@@ -150,9 +113,10 @@ enum Load {
 }
 
 impl<'a> World<'a> {
-    fn new(plan: &'a Plan) -> Self {
+    fn new(plan: &'a Plan, watch: &'a mut dyn Watch) -> Self {
         Self {
             plan,
+            watch,
             now: (Mono(0), Class::Fault, 0),
             queue: Queue::new(),
             nodes: (0..plan.nodes).map(|index| Node::new(plan.seed, index)).collect(),
@@ -230,8 +194,28 @@ impl<'a> World<'a> {
         self.queue.push(self.now.0.plus(after), Class::Node, event);
     }
 
-    fn record(&mut self, kind: &str, who: [usize; 2], bytes: &[u8]) {
+    fn record(&mut self, kind: &'static str, who: [usize; 2], bytes: &[u8]) {
+        if self.watch.wants_records() {
+            let (index, at) = (self.trace.records(), self.now.0);
+            self.watch.record(Record { index, at, kind, who, bytes });
+        }
         self.trace.record(self.now, kind, who, bytes);
+    }
+
+    /// Shows something to whoever watches.
+    fn show(
+        &mut self,
+        kind: EventKind,
+        node: impl Into<Option<usize>>,
+        peer: impl Into<Option<usize>>,
+        text: impl FnOnce() -> String,
+    ) {
+        if self.watch.wants_events() {
+            let (at, node, peer) = (self.now.0, node.into(), peer.into());
+            let (request, span, text) = (None, None, text());
+            let (budget, amount) = (None, None);
+            self.watch.event(Shown { at, kind, node, peer, request, span, budget, amount, text });
+        }
     }
 
     /// Gives a node's detector a fact and carries out its orders.
@@ -244,6 +228,9 @@ impl<'a> World<'a> {
                     let peer = node_index(&peer);
                     self.record("declare", [node, peer], &[state as u8, why as u8]);
                     self.checker.declared(self.now.0, node, peer, (state, why));
+                    self.show(EventKind::Declared, node, peer, || {
+                        format!("{state:?}: {}", why.as_str()).to_lowercase()
+                    });
                     if state == PeerState::Dead {
                         self.queue.push(self.now.0, Class::Network, Event::Closed { node, peer });
                     }
@@ -280,13 +267,13 @@ impl<'a> World<'a> {
         for (index, node) in self.nodes.iter().enumerate() {
             for view in node.swim.states().filter(|view| view.state != PeerState::Alive) {
                 let seen = format!("node {index}: {view:?}");
-                self.checker.broken(end, "after healing all hold each other alive", seen);
+                self.checker.broken(end, Invariant::LiveViewsAgree, seen);
             }
         }
         let digests: Vec<Digest> = self.nodes.iter().map(|node| node.rows.digest()).collect();
         if digests.windows(2).any(|pair| pair[0] != pair[1]) {
             let seen = format!("{digests:?}");
-            self.checker.broken(end, "after healing all rows agree", seen);
+            self.checker.broken(end, Invariant::LiveRowsAgree, seen);
         }
         let (hash, checkpoints, records) = self.trace.finish();
         self.counters.records = records;
@@ -300,6 +287,9 @@ impl<'a> World<'a> {
             detections: self.checker.detections,
             violations: self.checker.violations,
             counters: self.counters,
+            requests: Requests::default(),
+            budgets: Vec::new(),
+            marks: Marks::default(),
         }
     }
 }
@@ -312,12 +302,5 @@ impl Load {
             Self::Delta { .. } => "delta",
             Self::Reset => "reset",
         }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "hash {} after {} records", self.hash, self.counters.records)?;
-        self.violations.iter().try_for_each(|violation| writeln!(f, "{violation}"))
     }
 }

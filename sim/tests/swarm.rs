@@ -40,17 +40,20 @@ fn the_promises_hold_over_hundreds_of_seeds() {
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..12 {
         let plan = Plan::seeded(seed);
-        let (first, second) = (run(&plan).unwrap(), run(&plan).unwrap());
+        let (first, second) = (run(&plan, &mut ()).unwrap(), run(&plan, &mut ()).unwrap());
         assert_eq!(first.checkpoints, second.checkpoints, "seed {seed}");
         assert_eq!(first, second, "seed {seed}");
     }
-    assert_ne!(run(&Plan::seeded(1)).unwrap().hash, run(&Plan::seeded(2)).unwrap().hash);
+    assert_ne!(
+        run(&Plan::seeded(1), &mut ()).unwrap().hash,
+        run(&Plan::seeded(2), &mut ()).unwrap().hash
+    );
 }
 
 #[test]
 fn another_process_comes_to_the_same_hash() {
     // Addresses in memory, hash seeds and the like differ between processes, not within one.
-    let outcome = run(&Plan::seeded(5)).unwrap();
+    let outcome = run(&Plan::seeded(5), &mut ()).unwrap();
     let other = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["replay", "--exact", "--nocapture"])
         .env("SELVEDGE_SIM_SEED", "5")
@@ -64,7 +67,7 @@ fn another_process_comes_to_the_same_hash() {
 fn replay() {
     // One seed, given by hand; without one, the first.
     let plan = Plan::seeded(number("SELVEDGE_SIM_SEED").unwrap_or(0));
-    let outcome = run(&plan).unwrap();
+    let outcome = run(&plan, &mut ()).unwrap();
     println!("{plan:#?}\n{outcome}");
     assert!(outcome.violations.is_empty(), "{outcome}");
 }
@@ -76,7 +79,7 @@ fn a_fault_that_is_left_out_does_not_move_the_others() {
     assert_eq!(plan, again);
     let mut fewer = plan.clone();
     fewer.faults.remove(0);
-    let (all, some) = (run(&plan).unwrap(), run(&fewer).unwrap());
+    let (all, some) = (run(&plan, &mut ()).unwrap(), run(&fewer, &mut ()).unwrap());
     assert_ne!(all.hash, some.hash);
     assert!(some.violations.is_empty(), "{some}");
 }
@@ -85,7 +88,7 @@ fn a_fault_that_is_left_out_does_not_move_the_others() {
 fn a_crash_on_a_calm_lan_is_seen_in_time() {
     let at = Micros::secs(14);
     let crash = FaultKind::Crash { node: 1, reset: false };
-    let outcome = run(&Plan::calm(7, 5).with(crash, at, Micros::secs(6))).unwrap();
+    let outcome = run(&Plan::calm(7, 5).with(crash, at, Micros::secs(6)), &mut ()).unwrap();
     assert!(outcome.violations.is_empty(), "{outcome}");
     assert_eq!(outcome.detections.silent.len(), 4);
     assert!(outcome.detections.silent.iter().all(|took| *took <= Micros::secs(3)));
@@ -100,8 +103,9 @@ fn the_observer_notices_what_is_wrong() {
         Micros::secs(9),
     );
     plan.span = Micros::secs(20);
-    let outcome = run(&plan).unwrap();
-    let broken: Vec<&str> = outcome.violations.iter().map(|found| found.invariant).collect();
+    let outcome = run(&plan, &mut ()).unwrap();
+    let broken: Vec<&str> =
+        outcome.violations.iter().map(|found| found.invariant.sentence()).collect();
     assert!(broken.contains(&"after healing all hold each other alive"), "{outcome}");
 }
 
@@ -110,7 +114,7 @@ fn a_larger_mesh_notices_in_time_too() {
     // Beyond eight nodes each probes a few; news of a death must still reach all in time.
     let crash = FaultKind::Crash { node: 3, reset: false };
     let plan = Plan::calm(11, 24).with(crash, Micros::secs(14), Micros::secs(6));
-    let outcome = run(&plan).unwrap();
+    let outcome = run(&plan, &mut ()).unwrap();
     println!("{:?}", outcome.detections);
     assert!(outcome.violations.is_empty(), "{outcome}");
     assert_eq!(outcome.detections.silent.len(), 23);
@@ -118,12 +122,12 @@ fn a_larger_mesh_notices_in_time_too() {
 
 #[test]
 fn plans_that_cannot_be_run_are_refused() {
-    assert_eq!(run(&Plan::calm(1, 1)), Err(PlanError::Nodes(1)));
+    assert_eq!(run(&Plan::calm(1, 1), &mut ()), Err(PlanError::Nodes(1)));
     let stranger = FaultKind::Pause { node: 3 };
     let plan = Plan::calm(1, 3).with(stranger, Micros::secs(1), Micros::secs(1));
-    assert_eq!(run(&plan), Err(PlanError::Fault(0)));
+    assert_eq!(run(&plan, &mut ()), Err(PlanError::Fault(0)));
     let mut plan = Plan::calm(1, 3);
     plan.network.latency_min = Micros::secs(1);
-    assert_eq!(run(&plan), Err(PlanError::Latency));
+    assert_eq!(run(&plan, &mut ()), Err(PlanError::Latency));
     assert!((0..1_000).all(|seed| Plan::seeded(seed).check().is_ok()));
 }

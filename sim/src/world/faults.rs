@@ -3,16 +3,18 @@
 use selvedge_base::Micros;
 use selvedge_proto::swim::SwimInput;
 
-use super::{Class, Event, Load, Packet, World};
+use super::{Class, Event as Due, Load, Packet, World};
 use crate::check::Truth;
 use crate::node::node_id;
 use crate::plan::FaultKind;
+use crate::watch::{Event, EventKind};
 
 impl World<'_> {
     pub(super) fn begin(&mut self, index: usize) {
         let kind = self.plan.faults[index].kind.clone();
-        *self.counters.faults.entry(kind.as_str()).or_default() += 1;
+        *self.counters.faults.entry(kind.as_str().to_owned()).or_default() += 1;
         self.record("fault", [index, 0], kind.as_str().as_bytes());
+        self.show_fault(EventKind::FaultBegan, index);
         match kind {
             FaultKind::Crash { node, reset } => {
                 self.nodes[node].crashes += 1;
@@ -26,8 +28,8 @@ impl World<'_> {
                 self.nodes[node].freezes += 1;
                 self.nodes[node].engine.freeze(true);
             }
-            FaultKind::OneWay { .. } | FaultKind::Isolate { .. } | FaultKind::Halves { .. } => {
-                self.network.begin_cut(index, kind);
+            _ => {
+                self.network.begin_cut(index, self.now.0, kind);
             }
         }
         self.learn_truth();
@@ -36,6 +38,7 @@ impl World<'_> {
     pub(super) fn end(&mut self, index: usize) {
         let kind = self.plan.faults[index].kind.clone();
         self.record("healed", [index, 0], kind.as_str().as_bytes());
+        self.show_fault(EventKind::FaultEnded, index);
         match kind {
             FaultKind::Crash { node, .. } => {
                 self.nodes[node].crashes -= 1;
@@ -58,18 +61,29 @@ impl World<'_> {
                 let frozen = self.nodes[node].freezes > 0;
                 self.nodes[node].engine.freeze(frozen);
             }
-            FaultKind::OneWay { .. } | FaultKind::Isolate { .. } | FaultKind::Halves { .. } => {
+            _ => {
                 self.network.end_cut(index);
             }
         }
         self.learn_truth();
     }
 
+    fn show_fault(&mut self, event: EventKind, index: usize) {
+        if self.watch.wants_events() {
+            let kind = &self.plan.faults[index].kind;
+            let (at, span, text) = (self.now.0, Some(index as u64), kind.as_str().to_owned());
+            let (node, peer) = (kind.node(), kind.peer());
+            let (request, budget, amount) = (None, None, None);
+            let kind = event;
+            self.watch.event(Event { at, kind, node, peer, request, span, budget, amount, text });
+        }
+    }
+
     /// A process that ends in good order closes its connections.
     fn say_goodbye(&mut self, node: usize) {
         let links = std::mem::take(&mut self.nodes[node].links);
         for (peer, end) in links {
-            if let Some(delay) = self.network.reliable(node, peer) {
+            if let Some(delay) = self.network.reliable(self.now.0, node, peer) {
                 self.deliver(peer, delay, Packet { from: node, conn: end.conn, load: Load::Reset });
             }
         }
@@ -82,7 +96,7 @@ impl World<'_> {
             self.deliver(node, Micros::ZERO, packet);
         }
         self.nodes[node].tick_at = Some(self.now.0);
-        self.queue.push(self.now.0, Class::Node, Event::TickCame { node });
+        self.queue.push(self.now.0, Class::Node, Due::TickCame { node });
     }
 
     pub(super) fn introduce(&mut self, node: usize) {
@@ -96,12 +110,13 @@ impl World<'_> {
         let healthy = |one: usize, other: usize| {
             self.nodes[one].acts()
                 && self.nodes[other].acts()
-                && self.network.open(one, other)
-                && self.network.open(other, one)
+                && self.network.open(self.now.0, one, other)
+                && self.network.open(self.now.0, other, one)
         };
         let gone = |peer: usize| {
-            let heard_by =
-                |other: usize| self.nodes[other].acts() && self.network.open(peer, other);
+            let heard_by = |other: usize| {
+                self.nodes[other].acts() && self.network.open(self.now.0, peer, other)
+            };
             !self.nodes[peer].acts() || !(0..count).any(|other| other != peer && heard_by(other))
         };
         let mut truths = Vec::new();

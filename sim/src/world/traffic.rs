@@ -5,6 +5,8 @@ use selvedge_base::codec::encode_datagram;
 use selvedge_crdt::{Digest, Merged, Row};
 use selvedge_proto::swim::{MAX_MESSAGE_BYTES, SwimInput, SwimMessage};
 
+use crate::invariant::Invariant;
+
 use super::{Class, Event, Load, Packet, World};
 use crate::node::{LinkEnd, MAX_BACKLOG, Node, is_signed, node_id, node_index};
 
@@ -23,10 +25,10 @@ impl World<'_> {
             }
             Err(error) => {
                 let seen = format!("node {from} to {to}: {error}");
-                self.checker.broken(self.now.0, "a message fits a datagram", seen);
+                self.checker.broken(self.now.0, Invariant::BoundDatagram, seen);
             }
         }
-        for delay in self.network.datagram(from, to) {
+        for delay in self.network.datagram(self.now.0, from, to) {
             let packet = Packet { from, conn, load: Load::Swim(message.clone()) };
             self.deliver(to, delay, packet);
         }
@@ -34,7 +36,7 @@ impl World<'_> {
 
     fn send_reliable(&mut self, from: usize, to: usize, load: Load) {
         let Some(conn) = self.nodes[from].links.get(&to).map(|link| link.conn) else { return };
-        if let Some(delay) = self.network.reliable(from, to) {
+        if let Some(delay) = self.network.reliable(self.now.0, from, to) {
             self.deliver(to, delay, Packet { from, conn, load });
         }
     }
@@ -57,7 +59,7 @@ impl World<'_> {
         let known = self.nodes[to].links.get(&from).is_some_and(|link| link.conn == conn);
         if !known {
             let reset = matches!(load, Load::Reset);
-            if let (false, Some(delay)) = (reset, self.network.reliable(to, from)) {
+            if let (false, Some(delay)) = (reset, self.network.reliable(self.now.0, to, from)) {
                 self.deliver(from, delay, Packet { from: to, conn, load: Load::Reset });
             }
             return;
@@ -113,20 +115,20 @@ impl World<'_> {
                 Merged::Known => {}
                 Merged::Conflict(_) | Merged::Refused(_) => {
                     let seen = format!("node {node}: {merged:?}");
-                    self.checker.broken(self.now.0, "honest rows are taken", seen);
+                    self.checker.broken(self.now.0, Invariant::StateHonestRowsTaken, seen);
                 }
             }
             let after = self.nodes[node].rows.get(&writer).map(|row| row.stamp);
             if after < before {
                 let seen = format!("node {node}: {before:?} to {after:?}");
-                self.checker.broken(self.now.0, "rows never go back", seen);
+                self.checker.broken(self.now.0, Invariant::StateNeverBack, seen);
             }
         }
     }
 
     pub(super) fn dial(&mut self, from: usize, to: usize) {
-        let there = self.network.reliable(from, to);
-        let back = self.network.reliable(to, from);
+        let there = self.network.reliable(self.now.0, from, to);
+        let back = self.network.reliable(self.now.0, to, from);
         if let (Some(there), Some(back)) = (there, back) {
             // A handshake takes a round trip, and its last flight another half.
             let at = self.now.0.plus(there).plus(back).plus(there);
@@ -135,7 +137,8 @@ impl World<'_> {
     }
 
     pub(super) fn dialled(&mut self, from: usize, to: usize) {
-        let open = self.network.open(from, to) && self.network.open(to, from);
+        let open =
+            self.network.open(self.now.0, from, to) && self.network.open(self.now.0, to, from);
         if !open || !self.nodes[from].acts() || !self.nodes[to].acts() {
             return;
         }
@@ -168,7 +171,7 @@ impl World<'_> {
     /// Closes a connection and tells the other side.
     pub(super) fn close(&mut self, node: usize, peer: usize) {
         let Some(end) = self.nodes[node].links.get(&peer).copied() else { return };
-        if let Some(delay) = self.network.reliable(node, peer) {
+        if let Some(delay) = self.network.reliable(self.now.0, node, peer) {
             self.deliver(peer, delay, Packet { from: node, conn: end.conn, load: Load::Reset });
         }
         self.lose_link(node, peer);

@@ -1,0 +1,151 @@
+//! The registry of what must hold: one name, one family, one sentence each.
+//!
+//! Owns the names only. Who looks and when is [`crate::check`]'s business.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! registry {
+    ($($(#[doc = $doc:literal])+ $name:ident, $id:literal, $sentence:literal;)+) => {
+        /// Something that must hold, whatever happens. The first letter of the id is the family:
+        /// F flow, Q quota, H hand-over, R routing, M membership and state, S store, B bounds,
+        /// V liveness.
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Invariant {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Invariant {
+            /// All of them, in the order of the registry.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// Family letter and number.
+            pub const fn id(self) -> &'static str {
+                match self {
+                    $(Self::$name => $id,)+
+                }
+            }
+
+            /// What holds, as a sentence.
+            pub const fn sentence(self) -> &'static str {
+                match self {
+                    $(Self::$name => $sentence,)+
+                }
+            }
+        }
+    };
+}
+
+registry! {
+    /// One end per request.
+    FlowOneTerminal, "F1", "an admitted request ends exactly once";
+    /// Deadlines bind.
+    FlowNothingLate, "F2", "nothing but the refusal follows a request's deadline";
+    /// The order of stages.
+    FlowStageOrder, "F3", "no engine works for a request that was not reserved for";
+    /// A caller gets an end.
+    FlowEnds, "F4", "every request ends soon after its deadline";
+    /// Spending stays under the durable mark.
+    QuotaSpentWithinHw, "Q1", "no node spends beyond its durable high-water mark";
+    /// Marks stay under the rights.
+    QuotaHwWithinRights, "Q2", "no high-water mark passes what its holder was granted and given";
+    /// The sum of marks stays under the limit.
+    QuotaMarksWithinLimit, "Q3", "all high-water marks of a window together stay within its limit";
+    /// The sum of spending stays under the limit.
+    QuotaSpentWithinLimit, "Q4", "what is spent of a window stays within its limit";
+    /// Rights are neither made nor lost.
+    QuotaConserved, "Q5", "rights are conserved, those on their way counted";
+    /// Reservations end.
+    QuotaNothingReserved, "Q6", "after healing and quiet nothing is reserved";
+    /// One settlement per reservation.
+    QuotaSettledOnce, "Q7", "a reservation settles exactly once";
+    /// What a caller gets is paid for.
+    QuotaServedWithinReserved, "Q8", "nothing is served that no reservation covers";
+    /// Honest rows pass for honest.
+    QuotaHonestRowsTaken, "Q9", "rows of honest holders are taken";
+    /// After healing what was not spent can be.
+    QuotaAvailable, "Q10", "after healing available = limit - settled - what crashes cost";
+    /// Tokens arrive in order, once.
+    HandOverEveryTokenOnce, "H1", "no token is lost or doubled across a change of node";
+    /// The answer is the one the model gives.
+    HandOverSameAnswer, "H2", "a resumed answer is the one a single node would have given";
+    /// Voices from the past are not heard.
+    HandOverFenced, "H3", "a fenced peer writes nothing";
+    /// No hops beyond one.
+    RouteOneHop, "R1", "a request hops at most once";
+    /// Labels bind.
+    RouteLabelKept, "R2", "labelled data stays within its boundary";
+    /// Those put out stay out.
+    RouteNotToRevoked, "R3", "no request goes to a node this one knows to be revoked";
+    /// Losers stop.
+    RouteLosersCancelled, "R4", "an engine stops working for a request that moved on";
+    /// Silence is noticed.
+    MemberSilentDead, "M1", "a silent peer is dead within 3 s";
+    /// Resets are noticed.
+    MemberResetDead, "M2", "a peer whose connection was reset is dead within 1 s";
+    /// Freezes are noticed.
+    MemberFrozenSeen, "M3", "a frozen peer is frozen within 2 s";
+    /// Slow is not frozen.
+    MemberSlowNotFrozen, "M4", "a peer that is slow, loading or idle is not frozen";
+    /// The well are well.
+    MemberHealthyAlive, "M5", "a healthy, reachable peer is not dead";
+    /// The well do not stay suspect.
+    MemberHealthyNotSuspect, "M6", "a healthy, reachable peer does not stay suspect";
+    /// Others' word counts.
+    MemberBackedAlive, "M7", "a peer that all others reach is not dead";
+    /// A stop is the stopped one's own.
+    MemberStoppedBlamesNobody, "M8", "a node that stood still blames nobody";
+    /// Honest rows of state are taken.
+    StateHonestRowsTaken, "M9", "honest rows of state are taken";
+    /// Rows only advance.
+    StateNeverBack, "M10", "rows never go back";
+    /// Those put out stay out.
+    StateRevokedStaysOut, "M11", "a revoked node finds no way back";
+    /// Old builds live with new ones.
+    StateVersionsAgree, "M12", "nothing is sent that the peer's version does not know";
+    /// Nothing leaves before it is stored.
+    StoreBeforeSend, "S1", "nothing leaves a node that depends on what its disk may forget";
+    /// Messages fit.
+    BoundDatagram, "B1", "a message fits a datagram";
+    /// Tables stay bounded.
+    BoundTables, "B2", "every table stays within its bound";
+    /// Views agree.
+    LiveViewsAgree, "V1", "after healing all hold each other alive";
+    /// Rows agree.
+    LiveRowsAgree, "V2", "after healing all rows agree";
+    /// Policies agree.
+    LivePolicyAgrees, "V3", "after healing all policies agree";
+    /// Requests end.
+    LiveNothingPending, "V4", "after healing everything pending ends";
+    /// Those with rights serve.
+    LiveServes, "V5", "after healing a node with a right to spend serves";
+}
+
+impl Invariant {
+    /// The family: F flow, Q quota, H hand-over, R routing, M membership and state, S store,
+    /// B bounds, V liveness.
+    pub fn family(self) -> char {
+        self.id().chars().next().unwrap_or('?')
+    }
+}
+
+impl std::fmt::Display for Invariant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.id(), self.sentence())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_id_is_used_once() {
+        let ids: BTreeSet<&str> = Invariant::ALL.iter().map(|one| one.id()).collect();
+        assert_eq!(ids.len(), Invariant::ALL.len());
+    }
+}

@@ -1,0 +1,106 @@
+//! Marks: rare things that a run *sometimes* does. A mark that no seed ever hits shows that the
+//! simulator does not go where it claims to go.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! marks {
+    ($($name:ident, $sentence:literal;)+) => {
+        /// Something that should happen in some run.
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Mark {
+            $(#[doc = $sentence] $name,)+
+        }
+
+        impl Mark {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// What happened, as a sentence.
+            pub const fn sentence(self) -> &'static str {
+                match self {
+                    $(Self::$name => $sentence,)+
+                }
+            }
+        }
+    };
+}
+
+marks! {
+    AnswerResumed, "An answer went on at another node.";
+    ResumedTwice, "An answer changed its node twice.";
+    ResumedAtHome, "An answer begun by a peer was ended by the node that took the request.";
+    DoubtfulTriedAgain, "A node that was only slow got a second chance.";
+    HandOffRefused, "A peer refused a hand-off and the next candidate took it.";
+    DeadlinePassed, "A request ran into its deadline.";
+    CallerLeft, "A caller went away in mid-answer.";
+    IngestDied, "The node that took a request died with it.";
+    ServerDied, "The node that answered died in mid-answer.";
+    ServerFroze, "The engine that answered froze in mid-answer.";
+    ScheduleFull, "An engine's queue was full.";
+    SequencePaused, "A sequence was paused for want of memory.";
+    GossipRefuted, "A node refuted its own death.";
+    FoundThroughOthers, "A peer was reached only through others.";
+    BudgetRefused, "A budget refused a request.";
+    BudgetDowngraded, "A budget sent a request to a cheaper model.";
+    RightsGiven, "A node gave rights to another.";
+    RightsGivenWhileCut, "Rights were given while the network was cut.";
+    HeldForAnswer, "A request was held for rights on their way.";
+    HeldThenGranted, "A held request was granted after all.";
+    ReservationExtended, "A reservation was extended.";
+    ExtensionRefused, "An extension was refused and the answer ended.";
+    CrashWithReservation, "A node crashed with something reserved.";
+    CrashBetweenStoreAndSend, "A donor crashed after storing a gift and before anybody heard of it.";
+    CrashWithPendingWrite, "A node crashed with a write that was not yet durable.";
+    WriteFailed, "A disk refused a write.";
+    RolledBack, "A disk came back older than it was.";
+    RollbackDetected, "A node found out that its disk had been rolled back.";
+    WindowTurned, "A window of a budget ended and the next began.";
+    PolicyAdopted, "A node took over a new policy.";
+    LimitLowered, "An operator lowered a limit.";
+    NodeRevoked, "A node was put out of the mesh.";
+    RevokedRefused, "A revoked node was turned away.";
+    KeyRefused, "A caller with a revoked key was turned away.";
+    OldVersionServed, "A node of the older wire version answered for a peer.";
+    ClockBefore2000, "A node booted with its clock at the beginning.";
+    DebtBooked, "An overrun was booked as debt.";
+    EquivocationSeen, "Two rows under one number were found out.";
+    ReplayIgnored, "A replayed frame changed nothing.";
+}
+
+/// How often each mark was hit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks(BTreeMap<Mark, u64>);
+
+impl Marks {
+    /// It happened.
+    pub(crate) fn hit(&mut self, mark: Mark) {
+        *self.0.entry(mark).or_default() += 1;
+    }
+
+    /// How often it happened.
+    pub fn count(&self, mark: Mark) -> u64 {
+        self.0.get(&mark).copied().unwrap_or(0)
+    }
+
+    /// What never happened.
+    pub fn missed(&self) -> Vec<Mark> {
+        Mark::ALL.iter().copied().filter(|mark| self.count(*mark) == 0).collect()
+    }
+
+    /// What happened, and how often.
+    pub fn iter(&self) -> impl Iterator<Item = (Mark, u64)> + '_ {
+        self.0.iter().map(|(mark, count)| (*mark, *count))
+    }
+
+    /// Adds what another run hit.
+    pub fn add(&mut self, other: &Self) {
+        for (mark, count) in other.iter() {
+            *self.0.entry(mark).or_default() += count;
+        }
+    }
+}

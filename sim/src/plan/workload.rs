@@ -1,0 +1,183 @@
+//! Who asks for what: tenants with their budgets, clients with their habits.
+
+use selvedge_base::Micros;
+use serde::{Deserialize, Serialize};
+
+/// Tenants, teams and applications a plan may have.
+const MAX_TENANTS: usize = 256;
+/// Groups of clients a plan may have.
+const MAX_CLIENTS: usize = 4_096;
+/// The longest answer a simulated client asks for: engines work token by token.
+const MAX_ANSWER: u32 = 2_048;
+
+/// Who asks for what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Workload {
+    /// Accounts with their budgets.
+    pub tenants: Vec<TenantPlan>,
+    /// Groups of clients.
+    pub clients: Vec<ClientPlan>,
+}
+
+/// An account and its budgets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantPlan {
+    /// Its path: `acme`, `acme/line3`, `acme/line3/chat`.
+    pub path: String,
+    /// Its budgets.
+    #[serde(default)]
+    pub budgets: Vec<BudgetPlan>,
+}
+
+/// A budget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetPlan {
+    /// Its name.
+    pub name: String,
+    /// What it counts.
+    pub unit: BudgetUnit,
+    /// Over which period.
+    pub per: PerPeriod,
+    /// How much.
+    pub limit: u64,
+    /// Units each node may go over it; none = hard.
+    #[serde(default)]
+    pub elastic: Option<u64>,
+    /// In how many parts of the period it becomes spendable.
+    #[serde(default = "one")]
+    pub sub_windows: u32,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+/// What a budget counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BudgetUnit {
+    /// Tokens of prompts and answers.
+    Tokens,
+    /// Requests.
+    Requests,
+    /// Requests at a time.
+    Concurrent,
+    /// Requests in a period, spread evenly.
+    Rate,
+}
+
+/// Over which period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PerPeriod {
+    /// A minute.
+    Minute,
+    /// An hour.
+    Hour,
+    /// A day.
+    Day,
+    /// A month.
+    Month,
+}
+
+/// A group of clients with the same habits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientPlan {
+    /// On whose account.
+    pub account: String,
+    /// To which nodes, in turn; none = all.
+    #[serde(default)]
+    pub nodes: Vec<usize>,
+    /// Requests a minute, all of the group together, at random moments.
+    pub per_minute: u64,
+    /// From when on.
+    pub from: Micros,
+    /// Until when.
+    pub until: Micros,
+    /// Tokens of a prompt, at least and at most.
+    pub prompt: (u32, u32),
+    /// Tokens of an answer, at least and at most.
+    pub answer: (u32, u32),
+    /// How long a client waits for the end.
+    pub deadline: Micros,
+    /// How many leave in mid-answer.
+    #[serde(default)]
+    pub leave_permille: u64,
+    /// How many of the requests may not leave the node they reached.
+    #[serde(default)]
+    pub home_permille: u64,
+}
+
+impl Workload {
+    pub(crate) fn check(&self, nodes: usize) -> Result<(), String> {
+        if self.tenants.len() > MAX_TENANTS || self.clients.len() > MAX_CLIENTS {
+            return Err("too many tenants or clients".to_owned());
+        }
+        for client in &self.clients {
+            let sound = client.from <= client.until
+                && client.prompt.0 >= 1
+                && client.prompt.0 <= client.prompt.1
+                && client.prompt.1 <= MAX_ANSWER
+                && client.answer.0 >= 1
+                && client.answer.0 <= client.answer.1
+                && client.answer.1 <= MAX_ANSWER
+                && client.nodes.iter().all(|node| *node < nodes);
+            if !sound {
+                return Err(format!("the clients of '{}' ask for the impossible", client.account));
+            }
+        }
+        let nothing = |budget: &BudgetPlan| budget.sub_windows == 0;
+        match self.tenants.iter().find(|tenant| tenant.budgets.iter().any(nothing)) {
+            Some(tenant) => Err(format!("'{}' has a budget without sub-windows", tenant.path)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl TenantPlan {
+    /// An account without budgets.
+    pub fn new(path: &str) -> Self {
+        Self { path: path.to_owned(), budgets: Vec::new() }
+    }
+
+    /// The same account with a hard budget of tokens.
+    #[must_use]
+    pub fn tokens(self, limit: u64, per: PerPeriod) -> Self {
+        self.budget(BudgetUnit::Tokens, limit, per)
+    }
+
+    /// The same account with a hard budget.
+    #[must_use]
+    pub fn budget(mut self, unit: BudgetUnit, limit: u64, per: PerPeriod) -> Self {
+        let name = format!("b{}", self.budgets.len());
+        self.budgets.push(BudgetPlan { name, unit, per, limit, elastic: None, sub_windows: 1 });
+        self
+    }
+}
+
+impl ClientPlan {
+    /// Clients of an account at all nodes that ask this often a minute, between two moments, for
+    /// usual chat answers, and wait for half a minute.
+    pub fn steady(account: &str, per_minute: u64, from: Micros, until: Micros) -> Self {
+        Self {
+            account: account.to_owned(),
+            nodes: Vec::new(),
+            per_minute,
+            from,
+            until,
+            prompt: (16, 96),
+            answer: (8, 40),
+            deadline: Micros::secs(30),
+            leave_permille: 0,
+            home_permille: 0,
+        }
+    }
+
+    /// The same clients at these nodes only.
+    #[must_use]
+    pub fn at(mut self, nodes: &[usize]) -> Self {
+        self.nodes = nodes.to_vec();
+        self
+    }
+}
