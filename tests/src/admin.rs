@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::http::{Client, Reply};
 use crate::places::MODEL;
 use crate::time::Deadline;
+use crate::tiny::TINY;
 
 /// A client with the admin token.
 #[derive(Clone, Debug)]
@@ -71,12 +72,12 @@ impl Admin {
         self.watch(deadline)?.until(what, wanted)
     }
 
-    /// Waits until this many nodes are alive and offer the test model.
+    /// Waits until this many nodes are alive and offer a test model.
     ///
     /// # Errors
     /// When they are not in time.
     pub fn until_offered(&self, nodes: usize, deadline: Deadline) -> Result<Value> {
-        let what = format!("{nodes} nodes that offer {MODEL}");
+        let what = format!("{nodes} nodes that offer a test model");
         self.until(&what, deadline, |view| offering(view) == nodes)
     }
 
@@ -160,9 +161,11 @@ pub fn alive(view: &Value) -> usize {
     nodes(view).iter().filter(|node| is(&node["state"], "alive")).count()
 }
 
-/// How many living nodes have the test model ready.
+/// How many living nodes have a test model ready.
 pub fn offering(view: &Value) -> usize {
-    let ready = |model: &Value| model["name"] == MODEL && is(&model["state"], "ready");
+    let ready = |model: &Value| {
+        (model["name"] == MODEL || model["name"] == TINY) && is(&model["state"], "ready")
+    };
     let offers = |node: &&Value| {
         is(&node["state"], "alive")
             && node["models"].as_array().is_some_and(|models| models.iter().any(ready))

@@ -6,6 +6,7 @@
 //! of sleeping.
 
 pub mod admin;
+pub mod budgets;
 pub mod chat;
 pub mod figures;
 pub mod home;
@@ -21,6 +22,7 @@ pub mod python;
 pub mod scenario;
 pub mod sse;
 pub mod time;
+pub mod tiny;
 
 pub use admin::{Admin, Watch};
 pub use chat::{Asked, Heard};

@@ -25,6 +25,10 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// What every namespace of the suite begins with.
 const PREFIX: &str = "selv-";
 
+/// The switch that hosts are plugged into, and the one for those that are cut off together.
+const HUB: &str = "hub";
+const ASIDE: &str = "aside";
+
 /// A bridge in its own namespace.
 #[derive(Debug)]
 pub struct Bridge {
@@ -57,8 +61,10 @@ impl Bridge {
         ip(&format!("netns add {namespace}"))?;
         let bridge = Self { namespace, hosts: 0 };
         let name = &bridge.namespace;
-        ip(&format!("-n {name} link add hub type bridge"))?;
-        ip(&format!("-n {name} link set hub up"))?;
+        for switch in [HUB, ASIDE] {
+            ip(&format!("-n {name} link add {switch} type bridge"))?;
+            ip(&format!("-n {name} link set {switch} up"))?;
+        }
         Ok(bridge)
     }
 
@@ -136,7 +142,19 @@ impl Host {
     /// # Errors
     /// When `ip` fails.
     pub fn plug(&self) -> Result<()> {
-        ip(&format!("-n {} link set {} master hub up", self.bridge, self.port))
+        self.plug_into(HUB)
+    }
+
+    /// Plugs the cable into the other switch: hosts there reach each other and nobody else.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn plug_aside(&self) -> Result<()> {
+        self.plug_into(ASIDE)
+    }
+
+    fn plug_into(&self, switch: &str) -> Result<()> {
+        ip(&format!("-n {} link set {} master {switch} up", self.bridge, self.port))
     }
 }
 
@@ -232,6 +250,11 @@ mod tests {
         two.link_down().unwrap();
         assert!(connect(Some(two.namespace()), addr).is_err());
         two.link_up().unwrap();
+        connect(Some(two.namespace()), addr).unwrap();
+        two.plug_aside().unwrap();
+        let briefly = move || TcpStream::connect_timeout(&addr, Duration::from_millis(300));
+        assert!(enter(two.namespace(), briefly).unwrap().is_err(), "nobody is on that side yet");
+        one.plug_aside().unwrap();
         connect(Some(two.namespace()), addr).unwrap();
         let names = [one.namespace().to_owned(), two.namespace().to_owned()];
         drop((one, two, bridge));
