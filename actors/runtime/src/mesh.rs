@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use selvedge_base::{Machine, Micros, ModelDigest, Mono, NodeId, codec};
+use selvedge_base::{Micros, ModelDigest, Mono, NodeId, codec};
 use selvedge_contract::ModelState;
 use selvedge_core::NodeRow;
 use selvedge_core::restart::{Patience, Restart};
@@ -29,6 +29,7 @@ use crate::contacts::Contacts;
 use crate::line::{Mail, MeshLine};
 use crate::membership::Membership;
 use crate::shared::Shared;
+use crate::stepper::{Clock, Stepper};
 use crate::store::Store;
 use crate::view;
 use crate::{sync, view::ViewParts};
@@ -95,6 +96,8 @@ pub(crate) struct MeshArgs {
     pub(crate) settings: Arc<MeshSettings>,
     /// The line this actor answers.
     pub(crate) line: MeshLine,
+    /// What the failure detector is told as the time.
+    pub(crate) clock: Clock,
 }
 
 /// What does not change while the node runs.
@@ -108,7 +111,7 @@ pub(crate) struct MeshSettings {
 
 pub(crate) struct MeshState {
     args: MeshArgs,
-    swim: Swim,
+    swim: Stepper<Swim>,
     contacts: Contacts,
     contacts_changed: bool,
     dialling: BTreeSet<NodeId>,
@@ -190,7 +193,10 @@ impl MeshState {
         let static_dials = static_dials.collect();
         let incarnation = args.membership.incarnation();
         let mut state = Self {
-            swim: Swim::new(args.shared.me, incarnation, entropy::dice()),
+            swim: Stepper::new(
+                Swim::new(args.shared.me, incarnation, entropy::dice()),
+                Clock::clone(&args.clock),
+            ),
             contacts,
             contacts_changed: false,
             dialling: BTreeSet::new(),
@@ -218,7 +224,7 @@ impl MeshState {
     }
 
     fn feed(&mut self, input: SwimInput) {
-        self.swim.step(clock::now(), input, &mut self.effects);
+        self.swim.step(input, &mut self.effects);
     }
 
     /// Only those who proved to be members are watched.
@@ -415,7 +421,7 @@ impl MeshState {
         let parts = ViewParts {
             shared: &self.args.shared,
             membership: &self.args.membership,
-            swim: &self.swim,
+            swim: self.swim.machine(),
             row: &self.row,
             contacts: &self.contacts,
         };
@@ -470,7 +476,7 @@ impl MeshState {
     }
 
     fn schedule(&mut self) {
-        let now = clock::mono();
+        let now = self.swim.now().mono;
         let next_look = now.plus(LOOK_EVERY);
         let at = self.swim.wake_at().map_or(next_look, |wake| wake.min(next_look));
         if self.tick_at.is_some_and(|pending| pending <= at) {

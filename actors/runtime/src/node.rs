@@ -47,6 +47,7 @@ use crate::membership::{INVITES, Key, Membership, ROSTER};
 use crate::mesh::{CONTACTS, INCARNATION, MeshActor, MeshArgs, MeshSettings};
 use crate::records::Records;
 use crate::shared::{Shared, Tally};
+use crate::stepper::system_clock;
 use crate::store::{Store, StoreError};
 use crate::supervise::{Child, Supervisor, SupervisorMessage};
 use crate::task::{self, Finished, Run};
@@ -186,6 +187,7 @@ impl Node {
             store: opened.store.clone(),
             settings: Arc::clone(&settings),
             line: mesh.clone(),
+            clock: system_clock(),
         };
         let discovery_args = DiscoveryArgs {
             me: shared.me,
