@@ -8,6 +8,7 @@
 
 pub mod auth;
 pub mod flow;
+pub mod quota;
 pub mod receive;
 pub mod record;
 pub mod restart;
