@@ -3,6 +3,8 @@
 //! Owns what can be typed. Deliberately does nothing: `main.rs` hands each command to the module
 //! that carries it out. One definition feeds the parser, `--help` and the shell completions.
 
+mod quota;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::pull::DEFAULT_MODEL;
+
+pub(crate) use quota::{Budget, BudgetSet, Key, KeyCreate, Tenant};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,9 +69,15 @@ pub(crate) enum Command {
     /// The models on this machine
     #[command(subcommand)]
     Models(Models),
-    /// API keys for clients that are not on this machine
+    /// Tenants, their teams and apps: who spends
     #[command(subcommand)]
-    Keys(Keys),
+    Tenant(Tenant),
+    /// API keys: for clients that are not on this machine, and for tenants
+    #[command(subcommand, visible_alias = "keys")]
+    Key(Key),
+    /// Budgets: how much an account may spend, in all of the mesh
+    #[command(subcommand)]
+    Budget(Budget),
     /// Which node answered a request, and why that one
     Explain(Explain),
     /// The configuration: check it, print it
@@ -306,28 +316,6 @@ pub(crate) struct Pull {
     pub(crate) yes: bool,
 }
 
-#[derive(Debug, Subcommand)]
-#[command(after_help = "A key is shown once, when it is made: only a digest of it is kept.\n\
-    Needs the node of this home running (`selvedge up`).")]
-pub(crate) enum Keys {
-    /// Make a key and print it, once
-    Create {
-        /// Who or what it is for
-        name: String,
-    },
-    /// List the keys
-    List {
-        /// Print as JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Refuse a key from now on
-    Revoke {
-        /// The key's id, as `selvedge keys list` shows it
-        id: String,
-    },
-}
-
 #[derive(Debug, Args)]
 #[command(after_help = "The id is the x-request-id header of every response, and `selvedge ask`\n\
     prints it. The node that took the request keeps its latest records in memory.")]
@@ -420,6 +408,11 @@ mod tests {
             "selvedge models pull",
             "selvedge models rm x",
             "selvedge keys create laptop",
+            "selvedge key create app --account a/b --expires 30d --models a,b* --routes chat",
+            "selvedge tenant create acme --title Acme",
+            "selvedge tenant suspend acme/line3",
+            "selvedge budget lower acme tokens-hour 10k",
+            "selvedge budget show acme --json",
             "selvedge explain req_00000000000000000000000000000001",
             "selvedge config check",
             "selvedge completions zsh",

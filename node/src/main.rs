@@ -3,6 +3,7 @@
 //! Owns nothing but the way from a command line to the module that carries it out, and the exit
 //! codes: 0 done, 1 failed, 2 wrong usage. What can be typed is in `cli.rs`.
 
+mod amount;
 mod bridge;
 mod brood;
 mod cli;
@@ -66,7 +67,9 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Models(command) => {
             interruptible(|| commands::models(&home, &config.models, command))
         }
-        Command::Keys(command) => commands::keys(&home, command),
+        Command::Tenant(command) => commands::tenants(&home, command),
+        Command::Key(command) => commands::keys(&home, command),
+        Command::Budget(command) => commands::budgets(&home, command),
         Command::Explain(options) => commands::explain(&home, options),
         Command::Config(_) | Command::Completions { .. } => Ok(()),
     }

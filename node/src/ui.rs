@@ -186,6 +186,20 @@ pub(crate) fn span_text(micros: u64) -> String {
     }
 }
 
+/// A wait as people write it, rounded up: `45 s`, `23 min`, `5 h 20 min`, `12 d`.
+pub(crate) fn wait_text(micros: u64) -> String {
+    let seconds = micros.div_ceil(1_000_000);
+    match seconds {
+        0..100 => format!("{seconds} s"),
+        100..6_000 => format!("{} min", seconds.div_ceil(60)),
+        6_000..172_800 => match (seconds / 3_600, seconds % 3_600 / 60) {
+            (hours, 0) => format!("{hours} h"),
+            (hours, minutes) => format!("{hours} h {minutes} min"),
+        },
+        _ => format!("{} d", seconds.div_ceil(86_400)),
+    }
+}
+
 /// How far long work has come: a bar on a terminal, a line per quarter elsewhere.
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -264,6 +278,15 @@ mod tests {
         assert_eq!(span_text(1_500), "1.5 ms");
         assert_eq!(span_text(412_000), "412 ms");
         assert_eq!(span_text(2_500_000), "2.5 s");
+    }
+
+    #[test]
+    fn waits_read_well() {
+        assert_eq!(wait_text(1), "1 s");
+        assert_eq!(wait_text(1_380_000_000), "23 min");
+        assert_eq!(wait_text(19_200_000_000), "5 h 20 min");
+        assert_eq!(wait_text(7_200_000_000), "2 h");
+        assert_eq!(wait_text(86_400_000_000 * 12), "12 d");
     }
 
     #[test]

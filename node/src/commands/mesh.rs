@@ -185,7 +185,7 @@ fn members(client: &Client, json: bool) -> Result<()> {
 }
 
 /// The member a person means: by id, by name, or by the end of the id.
-fn find(client: &Client, text: &str) -> Result<wire::Member> {
+pub(super) fn find(client: &Client, text: &str) -> Result<wire::Member> {
     let members: wire::List<wire::Member> = client.get("/admin/members")?;
     chosen(members.data, text)
 }

@@ -4,9 +4,11 @@
 //! for longer and have modules of their own.
 
 mod ask;
+mod budgets;
 mod keys;
 mod mesh;
 mod models;
+mod tenants;
 
 use anyhow::{Context as _, Result};
 use selvedge_base::RequestId;
@@ -19,9 +21,11 @@ use crate::record::Record;
 use crate::ui;
 
 pub(crate) use ask::ask;
+pub(crate) use budgets::budgets;
 pub(crate) use keys::keys;
 pub(crate) use mesh::mesh;
 pub(crate) use models::{fetch, models};
+pub(crate) use tenants::tenants;
 
 /// `selvedge explain`.
 pub(crate) fn explain(home: &Home, options: &cli::Explain) -> Result<()> {

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::backend::{Backend, Order};
 use super::body::{Answer, json, lines};
 use super::errors::Problem;
+use super::guard::ROUTES;
 use super::stop::Stop;
 use super::wire;
 
@@ -26,7 +27,11 @@ pub(super) fn methods(path: &str) -> Option<&'static str> {
         ("status" | "members" | "watch", None) => Some("GET, HEAD, OPTIONS"),
         ("invite" | "revoke" | "promote" | "leave" | "shutdown", None) => Some("POST, OPTIONS"),
         ("root", Some("rotate")) => Some("POST, OPTIONS"),
-        ("keys" | "models", None) => Some("GET, HEAD, POST, OPTIONS"),
+        ("tenants" | "keys" | "budgets" | "models", None) => Some("GET, HEAD, POST, OPTIONS"),
+        ("tenants", Some("suspend")) => Some("POST, OPTIONS"),
+        // An account may be called like one of these orders: it is read, they are sent.
+        ("budgets", Some("lower" | "remove" | "renew")) => Some("GET, HEAD, POST, OPTIONS"),
+        ("budgets", Some(path)) if !path.is_empty() => Some("GET, HEAD, OPTIONS"),
         ("keys" | "models", Some(name)) if !name.is_empty() => Some("DELETE, OPTIONS"),
         ("requests", Some(id)) if !id.is_empty() => Some("GET, HEAD, OPTIONS"),
         _ => None,
@@ -48,6 +53,10 @@ pub(super) async fn answer(
             let nodes = backend.status().nodes.into_iter();
             let data = nodes.filter(|node| node.me).flat_map(|node| node.models).collect();
             Ok(json(StatusCode::OK, &wire::List { data }))
+        }
+        _ if path.split('/').next() == Some("budgets") && *method != Method::POST => {
+            let account = path.split_once('/').map(|(_, account)| account);
+            Ok(json(StatusCode::OK, &wire::List { data: backend.budgets(account) }))
         }
         "shutdown" => {
             nothing_in(body)?;
@@ -86,11 +95,18 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
         ("promote", "") => node(body).map(Order::Promote),
         ("root", "rotate") => nothing_in(body).map(|()| Order::RotateRoot),
         ("leave", "") => nothing_in(body).map(|()| Order::Leave),
-        ("keys", "") if post => {
-            decode::<wire::KeyRequest>(body).map(|request| Order::KeyCreate { name: request.name })
-        }
+        ("keys", "") if post => key(body),
         ("keys", "") => Ok(Order::Keys),
         ("keys", id) => Ok(Order::KeyRevoke(id.to_owned())),
+        ("tenants", "") if post => decode(body).map(Order::TenantCreate),
+        ("tenants", "") => Ok(Order::Tenants),
+        ("tenants", "suspend") => {
+            decode::<wire::PathRequest>(body).map(|request| Order::TenantSuspend(request.path))
+        }
+        ("budgets", "") => budget(body),
+        ("budgets", "lower") => decode(body).map(Order::BudgetLower),
+        ("budgets", "remove") => decode(body).map(Order::BudgetRemove),
+        ("budgets", "renew") => nothing_in(body).map(|()| Order::BudgetRenew),
         ("models", "") => model(body),
         ("models", name) => Ok(Order::ModelRemove(name.to_owned())),
         ("requests", id) => id
@@ -123,6 +139,27 @@ fn model(body: &[u8]) -> Result<Order, Problem> {
     let wire::ModelRequest { path, name, digest } = decode(body)?;
     let digest = digest.parse().map_err(|error| Problem::invalid("digest", format!("{error}")))?;
     Ok(Order::ModelAdd { path, name, digest })
+}
+
+fn key(body: &[u8]) -> Result<Order, Problem> {
+    let request: wire::KeyRequest = decode(body)?;
+    let limited =
+        request.expires_s.is_some() || !(request.models.is_empty() && request.routes.is_empty());
+    if request.account.is_none() && limited {
+        let message = "only keys with an account can be limited; give 'account'";
+        return Err(Problem::invalid("account", message));
+    }
+    if let Some(route) = request.routes.iter().find(|route| !ROUTES.contains(&route.as_str())) {
+        let message = format!("'{route}' is no endpoint: 'routes' may hold {}", ROUTES.join(", "));
+        return Err(Problem::invalid("routes", message));
+    }
+    Ok(Order::KeyCreate(request))
+}
+
+fn budget(body: &[u8]) -> Result<Order, Problem> {
+    let request: wire::BudgetRequest = decode(body)?;
+    let amount = request.amount.parse().map_err(|why: String| Problem::invalid("amount", why))?;
+    Ok(Order::BudgetSet { request, amount })
 }
 
 fn nothing_in(body: &[u8]) -> Result<(), Problem> {

@@ -24,6 +24,9 @@ async fn paths_and_bodies_become_orders() {
     let model = format!("{{\"path\": \"/m\", \"name\": \"m\", \"digest\": \"{digest}\"}}");
     let added = Order::ModelAdd { path: "/m".to_owned(), name: "m".to_owned(), digest };
     let request = format!("requests/{}", RequestId(0xfeed));
+    let named = |name: &str| {
+        Order::KeyCreate(wire::KeyRequest { name: name.to_owned(), ..Default::default() })
+    };
     let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
     let table = [
         (&post, "invite", "", Order::Invite { ttl: Micros::secs(3_600) }),
@@ -34,7 +37,7 @@ async fn paths_and_bodies_become_orders() {
         (&post, "promote", &by_node, Order::Promote(node)),
         (&post, "root/rotate", "{}", Order::RotateRoot),
         (&post, "leave", "", Order::Leave),
-        (&post, "keys", "{\"name\": \"a\"}", Order::KeyCreate { name: "a".to_owned() }),
+        (&post, "keys", "{\"name\": \"a\"}", named("a")),
         (&get, "keys", "", Order::Keys),
         (&post, "models", &model, added),
         (&delete, "models/a/b", "", Order::ModelRemove("a/b".to_owned())),
@@ -47,8 +50,59 @@ async fn paths_and_bodies_become_orders() {
 }
 
 #[tokio::test]
+async fn accounts_and_budgets_have_their_orders() {
+    let tenant = wire::TenantRequest { path: "a/b".to_owned(), title: "B".to_owned() };
+    let budget = wire::BudgetRequest {
+        path: "a".to_owned(),
+        amount: "2.5 usd/day".to_owned(),
+        scope: vec!["cloud".to_owned()],
+        ..Default::default()
+    };
+    let amount = "2.50 usd/day".parse().expect("an amount");
+    let (path, name) = ("a".to_owned(), "b".to_owned());
+    let lower =
+        wire::LowerRequest { path: path.clone(), name: name.clone(), limit: "5".to_owned() };
+    let set = "{\"path\": \"a\", \"amount\": \"2.5 usd/day\", \"scope\": [\"cloud\"]}";
+    let named = "{\"path\": \"a\", \"name\": \"b\"}";
+    let table = [
+        ("tenants", "{\"path\": \"a/b\", \"title\": \"B\"}", Order::TenantCreate(tenant)),
+        ("tenants/suspend", "{\"path\": \"a\"}", Order::TenantSuspend("a".to_owned())),
+        ("budgets", set, Order::BudgetSet { request: budget, amount }),
+        (
+            "budgets/lower",
+            "{\"path\": \"a\", \"name\": \"b\", \"limit\": \"5\"}",
+            Order::BudgetLower(lower),
+        ),
+        ("budgets/remove", named, Order::BudgetRemove(wire::RemoveRequest { path, name })),
+        ("budgets/renew", "{}", Order::BudgetRenew),
+    ];
+    for (path, body, wanted) in table {
+        assert!(methods(path).expect(path).contains("POST"), "{path}");
+        assert_eq!(order(Method::POST, path, body).await, Ok(wanted), "{path}");
+    }
+    assert_eq!(order(Method::GET, "tenants", "").await, Ok(Order::Tenants));
+}
+
+#[tokio::test]
+async fn budgets_are_read_by_account() {
+    let (script, stop) = (Script::hello(), Stop::new());
+    for (path, account) in [("budgets", None), ("budgets/a/lower", Some("a/lower"))] {
+        assert!(methods(path).expect(path).contains("GET"), "{path}");
+        answer(&Method::GET, path, b"", script.as_ref(), &stop).await.expect(path);
+        let asked = script.looked.lock().pop().expect("looked at");
+        assert_eq!(asked.as_deref(), account);
+    }
+}
+
+#[tokio::test]
 async fn wrong_bodies_are_refused() {
     let table = [
+        ("tenants", "{}"),
+        ("budgets", "{\"path\": \"a\", \"amount\": \"5\"}"),
+        ("budgets", "{\"path\": \"a\", \"amount\": \"5 usd/day\", \"limit\": 3}"),
+        ("budgets/lower", "{\"path\": \"a\", \"name\": \"b\", \"limit\": 5}"),
+        ("keys", "{\"name\": \"a\", \"models\": [\"m\"]}"),
+        ("keys", "{\"name\": \"a\", \"account\": \"b\", \"routes\": [\"admin\"]}"),
         ("invite", "{\"ttl_s\": 0}"),
         ("invite", "{\"ttl_s\": 604801}"),
         ("invite", "{\"ttl\": 1}"),

@@ -10,7 +10,8 @@ use selvedge_core::Piece;
 use selvedge_runtime::Call;
 use serde_json::Value;
 
-use super::wire::Status;
+use super::wire::{self, Budget, Status};
+use crate::amount::{Amount, Measure};
 
 /// A node as the surface sees it.
 pub(crate) trait Backend: Send + Sync + 'static {
@@ -23,8 +24,14 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// The file behind a model's name, if any node has it.
     fn digest_of(&self, model: &str) -> Option<ModelDigest>;
 
-    /// The tenant an API key belongs to, compared in constant time; `None` when it opens nothing.
-    fn tenant_of(&self, key: &str) -> Option<String>;
+    /// Who an API key stands for, compared in constant time.
+    fn holder_of(&self, key: &str) -> Result<Holder, KeyRefused>;
+
+    /// What an account may still do, as its budgets that are counted say; empty without any.
+    fn allowances(&self, holder: &Holder) -> Vec<Allowance>;
+
+    /// The budgets, all or those of an account and the accounts under it.
+    fn budgets(&self, path: Option<&str>) -> Vec<Budget>;
 
     /// The mesh as this node sees it.
     fn status(&self) -> Status;
@@ -37,6 +44,45 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// Carries out an operator's order and returns its JSON.
     fn manage(&self, order: Order) -> BoxFuture<'_, Result<Value, Refusal>>;
+}
+
+/// Who calls, as their key says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// Whose budgets and name the request runs under.
+    pub(crate) account: String,
+    /// The key's id, if there is a key.
+    pub(crate) key: Option<String>,
+    /// Models it may ask, by name or by its beginning and `*`; empty: all.
+    pub(crate) models: Vec<String>,
+    /// Endpoints it may use; empty: all.
+    pub(crate) routes: Vec<String>,
+}
+
+/// Why a key opens nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyRefused {
+    /// Nobody made it, or a node that this one has not heard of.
+    Unknown,
+    /// Its time is over.
+    Expired,
+    /// It was revoked.
+    Revoked,
+    /// Its account was suspended.
+    Suspended,
+}
+
+/// What is left of one budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    /// What it counts.
+    pub(crate) measure: Measure,
+    /// The limit per window.
+    pub(crate) limit: u64,
+    /// What is left in the mesh, as known here.
+    pub(crate) remaining: u64,
+    /// Until the window ends.
+    pub(crate) reset: Micros,
 }
 
 /// What an operator can order through the admin API.
@@ -58,14 +104,30 @@ pub(crate) enum Order {
     /// Leaves the mesh.
     Leave,
     /// Makes an API key.
-    KeyCreate {
-        /// What people will call it.
-        name: String,
-    },
+    KeyCreate(wire::KeyRequest),
     /// Lists API keys.
     Keys,
     /// Removes an API key.
     KeyRevoke(String),
+    /// Makes an account known.
+    TenantCreate(wire::TenantRequest),
+    /// Lists accounts.
+    Tenants,
+    /// Refuses an account from now on.
+    TenantSuspend(String),
+    /// Gives an account a budget, or changes it.
+    BudgetSet {
+        /// The account and the options.
+        request: wire::BudgetRequest,
+        /// Its amount, understood.
+        amount: Amount,
+    },
+    /// Lowers a budget at once.
+    BudgetLower(wire::LowerRequest),
+    /// Takes a budget away.
+    BudgetRemove(wire::RemoveRequest),
+    /// Prolongs the validity of all budgets.
+    BudgetRenew,
     /// Adds a model from this node's disk.
     ModelAdd {
         /// The file.

@@ -3,6 +3,7 @@
 use selvedge_contract::Sampling;
 use serde_json::Map;
 
+use super::super::backend::Holder;
 use super::super::fields::CHAT;
 use super::super::guard::Caller;
 use super::*;
@@ -352,8 +353,11 @@ fn deep_and_long_bodies_are_refused() {
 fn calls_carry_everything_and_differ_in_seed_and_id() {
     let extra = json!({"n": 3, "seed": 9, "temperature": 0.5, "stop": "x", "max_tokens": 4,
         "logprobs": true, "top_k": 5});
-    let caller =
-        Caller { tenant: "team".to_owned(), label: Label::Site, deadline: Micros::secs(3) };
+    let caller = Caller {
+        holder: Holder { account: "team".to_owned(), ..Holder::local() },
+        label: Label::Site,
+        deadline: Micros::secs(3),
+    };
     let calls = planned(&extra).calls(RequestId(0x100), 1, &caller);
     assert_eq!(calls.len(), 3);
     for (index, call) in calls.iter().enumerate() {

@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn waits_that_clients_do_not_heed_are_not_retried() {
-        let header = |seconds, name| {
+        let header = |seconds: u64, name| {
             let code = Code::QuotaExhausted;
             let retry = Retry::After(Micros(seconds * 1_000_000 - 1_500));
             let refusal = Refusal::new(Stage::Reserve, Blame::Client, retry, code, "spent");

@@ -7,6 +7,7 @@ use selvedge_base::{Blame, ModelDigest, Refusal, RequestId, Retry, Stage};
 use selvedge_contract::Input;
 use serde_json::{Value, json};
 
+use super::super::backend::Holder;
 use super::super::chat;
 use super::super::completions;
 use super::super::guard::Caller;
@@ -20,8 +21,7 @@ use selvedge_proto::wire::Label;
 
 /// A stream over a script, as the router makes it.
 async fn events(script: &Arc<Script>, plan: Plan, stop: &Stop) -> Events {
-    let caller =
-        Caller { tenant: "local".to_owned(), label: Label::Mesh, deadline: Micros::secs(1) };
+    let caller = Caller { holder: Holder::local(), label: Label::Mesh, deadline: Micros::secs(1) };
     let backend: Arc<dyn Backend> = Arc::<Script>::clone(script);
     let metrics = Arc::new(Metrics::new(Arc::clone(&backend)));
     let mut heading = Heading::new(&plan, RequestId(0xa00), Some(ModelDigest([0xab; 32])));

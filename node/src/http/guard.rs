@@ -15,8 +15,9 @@ use selvedge_base::{Code, Micros};
 use selvedge_core::auth::KEY_PREFIX;
 use selvedge_proto::wire::Label;
 
-use super::backend::Backend;
+use super::backend::{Backend, Holder, KeyRefused};
 use super::errors::Problem;
+use super::router::Surface;
 use super::settings::{AdminToken, Settings};
 
 /// The key, for clients that cannot set `Authorization`.
@@ -27,8 +28,11 @@ const LABEL: HeaderName = HeaderName::from_static("x-selvedge-label");
 const TIMEOUT: HeaderName = HeaderName::from_static("x-selvedge-timeout-ms");
 /// Longest deadline a caller may ask for: one hour, longer than any answer takes to generate.
 const LONGEST_MS: u64 = 3_600_000;
-/// The tenant of callers without a key, who are on this machine.
-const LOCAL_TENANT: &str = "local";
+/// The account of callers without a key, who are on this machine.
+const LOCAL: &str = "local";
+/// The endpoints a key may be limited to.
+pub(super) const ROUTES: [&str; 3] =
+    [Surface::Chat.as_str(), Surface::Completions.as_str(), Surface::Models.as_str()];
 
 /// The rules of one listening address.
 pub(super) struct Guard {
@@ -41,8 +45,8 @@ pub(super) struct Guard {
 /// Who asks, and on what terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
-    /// Whose budget and name the request runs under.
-    pub(super) tenant: String,
+    /// Whose budgets and name the request runs under, and what they may ask.
+    pub(super) holder: Holder,
     /// Where the data may go.
     pub(super) label: Label,
     /// How long the caller waits.
@@ -82,40 +86,35 @@ impl Guard {
         Err(Problem::new(status, "unsupported_media_type", message))
     }
 
-    /// The tenant of a caller of the OpenAI API.
-    pub(super) fn tenant(
+    /// Who calls the OpenAI API.
+    pub(super) fn holder(
         &self,
         headers: &HeaderMap,
         backend: &dyn Backend,
-    ) -> Result<String, Problem> {
+    ) -> Result<Holder, Problem> {
         let Some(key) = credential(headers)? else {
             if self.loopback {
-                return Ok(LOCAL_TENANT.to_owned());
+                return Ok(Holder::local());
             }
             let message = "this address needs an API key: 'Authorization: Bearer sk-selvedge-…'; \
-                           `selvedge keys create NAME` makes one";
+                           `selvedge key create NAME` makes one";
             return Err(unauthorized(message));
         };
-        match backend.tenant_of(key) {
-            Some(tenant) => Ok(tenant),
+        match backend.holder_of(key) {
+            Ok(holder) => Ok(holder),
             // The official clients cannot go without a key and send a placeholder; where none is
             // needed it counts as none. A key of ours that opens nothing is an error anywhere.
-            None if self.loopback && !key.starts_with(KEY_PREFIX) => Ok(LOCAL_TENANT.to_owned()),
-            None => Err(unauthorized("the API key is wrong or was revoked")),
+            Err(KeyRefused::Unknown) if self.loopback && !key.starts_with(KEY_PREFIX) => {
+                Ok(Holder::local())
+            }
+            Err(refused) => Err(refused.into()),
         }
     }
 
     /// Who asks for an answer, where its data may go and how long it may take.
-    pub(super) fn caller(
-        &self,
-        headers: &HeaderMap,
-        backend: &dyn Backend,
-    ) -> Result<Caller, Problem> {
-        Ok(Caller {
-            tenant: self.tenant(headers, backend)?,
-            label: label(headers)?,
-            deadline: deadline(headers)?.unwrap_or(self.deadline),
-        })
+    pub(super) fn caller(&self, headers: &HeaderMap, holder: Holder) -> Result<Caller, Problem> {
+        let deadline = deadline(headers)?.unwrap_or(self.deadline);
+        Ok(Caller { holder, label: label(headers)?, deadline })
     }
 
     /// Lets only the holder of the admin token pass, on any address.
@@ -159,6 +158,53 @@ impl Guard {
         host.eq_ignore_ascii_case("localhost")
             || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
             || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host))
+    }
+}
+
+impl Holder {
+    /// Callers on this machine that send no key.
+    pub(super) fn local() -> Self {
+        let account = LOCAL.to_owned();
+        Self { account, key: None, models: Vec::new(), routes: Vec::new() }
+    }
+
+    /// Refuses an endpoint that the key does not open.
+    pub(super) fn check_route(&self, surface: Surface) -> Result<(), Problem> {
+        if self.routes.is_empty() || self.routes.iter().any(|route| route == surface.as_str()) {
+            return Ok(());
+        }
+        let (routes, asked) = (self.routes.join(", "), surface.as_str());
+        Err(forbidden(&format!("this key may use the endpoints {routes} only, not {asked}")))
+    }
+
+    /// Whether the key opens a model.
+    pub(super) fn may_ask(&self, model: &str) -> bool {
+        let fits = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(beginning) => model.starts_with(beginning),
+            None => model == pattern,
+        };
+        self.models.is_empty() || self.models.iter().any(fits)
+    }
+
+    /// Refuses a model that the key does not open.
+    pub(super) fn check_model(&self, model: &str) -> Result<(), Problem> {
+        if self.may_ask(model) {
+            return Ok(());
+        }
+        let models = self.models.join(", ");
+        let message = format!("this key may ask the models {models} only, not '{model}'");
+        Err(forbidden(&message).param("model"))
+    }
+}
+
+impl From<KeyRefused> for Problem {
+    fn from(refused: KeyRefused) -> Self {
+        match refused {
+            KeyRefused::Unknown => unauthorized("the API key is wrong or was revoked"),
+            KeyRefused::Expired => unauthorized("the API key has expired"),
+            KeyRefused::Revoked => unauthorized("the API key was revoked"),
+            KeyRefused::Suspended => forbidden("the account of this API key is suspended"),
+        }
     }
 }
 

@@ -128,9 +128,12 @@ fn keys_decide_the_tenant() {
     ];
     let script = Script::hello();
     for (address, lines, tenant) in table {
-        let found = guard(address).tenant(&headers(lines), script.as_ref());
+        let found = guard(address).holder(&headers(lines), script.as_ref());
         match tenant {
-            Some(tenant) => assert_eq!(found.as_deref(), Ok(tenant), "{address} {lines:?}"),
+            Some(tenant) => {
+                let account = found.map(|holder| holder.account);
+                assert_eq!(account.as_deref(), Ok(tenant), "{address} {lines:?}");
+            }
             None => {
                 let problem = found.expect_err("no entry");
                 assert_eq!(problem.status.as_u16(), 401, "{address} {lines:?}");
@@ -138,6 +141,40 @@ fn keys_decide_the_tenant() {
             }
         }
     }
+}
+
+#[test]
+fn keys_that_open_nothing_say_why() {
+    let table = [
+        (KeyRefused::Unknown, 401, "wrong or was revoked"),
+        (KeyRefused::Expired, 401, "expired"),
+        (KeyRefused::Revoked, 401, "was revoked"),
+        (KeyRefused::Suspended, 403, "suspended"),
+    ];
+    for (refused, status, part) in table {
+        let problem = Problem::from(refused);
+        assert_eq!(problem.status.as_u16(), status, "{refused:?}");
+        assert!(problem.message.contains(part), "{}", problem.message);
+    }
+}
+
+#[test]
+fn a_key_opens_what_its_scopes_name() {
+    let all = Holder::local();
+    assert!(all.check_model("any").is_ok() && all.check_route(Surface::Metrics).is_ok());
+    let models = vec!["small".to_owned(), "big-*".to_owned()];
+    let holder = Holder { models, routes: vec!["chat".to_owned()], ..Holder::local() };
+    for (model, opens) in
+        [("small", true), ("big-7", true), ("big-", true), ("small2", false), ("big", false)]
+    {
+        assert_eq!(holder.may_ask(model), opens, "{model}");
+    }
+    let problem = holder.check_model("other").expect_err("out of scope");
+    assert_eq!((problem.status.as_u16(), problem.param.as_deref()), (403, Some("model")));
+    assert!(problem.message.contains("small, big-* only, not 'other'"), "{}", problem.message);
+    assert!(holder.check_route(Surface::Chat).is_ok());
+    let problem = holder.check_route(Surface::Models).expect_err("out of scope");
+    assert!(problem.message.contains("chat only, not models"), "{}", problem.message);
 }
 
 #[test]
@@ -159,9 +196,8 @@ fn the_admin_api_needs_its_token_even_on_loopback() {
 
 #[test]
 fn the_terms_of_a_call_come_from_headers() {
-    let script = Script::hello();
     let caller =
-        |lines: &[(&'static str, &str)]| guard(LOOPBACK).caller(&headers(lines), script.as_ref());
+        |lines: &[(&'static str, &str)]| guard(LOOPBACK).caller(&headers(lines), Holder::local());
     let plain = caller(&[]).expect("good");
     assert_eq!((plain.label, plain.deadline), (Label::Mesh, Settings::default().deadline));
     let labels = [

@@ -23,6 +23,7 @@ use selvedge_net::clock;
 use super::backend::Backend;
 use super::body::{Answer, whole};
 use super::router::Surface;
+use super::wire;
 
 /// Upper bounds of the time to the first token, in seconds: from a cached prompt on a fast machine
 /// to a long one on a small board.
@@ -206,6 +207,7 @@ impl Collector for Mesh {
             ("engine_queued", "Requests waiting in this node's engine, by model"),
             own().map(|model| ([("model", model.name.clone())], i64::from(model.queued))),
         )?;
+        budgets(&mut encoder, &self.0.budgets(None))?;
         for (name, help, value) in self.0.totals() {
             let counter = ConstCounter::<u64>::new(value);
             let line = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
@@ -215,12 +217,36 @@ impl Collector for Mesh {
     }
 }
 
-type Labels = [(&'static str, String); 1];
+/// What is limited, spent, reserved and held here, in the smallest unit of what a budget counts.
+fn budgets(
+    encoder: &mut DescriptorEncoder<'_>,
+    budgets: &[wire::Budget],
+) -> Result<(), fmt::Error> {
+    type Read = fn(&wire::Budget) -> u64;
+    let families: [(&str, &str, Read); 4] = [
+        ("budget_limit", "What a budget allows per window", |budget| budget.limit),
+        ("budget_spent", "Spent in the window by all nodes, as known here", |budget| budget.spent),
+        ("budget_reserved", "Reserved by answers this node is making", |budget| budget.reserved),
+        ("budget_rights", "What this node may spend without asking", |b| b.spendable_here),
+    ];
+    for (name, help, read) in families {
+        let lines = budgets.iter().map(|budget| {
+            let labels = [
+                ("account", budget.account.clone()),
+                ("budget", budget.name.clone()),
+                ("unit", budget.unit.as_str().to_owned()),
+            ];
+            (labels, i64::try_from(read(budget)).unwrap_or(i64::MAX))
+        });
+        gauges(encoder, (name, help), lines)?;
+    }
+    Ok(())
+}
 
-fn gauges(
+fn gauges<const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     (name, help): (&str, &str),
-    lines: impl IntoIterator<Item = (Labels, i64)>,
+    lines: impl IntoIterator<Item = ([(&'static str, String); N], i64)>,
 ) -> Result<(), fmt::Error> {
     let kind = ConstGauge::<i64>::new(0).metric_type();
     let mut family = encoder.encode_descriptor(name, help, None, kind)?;

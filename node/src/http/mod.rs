@@ -11,6 +11,7 @@
 //! about which node answers, and holds no state of a request beyond its response.
 
 mod admin;
+mod allowance;
 mod answers;
 mod backend;
 mod body;
@@ -37,7 +38,7 @@ mod stop;
 mod surface_tests;
 pub(crate) mod wire;
 
-pub(crate) use backend::{Backend, Order};
+pub(crate) use backend::{Allowance, Backend, Holder, KeyRefused, Order};
 pub(crate) use connections::lasting;
 pub(crate) use settings::{AdminToken, Settings};
 pub(crate) use stop::Stop;

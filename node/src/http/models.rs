@@ -11,9 +11,11 @@ use super::body::{Answer, json};
 use super::errors::Problem;
 use super::wire;
 
-/// All models.
-pub(super) fn list(status: &wire::Status) -> Response<Answer> {
-    json(StatusCode::OK, &List { object: "list", data: entries(status) })
+/// All models that the caller may ask.
+pub(super) fn list(status: &wire::Status, may_ask: impl Fn(&str) -> bool) -> Response<Answer> {
+    let mut data = entries(status);
+    data.retain(|entry| may_ask(entry.id));
+    json(StatusCode::OK, &List { object: "list", data })
 }
 
 /// One model by its name.

@@ -93,7 +93,7 @@ impl Plan {
         let inputs = inputs.flat_map(|input| std::iter::repeat_n(input, n));
         let call = |(index, input)| Call {
             id: RequestId(id.0.wrapping_add(index as u128)),
-            tenant: caller.tenant.clone(),
+            tenant: caller.holder.account.clone(),
             label: caller.label,
             deadline: caller.deadline,
             model: self.model.clone(),

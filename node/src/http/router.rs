@@ -4,7 +4,7 @@
 //! What an endpoint does is in its own file.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::StreamExt;
 use hyper::body::Incoming;
@@ -15,7 +15,7 @@ use selvedge_base::{Code, NodeId, RequestId};
 use selvedge_core::Piece;
 
 use super::answers::Answers;
-use super::backend::Backend;
+use super::backend::{Backend, Holder};
 use super::body::{Answer, json, whole};
 use super::errors::Problem;
 use super::events::{Events, Setting};
@@ -27,7 +27,7 @@ use super::params::Plan;
 use super::reply::{self, Heading};
 use super::settings::Settings;
 use super::stop::Stop;
-use super::{admin, chat, completions, models};
+use super::{admin, allowance, chat, completions, models};
 
 /// Names a response, so that a person can ask about it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -97,7 +97,7 @@ impl App {
 pub(super) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Response<Answer> {
     let (id, drawn) = app.ids.draw();
     let mut tally = Tally::new(&app.metrics);
-    let exchange = Exchange { app: &app, id, drawn };
+    let exchange = Exchange { app: &app, id, drawn, holder: OnceLock::new() };
     let mut response = match exchange.answer(request, &mut tally).await {
         Ok(response) => response,
         Err(problem) => {
@@ -106,6 +106,9 @@ pub(super) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
         }
     };
     tally.answered(response.status());
+    if let Some(holder) = exchange.holder.get() {
+        allowance::write(&app.backend.allowances(holder), response.headers_mut());
+    }
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -175,6 +178,8 @@ struct Exchange<'a> {
     app: &'a App,
     id: RequestId,
     drawn: u64,
+    /// Who asks, once that is known.
+    holder: OnceLock<Holder>,
 }
 
 impl Exchange<'_> {
@@ -208,14 +213,20 @@ impl Exchange<'_> {
         body: Incoming,
     ) -> Result<Response<Answer>, Problem> {
         let App { backend, guard, metrics, stop, .. } = self.app;
-        let known = || guard.tenant(&parts.headers, backend.as_ref());
+        let surface = route.surface();
         match route {
-            Route::Chat => self.generate(parts, body, chat::plan).await,
-            Route::Completions => self.generate(parts, body, completions::plan).await,
-            Route::Models => known().map(|_| models::list(&backend.status())),
-            Route::Model(name) => known().and_then(|_| models::one(&backend.status(), &name)),
+            Route::Chat => self.generate(parts, body, surface, chat::plan).await,
+            Route::Completions => self.generate(parts, body, surface, completions::plan).await,
+            Route::Models => {
+                let holder = self.holder(parts, surface)?;
+                Ok(models::list(&backend.status(), |model| holder.may_ask(model)))
+            }
+            Route::Model(name) => {
+                self.holder(parts, surface)?.check_model(&name)?;
+                models::one(&backend.status(), &name)
+            }
             Route::Health => Ok(health(stop)),
-            Route::Metrics => known().map(|_| metrics.page()),
+            Route::Metrics => self.holder(parts, surface).map(|_| metrics.page()),
             Route::Admin(path, _) => {
                 guard.check_admin(&parts.headers)?;
                 if parts.method != Method::POST {
@@ -229,18 +240,29 @@ impl Exchange<'_> {
         }
     }
 
+    /// Who asks, if this endpoint is open to them.
+    fn holder(&self, parts: &Parts, surface: Surface) -> Result<&Holder, Problem> {
+        let holder = self.app.guard.holder(&parts.headers, self.app.backend.as_ref())?;
+        let holder = self.holder.get_or_init(|| holder);
+        holder.check_route(surface)?;
+        Ok(holder)
+    }
+
     async fn generate(
         &self,
         parts: &Parts,
         body: Incoming,
+        surface: Surface,
         plan: fn(&[u8]) -> Result<Plan, Problem>,
     ) -> Result<Response<Answer>, Problem> {
         let App { backend, guard, reader, metrics, .. } = self.app;
-        let caller = guard.caller(&parts.headers, backend.as_ref())?;
+        let holder = self.holder(parts, surface)?;
+        let caller = guard.caller(&parts.headers, holder.clone())?;
         Guard::check_content(&parts.headers)?;
         let received = reader.read(&parts.headers, body).await?;
         let plan = plan(&received.bytes)?;
         drop(received);
+        holder.check_model(&plan.model)?;
         let progress = Progress::new(metrics);
         let heading = Heading::new(&plan, self.id, backend.digest_of(&plan.model));
         let (stream, include_usage) = (plan.stream, plan.include_usage);

@@ -16,15 +16,20 @@ use selvedge_runtime::Call;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
-use super::backend::{Backend, Order};
+use super::backend::{Allowance, Backend, Holder, KeyRefused, Order};
 use super::wire;
+use crate::amount::{Measure, Span};
 
 /// The node under the surface.
 pub(super) const HERE: NodeId = NodeId([1; 32]);
 /// Another node.
 pub(super) const THERE: NodeId = NodeId([2; 32]);
-/// The only key that opens anything.
+/// A key that opens everything.
 pub(super) const KEY: &str = "sk-selvedge-0123";
+/// A key for chats with models whose names begin with `s`.
+pub(super) const NARROW_KEY: &str = "sk-selvedge-4567";
+/// A key whose time is over.
+pub(super) const EXPIRED_KEY: &str = "sk-selvedge-89ab";
 
 /// One step of an answer.
 #[derive(Clone, Debug)]
@@ -49,6 +54,10 @@ pub(super) struct Script {
     pub(super) calls: Mutex<Vec<Call>>,
     /// Every order so far.
     pub(super) orders: Mutex<Vec<Order>>,
+    /// The accounts whose budgets were looked at.
+    pub(super) looked: Mutex<Vec<Option<String>>>,
+    /// What the key's account has left.
+    pub(super) allowances: Mutex<Vec<Allowance>>,
     /// Answers that were dropped before their end.
     pub(super) cancelled: Arc<AtomicUsize>,
     /// Told with every such answer.
@@ -62,6 +71,8 @@ impl Script {
             gate: Arc::new(Semaphore::new(0)),
             calls: Mutex::default(),
             orders: Mutex::default(),
+            looked: Mutex::default(),
+            allowances: Mutex::default(),
             cancelled: Arc::default(),
             cancelling: Arc::default(),
         })
@@ -143,8 +154,44 @@ impl Backend for Script {
         (model == "small").then_some(ModelDigest([0xab; 32]))
     }
 
-    fn tenant_of(&self, key: &str) -> Option<String> {
-        (key == KEY).then(|| "team".to_owned())
+    fn holder_of(&self, key: &str) -> Result<Holder, KeyRefused> {
+        let holder = |models: &[&str], routes: &[&str]| Holder {
+            account: "team".to_owned(),
+            key: Some("0123".to_owned()),
+            models: models.iter().map(|name| (*name).to_owned()).collect(),
+            routes: routes.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        match key {
+            KEY => Ok(holder(&[], &[])),
+            NARROW_KEY => Ok(holder(&["s*"], &["chat", "models"])),
+            EXPIRED_KEY => Err(KeyRefused::Expired),
+            _ => Err(KeyRefused::Unknown),
+        }
+    }
+
+    fn allowances(&self, holder: &Holder) -> Vec<Allowance> {
+        let team = holder.account == "team";
+        self.allowances.lock().iter().copied().filter(|_| team).collect()
+    }
+
+    fn budgets(&self, path: Option<&str>) -> Vec<wire::Budget> {
+        self.looked.lock().push(path.map(ToOwned::to_owned));
+        vec![wire::Budget {
+            account: "team".to_owned(),
+            name: "tokens-hour".to_owned(),
+            unit: Measure::Tokens,
+            period: Some(Span::Hour),
+            limit: 20_000,
+            spent: 6_000,
+            reserved: 500,
+            left: 13_500,
+            debt: 0,
+            spendable_here: 7_000,
+            resets_ms: Some(3_600_000),
+            resets_in_us: Some(60_000_000),
+            in_force: true,
+            nodes: Vec::new(),
+        }]
     }
 
     fn status(&self) -> wire::Status {

@@ -11,8 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::script::{KEY, Script, Step, finished, started, token};
-use super::{AdminToken, Settings, Stop, lasting};
+use super::script::{EXPIRED_KEY, KEY, NARROW_KEY, Script, Step, finished, started, token};
+use super::{AdminToken, Allowance, Settings, Stop, lasting};
+use crate::amount::Measure;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -338,6 +339,77 @@ async fn metrics_count_what_happened() {
         "selvedge_build_info{version=",
     ] {
         assert!(page.body.contains(line), "{line} in:\n{}", page.body);
+    }
+}
+
+#[tokio::test]
+async fn an_account_hears_what_it_has_left() {
+    let surface = surface(Script::hello()).await;
+    let (limit, remaining) = (20_000, 13_500);
+    let (measure, reset) = (Measure::Tokens, Micros::secs(61));
+    surface.script.allowances.lock().push(Allowance { measure, limit, remaining, reset });
+    let bearer = format!("content-type: application/json\r\nauthorization: Bearer {KEY}\r\n");
+    for extra in [json!({}), json!({"stream": true}), json!({"temperature": 9})] {
+        let seen = surface.ask("POST", CHAT, &bearer, &chat(&extra).to_string()).await;
+        assert_eq!(seen.header("x-ratelimit-limit-tokens"), Some("20000"), "{extra}");
+        assert_eq!(seen.header("x-ratelimit-remaining-tokens"), Some("13500"));
+        assert_eq!(seen.header("x-ratelimit-reset-tokens"), Some("1m1s"));
+        assert_eq!(seen.header("x-ratelimit-limit-requests"), None);
+    }
+    let others = surface.chat(&json!({})).await;
+    assert_eq!(others.header("x-ratelimit-limit-tokens"), None, "no key, another account");
+}
+
+#[tokio::test]
+async fn a_spent_budget_says_when_to_come_back() {
+    let retry = Retry::After(Micros::millis(1_200));
+    let message = "the budget tokens-hour of team has nothing left";
+    let refusal = Refusal::new(Stage::Reserve, Blame::Client, retry, Code::QuotaExhausted, message);
+    let surface = surface(Script::refusing(refusal)).await;
+    for stream in [false, true] {
+        let seen = surface.chat(&json!({ "stream": stream })).await;
+        assert_eq!(seen.status, 429);
+        assert_eq!(seen.header("retry-after"), Some("2"));
+        assert_eq!(seen.header("retry-after-ms"), Some("1200"));
+        let wanted = json!({"message": message, "type": "rate_limit_exceeded", "param": null,
+            "code": "budget_exhausted"});
+        assert_eq!(seen.error(), wanted);
+    }
+}
+
+#[tokio::test]
+async fn a_narrow_key_opens_what_it_names() {
+    let surface = surface(Script::hello()).await;
+    let bearer = |key| format!("content-type: application/json\r\nauthorization: Bearer {key}\r\n");
+    let narrow = bearer(NARROW_KEY);
+    let ask = |path, body: Value| {
+        let (surface, narrow) = (&surface, &narrow);
+        async move { surface.ask("POST", path, narrow, &body.to_string()).await }
+    };
+    assert_eq!(ask(CHAT, chat(&json!({}))).await.status, 200);
+    let other = ask(CHAT, chat(&json!({"model": "big"}))).await;
+    assert_eq!((other.status, &other.error()["param"]), (403, &json!("model")));
+    assert_eq!(other.error()["type"], "permission_error");
+    let text = ask("/v1/completions", json!({"model": "small", "prompt": "x"})).await;
+    assert_eq!(text.status, 403, "{text:?}");
+    for (path, status) in [("/v1/models/small", 200), ("/v1/models/big", 403), ("/metrics", 403)] {
+        assert_eq!(surface.ask("GET", path, &narrow, "").await.status, status, "{path}");
+    }
+    let expired = surface.ask("GET", "/v1/models", &bearer(EXPIRED_KEY), "").await;
+    assert_eq!(expired.status, 401);
+    assert!(expired.error()["message"].as_str().is_some_and(|text| text.contains("expired")));
+    assert_eq!(surface.script.calls.lock().len(), 1, "what is refused is not asked for");
+}
+
+#[tokio::test]
+async fn budgets_are_among_the_metrics() {
+    let surface = surface(Script::hello()).await;
+    let page = surface.ask("GET", "/metrics", "", "").await.body;
+    let labels = "{account=\"team\",budget=\"tokens-hour\",unit=\"tokens\"}";
+    for (name, value) in [("limit", 20_000), ("spent", 6_000), ("reserved", 500), ("rights", 7_000)]
+    {
+        let line = format!("selvedge_budget_{name}{labels} {value}");
+        assert!(page.contains(&line), "{line}\n{page}");
     }
 }
 

@@ -2,7 +2,11 @@
 //!
 //! Owns names and shapes. Times are milliseconds since the Unix epoch, spans are microseconds.
 
+mod quota;
+
 use serde::{Deserialize, Serialize};
+
+pub(crate) use quota::*;
 
 /// `GET /admin/status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -123,34 +127,6 @@ pub(crate) struct Member {
     pub(crate) revoked: bool,
     /// When its membership lapses unless renewed; absent while unknown.
     pub(crate) not_after_ms: Option<u64>,
-}
-
-/// `POST /admin/keys`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct KeyRequest {
-    /// What people call the key.
-    pub(crate) name: String,
-}
-
-/// The answer to `POST /admin/keys`: the only time the secret is shown.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct NewKey {
-    /// Names the key without revealing it.
-    pub(crate) id: String,
-    /// The key.
-    pub(crate) secret: String,
-}
-
-/// One line of `GET /admin/keys`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Key {
-    /// Names the key without revealing it.
-    pub(crate) id: String,
-    /// What people call it.
-    pub(crate) name: String,
-    /// When it was made.
-    pub(crate) created_ms: u64,
 }
 
 /// `POST /admin/models`.
