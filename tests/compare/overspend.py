@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import counters
 import peers
+import selvedge
 from upstream import Provider
 
 REPLICAS = 3
@@ -30,11 +31,13 @@ LITELLM = ("model-tpm", "provider-budget", "max-budget", "key-tpm", "key-budget"
 class Load:
     """Clients that ask the replicas in turn, each answered before it asks again."""
 
-    def __init__(self, urls, requests, headers):
+    def __init__(self, urls, requests, headers, path, body):
         self.urls, self.requests, self.headers = urls, requests, headers
+        self.path, self.body = path, json.dumps(body)
         self.turns = count()
         self.answers = [{} for _ in urls]
         self.served_after_cut = [0] * len(urls)
+        self.tokens = 0
         self.cut_done = threading.Event()
         self.lock = threading.Lock()
 
@@ -47,100 +50,133 @@ class Load:
 
     def _client(self):
         connections = {}
-        for turn in iter(lambda: next(self.turns), self.requests):
-            if turn > self.requests:
-                return
+        while (turn := next(self.turns)) < self.requests:
             index = turn % len(self.urls)
-            status = self._ask(connections, index)
+            status, tokens = self._ask(connections, index)
             with self.lock:
                 self.answers[index][status] = self.answers[index].get(status, 0) + 1
-                if status == 200 and self.cut_done.is_set():
-                    self.served_after_cut[index] += 1
+                self.tokens += tokens
+                if self.cut_done.is_set():
+                    self.served_after_cut[index] += tokens
 
     def _ask(self, connections, index):
-        message = {"role": "user", "content": "say something"}
-        body = json.dumps({"model": "fixed", "max_tokens": 100, "messages": [message]})
+        """The status, or what broke, and the tokens that came back."""
         try:
             if index not in connections:
                 address = urlsplit(self.urls[index])
                 connections[index] = HTTPConnection(address.hostname, address.port, timeout=60)
             connection = connections[index]
-            connection.request("POST", "/v1/chat/completions", body, self.headers)
+            connection.request("POST", self.path, self.body, self.headers)
             answer = connection.getresponse()
-            answer.read()
-            return answer.status
+            said = answer.read()
+            if answer.status == 200:
+                return 200, json.loads(said)["usage"]["total_tokens"]
+            # Some close the connection behind a refusal without saying so.
+            connections.pop(index).close()
+            return answer.status, 0
         except OSError as error:
             connections.pop(index, None)
-            return type(error).__name__
+            return type(error).__name__, 0
 
 
 def start(options, folder, provider):
-    """URLs of the replicas, wires to cut, processes to end, headers of a request."""
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {peers.KEY}"}
+    """URLs of the replicas, wires to cut, processes to end."""
     name = options.gateway
     if name.startswith("counter"):
         _, charge, lost = name.split("-")
         urls, wires = counters.start(provider, options.cap, REPLICAS, charge, lost)
-        return urls, wires, [], headers
+        return urls, wires, []
     if name.startswith("litellm-"):
         kind = name.removeprefix("litellm-")
-        started = peers.start_litellm(
+        return peers.start_litellm(
             folder, options, kind, provider.url, options.cap, options.shared
         )
-        return *started, headers
     if name == "haproxy":
-        started = peers.start_haproxy(
+        return peers.start_haproxy(
             folder, options, provider.url, options.cap, options.tokens, options.shared
         )
-        return *started, headers
-    headers["x-portkey-provider"] = "openai"
-    headers["x-portkey-custom-host"] = provider.url + "/v1"
-    return *peers.start_portkey(folder, options), headers
+    return peers.start_portkey(folder, options)
 
 
-def measure(options, folder):
-    """One run: what was served and by whom."""
+def measure_peer(options, folder):
+    """One run of a gateway in front of the provider, which counts."""
     provider = Provider(options.tokens, options.delay_ms / 1000)
-    urls, wires, processes, headers = start(options, folder, provider)
-    load = Load(urls, ASKED * options.cap // options.tokens, headers)
+    urls, wires, processes = start(options, folder, provider)
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {peers.KEY}"}
+    if options.gateway == "portkey":
+        headers["x-portkey-provider"] = "openai"
+        headers["x-portkey-custom-host"] = provider.url + "/v1"
+    message = {"role": "user", "content": "say something"}
+    body = {"model": "fixed", "max_tokens": 100, "messages": [message]}
+    load = Load(urls, asked(options), headers, "/v1/chat/completions", body)
     try:
-        cutter = threading.Thread(target=cut, args=(options, provider, wires, load), daemon=True)
-        cutter.start()
-        begun = time.monotonic()
-        load.run(options.clients)
-        seconds = time.monotonic() - begun
+        seconds = drive(options, load, wires, lambda: provider.served)
     finally:
         for process in processes:
             process.terminate()
         for process in processes:
             process.wait()
-    return {
-        "gateway": options.gateway,
-        "shared": options.shared or options.gateway.startswith("counter"),
-        "cut": options.cut,
-        "cap": options.cap,
-        "served": provider.served,
-        "factor": round(provider.served / options.cap, 2),
-        "answers_by_replica": load.answers,
-        "served_after_cut": [n * options.tokens for n in load.served_after_cut],
-        "seconds": round(seconds, 1),
-    }
+    return outcome(options, load, provider.served, seconds)
 
 
-def cut(options, provider, wires, load):
+def measure_selvedge(options, folder):
+    """One run of three nodes that answer themselves; what clients were told counts."""
+    mesh = selvedge.Mesh(folder, options)
+    try:
+        cables = mesh.wire()
+        selvedge.enter(mesh.bridge)
+        key = mesh.found()
+        urls = [f"http://10.78.0.{index + 1}:8420" for index in range(REPLICAS)]
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+        half = options.tokens // 2
+        body = {"model": "tiny", "prompt": "x" * half, "max_tokens": options.tokens - half}
+        load = Load(urls, asked(options), headers, "/v1/completions", body)
+        seconds = drive(options, load, cables, lambda: load.tokens)
+        return outcome(options, load, load.tokens, seconds)
+    finally:
+        mesh.end()
+
+
+def asked(options):
+    return ASKED * options.cap // options.tokens
+
+
+def drive(options, load, wires, served):
+    """The load from beginning to end; the seconds it took."""
+    if options.cut:
+        cutter = threading.Thread(target=cut, args=(options, load, wires, served), daemon=True)
+        cutter.start()
+    begun = time.monotonic()
+    load.run(options.clients)
+    return time.monotonic() - begun
+
+
+def cut(options, load, wires, served):
     """Takes the wires away once a fifth of the budget has been served."""
-    if not options.cut:
-        return
-    while provider.served < options.cap // 5:
+    while served() < options.cap // 5:
         time.sleep(0.002)
     for wire in wires:
         wire.cut()
     load.cut_done.set()
 
 
+def outcome(options, load, served, seconds):
+    return {
+        "gateway": options.gateway,
+        "shared": options.shared or options.gateway.startswith("counter"),
+        "cut": options.cut,
+        "cap": options.cap,
+        "served": served,
+        "factor": round(served / options.cap, 2),
+        "answers_by_replica": load.answers,
+        "served_after_cut": load.served_after_cut,
+        "seconds": round(seconds, 1),
+    }
+
+
 def main():
     models = [f"counter-{c}-{o}" for c in ("before", "after") for o in ("open", "local", "closed")]
-    known = [*models, *(f"litellm-{kind}" for kind in LITELLM), "haproxy", "portkey"]
+    known = [*models, *(f"litellm-{kind}" for kind in LITELLM), "haproxy", "portkey", "selvedge"]
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("gateway", choices=known)
     parser.add_argument("--cut", action="store_true", help="cut the replicas from each other")
@@ -153,8 +189,11 @@ def main():
     parser.add_argument("--redis", default="redis-server", help="the program")
     parser.add_argument("--haproxy", default="haproxy", help="the program")
     parser.add_argument("--portkey", help="build/start-server.js of the package")
+    parser.add_argument("--selvedge", default="target/debug/selvedge", help="the program")
+    parser.add_argument("--model", help="the tiny model of the tests")
     parser.add_argument("--folder", help="where configurations and logs are kept")
     options = parser.parse_args()
+    measure = measure_selvedge if options.gateway == "selvedge" else measure_peer
     if options.folder:
         print(json.dumps(measure(options, options.folder)))
         return

@@ -74,7 +74,8 @@ def litellm_config(kind, upstream, cap, redis_port):
         model["tpm"] = cap
         router["routing_strategy"] = "usage-based-routing-v2"
     elif kind == "provider-budget":
-        router["provider_budget_config"] = {"openai": {"budget_limit": dollars, "time_period": "1d"}}
+        budget = {"budget_limit": dollars, "time_period": "1d"}
+        router["provider_budget_config"] = {"openai": budget}
     elif kind == "max-budget":
         settings["max_budget"] = dollars
         settings["budget_duration"] = "1d"
