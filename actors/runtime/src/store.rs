@@ -2,14 +2,17 @@
 //!
 //! Owns the file, the record format (a version byte, then postcard) and group commit: writes that
 //! arrive while a commit is under way share the next one, and each is answered only after its own
-//! commit reached the disk. redb's `StorageBackend` is the seam where a simulated disk goes in.
-//! Does not own what the records mean.
+//! commit reached the disk. A write happens as a whole or not at all. After a failed one the file is
+//! opened anew, as redb does nothing more with it: a disk that was full is used again once there is
+//! room. redb's `StorageBackend` is the seam where a simulated disk goes in. Does not own what the
+//! records mean.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
 use serde::Serialize;
@@ -82,7 +85,7 @@ pub enum StoreError {
 /// A handle to the store; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    database: Arc<Database>,
+    file: Arc<File>,
     /// The writer that runs now; its supervisor replaces one that failed.
     writer: Arc<ArcSwapOption<ActorRef<StoreMessage>>>,
     supervisor: ActorRef<SupervisorMessage>,
@@ -94,40 +97,45 @@ impl Store {
     /// # Errors
     /// [`StoreError::Open`].
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let (path, at) = (path.to_owned(), path.to_owned());
         let refused =
-            |reason: String| StoreError::Open { path: path.display().to_string(), reason };
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| refused(error.to_string()))?;
-        Self::start(database).await
+            move |reason: String| StoreError::Open { path: path.display().to_string(), reason };
+        Self::start(Box::new(move || {
+            let opened = Database::builder().set_cache_size(CACHE_BYTES).create(&at);
+            opened.map_err(|error| refused(error.to_string()))
+        }))
+        .await
     }
 
-    /// Opens a store on any backend, such as a simulated disk.
+    /// Opens a store on any backend, such as a simulated disk; `backend` is asked for it again
+    /// after a failed write.
     ///
     /// # Errors
     /// [`StoreError::Open`].
-    pub async fn with_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(backend)
-            .map_err(|error| StoreError::Open {
+    pub async fn with_backend<B: StorageBackend>(
+        backend: impl Fn() -> B + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        Self::start(Box::new(move || {
+            let builder =
+                Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend());
+            builder.map_err(|error| StoreError::Open {
                 path: "(backend)".to_owned(),
                 reason: error.to_string(),
-            })?;
-        Self::start(database).await
+            })
+        }))
+        .await
     }
 
-    async fn start(database: Database) -> Result<Self, StoreError> {
-        let database = Arc::new(database);
+    async fn start(open: Open) -> Result<Self, StoreError> {
+        let file = Arc::new(File { open, database: Mutex::new(None) });
         // The table must exist before the first read.
-        commit(&database, BTreeMap::new())?;
+        file.commit(BTreeMap::new())?;
         let writer = Arc::new(ArcSwapOption::empty());
-        let child = writer_child(Arc::downgrade(&database), Arc::clone(&writer));
+        let child = writer_child(Arc::downgrade(&file), Arc::clone(&writer));
         let supervisor = Supervisor::start(vec![child])
             .await
             .map_err(|error| StoreError::Disk(error.to_string()))?;
-        Ok(Self { database, writer, supervisor })
+        Ok(Self { file, writer, supervisor })
     }
 
     /// Reads a record; `None` when it was never written.
@@ -135,10 +143,31 @@ impl Store {
     /// # Errors
     /// Any [`StoreError`] but `Closed`.
     pub fn load<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
-        let transaction = self.database.begin_read().map_err(disk)?;
+        let transaction = self.file.database()?.begin_read().map_err(disk)?;
         let table = transaction.open_table(RECORDS).map_err(disk)?;
         let Some(guard) = table.get(name).map_err(disk)? else { return Ok(None) };
         decode(name, guard.value()).map(Some)
+    }
+
+    /// Reads all records whose names begin with `prefix`, in the order of their names.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] but `Closed`.
+    pub(crate) fn load_all<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+    ) -> Result<Vec<(String, T)>, StoreError> {
+        let transaction = self.file.database()?.begin_read().map_err(disk)?;
+        let table = transaction.open_table(RECORDS).map_err(disk)?;
+        let mut found = Vec::new();
+        for entry in table.range(prefix..).map_err(disk)? {
+            let (name, bytes) = entry.map_err(disk)?;
+            if !name.value().starts_with(prefix) {
+                break;
+            }
+            found.push((name.value().to_owned(), decode(name.value(), bytes.value())?));
+        }
+        Ok(found)
     }
 
     /// Writes a record; returns when it is on the disk.
@@ -146,7 +175,9 @@ impl Store {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
-        self.write(name, Some(encode(name, value)?)).await
+        let mut batch = Batch::default();
+        batch.put(name, value)?;
+        self.write(batch).await
     }
 
     /// Removes a record; returns when it is gone from the disk.
@@ -154,15 +185,28 @@ impl Store {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn remove(&self, name: &str) -> Result<(), StoreError> {
-        self.write(name, None).await
+        let mut batch = Batch::default();
+        batch.remove(name);
+        self.write(batch).await
     }
 
-    async fn write(&self, name: &str, bytes: Option<Vec<u8>>) -> Result<(), StoreError> {
+    async fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        self.begin(batch)?.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Hands a write to the disk without waiting: writes happen in the order of these calls. What
+    /// comes back tells when it is on the disk; one that is dropped means that the store is gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub(crate) fn begin(
+        &self,
+        batch: Batch,
+    ) -> Result<oneshot::Receiver<Result<(), StoreError>>, StoreError> {
         let (reply, answered) = oneshot::channel();
-        let message = StoreMessage::Put { name: name.to_owned(), bytes, reply };
         let writer = self.writer.load_full().ok_or(StoreError::Closed)?;
-        writer.cast(message).map_err(|_| StoreError::Closed)?;
-        answered.await.map_err(|_| StoreError::Closed)?
+        writer.cast(StoreMessage::Put { batch, reply }).map_err(|_| StoreError::Closed)?;
+        Ok(answered)
     }
 
     /// Stops the writer after what it already holds.
@@ -176,16 +220,60 @@ impl Store {
     }
 }
 
-fn writer_child(
-    database: Weak<Database>,
-    running: Arc<ArcSwapOption<ActorRef<StoreMessage>>>,
-) -> Child {
+/// Several changes that happen together.
+#[derive(Default)]
+pub(crate) struct Batch(BTreeMap<String, Option<Vec<u8>>>);
+
+impl Batch {
+    /// Writes a record.
+    pub(crate) fn put<T: Serialize>(&mut self, name: &str, value: &T) -> Result<(), StoreError> {
+        self.0.insert(name.to_owned(), Some(encode(name, value)?));
+        Ok(())
+    }
+
+    /// Removes a record.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.0.insert(name.to_owned(), None);
+    }
+}
+
+type Open = Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>;
+
+/// The database, as long as it works.
+struct File {
+    open: Open,
+    database: Mutex<Option<Arc<Database>>>,
+}
+
+impl File {
+    /// The open database, opened anew after a failure.
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
+        let mut held = self.database.lock();
+        if let Some(database) = held.as_ref() {
+            return Ok(Arc::clone(database));
+        }
+        let database = Arc::new((self.open)()?);
+        *held = Some(Arc::clone(&database));
+        Ok(database)
+    }
+
+    fn commit(&self, batch: BTreeMap<String, Option<Vec<u8>>>) -> Result<(), StoreError> {
+        let written = self.database().and_then(|database| commit(&database, batch));
+        if written.is_err() {
+            // Nothing of a failed write stays; what is on the disk is whole.
+            *self.database.lock() = None;
+        }
+        written
+    }
+}
+
+fn writer_child(file: Weak<File>, running: Arc<ArcSwapOption<ActorRef<StoreMessage>>>) -> Child {
     Child {
         name: "store",
         start: Arc::new(move |supervisor| {
-            let (database, running) = (Weak::clone(&database), Arc::clone(&running));
+            let (file, running) = (Weak::clone(&file), Arc::clone(&running));
             Box::pin(async move {
-                let (writer, _) = Actor::spawn_linked(None, Writer, database, supervisor).await?;
+                let (writer, _) = Actor::spawn_linked(None, Writer, file, supervisor).await?;
                 let cell = writer.get_cell();
                 running.store(Some(Arc::new(writer)));
                 Ok(cell)
@@ -198,10 +286,8 @@ fn writer_child(
 pub(crate) enum StoreMessage {
     /// Write this, then answer.
     Put {
-        /// Record name.
-        name: String,
-        /// Encoded record; `None` removes it.
-        bytes: Option<Vec<u8>>,
+        /// Encoded records by name; `None` removes one.
+        batch: Batch,
         /// Answered after the commit.
         reply: oneshot::Sender<Result<(), StoreError>>,
     },
@@ -219,7 +305,7 @@ struct Writer;
 struct WriterState {
     /// The handles own the database: when the last one is gone the file is closed, however long
     /// the actor takes to end.
-    database: Weak<Database>,
+    file: Weak<File>,
     batch: BTreeMap<String, Option<Vec<u8>>>,
     waiting: Vec<oneshot::Sender<Result<(), StoreError>>>,
     committing: bool,
@@ -228,14 +314,14 @@ struct WriterState {
 impl Actor for Writer {
     type Msg = StoreMessage;
     type State = WriterState;
-    type Arguments = Weak<Database>;
+    type Arguments = Weak<File>;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<StoreMessage>,
-        database: Weak<Database>,
+        file: Weak<File>,
     ) -> Result<WriterState, ActorProcessingErr> {
-        Ok(WriterState { database, batch: BTreeMap::new(), waiting: Vec::new(), committing: false })
+        Ok(WriterState { file, batch: BTreeMap::new(), waiting: Vec::new(), committing: false })
     }
 
     async fn handle(
@@ -245,8 +331,8 @@ impl Actor for Writer {
         state: &mut WriterState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            StoreMessage::Put { name, bytes, reply } => {
-                state.batch.insert(name, bytes);
+            StoreMessage::Put { batch, reply } => {
+                state.batch.extend(batch.0);
                 state.waiting.push(reply);
             }
             StoreMessage::Committed { waiting, result } => {
@@ -260,7 +346,7 @@ impl Actor for Writer {
         if !state.committing && !state.waiting.is_empty() {
             let batch = std::mem::take(&mut state.batch);
             let waiting = std::mem::take(&mut state.waiting);
-            let Some(database) = state.database.upgrade() else {
+            let Some(file) = state.file.upgrade() else {
                 for reply in waiting {
                     let _gone = reply.send(Err(StoreError::Closed));
                 }
@@ -268,9 +354,9 @@ impl Actor for Writer {
             };
             state.committing = true;
             tokio::task::spawn_blocking(move || {
-                let result = commit(&database, batch);
+                let result = file.commit(batch);
                 // Whoever hears that this is on the disk may close the store and open it again.
-                drop(database);
+                drop(file);
                 // Fails only when the writer is gone; then the callers learn it by their channel.
                 let _stopped = myself.cast(StoreMessage::Committed { waiting, result });
             });

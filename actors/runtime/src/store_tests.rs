@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 use redb::backends::InMemoryBackend;
 
@@ -31,7 +33,7 @@ async fn a_closed_store_can_be_opened_again_at_once() {
 
 #[tokio::test]
 async fn concurrent_writers_are_all_answered() {
-    let store = Store::with_backend(InMemoryBackend::new()).await.expect("opens");
+    let store = Store::with_backend(InMemoryBackend::new).await.expect("opens");
     let writes = (0..100u32).map(|n| {
         let store = store.clone();
         async move { store.save(&format!("record {n}"), &n).await }
@@ -53,4 +55,84 @@ fn damaged_and_future_records_are_named() {
     assert!(matches!(decode::<String>("x", &[]), Err(StoreError::Damaged { .. })));
     let huge = vec![0u8; MAX_RECORD + 1];
     assert!(matches!(encode("x", &huge), Err(StoreError::TooLarge { .. })));
+}
+
+/// A disk in memory that can be full.
+#[derive(Clone, Debug, Default)]
+struct Disk {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    full: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn room(&self) -> Result<(), std::io::Error> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        Ok(self.bytes.lock().len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        let at = offset as usize;
+        out.copy_from_slice(&self.bytes.lock()[at..at + out.len()]);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.room()?;
+        self.bytes.lock().resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        self.room()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.room()?;
+        let at = offset as usize;
+        self.bytes.lock()[at..at + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_is_used_again_when_there_is_room() {
+    let disk = Disk::default();
+    let backend = disk.clone();
+    let store = Store::with_backend(move || backend.clone()).await.expect("opens");
+    store.save("a", &1u32).await.expect("saves");
+    disk.full.store(true, Ordering::Relaxed);
+    for n in 2..5u32 {
+        assert!(store.save("a", &n).await.is_err(), "there is no room for {n}");
+    }
+    disk.full.store(false, Ordering::Relaxed);
+    assert_eq!(store.load::<u32>("a").expect("reads"), Some(1), "nothing of a failed write stays");
+    store.save("a", &5u32).await.expect("saves again");
+    assert_eq!(store.load::<u32>("a").expect("reads"), Some(5));
+}
+
+#[tokio::test]
+async fn a_batch_is_written_as_a_whole_and_in_order() {
+    let store = Store::with_backend(InMemoryBackend::new).await.expect("opens");
+    let mut first = Batch::default();
+    for n in 0..3u32 {
+        first.put(&format!("row/{n}"), &n).expect("small");
+    }
+    first.put("rox", &9u32).expect("small");
+    let mut second = Batch::default();
+    second.remove("row/1");
+    second.put("row/2", &7u32).expect("small");
+    let both = [store.begin(first), store.begin(second)];
+    for begun in both {
+        begun.expect("open").await.expect("answered").expect("written");
+    }
+    let rows = store.load_all::<u32>("row/").expect("reads");
+    assert_eq!(rows, [("row/0".to_owned(), 0), ("row/2".to_owned(), 7)]);
 }
