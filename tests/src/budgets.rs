@@ -114,7 +114,7 @@ impl Tally {
                 }
                 None => self.note(format!("no usage in {said}")),
             },
-            Ok((429, said)) if said["error"]["code"] == "quota_exhausted" => self.refused += 1,
+            Ok((429, said)) if said["error"]["code"] == "budget_exhausted" => self.refused += 1,
             Ok((status, said)) => self.note(format!("{status}: {said}")),
             Err(_) => self.broken += 1,
         }

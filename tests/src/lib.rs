@@ -19,6 +19,7 @@ pub mod places;
 pub mod process;
 pub mod proxy;
 pub mod python;
+pub mod report;
 pub mod scenario;
 pub mod sse;
 pub mod time;

@@ -14,11 +14,10 @@ use selvedge_net::discovery::{Discovery, DiscoveryConfig, Sighting};
 use selvedge_tests::admin::state;
 use selvedge_tests::figures::Figures;
 use selvedge_tests::namespaces::enter;
+use selvedge_tests::report::Report;
 use selvedge_tests::{Bridge, Deadline, Host, Scenario, Stopwatch};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::Receiver;
-
-use crate::report::Report;
 
 /// Starts that the targets speak of.
 const STARTS: usize = 200;

@@ -19,7 +19,7 @@ use selvedge_tests::members::{Clique, Member};
 use selvedge_tests::time::{self, Stopwatch};
 
 use crate::bare::{Quinn, Tls};
-use crate::report::Report;
+use selvedge_tests::report::Report;
 
 /// Turns each side takes.
 const ROUNDS: usize = 8;

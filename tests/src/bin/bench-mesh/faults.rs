@@ -10,10 +10,9 @@ use anyhow::{Context, Result, ensure};
 use selvedge_tests::admin::state;
 use selvedge_tests::chat::{STORY, completion, with};
 use selvedge_tests::figures::Figures;
+use selvedge_tests::report::Report;
 use selvedge_tests::{Admin, Asked, Bridge, Deadline, Host, Node, Scenario, Stopwatch};
 use serde_json::{Value, json};
-
-use crate::report::Report;
 
 /// Rounds per way to lose a node: enough for a worst case worth the name within two minutes.
 const ROUNDS: usize = 6;

@@ -7,9 +7,8 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use selvedge_tests::report::Report;
 use selvedge_tests::{Deadline, Node, Scenario};
-
-use crate::report::Report;
 
 /// How long nothing happens: long enough for everything that is done every few seconds.
 const QUIET: Duration = Duration::from_secs(30);

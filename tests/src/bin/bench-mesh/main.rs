@@ -8,11 +8,9 @@ mod discovery;
 mod echo;
 mod faults;
 mod idle;
-mod report;
 
 use anyhow::{Result, bail};
-
-use crate::report::Report;
+use selvedge_tests::report::Report;
 
 fn main() -> Result<()> {
     let mut as_json = false;

@@ -4,12 +4,13 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::Result;
-use selvedge_tests::figures::Figures;
 use serde_json::{Map, Value, json};
+
+use crate::figures::Figures;
 
 /// Figures in the order they were measured.
 #[derive(Debug, Default)]
-pub(crate) struct Report(Vec<Row>);
+pub struct Report(Vec<Row>);
 
 #[derive(Debug)]
 struct Row {
@@ -20,7 +21,7 @@ struct Row {
 
 impl Report {
     /// Notes a figure; a target is an upper bound.
-    pub(crate) fn note(&mut self, name: &str, value: f64, target: Option<f64>) {
+    pub fn note(&mut self, name: &str, value: f64, target: Option<f64>) {
         self.0.push(Row { name: name.to_owned(), value, target });
         let Some(Row { name, value, target }) = self.0.last() else { return };
         let bound = target.map_or_else(String::new, |bound| format!("target <= {bound}"));
@@ -33,20 +34,20 @@ impl Report {
     }
 
     /// Notes median and 99th percentile in milliseconds.
-    pub(crate) fn millis(&mut self, name: &str, times: &Figures, targets: [Option<f64>; 2]) {
+    pub fn millis(&mut self, name: &str, times: &Figures, targets: [Option<f64>; 2]) {
         let ms = |permille| times.quantile(permille).as_secs_f64() * 1e3;
         self.note(&format!("{name}_p50_ms"), ms(500), targets[0]);
         self.note(&format!("{name}_p99_ms"), ms(990), targets[1]);
     }
 
     /// Notes the largest in milliseconds.
-    pub(crate) fn worst(&mut self, name: &str, times: &Figures, target: Option<f64>) {
+    pub fn worst(&mut self, name: &str, times: &Figures, target: Option<f64>) {
         let worst = times.quantile(1_000).as_secs_f64() * 1e3;
         self.note(&format!("{name}_max_ms"), worst, target);
     }
 
     /// Notes median and 99th percentile of round trips in microseconds, and the CPU time of each.
-    pub(crate) fn micros(&mut self, name: &str, times: &Figures, cpu: Duration) {
+    pub fn micros(&mut self, name: &str, times: &Figures, cpu: Duration) {
         let us = |time: Duration| time.as_secs_f64() * 1e6;
         self.note(&format!("{name}_p50_us"), us(times.quantile(500)), None);
         self.note(&format!("{name}_p99_us"), us(times.quantile(990)), None);
@@ -55,17 +56,20 @@ impl Report {
     }
 
     /// The value of a figure noted before; zero when there is none.
-    pub(crate) fn value(&self, name: &str) -> f64 {
+    pub fn value(&self, name: &str) -> f64 {
         self.0.iter().find(|row| row.name == name).map_or(0.0, |row| row.value)
     }
 
     /// A line between the figures.
-    pub(crate) fn heading(&self, text: &str) {
+    pub fn heading(&self, text: &str) {
         let _ = writeln!(io::stdout(), "\n{text}");
     }
 
     /// Ends the table: what was missed, and the JSON line if asked for.
-    pub(crate) fn end(self, as_json: bool) -> Result<()> {
+    ///
+    /// # Errors
+    /// When standard output is gone.
+    pub fn end(self, as_json: bool) -> Result<()> {
         let is_missed = |row: &&Row| row.target.is_some_and(|bound| row.value > bound);
         let missed: Vec<&str> =
             self.0.iter().filter(is_missed).map(|row| row.name.as_str()).collect();
