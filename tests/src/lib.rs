@@ -22,6 +22,7 @@ pub mod python;
 pub mod report;
 pub mod scenario;
 pub mod sse;
+pub mod stall;
 pub mod time;
 pub mod tiny;
 
