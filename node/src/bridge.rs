@@ -369,6 +369,7 @@ mod tests {
         let record = RequestRecord {
             id: RequestId(7),
             model: "m".to_owned(),
+            downgraded_to: None,
             tenant: "t".to_owned(),
             attempts: vec![attempt(1, 0, Some("gone")), attempt(2, 9, None)],
             outcome: Outcome::Failed(Refusal::client(

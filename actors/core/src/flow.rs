@@ -1,8 +1,8 @@
 //! The life of a request, as one machine: route → dispatch → tokens → (resume) → settle.
 //!
-//! A newcomer starts here. The stages before it (admit, authenticate, validate) are single
-//! decisions in `auth` and in the HTTP surface; from routing on, a request has a life of its own,
-//! and all of it is decided in this file:
+//! A newcomer starts here. The stages before it (admit, authenticate, validate, reserve) are single
+//! decisions in `auth`, in the HTTP surface and in `quota`; from routing on, a request has a life of
+//! its own, and all of it is decided in this file:
 //!
 //! ```text
 //! Arrived ─▶ Route ─▶ Dispatch ─▶ Answered… ─▶ Finished ─▶ Close
@@ -85,6 +85,10 @@ pub enum FlowInput {
         /// How.
         why: String,
     },
+    /// No budget allows the request: it was not reserved for, and goes nowhere.
+    NotReserved(Refusal),
+    /// The budget has no more for an answer that has begun.
+    QuotaEnded(Refusal),
     /// The caller went away.
     CallerLeft,
     /// Time passed.
@@ -166,6 +170,7 @@ pub struct Flow {
     fence: u64,
     tokens: Vec<u32>,
     prompt_digest: Option<[u8; 32]>,
+    prompt_tokens: u32,
     started: bool,
     failed: Vec<NodeId>,
     /// Of `failed`, those that may only have been slow to answer: they get one more chance when
@@ -212,6 +217,7 @@ impl Flow {
             fence: 0,
             tokens: Vec::new(),
             prompt_digest: None,
+            prompt_tokens: 0,
             started: false,
             failed: Vec::new(),
             doubtful: Vec::new(),
@@ -221,6 +227,7 @@ impl Flow {
             record: RequestRecord {
                 id,
                 model,
+                downgraded_to: None,
                 tenant,
                 attempts: Vec::new(),
                 outcome: Outcome::Running,
@@ -234,6 +241,11 @@ impl Flow {
     /// What there is to say about the request so far.
     pub const fn record(&self) -> &RequestRecord {
         &self.record
+    }
+
+    /// Another model answers instead of the one asked for, as the budget is used up.
+    pub fn downgraded(&mut self, model: &str) {
+        self.record.downgraded_to = Some(model.to_owned());
     }
 
     /// Whether the request is over.
@@ -321,6 +333,7 @@ impl Flow {
                     return self.lost(now, turn.node, why, effects);
                 }
                 self.prompt_digest = Some(prompt_digest);
+                self.prompt_tokens = prompt_tokens;
                 if let Some((from, why)) = self.moving.take() {
                     effects.push(FlowEffect::Deliver(Piece::Moved { from, to: turn.node, why }));
                 } else if !self.started {
@@ -364,6 +377,32 @@ impl Flow {
             }
         }
         effects.push(FlowEffect::Deliver(Piece::Token(token)));
+    }
+
+    /// The answer ends where its budget does: what the caller has is what it gets.
+    fn quota_ended(&mut self, now: Now, refusal: Refusal, effects: &mut Vec<FlowEffect>) {
+        if matches!(self.state, State::Waiting(_)) {
+            effects.push(FlowEffect::Cancel { fence: self.fence });
+            if let Some(attempt) = self.record.attempts.last_mut() {
+                attempt.ended = Some(refusal.message.clone());
+            }
+        }
+        let last = self.record.attempts.last().map(|attempt| attempt.node);
+        let (true, Some(served_by)) = (self.started, last) else {
+            return self.fail(now, refusal, effects);
+        };
+        let usage = Usage {
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens: u32::try_from(self.tokens.len()).unwrap_or(u32::MAX),
+            first_token: self.record.first_token.unwrap_or_default(),
+            total: now.mono.since(self.arrived),
+            ..Usage::default()
+        };
+        let reason = FinishReason::Quota;
+        self.record.outcome = Outcome::Finished { reason, usage };
+        let text = String::new();
+        effects.push(FlowEffect::Deliver(Piece::Finished { reason, text, usage, served_by }));
+        self.close(now, effects);
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<FlowEffect>) {
@@ -469,6 +508,8 @@ impl Machine for Flow {
                     self.lost(now, turn.node, why, effects);
                 }
             }
+            FlowInput::NotReserved(refusal) => self.fail(now, refusal, effects),
+            FlowInput::QuotaEnded(refusal) => self.quota_ended(now, refusal, effects),
             FlowInput::CallerLeft => {
                 if matches!(self.state, State::Waiting(_)) {
                     effects.push(FlowEffect::Cancel { fence: self.fence });

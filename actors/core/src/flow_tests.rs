@@ -76,6 +76,40 @@ fn pulse(progress: u64, computing: bool, loading: bool) -> Pulse {
     Pulse { progress, computing, loading, ..Pulse::default() }
 }
 
+fn used_up() -> Refusal {
+    Refusal::client(Stage::Reserve, Code::QuotaExhausted, "nothing left")
+}
+
+#[test]
+fn an_answer_ends_where_its_budget_does() {
+    let mut story = Story::begin();
+    story.routed_to(A).started(1).token(1, 0);
+    story.token(1, 1);
+    story.happens(FlowInput::QuotaEnded(used_up()));
+    assert!(story.effects.contains(&FlowEffect::Cancel { fence: 1 }));
+    let [Piece::Finished { reason, usage, served_by, .. }] = &story.delivered()[..] else {
+        panic!("one end, got {:?}", story.delivered());
+    };
+    assert_eq!((*reason, *served_by), (FinishReason::Quota, A));
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens), (5, 2));
+    assert!(story.flow.is_closed());
+    assert!(story.token(1, 2).is_empty(), "what comes later is not delivered");
+}
+
+#[test]
+fn without_a_budget_nothing_is_routed() {
+    let now = Now::default();
+    let flow = Flow::new(now, RequestId(1), "m".into(), "local".into(), Micros::secs(60));
+    let mut story = Story { flow, now, effects: Vec::new() };
+    story.happens(FlowInput::NotReserved(used_up()));
+    assert_eq!(story.delivered(), [Piece::Failed(used_up())]);
+    assert!(story.happens(FlowInput::Arrived).is_empty());
+    // The same when the prompt alone is more than there is.
+    let mut story = Story::begin();
+    story.routed_to(A).happens(FlowInput::QuotaEnded(used_up()));
+    assert_eq!(story.delivered(), [Piece::Failed(used_up())]);
+}
+
 #[test]
 fn a_quiet_life() {
     let mut story = Story::begin();

@@ -15,6 +15,8 @@ pub struct RequestRecord {
     pub id: RequestId,
     /// The model asked for, as the caller wrote it.
     pub model: String,
+    /// The model that answers instead, since a budget for the one asked for is used up.
+    pub downgraded_to: Option<String>,
     /// The tenant charged.
     pub tenant: String,
     /// Every node that was tried, in order.

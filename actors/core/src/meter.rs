@@ -1,0 +1,192 @@
+//! How much of its reservation an answer has used, and when to ask for more.
+//!
+//! Owns the arithmetic between a request and its budgets: the worst case before anything is known,
+//! the real prompt once a node has read it, the tokens as they come, and what is settled at the end
+//! whatever the end was. Does not own budgets: `quota` says what is granted.
+
+use selvedge_contract::{Input, Usage};
+
+/// Answer tokens reserved at a time for a caller that set no limit. Several screens: most answers
+/// need no second piece, and a caller that leaves holds little of the budget for its lease.
+pub const CHUNK_TOKENS: u64 = 1_024;
+/// More is asked for when this is left. A fast engine on this class of hardware makes a token every
+/// 5 ms or so: 64 leave a third of a second for the budget's answer, ten times what it may take.
+pub const ASK_AT_TOKENS: u64 = 64;
+/// Tokens around each message and around the whole, in every chat template seen: role, begin and
+/// end marks.
+const TEMPLATE_TOKENS: u64 = 8;
+/// Bytes of text per token at the least, as a rule: English has four, code and other scripts two
+/// to three. A prompt denser than that is measured when a node has read it.
+const BYTES_PER_TOKEN: u64 = 2;
+
+/// The use of one reservation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meter {
+    reserved: u64,
+    /// What the prompt takes: an estimate until a node has read it.
+    prompt: u64,
+    read: bool,
+    emitted: u64,
+    /// The caller's own limit, which was reserved for in full.
+    limit: Option<u64>,
+    /// More was asked for and not answered yet.
+    asked: Option<u64>,
+}
+
+impl Meter {
+    /// The meter of a request whose answer has at most `max_tokens` tokens, if it has a limit.
+    pub fn new(input: &Input, max_tokens: Option<u32>) -> Self {
+        let (prompt, limit) = (prompt_at_most(input), max_tokens.map(u64::from));
+        let reserved = prompt.saturating_add(limit.unwrap_or(CHUNK_TOKENS));
+        Self { reserved, prompt, read: false, emitted: 0, limit, asked: None }
+    }
+
+    /// Tokens reserved or asked for so far.
+    pub const fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// A node has read the prompt. Some: more must be asked for, as it is longer than reserved for.
+    pub fn started(&mut self, prompt_tokens: u32) -> Option<u64> {
+        if !self.read {
+            self.prompt = u64::from(prompt_tokens);
+            self.read = true;
+        }
+        self.ask()
+    }
+
+    /// A token came. Some: so much more must be asked for.
+    pub fn token(&mut self) -> Option<u64> {
+        self.emitted += 1;
+        self.ask()
+    }
+
+    /// What was asked for was granted.
+    pub fn extended(&mut self) {
+        self.reserved = self.reserved.saturating_add(self.asked.take().unwrap_or(0));
+    }
+
+    /// Whether everything reserved is used, so that no token more may be given out.
+    pub const fn is_used_up(&self) -> bool {
+        self.read && self.used() >= self.reserved && self.emitted < self.most()
+    }
+
+    /// Tokens used so far: the prompt if it was read, and what was given out.
+    pub const fn used(&self) -> u64 {
+        if self.read { self.prompt.saturating_add(self.emitted) } else { 0 }
+    }
+
+    /// The answer is complete, and the node that served it says what it took. A node that counts
+    /// less than was seen is not believed.
+    pub fn finished(&mut self, usage: &Usage) {
+        self.prompt = self.prompt.max(u64::from(usage.prompt_tokens));
+        self.emitted = self.emitted.max(u64::from(usage.completion_tokens));
+        self.read = true;
+    }
+
+    /// Whether a node has read the prompt, from when on the request counts as one.
+    pub const fn has_begun(&self) -> bool {
+        self.read
+    }
+
+    const fn most(&self) -> u64 {
+        match self.limit {
+            Some(limit) => limit,
+            None => u64::MAX,
+        }
+    }
+
+    fn ask(&mut self) -> Option<u64> {
+        if self.asked.is_some() {
+            return None;
+        }
+        let more = match self.limit {
+            // The whole answer was reserved for: only a longer prompt can need more.
+            Some(limit) => self.prompt.saturating_add(limit).saturating_sub(self.reserved),
+            None => {
+                let left = self.reserved.saturating_sub(self.used());
+                let lacking = self.used().saturating_sub(self.reserved);
+                if left > ASK_AT_TOKENS { 0 } else { CHUNK_TOKENS.saturating_add(lacking) }
+            }
+        };
+        self.asked = (more > 0).then_some(more);
+        self.asked
+    }
+}
+
+/// Tokens a prompt is reserved for before any node has read it.
+fn prompt_at_most(input: &Input) -> u64 {
+    let of = |text: &str| text.len() as u64 / BYTES_PER_TOKEN;
+    let tokens = match input {
+        Input::Chat(messages) => {
+            messages.iter().map(|message| of(&message.content) + TEMPLATE_TOKENS).sum()
+        }
+        Input::Text(text) => of(text),
+        Input::Tokens(tokens) => tokens.len() as u64,
+    };
+    tokens + TEMPLATE_TOKENS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(bytes: usize) -> Input {
+        Input::Text("x".repeat(bytes))
+    }
+
+    #[test]
+    fn an_answer_with_a_limit_is_reserved_for_at_once() {
+        let mut meter = Meter::new(&text(400), Some(100));
+        assert_eq!(meter.reserved(), 200 + 8 + 100);
+        assert_eq!(meter.used(), 0, "nothing is used before a node has read the prompt");
+        assert_eq!(meter.started(90), None);
+        for _ in 0..100 {
+            assert_eq!(meter.token(), None);
+            assert!(!meter.is_used_up());
+        }
+        assert_eq!(meter.used(), 190);
+    }
+
+    #[test]
+    fn a_prompt_that_is_denser_than_thought_asks_for_the_rest() {
+        let mut meter = Meter::new(&text(400), Some(100));
+        assert_eq!(meter.started(300), Some(300 - 208));
+        assert_eq!(meter.token(), None, "it was asked for once");
+        meter.extended();
+        assert_eq!(meter.reserved(), 400);
+        assert_eq!(meter.started(300), None, "a second node reads the same prompt");
+    }
+
+    #[test]
+    fn an_answer_without_a_limit_grows_by_pieces_and_never_beyond_them() {
+        let mut meter = Meter::new(&text(0), None);
+        assert_eq!(meter.started(8), None);
+        let mut asked = Vec::new();
+        for n in 1..=CHUNK_TOKENS {
+            if let Some(more) = meter.token() {
+                asked.push((n, more));
+            }
+            assert_eq!(meter.is_used_up(), n == CHUNK_TOKENS);
+        }
+        assert_eq!(asked, [(CHUNK_TOKENS - ASK_AT_TOKENS, CHUNK_TOKENS)]);
+        meter.extended();
+        assert!(!meter.is_used_up());
+        assert_eq!(meter.reserved(), 8 + 2 * CHUNK_TOKENS);
+    }
+
+    #[test]
+    fn what_was_seen_counts_at_least() {
+        let mut meter = Meter::new(&text(40), Some(10));
+        meter.started(20);
+        for _ in 0..5 {
+            meter.token();
+        }
+        let told = Usage { prompt_tokens: 3, completion_tokens: 2, ..Usage::default() };
+        meter.finished(&told);
+        assert_eq!(meter.used(), 25);
+        let hidden = Usage { prompt_tokens: 20, completion_tokens: 9, ..Usage::default() };
+        meter.finished(&hidden);
+        assert_eq!(meter.used(), 29);
+    }
+}
