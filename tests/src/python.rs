@@ -17,16 +17,24 @@ use crate::time::Deadline;
 /// # Errors
 /// When Python is missing or a check fails; with all the script said.
 pub fn run(script: &str, client: &Client) -> Result<String> {
+    run_with(script, client, &[("SELVEDGE_MODEL", places::MODEL)])
+}
+
+/// Runs a script that needs to know more than the node's address and key.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(script: &str, client: &Client, more: &[(&str, &str)]) -> Result<String> {
     let path = places::repository().join("tests/python").join(script);
     ensure!(path.is_file(), "no script {}", path.display());
     let key = client.key.clone().unwrap_or_else(|| "no key needed".to_owned());
-    let environment = [
+    let mut environment = vec![
         ("SELVEDGE_URL".to_owned(), format!("http://{}/v1", client.addr)),
         ("SELVEDGE_KEY".to_owned(), key),
-        ("SELVEDGE_MODEL".to_owned(), places::MODEL.to_owned()),
         ("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()),
         ("NO_PROXY".to_owned(), "*".to_owned()),
     ];
+    environment.extend(more.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
     let python = places::python()?;
     let ran = run_python(&python, &path, client, &environment)?;
     ran.success().with_context(|| format!("tests/python/{script}"))
