@@ -10,6 +10,7 @@
 pub mod base32;
 pub mod choice;
 pub mod join;
+pub mod policy;
 pub mod records;
 pub mod seal;
 pub mod swim;
