@@ -22,6 +22,10 @@ budgets and against those of the accounts above it. Callers on the node's own ma
 key are the account `local`. Needs the node of this home running (`selvedge up`), as a steward of
 the mesh.";
 
+const SUSPEND_NOTE: &str = "\
+Any steward may suspend, also while cut off from the others. `selvedge tenant create` of the same
+account lifts it again, on the node that has the mesh's root key.";
+
 #[derive(Debug, Subcommand)]
 #[command(after_help = TENANT_EXAMPLES)]
 pub(crate) enum Tenant {
@@ -47,7 +51,8 @@ pub(crate) enum Tenant {
         #[arg(long)]
         json: bool,
     },
-    /// Refuse everything an account asks, and the accounts under it; there is no way back
+    /// Refuse everything an account asks, and the accounts under it
+    #[command(after_help = SUSPEND_NOTE)]
     Suspend {
         /// The account: acme, acme/line3 or acme/line3/chat
         path: String,
