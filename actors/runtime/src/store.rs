@@ -7,7 +7,6 @@
 //! room. redb's `StorageBackend` is the seam where a simulated disk goes in. Does not own what the
 //! records mean.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
@@ -129,7 +128,7 @@ impl Store {
     async fn start(open: Open) -> Result<Self, StoreError> {
         let file = Arc::new(File { open, database: Mutex::new(None) });
         // The table must exist before the first read.
-        file.commit(BTreeMap::new())?;
+        file.commit(&[])?;
         let writer = Arc::new(ArcSwapOption::empty());
         let child = writer_child(Arc::downgrade(&file), Arc::clone(&writer));
         let supervisor = Supervisor::start(vec![child])
@@ -160,11 +159,8 @@ impl Store {
         let transaction = self.file.database()?.begin_read().map_err(disk)?;
         let table = transaction.open_table(RECORDS).map_err(disk)?;
         let mut found = Vec::new();
-        for entry in table.range(prefix..).map_err(disk)? {
+        for entry in table.range(prefix..past(prefix).as_str()).map_err(disk)? {
             let (name, bytes) = entry.map_err(disk)?;
-            if !name.value().starts_with(prefix) {
-                break;
-            }
             found.push((name.value().to_owned(), decode(name.value(), bytes.value())?));
         }
         Ok(found)
@@ -220,20 +216,31 @@ impl Store {
     }
 }
 
-/// Several changes that happen together.
+/// Several changes that happen together, in their order.
 #[derive(Default)]
-pub(crate) struct Batch(BTreeMap<String, Option<Vec<u8>>>);
+pub(crate) struct Batch(Vec<Change>);
+
+enum Change {
+    Put(String, Vec<u8>),
+    Remove(String),
+    RemoveAll { prefix: String },
+}
 
 impl Batch {
     /// Writes a record.
     pub(crate) fn put<T: Serialize>(&mut self, name: &str, value: &T) -> Result<(), StoreError> {
-        self.0.insert(name.to_owned(), Some(encode(name, value)?));
+        self.0.push(Change::Put(name.to_owned(), encode(name, value)?));
         Ok(())
     }
 
     /// Removes a record.
     pub(crate) fn remove(&mut self, name: &str) {
-        self.0.insert(name.to_owned(), None);
+        self.0.push(Change::Remove(name.to_owned()));
+    }
+
+    /// Removes all records whose names begin with `prefix`.
+    pub(crate) fn remove_all(&mut self, prefix: String) {
+        self.0.push(Change::RemoveAll { prefix });
     }
 }
 
@@ -257,7 +264,7 @@ impl File {
         Ok(database)
     }
 
-    fn commit(&self, batch: BTreeMap<String, Option<Vec<u8>>>) -> Result<(), StoreError> {
+    fn commit(&self, batch: &[Change]) -> Result<(), StoreError> {
         let written = self.database().and_then(|database| commit(&database, batch));
         if written.is_err() {
             // Nothing of a failed write stays; what is on the disk is whole.
@@ -286,7 +293,7 @@ fn writer_child(file: Weak<File>, running: Arc<ArcSwapOption<ActorRef<StoreMessa
 pub(crate) enum StoreMessage {
     /// Write this, then answer.
     Put {
-        /// Encoded records by name; `None` removes one.
+        /// What to write.
         batch: Batch,
         /// Answered after the commit.
         reply: oneshot::Sender<Result<(), StoreError>>,
@@ -306,7 +313,7 @@ struct WriterState {
     /// The handles own the database: when the last one is gone the file is closed, however long
     /// the actor takes to end.
     file: Weak<File>,
-    batch: BTreeMap<String, Option<Vec<u8>>>,
+    batch: Vec<Change>,
     waiting: Vec<oneshot::Sender<Result<(), StoreError>>>,
     committing: bool,
 }
@@ -321,7 +328,7 @@ impl Actor for Writer {
         _myself: ActorRef<StoreMessage>,
         file: Weak<File>,
     ) -> Result<WriterState, ActorProcessingErr> {
-        Ok(WriterState { file, batch: BTreeMap::new(), waiting: Vec::new(), committing: false })
+        Ok(WriterState { file, batch: Vec::new(), waiting: Vec::new(), committing: false })
     }
 
     async fn handle(
@@ -354,7 +361,7 @@ impl Actor for Writer {
             };
             state.committing = true;
             tokio::task::spawn_blocking(move || {
-                let result = file.commit(batch);
+                let result = file.commit(&batch);
                 // Whoever hears that this is on the disk may close the store and open it again.
                 drop(file);
                 // Fails only when the writer is gone; then the callers learn it by their channel.
@@ -365,18 +372,31 @@ impl Actor for Writer {
     }
 }
 
-fn commit(database: &Database, batch: BTreeMap<String, Option<Vec<u8>>>) -> Result<(), StoreError> {
+fn commit(database: &Database, batch: &[Change]) -> Result<(), StoreError> {
     let transaction = database.begin_write().map_err(disk)?;
     {
         let mut table = transaction.open_table(RECORDS).map_err(disk)?;
-        for (name, bytes) in &batch {
-            match bytes {
-                Some(bytes) => table.insert(name.as_str(), bytes.as_slice()).map_err(disk)?,
-                None => table.remove(name.as_str()).map_err(disk)?,
-            };
+        for change in batch {
+            match change {
+                Change::Put(name, bytes) => {
+                    table.insert(name.as_str(), bytes.as_slice()).map_err(disk)?;
+                }
+                Change::Remove(name) => {
+                    table.remove(name.as_str()).map_err(disk)?;
+                }
+                Change::RemoveAll { prefix } => {
+                    let end = past(prefix);
+                    table.retain_in(prefix.as_str()..end.as_str(), |_, _| false).map_err(disk)?;
+                }
+            }
         }
     }
     transaction.commit().map_err(disk)
+}
+
+/// The end of all names that begin with `prefix`: names hold no such character.
+fn past(prefix: &str) -> String {
+    format!("{prefix}{}", char::MAX)
 }
 
 fn encode<T: Serialize>(name: &str, value: &T) -> Result<Vec<u8>, StoreError> {

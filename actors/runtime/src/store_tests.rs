@@ -129,10 +129,15 @@ async fn a_batch_is_written_as_a_whole_and_in_order() {
     let mut second = Batch::default();
     second.remove("row/1");
     second.put("row/2", &7u32).expect("small");
-    let both = [store.begin(first), store.begin(second)];
-    for begun in both {
+    second.put("gone/1", &1u32).expect("small");
+    second.put("gone/2", &2u32).expect("small");
+    let mut third = Batch::default();
+    third.remove_all("gone/".to_owned());
+    third.put("gone/3", &3u32).expect("small");
+    for begun in [store.begin(first), store.begin(second), store.begin(third)] {
         begun.expect("open").await.expect("answered").expect("written");
     }
     let rows = store.load_all::<u32>("row/").expect("reads");
     assert_eq!(rows, [("row/0".to_owned(), 0), ("row/2".to_owned(), 7)]);
+    assert_eq!(store.load_all::<u32>("gone/").expect("reads"), [("gone/3".to_owned(), 3)]);
 }
