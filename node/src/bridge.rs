@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::http::{Allowance, Backend, Holder, KeyRefused, Order, Stop, wire};
 use crate::record::{Attempt, Candidate, Record};
+use crate::unserved::{Unserved, short};
 
 /// A running node, as the HTTP surface needs it.
 pub(crate) struct Bridge {
@@ -24,6 +25,8 @@ pub(crate) struct Bridge {
     pub(crate) admin: Admin,
     /// Asked for when the node has left its mesh.
     pub(crate) stop: Stop,
+    /// Models of this node that its engine did not take.
+    pub(crate) unserved: Unserved,
 }
 
 impl Backend for Bridge {
@@ -63,19 +66,19 @@ impl Backend for Bridge {
     }
 
     fn status(&self) -> wire::Status {
-        status(&self.gateway.view())
+        Own::of(self).status(&self.gateway.view())
     }
 
     fn watch(&self) -> BoxStream<'static, wire::Status> {
         let mut changes = self.gateway.view_changes();
         // The first look is due at once.
         changes.mark_changed();
-        let gateway = self.gateway.clone();
-        futures::stream::unfold((gateway, changes), |(gateway, mut changes)| async move {
+        let (gateway, own) = (self.gateway.clone(), Own::of(self));
+        futures::stream::unfold((gateway, own, changes), |(gateway, own, mut changes)| async move {
             // Fails only when the node is gone; then the stream ends.
             changes.changed().await.ok()?;
-            let now = status(&gateway.view());
-            Some((now, (gateway, changes)))
+            let now = own.status(&gateway.view());
+            Some((now, (gateway, own, changes)))
         })
         .boxed()
     }
@@ -156,12 +159,18 @@ impl Bridge {
                 done(format!("revoked key {id}"))
             }
             Order::ModelAdd { path, name, digest } => {
-                let card = self.admin.model_add(Path::new(&path), &name, digest).await?;
+                let added = self.admin.model_add(Path::new(&path), &name, digest).await;
+                if let Err(refusal) = &added {
+                    self.unserved.note(&name, &refusal.message);
+                }
+                let card = added?;
+                self.unserved.forget(&name);
                 self.until_served(&name, true).await;
                 done(format!("serving {} ({})", card.name, card.quantization))
             }
             Order::ModelRemove(name) => {
                 self.admin.model_remove(&name);
+                self.unserved.forget(&name);
                 self.until_served(&name, false).await;
                 done(format!("no longer serving {name}"))
             }
@@ -231,6 +240,38 @@ fn done(what: String) -> Result<Value, Refusal> {
     said(&wire::Done { done: what })
 }
 
+/// What only this node knows of its models: why some of them failed.
+struct Own {
+    admin: Admin,
+    unserved: Unserved,
+}
+
+impl Own {
+    fn of(bridge: &Bridge) -> Self {
+        Self { admin: bridge.admin.clone(), unserved: bridge.unserved.clone() }
+    }
+
+    fn status(&self, view: &MeshView) -> wire::Status {
+        let mut status = status(view);
+        let failed = view.myself().into_iter().flat_map(|me| &me.engine.models);
+        let failed = failed.filter(|model| model.state == ModelState::Failed);
+        for node in status.nodes.iter_mut().filter(|node| node.me) {
+            for model in failed.clone() {
+                let digest = model.card.digest;
+                let listed = node.models.iter_mut().find(|m| m.name == model.card.name);
+                if let (Some(listed), Some(reason)) = (listed, self.admin.model_failure(digest)) {
+                    listed.failure = Some(short(&reason));
+                }
+            }
+            let known = |name: &str| node.models.iter().any(|model| model.name == name);
+            let mut unserved = self.unserved.models();
+            unserved.retain(|model| !known(&model.name));
+            node.models.append(&mut unserved);
+        }
+        status
+    }
+}
+
 fn status(view: &MeshView) -> wire::Status {
     let myself = view.myself();
     wire::Status {
@@ -281,6 +322,7 @@ fn model(model: &ModelStatus) -> wire::Model {
         context_length: model.card.context_length,
         chat: model.card.chat,
         state: state.to_owned(),
+        failure: None,
         running: model.running,
         queued: model.queued,
         prefill_rate: model.prefill_rate,
@@ -327,6 +369,7 @@ fn told(record: &RequestRecord, view: &MeshView) -> Record {
     Record {
         id: record.id.to_string(),
         model: record.model.clone(),
+        downgraded_to: record.downgraded_to.clone(),
         tenant: record.tenant.clone(),
         outcome: outcome.to_owned(),
         reason,

@@ -18,6 +18,7 @@ mod pull;
 mod record;
 mod scratch;
 mod ui;
+mod unserved;
 mod up;
 
 use std::process::ExitCode;

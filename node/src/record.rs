@@ -12,6 +12,9 @@ use crate::ui::{self, Ink, paint, span_text};
 pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) model: String,
+    /// The model that answered instead, as a budget for the one asked for was used up.
+    #[serde(default)]
+    pub(crate) downgraded_to: Option<String>,
     pub(crate) tenant: String,
     /// `running`, `finished`, `failed` or `cancelled`.
     pub(crate) outcome: String,
@@ -84,6 +87,9 @@ impl Record {
             self.completion_tokens,
             span_text(self.took_us)
         ));
+        if let Some(model) = &self.downgraded_to {
+            text.push_str(&format!("\nanswered by {model}: the budget for the other was used up"));
+        }
         if let Some(gap) = self.longest_gap_us {
             text.push_str(&format!("\nlongest pause from a change of node: {}", span_text(gap)));
         }
@@ -149,5 +155,8 @@ mod tests {
             assert!(told.contains(part), "{told}");
         }
         assert_eq!(Record::default().why(), None);
+        assert!(!told.contains("answered by"), "{told}");
+        let instead = Record { downgraded_to: Some("small".to_owned()), ..record() };
+        assert!(instead.told().contains("answered by small: the budget"), "{}", instead.told());
     }
 }

@@ -86,13 +86,16 @@ struct Started {
 async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> Result<Started> {
     // Reading large files takes a while, in which this thread must hear of a signal.
     let (store, named) = (Store::of(home), options.model.clone());
-    let reading = tokio::task::spawn_blocking(move || models_to_serve(&store, &named));
+    let unserved = Unserved::default();
+    let noting = unserved.clone();
+    let reading = tokio::task::spawn_blocking(move || models_to_serve(&store, &named, &noting));
     let models = reading.await.context("reading the models failed")??;
     let listener = listen(config.api.listen).await?;
     let api = listener.local_addr()?;
     let first = !home.path().join("state.redb").exists() && options.join.is_none();
     let node = start(home, config, options).await?;
-    let bridge = Bridge { gateway: node.gateway(), admin: node.admin(), stop: stop.clone() };
+    let (gateway, admin) = (node.gateway(), node.admin());
+    let bridge = Bridge { gateway, admin, stop: stop.clone(), unserved };
     node.announce_api(api);
     let served = add_models(&bridge, &models).await;
     say_hello(home, &bridge, api, &served, first).await;
@@ -136,31 +139,27 @@ async fn start(home: &Home, config: &Config, options: &cli::Up) -> Result<Node> 
 }
 
 /// The models named on the command line, or all in the home. What is named must exist.
-fn models_to_serve(store: &Store, named: &[String]) -> Result<Vec<Served>> {
+fn models_to_serve(store: &Store, named: &[String], unserved: &Unserved) -> Result<Vec<Served>> {
     if named.is_empty() {
         let stored = store.list()?.into_iter();
-        return Ok(stored.filter_map(intact).collect());
+        return Ok(stored.filter_map(|model| intact(model, unserved)).collect());
     }
     named.iter().map(|text| model_to_serve(store, text)).collect()
 }
 
 /// A stored model whose bytes are still those that were pulled; nothing else is loaded.
-fn intact(model: Stored) -> Option<Served> {
+fn intact(model: Stored, unserved: &Unserved) -> Option<Served> {
     let Stored { name, path, digest, .. } = model;
-    match file_digest(&path) {
-        Ok((_, found)) if found == digest => Some(Served { name, path, digest }),
-        Ok(_) => {
-            ui::warn(format_args!(
-                "the model '{name}' is not served: its bytes are not those that were pulled; fetch \
-                 it again with `selvedge models pull`"
-            ));
-            None
-        }
-        Err(error) => {
-            ui::warn(format_args!("the model '{name}' is not served: {error}"));
-            None
-        }
-    }
+    let why = match file_digest(&path) {
+        Ok((_, found)) if found == digest => return Some(Served { name, path, digest }),
+        Ok(_) => "its bytes are not those that were pulled; fetch it again with `selvedge models \
+                  pull`"
+            .to_owned(),
+        Err(error) => error.to_string(),
+    };
+    ui::warn(format_args!("the model '{name}' is not served: {why}"));
+    unserved.note(&name, &why);
+    None
 }
 
 fn model_to_serve(store: &Store, text: &str) -> Result<Served> {
@@ -184,10 +183,13 @@ async fn add_models(bridge: &Bridge, models: &[Served]) -> Vec<String> {
     for model in models {
         match bridge.admin.model_add(&model.path, &model.name, model.digest).await {
             Ok(card) => served.push(card.name),
-            Err(refusal) => ui::warn(format_args!(
-                "the model '{}' cannot be used: {}",
-                model.name, refusal.message
-            )),
+            Err(refusal) => {
+                bridge.unserved.note(&model.name, &refusal.message);
+                ui::warn(format_args!(
+                    "the model '{}' cannot be used: {}",
+                    model.name, refusal.message
+                ));
+            }
         }
     }
     served

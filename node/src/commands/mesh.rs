@@ -241,6 +241,9 @@ pub(super) fn running_line(model: &wire::Model) -> Vec<String> {
 }
 
 fn model_state(model: &wire::Model) -> String {
+    if model.state == "failed" {
+        return model.state.clone();
+    }
     format!("{}, context {}", model.state, model.context_length)
 }
 

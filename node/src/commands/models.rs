@@ -99,6 +99,10 @@ fn list(home: &Home, as_json: bool) -> Result<()> {
         rows.push(row);
     }
     ui::out(ui::table(&rows));
+    let failed = running.iter().filter_map(|model| Some((&model.name, model.failure.as_ref()?)));
+    for (name, why) in failed {
+        ui::out(format_args!("{name} is not served: {why}"));
+    }
     Ok(())
 }
 

@@ -78,6 +78,9 @@ pub(crate) struct Model {
     pub(crate) chat: bool,
     /// `cold`, `loading`, `ready` or `failed`.
     pub(crate) state: String,
+    /// Why it could not be loaded; only of the asked node's own models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<String>,
     /// Sequences being computed.
     pub(crate) running: u32,
     /// Requests waiting.

@@ -133,7 +133,8 @@ fn a_budget_is_lowered_at_once_and_another_model_answers_instead() {
             let id = reply.header("x-request-id").context("an id")?.to_owned();
             reply.ok()?;
             let told = nodes[0].admin()?.client().get(&format!("/admin/requests/{id}"))?.ok()?;
-            Ok(told["model"].as_str().unwrap_or_default().to_owned())
+            let answered = told["downgraded_to"].as_str().or(told["model"].as_str());
+            Ok(answered.unwrap_or_default().to_owned())
         });
         let models = models.collect::<Result<Vec<_>>>()?;
         ensure!(models.first().is_some_and(|model| model == TINY), "{models:?}");
