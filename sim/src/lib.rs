@@ -9,7 +9,9 @@
 #![warn(missing_docs)]
 
 mod check;
+pub mod diff;
 mod engine;
+pub mod grid;
 mod invariant;
 mod marks;
 mod network;
@@ -18,7 +20,9 @@ mod outcome;
 pub mod plan;
 mod queue;
 pub mod scenario;
+pub mod shrink;
 pub mod swarm;
+mod timeline;
 mod trace;
 pub mod watch;
 mod world;
@@ -28,6 +32,7 @@ pub use marks::{Mark, Marks};
 pub use outcome::{BudgetOutcome, Counters, Detections, Outcome, Requests, Violation};
 pub use plan::{Plan, PlanError};
 pub use scenario::{Scenario, scenarios};
+pub use timeline::Timeline;
 pub use trace::TraceHash;
-pub use watch::{Event, EventKind, Watch};
+pub use watch::{Event, EventKind, Standing, Watch};
 pub use world::run;

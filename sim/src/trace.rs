@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::queue::Moment;
 
 /// A checkpoint every so many records: a few dozen in a short run.
-const CHECKPOINT_EVERY: u64 = 1_024;
+pub(crate) const CHECKPOINT_EVERY: u64 = 1_024;
 
 /// 128 bits over the canonical bytes of a run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

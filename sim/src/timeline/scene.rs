@@ -1,0 +1,157 @@
+//! How the parts of a plan and the events of a run are named and drawn.
+
+use crate::plan::{Fault, FaultKind, Plan};
+use crate::watch::{Event, EventKind};
+
+/// A budget as the page shows it: account and name, unit, limit.
+pub(super) type Budget = (String, &'static str, u64);
+
+/// All budgets of a plan, in the order in which events number them.
+pub(super) fn budgets(plan: &Plan) -> Vec<Budget> {
+    let of = |unit| match unit {
+        crate::plan::BudgetUnit::Tokens => "tokens",
+        crate::plan::BudgetUnit::Requests => "requests",
+        crate::plan::BudgetUnit::Concurrent => "at a time",
+        crate::plan::BudgetUnit::Rate => "requests, spread",
+    };
+    let tenants = plan.workload.tenants.iter();
+    tenants
+        .flat_map(|tenant| {
+            let name =
+                |budget: &crate::plan::BudgetPlan| format!("{}/{}", tenant.path, budget.name);
+            tenant.budgets.iter().map(move |one| (name(one), of(one.unit), one.limit))
+        })
+        .collect()
+}
+
+/// The accounts that clients ask for, each once.
+pub(super) fn tenants(plan: &Plan) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for client in &plan.workload.clients {
+        if !names.contains(&client.account) {
+            names.push(client.account.clone());
+        }
+    }
+    names
+}
+
+/// The account that the text of an arrival begins with.
+pub(super) fn tenant_of(plan: &Plan, text: &str) -> usize {
+    let account = text.split_whitespace().next().unwrap_or_default();
+    tenants(plan).iter().position(|name| name == account).unwrap_or(0)
+}
+
+/// Whether a refusal is a budget's.
+pub(super) fn is_about_budget(event: &Event) -> bool {
+    event.budget.is_some() || event.text.contains("budget") || event.text.contains("quota")
+}
+
+/// Whether a verdict on a peer is one to see from afar.
+pub(super) fn is_grave(text: &str) -> bool {
+    text.starts_with("dead") || text.starts_with("frozen")
+}
+
+/// An event in words, with the other node's name.
+pub(super) fn told(event: &Event) -> String {
+    match event.peer {
+        Some(peer) if event.kind == EventKind::Declared => format!("node {peer} {}", event.text),
+        Some(peer) => format!("{} (node {peer})", event.text),
+        None => event.text.clone(),
+    }
+}
+
+/// What the page calls a kind of event.
+pub(super) const fn kind_name(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Declared => "verdict on a peer",
+        EventKind::Crashed => "process died",
+        EventKind::Started => "process started",
+        EventKind::StoreFailed => "write failed",
+        EventKind::PolicyChanged => "policy changed",
+        EventKind::ClockSet => "clock set",
+        EventKind::QuotaReported => "budget",
+        _ => "event",
+    }
+}
+
+/// The family in which a fault is drawn: the place in the page's `FAULTS`.
+pub(super) const fn family(kind: &FaultKind) -> u8 {
+    match kind {
+        FaultKind::OneWay { .. }
+        | FaultKind::Isolate { .. }
+        | FaultKind::Halves { .. }
+        | FaultKind::OneWayHalves { .. }
+        | FaultKind::Bridge { .. }
+        | FaultKind::Flapping { .. }
+        | FaultKind::Slow { .. }
+        | FaultKind::Lossy { .. } => 0,
+        FaultKind::Crash { .. }
+        | FaultKind::TornCrash { .. }
+        | FaultKind::Wipe { .. }
+        | FaultKind::Death { .. }
+        | FaultKind::Upgrade { .. } => 1,
+        FaultKind::Pause { .. }
+        | FaultKind::Freeze { .. }
+        | FaultKind::Throttle { .. }
+        | FaultKind::ShortOfMemory { .. }
+        | FaultKind::LoadFailure { .. } => 2,
+        FaultKind::LostWrites { .. }
+        | FaultKind::Backup { .. }
+        | FaultKind::DiskSlow { .. }
+        | FaultKind::DiskFull { .. }
+        | FaultKind::DiskErrors { .. } => 3,
+        FaultKind::ClockOff { .. } | FaultKind::ClockDrift { .. } | FaultKind::Boot1970 { .. } => 4,
+        FaultKind::Relimit { .. }
+        | FaultKind::Lower { .. }
+        | FaultKind::RevokeKey { .. }
+        | FaultKind::RevokeNode { .. }
+        | FaultKind::Replay { .. }
+        | FaultKind::Equivocate { .. }
+        | FaultKind::FalseAdvert { .. } => 5,
+    }
+}
+
+/// The nodes of a fault, each with its side: the sides of a partition are shaded differently.
+pub(super) fn sides(kind: &FaultKind, nodes: usize) -> Vec<(usize, u8)> {
+    match kind {
+        FaultKind::Halves { left } | FaultKind::OneWayHalves { left } => {
+            (0..nodes).map(|node| (node, u8::from(!left.contains(&node)))).collect()
+        }
+        FaultKind::Bridge { left, node } => (0..nodes)
+            .filter(|one| one != node)
+            .map(|one| (one, u8::from(!left.contains(&one))))
+            .collect(),
+        FaultKind::OneWay { from, to } | FaultKind::Flapping { from, to, .. } => {
+            vec![(*from, 0), (*to, 1)]
+        }
+        other => other.node().map(|node| (node, 0)).into_iter().collect(),
+    }
+}
+
+/// A fault in a few words.
+pub(crate) fn fault_text(fault: &Fault, nodes: usize) -> String {
+    let name = fault.kind.as_str();
+    let list = |some: &[usize]| {
+        let names: Vec<String> = some.iter().map(ToString::to_string).collect();
+        names.join(" ")
+    };
+    let others =
+        |left: &[usize]| -> Vec<usize> { (0..nodes).filter(|node| !left.contains(node)).collect() };
+    match &fault.kind {
+        FaultKind::Halves { left } => format!("{name}: {} | {}", list(left), list(&others(left))),
+        FaultKind::OneWayHalves { left } => {
+            format!("{name}: {} may not reach {}", list(left), list(&others(left)))
+        }
+        FaultKind::Bridge { left, node } => {
+            let right: Vec<usize> =
+                others(left).into_iter().filter(|other| other != node).collect();
+            format!("{name}: {} | {} over {node}", list(left), list(&right))
+        }
+        FaultKind::OneWay { from, to } => format!("{name}: {from} may not reach {to}"),
+        FaultKind::Flapping { from, to, .. } => format!("{name}: {from} and {to}"),
+        other => match other.node() {
+            Some(node) => format!("{name}: {node}"),
+            None => name.to_owned(),
+        },
+    }
+}
