@@ -24,6 +24,7 @@ use crate::home::Home;
 use crate::http::{self, AdminToken, Settings, Stop};
 use crate::pull::{Store, Stored, file_digest};
 use crate::ui::{self, Ink, paint};
+use crate::unserved::Unserved;
 
 /// How long the code printed at the first start is good for: time to walk to the other machines.
 const FIRST_INVITE: Micros = Micros::secs(3_600);

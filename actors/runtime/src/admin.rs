@@ -245,6 +245,11 @@ impl Admin {
         self.engine.remove_model(name);
     }
 
+    /// Why a model of this node could not be loaded, if so.
+    pub fn model_failure(&self, digest: ModelDigest) -> Option<String> {
+        self.engine.failure(digest)
+    }
+
     async fn keep_keys(&self, ring: KeyRing) -> Result<(), Refusal> {
         self.store.save(KEYS, &ring).await.map_err(|error| broken(&error))?;
         self.shared.keys.store(Arc::new(ring));

@@ -80,14 +80,14 @@ fn list(home: &Home, as_json: bool) -> Result<()> {
     let mut rows = vec![head.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()];
     let served = |name: &str| running.iter().find(|model| model.name == name);
     for model in &stored {
+        let line = |state: &str| {
+            vec![model.name.clone(), bytes_text(model.bytes), "-".to_owned(), state.to_owned()]
+        };
         let mut row = match served(&model.name) {
+            // The engine could not even read what it is.
+            Some(running) if running.digest.is_empty() => line(&running.state),
             Some(running) => running_line(running),
-            None => vec![
-                model.name.clone(),
-                bytes_text(model.bytes),
-                "-".to_owned(),
-                "not served".to_owned(),
-            ],
+            None => line("not served"),
         };
         row.push(model.source.clone().unwrap_or_else(|| "placed by hand".to_owned()));
         rows.push(row);
