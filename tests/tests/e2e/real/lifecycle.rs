@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use selvedge_tests::chat::{STORY, completion, with};
@@ -123,6 +123,19 @@ fn damaged_models_leave_the_node_serving() {
         }
         let list = node.cli(&["models", "list"])?.success()?;
         ensure!(list.contains(MODEL), "{list}");
+        let listed = node.cli(&["models", "list", "--json"])?.success()?;
+        let listed: Value = serde_json::from_str(&listed)?;
+        let running = listed["running"].as_array().context("no models")?;
+        for name in ["cut", "bent", "rot"] {
+            let why = |line: &str| line.starts_with(name) && line.contains("damaged");
+            ensure!(list.lines().any(why), "{list}");
+            let model = running.iter().find(|model| model["name"] == name).context("not listed")?;
+            let why = model["failure"].as_str().unwrap_or_default();
+            ensure!(model["state"] == "failed" && why.contains("damaged"), "{model}");
+            ensure!(why.chars().count() < 300, "{why}");
+        }
+        let good = running.iter().find(|model| model["name"] == MODEL).context("not listed")?;
+        ensure!(good["state"] == "ready" && good["failure"].is_null(), "{good}");
         Asked::stream(&client, completion(STORY, 3))?.to_the_end()?.whole()?;
         Ok(())
     });
@@ -154,7 +167,31 @@ fn a_model_that_rots_on_disk_is_not_served() {
         reply.refused(status)?;
         let said = node.process.output().text(selvedge_tests::output::Source::Err);
         ensure!(said.contains(MODEL) && said.contains("not served"), "{said}");
+        let list = node.cli(&["models", "list"])?.success()?;
+        let why = |line: &str| line.starts_with(MODEL) && line.contains("its bytes are not those");
+        ensure!(list.lines().any(why), "{list}");
         Ok(())
+    });
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_listed_with_the_reason() {
+    scenario(|s| {
+        s.step("a node whose engine may use 16 MiB is given a model of 94");
+        let mut spec = s.node("small").with_model()?;
+        let budget = ("SELVEDGE_ENGINE_MEMORY_BUDGET_BYTES", "16777216");
+        spec.environment.push((budget.0.to_owned(), budget.1.to_owned()));
+        let node = spec.up(s, &[])?;
+        let failed = |view: &Value| view["nodes"][0]["models"][0]["state"] == "failed";
+        let view = node.admin()?.until("a failed model", Deadline::patient(), failed)?;
+        let why = view["nodes"][0]["models"][0]["failure"].as_str().unwrap_or_default();
+        ensure!(why.contains("bytes of memory"), "{view}");
+        s.step("the command says why, and so does a request");
+        let list = node.cli(&["models", "list"])?.success()?;
+        ensure!(list.contains(why) && list.contains("failed"), "{list}");
+        let reply = node.client().post("/v1/completions", &completion(STORY, 3))?;
+        let status = reply.status;
+        reply.refused(status).map(|_| ())
     });
 }
 
