@@ -2,7 +2,9 @@
 //! the machine's cores with the models they start.
 
 mod answers;
+mod budgets;
 mod demo;
+mod frozen;
 mod hostile;
 mod joining;
 mod keys;
