@@ -85,7 +85,10 @@ impl Row {
     /// [`RowError::TooLarge`] over [`MAX_VALUE_BYTES`], [`RowError::Value`] when the value cannot
     /// be written.
     pub fn draft<V: Serialize>(writer: NodeId, stamp: Stamp, value: &V) -> Result<Self, RowError> {
-        let value = codec::encode_datagram(value, codec::MAX_FRAME).map_err(RowError::Value)?;
+        // A row reaches nodes of every version in the mesh, through whichever others: it is
+        // written so that the oldest reads it.
+        let value = codec::encode_datagram_at(codec::OLDEST_VERSION, value, codec::MAX_FRAME)
+            .map_err(RowError::Value)?;
         if value.len() > MAX_VALUE_BYTES {
             return Err(RowError::TooLarge { size: value.len() });
         }
