@@ -25,6 +25,11 @@ pub fn verify_row(row: &Row) -> bool {
     crate::records::verify(&row.writer.0, &row.canonical_bytes(), &row.signature)
 }
 
+/// Whether `signature` is `signer`'s over `bytes`; refuses the malleable forms.
+pub fn is_signed(signer: &NodeId, bytes: &[u8], signature: &Signature) -> bool {
+    crate::records::verify(&signer.0, bytes, signature)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
