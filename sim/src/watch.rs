@@ -3,7 +3,8 @@
 //! Watching costs nothing when nobody does: events are made only for a watch that wants them, and
 //! a run is the same with and without one.
 
-use selvedge_base::Mono;
+use selvedge_base::{Mono, Now};
+use selvedge_proto::swim::{Swim, SwimEffect, SwimInput};
 use serde::{Deserialize, Serialize};
 
 /// Something worth showing.
@@ -126,6 +127,22 @@ pub trait Watch {
     /// Whether events are wanted at all.
     fn wants_events(&self) -> bool {
         false
+    }
+
+    /// Whether the steps of a node's machines are wanted, as to replay them elsewhere.
+    fn wants_steps(&self, node: usize) -> bool {
+        let _ = node;
+        false
+    }
+
+    /// Takes the failure detector of a process that starts, before its first step.
+    fn detector_made(&mut self, node: usize, detector: &Swim) {
+        let _ = (node, detector);
+    }
+
+    /// Takes a step of a node's failure detector.
+    fn detector_stepped(&mut self, node: usize, at: Now, input: SwimInput, orders: &[SwimEffect]) {
+        let _ = (node, at, input, orders);
     }
 
     /// Whether the records of the trace are wanted.
