@@ -80,6 +80,9 @@ pub(crate) enum Command {
     Budget(Budget),
     /// Which node answered a request, and why that one
     Explain(Explain),
+    /// Simulate whole meshes under faults, bit for bit the same each time
+    #[command(subcommand)]
+    Sim(crate::commands::Sim),
     /// The configuration: check it, print it
     #[command(subcommand)]
     Config(Config),

@@ -51,6 +51,9 @@ fn run(cli: &Cli) -> Result<()> {
         ui::out(String::from_utf8_lossy(&script).trim_end());
         return Ok(());
     }
+    if let Command::Sim(command) = &cli.command {
+        return commands::sim(command);
+    }
     let home = Home::locate(cli.global.home.as_deref())?;
     let env: Env = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -72,7 +75,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Key(command) => commands::keys(&home, command),
         Command::Budget(command) => commands::budgets(&home, command),
         Command::Explain(options) => commands::explain(&home, options),
-        Command::Config(_) | Command::Completions { .. } => Ok(()),
+        Command::Config(_) | Command::Completions { .. } | Command::Sim(_) => Ok(()),
     }
 }
 

@@ -200,6 +200,18 @@ pub(crate) fn wait_text(micros: u64) -> String {
     }
 }
 
+/// A bar on a terminal for work that is counted; hidden elsewhere.
+pub(crate) fn bar(total: u64, template: &str) -> ProgressBar {
+    if !fancy_stderr() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(12));
+    if let Ok(style) = ProgressStyle::with_template(&format!("  {template}")) {
+        bar.set_style(style.progress_chars("━━╌"));
+    }
+    bar
+}
+
 /// How far long work has come: a bar on a terminal, a line per quarter elsewhere.
 pub(crate) struct Progress {
     bar: ProgressBar,

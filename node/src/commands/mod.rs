@@ -8,6 +8,7 @@ mod budgets;
 mod keys;
 mod mesh;
 mod models;
+mod sim;
 mod tenants;
 
 use anyhow::{Context as _, Result};
@@ -25,6 +26,8 @@ pub(crate) use budgets::budgets;
 pub(crate) use keys::keys;
 pub(crate) use mesh::mesh;
 pub(crate) use models::{fetch, models};
+pub(crate) use sim::cli::Sim;
+pub(crate) use sim::sim;
 pub(crate) use tenants::tenants;
 
 /// `selvedge explain`.
