@@ -34,7 +34,7 @@ pub use config::NodeConfig;
 pub use counters::{Count, Counters, FIRST_TOKEN_BOUNDS_MS};
 pub use gateway::{AnswerStream, Call, Gateway};
 pub use join::JoinFailed;
-pub use node::{Node, StartError};
+pub use node::{Node, Replay, StartError};
 pub use selvedge_core::auth::NewKey;
 pub use selvedge_core::{MeshView, ModelSummary, NodeView, Outcome, Piece, RequestRecord};
 pub use stepper::{Clock, Recorded, Stepper, system_clock};

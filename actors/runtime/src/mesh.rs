@@ -24,6 +24,7 @@ use selvedge_proto::swim::{
 };
 use selvedge_proto::sync::Taken;
 use selvedge_proto::wire::Hello;
+use tokio::sync::oneshot;
 
 use crate::contacts::Contacts;
 use crate::line::{Mail, MeshLine};
@@ -72,6 +73,8 @@ pub(crate) enum MeshMessage {
     PulseSeen { node: NodeId, pulse: Pulse },
     /// The roster changed here, by an operator's hand.
     RosterChanged,
+    /// A trace says that the detector was told this; the answer is what it ordered.
+    Replayed { input: Box<SwimInput>, ordered: oneshot::Sender<Vec<SwimEffect>> },
     /// Look at the clock.
     Tick,
 }
@@ -98,6 +101,8 @@ pub(crate) struct MeshArgs {
     pub(crate) line: MeshLine,
     /// What the failure detector is told as the time.
     pub(crate) clock: Clock,
+    /// A detector that is told nothing but what a trace says, in place of a fresh one.
+    pub(crate) replay: Option<Swim>,
 }
 
 /// What does not change while the node runs.
@@ -175,6 +180,11 @@ impl Actor for MeshActor {
             }
             MeshMessage::Renewed => state.show_lease(),
             MeshMessage::RosterChanged => state.roster_changed(),
+            MeshMessage::Replayed { input, ordered } => {
+                state.feed(*input);
+                // Whoever replays may have stopped listening.
+                let _gone = ordered.send(state.effects.clone());
+            }
             MeshMessage::Tick => state.tick(),
         }
         state.carry_out();
@@ -194,7 +204,9 @@ impl MeshState {
         let incarnation = args.membership.incarnation();
         let mut state = Self {
             swim: Stepper::new(
-                Swim::new(args.shared.me, incarnation, entropy::dice()),
+                args.replay
+                    .clone()
+                    .unwrap_or_else(|| Swim::new(args.shared.me, incarnation, entropy::dice())),
                 Clock::clone(&args.clock),
             ),
             contacts,
@@ -343,6 +355,9 @@ impl MeshState {
 
     /// What is done a few times a second whatever happens.
     fn look(&mut self) {
+        if self.args.replay.is_some() {
+            return;
+        }
         let now = clock::mono();
         self.feed(SwimInput::SelfReported { load: self.args.shared.pulse() });
         let changed = self.refresh_row();
@@ -476,6 +491,9 @@ impl MeshState {
     }
 
     fn schedule(&mut self) {
+        if self.args.replay.is_some() {
+            return;
+        }
         let now = self.swim.now().mono;
         let next_look = now.plus(LOOK_EVERY);
         let at = self.swim.wake_at().map_or(next_look, |wake| wake.min(next_look));

@@ -29,8 +29,9 @@ use selvedge_proto::records::{
     DEFAULT_LEASE, RecordError, Roster, RosterSnapshot, STEWARD_LEASE, check_name,
     fingerprint_text, grant_steward,
 };
+use selvedge_proto::swim::{Swim, SwimEffect, SwimInput};
 use thiserror::Error;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::admin::{Admin, KEYS};
 use crate::config::NodeConfig;
@@ -44,10 +45,10 @@ use crate::ingress::Ingress;
 use crate::join::{self, JoinFailed};
 use crate::line::MeshLine;
 use crate::membership::{INVITES, Key, Membership, ROSTER};
-use crate::mesh::{CONTACTS, INCARNATION, MeshActor, MeshArgs, MeshSettings};
+use crate::mesh::{CONTACTS, INCARNATION, MeshActor, MeshArgs, MeshMessage, MeshSettings};
 use crate::records::Records;
 use crate::shared::{Shared, Tally};
-use crate::stepper::system_clock;
+use crate::stepper::{Clock, system_clock};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Child, Supervisor, SupervisorMessage};
 use crate::task::{self, Finished, Run};
@@ -110,6 +111,16 @@ pub struct Node {
     /// One supervisor per way in, so that one that fails over and over does not touch the others.
     surfaces: Vec<ActorRef<SupervisorMessage>>,
     store: Store,
+    replaying: bool,
+}
+
+/// What takes the place of a running node's own machine and clock, so that a recorded or simulated
+/// trace goes through the code that runs in production.
+pub struct Replay {
+    /// The failure detector as the trace's was before its first step.
+    pub detector: Swim,
+    /// Tells the time of the step that comes next.
+    pub clock: Clock,
 }
 
 /// What was opened before anything runs.
@@ -162,6 +173,28 @@ impl Node {
     /// # Errors
     /// [`StartError`]; whatever was opened is closed again.
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        Self::begin(config, None).await
+    }
+
+    /// Starts a node that takes no part in anything: its failure detector is told what
+    /// [`Node::replay`] says, at the time the replay's clock says, and nothing else.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_replay(config: NodeConfig, replay: Replay) -> Result<Self, StartError> {
+        Self::begin(config, Some(replay)).await
+    }
+
+    /// Tells the failure detector a fact of a trace, through the actor that owns it. What it
+    /// ordered, which the node carries out as ever; `None` when the node does not run for a replay.
+    pub async fn replay(&self, input: SwimInput) -> Option<Vec<SwimEffect>> {
+        let (ordered, orders) = oneshot::channel();
+        let input = Box::new(input);
+        self.replaying.then(|| self.admin.mesh.tell(MeshMessage::Replayed { input, ordered }))?;
+        orders.await.ok()
+    }
+
+    async fn begin(config: NodeConfig, replay: Option<Replay>) -> Result<Self, StartError> {
         entropy::prewarm();
         let opened = open(&config.home).await?;
         let membership = Arc::new(open_membership(&opened, &config).await?);
@@ -187,7 +220,8 @@ impl Node {
             store: opened.store.clone(),
             settings: Arc::clone(&settings),
             line: mesh.clone(),
-            clock: system_clock(),
+            clock: replay.as_ref().map_or_else(system_clock, |replay| replay.clock.clone()),
+            replay: replay.as_ref().map(|replay| replay.detector.clone()),
         };
         let discovery_args = DiscoveryArgs {
             me: shared.me,
@@ -217,7 +251,8 @@ impl Node {
         let gateway = Gateway { shared };
         let (ingress, _until_shutdown) = task::child("ingress", ingress.keep_reading(events));
         let surfaces = vec![Supervisor::start(vec![ingress]).await?];
-        Ok(Self { gateway, admin, settings, control, surfaces, store: opened.store })
+        let (store, replaying) = (opened.store, replay.is_some());
+        Ok(Self { gateway, admin, settings, control, surfaces, store, replaying })
     }
 
     /// The way in for requests.
