@@ -1,7 +1,5 @@
 //! The omniscient observer: what must hold, given what is really going on.
 
-use std::collections::BTreeMap;
-
 use selvedge_base::{Micros, Mono};
 use selvedge_proto::swim::{PeerState, Why};
 
@@ -47,12 +45,24 @@ pub(crate) struct Truth {
 /// Since when what is the case, by observer and peer.
 #[derive(Debug)]
 pub(crate) struct Checker {
-    pairs: BTreeMap<(usize, usize), Pair>,
+    nodes: usize,
+    /// Who is looked at: everybody in a small mesh, some in a large one.
+    every: usize,
+    /// By observer and peer.
+    pairs: Vec<Pair>,
     /// What the network may add to any bound: a few of its slowest trips.
     slack: Micros,
     pub(crate) violations: Vec<Violation>,
+    shown: usize,
     pub(crate) detections: Detections,
 }
+
+/// Observers whose word is held against the truth in a large mesh.
+const OBSERVERS: usize = 16;
+/// In a mesh of up to this, everybody's is.
+const SMALL: usize = 64;
+/// Violations kept: the first ones tell the story.
+const MAX_VIOLATIONS: usize = 100;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Pair {
@@ -72,18 +82,52 @@ struct Pair {
 }
 
 impl Checker {
-    pub(crate) fn new(slowest: Micros) -> Self {
+    pub(crate) fn new(nodes: usize, slowest: Micros) -> Self {
+        let every = if nodes <= SMALL { 1 } else { nodes.div_ceil(OBSERVERS) };
         Self {
-            pairs: BTreeMap::new(),
+            nodes,
+            every,
+            pairs: vec![Pair::default(); nodes.div_ceil(every) * nodes],
+            shown: 0,
             slack: slowest.times(4),
             violations: Vec::new(),
             detections: Detections::default(),
         }
     }
 
+    /// Whose word is held against the truth.
+    pub(crate) fn observers(&self) -> impl Iterator<Item = usize> + use<> {
+        (0..self.nodes).step_by(self.every)
+    }
+
+    fn pair(&mut self, observer: usize, peer: usize) -> Option<&mut Pair> {
+        let observed = observer.is_multiple_of(self.every);
+        let at = observer / self.every * self.nodes + peer;
+        self.pairs.get_mut(at).filter(|_| observed)
+    }
+
+    fn of(&mut self, observer: usize) -> &mut [Pair] {
+        let row = observer / self.every * self.nodes;
+        let until = if observer.is_multiple_of(self.every) { row + self.nodes } else { row };
+        self.pairs.get_mut(row..until).unwrap_or_default()
+    }
+
+    /// Violations nobody was shown yet.
+    pub(crate) fn news(&mut self) -> Vec<Violation> {
+        let from = self.shown.min(self.violations.len());
+        self.shown = self.violations.len();
+        self.violations[from..].to_vec()
+    }
+
+    fn violated(&mut self, violation: Violation) {
+        if self.violations.len() < MAX_VIOLATIONS {
+            self.violations.push(violation);
+        }
+    }
+
     /// The truth changed, or may have.
     pub(crate) fn learn(&mut self, now: Mono, observer: usize, peer: usize, truth: Truth) {
-        let pair = self.pairs.entry((observer, peer)).or_default();
+        let Some(pair) = self.pair(observer, peer) else { return };
         let was_well = pair.healthy.is_some_and(|since| now.since(since) >= RECOVERY)
             && pair.state == Some(PeerState::Alive);
         let gone = truth.watching && truth.gone;
@@ -106,7 +150,7 @@ impl Checker {
 
     /// The observer was told that its connection to a peer is gone.
     pub(crate) fn was_reset(&mut self, now: Mono, observer: usize, peer: usize) {
-        let pair = self.pairs.get_mut(&(observer, peer));
+        let pair = self.pair(observer, peer);
         if let Some(pair) = pair.filter(|pair| pair.gone.is_some()) {
             pair.reset.get_or_insert(now);
         }
@@ -114,11 +158,9 @@ impl Checker {
 
     /// The observer's process goes on after a stop.
     pub(crate) fn went_on(&mut self, now: Mono, observer: usize) {
-        for ((by, _), pair) in &mut self.pairs {
-            if *by == observer {
-                // One that was in doubt before the stop may well be gone.
-                pair.went_on = (pair.state == Some(PeerState::Alive)).then_some(now);
-            }
+        for pair in self.of(observer) {
+            // One that was in doubt before the stop may well be gone.
+            pair.went_on = (pair.state == Some(PeerState::Alive)).then_some(now);
         }
     }
 
@@ -130,18 +172,21 @@ impl Checker {
         peer: usize,
         (state, why): (PeerState, Why),
     ) {
-        let Some(pair) = self.pairs.get_mut(&(observer, peer)) else { return };
+        let Some(pair) = self.pair(observer, peer) else { return };
         pair.state = Some(state);
         let just_went_on = pair.went_on.is_some_and(|at| now.since(at) < AFTER_STOP);
         if (state, why) == (PeerState::Dead, Why::Silent) && just_went_on && pair.healthy.is_some()
         {
             let seen = format!("node {observer} holds node {peer} dead: {pair:?}");
             let invariant = Invariant::MemberStoppedBlamesNobody;
-            self.violations.push(Violation { at: now, invariant, seen });
+            self.violated(Violation { at: now, invariant, seen });
         }
-        match (state, pair.gone, pair.frozen) {
+        let Some(pair) = self.pair(observer, peer) else { return };
+        let (gone, frozen) = (pair.gone, pair.frozen);
+        match (state, gone, frozen) {
             (PeerState::Dead, Some(since), _) if std::mem::take(&mut pair.count_gone) => {
-                match pair.reset {
+                let reset = pair.reset;
+                match reset {
                     Some(reset) => self.detections.reset.push(now.since(reset)),
                     None => self.detections.silent.push(now.since(since)),
                 }
@@ -155,17 +200,15 @@ impl Checker {
 
     /// A new process: what its predecessor held is forgotten.
     pub(crate) fn restarted(&mut self, observer: usize) {
-        for ((by, _), pair) in &mut self.pairs {
-            if *by == observer {
-                pair.state = None;
-            }
+        for pair in self.of(observer) {
+            pair.state = None;
         }
     }
 
     /// Holds what the observer's detector says against the truth.
     pub(crate) fn look(&mut self, now: Mono, observer: usize, peer: usize, state: PeerState) {
         let slack = self.slack;
-        let Some(pair) = self.pairs.get_mut(&(observer, peer)) else { return };
+        let Some(pair) = self.pair(observer, peer) else { return };
         let over = |since: Option<Mono>, bound: Micros| {
             since.is_some_and(|since| now.since(since) > bound.plus(slack))
         };
@@ -200,7 +243,7 @@ impl Checker {
         match broken {
             Some(invariant) if !std::mem::replace(&mut pair.reported, true) => {
                 let seen = format!("node {observer} holds node {peer} {state:?}: {pair:?}");
-                self.violations.push(Violation { at: now, invariant, seen });
+                self.violated(Violation { at: now, invariant, seen });
             }
             Some(_) => {}
             None => pair.reported = false,
@@ -208,7 +251,9 @@ impl Checker {
     }
 
     pub(crate) fn broken(&mut self, at: Mono, invariant: Invariant, seen: String) {
-        self.violations.push(Violation { at, invariant, seen });
+        self.violated(Violation { at, invariant, seen });
+        // Whoever tells of one shows it too.
+        self.shown = self.shown.max(self.violations.len());
     }
 }
 

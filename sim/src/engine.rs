@@ -1,81 +1,333 @@
-//! A model of an inference engine, as its pulse shows it: idle, loading, queued, fast, slow.
+//! A model of an inference engine: production's batching policy and cost model around a language
+//! model that is a hash function.
+//!
+//! Token `i` of an answer is a function of the prompt and `i` alone, so that the omniscient
+//! observer knows the answer every node must give. Owns what runs, how long a step takes, and the
+//! ways an engine fails. Does not own where answers go.
 
-use selvedge_base::{Dice, Micros};
+use std::collections::BTreeMap;
+
+use selvedge_base::{Blame, Code, Micros, ModelDigest, Mono, Refusal, RequestId, Retry, Stage};
+use selvedge_contract::schedule::{Arrival, Bounds, Plan as StepPlan, Schedule};
+use selvedge_contract::{
+    Answer, CostModel, EngineStatus, FinishReason, GenerateRequest, Input, ModelCard, ModelState,
+    ModelStatus, TokenEvent, Usage,
+};
 use selvedge_proto::swim::Pulse;
 
-/// How often the model advances and reports, as the runtime does.
-pub(crate) const ENGINE_STEP: Micros = Micros::millis(100);
-/// The slowest progress: one layer in nine steps is slower than any machine worth using, and must
-/// still not count as frozen.
-const SLOWEST: u64 = 9;
+use crate::plan::EnginePlan;
+use crate::stream::mix;
 
-/// What an engine is doing.
+/// The only file there is.
+pub(crate) const MODEL: ModelDigest = ModelDigest([0x6d; 32]);
+/// Its name.
+pub(crate) const MODEL_NAME: &str = "loom";
+/// What is left of an engine's memory when it is short.
+const SHORT: u64 = 8;
+
+/// A prompt, as the simulated tokenizer sees it: `Input::Tokens` whose first three say seed, true
+/// length and length of the answer. A dense prompt has more tokens than it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Prompt {
+    pub(crate) seed: u32,
+    pub(crate) tokens: u32,
+    pub(crate) answer: u32,
+    pub(crate) is_dense: bool,
+}
+
+/// Where an answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Owner {
+    /// To a request of this node's own: its number and attempt.
+    Own { request: u64, fence: u64 },
+    /// To a peer's stream.
+    Stream(u64),
+}
+
+/// An engine of one node.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    dice: Dice,
-    doing: Doing,
-    frozen: bool,
+    plan: EnginePlan,
+    has_model: bool,
+    schedule: Schedule,
+    cost: CostModel,
+    jobs: BTreeMap<u64, Job>,
+    next_job: u64,
+    ready_at: Mono,
+    /// The step under way: what it computes.
+    step: Option<StepPlan>,
+    took: Micros,
+    /// A step that ended while nobody could take note.
+    pub(crate) stalled: bool,
+    pub(crate) frozen: bool,
+    /// How many times slower than planned.
+    pub(crate) throttle: u64,
+    failed: bool,
     progress: u64,
-    /// Steps since the last progress.
-    steps: u64,
+    pub(crate) paused: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Doing {
-    Nothing,
-    Loading,
-    /// Requests wait while another model loads.
-    Queueing,
-    /// Advances once in so many steps.
-    Computing(u64),
+struct Job {
+    owner: Owner,
+    prompt: Prompt,
+    max_tokens: u32,
+    /// Tokens of the answer that exist.
+    drawn: u32,
+}
+
+impl Prompt {
+    pub(crate) fn input(self) -> Input {
+        let looks = if self.is_dense { self.tokens / 2 } else { self.tokens };
+        let mut tokens = vec![self.seed, self.tokens, self.answer];
+        tokens.resize((looks as usize).max(3), 0);
+        Input::Tokens(tokens)
+    }
+
+    fn read(input: &Input) -> Option<Self> {
+        match input {
+            Input::Tokens(tokens) => match tokens.as_slice() {
+                [seed, tokens, answer, rest @ ..] => {
+                    let is_dense = rest.len() + 3 < *tokens as usize;
+                    Some(Self { seed: *seed, tokens: *tokens, answer: *answer, is_dense })
+                }
+                _ => None,
+            },
+            Input::Chat(_) | Input::Text(_) => None,
+        }
+    }
+
+    /// The answer's token at a place.
+    pub(crate) const fn token(self, index: u32) -> u32 {
+        mix(((self.seed as u64) << 32) | index as u64) as u32
+    }
+
+    pub(crate) fn digest(self) -> [u8; 32] {
+        let mut digest = [0; 32];
+        digest[..4].copy_from_slice(&self.seed.to_be_bytes());
+        digest[4..8].copy_from_slice(&self.tokens.to_be_bytes());
+        digest
+    }
+
+    /// How long the answer gets and why it ends.
+    pub(crate) const fn end(self, max_tokens: u32) -> (u32, FinishReason) {
+        if self.answer <= max_tokens {
+            (self.answer, FinishReason::Stop)
+        } else {
+            (max_tokens, FinishReason::Length)
+        }
+    }
 }
 
 impl Engine {
-    pub(crate) const fn new(dice: Dice) -> Self {
-        Self { dice, doing: Doing::Nothing, frozen: false, progress: 0, steps: 0 }
-    }
-
-    pub(crate) const fn freeze(&mut self, frozen: bool) {
-        self.frozen = frozen;
-    }
-
-    pub(crate) fn step(&mut self) -> Pulse {
-        // Changes its mind every two seconds on average.
-        if self.dice.chance(50) {
-            // Work that ends has computed its last layer.
-            self.advance();
-            self.doing = match self.dice.below(5) {
-                0 => Doing::Nothing,
-                1 => Doing::Loading,
-                2 => Doing::Queueing,
-                _ => Doing::Computing(1 + self.dice.below(SLOWEST)),
-            };
-        }
-        self.steps += 1;
-        if let Doing::Computing(every) = self.doing
-            && self.steps >= every
-        {
-            self.advance();
-        }
-        self.pulse()
-    }
-
-    const fn advance(&mut self) {
-        if !self.frozen {
-            self.progress += 1;
-            self.steps = 0;
+    pub(crate) fn new(plan: EnginePlan, has_model: bool, now: Mono) -> Self {
+        Self {
+            schedule: Schedule::new(bounds(&plan)),
+            plan,
+            has_model,
+            cost: CostModel::default(),
+            jobs: BTreeMap::new(),
+            next_job: 0,
+            ready_at: now.plus(plan.load),
+            step: None,
+            took: Micros::ZERO,
+            stalled: false,
+            frozen: false,
+            throttle: 1,
+            failed: false,
+            progress: 0,
+            paused: 0,
         }
     }
 
-    const fn pulse(&self) -> Pulse {
-        let (computing, loading, queued) = match self.doing {
-            _ if self.frozen => (true, false, 2),
-            Doing::Nothing => (false, false, 0),
-            Doing::Loading => (true, true, 0),
-            Doing::Queueing => (false, true, 3),
-            Doing::Computing(_) => (true, false, 0),
+    /// Queues a request; its answers are for `owner`.
+    ///
+    /// # Errors
+    /// As production's engine refuses.
+    pub(crate) fn submit(
+        &mut self,
+        owner: Owner,
+        request: &GenerateRequest,
+    ) -> Result<Answer, Refusal> {
+        if !self.has_model || self.failed {
+            let message = "the model is not here".to_owned();
+            return Err(refusal(Code::ModelUnavailable, message));
+        }
+        let Some(prompt) = Prompt::read(&request.input) else {
+            return Err(refusal(Code::InvalidRequest, "not a prompt".to_owned()));
         };
-        let running = computing as u32;
-        Pulse { progress: self.progress, computing, loading, running, queued }
+        let emitted = request.emitted.as_ref();
+        if emitted.is_some_and(|emitted| emitted.prompt_digest != prompt.digest()) {
+            return Err(refusal(Code::InvalidRequest, "another prompt".to_owned()));
+        }
+        let drawn = emitted.map_or(0, |emitted| emitted.tokens.len() as u32);
+        let (longest, _) = prompt.end(request.max_tokens);
+        let id = self.next_job;
+        let arrival = Arrival {
+            id: RequestId(u128::from(id)),
+            prompt_tokens: prompt.tokens + drawn,
+            answer_tokens: request.max_tokens.saturating_sub(drawn).max(longest - drawn),
+        };
+        self.schedule
+            .arrive(arrival)
+            .map_err(|error| refusal(Code::Overloaded, error.to_string()))?;
+        self.next_job += 1;
+        self.jobs.insert(id, Job { owner, prompt, max_tokens: request.max_tokens, drawn });
+        Ok(Answer::Started { prompt_tokens: prompt.tokens, prompt_digest: prompt.digest() })
     }
+
+    /// Stops whatever is computed for an owner.
+    pub(crate) fn cancel(&mut self, owner: Owner) {
+        let found = self.jobs.iter().find(|(_, job)| job.owner == owner).map(|(id, _)| *id);
+        if let Some(id) = found {
+            self.jobs.remove(&id);
+            self.schedule.leave(RequestId(u128::from(id)));
+        }
+    }
+
+    /// For whom something is computed.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = Owner> + '_ {
+        self.jobs.values().map(|job| job.owner)
+    }
+
+    /// Begins a step if there is work and none is under way; returns when it ends.
+    pub(crate) fn begin(&mut self, now: Mono) -> Option<Mono> {
+        if self.step.is_some() || self.schedule.is_idle() || self.failed {
+            return None;
+        }
+        if now < self.ready_at {
+            // Loading: an empty step that ends when the model is there.
+            self.step = Some(StepPlan::default());
+            self.took = Micros::ZERO;
+            return Some(self.ready_at);
+        }
+        let plan = self.schedule.plan();
+        self.paused += plan.paused.len() as u64;
+        let prompt: u32 = plan.work.iter().map(|work| work.tokens).filter(|n| *n > 1).sum();
+        self.took = self
+            .plan
+            .step
+            .plus(self.plan.prompt_token.times(u64::from(prompt)))
+            .times(self.throttle);
+        self.step = Some(plan);
+        Some(now.plus(self.took))
+    }
+
+    /// The step under way is over: what came of it.
+    pub(crate) fn end_step(&mut self, answers: &mut Vec<(Owner, Answer)>) {
+        let Some(plan) = self.step.take() else { return };
+        for id in &plan.expelled {
+            if let Some(job) = self.jobs.remove(&(id.0 as u64)) {
+                let failed = refusal(Code::OutOfMemory, "memory has shrunk".to_owned());
+                answers.push((job.owner, Answer::Failed(failed)));
+            }
+        }
+        if plan.work.is_empty() {
+            return;
+        }
+        self.progress += plan.work.len() as u64;
+        self.cost.stepped(self.took);
+        for work in &plan.work {
+            if work.tokens > 1 {
+                self.cost.prefilled(work.tokens, self.took);
+            }
+            let Some(job) = self.jobs.get_mut(&(work.id.0 as u64)) else { continue };
+            self.schedule.computed(work, work.draws);
+            if !work.draws {
+                continue;
+            }
+            let (index, owner, prompt) = (job.drawn, job.owner, job.prompt);
+            let (longest, reason) = prompt.end(job.max_tokens);
+            if index < longest {
+                job.drawn += 1;
+                let token = prompt.token(index);
+                let event = TokenEvent { index, token, text: String::new(), logprob: None };
+                answers.push((owner, Answer::Token(event)));
+            }
+            if index + 1 >= longest {
+                let usage = Usage {
+                    prompt_tokens: prompt.tokens,
+                    completion_tokens: longest,
+                    ..Usage::default()
+                };
+                answers.push((owner, Answer::Finished { reason, text: String::new(), usage }));
+                self.jobs.remove(&(work.id.0 as u64));
+                self.schedule.leave(work.id);
+            }
+        }
+    }
+
+    /// The model becomes unusable (everything that runs fails) or usable again.
+    pub(crate) fn fail(&mut self, now: Mono, failed: bool, answers: &mut Vec<(Owner, Answer)>) {
+        self.failed = failed;
+        if !failed {
+            self.ready_at = now.plus(self.plan.load);
+            return;
+        }
+        for (id, job) in std::mem::take(&mut self.jobs) {
+            self.schedule.leave(RequestId(u128::from(id)));
+            let failed = refusal(Code::ModelUnavailable, "the model was lost".to_owned());
+            answers.push((job.owner, Answer::Failed(failed)));
+        }
+    }
+
+    pub(crate) fn squeeze(&mut self, short: bool) {
+        let pages = if short { (self.plan.pages / SHORT).max(2) } else { self.plan.pages };
+        self.schedule.resize(pages);
+    }
+
+    pub(crate) fn pulse(&self, now: Mono) -> Pulse {
+        let running = self.schedule.running() as u32;
+        let loading = self.has_model && !self.failed && now < self.ready_at;
+        Pulse {
+            progress: self.progress,
+            computing: self.frozen || (running > 0 && !loading),
+            loading: loading && !self.frozen,
+            running,
+            queued: self.schedule.queued() as u32,
+        }
+    }
+
+    pub(crate) fn status(&self, now: Mono) -> EngineStatus {
+        let pulse = self.pulse(now);
+        let state = if self.failed {
+            ModelState::Failed
+        } else if now < self.ready_at {
+            ModelState::Loading
+        } else {
+            ModelState::Ready
+        };
+        let model = ModelStatus {
+            card: ModelCard {
+                name: MODEL_NAME.to_owned(),
+                digest: MODEL,
+                bytes: 1,
+                architecture: String::new(),
+                quantization: String::new(),
+                parameters: 1,
+                context_length: 8_192,
+                chat: true,
+            },
+            state,
+            running: pulse.running,
+            queued: pulse.queued,
+            pending_prompt_tokens: self.schedule.pending_tokens().min(u64::from(u32::MAX)) as u32,
+            prefill_rate: self.cost.prefill_rate(),
+            step_us: self.cost.step_us(),
+        };
+        EngineStatus {
+            progress: pulse.progress,
+            computing: pulse.computing,
+            loading: pulse.loading,
+            models: self.has_model.then_some(model).into_iter().collect(),
+        }
+    }
+}
+
+const fn bounds(plan: &EnginePlan) -> Bounds {
+    Bounds { max_batch: plan.max_batch, max_queue: plan.max_queue, pages: plan.pages }
+}
+
+fn refusal(code: Code, message: String) -> Refusal {
+    Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, code, message)
 }

@@ -129,7 +129,7 @@ impl Grid {
         for fault in active.filter_map(|index| self.plan.faults.get(index)) {
             match &fault.kind {
                 FaultKind::Freeze { node: ill }
-                | FaultKind::Throttle { node: ill }
+                | FaultKind::Throttle { node: ill, .. }
                 | FaultKind::LoadFailure { node: ill }
                     if *ill == node =>
                 {

@@ -9,11 +9,14 @@
 #![warn(missing_docs)]
 
 mod check;
+mod clock;
 pub mod diff;
+mod disk;
 mod engine;
 pub mod grid;
 mod invariant;
 mod marks;
+mod names;
 mod network;
 mod node;
 mod outcome;
@@ -21,6 +24,7 @@ pub mod plan;
 mod queue;
 pub mod scenario;
 pub mod shrink;
+mod stream;
 pub mod swarm;
 mod timeline;
 mod trace;

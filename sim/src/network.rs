@@ -2,93 +2,133 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_base::{Dice, Micros, Mono};
+use selvedge_base::{Micros, Mono};
 
 use crate::plan::{FaultKind, NetworkPlan};
+use crate::stream::Stream;
 
 /// What a lost packet costs a reliable stream or handshake: about one probe timeout of QUIC.
-const RETRANSMISSION: Micros = Micros::millis(200);
+pub(crate) const RETRANSMISSION: Micros = Micros::millis(200);
 /// Retransmissions before a stream's frame counts as late for good; cuts end connections anyway.
 const MAX_RETRANSMISSIONS: u32 = 6;
+/// The purpose of the directions' streams.
+const DIRECTION: u64 = 1;
 
 /// All directions between nodes.
 #[derive(Debug)]
 pub(crate) struct Network {
     plan: NetworkPlan,
-    seed: u64,
-    directions: BTreeMap<(usize, usize), Dice>,
+    nodes: usize,
+    /// One stream per direction, drawn from by whatever goes there.
+    directions: Vec<Stream>,
     cuts: Vec<(usize, Mono, FaultKind)>,
+    /// Nodes everything takes longer for, or is lost for, by fault.
+    slow: Vec<(usize, usize, Micros)>,
+    lossy: Vec<(usize, usize, u64)>,
     /// How often each imperfection really happened.
     pub(crate) lost: u64,
     pub(crate) duplicated: u64,
     pub(crate) reordered: u64,
     pub(crate) cut: u64,
+    /// How often each fault had an effect.
+    pub(crate) fired: BTreeMap<usize, u64>,
 }
 
 impl Network {
-    pub(crate) const fn new(seed: u64, plan: NetworkPlan) -> Self {
+    pub(crate) fn new(seed: u64, nodes: usize, plan: NetworkPlan) -> Self {
+        let directions = (0..nodes * nodes)
+            .map(|at| Stream::keyed(seed, DIRECTION, at / nodes, at % nodes))
+            .collect();
         Self {
             plan,
-            seed,
-            directions: BTreeMap::new(),
+            nodes,
+            directions,
             cuts: Vec::new(),
+            slow: Vec::new(),
+            lossy: Vec::new(),
             lost: 0,
             duplicated: 0,
             reordered: 0,
             cut: 0,
+            fired: BTreeMap::new(),
         }
     }
 
-    pub(crate) fn begin_cut(&mut self, fault: usize, now: Mono, kind: FaultKind) {
-        self.cuts.push((fault, now, kind));
+    pub(crate) fn begin(&mut self, fault: usize, now: Mono, kind: &FaultKind) {
+        match kind {
+            FaultKind::Slow { node, by } => self.slow.push((fault, *node, *by)),
+            FaultKind::Lossy { node, permille } => self.lossy.push((fault, *node, *permille)),
+            cut => self.cuts.push((fault, now, cut.clone())),
+        }
     }
 
-    pub(crate) fn end_cut(&mut self, fault: usize) {
+    pub(crate) fn end(&mut self, fault: usize) {
         self.cuts.retain(|(known, _, _)| *known != fault);
+        self.slow.retain(|(known, _, _)| *known != fault);
+        self.lossy.retain(|(known, _, _)| *known != fault);
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        !self.cuts.is_empty()
+    }
+
+    /// Whether anything changes the latencies or losses that the plan promises.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        !self.slow.is_empty() || !self.lossy.is_empty()
     }
 
     pub(crate) fn open(&self, now: Mono, from: usize, to: usize) -> bool {
-        !self.cuts.iter().any(|(_, since, kind)| kind.cuts(from, to, now.since(*since)))
+        self.closed_by(now, from, to).is_none()
+    }
+
+    fn closed_by(&self, now: Mono, from: usize, to: usize) -> Option<usize> {
+        let cut = self.cuts.iter().find(|(_, since, kind)| kind.cuts(from, to, now.since(*since)));
+        cut.map(|(fault, _, _)| *fault)
+    }
+
+    fn is_open(&mut self, now: Mono, from: usize, to: usize) -> bool {
+        let Some(fault) = self.closed_by(now, from, to) else { return true };
+        self.cut += 1;
+        *self.fired.entry(fault).or_default() += 1;
+        false
     }
 
     /// The delays after which a datagram arrives: none, one or two of them.
-    pub(crate) fn datagram(&mut self, now: Mono, from: usize, to: usize) -> Vec<Micros> {
-        if !self.open(now, from, to) {
-            self.cut += 1;
-            return Vec::new();
+    pub(crate) fn datagram(&mut self, now: Mono, from: usize, to: usize) -> [Option<Micros>; 2] {
+        if !self.is_open(now, from, to) {
+            return [None, None];
         }
         let plan = self.plan;
-        let dice = self.dice(from, to);
-        let lost = dice.chance(plan.loss_permille);
-        let doubled = dice.chance(plan.duplicate_permille);
-        let late = dice.chance(plan.reorder_permille);
-        let mut delays = vec![latency(&plan, dice)];
-        if doubled {
-            delays.push(latency(&plan, dice));
-        }
+        let (extra, loss) = self.disturbance(from, to);
+        let stream = &mut self.directions[from * self.nodes + to];
+        let lost = stream.chance(plan.loss_permille + loss);
+        let doubled = stream.chance(plan.duplicate_permille);
+        let late = stream.chance(plan.reorder_permille);
+        let mut first = latency(&plan, stream).plus(extra);
+        let second = doubled.then(|| latency(&plan, stream).plus(extra));
         if lost {
             self.lost += 1;
-            return Vec::new();
+            return [None, None];
         }
         if late {
-            delays[0] = delays[0].plus(plan.reorder_by);
+            first = first.plus(plan.reorder_by);
         }
         self.duplicated += u64::from(doubled);
         self.reordered += u64::from(late);
-        delays
+        [Some(first), second]
     }
 
     /// The delay of something that is sent again when lost; none when the way is cut.
     pub(crate) fn reliable(&mut self, now: Mono, from: usize, to: usize) -> Option<Micros> {
-        if !self.open(now, from, to) {
-            self.cut += 1;
+        if !self.is_open(now, from, to) {
             return None;
         }
         let plan = self.plan;
-        let dice = self.dice(from, to);
-        let mut delay = latency(&plan, dice);
+        let (extra, loss) = self.disturbance(from, to);
+        let stream = &mut self.directions[from * self.nodes + to];
+        let mut delay = latency(&plan, stream).plus(extra);
         for _ in 0..MAX_RETRANSMISSIONS {
-            if !dice.chance(plan.loss_permille) {
+            if !stream.chance(plan.loss_permille + loss) {
                 break;
             }
             delay = delay.plus(RETRANSMISSION);
@@ -96,15 +136,30 @@ impl Network {
         Some(delay)
     }
 
-    fn dice(&mut self, from: usize, to: usize) -> &mut Dice {
-        let seed = self.seed;
-        self.directions
-            .entry((from, to))
-            .or_insert_with(|| Dice::keyed(seed, &format!("network/{from}/{to}")))
+    /// What slow and lossy nodes add to a direction.
+    fn disturbance(&mut self, from: usize, to: usize) -> (Micros, u64) {
+        if self.slow.is_empty() && self.lossy.is_empty() {
+            return (Micros::ZERO, 0);
+        }
+        let mut extra = Micros::ZERO;
+        for (fault, node, by) in &self.slow {
+            if *node == from || *node == to {
+                extra = extra.plus(*by);
+                *self.fired.entry(*fault).or_default() += 1;
+            }
+        }
+        let mut loss = 0;
+        for (fault, node, permille) in &self.lossy {
+            if *node == from || *node == to {
+                loss += permille;
+                *self.fired.entry(*fault).or_default() += 1;
+            }
+        }
+        (extra, loss)
     }
 }
 
-fn latency(plan: &NetworkPlan, dice: &mut Dice) -> Micros {
+fn latency(plan: &NetworkPlan, stream: &mut Stream) -> Micros {
     let spread = plan.latency_max.0 - plan.latency_min.0;
-    plan.latency_min.plus(Micros(dice.below(spread + 1)))
+    plan.latency_min.plus(Micros(stream.below(spread + 1)))
 }

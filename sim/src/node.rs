@@ -1,95 +1,194 @@
-//! One simulated process: production machines, a model engine, a disk, and its ends of connections.
+//! One simulated process: production machines, a model engine, a disk, clocks, and its ends of
+//! connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use selvedge_base::{Dice, Machine, Mono, NodeId, Now, Wall};
-use selvedge_crdt::{Merged, Row, RowMap, Signature, Stamp};
-use selvedge_proto::swim::{Swim, SwimEffect, SwimInput};
+use selvedge_base::{Dice, MeshId, Micros, Mono, NodeId, Now};
+use selvedge_core::flow::Flow;
+use selvedge_core::meter::Meter;
+use selvedge_core::receive::ReceivePolicy;
+use selvedge_core::route::{MeshView, NodeView};
+use selvedge_core::{HandOff, HandOffReply, NodeRow};
+use selvedge_crdt::{Merged, Row, RowMap, Stamp};
+use selvedge_proto::records::Roster;
+use selvedge_proto::swim::{PeerState, PeerView, Swim};
 
+use crate::clock::Clock;
+use crate::disk::Disk;
 use crate::engine::Engine;
-use crate::plan::MAX_NODES;
+use crate::names::{Names, is_row_signed, sign_row};
+use crate::plan::{EnginePlan, MAX_NODES};
+use crate::stream::Stream;
 
 /// Rows a node keeps: everybody's.
 const MAX_ROWS: usize = MAX_NODES;
 /// Packets a stopped process finds in its socket when it goes on; a default socket buffer holds
 /// about so many.
 pub(crate) const MAX_BACKLOG: usize = 256;
-/// Wall time when a run begins: any date will do, as long as it is always the same.
-const EPOCH: Wall = Wall(1_800_000_000_000);
+/// Requests one peer may have running at a node: production's default.
+const MAX_PER_PEER: usize = 64;
+/// The purpose of the disks' streams.
+const DISK: u64 = 2;
 
 /// A process and its disk.
-#[derive(Debug)]
-pub(crate) struct Node<P> {
+pub(crate) struct Node<P, W> {
     pub(crate) id: NodeId,
     seed: u64,
     index: usize,
+    mesh: MeshId,
+    engine_plan: EnginePlan,
+    pub(crate) site: usize,
     /// How many faults keep it down, stopped, or its engine frozen.
     pub(crate) crashes: u32,
     pub(crate) pauses: u32,
     pub(crate) freezes: u32,
-    /// The disk: what survives a crash.
-    pub(crate) stored_incarnation: u64,
+    pub(crate) throttles: Vec<u64>,
+    pub(crate) shortages: u32,
+    pub(crate) load_failures: u32,
+    pub(crate) boasts: u32,
+    /// It was put out of the mesh.
+    pub(crate) is_revoked: bool,
+    /// The newest wire version its build speaks.
+    pub(crate) version: u8,
+    pub(crate) clock: Clock,
+    pub(crate) disk: Disk,
+    /// Counts the starts, so that what the last process asked for is not done for this one.
+    pub(crate) starts: u64,
+    pub(crate) memory: Memory<P, W>,
+}
+
+/// What a process loses when it dies.
+pub(crate) struct Memory<P, W> {
     pub(crate) swim: Swim,
     pub(crate) rows: RowMap,
+    pub(crate) roster: Roster,
     pub(crate) engine: Engine,
     /// This side of each connection, by peer.
-    pub(crate) links: BTreeMap<usize, LinkEnd>,
+    pub(crate) links: Vec<LinkEnd>,
+    pub(crate) linked: usize,
     /// Rotation of deltas, by peer.
     pub(crate) cursors: BTreeMap<usize, Option<NodeId>>,
-    /// What arrived while the process was stopped.
+    /// What arrived while the process was stopped, and what it would have done.
     pub(crate) backlog: Vec<P>,
-    /// When the next tick is in the queue.
+    pub(crate) late: Vec<W>,
+    /// When the detector's next tick is in the queue.
     pub(crate) tick_at: Option<Mono>,
     pub(crate) dice: Dice,
+    pub(crate) route_dice: Dice,
     writes: u64,
+    written: NodeRow,
+    /// Requests this node took from clients, by number.
+    pub(crate) taken: BTreeMap<u64, Taken>,
+    /// Requests of peers, by stream.
+    pub(crate) served: BTreeMap<u64, Served>,
+    /// Which request and attempt a stream of this node's own carries, ended ones included.
+    pub(crate) streams: BTreeMap<u64, (u64, u64)>,
+    pub(crate) in_flight: BTreeMap<NodeId, u32>,
+    pub(crate) view: MeshView,
+    stale: BTreeSet<NodeId>,
+    pub(crate) receive: ReceivePolicy,
 }
 
 /// One side of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LinkEnd {
+    /// 0 = none.
     pub(crate) conn: u64,
     pub(crate) heard_at: Mono,
+    /// The wire version both ends agreed on.
+    pub(crate) version: u8,
 }
 
-impl<P> Node<P> {
-    pub(crate) fn new(seed: u64, index: usize) -> Self {
-        let mut node = Self {
-            id: node_id(index),
+/// A request at the node that took it.
+pub(crate) struct Taken {
+    pub(crate) flow: Flow,
+    pub(crate) meter: Meter,
+    /// Whether the budgets have granted it.
+    pub(crate) granted: bool,
+    pub(crate) attempt: Option<Attempt>,
+    pub(crate) tick_at: Option<Mono>,
+}
+
+/// One node's turn at a request.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) fence: u64,
+    pub(crate) to: usize,
+    /// None at home.
+    pub(crate) stream: Option<u64>,
+}
+
+/// A request at a node that serves a peer.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) peer: usize,
+    pub(crate) conn: u64,
+    pub(crate) outbox: Outbox,
+    pub(crate) said_at: Mono,
+}
+
+/// What is written to a stream arrives in order, whatever is lost on the way.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub(crate) last_at: Mono,
+    pub(crate) unsent: VecDeque<HandOffReply>,
+}
+
+/// What crosses a stream's beginning.
+pub(crate) type Opened = Box<HandOff>;
+
+impl<P, W> Node<P, W> {
+    pub(crate) fn new(
+        (seed, mesh): (u64, MeshId),
+        (index, nodes, sites): (usize, usize, usize),
+        id: NodeId,
+        engine_plan: EnginePlan,
+        (fsync, forgets): (Micros, bool),
+    ) -> Self {
+        let site = index % sites;
+        let disk = Disk::new(fsync, forgets, Stream::keyed(seed, DISK, index, 0));
+        Self {
+            id,
             seed,
             index,
+            mesh,
+            engine_plan,
+            site,
             crashes: 0,
             pauses: 0,
             freezes: 0,
-            stored_incarnation: 0,
-            swim: Swim::new(node_id(index), 0, Dice::keyed(seed, "unused")),
-            rows: RowMap::new(MAX_ROWS),
-            engine: Engine::new(Dice::keyed(seed, "unused")),
-            links: BTreeMap::new(),
-            cursors: BTreeMap::new(),
-            backlog: Vec::new(),
-            tick_at: None,
-            dice: Dice::keyed(seed, &format!("node/{index}")),
-            writes: 0,
-        };
-        node.start();
-        node
+            throttles: Vec::new(),
+            shortages: 0,
+            load_failures: 0,
+            boasts: 0,
+            is_revoked: false,
+            version: selvedge_base::codec::VERSION,
+            clock: Clock::default(),
+            disk,
+            starts: 0,
+            memory: Memory::empty((seed, index, 0, nodes), (id, mesh), engine_plan, site, Mono(0)),
+        }
     }
 
     /// Starts the process with what the disk holds.
-    pub(crate) fn start(&mut self) {
-        self.stored_incarnation += 1;
-        let purpose = |what: &str| format!("{what}/{}/{}", self.index, self.stored_incarnation);
-        let swim_dice = Dice::keyed(self.seed, &purpose("swim"));
-        let engine_dice = Dice::keyed(self.seed, &purpose("engine"));
-        self.swim = Swim::new(self.id, self.stored_incarnation, swim_dice);
-        self.engine = Engine::new(engine_dice);
-        self.engine.freeze(self.freezes > 0);
-        self.rows = RowMap::new(MAX_ROWS);
-        self.links.clear();
-        self.cursors.clear();
-        self.backlog.clear();
-        self.tick_at = None;
-        self.writes = 0;
+    pub(crate) fn start(&mut self, now: Mono) {
+        self.starts += 1;
+        self.disk.stored.incarnation += 1;
+        let nodes = self.memory.links.len();
+        let key = (self.seed, self.index, self.disk.stored.incarnation, nodes);
+        self.memory = Memory::empty(key, (self.id, self.mesh), self.engine_plan, self.site, now);
+        if let Some(book) = self.disk.stored.roster.clone()
+            && let Ok(roster) = Roster::from_snapshot(book, self.id)
+        {
+            self.memory.roster = roster;
+        }
+        let engine = &mut self.memory.engine;
+        engine.frozen = self.freezes > 0;
+        engine.throttle = self.throttles.iter().copied().max().unwrap_or(1);
+        engine.squeeze(self.shortages > 0);
+        if self.load_failures > 0 {
+            engine.fail(now, true, &mut Vec::new());
+        }
     }
 
     /// Whether it takes steps.
@@ -97,49 +196,158 @@ impl<P> Node<P> {
         self.crashes == 0 && self.pauses == 0
     }
 
-    pub(crate) fn step(&mut self, now: Mono, input: SwimInput) -> Vec<SwimEffect> {
-        let mut effects = Vec::new();
-        let wall = Wall(EPOCH.0 + now.0 / 1_000);
-        self.swim.step(Now { mono: now, wall }, input, &mut effects);
-        effects
+    pub(crate) fn now(&self, mono: Mono) -> Now {
+        self.clock.now(mono)
     }
 
-    /// When the detector wants a tick.
-    pub(crate) fn wake_at(&self) -> Option<Mono> {
-        self.swim.wake_at()
-    }
-
-    /// Writes the node's own row.
-    pub(crate) fn write(&mut self) {
-        self.writes += 1;
+    /// Writes the node's own row if it has anything new to say.
+    pub(crate) fn write(&mut self, now: Mono) -> bool {
+        let mut row = NodeRow {
+            site: site_name(self.site),
+            engine: self.memory.engine.status(now),
+            ..NodeRow::default()
+        };
+        if self.boasts > 0 {
+            boast(&mut row);
+        }
+        let memory = &mut self.memory;
+        if memory.writes > 0 && memory.written == row {
+            return false;
+        }
+        memory.writes += 1;
         // Refutations raise the incarnation too; rows of the next start still come after these.
-        let stamp = Stamp { incarnation: self.swim.incarnation(), seq: self.writes };
-        if let Ok(mut row) = Row::draft(self.id, stamp, &(self.writes, self.dice.next())) {
-            row.signature = stand_in(&row);
-            let merged = self.rows.merge(row, is_signed);
-            debug_assert_eq!(merged, Merged::Newer, "a writer's next row is newer than its last");
+        let stamp = Stamp { incarnation: memory.swim.incarnation(), seq: memory.writes };
+        let Ok(mut draft) = Row::draft(self.id, stamp, &row) else { return false };
+        sign_row(&mut draft);
+        let merged = memory.rows.merge(draft, is_row_signed);
+        debug_assert_eq!(merged, Merged::Newer, "a writer's next row is newer than its last");
+        memory.written = row;
+        true
+    }
+
+    /// What the node knows of the mesh now.
+    pub(crate) fn view(&mut self, now: Mono, names: &Names) -> &MeshView {
+        let (id, site) = (self.id, self.site);
+        let memory = &mut self.memory;
+        if memory.view.nodes.is_empty() {
+            memory.view.nodes.push(blank(id, site, true));
+        }
+        memory.view.nodes[0].engine = memory.engine.status(now);
+        let mut at = 1;
+        for peer in memory.swim.states() {
+            let nodes = &mut memory.view.nodes;
+            if nodes.get(at).is_none_or(|node| node.node != peer.node) {
+                // Peers come in order, so that one that is missing belongs here; forgotten ones
+                // are left behind and cut off below.
+                nodes.insert(at, blank(peer.node, 0, false));
+                memory.stale.insert(peer.node);
+            }
+            let linked = memory.links[names.index(&peer.node)].conn != 0;
+            let row = memory.stale.remove(&peer.node).then(|| memory.rows.get(&peer.node));
+            refresh(&mut nodes[at], &peer, linked, row.flatten());
+            at += 1;
+        }
+        memory.view.nodes.truncate(at);
+        &memory.view
+    }
+}
+
+impl<P, W> Memory<P, W> {
+    fn empty(
+        (seed, index, incarnation, nodes): (u64, usize, u64, usize),
+        (id, mesh): (NodeId, MeshId),
+        engine: EnginePlan,
+        site: usize,
+        now: Mono,
+    ) -> Self {
+        let dice = |what: &str| Dice::keyed(seed, &format!("{what}/{index}/{incarnation}"));
+        Self {
+            swim: Swim::new(id, incarnation, dice("swim")),
+            rows: RowMap::new(MAX_ROWS),
+            roster: Roster::new(mesh, id),
+            engine: Engine::new(engine, index.is_multiple_of(engine.every), now),
+            links: vec![LinkEnd::default(); nodes],
+            linked: 0,
+            cursors: BTreeMap::new(),
+            backlog: Vec::new(),
+            late: Vec::new(),
+            tick_at: None,
+            dice: dice("node"),
+            route_dice: dice("route"),
+            writes: 0,
+            written: NodeRow::default(),
+            taken: BTreeMap::new(),
+            served: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            view: MeshView { me: id, mesh: Some(mesh), nodes: Vec::new() },
+            stale: BTreeSet::new(),
+            receive: ReceivePolicy {
+                site: site_name(site),
+                tenants: BTreeSet::new(),
+                max_per_peer: MAX_PER_PEER,
+            },
         }
     }
+
+    pub(crate) fn link(&self, peer: usize) -> Option<LinkEnd> {
+        self.links.get(peer).copied().filter(|link| link.conn != 0)
+    }
+
+    /// A row of this writer is new: the view must follow.
+    pub(crate) fn row_changed(&mut self, writer: NodeId) {
+        self.stale.insert(writer);
+    }
 }
 
-/// The name of the node of this index: the index, then a filling.
-pub(crate) const fn node_id(index: usize) -> NodeId {
-    let mut name = [0x5e; 32];
-    [name[0], name[1]] = (index as u16).to_be_bytes();
-    NodeId(name)
+/// Says that it has nothing to do and is faster than any machine.
+fn boast(row: &mut NodeRow) {
+    for model in &mut row.engine.models {
+        model.running = 0;
+        model.queued = 0;
+        model.pending_prompt_tokens = 0;
+        model.prefill_rate = u32::MAX;
+        model.step_us = 1;
+    }
 }
 
-pub(crate) const fn node_index(id: &NodeId) -> usize {
-    u16::from_be_bytes([id.0[0], id.0[1]]) as usize
+pub(crate) fn site_name(site: usize) -> String {
+    format!("s{site}")
 }
 
-/// Stands for the writer's signature: real ones are proven where they are made, and cost a hundred
-/// times more than everything else in a run.
-fn stand_in(row: &Row) -> Signature {
-    let hash = *blake3::keyed_hash(&row.writer.0, &row.canonical_bytes()).as_bytes();
-    Signature(hash, hash)
+fn blank(node: NodeId, site: usize, me: bool) -> NodeView {
+    NodeView {
+        node,
+        me,
+        name: String::new(),
+        site: if me { site_name(site) } else { String::new() },
+        state: PeerState::Alive,
+        why: String::new(),
+        linked: me,
+        rtt: None,
+        addrs: Vec::new(),
+        api: None,
+        version: String::new(),
+        engine: selvedge_contract::EngineStatus::default(),
+    }
 }
 
-pub(crate) fn is_signed(row: &Row) -> bool {
-    row.signature == stand_in(row)
+/// Puts together what production puts together: the row, then the fresher facts of the detector.
+fn refresh(node: &mut NodeView, peer: &PeerView, linked: bool, row: Option<&Row>) {
+    if let Some(row) = row.and_then(|row| row.value::<NodeRow>().ok())
+        && row.is_within_bounds()
+    {
+        node.site = row.site;
+        node.engine = row.engine;
+    }
+    node.state = peer.state;
+    node.linked = linked;
+    node.rtt = peer.rtt;
+    node.engine.progress = peer.pulse.progress;
+    node.engine.computing = peer.pulse.computing;
+    node.engine.loading = peer.pulse.loading;
+    if let [model] = node.engine.models.as_mut_slice() {
+        model.running = peer.pulse.running;
+        model.queued = peer.pulse.queued;
+    }
 }

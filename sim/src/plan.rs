@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use fault::{FAULT_NAMES, Fault, FaultKind};
+pub(crate) use workload::MAX_ANSWER;
 pub use workload::{BudgetPlan, BudgetUnit, ClientPlan, PerPeriod, TenantPlan, Workload};
 
 /// The first fault comes after the mesh has formed.

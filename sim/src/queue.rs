@@ -1,6 +1,7 @@
 //! The one queue of events, in a total order: time, then class, then sequence.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use selvedge_base::Mono;
 
@@ -20,25 +21,41 @@ pub(crate) enum Class {
 /// When an event happens.
 pub(crate) type Moment = (Mono, Class, u64);
 
-/// Events to come.
+/// Events to come. The heap orders moments only; the events, which are larger, stay where they
+/// are.
 #[derive(Debug)]
 pub(crate) struct Queue<E> {
-    events: BTreeMap<Moment, E>,
+    heap: BinaryHeap<Reverse<(Mono, Class, u64, u32)>>,
+    events: Vec<Option<E>>,
+    free: Vec<u32>,
     seq: u64,
 }
 
 impl<E> Queue<E> {
     pub(crate) const fn new() -> Self {
-        Self { events: BTreeMap::new(), seq: 0 }
+        Self { heap: BinaryHeap::new(), events: Vec::new(), free: Vec::new(), seq: 0 }
     }
 
     pub(crate) fn push(&mut self, at: Mono, class: Class, event: E) {
         self.seq += 1;
-        self.events.insert((at, class, self.seq), event);
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.events[slot as usize] = Some(event);
+                slot
+            }
+            None => {
+                self.events.push(Some(event));
+                (self.events.len() - 1) as u32
+            }
+        };
+        self.heap.push(Reverse((at, class, self.seq, slot)));
     }
 
     pub(crate) fn pop(&mut self) -> Option<(Moment, E)> {
-        self.events.pop_first()
+        let Reverse((at, class, seq, slot)) = self.heap.pop()?;
+        self.free.push(slot);
+        let event = self.events[slot as usize].take()?;
+        Some(((at, class, seq), event))
     }
 }
 
@@ -55,5 +72,7 @@ mod tests {
         queue.push(Mono(1), Class::Network, "b");
         let order: Vec<&str> = std::iter::from_fn(|| queue.pop()).map(|(_, event)| event).collect();
         assert_eq!(order, ["a", "b", "c", "d"]);
+        queue.push(Mono(3), Class::Node, "e");
+        assert_eq!(queue.events.len(), 4, "places are used again");
     }
 }

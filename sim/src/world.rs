@@ -1,36 +1,52 @@
 //! The run itself: one queue, some nodes, a network, faults, an observer.
 
 mod faults;
+mod finish;
+mod requests;
+mod serving;
 mod traffic;
+mod truth;
 
-use selvedge_base::{Micros, Mono};
-use selvedge_crdt::{Digest, Row};
+use selvedge_base::{Machine, MeshId, Micros, Mono, NodeId};
+use selvedge_core::{FlowInput, HandOffReply};
 use selvedge_proto::swim::{PeerState, SwimEffect, SwimInput, SwimMessage};
+use selvedge_proto::sync::{SyncDelta, SyncDigest};
 
 use crate::check::Checker;
-use crate::engine::ENGINE_STEP;
 use crate::invariant::Invariant;
-use crate::marks::Marks;
+use crate::marks::{Mark, Marks};
+use crate::names::Names;
 use crate::network::Network;
-use crate::node::{Node, node_index};
+use crate::node::{Node, Opened};
 use crate::outcome::{Counters, Outcome, Requests};
-use crate::plan::{Plan, PlanError};
+use crate::plan::{FaultKind, Plan, PlanError};
 use crate::queue::{Class, Moment, Queue};
+use crate::stream::Stream;
 use crate::trace::Trace;
-use crate::watch::{Event as Shown, EventKind, Record, Watch};
+use crate::watch::{Event, EventKind, Record, Watch};
+use requests::{Group, Request};
 
+/// How often an engine reports to its node's detector.
+const REPORT_EVERY: Micros = Micros::millis(100);
 /// How exactly idle connections are noticed.
 const IDLE_LOOK: Micros = Micros::millis(100);
 /// How often the observer looks: well below every bound.
 const LOOK: Micros = Micros::millis(50);
+/// In meshes of more than this, looks and idle checks are made less often and rows are written
+/// and exchanged more seldom: a thousand nodes have a million pairs.
+const LARGE: usize = 64;
+/// How much more seldom.
+const LARGE_FACTOR: u64 = 5;
 /// How often a node compares rows with another one.
 const SYNC_EVERY: Micros = Micros::secs(1);
-/// How often a node writes its row.
+/// How often a node writes its row, when there is anything new.
 const WRITE_EVERY: Micros = Micros::secs(2);
 /// Writing stops this long after the last fault, so that everybody can come to agree.
 const WRITES_GO_ON: Micros = Micros::secs(2);
+/// The purpose of clients' streams.
+const CLIENT: u64 = 3;
 
-/// Runs a plan to its end.
+/// Runs a plan to its end, showing it to `watch`.
 ///
 /// # Errors
 /// As [`Plan::check`].
@@ -38,30 +54,42 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome, PlanError> {
     plan.check()?;
     let mut world = World::new(plan, watch);
     world.prepare();
-    while let Some((moment, event)) = world.queue.pop() {
+    while let Some((moment, due)) = world.queue.pop() {
         if moment.0 > Mono(plan.span.0) {
             break;
         }
         world.now = moment;
-        world.happen(event);
+        world.happen(due);
     }
     Ok(world.finish())
 }
+
+type SimNode = Node<Packet, Own>;
 
 struct World<'a> {
     plan: &'a Plan,
     watch: &'a mut dyn Watch,
     now: Moment,
-    queue: Queue<Event>,
-    nodes: Vec<Node<Packet>>,
+    queue: Queue<Due>,
+    names: Names,
+    nodes: Vec<SimNode>,
     network: Network,
     checker: Checker,
     trace: Trace,
     counters: Counters,
+    marks: Marks,
     conns: u64,
+    streams: u64,
+    groups: Vec<Group>,
+    requests: Vec<Request>,
+    tally: Requests,
+    /// Emptied and used again, so that a step allocates nothing.
+    swim_effects: Vec<SwimEffect>,
+    bytes: Vec<u8>,
 }
 
-enum Event {
+/// What is in the queue.
+enum Due {
     FaultBegan(usize),
     FaultEnded(usize),
     Arrived {
@@ -72,10 +100,13 @@ enum Event {
         from: usize,
         to: usize,
     },
-    TickCame {
+    /// Something a process does by itself; void once it died.
+    Own {
         node: usize,
+        start: u64,
+        own: Own,
     },
-    EngineStepped {
+    EngineReported {
         node: usize,
     },
     SyncCame {
@@ -84,6 +115,9 @@ enum Event {
     WriteCame {
         node: usize,
     },
+    ClientCame {
+        group: usize,
+    },
     /// A node closes the connection to a peer it holds dead, as production does.
     Closed {
         node: usize,
@@ -91,6 +125,34 @@ enum Event {
     },
     IdleLooked,
     Looked,
+}
+
+/// What a process does by itself.
+#[derive(Clone, Copy, Debug)]
+enum Own {
+    SwimTick,
+    FlowTick {
+        request: u64,
+    },
+    StepEnded,
+    /// A sign of life on a stream this node serves.
+    Alive {
+        stream: u64,
+    },
+    /// The engine's pulse for a request computed at home.
+    HomePulse {
+        request: u64,
+        fence: u64,
+    },
+    ServeDeadline {
+        stream: u64,
+    },
+    CallerLeft {
+        request: u64,
+    },
+    Flush {
+        stream: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -103,10 +165,21 @@ struct Packet {
 #[derive(Debug)]
 enum Load {
     Swim(SwimMessage),
-    Digest(Digest),
-    Delta {
-        rows: Vec<Row>,
-        digest: Option<Digest>,
+    Digest(Box<SyncDigest>),
+    Delta(Box<SyncDelta>),
+    /// A hand-off.
+    Open {
+        stream: u64,
+        handed: Opened,
+    },
+    /// What the serving node says.
+    Reply {
+        stream: u64,
+        reply: HandOffReply,
+    },
+    /// The ingest node wants no more of a stream.
+    Stop {
+        stream: u64,
     },
     /// The other side knows no such connection.
     Reset,
@@ -114,84 +187,176 @@ enum Load {
 
 impl<'a> World<'a> {
     fn new(plan: &'a Plan, watch: &'a mut dyn Watch) -> Self {
+        let names = Names::new(plan.nodes);
+        let mesh = MeshId(names.root.verifying_key().to_bytes());
+        let node = |index: usize| {
+            let forgets = plan.faults.iter().any(
+                |fault| matches!(fault.kind, FaultKind::LostWrites { node, .. } if node == index),
+            );
+            Node::new(
+                (plan.seed, mesh),
+                (index, plan.nodes, plan.options.sites),
+                names.id(index),
+                plan.engine,
+                (plan.options.fsync, forgets),
+            )
+        };
         Self {
             plan,
             watch,
             now: (Mono(0), Class::Fault, 0),
             queue: Queue::new(),
-            nodes: (0..plan.nodes).map(|index| Node::new(plan.seed, index)).collect(),
-            network: Network::new(plan.seed, plan.network),
-            checker: Checker::new(plan.network.slowest()),
+            nodes: (0..plan.nodes).map(node).collect(),
+            names,
+            network: Network::new(plan.seed, plan.nodes, plan.network),
+            checker: Checker::new(plan.nodes, plan.network.slowest()),
             trace: Trace::new(),
             counters: Counters::default(),
+            marks: Marks::default(),
             conns: 0,
+            streams: 0,
+            groups: Group::all(plan),
+            requests: Vec::new(),
+            tally: Requests::default(),
+            swim_effects: Vec::new(),
+            bytes: Vec::new(),
         }
+    }
+
+    /// How much longer periods are in a large mesh.
+    const fn ease(&self) -> u64 {
+        if self.plan.nodes > LARGE { LARGE_FACTOR } else { 1 }
     }
 
     fn prepare(&mut self) {
         for (index, fault) in self.plan.faults.iter().enumerate() {
-            self.queue.push(Mono(fault.at.0), Class::Fault, Event::FaultBegan(index));
-            self.queue.push(Mono(fault.until.0), Class::Fault, Event::FaultEnded(index));
+            self.queue.push(Mono(fault.at.0), Class::Fault, Due::FaultBegan(index));
+            self.queue.push(Mono(fault.until.0), Class::Fault, Due::FaultEnded(index));
         }
+        let ease = self.ease() * self.ease();
         for node in 0..self.plan.nodes {
-            let offset = Mono(self.nodes[node].dice.below(ENGINE_STEP.0));
-            self.queue.push(offset, Class::Node, Event::EngineStepped { node });
-            let offset = Mono(self.nodes[node].dice.below(SYNC_EVERY.0));
-            self.queue.push(offset, Class::Node, Event::SyncCame { node });
-            let offset = Mono(self.nodes[node].dice.below(WRITE_EVERY.0));
-            self.queue.push(offset, Class::Node, Event::WriteCame { node });
-            self.introduce(node);
+            self.boot(node);
+            let mut stream = Stream::keyed(self.plan.seed, CLIENT, node, usize::MAX);
+            let mut offset = |most: Micros| Mono(stream.below(most.0));
+            let (report, sync) = (offset(REPORT_EVERY), offset(SYNC_EVERY.times(ease)));
+            let write = offset(WRITE_EVERY.times(ease));
+            self.queue.push(report, Class::Node, Due::EngineReported { node });
+            self.queue.push(sync, Class::Node, Due::SyncCame { node });
+            self.queue.push(write, Class::Node, Due::WriteCame { node });
         }
-        self.queue.push(Mono(0), Class::Check, Event::IdleLooked);
-        self.queue.push(Mono(0), Class::Check, Event::Looked);
+        for group in 0..self.groups.len() {
+            let first = Mono(self.plan.workload.clients[group].from.0);
+            self.queue.push(first, Class::Node, Due::ClientCame { group });
+        }
+        self.queue.push(Mono(0), Class::Check, Due::IdleLooked);
+        self.queue.push(Mono(0), Class::Check, Due::Looked);
         self.learn_truth();
     }
 
-    fn happen(&mut self, event: Event) {
-        match event {
-            Event::FaultBegan(index) => self.begin(index),
-            Event::FaultEnded(index) => self.end(index),
-            Event::Arrived { to, packet } => self.arrived(to, packet),
-            Event::Dialled { from, to } => self.dialled(from, to),
-            Event::TickCame { node } => {
-                if self.nodes[node].tick_at == Some(self.now.0) && self.nodes[node].acts() {
-                    self.nodes[node].tick_at = None;
-                    self.step(node, SwimInput::Ticked);
-                }
-            }
-            Event::EngineStepped { node } => {
-                if self.nodes[node].acts() {
-                    let load = self.nodes[node].engine.step();
-                    self.step(node, SwimInput::SelfReported { load });
-                }
-                self.again(ENGINE_STEP, Event::EngineStepped { node });
-            }
-            Event::SyncCame { node } => {
-                self.begin_sync(node);
-                self.again(SYNC_EVERY, Event::SyncCame { node });
-            }
-            Event::WriteCame { node } => {
-                if self.nodes[node].acts() {
-                    self.nodes[node].write();
-                }
-                if self.now.0 < Mono(self.plan.quiet_at.plus(WRITES_GO_ON).0) {
-                    self.again(WRITE_EVERY, Event::WriteCame { node });
-                }
-            }
-            Event::Closed { node, peer } => self.close(node, peer),
-            Event::IdleLooked => {
-                self.drop_idle();
-                self.queue.push(self.now.0.plus(IDLE_LOOK), Class::Check, Event::IdleLooked);
-            }
-            Event::Looked => {
-                self.look();
-                self.queue.push(self.now.0.plus(LOOK), Class::Check, Event::Looked);
+    /// A process starts.
+    fn boot(&mut self, node: usize) {
+        self.nodes[node].start(self.now.0);
+        if self.watch.wants_steps(node) {
+            self.watch.detector_made(node, &self.nodes[node].memory.swim);
+        }
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
+            let id = self.names.id(peer);
+            if !self.nodes[node].memory.roster.is_revoked(&id) {
+                self.step(node, SwimInput::PeerIntroduced { node: id });
             }
         }
     }
 
-    fn again(&mut self, after: Micros, event: Event) {
-        self.queue.push(self.now.0.plus(after), Class::Node, event);
+    fn happen(&mut self, due: Due) {
+        let ease = self.ease();
+        match due {
+            Due::FaultBegan(index) => self.begin(index),
+            Due::FaultEnded(index) => self.end(index),
+            Due::Arrived { to, packet } => self.arrived(to, packet),
+            Due::Dialled { from, to } => self.dialled(from, to),
+            Due::Own { node, start, own } => self.own(node, start, own),
+            Due::EngineReported { node } => {
+                if self.nodes[node].acts() {
+                    let load = self.nodes[node].memory.engine.pulse(self.now.0);
+                    self.step(node, SwimInput::SelfReported { load });
+                }
+                self.again(REPORT_EVERY, Due::EngineReported { node });
+            }
+            Due::SyncCame { node } => {
+                self.begin_sync(node);
+                self.again(SYNC_EVERY.times(ease * ease), Due::SyncCame { node });
+            }
+            Due::WriteCame { node } => {
+                if self.nodes[node].acts() {
+                    self.nodes[node].write(self.now.0);
+                }
+                if self.now.0 < Mono(self.plan.quiet_at.plus(WRITES_GO_ON).0) {
+                    self.again(WRITE_EVERY.times(ease * ease), Due::WriteCame { node });
+                }
+            }
+            Due::ClientCame { group } => self.client_came(group),
+            Due::Closed { node, peer } => self.close(node, peer),
+            Due::IdleLooked => {
+                self.drop_idle();
+                let at = self.now.0.plus(IDLE_LOOK.times(ease));
+                self.queue.push(at, Class::Check, Due::IdleLooked);
+            }
+            Due::Looked => {
+                self.look();
+                self.queue.push(self.now.0.plus(LOOK.times(ease)), Class::Check, Due::Looked);
+            }
+        }
+    }
+
+    /// A process does something by itself: a dead one does not, a stopped one does it later.
+    fn own(&mut self, node: usize, start: u64, own: Own) {
+        if self.nodes[node].starts != start || self.nodes[node].crashes > 0 {
+            return;
+        }
+        if self.nodes[node].pauses > 0 {
+            self.nodes[node].memory.late.push(own);
+            return;
+        }
+        match own {
+            Own::SwimTick => {
+                if self.nodes[node].memory.tick_at.is_some_and(|at| at <= self.now.0) {
+                    self.nodes[node].memory.tick_at = None;
+                    self.step(node, SwimInput::Ticked);
+                }
+            }
+            Own::FlowTick { request } => {
+                let taken = self.nodes[node].memory.taken.get_mut(&request);
+                if let Some(taken) = taken.filter(|t| t.tick_at.is_some_and(|at| at <= self.now.0))
+                {
+                    taken.tick_at = None;
+                    self.flow(node, request, FlowInput::Ticked);
+                }
+            }
+            Own::StepEnded => self.step_ended(node),
+            Own::Alive { stream } => self.say_alive(node, stream),
+            Own::HomePulse { request, fence } => self.home_pulse(node, request, fence),
+            Own::ServeDeadline { stream } => self.serve_deadline(node, stream),
+            Own::CallerLeft { request } => {
+                if self.nodes[node].memory.taken.contains_key(&request) {
+                    self.caller_left(node, request);
+                }
+            }
+            Own::Flush { stream } => self.flush(node, stream),
+        }
+    }
+
+    fn again(&mut self, after: Micros, due: Due) {
+        self.queue.push(self.now.0.plus(after), Class::Node, due);
+    }
+
+    /// A process will do something by itself.
+    fn later(&mut self, node: usize, at: Mono, own: Own) {
+        let start = self.nodes[node].starts;
+        self.queue.push(at.max(self.now.0), Class::Node, Due::Own { node, start, own });
+    }
+
+    fn id(&self, node: usize) -> NodeId {
+        self.names.id(node)
     }
 
     fn record(&mut self, kind: &'static str, who: [usize; 2], bytes: &[u8]) {
@@ -211,85 +376,96 @@ impl<'a> World<'a> {
         text: impl FnOnce() -> String,
     ) {
         if self.watch.wants_events() {
-            let (at, node, peer) = (self.now.0, node.into(), peer.into());
-            let (request, span, text) = (None, None, text());
-            let (budget, amount) = (None, None);
-            self.watch.event(Shown { at, kind, node, peer, request, span, budget, amount, text });
+            let event = Event {
+                at: self.now.0,
+                kind,
+                node: node.into(),
+                peer: peer.into(),
+                request: None,
+                span: None,
+                budget: None,
+                amount: None,
+                text: text(),
+            };
+            self.watch.event(event);
         }
+    }
+
+    /// Shows something about a request.
+    fn show_request(
+        &mut self,
+        kind: EventKind,
+        (node, peer): (usize, Option<usize>),
+        (request, amount): (u64, Option<u64>),
+        text: impl FnOnce() -> String,
+    ) {
+        if self.watch.wants_events() {
+            let event = Event {
+                at: self.now.0,
+                kind,
+                node: Some(node),
+                peer,
+                request: Some(request),
+                span: None,
+                budget: None,
+                amount,
+                text: text(),
+            };
+            self.watch.event(event);
+        }
+    }
+
+    /// Something that must not happen did.
+    fn broken(&mut self, invariant: Invariant, seen: String) {
+        self.show(EventKind::Violated, None, None, || format!("{} {seen}", invariant.id()));
+        self.checker.broken(self.now.0, invariant, seen);
+    }
+
+    fn hit(&mut self, mark: Mark) {
+        self.marks.hit(mark);
     }
 
     /// Gives a node's detector a fact and carries out its orders.
     fn step(&mut self, node: usize, input: SwimInput) {
-        let effects = self.nodes[node].step(self.now.0, input);
-        for effect in effects {
+        let mut effects = std::mem::take(&mut self.swim_effects);
+        let now = self.nodes[node].now(self.now.0);
+        let kept = self.watch.wants_steps(node).then(|| input.clone());
+        self.nodes[node].memory.swim.step(now, input, &mut effects);
+        if let Some(input) = kept {
+            self.watch.detector_stepped(node, now, input, &effects);
+        }
+        for effect in effects.drain(..) {
             match effect {
-                SwimEffect::Send { to, message } => self.send_swim(node, node_index(&to), message),
+                SwimEffect::Send { to, message } => {
+                    let to = self.names.index(&to);
+                    self.send_swim(node, to, message);
+                }
                 SwimEffect::Declare { node: peer, state, why } => {
-                    let peer = node_index(&peer);
+                    let peer = self.names.index(&peer);
                     self.record("declare", [node, peer], &[state as u8, why as u8]);
-                    self.checker.declared(self.now.0, node, peer, (state, why));
-                    self.show(EventKind::Declared, node, peer, || {
-                        format!("{state:?}: {}", why.as_str()).to_lowercase()
-                    });
+                    self.declared(node, peer, state, why);
                     if state == PeerState::Dead {
-                        self.queue.push(self.now.0, Class::Network, Event::Closed { node, peer });
+                        self.queue.push(self.now.0, Class::Network, Due::Closed { node, peer });
                     }
                 }
-                SwimEffect::Redial { node: peer } => self.dial(node, node_index(&peer)),
+                SwimEffect::Redial { node: peer } => {
+                    let peer = self.names.index(&peer);
+                    self.dial(node, peer);
+                }
                 SwimEffect::StoreIncarnation { incarnation } => {
                     self.record("store", [node, node], &incarnation.to_be_bytes());
-                    self.nodes[node].stored_incarnation = incarnation;
+                    self.nodes[node].disk.stored.incarnation = incarnation;
+                    self.hit(Mark::GossipRefuted);
                 }
             }
         }
-        let wanted = self.nodes[node].wake_at();
+        self.swim_effects = effects;
+        let wanted = self.nodes[node].memory.swim.wake_at();
         if let Some(at) = wanted.map(|at| at.max(self.now.0))
-            && self.nodes[node].tick_at != Some(at)
+            && self.nodes[node].memory.tick_at != Some(at)
         {
-            self.nodes[node].tick_at = Some(at);
-            self.queue.push(at, Class::Node, Event::TickCame { node });
-        }
-    }
-
-    fn look(&mut self) {
-        for (observer, node) in self.nodes.iter().enumerate() {
-            if !node.acts() {
-                continue;
-            }
-            for view in node.swim.states() {
-                self.checker.look(self.now.0, observer, node_index(&view.node), view.state);
-            }
-        }
-    }
-
-    fn finish(mut self) -> Outcome {
-        let end = Mono(self.plan.span.0);
-        for (index, node) in self.nodes.iter().enumerate() {
-            for view in node.swim.states().filter(|view| view.state != PeerState::Alive) {
-                let seen = format!("node {index}: {view:?}");
-                self.checker.broken(end, Invariant::LiveViewsAgree, seen);
-            }
-        }
-        let digests: Vec<Digest> = self.nodes.iter().map(|node| node.rows.digest()).collect();
-        if digests.windows(2).any(|pair| pair[0] != pair[1]) {
-            let seen = format!("{digests:?}");
-            self.checker.broken(end, Invariant::LiveRowsAgree, seen);
-        }
-        let (hash, checkpoints, records) = self.trace.finish();
-        self.counters.records = records;
-        self.counters.lost = self.network.lost;
-        self.counters.duplicated = self.network.duplicated;
-        self.counters.reordered = self.network.reordered;
-        self.counters.cut = self.network.cut;
-        Outcome {
-            hash,
-            checkpoints,
-            detections: self.checker.detections,
-            violations: self.checker.violations,
-            counters: self.counters,
-            requests: Requests::default(),
-            budgets: Vec::new(),
-            marks: Marks::default(),
+            self.nodes[node].memory.tick_at = Some(at);
+            self.later(node, at, Own::SwimTick);
         }
     }
 }
@@ -299,7 +475,10 @@ impl Load {
         match self {
             Self::Swim(_) => "swim",
             Self::Digest(_) => "digest",
-            Self::Delta { .. } => "delta",
+            Self::Delta(_) => "delta",
+            Self::Open { .. } => "open",
+            Self::Reply { .. } => "reply",
+            Self::Stop { .. } => "stop",
             Self::Reset => "reset",
         }
     }

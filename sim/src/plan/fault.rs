@@ -66,10 +66,12 @@ pub enum FaultKind {
         /// Which node.
         node: usize,
     },
-    /// The engine is five times slower.
+    /// The engine is so many times slower.
     Throttle {
         /// Which node.
         node: usize,
+        /// How many times; up to 45, a second a token, nobody may take it for frozen.
+        times: u64,
     },
     /// The engine has an eighth of its memory.
     ShortOfMemory {
@@ -305,7 +307,7 @@ impl FaultKind {
             | Self::Backup { node }
             | Self::Pause { node }
             | Self::Freeze { node }
-            | Self::Throttle { node }
+            | Self::Throttle { node, .. }
             | Self::ShortOfMemory { node }
             | Self::LoadFailure { node }
             | Self::Isolate { node }

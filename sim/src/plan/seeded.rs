@@ -2,7 +2,7 @@
 
 use selvedge_base::{Dice, Micros};
 
-use super::{CALM_END, CALM_START, Fault, FaultKind, NetworkPlan, Plan};
+use super::{CALM_END, CALM_START, ClientPlan, Fault, FaultKind, NetworkPlan, Plan, Workload};
 
 /// Faults begin within this span after the calm start.
 const FAULT_SPAN: Micros = Micros::secs(20);
@@ -27,13 +27,39 @@ impl Plan {
             })
             .collect();
         let quiet_at = faults.iter().map(|fault| fault.until).max().unwrap_or(CALM_START);
+        let mut work = Dice::keyed(seed, "plan/work");
+        let busy_until = quiet_at.max(CALM_START.plus(FAULT_SPAN));
+        let workload = Workload::seeded(&mut work, nodes, busy_until);
+        let quiet_at = if workload.clients.is_empty() { quiet_at } else { busy_until };
         Self {
             quiet_at,
             span: quiet_at.plus(CALM_END),
+            workload,
             network: NetworkPlan::seeded(&mut Dice::keyed(seed, "plan/network")),
             faults,
             ..Self::calm(seed, nodes)
         }
+    }
+}
+
+impl Workload {
+    /// In three of four seeds somebody asks for something.
+    fn seeded(dice: &mut Dice, nodes: usize, until: Micros) -> Self {
+        let mut workload = Self::default();
+        for group in 0..dice.below(4) {
+            let rate = 60 + dice.below(300);
+            let account = format!("t{}", group % 2);
+            let mut client = ClientPlan::steady(&account, rate, Micros::secs(2), until);
+            client.deadline = Micros::secs(4 + dice.below(9));
+            client.leave_permille = if dice.chance(300) { 100 } else { 0 };
+            client.home_permille = if dice.chance(300) { 200 } else { 0 };
+            client.dense_permille = if dice.chance(300) { 200 } else { 0 };
+            if dice.chance(400) {
+                client.nodes = vec![dice.below(nodes as u64) as usize];
+            }
+            workload.clients.push(client);
+        }
+        workload
     }
 }
 

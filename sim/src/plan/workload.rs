@@ -8,7 +8,7 @@ const MAX_TENANTS: usize = 256;
 /// Groups of clients a plan may have.
 const MAX_CLIENTS: usize = 4_096;
 /// The longest answer a simulated client asks for: engines work token by token.
-const MAX_ANSWER: u32 = 2_048;
+pub(crate) const MAX_ANSWER: u32 = 2_048;
 
 /// Who asks for what.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +107,12 @@ pub struct ClientPlan {
     /// How many of the requests may not leave the node they reached.
     #[serde(default)]
     pub home_permille: u64,
+    /// How many prompts have more tokens than they look.
+    #[serde(default)]
+    pub dense_permille: u64,
+    /// Whether clients set no limit to the answer, so that it is reserved for in pieces.
+    #[serde(default)]
+    pub unlimited: bool,
 }
 
 impl Workload {
@@ -171,6 +177,8 @@ impl ClientPlan {
             deadline: Micros::secs(30),
             leave_permille: 0,
             home_permille: 0,
+            dense_permille: 0,
+            unlimited: false,
         }
     }
 

@@ -1,88 +1,252 @@
-//! How faults begin and end, and what is really the case in between.
+//! How faults begin and end.
 
 use selvedge_base::Micros;
 use selvedge_proto::swim::SwimInput;
 
-use super::{Class, Event as Due, Load, Packet, World};
-use crate::check::Truth;
-use crate::node::node_id;
+use super::{Load, Packet, World};
+use crate::marks::Mark;
 use crate::plan::FaultKind;
 use crate::watch::{Event, EventKind};
 
 impl World<'_> {
     pub(super) fn begin(&mut self, index: usize) {
-        let kind = self.plan.faults[index].kind.clone();
+        let plan = self.plan;
+        let kind = &plan.faults[index].kind;
         *self.counters.faults.entry(kind.as_str().to_owned()).or_default() += 1;
         self.record("fault", [index, 0], kind.as_str().as_bytes());
         self.show_fault(EventKind::FaultBegan, index);
+        let now = self.now.0;
         match kind {
             FaultKind::Crash { node, reset } => {
-                self.nodes[node].crashes += 1;
-                self.learn_truth();
-                if reset {
-                    self.say_goodbye(node);
+                self.die(*node);
+                if *reset {
+                    self.say_goodbye(*node);
                 }
+                self.fired(index);
             }
-            FaultKind::Pause { node } => self.nodes[node].pauses += 1,
+            FaultKind::TornCrash { node }
+            | FaultKind::Wipe { node }
+            | FaultKind::Death { node }
+            | FaultKind::LostWrites { node, .. }
+            | FaultKind::Upgrade { node }
+            | FaultKind::Boot1970 { node } => {
+                self.die(*node);
+                self.fired(index);
+            }
+            FaultKind::Backup { node } => self.nodes[*node].disk.back_up(now),
+            FaultKind::Pause { node } => {
+                self.nodes[*node].pauses += 1;
+                self.show(EventKind::Stopped, *node, None, String::new);
+                self.fired(index);
+            }
             FaultKind::Freeze { node } => {
-                self.nodes[node].freezes += 1;
-                self.nodes[node].engine.freeze(true);
+                self.nodes[*node].freezes += 1;
+                if self.nodes[*node].memory.engine.owners().next().is_some() {
+                    self.hit(Mark::ServerFroze);
+                }
+                self.nodes[*node].memory.engine.frozen = true;
+                self.fired(index);
             }
-            _ => {
-                self.network.begin_cut(index, self.now.0, kind);
+            FaultKind::Throttle { node, times } => {
+                self.nodes[*node].throttles.push(*times);
+                self.set_throttle(*node);
+                self.fired(index);
             }
+            FaultKind::ShortOfMemory { node } => {
+                self.nodes[*node].shortages += 1;
+                self.nodes[*node].memory.engine.squeeze(true);
+                self.fired(index);
+            }
+            FaultKind::LoadFailure { node } => {
+                self.nodes[*node].load_failures += 1;
+                self.fail_engine(*node, true);
+                self.fired(index);
+            }
+            FaultKind::DiskSlow { node, by } => {
+                self.nodes[*node].disk.slow = *by;
+            }
+            FaultKind::DiskFull { node } => self.nodes[*node].disk.full += 1,
+            FaultKind::DiskErrors { node, permille } => {
+                self.nodes[*node].disk.errors_permille = *permille;
+            }
+            FaultKind::ClockOff { node, by } => {
+                self.nodes[*node].clock.step(*by);
+                self.show(EventKind::ClockSet, *node, None, || format!("off by {by} ms"));
+                self.fired(index);
+            }
+            FaultKind::ClockDrift { node, ppm } => {
+                self.nodes[*node].clock.drift(now, Some(*ppm));
+                self.fired(index);
+            }
+            FaultKind::FalseAdvert { node } => {
+                self.nodes[*node].boasts += 1;
+                self.fired(index);
+            }
+            FaultKind::RevokeNode { node, by } => self.revoke_node(index, *node, *by),
+            FaultKind::Relimit { .. }
+            | FaultKind::Lower { .. }
+            | FaultKind::RevokeKey { .. }
+            | FaultKind::Replay { .. }
+            | FaultKind::Equivocate { .. } => {}
+            cut => self.network.begin(index, now, cut),
         }
         self.learn_truth();
     }
 
     pub(super) fn end(&mut self, index: usize) {
-        let kind = self.plan.faults[index].kind.clone();
+        let plan = self.plan;
+        let kind = &plan.faults[index].kind;
         self.record("healed", [index, 0], kind.as_str().as_bytes());
         self.show_fault(EventKind::FaultEnded, index);
+        let now = self.now.0;
         match kind {
-            FaultKind::Crash { node, .. } => {
-                self.nodes[node].crashes -= 1;
-                if self.nodes[node].crashes == 0 {
-                    self.nodes[node].start();
-                    self.checker.restarted(node);
-                    self.introduce(node);
+            FaultKind::Crash { node, .. } | FaultKind::TornCrash { node } => self.rise(*node),
+            FaultKind::Wipe { node } => {
+                self.nodes[*node].disk.wipe();
+                self.rise(*node);
+            }
+            FaultKind::LostWrites { node, .. } => self.rise(*node),
+            FaultKind::Upgrade { node } => {
+                self.nodes[*node].version = selvedge_base::codec::VERSION;
+                self.rise(*node);
+            }
+            FaultKind::Boot1970 { node } => {
+                self.nodes[*node].clock.begin_in_1970(Some(now));
+                self.hit(Mark::ClockBefore2000);
+                self.show(EventKind::ClockSet, *node, None, || "in 1970".to_owned());
+                self.rise(*node);
+            }
+            FaultKind::Backup { node } => {
+                self.die(*node);
+                if self.nodes[*node].disk.restore() {
+                    self.hit(Mark::RolledBack);
                 }
+                self.fired(index);
+                self.rise(*node);
             }
             FaultKind::Pause { node } => {
-                self.nodes[node].pauses -= 1;
-                if self.nodes[node].acts() {
+                self.nodes[*node].pauses -= 1;
+                if self.nodes[*node].acts() {
                     self.learn_truth();
-                    self.checker.went_on(self.now.0, node);
-                    self.go_on(node);
+                    self.checker.went_on(now, *node);
+                    self.show(EventKind::WentOn, *node, None, String::new);
+                    self.go_on(*node);
                 }
             }
             FaultKind::Freeze { node } => {
-                self.nodes[node].freezes -= 1;
-                let frozen = self.nodes[node].freezes > 0;
-                self.nodes[node].engine.freeze(frozen);
+                self.nodes[*node].freezes -= 1;
+                let frozen = self.nodes[*node].freezes > 0;
+                self.nodes[*node].memory.engine.frozen = frozen;
+                if !frozen && std::mem::take(&mut self.nodes[*node].memory.engine.stalled) {
+                    self.later(*node, now, super::Own::StepEnded);
+                }
             }
+            FaultKind::Throttle { node, times } => {
+                let throttles = &mut self.nodes[*node].throttles;
+                if let Some(at) = throttles.iter().position(|one| one == times) {
+                    throttles.remove(at);
+                }
+                self.set_throttle(*node);
+            }
+            FaultKind::ShortOfMemory { node } => {
+                self.nodes[*node].shortages -= 1;
+                let short = self.nodes[*node].shortages > 0;
+                self.nodes[*node].memory.engine.squeeze(short);
+            }
+            FaultKind::LoadFailure { node } => {
+                self.nodes[*node].load_failures -= 1;
+                if self.nodes[*node].load_failures == 0 {
+                    self.fail_engine(*node, false);
+                }
+            }
+            FaultKind::DiskSlow { node, .. } => self.nodes[*node].disk.slow = Micros::ZERO,
+            FaultKind::DiskFull { node } => {
+                self.nodes[*node].disk.full -= 1;
+                self.fired_if(index, self.nodes[*node].disk.failures > 0);
+            }
+            FaultKind::DiskErrors { node, .. } => {
+                self.nodes[*node].disk.errors_permille = 0;
+                self.fired_if(index, self.nodes[*node].disk.failures > 0);
+            }
+            FaultKind::ClockOff { node, .. } | FaultKind::ClockDrift { node, .. } => {
+                self.nodes[*node].clock.set();
+                self.show(EventKind::ClockSet, *node, None, || "right".to_owned());
+            }
+            FaultKind::FalseAdvert { node } => self.nodes[*node].boasts -= 1,
+            FaultKind::Death { .. }
+            | FaultKind::RevokeNode { .. }
+            | FaultKind::Relimit { .. }
+            | FaultKind::Lower { .. }
+            | FaultKind::RevokeKey { .. }
+            | FaultKind::Replay { .. }
+            | FaultKind::Equivocate { .. } => {}
             _ => {
-                self.network.end_cut(index);
+                let hit = self.network.fired.remove(&index).is_some();
+                self.fired_if(index, hit);
+                self.network.end(index);
             }
         }
         self.learn_truth();
     }
 
-    fn show_fault(&mut self, event: EventKind, index: usize) {
+    /// A fault had an effect.
+    pub(super) fn fired(&mut self, index: usize) {
+        let name = self.plan.faults[index].kind.as_str();
+        *self.counters.fired.entry(name.to_owned()).or_default() += 1;
+    }
+
+    fn fired_if(&mut self, index: usize, hit: bool) {
+        if hit {
+            self.fired(index);
+        }
+    }
+
+    fn show_fault(&mut self, kind: EventKind, index: usize) {
         if self.watch.wants_events() {
-            let kind = &self.plan.faults[index].kind;
-            let (at, span, text) = (self.now.0, Some(index as u64), kind.as_str().to_owned());
-            let (node, peer) = (kind.node(), kind.peer());
-            let (request, budget, amount) = (None, None, None);
-            let kind = event;
-            self.watch.event(Event { at, kind, node, peer, request, span, budget, amount, text });
+            let fault = &self.plan.faults[index].kind;
+            let event = Event {
+                at: self.now.0,
+                kind,
+                node: fault.node(),
+                peer: fault.peer(),
+                request: None,
+                span: Some(index as u64),
+                budget: None,
+                amount: None,
+                text: fault.as_str().to_owned(),
+            };
+            self.watch.event(event);
+        }
+    }
+
+    /// The process dies.
+    fn die(&mut self, node: usize) {
+        self.nodes[node].crashes += 1;
+        if self.nodes[node].crashes > 1 {
+            return;
+        }
+        self.show(EventKind::Crashed, node, None, String::new);
+        if self.nodes[node].disk.crash(self.now.0) {
+            self.hit(Mark::CrashWithPendingWrite);
+        }
+        self.lose_requests(node);
+        self.learn_truth();
+    }
+
+    /// The process starts again, unless another fault keeps it down.
+    fn rise(&mut self, node: usize) {
+        self.nodes[node].crashes -= 1;
+        if self.nodes[node].crashes == 0 {
+            self.checker.restarted(node);
+            self.show(EventKind::Started, node, None, String::new);
+            self.boot(node);
         }
     }
 
     /// A process that ends in good order closes its connections.
     fn say_goodbye(&mut self, node: usize) {
-        let links = std::mem::take(&mut self.nodes[node].links);
-        for (peer, end) in links {
+        for peer in 0..self.nodes.len() {
+            let Some(end) = self.nodes[node].memory.link(peer) else { continue };
             if let Some(delay) = self.network.reliable(self.now.0, node, peer) {
                 self.deliver(peer, delay, Packet { from: node, conn: end.conn, load: Load::Reset });
             }
@@ -91,52 +255,50 @@ impl World<'_> {
 
     /// A stopped process goes on: its socket is full, its timers are late.
     fn go_on(&mut self, node: usize) {
-        let backlog = std::mem::take(&mut self.nodes[node].backlog);
+        let backlog = std::mem::take(&mut self.nodes[node].memory.backlog);
         for packet in backlog {
             self.deliver(node, Micros::ZERO, packet);
         }
-        self.nodes[node].tick_at = Some(self.now.0);
-        self.queue.push(self.now.0, Class::Node, Due::TickCame { node });
-    }
-
-    pub(super) fn introduce(&mut self, node: usize) {
-        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
-            self.step(node, SwimInput::PeerIntroduced { node: node_id(peer) });
+        let late = std::mem::take(&mut self.nodes[node].memory.late);
+        for own in late {
+            self.later(node, self.now.0, own);
         }
     }
 
-    pub(super) fn learn_truth(&mut self) {
-        let count = self.nodes.len();
-        let healthy = |one: usize, other: usize| {
-            self.nodes[one].acts()
-                && self.nodes[other].acts()
-                && self.network.open(self.now.0, one, other)
-                && self.network.open(self.now.0, other, one)
-        };
-        let gone = |peer: usize| {
-            let heard_by = |other: usize| {
-                self.nodes[other].acts() && self.network.open(self.now.0, peer, other)
-            };
-            !self.nodes[peer].acts() || !(0..count).any(|other| other != peer && heard_by(other))
-        };
-        let mut truths = Vec::new();
-        for observer in 0..count {
-            for peer in (0..count).filter(|peer| *peer != observer) {
-                let mut others =
-                    (0..count).filter(|other| *other != observer && *other != peer).peekable();
-                let truth = Truth {
-                    watching: self.nodes[observer].acts(),
-                    gone: gone(peer),
-                    frozen: self.nodes[peer].freezes > 0,
-                    healthy: healthy(observer, peer),
-                    backed: others.peek().is_some()
-                        && others.all(|other| healthy(other, observer) && healthy(other, peer)),
-                };
-                truths.push((observer, peer, truth));
-            }
+    fn set_throttle(&mut self, node: usize) {
+        let most = self.nodes[node].throttles.iter().copied().max().unwrap_or(1);
+        self.nodes[node].memory.engine.throttle = most.max(1);
+    }
+
+    /// A steward puts a node out of the mesh. It is not told.
+    fn revoke_node(&mut self, index: usize, node: usize, by: usize) {
+        use selvedge_proto::records;
+        if !self.nodes[by].acts() || node == by {
+            return;
         }
-        for (observer, peer, truth) in truths {
-            self.checker.learn(self.now.0, observer, peer, truth);
+        let wall = self.nodes[by].now(self.now.0).wall;
+        let (mesh, id) = (self.nodes[by].memory.roster.mesh(), self.id(node));
+        let notice = records::revoke(&self.names.root, None, mesh, id, wall);
+        let roster = &mut self.nodes[by].memory.roster;
+        if roster.apply_revocation(notice, wall).is_ok() {
+            self.nodes[node].is_revoked = true;
+            self.fired(index);
+            self.hit(Mark::NodeRevoked);
+            self.show(EventKind::PolicyChanged, by, node, || "put out of the mesh".to_owned());
+            self.revocation_learnt(by, node);
         }
+    }
+
+    /// A node learns that another was put out.
+    pub(super) fn revocation_learnt(&mut self, node: usize, peer: usize) {
+        let snapshot = self.nodes[node].memory.roster.snapshot();
+        self.nodes[node].disk.stored.roster = Some(snapshot);
+        if node == peer {
+            return;
+        }
+        let id = self.id(peer);
+        self.nodes[node].memory.rows.forget(&id);
+        self.close(node, peer);
+        self.step(node, SwimInput::PeerForgotten { node: id });
     }
 }

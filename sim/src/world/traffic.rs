@@ -1,48 +1,81 @@
 //! What crosses the network: datagrams, connections, the exchange of rows.
 
 use selvedge_base::Micros;
-use selvedge_base::codec::encode_datagram;
-use selvedge_crdt::{Digest, Merged, Row};
+use selvedge_base::codec::{OLDEST_VERSION, encode_datagram};
 use selvedge_proto::swim::{MAX_MESSAGE_BYTES, SwimInput, SwimMessage};
+use selvedge_proto::sync::{self, SyncDelta, SyncDigest};
+use selvedge_proto::wire;
 
+use super::{Class, Due, Load, Packet, World};
 use crate::invariant::Invariant;
-
-use super::{Class, Event, Load, Packet, World};
-use crate::node::{LinkEnd, MAX_BACKLOG, Node, is_signed, node_id, node_index};
+use crate::marks::Mark;
+use crate::names::is_row_signed;
+use crate::node::{LinkEnd, MAX_BACKLOG};
+use crate::watch::EventKind;
 
 /// A connection over which nothing came for this long is lost, as production configures QUIC.
 const IDLE_TIMEOUT: Micros = Micros::secs(3);
-/// Bytes of rows in one delta: less than all rows of the larger meshes, so that rotation matters.
-const ROW_BUDGET: usize = 400;
+/// Bytes of rows in one delta in a small mesh: less than all rows of the larger ones, so that
+/// rotation matters.
+const ROW_BUDGET: usize = 1_000;
+/// Messages with fewer rumours than this fit a datagram by far and are not measured each time.
+const MEASURED_FROM: usize = 12;
 
 impl World<'_> {
     pub(super) fn send_swim(&mut self, from: usize, to: usize, message: SwimMessage) {
-        let Some(conn) = self.nodes[from].links.get(&to).map(|link| link.conn) else { return };
-        match encode_datagram(&message, MAX_MESSAGE_BYTES) {
-            Ok(bytes) => {
-                self.counters.sent_bytes += bytes.len() as u64;
-                self.record("send", [from, to], &bytes);
-            }
-            Err(error) => {
-                let seen = format!("node {from} to {to}: {error}");
-                self.checker.broken(self.now.0, Invariant::BoundDatagram, seen);
-            }
+        let Some(link) = self.nodes[from].memory.link(to) else { return };
+        self.record_swim(from, to, &message);
+        let [first, second] = self.network.datagram(self.now.0, from, to);
+        if let Some(delay) = second {
+            let load = Load::Swim(message.clone());
+            self.deliver(to, delay, Packet { from, conn: link.conn, load });
         }
-        for delay in self.network.datagram(self.now.0, from, to) {
-            let packet = Packet { from, conn, load: Load::Swim(message.clone()) };
-            self.deliver(to, delay, packet);
+        if let Some(delay) = first {
+            self.deliver(to, delay, Packet { from, conn: link.conn, load: Load::Swim(message) });
         }
     }
 
-    fn send_reliable(&mut self, from: usize, to: usize, load: Load) {
-        let Some(conn) = self.nodes[from].links.get(&to).map(|link| link.conn) else { return };
+    /// Into the trace goes every field; the encoding itself is tested where it is made.
+    fn record_swim(&mut self, from: usize, to: usize, message: &SwimMessage) {
+        let (kind, beat, target) = match message {
+            SwimMessage::Ping(beat) => (0, beat, None),
+            SwimMessage::Ack(beat) => (1, beat, None),
+            SwimMessage::PingReq { target, beat } => (2, beat, Some(target)),
+            SwimMessage::Reached { target, beat, .. } => (3, beat, Some(target)),
+        };
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        bytes.push(kind);
+        bytes.extend(beat.seq.to_be_bytes());
+        bytes.extend(beat.incarnation.to_be_bytes());
+        bytes.extend(beat.pulse.progress.to_be_bytes());
+        for rumour in &beat.gossip {
+            bytes.extend(&rumour.node.0[..8]);
+            bytes.extend(rumour.incarnation.to_be_bytes());
+            bytes.push(rumour.state as u8);
+        }
+        if let Some(target) = target {
+            bytes.extend(&target.0[..8]);
+        }
+        self.counters.sent_bytes += bytes.len() as u64;
+        if beat.gossip.len() >= MEASURED_FROM
+            && let Err(error) = encode_datagram(message, MAX_MESSAGE_BYTES)
+        {
+            self.broken(Invariant::BoundDatagram, format!("node {from} to {to}: {error}"));
+        }
+        self.record("send", [from, to], &bytes);
+        self.bytes = bytes;
+    }
+
+    pub(super) fn send_reliable(&mut self, from: usize, to: usize, load: Load) {
+        let Some(link) = self.nodes[from].memory.link(to) else { return };
         if let Some(delay) = self.network.reliable(self.now.0, from, to) {
-            self.deliver(to, delay, Packet { from, conn, load });
+            self.deliver(to, delay, Packet { from, conn: link.conn, load });
         }
     }
 
     pub(super) fn deliver(&mut self, to: usize, delay: Micros, packet: Packet) {
-        self.queue.push(self.now.0.plus(delay), Class::Network, Event::Arrived { to, packet });
+        self.queue.push(self.now.0.plus(delay), Class::Network, Due::Arrived { to, packet });
     }
 
     pub(super) fn arrived(&mut self, to: usize, packet: Packet) {
@@ -50,79 +83,103 @@ impl World<'_> {
             return;
         }
         if self.nodes[to].pauses > 0 {
-            if self.nodes[to].backlog.len() < MAX_BACKLOG {
-                self.nodes[to].backlog.push(packet);
+            if self.nodes[to].memory.backlog.len() < MAX_BACKLOG {
+                self.nodes[to].memory.backlog.push(packet);
             }
             return;
         }
         let Packet { from, conn, load } = packet;
-        let known = self.nodes[to].links.get(&from).is_some_and(|link| link.conn == conn);
+        let known = self.nodes[to].memory.link(from).is_some_and(|link| link.conn == conn);
         if !known {
             let reset = matches!(load, Load::Reset);
-            if let (false, Some(delay)) = (reset, self.network.reliable(self.now.0, to, from)) {
+            if !reset && let Some(delay) = self.network.reliable(self.now.0, to, from) {
                 self.deliver(from, delay, Packet { from: to, conn, load: Load::Reset });
             }
             return;
         }
-        if let Some(link) = self.nodes[to].links.get_mut(&from) {
-            link.heard_at = self.now.0;
-        }
+        self.nodes[to].memory.links[from].heard_at = self.now.0;
         self.counters.delivered += 1;
         self.record(load.as_str(), [from, to], &conn.to_be_bytes());
         match load {
             Load::Swim(message) => {
-                self.step(to, SwimInput::Received { from: node_id(from), message });
+                let from = self.id(from);
+                self.step(to, SwimInput::Received { from, message });
             }
             Load::Digest(theirs) => self.answer_digest(to, from, &theirs, true),
-            Load::Delta { rows, digest } => {
-                self.take_rows(to, rows);
+            Load::Delta(mut delta) => {
+                let digest = delta.digest.take();
+                self.take_delta(to, *delta);
                 if let Some(theirs) = digest {
                     self.answer_digest(to, from, &theirs, false);
                 }
             }
+            Load::Open { stream, handed } => self.opened(to, from, stream, handed),
+            Load::Reply { stream, reply } => self.replied(to, from, stream, reply),
+            Load::Stop { stream } => self.stopped(to, stream),
             Load::Reset => self.lose_link(to, from),
         }
     }
 
     pub(super) fn begin_sync(&mut self, node: usize) {
-        let peers: Vec<usize> = self.nodes[node].links.keys().copied().collect();
-        if !self.nodes[node].acts() || peers.is_empty() {
+        let memory = &mut self.nodes[node].memory;
+        let linked = memory.linked as u64;
+        if !self.nodes[node].acts() || linked == 0 {
             return;
         }
-        let peer = peers[self.nodes[node].dice.below(peers.len() as u64) as usize];
-        let digest = self.nodes[node].rows.digest();
-        self.send_reliable(node, peer, Load::Digest(digest));
+        let memory = &mut self.nodes[node].memory;
+        let wanted = memory.dice.below(linked) as usize;
+        let is_linked = |(_, link): &(usize, &LinkEnd)| link.conn != 0;
+        let found = memory.links.iter().enumerate().filter(is_linked).nth(wanted);
+        let Some((peer, _)) = found else { return };
+        let digest = sync::digest(&memory.rows, &memory.roster);
+        self.send_reliable(node, peer, Load::Digest(Box::new(digest)));
     }
 
-    fn answer_digest(&mut self, node: usize, peer: usize, theirs: &Digest, reply: bool) {
-        let cursor = self.nodes[node].cursors.get(&peer).copied().flatten();
-        let delta = self.nodes[node].rows.delta(theirs, cursor, ROW_BUDGET);
-        self.nodes[node].cursors.insert(peer, delta.next);
-        let digest = reply.then(|| self.nodes[node].rows.digest());
-        self.send_reliable(node, peer, Load::Delta { rows: delta.rows, digest });
+    fn answer_digest(&mut self, node: usize, peer: usize, theirs: &SyncDigest, reply: bool) {
+        let budget = ROW_BUDGET.max(self.plan.nodes * 20);
+        let memory = &mut self.nodes[node].memory;
+        let cursor = memory.cursors.get(&peer).copied().flatten();
+        let (delta, next) =
+            sync::delta_within(&memory.rows, &memory.roster, theirs, cursor, reply, budget);
+        memory.cursors.insert(peer, next);
+        if delta.digest.is_none() && delta.rows.is_empty() && delta.roster == <_>::default() {
+            return;
+        }
+        self.send_reliable(node, peer, Load::Delta(Box::new(delta)));
     }
 
-    fn take_rows(&mut self, node: usize, rows: Vec<Row>) {
-        for row in rows {
-            let (writer, stamp) = (row.writer, row.stamp);
-            let before = self.nodes[node].rows.get(&writer).map(|row| row.stamp);
-            let merged = self.nodes[node].rows.merge(row, is_signed);
-            match merged {
-                Merged::Newer => {
-                    self.counters.rows_merged += 1;
-                    self.record("row", [node, node_index(&writer)], &stamp.seq.to_be_bytes());
-                }
-                Merged::Known => {}
-                Merged::Conflict(_) | Merged::Refused(_) => {
-                    let seen = format!("node {node}: {merged:?}");
-                    self.checker.broken(self.now.0, Invariant::StateHonestRowsTaken, seen);
-                }
+    fn take_delta(&mut self, node: usize, delta: SyncDelta) {
+        let wall = self.nodes[node].now(self.now.0).wall;
+        let memory = &mut self.nodes[node].memory;
+        let before: Vec<_> = delta
+            .rows
+            .iter()
+            .filter_map(|row| Some((row.writer, memory.rows.get(&row.writer)?.stamp)))
+            .collect();
+        let (rows, roster) = (&mut memory.rows, &mut memory.roster);
+        let taken = sync::apply_checked(rows, roster, delta, wall, is_row_signed);
+        for (writer, stamp) in before {
+            let after = self.nodes[node].memory.rows.get(&writer).map(|row| row.stamp);
+            if after.is_some_and(|after| after < stamp) {
+                let seen = format!("node {node}: {stamp:?} to {after:?}");
+                self.broken(Invariant::StateNeverBack, seen);
             }
-            let after = self.nodes[node].rows.get(&writer).map(|row| row.stamp);
-            if after < before {
-                let seen = format!("node {node}: {before:?} to {after:?}");
-                self.checker.broken(self.now.0, Invariant::StateNeverBack, seen);
-            }
+        }
+        if !taken.suspicious.is_empty() || !taken.known.refused.is_empty() {
+            let seen = format!("node {node}: {taken:?}");
+            self.broken(Invariant::StateHonestRowsTaken, seen);
+        }
+        for writer in taken.rows {
+            self.counters.rows_merged += 1;
+            let seq = self.nodes[node].memory.rows.get(&writer).map_or(0, |row| row.stamp.seq);
+            self.nodes[node].memory.row_changed(writer);
+            let writer = self.names.index(&writer);
+            self.record("row", [node, writer], &seq.to_be_bytes());
+        }
+        for revoked in taken.known.revoked {
+            let peer = self.names.index(&revoked);
+            self.show(EventKind::PolicyChanged, node, peer, || "learns who is out".to_owned());
+            self.revocation_learnt(node, peer);
         }
     }
 
@@ -132,18 +189,27 @@ impl World<'_> {
         if let (Some(there), Some(back)) = (there, back) {
             // A handshake takes a round trip, and its last flight another half.
             let at = self.now.0.plus(there).plus(back).plus(there);
-            self.queue.push(at, Class::Network, Event::Dialled { from, to });
+            self.queue.push(at, Class::Network, Due::Dialled { from, to });
         }
     }
 
     pub(super) fn dialled(&mut self, from: usize, to: usize) {
-        let open =
-            self.network.open(self.now.0, from, to) && self.network.open(self.now.0, to, from);
+        let now = self.now.0;
+        let open = self.network.open(now, from, to) && self.network.open(now, to, from);
         if !open || !self.nodes[from].acts() || !self.nodes[to].acts() {
             return;
         }
-        let conn_of = |node: &Node<Packet>, peer| node.links.get(&peer).map(|link| link.conn);
-        let (ours, theirs) = (conn_of(&self.nodes[from], to), conn_of(&self.nodes[to], from));
+        for (node, peer) in [(from, to), (to, from)] {
+            let peer = self.id(peer);
+            if self.nodes[node].memory.roster.is_revoked(&peer) {
+                self.hit(Mark::RevokedRefused);
+                return;
+            }
+        }
+        let range = |node: usize| (OLDEST_VERSION, self.nodes[node].version);
+        let Ok(version) = wire::agree(range(from), range(to)) else { return };
+        let conn_of = |node: usize, peer| self.nodes[node].memory.link(peer).map(|link| link.conn);
+        let (ours, theirs) = (conn_of(from, to), conn_of(to, from));
         if ours.is_some() && ours == theirs {
             return;
         }
@@ -151,26 +217,37 @@ impl World<'_> {
         self.lose_link(to, from);
         self.conns += 1;
         self.counters.connections += 1;
-        self.record("connected", [from, to], &self.conns.to_be_bytes());
-        let end = LinkEnd { conn: self.conns, heard_at: self.now.0 };
+        let conn = self.conns;
+        self.record("connected", [from, to], &conn.to_be_bytes());
+        self.show(EventKind::LinkUp, from, to, || format!("version {version}"));
         for (node, peer) in [(from, to), (to, from)] {
-            self.nodes[node].links.insert(peer, end);
-            let incarnation = self.nodes[peer].swim.incarnation();
-            self.step(node, SwimInput::LinkUp { node: node_id(peer), incarnation });
+            let end = LinkEnd { conn, heard_at: now, version };
+            self.nodes[node].memory.links[peer] = end;
+            self.nodes[node].memory.linked += 1;
+            let incarnation = self.nodes[peer].memory.swim.incarnation();
+            let peer = self.id(peer);
+            self.step(node, SwimInput::LinkUp { node: peer, incarnation });
         }
     }
 
-    fn lose_link(&mut self, node: usize, peer: usize) {
-        if self.nodes[node].links.remove(&peer).is_some() {
-            self.record("link lost", [node, peer], &[]);
-            self.checker.was_reset(self.now.0, node, peer);
-            self.step(node, SwimInput::LinkLost { node: node_id(peer) });
+    pub(super) fn lose_link(&mut self, node: usize, peer: usize) {
+        let memory = &mut self.nodes[node].memory;
+        if memory.link(peer).is_none() {
+            return;
         }
+        memory.links[peer] = LinkEnd::default();
+        memory.linked -= 1;
+        self.record("link lost", [node, peer], &[]);
+        self.show(EventKind::LinkLost, node, peer, String::new);
+        self.checker.was_reset(self.now.0, node, peer);
+        let id = self.id(peer);
+        self.step(node, SwimInput::LinkLost { node: id });
+        self.lose_streams(node, peer);
     }
 
     /// Closes a connection and tells the other side.
     pub(super) fn close(&mut self, node: usize, peer: usize) {
-        let Some(end) = self.nodes[node].links.get(&peer).copied() else { return };
+        let Some(end) = self.nodes[node].memory.link(peer) else { return };
         if let Some(delay) = self.network.reliable(self.now.0, node, peer) {
             self.deliver(peer, delay, Packet { from: node, conn: end.conn, load: Load::Reset });
         }
@@ -178,17 +255,15 @@ impl World<'_> {
     }
 
     pub(super) fn drop_idle(&mut self) {
-        for node in 0..self.nodes.len() {
-            if !self.nodes[node].acts() {
-                continue;
-            }
-            let idle = |end: &LinkEnd| self.now.0.since(end.heard_at) >= IDLE_TIMEOUT;
-            let links = self.nodes[node].links.iter();
-            let lost: Vec<usize> =
-                links.filter(|(_, end)| idle(end)).map(|(peer, _)| *peer).collect();
-            for peer in lost {
-                self.lose_link(node, peer);
-            }
+        let now = self.now.0;
+        let mut lost = Vec::new();
+        for (node, state) in self.nodes.iter().enumerate().filter(|(_, node)| node.acts()) {
+            let idle = |end: &LinkEnd| end.conn != 0 && now.since(end.heard_at) >= IDLE_TIMEOUT;
+            let links = state.memory.links.iter().enumerate();
+            lost.extend(links.filter(|(_, end)| idle(end)).map(|(peer, _)| (node, peer)));
+        }
+        for (node, peer) in lost {
+            self.lose_link(node, peer);
         }
     }
 }

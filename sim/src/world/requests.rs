@@ -1,0 +1,527 @@
+//! Requests from the clients' side and at the node that took them: production's flow and routing,
+//! and the observer who knows what every answer must be.
+
+use selvedge_base::{Machine, Micros, Mono, Refusal, RequestId};
+use selvedge_contract::{Answer, FinishReason, GenerateRequest, Sampling};
+use selvedge_core::meter::Meter;
+use selvedge_core::route::{self, Need};
+use selvedge_core::{Flow, FlowEffect, FlowInput, HandOff, Piece};
+use selvedge_proto::wire::{ALIVE_EVERY, Label};
+
+use super::{CLIENT, Due, Load, Own, World};
+use crate::engine::{MODEL_NAME, Owner, Prompt};
+use crate::invariant::Invariant;
+use crate::marks::Mark;
+use crate::node::{Attempt, Taken};
+use crate::plan::{ClientPlan, MAX_ANSWER, Plan};
+use crate::stream::Stream;
+use crate::watch::EventKind;
+
+/// What an answer may be late: a token that was on its way when the deadline struck.
+const LATE: Micros = Micros::millis(50);
+
+/// A group of clients, as it runs.
+#[derive(Debug)]
+pub(super) struct Group {
+    stream: Stream,
+    /// Which node is next.
+    turn: usize,
+}
+
+/// A request, as the observer knows it.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) node: usize,
+    pub(super) group: usize,
+    pub(super) prompt: Prompt,
+    pub(super) max_tokens: u32,
+    pub(super) arrived_at: Mono,
+    pub(super) deadline_at: Mono,
+    /// May not leave the node.
+    pub(super) home: bool,
+    /// Tokens the caller has.
+    pub(super) tokens: u32,
+    pub(super) moves: u32,
+    pub(super) ends: u32,
+    pub(super) is_over: bool,
+}
+
+impl Group {
+    pub(super) fn all(plan: &Plan) -> Vec<Self> {
+        let groups = 0..plan.workload.clients.len();
+        let stream = |group| Stream::keyed(plan.seed, CLIENT, group, 0);
+        groups.map(|group| Self { stream: stream(group), turn: 0 }).collect()
+    }
+}
+
+impl World<'_> {
+    pub(super) fn client_came(&mut self, group: usize) {
+        let plan = self.plan;
+        let client = &plan.workload.clients[group];
+        if self.now.0 >= Mono(client.until.0) || client.per_minute == 0 {
+            return;
+        }
+        // Pauses between nothing and twice the mean.
+        let mean = Micros::secs(60).0 / client.per_minute;
+        let pause = Micros(self.groups[group].stream.below(2 * mean.max(1)).max(1));
+        self.again(pause, Due::ClientCame { group });
+        self.ask(group, client);
+    }
+
+    /// A client asks.
+    fn ask(&mut self, group: usize, client: &ClientPlan) {
+        let state = &mut self.groups[group];
+        let turn = state.turn;
+        state.turn += 1;
+        let node = match client.nodes.len() {
+            0 => turn % self.plan.nodes,
+            count => client.nodes[turn % count],
+        };
+        let stream = &mut state.stream;
+        let prompt = Prompt {
+            seed: stream.next() as u32,
+            tokens: stream.between(client.prompt),
+            answer: stream.between(client.answer),
+            is_dense: stream.chance(client.dense_permille),
+        };
+        let max_tokens = (!client.unlimited).then_some(client.answer.1);
+        let leaves = stream.chance(client.leave_permille);
+        let home = stream.chance(client.home_permille);
+        let leaves_after = Micros(stream.below(Micros::secs(1).0));
+        if !self.nodes[node].acts() {
+            self.tally.unreachable += 1;
+            return;
+        }
+        let request = self.requests.len() as u64;
+        self.requests.push(Request {
+            node,
+            group,
+            prompt,
+            max_tokens: max_tokens.unwrap_or(MAX_ANSWER),
+            arrived_at: self.now.0,
+            deadline_at: self.now.0.plus(client.deadline),
+            home,
+            tokens: 0,
+            moves: 0,
+            ends: 0,
+            is_over: false,
+        });
+        self.tally.arrived += 1;
+        self.record("request", [node, group], &request.to_be_bytes());
+        let amount = Some(u64::from(prompt.tokens));
+        self.show_request(EventKind::RequestArrived, (node, None), (request, amount), || {
+            client.account.clone()
+        });
+        let now = self.nodes[node].now(self.now.0);
+        let (id, account) = (RequestId(u128::from(request)), client.account.clone());
+        let flow = Flow::new(now, id, MODEL_NAME.to_owned(), account, client.deadline);
+        let meter = Meter::new(&prompt.input(), max_tokens);
+        let taken = Taken { flow, meter, granted: false, attempt: None, tick_at: None };
+        self.nodes[node].memory.taken.insert(request, taken);
+        if leaves {
+            self.later(node, self.now.0.plus(leaves_after), Own::CallerLeft { request });
+        }
+        self.reserve(node, request);
+    }
+
+    /// The budgets have agreed: the request begins to flow.
+    pub(super) fn granted(&mut self, node: usize, request: u64) {
+        let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) else { return };
+        taken.granted = true;
+        self.flow(node, request, FlowInput::Arrived);
+    }
+
+    /// The caller of a request hangs up.
+    pub(super) fn caller_left(&mut self, node: usize, request: u64) {
+        self.hit(Mark::CallerLeft);
+        self.tally.left += 1;
+        self.requests[request as usize].ends += 1;
+        self.show_request(EventKind::RequestLeft, (node, None), (request, None), String::new);
+        self.flow(node, request, FlowInput::CallerLeft);
+    }
+
+    /// Gives a request's flow a fact and carries out its orders.
+    pub(super) fn flow(&mut self, node: usize, request: u64, input: FlowInput) {
+        let mut inputs = vec![input];
+        let mut effects = Vec::new();
+        while let Some(input) = inputs.pop() {
+            let now = self.nodes[node].now(self.now.0);
+            let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) else { return };
+            let (fenced, fence) = fence_of(&input, taken.attempt.as_ref());
+            self.trace_flow(node, request, &input);
+            let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) else { return };
+            taken.flow.step(now, input, &mut effects);
+            for effect in effects.drain(..) {
+                let writes =
+                    matches!(&effect, FlowEffect::Deliver(p) if !matches!(p, Piece::Failed(_)));
+                if fenced && writes {
+                    let seen = format!("node {node}, request {request}, fence {fence}: {effect:?}");
+                    self.checker.broken(self.now.0, Invariant::HandOverFenced, seen);
+                }
+                if let Some(next) = self.carry_out(node, request, effect) {
+                    inputs.push(next);
+                }
+            }
+        }
+        let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) else { return };
+        let wanted = taken.flow.wake_at();
+        if let Some(at) = wanted.map(|at| at.max(self.now.0))
+            && taken.tick_at != Some(at)
+        {
+            // An earlier tick that is under way finds nothing to do and is no harm.
+            taken.tick_at = Some(at);
+            self.later(node, at, Own::FlowTick { request });
+        }
+    }
+
+    fn carry_out(&mut self, node: usize, request: u64, effect: FlowEffect) -> Option<FlowInput> {
+        match effect {
+            FlowEffect::Route { exclude } => Some(FlowInput::Routed(
+                self.route(node, request, &exclude).map(|(_, choice)| choice),
+            )),
+            FlowEffect::Dispatch { fence, to, emitted, deadline } => {
+                let to = self.names.index(&to);
+                let truth = &self.requests[request as usize];
+                let wanted = GenerateRequest {
+                    id: RequestId(u128::from(request)),
+                    model: crate::engine::MODEL,
+                    input: truth.prompt.input(),
+                    sampling: GREEDY,
+                    max_tokens: truth.max_tokens,
+                    stop: Vec::new(),
+                    logprobs: None,
+                    emitted,
+                };
+                self.dispatch(node, request, (fence, to, deadline), wanted)
+            }
+            FlowEffect::Cancel { fence } => {
+                self.cancel(node, request, fence);
+                None
+            }
+            FlowEffect::Deliver(piece) => {
+                self.delivered(node, request, piece);
+                None
+            }
+            FlowEffect::Close => {
+                self.over(node, request);
+                None
+            }
+        }
+    }
+
+    fn route(
+        &mut self,
+        node: usize,
+        request: u64,
+        exclude: &[selvedge_base::NodeId],
+    ) -> Result<(selvedge_base::ModelDigest, selvedge_proto::choice::Choice), Refusal> {
+        let truth = &self.requests[request as usize];
+        let need = Need {
+            model: MODEL_NAME.to_owned(),
+            digest: None,
+            prompt_tokens: truth.prompt.tokens,
+            answer_tokens: Some(truth.max_tokens),
+            label: if truth.home { Label::Node } else { Label::Mesh },
+        };
+        self.nodes[node].view(self.now.0, &self.names);
+        let memory = &mut self.nodes[node].memory;
+        let chosen =
+            route::choose(&memory.view, &need, exclude, &memory.in_flight, &mut memory.route_dice);
+        if let Ok((_, choice)) = &chosen
+            && let Some(to) = choice.chosen
+        {
+            let to = self.names.index(&to);
+            self.record("route", [node, to], &request.to_be_bytes());
+        }
+        chosen
+    }
+
+    fn dispatch(
+        &mut self,
+        node: usize,
+        request: u64,
+        (fence, to, deadline): (u64, usize, Micros),
+        wanted: GenerateRequest,
+    ) -> Option<FlowInput> {
+        self.audit_dispatch(node, to, request);
+        self.show_request(
+            EventKind::RequestDispatched,
+            (node, Some(to)),
+            (request, Some(fence)),
+            String::new,
+        );
+        *self.nodes[node].memory.in_flight.entry(self.names.id(to)).or_default() += 1;
+        if to == node {
+            let attempt = Attempt { fence, to, stream: None };
+            let owner = Owner::Own { request, fence };
+            let taken = self.nodes[node].memory.taken.get_mut(&request)?;
+            taken.attempt = Some(attempt);
+            let started = self.nodes[node].memory.engine.submit(owner, &wanted);
+            return Some(match started {
+                Ok(started) => {
+                    self.kick(node);
+                    let at = self.now.0.plus(ALIVE_EVERY);
+                    self.later(node, at, Own::HomePulse { request, fence });
+                    FlowInput::Answered { fence, answer: started }
+                }
+                Err(refusal) => {
+                    self.hit(Mark::ScheduleFull);
+                    FlowInput::Refused { fence, refusal }
+                }
+            });
+        }
+        self.streams += 1;
+        let stream = self.streams;
+        let memory = &mut self.nodes[node].memory;
+        memory.streams.insert(stream, (request, fence));
+        let taken = memory.taken.get_mut(&request)?;
+        taken.attempt = Some(Attempt { fence, to, stream: Some(stream) });
+        if memory.link(to).is_none() {
+            return Some(FlowInput::Lost { fence, why: "no connection".to_owned() });
+        }
+        let handed = Box::new(HandOff {
+            hop: 1,
+            origin: self.names.id(node),
+            tenant: self.plan.workload.clients[self.requests[request as usize].group]
+                .account
+                .clone(),
+            label: Label::Mesh,
+            deadline,
+            fence,
+            request: wanted,
+        });
+        self.send_reliable(node, to, Load::Open { stream, handed });
+        None
+    }
+
+    fn audit_dispatch(&mut self, node: usize, to: usize, request: u64) {
+        if self.requests[request as usize].home && to != node {
+            let seen = format!("request {request} of node {node} goes to {to}");
+            self.broken(Invariant::RouteLabelKept, seen);
+        }
+        let peer = self.id(to);
+        if self.nodes[node].memory.roster.is_revoked(&peer) {
+            self.broken(Invariant::RouteNotToRevoked, format!("node {node} to {to}"));
+        }
+    }
+
+    fn cancel(&mut self, node: usize, request: u64, fence: u64) {
+        let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) else { return };
+        let Some(attempt) = taken.attempt.take_if(|attempt| attempt.fence == fence) else { return };
+        self.let_go(node, attempt.to);
+        match attempt.stream {
+            None => {
+                self.nodes[node].memory.engine.cancel(Owner::Own { request, fence });
+            }
+            Some(stream) => self.send_reliable(node, attempt.to, Load::Stop { stream }),
+        }
+    }
+
+    fn let_go(&mut self, node: usize, to: usize) {
+        let to = self.id(to);
+        if let Some(count) = self.nodes[node].memory.in_flight.get_mut(&to) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// The caller gets something: held against what it must be.
+    fn delivered(&mut self, node: usize, request: u64, piece: Piece) {
+        let now = self.now.0;
+        let truth = &mut self.requests[request as usize];
+        let prompt = truth.prompt;
+        let late = now > truth.deadline_at.plus(LATE) && self.nodes[node].pauses == 0;
+        if late && !matches!(piece, Piece::Failed(_)) {
+            let seen = format!("request {request} at node {node}: {piece:?}");
+            // A process that was stopped finds out at once; what it says first is the refusal.
+            self.broken(Invariant::FlowNothingLate, seen);
+        }
+        let truth = &mut self.requests[request as usize];
+        match piece {
+            Piece::Started { prompt_tokens, .. } => {
+                self.metered(node, request, |meter| meter.started(prompt_tokens));
+                self.show_request(
+                    EventKind::RequestStarted,
+                    (node, None),
+                    (request, None),
+                    String::new,
+                );
+            }
+            Piece::Token(token) => {
+                if token.index != truth.tokens || token.token != prompt.token(token.index) {
+                    let seen = format!(
+                        "request {request} at node {node}: token {} where {} was due",
+                        token.index, truth.tokens
+                    );
+                    self.broken(Invariant::HandOverEveryTokenOnce, seen);
+                    return;
+                }
+                truth.tokens += 1;
+                self.tally.tokens += 1;
+                self.metered(node, request, Meter::token);
+            }
+            Piece::Moved { from, to, why } => {
+                truth.moves += 1;
+                let (twice, to) = (truth.moves > 1, self.names.index(&to));
+                self.tally.moved += 1;
+                self.hit(Mark::AnswerResumed);
+                if twice {
+                    self.hit(Mark::ResumedTwice);
+                }
+                if to == node && self.names.index(&from) != node {
+                    self.hit(Mark::ResumedAtHome);
+                }
+                let who = (node, Some(to));
+                self.show_request(EventKind::RequestMoved, who, (request, None), || why);
+            }
+            Piece::Finished { reason, usage, .. } => {
+                truth.ends += 1;
+                let wanted = prompt.end(truth.max_tokens);
+                let got = (truth.tokens, reason);
+                let cut_short = reason == FinishReason::Quota && got.0 <= wanted.0;
+                if (got != wanted && !cut_short) || usage.completion_tokens != truth.tokens {
+                    let seen = format!("request {request}: {got:?} instead of {wanted:?}");
+                    self.broken(Invariant::HandOverSameAnswer, seen);
+                }
+                self.tally.finished += 1;
+                let amount = Some(u64::from(got.0) + u64::from(prompt.tokens));
+                let text = || if reason == FinishReason::Stop { "stop" } else { "length" }.into();
+                let who = (node, None);
+                self.show_request(EventKind::RequestFinished, who, (request, amount), text);
+            }
+            Piece::Failed(refusal) => {
+                truth.ends += 1;
+                self.tally.failed += 1;
+                if refusal.code == selvedge_base::Code::Timeout {
+                    self.hit(Mark::DeadlinePassed);
+                }
+                let text = || refusal.message.clone();
+                let who = (node, None);
+                self.show_request(EventKind::RequestFailed, who, (request, None), text);
+            }
+        }
+    }
+
+    /// A request is over at its node: settled, forgotten.
+    pub(super) fn over(&mut self, node: usize, request: u64) {
+        self.settle(node, request);
+        let Some(taken) = self.nodes[node].memory.taken.remove(&request) else { return };
+        if let Some(attempt) = taken.attempt {
+            self.let_go(node, attempt.to);
+            if attempt.stream.is_none() {
+                let owner = Owner::Own { request, fence: attempt.fence };
+                self.nodes[node].memory.engine.cancel(owner);
+            }
+        }
+        if let Some(gap) = taken.flow.record().longest_gap {
+            self.tally.longest_gap = self.tally.longest_gap.max(Some(gap));
+        }
+        self.record("over", [node, node], &request.to_be_bytes());
+        let truth = &mut self.requests[request as usize];
+        truth.is_over = true;
+        if truth.ends != 1 {
+            let seen = format!("request {request} at node {node} ended {} times", truth.ends);
+            self.broken(Invariant::FlowOneTerminal, seen);
+        }
+    }
+
+    /// The node that took these requests died with them.
+    pub(super) fn lose_requests(&mut self, node: usize) {
+        let taken = std::mem::take(&mut self.nodes[node].memory.taken);
+        for (request, taken) in taken {
+            self.tally.lost += 1;
+            self.requests[request as usize].is_over = true;
+            self.hit(Mark::IngestDied);
+            if taken.granted {
+                self.hit(Mark::CrashWithReservation);
+            }
+            let who = (node, None);
+            self.show_request(EventKind::RequestLost, who, (request, None), String::new);
+        }
+        if self.nodes[node].memory.engine.owners().any(|one| matches!(one, Owner::Stream(_))) {
+            self.hit(Mark::ServerDied);
+        }
+    }
+
+    pub(super) fn home_pulse(&mut self, node: usize, request: u64, fence: u64) {
+        let memory = &self.nodes[node].memory;
+        let taken = memory.taken.get(&request);
+        let current = taken.and_then(|taken| taken.attempt.as_ref());
+        if current.is_none_or(|attempt| attempt.fence != fence) {
+            return;
+        }
+        let pulse = memory.engine.pulse(self.now.0);
+        self.later(node, self.now.0.plus(ALIVE_EVERY), Own::HomePulse { request, fence });
+        self.flow(node, request, FlowInput::Pulsed { fence, pulse });
+    }
+
+    fn trace_flow(&mut self, node: usize, request: u64, input: &FlowInput) {
+        let (tag, detail) = match input {
+            FlowInput::Arrived => (0, 0),
+            FlowInput::Routed(Ok(_)) => (1, 0),
+            FlowInput::Routed(Err(refusal)) => (2, refusal.code as u64),
+            FlowInput::Accepted { fence } => (3, *fence),
+            FlowInput::Refused { refusal, .. } => (4, refusal.code as u64),
+            FlowInput::Answered { answer: Answer::Token(token), .. } => {
+                (5, (u64::from(token.index) << 32) | u64::from(token.token))
+            }
+            FlowInput::Answered { fence, .. } => (6, *fence),
+            FlowInput::Pulsed { pulse, .. } => (7, pulse.progress),
+            FlowInput::Lost { fence, .. } => (8, *fence),
+            FlowInput::CallerLeft => (9, 0),
+            FlowInput::Ticked => (10, 0),
+            FlowInput::NotReserved(refusal) => (11, refusal.code as u64),
+            FlowInput::QuotaEnded(refusal) => (12, refusal.code as u64),
+            _ => (13, 0),
+            FlowInput::Barred(refusal) => (13, refusal.code as u64),
+        };
+        let mut bytes = [0; 17];
+        bytes[0] = tag;
+        bytes[1..9].copy_from_slice(&request.to_be_bytes());
+        bytes[9..].copy_from_slice(&detail.to_be_bytes());
+        self.record("flow", [node, node], &bytes);
+    }
+}
+
+/// The likeliest token always: the simulated model knows no other.
+const GREEDY: Sampling = Sampling {
+    temperature: 0.0,
+    top_p: 1.0,
+    top_k: 0,
+    presence_penalty: 0.0,
+    frequency_penalty: 0.0,
+    seed: 0,
+};
+
+/// Whether an input comes from an attempt that may not speak any more.
+fn fence_of(input: &FlowInput, attempt: Option<&Attempt>) -> (bool, u64) {
+    match input {
+        FlowInput::Accepted { fence }
+        | FlowInput::Refused { fence, .. }
+        | FlowInput::Answered { fence, .. }
+        | FlowInput::Pulsed { fence, .. }
+        | FlowInput::Lost { fence, .. } => {
+            (attempt.is_none_or(|attempt| attempt.fence != *fence), *fence)
+        }
+        FlowInput::Arrived
+        | FlowInput::Routed(_)
+        | FlowInput::NotReserved(_)
+        | FlowInput::QuotaEnded(_)
+        | FlowInput::Barred(_)
+        | FlowInput::CallerLeft
+        | FlowInput::Ticked => (false, 0),
+    }
+}
+
+impl World<'_> {
+    pub(super) fn reserve(&mut self, node: usize, request: u64) {
+        self.granted(node, request);
+    }
+
+    fn settle(&mut self, _node: usize, _request: u64) {}
+
+    fn metered(&mut self, node: usize, request: u64, note: impl FnOnce(&mut Meter) -> Option<u64>) {
+        if let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) {
+            let _ = note(&mut taken.meter);
+        }
+    }
+}
