@@ -89,6 +89,8 @@ pub enum FlowInput {
     NotReserved(Refusal),
     /// The budget has no more for an answer that has begun.
     QuotaEnded(Refusal),
+    /// The caller may not go on: its key was revoked or its account suspended.
+    Barred(Refusal),
     /// The caller went away.
     CallerLeft,
     /// Time passed.
@@ -472,6 +474,10 @@ impl Machine for Flow {
         if self.is_closed() {
             return;
         }
+        // A process that was stopped finds what came meanwhile before its own late tick.
+        if now.mono >= self.deadline && !matches!(input, FlowInput::CallerLeft) {
+            return self.tick(now, effects);
+        }
         match input {
             FlowInput::Arrived => effects.push(FlowEffect::Route { exclude: Vec::new() }),
             FlowInput::Routed(_) if self.state != State::Routing => {}
@@ -508,7 +514,12 @@ impl Machine for Flow {
                     self.lost(now, turn.node, why, effects);
                 }
             }
-            FlowInput::NotReserved(refusal) => self.fail(now, refusal, effects),
+            FlowInput::NotReserved(refusal) | FlowInput::Barred(refusal) => {
+                if matches!(self.state, State::Waiting(_)) {
+                    effects.push(FlowEffect::Cancel { fence: self.fence });
+                }
+                self.fail(now, refusal, effects);
+            }
             FlowInput::QuotaEnded(refusal) => self.quota_ended(now, refusal, effects),
             FlowInput::CallerLeft => {
                 if matches!(self.state, State::Waiting(_)) {

@@ -97,6 +97,17 @@ fn an_answer_ends_where_its_budget_does() {
 }
 
 #[test]
+fn a_barred_caller_gets_nothing_more() {
+    let mut story = Story::begin();
+    story.routed_to(A).started(1).token(1, 0);
+    let barred = Refusal::client(Stage::Authenticate, Code::Unauthorized, "revoked");
+    story.happens(FlowInput::Barred(barred.clone()));
+    assert!(story.effects.contains(&FlowEffect::Cancel { fence: 1 }));
+    assert_eq!(story.delivered(), [Piece::Failed(barred)]);
+    assert!(story.token(1, 1).is_empty());
+}
+
+#[test]
 fn without_a_budget_nothing_is_routed() {
     let now = Now::default();
     let flow = Flow::new(now, RequestId(1), "m".into(), "local".into(), Micros::secs(60));

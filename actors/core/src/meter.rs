@@ -4,7 +4,7 @@
 //! the real prompt once a node has read it, the tokens as they come, and what is settled at the end
 //! whatever the end was. Does not own budgets: `quota` says what is granted.
 
-use selvedge_contract::{Input, Usage};
+use selvedge_contract::{Input, Limits, Usage};
 
 /// Answer tokens reserved at a time for a caller that set no limit. Several screens: most answers
 /// need no second piece, and a caller that leaves holds little of the budget for its lease.
@@ -44,6 +44,15 @@ impl Meter {
     /// Tokens reserved or asked for so far.
     pub const fn reserved(&self) -> u64 {
         self.reserved
+    }
+
+    /// Tokens the node answers for to a serving peer: all that was reserved, or without a limit as
+    /// many as an answer can have, since the node stops it where its budgets end.
+    pub const fn answers_for(&self) -> u64 {
+        match self.limit {
+            Some(_) => self.reserved,
+            None => self.prompt.saturating_add(Limits::ANSWER_TOKENS as u64),
+        }
     }
 
     /// A node has read the prompt. Some: more must be asked for, as it is longer than reserved for.

@@ -128,6 +128,21 @@ impl MeshView {
     }
 }
 
+impl MeshView {
+    /// The name of the model a caller means: of a digest the name a node has the file under, of
+    /// `name@digest` the name. What is counted by model must not depend on how it is written.
+    pub fn plain_model_name(&self, asked: &str) -> String {
+        if let Ok(digest) = asked.parse::<ModelDigest>() {
+            let named = self.nodes.iter().find_map(|node| node.model(&digest));
+            return named.map_or_else(|| asked.to_owned(), |model| model.card.name.clone());
+        }
+        match asked.rsplit_once('@') {
+            Some((name, prefix)) if prefix.len() >= MIN_DIGEST_PREFIX => name.to_owned(),
+            _ => asked.to_owned(),
+        }
+    }
+}
+
 impl NodeView {
     /// Whether requests may go there at all.
     pub const fn is_usable(&self) -> bool {

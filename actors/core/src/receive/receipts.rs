@@ -1,0 +1,101 @@
+//! Which hand-offs need a receipt, whether one fits, and which were seen.
+//!
+//! Owns the memory of receipts already worked on, bounded: an attempt is computed once, however
+//! often its receipt is shown. Whether a receipt was signed by the node it names is checked with
+//! the rest; what rights its ingest node has is not this node's to know.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use selvedge_base::{Blame, Code, Mono, NodeId, Refusal, RequestId, Retry, Stage};
+use selvedge_proto::records::Signed;
+use selvedge_proto::wire::Receipt;
+
+use crate::rows::HandOff;
+
+/// Receipts remembered: more than all peers may have running here within the longest deadline of
+/// usual requests. Beyond it the one that lapses first makes room.
+pub const MAX_RECEIPTS: usize = 8_192;
+
+/// The receipts seen.
+#[derive(Clone, Debug, Default)]
+pub struct Receipts {
+    /// The newest attempt of each request, and when it lapses.
+    seen: BTreeMap<(NodeId, RequestId), (u64, Mono)>,
+    /// The same by when they lapse.
+    lapsing: BTreeSet<(Mono, NodeId, RequestId)>,
+}
+
+impl Receipts {
+    /// Decides on the receipt of a hand-off from `peer` to `me`, and remembers it. `must`: the
+    /// tenant has hard budgets here, so that a hand-off without a receipt is not served.
+    ///
+    /// # Errors
+    /// A refusal that blames the peer; another node may know the tenant's budgets better.
+    pub fn check(
+        &mut self,
+        now: Mono,
+        (peer, me): (NodeId, NodeId),
+        handed: &HandOff,
+        receipt: Option<&Signed<Receipt>>,
+        must: bool,
+    ) -> Result<(), Refusal> {
+        let Some(receipt) = receipt else {
+            if must {
+                return Err(refused("the tenant has a hard budget: a receipt is needed"));
+            }
+            return Ok(());
+        };
+        let body = &receipt.body;
+        let request = &handed.request;
+        let tenant = body.account.split('/').next().unwrap_or_default();
+        if body.ingest != peer || body.serving != me {
+            return Err(refused("the receipt is for other nodes"));
+        }
+        if body.request != request.id || tenant != handed.tenant || body.fence != handed.fence {
+            return Err(refused("the receipt is for another request"));
+        }
+        if u64::from(request.max_tokens) > body.tokens || handed.deadline > body.not_after_in {
+            return Err(refused("the receipt does not cover the request"));
+        }
+        receipt.check().map_err(|_| refused("the receipt is not signed by its ingest node"))?;
+        self.remember(now, body)
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// Whether none is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.seen.is_empty()
+    }
+
+    fn remember(&mut self, now: Mono, body: &Receipt) -> Result<(), Refusal> {
+        while let Some((until, ingest, request)) = self.lapsing.first().copied()
+            && (until <= now || self.seen.len() >= MAX_RECEIPTS)
+        {
+            self.lapsing.pop_first();
+            self.seen.remove(&(ingest, request));
+        }
+        let key = (body.ingest, body.request);
+        if let Some((fence, until)) = self.seen.get(&key).copied() {
+            if body.fence <= fence {
+                return Err(refused("the receipt was used before"));
+            }
+            self.lapsing.remove(&(until, key.0, key.1));
+        }
+        let until = now.plus(body.not_after_in);
+        self.seen.insert(key, (body.fence, until));
+        self.lapsing.insert((until, key.0, key.1));
+        Ok(())
+    }
+}
+
+fn refused(message: &str) -> Refusal {
+    Refusal::new(Stage::HandOff, Blame::Peer, Retry::Elsewhere, Code::Forbidden, message)
+}
+
+#[cfg(test)]
+#[path = "receipts_tests.rs"]
+mod tests;
