@@ -52,6 +52,12 @@ const SUBCOMMANDS: &[&str] = &[
     "config check",
     "config defaults",
     "config schema",
+    "sim run",
+    "sim swarm",
+    "sim replay",
+    "sim shrink",
+    "sim diff",
+    "sim list",
 ];
 
 #[derive(Deserialize)]

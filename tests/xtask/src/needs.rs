@@ -21,6 +21,16 @@ struct Program {
 /// Programs of the machine and of the toolchain.
 const PROGRAMS: &[Program] = &[
     Program { name: "cc", probe: &["cc", "--version"], install: "apt-get install gcc" },
+    Program {
+        name: "chromium",
+        probe: &["chromium", "--version"],
+        install: "apt-get install chromium",
+    },
+    Program {
+        name: "chromedriver",
+        probe: &["chromedriver", "--version"],
+        install: "apt-get install chromium-driver",
+    },
     Program { name: "curl", probe: &["curl", "--version"], install: "apt-get install curl" },
     Program { name: "git", probe: &["git", "--version"], install: "apt-get install git" },
     Program { name: "ip", probe: &["ip", "-V"], install: "apt-get install iproute2" },
