@@ -78,10 +78,13 @@ fn deaths_together(s: &Scenario, report: &mut Report) -> Result<()> {
     let directory = s.rendezvous().display().to_string();
     let spec = |host: &Host, name: &str| host.node(s, name).with(&["--rendezvous", &directory]);
     let names: Vec<String> = (0..TOGETHER).map(|n| format!("mortal-{n}")).collect();
-    let mut specs = vec![spec(&hosts[0], "witness")];
-    specs.extend(names.iter().map(|name| spec(&hosts[1], name)));
-    let mut nodes = s.mesh(&specs)?;
+    let mut nodes = vec![spec(&hosts[0], "witness").up(s, &[])?];
     let observer = nodes[0].admin()?;
+    for name in &names {
+        // One address may join once at a time.
+        nodes.push(spec(&hosts[1], name).up(s, &["--join", &observer.invite(600)?])?);
+    }
+    s.meet(&nodes)?;
     let (mut one_by_one, mut at_once) = (Figures::default(), Figures::default());
     for _ in 0..ROUNDS_TOGETHER {
         for node in &nodes[1..] {
