@@ -9,10 +9,18 @@
 //! no private key, knows no spending, and decides about no request.
 
 mod account;
+mod book;
 mod calendar;
+mod caller;
+mod chain;
 mod epoch;
+mod exchange;
+mod force;
 mod grants;
+mod issue;
+mod share;
 mod terms;
+mod view;
 
 use selvedge_base::Micros;
 use selvedge_crdt::escrow;
@@ -23,15 +31,25 @@ use crate::records::{DEFAULT_LEASE, MAX_LEASE, RecordError};
 pub use account::{
     AccountPath, KeyId, LOCAL_ACCOUNT, Level, MAX_SEGMENT_BYTES, MAX_SEGMENTS, is_word,
 };
+pub use book::{EpochStatus, PolicyBook};
 pub use calendar::Period;
+pub use caller::{Caller, KeyProblem};
 pub use epoch::{Adopted, Epoch};
+pub use exchange::{
+    Changed, POLICY_BUDGET_BYTES, PolicyDelta, PolicyDigest, PolicyMessage, PolicySnapshot,
+};
+pub use force::{Ledgers, MAX_GATES, Standing, Stop};
 pub use grants::{
     AccountGrant, Cut, CutNotice, CutOrder, GrantNotice, KEY_PREFIX, KeyGrant, KeyNotice, NewKey,
+};
+pub use issue::{
+    BudgetTerms, EpochDraft, KeyDraft, Previous, sign_account, sign_cut, sign_epoch, sign_key,
 };
 pub use terms::{
     BudgetSpec, Hardness, MAX_MODEL_BYTES, MAX_SCOPE_MODELS, MAX_SUB_WINDOWS, OnExhausted, Scope,
     Unit,
 };
+pub use view::Budget;
 
 /// Tenants of one mesh: departments and customers of a site, not users of a service.
 pub const MAX_TENANTS: usize = 256;
@@ -131,3 +149,6 @@ pub enum PolicyError {
     #[error("the {0} record names an epoch that is not known here")]
     Unknown(&'static str),
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@
 mod credential;
 mod exchange;
 mod issue;
+mod right;
 mod roster;
 mod signed;
 

@@ -84,6 +84,11 @@ impl Roster {
         self.book.mesh
     }
 
+    /// The node whose roster it is.
+    pub const fn me(&self) -> NodeId {
+        self.me
+    }
+
     /// How often the root key was rotated.
     pub fn generation(&self) -> u32 {
         self.roots.len() as u32
@@ -323,40 +328,21 @@ impl Roster {
     }
 
     fn check_revocation(&self, notice: &RevocationNotice, wall: Wall) -> Result<(), RecordError> {
-        let revocation = &notice.revocation;
-        check_mesh("revocation", revocation.body.mesh, self.book.mesh)?;
-        let ahead = revocation.body.at.since(wall);
+        let body = &notice.revocation.body;
+        check_mesh("revocation", body.mesh, self.book.mesh)?;
+        let ahead = body.at.since(wall);
         if ahead > CLOCK_SKEW {
             return Err(RecordError::NotYet { record: "revocation", ahead_s: ahead.0 / 1_000_000 });
         }
-        let Some(steward) = &notice.steward else {
-            let expected = "the mesh's root key of its time";
-            return if self.was_root(revocation.signer, revocation.body.at) {
-                revocation.check_signature()
-            } else {
-                Err(RecordError::Signer { record: "revocation", expected })
-            };
-        };
-        let root = self.root_of(steward.body.generation, "steward")?;
-        check_steward(steward, self.book.mesh, root, steward.body.generation)?;
-        if revocation.signer != steward.body.node.0 {
-            return Err(RecordError::Signer { record: "revocation", expected: "its steward" });
-        }
         // Whoever was put out puts nobody out afterwards. A node that hears of both the other way
         // round keeps both: better one machine too many to admit again than a thief at large.
-        let own_end = self.book.revocations.get(&steward.body.node);
-        if own_end.is_some_and(|end| revocation.body.at > end.revocation.body.at) {
-            return Err(RecordError::StewardRevoked(steward.body.node.short()));
-        }
-        let (issued, not_after) = (steward.body.issued, steward.body.not_after);
-        check_window("steward", issued, not_after, revocation.body.at)?;
-        revocation.check_signature()
+        self.check_right(&notice.revocation, notice.steward.as_ref(), body.mesh, body.at)
     }
 
     /// Whether a key was the root key at a time. What it put out stays out after a rotation, or a
     /// node that joins or comes back later would let the thief in again. An old key that was stolen
     /// can date its revocations back; as with stewards, better one machine too many put out.
-    fn was_root(&self, key: [u8; 32], at: Wall) -> bool {
+    pub(super) fn was_root(&self, key: [u8; 32], at: Wall) -> bool {
         let ended_later =
             |rotation: &Signed<RootRotation>| rotation.body.from == key && at <= rotation.body.at;
         key == self.root() || self.book.rotations.iter().any(ended_later)
@@ -369,7 +355,11 @@ impl Roster {
         self.book.revocations.retain(|_, notice| !outlived(notice.revocation.body.at));
     }
 
-    fn root_of(&self, generation: u32, record: &'static str) -> Result<[u8; 32], RecordError> {
+    pub(super) fn root_of(
+        &self,
+        generation: u32,
+        record: &'static str,
+    ) -> Result<[u8; 32], RecordError> {
         match generation.checked_sub(1) {
             None => Ok(self.book.mesh.0),
             Some(at) => self.roots.get(at as usize).copied().ok_or(RecordError::Generation {
