@@ -160,8 +160,12 @@ impl Timeline {
         if let Some(leg) = request.legs.last_mut() {
             leg.to = leg.to.or(Some(event.at));
         }
-        if let Some(node) = event.peer.or(event.node) {
-            request.legs.push(Leg { node, from: event.at, to: None });
+        let Some(node) = event.peer.or(event.node) else { return };
+        // A move and the hand-over that carries it out are two events of one moment.
+        let again = |leg: &&mut Leg| leg.node == node && leg.from == event.at;
+        match request.legs.last_mut().filter(|leg| again(leg)) {
+            Some(leg) => leg.to = None,
+            None => request.legs.push(Leg { node, from: event.at, to: None }),
         }
     }
 

@@ -62,5 +62,5 @@ fn the_tail_ends_with_the_violation_and_tells_what_was_going_on() {
     };
     let account = tail.account(&violation);
     assert!(account.contains("At 12.345678 s, at node 2: node 0 is dead to node 2."), "{account}");
-    assert!(account.contains("crash: 1 (since 6345 ms)"), "{account}");
+    assert!(account.contains("crash: node 1 (since 6345 ms)"), "{account}");
 }

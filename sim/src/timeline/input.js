@@ -269,7 +269,7 @@ function choice(id, names, value, all, chosen) {
 }
 
 function begin() {
-  at("title").innerHTML = `${escapeText(RUN.title)}<small>seed ${escapeText(RUN.seed)}</small>`;
+  at("title").innerHTML = `${escapeText(RUN.title)}<small>${RUN.title.startsWith("seed ") ? "" : `seed ${escapeText(RUN.seed)}, `}${RUN.nodes.length} nodes</small>`;
   at("story").textContent = RUN.story;
   const verdict = at("verdict");
   if (violations.length === 0) {

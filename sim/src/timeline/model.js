@@ -69,6 +69,11 @@ const SIZE = {
   top: few ? 13 : 2,
   mesh: RUN.budgets.length === 0 ? 0 : 74,
 };
+if (few) {
+  // A small mesh fills the page: thicker bars are easier to read and to point at.
+  const room = 600 / RUN.nodes.length - SIZE.top - SIZE.spark - 2 * SIZE.pad;
+  SIZE.bar = Math.max(SIZE.bar, Math.min(12, Math.floor(room / SIZE.rows - SIZE.gap)));
+}
 SIZE.bars = SIZE.rows * (SIZE.bar + SIZE.gap);
 SIZE.lane = SIZE.top + SIZE.bars + SIZE.spark + 2 * SIZE.pad;
 SIZE.chart = SIZE.mesh + RUN.nodes.length * SIZE.lane + 6;

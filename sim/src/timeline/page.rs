@@ -29,7 +29,7 @@ impl Timeline {
     }
 
     fn title(&self) -> String {
-        self.name.clone().unwrap_or_else(|| format!("{} nodes", self.plan.nodes))
+        self.name.clone().unwrap_or_else(|| format!("seed {}", self.plan.seed))
     }
 
     /// What the page is told about the run.

@@ -150,7 +150,7 @@ pub(crate) fn fault_text(fault: &Fault, nodes: usize) -> String {
         FaultKind::OneWay { from, to } => format!("{name}: {from} may not reach {to}"),
         FaultKind::Flapping { from, to, .. } => format!("{name}: {from} and {to}"),
         other => match other.node() {
-            Some(node) => format!("{name}: {node}"),
+            Some(node) => format!("{name}: node {node}"),
             None => name.to_owned(),
         },
     }
