@@ -84,6 +84,11 @@ impl Question {
         let body = json!({"model": TINY, "prompt": prompt, "max_tokens": answer, "temperature": 0});
         Self { body, pause }
     }
+
+    /// The body of the request.
+    pub const fn body(&self) -> &Value {
+        &self.body
+    }
 }
 
 impl Tally {
@@ -237,6 +242,19 @@ impl Tally {
 pub fn fund(node: &Node, account: &str, amount: &str) -> Result<String> {
     node.cli(&["tenant", "create", account])?.success()?;
     node.cli(&["budget", "set", account, amount])?.success()?;
+    secret(node, account)
+}
+
+/// A key of an account without a budget of its own.
+///
+/// # Errors
+/// When the node refuses.
+pub fn key(node: &Node, account: &str) -> Result<String> {
+    node.cli(&["tenant", "create", account])?.success()?;
+    secret(node, account)
+}
+
+fn secret(node: &Node, account: &str) -> Result<String> {
     let said = node.cli(&["key", "create", "load", "--account", account])?.success()?;
     let mut words = said.split_whitespace();
     let secret = words.find(|word| word.starts_with("sk-"));

@@ -7,7 +7,8 @@
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::time::Duration;
+use std::{fs, thread};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -121,6 +122,21 @@ impl Process {
     /// How it ended, if it has.
     pub fn ended(&self) -> Option<ExitStatus> {
         *self.exit.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time all its threads have spent on a processor.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let mut total = Duration::ZERO;
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            // A thread that ended meanwhile did so with what it had used.
+            let Ok(account) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            let used = account.split_whitespace().next().context("an empty account")?;
+            total += Duration::from_nanos(used.parse()?);
+        }
+        Ok(total)
     }
 
     fn living(&self) -> Result<()> {

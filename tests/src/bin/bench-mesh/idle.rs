@@ -3,10 +3,9 @@
 //! Owns one measurement: the CPU time of two real processes on loopback, read from the kernel's
 //! accounts of their threads before and after a quiet time.
 
-use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use selvedge_tests::report::Report;
 use selvedge_tests::{Deadline, Node, Scenario};
 
@@ -20,10 +19,10 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
     let s = Scenario::new()?;
     let nodes = s.mesh(&[s.node("left"), s.node("right")])?;
     lives_on(&nodes, SETTLE)?;
-    let before = [cpu(&nodes[0])?, cpu(&nodes[1])?];
+    let before = [nodes[0].process.cpu_time()?, nodes[1].process.cpu_time()?];
     lives_on(&nodes, QUIET)?;
     for (node, before) in nodes.iter().zip(before) {
-        let used = cpu(node)?.saturating_sub(before);
+        let used = node.process.cpu_time()?.saturating_sub(before);
         let per_second = used.as_secs_f64() * 1e3 / QUIET.as_secs_f64();
         report.note(&format!("idle_{}_cpu_ms_per_s", node.name()), per_second, None);
     }
@@ -35,16 +34,4 @@ fn lives_on(nodes: &[Node], time: Duration) -> Result<()> {
     let ended = nodes[0].process.wait(Deadline::after(time)).is_ok();
     ensure!(!ended && nodes.iter().all(|node| node.process.ended().is_none()), "a node ended");
     Ok(())
-}
-
-/// The time all threads of a node have spent on a processor.
-fn cpu(node: &Node) -> Result<Duration> {
-    let mut total = Duration::ZERO;
-    for task in fs::read_dir(format!("/proc/{}/task", node.process.pid()))? {
-        // A thread that ended meanwhile did so with what it had used.
-        let Ok(account) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-        let used = account.split_whitespace().next().context("an empty account")?;
-        total += Duration::from_nanos(used.parse()?);
-    }
-    Ok(total)
 }
