@@ -31,8 +31,8 @@ pub enum NetEvent {
         node: NodeId,
         /// Why, for people.
         why: String,
-        /// Whether the peer's process is known to be gone: it said good-bye, or its machine says
-        /// that nobody has its port.
+        /// Whether the peer's process is known to be gone: it said good-bye, or its machine has
+        /// told of its end.
         gone: bool,
     },
     /// A datagram from a linked peer.

@@ -44,26 +44,33 @@ const PORT_CLOSED: &str = "the peer's process is gone: its port is closed";
 const CUT_AND_SILENT: &str = "the peer's process is gone: its lifeline ended and nobody answers";
 
 /// The watch; it ends when this is dropped.
-pub(crate) struct Vigil(JoinHandle<&'static str>);
+pub(crate) struct Vigil(Option<JoinHandle<&'static str>>);
 
 impl Vigil {
     pub(crate) fn start(shared: &Arc<Shared>, lane: &Lane) -> Self {
-        Self(tokio::spawn(watch(Arc::clone(shared), lane.clone())))
+        Self(Some(tokio::spawn(watch(Arc::clone(shared), lane.clone()))))
     }
 
     /// Why the peer's process is known to be gone, once it is. May be dropped and called again.
     pub(crate) async fn death(&mut self) -> &'static str {
-        match (&mut self.0).await {
-            Ok(why) => why,
+        let ended = match &mut self.0 {
+            Some(watch) => watch.await.ok(),
+            None => None,
+        };
+        self.0 = None;
+        match ended {
+            Some(why) => why,
             // A watch that panicked knows nothing; the idle timeout is left.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 }
 
 impl Drop for Vigil {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(watch) = &self.0 {
+            watch.abort();
+        }
     }
 }
 
