@@ -6,8 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use selvedge_base::NodeId;
-use selvedge_crdt::Signature;
 use selvedge_crdt::escrow::{Holder, LedgerKey, SignedRow};
 use serde::{Deserialize, Serialize};
 
@@ -48,17 +46,6 @@ pub enum QuotaMessage {
         /// Rows of that holder that it did not name. One is proof enough.
         rows: Vec<SignedRow>,
     },
-    /// Please witness that this holder may spend up to the mark in the row.
-    Witness(SignedRow),
-    /// The sender has made the mark durable and will say so whoever asks.
-    Witnessed(Testimony),
-    /// Please stop witnessing for a holder that cannot be reached, and tell its last mark.
-    SealAsked {
-        /// Which ledger.
-        key: LedgerKey,
-        /// Whose rights shall be reclaimed.
-        holder: Holder,
-    },
 }
 
 /// Which rows a node has.
@@ -85,25 +72,6 @@ pub struct Ask {
     pub urgent: bool,
 }
 
-/// A witness's word on how far a holder may have spent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Testimony {
-    /// Which ledger.
-    pub key: LedgerKey,
-    /// Whose mark.
-    pub holder: Holder,
-    /// The highest mark the witness ever made durable for it.
-    pub hw: u64,
-    /// All it had given away by then.
-    pub given: u64,
-    /// The witness will witness no more for this holder in this ledger.
-    pub sealed: bool,
-    /// The witness.
-    pub witness: NodeId,
-    /// The witness's signature over [`Testimony::canonical_bytes`].
-    pub signature: Signature,
-}
-
 impl QuotaMessage {
     /// Whether the message keeps the bounds; one that does not is ignored as a whole.
     pub fn is_within_bounds(&self) -> bool {
@@ -117,10 +85,7 @@ impl QuotaMessage {
                 rows.iter().map(SignedRow::wire_bytes).sum::<usize>() <= 2 * MAX_PAYLOAD_BYTES
                     && rows.iter().all(|signed| signed.row.is_within_bounds())
             }
-            Self::Witness(signed) => signed.row.is_within_bounds(),
-            Self::Ask(_) | Self::Declined { .. } | Self::Witnessed(_) | Self::SealAsked { .. } => {
-                true
-            }
+            Self::Ask(_) | Self::Declined { .. } => true,
         }
     }
 
@@ -132,27 +97,8 @@ impl QuotaMessage {
             Self::Rows(rows) | Self::Recalled { rows, .. } => {
                 rows.iter().map(|signed| signed.row.key).collect()
             }
-            Self::Witness(signed) => BTreeSet::from([signed.row.key]),
             Self::Ask(ask) => BTreeSet::from([ask.key]),
-            Self::Witnessed(testimony) => BTreeSet::from([testimony.key]),
-            Self::Declined { key } | Self::SealAsked { key, .. } => BTreeSet::from([*key]),
+            Self::Declined { key } => BTreeSet::from([*key]),
         }
-    }
-}
-
-impl Testimony {
-    /// The bytes the witness signs: version, domain, every field but the signature.
-    pub fn canonical_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![1];
-        bytes.extend(b"selvedge escrow testimony");
-        bytes.extend(self.key.budget.0);
-        bytes.extend(self.key.window.to_be_bytes());
-        bytes.extend(self.holder.node.0);
-        bytes.extend(self.holder.incarnation.to_be_bytes());
-        bytes.extend(self.hw.to_be_bytes());
-        bytes.extend(self.given.to_be_bytes());
-        bytes.push(u8::from(self.sealed));
-        bytes.extend(self.witness.0);
-        bytes
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use selvedge_base::Wall;
 use selvedge_crdt::Signature;
 use selvedge_crdt::escrow::{BudgetId, EscrowRow, Holder, LedgerKey};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ pub struct QuotaHeader {
     pub incarnation: u64,
     /// The holder gave everything away and retired.
     pub retired: bool,
+    /// The holder never spent at this time or later.
+    pub horizon: Wall,
     /// Windows before these are never opened again. Per budget.
     pub floors: BTreeMap<BudgetId, u64>,
     /// Overruns that no window has paid yet, in the budget's unit.

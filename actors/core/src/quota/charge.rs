@@ -1,0 +1,183 @@
+//! What a request costs, and what it is told: granted, extended or refused with a reason to act on.
+
+use selvedge_base::{Blame, Code, Micros, Refusal, Retry, Stage, Wall};
+use selvedge_crdt::escrow::BudgetId;
+use selvedge_proto::policy::{AccountPath, Stop, Unit};
+use serde::{Deserialize, Serialize};
+
+/// Who is paid for a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum CostClass {
+    /// Nobody: the mesh computes it.
+    #[default]
+    Local,
+    /// A provider.
+    Cloud,
+}
+
+/// What a request may take at most, or really took.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charge {
+    /// Tokens of prompt and answer.
+    pub tokens: u64,
+    /// Requests: 1, or 0 for one that came to nothing.
+    pub requests: u64,
+    /// Millionths of a dollar. Local calls cost none, whatever this says.
+    pub micro_dollars: u64,
+    /// Who is paid.
+    pub class: CostClass,
+    /// The model, for budgets that count only some.
+    pub model: String,
+}
+
+impl Charge {
+    /// What the charge takes of a budget.
+    pub fn cost(&self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Tokens => self.tokens,
+            Unit::Requests | Unit::Rate => self.requests,
+            Unit::MicroDollars if self.class == CostClass::Local => 0,
+            Unit::MicroDollars => self.micro_dollars,
+            Unit::Concurrent => 1,
+        }
+    }
+}
+
+/// What a request is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may run: the worst case is reserved durably.
+    Granted {
+        /// The budgets it draws from.
+        budgets: Vec<BudgetId>,
+        /// The model to use instead of the one asked for.
+        downgrade: Option<String>,
+        /// It must not leave for a provider.
+        local_only: bool,
+    },
+    /// It may go on.
+    Extended,
+    /// It may not run, or not go on.
+    Refused(Box<QuotaRefusal>),
+}
+
+/// Why a request was refused and when to come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaRefusal {
+    /// The reason.
+    pub why: Why,
+    /// The budget that stood in the way, if one did.
+    pub budget: Option<BlockedBudget>,
+    /// Units the request needed of it.
+    pub needed: u64,
+    /// Units it could have had here.
+    pub left: u64,
+    /// When the budget's window ends.
+    pub resets_at: Option<Wall>,
+    /// When trying again may help; `None` when it cannot.
+    pub retry_after: Option<Micros>,
+}
+
+/// The budget that stood in the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockedBudget {
+    /// Its identity.
+    pub id: BudgetId,
+    /// Whose it is.
+    pub account: AccountPath,
+    /// What people call it.
+    pub name: String,
+    /// What it counts.
+    pub unit: Unit,
+    /// Its limit in one window.
+    pub limit: u64,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The budget is used up, as far as this node can reach.
+    Exhausted,
+    /// The request alone needs more than the whole budget.
+    TooLarge,
+    /// No policy is in force.
+    Stopped(Stop),
+    /// The rollback guard waits for a peer's word.
+    Unconfirmed,
+    /// The disk does not take writes.
+    Storage,
+    /// Too many requests or budgets at once.
+    Overloaded,
+    /// The node gives its rights away and leaves.
+    Retiring,
+    /// The request is not known, was asked twice, or is not running.
+    Unknown,
+}
+
+impl QuotaRefusal {
+    /// A refusal that no budget is to blame for.
+    pub(super) fn plain(why: Why, retry_after: Option<Micros>) -> Box<Self> {
+        Box::new(Self { why, budget: None, needed: 0, left: 0, resets_at: None, retry_after })
+    }
+
+    /// What the caller is told.
+    pub fn to_refusal(&self) -> Refusal {
+        let (blame, code) = match self.why {
+            Why::Exhausted | Why::TooLarge => (Blame::Client, Code::QuotaExhausted),
+            Why::Stopped(_) | Why::Unconfirmed => (Blame::Us, Code::QuotaExhausted),
+            Why::Storage => (Blame::Us, Code::Internal),
+            Why::Overloaded | Why::Retiring => (Blame::Us, Code::Overloaded),
+            Why::Unknown => (Blame::Us, Code::Internal),
+        };
+        let retry = match (self.why, self.retry_after) {
+            (Why::Retiring, _) => Retry::Elsewhere,
+            (_, Some(wait)) => Retry::After(wait),
+            (_, None) => Retry::Never,
+        };
+        Refusal::new(Stage::Reserve, blame, retry, code, self.message())
+    }
+
+    fn message(&self) -> String {
+        let budget = match &self.budget {
+            None => String::new(),
+            Some(at) => format!(
+                "budget '{}' of '{}' ({} {})",
+                at.name,
+                at.account,
+                at.limit,
+                at.unit.as_str()
+            ),
+        };
+        match self.why {
+            Why::Exhausted => format!(
+                "{budget} is used up: the request needs up to {} and {} are left here",
+                self.needed, self.left
+            ),
+            Why::TooLarge => format!(
+                "{budget} cannot pay for this: it needs up to {}; ask for fewer tokens",
+                self.needed
+            ),
+            Why::Stopped(Stop::Clock) => format!(
+                "{budget} is not in force: this node's clock is before every policy; set it"
+            ),
+            Why::Stopped(Stop::Lapsed { .. }) => format!(
+                "{budget} is not in force: its policy is over, and no newer one was told here; \
+                 connect this node, or renew with `selvedge budget renew`"
+            ),
+            Why::Stopped(Stop::Forked { number }) => format!(
+                "{budget} is stopped: there are two policies of number {number}; set the budget \
+                 once more to settle it"
+            ),
+            Why::Stopped(Stop::Unsettled) => {
+                format!("{budget} is not in force here yet: a policy is missing or still settling")
+            }
+            Why::Unconfirmed => "budgets wait until another node confirms that this node's store \
+                                 was not rolled back"
+                .to_owned(),
+            Why::Storage => "budgets cannot be spent while the disk takes no writes".to_owned(),
+            Why::Overloaded => "too many requests draw on budgets here at once".to_owned(),
+            Why::Retiring => "this node is leaving the mesh".to_owned(),
+            Why::Unknown => "the reservation is not known, or not running".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Leaving for good: nothing new, everything settled, everything given away, every row sealed.
+
+use selvedge_base::Now;
+use selvedge_crdt::escrow::{Holder, LedgerKey};
+
+use super::{Quota, QuotaEffect, QuotaEvent};
+
+impl Quota {
+    /// Goes on leaving as far as it can at this moment.
+    pub(super) fn retire(&mut self, now: Now, effects: &mut Vec<QuotaEffect>) {
+        if !self.requests.is_empty() {
+            return;
+        }
+        let mut sealing = false;
+        for place in 0..self.purses.len() {
+            self.refresh(place, now, effects);
+            let purse = &self.purses[place];
+            let open = purse.accounts.iter().map(|account| &account.own);
+            let next = open.filter(|own| !own.sealed).map(|own| own.key).next_back();
+            if let Some(key) = next {
+                sealing = true;
+                self.bequeath(place, key, now);
+            }
+        }
+        if sealing || !self.journal.is_quiet() {
+            return;
+        }
+        self.retired = true;
+        self.journal.header = true;
+        self.journal.urgent = true;
+        effects.push(QuotaEffect::Report(QuotaEvent::Retired));
+        self.tell(now, effects);
+    }
+
+    /// Gives all of one budget's rights to the reachable peer with the greatest demand, and seals.
+    fn bequeath(&mut self, place: usize, key: LedgerKey, now: Now) {
+        let purse = &self.purses[place];
+        let Some(account) = purse.account(key.window) else { return };
+        let rows = account.ledger.rows().filter(|signed| {
+            !signed.row.sealed && !account.ledger.is_quarantined(&signed.row.holder)
+        });
+        let by_demand = rows
+            .filter(|signed| self.is_up(&signed.row.holder.node))
+            .max_by_key(|signed| signed.row.demand)
+            .map(|signed| signed.row.holder);
+        let anybody = || self.peers.values().copied().flatten().next();
+        let heir: Option<Holder> = by_demand.or_else(anybody);
+        let amount = purse.may_give(key.window);
+        if amount > 0
+            && let Some(heir) = heir
+            && !self.give(place, key, heir, amount, now)
+        {
+            // The disk or the outbox is busy: a moment later.
+            return;
+        }
+        let Some(account) = self.purses[place].account_mut(key.window) else { return };
+        account.own.sealed = true;
+        account.changed = true;
+        self.journal.mark(place, key.window);
+        self.journal.urgent = true;
+    }
+}

@@ -1,0 +1,227 @@
+//! What there is to say about budgets: for people, for headers of answers, for checks.
+
+use selvedge_base::{Micros, Now, Wall};
+use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey};
+use selvedge_proto::policy::{AccountPath, KeyId, Level, Unit};
+use serde::{Deserialize, Serialize};
+
+use super::Quota;
+use super::purse::{Account, Purse};
+
+/// One budget as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetStatus {
+    /// Its identity.
+    pub id: BudgetId,
+    /// Whose it is.
+    pub level: Level,
+    /// What people call it.
+    pub name: String,
+    /// What it counts.
+    pub unit: Unit,
+    /// How much per window, for the whole mesh.
+    pub limit: u64,
+    /// The ledger of the current window; `None` while no policy is in force.
+    pub ledger: Option<LedgerKey>,
+    /// Settled here in this window; permits in use of a concurrency limit.
+    pub spent: u64,
+    /// Promised here to requests under way.
+    pub reserved: u64,
+    /// The high-water mark here: what a crash now would count as spent.
+    pub hw: u64,
+    /// What this node may use in this window, spent included.
+    pub rights: u64,
+    /// What this node could still promise.
+    pub available: u64,
+    /// Overruns that no window has paid yet.
+    pub debt: u64,
+    /// When the window ends.
+    pub resets_at: Option<Wall>,
+    /// What is known of all holders, this node's first.
+    pub holders: Vec<HolderStatus>,
+}
+
+/// One holder of a budget as this node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HolderStatus {
+    /// Who.
+    pub holder: Holder,
+    /// What it may use in this window.
+    pub rights: u64,
+    /// Its high-water mark.
+    pub hw: u64,
+    /// Units asked of it per second, in thousandths.
+    pub demand: u64,
+    /// The newest of its rows seen here; 0 for none.
+    pub seq: u64,
+    /// It retired.
+    pub sealed: bool,
+    /// It was caught lying.
+    pub quarantined: bool,
+}
+
+/// What is left of one budget, for headers of answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remaining {
+    /// What it counts.
+    pub unit: Unit,
+    /// How much per window.
+    pub limit: u64,
+    /// What is left of it in the whole mesh, as far as known here.
+    pub remaining: u64,
+    /// When the window ends.
+    pub resets_in: Option<Micros>,
+}
+
+/// The exact state of one ledger at one node, for those who check all of them together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerAudit {
+    /// Which ledger.
+    pub key: LedgerKey,
+    /// This node's holder.
+    pub holder: Holder,
+    /// What it counts.
+    pub unit: Unit,
+    /// This node's grant as vested.
+    pub granted: u64,
+    /// Gifts counted.
+    pub counted: u64,
+    /// Gifts made or planned.
+    pub given: u64,
+    /// The durable mark.
+    pub hw: u64,
+    /// The planned mark.
+    pub planned_hw: u64,
+    /// Settled; permits in use of a concurrency limit.
+    pub spent: u64,
+    /// Promised.
+    pub reserved: u64,
+    /// Overruns this window takes on.
+    pub owed: u64,
+    /// What an elastic budget allows above the rights.
+    pub elastic: u64,
+}
+
+impl Quota {
+    /// All budgets that are known to this node's requests or peers.
+    pub fn status(&self, now: Now) -> Vec<BudgetStatus> {
+        self.purses.iter().map(|purse| self.status_of(purse, now)).collect()
+    }
+
+    fn status_of(&self, purse: &Purse, now: Now) -> BudgetStatus {
+        let spec = &purse.budget.spec;
+        let account = purse.current();
+        let used = |account: &Account| match purse.unit() {
+            Unit::Concurrent => purse.permits,
+            Unit::Tokens | Unit::Requests | Unit::MicroDollars | Unit::Rate => account.spent,
+        };
+        let mut holders = Vec::new();
+        if let Some(account) = account {
+            holders.push(HolderStatus {
+                holder: self.holder,
+                rights: account.rights(),
+                hw: account.durable.hw,
+                demand: purse.demand.milli_at(now.mono),
+                seq: account.durable.seq,
+                sealed: account.durable.sealed,
+                quarantined: false,
+            });
+            holders.extend(self.others(account, now.wall));
+        }
+        BudgetStatus {
+            id: purse.budget.id,
+            level: purse.budget.level.clone(),
+            name: spec.name.clone(),
+            unit: spec.unit,
+            limit: purse.budget.limit,
+            ledger: account.map(|account| account.own.key),
+            spent: account.map_or(0, used),
+            reserved: account.map_or(0, |account| account.reserved),
+            hw: account.map_or(0, |account| account.durable.hw),
+            rights: account.map_or(0, Account::rights),
+            available: account.map_or(0, |account| account.may_spend(purse.elastic())),
+            debt: purse.debt,
+            resets_at: purse.term.and_then(|term| term.resets_at),
+            holders,
+        }
+    }
+
+    /// What is known of the other holders: members without a row too.
+    fn others(&self, account: &Account, wall: Wall) -> Vec<HolderStatus> {
+        let key = account.own.key;
+        let ledger = &account.ledger;
+        let mut holders = self.book.members(&key, wall);
+        holders.extend(ledger.rows().map(|signed| signed.row.holder));
+        holders.remove(&self.holder);
+        let status = |holder: &Holder| {
+            let row = ledger.get(holder).map(|signed| &signed.row);
+            HolderStatus {
+                holder: *holder,
+                rights: ledger.rights(holder, self.book.grant(&key, holder, wall)),
+                hw: row.map_or(0, |row| row.hw),
+                demand: row.map_or(0, |row| row.demand),
+                seq: row.map_or(0, |row| row.seq),
+                sealed: row.is_some_and(|row| row.sealed),
+                quarantined: ledger.is_quarantined(holder),
+            }
+        };
+        holders.iter().map(status).collect()
+    }
+
+    /// What is left of the budgets of a caller that were used here before.
+    pub fn remaining(
+        &self,
+        account: &AccountPath,
+        key: Option<&KeyId>,
+        now: Now,
+    ) -> Vec<Remaining> {
+        let places = self.routes.get(account).and_then(|keys| keys.get(&key.copied()));
+        let places = places.map_or(&[][..], |places| places);
+        places.iter().map(|place| remaining_of(&self.purses[*place], now)).collect()
+    }
+
+    /// Every ledger that is open here, exactly.
+    pub fn audit(&self) -> Vec<LedgerAudit> {
+        let mut audits = Vec::new();
+        for purse in &self.purses {
+            for account in &purse.accounts {
+                let spent = match purse.unit() {
+                    Unit::Concurrent => purse.permits,
+                    Unit::Tokens | Unit::Requests | Unit::MicroDollars | Unit::Rate => {
+                        account.spent
+                    }
+                };
+                audits.push(LedgerAudit {
+                    key: account.own.key,
+                    holder: self.holder,
+                    unit: purse.unit(),
+                    granted: account.granted,
+                    counted: account.counted,
+                    given: account.given,
+                    hw: account.durable.hw,
+                    planned_hw: account.own.hw,
+                    spent,
+                    reserved: account.reserved,
+                    owed: account.owed,
+                    elastic: purse.elastic(),
+                });
+            }
+        }
+        audits
+    }
+}
+
+fn remaining_of(purse: &Purse, now: Now) -> Remaining {
+    let limit = purse.budget.limit;
+    let used = match (purse.unit(), purse.current()) {
+        (_, None) if purse.is_free() => 0,
+        (_, None) => limit,
+        (Unit::Concurrent, Some(_)) => purse.permits,
+        (Unit::Rate, Some(account)) => limit.saturating_sub(account.rights()),
+        (Unit::Tokens | Unit::Requests | Unit::MicroDollars, Some(account)) => {
+            account.used().saturating_add(account.others_hw)
+        }
+    };
+    let resets_in = purse.term.and_then(|term| term.resets_at).map(|at| at.since(now.wall));
+    Remaining { unit: purse.unit(), limit, remaining: limit.saturating_sub(used), resets_in }
+}

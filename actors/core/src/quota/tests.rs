@@ -1,0 +1,8 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod explore;
+mod levels;
+mod properties;
+mod share;
+mod single;
+mod world;
