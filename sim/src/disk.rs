@@ -5,8 +5,11 @@
 
 use std::collections::VecDeque;
 
+use selvedge_base::Wall;
 use selvedge_base::{Micros, Mono};
 use selvedge_core::quota::{QuotaStored, QuotaWrite};
+use selvedge_crdt::escrow::{Holder, LedgerKey};
+use selvedge_proto::policy::PolicySnapshot;
 use selvedge_proto::records::RosterSnapshot;
 
 use crate::stream::Stream;
@@ -21,6 +24,9 @@ pub(crate) struct Stored {
     pub(crate) incarnation: u64,
     pub(crate) quota: QuotaStored,
     pub(crate) roster: Option<RosterSnapshot>,
+    pub(crate) policy: Option<PolicySnapshot>,
+    /// The latest wall time at which the node ever spent.
+    pub(crate) latest_wall: Wall,
 }
 
 /// A disk of one node.
@@ -32,6 +38,8 @@ pub(crate) struct Disk {
     /// The state some time ago and what was confirmed since; kept only where it will be needed.
     history: Option<(QuotaStored, VecDeque<(Mono, QuotaWrite)>)>,
     backup: Option<Stored>,
+    /// Rows that became durable since the observer last looked.
+    pub(crate) fresh: Vec<(LedgerKey, Holder)>,
     pub(crate) slow: Micros,
     pub(crate) full: u32,
     pub(crate) errors_permille: u64,
@@ -59,6 +67,7 @@ impl Disk {
             pending: VecDeque::new(),
             fsync,
             backup: None,
+            fresh: Vec::new(),
             slow: Micros::ZERO,
             full: 0,
             errors_permille: 0,
@@ -89,6 +98,7 @@ impl Disk {
     pub(crate) fn settle(&mut self, now: Mono) {
         while let Some((_, _, write)) = self.pending.pop_front_if(|(due, _, _)| *due <= now) {
             self.stored.quota.apply(&write);
+            self.fresh.extend(write.rows.iter().map(|one| (one.row.key, one.row.holder)));
             self.writes += 1;
             let Some((base, journal)) = &mut self.history else { continue };
             journal.push_back((now, write));

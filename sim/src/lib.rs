@@ -15,6 +15,7 @@ mod disk;
 mod engine;
 pub mod grid;
 mod invariant;
+mod ledger;
 mod marks;
 mod names;
 mod network;

@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use selvedge_base::{Dice, MeshId, Micros, Mono, NodeId, Now};
 use selvedge_core::flow::Flow;
 use selvedge_core::meter::Meter;
+use selvedge_core::quota::{Quota, QuotaInput};
 use selvedge_core::receive::ReceivePolicy;
 use selvedge_core::route::{MeshView, NodeView};
 use selvedge_core::{HandOff, HandOffReply, NodeRow};
 use selvedge_crdt::{Merged, Row, RowMap, Stamp};
+use selvedge_proto::policy::PolicyBook;
 use selvedge_proto::records::Roster;
 use selvedge_proto::swim::{PeerState, PeerView, Swim};
 
@@ -19,6 +21,7 @@ use crate::engine::Engine;
 use crate::names::{Names, is_row_signed, sign_row};
 use crate::plan::{EnginePlan, MAX_NODES};
 use crate::stream::Stream;
+use crate::world::Drawn;
 
 /// Rows a node keeps: everybody's.
 const MAX_ROWS: usize = MAX_NODES;
@@ -87,6 +90,12 @@ pub(crate) struct Memory<P, W> {
     pub(crate) view: MeshView,
     stale: BTreeSet<NodeId>,
     pub(crate) receive: ReceivePolicy,
+    /// None in builds of before budgets, and where there are none.
+    pub(crate) quota: Option<Box<Quota>>,
+    pub(crate) quota_inbox: VecDeque<QuotaInput>,
+    pub(crate) quota_busy: bool,
+    pub(crate) quota_tick_at: Option<Mono>,
+    pub(crate) book: PolicyBook,
 }
 
 /// One side of a connection.
@@ -107,6 +116,8 @@ pub(crate) struct Taken {
     pub(crate) granted: bool,
     pub(crate) attempt: Option<Attempt>,
     pub(crate) tick_at: Option<Mono>,
+    /// What the observer believes it draws from.
+    pub(crate) drawn: Drawn,
 }
 
 /// One node's turn at a request.
@@ -200,6 +211,12 @@ impl<P, W> Node<P, W> {
         self.clock.now(mono)
     }
 
+    /// Random numbers of this process for one purpose.
+    pub(crate) fn dice(&self, what: &str) -> Dice {
+        let incarnation = self.disk.stored.incarnation;
+        Dice::keyed(self.seed, &format!("{what}/{}/{incarnation}", self.index))
+    }
+
     /// Writes the node's own row if it has anything new to say.
     pub(crate) fn write(&mut self, now: Mono) -> bool {
         let mut row = NodeRow {
@@ -287,6 +304,11 @@ impl<P, W> Memory<P, W> {
                 tenants: BTreeSet::new(),
                 max_per_peer: MAX_PER_PEER,
             },
+            quota: None,
+            quota_inbox: VecDeque::new(),
+            quota_busy: false,
+            quota_tick_at: None,
+            book: PolicyBook::new(mesh, id),
         }
     }
 

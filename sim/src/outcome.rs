@@ -132,6 +132,22 @@ pub struct BudgetOutcome {
     pub refused: u64,
 }
 
+impl Requests {
+    /// Adds another run's.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.arrived += other.arrived;
+        self.unreachable += other.unreachable;
+        self.refused += other.refused;
+        self.finished += other.finished;
+        self.failed += other.failed;
+        self.left += other.left;
+        self.lost += other.lost;
+        self.moved += other.moved;
+        self.tokens += other.tokens;
+        self.longest_gap = self.longest_gap.max(other.longest_gap);
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "hash {} after {} records", self.hash, self.counters.records)?;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use selvedge_base::Micros;
 
-use crate::{Detections, Outcome, Plan, run};
+use crate::{BudgetOutcome, Detections, Marks, Outcome, Plan, Requests, run};
 
 /// What came of many runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,14 @@ pub struct SwarmReport {
     pub detections: Detections,
     /// Faults that began, by name.
     pub faults: BTreeMap<String, u64>,
+    /// Faults that had an effect, by name.
+    pub fired: BTreeMap<String, u64>,
+    /// Rare things that happened.
+    pub marks: Marks,
+    /// Requests and what became of them.
+    pub requests: Requests,
+    /// Windows of budgets that were spent from, those that refused something, and those overspent.
+    pub windows: [u64; 3],
     /// Datagrams lost, doubled, overtaken, and lost to cuts.
     pub imperfections: [u64; 4],
     /// Runs that broke an invariant, with what they broke.
@@ -50,6 +58,19 @@ impl SwarmReport {
         let counters = &outcome.counters;
         for (fault, count) in &counters.faults {
             *self.faults.entry(fault.clone()).or_default() += count;
+        }
+        for (fault, count) in &counters.fired {
+            *self.fired.entry(fault.clone()).or_default() += count;
+        }
+        self.marks.add(&outcome.marks);
+        self.requests.add(&outcome.requests);
+        let is = |what: fn(&BudgetOutcome) -> bool| {
+            outcome.budgets.iter().filter(|budget| what(budget)).count() as u64
+        };
+        let windows =
+            [is(|one| one.spent > 0), is(|one| one.refused > 0), is(|one| one.overspend > 0)];
+        for (sum, count) in self.windows.iter_mut().zip(windows) {
+            *sum += count;
         }
         let seen = [counters.lost, counters.duplicated, counters.reordered, counters.cut];
         for (sum, count) in self.imperfections.iter_mut().zip(seen) {
@@ -90,6 +111,12 @@ impl fmt::Display for SwarmReport {
         }
         writeln!(f, "faults: {:?}", self.faults)?;
         let [lost, doubled, overtaken, cut] = self.imperfections;
+        writeln!(f, "had an effect: {:?}", self.fired)?;
+        writeln!(f, "{:?}", self.requests)?;
+        let [spent, refused, over] = self.windows;
+        writeln!(f, "windows: {spent} spent from, {refused} refused, {over} overspent")?;
+        writeln!(f, "marks: {:?}", self.marks)?;
+        writeln!(f, "marks missed: {:?}", self.marks.missed())?;
         writeln!(f, "datagrams: {lost} lost, {doubled} doubled, {overtaken} late, {cut} cut")?;
         for (seed, outcome) in &self.failures {
             writeln!(f, "seed {seed} failed: {outcome}")?;

@@ -2,28 +2,37 @@
 
 mod faults;
 mod finish;
+mod policy;
+mod quota;
 mod requests;
 mod serving;
 mod traffic;
 mod truth;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use selvedge_base::{Machine, MeshId, Micros, Mono, NodeId};
+use selvedge_core::quota::QuotaMessage;
 use selvedge_core::{FlowInput, HandOffReply};
+use selvedge_crdt::escrow::{BudgetId, Holder};
+use selvedge_proto::policy::{AccountPath, PolicyBook, PolicyMessage};
 use selvedge_proto::swim::{PeerState, SwimEffect, SwimInput, SwimMessage};
 use selvedge_proto::sync::{SyncDelta, SyncDigest};
 
 use crate::check::Checker;
 use crate::invariant::Invariant;
+use crate::ledger::Books;
 use crate::marks::{Mark, Marks};
 use crate::names::Names;
 use crate::network::Network;
 use crate::node::{Node, Opened};
 use crate::outcome::{Counters, Outcome, Requests};
-use crate::plan::{FaultKind, Plan, PlanError};
+use crate::plan::{FaultKind, Plan, PlanError, TenantPlan};
 use crate::queue::{Class, Moment, Queue};
 use crate::stream::Stream;
 use crate::trace::Trace;
 use crate::watch::{Event, EventKind, Record, Watch};
+pub(crate) use quota::Drawn;
 use requests::{Group, Request};
 
 /// How often an engine reports to its node's detector.
@@ -43,6 +52,8 @@ const SYNC_EVERY: Micros = Micros::secs(1);
 const WRITE_EVERY: Micros = Micros::secs(2);
 /// Writing stops this long after the last fault, so that everybody can come to agree.
 const WRITES_GO_ON: Micros = Micros::secs(2);
+/// How often all machines' own accounts are held against the observer's.
+const AUDIT: Micros = Micros::millis(500);
 /// The purpose of clients' streams.
 const CLIENT: u64 = 3;
 
@@ -64,6 +75,11 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome, PlanError> {
     Ok(world.finish())
 }
 
+fn tenant_of(plan: &TenantPlan) -> Option<AccountPath> {
+    let path: AccountPath = plan.path.parse().ok()?;
+    (!plan.budgets.is_empty()).then(|| path.tenant_path())
+}
+
 type SimNode = Node<Packet, Own>;
 
 struct World<'a> {
@@ -83,6 +99,17 @@ struct World<'a> {
     groups: Vec<Group>,
     requests: Vec<Request>,
     tally: Requests,
+    /// All policy records there are, as the observer knows them.
+    truth_book: PolicyBook,
+    /// What was really made durable and served.
+    books: Books,
+    /// Where a budget stands in the plan.
+    places: BTreeMap<BudgetId, (usize, usize)>,
+    /// Whom the operator granted rights.
+    holders: Vec<Holder>,
+    /// The accounts of the groups of clients, and the tenants with budgets.
+    accounts: Vec<Option<AccountPath>>,
+    tenants: BTreeSet<AccountPath>,
     /// Emptied and used again, so that a step allocates nothing.
     swim_effects: Vec<SwimEffect>,
     bytes: Vec<u8>,
@@ -118,6 +145,9 @@ enum Due {
     ClientCame {
         group: usize,
     },
+    /// The operator signs the first budgets.
+    Operated,
+    Audited,
     /// A node closes the connection to a peer it holds dead, as production does.
     Closed {
         node: usize,
@@ -153,6 +183,13 @@ enum Own {
     Flush {
         stream: u64,
     },
+    QuotaTick,
+    Persisted {
+        ticket: u64,
+    },
+    PersistFailed {
+        ticket: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -181,6 +218,10 @@ enum Load {
     Stop {
         stream: u64,
     },
+    /// About rights.
+    Quota(Box<QuotaMessage>),
+    /// About policies.
+    Policy(Box<PolicyMessage>),
     /// The other side knows no such connection.
     Reset,
 }
@@ -216,6 +257,12 @@ impl<'a> World<'a> {
             conns: 0,
             streams: 0,
             groups: Group::all(plan),
+            truth_book: PolicyBook::new(mesh, NodeId([0; 32])),
+            books: Books::default(),
+            places: BTreeMap::new(),
+            holders: Vec::new(),
+            accounts: plan.workload.clients.iter().map(|one| one.account.parse().ok()).collect(),
+            tenants: plan.workload.tenants.iter().filter_map(tenant_of).collect(),
             requests: Vec::new(),
             tally: Requests::default(),
             swim_effects: Vec::new(),
@@ -248,6 +295,10 @@ impl<'a> World<'a> {
             let first = Mono(self.plan.workload.clients[group].from.0);
             self.queue.push(first, Class::Node, Due::ClientCame { group });
         }
+        if !self.plan.workload.tenants.is_empty() {
+            self.queue.push(Mono(policy::SIGNED_AT.0), Class::Fault, Due::Operated);
+            self.queue.push(Mono(AUDIT.0), Class::Check, Due::Audited);
+        }
         self.queue.push(Mono(0), Class::Check, Due::IdleLooked);
         self.queue.push(Mono(0), Class::Check, Due::Looked);
         self.learn_truth();
@@ -265,6 +316,7 @@ impl<'a> World<'a> {
                 self.step(node, SwimInput::PeerIntroduced { node: id });
             }
         }
+        self.boot_budgets(node);
     }
 
     fn happen(&mut self, due: Due) {
@@ -284,6 +336,7 @@ impl<'a> World<'a> {
             }
             Due::SyncCame { node } => {
                 self.begin_sync(node);
+                self.look_after_policy(node);
                 self.again(SYNC_EVERY.times(ease * ease), Due::SyncCame { node });
             }
             Due::WriteCame { node } => {
@@ -295,6 +348,11 @@ impl<'a> World<'a> {
                 }
             }
             Due::ClientCame { group } => self.client_came(group),
+            Due::Operated => self.operate(),
+            Due::Audited => {
+                self.audit();
+                self.queue.push(self.now.0.plus(AUDIT), Class::Check, Due::Audited);
+            }
             Due::Closed { node, peer } => self.close(node, peer),
             Due::IdleLooked => {
                 self.drop_idle();
@@ -342,6 +400,9 @@ impl<'a> World<'a> {
                 }
             }
             Own::Flush { stream } => self.flush(node, stream),
+            Own::QuotaTick => self.quota_ticked(node),
+            Own::Persisted { ticket } => self.persisted(node, ticket),
+            Own::PersistFailed { ticket } => self.persist_failed(node, ticket),
         }
     }
 
@@ -479,6 +540,8 @@ impl Load {
             Self::Open { .. } => "open",
             Self::Reply { .. } => "reply",
             Self::Stop { .. } => "stop",
+            Self::Quota(_) => "rights",
+            Self::Policy(_) => "policy",
             Self::Reset => "reset",
         }
     }

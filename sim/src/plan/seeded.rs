@@ -2,7 +2,10 @@
 
 use selvedge_base::{Dice, Micros};
 
-use super::{CALM_END, CALM_START, ClientPlan, Fault, FaultKind, NetworkPlan, Plan, Workload};
+use super::{
+    CALM_END, CALM_START, ClientPlan, Fault, FaultKind, NetworkPlan, PerPeriod, Plan, TenantPlan,
+    Workload,
+};
 
 /// Faults begin within this span after the calm start.
 const FAULT_SPAN: Micros = Micros::secs(20);
@@ -46,6 +49,14 @@ impl Workload {
     /// In three of four seeds somebody asks for something.
     fn seeded(dice: &mut Dice, nodes: usize, until: Micros) -> Self {
         let mut workload = Self::default();
+        if dice.chance(750) {
+            for tenant in 0..1 + dice.below(2) {
+                let plan = TenantPlan::new(&format!("t{tenant}"));
+                let limit = 500 + dice.below(30_000);
+                let per = if dice.chance(500) { PerPeriod::Minute } else { PerPeriod::Hour };
+                workload.tenants.push(plan.tokens(limit, per));
+            }
+        }
         for group in 0..dice.below(4) {
             let rate = 60 + dice.below(300);
             let account = format!("t{}", group % 2);

@@ -83,11 +83,9 @@ impl World<'_> {
                 self.fired(index);
             }
             FaultKind::RevokeNode { node, by } => self.revoke_node(index, *node, *by),
-            FaultKind::Relimit { .. }
-            | FaultKind::Lower { .. }
-            | FaultKind::RevokeKey { .. }
-            | FaultKind::Replay { .. }
-            | FaultKind::Equivocate { .. } => {}
+            FaultKind::Lower { .. } | FaultKind::RevokeKey { .. } => self.cut(index, kind),
+            FaultKind::Relimit { .. } | FaultKind::Replay { .. } | FaultKind::Equivocate { .. } => {
+            }
             cut => self.network.begin(index, now, cut),
         }
         self.learn_truth();
@@ -105,7 +103,13 @@ impl World<'_> {
                 self.nodes[*node].disk.wipe();
                 self.rise(*node);
             }
-            FaultKind::LostWrites { node, .. } => self.rise(*node),
+            FaultKind::LostWrites { node, back } => {
+                if self.nodes[*node].disk.forget(now, *back) {
+                    self.hit(Mark::RolledBack);
+                }
+                self.disk_forgot(*node);
+                self.rise(*node);
+            }
             FaultKind::Upgrade { node } => {
                 self.nodes[*node].version = selvedge_base::codec::VERSION;
                 self.rise(*node);
@@ -121,6 +125,7 @@ impl World<'_> {
                 if self.nodes[*node].disk.restore() {
                     self.hit(Mark::RolledBack);
                 }
+                self.disk_forgot(*node);
                 self.fired(index);
                 self.rise(*node);
             }
@@ -226,10 +231,10 @@ impl World<'_> {
             return;
         }
         self.show(EventKind::Crashed, node, None, String::new);
+        self.lose_requests(node);
         if self.nodes[node].disk.crash(self.now.0) {
             self.hit(Mark::CrashWithPendingWrite);
         }
-        self.lose_requests(node);
         self.learn_truth();
     }
 

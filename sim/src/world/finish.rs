@@ -2,12 +2,13 @@
 
 use selvedge_base::Mono;
 use selvedge_crdt::Digest;
+use selvedge_proto::policy::Unit;
 use selvedge_proto::swim::PeerState;
 
 use super::World;
 use crate::engine::Owner;
 use crate::invariant::Invariant;
-use crate::outcome::Outcome;
+use crate::outcome::{BudgetOutcome, Outcome};
 use crate::plan::{Fault, FaultKind};
 
 /// Rows of two nodes are compared only up to here: the digests of a large mesh are large.
@@ -19,6 +20,9 @@ impl World<'_> {
         self.views_agree();
         self.rows_agree();
         self.nothing_pends();
+        self.audit();
+        self.rights_at_rest();
+        let budgets = self.budget_outcomes();
         let (hash, checkpoints, records) = self.trace.finish();
         self.counters.records = records;
         self.counters.lost = self.network.lost;
@@ -33,7 +37,7 @@ impl World<'_> {
             violations: self.checker.violations,
             counters: self.counters,
             requests: self.tally,
-            budgets: Vec::new(),
+            budgets,
             marks: self.marks,
         }
     }
@@ -95,5 +99,81 @@ impl World<'_> {
         for (invariant, seen) in wrong {
             self.broken(invariant, seen);
         }
+    }
+
+    /// After healing and quiet nothing is reserved, and what was not spent can be.
+    fn rights_at_rest(&mut self) {
+        let mut wrong = Vec::new();
+        let policies = self.policies_agree();
+        for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.acts()) {
+            let Some(quota) = &node.memory.quota else { continue };
+            let waits = node.memory.taken.values().any(|taken| taken.granted);
+            for audit in quota.audit() {
+                let Some(ledger) = self.books.ledgers.get(&audit.key) else { continue };
+                let seen = || format!("node {index}: {audit:?}");
+                if audit.reserved > 0 && !waits {
+                    wrong.push((Invariant::QuotaNothingReserved, seen()));
+                }
+                let Some(held) = ledger.holders.get(&audit.holder) else { continue };
+                let windowed = !matches!(audit.unit, Unit::Concurrent | Unit::Rate);
+                if windowed && !held.is_rough && audit.spent != held.spent + audit.owed && !waits {
+                    let seen = format!("{}, served {}", seen(), held.spent);
+                    wrong.push((Invariant::QuotaSettledOnce, seen));
+                }
+                let current = self.truth_book.current(&audit.key.budget, node.now(self.now.0).wall);
+                let got = ledger.gifts(&audit.holder);
+                let calm = policies && ledger.forgotten == 0 && self.all_right(index);
+                if current == Some(audit.key) && audit.counted < got && calm {
+                    let seen = format!("{}, given {got}", seen());
+                    wrong.push((Invariant::QuotaAvailable, seen));
+                }
+            }
+        }
+        for (invariant, seen) in wrong {
+            self.broken(invariant, seen);
+        }
+    }
+
+    /// Whether a node's disk and clock are right at the end.
+    fn all_right(&self, node: usize) -> bool {
+        let node = &self.nodes[node];
+        node.disk.full == 0 && node.disk.errors_permille == 0 && node.clock.is_right()
+    }
+
+    /// Whether all nodes that know of budgets know the same policy.
+    fn policies_agree(&mut self) -> bool {
+        let whole: Vec<usize> = (0..self.nodes.len())
+            .filter(|node| self.is_whole(*node) && self.nodes[*node].memory.quota.is_some())
+            .filter(|node| self.nodes[*node].acts() && self.nodes[*node].clock.is_right())
+            .collect();
+        let greetings: Vec<_> =
+            whole.iter().map(|node| self.nodes[*node].memory.book.greeting()).collect();
+        let agree = greetings.windows(2).all(|pair| pair[0] == pair[1]);
+        if !agree && self.ease() == 1 {
+            self.broken(Invariant::LivePolicyAgrees, format!("{greetings:?}"));
+        }
+        agree
+    }
+
+    fn budget_outcomes(&self) -> Vec<BudgetOutcome> {
+        let mut outcomes = Vec::new();
+        for (key, ledger) in &self.books.ledgers {
+            let (tenant, budget) = ledger.place;
+            let tenant = &self.plan.workload.tenants[tenant];
+            let plan = &tenant.budgets[budget];
+            let (spent, marked) = (ledger.spent(), ledger.marked());
+            outcomes.push(BudgetOutcome {
+                account: tenant.path.clone(),
+                budget: plan.name.clone(),
+                unit: format!("{:?}", plan.unit).to_lowercase(),
+                window: key.window,
+                limit: ledger.limit,
+                spent,
+                wasted: marked.saturating_sub(spent),
+                overspend: spent.saturating_sub(ledger.limit),
+                refused: ledger.refused,
+            });
+        }
+        outcomes
     }
 }

@@ -8,7 +8,7 @@ use selvedge_core::route::{self, Need};
 use selvedge_core::{Flow, FlowEffect, FlowInput, HandOff, Piece};
 use selvedge_proto::wire::{ALIVE_EVERY, Label};
 
-use super::{CLIENT, Due, Load, Own, World};
+use super::{CLIENT, Drawn, Due, Load, Own, World};
 use crate::engine::{MODEL_NAME, Owner, Prompt};
 use crate::invariant::Invariant;
 use crate::marks::Mark;
@@ -116,7 +116,8 @@ impl World<'_> {
         let (id, account) = (RequestId(u128::from(request)), client.account.clone());
         let flow = Flow::new(now, id, MODEL_NAME.to_owned(), account, client.deadline);
         let meter = Meter::new(&prompt.input(), max_tokens);
-        let taken = Taken { flow, meter, granted: false, attempt: None, tick_at: None };
+        let drawn = Drawn::default();
+        let taken = Taken { flow, meter, granted: false, attempt: None, tick_at: None, drawn };
         self.nodes[node].memory.taken.insert(request, taken);
         if leaves {
             self.later(node, self.now.0.plus(leaves_after), Own::CallerLeft { request });
@@ -382,6 +383,9 @@ impl World<'_> {
                     let seen = format!("request {request}: {got:?} instead of {wanted:?}");
                     self.broken(Invariant::HandOverSameAnswer, seen);
                 }
+                if let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) {
+                    taken.meter.finished(&usage);
+                }
                 self.tally.finished += 1;
                 let amount = Some(u64::from(got.0) + u64::from(prompt.tokens));
                 let text = || if reason == FinishReason::Stop { "stop" } else { "length" }.into();
@@ -426,6 +430,7 @@ impl World<'_> {
 
     /// The node that took these requests died with them.
     pub(super) fn lose_requests(&mut self, node: usize) {
+        self.quota_died(node);
         let taken = std::mem::take(&mut self.nodes[node].memory.taken);
         for (request, taken) in taken {
             self.tally.lost += 1;
@@ -471,7 +476,6 @@ impl World<'_> {
             FlowInput::Ticked => (10, 0),
             FlowInput::NotReserved(refusal) => (11, refusal.code as u64),
             FlowInput::QuotaEnded(refusal) => (12, refusal.code as u64),
-            _ => (13, 0),
             FlowInput::Barred(refusal) => (13, refusal.code as u64),
         };
         let mut bytes = [0; 17];
@@ -509,19 +513,5 @@ fn fence_of(input: &FlowInput, attempt: Option<&Attempt>) -> (bool, u64) {
         | FlowInput::Barred(_)
         | FlowInput::CallerLeft
         | FlowInput::Ticked => (false, 0),
-    }
-}
-
-impl World<'_> {
-    pub(super) fn reserve(&mut self, node: usize, request: u64) {
-        self.granted(node, request);
-    }
-
-    fn settle(&mut self, _node: usize, _request: u64) {}
-
-    fn metered(&mut self, node: usize, request: u64, note: impl FnOnce(&mut Meter) -> Option<u64>) {
-        if let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) {
-            let _ = note(&mut taken.meter);
-        }
     }
 }

@@ -2,10 +2,12 @@
 
 use selvedge_base::Micros;
 use selvedge_base::codec::{OLDEST_VERSION, encode_datagram};
+use selvedge_core::quota::QuotaInput;
 use selvedge_proto::swim::{MAX_MESSAGE_BYTES, SwimInput, SwimMessage};
 use selvedge_proto::sync::{self, SyncDelta, SyncDigest};
 use selvedge_proto::wire;
 
+use super::quota::QUOTA_VERSION;
 use super::{Class, Due, Load, Packet, World};
 use crate::invariant::Invariant;
 use crate::marks::Mark;
@@ -116,6 +118,8 @@ impl World<'_> {
             Load::Open { stream, handed } => self.opened(to, from, stream, handed),
             Load::Reply { stream, reply } => self.replied(to, from, stream, reply),
             Load::Stop { stream } => self.stopped(to, stream),
+            Load::Quota(message) => self.quota_received(to, from, *message),
+            Load::Policy(message) => self.policy_received(to, from, &message),
             Load::Reset => self.lose_link(to, from),
         }
     }
@@ -133,6 +137,7 @@ impl World<'_> {
         let Some((peer, _)) = found else { return };
         let digest = sync::digest(&memory.rows, &memory.roster);
         self.send_reliable(node, peer, Load::Digest(Box::new(digest)));
+        self.greet(node, peer);
     }
 
     fn answer_digest(&mut self, node: usize, peer: usize, theirs: &SyncDigest, reply: bool) {
@@ -227,6 +232,9 @@ impl World<'_> {
             let incarnation = self.nodes[peer].memory.swim.incarnation();
             let peer = self.id(peer);
             self.step(node, SwimInput::LinkUp { node: peer, incarnation });
+            if version >= QUOTA_VERSION {
+                self.quota(node, QuotaInput::PeerUp { node: peer });
+            }
         }
     }
 
@@ -242,6 +250,7 @@ impl World<'_> {
         self.checker.was_reset(self.now.0, node, peer);
         let id = self.id(peer);
         self.step(node, SwimInput::LinkLost { node: id });
+        self.quota(node, QuotaInput::PeerDown { node: id });
         self.lose_streams(node, peer);
     }
 

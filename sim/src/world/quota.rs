@@ -1,0 +1,547 @@
+//! Budgets at each node: the production machine, its disk, and the observer's own accounts.
+
+use std::collections::BTreeMap;
+
+use selvedge_base::{Machine, Micros, NodeId, RequestId};
+use selvedge_core::FlowInput;
+use selvedge_core::quota::{
+    Charge, CostClass, QuotaEffect, QuotaEvent, QuotaInput, QuotaMessage, Verdict,
+};
+use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey};
+use selvedge_proto::policy::Unit;
+
+use super::{Load, Own, World};
+use crate::disk::Written;
+use crate::engine::MODEL_NAME;
+use crate::invariant::Invariant;
+use crate::ledger::Ledger;
+use crate::marks::Mark;
+use crate::watch::{Event, EventKind, Standing};
+
+/// The wire version that brought budgets.
+pub(super) const QUOTA_VERSION: u8 = 2;
+/// What a lease lasts beyond its request's deadline: settlement is never far behind.
+const LEASE_SLACK: Micros = Micros::secs(5);
+
+/// What the observer believes a request draws from: per budget, in the order of reserving.
+#[derive(Debug, Default)]
+pub(crate) struct Drawn {
+    /// Ledger, unit, amount reserved.
+    shares: Vec<(LedgerKey, Unit, u64)>,
+    holder: Option<Holder>,
+    /// The windows in which the request was asked; compared with those in which it was granted.
+    asked: BTreeMap<BudgetId, u64>,
+    /// The window turned while it was asked for: nobody outside knows which one pays.
+    is_vague: bool,
+    /// More, asked for and not answered.
+    more: Option<u64>,
+}
+
+impl World<'_> {
+    /// Gives a node's budgets a fact and carries out the orders, one after the other.
+    pub(super) fn quota(&mut self, node: usize, input: QuotaInput) {
+        let memory = &mut self.nodes[node].memory;
+        memory.quota_inbox.push_back(input);
+        if std::mem::replace(&mut memory.quota_busy, true) {
+            return;
+        }
+        let mut effects = Vec::new();
+        loop {
+            let now = self.nodes[node].now(self.now.0);
+            let memory = &mut self.nodes[node].memory;
+            let Some(quota) = memory.quota.as_mut() else {
+                memory.quota_inbox.clear();
+                break;
+            };
+            let Some(input) = memory.quota_inbox.pop_front() else { break };
+            let kept = self.watch.wants_steps(node).then(|| input.clone());
+            quota.step(now, input, &mut effects);
+            if let Some(input) = kept {
+                self.watch.quota_stepped(node, now, input, &effects);
+            }
+            let stored = &mut self.nodes[node].disk.stored;
+            stored.latest_wall = stored.latest_wall.max(now.wall);
+            for effect in effects.drain(..) {
+                self.quota_effect(node, effect);
+            }
+        }
+        let memory = &mut self.nodes[node].memory;
+        memory.quota_busy = false;
+        let wanted = memory.quota.as_ref().and_then(|quota| quota.wake_at());
+        if let Some(at) = wanted.map(|at| at.max(self.now.0))
+            && memory.quota_tick_at.is_none_or(|known| at < known || known <= self.now.0)
+        {
+            memory.quota_tick_at = Some(at);
+            self.later(node, at, Own::QuotaTick);
+        }
+    }
+
+    pub(super) fn quota_ticked(&mut self, node: usize) {
+        let memory = &mut self.nodes[node].memory;
+        if memory.quota_tick_at.is_some_and(|at| at <= self.now.0) {
+            memory.quota_tick_at = None;
+            self.quota(node, QuotaInput::Ticked);
+        }
+    }
+
+    fn quota_effect(&mut self, node: usize, effect: QuotaEffect) {
+        match effect {
+            QuotaEffect::Persist { ticket, write } => {
+                self.record("persist", [node, node], &ticket.to_be_bytes());
+                let now = self.now.0;
+                match self.nodes[node].disk.write(now, ticket, write) {
+                    Written::At(at) => self.later(node, at, Own::Persisted { ticket }),
+                    Written::FailsAt(at, _) => {
+                        self.later(node, at, Own::PersistFailed { ticket });
+                    }
+                }
+            }
+            QuotaEffect::Send { to, message } => {
+                let to = self.names.index(&to);
+                self.send_quota(node, to, message);
+            }
+            QuotaEffect::Answer { id, verdict } => self.verdict(node, id, verdict),
+            QuotaEffect::Report(event) => self.reported(node, &event),
+        }
+    }
+
+    fn send_quota(&mut self, node: usize, to: usize, message: QuotaMessage) {
+        let Some(link) = self.nodes[node].memory.link(to) else { return };
+        if link.version < QUOTA_VERSION {
+            let seen = format!("node {node} tells {to} of rights over version {}", link.version);
+            self.broken(Invariant::StateVersionsAgree, seen);
+            return;
+        }
+        if let QuotaMessage::Rows(rows) = &message {
+            let holder = self.nodes[node].memory.quota.as_ref().map(|quota| quota.holder());
+            self.nodes[node].disk.settle(self.now.0);
+            let stored = &self.nodes[node].disk.stored.quota.rows;
+            let ahead = rows.iter().map(|signed| &signed.row).find(|row| {
+                let known = stored.get(&(row.key, row.holder));
+                Some(row.holder) == holder && known.is_none_or(|known| known.row.seq < row.seq)
+            });
+            if let Some(row) = ahead {
+                let seen = format!("node {node} sends {row:?} before it is durable");
+                self.broken(Invariant::StoreBeforeSend, seen);
+            }
+        }
+        self.send_reliable(node, to, Load::Quota(Box::new(message)));
+    }
+
+    pub(super) fn quota_received(&mut self, node: usize, from: usize, message: QuotaMessage) {
+        if let QuotaMessage::Rows(rows) = &message {
+            self.counters.quota_rows += rows.len() as u64;
+        }
+        let from = self.id(from);
+        self.quota(node, QuotaInput::Received { from, message });
+    }
+
+    pub(super) fn persisted(&mut self, node: usize, ticket: u64) {
+        self.stored(node);
+        self.record("durable", [node, node], &ticket.to_be_bytes());
+        self.quota(node, QuotaInput::Persisted { ticket });
+    }
+
+    pub(super) fn persist_failed(&mut self, node: usize, ticket: u64) {
+        self.hit(Mark::WriteFailed);
+        self.show(EventKind::StoreFailed, node, None, || "a write failed".to_owned());
+        let why = "the simulated disk refuses".to_owned();
+        self.quota(node, QuotaInput::PersistFailed { ticket, why });
+    }
+
+    /// Takes note of what became durable at a node.
+    pub(super) fn stored(&mut self, node: usize) {
+        self.nodes[node].disk.settle(self.now.0);
+        let own = std::mem::take(&mut self.nodes[node].disk.fresh);
+        let me = self.id(node);
+        for (key, holder) in own {
+            if holder.node != me {
+                continue;
+            }
+            let Some(stored) = self.nodes[node].disk.stored.quota.rows.get(&(key, holder)) else {
+                continue;
+            };
+            let row = stored.row.clone();
+            self.open_ledger(key);
+            let granted = self.truth_book.ceiling(&key, &holder).unwrap_or(0);
+            if let Err((invariant, seen)) = self.books.stored(&row, granted) {
+                self.broken(invariant, format!("node {node} {key:?}: {seen}"));
+            }
+            self.tell_standing(node, key, holder);
+        }
+    }
+
+    /// The observer opens an account of a ledger it sees for the first time.
+    pub(super) fn open_ledger(&mut self, key: LedgerKey) {
+        let Some(budget) = self.truth_book.budget(&key.budget) else { return };
+        if self.books.ledgers.contains_key(&key) {
+            return;
+        }
+        let Some(place) = self.places.get(&key.budget).copied() else { return };
+        let holders = self.holders.clone();
+        let limit = holders.iter().filter_map(|one| self.truth_book.ceiling(&key, one)).sum();
+        let elastic = match budget.spec.hardness {
+            selvedge_proto::policy::Hardness::Hard => 0,
+            selvedge_proto::policy::Hardness::Elastic { block } => block,
+        };
+        if self.books.ledgers.keys().any(|known| known.budget == key.budget) {
+            self.hit(Mark::WindowTurned);
+        }
+        let ledger = Ledger { place, limit, elastic, ..Ledger::default() };
+        self.books.ledgers.insert(key, ledger);
+    }
+
+    fn tell_standing(&mut self, node: usize, key: LedgerKey, holder: Holder) {
+        if !self.watch.wants_events() {
+            return;
+        }
+        let Some(ledger) = self.books.ledgers.get(&key) else { return };
+        let Some(held) = ledger.holders.get(&holder) else { return };
+        let given: u64 = held.out.values().sum();
+        let standing = Standing {
+            at: self.now.0,
+            node,
+            budget: self.budget_number(ledger.place),
+            window: key.window,
+            ceiling: (held.granted + ledger.gifts(&holder)).saturating_sub(given),
+            hw: held.hw,
+            spent: held.spent,
+        };
+        self.watch.standing(standing);
+    }
+
+    /// A budget's number among all of the plan.
+    fn budget_number(&self, (tenant, budget): (usize, usize)) -> usize {
+        let before = self.plan.workload.tenants.iter().take(tenant);
+        before.map(|tenant| tenant.budgets.len()).sum::<usize>() + budget
+    }
+
+    /// A client's request asks for what it may take at most.
+    pub(super) fn reserve(&mut self, node: usize, request: u64) {
+        if !self.may_call(node, request) {
+            return;
+        }
+        if self.nodes[node].memory.quota.is_none() {
+            return self.granted(node, request);
+        }
+        let group = self.requests[request as usize].group;
+        let Some(account) = self.accounts[group].clone() else {
+            return self.granted(node, request);
+        };
+        let now = self.nodes[node].now(self.now.0);
+        let memory = &mut self.nodes[node].memory;
+        let asked = memory.book.budgets_of(&account, None);
+        let window = |id: &BudgetId| memory.book.current(id, now.wall).map(|key| key.window);
+        let asked = asked.iter().filter_map(|one| Some((one.id, window(&one.id)?))).collect();
+        let Some(taken) = memory.taken.get_mut(&request) else { return };
+        taken.drawn.asked = asked;
+        let worst = charge(taken.meter.reserved(), 1);
+        let deadline = self.requests[request as usize].deadline_at.since(self.now.0);
+        let id = RequestId(u128::from(request));
+        let lease = deadline.plus(LEASE_SLACK);
+        self.quota(node, QuotaInput::Asked { id, account, key: None, worst, lease });
+    }
+
+    fn verdict(&mut self, node: usize, id: RequestId, verdict: Verdict) {
+        let request = id.0 as u64;
+        match verdict {
+            Verdict::Granted { budgets, .. } => {
+                self.record("granted", [node, node], &request.to_be_bytes());
+                self.drew(node, request, &budgets);
+                if self.nodes[node].memory.taken.contains_key(&request) {
+                    self.granted(node, request);
+                } else {
+                    // The caller left while rights were on their way.
+                    self.quota(node, QuotaInput::Settled { id, actual: charge(0, 0) });
+                }
+            }
+            Verdict::Extended => {
+                self.hit(Mark::ReservationExtended);
+                if let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) {
+                    taken.meter.extended();
+                }
+                self.drew_more(node, request);
+            }
+            Verdict::Refused(refusal) => {
+                self.record("refused", [node, node], &request.to_be_bytes());
+                if let Some(blocked) = &refusal.budget {
+                    self.hit(Mark::BudgetRefused);
+                    self.note_refusal(node, blocked.id);
+                }
+                let Some(taken) = self.nodes[node].memory.taken.get(&request) else { return };
+                let was_granted = taken.granted;
+                let refusal = refusal.to_refusal();
+                if was_granted {
+                    self.hit(Mark::ExtensionRefused);
+                    self.flow(node, request, FlowInput::QuotaEnded(refusal));
+                } else {
+                    self.tally.refused += 1;
+                    self.tally.failed = self.tally.failed.saturating_sub(1);
+                    let text = refusal.message.clone();
+                    self.flow(node, request, FlowInput::NotReserved(refusal));
+                    let who = (node, None);
+                    self.show_request(EventKind::RequestRefused, who, (request, None), || text);
+                }
+            }
+        }
+    }
+
+    fn note_refusal(&mut self, node: usize, budget: BudgetId) {
+        let wall = self.nodes[node].now(self.now.0).wall;
+        let key = self.nodes[node].memory.book.current(&budget, wall);
+        if let Some(ledger) = key.and_then(|key| self.books.ledgers.get_mut(&key)) {
+            ledger.refused += 1;
+        }
+    }
+
+    /// A request was granted: the observer notes which ledgers pay.
+    fn drew(&mut self, node: usize, request: u64, budgets: &[BudgetId]) {
+        let wall = self.nodes[node].now(self.now.0).wall;
+        let memory = &mut self.nodes[node].memory;
+        let holder = memory.quota.as_ref().map(|quota| quota.holder());
+        let mut keys = Vec::new();
+        for id in budgets {
+            if let (Some(key), Some(budget)) =
+                (memory.book.current(id, wall), memory.book.budget(id))
+            {
+                keys.push((key, budget.spec.unit));
+            }
+        }
+        let Some(taken) = memory.taken.get_mut(&request) else { return };
+        let reserved = taken.meter.reserved();
+        let drawn = &mut taken.drawn;
+        drawn.holder = holder;
+        drawn.is_vague |= keys.len() != budgets.len();
+        for (key, unit) in &keys {
+            drawn.is_vague |= drawn.asked.get(&key.budget) != Some(&key.window);
+            drawn.shares.push((*key, *unit, charge(reserved, 1).cost(*unit)));
+        }
+        for (key, _) in keys {
+            self.open_ledger(key);
+        }
+    }
+
+    fn drew_more(&mut self, node: usize, request: u64) {
+        let wall = self.nodes[node].now(self.now.0).wall;
+        let memory = &mut self.nodes[node].memory;
+        let Some(taken) = memory.taken.get_mut(&request) else { return };
+        let Some(more) = taken.drawn.more.take() else { return };
+        let budgets: Vec<(BudgetId, Unit)> =
+            taken.drawn.shares.iter().map(|(key, unit, _)| (key.budget, *unit)).collect();
+        let mut seen = std::collections::BTreeSet::new();
+        for (id, unit) in budgets.into_iter().filter(|(id, _)| seen.insert(*id)) {
+            match memory.book.current(&id, wall) {
+                Some(key) => {
+                    taken.drawn.shares.push((key, unit, charge(more, 0).cost(unit)));
+                }
+                None => taken.drawn.is_vague = true,
+            }
+        }
+        // Which window an extension near a turn draws on is the machine's to know.
+        taken.drawn.is_vague = true;
+    }
+
+    /// A request's meter moved; more may have to be asked for.
+    pub(super) fn metered(
+        &mut self,
+        node: usize,
+        request: u64,
+        note: impl FnOnce(&mut selvedge_core::meter::Meter) -> Option<u64>,
+    ) {
+        let memory = &mut self.nodes[node].memory;
+        let Some(taken) = memory.taken.get_mut(&request) else { return };
+        let Some(more) = note(&mut taken.meter) else { return };
+        let id = RequestId(u128::from(request));
+        if taken.drawn.shares.is_empty() && memory.quota.is_none() {
+            taken.meter.extended();
+            return;
+        }
+        taken.drawn.more = Some(more);
+        self.quota(node, QuotaInput::Extended { id, more: charge(more, 0) });
+    }
+
+    /// A request is over at its node: what it really took is settled, once.
+    pub(super) fn settle(&mut self, node: usize, request: u64) {
+        let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) else { return };
+        let begun = taken.meter.has_begun();
+        let actual = charge(taken.meter.used(), u64::from(begun));
+        let was_granted = taken.granted;
+        let drawn = std::mem::take(&mut taken.drawn);
+        if was_granted {
+            self.served(node, &drawn, &actual);
+        }
+        let id = RequestId(u128::from(request));
+        if self.nodes[node].memory.quota.is_some() {
+            self.quota(node, QuotaInput::Settled { id, actual });
+        }
+    }
+
+    /// The observer's accounts: what a request really took, from the ledgers that it drew on.
+    pub(super) fn served(&mut self, node: usize, drawn: &Drawn, actual: &Charge) {
+        let Some(holder) = drawn.holder else { return };
+        self.stored(node);
+        let mut left: BTreeMap<BudgetId, u64> = BTreeMap::new();
+        for (key, unit, amount) in &drawn.shares {
+            if !matches!(unit, Unit::Tokens | Unit::Requests | Unit::MicroDollars) {
+                continue;
+            }
+            if drawn.is_vague {
+                if let Some(ledger) = self.books.ledgers.get_mut(key) {
+                    ledger.holders.entry(holder).or_default().is_rough = true;
+                }
+                continue;
+            }
+            let rest = left.entry(key.budget).or_insert_with(|| actual.cost(*unit));
+            let took = (*rest).min(*amount);
+            *rest -= took;
+            let over = std::mem::take(rest);
+            if let Some(ledger) = self.books.ledgers.get_mut(key) {
+                ledger.overrun += over;
+            }
+            if let Err((invariant, seen)) = self.books.served(*key, holder, took + over) {
+                self.broken(invariant, format!("node {node}: {seen}"));
+            }
+        }
+    }
+
+    /// A process dies: what its requests got was really served, and its disk tells the rest.
+    pub(super) fn quota_died(&mut self, node: usize) {
+        self.stored(node);
+        let taken = std::mem::take(&mut self.nodes[node].memory.taken);
+        let holder = self.nodes[node].memory.quota.as_ref().map(|quota| quota.holder());
+        for ledger in self.books.ledgers.values_mut() {
+            if let Some(held) = holder.and_then(|holder| ledger.holders.get_mut(&holder)) {
+                held.is_rough = true;
+            }
+        }
+        for taken in taken.values().filter(|taken| taken.granted) {
+            let actual = charge(taken.meter.used(), u64::from(taken.meter.has_begun()));
+            self.served(node, &taken.drawn, &actual);
+        }
+        self.nodes[node].memory.taken = taken;
+    }
+
+    /// A disk forgot what it had confirmed: the promise holds but for that.
+    pub(super) fn disk_forgot(&mut self, node: usize) {
+        let me = self.id(node);
+        let rows = &self.nodes[node].disk.stored.quota.rows;
+        for (key, ledger) in &mut self.books.ledgers {
+            for (holder, held) in ledger.holders.iter().filter(|(one, _)| one.node == me) {
+                let row = rows.get(&(*key, *holder)).map(|stored| &stored.row);
+                let (hw, given) = row.map_or((0, 0), |row| (row.hw, row.given() as u64));
+                let lost = (held.hw + held.out.values().sum::<u64>()).saturating_sub(hw + given);
+                ledger.forgotten += lost;
+            }
+        }
+    }
+
+    fn reported(&mut self, node: usize, event: &QuotaEvent) {
+        let cut = self.network.is_cut();
+        match event {
+            QuotaEvent::Gave { key, to, amount } => {
+                self.hit(Mark::RightsGiven);
+                if cut {
+                    self.hit(Mark::RightsGivenWhileCut);
+                }
+                self.record("gave", [node, node], &amount.to_be_bytes());
+                self.show_transfer(EventKind::TransferMade, node, to.node, (*key, *amount));
+            }
+            QuotaEvent::Got { key, from, amount } => {
+                self.record("got", [node, node], &amount.to_be_bytes());
+                self.show_transfer(EventKind::TransferTaken, node, from.node, (*key, *amount));
+            }
+            QuotaEvent::RolledBack { .. } => self.hit(Mark::RollbackDetected),
+            QuotaEvent::DebtBooked { .. } => self.hit(Mark::DebtBooked),
+            QuotaEvent::Evidence(_) => self.hit(Mark::EquivocationSeen),
+            QuotaEvent::Overdrawn { holder, .. } => self.accuse(node, *holder, "overdrawn"),
+            QuotaEvent::RowRefused { from, why } => {
+                let seen = format!("node {node} from {}: {why}", from.short());
+                self.broken(Invariant::QuotaHonestRowsTaken, seen);
+            }
+            _ => {}
+        }
+        if self.watch.wants_events()
+            && !matches!(event, QuotaEvent::Gave { .. } | QuotaEvent::Got { .. })
+        {
+            let text = format!("{event:?}");
+            self.show(EventKind::QuotaReported, node, None, || text);
+        }
+    }
+
+    /// A node holds another for a liar. Only those that are made to lie, or whose disks forgot,
+    /// may be.
+    fn accuse(&mut self, node: usize, holder: Holder, of: &str) {
+        let peer = self.names.index(&holder.node);
+        let suspect = self.plan.faults.iter().any(|fault| {
+            use crate::plan::FaultKind as Kind;
+            let lies = matches!(
+                fault.kind,
+                Kind::LostWrites { .. } | Kind::Backup { .. } | Kind::Equivocate { .. }
+            );
+            lies && fault.kind.node() == Some(peer)
+        });
+        if !suspect {
+            let seen = format!("node {node} holds {peer} for a liar: {of}");
+            self.broken(Invariant::QuotaHonestRowsTaken, seen);
+        }
+    }
+
+    fn show_transfer(
+        &mut self,
+        kind: EventKind,
+        node: usize,
+        peer: NodeId,
+        (key, amount): (LedgerKey, u64),
+    ) {
+        if !self.watch.wants_events() {
+            return;
+        }
+        let budget = self.places.get(&key.budget).map(|place| self.budget_number(*place));
+        let event = Event {
+            at: self.now.0,
+            kind,
+            node: Some(node),
+            peer: Some(self.names.index(&peer)),
+            request: None,
+            span: None,
+            budget,
+            amount: Some(amount),
+            text: format!("{amount}"),
+        };
+        self.watch.event(event);
+    }
+
+    /// Holds what all machines say of themselves against the observer's accounts.
+    pub(super) fn audit(&mut self) {
+        let mut wrong = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.acts()) {
+            let Some(quota) = &node.memory.quota else { continue };
+            for audit in quota.audit() {
+                let windowed = !matches!(audit.unit, Unit::Concurrent | Unit::Rate);
+                let Some(ledger) = self.books.ledgers.get(&audit.key) else { continue };
+                let got = ledger.gifts(&audit.holder);
+                if audit.counted > got + ledger.forgotten {
+                    let seen = format!("node {index} counts {} of {got}: {audit:?}", audit.counted);
+                    wrong.push((Invariant::QuotaConserved, seen));
+                }
+                if windowed && audit.spent > audit.planned_hw.max(audit.hw) {
+                    wrong.push((Invariant::QuotaSpentWithinHw, format!("node {index}: {audit:?}")));
+                }
+            }
+        }
+        for (invariant, seen) in wrong {
+            self.broken(invariant, seen);
+        }
+    }
+}
+
+/// What a call of so many tokens and requests takes.
+fn charge(tokens: u64, requests: u64) -> Charge {
+    Charge {
+        tokens,
+        requests,
+        micro_dollars: 0,
+        class: CostClass::Local,
+        model: MODEL_NAME.to_owned(),
+    }
+}
