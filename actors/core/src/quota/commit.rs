@@ -250,7 +250,10 @@ impl Quota {
                 let allowed = ceiling.saturating_add(elastic);
                 let known = account.own.basis.contains_key(&donor);
                 let room = known || account.own.basis.len() < MAX_BASIS;
-                if !room || account.ledger.standing(&signed.row, allowed) != Standing::Covered {
+                if !room
+                    || account.ledger.standing(&signed.row, allowed, &account.own)
+                        != Standing::Covered
+                {
                     continue;
                 }
                 account.own.basis.insert(donor, signed.row.seq);

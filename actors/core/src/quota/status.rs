@@ -157,7 +157,7 @@ impl Quota {
             let row = ledger.get(holder).map(|signed| &signed.row);
             HolderStatus {
                 holder: *holder,
-                rights: ledger.rights(holder, self.book.grant(&key, holder, wall)),
+                rights: ledger.rights(holder, self.book.grant(&key, holder, wall), &account.own),
                 hw: row.map_or(0, |row| row.hw),
                 demand: row.map_or(0, |row| row.demand),
                 seq: row.map_or(0, |row| row.seq),

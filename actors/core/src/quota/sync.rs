@@ -78,7 +78,7 @@ impl Quota {
         let Some(signed) = account.ledger.get(&holder) else { return };
         if let Some(ceiling) = self.book.ceiling(&key, &holder) {
             let allowed = ceiling.saturating_add(elastic);
-            if account.ledger.standing(&signed.row, allowed) == Standing::Overdrawn {
+            if account.ledger.standing(&signed.row, allowed, &account.own) == Standing::Overdrawn {
                 effects.push(QuotaEffect::Report(QuotaEvent::Overdrawn { key, holder }));
             }
         }

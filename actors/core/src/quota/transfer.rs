@@ -155,7 +155,7 @@ impl Quota {
             }
             let granted = self.book.grant(&key, &holder, now.wall);
             let demand = account.ledger.get(&holder).map_or(0, |signed| signed.row.demand);
-            let has = account.ledger.may_give(&holder, granted);
+            let has = account.ledger.may_give(&holder, granted, &account.own);
             (node, has.saturating_sub(purse.need(demand, keep_s)))
         };
         holders.into_iter().map(surplus).collect()
@@ -265,7 +265,7 @@ impl Quota {
             .filter(|row| !account.ledger.is_quarantined(&row.holder))
             .map(|row| {
                 let granted = self.book.grant(&key, &row.holder, now.wall);
-                let left = account.ledger.may_give(&row.holder, granted);
+                let left = account.ledger.may_give(&row.holder, granted, &account.own);
                 (purse.need(row.demand, LOW_S).saturating_sub(left), left, row)
             })
             .max_by_key(|(missing, _, row)| (*missing, row.holder));

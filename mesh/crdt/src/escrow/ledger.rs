@@ -15,7 +15,8 @@ use super::row::{EscrowRow, Holder, LedgerKey, SignedRow};
 /// size (under 300 bytes) are what a node keeps and passes on per budget without thinking.
 pub const MAX_HOLDERS: usize = 256;
 
-/// The rows of one budget in one window.
+/// The rows of one budget in one window, but for this node's own: that one is planned, durable and
+/// told at different times, so whoever owns it hands in the form that counts.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     key: LedgerKey,
@@ -168,10 +169,11 @@ impl Ledger {
         self.quarantined.contains(holder)
     }
 
-    /// All that `holder` was ever given, as far as the rows here say it. A sum of at most
-    /// [`MAX_HOLDERS`] values.
-    pub fn inflow(&self, holder: &Holder) -> u128 {
-        self.inflow.get(holder).copied().unwrap_or(0)
+    /// All that `holder` was ever given, as far as the rows here and this node's `own` say it. A sum
+    /// of at most [`MAX_HOLDERS`] values and one.
+    pub fn inflow(&self, holder: &Holder, own: &EscrowRow) -> u128 {
+        let others = self.inflow.get(holder).copied().unwrap_or(0);
+        others + own.out.get(holder).map_or(0, |amount| u128::from(*amount))
     }
 
     /// The rows of donors of `holder` and how much each ever gave it.
@@ -184,31 +186,32 @@ impl Ledger {
     }
 
     /// What a holder may use of `granted` plus gifts minus what it gave, as far as seen here.
-    pub fn rights(&self, holder: &Holder, granted: u64) -> u64 {
+    pub fn rights(&self, holder: &Holder, granted: u64, own: &EscrowRow) -> u64 {
         let given = self.rows.get(holder).map_or(0, |signed| signed.row.given());
-        clamp((u128::from(granted) + self.inflow(holder)).saturating_sub(given))
+        clamp((u128::from(granted) + self.inflow(holder, own)).saturating_sub(given))
     }
 
     /// What a holder may give away: its rights above its high-water mark, never above what it
     /// really spent, which it forgets in a crash. Nothing once it is sealed.
-    pub fn may_give(&self, holder: &Holder, granted: u64) -> u64 {
+    pub fn may_give(&self, holder: &Holder, granted: u64, own: &EscrowRow) -> u64 {
         match self.rows.get(holder) {
-            None => self.rights(holder, granted),
+            None => self.rights(holder, granted, own),
             Some(signed) if signed.row.sealed => 0,
-            Some(signed) => self.rights(holder, granted).saturating_sub(signed.row.hw),
+            Some(signed) => self.rights(holder, granted, own).saturating_sub(signed.row.hw),
         }
     }
 
     /// Whether a row is covered by `allowed` (its grant, and what an elastic budget allows above
     /// it) and by the rows of its basis. A donor's row that is newer than the basis names can only
     /// have given more, so an overdrawn row is overdrawn in every view.
-    pub fn standing(&self, row: &EscrowRow, allowed: u64) -> Standing {
+    pub fn standing(&self, row: &EscrowRow, allowed: u64, own: &EscrowRow) -> Standing {
         let mut covered = u128::from(allowed);
         let mut missing = false;
         for (donor, seq) in &row.basis {
-            match self.rows.get(donor) {
-                Some(gift) if gift.row.seq >= *seq => {
-                    covered += u128::from(gift.row.out.get(&row.holder).copied().unwrap_or(0));
+            let held = self.rows.get(donor).map(|signed| &signed.row);
+            match held.or_else(|| (*donor == own.holder).then_some(own)) {
+                Some(gift) if gift.seq >= *seq => {
+                    covered += u128::from(gift.out.get(&row.holder).copied().unwrap_or(0));
                 }
                 Some(_) | None => missing = true,
             }
