@@ -19,4 +19,4 @@ pub mod rows;
 pub use flow::{Flow, FlowEffect, FlowInput, Piece};
 pub use record::{Attempt, Outcome, RequestRecord};
 pub use route::{MeshView, ModelSummary, Need, NodeView};
-pub use rows::{Charged, HandOff, HandOffReply, NodeRow, Opening};
+pub use rows::{Charged, HandOff, HandOffReply, NodeRow, Opening, PolicyWord};

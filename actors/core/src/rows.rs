@@ -7,17 +7,30 @@
 use std::net::SocketAddr;
 
 use selvedge_contract::{Answer, EngineStatus, GenerateRequest};
+use selvedge_proto::policy::PolicyMessage;
 use selvedge_proto::wire;
 use serde::{Deserialize, Serialize};
 
+use crate::quota::QuotaMessage;
+
 /// First frame of a stream between members.
-pub type Opening = wire::Opening<GenerateRequest, (), ()>;
+pub type Opening = wire::Opening<GenerateRequest, QuotaMessage, PolicyWord>;
 /// A request that was reserved for, handed to a peer.
 pub type Charged = wire::Charged<GenerateRequest>;
 /// A request handed to a peer.
 pub type HandOff = wire::HandOff<GenerateRequest>;
 /// What the peer sends back.
 pub type HandOffReply = wire::HandOffReply<Answer>;
+
+/// What a member says about policies, and under which name it holds rights itself: whoever signs
+/// the next configuration must know all names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyWord {
+    /// The sender's escrow incarnation: of its durable store, not of its process.
+    pub incarnation: u64,
+    /// What it has, lacks or tells.
+    pub message: PolicyMessage,
+}
 
 /// A node's row: written by that node alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,10 @@
 //! What an operator may do to a running node.
 //!
 //! Owns the asynchronous verbs behind the admin API. Each is durable before it returns; what it
-//! decides is decided by the roster, the key ring or the engine.
+//! decides is decided by the roster, the policy book, the key ring or the engine.
+
+mod budgets;
+mod keys;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,21 +12,27 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, Micros, ModelDigest, NodeId, Refusal, Retry, Stage, Wall};
 use selvedge_contract::ModelCard;
-use selvedge_core::auth::{KeyError, KeyId, KeyRing, NewKey};
 use selvedge_engine::{EngineError, LocalEngine};
-use selvedge_net::{clock, entropy};
+use selvedge_net::clock;
 use selvedge_proto::join::JoinCode;
 use selvedge_proto::records;
 use serde::Serialize;
 
 use crate::line::MeshLine;
-use crate::membership::{Membership, broken};
+use crate::membership::Membership;
 use crate::mesh::MeshMessage;
 use crate::shared::Shared;
 use crate::store::Store;
 
-/// Store record of the API keys.
+/// Store record of the API keys of this node alone.
 pub(crate) const KEYS: &str = "keys";
+
+pub use budgets::BudgetView;
+pub use keys::{Caller, KeyView};
+
+/// Giving budget rights away takes two writes and two round trips. Whoever waits for a node that
+/// leaves gives up after a few seconds.
+const RETIRE_WITHIN: Micros = Micros::millis(1_500);
 
 /// A handle for operators; cheap to clone.
 #[derive(Clone)]
@@ -54,26 +63,6 @@ pub struct MemberView {
     pub me: bool,
     /// Whether it was put out of the mesh.
     pub revoked: bool,
-}
-
-/// An API key, as it may be shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct KeyView {
-    /// Its id.
-    pub id: KeyId,
-    /// Its name, which is also the tenant.
-    pub name: String,
-    /// When it was made, in seconds since the Unix epoch.
-    pub created_s: u64,
-}
-
-/// The caller behind a good API key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// The key's id, for logs.
-    pub key: KeyId,
-    /// Who is charged.
-    pub tenant: String,
 }
 
 impl Admin {
@@ -159,6 +148,9 @@ impl Admin {
     /// A refusal when this node holds the root key of a mesh with other members, or the change
     /// cannot be stored.
     pub async fn leave(&self) -> Result<(), Refusal> {
+        self.membership.may_leave()?;
+        // Peers can spend what this node does not need any more.
+        self.shared.quota.retire(RETIRE_WITHIN).await;
         self.membership.leave().await?;
         *self.left.lock() = true;
         for link in self.shared.endpoint.links() {
@@ -170,47 +162,6 @@ impl Admin {
     /// Whether [`Admin::leave`] succeeded.
     pub fn has_left(&self) -> bool {
         *self.left.lock()
-    }
-
-    /// Makes an API key; its secret is in the answer and nowhere else.
-    ///
-    /// # Errors
-    /// A refusal for an unusable name, or when the key cannot be stored.
-    pub async fn key_create(&self, name: &str) -> Result<NewKey, Refusal> {
-        let _in_order = self.keys.lock().await;
-        let mut ring = KeyRing::clone(&self.shared.keys.load());
-        let made = ring.create(name, entropy::seed(), clock::wall()).map_err(|e| no_key(&e))?;
-        self.keep_keys(ring).await?;
-        Ok(made)
-    }
-
-    /// The API keys, without their secrets.
-    pub fn key_list(&self) -> Vec<KeyView> {
-        let ring = self.shared.keys.load();
-        let view = |(id, key): (&KeyId, &selvedge_core::auth::StoredKey)| KeyView {
-            id: id.clone(),
-            name: key.name.clone(),
-            created_s: key.created.as_secs(),
-        };
-        ring.iter().map(view).collect()
-    }
-
-    /// Revokes an API key at once.
-    ///
-    /// # Errors
-    /// A refusal for an unknown id, or when the change cannot be stored.
-    pub async fn key_revoke(&self, id: &str) -> Result<(), Refusal> {
-        let _in_order = self.keys.lock().await;
-        let mut ring = KeyRing::clone(&self.shared.keys.load());
-        ring.revoke(id).map_err(|error| no_key(&error))?;
-        self.keep_keys(ring).await
-    }
-
-    /// The caller behind an API key's secret.
-    pub fn verify_key(&self, secret: &str) -> Option<Caller> {
-        let ring = self.shared.keys.load();
-        let (key, stored) = ring.verify(secret)?;
-        Some(Caller { key: key.clone(), tenant: stored.name.clone() })
     }
 
     /// Adds a model file that is already verified; it is loaded in the background.
@@ -249,16 +200,6 @@ impl Admin {
     pub fn model_failure(&self, digest: ModelDigest) -> Option<String> {
         self.engine.failure(digest)
     }
-
-    async fn keep_keys(&self, ring: KeyRing) -> Result<(), Refusal> {
-        self.store.save(KEYS, &ring).await.map_err(|error| broken(&error))?;
-        self.shared.keys.store(Arc::new(ring));
-        Ok(())
-    }
-}
-
-fn no_key(error: &KeyError) -> Refusal {
-    Refusal::client(Stage::Validate, Code::InvalidRequest, error.to_string())
 }
 
 fn bad_model(error: &EngineError) -> Refusal {

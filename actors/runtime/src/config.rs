@@ -31,6 +31,9 @@ pub struct NodeConfig {
     pub max_handoffs_per_peer: usize,
     /// Tenants served for peers; empty = every tenant.
     pub serve_tenants: BTreeSet<String>,
+    /// Spend from budgets after a start only once a peer confirmed that this node's store was not
+    /// rolled back.
+    pub rollback_guard: bool,
     /// Make a mesh of one when this home belongs to none.
     pub create_mesh: bool,
 }

@@ -67,6 +67,20 @@ pub struct Counters {
     pub serving: Count,
     /// Answers that went on at another node.
     pub resumed: Count,
+    /// Requests refused for want of budget.
+    pub budget_refusals: Count,
+    /// Requests that had to wait for their budgets: for the disk or for a peer.
+    pub budget_waits: Count,
+    /// Answers that ended where their budget did.
+    pub budget_ends: Count,
+    /// Times rights were given to a peer.
+    pub budget_gifts: Count,
+    /// Times rights of a peer came to this node.
+    pub budget_receipts: Count,
+    /// Writes of budget rows begun.
+    pub budget_writes: Count,
+    /// Writes of budget rows that failed.
+    pub budget_write_failures: Count,
     /// Time to first token: one count per bound of [`FIRST_TOKEN_BOUNDS_MS`], then the rest.
     pub first_token_buckets: [Count; FIRST_TOKEN_BOUNDS_MS.len() + 1],
     /// Sum of all times to first token, in microseconds.

@@ -1,9 +1,11 @@
-//! The request path, top to bottom: admit → route → execute here or hand off → resume → settle.
+//! The request path, top to bottom: admit → reserve → route → execute here or hand off → resume →
+//! settle.
 //!
 //! Owns one task per request that feeds the flow machine ([`selvedge_core::flow`]) and carries out
 //! what it orders. Everything it asks on the way (view, choice, counters) is a short synchronous
-//! look at shared state; it awaits only the engine, a peer, the caller and the clock. Does not
-//! decide anything itself.
+//! look at shared state; it awaits only the engine, a peer, the caller, the clock, and its budgets
+//! when they do not answer at once. An account without budgets is not asked about. Does not decide
+//! anything itself.
 
 use std::sync::Arc;
 
@@ -14,15 +16,18 @@ use selvedge_contract::{
     Answer, Emitted, EventSink, GenerateRequest, Input, Limits, LogProbs, Sampling,
 };
 use selvedge_core::flow::{Flow, FlowEffect, FlowInput, Piece};
+use selvedge_core::meter::Meter;
 use selvedge_core::route::{self, MeshView, Need};
 use selvedge_core::{Outcome, RequestRecord};
 use selvedge_net::clock;
-use selvedge_proto::wire::Label;
+use selvedge_proto::policy::{AccountPath, KeyId};
+use selvedge_proto::wire::{Label, Receipt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::counters::{Counters, Held};
 use crate::handoff::{self, Outbound};
+use crate::quota::{Reservation, Wanted};
 use crate::shared::Shared;
 
 /// Pieces that wait for a slow caller: a screenful of tokens; beyond it the request waits.
@@ -43,8 +48,12 @@ const FULL_RETRY: Micros = Micros::secs(1);
 pub struct Call {
     /// Names the answer everywhere.
     pub id: RequestId,
-    /// Who is charged.
+    /// Whose request it is, for records and for what peers serve.
     pub tenant: String,
+    /// Whose budgets it counts against.
+    pub account: AccountPath,
+    /// The key of the mesh it came with, whose own budgets count too.
+    pub key: Option<KeyId>,
     /// How far the data may travel.
     pub label: Label,
     /// Time the whole answer may take.
@@ -130,6 +139,10 @@ struct Request {
     to_caller: mpsc::Sender<Piece>,
     /// The model that the first choice settled on; a resumed answer may not change it.
     digest: Option<ModelDigest>,
+    /// What its budgets hold for it; none when it has no budget. Dropping it settles.
+    reservation: Option<Reservation>,
+    /// Tells when its key may have been revoked.
+    policy_changes: watch::Receiver<()>,
     local_events: mpsc::UnboundedReceiver<FlowInput>,
     from_engine: mpsc::UnboundedSender<FlowInput>,
     peer_events: mpsc::Receiver<FlowInput>,
@@ -148,6 +161,8 @@ enum Turn {
 enum Woken {
     Input(FlowInput),
     LocalPulse,
+    Extended,
+    PolicyChanged,
     Timer,
     CallerLeft,
 }
@@ -160,12 +175,15 @@ impl Request {
         let (from_engine, local_events) = mpsc::unbounded_channel();
         let (from_peer, peer_events) = mpsc::channel(FRAMES);
         let turn = Turn::Nobody;
+        let policy_changes = shared.policies.changes();
         Self {
             shared,
             call,
             flow,
             to_caller,
             digest: None,
+            reservation: None,
+            policy_changes,
             local_events,
             from_engine,
             peer_events,
@@ -175,7 +193,7 @@ impl Request {
     }
 
     async fn run(mut self) {
-        let mut pending = vec![FlowInput::Arrived];
+        let mut pending = vec![self.reserve().await];
         let mut effects = Vec::new();
         loop {
             while let Some(input) = pending.pop() {
@@ -194,8 +212,11 @@ impl Request {
                                 // Whoever has the end may ask for the record at once.
                                 self.shared.records.keep(self.flow.record().clone());
                             }
+                            let counted = self.count(&piece);
                             if !self.deliver(piece).await {
                                 pending.push(FlowInput::CallerLeft);
+                            } else if counted && let Some(refusal) = self.quota_ended().await {
+                                pending.push(FlowInput::QuotaEnded(refusal));
                             }
                         }
                         FlowEffect::Close => {}
@@ -208,10 +229,81 @@ impl Request {
             match self.wait().await {
                 Woken::Input(input) => pending.push(input),
                 Woken::LocalPulse => pending.extend(self.local_pulse()),
+                Woken::Extended => {}
+                Woken::PolicyChanged => pending.extend(self.barred()),
                 Woken::Timer => pending.push(FlowInput::Ticked),
                 Woken::CallerLeft => pending.push(FlowInput::CallerLeft),
             }
         }
+    }
+
+    /// Asks the budgets of the request, if there are any; what becomes of it then.
+    async fn reserve(&mut self) -> FlowInput {
+        let shared = Arc::clone(&self.shared);
+        if !shared.policies.limits(&self.call.account, self.call.key.as_ref()) {
+            return FlowInput::Arrived;
+        }
+        let wanted = Wanted {
+            id: self.call.id,
+            account: self.call.account.clone(),
+            key: self.call.key,
+            model: shared.view.load().plain_model_name(&self.call.model),
+            meter: Meter::new(&self.call.input, self.call.max_tokens),
+            deadline: self.call.deadline,
+        };
+        let reserved = tokio::select! {
+            biased;
+            reserved = shared.quota.reserve(wanted) => reserved,
+            () = self.to_caller.closed() => return FlowInput::CallerLeft,
+        };
+        match reserved {
+            Ok(reservation) => {
+                if let Some(model) = reservation.downgrade() {
+                    self.flow.downgraded(model);
+                    self.call.model = model.to_owned();
+                }
+                self.reservation = Some(reservation);
+                FlowInput::Arrived
+            }
+            Err(refusal) => {
+                shared.counters.budget_refusals.bump();
+                FlowInput::NotReserved(refusal)
+            }
+        }
+    }
+
+    /// Whether its key was revoked or its account suspended meanwhile.
+    fn barred(&self) -> Option<FlowInput> {
+        let why = self.shared.policies.bars(&self.call.account, self.call.key.as_ref())?;
+        Some(FlowInput::Barred(why))
+    }
+
+    /// Notes what a piece takes of the reservation; whether it takes anything.
+    fn count(&mut self, piece: &Piece) -> bool {
+        let Some(reservation) = &mut self.reservation else { return false };
+        match piece {
+            Piece::Started { prompt_tokens, .. } => reservation.started(*prompt_tokens),
+            Piece::Token(_) => reservation.token(),
+            Piece::Moved { .. } => return false,
+            // Whoever has the end finds it settled.
+            Piece::Finished { usage, .. } => {
+                reservation.finished(usage);
+                self.reservation = None;
+                return false;
+            }
+            Piece::Failed(_) => {
+                self.reservation = None;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Why the answer must end here, if it must.
+    async fn quota_ended(&mut self) -> Option<Refusal> {
+        let refusal = self.reservation.as_mut()?.ended().await?;
+        self.shared.counters.budget_ends.bump();
+        Some(refusal)
     }
 
     async fn wait(&mut self) -> Woken {
@@ -222,6 +314,8 @@ impl Request {
             () = self.to_caller.closed() => Woken::CallerLeft,
             Some(input) = self.local_events.recv() => Woken::Input(input),
             Some(input) = self.peer_events.recv() => Woken::Input(input),
+            () = extension(&mut self.reservation) => Woken::Extended,
+            Ok(()) = self.policy_changes.changed() => Woken::PolicyChanged,
             () = tokio::time::sleep(LOCAL_PULSE.into()), if local => Woken::LocalPulse,
             () = tokio::time::sleep_until(Instant::now() + patience.into()) => Woken::Timer,
         }
@@ -290,12 +384,29 @@ impl Request {
             tenant: self.call.tenant.clone(),
             label: self.call.label,
             deadline,
+            receipt: self.receipt(fence, to, deadline),
             request,
         };
         self.shared.counters.handed_off.bump();
         let outbound = handoff::send(Arc::clone(&self.shared), handed, self.from_peer.clone());
         self.turn = Turn::Peer { _outbound: outbound };
         None
+    }
+
+    /// What a serving peer is shown of the reservation.
+    fn receipt(&self, fence: u64, serving: NodeId, deadline: Micros) -> Option<Receipt> {
+        let reservation = self.reservation.as_ref()?;
+        Some(Receipt {
+            request: self.call.id,
+            ingest: self.shared.me,
+            serving,
+            account: self.call.account.to_string(),
+            key: self.call.key.map(|key| key.to_string()),
+            tokens: reservation.answers_for(),
+            not_after_in: deadline,
+            fence,
+            budgets: reservation.budgets().iter().map(|budget| budget.0).collect(),
+        })
     }
 
     /// Ends the present turn: a local engine is told, a peer notices that its stream was dropped.
@@ -338,6 +449,14 @@ impl Request {
             Outcome::Cancelled | Outcome::Running => counters.cancelled.bump(),
         }
         self.shared.records.keep(record.clone());
+    }
+}
+
+/// Resolves when budgets answered a wish for more.
+async fn extension(reservation: &mut Option<Reservation>) {
+    match reservation {
+        Some(reservation) => reservation.answer().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use selvedge_base::{Micros, NodeId};
 use selvedge_contract::GenerateRequest;
 use selvedge_core::flow::FlowInput;
-use selvedge_core::{HandOff, HandOffReply, Opening};
+use selvedge_core::{Charged, HandOff, HandOffReply, Opening};
 use selvedge_net::{FrameSender, Link, NetError};
-use selvedge_proto::wire::Label;
+use selvedge_proto::wire::{Label, Receipt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::membership::Key;
 use crate::mesh::MeshMessage;
 use crate::shared::Shared;
 
@@ -23,6 +24,9 @@ use crate::shared::Shared;
 pub(crate) const REQUEST_PRIORITY: i32 = 10;
 /// Priority of control streams.
 pub(crate) const CONTROL_PRIORITY: i32 = 0;
+
+/// The wire version that brought receipts.
+const RECEIPTS_SINCE: u8 = 2;
 
 /// A stream notices the end of its link a moment before the reason is known.
 const REASON_WITHIN: Micros = Micros::millis(20);
@@ -39,6 +43,8 @@ pub(crate) struct Handed {
     pub label: Label,
     /// Time left.
     pub deadline: Micros,
+    /// Who answers for its tokens, where budgets count it.
+    pub receipt: Option<Receipt>,
     /// The request.
     pub request: GenerateRequest,
 }
@@ -92,7 +98,8 @@ async fn exchange(
         return Err(NetError::Lost("there is no link to it".to_owned()));
     };
     let (mut sender, mut receiver) = link.open(REQUEST_PRIORITY).await?;
-    let opening = Opening::HandOff(HandOff {
+    let receipt = handed.receipt;
+    let handed = HandOff {
         hop: 1,
         origin: shared.me,
         tenant: handed.tenant,
@@ -100,7 +107,15 @@ async fn exchange(
         deadline: handed.deadline,
         fence,
         request: handed.request,
-    });
+    };
+    let opening = match receipt {
+        // A peer that knows no receipts knows no budgets either: this node answers for both.
+        Some(receipt) if sender.version() >= RECEIPTS_SINCE => {
+            let receipt = receipt.seal(&Key(&shared.identity));
+            Opening::Charged(Box::new(Charged { handed, receipt }))
+        }
+        Some(_) | None => Opening::HandOff(handed),
+    };
     begin(&mut sender, &opening).await?;
     while let Some(reply) = receiver.recv::<HandOffReply>().await? {
         let input = match reply {

@@ -27,6 +27,7 @@ use tokio::sync::watch;
 
 use crate::custody;
 use crate::mesh::CONTACTS;
+use crate::policies::{HOLDERS, POLICY};
 use crate::store::{Store, StoreError};
 
 /// Store record of the roster.
@@ -365,8 +366,8 @@ impl Membership {
         Ok(records::fingerprint_text(&self.mesh()))
     }
 
-    /// Forgets the mesh, durably.
-    pub(crate) async fn leave(&self) -> Result<(), Refusal> {
+    /// Whether this node may leave: the only root key of others must not go with it.
+    pub(crate) fn may_leave(&self) -> Result<(), Refusal> {
         let others = self.with(|roster| {
             roster.members().filter(|(node, _)| **node != self.identity.node_id()).count()
         });
@@ -379,10 +380,16 @@ impl Membership {
             );
             return Err(Refusal::client(Stage::Validate, Code::Forbidden, message));
         }
+        Ok(())
+    }
+
+    /// Forgets the mesh, durably.
+    pub(crate) async fn leave(&self) -> Result<(), Refusal> {
+        self.may_leave()?;
         let _in_order = self.saving.lock().await;
         self.left.store(true, Ordering::Relaxed);
         custody::retire_root(&self.home).map_err(|error| custody_refusal(&error))?;
-        for record in [ROSTER, INVITES, CONTACTS] {
+        for record in [ROSTER, INVITES, CONTACTS, POLICY, HOLDERS] {
             self.store.remove(record).await.map_err(|error| broken(&error))?;
         }
         Ok(())

@@ -17,6 +17,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use selvedge_base::{Micros, ModelDigest, Mono, NodeId, codec};
 use selvedge_contract::ModelState;
 use selvedge_core::NodeRow;
+use selvedge_core::quota::QuotaInput;
 use selvedge_core::restart::{Patience, Restart};
 use selvedge_net::{Link, NetError, clock, entropy};
 use selvedge_proto::swim::{
@@ -29,6 +30,7 @@ use tokio::sync::oneshot;
 use crate::contacts::Contacts;
 use crate::line::{Mail, MeshLine};
 use crate::membership::Membership;
+use crate::policy_sync;
 use crate::shared::Shared;
 use crate::stepper::{Clock, Stepper};
 use crate::store::Store;
@@ -46,6 +48,8 @@ const SYNC_EVERY: Micros = Micros::secs(5);
 /// How often every link's right to be there is checked again: a lease lapses within this of its
 /// end, and a check costs a few signatures a link.
 const CHECK_EVERY: Micros = Micros::secs(30);
+/// The wire version that brought budgets: older peers neither get nor give rights.
+const BUDGETS_SINCE: u8 = 2;
 /// Store record of the address book.
 pub(crate) const CONTACTS: &str = "contacts";
 /// Store record of the number of starts.
@@ -256,6 +260,10 @@ impl MeshState {
         self.feed(SwimInput::PeerIntroduced { node });
         self.feed(SwimInput::LinkUp { node, incarnation: hello.incarnation });
         tracing::info!(peer = %node.short(), name = hello.credential.name(), "linked");
+        if link.version() >= BUDGETS_SINCE {
+            self.args.shared.quota.tell(QuotaInput::PeerUp { node });
+            policy_sync::compare(&self.args.shared, link.clone());
+        }
         self.sync_with(link);
         self.publish();
     }
@@ -263,6 +271,7 @@ impl MeshState {
     fn link_lost(&mut self, node: NodeId, why: &str, gone: bool) {
         tracing::info!(peer = %node.short(), why, "link lost");
         self.args.membership.forget_link(&node);
+        self.args.shared.quota.tell(QuotaInput::PeerDown { node });
         self.feed(match gone {
             true => SwimInput::PeerEnded { node },
             false => SwimInput::LinkLost { node },

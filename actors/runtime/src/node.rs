@@ -20,6 +20,7 @@ use ractor::{Actor, ActorRef};
 use selvedge_base::{MeshId, Micros, NodeId};
 use selvedge_contract::Engine;
 use selvedge_core::auth::KeyRing;
+use selvedge_core::quota::{Quota, QuotaEffect, QuotaInput, QuotaOptions, QuotaStored};
 use selvedge_core::receive::ReceivePolicy;
 use selvedge_core::route::MeshView;
 use selvedge_engine::{EngineError, LocalEngine};
@@ -31,6 +32,7 @@ use selvedge_proto::records::{
 };
 use selvedge_proto::swim::{Swim, SwimEffect, SwimInput};
 use thiserror::Error;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::admin::{Admin, KEYS};
@@ -46,9 +48,12 @@ use crate::join::{self, JoinFailed};
 use crate::line::MeshLine;
 use crate::membership::{INVITES, Key, Membership, ROSTER};
 use crate::mesh::{CONTACTS, INCARNATION, MeshActor, MeshArgs, MeshMessage, MeshSettings};
+use crate::policies::Policies;
+use crate::policy_sync;
+use crate::quota::{self, NodeSeal, Order, QuotaLine};
 use crate::records::Records;
 use crate::shared::{Shared, Tally};
-use crate::stepper::{Clock, system_clock};
+use crate::stepper::{Clock, Stepper, system_clock};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Child, Supervisor, SupervisorMessage};
 use crate::task::{self, Finished, Run};
@@ -119,6 +124,8 @@ pub struct Node {
 pub struct Replay {
     /// The failure detector as the trace's was before its first step.
     pub detector: Swim,
+    /// The quota machine likewise, if the trace has one; a fresh one otherwise.
+    pub quota: Option<Quota>,
     /// Tells the time of the step that comes next.
     pub clock: Clock,
 }
@@ -194,7 +201,22 @@ impl Node {
         orders.await.ok()
     }
 
-    async fn begin(config: NodeConfig, replay: Option<Replay>) -> Result<Self, StartError> {
+    /// Tells the quota machine a fact of a trace, through the line that requests, peers and the
+    /// disk tell it theirs. What it ordered: writes reach the disk as ever, messages go nowhere.
+    /// `None` when the node does not run for a replay.
+    pub fn replay_quota(&self, input: QuotaInput) -> Option<Vec<QuotaEffect>> {
+        self.replaying.then(|| self.gateway.shared.quota.replay(input))
+    }
+
+    /// What the disk holds of budgets.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn stored_quota(&self) -> Result<QuotaStored, StoreError> {
+        quota::load(&self.store)
+    }
+
+    async fn begin(config: NodeConfig, mut replay: Option<Replay>) -> Result<Self, StartError> {
         entropy::prewarm();
         let opened = open(&config.home).await?;
         let membership = Arc::new(open_membership(&opened, &config).await?);
@@ -202,11 +224,16 @@ impl Node {
         let identity = Arc::clone(&opened.identity);
         let (endpoint, events) =
             Endpoint::bind(identity, config.listen, gate, NetConfig::default()).await?;
-        let endpoint = Arc::new(endpoint);
+        let (endpoint, counters) = (Arc::new(endpoint), Arc::new(Counters::default()));
         let engine = Arc::new(LocalEngine::start(config.engine.clone(), Arc::new(clock::mono))?);
         let mesh = MeshLine::new();
-        let shared = share(&opened, &config, &membership, endpoint, &engine, &mesh).await?;
-        let shared = Arc::new(shared);
+        let (quota, orders) = budgets(&opened, &config, &counters, replay.as_mut())?;
+        let parts =
+            Parts { endpoint, engine: Arc::clone(&engine), mesh: mesh.clone(), quota, counters };
+        let shared = Arc::new(share(&opened, &config, &membership, parts).await?);
+        if replay.is_none() {
+            shared.quota.policy_changed(shared.policies.book());
+        }
         let settings = Arc::new(MeshSettings {
             name: config.name.clone(),
             site: config.site.clone(),
@@ -248,9 +275,12 @@ impl Node {
             keys: Arc::default(),
             left: Arc::new(Mutex::new(false)),
         };
-        let gateway = Gateway { shared };
         let (ingress, _until_shutdown) = task::child("ingress", ingress.keep_reading(events));
-        let surfaces = vec![Supervisor::start(vec![ingress]).await?];
+        let mut surfaces = vec![Supervisor::start(vec![ingress]).await?];
+        if replay.is_none() {
+            surfaces.push(keep_budgets(&shared, orders).await?);
+        }
+        let gateway = Gateway { shared };
         let (store, replaying) = (opened.store, replay.is_some());
         Ok(Self { gateway, admin, settings, control, surfaces, store, replaying })
     }
@@ -347,13 +377,54 @@ async fn create_mesh(opened: &Opened, home: &Path, name: &str) -> Result<Roster,
     Ok(roster)
 }
 
+/// The machine of the budgets with what the disk holds, and the orders it will give.
+fn budgets(
+    opened: &Opened,
+    config: &NodeConfig,
+    counters: &Arc<Counters>,
+    replay: Option<&mut Replay>,
+) -> Result<(QuotaLine, UnboundedReceiver<Order>), StartError> {
+    if let Some(Replay { quota, clock, .. }) = replay
+        && let Some(machine) = quota.take()
+    {
+        let stepper = Stepper::new(machine, Clock::clone(clock)).recording(1);
+        return Ok(QuotaLine::new(stepper, opened.store.clone(), Arc::clone(counters)));
+    }
+    let clock = system_clock();
+    let options = QuotaOptions { rollback_guard: config.rollback_guard, ..QuotaOptions::default() };
+    let seal = Arc::new(NodeSeal(Arc::clone(&opened.identity)));
+    let (me, stored) = (opened.identity.node_id(), quota::load(&opened.store)?);
+    let machine = Quota::new(me, stored, seal, entropy::dice(), options, clock());
+    let stepper = Stepper::new(machine, clock);
+    Ok(QuotaLine::new(stepper, opened.store.clone(), Arc::clone(counters)))
+}
+
+/// Keeps running what carries out the orders of the budgets' machine and what spreads policies.
+async fn keep_budgets(
+    shared: &Arc<Shared>,
+    orders: UnboundedReceiver<Order>,
+) -> Result<ActorRef<SupervisorMessage>, StartError> {
+    let run = quota::child(shared.quota.clone(), Arc::clone(&shared.endpoint), orders);
+    let (quota, _until_shutdown) = task::child("budgets", run);
+    let (policies, _until_shutdown) =
+        task::child("policies", policy_sync::child(Arc::clone(shared)));
+    Ok(Supervisor::start(vec![quota, policies]).await?)
+}
+
+/// What runs already when the shared part is put together.
+struct Parts {
+    endpoint: Arc<Endpoint>,
+    engine: Arc<LocalEngine>,
+    mesh: MeshLine,
+    quota: QuotaLine,
+    counters: Arc<Counters>,
+}
+
 async fn share(
     opened: &Opened,
     config: &NodeConfig,
-    membership: &Membership,
-    endpoint: Arc<Endpoint>,
-    engine: &Arc<LocalEngine>,
-    mesh: &MeshLine,
+    membership: &Arc<Membership>,
+    parts: Parts,
 ) -> Result<Shared, StartError> {
     let keys = match opened.store.load::<KeyRing>(KEYS)? {
         Some(ring) => ring,
@@ -366,11 +437,17 @@ async fn share(
     };
     let me: NodeId = opened.identity.node_id();
     let view = MeshView { me, mesh: Some(membership.mesh()), nodes: Vec::new() };
+    let policies = Policies::load(
+        Arc::clone(&opened.identity),
+        Arc::clone(membership),
+        opened.store.clone(),
+        config.home.clone(),
+    )?;
     Ok(Shared {
         me,
-        endpoint,
-        engine: Arc::clone(engine) as Arc<dyn Engine>,
-        mesh: mesh.clone(),
+        endpoint: parts.endpoint,
+        engine: parts.engine as Arc<dyn Engine>,
+        mesh: parts.mesh,
         view: ArcSwap::from_pointee(view),
         view_changed: watch::Sender::new(()),
         keys: ArcSwap::from_pointee(keys),
@@ -379,7 +456,11 @@ async fn share(
             tenants: config.serve_tenants.clone(),
             max_per_peer: config.max_handoffs_per_peer,
         },
-        counters: Counters::default(),
+        receipts: Mutex::default(),
+        identity: Arc::clone(&opened.identity),
+        policies: Arc::new(policies),
+        quota: parts.quota,
+        counters: parts.counters,
         records: Records::default(),
         permits: Arc::new(Semaphore::new(config.max_requests)),
         in_flight: Tally::default(),

@@ -8,16 +8,18 @@ use std::sync::Arc;
 
 use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, RequestId, Retry, Stage};
 use selvedge_contract::{Answer, EventSink};
-use selvedge_core::{HandOff, HandOffReply, Opening};
-use selvedge_net::{FrameReceiver, FrameSender, NetError};
-use selvedge_proto::wire::ALIVE_EVERY;
+use selvedge_core::quota::QuotaInput;
+use selvedge_core::{Charged, HandOff, HandOffReply, Opening};
+use selvedge_net::{FrameReceiver, FrameSender, NetError, clock};
+use selvedge_proto::records::Signed;
+use selvedge_proto::wire::{ALIVE_EVERY, Receipt};
 use tokio::sync::mpsc;
 
 use crate::counters::Held;
 use crate::line::MeshLine;
 use crate::membership::Membership;
 use crate::shared::Shared;
-use crate::sync;
+use crate::{policy_sync, sync};
 
 /// A stream must say what it is within this: its first frame was written before it was opened.
 const OPENING_WITHIN: Micros = Micros::secs(5);
@@ -39,7 +41,7 @@ pub(crate) async fn stream(
     let opening = tokio::time::timeout(OPENING_WITHIN.into(), receiver.recv::<Opening>()).await;
     let served = match opening {
         Ok(Ok(Some(Opening::HandOff(handed)))) => {
-            hand_off(&context.shared, from, handed, sender, receiver).await
+            hand_off(&context.shared, from, (handed, None), sender, receiver).await
         }
         Ok(Ok(Some(Opening::Sync(message)))) => {
             sync::answer(&context, from, message, sender, receiver).await
@@ -48,9 +50,17 @@ pub(crate) async fn stream(
             sync::answer_renewal(&context.membership, from, *held, sender).await
         }
         Ok(Ok(Some(Opening::Charged(charged)))) => {
-            hand_off(&context.shared, from, charged.handed, sender, receiver).await
+            let Charged { handed, receipt } = *charged;
+            hand_off(&context.shared, from, (handed, Some(receipt)), sender, receiver).await
         }
-        Ok(Ok(Some(Opening::Quota(_) | Opening::Policy(_)))) => Ok(()),
+        Ok(Ok(Some(Opening::Quota(message)))) => {
+            context.shared.quota.tell(QuotaInput::Received { from, message: *message });
+            Ok(())
+        }
+        Ok(Ok(Some(Opening::Policy(message)))) => {
+            policy_sync::take(&context, from, *message).await;
+            Ok(())
+        }
         Ok(Ok(Some(Opening::Echo))) => sender.send(&()).await,
         Ok(Ok(None)) | Err(_) => Ok(()),
         Ok(Err(error)) => Err(error),
@@ -63,13 +73,18 @@ pub(crate) async fn stream(
 async fn hand_off(
     shared: &Shared,
     from: NodeId,
-    mut handed: HandOff,
+    (mut handed, receipt): (HandOff, Option<Signed<Receipt>>),
     mut sender: FrameSender,
     _request_side: FrameReceiver,
 ) -> Result<(), NetError> {
     let peer_site = shared.view.load().node(&from).map(|node| node.site.clone());
     let running = shared.serving.count(&from);
     let checked = shared.receive.check(from, peer_site.as_deref(), running, &handed);
+    let checked = checked.and_then(|()| {
+        let must = shared.policies.is_hard(&handed.tenant);
+        let (now, between) = (clock::mono(), (from, shared.me));
+        shared.receipts.lock().check(now, between, &handed, receipt.as_ref(), must)
+    });
     let id = shared.run_id();
     let (to_stream, mut answers) = mpsc::unbounded_channel();
     handed.request.id = id;

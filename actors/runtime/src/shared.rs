@@ -11,14 +11,16 @@ use parking_lot::Mutex;
 use selvedge_base::{Dice, NodeId, RequestId};
 use selvedge_contract::Engine;
 use selvedge_core::auth::KeyRing;
-use selvedge_core::receive::ReceivePolicy;
+use selvedge_core::receive::{Receipts, ReceivePolicy};
 use selvedge_core::route::MeshView;
-use selvedge_net::Endpoint;
+use selvedge_net::{Endpoint, Identity};
 use selvedge_proto::swim::Pulse;
 use tokio::sync::{Semaphore, watch};
 
 use crate::counters::Counters;
 use crate::line::MeshLine;
+use crate::policies::Policies;
+use crate::quota::QuotaLine;
 use crate::records::Records;
 
 /// Everything requests share.
@@ -33,7 +35,15 @@ pub(crate) struct Shared {
     pub(crate) view_changed: watch::Sender<()>,
     pub(crate) keys: ArcSwap<KeyRing>,
     pub(crate) receive: ReceivePolicy,
-    pub(crate) counters: Counters,
+    /// Receipts of hand-offs worked on here.
+    pub(crate) receipts: Mutex<Receipts>,
+    /// Signs receipts.
+    pub(crate) identity: Arc<Identity>,
+    /// Who has which budget.
+    pub(crate) policies: Arc<Policies>,
+    /// What may be spent.
+    pub(crate) quota: QuotaLine,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) records: Records,
     /// One per request this node may answer at a time.
     pub(crate) permits: Arc<Semaphore>,

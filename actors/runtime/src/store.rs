@@ -126,7 +126,7 @@ impl Store {
     }
 
     async fn start(open: Open) -> Result<Self, StoreError> {
-        let file = Arc::new(File { open, database: Mutex::new(None) });
+        let file = Arc::new(File { open, database: Mutex::new(Held::Failed) });
         // The table must exist before the first read.
         file.commit(&[])?;
         let writer = Arc::new(ArcSwapOption::empty());
@@ -205,13 +205,15 @@ impl Store {
         Ok(answered)
     }
 
-    /// Stops the writer after what it already holds.
+    /// Stops the writer after what it already holds and closes the file, whoever still has a
+    /// handle.
     pub async fn close(&self) {
         // Waiting is bounded: the writer holds at most one commit and one batch.
         let patience = Some(std::time::Duration::from_secs(2));
         if let Some(writer) = self.writer.swap(None) {
             let _closed = writer.drain_and_wait(patience).await;
         }
+        *self.file.database.lock() = Held::Closed;
         self.supervisor.stop(None);
     }
 }
@@ -249,26 +251,41 @@ type Open = Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>;
 /// The database, as long as it works.
 struct File {
     open: Open,
-    database: Mutex<Option<Arc<Database>>>,
+    database: Mutex<Held>,
+}
+
+enum Held {
+    /// It works.
+    Open(Arc<Database>),
+    /// A write failed; it is opened anew when it is next needed.
+    Failed,
+    /// The node is shutting down: somebody else may open the file.
+    Closed,
 }
 
 impl File {
     /// The open database, opened anew after a failure.
     fn database(&self) -> Result<Arc<Database>, StoreError> {
         let mut held = self.database.lock();
-        if let Some(database) = held.as_ref() {
-            return Ok(Arc::clone(database));
+        match &*held {
+            Held::Open(database) => Ok(Arc::clone(database)),
+            Held::Closed => Err(StoreError::Closed),
+            Held::Failed => {
+                let database = Arc::new((self.open)()?);
+                *held = Held::Open(Arc::clone(&database));
+                Ok(database)
+            }
         }
-        let database = Arc::new((self.open)()?);
-        *held = Some(Arc::clone(&database));
-        Ok(database)
     }
 
     fn commit(&self, batch: &[Change]) -> Result<(), StoreError> {
         let written = self.database().and_then(|database| commit(&database, batch));
         if written.is_err() {
-            // Nothing of a failed write stays; what is on the disk is whole.
-            *self.database.lock() = None;
+            let mut held = self.database.lock();
+            if matches!(*held, Held::Open(_)) {
+                // Nothing of a failed write stays; what is on the disk is whole.
+                *held = Held::Failed;
+            }
         }
         written
     }

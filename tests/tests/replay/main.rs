@@ -5,4 +5,6 @@
 //! `tape` records one simulated node; the other modules replay one machine each.
 
 mod detector;
+mod quota;
+mod stage;
 mod tape;

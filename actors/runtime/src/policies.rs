@@ -1,0 +1,269 @@
+//! Who has which budget and key, as this node holds it: the policy book, durable and shared.
+//!
+//! Owns the snapshot that the request path reads without a lock, the one writer's turn, and the
+//! order of things: what widens anybody's rights is on the disk before anything depends on it; what
+//! tightens counts at once, whether the disk takes it or not. The records' meaning is the book's,
+//! rights to sign are the roster's and the root key's.
+
+mod orders;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use selvedge_base::{Code, NodeId, Refusal, Stage, Wall};
+use selvedge_core::PolicyWord;
+use selvedge_crdt::escrow::Holder;
+use selvedge_net::{Identity, clock};
+use selvedge_proto::policy::{
+    AccountPath, Hardness, KeyId, PolicyBook, PolicyDelta, PolicyMessage, PolicySnapshot,
+};
+use tokio::sync::watch;
+
+pub use orders::{BudgetDraft, BudgetSet, KeyDraft, TenantView};
+
+use crate::membership::{Key, Membership};
+use crate::quota::QuotaLine;
+use crate::store::{Store, StoreError};
+
+/// Store record of the policy book.
+pub(crate) const POLICY: &str = "policy";
+/// Store record of the names under which nodes hold rights.
+pub(crate) const HOLDERS: &str = "policy holders";
+/// Store record of the latest time this node saw.
+const LATEST: &str = "policy latest";
+/// How often the latest time is stored, at the most: a promise that begins so much later than
+/// needed after a clock was set back delays nobody much.
+const LATEST_EVERY_MS: u64 = 60_000;
+
+/// The policy of a running node.
+pub(crate) struct Policies {
+    book: ArcSwap<PolicyBook>,
+    /// Serializes changes with their storing.
+    turn: tokio::sync::Mutex<()>,
+    changed: watch::Sender<()>,
+    /// Counts exchanges.
+    turns: AtomicU64,
+    /// The name of each member's durable store, as it said last; one per member ever met.
+    holders: Mutex<BTreeMap<NodeId, u64>>,
+    /// The latest wall time seen here, in milliseconds, however clocks were set since.
+    latest: AtomicU64,
+    latest_stored: AtomicU64,
+    identity: Arc<Identity>,
+    membership: Arc<Membership>,
+    store: Store,
+    home: PathBuf,
+}
+
+impl Policies {
+    /// The policy as the store holds it.
+    ///
+    /// # Errors
+    /// A damaged record.
+    pub(crate) fn load(
+        identity: Arc<Identity>,
+        membership: Arc<Membership>,
+        store: Store,
+        home: PathBuf,
+    ) -> Result<Self, StoreError> {
+        let (mesh, me) = (membership.mesh(), identity.node_id());
+        let book = match store.load::<PolicySnapshot>(POLICY)? {
+            Some(snapshot) => membership.with(|roster| {
+                PolicyBook::from_snapshot(snapshot, roster, clock::wall()).map_err(|error| {
+                    StoreError::Damaged { name: POLICY.to_owned(), reason: error.to_string() }
+                })
+            })?,
+            None => PolicyBook::new(mesh, me),
+        };
+        let holders = store.load(HOLDERS)?.unwrap_or_default();
+        let latest = store.load::<u64>(LATEST)?.unwrap_or(0);
+        Ok(Self {
+            book: ArcSwap::from_pointee(book),
+            turn: tokio::sync::Mutex::new(()),
+            changed: watch::Sender::new(()),
+            turns: AtomicU64::new(0),
+            holders: Mutex::new(holders),
+            latest: AtomicU64::new(latest.max(clock::wall().0)),
+            latest_stored: AtomicU64::new(latest),
+            identity,
+            membership,
+            store,
+            home,
+        })
+    }
+
+    /// The records now.
+    pub(crate) fn book(&self) -> Arc<PolicyBook> {
+        self.book.load_full()
+    }
+
+    /// Tells whenever the book was replaced.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Whether any budget counts what an account and key do.
+    pub(crate) fn limits(&self, account: &AccountPath, key: Option<&KeyId>) -> bool {
+        !self.book.load().budgets_of(account, key).is_empty()
+    }
+
+    /// Whether a tenant has a budget that must not be exceeded, so that peers must show receipts.
+    pub(crate) fn is_hard(&self, tenant: &str) -> bool {
+        self.book.load().budgets().any(|budget| {
+            budget.level.account.tenant() == tenant && budget.spec.hardness == Hardness::Hard
+        })
+    }
+
+    /// Why a caller that was let in may not go on, if it may not.
+    pub(crate) fn bars(&self, account: &AccountPath, key: Option<&KeyId>) -> Option<Refusal> {
+        let book = self.book.load();
+        // Expired keys are kept for a while: one that is gone was revoked.
+        let message = if key.is_some_and(|key| book.key(key).is_none()) {
+            "the API key was revoked".to_owned()
+        } else {
+            format!("the account '{}' is suspended", book.suspended(account)?)
+        };
+        Some(Refusal::client(Stage::Authenticate, Code::Forbidden, message))
+    }
+
+    /// What to send to a peer from time to time, and when something changed.
+    pub(crate) fn greeting(&self, quota: &QuotaLine) -> PolicyWord {
+        let message = self.book.load().greeting();
+        PolicyWord { incarnation: quota.incarnation(), message }
+    }
+
+    /// Takes what a peer says; what to answer, if anything.
+    pub(crate) async fn heard(
+        &self,
+        quota: &QuotaLine,
+        from: NodeId,
+        word: PolicyWord,
+    ) -> Option<PolicyWord> {
+        let PolicyWord { incarnation, mut message } = word;
+        self.met(from, incarnation).await;
+        if let PolicyMessage::Delta(delta) = &mut message {
+            // The records are taken, the question at their end is answered below.
+            let digest = delta.digest.take();
+            let delta =
+                std::mem::replace(&mut **delta, PolicyDelta { digest, ..PolicyDelta::default() });
+            self.take(quota, from, delta).await;
+        }
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let message = self.book.load().answer(&message, turn)?;
+        Some(PolicyWord { incarnation: quota.incarnation(), message })
+    }
+
+    async fn take(&self, quota: &QuotaLine, from: NodeId, delta: PolicyDelta) {
+        let _turn = self.turn.lock().await;
+        let mut book = PolicyBook::clone(&self.book.load());
+        let tightens = !delta.cuts.is_empty();
+        let changed = self.membership.with(|roster| book.apply(delta, roster, clock::wall()));
+        for error in &changed.refused {
+            tracing::debug!(peer = %from.short(), %error, "a policy record was refused");
+        }
+        if changed.policy {
+            // Nobody waits for the outcome; a record that was not stored comes again.
+            let _stored = self.keep(quota, book, tightens).await;
+        }
+    }
+
+    /// A peer said under which name it holds rights.
+    async fn met(&self, node: NodeId, incarnation: u64) {
+        let holders = {
+            let mut holders = self.holders.lock();
+            let full = holders.len() >= selvedge_proto::records::MAX_MEMBERS;
+            if holders.get(&node) == Some(&incarnation) || (full && !holders.contains_key(&node)) {
+                return;
+            }
+            holders.insert(node, incarnation);
+            holders.clone()
+        };
+        if let Err(error) = self.store.save(HOLDERS, &holders).await {
+            tracing::warn!(%error, "the names of holders were not stored");
+        }
+    }
+
+    /// The name under which a node holds rights, if it ever told.
+    pub(crate) fn holder_of(&self, node: &NodeId) -> Option<Holder> {
+        let incarnation = self.holders.lock().get(node).copied()?;
+        Some(Holder { node: *node, incarnation })
+    }
+
+    /// What is done every second: promises, the end of epochs, their renewal.
+    pub(crate) async fn look(&self, quota: &QuotaLine) {
+        let wall = clock::wall();
+        self.latest.fetch_max(wall.0, Ordering::Relaxed);
+        if self.book.load().tenants().next().is_none() {
+            return;
+        }
+        self.store_latest().await;
+        let _turn = self.turn.lock().await;
+        let mut book = PolicyBook::clone(&self.book.load());
+        if book.tick(wall) {
+            let _stored = self.keep(quota, book.clone(), false).await;
+        }
+        if book.adoption_due(wall) {
+            self.adopt(quota, book, wall).await;
+        }
+        if let Err(refusal) = self.renew_due(quota, wall).await {
+            tracing::warn!(%refusal, "the budgets' configurations were not renewed");
+        }
+    }
+
+    /// Signs what waits for this node's word: stored and heeded first, told then.
+    async fn adopt(&self, quota: &QuotaLine, mut book: PolicyBook, wall: Wall) {
+        let (key, latest) = (Key(&self.identity), self.latest());
+        if book.adopt(&key, wall, latest) > 0
+            && self.keep(quota, book.clone(), false).await.is_err()
+        {
+            return;
+        }
+        if book.tell_adopted(&key, clock::wall(), self.latest()) {
+            let _stored = self.keep(quota, book, false).await;
+        }
+    }
+
+    fn latest(&self) -> Wall {
+        Wall(self.latest.load(Ordering::Relaxed))
+    }
+
+    async fn store_latest(&self) {
+        let latest = self.latest().0;
+        let stored = self.latest_stored.load(Ordering::Relaxed);
+        if latest < stored.saturating_add(LATEST_EVERY_MS) {
+            return;
+        }
+        match self.store.save(LATEST, &latest).await {
+            Ok(()) => self.latest_stored.store(latest, Ordering::Relaxed),
+            Err(error) => tracing::warn!(%error, "the latest time was not stored"),
+        }
+    }
+
+    /// Stores a book and puts it in the place of the old one. The caller has the turn. One that
+    /// tightens counts even if the disk does not take it.
+    async fn keep(
+        &self,
+        quota: &QuotaLine,
+        book: PolicyBook,
+        tightens: bool,
+    ) -> Result<(), StoreError> {
+        let stored = match self.membership.has_left() {
+            true => Ok(()),
+            false => self.store.save(POLICY, &book.snapshot()).await,
+        };
+        if let Err(error) = &stored {
+            tracing::error!(%error, "policy records were not stored");
+            if !tightens {
+                return stored;
+            }
+        }
+        let book = Arc::new(book);
+        self.book.store(Arc::clone(&book));
+        quota.policy_changed(book);
+        self.changed.send_replace(());
+        stored
+    }
+}

@@ -1,0 +1,95 @@
+//! Carrying policy records between members: what each side lacks, one message per stream.
+//!
+//! Owns the messages and when they are sent: at once when something changed, to every peer that
+//! came, and every few seconds besides. What is lacking, what may be taken and what follows from it
+//! are the policy book's to say.
+
+use std::sync::Arc;
+
+use selvedge_base::{Micros, NodeId};
+use selvedge_core::{Opening, PolicyWord};
+use selvedge_net::{Link, NetError};
+
+use crate::handoff::{CONTROL_PRIORITY, begin};
+use crate::serve::Context;
+use crate::shared::Shared;
+use crate::task::Run;
+
+/// How often policies are compared with every peer even if nothing seems to have changed: a cut
+/// that a broken link swallowed is then known within this.
+const COMPARE_EVERY: Micros = Micros::secs(3);
+/// How often the node looks after its own promises and the epochs' time.
+const LOOK_EVERY: Micros = Micros::secs(1);
+/// A message that takes longer is lost; the next comparison makes up for it.
+const SEND_WITHIN: Micros = Micros::secs(5);
+
+/// The exchange as a supervised task.
+pub(crate) fn child(shared: Arc<Shared>) -> Run {
+    Arc::new(move || {
+        let shared = Arc::clone(&shared);
+        Box::pin(async move {
+            run(&shared).await;
+            Ok(())
+        })
+    })
+}
+
+async fn run(shared: &Arc<Shared>) {
+    let mut changes = shared.policies.changes();
+    let mut looks: u64 = 0;
+    loop {
+        let changed = tokio::time::timeout(LOOK_EVERY.into(), changes.changed()).await;
+        match changed {
+            // The sender lives in `shared`.
+            Ok(Err(_)) => return,
+            Ok(Ok(())) => compare_all(shared),
+            Err(_) => {
+                looks += 1;
+                shared.policies.look(&shared.quota).await;
+                if looks.is_multiple_of(COMPARE_EVERY.0 / LOOK_EVERY.0) {
+                    compare_all(shared);
+                }
+            }
+        }
+    }
+}
+
+fn compare_all(shared: &Shared) {
+    for link in shared.endpoint.links() {
+        compare(shared, link);
+    }
+}
+
+/// Tells a peer, in brief, what this node has.
+pub(crate) fn compare(shared: &Shared, link: Link) {
+    send(link, shared.policies.greeting(&shared.quota));
+}
+
+/// Takes what a peer says and answers it.
+pub(crate) async fn take(context: &Context, from: NodeId, word: PolicyWord) {
+    let shared = &context.shared;
+    let answer = shared.policies.heard(&shared.quota, from, word).await;
+    if let (Some(answer), Some(link)) = (answer, shared.endpoint.link(&from)) {
+        send(link, answer);
+    }
+}
+
+fn send(link: Link, word: PolicyWord) {
+    let opening = Opening::Policy(Box::new(word));
+    if link.version() < opening.since() {
+        return;
+    }
+    tokio::spawn(async move {
+        let sent = tokio::time::timeout(SEND_WITHIN.into(), async {
+            let (mut sender, _no_answer) = link.open(CONTROL_PRIORITY).await?;
+            begin(&mut sender, &opening).await?;
+            sender.finish();
+            sender.stopped().await;
+            Ok::<(), NetError>(())
+        })
+        .await;
+        if let Ok(Err(error)) = sent {
+            tracing::debug!(peer = %link.node().short(), %error, "policies were not sent");
+        }
+    });
+}

@@ -1,0 +1,244 @@
+//! The budgets of a running node: one machine behind one lock, and what carries out its orders.
+//!
+//! The request path steps the machine directly: a reservation or a settlement is one short lock,
+//! and a wait only when the machine does not answer at once (a block must reach the disk first, a
+//! peer is asked). Peers' messages, ticks and the disk's answers step it the same way, each where
+//! it arrives. Writes are begun while the lock is held, so that they reach the disk in the order of
+//! the machine's decisions; everything that takes time goes to one supervised task ([`carrier`]).
+//! Owns that order and the waiting requests. What may be spent is the machine's to decide.
+
+mod carrier;
+mod disk;
+mod report;
+mod reservation;
+mod seal;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use selvedge_base::{Micros, Mono, NodeId, RequestId};
+use selvedge_core::quota::{
+    BudgetStatus, Quota, QuotaEffect, QuotaInput, QuotaMessage, QuotaWrite, Remaining, Verdict,
+};
+use selvedge_net::clock;
+use selvedge_proto::policy::{AccountPath, KeyId, PolicyBook};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub(crate) use carrier::child;
+pub(crate) use disk::load;
+pub(crate) use reservation::{Reservation, Wanted};
+pub(crate) use seal::NodeSeal;
+
+use crate::counters::Counters;
+use crate::stepper::Stepper;
+use crate::store::{Store, StoreError};
+
+/// What takes time, in the order it was decided.
+pub(crate) enum Order {
+    /// A write is on its way to the disk.
+    Await { ticket: u64, written: oneshot::Receiver<Result<(), StoreError>> },
+    /// Tell a peer.
+    Send { to: NodeId, message: QuotaMessage },
+    /// The machine wants to be told the time sooner than was planned.
+    WakeSooner,
+    /// Say when every message ordered before has left.
+    Flush(oneshot::Sender<()>),
+}
+
+/// The way to a node's budgets; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct QuotaLine(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    store: Store,
+    /// Bounded by what causes orders: a write per block reserved or message taken, and messages,
+    /// of which the machine sends a bounded number per tick and per request.
+    orders: mpsc::UnboundedSender<Order>,
+    counters: Arc<Counters>,
+    retired: watch::Sender<bool>,
+}
+
+struct State {
+    stepper: Stepper<Quota>,
+    /// Kept between steps, so that a step allocates nothing of its own.
+    effects: Vec<QuotaEffect>,
+    /// Requests that wait for an answer; one entry per request under way at most.
+    waiting: BTreeMap<RequestId, oneshot::Sender<Verdict>>,
+    /// When the carrier will next look at the clock.
+    wakes_at: Option<Mono>,
+}
+
+/// The machine's answer, at once or later.
+pub(crate) enum Answered {
+    /// It is there.
+    Now(Verdict),
+    /// It comes; the sender lives as long as the line.
+    Later(oneshot::Receiver<Verdict>),
+}
+
+impl QuotaLine {
+    /// The line to a machine, and the orders it will give.
+    pub(crate) fn new(
+        stepper: Stepper<Quota>,
+        store: Store,
+        counters: Arc<Counters>,
+    ) -> (Self, mpsc::UnboundedReceiver<Order>) {
+        let (orders, receiver) = mpsc::unbounded_channel();
+        let (effects, waiting) = (Vec::new(), BTreeMap::new());
+        let state = Mutex::new(State { stepper, effects, waiting, wakes_at: None });
+        let retired = watch::Sender::new(false);
+        (Self(Arc::new(Inner { state, store, orders, counters, retired })), receiver)
+    }
+
+    /// Tells the machine something that no request waits for.
+    pub(crate) fn tell(&self, input: QuotaInput) {
+        let mut state = self.0.state.lock();
+        // Nobody asked: an answer in passing goes to whoever waits for it.
+        let _nobody = self.step(&mut state, input, None);
+    }
+
+    /// Tells the machine something that `id` waits for an answer to.
+    fn ask(&self, id: RequestId, input: QuotaInput) -> Answered {
+        let mut state = self.0.state.lock();
+        if let Some(verdict) = self.step(&mut state, input, Some(id)) {
+            return Answered::Now(verdict);
+        }
+        let (answer, later) = oneshot::channel();
+        state.waiting.insert(id, answer);
+        Answered::Later(later)
+    }
+
+    /// Tells the machine a fact of a trace; what it ordered in that step.
+    pub(crate) fn replay(&self, input: QuotaInput) -> Vec<QuotaEffect> {
+        let mut state = self.0.state.lock();
+        let _nobody = self.step(&mut state, input, None);
+        let last = state.stepper.recorded().pop();
+        last.map(|step| step.effects).unwrap_or_default()
+    }
+
+    /// A request waits no more.
+    fn forget(&self, id: RequestId) {
+        self.0.state.lock().waiting.remove(&id);
+    }
+
+    /// A policy took effect.
+    pub(crate) fn policy_changed(&self, book: Arc<PolicyBook>) {
+        self.tell(QuotaInput::PolicyChanged { book });
+    }
+
+    /// The name of this node's durable store, under which it is granted rights.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.0.state.lock().stepper.machine().holder().incarnation
+    }
+
+    /// Every budget known here.
+    pub(crate) fn status(&self) -> Vec<BudgetStatus> {
+        let state = self.0.state.lock();
+        state.stepper.machine().status(state.stepper.now())
+    }
+
+    /// What an account or key may still spend.
+    pub(crate) fn remaining(&self, account: &AccountPath, key: Option<&KeyId>) -> Vec<Remaining> {
+        let state = self.0.state.lock();
+        state.stepper.machine().remaining(account, key, state.stepper.now())
+    }
+
+    /// Gives every right away to peers, for good: this node leaves the mesh. What cannot be given
+    /// within `patience` stays with it until its windows end.
+    pub(crate) async fn retire(&self, patience: Micros) {
+        let retired = async {
+            let mut sign = self.0.retired.subscribe();
+            self.tell(QuotaInput::Drained);
+            // The sender lives in the line.
+            let _done = sign.wait_for(|retired| *retired).await;
+            let (flushed, sent) = oneshot::channel();
+            self.order(Order::Flush(flushed));
+            // The carrier is gone only when the node is.
+            let _sent = sent.await;
+        };
+        if tokio::time::timeout(patience.into(), retired).await.is_err() {
+            tracing::warn!("not all budget rights could be given to peers in time");
+        }
+    }
+
+    /// How long until the machine wants to be told the time.
+    fn rest(&self) -> Option<Micros> {
+        let mut state = self.0.state.lock();
+        state.wakes_at = state.stepper.wake_at();
+        state.wakes_at.map(|at| at.since(clock::mono()))
+    }
+
+    /// Steps the machine and carries out what is quick. The verdict for `asking`, if it came.
+    fn step(
+        &self,
+        state: &mut State,
+        input: QuotaInput,
+        asking: Option<RequestId>,
+    ) -> Option<Verdict> {
+        let mut verdict = None;
+        let mut failed = Vec::new();
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            let mut effects = std::mem::take(&mut state.effects);
+            state.stepper.step(input, &mut effects);
+            for effect in effects.drain(..) {
+                match effect {
+                    QuotaEffect::Persist { ticket, write } => {
+                        if let Err(error) = self.persist(ticket, &write) {
+                            failed.push((ticket, error));
+                        }
+                    }
+                    QuotaEffect::Send { to, message } => self.order(Order::Send { to, message }),
+                    QuotaEffect::Answer { id, verdict: said } if asking == Some(id) => {
+                        verdict = Some(said);
+                    }
+                    QuotaEffect::Answer { id, verdict } => {
+                        if let Some(answer) = state.waiting.remove(&id) {
+                            // Whoever left settles by itself.
+                            let _gone = answer.send(verdict);
+                        }
+                    }
+                    QuotaEffect::Report(event) => report::report(&self.0.counters, &event),
+                }
+            }
+            state.effects = effects;
+            next = failed.pop().map(|(ticket, error): (u64, StoreError)| {
+                QuotaInput::PersistFailed { ticket, why: error.to_string() }
+            });
+        }
+        let sooner = state.stepper.wake_at().is_some_and(|at| {
+            let sooner = state.wakes_at.is_none_or(|planned| at < planned);
+            if sooner {
+                state.wakes_at = Some(at);
+            }
+            sooner
+        });
+        if sooner {
+            self.order(Order::WakeSooner);
+        }
+        if state.stepper.machine().is_retired() {
+            self.0.retired.send_replace(true);
+        }
+        verdict
+    }
+}
+
+impl QuotaLine {
+    /// Begins a write; called under the lock, so that writes keep the machine's order.
+    fn persist(&self, ticket: u64, write: &QuotaWrite) -> Result<(), StoreError> {
+        self.0.counters.budget_writes.bump();
+        let written = self.0.store.begin(disk::batch(write)?)?;
+        self.order(Order::Await { ticket, written });
+        Ok(())
+    }
+
+    fn order(&self, order: Order) {
+        // Fails only when the node is going down.
+        let _closed = self.0.orders.send(order);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! One request's hold on its budgets, from the question to the settlement.
+//!
+//! Owns that a reservation is settled exactly once, however its request ends: finished, refused,
+//! its caller gone, its task dropped or panicked. Dropping the reservation settles it by what its
+//! meter counted.
+
+use selvedge_base::{Blame, Code, Micros, Refusal, RequestId, Retry, Stage};
+use selvedge_contract::Usage;
+use selvedge_core::meter::Meter;
+use selvedge_core::quota::{Charge, CostClass, QuotaInput, Verdict};
+use selvedge_crdt::escrow::BudgetId;
+use selvedge_proto::policy::{AccountPath, KeyId};
+use tokio::sync::oneshot;
+
+use super::{Answered, QuotaLine};
+
+/// A verdict comes within the machine's own patience with peers and one write to the disk; a disk
+/// that takes longer than this has failed.
+const VERDICT_WITHIN: Micros = Micros::secs(5);
+/// How much longer than the request's deadline its reservation is held: the request settles it at
+/// its deadline, and only one that was forgotten is settled by its lease.
+const LEASE_BEYOND: Micros = Micros::secs(5);
+
+/// What a request wants to use.
+pub(crate) struct Wanted {
+    /// The request.
+    pub(crate) id: RequestId,
+    /// Whose budgets.
+    pub(crate) account: AccountPath,
+    /// Under which key.
+    pub(crate) key: Option<KeyId>,
+    /// The model's name, for budgets that count only some.
+    pub(crate) model: String,
+    /// What it may take.
+    pub(crate) meter: Meter,
+    /// When it must be over.
+    pub(crate) deadline: Micros,
+}
+
+/// What was reserved.
+pub(crate) struct Reservation {
+    line: QuotaLine,
+    id: RequestId,
+    model: String,
+    meter: Meter,
+    /// The budgets it draws from.
+    budgets: Vec<BudgetId>,
+    /// Another model must answer.
+    downgrade: Option<String>,
+    /// More was asked for.
+    asked: Option<oneshot::Receiver<Verdict>>,
+    /// Why there is no more.
+    refused: Option<Refusal>,
+    /// Nothing was reserved: there is nothing to settle.
+    void: bool,
+}
+
+impl QuotaLine {
+    /// Reserves what a request may take, waiting while its budgets are asked.
+    ///
+    /// # Errors
+    /// Why it may not run.
+    pub(crate) async fn reserve(&self, wanted: Wanted) -> Result<Reservation, Refusal> {
+        let mut held = Reservation {
+            line: self.clone(),
+            id: wanted.id,
+            model: wanted.model,
+            meter: wanted.meter,
+            budgets: Vec::new(),
+            downgrade: None,
+            asked: None,
+            refused: None,
+            void: false,
+        };
+        let asked = QuotaInput::Asked {
+            id: wanted.id,
+            account: wanted.account,
+            key: wanted.key,
+            worst: held.charge(held.meter.reserved(), 1),
+            lease: wanted.deadline.plus(LEASE_BEYOND),
+        };
+        // From here on dropping `held` settles, also while this waits.
+        let verdict = match self.ask(wanted.id, asked) {
+            Answered::Now(verdict) => Some(verdict),
+            Answered::Later(later) => {
+                self.0.counters.budget_waits.bump();
+                let waited = tokio::time::timeout(VERDICT_WITHIN.into(), later).await;
+                waited.ok().and_then(Result::ok)
+            }
+        };
+        match verdict {
+            Some(Verdict::Granted { budgets, downgrade, local_only: _ }) => {
+                held.budgets = budgets;
+                held.downgrade = downgrade;
+                Ok(held)
+            }
+            Some(Verdict::Refused(refusal)) => {
+                held.void = true;
+                Err(refusal.to_refusal())
+            }
+            Some(Verdict::Extended) | None => Err(no_verdict()),
+        }
+    }
+}
+
+impl Reservation {
+    /// The budgets it draws from.
+    pub(crate) fn budgets(&self) -> &[BudgetId] {
+        &self.budgets
+    }
+
+    /// Tokens the node answers for: reserved at once, or piece by piece as the answer grows.
+    pub(crate) fn answers_for(&self) -> u64 {
+        self.meter.answers_for()
+    }
+
+    /// The model that must answer instead of the one asked for.
+    pub(crate) fn downgrade(&self) -> Option<&str> {
+        self.downgrade.as_deref()
+    }
+
+    /// A node has read the prompt.
+    pub(crate) fn started(&mut self, prompt_tokens: u32) {
+        let more = self.meter.started(prompt_tokens);
+        self.extend(more);
+    }
+
+    /// A token was given out.
+    pub(crate) fn token(&mut self) {
+        let more = self.meter.token();
+        self.extend(more);
+    }
+
+    /// The answer is complete.
+    pub(crate) fn finished(&mut self, usage: &Usage) {
+        self.meter.finished(usage);
+    }
+
+    /// Waits for the budgets' answer to the last wish for more and takes it; never comes back
+    /// while there is none. May be dropped and called again.
+    pub(crate) async fn answer(&mut self) {
+        let Some(asked) = &mut self.asked else { return std::future::pending().await };
+        let answered = asked.await;
+        self.asked = None;
+        match answered {
+            Ok(verdict) => self.answered(verdict),
+            // The line is gone, and the node with it.
+            Err(_) => self.refused = Some(no_verdict()),
+        }
+    }
+
+    fn answered(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Extended => self.meter.extended(),
+            Verdict::Refused(refusal) => self.refused = Some(refusal.to_refusal()),
+            Verdict::Granted { .. } => {}
+        }
+    }
+
+    /// Why no token more may be given out, waiting for an answer that is due; `None` while some
+    /// may.
+    pub(crate) async fn ended(&mut self) -> Option<Refusal> {
+        if !self.meter.is_used_up() {
+            return None;
+        }
+        if self.asked.is_some() {
+            // Without an answer in time there is none to wait for.
+            let _late = tokio::time::timeout(VERDICT_WITHIN.into(), self.answer()).await;
+        }
+        if !self.meter.is_used_up() {
+            return None;
+        }
+        Some(self.refused.clone().unwrap_or_else(no_verdict))
+    }
+
+    fn extend(&mut self, more: Option<u64>) {
+        let Some(more) = more else { return };
+        let input = QuotaInput::Extended { id: self.id, more: self.charge(more, 0) };
+        match self.line.ask(self.id, input) {
+            Answered::Now(verdict) => self.answered(verdict),
+            Answered::Later(later) => self.asked = Some(later),
+        }
+    }
+
+    fn charge(&self, tokens: u64, requests: u64) -> Charge {
+        // No provider is paid yet: every model runs in the mesh.
+        let (class, model) = (CostClass::Local, self.model.clone());
+        Charge { tokens, requests, micro_dollars: 0, class, model }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.void {
+            return;
+        }
+        self.line.forget(self.id);
+        let actual = self.charge(self.meter.used(), u64::from(self.meter.has_begun()));
+        self.line.tell(QuotaInput::Settled { id: self.id, actual });
+    }
+}
+
+fn no_verdict() -> Refusal {
+    let message = "the budgets did not answer in time; the disk of this node may be stuck";
+    let retry = Retry::After(Micros::secs(1));
+    Refusal::new(Stage::Reserve, Blame::Us, retry, Code::Overloaded, message)
+}

@@ -1,0 +1,324 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+//! Real nodes with real stores and connections share a budget: none of them may overspend it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use selvedge_contract::Input;
+use selvedge_core::meter::Meter;
+use selvedge_engine::EngineConfig;
+use selvedge_proto::policy::{BudgetTerms, Hardness, OnExhausted, Period, Scope, Unit};
+
+use super::*;
+use crate::{Admin, BudgetDraft, Node, NodeConfig};
+
+/// Nothing in these tests takes this long unless it is broken.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Between two looks at what another task changes.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// A node's home, removed when dropped.
+struct Home(PathBuf);
+
+impl Home {
+    fn new(name: &str) -> Self {
+        let id = std::process::id();
+        let path = std::env::temp_dir().join(format!("selvedge-budget-{name}-{id}"));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn config(&self, peers: &[SocketAddr]) -> NodeConfig {
+        NodeConfig {
+            home: self.0.clone(),
+            name: self.0.file_name().unwrap().to_string_lossy().chars().take(40).collect(),
+            site: String::new(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            static_peers: peers.to_vec(),
+            rendezvous: None,
+            mdns: false,
+            engine: EngineConfig { threads: 1, ..EngineConfig::default() },
+            max_requests: NodeConfig::MAX_REQUESTS,
+            max_handoffs_per_peer: NodeConfig::MAX_HANDOFFS_PER_PEER,
+            serve_tenants: BTreeSet::new(),
+            rollback_guard: false,
+            create_mesh: true,
+        }
+    }
+
+    async fn start(&self, peers: &[SocketAddr]) -> Node {
+        Node::start(self.config(peers)).await.unwrap()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // A leftover in the system's folder for such hurts nobody.
+        let _left = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn until(what: &str, mut seen: impl FnMut() -> bool) {
+    let looking = async {
+        while !seen() {
+            tokio::time::sleep(GLANCE).await;
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, looking).await.is_ok(), "never seen: {what}");
+}
+
+fn account() -> AccountPath {
+    "acme".parse().unwrap()
+}
+
+fn hourly(limit: u64) -> BudgetDraft {
+    BudgetDraft {
+        terms: BudgetTerms {
+            name: "tokens".to_owned(),
+            unit: Unit::Tokens,
+            period: Period::Month,
+            limit,
+            hardness: Hardness::Hard,
+            on_exhausted: OnExhausted::Refuse,
+            scope: Scope::All,
+            sub_windows: 1,
+            reclaimable: false,
+        },
+        weights: Vec::new(),
+    }
+}
+
+fn line(node: &Node) -> QuotaLine {
+    node.gateway().shared.quota.clone()
+}
+
+/// Reserves `tokens`, as a request whose prompt has that many.
+async fn reserve(node: &Node, tokens: u32) -> Result<Reservation, selvedge_base::Refusal> {
+    let shared = &node.gateway().shared;
+    let wanted = Wanted {
+        id: shared.run_id(),
+        account: account(),
+        key: None,
+        model: "m".to_owned(),
+        meter: Meter::new(&Input::Tokens(vec![0; tokens as usize - 8]), Some(0)),
+        deadline: Micros::secs(60),
+    };
+    line(node).reserve(wanted).await
+}
+
+/// Spends `tokens` for good; whether the budget allowed it.
+async fn spend(node: &Node, tokens: u32) -> bool {
+    let Ok(mut reservation) = reserve(node, tokens).await else { return false };
+    reservation.started(tokens);
+    drop(reservation);
+    true
+}
+
+/// Spends in steps until the budget ends, and says how much it was. A refusal may only mean that
+/// rights are on their way.
+async fn spend_all(node: &Node, step: u32) -> u64 {
+    let mut spent = 0;
+    let mut refusals = 0;
+    while refusals < 3 {
+        if spend(node, step).await {
+            spent += u64::from(step);
+            refusals = 0;
+        } else {
+            refusals += 1;
+        }
+    }
+    spent
+}
+
+fn spent(admin: &Admin) -> u64 {
+    admin.budget_status(None).iter().map(|budget| budget.spent).sum()
+}
+
+/// Two linked nodes with a budget of `limit` tokens, which both know and hold rights of.
+async fn pair(name: &str, limit: u64) -> ((Home, Node), (Home, Node)) {
+    let (a_home, b_home) = (Home::new(&format!("{name}-a")), Home::new(&format!("{name}-b")));
+    let a = a_home.start(&[]).await;
+    let code = a.admin().invite(Micros::secs(600)).await.unwrap();
+    Node::join(&b_home.config(&[a.quic_addr()]), &code).await.unwrap();
+    let b = b_home.start(&[a.quic_addr()]).await;
+    let b_id = b.gateway().view().me;
+    let policies = std::sync::Arc::clone(&a.gateway().shared.policies);
+    until("the name of the other's store", || policies.holder_of(&b_id).is_some()).await;
+    let level = "acme".parse().unwrap();
+    let set = a.admin().budget_set(&level, hourly(limit)).await.unwrap();
+    assert!(set.in_force && set.waiting_for.is_empty(), "{set:?}");
+    until("the budget at the other node", || {
+        b.admin().budget_status(None).iter().any(|budget| budget.in_force)
+    })
+    .await;
+    ((a_home, a), (b_home, b))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_spend_one_budget_to_its_end_and_no_further() {
+    let ((_a_home, a), (_b_home, b)) = pair("shared", 2_000).await;
+    // Only one side has demand: it gets the other's rights too.
+    let by_a = spend_all(&a, 50).await;
+    let by_b = spend_all(&b, 50).await;
+    assert!(by_a + by_b <= 2_000, "{by_a} + {by_b}");
+    assert!(by_a + by_b >= 1_800, "most of it could be spent: {by_a} + {by_b}");
+    assert!(by_a > 1_000, "rights moved to where they were asked for: {by_a}");
+    assert!(reserve(&a, 50).await.is_err() && reserve(&b, 50).await.is_err());
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_of_a_cut_serve_what_they_hold() {
+    let ((a_home, a), (b_home, b)) = pair("cut", 1_000).await;
+    // One runs while the other does not: neither can ask.
+    a.shutdown().await;
+    let by_b = spend_all(&b, 20).await;
+    b.shutdown().await;
+    let a = a_home.start(&[]).await;
+    let by_a = spend_all(&a, 20).await;
+    assert!(by_a + by_b <= 1_000, "{by_a} + {by_b}");
+    assert!(by_a >= 400 && by_b >= 400, "each served its half: {by_a}, {by_b}");
+    a.shutdown().await;
+    drop(b_home);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_nothing_is_spent_twice() {
+    let ((_a_home, a), (b_home, b)) = pair("crash", 1_000).await;
+    a.shutdown().await;
+    let before = {
+        let mut before = 0;
+        for _ in 0..10 {
+            before += if spend(&b, 20).await { 20 } else { 0 };
+        }
+        before
+    };
+    assert_eq!(before, 200);
+    // The disk as a power cut leaves it: whatever was committed, with the node still running.
+    let crashed = Home::new("crash-image");
+    copy(&b_home.0, &crashed.0);
+    b.shutdown().await;
+    let b = crashed.start(&[]).await;
+    assert!(spent(&b.admin()) >= before, "what was spent stays spent");
+    let after = spend_all(&b, 20).await;
+    assert!(before + after <= 500, "no more than its half: {before} + {after}");
+    b.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_settles_by_what_was_used_however_it_ends() {
+    let ((_a_home, a), (_b_home, b)) = pair("settle", 100_000).await;
+    let status = |node: &Node| {
+        let all = line(node).status();
+        all.first().map_or((0, 0), |status| (status.spent, status.reserved))
+    };
+    // Never begun.
+    drop(reserve(&a, 500).await.unwrap());
+    assert_eq!(status(&a), (0, 0));
+    // Begun, then dropped half-way, as a task that is aborted drops it.
+    let mut begun = reserve(&a, 500).await.unwrap();
+    assert_eq!(status(&a), (0, 500));
+    begun.started(90);
+    let task = tokio::spawn(async move {
+        let _held = begun;
+        std::future::pending::<()>().await;
+    });
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    assert_eq!(status(&a), (90, 0));
+    // A panic is no way around.
+    let mut begun = reserve(&a, 500).await.unwrap();
+    begun.started(10);
+    let panicked = tokio::spawn(async move {
+        let _held = begun;
+        panic!("as a bug would");
+    });
+    assert!(panicked.await.unwrap_err().is_panic());
+    assert_eq!(status(&a), (100, 0));
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lowered_limit_and_a_suspension_count_at_once() {
+    let ((_a_home, a), (_b_home, b)) = pair("cuts", 10_000).await;
+    assert!(spend(&a, 100).await);
+    let level = "acme".parse().unwrap();
+    a.admin().budget_lower(&level, "tokens", 200).await.unwrap();
+    until("the cut at the other node", || {
+        b.admin().budget_status(None).iter().all(|budget| budget.limit == 200)
+    })
+    .await;
+    // What a peer gave before it heard of the cut is spent; nothing can come after.
+    assert!(spend_all(&a, 50).await + spend_all(&b, 50).await <= 100);
+    assert!(a.gateway().shared.policies.bars(&account(), None).is_none());
+    a.admin().tenant_suspend(&account()).await.unwrap();
+    assert!(a.gateway().shared.policies.bars(&account(), None).is_some());
+    until("the suspension at the other node", || {
+        b.gateway().shared.policies.bars(&account(), None).is_some()
+    })
+    .await;
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_leaves_gives_its_rights_away() {
+    let ((_a_home, a), (_b_home, b)) = pair("leave", 1_000).await;
+    assert!(spend(&b, 100).await);
+    b.admin().leave().await.unwrap();
+    b.shutdown().await;
+    let by_a = spend_all(&a, 20).await;
+    assert!((880..=900).contains(&by_a), "all but what was spent there: {by_a}");
+    a.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_the_mesh_opens_everywhere_until_it_is_revoked() {
+    let ((_a_home, a), (_b_home, b)) = pair("keys", 1_000).await;
+    let draft = crate::KeyDraft {
+        name: "line 3".to_owned(),
+        account: Some(account()),
+        expires_in: None,
+        models: Vec::new(),
+        routes: Vec::new(),
+    };
+    let made = a.admin().key_create(draft).await.unwrap();
+    until("the key at the other node", || b.admin().verify_key(&made.secret).is_ok()).await;
+    let caller = b.admin().verify_key(&made.secret).unwrap();
+    assert_eq!((caller.account, caller.tenant.as_str()), (account(), "acme"));
+    a.admin().key_revoke(&made.id).await.unwrap();
+    assert!(a.admin().verify_key(&made.secret).is_err());
+    until("the revocation at the other node", || b.admin().verify_key(&made.secret).is_err()).await;
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_without_a_budget_is_not_asked_about() {
+    let ((_a_home, a), (_b_home, b)) = pair("free", 1_000).await;
+    let policies = &a.gateway().shared.policies;
+    assert!(policies.limits(&account(), None));
+    assert!(!policies.limits(&AccountPath::local(), None));
+    assert!(policies.is_hard("acme") && !policies.is_hard("local"));
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+/// Copies a home as it is on the disk.
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
