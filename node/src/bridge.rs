@@ -3,6 +3,9 @@
 //! Owns the translation between the surface's words (`http::Backend`, `http/wire.rs`, `record.rs`)
 //! and the runtime's (`Gateway`, `Admin`). Decides nothing.
 
+mod quota;
+mod terms;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -48,21 +51,15 @@ impl Backend for Bridge {
     }
 
     fn holder_of(&self, key: &str) -> Result<Holder, KeyRefused> {
-        let caller = self.admin.verify_key(key).ok_or(KeyRefused::Unknown)?;
-        Ok(Holder {
-            account: caller.tenant,
-            key: Some(caller.key),
-            models: Vec::new(),
-            routes: Vec::new(),
-        })
+        self.holder(key)
     }
 
-    fn allowances(&self, _: &Holder) -> Vec<Allowance> {
-        Vec::new()
+    fn allowances(&self, holder: &Holder) -> Vec<Allowance> {
+        self.left_of(holder)
     }
 
-    fn budgets(&self, _: Option<&str>) -> Vec<wire::Budget> {
-        Vec::new()
+    fn budgets(&self, path: Option<&str>) -> Vec<wire::Budget> {
+        self.budgets_of(path)
     }
 
     fn status(&self) -> wire::Status {
@@ -95,6 +92,21 @@ impl Backend for Bridge {
             ("taken", "Requests taken from peers", counters.taken.value()),
             ("refused", "Requests of peers refused here", counters.refused.value()),
             ("resumed", "Answers that went on elsewhere", counters.resumed.value()),
+            (
+                "budget_refusals",
+                "Requests no budget had enough for",
+                counters.budget_refusals.value(),
+            ),
+            ("budget_waits", "Requests that waited for a budget", counters.budget_waits.value()),
+            ("budget_ends", "Answers that ended with a budget", counters.budget_ends.value()),
+            ("budget_gifts", "Times rights went to a peer", counters.budget_gifts.value()),
+            ("budget_receipts", "Times rights came from a peer", counters.budget_receipts.value()),
+            ("budget_writes", "Writes of budget rows", counters.budget_writes.value()),
+            (
+                "budget_write_failures",
+                "Writes of them that failed",
+                counters.budget_write_failures.value(),
+            ),
         ]
     }
 
@@ -149,10 +161,7 @@ impl Bridge {
                 self.stop.request();
                 done("left the mesh".to_owned())
             }
-            Order::KeyCreate(request) => {
-                let key = self.admin.key_create(&request.name).await?;
-                said(&wire::NewKey { id: key.id, secret: key.secret })
-            }
+            Order::KeyCreate(request) => self.key_create(request).await,
             Order::Keys => said(&wire::List { data: self.keys() }),
             Order::KeyRevoke(id) => {
                 self.admin.key_revoke(&id).await?;
@@ -174,16 +183,13 @@ impl Bridge {
                 self.until_served(&name, false).await;
                 done(format!("no longer serving {name}"))
             }
-            Order::TenantCreate(_)
-            | Order::Tenants
-            | Order::TenantSuspend(_)
-            | Order::BudgetSet { .. }
-            | Order::BudgetLower(_)
-            | Order::BudgetRemove(_)
-            | Order::BudgetRenew => {
-                let message = "this node does not keep budgets yet";
-                Err(Refusal::client(Stage::Validate, Code::Unsupported, message))
-            }
+            Order::TenantCreate(request) => self.tenant_create(&request).await,
+            Order::Tenants => said(&wire::List { data: self.tenants() }),
+            Order::TenantSuspend(path) => self.tenant_suspend(&path).await,
+            Order::BudgetSet { request, amount } => self.budget_set(request, amount).await,
+            Order::BudgetLower(request) => self.budget_lower(request).await,
+            Order::BudgetRemove(request) => self.budget_remove(request).await,
+            Order::BudgetRenew => self.budget_renew().await,
             Order::Record(id) => self.record(id),
         }
     }
@@ -204,18 +210,6 @@ impl Bridge {
                 revoked: member.revoked,
             })
             .collect()
-    }
-
-    fn keys(&self) -> Vec<wire::Key> {
-        let keys = self.admin.key_list().into_iter();
-        keys.map(|key| wire::Key {
-            id: key.id,
-            name: key.name,
-            created_ms: key.created_s.saturating_mul(1_000),
-            state: "good".to_owned(),
-            ..wire::Key::default()
-        })
-        .collect()
     }
 
     fn record(&self, id: RequestId) -> Result<Value, Refusal> {

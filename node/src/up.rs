@@ -120,6 +120,7 @@ async fn start(home: &Home, config: &Config, options: &cli::Up) -> Result<Node> 
         max_requests: config.api.max_requests,
         max_handoffs_per_peer: config.mesh.max_handoffs_per_peer,
         serve_tenants: config.mesh.serve_tenants.clone(),
+        rollback_guard: config.rollback_guard,
         create_mesh: true,
     };
     if let Some(code) = &options.join {
@@ -232,7 +233,7 @@ async fn say_hello(home: &Home, bridge: &Bridge, api: SocketAddr, models: &[Stri
     let key = if api.ip().is_loopback() {
         "OpenAI-compatible; from this machine no key is needed"
     } else {
-        "OpenAI-compatible; clients need a key: selvedge keys create NAME"
+        "OpenAI-compatible; clients need a key: selvedge key create NAME"
     };
     line("api", &format!("http://{api}/v1"), key);
     line("mesh", &bridge.admin.fingerprint(), "");

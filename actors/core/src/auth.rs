@@ -50,7 +50,7 @@ pub enum KeyError {
     #[error("this node already holds {MAX_KEYS} keys; revoke some first")]
     Full,
     /// No such key.
-    #[error("there is no key '{0}'; `selvedge keys list` shows all")]
+    #[error("there is no key '{0}'; `selvedge key list` shows all")]
     Unknown(KeyId),
 }
 

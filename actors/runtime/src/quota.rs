@@ -152,7 +152,7 @@ impl QuotaLine {
             let mut sign = self.0.retired.subscribe();
             self.tell(QuotaInput::Drained);
             // The sender lives in the line.
-            let _done = sign.wait_for(|retired| *retired).await;
+            drop(sign.wait_for(|retired| *retired).await);
             let (flushed, sent) = oneshot::channel();
             self.order(Order::Flush(flushed));
             // The carrier is gone only when the node is.

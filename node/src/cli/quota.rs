@@ -61,7 +61,7 @@ pub(crate) enum Tenant {
 
 const KEY_EXAMPLES: &str = "\
 Examples:
-  selvedge key create laptop                        for this node only, without a budget
+  selvedge key create laptop                        for this node only
   selvedge key create chat-app --account acme/line3
   selvedge key create trial --account acme --expires 30d --models 'smollm2-*' --routes chat
   selvedge key list
@@ -93,7 +93,7 @@ pub(crate) enum Key {
 pub(crate) struct KeyCreate {
     /// Who or what it is for
     pub(crate) name: String,
-    /// The account it spends for [default: none; the key is then good at this node only]
+    /// The account it spends for [default: local, and the key is good at this node only]
     #[arg(long, value_name = "PATH")]
     pub(crate) account: Option<String>,
     /// When it ends by itself: 12h, 30d, 1y [default: never]
@@ -229,8 +229,8 @@ fn parse_scope(text: &str) -> Result<String, String> {
 fn parse_weight(text: &str) -> Result<(String, u32), String> {
     let (node, weight) = text.rsplit_once('=').unwrap_or((text, ""));
     match weight.parse::<u32>() {
-        Ok(weight @ 0..=1_000_000) if !node.is_empty() => Ok((node.to_owned(), weight)),
-        _ => Err("write NODE=N, such as hall=3; 0 gives the node no share".to_owned()),
+        Ok(weight @ 1..=1_000_000) if !node.is_empty() => Ok((node.to_owned(), weight)),
+        _ => Err("write NODE=N, such as hall=3; N is 1 to 1000000".to_owned()),
     }
 }
 
@@ -271,7 +271,7 @@ mod tests {
         assert!(parse_scope("model=gpt*").is_ok());
         assert!(parse_scope("models").is_err());
         assert_eq!(parse_weight("a=b=3"), Ok(("a=b".to_owned(), 3)));
-        for wrong in ["hall", "=3", "hall=", "hall=-1", "hall=x"] {
+        for wrong in ["hall", "=3", "hall=", "hall=0", "hall=-1", "hall=x"] {
             assert!(parse_weight(wrong).is_err(), "{wrong}");
         }
     }

@@ -195,7 +195,7 @@ mod tests {
             limit: 20_000,
             spent: 6_000,
             reserved: 500,
-            left: 14_000,
+            left: 13_500,
             debt: 0,
             spendable_here: 9_000,
             resets_ms: Some(1_795_345_200_000),
@@ -210,7 +210,7 @@ mod tests {
         let text = told(&[budget()]);
         for part in [
             "acme  tokens-hour  20000 tokens/hour",
-            "14,000 left of 20,000",
+            "13,500 left of 20,000",
             "spent 6,000, reserved 500; resets in 23 min, at 2026-11-22 11:00 UTC",
             "alder (this)  12,000  3,000  1.2/s",
             "birch         8,000   3,000  1.2/s",

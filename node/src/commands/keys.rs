@@ -68,7 +68,7 @@ pub(super) fn table(keys: &[wire::Key]) -> String {
             key.id.clone(),
             key.name.clone(),
             key.account.clone().unwrap_or_else(|| "(this node)".to_owned()),
-            key.state.clone(),
+            key.problem.clone().unwrap_or_else(|| "good".to_owned()),
             date_text(key.created_ms),
             key.expires_ms.map_or_else(|| "-".to_owned(), date_text),
             if only.is_empty() { "-".to_owned() } else { only.join(", ") },
@@ -104,13 +104,13 @@ mod tests {
             id: "4f1c".to_owned(),
             name: "app".to_owned(),
             account: Some("acme".to_owned()),
-            state: "good".to_owned(),
             models: vec!["small*".to_owned()],
             routes: vec!["chat".to_owned()],
             ..wire::Key::default()
         };
-        let text = table(&[key, wire::Key::default()]);
-        for part in ["acme", "good", "small*, chat", "(this node)"] {
+        let over = wire::Key { problem: Some("expired".to_owned()), ..wire::Key::default() };
+        let text = table(&[key, over]);
+        for part in ["acme", "good", "small*, chat", "(this node)", "expired"] {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) api: ApiConfig,
     pub(crate) mesh: MeshConfig,
     pub(crate) engine: EngineConfig,
+    /// Spend only once a peer confirmed that the store was not rolled back.
+    pub(crate) rollback_guard: bool,
     pub(crate) models: ModelsConfig,
     pub(crate) log_filter: String,
     pub(crate) log_format: LogFormat,
@@ -111,6 +113,7 @@ impl Config {
                 memory_budget_bytes: raw.engine.memory_budget_bytes,
                 lazy: raw.engine.lazy,
             },
+            rollback_guard: raw.quota.rollback_guard,
             models: ModelsConfig {
                 hub: problems.url("models.hub", &raw.models.hub),
                 hub_token: raw.models.hub_token.clone(),

@@ -23,6 +23,8 @@ pub(crate) struct RawConfig {
     pub(crate) mesh: RawMesh,
     /// The engine that runs models on this machine.
     pub(crate) engine: RawEngine,
+    /// Budgets of accounts.
+    pub(crate) quota: RawQuota,
     /// Where models come from.
     pub(crate) models: RawModels,
     /// What the node writes to its log (standard error).
@@ -45,7 +47,7 @@ pub(crate) struct RawNode {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawApi {
     /// Address and port of the API; port 0 takes any free one. On a loopback address no API key
-    /// is needed; on any other one it is (`selvedge keys create`).
+    /// is needed; on any other one it is (`selvedge key create`).
     pub(crate) listen: String,
     /// Host names, beside localhost and the listening address, that requests may be addressed to.
     /// Others are refused, so that a web page cannot reach this API by rebinding its own name. On
@@ -92,7 +94,7 @@ pub(crate) struct RawMesh {
     /// Requests of one other node that this node serves at the same time.
     #[schemars(range(min = 1, max = 1024))]
     pub(crate) max_handoffs_per_peer: u64,
-    /// Tenants (names of API keys) whose requests this node takes from other nodes. Empty: all.
+    /// Tenants whose requests this node takes from other nodes. Empty: all.
     #[schemars(length(max = 256))]
     pub(crate) serve_tenants: Vec<String>,
 }
@@ -143,6 +145,15 @@ impl Default for RawEngine {
             lazy: engine.lazy,
         }
     }
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawQuota {
+    /// Whether this node spends from budgets after a start only once another node has confirmed
+    /// that it knows nothing newer: for homes on disks that are restored from backups or
+    /// snapshots. A node that reaches no other one then serves no account with a budget.
+    pub(crate) rollback_guard: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use selvedge_base::{Micros, ModelDigest, NodeId, Refusal, RequestId};
 use selvedge_core::Piece;
+use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_runtime::Call;
 use serde_json::Value;
 
@@ -49,10 +50,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
 /// Who calls, as their key says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
-    /// Whose budgets and name the request runs under.
-    pub(crate) account: String,
-    /// The key's id, if there is a key.
-    pub(crate) key: Option<String>,
+    /// The name the request runs under, in records and at peers.
+    pub(crate) tenant: String,
+    /// Whose budgets it counts against.
+    pub(crate) account: AccountPath,
+    /// The key of the mesh, if there is one.
+    pub(crate) key: Option<KeyId>,
     /// Models it may ask, by name or by its beginning and `*`; empty: all.
     pub(crate) models: Vec<String>,
     /// Endpoints it may use; empty: all.
@@ -60,16 +63,14 @@ pub(crate) struct Holder {
 }
 
 /// Why a key opens nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeyRefused {
     /// Nobody made it, or a node that this one has not heard of.
     Unknown,
-    /// Its time is over.
-    Expired,
-    /// It was revoked.
-    Revoked,
-    /// Its account was suspended.
-    Suspended,
+    /// It was good once, or will be: it expired or was revoked, as the text says.
+    Over(String),
+    /// It is good, but its account is not, as the text says.
+    Barred(String),
 }
 
 /// What is left of one budget.

@@ -354,7 +354,7 @@ fn calls_carry_everything_and_differ_in_seed_and_id() {
     let extra = json!({"n": 3, "seed": 9, "temperature": 0.5, "stop": "x", "max_tokens": 4,
         "logprobs": true, "top_k": 5});
     let caller = Caller {
-        holder: Holder { account: "team".to_owned(), ..Holder::local() },
+        holder: Holder { tenant: "team".to_owned(), ..Holder::local() },
         label: Label::Site,
         deadline: Micros::secs(3),
     };

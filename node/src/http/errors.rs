@@ -23,6 +23,8 @@ const LONGEST_RATE: Micros = Micros::secs(3_600);
 
 /// What programs see of a budget with nothing left.
 const BUDGET_EXHAUSTED: &str = "budget_exhausted";
+/// What programs see of a budget that this node may not spend now, whatever is left of it.
+const BUDGET_NOT_IN_FORCE: &str = "budget_not_in_force";
 
 /// Characters of a decoder's complaint that are repeated to the client: enough to recognise it.
 const QUOTE_CHARS: usize = 240;
@@ -128,16 +130,19 @@ impl Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = status(&refusal);
-        let (kind, code) = match refusal.code {
-            Code::QuotaExhausted => (exhausted_kind(refusal.retry), BUDGET_EXHAUSTED),
-            code => (kind(status), code.as_str()),
+        let (kind, code) = match (refusal.code, refusal.blame) {
+            (Code::QuotaExhausted, Blame::Client) => (exhausted_kind(&refusal), BUDGET_EXHAUSTED),
+            (Code::QuotaExhausted, _) => (kind(status), BUDGET_NOT_IN_FORCE),
+            (code, _) => (kind(status), code.as_str()),
         };
+        // What refuses a budget names its window there, which is no field of the request.
+        let param = refusal.param.filter(|_| refusal.code != Code::QuotaExhausted);
         Self {
             status,
             kind,
             code,
             message: refusal.message,
-            param: refusal.param,
+            param,
             retry: refusal.retry,
             allow: None,
         }
@@ -173,7 +178,9 @@ fn status(refusal: &Refusal) -> StatusCode {
         Code::ModelNotFound => StatusCode::NOT_FOUND,
         // The caller's own share is used up, or everybody's is.
         Code::Overloaded if refusal.blame == Blame::Client => StatusCode::TOO_MANY_REQUESTS,
-        Code::QuotaExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::QuotaExhausted if refusal.blame == Blame::Client => StatusCode::TOO_MANY_REQUESTS,
+        // Nothing the caller did: another node may well serve it.
+        Code::QuotaExhausted => StatusCode::SERVICE_UNAVAILABLE,
         Code::Overloaded | Code::ModelUnavailable | Code::OutOfMemory | Code::Cancelled => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -196,10 +203,11 @@ fn kind(status: StatusCode) -> &'static str {
 }
 
 /// What the official clients call a budget with nothing left: one of rate, which waiting helps, or
-/// one that is spent.
-fn exhausted_kind(retry: Retry) -> &'static str {
-    match retry {
-        Retry::After(wait) if wait <= LONGEST_RATE => "rate_limit_exceeded",
+/// one that is spent. A budget by the day or month is of the second kind even in its last hour.
+fn exhausted_kind(refusal: &Refusal) -> &'static str {
+    let long = matches!(refusal.param.as_deref(), Some("day" | "month"));
+    match refusal.retry {
+        Retry::After(wait) if !long && wait <= LONGEST_RATE => "rate_limit_exceeded",
         Retry::After(_) | Retry::Never | Retry::Elsewhere => "insufficient_quota",
     }
 }
@@ -255,24 +263,36 @@ mod tests {
 
     #[test]
     fn a_spent_budget_is_told_as_clients_know_it() {
-        let refused = |retry| {
+        let refused = |retry, window: &str| {
             let code = Code::QuotaExhausted;
-            Problem::from(Refusal::new(Stage::Reserve, Blame::Client, retry, code, "spent"))
+            let refusal = Refusal::new(Stage::Reserve, Blame::Client, retry, code, "spent");
+            Problem::from(refusal.param(window))
         };
         let table = [
-            (Retry::After(Micros::secs(9)), "rate_limit_exceeded"),
-            (Retry::After(Micros::secs(3_600)), "rate_limit_exceeded"),
-            (Retry::After(Micros::secs(3_601)), "insufficient_quota"),
-            (Retry::Never, "insufficient_quota"),
+            (Retry::After(Micros::secs(9)), "minute", "rate_limit_exceeded"),
+            (Retry::After(Micros::secs(3_600)), "hour", "rate_limit_exceeded"),
+            (Retry::After(Micros::secs(3_601)), "hour", "insufficient_quota"),
+            (Retry::After(Micros::secs(9)), "day", "insufficient_quota"),
+            (Retry::After(Micros::secs(9)), "month", "insufficient_quota"),
+            (Retry::Never, "minute", "insufficient_quota"),
         ];
-        for (retry, kind) in table {
-            let problem = refused(retry);
+        for (retry, window, kind) in table {
+            let problem = refused(retry, window);
             assert_eq!(problem.status, StatusCode::TOO_MANY_REQUESTS);
             let object = serde_json::to_value(problem.object()).expect("plain");
             let wanted = json!({"message": "spent", "type": kind, "param": null,
                 "code": "budget_exhausted"});
             assert_eq!(object["error"], wanted, "{retry:?}");
         }
+    }
+
+    #[test]
+    fn a_budget_that_may_not_be_spent_here_is_not_the_callers_fault() {
+        let (code, retry) = (Code::QuotaExhausted, Retry::Never);
+        let refusal = Refusal::new(Stage::Reserve, Blame::Us, retry, code, "not in force");
+        let problem = Problem::from(refusal);
+        assert_eq!((problem.status.as_u16(), problem.kind), (503, "server_error"));
+        assert_eq!(problem.code, "budget_not_in_force");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use hyper::http::uri::Authority;
 use hyper::{HeaderMap, StatusCode, Uri};
 use selvedge_base::{Code, Micros};
 use selvedge_core::auth::KEY_PREFIX;
+use selvedge_proto::policy::AccountPath;
 use selvedge_proto::wire::Label;
 
 use super::backend::{Backend, Holder, KeyRefused};
@@ -28,8 +29,6 @@ const LABEL: HeaderName = HeaderName::from_static("x-selvedge-label");
 const TIMEOUT: HeaderName = HeaderName::from_static("x-selvedge-timeout-ms");
 /// Longest deadline a caller may ask for: one hour, longer than any answer takes to generate.
 const LONGEST_MS: u64 = 3_600_000;
-/// The account of callers without a key, who are on this machine.
-const LOCAL: &str = "local";
 /// The endpoints a key may be limited to.
 pub(super) const ROUTES: [&str; 3] =
     [Surface::Chat.as_str(), Surface::Completions.as_str(), Surface::Models.as_str()];
@@ -164,8 +163,9 @@ impl Guard {
 impl Holder {
     /// Callers on this machine that send no key.
     pub(super) fn local() -> Self {
-        let account = LOCAL.to_owned();
-        Self { account, key: None, models: Vec::new(), routes: Vec::new() }
+        let account = AccountPath::local();
+        let tenant = account.to_string();
+        Self { tenant, account, key: None, models: Vec::new(), routes: Vec::new() }
     }
 
     /// Refuses an endpoint that the key does not open.
@@ -201,9 +201,8 @@ impl From<KeyRefused> for Problem {
     fn from(refused: KeyRefused) -> Self {
         match refused {
             KeyRefused::Unknown => unauthorized("the API key is wrong or was revoked"),
-            KeyRefused::Expired => unauthorized("the API key has expired"),
-            KeyRefused::Revoked => unauthorized("the API key was revoked"),
-            KeyRefused::Suspended => forbidden("the account of this API key is suspended"),
+            KeyRefused::Over(why) => unauthorized(&why),
+            KeyRefused::Barred(why) => forbidden(&why),
         }
     }
 }

@@ -93,7 +93,9 @@ impl Plan {
         let inputs = inputs.flat_map(|input| std::iter::repeat_n(input, n));
         let call = |(index, input)| Call {
             id: RequestId(id.0.wrapping_add(index as u128)),
-            tenant: caller.holder.account.clone(),
+            tenant: caller.holder.tenant.clone(),
+            account: caller.holder.account.clone(),
+            key: caller.holder.key,
             label: caller.label,
             deadline: caller.deadline,
             model: self.model.clone(),

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use selvedge_base::{Code, ModelDigest, NodeId, Refusal, Stage};
 use selvedge_contract::{FinishReason, TokenEvent, TokenLogProb, Usage};
 use selvedge_core::Piece;
+use selvedge_proto::policy::KeyId;
 use selvedge_runtime::Call;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
@@ -26,6 +27,8 @@ pub(super) const HERE: NodeId = NodeId([1; 32]);
 pub(super) const THERE: NodeId = NodeId([2; 32]);
 /// A key that opens everything.
 pub(super) const KEY: &str = "sk-selvedge-0123";
+/// Its account.
+const TEAM: &str = "team";
 /// A key for chats with models whose names begin with `s`.
 pub(super) const NARROW_KEY: &str = "sk-selvedge-4567";
 /// A key whose time is over.
@@ -156,28 +159,29 @@ impl Backend for Script {
 
     fn holder_of(&self, key: &str) -> Result<Holder, KeyRefused> {
         let holder = |models: &[&str], routes: &[&str]| Holder {
-            account: "team".to_owned(),
-            key: Some("0123".to_owned()),
+            tenant: TEAM.to_owned(),
+            account: TEAM.parse().expect("an account"),
+            key: Some(KeyId([1; 8])),
             models: models.iter().map(|name| (*name).to_owned()).collect(),
             routes: routes.iter().map(|name| (*name).to_owned()).collect(),
         };
         match key {
             KEY => Ok(holder(&[], &[])),
             NARROW_KEY => Ok(holder(&["s*"], &["chat", "models"])),
-            EXPIRED_KEY => Err(KeyRefused::Expired),
+            EXPIRED_KEY => Err(KeyRefused::Over("the key expired".to_owned())),
             _ => Err(KeyRefused::Unknown),
         }
     }
 
     fn allowances(&self, holder: &Holder) -> Vec<Allowance> {
-        let team = holder.account == "team";
+        let team = holder.account.as_str() == TEAM;
         self.allowances.lock().iter().copied().filter(|_| team).collect()
     }
 
     fn budgets(&self, path: Option<&str>) -> Vec<wire::Budget> {
         self.looked.lock().push(path.map(ToOwned::to_owned));
         vec![wire::Budget {
-            account: "team".to_owned(),
+            account: TEAM.to_owned(),
             name: "tokens-hour".to_owned(),
             unit: Measure::Tokens,
             period: Some(Span::Hour),

@@ -43,7 +43,7 @@ pub(crate) struct Tenant {
 pub(crate) struct KeyRequest {
     /// What people call the key.
     pub(crate) name: String,
-    /// The account it spends for; without one it is good at this node only, and has no budget.
+    /// The account it spends for; without one it is good at this node only, for `local`.
     #[serde(default)]
     pub(crate) account: Option<String>,
     /// After how many seconds it ends by itself; never unless told.
@@ -77,8 +77,8 @@ pub(crate) struct Key {
     pub(crate) created_ms: u64,
     /// The account it spends for; absent for a key of this node only.
     pub(crate) account: Option<String>,
-    /// `good`, `expired` or `revoked`.
-    pub(crate) state: String,
+    /// Why it opens nothing now, if it does not.
+    pub(crate) problem: Option<String>,
     /// When it ends by itself.
     pub(crate) expires_ms: Option<u64>,
     /// Models it may ask; empty: all.
@@ -137,6 +137,8 @@ pub(crate) struct Enacted {
     pub(crate) epoch: Option<u64>,
     /// When it begins to count.
     pub(crate) from_ms: u64,
+    /// When it is over unless it is renewed.
+    pub(crate) until_ms: u64,
     /// Whether every node has taken it on; until then the smaller share counts.
     pub(crate) in_force: bool,
     /// The nodes that have not, by name.
@@ -183,7 +185,7 @@ pub(crate) struct Budget {
     pub(crate) spent: u64,
     /// Reserved by answers being made at this node.
     pub(crate) reserved: u64,
-    /// What is left of the limit.
+    /// What is left of the limit, beyond what is spent and reserved.
     pub(crate) left: u64,
     /// Overruns that count against the next window.
     pub(crate) debt: u64,
