@@ -2,7 +2,7 @@
 
 use selvedge_base::{Blame, Code, Micros, Refusal, Retry, Stage, Wall};
 use selvedge_crdt::escrow::BudgetId;
-use selvedge_proto::policy::{AccountPath, Stop, Unit};
+use selvedge_proto::policy::{AccountPath, Period, Stop, Unit};
 use serde::{Deserialize, Serialize};
 
 /// Who is paid for a call.
@@ -89,6 +89,8 @@ pub struct BlockedBudget {
     pub name: String,
     /// What it counts.
     pub unit: Unit,
+    /// Its window.
+    pub period: Period,
     /// Its limit in one window.
     pub limit: u64,
 }
@@ -134,24 +136,25 @@ impl QuotaRefusal {
             (_, Some(wait)) => Retry::After(wait),
             (_, None) => Retry::Never,
         };
-        Refusal::new(Stage::Reserve, blame, retry, code, self.message())
+        let refusal = Refusal::new(Stage::Reserve, blame, retry, code, self.message());
+        // Surfaces tell a budget that is back within the hour from one of a day or a month.
+        match &self.budget {
+            Some(at) if code == Code::QuotaExhausted => refusal.param(at.period.as_str()),
+            Some(_) | None => refusal,
+        }
     }
 
     fn message(&self) -> String {
         let budget = match &self.budget {
             None => String::new(),
-            Some(at) => format!(
-                "budget '{}' of '{}' ({} {})",
-                at.name,
-                at.account,
-                at.limit,
-                at.unit.as_str()
-            ),
+            Some(at) => format!("budget '{}' of '{}' ({})", at.name, at.account, at.terms()),
         };
         match self.why {
             Why::Exhausted => format!(
-                "{budget} is used up: the request needs up to {} and {} are left here",
-                self.needed, self.left
+                "{budget} is used up: the request needs up to {} and {} are left here{}",
+                self.needed,
+                self.left,
+                self.resets_at.map_or(String::new(), |at| format!("; it resets at {}", utc(at)))
             ),
             Why::TooLarge => format!(
                 "{budget} cannot pay for this: it needs up to {}; ask for fewer tokens",
@@ -179,5 +182,66 @@ impl QuotaRefusal {
             Why::Retiring => "this node is leaving the mesh".to_owned(),
             Why::Unknown => "the reservation is not known, or not running".to_owned(),
         }
+    }
+}
+
+impl BlockedBudget {
+    /// The limit as operators write it.
+    fn terms(&self) -> String {
+        let (limit, period) = (self.limit, self.period.as_str());
+        match self.unit {
+            Unit::Tokens => format!("{limit} tokens/{period}"),
+            Unit::Requests | Unit::Rate => format!("{limit} requests/{period}"),
+            Unit::MicroDollars => {
+                format!("{}.{:06} usd/{period}", limit / 1_000_000, limit % 1_000_000)
+            }
+            Unit::Concurrent => format!("{limit} concurrent"),
+        }
+    }
+}
+
+/// A moment for people.
+fn utc(at: Wall) -> String {
+    let month = Period::Month.window(at);
+    let day = at.0.saturating_sub(Period::Month.start(month).0) / 86_400_000 + 1;
+    let (minutes, seconds) = (at.0 / 60_000, at.0 / 1_000 % 60);
+    format!(
+        "{}-{:02}-{day:02} {:02}:{:02}:{seconds:02} UTC",
+        1_970 + month / 12,
+        month % 12 + 1,
+        minutes / 60 % 24,
+        minutes % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_budget_its_limit_and_when_it_is_back() {
+        let refusal = QuotaRefusal {
+            why: Why::Exhausted,
+            budget: Some(BlockedBudget {
+                id: BudgetId([1; 16]),
+                account: AccountPath::local(),
+                name: "tokens-hour".to_owned(),
+                unit: Unit::Tokens,
+                period: Period::Hour,
+                limit: 20_000,
+            }),
+            needed: 100,
+            left: 9,
+            resets_at: Some(Wall(1_795_384_800_000)),
+            retry_after: Some(Micros::secs(7)),
+        };
+        let told = refusal.to_refusal();
+        assert_eq!(
+            told.message,
+            "budget 'tokens-hour' of 'local' (20000 tokens/hour) is used up: the request needs up \
+             to 100 and 9 are left here; it resets at 2026-11-22 22:00:00 UTC"
+        );
+        assert_eq!((told.code, told.retry), (Code::QuotaExhausted, Retry::After(Micros::secs(7))));
+        assert_eq!(told.param.as_deref(), Some("hour"));
     }
 }

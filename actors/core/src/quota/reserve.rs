@@ -576,6 +576,7 @@ impl Quota {
             account: budget.level.account.clone(),
             name: budget.spec.name.clone(),
             unit: budget.spec.unit,
+            period: budget.spec.period,
             limit: budget.limit,
         });
         let (needed, left) = (lack.needed, lack.left);
