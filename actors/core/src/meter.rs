@@ -36,7 +36,16 @@ pub struct Meter {
 impl Meter {
     /// The meter of a request whose answer has at most `max_tokens` tokens, if it has a limit.
     pub fn new(input: &Input, max_tokens: Option<u32>) -> Self {
-        let (prompt, limit) = (prompt_at_most(input), max_tokens.map(u64::from));
+        Self::of(prompt_at_most(input), max_tokens)
+    }
+
+    /// The same of a prompt whose tokens were counted.
+    pub fn counted(prompt_tokens: u32, max_tokens: Option<u32>) -> Self {
+        Self::of(u64::from(prompt_tokens), max_tokens)
+    }
+
+    fn of(prompt: u64, max_tokens: Option<u32>) -> Self {
+        let limit = max_tokens.map(u64::from);
         let reserved = prompt.saturating_add(limit.unwrap_or(CHUNK_TOKENS));
         Self { reserved, prompt, read: false, emitted: 0, limit, asked: None }
     }
@@ -155,6 +164,13 @@ mod tests {
             assert!(!meter.is_used_up());
         }
         assert_eq!(meter.used(), 190);
+    }
+
+    #[test]
+    fn a_counted_prompt_is_reserved_for_exactly() {
+        let mut meter = Meter::counted(120, Some(100));
+        assert_eq!(meter.reserved(), 220);
+        assert_eq!(meter.started(120), None);
     }
 
     #[test]

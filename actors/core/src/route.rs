@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{
     Blame, Code, Dice, MeshId, Micros, ModelDigest, NodeId, Refusal, Retry, Stage,
 };
@@ -129,6 +130,12 @@ impl MeshView {
 }
 
 impl MeshView {
+    /// The file a caller means, if this node has it.
+    pub fn own_model(&self, asked: &str) -> Option<ModelDigest> {
+        let digest = resolve(self, asked).ok()?;
+        self.myself()?.model(&digest).map(|_| digest)
+    }
+
     /// The name of the model a caller means: of a digest the name a node has the file under, of
     /// `name@digest` the name. What is counted by model must not depend on how it is written.
     pub fn plain_model_name(&self, asked: &str) -> String {
@@ -219,7 +226,7 @@ fn resolve(view: &MeshView, name: &str) -> Result<ModelDigest, Refusal> {
 
 fn may_reach(view: &MeshView, node: &NodeView, label: Label) -> bool {
     match label {
-        Label::Node => node.me,
+        Label::Node => node.me || plant::is_on(Plant::LabelIgnored),
         Label::Site => view.myself().is_some_and(|me| me.site == node.site),
         Label::Mesh | Label::Anywhere => true,
     }

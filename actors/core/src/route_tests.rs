@@ -127,3 +127,15 @@ fn a_failed_node_does_not_change_the_file_of_a_running_answer() {
     assert_eq!(pick(&view, &settled, &[PEER]), Ok(Some(FAR)));
     assert_eq!(pick(&view, &settled, &[PEER, FAR]), Ok(None));
 }
+
+#[test]
+fn a_model_is_counted_by_its_name_however_it_is_written() {
+    let view = mesh();
+    let digest = ModelDigest([7; 32]).to_string();
+    let written = ["small".to_owned(), digest.clone(), format!("small@{}", &digest[..12])];
+    for asked in &written {
+        assert_eq!(view.plain_model_name(asked), "small", "{asked}");
+    }
+    assert_eq!(view.plain_model_name("none@here"), "none@here");
+    assert_eq!(view.own_model("small"), None, "only peers have it");
+}

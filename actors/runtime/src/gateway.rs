@@ -43,6 +43,10 @@ const CALLER_PATIENCE: Micros = Micros::secs(60);
 /// The wait suggested to a caller that found this node full: a short answer's time.
 const FULL_RETRY: Micros = Micros::secs(1);
 
+/// The largest prompt whose tokens are counted before it is reserved for: a few milliseconds' work.
+/// A longer one is reserved for by its length.
+const COUNTED_BYTES: usize = 64 << 10;
+
 /// One call, authenticated and validated.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -243,12 +247,13 @@ impl Request {
         if !shared.policies.limits(&self.call.account, self.call.key.as_ref()) {
             return FlowInput::Arrived;
         }
+        let view = shared.view.load_full();
         let wanted = Wanted {
             id: self.call.id,
             account: self.call.account.clone(),
             key: self.call.key,
-            model: shared.view.load().plain_model_name(&self.call.model),
-            meter: Meter::new(&self.call.input, self.call.max_tokens),
+            model: view.plain_model_name(&self.call.model),
+            meter: self.meter(&view),
             deadline: self.call.deadline,
         };
         let reserved = tokio::select! {
@@ -269,6 +274,19 @@ impl Request {
                 shared.counters.budget_refusals.bump();
                 FlowInput::NotReserved(refusal)
             }
+        }
+    }
+
+    /// What the call may take; exactly, where this node has the model and counting is quick.
+    fn meter(&self, view: &MeshView) -> Meter {
+        let Call { input, max_tokens, .. } = &self.call;
+        let short = bytes(input) <= COUNTED_BYTES;
+        let digest = view.own_model(&self.call.model).filter(|_| short);
+        // Whatever is wrong with the prompt, the engine says it later.
+        let counted = digest.and_then(|digest| self.shared.engine.count_tokens(digest, input).ok());
+        match counted {
+            Some(prompt_tokens) => Meter::counted(prompt_tokens, *max_tokens),
+            None => Meter::new(input, *max_tokens),
         }
     }
 
@@ -475,12 +493,18 @@ impl EventSink for LocalSink {
 /// Tokens a prompt will have, before any node has read it: four bytes a token is usual for English
 /// text and errs towards too few for other scripts, which only blurs the estimate.
 fn estimated_tokens(input: &Input) -> u32 {
-    let bytes = match input {
+    if let Input::Tokens(tokens) = input {
+        return u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+    }
+    u32::try_from(bytes(input) / 4 + 1).unwrap_or(u32::MAX)
+}
+
+fn bytes(input: &Input) -> usize {
+    match input {
         Input::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
         Input::Text(text) => text.len(),
-        Input::Tokens(tokens) => return u32::try_from(tokens.len()).unwrap_or(u32::MAX),
-    };
-    u32::try_from(bytes / 4 + 1).unwrap_or(u32::MAX)
+        Input::Tokens(tokens) => 4 * tokens.len(),
+    }
 }
 
 fn node_full() -> Refusal {
@@ -492,3 +516,7 @@ fn no_model(name: &str) -> Refusal {
     let message = format!("no node was chosen for model '{name}'");
     Refusal::new(Stage::Route, Blame::Us, Retry::Never, Code::Internal, message)
 }
+
+#[cfg(test)]
+#[path = "gateway_tests.rs"]
+mod tests;

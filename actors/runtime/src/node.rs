@@ -208,11 +208,13 @@ impl Node {
         self.replaying.then(|| self.gateway.shared.quota.replay(input))
     }
 
-    /// What the disk holds of budgets.
+    /// What the disk holds of budgets once everything ordered so far has reached it.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub fn stored_quota(&self) -> Result<QuotaStored, StoreError> {
+    /// When it cannot be written or read.
+    pub async fn stored_quota(&self) -> Result<QuotaStored, StoreError> {
+        // Writes keep their order: when this one is durable, so are those before.
+        self.store.save(INCARNATION, &self.admin.membership.incarnation()).await?;
         quota::load(&self.store)
     }
 

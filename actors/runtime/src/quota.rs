@@ -241,4 +241,4 @@ impl QuotaLine {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

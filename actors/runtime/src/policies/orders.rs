@@ -287,7 +287,7 @@ impl Policies {
             }
             Some(_) | None => {
                 let root = custody::load_root(&self.home);
-                Ok(Signing::Root(root.map_err(|error| custody_refusal(&error))?))
+                Ok(Signing::Root(Box::new(root.map_err(|error| custody_refusal(&error))?)))
             }
         }
     }
@@ -296,7 +296,7 @@ impl Policies {
 /// A key that may sign, and what shows its right.
 enum Signing<'a> {
     Steward(&'a Identity, Box<Signed<Steward>>),
-    Root(Identity),
+    Root(Box<Identity>),
 }
 
 impl Signing<'_> {

@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use selvedge_contract::Input;
 use selvedge_core::meter::Meter;
 use selvedge_engine::EngineConfig;
 use selvedge_proto::policy::{BudgetTerms, Hardness, OnExhausted, Period, Scope, Unit};
@@ -21,10 +20,10 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_millis(10);
 
 /// A node's home, removed when dropped.
-struct Home(PathBuf);
+pub(crate) struct Home(PathBuf);
 
 impl Home {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let id = std::process::id();
         let path = std::env::temp_dir().join(format!("selvedge-budget-{name}-{id}"));
         std::fs::create_dir_all(&path).unwrap();
@@ -49,7 +48,7 @@ impl Home {
         }
     }
 
-    async fn start(&self, peers: &[SocketAddr]) -> Node {
+    pub(crate) async fn start(&self, peers: &[SocketAddr]) -> Node {
         Node::start(self.config(peers)).await.unwrap()
     }
 }
@@ -61,7 +60,7 @@ impl Drop for Home {
     }
 }
 
-async fn until(what: &str, mut seen: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut seen: impl FnMut() -> bool) {
     let looking = async {
         while !seen() {
             tokio::time::sleep(GLANCE).await;
@@ -70,11 +69,11 @@ async fn until(what: &str, mut seen: impl FnMut() -> bool) {
     assert!(tokio::time::timeout(DEADLINE, looking).await.is_ok(), "never seen: {what}");
 }
 
-fn account() -> AccountPath {
+pub(crate) fn account() -> AccountPath {
     "acme".parse().unwrap()
 }
 
-fn hourly(limit: u64) -> BudgetDraft {
+pub(crate) fn monthly(limit: u64) -> BudgetDraft {
     BudgetDraft {
         terms: BudgetTerms {
             name: "tokens".to_owned(),
@@ -103,7 +102,7 @@ async fn reserve(node: &Node, tokens: u32) -> Result<Reservation, selvedge_base:
         account: account(),
         key: None,
         model: "m".to_owned(),
-        meter: Meter::new(&Input::Tokens(vec![0; tokens as usize - 8]), Some(0)),
+        meter: Meter::counted(tokens, Some(0)),
         deadline: Micros::secs(60),
     };
     line(node).reserve(wanted).await
@@ -133,7 +132,7 @@ async fn spend_all(node: &Node, step: u32) -> u64 {
     spent
 }
 
-fn spent(admin: &Admin) -> u64 {
+pub(crate) fn spent(admin: &Admin) -> u64 {
     admin.budget_status(None).iter().map(|budget| budget.spent).sum()
 }
 
@@ -148,7 +147,7 @@ async fn pair(name: &str, limit: u64) -> ((Home, Node), (Home, Node)) {
     let policies = std::sync::Arc::clone(&a.gateway().shared.policies);
     until("the name of the other's store", || policies.holder_of(&b_id).is_some()).await;
     let level = "acme".parse().unwrap();
-    let set = a.admin().budget_set(&level, hourly(limit)).await.unwrap();
+    let set = a.admin().budget_set(&level, monthly(limit)).await.unwrap();
     assert!(set.in_force && set.waiting_for.is_empty(), "{set:?}");
     until("the budget at the other node", || {
         b.admin().budget_status(None).iter().any(|budget| budget.in_force)
