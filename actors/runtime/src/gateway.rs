@@ -145,8 +145,8 @@ struct Request {
     digest: Option<ModelDigest>,
     /// What its budgets hold for it; none when it has no budget. Dropping it settles.
     reservation: Option<Reservation>,
-    /// Tells when its key may have been revoked.
-    policy_changes: watch::Receiver<()>,
+    /// Tells when its key may have been revoked; none where there is nothing to revoke.
+    policy_changes: Option<watch::Receiver<()>>,
     local_events: mpsc::UnboundedReceiver<FlowInput>,
     from_engine: mpsc::UnboundedSender<FlowInput>,
     peer_events: mpsc::Receiver<FlowInput>,
@@ -179,7 +179,7 @@ impl Request {
         let (from_engine, local_events) = mpsc::unbounded_channel();
         let (from_peer, peer_events) = mpsc::channel(FRAMES);
         let turn = Turn::Nobody;
-        let policy_changes = shared.policies.changes();
+        let policy_changes = call.key.is_some().then(|| shared.policies.changes());
         Self {
             shared,
             call,
@@ -244,8 +244,15 @@ impl Request {
     /// Asks the budgets of the request, if there are any; what becomes of it then.
     async fn reserve(&mut self) -> FlowInput {
         let shared = Arc::clone(&self.shared);
-        if !shared.policies.limits(&self.call.account, self.call.key.as_ref()) {
+        let (account, key) = (&self.call.account, self.call.key.as_ref());
+        if let Some(why) = shared.policies.bars(account, key) {
+            return FlowInput::Barred(why);
+        }
+        if !shared.policies.limits(account, key) {
             return FlowInput::Arrived;
+        }
+        if self.policy_changes.is_none() {
+            self.policy_changes = Some(shared.policies.changes());
         }
         let view = shared.view.load_full();
         let wanted = Wanted {
@@ -333,7 +340,7 @@ impl Request {
             Some(input) = self.local_events.recv() => Woken::Input(input),
             Some(input) = self.peer_events.recv() => Woken::Input(input),
             () = extension(&mut self.reservation) => Woken::Extended,
-            Ok(()) = self.policy_changes.changed() => Woken::PolicyChanged,
+            () = change(&mut self.policy_changes) => Woken::PolicyChanged,
             () = tokio::time::sleep(LOCAL_PULSE.into()), if local => Woken::LocalPulse,
             () = tokio::time::sleep_until(Instant::now() + patience.into()) => Woken::Timer,
         }
@@ -475,6 +482,18 @@ async fn extension(reservation: &mut Option<Reservation>) {
     match reservation {
         Some(reservation) => reservation.answer().await,
         None => std::future::pending().await,
+    }
+}
+
+/// Resolves when the policy changed.
+async fn change(changes: &mut Option<watch::Receiver<()>>) {
+    let told = match changes {
+        Some(changes) => changes.changed().await,
+        None => std::future::pending().await,
+    };
+    if told.is_err() {
+        // The sender lives in what the request shares.
+        std::future::pending::<()>().await;
     }
 }
 

@@ -181,6 +181,9 @@ impl Policies {
             holders.insert(node, incarnation);
             holders.clone()
         };
+        if self.membership.has_left() {
+            return;
+        }
         if let Err(error) = self.store.save(HOLDERS, &holders).await {
             tracing::warn!(%error, "the names of holders were not stored");
         }

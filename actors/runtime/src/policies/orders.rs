@@ -196,19 +196,14 @@ impl Policies {
         let root = custody::load_root(&self.home).map_err(|error| custody_refusal(&error))?;
         for tenant in due {
             let mut book = PolicyBook::clone(&self.book.load());
-            let signed = self.membership.with(|roster| {
-                let is_out = |holder: &Holder| roster.is_revoked(&holder.node);
-                book.renew(&Key(&root), roster, &tenant, is_out, wall)
-            });
-            let number = signed.map_err(|error| refused(&error))?.body.number;
+            let number = self.sign_next(quota, &root, &mut book, &tenant, wall, |_| Ok(()))?;
             self.keep(quota, book, false).await.map_err(|error| broken(&error))?;
             tracing::info!(%tenant, number, "the budgets' configuration was renewed");
         }
         Ok(())
     }
 
-    /// Signs a tenant's next epoch: the present one as `change` alters it, with every member that
-    /// came since.
+    /// Signs a tenant's next epoch and says where it stands.
     async fn next_epoch(
         &self,
         quota: &QuotaLine,
@@ -219,15 +214,7 @@ impl Policies {
         let wall = clock::wall();
         let _turn = self.turn.lock().await;
         let mut book = PolicyBook::clone(&self.book.load());
-        let mut draft = match book.epoch(tenant.as_str()) {
-            Some(epoch) => EpochDraft::after(&epoch.body, wall),
-            None => EpochDraft::first(tenant.clone(), Vec::new(), wall),
-        };
-        self.add_members(quota, &mut draft);
-        change(&mut draft)?;
-        let signed =
-            self.membership.with(|roster| book.sign_epoch(&Key(&root), roster, draft, wall));
-        signed.map_err(|error| refused(&error))?;
+        self.sign_next(quota, &root, &mut book, tenant, wall, change)?;
         self.keep(quota, book.clone(), false).await.map_err(|error| broken(&error))?;
         if book.adoption_due(wall) {
             self.adopt(quota, book, wall).await;
@@ -243,6 +230,28 @@ impl Policies {
             in_force: status.in_force,
             waiting_for: status.waiting_for,
         })
+    }
+
+    /// Signs a tenant's next epoch: the present one as `change` alters it, with every member that
+    /// came since. Its number.
+    fn sign_next(
+        &self,
+        quota: &QuotaLine,
+        root: &Identity,
+        book: &mut PolicyBook,
+        tenant: &AccountPath,
+        wall: Wall,
+        change: impl FnOnce(&mut EpochDraft) -> Result<(), Refusal>,
+    ) -> Result<u64, Refusal> {
+        let mut draft = match book.epoch(tenant.as_str()) {
+            Some(epoch) => EpochDraft::after(&epoch.body, wall),
+            None => EpochDraft::first(tenant.clone(), Vec::new(), wall),
+        };
+        self.add_members(quota, &mut draft);
+        change(&mut draft)?;
+        let signed =
+            self.membership.with(|roster| book.sign_epoch(&Key(root), roster, draft, wall));
+        signed.map(|signed| signed.body.number).map_err(|error| refused(&error))
     }
 
     /// Adds members that hold no rights yet, and drops those that were put out.
