@@ -62,6 +62,8 @@ pub struct EpochStatus {
     pub in_force: bool,
     /// From when on they are at the latest.
     pub settled_from: Wall,
+    /// Whether another one of the same number was signed; nothing can be spent by either.
+    pub forked: bool,
     /// Nodes that have not signed that they follow it, when it waits for them.
     pub waiting_for: Vec<NodeId>,
 }
@@ -120,19 +122,12 @@ impl PolicyBook {
         self.entries.get(id).map_or(Standing::Free, |entry| entry.standing(wall))
     }
 
-    /// The ledger that spending counts in at `wall`; none when nothing can be spent. A budget that
-    /// counts nothing has a ledger too, of which everybody is granted all there is.
+    /// The newest ledger that spending counts in at `wall`; none when it counts nowhere or nothing
+    /// can be spent, which [`PolicyBook::standing`] tells apart.
     pub fn current(&self, id: &BudgetId, wall: Wall) -> Option<LedgerKey> {
-        let entry = self.entries.get(id)?;
-        match entry.standing(wall) {
+        match self.standing(id, wall) {
             Standing::Open(ledgers) => Some(ledgers.first),
-            Standing::Free => {
-                let spec = &entry.budget.spec;
-                let windowed = spec.unit.is_windowed();
-                let window = if windowed { spec.period.window(wall) } else { spec.ledger };
-                Some(LedgerKey { budget: *id, window })
-            }
-            Standing::Stopped(_) => None,
+            Standing::Free | Standing::Stopped(_) => None,
         }
     }
 
@@ -194,6 +189,7 @@ impl PolicyBook {
             until: reign.until,
             in_force,
             settled_from: reign.hi,
+            forked: reign.forked,
             waiting_for: waiting.into_iter().collect(),
         })
     }

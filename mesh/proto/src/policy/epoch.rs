@@ -3,7 +3,7 @@
 //!
 //! Does not own what an epoch means next to others: see `force`.
 
-use selvedge_base::{MeshId, Wall};
+use selvedge_base::{MeshId, NodeId, Wall};
 use selvedge_crdt::escrow::{BudgetId, Holder};
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +95,11 @@ impl Epoch {
     /// Whether a holder has a weight in it.
     pub fn has_member(&self, holder: &Holder) -> bool {
         self.members.binary_search_by(|(held, _)| held.cmp(holder)).is_ok()
+    }
+
+    /// Whether a node holds rights by it, whichever its store.
+    pub fn has_node(&self, node: &NodeId) -> bool {
+        self.members.iter().any(|(holder, _)| holder.node == *node)
     }
 
     /// Everything that needs no other record.

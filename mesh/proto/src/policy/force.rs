@@ -40,7 +40,8 @@
 //! Permits and rates have no calendar. Their ledgers are numbered by the epoch that last changed
 //! anybody's grant. Around a change a permit needs a right in every ledger that may govern now or
 //! may have within [`super::PERMIT_LEASE`]: so every permit that is out holds a right of the ledger
-//! that governs, before the change and after.
+//! that governs, before the change and after. A node that is no member of an epoch has no word in
+//! its end; what it was given of such a ledger it could use too long, so it may not use it at all.
 
 use selvedge_base::Wall;
 use selvedge_crdt::escrow::LedgerKey;
@@ -85,7 +86,8 @@ pub enum Stop {
         /// The number.
         number: u64,
     },
-    /// An epoch in between is missing here, or limits changed too often within minutes.
+    /// Of permits and rates: an epoch in between is missing here, limits changed too often within
+    /// minutes, or this node holds no rights of its own, so that nobody waits for its word.
     Unsettled,
 }
 

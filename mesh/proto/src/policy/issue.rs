@@ -11,8 +11,8 @@ use selvedge_crdt::escrow::Holder;
 use super::grants::GrantNotice;
 use super::{
     AccountGrant, AccountPath, BudgetSpec, Cut, CutNotice, CutOrder, DEFAULT_VALIDITY, Epoch,
-    Hardness, KEY_PREFIX, KeyGrant, KeyId, Level, MAX_VALIDITY, NewKey, OnExhausted, Period,
-    PolicyBook, PolicyError, Scope, Unit,
+    EpochStatus, Hardness, KEY_PREFIX, KeyGrant, KeyId, Level, MAX_VALIDITY, NewKey, OnExhausted,
+    Period, PolicyBook, PolicyError, Scope, Unit,
 };
 use crate::records::{Roster, Signed, Signer, Steward};
 
@@ -307,8 +307,9 @@ pub fn sign_cut(
 }
 
 impl PolicyBook {
-    /// Signs a tenant's next epoch and takes it. The one before must be in force, or over: two
-    /// that are pending would let neither begin.
+    /// Signs a tenant's next epoch and takes it. The one before must be in force, or over: of two
+    /// that are pending the later would wait for the earlier. One that has a rival of its own
+    /// number is succeeded at once, which is all that helps.
     ///
     /// # Errors
     /// [`PolicyError::Pending`] with who is waited for, and as [`sign_epoch`].
@@ -320,7 +321,8 @@ impl PolicyBook {
         wall: Wall,
     ) -> Result<Signed<Epoch>, PolicyError> {
         let status = self.epoch_status(draft.tenant.as_str(), wall);
-        if let Some(status) = status.filter(|status| status.settled_from > wall) {
+        let pends = |status: &&EpochStatus| status.settled_from > wall && !status.forked;
+        if let Some(status) = status.as_ref().filter(pends) {
             let waiting: Vec<String> = status.waiting_for.iter().map(NodeId::short).collect();
             let in_s = status.settled_from.since(wall).0 / 1_000_000;
             let waiting =
@@ -328,11 +330,10 @@ impl PolicyBook {
             let (tenant, number) = (draft.tenant.to_string(), status.number);
             return Err(PolicyError::Pending { tenant, number, waiting, in_s });
         }
-        let settled = self.epoch_status(draft.tenant.as_str(), wall);
         let epoch = self.epoch(draft.tenant.as_str()).cloned();
         let previous = epoch
             .as_ref()
-            .zip(settled)
+            .zip(status)
             .map(|(epoch, status)| Previous { epoch, settled_from: status.settled_from });
         let (mesh, generation) = (self.mesh(), roster.generation());
         let signed = sign_epoch(root, mesh, generation, previous, draft, wall)?;

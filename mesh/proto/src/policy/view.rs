@@ -10,7 +10,7 @@ use selvedge_base::{NodeId, Wall};
 use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey};
 
 use super::chain::{Chain, Held};
-use super::force::{Ledgers, Reign, Standing, Stop, Verdict, govern, lingering};
+use super::force::{Below, Ledgers, Reign, Standing, Stop, Verdict, govern, lingering};
 use super::share::{Split, vested, vests_next};
 use super::{BudgetSpec, CutNotice, CutOrder, Epoch, Hardness, Level, PERMIT_LEASE};
 use crate::records::CLOCK_SKEW;
@@ -52,6 +52,8 @@ struct Version {
     own: Split,
     /// After cuts.
     cut: Split,
+    /// Whether this node holds rights by it.
+    mine: bool,
 }
 
 impl Version {
@@ -74,6 +76,7 @@ pub(super) fn entries(chain: &Chain, me: &NodeId, cuts: Cuts<'_>) -> Vec<Entry> 
                 held: slot.held.clone(),
                 own: Split::new(spec.limit, &body.members),
                 cut: Split::new(limit, &body.members),
+                mine: slot.both().any(|held| held.body().has_node(me)),
             };
             let id = Epoch::budget_id(&body.mesh, level, spec);
             found.entry(id).or_insert_with(|| (level.clone(), Vec::new())).1.push(version);
@@ -149,16 +152,14 @@ impl Entry {
             return Standing::Stopped(Stop::Clock);
         }
         let window = self.spec().period.window(wall);
-        let mut ledgers = Vec::new();
-        let mut said = false;
-        let verdict = self.govern(self.start(window, wall), |_, version| {
-            said |= version.is_some();
-            ledgers.extend(version.map(|version| version.spec.ledger));
+        let mut said = Vec::new();
+        let verdict = self.govern(self.start(window, wall), |place, version| {
+            said.extend(version.map(|_| place));
         });
         if let Some(number) = verdict.forked {
             return Standing::Stopped(Stop::Forked { number });
         }
-        if !said && !verdict.missing {
+        if said.is_empty() && !verdict.missing {
             return match verdict.lapsed {
                 Some(since) => Standing::Stopped(Stop::Lapsed { since }),
                 None => Standing::Free,
@@ -167,27 +168,30 @@ impl Entry {
         if self.spec().unit.is_windowed() {
             return Standing::Open(Ledgers::one(self.ledger(window)));
         }
-        self.gates(ledgers, verdict.missing, wall)
+        self.gates(said, verdict.missing, wall)
     }
 
-    /// The ledgers in which a permit needs a right; `ledgers` are those that may govern.
-    fn gates(&self, mut ledgers: Vec<u64>, missing: bool, wall: Wall) -> Standing {
-        let newest = ledgers.first().copied();
-        // An epoch that is missing counted in the ledger of its successor, unless that began one.
-        let oldest = ledgers.last().copied();
-        let begun = oldest.is_none_or(|ledger| {
-            self.versions.iter().any(|version| self.reigns[version.place].number == ledger)
-        });
-        let Some(newest) = newest.filter(|_| !missing || !begun) else {
-            return Standing::Stopped(Stop::Unsettled);
+    /// The ledgers in which a permit needs a right; `governing` are the places that may govern.
+    fn gates(&self, mut governing: Vec<usize>, missing: bool, wall: Wall) -> Standing {
+        governing.extend(lingering(&self.reigns, wall));
+        let versions = || governing.iter().filter_map(|place| self.version(*place));
+        let unsettled = Standing::Stopped(Stop::Unsettled);
+        let Some(newest) = versions().next() else { return unsettled };
+        // The epoch before counted in the same ledger, unless this one began it.
+        let rests = |version: &Version| {
+            let reign = &self.reigns[version.place];
+            let began = version.spec.ledger == reign.number && version.spec.born < reign.number;
+            let recent = missing || wall < reign.hi.plus(PERMIT_LEASE);
+            began && recent && reign.below != Below::Nothing
         };
-        let lingering = lingering(&self.reigns, wall);
-        ledgers.extend(lingering.filter_map(|place| Some(self.version(place)?.spec.ledger)));
-        let mut gates = Ledgers::one(self.ledger(newest));
-        if ledgers.into_iter().all(|number| gates.add(self.ledger(number))) {
+        if versions().any(rests) || !versions().all(|version| version.mine) {
+            return unsettled;
+        }
+        let mut gates = Ledgers::one(self.ledger(newest.spec.ledger));
+        if versions().all(|version| gates.add(self.ledger(version.spec.ledger))) {
             Standing::Open(gates)
         } else {
-            Standing::Stopped(Stop::Unsettled)
+            unsettled
         }
     }
 
@@ -216,8 +220,8 @@ impl Entry {
         if verdict.missing {
             return 0;
         }
-        // No epoch that may govern this window limits it: it was taken away, or begins later.
-        least.unwrap_or(u64::MAX)
+        // Without an epoch that limits the window nobody counts in it.
+        least.unwrap_or(0)
     }
 
     /// The most `holder` may have been granted by anything known here, cuts and vesting aside.
@@ -229,21 +233,9 @@ impl Entry {
             return self.versions.iter().filter(of_ledger).map(share).max();
         }
         let start = self.spec().period.start(key.window);
-        let (mut most, mut limited) = (None, true);
-        let verdict = self.govern(start, |_, version| {
-            limited &= version.is_some();
-            most = most.max(version.map(share));
-        });
-        match (verdict.missing || verdict.forked.is_some(), verdict.any) {
-            (true, _) | (_, false) => None,
-            (false, true) => {
-                if limited {
-                    most
-                } else {
-                    Some(u64::MAX)
-                }
-            }
-        }
+        let mut most = None;
+        let verdict = self.govern(start, |_, version| most = most.max(version.map(share)));
+        if verdict.missing || verdict.forked.is_some() { None } else { most }
     }
 
     /// Everybody who is granted part of a ledger by an epoch that may govern it.
