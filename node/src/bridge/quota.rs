@@ -233,12 +233,15 @@ fn told(
     me: NodeId,
     name_of: &dyn Fn(&NodeId) -> String,
 ) -> wire::Budget {
+    // This node's own count is exact: its mark, as the others see it, may be ahead of it.
+    let others = budget.holders.iter().filter(|held| held.holder.node != me);
+    let own = budget.spent.saturating_sub(others.map(|held| held.hw).sum());
     let shares = budget.holders.iter().map(|held| wire::Share {
         node: held.holder.node.to_string(),
         name: name_of(&held.holder.node),
         me: held.holder.node == me,
         rights: held.rights,
-        spent: held.hw,
+        spent: if held.holder.node == me { own } else { held.hw },
         demand_milli: held.demand,
     });
     let taken = budget.spent.saturating_add(budget.reserved);

@@ -72,13 +72,13 @@ fn tell(enacted: &wire::Enacted) {
     if enacted.in_force {
         return;
     }
+    let from = date_text(enacted.from_ms);
     if enacted.waiting_for.is_empty() {
-        ui::note(format_args!("It counts from {} on.", date_text(enacted.from_ms)));
+        ui::note(format_args!("A change counts for windows that begin after {from}."));
     } else {
         ui::note(format_args!(
-            "It counts from {} on, and once these nodes have taken it on: {}. Until then each node \
-             keeps to the smaller of its old and its new share.",
-            date_text(enacted.from_ms),
+            "A change counts for windows that begin after {from}, and after these nodes have taken \
+             it on: {}. Until then each node keeps to the smaller of its old and its new share.",
             enacted.waiting_for.join(", ")
         ));
     }
@@ -121,6 +121,14 @@ fn one(budget: &wire::Budget) -> String {
     }
     if let (Some(at), Some(wait)) = (budget.resets_ms, budget.resets_in_us) {
         text.push_str(&format!("; resets in {}, at {}", wait_text(wait), date_text(at)));
+    }
+    let shares_sum = budget.nodes.iter().fold(0_u64, |sum, share| sum.saturating_add(share.rights));
+    if budget.period.is_some() && budget.in_force && shares_sum < budget.limit {
+        text.push_str(&format!(
+            "\n  the shares add up to {} now: the rest comes with the window's next step, or with \
+             the next window",
+            count(shares_sum)
+        ));
     }
     if !budget.nodes.is_empty() {
         for line in shares(budget).lines() {
@@ -217,11 +225,15 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
-        assert!(!text.contains("owed") && !text.contains("in force"), "{text}");
+        for part in ["owed", "in force", "add up"] {
+            assert!(!text.contains(part), "{part}\n{text}");
+        }
     }
 
     #[test]
     fn what_keeps_a_budget_from_being_spent_is_said() {
+        let text = told(&[wire::Budget { limit: 50_000, ..budget() }]);
+        assert!(text.contains("the shares add up to 20,000 now"), "{text}");
         let text = told(&[wire::Budget { in_force: false, debt: 7, ..budget() }]);
         assert!(text.contains("no configuration is in force"), "{text}");
         assert!(text.contains("owed from the next window 7"), "{text}");
