@@ -14,6 +14,7 @@
 //! the patience with a node. Does not own bytes, timers or the choice itself: the shell evaluates
 //! [`crate::route`] when asked to and feeds the result back.
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{
     Blame, Code, Machine, Micros, Mono, NodeId, Now, Refusal, RequestId, Retry, Stage,
 };
@@ -282,7 +283,11 @@ impl Flow {
         });
         let emitted = match (self.prompt_digest, self.tokens.is_empty()) {
             (Some(prompt_digest), false) => {
-                Some(Emitted { tokens: self.tokens.clone(), prompt_digest })
+                let mut tokens = self.tokens.clone();
+                if plant::is_on(Plant::ResumeRepeatsToken) {
+                    tokens.pop();
+                }
+                Some(Emitted { tokens, prompt_digest })
             }
             _ => None,
         };
@@ -304,7 +309,9 @@ impl Flow {
         refusal: Refusal,
         effects: &mut Vec<FlowEffect>,
     ) {
-        effects.push(FlowEffect::Cancel { fence: self.fence });
+        if !plant::is_on(Plant::LoserKeepsWorking) {
+            effects.push(FlowEffect::Cancel { fence: self.fence });
+        }
         if let Some(attempt) = self.record.attempts.last_mut() {
             attempt.ended = Some(why.clone());
         }
@@ -350,7 +357,9 @@ impl Flow {
                 let served_by = turn.node;
                 let piece = Piece::Finished { reason, text, usage, served_by };
                 effects.push(FlowEffect::Deliver(piece));
-                self.close(now, effects);
+                if !plant::is_on(Plant::FinishedStaysOpen) {
+                    self.close(now, effects);
+                }
             }
             Answer::Failed(refusal) => {
                 self.turn_failed(now, turn.node, refusal.message.clone(), refusal, effects);
@@ -360,7 +369,8 @@ impl Flow {
 
     fn token(&mut self, now: Now, turn: Turn, token: TokenEvent, effects: &mut Vec<FlowEffect>) {
         let next = self.tokens.len() as u64;
-        if self.prompt_digest.is_none() || u64::from(token.index) != next {
+        let in_order = u64::from(token.index) == next || plant::is_on(Plant::ResumeRepeatsToken);
+        if self.prompt_digest.is_none() || !in_order {
             let why = format!("it sent token {} where {next} was due", token.index);
             return self.lost(now, turn.node, why, effects);
         }
@@ -439,7 +449,9 @@ impl Flow {
 
     fn fail(&mut self, now: Now, refusal: Refusal, effects: &mut Vec<FlowEffect>) {
         self.record.outcome = Outcome::Failed(refusal.clone());
-        effects.push(FlowEffect::Deliver(Piece::Failed(refusal)));
+        if !plant::is_on(Plant::FailureSwallowed) {
+            effects.push(FlowEffect::Deliver(Piece::Failed(refusal)));
+        }
         self.close(now, effects);
     }
 
@@ -453,6 +465,7 @@ impl Flow {
     fn speaking(&self, fence: u64) -> Option<Turn> {
         match self.state {
             State::Waiting(turn) if fence == self.fence => Some(turn),
+            State::Waiting(turn) if plant::is_on(Plant::FenceUnchecked) => Some(turn),
             State::Waiting(_) | State::Routing | State::Closed => None,
         }
     }

@@ -11,6 +11,7 @@ pub mod codec;
 pub mod dice;
 pub mod ids;
 pub mod machine;
+pub mod plant;
 pub mod refusal;
 pub mod time;
 
@@ -18,5 +19,6 @@ pub use bounded::{BoundedQueue, Full};
 pub use dice::Dice;
 pub use ids::{MeshId, ModelDigest, NodeId, RequestId};
 pub use machine::Machine;
+pub use plant::Plant;
 pub use refusal::{Blame, Code, Refusal, Retry, Stage};
 pub use time::{Micros, Mono, Now, Wall};

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{BoundedQueue, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +79,10 @@ impl RowMap {
         }
         let held = self.rows.get(&row.writer);
         match held {
-            Some(held) if held.stamp > row.stamp || *held == row => return Merged::Known,
+            Some(held) if *held == row => return Merged::Known,
+            Some(held) if held.stamp > row.stamp && !plant::is_on(Plant::RowsGoBack) => {
+                return Merged::Known;
+            }
             None if self.rows.len() >= self.limit => {
                 return Merged::Refused(RowError::Full(self.limit));
             }
@@ -134,6 +138,7 @@ impl RowMap {
     /// `cursor` and wrapping around once. At least one row is sent if any is lacking, as a row is
     /// never larger than a frame; so every row has its turn whatever the budget.
     pub fn delta(&self, theirs: &Digest, cursor: Option<NodeId>, budget: usize) -> Delta {
+        let cursor = cursor.filter(|_| !plant::is_on(Plant::ExchangeStarves));
         let start = cursor.map_or(Bound::Unbounded, Bound::Excluded);
         let mut delta = Delta { rows: Vec::new(), next: cursor };
         let mut left = budget;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Micros, Mono};
 use selvedge_crdt::escrow::{EscrowRow, Holder, Ledger, LedgerKey, SignedRow};
 use selvedge_proto::policy::{Budget, Hardness, Period, Standing, Stop, Unit};
@@ -214,6 +215,11 @@ impl Purse {
             return 0;
         }
         match self.unit() {
+            Unit::Tokens | Unit::Requests | Unit::MicroDollars
+                if plant::is_on(Plant::GiveFromSpent) =>
+            {
+                account.rights().saturating_sub(account.spent)
+            }
             Unit::Tokens | Unit::Requests | Unit::MicroDollars => {
                 account.rights().saturating_sub(account.own.hw)
             }
@@ -277,7 +283,7 @@ impl Account {
     /// The account after a restart: everything up to the mark counts as spent.
     pub(super) fn restored(row: EscrowRow) -> Self {
         let mut account = Self::new(row.key, row.holder, 0);
-        account.spent = row.hw;
+        account.spent = if plant::is_on(Plant::CrashForgetsBlock) { row.hw / 2 } else { row.hw };
         account.given = u64::try_from(row.given()).unwrap_or(u64::MAX);
         account.durable = row.clone();
         account.own = row;
@@ -320,13 +326,15 @@ impl Account {
                 self.changed = true;
             }
         }
-        if used <= self.durable.hw { Cover::Durable } else { Cover::Planned }
+        let durable = used <= self.durable.hw || plant::is_on(Plant::GrantBeforeStored);
+        if durable { Cover::Durable } else { Cover::Planned }
     }
 
     /// Settles part of what was promised: `actual` is spent, the rest of `reserved` comes back.
     pub(super) fn settle(&mut self, reserved: u64, actual: u64) {
         self.reserved = self.reserved.saturating_sub(reserved);
-        self.spent = self.spent.saturating_add(actual.min(reserved));
+        let again = if plant::is_on(Plant::SettledTwice) { actual } else { 0 };
+        self.spent = self.spent.saturating_add(actual.min(reserved)).saturating_add(again);
     }
 
     /// Overruns become spending as far as the durable mark covers them.
@@ -348,7 +356,10 @@ impl Account {
     /// Counts a gift that is durable now; how much it added.
     pub(super) fn credit(&mut self, donor: Holder, amount: u64) -> u64 {
         let known = self.credited.entry(donor).or_default();
-        let added = amount.saturating_sub(*known);
+        let added = match plant::is_on(Plant::GiftCountedTwice) {
+            true => amount,
+            false => amount.saturating_sub(*known),
+        };
         *known += added;
         self.counted = self.counted.saturating_add(added);
         added

@@ -1,5 +1,6 @@
 //! What is known of one peer, and the verdict that follows from it.
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{BoundedQueue, Micros, Mono, NodeId};
 
 use super::{
@@ -193,7 +194,7 @@ impl Peer {
         if self.linked {
             self.lost_at_seq = seq;
             self.linked = false;
-            self.link_lost_at = Some(now);
+            self.link_lost_at = Some(now).filter(|_| !plant::is_on(Plant::LinkLossIgnored));
             self.redial_at = now;
         }
     }
@@ -306,5 +307,6 @@ impl Peer {
         self.pulse.computing
             && !self.pulse.loading
             && self.pulse_at.since(self.still_since) >= FROZEN_AFTER
+            && !plant::is_on(Plant::FreezeUnseen)
     }
 }

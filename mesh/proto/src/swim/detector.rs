@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{BoundedQueue, Dice, Machine, Micros, Mono, NodeId, Now};
 
 use super::book::Peer;
@@ -193,9 +194,12 @@ impl Swim {
             PeerState::Alive | PeerState::Frozen => ahead > 0,
         };
         let next = rumour.incarnation.checked_add(1).filter(|_| ahead <= MAX_OWN_LEAP);
+        let against = against && !plant::is_on(Plant::RefutationForgotten);
         if let (true, Some(incarnation)) = (against, next) {
             self.incarnation = incarnation;
-            out.push(SwimEffect::StoreIncarnation { incarnation });
+            if !plant::is_on(Plant::IncarnationNotStored) {
+                out.push(SwimEffect::StoreIncarnation { incarnation });
+            }
             let state = PeerState::Alive;
             self.gossip.add(Rumour { node: self.me, incarnation, state });
         }
@@ -225,7 +229,7 @@ impl Swim {
     fn ticked(&mut self, now: Mono, out: &mut Vec<SwimEffect>) {
         let Some(due) = self.next_tick.filter(|due| *due <= now) else { return };
         let late = now.since(due);
-        if late >= STALL_NOTICED {
+        if late >= STALL_NOTICED && !plant::is_on(Plant::OwnStallBlamed) {
             for peer in self.peers.values_mut() {
                 peer.forgive(late);
             }

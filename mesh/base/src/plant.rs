@@ -1,0 +1,102 @@
+//! Planted bugs: known wrong decisions that the simulator must find.
+//!
+//! Each is one `if` at the decision it spoils. Without the feature `plants` [`is_on`] is the
+//! constant `false` and nothing of it is left in a program; with it, a thread chooses which bug it
+//! runs with. Owns the list; what finds them is the simulator's business.
+
+macro_rules! plants {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// A known wrong decision.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Plant {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Plant {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// Its name, for reports.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+        }
+    };
+}
+
+plants! {
+    /// A node resumes an answer one token too early, and the caller gets that token twice.
+    ResumeRepeatsToken,
+    /// What an attempt that is over still says is taken for the present one's.
+    FenceUnchecked,
+    /// An attempt that failed is not told to stop.
+    LoserKeepsWorking,
+    /// A request that cannot be answered ends without a word to its caller.
+    FailureSwallowed,
+    /// An answer that is complete leaves its request open.
+    FinishedStaysOpen,
+    /// Any node may be asked whatever a request's label says, and no node minds.
+    LabelIgnored,
+    /// A node does not rise above a rumour of its own death.
+    RefutationForgotten,
+    /// A raised incarnation is not stored, so that a restarted node is a voice from the past.
+    IncarnationNotStored,
+    /// A lost connection is forgotten, and a dead peer is noticed by its silence only.
+    LinkLossIgnored,
+    /// An engine that computes without progress passes for healthy.
+    FreezeUnseen,
+    /// A node that stood still itself blames its peers for the silence.
+    OwnStallBlamed,
+    /// An older row takes the place of a newer one.
+    RowsGoBack,
+    /// An exchange of rows always begins with the first writer, and the last ones wait.
+    ExchangeStarves,
+    /// A node that was put out of the mesh is let in again.
+    RevokedAdmitted,
+    /// A donor gives what it has not spent instead of what it may not spend any more.
+    GiveFromSpent,
+    /// A gift leaves before it is durable at the donor.
+    SendBeforeStored,
+    /// A reservation is granted before the mark that covers it is durable.
+    GrantBeforeStored,
+    /// A reservation is settled once more when it ends.
+    SettledTwice,
+    /// A node that starts again believes that it spent nothing of the block it had marked.
+    CrashForgetsBlock,
+    /// A gift counts as often as it is heard of.
+    GiftCountedTwice,
+    /// A clock that goes back opens a window that is over.
+    WindowGoesBack,
+    /// A reservation whose holder is gone is never settled.
+    LeaseForgotten,
+    /// A node whose disk went back goes on under its old incarnation.
+    RollbackUnnoticed,
+    /// What an answer took beyond its reservation is charged to nobody.
+    OverrunForgotten,
+}
+
+/// Whether this bug is planted: never, without the feature `plants`.
+#[cfg(not(feature = "plants"))]
+#[inline]
+pub const fn is_on(_: Plant) -> bool {
+    false
+}
+
+#[cfg(feature = "plants")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Plant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether this bug is planted in what this thread runs.
+#[cfg(feature = "plants")]
+pub fn is_on(plant: Plant) -> bool {
+    PLANTED.get() == Some(plant)
+}
+
+/// Plants a bug in what this thread runs from now on, or none.
+#[cfg(feature = "plants")]
+pub fn plant(bug: Option<Plant>) {
+    PLANTED.set(bug);
+}

@@ -1,0 +1,74 @@
+//! Every planted bug is found by seeds that the right machines pass, and its failure shrinks.
+//!
+//! Needs the feature `plants`: `cargo test -p selvedge-sim --features plants --release --test
+//! plants`. Prints a line per bug, which the benchmark reads.
+
+#![cfg(feature = "plants")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+use selvedge_base::plant::{self, Plant};
+use selvedge_sim::shrink::shrink;
+use selvedge_sim::{Outcome, Plan, run};
+
+/// Seeds a bug may take to be found.
+const SEEDS: u64 = 1_000;
+/// Runs a shrink may take: well under a minute.
+const RUNS: u64 = 2_000;
+
+fn with_bug<T>(bug: Plant, what: impl FnOnce() -> T) -> T {
+    plant::plant(Some(bug));
+    let made = what();
+    plant::plant(None);
+    made
+}
+
+/// The first seed in which the bug breaks something that holds without it.
+fn found(bug: Plant) -> Option<(u64, Outcome)> {
+    let failing = |seed| {
+        let plan = Plan::seeded(seed);
+        let outcome = with_bug(bug, || run(&plan, &mut ()).unwrap());
+        let is_found =
+            !outcome.violations.is_empty() && run(&plan, &mut ()).unwrap().violations.is_empty();
+        is_found.then_some((seed, outcome))
+    };
+    (0..SEEDS).find_map(failing)
+}
+
+#[test]
+fn every_planted_bug_is_found_and_shrinks() {
+    let wanted = std::env::var("SELVEDGE_SIM_PLANT").ok();
+    let mut missed = Vec::new();
+    for bug in Plant::ALL.iter().copied() {
+        if wanted.as_deref().is_some_and(|name| name != bug.as_str()) {
+            continue;
+        }
+        let Some((seed, outcome)) = found(bug) else {
+            println!("planted {}: not found within {SEEDS} seeds", bug.as_str());
+            missed.push(bug.as_str());
+            continue;
+        };
+        let violation = outcome.violations.first().unwrap();
+        let plan = Plan::seeded(seed);
+        let shrunk = with_bug(bug, || {
+            shrink(&plan, Some(violation.invariant), &mut |step| step.runs < RUNS).unwrap()
+        });
+        println!(
+            "planted {}: seed {seed} breaks {}, {} faults shrink to {} in {} runs",
+            bug.as_str(),
+            violation.invariant.id(),
+            shrunk.faults_before,
+            shrunk.plan.faults.len(),
+            shrunk.runs
+        );
+        if let Some(folder) = std::env::var_os("SELVEDGE_SIM_KEEP") {
+            let name = format!("{}.toml", bug.as_str());
+            let path = std::path::Path::new("sim/seeds/regressions").join(&name);
+            let page = shrunk.page(
+                &format!("seed {seed} with the planted bug {}", bug.as_str()),
+                &format!("selvedge sim replay {}", path.display()),
+            );
+            std::fs::write(std::path::Path::new(&folder).join(name), page).unwrap();
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
