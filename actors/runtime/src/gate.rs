@@ -23,11 +23,9 @@ impl Gate for MemberGate {
     fn hello(&self) -> Hello {
         let membership = &self.0;
         let own = membership.with(|roster| roster.own().cloned());
-        Hello::new(
-            own.unwrap_or_else(|| throwaway_credential(membership.identity())),
-            membership.incarnation(),
-            membership.listen(),
-        )
+        let own = own.unwrap_or_else(|| throwaway_credential(membership.identity()));
+        let hello = Hello::new(own, membership.incarnation(), membership.listen());
+        Hello { newest: membership.newest(), ..hello }
     }
 
     fn admit(&self, peer: NodeId, hello: &Hello) -> Result<(), Refusal> {

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use selvedge_base::{Blame, Code, MeshId, Micros, NodeId, Refusal, Retry, Stage, Wall};
+use selvedge_base::{Blame, Code, MeshId, Micros, NodeId, Refusal, Retry, Stage, Wall, codec};
 use selvedge_core::NodeRow;
 use selvedge_crdt::{RowError, RowMap, Stamp};
 use selvedge_net::{Identity, clock, entropy};
@@ -56,6 +56,8 @@ pub(crate) struct Membership {
     /// Raised by the failure detector when this node refutes its own death.
     incarnation: AtomicU64,
     lease: Micros,
+    /// The newest wire version told in hellos: this build's, unless a test plays an older build.
+    newest: AtomicU8,
     roster: Mutex<Roster>,
     /// Locked after `roster` where both are.
     rows: Mutex<RowMap>,
@@ -87,6 +89,7 @@ impl Membership {
             home,
             incarnation: AtomicU64::new(incarnation),
             lease: records::DEFAULT_LEASE,
+            newest: AtomicU8::new(codec::VERSION),
             roster: Mutex::new(roster),
             rows: Mutex::new(RowMap::new(MAX_ROWS)),
             cursors: Mutex::new(BTreeMap::new()),
@@ -112,6 +115,17 @@ impl Membership {
 
     pub(crate) fn set_incarnation(&self, incarnation: u64) {
         self.incarnation.store(incarnation, Ordering::Relaxed);
+    }
+
+    /// The newest wire version this node says that it speaks.
+    pub(crate) fn newest(&self) -> u8 {
+        self.newest.load(Ordering::Relaxed)
+    }
+
+    /// From now on this node says in hellos what an older build would.
+    #[cfg(test)]
+    pub(crate) fn speak_at_most(&self, newest: u8) {
+        self.newest.store(newest, Ordering::Relaxed);
     }
 
     /// Looks at the roster; the lock is held for the look only.

@@ -445,4 +445,4 @@ fn disk(error: impl std::fmt::Display) -> StoreError {
 
 #[cfg(test)]
 #[path = "store_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -59,12 +59,17 @@ fn damaged_and_future_records_are_named() {
 
 /// A disk in memory that can be full.
 #[derive(Clone, Debug, Default)]
-struct Disk {
+pub(crate) struct Disk {
     bytes: Arc<Mutex<Vec<u8>>>,
     full: Arc<AtomicBool>,
 }
 
 impl Disk {
+    /// From now on there is no room, or there is.
+    pub(crate) fn fill(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
     fn room(&self) -> Result<(), std::io::Error> {
         if self.full.load(Ordering::Relaxed) {
             return Err(std::io::ErrorKind::StorageFull.into());
@@ -108,11 +113,11 @@ async fn a_full_disk_refuses_writes_and_is_used_again_when_there_is_room() {
     let backend = disk.clone();
     let store = Store::with_backend(move || backend.clone()).await.expect("opens");
     store.save("a", &1u32).await.expect("saves");
-    disk.full.store(true, Ordering::Relaxed);
+    disk.fill(true);
     for n in 2..5u32 {
         assert!(store.save("a", &n).await.is_err(), "there is no room for {n}");
     }
-    disk.full.store(false, Ordering::Relaxed);
+    disk.fill(false);
     assert_eq!(store.load::<u32>("a").expect("reads"), Some(1), "nothing of a failed write stays");
     store.save("a", &5u32).await.expect("saves again");
     assert_eq!(store.load::<u32>("a").expect("reads"), Some(5));

@@ -7,11 +7,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use selvedge_base::Refusal;
 use selvedge_core::meter::Meter;
+use selvedge_core::quota::{QuotaHeader, QuotaOptions};
 use selvedge_engine::EngineConfig;
 use selvedge_proto::policy::{BudgetTerms, Hardness, OnExhausted, Period, Scope, Unit};
 
 use super::*;
+use crate::store::tests::Disk;
 use crate::{Admin, BudgetDraft, Node, NodeConfig};
 
 /// Nothing in these tests takes this long unless it is broken.
@@ -94,18 +97,21 @@ fn line(node: &Node) -> QuotaLine {
     node.gateway().shared.quota.clone()
 }
 
-/// Reserves `tokens`, as a request whose prompt has that many.
-async fn reserve(node: &Node, tokens: u32) -> Result<Reservation, selvedge_base::Refusal> {
-    let shared = &node.gateway().shared;
-    let wanted = Wanted {
-        id: shared.run_id(),
+/// A request that takes `tokens`.
+fn wanted(id: RequestId, tokens: u32) -> Wanted {
+    Wanted {
+        id,
         account: account(),
         key: None,
         model: "m".to_owned(),
         meter: Meter::counted(tokens, Some(0)),
         deadline: Micros::secs(60),
-    };
-    line(node).reserve(wanted).await
+    }
+}
+
+/// Reserves `tokens` on a node.
+async fn reserve(node: &Node, tokens: u32) -> Result<Reservation, Refusal> {
+    line(node).reserve(wanted(node.gateway().shared.run_id(), tokens)).await
 }
 
 /// Spends `tokens` for good; whether the budget allowed it.
@@ -304,6 +310,88 @@ async fn an_account_without_a_budget_is_not_asked_about() {
     assert!(policies.limits(&account(), None));
     assert!(!policies.limits(&AccountPath::local(), None));
     assert!(policies.is_hard("acme") && !policies.is_hard("local"));
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_build_stays_a_member_and_has_no_part_in_budgets() {
+    let (a_home, b_home) = (Home::new("old-a"), Home::new("old-b"));
+    let a = a_home.start(&[]).await;
+    let code = a.admin().invite(Micros::secs(600)).await.unwrap();
+    Node::join(&b_home.config(&[a.quic_addr()]), &code).await.unwrap();
+    // Started where it finds nobody, so that its first hello is the older one.
+    let b = b_home.start(&[]).await;
+    b.admin().membership.speak_at_most(1);
+    let (b_id, shared) = (b.gateway().view().me, std::sync::Arc::clone(&a.gateway().shared));
+    let link = shared.endpoint.connect(b_id, &[b.quic_addr()]).await.unwrap();
+    let level = "acme".parse().unwrap();
+    a.admin().budget_set(&level, monthly(500)).await.unwrap();
+    // State is exchanged as ever: both see each other's rows, which travel in the oldest version.
+    until("the older node's row", || {
+        let view = a.gateway().view();
+        view.node(&b_id).is_some_and(|node| !node.version.is_empty())
+    })
+    .await;
+    let a_id = a.gateway().view().me;
+    until("the newer node's row", || {
+        let view = b.gateway().view();
+        view.node(&a_id).is_some_and(|node| !node.version.is_empty())
+    })
+    .await;
+    // Whichever connection stands by now, it is spoken on as the older build does.
+    let link = shared.endpoint.link(&b_id).unwrap_or(link);
+    assert_eq!(link.version(), 1);
+    assert_eq!(spend_all(&a, 50).await, 500, "the newer node holds all rights and spends them");
+    assert!(b.admin().budget_status(None).is_empty(), "the older one was told nothing");
+    assert!(shared.policies.holder_of(&b_id).is_none());
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_takes_no_writes_refuses_and_comes_back() {
+    let ((_a_home, a), (_b_home, b)) = pair("disk", 100_000).await;
+    // Another line of the same holder on a disk that can be full.
+    let disk = Disk::default();
+    let backend = disk.clone();
+    let store = Store::with_backend(move || backend.clone()).await.unwrap();
+    let header = QuotaHeader { incarnation: line(&a).incarnation(), ..QuotaHeader::default() };
+    store.save("escrow/header", &header).await.unwrap();
+    let shared = std::sync::Arc::clone(&a.gateway().shared);
+    let seal = Arc::new(NodeSeal(Arc::clone(&shared.identity)));
+    let clock = crate::stepper::system_clock();
+    let (stored, dice) = (load(&store).unwrap(), selvedge_net::entropy::dice());
+    let machine = Quota::new(shared.me, stored, seal, dice, QuotaOptions::default(), clock());
+    let counters = Arc::clone(&shared.counters);
+    let (line, orders) = QuotaLine::new(Stepper::new(machine, clock), store, counters);
+    line.policy_changed(shared.policies.book());
+    let run = child(line.clone(), Arc::clone(&shared.endpoint), orders);
+    let (carrier, _) = crate::task::child("budgets", run);
+    let supervisor = crate::supervise::Supervisor::start(vec![carrier]).await.unwrap();
+
+    let reserve = |tokens| line.reserve(wanted(shared.run_id(), tokens));
+    drop(reserve(10).await.unwrap());
+    disk.fill(true);
+    // What is covered by a mark on the disk may still be spent; beyond it nothing.
+    let mut held = Vec::new();
+    let refusal = loop {
+        match reserve(5_000).await {
+            Ok(reservation) => held.push(reservation),
+            Err(refusal) => break refusal,
+        }
+        assert!(held.len() < 20, "spends without a disk");
+    };
+    assert_eq!(refusal.stage, selvedge_base::Stage::Reserve, "{refusal}");
+    drop(held);
+    disk.fill(false);
+    let looking = async {
+        while reserve(5_000).await.is_err() {
+            tokio::time::sleep(GLANCE).await;
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, looking).await.is_ok(), "the disk has room again");
+    supervisor.stop(None);
     a.shutdown().await;
     b.shutdown().await;
 }
