@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Micros, Mono, NodeId, Now, RequestId, Wall};
 use selvedge_crdt::escrow::{EscrowRow, Holder, LedgerKey, MAX_BASIS, Standing};
 
@@ -199,6 +200,14 @@ impl Quota {
         }
         self.journal.ticket = under_way.ticket;
         effects.push(QuotaEffect::Persist { ticket: under_way.ticket, write });
+        if plant::is_on(Plant::SendBeforeStored) {
+            for (place, row) in &under_way.rows {
+                if let Some(account) = self.purses[*place].account_mut(row.key.window) {
+                    (account.durable, account.signed) = (row.clone(), None);
+                }
+            }
+            self.deliver(under_way.ticket, effects);
+        }
         self.journal.under_way = Some(under_way);
     }
 
@@ -294,8 +303,12 @@ impl Quota {
             return None;
         }
         let under_way = self.journal.under_way.as_ref();
-        let coming = under_way.filter(|write| write.header && wall < write.horizon);
-        Some(coming.map_or(self.journal.next_ticket(), |write| write.ticket))
+        if let Some(write) = under_way.filter(|write| write.header && wall < write.horizon) {
+            return Some(write.ticket);
+        }
+        self.journal.header = true;
+        self.journal.urgent = true;
+        Some(self.journal.next_ticket())
     }
 
     fn header(&self) -> QuotaHeader {
@@ -412,10 +425,12 @@ impl Quota {
     }
 
     fn plan_again(&mut self, place: usize, window: u64) {
+        let next = self.journal.next_ticket();
         let account = self.purses.get_mut(place).and_then(|purse| purse.account_mut(window));
         if let Some(account) = account {
             account.changed = true;
             account.gifts = true;
+            account.raise_ticket = next;
             self.journal.mark(place, window);
         }
     }

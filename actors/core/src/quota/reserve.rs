@@ -241,20 +241,16 @@ impl Quota {
         let account = purse.account_mut(window)?;
         let planned = account.own.hw;
         let cover = account.cover(block, elastic, next);
-        let (raised, raise_ticket) = (account.own.hw > planned, account.raise_ticket);
-        if raised {
+        let waits = cover == Cover::Planned;
+        if waits && self.journal.is_under_way(account.raise_ticket) {
+            return Some(account.raise_ticket);
+        }
+        if waits || account.own.hw > planned {
+            account.changed = true;
             self.journal.mark(place, window);
             self.journal.urgent = true;
         }
-        match cover {
-            Cover::Durable => None,
-            Cover::Planned if self.journal.is_under_way(raise_ticket) => Some(raise_ticket),
-            Cover::Planned => {
-                self.journal.mark(place, window);
-                self.journal.urgent = true;
-                Some(next)
-            }
-        }
+        waits.then_some(next)
     }
 
     /// A request has what it wants: tell it now, or when the write is durable.

@@ -191,6 +191,8 @@ pub(super) struct World {
     pub(super) options: QuotaOptions,
     pub(super) events: Vec<(usize, QuotaEvent)>,
     pub(super) refusals: Vec<QuotaRefusal>,
+    /// A node whose process does not run.
+    pub(super) down: Option<usize>,
     next_id: u128,
     restarts: u64,
 }
@@ -211,6 +213,7 @@ impl World {
             options,
             events: Vec::new(),
             refusals: Vec::new(),
+            down: None,
             next_id: 1,
             restarts: 0,
         };
@@ -384,7 +387,7 @@ impl World {
     pub(super) fn pass(&mut self, ms: u64) {
         self.now.mono = self.now.mono.plus(Micros::millis(ms));
         self.now.wall = self.now.wall.plus(Micros::millis(ms));
-        for at in 0..self.nodes.len() {
+        for at in (0..self.nodes.len()).filter(|at| self.down != Some(*at)).collect::<Vec<_>>() {
             if self.nodes[at].quota.wake_at().is_some_and(|wake| wake <= self.now.mono) {
                 self.step(at, QuotaInput::Ticked);
             }
