@@ -21,7 +21,7 @@ use selvedge_core::route::{self, MeshView, Need};
 use selvedge_core::{Outcome, RequestRecord};
 use selvedge_net::clock;
 use selvedge_proto::policy::{AccountPath, KeyId};
-use selvedge_proto::wire::{Label, Receipt};
+use selvedge_proto::wire::{Label, MAX_RECEIPT_BUDGETS, Receipt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -418,19 +418,26 @@ impl Request {
         None
     }
 
-    /// What a serving peer is shown of the reservation.
+    /// What a serving peer is shown of the reservation. Of a tenant with hard budgets it wants to
+    /// see a receipt also for those of its accounts that none of them counts.
     fn receipt(&self, fence: u64, serving: NodeId, deadline: Micros) -> Option<Receipt> {
-        let reservation = self.reservation.as_ref()?;
+        let (tokens, budgets) = match &self.reservation {
+            Some(reservation) => (reservation.answers_for(), reservation.budgets()),
+            None if self.shared.policies.is_hard(self.call.account.tenant()) => {
+                (Meter::new(&self.call.input, self.call.max_tokens).answers_for(), &[][..])
+            }
+            None => return None,
+        };
         Some(Receipt {
             request: self.call.id,
             ingest: self.shared.me,
             serving,
             account: self.call.account.to_string(),
             key: self.call.key.map(|key| key.to_string()),
-            tokens: reservation.answers_for(),
+            tokens,
             not_after_in: deadline,
             fence,
-            budgets: reservation.budgets().iter().map(|budget| budget.0).collect(),
+            budgets: budgets.iter().take(MAX_RECEIPT_BUDGETS).map(|budget| budget.0).collect(),
         })
     }
 

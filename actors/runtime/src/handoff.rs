@@ -134,3 +134,7 @@ async fn exchange(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "handoff_tests.rs"]
+mod tests;

@@ -143,7 +143,7 @@ pub(crate) fn spent(admin: &Admin) -> u64 {
 }
 
 /// Two linked nodes with a budget of `limit` tokens, which both know and hold rights of.
-async fn pair(name: &str, limit: u64) -> ((Home, Node), (Home, Node)) {
+pub(crate) async fn pair(name: &str, limit: u64) -> ((Home, Node), (Home, Node)) {
     let (a_home, b_home) = (Home::new(&format!("{name}-a")), Home::new(&format!("{name}-b")));
     let a = a_home.start(&[]).await;
     let code = a.admin().invite(Micros::secs(600)).await.unwrap();

@@ -1,0 +1,90 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+//! What a serving node makes of hand-offs for a tenant with a hard budget.
+
+use selvedge_base::{Code, ModelDigest, Refusal, RequestId};
+use selvedge_contract::{Input, Sampling};
+
+use super::*;
+use crate::Node;
+use crate::quota::tests::pair;
+
+fn handed(to: NodeId, id: u128) -> Handed {
+    Handed {
+        fence: 1,
+        to,
+        tenant: "acme".to_owned(),
+        label: Label::Mesh,
+        deadline: Micros::secs(10),
+        receipt: None,
+        request: GenerateRequest {
+            id: RequestId(id),
+            model: ModelDigest([9; 32]),
+            input: Input::Text("hello".to_owned()),
+            sampling: Sampling {
+                temperature: 0.0,
+                top_p: 1.0,
+                top_k: 0,
+                presence_penalty: 0.0,
+                frequency_penalty: 0.0,
+                seed: 0,
+            },
+            max_tokens: 100,
+            stop: Vec::new(),
+            logprobs: None,
+            emitted: None,
+        },
+    }
+}
+
+fn receipt(ingest: NodeId, handed: &Handed) -> Receipt {
+    Receipt {
+        request: handed.request.id,
+        ingest,
+        serving: handed.to,
+        account: "acme".to_owned(),
+        key: None,
+        tokens: 150,
+        not_after_in: handed.deadline,
+        fence: handed.fence,
+        budgets: vec![[1; 16]],
+    }
+}
+
+/// What the peer answers. It has no model: a request that passed its checks is refused for that.
+async fn refusal(from: &Node, handed: Handed) -> Refusal {
+    let (events, mut told) = mpsc::channel(8);
+    let _under_way = send(Arc::clone(&from.gateway().shared), handed, events);
+    match told.recv().await {
+        Some(FlowInput::Refused { refusal, .. }) => refusal,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_serves_a_hard_budget_only_on_a_receipt_and_once() {
+    let ((_a_home, a), (_b_home, b)) = pair("receipts", 1_000).await;
+    let (me, to) = (a.gateway().view().me, b.gateway().view().me);
+
+    let plain = refusal(&a, handed(to, 1)).await;
+    assert_eq!(plain.code, Code::Forbidden);
+    assert!(plain.message.contains("a receipt is needed"), "{plain}");
+    let free = Handed { tenant: "local".to_owned(), ..handed(to, 2) };
+    assert_ne!(refusal(&a, free).await.code, Code::Forbidden, "others need none");
+
+    let with = |id, change: fn(&mut Receipt)| {
+        let handed = handed(to, id);
+        let mut receipt = receipt(me, &handed);
+        change(&mut receipt);
+        Handed { receipt: Some(receipt), ..handed }
+    };
+    assert_ne!(refusal(&a, with(3, |_| {})).await.code, Code::Forbidden, "a good one");
+    let again = refusal(&a, with(3, |_| {})).await;
+    assert!(again.message.contains("used before"), "{again}");
+    let short = refusal(&a, with(4, |receipt| receipt.tokens = 99)).await;
+    assert!(short.message.contains("does not cover"), "{short}");
+    let stolen = refusal(&a, with(5, |receipt| receipt.ingest = receipt.serving)).await;
+    assert!(stolen.message.contains("other nodes"), "{stolen}");
+    a.shutdown().await;
+    b.shutdown().await;
+}
