@@ -13,6 +13,7 @@ mod load;
 mod membership;
 mod namespaces;
 mod openai;
+mod overspend;
 mod resume;
 mod surface;
 mod weather;
