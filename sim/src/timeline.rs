@@ -9,7 +9,7 @@ mod scene;
 
 pub(crate) use scene::fault_text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use selvedge_base::Mono;
 
@@ -99,7 +99,9 @@ pub struct Timeline {
     stride: u64,
     counts: BTreeMap<usize, BTreeMap<(u64, End), u64>>,
     transfers: Vec<Transfer>,
-    on_their_way: BTreeMap<u64, usize>,
+    /// By budget, donor and receiver: the transfers that have not arrived, and what is missing of
+    /// the first.
+    on_their_way: BTreeMap<(usize, usize, usize), VecDeque<(usize, u64)>>,
     transferred: u64,
     points: Vec<(Mono, Option<usize>, EventKind, String)>,
     violations: Vec<(Mono, Option<usize>, String)>,
@@ -220,11 +222,30 @@ impl Timeline {
         if self.transfers.len() >= MOST_POINTS {
             return;
         }
-        if let Some(span) = event.span {
-            self.on_their_way.insert(span, self.transfers.len());
-        }
         let (budget, amount) = (event.budget.unwrap_or(0), event.amount.unwrap_or(0));
+        let way = self.on_their_way.entry((budget, from, to)).or_default();
+        way.push_back((self.transfers.len(), amount));
         self.transfers.push(Transfer { from, to, sent: event.at, got: None, budget, amount });
+    }
+
+    /// Rights arrived, perhaps of several gifts at once: the oldest come first.
+    fn took(&mut self, event: &Event) {
+        let (Some(to), Some(from)) = (event.node, event.peer) else { return };
+        let way = (event.budget.unwrap_or(0), from, to);
+        let Some(open) = self.on_their_way.get_mut(&way) else { return };
+        let mut left = event.amount.unwrap_or(0);
+        while let Some((index, missing)) = open.front_mut() {
+            let part = left.min(*missing);
+            *missing -= part;
+            left -= part;
+            if *missing > 0 {
+                break;
+            }
+            if let Some(transfer) = self.transfers.get_mut(*index) {
+                transfer.got = Some(event.at);
+            }
+            open.pop_front();
+        }
     }
 
     /// A request's events; false when the event is about something else.
@@ -264,12 +285,7 @@ impl Watch for Timeline {
         }
         match event.kind {
             EventKind::TransferMade => self.gave(&event),
-            EventKind::TransferTaken => {
-                let made = event.span.and_then(|span| self.on_their_way.remove(&span));
-                if let Some(transfer) = made.and_then(|index| self.transfers.get_mut(index)) {
-                    transfer.got = Some(event.at);
-                }
-            }
+            EventKind::TransferTaken => self.took(&event),
             EventKind::Violated => {
                 if self.violations.len() < MOST_POINTS {
                     self.violations.push((event.at, event.node, event.text));
@@ -283,8 +299,7 @@ impl Watch for Timeline {
             | EventKind::ClockSet
             | EventKind::QuotaReported => {
                 // Recoveries and suspicions are every day's business: what is drawn stands out.
-                let dull = event.kind == EventKind::Declared && !scene::is_grave(&event.text);
-                if !dull && self.points.len() < MOST_POINTS {
+                if !scene::is_dull(&event) && self.points.len() < MOST_POINTS {
                     let text = scene::told(&event);
                     self.points.push((event.at, event.node, event.kind, text));
                 }

@@ -56,15 +56,19 @@ const view = {
   chosen: null,
 };
 
+// The budget with the most to see is shown first.
+const seenOf = (budget) => transfers.filter((one) => one.budget === budget).length;
+view.budget = RUN.budgets.reduce((best, _, budget) => seenOf(budget) > seenOf(best) ? budget : best, 0);
+
 /** Sizes of a lane, by how many nodes have to find room on the page. */
 const few = RUN.nodes.length <= 8, some = RUN.nodes.length <= 20, many = RUN.nodes.length > 60;
 const SIZE = {
-  gutter: 92,
+  gutter: 104,
   right: 14,
   bar: few ? 7 : some ? 5 : 3,
   gap: few ? 2 : 1,
   rows: few ? 6 : some ? 4 : many ? 1 : 2,
-  spark: RUN.budgets.length === 0 ? 0 : few ? 24 : some ? 16 : 0,
+  spark: RUN.budgets.length === 0 ? 0 : few ? 28 : some ? 16 : 0,
   pad: few ? 5 : many ? 1 : 3,
   top: few ? 13 : 2,
   mesh: RUN.budgets.length === 0 ? 0 : 74,

@@ -131,7 +131,7 @@ impl Timeline {
             json!(["failed", requests.failed]),
             json!(["tokens", requests.tokens]),
         ];
-        for budget in outcome.budgets.iter().take(2) {
+        for budget in outcome.budgets.iter().filter(|one| one.spent > 0).take(2) {
             let name = format!("{}/{}", budget.account, budget.budget);
             figures.push(json!([name, format!("{} of {}", budget.spent, budget.limit)]));
         }

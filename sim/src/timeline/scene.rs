@@ -46,9 +46,16 @@ pub(super) fn is_about_budget(event: &Event) -> bool {
     event.budget.is_some() || event.text.contains("budget") || event.text.contains("quota")
 }
 
-/// Whether a verdict on a peer is one to see from afar.
-pub(super) fn is_grave(text: &str) -> bool {
-    text.starts_with("dead") || text.starts_with("frozen")
+/// What machines report of budgets every second.
+const USUAL: [&str; 5] = ["AskedPeer", "Gave", "Got", "Dropped", "Confirmed"];
+
+/// Whether an event is every day's business: what is drawn stands out.
+pub(super) fn is_dull(event: &Event) -> bool {
+    match event.kind {
+        EventKind::Declared => !event.text.starts_with("dead") && !event.text.starts_with("frozen"),
+        EventKind::QuotaReported => USUAL.iter().any(|usual| event.text.starts_with(usual)),
+        _ => false,
+    }
 }
 
 /// An event in words, with the other node's name.

@@ -50,16 +50,16 @@ fn transfers_are_paired_and_sides_of_a_partition_are_told() {
     let mut timeline = Timeline::new(&plan);
     let gift = |kind, second, node, peer| Event {
         peer: Some(peer),
-        span: Some(5),
         budget: Some(0),
         amount: Some(250),
         request: None,
         ..at(kind, second, node, 0)
     };
     timeline.event(gift(EventKind::TransferMade, 2, 0, 1));
-    timeline.event(gift(EventKind::TransferTaken, 3, 1, 0));
+    timeline.event(Event { amount: Some(100), ..gift(EventKind::TransferTaken, 3, 1, 0) });
+    timeline.event(Event { amount: Some(150), ..gift(EventKind::TransferTaken, 4, 1, 0) });
     let data = timeline.data(&run(&plan, &mut ()).unwrap());
-    assert_eq!(data["transfers"], serde_json::json!([[0, 1, 2_000_000, 3_000_000, 0, 250]]));
+    assert_eq!(data["transfers"], serde_json::json!([[0, 1, 2_000_000, 4_000_000, 0, 250]]));
     assert_eq!(data["faults"][0][4], serde_json::json!([[0, 0], [1, 1], [2, 1]]));
     assert_eq!(data["faults"][0][1], "halves: 0 | 1 2");
     assert_eq!(data["budgets"][0]["limit"], 1_000);
