@@ -5,8 +5,8 @@
 //! says of our rights is wrong; the incarnation ends and its successor begins without rights. The
 //! proof is our own signature: a peer's word alone ends nothing.
 
-use selvedge_base::plant::{self, Plant};
 use selvedge_base::NodeId;
+use selvedge_base::plant::{self, Plant};
 use selvedge_crdt::escrow::{EscrowRow, Holder, LedgerKey, SignedRow};
 
 use super::charge::{QuotaRefusal, Why};

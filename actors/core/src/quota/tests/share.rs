@@ -80,8 +80,11 @@ fn fault(world: &mut World, tick: u64, crashing: usize) {
                 for peer in (0..NODES).filter(|peer| peer % 2 != at % 2) {
                     let node = node_id(peer);
                     let up = tick == 400 && peer != crashing && world.down != Some(at);
-                    let input =
-                        if up { QuotaInput::PeerUp { node } } else { QuotaInput::PeerDown { node } };
+                    let input = if up {
+                        QuotaInput::PeerUp { node }
+                    } else {
+                        QuotaInput::PeerDown { node }
+                    };
                     world.step(at, input);
                 }
             }
@@ -93,8 +96,11 @@ fn fault(world: &mut World, tick: u64, crashing: usize) {
         280 | 460 => {
             for at in (0..NODES).filter(|at| *at != crashing) {
                 let node = node_id(crashing);
-                let input =
-                    if tick == 460 { QuotaInput::PeerUp { node } } else { QuotaInput::PeerDown { node } };
+                let input = if tick == 460 {
+                    QuotaInput::PeerUp { node }
+                } else {
+                    QuotaInput::PeerDown { node }
+                };
                 world.step(at, input);
             }
         }
