@@ -172,8 +172,9 @@ impl Timeline {
     }
 
     fn ended(&mut self, id: u64, end: End, event: &Event) {
-        // A refusal may come without an arrival: then it is both.
+        // A refusal may come without an arrival: then it is both. What follows an end says it again.
         if !self.open.contains_key(&id)
+            && event.kind == EventKind::RequestRefused
             && let Some(node) = event.node
         {
             self.arrived(id, node, event);

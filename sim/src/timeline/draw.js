@@ -269,7 +269,7 @@ function drawPoints() {
   for (const mark of marks) {
     if (!shown.mark(mark) || !inView(mark.at, mark.at) || drawn >= MOST_POINTS) { continue; }
     drawn += 1;
-    const top = mark.node < 0 ? 4 : laneTop(mark.node) + (few ? 3 : 1);
+    const top = mark.node < 0 ? 4 : laneTop(mark.node) + (few ? 14 : 1);
     out += `<circle class="mark hit" cx="${n(x(mark.at))}" cy="${top + 3}" r="${few ? 3 : 2}" data-k="mark" data-i="${mark.index}"/>`;
   }
   for (const violation of violations) {

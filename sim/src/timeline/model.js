@@ -70,12 +70,12 @@ const SIZE = {
   rows: few ? 6 : some ? 4 : many ? 1 : 2,
   spark: RUN.budgets.length === 0 ? 0 : few ? 28 : some ? 16 : 0,
   pad: few ? 5 : many ? 1 : 3,
-  top: few ? 13 : 2,
+  top: few ? 19 : 2,
   mesh: RUN.budgets.length === 0 ? 0 : 74,
 };
 if (few) {
   // A small mesh fills the page: thicker bars are easier to read and to point at.
-  const room = 600 / RUN.nodes.length - SIZE.top - SIZE.spark - 2 * SIZE.pad;
+  const room = 540 / RUN.nodes.length - SIZE.top - SIZE.spark - 2 * SIZE.pad;
   SIZE.bar = Math.max(SIZE.bar, Math.min(12, Math.floor(room / SIZE.rows - SIZE.gap)));
 }
 SIZE.bars = SIZE.rows * (SIZE.bar + SIZE.gap);
