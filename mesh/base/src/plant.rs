@@ -41,8 +41,8 @@ plants! {
     LabelIgnored,
     /// A node does not rise above a rumour of its own death.
     RefutationForgotten,
-    /// A raised incarnation is not stored, so that a restarted node is a voice from the past.
-    IncarnationNotStored,
+    /// That others still reach a peer is no reason to think it alive.
+    WordOfOthersIgnored,
     /// A lost connection is forgotten, and a dead peer is noticed by its silence only.
     LinkLossIgnored,
     /// An engine that computes without progress passes for healthy.

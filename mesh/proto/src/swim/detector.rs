@@ -142,7 +142,9 @@ impl Swim {
                 }
             }
             SwimMessage::Reached { target, incarnation, beat, .. } => {
-                if let Some(peer) = self.peers.get_mut(&target) {
+                if let Some(peer) = self.peers.get_mut(&target)
+                    && !plant::is_on(Plant::WordOfOthersIgnored)
+                {
                     peer.reached(now, incarnation, beat.seq);
                     self.judge(now, target, out);
                 }
@@ -197,9 +199,7 @@ impl Swim {
         let against = against && !plant::is_on(Plant::RefutationForgotten);
         if let (true, Some(incarnation)) = (against, next) {
             self.incarnation = incarnation;
-            if !plant::is_on(Plant::IncarnationNotStored) {
-                out.push(SwimEffect::StoreIncarnation { incarnation });
-            }
+            out.push(SwimEffect::StoreIncarnation { incarnation });
             let state = PeerState::Alive;
             self.gossip.add(Rumour { node: self.me, incarnation, state });
         }
