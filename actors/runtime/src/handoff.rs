@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::membership::Key;
-use crate::mesh::MeshMessage;
+use crate::mesh::{BUDGETS_SINCE, MeshMessage};
 use crate::shared::Shared;
 
 /// Priority of request streams; control streams (row sync) run below it, so that an answer never
@@ -24,9 +24,6 @@ use crate::shared::Shared;
 pub(crate) const REQUEST_PRIORITY: i32 = 10;
 /// Priority of control streams.
 pub(crate) const CONTROL_PRIORITY: i32 = 0;
-
-/// The wire version that brought receipts.
-const RECEIPTS_SINCE: u8 = 2;
 
 /// A stream notices the end of its link a moment before the reason is known.
 const REASON_WITHIN: Micros = Micros::millis(20);
@@ -110,7 +107,7 @@ async fn exchange(
     };
     let opening = match receipt {
         // A peer that knows no receipts knows no budgets either: this node answers for both.
-        Some(receipt) if sender.version() >= RECEIPTS_SINCE => {
+        Some(receipt) if sender.version() >= BUDGETS_SINCE => {
             let receipt = receipt.seal(&Key(&shared.identity));
             Opening::Charged(Box::new(Charged { handed, receipt }))
         }

@@ -49,7 +49,7 @@ const SYNC_EVERY: Micros = Micros::secs(5);
 /// end, and a check costs a few signatures a link.
 const CHECK_EVERY: Micros = Micros::secs(30);
 /// The wire version that brought budgets: older peers neither get nor give rights.
-const BUDGETS_SINCE: u8 = 2;
+pub(crate) const BUDGETS_SINCE: u8 = 2;
 /// Store record of the address book.
 pub(crate) const CONTACTS: &str = "contacts";
 /// Store record of the number of starts.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use selvedge_base::{Micros, NodeId};
 use selvedge_core::{Opening, PolicyWord};
 use selvedge_net::{Link, NetError};
+use tokio::time::Instant;
 
 use crate::handoff::{CONTROL_PRIORITY, begin};
 use crate::serve::Context;
@@ -34,16 +35,17 @@ pub(crate) fn child(shared: Arc<Shared>) -> Run {
     })
 }
 
-async fn run(shared: &Arc<Shared>) {
+async fn run(shared: &Shared) {
     let mut changes = shared.policies.changes();
+    let mut look_at = Instant::now() + LOOK_EVERY.into();
     let mut looks: u64 = 0;
     loop {
-        let changed = tokio::time::timeout(LOOK_EVERY.into(), changes.changed()).await;
-        match changed {
+        match tokio::time::timeout_at(look_at, changes.changed()).await {
             // The sender lives in `shared`.
             Ok(Err(_)) => return,
             Ok(Ok(())) => compare_all(shared),
             Err(_) => {
+                look_at = Instant::now() + LOOK_EVERY.into();
                 looks += 1;
                 shared.policies.look(&shared.quota).await;
                 if looks.is_multiple_of(COMPARE_EVERY.0 / LOOK_EVERY.0) {

@@ -3,17 +3,23 @@
 //! Owns how the policy (what is set) and the quotas (what is spent) are shown together. Orders are
 //! the policy's.
 
-use selvedge_base::{NodeId, Refusal, Wall};
+use selvedge_base::{Micros, NodeId, Refusal, Wall};
 use selvedge_core::quota::{BudgetStatus, HolderStatus, Remaining};
 use selvedge_crdt::escrow::LedgerKey;
-use selvedge_net::clock;
+use selvedge_net::{Link, clock};
 use selvedge_proto::policy::{
     AccountPath, Budget, CutOrder, KeyId, Level, Period, PolicyBook, Standing, Unit,
 };
 use serde::Serialize;
 
 use super::Admin;
+use crate::mesh::BUDGETS_SINCE;
 use crate::policies::{BudgetDraft, BudgetSet, TenantView};
+
+/// A peer tells its name when it is linked: a round trip and a write to its disk.
+const NAMES_WITHIN: Micros = Micros::secs(2);
+/// Between two looks at what peers told.
+const GLANCE: Micros = Micros::millis(10);
 
 /// A budget in its present window, as this node knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -79,7 +85,24 @@ impl Admin {
         level: &Level,
         draft: BudgetDraft,
     ) -> Result<BudgetSet, Refusal> {
+        self.names_known().await;
         self.shared.policies.budget_set(&self.shared.quota, level.clone(), draft).await
+    }
+
+    /// Waits a little until every peer that is linked has said under which name it holds rights:
+    /// one whose name is unknown gets no share of its own.
+    async fn names_known(&self) {
+        let known = async {
+            let unknown = |link: &Link| {
+                link.version() >= BUDGETS_SINCE
+                    && self.shared.policies.holder_of(&link.node()).is_none()
+            };
+            while self.shared.endpoint.links().iter().any(unknown) {
+                tokio::time::sleep(GLANCE.into()).await;
+            }
+        };
+        // Without its name a peer gets rights by transfers, as one that joins later does.
+        let _known_or_late = tokio::time::timeout(NAMES_WITHIN.into(), known).await;
     }
 
     /// Lowers a budget's limit at once, everywhere this is heard of. A steward may.
