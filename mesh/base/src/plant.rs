@@ -51,8 +51,8 @@ plants! {
     OwnStallBlamed,
     /// An older row takes the place of a newer one.
     RowsGoBack,
-    /// An exchange of rows always begins with the first writer, and the last ones wait.
-    ExchangeStarves,
+    /// An exchange sends rows of unknown writers only, and no newer ones of known writers.
+    UpdatesWithheld,
     /// A node that was put out of the mesh is let in again.
     RevokedAdmitted,
     /// A donor gives what it has not spent instead of what it may not spend any more.

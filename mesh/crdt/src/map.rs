@@ -138,14 +138,13 @@ impl RowMap {
     /// `cursor` and wrapping around once. At least one row is sent if any is lacking, as a row is
     /// never larger than a frame; so every row has its turn whatever the budget.
     pub fn delta(&self, theirs: &Digest, cursor: Option<NodeId>, budget: usize) -> Delta {
-        let cursor = cursor.filter(|_| !plant::is_on(Plant::ExchangeStarves));
         let start = cursor.map_or(Bound::Unbounded, Bound::Excluded);
         let mut delta = Delta { rows: Vec::new(), next: cursor };
         let mut left = budget;
         let lacking = |row: &Row| match theirs.entries.get(&row.writer) {
             None => true,
             Some(entry) if entry.stamp == row.stamp => entry.check != row.check(),
-            Some(entry) => entry.stamp < row.stamp,
+            Some(entry) => entry.stamp < row.stamp && !plant::is_on(Plant::UpdatesWithheld),
         };
         let after = self.rows.range((start, Bound::Unbounded));
         let until = cursor.map(|last| self.rows.range((Bound::Unbounded, Bound::Included(last))));
