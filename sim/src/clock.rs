@@ -15,6 +15,8 @@ pub(crate) struct Clock {
     drift: Option<(i64, Mono)>,
     /// Counts from 1970 since then.
     beginning: Option<Mono>,
+    /// Whether it was ever wrong.
+    pub(crate) was_wrong: bool,
 }
 
 impl Clock {
@@ -32,6 +34,7 @@ impl Clock {
     }
 
     pub(crate) const fn step(&mut self, by_ms: i64) {
+        self.was_wrong = true;
         self.offset_ms = self.offset_ms.saturating_add(by_ms);
     }
 
@@ -40,17 +43,20 @@ impl Clock {
         if let Some((old, since)) = self.drift.take() {
             self.step(drift_ms(old, now.since(since)));
         }
+        self.was_wrong = true;
         self.drift = ppm.map(|ppm| (ppm, now));
     }
 
     /// Begins in 1970, or is set right.
     pub(crate) const fn begin_in_1970(&mut self, since: Option<Mono>) {
+        self.was_wrong = true;
         self.beginning = since;
     }
 
     /// Set by a time service.
     pub(crate) const fn set(&mut self) {
-        *self = Self { offset_ms: 0, drift: None, beginning: None };
+        let was_wrong = self.was_wrong;
+        *self = Self { offset_ms: 0, drift: None, beginning: None, was_wrong };
     }
 
     pub(crate) const fn is_right(&self) -> bool {

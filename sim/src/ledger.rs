@@ -3,8 +3,9 @@
 //! Owned by the observer. Marks and gifts are taken from disks at the moment they become durable,
 //! spending from what callers really got, so neither trusts what a machine says of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use selvedge_base::Mono;
 use selvedge_crdt::escrow::{EscrowRow, Holder, LedgerKey};
 
 use crate::invariant::Invariant;
@@ -26,6 +27,8 @@ pub(crate) struct Ledger {
     pub(crate) elastic: u64,
     pub(crate) holders: BTreeMap<Holder, Held>,
     pub(crate) refused: u64,
+    /// When rights were last given.
+    pub(crate) gave_at: Mono,
     /// Marks and gifts that a disk confirmed and forgot.
     pub(crate) forgotten: u64,
     /// Used over what was reserved, when no right was left to pay for it.
@@ -119,6 +122,14 @@ impl Ledger {
     /// All rights ever given to a holder, durably.
     pub(crate) fn gifts(&self, holder: &Holder) -> u64 {
         self.holders.values().filter_map(|held| held.out.get(holder)).sum()
+    }
+
+    /// Those that these donors gave.
+    pub(crate) fn gifts_of(&self, holder: &Holder, donors: &BTreeSet<Holder>) -> u64 {
+        let given = |(donor, held): (&Holder, &Held)| {
+            donors.contains(donor).then(|| held.out.get(holder).copied()).flatten()
+        };
+        self.holders.iter().filter_map(given).sum()
     }
 
     pub(crate) fn spent(&self) -> u64 {

@@ -74,7 +74,10 @@ impl Network {
 
     /// Whether anything changes the latencies or losses that the plan promises.
     pub(crate) fn is_disturbed(&self) -> bool {
-        !self.slow.is_empty() || !self.lossy.is_empty()
+        // A way that opens and closes is never settled enough to judge by.
+        let flaps =
+            |(_, _, kind): &(usize, Mono, FaultKind)| matches!(kind, FaultKind::Flapping { .. });
+        !self.slow.is_empty() || !self.lossy.is_empty() || self.cuts.iter().any(flaps)
     }
 
     pub(crate) fn open(&self, now: Mono, from: usize, to: usize) -> bool {

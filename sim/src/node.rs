@@ -7,7 +7,7 @@ use selvedge_base::{Dice, MeshId, Micros, Mono, NodeId, Now};
 use selvedge_core::flow::Flow;
 use selvedge_core::meter::Meter;
 use selvedge_core::quota::{Quota, QuotaInput};
-use selvedge_core::receive::ReceivePolicy;
+use selvedge_core::receive::{Receipts, ReceivePolicy};
 use selvedge_core::route::{MeshView, NodeView};
 use selvedge_core::{HandOff, HandOffReply, NodeRow};
 use selvedge_crdt::{Merged, Row, RowMap, Stamp};
@@ -96,6 +96,8 @@ pub(crate) struct Memory<P, W> {
     pub(crate) quota_busy: bool,
     pub(crate) quota_tick_at: Option<Mono>,
     pub(crate) book: PolicyBook,
+    /// Receipts of hand-offs worked on here.
+    pub(crate) receipts: Receipts,
 }
 
 /// One side of a connection.
@@ -309,6 +311,7 @@ impl<P, W> Memory<P, W> {
             quota_busy: false,
             quota_tick_at: None,
             book: PolicyBook::new(mesh, id),
+            receipts: Receipts::default(),
         }
     }
 

@@ -105,6 +105,10 @@ pub struct Requests {
     pub moved: u64,
     /// Tokens that reached callers.
     pub tokens: u64,
+    /// Answered to the end while the network was cut.
+    pub finished_while_cut: u64,
+    /// Answered to the end, by the node that took the request.
+    pub finished_at: Vec<u64>,
     /// The longest pause between two tokens that a change of node caused.
     pub longest_gap: Option<Micros>,
 }
@@ -144,6 +148,7 @@ impl Requests {
         self.lost += other.lost;
         self.moved += other.moved;
         self.tokens += other.tokens;
+        self.finished_while_cut += other.finished_while_cut;
         self.longest_gap = self.longest_gap.max(other.longest_gap);
     }
 }

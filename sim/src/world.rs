@@ -1,5 +1,6 @@
 //! The run itself: one queue, some nodes, a network, faults, an observer.
 
+mod adversary;
 mod faults;
 mod finish;
 mod policy;
@@ -9,15 +10,17 @@ mod serving;
 mod traffic;
 mod truth;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use selvedge_base::{Machine, MeshId, Micros, Mono, NodeId};
 use selvedge_core::quota::QuotaMessage;
 use selvedge_core::{FlowInput, HandOffReply};
 use selvedge_crdt::escrow::{BudgetId, Holder};
 use selvedge_proto::policy::{AccountPath, PolicyBook, PolicyMessage};
+use selvedge_proto::records::Signed;
 use selvedge_proto::swim::{PeerState, SwimEffect, SwimInput, SwimMessage};
 use selvedge_proto::sync::{SyncDelta, SyncDigest};
+use selvedge_proto::wire::Receipt;
 
 use crate::check::Checker;
 use crate::invariant::Invariant;
@@ -110,6 +113,10 @@ struct World<'a> {
     /// The accounts of the groups of clients, and the tenants with budgets.
     accounts: Vec<Option<AccountPath>>,
     tenants: BTreeSet<AccountPath>,
+    /// Nodes that lied, or whose disks forgot: nobody has to believe them.
+    liars: BTreeSet<usize>,
+    /// What nodes that will repeat themselves said last.
+    said: BTreeMap<usize, VecDeque<(usize, Load)>>,
     /// Emptied and used again, so that a step allocates nothing.
     swim_effects: Vec<SwimEffect>,
     bytes: Vec<u8>,
@@ -147,6 +154,8 @@ enum Due {
     },
     /// The operator signs the first budgets.
     Operated,
+    /// Whoever's clock is wrong gets the time.
+    TimeTold,
     Audited,
     /// A node closes the connection to a peer it holds dead, as production does.
     Closed {
@@ -199,15 +208,16 @@ struct Packet {
     load: Load,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Load {
     Swim(SwimMessage),
     Digest(Box<SyncDigest>),
     Delta(Box<SyncDelta>),
-    /// A hand-off.
+    /// A hand-off, with a receipt when it was reserved for.
     Open {
         stream: u64,
         handed: Opened,
+        receipt: Option<Box<Signed<Receipt>>>,
     },
     /// What the serving node says.
     Reply {
@@ -262,9 +272,18 @@ impl<'a> World<'a> {
             places: BTreeMap::new(),
             holders: Vec::new(),
             accounts: plan.workload.clients.iter().map(|one| one.account.parse().ok()).collect(),
+            liars: BTreeSet::new(),
+            said: plan
+                .faults
+                .iter()
+                .filter_map(|fault| match fault.kind {
+                    FaultKind::Replay { node } => Some((node, VecDeque::new())),
+                    _ => None,
+                })
+                .collect(),
             tenants: plan.workload.tenants.iter().filter_map(tenant_of).collect(),
             requests: Vec::new(),
-            tally: Requests::default(),
+            tally: Requests { finished_at: vec![0; plan.nodes], ..Requests::default() },
             swim_effects: Vec::new(),
             bytes: Vec::new(),
         }
@@ -299,6 +318,7 @@ impl<'a> World<'a> {
             self.queue.push(Mono(policy::SIGNED_AT.0), Class::Fault, Due::Operated);
             self.queue.push(Mono(AUDIT.0), Class::Check, Due::Audited);
         }
+        self.queue.push(Mono(self.plan.quiet_at.0), Class::Fault, Due::TimeTold);
         self.queue.push(Mono(0), Class::Check, Due::IdleLooked);
         self.queue.push(Mono(0), Class::Check, Due::Looked);
         self.learn_truth();
@@ -349,6 +369,7 @@ impl<'a> World<'a> {
             }
             Due::ClientCame { group } => self.client_came(group),
             Due::Operated => self.operate(),
+            Due::TimeTold => self.nodes.iter_mut().for_each(|node| node.clock.set()),
             Due::Audited => {
                 self.audit();
                 self.queue.push(self.now.0.plus(AUDIT), Class::Check, Due::Audited);

@@ -3,8 +3,8 @@
 use selvedge_base::{Dice, Micros};
 
 use super::{
-    CALM_END, CALM_START, ClientPlan, Fault, FaultKind, NetworkPlan, PerPeriod, Plan, TenantPlan,
-    Workload,
+    BudgetPlan, BudgetUnit, CALM_END, CALM_START, ClientPlan, EnginePlan, Fault, FaultKind,
+    NetworkPlan, Options, PerPeriod, Plan, TenantPlan, Workload,
 };
 
 /// Faults begin within this span after the calm start.
@@ -12,9 +12,11 @@ const FAULT_SPAN: Micros = Micros::secs(20);
 /// The longest fault: well beyond every detection time.
 const LONGEST_FAULT: Micros = Micros::secs(9);
 /// Faults in a seeded plan: enough to overlap now and then.
-const MAX_FAULTS: u64 = 6;
+const MAX_FAULTS: u64 = 8;
 /// Nodes in a seeded plan; small meshes have the most interesting partitions.
 const NODES: std::ops::RangeInclusive<u64> = 2..=7;
+/// Families of faults, each on in about half of the seeds.
+const FAMILIES: u64 = 8;
 
 impl Plan {
     /// The plan of a seed.
@@ -24,53 +26,117 @@ impl Plan {
         let count = NODES.end() - NODES.start() + 1;
         let nodes = (NODES.start() + topology.below(count)) as usize;
         let wanted = topology.below(MAX_FAULTS + 1);
-        let faults: Vec<Fault> = (0..wanted)
-            .map(|index| {
-                Fault::seeded(&mut Dice::keyed(seed, &format!("plan/fault/{index}")), nodes)
-            })
-            .collect();
-        let quiet_at = faults.iter().map(|fault| fault.until).max().unwrap_or(CALM_START);
-        let mut work = Dice::keyed(seed, "plan/work");
-        let busy_until = quiet_at.max(CALM_START.plus(FAULT_SPAN));
-        let workload = Workload::seeded(&mut work, nodes, busy_until);
-        let quiet_at = if workload.clients.is_empty() { quiet_at } else { busy_until };
+        let on: Vec<u64> = (0..FAMILIES).filter(|_| topology.chance(500)).collect();
+        let mut faults = Vec::new();
+        for index in 0..if on.is_empty() { 0 } else { wanted } {
+            let mut dice = Dice::keyed(seed, &format!("plan/fault/{index}"));
+            let family = on[dice.below(on.len() as u64) as usize];
+            faults.push(Fault::seeded(&mut dice, family, nodes));
+        }
+        let ends = faults.iter().map(|fault| fault.until).max().unwrap_or(CALM_START);
+        let busy_until = ends.max(CALM_START.plus(FAULT_SPAN));
+        let workload = Workload::seeded(&mut Dice::keyed(seed, "plan/work"), nodes, busy_until);
+        let quiet_at = if workload.clients.is_empty() { ends } else { busy_until };
+        let options = Options::seeded(&mut Dice::keyed(seed, "plan/options"), nodes, &faults);
+        let mut engines = Dice::keyed(seed, "plan/engine");
+        let engine = EnginePlan {
+            every: if engines.chance(250) { 2 } else { 1 },
+            pages: if engines.chance(250) { 8 } else { 256 },
+            max_queue: if engines.chance(250) { 2 } else { 64 },
+            ..EnginePlan::default()
+        };
         Self {
             quiet_at,
             span: quiet_at.plus(CALM_END),
-            workload,
+            options,
             network: NetworkPlan::seeded(&mut Dice::keyed(seed, "plan/network")),
+            engine,
+            workload,
             faults,
             ..Self::calm(seed, nodes)
         }
     }
 }
 
+impl Options {
+    fn seeded(dice: &mut Dice, nodes: usize, faults: &[Fault]) -> Self {
+        let upgraded = faults.iter().filter_map(|fault| match fault.kind {
+            FaultKind::Upgrade { node } => Some(node),
+            _ => None,
+        });
+        let newcomer = dice.chance(200).then(|| dice.below(nodes as u64) as usize);
+        Self {
+            hold: if dice.chance(300) { Micros::ZERO } else { Micros::millis(30) },
+            rollback_guard: dice.chance(300),
+            fsync: Micros(500 + dice.below(8_000)),
+            old_version: upgraded.collect(),
+            newcomers: newcomer.into_iter().collect(),
+            sites: 1 + dice.below(2) as usize,
+        }
+    }
+}
+
 impl Workload {
-    /// In three of four seeds somebody asks for something.
+    /// In three of four seeds somebody asks for something, mostly within budgets.
     fn seeded(dice: &mut Dice, nodes: usize, until: Micros) -> Self {
         let mut workload = Self::default();
-        if dice.chance(750) {
+        if dice.chance(800) {
             for tenant in 0..1 + dice.below(2) {
-                let plan = TenantPlan::new(&format!("t{tenant}"));
-                let limit = 500 + dice.below(30_000);
-                let per = if dice.chance(500) { PerPeriod::Minute } else { PerPeriod::Hour };
-                workload.tenants.push(plan.tokens(limit, per));
+                workload.tenants.push(TenantPlan::seeded(dice, &format!("t{tenant}")));
+                if dice.chance(300) {
+                    let team = TenantPlan::seeded(dice, &format!("t{tenant}/team"));
+                    workload.tenants.push(team);
+                }
             }
         }
         for group in 0..dice.below(4) {
             let rate = 60 + dice.below(300);
-            let account = format!("t{}", group % 2);
+            let team = if dice.chance(400) { "/team" } else { "" };
+            let account = format!("t{}{team}", group % 2);
             let mut client = ClientPlan::steady(&account, rate, Micros::secs(2), until);
             client.deadline = Micros::secs(4 + dice.below(9));
             client.leave_permille = if dice.chance(300) { 100 } else { 0 };
             client.home_permille = if dice.chance(300) { 200 } else { 0 };
             client.dense_permille = if dice.chance(300) { 200 } else { 0 };
+            client.unlimited = dice.chance(150);
             if dice.chance(400) {
                 client.nodes = vec![dice.below(nodes as u64) as usize];
+            }
+            if dice.chance(200) {
+                // Demand that moves elsewhere at half time.
+                let half = Micros((client.from.0 + client.until.0) / 2);
+                let mut other = client.clone();
+                client.until = half;
+                other.from = half;
+                client.nodes = vec![dice.below(nodes as u64) as usize];
+                other.nodes = vec![dice.below(nodes as u64) as usize];
+                workload.clients.push(other);
             }
             workload.clients.push(client);
         }
         workload
+    }
+}
+
+impl TenantPlan {
+    fn seeded(dice: &mut Dice, path: &str) -> Self {
+        let mut tenant = Self::new(path);
+        for _ in 0..1 + dice.below(2) {
+            let (unit, limit) = match dice.below(8) {
+                0 => (BudgetUnit::Requests, 5 + dice.below(200)),
+                1 => (BudgetUnit::Concurrent, 1 + dice.below(12)),
+                2 => (BudgetUnit::Rate, 20 + dice.below(400)),
+                _ => (BudgetUnit::Tokens, 300 + dice.below(30_000)),
+            };
+            let per = if dice.chance(500) { PerPeriod::Minute } else { PerPeriod::Hour };
+            let name = format!("b{}", tenant.budgets.len());
+            let elastic = dice.chance(150).then(|| 1 + dice.below(500));
+            let windowed = matches!(unit, BudgetUnit::Tokens | BudgetUnit::Requests);
+            let sub_windows = if windowed && dice.chance(200) { 4 } else { 1 };
+            let elastic = elastic.filter(|_| windowed);
+            tenant.budgets.push(BudgetPlan { name, unit, per, limit, elastic, sub_windows });
+        }
+        tenant
     }
 }
 
@@ -97,24 +163,135 @@ impl NetworkPlan {
 }
 
 impl Fault {
-    fn seeded(dice: &mut Dice, nodes: usize) -> Self {
+    fn seeded(dice: &mut Dice, family: u64, nodes: usize) -> Self {
         let at = CALM_START.plus(Micros(dice.below(FAULT_SPAN.0)));
         let shortest = Micros::millis(200);
         let until = at.plus(shortest).plus(Micros(dice.below(LONGEST_FAULT.0 - shortest.0)));
-        let node = dice.below(nodes as u64) as usize;
-        let other = (node + 1 + dice.below(nodes as u64 - 1) as usize) % nodes;
-        let kind = match dice.below(7) {
-            0 => FaultKind::Crash { node, reset: false },
-            1 => FaultKind::Crash { node, reset: true },
-            2 => FaultKind::Pause { node },
-            3 => FaultKind::Freeze { node },
-            4 => FaultKind::OneWay { from: node, to: other },
-            5 => FaultKind::Isolate { node },
-            _ => {
-                let bits = 1 + dice.below((1 << nodes) - 2);
-                FaultKind::Halves { left: (0..nodes).filter(|at| bits >> at & 1 == 1).collect() }
-            }
+        let kind = match family {
+            0 => FaultKind::link(dice, nodes),
+            1 => FaultKind::partition(dice, nodes),
+            2 => FaultKind::process(dice, nodes),
+            3 => FaultKind::engine(dice, nodes),
+            4 => FaultKind::disk(dice, nodes),
+            5 => FaultKind::clock(dice, nodes),
+            6 => FaultKind::operator(dice, nodes),
+            _ => FaultKind::adversary(dice, nodes),
         };
         Self { at, until, kind }
+    }
+}
+
+fn any(dice: &mut Dice, nodes: usize) -> usize {
+    dice.below(nodes as u64) as usize
+}
+
+fn two(dice: &mut Dice, nodes: usize) -> (usize, usize) {
+    let one = any(dice, nodes);
+    (one, (one + 1 + dice.below(nodes as u64 - 1) as usize) % nodes)
+}
+
+/// Some of the nodes, never none nor all.
+fn some(dice: &mut Dice, nodes: usize) -> Vec<usize> {
+    let bits = 1 + dice.below((1 << nodes) - 2);
+    (0..nodes).filter(|at| bits >> at & 1 == 1).collect()
+}
+
+impl FaultKind {
+    fn link(dice: &mut Dice, nodes: usize) -> Self {
+        let node = any(dice, nodes);
+        match dice.below(3) {
+            0 => Self::Slow { node, by: Micros::millis(20 + dice.below(400)) },
+            1 => Self::Lossy { node, permille: 100 + dice.below(500) },
+            _ => {
+                let (from, to) = two(dice, nodes);
+                Self::Flapping { from, to, every: Micros::millis(100 + dice.below(2_000)) }
+            }
+        }
+    }
+
+    fn partition(dice: &mut Dice, nodes: usize) -> Self {
+        let (from, to) = two(dice, nodes);
+        match dice.below(5) {
+            0 => Self::OneWay { from, to },
+            1 => Self::Isolate { node: from },
+            2 => Self::OneWayHalves { left: some(dice, nodes) },
+            3 if nodes > 2 => {
+                let mut left = some(dice, nodes);
+                left.retain(|node| *node != from);
+                Self::Bridge { left, node: from }
+            }
+            _ => Self::Halves { left: some(dice, nodes) },
+        }
+    }
+
+    fn process(dice: &mut Dice, nodes: usize) -> Self {
+        let node = any(dice, nodes);
+        match dice.below(12) {
+            0..=2 => Self::Crash { node, reset: false },
+            3 | 4 => Self::Crash { node, reset: true },
+            5 | 6 => Self::TornCrash { node },
+            7 => Self::Wipe { node },
+            8 => Self::Death { node },
+            _ => Self::Pause { node },
+        }
+    }
+
+    fn engine(dice: &mut Dice, nodes: usize) -> Self {
+        let node = any(dice, nodes);
+        match dice.below(6) {
+            0..=2 => Self::Freeze { node },
+            3 => Self::Throttle { node, times: 2 + dice.below(44) },
+            4 => Self::ShortOfMemory { node },
+            _ => Self::LoadFailure { node },
+        }
+    }
+
+    fn disk(dice: &mut Dice, nodes: usize) -> Self {
+        let node = any(dice, nodes);
+        match dice.below(5) {
+            0 => Self::DiskSlow { node, by: Micros::millis(5 + dice.below(1_000)) },
+            1 => Self::DiskFull { node },
+            2 => Self::DiskErrors { node, permille: 50 + dice.below(500) },
+            3 => Self::LostWrites { node, back: Micros::millis(1 + dice.below(3_000)) },
+            _ => Self::Backup { node },
+        }
+    }
+
+    fn clock(dice: &mut Dice, nodes: usize) -> Self {
+        let node = any(dice, nodes);
+        let sign = if dice.chance(500) { 1 } else { -1 };
+        match dice.below(3) {
+            0 => {
+                let by = match dice.below(3) {
+                    0 => 1_000,
+                    1 => 60_000,
+                    _ => 3_600_000,
+                };
+                Self::ClockOff { node, by: sign * (1 + dice.below(by) as i64) }
+            }
+            1 => Self::ClockDrift { node, ppm: sign * (1 + dice.below(200_000) as i64) },
+            _ => Self::Boot1970 { node },
+        }
+    }
+
+    fn operator(dice: &mut Dice, nodes: usize) -> Self {
+        let (node, by) = two(dice, nodes);
+        let tenant = dice.below(2) as usize;
+        match dice.below(6) {
+            0 | 1 => Self::Relimit { tenant, permille: 200 + dice.below(2_000) },
+            2 => Self::Lower { tenant, node, permille: dice.below(900) },
+            3 => Self::RevokeKey { tenant, node },
+            4 => Self::RevokeNode { node, by },
+            _ => Self::Upgrade { node },
+        }
+    }
+
+    fn adversary(dice: &mut Dice, nodes: usize) -> Self {
+        let node = any(dice, nodes);
+        match dice.below(3) {
+            0 => Self::Replay { node },
+            1 => Self::Equivocate { node },
+            _ => Self::FalseAdvert { node },
+        }
     }
 }

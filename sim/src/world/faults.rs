@@ -84,8 +84,9 @@ impl World<'_> {
             }
             FaultKind::RevokeNode { node, by } => self.revoke_node(index, *node, *by),
             FaultKind::Lower { .. } | FaultKind::RevokeKey { .. } => self.cut(index, kind),
-            FaultKind::Relimit { .. } | FaultKind::Replay { .. } | FaultKind::Equivocate { .. } => {
-            }
+            FaultKind::Relimit { tenant, permille } => self.relimit(index, *tenant, *permille),
+            FaultKind::Replay { node } => self.replay(index, *node),
+            FaultKind::Equivocate { node } => self.equivocate(index, *node),
             cut => self.network.begin(index, now, cut),
         }
         self.learn_truth();
@@ -164,7 +165,10 @@ impl World<'_> {
                     self.fail_engine(*node, false);
                 }
             }
-            FaultKind::DiskSlow { node, .. } => self.nodes[*node].disk.slow = Micros::ZERO,
+            FaultKind::DiskSlow { node, .. } => {
+                self.nodes[*node].disk.slow = Micros::ZERO;
+                self.fired_if(index, self.nodes[*node].disk.writes > 0);
+            }
             FaultKind::DiskFull { node } => {
                 self.nodes[*node].disk.full -= 1;
                 self.fired_if(index, self.nodes[*node].disk.failures > 0);

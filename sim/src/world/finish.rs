@@ -1,7 +1,10 @@
 //! The end of a run: everything must have come to rest.
 
-use selvedge_base::Mono;
+use std::collections::BTreeSet;
+
+use selvedge_base::{Micros, Mono};
 use selvedge_crdt::Digest;
+use selvedge_crdt::escrow::Holder;
 use selvedge_proto::policy::Unit;
 use selvedge_proto::swim::PeerState;
 
@@ -11,6 +14,8 @@ use crate::invariant::Invariant;
 use crate::outcome::{BudgetOutcome, Outcome};
 use crate::plan::{Fault, FaultKind};
 
+/// Rights given this recently may be on their way.
+const ON_THE_WAY: Micros = Micros::secs(5);
 /// Rows of two nodes are compared only up to here: the digests of a large mesh are large.
 const SHOWN: usize = 400;
 
@@ -105,6 +110,12 @@ impl World<'_> {
     fn rights_at_rest(&mut self) {
         let mut wrong = Vec::new();
         let policies = self.policies_agree();
+        // What a donor gave and could tell nobody any more is lost with it.
+        let honest = |node: &usize| self.is_whole(*node) && !self.liars.contains(node);
+        let whole = (0..self.nodes.len()).filter(honest);
+        let live: BTreeSet<Holder> = whole
+            .filter_map(|node| self.nodes[node].memory.quota.as_ref().map(|one| one.holder()))
+            .collect();
         for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.acts()) {
             let Some(quota) = &node.memory.quota else { continue };
             let waits = node.memory.taken.values().any(|taken| taken.granted);
@@ -121,8 +132,9 @@ impl World<'_> {
                     wrong.push((Invariant::QuotaSettledOnce, seen));
                 }
                 let current = self.truth_book.current(&audit.key.budget, node.now(self.now.0).wall);
-                let got = ledger.gifts(&audit.holder);
-                let calm = policies && ledger.forgotten == 0 && self.all_right(index);
+                let got = ledger.gifts_of(&audit.holder, &live);
+                let settled = self.now.0.since(ledger.gave_at) >= ON_THE_WAY;
+                let calm = policies && settled && ledger.forgotten == 0 && self.all_right(index);
                 if current == Some(audit.key) && audit.counted < got && calm {
                     let seen = format!("{}, given {got}", seen());
                     wrong.push((Invariant::QuotaAvailable, seen));
@@ -136,6 +148,9 @@ impl World<'_> {
 
     /// Whether a node's disk and clock are right at the end.
     fn all_right(&self, node: usize) -> bool {
+        if self.liars.contains(&node) || !self.is_whole(node) {
+            return false;
+        }
         let node = &self.nodes[node];
         node.disk.full == 0 && node.disk.errors_permille == 0 && node.clock.is_right()
     }

@@ -7,10 +7,9 @@ use selvedge_core::FlowInput;
 use selvedge_core::quota::{QuotaInput, QuotaOptions};
 use selvedge_crdt::escrow::Holder;
 use selvedge_proto::policy::{
-    AccountPath, BudgetSpec, Cut, CutOrder, Epoch, GrantNotice, Hardness, Level, OnExhausted,
-    Period, PolicyBook, PolicyMessage, Scope, Unit,
+    AccountPath, BudgetTerms, CutOrder, Epoch, EpochDraft, Hardness, Level, OnExhausted, Period,
+    PolicyBook, PolicyMessage, Scope, Unit, sign_cut,
 };
-use selvedge_proto::records::Signed;
 
 use super::quota::QUOTA_VERSION;
 use super::{Load, World};
@@ -21,8 +20,6 @@ use crate::watch::{EventKind, QuotaOrigin};
 
 /// When the operator signs the first budgets: every node has started and made its store.
 pub(super) const SIGNED_AT: Micros = Micros::secs(1);
-/// How long a policy lasts: production's default.
-const VALIDITY: Micros = Micros::secs(7 * 24 * 3_600);
 
 impl World<'_> {
     /// A process starts with the budgets and policies of its disk.
@@ -74,51 +71,74 @@ impl World<'_> {
             return;
         };
         let wall = self.nodes[first].now(self.now.0).wall;
-        for epoch in self.epochs(members, wall) {
-            self.take_epoch(first, epoch);
+        for draft in self.drafts(&members, wall) {
+            let signed = self.sign(first, draft);
+            debug_assert!(signed, "the first epoch of a tenant can be signed");
         }
         self.policy_changed(first, true);
     }
 
-    fn take_epoch(&mut self, node: usize, epoch: Signed<Epoch>) {
-        let wall = self.nodes[node].now(self.now.0).wall;
-        let memory = &mut self.nodes[node].memory;
-        let truth = self.truth_book.apply_epoch(epoch.clone(), &memory.roster, wall);
-        let taken = memory.book.apply_epoch(epoch, &memory.roster, wall);
-        debug_assert!(truth.is_ok() && taken.is_ok(), "the operator signs well: {taken:?}");
-        let text = || "the operator signs budgets".to_owned();
-        self.show(EventKind::PolicyChanged, node, None, text);
-    }
-
-    /// One epoch per tenant, with the budgets of all accounts below it.
-    fn epochs(&mut self, members: Vec<(Holder, u32)>, wall: Wall) -> Vec<Signed<Epoch>> {
-        let mesh = self.truth_book.mesh();
-        let mut epochs: Vec<Epoch> = Vec::new();
-        for (tenant, plan) in self.plan.workload.tenants.iter().enumerate() {
+    /// The drafts of the plan's tenants, with the budgets of all accounts below each.
+    fn drafts(&self, members: &[(Holder, u32)], wall: Wall) -> Vec<EpochDraft> {
+        let mut drafts: Vec<EpochDraft> = Vec::new();
+        for plan in self.plan.workload.tenants.iter().filter(|plan| !plan.budgets.is_empty()) {
             let Ok(path) = plan.path.parse::<AccountPath>() else { continue };
-            let level = Level::of(path.clone());
-            let specs: Vec<BudgetSpec> = plan.budgets.iter().map(|one| spec(one, wall)).collect();
-            for (at, spec) in specs.iter().enumerate() {
-                let id = Epoch::budget_id(&mesh, &level, spec);
-                self.places.insert(id, (tenant, at));
-            }
             let root = path.tenant_path();
-            let at = match epochs.iter().position(|epoch| epoch.tenant == root) {
-                Some(at) => at,
-                None => {
-                    epochs.push(first_epoch(mesh, root, &members, wall));
-                    epochs.len() - 1
-                }
-            };
-            if !specs.is_empty() {
-                epochs[at].accounts.push((level, specs));
+            let at = drafts.iter().position(|draft| draft.tenant == root).unwrap_or_else(|| {
+                drafts.push(EpochDraft::first(root, members.to_vec(), wall));
+                drafts.len() - 1
+            });
+            for budget in &plan.budgets {
+                drafts[at].set(Level::of(path.clone()), terms(budget, budget.limit));
             }
         }
-        let seal = |mut epoch: Epoch| {
-            epoch.accounts.sort_by(|one, other| one.0.cmp(&other.0));
-            Signed::seal(epoch, &self.names.root)
+        drafts
+    }
+
+    /// The operator signs an epoch at a node, which must take it; so does the observer.
+    fn sign(&mut self, node: usize, draft: EpochDraft) -> bool {
+        let wall = self.nodes[node].now(self.now.0).wall;
+        let memory = &mut self.nodes[node].memory;
+        let signed = memory.book.sign_epoch(&self.names.root, &memory.roster, draft, wall);
+        let Ok(signed) = signed else { return false };
+        let mesh = memory.roster.mesh();
+        for (level, spec) in signed.body.budgets() {
+            let id = Epoch::budget_id(&mesh, level, spec);
+            let tenants = &self.plan.workload.tenants;
+            let tenant = tenants.iter().position(|one| one.path == level.account.as_str());
+            let at = tenant.and_then(|tenant| {
+                let budgets = &tenants[tenant].budgets;
+                Some((tenant, budgets.iter().position(|one| one.name == spec.name)?))
+            });
+            self.places.extend(at.map(|at| (id, at)));
+        }
+        let known = self.truth_book.apply_epoch(signed, &memory.roster, wall);
+        debug_assert!(known.is_ok(), "what a node takes, all do: {known:?}");
+        self.show(EventKind::PolicyChanged, node, None, || "the operator signs budgets".to_owned());
+        true
+    }
+
+    /// The operator chooses other limits for a tenant, from the node where the root key is: the
+    /// first that is up.
+    pub(super) fn relimit(&mut self, index: usize, tenant: usize, permille: u64) {
+        let Some(plan) = self.plan.workload.tenants.get(tenant) else { return };
+        let Ok(path) = plan.path.parse::<AccountPath>() else { return };
+        let able = |node: &usize| {
+            let node = &self.nodes[*node];
+            node.acts() && node.memory.quota.is_some() && node.clock.is_right()
         };
-        epochs.into_iter().filter(|epoch| !epoch.accounts.is_empty()).map(seal).collect()
+        let Some(node) = (0..self.nodes.len()).find(able) else { return };
+        let wall = self.nodes[node].now(self.now.0).wall;
+        let Some(epoch) = self.nodes[node].memory.book.epoch(path.tenant()) else { return };
+        let mut draft = EpochDraft::after(&epoch.body, wall);
+        for budget in &plan.budgets {
+            let limit = (budget.limit.saturating_mul(permille) / 1_000).max(1);
+            draft.set(Level::of(path.clone()), terms(budget, limit));
+        }
+        if self.sign(node, draft) {
+            self.fired(index);
+            self.policy_changed(node, true);
+        }
     }
 
     /// A node's policy is another now: its budgets follow, its disk keeps it, peers hear of it.
@@ -237,7 +257,8 @@ impl World<'_> {
         };
         let Some(plan) = self.plan.workload.tenants.get(tenant) else { return };
         let Ok(account) = plan.path.parse::<AccountPath>() else { return };
-        if !self.nodes[node].acts() || self.nodes[node].memory.quota.is_none() {
+        let able = self.nodes[node].acts() && self.nodes[node].clock.is_right();
+        if !able || self.nodes[node].memory.quota.is_none() {
             return;
         }
         let wall = self.nodes[node].now(self.now.0).wall;
@@ -252,8 +273,7 @@ impl World<'_> {
             })),
         }
         for order in orders {
-            let signed = Signed::seal(Cut { mesh, order, at: wall }, &self.names.root);
-            let notice = GrantNotice { signed, steward: None };
+            let Ok(notice) = sign_cut(&self.names.root, None, mesh, order, wall) else { continue };
             let memory = &mut self.nodes[node].memory;
             if memory.book.apply_cut(notice, &memory.roster, wall).is_ok() {
                 self.hit(Mark::LimitLowered);
@@ -265,30 +285,8 @@ impl World<'_> {
     }
 }
 
-fn first_epoch(
-    mesh: selvedge_base::MeshId,
-    tenant: AccountPath,
-    members: &[(Holder, u32)],
-    wall: Wall,
-) -> Epoch {
-    Epoch {
-        mesh,
-        tenant,
-        number: 1,
-        prev: [0; 32],
-        prev_until: Wall(0),
-        prev_since: Wall(0),
-        generation: 0,
-        issued: wall,
-        from: wall,
-        until: wall.plus(VALIDITY),
-        members: members.to_vec(),
-        accounts: Vec::new(),
-    }
-}
-
-fn spec(plan: &BudgetPlan, set: Wall) -> BudgetSpec {
-    BudgetSpec {
+fn terms(plan: &BudgetPlan, limit: u64) -> BudgetTerms {
+    BudgetTerms {
         name: plan.name.clone(),
         unit: match plan.unit {
             BudgetUnit::Tokens => Unit::Tokens,
@@ -302,14 +300,11 @@ fn spec(plan: &BudgetPlan, set: Wall) -> BudgetSpec {
             PerPeriod::Day => Period::Day,
             PerPeriod::Month => Period::Month,
         },
-        limit: plan.limit,
+        limit,
         hardness: plan.elastic.map_or(Hardness::Hard, |block| Hardness::Elastic { block }),
         on_exhausted: OnExhausted::Refuse,
         scope: Scope::All,
         sub_windows: plan.sub_windows,
         reclaimable: false,
-        born: 1,
-        ledger: 1,
-        set,
     }
 }

@@ -37,6 +37,15 @@ pub(crate) struct Drawn {
     more: Option<u64>,
 }
 
+impl Drawn {
+    /// The budgets of the request, each once.
+    pub(super) fn budgets(&self) -> Vec<[u8; 16]> {
+        let all: std::collections::BTreeSet<_> =
+            self.shares.iter().map(|(key, _, _)| key.budget.0).collect();
+        all.into_iter().collect()
+    }
+}
+
 impl World<'_> {
     /// Gives a node's budgets a fact and carries out the orders, one after the other.
     pub(super) fn quota(&mut self, node: usize, input: QuotaInput) {
@@ -297,6 +306,8 @@ impl World<'_> {
     /// A request was granted: the observer notes which ledgers pay.
     fn drew(&mut self, node: usize, request: u64, budgets: &[BudgetId]) {
         let wall = self.nodes[node].now(self.now.0).wall;
+        // Windows only move forward: a node that was ever ahead goes on from there.
+        let was_wrong = self.nodes[node].clock.was_wrong;
         let memory = &mut self.nodes[node].memory;
         let holder = memory.quota.as_ref().map(|quota| quota.holder());
         let mut keys = Vec::new();
@@ -310,6 +321,7 @@ impl World<'_> {
         let Some(taken) = memory.taken.get_mut(&request) else { return };
         let reserved = taken.meter.reserved();
         let drawn = &mut taken.drawn;
+        drawn.is_vague |= was_wrong;
         drawn.holder = holder;
         drawn.is_vague |= keys.len() != budgets.len();
         for (key, unit) in &keys {
@@ -386,7 +398,9 @@ impl World<'_> {
                 continue;
             }
             if drawn.is_vague {
-                if let Some(ledger) = self.books.ledgers.get_mut(key) {
+                // It may have been any window of the budget.
+                let same = |(one, _): &(&LedgerKey, &mut Ledger)| one.budget == key.budget;
+                for (_, ledger) in self.books.ledgers.iter_mut().filter(same) {
                     ledger.holders.entry(holder).or_default().is_rough = true;
                 }
                 continue;
@@ -406,7 +420,19 @@ impl World<'_> {
 
     /// A process dies: what its requests got was really served, and its disk tells the rest.
     pub(super) fn quota_died(&mut self, node: usize) {
+        let given = |world: &Self| -> u64 {
+            let me = world.id(node);
+            let of = |ledger: &Ledger| -> u64 {
+                let own = ledger.holders.iter().filter(|(one, _)| one.node == me);
+                own.flat_map(|(_, held)| held.out.values()).sum()
+            };
+            world.books.ledgers.values().map(of).sum()
+        };
+        let before = given(self);
         self.stored(node);
+        if given(self) > before {
+            self.hit(Mark::CrashBetweenStoreAndSend);
+        }
         let taken = std::mem::take(&mut self.nodes[node].memory.taken);
         let holder = self.nodes[node].memory.quota.as_ref().map(|quota| quota.holder());
         for ledger in self.books.ledgers.values_mut() {
@@ -424,6 +450,7 @@ impl World<'_> {
     /// A disk forgot what it had confirmed: the promise holds but for that.
     pub(super) fn disk_forgot(&mut self, node: usize) {
         let me = self.id(node);
+        self.liars.insert(node);
         let rows = &self.nodes[node].disk.stored.quota.rows;
         for (key, ledger) in &mut self.books.ledgers {
             for (holder, held) in ledger.holders.iter().filter(|(one, _)| one.node == me) {
@@ -439,6 +466,10 @@ impl World<'_> {
         let cut = self.network.is_cut();
         match event {
             QuotaEvent::Gave { key, to, amount } => {
+                let at = self.now.0;
+                if let Some(ledger) = self.books.ledgers.get_mut(key) {
+                    ledger.gave_at = at;
+                }
                 self.hit(Mark::RightsGiven);
                 if cut {
                     self.hit(Mark::RightsGivenWhileCut);
@@ -452,7 +483,10 @@ impl World<'_> {
             }
             QuotaEvent::RolledBack { .. } => self.hit(Mark::RollbackDetected),
             QuotaEvent::DebtBooked { .. } => self.hit(Mark::DebtBooked),
-            QuotaEvent::Evidence(_) => self.hit(Mark::EquivocationSeen),
+            QuotaEvent::Evidence(misdeed) => {
+                self.hit(Mark::EquivocationSeen);
+                self.accuse(node, misdeed.holder(), "equivocation");
+            }
             QuotaEvent::Overdrawn { holder, .. } => self.accuse(node, *holder, "overdrawn"),
             QuotaEvent::RowRefused { from, why } => {
                 let seen = format!("node {node} from {}: {why}", from.short());
@@ -472,15 +506,7 @@ impl World<'_> {
     /// may be.
     fn accuse(&mut self, node: usize, holder: Holder, of: &str) {
         let peer = self.names.index(&holder.node);
-        let suspect = self.plan.faults.iter().any(|fault| {
-            use crate::plan::FaultKind as Kind;
-            let lies = matches!(
-                fault.kind,
-                Kind::LostWrites { .. } | Kind::Backup { .. } | Kind::Equivocate { .. }
-            );
-            lies && fault.kind.node() == Some(peer)
-        });
-        if !suspect {
+        if !self.liars.contains(&peer) {
             let seen = format!("node {node} holds {peer} for a liar: {of}");
             self.broken(Invariant::QuotaHonestRowsTaken, seen);
         }

@@ -6,8 +6,10 @@ use selvedge_contract::{Answer, FinishReason, GenerateRequest, Sampling};
 use selvedge_core::meter::Meter;
 use selvedge_core::route::{self, Need};
 use selvedge_core::{Flow, FlowEffect, FlowInput, HandOff, Piece};
-use selvedge_proto::wire::{ALIVE_EVERY, Label};
+use selvedge_proto::records::Signed;
+use selvedge_proto::wire::{ALIVE_EVERY, Label, Receipt};
 
+use super::quota::QUOTA_VERSION;
 use super::{CLIENT, Drawn, Due, Load, Own, World};
 use crate::engine::{MODEL_NAME, Owner, Prompt};
 use crate::invariant::Invariant;
@@ -280,19 +282,49 @@ impl World<'_> {
         if memory.link(to).is_none() {
             return Some(FlowInput::Lost { fence, why: "no connection".to_owned() });
         }
+        let group = self.requests[request as usize].group;
+        let account = &self.plan.workload.clients[group].account;
         let handed = Box::new(HandOff {
             hop: 1,
             origin: self.names.id(node),
-            tenant: self.plan.workload.clients[self.requests[request as usize].group]
-                .account
-                .clone(),
+            tenant: account.split('/').next().unwrap_or_default().to_owned(),
             label: Label::Mesh,
             deadline,
             fence,
             request: wanted,
         });
-        self.send_reliable(node, to, Load::Open { stream, handed });
+        let receipt = self.receipt(node, to, request, &handed);
+        self.send_reliable(node, to, Load::Open { stream, handed, receipt });
         None
+    }
+
+    /// The receipt of a request that was reserved for, when the peer's build knows receipts.
+    fn receipt(
+        &self,
+        node: usize,
+        to: usize,
+        request: u64,
+        handed: &HandOff,
+    ) -> Option<Box<Signed<Receipt>>> {
+        let memory = &self.nodes[node].memory;
+        let knows = memory.link(to).is_some_and(|link| link.version >= QUOTA_VERSION);
+        let taken = memory.taken.get(&request)?;
+        if !knows || memory.quota.is_none() {
+            return None;
+        }
+        let group = self.requests[request as usize].group;
+        let receipt = Receipt {
+            request: handed.request.id,
+            ingest: self.id(node),
+            serving: self.id(to),
+            account: self.plan.workload.clients[group].account.clone(),
+            key: None,
+            tokens: taken.meter.reserved(),
+            not_after_in: handed.deadline,
+            fence: handed.fence,
+            budgets: taken.drawn.budgets(),
+        };
+        Some(Box::new(receipt.seal(self.names.key(node))))
     }
 
     fn audit_dispatch(&mut self, node: usize, to: usize, request: u64) {
@@ -387,6 +419,8 @@ impl World<'_> {
                     taken.meter.finished(&usage);
                 }
                 self.tally.finished += 1;
+                self.tally.finished_at[node] += 1;
+                self.tally.finished_while_cut += u64::from(self.network.is_cut());
                 let amount = Some(u64::from(got.0) + u64::from(prompt.tokens));
                 let text = || if reason == FinishReason::Stop { "stop" } else { "length" }.into();
                 let who = (node, None);

@@ -1,10 +1,15 @@
 //! The serving side: hand-offs taken, engines stepped, answers sent.
 
+use std::sync::Arc;
+
 use selvedge_base::{Blame, Code, Micros, Refusal, Retry, Stage};
 use selvedge_contract::Answer;
 use selvedge_core::{FlowInput, HandOffReply};
-use selvedge_proto::wire::ALIVE_EVERY;
+use selvedge_proto::policy::{AccountPath, Budget, Hardness};
+use selvedge_proto::records::Signed;
+use selvedge_proto::wire::{ALIVE_EVERY, Receipt};
 
+use super::quota::QUOTA_VERSION;
 use super::{Load, Own, Packet, World};
 use crate::engine::Owner;
 use crate::invariant::Invariant;
@@ -17,7 +22,14 @@ const MAX_UNSENT: usize = 4_096;
 
 impl World<'_> {
     /// A hand-off came.
-    pub(super) fn opened(&mut self, node: usize, from: usize, stream: u64, handed: Opened) {
+    pub(super) fn opened(
+        &mut self,
+        node: usize,
+        from: usize,
+        stream: u64,
+        handed: Opened,
+        receipt: Option<Box<Signed<Receipt>>>,
+    ) {
         if handed.hop != 1 {
             self.broken(Invariant::RouteOneHop, format!("hop {} at node {node}", handed.hop));
         }
@@ -27,6 +39,20 @@ impl World<'_> {
         let running = memory.served.values().filter(|served| served.peer == from).count();
         let checked =
             memory.receive.check(self.names.id(from), Some(site.as_str()), running, &handed);
+        let must = self.must_show(node, &handed.tenant);
+        let between = (self.id(from), self.id(node));
+        let now = self.now.0;
+        let memory = &mut self.nodes[node].memory;
+        let known = memory.served.contains_key(&stream);
+        let checked = checked
+            .and_then(|()| memory.receipts.check(now, between, &handed, receipt.as_deref(), must));
+        if known {
+            // Somebody sends an old frame again: the stream is under way, nothing changes.
+            return self.hit(Mark::ReplayIgnored);
+        }
+        if self.nodes[node].version < QUOTA_VERSION {
+            self.hit(Mark::OldVersionServed);
+        }
         let deadline = handed.deadline;
         let outbox = Outbox::default();
         let served = Served { peer: from, conn: link.conn, outbox, said_at: self.now.0 };
@@ -48,6 +74,16 @@ impl World<'_> {
                 self.nodes[node].memory.served.remove(&stream);
             }
         }
+    }
+
+    /// Whether a tenant has a hard budget here, so that peers must show receipts.
+    fn must_show(&self, node: usize, tenant: &str) -> bool {
+        let memory = &self.nodes[node].memory;
+        let Ok(tenant) = tenant.parse::<AccountPath>() else { return false };
+        let hard = |budget: &Arc<Budget>| {
+            budget.level.account.tenant_path() == tenant && budget.spec.hardness == Hardness::Hard
+        };
+        memory.quota.is_some() && memory.book.budgets().any(hard)
     }
 
     /// The engine begins a step if there is anything to do.

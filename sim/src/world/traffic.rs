@@ -71,6 +71,7 @@ impl World<'_> {
 
     pub(super) fn send_reliable(&mut self, from: usize, to: usize, load: Load) {
         let Some(link) = self.nodes[from].memory.link(to) else { return };
+        self.remember(from, to, &load);
         if let Some(delay) = self.network.reliable(self.now.0, from, to) {
             self.deliver(to, delay, Packet { from, conn: link.conn, load });
         }
@@ -115,7 +116,9 @@ impl World<'_> {
                     self.answer_digest(to, from, &theirs, false);
                 }
             }
-            Load::Open { stream, handed } => self.opened(to, from, stream, handed),
+            Load::Open { stream, handed, receipt } => {
+                self.opened(to, from, stream, handed, receipt);
+            }
             Load::Reply { stream, reply } => self.replied(to, from, stream, reply),
             Load::Stop { stream } => self.stopped(to, stream),
             Load::Quota(message) => self.quota_received(to, from, *message),
@@ -170,7 +173,14 @@ impl World<'_> {
                 self.broken(Invariant::StateNeverBack, seen);
             }
         }
-        if !taken.suspicious.is_empty() || !taken.known.refused.is_empty() {
+        let liar = |writer: &selvedge_base::NodeId| self.liars.contains(&self.names.index(writer));
+        let honest = taken.suspicious.iter().any(|writer| !liar(writer));
+        if !honest && !taken.suspicious.is_empty() {
+            self.hit(Mark::EquivocationSeen);
+        }
+        // A node whose clock is wrong cannot tell what is dated rightly.
+        let refused = !taken.known.refused.is_empty() && self.nodes[node].clock.is_right();
+        if honest || refused {
             let seen = format!("node {node}: {taken:?}");
             self.broken(Invariant::StateHonestRowsTaken, seen);
         }

@@ -43,7 +43,7 @@ impl World<'_> {
                 };
                 let truth = Truth {
                     watching: acts[observer] && !out(observer),
-                    gone: gone[peer] && !out(peer),
+                    gone: gone[peer] && !out(peer) && !disturbed,
                     frozen: self.nodes[peer].freezes > 0,
                     healthy: healthy(observer, peer),
                     backed,
