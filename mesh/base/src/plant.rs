@@ -69,8 +69,8 @@ plants! {
     GiftCountedTwice,
     /// A clock that goes back opens a window that is over.
     WindowGoesBack,
-    /// A reservation whose holder is gone is never settled.
-    LeaseForgotten,
+    /// What a request that is over did not use stays reserved.
+    ReservationLeaks,
     /// A node whose disk went back goes on under its old incarnation.
     RollbackUnnoticed,
     /// What an answer took beyond its reservation is charged to nobody.

@@ -26,7 +26,9 @@ impl Quota {
             let mut left = actual.cost(self.purses[place].unit());
             while let Some(share) = request.shares.get(at).filter(|share| share.place == place) {
                 let took = left.min(share.amount);
-                self.settle_share(share, took);
+                if !plant::is_on(Plant::ReservationLeaks) {
+                    self.settle_share(share, took);
+                }
                 left -= took;
                 at += 1;
             }
@@ -41,9 +43,6 @@ impl Quota {
     pub(super) fn end_leases(&mut self, now: Now, effects: &mut Vec<QuotaEffect>) {
         while let Some((_, id)) = self.leases.first().copied().filter(|(at, _)| *at <= now.mono) {
             self.leases.pop_first();
-            if plant::is_on(Plant::LeaseForgotten) {
-                continue;
-            }
             let Some(request) = self.requests.remove(&id) else { continue };
             let mut amount = 0u64;
             for share in &request.shares {
