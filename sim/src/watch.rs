@@ -3,7 +3,11 @@
 //! Watching costs nothing when nobody does: events are made only for a watch that wants them, and
 //! a run is the same with and without one.
 
-use selvedge_base::{Mono, Now};
+use std::sync::Arc;
+
+use selvedge_base::{Dice, Mono, NodeId, Now};
+use selvedge_core::quota::{Quota, QuotaEffect, QuotaInput, QuotaOptions, QuotaStored};
+use selvedge_crdt::escrow::Seal;
 use selvedge_proto::swim::{Swim, SwimEffect, SwimInput};
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +126,30 @@ pub struct Record<'a> {
     pub bytes: &'a [u8],
 }
 
+/// How a process made its quota machine, so that the same one can be made elsewhere.
+#[derive(Clone)]
+pub struct QuotaOrigin {
+    /// The node.
+    pub me: NodeId,
+    /// What the disk held.
+    pub stored: QuotaStored,
+    /// Signs rows and checks them.
+    pub seal: Arc<dyn Seal>,
+    /// The machine's own dice.
+    pub dice: Dice,
+    /// The node's options.
+    pub options: QuotaOptions,
+    /// When.
+    pub now: Now,
+}
+
+impl QuotaOrigin {
+    /// The machine.
+    pub fn make(self) -> Quota {
+        Quota::new(self.me, self.stored, self.seal, self.dice, self.options, self.now)
+    }
+}
+
 /// Whoever looks on while a run is made.
 pub trait Watch {
     /// Whether events are wanted at all.
@@ -142,6 +170,16 @@ pub trait Watch {
 
     /// Takes a step of a node's failure detector.
     fn detector_stepped(&mut self, node: usize, at: Now, input: SwimInput, orders: &[SwimEffect]) {
+        let _ = (node, at, input, orders);
+    }
+
+    /// Takes how a process that starts made its quota machine.
+    fn quota_made(&mut self, node: usize, origin: QuotaOrigin) {
+        let _ = (node, origin);
+    }
+
+    /// Takes a step of a node's quota machine.
+    fn quota_stepped(&mut self, node: usize, at: Now, input: QuotaInput, orders: &[QuotaEffect]) {
         let _ = (node, at, input, orders);
     }
 
