@@ -19,6 +19,7 @@ mod force;
 mod grants;
 mod issue;
 mod share;
+mod take;
 mod terms;
 mod view;
 

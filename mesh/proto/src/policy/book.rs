@@ -10,19 +10,16 @@ use std::sync::Arc;
 use selvedge_base::{MeshId, NodeId, Wall};
 use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey};
 
-use super::chain::{Chain, Held};
+use super::chain::Chain;
 use super::force::Standing;
 use super::grants::GrantNotice;
+use super::take::Cutting;
 use super::view::{Budget, Entry, entries};
-use super::{
-    AccountGrant, AccountPath, Adopted, CutNotice, CutOrder, Epoch, KeyId, KeyNotice, Level,
-    MAX_ACCOUNTS, MAX_CUTS, MAX_KEYS, MAX_TENANTS, PolicyError,
-};
-use crate::records::{CLOCK_SKEW, Record, RecordError, Roster, Signed, Signer};
+use super::{AccountGrant, AccountPath, Epoch, KeyId, KeyNotice, Level};
+use crate::records::{Signed, Signer};
 
-/// Cuts kept of one budget. Two of them matter at once only when two stewards cut it without
-/// knowing of each other.
-const MAX_CUTS_OF_BUDGET: usize = 4;
+/// From the narrowest level up to the tenant.
+type Budgets = Arc<[Arc<Budget>]>;
 
 /// The policy of a mesh. Cheap to clone next to what it holds.
 #[derive(Clone, Debug)]
@@ -33,20 +30,12 @@ pub struct PolicyBook {
     pub(super) accounts: BTreeMap<AccountPath, Arc<GrantNotice<AccountGrant>>>,
     pub(super) keys: BTreeMap<KeyId, Arc<KeyNotice>>,
     pub(super) cuts: Cutting,
-    revision: u64,
+    pub(super) revision: u64,
     /// Worked out from the above.
     entries: BTreeMap<BudgetId, Arc<Entry>>,
-    by_account: BTreeMap<AccountPath, Arc<[Arc<Budget>]>>,
-    by_key: BTreeMap<KeyId, (AccountPath, Arc<[Arc<Budget>]>)>,
-    none: Arc<[Arc<Budget>]>,
-}
-
-/// Cuts by what they cut.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Cutting {
-    pub(super) keys: BTreeMap<KeyId, Arc<CutNotice>>,
-    pub(super) accounts: BTreeMap<AccountPath, Arc<CutNotice>>,
-    pub(super) budgets: BTreeMap<(Level, String), Vec<Arc<CutNotice>>>,
+    by_account: BTreeMap<AccountPath, Budgets>,
+    by_key: BTreeMap<KeyId, (AccountPath, Budgets)>,
+    none: Budgets,
 }
 
 /// Where a tenant's newest epoch stands.
@@ -54,6 +43,8 @@ pub(super) struct Cutting {
 pub struct EpochStatus {
     /// Its number.
     pub number: u64,
+    /// When it was signed.
+    pub issued: Wall,
     /// Windows that begin before are not its own.
     pub from: Wall,
     /// When it is over.
@@ -62,9 +53,11 @@ pub struct EpochStatus {
     pub in_force: bool,
     /// From when on they are at the latest.
     pub settled_from: Wall,
+    /// Epochs, it among them, of which that is not certain yet although they have begun.
+    pub pending: usize,
     /// Whether another one of the same number was signed; nothing can be spent by either.
     pub forked: bool,
-    /// Nodes that have not signed that they follow it, when it waits for them.
+    /// Nodes that have not signed that they follow those that are pending.
     pub waiting_for: Vec<NodeId>,
 }
 
@@ -174,21 +167,23 @@ impl PolicyBook {
     pub fn epoch_status(&self, tenant: &str, wall: Wall) -> Option<EpochStatus> {
         let chain = self.chains.get(tenant)?;
         let slot = chain.newest()?;
-        let reign = chain.reigns(&self.me).last().copied()?;
-        let in_force = reign.hi <= wall && wall < reign.until;
-        let missing = |holder: &Holder| !slot.adopted.contains_key(holder);
-        let waiting: BTreeSet<NodeId> = match chain.before(reign.number) {
-            Some(before) if reign.hi > wall.max(reign.from) => {
-                before.holders().into_iter().filter(missing).map(|holder| holder.node).collect()
-            }
-            Some(_) | None => BTreeSet::new(),
-        };
+        let reigns = chain.reigns(&self.me);
+        let reign = *reigns.last()?;
+        let pending: Vec<u64> = reigns
+            .iter()
+            .filter(|reign| reign.hi > wall.max(reign.from))
+            .map(|reign| reign.number)
+            .collect();
+        let waiting = pending.iter().flat_map(|number| chain.silent(*number));
+        let waiting: BTreeSet<NodeId> = waiting.map(|holder| holder.node).collect();
         Some(EpochStatus {
             number: reign.number,
+            issued: slot.body().issued,
             from: reign.from,
             until: reign.until,
-            in_force,
+            in_force: reign.hi <= wall && wall < reign.until,
             settled_from: reign.hi,
+            pending: pending.len(),
             forked: reign.forked,
             waiting_for: waiting.into_iter().collect(),
         })
@@ -239,166 +234,6 @@ impl PolicyBook {
         let changed = !touched.is_empty() || before != self.keys.len();
         self.revision += u64::from(changed);
         changed
-    }
-
-    /// Takes an epoch. True when something changed.
-    ///
-    /// # Errors
-    /// What is wrong with it, or [`PolicyError::Full`].
-    pub fn apply_epoch(
-        &mut self,
-        signed: Signed<Epoch>,
-        roster: &Roster,
-        wall: Wall,
-    ) -> Result<bool, PolicyError> {
-        let body = &signed.body;
-        let held = Held::new(signed.clone());
-        let chain = self.chains.get(body.tenant.as_str());
-        if chain.is_some_and(|chain| chain.number_of(&held.hash).is_some()) {
-            return Ok(false);
-        }
-        if chain.is_none() && self.chains.len() >= MAX_TENANTS {
-            return Err(PolicyError::Full { what: "tenant", limit: MAX_TENANTS });
-        }
-        body.check()?;
-        roster.check_root(&signed, body.mesh, body.generation, body.issued)?;
-        if !roster.is_within_grace(body.generation, wall) {
-            let (theirs, ours) = (body.generation, roster.generation());
-            let record = Epoch::KIND;
-            return Err(RecordError::Generation { record, theirs, ours }.into());
-        }
-        let tenant = body.tenant.clone();
-        let (me, number) = (self.me, body.number);
-        let chain = self.chains.entry(tenant.clone()).or_default();
-        let taken = chain.take(held, &me)?;
-        chain.prune(&me, wall);
-        let kept = chain.slots.contains_key(&number);
-        self.rebuild(&tenant, wall);
-        self.revision += u64::from(taken);
-        Ok(taken && kept)
-    }
-
-    /// Takes a holder's word that it follows an epoch. True when it is new.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn apply_adopted(
-        &mut self,
-        signed: Signed<Adopted>,
-        wall: Wall,
-    ) -> Result<bool, PolicyError> {
-        let body = &signed.body;
-        if body.mesh != self.mesh || signed.signer != body.holder.node.0 {
-            let expected = "the holder's own node";
-            return Err(RecordError::Signer { record: Adopted::KIND, expected }.into());
-        }
-        let named = |(_, chain): &(&AccountPath, &Chain)| chain.number_of(&body.epoch).is_some();
-        let tenant = self.chains.iter().find(named).map(|(tenant, _)| tenant.clone());
-        let tenant = tenant.ok_or(PolicyError::Unknown(Adopted::KIND))?;
-        signed.check_signature()?;
-        let Some(chain) = self.chains.get_mut(&tenant) else { return Ok(false) };
-        if !chain.take_adopted(signed)? {
-            return Ok(false);
-        }
-        self.rebuild(&tenant, wall);
-        self.revision += 1;
-        Ok(true)
-    }
-
-    /// Takes an account's name. True when it is new.
-    ///
-    /// # Errors
-    /// What is wrong with it, or [`PolicyError::Full`].
-    pub fn apply_account(
-        &mut self,
-        notice: GrantNotice<AccountGrant>,
-        roster: &Roster,
-    ) -> Result<bool, PolicyError> {
-        let body = &notice.signed.body;
-        // The root's word stands above a steward's; then the later one.
-        let rank = |notice: &GrantNotice<AccountGrant>| {
-            let body = &notice.signed.body;
-            (notice.steward.is_none(), body.issued, body.title.clone())
-        };
-        let held = self.accounts.get(&body.path);
-        if held.is_some_and(|held| rank(held) >= rank(&notice)) {
-            return Ok(false);
-        }
-        if held.is_none() && self.accounts.len() >= MAX_ACCOUNTS {
-            return Err(PolicyError::Full { what: "account", limit: MAX_ACCOUNTS });
-        }
-        body.check()?;
-        roster.check_right(&notice.signed, notice.steward.as_ref(), body.mesh, body.issued)?;
-        self.accounts.insert(body.path.clone(), Arc::new(notice));
-        self.revision += 1;
-        Ok(true)
-    }
-
-    /// Takes a key. True when it is new.
-    ///
-    /// # Errors
-    /// What is wrong with it, or [`PolicyError::Full`].
-    pub fn apply_key(
-        &mut self,
-        notice: KeyNotice,
-        roster: &Roster,
-        wall: Wall,
-    ) -> Result<bool, PolicyError> {
-        let body = &notice.signed.body;
-        let order = |notice: &KeyNotice| (notice.signed.body.issued, notice.signed.signature);
-        let held = self.keys.get(&body.id);
-        let expired = body.not_after.is_some_and(|end| wall > end.plus(CLOCK_SKEW));
-        if held.is_some_and(|held| order(held) >= order(&notice))
-            || self.cuts.keys.contains_key(&body.id)
-            || expired
-        {
-            return Ok(false);
-        }
-        if held.is_none() && self.keys.len() >= MAX_KEYS {
-            return Err(PolicyError::Full { what: "key", limit: MAX_KEYS });
-        }
-        body.check()?;
-        roster.check_right(&notice.signed, notice.steward.as_ref(), body.mesh, body.issued)?;
-        self.keys.insert(body.id, Arc::new(notice));
-        self.revision += 1;
-        Ok(true)
-    }
-
-    /// Takes a cut. True when it is new.
-    ///
-    /// # Errors
-    /// What is wrong with it, or [`PolicyError::Full`].
-    pub fn apply_cut(
-        &mut self,
-        notice: CutNotice,
-        roster: &Roster,
-        wall: Wall,
-    ) -> Result<bool, PolicyError> {
-        if !self.cuts.lacks(&notice) {
-            return Ok(false);
-        }
-        let body = &notice.signed.body;
-        body.check()?;
-        roster.check_right(&notice.signed, notice.steward.as_ref(), body.mesh, body.at)?;
-        let ahead = body.at.since(wall);
-        // A date far ahead would outlast every limit the operator chooses. Keys never come back,
-        // so the date of their end is no matter.
-        if ahead > CLOCK_SKEW && !matches!(body.order, CutOrder::Key(_)) {
-            let ahead_s = ahead.0 / 1_000_000;
-            return Err(RecordError::NotYet { record: "cut", ahead_s }.into());
-        }
-        if self.cuts.len() >= MAX_CUTS {
-            return Err(PolicyError::Full { what: "cut", limit: MAX_CUTS });
-        }
-        let order = body.order.clone();
-        self.cuts.insert(Arc::new(notice));
-        match order {
-            CutOrder::Key(id) => drop(self.keys.remove(&id)),
-            CutOrder::Account(_) => {}
-            CutOrder::Budget { level, .. } => self.rebuild(&level.account.tenant_path(), wall),
-        }
-        self.revision += 1;
-        Ok(true)
     }
 
     /// Signs for this node every epoch that waits for its word, and says for how many.
@@ -475,7 +310,7 @@ impl PolicyBook {
         for level in levels.keys() {
             let key = level.key.map(|_| level.clone());
             let paths = level.account.upward().filter_map(|path| path.parse().ok()).map(Level::of);
-            let list: Arc<[Arc<Budget>]> = key
+            let list: Budgets = key
                 .into_iter()
                 .chain(paths)
                 .filter_map(|level| levels.get(&level))
@@ -492,53 +327,3 @@ impl PolicyBook {
 
 /// How long an expired key is listed.
 const KEPT_EXPIRED: selvedge_base::Micros = selvedge_base::Micros::secs(24 * 3_600);
-
-impl Cutting {
-    pub(super) fn len(&self) -> usize {
-        let budgets: usize = self.budgets.values().map(Vec::len).sum();
-        self.keys.len() + self.accounts.len() + budgets
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<CutNotice>> {
-        self.keys.values().chain(self.accounts.values()).chain(self.budgets.values().flatten())
-    }
-
-    /// Whether a cut would say something new.
-    fn lacks(&self, notice: &CutNotice) -> bool {
-        let at = notice.signed.body.at;
-        match &notice.signed.body.order {
-            CutOrder::Key(id) => !self.keys.contains_key(id),
-            CutOrder::Account(path) => {
-                self.accounts.get(path).is_none_or(|held| held.signed.body.at < at)
-            }
-            CutOrder::Budget { level, name, limit } => {
-                let held = self.budgets.get(&(level.clone(), name.clone()));
-                let covers =
-                    |held: &Arc<CutNotice>| held.signed.body.at >= at && lowered(held) <= *limit;
-                !held
-                    .is_some_and(|held| held.iter().any(covers) || held.len() >= MAX_CUTS_OF_BUDGET)
-            }
-        }
-    }
-
-    fn insert(&mut self, notice: Arc<CutNotice>) {
-        let (at, limit) = (notice.signed.body.at, lowered(&notice));
-        match notice.signed.body.order.clone() {
-            CutOrder::Key(id) => drop(self.keys.insert(id, notice)),
-            CutOrder::Account(path) => drop(self.accounts.insert(path, notice)),
-            CutOrder::Budget { level, name, .. } => {
-                let held = self.budgets.entry((level, name)).or_default();
-                held.retain(|held| held.signed.body.at > at || lowered(held) < limit);
-                held.push(notice);
-            }
-        }
-    }
-}
-
-/// The limit a cut sets; none of the others sets one.
-fn lowered(notice: &CutNotice) -> u64 {
-    match &notice.signed.body.order {
-        CutOrder::Budget { limit, .. } => *limit,
-        CutOrder::Key(_) | CutOrder::Account(_) => u64::MAX,
-    }
-}

@@ -112,7 +112,10 @@ mod tests {
 
     /// The first of a month by counting days one month at a time.
     fn counted(months: u64) -> u64 {
-        let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let leap = |year: u64| {
+            let by = |years| year.is_multiple_of(years);
+            by(4) && (!by(100) || by(400))
+        };
         (0..months)
             .map(|month| match month % 12 {
                 1 => 28 + u64::from(leap(1_970 + month / 12)),

@@ -38,8 +38,9 @@ pub(super) struct Slot {
     /// Who follows it.
     pub(super) adopted: BTreeMap<Holder, Adoption>,
     below: Below,
-    /// Its bracket when the epoch before was forgotten: what it rests on is gone with that.
-    settled: Option<(Wall, Wall)>,
+    /// What was known of its time when the epoch before was forgotten, with which went what that
+    /// rests on.
+    settled: Option<Settled>,
 }
 
 /// A holder's word.
@@ -50,6 +51,15 @@ pub(super) struct Adoption {
     pub(super) promised: Wall,
     /// Whether it may be told.
     pub(super) told: bool,
+}
+
+/// What stays of an epoch that was forgotten: the bracket of its successor, and when it was itself
+/// in force at the latest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Settled {
+    lo: Wall,
+    hi: Wall,
+    prev_hi: Wall,
 }
 
 /// A tenant's epochs.
@@ -74,7 +84,7 @@ struct SlotSnapshot {
     adopted: Vec<Adoption>,
     /// Set when the epochs below were forgotten.
     forgotten: Option<Wall>,
-    settled: Option<(Wall, Wall)>,
+    settled: Option<Settled>,
 }
 
 impl Held {
@@ -151,7 +161,8 @@ impl Slot {
         let others = self.adopted.iter().filter(|(holder, _)| holder.node != *me);
         let lo = others.map(|(_, word)| word.since()).max().unwrap_or_default().max(from);
         let Some(before) = before else {
-            return self.settled.unwrap_or((lo.min(prev_until), prev_until));
+            let unknown = (lo.min(prev_until), prev_until);
+            return self.settled.map_or(unknown, |settled| (settled.lo, settled.hi));
         };
         let holders = before.holders();
         let own =
@@ -214,8 +225,7 @@ impl Chain {
         }
         self.join();
         while self.slots.len() > MAX_EPOCHS {
-            let Some(oldest) = self.slots.keys().next().copied() else { break };
-            self.drop_slot(oldest, &self.reigns(me));
+            self.evict(me);
         }
         Ok(self.slots.contains_key(&number))
     }
@@ -245,6 +255,15 @@ impl Chain {
     pub(super) fn number_of(&self, hash: &[u8; 32]) -> Option<u64> {
         let named = |slot: &&Slot| slot.both().any(|held| held.hash == *hash);
         self.slots.values().find(named).map(|slot| slot.body().number)
+    }
+
+    /// Holders whose word for an epoch is not known here.
+    pub(super) fn silent(&self, number: u64) -> Vec<Holder> {
+        let Some((slot, before)) = self.slots.get(&number).zip(self.before(number)) else {
+            return Vec::new();
+        };
+        let told = |holder: &Holder| slot.adopted.contains_key(holder);
+        before.holders().into_iter().filter(|holder| !told(holder)).collect()
     }
 
     /// Holders of `me` that should sign for an epoch, with its name.
@@ -324,7 +343,7 @@ impl Chain {
             // What the operator's key says of the epoch before may be sharper than what was seen.
             let settled = match older {
                 Some(older) => older.hi.min(body.prev_since.max(older.lo)),
-                None => body.prev_since,
+                None => slot.settled.map_or(body.prev_since, |settled| settled.prev_hi),
             };
             if let (Some(_), Some(last)) = (older, reigns.last_mut()) {
                 last.hi = settled;
@@ -338,6 +357,7 @@ impl Chain {
                 until: slot.until(),
                 lo,
                 hi,
+                prev_hi: settled,
                 forked: slot.is_forked(),
                 below: slot.below,
             });
@@ -383,7 +403,7 @@ impl Chain {
             if let Some(after) = place.and_then(|at| reigns.get(at + 1))
                 && after.number == number + 1
             {
-                next.settled = Some((after.lo, after.hi));
+                next.settled = Some(Settled { lo: after.lo, hi: after.hi, prev_hi: after.prev_hi });
                 next.adopted.clear();
             }
             next.below = match (slot.below, lo) {
@@ -392,6 +412,17 @@ impl Chain {
                 (Below::Nothing, Some(lo)) => Below::Forgotten(lo),
                 (below, _) => below,
             };
+        }
+    }
+
+    /// Makes room: of all but the oldest, which may govern the month, and the newest two, the one
+    /// goes whose windows begin in the shortest time. Of those windows nothing is granted any more.
+    fn evict(&mut self, me: &NodeId) {
+        let reigns = self.reigns(me);
+        let inner = reigns.windows(2).skip(1).take(reigns.len().saturating_sub(3));
+        let shortest = inner.min_by_key(|pair| pair[1].hi.since(pair[0].lo));
+        if let Some(pair) = shortest.or(reigns.windows(2).next()) {
+            self.drop_slot(pair[0].number, &reigns);
         }
     }
 
@@ -442,8 +473,8 @@ impl ChainSnapshot {
 
     /// The chain that was stored.
     pub(super) fn restore(self) -> Chain {
-        let mut chain = Chain::default();
-        chain.dropped = self.dropped.into_iter().take(MAX_DROPPED).collect();
+        let dropped = self.dropped.into_iter().take(MAX_DROPPED).collect();
+        let mut chain = Chain { slots: BTreeMap::new(), dropped };
         for stored in self.slots.into_iter().take(MAX_EPOCHS) {
             let number = stored.epoch.body.number;
             let words = stored.adopted.into_iter();

@@ -140,8 +140,8 @@ impl PolicyBook {
         PolicyMessage::Brief(self.fingerprint())
     }
 
-    /// What to answer to a peer, if anything; a delta's records are for [`PolicyBook::apply`] first.
-    /// `turn` is any number that differs from exchange to exchange.
+    /// What to answer to a peer, if anything; the records of a delta are for [`PolicyBook::apply`]
+    /// first. `turn` is any number that differs from exchange to exchange.
     pub fn answer(&self, message: &PolicyMessage, turn: u64) -> Option<PolicyMessage> {
         match message {
             PolicyMessage::Brief(theirs) if *theirs == self.fingerprint() => None,
@@ -257,10 +257,10 @@ impl PolicyBook {
     }
 
     /// The book of a stored snapshot. Signatures are checked again: a damaged store must not grant
-    /// anything.
+    /// anything. Small records that do not hold any more are left out; peers have them if they do.
     ///
     /// # Errors
-    /// The first record that does not hold.
+    /// The first epoch that does not hold: without it this node could break its word.
     pub fn from_snapshot(
         snapshot: PolicySnapshot,
         roster: &Roster,
@@ -271,9 +271,9 @@ impl PolicyBook {
             let (epochs, words) = stored.records();
             for epoch in epochs {
                 epoch.body.check()?;
-                let (mesh, generation, issued) =
-                    (epoch.body.mesh, epoch.body.generation, epoch.body.issued);
-                roster.check_root(epoch, mesh, generation, issued)?;
+                // It was taken in time; a rotation heard of since does not undo that.
+                let (mesh, generation) = (epoch.body.mesh, epoch.body.generation);
+                roster.check_root(epoch, mesh, generation, Wall(0))?;
                 if epoch.body.tenant != tenant {
                     return Err(epoch.body.refused("it is stored under another tenant"));
                 }
@@ -283,27 +283,25 @@ impl PolicyBook {
             }
             book.chains.insert(tenant, stored.restore());
         }
-        for account in snapshot.accounts.into_iter().take(MAX_ACCOUNTS) {
-            book.apply_account(account, roster)?;
-        }
-        // Cuts first: what they cut is not taken.
+        // Cuts come before keys, which a cut closes, each at its own time: it was taken once,
+        // whatever this node's clock says now.
+        let mut left_out = Vec::new();
         for cut in snapshot.cuts.into_iter().take(MAX_CUTS) {
-            book.restore_cut(cut, roster)?;
+            let at = cut.signed.body.at;
+            left_out.extend(book.apply_cut(cut, roster, at).err());
+        }
+        for account in snapshot.accounts.into_iter().take(MAX_ACCOUNTS) {
+            left_out.extend(book.apply_account(account, roster).err());
         }
         for key in snapshot.keys.into_iter().take(MAX_KEYS) {
-            book.apply_key(key, roster, wall)?;
+            left_out.extend(book.apply_key(key, roster, wall).err());
         }
         let tenants: Vec<AccountPath> = book.chains.keys().cloned().collect();
         for tenant in &tenants {
             book.rebuild(tenant, wall);
         }
+        book.revision += left_out.len() as u64;
         Ok(book)
-    }
-
-    /// A cut that was taken once, whatever this node's clock says now.
-    fn restore_cut(&mut self, cut: CutNotice, roster: &Roster) -> Result<bool, PolicyError> {
-        let at = cut.signed.body.at;
-        self.apply_cut(cut, roster, at)
     }
 
     /// The many small records, cuts first.

@@ -136,6 +136,8 @@ pub(super) struct Reign {
     pub(super) until: Wall,
     pub(super) lo: Wall,
     pub(super) hi: Wall,
+    /// From when on the epoch before was in force at the latest.
+    pub(super) prev_hi: Wall,
     pub(super) forked: bool,
     pub(super) below: Below,
 }

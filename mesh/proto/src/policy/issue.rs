@@ -16,6 +16,12 @@ use super::{
 };
 use crate::records::{Roster, Signed, Signer, Steward};
 
+/// How soon after an epoch the next one may follow without everybody's agreement: while somebody
+/// types, or a script sets several budgets.
+const SUCCESSION: Micros = Micros::secs(60);
+/// Epochs that may be pending at once, a quarter of those that are kept.
+const MAX_PENDING: usize = super::MAX_EPOCHS / 4;
+
 /// What an operator says of a budget; see [`BudgetSpec`], which adds its history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BudgetTerms {
@@ -307,9 +313,12 @@ pub fn sign_cut(
 }
 
 impl PolicyBook {
-    /// Signs a tenant's next epoch and takes it. The one before must be in force, or over: of two
-    /// that are pending the later would wait for the earlier. One that has a rival of its own
-    /// number is succeeded at once, which is all that helps.
+    /// Signs a tenant's next epoch and takes it.
+    ///
+    /// The one before must be in force, or over, or at least agreed on by everybody: of two that
+    /// wait the later waits for the earlier. Changes in quick succession are let through, as
+    /// nobody had the time to agree yet; and one that has a rival of its own number is succeeded
+    /// at once, which is all that helps.
     ///
     /// # Errors
     /// [`PolicyError::Pending`] with who is waited for, and as [`sign_epoch`].
@@ -321,8 +330,12 @@ impl PolicyBook {
         wall: Wall,
     ) -> Result<Signed<Epoch>, PolicyError> {
         let status = self.epoch_status(draft.tenant.as_str(), wall);
-        let pends = |status: &&EpochStatus| status.settled_from > wall && !status.forked;
-        if let Some(status) = status.as_ref().filter(pends) {
+        let waits = |status: &&EpochStatus| {
+            let old = wall.since(status.issued) > SUCCESSION;
+            let open = status.settled_from > wall && !status.forked;
+            open && (old && !status.waiting_for.is_empty() || status.pending >= MAX_PENDING)
+        };
+        if let Some(status) = status.as_ref().filter(waits) {
             let waiting: Vec<String> = status.waiting_for.iter().map(NodeId::short).collect();
             let in_s = status.settled_from.since(wall).0 / 1_000_000;
             let waiting =

@@ -113,8 +113,8 @@ mod tests {
             let weights: Vec<u32> = weights.into_iter().map(|weight| weight.max(1)).collect();
             let members = members(&weights);
             let split = Split::new(limit, &members);
-            let sum: u128 =
-                members.iter().map(|(holder, _)| u128::from(split.of(&members, holder, window))).sum();
+            let shares = members.iter().map(|(holder, _)| split.of(&members, holder, window));
+            let sum: u128 = shares.map(u128::from).sum();
             prop_assert_eq!(sum, u128::from(limit));
         }
 
@@ -140,7 +140,8 @@ mod tests {
                 before = now;
             }
             prop_assert_eq!(vested(share, &spec, 77, Period::Hour.end(77)), share);
-            prop_assert_eq!(vested(share, &spec, 77, Wall(0)), vested(share, &spec, 77, Wall(begin)));
+            let at_begin = vested(share, &spec, 77, Wall(begin));
+            prop_assert_eq!(vested(share, &spec, 77, Wall(0)), at_begin);
         }
     }
 }

@@ -168,21 +168,25 @@ impl Entry {
         if self.spec().unit.is_windowed() {
             return Standing::Open(Ledgers::one(self.ledger(window)));
         }
-        self.gates(said, verdict.missing, wall)
+        self.gates(said, wall)
     }
 
     /// The ledgers in which a permit needs a right; `governing` are the places that may govern.
-    fn gates(&self, mut governing: Vec<usize>, missing: bool, wall: Wall) -> Standing {
+    fn gates(&self, mut governing: Vec<usize>, wall: Wall) -> Standing {
+        let unsettled = Standing::Stopped(Stop::Unsettled);
+        let Some(newest) = governing.first().and_then(|place| self.version(*place)) else {
+            return unsettled;
+        };
         governing.extend(lingering(&self.reigns, wall));
         let versions = || governing.iter().filter_map(|place| self.version(*place));
-        let unsettled = Standing::Stopped(Stop::Unsettled);
-        let Some(newest) = versions().next() else { return unsettled };
-        // The epoch before counted in the same ledger, unless this one began it.
+        // What is missing below may have counted in other ledgers: in those before this one's, until
+        // the epoch that began this one was in force.
         let rests = |version: &Version| {
             let reign = &self.reigns[version.place];
-            let began = version.spec.ledger == reign.number && version.spec.born < reign.number;
-            let recent = missing || wall < reign.hi.plus(PERMIT_LEASE);
-            began && recent && reign.below != Below::Nothing
+            let began = version.spec.ledger == reign.number;
+            let settled = if began { reign.hi } else { reign.prev_hi };
+            let aged = version.spec.born < reign.number && reign.below != Below::Nothing;
+            aged && wall < settled.plus(PERMIT_LEASE)
         };
         if versions().any(rests) || !versions().all(|version| version.mine) {
             return unsettled;
@@ -265,7 +269,8 @@ impl Entry {
             return next.unwrap_or(Wall(u64::MAX)).min(self.spec().period.end(window)).min(first);
         }
         let edges = self.reigns.iter().flat_map(|reign| {
-            [reign.from, reign.lo, reign.hi, reign.until, reign.hi.plus(PERMIT_LEASE)]
+            let (hi, prev) = (reign.hi, reign.prev_hi);
+            [reign.from, reign.lo, hi, reign.until, hi.plus(PERMIT_LEASE), prev.plus(PERMIT_LEASE)]
         });
         edges.filter(|edge| *edge > wall).min().unwrap_or(Wall(u64::MAX)).min(first)
     }

@@ -108,6 +108,53 @@ fn a_second_change_waits_for_the_first_and_says_for_whom() {
 }
 
 #[test]
+fn changes_in_quick_succession_come_into_force_together() {
+    let (site, mut books) = started(2, &[("acme", tokens(90))]);
+    let mut wall = START.plus(MINUTE);
+    for limit in [10, 20, 30, 40, 50, 60] {
+        change(&site, &mut books, wall, limit);
+        wall = wall.plus(Micros::secs(1));
+    }
+    for _ in 0..2 {
+        for at in [0, 1] {
+            tell(&site, &mut books, 1 - at, at, wall);
+            books[at].adopt(&site.nodes[at], wall, wall);
+            books[at].tell_adopted(&site.nodes[at], wall, wall);
+        }
+    }
+    tell(&site, &mut books, 1, 0, wall);
+    assert_eq!(granted(&site, &books, "tokens", wall), [45, 45]);
+    assert_eq!(granted(&site, &books, "tokens", wall.plus(HOUR)), [30, 30]);
+    // Nobody is waited for: the next may follow although its time has not come.
+    assert!(books[0].epoch_status("acme", wall).unwrap().settled_from > wall);
+    change(&site, &mut books, wall.plus(Micros::secs(1)), 70);
+}
+
+#[test]
+fn too_many_changes_at_once_are_refused_before_any_window_is_forgotten() {
+    let month = BudgetTerms { period: Period::Month, ..terms("month", Unit::Tokens, 1_000) };
+    let (site, mut books) = started(1, &[("acme", month), ("acme", tokens(90))]);
+    let mut refused = 0;
+    for second in 0..120 {
+        let wall = START.plus(MINUTE).plus(Micros::secs(second));
+        let mut draft = EpochDraft::after(&books[0].epoch("acme").unwrap().body, wall);
+        draft.set(level("acme"), tokens(1 + second));
+        match books[0].sign_epoch(&site.root, &site.roster(0), draft, wall) {
+            Ok(_) => adopt(&site, &mut books, 0, wall),
+            Err(error) => {
+                assert!(matches!(error, PolicyError::Pending { .. }), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!((1..110).contains(&refused), "{refused}");
+    let wall = START.plus(HOUR);
+    assert_eq!(books[0].chains[&path("acme")].slots.len(), MAX_EPOCHS);
+    assert_eq!(granted(&site, &books, "month", wall), [1_000]);
+    assert!(granted(&site, &books, "tokens", wall)[0] > 100);
+}
+
+#[test]
 fn what_an_operator_may_not_sign_is_refused_with_a_reason() {
     let (site, mut books) = started(1, &[("acme", tokens(90))]);
     let roster = site.roster(0);

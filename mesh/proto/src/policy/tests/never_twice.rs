@@ -75,7 +75,7 @@ impl World {
                 let wall = self.clock(at);
                 self.members[at].book.tick(wall);
             }
-            68..71 => self.members[at].fast_ms = self.members[at].fast_ms / 2,
+            68..71 => self.members[at].fast_ms /= 2,
             _ => self.spend(at),
         }
     }
@@ -249,6 +249,19 @@ impl World {
             }
             assert!(!common.is_empty(), "permits of {budget:?} at {wall:?} share no ledger");
         }
+    }
+}
+
+/// Worlds that once broke a version of the rules.
+#[test]
+fn worlds_that_were_broken_hold() {
+    for (seed, nodes) in [(2_553_869_381_532_364_874, 4), (13_354_891_469_043_347_703, 2)] {
+        let mut world = World::new(seed, nodes, false);
+        for _ in 0..300 {
+            world.step();
+        }
+        world.check_no_right_twice();
+        world.check_permits_meet();
     }
 }
 

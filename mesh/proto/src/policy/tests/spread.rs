@@ -125,7 +125,11 @@ fn a_snapshot_brings_everything_back_and_a_damaged_one_grants_nothing() {
         let Ok(stored) = decode_body::<PolicySnapshot>(&damaged) else { continue };
         match PolicyBook::from_snapshot(stored, &roster, START) {
             Err(_) => refused += 1,
-            Ok(book) => assert_eq!(book.epoch("acme"), again.epoch("acme")),
+            Ok(book) => {
+                assert_eq!(book.epoch("acme"), again.epoch("acme"));
+                let mut keys = book.keys();
+                assert!(keys.all(|key| again.key(&key.id) == Some(key)));
+            }
         }
     }
     assert!(refused > 5, "{refused}");
@@ -170,7 +174,8 @@ proptest! {
         let mut pieces = Vec::new();
         let piece = PolicyDelta::default;
         pieces.extend(all.cuts.iter().map(|r| PolicyDelta { cuts: vec![r.clone()], ..piece() }));
-        pieces.extend(all.epochs.iter().map(|r| PolicyDelta { epochs: vec![r.clone()], ..piece() }));
+        let epochs = all.epochs.iter();
+        pieces.extend(epochs.map(|r| PolicyDelta { epochs: vec![r.clone()], ..piece() }));
         pieces.extend(all.keys.iter().map(|r| PolicyDelta { keys: vec![r.clone()], ..piece() }));
         let words = all.adopted.iter();
         pieces.extend(words.map(|r| PolicyDelta { adopted: vec![r.clone()], ..piece() }));

@@ -1,0 +1,238 @@
+//! Taking records into the book: whose signature they need, which of two stays, and the bounds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use selvedge_base::Wall;
+
+use super::chain::{Chain, Held};
+use super::grants::GrantNotice;
+use super::{
+    AccountGrant, AccountPath, Adopted, CutNotice, CutOrder, Epoch, KeyId, KeyNotice, Level,
+    MAX_ACCOUNTS, MAX_CUTS, MAX_KEYS, MAX_TENANTS, PolicyBook, PolicyError,
+};
+use crate::records::{CLOCK_SKEW, Record, RecordError, Roster, Signed};
+
+/// Cuts kept of one budget. Two of them matter at once only when two stewards cut it without
+/// knowing of each other.
+const MAX_CUTS_OF_BUDGET: usize = 4;
+
+/// Cuts by what they cut.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cutting {
+    pub(super) keys: BTreeMap<KeyId, Arc<CutNotice>>,
+    pub(super) accounts: BTreeMap<AccountPath, Arc<CutNotice>>,
+    pub(super) budgets: BTreeMap<(Level, String), Vec<Arc<CutNotice>>>,
+}
+
+impl PolicyBook {
+    /// Takes an epoch. True when something changed.
+    ///
+    /// # Errors
+    /// What is wrong with it, or [`PolicyError::Full`].
+    pub fn apply_epoch(
+        &mut self,
+        signed: Signed<Epoch>,
+        roster: &Roster,
+        wall: Wall,
+    ) -> Result<bool, PolicyError> {
+        let body = &signed.body;
+        let held = Held::new(signed.clone());
+        let chain = self.chains.get(body.tenant.as_str());
+        if chain.is_some_and(|chain| chain.number_of(&held.hash).is_some()) {
+            return Ok(false);
+        }
+        if chain.is_none() && self.chains.len() >= MAX_TENANTS {
+            return Err(PolicyError::Full { what: "tenant", limit: MAX_TENANTS });
+        }
+        body.check()?;
+        roster.check_root(&signed, body.mesh, body.generation, body.issued)?;
+        if !roster.is_within_grace(body.generation, wall) {
+            let (theirs, ours) = (body.generation, roster.generation());
+            let record = Epoch::KIND;
+            return Err(RecordError::Generation { record, theirs, ours }.into());
+        }
+        let tenant = body.tenant.clone();
+        let (me, number) = (self.me, body.number);
+        let chain = self.chains.entry(tenant.clone()).or_default();
+        let taken = chain.take(held, &me)?;
+        chain.prune(&me, wall);
+        let kept = chain.slots.contains_key(&number);
+        self.rebuild(&tenant, wall);
+        self.revision += u64::from(taken);
+        Ok(taken && kept)
+    }
+
+    /// Takes a holder's word that it follows an epoch. True when it is new.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn apply_adopted(
+        &mut self,
+        signed: Signed<Adopted>,
+        wall: Wall,
+    ) -> Result<bool, PolicyError> {
+        let body = &signed.body;
+        if body.mesh != self.mesh || signed.signer != body.holder.node.0 {
+            let expected = "the holder's own node";
+            return Err(RecordError::Signer { record: Adopted::KIND, expected }.into());
+        }
+        let named = |(_, chain): &(&AccountPath, &Chain)| chain.number_of(&body.epoch).is_some();
+        let tenant = self.chains.iter().find(named).map(|(tenant, _)| tenant.clone());
+        let tenant = tenant.ok_or(PolicyError::Unknown(Adopted::KIND))?;
+        signed.check_signature()?;
+        let Some(chain) = self.chains.get_mut(&tenant) else { return Ok(false) };
+        if !chain.take_adopted(signed)? {
+            return Ok(false);
+        }
+        self.rebuild(&tenant, wall);
+        self.revision += 1;
+        Ok(true)
+    }
+
+    /// Takes an account's name. True when it is new.
+    ///
+    /// # Errors
+    /// What is wrong with it, or [`PolicyError::Full`].
+    pub fn apply_account(
+        &mut self,
+        notice: GrantNotice<AccountGrant>,
+        roster: &Roster,
+    ) -> Result<bool, PolicyError> {
+        let body = &notice.signed.body;
+        // The root's word stands above a steward's; then the later one.
+        let rank = |notice: &GrantNotice<AccountGrant>| {
+            let body = &notice.signed.body;
+            (notice.steward.is_none(), body.issued, body.title.clone())
+        };
+        let held = self.accounts.get(&body.path);
+        if held.is_some_and(|held| rank(held) >= rank(&notice)) {
+            return Ok(false);
+        }
+        if held.is_none() && self.accounts.len() >= MAX_ACCOUNTS {
+            return Err(PolicyError::Full { what: "account", limit: MAX_ACCOUNTS });
+        }
+        body.check()?;
+        roster.check_right(&notice.signed, notice.steward.as_ref(), body.mesh, body.issued)?;
+        self.accounts.insert(body.path.clone(), Arc::new(notice));
+        self.revision += 1;
+        Ok(true)
+    }
+
+    /// Takes a key. True when it is new.
+    ///
+    /// # Errors
+    /// What is wrong with it, or [`PolicyError::Full`].
+    pub fn apply_key(
+        &mut self,
+        notice: KeyNotice,
+        roster: &Roster,
+        wall: Wall,
+    ) -> Result<bool, PolicyError> {
+        let body = &notice.signed.body;
+        let order = |notice: &KeyNotice| (notice.signed.body.issued, notice.signed.signature);
+        let held = self.keys.get(&body.id);
+        let expired = body.not_after.is_some_and(|end| wall > end.plus(CLOCK_SKEW));
+        if held.is_some_and(|held| order(held) >= order(&notice))
+            || self.cuts.keys.contains_key(&body.id)
+            || expired
+        {
+            return Ok(false);
+        }
+        if held.is_none() && self.keys.len() >= MAX_KEYS {
+            return Err(PolicyError::Full { what: "key", limit: MAX_KEYS });
+        }
+        body.check()?;
+        roster.check_right(&notice.signed, notice.steward.as_ref(), body.mesh, body.issued)?;
+        self.keys.insert(body.id, Arc::new(notice));
+        self.revision += 1;
+        Ok(true)
+    }
+
+    /// Takes a cut. True when it is new.
+    ///
+    /// # Errors
+    /// What is wrong with it, or [`PolicyError::Full`].
+    pub fn apply_cut(
+        &mut self,
+        notice: CutNotice,
+        roster: &Roster,
+        wall: Wall,
+    ) -> Result<bool, PolicyError> {
+        if !self.cuts.lacks(&notice) {
+            return Ok(false);
+        }
+        let body = &notice.signed.body;
+        body.check()?;
+        roster.check_right(&notice.signed, notice.steward.as_ref(), body.mesh, body.at)?;
+        let ahead = body.at.since(wall);
+        // A date far ahead would outlast every limit the operator chooses. Keys never come back,
+        // so the date of their end is no matter.
+        if ahead > CLOCK_SKEW && !matches!(body.order, CutOrder::Key(_)) {
+            let ahead_s = ahead.0 / 1_000_000;
+            return Err(RecordError::NotYet { record: "cut", ahead_s }.into());
+        }
+        if self.cuts.len() >= MAX_CUTS {
+            return Err(PolicyError::Full { what: "cut", limit: MAX_CUTS });
+        }
+        let order = body.order.clone();
+        self.cuts.insert(Arc::new(notice));
+        match order {
+            CutOrder::Key(id) => drop(self.keys.remove(&id)),
+            CutOrder::Account(_) => {}
+            CutOrder::Budget { level, .. } => self.rebuild(&level.account.tenant_path(), wall),
+        }
+        self.revision += 1;
+        Ok(true)
+    }
+}
+
+impl Cutting {
+    pub(super) fn len(&self) -> usize {
+        let budgets: usize = self.budgets.values().map(Vec::len).sum();
+        self.keys.len() + self.accounts.len() + budgets
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<CutNotice>> {
+        self.keys.values().chain(self.accounts.values()).chain(self.budgets.values().flatten())
+    }
+
+    /// Whether a cut would say something new.
+    fn lacks(&self, notice: &CutNotice) -> bool {
+        let at = notice.signed.body.at;
+        match &notice.signed.body.order {
+            CutOrder::Key(id) => !self.keys.contains_key(id),
+            CutOrder::Account(path) => {
+                self.accounts.get(path).is_none_or(|held| held.signed.body.at < at)
+            }
+            CutOrder::Budget { level, name, limit } => {
+                let held = self.budgets.get(&(level.clone(), name.clone()));
+                let covers =
+                    |held: &Arc<CutNotice>| held.signed.body.at >= at && lowered(held) <= *limit;
+                !held
+                    .is_some_and(|held| held.iter().any(covers) || held.len() >= MAX_CUTS_OF_BUDGET)
+            }
+        }
+    }
+
+    fn insert(&mut self, notice: Arc<CutNotice>) {
+        let (at, limit) = (notice.signed.body.at, lowered(&notice));
+        match notice.signed.body.order.clone() {
+            CutOrder::Key(id) => drop(self.keys.insert(id, notice)),
+            CutOrder::Account(path) => drop(self.accounts.insert(path, notice)),
+            CutOrder::Budget { level, name, .. } => {
+                let held = self.budgets.entry((level, name)).or_default();
+                held.retain(|held| held.signed.body.at > at || lowered(held) < limit);
+                held.push(notice);
+            }
+        }
+    }
+}
+
+/// The limit a cut sets; none of the others sets one.
+fn lowered(notice: &CutNotice) -> u64 {
+    match &notice.signed.body.order {
+        CutOrder::Budget { limit, .. } => *limit,
+        CutOrder::Key(_) | CutOrder::Account(_) => u64::MAX,
+    }
+}
