@@ -3,6 +3,7 @@
 
 mod answers;
 mod budgets;
+mod deaths;
 mod demo;
 mod frozen;
 mod hostile;
