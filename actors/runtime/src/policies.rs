@@ -121,12 +121,12 @@ impl Policies {
     pub(crate) fn bars(&self, account: &AccountPath, key: Option<&KeyId>) -> Option<Refusal> {
         let book = self.book.load();
         // Expired keys are kept for a while: one that is gone was revoked.
-        let message = if key.is_some_and(|key| book.key(key).is_none()) {
-            "the API key was revoked".to_owned()
+        let (code, message) = if key.is_some_and(|key| book.key(key).is_none()) {
+            (Code::Unauthorized, "the API key was revoked".to_owned())
         } else {
-            format!("the account '{}' is suspended", book.suspended(account)?)
+            (Code::Forbidden, format!("the account '{}' is suspended", book.suspended(account)?))
         };
-        Some(Refusal::client(Stage::Authenticate, Code::Forbidden, message))
+        Some(Refusal::client(Stage::Authenticate, code, message))
     }
 
     /// What to send to a peer from time to time, and when something changed.

@@ -142,7 +142,7 @@ impl Bridge {
             on_exhausted: terms::on_exhausted(request.on_exhausted.as_deref())?,
             scope: terms::scope(&request.scope)?,
             sub_windows: request.sub_windows.unwrap_or(1),
-            reclaimable: request.reclaimable,
+            reclaimable: false,
         };
         let draft = BudgetDraft { terms, weights: weights.collect::<Result<_, Refusal>>()? };
         let set = self.admin.budget_set(&level, draft).await?;

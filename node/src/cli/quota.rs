@@ -197,10 +197,6 @@ pub(crate) struct BudgetSet {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_440))]
     pub(crate) sub_windows: u32,
-    /// Ask a majority of nodes to witness spending, so that the share of a lost node can be taken
-    /// back within the window
-    #[arg(long)]
-    pub(crate) reclaimable: bool,
     /// A node's part of the limit, relative to the others' [default: 1 each]; may be repeated
     #[arg(long, value_name = "NODE=N", value_parser = parse_weight)]
     pub(crate) weight: Vec<(String, u32)>,

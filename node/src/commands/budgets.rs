@@ -62,7 +62,6 @@ fn request(client: &Client, options: &cli::BudgetSet) -> Result<wire::BudgetRequ
         on_exhausted: options.on_exhausted.clone(),
         scope: options.scope.clone(),
         sub_windows: Some(options.sub_windows),
-        reclaimable: options.reclaimable,
         weights: options.weight.iter().map(weight).collect::<Result<_>>()?,
     })
 }

@@ -110,9 +110,6 @@ pub(crate) struct BudgetRequest {
     /// Equal steps in which the limit becomes available; 1 unless told.
     #[serde(default)]
     pub(crate) sub_windows: Option<u32>,
-    /// Whether a majority of nodes witnesses spending.
-    #[serde(default)]
-    pub(crate) reclaimable: bool,
     /// Parts of the nodes, for all budgets of the tenant; a node that is not named keeps its own.
     #[serde(default)]
     pub(crate) weights: Vec<Weight>,

@@ -12,7 +12,7 @@ use selvedge_tests::tiny::{self, TINY};
 use selvedge_tests::{Deadline, Node, Scenario, Stopwatch, python, scenario};
 use serde_json::{Value, json};
 
-/// Another name of the same model.
+/// A second model that answers the same.
 const OTHER: &str = "other";
 const ACCOUNT: &str = "acme/line3";
 /// How soon a node that is in contact obeys what was ordered at another one.
@@ -109,7 +109,8 @@ fn keys_open_what_they_name_at_every_node() {
 
         s.step("what a person reads");
         let list = nodes[1].cli(&["key", "list"])?.success()?;
-        ensure!(list.contains(&id) && list.contains("ti*") && list.contains("revoked"), "{list}");
+        ensure!(list.contains(&id) && list.contains("suspended"), "{list}");
+        ensure!(!list.contains("ti*"), "a revoked key is listed: {list}");
         let list = nodes[1].cli(&["tenant", "list"])?.success()?;
         ensure!(list.contains("Acme Ltd") && list.contains("suspended"), "{list}");
         secret_nowhere(&nodes, &key)
@@ -174,7 +175,10 @@ fn a_budget_is_lowered_at_once_and_another_model_answers_instead() {
 fn pair(s: &Scenario) -> Result<Vec<Node>> {
     let model = tiny::write(&s.path("model"))?;
     let other = s.path("model").join(format!("{OTHER}.gguf"));
-    fs::copy(&model, &other)?;
+    // A model is its digest: the same weights with some bytes behind them are another one.
+    let mut bytes = fs::read(&model)?;
+    bytes.extend([0; 32]);
+    fs::write(&other, bytes)?;
     let (model, other) = (model.display().to_string(), other.display().to_string());
     let founder = s.node("founder").with(&["--model", &model, "--model", &other, "-vv"]);
     s.mesh(&[founder, s.node("second").with(&["-vv"])])
