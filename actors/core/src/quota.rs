@@ -17,7 +17,8 @@
 //! durable before anything depends on it. Does not own the policy (a [`Grants`] is handed in), the
 //! rows' algebra, signatures, disks or clocks.
 //!
-//! Files: `reserve` is the hot path, `purse` its arithmetic; `commit` writes ahead; `window` turns
+//! Files: `reserve` and `settle` are the hot path, `purse` their arithmetic, `hold` what happens
+//! when there is too little; `commit` writes ahead; `window` turns
 //! windows over; `transfer` moves rights; `sync` exchanges rows; `recall` finds rolled back
 //! stores; `retire` leaves; `status` tells.
 
@@ -26,12 +27,15 @@ mod commit;
 mod demand;
 mod event;
 mod grants;
+mod hold;
+mod journal;
 mod message;
 mod purse;
 mod rate;
 mod recall;
 mod reserve;
 mod retire;
+mod route;
 mod settle;
 mod status;
 mod stored;
@@ -54,7 +58,7 @@ pub use message::{Ask, MAX_HEADS, MAX_PAYLOAD_BYTES, QuotaDigest, QuotaMessage};
 pub use status::{BudgetStatus, HolderStatus, LedgerAudit, Remaining};
 pub use stored::{QuotaHeader, QuotaStored, QuotaWrite, StoredRow};
 
-use commit::{Horizon, Journal};
+use journal::{Horizon, Journal};
 use purse::{Account, Purse};
 use reserve::{Request, Share};
 
@@ -199,7 +203,7 @@ pub struct Quota {
     /// Of budgets without a purse. At most [`MAX_FLOORS`].
     floors: BTreeMap<BudgetId, u64>,
     debts: BTreeMap<BudgetId, u64>,
-    /// Which purses a caller draws from. A cache of at most `reserve::MAX_ROUTES` accounts.
+    /// Which purses a caller draws from. A cache of at most `route::MAX_ROUTES` accounts.
     routes: BTreeMap<AccountPath, BTreeMap<Option<KeyId>, Arc<[usize]>>>,
     /// At most [`MAX_RESERVATIONS`].
     requests: BTreeMap<RequestId, Request>,

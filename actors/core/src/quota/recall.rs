@@ -5,6 +5,8 @@
 //! says of our rights is wrong; the incarnation ends and its successor begins without rights. The
 //! proof is our own signature: a peer's word alone ends nothing.
 
+use std::collections::BTreeMap;
+
 use selvedge_base::NodeId;
 use selvedge_base::plant::{self, Plant};
 use selvedge_crdt::escrow::{EscrowRow, Holder, LedgerKey, SignedRow};
@@ -53,8 +55,8 @@ impl Quota {
         if !self.note_peer(from, holder) {
             return;
         }
-        let named =
-            |key: &LedgerKey| heads.iter().find(|(named, _)| named == key).map(|(_, seq)| seq);
+        let heads: BTreeMap<_, _> = heads.iter().copied().collect();
+        let named = |key: &LedgerKey| heads.get(key);
         let mut rows: Vec<SignedRow> = Vec::new();
         let mut left = MAX_PAYLOAD_BYTES;
         for account in self.accounts() {

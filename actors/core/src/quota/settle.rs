@@ -43,18 +43,42 @@ impl Quota {
     pub(super) fn end_leases(&mut self, now: Now, effects: &mut Vec<QuotaEffect>) {
         while let Some((_, id)) = self.leases.first().copied().filter(|(at, _)| *at <= now.mono) {
             self.leases.pop_first();
+            if self.renew_permits(now, id) {
+                continue;
+            }
             let Some(request) = self.requests.remove(&id) else { continue };
             let mut amount = 0u64;
             for share in &request.shares {
                 self.settle_share(share, share.amount);
                 amount = amount.saturating_add(share.amount);
             }
-            if !request.told {
+            if !request.told || request.ends > now.mono {
                 refuse(id, QuotaRefusal::plain(Why::Overloaded, None), effects);
             }
             effects.push(QuotaEffect::Report(QuotaEvent::LeaseEnded { amount }));
             self.recycle(request);
         }
+    }
+
+    /// A request that runs for longer than permits last takes its permits anew, if the rights of
+    /// today allow as many as are out; otherwise it is told that it is over.
+    fn renew_permits(&mut self, now: Now, id: RequestId) -> bool {
+        let Some(request) = self.requests.get(&id) else { return false };
+        let fits = |share: &Share| {
+            let purse = &self.purses[share.place];
+            let rights = purse.tightest().map_or(0, super::purse::Account::rights);
+            purse.unit() != Unit::Concurrent
+                || purse.permits <= rights.saturating_add(purse.elastic())
+        };
+        if request.ends <= now.mono || !request.told || !request.shares.iter().all(fits) {
+            return false;
+        }
+        let ends = self.lease_of(now.mono, request);
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.lease_ends = ends;
+            self.leases.insert((ends, id));
+        }
+        true
     }
 
     /// Gives back what a request took and never used.

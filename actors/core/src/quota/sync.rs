@@ -3,6 +3,8 @@
 //! Rows travel three ways: a gift's row goes straight to its receiver, changed rows go to a few
 //! peers every second, and digests find what was lost on the way.
 
+use std::collections::BTreeMap;
+
 use selvedge_base::{NodeId, Now};
 use selvedge_crdt::escrow::{LedgerKey, Misdeed, RowMerged, SignedRow, Standing};
 
@@ -38,7 +40,7 @@ impl Quota {
                 }
             }
             QuotaMessage::Ask(ask) => self.asked_for_rights(now, from, ask, effects),
-            QuotaMessage::Declined { key } => self.declined(now, key),
+            QuotaMessage::Declined { key } => self.declined(now, key, effects),
             QuotaMessage::Recall { holder, heads } => {
                 self.recalled_by(from, holder, &heads, effects);
             }
@@ -107,10 +109,8 @@ impl Quota {
             let Some(place) = self.place_of_ledger(key, now, effects) else { continue };
             let (me, seal) = (self.holder, self.seal.clone());
             let Some(account) = self.purses[place].account_mut(key.window) else { continue };
-            let theirs = |holder| {
-                let named = |at: usize| heads[at].1;
-                heads.iter().position(|(named, _)| named == holder).map_or(0, named)
-            };
+            let named: BTreeMap<_, _> = heads.iter().copied().collect();
+            let theirs = |holder| named.get(holder).copied().unwrap_or(0);
             suspicious |= theirs(&me) > account.durable.seq;
             if account.durable.seq > theirs(&me) {
                 account.sign(&*seal);

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use selvedge_base::{Micros, Mono, NodeId, Now};
 use selvedge_crdt::escrow::{Holder, LedgerKey, MAX_OUT};
 
-use super::commit::Gift;
 use super::demand::units_in;
+use super::journal::Gift;
 use super::purse::Purse;
 use super::{Ask, BEAT, Quota, QuotaEffect, QuotaEvent, QuotaMessage};
 
@@ -204,7 +204,7 @@ impl Quota {
     }
 
     /// A peer has nothing to give.
-    pub(super) fn declined(&mut self, now: Now, key: LedgerKey) {
+    pub(super) fn declined(&mut self, now: Now, key: LedgerKey, effects: &mut Vec<QuotaEffect>) {
         let Some(place) = self.places.get(&key.budget).copied() else { return };
         let purse = &mut self.purses[place];
         if !purse.is_open(&key) || purse.asking.open == 0 {
@@ -213,6 +213,7 @@ impl Quota {
         purse.asking.open -= 1;
         if purse.asking.open == 0 {
             self.hurry_holds(now, place);
+            self.end_holds(now, effects);
         }
     }
 

@@ -305,3 +305,28 @@ fn nonsense_from_peers_changes_nothing() {
     assert_eq!(world.nodes[0].served, 400);
     world.check();
 }
+
+#[test]
+fn a_permit_is_taken_anew_while_its_request_runs() {
+    let mut world =
+        World::new(1, &[("acme", spec(Unit::Concurrent, 1))], QuotaOptions::default());
+    let asked = |id: u128| QuotaInput::Asked {
+        id: RequestId(id),
+        account: "acme".parse().expect("a path"),
+        key: None,
+        worst: Charge { requests: 1, ..Charge::default() },
+        lease: Micros::secs(3_600),
+    };
+    world.nodes[0].asked.extend([(RequestId(900), 0), (RequestId(901), 0), (RequestId(902), 0)]);
+    world.step(0, asked(900));
+    world.settle_down();
+    world.pass(20 * 60_000);
+    assert_eq!(world.nodes[0].quota.audit()[0].spent, 1, "it still holds its permit");
+    world.step(0, asked(901));
+    assert_eq!(world.refusals.pop().map(|refusal| refusal.why), Some(Why::Exhausted));
+    world.pass(41 * 60_000);
+    assert_eq!(world.nodes[0].quota.audit()[0].spent, 0, "the lease is over");
+    world.step(0, asked(902));
+    world.settle_down();
+    assert_eq!(world.nodes[0].quota.audit()[0].spent, 1);
+}

@@ -1,0 +1,198 @@
+//! Requests that found too little: waiting for peers, a cheaper way, or a refusal that says when to
+//! come back.
+
+use selvedge_base::{Micros, Mono, Now, RequestId, Wall};
+use selvedge_proto::policy::{OnExhausted, Unit};
+
+use super::charge::{BlockedBudget, CostClass, QuotaRefusal, Why};
+use super::purse::{Account, Purse, period_micros};
+use super::reserve::{Lack, Request, SOON, Share, State, refuse};
+use super::{MAX_HOLDS, Quota, QuotaEffect};
+
+impl Quota {
+    /// Something is missing: wait for peers if one of them may have it, or end it here.
+    pub(super) fn hold_or_end(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        mut request: Request,
+        lack: Lack,
+        effects: &mut Vec<QuotaEffect>,
+    ) {
+        let hold = self.options.hold;
+        let room = self.holds.len() < MAX_HOLDS && hold > Micros::ZERO;
+        if !room || !self.ask_for_all(now, &request.wanted, effects) {
+            return self.end_lacking(now, id, request, lack, effects);
+        }
+        request.state = State::Held { until: now.mono.plus(hold) };
+        self.leases.insert((request.lease_ends, id));
+        self.holds.push_back(id);
+        self.requests.insert(id, request);
+    }
+
+    /// Asks peers for everything that is missing; whether anybody was asked.
+    fn ask_for_all(&mut self, now: Now, wanted: &[Share], effects: &mut Vec<QuotaEffect>) -> bool {
+        let mut all = true;
+        for share in wanted {
+            let left = self.purses[share.place].may_spend(now.mono);
+            if left < share.amount && !self.purses[share.place].is_free() {
+                let missing = share.amount - left;
+                all &= self.ask_urgently(share.place, missing, share.amount, now, effects);
+            }
+        }
+        all
+    }
+
+    /// Rights may have come: whoever is held tries again, in the order they came.
+    pub(super) fn retry_holds(&mut self, now: Now, effects: &mut Vec<QuotaEffect>) {
+        for _ in 0..self.holds.len() {
+            let Some(id) = self.holds.pop_front() else { return };
+            let Some(mut request) = self.requests.remove(&id) else { continue };
+            if request.hold_ends().is_none() {
+                self.requests.insert(id, request);
+                continue;
+            }
+            match self.take_all(now, &mut request, effects) {
+                Ok(ticket) => self.admit(now, id, request, ticket, effects),
+                Err(_) => {
+                    self.holds.push_back(id);
+                    self.requests.insert(id, request);
+                }
+            }
+        }
+    }
+
+    /// Waiting is over for those whose time has come: one last look, then an answer.
+    pub(super) fn end_holds(&mut self, now: Now, effects: &mut Vec<QuotaEffect>) {
+        for _ in 0..self.holds.len() {
+            let Some(id) = self.holds.pop_front() else { return };
+            let Some(mut request) = self.requests.remove(&id) else { continue };
+            match request.hold_ends() {
+                Some(until) if until <= now.mono => {}
+                Some(_) => {
+                    self.holds.push_back(id);
+                    self.requests.insert(id, request);
+                    continue;
+                }
+                None => {
+                    self.requests.insert(id, request);
+                    continue;
+                }
+            }
+            match self.take_all(now, &mut request, effects) {
+                Ok(ticket) => self.admit(now, id, request, ticket, effects),
+                Err(lack) => self.end_lacking(now, id, request, lack, effects),
+            }
+        }
+    }
+
+    /// All peers asked for a budget declined: whoever waits for it need not wait on.
+    pub(super) fn hurry_holds(&mut self, now: Now, place: usize) {
+        for id in &self.holds {
+            let Some(request) = self.requests.get_mut(id) else { continue };
+            if request.wanted.iter().any(|share| share.place == place) {
+                match &mut request.state {
+                    State::Held { until } => *until = now.mono,
+                    State::Covering | State::Active => {}
+                }
+            }
+        }
+    }
+
+    pub(super) fn next_hold_end(&self) -> Option<Mono> {
+        let ends = |id| self.requests.get(id)?.hold_ends();
+        // All wait equally long, and the first came first.
+        self.holds.iter().find_map(ends)
+    }
+
+    /// There is not enough: a cheaper way if the budget names one, or a refusal.
+    fn end_lacking(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        mut request: Request,
+        lack: Lack,
+        effects: &mut Vec<QuotaEffect>,
+    ) {
+        let refusal = self.exhausted(now, lack);
+        request.wanted.clear();
+        request.state = State::Active;
+        let Some(asked) = request.asked.take() else {
+            // An extension: what was granted before stays.
+            self.requests.insert(id, request);
+            return refuse(id, refusal, effects);
+        };
+        self.leases.remove(&(request.lease_ends, id));
+        let mut charge = asked.worst;
+        match &self.purses[lack.place].budget.spec.on_exhausted {
+            OnExhausted::Refuse => {}
+            OnExhausted::Downgrade(model) => {
+                request.downgrade = Some(model.clone());
+                charge.model.clone_from(model);
+            }
+            OnExhausted::LocalOnly => request.local_only = true,
+        }
+        if request.local_only || request.downgrade.is_some() {
+            charge.class = CostClass::Local;
+            let mut wanted = std::mem::take(&mut request.wanted);
+            let known =
+                self.shares_of(now, &asked.account, asked.key, &charge, &mut wanted, effects);
+            request.wanted = wanted;
+            request.class = CostClass::Local;
+            if known && let Ok(ticket) = self.take_all(now, &mut request, effects) {
+                return self.admit(now, id, request, ticket, effects);
+            }
+        }
+        self.recycle(request);
+        refuse(id, refusal, effects);
+    }
+
+    /// Why a budget cannot pay, and when it may.
+    fn exhausted(&self, now: Now, lack: Lack) -> Box<QuotaRefusal> {
+        let purse = &self.purses[lack.place];
+        let budget = &purse.budget;
+        let resets_at = purse.term.and_then(|term| term.resets_at);
+        let whole = budget.limit.saturating_add(purse.elastic());
+        let why = match purse.stop() {
+            Some(stop) => Why::Stopped(stop),
+            None if lack.needed > whole => Why::TooLarge,
+            None => Why::Exhausted,
+        };
+        let retry_after = match why {
+            Why::TooLarge => None,
+            Why::Exhausted => Some(self.wait_for(now, purse, lack)),
+            _ => Some(SOON),
+        };
+        let budget = Some(BlockedBudget {
+            id: budget.id,
+            account: budget.level.account.clone(),
+            name: budget.spec.name.clone(),
+            unit: budget.spec.unit,
+            period: budget.spec.period,
+            limit: budget.limit,
+        });
+        let (needed, left) = (lack.needed, lack.left);
+        Box::new(QuotaRefusal { why, budget, needed, left, resets_at, retry_after })
+    }
+
+    /// The earliest moment at which the missing units may be here: from requests under way, from
+    /// peers with enough to spare, from the next part of the window, from the next window.
+    fn wait_for(&self, now: Now, purse: &Purse, lack: Lack) -> Micros {
+        let Some(term) = purse.term else { return SOON };
+        if purse.unit() == Unit::Rate {
+            let period = period_micros(purse.budget.spec.period);
+            let rights = purse.tightest().map_or(0, Account::rights);
+            let wait = purse.bucket.wait_for(lack.needed, rights, period);
+            return wait.unwrap_or(SOON).max(Micros::millis(1));
+        }
+        let until = |wall: Wall| wall.since(now.wall).max(Micros::millis(1));
+        let change = until(term.until);
+        let reset = term.resets_at.map_or(SOON, until);
+        let reserved = purse.current().map_or(0, |account| account.reserved);
+        let coming = purse.unit() == Unit::Concurrent
+            || lack.left.saturating_add(reserved) >= lack.needed
+            || self.peers_could_give(purse, now, lack.needed - lack.left.min(lack.needed));
+        let wait = if coming { SOON } else { change };
+        wait.min(reset)
+    }
+}
