@@ -95,8 +95,8 @@ impl Grid {
             EventKind::Stopped => cell.stopped = true,
             EventKind::WentOn => cell.stopped = false,
             EventKind::RequestArrived => cell.in_flight += 1,
-            EventKind::RequestRefused
-            | EventKind::RequestFinished
+            // A refusal is told besides: the request fails with it.
+            EventKind::RequestFinished
             | EventKind::RequestFailed
             | EventKind::RequestLeft
             | EventKind::RequestLost => cell.in_flight = cell.in_flight.saturating_sub(1),

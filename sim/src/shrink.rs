@@ -16,6 +16,10 @@ use crate::run;
 const MOST_ROUNDS: u32 = 16;
 /// How much longer than to the violation a run goes on: the same moment, all of it.
 const AFTER: Micros = Micros(1);
+/// Characters of what was seen that a page shows; the replay shows all of it.
+const MOST_SEEN: usize = 360;
+/// Columns of a page's comments.
+const WIDTH: usize = 98;
 /// Times are rounded to this where that keeps the failure: easier to read.
 const ROUND: u64 = 1_000_000;
 
@@ -80,19 +84,52 @@ impl Shrunk {
     /// The plan as a page of TOML, with what it shows and how to see it on top.
     pub fn page(&self, found_by: &str, command: &str) -> String {
         let Violation { at, invariant, seen } = &self.violation;
-        let mut page = format!(
-            "# {} {}\n# Found by {found_by}; replay: {command}\n# At {} s: ",
-            invariant.id(),
-            invariant.sentence(),
-            crate::grid::seconds(*at)
-        );
-        // A comment is a line; what was seen may be several.
-        page.push_str(&seen.replace(['\n', '\r'], " "));
-        page.push_str("\n\n");
-        // A plan that could be read or drawn can be written.
-        page.push_str(&self.plan.to_toml().unwrap_or_default());
+        let mut seen: String = seen.chars().take(MOST_SEEN).collect();
+        seen.insert_str(0, &format!("At {} s: ", crate::grid::seconds(*at)));
+        let said = [
+            format!("{} {}", invariant.id(), invariant.sentence()),
+            format!("Found by {found_by}; replay: {command}"),
+            seen,
+        ];
+        let mut page: String = said.iter().map(|text| comment(text)).collect();
+        page.push('\n');
+        page.push_str(&self.short_plan());
         page
     }
+
+    /// The plan without the tables that say what holds anyway.
+    fn short_plan(&self) -> String {
+        // A plan that could be read or drawn can be written.
+        let mut text = self.plan.to_toml().unwrap_or_default();
+        let usual = [
+            ("[options]\n", self.plan.options == Options::default()),
+            ("[network]\n", self.plan.network == NetworkPlan::default()),
+            ("[engine]\n", self.plan.engine == EnginePlan::default()),
+        ];
+        for (table, _) in usual.iter().filter(|(_, is_usual)| *is_usual) {
+            let Some(from) = text.find(table) else { continue };
+            let rest = from + table.len();
+            let to = text[rest..].find("\n[").map_or(text.len(), |length| rest + length + 1);
+            text.replace_range(from..to, "");
+        }
+        text.trim_end().to_owned() + "\n"
+    }
+}
+
+/// Lines that begin with a hash, none wider than a page.
+fn comment(text: &str) -> String {
+    let mut lines = vec![String::from("#")];
+    for word in text.split_whitespace() {
+        let fits = lines.last().is_some_and(|line| line.len() + 1 + word.len() <= WIDTH);
+        if !fits {
+            lines.push(String::from("#"));
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push(' ');
+            line.push_str(word);
+        }
+    }
+    lines.join("\n") + "\n"
 }
 
 struct Search<'a> {

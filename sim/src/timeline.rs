@@ -95,6 +95,7 @@ pub struct Timeline {
     story: Option<String>,
     open: BTreeMap<u64, Request>,
     ended: Vec<Request>,
+    ended_last: Option<u64>,
     undrawn: u64,
     stride: u64,
     counts: BTreeMap<usize, BTreeMap<(u64, End), u64>>,
@@ -118,6 +119,7 @@ impl Timeline {
             story: None,
             open: BTreeMap::new(),
             ended: Vec::new(),
+            ended_last: None,
             undrawn: 0,
             stride: 1,
             counts: BTreeMap::new(),
@@ -175,11 +177,13 @@ impl Timeline {
         // A refusal may come without an arrival: then it is both. What follows an end says it again.
         if !self.open.contains_key(&id)
             && event.kind == EventKind::RequestRefused
+            && self.ended_last != Some(id)
             && let Some(node) = event.node
         {
             self.arrived(id, node, event);
         }
         let Some(mut request) = self.open.remove(&id) else { return };
+        self.ended_last = Some(id);
         request.to = Some(event.at);
         request.end = if end == End::Done && request.legs.len() > 1 { End::Resumed } else { end };
         request.tokens = event.amount.unwrap_or(0);
@@ -264,6 +268,9 @@ impl Timeline {
                 self.ended(id, end, event);
             }
             EventKind::RequestFinished => self.ended(id, End::Done, event),
+            EventKind::RequestFailed if scene::is_about_budget(event) => {
+                self.ended(id, End::Quota, event);
+            }
             EventKind::RequestFailed | EventKind::RequestLost => {
                 self.ended(id, End::Failed, event);
             }

@@ -22,6 +22,18 @@ fn with_bug<T>(bug: Plant, what: impl FnOnce() -> T) -> T {
     made
 }
 
+/// `GiveFromSpent` as a file is called: `give-from-spent`.
+fn dashed(name: &str) -> String {
+    let mut dashed = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !dashed.is_empty() {
+            dashed.push('-');
+        }
+        dashed.push(letter.to_ascii_lowercase());
+    }
+    dashed
+}
+
 /// The first seed in which the bug breaks something that holds without it.
 fn found(bug: Plant) -> Option<(u64, Outcome)> {
     let failing = |seed| {
@@ -61,7 +73,7 @@ fn every_planted_bug_is_found_and_shrinks() {
             shrunk.runs
         );
         if let Some(folder) = std::env::var_os("SELVEDGE_SIM_KEEP") {
-            let name = format!("{}.toml", bug.as_str());
+            let name = format!("{}.toml", dashed(bug.as_str()));
             let path = std::path::Path::new("sim/seeds/regressions").join(&name);
             let page = shrunk.page(
                 &format!("seed {seed} with the planted bug {}", bug.as_str()),

@@ -28,6 +28,27 @@ fn lists_lose_what_the_failure_does_not_need() {
 }
 
 #[test]
+fn a_page_says_what_it_shows_and_leaves_out_what_is_usual() {
+    let plan = Plan::calm(3, 4).with(
+        FaultKind::Halves { left: vec![0, 3] },
+        Micros::secs(6),
+        Micros::secs(1),
+    );
+    let violation = Violation {
+        at: Mono(6_500_000),
+        invariant: Invariant::MemberHealthyAlive,
+        seen: "many\nwords ".repeat(60),
+    };
+    let shrunk = Shrunk { plan, violation, runs: 9, faults_before: 4, is_minimal: true };
+    let page = shrunk.page("seed 3", "selvedge sim replay small.toml");
+    assert!(page.starts_with("# M5 a healthy, reachable peer is not dead\n"), "{page}");
+    assert!(page.contains("replay: selvedge sim replay small.toml"), "{page}");
+    assert!(page.lines().all(|line| line.len() <= WIDTH), "{page}");
+    assert!(!page.contains("[network]") && page.contains("[[faults]]"), "{page}");
+    assert_eq!(Plan::from_toml(&page).unwrap(), shrunk.plan);
+}
+
+#[test]
 fn nodes_that_go_are_forgotten_everywhere() {
     let halves = FaultKind::Halves { left: vec![0, 3] };
     let mut plan = Plan::calm(1, 4).with(halves, Micros::secs(6), Micros::secs(1));
