@@ -12,12 +12,12 @@ pub const CHUNK_TOKENS: u64 = 1_024;
 /// More is asked for when this is left. A fast engine on this class of hardware makes a token every
 /// 5 ms or so: 64 leave a third of a second for the budget's answer, ten times what it may take.
 pub const ASK_AT_TOKENS: u64 = 64;
-/// Tokens around each message and around the whole, in every chat template seen: role, begin and
-/// end marks.
-const TEMPLATE_TOKENS: u64 = 8;
-/// Bytes of text per token at the least, as a rule: English has four, code and other scripts two
-/// to three. A prompt denser than that is measured when a node has read it.
-const BYTES_PER_TOKEN: u64 = 2;
+/// Tokens around each message and around the whole: role, begin and end marks. Three or four where
+/// the tokenizer knows the marks; the longest in use has thirty bytes, should it know none.
+const TEMPLATE_TOKENS: u64 = 32;
+/// What a template says by itself when the caller gives no system message: those in use add up to
+/// forty tokens.
+const SYSTEM_TOKENS: u64 = 64;
 
 /// The use of one reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,12 +132,15 @@ impl Meter {
     }
 }
 
-/// Tokens a prompt is reserved for before any node has read it.
+/// Tokens a prompt is reserved for before any node has read it. No tokenizer makes more tokens than
+/// a text has bytes; English takes a quarter of that, and the rest comes back when the answer ends.
+/// Reserving for less would let a dense prompt be read that no budget can pay for.
 fn prompt_at_most(input: &Input) -> u64 {
-    let of = |text: &str| text.len() as u64 / BYTES_PER_TOKEN;
+    let of = |text: &str| text.len() as u64;
     let tokens = match input {
         Input::Chat(messages) => {
-            messages.iter().map(|message| of(&message.content) + TEMPLATE_TOKENS).sum()
+            let each = messages.iter().map(|message| of(&message.content) + TEMPLATE_TOKENS);
+            each.sum::<u64>() + SYSTEM_TOKENS
         }
         Input::Text(text) => of(text),
         Input::Tokens(tokens) => tokens.len() as u64,
@@ -156,7 +159,7 @@ mod tests {
     #[test]
     fn an_answer_with_a_limit_is_reserved_for_at_once() {
         let mut meter = Meter::new(&text(400), Some(100));
-        assert_eq!(meter.reserved(), 200 + 8 + 100);
+        assert_eq!(meter.reserved(), 400 + 32 + 100);
         assert_eq!(meter.used(), 0, "nothing is used before a node has read the prompt");
         assert_eq!(meter.started(90), None);
         for _ in 0..100 {
@@ -176,17 +179,17 @@ mod tests {
     #[test]
     fn a_prompt_that_is_denser_than_thought_asks_for_the_rest() {
         let mut meter = Meter::new(&text(400), Some(100));
-        assert_eq!(meter.started(300), Some(300 - 208));
+        assert_eq!(meter.started(500), Some(500 - 432));
         assert_eq!(meter.token(), None, "it was asked for once");
         meter.extended();
-        assert_eq!(meter.reserved(), 400);
-        assert_eq!(meter.started(300), None, "a second node reads the same prompt");
+        assert_eq!(meter.reserved(), 600);
+        assert_eq!(meter.started(500), None, "a second node reads the same prompt");
     }
 
     #[test]
     fn an_answer_without_a_limit_grows_by_pieces_and_never_beyond_them() {
         let mut meter = Meter::new(&text(0), None);
-        assert_eq!(meter.started(8), None);
+        assert_eq!(meter.started(32), None);
         let mut asked = Vec::new();
         for n in 1..=CHUNK_TOKENS {
             if let Some(more) = meter.token() {
@@ -197,7 +200,7 @@ mod tests {
         assert_eq!(asked, [(CHUNK_TOKENS - ASK_AT_TOKENS, CHUNK_TOKENS)]);
         meter.extended();
         assert!(!meter.is_used_up());
-        assert_eq!(meter.reserved(), 8 + 2 * CHUNK_TOKENS);
+        assert_eq!(meter.reserved(), 32 + 2 * CHUNK_TOKENS);
     }
 
     #[test]

@@ -273,7 +273,7 @@ async fn a_revoked_key_ends_the_answers_it_opened() {
     node.admin().key_revoke(&made.id).await.unwrap();
     let (tokens, end) = whole(answer).await;
     let Piece::Failed(refusal) = end else { panic!("{end:?}") };
-    assert_eq!(refusal.code, Code::Forbidden);
+    assert_eq!(refusal.code, Code::Unauthorized);
     assert!(tokens < 500, "{tokens}");
     assert!(spent(&node.admin()) < 500);
     node.shutdown().await;
