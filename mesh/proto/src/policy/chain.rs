@@ -345,8 +345,8 @@ impl Chain {
                 Some(older) => older.hi.min(body.prev_since.max(older.lo)),
                 None => slot.settled.map_or(body.prev_since, |settled| settled.prev_hi),
             };
-            if let (Some(_), Some(last)) = (older, reigns.last_mut()) {
-                last.hi = settled;
+            if let Some(last) = reigns.last_mut() {
+                last.hi = last.hi.min(body.prev_since.max(last.lo));
             }
             let hi = raw_hi.max(settled);
             let lo = raw_lo.max(older.map_or(Wall(0), |older| older.lo)).min(hi);
@@ -371,9 +371,11 @@ impl Chain {
         let mut outlived = Vec::new();
         for (at, pair) in reigns.windows(2).enumerate() {
             let (reign, next) = (&pair[0], &pair[1]);
-            // Others learn from the records when the next one came into force: from its successor,
-            // or because this one's time is over.
-            let plain = at + 2 < reigns.len() || wall > reign.until.plus(KEPT_AFTER);
+            // Newcomers learn from the records when the next one came into force: from a later one
+            // that was signed after that, or because this one's time is over.
+            let later = reigns.get(at + 2).and_then(|later| self.slots.get(&later.number));
+            let attested = later.is_some_and(|later| later.body().prev_since <= wall);
+            let plain = attested || wall > reign.until.plus(KEPT_AFTER);
             let last = Wall(next.hi.0.saturating_sub(1));
             let longest = self.slots.get(&reign.number).map(longest_period);
             let over = longest.flatten().map_or(last, |p: Period| p.end(p.window(last)));

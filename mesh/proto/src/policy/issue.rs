@@ -354,8 +354,9 @@ impl PolicyBook {
         Ok(signed)
     }
 
-    /// Tenants whose epoch should be renewed: half of its time is over, or the root key rotated
-    /// since. One that still waits to come into force is not among them.
+    /// Tenants whose epoch should be renewed: half of its time is over, the root key rotated since,
+    /// or it was signed before the one before was in force, so that newcomers could not tell when
+    /// that was. One that still waits to come into force is not among them.
     pub fn renewal_due(&self, generation: u32, wall: Wall) -> Vec<AccountPath> {
         let due = |(tenant, signed): (&AccountPath, &Signed<Epoch>)| {
             let epoch = &signed.body;
@@ -363,7 +364,8 @@ impl PolicyBook {
             let pending = self
                 .epoch_status(tenant.as_str(), wall)
                 .is_none_or(|status| status.settled_from > wall);
-            let is_due = !pending && (wall >= half || epoch.generation < generation);
+            let vague = epoch.prev_since > wall;
+            let is_due = !pending && (wall >= half || epoch.generation < generation || vague);
             is_due.then(|| tenant.clone())
         };
         self.tenants().filter_map(due).collect()

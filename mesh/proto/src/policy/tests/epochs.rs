@@ -131,6 +131,45 @@ fn changes_in_quick_succession_come_into_force_together() {
 }
 
 #[test]
+fn a_newcomer_can_tell_what_governs_after_changes_in_quick_succession() {
+    let (site, mut books) = started(3, &[("acme", tokens(90))]);
+    let mut wall = START.plus(MINUTE);
+    for limit in [10, 20, 30] {
+        change(&site, &mut books[..1], wall, limit);
+    }
+    // The third node is not there yet and holds nothing.
+    let members: Vec<_> = site.members().into_iter().filter(|m| m.0 != site.holder(2)).collect();
+    let mut draft = EpochDraft::after(&books[0].epoch("acme").unwrap().body, wall);
+    draft.members = members;
+    books[0].sign_epoch(&site.root, &site.roster(0), draft, wall).unwrap();
+    for minute in 0..90 {
+        wall = wall.plus(MINUTE);
+        for at in 0..3 {
+            // In the beginning it holds rights, and gives its word like the others.
+            if at < 2 || minute < 5 {
+                tell(&site, &mut books, (at + 1) % 2, at, wall);
+                books[at].adopt(&site.nodes[at], wall, wall);
+                books[at].tell_adopted(&site.nodes[at], wall, wall);
+                tell(&site, &mut books, at, (at + 1) % 2, wall);
+            }
+            books[at].tick(wall);
+        }
+        for tenant in books[0].renewal_due(0, wall) {
+            books[0].renew(&site.root, &site.roster(0), &tenant, |_| false, wall).unwrap();
+        }
+    }
+    assert!(books[0].renewal_due(0, wall).is_empty());
+    books[2] = site.book(2);
+    tell(&site, &mut books, 0, 2, wall);
+    assert_eq!(granted(&site, &books, "tokens", wall), [15, 15, 0]);
+    let id = only(&books[2], "tokens");
+    let key = books[2].current(&id, wall).unwrap();
+    // So it can tell that a gift is covered.
+    assert_eq!(books[2].ceiling(&key, &site.holder(0)), Some(15));
+    assert_eq!(books[2].members(&key, wall).len(), 2);
+}
+
+#[test]
 fn too_many_changes_at_once_are_refused_before_any_window_is_forgotten() {
     let month = BudgetTerms { period: Period::Month, ..terms("month", Unit::Tokens, 1_000) };
     let (site, mut books) = started(1, &[("acme", month), ("acme", tokens(90))]);
