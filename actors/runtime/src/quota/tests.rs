@@ -304,6 +304,31 @@ async fn a_key_of_the_mesh_opens_everywhere_until_it_is_revoked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_changed_configuration_counts_once_everybody_has_given_their_word() {
+    let ((_a_home, a), (_b_home, b)) = pair("words", 1_000).await;
+    let (level, b_id) = ("acme".parse().unwrap(), b.gateway().view().me);
+    let mut draft = monthly(500);
+    draft.terms.name = "second".to_owned();
+    let set = a.admin().budget_set(&level, draft).await.unwrap();
+    assert_eq!((set.epoch, set.in_force), (2, false));
+    assert!(set.waiting_for.contains(&b_id), "{set:?}");
+    // What is new is limited at once all the same.
+    let known = |node: &Node| node.admin().budget_status(None).len() == 2;
+    until("the second budget at the other node", || known(&b)).await;
+    assert!(spend_all(&a, 50).await + spend_all(&b, 50).await <= 500);
+    for node in [&a, &b] {
+        let book = || node.gateway().shared.policies.book();
+        until("everybody's word", || {
+            let status = book().epoch_status("acme", selvedge_net::clock::wall());
+            status.is_some_and(|status| status.in_force && status.waiting_for.is_empty())
+        })
+        .await;
+    }
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_without_a_budget_is_not_asked_about() {
     let ((_a_home, a), (_b_home, b)) = pair("free", 1_000).await;
     let policies = &a.gateway().shared.policies;
