@@ -1,5 +1,7 @@
-//! Who may call: API keys, and the rules that keep a browser from abusing a loopback address.
+//! Who may call one node: API keys that only it knows.
 //!
+//! Keys of the whole mesh, which expire, have an account and are told apart by what they may use,
+//! are records of the policy (`selvedge_proto::policy::PolicyBook::verify`).
 //! Owns verification and what is stored of a key: a keyed BLAKE3 of a 256-bit random secret, so
 //! that a stolen store reveals no key and a look-up needs no slow hash (the secret has full
 //! entropy). Does not draw secrets: a shell hands entropy in. Does not read headers.
@@ -13,7 +15,7 @@ use thiserror::Error;
 
 /// What every key begins with, so that people and scanners recognise one.
 pub const KEY_PREFIX: &str = "sk-selvedge-";
-/// Keys one node keeps: more belong into tenants with budgets.
+/// Keys one node keeps: more belong to accounts of the mesh.
 pub const MAX_KEYS: usize = 4_096;
 /// Bytes of a key's name.
 pub const MAX_KEY_NAME: usize = 64;

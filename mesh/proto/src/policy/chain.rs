@@ -233,7 +233,13 @@ impl Chain {
     /// Takes a holder's word whose signature was checked. False when nothing is new.
     pub(super) fn take_adopted(&mut self, signed: Signed<Adopted>) -> Result<bool, PolicyError> {
         let body = &signed.body;
+        if self.dropped.contains(&body.epoch) {
+            return Ok(false);
+        }
         let number = self.number_of(&body.epoch).ok_or(PolicyError::Unknown(ADOPTION))?;
+        if self.slots.get(&number).is_some_and(|slot| slot.settled.is_some()) {
+            return Ok(false);
+        }
         let before = self.before(number).ok_or(PolicyError::Unknown(ADOPTION))?;
         if !before.holders().contains(&body.holder) {
             return Err(PolicyError::Grant("the holder has nothing to adopt in that epoch"));
@@ -249,6 +255,11 @@ impl Chain {
                 Ok(true)
             }
         }
+    }
+
+    /// Whether an epoch of this name is held, or was.
+    pub(super) fn has_met(&self, hash: &[u8; 32]) -> bool {
+        self.number_of(hash).is_some() || self.dropped.contains(hash)
     }
 
     /// The number of the epoch of a name.

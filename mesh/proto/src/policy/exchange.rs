@@ -45,8 +45,10 @@ pub enum PolicyMessage {
 /// What a node has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyDigest {
-    /// Epochs held, and those dropped not long ago, by the first bytes of their names.
+    /// Epochs held, by the first bytes of their names.
     pub epochs: BTreeSet<[u8; 8]>,
+    /// Epochs forgotten not long ago, which are of no use any more.
+    pub dropped: BTreeSet<[u8; 8]>,
     /// Fingerprints of the groups of everything else; empty when there is nothing.
     pub groups: Vec<u64>,
     /// Moves where an answer begins that does not fit.
@@ -164,12 +166,13 @@ impl PolicyBook {
 
     /// What this node has.
     pub fn digest(&self, turn: u64) -> PolicyDigest {
-        let mut epochs = BTreeSet::new();
+        let (mut epochs, mut dropped) = (BTreeSet::new(), BTreeSet::new());
         for chain in self.chains.values() {
             let held = chain.slots.values().flat_map(|slot| slot.both().map(|held| held.hash));
-            epochs.extend(held.chain(chain.dropped.iter().copied()).map(|hash| short(&hash)));
+            epochs.extend(held.map(|hash| short(&hash)));
+            dropped.extend(chain.dropped.iter().map(short));
         }
-        PolicyDigest { epochs, groups: self.groups(), turn }
+        PolicyDigest { epochs, dropped, groups: self.groups(), turn }
     }
 
     /// Fingerprints of the groups of small records; empty when there is none.
@@ -334,7 +337,7 @@ impl PolicyBook {
         let mut lacking = Vec::new();
         for chain in self.chains.values() {
             let held = chain.slots.values().flat_map(|slot| slot.both());
-            lacking.extend(held.filter(|held| !theirs.epochs.contains(&short(&held.hash))));
+            lacking.extend(held.filter(|held| !theirs.knows(&short(&held.hash))));
         }
         let mut used = 0;
         for held in rotated(&lacking, theirs.turn) {
@@ -348,6 +351,12 @@ impl PolicyBook {
         // The rotation may have put a successor first.
         delta.epochs.sort_by_key(|epoch| epoch.body.number);
         used
+    }
+}
+
+impl PolicyDigest {
+    fn knows(&self, epoch: &[u8; 8]) -> bool {
+        self.epochs.contains(epoch) || self.dropped.contains(epoch)
     }
 }
 
@@ -368,7 +377,7 @@ impl Changed {
 
 /// Whether the holder of `ours` lacks something that the holder of `theirs` has.
 fn lacks(ours: &PolicyDigest, theirs: &PolicyDigest) -> bool {
-    !theirs.epochs.is_subset(&ours.epochs) || ours.groups != theirs.groups
+    !theirs.epochs.iter().all(|epoch| ours.knows(epoch)) || ours.groups != theirs.groups
 }
 
 /// Adds records beginning at the turn's place and says how many bytes.

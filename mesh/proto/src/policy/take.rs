@@ -77,7 +77,7 @@ impl PolicyBook {
             let expected = "the holder's own node";
             return Err(RecordError::Signer { record: Adopted::KIND, expected }.into());
         }
-        let named = |(_, chain): &(&AccountPath, &Chain)| chain.number_of(&body.epoch).is_some();
+        let named = |(_, chain): &(&AccountPath, &Chain)| chain.has_met(&body.epoch);
         let tenant = self.chains.iter().find(named).map(|(tenant, _)| tenant.clone());
         let tenant = tenant.ok_or(PolicyError::Unknown(Adopted::KIND))?;
         signed.check_signature()?;

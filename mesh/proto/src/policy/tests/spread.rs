@@ -72,6 +72,40 @@ fn one_exchange_brings_everything_and_the_next_says_nothing() {
 }
 
 #[test]
+fn nodes_that_forgot_at_other_times_have_nothing_to_say() {
+    let site = site(2);
+    let (mut a, mut b) = (full(&site, 3), site.book(1));
+    talk(&site, &mut a, &mut b, 0);
+    // The second epoch is in force, and one more follows; a newcomer never saw the first.
+    let wall = START.plus(HOUR);
+    for (at, book) in [(1, &mut b), (0, &mut a)] {
+        book.adopt(&site.nodes[at], wall, wall);
+        book.tell_adopted(&site.nodes[at], wall, wall);
+    }
+    talk(&site, &mut a, &mut b, 1);
+    let later = wall.plus(HOUR);
+    a.renew(&site.root, &site.roster(0), &path("acme"), |_| false, later).unwrap();
+    talk(&site, &mut a, &mut b, 2);
+    for (at, book) in [(0, &mut a), (1, &mut b)] {
+        book.adopt(&site.nodes[at], later, later);
+        book.tell_adopted(&site.nodes[at], later, later);
+    }
+    talk(&site, &mut a, &mut b, 3);
+    // One has forgotten the first epoch by now, and is not told of it again.
+    let kept = |book: &PolicyBook| book.chains[&path("acme")].slots.len();
+    assert_eq!((kept(&a), kept(&b)), (2, 3));
+    talk(&site, &mut a, &mut b, 4);
+    assert_eq!((kept(&a), kept(&b)), (2, 3));
+    assert!(b.tick(later.plus(HOUR.times(2))));
+    let mut newcomer = site.book(1);
+    talk(&site, &mut a, &mut newcomer, 5);
+    for book in [&mut b, &mut newcomer] {
+        assert_eq!(talk(&site, &mut a, book, 6), 1);
+        assert_eq!(a.greeting(), book.greeting());
+    }
+}
+
+#[test]
 fn what_both_lack_of_each_other_crosses_in_one_exchange() {
     let site = site(2);
     let (mut a, mut b) = (full(&site, 3), site.book(1));
