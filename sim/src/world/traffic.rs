@@ -17,6 +17,9 @@ use crate::watch::EventKind;
 
 /// A connection over which nothing came for this long is lost, as production configures QUIC.
 const IDLE_TIMEOUT: Micros = Micros::secs(3);
+/// A connection with nothing to say sends a sign of life this often, as production configures
+/// QUIC.
+const KEEP_ALIVE: Micros = Micros::millis(500);
 /// Bytes of rows in one delta in a small mesh: less than all rows of the larger ones, so that
 /// rotation matters.
 const ROW_BUDGET: usize = 1_000;
@@ -236,6 +239,16 @@ impl World<'_> {
         self.record("connected", [from, to], &conn.to_be_bytes());
         self.show(EventKind::LinkUp, from, to, || format!("version {version}"));
         for (node, peer) in [(from, to), (to, from)] {
+            let id = self.id(peer);
+            let mut known = self.nodes[node].memory.roster.revocations();
+            let is_out = known.any(|notice| notice.revocation.body.node == id);
+            drop(known);
+            if is_out {
+                let seen = format!("node {node} let {peer} in, which it knows to be revoked");
+                self.broken(Invariant::StateRevokedStaysOut, seen);
+            }
+        }
+        for (node, peer) in [(from, to), (to, from)] {
             let end = LinkEnd { conn, heard_at: now, version };
             self.nodes[node].memory.links[peer] = end;
             self.nodes[node].memory.linked += 1;
@@ -275,11 +288,25 @@ impl World<'_> {
 
     pub(super) fn drop_idle(&mut self) {
         let now = self.now.0;
-        let mut lost = Vec::new();
+        let (mut lost, mut kept) = (Vec::new(), Vec::new());
         for (node, state) in self.nodes.iter().enumerate().filter(|(_, node)| node.acts()) {
-            let idle = |end: &LinkEnd| end.conn != 0 && now.since(end.heard_at) >= IDLE_TIMEOUT;
-            let links = state.memory.links.iter().enumerate();
-            lost.extend(links.filter(|(_, end)| idle(end)).map(|(peer, _)| (node, peer)));
+            let links = state.memory.links.iter().enumerate().filter(|(_, end)| end.conn != 0);
+            for (peer, end) in links {
+                let idle = now.since(end.heard_at);
+                if idle < KEEP_ALIVE {
+                    continue;
+                }
+                let other = &self.nodes[peer];
+                let stands = other.memory.links[node].conn == end.conn;
+                if other.acts() && stands && self.network.open(now, peer, node) {
+                    kept.push((node, peer));
+                } else if idle >= IDLE_TIMEOUT {
+                    lost.push((node, peer));
+                }
+            }
+        }
+        for (node, peer) in kept {
+            self.nodes[node].memory.links[peer].heard_at = now;
         }
         for (node, peer) in lost {
             self.lose_link(node, peer);

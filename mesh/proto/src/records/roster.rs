@@ -141,7 +141,7 @@ impl Roster {
         wall: Wall,
     ) -> Result<(), RecordError> {
         credential.verify(self.book.mesh, presenting, wall)?;
-        if self.is_revoked(&presenting) && !plant::is_on(Plant::RevokedAdmitted) {
+        if self.is_revoked(&presenting) {
             return Err(RecordError::Revoked(presenting.short()));
         }
         self.check_chain(credential, wall)?;
@@ -298,7 +298,7 @@ impl Roster {
 
     /// Whether a node was put out.
     pub fn is_revoked(&self, node: &NodeId) -> bool {
-        self.book.revocations.contains_key(node)
+        self.book.revocations.contains_key(node) && !plant::is_on(Plant::RevokedAdmitted)
     }
 
     /// The revocations known.
