@@ -25,6 +25,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// While a lifeline stands this is the second way to learn of a death, and an idle link should cost
 /// little: only what a cut on the way hid from TCP is left to find.
 const LOOK_RARELY: Duration = Duration::from_secs(1);
+/// After a peer said over QUIC that it lives, although its port was said to be closed: whoever says
+/// so there, such as a router that translates addresses, will say it again.
+const REFUTED: Duration = Duration::from_secs(10);
 /// How long "unreachable" is waited for: a LAN answers within a millisecond.
 const ANSWER: Duration = Duration::from_millis(150);
 
@@ -39,19 +42,30 @@ pub(crate) struct Silence {
 
 impl Silence {
     pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection, every: LOOK_EVERY, look: looks(LOOK_EVERY), heard: 0, said: 0 }
+        Self {
+            connection,
+            every: LOOK_EVERY,
+            look: looks(LOOK_EVERY, LOOK_EVERY),
+            heard: 0,
+            said: 0,
+        }
     }
 
     /// Looks rarely while a lifeline stands, and often otherwise.
     pub(crate) fn relax(&mut self, lifeline_stands: bool) {
         let every = if lifeline_stands { LOOK_RARELY } else { LOOK_EVERY };
         if every != self.every {
-            (self.every, self.look) = (every, looks(every));
+            (self.every, self.look) = (every, looks(every, every));
         }
     }
 
-    /// Resolves when the peer's port turns out to be closed. May be dropped and called again.
-    pub(crate) async fn is_death(&mut self) {
+    /// Takes note that the peer lives although its port was said to be closed.
+    pub(crate) fn refuted(&mut self) {
+        self.look = looks(REFUTED, self.every);
+    }
+
+    /// Resolves when the peer's port is said to be closed, which needs not be true. May be dropped and called again.
+    pub(crate) async fn is_said_dead(&mut self) {
         loop {
             self.look.tick().await;
             let stats = self.connection.stats();
@@ -65,8 +79,8 @@ impl Silence {
     }
 }
 
-fn looks(every: Duration) -> Interval {
-    let mut look = interval_at(Instant::now() + every, every);
+fn looks(after: Duration, every: Duration) -> Interval {
+    let mut look = interval_at(Instant::now() + after, every);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     look
 }

@@ -1,8 +1,9 @@
 //! The watch over one connection: has the process at the other end died?
 //!
 //! Owns the lifeline of the connection, from dialling it to asking what its end means, and the
-//! pace at which silence is looked into. A lifeline that ends is a hint that anybody on the way can
-//! forge; the verdict is QUIC's, which nobody can. So a cut of TCP alone never ends a link.
+//! pace at which silence is looked into. A lifeline that ends is a hint, and so is a port that is
+//! said to be closed: anybody on the way can forge both, and a router that translates addresses
+//! says the latter of its own ports. The verdict is QUIC's, which nobody can forge.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,14 +23,15 @@ use crate::lifeline::{Arrivals, Secret};
 use crate::link::{Lane, plain};
 use crate::silence::Silence;
 
-/// Questions to a peer whose lifeline ended. Some, because a packet may be lost and because this
-/// process may have stood still itself while the answer waited.
-const QUESTIONS: u32 = 5;
-/// A living peer acknowledges within a round trip and 25 ms (RFC 9000, 18.2); five of these are a
-/// fifth of the second in which a dead process is to be out.
+/// Questions to a peer after a hint. Several, because packets may be lost and because either
+/// process may stand still for a while on a busy machine.
+const QUESTIONS: u32 = 8;
+/// A living peer acknowledges within a round trip and 25 ms (RFC 9000, 18.2); eight of these are a
+/// third of the second in which a dead process is to be out.
 const ANSWER: Duration = Duration::from_millis(40);
-/// What a link with long round trips may take at most for each question.
-const LONGEST_ANSWER: Duration = Duration::from_millis(150);
+/// The pause where round trips are long; answers then come while later questions are asked, and
+/// what is left of the second is for the way of the news.
+const LONGEST_ANSWER: Duration = Duration::from_millis(80);
 /// The first pause before a lifeline is dialled again; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest one: what is unreachable for minutes is unreachable for a reason.
@@ -83,7 +85,13 @@ async fn watch(shared: Arc<Shared>, lane: Lane) -> &'static str {
         let stands = lifeline.is_some();
         silence.relax(stands);
         tokio::select! {
-            () = silence.is_death() => return PORT_CLOSED,
+            () = silence.is_said_dead() => {
+                if !answers(&connection).await {
+                    return PORT_CLOSED;
+                }
+                silence.refuted();
+                continue;
+            }
             next = source.next(), if !stands || source.may_replace() => {
                 lifeline = next;
             }
@@ -108,13 +116,13 @@ async fn ended(lifeline: &mut Option<TcpStream>) {
 
 /// Whether the peer says anything over QUIC when asked.
 async fn answers(connection: &Connection) -> bool {
-    let patience = (connection.rtt() * 2).clamp(ANSWER, LONGEST_ANSWER);
+    let pause = (connection.rtt() * 2).clamp(ANSWER, LONGEST_ANSWER);
     let heard = || connection.stats().udp_rx.datagrams;
     let mut before = heard();
     for question in 0..QUESTIONS {
         // An empty datagram means nothing and has to be acknowledged.
         let _asked = connection.send_datagram(Bytes::new());
-        sleep(patience).await;
+        sleep(pause).await;
         // What comes in the first moment may have been under way when the process died.
         if question == 0 {
             before = heard();
