@@ -14,7 +14,7 @@ const RESET_BOUND: Micros = Micros::secs(1);
 const FROZEN_BOUND: Micros = Micros::secs(2);
 /// Two nodes that reach each other must hold each other well after this: the longest wait between
 /// redials (8 s) with its jitter, a handshake with retransmissions, a refutation, and slack.
-pub(crate) const RECOVERY: Micros = Micros::secs(12);
+const RECOVERY: Micros = Micros::secs(12);
 /// A process that goes on after a stop may not declare anybody silent for this long: it heard
 /// nothing because it did not listen.
 const AFTER_STOP: Micros = Micros::secs(1);

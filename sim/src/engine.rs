@@ -22,6 +22,8 @@ use crate::stream::mix;
 pub(crate) const MODEL: ModelDigest = ModelDigest([0x6d; 32]);
 /// Its name.
 pub(crate) const MODEL_NAME: &str = "loom";
+/// A dense prompt has so many times the tokens it seems to have.
+const DENSE: u32 = 8;
 /// What is left of an engine's memory when it is short.
 const SHORT: u64 = 8;
 
@@ -78,7 +80,7 @@ struct Job {
 
 impl Prompt {
     pub(crate) fn input(self) -> Input {
-        let looks = if self.is_dense { self.tokens / 2 } else { self.tokens };
+        let looks = if self.is_dense { self.tokens / DENSE } else { self.tokens };
         let mut tokens = vec![self.seed, self.tokens, self.answer];
         tokens.resize((looks as usize).max(3), 0);
         Input::Tokens(tokens)

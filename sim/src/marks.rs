@@ -46,7 +46,6 @@ marks! {
     GossipRefuted, "A node refuted its own death.";
     FoundThroughOthers, "A peer was reached only through others.";
     BudgetRefused, "A budget refused a request.";
-    BudgetDowngraded, "A budget sent a request to a cheaper model.";
     RightsGiven, "A node gave rights to another.";
     RightsGivenWhileCut, "Rights were given while the network was cut.";
     HeldForAnswer, "A request was held for rights on their way.";

@@ -94,6 +94,8 @@ pub(crate) struct Memory<P, W> {
     pub(crate) quota: Option<Box<Quota>>,
     pub(crate) quota_inbox: VecDeque<QuotaInput>,
     pub(crate) quota_busy: bool,
+    /// The request that is being asked for.
+    pub(crate) asking: Option<u64>,
     pub(crate) quota_tick_at: Option<Mono>,
     pub(crate) book: PolicyBook,
     /// Receipts of hand-offs worked on here.
@@ -138,6 +140,8 @@ pub(crate) struct Served {
     pub(crate) conn: u64,
     pub(crate) outbox: Outbox,
     pub(crate) said_at: Mono,
+    /// The last was said; kept while something of it is unsent.
+    pub(crate) has_ended: bool,
 }
 
 /// What is written to a stream arrives in order, whatever is lost on the way.
@@ -309,6 +313,7 @@ impl<P, W> Memory<P, W> {
             quota: None,
             quota_inbox: VecDeque::new(),
             quota_busy: false,
+            asking: None,
             quota_tick_at: None,
             book: PolicyBook::new(mesh, id),
             receipts: Receipts::default(),

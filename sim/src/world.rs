@@ -12,6 +12,7 @@ mod truth;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use selvedge_base::codec::OLDEST_VERSION;
 use selvedge_base::{Machine, MeshId, Micros, Mono, NodeId};
 use selvedge_core::quota::QuotaMessage;
 use selvedge_core::{FlowInput, HandOffReply};
@@ -50,7 +51,7 @@ const LARGE: usize = 64;
 /// How much more seldom.
 const LARGE_FACTOR: u64 = 5;
 /// How often a node compares rows with another one.
-const SYNC_EVERY: Micros = Micros::secs(1);
+const SYNC_EVERY: Micros = Micros::secs(2);
 /// How often a node writes its row, when there is anything new.
 const WRITE_EVERY: Micros = Micros::secs(2);
 /// Writing stops this long after the last fault, so that everybody can come to agree.
@@ -244,13 +245,17 @@ impl<'a> World<'a> {
             let forgets = plan.faults.iter().any(
                 |fault| matches!(fault.kind, FaultKind::LostWrites { node, .. } if node == index),
             );
-            Node::new(
+            let mut node = Node::new(
                 (plan.seed, mesh),
                 (index, plan.nodes, plan.options.sites),
                 names.id(index),
                 plan.engine,
                 (plan.options.fsync, forgets),
-            )
+            );
+            if plan.options.old_version.contains(&index) {
+                node.version = OLDEST_VERSION;
+            }
+            node
         };
         Self {
             plan,

@@ -5,7 +5,7 @@
 use selvedge_base::Micros;
 use selvedge_sim::plan::{FAULT_NAMES, FaultKind, PlanError};
 use selvedge_sim::swarm::{percentile, swarm};
-use selvedge_sim::{Mark, Plan, run};
+use selvedge_sim::{Mark, Plan, run, scenarios};
 
 /// Seeds of the gate: enough that every fault family fires many times. `SELVEDGE_SIM_SEEDS` runs
 /// more by hand.
@@ -25,7 +25,12 @@ fn the_promises_hold_over_hundreds_of_seeds() {
     let idle: Vec<_> =
         FAULT_NAMES.iter().filter(|name| !report.fired.contains_key(**name)).collect();
     assert!(idle.is_empty(), "never had an effect: {idle:?}");
-    let missed = report.marks.missed();
+    let mut marks = report.marks.clone();
+    for scenario in scenarios() {
+        let plan = Plan::scenario(scenario.name, 0, 0).unwrap();
+        marks.add(&run(&plan, &mut ()).unwrap().marks);
+    }
+    let missed = marks.missed();
     assert!(missed.len() * 20 <= Mark::ALL.len(), "never happened: {missed:?}");
     assert!(report.imperfections.iter().all(|count| *count > 100), "{:?}", report.imperfections);
     let bounds = [
@@ -140,7 +145,10 @@ fn plans_that_cannot_be_run_are_refused() {
 fn story() {
     // One seed with its events, given by hand.
     let Some(seed) = number("SELVEDGE_SIM_STORY") else { return };
-    let plan = Plan::seeded(seed);
+    let plan = match std::env::var("SELVEDGE_SIM_SCENARIO") {
+        Ok(name) => Plan::scenario(&name, 0, seed).unwrap(),
+        Err(_) => Plan::seeded(seed),
+    };
     let mut events: Vec<selvedge_sim::Event> = Vec::new();
     let outcome = run(&plan, &mut events).unwrap();
     for event in events {

@@ -51,18 +51,18 @@ pub(super) const DONOR_CRASHES: Scenario = Scenario {
             .tenant(TenantPlan::new("acme").tokens(30_000, PerPeriod::Hour))
             .client(ClientPlan::steady("acme", 900, s(3), s(40)).at(&[last]));
         for donor in 0..last {
-            let slow = FaultKind::DiskSlow { node: donor, by: Micros::millis(300) };
+            let slow = FaultKind::DiskSlow { node: donor, by: Micros::millis(2_500) };
             plan = plan.with(slow, s(2), s(38));
             for round in 0..6 {
-                let at = Micros::millis(6_000 + 5_000 * round + 900 * donor as u64);
+                let at = Micros::millis(5_000 + 5_500 * round + 1_700 * donor as u64);
                 let crash = FaultKind::Crash { node: donor, reset: false };
-                plan = plan.with(FaultKind::Pause { node: donor }, at, Micros::millis(700));
-                plan = plan.with(crash, at.plus(Micros::millis(600)), Micros::millis(800));
+                plan = plan.with(FaultKind::Pause { node: donor }, at, Micros::millis(2_600));
+                plan = plan.with(crash, at.plus(Micros::millis(2_500)), Micros::millis(300));
             }
         }
         plan
     },
-    expect: |_, outcome| all(&[within(outcome), happened(outcome, Mark::RightsGiven)]),
+    expect: |_, outcome| all(&[within(outcome), happened(outcome, Mark::CrashBetweenStoreAndSend)]),
 };
 
 pub(super) const DEMAND_MOVES: Scenario = Scenario {

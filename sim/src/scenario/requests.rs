@@ -10,7 +10,7 @@ use crate::plan::{ClientPlan, FaultKind, PerPeriod, Plan, TenantPlan};
 fn through_a_gateway(nodes: usize, seed: u64, until: u64) -> Plan {
     let mut plan = Plan::calm(seed, nodes)
         .tenant(TenantPlan::new("acme").tokens(200_000, PerPeriod::Hour))
-        .client(ClientPlan::steady("acme", 400, s(3), s(until)).at(&[1]));
+        .client(ClientPlan::steady("acme", 400, s(8), s(until)).at(&[1]));
     plan.engine.every = 2;
     plan
 }

@@ -94,7 +94,10 @@ impl World<'_> {
             for owner in node.memory.engine.owners() {
                 let wanted = match owner {
                     Owner::Own { request, .. } => node.memory.taken.contains_key(&request),
-                    Owner::Stream(stream) => node.memory.served.contains_key(&stream),
+                    Owner::Stream(stream) => {
+                        let served = node.memory.served.get(&stream);
+                        served.is_some_and(|served| !served.has_ended)
+                    }
                 };
                 if !wanted {
                     wrong.push((Invariant::RouteLosersCancelled, format!("{owner:?} at {index}")));
@@ -126,7 +129,11 @@ impl World<'_> {
                     wrong.push((Invariant::QuotaNothingReserved, seen()));
                 }
                 let Some(held) = ledger.holders.get(&audit.holder) else { continue };
-                let windowed = !matches!(audit.unit, Unit::Concurrent | Unit::Rate);
+                // An overrun is paid by whichever window has rights left.
+                let mut all = self.books.ledgers.iter();
+                let overran =
+                    all.any(|(one, ledger)| one.budget == audit.key.budget && ledger.overrun > 0);
+                let windowed = !overran && !matches!(audit.unit, Unit::Concurrent | Unit::Rate);
                 if windowed && !held.is_rough && audit.spent != held.spent + audit.owed && !waits {
                     let seen = format!("{}, served {}", seen(), held.spent);
                     wrong.push((Invariant::QuotaSettledOnce, seen));

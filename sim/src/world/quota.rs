@@ -33,6 +33,8 @@ pub(crate) struct Drawn {
     asked: BTreeMap<BudgetId, u64>,
     /// The window turned while it was asked for: nobody outside knows which one pays.
     is_vague: bool,
+    /// It waits, or waited, for rights of peers.
+    held: bool,
     /// More, asked for and not answered.
     more: Option<u64>,
 }
@@ -242,6 +244,7 @@ impl World<'_> {
         let asked = memory.book.budgets_of(&account, None);
         let window = |id: &BudgetId| memory.book.current(id, now.wall).map(|key| key.window);
         let asked = asked.iter().filter_map(|one| Some((one.id, window(&one.id)?))).collect();
+        memory.asking = Some(request);
         let Some(taken) = memory.taken.get_mut(&request) else { return };
         taken.drawn.asked = asked;
         let worst = charge(taken.meter.reserved(), 1);
@@ -249,6 +252,7 @@ impl World<'_> {
         let id = RequestId(u128::from(request));
         let lease = deadline.plus(LEASE_SLACK);
         self.quota(node, QuotaInput::Asked { id, account, key: None, worst, lease });
+        self.nodes[node].memory.asking = None;
     }
 
     fn verdict(&mut self, node: usize, id: RequestId, verdict: Verdict) {
@@ -323,6 +327,9 @@ impl World<'_> {
         let drawn = &mut taken.drawn;
         drawn.is_vague |= was_wrong;
         drawn.holder = holder;
+        if drawn.held {
+            self.marks.hit(Mark::HeldThenGranted);
+        }
         drawn.is_vague |= keys.len() != budgets.len();
         for (key, unit) in &keys {
             drawn.is_vague |= drawn.asked.get(&key.budget) != Some(&key.window);
@@ -408,7 +415,17 @@ impl World<'_> {
             let rest = left.entry(key.budget).or_insert_with(|| actual.cost(*unit));
             let took = (*rest).min(*amount);
             *rest -= took;
-            let over = std::mem::take(rest);
+            // Only what is left after the last share of a budget is an overrun.
+            let last = drawn.shares.iter().rfind(|(one, _, _)| one.budget == key.budget);
+            let is_last = last.is_some_and(|(one, _, _)| one == key);
+            let over = if is_last { std::mem::take(rest) } else { 0 };
+            if over > 0 {
+                // Rights of this window pay for it, or a later window's, as debt.
+                let same = |(one, _): &(&LedgerKey, &mut Ledger)| one.budget == key.budget;
+                for (_, ledger) in self.books.ledgers.iter_mut().filter(same) {
+                    ledger.holders.entry(holder).or_default().is_rough = true;
+                }
+            }
             if let Some(ledger) = self.books.ledgers.get_mut(key) {
                 ledger.overrun += over;
             }
@@ -480,6 +497,14 @@ impl World<'_> {
             QuotaEvent::Got { key, from, amount } => {
                 self.record("got", [node, node], &amount.to_be_bytes());
                 self.show_transfer(EventKind::TransferTaken, node, from.node, (*key, *amount));
+            }
+            QuotaEvent::AskedPeer { urgent: true, .. } => {
+                let memory = &mut self.nodes[node].memory;
+                let asking = memory.asking.and_then(|request| memory.taken.get_mut(&request));
+                if let Some(taken) = asking {
+                    taken.drawn.held = true;
+                    self.hit(Mark::HeldForAnswer);
+                }
             }
             QuotaEvent::RolledBack { .. } => self.hit(Mark::RollbackDetected),
             QuotaEvent::DebtBooked { .. } => self.hit(Mark::DebtBooked),

@@ -33,11 +33,9 @@ pub(super) struct Group {
 /// A request, as the observer knows it.
 #[derive(Debug)]
 pub(super) struct Request {
-    pub(super) node: usize,
     pub(super) group: usize,
     pub(super) prompt: Prompt,
     pub(super) max_tokens: u32,
-    pub(super) arrived_at: Mono,
     pub(super) deadline_at: Mono,
     /// May not leave the node.
     pub(super) home: bool,
@@ -45,6 +43,8 @@ pub(super) struct Request {
     pub(super) tokens: u32,
     pub(super) moves: u32,
     pub(super) ends: u32,
+    /// Nodes that had a turn.
+    pub(super) tried: Vec<usize>,
     pub(super) is_over: bool,
 }
 
@@ -96,16 +96,15 @@ impl World<'_> {
         }
         let request = self.requests.len() as u64;
         self.requests.push(Request {
-            node,
             group,
             prompt,
             max_tokens: max_tokens.unwrap_or(MAX_ANSWER),
-            arrived_at: self.now.0,
             deadline_at: self.now.0.plus(client.deadline),
             home,
             tokens: 0,
             moves: 0,
             ends: 0,
+            tried: Vec::new(),
             is_over: false,
         });
         self.tally.arrived += 1;
@@ -247,6 +246,12 @@ impl World<'_> {
         wanted: GenerateRequest,
     ) -> Option<FlowInput> {
         self.audit_dispatch(node, to, request);
+        let tried = &mut self.requests[request as usize].tried;
+        if tried.contains(&to) {
+            self.marks.hit(Mark::DoubtfulTriedAgain);
+        } else {
+            tried.push(to);
+        }
         self.show_request(
             EventKind::RequestDispatched,
             (node, Some(to)),

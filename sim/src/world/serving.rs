@@ -55,7 +55,8 @@ impl World<'_> {
         }
         let deadline = handed.deadline;
         let outbox = Outbox::default();
-        let served = Served { peer: from, conn: link.conn, outbox, said_at: self.now.0 };
+        let served =
+            Served { peer: from, conn: link.conn, outbox, said_at: self.now.0, has_ended: false };
         self.nodes[node].memory.served.insert(stream, served);
         let started = checked.and_then(|()| {
             self.nodes[node].memory.engine.submit(Owner::Stream(stream), &handed.request)
@@ -71,7 +72,7 @@ impl World<'_> {
             Err(refusal) => {
                 self.hit(Mark::HandOffRefused);
                 self.reply(node, stream, HandOffReply::Refused(refusal));
-                self.nodes[node].memory.served.remove(&stream);
+                self.retire(node, stream);
             }
         }
     }
@@ -136,9 +137,11 @@ impl World<'_> {
 
     /// A stream has said its last; it is kept while something of it is unsent.
     fn retire(&mut self, node: usize, stream: u64) {
-        let served = &mut self.nodes[node].memory.served;
-        if served.get(&stream).is_some_and(|served| served.outbox.unsent.is_empty()) {
-            served.remove(&stream);
+        let all = &mut self.nodes[node].memory.served;
+        let Some(served) = all.get_mut(&stream) else { return };
+        served.has_ended = true;
+        if served.outbox.unsent.is_empty() {
+            all.remove(&stream);
         }
     }
 
@@ -178,10 +181,9 @@ impl World<'_> {
             self.deliver(peer, at.since(now), packet);
         }
         // What was said last may have been held back until now.
-        let working =
-            self.nodes[node].memory.engine.owners().any(|one| one == Owner::Stream(stream));
-        if !working {
-            self.retire(node, stream);
+        let served = self.nodes[node].memory.served.get(&stream);
+        if served.is_some_and(|served| served.has_ended) {
+            self.nodes[node].memory.served.remove(&stream);
         }
     }
 
@@ -220,7 +222,8 @@ impl World<'_> {
 
     pub(super) fn say_alive(&mut self, node: usize, stream: u64) {
         let now = self.now.0;
-        let Some(served) = self.nodes[node].memory.served.get(&stream) else { return };
+        let served = self.nodes[node].memory.served.get(&stream);
+        let Some(served) = served.filter(|served| !served.has_ended) else { return };
         let due = served.said_at.plus(ALIVE_EVERY);
         if due > now {
             self.later(node, due, Own::Alive { stream });
@@ -232,7 +235,8 @@ impl World<'_> {
     }
 
     pub(super) fn serve_deadline(&mut self, node: usize, stream: u64) {
-        if !self.nodes[node].memory.served.contains_key(&stream) {
+        let served = self.nodes[node].memory.served.get(&stream);
+        if served.is_none_or(|served| served.has_ended) {
             return;
         }
         self.nodes[node].memory.engine.cancel(Owner::Stream(stream));

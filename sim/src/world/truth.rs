@@ -3,7 +3,7 @@
 use selvedge_proto::swim::{PeerState, Why};
 
 use super::World;
-use crate::check::{RECOVERY, Truth};
+use crate::check::Truth;
 use crate::marks::Mark;
 use crate::watch::EventKind;
 
@@ -83,10 +83,5 @@ impl World<'_> {
                 format!("{} {}", violation.invariant.id(), violation.seen)
             });
         }
-    }
-
-    /// How long two nodes may take to hold each other well again.
-    pub(super) const fn recovery() -> selvedge_base::Micros {
-        RECOVERY
     }
 }

@@ -235,8 +235,9 @@ impl Swim {
             }
         }
         self.next_tick = Some(if late >= TICK { now.plus(TICK) } else { due.plus(TICK) });
-        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
-        for node in nodes {
+        let changed = |(_, peer): &(&NodeId, &Peer)| peer.verdict(now) != (peer.state, peer.why);
+        let news: Vec<NodeId> = self.peers.iter().filter(changed).map(|(node, _)| *node).collect();
+        for node in news {
             self.judge(now, node, out);
         }
         self.probes_next = !self.probes_next;
