@@ -5,7 +5,7 @@
 
 use selvedge_base::{Code, Micros, NodeId, Refusal, Stage, Wall};
 use selvedge_net::clock;
-use selvedge_proto::policy::{AccountPath, BudgetTerms, KeyProblem, Level, Unit};
+use selvedge_proto::policy::{AccountPath, BudgetTerms, KeyProblem, Level};
 use selvedge_runtime::{BudgetDraft, BudgetSet, BudgetView, KeyDraft};
 use serde_json::Value;
 
@@ -42,10 +42,7 @@ impl Bridge {
             measure: terms::measure(left.unit),
             limit: left.limit,
             remaining: left.remaining,
-            reset: left.resets_in.unwrap_or(match left.unit {
-                Unit::Rate => Micros::secs(1),
-                Unit::Tokens | Unit::Requests | Unit::MicroDollars | Unit::Concurrent => Micros(0),
-            }),
+            reset: left.resets_in.unwrap_or_default(),
         })
         .collect()
     }

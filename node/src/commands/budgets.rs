@@ -98,6 +98,24 @@ fn one(budget: &wire::Budget) -> String {
     if !budget.in_force {
         text.push_str(&format!("\n  {}", paint(Ink::Red, NOT_IN_FORCE)));
     }
+    match budget.unit {
+        // Nothing of a rate is ever spent: what there is to see is who may serve how much of it.
+        Measure::Rate => {}
+        Measure::Concurrent => counted(budget, "in use", &mut text),
+        Measure::Tokens | Measure::Requests | Measure::MicroDollars => {
+            counted(budget, "spent", &mut text);
+        }
+    }
+    if !budget.nodes.is_empty() {
+        for line in shares(budget).lines() {
+            text.push_str(&format!("\n  {line}"));
+        }
+    }
+    text
+}
+
+/// What is used of a budget, reserved and left.
+fn counted(budget: &wire::Budget, used: &str, text: &mut String) {
     let count = |count| budget.unit.text(count);
     let ink = match (budget.left, budget.left.saturating_mul(5) < budget.limit) {
         (0, _) => Ink::Red,
@@ -111,7 +129,7 @@ fn one(budget: &wire::Budget) -> String {
         count(budget.limit)
     ));
     text.push_str(&format!(
-        "\n  spent {}, reserved {}",
+        "\n  {used} {}, reserved {}",
         count(budget.spent),
         count(budget.reserved)
     ));
@@ -129,20 +147,14 @@ fn one(budget: &wire::Budget) -> String {
             count(shares_sum)
         ));
     }
-    if !budget.nodes.is_empty() {
-        for line in shares(budget).lines() {
-            text.push_str(&format!("\n  {line}"));
-        }
-    }
-    text
 }
 
 const NOT_IN_FORCE: &str = "nothing may be spent: no configuration is in force here; it ran out, \
                             or this node's clock is wrong";
 
 fn shares(budget: &wire::Budget) -> String {
-    let mut rows =
-        vec![["node", "rights", "spent", "asked for", ""].map(ToOwned::to_owned).to_vec()];
+    let used = if budget.unit == Measure::Concurrent { "in use" } else { "spent" };
+    let mut rows = vec![["node", "rights", used, "asked for", ""].map(ToOwned::to_owned).to_vec()];
     rows.extend(budget.nodes.iter().map(|share| {
         let name = if share.me { format!("{} (this)", share.name) } else { share.name.clone() };
         vec![

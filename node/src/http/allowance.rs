@@ -1,7 +1,7 @@
 //! What an account has left, in the headers that clients of the OpenAI API know.
 //!
-//! Owns the headers' names and texts. Money and concurrency have no such header; their budgets are
-//! told in refusals and by the admin API.
+//! Owns the headers' names and texts. Money, concurrency and rates have no such header: of the
+//! first two the API has none, and of a rate nothing is left over; refusals tell of them.
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -26,13 +26,13 @@ const TOKENS: Names = [
 
 /// Writes what is left of the tightest budget of each unit.
 pub(super) fn write(allowances: &[Allowance], headers: &mut HeaderMap) {
-    put(tightest(allowances, &[Measure::Requests, Measure::Rate]), REQUESTS, headers);
-    put(tightest(allowances, &[Measure::Tokens]), TOKENS, headers);
+    put(tightest(allowances, Measure::Requests), REQUESTS, headers);
+    put(tightest(allowances, Measure::Tokens), TOKENS, headers);
 }
 
 /// The one with the least left, and of those the one that stays so longest.
-fn tightest<'a>(allowances: &'a [Allowance], measures: &[Measure]) -> Option<&'a Allowance> {
-    let counted = allowances.iter().filter(|allowance| measures.contains(&allowance.measure));
+fn tightest(allowances: &[Allowance], measure: Measure) -> Option<&Allowance> {
+    let counted = allowances.iter().filter(|allowance| allowance.measure == measure);
     counted.min_by_key(|allowance| (allowance.remaining, std::cmp::Reverse(allowance.reset)))
 }
 
@@ -78,7 +78,7 @@ mod tests {
         let headers = written(&[
             allowance(Measure::Tokens, 1_000, 900, Micros::secs(60)),
             allowance(Measure::Tokens, 90_000, 10, Micros::secs(3_600)),
-            allowance(Measure::Rate, 10, 3, Micros::millis(100)),
+            allowance(Measure::Rate, 10, 0, Micros::millis(100)),
             allowance(Measure::Requests, 60, 3, Micros::secs(59)),
             allowance(Measure::MicroDollars, 5, 0, Micros::secs(1)),
         ]);
