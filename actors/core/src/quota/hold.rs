@@ -153,15 +153,10 @@ impl Quota {
         let budget = &purse.budget;
         let resets_at = purse.term.and_then(|term| term.resets_at);
         let whole = budget.limit.saturating_add(purse.elastic());
-        let why = match purse.stop() {
-            Some(stop) => Why::Stopped(stop),
-            None if lack.needed > whole => Why::TooLarge,
-            None => Why::Exhausted,
-        };
-        let retry_after = match why {
-            Why::TooLarge => None,
-            Why::Exhausted => Some(self.wait_for(now, purse, lack)),
-            _ => Some(SOON),
+        let (why, retry_after) = match purse.stop() {
+            Some(stop) => (Why::Stopped(stop), Some(SOON)),
+            None if lack.needed > whole => (Why::TooLarge, None),
+            None => (Why::Exhausted, Some(self.wait_for(now, purse, lack))),
         };
         let budget = Some(BlockedBudget {
             id: budget.id,

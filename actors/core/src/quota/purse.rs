@@ -90,6 +90,8 @@ pub(super) struct Account {
     pub(super) owed: u64,
     /// Marks of the others, as last seen, for what is left of the whole budget.
     pub(super) others_hw: u64,
+    /// Whether any of them has demand, so that a budget nobody asks for costs nothing to look after.
+    pub(super) others_demand: bool,
     /// The row peers were last told of their own accord.
     pub(super) told: u64,
     /// Whether the disk holds anything of this ledger.
@@ -275,6 +277,7 @@ impl Account {
             reserved: 0,
             owed: 0,
             others_hw: 0,
+            others_demand: false,
             told: 0,
             stored: false,
         }
@@ -365,8 +368,9 @@ impl Account {
         added
     }
 
-    /// Adds up the marks of the others.
+    /// Adds up what the others say.
     pub(super) fn count_others(&mut self) {
+        self.others_demand = self.ledger.rows().any(|signed| signed.row.demand > 0);
         let marks = self.ledger.rows().map(|signed| signed.row.hw);
         self.others_hw = marks.fold(0, u64::saturating_add);
     }

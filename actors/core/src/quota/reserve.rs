@@ -172,7 +172,7 @@ impl Quota {
             let amount = match purse.unit() {
                 // Permits and rates count requests, and this is the same request.
                 Unit::Concurrent | Unit::Rate => 0,
-                unit => charge.cost(unit),
+                Unit::Tokens | Unit::Requests | Unit::MicroDollars => charge.cost(purse.unit()),
             };
             if repeated || amount == 0 {
                 continue;

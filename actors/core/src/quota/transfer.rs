@@ -255,7 +255,7 @@ impl Quota {
         let kept = purse.need(demand, PUSH_ABOVE_S);
         let excess = purse.may_give(key.window).saturating_sub(kept);
         let quantum = purse.quantum();
-        if excess / 2 < quantum || self.draining {
+        if excess / 2 < quantum || !account.others_demand || self.draining {
             return;
         }
         let shortest = account

@@ -240,7 +240,7 @@ fn a_row_is_covered_by_its_grant_and_the_rows_it_names() {
     let empty = Ledger::new(KEY);
     assert_eq!(empty.standing(&row, 100, &nobody), Standing::Unknown);
     assert_eq!(empty.standing(&row, 110, &nobody), Standing::Covered, "the grant is enough");
-    let ledger = ledger_of(&[donor.clone()]);
+    let ledger = ledger_of(std::slice::from_ref(&donor));
     assert_eq!(ledger.standing(&row, 100, &nobody), Standing::Covered, "15 were given");
     row.hw = 116;
     assert_eq!(ledger.standing(&row, 100, &nobody), Standing::Overdrawn);

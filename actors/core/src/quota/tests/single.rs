@@ -308,8 +308,7 @@ fn nonsense_from_peers_changes_nothing() {
 
 #[test]
 fn a_permit_is_taken_anew_while_its_request_runs() {
-    let mut world =
-        World::new(1, &[("acme", spec(Unit::Concurrent, 1))], QuotaOptions::default());
+    let mut world = World::new(1, &[("acme", spec(Unit::Concurrent, 1))], QuotaOptions::default());
     let asked = |id: u128| QuotaInput::Asked {
         id: RequestId(id),
         account: "acme".parse().expect("a path"),
