@@ -183,7 +183,7 @@ pub(crate) struct BudgetSet {
     /// What the budget is called [default: its unit and window, such as tokens-hour]
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Let each node that runs out alone go over by this much, once per window: no longer a hard cap
+    /// Let each node that runs out go over by this much, once per window: no longer a hard cap
     #[arg(long, value_name = "BLOCK")]
     pub(crate) elastic: Option<String>,
     /// What happens when nothing is left: refuse, local-only or downgrade=MODEL [default: refuse]
@@ -232,6 +232,7 @@ fn parse_weight(text: &str) -> Result<(String, u32), String> {
 
 /// `12h`, `30d`, `8w`, `1y`: at least a minute, at most ten years.
 fn parse_expiry(text: &str) -> Result<Duration, String> {
+    // Without leap seconds, as clocks count.
     const DAY_S: u64 = 86_400;
     let units = [('m', 60), ('h', 3_600), ('d', DAY_S), ('w', 7 * DAY_S), ('y', 365 * DAY_S)];
     let found = units.iter().find_map(|(unit, seconds)| {
