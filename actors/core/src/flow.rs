@@ -1,8 +1,8 @@
 //! The life of a request, as one machine: route → dispatch → tokens → (resume) → settle.
 //!
 //! A newcomer starts here. The stages before it (admit, authenticate, validate, reserve) are single
-//! decisions in `auth`, in the HTTP surface and in `quota`; from routing on, a request has a life of
-//! its own, and all of it is decided in this file:
+//! decisions in `auth`, in the HTTP surface and in `quota`; from routing on, a request has a life
+//! of its own, and all of it is decided in this file:
 //!
 //! ```text
 //! Arrived ─▶ Route ─▶ Dispatch ─▶ Answered… ─▶ Finished ─▶ Close

@@ -1,8 +1,9 @@
 //! What a node lets a peer hand over. Being handed a request is not authority.
 //!
 //! Owns the receiver's checks: hops, the peer's own claim, tenant, label, size of the answer, the
-//! receipt where budgets ask for one and the cap on how much one peer may have running here. Whether the peer is a member was settled
-//! when its connection was admitted; whether the engine has room is the engine's to say.
+//! receipt where budgets ask for one and the cap on how much one peer may have running here.
+//! Whether the peer is a member was settled when its connection was admitted; whether the engine
+//! has room is the engine's to say.
 
 mod receipts;
 

@@ -37,7 +37,8 @@ impl Engine for Script {
         request: GenerateRequest,
         mut sink: Box<dyn EventSink>,
     ) -> Result<(), Refusal> {
-        let (pace, cancelled) = (self.pace, Arc::clone(&self.cancelled));
+        let cancelled = Arc::clone(&self.cancelled);
+        let mut pace = (!self.pace.is_zero()).then(|| tokio::time::interval(self.pace));
         tokio::spawn(async move {
             sink.send(Answer::Started { prompt_tokens: PROMPT, prompt_digest: [1; 32] });
             for index in 0..request.max_tokens {
@@ -49,7 +50,9 @@ impl Engine for Script {
                 if !sink.send(Answer::Token(token)) {
                     return;
                 }
-                tokio::time::sleep(pace).await;
+                if let Some(pace) = &mut pace {
+                    pace.tick().await;
+                }
             }
             let usage = Usage {
                 prompt_tokens: PROMPT,

@@ -2,10 +2,10 @@
 //!
 //! Owns the file, the record format (a version byte, then postcard) and group commit: writes that
 //! arrive while a commit is under way share the next one, and each is answered only after its own
-//! commit reached the disk. A write happens as a whole or not at all. After a failed one the file is
-//! opened anew, as redb does nothing more with it: a disk that was full is used again once there is
-//! room. redb's `StorageBackend` is the seam where a simulated disk goes in. Does not own what the
-//! records mean.
+//! commit reached the disk. A write happens as a whole or not at all. After a failed one the file
+//! is opened anew, as redb does nothing more with it: a disk that was full is used again once there
+//! is room. redb's `StorageBackend` is the seam where a simulated disk goes in. Does not own what
+//! the records mean.
 
 use std::path::Path;
 use std::sync::{Arc, Weak};

@@ -84,7 +84,8 @@ fn a_tenant_with_a_hard_budget_is_not_served_on_a_peers_word() {
 
 #[test]
 fn a_receipt_fits_one_request_between_two_nodes() {
-    let changes: [(fn(&mut Receipt), &str); 8] = [
+    type Change = fn(&mut Receipt);
+    let changes: [(Change, &str); 8] = [
         (|r| r.ingest = ME, "other nodes"),
         (|r| r.serving = peer(), "other nodes"),
         (|r| r.request = RequestId(6), "another request"),

@@ -65,8 +65,9 @@ impl Drop for Home {
 
 pub(crate) async fn until(what: &str, mut seen: impl FnMut() -> bool) {
     let looking = async {
+        let mut glances = tokio::time::interval(GLANCE);
         while !seen() {
-            tokio::time::sleep(GLANCE).await;
+            glances.tick().await;
         }
     };
     assert!(tokio::time::timeout(DEADLINE, looking).await.is_ok(), "never seen: {what}");
@@ -411,8 +412,9 @@ async fn a_disk_that_takes_no_writes_refuses_and_comes_back() {
     drop(held);
     disk.fill(false);
     let looking = async {
+        let mut glances = tokio::time::interval(GLANCE);
         while reserve(5_000).await.is_err() {
-            tokio::time::sleep(GLANCE).await;
+            glances.tick().await;
         }
     };
     assert!(tokio::time::timeout(DEADLINE, looking).await.is_ok(), "the disk has room again");
