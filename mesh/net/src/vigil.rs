@@ -36,7 +36,7 @@ const LONGEST_ANSWER: Duration = Duration::from_millis(80);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest one: what is unreachable for minutes is unreachable for a reason.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Attempts in a row, over some seven minutes in all. Then the connection goes without.
+/// Attempts in a row, over some six minutes in all. Then the connection goes without.
 const ATTEMPTS: u32 = 14;
 /// A lifeline that stood for this long was a good one: its end starts the count anew.
 const GOOD: Duration = Duration::from_secs(60);
