@@ -174,7 +174,7 @@ impl Timeline {
     }
 
     fn ended(&mut self, id: u64, end: End, event: &Event) {
-        // A refusal may come without an arrival: then it is both. What follows an end says it again.
+        // A refusal may come without an arrival: then it is both. What follows says it again.
         if !self.open.contains_key(&id)
             && event.kind == EventKind::RequestRefused
             && self.ended_last != Some(id)
