@@ -10,13 +10,13 @@ use selvedge_base::{Micros, NodeId, Wall};
 use selvedge_crdt::escrow::Holder;
 use serde::{Deserialize, Serialize};
 
-use super::force::{Below, Reign};
-use super::{ADOPTION_MARGIN, Adopted, Epoch, MAX_EPOCHS, PERMIT_LEASE, Period, PolicyError};
-use crate::records::{CLOCK_SKEW, Signed, Signer};
+use super::force::{Below, LINGER, Reign};
+use super::{ADOPTION_MARGIN, Adopted, Epoch, MAX_EPOCHS, Period, PolicyError};
+use crate::records::{Signed, Signer};
 
 /// How long after its last window an epoch is kept: requests that began in it settle, and clocks
 /// differ.
-const KEPT_AFTER: Micros = PERMIT_LEASE.plus(CLOCK_SKEW);
+const KEPT_AFTER: Micros = LINGER;
 /// Names of epochs that were dropped, so that peers do not send them again.
 const MAX_DROPPED: usize = 64;
 

@@ -43,10 +43,15 @@
 //! that governs, before the change and after. A node that is no member of an epoch has no word in
 //! its end; what it was given of such a ledger it could use too long, so it may not use it at all.
 
-use selvedge_base::Wall;
+use selvedge_base::{Micros, Wall};
 use selvedge_crdt::escrow::LedgerKey;
 
 use super::PERMIT_LEASE;
+use crate::records::CLOCK_SKEW;
+
+/// How long after a change of their grants permits of before may be out: their lease, begun by the
+/// slowest clock.
+pub(super) const LINGER: Micros = PERMIT_LEASE.plus(CLOCK_SKEW);
 
 /// Ledgers of one permit at a time: a limit changed twice within [`PERMIT_LEASE`].
 pub const MAX_GATES: usize = 3;
@@ -197,7 +202,7 @@ pub(super) fn govern(
 /// out within the lease, up to the next epoch's certain beginning.
 pub(super) fn lingering(reigns: &[Reign], wall: Wall) -> impl Iterator<Item = usize> {
     reigns.windows(2).enumerate().filter_map(move |(place, pair)| {
-        let over = pair[1].hi.plus(PERMIT_LEASE);
+        let over = pair[1].hi.plus(LINGER);
         (pair[0].lo <= wall && wall < over).then_some(place)
     })
 }

@@ -10,7 +10,9 @@ use selvedge_base::{MeshId, NodeId, Wall};
 use selvedge_crdt::escrow::{BudgetId, Holder};
 
 use super::*;
-use crate::records::{Roster, STEWARD_LEASE, Signed, Signer, Steward, grant_steward, rotate_root};
+use crate::records::{
+    CLOCK_SKEW, Roster, STEWARD_LEASE, Signed, Signer, Steward, grant_steward, rotate_root,
+};
 
 /// 2026-11-22T21:50:34Z.
 pub(super) const START: Wall = Wall(1_795_384_234_000);

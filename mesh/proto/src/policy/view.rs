@@ -10,9 +10,9 @@ use selvedge_base::{NodeId, Wall};
 use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey};
 
 use super::chain::{Chain, Held};
-use super::force::{Below, Ledgers, Reign, Standing, Stop, Verdict, govern, lingering};
+use super::force::{Below, LINGER, Ledgers, Reign, Standing, Stop, Verdict, govern, lingering};
 use super::share::{Split, vested, vests_next};
-use super::{BudgetSpec, CutNotice, CutOrder, Epoch, Hardness, Level, PERMIT_LEASE};
+use super::{BudgetSpec, CutNotice, CutOrder, Epoch, Hardness, Level};
 use crate::records::CLOCK_SKEW;
 
 /// A budget as requests meet it.
@@ -186,7 +186,7 @@ impl Entry {
             let began = version.spec.ledger == reign.number;
             let settled = if began { reign.hi } else { reign.prev_hi };
             let aged = version.spec.born < reign.number && reign.below != Below::Nothing;
-            aged && wall < settled.plus(PERMIT_LEASE)
+            aged && wall < settled.plus(LINGER)
         };
         if versions().any(rests) || !versions().all(|version| version.mine) {
             return unsettled;
@@ -270,7 +270,7 @@ impl Entry {
         }
         let edges = self.reigns.iter().flat_map(|reign| {
             let (hi, prev) = (reign.hi, reign.prev_hi);
-            [reign.from, reign.lo, hi, reign.until, hi.plus(PERMIT_LEASE), prev.plus(PERMIT_LEASE)]
+            [reign.from, reign.lo, hi, reign.until, hi.plus(LINGER), prev.plus(LINGER)]
         });
         edges.filter(|edge| *edge > wall).min().unwrap_or(Wall(u64::MAX)).min(first)
     }
