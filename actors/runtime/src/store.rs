@@ -213,8 +213,8 @@ impl Store {
         if let Some(writer) = self.writer.swap(None) {
             let _closed = writer.drain_and_wait(patience).await;
         }
-        *self.file.database.lock() = Held::Closed;
         self.supervisor.stop(None);
+        *self.file.database.lock() = Held::Closed;
     }
 }
 
