@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import time
+import urllib.request
 
 REPLICAS = 3
 ACCOUNT = "acme"
@@ -110,6 +111,7 @@ class Mesh:
         key = re.search(r"sk-\S+", self.cli(0, "key", "create", "load", "--account", ACCOUNT))
         for index in range(REPLICAS):
             self.until("budget", lambda index=index: self.knows_budget(index))
+            self.until("key", lambda index=index: self.takes(index, key.group()))
         return key.group()
 
     def is_met(self):
@@ -120,6 +122,14 @@ class Mesh:
     def knows_budget(self, index):
         budgets = json.loads(self.cli(index, "budget", "show", "--json"))["data"]
         return any(budget["account"] == ACCOUNT and budget["in_force"] for budget in budgets)
+
+    def takes(self, index, key):
+        url = f"http://10.78.0.{index + 1}:8420/v1/models"
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
+        try:
+            return urllib.request.urlopen(request, timeout=5).status == 200
+        except OSError:
+            return False
 
     def end(self):
         for process in self.processes:

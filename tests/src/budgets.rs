@@ -302,6 +302,26 @@ pub fn until_books(
     }
 }
 
+/// Asks with a key until the node takes it.
+///
+/// # Errors
+/// When it does not in time; with the last answer.
+pub fn until_taken(node: &Node, key: &str, deadline: Deadline) -> Result<()> {
+    let client = node.client().with_key(key);
+    let (never, nobody) = (Condvar::new(), Mutex::new(()));
+    loop {
+        let reply = client.get("/v1/models")?;
+        if reply.status == 200 {
+            return Ok(());
+        }
+        if deadline.left().is_none() {
+            let (status, said) = (reply.status, reply.text()?);
+            bail!("{} does not take the key; it said {status}: {said}", node.name());
+        }
+        let _ = never.wait_timeout(lock(&nobody), LOOK);
+    }
+}
+
 fn answer(client: &Client, body: &Value) -> Result<(u16, Value)> {
     let deadline = Deadline::secs(ANSWER);
     let reply = client.send("POST", "/v1/completions", body.to_string().as_bytes(), deadline)?;

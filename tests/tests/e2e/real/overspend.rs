@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use selvedge_tests::budgets::{Books, Load, Question, Tally, fund, until_books};
+use selvedge_tests::budgets::{Books, Load, Question, Tally, fund, until_books, until_taken};
 use selvedge_tests::chat::{completion, with};
 use selvedge_tests::{Asked, Bridge, Deadline, Host, Node, Scenario, scenario, tiny};
 use serde_json::json;
@@ -133,6 +133,7 @@ fn funded(s: &Scenario, label: &str) -> Result<(Bridge, Vec<Host>, Vec<Node>, St
         until_books(node, ACCOUNT, "the budget", Deadline::patient(), |books| {
             books.limit == LIMIT && books.whole["in_force"] == true
         })?;
+        until_taken(node, &key, Deadline::patient())?;
     }
     Ok((bridge, hosts, nodes, key))
 }
