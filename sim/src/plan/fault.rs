@@ -70,7 +70,7 @@ pub enum FaultKind {
     Throttle {
         /// Which node.
         node: usize,
-        /// How many times; up to 45, a second a token, nobody may take it for frozen.
+        /// How many times; up to 20, a second a step, nobody may take it for frozen.
         times: u64,
     },
     /// The engine has an eighth of its memory.

@@ -240,7 +240,7 @@ impl FaultKind {
         let node = any(dice, nodes);
         match dice.below(6) {
             0..=2 => Self::Freeze { node },
-            3 => Self::Throttle { node, times: 2 + dice.below(44) },
+            3 => Self::Throttle { node, times: 2 + dice.below(19) },
             4 => Self::ShortOfMemory { node },
             _ => Self::LoadFailure { node },
         }

@@ -63,6 +63,11 @@ impl World<'_> {
                 members.push((holder, 1));
             }
         }
+        if members.is_empty() {
+            // Somebody must hold the rights: newcomers, when nobody else is of a build that can.
+            let all = self.nodes.iter().filter_map(|node| node.memory.quota.as_ref());
+            members.extend(all.map(|quota| (quota.holder(), 1)));
+        }
         members.sort_unstable();
         self.holders = members.iter().map(|(holder, _)| *holder).collect();
         let Some(first) = (0..self.nodes.len())
