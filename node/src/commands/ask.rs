@@ -112,7 +112,11 @@ fn stream(client: &Client, body: &Value, contact: Option<&Contact>) -> Result<()
     });
     let node = record.as_ref().and_then(|record| record.attempts.last());
     let node = node.map_or(talk.node.as_str(), |attempt| attempt.name.as_str());
-    let cut = if ended == "length" { ", cut at --max-tokens" } else { "" };
+    let cut = match ended.as_str() {
+        "length" => ", cut at --max-tokens",
+        "quota" => ", cut where the budget ended",
+        _ => "",
+    };
     ui::note(paint_err(
         Ink::Dim,
         format_args!("— {node}, {tokens} tokens in {}{cut}; {}", span_text(took.0), talk.request),

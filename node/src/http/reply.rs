@@ -89,8 +89,10 @@ impl Totals {
 pub(super) const fn reason_text(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
-        // Clients know no word for a used up budget; the answer was cut short all the same.
-        FinishReason::Length | FinishReason::Quota => "length",
+        FinishReason::Length => "length",
+        // No word of the API says this. `length` would hide why a longer limit does not help, and
+        // the official clients take a reason that they do not know as it is.
+        FinishReason::Quota => "quota",
     }
 }
 
