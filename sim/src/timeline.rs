@@ -294,10 +294,8 @@ impl Watch for Timeline {
         match event.kind {
             EventKind::TransferMade => self.gave(&event),
             EventKind::TransferTaken => self.took(&event),
-            EventKind::Violated => {
-                if self.violations.len() < MOST_POINTS {
-                    self.violations.push((event.at, event.node, event.text));
-                }
+            EventKind::Violated if self.violations.len() < MOST_POINTS => {
+                self.violations.push((event.at, event.node, event.text));
             }
             EventKind::Declared
             | EventKind::Crashed
@@ -305,12 +303,12 @@ impl Watch for Timeline {
             | EventKind::StoreFailed
             | EventKind::PolicyChanged
             | EventKind::ClockSet
-            | EventKind::QuotaReported => {
+            | EventKind::QuotaReported
+                if !scene::is_dull(&event) && self.points.len() < MOST_POINTS =>
+            {
                 // Recoveries and suspicions are every day's business: what is drawn stands out.
-                if !scene::is_dull(&event) && self.points.len() < MOST_POINTS {
-                    let text = scene::told(&event);
-                    self.points.push((event.at, event.node, event.kind, text));
-                }
+                let text = scene::told(&event);
+                self.points.push((event.at, event.node, event.kind, text));
             }
             _ => (),
         }

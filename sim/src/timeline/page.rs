@@ -89,7 +89,7 @@ impl Timeline {
         let note = |node: usize| match () {
             () if options.old_version.contains(&node) => "older build",
             () if options.newcomers.contains(&node) => "newcomer",
-            () if node % self.plan.engine.every.max(1) != 0 => "no model",
+            () if !node.is_multiple_of(self.plan.engine.every.max(1)) => "no model",
             () => "",
         };
         (0..self.plan.nodes).map(note).collect()
