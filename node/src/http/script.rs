@@ -116,6 +116,13 @@ pub(super) fn scored(index: u32, text: &str) -> Step {
     Step::Give(Piece::Token(TokenEvent { index, token: 100 + index, text, logprob }))
 }
 
+/// An answer that its budget ended.
+pub(super) fn out_of_budget() -> Step {
+    let (reason, text) = (FinishReason::Quota, String::new());
+    let usage = Usage { prompt_tokens: 7, completion_tokens: 1, ..Usage::default() };
+    Step::Give(Piece::Finished { reason, text, usage, served_by: THERE })
+}
+
 pub(super) fn finished(text: &str, tokens: u32) -> Step {
     let usage =
         Usage { prompt_tokens: 7, cached_tokens: 2, completion_tokens: tokens, ..Usage::default() };

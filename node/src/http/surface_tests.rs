@@ -11,7 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::script::{EXPIRED_KEY, KEY, NARROW_KEY, Script, Step, finished, started, token};
+use super::script::{
+    EXPIRED_KEY, KEY, NARROW_KEY, Script, Step, finished, out_of_budget, started, token,
+};
 use super::{AdminToken, Allowance, Settings, Stop, lasting};
 use crate::amount::Measure;
 
@@ -375,6 +377,17 @@ async fn a_spent_budget_says_when_to_come_back() {
             "code": "budget_exhausted"});
         assert_eq!(seen.error(), wanted);
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_its_budget_ended_says_so() {
+    let surface = surface(Script::new(|_| vec![started(), token(0, "Hel"), out_of_budget()])).await;
+    let whole = surface.chat(&json!({})).await.json();
+    assert_eq!(whole["choices"][0]["finish_reason"], "quota");
+    assert_eq!(whole["choices"][0]["message"]["content"], "Hel");
+    let stream = surface.chat(&json!({"stream": true})).await;
+    assert!(stream.body.contains("\"finish_reason\":\"quota\""), "{stream:?}");
+    assert!(stream.body.contains("[DONE]"), "{stream:?}");
 }
 
 #[tokio::test]
