@@ -90,7 +90,7 @@ pub(super) struct Account {
     pub(super) owed: u64,
     /// Marks of the others, as last seen, for what is left of the whole budget.
     pub(super) others_hw: u64,
-    /// Whether any of them has demand, so that a budget nobody asks for costs nothing to look after.
+    /// Whether any of them has demand; a budget nobody asks for costs nothing to look after.
     pub(super) others_demand: bool,
     /// The row peers were last told of their own accord.
     pub(super) told: u64,

@@ -32,7 +32,7 @@ impl Quota {
                 left -= took;
                 at += 1;
             }
-            if left > 0 && !plant::is_on(Plant::OverrunForgotten) {
+            if left > 0 {
                 self.overran(now, place, left, effects);
             }
         }

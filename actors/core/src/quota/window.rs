@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 
-use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Now, Wall};
 use selvedge_crdt::escrow::LedgerKey;
 use selvedge_proto::policy::{Budget, Ledgers, Standing};
@@ -58,7 +57,7 @@ impl Quota {
                 self.freed |= account.granted < granted;
                 account.granted = granted;
             }
-            None if key.window < floor && !plant::is_on(Plant::WindowGoesBack) => {}
+            None if key.window < floor => {}
             None => {
                 purse.accounts.push(Account::new(key, self.holder, granted));
                 purse.asking = super::purse::Asking::default();
@@ -75,7 +74,6 @@ impl Quota {
                 if let Some(newest) = newest
                     && purse.unit().is_windowed()
                     && ledgers.first.window < newest.window
-                    && !plant::is_on(Plant::WindowGoesBack)
                 {
                     // The clock went back. What was granted of the newest window stays.
                     return Term {

@@ -169,8 +169,8 @@ impl Ledger {
         self.quarantined.contains(holder)
     }
 
-    /// All that `holder` was ever given, as far as the rows here and this node's `own` say it. A sum
-    /// of at most [`MAX_HOLDERS`] values and one.
+    /// All that `holder` was ever given, as far as the rows here and this node's `own` say it: a
+    /// sum of at most [`MAX_HOLDERS`] values and one.
     pub fn inflow(&self, holder: &Holder, own: &EscrowRow) -> u128 {
         let others = self.inflow.get(holder).copied().unwrap_or(0);
         others + own.out.get(holder).map_or(0, |amount| u128::from(*amount))
