@@ -309,9 +309,7 @@ impl Flow {
         refusal: Refusal,
         effects: &mut Vec<FlowEffect>,
     ) {
-        if !plant::is_on(Plant::LoserKeepsWorking) {
-            effects.push(FlowEffect::Cancel { fence: self.fence });
-        }
+        effects.push(FlowEffect::Cancel { fence: self.fence });
         if let Some(attempt) = self.record.attempts.last_mut() {
             attempt.ended = Some(why.clone());
         }

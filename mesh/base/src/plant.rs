@@ -31,8 +31,6 @@ plants! {
     ResumeRepeatsToken,
     /// What an attempt that is over still says is taken for the present one's.
     FenceUnchecked,
-    /// An attempt that failed is not told to stop.
-    LoserKeepsWorking,
     /// A request that cannot be answered ends without a word to its caller.
     FailureSwallowed,
     /// An answer that is complete leaves its request open.
@@ -67,14 +65,10 @@ plants! {
     CrashForgetsBlock,
     /// A gift counts as often as it is heard of.
     GiftCountedTwice,
-    /// A clock that goes back opens a window that is over.
-    WindowGoesBack,
     /// What a request that is over did not use stays reserved.
     ReservationLeaks,
     /// A node whose disk went back goes on under its old incarnation.
     RollbackUnnoticed,
-    /// What an answer took beyond its reservation is charged to nobody.
-    OverrunForgotten,
 }
 
 /// Whether this bug is planted: never, without the feature `plants`.

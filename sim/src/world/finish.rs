@@ -12,7 +12,7 @@ use super::World;
 use crate::engine::Owner;
 use crate::invariant::Invariant;
 use crate::outcome::{BudgetOutcome, Outcome};
-use crate::plan::{Fault, FaultKind};
+use crate::plan::{CALM_END, Fault, FaultKind};
 
 /// Rights given this recently may be on their way.
 const ON_THE_WAY: Micros = Micros::secs(5);
@@ -22,11 +22,14 @@ const SHOWN: usize = 400;
 impl World<'_> {
     pub(super) fn finish(mut self) -> Outcome {
         self.now.0 = Mono(self.plan.span.0);
-        self.views_agree();
-        self.rows_agree();
-        self.nothing_pends();
         self.audit();
-        self.rights_at_rest();
+        // A run that was cut short, as shrunk ones are, has not come to rest.
+        if self.plan.span >= self.plan.quiet_at.plus(CALM_END) {
+            self.views_agree();
+            self.rows_agree();
+            self.nothing_pends();
+            self.rights_at_rest();
+        }
         let budgets = self.budget_outcomes();
         let (hash, checkpoints, records) = self.trace.finish();
         self.counters.records = records;
