@@ -9,7 +9,7 @@ use selvedge_sim::{Mark, Plan, run, scenarios};
 
 /// Seeds of the gate: enough that every fault family fires many times. `SELVEDGE_SIM_SEEDS` runs
 /// more by hand.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 400;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
@@ -39,7 +39,7 @@ fn the_promises_hold_over_hundreds_of_seeds() {
         (&report.detections.frozen, Micros::secs(2)),
     ];
     for (samples, bound) in bounds {
-        assert!(samples.len() >= 20, "{}", samples.len());
+        assert!(samples.len() >= 10, "{}", samples.len());
         assert!(percentile(samples, 990) <= Some(bound), "{report}");
     }
 }
@@ -104,12 +104,13 @@ fn a_crash_on_a_calm_lan_is_seen_in_time() {
 
 #[test]
 fn the_observer_notices_what_is_wrong() {
-    // A freeze no detector can see in time, because the plan ends in the middle of it.
+    // A plan that says all is healed when a node is still down.
     let mut plan = Plan::calm(3, 3).with(
         FaultKind::Crash { node: 1, reset: false },
         Micros::secs(14),
         Micros::secs(9),
     );
+    plan.quiet_at = Micros::secs(2);
     plan.span = Micros::secs(20);
     let outcome = run(&plan, &mut ()).unwrap();
     let broken: Vec<&str> =

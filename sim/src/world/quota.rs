@@ -531,7 +531,8 @@ impl World<'_> {
     /// may be.
     fn accuse(&mut self, node: usize, holder: Holder, of: &str) {
         let peer = self.names.index(&holder.node);
-        if !self.liars.contains(&peer) {
+        // Whose own disk forgot what it gave cannot judge what others got of it.
+        if !self.liars.contains(&peer) && !self.liars.contains(&node) {
             let seen = format!("node {node} holds {peer} for a liar: {of}");
             self.broken(Invariant::QuotaHonestRowsTaken, seen);
         }
