@@ -63,6 +63,12 @@ pub(super) fn units_in(milli: u64, seconds: u64) -> u64 {
     u64::try_from(product.div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
+/// The same, rounded down.
+pub(super) fn whole_units_in(milli: u64, seconds: u64) -> u64 {
+    let product = u128::from(milli) * u128::from(seconds);
+    u64::try_from(product / 1_000).unwrap_or(u64::MAX)
+}
+
 /// `value × factor`, the factor in units of 2^-32 and not above one.
 fn scale(value: u64, factor: u64) -> u64 {
     ((u128::from(value) * u128::from(factor)) >> 32) as u64

@@ -11,7 +11,7 @@ use selvedge_base::{Micros, Mono};
 use selvedge_crdt::escrow::{EscrowRow, Holder, Ledger, LedgerKey, SignedRow};
 use selvedge_proto::policy::{Budget, Hardness, Period, Standing, Stop, Unit};
 
-use super::demand::{Demand, units_in};
+use super::demand::{Demand, units_in, whole_units_in};
 use super::grants::Term;
 use super::rate::Bucket;
 
@@ -230,15 +230,21 @@ impl Purse {
         }
     }
 
-    /// What demand needs for so many seconds. A rate is needed for as long as the demand lasts.
+    /// What demand needs for so many seconds, rounded up. A rate is needed for as long as the
+    /// demand lasts.
     pub(super) fn need(&self, milli_per_second: u64, seconds: u64) -> u64 {
+        units_in(milli_per_second, self.lasting(seconds))
+    }
+
+    /// The same, rounded down: what nobody may go without.
+    pub(super) fn need_whole(&self, milli_per_second: u64, seconds: u64) -> u64 {
+        whole_units_in(milli_per_second, self.lasting(seconds))
+    }
+
+    fn lasting(&self, seconds: u64) -> u64 {
         match self.unit() {
-            Unit::Rate => {
-                units_in(milli_per_second, period_micros(self.budget.spec.period).0 / 1_000_000)
-            }
-            Unit::Tokens | Unit::Requests | Unit::MicroDollars | Unit::Concurrent => {
-                units_in(milli_per_second, seconds)
-            }
+            Unit::Rate => period_micros(self.budget.spec.period).0 / 1_000_000,
+            Unit::Tokens | Unit::Requests | Unit::MicroDollars | Unit::Concurrent => seconds,
         }
     }
 

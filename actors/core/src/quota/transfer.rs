@@ -184,8 +184,13 @@ impl Quota {
             return effects.push(QuotaEffect::Send { to: from, message });
         };
         let purse = &self.purses[place];
-        let keep_s = if ask.urgent { URGENT_KEEP_S } else { KEEP_S };
-        let keep = purse.need(purse.demand.milli_at(now.mono), keep_s);
+        let demand = purse.demand.milli_at(now.mono);
+        // Whole units only where a request waits: a single free permit, or the last request of a
+        // small cap, is not kept for the fraction of one that was lately wanted here.
+        let keep = match ask.urgent {
+            true => purse.need_whole(demand, URGENT_KEEP_S),
+            false => purse.need(demand, KEEP_S),
+        };
         let surplus = purse.may_give(ask.key.window).saturating_sub(keep);
         let quantum = purse.quantum();
         let amount = ask.amount.max(quantum).min(surplus);

@@ -74,7 +74,7 @@ fn has_paused_clock(source: &Source, line: usize) -> bool {
 }
 
 /// A number in production code that has a name says why it is that number, in a comment above or
-/// beside it.
+/// beside it. Numbers of a record are named by its fields; their reasons stand inside.
 pub(super) fn constants_without_reason(source: &Source, findings: &mut Vec<Finding>) {
     let lines: Vec<(usize, &str)> = source.production().collect();
     for (position, (line, code)) in lines.iter().enumerate() {
@@ -89,7 +89,8 @@ pub(super) fn constants_without_reason(source: &Source, findings: &mut Vec<Findi
             }
         }
         let value = item.split_once('=').map_or("", |(_, value)| value);
-        if has_number(value) {
+        let record = code.trim_end().ends_with('{');
+        if !record && has_number(value) {
             let message = "number without a comment that says why it is this one";
             findings.push(Finding::new(&source.path, *line, message));
         }
@@ -219,6 +220,7 @@ mod tests {
             "/// Why.\n#[allow(x)]\npub const N: u8 = 3;\n",
             "/// Why both.\nconst N: u8 = 3;\nconst M: u8 = 4;\n",
             "const N: u8 = 3; // why\n",
+            "const PLAN: Plan = Plan {\n    nodes: 5,\n};\n",
             "const NAME: &str = \"3 words\";\nconst OFF: bool = false;\n",
             "const KIND: &'static str;\nfn f() { x = 3; }\n",
             "const fn f() {}\n",

@@ -245,6 +245,24 @@ fn permits_come_back_and_never_exceed_the_limit() {
 }
 
 #[test]
+fn the_only_permit_goes_where_it_is_wanted_next() {
+    let one = [("acme", spec(Unit::Concurrent, 1))];
+    let mut world = World::new(2, &one, QuotaOptions::default());
+    world.settle_down();
+    let running = |world: &World, at: usize| world.nodes[at].active.len();
+    // Whoever holds it uses it for a moment; a second later the other node wants it.
+    for at in [0, 1, 0, 1] {
+        world.ask(at, 0);
+        world.settle_down();
+        assert_eq!((running(&world, at), running(&world, 1 - at)), (1, 0), "at node {at}");
+        world.settle(at, 0, 0);
+        world.settle_down();
+        world.pass(1_000);
+        world.settle_down();
+    }
+}
+
+#[test]
 fn a_rate_is_the_whole_meshs() {
     let rate = [(
         "acme",
