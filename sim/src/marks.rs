@@ -53,7 +53,7 @@ marks! {
     ReservationExtended, "A reservation was extended.";
     ExtensionRefused, "An extension was refused and the answer ended.";
     CrashWithReservation, "A node crashed with something reserved.";
-    CrashBetweenStoreAndSend, "A donor crashed after storing a gift and before anybody heard of it.";
+    CrashBetweenStoreAndSend, "A donor crashed with a gift stored that nobody had heard of.";
     CrashWithPendingWrite, "A node crashed with a write that was not yet durable.";
     WriteFailed, "A disk refused a write.";
     RolledBack, "A disk came back older than it was.";

@@ -64,7 +64,8 @@ impl Silence {
         self.look = looks(REFUTED, self.every);
     }
 
-    /// Resolves when the peer's port is said to be closed, which needs not be true. May be dropped and called again.
+    /// Resolves when the peer's port is said to be closed, which needs not be true. May be dropped
+    /// and called again.
     pub(crate) async fn is_said_dead(&mut self) {
         loop {
             self.look.tick().await;

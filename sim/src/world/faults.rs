@@ -47,6 +47,20 @@ impl World<'_> {
                 self.nodes[*node].memory.engine.frozen = true;
                 self.fired(index);
             }
+            FaultKind::RevokeNode { node, by } => self.revoke_node(index, *node, *by),
+            FaultKind::Lower { .. } | FaultKind::RevokeKey { .. } => self.cut(index, kind),
+            FaultKind::Relimit { tenant, permille } => self.relimit(index, *tenant, *permille),
+            FaultKind::Replay { node } => self.replay(index, *node),
+            FaultKind::Equivocate { node } => self.equivocate(index, *node),
+            parts => self.begin_in_parts(index, parts),
+        }
+        self.learn_truth();
+    }
+
+    /// What goes wrong with a part of a machine, or between machines.
+    fn begin_in_parts(&mut self, index: usize, kind: &FaultKind) {
+        let now = self.now.0;
+        match kind {
             FaultKind::Throttle { node, times } => {
                 self.nodes[*node].throttles.push(*times);
                 self.set_throttle(*node);
@@ -82,14 +96,8 @@ impl World<'_> {
                 self.nodes[*node].boasts += 1;
                 self.fired(index);
             }
-            FaultKind::RevokeNode { node, by } => self.revoke_node(index, *node, *by),
-            FaultKind::Lower { .. } | FaultKind::RevokeKey { .. } => self.cut(index, kind),
-            FaultKind::Relimit { tenant, permille } => self.relimit(index, *tenant, *permille),
-            FaultKind::Replay { node } => self.replay(index, *node),
-            FaultKind::Equivocate { node } => self.equivocate(index, *node),
             cut => self.network.begin(index, now, cut),
         }
-        self.learn_truth();
     }
 
     pub(super) fn end(&mut self, index: usize) {
@@ -147,6 +155,14 @@ impl World<'_> {
                     self.later(*node, now, super::Own::StepEnded);
                 }
             }
+            parts => self.end_in_parts(index, parts),
+        }
+        self.learn_truth();
+    }
+
+    /// A part of a machine, or the way between machines, is well again.
+    fn end_in_parts(&mut self, index: usize, kind: &FaultKind) {
+        match kind {
             FaultKind::Throttle { node, times } => {
                 let throttles = &mut self.nodes[*node].throttles;
                 if let Some(at) = throttles.iter().position(|one| one == times) {
@@ -195,7 +211,6 @@ impl World<'_> {
                 self.network.end(index);
             }
         }
-        self.learn_truth();
     }
 
     /// A fault had an effect.

@@ -369,20 +369,16 @@ impl World<'_> {
         let prompt = truth.prompt;
         let late = now > truth.deadline_at.plus(LATE) && self.nodes[node].pauses == 0;
         if late && !matches!(piece, Piece::Failed(_)) {
-            let seen = format!("request {request} at node {node}: {piece:?}");
             // A process that was stopped finds out at once; what it says first is the refusal.
+            let seen = format!("request {request} at node {node}: {piece:?}");
             self.broken(Invariant::FlowNothingLate, seen);
         }
         let truth = &mut self.requests[request as usize];
         match piece {
             Piece::Started { prompt_tokens, .. } => {
                 self.metered(node, request, |meter| meter.started(prompt_tokens));
-                self.show_request(
-                    EventKind::RequestStarted,
-                    (node, None),
-                    (request, None),
-                    String::new,
-                );
+                let (kind, who) = (EventKind::RequestStarted, (node, None));
+                self.show_request(kind, who, (request, None), String::new);
             }
             Piece::Token(token) => {
                 if token.index != truth.tokens || token.token != prompt.token(token.index) {
@@ -399,15 +395,9 @@ impl World<'_> {
             }
             Piece::Moved { from, to, why } => {
                 truth.moves += 1;
-                let (twice, to) = (truth.moves > 1, self.names.index(&to));
-                self.tally.moved += 1;
-                self.hit(Mark::AnswerResumed);
-                if twice {
-                    self.hit(Mark::ResumedTwice);
-                }
-                if to == node && self.names.index(&from) != node {
-                    self.hit(Mark::ResumedAtHome);
-                }
+                let twice = truth.moves > 1;
+                let (from, to) = (self.names.index(&from), self.names.index(&to));
+                self.moved(node, (from, to), twice);
                 let who = (node, Some(to));
                 self.show_request(EventKind::RequestMoved, who, (request, None), || why);
             }
@@ -437,10 +427,21 @@ impl World<'_> {
                 if refusal.code == selvedge_base::Code::Timeout {
                     self.hit(Mark::DeadlinePassed);
                 }
-                let text = || refusal.message.clone();
-                let who = (node, None);
-                self.show_request(EventKind::RequestFailed, who, (request, None), text);
+                let (kind, who) = (EventKind::RequestFailed, (node, None));
+                self.show_request(kind, who, (request, None), || refusal.message.clone());
             }
+        }
+    }
+
+    /// Another node goes on with an answer.
+    fn moved(&mut self, node: usize, (from, to): (usize, usize), twice: bool) {
+        self.tally.moved += 1;
+        self.hit(Mark::AnswerResumed);
+        if twice {
+            self.hit(Mark::ResumedTwice);
+        }
+        if to == node && from != node {
+            self.hit(Mark::ResumedAtHome);
         }
     }
 

@@ -7,6 +7,7 @@
 use selvedge_base::Wall;
 use serde::{Deserialize, Serialize};
 
+/// [`Wall`] counts milliseconds.
 const SECOND_MS: u64 = 1_000;
 const MINUTE_MS: u64 = 60 * SECOND_MS;
 const HOUR_MS: u64 = 60 * MINUTE_MS;

@@ -179,8 +179,8 @@ impl Entry {
         };
         governing.extend(lingering(&self.reigns, wall));
         let versions = || governing.iter().filter_map(|place| self.version(*place));
-        // What is missing below may have counted in other ledgers: in those before this one's, until
-        // the epoch that began this one was in force.
+        // What is missing below may have counted in other ledgers: in those before this one's,
+        // until the epoch that began this one was in force.
         let rests = |version: &Version| {
             let reign = &self.reigns[version.place];
             let began = version.spec.ledger == reign.number;

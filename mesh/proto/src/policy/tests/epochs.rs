@@ -1,3 +1,5 @@
+//! Epochs: what may be signed, in which order they count, and what forks do.
+
 use super::*;
 
 /// A site whose first epoch gives `acme` 100 tokens an hour, and the books of all nodes.

@@ -1,3 +1,5 @@
+//! Keys, accounts and cuts: who may sign them and what they open or close.
+
 use super::*;
 use crate::records::revoke;
 

@@ -1,3 +1,5 @@
+//! The exchange: everybody comes to know the same, within the bounds of a message.
+
 use proptest::prelude::*;
 use selvedge_base::codec::{MAX_FRAME, decode_body, encode_datagram};
 
