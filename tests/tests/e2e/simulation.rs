@@ -100,7 +100,7 @@ fn the_timeline_works_in_a_browser() {
         in_browser(s, "timeline.py", &page)?;
         s.step("a large mesh, drawn in counts");
         let page = s.path("large.html").display().to_string();
-        sim(&["run", "--scenario", "partition", "--nodes", "60", "--html", &page])?.success()?;
+        sim(&["run", "--scenario", "demand-moves", "--nodes", "60", "--html", &page])?.success()?;
         in_browser(s, "timeline.py", &page)
     });
 }
