@@ -165,7 +165,8 @@ enum Turn {
 enum Woken {
     Input(FlowInput),
     LocalPulse,
-    Extended,
+    /// Budgets said something: why the request is over, if it is.
+    Extended(Option<Refusal>),
     PolicyChanged,
     Timer,
     CallerLeft,
@@ -233,7 +234,11 @@ impl Request {
             match self.wait().await {
                 Woken::Input(input) => pending.push(input),
                 Woken::LocalPulse => pending.extend(self.local_pulse()),
-                Woken::Extended => {}
+                Woken::Extended(None) => {}
+                Woken::Extended(Some(lost)) => {
+                    self.shared.counters.budget_ends.bump();
+                    pending.push(FlowInput::QuotaEnded(lost));
+                }
                 Woken::PolicyChanged => pending.extend(self.barred()),
                 Woken::Timer => pending.push(FlowInput::Ticked),
                 Woken::CallerLeft => pending.push(FlowInput::CallerLeft),
@@ -339,7 +344,7 @@ impl Request {
             () = self.to_caller.closed() => Woken::CallerLeft,
             Some(input) = self.local_events.recv() => Woken::Input(input),
             Some(input) = self.peer_events.recv() => Woken::Input(input),
-            () = extension(&mut self.reservation) => Woken::Extended,
+            lost = extension(&mut self.reservation) => Woken::Extended(lost),
             () = change(&mut self.policy_changes) => Woken::PolicyChanged,
             () = tokio::time::sleep(LOCAL_PULSE.into()), if local => Woken::LocalPulse,
             () = tokio::time::sleep_until(Instant::now() + patience.into()) => Woken::Timer,
@@ -484,8 +489,8 @@ impl Request {
     }
 }
 
-/// Resolves when budgets answered a wish for more.
-async fn extension(reservation: &mut Option<Reservation>) {
+/// Resolves when budgets answered a wish for more, or took back what they gave: why.
+async fn extension(reservation: &mut Option<Reservation>) -> Option<Refusal> {
     match reservation {
         Some(reservation) => reservation.answer().await,
         None => std::future::pending().await,

@@ -218,19 +218,25 @@ impl Policies {
 
     /// Signs what waits for this node's word: stored and heeded first, told then.
     async fn adopt(&self, quota: &QuotaLine, mut book: PolicyBook, wall: Wall) {
-        let (key, latest) = (Key(&self.identity), self.latest());
-        if book.adopt(&key, wall, latest) > 0
+        let key = Key(&self.identity);
+        if book.adopt(&key, wall, self.spent_until(quota)) > 0
             && self.keep(quota, book.clone(), false).await.is_err()
         {
             return;
         }
-        if book.tell_adopted(&key, clock::wall(), self.latest()) {
+        if book.tell_adopted(&key, clock::wall(), self.spent_until(quota)) {
             let _stored = self.keep(quota, book, false).await;
         }
     }
 
     fn latest(&self) -> Wall {
         Wall(self.latest.load(Ordering::Relaxed))
+    }
+
+    /// The latest time this node may have spent at. What was seen here reaches the disk too seldom
+    /// to outlive a crash; what the budgets know does, as they store a bound before they spend.
+    fn spent_until(&self, quota: &QuotaLine) -> Wall {
+        self.latest().max(quota.latest())
     }
 
     async fn store_latest(&self) {

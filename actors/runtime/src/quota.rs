@@ -14,10 +14,11 @@ mod reservation;
 mod seal;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use selvedge_base::{Micros, Mono, NodeId, RequestId};
+use selvedge_base::{Micros, Mono, NodeId, Refusal, RequestId, Wall};
 use selvedge_core::quota::{
     BudgetStatus, Quota, QuotaEffect, QuotaInput, QuotaMessage, QuotaWrite, Remaining, Verdict,
 };
@@ -66,6 +67,8 @@ struct State {
     effects: Vec<QuotaEffect>,
     /// Requests that wait for an answer; one entry per request under way at most.
     waiting: BTreeMap<RequestId, oneshot::Sender<Verdict>>,
+    /// Requests to be told when what they hold is taken from them; one entry per reservation.
+    followed: BTreeMap<RequestId, oneshot::Sender<Refusal>>,
     /// When the carrier will next look at the clock.
     wakes_at: Option<Mono>,
 }
@@ -86,8 +89,13 @@ impl QuotaLine {
         counters: Arc<Counters>,
     ) -> (Self, mpsc::UnboundedReceiver<Order>) {
         let (orders, receiver) = mpsc::unbounded_channel();
-        let (effects, waiting) = (Vec::new(), BTreeMap::new());
-        let state = Mutex::new(State { stepper, effects, waiting, wakes_at: None });
+        let state = Mutex::new(State {
+            stepper,
+            effects: Vec::new(),
+            waiting: BTreeMap::new(),
+            followed: BTreeMap::new(),
+            wakes_at: None,
+        });
         let retired = watch::Sender::new(false);
         (Self(Arc::new(Inner { state, store, orders, counters, retired })), receiver)
     }
@@ -118,6 +126,20 @@ impl QuotaLine {
         last.map(|step| step.effects).unwrap_or_default()
     }
 
+    /// Tells when a request loses what it holds; `None` where another has its name.
+    fn follow(&self, id: RequestId) -> Option<oneshot::Receiver<Refusal>> {
+        let mut state = self.0.state.lock();
+        let Entry::Vacant(place) = state.followed.entry(id) else { return None };
+        let (tell, lost) = oneshot::channel();
+        place.insert(tell);
+        Some(lost)
+    }
+
+    /// A request holds nothing more that it could lose.
+    fn unfollow(&self, id: RequestId) {
+        self.0.state.lock().followed.remove(&id);
+    }
+
     /// A request waits no more.
     fn forget(&self, id: RequestId) {
         self.0.state.lock().waiting.remove(&id);
@@ -131,6 +153,11 @@ impl QuotaLine {
     /// The name of this node's durable store, under which it is granted rights.
     pub(crate) fn incarnation(&self) -> u64 {
         self.0.state.lock().stepper.machine().holder().incarnation
+    }
+
+    /// The latest time this node may have spent at, also before a crash.
+    pub(crate) fn latest(&self) -> Wall {
+        self.0.state.lock().stepper.machine().latest()
     }
 
     /// Every budget known here.
@@ -195,9 +222,13 @@ impl QuotaLine {
                         verdict = Some(said);
                     }
                     QuotaEffect::Answer { id, verdict } => {
+                        // Whoever left settles by itself.
                         if let Some(answer) = state.waiting.remove(&id) {
-                            // Whoever left settles by itself.
                             let _gone = answer.send(verdict);
+                        } else if let Verdict::Refused(refusal) = verdict
+                            && let Some(tell) = state.followed.remove(&id)
+                        {
+                            let _gone = tell.send(refusal.to_refusal());
                         }
                     }
                     QuotaEffect::Report(event) => report::report(&self.0.counters, &event),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use selvedge_base::{Micros, NodeId};
 use selvedge_core::Opening;
 use selvedge_core::quota::{QuotaInput, QuotaMessage};
-use selvedge_net::Endpoint;
+use selvedge_net::{Endpoint, clock};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use super::{Order, QuotaLine};
@@ -61,8 +61,17 @@ struct Carrier {
 impl Carrier {
     /// Runs until the line is gone.
     async fn run(&self, orders: &mut mpsc::UnboundedReceiver<Order>) {
+        let mut ticked = clock::mono();
         loop {
-            let rest = self.line.rest().unwrap_or(LOOK_EVERY).min(LOOK_EVERY).max(LEAST_REST);
+            let rest = self.line.rest().unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
+            let now = clock::mono();
+            // Orders that keep coming must not hold back the time.
+            if rest == Micros(0) && now.since(ticked) >= LEAST_REST {
+                ticked = now;
+                self.line.tell(QuotaInput::Ticked);
+                continue;
+            }
+            let rest = rest.max(LEAST_REST);
             tokio::select! {
                 biased;
                 order = orders.recv() => match order {

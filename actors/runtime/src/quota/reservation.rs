@@ -49,6 +49,8 @@ pub(crate) struct Reservation {
     downgrade: Option<String>,
     /// More was asked for.
     asked: Option<oneshot::Receiver<Verdict>>,
+    /// Tells when the budgets take back what they gave; `None` once they did.
+    lost: Option<oneshot::Receiver<Refusal>>,
     /// Why there is no more.
     refused: Option<Refusal>,
     /// Nothing was reserved: there is nothing to settle.
@@ -69,6 +71,7 @@ impl QuotaLine {
             budgets: Vec::new(),
             downgrade: None,
             asked: None,
+            lost: self.follow(wanted.id),
             refused: None,
             void: false,
         };
@@ -136,17 +139,20 @@ impl Reservation {
         self.meter.finished(usage);
     }
 
-    /// Waits for the budgets' answer to the last wish for more and takes it; never comes back
-    /// while there is none. May be dropped and called again.
-    pub(crate) async fn answer(&mut self) {
-        let Some(asked) = &mut self.asked else { return std::future::pending().await };
-        let answered = asked.await;
-        self.asked = None;
-        match answered {
-            Ok(verdict) => self.answered(verdict),
-            // The line is gone, and the node with it.
-            Err(_) => self.refused = Some(no_verdict()),
+    /// Waits for the budgets' next word: the answer to the last wish for more, which it takes, or
+    /// why the request must end at once, which it returns. Never comes back while there is none.
+    /// May be dropped and called again.
+    pub(crate) async fn answer(&mut self) -> Option<Refusal> {
+        tokio::select! {
+            biased;
+            answered = word(&mut self.asked) => match answered {
+                Some(verdict) => self.answered(verdict),
+                // The line is gone, and the node with it.
+                None => self.refused = Some(no_verdict()),
+            },
+            lost = word(&mut self.lost) => return lost,
         }
+        None
     }
 
     fn answered(&mut self, verdict: Verdict) {
@@ -160,12 +166,19 @@ impl Reservation {
     /// Why no token more may be given out, waiting for an answer that is due; `None` while some
     /// may.
     pub(crate) async fn ended(&mut self) -> Option<Refusal> {
+        if let Some(Ok(lost)) = self.lost.as_mut().map(oneshot::Receiver::try_recv) {
+            self.lost = None;
+            return Some(lost);
+        }
         if !self.meter.is_used_up() {
             return None;
         }
         if self.asked.is_some() {
             // Without an answer in time there is none to wait for.
-            let _late = tokio::time::timeout(VERDICT_WITHIN.into(), self.answer()).await;
+            let word = tokio::time::timeout(VERDICT_WITHIN.into(), self.answer()).await;
+            if let Ok(Some(lost)) = word {
+                return Some(lost);
+            }
         }
         if !self.meter.is_used_up() {
             return None;
@@ -191,6 +204,9 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        if self.lost.is_some() {
+            self.line.unfollow(self.id);
+        }
         if self.void {
             return;
         }
@@ -198,6 +214,14 @@ impl Drop for Reservation {
         let actual = self.charge(self.meter.used(), u64::from(self.meter.has_begun()));
         self.line.tell(QuotaInput::Settled { id: self.id, actual });
     }
+}
+
+/// The one word that comes by a channel, then nothing ever; `None` when none can come.
+async fn word<T>(from: &mut Option<oneshot::Receiver<T>>) -> Option<T> {
+    let Some(receiver) = from else { return std::future::pending().await };
+    let word = receiver.await.ok();
+    *from = None;
+    word
 }
 
 fn no_verdict() -> Refusal {
