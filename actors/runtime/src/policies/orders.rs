@@ -94,11 +94,14 @@ impl Policies {
     pub(crate) async fn cut(&self, quota: &QuotaLine, order: CutOrder) -> Result<(), Refusal> {
         self.book.load().check_cut(&order).map_err(|error| refused(&error))?;
         let wall = clock::wall();
+        let at = self.book.load().cut_date(&order, wall);
+        let mesh = self.membership.mesh();
         let notice = self
             .signer(false)?
-            .sign(|key, steward| sign_cut(key, steward, self.membership.mesh(), order, wall))?;
+            .sign(|key, steward| sign_cut(key, steward, mesh, order.clone(), at))?;
         self.change(quota, true, |book| {
-            self.membership.with(|roster| book.apply_cut(notice, roster, wall)).map(drop)
+            self.membership.with(|roster| book.apply_cut(notice, roster, wall))?;
+            book.check_cut_counts(&order)
         })
         .await
     }

@@ -418,6 +418,39 @@ impl PolicyBook {
         }
     }
 
+    /// The date a cut needs to count, where the clock may be behind the one that dated the limit or
+    /// the confirmation it is to follow.
+    pub fn cut_date(&self, order: &CutOrder, wall: Wall) -> Wall {
+        let after = match order {
+            CutOrder::Key(_) => return wall,
+            CutOrder::Budget { .. } => self.set_at(order).plus(Micros::millis(1)),
+            CutOrder::Account(path) => {
+                let lifted = self.accounts.get(path).filter(|grant| grant.steward.is_none());
+                lifted.map_or(wall, |grant| grant.signed.body.issued)
+            }
+        };
+        wall.max(after)
+    }
+
+    /// Whether a cut that was taken counts here.
+    ///
+    /// # Errors
+    /// [`PolicyError::Cut`]: it changed nothing.
+    pub fn check_cut_counts(&self, order: &CutOrder) -> Result<(), PolicyError> {
+        let counts = match order {
+            CutOrder::Key(id) => !self.keys.contains_key(id),
+            CutOrder::Account(path) => self.suspended(path).is_some(),
+            CutOrder::Budget { level, name, limit } => self
+                .budgets()
+                .filter(|held| held.level == *level && held.spec.name == *name)
+                .all(|held| held.limit <= *limit),
+        };
+        if counts {
+            return Ok(());
+        }
+        Err(PolicyError::Cut("the order was taken and changes nothing: see this node's clock"))
+    }
+
     /// A key's id by the beginning of its text, when only one fits.
     pub fn key_named(&self, text: &str) -> Option<KeyId> {
         let mut fitting = self.keys.keys().filter(|id| id.to_string().starts_with(text));

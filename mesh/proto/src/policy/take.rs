@@ -13,8 +13,8 @@ use super::{
 };
 use crate::records::{CLOCK_SKEW, Record, RecordError, Roster, Signed};
 
-/// Cuts kept of one budget. Two of them matter at once only when two stewards cut it without
-/// knowing of each other.
+/// Cuts kept of one budget: each of them later and milder than the one before, or superfluous. More
+/// make room by [`Cutting::room`].
 const MAX_CUTS_OF_BUDGET: usize = 4;
 
 /// Cuts by what they cut.
@@ -159,7 +159,8 @@ impl PolicyBook {
         roster: &Roster,
         wall: Wall,
     ) -> Result<bool, PolicyError> {
-        if !self.cuts.lacks(&notice) {
+        let set = self.set_at(&notice.signed.body.order);
+        if !self.cuts.lacks(&notice, set) {
             return Ok(false);
         }
         let body = &notice.signed.body;
@@ -176,7 +177,7 @@ impl PolicyBook {
             return Err(PolicyError::Full { what: "cut", limit: MAX_CUTS });
         }
         let order = body.order.clone();
-        self.cuts.insert(Arc::new(notice));
+        self.cuts.insert(Arc::new(notice), set);
         match order {
             CutOrder::Key(id) => drop(self.keys.remove(&id)),
             CutOrder::Account(_) => {}
@@ -184,6 +185,13 @@ impl PolicyBook {
         }
         self.revision += 1;
         Ok(true)
+    }
+
+    /// When the limit that a cut lowers was chosen; earlier cuts of it are over.
+    pub(super) fn set_at(&self, order: &CutOrder) -> Wall {
+        let CutOrder::Budget { level, name, .. } = order else { return Wall(0) };
+        let meant = self.budgets().filter(|held| held.level == *level && held.spec.name == *name);
+        meant.map(|held| held.spec.set).max().unwrap_or(Wall(0))
     }
 }
 
@@ -197,8 +205,8 @@ impl Cutting {
         self.keys.values().chain(self.accounts.values()).chain(self.budgets.values().flatten())
     }
 
-    /// Whether a cut would say something new.
-    fn lacks(&self, notice: &CutNotice) -> bool {
+    /// Whether a cut would say something new. `set`: when the limit it lowers was chosen.
+    fn lacks(&self, notice: &CutNotice, set: Wall) -> bool {
         let at = notice.signed.body.at;
         match &notice.signed.body.order {
             CutOrder::Key(id) => !self.keys.contains_key(id),
@@ -207,15 +215,32 @@ impl Cutting {
             }
             CutOrder::Budget { level, name, limit } => {
                 let held = self.budgets.get(&(level.clone(), name.clone()));
+                let held = held.map(Vec::as_slice).unwrap_or_default();
                 let covers =
                     |held: &Arc<CutNotice>| held.signed.body.at >= at && lowered(held) <= *limit;
-                !held
-                    .is_some_and(|held| held.iter().any(covers) || held.len() >= MAX_CUTS_OF_BUDGET)
+                let mut kept: Vec<(Wall, u64)> =
+                    held.iter().map(|held| (held.signed.body.at, lowered(held))).collect();
+                kept.retain(|(held, lowered)| *held > at || lowered < limit);
+                kept.push((at, *limit));
+                let last = kept.len() - 1;
+                !held.iter().any(covers) && Self::room(&kept, set) != Some(last)
             }
         }
     }
 
-    fn insert(&mut self, notice: Arc<CutNotice>) {
+    /// The one of too many cuts of a budget that goes: the oldest of those that a later choice of
+    /// the limit ended, else the mildest. By what they say alone, so that nodes which hear of the
+    /// same cuts in another order keep the same.
+    fn room(cuts: &[(Wall, u64)], set: Wall) -> Option<usize> {
+        if cuts.len() <= MAX_CUTS_OF_BUDGET {
+            return None;
+        }
+        let oldest = (0..cuts.len()).min_by_key(|place| cuts[*place]);
+        let mildest = (0..cuts.len()).max_by_key(|place| (cuts[*place].1, cuts[*place].0));
+        oldest.filter(|place| cuts[*place].0 <= set).or(mildest)
+    }
+
+    fn insert(&mut self, notice: Arc<CutNotice>, set: Wall) {
         let (at, limit) = (notice.signed.body.at, lowered(&notice));
         match notice.signed.body.order.clone() {
             CutOrder::Key(id) => drop(self.keys.insert(id, notice)),
@@ -224,6 +249,11 @@ impl Cutting {
                 let held = self.budgets.entry((level, name)).or_default();
                 held.retain(|held| held.signed.body.at > at || lowered(held) < limit);
                 held.push(notice);
+                let kept: Vec<(Wall, u64)> =
+                    held.iter().map(|held| (held.signed.body.at, lowered(held))).collect();
+                if let Some(place) = Self::room(&kept, set) {
+                    held.remove(place);
+                }
             }
         }
     }

@@ -179,6 +179,59 @@ fn a_cut_lowers_at_once_and_ends_only_when_the_operator_chooses_anew() {
 }
 
 #[test]
+fn a_cut_counts_although_the_clock_is_behind_what_it_follows() {
+    let site = site(1);
+    let (mut book, roster) = (site.book(0), site.roster(0));
+    let draft = site.draft(START, &[("acme", terms("tokens", Unit::Tokens, 100))]);
+    book.sign_epoch(&site.root, &roster, draft, START).unwrap();
+    let lower = CutOrder::Budget { level: level("acme"), name: "tokens".into(), limit: 40 };
+    let suspend = CutOrder::Account(path("acme"));
+    let title = sign_account(&site.root, None, site.mesh, path("acme"), "Acme", START).unwrap();
+    book.apply_account(title, &roster).unwrap();
+    let behind = START.minus(Micros::secs(3));
+    for order in [lower, suspend] {
+        let mut late = book.clone();
+        let _taken = late.apply_cut(site.cut(order.clone(), behind), &roster, behind);
+        assert!(late.check_cut_counts(&order).is_err(), "a date before what it follows");
+        let at = book.cut_date(&order, behind);
+        assert_eq!(book.apply_cut(site.cut(order.clone(), at), &roster, behind), Ok(true));
+        assert_eq!(book.check_cut_counts(&order), Ok(()));
+    }
+}
+
+#[test]
+fn cuts_that_are_over_or_milder_make_room_in_any_order() {
+    let site = site(1);
+    let roster = site.roster(0);
+    let lower = |limit| CutOrder::Budget { level: level("acme"), name: "tokens".into(), limit };
+    let set = START.plus(MINUTE.times(10));
+    let minute = |n: u64| START.plus(MINUTE.times(n));
+    // Four that the limit chosen at minute ten ended, and six after it, each milder.
+    let old = (1..5).map(|n| site.cut(lower(n), minute(n)));
+    let new = (11..17).map(|n| site.cut(lower(n * 2), minute(n)));
+    let mut cuts: Vec<CutNotice> = old.chain(new).collect();
+    let kept = |cuts: &[CutNotice]| {
+        let mut book = site.book(0);
+        let draft = site.draft(set, &[("acme", terms("tokens", Unit::Tokens, 100))]);
+        book.sign_epoch(&site.root, &roster, draft, set).unwrap();
+        for cut in cuts {
+            let _taken = book.apply_cut(cut.clone(), &roster, minute(20)).unwrap();
+        }
+        assert_eq!(book.check_cut_counts(&lower(22)), Ok(()));
+        let mut kept: Vec<Wall> = book.cuts.iter().map(|cut| cut.signed.body.at).collect();
+        kept.sort();
+        kept
+    };
+    let expected: Vec<Wall> = (11..15).map(minute).collect();
+    for _ in 0..cuts.len() {
+        assert_eq!(kept(&cuts), expected);
+        cuts.rotate_left(1);
+    }
+    cuts.reverse();
+    assert_eq!(kept(&cuts), expected);
+}
+
+#[test]
 fn a_cut_from_the_far_future_is_not_taken() {
     let site = site(1);
     let (mut book, roster) = (site.book(0), site.roster(0));
