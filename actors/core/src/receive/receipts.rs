@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_base::{Blame, Code, Mono, NodeId, Refusal, RequestId, Retry, Stage};
+use selvedge_proto::policy::LOCAL_ACCOUNT;
 use selvedge_proto::records::Signed;
 use selvedge_proto::wire::Receipt;
 
@@ -48,17 +49,20 @@ impl Receipts {
         let body = &receipt.body;
         let request = &handed.request;
         let tenant = body.account.split('/').next().unwrap_or_default();
+        // A node's own keys are tenants by name and share one account; none of them has budgets.
+        let own_key = !must && body.account == LOCAL_ACCOUNT;
+        let other_tenant = tenant != handed.tenant && !own_key;
         if body.ingest != peer || body.serving != me {
             return Err(refused("the receipt is for other nodes"));
         }
-        if body.request != request.id || tenant != handed.tenant || body.fence != handed.fence {
+        if body.request != request.id || other_tenant || body.fence != handed.fence {
             return Err(refused("the receipt is for another request"));
         }
         if u64::from(request.max_tokens) > body.tokens || handed.deadline > body.not_after_in {
             return Err(refused("the receipt does not cover the request"));
         }
         receipt.check().map_err(|_| refused("the receipt is not signed by its ingest node"))?;
-        self.remember(now, body)
+        self.remember(now.plus(handed.deadline), now, body)
     }
 
     /// How many are remembered.
@@ -71,7 +75,9 @@ impl Receipts {
         self.seen.is_empty()
     }
 
-    fn remember(&mut self, now: Mono, body: &Receipt) -> Result<(), Refusal> {
+    /// Remembers a receipt until its hand-off's deadline, which is bounded; the receipt's own end is
+    /// the ingest node's word alone.
+    fn remember(&mut self, lapses: Mono, now: Mono, body: &Receipt) -> Result<(), Refusal> {
         while let Some((until, ingest, request)) = self.lapsing.first().copied()
             && (until <= now || self.seen.len() >= MAX_RECEIPTS)
         {
@@ -85,9 +91,8 @@ impl Receipts {
             }
             self.lapsing.remove(&(until, key.0, key.1));
         }
-        let until = now.plus(body.not_after_in);
-        self.seen.insert(key, (body.fence, until));
-        self.lapsing.insert((until, key.0, key.1));
+        self.seen.insert(key, (body.fence, lapses));
+        self.lapsing.insert((lapses, key.0, key.1));
         Ok(())
     }
 }

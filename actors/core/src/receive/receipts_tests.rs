@@ -104,19 +104,37 @@ fn a_receipt_fits_one_request_between_two_nodes() {
 }
 
 #[test]
+fn a_key_of_one_node_hands_off_by_its_name_and_pays_from_the_local_account() {
+    let local = || Receipt { account: LOCAL_ACCOUNT.to_owned(), ..receipt() };
+    let message = verdict(Some(local()), false).unwrap_err();
+    assert!(message.contains("not signed"), "only the signature is wrong: {message}");
+    let message = verdict(Some(local()), true).unwrap_err();
+    assert!(message.contains("another request"), "a tenant's hard budgets stand: {message}");
+}
+
+#[test]
 fn an_attempt_is_worked_on_once() {
     let mut receipts = Receipts::default();
     let mut receipt = receipt();
-    assert!(receipts.remember(Mono(1), &receipt).is_ok());
-    assert!(receipts.remember(Mono(2), &receipt).is_err(), "shown again");
+    assert!(receipts.remember(Mono(1).plus(Micros::secs(30)), Mono(1), &receipt).is_ok());
+    assert!(
+        receipts.remember(Mono(2).plus(Micros::secs(30)), Mono(2), &receipt).is_err(),
+        "shown again"
+    );
     receipt.fence = 3;
-    assert!(receipts.remember(Mono(3), &receipt).is_ok(), "the request came back");
+    assert!(
+        receipts.remember(Mono(3).plus(Micros::secs(30)), Mono(3), &receipt).is_ok(),
+        "the request came back"
+    );
     receipt.fence = 2;
-    assert!(receipts.remember(Mono(4), &receipt).is_err(), "an older attempt");
+    assert!(
+        receipts.remember(Mono(4).plus(Micros::secs(30)), Mono(4), &receipt).is_err(),
+        "an older attempt"
+    );
     assert_eq!(receipts.len(), 1);
     let later = Mono(5).plus(Micros::secs(31));
     receipt.request = RequestId(9);
-    assert!(receipts.remember(later, &receipt).is_ok());
+    assert!(receipts.remember(later.plus(Micros::secs(30)), later, &receipt).is_ok());
     assert_eq!(receipts.len(), 1, "what lapsed is forgotten");
 }
 
@@ -125,7 +143,8 @@ fn the_memory_is_bounded() {
     let mut receipts = Receipts::default();
     for n in 0..2 * MAX_RECEIPTS as u128 {
         let receipt = Receipt { request: RequestId(n), ..receipt() };
-        assert!(receipts.remember(Mono(n as u64), &receipt).is_ok());
+        let now = Mono(n as u64);
+        assert!(receipts.remember(now.plus(Micros::secs(30)), now, &receipt).is_ok());
     }
     assert_eq!(receipts.len(), MAX_RECEIPTS);
     assert_eq!(receipts.lapsing.len(), MAX_RECEIPTS);
