@@ -18,6 +18,8 @@ const TEMPLATE_TOKENS: u64 = 32;
 /// What a template says by itself when the caller gives no system message: those in use add up to
 /// forty tokens.
 const SYSTEM_TOKENS: u64 = 64;
+/// Tokens a node may count that were not seen: the end mark, and a stop sequence it kept back.
+const HIDDEN_TOKENS: u64 = 64;
 
 /// The use of one reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct Meter {
     reserved: u64,
     /// What the prompt takes: an estimate until a node has read it.
     prompt: u64,
+    /// What the prompt can take at most, whatever a node says.
+    longest: u64,
     read: bool,
     emitted: u64,
     /// The caller's own limit, which was reserved for in full.
@@ -47,7 +51,7 @@ impl Meter {
     fn of(prompt: u64, max_tokens: Option<u32>) -> Self {
         let limit = max_tokens.map(u64::from);
         let reserved = prompt.saturating_add(limit.unwrap_or(CHUNK_TOKENS));
-        Self { reserved, prompt, read: false, emitted: 0, limit, asked: None }
+        Self { reserved, prompt, longest: prompt, read: false, emitted: 0, limit, asked: None }
     }
 
     /// Tokens reserved or asked for so far.
@@ -64,10 +68,11 @@ impl Meter {
         }
     }
 
-    /// A node has read the prompt. Some: more must be asked for, as it is longer than reserved for.
+    /// A node has read the prompt; what it says beyond the longest it can be is not believed. Some:
+    /// more must be asked for.
     pub fn started(&mut self, prompt_tokens: u32) -> Option<u64> {
         if !self.read {
-            self.prompt = u64::from(prompt_tokens);
+            self.prompt = u64::from(prompt_tokens).min(self.longest);
             self.read = true;
         }
         self.ask()
@@ -95,10 +100,13 @@ impl Meter {
     }
 
     /// The answer is complete, and the node that served it says what it took. A node that counts
-    /// less than was seen is not believed.
+    /// less than was seen is not believed, nor one that counts more than there can be.
     pub fn finished(&mut self, usage: &Usage) {
-        self.prompt = self.prompt.max(u64::from(usage.prompt_tokens));
-        self.emitted = self.emitted.max(u64::from(usage.completion_tokens));
+        let prompt = u64::from(usage.prompt_tokens).min(self.longest);
+        self.prompt = self.prompt.max(prompt);
+        let most = self.most().min(u64::from(Limits::ANSWER_TOKENS));
+        let told = u64::from(usage.completion_tokens).min(most);
+        self.emitted = self.emitted.max(told.min(self.emitted.saturating_add(HIDDEN_TOKENS)));
         self.read = true;
     }
 
@@ -177,13 +185,24 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_that_is_denser_than_thought_asks_for_the_rest() {
+    fn a_node_that_counts_more_than_there_can_be_is_not_believed() {
         let mut meter = Meter::new(&text(400), Some(100));
-        assert_eq!(meter.started(500), Some(500 - 432));
-        assert_eq!(meter.token(), None, "it was asked for once");
-        meter.extended();
-        assert_eq!(meter.reserved(), 600);
-        assert_eq!(meter.started(500), None, "a second node reads the same prompt");
+        assert_eq!(meter.started(u32::MAX), None);
+        assert_eq!(meter.used(), 432, "no more tokens than bytes");
+        meter.token();
+        let wild =
+            Usage { prompt_tokens: u32::MAX, completion_tokens: u32::MAX, ..Usage::default() };
+        let mut open = Meter::new(&text(400), None);
+        open.started(100);
+        open.finished(&wild);
+        assert_eq!(open.used(), 432 + HIDDEN_TOKENS);
+        meter.finished(&wild);
+        assert_eq!(meter.used(), 432 + 1 + HIDDEN_TOKENS);
+        let mut ended = Meter::new(&text(0), Some(2));
+        ended.started(1);
+        ended.token();
+        ended.finished(&wild);
+        assert_eq!(ended.used(), 32 + 2, "never above the caller's own limit");
     }
 
     #[test]
