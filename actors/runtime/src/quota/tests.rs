@@ -423,6 +423,32 @@ async fn a_disk_that_takes_no_writes_refuses_and_comes_back() {
     b.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_nobody_waits_for_reaches_its_reservation() {
+    let ((_a_home, a), (_b_home, b)) = pair("lost", 1_000).await;
+    let id = a.gateway().shared.run_id();
+    let mut held = line(&a).reserve(wanted(id, 10)).await.unwrap();
+    assert!(held.ended().await.is_none());
+    let (account, worst) = (
+        account(),
+        selvedge_core::quota::Charge {
+            tokens: 1,
+            requests: 1,
+            micro_dollars: 0,
+            class: selvedge_core::quota::CostClass::Local,
+            model: "m".to_owned(),
+        },
+    );
+    let lease = Micros::secs(1);
+    line(&a).tell(QuotaInput::Asked { id, account, key: None, worst, lease });
+    let lost = tokio::time::timeout(DEADLINE, held.answer()).await.unwrap();
+    assert_eq!(lost.unwrap().stage, selvedge_base::Stage::Reserve);
+    drop(held);
+    assert!(line(&a).0.state.lock().followed.is_empty());
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
 /// Copies a home as it is on the disk.
 fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
