@@ -75,8 +75,8 @@ impl Receipts {
         self.seen.is_empty()
     }
 
-    /// Remembers a receipt until its hand-off's deadline, which is bounded; the receipt's own end is
-    /// the ingest node's word alone.
+    /// Remembers a receipt until its hand-off's deadline, which is bounded; the receipt's own end
+    /// is the ingest node's word alone.
     fn remember(&mut self, lapses: Mono, now: Mono, body: &Receipt) -> Result<(), Refusal> {
         while let Some((until, ingest, request)) = self.lapsing.first().copied()
             && (until <= now || self.seen.len() >= MAX_RECEIPTS)
