@@ -19,8 +19,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use selvedge_base::Mono;
 use selvedge_net::clock;
+use selvedge_proto::policy::AccountPath;
 
-use super::backend::Backend;
+use super::backend::{Backend, Holder};
 use super::body::{Answer, whole};
 use super::router::Surface;
 use super::wire;
@@ -98,10 +99,14 @@ impl Metrics {
         self.refusals.get_or_create(&Refused { code }).inc();
     }
 
-    /// The page.
-    pub(super) fn page(&self) -> Response<Answer> {
+    /// The page, as `holder` may see it: whoever calls with a key of the mesh reads the budgets of
+    /// its own account and of what hangs below it, not what other tenants have and spend.
+    pub(super) fn page(&self, holder: &Holder) -> Response<Answer> {
         let mut text = String::new();
         match encode(&mut text, &self.registry) {
+            Ok(()) if holder.key.is_some() => {
+                whole(StatusCode::OK, CONTENT_TYPE, without_others(&text, &holder.account))
+            }
             Ok(()) => whole(StatusCode::OK, CONTENT_TYPE, text),
             // Writing to a string fails only if a metric's own encoding does.
             Err(fmt::Error) => whole(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "no page\n"),
@@ -217,6 +222,19 @@ impl Collector for Mesh {
     }
 }
 
+/// The page without the lines of budgets that `account` does not cover.
+fn without_others(page: &str, account: &AccountPath) -> String {
+    let covered = |line: &&str| {
+        let labels = line.strip_prefix("selvedge_budget_").and_then(|rest| rest.split_once('{'));
+        let Some((_, labels)) = labels else { return true };
+        let named = labels.strip_prefix("account=\"").and_then(|rest| rest.split_once('"'));
+        // A budget of a key is named by the key's account, `#` and the key.
+        let path = named.and_then(|(level, _)| level.split('#').next());
+        path.and_then(|path| path.parse().ok()).is_some_and(|of| account.covers(&of))
+    };
+    page.split_inclusive('\n').filter(covered).collect()
+}
+
 /// What is limited, spent, reserved and held here, in the smallest unit of what a budget counts.
 fn budgets(
     encoder: &mut DescriptorEncoder<'_>,
@@ -255,4 +273,24 @@ fn gauges<const N: usize>(
         gauge.encode(family.encode_family(&labels)?)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::without_others;
+
+    #[test]
+    fn a_key_reads_its_own_budgets_only() {
+        let line = |account: &str| format!("selvedge_budget_spent{{account=\"{account}\"}} 1\n");
+        let others = ["acme2", "acme", "rival/app", "rival#0011223344556677"];
+        let own = ["acme/line3", "acme/line3/chat", "acme/line3#0011223344556677"];
+        let rest = "# HELP selvedge_budget_spent Spent.\nselvedge_nodes{state=\"alive\"} 2\n";
+        let page = |accounts: &[&[&str]]| {
+            let lines = accounts.iter().flat_map(|some| some.iter()).map(|one| line(one));
+            format!("{rest}{}# EOF\n", lines.collect::<String>())
+        };
+        let account = "acme/line3".parse().expect("an account");
+        assert_eq!(without_others(&page(&[&others, &own]), &account), page(&[&own]));
+    }
 }

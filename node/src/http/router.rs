@@ -226,7 +226,7 @@ impl Exchange<'_> {
                 models::one(&backend.status(), &name)
             }
             Route::Health => Ok(health(stop)),
-            Route::Metrics => self.holder(parts, surface).map(|_| metrics.page()),
+            Route::Metrics => self.holder(parts, surface).map(|holder| metrics.page(holder)),
             Route::Admin(path, _) => {
                 guard.check_admin(&parts.headers)?;
                 if parts.method != Method::POST {
