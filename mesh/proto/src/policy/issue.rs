@@ -41,7 +41,7 @@ pub struct BudgetTerms {
     pub scope: Scope,
     /// Parts in which a window becomes usable.
     pub sub_windows: u32,
-    /// Whether witnesses stand by.
+    /// See [`BudgetSpec::reclaimable`]: no effect in this build.
     pub reclaimable: bool,
 }
 

@@ -86,7 +86,9 @@ pub struct BudgetSpec {
     pub scope: Scope,
     /// Parts in which a window becomes usable; 1 is all at once.
     pub sub_windows: u32,
-    /// Whether witnesses stand by, so that rights of a node that is gone can be taken back.
+    /// Whether witnesses shall stand by, so that rights of a node that is gone can be taken back.
+    /// Signed so that the record need not change shape; this build has no witnesses, acts the same
+    /// either way, and never sets it.
     pub reclaimable: bool,
     /// The epoch that introduced it. Unit and period never change under one `born`.
     pub born: u64,
