@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use selvedge_base::Micros;
 use selvedge_sim::{Plan, run, scenarios};
 
 /// Seeds of each scenario in the gate; `SELVEDGE_SIM_SEEDS` runs more by hand.
@@ -23,6 +24,21 @@ fn every_scenario_ends_as_it_promises() {
         }
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// Each node looks at eight others at a time; a freeze is known in time in a larger mesh, too.
+#[test]
+fn a_freeze_is_seen_in_time_in_a_mesh_of_any_size() {
+    for nodes in [24, 60] {
+        for seed in 0..SEEDS {
+            let plan = Plan::scenario("frozen-peer", nodes, seed).unwrap();
+            let outcome = run(&plan, &mut ()).unwrap();
+            let slowest = outcome.detections.frozen.iter().max().copied();
+            println!("{nodes} nodes, seed {seed}: {slowest:?}");
+            assert_eq!(outcome.violations, [], "{nodes} nodes, seed {seed}");
+            assert!(slowest.is_some_and(|took| took <= Micros::secs(2)), "{slowest:?}");
+        }
+    }
 }
 
 #[test]

@@ -2,13 +2,15 @@
 //!
 //! SWIM (Das, Gupta, Motivala 2002) with incarnations and suspicion, plus two things it lacks: the
 //! fate of the connection is evidence, and every ping and ack carries a pulse by which a peer that
-//! answers but makes no progress is told from one that is slow, loading or idle. Owns the verdict
-//! and the probes. Does not own connections, addresses or membership: the shell introduces only
+//! answers but makes no progress is told from one that is slow, loading or idle. A node watches its
+//! own engine in the same way and tells when it froze, so that in a large mesh, where each looks at a
+//! few others at a time, all know as soon as in a small one. Owns the verdict and the probes. Does not own connections, addresses or membership: the shell introduces only
 //! members and forgets those that were revoked.
 
 mod book;
 mod detector;
 mod gossip;
+mod stillness;
 
 use selvedge_base::{Micros, NodeId};
 use serde::{Deserialize, Serialize};
@@ -43,6 +45,10 @@ pub const REDIAL_AT_MOST: Micros = Micros::secs(8);
 pub const REDIALS_PER_PERIOD: usize = 4;
 /// Peers asked to try a suspect: three make a false alarm through their loss alone unlikely.
 pub const HELPERS: usize = 3;
+/// Peers told at once that an engine froze or goes on, by the node itself and by each that hears it
+/// for the first time: four reach all but a fiftieth of any mesh within a few round trips, and the
+/// pings that follow reach the rest.
+pub const TOLD_AT_ONCE: usize = 4;
 /// Peers known: the size a single mesh is meant for.
 pub const MAX_PEERS: usize = 1_024;
 /// Rumours in one message: sixteen of 52 bytes at most fit a datagram with the rest.
@@ -212,7 +218,8 @@ pub struct Rumour {
     pub node: NodeId,
     /// Of which of its incarnations.
     pub incarnation: u64,
-    /// Alive, Suspect or Dead; Frozen is each node's own observation and is not passed on.
+    /// What it is said to be. Frozen comes from the node itself, in each of its messages while its
+    /// engine stands still; what others observe of an engine is not passed on.
     pub state: PeerState,
 }
 

@@ -3,16 +3,14 @@
 use selvedge_base::plant::{self, Plant};
 use selvedge_base::{BoundedQueue, Micros, Mono, NodeId};
 
+use super::stillness::Stillness;
 use super::{
-    DEAD_AFTER, DEAD_AFTER_LINK_LOST, FROZEN_AFTER, PROBE_PERIOD, PeerState, PeerView, Pulse,
-    REDIAL_AFTER, Rumour, SUSPECT_AFTER, Why,
+    DEAD_AFTER, DEAD_AFTER_LINK_LOST, PROBE_PERIOD, PeerState, PeerView, Pulse, REDIAL_AFTER,
+    Rumour, SUSPECT_AFTER, Why,
 };
 
 /// Pings remembered per peer for the round trip: two seconds' worth, more than a satellite takes.
 const PINGS_REMEMBERED: usize = 8;
-/// Pulses further apart than this say nothing about the time between them: the peer may have been
-/// idle meanwhile and have just begun again.
-const PULSE_GAP: Micros = Micros::secs(1);
 /// For this long after others reached a peer, "only through others" describes it: as long as a
 /// peer may stay unanswered, and one period for the way around.
 const REACHED_COUNTS: Micros = SUSPECT_AFTER.plus(PROBE_PERIOD);
@@ -27,7 +25,7 @@ pub(super) struct Peer {
     pub(super) why: Why,
     pub(super) incarnation: u64,
     pub(super) linked: bool,
-    pub(super) pulse: Pulse,
+    engine: Stillness,
     rtt: Option<Micros>,
     pings: BoundedQueue<(u64, Mono)>,
     /// The first probe that nothing came back for.
@@ -40,9 +38,8 @@ pub(super) struct Peer {
     heard_at: Option<Mono>,
     /// When another node last got an answer from it.
     reached_at: Option<Mono>,
-    pulse_at: Mono,
-    /// Since when every pulse showed the same progress while computing.
-    still_since: Mono,
+    /// The incarnation under which it said itself, here or to others, that its engine stands still.
+    frozen_as: Option<u64>,
     /// Two pulses in a row showed no progress: look closer.
     pub(super) doubtful: bool,
     /// Others suspect it, and nothing was heard of it since.
@@ -61,7 +58,7 @@ impl Peer {
             why: Why::NotHeardYet,
             incarnation: 0,
             linked: false,
-            pulse: Pulse { progress: 0, computing: false, loading: false, running: 0, queued: 0 },
+            engine: Stillness::new(now),
             rtt: None,
             pings: BoundedQueue::new(PINGS_REMEMBERED),
             unanswered_since: Some(now),
@@ -70,8 +67,7 @@ impl Peer {
             lost_at_seq: 0,
             heard_at: None,
             reached_at: None,
-            pulse_at: now,
-            still_since: now,
+            frozen_as: None,
             doubtful: false,
             rumoured: false,
             behind: false,
@@ -87,7 +83,7 @@ impl Peer {
             state: self.state,
             why: self.why,
             rtt: self.rtt,
-            pulse: self.pulse,
+            pulse: self.engine.pulse(),
             incarnation: self.incarnation,
             linked: self.linked,
         }
@@ -128,8 +124,11 @@ impl Peer {
         if self.rumoured {
             return (PeerState::Suspect, Why::Rumoured);
         }
-        if self.frozen() {
+        if self.engine.is_frozen() {
             return (PeerState::Frozen, Why::NoProgress);
+        }
+        if self.frozen_as.is_some() {
+            return (PeerState::Frozen, Why::Rumoured);
         }
         match self.state {
             PeerState::Frozen => (PeerState::Alive, Why::Progressing),
@@ -171,17 +170,36 @@ impl Peer {
 
     /// A pulse of the peer's, first hand.
     pub(super) fn pulsed(&mut self, now: Mono, pulse: Pulse) {
-        let works = |pulse: &Pulse| pulse.computing && !pulse.loading;
-        let still = works(&pulse) && works(&self.pulse) && pulse.progress == self.pulse.progress;
-        if !still || now.since(self.pulse_at) > PULSE_GAP {
-            self.still_since = now;
-        }
-        self.doubtful = still;
-        self.pulse = pulse;
-        self.pulse_at = now;
+        self.doubtful = self.engine.pulsed(now, pulse);
     }
 
-    pub(super) fn link_up(&mut self, now: Mono) {
+    /// Under this incarnation it does not say that its engine stands still; whether it said so under
+    /// an earlier one. What was seen of the engine before then counts no more.
+    pub(super) fn thawed_above(&mut self, now: Mono, incarnation: u64) -> bool {
+        let thawed = self.frozen_as.is_some_and(|frozen| incarnation > frozen);
+        if thawed {
+            self.frozen_as = None;
+            self.engine.moved(now);
+        }
+        thawed
+    }
+
+    /// Whether it said, here or to others, that its engine stands still.
+    pub(super) const fn is_said_frozen(&self) -> bool {
+        self.frozen_as.is_some()
+    }
+
+    /// Whether a tick has to look at it: time alone may change the verdict, or it is in doubt, or
+    /// it must be dialled. What is said of all others stays the same until they are heard of.
+    pub(super) fn is_restless(&self) -> bool {
+        let calm = self.linked && self.state == PeerState::Alive;
+        let doubted = self.unanswered_since.is_some() || self.rumoured || self.doubtful;
+        !calm || doubted
+    }
+
+    pub(super) fn link_up(&mut self, now: Mono, incarnation: u64) {
+        // Most likely a new process. If not, its next message says that it is still frozen.
+        self.thawed_above(now, incarnation);
         self.linked = true;
         self.ended = false;
         self.link_lost_at = None;
@@ -236,21 +254,16 @@ impl Peer {
             && self.heard_at.is_some_and(|at| now.since(at) < SUSPECT_AFTER)
             && self.state != PeerState::Dead;
         match rumour.state {
-            PeerState::Alive | PeerState::Frozen => {
-                if incarnation == self.incarnation {
-                    return false;
-                }
-                self.incarnation = incarnation;
-                self.rumoured = false;
-                if self.state == PeerState::Dead {
-                    self.state = PeerState::Suspect;
-                    self.why = Why::Rumoured;
-                    self.unanswered_since = Some(now);
-                    self.link_lost_at = None;
-                    self.redial_at = now;
-                    self.redial_wait = REDIAL_AFTER;
-                }
-                true
+            PeerState::Alive => {
+                let thawed = self.thawed_above(now, incarnation);
+                self.risen(now, incarnation) || thawed
+            }
+            PeerState::Frozen => {
+                let risen = self.risen(now, incarnation);
+                let news = risen || self.frozen_as.is_none();
+                let gone = self.state == PeerState::Dead;
+                self.frozen_as = Some(incarnation).filter(|_| !gone);
+                news && !gone
             }
             PeerState::Suspect | PeerState::Dead if heard_lately => {
                 // First-hand knowledge beats hearsay; the peer is told, so that it refutes.
@@ -273,6 +286,24 @@ impl Peer {
         }
     }
 
+    /// It lives under this incarnation, others say; whether it is a later one than known.
+    fn risen(&mut self, now: Mono, incarnation: u64) -> bool {
+        if incarnation == self.incarnation {
+            return false;
+        }
+        self.incarnation = incarnation;
+        self.rumoured = false;
+        if self.state == PeerState::Dead {
+            self.state = PeerState::Suspect;
+            self.why = Why::Rumoured;
+            self.unanswered_since = Some(now);
+            self.link_lost_at = None;
+            self.redial_at = now;
+            self.redial_wait = REDIAL_AFTER;
+        }
+        true
+    }
+
     /// The rumour about the peer that it should know of: what others hold against it, or what this
     /// node does.
     pub(super) fn told(&mut self, node: NodeId) -> Option<Rumour> {
@@ -280,6 +311,7 @@ impl Peer {
             (PeerState::Dead, _) => PeerState::Dead,
             (_, true) => PeerState::Suspect,
             (_, false) if self.behind => PeerState::Alive,
+            (_, false) if self.frozen_as.is_some() => PeerState::Frozen,
             (_, false) => return self.tell.take(),
         };
         Some(Rumour { node, incarnation: self.incarnation, state })
@@ -301,12 +333,5 @@ impl Peer {
 
     fn believable(&self, incarnation: u64) -> bool {
         incarnation <= self.incarnation.saturating_add(MAX_LEAP)
-    }
-
-    fn frozen(&self) -> bool {
-        self.pulse.computing
-            && !self.pulse.loading
-            && self.pulse_at.since(self.still_since) >= FROZEN_AFTER
-            && !plant::is_on(Plant::FreezeUnseen)
     }
 }

@@ -1,19 +1,21 @@
 //! The machine: takes facts, probes, declares.
 //!
 //! All timing happens on one tick of half a probe period, so nothing has to be cancelled: each
-//! tick asks every peer's facts for their verdict, every second tick sends probes.
+//! tick asks the facts of every peer that is not plainly well for their verdict, every second tick
+//! sends probes. A mesh in which all is well costs a tick nothing, however large it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_base::plant::{self, Plant};
 use selvedge_base::{BoundedQueue, Dice, Machine, Micros, Mono, NodeId, Now};
 
 use super::book::Peer;
 use super::gossip::Gossip;
+use super::stillness::Stillness;
 use super::{
     Beat, HELPERS, MAX_PEERS, MAX_RUMOURS, PROBE_PERIOD, PROBES_PER_PERIOD, PeerState, PeerView,
     Pulse, REDIAL_AT_MOST, REDIALS_PER_PERIOD, Rumour, STALL_NOTICED, SwimEffect, SwimInput,
-    SwimMessage, Why,
+    SwimMessage, TOLD_AT_ONCE, Why,
 };
 
 /// Half a probe period: verdicts are at most this late.
@@ -28,9 +30,15 @@ const MAX_OWN_LEAP: u64 = 1 << 32;
 pub struct Swim {
     me: NodeId,
     incarnation: u64,
-    pulse: Pulse,
+    engine: Stillness,
+    /// What this node says of its own engine.
+    frozen: bool,
+    /// When news of an engine were last told at once.
+    told_at: Option<Mono>,
     dice: Dice,
     peers: BTreeMap<NodeId, Peer>,
+    /// Those a tick has to look at ([`Peer::is_restless`]).
+    restless: BTreeSet<NodeId>,
     gossip: Gossip,
     errands: BoundedQueue<Errand>,
     seq: u64,
@@ -56,9 +64,12 @@ impl Swim {
         Self {
             me,
             incarnation,
-            pulse: Pulse { progress: 0, computing: false, loading: false, running: 0, queued: 0 },
+            engine: Stillness::new(Mono(0)),
+            frozen: false,
+            told_at: None,
             dice,
             peers: BTreeMap::new(),
+            restless: BTreeSet::new(),
             gossip: Gossip { news: BTreeMap::new() },
             errands: BoundedQueue::new(MAX_ERRANDS),
             seq: 0,
@@ -83,6 +94,15 @@ impl Swim {
         self.incarnation
     }
 
+    /// Whether no peer's verdict would be another one without a tick looking at it.
+    #[cfg(test)]
+    pub(super) fn looks_at_all_it_must(&self, now: Mono) -> bool {
+        let calm = self.peers.iter().filter(|(node, _)| !self.restless.contains(node));
+        let later = now.plus(Micros::secs(3_600));
+        calm.into_iter().all(|(_, peer)| peer.verdict(later) == (peer.state, peer.why))
+            && self.restless.iter().all(|node| self.peers.contains_key(node))
+    }
+
     fn introduced(&mut self, now: Mono, node: NodeId) {
         if node == self.me || self.peers.contains_key(&node) {
             return;
@@ -91,6 +111,7 @@ impl Swim {
             return;
         }
         self.peers.insert(node, Peer::introduced(now));
+        self.restless.insert(node);
         if self.next_tick.is_none() {
             // A random start keeps the nodes of a mesh from probing in step.
             self.next_tick = Some(now.plus(Micros(self.dice.below(TICK.0))));
@@ -100,7 +121,7 @@ impl Swim {
     fn link_up(&mut self, now: Mono, node: NodeId, incarnation: u64, out: &mut Vec<SwimEffect>) {
         self.introduced(now, node);
         if let Some(peer) = self.peers.get_mut(&node) {
-            peer.link_up(now);
+            peer.link_up(now, incarnation);
             peer.heard(now, incarnation);
             self.judge(now, node, out);
             // At once: measures the round trip, and tells a peer that is held dead to refute.
@@ -120,8 +141,15 @@ impl Swim {
         | SwimMessage::Ack(beat)
         | SwimMessage::PingReq { beat, .. }
         | SwimMessage::Reached { beat, .. }) = &message;
-        if peer.heard(now, beat.incarnation) {
+        let incarnation = beat.incarnation;
+        if peer.heard(now, incarnation) {
             peer.pulsed(now, beat.pulse);
+            let of_itself = |said: &Rumour| said.node == from && said.state == PeerState::Frozen;
+            let frozen = beat.gossip.iter().take(MAX_RUMOURS).any(of_itself);
+            if !frozen && peer.thawed_above(now, incarnation) {
+                self.gossip.add(Rumour { node: from, incarnation, state: PeerState::Alive });
+                self.tell_at_once(now, out);
+            }
         }
         for rumour in beat.gossip.iter().take(MAX_RUMOURS) {
             self.rumoured(now, *rumour, out);
@@ -176,15 +204,62 @@ impl Swim {
         if rumour.node == self.me {
             self.refute(rumour, out);
         } else if let Some(peer) = self.peers.get_mut(&rumour.node) {
-            let before = peer.state;
-            if peer.rumoured(now, rumour) {
-                self.gossip.add(rumour);
-            }
-            if peer.state != before {
+            let before = (peer.state, peer.is_said_frozen());
+            let news = peer.rumoured(now, rumour);
+            let engine_changed = peer.is_said_frozen() != before.1;
+            if peer.state != before.0 {
                 let (state, why) = (peer.state, peer.why);
                 out.push(SwimEffect::Declare { node: rumour.node, state, why });
             }
+            if news {
+                self.gossip.add(rumour);
+            }
             self.judge(now, rumour.node, out);
+            if news && engine_changed {
+                self.tell_at_once(now, out);
+            }
+        }
+    }
+
+    /// Takes this node's own pulse, and tells when its engine froze or goes on again.
+    fn reported(&mut self, now: Mono, pulse: Pulse, out: &mut Vec<SwimEffect>) {
+        self.engine.pulsed(now, pulse);
+        let frozen = self.engine.is_frozen();
+        if frozen == std::mem::replace(&mut self.frozen, frozen) {
+            return;
+        }
+        if !frozen {
+            // What was said under the old incarnation, and is still on its way, is over.
+            self.rise(self.incarnation, out);
+        }
+        self.gossip.add(self.of_itself());
+        self.tell_at_once(now, out);
+    }
+
+    /// What this node says of itself.
+    const fn of_itself(&self) -> Rumour {
+        let state = if self.frozen { PeerState::Frozen } else { PeerState::Alive };
+        Rumour { node: self.me, incarnation: self.incarnation, state }
+    }
+
+    fn rise(&mut self, above: u64, out: &mut Vec<SwimEffect>) {
+        if let Some(incarnation) = above.checked_add(1) {
+            self.incarnation = incarnation;
+            out.push(SwimEffect::StoreIncarnation { incarnation });
+        }
+    }
+
+    /// Tells a few peers what does not wait for the next probes. Not more often than probes: what
+    /// comes in between travels with them.
+    fn tell_at_once(&mut self, now: Mono, out: &mut Vec<SwimEffect>) {
+        if self.told_at.is_some_and(|at| now.since(at) < PROBE_PERIOD) {
+            return;
+        }
+        self.told_at = Some(now);
+        let well = |(_, peer): &(&NodeId, &Peer)| peer.linked && peer.state != PeerState::Dead;
+        let peers = self.peers.iter().filter(well).map(|(node, _)| *node).collect();
+        for peer in draw(&mut self.dice, peers, TOLD_AT_ONCE) {
+            self.ping(now, peer, out);
         }
     }
 
@@ -193,15 +268,13 @@ impl Swim {
         let ahead = rumour.incarnation.saturating_sub(self.incarnation);
         let against = match rumour.state {
             PeerState::Suspect | PeerState::Dead => rumour.incarnation >= self.incarnation,
+            PeerState::Frozen if !self.frozen => rumour.incarnation >= self.incarnation,
             PeerState::Alive | PeerState::Frozen => ahead > 0,
         };
-        let next = rumour.incarnation.checked_add(1).filter(|_| ahead <= MAX_OWN_LEAP);
         let against = against && !plant::is_on(Plant::RefutationForgotten);
-        if let (true, Some(incarnation)) = (against, next) {
-            self.incarnation = incarnation;
-            out.push(SwimEffect::StoreIncarnation { incarnation });
-            let state = PeerState::Alive;
-            self.gossip.add(Rumour { node: self.me, incarnation, state });
+        if against && ahead <= MAX_OWN_LEAP {
+            self.rise(rumour.incarnation, out);
+            self.gossip.add(self.of_itself());
         }
     }
 
@@ -211,6 +284,10 @@ impl Swim {
         let before = peer.state;
         let (state, why) = peer.verdict(now);
         (peer.state, peer.why) = (state, why);
+        match peer.is_restless() {
+            true => self.restless.insert(node),
+            false => self.restless.remove(&node),
+        };
         if state == before {
             return;
         }
@@ -236,7 +313,7 @@ impl Swim {
         }
         self.next_tick = Some(if late >= TICK { now.plus(TICK) } else { due.plus(TICK) });
         let changed = |(_, peer): &(&NodeId, &Peer)| peer.verdict(now) != (peer.state, peer.why);
-        let news: Vec<NodeId> = self.peers.iter().filter(changed).map(|(node, _)| *node).collect();
+        let news: Vec<NodeId> = self.restless().filter(changed).map(|(node, _)| *node).collect();
         for node in news {
             self.judge(now, node, out);
         }
@@ -251,6 +328,11 @@ impl Swim {
         self.redial(now, out);
     }
 
+    /// The peers that are not plainly well, by node.
+    fn restless(&self) -> impl Iterator<Item = (&NodeId, &Peer)> {
+        self.restless.iter().filter_map(|node| self.peers.get_key_value(node))
+    }
+
     /// All peers of a small mesh; of a large one the next few of the round and those in doubt.
     fn due_for_probe(&mut self) -> Vec<NodeId> {
         let linked = |node: &NodeId| self.peers.get(node).is_some_and(|peer| peer.linked);
@@ -261,8 +343,9 @@ impl Swim {
             let unclear = peer.unanswered_since.is_some() || peer.rumoured || peer.doubtful;
             peer.linked && peer.state != PeerState::Dead && unclear
         };
-        let in_doubt = self.peers.iter().filter(|(_, peer)| doubted(peer)).map(|(node, _)| *node);
-        let mut due = draw(&mut self.dice, in_doubt.collect(), PROBES_PER_PERIOD);
+        let in_doubt = self.restless().filter(|(_, peer)| doubted(peer)).map(|(node, _)| *node);
+        let in_doubt = in_doubt.collect();
+        let mut due = draw(&mut self.dice, in_doubt, PROBES_PER_PERIOD);
         let mut wanted = PROBES_PER_PERIOD;
         let mut refilled = false;
         while wanted > 0 {
@@ -287,8 +370,7 @@ impl Swim {
     /// Asks a few healthy peers to probe each suspect.
     fn ask_others(&mut self, out: &mut Vec<SwimEffect>) {
         let suspects: Vec<NodeId> = self
-            .peers
-            .iter()
+            .restless()
             .filter(|(_, peer)| peer.state == PeerState::Suspect)
             .map(|(node, _)| *node)
             .take(PROBES_PER_PERIOD)
@@ -310,8 +392,7 @@ impl Swim {
     fn redial(&mut self, now: Mono, out: &mut Vec<SwimEffect>) {
         let due = |peer: &Peer| !peer.linked && peer.redial_at <= now;
         let mut lost: Vec<(Mono, NodeId)> = self
-            .peers
-            .iter()
+            .restless()
             .filter(|(_, peer)| due(peer))
             .map(|(node, peer)| (peer.redial_at, *node))
             .collect();
@@ -331,6 +412,7 @@ impl Swim {
         let beat = self.beat(&to, seq);
         if let Some(peer) = self.peers.get_mut(&to) {
             peer.pinged(now, seq);
+            self.restless.insert(to);
         }
         out.push(SwimEffect::Send { to, message: SwimMessage::Ping(beat) });
         seq
@@ -338,8 +420,9 @@ impl Swim {
 
     fn beat(&mut self, to: &NodeId, seq: u64) -> Beat {
         let tell = self.peers.get_mut(to).and_then(|peer| peer.told(*to));
-        let gossip = self.gossip.pick(to, tell, self.peers.len());
-        Beat { seq, incarnation: self.incarnation, pulse: self.pulse, gossip }
+        let own = self.frozen.then(|| self.of_itself());
+        let gossip = self.gossip.pick(to, tell.into_iter().chain(own).collect(), self.peers.len());
+        Beat { seq, incarnation: self.incarnation, pulse: self.engine.pulse(), gossip }
     }
 
     const fn next_seq(&mut self) -> u64 {
@@ -351,7 +434,10 @@ impl Swim {
     fn drop_a_dead_peer(&mut self) -> bool {
         let dead = self.peers.iter().filter(|(_, peer)| peer.state == PeerState::Dead);
         let oldest = dead.min_by_key(|(_, peer)| peer.heard_at()).map(|(node, _)| *node);
-        oldest.is_some_and(|node| self.peers.remove(&node).is_some())
+        oldest.is_some_and(|node| {
+            self.restless.remove(&node);
+            self.peers.remove(&node).is_some()
+        })
     }
 }
 
@@ -392,9 +478,10 @@ impl Machine for Swim {
                     self.judge(mono, node, effects);
                 }
             }
-            SwimInput::SelfReported { load } => self.pulse = load,
+            SwimInput::SelfReported { load } => self.reported(mono, load, effects),
             SwimInput::PeerForgotten { node } => {
                 self.peers.remove(&node);
+                self.restless.remove(&node);
                 self.gossip.forget(&node);
                 if self.peers.is_empty() {
                     self.next_tick = None;

@@ -38,14 +38,15 @@ impl Gossip {
         self.news.remove(node);
     }
 
-    /// What to tell `to`: first `tell`, which is about it, then the news told least so far.
-    pub(super) fn pick(&mut self, to: &NodeId, tell: Option<Rumour>, peers: usize) -> Vec<Rumour> {
+    /// What to tell `to`: first `tell`, then the news told least so far.
+    pub(super) fn pick(&mut self, to: &NodeId, tell: Vec<Rumour>, peers: usize) -> Vec<Rumour> {
         let enough = TELLS_PER_DOUBLING * (usize::BITS - peers.leading_zeros()).max(1);
+        let mut picked = tell;
+        let told = |node: &NodeId| node == to || picked.iter().any(|known| known.node == *node);
         let mut fresh: Vec<(u32, NodeId)> =
-            self.news.iter().filter(|(node, _)| *node != to).map(|(n, (_, t))| (*t, *n)).collect();
+            self.news.iter().filter(|(node, _)| !told(node)).map(|(n, (_, t))| (*t, *n)).collect();
         fresh.sort_unstable();
-        let mut picked: Vec<Rumour> = tell.into_iter().collect();
-        for (_, node) in fresh.into_iter().take(MAX_RUMOURS - picked.len()) {
+        for (_, node) in fresh.into_iter().take(MAX_RUMOURS.saturating_sub(picked.len())) {
             if let Some((rumour, told)) = self.news.get_mut(&node) {
                 picked.push(*rumour);
                 *told += 1;

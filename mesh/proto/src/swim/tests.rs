@@ -23,6 +23,8 @@ struct Node {
     swim: Swim,
     /// Takes no step: stopped, crashed or not scheduled.
     still: bool,
+    /// What its engine does; told to its detector with every tick, as in production.
+    engine: Pulse,
     declared: Vec<(Mono, NodeId, PeerState, Why)>,
     redials: Vec<(Mono, NodeId)>,
 }
@@ -37,6 +39,7 @@ impl World {
         let node = |index| Node {
             swim: Swim::new(id(index), 1, Dice::keyed(index as u64, "swim tests")),
             still: false,
+            engine: Pulse::default(),
             declared: Vec::new(),
             redials: Vec::new(),
         };
@@ -89,12 +92,16 @@ impl World {
                 let due = self.nodes[index].swim.wake_at().is_some_and(|at| at <= self.now);
                 if due && !self.nodes[index].still {
                     self.give(index, SwimInput::Ticked);
+                    let load = self.nodes[index].engine;
+                    self.give(index, SwimInput::SelfReported { load });
+                    assert!(self.nodes[index].swim.looks_at_all_it_must(self.now));
                 }
             }
         }
     }
 
     fn report(&mut self, index: usize, pulse: Pulse) {
+        self.nodes[index].engine = pulse;
         self.give(index, SwimInput::SelfReported { load: pulse });
     }
 
@@ -267,6 +274,119 @@ fn a_frozen_peer_is_noticed_within_two_seconds_and_returns_with_progress() {
     world.report(1, pulse);
     world.run(Micros::millis(500));
     assert_eq!(world.state(1, 0), PeerState::Alive);
+}
+
+#[test]
+fn all_of_a_large_mesh_know_of_a_freeze_within_two_seconds_and_of_its_end_at_once() {
+    for count in [24, 60, 200] {
+        let mut world = World::new(count);
+        // Not everybody has seen a pulse of its work when it freezes.
+        world.report(1, WORKING);
+        let froze = world.now;
+        world.run(Micros::secs(2));
+        for by in (0..count).filter(|by| *by != 1) {
+            let after = world.declared_after(by, 1, PeerState::Frozen, froze);
+            assert!(after.is_some_and(|after| after <= Micros::secs(2)), "{count}: {after:?}");
+        }
+        world.run(Micros::secs(3));
+        let thawed = world.now;
+        world.report(1, Pulse { progress: 6, ..WORKING });
+        world.run(Micros::millis(500));
+        for by in (0..count).filter(|by| *by != 1) {
+            let seen = world.nodes[by].swim.peer(&id(1));
+            assert_eq!(world.state(1, by), PeerState::Alive, "{by} of {count}: {seen:?}");
+        }
+        // From here on it works, and old words about it change nothing.
+        for progress in 7..30 {
+            world.report(1, Pulse { progress, ..WORKING });
+            world.run(Micros::millis(200));
+        }
+        let again = (0..count).filter_map(|by| {
+            world.declared_after(by, 1, PeerState::Frozen, thawed.plus(Micros::millis(500)))
+        });
+        assert_eq!(again.count(), 0, "{count}");
+    }
+}
+
+#[test]
+fn a_freeze_is_told_without_the_probes() {
+    let mut world = World::new(60);
+    world.report(1, WORKING);
+    let froze = world.now;
+    world.run(Micros::secs(2));
+    let first = world.declared_after(0, 1, PeerState::Frozen, froze);
+    let all: Vec<Micros> =
+        (0..60).filter_map(|by| world.declared_after(by, 1, PeerState::Frozen, froze)).collect();
+    let early = all.iter().filter(|after| **after <= FROZEN_AFTER.plus(PROBE_PERIOD)).count();
+    assert!(early >= 50, "{early} of 59; the first node's own: {first:?}");
+}
+
+#[test]
+fn a_false_word_of_a_freeze_is_refuted() {
+    let mut world = World::new(40);
+    let gossip = vec![Rumour { node: id(1), incarnation: 1, state: PeerState::Frozen }];
+    let beat = Beat { seq: 9, incarnation: 1, gossip, ..Beat::default() };
+    world.give(0, SwimInput::Received { from: id(3), message: SwimMessage::Ping(beat) });
+    assert_eq!(world.state(1, 0), PeerState::Frozen, "news are believed until they are refuted");
+    world.run(Micros::secs(2));
+    assert!(world.nodes[1].swim.incarnation() > 1, "it was told and refuted");
+    for by in (0..40).filter(|by| *by != 1) {
+        assert_eq!(world.state(1, by), PeerState::Alive);
+    }
+}
+
+#[test]
+fn a_frozen_node_that_is_suspected_stays_frozen_for_all() {
+    let mut world = World::new(30);
+    world.report(1, WORKING);
+    world.run(Micros::secs(3));
+    let gossip = vec![Rumour { node: id(1), incarnation: 1, state: PeerState::Suspect }];
+    let beat = Beat { seq: 9, incarnation: 1, gossip, ..Beat::default() };
+    world.give(1, SwimInput::Received { from: id(2), message: SwimMessage::Ping(beat) });
+    assert!(world.nodes[1].swim.incarnation() > 1);
+    let since = world.now;
+    world.run(Micros::secs(5));
+    for by in (0..30).filter(|by| *by != 1) {
+        assert_eq!(world.state(1, by), PeerState::Frozen);
+        assert_eq!(world.declared_after(by, 1, PeerState::Alive, since), None);
+    }
+}
+
+#[test]
+fn a_frozen_node_that_starts_again_is_alive() {
+    let mut world = World::new(30);
+    world.report(1, WORKING);
+    world.run(Micros::secs(3));
+    let incarnation = world.nodes[1].swim.incarnation() + 1;
+    world.nodes[1].swim = Swim::new(id(1), incarnation, Dice::keyed(77, "swim tests"));
+    world.nodes[1].engine = Pulse::default();
+    for other in (0..30).filter(|other| *other != 1) {
+        let known = world.nodes[other].swim.incarnation();
+        world.give(other, SwimInput::LinkUp { node: id(1), incarnation });
+        world.give(1, SwimInput::LinkUp { node: id(other), incarnation: known });
+        assert_eq!(world.state(1, other), PeerState::Alive);
+    }
+    world.run(STEP);
+    let since = world.now.plus(STEP);
+    world.run(Micros::secs(10));
+    assert_eq!(world.anything_declared_since(since), [], "old words do not freeze it");
+}
+
+#[test]
+fn a_node_that_stood_still_itself_does_not_take_its_engine_for_frozen() {
+    let mut world = World::new(3);
+    world.report(1, WORKING);
+    world.run(Micros::millis(500));
+    world.nodes[1].still = true;
+    world.run(Micros::secs(4));
+    let since = world.now;
+    world.nodes[1].still = false;
+    for progress in 6..36 {
+        world.nodes[1].engine = Pulse { progress, ..WORKING };
+        world.run(Micros::millis(100));
+    }
+    let frozen = world.anything_declared_since(since).into_iter();
+    assert_eq!(frozen.filter(|(.., state, _)| *state == PeerState::Frozen).count(), 0);
 }
 
 #[test]
