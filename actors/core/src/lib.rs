@@ -7,7 +7,9 @@
 #![warn(missing_docs, clippy::wildcard_enum_match_arm)]
 
 pub mod auth;
+pub mod bill;
 pub mod flow;
+pub mod journey;
 pub mod meter;
 pub mod quota;
 pub mod receive;

@@ -1,0 +1,188 @@
+//! The way of a request along its legs: which target is asked next, and when there is none.
+//!
+//! A route names targets in the order they should be tried: models of the mesh and models of
+//! providers. Each is asked whole; inside the mesh [`crate::flow`] decides among nodes, at a provider
+//! [`crate::upstream`] among keys and attempts. Owns what happens between targets: after a failure
+//! before the first piece of an answer the next one is tried, after it none (the caller has part of
+//! an answer that nobody else can continue), and money that is used up leaves the models that cost
+//! none.
+//!
+//! ```text
+//! Begun ─▶ Ask(leg) ─▶ Came… ─▶ Ended ─▶ Over
+//!            ▲            │
+//!            └─ Failed ───┴─▶ Fail
+//! ```
+
+use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
+use serde::{Deserialize, Serialize};
+
+/// Targets of one request: enough for a chain with two fallbacks at two keys' worth of providers,
+/// few enough that a poisoned request does not visit them all.
+pub const MAX_LEGS: usize = 8;
+
+/// Where a request can be answered.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Target {
+    /// By a model of the mesh, on whichever node.
+    Mesh {
+        /// Its name.
+        model: String,
+    },
+    /// By a provider.
+    Provider {
+        /// Its name in the configuration.
+        provider: String,
+        /// The model, as the configuration calls it.
+        model: String,
+    },
+}
+
+impl Target {
+    /// Whether somebody is paid for it.
+    pub const fn is_paid(&self) -> bool {
+        matches!(self, Self::Provider { .. })
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mesh { model } => write!(f, "{model}"),
+            Self::Provider { provider, model } => write!(f, "{provider}/{model}"),
+        }
+    }
+}
+
+/// One target's turn, for the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leg {
+    /// The target.
+    pub target: Target,
+    /// Why it was chosen, or why it was passed over.
+    pub why: String,
+    /// Whether it was asked.
+    pub asked: bool,
+    /// Why it ended without the answer's end.
+    pub ended: Option<String>,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Ask this leg.
+    Ask(usize),
+    /// Tell the caller that there is no (more) answer.
+    Fail(Refusal),
+}
+
+/// One request's way.
+#[derive(Clone, Debug)]
+pub struct Journey {
+    legs: Vec<Leg>,
+    at: usize,
+    /// The caller has a piece of the answer.
+    delivered: bool,
+    /// No provider may be paid.
+    local_only: bool,
+    /// What the caller is told when nobody is left: the first refusal that says what to do about it.
+    refusal: Option<Refusal>,
+}
+
+impl Journey {
+    /// A request with these targets, in order, each with the reason it stands there. More than
+    /// [`MAX_LEGS`] are not tried.
+    pub fn new(targets: impl IntoIterator<Item = (Target, String)>) -> Self {
+        let leg = |(target, why)| Leg { target, why, asked: false, ended: None };
+        let legs = targets.into_iter().take(MAX_LEGS).map(leg).collect();
+        Self { legs, at: 0, delivered: false, local_only: false, refusal: None }
+    }
+
+    /// The legs, for the record.
+    pub fn legs(&self) -> &[Leg] {
+        &self.legs
+    }
+
+    /// The target of the leg that is being asked.
+    pub fn target(&self) -> Option<&Target> {
+        self.legs.get(self.at).map(|leg| &leg.target)
+    }
+
+    /// The request was admitted: where to begin.
+    pub fn begin(&mut self) -> Step {
+        self.ask()
+    }
+
+    /// The budgets allow no more money: targets that are paid are passed over from here on.
+    pub fn local_only(&mut self) -> Step {
+        self.local_only = true;
+        if let Some(leg) = self.legs.get_mut(self.at).filter(|leg| leg.target.is_paid()) {
+            leg.asked = false;
+            leg.ended = Some("the budget for money is used up".to_owned());
+            self.at += 1;
+        }
+        self.ask()
+    }
+
+    /// A piece of the answer went to the caller.
+    pub const fn came(&mut self) {
+        self.delivered = true;
+    }
+
+    /// The present leg is over without the answer's end.
+    pub fn failed(&mut self, refusal: Refusal) -> Step {
+        if let Some(leg) = self.legs.get_mut(self.at) {
+            leg.ended = Some(refusal.message.clone());
+        }
+        if self.delivered || is_final(&refusal) {
+            return Step::Fail(refusal);
+        }
+        // A budget that refuses tells the caller what to do; the failures after it are of stand-ins.
+        if self.refusal.as_ref().is_none_or(|known| known.code != Code::QuotaExhausted) {
+            self.refusal = Some(refusal);
+        }
+        self.at += 1;
+        self.ask()
+    }
+
+    fn ask(&mut self) -> Step {
+        while let Some(leg) = self.legs.get_mut(self.at) {
+            if !(self.local_only && leg.target.is_paid()) {
+                leg.asked = true;
+                return Step::Ask(self.at);
+            }
+            leg.ended = Some("the budget for money is used up".to_owned());
+            self.at += 1;
+        }
+        Step::Fail(self.refusal.take().unwrap_or_else(|| nowhere(self.local_only)))
+    }
+}
+
+/// Whether no other target would say anything else: the request itself is at fault. What one target
+/// lacks (the model, a word for a field, room for the prompt) another one may have.
+const fn is_final(refusal: &Refusal) -> bool {
+    let of_the_target = matches!(
+        refusal.code,
+        Code::ModelNotFound
+            | Code::ModelUnavailable
+            | Code::Unsupported
+            | Code::ContextLengthExceeded
+            | Code::QuotaExhausted
+    );
+    let never = matches!(refusal.retry, Retry::Never) && matches!(refusal.blame, Blame::Client);
+    let gone = matches!(refusal.code, Code::Cancelled | Code::Timeout)
+        && !matches!(refusal.retry, Retry::Elsewhere);
+    (never && !of_the_target) || gone
+}
+
+fn nowhere(local_only: bool) -> Refusal {
+    let message = if local_only {
+        "the budget for money is used up, and no model of the mesh stands in for this one"
+    } else {
+        "no target of this route can be asked"
+    };
+    Refusal::new(Stage::Route, Blame::Us, Retry::Never, Code::ModelUnavailable, message)
+}
+
+#[cfg(test)]
+#[path = "journey_tests.rs"]
+mod tests;

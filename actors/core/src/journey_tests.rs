@@ -1,0 +1,137 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use proptest::prelude::*;
+use selvedge_base::Micros;
+
+use super::*;
+
+fn mesh(model: &str) -> (Target, String) {
+    (Target::Mesh { model: model.to_owned() }, "first".to_owned())
+}
+
+fn paid(model: &str) -> (Target, String) {
+    let (provider, model) = ("cloud".to_owned(), model.to_owned());
+    (Target::Provider { provider, model }, "next".to_owned())
+}
+
+fn refusal(code: Code, blame: Blame, retry: Retry) -> Refusal {
+    Refusal::new(Stage::Execute, blame, retry, code, code.as_str())
+}
+
+fn lost() -> Refusal {
+    refusal(Code::PeerLost, Blame::Provider, Retry::Elsewhere)
+}
+
+#[test]
+fn targets_are_asked_in_order_until_one_answers() {
+    let mut journey = Journey::new([paid("a"), paid("b"), mesh("c")]);
+    assert_eq!(journey.begin(), Step::Ask(0));
+    assert_eq!(journey.failed(lost()), Step::Ask(1));
+    let slow = refusal(Code::Overloaded, Blame::Provider, Retry::After(Micros::secs(9)));
+    assert_eq!(journey.failed(slow), Step::Ask(2));
+    assert_eq!(journey.target(), Some(&mesh("c").0));
+    journey.came();
+    let asked: Vec<bool> = journey.legs().iter().map(|leg| leg.asked).collect();
+    assert_eq!(asked, [true, true, true]);
+    assert!(journey.legs()[2].ended.is_none());
+}
+
+#[test]
+fn an_answer_that_began_is_not_begun_again() {
+    let mut journey = Journey::new([paid("a"), mesh("b")]);
+    journey.begin();
+    journey.came();
+    assert_eq!(journey.failed(lost()), Step::Fail(lost()));
+}
+
+#[test]
+fn what_is_wrong_with_the_request_is_said_at_once() {
+    let mut journey = Journey::new([paid("a"), mesh("b")]);
+    journey.begin();
+    let wrong = Refusal::client(Stage::Validate, Code::InvalidRequest, "no");
+    assert_eq!(journey.failed(wrong.clone()), Step::Fail(wrong));
+}
+
+#[test]
+fn what_one_target_lacks_another_may_have() {
+    for code in [
+        Code::ModelNotFound,
+        Code::Unsupported,
+        Code::ContextLengthExceeded,
+        Code::ModelUnavailable,
+        Code::QuotaExhausted,
+    ] {
+        let mut journey = Journey::new([paid("a"), mesh("b")]);
+        journey.begin();
+        let lacks = Refusal::client(Stage::Route, code, "not here");
+        assert_eq!(journey.failed(lacks), Step::Ask(1), "{code:?}");
+    }
+}
+
+#[test]
+fn a_deadline_that_passed_is_over_everywhere() {
+    let mut journey = Journey::new([paid("a"), mesh("b")]);
+    journey.begin();
+    let late = refusal(Code::Timeout, Blame::Us, Retry::After(Micros::secs(1)));
+    assert_eq!(journey.failed(late.clone()), Step::Fail(late));
+}
+
+#[test]
+fn a_provider_that_is_too_slow_is_not_the_end() {
+    let mut journey = Journey::new([paid("a"), mesh("b")]);
+    journey.begin();
+    let silent = refusal(Code::Timeout, Blame::Provider, Retry::Elsewhere);
+    assert_eq!(journey.failed(silent), Step::Ask(1));
+}
+
+#[test]
+fn without_money_the_models_of_the_mesh_still_answer() {
+    let mut journey = Journey::new([paid("a"), paid("b"), mesh("c")]);
+    journey.begin();
+    assert_eq!(journey.local_only(), Step::Ask(2));
+    assert!(!journey.legs()[0].asked && journey.legs()[1].ended.is_some());
+    let mut poor = Journey::new([paid("a")]);
+    poor.begin();
+    let Step::Fail(refusal) = poor.local_only() else { panic!("{poor:?}") };
+    assert!(refusal.message.contains("money"), "{refusal:?}");
+}
+
+#[test]
+fn a_used_up_budget_is_what_the_caller_hears_of() {
+    let mut journey = Journey::new([paid("a"), mesh("b")]);
+    journey.begin();
+    let poor = refusal(Code::QuotaExhausted, Blame::Client, Retry::After(Micros::secs(60)));
+    assert_eq!(journey.failed(poor.clone()), Step::Ask(1));
+    assert_eq!(journey.failed(lost()), Step::Fail(poor));
+}
+
+proptest! {
+    #[test]
+    fn every_way_ends_and_never_begins_twice(
+        kinds in proptest::collection::vec(any::<bool>(), 0..20),
+        ends in proptest::collection::vec((0usize..5, any::<bool>()), 1..40),
+    ) {
+        let targets = kinds.iter().map(|paid| if *paid { self::paid("p") } else { mesh("m") });
+        let mut journey = Journey::new(targets);
+        let mut asked = Vec::new();
+        let mut step = journey.begin();
+        for (kind, delivered) in ends {
+            let Step::Ask(leg) = step else { break };
+            prop_assert!(asked.last().is_none_or(|before| *before < leg));
+            asked.push(leg);
+            if delivered {
+                journey.came();
+            }
+            step = match kind {
+                0 => journey.failed(lost()),
+                // Asked only of budgets that a paid target is reserved against.
+                1 if journey.target().is_some_and(Target::is_paid) => journey.local_only(),
+                2 => journey.failed(Refusal::client(Stage::Route, Code::ModelNotFound, "no")),
+                3 => journey.failed(refusal(Code::QuotaExhausted, Blame::Client, Retry::Never)),
+                _ => journey.failed(Refusal::client(Stage::Validate, Code::TooLarge, "no")),
+            };
+            prop_assert!(!(delivered && kind != 1 && matches!(step, Step::Ask(_))));
+        }
+        prop_assert!(asked.len() <= MAX_LEGS);
+    }
+}
