@@ -24,6 +24,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
         "actors/core",
         &["selvedge-base", "selvedge-crdt", "selvedge-proto", "selvedge-contract"],
     ),
+    ("selvedge-dialect", "actors/dialect", &["selvedge-base", "selvedge-contract"]),
     (
         "selvedge-runtime",
         "actors/runtime",
@@ -35,6 +36,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
             "selvedge-contract",
             "selvedge-engine",
             "selvedge-core",
+            "selvedge-dialect",
         ],
     ),
     (
@@ -57,6 +59,7 @@ pub(crate) const PURE: &[(&str, &str)] = &[
     ("selvedge-proto", "mesh/proto/"),
     ("selvedge-contract", "inference/contract/"),
     ("selvedge-core", "actors/core/"),
+    ("selvedge-dialect", "actors/dialect/"),
     ("selvedge-sim", "sim/"),
 ];
 

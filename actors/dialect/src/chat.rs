@@ -1,0 +1,16 @@
+//! The canonical form of a chat: what is asked, what is answered, what it took.
+//!
+//! Owns the types that every dialect translates to and from. A field is here when at least two
+//! dialects can say it; what only one can say is kept as an [`Extension`] of that dialect, so that
+//! a translation to the dialect it came from loses nothing and any other one refuses it by name.
+
+mod event;
+mod request;
+mod usage;
+
+pub use event::{Citation, Event, Failure, Finish, Head, Provider, TokenLogProb, TopLogProb};
+pub use request::{
+    Cache, ChatRequest, Content, Effort, Extension, Format, Function, LogProbs, Message, Part,
+    Reasoning, Role, Sampling, Source, Thinking, Tool, ToolChoice,
+};
+pub use usage::{Timing, Usage};
