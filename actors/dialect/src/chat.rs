@@ -5,10 +5,12 @@
 //! a translation to the dialect it came from loses nothing and any other one refuses it by name.
 
 mod event;
+mod gather;
 mod request;
 mod usage;
 
 pub use event::{Citation, Event, Failure, Finish, Head, Provider, TokenLogProb, TopLogProb};
+pub use gather::{Block, Choice, Gathered};
 pub use request::{
     Cache, ChatRequest, Content, Effort, Extension, Format, Function, LogProbs, Message, Part,
     Reasoning, Role, Sampling, Source, Thinking, Tool, ToolChoice,

@@ -100,3 +100,25 @@ pub trait StreamWriter: Send {
     /// Appends something that clients ignore, to keep a quiet connection open; possibly nothing.
     fn keep_alive(&mut self, out: &mut Vec<u8>);
 }
+
+/// What a writer needs that no event tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// Seconds since the Unix epoch, for answers whose head does not say when they were made.
+    pub created: u64,
+    /// Whether the client asked for usage at the end of a stream, where a client can choose.
+    pub include_usage: bool,
+}
+
+/// A path segment or the value of a query, percent-encoded (RFC 3986: all but unreserved bytes).
+pub fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

@@ -33,6 +33,33 @@ impl Json {
     pub fn text(&self) -> &str {
         self.0.get()
     }
+
+    /// Its text without white space between tokens, for comparing short values.
+    pub(crate) fn compact(&self) -> String {
+        let mut quoted = false;
+        let mut escaped = false;
+        let keep = |char: &char| {
+            if quoted {
+                quoted = *char != '"' || escaped;
+                escaped = *char == '\\' && !escaped;
+            } else {
+                quoted = *char == '"';
+            }
+            quoted || !char.is_ascii_whitespace()
+        };
+        self.text().chars().filter(keep).collect()
+    }
+
+    /// Whether it is an object whose `type` is one of `kinds`.
+    pub(crate) fn has_type(&self, kinds: &[&str]) -> bool {
+        #[derive(Deserialize)]
+        struct Typed {
+            #[serde(rename = "type")]
+            kind: String,
+        }
+        let typed = serde_json::from_str::<Typed>(self.text());
+        typed.is_ok_and(|typed| kinds.contains(&typed.kind.as_str()))
+    }
 }
 
 impl PartialEq for Json {

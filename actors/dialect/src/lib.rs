@@ -12,8 +12,15 @@
 
 #![warn(missing_docs)]
 
+mod cannot;
 pub mod chat;
+mod decode;
 pub mod embed;
 pub mod exchange;
+pub mod failure;
+pub mod frame;
 pub mod json;
+pub mod limits;
+mod media;
 pub mod number;
+pub mod openai;

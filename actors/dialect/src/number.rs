@@ -5,13 +5,16 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Whole numbers below this are written without a fraction; all of them are exact.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A component of an embedding vector, in the precision that models compute in.
 pub type Component = f32;
 
 /// A finite number of a request or an answer, such as a temperature or a log probability.
-#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Deserialize)]
 #[serde(transparent)]
 pub struct Number(f64);
 
@@ -59,5 +62,14 @@ impl From<i32> for Number {
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.fract() == 0.0 && self.0.abs() < EXACT {
+            true => serializer.serialize_i64(self.0 as i64),
+            false => serializer.serialize_f64(self.0),
+        }
     }
 }

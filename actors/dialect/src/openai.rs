@@ -1,0 +1,25 @@
+//! OpenAI's chat completions and embeddings, and the many who speak alike (Azure among them).
+//!
+//! Owns both roles. Source: the OpenAI API reference, "Chat" and "Embeddings". Beyond it are
+//! accepted and written: `top_k`, `min_p` and `repetition_penalty` (common among compatible
+//! servers) and `reasoning_content` (thinking, as compatible servers call it).
+
+mod answer;
+mod error;
+mod fields;
+mod messages;
+mod render;
+mod usage;
+mod whole;
+mod write;
+
+pub use answer::{Parser, WholeParser};
+pub use error::{error_body, failure, status};
+pub use fields::parse;
+pub use render::{Target, render};
+pub use whole::whole;
+pub use write::Writer;
+
+#[cfg(test)]
+#[path = "openai/tests.rs"]
+mod tests;

@@ -1,0 +1,159 @@
+//! Requests: what a client dialect is told is what a server of that dialect understands.
+
+use proptest::prelude::*;
+use selvedge_base::{Code, Refusal};
+use selvedge_dialect::chat::{ChatRequest, Content, Format, Message, Part, Role};
+use selvedge_dialect::exchange::Outgoing;
+use selvedge_dialect::openai;
+use serde_json::Value;
+
+use crate::{corpus, strategies};
+
+type Parse = fn(&[u8]) -> Result<ChatRequest, Refusal>;
+type Render = fn(&ChatRequest) -> Result<Outgoing, Refusal>;
+
+/// Dialects in both roles: corpus folder, server side, client side.
+const BOTH: &[(&str, Parse, Render)] = &[
+    ("openai.request", openai::parse, |request| openai::render(request, openai::Target::OpenAi)),
+    ("openai.request", openai::parse, |request| {
+        openai::render(request, openai::Target::Compatible)
+    }),
+];
+
+/// What is left when hints, which change no answer, and what two dialects write alike are gone.
+fn meaning(request: &ChatRequest) -> ChatRequest {
+    let mut request = request.clone();
+    request.include_usage = false;
+    request.user = None;
+    request.messages = request.messages.into_iter().flat_map(split).collect();
+    for tool in &mut request.tools {
+        if let selvedge_dialect::chat::Tool::Function(function) = tool {
+            function.cache = None;
+        }
+    }
+    for message in &mut request.messages {
+        if message.role == Role::Developer {
+            message.role = Role::System;
+        }
+        for part in &mut message.parts {
+            part.cache = None;
+        }
+    }
+    if let Some(Format::JsonSchema { name, .. }) = &mut request.format {
+        name.get_or_insert_with(|| "answer".to_owned());
+    }
+    request
+}
+
+/// Results of calls in messages of their own, and parts of the model in one order.
+fn split(message: Message) -> Vec<Message> {
+    let is_result = |part: &Part| matches!(part.content, Content::ToolResult { .. });
+    let (results, mut rest): (Vec<_>, Vec<_>) = message.parts.into_iter().partition(is_result);
+    let mut all: Vec<Message> = results
+        .into_iter()
+        .map(|part| Message { role: Role::Tool, parts: vec![part], ..Message::default() })
+        .collect();
+    if message.role == Role::Assistant {
+        rest.sort_by_key(|part| match part.content {
+            Content::Thinking { .. } | Content::Redacted(_) => 0,
+            Content::Refusal(_) => 2,
+            Content::ToolUse { .. } | Content::Native { .. } => 3,
+            _ => 1,
+        });
+    }
+    if !rest.is_empty() {
+        let (role, name, extensions) = (message.role, message.name, message.extensions);
+        all.push(Message { role, name, parts: rest, extensions });
+    }
+    all
+}
+
+fn check_refusal(refusal: &Refusal) {
+    assert_eq!(refusal.code, Code::Unsupported, "{refusal}");
+    let param = refusal.param.as_deref().unwrap_or_else(|| panic!("no field: {refusal}"));
+    assert!(!param.is_empty() && refusal.message.contains(param), "{refusal}");
+}
+
+fn check(request: &ChatRequest) {
+    for (name, parse, render) in BOTH {
+        match render(request) {
+            Err(refusal) => check_refusal(&refusal),
+            Ok(outgoing) => {
+                let body = String::from_utf8_lossy(&outgoing.body);
+                let back =
+                    parse(&outgoing.body).unwrap_or_else(|no| panic!("{name}: {no}\n{body}"));
+                assert_eq!(meaning(&back), meaning(request), "{name}\n{body}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_target_is_asked_what_the_client_asked(request in strategies::request()) {
+        check(&request);
+    }
+
+    #[test]
+    fn plain_requests_are_refused_by_nobody(request in strategies::plain_request()) {
+        check(&request);
+        for (name, _, render) in BOTH {
+            prop_assert!(render(&request).is_ok(), "{name}: {:?}", render(&request));
+        }
+    }
+
+    #[test]
+    fn hostile_bodies_are_refused_or_understood(
+        noise in prop::collection::vec(any::<u8>(), 0..40),
+        at in 0_usize..8_000,
+        drop in 0_usize..40,
+    ) {
+        for (folder, parse, _) in BOTH {
+            let _ = parse(&noise);
+            for (name, mut bytes) in corpus::files(folder) {
+                let from = at % (bytes.len() + 1);
+                let to = (from + drop).min(bytes.len());
+                bytes.splice(from..to, noise.iter().copied());
+                if let Err(refusal) = parse(&bytes) {
+                    prop_assert!(refusal.message.len() < 2_000, "{folder}/{name}");
+                }
+            }
+        }
+    }
+}
+
+/// `null` and what means the same when it is left out.
+fn without_nothing(value: Value) -> Value {
+    match value {
+        Value::Object(object) => Value::Object(
+            object
+                .into_iter()
+                .filter(|(_, value)| !value.is_null() && *value != Value::Array(vec![]))
+                .map(|(name, value)| (name, without_nothing(value)))
+                .collect(),
+        ),
+        Value::Array(array) => Value::Array(array.into_iter().map(without_nothing).collect()),
+        other => other,
+    }
+}
+
+#[test]
+fn a_body_comes_back_as_it_was() {
+    for (folder, parse, render) in BOTH {
+        for (name, bytes) in corpus::files(folder) {
+            let request = parse(&bytes).unwrap_or_else(|no| panic!("{folder}/{name}: {no}"));
+            let Ok(outgoing) = render(&request) else { continue };
+            let again = parse(&outgoing.body).expect("what we write we read");
+            assert_eq!(again, request, "{folder}/{name}");
+            if name.starts_with("everything") && outgoing.path.contains("chat/completions") {
+                let read = |bytes: &[u8]| -> Value { serde_json::from_slice(bytes).expect("JSON") };
+                let (was, is) = (read(&bytes), read(&outgoing.body));
+                let is = match was.get("max_completion_tokens") == is.get("max_completion_tokens") {
+                    true => is,
+                    false => continue,
+                };
+                assert_eq!(without_nothing(is), without_nothing(was), "{folder}/{name}");
+            }
+        }
+    }
+}
