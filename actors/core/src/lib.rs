@@ -8,6 +8,7 @@
 
 pub mod auth;
 pub mod bill;
+pub mod catalogue;
 pub mod flow;
 pub mod journey;
 pub mod meter;
