@@ -17,6 +17,7 @@ pub mod receive;
 pub mod record;
 pub mod restart;
 pub mod route;
+pub mod routes;
 pub mod rows;
 
 pub use flow::{Flow, FlowEffect, FlowInput, Piece};

@@ -1,0 +1,71 @@
+//! What routing knows of a request.
+
+use std::collections::BTreeSet;
+
+use selvedge_proto::wire::Label;
+use serde::{Deserialize, Serialize};
+
+use super::Signals;
+use crate::catalogue::Needs;
+
+/// Tokens of an answer that prices and times are compared for: a usual chat answer. Callers' limits
+/// are often far above what they get.
+const USUAL_ANSWER_TOKENS: u32 = 256;
+
+/// A request, as far as routing looks at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The model as the caller wrote it.
+    pub model: String,
+    /// What it needs of whatever answers.
+    pub needs: Needs,
+    /// How far its data may travel.
+    pub boundary: Boundary,
+    /// Whose it is.
+    pub tenant: String,
+    /// The user it names.
+    pub user: Option<String>,
+    /// The conversation it belongs to.
+    pub conversation: Option<String>,
+    /// What its complexity is told by.
+    pub signals: Signals,
+    /// Where chance comes from: the same seed makes the same choice.
+    pub seed: u64,
+}
+
+/// How far a request's data may travel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Boundary {
+    /// Not beyond the node that took it.
+    Node,
+    /// Not beyond its site.
+    Site,
+    /// Not beyond the mesh.
+    #[default]
+    Mesh,
+    /// Not beyond the mesh and providers in these regions.
+    Regions(BTreeSet<String>),
+    /// Anywhere.
+    Anywhere,
+}
+
+impl From<Label> for Boundary {
+    fn from(label: Label) -> Self {
+        match label {
+            Label::Node => Self::Node,
+            Label::Site => Self::Site,
+            Label::Mesh => Self::Mesh,
+            Label::Anywhere => Self::Anywhere,
+        }
+    }
+}
+
+impl Request {
+    /// Tokens of the answer that prices and times are compared for.
+    pub fn expected_answer(&self) -> u32 {
+        if self.needs.embeddings {
+            return 0;
+        }
+        self.needs.output_tokens.unwrap_or(USUAL_ANSWER_TOKENS).min(USUAL_ANSWER_TOKENS)
+    }
+}
