@@ -33,6 +33,25 @@ pub(crate) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(bytes).map_err(|error| blame::<T>(bytes, &error))
 }
 
+/// Decodes a value inside of a body, at `path`.
+pub(crate) fn inside<T: DeserializeOwned>(path: &str, value: &Json) -> Result<T, Refusal> {
+    let bytes = value.text().as_bytes();
+    if bytes.first() != Some(&b'{') {
+        return Err(invalid(path, format!("'{path}' must be an object")));
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        let mut refusal = blame::<T>(bytes, &error);
+        if let Some(field) = refusal.param.take() {
+            let whole = format!("{path}.{field}");
+            refusal.message = refusal.message.replacen(&field, &whole, 1);
+            refusal.param = Some(whole);
+        } else {
+            refusal.param = Some(path.to_owned());
+        }
+        refusal
+    })
+}
+
 /// The refusal for a body that did not decode. Decodes it again to learn where.
 fn blame<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Refusal {
     match error.classify() {

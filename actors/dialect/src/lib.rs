@@ -12,6 +12,7 @@
 
 #![warn(missing_docs)]
 
+pub mod anthropic;
 mod cannot;
 pub mod chat;
 mod decode;

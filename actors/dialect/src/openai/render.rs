@@ -178,7 +178,12 @@ fn settings(object: &mut Object<'_>, request: &ChatRequest, target: Target<'_>) 
             request.metadata.iter().for_each(|(name, value)| object.field(name, value));
         });
     }
-    object.maybe("service_tier", request.service_tier.as_ref());
+    let tier = request.service_tier.as_deref().map(|tier| match tier {
+        // Anthropic's word for the same.
+        "standard_only" => "default",
+        tier => tier,
+    });
+    object.maybe("service_tier", tier.as_ref());
 }
 
 fn format(object: &mut Object<'_>, format: &Format) {

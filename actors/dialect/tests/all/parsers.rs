@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use selvedge_dialect::chat::{Event, Gathered};
 use selvedge_dialect::exchange::{AnswerParser, Reply, StreamWriter};
-use selvedge_dialect::openai;
+use selvedge_dialect::{anthropic, openai};
 
 use crate::corpus;
 
@@ -13,16 +13,25 @@ type Make = fn() -> Box<dyn AnswerParser>;
 const PARSERS: &[(&str, Make)] = &[
     ("openai.sse", || Box::new(openai::Parser::default())),
     ("openai.json", || Box::new(openai::WholeParser::default())),
+    ("anthropic.sse", || Box::new(anthropic::Parser::default())),
+    ("anthropic.json", || Box::new(anthropic::WholeParser::default())),
 ];
 
 type Write = fn() -> Box<dyn StreamWriter>;
 
 /// The parser that reads what each writer writes.
-const WRITERS: &[(&str, Write, Make)] = &[(
-    "openai",
-    || Box::new(openai::Writer::new(Reply { created: 1, include_usage: true })),
-    || Box::new(openai::Parser::default()),
-)];
+const WRITERS: &[(&str, Write, Make)] = &[
+    (
+        "openai.",
+        || Box::new(openai::Writer::new(Reply { created: 1, include_usage: true })),
+        || Box::new(openai::Parser::default()),
+    ),
+    (
+        "anthropic.",
+        || Box::new(anthropic::Writer::new()),
+        || Box::new(anthropic::Parser::default()),
+    ),
+];
 
 fn parse<'b>(make: Make, pieces: impl IntoIterator<Item = &'b [u8]>) -> Vec<Event> {
     let mut parser = make();
