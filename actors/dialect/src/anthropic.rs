@@ -21,6 +21,9 @@ pub use render::{Target, render};
 pub use whole::whole;
 pub use write::Writer;
 
+pub(crate) use answer::{Counts, reason};
+pub(crate) use usage::UsageField;
+
 #[cfg(test)]
 #[path = "anthropic/tests.rs"]
 mod tests;

@@ -6,11 +6,13 @@
 
 mod event;
 mod gather;
+mod local;
 mod request;
 mod usage;
 
 pub use event::{Citation, Event, Failure, Finish, Head, Provider, TokenLogProb, TopLogProb};
 pub use gather::{Block, Choice, Gathered};
+pub use local::{ForEngine, for_engine};
 pub use request::{
     Cache, ChatRequest, Content, Effort, Extension, Format, Function, LogProbs, Message, Part,
     Reasoning, Role, Sampling, Source, Thinking, Tool, ToolChoice,

@@ -25,3 +25,4 @@ pub mod limits;
 mod media;
 pub mod number;
 pub mod openai;
+pub mod tap;

@@ -39,6 +39,11 @@ impl Number {
         self.0 as f32
     }
 
+    /// The value as a share above zero: the smallest numbers of 64 bits are zero in 32.
+    pub const fn share(self) -> f32 {
+        self.single().max(f32::MIN_POSITIVE)
+    }
+
     /// Whether the value lies between two whole numbers, both included.
     pub fn is_within(self, from: i32, to: i32) -> bool {
         (f64::from(from)..=f64::from(to)).contains(&self.0)

@@ -5,6 +5,7 @@
 //! servers) and `reasoning_content` (thinking, as compatible servers call it).
 
 mod answer;
+mod embed;
 mod error;
 mod fields;
 mod messages;
@@ -14,11 +15,15 @@ mod whole;
 mod write;
 
 pub use answer::{Parser, WholeParser};
+pub use embed::{EmbedParser, embed_body, parse_embed, render_embed};
 pub use error::{error_body, failure, status};
 pub use fields::parse;
 pub use render::{Target, render};
 pub use whole::whole;
 pub use write::Writer;
+
+pub(crate) use answer::reason;
+pub(crate) use usage::UsageField;
 
 #[cfg(test)]
 #[path = "openai/tests.rs"]

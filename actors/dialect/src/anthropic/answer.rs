@@ -397,7 +397,7 @@ fn with_input(start: Json, input: &str) -> Option<(String, Json)> {
     Some((kind, value))
 }
 
-fn reason(word: String) -> Finish {
+pub(crate) fn reason(word: String) -> Finish {
     match word.as_str() {
         "end_turn" => Finish::Stop,
         "stop_sequence" => Finish::StopText,
@@ -408,5 +408,39 @@ fn reason(word: String) -> Finish {
         "pause_turn" => Finish::Paused,
         "quota" => Finish::Quota,
         _ => Finish::Other(clean(&word)),
+    }
+}
+
+/// The counts of a stream that is not parsed but only watched.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts(Option<UsageField>);
+
+#[derive(Deserialize)]
+struct Watched {
+    message: Option<WatchedMessage>,
+    delta: Option<WatchedDelta>,
+    usage: Option<UsageField>,
+}
+
+#[derive(Deserialize)]
+struct WatchedMessage {
+    usage: Option<UsageField>,
+}
+
+#[derive(Deserialize)]
+struct WatchedDelta {
+    stop_reason: Option<String>,
+}
+
+impl Counts {
+    /// Takes an event that may hold usage or the reason of the end.
+    pub(crate) fn read(&mut self, data: &[u8]) -> (Option<Usage>, Option<Finish>) {
+        let Ok(event) = serde_json::from_slice::<Watched>(data) else { return (None, None) };
+        let usage = event.usage.or(event.message.and_then(|message| message.usage));
+        if let Some(usage) = usage {
+            self.0 = Some(usage.over(self.0.unwrap_or_default()));
+        }
+        let word = event.delta.and_then(|delta| delta.stop_reason);
+        (self.0.map(Usage::from), word.map(reason))
     }
 }

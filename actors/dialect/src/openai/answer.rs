@@ -362,7 +362,7 @@ impl LogProbsField {
     }
 }
 
-fn reason(word: String) -> Finish {
+pub(crate) fn reason(word: String) -> Finish {
     match word.as_str() {
         "stop" | "eos" => Finish::Stop,
         "length" => Finish::Length,

@@ -1,0 +1,213 @@
+//! A canonical request as local engines take it.
+//!
+//! Owns what a local text model can do, and the refusal, by name, of what it cannot. Rendering
+//! tools with a chat template is not here: whoever adds it gives [`for_engine`] messages that say
+//! in text what the tools are, and reads calls back from the answer's text.
+
+use selvedge_base::{Code, Refusal, Stage};
+use selvedge_contract::{self as contract, ChatMessage, Input, Limits};
+
+use super::request::{ChatRequest, Content, Effort, Format, Message, Part, Role, Thinking};
+use crate::decode::{invalid, unsupported};
+use crate::number::Number;
+
+/// What an engine is asked, but for ids, the model's digest and a drawn seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForEngine {
+    /// The chat.
+    pub input: Input,
+    /// Answers wanted.
+    pub n: usize,
+    /// How to draw tokens; its seed is filled in per answer.
+    pub sampling: contract::Sampling,
+    /// The caller's seed; its 64 bits count.
+    pub seed: Option<u64>,
+    /// Most tokens per answer; none = as many as fit.
+    pub max_tokens: Option<u32>,
+    /// Texts that end an answer.
+    pub stop: Vec<String>,
+    /// Log probabilities wanted.
+    pub logprobs: Option<contract::LogProbs>,
+}
+
+/// What a local text model is asked.
+///
+/// # Errors
+/// A refusal that names the field which such a model cannot honour or whose value it cannot take.
+pub fn for_engine(request: &ChatRequest) -> Result<ForEngine, Refusal> {
+    refuse_unsupported(request)?;
+    let n = request.n.unwrap_or(1);
+    if n > u32::from(Limits::CHOICES) {
+        return Err(invalid("n", format!("'n' must be 1 to {}, not {n}", Limits::CHOICES)));
+    }
+    if let Some(max) = request.max_tokens.filter(|max| *max > Limits::ANSWER_TOKENS) {
+        let most = Limits::ANSWER_TOKENS;
+        return Err(invalid("max_tokens", format!("'max_tokens' must be 1 to {most}, not {max}")));
+    }
+    let fits = |text: &String| (1..=Limits::STOP_BYTES).contains(&text.len());
+    if request.stop.len() > Limits::STOPS || !request.stop.iter().all(fits) {
+        let (most, bytes) = (Limits::STOPS, Limits::STOP_BYTES);
+        let message = format!("'stop' may be at most {most} strings of 1 to {bytes} bytes each");
+        return Err(invalid("stop", message));
+    }
+    if request.messages.len() > Limits::MESSAGES {
+        let message = format!("'messages' may hold at most {}", Limits::MESSAGES);
+        return Err(invalid("messages", message));
+    }
+    let messages = request.messages.iter().enumerate();
+    let messages = messages.map(|(at, message)| self::message(at, message));
+    Ok(ForEngine {
+        input: Input::Chat(messages.collect::<Result<_, _>>()?),
+        n: n as usize,
+        sampling: sampling(request)?,
+        seed: request.sampling.seed.map(i64::cast_unsigned),
+        max_tokens: request.max_tokens,
+        stop: request.stop.clone(),
+        logprobs: request.logprobs.map(|logprobs| contract::LogProbs { top: logprobs.top }),
+    })
+}
+
+fn refuse_unsupported(request: &ChatRequest) -> Result<(), Refusal> {
+    let sampling = &request.sampling;
+    let reasoning = request.reasoning.unwrap_or_default();
+    let thinks = matches!(reasoning.thinking, Some(Thinking::On | Thinking::Adaptive));
+    let fields = [
+        ("tools", !request.tools.is_empty()),
+        ("response_format", !matches!(request.format, None | Some(Format::Text))),
+        ("logit_bias", !sampling.logit_bias.is_empty()),
+        ("min_p", sampling.min_p.is_some_and(|value| value > Number::from(0))),
+        ("repetition_penalty", sampling.repetition_penalty.is_some_and(|p| p != Number::from(1))),
+        ("reasoning_effort", !matches!(reasoning.effort, None | Some(Effort::None))),
+        ("thinking", thinks || reasoning.budget_tokens.is_some()),
+        (
+            "service_tier",
+            !matches!(request.service_tier.as_deref(), None | Some("auto" | "default")),
+        ),
+    ];
+    let extension = request.extensions.first().map(|field| field.name.as_str());
+    let found = fields.iter().find(|(_, present)| *present).map(|(name, _)| *name);
+    match found.or(extension) {
+        None => Ok(()),
+        Some(name) => {
+            Err(unsupported(name, format!("'{name}' is not supported by models of this mesh")))
+        }
+    }
+}
+
+fn sampling(request: &ChatRequest) -> Result<contract::Sampling, Refusal> {
+    let sampling = &request.sampling;
+    let one = Number::from(1);
+    let top_p = sampling.top_p.unwrap_or(one);
+    if !(top_p > Number::from(0) && top_p <= one) {
+        let message = "'top_p' must be above 0.0 and at most 1.0; for the likeliest token \
+                       always, use 'temperature' 0";
+        return Err(invalid("top_p", message));
+    }
+    Ok(contract::Sampling {
+        temperature: sampling.temperature.unwrap_or(one).single(),
+        top_p: top_p.share(),
+        top_k: sampling.top_k.unwrap_or(0),
+        presence_penalty: sampling.presence_penalty.unwrap_or_default().single(),
+        frequency_penalty: sampling.frequency_penalty.unwrap_or_default().single(),
+        seed: 0,
+    })
+}
+
+fn message(at: usize, message: &Message) -> Result<ChatMessage, Refusal> {
+    let path = |field: &str| format!("messages[{at}].{field}");
+    let role = match message.role {
+        Role::System | Role::Developer => contract::Role::System,
+        Role::User => contract::Role::User,
+        Role::Assistant => contract::Role::Assistant,
+        Role::Tool => {
+            let message = "messages of tools are not supported by models of this mesh";
+            return Err(unsupported(&path("role"), message));
+        }
+    };
+    if message.name.is_some() {
+        // Chat templates have no place for a speaker's name; dropping it would change who spoke.
+        return Err(unsupported(&path("name"), "'name' is not supported by models of this mesh"));
+    }
+    if let Some(own) = message.extensions.first() {
+        let text = format!("'{}' is not supported by models of this mesh", own.name);
+        return Err(unsupported(&path(&own.name), text));
+    }
+    let parts = message.parts.iter().enumerate();
+    let texts: Vec<&str> = parts
+        .map(|(index, part)| text(&format!("messages[{at}].content[{index}]"), part))
+        .collect::<Result<_, _>>()?;
+    if texts.is_empty() {
+        return Err(invalid(&path("content"), "'content' is required"));
+    }
+    // Parts are separate paragraphs of a message.
+    Ok(ChatMessage { role, content: texts.join("\n") })
+}
+
+fn text<'p>(path: &str, part: &'p Part) -> Result<&'p str, Refusal> {
+    match &part.content {
+        Content::Text(text) => Ok(text),
+        _ => {
+            let message = "only parts of the type \"text\" are supported by models of this mesh";
+            let refusal = Refusal::client(Stage::Validate, Code::Unsupported, message);
+            Err(refusal.param(format!("{path}.type")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::openai;
+
+    fn asked(more: Value) -> Result<ForEngine, Refusal> {
+        let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        for_engine(&openai::parse(body.to_string().as_bytes()).expect("understood"))
+    }
+
+    #[test]
+    fn a_plain_chat_is_taken_as_it_is() {
+        let more = json!({"temperature": 0, "seed": -1, "n": 2, "user": "u", "tool_choice": "auto",
+            "reasoning_effort": "none", "messages": [
+                {"role": "developer", "content": "a"},
+                {"role": "user", "content": [{"type": "text", "text": "b"},
+                    {"type": "text", "text": "c"}]}]});
+        let asked = asked(more).expect("taken");
+        let message = |role, content: &str| ChatMessage { role, content: content.to_owned() };
+        let wanted =
+            vec![message(contract::Role::System, "a"), message(contract::Role::User, "b\nc")];
+        assert_eq!(asked.input, Input::Chat(wanted));
+        assert_eq!((asked.n, asked.seed), (2, Some(u64::MAX)));
+        assert_eq!((asked.sampling.temperature, asked.sampling.top_p), (0.0, 1.0));
+    }
+
+    #[test]
+    fn what_a_local_text_model_cannot_do_is_refused_by_name() {
+        let user = |part: Value| json!({"messages": [{"role": "user", "content": [part]}]});
+        for (more, param) in [
+            (json!({"tools": [{"type": "function", "function": {"name": "f"}}]}), "tools"),
+            (json!({"response_format": {"type": "json_object"}}), "response_format"),
+            (json!({"logit_bias": {"1": 1}}), "logit_bias"),
+            (json!({"reasoning_effort": "low"}), "reasoning_effort"),
+            (json!({"service_tier": "flex"}), "service_tier"),
+            (json!({"store": true}), "store"),
+            (json!({"top_p": 0}), "top_p"),
+            (json!({"n": 17}), "n"),
+            (json!({"max_tokens": 131_073}), "max_tokens"),
+            (json!({"stop": "x".repeat(257)}), "stop"),
+            (
+                user(json!({"type": "image_url", "image_url": {"url": "https://a/b"}})),
+                "messages[0].content[0].type",
+            ),
+            (
+                json!({"messages": [{"role": "user", "name": "a", "content": "b"}]}),
+                "messages[0].name",
+            ),
+        ] {
+            let refusal = asked(more.clone()).expect_err("must be refused");
+            assert_eq!(refusal.param.as_deref(), Some(param), "{more} {refusal}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn looked(body: &str) -> Seen {
+    look(body.as_bytes()).expect("understood")
+}
+
+#[test]
+fn the_few_fields_are_found() {
+    let seen = looked(
+        r#" {"messages":[{"role":"user","content":"\"model\":\"x\""}],"model":"a\"b","stream":true,
+        "max_tokens":5,"n":2,"tools":[{}],"response_format":{"type":"json_object"},"odd":[1,{"model":2}]}"#,
+    );
+    assert_eq!((seen.model.as_str(), seen.stream, seen.n), ("a\"b", true, 2));
+    assert_eq!((seen.max_tokens, seen.has_tools, seen.has_format), (Some(5), true, true));
+    assert!(!seen.asks_usage && !seen.has_logprobs);
+    for (body, part) in [
+        ("[]", "JSON object"),
+        ("{", "not valid JSON"),
+        ("{}", "'model' is required"),
+        (r#"{"model":1}"#, "'model'"),
+        (r#"{"model":"a","model":"b"}"#, "duplicate field"),
+        (r#"{"model":"a","stream":"yes"}"#, "'stream'"),
+        (r#"{"model":"a","stream_options":[]}"#, "'stream_options' must be"),
+    ] {
+        let refusal = look(body.as_bytes()).expect_err(body);
+        assert!(refusal.message.contains(part), "{body}: {refusal}");
+    }
+}
+
+#[test]
+fn bodies_are_changed_by_splicing() {
+    for (body, wanted) in [
+        (
+            r#"{"model":"a","stream":true}"#,
+            r#"{"stream_options":{"include_usage":true},"model":"new","stream":true}"#,
+        ),
+        (
+            r#"{"stream":true,"stream_options":{},"model":"a"}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true},"model":"new"}"#,
+        ),
+        (
+            r#"{"stream":true,"stream_options":{"x":1},"model":"a"}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true,"x":1},"model":"new"}"#,
+        ),
+        (
+            r#"{"stream":true,"stream_options":{"include_usage":false},"model":"a"}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true},"model":"new"}"#,
+        ),
+        (
+            r#"{"stream":true,"stream_options":{"include_usage":null},"model":"a"}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true},"model":"new"}"#,
+        ),
+        (
+            r#"{"stream":true,"stream_options":null,"model":"a"}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true},"model":"new"}"#,
+        ),
+        (
+            r#"{"stream":true,"stream_options":{"include_usage":true},"model":"a"}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true},"model":"new"}"#,
+        ),
+        (r#"{"model":"a","b":"keep  this"}"#, r#"{"model":"new","b":"keep  this"}"#),
+    ] {
+        let changed = looked(body).rewrite(body.as_bytes(), Some("new"), true);
+        assert_eq!(String::from_utf8_lossy(&changed), wanted);
+        let same = looked(body).rewrite(body.as_bytes(), None, false);
+        assert_eq!(same, body.as_bytes());
+    }
+}
+
+fn chunk(choices: Value, usage: Value) -> String {
+    format!("data: {}\n\n", json!({"id": "c", "choices": choices, "usage": usage}))
+}
+
+fn openai_stream() -> (String, String) {
+    let text =
+        chunk(json!([{"index": 0, "delta": {"content": "say \"usage\":{ 🦀"}}]), Value::Null);
+    let end = chunk(json!([{"index": 0, "delta": {}, "finish_reason": "length"}]), Value::Null);
+    let usage = chunk(json!([]), json!({"prompt_tokens": 3, "completion_tokens": 4}));
+    let head = format!(": comment\r\n\r\n{text}{end}");
+    (format!("{head}{usage}data: [DONE]\n\n"), format!("{head}data: [DONE]\n\n"))
+}
+
+#[test]
+fn usage_is_found_and_only_what_was_added_is_dropped() {
+    let (all, without) = openai_stream();
+    let mut keeping = StreamTap::new(Kind::OpenAi, false);
+    keeping.see(all.as_bytes());
+    let took = keeping.took().clone();
+    let usage = took.usage.expect("told");
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens), (3, 4));
+    assert_eq!((took.finish, took.done, took.pieces), (Some(Finish::Length), true, 2));
+    let (mut dropping, mut out) = (StreamTap::new(Kind::OpenAi, true), Vec::new());
+    dropping.pass(all.as_bytes(), &mut out);
+    assert_eq!(String::from_utf8_lossy(&out), without);
+}
+
+#[test]
+fn usage_beside_an_answer_is_not_dropped() {
+    let last = chunk(
+        json!([{"index": 0, "delta": {"content": "x"}, "finish_reason": "stop"}]),
+        json!({"prompt_tokens": 1, "completion_tokens": 1}),
+    );
+    let (mut tap, mut out) = (StreamTap::new(Kind::OpenAi, true), Vec::new());
+    tap.pass(last.as_bytes(), &mut out);
+    assert_eq!(out, last.as_bytes());
+    assert!(tap.took().usage.is_some());
+}
+
+#[test]
+fn a_whole_event_is_passed_at_once_and_a_long_one_in_pieces() {
+    let (mut tap, mut out) = (StreamTap::new(Kind::OpenAi, true), Vec::new());
+    tap.pass(b"data: {\"a\":1}\n\ndata: {\"b\"", &mut out);
+    assert_eq!(out, b"data: {\"a\":1}\n\n");
+    tap.finish(&mut out);
+    assert_eq!(out, b"data: {\"a\":1}\n\ndata: {\"b\"");
+    let (mut tap, mut out) = (StreamTap::new(Kind::OpenAi, true), Vec::new());
+    let piece = vec![b'x'; 1 << 10];
+    for _ in 0..1_000 {
+        tap.pass(&piece, &mut out);
+    }
+    assert!(out.len() >= 700 << 10, "{}", out.len());
+    let (all, without) = openai_stream();
+    tap.pass(b"\n\n", &mut out);
+    out.clear();
+    tap.pass(all.as_bytes(), &mut out);
+    assert_eq!(String::from_utf8_lossy(&out), without);
+}
+
+#[test]
+fn anthropics_counts_are_put_together() {
+    let mut tap = StreamTap::new(Kind::Anthropic, false);
+    tap.see(include_bytes!("../../tests/corpus/anthropic.sse/tools.sse"));
+    let took = tap.took();
+    let usage = took.usage.expect("told");
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens), (602, 89));
+    assert_eq!((&took.finish, took.done, took.failed), (&Some(Finish::ToolCalls), true, false));
+    let mut tap = StreamTap::new(Kind::Anthropic, false);
+    tap.see(include_bytes!("../../tests/corpus/anthropic.sse/overloaded.sse"));
+    assert!(tap.took().failed && !tap.took().done);
+}
+
+#[test]
+fn whole_answers_are_watched_at_their_own_depth() {
+    let body = json!({"choices": [{"message": {"content": "{\"usage\":{}}", "finish_reason": "no",
+        "tool": {"usage": {"prompt_tokens": 9}}}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "x": {"usage": {}}}});
+    let bytes = body.to_string();
+    for size in [1, 3, 7, bytes.len()] {
+        let mut tap = WholeTap::new(Kind::OpenAi);
+        bytes.as_bytes().chunks(size).for_each(|piece| tap.see(piece));
+        let usage = tap.took().usage.expect("told");
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens), (1, 2));
+        assert_eq!((&tap.took().finish, tap.took().done), (&Some(Finish::Stop), true));
+    }
+    let mut tap = WholeTap::new(Kind::Anthropic);
+    tap.see(include_bytes!("../../tests/corpus/anthropic.json/message.json"));
+    assert_eq!(tap.took().usage.map(|usage| usage.prompt_tokens), Some(2_107));
+    assert_eq!(tap.took().finish, Some(Finish::StopText));
+}
+
+proptest! {
+    #[test]
+    fn splits_change_nothing(cuts in prop::collection::vec(0_usize..700, 0..8)) {
+        let (all, without) = openai_stream();
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut % all.len()).collect();
+        cuts.sort_unstable();
+        cuts.push(all.len());
+        let (mut tap, mut out, mut from) = (StreamTap::new(Kind::OpenAi, true), Vec::new(), 0);
+        for cut in cuts {
+            tap.pass(&all.as_bytes()[from..cut], &mut out);
+            from = cut;
+        }
+        prop_assert_eq!(String::from_utf8_lossy(&out), without);
+        prop_assert!(tap.took().usage.is_some() && tap.took().done);
+    }
+
+    #[test]
+    fn any_bytes_pass_untouched(bytes in prop::collection::vec(any::<u8>(), 0..300), size in 1_usize..9) {
+        let (mut tap, mut out) = (StreamTap::new(Kind::OpenAi, true), Vec::new());
+        let mut whole = WholeTap::new(Kind::Anthropic);
+        for piece in bytes.chunks(size) {
+            tap.pass(piece, &mut out);
+            whole.see(piece);
+        }
+        tap.finish(&mut out);
+        prop_assert_eq!(out, bytes.clone());
+        let _ = look(&bytes);
+    }
+}
