@@ -5,7 +5,7 @@
 
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
 
-use crate::chat::{ChatRequest, Content, Message, Part, Tool};
+use crate::chat::{ChatRequest, Extension, Content, Message, Part, Tool};
 use crate::exchange::Dialect;
 
 /// The refusal for a field that `dialect` has no word for.
@@ -74,7 +74,10 @@ fn in_message(dialect: Dialect, at: usize, message: &Message) -> Result<(), Refu
 }
 
 fn in_part(dialect: Dialect, path: &str, part: &Part) -> Result<(), Refusal> {
-    if let Some(other) = part.extensions.iter().find(|field| field.dialect != dialect) {
+    // Ids of items and what a text was annotated with tell a model nothing.
+    let hint = |name: &str| matches!(name, "id" | "phase" | "annotations");
+    let foreign = |field: &&Extension| field.dialect != dialect && !hint(&field.name);
+    if let Some(other) = part.extensions.iter().find(foreign) {
         return Err(say(dialect, &format!("{path}.{}", other.name)));
     }
     match &part.content {

@@ -44,6 +44,11 @@ impl Number {
         self.single().max(f32::MIN_POSITIVE)
     }
 
+    /// The value as whole seconds of a date, if it is one.
+    pub fn seconds(self) -> Option<u64> {
+        (0.0..EXACT).contains(&self.0).then_some(self.0 as u64)
+    }
+
     /// Whether the value lies between two whole numbers, both included.
     pub fn is_within(self, from: i32, to: i32) -> bool {
         (f64::from(from)..=f64::from(to)).contains(&self.0)

@@ -207,7 +207,8 @@ fn block(array: &mut Array<'_>, part: &Part) {
     }
     array.object(|object| {
         fields(object, &part.content);
-        part.extensions.iter().for_each(|own| object.raw(&own.name, own.value.text()));
+        let own = part.extensions.iter().filter(|own| own.dialect == SELF);
+        own.for_each(|own| object.raw(&own.name, own.value.text()));
         cache(object, part.cache);
     });
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// The files of one folder, by name: recorded shapes of the public references, and inputs that
 /// once were handled wrongly.
-pub fn files(folder: &str) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn files(folder: &str) -> Vec<(String, Vec<u8>)> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(folder);
     let entries = fs::read_dir(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
     let mut files: Vec<_> = entries
@@ -18,11 +18,4 @@ pub fn files(folder: &str) -> Vec<(String, Vec<u8>)> {
     files.sort();
     assert!(!files.is_empty(), "{folder} holds nothing");
     files
-}
-
-/// One file as text.
-pub fn text(folder: &str, name: &str) -> String {
-    let found = files(folder).into_iter().find(|(own, _)| own == name);
-    let (_, bytes) = found.unwrap_or_else(|| panic!("{folder}/{name} is not there"));
-    String::from_utf8(bytes).expect("text")
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use selvedge_dialect::chat::{Event, Gathered};
 use selvedge_dialect::exchange::{AnswerParser, Reply, StreamWriter};
-use selvedge_dialect::{anthropic, openai};
+use selvedge_dialect::{anthropic, gemini, ollama, openai};
 
 use crate::corpus;
 
@@ -15,6 +15,9 @@ const PARSERS: &[(&str, Make)] = &[
     ("openai.json", || Box::new(openai::WholeParser::default())),
     ("anthropic.sse", || Box::new(anthropic::Parser::default())),
     ("anthropic.json", || Box::new(anthropic::WholeParser::default())),
+    ("ollama.ndjson", || Box::new(ollama::Parser::new("r1"))),
+    ("gemini.sse", || Box::new(gemini::Parser::new("r1"))),
+    ("gemini.json", || Box::new(gemini::WholeParser::new("r1"))),
 ];
 
 type Write = fn() -> Box<dyn StreamWriter>;
@@ -30,6 +33,11 @@ const WRITERS: &[(&str, Write, Make)] = &[
         "anthropic.",
         || Box::new(anthropic::Writer::new()),
         || Box::new(anthropic::Parser::default()),
+    ),
+    (
+        "ollama.",
+        || Box::new(ollama::Writer::new(ollama::Shape::Chat, Reply::default())),
+        || Box::new(ollama::Parser::new("r1")),
     ),
 ];
 

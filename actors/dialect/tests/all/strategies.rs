@@ -211,7 +211,7 @@ fn reasoning() -> impl Strategy<Value = Reasoning> {
 }
 
 /// Any request. Each field that few targets know is there seldom, so that every target takes some.
-pub fn request() -> impl Strategy<Value = ChatRequest> {
+pub(crate) fn request() -> impl Strategy<Value = ChatRequest> {
     let plain = (messages(), tools(), sampling(), rarely(4_097_u32..9_000));
     let rest = (
         rarely(format()),
@@ -259,10 +259,16 @@ pub fn request() -> impl Strategy<Value = ChatRequest> {
 }
 
 /// Requests that most targets take: no sampling and nothing rare.
-pub fn plain_request() -> impl Strategy<Value = ChatRequest> {
+pub(crate) fn plain_request() -> impl Strategy<Value = ChatRequest> {
     request().prop_map(|mut request| {
         request.sampling = Sampling::default();
         (request.logprobs, request.n, request.reasoning, request.format) = (None, None, None, None);
+        (request.tool_choice, request.parallel_tool_calls) = (None, None);
+        for tool in &mut request.tools {
+            if let Tool::Function(function) = tool {
+                function.strict = None;
+            }
+        }
         for message in &mut request.messages {
             message.name = None;
             message.parts.retain(|part| {
