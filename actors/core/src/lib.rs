@@ -19,6 +19,7 @@ pub mod restart;
 pub mod route;
 pub mod routes;
 pub mod rows;
+pub mod upstream;
 
 pub use flow::{Flow, FlowEffect, FlowInput, Piece};
 pub use record::{Attempt, Outcome, RequestRecord};
