@@ -40,6 +40,11 @@ const EDGES: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "selvedge-upstream",
+        "actors/upstream",
+        &["selvedge-base", "selvedge-core", "selvedge-dialect"],
+    ),
+    (
         "selvedge-sim",
         "sim",
         &["selvedge-base", "selvedge-crdt", "selvedge-proto", "selvedge-contract", "selvedge-core"],
@@ -100,7 +105,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("if-watch", &["selvedge-net"]),
     ("ractor", &["selvedge-runtime"]),
     ("redb", &["selvedge-runtime"]),
-    ("hyper*", &["selvedge"]),
+    ("hyper*", &["selvedge", "selvedge-upstream"]),
     ("ureq", &["selvedge"]),
     ("bincode", &["selvedge-base"]),
 ];

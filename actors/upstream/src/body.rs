@@ -1,0 +1,234 @@
+//! An answer that is read as it comes.
+//!
+//! Owns the reading: one piece in, one piece out, nothing gathered; the times between pieces, the
+//! size of the whole, and what becomes of the connection. Read to its end, an answer gives its
+//! connection back; dropped before, it closes it, so that the provider stops working at once.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use selvedge_core::upstream::{Ending, Phase, Watch};
+
+use crate::Clock;
+use crate::error::{Failed, Lost};
+use crate::pool::{Lease, Pool};
+use crate::provider::Guard;
+use crate::target::Head;
+
+/// The body of one answer and what its reading needs.
+pub(crate) struct Flow {
+    body: Incoming,
+    /// Gone once the body was read to its end.
+    lease: Option<Lease>,
+    pool: Arc<Pool>,
+    watch: Watch,
+    /// Bytes that may still come.
+    left: u64,
+    clock: Clock,
+    /// Read ahead, to know that the answer begins.
+    first: Option<Bytes>,
+}
+
+impl Flow {
+    pub(crate) const fn new(
+        body: Incoming,
+        lease: Lease,
+        pool: Arc<Pool>,
+        watch: Watch,
+        most: u64,
+        clock: Clock,
+    ) -> Self {
+        Self { body, lease: Some(lease), pool, watch, left: most, clock, first: None }
+    }
+
+    /// Waits for the first piece and keeps it for [`Flow::chunk`].
+    pub(crate) async fn peek(&mut self) -> Result<(), Lost> {
+        self.first = self.read().await?;
+        Ok(())
+    }
+
+    /// The next piece as it came; none at the end.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Lost> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        if self.watch.phase() == Phase::Streaming {
+            self.watch.resumed((self.clock)().mono);
+        }
+        self.read().await
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, Lost> {
+        loop {
+            if self.lease.is_none() {
+                return Ok(None);
+            }
+            let frame = timed(&self.watch, self.clock, self.body.frame()).await;
+            let frame = match frame {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => return Err(self.lost(Lost::exchange(&error))),
+                Ok(None) => {
+                    self.release();
+                    return Ok(None);
+                }
+                Err(late) => return Err(self.lost(late)),
+            };
+            // Trailers say nothing that is used.
+            let Ok(piece) = frame.into_data() else { continue };
+            let Some(left) = self.left.checked_sub(piece.len() as u64) else {
+                let why = "its answer is over the limit of bytes";
+                return Err(self.lost(Lost::new(Ending::Malformed, why)));
+            };
+            self.left = left;
+            if self.body.is_end_stream() {
+                self.release();
+            }
+            if !piece.is_empty() {
+                self.watch.progressed((self.clock)().mono);
+                return Ok(Some(piece));
+            }
+        }
+    }
+
+    /// Reads what little follows an answer's own end, so that its connection can be used again.
+    async fn drain(mut self) {
+        /// Longer than the end of a chunked body is ever late; a connection is worth no more.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let rest = async { while let Ok(Some(_)) = self.chunk().await {} };
+        // Whether it ended or not: the connection is in the pool by now, or is closed with this.
+        let _ended = tokio::time::timeout(PATIENCE, rest).await;
+    }
+
+    fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.pool.put(lease);
+        }
+    }
+
+    /// Closes the connection.
+    fn lost(&mut self, lost: Lost) -> Lost {
+        self.lease = None;
+        lost
+    }
+}
+
+/// Waits for `what`, no longer than the watch says.
+pub(crate) async fn timed<T>(
+    watch: &Watch,
+    clock: Clock,
+    what: impl Future<Output = T>,
+) -> Result<T, Lost> {
+    let mut what = std::pin::pin!(what);
+    loop {
+        let now = clock().mono;
+        let wait = watch.wake_at().since(now).into();
+        if let Ok(done) = tokio::time::timeout(wait, &mut what).await {
+            return Ok(done);
+        }
+        // tokio's clock and ours may differ by a hair: only ours decides.
+        if let Some(ending) = watch.expired(clock().mono) {
+            return Err(Lost::late(ending));
+        }
+    }
+}
+
+/// A provider's answer, from its first byte on.
+///
+/// Dropping it before its end cancels the provider's work and counts as the caller's leaving.
+pub struct Answer {
+    /// Gone once nothing more is read.
+    flow: Option<Flow>,
+    head: Head,
+    guard: Guard,
+    attempts: u32,
+}
+
+impl Answer {
+    pub(crate) const fn new(flow: Flow, head: Head, guard: Guard) -> Self {
+        Self { flow: Some(flow), head, guard, attempts: 1 }
+    }
+
+    pub(crate) const fn after(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    /// HTTP status: 200 to 299.
+    pub const fn status(&self) -> u16 {
+        self.head.status
+    }
+
+    /// The media type, as sent.
+    pub fn media_type(&self) -> &str {
+        &self.head.media_type
+    }
+
+    /// The provider's own name for the request, for its support; empty when it gives none.
+    pub fn request_id(&self) -> &str {
+        &self.head.request_id
+    }
+
+    /// Attempts it took, this one among them.
+    pub const fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Place of the key it was made with, in the configured list.
+    pub const fn key(&self) -> usize {
+        self.guard.key()
+    }
+
+    /// The next piece as it came; none at the end. After an error there is nothing more.
+    ///
+    /// # Errors
+    /// [`Failed::Attempt`] when the provider cut, stalled or overran it, or the deadline passed.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failed> {
+        let piece = self.piece().await?;
+        if piece.is_none() {
+            self.ended(Ending::Answered);
+        }
+        Ok(piece)
+    }
+
+    /// As [`Answer::chunk`], for a reader who knows more about the end than that it came.
+    pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, Failed> {
+        let Some(flow) = &mut self.flow else { return Ok(None) };
+        match flow.chunk().await {
+            Ok(piece) => Ok(piece),
+            Err(lost) => {
+                self.ended(lost.ending);
+                Err(self.guard.failed(lost, self.attempts))
+            }
+        }
+    }
+
+    /// Notes the tokens the answer took so far, as the provider counts them; the last word holds,
+    /// however the answer ends.
+    pub const fn used(&mut self, tokens: u64) {
+        self.guard.used(tokens);
+    }
+
+    /// The answer is over, whatever bytes still come: the reader knows its end or its failure by
+    /// what it says. A good one leaves its connection for the next request.
+    pub fn ended(&mut self, ending: Ending) {
+        self.guard.end(ending);
+        let flow = self.flow.take();
+        if let Some(flow) = flow.filter(|flow| ending == Ending::Answered && flow.lease.is_some()) {
+            tokio::spawn(flow.drain());
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // The last piece was read, and nobody asked whether another comes.
+        let whole = |flow: &Flow| flow.lease.is_none() && flow.first.is_none();
+        if self.flow.as_ref().is_some_and(whole) {
+            self.guard.end(Ending::Answered);
+        }
+    }
+}
