@@ -51,6 +51,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ),
     ("selvedge", "node", ANY),
     ("selvedge-tests", "tests", ANY),
+    ("selvedge-gateway-bench", "tests/gateway-bench", &[]),
     ("xtask", "tests/xtask", &[]),
 ];
 
@@ -106,6 +107,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ractor", &["selvedge-runtime"]),
     ("redb", &["selvedge-runtime"]),
     ("hyper*", &["selvedge", "selvedge-upstream"]),
+    ("hyper*", &["selvedge", "selvedge-gateway-bench"]),
     ("ureq", &["selvedge"]),
     ("bincode", &["selvedge-base"]),
 ];
