@@ -13,6 +13,7 @@
 pub mod answers;
 pub mod clock;
 pub mod floor;
+pub mod instructions;
 pub mod load;
 pub mod mock;
 pub mod peers;

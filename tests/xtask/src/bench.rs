@@ -1,4 +1,4 @@
-//! Dispatch to the benchmark programs `bench-NAME` of the package `selvedge-tests`.
+//! Dispatch to the benchmark programs `bench-NAME` of the packages that hold them.
 //!
 //! Owns finding and starting them; what is measured and which targets hold is theirs.
 
@@ -7,43 +7,72 @@ use cargo_metadata::Metadata;
 
 use crate::{check, repo};
 
-/// The package that holds the benchmark programs.
-const PACKAGE: &str = "selvedge-tests";
+/// The packages that hold the benchmark programs. The second one depends on nothing of the product,
+/// so that it builds without it.
+const PACKAGES: &[&str] = &["selvedge-tests", "selvedge-gateway-bench"];
 /// How their names begin.
 const PREFIX: &str = "bench-";
-/// Those that start no node: they need not wait for the program to be built.
-const WITHOUT_NODES: &[&str] = &["sim"];
+/// Those that start no node, unless they are told to measure one: they need not wait for the
+/// program to be built.
+const WITHOUT_NODES: &[&str] = &["instructions", "sim"];
 
-/// Runs the benchmark `name`, or lists what there is. False if it failed.
-pub(crate) fn run(name: Option<&str>, json: bool) -> Result<bool> {
+/// Runs the benchmark `name` with `more` arguments, or lists what there is. False if it failed.
+pub(crate) fn run(name: Option<&str>, json: bool, more: &[String]) -> Result<bool> {
     let known = known(&repo::metadata()?);
     let Some(name) = name else {
-        println!("benchmarks: {}", known.join(", "));
+        let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
+        println!("benchmarks: {}", names.join(", "));
         return Ok(true);
     };
-    if !known.iter().any(|known| known == name) {
-        bail!("no benchmark {name}; there are: {}", known.join(", "));
-    }
+    let Some((_, package)) = known.iter().find(|(known, _)| known == name) else {
+        let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
+        bail!("no benchmark {name}; there are: {}", names.join(", "));
+    };
     let program = format!("{PREFIX}{name}");
     // The benchmarks start the shipped binary: it must be the one built from this tree.
-    let starts_nodes = !WITHOUT_NODES.contains(&name);
-    if starts_nodes && !check::run("cargo", &["build", "--release", "--package", "selvedge"])? {
+    if starts_nodes(name, more)
+        && !check::run("cargo", &["build", "--release", "--package", "selvedge"])?
+    {
         return Ok(false);
     }
-    let mut args = vec!["run", "--quiet", "--release", "--package", PACKAGE, "--bin", &program];
-    if json {
-        args.extend(["--", "--json"]);
+    // Its programs start each other.
+    if *package == PACKAGES[1]
+        && !check::run("cargo", &["build", "--release", "--package", package, "--bins"])?
+    {
+        return Ok(false);
     }
+    let mut args = vec!["run", "--quiet", "--release", "--package", package, "--bin", &program];
+    args.push("--");
+    if json {
+        args.push("--json");
+    }
+    args.extend(more.iter().map(String::as_str));
     check::run("cargo", &args)
 }
 
-fn known(metadata: &Metadata) -> Vec<String> {
-    let package = metadata.packages.iter().find(|package| package.name.as_str() == PACKAGE);
-    let targets = package.into_iter().flat_map(|package| &package.targets);
-    let mut names: Vec<String> = targets
-        .filter(|target| target.is_bin())
-        .filter_map(|target| target.name.strip_prefix(PREFIX).map(str::to_owned))
-        .collect();
+/// Whether a benchmark starts the shipped binary. Where it is told what to measure (`--only`), it
+/// does if that is among it.
+fn starts_nodes(name: &str, more: &[String]) -> bool {
+    let mut words = more.iter();
+    let only = words.find(|word| *word == "--only").and_then(|_| words.next());
+    match only {
+        Some(list) => list.split(',').any(|name| name == "selvedge"),
+        None => !WITHOUT_NODES.contains(&name),
+    }
+}
+
+/// The names of all benchmarks, each with its package.
+fn known(metadata: &Metadata) -> Vec<(String, &'static str)> {
+    let mut names = Vec::new();
+    for package in PACKAGES {
+        let found = metadata.packages.iter().find(|found| found.name.as_str() == *package);
+        let programs =
+            found.into_iter().flat_map(|found| &found.targets).filter(|one| one.is_bin());
+        names.extend(programs.filter_map(|program| {
+            let name = program.name.strip_prefix(PREFIX)?;
+            Some((name.to_owned(), *package))
+        }));
+    }
     names.sort();
     names
 }
@@ -54,7 +83,17 @@ mod tests {
 
     #[test]
     fn an_unknown_benchmark_is_refused_by_name() {
-        let error = run(Some("no-such-benchmark"), false).map_err(|error| error.to_string());
+        let error = run(Some("no-such-benchmark"), false, &[]).map_err(|error| error.to_string());
         assert!(error.is_err_and(|error| error.contains("no benchmark no-such-benchmark")));
+    }
+
+    #[test]
+    fn the_product_is_built_when_it_is_measured() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert!(starts_nodes("gateway", &[]));
+        assert!(starts_nodes("gateway", &words("--quick --only nginx,selvedge")));
+        assert!(!starts_nodes("gateway", &words("--quick --only nginx,floor")));
+        assert!(!starts_nodes("sim", &[]) && !starts_nodes("instructions", &[]));
+        assert!(starts_nodes("instructions", &words("--only selvedge")));
     }
 }

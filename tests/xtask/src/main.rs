@@ -52,6 +52,9 @@ enum Command {
         /// End with one JSON object that holds the figures and the list of missed targets.
         #[arg(long)]
         json: bool,
+        /// What else the benchmark takes, such as `--quick` and `--only NAME,...` of `gateway`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
     },
     /// Fetch the models the tests use into .models/ and check their digests.
     Models,
@@ -93,7 +96,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
         }
         Command::Test => suite::test(),
         Command::Check => suite::check(),
-        Command::Bench { name, json } => bench::run(name.as_deref(), json),
+        Command::Bench { name, json, more } => bench::run(name.as_deref(), json, &more),
         Command::Models => models::fetch().map(|()| true),
         Command::Docs { check: true } => Ok(report::show("docs", &docs::check()?)),
         Command::Docs { check: false } => docs::write().map(|()| true),

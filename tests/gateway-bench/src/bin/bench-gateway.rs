@@ -7,7 +7,7 @@ use std::io::Read;
 use std::net::TcpListener;
 
 use anyhow::{Context, Result};
-use selvedge_gateway_bench::{floor, load, mock, run};
+use selvedge_gateway_bench::{floor, instructions, load, mock, process, run};
 
 /// What the floor is measured with, as docs/decisions/0002-dependencies.md says.
 #[global_allocator]
@@ -27,6 +27,11 @@ fn main() -> Result<()> {
             load::main(&job)
         }
         Some("floor") => floor::main(words.get(1).context("the floor's configuration")?),
-        _ => run::main(run::Options::read(&words)?),
+        Some("instructions") => instructions::main(&words[1..]),
+        _ => {
+            let options = run::Options::read(&words)?;
+            process::enter_namespace(&words);
+            run::main(options)
+        }
     }
 }

@@ -27,6 +27,8 @@ pub(super) fn start_litellm(program: &Path, setup: &Setup, scenario: Scenario) -
     }
     writeln!(config, "general_settings: {{master_key: {key}, disable_spend_logs: true}}")?;
     config.push_str("litellm_settings:\n  num_retries: 0\n  telemetry: false\n");
+    // Otherwise it would ask the upstream by another protocol of OpenAI's than all others do.
+    config.push_str("  use_chat_completions_url_for_anthropic_messages: true\n");
     if scenario == Scenario::Cached {
         config.push_str("  cache: true\n  cache_params: {type: local}\n");
     }

@@ -212,9 +212,17 @@ fn await_answer(gateway: &mut Gateway, scenario: Scenario) -> Result<()> {
 }
 
 /// One request on a connection of its own: status and body.
-pub(crate) fn probe(addr: SocketAddr, template: &Template) -> Result<(u16, Vec<u8>)> {
+fn probe(addr: SocketAddr, template: &Template) -> Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect_timeout(&addr, ANSWER)?;
     stream.set_read_timeout(Some(ANSWER))?;
+    probe_on(&mut stream, template)
+}
+
+/// One request on an open connection: status and body.
+///
+/// # Errors
+/// When there is no whole answer in the time the connection allows.
+pub fn probe_on(stream: &mut TcpStream, template: &Template) -> Result<(u16, Vec<u8>)> {
     stream.write_all(&template.bytes)?;
     let mut buffer = Vec::new();
     let mut part = [0; 16 * 1024];

@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use crate::peers::{Absent, Peer};
 use crate::process::{self, Starter};
 
+pub use measure::probe_on;
 pub use options::Options;
 
 /// Figures of one gateway in one scenario, by name.

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use super::Findings;
 use crate::peers::Peer;
+use crate::process;
 use crate::scenario::Scenario;
 
 /// What the machine is, in a few lines.
@@ -19,7 +20,8 @@ pub(super) fn machine(first: bool) -> String {
     let order = if first { "real-time priority" } else { "no real-time priority: others show" };
     format!(
         "{cores} cores ({model}), Linux {kernel}; load average at the start {load}; {order}\n\
-         gateway on core 0, mock upstream and load generator on core 1, loopback, HTTP/1.1"
+         gateway on core 0, mock upstream and load generator on core 1, loopback{}, HTTP/1.1",
+        if process::has_namespace() { " of an own network namespace" } else { "" }
     )
 }
 
