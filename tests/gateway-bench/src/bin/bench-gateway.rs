@@ -3,6 +3,8 @@
 //! Owns the words of its command line. The first word of the parts it starts itself as (the mock
 //! upstream, the load generator, the floor) is theirs; everything else is in the library.
 
+#![allow(clippy::print_stdout, reason = "printing is what this program is for")]
+
 use std::io::Read;
 use std::net::TcpListener;
 

@@ -116,3 +116,71 @@ pub fn main(text: &str) -> Result<()> {
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::answers::{MODELS, Protocol};
+    use crate::scenario::Scenario;
+    use crate::{clock, wire};
+
+    /// Answers one connection; before the answer with number `stall.0` it waits for `stall.1`.
+    fn server(stall: (usize, Duration), answer: Vec<u8>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut buffer, mut part, mut number) = (Vec::new(), [0; 4_096], 0);
+            while let Ok(count @ 1..) = stream.read(&mut part) {
+                buffer.extend_from_slice(&part[..count]);
+                while let Some(used) = wire::request(&buffer).unwrap().map(|request| request.used) {
+                    buffer.drain(..used);
+                    number += 1;
+                    if number == stall.0 {
+                        clock::pause(stall.1);
+                    }
+                    stream.write_all(&answer).unwrap();
+                }
+            }
+        });
+        addr
+    }
+
+    fn job(addr: SocketAddr) -> Job {
+        Job {
+            addr,
+            template: Scenario::Json1k.direct(),
+            expected: Scenario::Json1k.expected(true),
+            pace: Pace::Open(200.0),
+            connections: 1,
+            warm_ms: 0,
+            measure_ms: 1_000,
+            gateway: None,
+        }
+    }
+
+    #[test]
+    fn a_stall_is_charged_for_all_that_was_due_meanwhile() {
+        let answer = MODELS[0].answer(Protocol::OpenAi).head;
+        let outcome = engine::run(job(server((50, Duration::from_millis(400)), answer))).unwrap();
+        assert_eq!((outcome.bad, outcome.unfinished), (0, 0), "{outcome:?}");
+        // Of 200 requests on the one connection a single one sees the stall when it is sent late;
+        // the eighty that were due meanwhile see it when they count from when they were due.
+        assert!(outcome.latency.p99 > 300_000.0, "{outcome:?}");
+    }
+
+    #[test]
+    fn wrong_answers_are_counted_and_named() {
+        let answer = b"HTTP/1.1 500 Oh\r\ncontent-length: 2\r\n\r\nno".to_vec();
+        let outcome =
+            engine::run(Job { pace: Pace::Once, ..job(server((0, Duration::ZERO), answer)) });
+        let outcome = outcome.unwrap();
+        assert_eq!((outcome.done, outcome.bad), (0, 1));
+        assert!(outcome.complaint.is_some_and(|text| text.contains("status 500: no")));
+    }
+}

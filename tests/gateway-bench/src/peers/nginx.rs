@@ -61,6 +61,10 @@ http {{
   scgi_temp_path scgi;
   client_body_buffer_size 64k;
   client_max_body_size 4m;
+  # Bodies of 16 KiB with their heads in one read.
+  proxy_buffer_size 32k;
+  proxy_buffers 8 32k;
+  proxy_busy_buffers_size 64k;
   keepalive_requests 1000000000;
   keepalive_timeout 600s;
   tcp_nodelay on;
