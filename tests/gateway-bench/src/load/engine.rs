@@ -9,7 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 
 use super::connection::{Came, Connection};
 use super::{Job, Outcome, Pace, Quantiles};
@@ -23,6 +27,8 @@ const LONGEST_NS: u64 = 60_000_000_000;
 const READ_BYTES: usize = 64 * 1024;
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1_024;
+/// The timer's name among the events.
+const TIMER: u64 = u64::MAX;
 /// How long answers are waited for after the last request of an open loop.
 const DRAIN: Duration = Duration::from_secs(3);
 /// Broken connections after which a run is given up.
@@ -31,6 +37,10 @@ const BAD: u64 = 200;
 struct Engine {
     job: Job,
     poll: OwnedFd,
+    /// Wakes the loop: a timeout of epoll itself is rounded to milliseconds.
+    timer: OwnedFd,
+    /// What the timer is set to.
+    wakes: Option<Instant>,
     connections: Vec<Connection>,
     idle: Vec<usize>,
     /// Requests begun so far.
@@ -60,6 +70,8 @@ struct Sample {
 /// Carries out one job.
 pub(super) fn run(job: Job) -> Result<Outcome> {
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
+    epoll::add(&poll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
     let mut connections = Vec::with_capacity(job.connections);
     for at in 0..job.connections {
         let connection = Connection::open(job.addr, &job.template)?;
@@ -75,6 +87,8 @@ pub(super) fn run(job: Job) -> Result<Outcome> {
         base: u64::from(std::process::id()) * 1_000_000_000,
         job,
         poll,
+        timer,
+        wakes: None,
         connections,
         begun: 0,
         start,
@@ -115,17 +129,13 @@ impl Engine {
                 break;
             }
             self.issue(now)?;
-            let wait = self.wait(clock::now());
-            let timeout = Timespec {
-                tv_sec: i64::try_from(wait.as_secs())?,
-                tv_nsec: i64::from(wait.subsec_nanos()),
-            };
+            self.set_timer(now)?;
             events.clear();
-            match epoll::wait(&self.poll, spare_capacity(&mut events), Some(&timeout)) {
+            match epoll::wait(&self.poll, spare_capacity(&mut events), None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error).context("epoll"),
             }
-            for event in &events {
+            for event in events.iter().filter(|event| event.data.u64() != TIMER) {
                 let at = usize::try_from(event.data.u64())?;
                 let flags = event.flags;
                 self.ready(at, flags.contains(epoll::EventFlags::OUT), &mut scratch)?;
@@ -196,20 +206,32 @@ impl Engine {
         at >= self.counts_from && at < self.counts_to
     }
 
-    fn wait(&self, now: Instant) -> Duration {
-        let mut until = self.counts_to;
-        if now < self.counts_from {
-            until = self.counts_from;
-        }
-        if let Some(due) = self.next_due().filter(|due| *due < self.counts_to)
-            && !self.idle.is_empty()
-        {
-            until = until.min(due);
-        }
+    /// The next moment at which something is to be done without an answer having come.
+    fn next_moment(&self, now: Instant) -> Instant {
         if now >= self.counts_to {
-            until = self.counts_to + DRAIN;
+            return self.counts_to + DRAIN;
         }
-        until.saturating_duration_since(now)
+        let until = if now < self.counts_from { self.counts_from } else { self.counts_to };
+        let due = self.next_due().filter(|due| *due < self.counts_to && !self.idle.is_empty());
+        due.map_or(until, |due| due.min(until))
+    }
+
+    fn set_timer(&mut self, now: Instant) -> Result<()> {
+        let moment = self.next_moment(now);
+        if self.wakes == Some(moment) {
+            return Ok(());
+        }
+        self.wakes = Some(moment);
+        // Zero would switch the timer off.
+        let wait = moment.saturating_duration_since(clock::now()).max(Duration::from_nanos(1));
+        let it_value = Timespec {
+            tv_sec: i64::try_from(wait.as_secs())?,
+            tv_nsec: i64::from(wait.subsec_nanos()),
+        };
+        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let time = Itimerspec { it_interval, it_value };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &time)?;
+        Ok(())
     }
 
     /// After a write: waits for room if the request is not out, begins anew if it broke.
