@@ -109,7 +109,7 @@ impl Identity {
     }
 
     /// A secret of this node for one purpose, the same in every run.
-    pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
         blake3::derive_key(purpose, self.key.secret().as_ref())
     }
 

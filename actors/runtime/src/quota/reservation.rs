@@ -2,10 +2,11 @@
 //!
 //! Owns that a reservation is settled exactly once, however its request ends: finished, refused,
 //! its caller gone, its task dropped or panicked. Dropping the reservation settles it by what its
-//! meter counted.
+//! meter counted, or its bill says.
 
 use selvedge_base::{Blame, Code, Micros, Refusal, RequestId, Retry, Stage};
 use selvedge_contract::Usage;
+use selvedge_core::bill::{Bill, Took};
 use selvedge_core::meter::Meter;
 use selvedge_core::quota::{Charge, CostClass, QuotaInput, Verdict};
 use selvedge_crdt::escrow::BudgetId;
@@ -32,9 +33,18 @@ pub(crate) struct Wanted {
     /// The model's name, for budgets that count only some.
     pub(crate) model: String,
     /// What it may take.
-    pub(crate) meter: Meter,
+    pub(crate) takes: Takes,
     /// When it must be over.
     pub(crate) deadline: Micros,
+}
+
+/// What a request takes, by who computes the answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Takes {
+    /// Tokens, counted as they come: the mesh computes it.
+    Free(Meter),
+    /// Tokens and money: a provider does, and is paid.
+    Paid(Bill),
 }
 
 /// What was reserved.
@@ -42,7 +52,9 @@ pub(crate) struct Reservation {
     line: QuotaLine,
     id: RequestId,
     model: String,
-    meter: Meter,
+    takes: Takes,
+    /// Providers are paid out of no budget of this request.
+    local_only: bool,
     /// The budgets it draws from.
     budgets: Vec<BudgetId>,
     /// Another model must answer.
@@ -67,7 +79,8 @@ impl QuotaLine {
             line: self.clone(),
             id: wanted.id,
             model: wanted.model,
-            meter: wanted.meter,
+            takes: wanted.takes,
+            local_only: false,
             budgets: Vec::new(),
             downgrade: None,
             asked: None,
@@ -79,7 +92,7 @@ impl QuotaLine {
             id: wanted.id,
             account: wanted.account,
             key: wanted.key,
-            worst: held.charge(held.meter.reserved(), 1),
+            worst: held.worst(),
             lease: wanted.deadline.plus(LEASE_BEYOND),
         };
         // From here on dropping `held` settles, also while this waits.
@@ -92,9 +105,10 @@ impl QuotaLine {
             }
         };
         match verdict {
-            Some(Verdict::Granted { budgets, downgrade, local_only: _ }) => {
+            Some(Verdict::Granted { budgets, downgrade, local_only }) => {
                 held.budgets = budgets;
                 held.downgrade = downgrade;
+                held.local_only = local_only;
                 Ok(held)
             }
             Some(Verdict::Refused(refusal)) => {
@@ -114,7 +128,10 @@ impl Reservation {
 
     /// Tokens the node answers for: reserved at once, or piece by piece as the answer grows.
     pub(crate) fn answers_for(&self) -> u64 {
-        self.meter.answers_for()
+        match &self.takes {
+            Takes::Free(meter) => meter.answers_for(),
+            Takes::Paid(bill) => bill.reserved().tokens,
+        }
     }
 
     /// The model that must answer instead of the one asked for.
@@ -122,21 +139,35 @@ impl Reservation {
         self.downgrade.as_deref()
     }
 
+    /// Whether the answer must be computed in the mesh, where it costs no money.
+    pub(crate) const fn local_only(&self) -> bool {
+        self.local_only
+    }
+
     /// A node has read the prompt.
     pub(crate) fn started(&mut self, prompt_tokens: u32) {
-        let more = self.meter.started(prompt_tokens);
+        let more = self.meter().and_then(|meter| meter.started(prompt_tokens));
         self.extend(more);
     }
 
     /// A token was given out.
     pub(crate) fn token(&mut self) {
-        let more = self.meter.token();
+        let more = self.meter().and_then(Meter::token);
         self.extend(more);
     }
 
     /// The answer is complete.
     pub(crate) fn finished(&mut self, usage: &Usage) {
-        self.meter.finished(usage);
+        if let Some(meter) = self.meter() {
+            meter.finished(usage);
+        }
+    }
+
+    /// What a provider's answer took so far.
+    pub(crate) const fn billed(&mut self, took: Took) {
+        if let Takes::Paid(bill) = &mut self.takes {
+            bill.told(took);
+        }
     }
 
     /// Waits for the budgets' next word: the answer to the last wish for more, which it takes, or
@@ -157,7 +188,11 @@ impl Reservation {
 
     fn answered(&mut self, verdict: Verdict) {
         match verdict {
-            Verdict::Extended => self.meter.extended(),
+            Verdict::Extended => {
+                if let Some(meter) = self.meter() {
+                    meter.extended();
+                }
+            }
             Verdict::Refused(refusal) => self.refused = Some(refusal.to_refusal()),
             Verdict::Granted { .. } => {}
         }
@@ -170,7 +205,7 @@ impl Reservation {
             self.lost = None;
             return Some(lost);
         }
-        if !self.meter.is_used_up() {
+        if !self.is_used_up() {
             return None;
         }
         if self.asked.is_some() {
@@ -180,7 +215,7 @@ impl Reservation {
                 return Some(lost);
             }
         }
-        if !self.meter.is_used_up() {
+        if !self.is_used_up() {
             return None;
         }
         Some(self.refused.clone().unwrap_or_else(no_verdict))
@@ -188,17 +223,58 @@ impl Reservation {
 
     fn extend(&mut self, more: Option<u64>) {
         let Some(more) = more else { return };
-        let input = QuotaInput::Extended { id: self.id, more: self.charge(more, 0) };
+        let more = Charge { tokens: more, ..self.charge() };
+        let input = QuotaInput::Extended { id: self.id, more };
         match self.line.ask(self.id, input) {
             Answered::Now(verdict) => self.answered(verdict),
             Answered::Later(later) => self.asked = Some(later),
         }
     }
 
-    fn charge(&self, tokens: u64, requests: u64) -> Charge {
-        // No provider is paid yet: every model runs in the mesh.
-        let (class, model) = (CostClass::Local, self.model.clone());
-        Charge { tokens, requests, micro_dollars: 0, class, model }
+    const fn meter(&mut self) -> Option<&mut Meter> {
+        match &mut self.takes {
+            Takes::Free(meter) => Some(meter),
+            Takes::Paid(_) => None,
+        }
+    }
+
+    /// Whether nothing more may be given out. A paid answer was reserved for whole.
+    const fn is_used_up(&self) -> bool {
+        match &self.takes {
+            Takes::Free(meter) => meter.is_used_up(),
+            Takes::Paid(_) => false,
+        }
+    }
+
+    /// What is reserved before anything is computed.
+    fn worst(&self) -> Charge {
+        let took = match &self.takes {
+            Takes::Free(meter) => Took { tokens: meter.reserved(), micro_dollars: 0 },
+            Takes::Paid(bill) => bill.reserved(),
+        };
+        let Took { tokens, micro_dollars } = took;
+        Charge { tokens, micro_dollars, requests: 1, ..self.charge() }
+    }
+
+    /// What is settled when the request ends now.
+    fn actual(&self) -> Charge {
+        let (took, begun) = match &self.takes {
+            Takes::Free(meter) => {
+                (Took { tokens: meter.used(), micro_dollars: 0 }, meter.has_begun())
+            }
+            Takes::Paid(bill) => (bill.used(), bill.has_begun()),
+        };
+        let Took { tokens, micro_dollars } = took;
+        Charge { tokens, micro_dollars, requests: u64::from(begun), ..self.charge() }
+    }
+
+    /// Nothing yet, of this request's model and class.
+    fn charge(&self) -> Charge {
+        let class = match &self.takes {
+            Takes::Free(_) => CostClass::Local,
+            Takes::Paid(_) => CostClass::Cloud,
+        };
+        Charge { class, model: self.model.clone(), ..Charge::default() }
     }
 }
 
@@ -211,7 +287,7 @@ impl Drop for Reservation {
             return;
         }
         self.line.forget(self.id);
-        let actual = self.charge(self.meter.used(), u64::from(self.meter.has_begun()));
+        let actual = self.actual();
         self.line.tell(QuotaInput::Settled { id: self.id, actual });
     }
 }

@@ -105,7 +105,7 @@ fn wanted(id: RequestId, tokens: u32) -> Wanted {
         account: account(),
         key: None,
         model: "m".to_owned(),
-        meter: Meter::counted(tokens, Some(0)),
+        takes: Takes::Free(Meter::counted(tokens, Some(0))),
         deadline: Micros::secs(60),
     }
 }
