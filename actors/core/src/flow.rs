@@ -232,6 +232,7 @@ impl Flow {
                 model,
                 downgraded_to: None,
                 tenant,
+                legs: Vec::new(),
                 attempts: Vec::new(),
                 outcome: Outcome::Running,
                 took: Micros::ZERO,

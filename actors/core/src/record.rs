@@ -8,6 +8,8 @@ use selvedge_contract::{FinishReason, Usage};
 use selvedge_proto::choice::Choice;
 use serde::{Deserialize, Serialize};
 
+use crate::journey::Leg;
+
 /// One request, from arrival to its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RequestRecord {
@@ -19,6 +21,8 @@ pub struct RequestRecord {
     pub downgraded_to: Option<String>,
     /// The tenant charged.
     pub tenant: String,
+    /// The targets it could go to, in order, where there was more to choose than a node.
+    pub legs: Vec<Leg>,
     /// Every node that was tried, in order.
     pub attempts: Vec<Attempt>,
     /// How it ended.

@@ -136,6 +136,12 @@ impl MeshView {
         self.myself()?.model(&digest).map(|_| digest)
     }
 
+    /// Whether any node of the mesh has what a caller means.
+    pub fn has_model(&self, asked: &str) -> bool {
+        let has = |digest| self.nodes.iter().any(|node| node.model(&digest).is_some());
+        resolve(self, asked).is_ok_and(has)
+    }
+
     /// The name of the model a caller means: of a digest the name a node has the file under, of
     /// `name@digest` the name. What is counted by model must not depend on how it is written.
     pub fn plain_model_name(&self, asked: &str) -> String {

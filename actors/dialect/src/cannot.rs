@@ -5,7 +5,7 @@
 
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
 
-use crate::chat::{ChatRequest, Extension, Content, Message, Part, Tool};
+use crate::chat::{ChatRequest, Content, Extension, Message, Part, Tool};
 use crate::exchange::Dialect;
 
 /// The refusal for a field that `dialect` has no word for.

@@ -5,6 +5,7 @@
 
 mod budgets;
 mod keys;
+mod providers;
 
 use std::path::Path;
 use std::sync::Arc;

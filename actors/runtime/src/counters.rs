@@ -69,6 +69,8 @@ pub struct Counters {
     pub resumed: Count,
     /// Requests refused for want of budget.
     pub budget_refusals: Count,
+    /// Requests sent to providers.
+    pub provided: Count,
     /// Requests that had to wait for their budgets: for the disk or for a peer.
     pub budget_waits: Count,
     /// Answers that ended where their budget did.

@@ -8,6 +8,7 @@
 //! anything itself.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use selvedge_base::{
     Blame, Code, Machine, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry, Stage,
@@ -27,7 +28,7 @@ use tokio::time::Instant;
 
 use crate::counters::{Counters, Held};
 use crate::handoff::{self, Outbound};
-use crate::quota::{Reservation, Wanted};
+use crate::quota::{Reservation, Takes, Wanted};
 use crate::shared::Shared;
 
 /// Pieces that wait for a slow caller: a screenful of tokens; beyond it the request waits.
@@ -39,7 +40,7 @@ const FRAMES: usize = 256;
 const LOCAL_PULSE: Micros = Micros::millis(150);
 /// How long a caller may read nothing before it counts as gone: a minute covers a suspended laptop
 /// on the way to its next window, and frees the engine soon after.
-const CALLER_PATIENCE: Micros = Micros::secs(60);
+pub(crate) const CALLER_PATIENCE: Micros = Micros::secs(60);
 /// The wait suggested to a caller that found this node full: a short answer's time.
 const FULL_RETRY: Micros = Micros::secs(1);
 
@@ -92,6 +93,11 @@ impl AnswerStream {
     pub async fn next(&mut self) -> Option<Piece> {
         self.pieces.recv().await
     }
+
+    /// The same for several streams at once.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Piece>> {
+        self.pieces.poll_recv(cx)
+    }
 }
 
 impl Gateway {
@@ -115,12 +121,21 @@ impl Gateway {
             return AnswerStream { pieces };
         };
         let shared = Arc::clone(&self.shared);
-        shared.counters.admitted.bump();
         tokio::spawn(async move {
             let _permit = permit;
             let _in_flight = Held::new(&shared.counters.in_flight);
+            shared.counters.admitted.bump();
             Request::new(Arc::clone(&shared), call, to_caller).run().await;
         });
+        AnswerStream { pieces }
+    }
+
+    /// Starts answering a call of a request that holds a permit already.
+    pub(crate) fn begin(&self, call: Call) -> AnswerStream {
+        let (to_caller, pieces) = mpsc::channel(PIECES);
+        let shared = Arc::clone(&self.shared);
+        shared.counters.admitted.bump();
+        tokio::spawn(Request::new(shared, call, to_caller).run());
         AnswerStream { pieces }
     }
 
@@ -265,7 +280,7 @@ impl Request {
             account: self.call.account.clone(),
             key: self.call.key,
             model: view.plain_model_name(&self.call.model),
-            meter: self.meter(&view),
+            takes: Takes::Free(self.meter(&view)),
             deadline: self.call.deadline,
         };
         let reserved = tokio::select! {
@@ -538,7 +553,7 @@ fn bytes(input: &Input) -> usize {
     }
 }
 
-fn node_full() -> Refusal {
+pub(crate) fn node_full() -> Refusal {
     let message = "this node answers as many requests as it may; try again shortly";
     Refusal::new(Stage::Admit, Blame::Us, Retry::After(FULL_RETRY), Code::Overloaded, message)
 }

@@ -118,6 +118,7 @@ fn gateway(node: &Node, pace: Duration) -> Gateway {
         quota: real.quota.clone(),
         counters: Arc::default(),
         records: crate::records::Records::default(),
+        providers: Arc::clone(&real.providers),
         permits: Arc::new(Semaphore::new(64)),
         in_flight: crate::shared::Tally::default(),
         serving: crate::shared::Tally::default(),

@@ -50,6 +50,7 @@ use crate::membership::{INVITES, Key, Membership, ROSTER};
 use crate::mesh::{CONTACTS, INCARNATION, MeshActor, MeshArgs, MeshMessage, MeshSettings};
 use crate::policies::Policies;
 use crate::policy_sync;
+use crate::providers::{Providers, ProvidersError};
 use crate::quota::{self, NodeSeal, Order, QuotaLine};
 use crate::records::Records;
 use crate::shared::{Shared, Tally};
@@ -88,6 +89,9 @@ pub enum StartError {
     /// The endpoint cannot be opened.
     #[error("{0}; choose another address with --listen")]
     Net(#[from] NetError),
+    /// The providers' keys cannot be opened.
+    #[error(transparent)]
+    Providers(#[from] ProvidersError),
     /// The engine cannot be started.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -464,6 +468,7 @@ async fn share(
         quota: parts.quota,
         counters: parts.counters,
         records: Records::default(),
+        providers: Arc::new(Providers::open(&opened.identity, &opened.store).await?),
         permits: Arc::new(Semaphore::new(config.max_requests)),
         in_flight: Tally::default(),
         serving: Tally::default(),

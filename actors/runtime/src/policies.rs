@@ -19,7 +19,7 @@ use selvedge_core::PolicyWord;
 use selvedge_crdt::escrow::Holder;
 use selvedge_net::{Identity, clock};
 use selvedge_proto::policy::{
-    AccountPath, Hardness, KeyId, PolicyBook, PolicyDelta, PolicyMessage, PolicySnapshot,
+    AccountPath, Hardness, KeyId, PolicyBook, PolicyDelta, PolicyMessage, PolicySnapshot, Unit,
 };
 use tokio::sync::watch;
 
@@ -108,6 +108,12 @@ impl Policies {
     /// Whether any budget counts what an account and key do.
     pub(crate) fn limits(&self, account: &AccountPath, key: Option<&KeyId>) -> bool {
         !self.book.load().budgets_of(account, key).is_empty()
+    }
+
+    /// Whether a budget of money counts what an account and key do.
+    pub(crate) fn counts_money(&self, account: &AccountPath, key: Option<&KeyId>) -> bool {
+        let book = self.book.load();
+        book.budgets_of(account, key).iter().any(|budget| budget.spec.unit == Unit::MicroDollars)
     }
 
     /// Whether a tenant has a budget that must not be exceeded, so that peers must show receipts.

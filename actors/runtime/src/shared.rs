@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::counters::Counters;
 use crate::line::MeshLine;
 use crate::policies::Policies;
+use crate::providers::Providers;
 use crate::quota::QuotaLine;
 use crate::records::Records;
 
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) quota: QuotaLine,
     pub(crate) counters: Arc<Counters>,
     pub(crate) records: Records,
+    /// Who is asked outside the mesh.
+    pub(crate) providers: Arc<Providers>,
     /// One per request this node may answer at a time.
     pub(crate) permits: Arc<Semaphore>,
     /// Requests handed to each peer and not yet over.

@@ -37,6 +37,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
             "selvedge-engine",
             "selvedge-core",
             "selvedge-dialect",
+            "selvedge-upstream",
         ],
     ),
     (

@@ -1,0 +1,120 @@
+//! Which dialect a kind of provider speaks.
+//!
+//! Owns the table from kinds to dialects. What the dialects say is `selvedge-dialect`'s.
+
+use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
+use selvedge_core::upstream::{ProviderKind, ProviderSpec};
+use selvedge_dialect::chat::{ChatRequest, Failure};
+use selvedge_dialect::exchange::{AnswerParser, Outgoing};
+use selvedge_dialect::{anthropic, gemini, ollama, openai};
+use selvedge_upstream::{MediaType, Said};
+
+/// OpenAI's own host: servers that speak alike know fields that it refuses.
+const OPENAI_HOST: &str = "api.openai.com";
+
+/// A request in a provider's words, and how its answer is read.
+pub(crate) struct Spoken {
+    pub(crate) outgoing: Outgoing,
+    pub(crate) expects: MediaType,
+    pub(crate) parser: Box<dyn AnswerParser>,
+}
+
+/// Says a request to a provider. `id` is the answer's for those who give none, `longest` the length
+/// of an answer that the caller did not limit, for those who have to be told one.
+///
+/// # Errors
+/// A refusal that names what the provider cannot be told.
+pub(crate) fn say(
+    spec: &ProviderSpec,
+    request: &ChatRequest,
+    id: &str,
+    longest: u32,
+) -> Result<Spoken, Refusal> {
+    let json_or_events = if request.stream { MediaType::EventStream } else { MediaType::Json };
+    match spec.kind {
+        ProviderKind::OpenAi | ProviderKind::Azure => {
+            // The deployment of Azure is put into the path by whoever sends it.
+            let strict = spec.kind == ProviderKind::Azure || spec.base.host() == OPENAI_HOST;
+            let target = if strict { openai::Target::OpenAi } else { openai::Target::Compatible };
+            let parser: Box<dyn AnswerParser> = if request.stream {
+                Box::<openai::Parser>::default()
+            } else {
+                Box::<openai::WholeParser>::default()
+            };
+            let outgoing = openai::render(request, target)?;
+            Ok(Spoken { outgoing, expects: json_or_events, parser })
+        }
+        ProviderKind::Anthropic => {
+            let target = anthropic::Target { max_tokens: longest };
+            let parser: Box<dyn AnswerParser> = if request.stream {
+                Box::<anthropic::Parser>::default()
+            } else {
+                Box::<anthropic::WholeParser>::default()
+            };
+            let outgoing = anthropic::render(request, target)?;
+            Ok(Spoken { outgoing, expects: json_or_events, parser })
+        }
+        ProviderKind::Gemini => {
+            let parser: Box<dyn AnswerParser> = if request.stream {
+                Box::new(gemini::Parser::new(id))
+            } else {
+                Box::new(gemini::WholeParser::new(id))
+            };
+            Ok(Spoken { outgoing: gemini::render(request)?, expects: json_or_events, parser })
+        }
+        ProviderKind::Ollama => {
+            // A whole answer is one line of the same.
+            let expects = if request.stream { MediaType::JsonLines } else { MediaType::Json };
+            let parser = Box::new(ollama::Parser::new(id));
+            Ok(Spoken { outgoing: ollama::render(request)?, expects, parser })
+        }
+        ProviderKind::Bedrock | ProviderKind::Cohere => Err(unspoken(spec)),
+    }
+}
+
+/// What a provider's refusal means, in its dialect.
+pub(crate) fn refused(kind: ProviderKind, said: &Said) -> Failure {
+    match kind {
+        ProviderKind::OpenAi | ProviderKind::Azure => {
+            openai::failure(said.status, None, &said.body)
+        }
+        ProviderKind::Anthropic => anthropic::failure(said.status, None, &said.body),
+        ProviderKind::Gemini => gemini::failure(said.status, None, &said.body),
+        ProviderKind::Ollama => ollama::failure(said.status, None, &said.body),
+        // Nothing was said to these.
+        ProviderKind::Bedrock | ProviderKind::Cohere => {
+            openai::failure(said.status, None, &said.body)
+        }
+    }
+}
+
+/// What a provider is asked when it shall only count the tokens of a prompt.
+///
+/// # Errors
+/// A refusal when this kind of provider does not count.
+pub(crate) fn say_count(spec: &ProviderSpec, request: &ChatRequest) -> Result<Outgoing, Refusal> {
+    match spec.kind {
+        ProviderKind::Anthropic => anthropic::render_count(request),
+        ProviderKind::OpenAi
+        | ProviderKind::Gemini
+        | ProviderKind::Bedrock
+        | ProviderKind::Azure
+        | ProviderKind::Cohere
+        | ProviderKind::Ollama => {
+            let message =
+                format!("provider '{}' does not count tokens ahead of an answer", spec.name);
+            let (stage, blame) = (Stage::Validate, Blame::Client);
+            Err(Refusal::new(stage, blame, Retry::Never, Code::Unsupported, message))
+        }
+    }
+}
+
+fn unspoken(spec: &ProviderSpec) -> Refusal {
+    let message = format!(
+        "provider '{}' speaks {}, which this build does not",
+        spec.name,
+        spec.kind.as_str()
+    );
+    let (stage, blame) = (Stage::Route, Blame::Us);
+    Refusal::new(stage, blame, Retry::Elsewhere, Code::Unsupported, message)
+}

@@ -1,0 +1,150 @@
+//! One target in the mesh: the chat as generation requests, their pieces as canonical events.
+//!
+//! Owns the translation both ways. What a text model of the mesh cannot do is refused by name, so
+//! that another target may be tried. Nodes, resuming and budgets are the gateway's.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use selvedge_base::{Dice, Refusal, RequestId};
+use selvedge_contract::{self as contract, FinishReason};
+use selvedge_core::Piece;
+use selvedge_dialect::chat::{
+    Event, Finish, ForEngine, Head, Timing, TokenLogProb, TopLogProb, Usage, for_engine,
+};
+use selvedge_dialect::number::Number;
+use selvedge_proto::wire::Label;
+
+use super::{End, Relay};
+use crate::gateway::{AnswerStream, Call};
+
+impl Relay {
+    /// Has a model of the mesh make the whole answer.
+    pub(super) async fn ask_mesh(&mut self, model: String) -> End {
+        let calls = match self.calls(&model) {
+            Ok(calls) => calls,
+            Err(refusal) => return End::Failed(refusal.into()),
+        };
+        let mut open: Vec<_> =
+            calls.into_iter().map(|call| Some(self.gateway.begin(call))).collect();
+        let head = Head { id: self.call.id.to_string(), model, ..Head::default() };
+        if !self.deliver(Event::Head(head)).await {
+            return End::CallerLeft;
+        }
+        let mut total = Usage::default();
+        let mut timing = Timing::default();
+        while open.iter().any(Option::is_some) {
+            let (choice, piece) = tokio::select! {
+                biased;
+                () = self.to_caller.closed() => return End::CallerLeft,
+                next = Next(&mut open) => next,
+            };
+            let over = matches!(piece, None | Some(Piece::Finished { .. } | Piece::Failed(_)));
+            if over {
+                open[choice] = None;
+            }
+            let choice = choice as u32;
+            let events = match piece {
+                Some(Piece::Failed(refusal)) => return End::Failed(refusal.into()),
+                None => return End::Failed(super::nowhere().into()),
+                Some(piece) => events_of(choice, piece, &mut total, &mut timing),
+            };
+            for event in events {
+                if !self.deliver(event).await {
+                    return End::CallerLeft;
+                }
+            }
+        }
+        self.usage = Some(total);
+        let finished = Event::Finished { usage: Some(total), timing: Some(timing) };
+        if self.deliver(finished).await { End::Answered } else { End::CallerLeft }
+    }
+
+    /// One call per answer wanted.
+    fn calls(&self, model: &str) -> Result<Vec<Call>, Refusal> {
+        let ForEngine { input, n, sampling, seed, max_tokens, stop, logprobs } =
+            for_engine(&self.call.request)?;
+        let seed = seed.unwrap_or(self.call.drawn);
+        let call = |index: usize| Call {
+            id: RequestId(self.call.id.0.wrapping_add(index as u128)),
+            tenant: self.call.tenant.clone(),
+            account: self.call.account.clone(),
+            key: self.call.key,
+            label: self.call.label.unwrap_or(Label::Mesh),
+            deadline: self.deadline.since(selvedge_net::clock::mono()),
+            model: model.to_owned(),
+            input: input.clone(),
+            sampling: contract::Sampling { seed: seed_of(seed, index), ..sampling.clone() },
+            max_tokens,
+            stop: stop.clone(),
+            logprobs,
+        };
+        Ok((0..n).map(call).collect())
+    }
+}
+
+/// The seed of one answer: the first uses the caller's, so that `n` does not change it.
+fn seed_of(seed: u64, index: usize) -> u64 {
+    match index {
+        0 => seed,
+        _ => Dice::keyed(seed, &format!("answer {index}")).next(),
+    }
+}
+
+fn events_of(choice: u32, piece: Piece, total: &mut Usage, timing: &mut Timing) -> Vec<Event> {
+    match piece {
+        Piece::Started { .. } | Piece::Moved { .. } | Piece::Failed(_) => Vec::new(),
+        Piece::Token(token) => {
+            let mut events = Vec::new();
+            if !token.text.is_empty() {
+                events.push(Event::Text { choice, text: token.text });
+            }
+            if let Some(told) = token.logprob {
+                let of = |bytes: Vec<u8>, logprob: f32| TopLogProb {
+                    token: String::from_utf8_lossy(&bytes).into_owned(),
+                    bytes: Some(bytes),
+                    logprob: Number::from(logprob),
+                };
+                let tops = told.top.into_iter();
+                let alternatives = tops.map(|(bytes, logprob)| of(bytes, logprob)).collect();
+                let tokens = vec![TokenLogProb { top: of(told.bytes, told.logprob), alternatives }];
+                events.push(Event::LogProbs { choice, tokens, refusal: false });
+            }
+            events
+        }
+        Piece::Finished { reason, text, usage, .. } => {
+            // The prompt is read once per answer and billed once per answer.
+            total.prompt_tokens += u64::from(usage.prompt_tokens);
+            total.cached_tokens += u64::from(usage.cached_tokens);
+            total.completion_tokens += u64::from(usage.completion_tokens);
+            timing.prompt = usage.first_token;
+            timing.total = timing.total.max(usage.total);
+            let reason = match reason {
+                FinishReason::Stop => Finish::Stop,
+                FinishReason::Length => Finish::Length,
+                FinishReason::Quota => Finish::Quota,
+            };
+            let held = (!text.is_empty()).then_some(Event::Text { choice, text });
+            held.into_iter().chain([Event::Ended { choice, reason, stop: None }]).collect()
+        }
+    }
+}
+
+/// The next piece of any of the answers, and of which; `None` where one broke off.
+struct Next<'a>(&'a mut Vec<Option<AnswerStream>>);
+
+impl Future for Next<'_> {
+    type Output = (usize, Option<Piece>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        for (index, answer) in self.0.iter_mut().enumerate() {
+            if let Some(answer) = answer
+                && let Poll::Ready(piece) = answer.poll_next(cx)
+            {
+                return Poll::Ready((index, piece));
+            }
+        }
+        Poll::Pending
+    }
+}
