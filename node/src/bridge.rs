@@ -3,6 +3,7 @@
 //! Owns the translation between the surface's words (`http::Backend`, `http/wire.rs`, `record.rs`)
 //! and the runtime's (`Gateway`, `Admin`). Decides nothing.
 
+mod providers;
 mod quota;
 mod terms;
 
@@ -13,13 +14,16 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
 use selvedge_base::{Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Stage};
 use selvedge_contract::{FinishReason, ModelState, ModelStatus};
+use selvedge_dialect::chat::Event;
 use selvedge_proto::swim::PeerState;
-use selvedge_runtime::{Admin, Call, Gateway, MeshView, NodeView, Outcome, Piece, RequestRecord};
+use selvedge_runtime::{
+    Admin, Call, ChatCall, Gateway, MeshView, NodeView, Outcome, Piece, RequestRecord,
+};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::http::{Allowance, Backend, Holder, KeyRefused, Order, Stop, wire};
-use crate::record::{Attempt, Candidate, Record};
+use crate::record::{Attempt, Candidate, Leg, Record};
 use crate::unserved::{Unserved, short};
 
 /// A running node, as the HTTP surface needs it.
@@ -39,6 +43,26 @@ impl Backend for Bridge {
             stream.next().await.map(|piece| (piece, stream))
         })
         .boxed()
+    }
+
+    fn leaves_the_mesh(&self, model: &str) -> bool {
+        self.gateway.leaves_the_mesh(model)
+    }
+
+    fn chat(&self, call: ChatCall) -> BoxStream<'static, Event> {
+        let stream = self.gateway.chat(call);
+        futures::stream::unfold(stream, |mut stream| async move {
+            stream.next().await.map(|event| (event, stream))
+        })
+        .boxed()
+    }
+
+    fn count_tokens(&self, call: ChatCall) -> BoxFuture<'_, Result<u64, Refusal>> {
+        Box::pin(self.gateway.count_tokens(call))
+    }
+
+    fn provided(&self) -> Vec<String> {
+        self.gateway.provided()
     }
 
     fn name_of(&self, node: &NodeId) -> String {
@@ -89,6 +113,7 @@ impl Backend for Bridge {
             ("failed", "Answers that ended in a refusal", counters.failed.value()),
             ("cancelled", "Answers whose caller went away", counters.cancelled.value()),
             ("handed_off", "Requests handed to peers", counters.handed_off.value()),
+            ("provided", "Requests sent to providers", counters.provided.value()),
             ("taken", "Requests taken from peers", counters.taken.value()),
             ("refused", "Requests of peers refused here", counters.refused.value()),
             ("resumed", "Answers that went on elsewhere", counters.resumed.value()),
@@ -190,6 +215,18 @@ impl Bridge {
             Order::BudgetLower(request) => self.budget_lower(request).await,
             Order::BudgetRemove(request) => self.budget_remove(request).await,
             Order::BudgetRenew => self.budget_renew().await,
+            Order::ProviderAdd(provider) => self.provider_add(*provider).await,
+            Order::Providers => self.providers(),
+            Order::ProviderRemove(name) => {
+                self.admin.provider_remove(&name).await?;
+                done(format!("provider '{name}' is not asked any more"))
+            }
+            Order::ProviderKeyAdd(key) => self.provider_key_add(key).await,
+            Order::ProviderKeys => self.provider_keys(),
+            Order::ProviderKeyRemove(name) => {
+                self.admin.provider_key_remove(&name).await?;
+                done(format!("removed key '{name}'"))
+            }
             Order::Record(id) => self.record(id),
         }
     }
@@ -372,7 +409,17 @@ fn told(record: &RequestRecord, view: &MeshView) -> Record {
         took_us: record.took.0,
         first_token_us: record.first_token.map(|span| span.0),
         longest_gap_us: record.longest_gap.map(|span| span.0),
+        legs: record.legs.iter().map(leg).collect(),
         attempts: attempts.collect(),
+    }
+}
+
+fn leg(leg: &selvedge_core::journey::Leg) -> Leg {
+    Leg {
+        target: leg.target.to_string(),
+        why: leg.why.clone(),
+        asked: leg.asked,
+        ended: leg.ended.clone(),
     }
 }
 
@@ -408,6 +455,7 @@ mod tests {
             model: "m".to_owned(),
             downgraded_to: None,
             tenant: "t".to_owned(),
+            legs: Vec::new(),
             attempts: vec![attempt(1, 0, Some("gone")), attempt(2, 9, None)],
             outcome: Outcome::Failed(Refusal::client(
                 Stage::Resume,

@@ -3,6 +3,7 @@
 //! Owns what can be typed. Deliberately does nothing: `main.rs` hands each command to the module
 //! that carries it out. One definition feeds the parser, `--help` and the shell completions.
 
+mod provider;
 mod quota;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use clap_complete::Shell;
 
 use crate::pull::DEFAULT_MODEL;
 
+pub(crate) use provider::{Kind, Provider, ProviderAdd, ProviderKey};
 pub(crate) use quota::{Budget, BudgetSet, Key, KeyCreate, Tenant};
 
 const EXAMPLES: &str = "\
@@ -78,6 +80,9 @@ pub(crate) enum Command {
     /// Budgets: how much an account may spend, in all of the mesh
     #[command(subcommand)]
     Budget(Budget),
+    /// Providers: who is asked outside the mesh, and with which keys
+    #[command(subcommand, visible_alias = "providers")]
+    Provider(Provider),
     /// Which node answered a request, and why that one
     Explain(Explain),
     /// Simulate whole meshes under faults, bit for bit the same each time

@@ -74,6 +74,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Tenant(command) => commands::tenants(&home, command),
         Command::Key(command) => commands::keys(&home, command),
         Command::Budget(command) => commands::budgets(&home, command),
+        Command::Provider(command) => commands::providers(&home, command),
         Command::Explain(options) => commands::explain(&home, options),
         Command::Config(_) | Command::Completions { .. } | Command::Sim(_) => Ok(()),
     }

@@ -26,8 +26,24 @@ pub(crate) struct Record {
     pub(crate) first_token_us: Option<u64>,
     /// The longest pause that a change of node caused.
     pub(crate) longest_gap_us: Option<u64>,
+    /// The targets it could go to, in order, where there was more to choose than a node.
+    #[serde(default)]
+    pub(crate) legs: Vec<Leg>,
     /// Every node that was tried, in order.
     pub(crate) attempts: Vec<Attempt>,
+}
+
+/// One target: a model of the mesh, or of a provider.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Leg {
+    /// `MODEL` or `PROVIDER/MODEL`.
+    pub(crate) target: String,
+    /// Why it stands where it stands.
+    pub(crate) why: String,
+    /// Whether it was asked.
+    pub(crate) asked: bool,
+    /// Why it did not answer, or why its answer broke off.
+    pub(crate) ended: Option<String>,
 }
 
 /// One node's turn.
@@ -92,6 +108,17 @@ impl Record {
         }
         if let Some(gap) = self.longest_gap_us {
             text.push_str(&format!("\nlongest pause from a change of node: {}", span_text(gap)));
+        }
+        for (index, leg) in self.legs.iter().enumerate() {
+            let (asked, ended) = (leg.asked, leg.ended.as_deref());
+            let what = match (asked, ended) {
+                (true, None) => "answered".to_owned(),
+                (true, Some(why)) => format!("asked, until: {why}"),
+                (false, Some(why)) => format!("not asked: {why}"),
+                (false, None) => "not needed".to_owned(),
+            };
+            let target = paint(Ink::Bold, &leg.target);
+            text.push_str(&format!("\n{}. {target} ({}): {what}", index + 1, leg.why));
         }
         for (index, attempt) in self.attempts.iter().enumerate() {
             text.push_str(&format!(

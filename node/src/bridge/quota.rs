@@ -22,6 +22,7 @@ impl Bridge {
                 tenant: caller.tenant,
                 account: caller.account,
                 key: caller.key,
+                keyed: true,
                 models: caller.models,
                 routes: caller.routes,
             }),

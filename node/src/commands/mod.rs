@@ -8,6 +8,7 @@ mod budgets;
 mod keys;
 mod mesh;
 mod models;
+mod providers;
 mod sim;
 mod tenants;
 
@@ -26,6 +27,7 @@ pub(crate) use budgets::budgets;
 pub(crate) use keys::keys;
 pub(crate) use mesh::mesh;
 pub(crate) use models::{fetch, models};
+pub(crate) use providers::providers;
 pub(crate) use sim::cli::Sim;
 pub(crate) use sim::sim;
 pub(crate) use tenants::tenants;

@@ -32,7 +32,10 @@ pub(super) fn methods(path: &str) -> Option<&'static str> {
         // An account may be called like one of these orders: it is read, they are sent.
         ("budgets", Some("lower" | "remove" | "renew")) => Some("GET, HEAD, POST, OPTIONS"),
         ("budgets", Some(path)) if !path.is_empty() => Some("GET, HEAD, OPTIONS"),
-        ("keys" | "models", Some(name)) if !name.is_empty() => Some("DELETE, OPTIONS"),
+        ("providers" | "provider-keys", None) => Some("GET, HEAD, POST, OPTIONS"),
+        ("keys" | "models" | "providers" | "provider-keys", Some(name)) if !name.is_empty() => {
+            Some("DELETE, OPTIONS")
+        }
         ("requests", Some(id)) if !id.is_empty() => Some("GET, HEAD, OPTIONS"),
         _ => None,
     }
@@ -107,6 +110,14 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
         ("budgets", "lower") => decode(body).map(Order::BudgetLower),
         ("budgets", "remove") => decode(body).map(Order::BudgetRemove),
         ("budgets", "renew") => nothing_in(body).map(|()| Order::BudgetRenew),
+        ("providers", "") if post => {
+            decode(body).map(|provider| Order::ProviderAdd(Box::new(provider)))
+        }
+        ("providers", "") => Ok(Order::Providers),
+        ("providers", name) => Ok(Order::ProviderRemove(name.to_owned())),
+        ("provider-keys", "") if post => decode(body).map(Order::ProviderKeyAdd),
+        ("provider-keys", "") => Ok(Order::ProviderKeys),
+        ("provider-keys", name) => Ok(Order::ProviderKeyRemove(name.to_owned())),
         ("models", "") => model(body),
         ("models", name) => Ok(Order::ModelRemove(name.to_owned())),
         ("requests", id) => id

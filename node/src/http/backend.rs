@@ -7,8 +7,10 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use selvedge_base::{Micros, ModelDigest, NodeId, Refusal, RequestId};
 use selvedge_core::Piece;
+use selvedge_core::upstream::RawProvider;
+use selvedge_dialect::chat::Event;
 use selvedge_proto::policy::{AccountPath, KeyId};
-use selvedge_runtime::Call;
+use selvedge_runtime::{Call, ChatCall};
 use serde_json::Value;
 
 use super::wire::{self, Budget, Status};
@@ -18,6 +20,19 @@ use crate::amount::{Amount, Measure};
 pub(crate) trait Backend: Send + Sync + 'static {
     /// Asks for one answer. [`Piece::Finished`] or [`Piece::Failed`] comes last.
     fn generate(&self, call: Call) -> BoxStream<'static, Piece>;
+
+    /// Whether a model's name means something that a provider may answer.
+    fn leaves_the_mesh(&self, model: &str) -> bool;
+
+    /// Asks for one answer that may come from outside the mesh. [`Event::Finished`] or
+    /// [`Event::Failed`] comes last.
+    fn chat(&self, call: ChatCall) -> BoxStream<'static, Event>;
+
+    /// The tokens a chat's prompt takes, without answering it.
+    fn count_tokens(&self, call: ChatCall) -> BoxFuture<'_, Result<u64, Refusal>>;
+
+    /// The models of providers, as clients name them.
+    fn provided(&self) -> Vec<String>;
 
     /// The name people gave a node; its PeerId while unknown.
     fn name_of(&self, node: &NodeId) -> String;
@@ -56,6 +71,8 @@ pub(crate) struct Holder {
     pub(crate) account: AccountPath,
     /// The key of the mesh, if there is one.
     pub(crate) key: Option<KeyId>,
+    /// Whether a key was shown at all; without one nothing that costs money is done.
+    pub(crate) keyed: bool,
     /// Models it may ask, by name or by its beginning and `*`; empty: all.
     pub(crate) models: Vec<String>,
     /// Endpoints it may use; empty: all.
@@ -140,6 +157,18 @@ pub(crate) enum Order {
     },
     /// Removes a model from service.
     ModelRemove(String),
+    /// Adds a provider or replaces the one of that name.
+    ProviderAdd(Box<RawProvider>),
+    /// Lists providers.
+    Providers,
+    /// Removes a provider.
+    ProviderRemove(String),
+    /// Stores a provider's key in this node's vault.
+    ProviderKeyAdd(wire::ProviderKey),
+    /// Lists the vault's keys, without the keys.
+    ProviderKeys,
+    /// Removes a key from the vault.
+    ProviderKeyRemove(String),
     /// What is remembered of a request.
     Record(RequestId),
 }

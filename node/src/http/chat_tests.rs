@@ -355,7 +355,7 @@ fn calls_carry_everything_and_differ_in_seed_and_id() {
         "logprobs": true, "top_k": 5});
     let caller = Caller {
         holder: Holder { tenant: "team".to_owned(), ..Holder::local() },
-        label: Label::Site,
+        label: Some(Label::Site),
         deadline: Micros::secs(3),
     };
     let calls = planned(&extra).calls(RequestId(0x100), 1, &caller);

@@ -114,6 +114,27 @@ impl Problem {
         response
     }
 
+    /// The response in the shape of Anthropic's API.
+    pub(super) fn response_as_anthropic(&self) -> Response<Answer> {
+        let mut response = self.response();
+        let kind = match self.status.as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            504 => "timeout_error",
+            500.. => "api_error",
+            _ => "invalid_request_error",
+        };
+        let error = serde_json::json!({
+            "type": "error",
+            "error": { "type": kind, "message": self.message },
+        });
+        *response.body_mut() = json(self.status, &error).into_body();
+        response
+    }
+
     /// The OpenAI error object, also sent inside a stream.
     pub(super) fn object(&self) -> impl Serialize + '_ {
         Envelope {

@@ -17,11 +17,10 @@ use super::super::script::{HERE, Script, Step, THERE, finished, scored, started,
 use super::*;
 use futures::StreamExt;
 use selvedge_base::Micros;
-use selvedge_proto::wire::Label;
 
 /// A stream over a script, as the router makes it.
 async fn events(script: &Arc<Script>, plan: Plan, stop: &Stop) -> Events {
-    let caller = Caller { holder: Holder::local(), label: Label::Mesh, deadline: Micros::secs(1) };
+    let caller = Caller { holder: Holder::local(), label: None, deadline: Micros::secs(1) };
     let backend: Arc<dyn Backend> = Arc::<Script>::clone(script);
     let metrics = Arc::new(Metrics::new(Arc::clone(&backend)));
     let mut heading = Heading::new(&plan, RequestId(0xa00), Some(ModelDigest([0xab; 32])));

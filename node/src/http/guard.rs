@@ -30,8 +30,12 @@ const TIMEOUT: HeaderName = HeaderName::from_static("x-selvedge-timeout-ms");
 /// Longest deadline a caller may ask for: one hour, longer than any answer takes to generate.
 const LONGEST_MS: u64 = 3_600_000;
 /// The endpoints a key may be limited to.
-pub(super) const ROUTES: [&str; 3] =
-    [Surface::Chat.as_str(), Surface::Completions.as_str(), Surface::Models.as_str()];
+pub(super) const ROUTES: [&str; 4] = [
+    Surface::Chat.as_str(),
+    Surface::Completions.as_str(),
+    Surface::Messages.as_str(),
+    Surface::Models.as_str(),
+];
 
 /// The rules of one listening address.
 pub(super) struct Guard {
@@ -46,8 +50,8 @@ pub(super) struct Guard {
 pub(super) struct Caller {
     /// Whose budgets and name the request runs under, and what they may ask.
     pub(super) holder: Holder,
-    /// Where the data may go.
-    pub(super) label: Label,
+    /// Where the data may go, if the caller said.
+    pub(super) label: Option<Label>,
     /// How long the caller waits.
     pub(super) deadline: Micros,
 }
@@ -165,7 +169,8 @@ impl Holder {
     pub(super) fn local() -> Self {
         let account = AccountPath::local();
         let tenant = account.to_string();
-        Self { tenant, account, key: None, models: Vec::new(), routes: Vec::new() }
+        let (models, routes) = (Vec::new(), Vec::new());
+        Self { tenant, account, key: None, keyed: false, models, routes }
     }
 
     /// Refuses an endpoint that the key does not open.
@@ -229,13 +234,13 @@ fn credential(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     }
 }
 
-fn label(headers: &HeaderMap) -> Result<Label, Problem> {
+fn label(headers: &HeaderMap) -> Result<Option<Label>, Problem> {
     match headers.get(LABEL).map(HeaderValue::as_bytes) {
-        Some(b"node") => Ok(Label::Node),
-        Some(b"site") => Ok(Label::Site),
-        // Leaving the mesh has to be allowed by the caller.
-        None | Some(b"mesh") => Ok(Label::Mesh),
-        Some(b"anywhere") => Ok(Label::Anywhere),
+        None => Ok(None),
+        Some(b"node") => Ok(Some(Label::Node)),
+        Some(b"site") => Ok(Some(Label::Site)),
+        Some(b"mesh") => Ok(Some(Label::Mesh)),
+        Some(b"anywhere") => Ok(Some(Label::Anywhere)),
         Some(_) => {
             let message = "x-selvedge-label must be node, site, mesh or anywhere";
             Err(Problem::invalid(LABEL.as_str(), message))

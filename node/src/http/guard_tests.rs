@@ -198,7 +198,7 @@ fn the_terms_of_a_call_come_from_headers() {
     let caller =
         |lines: &[(&'static str, &str)]| guard(LOOPBACK).caller(&headers(lines), Holder::local());
     let plain = caller(&[]).expect("good");
-    assert_eq!((plain.label, plain.deadline), (Label::Mesh, Settings::default().deadline));
+    assert_eq!((plain.label, plain.deadline), (None, Settings::default().deadline));
     let labels = [
         ("node", Label::Node),
         ("site", Label::Site),
@@ -206,7 +206,7 @@ fn the_terms_of_a_call_come_from_headers() {
         ("anywhere", Label::Anywhere),
     ];
     for (text, label) in labels {
-        assert_eq!(caller(&[("x-selvedge-label", text)]).expect("good").label, label);
+        assert_eq!(caller(&[("x-selvedge-label", text)]).expect("good").label, Some(label));
     }
     let short = caller(&[("x-selvedge-timeout-ms", "1500")]).expect("good");
     assert_eq!(short.deadline, Micros::millis(1_500));

@@ -124,6 +124,11 @@ impl Tally {
         self.surface = surface;
     }
 
+    /// What it was understood as.
+    pub(super) const fn surface_of(&self) -> Surface {
+        self.surface
+    }
+
     /// The response has this status.
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.status = status.as_u16();
@@ -155,6 +160,12 @@ impl Progress {
             self.metrics.first_token.observe(waited.0 as f64 / 1e6);
         }
         self.tokens += 1;
+    }
+
+    /// A whole answer took this much, as its end says.
+    pub(super) fn took(&mut self, prompt: u64, answer: u64) {
+        self.metrics.prompt_tokens.inc_by(prompt);
+        self.tokens = answer;
     }
 
     /// An answer failed after the response had begun.

@@ -28,11 +28,13 @@ mod logprobs;
 mod metrics;
 mod models;
 mod params;
+mod relay;
 mod reply;
 mod router;
 #[cfg(test)]
 mod script;
 mod settings;
+mod speech;
 mod stop;
 #[cfg(test)]
 mod surface_tests;

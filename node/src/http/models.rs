@@ -12,15 +12,25 @@ use super::errors::Problem;
 use super::wire;
 
 /// All models that the caller may ask.
-pub(super) fn list(status: &wire::Status, may_ask: impl Fn(&str) -> bool) -> Response<Answer> {
+pub(super) fn list(
+    status: &wire::Status,
+    provided: &[String],
+    may_ask: impl Fn(&str) -> bool,
+) -> Response<Answer> {
     let mut data = entries(status);
+    data.extend(provided.iter().map(|name| of_provider(name)));
     data.retain(|entry| may_ask(entry.id));
     json(StatusCode::OK, &List { object: "list", data })
 }
 
 /// One model by its name.
-pub(super) fn one(status: &wire::Status, name: &str) -> Result<Response<Answer>, Problem> {
-    match entries(status).into_iter().find(|entry| entry.id == name) {
+pub(super) fn one(
+    status: &wire::Status,
+    provided: &[String],
+    name: &str,
+) -> Result<Response<Answer>, Problem> {
+    let of_providers = provided.iter().map(|name| of_provider(name));
+    match entries(status).into_iter().chain(of_providers).find(|entry| entry.id == name) {
         Some(entry) => Ok(json(StatusCode::OK, &entry)),
         None => {
             let message = "no node within reach has this model; GET /v1/models lists them";
@@ -42,8 +52,10 @@ struct Entry<'a> {
     object: &'static str,
     /// Model files carry no date; the epoch says so.
     created: u64,
-    owned_by: &'static str,
-    selvedge: Details<'a>,
+    owned_by: &'a str,
+    /// Where it is and what it is; of a provider's model nothing is known here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selvedge: Option<Details<'a>>,
 }
 
 #[derive(Serialize)]
@@ -65,10 +77,11 @@ fn entries(status: &wire::Status) -> Vec<Entry<'_>> {
         for model in node.models.iter().filter(|model| model.state != "failed") {
             let ready = model.state == "ready";
             match all.iter_mut().find(|entry| entry.id == model.name) {
-                Some(entry) => {
-                    entry.selvedge.nodes.push(&node.name);
-                    entry.selvedge.ready |= ready;
+                Some(Entry { selvedge: Some(details), .. }) => {
+                    details.nodes.push(&node.name);
+                    details.ready |= ready;
                 }
+                Some(_) => {}
                 None => all.push(entry(model, &node.name, ready)),
             }
         }
@@ -83,7 +96,7 @@ fn entry<'a>(model: &'a wire::Model, node: &'a str, ready: bool) -> Entry<'a> {
         object: "model",
         created: 0,
         owned_by: "selvedge",
-        selvedge: Details {
+        selvedge: Some(Details {
             nodes: vec![node],
             ready,
             digest: &model.digest,
@@ -92,8 +105,14 @@ fn entry<'a>(model: &'a wire::Model, node: &'a str, ready: bool) -> Entry<'a> {
             parameters: model.parameters,
             context_length: model.context_length,
             chat: model.chat,
-        },
+        }),
     }
+}
+
+/// A provider's model, `PROVIDER/MODEL`.
+fn of_provider(name: &str) -> Entry<'_> {
+    let owned_by = name.split('/').next().unwrap_or(name);
+    Entry { id: name, object: "model", created: 0, owned_by, selvedge: None }
 }
 
 #[cfg(test)]
@@ -128,11 +147,14 @@ mod tests {
         let entries = entries(&status);
         let shown: Vec<_> = entries
             .iter()
-            .map(|entry| (entry.id, entry.selvedge.ready, entry.selvedge.nodes.clone()))
+            .filter_map(|entry| Some((entry.id, entry.selvedge.as_ref()?)))
+            .map(|(id, details)| (id, details.ready, details.nodes.clone()))
             .collect();
         assert_eq!(shown, [("big", false, vec!["b"]), ("small", true, vec!["a", "b"])]);
-        assert!(one(&status, "small").is_ok());
-        let missing = one(&status, "gone").err().expect("not within reach");
+        let provided = ["cloud/large".to_owned()];
+        assert!(one(&status, &provided, "small").is_ok());
+        assert!(one(&status, &provided, "cloud/large").is_ok());
+        let missing = one(&status, &provided, "gone").err().expect("not within reach");
         assert_eq!((missing.status.as_u16(), missing.code), (404, "model_not_found"));
     }
 }

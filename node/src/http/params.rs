@@ -96,7 +96,8 @@ impl Plan {
             tenant: caller.holder.tenant.clone(),
             account: caller.holder.account.clone(),
             key: caller.holder.key,
-            label: caller.label,
+            // Leaving the mesh has to be allowed by the caller.
+            label: caller.label.unwrap_or_default(),
             deadline: caller.deadline,
             model: self.model.clone(),
             input,

@@ -13,21 +13,25 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use selvedge_base::{Code, NodeId, RequestId};
 use selvedge_core::Piece;
+use selvedge_dialect::anthropic;
+use selvedge_dialect::chat::ChatRequest;
+use selvedge_runtime::ChatCall;
 
 use super::answers::Answers;
 use super::backend::{Backend, Holder};
 use super::body::{Answer, json, whole};
 use super::errors::Problem;
 use super::events::{Events, Setting};
-use super::guard::Guard;
+use super::guard::{Caller, Guard};
 use super::ids::Ids;
-use super::limits::Reader;
+use super::limits::{Reader, Received};
 use super::metrics::{Metrics, Progress, Tally};
 use super::params::Plan;
 use super::reply::{self, Heading};
 use super::settings::Settings;
+use super::speech::{self, Speech};
 use super::stop::Stop;
-use super::{admin, allowance, chat, completions, models};
+use super::{admin, allowance, chat, completions, models, relay};
 
 /// Names a response, so that a person can ask about it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,7 +39,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const NODE: HeaderName = HeaderName::from_static("x-selvedge-node");
 
 /// Asks nginx and its kin to pass events on at once.
-const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
+pub(super) const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What all requests of a surface share.
 pub(super) struct App {
@@ -53,6 +57,7 @@ pub(super) struct App {
 pub(super) enum Surface {
     Chat,
     Completions,
+    Messages,
     Models,
     Health,
     Metrics,
@@ -65,6 +70,7 @@ impl Surface {
         match self {
             Self::Chat => "chat",
             Self::Completions => "completions",
+            Self::Messages => "messages",
             Self::Models => "models",
             Self::Health => "health",
             Self::Metrics => "metrics",
@@ -102,7 +108,10 @@ pub(super) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
         Ok(response) => response,
         Err(problem) => {
             app.metrics.refused(problem.code);
-            problem.response()
+            match tally.surface_of() {
+                Surface::Messages => problem.response_as_anthropic(),
+                _ => problem.response(),
+            }
         }
     };
     tally.answered(response.status());
@@ -125,6 +134,8 @@ pub(super) fn not_found() -> Problem {
 enum Route {
     Chat,
     Completions,
+    Messages,
+    CountTokens,
     Models,
     Model(String),
     Health,
@@ -138,6 +149,8 @@ impl Route {
         match path {
             "/v1/chat/completions" => Some(Self::Chat),
             "/v1/completions" => Some(Self::Completions),
+            "/v1/messages" => Some(Self::Messages),
+            "/v1/messages/count_tokens" => Some(Self::CountTokens),
             "/v1/models" => Some(Self::Models),
             "/health" => Some(Self::Health),
             "/metrics" => Some(Self::Metrics),
@@ -157,6 +170,7 @@ impl Route {
         match self {
             Self::Chat => Surface::Chat,
             Self::Completions => Surface::Completions,
+            Self::Messages | Self::CountTokens => Surface::Messages,
             Self::Models | Self::Model(_) => Surface::Models,
             Self::Health => Surface::Health,
             Self::Metrics => Surface::Metrics,
@@ -166,7 +180,7 @@ impl Route {
 
     const fn methods(&self) -> &'static str {
         match self {
-            Self::Chat | Self::Completions => "POST, OPTIONS",
+            Self::Chat | Self::Completions | Self::Messages | Self::CountTokens => "POST, OPTIONS",
             Self::Models | Self::Model(_) | Self::Health | Self::Metrics => "GET, HEAD, OPTIONS",
             Self::Admin(_, methods) => methods,
         }
@@ -217,13 +231,26 @@ impl Exchange<'_> {
         match route {
             Route::Chat => self.generate(parts, body, surface, chat::plan).await,
             Route::Completions => self.generate(parts, body, surface, completions::plan).await,
+            Route::Messages => {
+                let (caller, received) = self.receive(parts, body, surface).await?;
+                self.relay(&received.bytes, speech::ANTHROPIC, caller).await
+            }
+            Route::CountTokens => {
+                let (caller, received) = self.receive(parts, body, surface).await?;
+                let request = anthropic::parse_count(&received.bytes)?;
+                caller.holder.check_model(&request.model)?;
+                let tokens = backend.count_tokens(self.call(request, caller)).await?;
+                let body = anthropic::count_body(tokens);
+                Ok(whole(StatusCode::OK, "application/json", body))
+            }
             Route::Models => {
                 let holder = self.holder(parts, surface)?;
-                Ok(models::list(&backend.status(), |model| holder.may_ask(model)))
+                let provided = backend.provided();
+                Ok(models::list(&backend.status(), &provided, |model| holder.may_ask(model)))
             }
             Route::Model(name) => {
                 self.holder(parts, surface)?.check_model(&name)?;
-                models::one(&backend.status(), &name)
+                models::one(&backend.status(), &backend.provided(), &name)
             }
             Route::Health => Ok(health(stop)),
             Route::Metrics => self.holder(parts, surface).map(|holder| metrics.page(holder)),
@@ -255,14 +282,14 @@ impl Exchange<'_> {
         surface: Surface,
         plan: fn(&[u8]) -> Result<Plan, Problem>,
     ) -> Result<Response<Answer>, Problem> {
-        let App { backend, guard, reader, metrics, .. } = self.app;
-        let holder = self.holder(parts, surface)?;
-        let caller = guard.caller(&parts.headers, holder.clone())?;
-        Guard::check_content(&parts.headers)?;
-        let received = reader.read(&parts.headers, body).await?;
+        let App { backend, metrics, .. } = self.app;
+        let (caller, received) = self.receive(parts, body, surface).await?;
+        if surface == Surface::Chat && self.leaves_the_mesh(&received.bytes) {
+            return self.relay(&received.bytes, speech::OPENAI, caller).await;
+        }
         let plan = plan(&received.bytes)?;
         drop(received);
-        holder.check_model(&plan.model)?;
+        caller.holder.check_model(&plan.model)?;
         let progress = Progress::new(metrics);
         let heading = Heading::new(&plan, self.id, backend.digest_of(&plan.model));
         let (stream, include_usage) = (plan.stream, plan.include_usage);
@@ -275,6 +302,65 @@ impl Exchange<'_> {
         let (mut response, node) = reply::whole(heading, answers, progress, count).await?;
         self.name_node(&mut response, node);
         Ok(response)
+    }
+
+    /// Who asks, and the whole body.
+    async fn receive(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        surface: Surface,
+    ) -> Result<(Caller, Received), Problem> {
+        let holder = self.holder(parts, surface)?;
+        let caller = self.app.guard.caller(&parts.headers, holder.clone())?;
+        Guard::check_content(&parts.headers)?;
+        Ok((caller, self.app.reader.read(&parts.headers, body).await?))
+    }
+
+    fn call(&self, request: ChatRequest, caller: Caller) -> ChatCall {
+        ChatCall {
+            id: self.id,
+            tenant: caller.holder.tenant,
+            account: caller.holder.account,
+            key: caller.holder.key,
+            keyed: caller.holder.keyed,
+            label: caller.label,
+            deadline: caller.deadline,
+            drawn: self.drawn,
+            request,
+        }
+    }
+
+    /// Whether the model a body names may be answered by a provider. A body that is not good is
+    /// refused by whoever reads all of it.
+    fn leaves_the_mesh(&self, body: &[u8]) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Named<'a> {
+            #[serde(borrow)]
+            model: std::borrow::Cow<'a, str>,
+        }
+        serde_json::from_slice::<Named<'_>>(body)
+            .is_ok_and(|named| self.app.backend.leaves_the_mesh(&named.model))
+    }
+
+    async fn relay(
+        &self,
+        body: &[u8],
+        speech: Speech,
+        caller: Caller,
+    ) -> Result<Response<Answer>, Problem> {
+        let App { backend, metrics, settings, stop, .. } = self.app;
+        let request = (speech.parse)(body)?;
+        caller.holder.check_model(&request.model)?;
+        let call = self.call(request, caller);
+        let setting = relay::Setting {
+            speech,
+            keep_alive: settings.keep_alive,
+            stop: stop.clone(),
+            progress: Progress::new(metrics),
+        };
+        let events = backend.chat(call.clone());
+        relay::reply(call, events, setting).await
     }
 
     async fn stream(

@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 use selvedge_base::{Code, ModelDigest, NodeId, Refusal, Stage};
 use selvedge_contract::{FinishReason, TokenEvent, TokenLogProb, Usage};
 use selvedge_core::Piece;
+use selvedge_dialect::chat::Event;
 use selvedge_proto::policy::KeyId;
-use selvedge_runtime::Call;
+use selvedge_runtime::{Call, ChatCall};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
@@ -47,10 +48,15 @@ pub(super) enum Step {
 
 /// What is played for a call.
 type Steps = dyn Fn(&Call) -> Vec<Step> + Send + Sync;
+/// What is played for a chat that may leave the mesh.
+type Events = dyn Fn(&ChatCall) -> Vec<Event> + Send + Sync;
 
 /// A node that plays a script for every call.
 pub(super) struct Script {
     steps: Box<Steps>,
+    events: Box<Events>,
+    /// The chats that came and may leave the mesh.
+    pub(super) chats: Mutex<Vec<ChatCall>>,
     /// Opens [`Step::Gate`]s.
     pub(super) gate: Arc<Semaphore>,
     /// Every call so far.
@@ -69,8 +75,21 @@ pub(super) struct Script {
 
 impl Script {
     pub(super) fn new(steps: impl Fn(&Call) -> Vec<Step> + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self {
-            steps: Box::new(steps),
+        Arc::new(Self::of(Box::new(steps), Box::new(|_| Vec::new())))
+    }
+
+    /// Answers chats that leave the mesh with these events.
+    pub(super) fn provider(
+        events: impl Fn(&ChatCall) -> Vec<Event> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self::of(Box::new(|_| Vec::new()), Box::new(events)))
+    }
+
+    fn of(steps: Box<Steps>, events: Box<Events>) -> Self {
+        Self {
+            steps,
+            events,
+            chats: Mutex::default(),
             gate: Arc::new(Semaphore::new(0)),
             calls: Mutex::default(),
             orders: Mutex::default(),
@@ -78,7 +97,7 @@ impl Script {
             allowances: Mutex::default(),
             cancelled: Arc::default(),
             cancelling: Arc::default(),
-        })
+        }
     }
 
     /// Says "Hello, world" to everybody.
@@ -156,6 +175,24 @@ impl Backend for Script {
         .boxed()
     }
 
+    fn leaves_the_mesh(&self, model: &str) -> bool {
+        model.starts_with("cloud/")
+    }
+
+    fn chat(&self, call: ChatCall) -> BoxStream<'static, Event> {
+        let events = (self.events)(&call);
+        self.chats.lock().push(call);
+        futures::stream::iter(events).boxed()
+    }
+
+    fn count_tokens(&self, call: ChatCall) -> BoxFuture<'_, Result<u64, Refusal>> {
+        Box::pin(async move { Ok(call.request.messages.len() as u64) })
+    }
+
+    fn provided(&self) -> Vec<String> {
+        vec!["cloud/large".to_owned()]
+    }
+
     fn name_of(&self, node: &NodeId) -> String {
         if *node == HERE { "here".to_owned() } else { "there".to_owned() }
     }
@@ -169,6 +206,7 @@ impl Backend for Script {
             tenant: TEAM.to_owned(),
             account: TEAM.parse().expect("an account"),
             key: Some(KeyId([1; 8])),
+            keyed: true,
             models: models.iter().map(|name| (*name).to_owned()).collect(),
             routes: routes.iter().map(|name| (*name).to_owned()).collect(),
         };

@@ -651,3 +651,6 @@ async fn stopping_lets_answers_finish_then_ends_them() {
         ended.expect("no panic").expect("no error");
     }
 }
+
+#[path = "relay_tests.rs"]
+mod relayed;

@@ -2,10 +2,12 @@
 //!
 //! Owns names and shapes. Times are milliseconds since the Unix epoch, spans are microseconds.
 
+mod provider;
 mod quota;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use provider::*;
 pub(crate) use quota::*;
 
 /// `GET /admin/status`.

@@ -1,0 +1,38 @@
+//! The dialects that clients speak here.
+//!
+//! Owns the table from a surface to a dialect's server side. What a dialect says is
+//! `selvedge-dialect`'s.
+
+use selvedge_base::Refusal;
+use selvedge_dialect::chat::{ChatRequest, Gathered};
+use selvedge_dialect::exchange::{Reply, StreamWriter};
+use selvedge_dialect::{anthropic, openai};
+
+/// How one surface speaks.
+#[derive(Clone, Copy)]
+pub(super) struct Speech {
+    /// What an answer's id begins with.
+    pub(super) id_prefix: &'static str,
+    /// Reads a body.
+    pub(super) parse: fn(&[u8]) -> Result<ChatRequest, Refusal>,
+    /// Writes a stream.
+    pub(super) writer: fn(Reply) -> Box<dyn StreamWriter>,
+    /// Writes a whole answer.
+    pub(super) whole: fn(&Gathered, Reply) -> Vec<u8>,
+}
+
+/// OpenAI's chat completions.
+pub(super) const OPENAI: Speech = Speech {
+    id_prefix: "chatcmpl-",
+    parse: openai::parse,
+    writer: |reply| Box::new(openai::Writer::new(reply)),
+    whole: openai::whole,
+};
+
+/// Anthropic's messages.
+pub(super) const ANTHROPIC: Speech = Speech {
+    id_prefix: "msg_",
+    parse: anthropic::parse,
+    writer: |_| Box::new(anthropic::Writer::new()),
+    whole: |gathered, _| anthropic::whole(gathered),
+};
