@@ -44,6 +44,12 @@ const SUBCOMMANDS: &[&str] = &[
     "key create",
     "key list",
     "keys revoke",
+    "provider add",
+    "provider list",
+    "provider remove",
+    "provider key add",
+    "provider key list",
+    "provider key remove",
     "budget set",
     "budget lower",
     "budget remove",
@@ -225,11 +231,13 @@ impl Street {
     }
 }
 
-fn environment(home: &str) -> Result<[(String, String); 2]> {
+fn environment(home: &str) -> Result<[(String, String); 3]> {
     let binary = places::selvedge()?;
     let folder = binary.parent().context("the binary lies in a folder")?.display().to_string();
     let path = format!("{folder}:{}", std::env::var("PATH")?);
-    Ok([("PATH".to_owned(), path), ("SELVEDGE_HOME".to_owned(), home.to_owned())])
+    // What a person would have: nothing asks a provider with it.
+    let key = ("OPENAI_API_KEY".to_owned(), "sk-nobodys-0123456789abcdef".to_owned());
+    Ok([("PATH".to_owned(), path), ("SELVEDGE_HOME".to_owned(), home.to_owned()), key])
 }
 
 /// Replaces the words that stand for what a person fills in.

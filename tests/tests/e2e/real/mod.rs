@@ -15,6 +15,7 @@ mod membership;
 mod namespaces;
 mod openai;
 mod overspend;
+mod providers;
 mod resume;
 mod surface;
 mod weather;

@@ -1,0 +1,79 @@
+"""The OpenAI client library asks models of providers, whatever the providers speak."""
+
+import json
+import os
+
+import openai
+from checks import KEY, URL, check, done, fails
+from openai import OpenAI
+
+ANTHROPIC = os.environ["SELVEDGE_ANTHROPIC"]
+client = OpenAI(base_url=URL, api_key=KEY, max_retries=0, timeout=60)
+messages = [{"role": "user", "content": "Good morning!"}]
+SAID = "Good morning, how are you?"
+
+names = [model.id for model in client.models.list()]
+check("models of providers are listed", "lab/large" in names, names)
+
+for model in ("lab/large", ANTHROPIC, "large"):
+    answer = client.chat.completions.create(model=model, messages=messages, max_tokens=50)
+    check(f"{model} answers", answer.choices[0].message.content == SAID, answer)
+    check(f"{model}: under the name asked for", answer.model == model, answer.model)
+    check(f"{model}: why it ended", answer.choices[0].finish_reason == "stop", answer)
+    usage = (answer.usage.prompt_tokens, answer.usage.completion_tokens)
+    check(f"{model}: usage as billed", usage == (21, 7), answer.usage)
+
+    options = {"include_usage": True}
+    stream = client.chat.completions.create(
+        model=model, messages=messages, max_tokens=50, stream=True, stream_options=options
+    )
+    chunks = list(stream)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    check(f"{model} streams", text == SAID, text)
+    pieces = sum(bool(chunk.choices and chunk.choices[0].delta.content) for chunk in chunks)
+    check(f"{model}: piece by piece", pieces == 7, pieces)
+    check(f"{model}: a stream's usage", chunks[-1].usage.total_tokens == 28, chunks[-1])
+
+    plain = list(
+        client.chat.completions.create(model=model, messages=messages, max_tokens=50, stream=True)
+    )
+    unasked = [chunk for chunk in plain if chunk.usage or not chunk.choices]
+    check(f"{model}: usage only where it was asked for", not unasked, unasked)
+
+weather = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tells the weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+answer = client.chat.completions.create(model="lab/large", messages=messages, tools=[weather])
+call = answer.choices[0].message.tool_calls[0]
+check("tools are called", call.function.name == "weather", answer)
+check("with arguments", json.loads(call.function.arguments) == {"city": "Ghent"}, call)
+check("and say so", answer.choices[0].finish_reason == "tool_calls", answer)
+
+
+def ask(model, **more):
+    return client.chat.completions.create(model=model, messages=messages, max_tokens=9, **more)
+
+
+broken = fails("a broken one", openai.InternalServerError, 503, lambda: ask("lab/broken"))
+check("is named", "lab" in broken.body["message"], broken.body)
+
+try:
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in ask("lab/cut", stream=True))
+    check("an answer that is cut is not complete", False, text)
+except openai.APIError as error:
+    check("an answer that is cut says so", "lab" in str(error), error)
+
+stream = ask("lab/talkative", stream=True)
+next(iter(stream))
+stream.close()
+
+# Last: its key is left alone from then on.
+busy = fails("a busy provider", openai.InternalServerError, 503, lambda: ask("lab/busy"))
+check("says when to come back", int(busy.response.headers["retry-after"]) <= 7, busy.response)
+check("in its own words", "slow down" in busy.body["message"], busy.body)
+done()

@@ -1,0 +1,184 @@
+"""A provider on a loopback port: the shapes of OpenAI's chat completions and Anthropic's messages.
+
+The model asked for chooses what happens: most answer, the names in TROUBLE do something else. GET
+/seen tells what was received, so that a test can look at bodies and headers.
+"""
+
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+WORDS = ["Good", " morning", ",", " how", " are", " you", "?"]
+USAGE = {"prompt": 21, "answer": 7}
+seen = []
+left = threading.Event()
+
+
+def openai_usage():
+    total = USAGE["prompt"] + USAGE["answer"]
+    return {
+        "prompt_tokens": USAGE["prompt"],
+        "completion_tokens": USAGE["answer"],
+        "total_tokens": total,
+    }
+
+
+def anthropic_usage(answer):
+    return {"input_tokens": USAGE["prompt"], "output_tokens": answer}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        # Whoever asks for it waits until a client has left in the middle of an answer.
+        gone = left.wait(20) if self.path == "/left" else left.is_set()
+        self.whole(200, {"seen": seen, "left": gone})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        seen.append({"path": self.path, "headers": headers, "body": body})
+        model = body["model"]
+        if model in TROUBLE:
+            TROUBLE[model](self, body)
+        elif self.path == "/v1/chat/completions":
+            self.openai(body)
+        elif self.path == "/v1/messages":
+            self.anthropic(body)
+        elif self.path == "/v1/messages/count_tokens":
+            self.whole(200, {"input_tokens": 42})
+        else:
+            self.whole(404, {"error": {"message": "no such path", "type": "not_found"}})
+
+    def whole(self, status, value, headers=()):
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        for name, text in headers:
+            self.send_header(name, text)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def begin(self):
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+
+    def chunk(self, data):
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
+
+    def event(self, value, name=None):
+        head = f"event: {name}\n" if name else ""
+        self.chunk(f"{head}data: {json.dumps(value)}\n\n".encode())
+
+    def end(self):
+        self.wfile.write(b"0\r\n\r\n")
+
+    def openai(self, body, stop_after=None):
+        head = {"id": "chatcmpl-up", "created": 1, "model": body["model"]}
+        if body.get("tools"):
+            return self.openai_tool(body, head)
+        if not body.get("stream"):
+            message = {"role": "assistant", "content": "".join(WORDS)}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            answer = {**head, "object": "chat.completion", "choices": [choice]}
+            return self.whole(200, {**answer, "usage": openai_usage()})
+        self.begin()
+        head["object"] = "chat.completion.chunk"
+
+        def delta(delta, reason=None):
+            choice = {"index": 0, "delta": delta, "finish_reason": reason}
+            self.event({**head, "choices": [choice]})
+
+        delta({"role": "assistant", "content": ""})
+        for count, word in enumerate(WORDS):
+            if count == stop_after:
+                self.close_connection = True
+                return
+            delta({"content": word})
+        delta({}, "stop")
+        if body.get("stream_options", {}).get("include_usage"):
+            self.event({**head, "choices": [], "usage": openai_usage()})
+        self.chunk(b"data: [DONE]\n\n")
+        self.end()
+
+    def openai_tool(self, body, head):
+        name = body["tools"][0]["function"]["name"]
+        call = {
+            "id": "call_1",
+            "type": "function",
+            "function": {"name": name, "arguments": '{"city": "Ghent"}'},
+        }
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+        answer = {**head, "object": "chat.completion", "choices": [choice]}
+        self.whole(200, {**answer, "usage": openai_usage()})
+
+    def anthropic(self, body):
+        head = {"id": "msg_up", "type": "message", "role": "assistant", "model": body["model"]}
+        if not body.get("stream"):
+            content = [{"type": "text", "text": "".join(WORDS)}]
+            usage = anthropic_usage(USAGE["answer"])
+            ended = {"stop_reason": "end_turn", "stop_sequence": None}
+            return self.whole(200, {**head, "content": content, **ended, "usage": usage})
+        self.begin()
+        empty = {"content": [], "stop_reason": None, "stop_sequence": None}
+        message = {**head, **empty, "usage": anthropic_usage(1)}
+        self.event({"type": "message_start", "message": message}, "message_start")
+        block = {"type": "content_block_start", "index": 0}
+        self.event({**block, "content_block": {"type": "text", "text": ""}}, "content_block_start")
+        for word in WORDS:
+            delta = {"type": "text_delta", "text": word}
+            self.event(
+                {"type": "content_block_delta", "index": 0, "delta": delta}, "content_block_delta"
+            )
+        self.event({"type": "content_block_stop", "index": 0}, "content_block_stop")
+        ended = {"stop_reason": "end_turn", "stop_sequence": None}
+        usage = {"output_tokens": USAGE["answer"]}
+        self.event({"type": "message_delta", "delta": ended, "usage": usage}, "message_delta")
+        self.event({"type": "message_stop"}, "message_stop")
+        self.end()
+
+    def busy(self, _):
+        error = {"message": "slow down", "type": "rate_limit_error", "code": "rate_limit"}
+        self.whole(429, {"error": error}, [("retry-after", "7")])
+
+    def broken(self, _):
+        self.whole(500, {"error": {"message": "we are sorry", "type": "server_error"}})
+
+    def cut(self, body):
+        self.openai(body, stop_after=3)
+
+    def talkative(self, body):
+        """Never ends by itself; notes when its client leaves."""
+        self.begin()
+        head = {"id": "chatcmpl-up", "created": 1, "model": body["model"]}
+        head["object"] = "chat.completion.chunk"
+        try:
+            while True:
+                choice = {"index": 0, "delta": {"content": "on and "}, "finish_reason": None}
+                self.event({**head, "choices": [choice]})
+        except (BrokenPipeError, ConnectionResetError):
+            left.set()
+            self.close_connection = True
+
+
+TROUBLE = {
+    "busy": Handler.busy,
+    "broken": Handler.broken,
+    "cut": Handler.cut,
+    "talkative": Handler.talkative,
+}
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(f"ready {server.server_port}", flush=True)
+sys.stdout.flush()
+server.serve_forever()

@@ -1,0 +1,191 @@
+//! Models of providers: real servers of two shapes on loopback, the official clients of both, keys
+//! in the vault, and what is spent.
+
+use anyhow::{Context, Result, ensure};
+use selvedge_tests::budgets::until_books;
+use selvedge_tests::http::Client;
+use selvedge_tests::process::{self, Process};
+use selvedge_tests::tiny::{self, TINY};
+use selvedge_tests::{Deadline, Node, Scenario, places, python, scenario};
+use serde_json::{Value, json};
+
+/// Planted in the vault; it must be found nowhere but in what the provider receives.
+const SECRET: &str = "sk-planted-5b1f0c9e7a44";
+/// A model whose price the catalogue knows: 3 dollars per million tokens read, 15 written.
+const PRICED: &str = "claude-sonnet-4-5";
+/// What the provider's answer to anything costs: 21 tokens read, 7 written.
+const COST: u64 = 168;
+
+/// A provider of both shapes.
+struct Provider {
+    process: Process,
+    url: String,
+}
+
+impl Provider {
+    fn start(s: &Scenario) -> Result<Self> {
+        let script = places::repository().join("tests/python/provider_server.py");
+        let arguments = [script.display().to_string()];
+        let process = Process::start("provider", &places::python()?, &arguments, None, &[])?;
+        s.show_on_failure(process.output());
+        let mut cursor = 0;
+        let wanted = "its port";
+        let port = process.output().wait(&mut cursor, Deadline::secs(20), wanted, |line| {
+            line.text.strip_prefix("ready ").map(str::to_owned)
+        })?;
+        Ok(Self { process, url: format!("http://127.0.0.1:{port}") })
+    }
+
+    fn get(&self, path: &str) -> Result<Value> {
+        let addr = self.url.trim_start_matches("http://").parse()?;
+        Client::new(addr, None).get(path)?.ok()
+    }
+}
+
+/// A node with a model of its own, two providers, and a key of an account that may spend this much.
+fn gateway(s: &Scenario, provider: &Provider, budget: &str) -> Result<(Node, String)> {
+    let spec = s.node("gateway");
+    tiny::write(&spec.home.join("models"))?;
+    let node = spec.up(s, &["--model", TINY])?;
+    let words = ["provider", "key", "add", "main", "--from-env", "PLANTED", "--home"];
+    let mut words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+    words.push(node.spec.home.display().to_string());
+    let environment = [("PLANTED".to_owned(), SECRET.to_owned())];
+    process::run(&places::selvedge()?, &words, None, &environment, Deadline::patient())?
+        .success()?;
+    let url = provider.url.as_str();
+    let lab = ["provider", "add", "lab", "--kind", "openai", "--url", url, "--key", "main"];
+    let models = ["large", "busy", "broken", "cut", "talkative"];
+    let models = models.iter().flat_map(|model| ["--model", model]);
+    node.cli(&lab.iter().copied().chain(models).chain(["--free"]).collect::<Vec<_>>())?
+        .success()?;
+    let claude = ["provider", "add", "claude", "--kind", "anthropic", "--url", url];
+    let own = ["--key", "main", "--model", PRICED];
+    node.cli(&claude.iter().copied().chain(own).collect::<Vec<_>>())?.success()?;
+    let key = selvedge_tests::budgets::fund(&node, "acme", budget)?;
+    Ok((node, key))
+}
+
+#[test]
+fn official_clients_reach_models_of_providers() {
+    scenario(|s| {
+        let provider = Provider::start(s)?;
+        let (node, key) = gateway(s, &provider, "1 usd/month")?;
+        let client = node.client().with_key(&key);
+        let priced = format!("claude/{PRICED}");
+        let more = [("SELVEDGE_MODEL", TINY), ("SELVEDGE_ANTHROPIC", priced.as_str())];
+        for script in ["openai_provider.py", "anthropic_provider.py"] {
+            s.step(script);
+            let said = python::run_with(script, &client, &more)?;
+            s.say(said.trim_end());
+            ensure!(said.trim_end().ends_with("all good"), "{said}");
+        }
+        s.step("a client that leaves is followed to the provider");
+        ensure!(provider.get("/left")?["left"] == true, "the provider goes on");
+        s.step("the key reached the provider in its header, and is nowhere else");
+        let seen = provider.get("/seen")?;
+        let requests = seen["seen"].as_array().context("requests")?;
+        for request in requests {
+            let headers = &request["headers"];
+            let shown = match headers["x-api-key"].as_str() {
+                Some(key) => key.to_owned(),
+                None => headers["authorization"].as_str().unwrap_or_default().to_owned(),
+            };
+            ensure!(shown.ends_with(SECRET), "{request}");
+            ensure!(!request["path"].to_string().contains(SECRET), "{request}");
+        }
+        planted_nowhere(&node)
+    });
+}
+
+#[test]
+fn money_is_spent_to_the_cent_and_then_local_models_answer() {
+    scenario(|s| {
+        let provider = Provider::start(s)?;
+        // Enough for a few answers: each reserves its worst case and pays what it cost.
+        let (node, key) = gateway(s, &provider, "0.01 usd/month")?;
+        let client = node.client().with_key(&key);
+        let ask = |model: &str| {
+            let message = json!({"role": "user", "content": "Good morning!"});
+            let body = json!({"model": model, "messages": [message], "max_tokens": 100});
+            client.post("/v1/chat/completions", &body)
+        };
+        let priced = format!("claude/{PRICED}");
+        s.step("answers are paid for until the worst case of another one does not fit");
+        let mut answers = 0;
+        let refused = loop {
+            let reply = ask(&priced)?;
+            if reply.status != 200 {
+                break reply.refused(429)?;
+            }
+            reply.ok()?;
+            answers += 1;
+            ensure!(answers * COST <= 10_000, "{answers} answers for a cent");
+        };
+        s.say(&format!("{answers} answers, then: {refused}"));
+        ensure!(answers > 20, "{answers}");
+        ensure!(refused["code"] == "budget_exhausted", "{refused}");
+        until_books(&node, "acme", "what it cost", Deadline::patient(), |books| {
+            books.spent == answers * COST && books.reserved == 0
+        })?;
+        s.step("a model of the mesh costs nothing and still answers");
+        ask(TINY)?.ok()?;
+        s.step("without a key no money is spent, on loopback either");
+        let message = json!({"role": "user", "content": "Good morning!"});
+        let body = json!({"model": priced, "messages": [message]});
+        let refused = node.client().post("/v1/chat/completions", &body)?.refused(401)?;
+        ensure!(refused["message"].to_string().contains("key"), "{refused}");
+        s.step("data that may not leave does not");
+        let kept = client.with_header("x-selvedge-label", "mesh");
+        kept.post("/v1/chat/completions", &body)?.refused(403)?;
+        s.step("the record says where it went and why");
+        let reply = ask("lab/large")?;
+        let id = reply.header("x-request-id").context("an id")?.to_owned();
+        reply.ok()?;
+        let told = node.cli(&["explain", &id])?.success()?;
+        ensure!(told.contains("lab/large") && told.contains("answered"), "{told}");
+        Ok(())
+    });
+}
+
+#[test]
+fn providers_and_their_keys_survive_a_restart() {
+    scenario(|s| {
+        let provider = Provider::start(s)?;
+        let (node, key) = gateway(s, &provider, "1 usd/month")?;
+        node.kill()?;
+        let node = node.spec.up(s, &["--model", TINY])?;
+        let list = node.cli(&["provider", "list"])?.success()?;
+        ensure!(list.contains("lab") && list.contains("claude"), "{list}");
+        let keys = node.cli(&["provider", "key", "list"])?.success()?;
+        ensure!(
+            keys.contains("main") && keys.contains("7a44") && !keys.contains("planted"),
+            "{keys}"
+        );
+        let message = json!({"role": "user", "content": "Good morning!"});
+        let body = json!({"model": "lab/large", "messages": [message]});
+        node.client().with_key(&key).post("/v1/chat/completions", &body)?.ok()?;
+        s.step("a provider without its key says what is missing; removed, it is not found");
+        node.cli(&["provider", "key", "remove", "main"])?.success()?;
+        let refused = node.client().with_key(&key).post("/v1/chat/completions", &body)?;
+        ensure!(refused.refused(503)?["message"].to_string().contains("vault"));
+        node.cli(&["provider", "remove", "lab"])?.success()?;
+        node.client().with_key(&key).post("/v1/chat/completions", &body)?.refused(404)?;
+        ensure!(provider.process.ended().is_none());
+        planted_nowhere(&node)
+    });
+}
+
+/// The planted key is in no file, no log line and no answer of the node.
+fn planted_nowhere(node: &Node) -> Result<()> {
+    let log = node.process.output().tail();
+    ensure!(!log.contains(SECRET), "the log holds the key");
+    for path in ["/admin/providers", "/admin/provider-keys", "/metrics"] {
+        let text = node.admin()?.client().get(path)?.text()?;
+        ensure!(!text.contains(SECRET), "{path} shows the key");
+    }
+    let state = std::fs::read(node.spec.home.join("state.redb"))?;
+    let planted = SECRET.as_bytes();
+    ensure!(!state.windows(planted.len()).any(|bytes| bytes == planted), "the store holds the key");
+    Ok(())
+}
