@@ -27,4 +27,5 @@ mod media;
 pub mod number;
 pub mod ollama;
 pub mod openai;
+pub mod responses;
 pub mod tap;

@@ -23,6 +23,7 @@ pub use whole::whole;
 pub use write::Writer;
 
 pub(crate) use answer::reason;
+pub(crate) use fields::{effort, function_name};
 pub(crate) use usage::UsageField;
 
 #[cfg(test)]

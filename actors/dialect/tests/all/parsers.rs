@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use selvedge_dialect::chat::{Event, Gathered};
 use selvedge_dialect::exchange::{AnswerParser, Reply, StreamWriter};
-use selvedge_dialect::{anthropic, gemini, ollama, openai};
+use selvedge_dialect::{anthropic, gemini, ollama, openai, responses};
 
 use crate::corpus;
 
@@ -16,6 +16,8 @@ const PARSERS: &[(&str, Make)] = &[
     ("anthropic.sse", || Box::new(anthropic::Parser::default())),
     ("anthropic.json", || Box::new(anthropic::WholeParser::default())),
     ("ollama.ndjson", || Box::new(ollama::Parser::new("r1"))),
+    ("responses.sse", || Box::new(responses::Parser::default())),
+    ("responses.json", || Box::new(responses::WholeParser::default())),
     ("gemini.sse", || Box::new(gemini::Parser::new("r1"))),
     ("gemini.json", || Box::new(gemini::WholeParser::new("r1"))),
 ];
@@ -38,6 +40,11 @@ const WRITERS: &[(&str, Write, Make)] = &[
         "ollama.",
         || Box::new(ollama::Writer::new(ollama::Shape::Chat, Reply::default())),
         || Box::new(ollama::Parser::new("r1")),
+    ),
+    (
+        "responses.",
+        || Box::new(responses::Writer::new(Reply { created: 1, include_usage: true })),
+        || Box::new(responses::Parser::default()),
     ),
 ];
 

@@ -5,7 +5,7 @@ use selvedge_base::{Code, Refusal};
 use selvedge_dialect::chat::{ChatRequest, Content, Format, Message, Part, Role, ToolChoice};
 use selvedge_dialect::exchange::Outgoing;
 use selvedge_dialect::json::Json;
-use selvedge_dialect::{anthropic, gemini, ollama, openai};
+use selvedge_dialect::{anthropic, gemini, ollama, openai, responses};
 use serde_json::Value;
 
 use crate::{corpus, strategies};
@@ -23,6 +23,7 @@ const BOTH: &[(&str, Parse, Render)] = &[
         anthropic::render(request, anthropic::Target { max_tokens: MAX_TOKENS })
     }),
     ("ollama.request", ollama::parse, ollama::render),
+    ("responses.request", responses::parse, responses::render),
 ];
 
 /// Dialects in the client role only.
@@ -50,6 +51,7 @@ fn meaning(request: &ChatRequest) -> ChatRequest {
             function.cache = None;
             let empty = || Json::parse("{\"type\":\"object\"}").expect("JSON");
             function.schema.get_or_insert_with(empty);
+            function.strict = function.strict.filter(|strict| *strict);
         }
     }
     for message in &mut request.messages {

@@ -264,6 +264,7 @@ pub(crate) fn plain_request() -> impl Strategy<Value = ChatRequest> {
         request.sampling = Sampling::default();
         (request.logprobs, request.n, request.reasoning, request.format) = (None, None, None, None);
         (request.tool_choice, request.parallel_tool_calls) = (None, None);
+        request.stop.clear();
         for tool in &mut request.tools {
             if let Tool::Function(function) = tool {
                 function.strict = None;
