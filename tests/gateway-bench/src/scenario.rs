@@ -155,9 +155,10 @@ impl Scenario {
                 Self::Translate => format!(
                     r#"{{"model":"{model}","max_tokens":64,"system":"{system}","messages":{user}}}"#
                 ),
-                _ if self.streams() => format!(
-                    r#"{{"model":"{model}","stream":true,"stream_options":{{"include_usage":true}},"max_tokens":64,"messages":{user}}}"#
-                ),
+                _ if self.streams() => {
+                    let usage = r#""stream":true,"stream_options":{"include_usage":true}"#;
+                    format!(r#"{{"model":"{model}",{usage},"max_tokens":64,"messages":{user}}}"#)
+                }
                 _ => format!(
                     r#"{{"model":"{model}","max_tokens":64,"temperature":0.2,"messages":{user}}}"#
                 ),

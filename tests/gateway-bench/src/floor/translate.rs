@@ -126,7 +126,8 @@ mod tests {
 
     #[test]
     fn text_goes_there_and_back() {
-        let asked = br#"{"model":"m","max_tokens":9,"system":"s","messages":[{"role":"user","content":"u"}]}"#;
+        let asked = br#"{"model":"m","max_tokens":9,"system":"s",
+            "messages":[{"role":"user","content":"u"}]}"#;
         let sent: Value = serde_json::from_slice(&request(asked).unwrap()).unwrap();
         assert_eq!(sent["messages"][0]["role"], "system");
         assert_eq!(sent["messages"][1]["content"], "u");

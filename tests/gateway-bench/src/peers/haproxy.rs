@@ -18,7 +18,8 @@ pub(super) fn start(program: &Path, setup: &Setup) -> Result<Gateway> {
     }
     let map = write(setup, "keys.map", &map)?;
     let (listen, upstream) = (setup.listen, setup.upstream);
-    // Bodies of 16 KiB with their heads fit one buffer of 32 KiB. Without `http-no-delay` the first byte of a slow stream waits for a tenth of a second.
+    // Bodies of 16 KiB with their heads fit one buffer of 32 KiB. Without `http-no-delay` the first
+    // byte of a slow stream waits for a tenth of a second.
     let config = format!(
         "global
   maxconn 6000

@@ -25,81 +25,65 @@ pub(super) fn machine(first: bool) -> String {
     )
 }
 
+/// A column: its title, its width, the figure in it, and the decimals shown.
+type Column = (&'static str, usize, String, usize);
+
 /// One scenario's table.
 pub(super) fn scenario(scenario: Scenario, findings: &Findings) {
     println!("\n{scenario}");
-    if scenario == Scenario::Streams {
-        println!(
-            "{:<10} {:>9} {:>9} {:>5} {:>10} {:>9} {:>9} {:>9}",
-            "gateway", "whole", "at once", "bad", "CPU us/str", "MiB idle", "peak", "after"
-        );
-    } else {
-        println!(
-            "{:<10} {:>9} {:>8} {:>5} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7} {:>8} {:>5}",
-            "gateway",
-            "/s",
-            "CPU us",
-            "core",
-            "half p50",
-            "half p99",
-            "lo p50",
-            "lo p99",
-            "hi p50",
-            "hi p99",
-            "MiB idle",
-            "peak",
-            "start ms",
-            "wrong"
-        );
-    }
+    let (lo, hi) = if scenario.streams() { (100, 500) } else { (500, 2_000) };
+    let columns = if scenario == Scenario::Streams { of_streams() } else { of_load(lo, hi) };
+    let titles = columns.iter().map(|(title, width, ..)| format!(" {title:>width$}"));
+    println!("{:<10}{}", "gateway", titles.collect::<String>());
     for peer in Peer::ALL {
-        let Some(figures) = findings.figures.get(&(peer.name(), scenario.name())) else {
-            if let Some(said) = findings.refused.get(&(peer.name(), scenario.name())) {
-                println!("{:<10} not measured: {}", peer.name(), said.lines().next().unwrap_or(""));
-            }
-            continue;
-        };
-        let show = |name: &str, digits: usize| {
-            figures.get(name).map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
-        };
-        if scenario == Scenario::Streams {
-            println!(
-                "{:<10} {:>9} {:>9} {:>5} {:>10} {:>9} {:>9} {:>9}",
-                peer.name(),
-                show("whole", 0),
-                show("at_once", 0),
-                show("bad", 0),
-                show("cpu_us", 0),
-                show("idle_mib", 1),
-                show("peak_mib", 1),
-                show("after_mib", 1)
-            );
-            continue;
+        let place = (peer.name(), scenario.name());
+        if let Some(figures) = findings.figures.get(&place) {
+            let cells = columns.iter().map(|(_, width, name, digits)| match figures.get(name) {
+                Some(value) => format!(" {value:>width$.digits$}"),
+                None => format!(" {:>width$}", "-"),
+            });
+            println!("{:<10}{}", peer.name(), cells.collect::<String>());
+        } else if let Some(said) = findings.refused.get(&place) {
+            println!("{:<10} not measured: {}", peer.name(), said.lines().next().unwrap_or(""));
         }
-        let (lo, hi) = if scenario.streams() { (100, 500) } else { (500, 2_000) };
-        let added = |rate: u32, quantile: &str| show(&format!("at_{rate}_added_{quantile}_us"), 0);
-        println!(
-            "{:<10} {:>9} {:>8} {:>5} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7} {:>8} {:>5}",
-            peer.name(),
-            show("per_s", 0),
-            show("cpu_us", 1),
-            show("core", 2),
-            show("half_added_p50_us", 0),
-            show("half_added_p99_us", 0),
-            added(lo, "p50"),
-            added(lo, "p99"),
-            added(hi, "p50"),
-            added(hi, "p99"),
-            show("idle_mib", 1),
-            show("peak_mib", 1),
-            show("start_ms", 0),
-            show("stranger_status", 0)
-        );
     }
     if scenario != Scenario::Streams {
-        let (lo, hi) = if scenario.streams() { (100, 500) } else { (500, 2_000) };
         println!("added us: at half of saturation, at {lo}/s (lo) and at {hi}/s (hi)");
     }
+}
+
+fn of_streams() -> Vec<Column> {
+    [
+        ("whole", 9, "whole", 0),
+        ("at once", 9, "at_once", 0),
+        ("bad", 5, "bad", 0),
+        ("CPU us", 9, "cpu_us", 0),
+        ("MiB idle", 9, "idle_mib", 1),
+        ("peak", 9, "peak_mib", 1),
+        ("after", 9, "after_mib", 1),
+    ]
+    .map(|(title, width, name, digits)| (title, width, name.to_owned(), digits))
+    .to_vec()
+}
+
+fn of_load(lo: u32, hi: u32) -> Vec<Column> {
+    let at = |rate: u32, quantile: &str| format!("at_{rate}_added_{quantile}_us");
+    vec![
+        ("/s", 9, "per_s".to_owned(), 0),
+        ("CPU us", 8, "cpu_us".to_owned(), 1),
+        ("core", 5, "core".to_owned(), 2),
+        ("half p50", 9, "half_added_p50_us".to_owned(), 0),
+        ("half p99", 9, "half_added_p99_us".to_owned(), 0),
+        ("lo p50", 8, at(lo, "p50"), 0),
+        ("lo p99", 8, at(lo, "p99"), 0),
+        ("hi p50", 8, at(hi, "p50"), 0),
+        ("hi p99", 8, at(hi, "p99"), 0),
+        ("MiB idle", 8, "idle_mib".to_owned(), 1),
+        ("peak", 7, "peak_mib".to_owned(), 1),
+        ("start ms", 8, "start_ms".to_owned(), 0),
+        ("bad", 5, "bad".to_owned(), 0),
+        ("wrong", 5, "stranger_status".to_owned(), 0),
+    ]
 }
 
 /// What is missing and how it comes.
