@@ -6,7 +6,7 @@
 //! *node* answers for a mesh model is decided afterwards, in [`crate::route`].
 //!
 //! ```text
-//! name ─▶ aliases ─▶ route ─▶ filters ─▶ order by policy ─▶ at most six targets, with reasons
+//! name ─▶ aliases ─▶ route ─▶ filters ─▶ policy ─▶ at most six targets, with reasons
 //!                               label, abilities, health, budget
 //! ```
 //!
@@ -37,10 +37,10 @@ pub use confidence::{Confidence, Judgement, Saving};
 pub use config::{PolicyConfig, RouteConfig, StickyBy, TargetConfig};
 pub use decision::{Decision, Standing, Verdict};
 pub use explain::{ExplainedTarget, Explanation};
-pub use facts::{Facts, Latency, Measured, MeshFacts, Money, ProviderFacts, Reach};
+pub use facts::{Facts, Latency, Measured, MeshFacts, ProviderFacts, Reach};
 pub use filter::Reason;
 pub use order::Score;
-pub use request::{Boundary, Request};
+pub use request::{Boundary, Money, Request};
 
 /// The newest shape of a [`RouteBook`] this build reads and writes.
 pub const BOOK_VERSION: u8 = 1;
@@ -52,7 +52,7 @@ pub const MAX_ALIASES: usize = 1_024;
 pub const MAX_ALIAS_HOPS: usize = 8;
 /// Targets of one route: every provider that sells one open model.
 pub const MAX_TARGETS: usize = 32;
-/// Targets tried for one request: as many attempts as a request has ([`crate::flow::MAX_ATTEMPTS`]).
+/// Targets tried for one request: as many as [`crate::flow::MAX_ATTEMPTS`].
 pub const MAX_TRIED: usize = 6;
 /// The longest name of a route, an alias, a provider or a region: a model id fits.
 pub const MAX_NAME_BYTES: usize = 256;

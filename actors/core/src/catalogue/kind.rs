@@ -42,7 +42,7 @@ pub enum ProviderKind {
     Fireworks,
     /// Perplexity.
     Perplexity,
-    /// Any other server of the OpenAI API: nothing is known of its models but what the operator says.
+    /// Any other server of the OpenAI API: of its models only what the operator says is known.
     #[serde(rename = "openai-compatible")]
     Compatible,
 }

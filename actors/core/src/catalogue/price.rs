@@ -126,19 +126,18 @@ pub enum Unpriced {
     #[error("no price of the model is known: add one to the catalogue's overrides")]
     Model,
     /// A part of the bill has no known price.
-    #[error("no price of the model's {} is known: add one to the catalogue's overrides", .0.as_str())]
+    #[error("no price of the model's {0} is known: add one to the catalogue's overrides")]
     Part(Part),
 }
 
-impl Part {
-    /// Its name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
             Self::InputAudio => "audio input",
             Self::OutputAudio => "audio output",
             Self::CacheHour => "cache of an hour",
             Self::WebSearch => "web searches",
-        }
+        })
     }
 }
 
@@ -200,8 +199,8 @@ impl Tariff {
 }
 
 impl Rates {
-    /// The price of the tokens in millionths of micro-dollars. Sound is taken to be read anew as far
-    /// as anything was, since that is dearer than from a cache.
+    /// The price of the tokens in millionths of micro-dollars. Sound is taken to be read anew as
+    /// far as anything was, since that is dearer than from a cache.
     fn millionths(&self, counts: &Counts) -> Result<u128, Unpriced> {
         let fresh = counts.prompt.saturating_sub(counts.cached).saturating_sub(counts.cache_write);
         let fresh_audio = counts.prompt_audio.min(fresh);

@@ -95,7 +95,7 @@ impl Catalogue {
     ///
     /// | at the end | of | as in |
     /// |---|---|---|
-    /// | `-YYYY-MM-DD`, `-YYYYMMDD`, `-latest` | any | `gpt-4o-2024-08-06`, `claude-opus-4-5-20251101` |
+    /// | `-YYYY-MM-DD`, `-YYYYMMDD`, `-latest` | any | `gpt-4o-2024-08-06` |
     /// | `-NNN` | Gemini | `gemini-2.0-flash-001` |
     /// | `:TAG` | Ollama | `llama3.1:8b` |
     ///

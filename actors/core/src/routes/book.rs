@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::{BOOK_VERSION, MAX_BOOK_BYTES, RouteConfig, RouteError};
 use crate::catalogue::Entry;
 
-/// The version of the codec that a book's bytes are in. It is part of what is signed, so it does not
-/// follow what two nodes agree on.
+/// The version of the codec that a book's bytes are in. It is part of what is signed, so it does
+/// not follow what two nodes agree on.
 const CODEC_VERSION: u8 = codec::OLDEST_VERSION;
 
 /// Routes, aliases and an operator's entries for the catalogue, under one number.

@@ -127,8 +127,8 @@ pub(super) struct Resolved<'a> {
 }
 
 impl Routes {
-    /// Checks a book. `providers` are the configured ones by name, `base` is what is known of models
-    /// before the book's own entries.
+    /// Checks a book. `providers` are the configured ones by name, `base` is what is known of
+    /// models before the book's own entries.
     ///
     /// # Errors
     /// [`RouteError`] with the first thing that is wrong.
@@ -196,7 +196,8 @@ impl Routes {
                     return Ok(Resolved { route, rest, via });
                 }
                 Leads::Alias(to) => {
-                    if via.contains(&name) || via.len() > MAX_ALIAS_HOPS {
+                    at_most(via.len(), MAX_ALIAS_HOPS, "aliases on the way to one route")?;
+                    if via.contains(&name) {
                         via.push(name);
                         return Err(RouteError::Loop(via.join(" > ")));
                     }
@@ -267,6 +268,25 @@ fn check_route(
         PolicyConfig::LeastLoaded => Policy::LeastLoaded,
         PolicyConfig::SmallFirst { min_confidence } => Policy::SmallFirst { min_confidence },
     };
+    check_policy(policy, config, &targets)?;
+    Ok(Route {
+        name: config.name.clone(),
+        policy,
+        needs: config.needs.clone(),
+        min_context: config.min_context.unwrap_or(0),
+        keep_budget_permille: u16::from(percent) * 10,
+        targets,
+    })
+}
+
+/// What a policy asks of the targets together.
+fn check_policy(
+    policy: Policy,
+    config: &RouteConfig,
+    targets: &[Target],
+) -> Result<(), RouteError> {
+    let refuse =
+        |why: &str| Err(RouteError::Route { route: config.name.clone(), why: why.to_owned() });
     match policy {
         Policy::Weighted(_) if targets.iter().all(|target| target.weight == 0) => {
             return refuse("all weights are 0, so no target has a share");
@@ -292,14 +312,7 @@ fn check_route(
         | Policy::Fastest
         | Policy::LeastLoaded => {}
     }
-    Ok(Route {
-        name: config.name.clone(),
-        policy,
-        needs: config.needs.clone(),
-        min_context: config.min_context.unwrap_or(0),
-        keep_budget_permille: u16::from(percent) * 10,
-        targets,
-    })
+    Ok(())
 }
 
 fn check_target(

@@ -8,8 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Text is read this far: a longer prompt has its points for length anyway.
-const MAX_READ_BYTES: usize = 64 << 10;
+/// Text is read this far, in some tens of microseconds: a longer one has points for its length.
+const MAX_READ_BYTES: usize = 16 << 10;
 /// Marks of code: what source text has and prose has not.
 const CODE_MARKS: &[&str] =
     &["```", "{\n", ");", "=>", "->", "::", "</", "#include", "def ", "fn "];

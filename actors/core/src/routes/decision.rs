@@ -64,7 +64,7 @@ pub enum Standing {
 
 impl Routes {
     /// What answers a request; `None` when no route has its model's name.
-    pub fn decide(&self, request: &Request, facts: &Facts) -> Option<Decision> {
+    pub fn decide(&self, request: &Request, facts: &Facts, now: Mono) -> Option<Decision> {
         let Resolved { route, rest, via } = self.resolve(&request.model)?;
         let verdicts = route.targets.iter().map(|target| {
             let (model, known) = match &target.place {
@@ -85,7 +85,7 @@ impl Routes {
             let mut excluded = Vec::new();
             let mut usable = Vec::new();
             for candidate in candidates {
-                let reasons = filter::reasons(&candidate, route, request, facts);
+                let reasons = filter::reasons(&candidate, route, request, facts, now);
                 if reasons.is_empty() {
                     usable.push(candidate);
                 } else {
@@ -118,6 +118,15 @@ impl Routes {
             verdicts,
             order,
         })
+    }
+}
+
+impl Routes {
+    /// Whether a request for this name is judged by its complexity. For all others the text need
+    /// not be read for signals.
+    pub fn asks_complexity(&self, model: &str) -> bool {
+        let route = self.resolve(model).map(|resolved| resolved.route);
+        route.is_some_and(|route| matches!(route.policy, Policy::SmallFirst { .. }))
     }
 }
 

@@ -1,6 +1,7 @@
-//! What is known of targets at a moment: health, speed, load, and the money that is left.
+//! What is known of targets at a moment: health, speed and load.
 //!
-//! A snapshot, made by the shell and never changed by a decision. What is absent is not known, which
+//! A snapshot, made by the shell whenever something changes, shared by all requests and never
+//! changed by a decision. What is absent is not known, which
 //! is not the same as bad.
 
 use std::collections::BTreeMap;
@@ -17,14 +18,10 @@ const SMOOTHING: u64 = 8;
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// When it was looked at.
-    pub now: Mono,
     /// Models of the mesh, by name. One that is absent is on no node that can be relied on.
     pub mesh: BTreeMap<String, MeshFacts>,
     /// Providers, by configured name. One that is absent has never been used.
     pub providers: BTreeMap<String, ProviderFacts>,
-    /// The tightest budget of money of the caller; `None` when no budget counts money.
-    pub money: Option<Money>,
 }
 
 /// A model of the mesh.
@@ -79,13 +76,6 @@ pub struct Latency {
     pub first_token: Micros,
     /// From token to token.
     pub per_token: Micros,
-}
-
-/// How much of a budget is left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Money {
-    /// In thousandths of the budget.
-    pub left_permille: u16,
 }
 
 impl Latency {

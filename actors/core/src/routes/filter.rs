@@ -130,6 +130,7 @@ pub(super) fn reasons(
     route: &Route,
     request: &Request,
     facts: &Facts,
+    now: Mono,
 ) -> Vec<Reason> {
     let mut reasons = Vec::new();
     reasons.extend(boundary(candidate, request, facts));
@@ -150,8 +151,8 @@ pub(super) fn reasons(
         }
         None => {}
     }
-    reasons.extend(health(candidate, facts));
-    if let Some(money) = facts.money
+    reasons.extend(health(candidate, facts, now));
+    if let Some(money) = request.money
         && candidate.bills()
     {
         if candidate.price() == Some(&Price::Unknown) {
@@ -215,8 +216,7 @@ fn kept_for(target: &Target, request: &Request) -> Option<Reason> {
     Some(Reason::KeptFor(kinds.join(" or ")))
 }
 
-fn health(candidate: &Candidate<'_>, facts: &Facts) -> Vec<Reason> {
-    let now = facts.now;
+fn health(candidate: &Candidate<'_>, facts: &Facts, now: Mono) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut broken = candidate.measured.and_then(|measured| measured.broken_until);
     if let Place::Provider { provider, .. } = &candidate.target.place

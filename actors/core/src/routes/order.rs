@@ -1,7 +1,7 @@
 //! In which order usable targets are tried.
 //!
-//! Owns the policies. Each gives every candidate a score of integers; the order is by score, then by
-//! the order written, so that two nodes with the same facts agree.
+//! Owns the policies. Each gives every candidate a score of integers; the order is by score, then
+//! by the order written, so that two nodes with the same facts agree.
 
 use std::fmt;
 

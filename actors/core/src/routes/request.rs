@@ -27,10 +27,19 @@ pub struct Request {
     pub user: Option<String>,
     /// The conversation it belongs to.
     pub conversation: Option<String>,
-    /// What its complexity is told by.
+    /// The tightest budget of money of its caller; `None` when no budget counts money.
+    pub money: Option<Money>,
+    /// What its complexity is told by; of use where [`super::Routes::asks_complexity`] says so.
     pub signals: Signals,
     /// Where chance comes from: the same seed makes the same choice.
     pub seed: u64,
+}
+
+/// How much of a budget is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Money {
+    /// In thousandths of the budget.
+    pub left_permille: u16,
 }
 
 /// How far a request's data may travel.

@@ -31,6 +31,9 @@ fn providers() -> BTreeMap<String, Provider> {
     ])
 }
 
+/// When all this happens.
+const NOW: Mono = Mono(1_000_000_000);
+
 /// A mesh with a small and a larger model, the small one on this node.
 fn facts() -> Facts {
     let abilities = |context_tokens| Abilities {
@@ -46,12 +49,11 @@ fn facts() -> Facts {
         measured: Measured::default(),
     };
     Facts {
-        now: Mono(1_000_000_000),
         mesh: BTreeMap::from([
             ("small".to_owned(), model(Reach::Node, 4_096)),
             ("large".to_owned(), model(Reach::Mesh, 32_768)),
         ]),
-        ..Facts::default()
+        providers: BTreeMap::new(),
     }
 }
 

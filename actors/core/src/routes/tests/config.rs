@@ -25,7 +25,8 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         (
             route(
-                "policy = { weighted = { by = \"user\" } }\n[[route.target]]\nmesh = \"small\"\nweight = 0",
+                "policy = { weighted = { by = \"user\" } }\n[[route.target]]\nmesh = \"small\"\n\
+                 weight = 0",
             ),
             "route 'r': all weights are 0",
         ),
@@ -64,12 +65,19 @@ fn what_is_wrong_is_said_with_its_place() {
             "known_as: the catalogue has no azure model 'gpt-9'",
         ),
         (route(&format!("policy = \"fixed\"\n{mesh}region = \"eu\"")), "for targets at providers"),
+    ];
+    for (text, expected) in cases {
+        assert_refused(&text, expected);
+    }
+}
+
+#[test]
+fn names_that_clash_or_lead_nowhere_are_refused() {
+    let fixed = "[[route]]\nname = \"r\"\npolicy = \"fixed\"\n[[route.target]]\nmesh = \"small\"\n";
+    let cases = [
+        (format!("{fixed}{fixed}"), "'r' is the name of two routes"),
         (
-            format!("{0}{0}", route(&format!("policy = \"fixed\"\n{mesh}"))),
-            "'r' is the name of two routes",
-        ),
-        (
-            format!("[aliases]\nr = \"r\"\n{}", route(&format!("policy = \"fixed\"\n{mesh}"))),
+            format!("[aliases]\nr = \"r\"\n{fixed}"),
             "'r' is the name of two routes, or of a route and an alias",
         ),
         ("[aliases]\na = \"b\"\n".to_owned(), "alias 'a' leads to 'b', which is neither"),
@@ -86,24 +94,30 @@ fn what_is_wrong_is_said_with_its_place() {
         ("[[routes]]\n".to_owned(), "unknown field `routes`"),
     ];
     for (text, expected) in cases {
-        let error = routes(&text).unwrap_err().to_string();
-        assert!(error.contains(expected), "expected: {expected}\nfound: {error}");
+        assert_refused(&text, expected);
     }
+}
+
+fn assert_refused(text: &str, expected: &str) {
+    let error = routes(text).unwrap_err().to_string();
+    assert!(error.contains(expected), "expected: {expected}\nfound: {error}");
 }
 
 #[test]
 fn the_exact_name_comes_first_and_then_the_longest_beginning() {
     let routes = routes(
-        "[aliases]\n\"gpt-4o\" = \"chat\"\n\"gpt-4o-latest\" = \"gpt-4o\"\n\"claude-*\" = \"chat\"\n\
+        "[aliases]\n\"gpt-4o\" = \"chat\"\n\"gpt-4o-latest\" = \"gpt-4o\"\n\
+         \"claude-*\" = \"chat\"\n\
          [[route]]\nname = \"chat\"\npolicy = \"fixed\"\n[[route.target]]\nmesh = \"small\"\n\
          [[route]]\nname = \"openai/*\"\npolicy = \"fixed\"\n\
          [[route.target]]\nprovider = \"openai\"\nmodel = \"*\"\n\
-         [[route]]\nname = \"openai/gpt-5*\"\npolicy = \"fixed\"\n[[route.target]]\nmesh = \"large\"\n\
+         [[route]]\nname = \"openai/gpt-5*\"\npolicy = \"fixed\"\n\
+         [[route.target]]\nmesh = \"large\"\n\
          [[route]]\nname = \"*\"\npolicy = \"fixed\"\n[[route.target]]\nmesh = \"*\"\n",
     )
     .unwrap();
     let answers = |name: &str| {
-        let decision = routes.decide(&request(name), &facts()).unwrap();
+        let decision = routes.decide(&request(name), &facts(), NOW).unwrap();
         (decision.route.name.clone(), decision.verdicts[0].model.clone(), decision.via)
     };
     let found = |route: &str, model: &str, via: &[&str]| {
@@ -118,14 +132,31 @@ fn the_exact_name_comes_first_and_then_the_longest_beginning() {
     assert_eq!(answers("small"), found("*", "small", &[]));
     assert!(routes.names().any(|name| name == "openai/gpt-5*"));
 
-    let o3 = routes.decide(&request("openai/o3"), &facts()).unwrap();
+    let o3 = routes.decide(&request("openai/o3"), &facts(), NOW).unwrap();
     assert_eq!(o3.verdicts[0].known.as_ref().unwrap().id, "o3", "looked up by what the * is");
+}
+
+#[test]
+fn a_way_over_too_many_aliases_is_refused() {
+    let way = |steps: usize| {
+        let mut text = "[aliases]\n".to_owned();
+        for at in 0..steps {
+            text.push_str(&format!("a{at} = \"a{}\"\n", at + 1));
+        }
+        text.push_str(&format!("[[route]]\nname = \"a{steps}\"\npolicy = \"fixed\"\n"));
+        text.push_str("[[route.target]]\nmesh = \"small\"\n");
+        routes(&text)
+    };
+    let longest = way(MAX_ALIAS_HOPS + 1).unwrap();
+    assert!(longest.decide(&request("a0"), &facts(), NOW).is_some());
+    let what = "aliases on the way to one route";
+    assert_eq!(way(MAX_ALIAS_HOPS + 2), Err(RouteError::Full { what, limit: MAX_ALIAS_HOPS }));
 }
 
 #[test]
 fn no_route_is_no_decision() {
     let routes = routes("").unwrap();
-    assert_eq!(routes.decide(&request("gpt-4o"), &facts()), None);
+    assert_eq!(routes.decide(&request("gpt-4o"), &facts(), NOW), None);
 }
 
 #[test]
@@ -133,7 +164,8 @@ fn a_book_travels_as_bytes() {
     let text = "sequence = 3\n[aliases]\na = \"r\"\n[[route]]\nname = \"r\"\n\
                 policy = { small-first = { min_confidence = -800 } }\nneeds = [\"streaming\"]\n\
                 [[route.target]]\nmesh = \"small\"\nup_to = 30\n\
-                [[route.target]]\nprovider = \"openai\"\nmodel = \"gpt-5\"\nonly_for = [\"tools\"]\n\
+                [[route.target]]\nprovider = \"openai\"\nmodel = \"gpt-5\"\n\
+                only_for = [\"tools\"]\n\
                 [[model]]\nkind = \"openai\"\nid = \"gpt-5\"\nprice = { input = 7, tiers = \
                 [{ above = 1, input = 2, output = 3 }] }\n";
     let book = RouteBook::from_toml(text).unwrap();

@@ -34,7 +34,7 @@ fn every_example_of_the_page_is_a_working_configuration() {
         let checked = routes(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         for name in checked.names() {
             let asked = name.replace('*', "gpt-5-mini");
-            let decision = checked.decide(&request(&asked), &facts()).unwrap();
+            let decision = checked.decide(&request(&asked), &facts(), NOW).unwrap();
             assert!(decision.chosen().is_some(), "{}\n{text}", decision.explain());
             let policy = decision.explain().policy;
             policies.insert(policy.split(':').next().unwrap().to_owned());

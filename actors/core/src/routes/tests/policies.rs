@@ -15,7 +15,7 @@ fn four(policy: &str) -> Routes {
 }
 
 fn decide(routes: &Routes, request: &Request, facts: &Facts) -> Decision {
-    routes.decide(request, facts).unwrap()
+    routes.decide(request, facts, NOW).unwrap()
 }
 
 #[test]
@@ -43,8 +43,8 @@ fn cheapest_goes_by_the_catalogue_and_puts_the_unknown_last() {
     assert_eq!(decision.verdicts[2].score, Some(Score::Cost(425)));
     assert_eq!(decision.verdicts[0].score, Some(Score::CostUnknown));
 
-    let money = Facts { money: Some(Money { left_permille: 1_000 }), ..facts() };
-    let decision = decide(&routes, &request("r"), &money);
+    let budgeted = Request { money: Some(Money { left_permille: 1_000 }), ..request("r") };
+    let decision = decide(&routes, &budgeted, &facts());
     assert_eq!(tried(&decision), order[..4]);
     assert_eq!(
         because(&decision, "house"),
@@ -127,6 +127,7 @@ fn small_first_starts_where_the_request_looks_to_belong() {
                 [[route.target]]\nmesh = \"large\"\nup_to = 50\n\
                 [[route.target]]\nprovider = \"openai\"\nmodel = \"gpt-5\"\n";
     let routes = routes(text).unwrap();
+    assert!(routes.asks_complexity("r") && !four("\"fixed\"").asks_complexity("r"));
     let simple = decide(&routes, &request("r"), &facts());
     assert_eq!(tried(&simple), ["small", "large", "gpt-5"]);
     assert_eq!(simple.larger_than(0), Some(1));
@@ -173,7 +174,8 @@ fn data_stays_within_its_boundary() {
                 [[route.target]]\nmesh = \"small\"\n[[route.target]]\nmesh = \"large\"\n\
                 [[route.target]]\nprovider = \"gemini\"\nmodel = \"gemini-2.5-flash\"\n\
                 [[route.target]]\nprovider = \"openai\"\nmodel = \"gpt-5\"\n\
-                [[route.target]]\nprovider = \"groq\"\nmodel = \"llama-3.1-8b-instant\"\nregion = \"eu\"\n";
+                [[route.target]]\nprovider = \"groq\"\nmodel = \"llama-3.1-8b-instant\"\n\
+                region = \"eu\"\n";
     let routes = routes(text).unwrap();
     let within = |boundary| {
         let decision = decide(&routes, &Request { boundary, ..request("r") }, &facts());
@@ -214,7 +216,8 @@ fn a_route_may_ask_for_more_than_the_request_and_keep_targets_apart() {
     let text = "[[route]]\nname = \"r\"\npolicy = \"fallback\"\nneeds = [\"json-schema\"]\n\
                 min_context = 200_000\n\
                 [[route.target]]\nmesh = \"small\"\n\
-                [[route.target]]\nprovider = \"openai\"\nmodel = \"gpt-5\"\nonly_input = [\"image\"]\n\
+                [[route.target]]\nprovider = \"openai\"\nmodel = \"gpt-5\"\n\
+                only_input = [\"image\"]\n\
                 [[route.target]]\nprovider = \"openai\"\nmodel = \"gpt-5-mini\"\n";
     let routes = routes(text).unwrap();
     let decision = decide(&routes, &request("r"), &facts());
@@ -237,9 +240,9 @@ fn money_is_kept_for_other_things_but_the_mesh_goes_on() {
     let text =
         format!("[[route]]\nname = \"r\"\npolicy = \"fallback\"\nkeep_budget_percent = 20\n{FOUR}");
     let routes = routes(&text).unwrap();
-    let left = |left_permille| Facts { money: Some(Money { left_permille }), ..facts() };
-    assert_eq!(tried(&decide(&routes, &request("r"), &left(200))).len(), 4);
-    let decision = decide(&routes, &request("r"), &left(199));
+    let left = |left_permille| Request { money: Some(Money { left_permille }), ..request("r") };
+    assert_eq!(tried(&decide(&routes, &left(200), &facts())).len(), 4);
+    let decision = decide(&routes, &left(199), &facts());
     assert_eq!(tried(&decision), ["small"]);
     assert_eq!(
         because(&decision, "gpt-5-mini"),
@@ -251,7 +254,7 @@ fn money_is_kept_for_other_things_but_the_mesh_goes_on() {
 fn what_rests_is_passed_over_until_its_time() {
     let routes = four("\"fallback\"");
     let mut facts = facts();
-    let later = |ms| Some(facts.now.plus(Micros::millis(ms)));
+    let later = |ms| Some(NOW.plus(Micros::millis(ms)));
     let openai = ProviderFacts { broken_until: later(500), ..ProviderFacts::default() };
     let claude = ProviderFacts { keys_empty_until: later(300), ..ProviderFacts::default() };
     let rests = Measured { broken_until: later(900), ..Measured::default() };
@@ -272,20 +275,20 @@ fn what_rests_is_passed_over_until_its_time() {
         because(&decision, "claude-haiku-4-5"),
         ["none of its keys may be used for another 300 ms"]
     );
-    let refusal = decision.refusal(facts.now).unwrap();
+    let refusal = decision.refusal(NOW).unwrap();
     assert_eq!(refusal.retry, Retry::After(Micros::millis(300)), "the first to be back");
     assert_eq!((refusal.blame, refusal.code), (Blame::Provider, Code::ModelUnavailable));
-    facts.now = facts.now.plus(Micros::millis(500));
-    let decision = decide(&routes, &request("r"), &facts);
+    let soon = NOW.plus(Micros::millis(500));
+    let decision = routes.decide(&request("r"), &facts, soon).unwrap();
     assert_eq!(tried(&decision), ["gpt-5-mini", "claude-haiku-4-5"]);
-    assert_eq!(decision.refusal(facts.now), None);
+    assert_eq!(decision.refusal(soon), None);
 }
 
 #[test]
 fn a_refusal_names_what_is_easiest_to_change() {
     let routes = four("\"fallback\"");
     let refuse = |request: &Request, facts: &Facts| {
-        let refusal = decide(&routes, request, facts).refusal(facts.now).unwrap();
+        let refusal = decide(&routes, request, facts).refusal(NOW).unwrap();
         (refusal.code, refusal.message)
     };
     let mut nowhere = facts();

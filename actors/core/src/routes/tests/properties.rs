@@ -47,9 +47,8 @@ fn boundary() -> impl Strategy<Value = Boundary> {
 fn some_facts() -> impl Strategy<Value = Facts> {
     let until = || proptest::option::of(0u64..2_000_000_000);
     let fast = || proptest::option::of((0u64..5_000_000, 0u64..200_000));
-    let money = proptest::option::of(0u16..=1_000);
-    ((until(), until(), until()), (fast(), fast()), 0u32..50, any::<(bool, bool)>(), money)
-        .prop_map(|((broken, keys, model), (near, far), in_flight, (small, large), money)| {
+    ((until(), until(), until()), (fast(), fast()), 0u32..50, any::<(bool, bool)>()).prop_map(
+        |((broken, keys, model), (near, far), in_flight, (small, large))| {
             let latency = |fast: Option<(u64, u64)>| {
                 fast.map(|(first, each)| Latency {
                     first_token: Micros(first),
@@ -78,9 +77,9 @@ fn some_facts() -> impl Strategy<Value = Facts> {
                 models: BTreeMap::from([("gpt-5-mini".to_owned(), measured)]),
             };
             facts.providers.insert("openai".to_owned(), openai);
-            facts.money = money.map(|left_permille| Money { left_permille });
             facts
-        })
+        },
+    )
 }
 
 proptest! {
@@ -95,12 +94,14 @@ proptest! {
         prompt in 1u32..40_000,
         seed in any::<u64>(),
         user in proptest::option::of("[a-z]{1,6}"),
+        money in proptest::option::of(0u16..=1_000),
     ) {
         let Some(routes) = book(POLICIES[policy], &weights) else { return Ok(()) };
         let mut request = Request { boundary, seed, user, ..request("r") };
+        request.money = money.map(|left_permille| Money { left_permille });
         request.needs.prompt_tokens = prompt;
-        let decision = routes.decide(&request, &facts).unwrap();
-        prop_assert_eq!(&decision, &routes.decide(&request, &facts).unwrap());
+        let decision = routes.decide(&request, &facts, NOW).unwrap();
+        prop_assert_eq!(&decision, &routes.decide(&request, &facts, NOW).unwrap());
         prop_assert_eq!(decision.verdicts.len(), decision.route.targets.len());
         prop_assert!(decision.order.len() <= MAX_TRIED);
 
@@ -120,12 +121,12 @@ proptest! {
             if at.is_some() {
                 let place = &decision.route.targets[number];
                 prop_assert!(may_go(place, &verdict.model, &request.boundary, &facts));
-                if let (Some(money), Place::Provider { .. }) = (facts.money, &place.place) {
+                if let (Some(money), Place::Provider { .. }) = (request.money, &place.place) {
                     prop_assert!(verdict.model != "house", "{money:?} pays for no unknown price");
                 }
             }
         }
-        prop_assert_eq!(decision.refusal(facts.now).is_some(), decision.order.is_empty());
+        prop_assert_eq!(decision.refusal(NOW).is_some(), decision.order.is_empty());
         let explained = decision.explain();
         prop_assert_eq!(explained.targets.len(), decision.verdicts.len());
         let excluded = |target: &&ExplainedTarget| target.verdict == "excluded";
@@ -139,11 +140,12 @@ proptest! {
     ) {
         let routes = book(POLICIES[2], &weights).unwrap();
         let request = Request { user: Some(user), ..request("r") };
-        let with = routes.decide(&request, &facts()).unwrap();
+        let with = routes.decide(&request, &facts(), NOW).unwrap();
         let mut facts = facts();
-        let broken = ProviderFacts { broken_until: Some(Mono(u64::MAX)), ..ProviderFacts::default() };
+        let until = Some(Mono(u64::MAX));
+        let broken = ProviderFacts { broken_until: until, ..ProviderFacts::default() };
         facts.providers.insert("openai".to_owned(), broken);
-        let without = routes.decide(&request, &facts).unwrap();
+        let without = routes.decide(&request, &facts, NOW).unwrap();
         let stayed: Vec<usize> = with.order.iter().copied().filter(|number| *number != 2).collect();
         prop_assert_eq!(without.order, stayed);
     }
@@ -214,7 +216,8 @@ proptest! {
         let last = |heads: &[BookHead]| {
             let mut held = heads[0];
             for come in &heads[1..] {
-                if matches!(governing(&held, come), Governs::Come | Governs::Rivals { come: true }) {
+                let which = governing(&held, come);
+                if matches!(which, Governs::Come | Governs::Rivals { come: true }) {
                     held = *come;
                 }
             }
