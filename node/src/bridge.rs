@@ -227,6 +227,18 @@ impl Bridge {
                 self.admin.provider_key_remove(&name).await?;
                 done(format!("removed key '{name}'"))
             }
+            Order::Routes => {
+                let book = self.admin.routes();
+                said(&wire::Routes { sequence: book.sequence, text: book.text })
+            }
+            Order::RoutesSet(text) => {
+                let number = self.admin.routes_set(text).await?;
+                done(format!("routes {number} are in force"))
+            }
+            Order::RoutesRollBack => {
+                let number = self.admin.routes_roll_back().await?;
+                done(format!("the routes before are in force again, as {number}"))
+            }
             Order::Record(id) => self.record(id),
         }
     }

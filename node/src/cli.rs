@@ -5,6 +5,7 @@
 
 mod provider;
 mod quota;
+mod routes;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::pull::DEFAULT_MODEL;
 
 pub(crate) use provider::{Kind, Provider, ProviderAdd, ProviderKey};
 pub(crate) use quota::{Budget, BudgetSet, Key, KeyCreate, Tenant};
+pub(crate) use routes::Routes;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -83,6 +85,9 @@ pub(crate) enum Command {
     /// Providers: who is asked outside the mesh, and with which keys
     #[command(subcommand, visible_alias = "providers")]
     Provider(Provider),
+    /// Routes: which targets a model's name leads to, and in which order
+    #[command(subcommand)]
+    Routes(Routes),
     /// Which node answered a request, and why that one
     Explain(Explain),
     /// Simulate whole meshes under faults, bit for bit the same each time

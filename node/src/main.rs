@@ -75,6 +75,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Key(command) => commands::keys(&home, command),
         Command::Budget(command) => commands::budgets(&home, command),
         Command::Provider(command) => commands::providers(&home, command),
+        Command::Routes(command) => commands::routes(&home, command),
         Command::Explain(options) => commands::explain(&home, options),
         Command::Config(_) | Command::Completions { .. } | Command::Sim(_) => Ok(()),
     }

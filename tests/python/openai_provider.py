@@ -4,7 +4,7 @@ import json
 import os
 
 import openai
-from checks import KEY, URL, check, done, fails
+from checks import KEY, MODEL, URL, check, done, fails
 from openai import OpenAI
 
 ANTHROPIC = os.environ["SELVEDGE_ANTHROPIC"]
@@ -39,6 +39,18 @@ for model in ("lab/large", ANTHROPIC, "large"):
     )
     unasked = [chunk for chunk in plain if chunk.usage or not chunk.choices]
     check(f"{model}: usage only where it was asked for", not unasked, unasked)
+
+for model in ("lab/large", ANTHROPIC):
+    answer = client.responses.create(model=model, input="Good morning!", store=False)
+    check(f"{model} responds", answer.output_text == SAID, answer)
+    check(f"{model}: usage of a response", answer.usage.total_tokens == 28, answer.usage)
+    events = list(client.responses.create(model=model, input="Hi", stream=True, store=False))
+    text = "".join(e.delta for e in events if e.type == "response.output_text.delta")
+    check(f"{model} responds piece by piece", text == SAID, text)
+    check(f"{model}: the end of a response", events[-1].type == "response.completed", events[-1])
+answer = client.responses.create(model=MODEL, input="Hi", max_output_tokens=12, store=False)
+check("a model of the mesh responds", answer.usage.output_tokens == 12, answer)
+check("and says that it was not done", answer.status == "incomplete", answer)
 
 weather = {
     "type": "function",

@@ -119,6 +119,7 @@ fn gateway(node: &Node, pace: Duration) -> Gateway {
         counters: Arc::default(),
         records: crate::records::Records::default(),
         providers: Arc::clone(&real.providers),
+        routing: Arc::clone(&real.routing),
         permits: Arc::new(Semaphore::new(64)),
         in_flight: crate::shared::Tally::default(),
         serving: crate::shared::Tally::default(),

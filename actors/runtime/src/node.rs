@@ -53,6 +53,7 @@ use crate::policy_sync;
 use crate::providers::{Providers, ProvidersError};
 use crate::quota::{self, NodeSeal, Order, QuotaLine};
 use crate::records::Records;
+use crate::routing::Routing;
 use crate::shared::{Shared, Tally};
 use crate::stepper::{Clock, Stepper, system_clock};
 use crate::store::{Store, StoreError};
@@ -449,6 +450,8 @@ async fn share(
         opened.store.clone(),
         config.home.clone(),
     )?;
+    let providers = Arc::new(Providers::open(&opened.identity, &opened.store).await?);
+    let routing = Routing::load(&opened.store, &providers)?;
     Ok(Shared {
         me,
         endpoint: parts.endpoint,
@@ -468,7 +471,8 @@ async fn share(
         quota: parts.quota,
         counters: parts.counters,
         records: Records::default(),
-        providers: Arc::new(Providers::open(&opened.identity, &opened.store).await?),
+        providers,
+        routing: Arc::new(routing),
         permits: Arc::new(Semaphore::new(config.max_requests)),
         in_flight: Tally::default(),
         serving: Tally::default(),

@@ -25,7 +25,7 @@ use thiserror::Error;
 
 use crate::store::{Store, StoreError};
 
-pub(crate) use prices::Priced;
+pub(crate) use prices::{Priced, list_of};
 
 /// Store record: the providers, as JSON of their raw form.
 const PROVIDERS: &str = "providers";

@@ -6,6 +6,7 @@
 //! nodes; a target at a provider by `selvedge-upstream`. Either way canonical events come out, one as
 //! it comes in. Decides nothing itself. What a client's bytes mean is the surface's business.
 
+mod aim;
 mod count;
 mod local;
 mod paid;
@@ -21,6 +22,7 @@ use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::wire::Label;
 use tokio::sync::mpsc;
 
+use self::aim::Aim;
 use crate::counters::Held;
 use crate::gateway::{CALLER_PATIENCE, Gateway, node_full};
 use crate::shared::Shared;
@@ -66,17 +68,19 @@ impl ChatStream {
 impl Gateway {
     /// Whether a name means something that [`Gateway::chat`] alone can answer.
     pub fn leaves_the_mesh(&self, model: &str) -> bool {
-        targets(&self.shared, model).iter().any(|(target, _)| target.is_paid())
+        self.shared.routing.has(model)
+            || aim::by_name(&self.shared, model).iter().any(|(target, _)| target.is_paid())
     }
 
-    /// The models of providers, as clients name them, by name.
+    /// The routes and the models of providers, as clients name them.
     pub fn provided(&self) -> Vec<String> {
         let all = self.shared.providers.all();
         let named = all.values().flat_map(|open| {
             let spec = open.spec();
             spec.models.keys().map(move |model| format!("{}/{model}", spec.name))
         });
-        named.collect()
+        let routes = self.shared.routing.names().into_iter();
+        routes.chain(named).collect()
     }
 
     /// Starts answering a chat. Must be called inside a tokio runtime.
@@ -99,39 +103,6 @@ impl Gateway {
     }
 }
 
-/// What a model's name means, in the order to try: a model of the mesh, `PROVIDER/MODEL`, or a
-/// provider's model by its own name.
-fn targets(shared: &Shared, model: &str) -> Vec<(Target, String)> {
-    let at = |provider: &str, model: &str| Target::Provider {
-        provider: provider.to_owned(),
-        model: model.to_owned(),
-    };
-    let providers = shared.providers.all();
-    if let Some((provider, model)) = model.split_once('/')
-        && let Some(open) = providers.get(provider)
-        // A provider without a list of models is asked for whatever the caller names.
-        && (open.spec().models.is_empty() || open.spec().model(model).is_some())
-    {
-        return vec![(at(provider, model), "named by the caller".to_owned())];
-    }
-    let mut targets = Vec::new();
-    if shared.view.load().has_model(model) {
-        let target = Target::Mesh { model: model.to_owned() };
-        targets.push((target, "a model of the mesh has this name".to_owned()));
-    }
-    for (name, open) in providers.iter() {
-        if open.spec().model(model).is_some() {
-            targets.push((at(name, model), format!("provider '{name}' has a model of this name")));
-        }
-    }
-    if targets.is_empty() {
-        // The mesh says best what is not there, and what is.
-        let target = Target::Mesh { model: model.to_owned() };
-        targets.push((target, "nobody else has a model of this name".to_owned()));
-    }
-    targets
-}
-
 /// How one target's turn ended.
 enum End {
     /// With the answer's end.
@@ -150,6 +121,7 @@ struct Relay {
     shared: Arc<Shared>,
     call: ChatCall,
     journey: Journey,
+    aim: Aim,
     to_caller: mpsc::Sender<Event>,
     arrived: Mono,
     deadline: Mono,
@@ -163,8 +135,10 @@ impl Relay {
     fn new(gateway: Gateway, call: ChatCall, to_caller: mpsc::Sender<Event>) -> Self {
         let shared = Arc::clone(&gateway.shared);
         let arrived = clock::mono();
+        let mut aim = aim::aim(&shared, &call);
         Self {
-            journey: Journey::new(targets(&shared, &call.request.model)),
+            journey: Journey::new(std::mem::take(&mut aim.targets)),
+            aim,
             deadline: arrived.plus(call.deadline),
             gateway,
             shared,
@@ -178,8 +152,9 @@ impl Relay {
     }
 
     async fn run(mut self) {
-        let mut step = match self.shared.policies.bars(&self.call.account, self.call.key.as_ref()) {
-            Some(barred) => Step::Fail(barred),
+        let barred = self.shared.policies.bars(&self.call.account, self.call.key.as_ref());
+        let mut step = match barred.or_else(|| self.aim.refusal.take()) {
+            Some(refusal) => Step::Fail(refusal),
             None => self.journey.begin(),
         };
         let outcome = loop {
@@ -195,7 +170,10 @@ impl Relay {
                 None => End::Failed(nowhere().into()),
             };
             step = match end {
-                End::Answered => break self.answered(),
+                End::Answered => {
+                    self.measure();
+                    break self.answered();
+                }
                 End::CallerLeft => break Outcome::Cancelled,
                 End::LocalOnly => self.journey.local_only(),
                 End::Failed(failure) => match self.journey.failed(failure.refusal.clone()) {
@@ -240,6 +218,16 @@ impl Relay {
         Outcome::Failed(refusal)
     }
 
+    /// Notes how fast the target answered, for routes that go by it.
+    fn measure(&self) {
+        let (Some(target), Some(first)) = (self.journey.target(), self.first_piece) else { return };
+        let tokens = self.usage.map_or(0, |usage| usage.completion_tokens);
+        let after = clock::mono().since(self.arrived.plus(first));
+        if let Some(gaps) = tokens.checked_sub(1).filter(|gaps| *gaps > 0) {
+            self.shared.routing.observe(target, first, Micros(after.0 / gaps));
+        }
+    }
+
     fn answered(&self) -> Outcome {
         let usage = self.usage.unwrap_or_default();
         let count = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
@@ -258,7 +246,8 @@ impl Relay {
     /// Keeps the one record of the request. What a flow in the mesh noted is part of it.
     fn record(self, outcome: Outcome) {
         let in_mesh = self.shared.records.find(self.call.id);
-        let legs: Vec<Leg> = self.journey.legs().to_vec();
+        let mut legs: Vec<Leg> = self.journey.legs().to_vec();
+        legs.extend(self.aim.passed_over.iter().cloned());
         let paid = self.journey.target().is_some_and(Target::is_paid);
         let counters = &self.shared.counters;
         match (&in_mesh, paid) {

@@ -23,6 +23,7 @@ use crate::policies::Policies;
 use crate::providers::Providers;
 use crate::quota::QuotaLine;
 use crate::records::Records;
+use crate::routing::Routing;
 
 /// Everything requests share.
 pub(crate) struct Shared {
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) records: Records,
     /// Who is asked outside the mesh.
     pub(crate) providers: Arc<Providers>,
+    /// Which targets a model's name leads to.
+    pub(crate) routing: Arc<Routing>,
     /// One per request this node may answer at a time.
     pub(crate) permits: Arc<Semaphore>,
     /// Requests handed to each peer and not yet over.

@@ -9,6 +9,7 @@ mod keys;
 mod mesh;
 mod models;
 mod providers;
+mod routes;
 mod sim;
 mod tenants;
 
@@ -28,6 +29,7 @@ pub(crate) use keys::keys;
 pub(crate) use mesh::mesh;
 pub(crate) use models::{fetch, models};
 pub(crate) use providers::providers;
+pub(crate) use routes::routes;
 pub(crate) use sim::cli::Sim;
 pub(crate) use sim::sim;
 pub(crate) use tenants::tenants;

@@ -26,13 +26,13 @@ pub(super) fn methods(path: &str) -> Option<&'static str> {
     match path.split_once('/').map_or((path, None), |(first, rest)| (first, Some(rest))) {
         ("status" | "members" | "watch", None) => Some("GET, HEAD, OPTIONS"),
         ("invite" | "revoke" | "promote" | "leave" | "shutdown", None) => Some("POST, OPTIONS"),
-        ("root", Some("rotate")) => Some("POST, OPTIONS"),
+        ("root", Some("rotate")) | ("routes", Some("rollback")) => Some("POST, OPTIONS"),
         ("tenants" | "keys" | "budgets" | "models", None) => Some("GET, HEAD, POST, OPTIONS"),
         ("tenants", Some("suspend")) => Some("POST, OPTIONS"),
         // An account may be called like one of these orders: it is read, they are sent.
         ("budgets", Some("lower" | "remove" | "renew")) => Some("GET, HEAD, POST, OPTIONS"),
         ("budgets", Some(path)) if !path.is_empty() => Some("GET, HEAD, OPTIONS"),
-        ("providers" | "provider-keys", None) => Some("GET, HEAD, POST, OPTIONS"),
+        ("providers" | "provider-keys" | "routes", None) => Some("GET, HEAD, POST, OPTIONS"),
         ("keys" | "models" | "providers" | "provider-keys", Some(name)) if !name.is_empty() => {
             Some("DELETE, OPTIONS")
         }
@@ -110,6 +110,11 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
         ("budgets", "lower") => decode(body).map(Order::BudgetLower),
         ("budgets", "remove") => decode(body).map(Order::BudgetRemove),
         ("budgets", "renew") => nothing_in(body).map(|()| Order::BudgetRenew),
+        ("routes", "rollback") => nothing_in(body).map(|()| Order::RoutesRollBack),
+        ("routes", _) if post => {
+            decode::<wire::Routes>(body).map(|routes| Order::RoutesSet(routes.text))
+        }
+        ("routes", _) => Ok(Order::Routes),
         ("providers", "") if post => {
             decode(body).map(|provider| Order::ProviderAdd(Box::new(provider)))
         }

@@ -169,6 +169,12 @@ pub(crate) enum Order {
     ProviderKeys,
     /// Removes a key from the vault.
     ProviderKeyRemove(String),
+    /// Shows the routes in force.
+    Routes,
+    /// Puts other routes in force.
+    RoutesSet(String),
+    /// Puts the routes before them in force again.
+    RoutesRollBack,
     /// What is remembered of a request.
     Record(RequestId),
 }

@@ -135,6 +135,14 @@ impl Problem {
         response
     }
 
+    /// The response in the shape of Ollama's API.
+    pub(super) fn response_as_ollama(&self) -> Response<Answer> {
+        let mut response = self.response();
+        let error = serde_json::json!({ "error": self.message });
+        *response.body_mut() = json(self.status, &error).into_body();
+        response
+    }
+
     /// The OpenAI error object, also sent inside a stream.
     pub(super) fn object(&self) -> impl Serialize + '_ {
         Envelope {

@@ -27,6 +27,7 @@ mod limits;
 mod logprobs;
 mod metrics;
 mod models;
+mod ollama;
 mod params;
 mod relay;
 mod reply;

@@ -41,7 +41,10 @@ async fn a_providers_answer_comes_under_the_name_asked_for() {
     assert_eq!(answer.status, 200, "{answer:?}");
     let body = answer.json();
     assert_eq!(body["choices"][0]["message"]["content"], "Hello there");
-    assert_eq!((&body["model"], &body["usage"]["total_tokens"]), (&json!("cloud/large"), &json!(11)));
+    assert_eq!(
+        (&body["model"], &body["usage"]["total_tokens"]),
+        (&json!("cloud/large"), &json!(11))
+    );
     let id = body["id"].as_str().expect("an id");
     assert!(id.starts_with("chatcmpl-") && !id.contains("theirs"), "{id}");
     let call = surface.script.chats.lock().pop().expect("a chat");

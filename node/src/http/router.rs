@@ -13,8 +13,8 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use selvedge_base::{Code, NodeId, RequestId};
 use selvedge_core::Piece;
-use selvedge_dialect::anthropic;
 use selvedge_dialect::chat::ChatRequest;
+use selvedge_dialect::{self as dialect, anthropic};
 use selvedge_runtime::ChatCall;
 
 use super::answers::Answers;
@@ -31,7 +31,7 @@ use super::reply::{self, Heading};
 use super::settings::Settings;
 use super::speech::{self, Speech};
 use super::stop::Stop;
-use super::{admin, allowance, chat, completions, models, relay};
+use super::{admin, allowance, chat, completions, models, ollama, relay};
 
 /// Names a response, so that a person can ask about it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -58,6 +58,8 @@ pub(super) enum Surface {
     Chat,
     Completions,
     Messages,
+    Responses,
+    Ollama,
     Models,
     Health,
     Metrics,
@@ -71,6 +73,8 @@ impl Surface {
             Self::Chat => "chat",
             Self::Completions => "completions",
             Self::Messages => "messages",
+            Self::Responses => "responses",
+            Self::Ollama => "ollama",
             Self::Models => "models",
             Self::Health => "health",
             Self::Metrics => "metrics",
@@ -110,6 +114,7 @@ pub(super) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
             app.metrics.refused(problem.code);
             match tally.surface_of() {
                 Surface::Messages => problem.response_as_anthropic(),
+                Surface::Ollama => problem.response_as_ollama(),
                 _ => problem.response(),
             }
         }
@@ -136,6 +141,12 @@ enum Route {
     Completions,
     Messages,
     CountTokens,
+    Responses,
+    OllamaChat,
+    OllamaGenerate,
+    OllamaTags,
+    OllamaShow,
+    OllamaVersion,
     Models,
     Model(String),
     Health,
@@ -151,6 +162,12 @@ impl Route {
             "/v1/completions" => Some(Self::Completions),
             "/v1/messages" => Some(Self::Messages),
             "/v1/messages/count_tokens" => Some(Self::CountTokens),
+            "/v1/responses" => Some(Self::Responses),
+            "/api/chat" => Some(Self::OllamaChat),
+            "/api/generate" => Some(Self::OllamaGenerate),
+            "/api/tags" => Some(Self::OllamaTags),
+            "/api/show" => Some(Self::OllamaShow),
+            "/api/version" => Some(Self::OllamaVersion),
             "/v1/models" => Some(Self::Models),
             "/health" => Some(Self::Health),
             "/metrics" => Some(Self::Metrics),
@@ -171,6 +188,12 @@ impl Route {
             Self::Chat => Surface::Chat,
             Self::Completions => Surface::Completions,
             Self::Messages | Self::CountTokens => Surface::Messages,
+            Self::Responses => Surface::Responses,
+            Self::OllamaChat
+            | Self::OllamaGenerate
+            | Self::OllamaTags
+            | Self::OllamaShow
+            | Self::OllamaVersion => Surface::Ollama,
             Self::Models | Self::Model(_) => Surface::Models,
             Self::Health => Surface::Health,
             Self::Metrics => Surface::Metrics,
@@ -180,7 +203,15 @@ impl Route {
 
     const fn methods(&self) -> &'static str {
         match self {
-            Self::Chat | Self::Completions | Self::Messages | Self::CountTokens => "POST, OPTIONS",
+            Self::Chat
+            | Self::Completions
+            | Self::Messages
+            | Self::CountTokens
+            | Self::Responses
+            | Self::OllamaChat
+            | Self::OllamaGenerate
+            | Self::OllamaShow => "POST, OPTIONS",
+            Self::OllamaTags | Self::OllamaVersion => "GET, HEAD, OPTIONS",
             Self::Models | Self::Model(_) | Self::Health | Self::Metrics => "GET, HEAD, OPTIONS",
             Self::Admin(_, methods) => methods,
         }
@@ -231,10 +262,22 @@ impl Exchange<'_> {
         match route {
             Route::Chat => self.generate(parts, body, surface, chat::plan).await,
             Route::Completions => self.generate(parts, body, surface, completions::plan).await,
-            Route::Messages => {
-                let (caller, received) = self.receive(parts, body, surface).await?;
-                self.relay(&received.bytes, speech::ANTHROPIC, caller).await
+            Route::Messages => self.told(parts, body, surface, speech::ANTHROPIC).await,
+            Route::Responses => self.told(parts, body, surface, speech::RESPONSES).await,
+            Route::OllamaChat => self.told(parts, body, surface, speech::OLLAMA_CHAT).await,
+            Route::OllamaGenerate => self.told(parts, body, surface, speech::OLLAMA_GENERATE).await,
+            Route::OllamaTags => {
+                let holder = self.holder(parts, surface)?;
+                let provided = backend.provided();
+                Ok(ollama::tags(&backend.status(), &provided, |model| holder.may_ask(model)))
             }
+            Route::OllamaShow => {
+                let (caller, received) = self.receive(parts, body, surface).await?;
+                let name = dialect::ollama::parse_show(&received.bytes)?;
+                caller.holder.check_model(&name)?;
+                ollama::show(&backend.status(), &backend.provided(), &name)
+            }
+            Route::OllamaVersion => self.holder(parts, surface).map(|_| ollama::version()),
             Route::CountTokens => {
                 let (caller, received) = self.receive(parts, body, surface).await?;
                 let request = anthropic::parse_count(&received.bytes)?;
@@ -302,6 +345,18 @@ impl Exchange<'_> {
         let (mut response, node) = reply::whole(heading, answers, progress, count).await?;
         self.name_node(&mut response, node);
         Ok(response)
+    }
+
+    /// A chat in a surface's own dialect, whoever answers it.
+    async fn told(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        surface: Surface,
+        speech: Speech,
+    ) -> Result<Response<Answer>, Problem> {
+        let (caller, received) = self.receive(parts, body, surface).await?;
+        self.relay(&received.bytes, speech, caller).await
     }
 
     /// Who asks, and the whole body.

@@ -6,7 +6,7 @@
 use selvedge_base::Refusal;
 use selvedge_dialect::chat::{ChatRequest, Gathered};
 use selvedge_dialect::exchange::{Reply, StreamWriter};
-use selvedge_dialect::{anthropic, openai};
+use selvedge_dialect::{anthropic, ollama, openai, responses};
 
 /// How one surface speaks.
 #[derive(Clone, Copy)]
@@ -35,4 +35,28 @@ pub(super) const ANTHROPIC: Speech = Speech {
     parse: anthropic::parse,
     writer: |_| Box::new(anthropic::Writer::new()),
     whole: |gathered, _| anthropic::whole(gathered),
+};
+
+/// OpenAI's responses.
+pub(super) const RESPONSES: Speech = Speech {
+    id_prefix: "resp_",
+    parse: responses::parse,
+    writer: |reply| Box::new(responses::Writer::new(reply)),
+    whole: responses::whole,
+};
+
+/// Ollama's chats.
+pub(super) const OLLAMA_CHAT: Speech = Speech {
+    id_prefix: "",
+    parse: ollama::parse,
+    writer: |reply| Box::new(ollama::Writer::new(ollama::Shape::Chat, reply)),
+    whole: |gathered, reply| ollama::whole(gathered, ollama::Shape::Chat, reply),
+};
+
+/// Ollama's generation from a single prompt.
+pub(super) const OLLAMA_GENERATE: Speech = Speech {
+    id_prefix: "",
+    parse: ollama::parse_generate,
+    writer: |reply| Box::new(ollama::Writer::new(ollama::Shape::Generate, reply)),
+    whole: |gathered, reply| ollama::whole(gathered, ollama::Shape::Generate, reply),
 };

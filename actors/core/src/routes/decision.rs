@@ -122,6 +122,11 @@ impl Routes {
 }
 
 impl Routes {
+    /// Whether a route has this name, by itself or by an alias.
+    pub fn has(&self, model: &str) -> bool {
+        self.resolve(model).is_some()
+    }
+
     /// Whether a request for this name is judged by its complexity. For all others the text need
     /// not be read for signals.
     pub fn asks_complexity(&self, model: &str) -> bool {

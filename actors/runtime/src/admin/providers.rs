@@ -1,4 +1,4 @@
-//! An operator's verbs about providers and their keys.
+//! An operator's verbs about providers, their keys, and the routes that lead to them.
 
 use selvedge_base::Refusal;
 use selvedge_core::upstream::RawProvider;
@@ -6,6 +6,7 @@ use selvedge_upstream::KeyListing;
 
 use super::Admin;
 use crate::providers::{ProviderView, ProvidersError};
+use crate::routing::StoredBook;
 
 impl Admin {
     /// Adds a provider or replaces the one of that name.
@@ -48,5 +49,26 @@ impl Admin {
     /// The stored keys, without the keys.
     pub fn provider_keys(&self) -> Vec<KeyListing> {
         self.shared.providers.keys()
+    }
+
+    /// The routes in force, as they were written.
+    pub fn routes(&self) -> StoredBook {
+        self.shared.routing.book()
+    }
+
+    /// Puts routes in force, replacing those before; their number.
+    ///
+    /// # Errors
+    /// A refusal that names what is wrong with them; then those before stay in force.
+    pub async fn routes_set(&self, text: String) -> Result<u64, Refusal> {
+        self.shared.routing.set(text, &self.shared.providers).await
+    }
+
+    /// Puts the routes before the present ones in force again; their new number.
+    ///
+    /// # Errors
+    /// A refusal when there are none, or they do not fit the providers any more.
+    pub async fn routes_roll_back(&self) -> Result<u64, Refusal> {
+        self.shared.routing.roll_back(&self.shared.providers).await
     }
 }

@@ -99,7 +99,7 @@ impl Priced {
 }
 
 /// Whose price list a provider bills by. One that only speaks like OpenAI is told by its address.
-fn list_of(spec: &ProviderSpec) -> catalogue::ProviderKind {
+pub(crate) fn list_of(spec: &ProviderSpec) -> catalogue::ProviderKind {
     use catalogue::ProviderKind as List;
     match spec.kind {
         ProviderKind::Anthropic => List::Anthropic,

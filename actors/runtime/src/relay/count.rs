@@ -8,7 +8,7 @@ use selvedge_dialect::chat::for_engine;
 use selvedge_net::clock;
 use selvedge_upstream::{Call, MediaType};
 
-use super::{ChatCall, Gateway, paid, targets};
+use super::{ChatCall, Gateway, aim, paid};
 use crate::providers::speak;
 
 /// Bytes of an answer that is one number.
@@ -20,7 +20,7 @@ impl Gateway {
     /// # Errors
     /// A refusal when whoever would answer it cannot count, or is not this node.
     pub async fn count_tokens(&self, call: ChatCall) -> Result<u64, Refusal> {
-        let first = targets(&self.shared, &call.request.model).into_iter().next();
+        let first = aim::aim(&self.shared, &call).targets.into_iter().next();
         match first.map(|(target, _)| target) {
             Some(Target::Provider { provider, model }) => {
                 self.count_at(&call, &provider, &model).await

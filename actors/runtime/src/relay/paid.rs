@@ -25,7 +25,8 @@ impl Relay {
         let Some(open) = self.shared.providers.find(provider) else {
             return End::Failed(gone(provider).into());
         };
-        let only_there = self.journey.legs().iter().all(|leg| leg.target.is_paid());
+        let only_there =
+            self.aim.routed || self.journey.legs().iter().all(|leg| leg.target.is_paid());
         if let Err(refusal) = may_leave(&self.call, &open, only_there) {
             return End::Failed(refusal.into());
         }
@@ -215,7 +216,8 @@ impl Paying {
 }
 
 /// Whether a request's data and money may go to a provider. Who named a model that only providers
-/// have wants it asked there; who named one of the mesh must say that it may leave.
+/// have, or a route to them, wants it asked there; who named one of the mesh must say that it may
+/// leave.
 pub(super) fn may_leave(call: &ChatCall, open: &Open, only_there: bool) -> Result<(), Refusal> {
     let provider = &open.spec().name;
     let stays = match call.label {

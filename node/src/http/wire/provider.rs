@@ -34,6 +34,17 @@ pub(crate) struct StoredKey {
     pub(crate) added_ms: u64,
 }
 
+/// `GET` and `POST /admin/routes`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Routes {
+    /// Counts the changes at this node; not said when they are sent.
+    #[serde(default)]
+    pub(crate) sequence: u64,
+    /// What the operator wrote, in TOML.
+    pub(crate) text: String,
+}
+
 /// One line of `GET /admin/providers`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Provider {

@@ -52,7 +52,8 @@ pub(crate) struct KeyRequest {
     /// Models it may ask, by name or by its beginning and `*`; empty: all.
     #[serde(default)]
     pub(crate) models: Vec<String>,
-    /// Endpoints it may use: `chat`, `completions`, `messages`, `models`; empty: all.
+    /// Endpoints it may use: `chat`, `completions`, `messages`, `responses`, `ollama`, `models`;
+    /// empty: all.
     #[serde(default)]
     pub(crate) routes: Vec<String>,
 }

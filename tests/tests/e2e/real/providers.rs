@@ -74,7 +74,7 @@ fn official_clients_reach_models_of_providers() {
         let client = node.client().with_key(&key);
         let priced = format!("claude/{PRICED}");
         let more = [("SELVEDGE_MODEL", TINY), ("SELVEDGE_ANTHROPIC", priced.as_str())];
-        for script in ["openai_provider.py", "anthropic_provider.py"] {
+        for script in ["ollama_provider.py", "anthropic_provider.py", "openai_provider.py"] {
             s.step(script);
             let said = python::run_with(script, &client, &more)?;
             s.say(said.trim_end());
@@ -173,6 +173,87 @@ fn providers_and_their_keys_survive_a_restart() {
         node.client().with_key(&key).post("/v1/chat/completions", &body)?.refused(404)?;
         ensure!(provider.process.ended().is_none());
         planted_nowhere(&node)
+    });
+}
+
+#[test]
+fn routes_lead_from_one_target_to_the_next() {
+    const ROUTES: &str = r#"
+        [aliases]
+        "gpt-4o" = "chat"
+        [[route]]
+        name = "chat"
+        policy = "fallback"
+        [[route.target]]
+        provider = "lab"
+        model = "broken"
+        [[route.target]]
+        provider = "claude"
+        model = "claude-sonnet-4-5"
+        [[route.target]]
+        mesh = "tiny"
+        [[route]]
+        name = "thrifty"
+        policy = "cheapest"
+        [[route.target]]
+        provider = "claude"
+        model = "claude-sonnet-4-5"
+        [[route.target]]
+        mesh = "tiny"
+    "#;
+    scenario(|s| {
+        let provider = Provider::start(s)?;
+        let (node, key) = gateway(s, &provider, "1 usd/month")?;
+        let file = s.path("routes.toml");
+        std::fs::write(&file, ROUTES)?;
+        let file = file.display().to_string();
+        node.cli(&["routes", "set", &file])?.success()?;
+        let client = node.client().with_key(&key);
+        let ask = |client: &Client, model: &str| {
+            let message = json!({"role": "user", "content": "Good morning!"});
+            let body = json!({"model": model, "messages": [message], "max_tokens": 20});
+            client.post("/v1/chat/completions", &body)
+        };
+        let told = |id: &str| node.cli(&["explain", id])?.success();
+        s.step("the first target fails, the next one answers; an alias leads there too");
+        for model in ["chat", "gpt-4o"] {
+            let reply = ask(&client, model)?;
+            let id = reply.header("x-request-id").context("an id")?.to_owned();
+            let answer = reply.ok()?;
+            let said = &answer["choices"][0]["message"]["content"];
+            ensure!(said == "Good morning, how are you?", "{answer}");
+            ensure!(answer["model"] == model, "{answer}");
+            let told = told(&id)?;
+            for part in ["lab/broken", "failed", "claude/claude-sonnet-4-5", "answered", "tiny"] {
+                ensure!(told.contains(part), "no {part} in {told}");
+            }
+        }
+        s.step("what costs nothing is cheapest");
+        let answer = ask(&client, "thrifty")?.ok()?;
+        ensure!(answer["usage"]["completion_tokens"] == 20, "{answer}");
+        s.step("data that stays in the mesh passes the providers by");
+        let kept = client.with_header("x-selvedge-label", "mesh");
+        let reply = ask(&kept, "chat")?;
+        let id = reply.header("x-request-id").context("an id")?.to_owned();
+        ensure!(reply.ok()?["usage"]["completion_tokens"] == 20);
+        ensure!(told(&id)?.contains("not asked"), "{}", told(&id)?);
+        s.step("routes are listed as models");
+        let models = client.get("/v1/models")?.ok()?.to_string();
+        ensure!(models.contains("thrifty") && models.contains("gpt-4o"), "{models}");
+        s.step("wrong routes change nothing, and routes can be taken back");
+        std::fs::write(&file, ROUTES.replace("\"claude\"", "\"nobody\""))?;
+        let refused = node.cli(&["routes", "set", &file])?.failure()?;
+        ensure!(refused.contains("nobody"), "{refused}");
+        std::fs::write(&file, "")?;
+        node.cli(&["routes", "set", &file])?.success()?;
+        ask(&client, "chat")?.refused(404)?;
+        node.cli(&["routes", "rollback"])?.success()?;
+        node.kill()?;
+        let node = node.spec.up(s, &["--model", TINY])?;
+        ask(&node.client().with_key(&key), "chat")?.ok()?;
+        let shown = node.cli(&["routes", "show"])?.success()?;
+        ensure!(shown.contains("thrifty"), "{shown}");
+        Ok(())
     });
 }
 
