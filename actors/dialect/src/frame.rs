@@ -3,6 +3,7 @@
 //! Owns the framings: server-sent events, lines of JSON, whole documents. What is inside an event
 //! is read by the dialects.
 
+pub mod aws;
 pub mod lines;
 pub mod sse;
 

@@ -2,7 +2,8 @@
 //!
 //! Owns [`Json`], a value kept as text, and [`Object`] and [`Array`], which append to a buffer.
 //! Values that only pass through (schemas, fields of one dialect) keep their text, so neither the
-//! order of keys nor the digits of numbers change, which would also spoil a provider's prompt cache.
+//! order of keys nor the digits of numbers change, which would also spoil a provider's prompt
+//! cache.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -13,8 +13,10 @@
 #![warn(missing_docs)]
 
 pub mod anthropic;
+pub mod bedrock;
 mod cannot;
 pub mod chat;
+pub mod cohere;
 mod decode;
 pub mod embed;
 pub mod exchange;

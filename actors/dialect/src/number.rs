@@ -44,8 +44,8 @@ impl Number {
         self.single().max(f32::MIN_POSITIVE)
     }
 
-    /// The value as whole seconds of a date, if it is one.
-    pub fn seconds(self) -> Option<u64> {
+    /// The value without its fraction, if it is a count or a date in seconds.
+    pub fn whole(self) -> Option<u64> {
         (0.0..EXACT).contains(&self.0).then_some(self.0 as u64)
     }
 

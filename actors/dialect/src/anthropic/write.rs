@@ -114,6 +114,31 @@ impl Writer {
         }
     }
 
+    fn citation(&mut self, out: &mut Vec<u8>, citation: &str) {
+        self.text(out, "");
+        let index = self.blocks.saturating_sub(1);
+        Self::event(out, "content_block_delta", |object| {
+            object.field("index", &index);
+            object.object("delta", |object| {
+                object.field("type", "citations_delta");
+                object.raw("citation", citation);
+            });
+        });
+    }
+
+    fn native(&mut self, out: &mut Vec<u8>, block: &str) {
+        self.head(&Head::default(), out);
+        self.close(out);
+        let index = self.blocks;
+        self.blocks += 1;
+        Self::event(out, "content_block_start", |object| {
+            object.field("index", &index);
+            object.raw("content_block", block);
+        });
+        self.open = Open::Call;
+        self.close(out);
+    }
+
     fn end(&mut self, out: &mut Vec<u8>) {
         self.head(&Head::default(), out);
         self.close(out);
@@ -175,27 +200,10 @@ impl StreamWriter for Writer {
             Event::Citation(citation)
                 if citation.dialect == Dialect::Anthropic && citation.choice == 0 =>
             {
-                self.text(out, "");
-                let index = self.blocks.saturating_sub(1);
-                Self::event(out, "content_block_delta", |object| {
-                    object.field("index", &index);
-                    object.object("delta", |object| {
-                        object.field("type", "citations_delta");
-                        object.raw("citation", citation.value.text());
-                    });
-                });
+                self.citation(out, citation.value.text());
             }
             Event::Native { choice: 0, dialect: Dialect::Anthropic, value, .. } => {
-                self.head(&Head::default(), out);
-                self.close(out);
-                let index = self.blocks;
-                self.blocks += 1;
-                Self::event(out, "content_block_start", |object| {
-                    object.field("index", &index);
-                    object.raw("content_block", value.text());
-                });
-                self.open = Open::Call;
-                self.close(out);
+                self.native(out, value.text());
             }
             Event::Usage(usage) => self.usage = *usage,
             Event::Ended { choice: 0, reason, stop } => {

@@ -162,12 +162,7 @@ impl Gathered {
             Event::ToolArguments { choice, call, json } => self.arguments(choice, call, &json)?,
             Event::ToolEnd { .. } => {}
             Event::LogProbs { choice, tokens, refusal } => {
-                let own = self.choice(choice, tokens.len() * size_of::<TokenLogProb>())?;
-                if refusal {
-                    own.refusal_logprobs.extend(tokens)
-                } else {
-                    own.logprobs.extend(tokens)
-                }
+                self.logprobs(choice, tokens, refusal)?
             }
             Event::Citation(citation) => {
                 let (dialect, value) = (citation.dialect, citation.value);
@@ -239,6 +234,21 @@ impl Gathered {
                 let (text, signature) = (String::new(), Some(piece));
                 own.blocks.push(Block::Thinking { text, signature });
             }
+        }
+        Ok(())
+    }
+
+    fn logprobs(
+        &mut self,
+        choice: u32,
+        tokens: Vec<TokenLogProb>,
+        refusal: bool,
+    ) -> Result<(), Failure> {
+        let own = self.choice(choice, tokens.len() * size_of::<TokenLogProb>())?;
+        if refusal {
+            own.refusal_logprobs.extend(tokens)
+        } else {
+            own.logprobs.extend(tokens)
         }
         Ok(())
     }

@@ -23,18 +23,19 @@ fn events(bytes: &[u8]) -> Vec<Event> {
 
 #[test]
 fn an_openai_request_is_asked_in_geminis_words() {
-    let request = asked(
-        json!({"stream": true, "max_tokens": 5, "stop": "END", "top_p": 0.5, "n": 2,
-        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+    let request =
+        asked(json!({"stream": true, "max_tokens": 5, "stop": "END", "top_p": 0.5, "n": 2,
+        "tools": [{"type": "function",
+            "function": {"name": "f", "parameters": {"type": "object"}}}],
         "tool_choice": {"type": "function", "function": {"name": "f"}}, "reasoning_effort": "low",
-        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"b": 1}}},
+        "response_format": {"type": "json_schema",
+            "json_schema": {"name": "a", "schema": {"b": 1}}},
         "messages": [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": [
                 {"type": "text", "text": "hi"},
                 {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]},
             {"role": "assistant", "content": null, "tool_calls": [{"id": "a~thought~sig",
                 "type": "function", "function": {"name": "f", "arguments": "{\"x\":1}"}}]},
-            {"role": "tool", "tool_call_id": "a~thought~sig", "content": "1"}]}),
-    );
+            {"role": "tool", "tool_call_id": "a~thought~sig", "content": "1"}]}));
     let sent = render(&request).expect("said");
     assert_eq!(sent.path, "/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse");
     let sent: Value = serde_json::from_slice(&sent.body).expect("JSON");

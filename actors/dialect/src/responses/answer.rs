@@ -256,7 +256,7 @@ impl Reader {
         if std::mem::replace(&mut self.begun, true) {
             return;
         }
-        let created = response.created_at.and_then(Number::seconds);
+        let created = response.created_at.and_then(Number::whole);
         events.push(Event::Head(Head {
             id: response.id.clone().unwrap_or_default(),
             model: response.model.clone().unwrap_or_default(),

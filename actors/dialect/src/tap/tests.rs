@@ -11,7 +11,8 @@ fn looked(body: &str) -> Seen {
 fn the_few_fields_are_found() {
     let seen = looked(
         r#" {"messages":[{"role":"user","content":"\"model\":\"x\""}],"model":"a\"b","stream":true,
-        "max_tokens":5,"n":2,"tools":[{}],"response_format":{"type":"json_object"},"odd":[1,{"model":2}]}"#,
+        "max_tokens":5,"n":2,"tools":[{}],"response_format":{"type":"json_object"},
+        "odd":[1,{"model":2}]}"#,
     );
     assert_eq!((seen.model.as_str(), seen.stream, seen.n), ("a\"b", true, 2));
     assert_eq!((seen.max_tokens, seen.has_tools, seen.has_format), (Some(5), true, true));
@@ -178,7 +179,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_pass_untouched(bytes in prop::collection::vec(any::<u8>(), 0..300), size in 1_usize..9) {
+    fn any_bytes_pass_untouched(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        size in 1_usize..9,
+    ) {
         let (mut tap, mut out) = (StreamTap::new(Kind::OpenAi, true), Vec::new());
         let mut whole = WholeTap::new(Kind::Anthropic);
         for piece in bytes.chunks(size) {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use selvedge_dialect::chat::{Event, Gathered};
 use selvedge_dialect::exchange::{AnswerParser, Reply, StreamWriter};
-use selvedge_dialect::{anthropic, gemini, ollama, openai, responses};
+use selvedge_dialect::{anthropic, bedrock, cohere, gemini, ollama, openai, responses};
 
 use crate::corpus;
 
@@ -18,6 +18,10 @@ const PARSERS: &[(&str, Make)] = &[
     ("ollama.ndjson", || Box::new(ollama::Parser::new("r1"))),
     ("responses.sse", || Box::new(responses::Parser::default())),
     ("responses.json", || Box::new(responses::WholeParser::default())),
+    ("cohere.sse", || Box::new(cohere::Parser::new("command-a"))),
+    ("cohere.json", || Box::new(cohere::WholeParser::new("command-a"))),
+    ("bedrock.stream", || Box::new(bedrock::Parser::new("r1", "m"))),
+    ("bedrock.json", || Box::new(bedrock::WholeParser::new("r1", "m"))),
     ("gemini.sse", || Box::new(gemini::Parser::new("r1"))),
     ("gemini.json", || Box::new(gemini::WholeParser::new("r1"))),
 ];

@@ -5,7 +5,7 @@ use selvedge_base::{Code, Refusal};
 use selvedge_dialect::chat::{ChatRequest, Content, Format, Message, Part, Role, ToolChoice};
 use selvedge_dialect::exchange::Outgoing;
 use selvedge_dialect::json::Json;
-use selvedge_dialect::{anthropic, gemini, ollama, openai, responses};
+use selvedge_dialect::{anthropic, bedrock, cohere, gemini, ollama, openai, responses};
 use serde_json::Value;
 
 use crate::{corpus, strategies};
@@ -27,7 +27,8 @@ const BOTH: &[(&str, Parse, Render)] = &[
 ];
 
 /// Dialects in the client role only.
-const CLIENTS: &[(&str, Render)] = &[("gemini", gemini::render)];
+const CLIENTS: &[(&str, Render)] =
+    &[("gemini", gemini::render), ("cohere", cohere::render), ("bedrock", bedrock::render)];
 
 /// What is asked for where a client says nothing and the dialect needs a number.
 const MAX_TOKENS: u32 = 4_096;
