@@ -107,8 +107,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("if-watch", &["selvedge-net"]),
     ("ractor", &["selvedge-runtime"]),
     ("redb", &["selvedge-runtime"]),
-    ("hyper*", &["selvedge", "selvedge-upstream"]),
-    ("hyper*", &["selvedge", "selvedge-gateway-bench"]),
+    ("hyper*", &["selvedge", "selvedge-upstream", "selvedge-gateway-bench"]),
     ("ureq", &["selvedge"]),
     ("bincode", &["selvedge-base"]),
 ];
