@@ -185,13 +185,15 @@ fn builder() -> http1::Builder {
 }
 
 fn io_lost(error: &io::Error) -> Lost {
-    unreachable(match error.kind() {
-        io::ErrorKind::ConnectionRefused => "nothing listens there",
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
-            "no route leads there"
-        }
-        io::ErrorKind::TimedOut => "it does not answer",
-        _ => "no connection",
+    let kind = error.kind();
+    unreachable(if kind == io::ErrorKind::ConnectionRefused {
+        "nothing listens there"
+    } else if matches!(kind, io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable) {
+        "no route leads there"
+    } else if kind == io::ErrorKind::TimedOut {
+        "it does not answer"
+    } else {
+        "no connection"
     })
 }
 

@@ -1,8 +1,8 @@
 //! An answer read through a dialect: bytes in, canonical events out, as they come.
 //!
 //! Owns the tie between the two: every piece goes to the parser at once, what the provider counts
-//! is noted for the limits before anything can cut the answer, and an answer that is not complete by
-//! its dialect's own sign is a failure of the provider, however politely the connection ended.
+//! is noted for the limits before anything can cut the answer, and an answer that is not complete
+//! by its dialect's own sign is a failure of the provider, however politely the connection ended.
 
 use std::collections::VecDeque;
 

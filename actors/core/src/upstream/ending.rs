@@ -130,7 +130,17 @@ impl Ending {
             Self::Refused { status }
             | Self::KeyRejected { status }
             | Self::Failed { status, .. } => format!("{what} (status {status})"),
-            _ => what.to_owned(),
+            Self::Answered
+            | Self::Limited { .. }
+            | Self::Unreachable
+            | Self::Silent
+            | Self::Stalled
+            | Self::Cut
+            | Self::Malformed
+            | Self::Overran
+            | Self::Expired
+            | Self::Left
+            | Self::Unsent => what.to_owned(),
         };
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
         let message = format!("provider '{provider}' {what}{said}");

@@ -1,8 +1,9 @@
 //! Which of a provider's keys an attempt uses.
 //!
 //! Owns what is known of each key: its limits, whether it cools down after a 429, whether it is
-//! parked since the provider rejected it, which models it may not use. Keys are places in a list here; their names belong to the
-//! configuration and their secrets to the vault, so that nothing in this file could leak one.
+//! parked since the provider rejected it, which models it may not use. Keys are places in a list
+//! here; their names belong to the configuration and their secrets to the vault, so that nothing in
+//! this file could leak one.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,9 @@
 //! What a provider is: as people and records say it, and as the program uses it.
 //!
 //! Owns the raw form, its defaults and documentation, the checked form, and the canonical bytes
-//! under a signature. The raw form is also what is replicated: each node checks it anew, so a record
-//! of a newer or careless node can do no more than be refused. Holds names of keys, never keys.
+//! under a signature. The raw form is also what is replicated: each node checks it anew, so a
+//! record of a newer or careless node can do no more than be refused. Holds names of keys, never
+//! keys.
 
 use std::collections::BTreeMap;
 
