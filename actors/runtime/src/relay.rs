@@ -194,7 +194,7 @@ impl Relay {
             self.head = Some(event);
             return true;
         }
-        if let Event::Usage(usage) = &event {
+        if let Event::Usage(usage) | Event::Finished { usage: Some(usage), .. } = &event {
             self.usage = Some(*usage);
         }
         if let Some(head) = self.head.take() {

@@ -232,7 +232,7 @@ fn check(text: &str, providers: &Providers) -> Result<Routes, String> {
     let known = known.iter().map(|(name, open)| {
         let spec = open.spec();
         let region = Some(spec.label.clone()).filter(|label| !label.is_empty());
-        (name.clone(), Provider { kind: list_of(spec), region })
+        (name.clone(), Provider { kind: list_of(spec), region, free: !open.costs_money() })
     });
     let base = Catalogue::built_in().map_err(ToString::to_string)?;
     Routes::check(&book, &known.collect(), base).map_err(|error| error.to_string())

@@ -176,7 +176,7 @@ impl Provider {
         let mut last: Option<Failed> = None;
         let mut attempts = 0;
         loop {
-            let (lost, key) = match self.round(call, deadline, &tried).await {
+            let (lost, key) = match Box::pin(self.round(call, deadline, &tried)).await {
                 Ok(answer) => return Ok(answer.after(attempts + 1)),
                 Err(Missed::Lost(lost, key)) => (lost, key),
                 Err(Missed::Denied(denied, now)) => {

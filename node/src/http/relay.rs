@@ -96,7 +96,7 @@ async fn gathered(
     let mut gathered = Gathered::default();
     while let Some(event) = events.next().await {
         progressed(&mut setting.progress, &event);
-        gathered.take(named(event, id, request)).map_err(problem)?;
+        gathered.take(named(event, id, request)).map_err(|failure| problem(*failure))?;
         if gathered.complete {
             let body = (setting.speech.whole)(&gathered, reply);
             return Ok(whole(StatusCode::OK, "application/json", body));

@@ -22,6 +22,8 @@ pub struct Provider {
     pub kind: ProviderKind,
     /// Where it computes, when the operator says so.
     pub region: Option<String>,
+    /// Whether it bills nothing, whatever the model: a server of one's own.
+    pub free: bool,
 }
 
 /// Checked routes.
@@ -109,6 +111,8 @@ pub enum Place {
         provider: String,
         /// Its kind.
         kind: ProviderKind,
+        /// Whether it bills nothing.
+        free: bool,
         /// The provider's name for the model; `None` is what the `*` of the route stands for.
         model: Option<String>,
         /// What the catalogue knows of it; looked up for each request when the name is a `*`.
@@ -342,7 +346,13 @@ fn check_target(
             let model = model_of(model)?;
             let known = known(config, found.kind, model.as_deref(), catalogue)?;
             let region = config.region.clone().or_else(|| found.region.clone());
-            let place = Place::Provider { provider: name.clone(), kind: found.kind, model, known };
+            let place = Place::Provider {
+                provider: name.clone(),
+                kind: found.kind,
+                free: found.free,
+                model,
+                known,
+            };
             (place, region)
         }
         _ => return Err("write either mesh, or provider and model".to_owned()),

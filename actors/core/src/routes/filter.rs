@@ -105,10 +105,11 @@ pub(super) struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// What an answer of the expected length costs; mesh models bill nothing.
+    /// What an answer of the expected length costs; mesh models and one's own
+    /// servers bill nothing.
     pub(super) fn price(&self) -> Option<&Price> {
         match &self.target.place {
-            Place::Mesh { .. } => None,
+            Place::Mesh { .. } | Place::Provider { free: true, .. } => None,
             Place::Provider { .. } => {
                 Some(self.known.map_or(&Price::Unknown, |model| &model.price))
             }

@@ -19,8 +19,10 @@ fn routes(text: &str) -> Result<Routes, RouteError> {
 }
 
 fn providers() -> BTreeMap<String, Provider> {
-    let provider =
-        |kind, region: Option<&str>| Provider { kind, region: region.map(str::to_owned) };
+    let provider = |kind, region: Option<&str>| {
+        let region = region.map(str::to_owned);
+        Provider { kind, region, free: false }
+    };
     BTreeMap::from([
         ("openai".to_owned(), provider(ProviderKind::OpenAi, None)),
         ("claude".to_owned(), provider(ProviderKind::Anthropic, None)),

@@ -118,7 +118,7 @@ impl Gathered {
     /// # Errors
     /// The failure that ends the answer: the event's own, or that it is longer than
     /// [`ANSWER_BYTES`] or has more choices or calls than [`crate::limits`] allow.
-    pub fn take(&mut self, event: Event) -> Result<(), Failure> {
+    pub fn take(&mut self, event: Event) -> Result<(), Box<Failure>> {
         match event {
             Event::Head(head) => {
                 self.usage = head.usage.or(self.usage);
@@ -181,12 +181,12 @@ impl Gathered {
                 self.timing = timing;
                 self.complete = true;
             }
-            Event::Failed(failure) => return Err(failure),
+            Event::Failed(failure) => return Err(Box::new(failure)),
         }
         Ok(())
     }
 
-    fn choice(&mut self, choice: u32, bytes: usize) -> Result<&mut Choice, Failure> {
+    fn choice(&mut self, choice: u32, bytes: usize) -> Result<&mut Choice, Box<Failure>> {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes > ANSWER_BYTES {
             return Err(too_much("the answer is too long to be sent whole; ask for a stream"));
@@ -198,7 +198,7 @@ impl Gathered {
         self.choices.get_mut(at).ok_or_else(|| too_much("the answer has too many choices"))
     }
 
-    fn push(&mut self, choice: u32, bytes: usize, block: Block) -> Result<(), Failure> {
+    fn push(&mut self, choice: u32, bytes: usize, block: Block) -> Result<(), Box<Failure>> {
         // What a block costs besides its text counts too.
         let own = self.choice(choice, bytes + size_of::<Block>())?;
         let calls = own.blocks.iter().filter(|block| matches!(block, Block::ToolUse { .. }));
@@ -215,7 +215,7 @@ impl Gathered {
         text: String,
         last: impl Fn(&mut Block) -> Option<&mut String>,
         new: impl Fn(String) -> Block,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Box<Failure>> {
         let own = self.choice(choice, text.len())?;
         match own.blocks.last_mut().and_then(last) {
             Some(block) => block.push_str(&text),
@@ -224,7 +224,7 @@ impl Gathered {
         Ok(())
     }
 
-    fn sign(&mut self, choice: u32, piece: String) -> Result<(), Failure> {
+    fn sign(&mut self, choice: u32, piece: String) -> Result<(), Box<Failure>> {
         let own = self.choice(choice, piece.len())?;
         match own.blocks.last_mut() {
             Some(Block::Thinking { signature, .. }) => {
@@ -243,7 +243,7 @@ impl Gathered {
         choice: u32,
         tokens: Vec<TokenLogProb>,
         refusal: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Box<Failure>> {
         let own = self.choice(choice, tokens.len() * size_of::<TokenLogProb>())?;
         if refusal {
             own.refusal_logprobs.extend(tokens)
@@ -253,7 +253,7 @@ impl Gathered {
         Ok(())
     }
 
-    fn arguments(&mut self, choice: u32, call: u32, json: &str) -> Result<(), Failure> {
+    fn arguments(&mut self, choice: u32, call: u32, json: &str) -> Result<(), Box<Failure>> {
         let own = self.choice(choice, json.len())?;
         let mut calls = own.blocks.iter_mut().filter_map(|block| match block {
             Block::ToolUse { arguments, .. } => Some(arguments),
@@ -266,8 +266,8 @@ impl Gathered {
     }
 }
 
-fn too_much(message: &str) -> Failure {
+fn too_much(message: &str) -> Box<Failure> {
     use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
     let (stage, blame) = (Stage::Execute, Blame::Provider);
-    Refusal::new(stage, blame, Retry::Never, Code::TooLarge, message).into()
+    Box::new(Refusal::new(stage, blame, Retry::Never, Code::TooLarge, message).into())
 }

@@ -83,7 +83,8 @@ fn length(bytes: &[u8]) -> Result<Option<usize>, Broken> {
         return Err(Broken::Checksum);
     }
     let (total, headers) = (total as usize, headers as usize);
-    if total > EVENT_BYTES || total < PRELUDE + TRAILER || headers > total - PRELUDE - TRAILER {
+    let fits = (PRELUDE + TRAILER..=EVENT_BYTES).contains(&total);
+    if !fits || headers > total - PRELUDE - TRAILER {
         return Err(Broken::Length);
     }
     Ok(Some(total))

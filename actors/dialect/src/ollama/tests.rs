@@ -147,7 +147,7 @@ fn dates_are_dates() {
 #[test]
 fn models_are_listed_and_shown() {
     let card = Card { name: "qwen3".into(), family: "qwen3".into(), ..Card::default() };
-    assert_eq!(read_tags(&tags_body(&[card.clone()])).expect("tags"), ["qwen3"]);
+    assert_eq!(read_tags(&tags_body(std::slice::from_ref(&card))).expect("tags"), ["qwen3"]);
     let shown: Value = serde_json::from_slice(&show_body(&card)).expect("JSON");
     assert_eq!(shown["model_info"]["qwen3.context_length"], 0);
     assert_eq!(parse_show(br#"{"name":"a"}"#).expect("older clients"), "a");

@@ -185,7 +185,7 @@ impl StreamTap {
         }
         let Ok(chunk) = serde_json::from_slice::<OpenAiChunk>(data) else { return false };
         self.took.failed |= chunk.error.is_some();
-        let reason = chunk.choices.iter().filter_map(|choice| choice.finish_reason.clone()).last();
+        let reason = chunk.choices.iter().rev().find_map(|choice| choice.finish_reason.clone());
         if let Some(reason) = reason {
             self.took.finish = Some(openai::reason(reason));
         }

@@ -6,7 +6,7 @@ use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
 use selvedge_core::upstream::{ProviderKind, ProviderSpec};
 use selvedge_dialect::chat::{ChatRequest, Failure};
 use selvedge_dialect::exchange::{AnswerParser, Outgoing};
-use selvedge_dialect::{anthropic, gemini, ollama, openai};
+use selvedge_dialect::{anthropic, bedrock, cohere, gemini, ollama, openai};
 use selvedge_upstream::{MediaType, Said};
 
 /// OpenAI's own host: servers that speak alike know fields that it refuses.
@@ -68,7 +68,24 @@ pub(crate) fn say(
             let parser = Box::new(ollama::Parser::new(id));
             Ok(Spoken { outgoing: ollama::render(request)?, expects, parser })
         }
-        ProviderKind::Bedrock | ProviderKind::Cohere => Err(unspoken(spec)),
+        ProviderKind::Cohere => {
+            let parser: Box<dyn AnswerParser> = if request.stream {
+                Box::new(cohere::Parser::new(&request.model))
+            } else {
+                Box::new(cohere::WholeParser::new(&request.model))
+            };
+            Ok(Spoken { outgoing: cohere::render(request)?, expects: json_or_events, parser })
+        }
+        ProviderKind::Bedrock => {
+            let outgoing = bedrock::render(request)?;
+            let (expects, parser): (_, Box<dyn AnswerParser>) = if request.stream {
+                let parser = Box::new(bedrock::Parser::new(id, &request.model));
+                (MediaType::AmazonEventStream, parser)
+            } else {
+                (MediaType::Json, Box::new(bedrock::WholeParser::new(id, &request.model)))
+            };
+            Ok(Spoken { outgoing, expects, parser })
+        }
     }
 }
 
@@ -81,10 +98,8 @@ pub(crate) fn refused(kind: ProviderKind, said: &Said) -> Failure {
         ProviderKind::Anthropic => anthropic::failure(said.status, None, &said.body),
         ProviderKind::Gemini => gemini::failure(said.status, None, &said.body),
         ProviderKind::Ollama => ollama::failure(said.status, None, &said.body),
-        // Nothing was said to these.
-        ProviderKind::Bedrock | ProviderKind::Cohere => {
-            openai::failure(said.status, None, &said.body)
-        }
+        ProviderKind::Cohere => cohere::failure(said.status, None, &said.body),
+        ProviderKind::Bedrock => bedrock::failure(said.status, None, None, &said.body),
     }
 }
 
@@ -107,14 +122,4 @@ pub(crate) fn say_count(spec: &ProviderSpec, request: &ChatRequest) -> Result<Ou
             Err(Refusal::new(stage, blame, Retry::Never, Code::Unsupported, message))
         }
     }
-}
-
-fn unspoken(spec: &ProviderSpec) -> Refusal {
-    let message = format!(
-        "provider '{}' speaks {}, which this build does not",
-        spec.name,
-        spec.kind.as_str()
-    );
-    let (stage, blame) = (Stage::Route, Blame::Us);
-    Refusal::new(stage, blame, Retry::Elsewhere, Code::Unsupported, message)
 }

@@ -151,7 +151,7 @@ fn needs(request: &ChatRequest, prompt_tokens: u32) -> Needs {
 }
 
 fn signals_of(request: &ChatRequest, prompt_tokens: u32) -> Signals {
-    let own = request.messages.iter().filter(|message| message.role == Role::User);
+    let mut own = request.messages.iter().filter(|message| message.role == Role::User);
     let mut signals = Signals {
         prompt_tokens,
         turns: u32::try_from(own.clone().count()).unwrap_or(u32::MAX),
@@ -160,7 +160,7 @@ fn signals_of(request: &ChatRequest, prompt_tokens: u32) -> Signals {
         schema: matches!(request.format, Some(Format::JsonSchema { .. })),
         ..Signals::default()
     };
-    for part in own.last().into_iter().flat_map(|message| &message.parts) {
+    for part in own.next_back().into_iter().flat_map(|message| &message.parts) {
         if let Content::Text(text) = &part.content {
             signals.read(text);
         }
