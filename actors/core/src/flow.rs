@@ -213,9 +213,10 @@ struct Turn {
 impl Flow {
     /// A request that just arrived and must be over by `deadline`.
     pub fn new(now: Now, id: RequestId, model: String, tenant: String, deadline: Micros) -> Self {
+        let longer = if plant::is_on(Plant::DeadlineIgnored) { 8 } else { 1 };
         Self {
             arrived: now.mono,
-            deadline: now.mono.plus(deadline),
+            deadline: now.mono.plus(deadline.times(longer)),
             state: State::Routing,
             fence: 0,
             tokens: Vec::new(),
@@ -310,7 +311,9 @@ impl Flow {
         refusal: Refusal,
         effects: &mut Vec<FlowEffect>,
     ) {
-        effects.push(FlowEffect::Cancel { fence: self.fence });
+        if !plant::is_on(Plant::FailedNotStopped) {
+            effects.push(FlowEffect::Cancel { fence: self.fence });
+        }
         if let Some(attempt) = self.record.attempts.last_mut() {
             attempt.ended = Some(why.clone());
         }
@@ -492,6 +495,9 @@ impl Machine for Flow {
         }
         match input {
             FlowInput::Arrived => effects.push(FlowEffect::Route { exclude: Vec::new() }),
+            FlowInput::NotReserved(_) if plant::is_on(Plant::RefusalIgnored) => {
+                effects.push(FlowEffect::Route { exclude: Vec::new() });
+            }
             FlowInput::Routed(_) if self.state != State::Routing => {}
             FlowInput::Routed(Ok(choice)) => self.routed(now, choice, effects),
             FlowInput::Routed(Err(refusal)) => {

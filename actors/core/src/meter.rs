@@ -4,6 +4,7 @@
 //! the real prompt once a node has read it, the tokens as they come, and what is settled at the end
 //! whatever the end was. Does not own budgets: `quota` says what is granted.
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_contract::{Input, Limits, Usage};
 
 /// Answer tokens reserved at a time for a caller that set no limit. Several screens: most answers
@@ -90,8 +91,9 @@ impl Meter {
     }
 
     /// Whether everything reserved is used, so that no token more may be given out.
-    pub const fn is_used_up(&self) -> bool {
-        self.read && self.used() >= self.reserved && self.emitted < self.most()
+    pub fn is_used_up(&self) -> bool {
+        let used_up = self.used() >= self.reserved && self.emitted < self.most();
+        self.read && used_up && !plant::is_on(Plant::UsedUpUnnoticed)
     }
 
     /// Tokens used so far: the prompt if it was read, and what was given out.

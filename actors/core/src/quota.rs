@@ -47,6 +47,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Dice, Machine, Micros, Mono, NodeId, Now, RequestId, Wall};
 use selvedge_crdt::escrow::{BudgetId, Holder, Seal};
 use selvedge_proto::policy::{AccountPath, KeyId};
@@ -272,6 +273,9 @@ impl Quota {
             next_beat: now.mono,
             digest_from: 0,
         };
+        if plant::is_on(Plant::HorizonForgotten) {
+            quota.restored_at = Wall(0);
+        }
         quota.restore(stored);
         quota
     }

@@ -19,7 +19,8 @@ use selvedge_core::PolicyWord;
 use selvedge_crdt::escrow::Holder;
 use selvedge_net::{Identity, clock};
 use selvedge_proto::policy::{
-    AccountPath, Hardness, KeyId, PolicyBook, PolicyDelta, PolicyMessage, PolicySnapshot, Unit,
+    AccountPath, Hardness, KeyId, KeyProblem, PolicyBook, PolicyDelta, PolicyMessage,
+    PolicySnapshot, Unit,
 };
 use tokio::sync::watch;
 
@@ -125,12 +126,11 @@ impl Policies {
 
     /// Why a caller that was let in may not go on, if it may not.
     pub(crate) fn bars(&self, account: &AccountPath, key: Option<&KeyId>) -> Option<Refusal> {
-        let book = self.book.load();
-        // Expired keys are kept for a while: one that is gone was revoked.
-        let (code, message) = if key.is_some_and(|key| book.key(key).is_none()) {
-            (Code::Unauthorized, "the API key was revoked".to_owned())
-        } else {
-            (Code::Forbidden, format!("the account '{}' is suspended", book.suspended(account)?))
+        let (code, message) = match self.book.load().bars(account, key)? {
+            KeyProblem::Suspended(account) => {
+                (Code::Forbidden, format!("the account '{account}' is suspended"))
+            }
+            _ => (Code::Unauthorized, "the API key was revoked".to_owned()),
         };
         Some(Refusal::client(Stage::Authenticate, code, message))
     }

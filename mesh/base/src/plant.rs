@@ -69,6 +69,36 @@ plants! {
     ReservationLeaks,
     /// A node whose disk went back goes on under its old incarnation.
     RollbackUnnoticed,
+    /// An attempt that failed is not told to stop.
+    FailedNotStopped,
+    /// What an answer took beyond its reservation is charged to nobody.
+    OverrunForgotten,
+    /// A node that starts again forgets until when it may have spent.
+    HorizonForgotten,
+    /// A request that its budgets refused is computed all the same.
+    RefusalIgnored,
+    /// A request goes on after its deadline.
+    DeadlineIgnored,
+    /// Tokens are given out although everything reserved is used.
+    UsedUpUnnoticed,
+    /// One peer may have any number of requests running at a node.
+    PeerCapIgnored,
+    /// Whoever knows a join code's number is let in.
+    CodeUnproved,
+    /// Attempts with a join code are not counted.
+    AttemptsUncounted,
+    /// A lease that lapsed is good for ever.
+    LapsedAdmitted,
+    /// A key that was revoked still opens.
+    RevokedKeyOpens,
+    /// A key that expired still opens.
+    ExpiredKeyOpens,
+    /// A node that must have its store confirmed does not hear the confirmation.
+    ConfirmationUnheard,
+    /// Anybody may put a node out of the mesh.
+    RightUnchecked,
+    /// An answer goes on although its key was revoked.
+    BarsForgotten,
 }
 
 /// Whether this bug is planted: never, without the feature `plants`.

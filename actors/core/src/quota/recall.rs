@@ -88,7 +88,8 @@ impl Quota {
                 self.met_own_row(signed, effects);
             }
         }
-        if holder == self.holder && !self.confirmed {
+        let heard = !plant::is_on(Plant::ConfirmationUnheard);
+        if holder == self.holder && !self.confirmed && heard {
             self.confirmed = true;
             self.freed = true;
             effects.push(QuotaEffect::Report(QuotaEvent::Confirmed { by: from }));

@@ -113,6 +113,9 @@ impl Quota {
             Unit::Tokens | Unit::Requests | Unit::MicroDollars => {}
             Unit::Concurrent | Unit::Rate => return,
         }
+        if plant::is_on(Plant::OverrunForgotten) {
+            return;
+        }
         purse.debt = purse.debt.saturating_add(over);
         self.take_on_debt(now, place);
         let purse = &self.purses[place];

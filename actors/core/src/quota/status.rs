@@ -1,6 +1,6 @@
 //! What there is to say about budgets: for people, for headers of answers, for checks.
 
-use selvedge_base::{Micros, Now, Wall};
+use selvedge_base::{Micros, Now, RequestId, Wall};
 use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey};
 use selvedge_proto::policy::{AccountPath, KeyId, Level, Unit};
 use serde::{Deserialize, Serialize};
@@ -178,6 +178,19 @@ impl Quota {
         let places = self.routes.get(account).and_then(|keys| keys.get(&key.copied()));
         let places = places.map_or(&[][..], |places| places);
         places.iter().map(|place| remaining_of(&self.purses[*place], now)).collect()
+    }
+
+    /// All that is on the books of a budget here: what was settled in its open windows, what those
+    /// took on of overruns, and overruns that none has taken on.
+    pub fn charged(&self, id: &BudgetId) -> u64 {
+        let Some(purse) = self.places.get(id).map(|place| &self.purses[*place]) else { return 0 };
+        let of = |account: &Account| account.spent.saturating_add(account.owed);
+        purse.accounts.iter().map(of).sum::<u64>().saturating_add(purse.debt)
+    }
+
+    /// Whether a request holds a reservation that was granted.
+    pub fn is_active(&self, id: &RequestId) -> bool {
+        self.requests.get(id).is_some_and(|request| request.told)
     }
 
     /// Every ledger that is open here, exactly.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Dice, MeshId, Micros, NodeId, Wall};
 use serde::{Deserialize, Serialize};
 
@@ -87,7 +88,9 @@ impl Invites {
         if invite.attempts >= MAX_ATTEMPTS {
             return Err(JoinError::TooManyAttempts);
         }
-        invite.attempts += 1;
+        if !plant::is_on(Plant::AttemptsUncounted) {
+            invite.attempts += 1;
+        }
         Ok(invite.code.clone())
     }
 

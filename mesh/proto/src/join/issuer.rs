@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Dice, MeshId, NodeId, Wall};
 
 use super::exchange::{Exchange, Transcript, same};
@@ -121,7 +122,7 @@ impl Issuer {
         confirm: &[u8; 32],
         wall: Wall,
     ) -> Result<IssuerStep, JoinError> {
-        if !same(expected, confirm) {
+        if !same(expected, confirm) && !plant::is_on(Plant::CodeUnproved) {
             return Err(JoinError::WrongProof);
         }
         invites.spend(code_id, self.joiner, wall)?;

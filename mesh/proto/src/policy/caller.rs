@@ -1,6 +1,7 @@
 //! Who a secret belongs to, and what it may be used for.
 
 use selvedge_base::Wall;
+use selvedge_base::plant::{self, Plant};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
@@ -83,7 +84,8 @@ impl PolicyBook {
             let revoked = self.cuts.keys.contains_key(&id);
             return Err(if revoked { KeyProblem::Revoked(id) } else { KeyProblem::Unknown });
         };
-        if let Some(end) = grant.not_after.filter(|end| wall > *end) {
+        let over = |end: &Wall| wall > *end && !plant::is_on(Plant::ExpiredKeyOpens);
+        if let Some(end) = grant.not_after.filter(over) {
             return Err(KeyProblem::Expired { id, ago_s: wall.since(end).0 / 1_000_000 });
         }
         if grant.issued > wall.plus(CLOCK_SKEW) {
@@ -95,6 +97,19 @@ impl PolicyBook {
         }
         let (models, routes) = (grant.models.clone(), grant.routes.clone());
         Ok(Caller { key: id, account: grant.account.clone(), models, routes })
+    }
+
+    /// Why a caller that was let in with a key, or without one, may not go on, if it may not. That
+    /// a key expires ends nothing that it began.
+    pub fn bars(&self, account: &AccountPath, key: Option<&KeyId>) -> Option<KeyProblem> {
+        if plant::is_on(Plant::BarsForgotten) {
+            return None;
+        }
+        // Expired keys are kept for a while: one that is gone was revoked.
+        match key.filter(|key| !self.keys.contains_key(*key)) {
+            Some(key) => Some(KeyProblem::Revoked(*key)),
+            None => self.suspended(account).map(KeyProblem::Suspended),
+        }
     }
 
     /// The keys, in the order of their ids; revoked ones are not among them.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use selvedge_base::Wall;
+use selvedge_base::plant::{self, Plant};
 
 use super::chain::{Chain, Held};
 use super::grants::GrantNotice;
@@ -179,6 +180,7 @@ impl PolicyBook {
         let order = body.order.clone();
         self.cuts.insert(Arc::new(notice), set);
         match order {
+            CutOrder::Key(_) if plant::is_on(Plant::RevokedKeyOpens) => {}
             CutOrder::Key(id) => drop(self.keys.remove(&id)),
             CutOrder::Account(_) => {}
             CutOrder::Budget { level, .. } => self.rebuild(&level.account.tenant_path(), wall),

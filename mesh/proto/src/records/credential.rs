@@ -1,5 +1,6 @@
 //! What a node presents: its membership and everything needed to check it from the mesh's name.
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{MeshId, Micros, NodeId, Wall};
 use serde::{Deserialize, Serialize};
 
@@ -160,7 +161,7 @@ pub(super) fn check_window(
     if issued > wall.plus(CLOCK_SKEW) {
         return Err(RecordError::NotYet { record, ahead_s: issued.since(wall).0 / 1_000_000 });
     }
-    if wall > not_after.plus(CLOCK_SKEW) {
+    if wall > not_after.plus(CLOCK_SKEW) && !plant::is_on(Plant::LapsedAdmitted) {
         return Err(RecordError::Lapsed { record, ago_s: wall.since(not_after).0 / 1_000_000 });
     }
     Ok(())

@@ -335,6 +335,9 @@ impl Roster {
         if ahead > CLOCK_SKEW {
             return Err(RecordError::NotYet { record: "revocation", ahead_s: ahead.0 / 1_000_000 });
         }
+        if plant::is_on(Plant::RightUnchecked) {
+            return Ok(());
+        }
         // Whoever was put out puts nobody out afterwards. A node that hears of both the other way
         // round keeps both: better one machine too many to admit again than a thief at large.
         self.check_right(&notice.revocation, notice.steward.as_ref(), body.mesh, body.at)
