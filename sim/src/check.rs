@@ -100,6 +100,11 @@ impl Checker {
         (0..self.nodes).step_by(self.every)
     }
 
+    /// Whether an observer's word is held against the truth.
+    pub(crate) const fn observes(&self, observer: usize) -> bool {
+        observer.is_multiple_of(self.every)
+    }
+
     fn pair(&mut self, observer: usize, peer: usize) -> Option<&mut Pair> {
         let observed = observer.is_multiple_of(self.every);
         let at = observer / self.every * self.nodes + peer;

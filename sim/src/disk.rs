@@ -9,6 +9,7 @@ use selvedge_base::Wall;
 use selvedge_base::{Micros, Mono};
 use selvedge_core::quota::{QuotaStored, QuotaWrite};
 use selvedge_crdt::escrow::{Holder, LedgerKey};
+use selvedge_proto::join::Invites;
 use selvedge_proto::policy::PolicySnapshot;
 use selvedge_proto::records::RosterSnapshot;
 
@@ -24,8 +25,9 @@ pub(crate) struct Stored {
     pub(crate) incarnation: u64,
     pub(crate) quota: QuotaStored,
     pub(crate) roster: Option<RosterSnapshot>,
+    pub(crate) invites: Invites,
     pub(crate) policy: Option<PolicySnapshot>,
-    /// The latest wall time at which the node ever spent.
+    /// The latest wall time the node saw, stored now and then.
     pub(crate) latest_wall: Wall,
 }
 
@@ -92,6 +94,15 @@ impl Disk {
         let after = self.pending.back().map_or(at, |(last, _, _)| at.max(*last));
         self.pending.push_back((after, ticket, write));
         Written::At(after)
+    }
+
+    /// A write beside those of the budgets: how long it takes, none when the disk refuses it.
+    pub(crate) fn takes(&mut self) -> Option<Micros> {
+        if self.full > 0 || self.stream.chance(self.errors_permille) {
+            self.failures += 1;
+            return None;
+        }
+        Some(self.fsync.plus(self.slow))
     }
 
     /// Makes durable what is due.

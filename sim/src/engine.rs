@@ -18,12 +18,44 @@ use selvedge_proto::swim::Pulse;
 use crate::plan::EnginePlan;
 use crate::stream::mix;
 
-/// The only file there is.
-pub(crate) const MODEL: ModelDigest = ModelDigest([0x6d; 32]);
-/// Its name.
-pub(crate) const MODEL_NAME: &str = "loom";
+/// The models there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Model {
+    /// What clients ask for.
+    Loom,
+    /// A smaller one that budgets may downgrade to.
+    Heddle,
+}
+
+impl Model {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Loom => "loom",
+            Self::Heddle => "heddle",
+        }
+    }
+
+    pub(crate) const fn digest(self) -> ModelDigest {
+        match self {
+            Self::Loom => ModelDigest([0x6d; 32]),
+            Self::Heddle => ModelDigest([0x68; 32]),
+        }
+    }
+
+    /// The model of a name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::Loom, Self::Heddle].into_iter().find(|model| model.name() == name)
+    }
+
+    fn of(digest: ModelDigest) -> Option<Self> {
+        [Self::Loom, Self::Heddle].into_iter().find(|model| model.digest() == digest)
+    }
+}
+
 /// A dense prompt has so many times the tokens it seems to have.
 const DENSE: u32 = 8;
+/// The most tokens of an answer that are counted and not seen; less than what a node believes.
+const MOST_HIDDEN: u32 = 48;
 /// What is left of an engine's memory when it is short.
 const SHORT: u64 = 8;
 
@@ -72,6 +104,7 @@ pub(crate) struct Engine {
 #[derive(Clone, Copy, Debug)]
 struct Job {
     owner: Owner,
+    model: Model,
     prompt: Prompt,
     max_tokens: u32,
     /// Tokens of the answer that exist.
@@ -100,8 +133,9 @@ impl Prompt {
     }
 
     /// The answer's token at a place.
-    pub(crate) const fn token(self, index: u32) -> u32 {
-        mix(((self.seed as u64) << 32) | index as u64) as u32
+    pub(crate) const fn token(self, model: Model, index: u32) -> u32 {
+        let seed = self.seed ^ model.digest().0[0] as u32;
+        mix(((seed as u64) << 32) | index as u64) as u32
     }
 
     pub(crate) fn digest(self) -> [u8; 32] {
@@ -109,6 +143,11 @@ impl Prompt {
         digest[..4].copy_from_slice(&self.seed.to_be_bytes());
         digest[4..8].copy_from_slice(&self.tokens.to_be_bytes());
         digest
+    }
+
+    /// Tokens that the engine counts and nobody sees: marks, a stop sequence it kept back.
+    pub(crate) const fn hidden(self) -> u32 {
+        if self.seed.is_multiple_of(3) { 1 + (self.seed >> 8) % MOST_HIDDEN } else { 0 }
     }
 
     /// How long the answer gets and why it ends.
@@ -151,10 +190,11 @@ impl Engine {
         owner: Owner,
         request: &GenerateRequest,
     ) -> Result<Answer, Refusal> {
-        if !self.has_model || self.failed {
+        let model = Model::of(request.model).filter(|model| self.models().contains(model));
+        let Some(model) = model.filter(|_| !self.failed) else {
             let message = "the model is not here".to_owned();
             return Err(refusal(Code::ModelUnavailable, message));
-        }
+        };
         let Some(prompt) = Prompt::read(&request.input) else {
             return Err(refusal(Code::InvalidRequest, "not a prompt".to_owned()));
         };
@@ -174,7 +214,7 @@ impl Engine {
             .arrive(arrival)
             .map_err(|error| refusal(Code::Overloaded, error.to_string()))?;
         self.next_job += 1;
-        self.jobs.insert(id, Job { owner, prompt, max_tokens: request.max_tokens, drawn });
+        self.jobs.insert(id, Job { owner, model, prompt, max_tokens: request.max_tokens, drawn });
         Ok(Answer::Started { prompt_tokens: prompt.tokens, prompt_digest: prompt.digest() })
     }
 
@@ -184,6 +224,14 @@ impl Engine {
         if let Some(id) = found {
             self.jobs.remove(&id);
             self.schedule.leave(RequestId(u128::from(id)));
+        }
+    }
+
+    const fn models(&self) -> &'static [Model] {
+        match (self.has_model, self.plan.small) {
+            (false, _) => &[],
+            (true, false) => &[Model::Loom],
+            (true, true) => &[Model::Loom, Model::Heddle],
         }
     }
 
@@ -238,18 +286,18 @@ impl Engine {
             if !work.draws {
                 continue;
             }
-            let (index, owner, prompt) = (job.drawn, job.owner, job.prompt);
+            let (index, owner, prompt, model) = (job.drawn, job.owner, job.prompt, job.model);
             let (longest, reason) = prompt.end(job.max_tokens);
             if index < longest {
                 job.drawn += 1;
-                let token = prompt.token(index);
+                let token = prompt.token(model, index);
                 let event = TokenEvent { index, token, text: String::new(), logprob: None };
                 answers.push((owner, Answer::Token(event)));
             }
             if index + 1 >= longest {
                 let usage = Usage {
                     prompt_tokens: prompt.tokens,
-                    completion_tokens: longest,
+                    completion_tokens: longest + prompt.hidden(),
                     ..Usage::default()
                 };
                 answers.push((owner, Answer::Finished { reason, text: String::new(), usage }));
@@ -299,10 +347,10 @@ impl Engine {
         } else {
             ModelState::Ready
         };
-        let model = ModelStatus {
+        let status = |model: &Model| ModelStatus {
             card: ModelCard {
-                name: MODEL_NAME.to_owned(),
-                digest: MODEL,
+                name: model.name().to_owned(),
+                digest: model.digest(),
                 bytes: 1,
                 architecture: String::new(),
                 quantization: String::new(),
@@ -321,7 +369,7 @@ impl Engine {
             progress: pulse.progress,
             computing: pulse.computing,
             loading: pulse.loading,
-            models: self.has_model.then_some(model).into_iter().collect(),
+            models: self.models().iter().map(status).collect(),
         }
     }
 }

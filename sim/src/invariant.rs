@@ -47,6 +47,8 @@ registry! {
     FlowStageOrder, "F3", "no engine works for a request that was not reserved for";
     /// A caller gets an end.
     FlowEnds, "F4", "every request ends soon after its deadline";
+    /// Keys bind.
+    FlowKeysBind, "F5", "no key is used that its node knows to be revoked, expired or for other models";
     /// Spending stays under the durable mark.
     QuotaSpentWithinHw, "Q1", "no node spends beyond its durable high-water mark";
     /// Marks stay under the rights.
@@ -65,6 +67,10 @@ registry! {
     QuotaServedWithinReserved, "Q8", "nothing is served that no reservation covers";
     /// Honest rows pass for honest.
     QuotaHonestRowsTaken, "Q9", "rows of honest holders are taken";
+    /// Charged is what was taken.
+    QuotaChargedInFull, "Q11", "a settlement charges what was taken, overruns included";
+    /// Rollbacks are noticed.
+    QuotaOwnRowsNewest, "Q12", "after healing nobody holds a newer row of a node than its own disk";
     /// After healing what was not spent can be.
     QuotaAvailable, "Q10", "after healing available = limit - settled - what crashes cost";
     /// Tokens arrive in order, once.
@@ -105,6 +111,12 @@ registry! {
     StateRevokedStaysOut, "M11", "a revoked node finds no way back";
     /// Old builds live with new ones.
     StateVersionsAgree, "M12", "nothing is sent that the peer's version does not know";
+    /// Strangers stay outside.
+    StateOnlyMembersLinked, "M13", "nobody is let in whom no lease covers";
+    /// Codes bind.
+    StateCodesBind, "M14", "a code lets one node in, in its time, for five attempts";
+    /// Rights count.
+    StateRightsCount, "M15", "a record without a right behind it changes nothing";
     /// Nothing leaves before it is stored.
     StoreBeforeSend, "S1", "nothing leaves a node that depends on what its disk may forget";
     /// Messages fit.
@@ -121,6 +133,8 @@ registry! {
     LiveNothingPending, "V4", "after healing everything pending ends";
     /// Those with rights serve.
     LiveServes, "V5", "after healing a node with a right to spend serves";
+    /// Those who may come in are in.
+    LiveJoins, "V6", "after healing whoever was told to join is a member";
 }
 
 impl Invariant {

@@ -87,7 +87,7 @@ impl Books {
 
 impl Ledger {
     /// All that is allowed above the limit: blocks of elastic budgets, and what disks forgot.
-    fn slack(&self) -> u64 {
+    pub(crate) fn slack(&self) -> u64 {
         let blocks = self.elastic.saturating_mul(self.holders.len() as u64);
         blocks.saturating_add(self.forgotten)
     }

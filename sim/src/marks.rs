@@ -64,10 +64,26 @@ marks! {
     NodeRevoked, "A node was put out of the mesh.";
     RevokedRefused, "A revoked node was turned away.";
     KeyRefused, "A caller with a revoked key was turned away.";
+    KeyExpired, "A caller whose key had expired was turned away.";
+    KeyOutOfScope, "A caller whose key is for other models was turned away.";
+    LocalKeyRefused, "A caller with a key that its node does not know was turned away.";
+    KeyRevoked, "A key of the mesh was revoked.";
+    CallerBarred, "A running answer ended because its key or account did.";
+    Downgraded, "A budget with nothing left gave another model instead.";
     OldVersionServed, "A node of the older wire version answered for a peer.";
     ClockBefore2000, "A node booted with its clock at the beginning.";
     DebtBooked, "An overrun was booked as debt.";
     EquivocationSeen, "Two rows under one number were found out.";
+    StrangerRefused, "A node that is no member was turned away.";
+    LapsedRefused, "A node whose lease had lapsed was turned away.";
+    LeaseRenewed, "A node got a new lease.";
+    UnfitClosed, "A connection was closed because its peer would not be let in any more.";
+    Joined, "A node joined with a code.";
+    JoinRefused, "A node that would join was refused.";
+    CodeVoided, "A code was void after too many attempts.";
+    LeftInOrder, "A node left after it had given its rights away.";
+    MalformedRefused, "A message with turned bits did not read as one.";
+    ForgeryRefused, "A record in the name of another was refused.";
     ReplayIgnored, "A replayed frame changed nothing.";
 }
 

@@ -49,6 +49,11 @@ impl Names {
         &self.nodes[index].1
     }
 
+    /// The number of a node, if it is one of this run.
+    pub(crate) fn find(&self, id: &NodeId) -> Option<usize> {
+        self.nodes.binary_search_by_key(id, |(known, _)| *known).ok()
+    }
+
     /// The number of a node of this run.
     pub(crate) fn index(&self, id: &NodeId) -> usize {
         let at = self.heads.partition_point(|known| *known < head(id));

@@ -11,6 +11,8 @@ use crate::stream::Stream;
 pub(crate) const RETRANSMISSION: Micros = Micros::millis(200);
 /// Retransmissions before a stream's frame counts as late for good; cuts end connections anyway.
 const MAX_RETRANSMISSIONS: u32 = 6;
+/// What waits in front of a narrow link, at most: a second's buffer, as routers have.
+const LONGEST_QUEUE: Micros = Micros::secs(1);
 /// The purpose of the directions' streams.
 const DIRECTION: u64 = 1;
 
@@ -25,6 +27,9 @@ pub(crate) struct Network {
     /// Nodes everything takes longer for, or is lost for, by fault.
     slow: Vec<(usize, usize, Micros)>,
     lossy: Vec<(usize, usize, u64)>,
+    /// Nodes whose link carries one packet after the other: how long each takes, and until when
+    /// those before it do.
+    narrow: Vec<(usize, usize, Micros, Mono)>,
     /// How often each imperfection really happened.
     pub(crate) lost: u64,
     pub(crate) duplicated: u64,
@@ -46,6 +51,7 @@ impl Network {
             cuts: Vec::new(),
             slow: Vec::new(),
             lossy: Vec::new(),
+            narrow: Vec::new(),
             lost: 0,
             duplicated: 0,
             reordered: 0,
@@ -57,6 +63,9 @@ impl Network {
     pub(crate) fn begin(&mut self, fault: usize, now: Mono, kind: &FaultKind) {
         match kind {
             FaultKind::Slow { node, by } => self.slow.push((fault, *node, *by)),
+            FaultKind::Narrow { node, each } => {
+                self.narrow.push((fault, *node, *each, now));
+            }
             FaultKind::Lossy { node, permille } => self.lossy.push((fault, *node, *permille)),
             cut => self.cuts.push((fault, now, cut.clone())),
         }
@@ -66,6 +75,7 @@ impl Network {
         self.cuts.retain(|(known, _, _)| *known != fault);
         self.slow.retain(|(known, _, _)| *known != fault);
         self.lossy.retain(|(known, _, _)| *known != fault);
+        self.narrow.retain(|(known, ..)| *known != fault);
     }
 
     pub(crate) fn is_cut(&self) -> bool {
@@ -77,7 +87,8 @@ impl Network {
         // A way that opens and closes is never settled enough to judge by.
         let flaps =
             |(_, _, kind): &(usize, Mono, FaultKind)| matches!(kind, FaultKind::Flapping { .. });
-        !self.slow.is_empty() || !self.lossy.is_empty() || self.cuts.iter().any(flaps)
+        let hindered = !self.slow.is_empty() || !self.lossy.is_empty() || !self.narrow.is_empty();
+        hindered || self.cuts.iter().any(flaps)
     }
 
     pub(crate) fn open(&self, now: Mono, from: usize, to: usize) -> bool {
@@ -102,7 +113,7 @@ impl Network {
             return [None, None];
         }
         let plan = self.plan;
-        let (extra, loss) = self.disturbance(from, to);
+        let (extra, loss) = self.disturbance(now, from, to);
         let stream = &mut self.directions[from * self.nodes + to];
         let lost = stream.chance(plan.loss_permille + loss);
         let doubled = stream.chance(plan.duplicate_permille);
@@ -127,7 +138,7 @@ impl Network {
             return None;
         }
         let plan = self.plan;
-        let (extra, loss) = self.disturbance(from, to);
+        let (extra, loss) = self.disturbance(now, from, to);
         let stream = &mut self.directions[from * self.nodes + to];
         let mut delay = latency(&plan, stream).plus(extra);
         for _ in 0..MAX_RETRANSMISSIONS {
@@ -140,14 +151,22 @@ impl Network {
     }
 
     /// What slow and lossy nodes add to a direction.
-    fn disturbance(&mut self, from: usize, to: usize) -> (Micros, u64) {
-        if self.slow.is_empty() && self.lossy.is_empty() {
+    fn disturbance(&mut self, now: Mono, from: usize, to: usize) -> (Micros, u64) {
+        if self.slow.is_empty() && self.lossy.is_empty() && self.narrow.is_empty() {
             return (Micros::ZERO, 0);
         }
         let mut extra = Micros::ZERO;
         for (fault, node, by) in &self.slow {
             if *node == from || *node == to {
                 extra = extra.plus(*by);
+                *self.fired.entry(*fault).or_default() += 1;
+            }
+        }
+        for (fault, node, each, until) in &mut self.narrow {
+            if *node == from || *node == to {
+                let waits = until.since(now).min(LONGEST_QUEUE);
+                *until = now.plus(waits).plus(*each);
+                extra = extra.plus(waits).plus(*each);
                 *self.fired.entry(*fault).or_default() += 1;
             }
         }

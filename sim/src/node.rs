@@ -3,16 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use selvedge_base::{Dice, MeshId, Micros, Mono, NodeId, Now};
+use selvedge_base::{Dice, MeshId, Micros, Mono, NodeId, Now, Refusal, Wall};
+use selvedge_core::auth::KeyRing;
 use selvedge_core::flow::Flow;
 use selvedge_core::meter::Meter;
 use selvedge_core::quota::{Quota, QuotaInput};
 use selvedge_core::receive::{Receipts, ReceivePolicy};
 use selvedge_core::route::{MeshView, NodeView};
-use selvedge_core::{HandOff, HandOffReply, NodeRow};
+use selvedge_core::{FlowInput, HandOff, HandOffReply, NodeRow};
 use selvedge_crdt::{Merged, Row, RowMap, Stamp};
+use selvedge_proto::join::Invites;
 use selvedge_proto::policy::PolicyBook;
-use selvedge_proto::records::Roster;
+use selvedge_proto::records::{Credential, Roster};
 use selvedge_proto::swim::{PeerState, PeerView, Swim};
 
 use crate::clock::Clock;
@@ -21,15 +23,13 @@ use crate::engine::Engine;
 use crate::names::{Names, is_row_signed, sign_row};
 use crate::plan::{EnginePlan, MAX_NODES};
 use crate::stream::Stream;
-use crate::world::Drawn;
+use crate::world::{Drawn, Joining, ring};
 
 /// Rows a node keeps: everybody's.
-const MAX_ROWS: usize = MAX_NODES;
+pub(crate) const MAX_ROWS: usize = MAX_NODES;
 /// Packets a stopped process finds in its socket when it goes on; a default socket buffer holds
 /// about so many.
 pub(crate) const MAX_BACKLOG: usize = 256;
-/// Requests one peer may have running at a node: production's default.
-const MAX_PER_PEER: usize = 64;
 /// The purpose of the disks' streams.
 const DISK: u64 = 2;
 
@@ -49,8 +49,19 @@ pub(crate) struct Node<P, W> {
     pub(crate) shortages: u32,
     pub(crate) load_failures: u32,
     pub(crate) boasts: u32,
+    /// Requests one peer may have running here.
+    pub(crate) per_peer: usize,
     /// It was put out of the mesh.
     pub(crate) is_revoked: bool,
+    /// A steward ever let it in.
+    pub(crate) is_in: bool,
+    /// Keys that only this node knows; its operator keeps them apart from the disk.
+    pub(crate) ring: KeyRing,
+    /// It was told to join.
+    pub(crate) may_join: bool,
+    /// It is leaving, or left, for good.
+    pub(crate) is_leaving: bool,
+    pub(crate) has_left: bool,
     /// The newest wire version its build speaks.
     pub(crate) version: u8,
     pub(crate) clock: Clock,
@@ -65,6 +76,15 @@ pub(crate) struct Memory<P, W> {
     pub(crate) swim: Swim,
     pub(crate) rows: RowMap,
     pub(crate) roster: Roster,
+    /// What each linked peer presents; one entry per peer.
+    pub(crate) presented: BTreeMap<usize, Credential>,
+    /// The state of the roster by which they were judged last.
+    pub(crate) judged_by: (u32, usize),
+    pub(crate) invites: Invites,
+    pub(crate) joining: Joining,
+    pub(crate) renewed_at: Option<Mono>,
+    /// The latest wall time this process saw; reaches the disk too seldom to outlive a crash.
+    pub(crate) latest_wall: Wall,
     pub(crate) engine: Engine,
     /// This side of each connection, by peer.
     pub(crate) links: Vec<LinkEnd>,
@@ -122,6 +142,11 @@ pub(crate) struct Taken {
     pub(crate) tick_at: Option<Mono>,
     /// What the observer believes it draws from.
     pub(crate) drawn: Drawn,
+    /// Everything reserved is used and more was asked for: answers wait for the budgets' word.
+    pub(crate) waits: bool,
+    pub(crate) held: VecDeque<FlowInput>,
+    /// Why no more will be reserved; it ends when what it has is used.
+    pub(crate) refused: Option<Refusal>,
 }
 
 /// One node's turn at a request.
@@ -140,6 +165,7 @@ pub(crate) struct Served {
     pub(crate) conn: u64,
     pub(crate) outbox: Outbox,
     pub(crate) said_at: Mono,
+    pub(crate) deadline_at: Mono,
     /// The last was said; kept while something of it is unsent.
     pub(crate) has_ended: bool,
 }
@@ -178,7 +204,13 @@ impl<P, W> Node<P, W> {
             shortages: 0,
             load_failures: 0,
             boasts: 0,
+            per_peer: usize::MAX,
             is_revoked: false,
+            is_in: true,
+            ring: ring(&id),
+            may_join: true,
+            is_leaving: false,
+            has_left: false,
             version: selvedge_base::codec::VERSION,
             clock: Clock::default(),
             disk,
@@ -199,6 +231,9 @@ impl<P, W> Node<P, W> {
         {
             self.memory.roster = roster;
         }
+        self.memory.latest_wall = self.disk.stored.latest_wall.max(self.clock.now(now).wall);
+        self.memory.receive.max_per_peer = self.per_peer;
+        self.memory.invites = self.disk.stored.invites.clone();
         let engine = &mut self.memory.engine;
         engine.frozen = self.freezes > 0;
         engine.throttle = self.throttles.iter().copied().max().unwrap_or(1);
@@ -288,6 +323,12 @@ impl<P, W> Memory<P, W> {
             swim: Swim::new(id, incarnation, dice("swim")),
             rows: RowMap::new(MAX_ROWS),
             roster: Roster::new(mesh, id),
+            presented: BTreeMap::new(),
+            judged_by: (0, 0),
+            invites: Invites::default(),
+            joining: Joining::default(),
+            renewed_at: None,
+            latest_wall: Wall(0),
             engine: Engine::new(engine, index.is_multiple_of(engine.every), now),
             links: vec![LinkEnd::default(); nodes],
             linked: 0,
@@ -308,7 +349,7 @@ impl<P, W> Memory<P, W> {
             receive: ReceivePolicy {
                 site: site_name(site),
                 tenants: BTreeSet::new(),
-                max_per_peer: MAX_PER_PEER,
+                max_per_peer: usize::MAX,
             },
             quota: None,
             quota_inbox: VecDeque::new(),
@@ -376,7 +417,7 @@ fn refresh(node: &mut NodeView, peer: &PeerView, linked: bool, row: Option<&Row>
     node.engine.progress = peer.pulse.progress;
     node.engine.computing = peer.pulse.computing;
     node.engine.loading = peer.pulse.loading;
-    if let [model] = node.engine.models.as_mut_slice() {
+    for model in &mut node.engine.models {
         model.running = peer.pulse.running;
         model.queued = peer.pulse.queued;
     }

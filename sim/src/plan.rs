@@ -69,6 +69,11 @@ pub struct Options {
     pub newcomers: Vec<usize>,
     /// In how many places the nodes stand, in turn.
     pub sites: usize,
+    /// How long the leases of the founding members still run; none = for days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Micros>,
+    /// Requests one peer may have running at a node.
+    pub per_peer: usize,
 }
 
 /// How the network behaves when nothing is broken.
@@ -107,6 +112,8 @@ pub struct EnginePlan {
     pub pages: u64,
     /// How long a model takes to load at a start.
     pub load: Micros,
+    /// Whether they hold a second, smaller model.
+    pub small: bool,
 }
 
 /// Why a plan cannot be run.
@@ -284,6 +291,7 @@ impl Default for EnginePlan {
             max_queue: 64,
             pages: 256,
             load: Micros::millis(400),
+            small: false,
         }
     }
 }
@@ -297,6 +305,8 @@ impl Default for Options {
             old_version: Vec::new(),
             newcomers: Vec::new(),
             sites: 1,
+            lease: None,
+            per_peer: 64,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Scripted scenarios, each of which reads like a story and names the kind of real incident it
 //! models. What it expects goes beyond the invariants, which hold in every run.
 
+mod members;
 mod mesh;
 mod quota;
 mod requests;
@@ -71,6 +72,14 @@ const ALL: &[Scenario] = &[
     mesh::BY_SATELLITE,
     mesh::REPLAY,
     mesh::EQUIVOCATION,
+    members::JOINS_WHILE_CUT,
+    members::GUESSED_CODE,
+    members::LEASE_LAPSES,
+    members::LEAVES,
+    members::KEY_REVOKED,
+    members::KEY_EXPIRES,
+    members::DOWNGRADE,
+    members::POWER_LOST,
 ];
 
 impl Scenario {

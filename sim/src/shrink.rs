@@ -292,7 +292,12 @@ impl Search<'_> {
 /// Whether an invariant is about the time after all faults.
 fn is_final(invariant: Invariant) -> bool {
     invariant.family() == 'V'
-        || matches!(invariant, Invariant::QuotaNothingReserved | Invariant::QuotaAvailable)
+        || matches!(
+            invariant,
+            Invariant::QuotaNothingReserved
+                | Invariant::QuotaAvailable
+                | Invariant::QuotaOwnRowsNewest
+        )
 }
 
 /// The same plan with its end drawn nearer, where faults and clients end earlier.

@@ -3,12 +3,16 @@
 mod adversary;
 mod faults;
 mod finish;
+mod keys;
+mod members;
 mod policy;
+mod probe;
 mod quota;
 mod requests;
 mod serving;
 mod traffic;
 mod truth;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -17,8 +21,9 @@ use selvedge_base::{Machine, MeshId, Micros, Mono, NodeId};
 use selvedge_core::quota::QuotaMessage;
 use selvedge_core::{FlowInput, HandOffReply};
 use selvedge_crdt::escrow::{BudgetId, Holder};
+use selvedge_proto::join::JoinMessage;
 use selvedge_proto::policy::{AccountPath, PolicyBook, PolicyMessage};
-use selvedge_proto::records::Signed;
+use selvedge_proto::records::{Credential, Signed};
 use selvedge_proto::swim::{PeerState, SwimEffect, SwimInput, SwimMessage};
 use selvedge_proto::sync::{SyncDelta, SyncDigest};
 use selvedge_proto::wire::Receipt;
@@ -31,11 +36,13 @@ use crate::names::Names;
 use crate::network::Network;
 use crate::node::{Node, Opened};
 use crate::outcome::{Counters, Outcome, Requests};
-use crate::plan::{FaultKind, Plan, PlanError, TenantPlan};
+use crate::plan::{Fault, FaultKind, Plan, PlanError, TenantPlan};
 use crate::queue::{Class, Moment, Queue};
 use crate::stream::Stream;
 use crate::trace::Trace;
 use crate::watch::{Event, EventKind, Record, Watch};
+pub(crate) use keys::ring;
+pub(crate) use members::Joining;
 pub(crate) use quota::Drawn;
 use requests::{Group, Request};
 
@@ -116,6 +123,16 @@ struct World<'a> {
     tenants: BTreeSet<AccountPath>,
     /// Nodes that lied, or whose disks forgot: nobody has to believe them.
     liars: BTreeSet<usize>,
+    members: members::Members,
+    secrets: keys::Secrets,
+    /// Engines that work for nobody, and since when nothing hinders words on their way.
+    idle_work: work::IdleWork,
+    calm_since: Option<Mono>,
+    /// What the observer asked at the end, to see whether those with rights serve.
+    probes: Vec<(usize, u64)>,
+    /// The budgets of the request that is being settled.
+    settling: Vec<BudgetId>,
+    settling_as: Option<Holder>,
     /// What nodes that will repeat themselves said last.
     said: BTreeMap<usize, VecDeque<(usize, Load)>>,
     /// Emptied and used again, so that a step allocates nothing.
@@ -150,8 +167,19 @@ enum Due {
     WriteCame {
         node: usize,
     },
+    /// A word of joining, over a connection of its own.
+    JoinSaid {
+        from: usize,
+        to: usize,
+        attempt: u64,
+        message: Box<JoinMessage>,
+    },
     ClientCame {
         group: usize,
+    },
+    /// The observer asks at a node that has a right to spend.
+    Probed {
+        node: usize,
     },
     /// The operator signs the first budgets.
     Operated,
@@ -193,6 +221,12 @@ enum Own {
     Flush {
         stream: u64,
     },
+    JoinTried,
+    JoinAnswered {
+        attempt: u64,
+    },
+    /// A node that leaves has waited long enough.
+    Left,
     QuotaTick,
     Persisted {
         ticket: u64,
@@ -233,6 +267,12 @@ enum Load {
     Quota(Box<QuotaMessage>),
     /// About policies.
     Policy(Box<PolicyMessage>),
+    /// A member asks a steward for a new lease.
+    Renew(Box<Credential>),
+    /// A steward grants it.
+    Renewed(Box<Credential>),
+    /// A member shows its new lease.
+    LeaseShown(Box<Credential>),
     /// The other side knows no such connection.
     Reset,
 }
@@ -255,14 +295,23 @@ impl<'a> World<'a> {
             if plan.options.old_version.contains(&index) {
                 node.version = OLDEST_VERSION;
             }
+            node.per_peer = plan.options.per_peer;
+            let joins =
+                |fault: &Fault| matches!(fault.kind, FaultKind::Join { node } if node == index);
+            if index > 0 && plan.faults.iter().any(joins) {
+                (node.is_in, node.may_join) = (false, false);
+            }
             node
         };
+        let mut nodes: Vec<SimNode> = (0..plan.nodes).map(node).collect();
+        let mut rings: Vec<_> = nodes.iter_mut().map(|node| &mut node.ring).collect();
+        let secrets = keys::Secrets::new(plan, &mut rings);
         Self {
             plan,
             watch,
             now: (Mono(0), Class::Fault, 0),
             queue: Queue::new(),
-            nodes: (0..plan.nodes).map(node).collect(),
+            nodes,
             names,
             network: Network::new(plan.seed, plan.nodes, plan.network),
             checker: Checker::new(plan.nodes, plan.network.slowest()),
@@ -278,11 +327,20 @@ impl<'a> World<'a> {
             holders: Vec::new(),
             accounts: plan.workload.clients.iter().map(|one| one.account.parse().ok()).collect(),
             liars: BTreeSet::new(),
+            members: members::Members::default(),
+            secrets,
+            idle_work: work::IdleWork::new(),
+            calm_since: None,
+            probes: Vec::new(),
+            settling: Vec::new(),
+            settling_as: None,
             said: plan
                 .faults
                 .iter()
                 .filter_map(|fault| match fault.kind {
-                    FaultKind::Replay { node } => Some((node, VecDeque::new())),
+                    FaultKind::Replay { node } | FaultKind::Garble { node } => {
+                        Some((node, VecDeque::new()))
+                    }
                     _ => None,
                 })
                 .collect(),
@@ -304,6 +362,7 @@ impl<'a> World<'a> {
             self.queue.push(Mono(fault.at.0), Class::Fault, Due::FaultBegan(index));
             self.queue.push(Mono(fault.until.0), Class::Fault, Due::FaultEnded(index));
         }
+        self.found();
         let ease = self.ease() * self.ease();
         for node in 0..self.plan.nodes {
             self.boot(node);
@@ -321,8 +380,9 @@ impl<'a> World<'a> {
         }
         if !self.plan.workload.tenants.is_empty() {
             self.queue.push(Mono(policy::SIGNED_AT.0), Class::Fault, Due::Operated);
-            self.queue.push(Mono(AUDIT.0), Class::Check, Due::Audited);
         }
+        self.queue.push(Mono(AUDIT.0), Class::Check, Due::Audited);
+        self.plan_probes();
         self.queue.push(Mono(self.plan.quiet_at.0), Class::Fault, Due::TimeTold);
         self.queue.push(Mono(0), Class::Check, Due::IdleLooked);
         self.queue.push(Mono(0), Class::Check, Due::Looked);
@@ -335,13 +395,9 @@ impl<'a> World<'a> {
         if self.watch.wants_steps(node) {
             self.watch.detector_made(node, &self.nodes[node].memory.swim);
         }
-        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
-            let id = self.names.id(peer);
-            if !self.nodes[node].memory.roster.is_revoked(&id) {
-                self.step(node, SwimInput::PeerIntroduced { node: id });
-            }
-        }
+        self.introduce_all(node);
         self.boot_budgets(node);
+        self.wants_in(node);
     }
 
     fn happen(&mut self, due: Due) {
@@ -362,6 +418,7 @@ impl<'a> World<'a> {
             Due::SyncCame { node } => {
                 self.begin_sync(node);
                 self.look_after_policy(node);
+                self.look_after_leases(node);
                 self.again(SYNC_EVERY.times(ease * ease), Due::SyncCame { node });
             }
             Due::WriteCame { node } => {
@@ -372,12 +429,18 @@ impl<'a> World<'a> {
                     self.again(WRITE_EVERY.times(ease * ease), Due::WriteCame { node });
                 }
             }
+            Due::JoinSaid { from, to, attempt, message } => {
+                self.join_said((from, to), attempt, *message);
+            }
             Due::ClientCame { group } => self.client_came(group),
+            Due::Probed { node } => self.probe(node),
             Due::Operated => self.operate(),
             Due::TimeTold => self.nodes.iter_mut().for_each(|node| node.clock.set()),
             Due::Audited => {
                 self.audit();
-                self.queue.push(self.now.0.plus(AUDIT), Class::Check, Due::Audited);
+                self.audit_work();
+                let at = self.now.0.plus(AUDIT.times(ease * ease));
+                self.queue.push(at, Class::Check, Due::Audited);
             }
             Due::Closed { node, peer } => self.close(node, peer),
             Due::IdleLooked => {
@@ -426,6 +489,9 @@ impl<'a> World<'a> {
                 }
             }
             Own::Flush { stream } => self.flush(node, stream),
+            Own::JoinTried => self.try_to_join(node),
+            Own::JoinAnswered { attempt } => self.join_answered(node, attempt),
+            Own::Left => self.left(node),
             Own::QuotaTick => self.quota_ticked(node),
             Own::Persisted { ticket } => self.persisted(node, ticket),
             Own::PersistFailed { ticket } => self.persist_failed(node, ticket),
@@ -568,6 +634,7 @@ impl Load {
             Self::Stop { .. } => "stop",
             Self::Quota(_) => "rights",
             Self::Policy(_) => "policy",
+            Self::Renew(_) | Self::Renewed(_) | Self::LeaseShown(_) => "lease",
             Self::Reset => "reset",
         }
     }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use selvedge_base::Micros;
-use selvedge_sim::plan::{FAULT_NAMES, FaultKind, PlanError};
+use selvedge_sim::plan::{ClientPlan, FAULT_NAMES, FaultKind, PerPeriod, PlanError, TenantPlan};
 use selvedge_sim::swarm::{percentile, swarm};
 use selvedge_sim::{Mark, Plan, run, scenarios};
 
@@ -140,6 +140,26 @@ fn plans_that_cannot_be_run_are_refused() {
     plan.network.latency_min = Micros::secs(1);
     assert_eq!(run(&plan, &mut ()), Err(PlanError::Latency));
     assert!((0..1_000).all(|seed| Plan::seeded(seed).check().is_ok()));
+}
+
+#[test]
+fn fleet() {
+    // A mesh of some size under the load of the benchmark, given by hand as `200x600`: nodes and
+    // virtual seconds. For a profiler.
+    let Ok(size) = std::env::var("SELVEDGE_SIM_FLEET") else { return };
+    let (nodes, seconds) = size.split_once('x').unwrap();
+    let span = Micros::secs(seconds.parse().unwrap());
+    let until = Micros(span.0 - Micros::secs(20).0);
+    let mut plan = Plan::calm(1, nodes.parse().unwrap());
+    for tenant in 0..4 {
+        let name = format!("tenant{tenant}");
+        plan = plan
+            .tenant(TenantPlan::new(&name).tokens(4_000_000, PerPeriod::Hour))
+            .client(ClientPlan::steady(&name, 300, Micros::secs(2), until));
+    }
+    let outcome = run(&plan, &mut ()).unwrap();
+    println!("{outcome}");
+    assert!(outcome.violations.is_empty(), "{outcome}");
 }
 
 #[test]

@@ -78,6 +78,11 @@ pub enum FaultKind {
         /// Which node.
         node: usize,
     },
+    /// The engine runs out of memory: everything it computes fails, and it loads its model anew.
+    OutOfMemory {
+        /// Which node.
+        node: usize,
+    },
     /// The model cannot be loaded: what runs fails, nothing starts.
     LoadFailure {
         /// Which node.
@@ -135,6 +140,18 @@ pub enum FaultKind {
         /// Datagrams lost.
         permille: u64,
     },
+    /// What goes to and from a node goes through a narrow link, one packet after the other.
+    Narrow {
+        /// Which node.
+        node: usize,
+        /// How long each packet takes.
+        each: Micros,
+    },
+    /// Bits of the disk changed; the store finds it at the next start, and begins anew.
+    DiskRot {
+        /// Which node.
+        node: usize,
+    },
     /// Writes take this much longer to become durable.
     DiskSlow {
         /// Which node.
@@ -173,6 +190,20 @@ pub enum FaultKind {
         /// Which node.
         node: usize,
     },
+    /// The process starts anew with its clock set back, until somebody sets it.
+    BootBack {
+        /// Which node.
+        node: usize,
+        /// How far back, in milliseconds.
+        by: i64,
+    },
+    /// The clock is ahead; then power is lost, and the process starts again with the right time.
+    PowerLost {
+        /// Which node.
+        node: usize,
+        /// How far ahead, in milliseconds.
+        ahead: i64,
+    },
     /// The node is upgraded to the newer wire version: down at the beginning, up at the end.
     Upgrade {
         /// Which node.
@@ -194,7 +225,14 @@ pub enum FaultKind {
         /// The new limit, in permille of the old.
         permille: u64,
     },
-    /// A steward revokes the tenant's key at one node.
+    /// A steward suspends the tenant at one node.
+    Suspend {
+        /// Which tenant of the plan.
+        tenant: usize,
+        /// Where the steward sits.
+        node: usize,
+    },
+    /// A steward revokes the keys of a tenant's callers at one node.
     RevokeKey {
         /// Which tenant of the plan.
         tenant: usize,
@@ -208,8 +246,33 @@ pub enum FaultKind {
         /// Where the steward sits.
         by: usize,
     },
+    /// The node is no member until then; it is given a code and joins.
+    Join {
+        /// Which node; the first is always a member.
+        node: usize,
+    },
+    /// Somebody who knows a join code's number and not its secret tries it out.
+    GuessCode {
+        /// Whom the code was meant for.
+        node: usize,
+    },
+    /// The node gives its rights away and leaves the mesh for good.
+    Leave {
+        /// Which node.
+        node: usize,
+    },
     /// A member sends old messages again.
     Replay {
+        /// Which node.
+        node: usize,
+    },
+    /// A member sends old messages with some bits turned over.
+    Garble {
+        /// Which node.
+        node: usize,
+    },
+    /// A member sends records in the name of others, and one that is too large.
+    Forge {
         /// Which node.
         node: usize,
     },
@@ -247,17 +310,28 @@ pub const FAULT_NAMES: &[&str] = &[
     "flapping",
     "slow",
     "lossy",
+    "narrow",
+    "disk rot",
+    "out of memory",
+    "garble",
+    "forge",
     "slow disk",
     "full disk",
     "disk errors",
     "clock off",
     "clock drift",
     "boot in 1970",
+    "boot set back",
+    "power lost",
     "upgrade",
     "relimit",
     "lower",
+    "suspend",
     "revoke key",
     "revoke node",
+    "join",
+    "guess code",
+    "leave",
     "replay",
     "equivocate",
     "false advert",
@@ -296,6 +370,11 @@ impl FaultKind {
         }
     }
 
+    /// Whether a member says what is not so.
+    pub(crate) const fn lies(&self) -> bool {
+        matches!(self, Self::Equivocate { .. } | Self::Garble { .. } | Self::Forge { .. })
+    }
+
     /// The node it is about, when it is about one.
     pub const fn node(&self) -> Option<usize> {
         match self {
@@ -314,16 +393,27 @@ impl FaultKind {
             | Self::Bridge { node, .. }
             | Self::Slow { node, .. }
             | Self::Lossy { node, .. }
+            | Self::Narrow { node, .. }
+            | Self::DiskRot { node }
+            | Self::OutOfMemory { node }
+            | Self::Garble { node }
+            | Self::Forge { node }
             | Self::DiskSlow { node, .. }
             | Self::DiskFull { node }
             | Self::DiskErrors { node, .. }
             | Self::ClockOff { node, .. }
             | Self::ClockDrift { node, .. }
             | Self::Boot1970 { node }
+            | Self::BootBack { node, .. }
+            | Self::PowerLost { node, .. }
             | Self::Upgrade { node }
             | Self::Lower { node, .. }
+            | Self::Suspend { node, .. }
             | Self::RevokeKey { node, .. }
             | Self::RevokeNode { node, .. }
+            | Self::Join { node }
+            | Self::GuessCode { node }
+            | Self::Leave { node }
             | Self::Replay { node }
             | Self::Equivocate { node }
             | Self::FalseAdvert { node } => Some(*node),
@@ -377,17 +467,28 @@ impl FaultKind {
             Self::Flapping { .. } => "flapping",
             Self::Slow { .. } => "slow",
             Self::Lossy { .. } => "lossy",
+            Self::Narrow { .. } => "narrow",
+            Self::DiskRot { .. } => "disk rot",
+            Self::OutOfMemory { .. } => "out of memory",
+            Self::Garble { .. } => "garble",
+            Self::Forge { .. } => "forge",
             Self::DiskSlow { .. } => "slow disk",
             Self::DiskFull { .. } => "full disk",
             Self::DiskErrors { .. } => "disk errors",
             Self::ClockOff { .. } => "clock off",
             Self::ClockDrift { .. } => "clock drift",
             Self::Boot1970 { .. } => "boot in 1970",
+            Self::PowerLost { .. } => "power lost",
+            Self::BootBack { .. } => "boot set back",
             Self::Upgrade { .. } => "upgrade",
             Self::Relimit { .. } => "relimit",
             Self::Lower { .. } => "lower",
+            Self::Suspend { .. } => "suspend",
             Self::RevokeKey { .. } => "revoke key",
             Self::RevokeNode { .. } => "revoke node",
+            Self::Join { .. } => "join",
+            Self::GuessCode { .. } => "guess code",
+            Self::Leave { .. } => "leave",
             Self::Replay { .. } => "replay",
             Self::Equivocate { .. } => "equivocate",
             Self::FalseAdvert { .. } => "false advert",

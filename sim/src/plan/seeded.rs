@@ -31,7 +31,14 @@ impl Plan {
         for index in 0..if on.is_empty() { 0 } else { wanted } {
             let mut dice = Dice::keyed(seed, &format!("plan/fault/{index}"));
             let family = on[dice.below(on.len() as u64) as usize];
-            faults.push(Fault::seeded(&mut dice, family, nodes));
+            let fault = Fault::seeded(&mut dice, family, nodes);
+            // An operator changes budgets just then: the node must know how far it had come.
+            if matches!(fault.kind, FaultKind::PowerLost { .. }) {
+                let at = fault.until.plus(Micros::millis(200 + dice.below(2_000)));
+                let kind = FaultKind::Relimit { tenant: 0, permille: 100 + dice.below(600) };
+                faults.push(Fault { at, until: at, kind });
+            }
+            faults.push(fault);
         }
         let ends = faults.iter().map(|fault| fault.until).max().unwrap_or(CALM_START);
         let busy_until = ends.max(CALM_START.plus(FAULT_SPAN));
@@ -43,6 +50,11 @@ impl Plan {
             every: if engines.chance(250) { 2 } else { 1 },
             pages: if engines.chance(250) { 8 } else { 256 },
             max_queue: if engines.chance(250) { 2 } else { 64 },
+            step: match workload.clients.iter().any(|client| client.unlimited) {
+                true => Micros::millis(4),
+                false => EnginePlan::default().step,
+            },
+            small: workload.tenants.iter().any(TenantPlan::downgrades),
             ..EnginePlan::default()
         };
         Self {
@@ -72,6 +84,8 @@ impl Options {
             old_version: upgraded.collect(),
             newcomers: newcomer.into_iter().collect(),
             sites: 1 + dice.below(2) as usize,
+            per_peer: if dice.chance(300) { 2 } else { 64 },
+            lease: dice.chance(200).then(|| Micros::secs(10 + dice.below(40))),
         }
     }
 }
@@ -99,6 +113,18 @@ impl Workload {
             client.home_permille = if dice.chance(300) { 200 } else { 0 };
             client.dense_permille = if dice.chance(300) { 200 } else { 0 };
             client.unlimited = dice.chance(150);
+            client.key_lasts = dice.chance(150).then(|| Micros::secs(5 + dice.below(25)));
+            client.key_models = match dice.below(12) {
+                0 => vec!["heddle".to_owned()],
+                1 | 2 => vec!["lo*".to_owned()],
+                _ => Vec::new(),
+            };
+            if client.unlimited {
+                // Longer than what is reserved at once.
+                client.per_minute = 30;
+                client.answer = if dice.chance(500) { (970, 1_070) } else { (600, 1_500) };
+                client.deadline = Micros::secs(15);
+            }
             if dice.chance(400) {
                 client.nodes = vec![dice.below(nodes as u64) as usize];
             }
@@ -119,6 +145,10 @@ impl Workload {
 }
 
 impl TenantPlan {
+    fn downgrades(&self) -> bool {
+        self.budgets.iter().any(|budget| budget.downgrade.is_some())
+    }
+
     fn seeded(dice: &mut Dice, path: &str) -> Self {
         let mut tenant = Self::new(path);
         for _ in 0..1 + dice.below(2) {
@@ -134,7 +164,19 @@ impl TenantPlan {
             let windowed = matches!(unit, BudgetUnit::Tokens | BudgetUnit::Requests);
             let sub_windows = if windowed && dice.chance(200) { 4 } else { 1 };
             let elastic = elastic.filter(|_| windowed);
-            tenant.budgets.push(BudgetPlan { name, unit, per, limit, elastic, sub_windows });
+            let lesser = dice.chance(200);
+            let models = if lesser { vec!["lo*".to_owned()] } else { Vec::new() };
+            let downgrade = lesser.then(|| "heddle".to_owned());
+            tenant.budgets.push(BudgetPlan {
+                name,
+                unit,
+                per,
+                limit,
+                elastic,
+                sub_windows,
+                models,
+                downgrade,
+            });
         }
         tenant
     }
@@ -199,7 +241,8 @@ fn some(dice: &mut Dice, nodes: usize) -> Vec<usize> {
 impl FaultKind {
     fn link(dice: &mut Dice, nodes: usize) -> Self {
         let node = any(dice, nodes);
-        match dice.below(3) {
+        match dice.below(4) {
+            3 => Self::Narrow { node, each: Micros(200 + dice.below(8_000)) },
             0 => Self::Slow { node, by: Micros::millis(20 + dice.below(400)) },
             1 => Self::Lossy { node, permille: 100 + dice.below(500) },
             _ => {
@@ -238,7 +281,8 @@ impl FaultKind {
 
     fn engine(dice: &mut Dice, nodes: usize) -> Self {
         let node = any(dice, nodes);
-        match dice.below(6) {
+        match dice.below(7) {
+            6 => Self::OutOfMemory { node },
             0..=2 => Self::Freeze { node },
             3 => Self::Throttle { node, times: 2 + dice.below(19) },
             4 => Self::ShortOfMemory { node },
@@ -248,7 +292,8 @@ impl FaultKind {
 
     fn disk(dice: &mut Dice, nodes: usize) -> Self {
         let node = any(dice, nodes);
-        match dice.below(5) {
+        match dice.below(6) {
+            5 => Self::DiskRot { node },
             0 => Self::DiskSlow { node, by: Micros::millis(5 + dice.below(1_000)) },
             1 => Self::DiskFull { node },
             2 => Self::DiskErrors { node, permille: 50 + dice.below(500) },
@@ -260,7 +305,9 @@ impl FaultKind {
     fn clock(dice: &mut Dice, nodes: usize) -> Self {
         let node = any(dice, nodes);
         let sign = if dice.chance(500) { 1 } else { -1 };
-        match dice.below(3) {
+        match dice.below(5) {
+            3 => Self::BootBack { node, by: 1_000 + dice.below(40_000) as i64 },
+            4 => Self::PowerLost { node, ahead: 4_000 + dice.below(20_000) as i64 },
             0 => {
                 let by = match dice.below(3) {
                     0 => 1_000,
@@ -277,10 +324,14 @@ impl FaultKind {
     fn operator(dice: &mut Dice, nodes: usize) -> Self {
         let (node, by) = two(dice, nodes);
         let tenant = dice.below(2) as usize;
-        match dice.below(6) {
+        match dice.below(10) {
+            6 => Self::Join { node: node.max(1) },
+            7 => Self::GuessCode { node },
+            8 => Self::Leave { node },
             0 | 1 => Self::Relimit { tenant, permille: 200 + dice.below(2_000) },
             2 => Self::Lower { tenant, node, permille: dice.below(900) },
             3 => Self::RevokeKey { tenant, node },
+            9 => Self::Suspend { tenant, node },
             4 => Self::RevokeNode { node, by },
             _ => Self::Upgrade { node },
         }
@@ -288,7 +339,9 @@ impl FaultKind {
 
     fn adversary(dice: &mut Dice, nodes: usize) -> Self {
         let node = any(dice, nodes);
-        match dice.below(3) {
+        match dice.below(5) {
+            3 => Self::Garble { node },
+            4 => Self::Forge { node },
             0 => Self::Replay { node },
             1 => Self::Equivocate { node },
             _ => Self::FalseAdvert { node },

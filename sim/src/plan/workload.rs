@@ -47,6 +47,12 @@ pub struct BudgetPlan {
     /// In how many parts of the period it becomes spendable.
     #[serde(default = "one")]
     pub sub_windows: u32,
+    /// Which models it counts; none = all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+    /// The model that requests get when nothing is left; none = they are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downgrade: Option<String>,
 }
 
 const fn one() -> u32 {
@@ -113,6 +119,12 @@ pub struct ClientPlan {
     /// Whether clients set no limit to the answer, so that it is reserved for in pieces.
     #[serde(default)]
     pub unlimited: bool,
+    /// How long their key of the mesh is good; none = for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_lasts: Option<Micros>,
+    /// Which models their key of the mesh is good for; none = all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_models: Vec<String>,
 }
 
 impl Workload {
@@ -157,7 +169,17 @@ impl TenantPlan {
     #[must_use]
     pub fn budget(mut self, unit: BudgetUnit, limit: u64, per: PerPeriod) -> Self {
         let name = format!("b{}", self.budgets.len());
-        self.budgets.push(BudgetPlan { name, unit, per, limit, elastic: None, sub_windows: 1 });
+        let budget = BudgetPlan {
+            name,
+            unit,
+            per,
+            limit,
+            elastic: None,
+            sub_windows: 1,
+            models: Vec::new(),
+            downgrade: None,
+        };
+        self.budgets.push(budget);
         self
     }
 }
@@ -179,6 +201,8 @@ impl ClientPlan {
             home_permille: 0,
             dense_permille: 0,
             unlimited: false,
+            key_lasts: None,
+            key_models: Vec::new(),
         }
     }
 

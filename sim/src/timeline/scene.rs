@@ -91,6 +91,7 @@ pub(super) const fn family(kind: &FaultKind) -> u8 {
         | FaultKind::Bridge { .. }
         | FaultKind::Flapping { .. }
         | FaultKind::Slow { .. }
+        | FaultKind::Narrow { .. }
         | FaultKind::Lossy { .. } => 0,
         FaultKind::Crash { .. }
         | FaultKind::TornCrash { .. }
@@ -101,17 +102,29 @@ pub(super) const fn family(kind: &FaultKind) -> u8 {
         | FaultKind::Freeze { .. }
         | FaultKind::Throttle { .. }
         | FaultKind::ShortOfMemory { .. }
+        | FaultKind::OutOfMemory { .. }
         | FaultKind::LoadFailure { .. } => 2,
         FaultKind::LostWrites { .. }
         | FaultKind::Backup { .. }
         | FaultKind::DiskSlow { .. }
         | FaultKind::DiskFull { .. }
+        | FaultKind::DiskRot { .. }
         | FaultKind::DiskErrors { .. } => 3,
-        FaultKind::ClockOff { .. } | FaultKind::ClockDrift { .. } | FaultKind::Boot1970 { .. } => 4,
+        FaultKind::ClockOff { .. }
+        | FaultKind::ClockDrift { .. }
+        | FaultKind::BootBack { .. }
+        | FaultKind::PowerLost { .. }
+        | FaultKind::Boot1970 { .. } => 4,
         FaultKind::Relimit { .. }
         | FaultKind::Lower { .. }
+        | FaultKind::Suspend { .. }
         | FaultKind::RevokeKey { .. }
         | FaultKind::RevokeNode { .. }
+        | FaultKind::Join { .. }
+        | FaultKind::GuessCode { .. }
+        | FaultKind::Leave { .. }
+        | FaultKind::Garble { .. }
+        | FaultKind::Forge { .. }
         | FaultKind::Replay { .. }
         | FaultKind::Equivocate { .. }
         | FaultKind::FalseAdvert { .. } => 5,

@@ -1,15 +1,26 @@
 //! Members that repeat themselves or say two things at once.
 
+use selvedge_base::codec::{decode_body, encode_datagram};
 use selvedge_core::quota::QuotaMessage;
 use selvedge_crdt::escrow::SignedRow;
+use selvedge_proto::policy::{AccountPath, CutOrder, PolicyDelta, PolicyMessage, sign_cut};
+use selvedge_proto::records;
 use selvedge_proto::sync::SyncDelta;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Load, World};
 use crate::marks::Mark;
 use crate::names::{StandIn, sign_row};
+use crate::stream::Stream;
 
 /// Messages a node that will repeat itself remembers.
 const REMEMBERED: usize = 200;
+/// Messages a node sends garbled at a time.
+const GARBLES: usize = 60;
+/// The longest message that is garbled, in bytes: as the largest frame of records.
+const FRAME: usize = 1 << 20;
+/// The purpose of the streams that garble.
+const GARBLED: u64 = 5;
 
 impl World<'_> {
     /// Keeps what a node says that will say it again.
@@ -37,6 +48,86 @@ impl World<'_> {
         }
         for (to, load) in said {
             self.send_reliable(node, to, load);
+        }
+    }
+
+    /// A node sends what it said before with bytes that were turned over on the way: what still
+    /// reads as a message is given to the peer, as its own connection would.
+    pub(super) fn garble(&mut self, index: usize, node: usize) {
+        if !self.nodes[node].acts() {
+            return;
+        }
+        self.liars.insert(node);
+        let said = self.said.get(&node).cloned().unwrap_or_default();
+        let mut stream = Stream::keyed(self.plan.seed, GARBLED, node, index);
+        for (to, load) in said.into_iter().take(GARBLES) {
+            let garbled = match load {
+                Load::Quota(message) => garbled(&message, &mut stream).map(Load::Quota),
+                Load::Policy(message) => garbled(&message, &mut stream).map(Load::Policy),
+                Load::Delta(delta) => garbled(&delta, &mut stream).map(Load::Delta),
+                _ => continue,
+            };
+            self.fired(index);
+            match garbled {
+                Some(load) => self.send_reliable(node, to, load),
+                None => self.hit(Mark::MalformedRefused),
+            }
+        }
+    }
+
+    /// A node sends records in the name of others, which it cannot sign, and one of its own that
+    /// is larger than any may be.
+    pub(super) fn forge(&mut self, index: usize, node: usize) {
+        if !self.nodes[node].acts() || !self.belongs(node) {
+            return;
+        }
+        self.liars.insert(node);
+        let (id, wall) = (self.id(node), self.nodes[node].now(self.now.0).wall);
+        let seal = StandIn(id);
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
+            let Some(link) = self.nodes[node].memory.link(peer) else { continue };
+            self.fired(index);
+            let memory = &self.nodes[node].memory;
+            let mut delta = SyncDelta::default();
+            for row in memory.rows.iter().filter(|row| row.writer != id) {
+                let mut row = row.clone();
+                row.stamp.seq += 1;
+                row.signature = crate::names::stand_in(&id, &row.canonical_bytes());
+                delta.rows.push(row);
+            }
+            if let Some(row) = memory.rows.get(&id) {
+                let mut row = row.clone();
+                row.stamp.seq += 1_000;
+                row.value.resize(selvedge_crdt::MAX_VALUE_BYTES + 1, 0);
+                sign_row(&mut row);
+                delta.rows.push(row);
+            }
+            let mesh = memory.roster.mesh();
+            let victim = self.names.id((peer + 1) % self.nodes.len());
+            let key = self.names.key(node);
+            delta.roster.revocations.push(records::revoke(key, None, mesh, victim, wall));
+            let rows = self.nodes[node].disk.stored.quota.rows.values();
+            let others = rows.filter(|one| one.row.holder.node != id).take(GARBLES);
+            let forged: Vec<SignedRow> = others
+                .map(|stored| {
+                    let mut row = stored.row.clone();
+                    (row.seq, row.hw) = (row.seq + 1, row.hw + 1);
+                    SignedRow::seal(row, &seal)
+                })
+                .collect();
+            self.send_reliable(node, peer, Load::Delta(Box::new(delta)));
+            if link.version >= super::quota::QUOTA_VERSION {
+                let order = CutOrder::Account(AccountPath::local());
+                if !forged.is_empty() {
+                    let message = QuotaMessage::Rows(forged);
+                    self.send_reliable(node, peer, Load::Quota(Box::new(message)));
+                }
+                let key = self.names.key(node);
+                let mut cuts = PolicyDelta::default();
+                cuts.cuts.extend(sign_cut(key, None, mesh, order, wall));
+                let message = PolicyMessage::Delta(Box::new(cuts));
+                self.send_reliable(node, peer, Load::Policy(Box::new(message)));
+            }
         }
     }
 
@@ -75,4 +166,14 @@ impl World<'_> {
             }
         }
     }
+}
+
+/// A message after one to three of its bytes were turned over, if it still reads as one.
+fn garbled<T: Serialize + DeserializeOwned>(message: &T, stream: &mut Stream) -> Option<T> {
+    let mut bytes = encode_datagram(message, FRAME).ok()?;
+    for _ in 0..=stream.below(3) {
+        let at = stream.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << stream.below(8);
+    }
+    decode_body(&bytes).ok()
 }

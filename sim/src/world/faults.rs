@@ -26,9 +26,11 @@ impl World<'_> {
             }
             FaultKind::TornCrash { node }
             | FaultKind::Wipe { node }
+            | FaultKind::DiskRot { node }
             | FaultKind::Death { node }
             | FaultKind::LostWrites { node, .. }
             | FaultKind::Upgrade { node }
+            | FaultKind::BootBack { node, .. }
             | FaultKind::Boot1970 { node } => {
                 self.die(*node);
                 self.fired(index);
@@ -48,8 +50,14 @@ impl World<'_> {
                 self.fired(index);
             }
             FaultKind::RevokeNode { node, by } => self.revoke_node(index, *node, *by),
-            FaultKind::Lower { .. } | FaultKind::RevokeKey { .. } => self.cut(index, kind),
+            FaultKind::Lower { .. } | FaultKind::Suspend { .. } => self.cut(index, kind),
+            FaultKind::RevokeKey { tenant, node } => self.revoke_keys(index, *tenant, *node),
             FaultKind::Relimit { tenant, permille } => self.relimit(index, *tenant, *permille),
+            FaultKind::Join { node } => self.begin_to_join(index, *node),
+            FaultKind::GuessCode { node } => self.guess_code(index, *node),
+            FaultKind::Leave { node } => self.leave(index, *node),
+            FaultKind::Garble { node } => self.garble(index, *node),
+            FaultKind::Forge { node } => self.forge(index, *node),
             FaultKind::Replay { node } => self.replay(index, *node),
             FaultKind::Equivocate { node } => self.equivocate(index, *node),
             parts => self.begin_in_parts(index, parts),
@@ -71,6 +79,14 @@ impl World<'_> {
                 self.nodes[*node].memory.engine.squeeze(true);
                 self.fired(index);
             }
+            FaultKind::OutOfMemory { node } => {
+                let well = self.nodes[*node].load_failures == 0;
+                self.fail_engine(*node, true);
+                if well {
+                    self.fail_engine(*node, false);
+                }
+                self.fired(index);
+            }
             FaultKind::LoadFailure { node } => {
                 self.nodes[*node].load_failures += 1;
                 self.fail_engine(*node, true);
@@ -83,7 +99,7 @@ impl World<'_> {
             FaultKind::DiskErrors { node, permille } => {
                 self.nodes[*node].disk.errors_permille = *permille;
             }
-            FaultKind::ClockOff { node, by } => {
+            FaultKind::PowerLost { node, ahead: by } | FaultKind::ClockOff { node, by } => {
                 self.nodes[*node].clock.step(*by);
                 self.show(EventKind::ClockSet, *node, None, || format!("off by {by} ms"));
                 self.fired(index);
@@ -108,8 +124,9 @@ impl World<'_> {
         let now = self.now.0;
         match kind {
             FaultKind::Crash { node, .. } | FaultKind::TornCrash { node } => self.rise(*node),
-            FaultKind::Wipe { node } => {
+            FaultKind::Wipe { node } | FaultKind::DiskRot { node } => {
                 self.nodes[*node].disk.wipe();
+                self.secrets.forget(*node);
                 self.rise(*node);
             }
             FaultKind::LostWrites { node, back } => {
@@ -127,6 +144,17 @@ impl World<'_> {
                 self.nodes[*node].clock.begin_in_1970(Some(now));
                 self.hit(Mark::ClockBefore2000);
                 self.show(EventKind::ClockSet, *node, None, || "in 1970".to_owned());
+                self.rise(*node);
+            }
+            FaultKind::PowerLost { node, .. } => {
+                self.die(*node);
+                self.nodes[*node].clock.set();
+                self.show(EventKind::ClockSet, *node, None, || "right".to_owned());
+                self.rise(*node);
+            }
+            FaultKind::BootBack { node, by } => {
+                self.nodes[*node].clock.step(-by.saturating_abs());
+                self.show(EventKind::ClockSet, *node, None, || format!("set back by {by} ms"));
                 self.rise(*node);
             }
             FaultKind::Backup { node } => {
@@ -199,10 +227,17 @@ impl World<'_> {
             }
             FaultKind::FalseAdvert { node } => self.nodes[*node].boasts -= 1,
             FaultKind::Death { .. }
+            | FaultKind::Join { .. }
+            | FaultKind::GuessCode { .. }
+            | FaultKind::Leave { .. }
             | FaultKind::RevokeNode { .. }
             | FaultKind::Relimit { .. }
             | FaultKind::Lower { .. }
+            | FaultKind::Suspend { .. }
             | FaultKind::RevokeKey { .. }
+            | FaultKind::OutOfMemory { .. }
+            | FaultKind::Garble { .. }
+            | FaultKind::Forge { .. }
             | FaultKind::Replay { .. }
             | FaultKind::Equivocate { .. } => {}
             _ => {
@@ -244,7 +279,7 @@ impl World<'_> {
     }
 
     /// The process dies.
-    fn die(&mut self, node: usize) {
+    pub(super) fn die(&mut self, node: usize) {
         self.nodes[node].crashes += 1;
         if self.nodes[node].crashes > 1 {
             return;
@@ -268,7 +303,7 @@ impl World<'_> {
     }
 
     /// A process that ends in good order closes its connections.
-    fn say_goodbye(&mut self, node: usize) {
+    pub(super) fn say_goodbye(&mut self, node: usize) {
         for peer in 0..self.nodes.len() {
             let Some(end) = self.nodes[node].memory.link(peer) else { continue };
             if let Some(delay) = self.network.reliable(self.now.0, node, peer) {
@@ -287,6 +322,14 @@ impl World<'_> {
         for own in late {
             self.later(node, self.now.0, own);
         }
+    }
+
+    fn begin_to_join(&mut self, index: usize, node: usize) {
+        if !self.belongs(node) {
+            self.fired(index);
+        }
+        self.nodes[node].may_join = true;
+        self.wants_in(node);
     }
 
     fn set_throttle(&mut self, node: usize) {
@@ -315,8 +358,7 @@ impl World<'_> {
 
     /// A node learns that another was put out.
     pub(super) fn revocation_learnt(&mut self, node: usize, peer: usize) {
-        let snapshot = self.nodes[node].memory.roster.snapshot();
-        self.nodes[node].disk.stored.roster = Some(snapshot);
+        self.store_roster(node);
         if node == peer {
             return;
         }

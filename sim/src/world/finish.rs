@@ -29,6 +29,10 @@ impl World<'_> {
             self.rows_agree();
             self.nothing_pends();
             self.rights_at_rest();
+            self.probes_served();
+            self.all_joined();
+            self.limits_held();
+            self.own_rows_newest();
         }
         let budgets = self.budget_outcomes();
         let (hash, checkpoints, records) = self.trace.finish();
@@ -51,10 +55,10 @@ impl World<'_> {
     }
 
     /// Whether a node is, or should be, up and a member at the end.
-    fn is_whole(&self, node: usize) -> bool {
+    pub(super) fn is_whole(&self, node: usize) -> bool {
         let death =
             |fault: &Fault| matches!(fault.kind, FaultKind::Death { node: dead } if dead == node);
-        !self.nodes[node].is_revoked && !self.plan.faults.iter().any(death)
+        !self.is_out(node) && self.finds_in_time(node, node) && !self.plan.faults.iter().any(death)
     }
 
     fn views_agree(&mut self) {
@@ -156,8 +160,57 @@ impl World<'_> {
         }
     }
 
+    /// Once it is settled which configuration governs a window, its marks are within that one's
+    /// limit, whatever was known when they were made.
+    fn limits_held(&mut self) {
+        let mut wrong = Vec::new();
+        for (key, ledger) in &self.books.ledgers {
+            let ceiling = |holder| self.truth_book.ceiling(key, holder);
+            let all: Option<Vec<u64>> = self.holders.iter().map(ceiling).collect();
+            let Some(limit) = all.map(|all| all.into_iter().sum::<u64>()) else { continue };
+            let marked = ledger.marked();
+            if marked > limit.saturating_add(ledger.slack()) {
+                let seen = format!("{key:?}: marks of {marked}, and {limit} is the limit");
+                wrong.push((Invariant::QuotaMarksWithinLimit, seen));
+            }
+        }
+        for (invariant, seen) in wrong {
+            self.broken(invariant, seen);
+        }
+    }
+
+    /// A node whose disk went back ends its old name as soon as it hears of a newer row of its own.
+    fn own_rows_newest(&mut self) {
+        let mut wrong = Vec::new();
+        let lies = |node: usize| {
+            let by = |fault: &Fault| fault.kind.lies() && fault.kind.node() == Some(node);
+            self.plan.faults.iter().any(by)
+        };
+        for node in (0..self.nodes.len()).filter(|node| self.is_whole(*node) && !lies(*node)) {
+            let state = &self.nodes[node];
+            let Some(quota) = state.memory.quota.as_ref().filter(|_| state.acts()) else {
+                continue;
+            };
+            let holder = quota.holder();
+            let others = (0..self.nodes.len()).filter(|one| *one != node && self.is_whole(*one));
+            for peer in others {
+                for (key, stored) in &self.nodes[peer].disk.stored.quota.rows {
+                    let own = state.disk.stored.quota.rows.get(key);
+                    let is_own = key.1 == holder && own.is_some();
+                    if is_own && own.is_some_and(|own| own.row.seq < stored.row.seq) {
+                        let seen = format!("node {peer} holds {:?} of node {node}", stored.row);
+                        wrong.push((Invariant::QuotaOwnRowsNewest, seen));
+                    }
+                }
+            }
+        }
+        for (invariant, seen) in wrong {
+            self.broken(invariant, seen);
+        }
+    }
+
     /// Whether a node's disk and clock are right at the end.
-    fn all_right(&self, node: usize) -> bool {
+    pub(super) fn all_right(&self, node: usize) -> bool {
         if self.liars.contains(&node) || !self.is_whole(node) {
             return false;
         }

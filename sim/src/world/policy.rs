@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use selvedge_base::{Blame, Code, Micros, Refusal, Retry, Stage, Wall};
-use selvedge_core::FlowInput;
+use selvedge_base::{Micros, Wall};
 use selvedge_core::quota::{QuotaInput, QuotaOptions};
 use selvedge_crdt::escrow::Holder;
 use selvedge_proto::policy::{
@@ -20,6 +19,8 @@ use crate::watch::{EventKind, QuotaOrigin};
 
 /// When the operator signs the first budgets: every node has started and made its store.
 pub(super) const SIGNED_AT: Micros = Micros::secs(1);
+/// How often the latest time a node saw reaches its disk, as in production.
+const LATEST_EVERY: Micros = Micros::secs(60);
 
 impl World<'_> {
     /// A process starts with the budgets and policies of its disk.
@@ -58,6 +59,7 @@ impl World<'_> {
         for (index, node) in self.nodes.iter().enumerate() {
             let holder = node.memory.quota.as_ref().map(|quota| quota.holder());
             if let Some(holder) = holder
+                && self.belongs(index)
                 && !self.plan.options.newcomers.contains(&index)
             {
                 members.push((holder, 1));
@@ -70,9 +72,10 @@ impl World<'_> {
         }
         members.sort_unstable();
         self.holders = members.iter().map(|(holder, _)| *holder).collect();
-        let Some(first) = (0..self.nodes.len())
-            .find(|node| self.nodes[*node].acts() && self.nodes[*node].memory.quota.is_some())
-        else {
+        let Some(first) = (0..self.nodes.len()).find(|node| {
+            let state = &self.nodes[*node];
+            state.acts() && self.belongs(*node) && state.memory.quota.is_some()
+        }) else {
             return;
         };
         let wall = self.nodes[first].now(self.now.0).wall;
@@ -80,6 +83,7 @@ impl World<'_> {
             let signed = self.sign(first, draft);
             debug_assert!(signed, "the first epoch of a tenant can be signed");
         }
+        self.make_keys(first);
         self.policy_changed(first, true);
     }
 
@@ -149,7 +153,7 @@ impl World<'_> {
     /// A node's policy is another now: its budgets follow, its disk keeps it, peers hear of it.
     pub(super) fn policy_changed(&mut self, node: usize, tell: bool) {
         let now = self.nodes[node].now(self.now.0);
-        let latest = self.nodes[node].disk.stored.latest_wall;
+        let latest = self.spent_until(node);
         let key = self.names.key(node).clone();
         let memory = &mut self.nodes[node].memory;
         if memory.book.adoption_due(now.wall) {
@@ -161,11 +165,22 @@ impl World<'_> {
         if memory.book.tell_adopted(&key, now.wall, latest) {
             self.hand_over_book(node);
         }
+        self.bar_callers(node);
         let revision = self.nodes[node].memory.book.revision();
         self.record("policy", [node, node], &revision.to_be_bytes());
         if tell {
             self.greet_all(node);
         }
+    }
+
+    /// The latest time a node may have spent at, as production knows it: what this process saw, and
+    /// what its budgets made durable before they spent.
+    fn spent_until(&mut self, node: usize) -> Wall {
+        let wall = self.nodes[node].now(self.now.0).wall;
+        let memory = &mut self.nodes[node].memory;
+        memory.latest_wall = memory.latest_wall.max(wall);
+        let budgets = memory.quota.as_ref().map_or(Wall(0), |quota| quota.latest());
+        memory.latest_wall.max(budgets)
     }
 
     /// Stores a node's policy and gives it to its budgets.
@@ -206,6 +221,7 @@ impl World<'_> {
             let memory = &mut self.nodes[node].memory;
             let applied = memory.book.apply((**delta).clone(), &memory.roster, now.wall);
             self.truth_book.apply((**delta).clone(), &memory.roster, now.wall);
+            self.heard_cuts(node, delta);
             changed = applied.policy;
         }
         let turn = self.nodes[node].memory.dice.next();
@@ -224,40 +240,22 @@ impl World<'_> {
             return;
         }
         let wall = self.nodes[node].now(self.now.0).wall;
+        let latest = self.nodes[node].memory.latest_wall.max(wall);
+        self.nodes[node].memory.latest_wall = latest;
+        if latest >= self.nodes[node].disk.stored.latest_wall.plus(LATEST_EVERY) {
+            self.nodes[node].disk.stored.latest_wall = latest;
+        }
         let book = &mut self.nodes[node].memory.book;
         if book.tick(wall) || book.adoption_due(wall) {
             self.policy_changed(node, false);
         }
     }
 
-    /// Whether the node knows the caller: what it has no policy for was never given a key there.
-    pub(super) fn may_call(&mut self, node: usize, request: u64) -> bool {
-        let group = self.requests[request as usize].group;
-        let Some(account) = self.accounts[group].clone() else { return true };
-        if self.nodes[node].memory.quota.is_none() {
-            return true;
-        }
-        let book = &self.nodes[node].memory.book;
-        let known = !self.tenants.contains(&account.tenant_path())
-            || book.epoch(account.tenant()).is_some();
-        if known && book.suspended(&account).is_none() {
-            return true;
-        }
-        self.hit(Mark::KeyRefused);
-        let message = "this node knows no such account";
-        let code = Code::Unauthorized;
-        let refusal = Refusal::new(Stage::Authenticate, Blame::Client, Retry::Never, code, message);
-        self.tally.refused += 1;
-        self.tally.failed = self.tally.failed.saturating_sub(1);
-        self.flow(node, request, FlowInput::NotReserved(refusal));
-        false
-    }
-
     /// A steward tightens: lowers all budgets of an account, or suspends it, at one node.
     pub(super) fn cut(&mut self, index: usize, kind: &FaultKind) {
         let (tenant, node, permille) = match kind {
             FaultKind::Lower { tenant, node, permille } => (*tenant, *node, Some(*permille)),
-            FaultKind::RevokeKey { tenant, node } => (*tenant, *node, None),
+            FaultKind::Suspend { tenant, node } => (*tenant, *node, None),
             _ => return,
         };
         let Some(plan) = self.plan.workload.tenants.get(tenant) else { return };
@@ -307,8 +305,14 @@ fn terms(plan: &BudgetPlan, limit: u64) -> BudgetTerms {
         },
         limit,
         hardness: plan.elastic.map_or(Hardness::Hard, |block| Hardness::Elastic { block }),
-        on_exhausted: OnExhausted::Refuse,
-        scope: Scope::All,
+        on_exhausted: match &plan.downgrade {
+            None => OnExhausted::Refuse,
+            Some(model) => OnExhausted::Downgrade(model.clone()),
+        },
+        scope: match plan.models.is_empty() {
+            true => Scope::All,
+            false => Scope::Models(plan.models.clone()),
+        },
         sub_windows: plan.sub_windows,
         reclaimable: false,
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_base::{Machine, Micros, NodeId, RequestId};
+use selvedge_base::{Machine, Micros, NodeId, Refusal, RequestId};
 use selvedge_core::FlowInput;
 use selvedge_core::quota::{
     Charge, CostClass, QuotaEffect, QuotaEvent, QuotaInput, QuotaMessage, Verdict,
@@ -12,7 +12,7 @@ use selvedge_proto::policy::Unit;
 
 use super::{Load, Own, World};
 use crate::disk::Written;
-use crate::engine::MODEL_NAME;
+use crate::engine::Model;
 use crate::invariant::Invariant;
 use crate::ledger::Ledger;
 use crate::marks::Mark;
@@ -40,6 +40,13 @@ pub(crate) struct Drawn {
 }
 
 impl Drawn {
+    /// The same, as the ledgers name them.
+    fn budget_ids(&self) -> Vec<BudgetId> {
+        let all: std::collections::BTreeSet<_> =
+            self.shares.iter().map(|(key, _, _)| key.budget).collect();
+        all.into_iter().collect()
+    }
+
     /// The budgets of the request, each once.
     pub(super) fn budgets(&self) -> Vec<[u8; 16]> {
         let all: std::collections::BTreeSet<_> =
@@ -70,8 +77,6 @@ impl World<'_> {
             if let Some(input) = kept {
                 self.watch.quota_stepped(node, now, input, &effects);
             }
-            let stored = &mut self.nodes[node].disk.stored;
-            stored.latest_wall = stored.latest_wall.max(now.wall);
             for effect in effects.drain(..) {
                 self.quota_effect(node, effect);
             }
@@ -241,31 +246,35 @@ impl World<'_> {
         };
         let now = self.nodes[node].now(self.now.0);
         let memory = &mut self.nodes[node].memory;
-        let asked = memory.book.budgets_of(&account, None);
+        let key = self.requests[request as usize].key;
+        let asked = memory.book.budgets_of(&account, key.as_ref());
         let window = |id: &BudgetId| memory.book.current(id, now.wall).map(|key| key.window);
         let asked = asked.iter().filter_map(|one| Some((one.id, window(&one.id)?))).collect();
         memory.asking = Some(request);
+        self.requests[request as usize].unpaid = true;
+        let memory = &mut self.nodes[node].memory;
         let Some(taken) = memory.taken.get_mut(&request) else { return };
         taken.drawn.asked = asked;
-        let worst = charge(taken.meter.reserved(), 1);
+        let worst = charge(Model::Loom, taken.meter.reserved(), 1);
         let deadline = self.requests[request as usize].deadline_at.since(self.now.0);
         let id = RequestId(u128::from(request));
         let lease = deadline.plus(LEASE_SLACK);
-        self.quota(node, QuotaInput::Asked { id, account, key: None, worst, lease });
+        self.quota(node, QuotaInput::Asked { id, account, key, worst, lease });
         self.nodes[node].memory.asking = None;
     }
 
     fn verdict(&mut self, node: usize, id: RequestId, verdict: Verdict) {
         let request = id.0 as u64;
         match verdict {
-            Verdict::Granted { budgets, .. } => {
+            Verdict::Granted { budgets, downgrade, .. } => {
                 self.record("granted", [node, node], &request.to_be_bytes());
                 self.drew(node, request, &budgets);
                 if self.nodes[node].memory.taken.contains_key(&request) {
+                    self.downgraded(node, request, downgrade.as_deref());
                     self.granted(node, request);
                 } else {
                     // The caller left while rights were on their way.
-                    self.quota(node, QuotaInput::Settled { id, actual: charge(0, 0) });
+                    self.quota(node, QuotaInput::Settled { id, actual: charge(Model::Loom, 0, 0) });
                 }
             }
             Verdict::Extended => {
@@ -274,6 +283,7 @@ impl World<'_> {
                     taken.meter.extended();
                 }
                 self.drew_more(node, request);
+                self.go_on_answering(node, request);
             }
             Verdict::Refused(refusal) => {
                 self.record("refused", [node, node], &request.to_be_bytes());
@@ -285,8 +295,7 @@ impl World<'_> {
                 let was_granted = taken.granted;
                 let refusal = refusal.to_refusal();
                 if was_granted {
-                    self.hit(Mark::ExtensionRefused);
-                    self.flow(node, request, FlowInput::QuotaEnded(refusal));
+                    self.no_more(node, request, refusal);
                 } else {
                     self.tally.refused += 1;
                     self.tally.failed = self.tally.failed.saturating_sub(1);
@@ -296,6 +305,58 @@ impl World<'_> {
                     self.show_request(EventKind::RequestRefused, who, (request, None), || text);
                 }
             }
+        }
+    }
+
+    /// A budget that had nothing left gave another model instead.
+    fn downgraded(&mut self, node: usize, request: u64, to: Option<&str>) {
+        let Some(to) = to else { return };
+        if let (Some(model), Some(taken)) =
+            (Model::named(to), self.nodes[node].memory.taken.get_mut(&request))
+        {
+            taken.flow.downgraded(to);
+            self.requests[request as usize].model = model;
+            self.hit(Mark::Downgraded);
+        }
+    }
+
+    /// No more will be reserved: what there is may still be used; what was taken back ends at once.
+    fn no_more(&mut self, node: usize, request: u64, refusal: Refusal) {
+        let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) else { return };
+        let asked = taken.drawn.more.take().is_some();
+        if asked && !taken.meter.is_used_up() {
+            taken.refused = Some(refusal);
+            return self.go_on_answering(node, request);
+        }
+        self.hit(Mark::ExtensionRefused);
+        self.flow(node, request, FlowInput::QuotaEnded(refusal));
+    }
+
+    /// The budgets gave their word: answers that waited for it go on.
+    fn go_on_answering(&mut self, node: usize, request: u64) {
+        let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) else { return };
+        taken.waits = false;
+        let held = std::mem::take(&mut taken.held);
+        for input in held {
+            self.flow(node, request, input);
+        }
+    }
+
+    /// Everything reserved is used: the answer waits for more, or ends.
+    pub(super) fn wait_if_used_up(&mut self, node: usize, request: u64) {
+        let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) else { return };
+        if taken.granted && taken.meter.used() > taken.meter.reserved() {
+            let seen = format!("request {request} at node {node}: {:?}", taken.meter);
+            return self.broken(Invariant::QuotaServedWithinReserved, seen);
+        }
+        if !taken.meter.is_used_up() {
+            return;
+        }
+        if taken.drawn.more.is_some() {
+            taken.waits = true;
+        } else if let Some(refusal) = taken.refused.take() {
+            self.hit(Mark::ExtensionRefused);
+            self.flow(node, request, FlowInput::QuotaEnded(refusal));
         }
     }
 
@@ -333,7 +394,7 @@ impl World<'_> {
         drawn.is_vague |= keys.len() != budgets.len();
         for (key, unit) in &keys {
             drawn.is_vague |= drawn.asked.get(&key.budget) != Some(&key.window);
-            drawn.shares.push((*key, *unit, charge(reserved, 1).cost(*unit)));
+            drawn.shares.push((*key, *unit, charge(Model::Loom, reserved, 1).cost(*unit)));
         }
         for (key, _) in keys {
             self.open_ledger(key);
@@ -351,7 +412,7 @@ impl World<'_> {
         for (id, unit) in budgets.into_iter().filter(|(id, _)| seen.insert(*id)) {
             match memory.book.current(&id, wall) {
                 Some(key) => {
-                    taken.drawn.shares.push((key, unit, charge(more, 0).cost(unit)));
+                    taken.drawn.shares.push((key, unit, charge(Model::Loom, more, 0).cost(unit)));
                 }
                 None => taken.drawn.is_vague = true,
             }
@@ -376,22 +437,60 @@ impl World<'_> {
             return;
         }
         taken.drawn.more = Some(more);
-        self.quota(node, QuotaInput::Extended { id, more: charge(more, 0) });
+        self.quota(
+            node,
+            QuotaInput::Extended {
+                id,
+                more: charge(self.requests[request as usize].model, more, 0),
+            },
+        );
     }
 
     /// A request is over at its node: what it really took is settled, once.
     pub(super) fn settle(&mut self, node: usize, request: u64) {
         let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) else { return };
         let begun = taken.meter.has_begun();
-        let actual = charge(taken.meter.used(), u64::from(begun));
+        let model = self.requests[request as usize].model;
+        let actual = charge(model, taken.meter.used(), u64::from(begun));
         let was_granted = taken.granted;
         let drawn = std::mem::take(&mut taken.drawn);
+        (self.settling, self.settling_as) = (drawn.budget_ids(), drawn.holder);
         if was_granted {
             self.served(node, &drawn, &actual);
         }
+        self.charge_in_full(node, request, actual);
+    }
+
+    /// Settles, and sees whether the books of each budget grew by what was taken.
+    fn charge_in_full(&mut self, node: usize, request: u64, actual: Charge) {
         let id = RequestId(u128::from(request));
-        if self.nodes[node].memory.quota.is_some() {
-            self.quota(node, QuotaInput::Settled { id, actual });
+        let Some(quota) = self.nodes[node].memory.quota.as_ref() else { return };
+        let counted = |unit: Unit| matches!(unit, Unit::Tokens | Unit::Requests);
+        let mut before: BTreeMap<BudgetId, (Unit, u64, usize)> = BTreeMap::new();
+        let audits = quota.audit();
+        // Whose disk went back goes on under another name: what the old one began is over.
+        let same = self.settling_as == Some(quota.holder());
+        if same && quota.is_active(&id) {
+            for budget in std::mem::take(&mut self.settling) {
+                let mut of = audits.iter().filter(|audit| audit.key.budget == budget);
+                if let Some(audit) = of.next().filter(|audit| counted(audit.unit)) {
+                    before.insert(budget, (audit.unit, quota.charged(&budget), 1 + of.count()));
+                }
+            }
+        }
+        self.quota(node, QuotaInput::Settled { id, actual: actual.clone() });
+        let Some(quota) = self.nodes[node].memory.quota.as_ref() else { return };
+        let audits = quota.audit();
+        let mut wrong = None;
+        for (budget, (unit, was, windows)) in before {
+            let open = audits.iter().filter(|audit| audit.key.budget == budget).count();
+            let (is, cost) = (quota.charged(&budget), actual.cost(unit));
+            if open == windows && is != was + cost {
+                wrong = Some(format!("request {request} at node {node}: {was} + {cost} is {is}"));
+            }
+        }
+        if let Some(seen) = wrong {
+            self.broken(Invariant::QuotaChargedInFull, seen);
         }
     }
 
@@ -458,7 +557,8 @@ impl World<'_> {
             }
         }
         for taken in taken.values().filter(|taken| taken.granted) {
-            let actual = charge(taken.meter.used(), u64::from(taken.meter.has_begun()));
+            let begun = u64::from(taken.meter.has_begun());
+            let actual = charge(Model::Loom, taken.meter.used(), begun);
             self.served(node, &taken.drawn, &actual);
         }
         self.nodes[node].memory.taken = taken;
@@ -467,6 +567,7 @@ impl World<'_> {
     /// A disk forgot what it had confirmed: the promise holds but for that.
     pub(super) fn disk_forgot(&mut self, node: usize) {
         let me = self.id(node);
+        self.secrets.forget(node);
         self.liars.insert(node);
         let rows = &self.nodes[node].disk.stored.quota.rows;
         for (key, ledger) in &mut self.books.ledgers {
@@ -514,6 +615,9 @@ impl World<'_> {
             }
             QuotaEvent::Overdrawn { holder, .. } => self.accuse(node, *holder, "overdrawn"),
             QuotaEvent::RowRefused { from, why } => {
+                if self.liars.contains(&self.names.index(from)) {
+                    return self.hit(Mark::ForgeryRefused);
+                }
                 let seen = format!("node {node} from {}: {why}", from.short());
                 self.broken(Invariant::QuotaHonestRowsTaken, seen);
             }
@@ -588,12 +692,12 @@ impl World<'_> {
 }
 
 /// What a call of so many tokens and requests takes.
-fn charge(tokens: u64, requests: u64) -> Charge {
+fn charge(model: Model, tokens: u64, requests: u64) -> Charge {
     Charge {
         tokens,
         requests,
         micro_dollars: 0,
         class: CostClass::Local,
-        model: MODEL_NAME.to_owned(),
+        model: model.name().to_owned(),
     }
 }

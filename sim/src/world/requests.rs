@@ -1,17 +1,20 @@
 //! Requests from the clients' side and at the node that took them: production's flow and routing,
 //! and the observer who knows what every answer must be.
 
+use std::collections::VecDeque;
+
 use selvedge_base::{Machine, Micros, Mono, Refusal, RequestId};
 use selvedge_contract::{Answer, FinishReason, GenerateRequest, Sampling};
 use selvedge_core::meter::Meter;
 use selvedge_core::route::{self, Need};
 use selvedge_core::{Flow, FlowEffect, FlowInput, HandOff, Piece};
+use selvedge_proto::policy::KeyId;
 use selvedge_proto::records::Signed;
 use selvedge_proto::wire::{ALIVE_EVERY, Label, Receipt};
 
 use super::quota::QUOTA_VERSION;
 use super::{CLIENT, Drawn, Due, Load, Own, World};
-use crate::engine::{MODEL_NAME, Owner, Prompt};
+use crate::engine::{Model, Owner, Prompt};
 use crate::invariant::Invariant;
 use crate::marks::Mark;
 use crate::node::{Attempt, Taken};
@@ -36,6 +39,11 @@ pub(super) struct Request {
     pub(super) group: usize,
     pub(super) prompt: Prompt,
     pub(super) max_tokens: u32,
+    /// What was asked for, and what a budget gave instead.
+    pub(super) asked: Model,
+    pub(super) model: Model,
+    /// The key of the mesh it came with.
+    pub(super) key: Option<KeyId>,
     pub(super) deadline_at: Mono,
     /// May not leave the node.
     pub(super) home: bool,
@@ -46,6 +54,9 @@ pub(super) struct Request {
     /// Nodes that had a turn.
     pub(super) tried: Vec<usize>,
     pub(super) is_over: bool,
+    /// Budgets count it, and have not agreed yet.
+    pub(super) unpaid: bool,
+    pub(super) finished: bool,
 }
 
 impl Group {
@@ -71,7 +82,7 @@ impl World<'_> {
     }
 
     /// A client asks.
-    fn ask(&mut self, group: usize, client: &ClientPlan) {
+    pub(super) fn ask(&mut self, group: usize, client: &ClientPlan) {
         let state = &mut self.groups[group];
         let turn = state.turn;
         state.turn += 1;
@@ -90,7 +101,7 @@ impl World<'_> {
         let leaves = stream.chance(client.leave_permille);
         let home = stream.chance(client.home_permille);
         let leaves_after = Micros(stream.below(Micros::secs(1).0));
-        if !self.nodes[node].acts() {
+        if !self.nodes[node].acts() || !self.belongs(node) || self.nodes[node].is_leaving {
             self.tally.unreachable += 1;
             return;
         }
@@ -99,6 +110,9 @@ impl World<'_> {
             group,
             prompt,
             max_tokens: max_tokens.unwrap_or(MAX_ANSWER),
+            asked: Model::Loom,
+            model: Model::Loom,
+            key: None,
             deadline_at: self.now.0.plus(client.deadline),
             home,
             tokens: 0,
@@ -106,6 +120,8 @@ impl World<'_> {
             ends: 0,
             tried: Vec::new(),
             is_over: false,
+            unpaid: false,
+            finished: false,
         });
         self.tally.arrived += 1;
         self.record("request", [node, group], &request.to_be_bytes());
@@ -115,10 +131,20 @@ impl World<'_> {
         });
         let now = self.nodes[node].now(self.now.0);
         let (id, account) = (RequestId(u128::from(request)), client.account.clone());
-        let flow = Flow::new(now, id, MODEL_NAME.to_owned(), account, client.deadline);
+        let flow = Flow::new(now, id, Model::Loom.name().to_owned(), account, client.deadline);
         let meter = Meter::new(&prompt.input(), max_tokens);
         let drawn = Drawn::default();
-        let taken = Taken { flow, meter, granted: false, attempt: None, tick_at: None, drawn };
+        let taken = Taken {
+            flow,
+            meter,
+            granted: false,
+            attempt: None,
+            tick_at: None,
+            drawn,
+            waits: false,
+            held: VecDeque::new(),
+            refused: None,
+        };
         self.nodes[node].memory.taken.insert(request, taken);
         if leaves {
             self.later(node, self.now.0.plus(leaves_after), Own::CallerLeft { request });
@@ -130,7 +156,18 @@ impl World<'_> {
     pub(super) fn granted(&mut self, node: usize, request: u64) {
         let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) else { return };
         taken.granted = true;
-        self.flow(node, request, FlowInput::Arrived);
+        self.requests[request as usize].unpaid = false;
+        let input = self.barred(node, request).map_or(FlowInput::Arrived, FlowInput::Barred);
+        self.flow(node, request, input);
+    }
+
+    /// An engine begins to work for a request: its budgets must have agreed.
+    pub(super) fn audit_reserved(&mut self, node: usize, request: u64) {
+        if self.requests.get(request as usize).is_some_and(|truth| truth.unpaid) {
+            let seen =
+                format!("node {node} computes request {request}, which was not reserved for");
+            self.broken(Invariant::FlowStageOrder, seen);
+        }
     }
 
     /// The caller of a request hangs up.
@@ -149,6 +186,10 @@ impl World<'_> {
         while let Some(input) = inputs.pop() {
             let now = self.nodes[node].now(self.now.0);
             let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) else { return };
+            if taken.waits && matches!(input, FlowInput::Answered { .. }) {
+                taken.held.push_back(input);
+                continue;
+            }
             let (fenced, fence) = fence_of(&input, taken.attempt.as_ref());
             self.trace_flow(node, request, &input);
             let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) else { return };
@@ -186,7 +227,7 @@ impl World<'_> {
                 let truth = &self.requests[request as usize];
                 let wanted = GenerateRequest {
                     id: RequestId(u128::from(request)),
-                    model: crate::engine::MODEL,
+                    model: truth.model.digest(),
                     input: truth.prompt.input(),
                     sampling: GREEDY,
                     max_tokens: truth.max_tokens,
@@ -219,7 +260,7 @@ impl World<'_> {
     ) -> Result<(selvedge_base::ModelDigest, selvedge_proto::choice::Choice), Refusal> {
         let truth = &self.requests[request as usize];
         let need = Need {
-            model: MODEL_NAME.to_owned(),
+            model: truth.model.name().to_owned(),
             digest: None,
             prompt_tokens: truth.prompt.tokens,
             answer_tokens: Some(truth.max_tokens),
@@ -267,6 +308,7 @@ impl World<'_> {
             let started = self.nodes[node].memory.engine.submit(owner, &wanted);
             return Some(match started {
                 Ok(started) => {
+                    self.audit_reserved(node, request);
                     self.kick(node);
                     let at = self.now.0.plus(ALIVE_EVERY);
                     self.later(node, at, Own::HomePulse { request, fence });
@@ -323,8 +365,8 @@ impl World<'_> {
             ingest: self.id(node),
             serving: self.id(to),
             account: self.plan.workload.clients[group].account.clone(),
-            key: None,
-            tokens: taken.meter.reserved(),
+            key: self.requests[request as usize].key.map(|key| key.to_string()),
+            tokens: taken.meter.answers_for(),
             not_after_in: handed.deadline,
             fence: handed.fence,
             budgets: taken.drawn.budgets(),
@@ -381,7 +423,9 @@ impl World<'_> {
                 self.show_request(kind, who, (request, None), String::new);
             }
             Piece::Token(token) => {
-                if token.index != truth.tokens || token.token != prompt.token(token.index) {
+                if token.index != truth.tokens
+                    || token.token != prompt.token(truth.model, token.index)
+                {
                     let seen = format!(
                         "request {request} at node {node}: token {} where {} was due",
                         token.index, truth.tokens
@@ -391,7 +435,9 @@ impl World<'_> {
                 }
                 truth.tokens += 1;
                 self.tally.tokens += 1;
+                self.audit_key(node, request, false);
                 self.metered(node, request, Meter::token);
+                self.wait_if_used_up(node, request);
             }
             Piece::Moved { from, to, why } => {
                 truth.moves += 1;
@@ -403,10 +449,13 @@ impl World<'_> {
             }
             Piece::Finished { reason, usage, .. } => {
                 truth.ends += 1;
+                truth.finished = true;
                 let wanted = prompt.end(truth.max_tokens);
                 let got = (truth.tokens, reason);
                 let cut_short = reason == FinishReason::Quota && got.0 <= wanted.0;
-                if (got != wanted && !cut_short) || usage.completion_tokens != truth.tokens {
+                let ended = reason == FinishReason::Quota;
+                let counted = truth.tokens + if ended { 0 } else { prompt.hidden() };
+                if (got != wanted && !cut_short) || usage.completion_tokens != counted {
                     let seen = format!("request {request}: {got:?} instead of {wanted:?}");
                     self.broken(Invariant::HandOverSameAnswer, seen);
                 }

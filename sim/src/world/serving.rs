@@ -18,7 +18,7 @@ use crate::network::RETRANSMISSION;
 use crate::node::{Opened, Outbox, Served, site_name};
 
 /// Frames of a stream that wait for the network: an answer's worth.
-const MAX_UNSENT: usize = 4_096;
+pub(super) const MAX_UNSENT: usize = 4_096;
 
 impl World<'_> {
     /// A hand-off came.
@@ -55,14 +55,21 @@ impl World<'_> {
         }
         let deadline = handed.deadline;
         let outbox = Outbox::default();
-        let served =
-            Served { peer: from, conn: link.conn, outbox, said_at: self.now.0, has_ended: false };
+        let served = Served {
+            peer: from,
+            conn: link.conn,
+            outbox,
+            said_at: self.now.0,
+            deadline_at: self.now.0.plus(deadline),
+            has_ended: false,
+        };
         self.nodes[node].memory.served.insert(stream, served);
         let started = checked.and_then(|()| {
             self.nodes[node].memory.engine.submit(Owner::Stream(stream), &handed.request)
         });
         match started {
             Ok(started) => {
+                self.audit_reserved(node, handed.request.id.0 as u64);
                 self.reply(node, stream, HandOffReply::Accepted);
                 self.reply(node, stream, HandOffReply::Answer(started));
                 self.later(node, self.now.0.plus(ALIVE_EVERY), Own::Alive { stream });

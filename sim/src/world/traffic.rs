@@ -114,7 +114,7 @@ impl World<'_> {
             Load::Digest(theirs) => self.answer_digest(to, from, &theirs, true),
             Load::Delta(mut delta) => {
                 let digest = delta.digest.take();
-                self.take_delta(to, *delta);
+                self.take_delta(to, from, *delta);
                 if let Some(theirs) = digest {
                     self.answer_digest(to, from, &theirs, false);
                 }
@@ -126,6 +126,9 @@ impl World<'_> {
             Load::Stop { stream } => self.stopped(to, stream),
             Load::Quota(message) => self.quota_received(to, from, *message),
             Load::Policy(message) => self.policy_received(to, from, &message),
+            Load::Renew(held) => self.lease_shown(to, from, &held, true),
+            Load::LeaseShown(held) => self.lease_shown(to, from, &held, false),
+            Load::Renewed(renewed) => self.renewed(to, *renewed),
             Load::Reset => self.lose_link(to, from),
         }
     }
@@ -159,7 +162,7 @@ impl World<'_> {
         self.send_reliable(node, peer, Load::Delta(Box::new(delta)));
     }
 
-    fn take_delta(&mut self, node: usize, delta: SyncDelta) {
+    fn take_delta(&mut self, node: usize, from: usize, delta: SyncDelta) {
         let wall = self.nodes[node].now(self.now.0).wall;
         let memory = &mut self.nodes[node].memory;
         let before: Vec<_> = delta
@@ -176,18 +179,28 @@ impl World<'_> {
                 self.broken(Invariant::StateNeverBack, seen);
             }
         }
-        let liar = |writer: &selvedge_base::NodeId| self.liars.contains(&self.names.index(writer));
+        let lies = self.liars.contains(&from);
+        let liar = |writer: &selvedge_base::NodeId| {
+            lies || self.names.find(writer).is_none_or(|writer| self.liars.contains(&writer))
+        };
         let honest = taken.suspicious.iter().any(|writer| !liar(writer));
+        if lies && !(taken.suspicious.is_empty() && taken.known.refused.is_empty()) {
+            self.hit(Mark::ForgeryRefused);
+        }
         if !honest && !taken.suspicious.is_empty() {
             self.hit(Mark::EquivocationSeen);
         }
         // A node whose clock is wrong cannot tell what is dated rightly.
-        let refused = !taken.known.refused.is_empty() && self.nodes[node].clock.is_right();
+        let right = self.nodes[node].clock.is_right() && !lies;
+        let refused = !taken.known.refused.is_empty() && right;
         if honest || refused {
             let seen = format!("node {node}: {taken:?}");
             self.broken(Invariant::StateHonestRowsTaken, seen);
         }
-        for writer in taken.rows {
+        let names = &self.names;
+        let known: Vec<_> =
+            taken.rows.into_iter().filter(|one| names.find(one).is_some()).collect();
+        for writer in known {
             self.counters.rows_merged += 1;
             let seq = self.nodes[node].memory.rows.get(&writer).map_or(0, |row| row.stamp.seq);
             self.nodes[node].memory.row_changed(writer);
@@ -196,6 +209,10 @@ impl World<'_> {
         }
         for revoked in taken.known.revoked {
             let peer = self.names.index(&revoked);
+            if !self.nodes[peer].is_revoked {
+                let seen = format!("node {node} believes {from} that {peer} is out");
+                self.broken(Invariant::StateRightsCount, seen);
+            }
             self.show(EventKind::PolicyChanged, node, peer, || "learns who is out".to_owned());
             self.revocation_learnt(node, peer);
         }
@@ -217,12 +234,8 @@ impl World<'_> {
         if !open || !self.nodes[from].acts() || !self.nodes[to].acts() {
             return;
         }
-        for (node, peer) in [(from, to), (to, from)] {
-            let peer = self.id(peer);
-            if self.nodes[node].memory.roster.is_revoked(&peer) {
-                self.hit(Mark::RevokedRefused);
-                return;
-            }
+        if !self.lets_in(to, from) || !self.lets_in(from, to) {
+            return;
         }
         let range = |node: usize| (OLDEST_VERSION, self.nodes[node].version);
         let Ok(version) = wire::agree(range(from), range(to)) else { return };
@@ -249,6 +262,7 @@ impl World<'_> {
             }
         }
         for (node, peer) in [(from, to), (to, from)] {
+            self.presented(node, peer);
             let end = LinkEnd { conn, heard_at: now, version };
             self.nodes[node].memory.links[peer] = end;
             self.nodes[node].memory.linked += 1;
@@ -267,6 +281,7 @@ impl World<'_> {
             return;
         }
         memory.links[peer] = LinkEnd::default();
+        memory.presented.remove(&peer);
         memory.linked -= 1;
         self.record("link lost", [node, peer], &[]);
         self.show(EventKind::LinkLost, node, peer, String::new);

@@ -14,15 +14,21 @@ const FEW: usize = 64;
 impl World<'_> {
     /// The truth changed, or may have.
     pub(super) fn learn_truth(&mut self) {
+        self.note_calm();
         let (count, now) = (self.nodes.len(), self.now.0);
         let acts: Vec<bool> = self.nodes.iter().map(|node| node.acts()).collect();
         let calm = !self.network.is_cut();
         let open = |one: usize, other: usize| calm || self.network.open(now, one, other);
         let disturbed = self.network.is_disturbed();
-        let out = |node: usize| self.nodes[node].is_revoked;
+        let out: Vec<bool> = (0..count).map(|node| self.is_out(node)).collect();
+        let out = |node: usize| out[node];
+        let small = self.ease() == 1;
+        let fit = |one: usize, other: usize| {
+            !small || (self.finds_in_time(one, other) && self.finds_in_time(other, one))
+        };
         let healthy = |one: usize, other: usize| {
             let both = acts[one] && acts[other] && !out(one) && !out(other) && !disturbed;
-            both && open(one, other) && open(other, one)
+            both && open(one, other) && open(other, one) && fit(one, other)
         };
         let acting = acts.iter().filter(|acts| **acts).count();
         let gone = |peer: usize| {
