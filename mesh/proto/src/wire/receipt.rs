@@ -51,6 +51,15 @@ impl Signed<Receipt> {
     /// # Errors
     /// [`RecordError::Signature`].
     pub fn check(&self) -> Result<(), RecordError> {
+        self.check_by(|receipt| receipt.check_signature().is_ok())
+    }
+
+    /// As [`Signed::check`], with another check of the signature: a simulated mesh seals receipts
+    /// with a stand-in.
+    ///
+    /// # Errors
+    /// [`RecordError::Signature`].
+    pub fn check_by(&self, is_signed: impl Fn(&Self) -> bool) -> Result<(), RecordError> {
         let body = &self.body;
         let within = body.budgets.len() <= MAX_RECEIPT_BUDGETS
             && body.account.len() <= MAX_RECEIPT_TEXT
@@ -58,7 +67,7 @@ impl Signed<Receipt> {
         if !within || self.signer != body.ingest.0 {
             return Err(RecordError::Signature(Receipt::KIND));
         }
-        self.check_signature()
+        if is_signed(self) { Ok(()) } else { Err(RecordError::Signature(Receipt::KIND)) }
     }
 }
 

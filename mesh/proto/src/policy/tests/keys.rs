@@ -42,6 +42,29 @@ fn a_key_opens_at_every_node_until_it_is_revoked() {
 }
 
 #[test]
+fn who_was_let_in_is_barred_by_a_revoked_key_and_a_suspended_account_only() {
+    let site = site(1);
+    let (mut book, roster) = (site.book(0), site.roster(0));
+    let mut wish = draft("acme/line3");
+    wish.not_after = Some(START.plus(MINUTE));
+    let key = site.key(wish, 5, START);
+    let (id, account) = (key.notice.signed.body.id, path("acme/line3"));
+    book.apply_key(key.notice, &roster, START).unwrap();
+    assert_eq!(book.bars(&account, Some(&id)), None);
+    assert_eq!(book.bars(&account, None), None);
+    // An expired key ends nothing that it began.
+    let later = START.plus(HOUR);
+    book.tick(later);
+    assert!(matches!(book.verify(&key.secret, later), Err(KeyProblem::Expired { .. })));
+    assert_eq!(book.bars(&account, Some(&id)), None);
+    let suspended = site.cut(CutOrder::Account(path("acme")), START);
+    book.apply_cut(suspended, &roster, START).unwrap();
+    assert_eq!(book.bars(&account, None), Some(KeyProblem::Suspended(path("acme"))));
+    book.apply_cut(site.cut(CutOrder::Key(id), START), &roster, START).unwrap();
+    assert_eq!(book.bars(&account, Some(&id)), Some(KeyProblem::Revoked(id)));
+}
+
+#[test]
 fn no_record_holds_the_secret() {
     let site = site(1);
     let key = site.key(draft("acme"), 5, START);
