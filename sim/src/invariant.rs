@@ -48,7 +48,7 @@ registry! {
     /// A caller gets an end.
     FlowEnds, "F4", "every request ends soon after its deadline";
     /// Keys bind.
-    FlowKeysBind, "F5", "no key is used that its node knows to be revoked, expired or for other models";
+    FlowKeysBind, "F5", "no key opens that its node knows to be over or for other models";
     /// Spending stays under the durable mark.
     QuotaSpentWithinHw, "Q1", "no node spends beyond its durable high-water mark";
     /// Marks stay under the rights.

@@ -1,8 +1,8 @@
 //! Names and keys of simulated nodes: real Ed25519 keys, the same in every run, made once.
 //!
 //! Nodes are numbered in the order of their ids, so that a node's number says where it stands in
-//! every ordered map. Rows are sealed by a stand-in: real signatures are proven where they are
-//! made, and would cost a hundred times more than everything else in a run.
+//! every ordered map. Rows and receipts are sealed by a stand-in: real signatures are proven where
+//! they are made, and would cost a hundred times more than everything else in a run.
 
 use std::cell::RefCell;
 
@@ -10,6 +10,8 @@ use ed25519_dalek::SigningKey;
 use selvedge_base::NodeId;
 use selvedge_crdt::escrow::Seal;
 use selvedge_crdt::{Row, Signature};
+use selvedge_proto::records::{Record, Signed};
+use selvedge_proto::wire::Receipt;
 
 use crate::stream::mix;
 
@@ -96,6 +98,23 @@ pub(crate) fn sign_row(row: &mut Row) {
 
 pub(crate) fn is_row_signed(row: &Row) -> bool {
     row.signature == stand_in(&row.writer, &row.canonical_bytes())
+}
+
+/// Seals a receipt for its ingest node.
+pub(crate) fn sign_receipt(receipt: Receipt) -> Signed<Receipt> {
+    let signer = receipt.ingest;
+    let signature = stand_in(&signer, &receipt_bytes(&receipt));
+    Signed { body: receipt, signer: signer.0, signature }
+}
+
+pub(crate) fn is_receipt_signed(receipt: &Signed<Receipt>) -> bool {
+    receipt.signature == stand_in(&NodeId(receipt.signer), &receipt_bytes(&receipt.body))
+}
+
+fn receipt_bytes(receipt: &Receipt) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256);
+    receipt.write(&mut bytes);
+    bytes
 }
 
 /// Seals rows of budgets for one node.

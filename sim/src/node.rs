@@ -89,6 +89,8 @@ pub(crate) struct Memory<P, W> {
     /// This side of each connection, by peer.
     pub(crate) links: Vec<LinkEnd>,
     pub(crate) linked: usize,
+    /// Before this no connection has been silent for long enough to be looked at.
+    pub(crate) silent_from: Mono,
     /// Rotation of deltas, by peer.
     pub(crate) cursors: BTreeMap<usize, Option<NodeId>>,
     /// What arrived while the process was stopped, and what it would have done.
@@ -332,6 +334,7 @@ impl<P, W> Memory<P, W> {
             engine: Engine::new(engine, index.is_multiple_of(engine.every), now),
             links: vec![LinkEnd::default(); nodes],
             linked: 0,
+            silent_from: Mono(0),
             cursors: BTreeMap::new(),
             backlog: Vec::new(),
             late: Vec::new(),

@@ -14,7 +14,7 @@ mod traffic;
 mod truth;
 mod work;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_base::codec::OLDEST_VERSION;
 use selvedge_base::{Machine, MeshId, Micros, Mono, NodeId};
@@ -134,7 +134,7 @@ struct World<'a> {
     settling: Vec<BudgetId>,
     settling_as: Option<Holder>,
     /// What nodes that will repeat themselves said last.
-    said: BTreeMap<usize, VecDeque<(usize, Load)>>,
+    said: adversary::Said,
     /// Emptied and used again, so that a step allocates nothing.
     swim_effects: Vec<SwimEffect>,
     bytes: Vec<u8>,
@@ -334,16 +334,7 @@ impl<'a> World<'a> {
             probes: Vec::new(),
             settling: Vec::new(),
             settling_as: None,
-            said: plan
-                .faults
-                .iter()
-                .filter_map(|fault| match fault.kind {
-                    FaultKind::Replay { node } | FaultKind::Garble { node } => {
-                        Some((node, VecDeque::new()))
-                    }
-                    _ => None,
-                })
-                .collect(),
+            said: adversary::speakers(plan),
             tenants: plan.workload.tenants.iter().filter_map(tenant_of).collect(),
             requests: Vec::new(),
             tally: Requests { finished_at: vec![0; plan.nodes], ..Requests::default() },

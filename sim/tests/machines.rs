@@ -21,7 +21,7 @@ const CALLS: &[(&str, &str)] = &[
     ("what an answer may use", "Meter::token"),
     ("which node answers", "route::choose("),
     ("which hand-offs are taken", "receive.check("),
-    ("which receipts are good", "receipts.check("),
+    ("which receipts are good", "receipts.check_by("),
     ("whose a key of the mesh is", "book.verify("),
     ("whether a caller may go on", "book.bars("),
     ("whose a key of one node is", "ring.verify("),
@@ -216,7 +216,8 @@ fn what_the_shells_take_from_the_pure_crates_is_simulated_or_excused() {
 #[test]
 fn what_is_missing_is_noticed() {
     assert_eq!(machines("impl Machine for Flow {\nimpl Machine for Quota {"), ["Flow", "Quota"]);
-    let text = "use selvedge_core::flow::{Flow, Piece};\nlet one = selvedge_proto::sync::delta(1); // selvedge_core::Gone";
+    let text = "use selvedge_core::flow::{Flow, Piece};\n\
+                let one = selvedge_proto::sync::delta(1); // selvedge_core::Gone";
     let names: Vec<String> = taken(&code(text)).into_iter().collect();
     assert_eq!(names, ["Flow", "Piece", "delta"]);
     assert!(!code("let a = 1; // book.verify(").contains("book.verify("));

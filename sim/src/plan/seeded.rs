@@ -15,6 +15,8 @@ const LONGEST_FAULT: Micros = Micros::secs(9);
 const MAX_FAULTS: u64 = 8;
 /// Nodes in a seeded plan; small meshes have the most interesting partitions.
 const NODES: std::ops::RangeInclusive<u64> = 2..=7;
+/// When the first full minute begins in a run, on a clock that is right.
+const FIRST_MINUTE: Micros = Micros::secs(25);
 /// Families of faults, each on in about half of the seeds.
 const FAMILIES: u64 = 8;
 
@@ -31,10 +33,15 @@ impl Plan {
         for index in 0..if on.is_empty() { 0 } else { wanted } {
             let mut dice = Dice::keyed(seed, &format!("plan/fault/{index}"));
             let family = on[dice.below(on.len() as u64) as usize];
-            let fault = Fault::seeded(&mut dice, family, nodes);
+            let mut fault = Fault::seeded(&mut dice, family, nodes);
             // An operator changes budgets just then: the node must know how far it had come.
-            if matches!(fault.kind, FaultKind::PowerLost { .. }) {
-                let at = fault.until.plus(Micros::millis(200 + dice.below(2_000)));
+            if let FaultKind::PowerLost { ahead, .. } = &mut fault.kind {
+                // Soon enough that what all promise then begins before the next minute does.
+                fault.at = CALM_START.plus(Micros::millis(dice.below(4_000)));
+                fault.until = fault.at.plus(Micros::millis(1_000 + dice.below(2_000)));
+                let to_the_minute = FIRST_MINUTE.0.saturating_sub(fault.at.0) / 1_000;
+                *ahead = (to_the_minute + dice.below(4_000)) as i64;
+                let at = fault.until.plus(Micros::millis(200 + dice.below(1_000)));
                 let kind = FaultKind::Relimit { tenant: 0, permille: 100 + dice.below(600) };
                 faults.push(Fault { at, until: at, kind });
             }
@@ -307,7 +314,7 @@ impl FaultKind {
         let sign = if dice.chance(500) { 1 } else { -1 };
         match dice.below(5) {
             3 => Self::BootBack { node, by: 1_000 + dice.below(40_000) as i64 },
-            4 => Self::PowerLost { node, ahead: 4_000 + dice.below(20_000) as i64 },
+            4 => Self::PowerLost { node, ahead: 1 },
             0 => {
                 let by = match dice.below(3) {
                     0 => 1_000,

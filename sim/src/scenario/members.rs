@@ -152,12 +152,12 @@ pub(super) const POWER_LOST: Scenario = Scenario {
     nodes: 3,
     nodes_least: 2,
     build: |nodes, seed| {
-        // Fifteen seconds ahead it spends from the minute that for the others begins at 25 s.
+        // Twenty seconds ahead it spends from the minute that for the others begins at 25 s.
         Plan::calm(seed, nodes)
             .tenant(TenantPlan::new("acme").tokens(6_000, PerPeriod::Minute))
             .client(ClientPlan::steady("acme", 900, s(3), s(60)).at(&[1]))
-            .with(FaultKind::PowerLost { node: 1, ahead: 15_000 }, s(12), s(5))
-            .with(FaultKind::Relimit { tenant: 0, permille: 100 }, Micros::millis(17_500), s(1))
+            .with(FaultKind::PowerLost { node: 1, ahead: 20_000 }, s(6), s(3))
+            .with(FaultKind::Relimit { tenant: 0, permille: 100 }, Micros::millis(9_500), s(1))
     },
     expect: |_, outcome| {
         let spent: u64 = outcome.budgets.iter().map(|budget| budget.spent).sum();

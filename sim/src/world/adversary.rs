@@ -1,5 +1,7 @@
 //! Members that repeat themselves or say two things at once.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use selvedge_base::codec::{decode_body, encode_datagram};
 use selvedge_core::quota::QuotaMessage;
 use selvedge_crdt::escrow::SignedRow;
@@ -11,6 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Load, World};
 use crate::marks::Mark;
 use crate::names::{StandIn, sign_row};
+use crate::plan::{Fault, FaultKind, Plan};
 use crate::stream::Stream;
 
 /// Messages a node that will repeat itself remembers.
@@ -21,6 +24,18 @@ const GARBLES: usize = 60;
 const FRAME: usize = 1 << 20;
 /// The purpose of the streams that garble.
 const GARBLED: u64 = 5;
+
+/// What nodes said that will say it again.
+pub(super) type Said = BTreeMap<usize, VecDeque<(usize, Load)>>;
+
+/// Those whose words are remembered.
+pub(super) fn speakers(plan: &Plan) -> Said {
+    let speaks = |fault: &Fault| match fault.kind {
+        FaultKind::Replay { node } | FaultKind::Garble { node } => Some((node, VecDeque::new())),
+        _ => None,
+    };
+    plan.faults.iter().filter_map(speaks).collect()
+}
 
 impl World<'_> {
     /// Keeps what a node says that will say it again.

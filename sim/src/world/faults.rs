@@ -175,14 +175,6 @@ impl World<'_> {
                     self.go_on(*node);
                 }
             }
-            FaultKind::Freeze { node } => {
-                self.nodes[*node].freezes -= 1;
-                let frozen = self.nodes[*node].freezes > 0;
-                self.nodes[*node].memory.engine.frozen = frozen;
-                if !frozen && std::mem::take(&mut self.nodes[*node].memory.engine.stalled) {
-                    self.later(*node, now, super::Own::StepEnded);
-                }
-            }
             parts => self.end_in_parts(index, parts),
         }
         self.learn_truth();
@@ -191,6 +183,14 @@ impl World<'_> {
     /// A part of a machine, or the way between machines, is well again.
     fn end_in_parts(&mut self, index: usize, kind: &FaultKind) {
         match kind {
+            FaultKind::Freeze { node } => {
+                self.nodes[*node].freezes -= 1;
+                let frozen = self.nodes[*node].freezes > 0;
+                self.nodes[*node].memory.engine.frozen = frozen;
+                if !frozen && std::mem::take(&mut self.nodes[*node].memory.engine.stalled) {
+                    self.later(*node, self.now.0, super::Own::StepEnded);
+                }
+            }
             FaultKind::Throttle { node, times } => {
                 let throttles = &mut self.nodes[*node].throttles;
                 if let Some(at) = throttles.iter().position(|one| one == times) {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use selvedge_base::{Machine, Micros, Mono, Refusal, RequestId};
-use selvedge_contract::{Answer, FinishReason, GenerateRequest, Sampling};
+use selvedge_contract::{Answer, FinishReason, GenerateRequest, Sampling, Usage};
 use selvedge_core::meter::Meter;
 use selvedge_core::route::{self, Need};
 use selvedge_core::{Flow, FlowEffect, FlowInput, HandOff, Piece};
@@ -17,6 +17,7 @@ use super::{CLIENT, Drawn, Due, Load, Own, World};
 use crate::engine::{Model, Owner, Prompt};
 use crate::invariant::Invariant;
 use crate::marks::Mark;
+use crate::names::sign_receipt;
 use crate::node::{Attempt, Taken};
 use crate::plan::{ClientPlan, MAX_ANSWER, Plan};
 use crate::stream::Stream;
@@ -371,7 +372,7 @@ impl World<'_> {
             fence: handed.fence,
             budgets: taken.drawn.budgets(),
         };
-        Some(Box::new(receipt.seal(self.names.key(node))))
+        Some(Box::new(sign_receipt(receipt)))
     }
 
     fn audit_dispatch(&mut self, node: usize, to: usize, request: u64) {
@@ -448,27 +449,7 @@ impl World<'_> {
                 self.show_request(EventKind::RequestMoved, who, (request, None), || why);
             }
             Piece::Finished { reason, usage, .. } => {
-                truth.ends += 1;
-                truth.finished = true;
-                let wanted = prompt.end(truth.max_tokens);
-                let got = (truth.tokens, reason);
-                let cut_short = reason == FinishReason::Quota && got.0 <= wanted.0;
-                let ended = reason == FinishReason::Quota;
-                let counted = truth.tokens + if ended { 0 } else { prompt.hidden() };
-                if (got != wanted && !cut_short) || usage.completion_tokens != counted {
-                    let seen = format!("request {request}: {got:?} instead of {wanted:?}");
-                    self.broken(Invariant::HandOverSameAnswer, seen);
-                }
-                if let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) {
-                    taken.meter.finished(&usage);
-                }
-                self.tally.finished += 1;
-                self.tally.finished_at[node] += 1;
-                self.tally.finished_while_cut += u64::from(self.network.is_cut());
-                let amount = Some(u64::from(got.0) + u64::from(prompt.tokens));
-                let text = || if reason == FinishReason::Stop { "stop" } else { "length" }.into();
-                let who = (node, None);
-                self.show_request(EventKind::RequestFinished, who, (request, amount), text);
+                self.finished(node, request, reason, &usage);
             }
             Piece::Failed(refusal) => {
                 truth.ends += 1;
@@ -480,6 +461,33 @@ impl World<'_> {
                 self.show_request(kind, who, (request, None), || refusal.message.clone());
             }
         }
+    }
+
+    /// An answer is complete: it must be the one the model gives.
+    fn finished(&mut self, node: usize, request: u64, reason: FinishReason, usage: &Usage) {
+        let truth = &mut self.requests[request as usize];
+        let prompt = truth.prompt;
+        truth.ends += 1;
+        truth.finished = true;
+        let wanted = prompt.end(truth.max_tokens);
+        let got = (truth.tokens, reason);
+        let ended = reason == FinishReason::Quota;
+        let cut_short = ended && got.0 <= wanted.0;
+        let counted = truth.tokens + if ended { 0 } else { prompt.hidden() };
+        if (got != wanted && !cut_short) || usage.completion_tokens != counted {
+            let seen = format!("request {request}: {got:?} instead of {wanted:?}");
+            self.broken(Invariant::HandOverSameAnswer, seen);
+        }
+        if let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) {
+            taken.meter.finished(usage);
+        }
+        self.tally.finished += 1;
+        self.tally.finished_at[node] += 1;
+        self.tally.finished_while_cut += u64::from(self.network.is_cut());
+        let amount = Some(u64::from(got.0) + u64::from(prompt.tokens));
+        let text = || if reason == FinishReason::Stop { "stop" } else { "length" }.into();
+        let who = (node, None);
+        self.show_request(EventKind::RequestFinished, who, (request, amount), text);
     }
 
     /// Another node goes on with an answer.

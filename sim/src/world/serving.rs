@@ -14,6 +14,7 @@ use super::{Load, Own, Packet, World};
 use crate::engine::Owner;
 use crate::invariant::Invariant;
 use crate::marks::Mark;
+use crate::names::is_receipt_signed;
 use crate::network::RETRANSMISSION;
 use crate::node::{Opened, Outbox, Served, site_name};
 
@@ -44,8 +45,10 @@ impl World<'_> {
         let now = self.now.0;
         let memory = &mut self.nodes[node].memory;
         let known = memory.served.contains_key(&stream);
-        let checked = checked
-            .and_then(|()| memory.receipts.check(now, between, &handed, receipt.as_deref(), must));
+        let checked = checked.and_then(|()| {
+            let (shown, is_signed) = (receipt.as_deref(), is_receipt_signed);
+            memory.receipts.check_by(now, between, &handed, shown, must, is_signed)
+        });
         if known {
             // Somebody sends an old frame again: the stream is under way, nothing changes.
             return self.hit(Mark::ReplayIgnored);

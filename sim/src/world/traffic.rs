@@ -8,7 +8,7 @@ use selvedge_proto::sync::{self, SyncDelta, SyncDigest};
 use selvedge_proto::wire;
 
 use super::quota::QUOTA_VERSION;
-use super::{Class, Due, Load, Packet, World};
+use super::{Class, Due, Load, Packet, SimNode, World};
 use crate::invariant::Invariant;
 use crate::marks::Mark;
 use crate::names::is_row_signed;
@@ -304,7 +304,11 @@ impl World<'_> {
     pub(super) fn drop_idle(&mut self) {
         let now = self.now.0;
         let (mut lost, mut kept) = (Vec::new(), Vec::new());
-        for (node, state) in self.nodes.iter().enumerate().filter(|(_, node)| node.acts()) {
+        let looks = |node: &SimNode| node.acts() && now >= node.memory.silent_from;
+        let mut next = Vec::new();
+        for (node, state) in self.nodes.iter().enumerate().filter(|(_, node)| looks(node)) {
+            let heard = state.memory.links.iter().filter(|end| end.conn != 0);
+            next.push((node, heard.map(|end| end.heard_at).min().unwrap_or(now)));
             let links = state.memory.links.iter().enumerate().filter(|(_, end)| end.conn != 0);
             for (peer, end) in links {
                 let idle = now.since(end.heard_at);
@@ -319,6 +323,9 @@ impl World<'_> {
                     lost.push((node, peer));
                 }
             }
+        }
+        for (node, heard) in next {
+            self.nodes[node].memory.silent_from = heard.plus(KEEP_ALIVE);
         }
         for (node, peer) in kept {
             self.nodes[node].memory.links[peer].heard_at = now;
