@@ -107,6 +107,8 @@ fn story(seed: u64, faults: bool) -> Plan {
         limit,
         elastic: None,
         sub_windows: 1,
+        models: Vec::new(),
+        downgrade: None,
     };
     let tokens = budget("tokens", BudgetUnit::Tokens, PerPeriod::Minute, 20_000);
     let requests = budget("requests", BudgetUnit::Requests, PerPeriod::Day, 10_000);
@@ -140,5 +142,7 @@ fn client(nodes: Vec<usize>, per_minute: u64) -> ClientPlan {
         home_permille: 0,
         dense_permille: 20,
         unlimited: false,
+        key_lasts: None,
+        key_models: Vec::new(),
     }
 }

@@ -239,7 +239,7 @@ impl Reservation {
     }
 
     /// Whether nothing more may be given out. A paid answer was reserved for whole.
-    const fn is_used_up(&self) -> bool {
+    fn is_used_up(&self) -> bool {
         match &self.takes {
             Takes::Free(meter) => meter.is_used_up(),
             Takes::Paid(_) => false,

@@ -63,6 +63,8 @@ fn story(seed: u64, faults: bool) -> Plan {
         limit: LIMIT,
         elastic: None,
         sub_windows: 1,
+        models: Vec::new(),
+        downgrade: None,
     };
     let mut plan = Plan::calm(seed, NODES);
     plan.network = NetworkPlan { loss_permille: 50, ..plan.network };
@@ -100,6 +102,8 @@ fn client(nodes: Vec<usize>, per_minute: u64, from: Micros, until: Micros) -> Cl
         home_permille: 0,
         dense_permille: 0,
         unlimited: false,
+        key_lasts: None,
+        key_models: Vec::new(),
     }
 }
 
