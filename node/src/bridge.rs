@@ -217,28 +217,13 @@ impl Bridge {
             Order::BudgetRenew => self.budget_renew().await,
             Order::ProviderAdd(provider) => self.provider_add(*provider).await,
             Order::Providers => self.providers(),
-            Order::ProviderRemove(name) => {
-                self.admin.provider_remove(&name).await?;
-                done(format!("provider '{name}' is not asked any more"))
-            }
+            Order::ProviderRemove(name) => self.provider_remove(&name).await,
             Order::ProviderKeyAdd(key) => self.provider_key_add(key).await,
             Order::ProviderKeys => self.provider_keys(),
-            Order::ProviderKeyRemove(name) => {
-                self.admin.provider_key_remove(&name).await?;
-                done(format!("removed key '{name}'"))
-            }
-            Order::Routes => {
-                let book = self.admin.routes();
-                said(&wire::Routes { sequence: book.sequence, text: book.text })
-            }
-            Order::RoutesSet(text) => {
-                let number = self.admin.routes_set(text).await?;
-                done(format!("routes {number} are in force"))
-            }
-            Order::RoutesRollBack => {
-                let number = self.admin.routes_roll_back().await?;
-                done(format!("the routes before are in force again, as {number}"))
-            }
+            Order::ProviderKeyRemove(name) => self.provider_key_remove(&name).await,
+            Order::Routes => self.routes(),
+            Order::RoutesSet(text) => self.routes_set(text).await,
+            Order::RoutesRollBack => self.routes_roll_back().await,
             Order::Record(id) => self.record(id),
         }
     }

@@ -1,8 +1,8 @@
 //! How much of its reservation an answer has used that a provider is paid for.
 //!
-//! Owns the difference between the worst case, reserved before anything is sent, and what was billed
-//! at last. A provider says what an answer took; until it does, what was seen counts. Does not own
-//! prices: whoever tells the bill has applied them. The sibling for answers of the mesh is
+//! Owns the difference between the worst case, reserved before anything is sent, and what was
+//! billed at last. A provider says what an answer took; until it does, what was seen counts. Does
+//! not own prices: whoever tells the bill has applied them. The sibling for answers of the mesh is
 //! [`crate::meter`].
 
 /// One paid request's bill.

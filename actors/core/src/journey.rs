@@ -1,11 +1,11 @@
 //! The way of a request along its legs: which target is asked next, and when there is none.
 //!
 //! A route names targets in the order they should be tried: models of the mesh and models of
-//! providers. Each is asked whole; inside the mesh [`crate::flow`] decides among nodes, at a provider
-//! [`crate::upstream`] among keys and attempts. Owns what happens between targets: after a failure
-//! before the first piece of an answer the next one is tried, after it none (the caller has part of
-//! an answer that nobody else can continue), and money that is used up leaves the models that cost
-//! none.
+//! providers. Each is asked whole; inside the mesh [`crate::flow`] decides among nodes, at a
+//! provider [`crate::upstream`] among keys and attempts. Owns what happens between targets: after a
+//! failure before the first piece of an answer the next one is tried, after it none (the caller has
+//! part of an answer that nobody else can continue), and money that is used up leaves the models
+//! that cost none.
 //!
 //! ```text
 //! Begun ─▶ Ask(leg) ─▶ Came… ─▶ Ended ─▶ Over
@@ -84,7 +84,8 @@ pub struct Journey {
     delivered: bool,
     /// No provider may be paid.
     local_only: bool,
-    /// What the caller is told when nobody is left: the first refusal that says what to do about it.
+    /// What the caller is told when nobody is left: the first refusal that says what to do about
+    /// it.
     refusal: Option<Refusal>,
 }
 
@@ -136,7 +137,8 @@ impl Journey {
         if self.delivered || is_final(&refusal) {
             return Step::Fail(refusal);
         }
-        // A budget that refuses tells the caller what to do; the failures after it are of stand-ins.
+        // A budget that refuses tells the caller what to do; the failures after it are of
+        // stand-ins.
         if self.refusal.as_ref().is_none_or(|known| known.code != Code::QuotaExhausted) {
             self.refusal = Some(refusal);
         }

@@ -1,10 +1,11 @@
 //! The request path of chats that may leave the mesh, top to bottom: admit → targets → for each:
 //! reserve → ask → events → settle.
 //!
-//! Owns one task per chat that walks a journey ([`selvedge_core::journey`]) along the targets of its
-//! model. A target of the mesh is answered by [`Gateway::generate`], whose flow chooses and changes
-//! nodes; a target at a provider by `selvedge-upstream`. Either way canonical events come out, one as
-//! it comes in. Decides nothing itself. What a client's bytes mean is the surface's business.
+//! Owns one task per chat that walks a journey ([`selvedge_core::journey`]) along the targets of
+//! its model. A target of the mesh is answered by [`Gateway::generate`], whose flow chooses and
+//! changes nodes; a target at a provider by `selvedge-upstream`. Either way canonical events come
+//! out, one as it comes in. Decides nothing itself. What a client's bytes mean is the surface's
+//! business.
 
 mod aim;
 mod count;

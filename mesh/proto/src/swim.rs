@@ -3,9 +3,10 @@
 //! SWIM (Das, Gupta, Motivala 2002) with incarnations and suspicion, plus two things it lacks: the
 //! fate of the connection is evidence, and every ping and ack carries a pulse by which a peer that
 //! answers but makes no progress is told from one that is slow, loading or idle. A node watches its
-//! own engine in the same way and tells when it froze, so that in a large mesh, where each looks at a
-//! few others at a time, all know as soon as in a small one. Owns the verdict and the probes. Does not own connections, addresses or membership: the shell introduces only
-//! members and forgets those that were revoked.
+//! own engine in the same way and tells when it froze, so that in a large mesh, where each looks at
+//! a few others at a time, all know as soon as in a small one. Owns the verdict and the probes.
+//! Does not own connections, addresses or membership: the shell introduces only members and forgets
+//! those that were revoked.
 
 mod book;
 mod detector;

@@ -1,4 +1,4 @@
-//! Providers and their keys, between the admin API's words and the runtime's.
+//! Providers, their keys and routes, between the admin API's words and the runtime's.
 
 use selvedge_base::Refusal;
 use selvedge_core::upstream::RawProvider;
@@ -37,5 +37,30 @@ impl Bridge {
             added_ms: key.added.0 / 1_000,
         };
         said(&wire::List { data: self.admin.provider_keys().into_iter().map(line).collect() })
+    }
+
+    pub(super) async fn provider_remove(&self, name: &str) -> Result<Value, Refusal> {
+        self.admin.provider_remove(name).await?;
+        done(format!("provider '{name}' is not asked any more"))
+    }
+
+    pub(super) async fn provider_key_remove(&self, name: &str) -> Result<Value, Refusal> {
+        self.admin.provider_key_remove(name).await?;
+        done(format!("removed key '{name}'"))
+    }
+
+    pub(super) fn routes(&self) -> Result<Value, Refusal> {
+        let book = self.admin.routes();
+        said(&wire::Routes { sequence: book.sequence, text: book.text })
+    }
+
+    pub(super) async fn routes_set(&self, text: String) -> Result<Value, Refusal> {
+        let number = self.admin.routes_set(text).await?;
+        done(format!("routes {number} are in force"))
+    }
+
+    pub(super) async fn routes_roll_back(&self) -> Result<Value, Refusal> {
+        let number = self.admin.routes_roll_back().await?;
+        done(format!("the routes before are in force again, as {number}"))
     }
 }

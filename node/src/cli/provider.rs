@@ -12,9 +12,9 @@ Examples:
   selvedge provider add lab --kind openai --url http://192.168.1.30:8000 --free
   selvedge ask --model openai/gpt-4o-mini --key sk-selvedge-… \"Hello\"
 
-A model of a provider is asked for as PROVIDER/MODEL, and a model that is named here also by its own
-name. What costs money needs an API key of this gateway, on loopback too. Needs the node of this home
-running (`selvedge up`); providers and keys belong to the node they were added at.";
+A model of a provider is asked for as PROVIDER/MODEL, and a model that is named here also by its
+own name. What costs money needs an API key of this gateway, on loopback too. Needs the node of
+this home running (`selvedge up`); providers and keys belong to the node they were added at.";
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = PROVIDER_EXAMPLES)]

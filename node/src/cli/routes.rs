@@ -16,8 +16,8 @@ Example of a file:
   mesh = \"smollm2-135m-instruct\"
 
 A request for the model `chat` is then answered by the first target that can, and by the next one
-when that fails before its first word. docs/routing.md has every policy. Routes belong to the node they
-were set at.";
+when that fails before its first word. docs/routing.md has every policy. Routes belong to the node
+they were set at.";
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = ROUTES_EXAMPLES)]

@@ -13,8 +13,8 @@ use selvedge_dialect::chat::{Cache, ChatRequest, Content, Part, Tool, Usage};
 
 /// Tokens around each message, call and tool: role, begin and end marks.
 const AROUND: u64 = 32;
-/// Tokens of a picture or a page at most: the dearest provider counts 1,600 for its largest picture,
-/// another one 2,500 for its finest detail.
+/// Tokens of a picture or a page at most: the dearest provider counts 1,600 for its largest
+/// picture, another one 2,500 for its finest detail.
 const PICTURE: u64 = 4_096;
 /// Bytes of base64 per token of sound or document at the least: a second of the densest sound has
 /// 6 KB and 25 tokens, a page of a document 20 KB and 3,000 tokens of text and picture.

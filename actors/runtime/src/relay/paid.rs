@@ -1,4 +1,5 @@
-//! One target at a provider: reserve the worst case, ask, pass on what comes, settle what is billed.
+//! One target at a provider: reserve the worst case, ask, pass on what comes, settle what is
+//! billed.
 //!
 //! Owns the order of these and the cancelling. What may be spent, whether the provider is asked and
 //! what its bytes mean are decided elsewhere.
@@ -173,8 +174,8 @@ struct Paying {
 }
 
 impl Paying {
-    /// Notes what the answer took so far: the provider's own count, and no less than was seen. Before
-    /// it says anything the prompt counts for the most it can be.
+    /// Notes what the answer took so far: the provider's own count, and no less than was seen.
+    /// Before it says anything the prompt counts for the most it can be.
     fn note(&mut self, told: Option<Usage>, event: Option<&Event>) {
         match event {
             Some(Event::Text { .. } | Event::Thinking { .. } | Event::ToolArguments { .. }) => {
@@ -264,8 +265,8 @@ pub(super) fn gone(provider: &str) -> Refusal {
 
 fn unpriced(open: &Open, model: &str) -> Refusal {
     let message = format!(
-        "a budget of money counts this account, and no price of model '{model}' of provider '{}' is \
-         known; what is not priced cannot be paid for",
+        "a budget of money counts this account, and no price of model '{model}' of provider '{}' \
+         is known; what is not priced cannot be paid for",
         open.spec().name
     );
     Refusal::new(Stage::Reserve, Blame::Us, Retry::Elsewhere, Code::QuotaExhausted, message)

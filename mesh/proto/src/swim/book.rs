@@ -173,8 +173,8 @@ impl Peer {
         self.doubtful = self.engine.pulsed(now, pulse);
     }
 
-    /// Under this incarnation it does not say that its engine stands still; whether it said so under
-    /// an earlier one. What was seen of the engine before then counts no more.
+    /// Under this incarnation it does not say that its engine stands still; whether it said so
+    /// under an earlier one. What was seen of the engine before then counts no more.
     pub(super) fn thawed_above(&mut self, now: Mono, incarnation: u64) -> bool {
         let thawed = self.frozen_as.is_some_and(|frozen| incarnation > frozen);
         if thawed {

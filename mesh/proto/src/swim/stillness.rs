@@ -1,6 +1,7 @@
 //! Whether an engine stands still while it computes, told from its pulses.
 //!
-//! Owns the one rule by which a node judges its peers and itself. Does not own what follows from it.
+//! Owns the one rule by which a node judges its peers and itself. Does not own what follows from
+//! it.
 
 use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Micros, Mono};

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use selvedge_tests::budgets::until_books;
-use selvedge_tests::http::Client;
+use selvedge_tests::http::{Client, Reply};
 use selvedge_tests::process::{self, Process};
 use selvedge_tests::tiny::{self, TINY};
 use selvedge_tests::{Deadline, Node, Scenario, places, python, scenario};
@@ -176,31 +176,33 @@ fn providers_and_their_keys_survive_a_restart() {
     });
 }
 
+/// Three ways to a model.
+const ROUTES: &str = r#"
+    [aliases]
+    "gpt-4o" = "chat"
+    [[route]]
+    name = "chat"
+    policy = "fallback"
+    [[route.target]]
+    provider = "lab"
+    model = "broken"
+    [[route.target]]
+    provider = "claude"
+    model = "claude-sonnet-4-5"
+    [[route.target]]
+    mesh = "tiny"
+    [[route]]
+    name = "thrifty"
+    policy = "cheapest"
+    [[route.target]]
+    provider = "claude"
+    model = "claude-sonnet-4-5"
+    [[route.target]]
+    mesh = "tiny"
+"#;
+
 #[test]
 fn routes_lead_from_one_target_to_the_next() {
-    const ROUTES: &str = r#"
-        [aliases]
-        "gpt-4o" = "chat"
-        [[route]]
-        name = "chat"
-        policy = "fallback"
-        [[route.target]]
-        provider = "lab"
-        model = "broken"
-        [[route.target]]
-        provider = "claude"
-        model = "claude-sonnet-4-5"
-        [[route.target]]
-        mesh = "tiny"
-        [[route]]
-        name = "thrifty"
-        policy = "cheapest"
-        [[route.target]]
-        provider = "claude"
-        model = "claude-sonnet-4-5"
-        [[route.target]]
-        mesh = "tiny"
-    "#;
     scenario(|s| {
         let provider = Provider::start(s)?;
         let (node, key) = gateway(s, &provider, "1 usd/month")?;
@@ -209,15 +211,10 @@ fn routes_lead_from_one_target_to_the_next() {
         let file = file.display().to_string();
         node.cli(&["routes", "set", &file])?.success()?;
         let client = node.client().with_key(&key);
-        let ask = |client: &Client, model: &str| {
-            let message = json!({"role": "user", "content": "Good morning!"});
-            let body = json!({"model": model, "messages": [message], "max_tokens": 20});
-            client.post("/v1/chat/completions", &body)
-        };
         let told = |id: &str| node.cli(&["explain", id])?.success();
         s.step("the first target fails, the next one answers; an alias leads there too");
         for model in ["chat", "gpt-4o"] {
-            let reply = ask(&client, model)?;
+            let reply = greet(&client, model)?;
             let id = reply.header("x-request-id").context("an id")?.to_owned();
             let answer = reply.ok()?;
             let said = &answer["choices"][0]["message"]["content"];
@@ -229,32 +226,44 @@ fn routes_lead_from_one_target_to_the_next() {
             }
         }
         s.step("what costs nothing is cheapest");
-        let answer = ask(&client, "thrifty")?.ok()?;
+        let answer = greet(&client, "thrifty")?.ok()?;
         ensure!(answer["usage"]["completion_tokens"] == 20, "{answer}");
         s.step("data that stays in the mesh passes the providers by");
         let kept = client.with_header("x-selvedge-label", "mesh");
-        let reply = ask(&kept, "chat")?;
+        let reply = greet(&kept, "chat")?;
         let id = reply.header("x-request-id").context("an id")?.to_owned();
         ensure!(reply.ok()?["usage"]["completion_tokens"] == 20);
         ensure!(told(&id)?.contains("not asked"), "{}", told(&id)?);
         s.step("routes are listed as models");
         let models = client.get("/v1/models")?.ok()?.to_string();
         ensure!(models.contains("thrifty") && models.contains("gpt-4o"), "{models}");
-        s.step("wrong routes change nothing, and routes can be taken back");
-        std::fs::write(&file, ROUTES.replace("\"claude\"", "\"nobody\""))?;
-        let refused = node.cli(&["routes", "set", &file])?.failure()?;
-        ensure!(refused.contains("nobody"), "{refused}");
-        std::fs::write(&file, "")?;
-        node.cli(&["routes", "set", &file])?.success()?;
-        ask(&client, "chat")?.refused(404)?;
-        node.cli(&["routes", "rollback"])?.success()?;
-        node.kill()?;
-        let node = node.spec.up(s, &["--model", TINY])?;
-        ask(&node.client().with_key(&key), "chat")?.ok()?;
-        let shown = node.cli(&["routes", "show"])?.success()?;
-        ensure!(shown.contains("thrifty"), "{shown}");
-        Ok(())
+        taken_back(s, node, &client, &file)
     });
+}
+
+/// Asks a model something short.
+fn greet(client: &Client, model: &str) -> Result<Reply> {
+    let message = json!({"role": "user", "content": "Good morning!"});
+    let body = json!({"model": model, "messages": [message], "max_tokens": 20});
+    client.post("/v1/chat/completions", &body)
+}
+
+/// Wrong routes change nothing, and others can be taken back, also after a restart.
+fn taken_back(s: &Scenario, node: Node, client: &Client, file: &str) -> Result<()> {
+    s.step("wrong routes change nothing, and routes can be taken back");
+    std::fs::write(file, ROUTES.replace("\"claude\"", "\"nobody\""))?;
+    let refused = node.cli(&["routes", "set", file])?.failure()?;
+    ensure!(refused.contains("nobody"), "{refused}");
+    std::fs::write(file, "")?;
+    node.cli(&["routes", "set", file])?.success()?;
+    greet(client, "chat")?.refused(404)?;
+    node.cli(&["routes", "rollback"])?.success()?;
+    node.kill()?;
+    let node = node.spec.up(s, &["--model", TINY])?;
+    greet(&node.client().with_key(client.key.as_deref().unwrap_or_default()), "chat")?.ok()?;
+    let shown = node.cli(&["routes", "show"])?.success()?;
+    ensure!(shown.contains("thrifty"), "{shown}");
+    Ok(())
 }
 
 /// The planted key is in no file, no log line and no answer of the node.
