@@ -19,7 +19,8 @@
 //!
 //! Files: `reserve` and `settle` are the hot path, `purse` their arithmetic, `hold` what happens
 //! when there is too little; `commit` writes ahead; `window` turns
-//! windows over; `transfer` moves rights; `sync` exchanges rows; `recall` finds rolled back
+//! windows over; `transfer` moves rights; `sync` exchanges rows; `withhold` lowers limits
+//! under permits that moved; `recall` finds rolled back
 //! stores; `retire` leaves; `status` tells.
 
 mod charge;
@@ -42,6 +43,7 @@ mod stored;
 mod sync;
 mod transfer;
 mod window;
+mod withhold;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;

@@ -148,14 +148,17 @@ impl Quota {
     }
 
     /// Why a budget cannot pay, and when it may.
-    fn exhausted(&self, now: Now, lack: Lack) -> Box<QuotaRefusal> {
+    pub(super) fn exhausted(&self, now: Now, lack: Lack) -> Box<QuotaRefusal> {
         let purse = &self.purses[lack.place];
         let budget = &purse.budget;
         let resets_at = purse.term.and_then(|term| term.resets_at);
         let whole = budget.limit.saturating_add(purse.elastic());
         let (why, retry_after) = match purse.stop() {
             Some(stop) => (Why::Stopped(stop), Some(SOON)),
-            None if lack.needed > whole => (Why::TooLarge, None),
+            // A limit on how many run at once may be lowered to nothing; no request is too large.
+            None if lack.needed > whole && purse.unit() != Unit::Concurrent => {
+                (Why::TooLarge, None)
+            }
             None => (Why::Exhausted, Some(self.wait_for(now, purse, lack))),
         };
         let budget = Some(BlockedBudget {

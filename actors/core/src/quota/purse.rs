@@ -88,6 +88,8 @@ pub(super) struct Account {
     pub(super) reserved: u64,
     /// Overruns this window takes on; they become spent as soon as the mark covers them.
     pub(super) owed: u64,
+    /// Rights of permits and rates that a lowered limit takes away here; see `withhold`.
+    pub(super) withheld: u64,
     /// Marks of the others, as last seen, for what is left of the whole budget.
     pub(super) others_hw: u64,
     /// Whether any of them has demand; a budget nobody asks for costs nothing to look after.
@@ -282,6 +284,7 @@ impl Account {
             spent: 0,
             reserved: 0,
             owed: 0,
+            withheld: 0,
             others_hw: 0,
             others_demand: false,
             told: 0,
@@ -300,9 +303,11 @@ impl Account {
         account
     }
 
-    /// Grant and gifts minus what was given away, planned gifts included.
+    /// Grant and gifts minus what was given away, planned gifts included, and minus what is
+    /// withheld.
     pub(super) fn rights(&self) -> u64 {
-        self.granted.saturating_add(self.counted).saturating_sub(self.given)
+        let lost = self.given.saturating_add(self.withheld);
+        self.granted.saturating_add(self.counted).saturating_sub(lost)
     }
 
     /// What is promised, settled or owed: never above the mark, once that is durable.

@@ -5,8 +5,19 @@ use selvedge_base::{Now, RequestId};
 use selvedge_proto::policy::Unit;
 
 use super::charge::{Charge, QuotaRefusal, Why};
-use super::reserve::{Share, refuse};
+use super::reserve::{Lack, Share, refuse};
 use super::{Quota, QuotaEffect, QuotaEvent};
+
+/// What became of a lease that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewed {
+    /// Its permits were taken anew.
+    Yes,
+    /// It was lost, or never told.
+    Over,
+    /// This budget has fewer permits than are out.
+    Lost(usize),
+}
 
 impl Quota {
     /// A request is over and took `actual`. What is left comes back; what is over is taken from
@@ -43,7 +54,8 @@ impl Quota {
     pub(super) fn end_leases(&mut self, now: Now, effects: &mut Vec<QuotaEffect>) {
         while let Some((_, id)) = self.leases.first().copied().filter(|(at, _)| *at <= now.mono) {
             self.leases.pop_first();
-            if self.renew_permits(now, id) {
+            let renewed = self.renew_permits(now, id);
+            if renewed == Renewed::Yes {
                 continue;
             }
             let Some(request) = self.requests.remove(&id) else { continue };
@@ -52,8 +64,15 @@ impl Quota {
                 self.settle_share(share, share.amount);
                 amount = amount.saturating_add(share.amount);
             }
-            if !request.told || request.ends > now.mono {
-                refuse(id, QuotaRefusal::plain(Why::Overloaded, None), effects);
+            match renewed {
+                Renewed::Lost(place) => {
+                    let lack = Lack { place, needed: 1, left: 0 };
+                    refuse(id, self.exhausted(now, lack), effects);
+                }
+                Renewed::Yes | Renewed::Over if request.told => {}
+                Renewed::Yes | Renewed::Over => {
+                    refuse(id, QuotaRefusal::plain(Why::Overloaded, None), effects);
+                }
             }
             effects.push(QuotaEffect::Report(QuotaEvent::LeaseEnded { amount }));
             self.recycle(request);
@@ -62,23 +81,26 @@ impl Quota {
 
     /// A request that runs for longer than permits last takes its permits anew, if the rights of
     /// today allow as many as are out; otherwise it is told that it is over.
-    fn renew_permits(&mut self, now: Now, id: RequestId) -> bool {
-        let Some(request) = self.requests.get(&id) else { return false };
-        let fits = |share: &Share| {
+    fn renew_permits(&mut self, now: Now, id: RequestId) -> Renewed {
+        let Some(request) = self.requests.get(&id) else { return Renewed::Over };
+        if request.ends <= now.mono || !request.told {
+            return Renewed::Over;
+        }
+        let exceeds = |share: &&Share| {
             let purse = &self.purses[share.place];
             let rights = purse.tightest().map_or(0, super::purse::Account::rights);
-            purse.unit() != Unit::Concurrent
-                || purse.permits <= rights.saturating_add(purse.elastic())
+            purse.unit() == Unit::Concurrent
+                && purse.permits > rights.saturating_add(purse.elastic())
         };
-        if request.ends <= now.mono || !request.told || !request.shares.iter().all(fits) {
-            return false;
+        if let Some(share) = request.shares.iter().find(exceeds) {
+            return Renewed::Lost(share.place);
         }
         let ends = self.lease_of(now.mono, request);
         if let Some(request) = self.requests.get_mut(&id) {
             request.lease_ends = ends;
             self.leases.insert((ends, id));
         }
-        true
+        Renewed::Yes
     }
 
     /// Gives back what a request took and never used.

@@ -139,7 +139,9 @@ impl Quota {
             reserved: account.map_or(0, |account| account.reserved),
             hw: account.map_or(0, |account| account.durable.hw),
             rights: account.map_or(0, Account::rights),
-            available: account.map_or(0, |account| account.may_spend(purse.elastic())),
+            available: account
+                .map_or(0, |account| account.may_spend(purse.elastic()))
+                .saturating_sub(purse.permits),
             debt: purse.debt,
             resets_at: purse.term.and_then(|term| term.resets_at),
             holders,

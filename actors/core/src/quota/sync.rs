@@ -3,7 +3,7 @@
 //! Rows travel three ways: a gift's row goes straight to its receiver, changed rows go to a few
 //! peers every second, and digests find what was lost on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_base::{NodeId, Now};
 use selvedge_crdt::escrow::{LedgerKey, Misdeed, RowMerged, SignedRow, Standing};
@@ -35,8 +35,14 @@ impl Quota {
         match message {
             QuotaMessage::Digest(digest) => self.compared(now, from, &digest, effects),
             QuotaMessage::Rows(rows) => {
+                let ledgers: BTreeSet<_> = rows.iter().map(|signed| signed.row.key).collect();
                 for signed in rows {
                     self.met_row(now, from, signed, effects);
+                }
+                for key in ledgers {
+                    if let Some(place) = self.places.get(&key.budget).copied() {
+                        self.withhold(place, &key, now.wall);
+                    }
                 }
             }
             QuotaMessage::Ask(ask) => self.asked_for_rights(now, from, ask, effects),

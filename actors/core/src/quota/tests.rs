@@ -2,6 +2,7 @@
 
 mod explore;
 mod levels;
+mod permits;
 mod properties;
 mod share;
 mod single;

@@ -64,6 +64,7 @@ impl Quota {
                 self.freed = true;
             }
         }
+        self.withhold(place, &key, wall);
     }
 
     fn term_of(&self, purse: &Purse, wall: Wall) -> Term {

@@ -86,7 +86,7 @@ impl Grants for Paper {
     }
 
     fn ceiling(&self, key: &LedgerKey, holder: &Holder) -> Option<u64> {
-        let whole = self.budget(&key.budget)?.limit;
+        let whole = self.budget(&key.budget)?.spec.limit;
         Some(self.part(whole, key, holder))
     }
 
@@ -289,8 +289,14 @@ impl World {
                 node.served += more;
             }
             Verdict::Refused(refusal) => {
-                let cost = node.asked.remove(&id).expect("an answer to a question");
-                node.refused += cost;
+                match node.asked.remove(&id) {
+                    Some(cost) => node.refused += cost,
+                    None => {
+                        let active = node.active.iter().position(|(active, _)| *active == id);
+                        let (_, cost) = node.active.remove(active.expect("it runs"));
+                        node.used += cost;
+                    }
+                }
                 self.refusals.push(*refusal);
             }
         }
@@ -337,6 +343,19 @@ impl World {
         self.step(at, QuotaInput::Settled { id, actual: actual.clone() });
         // Nothing counts twice.
         self.step(at, QuotaInput::Settled { id, actual });
+    }
+
+    /// A steward lowers every budget, and all nodes hear of it.
+    pub(super) fn lower(&mut self, limit: u64) {
+        let mut paper = Paper::clone(&self.paper);
+        for budget in &mut paper.budgets {
+            *budget = Arc::new(Budget { limit, ..Budget::clone(budget) });
+        }
+        self.paper = Arc::new(paper);
+        for at in 0..self.nodes.len() {
+            let book: Arc<dyn Grants> = self.paper.clone();
+            self.step(at, QuotaInput::PolicyChanged { book });
+        }
     }
 
     /// Makes the write under way durable and says so.
