@@ -53,6 +53,7 @@ use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Dice, Machine, Micros, Mono, NodeId, Now, RequestId, Wall};
 use selvedge_crdt::escrow::{BudgetId, Holder, Seal};
 use selvedge_proto::policy::{AccountPath, KeyId};
+use selvedge_proto::records::MAX_MEMBERS;
 
 pub use charge::{BlockedBudget, Charge, CostClass, QuotaRefusal, Verdict, Why};
 pub use event::QuotaEvent;
@@ -73,6 +74,8 @@ pub const MAX_RESERVATIONS: usize = 4_096;
 pub const MAX_HOLDS: usize = 256;
 /// Peers rights are exchanged with.
 pub const MAX_PEERS: usize = 1_024;
+/// Members whose rows are kept: as many as a roster holds.
+const MAX_KNOWN: usize = MAX_MEMBERS;
 /// How often a node looks after its budgets of its own accord: turns windows, asks, pushes, tells.
 pub const BEAT: Micros = Micros::secs(1);
 /// Longer leases end at this: no request may hold rights for longer than an hour unsettled.
@@ -149,6 +152,11 @@ pub enum QuotaInput {
         /// Who.
         node: NodeId,
     },
+    /// These are the mesh's members; rows of others are not kept.
+    Introduced {
+        /// Who, this node or not.
+        nodes: Vec<NodeId>,
+    },
     /// There is another policy.
     PolicyChanged {
         /// All of it.
@@ -218,6 +226,8 @@ pub struct Quota {
     spare: Vec<Vec<Share>>,
     /// Members that can be reached, and the holder each said it is. At most [`MAX_PEERS`].
     peers: BTreeMap<NodeId, Option<Holder>>,
+    /// Members of the mesh, whether they can be reached or not. At most [`MAX_KNOWN`].
+    known: BTreeSet<NodeId>,
     journal: Journal,
     horizon: Horizon,
     /// The latest time this process promised anything.
@@ -264,6 +274,7 @@ impl Quota {
             holds: VecDeque::new(),
             spare: Vec::new(),
             peers: BTreeMap::new(),
+            known: BTreeSet::new(),
             journal: Journal::default(),
             horizon: Horizon::default(),
             spent_at: Wall(0),
@@ -313,6 +324,9 @@ impl Quota {
             QuotaInput::PeerUp { node } => self.met(node, effects),
             QuotaInput::PeerDown { node } => {
                 self.peers.remove(&node);
+            }
+            QuotaInput::Introduced { nodes } => {
+                self.known = nodes.into_iter().take(MAX_KNOWN).collect();
             }
             QuotaInput::PolicyChanged { book } => self.policy_changed(now, book, effects),
             QuotaInput::Drained => self.draining = true,

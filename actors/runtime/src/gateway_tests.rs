@@ -3,6 +3,7 @@
 //! Requests against budgets, from the call to the settlement, with an engine that follows a script.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,11 +11,12 @@ use parking_lot::Mutex;
 use selvedge_contract::{
     Engine, EngineStatus, FinishReason, ModelCard, ModelState, ModelStatus, TokenEvent, Usage,
 };
-use selvedge_proto::policy::{OnExhausted, Scope};
+use selvedge_proto::policy::{OnExhausted, Scope, Unit};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::quota::tests::{Home, account, monthly, spent, until};
+use crate::quota::tests::{Home, account, another_line, monthly, spent, until};
+use crate::store::tests::Disk;
 use crate::{KeyDraft, Node};
 
 /// The model the script's engine has.
@@ -99,6 +101,11 @@ impl Engine for Script {
 
 /// The way into a node whose engine follows the script.
 fn gateway(node: &Node, pace: Duration) -> Gateway {
+    gateway_by(node, pace, node.gateway().shared.quota.clone())
+}
+
+/// The same, drawing on other budgets than the node's own.
+fn gateway_by(node: &Node, pace: Duration, quota: crate::quota::QuotaLine) -> Gateway {
     let real = Arc::clone(&node.gateway().shared);
     let engine = Arc::new(Script { pace, ..Script::default() });
     let mut view = MeshView::clone(&real.view.load());
@@ -115,7 +122,7 @@ fn gateway(node: &Node, pace: Duration) -> Gateway {
         receipts: Mutex::default(),
         identity: Arc::clone(&real.identity),
         policies: Arc::clone(&real.policies),
-        quota: real.quota.clone(),
+        quota,
         counters: Arc::default(),
         records: crate::records::Records::default(),
         providers: Arc::clone(&real.providers),
@@ -281,5 +288,59 @@ async fn a_revoked_key_ends_the_answers_it_opened() {
     assert_eq!(refusal.code, Code::Unauthorized);
     assert!(tokens < 500, "{tokens}");
     assert!(spent(&node.admin()) < 500);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_answers_one_ends_when_the_limit_allows_only_one() {
+    let (_home, node) = one("permits", 1_000_000).await;
+    let level = "acme".parse().unwrap();
+    let mut draft = monthly(2);
+    (draft.terms.name, draft.terms.unit) = ("at-once".to_owned(), Unit::Concurrent);
+    node.admin().budget_set(&level, draft).await.unwrap();
+    // A permit lasts for a quarter of an hour: by this clock that passes when the test says so.
+    let ahead_ms = Arc::new(AtomicU64::new(0));
+    let told = Arc::clone(&ahead_ms);
+    let clock: crate::stepper::Clock = Arc::new(move || {
+        let (now, ahead) = (clock::now(), Micros::millis(told.load(Ordering::Relaxed)));
+        selvedge_base::Now { mono: now.mono.plus(ahead), wall: now.wall.plus(ahead) }
+    });
+    let (line, supervisor) = another_line(&node, &Disk::default(), clock).await;
+    let gateway = gateway_by(&node, Duration::from_millis(5), line.clone());
+    let hour = || Call { deadline: Micros::secs(3_600), ..call(&gateway, Some(400_000)) };
+    let (mut first, mut second) = (gateway.generate(hour()), gateway.generate(hour()));
+    for answer in [&mut first, &mut second] {
+        while !matches!(answer.next().await, Some(Piece::Token(_))) {}
+    }
+    let (_, refused) = whole(gateway.generate(hour())).await;
+    assert!(matches!(&refused, Piece::Failed(why) if why.code == Code::QuotaExhausted));
+    node.admin().budget_lower(&level, "at-once", 1).await.unwrap();
+    line.policy_changed(gateway.shared.policies.book());
+    ahead_ms.store(15 * 60_000, Ordering::Relaxed);
+    let ended = async |answer: &mut AnswerStream| loop {
+        match answer.next().await {
+            Some(Piece::Token(_)) => {}
+            other => return other,
+        }
+    };
+    let (end, other) = tokio::time::timeout(Duration::from_secs(30), async {
+        tokio::select! {
+            end = ended(&mut first) => (end, &mut second),
+            end = ended(&mut second) => (end, &mut first),
+        }
+    })
+    .await
+    .expect("one of them ends");
+    let Some(Piece::Finished { reason: FinishReason::Quota, .. }) = end else { panic!("{end:?}") };
+    // The other one holds the only permit there is, and keeps it.
+    ahead_ms.store(31 * 60_000, Ordering::Relaxed);
+    let (_, refused) = whole(gateway.generate(hour())).await;
+    assert!(matches!(refused, Piece::Failed(_)), "{refused:?}");
+    for _ in 0..400 {
+        let next = other.next().await;
+        assert!(matches!(next, Some(Piece::Token(_))), "{next:?}");
+    }
+    drop((first, second));
+    supervisor.stop(None);
     node.shutdown().await;
 }

@@ -22,7 +22,6 @@ use selvedge_base::{Micros, Mono, NodeId, Refusal, RequestId, Wall};
 use selvedge_core::quota::{
     BudgetStatus, Quota, QuotaEffect, QuotaInput, QuotaMessage, QuotaWrite, Remaining, Verdict,
 };
-use selvedge_net::clock;
 use selvedge_proto::policy::{AccountPath, KeyId, PolicyBook};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -194,7 +193,9 @@ impl QuotaLine {
     fn rest(&self) -> Option<Micros> {
         let mut state = self.0.state.lock();
         state.wakes_at = state.stepper.wake_at();
-        state.wakes_at.map(|at| at.since(clock::mono()))
+        // By the clock that the machine is told, whichever that is.
+        let now = state.stepper.now().mono;
+        state.wakes_at.map(|at| at.since(now))
     }
 
     /// Steps the machine and carries out what is quick. The verdict for `asking`, if it came.

@@ -14,8 +14,10 @@
 //! Owns rows, their signed bytes, the merge and the proof that a row is covered. Owns neither the
 //! grants (a signed policy says them), nor when to spend or to give, nor what is durable.
 
+mod backing;
 mod ledger;
 mod row;
 
-pub use ledger::{Ledger, MAX_HOLDERS, Misdeed, RowMerged, RowRefused, Standing};
+pub use backing::Backing;
+pub use ledger::{Ledger, MAX_HOLDERS, MAX_STORES, Misdeed, RowMerged, RowRefused, Standing};
 pub use row::{BudgetId, EscrowRow, Holder, LedgerKey, MAX_BASIS, MAX_OUT, Seal, SignedRow};

@@ -8,7 +8,7 @@
 
 use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Micros, NodeId, Now, Wall};
-use selvedge_crdt::escrow::{Holder, MAX_BASIS, Standing};
+use selvedge_crdt::escrow::{Holder, MAX_BASIS};
 
 use super::journal::{Credit, Gift, Horizon, UnderWay};
 use super::purse::Account;
@@ -123,8 +123,8 @@ impl Quota {
         under_way: &mut UnderWay,
     ) {
         let Some(purse) = self.purses.get_mut(place) else { return };
-        let elastic = purse.elastic();
         let demand = purse.demand.milli_at(now.mono);
+        purse.settle_backing(window, &*self.book);
         let Some(account) = purse.account_mut(window) else { return };
         if std::mem::take(&mut account.gifts) {
             let gifts: Vec<_> = account
@@ -137,14 +137,9 @@ impl Quota {
                 .collect();
             for (signed, amount) in gifts {
                 let donor = signed.row.holder;
-                let ceiling = self.book.ceiling(&account.own.key, &donor).unwrap_or(0);
-                let allowed = ceiling.saturating_add(elastic);
                 let known = account.own.basis.contains_key(&donor);
                 let room = known || account.own.basis.len() < MAX_BASIS;
-                if !room
-                    || account.ledger.standing(&signed.row, allowed, &account.own)
-                        != Standing::Covered
-                {
+                if !room || !account.backing.covers(&donor) {
                     continue;
                 }
                 account.own.basis.insert(donor, signed.row.seq);

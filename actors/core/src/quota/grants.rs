@@ -36,6 +36,11 @@ pub trait Grants: fmt::Debug + Send + Sync {
     /// Who is granted part of a ledger.
     fn members(&self, key: &LedgerKey, wall: Wall) -> BTreeSet<Holder>;
 
+    /// Whether a holder is one of [`Grants::members`].
+    fn is_member(&self, key: &LedgerKey, holder: &Holder, wall: Wall) -> bool {
+        self.members(key, wall).contains(holder)
+    }
+
     /// The next moment after `wall` at which [`Grants::standing`] or [`Grants::grant`] may answer
     /// otherwise although no record changed.
     fn changes_at(&self, budget: &BudgetId, wall: Wall) -> Wall;
@@ -71,6 +76,10 @@ impl Grants for PolicyBook {
 
     fn members(&self, key: &LedgerKey, wall: Wall) -> BTreeSet<Holder> {
         Self::members(self, key, wall)
+    }
+
+    fn is_member(&self, key: &LedgerKey, holder: &Holder, wall: Wall) -> bool {
+        Self::is_member(self, key, holder, wall)
     }
 
     fn changes_at(&self, budget: &BudgetId, wall: Wall) -> Wall {

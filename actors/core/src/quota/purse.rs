@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Micros, Mono};
-use selvedge_crdt::escrow::{EscrowRow, Holder, Ledger, LedgerKey, SignedRow};
+use selvedge_crdt::escrow::{Backing, EscrowRow, Holder, Ledger, LedgerKey, SignedRow};
 use selvedge_proto::policy::{Budget, Hardness, Period, Standing, Stop, Unit};
 
 use super::demand::{Demand, units_in, whole_units_in};
@@ -60,6 +60,10 @@ pub(super) struct Asking {
 pub(super) struct Account {
     /// Rows of the other holders.
     pub(super) ledger: Ledger,
+    /// Which of them are paid for.
+    pub(super) backing: Backing,
+    /// When a peer was last asked for rows that are missing here.
+    pub(super) inquired_at: Option<Mono>,
     /// This node's row as planned: never behind what is durable.
     pub(super) own: EscrowRow,
     /// This node's newest durable row.
@@ -270,6 +274,8 @@ impl Account {
         let own = EscrowRow::new(key, holder);
         Self {
             ledger: Ledger::new(key),
+            backing: Backing::default(),
+            inquired_at: None,
             durable: own.clone(),
             own,
             signed: None,

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use selvedge_base::NodeId;
 use selvedge_base::plant::{self, Plant};
-use selvedge_crdt::escrow::{EscrowRow, Holder, LedgerKey, SignedRow};
+use selvedge_crdt::escrow::{Backing, EscrowRow, Holder, LedgerKey, SignedRow};
 
 use super::charge::{QuotaRefusal, Why};
 use super::purse::Account;
@@ -131,6 +131,8 @@ impl Quota {
         self.confirmed = true;
         for account in self.accounts_mut().filter(|account| account.own.key == key) {
             let _held = account.ledger.merge(signed.clone(), |_| true);
+            account.backing = Backing::default();
+            account.backing.doubt_all();
         }
         let incarnation = self.holder.incarnation;
         let event = QuotaEvent::RolledBack { key, ours, theirs, incarnation };
@@ -159,6 +161,7 @@ impl Quota {
             if row.seq > 0 {
                 let _held = next.ledger.merge(SignedRow::seal(row, &*seal), |_| true);
             }
+            next.backing.doubt_all();
             *account = next;
         }
         for purse in &mut self.purses {

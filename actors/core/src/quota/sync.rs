@@ -3,19 +3,24 @@
 //! Rows travel three ways: a gift's row goes straight to its receiver, changed rows go to a few
 //! peers every second, and digests find what was lost on the way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use selvedge_base::{NodeId, Now};
-use selvedge_crdt::escrow::{LedgerKey, Misdeed, RowMerged, SignedRow, Standing};
+use selvedge_base::{Micros, Mono, NodeId, Now};
+use selvedge_crdt::escrow::{
+    Holder, LedgerKey, Misdeed, RowMerged, RowRefused, SignedRow, Standing,
+};
 
-use super::purse::Account;
-use super::{MAX_PAYLOAD_BYTES, Quota, QuotaDigest, QuotaEffect, QuotaEvent, QuotaMessage};
+use super::purse::{Account, Purse};
+use super::{Grants, MAX_PAYLOAD_BYTES, Quota, QuotaDigest, QuotaEffect, QuotaEvent, QuotaMessage};
 
 /// Peers told of changed rows every second. With three, news reaches a hundred nodes in about five
 /// seconds, and a node's traffic does not grow with the mesh.
 const FANOUT: usize = 3;
 /// Peers a digest goes to every second.
 const DIGEST_FANOUT: usize = 1;
+/// How often the sender of a gift is asked for rows that cover it, per ledger: as often as a node
+/// with a request waiting asks for gifts.
+const INQUIRE_EVERY: Micros = Micros::millis(200);
 /// Bytes of one ledger's key and of one holder with a number in a digest, at most.
 const KEY_BYTES: usize = 26;
 const HEAD_BYTES: usize = 52;
@@ -34,17 +39,7 @@ impl Quota {
         }
         match message {
             QuotaMessage::Digest(digest) => self.compared(now, from, &digest, effects),
-            QuotaMessage::Rows(rows) => {
-                let ledgers: BTreeSet<_> = rows.iter().map(|signed| signed.row.key).collect();
-                for signed in rows {
-                    self.met_row(now, from, signed, effects);
-                }
-                for key in ledgers {
-                    if let Some(place) = self.places.get(&key.budget).copied() {
-                        self.withhold(place, &key, now.wall);
-                    }
-                }
-            }
+            QuotaMessage::Rows(rows) => self.met_rows(now, from, rows, effects),
             QuotaMessage::Ask(ask) => self.asked_for_rights(now, from, ask, effects),
             QuotaMessage::Declined { key } => self.declined(now, key, effects),
             QuotaMessage::Recall { holder, heads } => {
@@ -54,46 +49,116 @@ impl Quota {
         }
     }
 
-    /// A row came.
+    /// Rows came. What follows from them is worked out once for all of a ledger.
+    fn met_rows(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        rows: Vec<SignedRow>,
+        effects: &mut Vec<QuotaEffect>,
+    ) {
+        let mut news: BTreeMap<(usize, LedgerKey), Vec<Holder>> = BTreeMap::new();
+        for signed in rows {
+            let (key, holder) = (signed.row.key, signed.row.holder);
+            if let Some(place) = self.met_row(now, from, signed, effects) {
+                news.entry((place, key)).or_default().push(holder);
+            }
+        }
+        for ((place, key), holders) in news {
+            self.met_news(now, from, place, key, &holders, effects);
+        }
+    }
+
+    /// A row came; the place of its purse, if it is news.
     fn met_row(
         &mut self,
         now: Now,
         from: NodeId,
         signed: SignedRow,
         effects: &mut Vec<QuotaEffect>,
-    ) {
+    ) -> Option<usize> {
         if signed.row.holder == self.holder {
-            return self.met_own_row(signed, effects);
+            self.met_own_row(signed, effects);
+            return None;
         }
         let (key, holder) = (signed.row.key, signed.row.holder);
-        let Some(place) = self.place_of_ledger(&key, now, effects) else { return };
-        let elastic = self.purses[place].elastic();
-        let Some(account) = self.purses[place].account_mut(key.window) else { return };
+        let place = self.place_of_ledger(&key, now, effects)?;
+        let known = self.is_known(&holder.node) || self.book.is_member(&key, &holder, now.wall);
+        let account = self.purses[place].account_mut(key.window)?;
+        let older = account.ledger.get(&holder).map(|signed| signed.row.clone());
+        if older.is_none() && !known {
+            let why = RowRefused::Stranger(holder.node);
+            effects.push(QuotaEffect::Report(QuotaEvent::RowRefused { from, why }));
+            return None;
+        }
         let seal = &*self.seal;
         match account.ledger.merge(signed, |signed| signed.is_signed(seal)) {
-            RowMerged::Known => return,
+            RowMerged::Known => return None,
             RowMerged::Newer => {
                 account.fresh.insert(holder);
                 // A row that became known may be what another was waiting for.
                 account.gifts = true;
-                account.count_others();
             }
             RowMerged::Conflict(misdeed) => report_misdeed(misdeed, effects),
             RowMerged::Refused(why) => {
-                return effects.push(QuotaEffect::Report(QuotaEvent::RowRefused { from, why }));
+                effects.push(QuotaEffect::Report(QuotaEvent::RowRefused { from, why }));
+                return None;
             }
         }
-        let Some(signed) = account.ledger.get(&holder) else { return };
-        if let Some(ceiling) = self.book.ceiling(&key, &holder) {
+        account.backing.changed(older.as_ref(), holder);
+        Some(place)
+    }
+
+    /// Rows of these holders are new in a ledger.
+    fn met_news(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        place: usize,
+        key: LedgerKey,
+        holders: &[Holder],
+        effects: &mut Vec<QuotaEffect>,
+    ) {
+        let (me, book) = (self.holder, self.book.clone());
+        let purse = &mut self.purses[place];
+        let elastic = purse.elastic();
+        purse.settle_backing(key.window, &*book);
+        let Some(account) = purse.account_mut(key.window) else { return };
+        account.count_others();
+        for holder in holders {
+            let Some(signed) = account.ledger.get(holder) else { continue };
+            let Some(ceiling) = book.ceiling(&key, holder) else { continue };
             let allowed = ceiling.saturating_add(elastic);
             if account.ledger.standing(&signed.row, allowed, &account.own) == Standing::Overdrawn {
-                effects.push(QuotaEffect::Report(QuotaEvent::Overdrawn { key, holder }));
+                let event = QuotaEvent::Overdrawn { key, holder: *holder };
+                effects.push(QuotaEffect::Report(event));
             }
         }
-        if account.has_uncounted_gifts(&self.holder) {
+        let (mut counts, mut lacks) = (false, false);
+        for (donor, _) in account.uncounted_gifts(&me) {
+            let covered = account.backing.covers(&donor);
+            counts |= covered;
+            lacks |= !covered;
+        }
+        let rested = |at: Mono| now.mono >= at.plus(INQUIRE_EVERY);
+        let inquires = lacks && account.inquired_at.is_none_or(rested);
+        if inquires {
+            // Whoever counted on a gift has the rows that cover it.
+            account.inquired_at = Some(now.mono);
+            let heads = vec![(key, account.heads(&me))];
+            let digest = QuotaMessage::Digest(QuotaDigest { holder: me, heads });
+            effects.push(QuotaEffect::Send { to: from, message: digest });
+        }
+        if counts {
             self.journal.mark(place, key.window);
             self.journal.urgent = true;
         }
+        self.withhold(place, &key, now.wall);
+    }
+
+    /// Whether a node is, or was since the start, a member of the mesh.
+    fn is_known(&self, node: &NodeId) -> bool {
+        self.peers.contains_key(node) || self.known.contains(node)
     }
 
     /// A peer says what it has: it gets what it lacks, and is asked when it knows more of this
@@ -183,13 +248,7 @@ impl Quota {
                 break;
             }
             left = left.saturating_sub(size);
-            let mut known = Vec::with_capacity(1 + account.ledger.len());
-            if account.durable.seq > 0 {
-                known.push((self.holder, account.durable.seq));
-            }
-            let rows = account.ledger.rows().map(|signed| (signed.row.holder, signed.row.seq));
-            known.extend(rows);
-            heads.push((account.own.key, known));
+            heads.push((account.own.key, account.heads(&self.holder)));
         }
         QuotaDigest { holder: self.holder, heads }
     }
@@ -236,6 +295,20 @@ impl Quota {
     }
 }
 
+impl Purse {
+    /// Brings up to date which rows of a ledger are paid for.
+    pub(super) fn settle_backing(&mut self, window: u64, book: &dyn Grants) {
+        let elastic = self.elastic();
+        let Some(account) = self.account_mut(window) else { return };
+        let Account { ledger, backing, own, .. } = account;
+        let allowed = |holder: &Holder| {
+            let ceiling = book.ceiling(&own.key, holder).unwrap_or(0);
+            ceiling.saturating_add(elastic)
+        };
+        backing.settle(ledger, own, allowed);
+    }
+}
+
 impl Account {
     /// Makes the signed form of the durable row.
     fn sign(&mut self, seal: &dyn selvedge_crdt::escrow::Seal) {
@@ -244,14 +317,26 @@ impl Account {
         }
     }
 
-    fn has_uncounted_gifts(&self, me: &selvedge_crdt::escrow::Holder) -> bool {
-        self.ledger.gifts_to(me).any(|(signed, amount)| {
-            amount > self.credited.get(&signed.row.holder).copied().unwrap_or(0)
+    /// Donors of this node and what they gave it, where that is more than was counted.
+    fn uncounted_gifts(&self, me: &Holder) -> impl Iterator<Item = (Holder, u64)> {
+        self.ledger.gifts_to(me).filter_map(|(signed, amount)| {
+            let counted = self.credited.get(&signed.row.holder).copied().unwrap_or(0);
+            (amount > counted).then_some((signed.row.holder, amount))
         })
     }
 
+    /// Which rows are held.
+    fn heads(&self, me: &Holder) -> Vec<(Holder, u64)> {
+        let mut heads = Vec::with_capacity(1 + self.ledger.len());
+        if self.durable.seq > 0 {
+            heads.push((*me, self.durable.seq));
+        }
+        heads.extend(self.ledger.rows().map(|signed| (signed.row.holder, signed.row.seq)));
+        heads
+    }
+
     /// After a restart: gifts on disk count if this node's row named them, or will.
-    pub(super) fn count_durable_gifts(&mut self, me: &selvedge_crdt::escrow::Holder) {
+    pub(super) fn count_durable_gifts(&mut self, me: &Holder) {
         let named: Vec<_> = self
             .ledger
             .gifts_to(me)
@@ -265,6 +350,7 @@ impl Account {
             let _added = self.credit(donor, amount);
         }
         self.gifts = true;
+        self.backing.doubt_all();
         self.count_others();
     }
 }

@@ -29,6 +29,7 @@ impl Quota {
             return;
         }
         let term = self.term_of(purse, now.wall);
+        let changed = purse.asked_policy != Some(self.revision);
         self.purses[place].asked_policy = Some(self.revision);
         self.purses[place].term = Some(term);
         let Standing::Open(ledgers) = term.standing else { return };
@@ -36,6 +37,12 @@ impl Quota {
             self.open(place, key, now.wall);
         }
         let purse = &mut self.purses[place];
+        if changed {
+            for account in &mut purse.accounts {
+                account.backing.doubt_all();
+                account.gifts = true;
+            }
+        }
         purse.accounts.sort_by_key(|account| account.own.key);
         let oldest = if purse.unit().is_windowed() {
             ledgers.first.window.saturating_sub(KEPT_WINDOWS)

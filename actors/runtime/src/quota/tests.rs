@@ -98,6 +98,29 @@ fn line(node: &Node) -> QuotaLine {
     node.gateway().shared.quota.clone()
 }
 
+/// Another line of a node's holder, on a disk and by a clock of its own.
+pub(crate) async fn another_line(
+    node: &Node,
+    disk: &Disk,
+    clock: crate::stepper::Clock,
+) -> (QuotaLine, ractor::ActorRef<crate::supervise::SupervisorMessage>) {
+    let backend = disk.clone();
+    let store = Store::with_backend(move || backend.clone()).await.unwrap();
+    let header = QuotaHeader { incarnation: line(node).incarnation(), ..QuotaHeader::default() };
+    store.save("escrow/header", &header).await.unwrap();
+    let shared = std::sync::Arc::clone(&node.gateway().shared);
+    let seal = Arc::new(NodeSeal(Arc::clone(&shared.identity)));
+    let (stored, dice) = (load(&store).unwrap(), selvedge_net::entropy::dice());
+    let machine = Quota::new(shared.me, stored, seal, dice, QuotaOptions::default(), clock());
+    let counters = Arc::clone(&shared.counters);
+    let (line, orders) = QuotaLine::new(Stepper::new(machine, clock), store, counters);
+    line.policy_changed(shared.policies.book());
+    let run = child(line.clone(), Arc::clone(&shared.endpoint), orders);
+    let (carrier, _) = crate::task::child("budgets", run);
+    let supervisor = crate::supervise::Supervisor::start(vec![carrier]).await.unwrap();
+    (line, supervisor)
+}
+
 /// A request that takes `tokens`.
 fn wanted(id: RequestId, tokens: u32) -> Wanted {
     Wanted {
@@ -378,24 +401,9 @@ async fn an_older_build_stays_a_member_and_has_no_part_in_budgets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_takes_no_writes_refuses_and_comes_back() {
     let ((_a_home, a), (_b_home, b)) = pair("disk", 100_000).await;
-    // Another line of the same holder on a disk that can be full.
     let disk = Disk::default();
-    let backend = disk.clone();
-    let store = Store::with_backend(move || backend.clone()).await.unwrap();
-    let header = QuotaHeader { incarnation: line(&a).incarnation(), ..QuotaHeader::default() };
-    store.save("escrow/header", &header).await.unwrap();
+    let (line, supervisor) = another_line(&a, &disk, crate::stepper::system_clock()).await;
     let shared = std::sync::Arc::clone(&a.gateway().shared);
-    let seal = Arc::new(NodeSeal(Arc::clone(&shared.identity)));
-    let clock = crate::stepper::system_clock();
-    let (stored, dice) = (load(&store).unwrap(), selvedge_net::entropy::dice());
-    let machine = Quota::new(shared.me, stored, seal, dice, QuotaOptions::default(), clock());
-    let counters = Arc::clone(&shared.counters);
-    let (line, orders) = QuotaLine::new(Stepper::new(machine, clock), store, counters);
-    line.policy_changed(shared.policies.book());
-    let run = child(line.clone(), Arc::clone(&shared.endpoint), orders);
-    let (carrier, _) = crate::task::child("budgets", run);
-    let supervisor = crate::supervise::Supervisor::start(vec![carrier]).await.unwrap();
-
     let reserve = |tokens| line.reserve(wanted(shared.run_id(), tokens));
     drop(reserve(10).await.unwrap());
     disk.fill(true);

@@ -14,6 +14,9 @@ use super::row::{EscrowRow, Holder, LedgerKey, SignedRow};
 /// Rows of one ledger. A tenant's budget is held by the nodes that serve it; 256 rows of common
 /// size (under 300 bytes) are what a node keeps and passes on per budget without thinking.
 pub const MAX_HOLDERS: usize = 256;
+/// Of them those of one node: a store that is lost in every of four windows of an hour has other
+/// problems, and nobody shall fill a ledger with names of its own.
+pub const MAX_STORES: usize = 4;
 
 /// The rows of one budget in one window, but for this node's own: that one is planned, durable and
 /// told at different times, so whoever owns it hands in the form that counts.
@@ -74,6 +77,12 @@ pub enum RowRefused {
     /// There is no room for another holder.
     #[error("no room for another holder: {0} rows are held")]
     Full(usize),
+    /// Its node has used too many names.
+    #[error("no room for another store of {}", .0.short())]
+    Stores(NodeId),
+    /// Its node is no member.
+    #[error("{} is no member", .0.short())]
+    Stranger(NodeId),
     /// The signature does not fit.
     #[error("row of {} is not signed by it", .0.short())]
     Signature(NodeId),
@@ -122,6 +131,9 @@ impl Ledger {
             None if self.rows.len() >= MAX_HOLDERS => {
                 return RowMerged::Refused(RowRefused::Full(MAX_HOLDERS));
             }
+            None if self.stores_of(&signed.row.holder.node) >= MAX_STORES => {
+                return RowMerged::Refused(RowRefused::Stores(signed.row.holder.node));
+            }
             Some(_) | None => {}
         }
         if !is_signed(&signed) {
@@ -142,6 +154,12 @@ impl Ledger {
         self.hold(Some(&held.row), signed);
         self.quarantine(held.row.holder);
         RowMerged::Conflict(Box::new(misdeed))
+    }
+
+    /// How many holders' rows of one node are held.
+    fn stores_of(&self, node: &NodeId) -> usize {
+        let name = |incarnation| Holder { node: *node, incarnation };
+        self.rows.range(name(0)..=name(u64::MAX)).count()
     }
 
     /// The row of a holder.

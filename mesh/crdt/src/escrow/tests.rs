@@ -225,8 +225,15 @@ fn strangers_and_the_unsigned_are_refused() {
         .collect();
     assert!(refused(ledger.merge(signed(crowded), |_| true)));
     assert!(ledger.is_empty());
-    for incarnation in 0..MAX_HOLDERS as u64 {
-        let row = EscrowRow::new(KEY, Holder { incarnation, ..holder(3) });
+    let mut names = (0..=MAX_STORES as u64)
+        .map(|incarnation| signed(EscrowRow::new(KEY, Holder { incarnation, ..holder(1) })));
+    let last = names.next_back().unwrap();
+    let mut named = ledger_of(&names.collect::<Vec<_>>());
+    assert!(refused(named.merge(last, |_| true)), "one node's names do not fill a ledger");
+    for at in 0..MAX_HOLDERS {
+        let incarnation = (at % MAX_STORES) as u64;
+        let row =
+            EscrowRow::new(KEY, Holder { incarnation, ..holder((3 + at / MAX_STORES) as u8) });
         assert_eq!(ledger.merge(signed(row), |_| true), RowMerged::Newer);
     }
     assert!(refused(ledger.merge(honest(1, 1), |_| true)));

@@ -141,6 +141,11 @@ impl PolicyBook {
         self.entries.get(&key.budget).map(|entry| entry.members(key, wall)).unwrap_or_default()
     }
 
+    /// Whether a holder is granted part of a ledger.
+    pub fn is_member(&self, key: &LedgerKey, holder: &Holder, wall: Wall) -> bool {
+        self.entries.get(&key.budget).is_some_and(|entry| entry.is_member(key, holder, wall))
+    }
+
     /// The next moment after `wall` at which [`PolicyBook::standing`] or [`PolicyBook::grant`] may
     /// answer otherwise although no record changed.
     pub fn changes_at(&self, id: &BudgetId, wall: Wall) -> Wall {

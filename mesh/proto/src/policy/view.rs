@@ -245,17 +245,28 @@ impl Entry {
     /// Everybody who is granted part of a ledger by an epoch that may govern it.
     pub(super) fn members(&self, key: &LedgerKey, wall: Wall) -> BTreeSet<Holder> {
         let mut all = BTreeSet::new();
-        let mut add = |version: &Version| {
+        self.versions_of(key, wall, |version| {
             all.extend(version.held.body().members.iter().map(|(holder, _)| *holder));
-        };
+        });
+        all
+    }
+
+    /// Whether `holder` is one of them.
+    pub(super) fn is_member(&self, key: &LedgerKey, holder: &Holder, wall: Wall) -> bool {
+        let mut found = false;
+        self.versions_of(key, wall, |version| found |= version.held.body().has_member(holder));
+        found
+    }
+
+    /// Visits what the epochs that may govern a ledger say of it.
+    fn versions_of(&self, key: &LedgerKey, wall: Wall, mut visit: impl FnMut(&Version)) {
         if self.spec().unit.is_windowed() {
             let start = self.start(key.window, wall);
-            self.govern(start, |_, version| version.into_iter().for_each(&mut add));
+            self.govern(start, |_, version| version.into_iter().for_each(&mut visit));
         } else {
             let of_ledger = |version: &&Version| version.spec.ledger == key.window;
-            self.versions.iter().filter(of_ledger).for_each(&mut add);
+            self.versions.iter().filter(of_ledger).for_each(visit);
         }
-        all
     }
 
     /// The next moment at which an answer about it may change although no record does.
