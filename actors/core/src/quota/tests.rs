@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod explore;
+mod forged;
 mod levels;
 mod permits;
 mod properties;
