@@ -164,6 +164,8 @@ pub enum QuotaInput {
     },
     /// The node leaves for good: settle, give everything away, seal.
     Drained,
+    /// The node stays after all: leaving failed half-way.
+    Stayed,
     /// Time passed.
     Ticked,
 }
@@ -330,6 +332,7 @@ impl Quota {
             }
             QuotaInput::PolicyChanged { book } => self.policy_changed(now, book, effects),
             QuotaInput::Drained => self.draining = true,
+            QuotaInput::Stayed => self.stay(),
             QuotaInput::Ticked => self.ticked(now, effects),
         }
     }

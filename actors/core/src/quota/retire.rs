@@ -32,6 +32,18 @@ impl Quota {
         self.tell(now, effects);
     }
 
+    /// The node stays after all. What it gave away and sealed stays so, under a name that ends here;
+    /// under the next one it has what peers give it, and its share of the next configuration.
+    pub(super) fn stay(&mut self) {
+        if !std::mem::take(&mut self.draining) {
+            return;
+        }
+        if self.retired || self.accounts().any(|account| account.own.sealed) {
+            self.new_incarnation();
+        }
+        self.freed = true;
+    }
+
     /// Gives all of one budget's rights to the reachable peer with the greatest demand, and seals.
     fn bequeath(&mut self, place: usize, key: LedgerKey, now: Now) {
         let purse = &self.purses[place];

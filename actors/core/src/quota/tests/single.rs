@@ -347,3 +347,36 @@ fn a_permit_is_taken_anew_while_its_request_runs() {
     world.settle_down();
     assert_eq!(world.nodes[0].quota.audit()[0].spent, 1);
 }
+
+#[test]
+fn a_node_that_stays_after_all_serves_again() {
+    // Before anything was given away: as if nothing had been.
+    let mut world = World::tokens(2, 1_000);
+    world.ask(0, 100);
+    world.settle_down();
+    world.step(0, QuotaInput::Drained);
+    world.ask(0, 1);
+    assert_eq!(world.refusals.pop().map(|refusal| refusal.why), Some(Why::Retiring));
+    world.step(0, QuotaInput::Stayed);
+    world.ask(0, 300);
+    world.settle_down();
+    assert_eq!((world.nodes[0].served, world.nodes[0].quota.holder()), (400, holder(0)));
+    (0..2).for_each(|_| world.settle(0, 0, 1_000));
+    // After everything was: by what its peer gives it.
+    world.step(0, QuotaInput::Drained);
+    world.quiet(3);
+    assert!(world.nodes[0].quota.is_retired());
+    world.step(0, QuotaInput::Stayed);
+    assert!(!world.nodes[0].quota.is_retired());
+    world.quiet(3);
+    let before = world.nodes[0].served;
+    world.ask(0, 200);
+    world.settle_down();
+    assert_eq!(world.nodes[0].served, before + 200, "{:?}", world.refusals);
+    world.check_ledgers();
+    // And it can leave once more.
+    world.settle(0, 0, 1_000);
+    world.step(0, QuotaInput::Drained);
+    world.quiet(3);
+    assert!(world.nodes[0].quota.is_retired());
+}
