@@ -30,6 +30,8 @@ pub struct PolicyBook {
     pub(super) accounts: BTreeMap<AccountPath, Arc<GrantNotice<AccountGrant>>>,
     pub(super) keys: BTreeMap<KeyId, Arc<KeyNotice>>,
     pub(super) cuts: Cutting,
+    /// Nodes that were put out of the mesh.
+    pub(super) out: BTreeSet<NodeId>,
     pub(super) revision: u64,
     /// Worked out from the above.
     entries: BTreeMap<BudgetId, Arc<Entry>>,
@@ -71,6 +73,7 @@ impl PolicyBook {
             accounts: BTreeMap::new(),
             keys: BTreeMap::new(),
             cuts: Cutting::default(),
+            out: BTreeSet::new(),
             revision: 0,
             entries: BTreeMap::new(),
             by_account: BTreeMap::new(),
@@ -207,6 +210,26 @@ impl PolicyBook {
             let lifted = lifted.map(|grant| grant.signed.body.issued);
             (lifted.is_none_or(|at| cut.signed.body.at >= at)).then(|| path.clone())
         })
+    }
+
+    /// Whether exactly these nodes are known to have been put out.
+    pub fn knows_out(&self, nodes: &BTreeSet<NodeId>) -> bool {
+        self.out == *nodes
+    }
+
+    /// Takes notice of who was put out of the mesh: their word is not waited for. True when an
+    /// answer may have changed.
+    pub fn put_out(&mut self, nodes: &BTreeSet<NodeId>, wall: Wall) -> bool {
+        if self.out == *nodes {
+            return false;
+        }
+        self.out.clone_from(nodes);
+        let tenants: BTreeSet<AccountPath> = self.chains.keys().cloned().collect();
+        for chain in self.chains.values_mut() {
+            chain.out.clone_from(nodes);
+        }
+        self.after_adopting(tenants, wall);
+        true
     }
 
     /// Forgets what no open window needs. True when an answer may have changed.

@@ -67,6 +67,8 @@ struct Settled {
 pub(super) struct Chain {
     pub(super) slots: BTreeMap<u64, Slot>,
     pub(super) dropped: VecDeque<[u8; 32]>,
+    /// Nodes that were put out of the mesh: nobody waits for their word.
+    pub(super) out: BTreeSet<NodeId>,
 }
 
 /// The durable form of a chain.
@@ -150,7 +152,7 @@ impl Slot {
     }
 
     /// The earliest and the latest time its windows may begin, as far as this node can know.
-    fn bracket(&self, before: Option<&Self>, me: &NodeId) -> (Wall, Wall) {
+    fn bracket(&self, before: Option<&Self>, me: &NodeId, out: &BTreeSet<NodeId>) -> (Wall, Wall) {
         let (body, from) = (self.body(), self.from());
         let prev_until =
             before.map_or(body.prev_until, |before| before.until().max(body.prev_until));
@@ -169,8 +171,10 @@ impl Slot {
             |holder: &Holder| self.adopted.get(holder).map_or(Wall(u64::MAX), |word| word.promised);
         let mine = holders.iter().filter(|holder| holder.node == *me).map(own).max();
         let lo = lo.max(mine.unwrap_or_default()).min(prev_until);
-        let complete =
-            holders.iter().all(|holder| self.adopted.get(holder).is_some_and(|word| word.told));
+        let complete = holders
+            .iter()
+            .filter(|holder| !out.contains(&holder.node))
+            .all(|holder| self.adopted.get(holder).is_some_and(|word| word.told));
         if !complete {
             return (lo, prev_until);
         }
@@ -274,7 +278,8 @@ impl Chain {
             return Vec::new();
         };
         let told = |holder: &Holder| slot.adopted.contains_key(holder);
-        before.holders().into_iter().filter(|holder| !told(holder)).collect()
+        let waited = |holder: &Holder| !told(holder) && !self.out.contains(&holder.node);
+        before.holders().into_iter().filter(waited).collect()
     }
 
     /// Holders of `me` that should sign for an epoch, with its name.
@@ -350,7 +355,7 @@ impl Chain {
             let body = slot.body();
             let older = reigns.last().copied().filter(|older| older.number + 1 == body.number);
             let before = older.and(self.before(body.number));
-            let (raw_lo, raw_hi) = slot.bracket(before, me);
+            let (raw_lo, raw_hi) = slot.bracket(before, me, &self.out);
             // What the operator's key says of the epoch before may be sharper than what was seen.
             let settled = match older {
                 Some(older) => older.hi.min(body.prev_since.max(older.lo)),
@@ -487,7 +492,7 @@ impl ChainSnapshot {
     /// The chain that was stored.
     pub(super) fn restore(self) -> Chain {
         let dropped = self.dropped.into_iter().take(MAX_DROPPED).collect();
-        let mut chain = Chain { slots: BTreeMap::new(), dropped };
+        let mut chain = Chain { slots: BTreeMap::new(), dropped, out: BTreeSet::new() };
         for stored in self.slots.into_iter().take(MAX_EPOCHS) {
             let number = stored.epoch.body.number;
             let words = stored.adopted.into_iter();

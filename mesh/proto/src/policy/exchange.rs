@@ -303,6 +303,8 @@ impl PolicyBook {
         for tenant in &tenants {
             book.rebuild(tenant, wall);
         }
+        let out = roster.revocations().map(|notice| notice.revocation.body.node).collect();
+        book.put_out(&out, wall);
         book.revision += left_out.len() as u64;
         Ok(book)
     }

@@ -55,7 +55,9 @@ impl PolicyBook {
         }
         let tenant = body.tenant.clone();
         let (me, number) = (self.me, body.number);
-        let chain = self.chains.entry(tenant.clone()).or_default();
+        let out = &self.out;
+        let new = || Chain { out: out.clone(), ..Chain::default() };
+        let chain = self.chains.entry(tenant.clone()).or_insert_with(new);
         let taken = chain.take(held, &me)?;
         chain.prune(&me, wall);
         let kept = chain.slots.contains_key(&number);

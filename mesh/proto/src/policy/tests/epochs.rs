@@ -1,5 +1,7 @@
 //! Epochs: what may be signed, in which order they count, and what forks do.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// A site whose first epoch gives `acme` 100 tokens an hour, and the books of all nodes.
@@ -81,6 +83,34 @@ fn a_raise_counts_once_all_agree_and_nobody_stops_meanwhile() {
     assert_eq!(granted(&site, &books, "tokens", back), [30, 30, 30], "this hour has begun");
     assert_eq!(granted(&site, &books, "tokens", back.plus(HOUR)), [100, 100, 100]);
     assert!(books[0].epoch_status("acme", back.plus(HOUR)).unwrap().in_force);
+}
+
+#[test]
+fn a_raise_counts_at_once_when_the_node_it_waits_for_is_put_out() {
+    let budgets = [("acme", tokens(90)), ("acme", terms("slots", Unit::Concurrent, 3))];
+    let (site, mut books) = started(3, &budgets);
+    let signed = START.plus(MINUTE);
+    change(&site, &mut books, signed, 300);
+    tell(&site, &mut books, 0, 1, signed);
+    for at in [0, 1] {
+        adopt(&site, &mut books, at, signed);
+    }
+    tell(&site, &mut books, 1, 0, signed);
+    let later = START.plus(HOUR.times(2));
+    assert_eq!(granted(&site, &books[..1], "tokens", later), [30]);
+    let lost = BTreeSet::from([node(&site.nodes[2])]);
+    assert!(books[0].put_out(&lost, later) && !books[0].put_out(&lost, later));
+    let status = books[0].epoch_status("acme", later).unwrap();
+    assert_eq!((status.in_force, status.waiting_for), (true, vec![]));
+    assert_eq!(granted(&site, &books[..1], "tokens", later), [100]);
+    // Whoever has not heard of it keeps to less, and the next change need not wait either.
+    let key = books[1].current(&only(&books[1], "tokens"), later).unwrap();
+    assert_eq!(books[1].grant(&key, &site.holder(1), later), 30);
+    change(&site, &mut books, later, 600);
+    // A chain that begins afterwards does not wait for it, nor does a book that was stored.
+    let roster = site.roster(0);
+    let stored = PolicyBook::from_snapshot(books[0].snapshot(), &roster, later).unwrap();
+    assert!(stored.knows_out(&BTreeSet::new()), "it asks the roster, which revoked nobody");
 }
 
 #[test]
