@@ -29,6 +29,7 @@ mod demand;
 mod event;
 mod grants;
 mod hold;
+mod intake;
 mod journal;
 mod message;
 mod purse;
@@ -51,13 +52,14 @@ use std::sync::Arc;
 
 use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Dice, Machine, Micros, Mono, NodeId, Now, RequestId, Wall};
-use selvedge_crdt::escrow::{BudgetId, Holder, Seal};
+use selvedge_crdt::escrow::{BudgetId, Holder, Seal, SignedRow};
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::records::MAX_MEMBERS;
 
 pub use charge::{BlockedBudget, Charge, CostClass, QuotaRefusal, Verdict, Why};
 pub use event::QuotaEvent;
 pub use grants::Grants;
+pub use intake::Intake;
 pub use message::{Ask, MAX_HEADS, MAX_PAYLOAD_BYTES, QuotaDigest, QuotaMessage};
 pub use status::{BudgetStatus, HolderStatus, LedgerAudit, Remaining};
 pub use stored::{QuotaHeader, QuotaStored, QuotaWrite, StoredRow};
@@ -304,6 +306,23 @@ impl Quota {
     /// `PolicyBook::adopt` wants to know, since clocks go back.
     pub fn latest(&self) -> Wall {
         self.spent_at.max(self.restored_at)
+    }
+
+    /// What signs and checks rows here.
+    pub fn seal(&self) -> Arc<dyn Seal> {
+        self.seal.clone()
+    }
+
+    /// Whether a row may be news, so that its signature must be checked.
+    pub fn may_be_news(&self, signed: &SignedRow) -> bool {
+        let row = &signed.row;
+        let place = self.places.get(&row.key.budget);
+        let Some(account) = place.and_then(|at| self.purses[*at].account(row.key.window)) else {
+            // A ledger nobody knows is not looked at; one that is opened by the row itself may be.
+            return self.book.budget(&row.key.budget).is_some();
+        };
+        let held = account.ledger.get(&row.holder);
+        held.is_none_or(|held| held.row.seq <= row.seq && held.row != *row)
     }
 
     /// Whether everything was given away and sealed, durably.

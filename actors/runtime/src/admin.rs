@@ -22,6 +22,7 @@ use serde::Serialize;
 use crate::line::MeshLine;
 use crate::membership::Membership;
 use crate::mesh::MeshMessage;
+use crate::quota::QuotaLine;
 use crate::shared::Shared;
 use crate::store::Store;
 
@@ -117,6 +118,7 @@ impl Admin {
             return Err(Refusal::client(Stage::Validate, Code::InvalidRequest, message));
         }
         self.membership.revoke(node).await?;
+        self.shared.policies.heed_roster(&self.shared.quota).await;
         self.shared.endpoint.close(&node, "revoked");
         self.mesh.tell(MeshMessage::RosterChanged);
         Ok(())
@@ -151,8 +153,10 @@ impl Admin {
     pub async fn leave(&self) -> Result<(), Refusal> {
         self.membership.may_leave()?;
         // Peers can spend what this node does not need any more.
+        let mut stays = Stays(Some(self.shared.quota.clone()));
         self.shared.quota.retire(RETIRE_WITHIN).await;
         self.membership.leave().await?;
+        stays.0 = None;
         *self.left.lock() = true;
         for link in self.shared.endpoint.links() {
             self.shared.endpoint.close(&link.node(), "left the mesh");
@@ -200,6 +204,17 @@ impl Admin {
     /// Why a model of this node could not be loaded, if so.
     pub fn model_failure(&self, digest: ModelDigest) -> Option<String> {
         self.engine.failure(digest)
+    }
+}
+
+/// Takes the farewell back if leaving fails or is given up on half-way.
+struct Stays(Option<QuotaLine>);
+
+impl Drop for Stays {
+    fn drop(&mut self) {
+        if let Some(quota) = self.0.take() {
+            quota.stay();
+        }
     }
 }
 

@@ -97,17 +97,29 @@ pub fn resume_rotation(home: &Path, root: [u8; 32]) -> Result<(), CustodyError> 
     Ok(())
 }
 
-/// Moves the root key of a mesh that this home has left out of the way; it is not destroyed.
+/// Moves the root key of a mesh that this home has left out of the way; it is not destroyed. False
+/// where there is none.
 ///
 /// # Errors
 /// [`CustodyError::Io`].
-pub fn retire_root(home: &Path) -> Result<(), CustodyError> {
+pub fn retire_root(home: &Path) -> Result<bool, CustodyError> {
     let current = root_key_path(home);
     if !current.exists() {
-        return Ok(());
+        return Ok(false);
     }
     let left = current.with_file_name("root.left.key");
-    fs::rename(&current, &left).map_err(|source| io("move", &current, source))
+    fs::rename(&current, &left).map_err(|source| io("move", &current, source))?;
+    Ok(true)
+}
+
+/// Takes back a [`retire_root`] that moved the key, where leaving failed after it.
+///
+/// # Errors
+/// [`CustodyError::Io`].
+pub fn restore_root(home: &Path) -> Result<(), CustodyError> {
+    let current = root_key_path(home);
+    let left = current.with_file_name("root.left.key");
+    fs::rename(&left, &current).map_err(|source| io("move", &left, source))
 }
 
 /// The root key of this home.

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use crate::custody;
 use crate::mesh::CONTACTS;
 use crate::policies::{HOLDERS, POLICY};
-use crate::store::{Store, StoreError};
+use crate::store::{Batch, Store, StoreError};
 
 /// Store record of the roster.
 pub(crate) const ROSTER: &str = "roster";
@@ -401,12 +401,30 @@ impl Membership {
     pub(crate) async fn leave(&self) -> Result<(), Refusal> {
         self.may_leave()?;
         let _in_order = self.saving.lock().await;
+        // From here on nothing is saved behind the removal's back.
         self.left.store(true, Ordering::Relaxed);
-        custody::retire_root(&self.home).map_err(|error| custody_refusal(&error))?;
-        for record in [ROSTER, INVITES, CONTACTS, POLICY, HOLDERS] {
-            self.store.remove(record).await.map_err(|error| broken(&error))?;
+        let forgotten = self.forget().await;
+        if forgotten.is_err() {
+            self.left.store(false, Ordering::Relaxed);
         }
-        Ok(())
+        forgotten
+    }
+
+    /// All of it or nothing: a node that could not leave is a member as before.
+    async fn forget(&self) -> Result<(), Refusal> {
+        let moved = custody::retire_root(&self.home).map_err(|error| custody_refusal(&error))?;
+        let mut batch = Batch::default();
+        for record in [ROSTER, INVITES, CONTACTS, POLICY, HOLDERS] {
+            batch.remove(record);
+        }
+        let removed = match self.store.begin(batch) {
+            Ok(written) => written.await.unwrap_or(Err(StoreError::Closed)),
+            Err(error) => Err(error),
+        };
+        if removed.is_err() && moved {
+            custody::restore_root(&self.home).map_err(|error| custody_refusal(&error))?;
+        }
+        removed.map_err(|error| broken(&error))
     }
 
     /// Whether this node left its mesh.

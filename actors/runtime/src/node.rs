@@ -399,7 +399,7 @@ fn budgets(
     }
     let clock = system_clock();
     let options = QuotaOptions { rollback_guard: config.rollback_guard, ..QuotaOptions::default() };
-    let seal = Arc::new(NodeSeal(Arc::clone(&opened.identity)));
+    let seal = Arc::new(NodeSeal::new(Arc::clone(&opened.identity)));
     let (me, stored) = (opened.identity.node_id(), quota::load(&opened.store)?);
     let machine = Quota::new(me, stored, seal, entropy::dice(), options, clock());
     let stepper = Stepper::new(machine, clock);

@@ -7,7 +7,7 @@
 
 mod orders;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use selvedge_base::{Code, NodeId, Refusal, Stage, Wall};
 use selvedge_core::PolicyWord;
+use selvedge_core::quota::QuotaInput;
 use selvedge_crdt::escrow::Holder;
 use selvedge_net::{Identity, clock};
 use selvedge_proto::policy::{
@@ -50,6 +51,8 @@ pub(crate) struct Policies {
     turns: AtomicU64,
     /// The name of each member's durable store, as it said last; one per member ever met.
     holders: Mutex<BTreeMap<NodeId, u64>>,
+    /// The members that the budgets were told of last.
+    introduced: Mutex<Vec<NodeId>>,
     /// The latest wall time seen here, in milliseconds, however clocks were set since.
     latest: AtomicU64,
     latest_stored: AtomicU64,
@@ -87,6 +90,7 @@ impl Policies {
             changed: watch::Sender::new(()),
             turns: AtomicU64::new(0),
             holders: Mutex::new(holders),
+            introduced: Mutex::default(),
             latest: AtomicU64::new(latest.max(clock::wall().0)),
             latest_stored: AtomicU64::new(latest),
             identity,
@@ -205,6 +209,7 @@ impl Policies {
     pub(crate) async fn look(&self, quota: &QuotaLine) {
         let wall = clock::wall();
         self.latest.fetch_max(wall.0, Ordering::Relaxed);
+        self.heed_roster(quota).await;
         if self.book.load().tenants().next().is_none() {
             return;
         }
@@ -219,6 +224,32 @@ impl Policies {
         }
         if let Err(refusal) = self.renew_due(quota, wall).await {
             tracing::warn!(%refusal, "the budgets' configurations were not renewed");
+        }
+    }
+
+    /// Tells the budgets who is a member, and the book who was put out and is not waited for.
+    pub(crate) async fn heed_roster(&self, quota: &QuotaLine) {
+        let (members, out) = self.membership.with(|roster| {
+            let members: Vec<NodeId> = roster.members().map(|(node, _)| *node).collect();
+            let out: BTreeSet<NodeId> =
+                roster.revocations().map(|notice| notice.revocation.body.node).collect();
+            (members, out)
+        });
+        {
+            let mut introduced = self.introduced.lock();
+            if *introduced != members {
+                introduced.clone_from(&members);
+                quota.tell(QuotaInput::Introduced { nodes: members });
+            }
+        }
+        if self.book.load().knows_out(&out) {
+            return;
+        }
+        let _turn = self.turn.lock().await;
+        let mut book = PolicyBook::clone(&self.book.load());
+        if book.put_out(&out, clock::wall()) {
+            // Read from the roster again after a restart, whatever the disk says.
+            let _stored = self.keep(quota, book, true).await;
         }
     }
 

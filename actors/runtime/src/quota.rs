@@ -20,8 +20,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use selvedge_base::{Micros, Mono, NodeId, Refusal, RequestId, Wall};
 use selvedge_core::quota::{
-    BudgetStatus, Quota, QuotaEffect, QuotaInput, QuotaMessage, QuotaWrite, Remaining, Verdict,
+    BudgetStatus, Intake, Quota, QuotaEffect, QuotaEvent, QuotaInput, QuotaMessage, QuotaWrite,
+    Remaining, Verdict,
 };
+use selvedge_crdt::escrow::{RowRefused, SignedRow};
 use selvedge_proto::policy::{AccountPath, KeyId, PolicyBook};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -58,7 +60,11 @@ struct Inner {
     orders: mpsc::UnboundedSender<Order>,
     counters: Arc<Counters>,
     retired: watch::Sender<bool>,
+    intake: Mutex<Intake>,
 }
+
+/// Signatures that are checked without leaving the task: two milliseconds at most.
+const CHECKED_HERE: usize = 32;
 
 struct State {
     stepper: Stepper<Quota>,
@@ -96,7 +102,17 @@ impl QuotaLine {
             wakes_at: None,
         });
         let retired = watch::Sender::new(false);
-        (Self(Arc::new(Inner { state, store, orders, counters, retired })), receiver)
+        (
+            Self(Arc::new(Inner {
+                state,
+                store,
+                orders,
+                counters,
+                retired,
+                intake: Mutex::default(),
+            })),
+            receiver,
+        )
     }
 
     /// Tells the machine something that no request waits for.
@@ -104,6 +120,57 @@ impl QuotaLine {
         let mut state = self.0.state.lock();
         // Nobody asked: an answer in passing goes to whoever waits for it.
         let _nobody = self.step(&mut state, input, None);
+    }
+
+    /// Takes what a peer says. Signatures are checked before the lock is taken, and only as many as
+    /// one peer may have checked: nobody's rows hold up requests.
+    pub(crate) async fn hear(&self, from: NodeId, mut message: QuotaMessage) {
+        if !message.is_within_bounds() {
+            return;
+        }
+        if let QuotaMessage::Rows(rows) | QuotaMessage::Recalled { rows, .. } = &mut message {
+            let Some(checked) = self.check(from, std::mem::take(rows)).await else { return };
+            *rows = checked;
+        }
+        self.tell(QuotaInput::Received { from, message });
+    }
+
+    /// Of a peer's rows those that are known or well signed; none when it sends too many.
+    async fn check(&self, from: NodeId, rows: Vec<SignedRow>) -> Option<Vec<SignedRow>> {
+        let (rows, seal, now) = {
+            let state = self.0.state.lock();
+            let machine = state.stepper.machine();
+            let news = |signed: SignedRow| (machine.may_be_news(&signed), signed);
+            let rows: Vec<(bool, SignedRow)> = rows.into_iter().map(news).collect();
+            (rows, machine.seal(), state.stepper.now().mono)
+        };
+        let count = rows.iter().filter(|(news, _)| *news).count();
+        if !self.0.intake.lock().admit(now, from, count) {
+            tracing::debug!(peer = %from.short(), count, "too many rows of budgets: not looked at");
+            return None;
+        }
+        let check = move || {
+            let (mut good, mut bad) = (Vec::with_capacity(rows.len()), None);
+            for (news, signed) in rows {
+                if !news || signed.is_signed(&*seal) {
+                    good.push(signed);
+                } else {
+                    bad = Some(signed.row.holder.node);
+                }
+            }
+            (good, bad)
+        };
+        let checked = match count {
+            0..=CHECKED_HERE => Ok(check()),
+            // The check of many takes milliseconds of a core.
+            _ => tokio::task::spawn_blocking(check).await,
+        };
+        let (good, bad) = checked.ok()?;
+        if let Some(node) = bad {
+            let why = RowRefused::Signature(node);
+            report::report(&self.0.counters, &QuotaEvent::RowRefused { from, why });
+        }
+        Some(good)
     }
 
     /// Tells the machine something that `id` waits for an answer to.
@@ -189,6 +256,11 @@ impl QuotaLine {
         }
     }
 
+    /// The node stays after all.
+    pub(crate) fn stay(&self) {
+        self.tell(QuotaInput::Stayed);
+    }
+
     /// How long until the machine wants to be told the time.
     fn rest(&self) -> Option<Micros> {
         let mut state = self.0.state.lock();
@@ -250,9 +322,8 @@ impl QuotaLine {
         if sooner {
             self.order(Order::WakeSooner);
         }
-        if state.stepper.machine().is_retired() {
-            self.0.retired.send_replace(true);
-        }
+        let retired = state.stepper.machine().is_retired();
+        self.0.retired.send_if_modified(|said| std::mem::replace(said, retired) != retired);
         verdict
     }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, RequestId, Retry, Stage};
 use selvedge_contract::{Answer, EventSink};
-use selvedge_core::quota::QuotaInput;
 use selvedge_core::{Charged, HandOff, HandOffReply, Opening};
 use selvedge_net::{FrameReceiver, FrameSender, NetError, clock};
 use selvedge_proto::records::Signed;
@@ -54,7 +53,7 @@ pub(crate) async fn stream(
             hand_off(&context.shared, from, (handed, Some(receipt)), sender, receiver).await
         }
         Ok(Ok(Some(Opening::Quota(message)))) => {
-            context.shared.quota.tell(QuotaInput::Received { from, message: *message });
+            context.shared.quota.hear(from, *message).await;
             Ok(())
         }
         Ok(Ok(Some(Opening::Policy(message)))) => {

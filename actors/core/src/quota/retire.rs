@@ -12,7 +12,9 @@ impl Quota {
             return;
         }
         let mut sealing = false;
-        for place in 0..self.purses.len() {
+        // Alone there is nobody to give to, nor to tell.
+        let places = if self.peers.is_empty() { 0 } else { self.purses.len() };
+        for place in 0..places {
             self.refresh(place, now, effects);
             let purse = &self.purses[place];
             let open = purse.accounts.iter().map(|account| &account.own);
@@ -38,8 +40,12 @@ impl Quota {
         if !std::mem::take(&mut self.draining) {
             return;
         }
-        if self.retired || self.accounts().any(|account| account.own.sealed) {
+        if self.accounts().any(|account| account.own.sealed) {
             self.new_incarnation();
+        }
+        if std::mem::take(&mut self.retired) {
+            self.journal.header = true;
+            self.journal.urgent = true;
         }
         self.freed = true;
     }

@@ -109,7 +109,7 @@ pub(crate) async fn another_line(
     let header = QuotaHeader { incarnation: line(node).incarnation(), ..QuotaHeader::default() };
     store.save("escrow/header", &header).await.unwrap();
     let shared = std::sync::Arc::clone(&node.gateway().shared);
-    let seal = Arc::new(NodeSeal(Arc::clone(&shared.identity)));
+    let seal = Arc::new(NodeSeal::new(Arc::clone(&shared.identity)));
     let (stored, dice) = (load(&store).unwrap(), selvedge_net::entropy::dice());
     let machine = Quota::new(shared.me, stored, seal, dice, QuotaOptions::default(), clock());
     let counters = Arc::clone(&shared.counters);
@@ -455,6 +455,106 @@ async fn a_refusal_that_nobody_waits_for_reaches_its_reservation() {
     assert!(line(&a).0.state.lock().followed.is_empty());
     a.shutdown().await;
     b.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_farewell_that_fails_is_taken_back() {
+    let ((_a_home, a), (b_home, b)) = pair("farewell", 1_000).await;
+    // Given up on while a request still runs.
+    let held = reserve(&b, 100).await.unwrap();
+    let leaving = tokio::time::timeout(Duration::from_millis(50), b.admin().leave()).await;
+    assert!(leaving.is_err(), "it waits for the request");
+    drop(held);
+    assert!(spend(&b, 100).await, "it serves as before");
+    // A root key turns up, with which it may not leave: everything was given away by then.
+    let mesh = b_home.0.join("mesh");
+    std::fs::create_dir_all(&mesh).unwrap();
+    std::fs::write(mesh.join("root.key"), "no key").unwrap();
+    let (admin, before) = (b.admin(), line(&b).incarnation());
+    line(&b).retire(Micros::secs(5)).await;
+    assert!(admin.membership.leave().await.is_err());
+    assert!(!admin.membership.has_left() && !admin.has_left());
+    line(&b).stay();
+    assert_ne!(line(&b).incarnation(), before, "what was sealed stays so");
+    until("rights of the other node", || {
+        let status = line(&b).status();
+        line(&b).tell(QuotaInput::Ticked);
+        status.iter().any(|budget| budget.ledger.is_some())
+    })
+    .await;
+    assert!(spend_all(&b, 50).await > 0, "by what the other node gives it");
+    // And it can leave after all.
+    std::fs::remove_file(mesh.join("root.key")).unwrap();
+    admin.leave().await.unwrap();
+    assert!(admin.has_left());
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_keep_coming_do_not_hold_back_the_time() {
+    let ((_a_home, a), (_b_home, b)) = pair("ticks", 1_000).await;
+    let (line, supervisor) =
+        another_line(&a, &Disk::default(), crate::stepper::system_clock()).await;
+    let id = a.gateway().shared.run_id();
+    let worst = selvedge_core::quota::Charge {
+        tokens: 10,
+        requests: 1,
+        micro_dollars: 0,
+        class: selvedge_core::quota::CostClass::Local,
+        model: "m".to_owned(),
+    };
+    let lease = Micros::millis(50);
+    let asked = QuotaInput::Asked { id, account: account(), key: None, worst, lease };
+    let verdict = match line.ask(id, asked) {
+        Answered::Now(verdict) => verdict,
+        Answered::Later(later) => later.await.unwrap(),
+    };
+    assert!(matches!(verdict, Verdict::Granted { .. }), "{verdict:?}");
+    let reserved = || line.status().iter().map(|budget| budget.reserved).sum::<u64>();
+    assert_eq!(reserved(), 10);
+    // From before the lease ends until long after, there is always an order to carry out.
+    let began = std::time::Duration::from_micros(selvedge_net::clock::mono().0);
+    let now = || std::time::Duration::from_micros(selvedge_net::clock::mono().0);
+    while now() < began + Duration::from_millis(200) {
+        (0..1_000).for_each(|_| line.order(Order::WakeSooner));
+    }
+    let (flushed, sent) = oneshot::channel();
+    line.order(Order::Flush(flushed));
+    (0..200_000).for_each(|_| line.order(Order::WakeSooner));
+    sent.await.unwrap();
+    assert_eq!(reserved(), 0, "the lease ended in between");
+    supervisor.stop(None);
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_badly_signed_do_not_reach_the_machine() {
+    let ((_a_home, a), (_b_home, b)) = pair("rows", 1_000).await;
+    let (b_id, key) = (b.gateway().view().me, line(&a).status()[0].ledger.unwrap());
+    let holder = selvedge_crdt::escrow::Holder { node: b_id, incarnation: line(&b).incarnation() };
+    let mut row = selvedge_crdt::escrow::EscrowRow::new(key, holder);
+    row.seq = 1_000;
+    let good = SignedRow::seal(row.clone(), &*b_seal(&b));
+    let bad = SignedRow { signature: selvedge_crdt::Signature([0; 32], [0; 32]), ..good.clone() };
+    let checked = line(&a).check(b_id, vec![bad.clone(), good.clone()]).await.unwrap();
+    assert_eq!(checked, [good.clone()]);
+    // A flood is cut off, and only that of its sender.
+    let flood = vec![bad; 500];
+    let mut looked_at = 0;
+    for _ in 0..20 {
+        looked_at += usize::from(line(&a).check(b_id, flood.clone()).await.is_some());
+    }
+    assert!((1..20).contains(&looked_at), "{looked_at} of 20");
+    let other = selvedge_base::NodeId([9; 32]);
+    assert!(line(&a).check(other, vec![good]).await.is_some());
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+fn b_seal(node: &Node) -> Arc<dyn selvedge_crdt::escrow::Seal> {
+    line(node).0.state.lock().stepper.machine().seal()
 }
 
 /// Copies a home as it is on the disk.
