@@ -48,6 +48,10 @@ const CALLS: &[(&str, &str)] = &[
 /// less.
 const EXCUSED: &[(&str, &[&str])] = &[
     (
+        "how many signatures are checked ahead for a peer: the stand-in for signatures costs nothing",
+        &["Intake"],
+    ),
+    (
         "frames: their bytes are tested where they are made, and here they are handed over whole",
         &[
             "Charged",

@@ -408,6 +408,7 @@ impl World<'_> {
                 self.step(node, SwimInput::PeerIntroduced { node: id });
             }
         }
+        self.heed_roster(node);
     }
 
     fn issuer_heard(&mut self, node: usize, (attempt, guest): (u64, usize), said: JoinMessage) {

@@ -50,7 +50,27 @@ impl World<'_> {
                 self.hand_over_book(node);
             }
         }
+        self.heed_roster(node);
         self.quota(node, QuotaInput::Ticked);
+    }
+
+    /// Tells the budgets who is a member, and the book who was put out and is not waited for.
+    pub(super) fn heed_roster(&mut self, node: usize) {
+        let wall = self.nodes[node].now(self.now.0).wall;
+        let all = 0..self.nodes.len();
+        let memory = &self.nodes[node].memory;
+        let is_out = |peer: &usize| memory.roster.is_revoked(&self.names.id(*peer));
+        let out = all.clone().filter(is_out).map(|peer| self.names.id(peer)).collect();
+        let is_member = |peer: &usize| self.nodes[*peer].is_in && !is_out(peer);
+        let nodes = all.filter(is_member).map(|peer| self.names.id(peer)).collect();
+        if memory.quota.is_none() {
+            return;
+        }
+        self.quota(node, QuotaInput::Introduced { nodes });
+        let book = &mut self.nodes[node].memory.book;
+        if !book.knows_out(&out) && book.put_out(&out, wall) {
+            self.hand_over_book(node);
+        }
     }
 
     /// The operator signs the plan's budgets, for the holders there are.

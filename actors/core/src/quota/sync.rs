@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_base::{Micros, Mono, NodeId, Now};
+use selvedge_base::{Micros, Mono, NodeId, Now, Wall};
 use selvedge_crdt::escrow::{
     Holder, LedgerKey, Misdeed, RowMerged, RowRefused, SignedRow, Standing,
 };
@@ -83,10 +83,10 @@ impl Quota {
         }
         let (key, holder) = (signed.row.key, signed.row.holder);
         let place = self.place_of_ledger(&key, now, effects)?;
-        let known = self.is_known(&holder.node) || self.book.is_member(&key, &holder, now.wall);
+        let welcome = self.may_hold(&key, &holder.node, now.wall);
         let account = self.purses[place].account_mut(key.window)?;
         let older = account.ledger.get(&holder).map(|signed| signed.row.clone());
-        if older.is_none() && !known {
+        if older.is_none() && !welcome {
             let why = RowRefused::Stranger(holder.node);
             effects.push(QuotaEffect::Report(QuotaEvent::RowRefused { from, why }));
             return None;
@@ -159,6 +159,13 @@ impl Quota {
     /// Whether a node is, or was since the start, a member of the mesh.
     fn is_known(&self, node: &NodeId) -> bool {
         self.peers.contains_key(node) || self.known.contains(node)
+    }
+
+    /// Whether rows of a node are kept: a member, whichever of its stores writes. An epoch names
+    /// those that nobody here has met.
+    fn may_hold(&self, key: &LedgerKey, node: &NodeId, wall: Wall) -> bool {
+        let named = || self.book.members(key, wall).iter().any(|member| member.node == *node);
+        self.is_known(node) || named()
     }
 
     /// A peer says what it has: it gets what it lacks, and is asked when it knows more of this

@@ -57,9 +57,8 @@ fn a_member_makes_no_rights_with_a_key_of_its_own_making() {
     send(&mut world, 1, vec![source, minted]);
     assert_eq!((rights(&world), kept(&world)), (300, 4));
     // Nor two of them for each other.
-    let circle = |of, other| {
-        row(of, 2, &[(other, 9_000), (holder(0), 4_000)], &[(other, 2), (STRANGER, 2)])
-    };
+    let circle =
+        |of, other| row(of, 2, &[(other, 9_000), (holder(0), 4_000)], &[(other, 2), (STRANGER, 2)]);
     send(&mut world, 1, vec![circle(STRANGER, holder(1)), circle(holder(1), STRANGER)]);
     assert_eq!(rights(&world), 300);
 }
