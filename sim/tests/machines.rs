@@ -48,7 +48,7 @@ const CALLS: &[(&str, &str)] = &[
 /// less.
 const EXCUSED: &[(&str, &[&str])] = &[
     (
-        "how many signatures are checked ahead for a peer: the stand-in for signatures costs nothing",
+        "how many signatures are checked ahead for a peer: the stand-in for them costs nothing",
         &["Intake"],
     ),
     (

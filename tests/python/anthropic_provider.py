@@ -25,10 +25,10 @@ for model in ("lab/large", ANTHROPIC):
     check(f"{model}: piece by piece", len(text) == 7, text)
     check(f"{model}: a stream's usage", final.usage.output_tokens == 7, final.usage)
 
-answer = client.messages.create(model=MODEL, messages=messages, max_tokens=12)
+answer = client.messages.create(model=MODEL, messages=messages, max_tokens=12, temperature=0)
 check("a model of the mesh answers", answer.usage.output_tokens == 12, answer)
 check("and says why it ended", answer.stop_reason == "max_tokens", answer)
-with client.messages.stream(model=MODEL, messages=messages, max_tokens=12) as stream:
+with client.messages.stream(model=MODEL, messages=messages, max_tokens=12, temperature=0) as stream:
     text = "".join(stream.text_stream)
     final = stream.get_final_message()
 check("and streams", text == answer.content[0].text or len(text) > 0, text)

@@ -28,10 +28,11 @@ for model in ("lab/large", ANTHROPIC):
     answer = client.generate(model=model, prompt="Good morning!")
     check(f"{model} generates", answer.response == SAID, answer)
 
-answer = client.chat(model=MODEL, messages=messages, options={"num_predict": 12})
+answer = client.chat(model=MODEL, messages=messages, options={"num_predict": 12, "temperature": 0})
 check("a model of the mesh answers", answer.eval_count == 12, answer)
 check("and says why it ended", answer.done_reason == "length", answer)
-parts = list(client.generate(model=MODEL, prompt="Hi", options={"num_predict": 5}, stream=True))
+options = {"num_predict": 5, "temperature": 0}
+parts = list(client.generate(model=MODEL, prompt="Hi", options=options, stream=True))
 check("and streams", parts[-1].eval_count == 5, parts[-1])
 try:
     client.chat(model="nobody", messages=messages)

@@ -48,7 +48,8 @@ for model in ("lab/large", ANTHROPIC):
     text = "".join(e.delta for e in events if e.type == "response.output_text.delta")
     check(f"{model} responds piece by piece", text == SAID, text)
     check(f"{model}: the end of a response", events[-1].type == "response.completed", events[-1])
-answer = client.responses.create(model=MODEL, input="Hi", max_output_tokens=12, store=False)
+request = {"input": "Hi", "max_output_tokens": 12, "temperature": 0, "store": False}
+answer = client.responses.create(model=MODEL, **request)
 check("a model of the mesh responds", answer.usage.output_tokens == 12, answer)
 check("and says that it was not done", answer.status == "incomplete", answer)
 

@@ -93,10 +93,13 @@ impl Routing {
     pub(crate) async fn roll_back(&self, providers: &Providers) -> Result<u64, Refusal> {
         let _turn = self.changes.lock().await;
         let books = self.books.load_full();
-        let Some(before) = books.len().checked_sub(2).and_then(|at| books.get(at)) else {
-            return Err(refused("there is no earlier book of routes to go back to".to_owned()));
+        // Before the first book there were no routes.
+        let before = match books.len() {
+            0 => return Err(refused("there are no routes to take back".to_owned())),
+            1 => String::new(),
+            more => books[more - 2].text.clone(),
         };
-        self.publish(before.text.clone(), providers).await
+        self.publish(before, providers).await
     }
 
     async fn publish(&self, text: String, providers: &Providers) -> Result<u64, Refusal> {

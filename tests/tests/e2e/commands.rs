@@ -256,6 +256,15 @@ fn fill_in(s: &Scenario, node: &Node, line: &str) -> Result<String> {
                 let answer = node.cli(&["ask", "--json", "--max-tokens", "2", "Hi"])?.success()?;
                 find_id(&answer)?
             }
+            "FILE" if line.contains("routes set") => {
+                let file = s.path("routes.toml");
+                let target = format!("[[route.target]]\nmesh = \"{}\"\n", places::MODEL);
+                fs::write(
+                    &file,
+                    format!("[[route]]\nname = \"chat\"\npolicy = \"fixed\"\n{target}"),
+                )?;
+                file.display().to_string()
+            }
             "FILE" => s.path("a-file").display().to_string(),
             _ => bail!("nothing to fill in for {word}"),
         };

@@ -34,8 +34,8 @@ impl Quota {
         self.tell(now, effects);
     }
 
-    /// The node stays after all. What it gave away and sealed stays so, under a name that ends here;
-    /// under the next one it has what peers give it, and its share of the next configuration.
+    /// The node stays after all. What it gave away and sealed stays so, under a name that ends
+    /// here; under the next one it has what peers give it, and its share of the next configuration.
     pub(super) fn stay(&mut self) {
         if !std::mem::take(&mut self.draining) {
             return;

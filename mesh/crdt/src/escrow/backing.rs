@@ -9,7 +9,8 @@
 //! would not be.
 //!
 //! Owns that set, kept up to date message by message: besides one pass over the names, a change
-//! looks at the rows that were not covered and at those that lose a gift, at no others. Owns no row and no grant.
+//! looks at the rows that were not covered and at those that lose a gift, at no others. Owns no row
+//! and no grant.
 
 use std::collections::{BTreeMap, BTreeSet};
 

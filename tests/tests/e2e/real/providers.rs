@@ -244,7 +244,7 @@ fn routes_lead_from_one_target_to_the_next() {
 /// Asks a model something short.
 fn greet(client: &Client, model: &str) -> Result<Reply> {
     let message = json!({"role": "user", "content": "Good morning!"});
-    let body = json!({"model": model, "messages": [message], "max_tokens": 20});
+    let body = json!({"model": model, "messages": [message], "max_tokens": 20, "temperature": 0});
     client.post("/v1/chat/completions", &body)
 }
 
