@@ -513,7 +513,7 @@ async fn extension(reservation: &mut Option<Reservation>) -> Option<Refusal> {
 }
 
 /// Resolves when the policy changed.
-async fn change(changes: &mut Option<watch::Receiver<()>>) {
+pub(crate) async fn change(changes: &mut Option<watch::Receiver<()>>) {
     let told = match changes {
         Some(changes) => changes.changed().await,
         None => std::future::pending().await,

@@ -198,12 +198,15 @@ impl Relay {
         if let Event::Usage(usage) | Event::Finished { usage: Some(usage), .. } = &event {
             self.usage = Some(*usage);
         }
-        if let Some(head) = self.head.take() {
-            self.journey.came();
+        // From here on the caller has part of an answer that nobody else can continue.
+        self.journey.came();
+        if self.first_piece.is_none() {
             self.first_piece = Some(clock::mono().since(self.arrived));
-            if !self.send(head).await {
-                return false;
-            }
+        }
+        if let Some(head) = self.head.take()
+            && !self.send(head).await
+        {
+            return false;
         }
         self.send(event).await
     }

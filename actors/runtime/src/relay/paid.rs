@@ -13,6 +13,7 @@ use selvedge_proto::wire::Label;
 use selvedge_upstream::{Call, Events, Failed};
 
 use super::{ChatCall, End, Relay};
+use crate::gateway::change;
 use crate::providers::{Open, Priced, speak};
 use crate::quota::{Reservation, Takes, Wanted};
 
@@ -128,11 +129,19 @@ impl Relay {
 
     /// Passes an answer on, event by event.
     async fn pass_on(&mut self, mut events: Events, mut paying: Paying) -> End {
+        let mut changes = Some(self.shared.policies.changes());
         loop {
             let next = tokio::select! {
                 biased;
                 () = self.to_caller.closed() => return End::CallerLeft,
                 lost = paying.lost() => return End::Failed(lost.into()),
+                () = change(&mut changes) => {
+                    // A key that was revoked meanwhile buys no more.
+                    match self.shared.policies.bars(&self.call.account, self.call.key.as_ref()) {
+                        Some(barred) => return End::Failed(barred.into()),
+                        None => continue,
+                    }
+                }
                 next = events.next() => next,
             };
             let event = match next {
