@@ -25,6 +25,8 @@ const BYTES_PER_TOKEN: u64 = 4;
 pub(crate) struct Priced {
     model: Option<Arc<Model>>,
     free: bool,
+    /// Tokens of one of its answers at most.
+    longest: u32,
     ask: Ask,
 }
 
@@ -38,7 +40,8 @@ impl Priced {
         let most = found.as_ref().and_then(|model| model.abilities.max_output_tokens);
         let usual = most.map_or(usual, |most| most.min(usual));
         let answers = u64::from(request.n.unwrap_or(1));
-        let output_tokens = u64::from(request.max_tokens.unwrap_or(usual)).saturating_mul(answers);
+        let longest = request.max_tokens.unwrap_or(usual);
+        let output_tokens = u64::from(longest).saturating_mul(answers);
         let ask = Ask {
             prompt_tokens: prompt_at_most(request),
             output_tokens,
@@ -47,7 +50,7 @@ impl Priced {
             cache_hour: parts(request).any(|part| part.cache == Some(Cache::Hour)),
             web_searches: 0,
         };
-        Self { model: found, free: spec.cost == CostClass::Free, ask }
+        Self { model: found, free: spec.cost == CostClass::Free, longest, ask }
     }
 
     /// Whether what it costs can be told.
@@ -56,8 +59,8 @@ impl Priced {
     }
 
     /// Tokens of one answer at most.
-    pub(crate) fn longest(&self) -> u32 {
-        u32::try_from(self.ask.output_tokens).unwrap_or(u32::MAX)
+    pub(crate) const fn longest(&self) -> u32 {
+        self.longest
     }
 
     /// The most it can take.
