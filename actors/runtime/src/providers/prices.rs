@@ -173,3 +173,26 @@ fn part_at_most(part: &Part) -> u64 {
         Content::Native { value, .. } => of(value.text()),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use selvedge_core::upstream::RawProvider;
+
+    use super::*;
+
+    #[test]
+    fn several_answers_are_reserved_for_each_at_the_limit_they_are_told() {
+        let raw = RawProvider {
+            keys: vec!["k".to_owned()],
+            ..RawProvider::named("cloud", ProviderKind::OpenAi)
+        };
+        let spec = raw.checked().unwrap();
+        for n in [1, 3] {
+            let request = ChatRequest { n: Some(n), ..ChatRequest::default() };
+            let priced = Priced::new(&spec, &request, 100);
+            assert_eq!(priced.longest(), 100);
+            assert_eq!(priced.worst().tokens, priced.unread().prompt_tokens + u64::from(n) * 100);
+        }
+    }
+}
