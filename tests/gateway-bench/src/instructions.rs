@@ -50,13 +50,23 @@ struct Baseline(BTreeMap<String, BTreeMap<String, u64>>);
 /// When valgrind is missing, a gateway does not answer, or a count has grown.
 pub fn main(words: &[String]) -> Result<()> {
     let (mut bless, mut json, mut only) = (false, false, vec![Peer::Floor]);
+    let (mut keep, mut scenarios) = (None, SCENARIOS.to_vec());
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--bless" => bless = true,
             "--json" => json = true,
             "--only" => only = named(words.next().map_or("", String::as_str))?,
-            other => bail!("unknown option `{other}`; there are --json, --bless, --only NAME,..."),
+            "--keep" => keep = words.next().map(PathBuf::from),
+            "--scenario" => {
+                let name = words.next().map_or("", String::as_str);
+                scenarios.retain(|scenario| scenario.name() == name);
+                ensure!(!scenarios.is_empty(), "no scenario `{name}`");
+            }
+            other => bail!(
+                "unknown option `{other}`; there are --json, --bless, --only NAME,..., --scenario \
+                 NAME, and --keep DIR for callgrind's own files"
+            ),
         }
     }
     let valgrind = Command::new("valgrind").arg("--version").stdout(Stdio::null()).status();
@@ -65,7 +75,7 @@ pub fn main(words: &[String]) -> Result<()> {
         "valgrind is missing: apt-get install valgrind"
     );
     process::raise_limits()?;
-    let counted = count(&only)?;
+    let counted = count(&only, &scenarios, keep.as_deref())?;
     let stored: Baseline = toml::from_str(&fs::read_to_string(baseline()).unwrap_or_default())?;
     let grown = compare(&stored, &counted);
     if json {
@@ -97,7 +107,7 @@ fn baseline() -> PathBuf {
     peers::repository().join("tests/gateway-bench/instructions.toml")
 }
 
-fn count(peers: &[Peer]) -> Result<Baseline> {
+fn count(peers: &[Peer], scenarios: &[Scenario], keep: Option<&Path>) -> Result<Baseline> {
     let starter = Starter { first: false };
     let (mock, _mock) = starter.part(process::LOAD_CORE, &["mock"])?;
     let upstream: SocketAddr = mock.parse().context("the mock's address")?;
@@ -108,13 +118,20 @@ fn count(peers: &[Peer]) -> Result<Baseline> {
             anyhow::anyhow!("{}: {} ({:?})", peer.name(), absent.reason, absent.command)
         })?;
         let counts = counted.0.entry(peer.name().to_owned()).or_default();
-        for scenario in SCENARIOS.into_iter().filter(|scenario| peer.serves(*scenario)) {
+        for scenario in scenarios.iter().copied().filter(|scenario| peer.serves(*scenario)) {
             let total = |requests: u64| {
                 let dir = dir.join(format!("{}-{scenario}-{requests}", peer.name()));
                 fs::create_dir_all(&dir)?;
                 let listen = peers::free_address()?;
                 let setup = Setup { starter: starter.clone(), upstream, dir, listen };
-                run(*peer, &program, &setup, scenario, requests)
+                peer.prepare(&setup)?;
+                let total = run(*peer, &program, &setup, scenario, requests)?;
+                if let Some(keep) = keep {
+                    fs::create_dir_all(keep)?;
+                    let name = format!("{}-{scenario}-{requests}.callgrind", peer.name());
+                    fs::copy(setup.dir.join("callgrind.out"), keep.join(name))?;
+                }
+                anyhow::Ok(total)
             };
             let each = (total(MANY)?.saturating_sub(total(FEW)?)) / (MANY - FEW);
             counts.insert(scenario.name().to_owned(), each);

@@ -169,6 +169,17 @@ impl Peer {
         })
     }
 
+    /// Gives it what it keeps on disk before it is started; not part of its start.
+    ///
+    /// # Errors
+    /// When it cannot be configured.
+    pub fn prepare(self, setup: &Setup) -> Result<()> {
+        match self {
+            Self::Selvedge => selvedge::prepare(setup),
+            _ => Ok(()),
+        }
+    }
+
     /// Starts it for a scenario.
     ///
     /// # Errors

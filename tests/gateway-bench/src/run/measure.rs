@@ -59,6 +59,7 @@ impl Bench {
         let starter = self.starter.clone();
         let listen = peers::free_address()?;
         let setup = Setup { starter, upstream: self.upstream, dir, listen };
+        peer.prepare(&setup)?;
         let begun = clock::now();
         let mut gateway = peer.start(program, &setup, scenario)?;
         await_answer(&mut gateway, scenario)?;
