@@ -6,6 +6,7 @@
 
 #![warn(missing_docs, clippy::wildcard_enum_match_arm)]
 
+pub mod aim;
 pub mod auth;
 pub mod bill;
 pub mod catalogue;

@@ -25,6 +25,7 @@ mod facts;
 mod filter;
 mod order;
 mod request;
+mod seen;
 
 use thiserror::Error;
 

@@ -15,6 +15,7 @@ mod paid;
 use std::sync::Arc;
 
 use selvedge_base::{Blame, Code, Micros, Mono, Refusal, RequestId, Retry, Stage};
+use selvedge_core::aim::Aim;
 use selvedge_core::journey::{Journey, Leg, Step, Target};
 use selvedge_core::record::{Outcome, RequestRecord};
 use selvedge_dialect::chat::{ChatRequest, Event, Failure, Usage};
@@ -23,7 +24,6 @@ use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::wire::Label;
 use tokio::sync::mpsc;
 
-use self::aim::Aim;
 use crate::counters::Held;
 use crate::gateway::{CALLER_PATIENCE, Gateway, node_full};
 use crate::shared::Shared;
@@ -70,7 +70,7 @@ impl Gateway {
     /// Whether a name means something that [`Gateway::chat`] alone can answer.
     pub fn leaves_the_mesh(&self, model: &str) -> bool {
         self.shared.routing.has(model)
-            || aim::by_name(&self.shared, model).iter().any(|(target, _)| target.is_paid())
+            || aim::by_name(&self.shared, model).targets.iter().any(|(target, _)| target.is_paid())
     }
 
     /// The routes and the models of providers, as clients name them.

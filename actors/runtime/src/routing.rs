@@ -9,15 +9,12 @@ use std::collections::BTreeMap;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, Micros, Mono, Refusal, Retry, Stage};
-use selvedge_contract::ModelState;
-use selvedge_core::catalogue::{Abilities, Capability, Catalogue, Modality};
+use selvedge_core::catalogue::Catalogue;
 use selvedge_core::journey::Target;
-use selvedge_core::route::{MeshView, NodeView};
+use selvedge_core::route::MeshView;
 use selvedge_core::routes::{
-    Decision, Facts, Latency, Measured, MeshFacts, Place, Provider, ProviderFacts, Reach, Request,
-    RouteBook, Routes,
+    Decision, Facts, Latency, MeshFacts, Provider, ProviderFacts, Request, RouteBook, Routes,
 };
-use selvedge_core::upstream::Denied;
 use selvedge_net::clock;
 use serde::{Deserialize, Serialize};
 
@@ -32,8 +29,6 @@ const MAX_BOOKS: usize = 16;
 const MAX_MEASURED: usize = 4_096;
 /// The longest text of a book: its largest form in bytes, written out.
 const MAX_TEXT_BYTES: usize = 1 << 20;
-/// How long a provider without a usable key is passed over before it is looked at again.
-const LOOK_AGAIN: Micros = Micros::secs(1);
 
 /// A book as it was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,77 +150,14 @@ impl Routing {
 
     fn facts(&self, view: &MeshView, providers: &Providers, now: Mono) -> Facts {
         let measured = self.measured.lock();
-        let mut facts = Facts::default();
-        for node in view.nodes.iter().filter(|node| node.is_usable()) {
-            let reach = reach(view, node);
-            for model in node.engine.models.iter().filter(|m| m.state != ModelState::Failed) {
-                let target = Target::Mesh { model: model.card.name.clone() };
-                let held = facts.mesh.entry(model.card.name.clone()).or_insert_with(|| MeshFacts {
-                    nearest: reach,
-                    abilities: of_text(model.card.context_length),
-                    measured: Measured {
-                        broken_until: None,
-                        latency: measured.get(&target).copied(),
-                        in_flight: 0,
-                    },
-                });
-                held.nearest = held.nearest.min(reach);
-                held.measured.in_flight += model.running + model.queued;
-            }
-        }
+        let mut facts = Facts { mesh: MeshFacts::of(view, &measured), ..Facts::default() };
         for (name, open) in providers.all().iter() {
             let shared = open.provider.shared();
-            let mut known = ProviderFacts::default();
-            match shared.allows("", 0) {
-                Ok(()) => {}
-                Err(Denied::Open(until)) => known.broken_until = Some(until),
-                Err(Denied::Limited(until)) => known.keys_empty_until = Some(until),
-                Err(Denied::Full | Denied::NoKey) => {
-                    known.keys_empty_until = Some(now.plus(LOOK_AGAIN));
-                }
-            }
-            let own = measured.iter().filter_map(|(target, latency)| match target {
-                Target::Provider { provider, model } if provider == name => Some((model, latency)),
-                Target::Provider { .. } | Target::Mesh { .. } => None,
-            });
-            for (model, latency) in own {
-                let in_flight = shared.running();
-                let latency = Some(*latency);
-                let held = Measured { broken_until: None, latency, in_flight };
-                known.models.insert(model.clone(), held);
-            }
+            let (allowed, running) = (shared.allows("", 0), shared.running());
+            let known = ProviderFacts::of(name, allowed, running, &measured, now);
             facts.providers.insert(name.clone(), known);
         }
         facts
-    }
-}
-
-/// Where a decision's target is.
-pub(crate) fn target_of(place: &Place, model: &str) -> Target {
-    match place {
-        Place::Mesh { .. } => Target::Mesh { model: model.to_owned() },
-        Place::Provider { provider, .. } => {
-            Target::Provider { provider: provider.clone(), model: model.to_owned() }
-        }
-    }
-}
-
-fn reach(view: &MeshView, node: &NodeView) -> Reach {
-    if node.me {
-        return Reach::Node;
-    }
-    let same = view.myself().is_some_and(|me| !me.site.is_empty() && me.site == node.site);
-    if same { Reach::Site } else { Reach::Mesh }
-}
-
-/// What a text model of the mesh can do.
-fn of_text(context_tokens: u32) -> Abilities {
-    Abilities {
-        context_tokens,
-        input: [Modality::Text].into(),
-        output: [Modality::Text].into(),
-        can: [Capability::Streaming, Capability::Prefill].into(),
-        ..Abilities::default()
     }
 }
 

@@ -99,6 +99,8 @@ plants! {
     RightUnchecked,
     /// An answer goes on although its key was revoked.
     BarsForgotten,
+    /// Data that must stay in the mesh goes to a provider.
+    LabelLeaves,
 }
 
 /// Whether this bug is planted: never, without the feature `plants`.

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use selvedge_proto::policy::Unit;
 use selvedge_proto::wire::Label;
 use serde::{Deserialize, Serialize};
 
 use super::Signals;
 use crate::catalogue::Needs;
+use crate::quota::Remaining;
 
 /// Tokens of an answer that prices and times are compared for: a usual chat answer. Callers' limits
 /// are often far above what they get.
@@ -40,6 +42,19 @@ pub struct Request {
 pub struct Money {
     /// In thousandths of the budget.
     pub left_permille: u16,
+}
+
+impl Money {
+    /// The tightest budget of money among those that count; all of it, where none has been counted
+    /// from yet.
+    pub fn of(left: &[Remaining]) -> Self {
+        let left = left.iter().filter(|left| left.unit == Unit::MicroDollars);
+        let permille = left.map(|left| {
+            let of = u128::from(left.remaining) * 1_000 / u128::from(left.limit.max(1));
+            u16::try_from(of).unwrap_or(1_000)
+        });
+        Self { left_permille: permille.min().unwrap_or(1_000) }
+    }
 }
 
 /// How far a request's data may travel.

@@ -6,10 +6,10 @@
 
 use bytes::Bytes;
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
+use selvedge_core::aim::Leaving;
 use selvedge_core::bill::Bill;
 use selvedge_core::journey::Target;
 use selvedge_dialect::chat::{ChatRequest, Event, Failure, Usage};
-use selvedge_proto::wire::Label;
 use selvedge_upstream::{Call, Events, Failed};
 
 use super::{ChatCall, End, Relay};
@@ -225,32 +225,10 @@ impl Paying {
     }
 }
 
-/// Whether a request's data and money may go to a provider. Who named a model that only providers
-/// have, or a route to them, wants it asked there; who named one of the mesh must say that it may
-/// leave.
+/// Whether a request's data and money may go to a provider.
 pub(super) fn may_leave(call: &ChatCall, open: &Open, only_there: bool) -> Result<(), Refusal> {
-    let provider = &open.spec().name;
-    let stays = match call.label {
-        None => !only_there,
-        Some(Label::Node | Label::Site | Label::Mesh) => true,
-        Some(Label::Anywhere) => false,
-    };
-    if stays {
-        let message = format!(
-            "the request's data may not leave for provider '{provider}'; the header \
-             'x-selvedge-label: anywhere' allows it"
-        );
-        let (stage, blame, code) = (Stage::Route, Blame::Us, Code::Forbidden);
-        return Err(Refusal::new(stage, blame, Retry::Elsewhere, code, message));
-    }
-    if open.costs_money() && !call.keyed {
-        let message = format!(
-            "asking provider '{provider}' costs money, and that needs an API key: `selvedge key \
-             create NAME` makes one"
-        );
-        return Err(Refusal::client(Stage::Authenticate, Code::Unauthorized, message));
-    }
-    Ok(())
+    let (label, keyed, costs_money) = (call.label, call.keyed, open.costs_money());
+    Leaving { label, only_there, keyed, costs_money }.check(&open.spec().name)
 }
 
 /// A provider's no, with what it said in its own words.

@@ -1,0 +1,192 @@
+//! Where a request may go: by a route of its model's name, or by the name alone; and whether its
+//! data and money may leave the mesh for it.
+//!
+//! Owns what a name without a route means (a model of the mesh, `PROVIDER/MODEL`, or a provider's
+//! model by its own name, in this order), the legs that a route's decision comes to, and the rule
+//! about leaving. Which targets of a route can be used is [`crate::routes`]'s, what happens between
+//! targets [`crate::journey`]'s.
+
+use selvedge_base::plant::{self, Plant};
+use selvedge_base::{Blame, Code, Mono, Refusal, Retry, Stage};
+use selvedge_proto::wire::Label;
+
+use crate::journey::{Leg, Target};
+use crate::routes::{Decision, Place, Standing};
+use crate::upstream::ProviderSpec;
+
+/// Where a request may go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aim {
+    /// In the order to try, each with the reason it stands there.
+    pub targets: Vec<(Target, String)>,
+    /// Those that a route names and this request cannot use, for the record.
+    pub passed_over: Vec<Leg>,
+    /// A route of the operator's led there: whoever asks for it may go where it leads.
+    pub routed: bool,
+    /// Why it can go nowhere, if so.
+    pub refusal: Option<Refusal>,
+}
+
+impl Aim {
+    /// What a route's decision comes to.
+    pub fn of_route(decision: &Decision, now: Mono) -> Self {
+        let explained = decision.explain();
+        let target = |number: usize| {
+            let place = &decision.route.targets.get(number)?.place;
+            Some(target_of(place, &decision.verdicts.get(number)?.model))
+        };
+        let targets = decision.order.iter().filter_map(|number| {
+            let told = explained.targets.get(*number)?;
+            let score = told.score.as_ref().map_or(String::new(), |score| format!(", {score}"));
+            let why = format!("route '{}', {}{score}", explained.route, explained.policy);
+            Some((target(*number)?, why))
+        });
+        let passed_over = decision.verdicts.iter().enumerate().filter_map(|(number, verdict)| {
+            let Standing::Excluded(_) = &verdict.standing else { return None };
+            let told = explained.targets.get(number)?;
+            Some(Leg {
+                target: target(number)?,
+                why: format!("route '{}', {}", explained.route, explained.policy),
+                asked: false,
+                ended: Some(told.because.join("; ")),
+            })
+        });
+        Self {
+            targets: targets.collect(),
+            passed_over: passed_over.collect(),
+            routed: true,
+            refusal: decision.refusal(now),
+        }
+    }
+
+    /// What a name means without a route. `in_mesh`: a node has a model of this name. `providers`
+    /// are the configured ones in the order of their names.
+    pub fn of_name<'a>(
+        model: &str,
+        in_mesh: bool,
+        providers: impl Iterator<Item = &'a ProviderSpec> + Clone,
+    ) -> Self {
+        let at = |provider: &str, model: &str| Target::Provider {
+            provider: provider.to_owned(),
+            model: model.to_owned(),
+        };
+        let only = |targets| Self { targets, ..Self::default() };
+        if let Some((provider, model)) = model.split_once('/')
+            && let Some(spec) = providers.clone().find(|spec| spec.name == provider)
+            // A provider without a list of models is asked for whatever the caller names.
+            && (spec.models.is_empty() || spec.model(model).is_some())
+        {
+            return only(vec![(at(provider, model), "named by the caller".to_owned())]);
+        }
+        let mut targets = Vec::new();
+        if in_mesh {
+            let target = Target::Mesh { model: model.to_owned() };
+            targets.push((target, "a model of the mesh has this name".to_owned()));
+        }
+        for spec in providers.filter(|spec| spec.model(model).is_some()) {
+            let why = format!("provider '{}' has a model of this name", spec.name);
+            targets.push((at(&spec.name, model), why));
+        }
+        if targets.is_empty() {
+            // The mesh says best what is not there, and what is.
+            let target = Target::Mesh { model: model.to_owned() };
+            targets.push((target, "nobody else has a model of this name".to_owned()));
+        }
+        only(targets)
+    }
+}
+
+/// Where a decision's target is.
+pub fn target_of(place: &Place, model: &str) -> Target {
+    match place {
+        Place::Mesh { .. } => Target::Mesh { model: model.to_owned() },
+        Place::Provider { provider, .. } => {
+            Target::Provider { provider: provider.clone(), model: model.to_owned() }
+        }
+    }
+}
+
+/// A request that would go to a provider.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaving {
+    /// How far its data may travel, if the caller said.
+    pub label: Option<Label>,
+    /// It named a model that only providers have, or a route to them.
+    pub only_there: bool,
+    /// The caller showed a key: only then money is spent.
+    pub keyed: bool,
+    /// Asking the provider is paid for.
+    pub costs_money: bool,
+}
+
+impl Leaving {
+    /// Whether its data and money may go there. Who named a model that only providers have, or a
+    /// route to them, wants it asked there; who named one of the mesh must say that it may leave.
+    ///
+    /// # Errors
+    /// Why not, and what would allow it.
+    pub fn check(self, provider: &str) -> Result<(), Refusal> {
+        let stays = match self.label {
+            None => !self.only_there,
+            Some(Label::Node | Label::Site | Label::Mesh) => !plant::is_on(Plant::LabelLeaves),
+            Some(Label::Anywhere) => false,
+        };
+        if stays {
+            let message = format!(
+                "the request's data may not leave for provider '{provider}'; the header \
+                 'x-selvedge-label: anywhere' allows it"
+            );
+            let (stage, blame, code) = (Stage::Route, Blame::Us, Code::Forbidden);
+            return Err(Refusal::new(stage, blame, Retry::Elsewhere, code, message));
+        }
+        if self.costs_money && !self.keyed {
+            let message = format!(
+                "asking provider '{provider}' costs money, and that needs an API key: `selvedge \
+                 key create NAME` makes one"
+            );
+            return Err(Refusal::client(Stage::Authenticate, Code::Unauthorized, message));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::provider::RawModel;
+    use crate::upstream::{ProviderKind, RawProvider};
+
+    const FREE: Leaving =
+        Leaving { label: None, only_there: false, keyed: false, costs_money: false };
+
+    #[test]
+    fn data_leaves_only_where_somebody_said_so() {
+        let only = Leaving { only_there: true, ..FREE };
+        let with = |label, leaving| Leaving { label: Some(label), ..leaving };
+        assert!(FREE.check("acme").is_err() && only.check("acme").is_ok());
+        assert!(with(Label::Anywhere, FREE).check("acme").is_ok());
+        for label in [Label::Node, Label::Site, Label::Mesh] {
+            let refusal = with(label, only).check("acme").unwrap_err();
+            assert_eq!(refusal.code, Code::Forbidden);
+        }
+        let paid = Leaving { costs_money: true, ..only };
+        assert_eq!(paid.check("acme").unwrap_err().code, Code::Unauthorized);
+        assert!(Leaving { keyed: true, ..paid }.check("acme").is_ok());
+    }
+
+    #[test]
+    fn a_name_is_the_meshs_before_it_is_a_providers() {
+        let models = vec![RawModel { name: "m".to_owned(), ..RawModel::default() }];
+        let raw = RawProvider { models, ..RawProvider::named("acme", ProviderKind::Ollama) };
+        let spec = raw.checked().unwrap();
+        let shown = |model: &str, in_mesh| -> Vec<String> {
+            let aim = Aim::of_name(model, in_mesh, std::iter::once(&spec));
+            aim.targets.iter().map(|(target, _)| target.to_string()).collect()
+        };
+        assert_eq!(shown("m", true), ["m", "acme/m"]);
+        assert_eq!(shown("m", false), ["acme/m"]);
+        assert_eq!(shown("acme/m", true), ["acme/m"]);
+        assert_eq!(shown("acme/other", false), ["acme/other"], "the mesh says that it has none");
+        assert_eq!(shown("other", false), ["other"]);
+    }
+}
