@@ -13,6 +13,7 @@ pub mod catalogue;
 pub mod flow;
 pub mod journey;
 pub mod meter;
+pub mod paid;
 pub mod quota;
 pub mod receive;
 pub mod record;

@@ -15,6 +15,7 @@ pub mod provider;
 
 pub mod rate;
 pub mod retry;
+pub mod tries;
 
 pub use breaker::{Breaker, BreakerSettings, Pass};
 pub use desk::{Ask, Denied, Desk, DeskSettings, Report, Ticket};
@@ -25,3 +26,4 @@ pub use provider::{ProviderKind, ProviderSpec, RawProvider};
 
 pub use rate::{Limits, MinuteWindow};
 pub use retry::{Allowance, Decision, HedgeSettings, RetrySettings};
+pub use tries::Tries;

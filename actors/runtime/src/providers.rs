@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
+use selvedge_core::paid::Priced;
 use selvedge_core::upstream::provider::{CostClass, check_all};
 use selvedge_core::upstream::{ProviderSpec, RawProvider, Report};
 use selvedge_dialect::chat::ChatRequest;
@@ -25,7 +26,7 @@ use thiserror::Error;
 
 use crate::store::{Store, StoreError};
 
-pub(crate) use prices::{Priced, list_of};
+pub(crate) use prices::counts;
 
 /// Store record: the providers, as JSON of their raw form.
 const PROVIDERS: &str = "providers";
@@ -153,7 +154,7 @@ impl Providers {
 
     /// What a request can cost there. `usual` bounds an answer that nothing else does.
     pub(crate) fn price(&self, open: &Open, request: &ChatRequest, usual: u32) -> Priced {
-        Priced::new(open.spec(), request, usual)
+        prices::priced(open.spec(), request, usual)
     }
 
     /// All of them, for operators.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, Micros, Mono, Refusal, Retry, Stage};
 use selvedge_core::catalogue::Catalogue;
 use selvedge_core::journey::Target;
+use selvedge_core::paid::list_of;
 use selvedge_core::route::MeshView;
 use selvedge_core::routes::{
     Decision, Facts, Latency, MeshFacts, Provider, ProviderFacts, Request, RouteBook, Routes,
@@ -18,7 +19,7 @@ use selvedge_core::routes::{
 use selvedge_net::clock;
 use serde::{Deserialize, Serialize};
 
-use crate::providers::{Providers, list_of};
+use crate::providers::Providers;
 use crate::store::{Store, StoreError};
 
 /// Store record: the books, oldest first, the last one in force.

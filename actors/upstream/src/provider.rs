@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use selvedge_base::{Dice, Mono};
-use selvedge_core::upstream::desk::Ended;
 use selvedge_core::upstream::{
-    Ask, Decision, Denied, Desk, Ending, Fault, ProviderSpec, Report, Ticket,
+    Ask, Decision, Denied, Desk, Ending, ProviderSpec, Report, Ticket, Tries,
 };
 
 use crate::Clock;
@@ -172,12 +171,11 @@ impl Provider {
     pub async fn ask(&self, call: &Call, deadline: Mono) -> Result<Answer, Failed> {
         self.shared.desk.lock().requested();
         let provider = || self.shared.spec.name.clone();
-        let mut tried = Vec::new();
+        let mut tries = Tries::default();
         let mut last: Option<Failed> = None;
-        let mut attempts = 0;
         loop {
-            let (lost, key) = match Box::pin(self.round(call, deadline, &tried)).await {
-                Ok(answer) => return Ok(answer.after(attempts + 1)),
+            let (lost, key) = match Box::pin(self.round(call, deadline, tries.tried())).await {
+                Ok(answer) => return Ok(answer.after(tries.made() + 1)),
                 Err(Missed::Lost(lost, key)) => (lost, key),
                 Err(Missed::Denied(denied, now)) => {
                     let denied = Failed::Denied { provider: provider(), denied, now };
@@ -185,30 +183,19 @@ impl Provider {
                     return Err(last.unwrap_or(denied));
                 }
             };
-            attempts += 1;
             let ending = lost.ending;
-            if ending.fault() == Fault::Key {
-                tried.push(key);
-            }
+            let decision = {
+                let (mut dice, mut desk) = (self.shared.dice.lock(), self.shared.desk.lock());
+                let until = (self.shared.now(), deadline);
+                tries.ended(&mut desk, until, &call.model, (key, ending), &mut dice)
+            };
             last = Some(Failed::Attempt {
                 provider: provider(),
                 ending,
                 why: lost.why,
                 said: lost.said,
-                attempts,
+                attempts: tries.made(),
             });
-            let ended = Ended {
-                model: &call.model,
-                ending,
-                attempts,
-                delivered: false,
-                tried: &tried,
-                deadline,
-            };
-            let decision = {
-                let mut dice = self.shared.dice.lock();
-                self.shared.desk.lock().again(self.shared.now(), &ended, &mut dice)
-            };
             match (decision, last.take()) {
                 (Decision::Again { after }, kept) => {
                     last = kept;

@@ -101,6 +101,8 @@ plants! {
     BarsForgotten,
     /// Data that must stay in the mesh goes to a provider.
     LabelLeaves,
+    /// What a provider said until its answer was cut off is not paid for.
+    CutForFree,
 }
 
 /// Whether this bug is planted: never, without the feature `plants`.

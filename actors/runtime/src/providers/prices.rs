@@ -1,14 +1,10 @@
-//! What a request at a provider can cost, and what its answer did.
+//! How large a request at a provider is, and what the provider counted, for its price.
 //!
-//! Owns finding the price list that applies and the bounds of a request's size. Prices and their
-//! arithmetic are [`selvedge_core::catalogue`]'s.
+//! Owns the bounds of a request's size. What it costs is [`selvedge_core::paid`]'s.
 
-use std::sync::Arc;
-
-use selvedge_core::bill::Took;
-use selvedge_core::catalogue::{self, Ask, Catalogue, Counts, Model, Price};
-use selvedge_core::upstream::provider::CostClass;
-use selvedge_core::upstream::{ProviderKind, ProviderSpec};
+use selvedge_core::catalogue::Counts;
+use selvedge_core::paid::{Priced, Size};
+use selvedge_core::upstream::ProviderSpec;
 use selvedge_dialect::chat::{Cache, ChatRequest, Content, Part, Tool, Usage};
 
 /// Tokens around each message, call and tool: role, begin and end marks.
@@ -20,113 +16,31 @@ const PICTURE: u64 = 4_096;
 /// 6 KB and 25 tokens, a page of a document 20 KB and 3,000 tokens of text and picture.
 const BYTES_PER_TOKEN: u64 = 4;
 
-/// A request with its price list.
-#[derive(Clone, Debug)]
-pub(crate) struct Priced {
-    model: Option<Arc<Model>>,
-    free: bool,
-    /// Tokens of one of its answers at most.
-    longest: u32,
-    ask: Ask,
+/// A request with its price list. `usual` bounds an answer that nothing else does.
+pub(super) fn priced(spec: &ProviderSpec, request: &ChatRequest, usual: u32) -> Priced {
+    let size = Size {
+        prompt_tokens: prompt_at_most(request),
+        answers: request.n.unwrap_or(1),
+        max_tokens: request.max_tokens,
+        usual,
+        audio_in: parts(request).any(|part| matches!(part.content, Content::Audio(_))),
+        cache_hour: parts(request).any(|part| part.cache == Some(Cache::Hour)),
+    };
+    Priced::new(spec, &request.model, size)
 }
 
-impl Priced {
-    /// The request's bounds and what is known of its model.
-    pub(super) fn new(spec: &ProviderSpec, request: &ChatRequest, usual: u32) -> Self {
-        let found = Catalogue::built_in()
-            .ok()
-            .and_then(|all| all.find(list_of(spec), &request.model))
-            .map(|found| Arc::clone(found.model()));
-        let most = found.as_ref().and_then(|model| model.abilities.max_output_tokens);
-        let usual = most.map_or(usual, |most| most.min(usual));
-        let answers = u64::from(request.n.unwrap_or(1));
-        let longest = request.max_tokens.unwrap_or(usual);
-        let output_tokens = u64::from(longest).saturating_mul(answers);
-        let ask = Ask {
-            prompt_tokens: prompt_at_most(request),
-            output_tokens,
-            audio_in: parts(request).any(|part| matches!(part.content, Content::Audio(_))),
-            audio_out: false,
-            cache_hour: parts(request).any(|part| part.cache == Some(Cache::Hour)),
-            web_searches: 0,
-        };
-        Self { model: found, free: spec.cost == CostClass::Free, longest, ask }
-    }
-
-    /// Whether what it costs can be told.
-    pub(crate) fn is_known(&self) -> bool {
-        self.free || self.price().is_some_and(|price| price.worst_case(&self.ask).is_ok())
-    }
-
-    /// Tokens of one answer at most.
-    pub(crate) const fn longest(&self) -> u32 {
-        self.longest
-    }
-
-    /// The most it can take.
-    pub(crate) fn worst(&self) -> Took {
-        let tokens = self.ask.prompt_tokens.saturating_add(self.ask.output_tokens);
-        Took { tokens, micro_dollars: self.money(|price| price.worst_case(&self.ask).ok()) }
-    }
-
-    /// What an answer took.
-    pub(crate) fn cost(&self, usage: &Usage) -> Took {
-        let counts = Counts {
-            prompt: usage.prompt_tokens,
-            cached: usage.cached_tokens,
-            cache_write: usage.cache_creation_tokens,
-            cache_write_1h: usage.cache_creation_1h_tokens,
-            prompt_audio: usage.prompt_audio_tokens,
-            completion: usage.completion_tokens,
-            reasoning: usage.reasoning_tokens,
-            completion_audio: usage.completion_audio_tokens,
-            web_searches: usage.web_searches,
-        };
-        let micro_dollars = self.money(|price| price.cost(&counts).ok());
-        Took { tokens: usage.total(), micro_dollars }
-    }
-
-    /// What a prompt takes that the provider has not counted yet: the most it can.
-    pub(crate) fn unread(&self) -> Usage {
-        Usage { prompt_tokens: self.ask.prompt_tokens, ..Usage::default() }
-    }
-
-    fn price(&self) -> Option<&Price> {
-        self.model.as_ref().map(|model| &model.price)
-    }
-
-    /// Nothing where nothing is billed or no price is known (budgets of money refused it then).
-    fn money(&self, of: impl Fn(&Price) -> Option<u64>) -> u64 {
-        if self.free { 0 } else { self.price().and_then(of).unwrap_or(0) }
-    }
-}
-
-/// Whose price list a provider bills by. One that only speaks like OpenAI is told by its address.
-pub(crate) fn list_of(spec: &ProviderSpec) -> catalogue::ProviderKind {
-    use catalogue::ProviderKind as List;
-    match spec.kind {
-        ProviderKind::Anthropic => List::Anthropic,
-        ProviderKind::Gemini => List::Gemini,
-        ProviderKind::Bedrock => List::Bedrock,
-        ProviderKind::Azure => List::Azure,
-        ProviderKind::Cohere => List::Cohere,
-        ProviderKind::Ollama => List::Ollama,
-        ProviderKind::OpenAi => {
-            let known = [
-                ("openai.com", List::OpenAi),
-                ("mistral.ai", List::Mistral),
-                ("groq.com", List::Groq),
-                ("together.xyz", List::Together),
-                ("deepseek.com", List::DeepSeek),
-                ("openrouter.ai", List::OpenRouter),
-                ("x.ai", List::Xai),
-                ("fireworks.ai", List::Fireworks),
-                ("perplexity.ai", List::Perplexity),
-            ];
-            let host = spec.base.host();
-            let of = |domain: &str| host == domain || host.ends_with(&format!(".{domain}"));
-            known.iter().find(|(domain, _)| of(domain)).map_or(List::Compatible, |(_, list)| *list)
-        }
+/// What a provider counted, as price lists count.
+pub(crate) const fn counts(usage: &Usage) -> Counts {
+    Counts {
+        prompt: usage.prompt_tokens,
+        cached: usage.cached_tokens,
+        cache_write: usage.cache_creation_tokens,
+        cache_write_1h: usage.cache_creation_1h_tokens,
+        prompt_audio: usage.prompt_audio_tokens,
+        completion: usage.completion_tokens,
+        reasoning: usage.reasoning_tokens,
+        completion_audio: usage.completion_audio_tokens,
+        web_searches: usage.web_searches,
     }
 }
 
@@ -177,7 +91,7 @@ fn part_at_most(part: &Part) -> u64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use selvedge_core::upstream::RawProvider;
+    use selvedge_core::upstream::{ProviderKind, RawProvider};
 
     use super::*;
 
@@ -190,9 +104,9 @@ mod tests {
         let spec = raw.checked().unwrap();
         for n in [1, 3] {
             let request = ChatRequest { n: Some(n), ..ChatRequest::default() };
-            let priced = Priced::new(&spec, &request, 100);
+            let priced = priced(&spec, &request, 100);
             assert_eq!(priced.longest(), 100);
-            assert_eq!(priced.worst().tokens, priced.unread().prompt_tokens + u64::from(n) * 100);
+            assert_eq!(priced.worst().tokens, priced.unread().prompt + u64::from(n) * 100);
         }
     }
 }

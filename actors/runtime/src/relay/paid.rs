@@ -7,14 +7,15 @@
 use bytes::Bytes;
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
 use selvedge_core::aim::Leaving;
-use selvedge_core::bill::Bill;
+use selvedge_core::bill::{Bill, Took};
 use selvedge_core::journey::Target;
+use selvedge_core::paid::{Priced, Running};
 use selvedge_dialect::chat::{ChatRequest, Event, Failure, Usage};
 use selvedge_upstream::{Call, Events, Failed};
 
 use super::{ChatCall, End, Relay};
 use crate::gateway::change;
-use crate::providers::{Open, Priced, speak};
+use crate::providers::{Open, counts, speak};
 use crate::quota::{Reservation, Takes, Wanted};
 
 /// The longest answer asked of a provider when a budget counts and neither the caller nor the
@@ -76,7 +77,7 @@ impl Relay {
         };
         match asked {
             Ok(answer) => {
-                let paying = Paying { priced, reservation, pieces: 0 };
+                let paying = Paying { priced, reservation, running: Running::default() };
                 self.pass_on(Events::new(answer, spoken.parser), paying).await
             }
             Err(failed) => End::Failed(failure(&open, &failed)),
@@ -178,31 +179,30 @@ impl Relay {
 struct Paying {
     priced: Priced,
     reservation: Option<Reservation>,
-    /// Pieces that came: a token each, at least, until the provider says what it counts.
-    pieces: u64,
+    running: Running,
 }
 
 impl Paying {
-    /// Notes what the answer took so far: the provider's own count, and no less than was seen.
-    /// Before it says anything the prompt counts for the most it can be.
+    /// Notes what the answer took so far.
     fn note(&mut self, told: Option<Usage>, event: Option<&Event>) {
         match event {
             Some(Event::Text { .. } | Event::Thinking { .. } | Event::ToolArguments { .. }) => {
-                self.pieces += 1;
+                self.running.piece();
             }
-            Some(Event::Finished { usage: Some(usage), .. }) => return self.bill(usage),
+            Some(Event::Finished { usage: Some(usage), .. }) => {
+                return self.bill(self.priced.cost(&counts(usage)));
+            }
             _ => {}
         }
-        if self.pieces > 0 || told.is_some() {
-            let mut usage = told.unwrap_or_else(|| self.priced.unread());
-            usage.completion_tokens = usage.completion_tokens.max(self.pieces);
-            self.bill(&usage);
+        let told = told.as_ref().map(counts);
+        if let Some(took) = self.running.so_far(&self.priced, told) {
+            self.bill(took);
         }
     }
 
-    fn bill(&mut self, usage: &Usage) {
+    const fn bill(&mut self, took: Took) {
         if let Some(reservation) = &mut self.reservation {
-            reservation.billed(self.priced.cost(usage));
+            reservation.billed(took);
         }
     }
 

@@ -1,0 +1,54 @@
+//! The attempts of one request at one provider.
+//!
+//! Owns which keys the request has failed with, how many attempts it made, and what the caller is
+//! told when there is no further one. Whether there is one decides the desk.
+
+use selvedge_base::{Dice, Mono};
+
+use super::desk::{Ask, Desk, Ended};
+use super::ending::{Ending, Fault};
+use super::retry::Decision;
+
+/// One request's attempts so far.
+#[derive(Clone, Debug, Default)]
+pub struct Tries {
+    tried: Vec<usize>,
+    made: u32,
+}
+
+impl Tries {
+    /// The next attempt, as the desk is asked for it.
+    pub fn ask<'a>(&'a self, model: &'a str, tokens: u64) -> Ask<'a> {
+        Ask { model, tokens, tried: &self.tried }
+    }
+
+    /// Keys it has failed with.
+    pub fn tried(&self) -> &[usize] {
+        &self.tried
+    }
+
+    /// Attempts that ended.
+    pub const fn made(&self) -> u32 {
+        self.made
+    }
+
+    /// An attempt with the key at this place ended before a byte of its answer came. What to do
+    /// now. The desk knows of the ending already.
+    pub fn ended(
+        &mut self,
+        desk: &mut Desk,
+        (now, deadline): (Mono, Mono),
+        model: &str,
+        (key, ending): (usize, Ending),
+        dice: &mut Dice,
+    ) -> Decision {
+        self.made += 1;
+        if ending.fault() == Fault::Key {
+            self.tried.push(key);
+        }
+        let attempts = self.made;
+        let tried = &self.tried;
+        let ended = Ended { model, ending, attempts, delivered: false, tried, deadline };
+        desk.again(now, &ended, dice)
+    }
+}
