@@ -14,8 +14,8 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
 use selvedge_base::{Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Stage};
 use selvedge_contract::{FinishReason, ModelState, ModelStatus};
-use selvedge_dialect::chat::Event;
 use selvedge_proto::swim::PeerState;
+use selvedge_runtime::Said;
 use selvedge_runtime::{
     Admin, Call, ChatCall, Gateway, MeshView, NodeView, Outcome, Piece, RequestRecord,
 };
@@ -49,12 +49,8 @@ impl Backend for Bridge {
         self.gateway.leaves_the_mesh(model)
     }
 
-    fn chat(&self, call: ChatCall) -> BoxStream<'static, Event> {
-        let stream = self.gateway.chat(call);
-        futures::stream::unfold(stream, |mut stream| async move {
-            stream.next().await.map(|event| (event, stream))
-        })
-        .boxed()
+    fn chat(&self, call: ChatCall) -> BoxStream<'static, Said> {
+        self.gateway.chat(call).boxed()
     }
 
     fn count_tokens(&self, call: ChatCall) -> BoxFuture<'_, Result<u64, Refusal>> {

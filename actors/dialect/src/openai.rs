@@ -18,7 +18,7 @@ pub use answer::{Parser, WholeParser};
 pub use embed::{EmbedParser, embed_body, parse_embed, render_embed};
 pub use error::{error_body, failure, status};
 pub use fields::parse;
-pub use render::{Target, render};
+pub use render::{Target, passed, render};
 pub use whole::whole;
 pub use write::Writer;
 

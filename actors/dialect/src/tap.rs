@@ -8,7 +8,7 @@ mod request;
 mod stream;
 mod whole;
 
-pub use request::{Seen, look};
+pub use request::{Rewrite, Seen, look};
 pub use stream::StreamTap;
 pub use whole::WholeTap;
 

@@ -24,6 +24,7 @@ use selvedge_upstream::{
 };
 use thiserror::Error;
 
+use crate::relay::Passable;
 use crate::store::{Store, StoreError};
 
 pub(crate) use prices::counts;
@@ -155,6 +156,17 @@ impl Providers {
     /// What a request can cost there. `usual` bounds an answer that nothing else does.
     pub(crate) fn price(&self, open: &Open, request: &ChatRequest, usual: u32) -> Priced {
         prices::priced(open.spec(), request, usual)
+    }
+
+    /// As [`Providers::price`], for a body that passes as it came.
+    pub(crate) fn price_passed(
+        &self,
+        open: &Open,
+        model: &str,
+        asked: &Passable,
+        usual: u32,
+    ) -> Priced {
+        Priced::new(open.spec(), model, prices::size_of_bytes(asked, usual))
     }
 
     /// All of them, for operators.

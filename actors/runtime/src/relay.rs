@@ -1,15 +1,17 @@
 //! The request path of chats that may leave the mesh, top to bottom: admit → targets → for each:
 //! reserve → ask → events → settle.
 //!
-//! Owns one task per chat that walks a journey ([`selvedge_core::journey`]) along the targets of
+//! Owns the work of a chat, which walks a journey ([`selvedge_core::journey`]) along the targets of
 //! its model. A target of the mesh is answered by [`Gateway::generate`], whose flow chooses and
 //! changes nodes; a target at a provider by `selvedge-upstream`. Either way canonical events come
 //! out, one as it comes in. Decides nothing itself. What a client's bytes mean is the surface's
 //! business.
 
 mod aim;
+mod asked;
 mod count;
 mod local;
+mod outlet;
 mod paid;
 
 use std::sync::Arc;
@@ -18,18 +20,18 @@ use selvedge_base::{Blame, Code, Micros, Mono, Refusal, RequestId, Retry, Stage}
 use selvedge_core::aim::Aim;
 use selvedge_core::journey::{Journey, Leg, Step, Target};
 use selvedge_core::record::{Outcome, RequestRecord};
-use selvedge_dialect::chat::{ChatRequest, Event, Failure, Usage};
+use selvedge_dialect::chat::{Event, Failure, Usage};
 use selvedge_net::clock;
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::wire::Label;
-use tokio::sync::mpsc;
 
+pub use self::asked::Asked;
+pub(crate) use self::asked::Passable;
+use self::outlet::Outlet;
+pub use self::outlet::{ChatStream, Said};
 use crate::counters::Held;
-use crate::gateway::{CALLER_PATIENCE, Gateway, node_full};
+use crate::gateway::{Gateway, node_full};
 use crate::shared::Shared;
-
-/// Events that wait for a slow caller: a screenful; beyond it the provider waits.
-const EVENTS: usize = 64;
 
 /// One chat, authenticated and understood.
 #[derive(Clone, Debug)]
@@ -51,19 +53,7 @@ pub struct ChatCall {
     /// The seed if the caller gave none.
     pub drawn: u64,
     /// What is asked.
-    pub request: ChatRequest,
-}
-
-/// One answer as it comes; dropping it cancels the work.
-pub struct ChatStream {
-    events: mpsc::Receiver<Event>,
-}
-
-impl ChatStream {
-    /// The next event; `None` after the last one ([`Event::Finished`] or [`Event::Failed`]).
-    pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
-    }
+    pub asked: Asked,
 }
 
 impl Gateway {
@@ -84,56 +74,52 @@ impl Gateway {
         routes.chain(named).collect()
     }
 
-    /// Starts answering a chat. Must be called inside a tokio runtime.
+    /// Starts answering a chat. It is worked on while it is polled, inside a tokio runtime.
     pub fn chat(&self, call: ChatCall) -> ChatStream {
-        let (to_caller, events) = mpsc::channel(EVENTS);
         let Ok(permit) = Arc::clone(&self.shared.permits).try_acquire_owned() else {
             self.shared.counters.turned_away.bump();
-            // The channel is new and empty: there is room for one event.
-            let _delivered = to_caller.try_send(Event::Failed(node_full().into()));
-            return ChatStream { events };
+            return ChatStream::over(Said::Event(Event::Failed(node_full().into())));
         };
-        let gateway = self.clone();
-        tokio::spawn(async move {
-            let shared = Arc::clone(&gateway.shared);
+        let in_flight = Arc::clone(&self.shared);
+        let outlet = Outlet::default();
+        let relay = Relay::new(self.clone(), call, outlet.clone());
+        ChatStream::new(outlet, async move {
             let _permit = permit;
-            let _in_flight = Held::new(&shared.counters.in_flight);
-            Relay::new(gateway, call, to_caller).run().await;
-        });
-        ChatStream { events }
+            let _in_flight = Held::new(&in_flight.counters.in_flight);
+            relay.run().await;
+        })
     }
 }
 
 /// How one target's turn ended.
 enum End {
-    /// With the answer's end.
-    Answered,
+    /// With the answer's end, which the caller does not have yet.
+    Answered(Said),
     /// Without it.
     Failed(Failure),
     /// The budgets allow no more money.
     LocalOnly,
-    /// Nobody listens any more.
-    CallerLeft,
 }
 
-/// One chat under way.
+/// One chat under way. Dropped before its end, its caller has left.
 struct Relay {
     gateway: Gateway,
     shared: Arc<Shared>,
     call: ChatCall,
     journey: Journey,
     aim: Aim,
-    to_caller: mpsc::Sender<Event>,
+    outlet: Outlet,
     arrived: Mono,
     deadline: Mono,
     /// The beginning of the answer, held until the first piece: another target may begin it anew.
     head: Option<Event>,
     first_piece: Option<Micros>,
     usage: Option<Usage>,
+    recorded: bool,
 }
 
 impl Relay {
-    fn new(gateway: Gateway, call: ChatCall, to_caller: mpsc::Sender<Event>) -> Self {
+    fn new(gateway: Gateway, call: ChatCall, outlet: Outlet) -> Self {
         let shared = Arc::clone(&gateway.shared);
         let arrived = clock::mono();
         let mut aim = aim::aim(&shared, &call);
@@ -144,11 +130,12 @@ impl Relay {
             gateway,
             shared,
             call,
-            to_caller,
+            outlet,
             arrived,
             head: None,
             first_piece: None,
             usage: None,
+            recorded: false,
         }
     }
 
@@ -158,68 +145,76 @@ impl Relay {
             Some(refusal) => Step::Fail(refusal),
             None => self.journey.begin(),
         };
-        let outcome = loop {
+        loop {
             if let Step::Fail(refusal) = step {
-                let failure = Failure { provider: None, refusal };
-                break self.fail(failure).await;
+                return self.fail(Failure { provider: None, refusal });
             }
             let end = match self.journey.target().cloned() {
-                Some(Target::Mesh { model }) => self.ask_mesh(model).await,
+                // Far larger than the way to a provider: not every chat carries it along.
+                Some(Target::Mesh { model }) => Box::pin(self.ask_mesh(model)).await,
                 Some(Target::Provider { provider, model }) => {
                     self.ask_provider(&provider, &model).await
                 }
                 None => End::Failed(nowhere().into()),
             };
             step = match end {
-                End::Answered => {
-                    self.measure();
-                    break self.answered();
-                }
-                End::CallerLeft => break Outcome::Cancelled,
+                End::Answered(last) => return self.answered(last).await,
                 End::LocalOnly => self.journey.local_only(),
                 End::Failed(failure) => match self.journey.failed(failure.refusal.clone()) {
                     // The same refusal, with what the provider said.
                     Step::Fail(refusal) if refusal == failure.refusal => {
-                        break self.fail(failure).await;
+                        return self.fail(failure);
                     }
                     step => step,
                 },
             };
-        };
-        self.record(outcome);
+        }
     }
 
-    /// Gives the caller an event; `false` when it is gone.
-    async fn deliver(&mut self, event: Event) -> bool {
+    /// Gives the caller an event that is not the last.
+    async fn deliver(&mut self, event: Event) {
         if matches!(event, Event::Head(_)) {
             self.head = Some(event);
-            return true;
+            return;
         }
-        if let Event::Usage(usage) | Event::Finished { usage: Some(usage), .. } = &event {
+        if let Event::Usage(usage) = &event {
             self.usage = Some(*usage);
         }
-        // From here on the caller has part of an answer that nobody else can continue.
+        self.begun();
+        if let Some(head) = self.head.take() {
+            self.outlet.say(Said::Event(head)).await;
+        }
+        self.outlet.say(Said::Event(event)).await;
+    }
+
+    /// From here on the caller has part of an answer that nobody else can continue.
+    fn begun(&mut self) {
         self.journey.came();
         if self.first_piece.is_none() {
             self.first_piece = Some(clock::mono().since(self.arrived));
         }
-        if let Some(head) = self.head.take()
-            && !self.send(head).await
+    }
+
+    /// Gives the caller the answer's end. Whoever has it finds the record.
+    async fn answered(mut self, last: Said) {
+        if let Said::Event(Event::Finished { usage: Some(usage), .. })
+        | Said::Bytes { usage: Some(usage), .. } = &last
         {
-            return false;
+            self.usage = Some(*usage);
         }
-        self.send(event).await
+        self.begun();
+        if let Some(head) = self.head.take() {
+            self.outlet.say(Said::Event(head)).await;
+        }
+        self.measure();
+        let outcome = self.outcome();
+        self.record(outcome);
+        self.outlet.end(last);
     }
 
-    async fn send(&self, event: Event) -> bool {
-        let sent = tokio::time::timeout(CALLER_PATIENCE.into(), self.to_caller.send(event)).await;
-        matches!(sent, Ok(Ok(())))
-    }
-
-    async fn fail(&mut self, failure: Failure) -> Outcome {
-        let refusal = failure.refusal.clone();
-        self.send(Event::Failed(failure)).await;
-        Outcome::Failed(refusal)
+    fn fail(mut self, failure: Failure) {
+        self.record(Outcome::Failed(failure.refusal.clone()));
+        self.outlet.end(Said::Event(Event::Failed(failure)));
     }
 
     /// Notes how fast the target answered, for routes that go by it.
@@ -232,7 +227,7 @@ impl Relay {
         }
     }
 
-    fn answered(&self) -> Outcome {
+    fn outcome(&self) -> Outcome {
         let usage = self.usage.unwrap_or_default();
         let count = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
         Outcome::Finished {
@@ -248,7 +243,8 @@ impl Relay {
     }
 
     /// Keeps the one record of the request. What a flow in the mesh noted is part of it.
-    fn record(self, outcome: Outcome) {
+    fn record(&mut self, outcome: Outcome) {
+        self.recorded = true;
         let in_mesh = self.shared.records.find(self.call.id);
         let mut legs: Vec<Leg> = self.journey.legs().to_vec();
         legs.extend(self.aim.passed_over.iter().cloned());
@@ -271,7 +267,7 @@ impl Relay {
             Some(known) if !paid => RequestRecord { legs, ..known.as_ref().clone() },
             known => RequestRecord {
                 id: self.call.id,
-                model: self.call.request.model.clone(),
+                model: self.call.asked.model().to_owned(),
                 downgraded_to: None,
                 tenant: self.call.tenant.clone(),
                 legs,
@@ -283,6 +279,14 @@ impl Relay {
             },
         };
         self.shared.records.keep(record);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if !self.recorded {
+            self.record(Outcome::Cancelled);
+        }
     }
 }
 

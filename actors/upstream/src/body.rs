@@ -206,6 +206,11 @@ impl Answer {
         }
     }
 
+    /// A failure of this answer.
+    pub(crate) fn failed(&self, lost: Lost) -> Failed {
+        self.guard.failed(lost, self.attempts)
+    }
+
     /// Notes the tokens the answer took so far, as the provider counts them; the last word holds,
     /// however the answer ends.
     pub const fn used(&mut self, tokens: u64) {

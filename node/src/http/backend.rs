@@ -8,9 +8,8 @@ use futures::stream::BoxStream;
 use selvedge_base::{Micros, ModelDigest, NodeId, Refusal, RequestId};
 use selvedge_core::Piece;
 use selvedge_core::upstream::RawProvider;
-use selvedge_dialect::chat::Event;
 use selvedge_proto::policy::{AccountPath, KeyId};
-use selvedge_runtime::{Call, ChatCall};
+use selvedge_runtime::{Call, ChatCall, Said};
 use serde_json::Value;
 
 use super::wire::{self, Budget, Status};
@@ -24,9 +23,9 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Whether a model's name means something that a provider may answer.
     fn leaves_the_mesh(&self, model: &str) -> bool;
 
-    /// Asks for one answer that may come from outside the mesh. [`Event::Finished`] or
-    /// [`Event::Failed`] comes last.
-    fn chat(&self, call: ChatCall) -> BoxStream<'static, Event>;
+    /// Asks for one answer that may come from outside the mesh. One for which [`Said::is_last`]
+    /// holds comes last.
+    fn chat(&self, call: ChatCall) -> BoxStream<'static, Said>;
 
     /// The tokens a chat's prompt takes, without answering it.
     fn count_tokens(&self, call: ChatCall) -> BoxFuture<'_, Result<u64, Refusal>>;

@@ -1,8 +1,8 @@
 //! Answers whose targets may lie outside the mesh, in the dialect of the surface.
 //!
 //! Owns the reply to such a request: its status, its head, the stream as events come or the whole
-//! answer. The request is understood by the surface's dialect, answered by the backend, and written
-//! by the dialect again. Who may ask was decided before.
+//! answer. What a provider of the surface's own dialect says passes as it came, all else is written
+//! by the dialect. Who may ask was decided before.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use futures::stream::{BoxStream, StreamExt as _};
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
-use selvedge_dialect::chat::{ChatRequest, Event, Failure, Gathered, Usage};
+use selvedge_dialect::chat::{Event, Failure, Gathered, Usage};
 use selvedge_dialect::exchange::{Reply, StreamWriter};
 use selvedge_net::clock;
-use selvedge_runtime::ChatCall;
+use selvedge_runtime::Said;
 
 use super::body::{Answer, whole};
 use super::errors::Problem;
@@ -27,47 +27,56 @@ use super::stop::{Phase, Stop};
 /// What leaves in one write at most, but for one event: a socket's buffer.
 const WRITE_BYTES: usize = 16 << 10;
 
-/// What an answer needs besides its events.
+/// What an answer needs besides what is said of it.
 pub(super) struct Setting {
+    /// The answer's id, where it is this gateway's own words.
+    pub(super) id: String,
+    /// The model's name as it was asked for.
+    pub(super) model: String,
+    /// Whether the client asked for usage at the end of a stream.
+    pub(super) include_usage: bool,
     pub(super) speech: Speech,
     pub(super) keep_alive: Duration,
     pub(super) stop: Stop,
     pub(super) progress: Progress,
 }
 
-/// The reply to a chat: its events as they come, or all of them at once.
-pub(super) async fn reply(
-    call: ChatCall,
-    mut events: BoxStream<'static, Event>,
+impl Setting {
+    fn reply(&self) -> Reply {
+        Reply { created: clock::wall().as_secs(), include_usage: self.include_usage }
+    }
+
+    /// The same event with the id and the model's name that this gateway gave.
+    fn named(&self, event: Event) -> Event {
+        match event {
+            Event::Head(mut head) => {
+                self.id.clone_into(&mut head.id);
+                self.model.clone_into(&mut head.model);
+                Event::Head(head)
+            }
+            other => other,
+        }
+    }
+}
+
+/// The reply to a chat, its pieces as they come.
+pub(super) async fn stream(
+    mut said: BoxStream<'static, Said>,
     setting: Setting,
 ) -> Result<Response<Answer>, Problem> {
-    let request = &call.request;
-    let reply = Reply { created: clock::wall().as_secs(), include_usage: request.include_usage };
-    let id = format!("{}{:032x}", setting.speech.id_prefix, call.id.0);
-    if !request.stream {
-        return gathered(events, setting, reply, (&id, request)).await;
-    }
     // A refusal before the first piece has a status of its own.
-    let first = match events.next().await {
-        Some(Event::Failed(failure)) => return Err(problem(failure)),
-        Some(first) => named(first, &id, request),
+    let first = match said.next().await {
+        Some(Said::Event(Event::Failed(failure))) => return Err(problem(failure)),
+        Some(first) => first,
         None => return Err(problem(broken_off().into())),
     };
-    let writer = (setting.speech.writer)(reply);
+    let writer = (setting.speech.writer)(setting.reply());
     let content_type = writer.content_type();
-    let talk = Talk {
-        events,
-        first: Some(first),
-        writer,
-        setting,
-        id: id.clone(),
-        request: call.request.clone(),
-        over: false,
-    };
+    let talk = Talk { said, first: Some(first), writer, setting, over: false };
     let mut response = whole(StatusCode::OK, content_type, "");
     // Some reverse proxies hold streams back unless told not to.
     response.headers_mut().insert(UNBUFFERED, HeaderValue::from_static("no"));
-    let lines = futures::stream::unfold(talk, |mut talk| async move {
+    let lines = futures::stream::unfold(Box::new(talk), |mut talk| async move {
         let bytes = talk.next().await?;
         Some((bytes, talk))
     });
@@ -75,30 +84,24 @@ pub(super) async fn reply(
     Ok(response)
 }
 
-/// The same event with the id and the model's name that this gateway gave.
-fn named(event: Event, id: &str, request: &ChatRequest) -> Event {
-    match event {
-        Event::Head(mut head) => {
-            id.clone_into(&mut head.id);
-            request.model.clone_into(&mut head.model);
-            Event::Head(head)
-        }
-        other => other,
-    }
-}
-
-async fn gathered(
-    mut events: BoxStream<'static, Event>,
+/// The reply to a chat, all of it at once.
+pub(super) async fn whole_answer(
+    mut said: BoxStream<'static, Said>,
     mut setting: Setting,
-    reply: Reply,
-    (id, request): (&str, &ChatRequest),
 ) -> Result<Response<Answer>, Problem> {
     let mut gathered = Gathered::default();
-    while let Some(event) = events.next().await {
+    while let Some(said) = said.next().await {
+        let event = match said {
+            Said::Event(event) => event,
+            Said::Bytes { bytes, pieces, usage, .. } => {
+                passed(&mut setting.progress, pieces.max(1), usage);
+                return Ok(whole(StatusCode::OK, "application/json", bytes));
+            }
+        };
         progressed(&mut setting.progress, &event);
-        gathered.take(named(event, id, request)).map_err(|failure| problem(*failure))?;
+        gathered.take(setting.named(event)).map_err(|failure| problem(*failure))?;
         if gathered.complete {
-            let body = (setting.speech.whole)(&gathered, reply);
+            let body = (setting.speech.whole)(&gathered, setting.reply());
             return Ok(whole(StatusCode::OK, "application/json", body));
         }
     }
@@ -107,56 +110,109 @@ async fn gathered(
 
 /// A stream that is being written.
 struct Talk {
-    events: BoxStream<'static, Event>,
-    first: Option<Event>,
+    said: BoxStream<'static, Said>,
+    first: Option<Said>,
     writer: Box<dyn StreamWriter>,
     setting: Setting,
-    id: String,
-    request: ChatRequest,
     over: bool,
 }
 
 impl Talk {
     /// The next bytes: all that is ready, without waiting for company; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
-        let mut out = Vec::new();
+        let mut out = Out::default();
         while out.is_empty() {
             if self.over {
                 return None;
             }
-            let event = match self.first.take() {
+            let said = match self.first.take() {
                 Some(first) => Some(first),
                 None => tokio::select! {
                     biased;
-                    event = self.events.next() => event,
+                    said = self.said.next() => said,
                     () = self.setting.stop.reached(Phase::Ending) => {
-                        Some(Event::Failed(stopping().into()))
+                        Some(Said::Event(Event::Failed(stopping().into())))
                     }
                     () = tokio::time::sleep(self.setting.keep_alive) => {
-                        self.writer.keep_alive(&mut out);
+                        self.writer.keep_alive(out.own());
                         continue;
                     }
                 },
             };
-            self.take(event, &mut out);
+            self.take(said, &mut out);
             while !self.over
                 && out.len() < WRITE_BYTES
-                && let Some(ready) = self.events.next().now_or_never()
+                && let Some(ready) = self.said.next().now_or_never()
             {
                 self.take(ready, &mut out);
             }
         }
-        Some(Bytes::from(out))
+        Some(out.bytes())
     }
 
-    fn take(&mut self, event: Option<Event>, out: &mut Vec<u8>) {
-        let event = event.unwrap_or_else(|| Event::Failed(broken_off().into()));
-        self.over = matches!(event, Event::Finished { .. } | Event::Failed(_));
-        progressed(&mut self.setting.progress, &event);
-        if let Event::Failed(failure) = &event {
-            self.setting.progress.failed(failure.refusal.code.as_str());
+    fn take(&mut self, said: Option<Said>, out: &mut Out) {
+        let said = said.unwrap_or_else(|| Said::Event(Event::Failed(broken_off().into())));
+        self.over = said.is_last();
+        match said {
+            Said::Event(event) => {
+                progressed(&mut self.setting.progress, &event);
+                if let Event::Failed(failure) = &event {
+                    self.setting.progress.failed(failure.refusal.code.as_str());
+                }
+                self.writer.write(&self.setting.named(event), out.own());
+            }
+            Said::Bytes { bytes, pieces, usage, .. } => {
+                passed(&mut self.setting.progress, pieces, usage);
+                out.pass(bytes);
+            }
         }
-        self.writer.write(&named(event, &self.id, &self.request), out);
+    }
+}
+
+/// What leaves in one write: bytes that pass alone are not copied.
+#[derive(Default)]
+struct Out {
+    passed: Option<Bytes>,
+    own: Vec<u8>,
+}
+
+impl Out {
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn len(&self) -> usize {
+        self.own.len() + self.passed.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// Where own words are written, after what passed before.
+    fn own(&mut self) -> &mut Vec<u8> {
+        if let Some(passed) = self.passed.take() {
+            self.own.extend_from_slice(&passed);
+        }
+        &mut self.own
+    }
+
+    fn pass(&mut self, bytes: Bytes) {
+        if self.is_empty() {
+            self.passed = Some(bytes);
+        } else {
+            self.own().extend_from_slice(&bytes);
+        }
+    }
+
+    fn bytes(self) -> Bytes {
+        self.passed.unwrap_or_else(|| Bytes::from(self.own))
+    }
+}
+
+/// Counts bytes that pass.
+fn passed(progress: &mut Progress, pieces: u64, usage: Option<Usage>) {
+    for _ in 0..pieces {
+        progress.token();
+    }
+    if let Some(usage) = usage {
+        progress.took(usage.prompt_tokens, usage.completion_tokens);
     }
 }
 

@@ -11,7 +11,7 @@ fn hello() -> Arc<Script> {
         let text = |text: &str| Event::Text { choice: 0, text: text.to_owned() };
         let usage = Some(Usage { prompt_tokens: 9, completion_tokens: 2, ..Usage::default() });
         let head = Head { id: "theirs".to_owned(), model: "theirs".to_owned(), ..Head::default() };
-        assert_eq!(call.request.model, "cloud/large");
+        assert_eq!(call.asked.model(), "cloud/large");
         vec![
             Event::Head(head),
             text("Hello"),

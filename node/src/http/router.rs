@@ -13,9 +13,8 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use selvedge_base::{Code, NodeId, RequestId};
 use selvedge_core::Piece;
-use selvedge_dialect::chat::ChatRequest;
 use selvedge_dialect::{self as dialect, anthropic};
-use selvedge_runtime::ChatCall;
+use selvedge_runtime::{Asked, ChatCall};
 
 use super::answers::Answers;
 use super::backend::{Backend, Holder};
@@ -282,7 +281,7 @@ impl Exchange<'_> {
                 let (caller, received) = self.receive(parts, body, surface).await?;
                 let request = anthropic::parse_count(&received.bytes)?;
                 caller.holder.check_model(&request.model)?;
-                let tokens = backend.count_tokens(self.call(request, caller)).await?;
+                let tokens = backend.count_tokens(self.call(request.into(), caller)).await?;
                 let body = anthropic::count_body(tokens);
                 Ok(whole(StatusCode::OK, "application/json", body))
             }
@@ -328,7 +327,7 @@ impl Exchange<'_> {
         let App { backend, metrics, .. } = self.app;
         let (caller, received) = self.receive(parts, body, surface).await?;
         if surface == Surface::Chat && self.leaves_the_mesh(&received.bytes) {
-            return self.relay(&received.bytes, speech::OPENAI, caller).await;
+            return self.relay(received, speech::OPENAI, caller).await;
         }
         let plan = plan(&received.bytes)?;
         drop(received);
@@ -356,7 +355,7 @@ impl Exchange<'_> {
         speech: Speech,
     ) -> Result<Response<Answer>, Problem> {
         let (caller, received) = self.receive(parts, body, surface).await?;
-        self.relay(&received.bytes, speech, caller).await
+        self.relay(received, speech, caller).await
     }
 
     /// Who asks, and the whole body.
@@ -372,7 +371,7 @@ impl Exchange<'_> {
         Ok((caller, self.app.reader.read(&parts.headers, body).await?))
     }
 
-    fn call(&self, request: ChatRequest, caller: Caller) -> ChatCall {
+    fn call(&self, asked: Asked, caller: Caller) -> ChatCall {
         ChatCall {
             id: self.id,
             tenant: caller.holder.tenant,
@@ -382,7 +381,7 @@ impl Exchange<'_> {
             label: caller.label,
             deadline: caller.deadline,
             drawn: self.drawn,
-            request,
+            asked,
         }
     }
 
@@ -400,22 +399,28 @@ impl Exchange<'_> {
 
     async fn relay(
         &self,
-        body: &[u8],
+        received: Received,
         speech: Speech,
         caller: Caller,
     ) -> Result<Response<Answer>, Problem> {
         let App { backend, metrics, settings, stop, .. } = self.app;
-        let request = (speech.parse)(body)?;
-        caller.holder.check_model(&request.model)?;
-        let call = self.call(request, caller);
+        let asked = Asked::read(received.bytes, speech.kind, speech.parse)?;
+        caller.holder.check_model(asked.model())?;
         let setting = relay::Setting {
+            id: format!("{}{:032x}", speech.id_prefix, self.id.0),
+            model: asked.model().to_owned(),
+            include_usage: asked.include_usage(),
             speech,
             keep_alive: settings.keep_alive,
             stop: stop.clone(),
             progress: Progress::new(metrics),
         };
-        let events = backend.chat(call.clone());
-        relay::reply(call, events, setting).await
+        let streams = asked.stream();
+        let said = backend.chat(self.call(asked, caller));
+        match streams {
+            true => relay::stream(said, setting).await,
+            false => relay::whole_answer(said, setting).await,
+        }
     }
 
     async fn stream(

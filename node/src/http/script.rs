@@ -14,7 +14,7 @@ use selvedge_contract::{FinishReason, TokenEvent, TokenLogProb, Usage};
 use selvedge_core::Piece;
 use selvedge_dialect::chat::Event;
 use selvedge_proto::policy::KeyId;
-use selvedge_runtime::{Call, ChatCall};
+use selvedge_runtime::{Call, ChatCall, Said};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
@@ -149,6 +149,10 @@ pub(super) fn finished(text: &str, tokens: u32) -> Step {
     Step::Give(Piece::Finished { reason, text, usage, served_by: THERE })
 }
 
+fn one(said: Said) -> BoxStream<'static, Said> {
+    futures::stream::iter([said]).boxed()
+}
+
 impl Backend for Script {
     fn generate(&self, call: Call) -> BoxStream<'static, Piece> {
         let steps = (self.steps)(&call).into_iter();
@@ -179,14 +183,18 @@ impl Backend for Script {
         model.starts_with("cloud/")
     }
 
-    fn chat(&self, call: ChatCall) -> BoxStream<'static, Event> {
-        let events = (self.events)(&call);
+    fn chat(&self, call: ChatCall) -> BoxStream<'static, Said> {
+        // A target that a body does not pass to as it came has it read.
+        let events = match call.asked.request() {
+            Ok(_) => (self.events)(&call),
+            Err(refusal) => return one(Said::Event(Event::Failed(refusal.into()))),
+        };
         self.chats.lock().push(call);
-        futures::stream::iter(events).boxed()
+        futures::stream::iter(events).map(Said::Event).boxed()
     }
 
     fn count_tokens(&self, call: ChatCall) -> BoxFuture<'_, Result<u64, Refusal>> {
-        Box::pin(async move { Ok(call.request.messages.len() as u64) })
+        Box::pin(async move { Ok(call.asked.request()?.messages.len() as u64) })
     }
 
     fn provided(&self) -> Vec<String> {

@@ -6,6 +6,7 @@
 use selvedge_base::Refusal;
 use selvedge_dialect::chat::{ChatRequest, Gathered};
 use selvedge_dialect::exchange::{Reply, StreamWriter};
+use selvedge_dialect::tap::Kind;
 use selvedge_dialect::{anthropic, ollama, openai, responses};
 
 /// How one surface speaks.
@@ -13,6 +14,8 @@ use selvedge_dialect::{anthropic, ollama, openai, responses};
 pub(super) struct Speech {
     /// What an answer's id begins with.
     pub(super) id_prefix: &'static str,
+    /// The dialect, where a body can pass to a provider as it came.
+    pub(super) kind: Option<Kind>,
     /// Reads a body.
     pub(super) parse: fn(&[u8]) -> Result<ChatRequest, Refusal>,
     /// Writes a stream.
@@ -24,6 +27,7 @@ pub(super) struct Speech {
 /// OpenAI's chat completions.
 pub(super) const OPENAI: Speech = Speech {
     id_prefix: "chatcmpl-",
+    kind: Some(Kind::OpenAi),
     parse: openai::parse,
     writer: |reply| Box::new(openai::Writer::new(reply)),
     whole: openai::whole,
@@ -32,6 +36,7 @@ pub(super) const OPENAI: Speech = Speech {
 /// Anthropic's messages.
 pub(super) const ANTHROPIC: Speech = Speech {
     id_prefix: "msg_",
+    kind: Some(Kind::Anthropic),
     parse: anthropic::parse,
     writer: |_| Box::new(anthropic::Writer::new()),
     whole: |gathered, _| anthropic::whole(gathered),
@@ -40,6 +45,7 @@ pub(super) const ANTHROPIC: Speech = Speech {
 /// OpenAI's responses.
 pub(super) const RESPONSES: Speech = Speech {
     id_prefix: "resp_",
+    kind: None,
     parse: responses::parse,
     writer: |reply| Box::new(responses::Writer::new(reply)),
     whole: responses::whole,
@@ -48,6 +54,7 @@ pub(super) const RESPONSES: Speech = Speech {
 /// Ollama's chats.
 pub(super) const OLLAMA_CHAT: Speech = Speech {
     id_prefix: "",
+    kind: None,
     parse: ollama::parse,
     writer: |reply| Box::new(ollama::Writer::new(ollama::Shape::Chat, reply)),
     whole: |gathered, reply| ollama::whole(gathered, ollama::Shape::Chat, reply),
@@ -56,6 +63,7 @@ pub(super) const OLLAMA_CHAT: Speech = Speech {
 /// Ollama's generation from a single prompt.
 pub(super) const OLLAMA_GENERATE: Speech = Speech {
     id_prefix: "",
+    kind: None,
     parse: ollama::parse_generate,
     writer: |reply| Box::new(ollama::Writer::new(ollama::Shape::Generate, reply)),
     whole: |gathered, reply| ollama::whole(gathered, ollama::Shape::Generate, reply),

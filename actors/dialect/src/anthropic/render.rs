@@ -37,6 +37,15 @@ pub fn render(request: &ChatRequest, target: Target) -> Result<Outgoing, Refusal
     Ok(outgoing)
 }
 
+/// What to send for a body that passes as it came.
+pub fn passed(body: Vec<u8>) -> Outgoing {
+    Outgoing { method: "POST", path: "/v1/messages".to_owned(), headers: headers(), body }
+}
+
+fn headers() -> Vec<(&'static str, String)> {
+    vec![("content-type", "application/json".to_owned()), ("anthropic-version", VERSION.to_owned())]
+}
+
 pub(super) fn render_at(
     path: &str,
     request: &ChatRequest,
@@ -55,11 +64,7 @@ pub(super) fn render_at(
         settings(object, request);
         request.extensions.iter().for_each(|own| object.raw(&own.name, own.value.text()));
     });
-    let headers = vec![
-        ("content-type", "application/json".to_owned()),
-        ("anthropic-version", VERSION.to_owned()),
-    ];
-    Ok(Outgoing { method: "POST", path: path.to_owned(), headers, body })
+    Ok(Outgoing { method: "POST", path: path.to_owned(), headers: headers(), body })
 }
 
 fn check(request: &ChatRequest) -> Result<(), Refusal> {

@@ -46,6 +46,12 @@ impl Target<'_> {
     }
 }
 
+/// What to send for a body that passes as it came.
+pub fn passed(body: Vec<u8>) -> Outgoing {
+    let headers = vec![("content-type", "application/json".to_owned())];
+    Outgoing { method: "POST", path: "/v1/chat/completions".to_owned(), headers, body }
+}
+
 /// What to send for a chat.
 ///
 /// # Errors

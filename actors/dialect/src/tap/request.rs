@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use memchr::{memchr, memmem};
 use selvedge_base::Refusal;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -31,16 +32,35 @@ pub struct Seen {
     pub has_format: bool,
     /// Whether log probabilities are asked for.
     pub has_logprobs: bool,
+    /// Whether there is nothing in it but text and tools, so that it has no more tokens than bytes,
+    /// and nothing that a service of the provider's own adds to it.
+    pub is_plain: bool,
+    /// Whether the limit stands in the field that OpenAI's newer models refuse.
+    pub has_old_limit: bool,
+    /// Right after the body's opening brace.
+    body_open: usize,
     /// Where the model's JSON string lies.
     model_at: Range<usize>,
     options: Options,
 }
 
+/// What is changed in a body before it is passed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rewrite<'a> {
+    /// Another model.
+    pub model: Option<&'a str>,
+    /// Usage is asked for at the end of the stream (OpenAI); nothing changes when the client asked
+    /// itself.
+    pub ask_usage: bool,
+    /// A limit in tokens under this name, for a body without one.
+    pub limit: Option<(&'static str, u64)>,
+}
+
 /// Where `stream_options` can be made to ask for usage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Options {
-    /// It is absent: right after the body's opening brace.
-    Absent { body_open: usize },
+    /// It is absent.
+    Absent,
     /// It is there: this span becomes `text`.
     Present { at: Range<usize>, text: &'static str },
 }
@@ -92,7 +112,7 @@ pub fn look(body: &[u8]) -> Result<Seen, Refusal> {
     })?;
     let model = decode::model(name)?;
     let model_at = raw.map_or(0..0, |model| span(body, model));
-    let (asks_usage, options) = options(body, open, fields.stream_options)?;
+    let (asks_usage, options) = options(body, fields.stream_options)?;
     let there = |value: Option<&RawValue>| {
         value.is_some_and(|value| !matches!(value.get(), "null" | "[]" | "{}"))
     };
@@ -105,26 +125,32 @@ pub fn look(body: &[u8]) -> Result<Seen, Refusal> {
         has_tools: there(fields.tools),
         has_format: there(fields.response_format),
         has_logprobs: fields.logprobs.unwrap_or(false),
+        is_plain: is_plain(body),
+        has_old_limit: fields.max_tokens.is_some() && fields.max_completion_tokens.is_none(),
+        body_open: open + 1,
         model_at,
         options,
     })
 }
 
 impl Seen {
-    /// The body with another model, and, if `ask_usage`, with usage asked for at the end of the
-    /// stream (OpenAI; nothing changes when the client asked itself).
-    pub fn rewrite(&self, body: &[u8], model: Option<&str>, ask_usage: bool) -> Vec<u8> {
-        let mut changes: Vec<(Range<usize>, Vec<u8>)> = Vec::with_capacity(2);
-        if let Some(model) = model {
+    /// The body with what is changed in it.
+    pub fn rewrite(&self, body: &[u8], rewrite: Rewrite<'_>) -> Vec<u8> {
+        let mut changes: Vec<(Range<usize>, Vec<u8>)> = Vec::with_capacity(3);
+        if let Some((field, tokens)) = rewrite.limit {
+            let text = format!("\"{field}\":{tokens},").into_bytes();
+            changes.push((self.body_open..self.body_open, text));
+        }
+        if let Some(model) = rewrite.model {
             let mut text = Vec::with_capacity(model.len() + 2);
             json::value(&mut text, model);
             changes.push((self.model_at.clone(), text));
         }
-        if ask_usage && self.stream && !self.asks_usage {
+        if rewrite.ask_usage && self.stream && !self.asks_usage {
             changes.push(match &self.options {
-                Options::Absent { body_open } => {
+                Options::Absent => {
                     let text = &b"\"stream_options\":{\"include_usage\":true},"[..];
-                    (*body_open..*body_open, text.to_vec())
+                    (self.body_open..self.body_open, text.to_vec())
                 }
                 Options::Present { at, text } => (at.clone(), text.as_bytes().to_vec()),
             });
@@ -143,10 +169,8 @@ impl Seen {
     }
 }
 
-fn options(body: &[u8], open: usize, field: Option<&RawValue>) -> Result<(bool, Options), Refusal> {
-    let Some(field) = field else {
-        return Ok((false, Options::Absent { body_open: open + 1 }));
-    };
+fn options(body: &[u8], field: Option<&RawValue>) -> Result<(bool, Options), Refusal> {
+    let Some(field) = field else { return Ok((false, Options::Absent)) };
     let at = span(body, field);
     if field.get() == "null" {
         return Ok((false, Options::Present { at, text: "{\"include_usage\":true}" }));
@@ -163,6 +187,64 @@ fn options(body: &[u8], open: usize, field: Option<&RawValue>) -> Result<(bool, 
     let empty = field.get()[1..].trim_start() == "}";
     let text = if empty { "\"include_usage\":true" } else { "\"include_usage\":true," };
     Ok((false, Options::Present { at: at.start + 1..at.start + 1, text }))
+}
+
+/// Values of `type` that stand for text, tools, schemas and settings. Whatever else there is, now
+/// or later, may cost more than its bytes.
+const PLAIN_TYPES: [&str; 24] = [
+    "text",
+    "function",
+    "tool_use",
+    "tool_result",
+    "tool",
+    "auto",
+    "any",
+    "none",
+    "refusal",
+    "thinking",
+    "redacted_thinking",
+    "enabled",
+    "disabled",
+    "adaptive",
+    "text_delta",
+    "json_object",
+    "json_schema",
+    "object",
+    "array",
+    "string",
+    "number",
+    "integer",
+    "boolean",
+    "null",
+];
+
+/// Fields that change what a token costs, or have more read or made than text.
+const DEAR_FIELDS: [&[u8]; 5] = [
+    b"\"cache_control\"",
+    b"\"web_search_options\"",
+    b"\"modalities\"",
+    b"\"service_tier\"",
+    b"\"mcp_servers\"",
+];
+
+/// Whether every `type` in a body is one of the plain ones. A name that is written with escapes
+/// counts as not plain.
+fn is_plain(body: &[u8]) -> bool {
+    // ASCII written as an escape, in which a name could hide; real writers escape no such letter.
+    let hidden =
+        (b'2'..=b'7').any(|row| memmem::find(body, &[b'\\', b'u', b'0', b'0', row]).is_some());
+    !hidden
+        && memmem::find_iter(body, b"\"type\"").all(|at| {
+            let after = body[at + 6..].trim_ascii_start();
+            let Some(value) = after.strip_prefix(b":") else {
+                // The word itself as a value, or as a text.
+                return true;
+            };
+            let Some(value) = value.trim_ascii_start().strip_prefix(b"\"") else { return false };
+            let end = memchr(b'"', value).unwrap_or(0);
+            PLAIN_TYPES.iter().any(|plain| plain.as_bytes() == &value[..end])
+        })
+        && DEAR_FIELDS.iter().all(|field| memmem::find(body, field).is_none())
 }
 
 /// Where a borrowed value lies in the body it was borrowed from.

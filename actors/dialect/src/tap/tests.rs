@@ -64,10 +64,44 @@ fn bodies_are_changed_by_splicing() {
         ),
         (r#"{"model":"a","b":"keep  this"}"#, r#"{"model":"new","b":"keep  this"}"#),
     ] {
-        let changed = looked(body).rewrite(body.as_bytes(), Some("new"), true);
+        let changed = looked(body)
+            .rewrite(body.as_bytes(), Rewrite { model: Some("new"), ask_usage: true, limit: None });
         assert_eq!(String::from_utf8_lossy(&changed), wanted);
-        let same = looked(body).rewrite(body.as_bytes(), None, false);
+        let same = looked(body).rewrite(body.as_bytes(), Rewrite::default());
         assert_eq!(same, body.as_bytes());
+    }
+}
+
+#[test]
+fn a_limit_is_put_in_front() {
+    let body = r#" {"model":"a","n":1}"#;
+    let limit = Some(("max_tokens", 9));
+    let changed = looked(body).rewrite(body.as_bytes(), Rewrite { limit, ..Rewrite::default() });
+    assert_eq!(String::from_utf8_lossy(&changed), r#" {"max_tokens":9,"model":"a","n":1}"#);
+}
+
+#[test]
+fn only_text_and_tools_are_plain() {
+    let plain = |body: &str| looked(body).is_plain;
+    assert!(plain(
+        r#"{"model":"a","messages":[{"role":"user","content":"a \"type\":\"image\" in words"}]}"#
+    ));
+    assert!(plain(
+        r#"{"model":"a","tools":[{"type" : "function","function":{"p":{"type":"object"}}}]}"#
+    ));
+    assert!(plain(r#"{"model":"a","messages":[{"content":[{"type":"text","text":"\u00e9"}]}]}"#));
+    for dear in [
+        r#"{"model":"a","messages":[{"content":[{"type":"image_url","image_url":{}}]}]}"#,
+        r#"{"model":"a","messages":[{"content":[{"type" :
+            "input_audio"}]}]}"#,
+        r#"{"model":"a","messages":[{"content":[{"t\u0079pe":"image_url"}]}]}"#,
+        r#"{"model":"a","messages":[{"content":[{"type":"text","cache_control":{}}]}]}"#,
+        r#"{"model":"a","modalities":["text","audio"]}"#,
+        r#"{"model":"a","tools":[{"type":"web_search_20250305"}]}"#,
+        r#"{"model":"a","odd":{"type":["text"]}}"#,
+        r#"{"model":"a","odd":{"type":"what comes next year"}}"#,
+    ] {
+        assert!(!plain(dear), "{dear}");
     }
 }
 

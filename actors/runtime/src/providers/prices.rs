@@ -2,6 +2,7 @@
 //!
 //! Owns the bounds of a request's size. What it costs is [`selvedge_core::paid`]'s.
 
+use crate::relay::Passable;
 use selvedge_core::catalogue::Counts;
 use selvedge_core::paid::{Priced, Size};
 use selvedge_core::upstream::ProviderSpec;
@@ -27,6 +28,20 @@ pub(super) fn priced(spec: &ProviderSpec, request: &ChatRequest, usual: u32) -> 
         cache_hour: parts(request).any(|part| part.cache == Some(Cache::Hour)),
     };
     Priced::new(spec, &request.model, size)
+}
+
+/// The size of a body that holds nothing but text: no tokenizer makes more tokens than a text has
+/// bytes, and what stands around a message has fewer tokens than its JSON has bytes.
+pub(super) fn size_of_bytes(asked: &Passable, usual: u32) -> Size {
+    let within = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    Size {
+        prompt_tokens: AROUND + asked.body.len() as u64,
+        answers: within(asked.seen.n),
+        max_tokens: asked.seen.max_tokens.map(within),
+        usual,
+        audio_in: false,
+        cache_hour: false,
+    }
 }
 
 /// What a provider counted, as price lists count.

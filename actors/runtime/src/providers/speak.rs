@@ -4,10 +4,13 @@
 
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
 use selvedge_core::upstream::{ProviderKind, ProviderSpec};
-use selvedge_dialect::chat::{ChatRequest, Failure};
+use selvedge_dialect::chat::{ChatRequest, Event, Failure};
 use selvedge_dialect::exchange::{AnswerParser, Outgoing};
+use selvedge_dialect::tap::{Kind, Rewrite};
 use selvedge_dialect::{anthropic, bedrock, cohere, gemini, ollama, openai};
 use selvedge_upstream::{MediaType, Said};
+
+use crate::relay::Passable;
 
 /// OpenAI's own host: servers that speak alike know fields that it refuses.
 const OPENAI_HOST: &str = "api.openai.com";
@@ -89,6 +92,44 @@ pub(crate) fn say(
     }
 }
 
+/// A body that passes as it came to a provider that speaks the caller's own dialect, in its words;
+/// none where it must be translated. `model` is the model as the provider calls it, `limit` the
+/// length of an answer that must be limited and that the caller did not limit.
+pub(crate) fn pass(
+    spec: &ProviderSpec,
+    asked: &Passable,
+    model: &str,
+    limit: Option<u32>,
+) -> Option<(Outgoing, MediaType)> {
+    let Passable { body, kind, seen, .. } = asked;
+    let strict = spec.kind == ProviderKind::Azure || spec.base.host() == OPENAI_HOST;
+    let fits = match (spec.kind, kind) {
+        // OpenAI's newer models refuse the older name of the limit, which translation replaces.
+        (ProviderKind::OpenAi | ProviderKind::Azure, Kind::OpenAi) => {
+            !(strict && seen.has_old_limit)
+        }
+        (ProviderKind::Anthropic, Kind::Anthropic) => seen.max_tokens.is_some(),
+        _ => false,
+    };
+    // An answer comes under the name that was asked for, and its bytes hold the provider's.
+    if !fits || seen.model != model {
+        return None;
+    }
+    let name = if strict { "max_completion_tokens" } else { "max_tokens" };
+    let rewrite = Rewrite {
+        model: None,
+        ask_usage: *kind == Kind::OpenAi,
+        limit: limit.map(|tokens| (name, u64::from(tokens))),
+    };
+    let body = seen.rewrite(body, rewrite);
+    let outgoing = match kind {
+        Kind::OpenAi => openai::passed(body),
+        Kind::Anthropic => anthropic::passed(body),
+    };
+    let expects = if seen.stream { MediaType::EventStream } else { MediaType::Json };
+    Some((outgoing, expects))
+}
+
 /// What a provider's refusal means, in its dialect.
 pub(crate) fn refused(kind: ProviderKind, said: &Said) -> Failure {
     match kind {
@@ -101,6 +142,26 @@ pub(crate) fn refused(kind: ProviderKind, said: &Said) -> Failure {
         ProviderKind::Cohere => cohere::failure(said.status, None, &said.body),
         ProviderKind::Bedrock => bedrock::failure(said.status, None, None, &said.body),
     }
+}
+
+/// What a provider's error inside of a stream means, in its dialect: the bytes of the events that
+/// came with it.
+pub(crate) fn failed_inside(spec: &ProviderSpec, bytes: &[u8]) -> Failure {
+    let mut parser: Box<dyn AnswerParser> = match spec.kind {
+        ProviderKind::Anthropic => Box::<anthropic::Parser>::default(),
+        _ => Box::<openai::Parser>::default(),
+    };
+    let mut events = Vec::new();
+    parser.push(bytes, &mut events);
+    let failed = events.into_iter().find_map(|event| match event {
+        Event::Failed(failure) => Some(failure),
+        _ => None,
+    });
+    failed.unwrap_or_else(|| {
+        let message = format!("provider '{}' broke off its answer", spec.name);
+        let (stage, blame) = (Stage::Execute, Blame::Provider);
+        Refusal::new(stage, blame, Retry::Elsewhere, Code::PeerLost, message).into()
+    })
 }
 
 /// What a provider is asked when it shall only count the tokens of a prompt.

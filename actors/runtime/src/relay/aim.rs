@@ -17,11 +17,18 @@ const BYTES_PER_TOKEN: usize = 4;
 
 /// Where a chat may go.
 pub(super) fn aim(shared: &Shared, call: &ChatCall) -> Aim {
-    let request = facts_of(shared, call);
+    let model = call.asked.model();
+    if !shared.routing.has(model) {
+        return by_name(shared, model);
+    }
+    let request = match call.asked.request() {
+        Ok(request) => facts_of(shared, call, request),
+        Err(refusal) => return Aim { refusal: Some(refusal), ..Aim::default() },
+    };
     let view = shared.view.load();
     match shared.routing.decide(&request, &view, &shared.providers) {
         Some(decision) => Aim::of_route(&decision, clock::mono()),
-        None => by_name(shared, &call.request.model),
+        None => by_name(shared, model),
     }
 }
 
@@ -32,8 +39,7 @@ pub(super) fn by_name(shared: &Shared, model: &str) -> Aim {
     Aim::of_name(model, in_mesh, providers.values().map(|open| open.spec()))
 }
 
-fn facts_of(shared: &Shared, call: &ChatCall) -> Request {
-    let request = &call.request;
+fn facts_of(shared: &Shared, call: &ChatCall, request: &ChatRequest) -> Request {
     let bytes: usize = request.messages.iter().flat_map(|message| &message.parts).map(len).sum();
     let prompt_tokens = u32::try_from(bytes / BYTES_PER_TOKEN + 1).unwrap_or(u32::MAX);
     let mut signals = Signals::default();

@@ -27,7 +27,7 @@ impl Gateway {
             }
             Some(Target::Mesh { model }) => {
                 let view = self.shared.view.load_full();
-                let input = for_engine(&call.request)?.input;
+                let input = for_engine(call.asked.request()?)?.input;
                 let digest = view.own_model(&model).ok_or_else(|| elsewhere(&model))?;
                 Ok(u64::from(self.shared.engine.count_tokens(digest, &input)?))
             }
@@ -38,7 +38,7 @@ impl Gateway {
     async fn count_at(&self, call: &ChatCall, provider: &str, model: &str) -> Result<u64, Refusal> {
         let open = self.shared.providers.find(provider).ok_or_else(|| paid::gone(provider))?;
         paid::may_leave(call, &open, true)?;
-        let mut request = call.request.clone();
+        let mut request = call.asked.request()?.clone();
         let known = open.spec().model(model);
         request.model = known.map_or_else(|| model.to_owned(), |known| known.upstream.clone());
         let outgoing = speak::say_count(open.spec(), &request)?;

@@ -16,7 +16,7 @@ use selvedge_dialect::chat::{
 use selvedge_dialect::number::Number;
 use selvedge_proto::wire::Label;
 
-use super::{End, Relay};
+use super::{End, Relay, Said};
 use crate::gateway::{AnswerStream, Call};
 
 impl Relay {
@@ -29,17 +29,11 @@ impl Relay {
         let mut open: Vec<_> =
             calls.into_iter().map(|call| Some(self.gateway.begin(call))).collect();
         let head = Head { id: self.call.id.to_string(), model, ..Head::default() };
-        if !self.deliver(Event::Head(head)).await {
-            return End::CallerLeft;
-        }
+        self.deliver(Event::Head(head)).await;
         let mut total = Usage::default();
         let mut timing = Timing::default();
         while open.iter().any(Option::is_some) {
-            let (choice, piece) = tokio::select! {
-                biased;
-                () = self.to_caller.closed() => return End::CallerLeft,
-                next = Next(&mut open) => next,
-            };
+            let (choice, piece) = Next(&mut open).await;
             let over = matches!(piece, None | Some(Piece::Finished { .. } | Piece::Failed(_)));
             if over {
                 open[choice] = None;
@@ -51,20 +45,18 @@ impl Relay {
                 Some(piece) => events_of(choice, piece, &mut total, &mut timing),
             };
             for event in events {
-                if !self.deliver(event).await {
-                    return End::CallerLeft;
-                }
+                self.deliver(event).await;
             }
         }
         self.usage = Some(total);
         let finished = Event::Finished { usage: Some(total), timing: Some(timing) };
-        if self.deliver(finished).await { End::Answered } else { End::CallerLeft }
+        End::Answered(Said::Event(finished))
     }
 
     /// One call per answer wanted.
     fn calls(&self, model: &str) -> Result<Vec<Call>, Refusal> {
         let ForEngine { input, n, sampling, seed, max_tokens, stop, logprobs } =
-            for_engine(&self.call.request)?;
+            for_engine(self.call.asked.request()?)?;
         let seed = seed.unwrap_or(self.call.drawn);
         let call = |index: usize| Call {
             id: RequestId(self.call.id.0.wrapping_add(index as u128)),

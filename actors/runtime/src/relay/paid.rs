@@ -10,10 +10,13 @@ use selvedge_core::aim::Leaving;
 use selvedge_core::bill::{Bill, Took};
 use selvedge_core::journey::Target;
 use selvedge_core::paid::{Priced, Running};
-use selvedge_dialect::chat::{ChatRequest, Event, Failure, Usage};
-use selvedge_upstream::{Call, Events, Failed};
+use selvedge_dialect::chat::{Event, Failure, Usage};
+use selvedge_dialect::exchange::{AnswerParser, Outgoing};
+use selvedge_dialect::tap::Kind;
+use selvedge_upstream::{Call, Events, Failed, MediaType, Passing};
+use tokio::sync::watch;
 
-use super::{ChatCall, End, Relay};
+use super::{ChatCall, End, Relay, Said};
 use crate::gateway::change;
 use crate::providers::{Open, counts, speak};
 use crate::quota::{Reservation, Takes, Wanted};
@@ -21,6 +24,26 @@ use crate::quota::{Reservation, Takes, Wanted};
 /// The longest answer asked of a provider when a budget counts and neither the caller nor the
 /// catalogue sets a limit: several screens, as in a chat. All of it is reserved beforehand.
 const USUAL_ANSWER: u32 = 4_096;
+
+/// What is asked of a provider, and how its answer is read.
+struct ToSay {
+    priced: Priced,
+    call: Call,
+    reading: Reading,
+}
+
+/// How an answer is read.
+enum Reading {
+    /// By its dialect, event by event.
+    Translated(Box<dyn AnswerParser>),
+    /// Its bytes pass.
+    Passed {
+        kind: Kind,
+        stream: bool,
+        /// Whether usage at a stream's end was asked for by us alone.
+        drops: bool,
+    },
+}
 
 impl Relay {
     /// Asks a provider's model for the whole answer.
@@ -33,26 +56,20 @@ impl Relay {
         if let Err(refusal) = may_leave(&self.call, &open, only_there) {
             return End::Failed(refusal.into());
         }
-        let (priced, request) = match self.to_say(&open, model) {
-            Ok(both) => both,
+        let ToSay { priced, call, reading } = match self.to_say(&open, model) {
+            Ok(to_say) => to_say,
             Err(refusal) => return End::Failed(refusal.into()),
         };
-        let spoken =
-            match speak::say(open.spec(), &request, &self.call.id.to_string(), priced.longest()) {
-                Ok(spoken) => spoken,
-                Err(refusal) => return End::Failed(refusal.into()),
-            };
         let mut reservation = None;
         if self.shared.policies.limits(&self.call.account, self.call.key.as_ref()) {
             match self.reserve(provider, model, &priced).await {
-                Ok(None) => return End::CallerLeft,
-                Ok(Some(held)) if held.local_only() => return End::LocalOnly,
-                Ok(Some(held)) if held.downgrade().is_some() => {
+                Ok(held) if held.local_only() => return End::LocalOnly,
+                Ok(held) if held.downgrade().is_some() => {
                     let model = held.downgrade().unwrap_or_default().to_owned();
                     drop(held);
-                    return self.ask_mesh(model).await;
+                    return Box::pin(self.ask_mesh(model)).await;
                 }
-                Ok(Some(held)) => reservation = Some(held),
+                Ok(held) => reservation = Some(held),
                 Err(refusal) => {
                     self.shared.counters.budget_refusals.bump();
                     return End::Failed(refusal.into());
@@ -60,58 +77,75 @@ impl Relay {
             }
         }
         self.shared.counters.provided.bump();
-        let call = Call {
-            model: request.model.clone(),
-            method: spoken.outgoing.method,
-            path: spoken.outgoing.path,
-            headers: spoken.outgoing.headers,
-            body: Bytes::from(spoken.outgoing.body),
-            expects: spoken.expects,
-            tokens: priced.worst().tokens,
-            idempotent: false,
+        let answer = match open.provider.ask(&call, self.deadline).await {
+            Ok(answer) => answer,
+            Err(failed) => return End::Failed(failure(&open, &failed)),
         };
-        let asked = tokio::select! {
-            biased;
-            () = self.to_caller.closed() => return End::CallerLeft,
-            asked = open.provider.ask(&call, self.deadline) => asked,
-        };
-        match asked {
-            Ok(answer) => {
-                let paying = Paying { priced, reservation, running: Running::default() };
-                self.pass_on(Events::new(answer, spoken.parser), paying).await
+        let paying = Paying { priced, reservation, running: Running::default() };
+        match reading {
+            Reading::Translated(parser) => {
+                self.translate(Events::new(answer, parser), paying).await
             }
-            Err(failed) => End::Failed(failure(&open, &failed)),
+            Reading::Passed { kind, stream: true, drops } => {
+                self.pass(&open, Passing::stream(answer, kind, drops), paying).await
+            }
+            Reading::Passed { kind, stream: false, .. } => {
+                self.pass(&open, Passing::whole(answer, kind), paying).await
+            }
         }
     }
 
     /// What is said to the provider, and what it can cost at most.
-    fn to_say(&self, open: &Open, model: &str) -> Result<(Priced, ChatRequest), Refusal> {
-        let mut request = self.call.request.clone();
+    fn to_say(&self, open: &Open, model: &str) -> Result<ToSay, Refusal> {
         let known = open.spec().model(model);
-        request.model = known.map_or_else(|| model.to_owned(), |known| known.upstream.clone());
-        let (account, key) = (&self.call.account, self.call.key.as_ref());
-        let limited = self.shared.policies.limits(account, key);
-        let money = self.shared.policies.counts_money(account, key);
-        let priced = self.shared.providers.price(open, &request, USUAL_ANSWER);
-        if money && !priced.is_known() {
-            return Err(unpriced(open, &request.model));
-        }
-        if limited && request.max_tokens.is_none() {
+        let upstream = known.map_or(model, |known| known.upstream.as_str());
+        let limited = self.shared.policies.limits(&self.call.account, self.call.key.as_ref());
+        let providers = &self.shared.providers;
+        if let Some(asked) = self.call.asked.passable() {
+            let priced = providers.price_passed(open, upstream, asked, USUAL_ANSWER);
+            self.check_price(open, upstream, &priced)?;
             // What is not reserved may not be spent: the provider is told where to end.
+            let limit = (limited && asked.seen.max_tokens.is_none()).then(|| priced.longest());
+            let passed = speak::pass(open.spec(), asked, upstream, limit);
+            if let Some((outgoing, expects)) = passed {
+                let (kind, stream) = (asked.kind, asked.seen.stream);
+                let drops = kind == Kind::OpenAi && stream && !asked.seen.asks_usage;
+                let reading = Reading::Passed { kind, stream, drops };
+                let call = call_of(upstream, outgoing, expects, &priced);
+                return Ok(ToSay { priced, call, reading });
+            }
+        }
+        let mut request = self.call.asked.request()?.clone();
+        upstream.clone_into(&mut request.model);
+        let priced = providers.price(open, &request, USUAL_ANSWER);
+        self.check_price(open, upstream, &priced)?;
+        if limited && request.max_tokens.is_none() {
             request.max_tokens = Some(priced.longest());
         }
         // A stream without its usage could not be settled; who did not ask for it is not shown it.
         request.include_usage = request.stream;
-        Ok((priced, request))
+        let id = self.call.id.to_string();
+        let speak::Spoken { outgoing, expects, parser } =
+            speak::say(open.spec(), &request, &id, priced.longest())?;
+        let call = call_of(upstream, outgoing, expects, &priced);
+        Ok(ToSay { priced, call, reading: Reading::Translated(parser) })
     }
 
-    /// What the budgets hold for it; none when the caller is gone.
+    fn check_price(&self, open: &Open, model: &str, priced: &Priced) -> Result<(), Refusal> {
+        let (account, key) = (&self.call.account, self.call.key.as_ref());
+        if self.shared.policies.counts_money(account, key) && !priced.is_known() {
+            return Err(unpriced(open, model));
+        }
+        Ok(())
+    }
+
+    /// What the budgets hold for it.
     async fn reserve(
         &self,
         provider: &str,
         model: &str,
         priced: &Priced,
-    ) -> Result<Option<Reservation>, Refusal> {
+    ) -> Result<Reservation, Refusal> {
         let target = Target::Provider { provider: provider.to_owned(), model: model.to_owned() };
         let wanted = Wanted {
             id: self.call.id,
@@ -121,27 +155,17 @@ impl Relay {
             takes: Takes::Paid(Bill::at_most(priced.worst())),
             deadline: self.call.deadline,
         };
-        tokio::select! {
-            biased;
-            reserved = self.shared.quota.reserve(wanted) => reserved.map(Some),
-            () = self.to_caller.closed() => Ok(None),
-        }
+        self.shared.quota.reserve(wanted).await
     }
 
-    /// Passes an answer on, event by event.
-    async fn pass_on(&mut self, mut events: Events, mut paying: Paying) -> End {
+    /// Passes an answer on in the caller's dialect, event by event.
+    async fn translate(&mut self, mut events: Events, mut paying: Paying) -> End {
         let mut changes = Some(self.shared.policies.changes());
         loop {
             let next = tokio::select! {
                 biased;
-                () = self.to_caller.closed() => return End::CallerLeft,
-                lost = paying.lost() => return End::Failed(lost.into()),
-                () = change(&mut changes) => {
-                    // A key that was revoked meanwhile buys no more.
-                    match self.shared.policies.bars(&self.call.account, self.call.key.as_ref()) {
-                        Some(barred) => return End::Failed(barred.into()),
-                        None => continue,
-                    }
+                why = self.interrupted(&mut changes, &mut paying) => {
+                    return End::Failed(why.into());
                 }
                 next = events.next() => next,
             };
@@ -156,22 +180,86 @@ impl Relay {
                 }
             };
             paying.note(events.usage(), Some(&event));
-            let over = match event {
+            match event {
                 Event::Failed(failure) => return End::Failed(failure),
-                Event::Finished { .. } => true,
-                _ => false,
-            };
-            if over {
                 // Whoever has the end finds it settled.
-                paying.settle();
-            }
-            if !self.deliver(event).await {
-                return End::CallerLeft;
-            }
-            if over {
-                return End::Answered;
+                Event::Finished { .. } => return End::Answered(Said::Event(event)),
+                _ => self.deliver(event).await,
             }
         }
+    }
+
+    /// Passes an answer's bytes on as they come.
+    async fn pass(&mut self, open: &Open, mut passing: Passing, mut paying: Paying) -> End {
+        let mut changes = Some(self.shared.policies.changes());
+        let mut told = 0;
+        loop {
+            let next = tokio::select! {
+                biased;
+                why = self.interrupted(&mut changes, &mut paying) => {
+                    return End::Failed(why.into());
+                }
+                next = passing.next() => next,
+            };
+            let took = passing.took();
+            let pieces = took.pieces - told;
+            told = took.pieces;
+            paying.passed(pieces, took.usage);
+            let passed = match next {
+                Ok(Some(passed)) => passed,
+                // The last bytes say that they are the last.
+                Ok(None) => return End::Failed(super::nowhere().into()),
+                Err(failed) => return End::Failed(failed.refusal().into()),
+            };
+            if passed.failed {
+                let said = speak::failed_inside(open.spec(), &passed.bytes);
+                return End::Failed(said);
+            }
+            if passed.last {
+                if took.usage.is_none() && told == 0 {
+                    paying.unknown();
+                }
+                let (bytes, usage) = (passed.bytes, took.usage);
+                return End::Answered(Said::Bytes { bytes, pieces, last: true, usage });
+            }
+            let said = Said::Bytes { bytes: passed.bytes, pieces, last: false, usage: None };
+            self.begun();
+            self.outlet.say(said).await;
+        }
+    }
+
+    /// Why an answer that comes must end at once: its budgets take back what they gave, or its key
+    /// was revoked, which buys no more.
+    async fn interrupted(
+        &self,
+        changes: &mut Option<watch::Receiver<()>>,
+        paying: &mut Paying,
+    ) -> Refusal {
+        loop {
+            tokio::select! {
+                biased;
+                lost = paying.lost() => return lost,
+                () = change(changes) => {
+                    let (account, key) = (&self.call.account, self.call.key.as_ref());
+                    if let Some(barred) = self.shared.policies.bars(account, key) {
+                        return barred;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn call_of(model: &str, outgoing: Outgoing, expects: MediaType, priced: &Priced) -> Call {
+    Call {
+        model: model.to_owned(),
+        method: outgoing.method,
+        path: outgoing.path,
+        headers: outgoing.headers,
+        body: Bytes::from(outgoing.body),
+        expects,
+        tokens: priced.worst().tokens,
+        idempotent: false,
     }
 }
 
@@ -220,8 +308,20 @@ impl Paying {
         }
     }
 
-    fn settle(&mut self) {
-        self.reservation = None;
+    /// Notes what passed of an answer.
+    fn passed(&mut self, pieces: u64, told: Option<Usage>) {
+        for _ in 0..pieces {
+            self.running.piece();
+        }
+        let told = told.as_ref().map(counts);
+        if let Some(took) = self.running.so_far(&self.priced, told) {
+            self.bill(took);
+        }
+    }
+
+    /// The answer is complete, and nobody says what it took: the most it can have.
+    fn unknown(&mut self) {
+        self.bill(self.priced.worst());
     }
 }
 

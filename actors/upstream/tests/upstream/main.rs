@@ -6,6 +6,7 @@ mod answers;
 mod dialect;
 mod faults;
 mod limits;
+mod passing;
 mod secrets;
 mod server;
 mod shape;
