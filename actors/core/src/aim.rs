@@ -59,6 +59,18 @@ impl Aim {
         }
     }
 
+    /// Whether a name means, or means too, a model of a provider.
+    pub fn is_provided<'a>(
+        model: &str,
+        providers: impl Iterator<Item = &'a ProviderSpec> + Clone,
+    ) -> bool {
+        let named = model.split_once('/').is_some_and(|(provider, model)| {
+            let spec = providers.clone().find(|spec| spec.name == provider);
+            spec.is_some_and(|spec| spec.models.is_empty() || spec.model(model).is_some())
+        });
+        named || providers.clone().any(|spec| spec.model(model).is_some())
+    }
+
     /// What a name means without a route. `in_mesh`: a node has a model of this name. `providers`
     /// are the configured ones in the order of their names.
     pub fn of_name<'a>(

@@ -149,7 +149,10 @@ pub fn list_of(spec: &ProviderSpec) -> catalogue::ProviderKind {
                 ("perplexity.ai", List::Perplexity),
             ];
             let host = spec.base.host();
-            let of = |domain: &str| host == domain || host.ends_with(&format!(".{domain}"));
+            let of = |domain: &str| {
+                let before = host.strip_suffix(domain);
+                before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+            };
             known.iter().find(|(domain, _)| of(domain)).map_or(List::Compatible, |(_, list)| *list)
         }
     }

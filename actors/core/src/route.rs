@@ -139,7 +139,7 @@ impl MeshView {
     /// Whether any node of the mesh has what a caller means.
     pub fn has_model(&self, asked: &str) -> bool {
         let has = |digest| self.nodes.iter().any(|node| node.model(&digest).is_some());
-        resolve(self, asked).is_ok_and(has)
+        find(self, asked).is_some_and(has)
     }
 
     /// The name of the model a caller means: of a digest the name a node has the file under, of
@@ -206,8 +206,12 @@ pub fn choose(
 /// The file a name means: exact digest, `name@prefix`, or the name (this node's file first, then
 /// the one on most nodes, then the smallest digest, so that all nodes agree).
 fn resolve(view: &MeshView, name: &str) -> Result<ModelDigest, Refusal> {
+    find(view, name).ok_or_else(|| not_found(view, name))
+}
+
+fn find(view: &MeshView, name: &str) -> Option<ModelDigest> {
     if let Ok(digest) = name.parse::<ModelDigest>() {
-        return Ok(digest);
+        return Some(digest);
     }
     let (wanted, prefix) = match name.rsplit_once('@') {
         Some((wanted, prefix)) if prefix.len() >= MIN_DIGEST_PREFIX => (wanted, Some(prefix)),
@@ -227,7 +231,7 @@ fn resolve(view: &MeshView, name: &str) -> Result<ModelDigest, Refusal> {
     let best = holders
         .into_iter()
         .max_by_key(|(digest, (mine, count))| (*mine, *count, std::cmp::Reverse(*digest)));
-    best.map(|(digest, _)| digest).ok_or_else(|| not_found(view, name))
+    best.map(|(digest, _)| digest)
 }
 
 fn may_reach(view: &MeshView, node: &NodeView, label: Label) -> bool {

@@ -59,8 +59,9 @@ pub struct ChatCall {
 impl Gateway {
     /// Whether a name means something that [`Gateway::chat`] alone can answer.
     pub fn leaves_the_mesh(&self, model: &str) -> bool {
-        self.shared.routing.has(model)
-            || aim::by_name(&self.shared, model).targets.iter().any(|(target, _)| target.is_paid())
+        let all = self.shared.providers.all();
+        let specs = all.values().map(|open| open.spec());
+        self.shared.routing.has(model) || Aim::is_provided(model, specs)
     }
 
     /// The routes and the models of providers, as clients name them.

@@ -171,5 +171,8 @@ pub(crate) fn header_text(headers: &HeaderMap, name: &str) -> String {
     /// Media types and request ids have a few dozen characters.
     const MOST: usize = 128;
     let value = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if value.len() <= MOST && value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+        return value.to_owned();
+    }
     value.chars().filter(|c| !c.is_control()).take(MOST).collect()
 }

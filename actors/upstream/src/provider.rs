@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use selvedge_base::{Dice, Mono};
+use selvedge_base::{Dice, Micros, Mono};
 use selvedge_core::upstream::{
     Ask, Decision, Denied, Desk, Ending, ProviderSpec, Report, Ticket, Tries,
 };
@@ -174,7 +174,13 @@ impl Provider {
         let mut tries = Tries::default();
         let mut last: Option<Failed> = None;
         loop {
-            let (lost, key) = match Box::pin(self.round(call, deadline, tries.tried())).await {
+            let hedge = self.shared.desk.lock().hedge_after().filter(|_| call.idempotent);
+            let round = match hedge {
+                None => self.attempt(call, deadline, tries.tried()).await,
+                // Twice the size of an attempt, for the few that need it.
+                Some(after) => Box::pin(self.hedged(call, deadline, tries.tried(), after)).await,
+            };
+            let (lost, key) = match round {
                 Ok(answer) => return Ok(answer.after(tries.made() + 1)),
                 Err(Missed::Lost(lost, key)) => (lost, key),
                 Err(Missed::Denied(denied, now)) => {
@@ -207,11 +213,14 @@ impl Provider {
         }
     }
 
-    /// One attempt, and beside it a second one when the first is silent for long and the request
-    /// may be made twice.
-    async fn round(&self, call: &Call, deadline: Mono, tried: &[usize]) -> Result<Answer, Missed> {
-        let after = self.shared.desk.lock().hedge_after().filter(|_| call.idempotent);
-        let Some(after) = after else { return self.attempt(call, deadline, tried).await };
+    /// One attempt, and beside it a second one when the first is silent for longer than `after`.
+    async fn hedged(
+        &self,
+        call: &Call,
+        deadline: Mono,
+        tried: &[usize],
+        after: Micros,
+    ) -> Result<Answer, Missed> {
         let mut first = std::pin::pin!(self.attempt(call, deadline, tried));
         tokio::select! {
             biased;

@@ -13,6 +13,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use selvedge_base::{Code, NodeId, RequestId};
 use selvedge_core::Piece;
+use selvedge_dialect::tap::{self, Kind};
 use selvedge_dialect::{self as dialect, anthropic};
 use selvedge_runtime::{Asked, ChatCall};
 
@@ -326,8 +327,14 @@ impl Exchange<'_> {
     ) -> Result<Response<Answer>, Problem> {
         let App { backend, metrics, .. } = self.app;
         let (caller, received) = self.receive(parts, body, surface).await?;
-        if surface == Surface::Chat && self.leaves_the_mesh(&received.bytes) {
-            return self.relay(received, speech::OPENAI, caller).await;
+        // A body that is not good is refused by whoever reads all of it.
+        if surface == Surface::Chat
+            && let Ok(seen) = tap::look(&received.bytes)
+            && backend.leaves_the_mesh(&seen.model)
+        {
+            let Speech { parse, .. } = speech::OPENAI;
+            let asked = Asked::seen(seen, received.bytes, Kind::OpenAi, parse)?;
+            return self.relay(asked, speech::OPENAI, caller).await;
         }
         let plan = plan(&received.bytes)?;
         drop(received);
@@ -355,7 +362,8 @@ impl Exchange<'_> {
         speech: Speech,
     ) -> Result<Response<Answer>, Problem> {
         let (caller, received) = self.receive(parts, body, surface).await?;
-        self.relay(received, speech, caller).await
+        let asked = Asked::read(received.bytes, speech.kind, speech.parse)?;
+        self.relay(asked, speech, caller).await
     }
 
     /// Who asks, and the whole body.
@@ -385,26 +393,13 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether the model a body names may be answered by a provider. A body that is not good is
-    /// refused by whoever reads all of it.
-    fn leaves_the_mesh(&self, body: &[u8]) -> bool {
-        #[derive(serde::Deserialize)]
-        struct Named<'a> {
-            #[serde(borrow)]
-            model: std::borrow::Cow<'a, str>,
-        }
-        serde_json::from_slice::<Named<'_>>(body)
-            .is_ok_and(|named| self.app.backend.leaves_the_mesh(&named.model))
-    }
-
     async fn relay(
         &self,
-        received: Received,
+        asked: Asked,
         speech: Speech,
         caller: Caller,
     ) -> Result<Response<Answer>, Problem> {
         let App { backend, metrics, settings, stop, .. } = self.app;
-        let asked = Asked::read(received.bytes, speech.kind, speech.parse)?;
         caller.holder.check_model(asked.model())?;
         let setting = relay::Setting {
             id: format!("{}{:032x}", speech.id_prefix, self.id.0),

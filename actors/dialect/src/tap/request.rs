@@ -4,9 +4,12 @@
 //! named field that comes twice is refused, since two readers could disagree on which one counts.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
-use memchr::{memchr, memmem};
+use memchr::memchr;
+use memchr::memmem::Finder;
 use selvedge_base::Refusal;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -80,6 +83,20 @@ struct Fields<'b> {
     #[serde(borrow, default, deserialize_with = "raw")]
     response_format: Option<&'b RawValue>,
     logprobs: Option<bool>,
+    // What changes the price of a token, or has more read or made than text.
+    web_search_options: Option<IgnoredAny>,
+    modalities: Option<IgnoredAny>,
+    service_tier: Option<IgnoredAny>,
+    mcp_servers: Option<IgnoredAny>,
+}
+
+impl Fields<'_> {
+    const fn are_dear(&self) -> bool {
+        self.web_search_options.is_some()
+            || self.modalities.is_some()
+            || self.service_tier.is_some()
+            || self.mcp_servers.is_some()
+    }
 }
 
 #[derive(Deserialize)]
@@ -125,7 +142,7 @@ pub fn look(body: &[u8]) -> Result<Seen, Refusal> {
         has_tools: there(fields.tools),
         has_format: there(fields.response_format),
         has_logprobs: fields.logprobs.unwrap_or(false),
-        is_plain: is_plain(body),
+        is_plain: !fields.are_dear() && is_plain(body),
         has_old_limit: fields.max_tokens.is_some() && fields.max_completion_tokens.is_none(),
         body_open: open + 1,
         model_at,
@@ -218,33 +235,38 @@ const PLAIN_TYPES: [&str; 24] = [
     "null",
 ];
 
-/// Fields that change what a token costs, or have more read or made than text.
-const DEAR_FIELDS: [&[u8]; 5] = [
-    b"\"cache_control\"",
-    b"\"web_search_options\"",
-    b"\"modalities\"",
-    b"\"service_tier\"",
-    b"\"mcp_servers\"",
-];
+/// What is looked for in every body; made once, since making costs more than looking.
+struct Finders {
+    /// The beginning of a character written as an escape.
+    escape: Finder<'static>,
+    kind: Finder<'static>,
+    /// Changes what a token costs, and may stand anywhere.
+    cache: Finder<'static>,
+}
+
+static FINDERS: LazyLock<Finders> = LazyLock::new(|| Finders {
+    escape: Finder::new("\\u00"),
+    kind: Finder::new("\"type\""),
+    cache: Finder::new("\"cache_control\""),
+});
 
 /// Whether every `type` in a body is one of the plain ones. A name that is written with escapes
 /// counts as not plain.
 fn is_plain(body: &[u8]) -> bool {
+    let Finders { escape, kind, cache } = &*FINDERS;
     // ASCII written as an escape, in which a name could hide; real writers escape no such letter.
-    let hidden =
-        (b'2'..=b'7').any(|row| memmem::find(body, &[b'\\', b'u', b'0', b'0', row]).is_some());
-    !hidden
-        && memmem::find_iter(body, b"\"type\"").all(|at| {
-            let after = body[at + 6..].trim_ascii_start();
-            let Some(value) = after.strip_prefix(b":") else {
-                // The word itself as a value, or as a text.
-                return true;
-            };
-            let Some(value) = value.trim_ascii_start().strip_prefix(b"\"") else { return false };
-            let end = memchr(b'"', value).unwrap_or(0);
-            PLAIN_TYPES.iter().any(|plain| plain.as_bytes() == &value[..end])
-        })
-        && DEAR_FIELDS.iter().all(|field| memmem::find(body, field).is_none())
+    let hidden = escape.find_iter(body).any(|at| matches!(body.get(at + 4), Some(b'2'..=b'7')));
+    let plain = |at: usize| {
+        let after = body[at + kind.needle().len()..].trim_ascii_start();
+        let Some(value) = after.strip_prefix(b":") else {
+            // The word itself as a value, or as a text.
+            return true;
+        };
+        let Some(value) = value.trim_ascii_start().strip_prefix(b"\"") else { return false };
+        let end = memchr(b'"', value).unwrap_or(0);
+        PLAIN_TYPES.iter().any(|plain| plain.as_bytes() == &value[..end])
+    };
+    !hidden && kind.find_iter(body).all(plain) && cache.find(body).is_none()
 }
 
 /// Where a borrowed value lies in the body it was borrowed from.
@@ -266,6 +288,10 @@ struct Owned {
     tools: Option<json::Json>,
     response_format: Option<json::Json>,
     logprobs: Option<bool>,
+    web_search_options: Option<json::Json>,
+    modalities: Option<json::Json>,
+    service_tier: Option<json::Json>,
+    mcp_servers: Option<json::Json>,
 }
 
 fn not_an_object() -> Refusal {

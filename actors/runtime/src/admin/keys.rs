@@ -38,8 +38,6 @@ pub struct KeyView {
 /// The caller behind a good API key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The key's id, for logs.
-    pub id: String,
     /// The key of the mesh; none for one of this node alone.
     pub key: Option<KeyId>,
     /// Whose budgets count.
@@ -141,7 +139,6 @@ impl Admin {
         let problem = match self.shared.policies.book().verify(secret, clock::wall()) {
             Ok(caller) => {
                 return Ok(Caller {
-                    id: caller.key.to_string(),
                     key: Some(caller.key),
                     tenant: caller.account.tenant().to_owned(),
                     account: caller.account,
@@ -152,9 +149,8 @@ impl Admin {
             Err(problem) => problem,
         };
         let ring = self.shared.keys.load();
-        let (id, stored) = ring.verify(secret).ok_or(problem)?;
+        let (_, stored) = ring.verify(secret).ok_or(problem)?;
         Ok(Caller {
-            id: id.clone(),
             key: None,
             account: AccountPath::local(),
             tenant: stored.name.clone(),

@@ -41,8 +41,17 @@ impl Asked {
     /// # Errors
     /// What is wrong with it, as far as it is read.
     pub fn read(body: Bytes, kind: Option<Kind>, parse: Parse) -> Result<Self, Refusal> {
-        let Some(kind) = kind else { return parse(&body).map(Self::understood) };
-        let seen = tap::look(&body)?;
+        match kind {
+            Some(kind) => Self::seen(tap::look(&body)?, body, kind, parse),
+            None => parse(&body).map(Self::understood),
+        }
+    }
+
+    /// A body of which the tap has seen this.
+    ///
+    /// # Errors
+    /// What is wrong with it, as far as it is read.
+    pub fn seen(seen: Seen, body: Bytes, kind: Kind, parse: Parse) -> Result<Self, Refusal> {
         if !seen.is_plain {
             return parse(&body).map(Self::understood);
         }
