@@ -90,7 +90,7 @@ impl Grants for Equal {
 
     fn standing(&self, id: &BudgetId, wall: Wall) -> Standing {
         let first = LedgerKey { budget: *id, window: Period::Month.window(wall) };
-        Standing::Open(Ledgers { first, also: [None; 2] })
+        Standing::Open(Ledgers { first, also: [None; 2], guest: false })
     }
 
     fn grant(&self, _: &LedgerKey, holder: &Holder, _: Wall) -> u64 {

@@ -85,7 +85,7 @@ impl Quota {
                 {
                     // The clock went back. What was granted of the newest window stays.
                     return Term {
-                        standing: Standing::Open(Ledgers { first: newest, also: ledgers.also }),
+                        standing: Standing::Open(Ledgers { first: newest, ..ledgers }),
                         since: wall,
                         until: wall.plus(BEAT),
                         resets_at: self.book.resets_at(&newest),

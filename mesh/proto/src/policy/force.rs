@@ -74,6 +74,10 @@ pub struct Ledgers {
     pub first: LedgerKey,
     /// Older ones in which a permit needs a right too.
     pub also: [Option<LedgerKey>; MAX_GATES - 1],
+    /// Of permits and rates: the epoch that governs was signed before this node came. Nobody waits
+    /// for its word before the next one counts, so it spends what it was given only for as long as
+    /// a holder that is waited for vouches for the ledger.
+    pub guest: bool,
 }
 
 /// Why nothing can be spent.
@@ -91,14 +95,14 @@ pub enum Stop {
         /// The number.
         number: u64,
     },
-    /// Of permits and rates: an epoch in between is missing here, limits changed too often within
-    /// minutes, or this node holds no rights of its own, so that nobody waits for its word.
+    /// Of permits and rates: an epoch in between is missing here, or limits changed too often within
+    /// minutes.
     Unsettled,
 }
 
 impl Ledgers {
     pub(super) const fn one(first: LedgerKey) -> Self {
-        Self { first, also: [None; MAX_GATES - 1] }
+        Self { first, also: [None; MAX_GATES - 1], guest: false }
     }
 
     /// All of them, newest first.

@@ -188,10 +188,11 @@ impl Entry {
             let aged = version.spec.born < reign.number && reign.below != Below::Nothing;
             aged && wall < settled.plus(LINGER)
         };
-        if versions().any(rests) || !versions().all(|version| version.mine) {
+        if versions().any(rests) {
             return unsettled;
         }
         let mut gates = Ledgers::one(self.ledger(newest.spec.ledger));
+        gates.guest = !newest.mine;
         if versions().all(|version| gates.add(self.ledger(version.spec.ledger))) {
             Standing::Open(gates)
         } else {

@@ -177,7 +177,7 @@ impl Grants for Policy {
 
     fn standing(&self, budget: &BudgetId, wall: Wall) -> Standing {
         let first = LedgerKey { budget: *budget, window: Period::Day.window(wall) };
-        Standing::Open(Ledgers { first, also: [None; _] })
+        Standing::Open(Ledgers { first, also: [None; _], guest: false })
     }
 
     fn grant(&self, _: &LedgerKey, holder: &Holder, _: Wall) -> u64 {

@@ -78,7 +78,7 @@ impl Grants for Paper {
         let windowed = budget.spec.unit.is_windowed();
         let window = if windowed { budget.spec.period.window(wall) } else { budget.spec.ledger };
         let first = LedgerKey { budget: *id, window };
-        Standing::Open(Ledgers { first, also: [None; 2] })
+        Standing::Open(Ledgers { first, also: [None; 2], guest: false })
     }
 
     fn grant(&self, key: &LedgerKey, holder: &Holder, wall: Wall) -> u64 {

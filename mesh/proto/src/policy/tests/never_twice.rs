@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use selvedge_base::Dice;
 use selvedge_base::codec::{decode_body, encode_datagram};
-use selvedge_crdt::escrow::LedgerKey;
+use selvedge_crdt::escrow::{BudgetId, LedgerKey};
 
 use super::*;
 use crate::policy::share::Split;
@@ -191,6 +191,7 @@ impl World {
         let wall = self.clock(at).max(self.latest(at));
         let holder = self.site.holder(at);
         let true_wall = self.wall;
+        let mut taken = Vec::new();
         let member = &mut self.members[at];
         member.latest = wall;
         for budget in member.book.budgets() {
@@ -203,9 +204,33 @@ impl World {
                 assert!(ceiling.is_none_or(|ceiling| ceiling >= granted), "{key:?} at {wall:?}");
             }
             if budget.spec.name == "permits" {
-                self.permits.push((true_wall, ledgers.iter().collect()));
+                taken.push((budget.id, ledgers));
             }
         }
+        for (budget, ledgers) in taken {
+            if !ledgers.guest {
+                self.permits.push((true_wall, ledgers.iter().collect()));
+            } else if let Some(vouched) = self.vouch(&budget, &ledgers) {
+                // As late as it may.
+                self.permits.push((true_wall.plus(vouched), ledgers.iter().collect()));
+            }
+        }
+    }
+
+    /// Some node says for how long nothing but a ledger can count, and remembers that it did.
+    fn vouch(&mut self, budget: &BudgetId, ledgers: &Ledgers) -> Option<Micros> {
+        let by = self.dice.below(self.members.len() as u64) as usize;
+        let (wall, holder) = (self.clock(by).max(self.latest(by)), self.site.holder(by));
+        let book = &self.members[by].book;
+        let Standing::Open(theirs) = book.standing(budget, wall) else { return None };
+        let alone = theirs.also.iter().all(Option::is_none) && !theirs.guest;
+        if !alone || theirs.first != ledgers.first || !book.is_member(&theirs.first, &holder, wall)
+        {
+            return None;
+        }
+        let until = book.changes_at(budget, wall).min(wall.plus(HOUR));
+        self.members[by].latest = until;
+        Some(until.since(wall))
     }
 
     /// For every ledger there is one epoch whose shares nobody ever passed.
