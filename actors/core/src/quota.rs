@@ -20,7 +20,7 @@
 //! Files: `reserve` and `settle` are the hot path, `purse` their arithmetic, `hold` what happens
 //! when there is too little; `commit` writes ahead; `window` turns
 //! windows over; `transfer` moves rights; `sync` exchanges rows; `withhold` lowers limits
-//! under permits that moved; `recall` finds rolled back
+//! under permits that moved; `guest` uses what came to a newcomer; `recall` finds rolled back
 //! stores; `retire` leaves; `status` tells.
 
 mod charge;
@@ -28,6 +28,7 @@ mod commit;
 mod demand;
 mod event;
 mod grants;
+mod guest;
 mod hold;
 mod intake;
 mod journal;
@@ -337,7 +338,7 @@ impl Quota {
             }
             QuotaInput::Extended { id, more } => self.extended(now, id, &more, effects),
             QuotaInput::Settled { id, actual } => self.settled(now, id, &actual, effects),
-            QuotaInput::Persisted { ticket } => self.persisted(ticket, effects),
+            QuotaInput::Persisted { ticket } => self.persisted(now, ticket, effects),
             QuotaInput::PersistFailed { ticket, why } => {
                 self.persist_failed(now, ticket, why, effects);
             }
@@ -387,6 +388,7 @@ impl Quota {
     fn beat(&mut self, now: Now, effects: &mut Vec<QuotaEffect>) {
         for at in 0..self.purses.len() {
             self.refresh(at, now, effects);
+            self.ask_to_vouch(at, now, effects);
             self.ask_calmly(at, now, effects);
             self.push(at, now, effects);
             self.note_demand(at, now);

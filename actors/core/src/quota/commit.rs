@@ -206,7 +206,7 @@ impl Quota {
     }
 
     /// A write became durable: what waited for it goes out.
-    pub(super) fn persisted(&mut self, ticket: u64, effects: &mut Vec<QuotaEffect>) {
+    pub(super) fn persisted(&mut self, now: Now, ticket: u64, effects: &mut Vec<QuotaEffect>) {
         let Some(under_way) = self.journal.under_way.take_if(|write| write.ticket == ticket) else {
             return;
         };
@@ -215,14 +215,14 @@ impl Quota {
             self.horizon.durable = under_way.horizon;
         }
         if under_way.holder == self.holder {
-            self.adopt(under_way, effects);
+            self.adopt(now, under_way, effects);
             self.deliver(ticket, effects);
         }
         self.grant_waiting(ticket, effects);
     }
 
     /// What was planned is durable.
-    fn adopt(&mut self, under_way: UnderWay, effects: &mut Vec<QuotaEffect>) {
+    fn adopt(&mut self, now: Now, under_way: UnderWay, effects: &mut Vec<QuotaEffect>) {
         for (place, row) in under_way.rows {
             let account = self.purses.get_mut(place).and_then(|purse| {
                 let same = |account: &&mut Account| account.own.key == row.key;
@@ -236,6 +236,7 @@ impl Quota {
         }
         for credit in under_way.credits {
             let Some(purse) = self.purses.get_mut(credit.place) else { continue };
+            purse.pass_time(now.mono);
             let Some(account) = purse.account_mut(credit.window) else { continue };
             let amount = account.credit(credit.donor, credit.amount);
             if amount > 0 {

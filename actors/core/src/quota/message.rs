@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use selvedge_base::Micros;
 use selvedge_crdt::escrow::{Holder, LedgerKey, SignedRow};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,22 @@ pub enum QuotaMessage {
         /// Rows of that holder that it did not name. One is proof enough.
         rows: Vec<SignedRow>,
     },
+    /// A node that holds nothing by the epoch in force asks for how long no other ledger can count.
+    Vouch {
+        /// Which one counts.
+        key: LedgerKey,
+        /// Any number that was not used before.
+        nonce: u64,
+    },
+    /// The answer to [`QuotaMessage::Vouch`].
+    Vouched {
+        /// Which ledger.
+        key: LedgerKey,
+        /// The number of the question.
+        nonce: u64,
+        /// For how long, counted from the question.
+        lasts: Micros,
+    },
 }
 
 /// Which rows a node has.
@@ -85,7 +102,9 @@ impl QuotaMessage {
                 rows.iter().map(SignedRow::wire_bytes).sum::<usize>() <= 2 * MAX_PAYLOAD_BYTES
                     && rows.iter().all(|signed| signed.row.is_within_bounds())
             }
-            Self::Ask(_) | Self::Declined { .. } => true,
+            Self::Ask(_) | Self::Declined { .. } | Self::Vouch { .. } | Self::Vouched { .. } => {
+                true
+            }
         }
     }
 
@@ -98,7 +117,9 @@ impl QuotaMessage {
                 rows.iter().map(|signed| signed.row.key).collect()
             }
             Self::Ask(ask) => BTreeSet::from([ask.key]),
-            Self::Declined { key } => BTreeSet::from([*key]),
+            Self::Declined { key } | Self::Vouch { key, .. } | Self::Vouched { key, .. } => {
+                BTreeSet::from([*key])
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ use selvedge_proto::policy::{Budget, Hardness, Period, Standing, Stop, Unit};
 
 use super::demand::{Demand, units_in, whole_units_in};
 use super::grants::Term;
+use super::guest::Vouching;
 use super::rate::Bucket;
 
 /// A block, by which the high-water mark runs ahead of spending, is at most this part of the
@@ -41,6 +42,8 @@ pub(super) struct Purse {
     pub(super) permits: u64,
     /// [`Unit::Rate`]: the limiter.
     pub(super) bucket: Bucket,
+    /// What holders said of its ledger, where this node holds nothing by the epoch in force.
+    pub(super) vouching: Vouching,
     pub(super) asking: Asking,
 }
 
@@ -125,6 +128,7 @@ impl Purse {
             debt,
             permits: 0,
             bucket: Bucket::default(),
+            vouching: Vouching::default(),
             asking: Asking::default(),
         }
     }
@@ -209,11 +213,20 @@ impl Purse {
             return 0;
         };
         let rights = account.rights().saturating_add(elastic);
+        let vouched = self.is_vouched(now);
         if unit == Unit::Concurrent {
-            return rights.saturating_sub(permits);
+            return if vouched { rights.saturating_sub(permits) } else { 0 };
         }
         self.bucket.fill(now, rights, period);
-        self.bucket.cells(period)
+        if vouched { self.bucket.cells(period) } else { 0 }
+    }
+
+    /// Lets the time until now pass for a limiter at the rate it had: called before that changes,
+    /// so that what comes late counts from now on alone.
+    pub(super) fn pass_time(&mut self, now: Mono) {
+        if self.unit() == Unit::Rate {
+            let _cells = self.may_spend(now);
+        }
     }
 
     /// How many units of a ledger may be given away at this moment.

@@ -89,8 +89,9 @@ impl Quota {
         let exceeds = |share: &&Share| {
             let purse = &self.purses[share.place];
             let rights = purse.tightest().map_or(0, super::purse::Account::rights);
+            let held = rights.saturating_add(purse.elastic());
             purse.unit() == Unit::Concurrent
-                && purse.permits > rights.saturating_add(purse.elastic())
+                && (purse.permits > held || !purse.is_vouched(now.mono))
         };
         if let Some(share) = request.shares.iter().find(exceeds) {
             return Renewed::Lost(share.place);

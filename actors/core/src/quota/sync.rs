@@ -45,6 +45,12 @@ impl Quota {
             QuotaMessage::Recall { holder, heads } => {
                 self.recalled_by(from, holder, &heads, effects);
             }
+            QuotaMessage::Vouch { key, nonce } => {
+                self.asked_to_vouch(now, from, key, nonce, effects);
+            }
+            QuotaMessage::Vouched { key, nonce, lasts } => {
+                self.vouched(now.wall, from, key, nonce, lasts);
+            }
             QuotaMessage::Recalled { holder, rows } => self.recalled(from, holder, rows, effects),
         }
     }
@@ -153,7 +159,7 @@ impl Quota {
             self.journal.mark(place, key.window);
             self.journal.urgent = true;
         }
-        self.withhold(place, &key, now.wall);
+        self.withhold(place, &key, now);
     }
 
     /// Whether a node is, or was since the start, a member of the mesh.
@@ -295,7 +301,7 @@ impl Quota {
     }
 
     /// Up to `count` of the peers, by chance.
-    fn draw(&mut self, peers: &[NodeId], count: usize) -> Vec<NodeId> {
+    pub(super) fn draw(&mut self, peers: &[NodeId], count: usize) -> Vec<NodeId> {
         let start = self.dice.below(peers.len() as u64) as usize;
         let around = peers.iter().cycle().skip(start).copied();
         around.take(count.min(peers.len())).collect()

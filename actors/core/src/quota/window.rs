@@ -30,11 +30,12 @@ impl Quota {
         }
         let term = self.term_of(purse, now.wall);
         let changed = purse.asked_policy != Some(self.revision);
+        self.purses[place].pass_time(now.mono);
         self.purses[place].asked_policy = Some(self.revision);
         self.purses[place].term = Some(term);
         let Standing::Open(ledgers) = term.standing else { return };
         for key in ledgers.iter() {
-            self.open(place, key, now.wall);
+            self.open(place, key, now);
         }
         let purse = &mut self.purses[place];
         if changed {
@@ -55,8 +56,8 @@ impl Quota {
     }
 
     /// Makes sure a ledger is open, and that its grant is the one of this moment.
-    fn open(&mut self, place: usize, key: LedgerKey, wall: Wall) {
-        let granted = self.book.grant(&key, &self.holder, wall);
+    fn open(&mut self, place: usize, key: LedgerKey, now: Now) {
+        let granted = self.book.grant(&key, &self.holder, now.wall);
         let purse = &mut self.purses[place];
         let floor = purse.floor;
         match purse.account_mut(key.window) {
@@ -71,7 +72,7 @@ impl Quota {
                 self.freed = true;
             }
         }
-        self.withhold(place, &key, wall);
+        self.withhold(place, &key, now);
     }
 
     fn term_of(&self, purse: &Purse, wall: Wall) -> Term {

@@ -9,25 +9,25 @@
 
 use std::collections::BTreeSet;
 
-use selvedge_base::Wall;
+use selvedge_base::Now;
 use selvedge_crdt::escrow::{Holder, LedgerKey};
 
 use super::Quota;
 
 impl Quota {
     /// Works out anew what is withheld here of a ledger of permits or rates.
-    pub(super) fn withhold(&mut self, place: usize, key: &LedgerKey, wall: Wall) {
+    pub(super) fn withhold(&mut self, place: usize, key: &LedgerKey, now: Now) {
         let Some(purse) = self.purses.get(place).filter(|purse| !purse.unit().is_windowed()) else {
             return;
         };
         let Some(account) = purse.account(key.window) else { return };
         let ledger = &account.ledger;
-        let mut holders: BTreeSet<Holder> = self.book.members(key, wall);
+        let mut holders: BTreeSet<Holder> = self.book.members(key, now.wall);
         holders.extend(ledger.rows().map(|signed| signed.row.holder));
         holders.remove(&self.holder);
         let (mut short, mut before) = (0u128, 0u128);
         for holder in holders.iter().filter(|holder| !ledger.is_quarantined(holder)) {
-            let granted = u128::from(self.book.grant(key, holder, wall));
+            let granted = u128::from(self.book.grant(key, holder, now.wall));
             let has = granted + ledger.inflow(holder, &account.own);
             let gave = ledger.get(holder).map_or(0, |signed| signed.row.given());
             short += gave.saturating_sub(has);
@@ -36,7 +36,9 @@ impl Quota {
             }
         }
         let withheld = u64::try_from(short.saturating_sub(before)).unwrap_or(u64::MAX);
-        if let Some(account) = self.purses[place].account_mut(key.window) {
+        let purse = &mut self.purses[place];
+        purse.pass_time(now.mono);
+        if let Some(account) = purse.account_mut(key.window) {
             self.freed |= withheld < account.withheld;
             account.withheld = withheld;
         }

@@ -1,9 +1,9 @@
 //! Permits: how many run at once when a limit shrinks under them, and who goes on.
 
-use selvedge_proto::policy::{PERMIT_LEASE, Unit};
+use selvedge_proto::policy::{BudgetSpec, PERMIT_LEASE, Period, Unit};
 
 use super::super::*;
-use super::world::{World, spec};
+use super::world::{Paper, World, holder, node_id, spec};
 
 fn world(nodes: usize, limit: u64) -> World {
     let mut world =
@@ -102,4 +102,91 @@ fn permits_that_were_passed_on_do_not_outlive_the_limit() {
         start(&mut world, at, 20 + at as u128);
     }
     assert_eq!(running(&world), [0, 0, 3]);
+}
+
+/// Two holders and a node that came later.
+fn with_a_newcomer(spec: BudgetSpec) -> World {
+    let mut world = World::new(3, &[("acme", spec)], QuotaOptions::default());
+    for at in 0..3 {
+        let mut paper = Paper::clone(&world.paper);
+        paper.members.truncate(2);
+        paper.guest = at == 2;
+        world.step(at, QuotaInput::PolicyChanged { book: Arc::new(paper) });
+    }
+    world.quiet(3);
+    world
+}
+
+#[test]
+fn a_newcomer_gets_permits_at_once_and_uses_them_while_holders_vouch() {
+    let mut world = with_a_newcomer(spec(Unit::Concurrent, 4));
+    for id in 1..=3 {
+        start(&mut world, 2, id);
+        world.quiet(1);
+    }
+    assert_eq!(running(&world), [0, 0, 3], "{:?}", world.refusals);
+    for (at, id) in [(0, 10), (1, 11), (0, 12), (1, 13)] {
+        start(&mut world, at, id);
+        world.quiet(1);
+    }
+    assert_eq!(running(&world).iter().sum::<usize>(), 4, "{:?}", running(&world));
+    // It is cut off, with what it has: for a few seconds it goes on, then only what runs does.
+    world.settle(2, 0, 0);
+    let alone = |world: &mut World, ms| {
+        for _ in 0..ms / 100 {
+            world.network.clear();
+            world.pass(100);
+            while world.persist(2) {}
+        }
+        world.network.clear();
+    };
+    start(&mut world, 2, 20);
+    assert_eq!(running(&world)[2], 3);
+    world.settle(2, 0, 0);
+    alone(&mut world, 6_000);
+    start(&mut world, 2, 21);
+    assert_eq!(running(&world)[2], 2, "nobody vouched for longer than five seconds");
+    alone(&mut world, PERMIT_LEASE.as_millis() + 1_000);
+    assert_eq!(running(&world)[2], 0, "and no permit is taken anew");
+}
+
+#[test]
+fn who_vouched_gives_its_word_for_later() {
+    let mut world = with_a_newcomer(spec(Unit::Concurrent, 4));
+    let vouched = |world: &World| {
+        world.network.iter().find_map(|(from, _, message)| match message {
+            QuotaMessage::Vouched { lasts, .. } => Some((*from, world.now.wall.plus(*lasts))),
+            _ => None,
+        })
+    };
+    world.pass(1_000);
+    while vouched(&world).is_none() {
+        assert!(!world.network.is_empty(), "nobody vouches");
+        world.deliver(0, false);
+    }
+    let (by, until) = vouched(&world).expect("as seen");
+    assert!(until > world.now.wall && world.nodes[by].quota.latest() >= until);
+    world.crash(by, false);
+    assert!(world.nodes[by].quota.latest() >= until, "nor does a crash make it forget");
+}
+
+#[test]
+fn a_gift_of_rate_brings_no_burst_along() {
+    let rate = BudgetSpec { period: Period::Second, ..spec(Unit::Rate, 100) };
+    let mut world = World::new(2, &[("acme", rate)], QuotaOptions::default());
+    world.quiet(1);
+    let key = world.nodes[1].quota.audit()[0].key;
+    let ask = Ask { key, holder: holder(1), amount: 45, least: 0, urgent: true };
+    world.step(0, QuotaInput::Received { from: node_id(1), message: QuotaMessage::Ask(ask) });
+    world.settle_down();
+    assert_eq!(world.nodes[1].quota.status(world.now)[0].rights, 95, "it was given");
+    for at in [0, 1] {
+        for _ in 0..40 {
+            world.ask(at, 0);
+        }
+    }
+    world.settle_down();
+    let admitted: usize = running(&world).iter().sum();
+    // A tenth of a second of 50 at one node, and of what is left at the other.
+    assert!((5..=6).contains(&admitted), "{admitted} at once");
 }

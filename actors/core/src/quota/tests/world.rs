@@ -16,6 +16,8 @@ use super::super::*;
 pub(super) struct Paper {
     pub(super) budgets: Vec<Arc<Budget>>,
     pub(super) members: Vec<(Holder, u64)>,
+    /// Whether the node that reads it came later.
+    pub(super) guest: bool,
 }
 
 impl Paper {
@@ -32,7 +34,7 @@ impl Paper {
                 })
             })
             .collect();
-        Self { budgets, members: members.iter().map(|holder| (*holder, 1)).collect() }
+        Self { budgets, members: members.iter().map(|holder| (*holder, 1)).collect(), guest: false }
     }
 
     fn whole(&self, key: &LedgerKey, wall: Wall) -> u64 {
@@ -78,7 +80,7 @@ impl Grants for Paper {
         let windowed = budget.spec.unit.is_windowed();
         let window = if windowed { budget.spec.period.window(wall) } else { budget.spec.ledger };
         let first = LedgerKey { budget: *id, window };
-        Standing::Open(Ledgers { first, also: [None; 2], guest: false })
+        Standing::Open(Ledgers { first, also: [None; 2], guest: self.guest })
     }
 
     fn grant(&self, key: &LedgerKey, holder: &Holder, wall: Wall) -> u64 {
