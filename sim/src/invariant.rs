@@ -71,6 +71,12 @@ registry! {
     QuotaChargedInFull, "Q11", "a settlement charges what was taken, overruns included";
     /// Rollbacks are noticed.
     QuotaOwnRowsNewest, "Q12", "after healing nobody holds a newer row of a node than its own disk";
+    /// Permits bind.
+    QuotaPermitsWithinLimit, "Q13", "what runs at once stays within its limit";
+    /// Limiters bind.
+    QuotaRateWithinLimit, "Q14", "what passes in a time stays within the rate";
+    /// Whose word nobody waits for stops in time.
+    QuotaNewcomersVouched, "Q15", "a newcomer uses permits and rates only while a holder vouches";
     /// After healing what was not spent can be.
     QuotaAvailable, "Q10", "after healing available = limit - settled - what crashes cost";
     /// Tokens arrive in order, once.
@@ -133,6 +139,8 @@ registry! {
     LiveNothingPending, "V4", "after healing everything pending ends";
     /// Those with rights serve.
     LiveServes, "V5", "after healing a node with a right to spend serves";
+    /// Permits go where they are asked for.
+    LivePermitsMove, "V7", "after healing a node gets a free permit of its peers by asking again";
     /// Those who may come in are in.
     LiveJoins, "V6", "after healing whoever was told to join is a member";
 }

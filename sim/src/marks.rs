@@ -48,6 +48,9 @@ marks! {
     BudgetRefused, "A budget refused a request.";
     RightsGiven, "A node gave rights to another.";
     RightsGivenWhileCut, "Rights were given while the network was cut.";
+    NewcomerPassed, "A newcomer used a permit or a rate that it was given.";
+    NewcomerStopped, "A newcomer used nothing of a permit or rate since nobody vouched for it.";
+    PermitCame, "A node that had no permit got one of a peer by asking again.";
     HeldForAnswer, "A request was held for rights on their way.";
     HeldThenGranted, "A held request was granted after all.";
     ReservationExtended, "A reservation was extended.";

@@ -49,6 +49,7 @@ const ALL: &[Scenario] = &[
     quota::DISK_FULL,
     quota::SMALL_CAP,
     quota::NEWCOMER,
+    quota::NEWCOMER_AT_LIMITS,
     quota::STRANDED,
     quota::RAISED_WHILE_CUT,
     quota::LOWERED_WHILE_CUT,

@@ -4,6 +4,7 @@ mod adversary;
 mod faults;
 mod finish;
 mod keys;
+mod limits;
 mod members;
 mod policy;
 mod probe;
@@ -130,6 +131,9 @@ struct World<'a> {
     calm_since: Option<Mono>,
     /// What the observer asked at the end, to see whether those with rights serve.
     probes: Vec<(usize, u64)>,
+    again: probe::Again,
+    /// Permits that are out, and requests that passed limiters.
+    passing: limits::Passing,
     /// The budgets of the request that is being settled.
     settling: Vec<BudgetId>,
     settling_as: Option<Holder>,
@@ -181,6 +185,9 @@ enum Due {
     Probed {
         node: usize,
     },
+    /// It asks where a permit must come from a peer, for the first or second time.
+    ProbedElsewhere,
+    ProbedAgain,
     /// The operator signs the first budgets.
     Operated,
     /// Whoever's clock is wrong gets the time.
@@ -332,6 +339,8 @@ impl<'a> World<'a> {
             idle_work: work::IdleWork::new(),
             calm_since: None,
             probes: Vec::new(),
+            again: probe::Again::default(),
+            passing: limits::Passing::default(),
             settling: Vec::new(),
             settling_as: None,
             said: adversary::speakers(plan),
@@ -425,6 +434,8 @@ impl<'a> World<'a> {
             }
             Due::ClientCame { group } => self.client_came(group),
             Due::Probed { node } => self.probe(node),
+            Due::ProbedElsewhere => self.probe_elsewhere(),
+            Due::ProbedAgain => self.probe_again(),
             Due::Operated => self.operate(),
             Due::TimeTold => self.nodes.iter_mut().for_each(|node| node.clock.set()),
             Due::Audited => {

@@ -103,6 +103,16 @@ plants! {
     LabelLeaves,
     /// What a provider said until its answer was cut off is not paid for.
     CutForFree,
+    /// A node that came after an epoch uses permits and rates although no holder vouches.
+    NewcomerUsesUnvouched,
+    /// No holder vouches for anybody.
+    NobodyVouches,
+    /// A request that is refused at once asks no peer for what was missing.
+    RefusedUnasked,
+    /// A permit that is out is not counted.
+    PermitsUncounted,
+    /// What passed a limiter leaves it as full as before.
+    LimiterNeverEmpty,
 }
 
 /// Whether this bug is planted: never, without the feature `plants`.

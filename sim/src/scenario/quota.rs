@@ -205,6 +205,35 @@ pub(super) const NEWCOMER: Scenario = Scenario {
     },
 };
 
+pub(super) const NEWCOMER_AT_LIMITS: Scenario = Scenario {
+    name: "newcomer-at-limits",
+    incident: "a node that was added yesterday takes a batch job and a busy page, and is cut off",
+    nodes: 4,
+    nodes_least: 3,
+    build: |nodes, seed| {
+        let new = nodes - 1;
+        let batch = TenantPlan::new("batch").budget(BudgetUnit::Concurrent, 4, PerPeriod::Minute);
+        let page = TenantPlan::new("page").budget(BudgetUnit::Rate, 600, PerPeriod::Minute);
+        let mut plan = Plan::calm(seed, nodes)
+            .tenant(batch)
+            .tenant(page)
+            .client(ClientPlan::steady("batch", 600, s(3), s(60)).at(&[new]))
+            .client(ClientPlan::steady("batch", 60, s(3), s(60)))
+            .client(ClientPlan::steady("page", 300, s(3), s(60)).at(&[new]))
+            .client(ClientPlan::steady("page", 60, s(3), s(60)))
+            .with(FaultKind::Isolate { node: new }, s(25), s(15));
+        plan.options.newcomers = vec![new];
+        plan
+    },
+    expect: |_, outcome| {
+        let (passed, stopped) = (Mark::NewcomerPassed, Mark::NewcomerStopped);
+        all(&[
+            (outcome.marks.count(passed) > 300, "who was granted nothing serves under both limits"),
+            (outcome.marks.count(stopped) > 50, "and stops while nobody vouches for it"),
+        ])
+    },
+};
+
 pub(super) const STRANDED: Scenario = Scenario {
     name: "stranded-rights",
     incident: "a truck with a node in it drives out of reach for good",

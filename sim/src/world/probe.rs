@@ -1,10 +1,15 @@
-//! After healing the observer asks at each node that has a right to spend: it must be served.
+//! After healing the observer asks at each node that has a right to spend: it must be served. And
+//! where a permit must come from a peer: who asks again, as a refusal says, must be served too.
 
-use selvedge_base::{Micros, Mono};
-use selvedge_proto::policy::Unit;
+use std::collections::BTreeSet;
+
+use selvedge_base::{Micros, Mono, Wall};
+use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey};
+use selvedge_proto::policy::{AccountPath, Budget, Standing, Unit};
 
 use super::{Due, World};
 use crate::invariant::Invariant;
+use crate::marks::Mark;
 use crate::plan::{CALM_END, ClientPlan};
 
 /// How long after healing: the recovery of connections, and then all is as it should be.
@@ -21,6 +26,33 @@ const ANSWER: u32 = 2;
 const COST: u64 = 64;
 /// A window that turns so soon may turn under a probe.
 const NEAR: Micros = Micros::secs(5);
+/// When it asks where a permit must come from a peer, the other probes being over in a mesh of so
+/// many nodes at most.
+const ELSEWHERE: Micros = Micros::millis(13_900);
+const FEW: usize = 8;
+/// And again: a refusal says after a second.
+const AGAIN: Micros = Micros::millis(15_000);
+/// There and back, with two writes, within that second.
+const NEARBY: Micros = Micros::millis(100);
+/// Rights given this recently may be on their way.
+const ON_THE_WAY: Micros = Micros::secs(1);
+
+/// What was asked where a permit must come from a peer.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    /// At which node, which group of clients, which request.
+    first: Vec<(usize, usize, u64)>,
+    second: Vec<(usize, u64)>,
+}
+
+/// Whether a node has what a probe takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Right {
+    Here,
+    /// But for a permit, and peers have one that is free.
+    Elsewhere,
+    Nowhere,
+}
 
 impl World<'_> {
     pub(super) fn plan_probes(&mut self) {
@@ -31,6 +63,11 @@ impl World<'_> {
             let at = Mono(self.plan.quiet_at.0).plus(AFTER).plus(APART.times(node as u64));
             self.queue.push(at, super::Class::Node, Due::Probed { node });
         }
+        if self.plan.nodes <= FEW && self.plan.network.latency_max <= NEARBY {
+            let quiet = Mono(self.plan.quiet_at.0);
+            self.queue.push(quiet.plus(ELSEWHERE), super::Class::Node, Due::ProbedElsewhere);
+            self.queue.push(quiet.plus(AGAIN), super::Class::Node, Due::ProbedAgain);
+        }
     }
 
     /// Asks for each account once, where rights are enough by the observer's accounts.
@@ -39,29 +76,88 @@ impl World<'_> {
             return;
         }
         let plan = self.plan;
+        // Two of one tenant might want one and the same permit.
+        let mut permits: BTreeSet<BudgetId> = BTreeSet::new();
         for group in 0..plan.workload.clients.len() {
             let client = &plan.workload.clients[group];
             let asked_before = plan.workload.clients[..group].iter();
             if asked_before.clone().any(|one| one.account == client.account)
-                || !self.has_right(node, group)
+                || self.right(node, group) != Right::Here
             {
                 continue;
             }
-            let asks = ClientPlan {
-                prompt: (PROMPT, PROMPT),
-                answer: (ANSWER, ANSWER),
-                deadline: Micros::secs(3),
-                nodes: vec![node],
-                leave_permille: 0,
-                home_permille: 0,
-                dense_permille: 0,
-                unlimited: false,
-                ..client.clone()
-            };
-            let request = self.requests.len() as u64;
-            self.ask(group, &asks);
-            if self.requests.len() as u64 > request {
+            let wanted = self.permits_wanted(group);
+            if !wanted.is_disjoint(&permits) {
+                continue;
+            }
+            permits.extend(wanted);
+            if let Some(request) = self.ask_little(node, group) {
                 self.probes.push((node, request));
+            }
+        }
+    }
+
+    /// The budgets that clients of a group need a permit of.
+    fn permits_wanted(&self, group: usize) -> BTreeSet<BudgetId> {
+        let Some(account) = self.accounts[group].as_ref() else { return BTreeSet::new() };
+        let budgets = self.truth_book.budgets_of(account, self.key_of(group).as_ref());
+        let permits = budgets.iter().filter(|budget| budget.spec.unit == Unit::Concurrent);
+        permits.map(|budget| budget.id).collect()
+    }
+
+    /// A small request at a node; none when that one takes none.
+    fn ask_little(&mut self, node: usize, group: usize) -> Option<u64> {
+        let asks = ClientPlan {
+            prompt: (PROMPT, PROMPT),
+            answer: (ANSWER, ANSWER),
+            deadline: Micros::secs(3),
+            nodes: vec![node],
+            leave_permille: 0,
+            home_permille: 0,
+            dense_permille: 0,
+            unlimited: false,
+            ..self.plan.workload.clients[group].clone()
+        };
+        let request = self.requests.len() as u64;
+        self.ask(group, &asks);
+        (self.requests.len() as u64 > request).then_some(request)
+    }
+
+    /// Asks once for each tenant where a permit must come from a peer, at a newcomer if there is
+    /// one. What this asks may be refused: it tells the peers.
+    pub(super) fn probe_elsewhere(&mut self) {
+        if !self.can_anybody_compute() {
+            return;
+        }
+        let mut asked: BTreeSet<AccountPath> = BTreeSet::new();
+        let mut nodes: Vec<usize> = (0..self.nodes.len()).collect();
+        nodes.sort_by_key(|node| !self.is_newcomer(*node));
+        for group in 0..self.plan.workload.clients.len() {
+            let Some(tenant) = self.accounts[group].as_ref().map(AccountPath::tenant_path) else {
+                continue;
+            };
+            if asked.contains(&tenant) {
+                continue;
+            }
+            let elsewhere =
+                |node: &usize| self.is_whole(*node) && self.right(*node, group) == Right::Elsewhere;
+            let Some(node) = nodes.iter().copied().find(elsewhere) else { continue };
+            asked.insert(tenant);
+            if let Some(request) = self.ask_little(node, group) {
+                self.again.first.push((node, group, request));
+            }
+        }
+    }
+
+    /// And once more where it was refused, as long as a permit is free: now it must be served.
+    pub(super) fn probe_again(&mut self) {
+        for (node, group, request) in std::mem::take(&mut self.again.first) {
+            let served = self.requests[request as usize].finished;
+            if served || self.right(node, group) == Right::Nowhere {
+                continue;
+            }
+            if let Some(request) = self.ask_little(node, group) {
+                self.again.second.push((node, request));
             }
         }
     }
@@ -80,47 +176,95 @@ impl World<'_> {
 
     /// Whether the node may spend what a probe takes from every budget of the account, whatever
     /// its own machine says.
-    fn has_right(&mut self, node: usize, group: usize) -> bool {
+    fn right(&self, node: usize, group: usize) -> Right {
         // A clock that was ahead keeps the window it was in; a guard needs somebody to ask.
         let others = (0..self.nodes.len()).filter(|one| {
             *one != node && self.is_whole(*one) && self.nodes[*one].memory.quota.is_some()
         });
         let alone = self.plan.options.rollback_guard && others.count() == 0;
         if alone || self.nodes[node].clock.was_wrong {
-            return false;
+            return Right::Nowhere;
         }
         if !self.all_right(node) || self.is_barred_for_good(node, group) {
-            return false;
+            return Right::Nowhere;
         }
-        let Some(account) = self.accounts[group].clone() else { return true };
-        let wall = self.nodes[node].now(self.now.0).wall;
-        let Some(quota) = self.nodes[node].memory.quota.as_ref() else { return true };
-        let holder = quota.holder();
-        if quota.status(self.nodes[node].now(self.now.0)).iter().any(|one| one.debt > 0) {
-            return false;
+        let Some(account) = self.accounts[group].clone() else { return Right::Here };
+        let now = self.nodes[node].now(self.now.0);
+        let Some(quota) = self.nodes[node].memory.quota.as_ref() else { return Right::Here };
+        if quota.status(now).iter().any(|one| one.debt > 0) {
+            return Right::Nowhere;
         }
         let key = self.key_of(group);
-        for budget in self.truth_book.budgets_of(&account, key.as_ref()).iter() {
-            let Some(ledger) = self.truth_book.current(&budget.id, wall) else { return false };
-            let turns = self.truth_book.changes_at(&budget.id, wall);
-            let granted = self.truth_book.grant(&ledger, &holder, wall);
-            let own = self.nodes[node].memory.book.current(&budget.id, wall);
-            if own != Some(ledger) || turns.since(wall) < NEAR || budget.spec.unit == Unit::Rate {
-                return false;
-            }
-            let held = self.books.ledgers.get(&ledger).and_then(|one| one.holders.get(&holder));
-            let used = held.map_or(0, |held| held.hw + held.out.values().sum::<u64>());
-            let cost = match budget.spec.unit {
-                Unit::Tokens => COST,
-                // Permits that ended late elsewhere come back within the lease.
-                Unit::Concurrent => continue,
-                _ => 1,
-            };
-            if granted < used.saturating_add(cost) {
-                return false;
-            }
+        let budgets = self.truth_book.budgets_of(&account, key.as_ref());
+        let rights = budgets.iter().map(|budget| self.right_to(node, budget, now.wall));
+        // The worst of them.
+        rights.fold(Right::Here, |worst, right| match (worst, right) {
+            (Right::Nowhere, _) | (_, Right::Nowhere) => Right::Nowhere,
+            (Right::Elsewhere, _) | (_, Right::Elsewhere) => Right::Elsewhere,
+            (Right::Here, Right::Here) => Right::Here,
+        })
+    }
+
+    fn right_to(&self, node: usize, budget: &Budget, wall: Wall) -> Right {
+        let Some(ledger) = self.truth_book.current(&budget.id, wall) else { return Right::Nowhere };
+        let turns = self.truth_book.changes_at(&budget.id, wall);
+        let memory = &self.nodes[node].memory;
+        let own = memory.book.current(&budget.id, wall);
+        if own != Some(ledger) || turns.since(wall) < NEAR {
+            return Right::Nowhere;
         }
-        true
+        let cost = match budget.spec.unit {
+            Unit::Tokens => COST,
+            Unit::Requests | Unit::MicroDollars => 1,
+            Unit::Concurrent => return self.right_to_run(node, budget, &ledger, wall),
+            Unit::Rate => return Right::Nowhere,
+        };
+        let Some(holder) = memory.quota.as_ref().map(|quota| quota.holder()) else {
+            return Right::Nowhere;
+        };
+        let granted = self.truth_book.grant(&ledger, &holder, wall);
+        let held = self.books.ledgers.get(&ledger).and_then(|one| one.holders.get(&holder));
+        let used = held.map_or(0, |held| held.hw + held.out.values().sum::<u64>());
+        if granted < used.saturating_add(cost) { Right::Nowhere } else { Right::Here }
+    }
+
+    /// Where a permit is free. A node has as many as it was granted and given, less what it gave,
+    /// whoever the epoch names: one that gave its last away has none, however it was named.
+    fn right_to_run(&self, node: usize, budget: &Budget, key: &LedgerKey, wall: Wall) -> Right {
+        let Standing::Open(ledgers) = self.truth_book.standing(&budget.id, wall) else {
+            return Right::Nowhere;
+        };
+        // Around a change of grants a permit needs more than one right, and of a lowered limit the
+        // machines alone know who gives up what; nor is it clear who believes whom among liars.
+        let settled = ledgers.also.iter().all(Option::is_none) && budget.limit == budget.spec.limit;
+        if !settled || !self.liars.is_empty() {
+            return Right::Nowhere;
+        }
+        let ledger = self.books.ledgers.get(key);
+        if ledger.is_some_and(|one| one.forgotten > 0 || self.now.0.since(one.gave_at) < ON_THE_WAY)
+        {
+            return Right::Nowhere;
+        }
+        let whole = |one: &usize| self.is_whole(*one) && self.all_right(*one);
+        let holder = |one: usize| self.nodes[one].memory.quota.as_ref().map(|quota| quota.holder());
+        let all: Vec<usize> = (0..self.nodes.len()).filter(whole).collect();
+        let live: BTreeSet<Holder> = all.iter().filter_map(|one| holder(*one)).collect();
+        let free = |one: usize| {
+            let Some(holder) = holder(one) else { return false };
+            let granted = self.truth_book.grant(key, &holder, wall);
+            let got = ledger.map_or(0, |ledger| ledger.gifts_of(&holder, &live));
+            let held = ledger.and_then(|ledger| ledger.holders.get(&holder));
+            let given = held.map_or(0, |held| held.out.values().sum::<u64>());
+            let runs = self.passing.running_at(one, &budget.id);
+            granted + got > given + runs
+        };
+        if free(node) {
+            Right::Here
+        } else if all.into_iter().any(free) {
+            Right::Elsewhere
+        } else {
+            Right::Nowhere
+        }
     }
 
     /// Those who had a right were served.
@@ -129,6 +273,14 @@ impl World<'_> {
             if !self.requests[request as usize].finished {
                 let seen = format!("node {node} did not answer request {request}");
                 self.broken(Invariant::LiveServes, seen);
+            }
+        }
+        for (node, request) in std::mem::take(&mut self.again.second) {
+            if self.requests[request as usize].finished {
+                self.hit(Mark::PermitCame);
+            } else {
+                let seen = format!("node {node} did not answer request {request}");
+                self.broken(Invariant::LivePermitsMove, seen);
             }
         }
     }

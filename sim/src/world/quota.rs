@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_base::{Machine, Micros, NodeId, Refusal, RequestId};
+use selvedge_base::{Machine, Micros, Mono, NodeId, Refusal, RequestId};
 use selvedge_core::FlowInput;
 use selvedge_core::quota::{
     Charge, CostClass, QuotaEffect, QuotaEvent, QuotaInput, QuotaMessage, Verdict,
@@ -33,6 +33,8 @@ pub(crate) struct Drawn {
     asked: BTreeMap<BudgetId, u64>,
     /// The window turned while it was asked for: nobody outside knows which one pays.
     is_vague: bool,
+    /// When the request asked.
+    asked_at: Mono,
     /// It waits, or waited, for rights of peers.
     held: bool,
     /// More, asked for and not answered.
@@ -148,6 +150,9 @@ impl World<'_> {
         if let QuotaMessage::Rows(rows) = &message {
             self.counters.quota_rows += rows.len() as u64;
         }
+        if let QuotaMessage::Vouched { key, .. } = &message {
+            self.was_vouched(node, from, key.budget);
+        }
         let from = self.id(from);
         self.quota(node, QuotaInput::Received { from, message });
     }
@@ -255,6 +260,7 @@ impl World<'_> {
         let memory = &mut self.nodes[node].memory;
         let Some(taken) = memory.taken.get_mut(&request) else { return };
         taken.drawn.asked = asked;
+        taken.drawn.asked_at = self.now.0;
         let worst = charge(Model::Loom, taken.meter.reserved(), 1);
         let deadline = self.requests[request as usize].deadline_at.since(self.now.0);
         let id = RequestId(u128::from(request));
@@ -269,11 +275,14 @@ impl World<'_> {
             Verdict::Granted { budgets, downgrade, .. } => {
                 self.record("granted", [node, node], &request.to_be_bytes());
                 self.drew(node, request, &budgets);
+                let asked_at = self.asked_at(node, request);
+                self.passed(node, request, &budgets, asked_at);
                 if self.nodes[node].memory.taken.contains_key(&request) {
                     self.downgraded(node, request, downgrade.as_deref());
                     self.granted(node, request);
                 } else {
                     // The caller left while rights were on their way.
+                    self.passing.ended(node, request);
                     self.quota(node, QuotaInput::Settled { id, actual: charge(Model::Loom, 0, 0) });
                 }
             }
@@ -290,6 +299,7 @@ impl World<'_> {
                 if let Some(blocked) = &refusal.budget {
                     self.hit(Mark::BudgetRefused);
                     self.note_refusal(node, blocked.id);
+                    self.stopped_short(node, blocked.id);
                 }
                 let Some(taken) = self.nodes[node].memory.taken.get(&request) else { return };
                 let was_granted = taken.granted;
@@ -358,6 +368,12 @@ impl World<'_> {
             self.hit(Mark::ExtensionRefused);
             self.flow(node, request, FlowInput::QuotaEnded(refusal));
         }
+    }
+
+    /// When a request asked its budgets; for ever ago when nobody knows.
+    fn asked_at(&self, node: usize, request: u64) -> Mono {
+        let taken = self.nodes[node].memory.taken.get(&request);
+        taken.map_or(Mono(0), |taken| taken.drawn.asked_at)
     }
 
     fn note_refusal(&mut self, node: usize, budget: BudgetId) {
@@ -478,6 +494,7 @@ impl World<'_> {
                 }
             }
         }
+        self.passing.ended(node, request);
         self.quota(node, QuotaInput::Settled { id, actual: actual.clone() });
         let Some(quota) = self.nodes[node].memory.quota.as_ref() else { return };
         let audits = quota.audit();
@@ -549,6 +566,7 @@ impl World<'_> {
         if given(self) > before {
             self.hit(Mark::CrashBetweenStoreAndSend);
         }
+        self.passing.died(node);
         let taken = std::mem::take(&mut self.nodes[node].memory.taken);
         let holder = self.nodes[node].memory.quota.as_ref().map(|quota| quota.holder());
         for ledger in self.books.ledgers.values_mut() {

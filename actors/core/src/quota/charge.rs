@@ -104,6 +104,9 @@ pub enum Why {
     TooLarge,
     /// No policy is in force.
     Stopped(Stop),
+    /// Of permits and rates: this node came after the policy in force was signed, and no node that
+    /// the policy names vouches for it now.
+    Unvouched,
     /// The rollback guard waits for a peer's word.
     Unconfirmed,
     /// The disk does not take writes.
@@ -126,7 +129,9 @@ impl QuotaRefusal {
     pub fn to_refusal(&self) -> Refusal {
         let (blame, code) = match self.why {
             Why::Exhausted | Why::TooLarge => (Blame::Client, Code::QuotaExhausted),
-            Why::Stopped(_) | Why::Unconfirmed => (Blame::Us, Code::QuotaExhausted),
+            Why::Stopped(_) | Why::Unvouched | Why::Unconfirmed => {
+                (Blame::Us, Code::QuotaExhausted)
+            }
             Why::Storage => (Blame::Us, Code::Internal),
             Why::Overloaded | Why::Retiring => (Blame::Us, Code::Overloaded),
             Why::Unknown => (Blame::Us, Code::Internal),
@@ -174,6 +179,10 @@ impl QuotaRefusal {
             Why::Stopped(Stop::Unsettled) => {
                 format!("{budget} is not in force here yet: a policy is missing or still settling")
             }
+            Why::Unvouched => format!(
+                "{budget} was signed before this node came, and no node that it names is in reach \
+                 here; connect this node, or renew with `selvedge budget renew`"
+            ),
             Why::Unconfirmed => "budgets wait until another node confirms that this node's store \
                                  was not rolled back"
                 .to_owned(),

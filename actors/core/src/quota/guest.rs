@@ -5,6 +5,7 @@
 //! So it uses what it was given only while a holder vouches: says until when no other ledger can
 //! count. The holder gives its own word for a later time than that; see [`Quota::latest`].
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Micros, Mono, NodeId, Now, Wall};
 use selvedge_crdt::escrow::LedgerKey;
 use selvedge_proto::policy::Standing;
@@ -31,6 +32,7 @@ impl Purse {
     /// Whether what is held of permits and rates may be used.
     pub(super) fn is_vouched(&self, now: Mono) -> bool {
         match self.term.map(|term| term.standing) {
+            Some(Standing::Open(_)) if plant::is_on(Plant::NewcomerUsesUnvouched) => true,
             Some(Standing::Open(ledgers)) if ledgers.guest => {
                 self.vouching.until.is_some_and(|(key, until)| key == ledgers.first && now < until)
             }
@@ -81,6 +83,9 @@ impl Quota {
         let Some(term) = self.purses[place].term else { return };
         let Standing::Open(ledgers) = term.standing else { return };
         let alone = ledgers.first == key && ledgers.also.iter().all(Option::is_none);
+        if plant::is_on(Plant::NobodyVouches) {
+            return;
+        }
         if !alone || ledgers.guest || !self.book.is_member(&key, &self.holder, now.wall) {
             return;
         }

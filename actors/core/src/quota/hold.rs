@@ -1,6 +1,7 @@
 //! Requests that found too little: waiting for peers, a cheaper way, or a refusal that says when to
 //! come back.
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Micros, Mono, Now, RequestId, Wall};
 use selvedge_proto::policy::{OnExhausted, Unit};
 
@@ -20,8 +21,13 @@ impl Quota {
         effects: &mut Vec<QuotaEffect>,
     ) {
         let hold = self.options.hold;
+        // Peers are asked also where nobody waits for them: whoever comes back, as the refusal
+        // says, then finds what they gave. Calm asks would not do, since a peer that was asked
+        // lately keeps its last permit from them.
         let room = self.holds.len() < MAX_HOLDS && hold > Micros::ZERO;
-        if !room || !self.ask_for_all(now, &request.wanted, effects) {
+        let asks = room || !plant::is_on(Plant::RefusedUnasked);
+        let asked = asks && self.ask_for_all(now, &request.wanted, effects);
+        if !room || !asked {
             return self.end_lacking(now, id, request, lack, effects);
         }
         request.state = State::Held { until: now.mono.plus(hold) };
@@ -159,6 +165,7 @@ impl Quota {
             None if lack.needed > whole && purse.unit() != Unit::Concurrent => {
                 (Why::TooLarge, None)
             }
+            None if !purse.is_vouched(now.mono) => (Why::Unvouched, Some(SOON)),
             None => (Why::Exhausted, Some(self.wait_for(now, purse, lack))),
         };
         let budget = Some(BlockedBudget {

@@ -5,6 +5,7 @@
 //! and the receiver's faster only once the gift is durable. What a bucket already holds never
 //! grows by a gift, so all nodes together admit `rate × time` and one tolerance, never more.
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Micros, Mono};
 
 /// A bucket holds this much time's worth of cells, and at least one. A tenth of a second smooths
@@ -37,7 +38,7 @@ impl Bucket {
     pub(super) fn take(&mut self, cells: u64, period: Micros) -> bool {
         let cost = u128::from(cells) * u128::from(period.0);
         let enough = self.level >= cost;
-        if enough {
+        if enough && !plant::is_on(Plant::LimiterNeverEmpty) {
             self.level -= cost;
         }
         enough

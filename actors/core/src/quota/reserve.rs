@@ -3,6 +3,7 @@
 //! All budgets of a request are taken or none. What is taken is promised at once, so nobody else
 //! can take it, but the request is told only when the high-water marks that cover it are durable.
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Micros, Mono, Now, RequestId};
 use selvedge_proto::policy::{AccountPath, KeyId, PERMIT_LEASE, Unit};
 
@@ -215,6 +216,7 @@ impl Quota {
                     purse.promise(share.window, share.amount);
                     ticket = ticket.max(self.cover(now, place, share.window));
                 }
+                Unit::Concurrent if plant::is_on(Plant::PermitsUncounted) => {}
                 Unit::Concurrent => purse.permits = purse.permits.saturating_add(share.amount),
                 Unit::Rate => {
                     let period = period_micros(purse.budget.spec.period);

@@ -41,7 +41,12 @@
 //! anybody's grant. Around a change a permit needs a right in every ledger that may govern now or
 //! may have within [`super::PERMIT_LEASE`]: so every permit that is out holds a right of the ledger
 //! that governs, before the change and after. A node that is no member of an epoch has no word in
-//! its end; what it was given of such a ledger it could use too long, so it may not use it at all.
+//! its end; what it was given of such a ledger it could use too long. So it is a guest there
+//! ([`Ledgers::guest`]): it takes permits only until a time before which, as a member vouches, no
+//! later epoch can be in force. The member can tell, for its own word is part of `S`: it gives that
+//! for no earlier time than it vouched for, which it remembers as it does its own spending. What
+//! the guest was given is part of the ledger like anybody's, so permits that are out together
+//! still share one.
 
 use selvedge_base::{Micros, Wall};
 use selvedge_crdt::escrow::LedgerKey;

@@ -104,6 +104,25 @@ fn permits_that_were_passed_on_do_not_outlive_the_limit() {
     assert_eq!(running(&world), [0, 0, 3]);
 }
 
+#[test]
+fn who_is_refused_at_once_finds_the_permit_when_it_comes_back() {
+    let options = QuotaOptions { hold: Micros::ZERO, ..QuotaOptions::default() };
+    let mut world = World::new(2, &[("acme", spec(Unit::Concurrent, 1))], options);
+    world.settle_down();
+    // Whoever holds the one permit used it a moment ago, and may want it again.
+    let has = |world: &World, at: usize| world.nodes[at].quota.status(world.now)[0].rights > 0;
+    world.quiet(1);
+    let at = usize::from(!has(&world, 0));
+    start(&mut world, at, 1);
+    world.settle(at, 0, 0);
+    start(&mut world, 1 - at, 2);
+    assert_eq!(running(&world), [0, 0], "refused, since nobody waits for peers");
+    world.pass(1_000);
+    world.settle_down();
+    start(&mut world, 1 - at, 3);
+    assert_eq!(running(&world)[1 - at], 1, "{:?}", world.refusals);
+}
+
 /// Two holders and a node that came later.
 fn with_a_newcomer(spec: BudgetSpec) -> World {
     let mut world = World::new(3, &[("acme", spec)], QuotaOptions::default());
@@ -146,6 +165,8 @@ fn a_newcomer_gets_permits_at_once_and_uses_them_while_holders_vouch() {
     alone(&mut world, 6_000);
     start(&mut world, 2, 21);
     assert_eq!(running(&world)[2], 2, "nobody vouched for longer than five seconds");
+    let refusal = world.refusals.pop().expect("it was told");
+    assert_eq!(refusal.why, Why::Unvouched, "{refusal:?}");
     alone(&mut world, PERMIT_LEASE.as_millis() + 1_000);
     assert_eq!(running(&world)[2], 0, "and no permit is taken anew");
 }
@@ -154,9 +175,9 @@ fn a_newcomer_gets_permits_at_once_and_uses_them_while_holders_vouch() {
 fn who_vouched_gives_its_word_for_later() {
     let mut world = with_a_newcomer(spec(Unit::Concurrent, 4));
     let vouched = |world: &World| {
-        world.network.iter().find_map(|(from, _, message)| match message {
-            QuotaMessage::Vouched { lasts, .. } => Some((*from, world.now.wall.plus(*lasts))),
-            _ => None,
+        world.network.iter().find_map(|(from, _, message)| {
+            let QuotaMessage::Vouched { lasts, .. } = message else { return None };
+            Some((*from, world.now.wall.plus(*lasts)))
         })
     };
     world.pass(1_000);
