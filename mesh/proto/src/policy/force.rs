@@ -100,8 +100,8 @@ pub enum Stop {
         /// The number.
         number: u64,
     },
-    /// Of permits and rates: an epoch in between is missing here, or limits changed too often within
-    /// minutes.
+    /// Of permits and rates: an epoch in between is missing here, or limits changed too often
+    /// within minutes.
     Unsettled,
 }
 
