@@ -4,14 +4,16 @@
 //! size of the whole, and what becomes of the connection. Read to its end, an answer gives its
 //! connection back; dropped before, it closes it, so that the provider stops working at once.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming};
 use selvedge_core::upstream::{Ending, Phase, Watch};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::Clock;
 use crate::error::{Failed, Lost};
@@ -31,6 +33,9 @@ pub(crate) struct Flow {
     clock: Clock,
     /// Read ahead, to know that the answer begins.
     first: Option<Bytes>,
+    /// Rings when the watch may say that it takes too long; set anew only when it rings too late or
+    /// has rung too early, not for every piece.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Flow {
@@ -42,7 +47,7 @@ impl Flow {
         most: u64,
         clock: Clock,
     ) -> Self {
-        Self { body, lease: Some(lease), pool, watch, left: most, clock, first: None }
+        Self { body, lease: Some(lease), pool, watch, left: most, clock, first: None, alarm: None }
     }
 
     /// Waits for the first piece and keeps it for [`Flow::chunk`].
@@ -67,7 +72,7 @@ impl Flow {
             if self.lease.is_none() {
                 return Ok(None);
             }
-            let frame = timed(&self.watch, self.clock, self.body.frame()).await;
+            let frame = poll_fn(|cx| self.poll_frame(cx)).await;
             let frame = match frame {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(error))) => return Err(self.lost(Lost::exchange(&error))),
@@ -90,6 +95,30 @@ impl Flow {
             if !piece.is_empty() {
                 self.watch.progressed((self.clock)().mono);
                 return Ok(Some(piece));
+            }
+        }
+    }
+
+    /// The next frame, or why none came in time.
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Result<Frame<Bytes>, hyper::Error>>, Lost>> {
+        loop {
+            if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+                return Poll::Ready(Ok(frame));
+            }
+            let now = (self.clock)().mono;
+            if let Some(ending) = self.watch.expired(now) {
+                return Poll::Ready(Err(Lost::late(ending)));
+            }
+            let at = Instant::now() + Duration::from(self.watch.wake_at().since(now));
+            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            if alarm.deadline() > at || alarm.is_elapsed() {
+                alarm.as_mut().reset(at);
+            }
+            if alarm.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
             }
         }
     }

@@ -4,10 +4,12 @@
 //! answer. What a provider of the surface's own dialect says passes as it came, all else is written
 //! by the dialect. Who may ask was decided before.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
@@ -16,6 +18,7 @@ use selvedge_dialect::chat::{Event, Failure, Gathered, Usage};
 use selvedge_dialect::exchange::{Reply, StreamWriter};
 use selvedge_net::clock;
 use selvedge_runtime::Said;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::body::{Answer, whole};
 use super::errors::Problem;
@@ -72,7 +75,17 @@ pub(super) async fn stream(
     };
     let writer = (setting.speech.writer)(setting.reply());
     let content_type = writer.content_type();
-    let talk = Talk { said, first: Some(first), writer, setting, over: false };
+    let stop = setting.stop.clone();
+    let talk = Talk {
+        said,
+        first: Some(first),
+        writer,
+        over: false,
+        written: Instant::now(),
+        alarm: Box::pin(sleep(setting.keep_alive)),
+        stopped: Box::pin(async move { stop.reached(Phase::Ending).await }),
+        setting,
+    };
     let mut response = whole(StatusCode::OK, content_type, "");
     // Some reverse proxies hold streams back unless told not to.
     response.headers_mut().insert(UNBUFFERED, HeaderValue::from_static("no"));
@@ -115,6 +128,12 @@ struct Talk {
     writer: Box<dyn StreamWriter>,
     setting: Setting,
     over: bool,
+    /// When something was written last.
+    written: Instant,
+    /// Rings when it may be time for a sign of life; set anew when it rang too early, not for every
+    /// piece.
+    alarm: Pin<Box<Sleep>>,
+    stopped: BoxFuture<'static, ()>,
 }
 
 impl Talk {
@@ -130,11 +149,17 @@ impl Talk {
                 None => tokio::select! {
                     biased;
                     said = self.said.next() => said,
-                    () = self.setting.stop.reached(Phase::Ending) => {
+                    () = &mut self.stopped => {
                         Some(Said::Event(Event::Failed(stopping().into())))
                     }
-                    () = tokio::time::sleep(self.setting.keep_alive) => {
-                        self.writer.keep_alive(out.own());
+                    () = &mut self.alarm => {
+                        let due = self.written + self.setting.keep_alive;
+                        if Instant::now() < due {
+                            self.alarm.as_mut().reset(due);
+                        } else {
+                            self.alarm.as_mut().reset(Instant::now() + self.setting.keep_alive);
+                            self.writer.keep_alive(out.own());
+                        }
                         continue;
                     }
                 },
@@ -147,6 +172,7 @@ impl Talk {
                 self.take(ready, &mut out);
             }
         }
+        self.written = Instant::now();
         Some(out.bytes())
     }
 

@@ -201,8 +201,7 @@ impl Reservation {
     /// Why no token more may be given out, waiting for an answer that is due; `None` while some
     /// may.
     pub(crate) async fn ended(&mut self) -> Option<Refusal> {
-        if let Some(Ok(lost)) = self.lost.as_mut().map(oneshot::Receiver::try_recv) {
-            self.lost = None;
+        if let Some(lost) = self.taken_back() {
             return Some(lost);
         }
         if !self.is_used_up() {
@@ -219,6 +218,13 @@ impl Reservation {
             return None;
         }
         Some(self.refused.clone().unwrap_or_else(no_verdict))
+    }
+
+    /// Why the request must end, if the budgets took back what they gave: a look, without waiting.
+    pub(crate) fn taken_back(&mut self) -> Option<Refusal> {
+        let lost = self.lost.as_mut()?.try_recv().ok()?;
+        self.lost = None;
+        Some(lost)
     }
 
     fn extend(&mut self, more: Option<u64>) {

@@ -162,12 +162,15 @@ impl Relay {
     async fn translate(&mut self, mut events: Events, mut paying: Paying) -> End {
         let mut changes = Some(self.shared.policies.changes());
         loop {
+            if let Some(why) = self.must_end(&mut changes, &mut paying) {
+                return End::Failed(why.into());
+            }
             let next = tokio::select! {
                 biased;
+                next = events.next() => next,
                 why = self.interrupted(&mut changes, &mut paying) => {
                     return End::Failed(why.into());
                 }
-                next = events.next() => next,
             };
             let event = match next {
                 Ok(Some(event)) => event,
@@ -194,12 +197,15 @@ impl Relay {
         let mut changes = Some(self.shared.policies.changes());
         let mut told = 0;
         loop {
+            if let Some(why) = self.must_end(&mut changes, &mut paying) {
+                return End::Failed(why.into());
+            }
             let next = tokio::select! {
                 biased;
+                next = passing.next() => next,
                 why = self.interrupted(&mut changes, &mut paying) => {
                     return End::Failed(why.into());
                 }
-                next = passing.next() => next,
             };
             let took = passing.took();
             let pieces = took.pieces - told;
@@ -226,6 +232,25 @@ impl Relay {
             self.begun();
             self.outlet.say(said).await;
         }
+    }
+
+    /// Why an answer that comes must end at once, if it must: a look, before each piece, so that an
+    /// answer that never pauses can be ended too.
+    fn must_end(
+        &self,
+        changes: &mut Option<watch::Receiver<()>>,
+        paying: &mut Paying,
+    ) -> Option<Refusal> {
+        let changed = changes.as_mut().is_some_and(|changes| {
+            let changed = changes.has_changed().unwrap_or(false);
+            if changed {
+                changes.mark_unchanged();
+            }
+            changed
+        });
+        let (account, key) = (&self.call.account, self.call.key.as_ref());
+        let barred = changed.then(|| self.shared.policies.bars(account, key)).flatten();
+        barred.or_else(|| paying.reservation.as_mut()?.taken_back())
     }
 
     /// Why an answer that comes must end at once: its budgets take back what they gave, or its key
