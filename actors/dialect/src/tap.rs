@@ -4,10 +4,12 @@
 //! splicing, and watching an answer's bytes for what it took. Nothing here builds a document tree
 //! or holds an answer back; the provider judges the fields.
 
+mod rename;
 mod request;
 mod stream;
 mod whole;
 
+pub use rename::Rename;
 pub use request::{Rewrite, Seen, look};
 pub use stream::StreamTap;
 pub use whole::WholeTap;

@@ -21,6 +21,9 @@ use crate::pool::{Lease, Pool};
 use crate::provider::Guard;
 use crate::target::Head;
 
+/// What hyper says of the next frame.
+type Framed = Result<Frame<Bytes>, hyper::Error>;
+
 /// The body of one answer and what its reading needs.
 pub(crate) struct Flow {
     body: Incoming,
@@ -100,10 +103,7 @@ impl Flow {
     }
 
     /// The next frame, or why none came in time.
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Result<Frame<Bytes>, hyper::Error>>, Lost>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Framed>, Lost>> {
         loop {
             if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
                 return Poll::Ready(Ok(frame));

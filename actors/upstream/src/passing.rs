@@ -7,7 +7,7 @@
 use bytes::{Bytes, BytesMut};
 use selvedge_core::upstream::Ending;
 use selvedge_dialect::chat::Usage;
-use selvedge_dialect::tap::{Kind, StreamTap, Took, WholeTap};
+use selvedge_dialect::tap::{Kind, Rename, StreamTap, Took, WholeTap};
 
 use crate::body::Answer;
 use crate::error::{Failed, Lost};
@@ -25,11 +25,17 @@ enum Tap {
     /// Watches a stream.
     Stream {
         tap: Box<StreamTap>,
-        /// Whether a chunk with nothing but usage is left out.
-        drops: bool,
+        /// Whether something is left out or changed in what passes.
+        edits: bool,
     },
     /// Watches a whole answer, which is gathered: a caller gets all of it or a refusal.
-    Whole { tap: Box<WholeTap>, gathered: BytesMut },
+    Whole(Box<Whole>),
+}
+
+struct Whole {
+    tap: WholeTap,
+    gathered: BytesMut,
+    rename: Option<Rename>,
 }
 
 /// Bytes that pass.
@@ -45,14 +51,18 @@ pub struct Passed {
 
 impl Passing {
     /// Watches a streamed answer. `drops`: the chunk of usage was not asked for by the client.
-    pub fn stream(answer: Answer, kind: Kind, drops: bool) -> Self {
-        let tap = Tap::Stream { tap: Box::new(StreamTap::new(kind, drops)), drops };
+    /// `rename`: the model's name as the client knows it, where the provider's is another.
+    pub fn stream(answer: Answer, kind: Kind, drops: bool, rename: Option<&str>) -> Self {
+        let tap = Box::new(StreamTap::new(kind, drops).renaming(rename));
+        let tap = Tap::Stream { tap, edits: drops || rename.is_some() };
         Self { answer, tap, over: false }
     }
 
-    /// Watches a whole answer.
-    pub fn whole(answer: Answer, kind: Kind) -> Self {
-        let tap = Tap::Whole { tap: Box::new(WholeTap::new(kind)), gathered: BytesMut::new() };
+    /// Watches a whole answer; `rename` as for a stream.
+    pub fn whole(answer: Answer, kind: Kind, rename: Option<&str>) -> Self {
+        let rename = rename.map(Rename::to);
+        let (tap, gathered) = (WholeTap::new(kind), BytesMut::new());
+        let tap = Tap::Whole(Box::new(Whole { tap, gathered, rename }));
         Self { answer, tap, over: false }
     }
 
@@ -93,7 +103,7 @@ impl Passing {
     pub fn took(&self) -> &Took {
         match &self.tap {
             Tap::Stream { tap, .. } => tap.took(),
-            Tap::Whole { tap, .. } => tap.took(),
+            Tap::Whole(whole) => whole.tap.took(),
         }
     }
 
@@ -104,8 +114,8 @@ impl Passing {
 
     fn take(&mut self, bytes: Bytes) -> Passed {
         match &mut self.tap {
-            Tap::Stream { tap, drops } => {
-                let bytes = if *drops {
+            Tap::Stream { tap, edits } => {
+                let bytes = if *edits {
                     let mut out = Vec::with_capacity(bytes.len());
                     tap.pass(&bytes, &mut out);
                     Bytes::from(out)
@@ -116,20 +126,7 @@ impl Passing {
                 let took = tap.took();
                 Passed { bytes, last: took.done || took.failed, failed: took.failed }
             }
-            Tap::Whole { tap, gathered } => {
-                tap.see(&bytes);
-                if !tap.took().done {
-                    gathered.extend_from_slice(&bytes);
-                    return Passed { bytes: Bytes::new(), last: false, failed: false };
-                }
-                let whole = if gathered.is_empty() {
-                    bytes
-                } else {
-                    gathered.extend_from_slice(&bytes);
-                    gathered.split().freeze()
-                };
-                Passed { bytes: whole, last: true, failed: false }
-            }
+            Tap::Whole(whole) => whole.take(bytes),
         }
     }
 
@@ -148,5 +145,26 @@ impl Passing {
     fn cut(&mut self) -> Failed {
         self.answer.ended(Ending::Malformed);
         self.answer.failed(Lost::new(Ending::Malformed, "its answer ended before it was complete"))
+    }
+}
+
+impl Whole {
+    fn take(&mut self, bytes: Bytes) -> Passed {
+        self.tap.see(&bytes);
+        if !self.tap.took().done {
+            self.gathered.extend_from_slice(&bytes);
+            return Passed { bytes: Bytes::new(), last: false, failed: false };
+        }
+        let mut whole = bytes;
+        if !self.gathered.is_empty() {
+            self.gathered.extend_from_slice(&whole);
+            whole = self.gathered.split().freeze();
+        }
+        if let Some(rename) = &self.rename {
+            let mut out = Vec::with_capacity(whole.len() + 64);
+            rename.give(&whole, &mut |piece| out.extend_from_slice(piece));
+            whole = Bytes::from(out);
+        }
+        Passed { bytes: whole, last: true, failed: false }
     }
 }

@@ -8,6 +8,7 @@ use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::rename::Rename;
 use super::{Kind, Took};
 use crate::anthropic;
 use crate::chat::{Finish, Usage};
@@ -33,6 +34,8 @@ pub struct StreamTap {
     finish: Finder<'static>,
     piece: Finder<'static>,
     anthropic: anthropic::Counts,
+    /// The name that stands in the answer instead of the provider's.
+    rename: Option<Rename>,
     took: Took,
 }
 
@@ -67,11 +70,19 @@ impl StreamTap {
             finish: Finder::new(finish),
             piece: Finder::new(piece),
             anthropic: anthropic::Counts::default(),
+            rename: None,
             took: Took::default(),
         }
     }
 
-    /// Watches bytes that the caller passes on itself. Not for a tap that drops usage.
+    /// The same, with another name of the model in what passes.
+    #[must_use]
+    pub fn renaming(mut self, model: Option<&str>) -> Self {
+        self.rename = model.map(Rename::to);
+        self
+    }
+
+    /// Watches bytes that the caller passes on itself. Not for a tap that drops usage or renames.
     pub fn see(&mut self, bytes: &[u8]) {
         self.walk(bytes, &mut |_| {});
     }
@@ -147,18 +158,25 @@ impl StreamTap {
         }
         if self.partial.is_empty() {
             if !self.look(end) {
-                pass(end);
+                self.give(end, pass);
             }
             return;
         }
         let mut whole = std::mem::take(&mut self.partial);
         whole.extend_from_slice(end);
         if !self.look(&whole) {
-            pass(&whole);
+            self.give(&whole, pass);
         }
         // Its memory serves the next one.
         whole.clear();
         self.partial = whole;
+    }
+
+    fn give(&self, event: &[u8], pass: &mut impl FnMut(&[u8])) {
+        match &self.rename {
+            Some(rename) => rename.give(event, pass),
+            None => pass(event),
+        }
     }
 
     /// Looks at a whole event; whether it is to be left out.

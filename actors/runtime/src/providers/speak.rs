@@ -111,13 +111,12 @@ pub(crate) fn pass(
         (ProviderKind::Anthropic, Kind::Anthropic) => seen.max_tokens.is_some(),
         _ => false,
     };
-    // An answer comes under the name that was asked for, and its bytes hold the provider's.
-    if !fits || seen.model != model {
+    if !fits {
         return None;
     }
     let name = if strict { "max_completion_tokens" } else { "max_tokens" };
     let rewrite = Rewrite {
-        model: None,
+        model: (seen.model != model).then_some(model),
         ask_usage: *kind == Kind::OpenAi,
         limit: limit.map(|tokens| (name, u64::from(tokens))),
     };

@@ -86,11 +86,15 @@ impl Relay {
             Reading::Translated(parser) => {
                 self.translate(Events::new(answer, parser), paying).await
             }
-            Reading::Passed { kind, stream: true, drops } => {
-                self.pass(&open, Passing::stream(answer, kind, drops), paying).await
-            }
-            Reading::Passed { kind, stream: false, .. } => {
-                self.pass(&open, Passing::whole(answer, kind), paying).await
+            Reading::Passed { kind, stream, drops } => {
+                // An answer comes under the name that was asked for.
+                let asked = self.call.asked.model();
+                let rename = (call.model != asked).then_some(asked);
+                let passing = match stream {
+                    true => Passing::stream(answer, kind, drops, rename),
+                    false => Passing::whole(answer, kind, rename),
+                };
+                self.pass(&open, passing, paying).await
             }
         }
     }
