@@ -1,12 +1,14 @@
-//! Bedrock's Converse and ConverseStream.
+//! Bedrock's Converse and ConverseStream, and InvokeModel for embeddings.
 //!
 //! Owns the client side. Source: the Amazon Bedrock runtime API reference. The sender signs what is
 //! rendered here; streams come in Amazon's binary framing ([`crate::frame::aws`]).
 
 mod answer;
+mod embed;
 mod render;
 
 pub use answer::{Parser, WholeParser};
+pub use embed::{embed_inputs, read_embed, render_embed};
 pub use render::render;
 
 use selvedge_base::Micros;

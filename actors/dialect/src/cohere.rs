@@ -8,8 +8,10 @@ mod embed;
 mod render;
 
 pub use answer::{Parser, WholeParser};
-pub use embed::{EmbedParser, render_embed};
+pub use embed::{EMBED_INPUTS, read_embed, render_embed};
 pub use render::render;
+
+pub(crate) use embed::embed_fields;
 
 use selvedge_base::Micros;
 

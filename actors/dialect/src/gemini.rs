@@ -10,7 +10,7 @@ mod error;
 mod render;
 
 pub use answer::{Parser, WholeParser};
-pub use embed::{EmbedParser, render_embed};
+pub use embed::{EMBED_INPUTS, read_embed, render_embed};
 pub use error::failure;
 pub use render::render;
 

@@ -13,7 +13,9 @@ mod render;
 mod write;
 
 pub use answer::Parser;
-pub use embed::{EmbedParser, embed_body, parse_embed, render_embed};
+pub use embed::{
+    embed_body, embeddings_body, parse_embed, parse_embeddings, read_embed, render_embed,
+};
 pub use fields::{parse, parse_generate};
 pub use models::{Card, parse_show, read_tags, show_body, tags, tags_body};
 pub use render::render;

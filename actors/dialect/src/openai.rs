@@ -15,7 +15,7 @@ mod whole;
 mod write;
 
 pub use answer::{Parser, WholeParser};
-pub use embed::{EmbedParser, embed_body, parse_embed, render_embed};
+pub use embed::{embed_body, parse_embed, read_embed, render_embed};
 pub use error::{error_body, failure, status};
 pub use fields::parse;
 pub use render::{Target, passed, render};

@@ -7,13 +7,14 @@ use serde::Deserialize;
 
 use crate::cannot;
 use crate::chat::Usage;
-use crate::embed::{EmbedInput, EmbedRequest, Embeddings};
+use crate::embed::{EmbedRequest, Embeddings};
 use crate::exchange::{Dialect, Outgoing};
-use crate::frame::Document;
 use crate::json::Object;
 use crate::number::{Component, Number};
 
 const SELF: Dialect = Dialect::Cohere;
+/// Inputs of one request, as the API takes them.
+pub const EMBED_INPUTS: usize = 96;
 /// What the vectors are for when the client does not say, which this dialect requires: comparing
 /// any text with any other.
 const PURPOSE: &str = "clustering";
@@ -26,29 +27,28 @@ pub fn render_embed(request: &EmbedRequest) -> Result<Outgoing, Refusal> {
     if let Some(other) = request.extensions.iter().find(|field| field.dialect != SELF) {
         return Err(cannot::say(SELF, &other.name));
     }
-    if request.inputs.iter().any(|input| matches!(input, EmbedInput::Tokens(_))) {
+    let Some(texts) = request.texts() else {
         return Err(cannot::because(SELF, "input", "takes texts, not tokens"));
-    }
+    };
     let mut body = Vec::with_capacity(256);
     Object::write(&mut body, |object| {
         object.field("model", &request.model);
-        object.array("texts", |array| {
-            for input in &request.inputs {
-                if let EmbedInput::Text(text) = input {
-                    array.item(text);
-                }
-            }
-        });
-        object.field("input_type", request.purpose.as_deref().unwrap_or(PURPOSE));
-        object.field("embedding_types", &["float"]);
-        object.maybe("output_dimension", request.dimensions.as_ref());
-        if let Some(truncate) = request.truncate {
-            object.field("truncate", if truncate { "END" } else { "NONE" });
-        }
+        embed_fields(object, request, &texts);
         request.extensions.iter().for_each(|own| object.raw(&own.name, own.value.text()));
     });
     let headers = vec![("content-type", "application/json".to_owned())];
     Ok(Outgoing { method: "POST", path: "/v2/embed".to_owned(), headers, body })
+}
+
+/// What a request says besides its model.
+pub(crate) fn embed_fields(object: &mut Object<'_>, request: &EmbedRequest, texts: &[&str]) {
+    object.field("texts", texts);
+    object.field("input_type", request.purpose.as_deref().unwrap_or(PURPOSE));
+    object.field("embedding_types", &["float"]);
+    object.maybe("output_dimension", request.dimensions.as_ref());
+    if let Some(truncate) = request.truncate {
+        object.field("truncate", if truncate { "END" } else { "NONE" });
+    }
 }
 
 #[derive(Deserialize)]
@@ -72,34 +72,14 @@ struct Billed {
     input_tokens: Option<Number>,
 }
 
-/// Reads an answer with embeddings.
-#[derive(Debug, Default)]
-pub struct EmbedParser {
-    document: Document,
-    too_long: bool,
-}
-
-impl EmbedParser {
-    /// Takes the next bytes.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.too_long |= self.document.push(bytes).is_err();
-    }
-
-    /// The answer, once all bytes came; `inputs` is how many vectors there must be.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn finish(&mut self, inputs: usize) -> Result<Embeddings, &'static str> {
-        if self.too_long {
-            return Err("it is too long");
-        }
-        let answer = serde_json::from_slice::<Answer>(&self.document.take());
-        let Answer { embeddings, meta } = answer.map_err(|_| "it holds no embeddings")?;
-        if embeddings.float.len() != inputs {
-            return Err("it has not one vector for each input");
-        }
-        let billed = meta.and_then(|meta| meta.billed_units?.input_tokens?.whole());
-        let usage = billed.map(|prompt_tokens| Usage { prompt_tokens, ..Usage::default() });
-        Ok(Embeddings { vectors: embeddings.float, usage, ..Embeddings::default() })
-    }
+/// Reads a whole answer with embeddings; see [`crate::embed::EmbedParser`].
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_embed(bytes: &[u8]) -> Result<Embeddings, &'static str> {
+    let answer = serde_json::from_slice::<Answer>(bytes);
+    let Answer { embeddings, meta } = answer.map_err(|_| "it holds no embeddings")?;
+    let billed = meta.and_then(|meta| meta.billed_units?.input_tokens?.whole());
+    let usage = billed.map(|prompt_tokens| Usage { prompt_tokens, ..Usage::default() });
+    Ok(Embeddings { vectors: embeddings.float, usage, ..Embeddings::default() })
 }

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::chat::{Event, Finish, Usage};
-use crate::embed::{EmbedInput, EmbedRequest};
+use crate::embed::{EmbedInput, EmbedParser, EmbedRequest};
 use crate::exchange::AnswerParser;
 use crate::openai;
 
@@ -65,7 +65,7 @@ fn embeddings_are_asked_for_with_a_purpose() {
         json!({"model": "embed-v4.0", "texts": ["a"], "input_type": "clustering",
         "embedding_types": ["float"]})
     );
-    let mut parser = EmbedParser::default();
+    let mut parser = EmbedParser::new(read_embed);
     parser.push(
         br#"{"id":"x","embeddings":{"float":[[0.5]]},"meta":{"billed_units":{"input_tokens":2}}}"#,
     );

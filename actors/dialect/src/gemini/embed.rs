@@ -1,18 +1,20 @@
 //! Client side: embeddings.
 //!
-//! Owns `batchEmbedContents`. This dialect tells no usage for them.
+//! Owns `batchEmbedContents`. Only newer models tell the usage of them.
 
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
 use crate::cannot;
+use crate::chat::Usage;
 use crate::embed::{EmbedInput, EmbedRequest, Embeddings};
 use crate::exchange::{Dialect, Outgoing, encode};
-use crate::frame::Document;
 use crate::json::Object;
 use crate::number::Component;
 
 const SELF: Dialect = Dialect::Gemini;
+/// Inputs of one request, as the API takes them.
+pub const EMBED_INPUTS: usize = 100;
 
 /// What to send for embeddings.
 ///
@@ -51,8 +53,16 @@ pub fn render_embed(request: &EmbedRequest) -> Result<Outgoing, Refusal> {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Answer {
     embeddings: Vec<Vector>,
+    usage_metadata: Option<Told>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Told {
+    prompt_token_count: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -60,33 +70,15 @@ struct Vector {
     values: Vec<Component>,
 }
 
-/// Reads an answer with embeddings.
-#[derive(Debug, Default)]
-pub struct EmbedParser {
-    document: Document,
-    too_long: bool,
-}
-
-impl EmbedParser {
-    /// Takes the next bytes.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.too_long |= self.document.push(bytes).is_err();
-    }
-
-    /// The answer, once all bytes came; `inputs` is how many vectors there must be.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn finish(&mut self, inputs: usize) -> Result<Embeddings, &'static str> {
-        if self.too_long {
-            return Err("it is too long");
-        }
-        let answer = serde_json::from_slice::<Answer>(&self.document.take());
-        let answer = answer.map_err(|_| "it holds no embeddings")?;
-        if answer.embeddings.len() != inputs {
-            return Err("it has not one vector for each input");
-        }
-        let vectors = answer.embeddings.into_iter().map(|vector| vector.values).collect();
-        Ok(Embeddings { vectors, ..Embeddings::default() })
-    }
+/// Reads a whole answer with embeddings; see [`crate::embed::EmbedParser`].
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_embed(bytes: &[u8]) -> Result<Embeddings, &'static str> {
+    let answer = serde_json::from_slice::<Answer>(bytes);
+    let answer = answer.map_err(|_| "it holds no embeddings")?;
+    let vectors = answer.embeddings.into_iter().map(|vector| vector.values).collect();
+    let count = answer.usage_metadata.and_then(|told| told.prompt_token_count);
+    let usage = count.map(|prompt_tokens| Usage { prompt_tokens, ..Usage::default() });
+    Ok(Embeddings { vectors, usage, ..Embeddings::default() })
 }

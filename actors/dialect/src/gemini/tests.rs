@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::chat::{ChatRequest, Content, Event, Finish, Message, Part, Role, Usage};
-use crate::embed::{EmbedInput, EmbedRequest};
+use crate::embed::{EmbedInput, EmbedParser, EmbedRequest};
 use crate::exchange::AnswerParser;
 use crate::openai;
 
@@ -145,7 +145,7 @@ fn embeddings_are_asked_for_in_one_request() {
         json!({"model": "models/gemini-embedding-001",
         "content": {"parts": [{"text": "b"}]}, "outputDimensionality": 4})
     );
-    let mut parser = EmbedParser::default();
+    let mut parser = EmbedParser::new(read_embed);
     parser.push(br#"{"embeddings":[{"values":[0.5,-1]},{"values":[1,2]}]}"#);
     let vectors = parser.finish(2).expect("two").vectors;
     assert_eq!(vectors, [[0.5, -1.0], [1.0, 2.0]]);

@@ -1,16 +1,15 @@
 //! Embeddings, both roles.
 //!
-//! Owns `POST /api/embed`.
+//! Owns `POST /api/embed` and, as a server, the older `POST /api/embeddings`: one text, one vector.
 
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
 use crate::cannot;
 use crate::chat::{Extension, Usage};
-use crate::decode::{self, TextOr, invalid, required, whole};
-use crate::embed::{EmbedInput, EmbedRequest, Embeddings};
+use crate::decode::{self, TextOr, required, whole};
+use crate::embed::{EmbedInput, EmbedRequest, Embeddings, checked};
 use crate::exchange::{Dialect, Outgoing};
-use crate::frame::Document;
 use crate::json::{Json, Object};
 use crate::number::Component;
 
@@ -23,6 +22,15 @@ struct Body {
     input: Option<TextOr<String>>,
     truncate: Option<bool>,
     dimensions: Option<i64>,
+    options: Option<Json>,
+    keep_alive: Option<Json>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OlderBody {
+    model: Option<String>,
+    prompt: Option<String>,
     options: Option<Json>,
     keep_alive: Option<Json>,
 }
@@ -41,22 +49,39 @@ struct Answer {
 pub fn parse_embed(bytes: &[u8]) -> Result<EmbedRequest, Refusal> {
     let body: Body = decode::body(bytes)?;
     let inputs = body.input.ok_or_else(|| required("input"))?.into_list();
-    if inputs.is_empty() || inputs.iter().any(String::is_empty) {
-        return Err(invalid("input", "'input' must be one or more texts, none empty"));
-    }
-    let own = [("options", body.options), ("keep_alive", body.keep_alive)];
-    let own = own.into_iter().filter_map(|(name, value)| {
-        let name = name.to_owned();
-        value.map(|value| Extension { dialect: SELF, name, value })
-    });
     Ok(EmbedRequest {
         model: decode::model(body.model)?,
-        inputs: inputs.into_iter().map(EmbedInput::Text).collect(),
+        inputs: checked("input", inputs.into_iter().map(EmbedInput::Text).collect())?,
         dimensions: whole("dimensions", body.dimensions, 1..=i64::from(u32::MAX))?,
         truncate: body.truncate,
-        extensions: own.collect(),
+        extensions: own(body.options, body.keep_alive),
         ..EmbedRequest::default()
     })
+}
+
+/// The canonical request that a body of `POST /api/embeddings` means.
+///
+/// # Errors
+/// A refusal that names the field at fault.
+pub fn parse_embeddings(bytes: &[u8]) -> Result<EmbedRequest, Refusal> {
+    let body: OlderBody = decode::body(bytes)?;
+    let prompt = body.prompt.ok_or_else(|| required("prompt"))?;
+    Ok(EmbedRequest {
+        model: decode::model(body.model)?,
+        inputs: checked("prompt", vec![EmbedInput::Text(prompt)])?,
+        extensions: own(body.options, body.keep_alive),
+        ..EmbedRequest::default()
+    })
+}
+
+/// Fields that only this dialect has.
+fn own(options: Option<Json>, keep_alive: Option<Json>) -> Vec<Extension> {
+    let own = [("options", options), ("keep_alive", keep_alive)].into_iter();
+    own.filter_map(|(name, value)| {
+        let name = name.to_owned();
+        value.map(|value| Extension { dialect: SELF, name, value })
+    })
+    .collect()
 }
 
 /// What to send for embeddings.
@@ -90,37 +115,17 @@ pub fn render_embed(request: &EmbedRequest) -> Result<Outgoing, Refusal> {
     Ok(Outgoing { method: "POST", path: "/api/embed".to_owned(), headers, body })
 }
 
-/// Reads an answer with embeddings.
-#[derive(Debug, Default)]
-pub struct EmbedParser {
-    document: Document,
-    too_long: bool,
-}
-
-impl EmbedParser {
-    /// Takes the next bytes.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.too_long |= self.document.push(bytes).is_err();
-    }
-
-    /// The answer, once all bytes came; `inputs` is how many vectors there must be.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn finish(&mut self, inputs: usize) -> Result<Embeddings, &'static str> {
-        if self.too_long {
-            return Err("it is too long");
-        }
-        let answer = serde_json::from_slice::<Answer>(&self.document.take());
-        let answer = answer.map_err(|_| "it holds no embeddings")?;
-        if answer.embeddings.len() != inputs {
-            return Err("it has not one vector for each input");
-        }
-        let count = answer.prompt_eval_count;
-        let usage = count.map(|prompt_tokens| Usage { prompt_tokens, ..Usage::default() });
-        let model = answer.model.unwrap_or_default();
-        Ok(Embeddings { model, vectors: answer.embeddings, usage })
-    }
+/// Reads a whole answer with embeddings; see [`crate::embed::EmbedParser`].
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_embed(bytes: &[u8]) -> Result<Embeddings, &'static str> {
+    let answer = serde_json::from_slice::<Answer>(bytes);
+    let answer = answer.map_err(|_| "it holds no embeddings")?;
+    let count = answer.prompt_eval_count;
+    let usage = count.map(|prompt_tokens| Usage { prompt_tokens, ..Usage::default() });
+    let model = answer.model.unwrap_or_default();
+    Ok(Embeddings { model, vectors: answer.embeddings, usage })
 }
 
 /// The body of an answer.
@@ -131,5 +136,13 @@ pub fn embed_body(answer: &Embeddings) -> Vec<u8> {
         object.field("embeddings", &answer.vectors);
         object.field("prompt_eval_count", &answer.usage.unwrap_or_default().prompt_tokens);
     });
+    out
+}
+
+/// The body of an answer to `POST /api/embeddings`.
+pub fn embeddings_body(answer: &Embeddings) -> Vec<u8> {
+    let mut out = Vec::new();
+    let first: &[Component] = answer.vectors.first().map_or(&[], Vec::as_slice);
+    Object::write(&mut out, |object| object.field("embedding", first));
     out
 }

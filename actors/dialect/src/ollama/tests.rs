@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::write::timestamp;
 use super::*;
 use crate::chat::{Content, Event, Finish, Gathered, Role, Usage};
-use crate::embed::{EmbedInput, Embeddings};
+use crate::embed::{EmbedInput, EmbedParser, Embeddings};
 use crate::exchange::{AnswerParser, Reply, StreamWriter};
 use crate::openai;
 
@@ -168,7 +168,25 @@ fn embeddings_go_both_ways() {
     assert_eq!(refusal.param.as_deref(), Some("input"));
     let usage = Some(Usage { prompt_tokens: 3, ..Usage::default() });
     let answer = Embeddings { model: "m".into(), vectors: vec![vec![0.5]], usage };
-    let mut parser = EmbedParser::default();
+    let mut parser = EmbedParser::new(read_embed);
     parser.push(&embed_body(&answer));
     assert_eq!(parser.finish(1), Ok(answer));
+}
+
+#[test]
+fn the_older_endpoint_takes_one_text_and_gives_one_vector() {
+    let body = json!({"model": "m", "prompt": "a", "options": {"seed": 1}});
+    let request = parse_embeddings(body.to_string().as_bytes()).expect("understood");
+    assert_eq!(request.inputs, [EmbedInput::Text("a".into())]);
+    assert_eq!(request.extensions.len(), 1);
+    for (body, param) in [
+        (json!({"model": "m"}), "prompt"),
+        (json!({"model": "m", "prompt": ""}), "prompt"),
+        (json!({"model": "m", "prompt": "a", "input": "a"}), "input"),
+    ] {
+        let refusal = parse_embeddings(body.to_string().as_bytes()).expect_err("refused");
+        assert_eq!(refusal.param.as_deref(), Some(param), "{refusal}");
+    }
+    let answer = Embeddings { vectors: vec![vec![0.5, -1.0]], ..Embeddings::default() };
+    assert_eq!(embeddings_body(&answer), br#"{"embedding":[0.5,-1.0]}"#);
 }

@@ -12,15 +12,12 @@ use super::render::Target;
 use super::usage::UsageField;
 use crate::cannot;
 use crate::decode::{self, List, TextOr, invalid, required, whole};
-use crate::embed::{EmbedInput, EmbedRequest, Embeddings, Encoding};
+use crate::embed::{EmbedInput, EmbedRequest, Embeddings, Encoding, checked};
 use crate::exchange::{Dialect, Outgoing};
-use crate::frame::Document;
 use crate::json::Object;
 use crate::number::Component;
 
 const SELF: Dialect = Dialect::OpenAi;
-/// Inputs in one request, as the API allows.
-const INPUTS: usize = 2_048;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,15 +80,7 @@ fn inputs(field: TextOr<Element>) -> Result<Vec<EmbedInput>, Refusal> {
     if !tokens.is_empty() {
         inputs.push(EmbedInput::Tokens(tokens));
     }
-    let empty = |input: &EmbedInput| match input {
-        EmbedInput::Text(text) => text.is_empty(),
-        EmbedInput::Tokens(tokens) => tokens.is_empty(),
-    };
-    if inputs.is_empty() || inputs.len() > INPUTS || inputs.iter().any(empty) {
-        let message = format!("'input' must be 1 to {INPUTS} texts or token arrays, none empty");
-        return Err(invalid("input", message));
-    }
-    Ok(inputs)
+    checked("input", inputs)
 }
 
 /// What to send for embeddings.
@@ -101,7 +90,8 @@ fn inputs(field: TextOr<Element>) -> Result<Vec<EmbedInput>, Refusal> {
 pub fn render_embed(request: &EmbedRequest, target: Target<'_>) -> Result<Outgoing, Refusal> {
     cannot::any(
         SELF,
-        &[("input_type", request.purpose.is_some()), ("truncate", request.truncate.is_some())],
+        // What is too long is refused there, never cut.
+        &[("input_type", request.purpose.is_some()), ("truncate", request.truncate == Some(true))],
     )?;
     if let Some(other) = request.extensions.iter().find(|field| field.dialect != SELF) {
         return Err(cannot::say(SELF, &other.name));
@@ -150,43 +140,27 @@ enum Vector {
     Base64(String),
 }
 
-/// Reads an answer with embeddings.
-#[derive(Debug, Default)]
-pub struct EmbedParser {
-    document: Document,
-    too_long: bool,
-}
-
-impl EmbedParser {
-    /// Takes the next bytes.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.too_long |= self.document.push(bytes).is_err();
+/// Reads a whole answer with embeddings; see [`crate::embed::EmbedParser`].
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_embed(bytes: &[u8]) -> Result<Embeddings, &'static str> {
+    let answer = serde_json::from_slice::<Answer>(bytes);
+    let Answer { model, data, usage } = answer.map_err(|_| "it holds no embeddings")?;
+    let mut vectors: Vec<Option<Vec<Component>>> = Vec::new();
+    vectors.resize_with(data.len(), || None);
+    for (at, datum) in data.into_iter().enumerate() {
+        let place =
+            vectors.get_mut(datum.index.unwrap_or(at)).ok_or("a vector has no place among them")?;
+        *place = Some(match datum.embedding {
+            Vector::Float(vector) => vector,
+            Vector::Base64(text) => components(&text).ok_or("a vector is no base64")?,
+        });
     }
-
-    /// The answer, once all bytes came; `inputs` is how many vectors there must be.
-    ///
-    /// # Errors
-    /// What is wrong with it, in words for a [`crate::chat::Failure`].
-    pub fn finish(&mut self, inputs: usize) -> Result<Embeddings, &'static str> {
-        if self.too_long {
-            return Err("it is too long");
-        }
-        let answer = serde_json::from_slice::<Answer>(&self.document.take());
-        let Answer { model, data, usage } = answer.map_err(|_| "it holds no embeddings")?;
-        let mut vectors: Vec<Option<Vec<Component>>> = Vec::new();
-        vectors.resize_with(inputs, || None);
-        for (at, datum) in data.into_iter().enumerate() {
-            let place = vectors.get_mut(datum.index.unwrap_or(at)).ok_or("it has too many")?;
-            *place = Some(match datum.embedding {
-                Vector::Float(vector) => vector,
-                Vector::Base64(text) => components(&text).ok_or("a vector is no base64")?,
-            });
-        }
-        let vectors: Option<Vec<_>> = vectors.into_iter().collect();
-        let vectors = vectors.ok_or("it has too few")?;
-        let model = model.unwrap_or_default();
-        Ok(Embeddings { model, vectors, usage: usage.map(Into::into) })
-    }
+    let vectors: Option<Vec<_>> = vectors.into_iter().collect();
+    let vectors = vectors.ok_or("two vectors have one place")?;
+    let model = model.unwrap_or_default();
+    Ok(Embeddings { model, vectors, usage: usage.map(Into::into) })
 }
 
 /// Little-endian 32-bit floats in base64.
@@ -235,6 +209,7 @@ mod tests {
 
     use super::*;
     use crate::chat::Usage;
+    use crate::embed::EmbedParser;
 
     fn asked(more: Value) -> Result<EmbedRequest, Refusal> {
         let mut body = json!({"model": "m", "input": "hi"});
@@ -276,12 +251,28 @@ mod tests {
         let vectors = vec![vec![0.25, -1.5, 3.0e-9], vec![1.0]];
         let answer = Embeddings { model: "m".into(), vectors, usage };
         for encoding in [Encoding::Float, Encoding::Base64] {
-            let mut parser = EmbedParser::default();
+            let mut parser = EmbedParser::new(read_embed);
             embed_body(&answer, encoding).chunks(5).for_each(|piece| parser.push(piece));
             assert_eq!(parser.finish(2), Ok(answer.clone()));
         }
-        let mut parser = EmbedParser::default();
+        let mut parser = EmbedParser::new(read_embed);
         parser.push(&embed_body(&answer, Encoding::Float));
-        assert_eq!(parser.finish(3), Err("it has too few"));
+        assert_eq!(parser.finish(3), Err("it has not one vector for each input"));
+    }
+
+    #[test]
+    fn what_is_no_vector_is_no_answer() {
+        for (data, wrong) in [
+            (json!([{"embedding": []}]), "a vector is empty or holds what is no number"),
+            (json!([{"embedding": [1e99]}]), "a vector is empty or holds what is no number"),
+            (json!([{"embedding": "AADAfw=="}]), "a vector is empty or holds what is no number"),
+            (json!([{"embedding": "AAA="}]), "a vector is no base64"),
+            (json!([{"index": 1, "embedding": [1]}]), "a vector has no place among them"),
+            (json!({}), "it holds no embeddings"),
+        ] {
+            let mut parser = EmbedParser::new(read_embed);
+            parser.push(json!({ "data": data }).to_string().as_bytes());
+            assert_eq!(parser.finish(1), Err(wrong), "{data}");
+        }
     }
 }
