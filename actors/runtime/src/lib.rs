@@ -43,7 +43,7 @@ pub use join::JoinFailed;
 pub use node::{Node, Replay, StartError};
 pub use policies::{BudgetDraft, BudgetSet, KeyDraft, TenantView};
 pub use providers::{ProviderView, ProvidersError};
-pub use relay::{Asked, ChatCall, ChatStream, Said};
+pub use relay::{Asked, ChatCall, ChatStream, EmbedCall, Said};
 pub use routing::StoredBook;
 pub use selvedge_core::auth::NewKey;
 pub use selvedge_core::quota::{BudgetStatus, HolderStatus, Remaining};

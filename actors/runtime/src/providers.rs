@@ -4,6 +4,7 @@
 //! snapshot. How a provider is asked is `selvedge-upstream`'s, what is said to it a dialect's.
 
 mod disk;
+pub(crate) mod embed;
 mod prices;
 pub(crate) mod speak;
 

@@ -10,6 +10,7 @@
 mod aim;
 mod asked;
 mod count;
+mod embed;
 mod local;
 mod outlet;
 mod paid;
@@ -27,6 +28,7 @@ use selvedge_proto::wire::Label;
 
 pub use self::asked::Asked;
 pub(crate) use self::asked::Passable;
+pub use self::embed::EmbedCall;
 use self::outlet::Outlet;
 pub use self::outlet::{ChatStream, Said};
 use crate::counters::Held;

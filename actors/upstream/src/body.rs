@@ -201,6 +201,11 @@ impl Answer {
         &self.head.request_id
     }
 
+    /// Tokens of the prompt, where the provider tells them beside the answer and not in it.
+    pub const fn prompt_tokens(&self) -> Option<u64> {
+        self.head.prompt_tokens
+    }
+
     /// Attempts it took, this one among them.
     pub const fn attempts(&self) -> u32 {
         self.attempts
@@ -221,6 +226,18 @@ impl Answer {
             self.ended(Ending::Answered);
         }
         Ok(piece)
+    }
+
+    /// Reads to the end without judging what comes: whoever takes it says how it ended, by
+    /// [`Answer::ended`].
+    ///
+    /// # Errors
+    /// As [`Answer::chunk`].
+    pub async fn read(&mut self, mut take: impl FnMut(&[u8])) -> Result<(), Failed> {
+        while let Some(piece) = self.piece().await? {
+            take(&piece);
+        }
+        Ok(())
     }
 
     /// As [`Answer::chunk`], for a reader who knows more about the end than that it came.

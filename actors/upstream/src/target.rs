@@ -33,6 +33,8 @@ use crate::tls::Roots;
 const MAX_REFUSAL_BYTES: u64 = 64 << 10;
 /// The longest path: model names have 256 bytes, three times that when encoded.
 const MAX_PATH_BYTES: usize = 4 << 10;
+/// Where Bedrock tells the tokens of a prompt whose answer has no place for them.
+const PROMPT_TOKENS: &str = "x-amzn-bedrock-input-token-count";
 /// Who asks; some providers refuse requests without it.
 const AGENT: &str = concat!("selvedge/", env!("CARGO_PKG_VERSION"));
 /// OpenAI's and Azure's finer form of Retry-After.
@@ -136,6 +138,7 @@ impl Target {
             status,
             media_type: header_text(&parts.headers, CONTENT_TYPE.as_str()),
             request_id: request_id(&parts.headers),
+            prompt_tokens: header_text(&parts.headers, PROMPT_TOKENS).parse().ok(),
         };
         let most =
             if ending == Ending::Answered { self.settings.max_answer } else { MAX_REFUSAL_BYTES };
@@ -273,6 +276,7 @@ pub(crate) struct Head {
     pub(crate) status: u16,
     pub(crate) media_type: String,
     pub(crate) request_id: String,
+    pub(crate) prompt_tokens: Option<u64>,
 }
 
 /// Reads what a provider says when it says no, and takes our secrets out of it.

@@ -9,7 +9,7 @@ use selvedge_core::upstream::ProviderSpec;
 use selvedge_dialect::chat::{Cache, ChatRequest, Content, Part, Tool, Usage};
 
 /// Tokens around each message, call and tool: role, begin and end marks.
-const AROUND: u64 = 32;
+pub(super) const AROUND: u64 = 32;
 /// Tokens of a picture or a page at most: the dearest provider counts 1,600 for its largest
 /// picture, another one 2,500 for its finest detail.
 const PICTURE: u64 = 4_096;

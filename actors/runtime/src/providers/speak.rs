@@ -36,9 +36,7 @@ pub(crate) fn say(
     let json_or_events = if request.stream { MediaType::EventStream } else { MediaType::Json };
     match spec.kind {
         ProviderKind::OpenAi | ProviderKind::Azure => {
-            // The deployment of Azure is put into the path by whoever sends it.
-            let strict = spec.kind == ProviderKind::Azure || spec.base.host() == OPENAI_HOST;
-            let target = if strict { openai::Target::OpenAi } else { openai::Target::Compatible };
+            let target = openai_target(spec);
             let parser: Box<dyn AnswerParser> = if request.stream {
                 Box::<openai::Parser>::default()
             } else {
@@ -127,6 +125,13 @@ pub(crate) fn pass(
     };
     let expects = if seen.stream { MediaType::EventStream } else { MediaType::Json };
     Some((outgoing, expects))
+}
+
+/// How strictly a server that speaks like OpenAI takes it. The deployment of Azure is put into the
+/// path by whoever sends it.
+pub(super) fn openai_target(spec: &ProviderSpec) -> openai::Target<'static> {
+    let strict = spec.kind == ProviderKind::Azure || spec.base.host() == OPENAI_HOST;
+    if strict { openai::Target::OpenAi } else { openai::Target::Compatible }
 }
 
 /// What a provider's refusal means, in its dialect.

@@ -8,12 +8,13 @@ use selvedge_core::catalogue::{Capability, Modality, Needs};
 use selvedge_core::routes::{Boundary, Money, Request, Signals};
 use selvedge_dialect::chat::{ChatRequest, Content, Format, Part, Role};
 use selvedge_net::clock;
+use selvedge_proto::policy::{AccountPath, KeyId};
 
 use super::ChatCall;
 use crate::shared::Shared;
 
 /// Bytes of a prompt per token, for rules about length: usual for English text.
-const BYTES_PER_TOKEN: usize = 4;
+pub(super) const BYTES_PER_TOKEN: usize = 4;
 
 /// Where a chat may go.
 pub(super) fn aim(shared: &Shared, call: &ChatCall) -> Aim {
@@ -21,14 +22,18 @@ pub(super) fn aim(shared: &Shared, call: &ChatCall) -> Aim {
     if !shared.routing.has(model) {
         return by_name(shared, model);
     }
-    let request = match call.asked.request() {
-        Ok(request) => facts_of(shared, call, request),
-        Err(refusal) => return Aim { refusal: Some(refusal), ..Aim::default() },
-    };
+    match call.asked.request() {
+        Ok(request) => aim_by(shared, &facts_of(shared, call, request)),
+        Err(refusal) => Aim { refusal: Some(refusal), ..Aim::default() },
+    }
+}
+
+/// Where a request may go of which routing knows this.
+pub(super) fn aim_by(shared: &Shared, request: &Request) -> Aim {
     let view = shared.view.load();
-    match shared.routing.decide(&request, &view, &shared.providers) {
+    match shared.routing.decide(request, &view, &shared.providers) {
         Some(decision) => Aim::of_route(&decision, clock::mono()),
-        None => by_name(shared, model),
+        None => by_name(shared, &request.model),
     }
 }
 
@@ -53,7 +58,7 @@ fn facts_of(shared: &Shared, call: &ChatCall, request: &ChatRequest) -> Request 
         tenant: call.tenant.clone(),
         user: request.user.clone().or_else(|| request.safety_id.clone()),
         conversation: request.cache_key.clone(),
-        money: money(shared, call),
+        money: money(shared, &call.account, call.key.as_ref()),
         signals,
         seed: call.drawn,
     }
@@ -99,8 +104,7 @@ fn signals_of(request: &ChatRequest, prompt_tokens: u32) -> Signals {
 }
 
 /// The tightest budget of money, if one counts.
-fn money(shared: &Shared, call: &ChatCall) -> Option<Money> {
-    let (account, key) = (&call.account, call.key.as_ref());
+pub(super) fn money(shared: &Shared, account: &AccountPath, key: Option<&KeyId>) -> Option<Money> {
     if !shared.policies.counts_money(account, key) {
         return None;
     }

@@ -379,7 +379,7 @@ pub(super) fn gone(provider: &str) -> Refusal {
     Refusal::new(Stage::Route, Blame::Us, Retry::Elsewhere, Code::ModelUnavailable, message)
 }
 
-fn unpriced(open: &Open, model: &str) -> Refusal {
+pub(super) fn unpriced(open: &Open, model: &str) -> Refusal {
     let message = format!(
         "a budget of money counts this account, and no price of model '{model}' of provider '{}' \
          is known; what is not priced cannot be paid for",

@@ -1,0 +1,445 @@
+//! The request path of embeddings, top to bottom: admit → targets → for each: reserve → ask →
+//! settle.
+//!
+//! Owns one task per request, which walks a journey along the targets of its model as chats do
+//! ([`super`]). A request is answered whole or not at all. Models of the mesh generate text, so
+//! that only providers are asked; what a budget would have a model of the mesh answer instead is
+//! refused, since vectors of two models do not compare.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use selvedge_base::{Blame, Code, Micros, Mono, Refusal, RequestId, Retry, Stage};
+use selvedge_core::aim::{Aim, Leaving};
+use selvedge_core::bill::Bill;
+use selvedge_core::catalogue::Needs;
+use selvedge_core::journey::{Journey, Leg, Step, Target};
+use selvedge_core::paid::Priced;
+use selvedge_core::record::{Outcome, RequestRecord};
+use selvedge_core::routes::{Boundary, Request, Signals};
+use selvedge_core::upstream::Ending;
+use selvedge_dialect::chat::{Failure, Usage};
+use selvedge_dialect::embed::{EmbedInput, EmbedParser, EmbedRequest, Embeddings, Read};
+use selvedge_net::clock;
+use selvedge_proto::policy::{AccountPath, KeyId};
+use selvedge_proto::wire::Label;
+use selvedge_upstream::{Call, MediaType};
+use tokio::sync::oneshot;
+
+use super::aim::{self, BYTES_PER_TOKEN};
+use super::paid;
+use crate::counters::Held;
+use crate::gateway::{Gateway, change, node_full};
+use crate::providers::embed::{self, Part};
+use crate::providers::{Open, counts};
+use crate::quota::{Reservation, Takes, Wanted};
+use crate::shared::Shared;
+
+/// One request for embeddings, authenticated and understood.
+#[derive(Clone, Debug)]
+pub struct EmbedCall {
+    /// Names the answer everywhere.
+    pub id: RequestId,
+    /// Whose request it is, for records.
+    pub tenant: String,
+    /// Whose budgets it counts against.
+    pub account: AccountPath,
+    /// The key of the mesh it came with, whose own budgets count too.
+    pub key: Option<KeyId>,
+    /// Whether the caller showed a key at all: only then money is spent.
+    pub keyed: bool,
+    /// How far the data may travel, if the caller said.
+    pub label: Option<Label>,
+    /// Time the answer may take.
+    pub deadline: Micros,
+    /// Where chance comes from.
+    pub drawn: u64,
+    /// What is asked.
+    pub request: EmbedRequest,
+}
+
+impl Gateway {
+    /// The vectors of a request's inputs, all of them. Dropping the future cancels the work. Must
+    /// be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Why there are none, with what the provider said.
+    pub async fn embed(&self, call: EmbedCall) -> Result<Embeddings, Failure> {
+        let Ok(permit) = Arc::clone(&self.shared.permits).try_acquire_owned() else {
+            self.shared.counters.turned_away.bump();
+            return Err(node_full().into());
+        };
+        let (mut to_caller, answer) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let _permit = permit;
+            let _in_flight = Held::new(&shared.counters.in_flight);
+            let mut errand = Errand::new(Arc::clone(&shared), call);
+            let ended = tokio::select! {
+                biased;
+                () = to_caller.closed() => None,
+                ended = errand.run() => Some(ended),
+            };
+            // Whoever has the answer may ask for its record at once.
+            errand.record(ended.as_ref());
+            if let Some(ended) = ended {
+                // A caller that left just now has been answered all the same.
+                let _delivered = to_caller.send(ended);
+            }
+        });
+        answer.await.unwrap_or_else(|_| Err(super::nowhere().into()))
+    }
+}
+
+/// How one target's turn ended without an answer.
+enum Missed {
+    Failed(Failure),
+    /// The budgets allow no more money.
+    LocalOnly,
+}
+
+impl From<Refusal> for Missed {
+    fn from(refusal: Refusal) -> Self {
+        Self::Failed(refusal.into())
+    }
+}
+
+/// One request under way.
+struct Errand {
+    shared: Arc<Shared>,
+    call: EmbedCall,
+    journey: Journey,
+    aim: Aim,
+    arrived: Mono,
+    deadline: Mono,
+}
+
+impl Errand {
+    fn new(shared: Arc<Shared>, call: EmbedCall) -> Self {
+        let arrived = clock::mono();
+        let mut aim = aim::aim_by(&shared, &facts_of(&shared, &call));
+        let mut targets = std::mem::take(&mut aim.targets);
+        // A model of the mesh that has the name of a provider's is none that could be meant.
+        if targets.iter().any(|(target, _)| target.is_paid()) {
+            targets.retain(|(target, _)| target.is_paid());
+        }
+        let deadline = arrived.plus(call.deadline);
+        Self { journey: Journey::new(targets), aim, shared, call, arrived, deadline }
+    }
+
+    async fn run(&mut self) -> Result<Embeddings, Failure> {
+        let barred = self.shared.policies.bars(&self.call.account, self.call.key.as_ref());
+        let mut step = match barred.or_else(|| self.aim.refusal.take()) {
+            Some(refusal) => Step::Fail(refusal),
+            None => self.journey.begin(),
+        };
+        loop {
+            if let Step::Fail(refusal) = step {
+                return Err(refusal.into());
+            }
+            let ended = match self.journey.target().cloned() {
+                Some(Target::Mesh { model }) => Err(self.none_in_mesh(&model).into()),
+                Some(Target::Provider { provider, model }) => self.ask(&provider, &model).await,
+                None => Err(super::nowhere().into()),
+            };
+            step = match ended {
+                Ok(embeddings) => {
+                    self.measure();
+                    return Ok(embeddings);
+                }
+                Err(Missed::LocalOnly) => self.journey.local_only(),
+                Err(Missed::Failed(failure)) => {
+                    match self.journey.failed(failure.refusal.clone()) {
+                        // The same refusal, with what the provider said.
+                        Step::Fail(refusal) if refusal == failure.refusal => return Err(failure),
+                        step => step,
+                    }
+                }
+            };
+        }
+    }
+
+    /// Asks a provider's model for all vectors.
+    async fn ask(&self, provider: &str, model: &str) -> Result<Embeddings, Missed> {
+        let open = self.shared.providers.find(provider).ok_or_else(|| paid::gone(provider))?;
+        let EmbedCall { label, keyed, .. } = self.call;
+        let leaving = Leaving { label, keyed, only_there: true, costs_money: open.costs_money() };
+        leaving.check(provider)?;
+        let known = open.spec().model(model);
+        let upstream = known.map_or_else(|| model.to_owned(), |known| known.upstream.clone());
+        let request = EmbedRequest { model: upstream, ..self.call.request.clone() };
+        let priced = embed::priced(&open, &request);
+        let (account, key) = (&self.call.account, self.call.key.as_ref());
+        if self.shared.policies.counts_money(account, key) && !priced.is_known() {
+            return Err(paid::unpriced(&open, &request.model).into());
+        }
+        let spoken = embed::say(open.spec(), &request)?;
+        let reservation = match self.shared.policies.limits(account, key) {
+            true => Some(self.reserve(provider, model, &priced).await?),
+            false => None,
+        };
+        self.shared.counters.provided.bump();
+        let mut paying = Paying { priced, reservation, took: Usage::default() };
+        let mut all = Embeddings::default();
+        for part in spoken.parts {
+            let got = self.part(&open, &request.model, part, spoken.read, &mut paying).await?;
+            all.vectors.extend(got.vectors);
+        }
+        // Whoever has the answer finds it settled.
+        paying.reservation = None;
+        all.model.clone_from(&self.call.request.model);
+        all.usage = Some(paying.took);
+        Ok(all)
+    }
+
+    /// What the budgets hold for it.
+    async fn reserve(
+        &self,
+        provider: &str,
+        model: &str,
+        priced: &Priced,
+    ) -> Result<Reservation, Missed> {
+        let target = Target::Provider { provider: provider.to_owned(), model: model.to_owned() };
+        let wanted = Wanted {
+            id: self.call.id,
+            account: self.call.account.clone(),
+            key: self.call.key,
+            model: target.to_string(),
+            takes: Takes::Paid(Bill::at_most(priced.worst())),
+            deadline: self.call.deadline,
+        };
+        let refused = |refusal: Refusal| {
+            self.shared.counters.budget_refusals.bump();
+            refusal
+        };
+        let held = self.shared.quota.reserve(wanted).await.map_err(refused)?;
+        if held.local_only() {
+            return Err(Missed::LocalOnly);
+        }
+        match held.downgrade() {
+            Some(model) => Err(refused(no_stand_in(model)).into()),
+            None => Ok(held),
+        }
+    }
+
+    /// One part, asked and billed.
+    async fn part(
+        &self,
+        open: &Open,
+        model: &str,
+        part: Part,
+        read: Read,
+        paying: &mut Paying,
+    ) -> Result<Embeddings, Missed> {
+        let call = Call {
+            model: model.to_owned(),
+            method: part.outgoing.method,
+            path: part.outgoing.path,
+            headers: part.outgoing.headers,
+            body: Bytes::from(part.outgoing.body),
+            expects: MediaType::Json,
+            tokens: part.tokens,
+            // The same vectors come each time, and nothing is kept of the asking.
+            idempotent: true,
+        };
+        let bound = Usage { prompt_tokens: part.tokens, ..Usage::default() };
+        let mut begun = false;
+        let asked = tokio::select! {
+            biased;
+            lost = lost(&mut paying.reservation) => Err(lost.into()),
+            barred = self.barred() => Err(barred.into()),
+            asked = exchange(open, &call, self.deadline, (read, part.inputs), &mut begun) => asked,
+        };
+        match &asked {
+            Ok(answer) => paying.bill(&answer.usage.unwrap_or(bound)),
+            // It answered, and nothing tells what it bills: the most it can.
+            Err(_) if begun => paying.bill(&bound),
+            Err(_) => {}
+        }
+        asked
+    }
+
+    /// Resolves when the key was revoked or the account suspended: it buys no more.
+    async fn barred(&self) -> Refusal {
+        let mut changes = Some(self.shared.policies.changes());
+        loop {
+            change(&mut changes).await;
+            let (account, key) = (&self.call.account, self.call.key.as_ref());
+            if let Some(barred) = self.shared.policies.bars(account, key) {
+                return barred;
+            }
+        }
+    }
+
+    fn none_in_mesh(&self, model: &str) -> Refusal {
+        let (code, message) = match self.shared.view.load().has_model(model) {
+            true => {
+                let message = format!(
+                    "model '{model}' of the mesh generates text and makes no embeddings; models \
+                     of providers do"
+                );
+                (Code::Unsupported, message)
+            }
+            false => {
+                let message = format!("there is no model '{model}'; GET /v1/models lists them");
+                (Code::ModelNotFound, message)
+            }
+        };
+        let (stage, blame) = (Stage::Route, Blame::Client);
+        Refusal::new(stage, blame, Retry::Never, code, message).param("model")
+    }
+
+    /// Notes how fast the target answered, for routes that go by it. There is no second token.
+    fn measure(&self) {
+        if let Some(target) = self.journey.target() {
+            let took = clock::mono().since(self.arrived);
+            self.shared.routing.observe(target, took, Micros::ZERO);
+        }
+    }
+
+    /// Keeps the record of the request; `None`: its caller left.
+    fn record(self, ended: Option<&Result<Embeddings, Failure>>) {
+        let counters = &self.shared.counters;
+        let took = clock::mono().since(self.arrived);
+        let outcome = match ended {
+            Some(Ok(embeddings)) => {
+                let tokens = embeddings.usage.unwrap_or_default().prompt_tokens;
+                counters.finished.bump();
+                counters.prompt_tokens.add(tokens);
+                Outcome::Finished {
+                    reason: selvedge_contract::FinishReason::Stop,
+                    usage: selvedge_contract::Usage {
+                        prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+                        total: took,
+                        ..selvedge_contract::Usage::default()
+                    },
+                }
+            }
+            Some(Err(failure)) => {
+                counters.failed.bump();
+                Outcome::Failed(failure.refusal.clone())
+            }
+            None => {
+                counters.cancelled.bump();
+                Outcome::Cancelled
+            }
+        };
+        let mut legs: Vec<Leg> = self.journey.legs().to_vec();
+        legs.extend(self.aim.passed_over.iter().cloned());
+        self.shared.records.keep(RequestRecord {
+            id: self.call.id,
+            model: self.call.request.model,
+            downgraded_to: None,
+            tenant: self.call.tenant,
+            legs,
+            attempts: Vec::new(),
+            outcome,
+            took,
+            first_token: None,
+            longest_gap: None,
+        });
+    }
+}
+
+/// What is owed so far. Dropping it settles.
+struct Paying {
+    priced: Priced,
+    reservation: Option<Reservation>,
+    took: Usage,
+}
+
+impl Paying {
+    /// A part took this much.
+    fn bill(&mut self, usage: &Usage) {
+        self.took.prompt_tokens = self.took.prompt_tokens.saturating_add(usage.prompt_tokens);
+        if let Some(reservation) = &mut self.reservation {
+            reservation.billed(self.priced.cost(&counts(&self.took)));
+        }
+    }
+}
+
+/// Resolves when the budgets take back what they gave: why the request must end.
+async fn lost(reservation: &mut Option<Reservation>) -> Refusal {
+    loop {
+        match reservation {
+            Some(reservation) => {
+                if let Some(refusal) = reservation.answer().await {
+                    return refusal;
+                }
+            }
+            None => return std::future::pending().await,
+        }
+    }
+}
+
+/// One request to a provider; `begun` once it answered with anything but a refusal.
+async fn exchange(
+    open: &Open,
+    call: &Call,
+    deadline: Mono,
+    (read, inputs): (Read, usize),
+    begun: &mut bool,
+) -> Result<Embeddings, Missed> {
+    let told = |failed| Missed::Failed(paid::failure(open, &failed));
+    let mut answer = open.provider.ask(call, deadline).await.map_err(told)?;
+    *begun = true;
+    let mut parser = EmbedParser::new(read);
+    answer.read(|piece| parser.push(piece)).await.map_err(told)?;
+    match parser.finish(inputs) {
+        Ok(mut embeddings) => {
+            let beside = answer.prompt_tokens();
+            let beside = beside.map(|prompt_tokens| Usage { prompt_tokens, ..Usage::default() });
+            embeddings.usage = embeddings.usage.or(beside);
+            if let Some(usage) = &embeddings.usage {
+                answer.used(usage.prompt_tokens);
+            }
+            answer.ended(Ending::Answered);
+            Ok(embeddings)
+        }
+        Err(why) => {
+            answer.ended(Ending::Malformed);
+            Err(unreadable(&open.spec().name, why).into())
+        }
+    }
+}
+
+fn facts_of(shared: &Shared, call: &EmbedCall) -> Request {
+    let request = &call.request;
+    let tokens = |input: &EmbedInput| match input {
+        EmbedInput::Text(text) => text.len() / BYTES_PER_TOKEN + 1,
+        EmbedInput::Tokens(tokens) => tokens.len(),
+    };
+    // Each input has the model's whole context to itself.
+    let longest = request.inputs.iter().map(tokens).max().unwrap_or(0);
+    Request {
+        model: request.model.clone(),
+        needs: Needs {
+            prompt_tokens: u32::try_from(longest).unwrap_or(u32::MAX),
+            embeddings: true,
+            dimensions: request.dimensions,
+            ..Needs::default()
+        },
+        boundary: call.label.map_or(Boundary::Anywhere, Boundary::from),
+        tenant: call.tenant.clone(),
+        user: request.user.clone(),
+        conversation: None,
+        money: aim::money(shared, &call.account, call.key.as_ref()),
+        signals: Signals::default(),
+        seed: call.drawn,
+    }
+}
+
+fn no_stand_in(model: &str) -> Refusal {
+    let message = format!(
+        "the budget for this model is used up, and '{model}', which stands in for it, makes no \
+         embeddings that compare with its own"
+    );
+    let (stage, blame) = (Stage::Reserve, Blame::Client);
+    Refusal::new(stage, blame, Retry::Never, Code::QuotaExhausted, message)
+}
+
+fn unreadable(provider: &str, why: &str) -> Refusal {
+    let message = format!("provider '{provider}' answered with no good embeddings: {why}");
+    let (stage, blame) = (Stage::Execute, Blame::Provider);
+    Refusal::new(stage, blame, Retry::Elsewhere, Code::ModelUnavailable, message)
+}
