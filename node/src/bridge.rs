@@ -14,10 +14,12 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
 use selvedge_base::{Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Stage};
 use selvedge_contract::{FinishReason, ModelState, ModelStatus};
+use selvedge_dialect::chat::Failure;
+use selvedge_dialect::embed::Embeddings;
 use selvedge_proto::swim::PeerState;
 use selvedge_runtime::Said;
 use selvedge_runtime::{
-    Admin, Call, ChatCall, Gateway, MeshView, NodeView, Outcome, Piece, RequestRecord,
+    Admin, Call, ChatCall, EmbedCall, Gateway, MeshView, NodeView, Outcome, Piece, RequestRecord,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -55,6 +57,10 @@ impl Backend for Bridge {
 
     fn count_tokens(&self, call: ChatCall) -> BoxFuture<'_, Result<u64, Refusal>> {
         Box::pin(self.gateway.count_tokens(call))
+    }
+
+    fn embed(&self, call: EmbedCall) -> BoxFuture<'_, Result<Embeddings, Failure>> {
+        Box::pin(self.gateway.embed(call))
     }
 
     fn provided(&self) -> Vec<String> {

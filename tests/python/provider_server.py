@@ -1,4 +1,5 @@
-"""A provider on a loopback port: the shapes of OpenAI's chat completions and Anthropic's messages.
+"""A provider on a loopback port: the shapes of OpenAI's chat completions and Anthropic's messages,
+and of embeddings everywhere.
 
 The model asked for chooses what happens: most answer, the names in TROUBLE do something else. GET
 /seen tells what was received, so that a test can look at bodies and headers.
@@ -8,6 +9,8 @@ import json
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import provider_embeddings
 
 WORDS = ["Good", " morning", ",", " how", " are", " you", "?"]
 USAGE = {"prompt": 21, "answer": 7}
@@ -43,8 +46,11 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         headers = {name.lower(): value for name, value in self.headers.items()}
         seen.append({"path": self.path, "headers": headers, "body": body})
-        model = body["model"]
-        if model in TROUBLE:
+        vectors = provider_embeddings.answer(self.path, body)
+        model = body.get("model")
+        if vectors:
+            self.whole(*vectors)
+        elif model in TROUBLE:
             TROUBLE[model](self, body)
         elif self.path == "/v1/chat/completions":
             self.openai(body)

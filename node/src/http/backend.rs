@@ -8,8 +8,10 @@ use futures::stream::BoxStream;
 use selvedge_base::{Micros, ModelDigest, NodeId, Refusal, RequestId};
 use selvedge_core::Piece;
 use selvedge_core::upstream::RawProvider;
+use selvedge_dialect::chat::Failure;
+use selvedge_dialect::embed::Embeddings;
 use selvedge_proto::policy::{AccountPath, KeyId};
-use selvedge_runtime::{Call, ChatCall, Said};
+use selvedge_runtime::{Call, ChatCall, EmbedCall, Said};
 use serde_json::Value;
 
 use super::wire::{self, Budget, Status};
@@ -29,6 +31,9 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// The tokens a chat's prompt takes, without answering it.
     fn count_tokens(&self, call: ChatCall) -> BoxFuture<'_, Result<u64, Refusal>>;
+
+    /// The vectors of a request's inputs. Dropping the future cancels the work.
+    fn embed(&self, call: EmbedCall) -> BoxFuture<'_, Result<Embeddings, Failure>>;
 
     /// The models of providers, as clients name them.
     fn provided(&self) -> Vec<String>;

@@ -18,6 +18,7 @@ mod body;
 mod chat;
 mod completions;
 mod connections;
+mod embed;
 mod errors;
 mod events;
 mod fields;

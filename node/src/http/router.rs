@@ -13,9 +13,10 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use selvedge_base::{Code, NodeId, RequestId};
 use selvedge_core::Piece;
+use selvedge_dialect::embed::{EmbedRequest, Embeddings};
 use selvedge_dialect::tap::{self, Kind};
 use selvedge_dialect::{self as dialect, anthropic};
-use selvedge_runtime::{Asked, ChatCall};
+use selvedge_runtime::{Asked, ChatCall, EmbedCall};
 
 use super::answers::Answers;
 use super::backend::{Backend, Holder};
@@ -31,7 +32,7 @@ use super::reply::{self, Heading};
 use super::settings::Settings;
 use super::speech::{self, Speech};
 use super::stop::Stop;
-use super::{admin, allowance, chat, completions, models, ollama, relay};
+use super::{admin, allowance, chat, completions, embed, models, ollama, relay};
 
 /// Names a response, so that a person can ask about it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -57,6 +58,7 @@ pub(super) struct App {
 pub(super) enum Surface {
     Chat,
     Completions,
+    Embeddings,
     Messages,
     Responses,
     Ollama,
@@ -72,6 +74,7 @@ impl Surface {
         match self {
             Self::Chat => "chat",
             Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
             Self::Messages => "messages",
             Self::Responses => "responses",
             Self::Ollama => "ollama",
@@ -139,11 +142,14 @@ pub(super) fn not_found() -> Problem {
 enum Route {
     Chat,
     Completions,
+    Embeddings,
     Messages,
     CountTokens,
     Responses,
     OllamaChat,
     OllamaGenerate,
+    OllamaEmbed,
+    OllamaEmbeddings,
     OllamaTags,
     OllamaShow,
     OllamaVersion,
@@ -160,11 +166,14 @@ impl Route {
         match path {
             "/v1/chat/completions" => Some(Self::Chat),
             "/v1/completions" => Some(Self::Completions),
+            "/v1/embeddings" => Some(Self::Embeddings),
             "/v1/messages" => Some(Self::Messages),
             "/v1/messages/count_tokens" => Some(Self::CountTokens),
             "/v1/responses" => Some(Self::Responses),
             "/api/chat" => Some(Self::OllamaChat),
             "/api/generate" => Some(Self::OllamaGenerate),
+            "/api/embed" => Some(Self::OllamaEmbed),
+            "/api/embeddings" => Some(Self::OllamaEmbeddings),
             "/api/tags" => Some(Self::OllamaTags),
             "/api/show" => Some(Self::OllamaShow),
             "/api/version" => Some(Self::OllamaVersion),
@@ -187,10 +196,13 @@ impl Route {
         match self {
             Self::Chat => Surface::Chat,
             Self::Completions => Surface::Completions,
+            Self::Embeddings => Surface::Embeddings,
             Self::Messages | Self::CountTokens => Surface::Messages,
             Self::Responses => Surface::Responses,
             Self::OllamaChat
             | Self::OllamaGenerate
+            | Self::OllamaEmbed
+            | Self::OllamaEmbeddings
             | Self::OllamaTags
             | Self::OllamaShow
             | Self::OllamaVersion => Surface::Ollama,
@@ -205,11 +217,14 @@ impl Route {
         match self {
             Self::Chat
             | Self::Completions
+            | Self::Embeddings
             | Self::Messages
             | Self::CountTokens
             | Self::Responses
             | Self::OllamaChat
             | Self::OllamaGenerate
+            | Self::OllamaEmbed
+            | Self::OllamaEmbeddings
             | Self::OllamaShow => "POST, OPTIONS",
             Self::OllamaTags | Self::OllamaVersion => "GET, HEAD, OPTIONS",
             Self::Models | Self::Model(_) | Self::Health | Self::Metrics => "GET, HEAD, OPTIONS",
@@ -262,6 +277,9 @@ impl Exchange<'_> {
         match route {
             Route::Chat => self.generate(parts, body, surface, chat::plan).await,
             Route::Completions => self.generate(parts, body, surface, completions::plan).await,
+            Route::Embeddings => self.embed(parts, body, surface, embed::OPENAI).await,
+            Route::OllamaEmbed => self.embed(parts, body, surface, embed::OLLAMA).await,
+            Route::OllamaEmbeddings => self.embed(parts, body, surface, embed::OLLAMA_OLDER).await,
             Route::Messages => self.told(parts, body, surface, speech::ANTHROPIC).await,
             Route::Responses => self.told(parts, body, surface, speech::RESPONSES).await,
             Route::OllamaChat => self.told(parts, body, surface, speech::OLLAMA_CHAT).await,
@@ -364,6 +382,47 @@ impl Exchange<'_> {
         let (caller, received) = self.receive(parts, body, surface).await?;
         let asked = Asked::read(received.bytes, speech.kind, speech.parse)?;
         self.relay(asked, speech, caller).await
+    }
+
+    /// Embeddings in a surface's own dialect.
+    async fn embed(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        surface: Surface,
+        speech: embed::Speech,
+    ) -> Result<Response<Answer>, Problem> {
+        let (caller, received) = self.receive(parts, body, surface).await?;
+        let request = (speech.parse)(&received.bytes)?;
+        drop(received);
+        let encoding = request.encoding;
+        let answer = self.embeddings(request, caller).await?;
+        Ok(whole(StatusCode::OK, "application/json", (speech.whole)(&answer, encoding)))
+    }
+
+    /// The vectors that a caller wants.
+    async fn embeddings(
+        &self,
+        request: EmbedRequest,
+        caller: Caller,
+    ) -> Result<Embeddings, Problem> {
+        let App { backend, metrics, .. } = self.app;
+        caller.holder.check_model(&request.model)?;
+        let mut progress = Progress::new(metrics);
+        let call = EmbedCall {
+            id: self.id,
+            tenant: caller.holder.tenant,
+            account: caller.holder.account,
+            key: caller.holder.key,
+            keyed: caller.holder.keyed,
+            label: caller.label,
+            deadline: caller.deadline,
+            drawn: self.drawn,
+            request,
+        };
+        let answer = backend.embed(call).await.map_err(|failure| Problem::from(failure.refusal))?;
+        progress.took(answer.usage.unwrap_or_default().prompt_tokens, 0);
+        Ok(answer)
     }
 
     /// Who asks, and the whole body.
@@ -514,6 +573,9 @@ mod tests {
         let table = [
             ("/v1/chat/completions", Some(Route::Chat)),
             ("/v1/completions", Some(Route::Completions)),
+            ("/v1/embeddings", Some(Route::Embeddings)),
+            ("/api/embed", Some(Route::OllamaEmbed)),
+            ("/api/embeddings", Some(Route::OllamaEmbeddings)),
             ("/v1/models", Some(Route::Models)),
             ("/v1/models/", None),
             ("/v1/models/a", model("a")),

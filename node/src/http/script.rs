@@ -12,9 +12,10 @@ use parking_lot::Mutex;
 use selvedge_base::{Code, ModelDigest, NodeId, Refusal, Stage};
 use selvedge_contract::{FinishReason, TokenEvent, TokenLogProb, Usage};
 use selvedge_core::Piece;
-use selvedge_dialect::chat::Event;
+use selvedge_dialect::chat::{self as dialect, Event, Failure};
+use selvedge_dialect::embed::Embeddings;
 use selvedge_proto::policy::KeyId;
-use selvedge_runtime::{Call, ChatCall, Said};
+use selvedge_runtime::{Call, ChatCall, EmbedCall, Said};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
@@ -57,6 +58,8 @@ pub(super) struct Script {
     events: Box<Events>,
     /// The chats that came and may leave the mesh.
     pub(super) chats: Mutex<Vec<ChatCall>>,
+    /// The requests for embeddings that came.
+    pub(super) embeds: Mutex<Vec<EmbedCall>>,
     /// Opens [`Step::Gate`]s.
     pub(super) gate: Arc<Semaphore>,
     /// Every call so far.
@@ -90,6 +93,7 @@ impl Script {
             steps,
             events,
             chats: Mutex::default(),
+            embeds: Mutex::default(),
             gate: Arc::new(Semaphore::new(0)),
             calls: Mutex::default(),
             orders: Mutex::default(),
@@ -195,6 +199,20 @@ impl Backend for Script {
 
     fn count_tokens(&self, call: ChatCall) -> BoxFuture<'_, Result<u64, Refusal>> {
         Box::pin(async move { Ok(call.asked.request()?.messages.len() as u64) })
+    }
+
+    fn embed(&self, call: EmbedCall) -> BoxFuture<'_, Result<Embeddings, Failure>> {
+        let request = call.request.clone();
+        self.embeds.lock().push(call);
+        Box::pin(async move {
+            if !request.model.starts_with("cloud/") {
+                let message = "this model makes no embeddings";
+                return Err(Refusal::client(Stage::Route, Code::Unsupported, message).into());
+            }
+            let usage = dialect::Usage { prompt_tokens: 7, ..dialect::Usage::default() };
+            let vectors = vec![vec![0.5, -1.0, 0.25]; request.inputs.len()];
+            Ok(Embeddings { model: request.model, vectors, usage: Some(usage) })
+        })
     }
 
     fn provided(&self) -> Vec<String> {

@@ -654,3 +654,6 @@ async fn stopping_lets_answers_finish_then_ends_them() {
 
 #[path = "relay_tests.rs"]
 mod relayed;
+
+#[path = "embed_tests.rs"]
+mod embed;

@@ -5,6 +5,7 @@ mod answers;
 mod budgets;
 mod deaths;
 mod demo;
+mod embeddings;
 mod frozen;
 mod hostile;
 mod joining;

@@ -17,13 +17,13 @@ const PRICED: &str = "claude-sonnet-4-5";
 const COST: u64 = 168;
 
 /// A provider of both shapes.
-struct Provider {
+pub(super) struct Provider {
     process: Process,
-    url: String,
+    pub(super) url: String,
 }
 
 impl Provider {
-    fn start(s: &Scenario) -> Result<Self> {
+    pub(super) fn start(s: &Scenario) -> Result<Self> {
         let script = places::repository().join("tests/python/provider_server.py");
         let arguments = [script.display().to_string()];
         let process = Process::start("provider", &places::python()?, &arguments, None, &[])?;
