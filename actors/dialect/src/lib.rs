@@ -23,6 +23,7 @@ pub mod exchange;
 pub mod failure;
 pub mod frame;
 pub mod gemini;
+pub mod inference;
 pub mod json;
 pub mod limits;
 mod media;
