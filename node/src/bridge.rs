@@ -16,6 +16,7 @@ use selvedge_base::{Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Stage
 use selvedge_contract::{FinishReason, ModelState, ModelStatus};
 use selvedge_dialect::chat::Failure;
 use selvedge_dialect::embed::Embeddings;
+use selvedge_dialect::inference::Makes;
 use selvedge_proto::swim::PeerState;
 use selvedge_runtime::Said;
 use selvedge_runtime::{
@@ -61,6 +62,10 @@ impl Backend for Bridge {
 
     fn embed(&self, call: EmbedCall) -> BoxFuture<'_, Result<Embeddings, Failure>> {
         Box::pin(self.gateway.embed(call))
+    }
+
+    fn makes(&self, model: &str) -> Option<Makes> {
+        self.gateway.makes(model)
     }
 
     fn provided(&self) -> Vec<String> {

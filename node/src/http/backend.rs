@@ -10,6 +10,7 @@ use selvedge_core::Piece;
 use selvedge_core::upstream::RawProvider;
 use selvedge_dialect::chat::Failure;
 use selvedge_dialect::embed::Embeddings;
+use selvedge_dialect::inference::Makes;
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_runtime::{Call, ChatCall, EmbedCall, Said};
 use serde_json::Value;
@@ -34,6 +35,9 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// The vectors of a request's inputs. Dropping the future cancels the work.
     fn embed(&self, call: EmbedCall) -> BoxFuture<'_, Result<Embeddings, Failure>>;
+
+    /// What a model makes of texts, as far as anything tells; none when there is no such model.
+    fn makes(&self, model: &str) -> Option<Makes>;
 
     /// The models of providers, as clients name them.
     fn provided(&self) -> Vec<String>;

@@ -135,8 +135,8 @@ impl Problem {
         response
     }
 
-    /// The response in the shape of Ollama's API.
-    pub(super) fn response_as_ollama(&self) -> Response<Answer> {
+    /// The response in the shape of Ollama's API and of the Open Inference Protocol.
+    pub(super) fn response_as_text(&self) -> Response<Answer> {
         let mut response = self.response();
         let error = serde_json::json!({ "error": self.message });
         *response.body_mut() = json(self.status, &error).into_body();

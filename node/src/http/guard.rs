@@ -30,13 +30,14 @@ const TIMEOUT: HeaderName = HeaderName::from_static("x-selvedge-timeout-ms");
 /// Longest deadline a caller may ask for: one hour, longer than any answer takes to generate.
 const LONGEST_MS: u64 = 3_600_000;
 /// The endpoints a key may be limited to.
-pub(super) const ROUTES: [&str; 7] = [
+pub(super) const ROUTES: [&str; 8] = [
     Surface::Chat.as_str(),
     Surface::Completions.as_str(),
     Surface::Embeddings.as_str(),
     Surface::Messages.as_str(),
     Surface::Responses.as_str(),
     Surface::Ollama.as_str(),
+    Surface::Inference.as_str(),
     Surface::Models.as_str(),
 ];
 

@@ -24,6 +24,7 @@ mod events;
 mod fields;
 mod guard;
 mod ids;
+mod infer;
 mod limits;
 mod logprobs;
 mod metrics;

@@ -32,7 +32,7 @@ use super::reply::{self, Heading};
 use super::settings::Settings;
 use super::speech::{self, Speech};
 use super::stop::Stop;
-use super::{admin, allowance, chat, completions, embed, models, ollama, relay};
+use super::{admin, allowance, chat, completions, embed, infer, models, ollama, relay};
 
 /// Names a response, so that a person can ask about it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -46,10 +46,10 @@ pub(super) const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffe
 pub(super) struct App {
     pub(super) settings: Settings,
     pub(super) stop: Stop,
-    backend: Arc<dyn Backend>,
-    guard: Guard,
-    reader: Reader,
-    metrics: Arc<Metrics>,
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) guard: Guard,
+    pub(super) reader: Reader,
+    pub(super) metrics: Arc<Metrics>,
     ids: Ids,
 }
 
@@ -62,6 +62,7 @@ pub(super) enum Surface {
     Messages,
     Responses,
     Ollama,
+    Inference,
     Models,
     Health,
     Metrics,
@@ -78,6 +79,7 @@ impl Surface {
             Self::Messages => "messages",
             Self::Responses => "responses",
             Self::Ollama => "ollama",
+            Self::Inference => "inference",
             Self::Models => "models",
             Self::Health => "health",
             Self::Metrics => "metrics",
@@ -117,7 +119,7 @@ pub(super) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
             app.metrics.refused(problem.code);
             match tally.surface_of() {
                 Surface::Messages => problem.response_as_anthropic(),
-                Surface::Ollama => problem.response_as_ollama(),
+                Surface::Ollama | Surface::Inference => problem.response_as_text(),
                 _ => problem.response(),
             }
         }
@@ -153,6 +155,7 @@ enum Route {
     OllamaTags,
     OllamaShow,
     OllamaVersion,
+    Inference(infer::Endpoint),
     Models,
     Model(String),
     Health,
@@ -181,6 +184,9 @@ impl Route {
             "/health" => Some(Self::Health),
             "/metrics" => Some(Self::Metrics),
             _ => {
+                if let Some(endpoint) = infer::Endpoint::find(path) {
+                    return Some(Self::Inference(endpoint));
+                }
                 if let Some(rest) = path.strip_prefix("/admin/") {
                     let rest = decoded(rest)?;
                     return admin::methods(&rest).map(|methods| Self::Admin(rest, methods));
@@ -206,6 +212,7 @@ impl Route {
             | Self::OllamaTags
             | Self::OllamaShow
             | Self::OllamaVersion => Surface::Ollama,
+            Self::Inference(_) => Surface::Inference,
             Self::Models | Self::Model(_) => Surface::Models,
             Self::Health => Surface::Health,
             Self::Metrics => Surface::Metrics,
@@ -228,14 +235,15 @@ impl Route {
             | Self::OllamaShow => "POST, OPTIONS",
             Self::OllamaTags | Self::OllamaVersion => "GET, HEAD, OPTIONS",
             Self::Models | Self::Model(_) | Self::Health | Self::Metrics => "GET, HEAD, OPTIONS",
+            Self::Inference(endpoint) => endpoint.methods(),
             Self::Admin(_, methods) => methods,
         }
     }
 }
 
 /// One request on its way.
-struct Exchange<'a> {
-    app: &'a App,
+pub(super) struct Exchange<'a> {
+    pub(super) app: &'a App,
     id: RequestId,
     drawn: u64,
     /// Who asks, once that is known.
@@ -304,6 +312,7 @@ impl Exchange<'_> {
                 let body = anthropic::count_body(tokens);
                 Ok(whole(StatusCode::OK, "application/json", body))
             }
+            Route::Inference(endpoint) => self.inference(endpoint, parts, body).await,
             Route::Models => {
                 let holder = self.holder(parts, surface)?;
                 let provided = backend.provided();
@@ -329,7 +338,7 @@ impl Exchange<'_> {
     }
 
     /// Who asks, if this endpoint is open to them.
-    fn holder(&self, parts: &Parts, surface: Surface) -> Result<&Holder, Problem> {
+    pub(super) fn holder(&self, parts: &Parts, surface: Surface) -> Result<&Holder, Problem> {
         let holder = self.app.guard.holder(&parts.headers, self.app.backend.as_ref())?;
         let holder = self.holder.get_or_init(|| holder);
         holder.check_route(surface)?;
@@ -401,7 +410,7 @@ impl Exchange<'_> {
     }
 
     /// The vectors that a caller wants.
-    async fn embeddings(
+    pub(super) async fn embeddings(
         &self,
         request: EmbedRequest,
         caller: Caller,
@@ -438,7 +447,7 @@ impl Exchange<'_> {
         Ok((caller, self.app.reader.read(&parts.headers, body).await?))
     }
 
-    fn call(&self, asked: Asked, caller: Caller) -> ChatCall {
+    pub(super) fn call(&self, asked: Asked, caller: Caller) -> ChatCall {
         ChatCall {
             id: self.id,
             tenant: caller.holder.tenant,
@@ -545,7 +554,7 @@ fn wrong_method(methods: &'static str) -> Problem {
 }
 
 /// A path with its escapes resolved; `None` when they are broken or not UTF-8.
-fn decoded(path: &str) -> Option<String> {
+pub(super) fn decoded(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let [first, after @ ..] = rest {

@@ -14,6 +14,7 @@ use selvedge_contract::{FinishReason, TokenEvent, TokenLogProb, Usage};
 use selvedge_core::Piece;
 use selvedge_dialect::chat::{self as dialect, Event, Failure};
 use selvedge_dialect::embed::Embeddings;
+use selvedge_dialect::inference::Makes;
 use selvedge_proto::policy::KeyId;
 use selvedge_runtime::{Call, ChatCall, EmbedCall, Said};
 use serde_json::{Value, json};
@@ -213,6 +214,14 @@ impl Backend for Script {
             let vectors = vec![vec![0.5, -1.0, 0.25]; request.inputs.len()];
             Ok(Embeddings { model: request.model, vectors, usage: Some(usage) })
         })
+    }
+
+    fn makes(&self, model: &str) -> Option<Makes> {
+        match model {
+            "cloud/e" => Some(Makes::Embeddings(Some(3))),
+            "small" | "cloud/large" => Some(Makes::Text),
+            _ => None,
+        }
     }
 
     fn provided(&self) -> Vec<String> {

@@ -12,14 +12,15 @@ use bytes::Bytes;
 use selvedge_base::{Blame, Code, Micros, Mono, Refusal, RequestId, Retry, Stage};
 use selvedge_core::aim::{Aim, Leaving};
 use selvedge_core::bill::Bill;
-use selvedge_core::catalogue::Needs;
+use selvedge_core::catalogue::{Catalogue, Needs};
 use selvedge_core::journey::{Journey, Leg, Step, Target};
-use selvedge_core::paid::Priced;
+use selvedge_core::paid::{Priced, list_of};
 use selvedge_core::record::{Outcome, RequestRecord};
 use selvedge_core::routes::{Boundary, Request, Signals};
 use selvedge_core::upstream::Ending;
 use selvedge_dialect::chat::{Failure, Usage};
 use selvedge_dialect::embed::{EmbedInput, EmbedParser, EmbedRequest, Embeddings, Read};
+use selvedge_dialect::inference::Makes;
 use selvedge_net::clock;
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::wire::Label;
@@ -59,6 +60,31 @@ pub struct EmbedCall {
 }
 
 impl Gateway {
+    /// What a model makes of texts, as far as anything tells; none when there is no such model. Where
+    /// a route leads may differ by request.
+    pub fn makes(&self, model: &str) -> Option<Makes> {
+        if self.shared.routing.has(model) {
+            return Some(Makes::Unknown);
+        }
+        let (target, _) = aim::by_name(&self.shared, model).targets.into_iter().next()?;
+        match target {
+            Target::Mesh { model } => {
+                self.shared.view.load().has_model(&model).then_some(Makes::Text)
+            }
+            Target::Provider { provider, model } => {
+                let open = self.shared.providers.find(&provider)?;
+                let known = open.spec().model(&model);
+                let upstream = known.map_or(model.as_str(), |known| known.upstream.as_str());
+                let found = Catalogue::built_in().ok()?.find(list_of(open.spec()), upstream);
+                let Some(found) = found else { return Some(Makes::Unknown) };
+                Some(match found.model().abilities.embedding_dimensions {
+                    Some(dimensions) => Makes::Embeddings(Some(dimensions)),
+                    None => Makes::Text,
+                })
+            }
+        }
+    }
+
     /// The vectors of a request's inputs, all of them. Dropping the future cancels the work. Must
     /// be called inside a tokio runtime.
     ///

@@ -20,9 +20,15 @@ const MODELS: [(&str, &str, &str); 6] = [
     ("aws", "bedrock", "amazon.titan-embed-text-v2:0"),
 ];
 
+/// The models, as clients name them.
+pub(super) fn names() -> String {
+    let names = MODELS.iter().map(|(provider, _, model)| format!("{provider}/{model}"));
+    names.collect::<Vec<_>>().join(",")
+}
+
 /// A node with a model of its own, a provider of each kind, and a key of an account that may spend
 /// this much.
-fn gateway(s: &Scenario, provider: &Provider, budget: &str) -> Result<(Node, String)> {
+pub(super) fn gateway(s: &Scenario, provider: &Provider, budget: &str) -> Result<(Node, String)> {
     let spec = s.node("gateway");
     tiny::write(&spec.home.join("models"))?;
     let node = spec.up(s, &["--model", TINY])?;
@@ -63,9 +69,7 @@ fn official_clients_get_embeddings_of_every_kind_of_provider() {
         let provider = Provider::start(s)?;
         let (node, key) = gateway(s, &provider, "1 usd/month")?;
         let client = node.client().with_key(&key);
-        let names: Vec<String> =
-            MODELS.iter().map(|(provider, _, model)| format!("{provider}/{model}")).collect();
-        let names = names.join(",");
+        let names = names();
         let more = [("SELVEDGE_MODEL", TINY), ("SELVEDGE_EMBED", names.as_str())];
         for script in ["openai_embeddings.py", "ollama_embeddings.py"] {
             s.step(script);

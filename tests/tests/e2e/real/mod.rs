@@ -8,6 +8,7 @@ mod demo;
 mod embeddings;
 mod frozen;
 mod hostile;
+mod inference;
 mod joining;
 mod keys;
 mod lifecycle;
