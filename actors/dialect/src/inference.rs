@@ -4,6 +4,7 @@
 //! or of vectors out. Source: the protocol's REST and gRPC specifications and its binary tensor
 //! extension. Encodings are `rest` and `grpc`. A model has one version.
 
+pub mod grpc;
 mod rest;
 #[cfg(test)]
 #[path = "inference/tests.rs"]

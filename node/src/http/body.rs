@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 
 use super::events::Events;
@@ -23,6 +23,8 @@ pub(super) enum Answer {
     Stream(Box<Events>),
     /// Lines that are written as they come.
     Lines(BoxStream<'static, Bytes>),
+    /// All of it is known, and what is said after it.
+    Trailed(Option<Bytes>, Option<HeaderMap>),
 }
 
 impl Body for Answer {
@@ -38,6 +40,10 @@ impl Body for Answer {
             Self::Stream(events) => {
                 events.poll_bytes(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
+            Self::Trailed(bytes, trailers) => Poll::Ready(match bytes.take() {
+                Some(bytes) => Some(Ok(Frame::data(bytes))),
+                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
+            }),
             Self::Lines(lines) => {
                 lines.poll_next_unpin(cx).map(|line| line.map(|line| Ok(Frame::data(line))))
             }
@@ -49,6 +55,7 @@ impl Body for Answer {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Stream(events) => events.is_over(),
             Self::Lines(_) => false,
+            Self::Trailed(bytes, trailers) => bytes.is_none() && trailers.is_none(),
         }
     }
 
@@ -57,7 +64,7 @@ impl Body for Answer {
             Self::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Self::Stream(_) | Self::Lines(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Lines(_) | Self::Trailed(..) => SizeHint::default(),
         }
     }
 }

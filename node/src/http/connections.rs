@@ -6,12 +6,12 @@ use std::convert::Infallible;
 use std::io::{self, Write};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use selvedge_runtime::Run;
 use tokio::net::{TcpListener, TcpStream};
@@ -31,6 +31,18 @@ const MAX_HEADERS: usize = 64;
 const HEAD_BYTES: usize = 32 << 10;
 /// Bytes hyper buffers per direction and connection: one read of a fast loopback sender.
 const BUFFER_BYTES: usize = 64 << 10;
+/// Requests at a time on one connection of HTTP/2: as many as the protocol asks for at the least
+/// (RFC 9113, section 6.5.2), so that no client is slower for it.
+const STREAMS: u32 = 100;
+/// Bytes on their way to us on one connection of HTTP/2, all its requests together: a large body at
+/// the speed of a local network.
+const WINDOW_BYTES: u32 = 1 << 20;
+/// A connection of HTTP/2 is let go after this many looks in a row, one in each
+/// [`Settings::header_timeout`], that found no request under way: about a minute. Clients keep them
+/// and open others by themselves.
+const QUIET: u32 = 6;
+/// Wait for the second byte of a connection whose first one tells nothing: it is on its way.
+const HALF_WORD: Duration = Duration::from_millis(5);
 /// Pause after the system refused a connection (out of descriptors): long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time streams get to write their last event when the grace is over.
@@ -132,6 +144,109 @@ async fn connection(app: Arc<App>, socket: TcpStream) {
         debug!(%error, "a connection ended before it began");
         return;
     }
+    // Whatever is served, its first words must come in the time a head may take.
+    let version = tokio::select! {
+        version = timeout(app.settings.header_timeout, Version::told(&socket)) => version,
+        // Nothing was asked on it yet: nobody misses it.
+        () = app.stop.requested() => return,
+    };
+    match version {
+        Ok(Ok(Version::One)) => one(app, socket).await,
+        Ok(Ok(Version::Two)) => two(app, socket).await,
+        Ok(Err(error)) => debug!(%error, "a connection broke before it said anything"),
+        Err(_) => debug!("a connection said nothing in time"),
+    }
+}
+
+/// How a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+impl Version {
+    /// What the first bytes say. Those of HTTP/2 are `PRI` (RFC 9113, section 3.4), which no method
+    /// of HTTP/1.1 begins with; two tell. They are left where they are.
+    async fn told(socket: &TcpStream) -> io::Result<Self> {
+        let mut first = [0; 2];
+        loop {
+            match (socket.peek(&mut first).await?, first) {
+                (2, [b'P', b'R']) => return Ok(Self::Two),
+                (1, [b'P', _]) => sleep(HALF_WORD).await,
+                // Also where it closed: hyper knows what to do then.
+                _ => return Ok(Self::One),
+            }
+        }
+    }
+}
+
+/// One connection of HTTP/2, which gRPC needs: many requests at a time.
+async fn two(app: Arc<App>, socket: TcpStream) {
+    let io = TokioIo::new(Patient::new(socket, app.settings.stall_timeout));
+    let running = Arc::new(AtomicUsize::new(0));
+    let service = {
+        let (app, running) = (Arc::clone(&app), Arc::clone(&running));
+        service_fn(move |request| {
+            let app = Arc::clone(&app);
+            let under_way = UnderWay::new(&running);
+            async move {
+                let _under_way = under_way;
+                Ok::<_, Infallible>(handle(app, request).await)
+            }
+        })
+    };
+    let mut serving = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEAD_BYTES as u32)
+            .initial_stream_window_size(BUFFER_BYTES as u32)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .max_send_buf_size(BUFFER_BYTES)
+            .keep_alive_interval(app.settings.stall_timeout)
+            .keep_alive_timeout(app.settings.stall_timeout)
+            .serve_connection(io, service)
+    );
+    let mut quiet = 0;
+    let result = loop {
+        tokio::select! {
+            result = &mut serving => break result,
+            () = app.stop.requested() => {}
+            () = sleep(app.settings.header_timeout) => {
+                quiet = if running.load(Ordering::Relaxed) == 0 { quiet + 1 } else { 0 };
+                if quiet < QUIET {
+                    continue;
+                }
+            }
+        }
+        // Streams under way come to their end; no new ones are taken.
+        serving.as_mut().graceful_shutdown();
+        break serving.await;
+    };
+    if let Err(error) = result {
+        debug!(%error, "a connection broke");
+    }
+}
+
+/// Counts a request while it waits for its answer.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    fn new(running: &Arc<AtomicUsize>) -> Self {
+        running.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(running))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One connection of HTTP/1.1.
+async fn one(app: Arc<App>, socket: TcpStream) {
     let io = TokioIo::new(Patient::new(socket, app.settings.stall_timeout));
     let asked = Arc::new(AtomicBool::new(false));
     let service = {

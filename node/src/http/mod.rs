@@ -1,4 +1,4 @@
-//! The HTTP/1.1 surface: what clients of the OpenAI API, operators and scrapers speak to.
+//! The HTTP surface: what clients of the OpenAI API, operators and scrapers speak to.
 //!
 //! ```text
 //! connections ─▶ router ─▶ guard ─▶ chat | completions ─▶ answers ─▶ reply | events
@@ -22,6 +22,7 @@ mod embed;
 mod errors;
 mod events;
 mod fields;
+mod grpc;
 mod guard;
 mod ids;
 mod infer;

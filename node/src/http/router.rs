@@ -8,9 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use futures::StreamExt;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, HeaderName, HeaderValue};
+use hyper::header::{ALLOW, HOST, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use selvedge_base::{Code, NodeId, RequestId};
 use selvedge_core::Piece;
 use selvedge_dialect::embed::{EmbedRequest, Embeddings};
@@ -32,7 +32,7 @@ use super::reply::{self, Heading};
 use super::settings::Settings;
 use super::speech::{self, Speech};
 use super::stop::Stop;
-use super::{admin, allowance, chat, completions, embed, infer, models, ollama, relay};
+use super::{admin, allowance, chat, completions, embed, grpc, infer, models, ollama, relay};
 
 /// Names a response, so that a person can ask about it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -63,6 +63,8 @@ pub(super) enum Surface {
     Responses,
     Ollama,
     Inference,
+    /// The same over gRPC, counted and allowed as one.
+    Grpc,
     Models,
     Health,
     Metrics,
@@ -79,7 +81,7 @@ impl Surface {
             Self::Messages => "messages",
             Self::Responses => "responses",
             Self::Ollama => "ollama",
-            Self::Inference => "inference",
+            Self::Inference | Self::Grpc => "inference",
             Self::Models => "models",
             Self::Health => "health",
             Self::Metrics => "metrics",
@@ -120,6 +122,7 @@ pub(super) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
             match tally.surface_of() {
                 Surface::Messages => problem.response_as_anthropic(),
                 Surface::Ollama | Surface::Inference => problem.response_as_text(),
+                Surface::Grpc => grpc::refused(&problem),
                 _ => problem.response(),
             }
         }
@@ -156,6 +159,7 @@ enum Route {
     OllamaShow,
     OllamaVersion,
     Inference(infer::Endpoint),
+    Grpc(grpc::Method),
     Models,
     Model(String),
     Health,
@@ -187,6 +191,9 @@ impl Route {
                 if let Some(endpoint) = infer::Endpoint::find(path) {
                     return Some(Self::Inference(endpoint));
                 }
+                if let Some(method) = grpc::Method::find(path) {
+                    return Some(Self::Grpc(method));
+                }
                 if let Some(rest) = path.strip_prefix("/admin/") {
                     let rest = decoded(rest)?;
                     return admin::methods(&rest).map(|methods| Self::Admin(rest, methods));
@@ -213,6 +220,7 @@ impl Route {
             | Self::OllamaShow
             | Self::OllamaVersion => Surface::Ollama,
             Self::Inference(_) => Surface::Inference,
+            Self::Grpc(_) => Surface::Grpc,
             Self::Models | Self::Model(_) => Surface::Models,
             Self::Health => Surface::Health,
             Self::Metrics => Surface::Metrics,
@@ -236,6 +244,7 @@ impl Route {
             Self::OllamaTags | Self::OllamaVersion => "GET, HEAD, OPTIONS",
             Self::Models | Self::Model(_) | Self::Health | Self::Metrics => "GET, HEAD, OPTIONS",
             Self::Inference(endpoint) => endpoint.methods(),
+            Self::Grpc(_) => "POST, OPTIONS",
             Self::Admin(_, methods) => methods,
         }
     }
@@ -256,7 +265,8 @@ impl Exchange<'_> {
         request: Request<Incoming>,
         tally: &mut Tally,
     ) -> Result<Response<Answer>, Problem> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        name_host(&mut parts);
         self.app.guard.check_site(&parts.uri, &parts.headers)?;
         let path = parts.uri.path();
         if path == "*" && parts.method == Method::OPTIONS {
@@ -312,6 +322,7 @@ impl Exchange<'_> {
                 let body = anthropic::count_body(tokens);
                 Ok(whole(StatusCode::OK, "application/json", body))
             }
+            Route::Grpc(method) => self.grpc(method, parts, body).await,
             Route::Inference(endpoint) => self.inference(endpoint, parts, body).await,
             Route::Models => {
                 let holder = self.holder(parts, surface)?;
@@ -528,6 +539,18 @@ impl Exchange<'_> {
         if let Ok(value) = value {
             response.headers_mut().insert(NODE, value);
         }
+    }
+}
+
+/// HTTP/2 names the host beside the headers (RFC 9113, section 8.3.1): from here on it stands where
+/// it does otherwise.
+fn name_host(parts: &mut Parts) {
+    if parts.version != Version::HTTP_2 || parts.headers.contains_key(HOST) {
+        return;
+    }
+    let authority = parts.uri.authority().map(|host| HeaderValue::from_str(host.as_str()));
+    if let Some(Ok(host)) = authority {
+        parts.headers.insert(HOST, host);
     }
 }
 

@@ -15,7 +15,7 @@ fn triton_clients_get_vectors_and_texts() {
         let client = node.client().with_key(&key);
         let names = names();
         let more = [("SELVEDGE_MODEL", TINY), ("SELVEDGE_EMBED", names.as_str())];
-        for script in ["triton_http.py"] {
+        for script in ["triton_http.py", "triton_grpc.py"] {
             s.step(script);
             let said = python::run_with(script, &client, &more)?;
             s.say(said.trim_end());
