@@ -13,6 +13,9 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 /// A component of an embedding vector, in the precision that models compute in.
 pub type Component = f32;
 
+/// A parameter in double precision, as protocol buffers hold it, before it is judged.
+pub type Double = f64;
+
 /// A finite number of a request or an answer, such as a temperature or a log probability.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Deserialize)]
 #[serde(transparent)]

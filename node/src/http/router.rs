@@ -115,19 +115,24 @@ pub(super) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
     let (id, drawn) = app.ids.draw();
     let mut tally = Tally::new(&app.metrics);
     let exchange = Exchange { app: &app, id, drawn, holder: OnceLock::new() };
-    let mut response = match exchange.answer(request, &mut tally).await {
-        Ok(response) => response,
+    let (mut response, status) = match exchange.answer(request, &mut tally).await {
+        Ok(response) => {
+            let status = response.status();
+            (response, status)
+        }
         Err(problem) => {
             app.metrics.refused(problem.code);
-            match tally.surface_of() {
+            let response = match tally.surface_of() {
                 Surface::Messages => problem.response_as_anthropic(),
                 Surface::Ollama | Surface::Inference => problem.response_as_text(),
                 Surface::Grpc => grpc::refused(&problem),
                 _ => problem.response(),
-            }
+            };
+            // A call of gRPC has its own status beside that of HTTP, which is always good.
+            (response, problem.status)
         }
     };
-    tally.answered(response.status());
+    tally.answered(status);
     if let Some(holder) = exchange.holder.get() {
         allowance::write(&app.backend.allowances(holder), response.headers_mut());
     }

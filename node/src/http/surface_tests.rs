@@ -657,3 +657,6 @@ mod relayed;
 
 #[path = "embed_tests.rs"]
 mod embed;
+
+#[path = "infer_tests.rs"]
+mod infer;

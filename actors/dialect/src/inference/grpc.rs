@@ -17,6 +17,7 @@ use super::{
 use crate::chat::Usage;
 use crate::decode::{self, MAX_LIST, invalid, required};
 use crate::json::Json;
+use crate::number::Double;
 
 /// The service's name, as it stands in paths.
 pub const SERVICE: &str = "inference.GRPCInferenceService";
@@ -131,7 +132,7 @@ enum Choice {
     #[prost(string, tag = "3")]
     Text(String),
     #[prost(double, tag = "4")]
-    Double(f64),
+    Double(Double),
     #[prost(uint64, tag = "5")]
     Uint(u64),
 }

@@ -60,8 +60,8 @@ pub struct EmbedCall {
 }
 
 impl Gateway {
-    /// What a model makes of texts, as far as anything tells; none when there is no such model. Where
-    /// a route leads may differ by request.
+    /// What a model makes of texts, as far as anything tells; none when there is no such model.
+    /// Where a route leads may differ by request.
     pub fn makes(&self, model: &str) -> Option<Makes> {
         if self.shared.routing.has(model) {
             return Some(Makes::Unknown);

@@ -1,0 +1,61 @@
+//! The Open Inference Protocol over real sockets, and how a connection is told from another.
+
+use serde_json::json;
+
+use super::*;
+
+fn asked(texts: &[&str]) -> Value {
+    let shape = [texts.len()];
+    json!({"inputs": [
+        {"name": "text_input", "datatype": "BYTES", "shape": shape, "data": texts}]})
+}
+
+#[tokio::test]
+async fn an_inference_gets_a_tensor_or_its_own_shape_of_refusal() {
+    let surface = surface(Script::hello()).await;
+    let answer = surface.post("/v2/models/cloud/e/infer", &asked(&["a", "b"])).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let wanted = json!([{"name": "embedding", "datatype": "FP32", "shape": [2, 3],
+        "data": [0.5, -1.0, 0.25, 0.5, -1.0, 0.25]}]);
+    assert_eq!(answer.json()["outputs"], wanted);
+    for (path, body, status) in [
+        ("/v2/models/cloud/e/infer", json!({"inputs": []}), 400),
+        ("/v2/models/nobody/infer", asked(&["a"]), 404),
+        ("/v2/models/cloud/large/infer", asked(&["a", "b"]), 400),
+    ] {
+        let refused = surface.post(path, &body).await;
+        assert_eq!(refused.status, status, "{refused:?}");
+        assert!(refused.json()["error"].is_string(), "{refused:?}");
+    }
+    let lines = format!("content-type: application/json\r\nx-api-key: {NARROW_KEY}\r\n");
+    let body = asked(&["a"]).to_string();
+    let narrow = surface.ask("POST", "/v2/models/small/infer", &lines, &body).await;
+    assert_eq!(narrow.status, 403, "{narrow:?}");
+    let live = surface.ask("GET", "/v2/health/live", "", "").await;
+    assert_eq!(live.json(), json!({"live": true}));
+    // A call of gRPC over HTTP/1.1 has its refusal in its head.
+    let path = "/inference.GRPCInferenceService/ModelInfer";
+    let refused = surface.post(path, &json!({})).await;
+    assert_eq!((refused.status, refused.header("grpc-status")), (200, Some("3")), "{refused:?}");
+}
+
+#[tokio::test]
+async fn two_bytes_tell_how_a_client_speaks() {
+    let surface = surface(Script::hello()).await;
+    // A frame of settings without settings follows the preface (RFC 9113, section 3.4).
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let body = chat(&json!({})).to_string();
+    let lines = "connection: close\r\ncontent-type: application/json\r\n";
+    let post = request("POST", CHAT, lines, &body);
+    for (whole, answer) in [(&preface[..], &b"\x04"[..]), (post.as_bytes(), b"P/1.1 200")] {
+        let mut socket = surface.connect().await;
+        let (first, rest) = whole.split_at(1);
+        for part in [first, rest] {
+            socket.write_all(part).await.expect("sent");
+            tokio::task::yield_now().await;
+        }
+        let mut head = [0; 12];
+        socket.read_exact(&mut head).await.expect("an answer");
+        assert_eq!(&head[3..3 + answer.len()], answer, "{head:?}");
+    }
+}
