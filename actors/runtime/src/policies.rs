@@ -210,7 +210,7 @@ impl Policies {
         let wall = clock::wall();
         self.latest.fetch_max(wall.0, Ordering::Relaxed);
         self.heed_roster(quota).await;
-        if self.book.load().tenants().next().is_none() {
+        if self.book.load().is_empty() {
             return;
         }
         self.store_latest().await;

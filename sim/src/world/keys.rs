@@ -9,7 +9,7 @@ use selvedge_base::{Blame, Code, NodeId, Refusal, Retry, Stage, Wall};
 use selvedge_core::FlowInput;
 use selvedge_core::auth::KeyRing;
 use selvedge_proto::policy::{
-    AccountPath, CutOrder, KeyDraft, KeyId, KeyProblem, PolicyDelta, sign_cut, sign_key,
+    AccountPath, KeyDraft, KeyId, KeyProblem, PolicyDelta, sign_cut, sign_key,
 };
 
 use super::World;
@@ -173,9 +173,8 @@ impl World<'_> {
     /// A node took records: the observer notes which keys it must refuse from now on.
     pub(super) fn heard_cuts(&mut self, node: usize, delta: &PolicyDelta) {
         for cut in &delta.cuts {
-            if let CutOrder::Key(id) = &cut.signed.body.order {
-                self.secrets.known.insert((node, *id));
-            }
+            let key = cut.signed.body.order.key();
+            self.secrets.known.extend(key.map(|key| (node, key)));
         }
     }
 
@@ -244,7 +243,7 @@ impl World<'_> {
             let secret = &self.secrets.groups[group];
             match &secret.mesh {
                 Some((id, _)) => {
-                    let order = CutOrder::Key(*id);
+                    let order = self.nodes[node].memory.book.close_key(*id);
                     cuts.cuts.extend(sign_cut(&self.names.root, None, mesh, order, wall));
                 }
                 None => {

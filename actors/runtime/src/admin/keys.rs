@@ -7,7 +7,7 @@
 use selvedge_base::{Code, Refusal, Stage};
 use selvedge_core::auth::{KeyError, KeyRing, NewKey};
 use selvedge_net::{clock, entropy};
-use selvedge_proto::policy::{self, AccountPath, CutOrder, KeyId, KeyProblem};
+use selvedge_proto::policy::{self, AccountPath, KeyId, KeyProblem};
 use serde::Serialize;
 
 use super::{Admin, KEYS};
@@ -123,7 +123,8 @@ impl Admin {
     /// A refusal for an unknown id, or when the change cannot be signed or stored.
     pub async fn key_revoke(&self, id: &str) -> Result<(), Refusal> {
         if let Some(key) = self.shared.policies.book().key_named(id) {
-            return self.shared.policies.cut(&self.shared.quota, CutOrder::Key(key)).await;
+            let order = self.shared.policies.book().close_key(key);
+            return self.shared.policies.cut(&self.shared.quota, order).await;
         }
         let _in_order = self.keys.lock().await;
         let mut ring = KeyRing::clone(&self.shared.keys.load());

@@ -82,6 +82,12 @@ impl PolicyBook {
         }
     }
 
+    /// Whether it holds no record.
+    pub fn is_empty(&self) -> bool {
+        let records = self.chains.len() + self.accounts.len() + self.keys.len() + self.cuts.len();
+        records == 0
+    }
+
     /// Changes when anything does.
     pub const fn revision(&self) -> u64 {
         self.revision
@@ -259,7 +265,8 @@ impl PolicyBook {
         };
         let before = self.keys.len();
         self.keys.retain(|_, notice| !expired(notice));
-        let changed = !touched.is_empty() || before != self.keys.len();
+        let forgot = self.cuts.tick(wall);
+        let changed = forgot || !touched.is_empty() || before != self.keys.len();
         self.revision += u64::from(changed);
         changed
     }

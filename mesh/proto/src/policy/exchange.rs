@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::chain::ChainSnapshot;
 use super::grants::GrantNotice;
 use super::{
-    AccountGrant, AccountPath, Adopted, CutNotice, CutOrder, Epoch, KeyId, KeyNotice, MAX_ACCOUNTS,
-    MAX_CUTS, MAX_KEYS, MAX_TENANTS, PolicyBook, PolicyError,
+    AccountGrant, AccountPath, Adopted, CutNotice, Epoch, KeyId, KeyNotice, MAX_ACCOUNTS, MAX_CUTS,
+    MAX_KEYS, MAX_TENANTS, PolicyBook, PolicyError,
 };
 use crate::records::{Record, Roster, Signed};
 
@@ -221,10 +221,7 @@ impl PolicyBook {
         let mut changed = Changed::default();
         let mut left = MAX_TAKEN;
         for cut in bounded(delta.cuts, &mut left) {
-            let key = match &cut.signed.body.order {
-                CutOrder::Key(id) => Some(*id),
-                CutOrder::Account(_) | CutOrder::Budget { .. } => None,
-            };
+            let key = cut.signed.body.order.key();
             if changed.note(self.apply_cut(cut, roster, wall)) {
                 changed.keys_revoked.extend(key);
             }

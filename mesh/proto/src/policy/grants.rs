@@ -11,7 +11,7 @@ use super::account::is_word;
 use super::epoch::{put_level, put_text, put_texts, put_wall};
 use super::terms::is_model;
 use super::{AccountPath, KeyId, Level, MAX_SCOPE_MODELS, PolicyError};
-use crate::records::{MAX_NAME_BYTES, Record, Signed, Steward};
+use crate::records::{CLOCK_SKEW, MAX_LEASE, MAX_NAME_BYTES, Record, Signed, Steward};
 
 /// What every key begins with, so that people and scanners recognise one.
 pub const KEY_PREFIX: &str = "sk-selvedge-";
@@ -68,7 +68,7 @@ pub struct Cut {
 /// What a cut does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum CutOrder {
-    /// A key opens nothing any more, for good.
+    /// A key without an end opens nothing any more, for good.
     Key(KeyId),
     /// An account and all below it are suspended.
     Account(AccountPath),
@@ -81,6 +81,37 @@ pub enum CutOrder {
         /// The limit; zero stops it.
         limit: u64,
     },
+    /// A key that ends anyhow opens nothing any more.
+    KeyUntil {
+        /// Which.
+        key: KeyId,
+        /// When it ends, as its own record says. A while after that the cut is of no use.
+        end: Wall,
+    },
+}
+
+impl CutOrder {
+    /// The key it closes, if it closes one.
+    pub const fn key(&self) -> Option<KeyId> {
+        match self {
+            Self::Key(key) | Self::KeyUntil { key, .. } => Some(*key),
+            Self::Account(_) | Self::Budget { .. } => None,
+        }
+    }
+
+    /// When nobody needs it any more: a key that it closes is refused as expired on every clock on
+    /// which a node can still be in contact. None when that never comes.
+    ///
+    /// A node without the key and without the cut could only take the key again from one that never
+    /// heard of the cut. It refuses, since the key is over, unless its own clock was set back to
+    /// before the key's end; and a clock that is further back than the longest membership lasts
+    /// finds no peer's membership good, so that nobody tells its node anything.
+    pub(super) fn is_needed_until(&self) -> Option<Wall> {
+        match self {
+            Self::KeyUntil { end, .. } => Some(end.plus(MAX_LEASE).plus(CLOCK_SKEW)),
+            Self::Key(_) | Self::Account(_) | Self::Budget { .. } => None,
+        }
+    }
 }
 
 /// A record of a steward or the root, with what shows the signer's right.
@@ -167,7 +198,10 @@ impl Cut {
             CutOrder::Budget { name, .. } if !is_word(name) => {
                 Err(PolicyError::Cut("the cut names no budget"))
             }
-            CutOrder::Budget { .. } | CutOrder::Key(_) | CutOrder::Account(_) => Ok(()),
+            CutOrder::Budget { .. }
+            | CutOrder::Key(_)
+            | CutOrder::KeyUntil { .. }
+            | CutOrder::Account(_) => Ok(()),
         }
     }
 }
@@ -233,6 +267,11 @@ impl Record for Cut {
                 put_level(out, level);
                 put_text(out, name);
                 out.extend(limit.to_be_bytes());
+            }
+            CutOrder::KeyUntil { key, end } => {
+                out.push(4);
+                out.extend(key.0);
+                put_wall(out, *end);
             }
         }
         put_wall(out, self.at);

@@ -396,7 +396,7 @@ impl PolicyBook {
     /// [`PolicyError::Cut`] with what to do.
     pub fn check_cut(&self, order: &CutOrder) -> Result<(), PolicyError> {
         match order {
-            CutOrder::Key(id) if !self.keys.contains_key(id) => {
+            CutOrder::Key(key) | CutOrder::KeyUntil { key, .. } if !self.keys.contains_key(key) => {
                 Err(PolicyError::Cut("there is no such key; `selvedge key list` shows all"))
             }
             CutOrder::Budget { level, name, limit } => {
@@ -414,7 +414,16 @@ impl PolicyBook {
                     Some(_) => Ok(()),
                 }
             }
-            CutOrder::Key(_) | CutOrder::Account(_) => Ok(()),
+            CutOrder::Key(_) | CutOrder::KeyUntil { .. } | CutOrder::Account(_) => Ok(()),
+        }
+    }
+
+    /// The order that closes a key: with its end, if it has one, so that nobody has to remember
+    /// for ever that it was closed.
+    pub fn close_key(&self, key: KeyId) -> CutOrder {
+        match self.key(&key).and_then(|grant| grant.not_after) {
+            Some(end) => CutOrder::KeyUntil { key, end },
+            None => CutOrder::Key(key),
         }
     }
 
@@ -422,7 +431,7 @@ impl PolicyBook {
     /// the confirmation it is to follow.
     pub fn cut_date(&self, order: &CutOrder, wall: Wall) -> Wall {
         let after = match order {
-            CutOrder::Key(_) => return wall,
+            CutOrder::Key(_) | CutOrder::KeyUntil { .. } => return wall,
             CutOrder::Budget { .. } => self.set_at(order).plus(Micros::millis(1)),
             CutOrder::Account(path) => {
                 let lifted = self.accounts.get(path).filter(|grant| grant.steward.is_none());
@@ -438,7 +447,7 @@ impl PolicyBook {
     /// [`PolicyError::Cut`]: it changed nothing.
     pub fn check_cut_counts(&self, order: &CutOrder) -> Result<(), PolicyError> {
         let counts = match order {
-            CutOrder::Key(id) => !self.keys.contains_key(id),
+            CutOrder::Key(key) | CutOrder::KeyUntil { key, .. } => !self.keys.contains_key(key),
             CutOrder::Account(path) => self.suspended(path).is_some(),
             CutOrder::Budget { level, name, limit } => self
                 .budgets()

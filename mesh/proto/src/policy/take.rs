@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use selvedge_base::Wall;
 use selvedge_base::plant::{self, Plant};
+use selvedge_crdt::Signature;
 
 use super::chain::{Chain, Held};
 use super::grants::GrantNotice;
@@ -163,7 +164,7 @@ impl PolicyBook {
         wall: Wall,
     ) -> Result<bool, PolicyError> {
         let set = self.set_at(&notice.signed.body.order);
-        if !self.cuts.lacks(&notice, set) {
+        if is_over(&notice, wall) || !self.cuts.lacks(&notice, set) {
             return Ok(false);
         }
         let body = &notice.signed.body;
@@ -172,7 +173,7 @@ impl PolicyBook {
         let ahead = body.at.since(wall);
         // A date far ahead would outlast every limit the operator chooses. Keys never come back,
         // so the date of their end is no matter.
-        if ahead > CLOCK_SKEW && !matches!(body.order, CutOrder::Key(_)) {
+        if ahead > CLOCK_SKEW && body.order.key().is_none() {
             let ahead_s = ahead.0 / 1_000_000;
             return Err(RecordError::NotYet { record: "cut", ahead_s }.into());
         }
@@ -182,8 +183,9 @@ impl PolicyBook {
         let order = body.order.clone();
         self.cuts.insert(Arc::new(notice), set);
         match order {
-            CutOrder::Key(_) if plant::is_on(Plant::RevokedKeyOpens) => {}
-            CutOrder::Key(id) => drop(self.keys.remove(&id)),
+            CutOrder::Key(_) | CutOrder::KeyUntil { .. }
+                if plant::is_on(Plant::RevokedKeyOpens) => {}
+            CutOrder::Key(key) | CutOrder::KeyUntil { key, .. } => drop(self.keys.remove(&key)),
             CutOrder::Account(_) => {}
             CutOrder::Budget { level, .. } => self.rebuild(&level.account.tenant_path(), wall),
         }
@@ -209,11 +211,20 @@ impl Cutting {
         self.keys.values().chain(self.accounts.values()).chain(self.budgets.values().flatten())
     }
 
+    /// Forgets cuts that nobody needs any more; whether there were any.
+    pub(super) fn tick(&mut self, wall: Wall) -> bool {
+        let before = self.keys.len();
+        self.keys.retain(|_, notice| !is_over(notice, wall));
+        before != self.keys.len()
+    }
+
     /// Whether a cut would say something new. `set`: when the limit it lowers was chosen.
     fn lacks(&self, notice: &CutNotice, set: Wall) -> bool {
         let at = notice.signed.body.at;
         match &notice.signed.body.order {
-            CutOrder::Key(id) => !self.keys.contains_key(id),
+            CutOrder::Key(key) | CutOrder::KeyUntil { key, .. } => {
+                self.keys.get(key).is_none_or(|held| rank(held) < rank(notice))
+            }
             CutOrder::Account(path) => {
                 self.accounts.get(path).is_none_or(|held| held.signed.body.at < at)
             }
@@ -247,7 +258,9 @@ impl Cutting {
     fn insert(&mut self, notice: Arc<CutNotice>, set: Wall) {
         let (at, limit) = (notice.signed.body.at, lowered(&notice));
         match notice.signed.body.order.clone() {
-            CutOrder::Key(id) => drop(self.keys.insert(id, notice)),
+            CutOrder::Key(key) | CutOrder::KeyUntil { key, .. } => {
+                drop(self.keys.insert(key, notice));
+            }
             CutOrder::Account(path) => drop(self.accounts.insert(path, notice)),
             CutOrder::Budget { level, name, .. } => {
                 let held = self.budgets.entry((level, name)).or_default();
@@ -263,10 +276,22 @@ impl Cutting {
     }
 }
 
+/// Whether nobody needs a cut any more.
+fn is_over(notice: &CutNotice, wall: Wall) -> bool {
+    notice.signed.body.order.is_needed_until().is_some_and(|until| wall > until)
+}
+
+/// Of two cuts of one key the one with more of it stays, at every node: first what is needed
+/// longer, then any order that is the same for all.
+fn rank(notice: &CutNotice) -> (Wall, Signature) {
+    let until = notice.signed.body.order.is_needed_until().unwrap_or(Wall(u64::MAX));
+    (until, notice.signed.signature)
+}
+
 /// The limit a cut sets; none of the others sets one.
 fn lowered(notice: &CutNotice) -> u64 {
     match &notice.signed.body.order {
         CutOrder::Budget { limit, .. } => *limit,
-        CutOrder::Key(_) | CutOrder::Account(_) => u64::MAX,
+        CutOrder::Key(_) | CutOrder::KeyUntil { .. } | CutOrder::Account(_) => u64::MAX,
     }
 }

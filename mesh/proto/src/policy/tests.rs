@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod epochs;
+mod forget;
 mod keys;
 mod never_twice;
 mod spread;

@@ -91,7 +91,7 @@ fn cut_limit(spec: &BudgetSpec, cuts: &[Arc<CutNotice>]) -> u64 {
     let counts = |notice: &&Arc<CutNotice>| notice.signed.body.at > spec.set;
     let lowered = cuts.iter().filter(counts).filter_map(|notice| match &notice.signed.body.order {
         CutOrder::Budget { limit, .. } => Some(*limit),
-        CutOrder::Key(_) | CutOrder::Account(_) => None,
+        CutOrder::Key(_) | CutOrder::KeyUntil { .. } | CutOrder::Account(_) => None,
     });
     lowered.fold(spec.limit, u64::min)
 }
