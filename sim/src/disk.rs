@@ -10,7 +10,7 @@ use selvedge_base::{Micros, Mono};
 use selvedge_core::quota::{QuotaStored, QuotaWrite};
 use selvedge_crdt::escrow::{Holder, LedgerKey};
 use selvedge_proto::join::Invites;
-use selvedge_proto::policy::PolicySnapshot;
+use selvedge_proto::policy::PolicyPart;
 use selvedge_proto::records::RosterSnapshot;
 
 use crate::stream::Stream;
@@ -26,7 +26,7 @@ pub(crate) struct Stored {
     pub(crate) quota: QuotaStored,
     pub(crate) roster: Option<RosterSnapshot>,
     pub(crate) invites: Invites,
-    pub(crate) policy: Option<PolicySnapshot>,
+    pub(crate) policy: Option<Vec<PolicyPart>>,
     /// The latest wall time the node saw, stored now and then.
     pub(crate) latest_wall: Wall,
 }

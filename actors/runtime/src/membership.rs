@@ -27,7 +27,7 @@ use tokio::sync::watch;
 
 use crate::custody;
 use crate::mesh::CONTACTS;
-use crate::policies::{HOLDERS, POLICY};
+use crate::policies::{HOLDERS, PARTS, POLICY};
 use crate::store::{Batch, Store, StoreError};
 
 /// Store record of the roster.
@@ -417,6 +417,7 @@ impl Membership {
         for record in [ROSTER, INVITES, CONTACTS, POLICY, HOLDERS] {
             batch.remove(record);
         }
+        batch.remove_all(PARTS.to_owned());
         let removed = match self.store.begin(batch) {
             Ok(written) => written.await.unwrap_or(Err(StoreError::Closed)),
             Err(error) => Err(error),

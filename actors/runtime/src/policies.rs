@@ -5,6 +5,7 @@
 //! tightens counts at once, whether the disk takes it or not. The records' meaning is the book's,
 //! rights to sign are the roster's and the root key's.
 
+mod disk;
 mod orders;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,19 +21,17 @@ use selvedge_core::quota::QuotaInput;
 use selvedge_crdt::escrow::Holder;
 use selvedge_net::{Identity, clock};
 use selvedge_proto::policy::{
-    AccountPath, Hardness, KeyId, KeyProblem, PolicyBook, PolicyDelta, PolicyMessage,
-    PolicySnapshot, Unit,
+    AccountPath, Hardness, KeyId, KeyProblem, PolicyBook, PolicyDelta, PolicyMessage, Unit,
 };
 use tokio::sync::watch;
 
+pub(crate) use disk::{PARTS, POLICY};
 pub use orders::{BudgetDraft, BudgetSet, KeyDraft, TenantView};
 
 use crate::membership::{Key, Membership};
 use crate::quota::QuotaLine;
 use crate::store::{Store, StoreError};
 
-/// Store record of the policy book.
-pub(crate) const POLICY: &str = "policy";
 /// Store record of the names under which nodes hold rights.
 pub(crate) const HOLDERS: &str = "policy holders";
 /// Store record of the latest time this node saw.
@@ -59,6 +58,7 @@ pub(crate) struct Policies {
     identity: Arc<Identity>,
     membership: Arc<Membership>,
     store: Store,
+    on_disk: disk::OnDisk,
     home: PathBuf,
 }
 
@@ -74,7 +74,8 @@ impl Policies {
         home: PathBuf,
     ) -> Result<Self, StoreError> {
         let (mesh, me) = (membership.mesh(), identity.node_id());
-        let book = match store.load::<PolicySnapshot>(POLICY)? {
+        let (on_disk, stored) = disk::OnDisk::load(&store, mesh)?;
+        let book = match stored {
             Some(snapshot) => membership.with(|roster| {
                 PolicyBook::from_snapshot(snapshot, roster, clock::wall()).map_err(|error| {
                     StoreError::Damaged { name: POLICY.to_owned(), reason: error.to_string() }
@@ -96,6 +97,7 @@ impl Policies {
             identity,
             membership,
             store,
+            on_disk,
             home,
         })
     }
@@ -298,7 +300,7 @@ impl Policies {
     ) -> Result<(), StoreError> {
         let stored = match self.membership.has_left() {
             true => Ok(()),
-            false => self.store.save(POLICY, &book.snapshot()).await,
+            false => self.on_disk.save(&self.store, &book).await,
         };
         if let Err(error) = &stored {
             tracing::error!(%error, "policy records were not stored");

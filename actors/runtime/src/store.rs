@@ -235,6 +235,32 @@ impl Batch {
         Ok(())
     }
 
+    /// Writes a record unless it is what `known` is the fingerprint of; its own fingerprint.
+    pub(crate) fn put_changed<T: Serialize>(
+        &mut self,
+        name: &str,
+        value: &T,
+        known: Option<&[u8; 32]>,
+    ) -> Result<[u8; 32], StoreError> {
+        let bytes = encode(name, value)?;
+        let print = *blake3::hash(&bytes).as_bytes();
+        if known != Some(&print) {
+            self.0.push(Change::Put(name.to_owned(), bytes));
+        }
+        Ok(print)
+    }
+
+    /// Writes a record of nothing but a version, which builds that read older ones only refuse.
+    pub(crate) fn mark(&mut self, name: &str, version: u8) {
+        self.0.push(Change::Put(name.to_owned(), vec![version]));
+    }
+
+    /// How many changes these are.
+    #[cfg(test)]
+    pub(crate) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Removes a record.
     pub(crate) fn remove(&mut self, name: &str) {
         self.0.push(Change::Remove(name.to_owned()));

@@ -18,6 +18,7 @@ mod exchange;
 mod force;
 mod grants;
 mod issue;
+mod parts;
 mod share;
 mod take;
 mod terms;
@@ -46,6 +47,7 @@ pub use grants::{
 pub use issue::{
     BudgetTerms, EpochDraft, KeyDraft, Previous, sign_account, sign_cut, sign_epoch, sign_key,
 };
+pub use parts::PolicyPart;
 pub use terms::{
     BudgetSpec, Hardness, MAX_MODEL_BYTES, MAX_SCOPE_MODELS, MAX_SUB_WINDOWS, OnExhausted, Scope,
     Unit,

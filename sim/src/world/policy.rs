@@ -7,7 +7,7 @@ use selvedge_core::quota::{QuotaInput, QuotaOptions};
 use selvedge_crdt::escrow::Holder;
 use selvedge_proto::policy::{
     AccountPath, BudgetTerms, CutOrder, Epoch, EpochDraft, Hardness, Level, OnExhausted, Period,
-    PolicyBook, PolicyMessage, Scope, Unit, sign_cut,
+    PolicyBook, PolicyMessage, PolicySnapshot, Scope, Unit, sign_cut,
 };
 
 use super::quota::QUOTA_VERSION;
@@ -43,8 +43,9 @@ impl World<'_> {
         }
         let quota = origin.make();
         self.nodes[node].memory.quota = Some(Box::new(quota));
-        if let Some(snapshot) = self.nodes[node].disk.stored.policy.clone() {
+        if let Some(parts) = self.nodes[node].disk.stored.policy.clone() {
             let roster = &self.nodes[node].memory.roster;
+            let snapshot = PolicySnapshot::of_parts(roster.mesh(), parts);
             if let Ok(book) = PolicyBook::from_snapshot(snapshot, roster, now.wall) {
                 self.nodes[node].memory.book = book;
                 self.hand_over_book(node);
@@ -206,7 +207,7 @@ impl World<'_> {
     /// Stores a node's policy and gives it to its budgets.
     fn hand_over_book(&mut self, node: usize) {
         let book = self.nodes[node].memory.book.clone();
-        self.nodes[node].disk.stored.policy = Some(book.snapshot());
+        self.nodes[node].disk.stored.policy = Some(book.parts().into_values().collect());
         self.quota(node, QuotaInput::PolicyChanged { book: Arc::new(book) });
     }
 

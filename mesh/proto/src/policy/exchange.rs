@@ -85,14 +85,14 @@ pub struct Changed {
     pub refused: Vec<PolicyError>,
 }
 
-/// What a book holds, for the disk; stored under a version byte.
+/// All that a book holds; builds before its parts stored it as it is, under a version byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicySnapshot {
     mesh: MeshId,
-    chains: Vec<(AccountPath, ChainSnapshot)>,
-    accounts: Vec<GrantNotice<AccountGrant>>,
-    keys: Vec<KeyNotice>,
-    cuts: Vec<CutNotice>,
+    pub(super) chains: Vec<(AccountPath, ChainSnapshot)>,
+    pub(super) accounts: Vec<GrantNotice<AccountGrant>>,
+    pub(super) keys: Vec<KeyNotice>,
+    pub(super) cuts: Vec<CutNotice>,
 }
 
 /// One of the many small records.

@@ -152,6 +152,13 @@ fn a_snapshot_brings_everything_back_and_a_damaged_one_grants_nothing() {
         assert_eq!(again.grant(&key, &holder, START), book.grant(&key, &holder, START));
     }
     assert_eq!(again.suspended(&path("acme/gone/app")), Some(path("acme/gone")));
+    // The same in parts, each under a name of its own, whatever order they are read in.
+    let parts = book.parts();
+    let small = book.accounts.len() + book.keys.len() + book.cuts.len();
+    assert_eq!(parts.len(), book.chains.len() + small);
+    let whole = PolicySnapshot::of_parts(site.mesh, parts.into_values().rev());
+    let joined = PolicyBook::from_snapshot(whole, &roster, START).unwrap();
+    assert_eq!(joined.snapshot(), book.snapshot());
 
     // Any byte of a signed record, at a place that only changes a value.
     let mut refused = 0;

@@ -1,0 +1,114 @@
+//! The book's parts on a real store, and what builds before them left there.
+
+use redb::backends::InMemoryBackend;
+use selvedge_base::{NodeId, Wall};
+use selvedge_net::Identity;
+use selvedge_proto::policy::{CutOrder, KeyDraft, NewKey, sign_cut, sign_key};
+use selvedge_proto::records::Roster;
+
+use super::*;
+use crate::membership::Key;
+
+const START: Wall = Wall(1_795_384_234_000);
+const ME: NodeId = NodeId([1; 32]);
+
+/// A mesh and keys of it.
+struct Site {
+    root: Identity,
+    keys: Vec<NewKey>,
+}
+
+impl Site {
+    fn new(keys: u8) -> Self {
+        let root = Identity::generate();
+        let key = |number| {
+            let draft = KeyDraft {
+                name: format!("key {number}"),
+                account: "acme".parse().expect("a path"),
+                models: Vec::new(),
+                routes: Vec::new(),
+                not_after: None,
+            };
+            let mesh = MeshId(root.public());
+            sign_key(&Key(&root), None, mesh, draft, [number; 32], START).expect("signs")
+        };
+        let keys = (0..keys).map(key).collect();
+        Self { root, keys }
+    }
+
+    fn mesh(&self) -> MeshId {
+        MeshId(self.root.public())
+    }
+
+    fn roster(&self) -> Roster {
+        Roster::new(self.mesh(), ME)
+    }
+
+    /// A book with the first so many keys.
+    fn book(&self, keys: usize) -> PolicyBook {
+        let mut book = PolicyBook::new(self.mesh(), ME);
+        for key in &self.keys[..keys] {
+            book.apply_key(key.notice.clone(), &self.roster(), START).expect("is good");
+        }
+        book
+    }
+
+    fn load(&self, store: &Store) -> (OnDisk, Option<PolicySnapshot>) {
+        OnDisk::load(store, self.mesh()).expect("reads")
+    }
+
+    fn read(&self, store: &Store) -> PolicyBook {
+        let stored = self.load(store).1.expect("was stored");
+        PolicyBook::from_snapshot(stored, &self.roster(), START).expect("is good")
+    }
+}
+
+async fn store() -> Store {
+    Store::with_backend(InMemoryBackend::new).await.expect("opens")
+}
+
+#[tokio::test]
+async fn what_an_older_build_stored_is_read_and_then_kept_in_parts() {
+    let (site, store) = (Site::new(4), store().await);
+    let old = site.book(3);
+    store.save(POLICY, &old.snapshot()).await.expect("saves");
+    assert_eq!(site.read(&store).greeting(), old.greeting());
+    let (on_disk, _) = site.load(&store);
+    let more = site.book(4);
+    on_disk.save(&store, &more).await.expect("saves");
+    assert_eq!(site.read(&store).greeting(), more.greeting());
+    // The older build says that it cannot read this, rather than begin without a policy.
+    let refused = store.load::<PolicySnapshot>(POLICY).expect_err("is of another version");
+    assert!(matches!(refused, StoreError::Version { version: IN_PARTS, .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_change_writes_what_changed() {
+    let (site, store) = (Site::new(20), store().await);
+    let (on_disk, none) = site.load(&store);
+    assert!(none.is_none());
+    let mut book = site.book(20);
+    on_disk.save(&store, &book).await.expect("saves");
+    let known = on_disk.known.lock().clone();
+    assert_eq!(changes(known.clone(), &book).expect("encodes").0.len(), 0);
+    // One key goes, its cut comes.
+    let order = CutOrder::Key(site.keys[5].notice.signed.body.id);
+    let cut = sign_cut(&Key(&site.root), None, site.mesh(), order, START).expect("signs");
+    book.apply_cut(cut, &site.roster(), START).expect("is good");
+    assert_eq!(changes(known, &book).expect("encodes").0.len(), 2);
+    on_disk.save(&store, &book).await.expect("saves");
+    let again = site.read(&store);
+    assert_eq!(again.greeting(), book.greeting());
+    assert!(again.verify(&site.keys[5].secret, START).is_err());
+    assert!(again.verify(&site.keys[6].secret, START).is_ok());
+}
+
+#[tokio::test]
+async fn after_a_write_that_failed_everything_is_written() {
+    let (site, store) = (Site::new(3), store().await);
+    let (on_disk, _) = site.load(&store);
+    on_disk.save(&store, &site.book(3)).await.expect("saves");
+    store.close().await;
+    on_disk.save(&store, &site.book(2)).await.expect_err("the store is closed");
+    assert!(on_disk.known.lock().is_none(), "nobody knows what is on the disk");
+}
