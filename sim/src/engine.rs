@@ -112,6 +112,11 @@ struct Job {
 }
 
 impl Prompt {
+    /// Bytes of its text: four for a usual token, one where every byte is one.
+    pub(crate) const fn bytes(self) -> u32 {
+        if self.is_dense { self.tokens } else { self.tokens * 4 }
+    }
+
     pub(crate) fn input(self) -> Input {
         let looks = if self.is_dense { self.tokens / DENSE } else { self.tokens };
         let mut tokens = vec![self.seed, self.tokens, self.answer];

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 macro_rules! registry {
     ($($(#[doc = $doc:literal])+ $name:ident, $id:literal, $sentence:literal;)+) => {
         /// Something that must hold, whatever happens. The first letter of the id is the family:
-        /// F flow, Q quota, H hand-over, R routing, M membership and state, S store, B bounds,
-        /// V liveness.
+        /// F flow, Q quota, H hand-over, R routing, P providers, M membership and state, S store,
+        /// B bounds, V liveness.
         #[derive(
             Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
         )]
@@ -93,6 +93,18 @@ registry! {
     RouteNotToRevoked, "R3", "no request goes to a node this one knows to be revoked";
     /// Losers stop.
     RouteLosersCancelled, "R4", "an engine stops working for a request that moved on";
+    /// Bills are paid.
+    PaidAsBilled, "P1", "what a provider bills and says is settled, whatever was reserved";
+    /// Money is asked for first.
+    PaidWithinBudget, "P2", "no provider is asked for what no budget holds or allows";
+    /// One answer for one request.
+    PaidOneVoice, "P3", "one answer reaches a caller, and no piece of it twice";
+    /// Breakers hold.
+    PaidLeftAlone, "P4", "a provider that keeps failing gets probes and nothing else";
+    /// Retries do not storm.
+    PaidTriesBounded, "P5", "attempts and retries stay within their bounds";
+    /// Ended is settled.
+    PaidSettled, "P6", "of a request that is over nothing is reserved";
     /// Silence is noticed.
     MemberSilentDead, "M1", "a silent peer is dead within 3 s";
     /// Resets are noticed.
@@ -143,11 +155,13 @@ registry! {
     LivePermitsMove, "V7", "after healing a node gets a free permit of its peers by asking again";
     /// Those who may come in are in.
     LiveJoins, "V6", "after healing whoever was told to join is a member";
+    /// Providers are asked again.
+    LiveProvided, "V7", "after healing providers are asked again, as soon as their breakers allow";
 }
 
 impl Invariant {
-    /// The family: F flow, Q quota, H hand-over, R routing, M membership and state, S store,
-    /// B bounds, V liveness.
+    /// The family: F flow, Q quota, H hand-over, R routing, P providers, M membership and state,
+    /// S store, B bounds, V liveness.
     pub fn family(self) -> char {
         self.id().chars().next().unwrap_or('?')
     }

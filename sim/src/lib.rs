@@ -10,6 +10,7 @@
 
 mod check;
 mod clock;
+mod cloud;
 pub mod diff;
 mod disk;
 mod engine;

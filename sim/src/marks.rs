@@ -88,6 +88,23 @@ marks! {
     MalformedRefused, "A message with turned bits did not read as one.";
     ForgeryRefused, "A record in the name of another was refused.";
     ReplayIgnored, "A replayed frame changed nothing.";
+    FloodUnread, "More rows of one peer came than are checked: they were not looked at.";
+    ProviderAnswered, "A provider answered to the end.";
+    ProviderAskedAgain, "A provider was asked again for the same request.";
+    OtherKeyUsed, "A provider was asked again with another key.";
+    AskedElsewhere, "A target failed and the next one of the route was asked.";
+    AnsweredInTheMesh, "Providers failed, and a model of the mesh answered.";
+    ProviderLeftAlone, "A breaker opened before a provider.";
+    ProviderBack, "A breaker before a provider closed again.";
+    ProviderFull, "A provider was not asked: as many requests as may run there ran.";
+    ProviderCutOff, "A provider's answer broke off, and the caller was told.";
+    HeadThenElsewhere, "An answer ended before its first piece, and another target answered.";
+    Overbilled, "A provider billed more than was reserved.";
+    LabelStayed, "Data that must stay in the mesh was not sent to a provider.";
+    MoneyUsedUp, "A budget of money refused a provider's answer.";
+    LocalOnlyAnswered, "A request whose money was used up was answered in the mesh.";
+    PaidDowngraded, "A request whose money was used up got a model of the mesh instead.";
+    PaidCallerLeft, "A caller went away while a provider answered.";
 }
 
 /// How often each mark was hit.

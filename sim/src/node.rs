@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use selvedge_base::{Dice, MeshId, Micros, Mono, NodeId, Now, Refusal, Wall};
 use selvedge_core::auth::KeyRing;
 use selvedge_core::flow::Flow;
+use selvedge_core::journey::Target;
 use selvedge_core::meter::Meter;
-use selvedge_core::quota::{Quota, QuotaInput};
+use selvedge_core::quota::{Intake, Quota, QuotaInput};
 use selvedge_core::receive::{Receipts, ReceivePolicy};
 use selvedge_core::route::{MeshView, NodeView};
+use selvedge_core::routes::Latency;
 use selvedge_core::{FlowInput, HandOff, HandOffReply, NodeRow};
 use selvedge_crdt::{Merged, Row, RowMap, Stamp};
 use selvedge_proto::join::Invites;
@@ -23,7 +25,7 @@ use crate::engine::Engine;
 use crate::names::{Names, is_row_signed, sign_row};
 use crate::plan::{EnginePlan, MAX_NODES};
 use crate::stream::Stream;
-use crate::world::{Drawn, Joining, ring};
+use crate::world::{DeskSide, Drawn, Joining, Relayed, ring};
 
 /// Rows a node keeps: everybody's.
 pub(crate) const MAX_ROWS: usize = MAX_NODES;
@@ -122,6 +124,14 @@ pub(crate) struct Memory<P, W> {
     pub(crate) book: PolicyBook,
     /// Receipts of hand-offs worked on here.
     pub(crate) receipts: Receipts,
+    /// What peers may still have checked.
+    pub(crate) intake: Intake,
+    /// Requests that may leave the mesh, by number; a turn in the mesh is among the taken ones too.
+    pub(crate) relays: BTreeMap<u64, Relayed>,
+    /// One for each provider.
+    pub(crate) desks: Vec<DeskSide>,
+    /// How fast targets answered; as many as routes and providers name.
+    pub(crate) measured: BTreeMap<Target, Latency>,
 }
 
 /// One side of a connection.
@@ -149,6 +159,23 @@ pub(crate) struct Taken {
     pub(crate) held: VecDeque<FlowInput>,
     /// Why no more will be reserved; it ends when what it has is used.
     pub(crate) refused: Option<Refusal>,
+}
+
+impl Taken {
+    /// One that was not reserved for yet.
+    pub(crate) fn new(flow: Flow, meter: Meter) -> Self {
+        Self {
+            flow,
+            meter,
+            granted: false,
+            attempt: None,
+            tick_at: None,
+            drawn: Drawn::default(),
+            waits: false,
+            held: VecDeque::new(),
+            refused: None,
+        }
+    }
 }
 
 /// One node's turn at a request.
@@ -361,6 +388,10 @@ impl<P, W> Memory<P, W> {
             quota_tick_at: None,
             book: PolicyBook::new(mesh, id),
             receipts: Receipts::default(),
+            intake: Intake::default(),
+            relays: BTreeMap::new(),
+            desks: Vec::new(),
+            measured: BTreeMap::new(),
         }
     }
 

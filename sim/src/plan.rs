@@ -4,15 +4,18 @@
 //! purpose, and every fault from one of its own, so that leaving a fault out does not shift the
 //! others. Owns the data and its checks; [`seeded`] draws, [`crate::scenario`] writes by hand.
 
+mod cloud;
 mod fault;
 mod seeded;
 mod workload;
 
 use selvedge_base::Micros;
+use selvedge_core::routes::PolicyConfig;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use fault::{FAULT_NAMES, Fault, FaultKind};
+pub use cloud::{CloudPlan, ProviderPlan};
+pub use fault::{FAULT_NAMES, Fault, FaultKind, ProviderFault};
 pub(crate) use workload::MAX_ANSWER;
 pub use workload::{BudgetPlan, BudgetUnit, ClientPlan, PerPeriod, TenantPlan, Workload};
 
@@ -48,6 +51,9 @@ pub struct Plan {
     /// Who asks for what.
     #[serde(default)]
     pub workload: Workload,
+    /// What is outside.
+    #[serde(default, skip_serializing_if = "CloudPlan::is_none")]
+    pub cloud: CloudPlan,
     /// The faults.
     #[serde(default)]
     pub faults: Vec<Fault>,
@@ -134,6 +140,9 @@ pub enum PlanError {
     /// A tenant, budget or client that cannot be.
     #[error("workload: {0}")]
     Workload(String),
+    /// A provider or a route that cannot be, or one that is asked for and is not there.
+    #[error("providers: {0}")]
+    Cloud(String),
     /// A zero where a number is needed.
     #[error("{0} may not be zero")]
     Zero(&'static str),
@@ -170,10 +179,22 @@ impl Plan {
             return Err(PlanError::Zero(name));
         }
         self.workload.check(self.nodes).map_err(PlanError::Workload)?;
+        let (_, routes) = self.cloud.checked().map_err(PlanError::Cloud)?;
+        for asked in self.workload.clients.iter().filter_map(|client| client.asks.as_ref()) {
+            let providers = &self.cloud.providers;
+            let is_model = |one: &ProviderPlan| {
+                *asked == one.model || *asked == format!("{}/{}", one.name, one.model)
+            };
+            if !routes.has(asked) && !providers.iter().any(is_model) && asked != "loom" {
+                return Err(PlanError::Cloud(format!("nobody has '{asked}', which is asked for")));
+            }
+        }
         if self.faults.len() > MAX_FAULTS {
             return Err(PlanError::Fault(MAX_FAULTS));
         }
-        let wrong = |fault: &Fault| fault.until < fault.at || !fault.kind.fits(self.nodes);
+        let providers = self.cloud.providers.len();
+        let wrong =
+            |fault: &Fault| fault.until < fault.at || !fault.kind.fits(self.nodes, providers);
         match self.faults.iter().position(wrong) {
             Some(index) => Err(PlanError::Fault(index)),
             None => Ok(()),
@@ -223,6 +244,7 @@ impl Plan {
             network: NetworkPlan::default(),
             engine: EnginePlan::default(),
             workload: Workload::default(),
+            cloud: CloudPlan::default(),
             faults: Vec::new(),
         }
     }
@@ -247,6 +269,21 @@ impl Plan {
     #[must_use]
     pub fn tenant(mut self, tenant: TenantPlan) -> Self {
         self.workload.tenants.push(tenant);
+        self
+    }
+
+    /// The same plan with one more provider.
+    #[must_use]
+    pub fn provider(mut self, provider: ProviderPlan) -> Self {
+        self.cloud.providers.push(provider);
+        self
+    }
+
+    /// The same plan with one more route: the targets in the order in which they are tried, as
+    /// `PROVIDER/MODEL` or the name of a model of the mesh.
+    #[must_use]
+    pub fn route(mut self, name: &str, policy: PolicyConfig, targets: &[&str]) -> Self {
+        self.cloud.routes.push(cloud::route(name, policy, targets));
         self
     }
 

@@ -1,6 +1,7 @@
 //! Scripted scenarios, each of which reads like a story and names the kind of real incident it
 //! models. What it expects goes beyond the invariants, which hold in every run.
 
+mod cloud;
 mod members;
 mod mesh;
 mod quota;
@@ -81,6 +82,12 @@ const ALL: &[Scenario] = &[
     members::KEY_EXPIRES,
     members::DOWNGRADE,
     members::POWER_LOST,
+    cloud::INTERNET_CUT,
+    cloud::OVERBILLED,
+    cloud::HANGING,
+    cloud::CUT_STREAM,
+    cloud::OUT_OF_MONEY,
+    cloud::RATE_LIMITED,
 ];
 
 impl Scenario {

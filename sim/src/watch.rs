@@ -81,6 +81,8 @@ pub enum EventKind {
     RequestRefused,
     /// `node` hands it to `peer` (or to itself).
     RequestDispatched,
+    /// `node` asks a provider.
+    ProviderAsked,
     /// The answer goes on at `peer`.
     RequestMoved,
     /// The caller got the first token.
@@ -234,6 +236,7 @@ impl EventKind {
             Self::RequestArrived => "req",
             Self::RequestRefused => "no",
             Self::RequestDispatched => "send",
+            Self::ProviderAsked => "ask",
             Self::RequestMoved => "MOVE",
             Self::RequestStarted => "first",
             Self::RequestFinished => "done",

@@ -1,14 +1,17 @@
 //! The run itself: one queue, some nodes, a network, faults, an observer.
 
 mod adversary;
+mod bills;
 mod faults;
 mod finish;
 mod keys;
 mod limits;
 mod members;
+mod paid;
 mod policy;
 mod probe;
 mod quota;
+mod relay;
 mod requests;
 mod serving;
 mod traffic;
@@ -20,6 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use selvedge_base::codec::OLDEST_VERSION;
 use selvedge_base::{Machine, MeshId, Micros, Mono, NodeId};
 use selvedge_core::quota::QuotaMessage;
+use selvedge_core::routes::Routes;
+use selvedge_core::upstream::ProviderSpec;
 use selvedge_core::{FlowInput, HandOffReply};
 use selvedge_crdt::escrow::{BudgetId, Holder};
 use selvedge_proto::join::JoinMessage;
@@ -30,6 +35,7 @@ use selvedge_proto::sync::{SyncDelta, SyncDigest};
 use selvedge_proto::wire::Receipt;
 
 use crate::check::Checker;
+use crate::cloud::{Cloud, Exchange, Word};
 use crate::invariant::Invariant;
 use crate::ledger::Books;
 use crate::marks::{Mark, Marks};
@@ -44,7 +50,9 @@ use crate::trace::Trace;
 use crate::watch::{Event, EventKind, Record, Watch};
 pub(crate) use keys::ring;
 pub(crate) use members::Joining;
+pub(crate) use paid::DeskSide;
 pub(crate) use quota::Drawn;
+pub(crate) use relay::Relayed;
 use requests::{Group, Request};
 
 /// How often an engine reports to its node's detector.
@@ -75,7 +83,9 @@ const CLIENT: u64 = 3;
 /// As [`Plan::check`].
 pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome, PlanError> {
     plan.check()?;
+    let (specs, routes) = plan.cloud.checked().map_err(PlanError::Cloud)?;
     let mut world = World::new(plan, watch);
+    (world.specs, world.routes) = (specs, routes);
     world.prepare();
     while let Some((moment, due)) = world.queue.pop() {
         if moment.0 > Mono(plan.span.0) {
@@ -90,6 +100,11 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome, PlanError> {
 fn tenant_of(plan: &TenantPlan) -> Option<AccountPath> {
     let path: AccountPath = plan.path.parse().ok()?;
     (!plan.budgets.is_empty()).then(|| path.tenant_path())
+}
+
+fn clouds(plan: &Plan) -> Vec<Cloud> {
+    let all = plan.cloud.providers.iter().enumerate();
+    all.map(|(index, provider)| Cloud::new(plan.seed, index, provider)).collect()
 }
 
 type SimNode = Node<Packet, Own>;
@@ -128,12 +143,23 @@ struct World<'a> {
     secrets: keys::Secrets,
     /// Engines that work for nobody, and since when nothing hinders words on their way.
     idle_work: work::IdleWork,
+    /// The providers as they are, and as nodes know them; what is asked of them.
+    clouds: Vec<Cloud>,
+    specs: Vec<ProviderSpec>,
+    routes: Routes,
+    exchanges: BTreeMap<u64, Exchange>,
+    exchanges_made: u64,
+    bills: bills::Bills,
+    /// Cuts of the internet that last, with the nodes behind them, and those that somebody met.
+    cuts: Vec<(usize, Vec<usize>)>,
+    cuts_met: BTreeSet<usize>,
     calm_since: Option<Mono>,
     /// What the observer asked at the end, to see whether those with rights serve.
     probes: Vec<(usize, u64)>,
     again: probe::Again,
     /// Permits that are out, and requests that passed limiters.
     passing: limits::Passing,
+    paid_probes: Vec<(usize, u64)>,
     /// The budgets of the request that is being settled.
     settling: Vec<BudgetId>,
     settling_as: Option<Holder>,
@@ -188,6 +214,15 @@ enum Due {
     /// It asks where a permit must come from a peer, for the first or second time.
     ProbedElsewhere,
     ProbedAgain,
+    /// A provider says its next word on an exchange.
+    CloudSpeaks {
+        exchange: u64,
+    },
+    /// The observer asks for what only providers have.
+    ProvidersProbed {
+        node: usize,
+        group: usize,
+    },
     /// The operator signs the first budgets.
     Operated,
     /// Whoever's clock is wrong gets the time.
@@ -227,6 +262,21 @@ enum Own {
     },
     Flush {
         stream: u64,
+    },
+    /// A word of a provider's arrives.
+    Heard {
+        exchange: u64,
+        word: Word,
+    },
+    /// The time of an attempt at a provider may be over.
+    ErrandTick {
+        request: u64,
+    },
+    TryAgain {
+        request: u64,
+    },
+    VerdictDue {
+        request: u64,
     },
     JoinTried,
     JoinAnswered {
@@ -337,10 +387,19 @@ impl<'a> World<'a> {
             members: members::Members::default(),
             secrets,
             idle_work: work::IdleWork::new(),
+            clouds: clouds(plan),
+            specs: Vec::new(),
+            routes: Routes::default(),
+            exchanges: BTreeMap::new(),
+            exchanges_made: 0,
+            bills: bills::Bills::new(),
+            cuts: Vec::new(),
+            cuts_met: BTreeSet::new(),
             calm_since: None,
             probes: Vec::new(),
             again: probe::Again::default(),
             passing: limits::Passing::default(),
+            paid_probes: Vec::new(),
             settling: Vec::new(),
             settling_as: None,
             said: adversary::speakers(plan),
@@ -395,6 +454,7 @@ impl<'a> World<'a> {
         if self.watch.wants_steps(node) {
             self.watch.detector_made(node, &self.nodes[node].memory.swim);
         }
+        self.boot_desks(node);
         self.introduce_all(node);
         self.boot_budgets(node);
         self.wants_in(node);
@@ -433,9 +493,11 @@ impl<'a> World<'a> {
                 self.join_said((from, to), attempt, *message);
             }
             Due::ClientCame { group } => self.client_came(group),
+            Due::CloudSpeaks { exchange } => self.cloud_speaks(exchange),
             Due::Probed { node } => self.probe(node),
             Due::ProbedElsewhere => self.probe_elsewhere(),
             Due::ProbedAgain => self.probe_again(),
+            Due::ProvidersProbed { node, group } => self.probe_providers(node, group),
             Due::Operated => self.operate(),
             Due::TimeTold => self.nodes.iter_mut().for_each(|node| node.clock.set()),
             Due::Audited => {
@@ -486,11 +548,17 @@ impl<'a> World<'a> {
             Own::HomePulse { request, fence } => self.home_pulse(node, request, fence),
             Own::ServeDeadline { stream } => self.serve_deadline(node, stream),
             Own::CallerLeft { request } => {
-                if self.nodes[node].memory.taken.contains_key(&request) {
+                if self.nodes[node].memory.relays.contains_key(&request) {
+                    self.relay_left(node, request);
+                } else if self.nodes[node].memory.taken.contains_key(&request) {
                     self.caller_left(node, request);
                 }
             }
             Own::Flush { stream } => self.flush(node, stream),
+            Own::Heard { exchange, word } => self.heard_provider(node, exchange, word),
+            Own::ErrandTick { request } => self.errand_ticked(node, request),
+            Own::TryAgain { request } => self.try_again(node, request),
+            Own::VerdictDue { request } => self.verdict_due(node, request),
             Own::JoinTried => self.try_to_join(node),
             Own::JoinAnswered { attempt } => self.join_answered(node, attempt),
             Own::Left => self.left(node),

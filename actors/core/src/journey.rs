@@ -13,6 +13,7 @@
 //!            └─ Failed ───┴─▶ Fail
 //! ```
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
 use serde::{Deserialize, Serialize};
 
@@ -115,7 +116,7 @@ impl Journey {
 
     /// The budgets allow no more money: targets that are paid are passed over from here on.
     pub fn local_only(&mut self) -> Step {
-        self.local_only = true;
+        self.local_only = !plant::is_on(Plant::LocalOnlyForgotten);
         if let Some(leg) = self.legs.get_mut(self.at).filter(|leg| leg.target.is_paid()) {
             leg.asked = false;
             leg.ended = Some("the budget for money is used up".to_owned());
@@ -134,7 +135,8 @@ impl Journey {
         if let Some(leg) = self.legs.get_mut(self.at) {
             leg.ended = Some(refusal.message.clone());
         }
-        if self.delivered || is_final(&refusal) {
+        let delivered = self.delivered && !plant::is_on(Plant::SecondVoice);
+        if delivered || is_final(&refusal) {
             return Step::Fail(refusal);
         }
         // A budget that refuses tells the caller what to do; the failures after it are of

@@ -113,6 +113,16 @@ plants! {
     PermitsUncounted,
     /// What passed a limiter leaves it as full as before.
     LimiterNeverEmpty,
+    /// A breaker that is not sure lets everything through at once.
+    ProbesUnlimited,
+    /// A breaker that opened stays open.
+    BreakerStaysOpen,
+    /// A request is tried at a provider as often as it fails there.
+    TriesUnbounded,
+    /// A request whose money is used up goes to the next provider all the same.
+    LocalOnlyForgotten,
+    /// After a part of one answer another target begins its own.
+    SecondVoice,
 }
 
 /// Whether this bug is planted: never, without the feature `plants`.

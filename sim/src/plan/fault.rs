@@ -286,6 +286,45 @@ pub enum FaultKind {
         /// Which node.
         node: usize,
     },
+    /// Something is wrong with a provider.
+    Provider {
+        /// Which provider of the plan.
+        provider: usize,
+        /// What.
+        how: ProviderFault,
+        /// How much, where that is a question.
+        by: u64,
+    },
+    /// These nodes reach no provider; among each other they do.
+    InternetCut {
+        /// Which nodes.
+        left: Vec<usize>,
+    },
+}
+
+/// What may be wrong with a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProviderFault {
+    /// It turns requests away: too many for the key. `by` is how long it asks to wait, in
+    /// milliseconds; 0 = it does not say.
+    Limits,
+    /// It fails: 5xx.
+    Fails,
+    /// It takes requests and says nothing.
+    Hangs,
+    /// It closes connections in its answers.
+    Cuts,
+    /// `by` milliseconds pass between the pieces of its answers.
+    Drips,
+    /// It bills `by` times as much as its answers are long.
+    Overbills,
+}
+
+impl ProviderFault {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Limits, Self::Fails, Self::Hangs, Self::Cuts, Self::Drips, Self::Overbills];
 }
 
 /// The names of all kinds, for coverage.
@@ -335,6 +374,13 @@ pub const FAULT_NAMES: &[&str] = &[
     "replay",
     "equivocate",
     "false advert",
+    "provider limits",
+    "provider fails",
+    "provider hangs",
+    "provider cuts",
+    "provider drips",
+    "provider overbills",
+    "internet cut",
 ];
 
 impl FaultKind {
@@ -418,7 +464,11 @@ impl FaultKind {
             | Self::Equivocate { node }
             | Self::FalseAdvert { node } => Some(*node),
             Self::OneWay { from, .. } | Self::Flapping { from, .. } => Some(*from),
-            Self::Halves { .. } | Self::OneWayHalves { .. } | Self::Relimit { .. } => None,
+            Self::Halves { .. }
+            | Self::OneWayHalves { .. }
+            | Self::Relimit { .. }
+            | Self::Provider { .. }
+            | Self::InternetCut { .. } => None,
         }
     }
 
@@ -434,13 +484,19 @@ impl FaultKind {
     /// The nodes on one side of a cut, when it cuts the mesh in two.
     pub fn left(&self) -> &[usize] {
         match self {
-            Self::Halves { left } | Self::OneWayHalves { left } | Self::Bridge { left, .. } => left,
+            Self::Halves { left }
+            | Self::OneWayHalves { left }
+            | Self::InternetCut { left }
+            | Self::Bridge { left, .. } => left,
             _ => &[],
         }
     }
 
-    pub(super) fn fits(&self, nodes: usize) -> bool {
+    pub(super) fn fits(&self, nodes: usize, providers: usize) -> bool {
         let known = |node: Option<usize>| node.is_none_or(|node| node < nodes);
+        if let Self::Provider { provider, .. } = self {
+            return *provider < providers;
+        }
         known(self.node()) && known(self.peer()) && self.left().iter().all(|node| *node < nodes)
     }
 
@@ -481,6 +537,13 @@ impl FaultKind {
             Self::PowerLost { .. } => "power lost",
             Self::BootBack { .. } => "boot set back",
             Self::Upgrade { .. } => "upgrade",
+            Self::Provider { how: ProviderFault::Limits, .. } => "provider limits",
+            Self::Provider { how: ProviderFault::Fails, .. } => "provider fails",
+            Self::Provider { how: ProviderFault::Hangs, .. } => "provider hangs",
+            Self::Provider { how: ProviderFault::Cuts, .. } => "provider cuts",
+            Self::Provider { how: ProviderFault::Drips, .. } => "provider drips",
+            Self::Provider { how: ProviderFault::Overbills, .. } => "provider overbills",
+            Self::InternetCut { .. } => "internet cut",
             Self::Relimit { .. } => "relimit",
             Self::Lower { .. } => "lower",
             Self::Suspend { .. } => "suspend",

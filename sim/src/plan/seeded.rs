@@ -1,10 +1,14 @@
 //! From a seed to a plan.
 
 use selvedge_base::{Dice, Micros};
+use selvedge_core::routes::{PolicyConfig, StickyBy};
+use selvedge_core::upstream::ProviderKind;
+use selvedge_proto::wire::Label;
 
 use super::{
-    BudgetPlan, BudgetUnit, CALM_END, CALM_START, ClientPlan, EnginePlan, Fault, FaultKind,
-    NetworkPlan, Options, PerPeriod, Plan, TenantPlan, Workload,
+    BudgetPlan, BudgetUnit, CALM_END, CALM_START, ClientPlan, CloudPlan, EnginePlan, Fault,
+    FaultKind, NetworkPlan, Options, PerPeriod, Plan, ProviderFault, ProviderPlan, TenantPlan,
+    Workload,
 };
 
 /// Faults begin within this span after the calm start.
@@ -19,6 +23,14 @@ const NODES: std::ops::RangeInclusive<u64> = 2..=7;
 const FIRST_MINUTE: Micros = Micros::secs(25);
 /// Families of faults, each on in about half of the seeds.
 const FAMILIES: u64 = 8;
+/// Seeds with something outside of the mesh: enough to find what is wrong there, few enough that
+/// the rest stays what it was.
+const CLOUDY_PERMILLE: u64 = 350;
+/// What goes wrong outside in such a seed, at most.
+const MOST_CLOUD_FAULTS: u64 = 5;
+/// Their route, and the tenant that pays.
+const ROUTE: &str = "chat";
+const PAYING: &str = "p";
 
 impl Plan {
     /// The plan of a seed.
@@ -47,9 +59,23 @@ impl Plan {
             }
             faults.push(fault);
         }
+        let mut outside = Dice::keyed(seed, "plan/cloud");
+        let cloud = match outside.chance(CLOUDY_PERMILLE) {
+            true => CloudPlan::seeded(&mut outside),
+            false => CloudPlan::default(),
+        };
+        let wrong = if cloud.is_none() { 0 } else { outside.below(MOST_CLOUD_FAULTS + 1) };
+        for index in 0..wrong {
+            let mut dice = Dice::keyed(seed, &format!("plan/cloud/fault/{index}"));
+            faults.push(Fault::outside(&mut dice, nodes, cloud.providers.len()));
+        }
         let ends = faults.iter().map(|fault| fault.until).max().unwrap_or(CALM_START);
         let busy_until = ends.max(CALM_START.plus(FAULT_SPAN));
-        let workload = Workload::seeded(&mut Dice::keyed(seed, "plan/work"), nodes, busy_until);
+        let mut work = Dice::keyed(seed, "plan/work");
+        let mut workload = Workload::seeded(&mut work, nodes, busy_until);
+        if !cloud.is_none() {
+            workload.ask_outside(&mut outside, &cloud, busy_until);
+        }
         let quiet_at = if workload.clients.is_empty() { ends } else { busy_until };
         let options = Options::seeded(&mut Dice::keyed(seed, "plan/options"), nodes, &faults);
         let mut engines = Dice::keyed(seed, "plan/engine");
@@ -71,9 +97,44 @@ impl Plan {
             network: NetworkPlan::seeded(&mut Dice::keyed(seed, "plan/network")),
             engine,
             workload,
+            cloud,
             faults,
             ..Self::calm(seed, nodes)
         }
+    }
+}
+
+impl CloudPlan {
+    /// One or two providers, and a route over them and the mesh's model.
+    fn seeded(dice: &mut Dice) -> Self {
+        let mut cloud = Self::default();
+        let all = [
+            ("cumulus", ProviderKind::OpenAi, "gpt-5.6-luna"),
+            ("nimbus", ProviderKind::Anthropic, "claude-fable-5"),
+        ];
+        for (name, kind, model) in all.into_iter().take(1 + dice.below(2) as usize) {
+            let mut provider = ProviderPlan::new(name, kind, model);
+            provider.hasty = true;
+            provider.keys = 1 + dice.below(2) as usize;
+            provider.concurrent = if dice.chance(250) { 2 } else { 0 };
+            provider.latency = Micros::millis(5 + dice.below(120));
+            cloud.providers.push(provider);
+        }
+        let paid = cloud.providers.iter().map(|one| format!("{}/{}", one.name, one.model));
+        let mut targets: Vec<String> = paid.collect();
+        if dice.chance(600) {
+            let at = dice.below(targets.len() as u64 + 1) as usize;
+            targets.insert(at, "loom".to_owned());
+        }
+        let policy = match dice.below(6) {
+            0 => PolicyConfig::Weighted { by: StickyBy::Request },
+            1 => PolicyConfig::SmallFirst { min_confidence: None },
+            2 => PolicyConfig::Fastest,
+            _ => PolicyConfig::Fallback,
+        };
+        let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+        cloud.routes.push(super::cloud::route(ROUTE, policy, &targets));
+        cloud
     }
 }
 
@@ -151,6 +212,52 @@ impl Workload {
     }
 }
 
+impl Workload {
+    /// A tenant with money, mostly, and clients that ask for what only providers have, or for the
+    /// route.
+    fn ask_outside(&mut self, dice: &mut Dice, cloud: &CloudPlan, until: Micros) {
+        if dice.chance(850) {
+            let per = if dice.chance(500) { PerPeriod::Minute } else { PerPeriod::Hour };
+            let limit = 20_000 << dice.below(8);
+            let mut tenant = TenantPlan::new(PAYING);
+            if dice.chance(300) {
+                tenant = tenant.budget(BudgetUnit::Requests, 10 + dice.below(200), per);
+            }
+            tenant = tenant.budget(BudgetUnit::MicroDollars, limit, per);
+            if let Some(budget) = tenant.budgets.last_mut() {
+                match dice.below(4) {
+                    0 => budget.downgrade = Some("heddle".to_owned()),
+                    1 => budget.local_only = true,
+                    _ => {}
+                }
+            }
+            self.tenants.push(tenant);
+        }
+        for _ in 0..1 + dice.below(2) {
+            let rate = 60 + dice.below(240);
+            let mut client = ClientPlan::steady(PAYING, rate, Micros::secs(2), until);
+            client.deadline = Micros::secs(4 + dice.below(9));
+            client.leave_permille = if dice.chance(300) { 100 } else { 0 };
+            client.home_permille = if dice.chance(200) { 200 } else { 0 };
+            client.tools_permille = if dice.chance(200) { 300 } else { 0 };
+            let provider = &cloud.providers[dice.below(cloud.providers.len() as u64) as usize];
+            client.asks = Some(match dice.below(6) {
+                0 => format!("{}/{}", provider.name, provider.model),
+                1 => provider.model.clone(),
+                2 => "loom".to_owned(),
+                _ => ROUTE.to_owned(),
+            });
+            client.label = match dice.below(10) {
+                0 => Some(Label::Mesh),
+                1 => Some(Label::Site),
+                2..=4 => Some(Label::Anywhere),
+                _ => None,
+            };
+            self.clients.push(client);
+        }
+    }
+}
+
 impl TenantPlan {
     fn downgrades(&self) -> bool {
         self.budgets.iter().any(|budget| budget.downgrade.is_some())
@@ -172,6 +279,7 @@ impl TenantPlan {
             let sub_windows = if windowed && dice.chance(200) { 4 } else { 1 };
             let elastic = elastic.filter(|_| windowed);
             let lesser = dice.chance(200);
+            let local_only = false;
             let models = if lesser { vec!["lo*".to_owned()] } else { Vec::new() };
             let downgrade = lesser.then(|| "heddle".to_owned());
             tenant.budgets.push(BudgetPlan {
@@ -183,6 +291,7 @@ impl TenantPlan {
                 sub_windows,
                 models,
                 downgrade,
+                local_only,
             });
         }
         tenant
@@ -227,6 +336,29 @@ impl Fault {
             _ => FaultKind::adversary(dice, nodes),
         };
         Self { at, until, kind }
+    }
+}
+
+impl Fault {
+    /// What goes wrong outside of the mesh.
+    fn outside(dice: &mut Dice, nodes: usize, providers: usize) -> Self {
+        let at = CALM_START.plus(Micros(dice.below(FAULT_SPAN.0)));
+        let shortest = Micros::secs(1);
+        let until = at.plus(shortest).plus(Micros(dice.below(LONGEST_FAULT.0 - shortest.0)));
+        if dice.chance(250) {
+            let left = if dice.chance(400) { (0..nodes).collect() } else { some(dice, nodes) };
+            return Self { at, until, kind: FaultKind::InternetCut { left } };
+        }
+        let all = ProviderFault::ALL;
+        let how = all[dice.below(all.len() as u64) as usize];
+        let by = match how {
+            ProviderFault::Limits => 500 + dice.below(4) * 700,
+            ProviderFault::Drips => 300 + dice.below(3_000),
+            ProviderFault::Overbills => 2 + dice.below(200),
+            ProviderFault::Fails | ProviderFault::Hangs | ProviderFault::Cuts => 0,
+        };
+        let provider = any(dice, providers);
+        Self { at, until, kind: FaultKind::Provider { provider, how, by } }
     }
 }
 

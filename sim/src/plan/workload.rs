@@ -1,6 +1,7 @@
 //! Who asks for what: tenants with their budgets, clients with their habits.
 
 use selvedge_base::Micros;
+use selvedge_proto::wire::Label;
 use serde::{Deserialize, Serialize};
 
 /// Tenants, teams and applications a plan may have.
@@ -53,6 +54,9 @@ pub struct BudgetPlan {
     /// The model that requests get when nothing is left; none = they are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downgrade: Option<String>,
+    /// Whether requests then go to no provider, but are answered in the mesh.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub local_only: bool,
 }
 
 const fn one() -> u32 {
@@ -71,6 +75,8 @@ pub enum BudgetUnit {
     Concurrent,
     /// Requests in a period, spread evenly.
     Rate,
+    /// Millionths of a dollar, for what providers bill.
+    MicroDollars,
 }
 
 /// Over which period.
@@ -125,6 +131,21 @@ pub struct ClientPlan {
     /// Which models their key of the mesh is good for; none = all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub key_models: Vec<String>,
+    /// What they ask for by name: a route, `PROVIDER/MODEL`, or a model; none = the mesh's model,
+    /// as a completion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks: Option<String>,
+    /// How far they say that their data may travel, when they ask by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Label>,
+    /// How many of the requests need a model that can call tools.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tools_permille: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Workload {
@@ -178,6 +199,7 @@ impl TenantPlan {
             sub_windows: 1,
             models: Vec::new(),
             downgrade: None,
+            local_only: false,
         };
         self.budgets.push(budget);
         self
@@ -203,7 +225,24 @@ impl ClientPlan {
             unlimited: false,
             key_lasts: None,
             key_models: Vec::new(),
+            asks: None,
+            label: None,
+            tools_permille: 0,
         }
+    }
+
+    /// The same clients, asking for this by name.
+    #[must_use]
+    pub fn asking(mut self, name: &str) -> Self {
+        self.asks = Some(name.to_owned());
+        self
+    }
+
+    /// The same clients, saying how far their data may travel.
+    #[must_use]
+    pub const fn labelled(mut self, label: Label) -> Self {
+        self.label = Some(label);
+        self
     }
 
     /// The same clients at these nodes only.

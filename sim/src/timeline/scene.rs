@@ -13,6 +13,7 @@ pub(super) fn budgets(plan: &Plan) -> Vec<Budget> {
         crate::plan::BudgetUnit::Requests => "requests",
         crate::plan::BudgetUnit::Concurrent => "at a time",
         crate::plan::BudgetUnit::Rate => "requests, spread",
+        crate::plan::BudgetUnit::MicroDollars => "millionths of a dollar",
     };
     let tenants = plan.workload.tenants.iter();
     tenants
@@ -92,6 +93,7 @@ pub(super) const fn family(kind: &FaultKind) -> u8 {
         | FaultKind::Flapping { .. }
         | FaultKind::Slow { .. }
         | FaultKind::Narrow { .. }
+        | FaultKind::InternetCut { .. }
         | FaultKind::Lossy { .. } => 0,
         FaultKind::Crash { .. }
         | FaultKind::TornCrash { .. }
@@ -115,7 +117,8 @@ pub(super) const fn family(kind: &FaultKind) -> u8 {
         | FaultKind::BootBack { .. }
         | FaultKind::PowerLost { .. }
         | FaultKind::Boot1970 { .. } => 4,
-        FaultKind::Relimit { .. }
+        FaultKind::Provider { .. }
+        | FaultKind::Relimit { .. }
         | FaultKind::Lower { .. }
         | FaultKind::Suspend { .. }
         | FaultKind::RevokeKey { .. }
@@ -144,6 +147,7 @@ pub(super) fn sides(kind: &FaultKind, nodes: usize) -> Vec<(usize, u8)> {
         FaultKind::OneWay { from, to } | FaultKind::Flapping { from, to, .. } => {
             vec![(*from, 0), (*to, 1)]
         }
+        FaultKind::InternetCut { left } => left.iter().map(|node| (*node, 0)).collect(),
         other => other.node().map(|node| (node, 0)).into_iter().collect(),
     }
 }

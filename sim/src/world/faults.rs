@@ -112,6 +112,10 @@ impl World<'_> {
                 self.nodes[*node].boasts += 1;
                 self.fired(index);
             }
+            FaultKind::Provider { provider, how, by } => {
+                self.clouds[*provider].begin(index, *how, *by);
+            }
+            FaultKind::InternetCut { left } => self.cuts.push((index, left.clone())),
             cut => self.network.begin(index, now, cut),
         }
     }
@@ -226,6 +230,16 @@ impl World<'_> {
                 self.show(EventKind::ClockSet, *node, None, || "right".to_owned());
             }
             FaultKind::FalseAdvert { node } => self.nodes[*node].boasts -= 1,
+            FaultKind::Provider { provider, .. } => {
+                self.clouds[*provider].end(index);
+                let met = self.clouds[*provider].met.remove(&index);
+                self.fired_if(index, met);
+            }
+            FaultKind::InternetCut { .. } => {
+                self.cuts.retain(|(known, _)| *known != index);
+                let met = self.cuts_met.remove(&index);
+                self.fired_if(index, met);
+            }
             FaultKind::Death { .. }
             | FaultKind::Join { .. }
             | FaultKind::GuessCode { .. }

@@ -30,6 +30,7 @@ impl World<'_> {
             self.nothing_pends();
             self.rights_at_rest();
             self.probes_served();
+            self.provided();
             self.all_joined();
             self.limits_held();
             self.own_rows_newest();
@@ -93,7 +94,7 @@ impl World<'_> {
     fn nothing_pends(&mut self) {
         let mut wrong = Vec::new();
         for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.acts()) {
-            for request in node.memory.taken.keys() {
+            for request in node.memory.taken.keys().chain(node.memory.relays.keys()) {
                 if self.requests[*request as usize].deadline_at < self.now.0 {
                     wrong.push((Invariant::LiveNothingPending, format!("{request} at {index}")));
                 }
@@ -128,7 +129,10 @@ impl World<'_> {
             .collect();
         for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.acts()) {
             let Some(quota) = &node.memory.quota else { continue };
-            let waits = node.memory.taken.values().any(|taken| taken.granted);
+            let errands = node.memory.relays.values().filter_map(|one| one.errand.as_ref());
+            let mut errands = errands.filter(|errand| errand.granted);
+            let waits =
+                node.memory.taken.values().any(|taken| taken.granted) || errands.next().is_some();
             for audit in quota.audit() {
                 let Some(ledger) = self.books.ledgers.get(&audit.key) else { continue };
                 let seen = || format!("node {index}: {audit:?}");

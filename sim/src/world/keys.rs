@@ -13,6 +13,7 @@ use selvedge_proto::policy::{
 };
 
 use super::World;
+use super::relay::End;
 use crate::clock::EPOCH;
 use crate::invariant::Invariant;
 use crate::marks::Mark;
@@ -103,16 +104,30 @@ impl World<'_> {
 
     /// Whether a caller is let in; if not, it is told.
     pub(super) fn may_call(&mut self, node: usize, request: u64) -> bool {
-        let (group, model) = {
-            let truth = &self.requests[request as usize];
-            (truth.group, truth.model)
-        };
+        let Err(refusal) = self.let_in(node, request) else { return true };
+        self.tally.refused += 1;
+        self.tally.failed = self.tally.failed.saturating_sub(1);
+        self.flow(node, request, FlowInput::NotReserved(refusal));
+        false
+    }
+
+    /// What the caller asks for, as it writes it.
+    fn asked_name(&self, request: u64) -> &str {
+        let truth = &self.requests[request as usize];
+        let asks = self.plan.workload.clients[truth.group].asks.as_deref();
+        asks.unwrap_or(truth.asked.name())
+    }
+
+    /// Whether a caller is let in, and under which key.
+    pub(super) fn let_in(&mut self, node: usize, request: u64) -> Result<(), Refusal> {
+        let group = self.requests[request as usize].group;
+        let model = self.asked_name(request);
         let wall = self.nodes[node].now(self.now.0).wall;
         let memory = &self.nodes[node].memory;
         let secret = &self.secrets.groups[group];
         let verdict = match &secret.mesh {
             Some((_, secret)) if memory.quota.is_some() => match memory.book.verify(secret, wall) {
-                Ok(caller) if caller.may_use(model.name()) => Ok(Some(caller.key)),
+                Ok(caller) if caller.may_use(model) => Ok(Some(caller.key)),
                 Ok(_) => Err((Mark::KeyOutOfScope, "this key is not for this model".to_owned())),
                 Err(KeyProblem::Expired { id, ago_s }) => {
                     let text = KeyProblem::Expired { id, ago_s }.to_string();
@@ -129,17 +144,13 @@ impl World<'_> {
             Ok(key) => {
                 self.requests[request as usize].key = key;
                 self.audit_key(node, request, true);
-                true
+                Ok(())
             }
             Err((mark, message)) => {
                 self.hit(mark);
                 let code = Code::Unauthorized;
                 let (stage, blame) = (Stage::Authenticate, Blame::Client);
-                let refusal = Refusal::new(stage, blame, Retry::Never, code, message);
-                self.tally.refused += 1;
-                self.tally.failed = self.tally.failed.saturating_sub(1);
-                self.flow(node, request, FlowInput::NotReserved(refusal));
-                false
+                Err(Refusal::new(stage, blame, Retry::Never, code, message))
             }
         }
     }
@@ -153,9 +164,10 @@ impl World<'_> {
         let wall = EPOCH.plus(selvedge_base::Micros(self.now.0.0));
         let ended = self.secrets.groups[truth.group].not_after.is_some_and(|end| wall > end);
         let models = &client.key_models;
+        let asked = self.asked_name(request);
         let fits = |pattern: &String| match pattern.strip_suffix('*') {
-            Some(head) => truth.asked.name().starts_with(head),
-            None => truth.asked.name() == pattern,
+            Some(head) => asked.starts_with(head),
+            None => asked == pattern,
         };
         let wrong = if self.secrets.known.contains(&(node, key)) {
             "revoked"
@@ -187,6 +199,21 @@ impl World<'_> {
             if granted && let Some(refusal) = self.barred(node, request) {
                 self.hit(Mark::CallerBarred);
                 self.flow(node, request, FlowInput::Barred(refusal));
+            }
+        }
+        self.bar_paid_answers(node);
+    }
+
+    /// The same for answers that providers give.
+    fn bar_paid_answers(&mut self, node: usize) {
+        let relays = self.nodes[node].memory.relays.iter();
+        let streams = relays.filter(|(_, relayed)| relayed.is_streaming());
+        let requests: Vec<u64> = streams.map(|(request, _)| *request).collect();
+        for request in requests {
+            if let Some(refusal) = self.barred(node, request) {
+                self.hit(Mark::CallerBarred);
+                self.leave_errand(node, request);
+                self.leg_ended(node, request, End::Failed(refusal));
             }
         }
     }

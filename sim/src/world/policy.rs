@@ -317,6 +317,7 @@ fn terms(plan: &BudgetPlan, limit: u64) -> BudgetTerms {
             BudgetUnit::Requests => Unit::Requests,
             BudgetUnit::Concurrent => Unit::Concurrent,
             BudgetUnit::Rate => Unit::Rate,
+            BudgetUnit::MicroDollars => Unit::MicroDollars,
         },
         period: match plan.per {
             PerPeriod::Minute => Period::Minute,
@@ -327,6 +328,7 @@ fn terms(plan: &BudgetPlan, limit: u64) -> BudgetTerms {
         limit,
         hardness: plan.elastic.map_or(Hardness::Hard, |block| Hardness::Elastic { block }),
         on_exhausted: match &plan.downgrade {
+            None if plan.local_only => OnExhausted::LocalOnly,
             None => OnExhausted::Refuse,
             Some(model) => OnExhausted::Downgrade(model.clone()),
         },

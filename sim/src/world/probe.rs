@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use selvedge_base::{Micros, Mono, Wall};
 use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey};
 use selvedge_proto::policy::{AccountPath, Budget, Standing, Unit};
+use selvedge_proto::wire::Label;
 
 use super::{Due, World};
 use crate::invariant::Invariant;
@@ -24,6 +25,11 @@ const PROMPT: u32 = 8;
 const ANSWER: u32 = 2;
 /// Tokens a probe may be reserved for: prompt, marks, answer.
 const COST: u64 = 64;
+/// What one may be reserved for at a provider: tokens, and millionths of a dollar at the dearest.
+const PAID_TOKENS: u64 = 512;
+const PAID_MONEY: u64 = 4_000;
+/// Between the groups: a breaker that is not sure lets one request through at a time.
+const GROUPS_APART: Micros = Micros::millis(1_200);
 /// A window that turns so soon may turn under a probe.
 const NEAR: Micros = Micros::secs(5);
 /// When it asks where a permit must come from a peer, the other probes being over in a mesh of so
@@ -54,12 +60,38 @@ enum Right {
     Nowhere,
 }
 
+/// What a probe takes of the mesh at most.
+const fn little(unit: Unit) -> u64 {
+    match unit {
+        Unit::Tokens => COST,
+        Unit::MicroDollars => 0,
+        Unit::Requests | Unit::Concurrent | Unit::Rate => 1,
+    }
+}
+
+/// What a probe takes of a provider at most.
+const fn dear(unit: Unit) -> u64 {
+    match unit {
+        Unit::Tokens => PAID_TOKENS,
+        Unit::MicroDollars => PAID_MONEY,
+        Unit::Requests | Unit::Concurrent | Unit::Rate => 1,
+    }
+}
+
 impl World<'_> {
     pub(super) fn plan_probes(&mut self) {
         if self.plan.span < self.plan.quiet_at.plus(CALM_END) || self.ease() > 1 {
             return;
         }
         for node in 0..self.plan.nodes.min(MOST) {
+            let clients = self.plan.workload.clients.iter().enumerate();
+            let by_name = clients.filter(|(_, client)| client.asks.is_some());
+            let groups: Vec<usize> = by_name.map(|(group, _)| group).collect();
+            for (turn, group) in groups.into_iter().enumerate() {
+                let at = Mono(self.plan.quiet_at.0).plus(AFTER).plus(APART.times(node as u64));
+                let at = at.plus(GROUPS_APART.times(turn as u64));
+                self.queue.push(at, super::Class::Node, Due::ProvidersProbed { node, group });
+            }
             let at = Mono(self.plan.quiet_at.0).plus(AFTER).plus(APART.times(node as u64));
             self.queue.push(at, super::Class::Node, Due::Probed { node });
         }
@@ -81,8 +113,10 @@ impl World<'_> {
         for group in 0..plan.workload.clients.len() {
             let client = &plan.workload.clients[group];
             let asked_before = plan.workload.clients[..group].iter();
-            if asked_before.clone().any(|one| one.account == client.account)
-                || self.right(node, group) != Right::Here
+            let mut by_model = asked_before.filter(|one| one.asks.is_none());
+            if client.asks.is_some()
+                || by_model.any(|one| one.account == client.account)
+                || self.right(node, group, little) != Right::Here
             {
                 continue;
             }
@@ -93,6 +127,32 @@ impl World<'_> {
             permits.extend(wanted);
             if let Some(request) = self.ask_little(node, group) {
                 self.probes.push((node, request));
+            }
+        }
+    }
+
+    /// Asks for what each group asks for by name, where rights are enough by the observer's
+    /// accounts. Providers of short tempers only: the others may be left alone for minutes.
+    pub(super) fn probe_providers(&mut self, node: usize, group: usize) {
+        let plan = self.plan;
+        if !self.is_whole(node) || plan.cloud.providers.iter().any(|one| !one.hasty) {
+            return;
+        }
+        let in_mesh = plan.workload.clients[group].asks.as_deref() == Some("loom");
+        if self.right(node, group, dear) != Right::Here || in_mesh && !self.can_anybody_compute() {
+            return;
+        }
+        if let Some(request) = self.ask_little(node, group) {
+            self.paid_probes.push((node, request));
+        }
+    }
+
+    /// Those who had a right were answered, by whomever.
+    pub(super) fn provided(&mut self) {
+        for (node, request) in std::mem::take(&mut self.paid_probes) {
+            if !self.requests[request as usize].finished {
+                let seen = format!("node {node} did not answer request {request}");
+                self.broken(Invariant::LiveProvided, seen);
             }
         }
     }
@@ -116,6 +176,8 @@ impl World<'_> {
             home_permille: 0,
             dense_permille: 0,
             unlimited: false,
+            tools_permille: 0,
+            label: Some(Label::Anywhere),
             ..self.plan.workload.clients[group].clone()
         };
         let request = self.requests.len() as u64;
@@ -140,7 +202,7 @@ impl World<'_> {
                 continue;
             }
             let elsewhere =
-                |node: &usize| self.is_whole(*node) && self.right(*node, group) == Right::Elsewhere;
+                |node: &usize| self.is_whole(*node) && self.right(*node, group, little) == Right::Elsewhere;
             let Some(node) = nodes.iter().copied().find(elsewhere) else { continue };
             asked.insert(tenant);
             if let Some(request) = self.ask_little(node, group) {
@@ -153,7 +215,7 @@ impl World<'_> {
     pub(super) fn probe_again(&mut self) {
         for (node, group, request) in std::mem::take(&mut self.again.first) {
             let served = self.requests[request as usize].finished;
-            if served || self.right(node, group) == Right::Nowhere {
+            if served || self.right(node, group, little) == Right::Nowhere {
                 continue;
             }
             if let Some(request) = self.ask_little(node, group) {
@@ -176,7 +238,7 @@ impl World<'_> {
 
     /// Whether the node may spend what a probe takes from every budget of the account, whatever
     /// its own machine says.
-    fn right(&self, node: usize, group: usize) -> Right {
+    fn right(&self, node: usize, group: usize, cost: fn(Unit) -> u64) -> Right {
         // A clock that was ahead keeps the window it was in; a guard needs somebody to ask.
         let others = (0..self.nodes.len()).filter(|one| {
             *one != node && self.is_whole(*one) && self.nodes[*one].memory.quota.is_some()
@@ -196,7 +258,7 @@ impl World<'_> {
         }
         let key = self.key_of(group);
         let budgets = self.truth_book.budgets_of(&account, key.as_ref());
-        let rights = budgets.iter().map(|budget| self.right_to(node, budget, now.wall));
+        let rights = budgets.iter().map(|budget| self.right_to(node, budget, now.wall, cost));
         // The worst of them.
         rights.fold(Right::Here, |worst, right| match (worst, right) {
             (Right::Nowhere, _) | (_, Right::Nowhere) => Right::Nowhere,
@@ -205,7 +267,13 @@ impl World<'_> {
         })
     }
 
-    fn right_to(&self, node: usize, budget: &Budget, wall: Wall) -> Right {
+    fn right_to(
+        &self,
+        node: usize,
+        budget: &Budget,
+        wall: Wall,
+        cost: fn(Unit) -> u64,
+    ) -> Right {
         let Some(ledger) = self.truth_book.current(&budget.id, wall) else { return Right::Nowhere };
         let turns = self.truth_book.changes_at(&budget.id, wall);
         let memory = &self.nodes[node].memory;
@@ -214,8 +282,7 @@ impl World<'_> {
             return Right::Nowhere;
         }
         let cost = match budget.spec.unit {
-            Unit::Tokens => COST,
-            Unit::Requests | Unit::MicroDollars => 1,
+            unit @ (Unit::Tokens | Unit::Requests | Unit::MicroDollars) => cost(unit),
             Unit::Concurrent => return self.right_to_run(node, budget, &ledger, wall),
             Unit::Rate => return Right::Nowhere,
         };

@@ -7,7 +7,7 @@ use selvedge_core::FlowInput;
 use selvedge_core::quota::{
     Charge, CostClass, QuotaEffect, QuotaEvent, QuotaInput, QuotaMessage, Verdict,
 };
-use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey};
+use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey, RowRefused};
 use selvedge_proto::policy::Unit;
 
 use super::{Load, Own, World};
@@ -47,6 +47,11 @@ impl Drawn {
         let all: std::collections::BTreeSet<_> =
             self.shares.iter().map(|(key, _, _)| key.budget).collect();
         all.into_iter().collect()
+    }
+
+    /// Notes the windows in which it was asked for.
+    pub(super) fn asked_in(&mut self, windows: BTreeMap<BudgetId, u64>) {
+        self.asked = windows;
     }
 
     /// The budgets of the request, each once.
@@ -146,14 +151,39 @@ impl World<'_> {
         self.send_reliable(node, to, Load::Quota(Box::new(message)));
     }
 
-    pub(super) fn quota_received(&mut self, node: usize, from: usize, message: QuotaMessage) {
+    /// A peer says something of rights. As in production only so many of its rows are checked, and
+    /// those that are not signed never reach the machine.
+    pub(super) fn quota_received(&mut self, node: usize, from: usize, mut message: QuotaMessage) {
         if let QuotaMessage::Rows(rows) = &message {
             self.counters.quota_rows += rows.len() as u64;
         }
         if let QuotaMessage::Vouched { key, .. } = &message {
             self.was_vouched(node, from, key.budget);
         }
-        let from = self.id(from);
+        let (now, from) = (self.now.0, self.id(from));
+        let memory = &mut self.nodes[node].memory;
+        let Some(quota) = memory.quota.as_ref().filter(|_| message.is_within_bounds()) else {
+            return;
+        };
+        if let QuotaMessage::Rows(rows) | QuotaMessage::Recalled { rows, .. } = &mut message {
+            let news = rows.iter().filter(|row| quota.may_be_news(row)).count();
+            if !memory.intake.admit(now, from, news) {
+                return self.hit(Mark::FloodUnread);
+            }
+            let seal = quota.seal();
+            let mut bad = None;
+            rows.retain(|signed| {
+                let good = !quota.may_be_news(signed) || signed.is_signed(&*seal);
+                if !good {
+                    bad = Some(signed.row.holder.node);
+                }
+                good
+            });
+            if let Some(holder) = bad {
+                let why = RowRefused::Signature(holder);
+                self.reported(node, &QuotaEvent::RowRefused { from, why });
+            }
+        }
         self.quota(node, QuotaInput::Received { from, message });
     }
 
@@ -239,9 +269,6 @@ impl World<'_> {
 
     /// A client's request asks for what it may take at most.
     pub(super) fn reserve(&mut self, node: usize, request: u64) {
-        if !self.may_call(node, request) {
-            return;
-        }
         if self.nodes[node].memory.quota.is_none() {
             return self.granted(node, request);
         }
@@ -249,13 +276,9 @@ impl World<'_> {
         let Some(account) = self.accounts[group].clone() else {
             return self.granted(node, request);
         };
-        let now = self.nodes[node].now(self.now.0);
-        let memory = &mut self.nodes[node].memory;
         let key = self.requests[request as usize].key;
-        let asked = memory.book.budgets_of(&account, key.as_ref());
-        let window = |id: &BudgetId| memory.book.current(id, now.wall).map(|key| key.window);
-        let asked = asked.iter().filter_map(|one| Some((one.id, window(&one.id)?))).collect();
-        memory.asking = Some(request);
+        let asked = self.windows_of(node, request);
+        self.nodes[node].memory.asking = Some(request);
         self.requests[request as usize].unpaid = true;
         let memory = &mut self.nodes[node].memory;
         let Some(taken) = memory.taken.get_mut(&request) else { return };
@@ -269,8 +292,22 @@ impl World<'_> {
         self.nodes[node].memory.asking = None;
     }
 
+    /// The budgets of a request, each with its window now.
+    pub(super) fn windows_of(&self, node: usize, request: u64) -> BTreeMap<BudgetId, u64> {
+        let truth = &self.requests[request as usize];
+        let Some(account) = &self.accounts[truth.group] else { return BTreeMap::new() };
+        let wall = self.nodes[node].now(self.now.0).wall;
+        let book = &self.nodes[node].memory.book;
+        let asked = book.budgets_of(account, truth.key.as_ref());
+        let window = |id: &BudgetId| book.current(id, wall).map(|key| key.window);
+        asked.iter().filter_map(|one| Some((one.id, window(&one.id)?))).collect()
+    }
+
     fn verdict(&mut self, node: usize, id: RequestId, verdict: Verdict) {
         let request = id.0 as u64;
+        if self.paid_verdict(node, request, &verdict) {
+            return;
+        }
         match verdict {
             Verdict::Granted { budgets, downgrade, .. } => {
                 self.record("granted", [node, node], &request.to_be_bytes());
@@ -307,8 +344,11 @@ impl World<'_> {
                 if was_granted {
                     self.no_more(node, request, refusal);
                 } else {
-                    self.tally.refused += 1;
-                    self.tally.failed = self.tally.failed.saturating_sub(1);
+                    // Elsewhere there may be an answer.
+                    if !self.nodes[node].memory.relays.contains_key(&request) {
+                        self.tally.refused += 1;
+                        self.tally.failed = self.tally.failed.saturating_sub(1);
+                    }
                     let text = refusal.message.clone();
                     self.flow(node, request, FlowInput::NotReserved(refusal));
                     let who = (node, None);
@@ -376,7 +416,7 @@ impl World<'_> {
         taken.map_or(Mono(0), |taken| taken.drawn.asked_at)
     }
 
-    fn note_refusal(&mut self, node: usize, budget: BudgetId) {
+    pub(super) fn note_refusal(&mut self, node: usize, budget: BudgetId) {
         let wall = self.nodes[node].now(self.now.0).wall;
         let key = self.nodes[node].memory.book.current(&budget, wall);
         if let Some(ledger) = key.and_then(|key| self.books.ledgers.get_mut(&key)) {
@@ -385,7 +425,7 @@ impl World<'_> {
     }
 
     /// A request was granted: the observer notes which ledgers pay.
-    fn drew(&mut self, node: usize, request: u64, budgets: &[BudgetId]) {
+    pub(super) fn drew(&mut self, node: usize, request: u64, budgets: &[BudgetId]) {
         let wall = self.nodes[node].now(self.now.0).wall;
         // Windows only move forward: a node that was ever ahead goes on from there.
         let was_wrong = self.nodes[node].clock.was_wrong;
@@ -399,9 +439,14 @@ impl World<'_> {
                 keys.push((key, budget.spec.unit));
             }
         }
-        let Some(taken) = memory.taken.get_mut(&request) else { return };
-        let reserved = taken.meter.reserved();
-        let drawn = &mut taken.drawn;
+        let relayed = memory.relays.get_mut(&request).and_then(|one| one.errand.as_deref_mut());
+        let (worst, drawn) = match (relayed, memory.taken.get_mut(&request)) {
+            (Some(errand), _) => (errand.worst(), &mut errand.drawn),
+            (None, Some(taken)) => {
+                (charge(Model::Loom, taken.meter.reserved(), 1), &mut taken.drawn)
+            }
+            (None, None) => return,
+        };
         drawn.is_vague |= was_wrong;
         drawn.holder = holder;
         if drawn.held {
@@ -410,7 +455,7 @@ impl World<'_> {
         drawn.is_vague |= keys.len() != budgets.len();
         for (key, unit) in &keys {
             drawn.is_vague |= drawn.asked.get(&key.budget) != Some(&key.window);
-            drawn.shares.push((*key, *unit, charge(Model::Loom, reserved, 1).cost(*unit)));
+            drawn.shares.push((*key, *unit, worst.cost(*unit)));
         }
         for (key, _) in keys {
             self.open_ledger(key);
@@ -470,23 +515,31 @@ impl World<'_> {
         let actual = charge(model, taken.meter.used(), u64::from(begun));
         let was_granted = taken.granted;
         let drawn = std::mem::take(&mut taken.drawn);
-        (self.settling, self.settling_as) = (drawn.budget_ids(), drawn.holder);
+        self.settling_is(&drawn);
         if was_granted {
             self.served(node, &drawn, &actual);
         }
         self.charge_in_full(node, request, actual);
     }
 
+    /// What is settled next draws from these.
+    pub(super) fn settling_is(&mut self, drawn: &Drawn) {
+        (self.settling, self.settling_as) = (drawn.budget_ids(), drawn.holder);
+    }
+
     /// Settles, and sees whether the books of each budget grew by what was taken.
-    fn charge_in_full(&mut self, node: usize, request: u64, actual: Charge) {
+    pub(super) fn charge_in_full(&mut self, node: usize, request: u64, actual: Charge) {
         let id = RequestId(u128::from(request));
         let Some(quota) = self.nodes[node].memory.quota.as_ref() else { return };
-        let counted = |unit: Unit| matches!(unit, Unit::Tokens | Unit::Requests);
+        let counted =
+            |unit: Unit| matches!(unit, Unit::Tokens | Unit::Requests | Unit::MicroDollars);
+        // In the middle of a step it is heard only when the step is over.
+        let busy = self.nodes[node].memory.quota_busy;
         let mut before: BTreeMap<BudgetId, (Unit, u64, usize)> = BTreeMap::new();
         let audits = quota.audit();
         // Whose disk went back goes on under another name: what the old one began is over.
         let same = self.settling_as == Some(quota.holder());
-        if same && quota.is_active(&id) {
+        if same && !busy && quota.is_active(&id) {
             for budget in std::mem::take(&mut self.settling) {
                 let mut of = audits.iter().filter(|audit| audit.key.budget == budget);
                 if let Some(audit) = of.next().filter(|audit| counted(audit.unit)) {
@@ -580,6 +633,13 @@ impl World<'_> {
             self.served(node, &taken.drawn, &actual);
         }
         self.nodes[node].memory.taken = taken;
+        let relays = std::mem::take(&mut self.nodes[node].memory.relays);
+        let errands = relays.values().filter_map(|relayed| relayed.errand.as_deref());
+        for errand in errands.filter(|errand| errand.granted) {
+            self.hit(Mark::CrashWithReservation);
+            self.served(node, &errand.drawn, &errand.actual());
+        }
+        self.nodes[node].memory.relays = relays;
     }
 
     /// A disk forgot what it had confirmed: the promise holds but for that.

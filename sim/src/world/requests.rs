@@ -1,8 +1,6 @@
 //! Requests from the clients' side and at the node that took them: production's flow and routing,
 //! and the observer who knows what every answer must be.
 
-use std::collections::VecDeque;
-
 use selvedge_base::{Machine, Micros, Mono, Refusal, RequestId};
 use selvedge_contract::{Answer, FinishReason, GenerateRequest, Sampling, Usage};
 use selvedge_core::meter::Meter;
@@ -13,7 +11,8 @@ use selvedge_proto::records::Signed;
 use selvedge_proto::wire::{ALIVE_EVERY, Label, Receipt};
 
 use super::quota::QUOTA_VERSION;
-use super::{CLIENT, Drawn, Due, Load, Own, World};
+use super::relay::{End, label_of};
+use super::{CLIENT, Due, Load, Own, World};
 use crate::engine::{Model, Owner, Prompt};
 use crate::invariant::Invariant;
 use crate::marks::Mark;
@@ -24,7 +23,7 @@ use crate::stream::Stream;
 use crate::watch::EventKind;
 
 /// What an answer may be late: a token that was on its way when the deadline struck.
-const LATE: Micros = Micros::millis(50);
+pub(super) const LATE: Micros = Micros::millis(50);
 
 /// A group of clients, as it runs.
 #[derive(Debug)]
@@ -48,6 +47,15 @@ pub(super) struct Request {
     pub(super) deadline_at: Mono,
     /// May not leave the node.
     pub(super) home: bool,
+    /// How far its data may travel, if its client said so.
+    pub(super) label: Option<Label>,
+    /// Needs a model that can call tools.
+    pub(super) tools: bool,
+    /// The exchange with a provider that the caller heard first, and its pieces.
+    pub(super) voice: Option<u64>,
+    pub(super) pieces: u32,
+    /// The budgets said that no provider may be paid for it any more.
+    pub(super) money_gone: bool,
     /// Tokens the caller has.
     pub(super) tokens: u32,
     pub(super) moves: u32,
@@ -102,6 +110,7 @@ impl World<'_> {
         let leaves = stream.chance(client.leave_permille);
         let home = stream.chance(client.home_permille);
         let leaves_after = Micros(stream.below(Micros::secs(1).0));
+        let tools = stream.chance(client.tools_permille);
         if !self.nodes[node].acts() || !self.belongs(node) || self.nodes[node].is_leaving {
             self.tally.unreachable += 1;
             return;
@@ -116,6 +125,11 @@ impl World<'_> {
             key: None,
             deadline_at: self.now.0.plus(client.deadline),
             home,
+            label: label_of(client.label, home),
+            tools,
+            voice: None,
+            pieces: 0,
+            money_gone: false,
             tokens: 0,
             moves: 0,
             ends: 0,
@@ -130,27 +144,20 @@ impl World<'_> {
         self.show_request(EventKind::RequestArrived, (node, None), (request, amount), || {
             client.account.clone()
         });
-        let now = self.nodes[node].now(self.now.0);
-        let (id, account) = (RequestId(u128::from(request)), client.account.clone());
-        let flow = Flow::new(now, id, Model::Loom.name().to_owned(), account, client.deadline);
-        let meter = Meter::new(&prompt.input(), max_tokens);
-        let drawn = Drawn::default();
-        let taken = Taken {
-            flow,
-            meter,
-            granted: false,
-            attempt: None,
-            tick_at: None,
-            drawn,
-            waits: false,
-            held: VecDeque::new(),
-            refused: None,
-        };
-        self.nodes[node].memory.taken.insert(request, taken);
         if leaves {
             self.later(node, self.now.0.plus(leaves_after), Own::CallerLeft { request });
         }
-        self.reserve(node, request);
+        if client.asks.is_some() {
+            return self.relay(node, request);
+        }
+        let now = self.nodes[node].now(self.now.0);
+        let (id, account) = (RequestId(u128::from(request)), client.account.clone());
+        let flow = Flow::new(now, id, Model::Loom.name().to_owned(), account, client.deadline);
+        let taken = Taken::new(flow, Meter::new(&prompt.input(), max_tokens));
+        self.nodes[node].memory.taken.insert(request, taken);
+        if self.may_call(node, request) {
+            self.reserve(node, request);
+        }
     }
 
     /// The budgets have agreed: the request begins to flow.
@@ -265,7 +272,7 @@ impl World<'_> {
             digest: None,
             prompt_tokens: truth.prompt.tokens,
             answer_tokens: Some(truth.max_tokens),
-            label: if truth.home { Label::Node } else { Label::Mesh },
+            label: truth.label.unwrap_or(Label::Mesh),
         };
         self.nodes[node].view(self.now.0, &self.names);
         let memory = &mut self.nodes[node].memory;
@@ -435,7 +442,12 @@ impl World<'_> {
                     return;
                 }
                 truth.tokens += 1;
+                if truth.voice.is_some() {
+                    let seen = format!("request {request} at node {node}: a token after a piece");
+                    self.broken(Invariant::PaidOneVoice, seen);
+                }
                 self.tally.tokens += 1;
+                self.piece_came(node, request);
                 self.audit_key(node, request, false);
                 self.metered(node, request, Meter::token);
                 self.wait_if_used_up(node, request);
@@ -450,6 +462,9 @@ impl World<'_> {
             }
             Piece::Finished { reason, usage, .. } => {
                 self.finished(node, request, reason, &usage);
+            }
+            Piece::Failed(refusal) if self.nodes[node].memory.relays.contains_key(&request) => {
+                self.mesh_leg_says(node, request, End::Failed(refusal));
             }
             Piece::Failed(refusal) => {
                 truth.ends += 1;
@@ -481,13 +496,19 @@ impl World<'_> {
         if let Some(taken) = self.nodes[node].memory.taken.get_mut(&request) {
             taken.meter.finished(usage);
         }
-        self.tally.finished += 1;
-        self.tally.finished_at[node] += 1;
-        self.tally.finished_while_cut += u64::from(self.network.is_cut());
+        self.finished_at(node);
+        let tokens = u64::from(usage.completion_tokens);
+        self.mesh_leg_says(node, request, End::Answered { tokens });
         let amount = Some(u64::from(got.0) + u64::from(prompt.tokens));
         let text = || if reason == FinishReason::Stop { "stop" } else { "length" }.into();
         let who = (node, None);
         self.show_request(EventKind::RequestFinished, who, (request, amount), text);
+    }
+
+    pub(super) fn finished_at(&mut self, node: usize) {
+        self.tally.finished += 1;
+        self.tally.finished_at[node] += 1;
+        self.tally.finished_while_cut += u64::from(self.network.is_cut());
     }
 
     /// Another node goes on with an answer.
@@ -516,6 +537,14 @@ impl World<'_> {
         if let Some(gap) = taken.flow.record().longest_gap {
             self.tally.longest_gap = self.tally.longest_gap.max(Some(gap));
         }
+        if self.nodes[node].memory.relays.contains_key(&request) {
+            return self.mesh_leg_over(node, request);
+        }
+        self.close_request(node, request);
+    }
+
+    /// The end of a request at its node: there was one.
+    pub(super) fn close_request(&mut self, node: usize, request: u64) {
         self.record("over", [node, node], &request.to_be_bytes());
         let truth = &mut self.requests[request as usize];
         truth.is_over = true;
@@ -528,6 +557,7 @@ impl World<'_> {
     /// The node that took these requests died with them.
     pub(super) fn lose_requests(&mut self, node: usize) {
         self.quota_died(node);
+        self.lose_relays(node);
         let taken = std::mem::take(&mut self.nodes[node].memory.taken);
         for (request, taken) in taken {
             self.tally.lost += 1;

@@ -39,7 +39,8 @@ impl World<'_> {
 
     /// Requests do not outlive their deadline.
     fn audit_requests(&self, index: usize, wrong: &mut Vec<(Invariant, String)>) {
-        for request in self.nodes[index].memory.taken.keys() {
+        let memory = &self.nodes[index].memory;
+        for request in memory.taken.keys().chain(memory.relays.keys()) {
             let deadline = self.requests[*request as usize].deadline_at;
             if self.now.0.since(deadline) > ENDS_WITHIN {
                 let seen = format!("request {request} at node {index}, due at {deadline:?}");

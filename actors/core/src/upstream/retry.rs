@@ -4,6 +4,7 @@
 //! allowance that keeps retries and hedges a fixed share of all requests, so that a provider in
 //! trouble is never given more work by them than that share.
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Dice, Micros, Mono};
 
 use super::ending::{Ending, Fault};
@@ -140,7 +141,8 @@ pub fn decide(
         (Ending::Unsent | Ending::Overran, _) => return Decision::Elsewhere,
         (_, Fault::Nobody | Fault::Key | Fault::Provider) => {}
     }
-    if tried.delivered || tried.attempts >= settings.attempts {
+    let enough = tried.attempts >= settings.attempts && !plant::is_on(Plant::TriesUnbounded);
+    if tried.delivered || enough {
         return Decision::Elsewhere;
     }
     let key_fault = tried.ending.fault() == Fault::Key;
