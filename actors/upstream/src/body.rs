@@ -156,7 +156,8 @@ pub(crate) async fn timed<T>(
         let now = clock().mono;
         let wait = watch.wake_at().since(now).into();
         if let Ok(done) = tokio::time::timeout(wait, &mut what).await {
-            return Ok(done);
+            // What lies ready when a stopped process goes on may come too late.
+            return watch.late(clock().mono).map_or(Ok(done), |ending| Err(Lost::late(ending)));
         }
         // tokio's clock and ours may differ by a hair: only ours decides.
         if let Some(ending) = watch.expired(clock().mono) {

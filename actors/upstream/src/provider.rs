@@ -174,6 +174,12 @@ impl Provider {
         let mut tries = Tries::default();
         let mut last: Option<Failed> = None;
         loop {
+            if let Some(ending) = Tries::late(self.shared.now(), deadline) {
+                let lost = Lost::late(ending);
+                let attempts = tries.made();
+                let (ending, why, said) = (lost.ending, lost.why, lost.said);
+                return Err(Failed::Attempt { provider: provider(), ending, why, said, attempts });
+            }
             let hedge = self.shared.desk.lock().hedge_after().filter(|_| call.idempotent);
             let round = match hedge {
                 None => self.attempt(call, deadline, tries.tried()).await,

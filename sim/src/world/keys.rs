@@ -207,7 +207,7 @@ impl World<'_> {
     /// The same for answers that providers give.
     fn bar_paid_answers(&mut self, node: usize) {
         let relays = self.nodes[node].memory.relays.iter();
-        let streams = relays.filter(|(_, relayed)| relayed.is_streaming());
+        let streams = relays.filter(|(_, relayed)| relayed.is_asking());
         let requests: Vec<u64> = streams.map(|(request, _)| *request).collect();
         for request in requests {
             if let Some(refusal) = self.barred(node, request) {

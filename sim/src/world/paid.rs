@@ -145,6 +145,9 @@ impl World<'_> {
             }
             return self.leg_ended(node, request, End::Failed(refusal));
         }
+        if let Some(barred) = self.barred(node, request) {
+            return self.leg_ended(node, request, End::Failed(barred));
+        }
         let limited = self.counts(node, request, |_| true);
         let money = self.counts(node, request, |unit| unit == Unit::MicroDollars);
         let spec = &self.specs[at];
@@ -272,7 +275,11 @@ impl World<'_> {
         let Some(errand) = self.errand(node, request) else { return };
         errand.granted = true;
         if !local_only && downgrade.is_none() {
-            return self.begin_asking(node, request);
+            let Some(barred) = self.barred(node, request) else {
+                return self.begin_asking(node, request);
+            };
+            self.settle_errand(node, request);
+            return self.leg_ended(node, request, End::Failed(barred));
         }
         // The observer takes the budgets at their word: from here on no provider is asked.
         self.requests[request as usize].money_gone = true;
@@ -301,6 +308,11 @@ impl World<'_> {
         let errand = memory.relays.get_mut(&request).and_then(|one| one.errand.as_deref_mut());
         let Some(errand) = errand else { return };
         let at = errand.at;
+        if let Some(ending) = Tries::late(now, deadline) {
+            let refusal = ending.refusal(&self.specs[at].name, "");
+            self.settle_errand(node, request);
+            return self.leg_ended(node, request, End::Failed(refusal));
+        }
         let ask = errand.tries.ask(&errand.model, errand.priced.worst().tokens);
         let desk = &mut memory.desks[at].desk;
         match desk.admit(now, &ask) {
@@ -391,6 +403,12 @@ impl World<'_> {
         let Some(request) = self.exchanges.get(&exchange).map(|kept| kept.request) else { return };
         let current = |errand: &&mut Errand| errand.exchange() == Some(exchange);
         let Some(errand) = self.errand(node, request).filter(current) else { return };
+        if let Some(ending) = errand.watch().and_then(|watch| watch.late(now)) {
+            return match errand.stage {
+                Errands::Streaming { .. } => self.answer_broke(node, request, ending),
+                _ => self.attempt_failed(node, request, ending),
+            };
+        }
         match word {
             Word::Connected => {
                 if let Some(watch) = errand.watch() {

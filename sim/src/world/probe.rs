@@ -201,8 +201,9 @@ impl World<'_> {
             if asked.contains(&tenant) {
                 continue;
             }
-            let elsewhere =
-                |node: &usize| self.is_whole(*node) && self.right(*node, group, little) == Right::Elsewhere;
+            let elsewhere = |node: &usize| {
+                self.is_whole(*node) && self.right(*node, group, little) == Right::Elsewhere
+            };
             let Some(node) = nodes.iter().copied().find(elsewhere) else { continue };
             asked.insert(tenant);
             if let Some(request) = self.ask_little(node, group) {
@@ -267,13 +268,7 @@ impl World<'_> {
         })
     }
 
-    fn right_to(
-        &self,
-        node: usize,
-        budget: &Budget,
-        wall: Wall,
-        cost: fn(Unit) -> u64,
-    ) -> Right {
+    fn right_to(&self, node: usize, budget: &Budget, wall: Wall, cost: fn(Unit) -> u64) -> Right {
         let Some(ledger) = self.truth_book.current(&budget.id, wall) else { return Right::Nowhere };
         let turns = self.truth_book.changes_at(&budget.id, wall);
         let memory = &self.nodes[node].memory;

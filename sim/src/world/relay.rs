@@ -58,9 +58,9 @@ pub(super) enum End {
 }
 
 impl Relayed {
-    /// Whether an answer of a provider's is under way.
-    pub(super) fn is_streaming(&self) -> bool {
-        self.errand.as_ref().is_some_and(|one| matches!(one.stage, Errands::Streaming { .. }))
+    /// Whether a provider is being asked, or answers.
+    pub(super) fn is_asking(&self) -> bool {
+        self.errand.as_ref().is_some_and(|one| !matches!(one.stage, Errands::Reserving))
     }
 }
 

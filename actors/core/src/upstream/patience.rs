@@ -114,6 +114,12 @@ impl Watch {
         (now >= self.deadline).then_some(Ending::Expired)
     }
 
+    /// How the attempt ended, if the request's own time is over: then nothing is taken any more,
+    /// whatever lies ready, as it does for a process that was stopped.
+    pub fn late(&self, now: Mono) -> Option<Ending> {
+        (now >= self.deadline).then_some(Ending::Expired)
+    }
+
     fn phase_ends(&self) -> Mono {
         self.since.plus(match self.phase {
             Phase::Connecting => self.limits.connect,
@@ -162,6 +168,14 @@ mod tests {
         watch.connected(Mono(1));
         assert_eq!(watch.wake_at(), Mono(10));
         assert_eq!(watch.expired(Mono(10)), Some(Ending::Expired));
+    }
+
+    #[test]
+    fn what_lies_ready_after_the_deadline_is_late() {
+        let mut watch = Watch::new(LIMITS, Mono(0), Mono(30));
+        watch.progressed(Mono(29));
+        assert_eq!(watch.late(Mono(29)), None);
+        assert_eq!(watch.late(Mono(30)), Some(Ending::Expired));
     }
 
     #[test]

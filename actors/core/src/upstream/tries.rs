@@ -27,6 +27,12 @@ impl Tries {
         &self.tried
     }
 
+    /// Why no attempt begins any more, if the request's time is over: whoever was stopped, or
+    /// waited for the disk, must not ask for what nobody waits for.
+    pub fn late(now: Mono, deadline: Mono) -> Option<Ending> {
+        (now >= deadline).then_some(Ending::Expired)
+    }
+
     /// Attempts that ended.
     pub const fn made(&self) -> u32 {
         self.made

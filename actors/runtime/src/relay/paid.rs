@@ -56,6 +56,11 @@ impl Relay {
         if let Err(refusal) = may_leave(&self.call, &open, only_there) {
             return End::Failed(refusal.into());
         }
+        // An earlier target may have taken its time: a key that was revoked meanwhile buys nothing.
+        let changes = Some(self.shared.policies.changes());
+        if let Some(barred) = self.bars() {
+            return End::Failed(barred.into());
+        }
         let ToSay { priced, call, reading } = match self.to_say(&open, model) {
             Ok(to_say) => to_say,
             Err(refusal) => return End::Failed(refusal.into()),
@@ -77,11 +82,16 @@ impl Relay {
             }
         }
         self.shared.counters.provided.bump();
-        let answer = match open.provider.ask(&call, self.deadline).await {
+        let mut paying = Paying { priced, reservation, running: Running::default(), changes };
+        let asked = tokio::select! {
+            biased;
+            why = self.interrupted(&mut paying) => return End::Failed(why.into()),
+            asked = open.provider.ask(&call, self.deadline) => asked,
+        };
+        let answer = match asked {
             Ok(answer) => answer,
             Err(failed) => return End::Failed(failure(&open, &failed)),
         };
-        let paying = Paying { priced, reservation, running: Running::default() };
         match reading {
             Reading::Translated(parser) => {
                 self.translate(Events::new(answer, parser), paying).await
@@ -164,17 +174,14 @@ impl Relay {
 
     /// Passes an answer on in the caller's dialect, event by event.
     async fn translate(&mut self, mut events: Events, mut paying: Paying) -> End {
-        let mut changes = Some(self.shared.policies.changes());
         loop {
-            if let Some(why) = self.must_end(&mut changes, &mut paying) {
+            if let Some(why) = self.must_end(&mut paying) {
                 return End::Failed(why.into());
             }
             let next = tokio::select! {
                 biased;
                 next = events.next() => next,
-                why = self.interrupted(&mut changes, &mut paying) => {
-                    return End::Failed(why.into());
-                }
+                why = self.interrupted(&mut paying) => return End::Failed(why.into()),
             };
             let event = match next {
                 Ok(Some(event)) => event,
@@ -198,18 +205,15 @@ impl Relay {
 
     /// Passes an answer's bytes on as they come.
     async fn pass(&mut self, open: &Open, mut passing: Passing, mut paying: Paying) -> End {
-        let mut changes = Some(self.shared.policies.changes());
         let mut told = 0;
         loop {
-            if let Some(why) = self.must_end(&mut changes, &mut paying) {
+            if let Some(why) = self.must_end(&mut paying) {
                 return End::Failed(why.into());
             }
             let next = tokio::select! {
                 biased;
                 next = passing.next() => next,
-                why = self.interrupted(&mut changes, &mut paying) => {
-                    return End::Failed(why.into());
-                }
+                why = self.interrupted(&mut paying) => return End::Failed(why.into()),
             };
             let took = passing.took();
             let pieces = took.pieces - told;
@@ -238,39 +242,35 @@ impl Relay {
         }
     }
 
+    /// Why the caller may not go on, if it may not.
+    fn bars(&self) -> Option<Refusal> {
+        self.shared.policies.bars(&self.call.account, self.call.key.as_ref())
+    }
+
     /// Why an answer that comes must end at once, if it must: a look, before each piece, so that an
     /// answer that never pauses can be ended too.
-    fn must_end(
-        &self,
-        changes: &mut Option<watch::Receiver<()>>,
-        paying: &mut Paying,
-    ) -> Option<Refusal> {
-        let changed = changes.as_mut().is_some_and(|changes| {
+    fn must_end(&self, paying: &mut Paying) -> Option<Refusal> {
+        let changed = paying.changes.as_mut().is_some_and(|changes| {
             let changed = changes.has_changed().unwrap_or(false);
             if changed {
                 changes.mark_unchanged();
             }
             changed
         });
-        let (account, key) = (&self.call.account, self.call.key.as_ref());
-        let barred = changed.then(|| self.shared.policies.bars(account, key)).flatten();
+        let barred = changed.then(|| self.bars()).flatten();
         barred.or_else(|| paying.reservation.as_mut()?.taken_back())
     }
 
-    /// Why an answer that comes must end at once: its budgets take back what they gave, or its key
-    /// was revoked, which buys no more.
-    async fn interrupted(
-        &self,
-        changes: &mut Option<watch::Receiver<()>>,
-        paying: &mut Paying,
-    ) -> Refusal {
+    /// Why an answer that is asked for or comes must end at once: its budgets take back what they
+    /// gave, or its key was revoked, which buys no more.
+    async fn interrupted(&self, paying: &mut Paying) -> Refusal {
         loop {
+            let Paying { reservation, changes, .. } = paying;
             tokio::select! {
                 biased;
-                lost = paying.lost() => return lost,
+                lost = lost(reservation) => return lost,
                 () = change(changes) => {
-                    let (account, key) = (&self.call.account, self.call.key.as_ref());
-                    if let Some(barred) = self.shared.policies.bars(account, key) {
+                    if let Some(barred) = self.bars() {
                         return barred;
                     }
                 }
@@ -297,6 +297,8 @@ struct Paying {
     priced: Priced,
     reservation: Option<Reservation>,
     running: Running,
+    /// Tells of changes of the policy, from before the budgets were asked on.
+    changes: Option<watch::Receiver<()>>,
 }
 
 impl Paying {
@@ -323,20 +325,6 @@ impl Paying {
         }
     }
 
-    /// Resolves when the budgets take back what they gave: why the answer must end.
-    async fn lost(&mut self) -> Refusal {
-        loop {
-            match &mut self.reservation {
-                Some(reservation) => {
-                    if let Some(refusal) = reservation.answer().await {
-                        return refusal;
-                    }
-                }
-                None => return std::future::pending().await,
-            }
-        }
-    }
-
     /// Notes what passed of an answer.
     fn passed(&mut self, pieces: u64, told: Option<Usage>) {
         for _ in 0..pieces {
@@ -351,6 +339,20 @@ impl Paying {
     /// The answer is complete, and nobody says what it took: the most it can have.
     fn unknown(&mut self) {
         self.bill(self.priced.worst());
+    }
+}
+
+/// Resolves when the budgets take back what they gave: why the answer must end.
+async fn lost(reservation: &mut Option<Reservation>) -> Refusal {
+    loop {
+        match reservation {
+            Some(reservation) => {
+                if let Some(refusal) = reservation.answer().await {
+                    return refusal;
+                }
+            }
+            None => return std::future::pending().await,
+        }
     }
 }
 
