@@ -109,6 +109,30 @@ fn clouds(plan: &Plan) -> Vec<Cloud> {
 
 type SimNode = Node<Packet, Own>;
 
+/// A node before its first start.
+fn made_node(plan: &Plan, mesh: MeshId, (index, id): (usize, NodeId)) -> SimNode {
+    let forgets = plan
+        .faults
+        .iter()
+        .any(|fault| matches!(fault.kind, FaultKind::LostWrites { node, .. } if node == index));
+    let mut node = Node::new(
+        (plan.seed, mesh),
+        (index, plan.nodes, plan.options.sites),
+        id,
+        plan.engine,
+        (plan.options.fsync, forgets),
+    );
+    if plan.options.old_version.contains(&index) {
+        node.version = OLDEST_VERSION;
+    }
+    node.per_peer = plan.options.per_peer;
+    let joins = |fault: &Fault| matches!(fault.kind, FaultKind::Join { node } if node == index);
+    if index > 0 && plan.faults.iter().any(joins) {
+        (node.is_in, node.may_join) = (false, false);
+    }
+    node
+}
+
 struct World<'a> {
     plan: &'a Plan,
     watch: &'a mut dyn Watch,
@@ -338,28 +362,7 @@ impl<'a> World<'a> {
     fn new(plan: &'a Plan, watch: &'a mut dyn Watch) -> Self {
         let names = Names::new(plan.nodes);
         let mesh = MeshId(names.root.verifying_key().to_bytes());
-        let node = |index: usize| {
-            let forgets = plan.faults.iter().any(
-                |fault| matches!(fault.kind, FaultKind::LostWrites { node, .. } if node == index),
-            );
-            let mut node = Node::new(
-                (plan.seed, mesh),
-                (index, plan.nodes, plan.options.sites),
-                names.id(index),
-                plan.engine,
-                (plan.options.fsync, forgets),
-            );
-            if plan.options.old_version.contains(&index) {
-                node.version = OLDEST_VERSION;
-            }
-            node.per_peer = plan.options.per_peer;
-            let joins =
-                |fault: &Fault| matches!(fault.kind, FaultKind::Join { node } if node == index);
-            if index > 0 && plan.faults.iter().any(joins) {
-                (node.is_in, node.may_join) = (false, false);
-            }
-            node
-        };
+        let node = |index: usize| made_node(plan, mesh, (index, names.id(index)));
         let mut nodes: Vec<SimNode> = (0..plan.nodes).map(node).collect();
         let mut rings: Vec<_> = nodes.iter_mut().map(|node| &mut node.ring).collect();
         let secrets = keys::Secrets::new(plan, &mut rings);

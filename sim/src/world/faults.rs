@@ -230,16 +230,8 @@ impl World<'_> {
                 self.show(EventKind::ClockSet, *node, None, || "right".to_owned());
             }
             FaultKind::FalseAdvert { node } => self.nodes[*node].boasts -= 1,
-            FaultKind::Provider { provider, .. } => {
-                self.clouds[*provider].end(index);
-                let met = self.clouds[*provider].met.remove(&index);
-                self.fired_if(index, met);
-            }
-            FaultKind::InternetCut { .. } => {
-                self.cuts.retain(|(known, _)| *known != index);
-                let met = self.cuts_met.remove(&index);
-                self.fired_if(index, met);
-            }
+            FaultKind::Provider { provider, .. } => self.end_outside(index, Some(*provider)),
+            FaultKind::InternetCut { .. } => self.end_outside(index, None),
             FaultKind::Death { .. }
             | FaultKind::Join { .. }
             | FaultKind::GuessCode { .. }
@@ -260,6 +252,21 @@ impl World<'_> {
                 self.network.end(index);
             }
         }
+    }
+
+    /// A provider, or the way to all of them, is well again.
+    fn end_outside(&mut self, index: usize, provider: Option<usize>) {
+        let met = match provider.and_then(|provider| self.clouds.get_mut(provider)) {
+            Some(cloud) => {
+                cloud.end(index);
+                cloud.met.remove(&index)
+            }
+            None => {
+                self.cuts.retain(|(known, _)| *known != index);
+                self.cuts_met.remove(&index)
+            }
+        };
+        self.fired_if(index, met);
     }
 
     /// A fault had an effect.

@@ -58,3 +58,32 @@ impl Tries {
         desk.again(now, &ended, dice)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use selvedge_base::Micros;
+
+    use super::*;
+    use crate::upstream::DeskSettings;
+
+    #[test]
+    fn a_key_that_failed_is_not_used_again_and_the_last_attempt_is_the_last() {
+        let mut desk = Desk::new(DeskSettings { keys: 2, ..DeskSettings::default() });
+        let mut dice = Dice::keyed(1, "tries");
+        let mut tries = Tries::default();
+        let (now, deadline) = (Mono(0), Mono(0).plus(Micros::secs(60)));
+        let limited = Ending::Limited { retry_after: Some(Micros::secs(50)) };
+        desk.requested();
+        for (ending, decided) in [(limited, true), (limited, false)] {
+            let ticket = desk.admit(now, &tries.ask("m", 1)).unwrap();
+            assert!(!tries.tried().contains(&ticket.key()));
+            desk.ended(now, ticket, ending, None, &mut Vec::new());
+            let attempt = (ticket.key(), ending);
+            let decision = tries.ended(&mut desk, (now, deadline), "m", attempt, &mut dice);
+            assert_eq!(matches!(decision, Decision::Again { .. }), decided, "{decision:?}");
+        }
+        assert_eq!((tries.made(), tries.tried().len()), (2, 2));
+        assert_eq!(Tries::late(deadline, deadline), Some(Ending::Expired));
+        assert_eq!(Tries::late(now, deadline), None);
+    }
+}
