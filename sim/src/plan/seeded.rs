@@ -122,6 +122,10 @@ impl CloudPlan {
         }
         let paid = cloud.providers.iter().map(|one| format!("{}/{}", one.name, one.model));
         let mut targets: Vec<String> = paid.collect();
+        // Money that is too little for the dear one may do for the other.
+        if dice.chance(500) {
+            targets.reverse();
+        }
         if dice.chance(600) {
             let at = dice.below(targets.len() as u64 + 1) as usize;
             targets.insert(at, "loom".to_owned());
@@ -225,9 +229,9 @@ impl Workload {
             }
             tenant = tenant.budget(BudgetUnit::MicroDollars, limit, per);
             if let Some(budget) = tenant.budgets.last_mut() {
-                match dice.below(4) {
+                match dice.below(5) {
                     0 => budget.downgrade = Some("heddle".to_owned()),
-                    1 => budget.local_only = true,
+                    1 | 2 => budget.local_only = true,
                     _ => {}
                 }
             }

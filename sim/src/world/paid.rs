@@ -545,7 +545,10 @@ impl World<'_> {
 
     pub(super) fn try_again(&mut self, node: usize, request: u64) {
         let now = self.now.0;
-        let rested = |errand: &&mut Errand| matches!(errand.stage, Errands::Resting { until } if until <= now);
+        let rested = |errand: &&mut Errand| match errand.stage {
+            Errands::Resting { until } => until <= now,
+            _ => false,
+        };
         if self.errand(node, request).filter(rested).is_some() {
             self.attempt(node, request);
         }
