@@ -16,6 +16,7 @@ use crate::engine::Model;
 use crate::invariant::Invariant;
 use crate::ledger::Ledger;
 use crate::marks::Mark;
+use crate::plan::FaultKind;
 use crate::watch::{Event, EventKind, Standing};
 
 /// The wire version that brought budgets.
@@ -696,6 +697,13 @@ impl World<'_> {
                 if self.liars.contains(&self.names.index(from)) {
                     return self.hit(Mark::ForgeryRefused);
                 }
+                // Whoever has just joined is a stranger to those that have not heard of it yet;
+                // its rows come again.
+                if let RowRefused::Stranger(who) = why
+                    && self.joins(self.names.index(who))
+                {
+                    return;
+                }
                 let seen = format!("node {node} from {}: {why}", from.short());
                 self.broken(Invariant::QuotaHonestRowsTaken, seen);
             }
@@ -707,6 +715,13 @@ impl World<'_> {
             let text = format!("{event:?}");
             self.show(EventKind::QuotaReported, node, None, || text);
         }
+    }
+
+    /// Whether a node becomes a member in the course of the run.
+    fn joins(&self, node: usize) -> bool {
+        let joins =
+            |kind: &FaultKind| matches!(kind, FaultKind::Join { node: one } if *one == node);
+        self.plan.faults.iter().any(|fault| joins(&fault.kind))
     }
 
     /// A node holds another for a liar. Only those that are made to lie, or whose disks forgot,
