@@ -156,7 +156,7 @@ registry! {
     /// Those who may come in are in.
     LiveJoins, "V6", "after healing whoever was told to join is a member";
     /// Providers are asked again.
-    LiveProvided, "V7", "after healing providers are asked again, as soon as their breakers allow";
+    LiveProvided, "V8", "after healing providers are asked again, as soon as their breakers allow";
 }
 
 impl Invariant {

@@ -109,6 +109,7 @@ fn story(seed: u64, faults: bool) -> Plan {
         sub_windows: 1,
         models: Vec::new(),
         downgrade: None,
+        local_only: false,
     };
     let tokens = budget("tokens", BudgetUnit::Tokens, PerPeriod::Minute, 20_000);
     let requests = budget("requests", BudgetUnit::Requests, PerPeriod::Day, 10_000);
@@ -144,5 +145,8 @@ fn client(nodes: Vec<usize>, per_minute: u64) -> ClientPlan {
         unlimited: false,
         key_lasts: None,
         key_models: Vec::new(),
+        asks: None,
+        label: None,
+        tools_permille: 0,
     }
 }

@@ -65,6 +65,7 @@ fn story(seed: u64, faults: bool) -> Plan {
         sub_windows: 1,
         models: Vec::new(),
         downgrade: None,
+        local_only: false,
     };
     let mut plan = Plan::calm(seed, NODES);
     plan.network = NetworkPlan { loss_permille: 50, ..plan.network };
@@ -104,6 +105,9 @@ fn client(nodes: Vec<usize>, per_minute: u64, from: Micros, until: Micros) -> Cl
         unlimited: false,
         key_lasts: None,
         key_models: Vec::new(),
+        asks: None,
+        label: None,
+        tools_permille: 0,
     }
 }
 
