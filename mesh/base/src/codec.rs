@@ -11,10 +11,12 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 /// The newest version this build writes and reads. 2 added budgets: their messages, the policy
-/// records and hand-offs with a receipt.
-pub const VERSION: u8 = 2;
-/// The oldest version this build writes and reads: the one before its own. What is said before two
-/// nodes have agreed on a version is said in this one.
+/// records and hand-offs with a receipt. 3 added reclaimable budgets: what their witnesses say, rows
+/// written for a holder that is gone, and the epochs that name such budgets.
+pub const VERSION: u8 = 3;
+/// The oldest version this build writes and reads: the one before its own, and the first, which
+/// costs nothing to read on. What is said before two nodes have agreed on a version is said in this
+/// one.
 pub const OLDEST_VERSION: u8 = 1;
 /// Payload format: bincode 2 with the configuration of [`encode`].
 pub const FORMAT_BINCODE: u8 = 1;

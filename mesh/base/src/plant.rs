@@ -123,6 +123,12 @@ plants! {
     LocalOnlyForgotten,
     /// After a part of one answer another target begins its own.
     SecondVoice,
+    /// A row of a witnessed ledger counts as soon as one voter has it.
+    WitnessedAlone,
+    /// A voter accepts what it promised somebody else not to accept any more.
+    PromiseForgotten,
+    /// Whoever takes over a row goes on from the one it knew, not from what a quorum told.
+    TakenOverUnasked,
 }
 
 /// Whether this bug is planted: never, without the feature `plants`.

@@ -11,13 +11,20 @@
 //! may give(n)  = rights(n) − hw                      (never the actual spend: a crash forgets it)
 //! ```
 //!
+//! In a witnessed ledger a row counts only once a quorum holds it; see `witness`.
+//!
 //! Owns rows, their signed bytes, the merge and the proof that a row is covered. Owns neither the
 //! grants (a signed policy says them), nor when to spend or to give, nor what is durable.
 
 mod backing;
 mod ledger;
 mod row;
+mod shape;
+mod witness;
 
 pub use backing::Backing;
 pub use ledger::{Ledger, MAX_HOLDERS, MAX_STORES, Misdeed, RowMerged, RowRefused, Standing};
-pub use row::{BudgetId, EscrowRow, Holder, LedgerKey, MAX_BASIS, MAX_OUT, Seal, SignedRow};
+pub use row::{
+    Ballot, BudgetId, EscrowRow, Holder, LedgerKey, MAX_BASIS, MAX_OUT, Seal, SignedRow,
+};
+pub use witness::{Accepted, Register, Voters, Writer};

@@ -36,6 +36,12 @@ impl Backing {
         self.covered.contains(holder)
     }
 
+    /// What covered rows gave a holder, and this node's `own`, as of the last [`Backing::settle`].
+    pub fn inflow(&self, holder: &Holder, own: &EscrowRow) -> u128 {
+        let others = self.inflow.get(holder).copied().unwrap_or(0);
+        others + own.out.get(holder).map_or(0, |amount| u128::from(*amount))
+    }
+
     /// A holder's row was replaced, or its holder quarantined; `older` is the row that was held.
     pub fn changed(&mut self, older: Option<&EscrowRow>, holder: Holder) {
         self.stale = true;
@@ -74,9 +80,7 @@ impl Backing {
             let Some(signed) = ledger.get(&holder).filter(|_| self.covers(&holder)) else {
                 continue;
             };
-            let gifts = self.inflow.get(&holder).copied().unwrap_or(0);
-            let of_own = u128::from(own.out.get(&holder).copied().unwrap_or(0));
-            let has = gifts + of_own + u128::from(allowed(&holder));
+            let has = self.inflow(&holder, own) + u128::from(allowed(&holder));
             if has >= signed.row.given() + u128::from(signed.row.hw) {
                 continue;
             }

@@ -46,7 +46,8 @@ pub enum RowMerged {
     Refused(RowRefused),
 }
 
-/// Two rows of one holder that cannot both be honest, both signed by it.
+/// Two rows of one holder that cannot both be honest, both signed by it; in a witnessed ledger by
+/// whoever had the turn to write them, of whom one lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Misdeed {
     /// Two different rows under one `seq`.
@@ -84,7 +85,7 @@ pub enum RowRefused {
     #[error("{} is no member", .0.short())]
     Stranger(NodeId),
     /// The signature does not fit.
-    #[error("row of {} is not signed by it", .0.short())]
+    #[error("row is not signed by {}, who should have written it", .0.short())]
     Signature(NodeId),
 }
 
@@ -137,7 +138,7 @@ impl Ledger {
             Some(_) | None => {}
         }
         if !is_signed(&signed) {
-            return RowMerged::Refused(RowRefused::Signature(signed.row.holder.node));
+            return RowMerged::Refused(RowRefused::Signature(signed.row.signer()));
         }
         let Some(held) = held.cloned() else {
             self.hold(None, signed);

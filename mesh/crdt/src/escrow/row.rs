@@ -18,6 +18,8 @@ pub const MAX_BASIS: usize = 256;
 const DOMAIN: &[u8] = b"selvedge escrow row";
 /// The version of the signed bytes.
 const CANONICAL_VERSION: u8 = 1;
+/// That of rows written under a ballot, which is signed too.
+const CANONICAL_VERSION_BALLOT: u8 = 2;
 
 /// One budget: a hash of mesh, account, name and the epoch that introduced it, so that a budget
 /// set anew under an old name is another budget.
@@ -43,8 +45,19 @@ pub struct Holder {
     pub incarnation: u64,
 }
 
+/// Whose turn it is to write a holder's row in a witnessed ledger; see [`super::Register`]. The
+/// greater ballot wins, and no two writers ever have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ballot {
+    /// Counts the attempts; from 1.
+    pub round: u64,
+    /// Who writes.
+    pub by: Holder,
+}
+
 /// What a holder says of its rights. `seq`, `hw`, every value of `out` and `sealed` only grow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Its bytes are `shape`'s.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EscrowRow {
     /// Which ledger it belongs to.
     pub key: LedgerKey,
@@ -62,14 +75,17 @@ pub struct EscrowRow {
     pub demand: u64,
     /// Which row (`seq`) of every donor this row counts on.
     pub basis: BTreeMap<Holder, u64>,
+    /// In a witnessed ledger, the turn in which it was written; none in the holder's own first
+    /// turn, and in every other ledger.
+    pub ballot: Option<Ballot>,
 }
 
-/// A row with its holder's signature.
+/// A row with its writer's signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedRow {
     /// The row.
     pub row: EscrowRow,
-    /// The holder's signature over [`EscrowRow::canonical_bytes`].
+    /// The writer's signature over [`EscrowRow::canonical_bytes`].
     pub signature: Signature,
 }
 
@@ -94,7 +110,18 @@ impl EscrowRow {
             sealed: false,
             demand: 0,
             basis: BTreeMap::new(),
+            ballot: None,
         }
+    }
+
+    /// The node that writes and signs it: the holder's, unless another has its turn.
+    pub fn signer(&self) -> NodeId {
+        self.ballot.map_or(self.holder.node, |ballot| ballot.by.node)
+    }
+
+    /// Its place among all rows of its holder in a witnessed ledger.
+    pub const fn turn(&self) -> (Option<Ballot>, u64) {
+        (self.ballot, self.seq)
     }
 
     /// All rights ever given. A sum of at most [`MAX_OUT`] values: it cannot overflow.
@@ -119,11 +146,14 @@ impl EscrowRow {
             && !(older.sealed && (self.hw > older.hw || self.out != older.out))
     }
 
-    /// The bytes the holder signs: version, domain, every field, maps with their lengths.
+    /// The bytes the writer signs: version, domain, every field, maps with their lengths.
     pub fn canonical_bytes(&self) -> Vec<u8> {
         let entries = self.out.len() + self.basis.len();
-        let mut bytes = Vec::with_capacity(1 + DOMAIN.len() + 24 + 40 + 41 + entries * 48);
-        bytes.push(CANONICAL_VERSION);
+        let mut bytes = Vec::with_capacity(1 + DOMAIN.len() + 24 + 40 + 89 + entries * 48);
+        bytes.push(match self.ballot {
+            None => CANONICAL_VERSION,
+            Some(_) => CANONICAL_VERSION_BALLOT,
+        });
         bytes.extend(DOMAIN);
         bytes.extend(self.key.budget.0);
         bytes.extend(self.key.window.to_be_bytes());
@@ -139,6 +169,10 @@ impl EscrowRow {
                 bytes.extend(value.to_be_bytes());
             }
         }
+        if let Some(ballot) = &self.ballot {
+            bytes.extend(ballot.round.to_be_bytes());
+            put_holder(&mut bytes, &ballot.by);
+        }
         bytes
     }
 }
@@ -150,16 +184,16 @@ impl SignedRow {
         Self { row, signature }
     }
 
-    /// Whether the holder signed the row.
+    /// Whether its writer signed the row.
     pub fn is_signed(&self, seal: &dyn Seal) -> bool {
-        seal.is_signed(&self.row.holder.node, &self.row.canonical_bytes(), &self.signature)
+        seal.is_signed(&self.row.signer(), &self.row.canonical_bytes(), &self.signature)
     }
 
     /// An upper bound of the bytes the row takes on the wire: integers take up to 9 bytes each, a
-    /// holder 41, the signature 64.
+    /// holder 41, the signature 64, a ballot 51.
     pub fn wire_bytes(&self) -> usize {
         let entries = self.row.out.len() + self.row.basis.len();
-        16 + 9 + 41 + 3 * 9 + 1 + 2 * 9 + 64 + entries * 50
+        16 + 9 + 41 + 3 * 9 + 1 + 2 * 9 + 64 + 51 + entries * 50
     }
 }
 

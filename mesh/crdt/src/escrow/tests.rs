@@ -4,7 +4,7 @@ use crdts::{CmRDT, CvRDT, GCounter, VClock};
 use proptest::prelude::*;
 
 use super::*;
-use crate::escrow::BudgetId;
+use crate::escrow::{Ballot, BudgetId};
 use crate::row::Signature;
 
 const KEY: LedgerKey = LedgerKey { budget: BudgetId([7; 16]), window: 3 };
@@ -33,10 +33,12 @@ fn honest(at: u8, seq: u64) -> SignedRow {
 
 /// Any row, honest or not.
 fn any_row() -> impl Strategy<Value = SignedRow> {
-    (0u8..4, 0u64..4, 0u64..3, 0u8..4, 0u64..3, any::<bool>()).prop_map(
-        |(at, seq, hw, to, amount, sealed)| {
+    let ballot = proptest::option::weighted(0.2, 0u64..2);
+    (0u8..4, 0u64..4, 0u64..3, 0u8..4, 0u64..3, any::<bool>(), ballot).prop_map(
+        |(at, seq, hw, to, amount, sealed, round)| {
             let mut row = EscrowRow::new(KEY, holder(at));
             (row.seq, row.hw, row.sealed) = (seq, hw, sealed);
+            row.ballot = round.map(|round| Ballot { round, by: holder(to) });
             if to != at {
                 row.out.insert(holder(to), amount);
             }

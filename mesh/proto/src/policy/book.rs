@@ -155,6 +155,12 @@ impl PolicyBook {
         self.entries.get(&key.budget).is_some_and(|entry| entry.is_member(key, holder, wall))
     }
 
+    /// Who must agree, group by group, before a mark in a ledger of a reclaimable budget counts;
+    /// empty for every other budget, and where that is not certain.
+    pub fn voters(&self, key: &LedgerKey, wall: Wall) -> Vec<Vec<Holder>> {
+        self.entries.get(&key.budget).map(|entry| entry.voters(key, wall)).unwrap_or_default()
+    }
+
     /// The next moment after `wall` at which [`PolicyBook::standing`] or [`PolicyBook::grant`] may
     /// answer otherwise although no record changed.
     pub fn changes_at(&self, id: &BudgetId, wall: Wall) -> Wall {

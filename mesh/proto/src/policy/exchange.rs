@@ -30,6 +30,8 @@ pub const POLICY_BUDGET_BYTES: usize = 64 << 10;
 const MAX_TAKEN: usize = 1_024;
 /// What surrounds a record: signer, signature, a steward's record with its own.
 const AROUND_BYTES: usize = 360;
+/// The wire version that brought reclaimable budgets.
+const RECLAIMABLE_SINCE: u8 = 3;
 
 /// Between two members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -350,6 +352,26 @@ impl PolicyBook {
         // The rotation may have put a successor first.
         delta.epochs.sort_by_key(|epoch| epoch.body.number);
         used
+    }
+}
+
+impl PolicyMessage {
+    /// What of it a peer of wire version `version` can read, if anything. An epoch that names a
+    /// reclaimable budget is not for older builds, which would spend of it without witnesses; where
+    /// they are holders, it takes effect once they are updated or the epoch before it has ended.
+    #[must_use]
+    pub fn spoken_at(mut self, version: u8) -> Option<Self> {
+        if let Self::Delta(delta) = &mut self
+            && version < RECLAIMABLE_SINCE
+        {
+            let is_plain =
+                |epoch: &Signed<Epoch>| epoch.body.budgets().all(|(_, budget)| !budget.reclaimable);
+            delta.epochs.retain(is_plain);
+            if **delta == PolicyDelta::default() {
+                return None;
+            }
+        }
+        Some(self)
     }
 }
 

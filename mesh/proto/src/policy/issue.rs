@@ -41,7 +41,7 @@ pub struct BudgetTerms {
     pub scope: Scope,
     /// Parts in which a window becomes usable.
     pub sub_windows: u32,
-    /// See [`BudgetSpec::reclaimable`]: no effect in this build.
+    /// See [`BudgetSpec::reclaimable`].
     pub reclaimable: bool,
 }
 

@@ -86,9 +86,9 @@ pub struct BudgetSpec {
     pub scope: Scope,
     /// Parts in which a window becomes usable; 1 is all at once.
     pub sub_windows: u32,
-    /// Whether witnesses shall stand by, so that rights of a node that is gone can be taken back.
-    /// Signed so that the record need not change shape; this build has no witnesses, acts the same
-    /// either way, and never sets it.
+    /// Whether a mark counts only once a majority of the holders keeps it, so that what a node that
+    /// is gone has left can be taken over within the window. Never changes under one `born`.
+    #[serde(with = "witnessed")]
     pub reclaimable: bool,
     /// The epoch that introduced it. Unit and period never change under one `born`.
     pub born: u64,
@@ -133,6 +133,28 @@ impl Scope {
     }
 }
 
+/// How `reclaimable` looks on the wire and on disk: builds of wire version 2 read a byte of 0 or 1
+/// there and would spend without witnesses. So it is 0 or 2, and they refuse what they must not do.
+mod witnessed {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    const YES: u8 = 2;
+
+    #[allow(clippy::trivially_copy_pass_by_ref)] // the shape serde asks for
+    pub(super) fn serialize<S: Serializer>(is: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+        (if *is { YES } else { 0 }).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+        match u8::deserialize(from)? {
+            0 => Ok(false),
+            YES => Ok(true),
+            _ => Err(D::Error::custom("neither a plain nor a reclaimable budget")),
+        }
+    }
+}
+
 impl BudgetSpec {
     /// Everything about one budget that needs no other record.
     ///
@@ -157,6 +179,9 @@ impl BudgetSpec {
         }
         if self.sub_windows > 1 && !self.unit.is_windowed() {
             return refuse("concurrency and rates have no window that could be divided");
+        }
+        if self.reclaimable && (!self.unit.is_windowed() || self.hardness != Hardness::Hard) {
+            return refuse("only hard budgets of tokens, requests or money can be reclaimable");
         }
         let models = match &self.scope {
             Scope::Models(models) => models.as_slice(),

@@ -270,6 +270,27 @@ impl Entry {
         }
     }
 
+    /// Who must agree, group by group, before a mark of a reclaimable budget counts: the members of
+    /// every epoch that may govern the ledger. Nobody where that is not certain, or nothing counts.
+    ///
+    /// Whichever epoch does govern is among them for everybody who may use anything (`force`), so
+    /// any two majorities of all groups have a node in common.
+    pub(super) fn voters(&self, key: &LedgerKey, wall: Wall) -> Vec<Vec<Holder>> {
+        if !self.spec().reclaimable || self.is_before_all(wall) {
+            return Vec::new();
+        }
+        let mut groups = Vec::new();
+        let verdict = self.govern(self.start(key.window, wall), |_, version| {
+            let members = version.into_iter().flat_map(|version| &version.held.body().members);
+            groups.push(members.map(|(holder, _)| *holder).collect::<Vec<Holder>>());
+        });
+        if verdict.missing || verdict.forked.is_some() || verdict.lapsed.is_some() {
+            return Vec::new();
+        }
+        groups.retain(|group| !group.is_empty());
+        groups
+    }
+
     /// The next moment at which an answer about it may change although no record does.
     pub(super) fn changes_at(&self, wall: Wall) -> Wall {
         let clock = self.reigns.iter().map(|reign| reign.issued.min(reign.from).minus(CLOCK_SKEW));

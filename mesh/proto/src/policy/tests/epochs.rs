@@ -22,6 +22,10 @@ fn tokens(limit: u64) -> BudgetTerms {
     terms("tokens", Unit::Tokens, limit)
 }
 
+fn reclaimable(limit: u64) -> BudgetTerms {
+    BudgetTerms { reclaimable: true, ..terms("kept", Unit::Tokens, limit) }
+}
+
 /// What every node is granted of a budget at `wall`, by its own book.
 fn granted(site: &Site, books: &[PolicyBook], name: &str, wall: Wall) -> Vec<u64> {
     let grant = |(at, book): (usize, &PolicyBook)| {
@@ -248,6 +252,13 @@ fn what_an_operator_may_not_sign_is_refused_with_a_reason() {
         (0..9).for_each(|at| draft.set(level("acme"), terms(&format!("b{at}"), Unit::Tokens, 1)));
     });
     assert!(many.contains("1 to 8 budgets"), "{many}");
+    for soft in [
+        BudgetTerms { hardness: Hardness::Elastic { block: 5 }, ..reclaimable(90) },
+        BudgetTerms { unit: Unit::Concurrent, ..reclaimable(90) },
+    ] {
+        let soft = refused(&|draft| draft.set(level("acme"), soft.clone()));
+        assert!(soft.contains("only hard budgets"), "{soft}");
+    }
 }
 
 #[test]
@@ -340,6 +351,39 @@ fn levels_are_found_from_the_key_up_to_the_tenant() {
     assert_eq!(names("acme/team", id), ["b", "a"], "the key is another account's");
     assert_eq!(names("acme/other/app", Some(KeyId([9; 8]))), ["a"]);
     assert!(names("acme2", None).is_empty());
+}
+
+#[test]
+fn the_members_of_every_epoch_that_may_govern_witness_a_reclaimable_budget() {
+    let (site, mut books) = started(3, &[("acme", tokens(90)), ("acme", reclaimable(90))]);
+    let (plain, kept) = (only(&books[0], "tokens"), only(&books[0], "kept"));
+    let voters = |book: &PolicyBook, id, wall: Wall| {
+        let key = book.current(id, wall).unwrap();
+        let mut groups = book.voters(&key, wall);
+        groups.iter_mut().for_each(|group| group.sort());
+        groups
+    };
+    let all: Vec<Holder> = site.members().into_iter().map(|(holder, _)| holder).collect();
+    assert_eq!(voters(&books[0], &plain, START), Vec::<Vec<Holder>>::new());
+    assert_eq!(voters(&books[0], &kept, START), [all.clone()]);
+    // A member goes. Until all have agreed, windows may be either epoch's: both must have a say.
+    let mut draft = EpochDraft::after(&books[0].epoch("acme").unwrap().body, START.plus(MINUTE));
+    draft.members.remove(2);
+    let fewer: Vec<Holder> = draft.members.iter().map(|(holder, _)| *holder).collect();
+    books[0].sign_epoch(&site.root, &site.roster(0), draft, START.plus(MINUTE)).unwrap();
+    let signer = books[0].clone();
+    let next = START.plus(HOUR);
+    adopt(&site, &mut books, 0, START.plus(MINUTE.times(2)));
+    assert_eq!(voters(&signer, &kept, START.plus(MINUTE)), [all.clone()], "the window runs on");
+    let mut both = voters(&books[0], &kept, next);
+    both.sort_by_key(Vec::len);
+    assert_eq!(both, [fewer.clone(), all]);
+    for at in [1, 2] {
+        tell(&site, &mut books, 0, at, START.plus(MINUTE.times(3)));
+        adopt(&site, &mut books, at, START.plus(MINUTE.times(3)));
+        tell(&site, &mut books, at, 0, START.plus(MINUTE.times(3)));
+    }
+    assert_eq!(voters(&books[0], &kept, next), [fewer], "everybody follows the new one");
 }
 
 #[test]

@@ -235,3 +235,58 @@ proptest! {
         prop_assert_eq!(book.greeting(), sender.greeting());
     }
 }
+
+/// A budget as builds of wire version 2 read it.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct SpecBefore {
+    name: String,
+    unit: Unit,
+    period: Period,
+    limit: u64,
+    hardness: Hardness,
+    on_exhausted: OnExhausted,
+    scope: Scope,
+    sub_windows: u32,
+    reclaimable: bool,
+    born: u64,
+    ledger: u64,
+    set: Wall,
+}
+
+#[test]
+fn older_builds_get_no_budget_that_they_would_spend_without_witnesses() {
+    let kept = BudgetTerms { reclaimable: true, ..terms("kept", Unit::Tokens, 90) };
+    let plain = terms("tokens", Unit::Tokens, 90);
+    let delta_of = |budget: BudgetTerms| {
+        let (site, roster) = (site(2), site(2).roster(0));
+        let mut book = site.book(0);
+        let draft = site.draft(START, &[("acme", budget)]);
+        book.sign_epoch(&site.root, &roster, draft, START).unwrap();
+        let title = sign_account(&site.root, None, site.mesh, path("acme"), "Acme", START);
+        book.apply_account(title.unwrap(), &roster).unwrap();
+        let spec = book.epoch("acme").unwrap().body.budgets().next().unwrap().1.clone();
+        let lacking = book.delta(&PolicyDigest::default(), MAX_FRAME);
+        assert!(!lacking.epochs.is_empty() && !lacking.accounts.is_empty());
+        (spec, PolicyMessage::Delta(Box::new(lacking)))
+    };
+    let (plain_spec, both_read) = delta_of(plain);
+    assert_eq!(both_read.clone().spoken_at(2), Some(both_read));
+    let (kept_spec, new_only) = delta_of(kept);
+    assert_eq!(new_only.clone().spoken_at(3).as_ref(), Some(&new_only));
+    let Some(PolicyMessage::Delta(told)) = new_only.spoken_at(2) else { panic!("all dropped") };
+    assert!(told.epochs.is_empty() && !told.accounts.is_empty());
+    let only = PolicyDelta { epochs: Vec::new(), ..*told };
+    assert!(PolicyMessage::Delta(Box::new(PolicyDelta::default())).spoken_at(2).is_none());
+    assert!(PolicyMessage::Delta(Box::new(only)).spoken_at(2).is_some());
+    // Should it reach one all the same, or stand on its disk, it is refused and not misread.
+    let read = |spec: &BudgetSpec| {
+        let bytes = encode_datagram(spec, MAX_FRAME).unwrap();
+        assert_eq!(decode_body::<BudgetSpec>(&bytes).as_ref(), Ok(spec));
+        decode_body::<SpecBefore>(&bytes).map(|before| {
+            assert_eq!(encode_datagram(&before, MAX_FRAME).unwrap(), bytes);
+            before.reclaimable
+        })
+    };
+    assert_eq!(read(&plain_spec), Ok(false));
+    assert!(read(&kept_spec).is_err());
+}
