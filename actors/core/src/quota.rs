@@ -21,7 +21,8 @@
 //! when there is too little; `commit` writes ahead; `window` turns
 //! windows over; `transfer` moves rights; `sync` exchanges rows; `withhold` lowers limits
 //! under permits that moved; `guest` uses what came to a newcomer; `recall` finds rolled back
-//! stores; `retire` leaves; `status` tells.
+//! stores; `witness` keeps rows of reclaimable budgets for others and `seat` this node's own, so
+//! that rights of a node that is gone can be taken over; `retire` leaves; `status` tells.
 
 mod charge;
 mod commit;
@@ -39,6 +40,7 @@ mod recall;
 mod reserve;
 mod retire;
 mod route;
+mod seat;
 mod settle;
 mod status;
 mod stored;
@@ -46,6 +48,7 @@ mod sync;
 mod transfer;
 mod window;
 mod withhold;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -53,7 +56,7 @@ use std::sync::Arc;
 
 use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Dice, Machine, Micros, Mono, NodeId, Now, RequestId, Wall};
-use selvedge_crdt::escrow::{BudgetId, Holder, Seal, SignedRow};
+use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey, Register, Seal, SignedRow};
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::records::MAX_MEMBERS;
 
@@ -61,9 +64,9 @@ pub use charge::{BlockedBudget, Charge, CostClass, QuotaRefusal, Verdict, Why};
 pub use event::QuotaEvent;
 pub use grants::Grants;
 pub use intake::Intake;
-pub use message::{Ask, MAX_HEADS, MAX_PAYLOAD_BYTES, QuotaDigest, QuotaMessage};
-pub use status::{BudgetStatus, HolderStatus, LedgerAudit, Remaining};
-pub use stored::{QuotaHeader, QuotaStored, QuotaWrite, StoredRow};
+pub use message::{Ask, MAX_HEADS, MAX_PAYLOAD_BYTES, QuotaDigest, QuotaMessage, WitnessMessage};
+pub use status::{BudgetStatus, HolderStatus, LedgerAudit, Remaining, WitnessStatus};
+pub use stored::{Kept, QuotaHeader, QuotaStored, QuotaWrite, StoredRow};
 
 use journal::{Horizon, Journal};
 use purse::{Account, Purse};
@@ -233,6 +236,13 @@ pub struct Quota {
     peers: BTreeMap<NodeId, Option<Holder>>,
     /// Members of the mesh, whether they can be reached or not. At most [`MAX_KNOWN`].
     known: BTreeSet<NodeId>,
+    /// Since when members that were reached are not. At most [`MAX_PEERS`].
+    absent: BTreeMap<NodeId, Mono>,
+    /// When this process began to look: nobody was missed before.
+    looks_since: Mono,
+    /// Rows of witnessed ledgers this node keeps for their writers. At most
+    /// `witness::MAX_REGISTERS`.
+    kept: BTreeMap<(LedgerKey, Holder), Register>,
     journal: Journal,
     horizon: Horizon,
     /// The latest time this process promised anything.
@@ -280,6 +290,9 @@ impl Quota {
             spare: Vec::new(),
             peers: BTreeMap::new(),
             known: BTreeSet::new(),
+            absent: BTreeMap::new(),
+            looks_since: now.mono,
+            kept: BTreeMap::new(),
             journal: Journal::default(),
             horizon: Horizon::default(),
             spent_at: Wall(0),
@@ -344,9 +357,7 @@ impl Quota {
             }
             QuotaInput::Received { from, message } => self.received(now, from, message, effects),
             QuotaInput::PeerUp { node } => self.met(node, effects),
-            QuotaInput::PeerDown { node } => {
-                self.peers.remove(&node);
-            }
+            QuotaInput::PeerDown { node } => self.lost(now, node),
             QuotaInput::Introduced { nodes } => {
                 self.known = nodes.into_iter().take(MAX_KNOWN).collect();
             }
@@ -392,6 +403,7 @@ impl Quota {
             self.ask_calmly(at, now, effects);
             self.push(at, now, effects);
             self.note_demand(at, now);
+            self.look_after_witnesses(at, now, effects);
         }
         self.tell(now, effects);
         self.journal.due = true;

@@ -77,6 +77,10 @@ pub(crate) async fn take(context: &Context, from: NodeId, word: PolicyWord) {
 }
 
 fn send(link: Link, word: PolicyWord) {
+    let PolicyWord { incarnation, message } = word;
+    // An older peer is told what it can read.
+    let Some(message) = message.spoken_at(link.version()) else { return };
+    let word = PolicyWord { incarnation, message };
     let opening = Opening::Policy(Box::new(word));
     if link.version() < opening.since() {
         return;

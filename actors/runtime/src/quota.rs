@@ -132,6 +132,14 @@ impl QuotaLine {
             let Some(checked) = self.check(from, std::mem::take(rows)).await else { return };
             *rows = checked;
         }
+        if let QuotaMessage::Witness(said) = &message
+            && let Some(signed) = said.row()
+        {
+            let checked = self.check(from, vec![signed.clone()]).await;
+            if checked.is_none_or(|rows| rows.is_empty()) {
+                return;
+            }
+        }
         self.tell(QuotaInput::Received { from, message });
     }
 
@@ -345,3 +353,5 @@ impl QuotaLine {
 
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod witness_tests;

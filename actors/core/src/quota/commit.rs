@@ -6,9 +6,11 @@
 //! have happened, so its changes stay planned (nothing planned is ever taken back) and are written
 //! again.
 
+use std::collections::BTreeSet;
+
 use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Micros, NodeId, Now, Wall};
-use selvedge_crdt::escrow::{Holder, MAX_BASIS};
+use selvedge_crdt::escrow::{Holder, LedgerKey, MAX_BASIS};
 
 use super::journal::{Credit, Gift, Horizon, UnderWay};
 use super::purse::Account;
@@ -58,6 +60,7 @@ impl Quota {
                 let _known = accounts[at].ledger.merge(signed, |_| true);
             }
         }
+        self.restore_kept(stored.kept);
         for account in self.dormant.values_mut().flatten() {
             account.count_durable_gifts(&self.holder);
         }
@@ -84,7 +87,8 @@ impl Quota {
         effects.push(QuotaEffect::Persist { ticket: under_way.ticket, write });
         if plant::is_on(Plant::SendBeforeStored) {
             for (place, row) in &under_way.rows {
-                if let Some(account) = self.purses[*place].account_mut(row.key.window) {
+                let account = self.purses[*place].account_mut(row.key.window);
+                if let Some(account) = account.filter(|account| account.seat.is_none()) {
                     (account.durable, account.signed) = (row.clone(), None);
                 }
             }
@@ -102,15 +106,19 @@ impl Quota {
             dropped: std::mem::take(&mut self.journal.dropped),
             rows: Vec::new(),
             credits: Vec::new(),
+            kept: BTreeSet::new(),
         };
         let mut write = QuotaWrite {
             header: under_way.header.then(|| self.header()),
             rows: Vec::new(),
+            kept: Vec::new(),
             dropped: under_way.dropped.clone(),
         };
         for (place, window) in std::mem::take(&mut self.journal.dirty) {
             self.draft_account(now, place, window, &mut write, &mut under_way);
         }
+        under_way.kept = std::mem::take(&mut self.journal.kept);
+        self.draft_kept(&under_way.kept, &mut write);
         (write, under_way)
     }
 
@@ -158,6 +166,14 @@ impl Quota {
                 write.rows.push(StoredRow { row, signature });
                 account.stored = true;
             }
+        }
+        if account.seat.is_some() {
+            if let Some(row) = account.draft_witnessed(demand) {
+                account.stored = true;
+                under_way.rows.push((place, row.clone()));
+                self.keep_own(row);
+            }
+            return;
         }
         if std::mem::take(&mut account.changed) {
             account.own.seq += 1;
@@ -215,24 +231,35 @@ impl Quota {
             self.horizon.durable = under_way.horizon;
         }
         if under_way.holder == self.holder {
-            self.adopt(now, under_way, effects);
+            let witnessed = self.adopt(now, under_way, effects);
             self.deliver(ticket, effects);
+            self.say_kept(now, ticket, &witnessed, effects);
         }
         self.grant_waiting(ticket, effects);
     }
 
-    /// What was planned is durable.
-    fn adopt(&mut self, now: Now, under_way: UnderWay, effects: &mut Vec<QuotaEffect>) {
+    /// What was planned is durable. The witnessed ledgers among it.
+    fn adopt(
+        &mut self,
+        now: Now,
+        under_way: UnderWay,
+        effects: &mut Vec<QuotaEffect>,
+    ) -> Vec<(usize, LedgerKey)> {
+        let mut witnessed = Vec::new();
         for (place, row) in under_way.rows {
             let account = self.purses.get_mut(place).and_then(|purse| {
                 let same = |account: &&mut Account| account.own.key == row.key;
                 purse.accounts.iter_mut().find(same)
             });
-            if let Some(account) = account {
-                account.durable = row;
-                account.signed = None;
-                account.pay();
+            let Some(account) = account else { continue };
+            if let Some(seat) = &mut account.seat {
+                seat.stored |= seat.open.as_ref() == Some(&row);
+                witnessed.push((place, row.key));
+                continue;
             }
+            account.durable = row;
+            account.signed = None;
+            account.pay();
         }
         for credit in under_way.credits {
             let Some(purse) = self.purses.get_mut(credit.place) else { continue };
@@ -247,6 +274,7 @@ impl Quota {
                 effects.push(QuotaEffect::Report(event));
             }
         }
+        witnessed
     }
 
     /// Tells receivers of gifts that are durable.
@@ -286,6 +314,9 @@ impl Quota {
         self.journal.failed_at = Some(now.mono);
         self.journal.header |= under_way.header;
         self.journal.dropped.extend(under_way.dropped);
+        self.journal.kept.extend(under_way.kept);
+        // Whoever waits for a witness's word asks again.
+        self.journal.replies.retain(|(waits_for, _, _)| *waits_for > ticket);
         self.journal.urgent = true;
         if under_way.holder == self.holder {
             for (place, row) in under_way.rows {
@@ -309,6 +340,9 @@ impl Quota {
             account.changed = true;
             account.gifts = true;
             account.raise_ticket = next;
+            if let Some(seat) = account.seat.as_mut().filter(|seat| !seat.stored) {
+                seat.open = None;
+            }
             self.journal.mark(place, window);
         }
     }

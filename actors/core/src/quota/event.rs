@@ -90,6 +90,28 @@ pub enum QuotaEvent {
         /// Which ledger.
         key: LedgerKey,
     },
+    /// What a holder that is out of reach had left of a witnessed ledger is this node's now.
+    Reclaimed {
+        /// Which ledger.
+        key: LedgerKey,
+        /// Whose it was.
+        from: Holder,
+        /// How much.
+        amount: u64,
+    },
+    /// Somebody else writes this node's row: it was thought to be out of reach, and what it had
+    /// left beyond its mark is another's.
+    TakenOver {
+        /// Which ledger.
+        key: LedgerKey,
+        /// By whom.
+        by: Holder,
+    },
+    /// This node writes its own row again.
+    Regained {
+        /// Which ledger.
+        key: LedgerKey,
+    },
     /// Everything was given away and sealed.
     Retired,
 }

@@ -41,6 +41,12 @@ pub trait Grants: fmt::Debug + Send + Sync {
         self.members(key, wall).contains(holder)
     }
 
+    /// Who must agree, group by group, before a mark in a ledger of a reclaimable budget counts.
+    fn voters(&self, _key: &LedgerKey, _wall: Wall) -> Vec<Vec<Holder>> {
+        // A policy without reclaimable budgets need not say anything.
+        Vec::new()
+    }
+
     /// The next moment after `wall` at which [`Grants::standing`] or [`Grants::grant`] may answer
     /// otherwise although no record changed.
     fn changes_at(&self, budget: &BudgetId, wall: Wall) -> Wall;
@@ -80,6 +86,10 @@ impl Grants for PolicyBook {
 
     fn is_member(&self, key: &LedgerKey, holder: &Holder, wall: Wall) -> bool {
         Self::is_member(self, key, holder, wall)
+    }
+
+    fn voters(&self, key: &LedgerKey, wall: Wall) -> Vec<Vec<Holder>> {
+        Self::voters(self, key, wall)
     }
 
     fn changes_at(&self, budget: &BudgetId, wall: Wall) -> Wall {

@@ -42,7 +42,17 @@ impl Quota {
         for share in wanted {
             let left = self.purses[share.place].may_spend(now.mono);
             if left < share.amount && !self.purses[share.place].is_free() {
-                let missing = share.amount - left;
+                let seat = self.purses[share.place].current().filter(|one| one.seat.is_some());
+                let here = seat.map_or(left, |account| account.in_reach(0));
+                if seat.is_some() && !self.has_quorum(share.place) {
+                    // Neither rights nor witnesses will come.
+                    return false;
+                }
+                if here >= share.amount {
+                    // Only the witnesses' word is missing.
+                    continue;
+                }
+                let missing = share.amount - here;
                 all &= self.ask_urgently(share.place, missing, share.amount, now, effects);
             }
         }
@@ -194,7 +204,9 @@ impl Quota {
         let change = until(term.until);
         let reset = term.resets_at.map_or(SOON, until);
         let reserved = purse.current().map_or(0, |account| account.reserved);
+        let witnessed = purse.current().filter(|account| account.seat.is_some());
         let coming = purse.unit() == Unit::Concurrent
+            || witnessed.is_some_and(|account| account.in_reach(0) >= lack.needed)
             || lack.left.saturating_add(reserved) >= lack.needed
             || self.peers_could_give(purse, now, lack.needed - lack.left.min(lack.needed));
         let wait = if coming { SOON } else { change };

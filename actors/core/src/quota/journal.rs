@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use selvedge_base::{Micros, Mono, RequestId, Wall};
+use selvedge_base::{Micros, Mono, NodeId, RequestId, Wall};
 use selvedge_crdt::escrow::{EscrowRow, Holder, LedgerKey};
+
+use super::WitnessMessage;
 
 /// How long a disk that failed is left alone. Requests are refused meanwhile, so that a full disk
 /// is not asked a thousand times per second.
 const RETRY_AFTER: Micros = Micros::secs(1);
 /// Gifts that wait to be durable; a peer asks five times per second at most.
 const MAX_OUTBOX: usize = 1_024;
+/// Words of a witness that wait to be durable: whoever misses one asks again within a second.
+const MAX_REPLIES: usize = 4_096;
 
 /// What is to be written and who waits for it.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +34,10 @@ pub(super) struct Journal {
     pub(super) waiting: VecDeque<(u64, RequestId)>,
     /// Gifts that wait for a write, by ticket. At most [`MAX_OUTBOX`].
     pub(super) outbox: VecDeque<(u64, Gift)>,
+    /// Registers with something to write. A subset of those kept.
+    pub(super) kept: BTreeSet<(LedgerKey, Holder)>,
+    /// What is said of registers once they are durable, by ticket. At most [`MAX_REPLIES`].
+    pub(super) replies: VecDeque<(u64, NodeId, WitnessMessage)>,
 }
 
 /// The write that may or may not be durable yet.
@@ -42,6 +50,7 @@ pub(super) struct UnderWay {
     pub(super) dropped: Vec<LedgerKey>,
     pub(super) rows: Vec<(usize, EscrowRow)>,
     pub(super) credits: Vec<Credit>,
+    pub(super) kept: BTreeSet<(LedgerKey, Holder)>,
 }
 
 /// A gift to be counted once the donor's row is durable.
@@ -95,6 +104,26 @@ impl Journal {
         self.urgent = true;
     }
 
+    /// A register changed.
+    pub(super) fn keep(&mut self, key: LedgerKey, of: Holder) {
+        self.kept.insert((key, of));
+        self.urgent = true;
+    }
+
+    /// Says something once what is known of a register is durable. At once when it is.
+    pub(super) fn reply(&mut self, to: NodeId, said: WitnessMessage) -> Option<WitnessMessage> {
+        let about = said.about();
+        let ticket = match &self.under_way {
+            _ if self.kept.contains(&about) => self.next_ticket(),
+            Some(write) if write.kept.contains(&about) => write.ticket,
+            Some(_) | None => return Some(said),
+        };
+        if self.replies.len() < MAX_REPLIES {
+            self.replies.push_back((ticket, to, said));
+        }
+        None
+    }
+
     /// Whether anything of a purse is still to be written or told.
     pub(super) fn is_busy_with(&self, place: Option<&usize>) -> bool {
         self.under_way.is_some()
@@ -104,13 +133,15 @@ impl Journal {
 
     /// Nothing waits and nothing is under way.
     pub(super) fn is_quiet(&self) -> bool {
-        self.under_way.is_none() && self.dirty.is_empty() && self.outbox.is_empty()
+        let settled = self.dirty.is_empty() && self.kept.is_empty();
+        self.under_way.is_none() && settled && self.outbox.is_empty()
     }
 
     /// The incarnation ended: what waited under it waits for nothing.
     pub(super) fn forget(&mut self) -> Vec<RequestId> {
         self.dirty.clear();
         self.outbox.clear();
+        self.replies.clear();
         self.waiting.drain(..).map(|(_, id)| id).collect()
     }
 }

@@ -1,15 +1,17 @@
 //! What nodes say to each other about rights.
 //!
 //! None of it needs an answer and all of it may be lost, doubled or reordered: rows are a join
-//! semilattice, and every other message is a wish. Owns the shape and the bounds of messages, not
-//! what follows from them.
+//! semilattice, what witnesses say is a vote that only grows, and every other message is a wish.
+//! Owns the shape and the bounds of messages, not what follows from them.
 
 use std::collections::BTreeSet;
 
 use selvedge_base::Micros;
-use selvedge_crdt::escrow::{Holder, LedgerKey, SignedRow};
+use selvedge_crdt::escrow::{Ballot, Holder, LedgerKey, SignedRow};
 use serde::{Deserialize, Serialize};
 
+/// The wire version that brought witnesses.
+const WITNESSES_SINCE: u8 = 3;
 /// Bytes of rows or heads one message carries. With what surrounds them a message stays below
 /// 64 KiB, which a link of 10 Mbit/s passes in 50 ms; the largest row takes 20 KiB.
 pub const MAX_PAYLOAD_BYTES: usize = 48 << 10;
@@ -63,6 +65,60 @@ pub enum QuotaMessage {
         /// For how long, counted from the question.
         lasts: Micros,
     },
+    /// About a row of a witnessed ledger that is not chosen yet.
+    Witness(Box<WitnessMessage>),
+}
+
+/// How the witnesses of a row agree; see `selvedge_crdt::escrow::Register`. Who says so is the
+/// sender: a writer asks and proposes under its own name, a voter speaks for its own register.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WitnessMessage {
+    /// The sender wants to write.
+    Prepare {
+        /// Which ledger.
+        key: LedgerKey,
+        /// Whose row.
+        of: Holder,
+        /// The turn it wants.
+        ballot: Ballot,
+    },
+    /// The sender accepts nothing of a lesser turn any more.
+    Promise {
+        /// Which ledger.
+        key: LedgerKey,
+        /// Whose row.
+        of: Holder,
+        /// The turn.
+        ballot: Ballot,
+        /// The voter.
+        by: Holder,
+        /// The greatest row it accepted.
+        accepted: Option<SignedRow>,
+    },
+    /// The sender writes.
+    Propose(SignedRow),
+    /// The sender accepted.
+    Vote {
+        /// Which ledger.
+        key: LedgerKey,
+        /// Whose row.
+        of: Holder,
+        /// In which turn.
+        ballot: Option<Ballot>,
+        /// The voter.
+        by: Holder,
+        /// Rows of that turn up to this.
+        seq: u64,
+    },
+    /// The sender has promised a greater turn.
+    Behind {
+        /// Which ledger.
+        key: LedgerKey,
+        /// Whose row.
+        of: Holder,
+        /// The turn it promised.
+        promised: Option<Ballot>,
+    },
 }
 
 /// Which rows a node has.
@@ -105,6 +161,7 @@ impl QuotaMessage {
             Self::Ask(_) | Self::Declined { .. } | Self::Vouch { .. } | Self::Vouched { .. } => {
                 true
             }
+            Self::Witness(said) => said.row().is_none_or(|signed| signed.row.is_within_bounds()),
         }
     }
 
@@ -120,6 +177,59 @@ impl QuotaMessage {
             Self::Declined { key } | Self::Vouch { key, .. } | Self::Vouched { key, .. } => {
                 BTreeSet::from([*key])
             }
+            Self::Witness(said) => BTreeSet::from([said.about().0]),
+        }
+    }
+}
+
+impl QuotaMessage {
+    /// What of it a peer of wire version `version` can read, if anything: older builds know no
+    /// witnesses, nor rows that another than their holder wrote.
+    #[must_use]
+    pub fn spoken_at(mut self, version: u8) -> Option<Self> {
+        if version >= WITNESSES_SINCE {
+            return Some(self);
+        }
+        match &mut self {
+            Self::Witness(_) => return None,
+            Self::Rows(rows) => {
+                rows.retain(|signed| signed.row.ballot.is_none());
+                if rows.is_empty() {
+                    return None;
+                }
+            }
+            // Without rows it still says that there is nothing to recall.
+            Self::Recalled { rows, .. } => rows.retain(|signed| signed.row.ballot.is_none()),
+            // Whoever answers was asked, and so the one who asked knows the answer.
+            Self::Vouch { .. } => return None,
+            Self::Vouched { .. }
+            | Self::Digest(_)
+            | Self::Ask(_)
+            | Self::Declined { .. }
+            | Self::Recall { .. } => {}
+        }
+        Some(self)
+    }
+}
+
+impl WitnessMessage {
+    /// The ledger, and whose row it is about.
+    pub const fn about(&self) -> (LedgerKey, Holder) {
+        match self {
+            Self::Prepare { key, of, .. }
+            | Self::Promise { key, of, .. }
+            | Self::Vote { key, of, .. }
+            | Self::Behind { key, of, .. } => (*key, *of),
+            Self::Propose(signed) => (signed.row.key, signed.row.holder),
+        }
+    }
+
+    /// The row it carries.
+    pub const fn row(&self) -> Option<&SignedRow> {
+        match self {
+            Self::Propose(signed) => Some(signed),
+            Self::Promise { accepted, .. } => accepted.as_ref(),
+            Self::Prepare { .. } | Self::Vote { .. } | Self::Behind { .. } => None,
         }
     }
 }

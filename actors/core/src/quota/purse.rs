@@ -15,6 +15,7 @@ use super::demand::{Demand, units_in, whole_units_in};
 use super::grants::Term;
 use super::guest::Vouching;
 use super::rate::Bucket;
+use super::seat::{Seat, Takeover};
 
 /// A block, by which the high-water mark runs ahead of spending, is at most this part of the
 /// limit: what a crash loses must not be seen in a bill.
@@ -45,6 +46,8 @@ pub(super) struct Purse {
     /// What holders said of its ledger, where this node holds nothing by the epoch in force.
     pub(super) vouching: Vouching,
     pub(super) asking: Asking,
+    /// A row of somebody else that is being taken over.
+    pub(super) takeover: Option<Box<Takeover>>,
 }
 
 /// When peers were asked for rights.
@@ -105,6 +108,8 @@ pub(super) struct Account {
     pub(super) told: u64,
     /// Whether the disk holds anything of this ledger.
     pub(super) stored: bool,
+    /// In a witnessed ledger; `durable` is then what a quorum has.
+    pub(super) seat: Option<Box<Seat>>,
 }
 
 /// Whether the high-water mark covers what is promised.
@@ -130,6 +135,7 @@ impl Purse {
             bucket: Bucket::default(),
             vouching: Vouching::default(),
             asking: Asking::default(),
+            takeover: None,
         }
     }
 
@@ -232,7 +238,7 @@ impl Purse {
     /// How many units of a ledger may be given away at this moment.
     pub(super) fn may_give(&self, window: u64) -> u64 {
         let Some(account) = self.account(window) else { return 0 };
-        if account.own.sealed || !self.is_open(&account.own.key) {
+        if account.own.sealed || !self.is_open(&account.own.key) || !account.may_write() {
             return 0;
         }
         match self.unit() {
@@ -308,6 +314,7 @@ impl Account {
             others_demand: false,
             told: 0,
             stored: false,
+            seat: None,
         }
     }
 
@@ -335,11 +342,17 @@ impl Account {
     }
 
     /// How high the mark may rise.
-    fn reach(&self, elastic: u64) -> u64 {
+    pub(super) fn reach(&self, elastic: u64) -> u64 {
         self.rights().saturating_add(elastic)
     }
 
     pub(super) fn may_spend(&self, elastic: u64) -> u64 {
+        let witnessed = self.seat.as_ref().map_or(u64::MAX, |_| self.durable.hw);
+        self.in_reach(elastic).min(witnessed.saturating_sub(self.used()))
+    }
+
+    /// The same once all witnesses have heard of it.
+    pub(super) fn in_reach(&self, elastic: u64) -> u64 {
         if self.own.sealed { 0 } else { self.reach(elastic).saturating_sub(self.used()) }
     }
 
@@ -347,11 +360,12 @@ impl Account {
     /// that would make it durable.
     pub(super) fn cover(&mut self, block: u64, elastic: u64, ticket: u64) -> Cover {
         let used = self.used();
+        // Nobody may wait for witnesses, so their next block is planned while there is any left.
+        let low = if self.seat.is_some() { block.div_ceil(2) } else { block / 2 };
         let short = used > self.own.hw;
         // With less than half a block left the next one is fetched before anybody waits for it.
-        let soon =
-            self.own.hw == self.durable.hw && self.own.hw - used.min(self.own.hw) < block / 2;
-        if short || soon {
+        let soon = self.own.hw == self.durable.hw && self.own.hw - used.min(self.own.hw) < low;
+        if (short || soon) && self.may_write() {
             let mark = used.saturating_add(block).min(self.reach(elastic));
             if mark > self.own.hw {
                 self.own.hw = mark;

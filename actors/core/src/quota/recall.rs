@@ -30,14 +30,15 @@ impl Quota {
             return;
         }
         self.peers.entry(node).or_insert(None);
+        self.absent.remove(&node);
         self.recall(node, effects);
     }
 
     pub(super) fn recall(&self, node: NodeId, effects: &mut Vec<QuotaEffect>) {
         let heads = self
             .accounts()
-            .filter(|account| account.durable.seq > 0)
-            .map(|account| (account.durable.key, account.durable.seq))
+            .map(|account| (account.own.key, account.written()))
+            .filter(|(_, seq)| *seq > 0)
             .take(MAX_HEADS)
             .collect();
         let message = QuotaMessage::Recall { holder: self.holder, heads };
@@ -65,6 +66,17 @@ impl Quota {
             let newer = named(&signed.row.key).is_none_or(|seq| *seq < signed.row.seq);
             if newer && rows.len() < MAX_RECALLED && size <= left {
                 left -= size;
+                rows.push(signed.clone());
+            }
+        }
+        for ((key, of), kept) in &self.kept {
+            let newest = kept.accepted.as_ref().filter(|_| *of == holder);
+            let Some(signed) = newest.filter(|signed| signed.row.signer() == holder.node) else {
+                continue;
+            };
+            let newer = named(key).is_none_or(|seq| *seq < signed.row.seq);
+            if newer && rows.len() < MAX_RECALLED && signed.wire_bytes() <= left {
+                left -= signed.wire_bytes();
                 rows.push(signed.clone());
             }
         }
@@ -110,8 +122,12 @@ impl Quota {
     /// Somebody sent a row of this very holder.
     pub(super) fn met_own_row(&mut self, signed: SignedRow, effects: &mut Vec<QuotaEffect>) {
         let key = signed.row.key;
+        if self.is_witnessed(&key) && !self.met_own_witnessed(&signed, effects) {
+            return;
+        }
         let held = self.accounts().find(|account| account.own.key == key);
         let ours = match held {
+            Some(account) if account.seat.is_some() => account.own.seq,
             // Rows between the durable one and the planned one were never told.
             Some(account) if signed.row.seq < account.durable.seq => return,
             Some(account) if signed.row == account.durable => return,
@@ -158,13 +174,14 @@ impl Quota {
             let mut next = Account::new(row.key, holder, 0);
             next.ledger = account.ledger.clone();
             next.stored = account.stored;
-            if row.seq > 0 {
+            if row.seq > 0 && row.signer() == holder.node {
                 let _held = next.ledger.merge(SignedRow::seal(row, &*seal), |_| true);
             }
             next.backing.doubt_all();
             *account = next;
         }
         for purse in &mut self.purses {
+            purse.takeover = None;
             purse.asked_policy = None;
             purse.permits = 0;
             purse.bucket = super::rate::Bucket::default();

@@ -200,6 +200,7 @@ impl Quota {
             self.refresh(place, now, effects);
             let left = self.purses[place].may_spend(now.mono);
             if left < amount && !self.purses[place].is_free() {
+                self.plan_mark(now, place, amount);
                 return Err(Lack { place, needed: amount, left });
             }
         }

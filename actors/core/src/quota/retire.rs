@@ -24,7 +24,7 @@ impl Quota {
                 self.bequeath(place, key, now);
             }
         }
-        if sealing || !self.journal.is_quiet() {
+        if sealing || !self.journal.is_quiet() || self.waits_for_witnesses() {
             return;
         }
         self.retired = true;
@@ -55,13 +55,18 @@ impl Quota {
         let purse = &self.purses[place];
         let Some(account) = purse.account(key.window) else { return };
         let rows = account.ledger.rows().filter(|signed| {
-            !signed.row.sealed && !account.ledger.is_quarantined(&signed.row.holder)
+            account.may_receive(&signed.row.holder)
+                && !signed.row.sealed
+                && !account.ledger.is_quarantined(&signed.row.holder)
         });
         let by_demand = rows
             .filter(|signed| self.is_up(&signed.row.holder.node))
             .max_by_key(|signed| signed.row.demand)
             .map(|signed| signed.row.holder);
-        let anybody = || self.peers.values().copied().flatten().next();
+        let anybody = || {
+            let known = self.peers.values().copied().flatten();
+            known.into_iter().find(|holder| account.may_receive(holder))
+        };
         let heir: Option<Holder> = by_demand.or_else(anybody);
         let amount = purse.may_give(key.window);
         if amount > 0

@@ -1,7 +1,7 @@
 //! What there is to say about budgets: for people, for headers of answers, for checks.
 
 use selvedge_base::{Micros, Now, RequestId, Wall};
-use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey};
+use selvedge_crdt::escrow::{Ballot, BudgetId, Holder, LedgerKey};
 use selvedge_proto::policy::{AccountPath, KeyId, Level, Unit};
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +37,19 @@ pub struct BudgetStatus {
     pub debt: u64,
     /// When the window ends.
     pub resets_at: Option<Wall>,
+    /// Of a reclaimable budget: who keeps its rows.
+    pub witnesses: Option<WitnessStatus>,
     /// What is known of all holders, this node's first.
     pub holders: Vec<HolderStatus>,
+}
+
+/// Who keeps the rows of a reclaimable budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessStatus {
+    /// How many must have a row before it counts.
+    pub needed: u64,
+    /// How many can be reached, this node among them.
+    pub reached: u64,
 }
 
 /// One holder of a budget as this node sees it.
@@ -58,6 +69,8 @@ pub struct HolderStatus {
     pub sealed: bool,
     /// It was caught lying.
     pub quarantined: bool,
+    /// Who took over what it had left, until it was back.
+    pub reclaimed_by: Option<Holder>,
 }
 
 /// What is left of one budget, for headers of answers.
@@ -125,6 +138,7 @@ impl Quota {
                 seq: account.durable.seq,
                 sealed: account.durable.sealed,
                 quarantined: false,
+                reclaimed_by: account.written_by_another(),
             });
             holders.extend(self.others(account, now.wall));
         }
@@ -140,12 +154,26 @@ impl Quota {
             hw: account.map_or(0, |account| account.durable.hw),
             rights: account.map_or(0, Account::rights),
             available: account
-                .map_or(0, |account| account.may_spend(purse.elastic()))
+                .map_or(0, |account| self.available(purse, account))
                 .saturating_sub(purse.permits),
             debt: purse.debt,
             resets_at: purse.term.and_then(|term| term.resets_at),
+            witnesses: account.and_then(|account| self.witnesses_of(account)),
             holders,
         }
+    }
+
+    /// What could be promised; of a reclaimable budget, with its witnesses' help if they are there.
+    fn available(&self, purse: &Purse, account: &Account) -> u64 {
+        let quorum = account.seat.is_some() && self.is_quorum_here(account);
+        let elastic = purse.elastic();
+        if quorum { account.in_reach(elastic) } else { account.may_spend(elastic) }
+    }
+
+    fn witnesses_of(&self, account: &Account) -> Option<WitnessStatus> {
+        let voters = &account.seat.as_ref()?.voters;
+        let reached = self.reached(voters).len() as u64;
+        Some(WitnessStatus { needed: voters.needed() as u64, reached })
     }
 
     /// What is known of the other holders: members without a row too.
@@ -165,6 +193,7 @@ impl Quota {
                 seq: row.map_or(0, |row| row.seq),
                 sealed: row.is_some_and(|row| row.sealed),
                 quarantined: ledger.is_quarantined(holder),
+                reclaimed_by: row.and_then(|row| writer_besides(holder, row.ballot)),
             }
         };
         holders.iter().map(status).collect()
@@ -224,6 +253,17 @@ impl Quota {
         }
         audits
     }
+}
+
+impl Account {
+    fn written_by_another(&self) -> Option<Holder> {
+        let writer = &self.seat.as_ref()?.writer;
+        writer_besides(&self.own.holder, writer.ballot())
+    }
+}
+
+fn writer_besides(holder: &Holder, ballot: Option<Ballot>) -> Option<Holder> {
+    ballot.map(|ballot| ballot.by).filter(|by| by != holder)
 }
 
 fn remaining_of(purse: &Purse, now: Now) -> Remaining {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use selvedge_base::Wall;
 use selvedge_crdt::Signature;
-use selvedge_crdt::escrow::{BudgetId, EscrowRow, Holder, LedgerKey};
+use selvedge_crdt::escrow::{BudgetId, EscrowRow, Holder, LedgerKey, Register};
 use serde::{Deserialize, Serialize};
 
 /// Everything the disk held at the start; the default is a fresh store.
@@ -16,8 +16,11 @@ use serde::{Deserialize, Serialize};
 pub struct QuotaStored {
     /// What is not about one ledger; `None` in a store that was never written.
     pub header: Option<QuotaHeader>,
-    /// Rows by ledger and holder: those of this node and those it counts on.
+    /// Rows by ledger and holder: those of this node and those it counts on. This node's own rows
+    /// of witnessed ledgers are in `kept`.
     pub rows: BTreeMap<(LedgerKey, Holder), StoredRow>,
+    /// What this node keeps of rows in witnessed ledgers, its own among them.
+    pub kept: BTreeMap<(LedgerKey, Holder), Register>,
 }
 
 /// What is not about one ledger.
@@ -45,6 +48,17 @@ pub struct StoredRow {
     pub signature: Option<Signature>,
 }
 
+/// What this node keeps of one row as its witness.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Which ledger.
+    pub key: LedgerKey,
+    /// Whose row.
+    pub of: Holder,
+    /// What was promised and accepted.
+    pub register: Register,
+}
+
 /// One change of what the disk keeps, to be made durable as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuotaWrite {
@@ -52,6 +66,8 @@ pub struct QuotaWrite {
     pub header: Option<QuotaHeader>,
     /// Rows to replace, each under its ledger and holder.
     pub rows: Vec<StoredRow>,
+    /// Registers to replace, each under its ledger and holder.
+    pub kept: Vec<Kept>,
     /// Ledgers to remove with all their rows.
     pub dropped: Vec<LedgerKey>,
 }
@@ -65,8 +81,12 @@ impl QuotaStored {
         for stored in &write.rows {
             self.rows.insert((stored.row.key, stored.row.holder), stored.clone());
         }
+        for kept in &write.kept {
+            self.kept.insert((kept.key, kept.of), kept.register.clone());
+        }
         for key in &write.dropped {
             self.rows.retain(|(ledger, _), _| ledger != key);
+            self.kept.retain(|(ledger, _), _| ledger != key);
         }
     }
 }
@@ -74,6 +94,7 @@ impl QuotaStored {
 impl QuotaWrite {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.header.is_none() && self.rows.is_empty() && self.dropped.is_empty()
+        let Self { header, rows, kept, dropped } = self;
+        header.is_none() && rows.is_empty() && kept.is_empty() && dropped.is_empty()
     }
 }

@@ -52,6 +52,7 @@ impl Quota {
                 self.vouched(now.wall, from, key, nonce, lasts);
             }
             QuotaMessage::Recalled { holder, rows } => self.recalled(from, holder, rows, effects),
+            QuotaMessage::Witness(said) => self.heard(now, from, *said, effects),
         }
     }
 
@@ -91,6 +92,9 @@ impl Quota {
         let place = self.place_of_ledger(&key, now, effects)?;
         let welcome = self.may_hold(&key, &holder.node, now.wall);
         let account = self.purses[place].account_mut(key.window)?;
+        if !account.may_be_written(&signed.row) {
+            return None;
+        }
         let older = account.ledger.get(&holder).map(|signed| signed.row.clone());
         if older.is_none() && !welcome {
             let why = RowRefused::Stranger(holder.node);
@@ -135,7 +139,8 @@ impl Quota {
             let Some(signed) = account.ledger.get(holder) else { continue };
             let Some(ceiling) = book.ceiling(&key, holder) else { continue };
             let allowed = ceiling.saturating_add(elastic);
-            if account.ledger.standing(&signed.row, allowed, &account.own) == Standing::Overdrawn {
+            let own = account.told_row();
+            if account.ledger.standing(&signed.row, allowed, own) == Standing::Overdrawn {
                 let event = QuotaEvent::Overdrawn { key, holder: *holder };
                 effects.push(QuotaEffect::Report(event));
             }
@@ -195,7 +200,7 @@ impl Quota {
             let Some(account) = self.purses[place].account_mut(key.window) else { continue };
             let named: BTreeMap<_, _> = heads.iter().copied().collect();
             let theirs = |holder| named.get(holder).copied().unwrap_or(0);
-            suspicious |= theirs(&me) > account.durable.seq;
+            suspicious |= theirs(&me) > account.written();
             if account.durable.seq > theirs(&me) {
                 account.sign(&*seal);
                 push_row(account.signed.as_ref(), &mut rows, &mut left);
@@ -313,7 +318,9 @@ impl Purse {
     pub(super) fn settle_backing(&mut self, window: u64, book: &dyn Grants) {
         let elastic = self.elastic();
         let Some(account) = self.account_mut(window) else { return };
-        let Account { ledger, backing, own, .. } = account;
+        let Account { ledger, backing, own, durable, seat, .. } = account;
+        // What a witnessed row only plans may never count.
+        let own = if seat.is_some() { durable } else { own };
         let allowed = |holder: &Holder| {
             let ceiling = book.ceiling(&own.key, holder).unwrap_or(0);
             ceiling.saturating_add(elastic)
@@ -323,6 +330,20 @@ impl Purse {
 }
 
 impl Account {
+    /// The newest row of this node that its disk may hold.
+    pub(super) fn written(&self) -> u64 {
+        if self.seat.is_some() { self.own.seq } else { self.durable.seq }
+    }
+
+    /// Whether whoever wrote a row may: its holder, and in a witnessed ledger all who vote.
+    fn may_be_written(&self, row: &selvedge_crdt::escrow::EscrowRow) -> bool {
+        match (&self.seat, row.ballot) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(seat), Some(ballot)) => seat.voters.has(&ballot.by),
+        }
+    }
+
     /// Makes the signed form of the durable row.
     fn sign(&mut self, seal: &dyn selvedge_crdt::escrow::Seal) {
         if self.signed.is_none() {

@@ -7,4 +7,5 @@ mod permits;
 mod properties;
 mod share;
 mod single;
+mod witnessed;
 mod world;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_base::{Micros, Mono, NodeId, Now};
+use selvedge_base::{Micros, NodeId, Now};
 use selvedge_crdt::escrow::{Holder, LedgerKey, MAX_OUT};
 
 use super::demand::units_in;
@@ -47,7 +47,7 @@ impl Quota {
             return;
         }
         let demand = purse.demand.milli_at(now.mono);
-        let left = purse.may_spend_in_long(now.mono);
+        let left = purse.may_spend_in_long();
         if demand == 0 || left >= purse.need(demand, LOW_S) {
             return;
         }
@@ -240,10 +240,17 @@ impl Quota {
             return false;
         }
         let Some(account) = purse.account_mut(key.window) else { return false };
-        if account.own.out.len() >= MAX_OUT && !account.own.out.contains_key(&to) {
+        let full = account.own.out.len() >= MAX_OUT && !account.own.out.contains_key(&to);
+        if full || !account.may_receive(&to) {
             return false;
         }
         account.give(to, amount);
+        if let Some(seat) = &mut account.seat {
+            seat.gifts.push_back((account.own.seq + 1, to, amount));
+            self.journal.mark(place, key.window);
+            self.journal.urgent = true;
+            return true;
+        }
         // A limiter slows down before anybody else may speed up.
         let _slower = purse.may_spend(now.mono);
         self.journal.mark(place, key.window);
@@ -291,9 +298,10 @@ impl Purse {
     }
 
     /// What there is to meet demand with. Of a rate that is the share, not what the bucket holds.
-    fn may_spend_in_long(&mut self, now: Mono) -> u64 {
+    pub(super) fn may_spend_in_long(&self) -> u64 {
         if self.unit().is_windowed() {
-            return self.may_spend(now);
+            let elastic = self.elastic();
+            return self.current().map_or(0, |account| account.in_reach(elastic));
         }
         let permits = self.permits;
         self.tightest().map_or(0, |account| account.rights().saturating_sub(permits))

@@ -36,6 +36,7 @@ impl Quota {
         let Standing::Open(ledgers) = term.standing else { return };
         for key in ledgers.iter() {
             self.open(place, key, now);
+            self.seat(place, &key, now.wall);
         }
         let purse = &mut self.purses[place];
         if changed {
@@ -52,6 +53,7 @@ impl Quota {
         };
         purse.floor = purse.floor.max(oldest);
         self.close_old(place, effects);
+        self.close_registers(place);
         self.take_on_debt(now, place);
     }
 

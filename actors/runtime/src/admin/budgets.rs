@@ -4,7 +4,7 @@
 //! the policy's.
 
 use selvedge_base::{Micros, NodeId, Refusal, Wall};
-use selvedge_core::quota::{BudgetStatus, HolderStatus, Remaining};
+use selvedge_core::quota::{BudgetStatus, HolderStatus, Remaining, WitnessStatus};
 use selvedge_crdt::escrow::LedgerKey;
 use selvedge_net::{Link, clock};
 use selvedge_proto::policy::{
@@ -48,6 +48,10 @@ pub struct BudgetView {
     pub resets_at: Option<Wall>,
     /// Whether anything can be spent: a configuration is in force.
     pub in_force: bool,
+    /// Whether the rights of a node that is gone can be taken over.
+    pub reclaimable: bool,
+    /// Who witnesses that; unknown before the budget is used here.
+    pub witnesses: Option<WitnessStatus>,
     /// All holders that are known.
     pub holders: Vec<HolderStatus>,
 }
@@ -190,6 +194,8 @@ fn view(
         debt: status.map_or(0, |status| status.debt),
         resets_at: ledger.and_then(|key| book.resets_at(&key)),
         in_force: matches!(book.standing(&budget.id, wall), Standing::Open(_)),
+        reclaimable: spec.reclaimable,
+        witnesses: status.and_then(|status| status.witnesses),
         holders,
     }
 }
@@ -205,6 +211,7 @@ fn granted(book: &PolicyBook, key: &LedgerKey, wall: Wall) -> Vec<HolderStatus> 
         seq: 0,
         sealed: false,
         quarantined: false,
+        reclaimed_by: None,
     };
     members.map(status).collect()
 }

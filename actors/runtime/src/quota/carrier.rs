@@ -111,11 +111,13 @@ impl Carrier {
     }
 
     fn send(&self, to: NodeId, message: QuotaMessage) {
+        let Some(link) = self.endpoint.link(&to) else { return };
+        // An older peer is told what it can read.
+        let Some(message) = message.spoken_at(link.version()) else { return };
         let opening = Opening::Quota(Box::new(message));
-        let Some(link) = self.endpoint.link(&to).filter(|link| link.version() >= opening.since())
-        else {
+        if link.version() < opening.since() {
             return;
-        };
+        }
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             tracing::debug!(peer = %to.short(), "too many messages about budgets: one is dropped");
             return;

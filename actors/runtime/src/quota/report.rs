@@ -52,6 +52,21 @@ pub(super) fn report(counters: &Counters, event: &QuotaEvent) {
             counters.budget_write_failures.bump();
             tracing::error!(%why, "budgets cannot be written; what needs a write is refused");
         }
+        QuotaEvent::Reclaimed { from, amount, .. } => {
+            tracing::info!(
+                peer = %from.node.short(),
+                amount,
+                "took over what a node that is out of reach had left of a budget"
+            );
+        }
+        QuotaEvent::TakenOver { by, .. } => {
+            tracing::warn!(
+                peer = %by.node.short(),
+                "was thought to be out of reach: a peer took over what this node had left of a \
+                 budget"
+            );
+        }
+        QuotaEvent::Regained { .. } => tracing::info!("holds rights of a budget again"),
         QuotaEvent::Dropped { .. } => tracing::debug!("a budget's window was closed"),
         QuotaEvent::Retired => tracing::info!("all budget rights were given away"),
     }

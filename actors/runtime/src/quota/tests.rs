@@ -18,9 +18,9 @@ use crate::store::tests::Disk;
 use crate::{Admin, BudgetDraft, Node, NodeConfig};
 
 /// Nothing in these tests takes this long unless it is broken.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// Between two looks at what another task changes.
-const GLANCE: Duration = Duration::from_millis(10);
+pub(super) const GLANCE: Duration = Duration::from_millis(10);
 
 /// A node's home, removed when dropped.
 pub(crate) struct Home(PathBuf);
@@ -33,7 +33,7 @@ impl Home {
         Self(path)
     }
 
-    fn config(&self, peers: &[SocketAddr]) -> NodeConfig {
+    pub(super) fn config(&self, peers: &[SocketAddr]) -> NodeConfig {
         NodeConfig {
             home: self.0.clone(),
             name: self.0.file_name().unwrap().to_string_lossy().chars().take(40).collect(),
@@ -139,7 +139,7 @@ async fn reserve(node: &Node, tokens: u32) -> Result<Reservation, Refusal> {
 }
 
 /// Spends `tokens` for good; whether the budget allowed it.
-async fn spend(node: &Node, tokens: u32) -> bool {
+pub(super) async fn spend(node: &Node, tokens: u32) -> bool {
     let Ok(mut reservation) = reserve(node, tokens).await else { return false };
     reservation.started(tokens);
     drop(reservation);
@@ -148,7 +148,7 @@ async fn spend(node: &Node, tokens: u32) -> bool {
 
 /// Spends in steps until the budget ends, and says how much it was. A refusal may only mean that
 /// rights are on their way.
-async fn spend_all(node: &Node, step: u32) -> u64 {
+pub(super) async fn spend_all(node: &Node, step: u32) -> u64 {
     let mut spent = 0;
     let mut refusals = 0;
     while refusals < 3 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use selvedge_base::Wall;
 use selvedge_crdt::Signature;
-use selvedge_crdt::escrow::{BudgetId, EscrowRow, LedgerKey};
+use selvedge_crdt::escrow::{BudgetId, EscrowRow, LedgerKey, SignedRow};
 use selvedge_proto::policy::{
     Budget, BudgetSpec, Hardness, Ledgers, Level, OnExhausted, Period, Scope, Standing, Stop, Unit,
 };
@@ -100,6 +100,12 @@ impl Grants for Paper {
         self.members.iter().map(|(holder, _)| *holder).collect()
     }
 
+    fn voters(&self, key: &LedgerKey, _: Wall) -> Vec<Vec<Holder>> {
+        let witnessed = self.budget(&key.budget).is_some_and(|budget| budget.spec.reclaimable);
+        let all = || self.members.iter().map(|(holder, _)| *holder).collect();
+        witnessed.then(all).into_iter().collect()
+    }
+
     fn changes_at(&self, id: &BudgetId, wall: Wall) -> Wall {
         let Some(budget) = self.budget(id) else { return Wall(u64::MAX) };
         let period = budget.spec.period;
@@ -162,7 +168,7 @@ pub(super) fn holder(at: usize) -> Holder {
 
 pub(super) fn stored_fresh() -> QuotaStored {
     let header = QuotaHeader { incarnation: 1, ..QuotaHeader::default() };
-    QuotaStored { header: Some(header), rows: BTreeMap::new() }
+    QuotaStored { header: Some(header), ..QuotaStored::default() }
 }
 
 /// One node: its machine, its disk and what callers saw of it.
@@ -193,6 +199,8 @@ pub(super) struct World {
     pub(super) options: QuotaOptions,
     pub(super) events: Vec<(usize, QuotaEvent)>,
     pub(super) refusals: Vec<QuotaRefusal>,
+    /// Every row a disk ever accepted as its witness.
+    pub(super) accepted: Vec<(usize, SignedRow)>,
     /// A node whose process does not run.
     pub(super) down: Option<usize>,
     next_id: u128,
@@ -215,6 +223,7 @@ impl World {
             options,
             events: Vec::new(),
             refusals: Vec::new(),
+            accepted: Vec::new(),
             down: None,
             next_id: 1,
             restarts: 0,
@@ -363,16 +372,27 @@ impl World {
     /// Makes the write under way durable and says so.
     pub(super) fn persist(&mut self, at: usize) -> bool {
         let Some((ticket, write)) = self.nodes[at].writing.take() else { return false };
-        self.nodes[at].disk.apply(&write);
+        self.store(at, &write);
         self.step(at, QuotaInput::Persisted { ticket });
         true
+    }
+
+    fn store(&mut self, at: usize, write: &QuotaWrite) {
+        self.nodes[at].disk.apply(write);
+        for kept in &write.kept {
+            if let Some(signed) = kept.register.accepted.clone()
+                && !self.accepted.iter().any(|(by, known)| *by == at && *known == signed)
+            {
+                self.accepted.push((at, signed));
+            }
+        }
     }
 
     /// Says that a write failed, although it may have happened.
     pub(super) fn fail_write(&mut self, at: usize, happened: bool) {
         let Some((ticket, write)) = self.nodes[at].writing.take() else { return };
         if happened {
-            self.nodes[at].disk.apply(&write);
+            self.store(at, &write);
         }
         self.step(at, QuotaInput::PersistFailed { ticket, why: "no space".to_owned() });
     }
@@ -389,12 +409,12 @@ impl World {
 
     /// The process ends and starts again, with or without its last write.
     pub(super) fn crash(&mut self, at: usize, wrote: bool) {
-        let node = &mut self.nodes[at];
-        if let Some((_, write)) = node.writing.take()
+        if let Some((_, write)) = self.nodes[at].writing.take()
             && wrote
         {
-            node.disk.apply(&write);
+            self.store(at, &write);
         }
+        let node = &mut self.nodes[at];
         node.used += node.active.drain(..).map(|(_, cost)| cost).sum::<u64>();
         node.asked.clear();
         self.restarts += 1;
