@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use selvedge_base::Wall;
 use selvedge_base::{Micros, Mono};
 use selvedge_core::quota::{QuotaStored, QuotaWrite};
-use selvedge_crdt::escrow::{Holder, LedgerKey};
+use selvedge_crdt::escrow::{EscrowRow, Holder, LedgerKey};
 use selvedge_proto::join::Invites;
 use selvedge_proto::policy::PolicyPart;
 use selvedge_proto::records::RosterSnapshot;
@@ -42,6 +42,8 @@ pub(crate) struct Disk {
     backup: Option<Stored>,
     /// Rows that became durable since the observer last looked.
     pub(crate) fresh: Vec<(LedgerKey, Holder)>,
+    /// And rows that became durable as their witness's.
+    pub(crate) witnessed: Vec<EscrowRow>,
     pub(crate) slow: Micros,
     pub(crate) full: u32,
     pub(crate) errors_permille: u64,
@@ -70,6 +72,7 @@ impl Disk {
             fsync,
             backup: None,
             fresh: Vec::new(),
+            witnessed: Vec::new(),
             slow: Micros::ZERO,
             full: 0,
             errors_permille: 0,
@@ -110,6 +113,8 @@ impl Disk {
         while let Some((_, _, write)) = self.pending.pop_front_if(|(due, _, _)| *due <= now) {
             self.stored.quota.apply(&write);
             self.fresh.extend(write.rows.iter().map(|one| (one.row.key, one.row.holder)));
+            let accepted = write.kept.iter().filter_map(|kept| kept.register.accepted.as_ref());
+            self.witnessed.extend(accepted.map(|signed| signed.row.clone()));
             self.writes += 1;
             let Some((base, journal)) = &mut self.history else { continue };
             journal.push_back((now, write));

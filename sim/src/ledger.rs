@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_base::Mono;
-use selvedge_crdt::escrow::{EscrowRow, Holder, LedgerKey};
+use selvedge_crdt::escrow::{Ballot, EscrowRow, Holder, LedgerKey};
 
 use crate::invariant::Invariant;
 
@@ -46,6 +46,11 @@ pub(crate) struct Held {
     pub(crate) spent: u64,
     /// Whether its process ever died, or its requests were not all counted.
     pub(crate) is_rough: bool,
+    /// The newest row of a reclaimable budget that a quorum of disks has had.
+    chosen: Option<EscrowRow>,
+    /// Rows beyond it, and up to which of each turn every voter's disk has had them.
+    pending: Vec<EscrowRow>,
+    votes: BTreeMap<Option<Ballot>, BTreeMap<Holder, u64>>,
 }
 
 impl Books {
@@ -64,6 +69,56 @@ impl Books {
             *known = (*known).max(*amount);
         }
         ledger.check(&row.holder)
+    }
+
+    /// A row of a reclaimable budget became durable at one of the `voters`: it counts with most.
+    pub(crate) fn witnessed(
+        &mut self,
+        row: &EscrowRow,
+        by: Holder,
+        voters: &[Holder],
+        granted: u64,
+    ) -> Result<(), (Invariant, String)> {
+        let Some(ledger) = self.ledgers.get_mut(&row.key) else { return Ok(()) };
+        if !voters.contains(&by) {
+            return Ok(());
+        }
+        let forgot = ledger.forgotten > 0;
+        let held = ledger.holders.entry(row.holder).or_default();
+        if !held.pending.contains(row) {
+            held.pending.push(row.clone());
+        }
+        let votes = held.votes.entry(row.ballot).or_default();
+        let known = votes.entry(by).or_default();
+        *known = row.seq.max(*known);
+        let votes = &held.votes;
+        let is_chosen = |row: &&EscrowRow| {
+            let votes = votes.get(&row.ballot);
+            let has = |voter: &&Holder| {
+                votes.and_then(|votes| votes.get(*voter)).is_some_and(|seq| *seq >= row.seq)
+            };
+            2 * voters.iter().filter(has).count() > voters.len()
+        };
+        let mut chosen: Vec<EscrowRow> = held.pending.iter().filter(is_chosen).cloned().collect();
+        chosen.sort_by_key(EscrowRow::turn);
+        held.pending.retain(|row| !chosen.contains(row));
+        let mut newest = None;
+        for row in chosen {
+            // A disk that is slow may be the last to have what a quorum had long ago.
+            let last = held.chosen.get_or_insert_with(|| row.clone());
+            let (older, newer) =
+                if row.turn() > last.turn() { (&*last, &row) } else { (&row, &*last) };
+            if !newer.succeeds(older) && !forgot {
+                let seen = format!("{older:?} was witnessed, and {newer:?}");
+                return Err((Invariant::QuotaWitnessedKept, seen));
+            }
+            if row.turn() >= last.turn() {
+                *last = row.clone();
+                newest = Some(row);
+            }
+        }
+        let Some(newest) = newest else { return Ok(()) };
+        self.stored(&newest, granted)
     }
 
     /// Something was really served on a holder's account.

@@ -61,6 +61,9 @@ marks! {
     WriteFailed, "A disk refused a write.";
     RolledBack, "A disk came back older than it was.";
     RollbackDetected, "A node found out that its disk had been rolled back.";
+    RightsReclaimed, "Rights of a node that was gone were taken over.";
+    RowTakenOver, "A node found that others had taken over what it had left.";
+    RowRegained, "A node that was taken over holds rights again.";
     WindowTurned, "A window of a budget ended and the next began.";
     PolicyAdopted, "A node took over a new policy.";
     LimitLowered, "An operator lowered a limit.";

@@ -52,6 +52,7 @@ const ALL: &[Scenario] = &[
     quota::NEWCOMER,
     quota::NEWCOMER_AT_LIMITS,
     quota::STRANDED,
+    quota::RECLAIMED,
     quota::RAISED_WHILE_CUT,
     quota::LOWERED_WHILE_CUT,
     quota::TEAM_AND_TENANT,

@@ -76,6 +76,7 @@ impl Plan {
         if !cloud.is_none() {
             workload.ask_outside(&mut outside, &cloud, busy_until);
         }
+        workload.witness(&mut Dice::keyed(seed, "plan/witness"));
         let quiet_at = if workload.clients.is_empty() { ends } else { busy_until };
         let options = Options::seeded(&mut Dice::keyed(seed, "plan/options"), nodes, &faults);
         let mut engines = Dice::keyed(seed, "plan/engine");
@@ -260,6 +261,17 @@ impl Workload {
             self.clients.push(client);
         }
     }
+
+    /// In a third of the seeds all budgets that can be are reclaimable.
+    fn witness(&mut self, dice: &mut Dice) {
+        if !dice.chance(330) {
+            return;
+        }
+        for budget in self.tenants.iter_mut().flat_map(|tenant| &mut tenant.budgets) {
+            let windowed = matches!(budget.unit, BudgetUnit::Tokens | BudgetUnit::Requests);
+            budget.reclaimable = windowed && budget.elastic.is_none();
+        }
+    }
 }
 
 impl TenantPlan {
@@ -286,6 +298,7 @@ impl TenantPlan {
             let local_only = false;
             let models = if lesser { vec!["lo*".to_owned()] } else { Vec::new() };
             let downgrade = lesser.then(|| "heddle".to_owned());
+            let reclaimable = false;
             tenant.budgets.push(BudgetPlan {
                 name,
                 unit,
@@ -296,6 +309,7 @@ impl TenantPlan {
                 models,
                 downgrade,
                 local_only,
+                reclaimable,
             });
         }
         tenant

@@ -57,6 +57,9 @@ pub struct BudgetPlan {
     /// Whether requests then go to no provider, but are answered in the mesh.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub local_only: bool,
+    /// Whether what a node that is gone has left may be taken over.
+    #[serde(default)]
+    pub reclaimable: bool,
 }
 
 const fn one() -> u32 {
@@ -200,8 +203,16 @@ impl TenantPlan {
             models: Vec::new(),
             downgrade: None,
             local_only: false,
+            reclaimable: false,
         };
         self.budgets.push(budget);
+        self
+    }
+
+    /// The same account, with what a gone node has left of its budgets to be taken over.
+    #[must_use]
+    pub fn reclaimable(mut self) -> Self {
+        self.budgets.iter_mut().for_each(|budget| budget.reclaimable = true);
         self
     }
 }

@@ -333,3 +333,31 @@ pub(super) const CRASH_STORM: Scenario = Scenario {
         ])
     },
 };
+
+pub(super) const RECLAIMED: Scenario = Scenario {
+    name: "reclaimed-rights",
+    incident: "the node that holds most of what is left of a month's budget loses its power supply",
+    nodes: 3,
+    nodes_least: 3,
+    build: |nodes, seed| {
+        // The first node goes with its whole part. The others use up theirs, take over what it had
+        // left and go on; when it is back it lives on what they give.
+        let others: Vec<usize> = (1..nodes).collect();
+        let crash = FaultKind::Crash { node: 0, reset: false };
+        Plan::calm(seed, nodes)
+            .tenant(TenantPlan::new("acme").tokens(42_000, PerPeriod::Month).reclaimable())
+            .client(ClientPlan::steady("acme", 900, s(3), s(32)).at(&others))
+            .client(ClientPlan::steady("acme", 120, s(40), s(55)).at(&[0]))
+            .with(crash, s(8), s(28))
+    },
+    expect: |_, outcome| {
+        all(&[
+            within(outcome),
+            everywhere(outcome),
+            happened(outcome, Mark::RightsReclaimed),
+            happened(outcome, Mark::RowTakenOver),
+            happened(outcome, Mark::RowRegained),
+            (use_of(outcome) >= 750, "more is used than the two thirds of those who were there"),
+        ])
+    },
+};

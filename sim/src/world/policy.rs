@@ -337,6 +337,6 @@ fn terms(plan: &BudgetPlan, limit: u64) -> BudgetTerms {
             false => Scope::Models(plan.models.clone()),
         },
         sub_windows: plan.sub_windows,
-        reclaimable: false,
+        reclaimable: plan.reclaimable,
     }
 }

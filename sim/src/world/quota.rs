@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use selvedge_base::{Machine, Micros, Mono, NodeId, Refusal, RequestId};
 use selvedge_core::FlowInput;
 use selvedge_core::quota::{
-    Charge, CostClass, QuotaEffect, QuotaEvent, QuotaInput, QuotaMessage, Verdict,
+    Charge, CostClass, QuotaEffect, QuotaEvent, QuotaInput, QuotaMessage, Verdict, WitnessMessage,
 };
 use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey, RowRefused};
 use selvedge_proto::policy::Unit;
@@ -139,15 +139,23 @@ impl World<'_> {
         if let QuotaMessage::Rows(rows) = &message {
             let holder = self.nodes[node].memory.quota.as_ref().map(|quota| quota.holder());
             self.nodes[node].disk.settle(self.now.0);
-            let stored = &self.nodes[node].disk.stored.quota.rows;
+            let stored = &self.nodes[node].disk.stored.quota;
             let ahead = rows.iter().map(|signed| &signed.row).find(|row| {
-                let known = stored.get(&(row.key, row.holder));
-                Some(row.holder) == holder && known.is_none_or(|known| known.row.seq < row.seq)
+                let known = stored.rows.get(&(row.key, row.holder)).map(|known| known.row.seq);
+                let kept = stored.kept.get(&(row.key, row.holder));
+                let kept = kept.and_then(|kept| kept.accepted.as_ref()).map(|one| one.row.seq);
+                Some(row.holder) == holder && known.max(kept) < Some(row.seq)
             });
             if let Some(row) = ahead {
                 let seen = format!("node {node} sends {row:?} before it is durable");
                 self.broken(Invariant::StoreBeforeSend, seen);
             }
+        }
+        if let QuotaMessage::Witness(said) = &message
+            && !self.has_kept(node, said)
+        {
+            let seen = format!("node {node} says {said:?} before it is durable");
+            self.broken(Invariant::StoreBeforeSend, seen);
         }
         self.send_reliable(node, to, Load::Quota(Box::new(message)));
     }
@@ -220,6 +228,45 @@ impl World<'_> {
                 self.broken(invariant, format!("node {node} {key:?}: {seen}"));
             }
             self.tell_standing(node, key, holder);
+        }
+        self.witnessed(node);
+    }
+
+    /// Takes note of the rows a node's disk has as their witness.
+    fn witnessed(&mut self, node: usize) {
+        let rows = std::mem::take(&mut self.nodes[node].disk.witnessed);
+        let stored = &self.nodes[node].disk.stored.quota.header;
+        let incarnation = stored.as_ref().map_or(0, |header| header.incarnation);
+        let by = Holder { node: self.id(node), incarnation };
+        for row in rows {
+            self.open_ledger(row.key);
+            let granted = self.truth_book.ceiling(&row.key, &row.holder).unwrap_or(0);
+            let found = self.books.witnessed(&row, by, &self.holders, granted);
+            if let Err((invariant, seen)) = found {
+                self.broken(invariant, format!("node {node} {:?}: {seen}", row.key));
+            }
+            self.tell_standing(node, row.key, row.holder);
+        }
+    }
+
+    /// Whether a disk has what a node says of a row it keeps.
+    fn has_kept(&mut self, node: usize, said: &WitnessMessage) -> bool {
+        self.nodes[node].disk.settle(self.now.0);
+        let kept = self.nodes[node].disk.stored.quota.kept.get(&said.about());
+        let promised = kept.and_then(|kept| kept.promised);
+        let turn = kept.and_then(|kept| kept.turn());
+        match said {
+            WitnessMessage::Prepare { ballot, .. } | WitnessMessage::Promise { ballot, .. } => {
+                promised >= Some(*ballot)
+            }
+            WitnessMessage::Propose(signed) => {
+                promised > signed.row.ballot || turn >= Some(signed.row.turn())
+            }
+            WitnessMessage::Vote { ballot, seq, .. } => {
+                promised > *ballot || turn >= Some((*ballot, *seq))
+            }
+            // That a promise cannot be given needs no disk.
+            WitnessMessage::Behind { .. } => true,
         }
     }
 
@@ -650,6 +697,11 @@ impl World<'_> {
         self.liars.insert(node);
         let rows = &self.nodes[node].disk.stored.quota.rows;
         for (key, ledger) in &mut self.books.ledgers {
+            let budget = self.truth_book.budget(&key.budget);
+            if budget.is_some_and(|budget| budget.spec.reclaimable) {
+                // Whatever it had witnessed of others may be gone too.
+                ledger.forgotten = ledger.forgotten.saturating_add(ledger.limit);
+            }
             for (holder, held) in ledger.holders.iter().filter(|(one, _)| one.node == me) {
                 let row = rows.get(&(*key, *holder)).map(|stored| &stored.row);
                 let (hw, given) = row.map_or((0, 0), |row| (row.hw, row.given() as u64));
@@ -686,6 +738,12 @@ impl World<'_> {
                     self.hit(Mark::HeldForAnswer);
                 }
             }
+            QuotaEvent::Reclaimed { amount, .. } => {
+                self.hit(Mark::RightsReclaimed);
+                self.record("reclaimed", [node, node], &amount.to_be_bytes());
+            }
+            QuotaEvent::TakenOver { .. } => self.hit(Mark::RowTakenOver),
+            QuotaEvent::Regained { .. } => self.hit(Mark::RowRegained),
             QuotaEvent::RolledBack { .. } => self.hit(Mark::RollbackDetected),
             QuotaEvent::DebtBooked { .. } => self.hit(Mark::DebtBooked),
             QuotaEvent::Evidence(misdeed) => {

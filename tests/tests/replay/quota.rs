@@ -110,6 +110,7 @@ fn story(seed: u64, faults: bool) -> Plan {
         models: Vec::new(),
         downgrade: None,
         local_only: false,
+        reclaimable: false,
     };
     let tokens = budget("tokens", BudgetUnit::Tokens, PerPeriod::Minute, 20_000);
     let requests = budget("requests", BudgetUnit::Requests, PerPeriod::Day, 10_000);

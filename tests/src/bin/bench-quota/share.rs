@@ -66,6 +66,7 @@ fn story(seed: u64, faults: bool) -> Plan {
         models: Vec::new(),
         downgrade: None,
         local_only: false,
+        reclaimable: false,
     };
     let mut plan = Plan::calm(seed, NODES);
     plan.network = NetworkPlan { loss_permille: 50, ..plan.network };
