@@ -10,6 +10,11 @@ use super::purse::{Account, Purse, period_micros};
 use super::reserve::{Lack, Request, SOON, Share, State, refuse};
 use super::{MAX_HOLDS, Quota, QuotaEffect};
 
+/// How long a request waits when its rights are here and only witnesses have not heard of it: two
+/// disks after each other and a round trip, even by satellite. A refusal would make the caller wait
+/// as long.
+const WITNESSED_HOLD: Micros = SOON;
+
 impl Quota {
     /// Something is missing: wait for peers if one of them may have it, or end it here.
     pub(super) fn hold_or_end(
@@ -20,7 +25,10 @@ impl Quota {
         lack: Lack,
         effects: &mut Vec<QuotaEffect>,
     ) {
-        let hold = self.options.hold;
+        let mut hold = self.options.hold;
+        if self.lacks_only_word(now, &request.wanted) {
+            hold = hold.max(WITNESSED_HOLD);
+        }
         // Peers are asked also where nobody waits for them: whoever comes back, as the refusal
         // says, then finds what they gave. Calm asks would not do, since a peer that was asked
         // lately keeps its last permit from them.
@@ -34,6 +42,16 @@ impl Quota {
         self.leases.insert((request.lease_ends, id));
         self.holds.push_back(id);
         self.requests.insert(id, request);
+    }
+
+    /// Whether all that is missing is the word of witnesses.
+    fn lacks_only_word(&mut self, now: Now, wanted: &[Share]) -> bool {
+        wanted.iter().all(|share| {
+            let purse = &mut self.purses[share.place];
+            let seat = purse.current().filter(|account| account.seat.is_some());
+            let here = seat.map_or(0, |account| account.in_reach(0));
+            here.max(purse.may_spend(now.mono)) >= share.amount || purse.is_free()
+        })
     }
 
     /// Asks peers for everything that is missing; whether anybody was asked.
@@ -117,8 +135,7 @@ impl Quota {
 
     pub(super) fn next_hold_end(&self) -> Option<Mono> {
         let ends = |id| self.requests.get(id)?.hold_ends();
-        // All wait equally long, and the first came first.
-        self.holds.iter().find_map(ends)
+        self.holds.iter().filter_map(ends).min()
     }
 
     /// There is not enough: a cheaper way if the budget names one, or a refusal.

@@ -200,7 +200,7 @@ impl Quota {
             self.refresh(place, now, effects);
             let left = self.purses[place].may_spend(now.mono);
             if left < amount && !self.purses[place].is_free() {
-                self.plan_mark(now, place, amount);
+                self.plan_marks(now, &request.wanted);
                 return Err(Lack { place, needed: amount, left });
             }
         }

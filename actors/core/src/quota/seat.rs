@@ -99,6 +99,19 @@ impl Account {
         true
     }
 
+    /// The next block, if less than half of one is left; whether there is something to write.
+    pub(super) fn plan_ahead(&mut self, block: u64) -> bool {
+        let used = self.used();
+        let mark = used.saturating_add(block).min(self.reach(0));
+        let low = self.own.hw.saturating_sub(used) < block.div_ceil(2);
+        if !low || mark <= self.own.hw || !self.may_write() {
+            return false;
+        }
+        self.own.hw = mark;
+        self.changed = true;
+        true
+    }
+
     /// The row to write next, if there may be one now.
     pub(super) fn draft_witnessed(&mut self, demand: u64) -> Option<EscrowRow> {
         if !self.may_write() || !self.changed {

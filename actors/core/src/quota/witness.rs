@@ -16,6 +16,7 @@ use selvedge_crdt::escrow::{
 };
 
 use super::purse::Account;
+use super::reserve::Share;
 use super::seat::Takeover;
 use super::stored::{Kept, QuotaWrite};
 use super::{MAX_PEERS, Quota, QuotaEffect, QuotaEvent, QuotaMessage, WitnessMessage};
@@ -118,8 +119,15 @@ impl Quota {
         }
     }
 
-    /// Plans a mark for a request that only witnesses are missing for.
-    pub(super) fn plan_mark(&mut self, now: Now, place: usize, amount: u64) {
+    /// Plans marks for a request that lacks something, in all budgets at once.
+    pub(super) fn plan_marks(&mut self, now: Now, wanted: &[Share]) {
+        for share in wanted {
+            self.plan_mark(now, share.place, share.amount);
+        }
+    }
+
+    /// Plans a mark for a request if only witnesses are missing for it.
+    fn plan_mark(&mut self, now: Now, place: usize, amount: u64) {
         let purse = &mut self.purses[place];
         let (block, elastic) = (purse.block(now.mono), purse.elastic());
         let Some(account) = purse.current_mut().filter(|account| account.seat.is_some()) else {
@@ -560,6 +568,7 @@ impl Quota {
             return;
         }
         if leads {
+            self.fetch_ahead(place, now);
             self.propose(place, key, effects);
         } else if seat.voters.has(&self.holder) {
             self.ask_back(place, key, now);
@@ -570,6 +579,21 @@ impl Quota {
         }
         if leads && self.purses[place].takeover.is_none() {
             self.reclaim(place, key, now);
+        }
+    }
+
+    /// A budget that is asked for has a block before the first request of a window needs one.
+    fn fetch_ahead(&mut self, place: usize, now: Now) {
+        let purse = &mut self.purses[place];
+        let demand = purse.demand.milli_at(now.mono);
+        let block = purse.block(now.mono);
+        let is_asked_for = purse.need(demand, SHORT_S) > 1;
+        if let Some(account) = purse.current_mut().filter(|_| is_asked_for)
+            && account.plan_ahead(block)
+        {
+            let window = account.own.key.window;
+            self.journal.mark(place, window);
+            let _ticket = self.reach_horizon(now.wall);
         }
     }
 
