@@ -140,7 +140,7 @@ impl Bridge {
             on_exhausted: terms::on_exhausted(request.on_exhausted.as_deref())?,
             scope: terms::scope(&request.scope)?,
             sub_windows: request.sub_windows.unwrap_or(1),
-            reclaimable: false,
+            reclaimable: request.reclaimable,
         };
         let draft = BudgetDraft { terms, weights: weights.collect::<Result<_, Refusal>>()? };
         let set = self.admin.budget_set(&level, draft).await?;
@@ -241,6 +241,7 @@ fn told(
         rights: held.rights,
         spent: if held.holder.node == me { own } else { held.hw },
         demand_milli: held.demand,
+        reclaimed_by: held.reclaimed_by.map(|by| name_of(&by.node)),
     });
     let taken = budget.spent.saturating_add(budget.reserved);
     wire::Budget {
@@ -257,6 +258,9 @@ fn told(
         resets_ms: budget.resets_at.map(|at| at.0),
         resets_in_us: budget.resets_at.map(|at| at.since(wall).0),
         in_force: budget.in_force,
+        reclaimable: budget.reclaimable,
+        witnesses_needed: budget.witnesses.map(|witnesses| witnesses.needed),
+        witnesses_reached: budget.witnesses.map(|witnesses| witnesses.reached),
         nodes: shares.collect(),
     }
 }

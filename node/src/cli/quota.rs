@@ -170,6 +170,7 @@ Examples:
   selvedge budget set acme \"1M tokens/day\" --sub-windows 24
   selvedge budget set acme \"20000 tokens/hour\" --weight hall=3 --weight yard=1
   selvedge budget set acme \"20000 tokens/hour\" --elastic 500
+  selvedge budget set acme \"5M tokens/month\" --reclaimable
 
 Every node begins a window with a share of the limit, and shares move to where the demand is. A
 change of an amount counts from the next window on; a new budget counts at once.";
@@ -198,6 +199,10 @@ pub(crate) struct BudgetSet {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_440))]
     pub(crate) sub_windows: u32,
+    /// Let the other nodes take over what a node that is gone has left, within the window: nothing
+    /// is spent before a majority of the nodes has witnessed it
+    #[arg(long, conflicts_with = "elastic")]
+    pub(crate) reclaimable: bool,
     /// A node's part of the limit, relative to the others' [default: 1 each]; may be repeated
     #[arg(long, value_name = "NODE=N", value_parser = parse_weight)]
     pub(crate) weight: Vec<(String, u32)>,

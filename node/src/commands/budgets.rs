@@ -62,6 +62,7 @@ fn request(client: &Client, options: &cli::BudgetSet) -> Result<wire::BudgetRequ
         on_exhausted: options.on_exhausted.clone(),
         scope: options.scope.clone(),
         sub_windows: Some(options.sub_windows),
+        reclaimable: options.reclaimable,
         weights: options.weight.iter().map(weight).collect::<Result<_>>()?,
     })
 }
@@ -106,12 +107,32 @@ fn one(budget: &wire::Budget) -> String {
             counted(budget, "spent", &mut text);
         }
     }
+    if budget.reclaimable {
+        text.push_str(&format!("\n  {}", witnesses(budget)));
+    }
     if !budget.nodes.is_empty() {
         for line in shares(budget).lines() {
             text.push_str(&format!("\n  {line}"));
         }
     }
     text
+}
+
+/// Whether what this node has left can be spent, and be taken over.
+fn witnesses(budget: &wire::Budget) -> String {
+    match (budget.witnesses_needed, budget.witnesses_reached) {
+        (Some(needed), Some(reached)) if reached < needed => {
+            let text = format!(
+                "reclaimable: {reached} of {needed} witnesses in reach, so only what is witnessed \
+                 already may be spent here"
+            );
+            paint(Ink::Yellow, &text)
+        }
+        (Some(needed), Some(reached)) => {
+            format!("reclaimable: {needed} witnesses needed, {reached} in reach")
+        }
+        (None, _) | (_, None) => "reclaimable".to_owned(),
+    }
 }
 
 /// What is used of a budget, reserved and left.
@@ -156,7 +177,10 @@ fn shares(budget: &wire::Budget) -> String {
     let used = if budget.unit == Measure::Concurrent { "in use" } else { "spent" };
     let mut rows = vec![["node", "rights", used, "asked for", ""].map(ToOwned::to_owned).to_vec()];
     rows.extend(budget.nodes.iter().map(|share| {
-        let name = if share.me { format!("{} (this)", share.name) } else { share.name.clone() };
+        let mut name = if share.me { format!("{} (this)", share.name) } else { share.name.clone() };
+        if let Some(by) = &share.reclaimed_by {
+            name.push_str(&format!(", taken over by {by}"));
+        }
         vec![
             name,
             budget.unit.text(share.rights),
@@ -220,6 +244,9 @@ mod tests {
             resets_ms: Some(1_795_345_200_000),
             resets_in_us: Some(1_380_000_000),
             in_force: true,
+            reclaimable: false,
+            witnesses_needed: None,
+            witnesses_reached: None,
             nodes: vec![share("alder", true, 12_000, 3_000), share("birch", false, 8_000, 3_000)],
         }
     }
@@ -236,7 +263,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
-        for part in ["owed", "in force", "add up"] {
+        for part in ["owed", "in force", "add up", "reclaimable"] {
             assert!(!text.contains(part), "{part}\n{text}");
         }
     }
@@ -248,6 +275,20 @@ mod tests {
         let text = told(&[wire::Budget { in_force: false, debt: 7, ..budget() }]);
         assert!(text.contains("no configuration is in force"), "{text}");
         assert!(text.contains("owed from the next window 7"), "{text}");
+    }
+
+    #[test]
+    fn a_reclaimable_budget_tells_its_witnesses_and_who_took_over() {
+        let mut budget = wire::Budget { reclaimable: true, ..budget() };
+        assert!(told(&[budget.clone()]).contains("reclaimable"));
+        (budget.witnesses_needed, budget.witnesses_reached) = (Some(2), Some(3));
+        budget.nodes[1].reclaimed_by = Some("alder".to_owned());
+        let text = told(&[budget.clone()]);
+        assert!(text.contains("reclaimable: 2 witnesses needed, 3 in reach"), "{text}");
+        assert!(text.contains("birch, taken over by alder"), "{text}");
+        budget.witnesses_reached = Some(1);
+        let text = told(&[budget]);
+        assert!(text.contains("1 of 2 witnesses in reach, so only what is witnessed"), "{text}");
     }
 
     #[test]

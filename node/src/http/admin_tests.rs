@@ -56,13 +56,15 @@ async fn accounts_and_budgets_have_their_orders() {
         path: "a".to_owned(),
         amount: "2.5 usd/day".to_owned(),
         scope: vec!["cloud".to_owned()],
+        reclaimable: true,
         ..Default::default()
     };
     let amount = "2.50 usd/day".parse().expect("an amount");
     let (path, name) = ("a".to_owned(), "b".to_owned());
     let lower =
         wire::LowerRequest { path: path.clone(), name: name.clone(), limit: "5".to_owned() };
-    let set = "{\"path\": \"a\", \"amount\": \"2.5 usd/day\", \"scope\": [\"cloud\"]}";
+    let set = "{\"path\": \"a\", \"amount\": \"2.5 usd/day\", \"scope\": [\"cloud\"], \
+               \"reclaimable\": true}";
     let named = "{\"path\": \"a\", \"name\": \"b\"}";
     let table = [
         ("tenants", "{\"path\": \"a/b\", \"title\": \"B\"}", Order::TenantCreate(tenant)),

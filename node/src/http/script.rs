@@ -274,6 +274,9 @@ impl Backend for Script {
             resets_ms: Some(3_600_000),
             resets_in_us: Some(60_000_000),
             in_force: true,
+            reclaimable: false,
+            witnesses_needed: None,
+            witnesses_reached: None,
             nodes: Vec::new(),
         }]
     }

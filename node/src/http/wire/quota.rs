@@ -111,6 +111,9 @@ pub(crate) struct BudgetRequest {
     /// Equal steps in which the limit becomes available; 1 unless told.
     #[serde(default)]
     pub(crate) sub_windows: Option<u32>,
+    /// Whether what a node that is gone has left can be taken over by the others.
+    #[serde(default)]
+    pub(crate) reclaimable: bool,
     /// Parts of the nodes, for all budgets of the tenant; a node that is not named keeps its own.
     #[serde(default)]
     pub(crate) weights: Vec<Weight>,
@@ -195,6 +198,13 @@ pub(crate) struct Budget {
     pub(crate) resets_in_us: Option<u64>,
     /// Whether a configuration is in force; without one nothing may be spent.
     pub(crate) in_force: bool,
+    /// Whether what a node that is gone has left can be taken over by the others.
+    pub(crate) reclaimable: bool,
+    /// Of a reclaimable budget, once it is used here: how many nodes must have witnessed a block
+    /// before any of it is spent.
+    pub(crate) witnesses_needed: Option<u64>,
+    /// How many of its witnesses can be reached, this node among them.
+    pub(crate) witnesses_reached: Option<u64>,
     /// Each node's share.
     pub(crate) nodes: Vec<Share>,
 }
@@ -214,4 +224,6 @@ pub(crate) struct Share {
     pub(crate) spent: u64,
     /// What it is asked for, per second, in thousandths.
     pub(crate) demand_milli: u64,
+    /// The node that took over what this one had left, while it was gone.
+    pub(crate) reclaimed_by: Option<String>,
 }
