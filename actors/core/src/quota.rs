@@ -64,7 +64,9 @@ pub use charge::{BlockedBudget, Charge, CostClass, QuotaRefusal, Verdict, Why};
 pub use event::QuotaEvent;
 pub use grants::Grants;
 pub use intake::Intake;
-pub use message::{Ask, MAX_HEADS, MAX_PAYLOAD_BYTES, QuotaDigest, QuotaMessage, WitnessMessage};
+pub use message::{
+    Ask, MAX_HEADS, MAX_PAYLOAD_BYTES, QuotaDigest, QuotaMessage, WITNESSES_SINCE, WitnessMessage,
+};
 pub use status::{BudgetStatus, HolderStatus, LedgerAudit, Remaining, WitnessStatus};
 pub use stored::{Kept, QuotaHeader, QuotaStored, QuotaWrite, StoredRow};
 

@@ -11,7 +11,7 @@ use selvedge_crdt::escrow::{Ballot, Holder, LedgerKey, SignedRow};
 use serde::{Deserialize, Serialize};
 
 /// The wire version that brought witnesses.
-const WITNESSES_SINCE: u8 = 3;
+pub const WITNESSES_SINCE: u8 = 3;
 /// Bytes of rows or heads one message carries. With what surrounds them a message stays below
 /// 64 KiB, which a link of 10 Mbit/s passes in 50 ms; the largest row takes 20 KiB.
 pub const MAX_PAYLOAD_BYTES: usize = 48 << 10;

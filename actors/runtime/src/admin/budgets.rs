@@ -3,8 +3,8 @@
 //! Owns how the policy (what is set) and the quotas (what is spent) are shown together. Orders are
 //! the policy's.
 
-use selvedge_base::{Micros, NodeId, Refusal, Wall};
-use selvedge_core::quota::{BudgetStatus, HolderStatus, Remaining, WitnessStatus};
+use selvedge_base::{Code, Micros, NodeId, Refusal, Stage, Wall};
+use selvedge_core::quota::{BudgetStatus, HolderStatus, Remaining, WITNESSES_SINCE, WitnessStatus};
 use selvedge_crdt::escrow::LedgerKey;
 use selvedge_net::{Link, clock};
 use selvedge_proto::policy::{
@@ -90,7 +90,29 @@ impl Admin {
         draft: BudgetDraft,
     ) -> Result<BudgetSet, Refusal> {
         self.names_known().await;
+        if draft.terms.reclaimable {
+            self.witnesses_can_be_told()?;
+        }
         self.shared.policies.budget_set(&self.shared.quota, level.clone(), draft).await
+    }
+
+    /// An older build would hold up a reclaimable budget, of which it must not be told.
+    fn witnesses_can_be_told(&self) -> Result<(), Refusal> {
+        let links = self.shared.endpoint.links();
+        let older: Vec<String> = links
+            .iter()
+            .filter(|link| link.version() < WITNESSES_SINCE)
+            .map(|link| link.node().short().to_string())
+            .collect();
+        if older.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "a reclaimable budget needs nodes that can witness it, and {} cannot: update their \
+             builds, or set the budget without --reclaimable",
+            older.join(", ")
+        );
+        Err(Refusal::client(Stage::Admit, Code::InvalidRequest, message))
     }
 
     /// Waits a little until every peer that is linked has said under which name it holds rights:

@@ -375,6 +375,10 @@ async fn an_older_build_stays_a_member_and_has_no_part_in_budgets() {
     let (b_id, shared) = (b.gateway().view().me, std::sync::Arc::clone(&a.gateway().shared));
     let link = shared.endpoint.connect(b_id, &[b.quic_addr()]).await.unwrap();
     let level = "acme".parse().unwrap();
+    let mut kept = monthly(500);
+    kept.terms.reclaimable = true;
+    let refused = a.admin().budget_set(&level, kept).await.unwrap_err();
+    assert!(refused.message.contains(&b_id.short().to_string()), "{refused}");
     a.admin().budget_set(&level, monthly(500)).await.unwrap();
     // State is exchanged as ever: both see each other's rows, which travel in the oldest version.
     until("the older node's row", || {
