@@ -139,9 +139,10 @@ mod witnessed {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+    /// No `bool` of any build has this byte.
     const YES: u8 = 2;
 
-    #[allow(clippy::trivially_copy_pass_by_ref)] // the shape serde asks for
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape serde asks for")]
     pub(super) fn serialize<S: Serializer>(is: &bool, serializer: S) -> Result<S::Ok, S::Error> {
         (if *is { YES } else { 0 }).serialize(serializer)
     }
