@@ -113,7 +113,11 @@ impl Gateway {
                 let _delivered = to_caller.send(ended);
             }
         });
-        answer.await.unwrap_or_else(|_| Err(super::nowhere().into()))
+        match answer.await {
+            Ok(ended) => ended,
+            // Its task panicked, and has told so.
+            Err(_) => Err(super::nowhere().into()),
+        }
     }
 }
 
@@ -265,8 +269,9 @@ impl Errand {
             body: Bytes::from(part.outgoing.body),
             expects: MediaType::Json,
             tokens: part.tokens,
-            // The same vectors come each time, and nothing is kept of the asking.
-            idempotent: true,
+            // The same vectors come each time. Where they are paid for, so would be a second asking
+            // beside the first, for which nothing is reserved.
+            idempotent: !open.costs_money(),
         };
         let bound = Usage { prompt_tokens: part.tokens, ..Usage::default() };
         let mut begun = false;
