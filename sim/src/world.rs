@@ -12,6 +12,7 @@ mod policy;
 mod probe;
 mod quota;
 mod relay;
+mod reports;
 mod requests;
 mod serving;
 mod traffic;

@@ -119,7 +119,7 @@ impl World<'_> {
         let prompt_tokens = truth.prompt.bytes() / BYTES_PER_TOKEN + 1;
         let mut signals = Signals::default();
         if self.routes.asks_complexity(&model) {
-            let hard = truth.prompt.seed % 2 == 0;
+            let hard = truth.prompt.seed.is_multiple_of(2);
             let turns = if hard { HARD_TURNS } else { 1 };
             let (tools, schema) = (if hard { 16 } else { 0 }, hard);
             signals = Signals { prompt_tokens, turns, tools, schema, ..Signals::default() };

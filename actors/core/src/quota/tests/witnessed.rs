@@ -231,9 +231,8 @@ fn what_nothing_covers_is_not_taken_over() {
             world.settle(0, 0, 1_000);
         }
     }
-    let reclaimed = world.events.iter().find_map(|(_, event)| match event {
-        QuotaEvent::Reclaimed { amount, .. } => Some(*amount),
-        _ => None,
+    let reclaimed = world.events.iter().find_map(|(_, event)| {
+        if let QuotaEvent::Reclaimed { amount, .. } = event { Some(*amount) } else { None }
     });
     assert_eq!(reclaimed, Some(300), "its own part and no more");
     assert!(world.nodes[0].served > 1_000, "{}", world.nodes[0].served);

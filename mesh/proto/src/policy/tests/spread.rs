@@ -276,7 +276,7 @@ fn older_builds_get_no_budget_that_they_would_spend_without_witnesses() {
     let Some(PolicyMessage::Delta(told)) = new_only.spoken_at(2) else { panic!("all dropped") };
     assert!(told.epochs.is_empty() && !told.accounts.is_empty());
     let only = PolicyDelta { epochs: Vec::new(), ..*told };
-    assert!(PolicyMessage::Delta(Box::new(PolicyDelta::default())).spoken_at(2).is_none());
+    assert!(PolicyMessage::Delta(Box::default()).spoken_at(2).is_none());
     assert!(PolicyMessage::Delta(Box::new(only)).spoken_at(2).is_some());
     // Should it reach one all the same, or stand on its disk, it is refused and not misread.
     let read = |spec: &BudgetSpec| {
