@@ -80,7 +80,7 @@ registry! {
     /// After healing what was not spent can be.
     QuotaAvailable, "Q10", "after healing available = limit - settled - what crashes cost";
     /// A quorum does not forget.
-    QuotaWitnessedKept, "Q13", "what a quorum has witnessed is never taken back";
+    QuotaWitnessedKept, "Q16", "what a quorum has witnessed is never taken back";
     /// Tokens arrive in order, once.
     HandOverEveryTokenOnce, "H1", "no token is lost or doubled across a change of node";
     /// The answer is the one the model gives.
