@@ -18,6 +18,7 @@ mod namespaces;
 mod openai;
 mod overspend;
 mod providers;
+mod reclaimed;
 mod resume;
 mod surface;
 mod weather;
