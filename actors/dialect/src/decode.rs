@@ -69,13 +69,15 @@ fn blame<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Refusa
     let why = error.to_string();
     if let Some(name) = why.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
     {
-        let last = path.rsplit('.').next().unwrap_or_default();
-        let name: String = name.chars().take(64).collect();
-        let field = match path.is_empty() {
-            true => name,
-            false if last == name => path,
-            false => format!("{path}.{name}"),
+        // The path may end with the name; it has the path's own dots and any length.
+        let named =
+            path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        let field = match path.as_str() {
+            "" => name.to_owned(),
+            path if named => path.to_owned(),
+            path => format!("{path}.{name}"),
         };
+        let field: String = field.chars().take(QUOTE_CHARS).collect();
         return invalid(&field, format!("'{field}' is not a parameter of this endpoint"));
     }
     if path.is_empty() {

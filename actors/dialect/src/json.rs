@@ -112,10 +112,10 @@ impl<'b> Object<'b> {
         }
     }
 
-    /// A field whose value is JSON text already.
+    /// A field whose value is JSON text already; it is written in one line.
     pub fn raw(&mut self, name: &str, json: &str) {
         self.key(name);
-        self.out.extend_from_slice(json.as_bytes());
+        one_line(self.out, json);
     }
 
     /// A field that is an object.
@@ -159,16 +159,27 @@ impl<'b> Array<'b> {
         value(self.out, item);
     }
 
-    /// An item that is JSON text already.
+    /// An item that is JSON text already; it is written in one line.
     pub fn raw(&mut self, json: &str) {
         self.comma();
-        self.out.extend_from_slice(json.as_bytes());
+        one_line(self.out, json);
     }
 
     /// An item that is an object.
     pub fn object(&mut self, fields: impl FnOnce(&mut Object<'_>)) {
         self.comma();
         Object::write(self.out, fields);
+    }
+}
+
+/// Appends JSON text. Streams are framed by lines, and a model may break those of its arguments; a
+/// line break stands between tokens only, where a blank means the same.
+fn one_line(out: &mut Vec<u8>, json: &str) {
+    let from = out.len();
+    out.extend_from_slice(json.as_bytes());
+    if memchr::memchr2(b'\n', b'\r', json.as_bytes()).is_some() {
+        let breaks = out[from..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r'));
+        breaks.for_each(|byte| *byte = b' ');
     }
 }
 

@@ -131,6 +131,27 @@ fn an_openai_stream_becomes_lines() {
     assert_eq!(lines[2]["done"], true);
 }
 
+/// Found by fuzzing: models write their arguments over several lines.
+#[test]
+fn arguments_of_several_lines_are_one_line_of_the_stream() {
+    let json = "{\n \"a\":\r\n \"b\\n\"}";
+    let (id, name) = ("c".to_owned(), "f".to_owned());
+    let mut writer = Writer::new(Shape::Chat, Reply::default());
+    let mut out = Vec::new();
+    for event in [
+        Event::ToolBegin { choice: 0, call: 0, id, name },
+        Event::ToolArguments { choice: 0, call: 0, json: json.to_owned() },
+        Event::ToolEnd { choice: 0, call: 0 },
+    ] {
+        writer.write(&event, &mut out);
+    }
+    let text = String::from_utf8(out).expect("text");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let line: Value = serde_json::from_str(&text).expect("JSON");
+    let arguments = &line["message"]["tool_calls"][0]["function"]["arguments"];
+    assert_eq!(arguments, &json!({"a": "b\n"}));
+}
+
 #[test]
 fn dates_are_dates() {
     for (seconds, date) in [

@@ -81,6 +81,19 @@ fn every_wrong_field_is_refused_by_name() {
     assert!(parse(b"{\"model\":").expect_err("cut").message.contains("not valid JSON"));
 }
 
+/// Found by fuzzing: only the names of the top level were cut.
+#[test]
+fn a_refusal_does_not_repeat_a_name_of_any_length() {
+    let name = "x".repeat(5_000);
+    let message = json!({"role": "user", "content": "hi", name.clone(): 1});
+    for more in [json!({name.clone(): 1}), json!({"messages": [message]})] {
+        let (param, message) = refused(chat(more));
+        assert!(param.len() < 300 && message.len() < 600, "{param}");
+    }
+    let dotted = json!({"messages": [{"role": "user", "content": "hi", "a.b": 1}]});
+    assert_eq!(refused(chat(dotted)).0, "messages[0].a.b");
+}
+
 #[test]
 fn what_openai_cannot_be_told_is_refused_by_name() {
     let told = |more: Value| parse(chat(more).to_string().as_bytes()).expect("understood");
