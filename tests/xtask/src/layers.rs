@@ -52,6 +52,19 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ),
     ("selvedge", "node", ANY),
     ("selvedge-tests", "tests", ANY),
+    (
+        "selvedge-fuzz",
+        "tests/fuzz",
+        &[
+            "selvedge-base",
+            "selvedge-contract",
+            "selvedge-core",
+            "selvedge-crdt",
+            "selvedge-dialect",
+            "selvedge-engine",
+            "selvedge-proto",
+        ],
+    ),
     ("selvedge-gateway-bench", "tests/gateway-bench", &[]),
     ("xtask", "tests/xtask", &[]),
 ];

@@ -1,0 +1,288 @@
+//! What nodes of a mesh say to each other, and what a node reads back from its disk.
+//!
+//! Holds: what is read is no larger than its bytes, and written again it is read as the same;
+//! records of others change nothing without a signature that holds.
+
+use std::fmt::Debug;
+use std::net::SocketAddr;
+
+use ed25519_dalek::SigningKey;
+use selvedge_base::codec::{self, MAX_FRAME, VERSION};
+use selvedge_base::{Blame, Code, MeshId, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry};
+use selvedge_base::{Stage, Wall};
+use selvedge_contract::request::{Answer, GenerateRequest, Input, Sampling};
+use selvedge_core::quota::{QuotaDigest, QuotaHeader, QuotaMessage, QuotaStored, StoredRow};
+use selvedge_core::{Charged, HandOff, HandOffReply, NodeRow, Opening, PolicyWord};
+use selvedge_crdt::escrow::Holder;
+use selvedge_crdt::{Row, RowMap, Stamp};
+use selvedge_proto::join::JoinMessage;
+use selvedge_proto::policy::{PolicyBook, PolicyDelta, PolicyMessage, PolicySnapshot};
+use selvedge_proto::records::{Credential, Roster, RosterSnapshot, Signer};
+use selvedge_proto::records::{grant_membership, grant_steward, revoke};
+use selvedge_proto::seal::sign_row;
+use selvedge_proto::swim::{Beat, SwimMessage};
+use selvedge_proto::sync::{MAX_ROWS, SyncDelta, SyncMessage};
+use selvedge_proto::wire::{Hello, HelloReply, Knock, KnockReply, Label, Receipt, RenewReply};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Target, none};
+
+pub(super) const TARGETS: &[Target] = &[
+    Target {
+        name: "mesh.frames",
+        holds: "no larger than its bytes; written again, it is read as the same",
+        check: check_frames,
+        shares: &[],
+        seeds: frames,
+        words: &["10.0.0.1"],
+    },
+    Target {
+        name: "mesh.records",
+        holds: "without a signature that holds, nothing changes",
+        check: check_records,
+        shares: &[],
+        seeds: frames,
+        words: &[],
+    },
+    Target {
+        name: "mesh.length",
+        holds: "a length over the limit is refused",
+        check: check_length,
+        shares: &[],
+        seeds: none,
+        words: &[],
+    },
+    Target {
+        name: "disk.records",
+        holds: "no larger than its bytes; a damaged record is refused or changes nothing",
+        check: check_disk,
+        shares: &[],
+        seeds: disk,
+        words: &[],
+    },
+];
+
+fn check_length(input: &[u8]) {
+    let Some(header) = input.first_chunk() else { return };
+    for limit in [2, 1_200, MAX_FRAME, usize::MAX] {
+        if let Ok(length) = codec::body_length(*header, limit) {
+            assert!(length <= limit.min(MAX_FRAME));
+        }
+    }
+}
+
+/// Every kind of message and datagram, since bytes do not say which they are.
+fn check_frames(body: &[u8]) {
+    frame::<Knock>(body);
+    frame::<KnockReply>(body);
+    frame::<Hello>(body);
+    frame::<HelloReply>(body);
+    frame::<Opening>(body);
+    frame::<HandOffReply>(body);
+    frame::<RenewReply>(body);
+    frame::<JoinMessage>(body);
+    frame::<SwimMessage>(body);
+    frame::<SyncMessage>(body);
+    frame::<NodeRow>(body);
+}
+
+fn frame<T: Serialize + DeserializeOwned>(body: &[u8]) {
+    let Ok(value) = codec::decode_body::<T>(body) else { return };
+    let written = codec::encode_datagram_at(body[0], &value, MAX_FRAME)
+        .unwrap_or_else(|error| panic!("read, but not written: {error}"));
+    assert!(written.len() <= body.len(), "{} bytes from {}", written.len(), body.len());
+    let again = codec::decode_body::<T>(&written)
+        .unwrap_or_else(|error| panic!("written, but not read: {error}"));
+    let again = codec::encode_datagram_at(body[0], &again, MAX_FRAME);
+    assert_eq!(again, Ok(written), "written again, it is another");
+}
+
+/// When all of these things happen.
+const NOW: Wall = Wall(1_700_000_000_000_000);
+
+fn key(name: u8) -> SigningKey {
+    SigningKey::from_bytes(&[name; 32])
+}
+
+fn node(name: u8) -> NodeId {
+    NodeId(key(name).public())
+}
+
+fn mesh() -> MeshId {
+    MeshId(key(1).public())
+}
+
+fn credential() -> Credential {
+    let lease = Micros::secs(86_400);
+    let steward = grant_steward(&key(1), mesh(), 0, node(2), NOW, lease);
+    grant_membership(&key(2), &steward, &[], node(3), "kiln", NOW, lease)
+        .unwrap_or_else(|error| panic!("a member: {error}"))
+}
+
+fn roster() -> Roster {
+    let mut roster = Roster::new(mesh(), node(3));
+    roster.set_own(credential(), NOW).unwrap_or_else(|error| panic!("a credential: {error}"));
+    roster
+}
+
+fn row() -> Row {
+    let stamp = Stamp { incarnation: 1, seq: 2 };
+    let value = NodeRow { name: "kiln".into(), site: "shed".into(), ..NodeRow::default() };
+    sign_row(&key(3), stamp, &value).unwrap_or_else(|error| panic!("a row: {error}"))
+}
+
+/// Hands the records of a message to the machines that keep them.
+fn check_records(body: &[u8]) {
+    let mut roster = roster();
+    let delta = match codec::decode_body::<SyncMessage>(body) {
+        Ok(SyncMessage::Delta(delta)) => Some(delta),
+        _ => None,
+    };
+    if let Some(delta) = delta {
+        let mut rows = RowMap::new(MAX_ROWS);
+        selvedge_proto::sync::apply(&mut rows, &mut roster, delta.clone(), NOW);
+        for row in rows.iter() {
+            assert!(delta.rows.contains(row), "an invented row");
+            assert!(selvedge_proto::seal::verify_row(row), "a row that nobody signed");
+        }
+        let once = (rows.iter().cloned().collect::<Vec<_>>(), roster.snapshot());
+        selvedge_proto::sync::apply(&mut rows, &mut roster, delta, NOW);
+        let twice = (rows.iter().cloned().collect::<Vec<_>>(), roster.snapshot());
+        assert_eq!(twice, once, "taken twice, it is another");
+    }
+    if let Ok(Opening::Policy(word)) = codec::decode_body::<Opening>(body) {
+        let mut book = PolicyBook::new(mesh(), node(3));
+        if let Some(answer) = book.answer(&word.message, 1) {
+            assert!(codec::encode(&answer, MAX_FRAME).is_ok());
+        }
+        if let PolicyMessage::Delta(delta) = word.message {
+            book.apply(*delta, &roster, NOW);
+        }
+    }
+    if let Ok(Opening::Charged(charged)) = codec::decode_body::<Opening>(body) {
+        drop(charged.receipt.check());
+    }
+    if let Ok(credential) = codec::decode_body::<Credential>(body) {
+        let holds = credential.verify(mesh(), node(3), NOW).is_ok();
+        roster.learn(&credential);
+        assert!(!holds || credential.membership == self::credential().membership);
+    }
+}
+
+/// The name of this version byte is `RECORD_VERSION` in the store.
+fn check_disk(input: &[u8]) {
+    if let Some(snapshot) = stored::<RosterSnapshot>(input) {
+        drop(Roster::from_snapshot(snapshot, node(3)));
+    }
+    if let Some(snapshot) = stored::<PolicySnapshot>(input) {
+        drop(PolicyBook::from_snapshot(snapshot, &roster(), NOW));
+    }
+    stored::<QuotaHeader>(input);
+    stored::<StoredRow>(input);
+    stored::<QuotaStored>(input);
+}
+
+fn stored<T: Serialize + DeserializeOwned + Debug>(input: &[u8]) -> Option<T> {
+    let (value, _) = postcard::take_from_bytes::<T>(input).ok()?;
+    let written = postcard::to_allocvec(&value)
+        .unwrap_or_else(|error| panic!("read, but not written: {error}"));
+    assert!(written.len() <= input.len(), "{} bytes from {}", written.len(), input.len());
+    Some(value)
+}
+
+fn disk() -> Vec<Vec<u8>> {
+    let bytes = |written: postcard::Result<Vec<u8>>| {
+        written.unwrap_or_else(|error| panic!("a record: {error}"))
+    };
+    let header = QuotaHeader { incarnation: 7, ..QuotaHeader::default() };
+    vec![
+        bytes(postcard::to_allocvec(&roster().snapshot())),
+        bytes(postcard::to_allocvec(&PolicyBook::new(mesh(), node(3)).snapshot())),
+        bytes(postcard::to_allocvec(&header)),
+        bytes(postcard::to_allocvec(&QuotaStored {
+            header: Some(header),
+            ..QuotaStored::default()
+        })),
+    ]
+}
+
+/// One of each.
+fn frames() -> Vec<Vec<u8>> {
+    let refusal =
+        Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, Code::Internal, "no").param("n");
+    let addr = SocketAddr::from(([10, 0, 0, 1], 8_420));
+    let hello = Hello::new(credential(), 1, vec![addr]);
+    let request = GenerateRequest {
+        id: RequestId(7),
+        model: ModelDigest([8; 32]),
+        input: Input::Text("hi".into()),
+        sampling: Sampling {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            seed: 1,
+        },
+        max_tokens: 5,
+        stop: vec!["\n".into()],
+        logprobs: None,
+        emitted: None,
+    };
+    let handed = HandOff {
+        hop: 1,
+        origin: node(3),
+        tenant: "acme".into(),
+        label: Label::Site,
+        deadline: Micros::secs(9),
+        fence: 1,
+        request,
+    };
+    let receipt = Receipt {
+        request: RequestId(7),
+        ingest: node(3),
+        serving: node(4),
+        account: "acme/web".into(),
+        key: None,
+        tokens: 12,
+        not_after_in: Micros::secs(9),
+        fence: 1,
+        budgets: vec![[1; 16]],
+    };
+    let charged = Charged { handed: handed.clone(), receipt: receipt.seal(&key(3)) };
+    let notice = revoke(&key(1), None, mesh(), node(4), NOW);
+    let mut delta = SyncDelta { rows: vec![row()], ..SyncDelta::default() };
+    delta.roster.revocations.push(notice);
+    delta.roster.stewards.push(credential().steward);
+    let holder = Holder { node: node(3), incarnation: 1 };
+    let digest = QuotaDigest { holder, heads: vec![] };
+    let policy = PolicyMessage::Delta(Box::new(PolicyDelta::default()));
+    let word = PolicyWord { incarnation: 1, message: policy };
+    let fits = |bytes: Result<Vec<u8>, codec::CodecError>| {
+        bytes.unwrap_or_else(|error| panic!("a frame: {error}"))
+    };
+    macro_rules! each {
+        ($($value:expr),* $(,)?) => {
+            vec![$(fits(codec::encode_datagram_at(VERSION, &$value, MAX_FRAME))),*]
+        };
+    }
+    each![
+        Knock { proof: [1; 32] },
+        KnockReply::Refused(refusal.clone()),
+        hello,
+        HelloReply::Welcome(Box::new(hello.clone())),
+        Opening::HandOff(handed),
+        Opening::Charged(Box::new(charged)),
+        Opening::Quota(Box::new(QuotaMessage::Digest(digest))),
+        Opening::Policy(Box::new(word)),
+        Opening::Sync(SyncMessage::Delta(delta.clone())),
+        SyncMessage::Delta(delta),
+        HandOffReply::Answer(Answer::Failed(refusal.clone())),
+        RenewReply::Renewed(Box::new(credential())),
+        JoinMessage::Refused(refusal),
+        SwimMessage::Ping(Beat::default()),
+        credential(),
+        NodeRow { name: "kiln".into(), addrs: vec![addr], ..NodeRow::default() },
+    ]
+}
