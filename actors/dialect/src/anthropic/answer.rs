@@ -267,7 +267,8 @@ impl Reader {
     }
 
     fn call(&mut self, block: Block, events: &mut Vec<Event>) {
-        let (Some(id), Some(name)) = (block.id, block.name) else {
+        let named = |text: &String| !text.is_empty();
+        let (Some(id), Some(name)) = (block.id.filter(named), block.name.filter(named)) else {
             return self.fail(malformed("a call has no id or no name"), events);
         };
         if self.calls as usize == CALLS {

@@ -286,6 +286,9 @@ impl Reader {
     fn call(&mut self, field: CallField, events: &mut Vec<Event>) {
         self.begin(events);
         self.end_call(events);
+        if field.tool_use_id.is_empty() || field.name.is_empty() {
+            return self.fail(malformed("a call has no id or no name"), events);
+        }
         if self.calls as usize == CALLS {
             return self.fail(malformed("it has too many calls"), events);
         }

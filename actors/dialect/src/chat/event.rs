@@ -54,7 +54,7 @@ pub enum Event {
         /// Ties the result to the call. Never empty: parsers of dialects without ids make one up
         /// from the answer's id and `call`.
         id: String,
-        /// The tool.
+        /// The tool. Never empty: an answer that calls a nameless one is malformed.
         name: String,
     },
     /// The next piece of the arguments' JSON text.

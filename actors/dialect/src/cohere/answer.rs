@@ -283,7 +283,8 @@ impl Reader {
             Some(function) => (function.name, function.arguments),
             None => (None, None),
         };
-        let (Some(id), Some(name)) = (field.id, name) else {
+        let named = |text: &String| !text.is_empty();
+        let (Some(id), Some(name)) = (field.id.filter(named), name.filter(named)) else {
             return self.fail(malformed("a call has no id or no name"), events);
         };
         if self.calls as usize == CALLS {

@@ -294,6 +294,9 @@ impl Reader {
         let part = part.map_err(|_| "a part is not an object")?;
         let signature = part.thought_signature.filter(|signature| !signature.is_empty());
         if let Some(field) = part.function_call {
+            if field.name.is_empty() {
+                return Err("a call has no name");
+            }
             let open = self.choices.get_mut(choice as usize).ok_or("a call is out of range")?;
             if open.calls as usize == CALLS {
                 return Err("it has too many calls");

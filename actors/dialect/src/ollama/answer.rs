@@ -185,6 +185,9 @@ impl Reader {
     }
 
     fn call(&mut self, field: CallField, events: &mut Vec<Event>) {
+        if field.function.name.is_empty() {
+            return self.fail(malformed("a call has no name"), events);
+        }
         if self.calls as usize == CALLS {
             return self.fail(malformed("it has too many calls"), events);
         }

@@ -300,6 +300,9 @@ impl Reader {
         let (Some(id), Some(name)) = (&item.call_id, &item.name) else {
             return self.fail(malformed("a call has no id or no name"), events);
         };
+        if id.is_empty() || name.is_empty() {
+            return self.fail(malformed("a call has no id or no name"), events);
+        }
         if self.calls.len() == CALLS {
             return self.fail(malformed("it has too many calls"), events);
         }

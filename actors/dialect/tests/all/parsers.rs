@@ -137,6 +137,62 @@ fn normal(mut answer: Gathered) -> String {
     format!("{head:#?} {choices:#?} {usage:#?} {complete}")
 }
 
+/// Found by fuzzing: a call without a name or an id cannot be answered, in no dialect.
+#[test]
+fn a_call_has_a_name_and_an_id() {
+    let calls: &[(&str, &str)] = &[
+        (
+            "anthropic.json",
+            concat!(
+                r#"{"id":"a","model":"m","content":[{"type":"tool_use","id":"","name":"f""#,
+                r#","input":{}}],"stop_reason":"tool_use","usage":{"input_tokens":1,"outp"#,
+                r#"ut_tokens":1}}"#,
+            ),
+        ),
+        (
+            "cohere.json",
+            concat!(
+                r#"{"id":"a","message":{"tool_calls":[{"id":"","type":"function","functio"#,
+                r#"n":{"name":"f","arguments":"{}"}}]},"finish_reason":"TOOL_CALL"}"#,
+            ),
+        ),
+        (
+            "responses.json",
+            concat!(
+                r#"{"id":"a","model":"m","status":"completed","output":[{"type":"function"#,
+                r#"_call","id":"i","call_id":"","name":"f","arguments":"{}"}]}"#,
+            ),
+        ),
+        (
+            "bedrock.json",
+            concat!(
+                r#"{"output":{"message":{"content":[{"toolUse":{"toolUseId":"","name":"f""#,
+                r#"}}]}},"stopReason":"tool_use"}"#,
+            ),
+        ),
+        (
+            "ollama.ndjson",
+            concat!(
+                r#"{"model":"m","message":{"role":"assistant","content":"","tool_calls":["#,
+                r#"{"function":{"name":""}}]},"done":true}"#,
+            ),
+        ),
+        (
+            "gemini.json",
+            concat!(
+                r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":""}}]},"fi"#,
+                r#"nishReason":"STOP"}]}"#,
+            ),
+        ),
+    ];
+    for (folder, body) in calls {
+        let (_, make) = PARSERS.iter().find(|(name, _)| name == folder).expect("a parser");
+        let events = parse(*make, [body.as_bytes()]);
+        let Some(Event::Failed(failure)) = events.last() else { panic!("{folder}: {events:?}") };
+        assert!(failure.refusal.message.contains("a call has no"), "{folder}: {failure:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_split_gives_the_same_events(cuts in prop::collection::vec(0_usize..4_000, 0..12)) {

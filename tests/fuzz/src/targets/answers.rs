@@ -114,6 +114,11 @@ fn check(make: Make, input: &[u8]) {
     assert_eq!(events.iter().filter(|event| ends(event)).count(), 1, "{events:?}");
     assert!(events.last().is_some_and(ends), "{events:?}");
     assert!(events.len() <= input.len() + 3, "{} events of {} bytes", events.len(), input.len());
+    for event in &events {
+        if let Event::ToolBegin { id, name, .. } = event {
+            assert!(!id.is_empty() && !name.is_empty(), "{event:?}");
+        }
+    }
     assert_eq!(parse(make, pieces(input)), events, "split, it is another answer");
     write(&events, input.len());
 }
