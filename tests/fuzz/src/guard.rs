@@ -38,3 +38,28 @@ fn cpu_ms() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    fn target(check: fn(&[u8])) -> Target {
+        let (shares, seeds, words) = (&[][..], Vec::new as fn() -> _, &[][..]);
+        Target { name: "test", holds: "", check, shares, seeds, words }
+    }
+
+    #[test]
+    fn what_panics_or_takes_long_fails() {
+        let sound = target(|_| {});
+        assert!(catch_unwind(|| check(&sound, b"a")).is_ok());
+        let broken = target(|input| assert!(input.is_empty()));
+        assert!(catch_unwind(|| check(&broken, b"a")).is_err());
+        let slow = target(|_| {
+            let from = cpu_ms();
+            while cpu_ms() <= from + INPUT_MS + 1 {}
+        });
+        assert!(catch_unwind(|| check(&slow, b"a")).is_err());
+    }
+}

@@ -2,11 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
 use selvedge_fuzz::{corpus, guard, targets};
 
 /// Mutations of each target: about a second on an idle core without optimisation, so that all of
 /// them cost the gate half a minute of one.
 const MUTATIONS: usize = 800;
+
+/// Bytes of all stored inputs: what every clone of the tree carries.
+const CORPUS_BYTES: usize = 1 << 20;
 
 fn replay(name: &str) {
     guard::bound_memory();
@@ -18,6 +25,37 @@ fn replay(name: &str) {
         let run = std::panic::catch_unwind(|| guard::check(target, &input));
         assert!(run.is_ok(), "{name} fails on {:?}", String::from_utf8_lossy(&input));
     }
+}
+
+#[test]
+fn the_program_lists_its_targets_and_runs_one() {
+    let program = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_selvedge-fuzz"));
+        command.args(args).output().expect("the program starts")
+    };
+    let listed = program(&[]);
+    let text = String::from_utf8(listed.stdout).expect("text");
+    assert!(listed.status.success() && text.lines().count() == targets::all().count(), "{text}");
+    let run = program(&["mesh.length", "--seconds", "0"]);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    assert!(!program(&["nothing"]).status.success());
+}
+
+#[test]
+fn the_corpus_is_small_and_belongs_to_targets() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let (mut bytes, mut seen) = (0, BTreeSet::new());
+    for folder in std::fs::read_dir(&corpus).expect("readable") {
+        let folder = folder.expect("readable").path();
+        let name = folder.file_name().expect("named").to_string_lossy().into_owned();
+        assert!(targets::named(&name).is_some(), "{name} is no target");
+        for file in std::fs::read_dir(&folder).expect("readable") {
+            let content = std::fs::read(file.expect("readable").path()).expect("readable");
+            bytes += content.len();
+            assert!(seen.insert((name.clone(), content)), "{name} has an input twice");
+        }
+    }
+    assert!(bytes <= CORPUS_BYTES, "{bytes} bytes");
 }
 
 /// A test for each target, so that they run beside each other and fail by name.

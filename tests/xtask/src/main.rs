@@ -56,6 +56,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         more: Vec<String>,
     },
+    /// Try parsers with mutations of the stored corpus; what fails is minimized and kept in it.
+    Fuzz {
+        /// The target, or `all`; without one they are listed.
+        target: Option<String>,
+        /// What else it takes: `--seconds N`, `--seed N`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
+    },
     /// Fetch the models the tests use into .models/ and check their digests.
     Models,
     /// Write the generated reference pages docs/cli.md and docs/config.md.
@@ -97,6 +105,12 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Test => suite::test(),
         Command::Check => suite::check(),
         Command::Bench { name, json, more } => bench::run(name.as_deref(), json, &more),
+        Command::Fuzz { target, more } => {
+            // Without optimisation: overflows and broken assertions are found, too.
+            let mut args = vec!["run", "--quiet", "--package", "selvedge-fuzz", "--"];
+            args.extend(target.iter().chain(&more).map(String::as_str));
+            check::run("cargo", &args)
+        }
         Command::Models => models::fetch().map(|()| true),
         Command::Docs { check: true } => Ok(report::show("docs", &docs::check()?)),
         Command::Docs { check: false } => docs::write().map(|()| true),

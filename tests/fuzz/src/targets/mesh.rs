@@ -207,12 +207,7 @@ fn disk() -> Vec<Vec<u8>> {
     ]
 }
 
-/// One of each.
-fn frames() -> Vec<Vec<u8>> {
-    let refusal =
-        Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, Code::Internal, "no").param("n");
-    let addr = SocketAddr::from(([10, 0, 0, 1], 8_420));
-    let hello = Hello::new(credential(), 1, vec![addr]);
+fn handed() -> HandOff {
     let request = GenerateRequest {
         id: RequestId(7),
         model: ModelDigest([8; 32]),
@@ -230,7 +225,7 @@ fn frames() -> Vec<Vec<u8>> {
         logprobs: None,
         emitted: None,
     };
-    let handed = HandOff {
+    HandOff {
         hop: 1,
         origin: node(3),
         tenant: "acme".into(),
@@ -238,7 +233,16 @@ fn frames() -> Vec<Vec<u8>> {
         deadline: Micros::secs(9),
         fence: 1,
         request,
-    };
+    }
+}
+
+/// One of each.
+fn frames() -> Vec<Vec<u8>> {
+    let refusal =
+        Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, Code::Internal, "no").param("n");
+    let addr = SocketAddr::from(([10, 0, 0, 1], 8_420));
+    let hello = Hello::new(credential(), 1, vec![addr]);
+    let handed = handed();
     let receipt = Receipt {
         request: RequestId(7),
         ingest: node(3),
