@@ -9,6 +9,7 @@
 pub mod aim;
 pub mod auth;
 pub mod bill;
+pub mod cache;
 pub mod catalogue;
 pub mod flow;
 pub mod journey;

@@ -15,6 +15,7 @@
 pub mod anthropic;
 pub mod bedrock;
 mod cannot;
+pub mod canon;
 pub mod chat;
 pub mod cohere;
 mod decode;

@@ -1,0 +1,347 @@
+//! A body's canonical form: equal for requests that say the same in another order or layout.
+//!
+//! Owns what counts as the same: the order of an object's names, white space and escapes do not
+//! matter, all else does. No field is left out, so that what is new in a dialect tells requests
+//! apart on the day it appears. What is done with the form is the caller's business.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+/// From here on a number with a fraction or too many digits may stand for several texts (IEEE 754,
+/// binary64 has 53 bits).
+const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// Where a dialect says how words are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knobs {
+    /// Beside the messages: OpenAI, Anthropic.
+    Top,
+    /// In an object `options`: Ollama.
+    Options,
+}
+
+/// A request's canonical form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Canon {
+    /// Equal where requests say the same, different where they do not: every value stands with its
+    /// kind and its length.
+    pub form: Vec<u8>,
+    /// Whether words are drawn by chance, so that an equal request may get another answer: the
+    /// temperature is not 0 (where nothing is said it is not), and no seed is given.
+    pub sampled: bool,
+}
+
+/// The canonical form of a body, in one pass.
+///
+/// # Errors
+/// When it is not JSON, or when readers may differ about what it says: a name that comes twice, a
+/// number beyond what every reader can hold.
+pub fn canon(body: &[u8], knobs: Knobs) -> Result<Canon, serde_json::Error> {
+    let mut writer = Writer { form: Vec::with_capacity(body.len() + 64), path: Path::Top };
+    let mut seen = Seen::default();
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    Value { writer: &mut writer, seen: &mut seen, knobs }.deserialize(&mut reader)?;
+    reader.end()?;
+    let sampled = !seen.cold && !seen.seeded;
+    Ok(Canon { form: writer.form, sampled })
+}
+
+/// What was seen of how words are chosen.
+#[derive(Default)]
+struct Seen {
+    cold: bool,
+    seeded: bool,
+}
+
+/// Where a value stands, as far as it matters.
+#[derive(Clone, Copy, PartialEq)]
+enum Path {
+    /// The body itself.
+    Top,
+    /// The object `options` in it.
+    Options,
+    Temperature,
+    Seed,
+    Elsewhere,
+}
+
+impl Path {
+    fn enter(self, name: &str, knobs: Knobs) -> Self {
+        match (self, knobs, name) {
+            (Self::Top, Knobs::Options, "options") => Self::Options,
+            (Self::Top, Knobs::Top, "temperature")
+            | (Self::Options, Knobs::Options, "temperature") => Self::Temperature,
+            (Self::Top, Knobs::Top, "seed") | (Self::Options, Knobs::Options, "seed") => Self::Seed,
+            _ => Self::Elsewhere,
+        }
+    }
+}
+
+struct Writer {
+    form: Vec<u8>,
+    path: Path,
+}
+
+impl Writer {
+    fn number(&mut self, kind: u8, bits: u64) {
+        self.form.push(kind);
+        self.form.extend_from_slice(&bits.to_be_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.number(b's', text.len() as u64);
+        self.form.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// Writes one value's form.
+struct Value<'a> {
+    writer: &'a mut Writer,
+    seen: &'a mut Seen,
+    knobs: Knobs,
+}
+
+impl Value<'_> {
+    fn again(&mut self) -> Value<'_> {
+        Value { writer: &mut *self.writer, seen: &mut *self.seen, knobs: self.knobs }
+    }
+
+    fn counted(&mut self, kind: u8, bits: u64, is_zero: bool) {
+        match self.writer.path {
+            Path::Temperature => self.seen.cold = is_zero,
+            Path::Seed => self.seen.seeded = true,
+            Path::Top | Path::Options | Path::Elsewhere => {}
+        }
+        self.writer.number(kind, bits);
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Value<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Value<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.writer.form.push(b'n');
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        self.writer.form.push(if value { b't' } else { b'f' });
+        Ok(())
+    }
+
+    fn visit_u64<E>(mut self, value: u64) -> Result<(), E> {
+        self.counted(b'u', value, value == 0);
+        Ok(())
+    }
+
+    fn visit_i64<E>(mut self, value: i64) -> Result<(), E> {
+        self.counted(b'i', value.cast_unsigned(), value == 0);
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(mut self, value: f64) -> Result<(), E> {
+        if value.abs() >= LARGEST_EXACT {
+            return Err(E::custom("a number beyond 2^53 cannot be told from its neighbours"));
+        }
+        self.counted(b'd', value.to_bits(), value == 0.0);
+        Ok(())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<(), E> {
+        self.writer.text(value);
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut values: A) -> Result<(), A::Error> {
+        self.writer.form.push(b'[');
+        self.writer.path = Path::Elsewhere;
+        while values.next_element_seed(self.again())?.is_some() {
+            self.writer.path = Path::Elsewhere;
+        }
+        self.writer.form.push(b']');
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
+        self.writer.form.push(b'{');
+        let here = self.writer.path;
+        let begin = self.writer.form.len();
+        // Each name, and where its entry begins.
+        let mut names: Vec<(String, usize)> = Vec::new();
+        while let Some(name) = entries.next_key::<String>()? {
+            let at = self.writer.form.len();
+            self.writer.text(&name);
+            self.writer.path = here.enter(&name, self.knobs);
+            entries.next_value_seed(self.again())?;
+            names.push((name, at - begin));
+        }
+        self.writer.path = here;
+        sort(&mut self.writer.form, begin, names).map_err(A::Error::custom)?;
+        self.writer.form.push(b'}');
+        Ok(())
+    }
+}
+
+/// Puts the entries of an object, which lie at the end of `form`, in the order of their names.
+fn sort(form: &mut Vec<u8>, begin: usize, names: Vec<(String, usize)>) -> Result<(), String> {
+    let ends = names.iter().skip(1).map(|(_, at)| *at).chain([form.len() - begin]);
+    let mut entries: Vec<(&str, usize, usize)> =
+        names.iter().zip(ends).map(|((name, at), end)| (name.as_str(), *at, end)).collect();
+    if entries.is_sorted_by(|one, other| one.0 < other.0) {
+        return Ok(());
+    }
+    entries.sort_unstable_by_key(|(name, ..)| *name);
+    if let Some(twice) = entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(format!("the name '{}' comes twice", twice[0].0));
+    }
+    let written = form.split_off(begin);
+    for (_, at, end) in entries {
+        form.extend_from_slice(&written[at..end]);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+
+    fn form(text: &str) -> Vec<u8> {
+        canon(text.as_bytes(), Knobs::Top).unwrap().form
+    }
+
+    #[test]
+    fn order_layout_and_escapes_do_not_matter() {
+        let one = r#"{"a":1,"b":{"c":"é\n","d":[null,true]}}"#;
+        let other = "{ \"b\" : {\"d\":[null , true], \"c\":\"\\u00e9\\u000a\"},\r\n\t\"a\":1 }";
+        assert_eq!(form(one), form(other));
+    }
+
+    #[test]
+    fn what_is_said_matters() {
+        let texts = [
+            r#"{"a":1}"#,
+            r#"{"a":-1}"#,
+            r#"{"a":1.5}"#,
+            r#"{"a":"1"}"#,
+            r#"{"a":true}"#,
+            r#"{"a":false}"#,
+            r#"{"a":null}"#,
+            r#"{"a":[1]}"#,
+            r#"{"a":[1,1]}"#,
+            r#"{"a":[[1],1]}"#,
+            r#"{"a":{}}"#,
+            r#"{"a":[]}"#,
+            r#"{"b":1}"#,
+            r#"{"a":1,"b":1}"#,
+            r#"{"a":{"b":1}}"#,
+            r#"{"a":"bs"}"#,
+            r#"{"ab":"s"}"#,
+            r#"{"a":["x","y"]}"#,
+            r#"{"a":["y","x"]}"#,
+            "{}",
+            "[]",
+        ];
+        let forms: std::collections::BTreeSet<_> = texts.iter().map(|text| form(text)).collect();
+        assert_eq!(forms.len(), texts.len());
+    }
+
+    #[test]
+    fn what_readers_may_differ_about_has_no_form() {
+        for text in [
+            r#"{"a":1,"a":2}"#,
+            r#"{"x":{"b":1,"a":1,"b":1}}"#,
+            r#"{"seed":123456789012345678901}"#,
+            r#"{"a":1e300}"#,
+            r#"{"a":1"#,
+            "{} {}",
+            "",
+        ] {
+            assert!(canon(text.as_bytes(), Knobs::Top).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn chance_is_seen_where_the_dialect_says_it() {
+        let sampled = |text: &str, knobs| canon(text.as_bytes(), knobs).unwrap().sampled;
+        for (text, top, options) in [
+            (r#"{"messages":[]}"#, true, true),
+            (r#"{"temperature":0}"#, false, true),
+            (r#"{"temperature":0.0}"#, false, true),
+            (r#"{"temperature":-0.0}"#, false, true),
+            (r#"{"temperature":0.1}"#, true, true),
+            (r#"{"temperature":null}"#, true, true),
+            (r#"{"temperature":1,"seed":7}"#, false, true),
+            (r#"{"temperature":1,"seed":null}"#, true, true),
+            (r#"{"options":{"temperature":0}}"#, true, false),
+            (r#"{"options":{"seed":0}}"#, true, false),
+            (r#"{"messages":[{"temperature":0,"seed":1}]}"#, true, true),
+            (r#"{"x":{"options":{"temperature":0}}}"#, true, true),
+            (r#"{"x":{"y":1},"temperature":0}"#, false, true),
+        ] {
+            assert_eq!(sampled(text, Knobs::Top), top, "{text}");
+            assert_eq!(sampled(text, Knobs::Options), options, "{text}");
+        }
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[a-c\"\\\\é]{0,3}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[a-c]{0,2}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect::<Map<_, _>>())),
+            ]
+        })
+    }
+
+    /// The same value with the names of every object in another order, spread out.
+    fn mixed(value: &Value) -> String {
+        match value {
+            Value::Object(map) => {
+                let entries: Vec<String> = map
+                    .iter()
+                    .rev()
+                    .map(|(k, v)| format!("{} :\n{}", json!(k), mixed(v)))
+                    .collect();
+                format!("{{ {} }}", entries.join(" , "))
+            }
+            Value::Array(values) => {
+                let values: Vec<String> = values.iter().map(mixed).collect();
+                format!("[ {} ]", values.join(" ,\t"))
+            }
+            other => other.to_string(),
+        }
+    }
+
+    proptest! {
+        /// Reference: equality of documents.
+        #[test]
+        fn forms_are_equal_where_documents_are(one in values(), other in values()) {
+            prop_assert_eq!(form(&one.to_string()), form(&mixed(&one)));
+            let equal = form(&one.to_string()) == form(&other.to_string());
+            prop_assert_eq!(equal, one == other);
+        }
+    }
+}
