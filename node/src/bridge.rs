@@ -3,6 +3,7 @@
 //! Owns the translation between the surface's words (`http::Backend`, `http/wire.rs`, `record.rs`)
 //! and the runtime's (`Gateway`, `Admin`). Decides nothing.
 
+mod cache;
 mod providers;
 mod quota;
 mod terms;
@@ -18,9 +19,9 @@ use selvedge_dialect::chat::Failure;
 use selvedge_dialect::embed::Embeddings;
 use selvedge_dialect::inference::Makes;
 use selvedge_proto::swim::PeerState;
-use selvedge_runtime::Said;
 use selvedge_runtime::{
-    Admin, Call, ChatCall, EmbedCall, Gateway, MeshView, NodeView, Outcome, Piece, RequestRecord,
+    Admin, Cached, Call, ChatCall, EmbedCall, Gateway, MeshView, NodeView, Outcome, Piece,
+    Question, RequestRecord, Said,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -54,6 +55,18 @@ impl Backend for Bridge {
 
     fn chat(&self, call: ChatCall) -> BoxStream<'static, Said> {
         self.gateway.chat(call).boxed()
+    }
+
+    fn caches(&self) -> bool {
+        self.gateway.caches()
+    }
+
+    fn cached<'a>(&'a self, call: &'a ChatCall, question: Question<'a>) -> BoxFuture<'a, Cached> {
+        Box::pin(self.gateway.cached(call, question))
+    }
+
+    fn cache(&self) -> Option<wire::Cache> {
+        self.cache_told()
     }
 
     fn count_tokens(&self, call: ChatCall) -> BoxFuture<'_, Result<u64, Refusal>> {
@@ -231,6 +244,8 @@ impl Bridge {
             Order::Routes => self.routes(),
             Order::RoutesSet(text) => self.routes_set(text).await,
             Order::RoutesRollBack => self.routes_roll_back().await,
+            Order::Cache => self.cache_show(),
+            Order::CachePurge(purge) => self.cache_purge(purge),
             Order::Record(id) => self.record(id),
         }
     }

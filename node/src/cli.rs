@@ -3,6 +3,7 @@
 //! Owns what can be typed. Deliberately does nothing: `main.rs` hands each command to the module
 //! that carries it out. One definition feeds the parser, `--help` and the shell completions.
 
+mod cache;
 mod provider;
 mod quota;
 mod routes;
@@ -16,6 +17,7 @@ use clap_complete::Shell;
 
 use crate::pull::DEFAULT_MODEL;
 
+pub(crate) use cache::Cache;
 pub(crate) use provider::{Kind, Provider, ProviderAdd, ProviderKey};
 pub(crate) use quota::{Budget, BudgetSet, Key, KeyCreate, Tenant};
 pub(crate) use routes::Routes;
@@ -88,6 +90,9 @@ pub(crate) enum Command {
     /// Routes: which targets a model's name leads to, and in which order
     #[command(subcommand)]
     Routes(Routes),
+    /// The cache of answers: what it keeps, and removing it
+    #[command(subcommand)]
+    Cache(Cache),
     /// Which node answered a request, and why that one
     Explain(Explain),
     /// Simulate whole meshes under faults, bit for bit the same each time

@@ -76,6 +76,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Budget(command) => commands::budgets(&home, command),
         Command::Provider(command) => commands::providers(&home, command),
         Command::Routes(command) => commands::routes(&home, command),
+        Command::Cache(command) => commands::cache(&home, command),
         Command::Explain(options) => commands::explain(&home, options),
         Command::Config(_) | Command::Completions { .. } | Command::Sim(_) => Ok(()),
     }

@@ -121,6 +121,7 @@ async fn start(home: &Home, config: &Config, options: &cli::Up) -> Result<Node> 
         max_handoffs_per_peer: config.mesh.max_handoffs_per_peer,
         serve_tenants: config.mesh.serve_tenants.clone(),
         rollback_guard: config.rollback_guard,
+        cache: config.cache,
         create_mesh: true,
     };
     if let Some(code) = &options.join {

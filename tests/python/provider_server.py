@@ -16,6 +16,7 @@ WORDS = ["Good", " morning", ",", " how", " are", " you", "?"]
 USAGE = {"prompt": 21, "answer": 7}
 seen = []
 left = threading.Event()
+go = threading.Event()
 
 
 def openai_usage():
@@ -38,6 +39,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
+        if self.path == "/go":
+            go.set()
         # Whoever asks for it waits until a client has left in the middle of an answer.
         gone = left.wait(20) if self.path == "/left" else left.is_set()
         self.whole(200, {"seen": seen, "left": gone})
@@ -163,6 +166,11 @@ class Handler(BaseHTTPRequestHandler):
     def cut(self, body):
         self.openai(body, stop_after=3)
 
+    def held(self, body):
+        """Answers once somebody has asked for /go."""
+        go.wait(60)
+        self.openai(body)
+
     def talkative(self, body):
         """Never ends by itself; notes when its client leaves."""
         self.begin()
@@ -181,6 +189,7 @@ TROUBLE = {
     "busy": Handler.busy,
     "broken": Handler.broken,
     "cut": Handler.cut,
+    "held": Handler.held,
     "talkative": Handler.talkative,
 }
 

@@ -259,6 +259,11 @@ impl<T: Clone> Cache<T> {
         gone.len() as u64
     }
 
+    /// Whether a question is known: neither ended nor purged.
+    pub fn is_open(&self, ticket: Ticket) -> bool {
+        self.open.contains_key(&ticket)
+    }
+
     /// Lets go of what is too old by now.
     pub fn expire(&mut self, now: Mono) {
         while let Some((_, key)) = self.by_age.first_key_value()

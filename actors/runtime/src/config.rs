@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use selvedge_core::cache::Bounds;
 use selvedge_engine::EngineConfig;
 
 /// A node's settings.
@@ -34,8 +35,19 @@ pub struct NodeConfig {
     /// Spend from budgets after a start only once a peer confirmed that this node's store was not
     /// rolled back.
     pub rollback_guard: bool,
+    /// The cache of answers, if there is one.
+    pub cache: Option<CacheConfig>,
     /// Make a mesh of one when this home belongs to none.
     pub create_mesh: bool,
+}
+
+/// The settings of the cache of answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// How much is kept, and for how long.
+    pub bounds: Bounds,
+    /// Keep answers whose words are drawn by chance, too, though the caller did not allow it.
+    pub sampled: bool,
 }
 
 impl NodeConfig {

@@ -36,16 +36,19 @@ mod task;
 mod view;
 
 pub use admin::{Admin, BudgetView, Caller, KeyView, MemberView};
-pub use config::NodeConfig;
+pub use config::{CacheConfig, NodeConfig};
 pub use counters::{Count, Counters, FIRST_TOKEN_BOUNDS_MS};
 pub use gateway::{AnswerStream, Call, Gateway};
 pub use join::JoinFailed;
 pub use node::{Node, Replay, StartError};
 pub use policies::{BudgetDraft, BudgetSet, KeyDraft, TenantView};
 pub use providers::{ProviderView, ProvidersError};
-pub use relay::{Asked, ChatCall, ChatStream, EmbedCall, Said};
+pub use relay::{
+    Asked, CacheView, Cached, ChatCall, ChatStream, EmbedCall, Keeper, Kept, Question, Said, Wish,
+};
 pub use routing::StoredBook;
 pub use selvedge_core::auth::NewKey;
+pub use selvedge_core::cache::{Bounds, Scope};
 pub use selvedge_core::quota::{BudgetStatus, HolderStatus, Remaining};
 pub use selvedge_core::{MeshView, ModelSummary, NodeView, Outcome, Piece, RequestRecord};
 pub use selvedge_upstream::KeyListing;

@@ -53,6 +53,7 @@ use crate::policy_sync;
 use crate::providers::{Providers, ProvidersError};
 use crate::quota::{self, NodeSeal, Order, QuotaLine};
 use crate::records::Records;
+use crate::relay::CacheLine;
 use crate::routing::Routing;
 use crate::shared::{Shared, Tally};
 use crate::stepper::{Clock, Stepper, system_clock};
@@ -473,6 +474,7 @@ async fn share(
         records: Records::default(),
         providers,
         routing: Arc::new(routing),
+        cache: config.cache.map(CacheLine::new),
         permits: Arc::new(Semaphore::new(config.max_requests)),
         in_flight: Tally::default(),
         serving: Tally::default(),

@@ -9,6 +9,7 @@
 
 mod aim;
 mod asked;
+mod cached;
 mod count;
 mod embed;
 mod local;
@@ -28,6 +29,8 @@ use selvedge_proto::wire::Label;
 
 pub use self::asked::Asked;
 pub(crate) use self::asked::Passable;
+pub(crate) use self::cached::CacheLine;
+pub use self::cached::{CacheView, Cached, Keeper, Kept, Question, Wish};
 pub use self::embed::EmbedCall;
 use self::outlet::Outlet;
 pub use self::outlet::{ChatStream, Said};

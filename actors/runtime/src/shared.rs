@@ -23,6 +23,7 @@ use crate::policies::Policies;
 use crate::providers::Providers;
 use crate::quota::QuotaLine;
 use crate::records::Records;
+use crate::relay::CacheLine;
 use crate::routing::Routing;
 
 /// Everything requests share.
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) providers: Arc<Providers>,
     /// Which targets a model's name leads to.
     pub(crate) routing: Arc<Routing>,
+    /// Answers kept for equal requests, if any are.
+    pub(crate) cache: Option<CacheLine>,
     /// One per request this node may answer at a time.
     pub(crate) permits: Arc<Semaphore>,
     /// Requests handed to each peer and not yet over.

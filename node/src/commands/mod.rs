@@ -5,6 +5,7 @@
 
 mod ask;
 mod budgets;
+mod cache;
 mod keys;
 mod mesh;
 mod models;
@@ -25,6 +26,7 @@ use crate::ui;
 
 pub(crate) use ask::ask;
 pub(crate) use budgets::budgets;
+pub(crate) use cache::cache;
 pub(crate) use keys::keys;
 pub(crate) use mesh::mesh;
 pub(crate) use models::{fetch, models};

@@ -9,9 +9,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use selvedge_base::Micros;
 use selvedge_engine::{Device, EngineConfig};
+use selvedge_runtime::{Bounds, CacheConfig};
 
-use super::raw::{LogFormat, RawConfig};
+use super::raw::{LogFormat, RawCache, RawConfig};
 use super::reference::{Field, fields};
 use super::secret::Secret;
 
@@ -25,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) engine: EngineConfig,
     /// Spend only once a peer confirmed that the store was not rolled back.
     pub(crate) rollback_guard: bool,
+    /// The cache of answers, if it is on.
+    pub(crate) cache: Option<CacheConfig>,
     pub(crate) models: ModelsConfig,
     pub(crate) log_filter: String,
     pub(crate) log_format: LogFormat,
@@ -114,6 +118,7 @@ impl Config {
                 lazy: raw.engine.lazy,
             },
             rollback_guard: raw.quota.rollback_guard,
+            cache: raw.cache.enabled.then(|| cache(&raw.cache)),
             models: ModelsConfig {
                 hub: problems.url("models.hub", &raw.models.hub),
                 hub_token: raw.models.hub_token.clone(),
@@ -219,6 +224,16 @@ fn within(field: &Field, value: &toml::Value) -> bool {
         .or_else(|| value.as_array().map(Vec::len))
         .unwrap_or(0);
     length as u64 <= field.max_length.unwrap_or(u64::MAX)
+}
+
+fn cache(raw: &RawCache) -> CacheConfig {
+    let bounds = Bounds {
+        entries: to_usize(raw.max_entries),
+        bytes: raw.max_bytes,
+        entry_bytes: raw.max_answer_bytes,
+        ttl: Micros::secs(raw.ttl_s),
+    };
+    CacheConfig { bounds, sampled: raw.sampled }
 }
 
 fn to_usize(value: u64) -> usize {

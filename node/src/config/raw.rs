@@ -25,6 +25,8 @@ pub(crate) struct RawConfig {
     pub(crate) engine: RawEngine,
     /// Budgets of accounts.
     pub(crate) quota: RawQuota,
+    /// Answers kept for equal requests.
+    pub(crate) cache: RawCache,
     /// Where models come from.
     pub(crate) models: RawModels,
     /// What the node writes to its log (standard error).
@@ -154,6 +156,42 @@ pub(crate) struct RawQuota {
     /// that it knows nothing newer: for homes on disks that are restored from backups or
     /// snapshots. A node that reaches no other one then serves no account with a budget.
     pub(crate) rollback_guard: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawCache {
+    /// Whether this node keeps answers to chats in memory and gives them to equal requests of the
+    /// same account. They cost nothing and count against no budget.
+    pub(crate) enabled: bool,
+    /// Memory for all kept answers, in bytes.
+    #[schemars(range(min = 1048576, max = 68719476736_u64))]
+    pub(crate) max_bytes: u64,
+    /// The most answers kept; the least used go first.
+    #[schemars(range(min = 1, max = 16777216))]
+    pub(crate) max_entries: u64,
+    /// The largest answer kept, in bytes.
+    #[schemars(range(min = 1024, max = 16777216))]
+    pub(crate) max_answer_bytes: u64,
+    /// How long an answer is given again, in seconds.
+    #[schemars(range(min = 1, max = 2592000))]
+    pub(crate) ttl_s: u64,
+    /// Keep answers whose words are drawn by chance, too: those to requests without temperature 0
+    /// and without a seed. A caller allows it for one request with `x-selvedge-cache: sampled`.
+    pub(crate) sampled: bool,
+}
+
+impl Default for RawCache {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            max_bytes: 64 << 20,
+            max_entries: 65_536,
+            max_answer_bytes: 1 << 20,
+            ttl_s: 3_600,
+            sampled: false,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]

@@ -36,6 +36,8 @@ pub(super) fn methods(path: &str) -> Option<&'static str> {
         ("keys" | "models" | "providers" | "provider-keys", Some(name)) if !name.is_empty() => {
             Some("DELETE, OPTIONS")
         }
+        ("cache", None) => Some("GET, HEAD, OPTIONS"),
+        ("cache", Some("purge")) => Some("POST, OPTIONS"),
         ("requests", Some(id)) if !id.is_empty() => Some("GET, HEAD, OPTIONS"),
         _ => None,
     }
@@ -123,6 +125,8 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
         ("provider-keys", "") if post => decode(body).map(Order::ProviderKeyAdd),
         ("provider-keys", "") => Ok(Order::ProviderKeys),
         ("provider-keys", name) => Ok(Order::ProviderKeyRemove(name.to_owned())),
+        ("cache", "purge") => purge(body),
+        ("cache", _) => Ok(Order::Cache),
         ("models", "") => model(body),
         ("models", name) => Ok(Order::ModelRemove(name.to_owned())),
         ("requests", id) => id
@@ -144,6 +148,13 @@ fn invite(body: &[u8]) -> Result<Order, Problem> {
         return Err(Problem::invalid("ttl_s", message));
     }
     Ok(Order::Invite { ttl: Micros::secs(ttl_s) })
+}
+
+fn purge(body: &[u8]) -> Result<Order, Problem> {
+    match body.is_empty() {
+        true => Ok(Order::CachePurge(wire::CachePurge::default())),
+        false => decode(body).map(Order::CachePurge),
+    }
 }
 
 fn node(body: &[u8]) -> Result<selvedge_base::NodeId, Problem> {

@@ -12,7 +12,7 @@ use selvedge_dialect::chat::Failure;
 use selvedge_dialect::embed::Embeddings;
 use selvedge_dialect::inference::Makes;
 use selvedge_proto::policy::{AccountPath, KeyId};
-use selvedge_runtime::{Call, ChatCall, EmbedCall, Said};
+use selvedge_runtime::{Cached, Call, ChatCall, EmbedCall, Question, Said};
 use serde_json::Value;
 
 use super::wire::{self, Budget, Status};
@@ -29,6 +29,15 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Asks for one answer that may come from outside the mesh. One for which [`Said::is_last`]
     /// holds comes last.
     fn chat(&self, call: ChatCall) -> BoxStream<'static, Said>;
+
+    /// Whether answers to chats are kept.
+    fn caches(&self) -> bool;
+
+    /// What the cache says to a chat; waits while somebody else asks the same.
+    fn cached<'a>(&'a self, call: &'a ChatCall, question: Question<'a>) -> BoxFuture<'a, Cached>;
+
+    /// What is kept, if anything is.
+    fn cache(&self) -> Option<wire::Cache>;
 
     /// The tokens a chat's prompt takes, without answering it.
     fn count_tokens(&self, call: ChatCall) -> BoxFuture<'_, Result<u64, Refusal>>;
@@ -183,6 +192,10 @@ pub(crate) enum Order {
     RoutesSet(String),
     /// Puts the routes before them in force again.
     RoutesRollBack,
+    /// Shows the cache of answers.
+    Cache,
+    /// Removes answers that are kept.
+    CachePurge(wire::CachePurge),
     /// What is remembered of a request.
     Record(RequestId),
 }

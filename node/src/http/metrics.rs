@@ -224,6 +224,7 @@ impl Collector for Mesh {
             own().map(|model| ([("model", model.name.clone())], i64::from(model.queued))),
         )?;
         budgets(&mut encoder, &self.0.budgets(None))?;
+        cache(&mut encoder, self.0.cache())?;
         for (name, help, value) in self.0.totals() {
             let counter = ConstCounter::<u64>::new(value);
             let line = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
@@ -231,6 +232,30 @@ impl Collector for Mesh {
         }
         Ok(())
     }
+}
+
+/// What the cache of answers keeps and how often it helped; nothing where there is none.
+fn cache(
+    encoder: &mut DescriptorEncoder<'_>,
+    cache: Option<wire::Cache>,
+) -> Result<(), fmt::Error> {
+    let Some(cache) = cache else { return Ok(()) };
+    let level = |value: u64| [([], i64::try_from(value).unwrap_or(i64::MAX))];
+    gauges(encoder, ("cache_entries", "Answers kept"), level(cache.entries))?;
+    gauges(encoder, ("cache_bytes", "Bytes of answers kept"), level(cache.bytes))?;
+    for (name, help, value) in [
+        ("cache_hits", "Requests answered by what was kept", cache.hits),
+        ("cache_misses", "Requests that nothing was kept for", cache.misses),
+        ("cache_coalesced", "Requests that waited for an equal one", cache.coalesced),
+        ("cache_evictions", "Answers that went for want of room", cache.evicted),
+        ("cache_expirations", "Answers that grew too old", cache.expired),
+        ("cache_purged", "Answers that were purged", cache.purged),
+    ] {
+        let counter = ConstCounter::<u64>::new(value);
+        let line = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+        counter.encode(line)?;
+    }
+    Ok(())
 }
 
 /// The page without the lines of budgets that `account` does not cover.

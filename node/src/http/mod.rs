@@ -15,6 +15,7 @@ mod allowance;
 mod answers;
 mod backend;
 mod body;
+mod cache;
 mod chat;
 mod completions;
 mod connections;

@@ -14,10 +14,10 @@ use futures::stream::{BoxStream, StreamExt as _};
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
-use selvedge_dialect::chat::{Event, Failure, Gathered, Usage};
+use selvedge_dialect::chat::{Event, Failure, Finish, Gathered, Usage};
 use selvedge_dialect::exchange::{Reply, StreamWriter};
 use selvedge_net::clock;
-use selvedge_runtime::Said;
+use selvedge_runtime::{Keeper, Said};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::body::{Answer, whole};
@@ -42,11 +42,28 @@ pub(super) struct Setting {
     pub(super) keep_alive: Duration,
     pub(super) stop: Stop,
     pub(super) progress: Progress,
+    /// Takes the answer for the cache, if it may be kept.
+    pub(super) keeper: Option<Keeper>,
 }
 
 impl Setting {
     fn reply(&self) -> Reply {
         Reply { created: clock::wall().as_secs(), include_usage: self.include_usage }
+    }
+
+    /// A whole answer, kept if it may be.
+    fn all_of(&mut self, body: Bytes) -> Response<Answer> {
+        if let Some(keeper) = self.keeper.take() {
+            keeper.keep_whole(body.clone(), "application/json");
+        }
+        whole(StatusCode::OK, "application/json", body)
+    }
+
+    /// An answer that a budget ended is not the one that an equal request is to get.
+    fn doubt(&mut self, event: &Event) {
+        if matches!(event, Event::Ended { reason: Finish::Quota, .. }) {
+            self.keeper = None;
+        }
     }
 
     /// The same event with the id and the model's name that this gateway gave.
@@ -81,6 +98,7 @@ pub(super) async fn stream(
         first: Some(first),
         writer,
         over: false,
+        good: false,
         written: Instant::now(),
         alarm: Box::pin(sleep(setting.keep_alive)),
         stopped: Box::pin(async move { stop.reached(Phase::Ending).await }),
@@ -108,14 +126,15 @@ pub(super) async fn whole_answer(
             Said::Event(event) => event,
             Said::Bytes { bytes, pieces, usage, .. } => {
                 passed(&mut setting.progress, pieces.max(1), usage);
-                return Ok(whole(StatusCode::OK, "application/json", bytes));
+                return Ok(setting.all_of(bytes));
             }
         };
         progressed(&mut setting.progress, &event);
+        setting.doubt(&event);
         gathered.take(setting.named(event)).map_err(|failure| problem(*failure))?;
         if gathered.complete {
             let body = (setting.speech.whole)(&gathered, setting.reply());
-            return Ok(whole(StatusCode::OK, "application/json", body));
+            return Ok(setting.all_of(Bytes::from(body)));
         }
     }
     Err(problem(broken_off().into()))
@@ -128,6 +147,8 @@ struct Talk {
     writer: Box<dyn StreamWriter>,
     setting: Setting,
     over: bool,
+    /// Whether the end that came is a good one.
+    good: bool,
     /// When something was written last.
     written: Instant,
     /// Rings when it may be time for a sign of life; set anew when it rang too early, not for every
@@ -140,6 +161,7 @@ impl Talk {
     /// The next bytes: all that is ready, without waiting for company; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         let mut out = Out::default();
+        let mut silent = false;
         while out.is_empty() {
             if self.over {
                 return None;
@@ -159,6 +181,7 @@ impl Talk {
                         } else {
                             self.alarm.as_mut().reset(Instant::now() + self.setting.keep_alive);
                             self.writer.keep_alive(out.own());
+                            silent = true;
                         }
                         continue;
                     }
@@ -173,15 +196,35 @@ impl Talk {
             }
         }
         self.written = Instant::now();
-        Some(out.bytes())
+        let bytes = out.bytes();
+        // A sign of life is said while nothing else is.
+        if !silent {
+            self.keep(&bytes);
+        }
+        Some(bytes)
+    }
+
+    /// Collects what leaves, to keep it once it came to a good end.
+    fn keep(&mut self, bytes: &Bytes) {
+        if let Some(keeper) = &mut self.setting.keeper {
+            keeper.take(bytes);
+        }
+        if self.over
+            && let Some(keeper) = self.setting.keeper.take()
+            && self.good
+        {
+            keeper.keep(self.writer.content_type());
+        }
     }
 
     fn take(&mut self, said: Option<Said>, out: &mut Out) {
         let said = said.unwrap_or_else(|| Said::Event(Event::Failed(broken_off().into())));
         self.over = said.is_last();
+        self.good = self.over && !matches!(said, Said::Event(Event::Failed(_)));
         match said {
             Said::Event(event) => {
                 progressed(&mut self.setting.progress, &event);
+                self.setting.doubt(&event);
                 if let Event::Failed(failure) = &event {
                     self.setting.progress.failed(failure.refusal.code.as_str());
                 }

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, HOST, HeaderName, HeaderValue};
@@ -16,7 +17,7 @@ use selvedge_core::Piece;
 use selvedge_dialect::embed::{EmbedRequest, Embeddings};
 use selvedge_dialect::tap::{self, Kind};
 use selvedge_dialect::{self as dialect, anthropic};
-use selvedge_runtime::{Asked, ChatCall, EmbedCall};
+use selvedge_runtime::{Asked, ChatCall, EmbedCall, Wish};
 
 use super::answers::Answers;
 use super::backend::{Backend, Holder};
@@ -32,7 +33,9 @@ use super::reply::{self, Heading};
 use super::settings::Settings;
 use super::speech::{self, Speech};
 use super::stop::Stop;
-use super::{admin, allowance, chat, completions, embed, grpc, infer, models, ollama, relay};
+use super::{
+    admin, allowance, cache, chat, completions, embed, grpc, infer, models, ollama, relay,
+};
 
 /// Names a response, so that a person can ask about it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -370,18 +373,24 @@ impl Exchange<'_> {
     ) -> Result<Response<Answer>, Problem> {
         let App { backend, metrics, .. } = self.app;
         let (caller, received) = self.receive(parts, body, surface).await?;
+        let wish = cache::wish(&parts.headers)?;
         // A body that is not good is refused by whoever reads all of it.
         if surface == Surface::Chat
             && let Ok(seen) = tap::look(&received.bytes)
             && backend.leaves_the_mesh(&seen.model)
         {
             let Speech { parse, .. } = speech::OPENAI;
-            let asked = Asked::seen(seen, received.bytes, Kind::OpenAi, parse)?;
-            return self.relay(asked, speech::OPENAI, caller).await;
+            let asked = Asked::seen(seen, received.bytes.clone(), Kind::OpenAi, parse)?;
+            return self.relay(asked, speech::OPENAI, caller, wish, received.bytes).await;
         }
         let plan = plan(&received.bytes)?;
         drop(received);
         caller.holder.check_model(&plan.model)?;
+        // Models of the mesh answer by another way, which keeps nothing.
+        let beside = match backend.caches() || wish.is_some() {
+            true => cache::beside("mesh", wish)?.parts().0,
+            false => cache::Said::default(),
+        };
         let progress = Progress::new(metrics);
         let heading = Heading::new(&plan, self.id, backend.digest_of(&plan.model));
         let (stream, include_usage) = (plan.stream, plan.include_usage);
@@ -389,10 +398,13 @@ impl Exchange<'_> {
         let count = calls.len();
         let answers = Answers::ask(backend.as_ref(), calls);
         if stream {
-            return self.stream(heading, answers, progress, include_usage).await;
+            let mut response = self.stream(heading, answers, progress, include_usage).await?;
+            beside.write(response.headers_mut());
+            return Ok(response);
         }
         let (mut response, node) = reply::whole(heading, answers, progress, count).await?;
         self.name_node(&mut response, node);
+        beside.write(response.headers_mut());
         Ok(response)
     }
 
@@ -405,8 +417,9 @@ impl Exchange<'_> {
         speech: Speech,
     ) -> Result<Response<Answer>, Problem> {
         let (caller, received) = self.receive(parts, body, surface).await?;
-        let asked = Asked::read(received.bytes, speech.kind, speech.parse)?;
-        self.relay(asked, speech, caller).await
+        let wish = cache::wish(&parts.headers)?;
+        let asked = Asked::read(received.bytes.clone(), speech.kind, speech.parse)?;
+        self.relay(asked, speech, caller, wish, received.bytes).await
     }
 
     /// Embeddings in a surface's own dialect.
@@ -482,24 +495,37 @@ impl Exchange<'_> {
         asked: Asked,
         speech: Speech,
         caller: Caller,
+        wish: Option<Wish>,
+        body: Bytes,
     ) -> Result<Response<Answer>, Problem> {
         let App { backend, metrics, settings, stop, .. } = self.app;
         caller.holder.check_model(asked.model())?;
+        let (model, include_usage) = (asked.model().to_owned(), asked.include_usage());
+        let streams = asked.stream();
+        let call = self.call(asked, caller);
+        let (kept, keeper) =
+            match cache::door(backend.as_ref(), &call, &speech, wish, &body).await? {
+                cache::Door::Answered(response) => return Ok(*response),
+                cache::Door::Ask(verdict) => verdict.parts(),
+            };
+        drop(body);
         let setting = relay::Setting {
             id: format!("{}{:032x}", speech.id_prefix, self.id.0),
-            model: asked.model().to_owned(),
-            include_usage: asked.include_usage(),
+            model,
+            include_usage,
             speech,
             keep_alive: settings.keep_alive,
             stop: stop.clone(),
             progress: Progress::new(metrics),
+            keeper,
         };
-        let streams = asked.stream();
-        let said = backend.chat(self.call(asked, caller));
-        match streams {
+        let said = backend.chat(call);
+        let mut response = match streams {
             true => relay::stream(said, setting).await,
             false => relay::whole_answer(said, setting).await,
-        }
+        }?;
+        kept.write(response.headers_mut());
+        Ok(response)
     }
 
     async fn stream(

@@ -16,7 +16,7 @@ use selvedge_dialect::chat::{self as dialect, Event, Failure};
 use selvedge_dialect::embed::Embeddings;
 use selvedge_dialect::inference::Makes;
 use selvedge_proto::policy::KeyId;
-use selvedge_runtime::{Call, ChatCall, EmbedCall, Said};
+use selvedge_runtime::{Cached, Call, ChatCall, EmbedCall, Question, Said};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
@@ -182,6 +182,18 @@ impl Backend for Script {
             }
         })
         .boxed()
+    }
+
+    fn caches(&self) -> bool {
+        false
+    }
+
+    fn cached<'a>(&'a self, _: &'a ChatCall, _: Question<'a>) -> BoxFuture<'a, Cached> {
+        Box::pin(async { Cached::Bypass("off", None) })
+    }
+
+    fn cache(&self) -> Option<wire::Cache> {
+        None
     }
 
     fn leaves_the_mesh(&self, model: &str) -> bool {

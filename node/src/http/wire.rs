@@ -2,11 +2,13 @@
 //!
 //! Owns names and shapes. Times are milliseconds since the Unix epoch, spans are microseconds.
 
+mod cache;
 mod provider;
 mod quota;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use cache::*;
 pub(crate) use provider::*;
 pub(crate) use quota::*;
 

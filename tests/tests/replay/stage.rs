@@ -65,6 +65,7 @@ fn config(home: &TempDir) -> Result<NodeConfig> {
         max_handoffs_per_peer: NodeConfig::MAX_HANDOFFS_PER_PEER,
         serve_tenants: BTreeSet::new(),
         rollback_guard: false,
+        cache: None,
         create_mesh: true,
     })
 }

@@ -28,6 +28,8 @@ pub struct Parts<'a> {
     pub target: &'a str,
     /// Whether a budget counts it, which may shorten an answer.
     pub limited: bool,
+    /// Whether the caller showed a key: without one nothing that costs money is asked.
+    pub keyed: bool,
     /// The body in its canonical form, the model's name and whether it streams included.
     pub request: &'a [u8],
 }
@@ -35,9 +37,9 @@ pub struct Parts<'a> {
 impl Key {
     /// The key of a request: every part with its length, so that none can run into the next.
     pub fn of(parts: &Parts<'_>) -> Self {
-        let Parts { tenant, account, dialect, label, target, limited, request } = *parts;
+        let Parts { tenant, account, dialect, label, target, limited, keyed, request } = *parts;
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
-        hasher.update(&[VERSION, u8::from(limited)]);
+        hasher.update(&[VERSION, u8::from(limited), u8::from(keyed)]);
         for part in [tenant, account.as_str(), dialect, label, target] {
             hasher.update(&(part.len() as u64).to_be_bytes());
             hasher.update(part.as_bytes());
@@ -65,6 +67,7 @@ mod tests {
             label: "mesh",
             target: "lab/large",
             limited: false,
+            keyed: true,
             request: b"{}",
         };
         let all = [
@@ -75,6 +78,7 @@ mod tests {
             Parts { label: "", ..parts },
             Parts { target: "lab/small", ..parts },
             Parts { limited: true, ..parts },
+            Parts { keyed: false, ..parts },
             Parts { request: b"[]", ..parts },
             Parts { label: "meshl", target: "ab/large", ..parts },
             Parts { target: "lab/large{", request: b"}", ..parts },

@@ -3,6 +3,7 @@
 
 mod answers;
 mod budgets;
+mod cache;
 mod deaths;
 mod demo;
 mod embeddings;

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 /// Planted in the vault; it must be found nowhere but in what the provider receives.
 const SECRET: &str = "sk-planted-5b1f0c9e7a44";
 /// A model whose price the catalogue knows: 3 dollars per million tokens read, 15 written.
-const PRICED: &str = "claude-sonnet-4-5";
+pub(super) const PRICED: &str = "claude-sonnet-4-5";
 /// What the provider's answer to anything costs: 21 tokens read, 7 written.
-const COST: u64 = 168;
+pub(super) const COST: u64 = 168;
 
 /// A provider of both shapes.
 pub(super) struct Provider {
@@ -36,7 +36,7 @@ impl Provider {
         Ok(Self { process, url: format!("http://127.0.0.1:{port}") })
     }
 
-    fn get(&self, path: &str) -> Result<Value> {
+    pub(super) fn get(&self, path: &str) -> Result<Value> {
         let addr = self.url.trim_start_matches("http://").parse()?;
         Client::new(addr, None).get(path)?.ok()
     }
@@ -44,8 +44,19 @@ impl Provider {
 
 /// A node with a model of its own, two providers, and a key of an account that may spend this much.
 fn gateway(s: &Scenario, provider: &Provider, budget: &str) -> Result<(Node, String)> {
+    gateway_with(s, provider, budget, "")
+}
+
+/// The same with a configuration.
+pub(super) fn gateway_with(
+    s: &Scenario,
+    provider: &Provider,
+    budget: &str,
+    configuration: &str,
+) -> Result<(Node, String)> {
     let spec = s.node("gateway");
     tiny::write(&spec.home.join("models"))?;
+    std::fs::write(spec.home.join("config.toml"), configuration)?;
     let node = spec.up(s, &["--model", TINY])?;
     let words = ["provider", "key", "add", "main", "--from-env", "PLANTED", "--home"];
     let mut words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
@@ -55,7 +66,7 @@ fn gateway(s: &Scenario, provider: &Provider, budget: &str) -> Result<(Node, Str
         .success()?;
     let url = provider.url.as_str();
     let lab = ["provider", "add", "lab", "--kind", "openai", "--url", url, "--key", "main"];
-    let models = ["large", "busy", "broken", "cut", "talkative"];
+    let models = ["large", "busy", "broken", "cut", "talkative", "held"];
     let models = models.iter().flat_map(|model| ["--model", model]);
     node.cli(&lab.iter().copied().chain(models).chain(["--free"]).collect::<Vec<_>>())?
         .success()?;
