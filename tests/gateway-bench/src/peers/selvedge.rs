@@ -102,8 +102,11 @@ fn up(program: &Path, setup: &Setup, home: &Path) -> Result<crate::process::Proc
     start_with(program, setup, &args)
 }
 
-pub(super) fn start(program: &Path, setup: &Setup, _scenario: Scenario) -> Result<Gateway> {
+pub(super) fn start(program: &Path, setup: &Setup, scenario: Scenario) -> Result<Gateway> {
     let home = setup.dir.join("home");
+    // The requests of the bench set no temperature.
+    let cache = format!("[cache]\nenabled = {}\nsampled = true\n", scenario == Scenario::Cached);
+    std::fs::write(home.join("config.toml"), cache)?;
     let key = std::fs::read_to_string(home.join(KEY))?;
     let process = up(program, setup, &home)?;
     Ok(Gateway { key, exact: false, ..Gateway::plain(process, setup) })
