@@ -127,6 +127,7 @@ fn gateway_by(node: &Node, pace: Duration, quota: crate::quota::QuotaLine) -> Ga
         records: crate::records::Records::default(),
         providers: Arc::clone(&real.providers),
         routing: Arc::clone(&real.routing),
+        cache: None,
         permits: Arc::new(Semaphore::new(64)),
         in_flight: crate::shared::Tally::default(),
         serving: crate::shared::Tally::default(),

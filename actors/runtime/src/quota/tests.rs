@@ -47,6 +47,7 @@ impl Home {
             max_handoffs_per_peer: NodeConfig::MAX_HANDOFFS_PER_PEER,
             serve_tenants: BTreeSet::new(),
             rollback_guard: false,
+            cache: None,
             create_mesh: true,
         }
     }
