@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use selvedge_base::{Micros, Mono, Wall};
-use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey};
+use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey, Voters};
 use selvedge_proto::policy::{AccountPath, Budget, Standing, Unit};
 use selvedge_proto::wire::Label;
 
@@ -276,6 +276,9 @@ impl World<'_> {
         if own != Some(ledger) || turns.since(wall) < NEAR {
             return Right::Nowhere;
         }
+        if budget.spec.reclaimable && !self.is_witnessed(&ledger, wall) {
+            return Right::Nowhere;
+        }
         let cost = match budget.spec.unit {
             unit @ (Unit::Tokens | Unit::Requests | Unit::MicroDollars) => cost(unit),
             Unit::Concurrent => return self.right_to_run(node, budget, &ledger, wall),
@@ -288,6 +291,19 @@ impl World<'_> {
         let held = self.books.ledgers.get(&ledger).and_then(|one| one.holders.get(&holder));
         let used = held.map_or(0, |held| held.hw + held.out.values().sum::<u64>());
         if granted < used.saturating_add(cost) { Right::Nowhere } else { Right::Here }
+    }
+
+    /// Whether a majority of those who keep the rows of a reclaimable budget can. One that left,
+    /// died or was put out keeps none, nor does one whose disk was lost: under its new name it has
+    /// signed for nothing until the next epoch. Without a majority rights stand still at every
+    /// node, and must: whoever is missing may have stored what was spent (decision 0013).
+    fn is_witnessed(&self, ledger: &LedgerKey, wall: Wall) -> bool {
+        let keeps = |node: &usize| self.is_whole(*node) && self.nodes[*node].acts();
+        let keepers = (0..self.nodes.len()).filter(keeps);
+        let holder = |node: usize| self.nodes[node].memory.quota.as_ref().map(|one| one.holder());
+        let keepers: BTreeSet<Holder> = keepers.filter_map(holder).collect();
+        let voters = Voters::new(self.truth_book.voters(ledger, wall));
+        voters.is_quorum(|voter| keepers.contains(voter))
     }
 
     /// Where a permit is free. A node has as many as it was granted and given, less what it gave,
