@@ -275,10 +275,10 @@ impl World<'_> {
         self.nodes[node].disk.stored.roster = Some(snapshot);
     }
 
-    /// A node that belongs nowhere begins to join, when it was told to.
+    /// A node that belongs nowhere begins to join, when it was told to. One that is stopped does so
+    /// as soon as it goes on: nobody tells it again.
     pub(super) fn wants_in(&mut self, node: usize) {
-        let state = &self.nodes[node];
-        if state.may_join && state.acts() && !self.belongs(node) {
+        if self.nodes[node].may_join && !self.belongs(node) {
             self.later(node, self.now.0, Own::JoinTried);
         }
     }
