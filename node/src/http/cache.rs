@@ -182,7 +182,10 @@ mod tests {
         off(None).unwrap().parts().0.write(&mut headers);
         assert!(headers.is_empty());
         off(Some(Wish::default())).unwrap().parts().0.write(&mut headers);
-        assert_eq!((&headers[CACHE], &headers[REASON]), (&"bypass", &"off"));
+        assert_eq!(
+            (headers[CACHE].as_bytes(), headers[REASON].as_bytes()),
+            (&b"bypass"[..], &b"off"[..])
+        );
         let only = Wish { only_cached: true, ..Wish::default() };
         assert_eq!(off(Some(only)).err().unwrap().status, StatusCode::GATEWAY_TIMEOUT);
     }
