@@ -1,8 +1,8 @@
 //! The exact cache: answers kept for equal requests, and one question for many that wait.
 //!
 //! Owns which answer is kept, for how long, what goes when there is no room, what a purge reaches,
-//! and who asks when several want the same. Holds answers without looking at them: a shell keeps
-//! bytes, the simulator numbers. What makes requests equal is [`key`]'s; nothing here reads a clock.
+//! and who asks when several want the same. Holds answers without looking at them. What makes
+//! requests equal is [`key`]'s; nothing here reads a clock.
 //!
 //! A purge holds: an answer whose question was asked before it is not kept, since the question is
 //! no longer known when the answer comes.
@@ -16,7 +16,8 @@ use selvedge_proto::policy::AccountPath;
 
 pub use self::key::{Key, Parts};
 
-/// Bytes an entry takes beside its answer: keys, the account, the model's name, nodes of three maps.
+/// Bytes an entry takes beside its answer: keys, the account, the model's name, nodes of three
+/// maps.
 pub const OVERHEAD: u64 = 512;
 /// Questions under way at a time. A node answers a few hundred requests at a time; more are not
 /// kept and share nothing.

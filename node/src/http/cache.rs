@@ -17,7 +17,7 @@ use super::speech::Speech;
 const CACHE: HeaderName = HeaderName::from_static("x-selvedge-cache");
 /// Why it did not more.
 const REASON: HeaderName = HeaderName::from_static("x-selvedge-cache-reason");
-/// Marks a response that came out of the cache whole.
+/// What a stream of events is declared as.
 const STREAMED: &str = "text/event-stream";
 
 /// What the cache did for a request that is asked.

@@ -1,8 +1,9 @@
 //! The exact cache on the way of a chat: looked at before targets are asked and before anything is
 //! reserved, filled when an answer came whole and good.
 //!
-//! Owns the bytes kept and the waiting for an answer that somebody else asked for. What is kept, for
-//! how long and who asks is decided by [`selvedge_core::cache`]; what a body says by its dialect.
+//! Owns the bytes kept and the waiting for an answer that somebody else asked for. What is kept,
+//! for how long and who asks is decided by [`selvedge_core::cache`]; what a body says by its
+//! dialect.
 //!
 //! An answer from here costs no money and counts no tokens: nobody made any, and a budget that
 //! counted them would stop a caller who takes nothing from anybody. It has a record all the same.
