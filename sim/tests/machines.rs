@@ -126,7 +126,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
     ("a name for an account decides nothing", &["sign_account"]),
     ("the test suite of engines, which is no decision", &["contract"]),
     (
-        "the exact cache: one node's own, tested against a naive one where it is; not simulated yet",
+        "the exact cache: one node's own, tested against a naive one; not simulated yet",
         &["Bounds", "Cache", "Looked", "Owner", "Parts", "Scope", "Ticket"],
     ),
     (

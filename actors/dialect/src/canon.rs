@@ -8,9 +8,11 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use crate::number::Double;
+
 /// From here on a number with a fraction or too many digits may stand for several texts (IEEE 754,
 /// binary64 has 53 bits).
-const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
+const LARGEST_EXACT: Double = 9_007_199_254_740_992.0;
 
 /// Where a dialect says how words are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +154,7 @@ impl<'de> Visitor<'de> for Value<'_> {
         Ok(())
     }
 
-    fn visit_f64<E: Error>(mut self, value: f64) -> Result<(), E> {
+    fn visit_f64<E: Error>(mut self, value: Double) -> Result<(), E> {
         if value.abs() >= LARGEST_EXACT {
             return Err(E::custom("a number beyond 2^53 cannot be told from its neighbours"));
         }

@@ -201,7 +201,7 @@ proptest! {
 fn lead(cache: &mut Cache<u32>, number: u8) -> Ticket {
     match cache.look(Mono(0), key(number), &owner(number)) {
         Looked::Lead(ticket) => ticket,
-        other => panic!("{other:?}"),
+        other @ (Looked::Hit { .. } | Looked::Follow(_) | Looked::Full) => panic!("{other:?}"),
     }
 }
 

@@ -16,7 +16,7 @@ use selvedge_core::{Charged, HandOff, HandOffReply, NodeRow, Opening, PolicyWord
 use selvedge_crdt::escrow::Holder;
 use selvedge_crdt::{Row, RowMap, Stamp};
 use selvedge_proto::join::JoinMessage;
-use selvedge_proto::policy::{PolicyBook, PolicyDelta, PolicyMessage, PolicySnapshot};
+use selvedge_proto::policy::{PolicyBook, PolicyMessage, PolicySnapshot};
 use selvedge_proto::records::{Credential, Roster, RosterSnapshot, Signer};
 use selvedge_proto::records::{grant_membership, grant_steward, revoke};
 use selvedge_proto::seal::sign_row;
@@ -261,7 +261,7 @@ fn frames() -> Vec<Vec<u8>> {
     delta.roster.stewards.push(credential().steward);
     let holder = Holder { node: node(3), incarnation: 1 };
     let digest = QuotaDigest { holder, heads: vec![] };
-    let policy = PolicyMessage::Delta(Box::new(PolicyDelta::default()));
+    let policy = PolicyMessage::Delta(Box::default());
     let word = PolicyWord { incarnation: 1, message: policy };
     let fits = |bytes: Result<Vec<u8>, codec::CodecError>| {
         bytes.unwrap_or_else(|error| panic!("a frame: {error}"))
