@@ -102,12 +102,14 @@ fn missing_packages(requirements: &str) -> Vec<String> {
     missing
 }
 
-/// The `name==version` lines of a requirements file.
+/// The `name==version` lines of a requirements file; what a package brings more, as in
+/// `name[extra]==version`, is no part of its name.
 fn pins(requirements: &str) -> Vec<(&str, &str)> {
     requirements
         .lines()
         .map(|line| line.split('#').next().unwrap_or_default().trim())
         .filter_map(|line| line.split_once("=="))
+        .map(|(name, version)| (name.split('[').next().unwrap_or(name), version))
         .collect()
 }
 
@@ -138,7 +140,8 @@ mod tests {
 
     #[test]
     fn requirements_are_pins() {
-        assert_eq!(pins("# why\na==1.0 # x\n\nb==2\n"), [("a", "1.0"), ("b", "2")]);
+        let text = "# why\na==1.0 # x\n\nb[more,yet]==2\n";
+        assert_eq!(pins(text), [("a", "1.0"), ("b", "2")]);
     }
 
     #[test]
