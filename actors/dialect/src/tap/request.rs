@@ -3,16 +3,19 @@
 //! Owns one borrowed pass over the body. Fields that are not named here are skipped, not judged; a
 //! named field that comes twice is refused, since two readers could disagree on which one counts.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 use std::sync::LazyLock;
 
 use memchr::memchr;
 use memchr::memmem::Finder;
 use selvedge_base::Refusal;
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::Kind;
 use crate::decode;
 use crate::json;
 
@@ -137,7 +140,8 @@ pub fn look(body: &[u8]) -> Result<Seen, Refusal> {
         model,
         stream: fields.stream.unwrap_or(false),
         asks_usage,
-        max_tokens: fields.max_completion_tokens.or(fields.max_tokens),
+        // Providers differ in which of the two they go by.
+        max_tokens: fields.max_completion_tokens.max(fields.max_tokens),
         n: fields.n.unwrap_or(1),
         has_tools: there(fields.tools),
         has_format: there(fields.response_format),
@@ -267,6 +271,82 @@ fn is_plain(body: &[u8]) -> bool {
         PLAIN_TYPES.iter().any(|plain| plain.as_bytes() == &value[..end])
     };
     !hidden && kind.find_iter(body).all(plain) && cache.find(body).is_none()
+}
+
+/// Fields of OpenAI's chats that cost what the tap makes of them.
+const OPENAI_FIELDS: [&str; 28] = [
+    "model",
+    "messages",
+    "stream",
+    "stream_options",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "seed",
+    "logit_bias",
+    "stop",
+    "max_tokens",
+    "max_completion_tokens",
+    "logprobs",
+    "top_logprobs",
+    "n",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+    "reasoning_effort",
+    "user",
+    "safety_identifier",
+    "prompt_cache_key",
+    "metadata",
+];
+
+/// The same of Anthropic's messages.
+const ANTHROPIC_FIELDS: [&str; 13] = [
+    "model",
+    "messages",
+    "max_tokens",
+    "system",
+    "stream",
+    "temperature",
+    "top_p",
+    "top_k",
+    "stop_sequences",
+    "tools",
+    "tool_choice",
+    "metadata",
+    "thinking",
+];
+
+/// Whether all of a body's fields are known to cost no more than its length and its limit. A
+/// provider may do and charge more for one that is not: other models, plugins, another limit.
+pub fn is_bounded(body: &[u8], kind: Kind) -> bool {
+    struct Names(Kind);
+    impl<'de> Visitor<'de> for Names {
+        type Value = bool;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<bool, A::Error> {
+            let known: &[&str] = match self.0 {
+                Kind::OpenAi => &OPENAI_FIELDS,
+                Kind::Anthropic => &ANTHROPIC_FIELDS,
+            };
+            let mut bounded = true;
+            while let Some(name) = fields.next_key::<Cow<'de, str>>()? {
+                bounded &= known.contains(&&*name);
+                fields.next_value::<IgnoredAny>()?;
+            }
+            Ok(bounded)
+        }
+    }
+    serde_json::Deserializer::from_slice(body).deserialize_map(Names(kind)).unwrap_or(false)
 }
 
 /// Where a borrowed value lies in the body it was borrowed from.

@@ -105,6 +105,25 @@ fn only_text_and_tools_are_plain() {
     }
 }
 
+#[test]
+fn fields_that_may_cost_more_are_told_apart() {
+    let bounded = |body: &str| is_bounded(body.as_bytes(), Kind::OpenAi);
+    assert!(bounded(r#"{"model":"a","messages":[{"plugins":1}],"max_tokens":5,"n":2}"#));
+    for dear in [
+        r#"{"model":"a","models":["dearer"]}"#,
+        r#"{"model":"a","pl\u0075gins":[]}"#,
+        r#"{"model":"a","n_predict":100000}"#,
+        "[]",
+        "{",
+    ] {
+        assert!(!bounded(dear), "{dear}");
+    }
+    assert!(is_bounded(br#"{"model":"a","system":"b","max_tokens":1}"#, Kind::Anthropic));
+    assert!(!is_bounded(br#"{"model":"a","container":"b"}"#, Kind::Anthropic));
+    let both = looked(r#"{"model":"a","max_tokens":900,"max_completion_tokens":1}"#);
+    assert_eq!(both.max_tokens, Some(900));
+}
+
 fn chunk(choices: Value, usage: Value) -> String {
     format!("data: {}\n\n", json!({"id": "c", "choices": choices, "usage": usage}))
 }

@@ -12,11 +12,11 @@ use selvedge_core::journey::Target;
 use selvedge_core::paid::{Priced, Running};
 use selvedge_dialect::chat::{Event, Failure, Usage};
 use selvedge_dialect::exchange::{AnswerParser, Outgoing};
-use selvedge_dialect::tap::Kind;
+use selvedge_dialect::tap::{Kind, is_bounded};
 use selvedge_upstream::{Call, Events, Failed, MediaType, Passing};
 use tokio::sync::watch;
 
-use super::{ChatCall, End, Relay, Said};
+use super::{ChatCall, End, Passable, Relay, Said};
 use crate::gateway::change;
 use crate::providers::{Open, counts, speak};
 use crate::quota::{Reservation, Takes, Wanted};
@@ -115,7 +115,9 @@ impl Relay {
         let upstream = known.map_or(model, |known| known.upstream.as_str());
         let limited = self.shared.policies.limits(&self.call.account, self.call.key.as_ref());
         let providers = &self.shared.providers;
-        if let Some(asked) = self.call.asked.passable() {
+        // What a provider may charge more for than can be reserved is translated or refused.
+        let bounded = |asked: &&Passable| !limited || is_bounded(&asked.body, asked.kind);
+        if let Some(asked) = self.call.asked.passable().filter(bounded) {
             let priced = providers.price_passed(open, upstream, asked, USUAL_ANSWER);
             self.check_price(open, upstream, &priced)?;
             // What is not reserved may not be spent: the provider is told where to end.
