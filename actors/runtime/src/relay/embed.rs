@@ -11,7 +11,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use selvedge_base::{Blame, Code, Micros, Mono, Refusal, RequestId, Retry, Stage};
 use selvedge_core::aim::{Aim, Leaving};
-use selvedge_core::bill::Bill;
 use selvedge_core::catalogue::{Catalogue, Needs};
 use selvedge_core::journey::{Journey, Leg, Step, Target};
 use selvedge_core::paid::{Priced, list_of};
@@ -33,7 +32,7 @@ use crate::counters::Held;
 use crate::gateway::{Gateway, change, node_full};
 use crate::providers::embed::{self, Part};
 use crate::providers::{Open, counts};
-use crate::quota::{Reservation, Takes, Wanted};
+use crate::quota::Reservation;
 use crate::shared::Shared;
 
 /// One request for embeddings, authenticated and understood.
@@ -229,15 +228,9 @@ impl Errand {
         model: &str,
         priced: &Priced,
     ) -> Result<Reservation, Missed> {
-        let target = Target::Provider { provider: provider.to_owned(), model: model.to_owned() };
-        let wanted = Wanted {
-            id: self.call.id,
-            account: self.call.account.clone(),
-            key: self.call.key,
-            model: target.to_string(),
-            takes: Takes::Paid(Bill::at_most(priced.worst())),
-            deadline: self.call.deadline,
-        };
+        let times = (self.call.id, self.call.deadline);
+        let payer = (&self.call.account, self.call.key);
+        let wanted = paid::wanted_at((provider, model), priced, times, payer);
         let refused = |refusal: Refusal| {
             self.shared.counters.budget_refusals.bump();
             refusal

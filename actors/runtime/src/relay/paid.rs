@@ -5,7 +5,7 @@
 //! what its bytes mean are decided elsewhere.
 
 use bytes::Bytes;
-use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
+use selvedge_base::{Blame, Code, Micros, Refusal, RequestId, Retry, Stage};
 use selvedge_core::aim::Leaving;
 use selvedge_core::bill::{Bill, Took};
 use selvedge_core::journey::Target;
@@ -13,6 +13,7 @@ use selvedge_core::paid::{Priced, Running};
 use selvedge_dialect::chat::{Event, Failure, Usage};
 use selvedge_dialect::exchange::{AnswerParser, Outgoing};
 use selvedge_dialect::tap::{Kind, is_bounded};
+use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_upstream::{Call, Events, Failed, MediaType, Passing};
 use tokio::sync::watch;
 
@@ -162,15 +163,9 @@ impl Relay {
         model: &str,
         priced: &Priced,
     ) -> Result<Reservation, Refusal> {
-        let target = Target::Provider { provider: provider.to_owned(), model: model.to_owned() };
-        let wanted = Wanted {
-            id: self.call.id,
-            account: self.call.account.clone(),
-            key: self.call.key,
-            model: target.to_string(),
-            takes: Takes::Paid(Bill::at_most(priced.worst())),
-            deadline: self.call.deadline,
-        };
+        let times = (self.call.id, self.call.deadline);
+        let payer = (&self.call.account, self.call.key);
+        let wanted = wanted_at((provider, model), priced, times, payer);
         self.shared.quota.reserve(wanted).await
     }
 
@@ -278,6 +273,24 @@ impl Relay {
                 }
             }
         }
+    }
+}
+
+/// What a request wants of its budgets for an answer of a provider's model: the most it can take.
+pub(super) fn wanted_at(
+    (provider, model): (&str, &str),
+    priced: &Priced,
+    (id, deadline): (RequestId, Micros),
+    (account, key): (&AccountPath, Option<KeyId>),
+) -> Wanted {
+    let target = Target::Provider { provider: provider.to_owned(), model: model.to_owned() };
+    Wanted {
+        id,
+        account: account.clone(),
+        key,
+        model: target.to_string(),
+        takes: Takes::Paid(Bill::at_most(priced.worst())),
+        deadline,
     }
 }
 
