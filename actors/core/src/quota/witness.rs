@@ -153,8 +153,11 @@ impl Quota {
         seat.is_some_and(|seat| seat.voters.is_quorum(|voter| self.is_here(voter)))
     }
 
+    /// Whether a witness can be asked. A node that lost its disk is back as another holder; the one
+    /// that votes is gone for good.
     fn is_here(&self, voter: &Holder) -> bool {
-        *voter == self.holder || self.is_up(&voter.node)
+        let is_still = |now: &Option<Holder>| now.is_none_or(|now| now <= *voter);
+        *voter == self.holder || self.peers.get(&voter.node).is_some_and(is_still)
     }
 
     /// Witnesses that can be asked, this node among them.

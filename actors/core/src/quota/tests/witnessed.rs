@@ -206,6 +206,35 @@ fn what_a_gone_node_has_left_is_spent_by_others_and_it_comes_back_to_the_rest() 
     assert_eq!(rights, limit, "rights are conserved");
 }
 
+#[test]
+fn what_a_node_left_that_lost_its_disk_is_spent_by_others_while_it_is_back() {
+    let limit = 3_000;
+    let mut world = world(3, limit);
+    world.ask(0, 100);
+    world.quiet(1);
+    world.settle(0, 0, 1_000);
+    let mark = chosen(&world, 0).last().unwrap().hw;
+    // It starts with nothing, as another holder: no witness, and no right under this epoch.
+    let header = QuotaHeader { incarnation: 2, ..QuotaHeader::default() };
+    world.nodes[0].disk = QuotaStored { header: Some(header), ..QuotaStored::default() };
+    world.crash(0, false);
+    world.quiet(2);
+    assert_eq!(world.nodes[0].quota.holder().incarnation, 2);
+    for _ in 0..80 {
+        world.ask(1, 90);
+        world.quiet(1);
+        while !world.nodes[1].active.is_empty() {
+            world.settle(1, 0, 1_000);
+        }
+    }
+    let reclaimed = world.events.iter().any(|(at, event)| {
+        *at == 1 && matches!(event, QuotaEvent::Reclaimed { from, .. } if *from == holder(0))
+    });
+    assert!(reclaimed, "{:?}", world.refusals.last());
+    let served = world.nodes[1].served;
+    assert!(served > limit * 9 / 10 - mark && served + mark <= limit, "{served} of {limit}");
+}
+
 /// A row that somebody made up, sent to the first node.
 fn forge(world: &mut World, of: Holder, ballot: Option<Ballot>, gift: (Holder, u64)) {
     let key = world.nodes[0].quota.audit()[0].key;
