@@ -10,7 +10,7 @@ use selvedge_core::upstream::{Ending, Fault};
 use selvedge_proto::wire::Label;
 
 use super::World;
-use super::requests::LATE;
+use super::requests::{Funds, LATE};
 use crate::invariant::Invariant;
 use crate::marks::Mark;
 
@@ -100,8 +100,8 @@ impl World<'_> {
         let id = RequestId(u128::from(request));
         let quota = self.nodes[node].memory.quota.as_ref();
         let is_held = !limited || quota.is_some_and(|quota| quota.is_active(&id));
-        if truth.unpaid || truth.money_gone || !is_held {
-            let seen = format!("{who}: held {is_held}, money gone {}", truth.money_gone);
+        if truth.unpaid || truth.funds != Funds::There || !is_held {
+            let seen = format!("{who}: held {is_held}, money {:?}", truth.funds);
             wrong.push((Invariant::PaidWithinBudget, seen));
         }
         if now > truth.deadline_at.plus(LATE) && self.nodes[node].pauses == 0 {

@@ -14,6 +14,7 @@ use selvedge_crdt::escrow::BudgetId;
 use selvedge_proto::policy::Unit;
 
 use super::relay::End;
+use super::requests::Funds;
 use super::{Drawn, Due, Own, World};
 use crate::cloud::{Exchange, Word};
 use crate::invariant::Invariant;
@@ -271,7 +272,14 @@ impl World<'_> {
     ) {
         self.record("granted", [node, node], &request.to_be_bytes());
         self.drew(node, request, budgets);
-        self.requests[request as usize].unpaid = false;
+        let truth = &mut self.requests[request as usize];
+        truth.unpaid = false;
+        // The observer takes the budgets at their word: what is gone does not come back.
+        truth.funds = match (truth.funds, local_only, downgrade) {
+            (Funds::Gone, ..) | (_, true, _) => Funds::Gone,
+            (_, false, Some(_)) => Funds::Short,
+            (_, false, None) => Funds::There,
+        };
         let Some(errand) = self.errand(node, request) else { return };
         errand.granted = true;
         if !local_only && downgrade.is_none() {
@@ -281,8 +289,6 @@ impl World<'_> {
             self.settle_errand(node, request);
             return self.leg_ended(node, request, End::Failed(barred));
         }
-        // The observer takes the budgets at their word: from here on no provider is asked.
-        self.requests[request as usize].money_gone = true;
         self.settle_errand(node, request);
         match downgrade {
             Some(model) => {

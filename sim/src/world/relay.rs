@@ -19,6 +19,7 @@ use selvedge_proto::wire::Label;
 
 use super::World;
 use super::paid::{Errand, Errands};
+use super::requests::Funds;
 use crate::engine::Model;
 use crate::marks::Mark;
 use crate::node::Taken;
@@ -265,14 +266,14 @@ impl World<'_> {
             return self.relay_over(node, request, None);
         }
         if let Some(end) = relayed.mesh_end.take() {
-            let paid_for = self.requests[request as usize].money_gone;
+            let is_short = self.requests[request as usize].funds != Funds::There;
             let failed_before = relayed
                 .journey
                 .legs()
                 .iter()
                 .any(|leg| leg.target.is_paid() && leg.asked && leg.ended.is_some());
             if matches!(end, End::Answered { .. }) {
-                if paid_for {
+                if is_short {
                     self.hit(Mark::LocalOnlyAnswered);
                 } else if failed_before {
                     self.hit(Mark::AnsweredInTheMesh);

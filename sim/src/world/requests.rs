@@ -54,8 +54,8 @@ pub(super) struct Request {
     /// The exchange with a provider that the caller heard first, and its pieces.
     pub(super) voice: Option<u64>,
     pub(super) pieces: u32,
-    /// The budgets said that no provider may be paid for it any more.
-    pub(super) money_gone: bool,
+    /// Whether a provider may be paid for it, by what the budgets said last.
+    pub(super) funds: Funds,
     /// Tokens the caller has.
     pub(super) tokens: u32,
     pub(super) moves: u32,
@@ -66,6 +66,17 @@ pub(super) struct Request {
     /// Budgets count it, and have not agreed yet.
     pub(super) unpaid: bool,
     pub(super) finished: bool,
+}
+
+/// What the budgets said of money for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Funds {
+    /// Nothing, or that it is there.
+    There,
+    /// Not for this target. A later one may cost less, or come when rights have come.
+    Short,
+    /// No target that costs money may be asked any more.
+    Gone,
 }
 
 impl Group {
@@ -129,7 +140,7 @@ impl World<'_> {
             tools,
             voice: None,
             pieces: 0,
-            money_gone: false,
+            funds: Funds::There,
             tokens: 0,
             moves: 0,
             ends: 0,

@@ -107,6 +107,13 @@ pub enum Why {
     /// Of permits and rates: this node came after the policy in force was signed, and no node that
     /// the policy names vouches for it now.
     Unvouched,
+    /// Of reclaimable budgets: rights are here, and too few witnesses to count on them.
+    Unwitnessed {
+        /// How many can be asked now, this node among them.
+        reached: u64,
+        /// How many must agree.
+        needed: u64,
+    },
     /// The rollback guard waits for a peer's word.
     Unconfirmed,
     /// The disk does not take writes.
@@ -129,7 +136,7 @@ impl QuotaRefusal {
     pub fn to_refusal(&self) -> Refusal {
         let (blame, code) = match self.why {
             Why::Exhausted | Why::TooLarge => (Blame::Client, Code::QuotaExhausted),
-            Why::Stopped(_) | Why::Unvouched | Why::Unconfirmed => {
+            Why::Stopped(_) | Why::Unvouched | Why::Unwitnessed { .. } | Why::Unconfirmed => {
                 (Blame::Us, Code::QuotaExhausted)
             }
             Why::Storage => (Blame::Us, Code::Internal),
@@ -182,6 +189,10 @@ impl QuotaRefusal {
             Why::Unvouched => format!(
                 "{budget} was signed before this node came, and no node that it names is in reach \
                  here; connect this node, or renew with `selvedge budget renew`"
+            ),
+            Why::Unwitnessed { reached, needed } => format!(
+                "{budget} has enough left here, and {reached} of its witnesses are in reach, where \
+                 {needed} must be: it is reclaimable; connect this node to more of the others"
             ),
             Why::Unconfirmed => "budgets wait until another node confirms that this node's store \
                                  was not rolled back"

@@ -8,6 +8,7 @@ use selvedge_proto::policy::{OnExhausted, Unit};
 use super::charge::{BlockedBudget, CostClass, QuotaRefusal, Why};
 use super::purse::{Account, Purse, period_micros};
 use super::reserve::{Lack, Request, SOON, Share, State, refuse};
+use super::status::WitnessStatus;
 use super::{MAX_HOLDS, Quota, QuotaEffect};
 
 /// How long a request waits when its rights are here and only witnesses have not heard of it: two
@@ -193,6 +194,7 @@ impl Quota {
                 (Why::TooLarge, None)
             }
             None if !purse.is_vouched(now.mono) => (Why::Unvouched, Some(SOON)),
+            None if let Some(why) = self.unwitnessed(purse, lack.needed) => (why, Some(SOON)),
             None => (Why::Exhausted, Some(self.wait_for(now, purse, lack))),
         };
         let budget = Some(BlockedBudget {
@@ -205,6 +207,13 @@ impl Quota {
         });
         let (needed, left) = (lack.needed, lack.left);
         Box::new(QuotaRefusal { why, budget, needed, left, resets_at, retry_after })
+    }
+
+    /// Whether only witnesses are missing, and cannot be asked now.
+    fn unwitnessed(&self, purse: &Purse, wanted: u64) -> Option<Why> {
+        let account = purse.current().filter(|account| account.in_reach(0) >= wanted)?;
+        let WitnessStatus { needed, reached } = self.witnesses_of(account)?;
+        (!self.is_quorum_here(account)).then_some(Why::Unwitnessed { reached, needed })
     }
 
     /// The earliest moment at which the missing units may be here: from requests under way, from

@@ -170,7 +170,7 @@ impl Quota {
         if quorum { account.in_reach(elastic) } else { account.may_spend(elastic) }
     }
 
-    fn witnesses_of(&self, account: &Account) -> Option<WitnessStatus> {
+    pub(super) fn witnesses_of(&self, account: &Account) -> Option<WitnessStatus> {
         let voters = &account.seat.as_ref()?.voters;
         let reached = self.reached(voters).len() as u64;
         Some(WitnessStatus { needed: voters.needed() as u64, reached })

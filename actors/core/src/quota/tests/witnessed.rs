@@ -152,6 +152,10 @@ fn without_a_quorum_only_what_was_witnessed_is_spent() {
     world.pass(31);
     world.step(0, QuotaInput::Ticked);
     assert_eq!(world.nodes[0].active.len(), 1, "nobody witnesses more");
+    let refusal = world.refusals.pop().unwrap();
+    assert_eq!(refusal.why, Why::Unwitnessed { reached: 1, needed: 2 }, "{refusal:?}");
+    let told = refusal.to_refusal().message;
+    assert!(told.contains("1 of its witnesses are in reach, where 2 must be"), "{told}");
     check(&world);
 }
 
