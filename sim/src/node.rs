@@ -185,6 +185,8 @@ pub(crate) struct Attempt {
     pub(crate) to: usize,
     /// None at home.
     pub(crate) stream: Option<u64>,
+    /// When the hand-off arrives: no word of the same stream overtakes it.
+    pub(crate) opens_at: Mono,
 }
 
 /// A request at a node that serves a peer.

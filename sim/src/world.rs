@@ -285,6 +285,13 @@ enum Own {
     CallerLeft {
         request: u64,
     },
+    /// The word that a stream is not wanted goes out again: the way was cut.
+    Stop {
+        to: usize,
+        conn: u64,
+        stream: u64,
+        after: Mono,
+    },
     Flush {
         stream: u64,
     },
@@ -559,6 +566,9 @@ impl<'a> World<'a> {
                 }
             }
             Own::Flush { stream } => self.flush(node, stream),
+            Own::Stop { to, conn, stream, after } => {
+                self.stop(node, to, conn, (stream, after));
+            }
             Own::Heard { exchange, word } => self.heard_provider(node, exchange, word),
             Own::ErrandTick { request } => self.errand_ticked(node, request),
             Own::TryAgain { request } => self.try_again(node, request),

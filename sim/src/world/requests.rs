@@ -12,11 +12,12 @@ use selvedge_proto::wire::{ALIVE_EVERY, Label, Receipt};
 
 use super::quota::QUOTA_VERSION;
 use super::relay::{End, label_of};
-use super::{CLIENT, Due, Load, Own, World};
+use super::{CLIENT, Due, Load, Own, Packet, World};
 use crate::engine::{Model, Owner, Prompt};
 use crate::invariant::Invariant;
 use crate::marks::Mark;
 use crate::names::sign_receipt;
+use crate::network::RETRANSMISSION;
 use crate::node::{Attempt, Taken};
 use crate::plan::{ClientPlan, MAX_ANSWER, Plan};
 use crate::stream::Stream;
@@ -320,7 +321,7 @@ impl World<'_> {
         );
         *self.nodes[node].memory.in_flight.entry(self.names.id(to)).or_default() += 1;
         if to == node {
-            let attempt = Attempt { fence, to, stream: None };
+            let attempt = Attempt { fence, to, stream: None, opens_at: self.now.0 };
             let owner = Owner::Own { request, fence };
             let taken = self.nodes[node].memory.taken.get_mut(&request)?;
             taken.attempt = Some(attempt);
@@ -344,7 +345,7 @@ impl World<'_> {
         let memory = &mut self.nodes[node].memory;
         memory.streams.insert(stream, (request, fence));
         let taken = memory.taken.get_mut(&request)?;
-        taken.attempt = Some(Attempt { fence, to, stream: Some(stream) });
+        taken.attempt = Some(Attempt { fence, to, stream: Some(stream), opens_at: self.now.0 });
         if memory.link(to).is_none() {
             return Some(FlowInput::Lost { fence, why: "no connection".to_owned() });
         }
@@ -360,7 +361,11 @@ impl World<'_> {
             request: wanted,
         });
         let receipt = self.receipt(node, to, request, &handed);
-        self.send_reliable(node, to, Load::Open { stream, handed, receipt });
+        let arrives = self.send_timed(node, to, Load::Open { stream, handed, receipt });
+        let taken = self.nodes[node].memory.taken.get_mut(&request)?;
+        if let (Some(attempt), Some(at)) = (&mut taken.attempt, arrives) {
+            attempt.opens_at = at;
+        }
         None
     }
 
@@ -412,7 +417,32 @@ impl World<'_> {
             None => {
                 self.nodes[node].memory.engine.cancel(Owner::Own { request, fence });
             }
-            Some(stream) => self.send_reliable(node, attempt.to, Load::Stop { stream }),
+            Some(stream) => {
+                let link = self.nodes[node].memory.link(attempt.to);
+                if let Some(link) = link {
+                    let after = attempt.opens_at;
+                    self.stop(node, attempt.to, link.conn, (stream, after));
+                }
+            }
+        }
+    }
+
+    /// Says that a stream is not wanted any more, until it arrives or the connection is over: QUIC
+    /// sends a reset again like all else of a stream (RFC 9000, section 13.3).
+    pub(super) fn stop(&mut self, node: usize, to: usize, conn: u64, (stream, after): (u64, Mono)) {
+        if self.nodes[node].memory.link(to).is_none_or(|link| link.conn != conn) {
+            return;
+        }
+        let now = self.now.0;
+        match self.network.reliable(now, node, to) {
+            Some(delay) => {
+                // A stream that is reset before its first byte came never opens there.
+                let delay = now.plus(delay).max(after.plus(Micros(1))).since(now);
+                self.deliver(to, delay, Packet { from: node, conn, load: Load::Stop { stream } });
+            }
+            None => {
+                self.later(node, now.plus(RETRANSMISSION), Own::Stop { to, conn, stream, after });
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What crosses the network: datagrams, connections, the exchange of rows.
 
-use selvedge_base::Micros;
 use selvedge_base::codec::{OLDEST_VERSION, encode_datagram};
+use selvedge_base::{Micros, Mono};
 use selvedge_core::quota::QuotaInput;
 use selvedge_proto::swim::{MAX_MESSAGE_BYTES, SwimInput, SwimMessage};
 use selvedge_proto::sync::{self, SyncDelta, SyncDigest};
@@ -73,11 +73,16 @@ impl World<'_> {
     }
 
     pub(super) fn send_reliable(&mut self, from: usize, to: usize, load: Load) {
-        let Some(link) = self.nodes[from].memory.link(to) else { return };
+        let _arrives = self.send_timed(from, to, load);
+    }
+
+    /// Sends on a stream of its own; when it arrives, if the way is not cut.
+    pub(super) fn send_timed(&mut self, from: usize, to: usize, load: Load) -> Option<Mono> {
+        let link = self.nodes[from].memory.link(to)?;
         self.remember(from, to, &load);
-        if let Some(delay) = self.network.reliable(self.now.0, from, to) {
-            self.deliver(to, delay, Packet { from, conn: link.conn, load });
-        }
+        let delay = self.network.reliable(self.now.0, from, to)?;
+        self.deliver(to, delay, Packet { from, conn: link.conn, load });
+        Some(self.now.0.plus(delay))
     }
 
     pub(super) fn deliver(&mut self, to: usize, delay: Micros, packet: Packet) {
