@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_base::Mono;
-use selvedge_crdt::escrow::{Ballot, EscrowRow, Holder, LedgerKey};
+use selvedge_crdt::escrow::{Ballot, BudgetId, EscrowRow, Holder, LedgerKey};
 
 use crate::invariant::Invariant;
 
@@ -14,6 +14,9 @@ use crate::invariant::Invariant;
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     pub(crate) ledgers: BTreeMap<LedgerKey, Ledger>,
+    /// Holders of which nobody outside knows what they spent of a budget in which window: those
+    /// that come later may pay for it too.
+    pub(crate) vague: BTreeSet<(Holder, BudgetId)>,
 }
 
 /// One window of one budget.

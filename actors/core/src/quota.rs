@@ -251,6 +251,8 @@ pub struct Quota {
     spent_at: Wall,
     /// The horizon the disk held at the start.
     restored_at: Wall,
+    /// What limiters held at the start.
+    bucket: rate::Bucket,
     /// Something came back or arrived: holds are worth another look.
     freed: bool,
     /// No rollback can go unnoticed any more, or nobody wants to know.
@@ -273,6 +275,7 @@ impl Quota {
         options: QuotaOptions,
         now: Now,
     ) -> Self {
+        let restored_at = stored.header.as_ref().map_or(Wall(0), |header| header.horizon);
         let mut quota = Self {
             holder: Holder { node: me, incarnation: 0 },
             seal,
@@ -298,7 +301,8 @@ impl Quota {
             journal: Journal::default(),
             horizon: Horizon::default(),
             spent_at: Wall(0),
-            restored_at: stored.header.as_ref().map_or(Wall(0), |header| header.horizon),
+            restored_at,
+            bucket: rate::Bucket::at_start(now, restored_at),
             freed: false,
             confirmed: !options.rollback_guard,
             draining: false,

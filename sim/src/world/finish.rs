@@ -145,7 +145,9 @@ impl World<'_> {
                 let overran =
                     all.any(|(one, ledger)| one.budget == audit.key.budget && ledger.overrun > 0);
                 let windowed = !overran && !matches!(audit.unit, Unit::Concurrent | Unit::Rate);
-                if windowed && !held.is_rough && audit.spent != held.spent + audit.owed && !waits {
+                let vague = self.books.vague.contains(&(audit.holder, audit.key.budget));
+                let known = windowed && !held.is_rough && !vague;
+                if known && audit.spent != held.spent + audit.owed && !waits {
                     let seen = format!("{}, served {}", seen(), held.spent);
                     wrong.push((Invariant::QuotaSettledOnce, seen));
                 }

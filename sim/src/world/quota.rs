@@ -621,7 +621,8 @@ impl World<'_> {
                 continue;
             }
             if drawn.is_vague {
-                // It may have been any window of the budget.
+                // It may have been any window of the budget, one that is still to come too.
+                self.books.vague.insert((holder, key.budget));
                 let same = |(one, _): &(&LedgerKey, &mut Ledger)| one.budget == key.budget;
                 for (_, ledger) in self.books.ledgers.iter_mut().filter(same) {
                     ledger.holders.entry(holder).or_default().is_rough = true;

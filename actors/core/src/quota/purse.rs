@@ -122,7 +122,7 @@ pub(super) enum Cover {
 }
 
 impl Purse {
-    pub(super) fn new(budget: Arc<Budget>, floor: u64, debt: u64) -> Self {
+    pub(super) fn new(budget: Arc<Budget>, floor: u64, debt: u64, bucket: Bucket) -> Self {
         Self {
             budget,
             term: None,
@@ -132,7 +132,7 @@ impl Purse {
             demand: Demand::default(),
             debt,
             permits: 0,
-            bucket: Bucket::default(),
+            bucket,
             vouching: Vouching::default(),
             asking: Asking::default(),
             takeover: None,

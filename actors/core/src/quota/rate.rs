@@ -6,14 +6,14 @@
 //! grows by a gift, so all nodes together admit `rate × time` and one tolerance, never more.
 
 use selvedge_base::plant::{self, Plant};
-use selvedge_base::{Micros, Mono};
+use selvedge_base::{Micros, Mono, Now, Wall};
 
 /// A bucket holds this much time's worth of cells, and at least one. A tenth of a second smooths
 /// the arrival of a browser's parallel requests and stays far below what a person would notice.
 const TOLERANCE: Micros = Micros::millis(100);
 
-/// One node's bucket for one budget. Starts empty, since nobody knows what it held before.
-#[derive(Clone, Copy, Debug, Default)]
+/// One node's bucket for one budget.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Bucket {
     /// In cells × microseconds of the period.
     level: u128,
@@ -21,6 +21,31 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
+    /// As full as its size will allow: of a node that never let anything pass.
+    pub(super) const fn full() -> Self {
+        Self { level: u128::MAX, at: Mono(0) }
+    }
+
+    /// Empty at a time: the last one at which the node may have let something pass.
+    pub(super) const fn empty(at: Mono) -> Self {
+        Self { level: 0, at }
+    }
+
+    /// What a limiter holds when a process starts whose disk says until when an earlier one may
+    /// have let requests pass.
+    pub(super) fn at_start(now: Now, horizon: Wall) -> Self {
+        if horizon == Wall(0) {
+            return Self::full();
+        }
+        let idle = now.wall.since(horizon);
+        Self::empty(Mono(now.mono.0.saturating_sub(idle.0)))
+    }
+
+    /// Forgets what it held.
+    pub(super) const fn drain(&mut self) {
+        self.level = 0;
+    }
+
     /// Lets time pass at `rights` cells per `period`, and forgets what does not fit.
     pub(super) fn fill(&mut self, now: Mono, rights: u64, period: Micros) {
         let passed = now.since(self.at);
@@ -72,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_minute_of_hurry_admits_the_rate_and_one_tolerance() {
-        let mut bucket = Bucket::default();
+        let mut bucket = Bucket::empty(Mono(0));
         let mut admitted = 0;
         for ms in 0..60_000u64 {
             bucket.fill(Mono(ms * 1_000), 50, SECOND);
@@ -83,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_share_that_moves_admits_no_more_than_the_whole() {
-        let (mut a, mut b) = (Bucket::default(), Bucket::default());
+        let (mut a, mut b) = (Bucket::empty(Mono(0)), Bucket::empty(Mono(0)));
         let mut admitted = 0;
         for ms in 0..10_000u64 {
             let now = Mono(ms * 1_000);
@@ -100,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_wait_is_exact() {
-        let mut bucket = Bucket::default();
+        let mut bucket = Bucket::empty(Mono(0));
         bucket.fill(Mono(0), 10, SECOND);
         assert!(!bucket.take(1, SECOND));
         let wait = bucket.wait_for(1, 10, SECOND).expect("ten per second");

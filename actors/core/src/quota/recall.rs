@@ -184,7 +184,7 @@ impl Quota {
             purse.takeover = None;
             purse.asked_policy = None;
             purse.permits = 0;
-            purse.bucket = super::rate::Bucket::default();
+            purse.bucket.drain();
         }
         for request in self.requests.values_mut() {
             request.void();

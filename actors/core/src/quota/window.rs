@@ -128,7 +128,7 @@ impl Quota {
         let id = budget.id;
         let floor = self.floors.remove(&id).unwrap_or(0);
         let debt = self.debts.remove(&id).unwrap_or(0);
-        let mut purse = Purse::new(budget, floor, debt);
+        let mut purse = Purse::new(budget, floor, debt, self.bucket);
         purse.accounts = self.dormant.remove(&id).unwrap_or_default();
         purse.accounts.sort_by_key(|account| account.own.key);
         purse

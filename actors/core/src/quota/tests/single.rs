@@ -1,7 +1,7 @@
 //! One thing at a time: what a node does in situations that have a name.
 
 use selvedge_base::Wall;
-use selvedge_proto::policy::Unit;
+use selvedge_proto::policy::{BudgetSpec, Unit};
 
 use super::super::*;
 use super::world::{World, holder, node_id, spec};
@@ -285,6 +285,43 @@ fn a_rate_is_the_whole_meshs() {
         world.pass(10);
     }
     assert!((170..=204).contains(&granted), "{granted} in ten seconds at 20 per second");
+}
+
+/// A budget of so many requests a minute.
+fn a_minute(limit: u64) -> World {
+    let minute = selvedge_proto::policy::Period::Minute;
+    let rate = [("acme", BudgetSpec { period: minute, ..spec(Unit::Rate, limit) })];
+    let mut world = World::new(1, &rate, QuotaOptions::default());
+    world.settle_down();
+    world
+}
+
+#[test]
+fn a_limiter_is_full_at_first_and_not_once_more_by_starting_again() {
+    let mut world = a_minute(10);
+    let mut passed = 0;
+    for _ in 0..10 {
+        world.ask(0, 0);
+        world.settle_down();
+        passed += world.nodes[0].active.len();
+        world.crash(0, true);
+        world.pass(100);
+    }
+    assert_eq!(passed, 1, "in a second at ten a minute");
+    // What may have passed is told by the disk, some seconds ahead.
+    let mut waited = 0;
+    while world.nodes[0].active.is_empty() {
+        world.pass(500);
+        world.ask(0, 0);
+        world.settle_down();
+        waited += 500;
+    }
+    assert!((5_000..=7_000).contains(&waited), "{waited} ms after it started");
+    world.pass(60_000);
+    world.crash(0, true);
+    world.ask(0, 0);
+    world.settle_down();
+    assert_eq!(world.nodes[0].active.len(), 1, "it stood idle for a minute");
 }
 
 #[test]
