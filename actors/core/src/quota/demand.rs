@@ -20,12 +20,15 @@ pub(super) struct Demand {
     /// In thousandths of a unit per second, as of `at`.
     milli: u64,
     at: Mono,
+    /// When something was asked for last.
+    last: Mono,
 }
 
 impl Demand {
     /// Notes that `amount` units were asked for.
     pub(super) fn add(&mut self, now: Mono, amount: u64) {
         self.decay(now);
+        self.last = now;
         let gain = u128::from(amount) * u128::from(GAIN) / 1_000;
         self.milli = self.milli.saturating_add(u64::try_from(gain).unwrap_or(u64::MAX));
     }
@@ -35,6 +38,11 @@ impl Demand {
         let mut copy = *self;
         copy.decay(now);
         copy.milli
+    }
+
+    /// For how long nothing was asked for.
+    pub(super) const fn idle(&self, now: Mono) -> Micros {
+        now.since(self.last)
     }
 
     fn decay(&mut self, now: Mono) {

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_base::{Micros, NodeId, Now};
+use selvedge_base::{Micros, Mono, NodeId, Now};
 use selvedge_crdt::escrow::{Holder, LedgerKey, MAX_OUT};
+use selvedge_proto::policy::Unit;
 
 use super::demand::units_in;
 use super::journal::Gift;
@@ -188,6 +189,9 @@ impl Quota {
         // Whole units only where a request waits: a single free permit, or the last request of a
         // small cap, is not kept for the fraction of one that was lately wanted here.
         let keep = match ask.urgent {
+            // A permit is used anew by each request, so one that lay idle for as long as demand is
+            // kept for is not the one that those who come here use, however many they were.
+            true if purse.unit() == Unit::Concurrent && purse.is_idle(now.mono) => 0,
             true => purse.need_whole(demand, URGENT_KEEP_S),
             false => purse.need(demand, KEEP_S),
         };
@@ -295,6 +299,11 @@ impl Purse {
     /// The smallest gift worth a write.
     pub(super) fn quantum(&self) -> u64 {
         (self.current().map_or(0, |account| account.granted) / QUANTUM_PART).max(1)
+    }
+
+    /// Whether nothing was asked for as long as a donor keeps rights for when others wait.
+    fn is_idle(&self, now: Mono) -> bool {
+        self.demand.idle(now) >= Micros::secs(URGENT_KEEP_S)
     }
 
     /// What there is to meet demand with. Of a rate that is the share, not what the bucket holds.

@@ -263,6 +263,27 @@ fn the_only_permit_goes_where_it_is_wanted_next() {
 }
 
 #[test]
+fn a_permit_that_nobody_wanted_for_a_second_is_not_kept_for_a_crowd_that_left() {
+    let one = [("acme", spec(Unit::Concurrent, 1))];
+    let mut world = World::new(2, &one, QuotaOptions::default());
+    world.settle_down();
+    // Fifty at once, all but one of them refused.
+    (0..50).for_each(|_| {
+        let _id = world.ask(0, 0);
+    });
+    world.settle_down();
+    world.pass(100);
+    world.settle_down();
+    assert_eq!(world.nodes[0].active.len(), 1);
+    world.settle(0, 0, 0);
+    world.pass(1_000);
+    world.settle_down();
+    world.ask(1, 0);
+    world.settle_down();
+    assert_eq!(world.nodes[1].active.len(), 1, "{:?}", world.refusals.last());
+}
+
+#[test]
 fn a_rate_is_the_whole_meshs() {
     let rate = [(
         "acme",
