@@ -67,6 +67,7 @@ marks! {
     WindowTurned, "A window of a budget ended and the next began.";
     PolicyAdopted, "A node took over a new policy.";
     LimitLowered, "An operator lowered a limit.";
+    UndatedRefused, "A node whose clock is before its membership did not put another out.";
     NodeRevoked, "A node was put out of the mesh.";
     RevokedRefused, "A revoked node was turned away.";
     KeyRefused, "A caller with a revoked key was turned away.";

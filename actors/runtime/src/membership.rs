@@ -306,13 +306,20 @@ impl Membership {
 
     /// Puts a node out: signed by this steward, or by the root key if it is here.
     pub(crate) async fn revoke(&self, node: NodeId) -> Result<(), Refusal> {
-        let wall = clock::wall();
+        let wall = self.dated()?;
         let notice = self.signed_revocation(node, wall)?;
         let applied = self.roster.lock().apply_revocation(notice, wall);
         if applied.map_err(|error| refused(&error))? {
             self.save().await.map_err(|error| broken(&error))?;
         }
         Ok(())
+    }
+
+    /// The time, for a record that undoes what is later.
+    fn dated(&self) -> Result<Wall, Refusal> {
+        let wall = clock::wall();
+        self.with(|roster| roster.may_date(wall)).map_err(|error| refused(&error))?;
+        Ok(wall)
     }
 
     fn signed_revocation(&self, node: NodeId, wall: Wall) -> Result<RevocationNotice, Refusal> {
@@ -358,10 +365,10 @@ impl Membership {
 
     /// Replaces the root key by a new one and makes this node its steward.
     pub(crate) async fn rotate_root(&self) -> Result<String, Refusal> {
+        let wall = self.dated()?;
         let old = custody::load_root(&self.home).map_err(|error| custody_refusal(&error))?;
         let next_path = custody::next_root_key_path(&self.home);
         let new = custody::create_root(&next_path).map_err(|error| custody_refusal(&error))?;
-        let wall = clock::wall();
         {
             let mut roster = self.roster.lock();
             let mesh = roster.mesh();

@@ -149,6 +149,15 @@ pub enum RecordError {
         /// Short name of the node on the connection.
         presenting: String,
     },
+    /// This node's clock stands before its own membership.
+    #[error(
+        "this node's clock is at least {behind_s} s behind, and what it dates now would undo \
+         memberships that came later: set the clock, or do this on another node"
+    )]
+    Clock {
+        /// Seconds from the clock to the membership's beginning.
+        behind_s: u64,
+    },
     /// It is not valid yet.
     #[error("the {record} record begins {ahead_s} s in the future; check both machines' clocks")]
     NotYet {

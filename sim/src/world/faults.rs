@@ -365,6 +365,9 @@ impl World<'_> {
             return;
         }
         let wall = self.nodes[by].now(self.now.0).wall;
+        if self.nodes[by].memory.roster.may_date(wall).is_err() {
+            return self.hit(Mark::UndatedRefused);
+        }
         let (mesh, id) = (self.nodes[by].memory.roster.mesh(), self.id(node));
         let notice = records::revoke(&self.names.root, None, mesh, id, wall);
         let roster = &mut self.nodes[by].memory.roster;

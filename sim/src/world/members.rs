@@ -47,6 +47,8 @@ pub(super) struct Members {
 /// A process on one side of joining.
 #[derive(Default)]
 pub(crate) struct Joining {
+    /// It tries, and will again: whoever is told twice does not start a second time.
+    tries: bool,
     /// As the one that joins: which attempt, with which code of whom.
     joiner: Option<(u64, usize, Joiner)>,
     code: Option<(usize, JoinCode)>,
@@ -278,7 +280,9 @@ impl World<'_> {
     /// A node that belongs nowhere begins to join, when it was told to. One that is stopped does so
     /// as soon as it goes on: nobody tells it again.
     pub(super) fn wants_in(&mut self, node: usize) {
-        if self.nodes[node].may_join && !self.belongs(node) {
+        let tries = self.nodes[node].memory.joining.tries;
+        if self.nodes[node].may_join && !tries && !self.belongs(node) {
+            self.nodes[node].memory.joining.tries = true;
             self.later(node, self.now.0, Own::JoinTried);
         }
     }
@@ -286,6 +290,7 @@ impl World<'_> {
     /// One attempt to join, with the code at hand or with one that a steward issues now.
     pub(super) fn try_to_join(&mut self, node: usize) {
         if self.belongs(node) || self.nodes[node].is_revoked {
+            self.nodes[node].memory.joining.tries = false;
             return;
         }
         self.later(node, self.now.0.plus(JOIN_AGAIN), Own::JoinTried);

@@ -154,6 +154,21 @@ impl Roster {
         }
     }
 
+    /// Whether this node's clock may date a revocation or a rotation. A date from before its own
+    /// membership would undo that of everybody whom the same steward let in, and the record would
+    /// be taken for one that everything it cancels has outlived.
+    ///
+    /// # Errors
+    /// [`RecordError::Clock`].
+    pub fn may_date(&self, wall: Wall) -> Result<(), RecordError> {
+        let issued = self.book.own.as_ref().map_or(Wall(0), |own| own.membership.body.issued);
+        let behind = issued.since(wall);
+        if behind > CLOCK_SKEW {
+            return Err(RecordError::Clock { behind_s: behind.0 / 1_000_000 });
+        }
+        Ok(())
+    }
+
     /// Takes what a verified credential teaches: a longer root chain, a steward, a name.
     pub fn learn(&mut self, credential: &Credential) {
         for rotation in &credential.rotations {

@@ -244,6 +244,18 @@ fn a_revoked_steward_admits_nobody_afterwards() {
 }
 
 #[test]
+fn a_clock_before_its_own_membership_dates_nothing() {
+    let site = site();
+    let member = key(5);
+    let mut roster = site.roster(&member);
+    roster.set_own(site.admit(&member), START).unwrap();
+    assert_eq!(roster.may_date(START), Ok(()));
+    assert_eq!(roster.may_date(START.minus(Micros::secs(1))), Ok(()), "clocks are never equal");
+    let refused = roster.may_date(Wall(7_000));
+    assert!(matches!(refused, Err(RecordError::Clock { .. })), "{refused:?}");
+}
+
+#[test]
 fn a_revoked_steward_puts_nobody_out_afterwards() {
     let site = site();
     let later = START.plus(DAY);
