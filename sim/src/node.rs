@@ -55,6 +55,8 @@ pub(crate) struct Node<P, W> {
     pub(crate) per_peer: usize,
     /// It was put out of the mesh.
     pub(crate) is_revoked: bool,
+    /// Since when: what it signs later is void.
+    pub(crate) revoked_at: Option<Wall>,
     /// A steward ever let it in.
     pub(crate) is_in: bool,
     /// Keys that only this node knows; its operator keeps them apart from the disk.
@@ -237,6 +239,7 @@ impl<P, W> Node<P, W> {
             boasts: 0,
             per_peer: usize::MAX,
             is_revoked: false,
+            revoked_at: None,
             is_in: true,
             ring: ring(&id),
             may_join: true,

@@ -32,6 +32,8 @@ use crate::store::{Batch, Store, StoreError};
 
 /// Store record of the roster.
 pub(crate) const ROSTER: &str = "roster";
+/// Store record of who was let in by whom; homes of earlier builds have none.
+pub(crate) const LEASES: &str = "leases";
 /// Store record of the invitations.
 pub(crate) const INVITES: &str = "invites";
 
@@ -421,7 +423,7 @@ impl Membership {
     async fn forget(&self) -> Result<(), Refusal> {
         let moved = custody::retire_root(&self.home).map_err(|error| custody_refusal(&error))?;
         let mut batch = Batch::default();
-        for record in [ROSTER, INVITES, CONTACTS, POLICY, HOLDERS] {
+        for record in [ROSTER, LEASES, INVITES, CONTACTS, POLICY, HOLDERS] {
             batch.remove(record);
         }
         batch.remove_all(PARTS.to_owned());
@@ -445,8 +447,8 @@ impl Membership {
         if self.has_left() {
             return Ok(());
         }
-        let snapshot: RosterSnapshot = self.roster.lock().snapshot();
-        self.store.save(ROSTER, &snapshot).await
+        let snapshot = self.roster.lock().snapshot();
+        save_roster(&self.store, &snapshot).await
     }
 
     async fn save_invites(&self) -> Result<(), StoreError> {
@@ -457,6 +459,21 @@ impl Membership {
         let invites = self.invites.lock().clone();
         self.store.save(INVITES, &invites).await
     }
+}
+
+/// Both records of a roster, or neither.
+pub(crate) async fn save_roster(store: &Store, book: &RosterSnapshot) -> Result<(), StoreError> {
+    let mut batch = Batch::default();
+    batch.put(ROSTER, book)?;
+    batch.put(LEASES, &book.leases)?;
+    store.begin(batch)?.await.map_err(|_| StoreError::Closed)?
+}
+
+/// What was stored of a roster.
+pub(crate) fn load_roster(store: &Store) -> Result<Option<RosterSnapshot>, StoreError> {
+    let Some(mut book) = store.load::<RosterSnapshot>(ROSTER)? else { return Ok(None) };
+    book.leases = store.load(LEASES)?.unwrap_or_default();
+    Ok(Some(book))
 }
 
 pub(crate) fn refused(error: &RecordError) -> Refusal {

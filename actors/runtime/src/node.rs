@@ -27,8 +27,7 @@ use selvedge_engine::{EngineError, LocalEngine};
 use selvedge_net::{Endpoint, Identity, IdentityError, NetConfig, NetError, clock, entropy};
 use selvedge_proto::join::{Invites, JoinCode};
 use selvedge_proto::records::{
-    DEFAULT_LEASE, RecordError, Roster, RosterSnapshot, STEWARD_LEASE, check_name,
-    fingerprint_text, grant_steward,
+    DEFAULT_LEASE, RecordError, Roster, STEWARD_LEASE, check_name, fingerprint_text, grant_steward,
 };
 use selvedge_proto::swim::{Swim, SwimEffect, SwimInput};
 use thiserror::Error;
@@ -46,7 +45,7 @@ use crate::gateway::Gateway;
 use crate::ingress::Ingress;
 use crate::join::{self, JoinFailed};
 use crate::line::MeshLine;
-use crate::membership::{INVITES, Key, Membership, ROSTER};
+use crate::membership::{INVITES, Key, Membership, load_roster, save_roster};
 use crate::mesh::{CONTACTS, INCARNATION, MeshActor, MeshArgs, MeshMessage, MeshSettings};
 use crate::policies::Policies;
 use crate::policy_sync;
@@ -149,7 +148,7 @@ impl Node {
     /// [`StartError`], among them `AlreadyMember` and `Join`.
     pub async fn join(config: &NodeConfig, code: &JoinCode) -> Result<MeshId, StartError> {
         let opened = open(&config.home).await?;
-        if let Some(snapshot) = opened.store.load::<RosterSnapshot>(ROSTER)? {
+        if let Some(snapshot) = load_roster(&opened.store)? {
             return Err(StartError::AlreadyMember(fingerprint_text(&snapshot.mesh)));
         }
         check_name(&config.name)?;
@@ -162,7 +161,7 @@ impl Node {
         }
         contacts.proven(issued.by, &[issued.at]);
         opened.store.save(CONTACTS, &contacts).await?;
-        opened.store.save(ROSTER, &roster.snapshot()).await?;
+        save_roster(&opened.store, &roster.snapshot()).await?;
         opened.store.close().await;
         Ok(joined.mesh)
     }
@@ -173,7 +172,7 @@ impl Node {
     /// [`StartError::AlreadyMember`], and whatever opening the home may fail with.
     pub async fn init(home: &Path, name: &str) -> Result<MeshId, StartError> {
         let opened = open(home).await?;
-        if let Some(snapshot) = opened.store.load::<RosterSnapshot>(ROSTER)? {
+        if let Some(snapshot) = load_roster(&opened.store)? {
             return Err(StartError::AlreadyMember(fingerprint_text(&snapshot.mesh)));
         }
         let roster = create_mesh(&opened, home, name).await?;
@@ -357,7 +356,7 @@ async fn open(home: &Path) -> Result<Opened, StartError> {
 
 async fn open_membership(opened: &Opened, config: &NodeConfig) -> Result<Membership, StartError> {
     let me = opened.identity.node_id();
-    let roster = match opened.store.load::<RosterSnapshot>(ROSTER)? {
+    let roster = match load_roster(&opened.store)? {
         Some(snapshot) => Roster::from_snapshot(snapshot, me)?,
         None if config.create_mesh => create_mesh(opened, &config.home, &config.name).await?,
         None => return Err(StartError::NoMesh),
@@ -381,7 +380,7 @@ async fn create_mesh(opened: &Opened, home: &Path, name: &str) -> Result<Roster,
     roster.apply_steward(grant_steward(&Key(&root), mesh, 0, me, wall, STEWARD_LEASE))?;
     let own = roster.admit(&Key(&opened.identity), me, name, wall, DEFAULT_LEASE)?;
     roster.set_own(own, wall)?;
-    opened.store.save(ROSTER, &roster.snapshot()).await?;
+    save_roster(&opened.store, &roster.snapshot()).await?;
     Ok(roster)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use selvedge_base::codec::{decode_body, encode_datagram};
-use selvedge_core::quota::QuotaMessage;
+use selvedge_core::quota::{QuotaMessage, StoredRow};
 use selvedge_crdt::escrow::SignedRow;
 use selvedge_proto::policy::{AccountPath, CutOrder, PolicyDelta, PolicyMessage, sign_cut};
 use selvedge_proto::records;
@@ -122,7 +122,9 @@ impl World<'_> {
             let key = self.names.key(node);
             delta.roster.revocations.push(records::revoke(key, None, mesh, victim, wall));
             let rows = self.nodes[node].disk.stored.quota.rows.values();
-            let others = rows.filter(|one| one.row.holder.node != id).take(GARBLES);
+            // A row that this node took over it may sign: that would be no forgery.
+            let not_its = |one: &&StoredRow| one.row.holder.node != id && one.row.signer() != id;
+            let others = rows.filter(not_its).take(GARBLES);
             let forged: Vec<SignedRow> = others
                 .map(|stored| {
                     let mut row = stored.row.clone();

@@ -373,6 +373,7 @@ impl World<'_> {
         let roster = &mut self.nodes[by].memory.roster;
         if roster.apply_revocation(notice, wall).is_ok() {
             self.nodes[node].is_revoked = true;
+            self.nodes[node].revoked_at = Some(wall);
             self.fired(index);
             self.hit(Mark::NodeRevoked);
             self.show(EventKind::PolicyChanged, by, node, || "put out of the mesh".to_owned());

@@ -104,12 +104,19 @@ impl World<'_> {
         state.is_revoked || state.has_left || !self.belongs(node)
     }
 
-    /// Whether `node`, by its own clock, finds what `peer` presents to it in time.
+    /// Whether `node`, by its own clock, finds what `peer` presents to it in time, and no steward
+    /// signed it who had been put out: those who know that turn `peer` away, unless an older lease
+    /// covers it, and those who do not let it in.
     pub(super) fn finds_in_time(&self, node: usize, peer: usize) -> bool {
         let wall = self.nodes[node].now(self.now.0).wall;
         let shown = self.nodes[node].memory.presented.get(&peer);
         let held = shown.or_else(|| self.nodes[peer].memory.roster.own());
-        held.is_some_and(|credential| in_time(credential, wall))
+        held.is_some_and(|credential| in_time(credential, wall) && !self.is_void(credential))
+    }
+
+    fn is_void(&self, credential: &Credential) -> bool {
+        let out = self.nodes[self.names.index(&credential.steward.body.node)].revoked_at;
+        out.is_some_and(|at| credential.membership.body.issued > at)
     }
 
     /// The door: whether `node` lets `peer` in.

@@ -295,10 +295,14 @@ impl World<'_> {
 
     /// Whether a majority of those who keep the rows of a reclaimable budget can. One that left,
     /// died or was put out keeps none, nor does one whose disk was lost: under its new name it has
-    /// signed for nothing until the next epoch. Without a majority rights stand still at every
-    /// node, and must: whoever is missing may have stored what was spent (decision 0013).
+    /// signed for nothing until the next epoch. One whose clock was ahead has closed the windows in
+    /// between and has a say in them no more. Without a majority rights stand still at every node,
+    /// and must: whoever is missing may have stored what was spent (decision 0013).
     fn is_witnessed(&self, ledger: &LedgerKey, wall: Wall) -> bool {
-        let keeps = |node: &usize| self.is_whole(*node) && self.nodes[*node].acts();
+        let keeps = |node: &usize| {
+            let state = &self.nodes[*node];
+            self.is_whole(*node) && state.acts() && !state.clock.was_wrong
+        };
         let keepers = (0..self.nodes.len()).filter(keeps);
         let holder = |node: usize| self.nodes[node].memory.quota.as_ref().map(|one| one.holder());
         let keepers: BTreeSet<Holder> = keepers.filter_map(holder).collect();

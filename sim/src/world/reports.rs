@@ -52,10 +52,10 @@ impl World<'_> {
             QuotaEvent::DebtBooked { .. } => self.hit(Mark::DebtBooked),
             QuotaEvent::Evidence(misdeed) => {
                 self.hit(Mark::EquivocationSeen);
-                self.accuse(node, misdeed.holder(), "equivocation");
+                self.accuse(node, &misdeed.holder().node, "equivocation");
             }
-            QuotaEvent::Overdrawn { key, holder } if !self.had_of_a_liar(key, holder) => {
-                self.accuse(node, *holder, "overdrawn");
+            QuotaEvent::Overdrawn { key, holder, by } if !self.had_of_a_liar(key, holder) => {
+                self.accuse(node, by, "overdrawn");
             }
             QuotaEvent::RowRefused { from, why } => {
                 if self.liars.contains(&self.names.index(from)) {
@@ -90,8 +90,8 @@ impl World<'_> {
 
     /// A node holds another for a liar. Only those that are made to lie, or whose disks forgot,
     /// may be.
-    fn accuse(&mut self, node: usize, holder: Holder, of: &str) {
-        let peer = self.names.index(&holder.node);
+    fn accuse(&mut self, node: usize, who: &NodeId, of: &str) {
+        let peer = self.names.index(who);
         // Whose own disk forgot what it gave cannot judge what others got of it.
         if !self.liars.contains(&peer) && !self.liars.contains(&node) {
             let seen = format!("node {node} holds {peer} for a liar: {of}");

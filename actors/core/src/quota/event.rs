@@ -43,6 +43,8 @@ pub enum QuotaEvent {
         key: LedgerKey,
         /// Whose row.
         holder: Holder,
+        /// Who wrote it: of a row that was taken over not the holder.
+        by: NodeId,
     },
     /// A row was not taken.
     RowRefused {

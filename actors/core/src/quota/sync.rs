@@ -141,7 +141,8 @@ impl Quota {
             let allowed = ceiling.saturating_add(elastic);
             let own = account.told_row();
             if account.ledger.standing(&signed.row, allowed, own) == Standing::Overdrawn {
-                let event = QuotaEvent::Overdrawn { key, holder: *holder };
+                let by = signed.row.signer();
+                let event = QuotaEvent::Overdrawn { key, holder: *holder, by };
                 effects.push(QuotaEffect::Report(event));
             }
         }

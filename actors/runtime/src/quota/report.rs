@@ -21,10 +21,11 @@ pub(super) fn report(counters: &Counters, event: &QuotaEvent) {
         QuotaEvent::Evidence(misdeed) => {
             tracing::error!(?misdeed, "a holder of budget rights lies, or its store was copied");
         }
-        QuotaEvent::Overdrawn { holder, .. } => {
+        QuotaEvent::Overdrawn { holder, by, .. } => {
             tracing::error!(
-                peer = %holder.node.short(),
-                "a node gave away more of a budget than it held; nothing it gave is counted"
+                peer = %by.short(),
+                row_of = %holder.node.short(),
+                "a node gave away more of a budget than there was; nothing of it is counted"
             );
         }
         QuotaEvent::RowRefused { from, why } => {

@@ -40,6 +40,21 @@ pub struct RosterSnapshot {
     pub own: Option<Credential>,
     /// Members by node.
     pub members: BTreeMap<NodeId, Member>,
+    /// By whom members were last let in or renewed, as far as that was good. Stored as a record of
+    /// its own: earlier builds wrote the others without it.
+    #[serde(skip)]
+    pub leases: BTreeMap<NodeId, Lease>,
+}
+
+/// A membership that was good when this node saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Who signed it.
+    pub steward: NodeId,
+    /// When.
+    pub issued: Wall,
+    /// When it lapses.
+    pub not_after: Wall,
 }
 
 /// A member, as its credential described it when it was last seen.
@@ -49,6 +64,14 @@ pub struct Member {
     pub name: String,
     /// When its lease lapses.
     pub not_after: Wall,
+}
+
+impl Lease {
+    fn of(credential: &Credential) -> Self {
+        let body = &credential.membership.body;
+        let steward = credential.steward.body.node;
+        Self { steward, issued: body.issued, not_after: body.not_after }
+    }
 }
 
 impl Roster {
@@ -61,6 +84,7 @@ impl Roster {
             revocations: BTreeMap::new(),
             own: None,
             members: BTreeMap::new(),
+            leases: BTreeMap::new(),
         };
         Self { me, book, roots: Vec::new() }
     }
@@ -113,21 +137,25 @@ impl Roster {
     /// Takes the credential this node presents from now on.
     ///
     /// # Errors
-    /// As [`Roster::verify`].
+    /// As [`Roster::verify`], and when its signer had been put out.
     pub fn set_own(&mut self, credential: Credential, wall: Wall) -> Result<(), RecordError> {
         self.verify(&credential, self.me, wall)?;
+        if let Some(out) = self.void(&Lease::of(&credential)) {
+            return Err(RecordError::StewardRevoked(out.short()));
+        }
         self.learn(&credential);
         self.book.own = Some(credential);
         Ok(())
     }
 
-    /// Whether this node should ask a steward for a new lease: half of it is over, or the root
-    /// key rotated since.
+    /// Whether this node should ask a steward for a new lease: half of it is over, the root key
+    /// rotated since, or whoever signed it had been put out.
     pub fn due_for_renewal(&self, wall: Wall) -> bool {
-        self.book
-            .own
-            .as_ref()
-            .is_some_and(|own| own.due_for_renewal(wall) || own.generation() < self.generation())
+        self.book.own.as_ref().is_some_and(|own| {
+            own.due_for_renewal(wall)
+                || own.generation() < self.generation()
+                || self.void(&Lease::of(own)).is_some()
+        })
     }
 
     /// Whether a credential presented on a connection with `presenting` is good here and now.
@@ -145,13 +173,28 @@ impl Roster {
             return Err(RecordError::Revoked(presenting.short()));
         }
         self.check_chain(credential, wall)?;
-        let steward = credential.steward.body.node;
-        match self.book.revocations.get(&steward) {
-            Some(notice) if credential.membership.body.issued > notice.revocation.body.at => {
-                Err(RecordError::StewardRevoked(steward.short()))
+        match self.void(&Lease::of(credential)) {
+            Some(out) if !self.has_older_lease(&presenting, wall) => {
+                Err(RecordError::StewardRevoked(out.short()))
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Who signed a lease, if that node had been put out before.
+    fn void(&self, lease: &Lease) -> Option<NodeId> {
+        let notice = self.book.revocations.get(&lease.steward)?;
+        (lease.issued > notice.revocation.body.at).then_some(lease.steward)
+    }
+
+    /// Whether a lease that this node saw before still covers another. Whoever was renewed by a
+    /// steward that was put out, and had not heard of it, is a member by the one before: turned
+    /// away it would neither hear of it nor be renewed by anybody else.
+    fn has_older_lease(&self, node: &NodeId, wall: Wall) -> bool {
+        self.book.leases.get(node).is_some_and(|lease| {
+            let window = check_window("membership", lease.issued, lease.not_after, wall);
+            window.is_ok() && self.void(lease).is_none()
+        })
     }
 
     /// Whether this node's clock may date a revocation or a rotation. A date from before its own
@@ -176,16 +219,22 @@ impl Roster {
             let _known = self.apply_rotation(rotation.clone());
         }
         let _known = self.apply_steward(credential.steward.clone());
+        let held = Lease::of(credential);
+        if self.void(&held).is_some() {
+            return;
+        }
         let lease = &credential.membership.body;
         let full = self.book.members.len() >= MAX_MEMBERS;
         if full && !self.book.members.contains_key(&lease.node) {
             let soonest = self.book.members.iter().min_by_key(|(_, member)| member.not_after);
             if let Some(node) = soonest.map(|(node, _)| *node) {
                 self.book.members.remove(&node);
+                self.book.leases.remove(&node);
             }
         }
         let member = Member { name: lease.name.clone(), not_after: lease.not_after };
         self.book.members.insert(lease.node, member);
+        self.book.leases.insert(lease.node, held);
     }
 
     /// Whether a node is this one or has shown a good credential here, and was not put out.

@@ -244,6 +244,57 @@ fn a_revoked_steward_admits_nobody_afterwards() {
 }
 
 #[test]
+fn whoever_was_renewed_by_a_steward_that_was_put_out_is_a_member_by_the_lease_before() {
+    let site = site();
+    let (member, second, stranger) = (key(5), key(6), key(7));
+    let mut roster = site.roster(&second);
+    roster
+        .apply_steward(grant_steward(&site.root, site.mesh, 0, node(&second), START, STEWARD_LEASE))
+        .unwrap();
+    let before = site.admit(&member);
+    roster.verify(&before, node(&member), START).unwrap();
+    roster.learn(&before);
+    let later = START.plus(DAY);
+    let notice = revoke(&site.root, None, site.mesh, node(&site.steward_key), later);
+    roster.apply_revocation(notice.clone(), later).unwrap();
+    // The steward that is out renews one that does not know, and lets in one of its own.
+    let now = later.plus(Micros::secs(60));
+    let by_the_thief = |guest: &SigningKey| {
+        let (steward, key) = (&site.steward, &site.steward_key);
+        grant_membership(key, steward, &[], node(guest), "attic", now, DAY).unwrap()
+    };
+    let (void, alien) = (by_the_thief(&member), by_the_thief(&stranger));
+    assert_eq!(roster.verify(&void, node(&member), now), Ok(()));
+    let refused = roster.verify(&alien, node(&stranger), now);
+    assert!(matches!(refused, Err(RecordError::StewardRevoked(_))), "{refused:?}");
+    // What is void teaches nothing, so that no second one leans on it.
+    roster.learn(&void);
+    let lapsed = START.plus(DEFAULT_LEASE).plus(Micros::secs(3_600));
+    let long = grant_membership(
+        &site.steward_key,
+        &site.steward,
+        &[],
+        node(&member),
+        "attic",
+        now,
+        DEFAULT_LEASE,
+    );
+    let refused = roster.verify(&long.unwrap(), node(&member), lapsed);
+    assert!(matches!(refused, Err(RecordError::StewardRevoked(_))), "{refused:?}");
+    // It hears of it, takes no more from the one that is out, and is renewed by another.
+    let mut its = site.roster(&member);
+    its.set_own(void.clone(), now).unwrap();
+    assert!(!its.due_for_renewal(now));
+    its.apply_revocation(notice, now).unwrap();
+    assert!(its.due_for_renewal(now));
+    let refused = its.set_own(void.clone(), now);
+    assert!(matches!(refused, Err(RecordError::StewardRevoked(_))), "{refused:?}");
+    let renewed = roster.renew(&second, &void, node(&member), now, DAY).unwrap();
+    its.set_own(renewed, now).unwrap();
+    assert!(!its.due_for_renewal(now));
+}
+
+#[test]
 fn a_clock_before_its_own_membership_dates_nothing() {
     let site = site();
     let member = key(5);
