@@ -280,7 +280,10 @@ impl World<'_> {
             return Right::Nowhere;
         }
         let cost = match budget.spec.unit {
-            unit @ (Unit::Tokens | Unit::Requests | Unit::MicroDollars) => cost(unit),
+            // Each group may ask at the same moment, before the others have settled.
+            unit @ (Unit::Tokens | Unit::Requests | Unit::MicroDollars) => {
+                cost(unit).saturating_mul(self.accounts.len() as u64)
+            }
             Unit::Concurrent => return self.right_to_run(node, budget, &ledger, wall),
             Unit::Rate => return Right::Nowhere,
         };
