@@ -62,11 +62,13 @@ impl World<'_> {
                     return self.hit(Mark::ForgeryRefused);
                 }
                 // Whoever has just joined is a stranger to those that have not heard of it yet;
-                // its rows come again.
-                if let RowRefused::Stranger(who) = why
-                    && self.joins(self.names.index(who))
-                {
-                    return;
+                // its rows come again. One that was put out is to those that started since, unless
+                // the configuration names it: what it gave counts elsewhere.
+                if let RowRefused::Stranger(who) = why {
+                    let who = self.names.index(who);
+                    if self.joins(who) || self.nodes[who].is_revoked {
+                        return;
+                    }
                 }
                 let seen = format!("node {node} from {}: {why}", from.short());
                 self.broken(Invariant::QuotaHonestRowsTaken, seen);

@@ -27,6 +27,9 @@ const URGENT_COSTS: u64 = 4;
 const KEEP_S: u64 = LOW_S;
 /// What it keeps when a request is waiting elsewhere.
 const URGENT_KEEP_S: u64 = 1;
+/// A permit that lay idle for so long is given to whoever waits for one: some writes and round trips,
+/// and less than a person who asks again lets pass.
+const PERMIT_IDLE: Micros = Micros::millis(500);
 /// Above so many seconds of demand a node gives without being asked: what it holds is stranded
 /// should it die.
 const PUSH_ABOVE_S: u64 = 30;
@@ -189,8 +192,8 @@ impl Quota {
         // Whole units only where a request waits: a single free permit, or the last request of a
         // small cap, is not kept for the fraction of one that was lately wanted here.
         let keep = match ask.urgent {
-            // A permit is used anew by each request, so one that lay idle for as long as demand is
-            // kept for is not the one that those who come here use, however many they were.
+            // A permit is used anew by each request, so one that lies idle is not the one that
+            // those who come here use, however many they were.
             true if purse.unit() == Unit::Concurrent && purse.is_idle(now.mono) => 0,
             true => purse.need_whole(demand, URGENT_KEEP_S),
             false => purse.need(demand, KEEP_S),
@@ -301,9 +304,9 @@ impl Purse {
         (self.current().map_or(0, |account| account.granted) / QUANTUM_PART).max(1)
     }
 
-    /// Whether nothing was asked for as long as a donor keeps rights for when others wait.
+    /// Whether nothing was asked for lately.
     fn is_idle(&self, now: Mono) -> bool {
-        self.demand.idle(now) >= Micros::secs(URGENT_KEEP_S)
+        self.demand.idle(now) >= PERMIT_IDLE
     }
 
     /// What there is to meet demand with. Of a rate that is the share, not what the bucket holds.
