@@ -14,6 +14,7 @@ pub mod machine;
 pub mod plant;
 pub mod refusal;
 pub mod time;
+pub mod trace;
 
 pub use bounded::{BoundedQueue, Full};
 pub use dice::Dice;
@@ -22,3 +23,4 @@ pub use machine::Machine;
 pub use plant::Plant;
 pub use refusal::{Blame, Code, Refusal, Retry, Stage};
 pub use time::{Micros, Mono, Now, Wall};
+pub use trace::{Sampler, TraceContext};
