@@ -16,6 +16,7 @@ mod error;
 mod events;
 mod passing;
 mod pool;
+pub mod post;
 mod provider;
 mod proxy;
 mod secret;

@@ -36,7 +36,7 @@ const MAX_PATH_BYTES: usize = 4 << 10;
 /// Where Bedrock tells the tokens of a prompt whose answer has no place for them.
 const PROMPT_TOKENS: &str = "x-amzn-bedrock-input-token-count";
 /// Who asks; some providers refuse requests without it.
-const AGENT: &str = concat!("selvedge/", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT: &str = concat!("selvedge/", env!("CARGO_PKG_VERSION"));
 /// OpenAI's and Azure's finer form of Retry-After.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// Longer waits are as good as none.

@@ -7,6 +7,7 @@ mod dialect;
 mod faults;
 mod limits;
 mod passing;
+mod post;
 mod secrets;
 mod server;
 mod shape;
