@@ -9,19 +9,20 @@ mod quota;
 mod terms;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
-use selvedge_base::{Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Stage};
+use selvedge_base::{Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Stage, TraceContext};
 use selvedge_contract::{FinishReason, ModelState, ModelStatus};
 use selvedge_dialect::chat::Failure;
 use selvedge_dialect::embed::Embeddings;
 use selvedge_dialect::inference::Makes;
 use selvedge_proto::swim::PeerState;
 use selvedge_runtime::{
-    Admin, Cached, Call, ChatCall, EmbedCall, Gateway, MeshView, NodeView, Outcome, Piece,
-    Question, RequestRecord, Said,
+    Admin, Cached, Call, Came, ChatCall, EmbedCall, Gateway, MeshView, NodeView, Outcome, Piece,
+    Question, RequestRecord, Said, Trace,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -77,6 +78,10 @@ impl Backend for Bridge {
         Box::pin(self.gateway.embed(call))
     }
 
+    fn trace(&self, caller: Option<TraceContext>, came: Came) -> Option<Arc<Trace>> {
+        self.gateway.trace(caller, || came)
+    }
+
     fn makes(&self, model: &str) -> Option<Makes> {
         self.gateway.makes(model)
     }
@@ -126,7 +131,7 @@ impl Backend for Bridge {
 
     fn totals(&self) -> Vec<(&'static str, &'static str, u64)> {
         let counters = self.gateway.counters();
-        vec![
+        let mut totals = vec![
             ("admitted", "Answers begun at this node", counters.admitted.value()),
             ("turned_away", "Requests refused because full", counters.turned_away.value()),
             ("finished", "Answers completed", counters.finished.value()),
@@ -152,7 +157,15 @@ impl Backend for Bridge {
                 "Writes of them that failed",
                 counters.budget_write_failures.value(),
             ),
-        ]
+        ];
+        if let Some(tracer) = self.gateway.tracer() {
+            totals.extend([
+                ("telemetry_sent", "Requests a collector was told of", tracer.sent.value()),
+                ("telemetry_dropped", "Requests not told of: queue full", tracer.dropped.value()),
+                ("telemetry_lost", "Requests no collector took", tracer.lost.value()),
+            ]);
+        }
+        totals
     }
 
     fn manage(&self, order: Order) -> BoxFuture<'_, Result<Value, Refusal>> {

@@ -17,6 +17,7 @@ mod logging;
 mod pull;
 mod record;
 mod scratch;
+mod telemetry;
 mod ui;
 mod unserved;
 mod up;

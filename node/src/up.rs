@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::home::Home;
 use crate::http::{self, AdminToken, Settings, Stop};
 use crate::pull::{Store, Stored, file_digest};
+use crate::telemetry::{Last, Telemetry, Who};
 use crate::ui::{self, Ink, paint};
 use crate::unserved::Unserved;
 
@@ -56,7 +57,8 @@ pub(crate) async fn up(home: &Home, config: &Config, options: &cli::Up) -> Resul
         // Joining may wait for another node; whoever stops this one meanwhile need not.
         () = stop.requested() => return Ok(()),
     };
-    let Started { mut node, listener, bridge } = started;
+    let Started { mut node, listener, bridge, telemetry } = started;
+    let last = keep_telling(&mut node, config, telemetry).await?;
     let token = fresh_token();
     let api = listener.local_addr()?;
     let settings = settings(config, &token);
@@ -71,6 +73,9 @@ pub(crate) async fn up(home: &Home, config: &Config, options: &cli::Up) -> Resul
     surface.wait().await;
     // The commands of this home must not find a node that answers no more.
     drop(running);
+    if let Some(last) = last {
+        last.flush().await;
+    }
     if timeout(CLOSING, node.shutdown()).await.is_err() {
         tracing::warn!("peers were not all told of the stop");
     }
@@ -82,6 +87,7 @@ struct Started {
     node: Node,
     listener: TcpListener,
     bridge: Bridge,
+    telemetry: Option<Telemetry>,
 }
 
 async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> Result<Started> {
@@ -94,7 +100,14 @@ async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> 
     let listener = listen(config.api.listen).await?;
     let api = listener.local_addr()?;
     let first = !home.path().join("state.redb").exists() && options.join.is_none();
-    let node = start(home, config, options).await?;
+    let telemetry = match config.telemetry.clone() {
+        Some(config) => {
+            let opening = tokio::task::spawn_blocking(move || Telemetry::new(config));
+            Some(opening.await.context("opening telemetry failed")??)
+        }
+        None => None,
+    };
+    let node = start(home, config, options, telemetry.as_ref()).await?;
     let (gateway, admin) = (node.gateway(), node.admin());
     let bridge = Bridge { gateway, admin, stop: stop.clone(), unserved };
     node.announce_api(api);
@@ -104,10 +117,29 @@ async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> 
     for name in &served {
         bridge.until_served(name, true).await;
     }
-    Ok(Started { node, listener, bridge })
+    Ok(Started { node, listener, bridge, telemetry })
 }
 
-async fn start(home: &Home, config: &Config, options: &cli::Up) -> Result<Node> {
+/// Begins to tell a collector of requests, if there is one.
+async fn keep_telling(
+    node: &mut Node,
+    config: &Config,
+    telemetry: Option<Telemetry>,
+) -> Result<Option<Last>> {
+    let Some(telemetry) = telemetry else { return Ok(None) };
+    let id = node.gateway().view().me.to_string();
+    let who = Who { id, name: &config.name, site: &config.site };
+    let (run, last) = telemetry.sending(&who)?;
+    node.keep_running("telemetry", run).await?;
+    Ok(Some(last))
+}
+
+async fn start(
+    home: &Home,
+    config: &Config,
+    options: &cli::Up,
+    telemetry: Option<&Telemetry>,
+) -> Result<Node> {
     let node = NodeConfig {
         home: home.path().to_owned(),
         name: config.name.clone(),
@@ -122,6 +154,7 @@ async fn start(home: &Home, config: &Config, options: &cli::Up) -> Result<Node> 
         serve_tenants: config.mesh.serve_tenants.clone(),
         rollback_guard: config.rollback_guard,
         cache: config.cache,
+        tracer: telemetry.map(Telemetry::tracer),
         create_mesh: true,
     };
     if let Some(code) = &options.join {

@@ -27,4 +27,4 @@ pub mod upstream;
 pub use flow::{Flow, FlowEffect, FlowInput, Piece};
 pub use record::{Attempt, Outcome, RequestRecord};
 pub use route::{MeshView, ModelSummary, Need, NodeView};
-pub use rows::{Charged, HandOff, HandOffReply, NodeRow, Opening, PolicyWord};
+pub use rows::{Charged, HandOff, HandOffReply, NodeRow, Opening, PolicyWord, Traced};

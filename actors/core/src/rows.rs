@@ -17,6 +17,8 @@ use crate::quota::QuotaMessage;
 pub type Opening = wire::Opening<GenerateRequest, QuotaMessage, PolicyWord>;
 /// A request that was reserved for, handed to a peer.
 pub type Charged = wire::Charged<GenerateRequest>;
+/// A request that is part of a trace, handed to a peer.
+pub type Traced = wire::Traced<GenerateRequest>;
 /// A request handed to a peer.
 pub type HandOff = wire::HandOff<GenerateRequest>;
 /// What the peer sends back.

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use selvedge_core::cache::Bounds;
 use selvedge_engine::EngineConfig;
+
+use crate::trace::Tracer;
 
 /// A node's settings.
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ pub struct NodeConfig {
     pub rollback_guard: bool,
     /// The cache of answers, if there is one.
     pub cache: Option<CacheConfig>,
+    /// Who is told of requests, if anybody is.
+    pub tracer: Option<Arc<Tracer>>,
     /// Make a mesh of one when this home belongs to none.
     pub create_mesh: bool,
 }

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use selvedge_base::{
     Blame, Code, Machine, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry, Stage,
+    TraceContext,
 };
 use selvedge_contract::{
     Answer, Emitted, EventSink, GenerateRequest, Input, Limits, LogProbs, Sampling,
@@ -30,6 +31,7 @@ use crate::counters::{Counters, Held};
 use crate::handoff::{self, Outbound};
 use crate::quota::{Reservation, Takes, Wanted};
 use crate::shared::Shared;
+use crate::trace::{Asking, Came, Trace, Tracer, Whom, finish_of, usage_of};
 
 /// Pieces that wait for a slow caller: a screenful of tokens; beyond it the request waits.
 const PIECES: usize = 64;
@@ -75,6 +77,8 @@ pub struct Call {
     pub stop: Vec<String>,
     /// Log probabilities wanted.
     pub logprobs: Option<LogProbs>,
+    /// Its place in a trace, if it has one.
+    pub trace: Option<Arc<Trace>>,
 }
 
 /// The way in for every surface; cheap to clone.
@@ -144,6 +148,24 @@ impl Gateway {
         self.shared.records.find(id)
     }
 
+    /// The place of a request in a trace, which `caller` may have begun; none where nobody traces
+    /// it. What is given to a call is told once all of its work is over.
+    pub fn trace(
+        &self,
+        caller: Option<TraceContext>,
+        came: impl FnOnce() -> Came,
+    ) -> Option<Arc<Trace>> {
+        match &self.shared.tracer {
+            Some(tracer) => Some(tracer.begin(caller.as_ref(), came())),
+            None => caller.map(Trace::passing),
+        }
+    }
+
+    /// Who is told of requests, if anybody is.
+    pub fn tracer(&self) -> Option<&Arc<Tracer>> {
+        self.shared.tracer.as_ref()
+    }
+
     /// What the node counts.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
@@ -167,6 +189,10 @@ struct Request {
     peer_events: mpsc::Receiver<FlowInput>,
     from_peer: mpsc::Sender<FlowInput>,
     turn: Turn,
+    /// The same, for the trace.
+    asking: Asking,
+    /// Why the present turn will have ended, if it ends without the answer's end.
+    why: Option<&'static str>,
 }
 
 /// Who works on the request now.
@@ -209,6 +235,8 @@ impl Request {
             peer_events,
             from_peer,
             turn,
+            asking: Asking::default(),
+            why: None,
         }
     }
 
@@ -217,6 +245,7 @@ impl Request {
         let mut effects = Vec::new();
         loop {
             while let Some(input) = pending.pop() {
+                self.why = failing(&input).or(self.why);
                 self.flow.step(clock::now(), input, &mut effects);
                 for effect in effects.drain(..) {
                     match effect {
@@ -230,7 +259,7 @@ impl Request {
                         FlowEffect::Deliver(piece) => {
                             if matches!(piece, Piece::Finished { .. } | Piece::Failed(_)) {
                                 // Whoever has the end may ask for the record at once.
-                                self.shared.records.keep(self.flow.record().clone());
+                                self.keep();
                             }
                             let counted = self.count(&piece);
                             if !self.deliver(piece).await {
@@ -401,6 +430,7 @@ impl Request {
         if emitted.is_some() {
             self.shared.counters.resumed.bump();
         }
+        self.ask(to);
         let request = GenerateRequest {
             id: self.call.id,
             model,
@@ -430,6 +460,7 @@ impl Request {
             label: self.call.label,
             deadline,
             receipt: self.receipt(fence, to, deadline),
+            trace: self.asking.context(),
             request,
         };
         self.shared.counters.handed_off.bump();
@@ -473,6 +504,7 @@ impl Request {
     async fn deliver(&mut self, piece: Piece) -> bool {
         if let Piece::Token(_) = &piece {
             self.shared.counters.answer_tokens.bump();
+            self.asking.came();
         }
         let sent = tokio::time::timeout(CALLER_PATIENCE.into(), self.to_caller.send(piece)).await;
         matches!(sent, Ok(Ok(())))
@@ -483,7 +515,8 @@ impl Request {
         Some(FlowInput::Pulsed { fence, pulse: self.shared.pulse() })
     }
 
-    fn settle(self) {
+    fn settle(mut self) {
+        self.told();
         let record = self.flow.record();
         let counters = &self.shared.counters;
         if let Some(took) = record.first_token {
@@ -500,7 +533,53 @@ impl Request {
             }
             Outcome::Cancelled | Outcome::Running => counters.cancelled.bump(),
         }
-        self.shared.records.keep(record.clone());
+        self.keep();
+    }
+
+    /// Keeps the record as it is now.
+    fn keep(&self) {
+        let record = self.shared.records.keep(self.flow.record().clone());
+        if let Some(trace) = &self.call.trace {
+            trace.recorded(&record);
+        }
+    }
+
+    /// Notes for the trace that a node is asked, and that the one before is not any more.
+    fn ask(&mut self, to: NodeId) {
+        let why = self.why.take().unwrap_or(Code::Timeout.as_str());
+        std::mem::take(&mut self.asking).failed(why);
+        let shared = &self.shared;
+        self.asking = Trace::ask(self.call.trace.as_ref(), &self.call.model, || {
+            if to == shared.me {
+                return Whom::Here;
+            }
+            Whom::Peer { node: shared.view.load().name_of(&to) }
+        });
+    }
+
+    /// Notes for the trace how the last turn ended.
+    fn told(&mut self) {
+        let mut asking = std::mem::take(&mut self.asking);
+        match &self.flow.record().outcome {
+            Outcome::Finished { reason, usage } => {
+                asking.note(|turn| turn.finish.push(finish_of(*reason)));
+                asking.finished(Some(usage_of(usage)));
+            }
+            Outcome::Failed(refusal) => asking.failed(refusal.code.as_str()),
+            Outcome::Cancelled | Outcome::Running => asking.failed(Code::Cancelled.as_str()),
+        }
+    }
+}
+
+/// Why a turn ends, if this ends it.
+const fn failing(input: &FlowInput) -> Option<&'static str> {
+    match input {
+        FlowInput::Refused { refusal, .. }
+        | FlowInput::Answered { answer: Answer::Failed(refusal), .. } => {
+            Some(refusal.code.as_str())
+        }
+        FlowInput::Lost { .. } => Some(Code::PeerLost.as_str()),
+        _ => None,
     }
 }
 

@@ -128,6 +128,7 @@ fn gateway_by(node: &Node, pace: Duration, quota: crate::quota::QuotaLine) -> Ga
         providers: Arc::clone(&real.providers),
         routing: Arc::clone(&real.routing),
         cache: None,
+        tracer: None,
         permits: Arc::new(Semaphore::new(64)),
         in_flight: crate::shared::Tally::default(),
         serving: crate::shared::Tally::default(),
@@ -157,6 +158,7 @@ fn call(gateway: &Gateway, max_tokens: Option<u32>) -> Call {
         max_tokens,
         stop: Vec::new(),
         logprobs: None,
+        trace: None,
     }
 }
 

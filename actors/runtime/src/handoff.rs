@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use selvedge_base::{Micros, NodeId};
+use selvedge_base::{Micros, NodeId, TraceContext};
 use selvedge_contract::GenerateRequest;
 use selvedge_core::flow::FlowInput;
-use selvedge_core::{Charged, HandOff, HandOffReply, Opening};
+use selvedge_core::{Charged, HandOff, HandOffReply, Opening, Traced};
 use selvedge_net::{FrameSender, Link, NetError};
 use selvedge_proto::wire::{Label, Receipt};
 use tokio::sync::mpsc;
@@ -24,6 +24,9 @@ use crate::shared::Shared;
 pub(crate) const REQUEST_PRIORITY: i32 = 10;
 /// Priority of control streams.
 pub(crate) const CONTROL_PRIORITY: i32 = 0;
+
+/// The wire version that knows traces.
+const TRACES_SINCE: u8 = 4;
 
 /// A stream notices the end of its link a moment before the reason is known.
 const REASON_WITHIN: Micros = Micros::millis(20);
@@ -42,6 +45,8 @@ pub(crate) struct Handed {
     pub deadline: Micros,
     /// Who answers for its tokens, where budgets count it.
     pub receipt: Option<Receipt>,
+    /// The trace that goes on there, if there is one.
+    pub trace: Option<TraceContext>,
     /// The request.
     pub request: GenerateRequest,
 }
@@ -95,7 +100,7 @@ async fn exchange(
         return Err(NetError::Lost("there is no link to it".to_owned()));
     };
     let (mut sender, mut receiver) = link.open(REQUEST_PRIORITY).await?;
-    let receipt = handed.receipt;
+    let (receipt, trace) = (handed.receipt, handed.trace);
     let handed = HandOff {
         hop: 1,
         origin: shared.me,
@@ -105,13 +110,14 @@ async fn exchange(
         fence,
         request: handed.request,
     };
-    let opening = match receipt {
-        // A peer that knows no receipts knows no budgets either: this node answers for both.
-        Some(receipt) if sender.version() >= BUDGETS_SINCE => {
-            let receipt = receipt.seal(&Key(&shared.identity));
-            Opening::Charged(Box::new(Charged { handed, receipt }))
-        }
-        Some(_) | None => Opening::HandOff(handed),
+    // A peer that knows no receipts knows no budgets either: this node answers for both.
+    let receipt = receipt.filter(|_| sender.version() >= BUDGETS_SINCE);
+    let receipt = receipt.map(|receipt| receipt.seal(&Key(&shared.identity)));
+    let trace = trace.filter(|_| sender.version() >= TRACES_SINCE);
+    let opening = match (trace, receipt) {
+        (Some(trace), receipt) => Opening::Traced(Box::new(Traced { trace, handed, receipt })),
+        (None, Some(receipt)) => Opening::Charged(Box::new(Charged { handed, receipt })),
+        (None, None) => Opening::HandOff(handed),
     };
     begin(&mut sender, &opening).await?;
     while let Some(reply) = receiver.recv::<HandOffReply>().await? {

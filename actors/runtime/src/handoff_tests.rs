@@ -17,6 +17,7 @@ fn handed(to: NodeId, id: u128) -> Handed {
         label: Label::Mesh,
         deadline: Micros::secs(10),
         receipt: None,
+        trace: None,
         request: GenerateRequest {
             id: RequestId(id),
             model: ModelDigest([9; 32]),

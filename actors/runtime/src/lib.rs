@@ -33,6 +33,7 @@ mod store;
 mod supervise;
 mod sync;
 mod task;
+mod trace;
 mod view;
 
 pub use admin::{Admin, BudgetView, Caller, KeyView, MemberView};
@@ -55,3 +56,4 @@ pub use selvedge_upstream::KeyListing;
 pub use stepper::{Clock, Recorded, Stepper, system_clock};
 pub use store::{Store, StoreError};
 pub use task::{Finished, Run};
+pub use trace::{CHAT, COMPLETION, Came, EMBEDDINGS, Story, Told, Trace, Tracer, Turn, Whom};

@@ -474,6 +474,7 @@ async fn share(
         providers,
         routing: Arc::new(routing),
         cache: config.cache.map(CacheLine::new),
+        tracer: config.tracer.clone(),
         permits: Arc::new(Semaphore::new(config.max_requests)),
         in_flight: Tally::default(),
         serving: Tally::default(),

@@ -24,11 +24,12 @@ struct Ring {
 
 impl Records {
     /// Keeps a record, replacing an earlier state of the same request.
-    pub(crate) fn keep(&self, record: RequestRecord) {
+    pub(crate) fn keep(&self, record: RequestRecord) -> Arc<RequestRecord> {
+        let record = Arc::new(record);
         let mut ring = self.0.lock();
         let id = record.id;
-        if ring.records.insert(id, Arc::new(record)).is_some() {
-            return;
+        if ring.records.insert(id, Arc::clone(&record)).is_some() {
+            return record;
         }
         ring.order.push_back(id);
         if ring.order.len() > LIMIT
@@ -36,6 +37,7 @@ impl Records {
         {
             ring.records.remove(&oldest);
         }
+        record
     }
 
     /// The record of a request.

@@ -37,6 +37,7 @@ pub use self::outlet::{ChatStream, Said};
 use crate::counters::Held;
 use crate::gateway::{Gateway, node_full};
 use crate::shared::Shared;
+use crate::trace::{Asking, Trace, finish_at};
 
 /// One chat, authenticated and understood.
 #[derive(Clone, Debug)]
@@ -57,6 +58,8 @@ pub struct ChatCall {
     pub deadline: Micros,
     /// The seed if the caller gave none.
     pub drawn: u64,
+    /// Its place in a trace, if it has one.
+    pub trace: Option<Arc<Trace>>,
     /// What is asked.
     pub asked: Asked,
 }
@@ -121,6 +124,8 @@ struct Relay {
     head: Option<Event>,
     first_piece: Option<Micros>,
     usage: Option<Usage>,
+    /// The provider that is being asked, for the trace.
+    asking: Asking,
     recorded: bool,
 }
 
@@ -141,6 +146,7 @@ impl Relay {
             head: None,
             first_piece: None,
             usage: None,
+            asking: Asking::default(),
             recorded: false,
         }
     }
@@ -166,20 +172,37 @@ impl Relay {
             step = match end {
                 End::Answered(last) => return self.answered(last).await,
                 End::LocalOnly => self.journey.local_only(),
-                End::Failed(failure) => match self.journey.failed(failure.refusal.clone()) {
-                    // The same refusal, with what the provider said.
-                    Step::Fail(refusal) if refusal == failure.refusal => {
-                        return self.fail(failure);
+                End::Failed(failure) => {
+                    match self.missed(&failure).journey.failed(failure.refusal.clone()) {
+                        // The same refusal, with what the provider said.
+                        Step::Fail(refusal) if refusal == failure.refusal => {
+                            return self.fail(failure);
+                        }
+                        step => step,
                     }
-                    step => step,
-                },
+                }
             };
         }
     }
 
+    /// Notes for the trace that whoever was asked does not answer.
+    fn missed(&mut self, failure: &Failure) -> &mut Self {
+        let usage = self.usage;
+        self.asking.note(|turn| turn.usage = usage);
+        std::mem::take(&mut self.asking).failed(failure.refusal.code.as_str());
+        self
+    }
+
     /// Gives the caller an event that is not the last.
     async fn deliver(&mut self, event: Event) {
-        if matches!(event, Event::Head(_)) {
+        if let Event::Ended { reason, .. } = &event {
+            self.asking.note(|turn| turn.finish.push(finish_at(reason)));
+        }
+        if let Event::Head(head) = &event {
+            self.asking.note(|turn| {
+                turn.answered_by = Some(head.model.clone()).filter(|model| !model.is_empty());
+                turn.answer_id = Some(head.id.clone()).filter(|id| !id.is_empty());
+            });
             self.head = Some(event);
             return;
         }
@@ -196,6 +219,7 @@ impl Relay {
     /// From here on the caller has part of an answer that nobody else can continue.
     fn begun(&mut self) {
         self.journey.came();
+        self.asking.came();
         if self.first_piece.is_none() {
             self.first_piece = Some(clock::mono().since(self.arrived));
         }
@@ -212,6 +236,7 @@ impl Relay {
         if let Some(head) = self.head.take() {
             self.outlet.say(Said::Event(head)).await;
         }
+        std::mem::take(&mut self.asking).finished(self.usage);
         self.measure();
         let outcome = self.outcome();
         self.record(outcome);
@@ -284,13 +309,18 @@ impl Relay {
                 longest_gap: None,
             },
         };
-        self.shared.records.keep(record);
+        let record = self.shared.records.keep(record);
+        if let Some(trace) = &self.call.trace {
+            trace.recorded(&record);
+        }
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
         if !self.recorded {
+            let usage = self.usage;
+            self.asking.note(|turn| turn.usage = usage);
             self.record(Outcome::Cancelled);
         }
     }

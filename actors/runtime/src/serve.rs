@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
-use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, RequestId, Retry, Stage};
+use selvedge_base::{
+    Blame, Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry, Stage, TraceContext,
+};
 use selvedge_contract::{Answer, EventSink};
-use selvedge_core::{Charged, HandOff, HandOffReply, Opening};
+use selvedge_core::{Charged, HandOff, HandOffReply, Opening, Traced};
 use selvedge_net::{FrameReceiver, FrameSender, NetError, clock};
 use selvedge_proto::records::Signed;
 use selvedge_proto::wire::{ALIVE_EVERY, Receipt};
@@ -18,6 +20,7 @@ use crate::counters::Held;
 use crate::line::MeshLine;
 use crate::membership::Membership;
 use crate::shared::Shared;
+use crate::trace::{Asking, Came, Trace, Whom, finish_of, usage_of};
 use crate::{policy_sync, sync};
 
 /// A stream must say what it is within this: its first frame was written before it was opened.
@@ -40,7 +43,8 @@ pub(crate) async fn stream(
     let opening = tokio::time::timeout(OPENING_WITHIN.into(), receiver.recv::<Opening>()).await;
     let served = match opening {
         Ok(Ok(Some(Opening::HandOff(handed)))) => {
-            hand_off(&context.shared, from, (handed, None), sender, receiver).await
+            let taken = Taken { handed, receipt: None, trace: None };
+            hand_off(&context.shared, from, taken, sender, receiver).await
         }
         Ok(Ok(Some(Opening::Sync(message)))) => {
             sync::answer(&context, from, message, sender, receiver).await
@@ -50,7 +54,13 @@ pub(crate) async fn stream(
         }
         Ok(Ok(Some(Opening::Charged(charged)))) => {
             let Charged { handed, receipt } = *charged;
-            hand_off(&context.shared, from, (handed, Some(receipt)), sender, receiver).await
+            let taken = Taken { handed, receipt: Some(receipt), trace: None };
+            hand_off(&context.shared, from, taken, sender, receiver).await
+        }
+        Ok(Ok(Some(Opening::Traced(traced)))) => {
+            let Traced { trace, handed, receipt } = *traced;
+            let taken = Taken { handed, receipt, trace: Some(trace) };
+            hand_off(&context.shared, from, taken, sender, receiver).await
         }
         Ok(Ok(Some(Opening::Quota(message)))) => {
             context.shared.quota.hear(from, *message).await;
@@ -69,13 +79,37 @@ pub(crate) async fn stream(
     }
 }
 
+/// What a peer hands over.
+struct Taken {
+    handed: HandOff,
+    receipt: Option<Signed<Receipt>>,
+    trace: Option<TraceContext>,
+}
+
+/// The peer's request in the trace that it named, if this node tells of requests.
+fn traced(shared: &Shared, from: &NodeId, taken: &Taken) -> Asking {
+    let caller = taken.trace.as_ref().filter(|trace| trace.is_within_bounds());
+    let (Some(tracer), Some(caller)) = (&shared.tracer, caller) else { return Asking::default() };
+    let view = shared.view.load();
+    let trace = tracer.begin(Some(caller), Came::Peer { origin: view.name_of(from) });
+    Trace::ask(Some(&trace), &model_name(shared, taken.handed.request.model), || Whom::Here)
+}
+
+fn model_name(shared: &Shared, digest: ModelDigest) -> String {
+    let models = shared.engine.status().models;
+    let known = models.into_iter().find(|model| model.card.digest == digest);
+    known.map_or_else(|| digest.to_string(), |model| model.card.name)
+}
+
 async fn hand_off(
     shared: &Shared,
     from: NodeId,
-    (mut handed, receipt): (HandOff, Option<Signed<Receipt>>),
+    taken: Taken,
     mut sender: FrameSender,
     _request_side: FrameReceiver,
 ) -> Result<(), NetError> {
+    let mut asking = traced(shared, &from, &taken);
+    let Taken { mut handed, receipt, .. } = taken;
     let peer_site = shared.view.load().node(&from).map(|node| node.site.clone());
     let running = shared.serving.count(&from);
     let checked = shared.receive.check(from, peer_site.as_deref(), running, &handed);
@@ -93,6 +127,7 @@ async fn hand_off(
     });
     if let Err(refusal) = submitted {
         shared.counters.refused.bump();
+        asking.failed(refusal.code.as_str());
         let refusal = refusal.spoken_at(sender.version());
         return sender.send(&HandOffReply::Refused(refusal)).await;
     }
@@ -117,14 +152,34 @@ async fn hand_off(
             () = &mut deadline => HandOffReply::Answer(Answer::Failed(deadline_passed())),
             () = tokio::time::sleep(ALIVE_EVERY.into()) => HandOffReply::Alive(shared.pulse()),
         };
-        let last =
-            matches!(reply, HandOffReply::Answer(Answer::Finished { .. } | Answer::Failed(_)));
+        let last = note(&mut asking, &reply);
         sender.send(&reply).await?;
         if last {
             sender.finish();
             return Ok(());
         }
     }
+}
+
+/// Notes a reply for the trace; whether it is the last.
+fn note(asking: &mut Asking, reply: &HandOffReply) -> bool {
+    match reply {
+        HandOffReply::Answer(Answer::Token(_)) => asking.came(),
+        HandOffReply::Answer(Answer::Finished { reason, usage, .. }) => {
+            asking.note(|turn| turn.finish.push(finish_of(*reason)));
+            std::mem::take(asking).finished(Some(usage_of(usage)));
+            return true;
+        }
+        HandOffReply::Answer(Answer::Failed(refusal)) => {
+            std::mem::take(asking).failed(refusal.code.as_str());
+            return true;
+        }
+        HandOffReply::Answer(Answer::Started { .. })
+        | HandOffReply::Accepted
+        | HandOffReply::Refused(_)
+        | HandOffReply::Alive(_) => {}
+    }
+    false
 }
 
 /// Carries the engine's events into the stream's task.

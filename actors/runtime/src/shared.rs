@@ -25,6 +25,7 @@ use crate::quota::QuotaLine;
 use crate::records::Records;
 use crate::relay::CacheLine;
 use crate::routing::Routing;
+use crate::trace::Tracer;
 
 /// Everything requests share.
 pub(crate) struct Shared {
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) routing: Arc<Routing>,
     /// Answers kept for equal requests, if any are.
     pub(crate) cache: Option<CacheLine>,
+    /// Who is told of requests, if anybody is.
+    pub(crate) tracer: Option<Arc<Tracer>>,
     /// One per request this node may answer at a time.
     pub(crate) permits: Arc<Semaphore>,
     /// Requests handed to each peer and not yet over.

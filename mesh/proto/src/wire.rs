@@ -13,7 +13,7 @@ mod receipt;
 use std::net::SocketAddr;
 
 use selvedge_base::codec::{OLDEST_VERSION, VERSION};
-use selvedge_base::{Code, MeshId, Micros, NodeId, Refusal, Stage};
+use selvedge_base::{Code, MeshId, Micros, NodeId, Refusal, Stage, TraceContext};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
@@ -110,6 +110,8 @@ pub enum Opening<R, Q = (), P = ()> {
     Policy(Box<P>),
     /// A request that was reserved for; answered as [`Opening::HandOff`]. Since version 2.
     Charged(Box<Charged<R>>),
+    /// A request that is part of a trace; answered as [`Opening::HandOff`]. Since version 4.
+    Traced(Box<Traced<R>>),
 }
 
 impl<R, Q, P> Opening<R, Q, P> {
@@ -118,6 +120,7 @@ impl<R, Q, P> Opening<R, Q, P> {
         match self {
             Self::HandOff(_) | Self::Sync(_) | Self::Renew(_) | Self::Echo => 1,
             Self::Quota(_) | Self::Policy(_) | Self::Charged(_) => 2,
+            Self::Traced(_) => 4,
         }
     }
 }
@@ -129,6 +132,17 @@ pub struct Charged<R> {
     pub handed: HandOff<R>,
     /// Signed by the node that hands it over.
     pub receipt: Signed<Receipt>,
+}
+
+/// A hand-off that is part of a trace, with or without a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traced<R> {
+    /// The span of the node that hands it over.
+    pub trace: TraceContext,
+    /// The request.
+    pub handed: HandOff<R>,
+    /// As in [`Charged`], where budgets count it.
+    pub receipt: Option<Signed<Receipt>>,
 }
 
 /// A request handed to a peer. Being handed one is not authority: the receiver checks all of it.

@@ -16,6 +16,7 @@ use selvedge_runtime::{Bounds, CacheConfig};
 use super::raw::{LogFormat, RawCache, RawConfig};
 use super::reference::{Field, fields};
 use super::secret::Secret;
+use super::telemetry::{self, TelemetryConfig};
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Config {
     /// The cache of answers, if it is on.
     pub(crate) cache: Option<CacheConfig>,
     pub(crate) models: ModelsConfig,
+    /// Where to tell of requests, if anywhere.
+    pub(crate) telemetry: Option<TelemetryConfig>,
     pub(crate) log_filter: String,
     pub(crate) log_format: LogFormat,
 }
@@ -125,6 +128,7 @@ impl Config {
                 connect_timeout: Duration::from_millis(raw.models.connect_timeout_ms),
                 max_bytes: raw.models.max_bytes,
             },
+            telemetry: telemetry::checked(&raw.telemetry, &mut problems),
             log_filter: problems.filter(&raw.log.filter),
             log_format: raw.log.format,
         };
@@ -133,10 +137,15 @@ impl Config {
 }
 
 #[derive(Default)]
-struct Problems(Vec<String>);
+pub(super) struct Problems(Vec<String>);
 
 impl Problems {
-    fn say(&mut self, field: &str, value: impl fmt::Display, allowed: impl fmt::Display) {
+    pub(super) fn say(
+        &mut self,
+        field: &str,
+        value: impl fmt::Display,
+        allowed: impl fmt::Display,
+    ) {
         self.0.push(format!("{field} is '{value}'; allowed: {allowed}"));
     }
 

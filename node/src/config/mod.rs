@@ -10,11 +10,14 @@ mod overlay;
 mod raw;
 mod reference;
 mod secret;
+mod telemetry;
 
 pub(crate) use check::{Config, ModelsConfig};
 pub(crate) use overlay::{Env, load};
 pub(crate) use raw::{LogFormat, RawConfig};
 pub(crate) use reference::{commented_defaults, markdown, schema_json};
+pub(crate) use secret::Secret;
+pub(crate) use telemetry::{Signals, TelemetryConfig};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]

@@ -85,6 +85,18 @@ fn foreign<'a>(field: &Field, env: &'a Env) -> Option<&'a String> {
     let name = match field.path().as_str() {
         "models.hub" => "HF_ENDPOINT",
         "models.hub_token" => "HF_TOKEN",
+        "telemetry.endpoint" => "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "telemetry.disabled" => "OTEL_SDK_DISABLED",
+        "telemetry.protocol" => "OTEL_EXPORTER_OTLP_PROTOCOL",
+        "telemetry.headers" => "OTEL_EXPORTER_OTLP_HEADERS",
+        "telemetry.certificate" => "OTEL_EXPORTER_OTLP_CERTIFICATE",
+        "telemetry.sampler" => "OTEL_TRACES_SAMPLER",
+        "telemetry.sampler_arg" => "OTEL_TRACES_SAMPLER_ARG",
+        "telemetry.service_name" => "OTEL_SERVICE_NAME",
+        "telemetry.resource_attributes" => "OTEL_RESOURCE_ATTRIBUTES",
+        "telemetry.timeout_ms" => "OTEL_EXPORTER_OTLP_TIMEOUT",
+        "telemetry.delay_ms" => "OTEL_BSP_SCHEDULE_DELAY",
+        "telemetry.metric_interval_ms" => "OTEL_METRIC_EXPORT_INTERVAL",
         _ => return None,
     };
     env.get(name).filter(|text| !text.is_empty())

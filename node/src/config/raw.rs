@@ -31,6 +31,8 @@ pub(crate) struct RawConfig {
     pub(crate) models: RawModels,
     /// What the node writes to its log (standard error).
     pub(crate) log: RawLog,
+    /// Traces, metrics and logs for an OpenTelemetry collector.
+    pub(crate) telemetry: RawTelemetry,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -236,6 +238,76 @@ pub(crate) struct RawLog {
 impl Default for RawLog {
     fn default() -> Self {
         Self { filter: "warn".to_owned(), format: LogFormat::Text }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawTelemetry {
+    /// Address of a collector that takes OTLP over HTTP, such as "http://127.0.0.1:4318";
+    /// `/v1/traces`
+    /// and its like are added. Empty: nothing is told. OTEL_EXPORTER_OTLP_ENDPOINT is honoured
+    /// too.
+    #[schemars(length(max = 512))]
+    pub(crate) endpoint: String,
+    /// Tell nothing, whatever else is set; OTEL_SDK_DISABLED is honoured too.
+    pub(crate) disabled: bool,
+    /// How OTLP is spoken: "http/protobuf", and nothing else; OTEL_EXPORTER_OTLP_PROTOCOL is
+    /// honoured too.
+    pub(crate) protocol: String,
+    /// Headers for the collector, such as "api-key=SECRET,other=value", with percent-encoded
+    /// values. Never shown. OTEL_EXPORTER_OTLP_HEADERS is honoured too.
+    #[schemars(with = "String")]
+    pub(crate) headers: Secret,
+    /// A PEM file with authorities to believe beside those of the public web;
+    /// OTEL_EXPORTER_OTLP_CERTIFICATE is honoured too.
+    pub(crate) certificate: String,
+    /// What is told: "traces", "metrics", "logs".
+    #[schemars(length(max = 3))]
+    pub(crate) signals: Vec<String>,
+    /// Which traces: "always_on", "always_off", "traceidratio", or the same after "parentbased_",
+    /// which goes by the caller's decision where there is one. OTEL_TRACES_SAMPLER is honoured
+    /// too. Metrics and logs are of all requests.
+    pub(crate) sampler: String,
+    /// The share of traces for "traceidratio", 0 to 1; OTEL_TRACES_SAMPLER_ARG is honoured too.
+    pub(crate) sampler_arg: String,
+    /// The name of the service; OTEL_SERVICE_NAME is honoured too.
+    #[schemars(length(max = 64))]
+    pub(crate) service_name: String,
+    /// More about this node, such as "deployment.environment.name=test,team=a", with
+    /// percent-encoded values; OTEL_RESOURCE_ATTRIBUTES is honoured too.
+    #[schemars(length(max = 4096))]
+    pub(crate) resource_attributes: String,
+    /// How long the collector may take to answer, in milliseconds; OTEL_EXPORTER_OTLP_TIMEOUT is
+    /// honoured too.
+    #[schemars(range(min = 100, max = 60000))]
+    pub(crate) timeout_ms: u64,
+    /// How long spans and log records are gathered before they are sent, in milliseconds;
+    /// OTEL_BSP_SCHEDULE_DELAY is honoured too.
+    #[schemars(range(min = 10, max = 60000))]
+    pub(crate) delay_ms: u64,
+    /// How often metrics are sent, in milliseconds; OTEL_METRIC_EXPORT_INTERVAL is honoured too.
+    #[schemars(range(min = 100, max = 3600000))]
+    pub(crate) metric_interval_ms: u64,
+}
+
+impl Default for RawTelemetry {
+    fn default() -> Self {
+        Self {
+            endpoint: String::new(),
+            disabled: false,
+            protocol: "http/protobuf".to_owned(),
+            headers: Secret::default(),
+            certificate: String::new(),
+            signals: ["traces", "metrics", "logs"].map(str::to_owned).to_vec(),
+            sampler: "parentbased_always_on".to_owned(),
+            sampler_arg: "1".to_owned(),
+            service_name: "selvedge".to_owned(),
+            resource_attributes: String::new(),
+            timeout_ms: 10_000,
+            delay_ms: 1_000,
+            metric_interval_ms: 60_000,
+        }
     }
 }
 

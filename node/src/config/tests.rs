@@ -117,3 +117,47 @@ fn the_printed_defaults_are_the_defaults_and_every_field_is_explained() {
     }
     assert!(schema_json().contains("max_body_bytes"));
 }
+
+#[test]
+fn opentelemetrys_own_variables_are_honoured_and_their_secrets_hidden() {
+    let nowhere = Path::new("/nonexistent");
+    assert!(load(nowhere, false, &Env::new(), |_| ()).unwrap().telemetry.is_none());
+    let mut variables = env(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318/"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "Api-Key=hush%20now, x=1"),
+        ("OTEL_SERVICE_NAME", "gate"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "team=a%2Cb,empty="),
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1000"),
+    ]);
+    let config = load(nowhere, false, &variables, |_| ()).unwrap();
+    assert!(!format!("{config:?}").contains("hush"));
+    let telemetry = config.telemetry.unwrap();
+    assert_eq!(telemetry.endpoint.to_string(), "http://127.0.0.1:4318");
+    let (name, value) = &telemetry.headers[0];
+    assert_eq!((name.as_str(), value.reveal()), ("api-key", Some("hush now")));
+    assert_eq!(telemetry.service_name, "gate");
+    assert_eq!(telemetry.resource[0], ("team".to_owned(), "a,b".to_owned()));
+    assert!(telemetry.sampler.samples(0, None) && !telemetry.sampler.samples(u128::MAX, None));
+    let all = Signals { traces: true, metrics: true, logs: true };
+    assert_eq!(telemetry.signals, all);
+    variables.insert("OTEL_SDK_DISABLED".to_owned(), "true".to_owned());
+    assert!(load(nowhere, false, &variables, |_| ()).unwrap().telemetry.is_none());
+}
+
+#[test]
+fn what_is_wrong_with_telemetry_is_said_without_its_secrets() {
+    let wrong = env(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:hush@collector"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "hush"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("SELVEDGE_TELEMETRY_SIGNALS", "smoke"),
+    ]);
+    let text = failure(load(Path::new("/nonexistent"), false, &wrong, |_| ()));
+    for part in ["endpoint", "headers", "4318", "sometimes", "smoke"] {
+        assert!(text.contains(part), "{text} lacks {part}");
+    }
+    assert!(!text.contains("hush"), "{text}");
+}

@@ -3,16 +3,18 @@
 //! Owns the boundary: the surface speaks to this trait, the node's gateway implements it, and the
 //! surface's tests script it. Every answer is a stream of pieces; dropping it cancels the work.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use selvedge_base::{Micros, ModelDigest, NodeId, Refusal, RequestId};
+use selvedge_base::{Micros, ModelDigest, NodeId, Refusal, RequestId, TraceContext};
 use selvedge_core::Piece;
 use selvedge_core::upstream::RawProvider;
 use selvedge_dialect::chat::Failure;
 use selvedge_dialect::embed::Embeddings;
 use selvedge_dialect::inference::Makes;
 use selvedge_proto::policy::{AccountPath, KeyId};
-use selvedge_runtime::{Cached, Call, ChatCall, EmbedCall, Question, Said};
+use selvedge_runtime::{Cached, Call, Came, ChatCall, EmbedCall, Question, Said, Trace};
 use serde_json::Value;
 
 use super::wire::{self, Budget, Status};
@@ -44,6 +46,10 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// The vectors of a request's inputs. Dropping the future cancels the work.
     fn embed(&self, call: EmbedCall) -> BoxFuture<'_, Result<Embeddings, Failure>>;
+
+    /// The place of a request in a trace, which its caller may have begun; none where nobody traces
+    /// it.
+    fn trace(&self, caller: Option<TraceContext>, came: Came) -> Option<Arc<Trace>>;
 
     /// What a model makes of texts, as far as anything tells; none when there is no such model.
     fn makes(&self, model: &str) -> Option<Makes>;

@@ -43,6 +43,7 @@ mod speech;
 mod stop;
 #[cfg(test)]
 mod surface_tests;
+mod trace;
 pub(crate) mod wire;
 
 pub(crate) use backend::{Allowance, Backend, Holder, KeyRefused, Order};

@@ -105,6 +105,7 @@ impl Plan {
             max_tokens: self.max_tokens,
             stop: self.stop.clone(),
             logprobs: self.logprobs,
+            trace: None,
         };
         inputs.enumerate().map(call).collect()
     }

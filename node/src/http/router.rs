@@ -17,7 +17,7 @@ use selvedge_core::Piece;
 use selvedge_dialect::embed::{EmbedRequest, Embeddings};
 use selvedge_dialect::tap::{self, Kind};
 use selvedge_dialect::{self as dialect, anthropic};
-use selvedge_runtime::{Asked, ChatCall, EmbedCall, Wish};
+use selvedge_runtime::{Asked, ChatCall, EmbedCall, Trace, Wish};
 
 use super::answers::Answers;
 use super::backend::{Backend, Holder};
@@ -34,7 +34,7 @@ use super::settings::Settings;
 use super::speech::{self, Speech};
 use super::stop::Stop;
 use super::{
-    admin, allowance, cache, chat, completions, embed, grpc, infer, models, ollama, relay,
+    admin, allowance, cache, chat, completions, embed, grpc, infer, models, ollama, relay, trace,
 };
 
 /// Names a response, so that a person can ask about it.
@@ -117,7 +117,9 @@ impl App {
 pub(super) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Response<Answer> {
     let (id, drawn) = app.ids.draw();
     let mut tally = Tally::new(&app.metrics);
-    let exchange = Exchange { app: &app, id, drawn, holder: OnceLock::new() };
+    let (holder, trace) = (OnceLock::new(), OnceLock::new());
+    let exchange = Exchange { app: &app, id, drawn, holder, trace };
+    let mut code = None;
     let (mut response, status) = match exchange.answer(request, &mut tally).await {
         Ok(response) => {
             let status = response.status();
@@ -125,6 +127,7 @@ pub(super) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
         }
         Err(problem) => {
             app.metrics.refused(problem.code);
+            code = Some(problem.code);
             let response = match tally.surface_of() {
                 Surface::Messages => problem.response_as_anthropic(),
                 Surface::Ollama | Surface::Inference => problem.response_as_text(),
@@ -136,6 +139,9 @@ pub(super) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
         }
     };
     tally.answered(status);
+    if let Some(trace) = exchange.trace.get() {
+        trace.answered(status.as_u16(), code);
+    }
     if let Some(holder) = exchange.holder.get() {
         allowance::write(&app.backend.allowances(holder), response.headers_mut());
     }
@@ -152,7 +158,7 @@ pub(super) fn not_found() -> Problem {
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Route {
+pub(super) enum Route {
     Chat,
     Completions,
     Embeddings,
@@ -265,6 +271,8 @@ pub(super) struct Exchange<'a> {
     drawn: u64,
     /// Who asks, once that is known.
     holder: OnceLock<Holder>,
+    /// Its place in a trace, if it has one.
+    trace: OnceLock<Arc<Trace>>,
 }
 
 impl Exchange<'_> {
@@ -288,6 +296,12 @@ impl Exchange<'_> {
         }
         if parts.method == Method::OPTIONS {
             return Ok(options(methods));
+        }
+        if let Some(came) = trace::came(&route) {
+            let caller = trace::context(&parts.headers);
+            if let Some(begun) = self.app.backend.trace(caller, came) {
+                let _first = self.trace.set(begun);
+            }
         }
         self.endpoint(route, &parts, body).await
     }
@@ -394,7 +408,10 @@ impl Exchange<'_> {
         let progress = Progress::new(metrics);
         let heading = Heading::new(&plan, self.id, backend.digest_of(&plan.model));
         let (stream, include_usage) = (plan.stream, plan.include_usage);
-        let calls = plan.calls(self.id, self.drawn, &caller);
+        let mut calls = plan.calls(self.id, self.drawn, &caller);
+        for call in &mut calls {
+            call.trace = self.trace.get().cloned();
+        }
         let count = calls.len();
         let answers = Answers::ask(backend.as_ref(), calls);
         if stream {
@@ -456,6 +473,7 @@ impl Exchange<'_> {
             label: caller.label,
             deadline: caller.deadline,
             drawn: self.drawn,
+            trace: self.trace.get().cloned(),
             request,
         };
         let answer = backend.embed(call).await.map_err(|failure| Problem::from(failure.refusal))?;
@@ -486,6 +504,7 @@ impl Exchange<'_> {
             label: caller.label,
             deadline: caller.deadline,
             drawn: self.drawn,
+            trace: self.trace.get().cloned(),
             asked,
         }
     }

@@ -9,14 +9,14 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
-use selvedge_base::{Code, ModelDigest, NodeId, Refusal, Stage};
+use selvedge_base::{Code, ModelDigest, NodeId, Refusal, Stage, TraceContext};
 use selvedge_contract::{FinishReason, TokenEvent, TokenLogProb, Usage};
 use selvedge_core::Piece;
 use selvedge_dialect::chat::{self as dialect, Event, Failure};
 use selvedge_dialect::embed::Embeddings;
 use selvedge_dialect::inference::Makes;
 use selvedge_proto::policy::KeyId;
-use selvedge_runtime::{Cached, Call, ChatCall, EmbedCall, Question, Said};
+use selvedge_runtime::{Cached, Call, Came, ChatCall, EmbedCall, Question, Said, Trace};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
@@ -226,6 +226,10 @@ impl Backend for Script {
             let vectors = vec![vec![0.5, -1.0, 0.25]; request.inputs.len()];
             Ok(Embeddings { model: request.model, vectors, usage: Some(usage) })
         })
+    }
+
+    fn trace(&self, _: Option<TraceContext>, _: Came) -> Option<Arc<Trace>> {
+        None
     }
 
     fn makes(&self, model: &str) -> Option<Makes> {

@@ -66,6 +66,7 @@ fn config(home: &TempDir) -> Result<NodeConfig> {
         serve_tenants: BTreeSet::new(),
         rollback_guard: false,
         cache: None,
+        tracer: None,
         create_mesh: true,
     })
 }

@@ -48,6 +48,7 @@ impl Home {
             serve_tenants: BTreeSet::new(),
             rollback_guard: false,
             cache: None,
+            tracer: None,
             create_mesh: true,
         }
     }

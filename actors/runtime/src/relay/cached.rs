@@ -269,7 +269,7 @@ impl Gateway {
         };
         let leg = Leg { target: target.clone(), why: why.to_owned(), asked: false, ended: None };
         self.shared.counters.finished.bump();
-        self.shared.records.keep(RequestRecord {
+        let record = self.shared.records.keep(RequestRecord {
             id: call.id,
             model: call.asked.model().to_owned(),
             downgraded_to: None,
@@ -281,6 +281,9 @@ impl Gateway {
             first_token: None,
             longest_gap: None,
         });
+        if let Some(trace) = &call.trace {
+            trace.recorded(&record);
+        }
         Cached::Hit { kept, age, shared }
     }
 }

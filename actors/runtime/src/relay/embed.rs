@@ -34,6 +34,7 @@ use crate::providers::embed::{self, Part};
 use crate::providers::{Open, counts};
 use crate::quota::Reservation;
 use crate::shared::Shared;
+use crate::trace::{EMBEDDINGS, Trace, whom};
 
 /// One request for embeddings, authenticated and understood.
 #[derive(Clone, Debug)]
@@ -54,6 +55,8 @@ pub struct EmbedCall {
     pub deadline: Micros,
     /// Where chance comes from.
     pub drawn: u64,
+    /// Its place in a trace, if it has one.
+    pub trace: Option<Arc<Trace>>,
     /// What is asked.
     pub request: EmbedRequest,
 }
@@ -125,6 +128,15 @@ enum Missed {
     Failed(Failure),
     /// The budgets allow no more money.
     LocalOnly,
+}
+
+impl Missed {
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::Failed(failure) => failure.refusal.code.as_str(),
+            Self::LocalOnly => Code::QuotaExhausted.as_str(),
+        }
+    }
 }
 
 impl From<Refusal> for Missed {
@@ -209,11 +221,23 @@ impl Errand {
         };
         self.shared.counters.provided.bump();
         let mut paying = Paying { priced, reservation, took: Usage::default() };
+        let trace = self.call.trace.as_ref();
+        let mut asking = Trace::ask(trace, &request.model, || whom(open.spec()));
+        asking.note(|turn| turn.operation = EMBEDDINGS);
         let mut all = Embeddings::default();
         for part in spoken.parts {
-            let got = self.part(&open, &request.model, part, spoken.read, &mut paying).await?;
+            let mut part = part;
+            part.outgoing.headers.extend(asking.headers());
+            let got = match self.part(&open, &request.model, part, spoken.read, &mut paying).await {
+                Ok(got) => got,
+                Err(missed) => {
+                    asking.failed(missed.code());
+                    return Err(missed);
+                }
+            };
             all.vectors.extend(got.vectors);
         }
+        asking.finished(Some(paying.took));
         // Whoever has the answer finds it settled.
         paying.reservation = None;
         all.model.clone_from(&self.call.request.model);
@@ -350,7 +374,7 @@ impl Errand {
         };
         let mut legs: Vec<Leg> = self.journey.legs().to_vec();
         legs.extend(self.aim.passed_over.iter().cloned());
-        self.shared.records.keep(RequestRecord {
+        let record = self.shared.records.keep(RequestRecord {
             id: self.call.id,
             model: self.call.request.model,
             downgraded_to: None,
@@ -362,6 +386,9 @@ impl Errand {
             first_token: None,
             longest_gap: None,
         });
+        if let Some(trace) = &self.call.trace {
+            trace.recorded(&record);
+        }
     }
 }
 

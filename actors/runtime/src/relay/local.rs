@@ -71,6 +71,7 @@ impl Relay {
             max_tokens,
             stop: stop.clone(),
             logprobs,
+            trace: self.call.trace.clone(),
         };
         Ok((0..n).map(call).collect())
     }

@@ -14,13 +14,14 @@ use selvedge_dialect::chat::{Event, Failure, Usage};
 use selvedge_dialect::exchange::{AnswerParser, Outgoing};
 use selvedge_dialect::tap::{Kind, is_bounded};
 use selvedge_proto::policy::{AccountPath, KeyId};
-use selvedge_upstream::{Call, Events, Failed, MediaType, Passing};
+use selvedge_upstream::{Answer, Call, Events, Failed, MediaType, Passing};
 use tokio::sync::watch;
 
 use super::{ChatCall, End, Passable, Relay, Said};
 use crate::gateway::change;
 use crate::providers::{Open, counts, speak};
 use crate::quota::{Reservation, Takes, Wanted};
+use crate::trace::{Trace, finish_at, whom};
 
 /// The longest answer asked of a provider when a budget counts and neither the caller nor the
 /// catalogue sets a limit: several screens, as in a chat. All of it is reserved beforehand.
@@ -62,7 +63,7 @@ impl Relay {
         if let Some(barred) = self.bars() {
             return End::Failed(barred.into());
         }
-        let ToSay { priced, call, reading } = match self.to_say(&open, model) {
+        let ToSay { priced, mut call, reading } = match self.to_say(&open, model) {
             Ok(to_say) => to_say,
             Err(refusal) => return End::Failed(refusal.into()),
         };
@@ -83,12 +84,14 @@ impl Relay {
             }
         }
         self.shared.counters.provided.bump();
+        self.begin_asking(&open, &mut call);
         let mut paying = Paying { priced, reservation, running: Running::default(), changes };
         let asked = tokio::select! {
             biased;
             why = self.interrupted(&mut paying) => return End::Failed(why.into()),
             asked = open.provider.ask(&call, self.deadline) => asked,
         };
+        self.asking.note(|turn| turn.attempts = attempts(&asked));
         let answer = match asked {
             Ok(answer) => answer,
             Err(failed) => return End::Failed(failure(&open, &failed)),
@@ -108,6 +111,15 @@ impl Relay {
                 self.pass(&open, passing, paying).await
             }
         }
+    }
+
+    /// Notes for the trace that the provider is asked, and tells it of the trace.
+    fn begin_asking(&mut self, open: &Open, call: &mut Call) {
+        let trace = self.call.trace.as_ref();
+        self.asking = Trace::ask(trace, &call.model, || whom(open.spec()));
+        let streams = self.call.asked.stream();
+        self.asking.note(|turn| turn.streams = Some(streams));
+        call.headers.extend(self.asking.headers());
     }
 
     /// What is said to the provider, and what it can cost at most.
@@ -231,6 +243,8 @@ impl Relay {
                     paying.unknown();
                 }
                 let (bytes, usage) = (passed.bytes, took.usage);
+                let finish = took.finish.as_ref().map(finish_at);
+                self.asking.note(|turn| turn.finish.extend(finish));
                 return End::Answered(Said::Bytes { bytes, pieces, last: true, usage });
             }
             let said = Said::Bytes { bytes: passed.bytes, pieces, last: false, usage: None };
@@ -291,6 +305,15 @@ pub(super) fn wanted_at(
         model: target.to_string(),
         takes: Takes::Paid(Bill::at_most(priced.worst())),
         deadline,
+    }
+}
+
+/// Times it was sent.
+const fn attempts(asked: &Result<Answer, Failed>) -> u32 {
+    match asked {
+        Ok(answer) => answer.attempts(),
+        Err(Failed::Attempt { attempts, .. }) => *attempts,
+        Err(Failed::Denied { .. }) => 0,
     }
 }
 

@@ -81,12 +81,18 @@ fn openings_and_replies_round_trip() {
         budgets: vec![[1; 16]],
     };
     let charged = Charged { handed: hand_off(), receipt: receipt.seal(&key()) };
+    let trace = TraceContext::root(1 << 100, 2, true);
+    let receipt = Some(charged.receipt.clone());
+    let traced = Traced { trace: trace.clone(), handed: hand_off(), receipt };
+    let free = Traced { trace, handed: hand_off(), receipt: None };
     for opening in [
         Opening::HandOff(hand_off()),
         Opening::Echo,
         Opening::Quota(Box::new(7)),
         Opening::Policy(Box::new("policy".to_owned())),
         Opening::Charged(Box::new(charged)),
+        Opening::Traced(Box::new(traced)),
+        Opening::Traced(Box::new(free)),
     ] {
         let frame = encode(&opening, codec::MAX_FRAME).unwrap();
         assert_eq!(decode_body(&frame[4..]), Ok(opening));

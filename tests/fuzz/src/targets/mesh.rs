@@ -8,11 +8,13 @@ use std::net::SocketAddr;
 
 use ed25519_dalek::SigningKey;
 use selvedge_base::codec::{self, MAX_FRAME, VERSION};
-use selvedge_base::{Blame, Code, MeshId, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry};
+use selvedge_base::{
+    Blame, Code, MeshId, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry, TraceContext,
+};
 use selvedge_base::{Stage, Wall};
 use selvedge_contract::request::{Answer, GenerateRequest, Input, Sampling};
 use selvedge_core::quota::{QuotaDigest, QuotaHeader, QuotaMessage, QuotaStored, StoredRow};
-use selvedge_core::{Charged, HandOff, HandOffReply, NodeRow, Opening, PolicyWord};
+use selvedge_core::{Charged, HandOff, HandOffReply, NodeRow, Opening, PolicyWord, Traced};
 use selvedge_crdt::escrow::Holder;
 use selvedge_crdt::{Row, RowMap, Stamp};
 use selvedge_proto::join::JoinMessage;
@@ -163,6 +165,13 @@ fn check_records(body: &[u8]) {
     if let Ok(Opening::Charged(charged)) = codec::decode_body::<Opening>(body) {
         drop(charged.receipt.check());
     }
+    if let Ok(Opening::Traced(traced)) = codec::decode_body::<Opening>(body)
+        && traced.trace.is_within_bounds()
+    {
+        let (parent, state) = (traced.trace.parent_text(), traced.trace.state_text());
+        let again = TraceContext::parse(parent.as_bytes(), [state.as_bytes()]);
+        assert_eq!(again.as_ref(), Some(&traced.trace));
+    }
     if let Ok(credential) = codec::decode_body::<Credential>(body) {
         let holds = credential.verify(mesh(), node(3), NOW).is_ok();
         roster.learn(&credential);
@@ -255,6 +264,11 @@ fn frames() -> Vec<Vec<u8>> {
         budgets: vec![[1; 16]],
     };
     let charged = Charged { handed: handed.clone(), receipt: receipt.seal(&key(3)) };
+    let parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let trace = TraceContext::parse(parent, [b"a=1,b=2".as_slice()]);
+    let trace = trace.unwrap_or_else(|| panic!("a context"));
+    let receipt = Some(charged.receipt.clone());
+    let traced = Traced { trace, handed: handed.clone(), receipt };
     let notice = revoke(&key(1), None, mesh(), node(4), NOW);
     let mut delta = SyncDelta { rows: vec![row()], ..SyncDelta::default() };
     delta.roster.revocations.push(notice);
@@ -278,6 +292,7 @@ fn frames() -> Vec<Vec<u8>> {
         HelloReply::Welcome(Box::new(hello.clone())),
         Opening::HandOff(handed),
         Opening::Charged(Box::new(charged)),
+        Opening::Traced(Box::new(traced)),
         Opening::Quota(Box::new(QuotaMessage::Digest(digest))),
         Opening::Policy(Box::new(word)),
         Opening::Sync(SyncMessage::Delta(delta.clone())),

@@ -1,11 +1,12 @@
-//! Short texts that people and other programs hand over: join codes, names, ids, addresses.
+//! Short texts that people and other programs hand over: join codes, names, ids, addresses, places
+//! in a trace.
 //!
 //! Holds: what is read is shown as a text that reads as the same.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
-use selvedge_base::{MeshId, ModelDigest, NodeId, RequestId};
+use selvedge_base::{MeshId, ModelDigest, NodeId, RequestId, TraceContext};
 use selvedge_core::upstream::provider::BaseUrl;
 use selvedge_proto::base32;
 use selvedge_proto::join::JoinCode;
@@ -19,7 +20,20 @@ pub(super) const TARGETS: &[Target] = &[Target {
     check,
     shares: &[],
     seeds: none,
-    words: &["sv1-", "https://", "http://", "[::1]", ":443", "acme/web/app", "-", "@", "%2e"],
+    words: &[
+        "sv1-",
+        "https://",
+        "http://",
+        "[::1]",
+        ":443",
+        "acme/web/app",
+        "-",
+        "@",
+        "%2e",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "\n",
+        "a=1,b=2",
+    ],
 }];
 
 fn check(input: &[u8]) {
@@ -36,6 +50,15 @@ fn check(input: &[u8]) {
     }
     if let Ok(url) = BaseUrl::parse(text) {
         assert_eq!(BaseUrl::parse(&url.to_string()), Ok(url), "{text}");
+    }
+    // The parent, and a state on each line after it.
+    let mut lines = input.split(|byte| *byte == b'\n');
+    let parent = lines.next().unwrap_or_default();
+    if let Some(context) = TraceContext::parse(parent, lines) {
+        assert!(context.is_within_bounds(), "{text}");
+        let (parent, state) = (context.parent_text(), context.state_text());
+        let again = TraceContext::parse(parent.as_bytes(), [state.as_bytes()]);
+        assert_eq!(again.as_ref(), Some(&context), "{text}");
     }
     if let Some(bytes) = base32::decode(text) {
         assert_eq!(base32::decode(&base32::encode(&bytes)), Some(bytes), "{text}");
