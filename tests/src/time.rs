@@ -3,11 +3,17 @@
 //! Owns how long a test waits. Every wait in the harness takes a [`Deadline`] and ends with what
 //! was waited for or an error that names it; none of them sleeps.
 
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
 
 /// How long the suite waits for something that takes a fraction of this on an idle machine: two
 /// cores shared by three nodes that each load a model still fit.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often something is looked at that tells nobody when it changes.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A moment to give up at.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +42,22 @@ impl Deadline {
     /// What is left, `None` when it has passed.
     pub fn left(&self) -> Option<Duration> {
         self.0.checked_duration_since(now()).filter(|left| !left.is_zero())
+    }
+
+    /// Looks again and again until there is something to see.
+    ///
+    /// # Errors
+    /// When looking fails, or there is nothing in time.
+    pub fn until<T>(&self, what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+        let (never, nobody) = (Condvar::new(), Mutex::new(()));
+        loop {
+            if let Some(seen) = look()? {
+                return Ok(seen);
+            }
+            ensure!(self.left().is_some(), "waiting for {what}");
+            let guard = nobody.lock().unwrap_or_else(PoisonError::into_inner);
+            let _passed = never.wait_timeout(guard, LOOK);
+        }
     }
 }
 

@@ -22,4 +22,5 @@ mod providers;
 mod reclaimed;
 mod resume;
 mod surface;
+mod telemetry;
 mod weather;

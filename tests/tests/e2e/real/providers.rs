@@ -6,11 +6,11 @@ use selvedge_tests::budgets::until_books;
 use selvedge_tests::http::{Client, Reply};
 use selvedge_tests::process::{self, Process};
 use selvedge_tests::tiny::{self, TINY};
-use selvedge_tests::{Deadline, Node, Scenario, places, python, scenario};
+use selvedge_tests::{Deadline, Node, NodeSpec, Scenario, places, python, scenario};
 use serde_json::{Value, json};
 
 /// Planted in the vault; it must be found nowhere but in what the provider receives.
-const SECRET: &str = "sk-planted-5b1f0c9e7a44";
+pub(super) const SECRET: &str = "sk-planted-5b1f0c9e7a44";
 /// A model whose price the catalogue knows: 3 dollars per million tokens read, 15 written.
 pub(super) const PRICED: &str = "claude-sonnet-4-5";
 /// What the provider's answer to anything costs: 21 tokens read, 7 written.
@@ -54,7 +54,17 @@ pub(super) fn gateway_with(
     budget: &str,
     configuration: &str,
 ) -> Result<(Node, String)> {
-    let spec = s.node("gateway");
+    gateway_in(s, s.node("gateway"), provider, budget, configuration)
+}
+
+/// The same, started as told.
+pub(super) fn gateway_in(
+    s: &Scenario,
+    spec: NodeSpec,
+    provider: &Provider,
+    budget: &str,
+    configuration: &str,
+) -> Result<(Node, String)> {
     tiny::write(&spec.home.join("models"))?;
     std::fs::write(spec.home.join("config.toml"), configuration)?;
     let node = spec.up(s, &["--model", TINY])?;
@@ -278,7 +288,7 @@ fn taken_back(s: &Scenario, node: Node, client: &Client, file: &str) -> Result<(
 }
 
 /// The planted key is in no file, no log line and no answer of the node.
-fn planted_nowhere(node: &Node) -> Result<()> {
+pub(super) fn planted_nowhere(node: &Node) -> Result<()> {
     let log = node.process.output().tail();
     ensure!(!log.contains(SECRET), "the log holds the key");
     for path in ["/admin/providers", "/admin/provider-keys", "/metrics"] {
