@@ -11,6 +11,7 @@ use selvedge_contract::GenerateRequest;
 use selvedge_core::flow::FlowInput;
 use selvedge_core::{Charged, HandOff, HandOffReply, Opening, Traced};
 use selvedge_net::{FrameSender, Link, NetError};
+use selvedge_proto::records::Signed;
 use selvedge_proto::wire::{Label, Receipt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -89,6 +90,22 @@ pub(crate) async fn begin(sender: &mut FrameSender, opening: &Opening) -> Result
     sender.send_since(opening.since(), opening).await
 }
 
+/// What a peer of a version is told of a request: as much as it understands.
+fn opening(
+    version: u8,
+    handed: HandOff,
+    receipt: Option<Signed<Receipt>>,
+    trace: Option<TraceContext>,
+) -> Opening {
+    // A peer that knows no receipts knows no budgets either: this node answers for both.
+    let receipt = receipt.filter(|_| version >= BUDGETS_SINCE);
+    match (trace.filter(|_| version >= TRACES_SINCE), receipt) {
+        (Some(trace), receipt) => Opening::Traced(Box::new(Traced { trace, handed, receipt })),
+        (None, Some(receipt)) => Opening::Charged(Box::new(Charged { handed, receipt })),
+        (None, None) => Opening::HandOff(handed),
+    }
+}
+
 async fn exchange(
     shared: &Shared,
     handed: Handed,
@@ -110,15 +127,8 @@ async fn exchange(
         fence,
         request: handed.request,
     };
-    // A peer that knows no receipts knows no budgets either: this node answers for both.
-    let receipt = receipt.filter(|_| sender.version() >= BUDGETS_SINCE);
     let receipt = receipt.map(|receipt| receipt.seal(&Key(&shared.identity)));
-    let trace = trace.filter(|_| sender.version() >= TRACES_SINCE);
-    let opening = match (trace, receipt) {
-        (Some(trace), receipt) => Opening::Traced(Box::new(Traced { trace, handed, receipt })),
-        (None, Some(receipt)) => Opening::Charged(Box::new(Charged { handed, receipt })),
-        (None, None) => Opening::HandOff(handed),
-    };
+    let opening = opening(sender.version(), handed, receipt, trace);
     begin(&mut sender, &opening).await?;
     while let Some(reply) = receiver.recv::<HandOffReply>().await? {
         let input = match reply {

@@ -89,3 +89,37 @@ async fn a_peer_serves_a_hard_budget_only_on_a_receipt_and_once() {
     a.shutdown().await;
     b.shutdown().await;
 }
+
+#[test]
+fn a_peer_is_told_as_much_as_its_version_knows() {
+    let identity = selvedge_net::Identity::generate();
+    let (me, given) = (identity.node_id(), handed(NodeId([4; 32]), 7));
+    let receipt = receipt(me, &given).seal(&Key(&identity));
+    let trace = TraceContext::root(1, 2, true);
+    let told = |version, receipt, trace| {
+        let handed = HandOff {
+            hop: 1,
+            origin: me,
+            tenant: given.tenant.clone(),
+            label: given.label,
+            deadline: given.deadline,
+            fence: given.fence,
+            request: given.request.clone(),
+        };
+        let told = opening(version, handed, receipt, trace);
+        assert!(told.since() <= version, "version {version} is told {told:?}");
+        match told {
+            Opening::HandOff(_) => (false, false),
+            Opening::Charged(_) => (true, false),
+            Opening::Traced(traced) => (traced.receipt.is_some(), true),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (version, known) in [(1, (false, false)), (2, (true, false)), (3, (true, false))] {
+        assert_eq!(told(version, Some(receipt.clone()), Some(trace.clone())), known, "{version}");
+    }
+    assert_eq!(told(4, Some(receipt.clone()), Some(trace.clone())), (true, true));
+    assert_eq!(told(4, None, Some(trace)), (false, true));
+    assert_eq!(told(4, Some(receipt), None), (true, false));
+    assert_eq!(told(4, None, None), (false, false));
+}
