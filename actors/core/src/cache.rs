@@ -2,19 +2,23 @@
 //!
 //! Owns which answer is kept, for how long, what goes when there is no room, what a purge reaches,
 //! and who asks when several want the same. Holds answers without looking at them. What makes
-//! requests equal is [`key`]'s; nothing here reads a clock.
+//! requests equal is [`key`]'s, what one request may do here is [`visit`]'s; nothing here reads a
+//! clock.
 //!
 //! A purge holds: an answer whose question was asked before it is not kept, since the question is
 //! no longer known when the answer comes.
 
 pub mod key;
+pub mod visit;
 
 use std::collections::BTreeMap;
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Micros, Mono};
 use selvedge_proto::policy::AccountPath;
 
 pub use self::key::{Key, Parts};
+pub use self::visit::{Waits, Way, Wish, is_faithful};
 
 /// Bytes an entry takes beside its answer: keys, the account, the model's name, nodes of three
 /// maps.
@@ -190,7 +194,7 @@ impl<T: Clone> Cache<T> {
         self.by_use.remove(&entry.used);
         entry.used = self.last;
         self.by_use.insert(self.last, *key);
-        self.counts.hits += 1;
+        self.counts.hits += u64::from(!plant::is_on(Plant::CacheHitUncounted));
         Some((entry.answer.clone(), now.since(entry.stored)))
     }
 
@@ -224,7 +228,9 @@ impl<T: Clone> Cache<T> {
         }
         self.remove(&key);
         while self.entries.len() >= self.bounds.entries || self.bytes + all > self.bounds.bytes {
-            let Some(unused) = self.by_use.first_key_value().map(|(_, key)| *key) else { break };
+            let unused = self.by_use.first_key_value().map(|(_, key)| *key);
+            let evicts = !plant::is_on(Plant::CacheNeverEvicts);
+            let Some(unused) = unused.filter(|_| evicts) else { break };
             self.remove(&unused);
             self.counts.evicted += 1;
         }
@@ -240,7 +246,9 @@ impl<T: Clone> Cache<T> {
 
     /// A question ended without an answer that can be kept: who waits for it looks again.
     pub fn ended(&mut self, ticket: Ticket) {
-        self.close(ticket);
+        if !plant::is_on(Plant::LeaderNeverEnds) {
+            self.close(ticket);
+        }
     }
 
     /// An operator wants answers gone, those under way too. How many were kept.
@@ -253,7 +261,7 @@ impl<T: Clone> Cache<T> {
         }
         let open = self.open.iter().filter(|(_, open)| scope.reaches(&open.owner));
         let asked: Vec<Ticket> = open.map(|(ticket, _)| *ticket).collect();
-        for ticket in asked {
+        for ticket in asked.into_iter().filter(|_| !plant::is_on(Plant::PurgeLeavesOpen)) {
             self.close(ticket);
         }
         self.counts.purged += gone.len() as u64;
@@ -270,6 +278,7 @@ impl<T: Clone> Cache<T> {
         while let Some((_, key)) = self.by_age.first_key_value()
             && let Some(entry) = self.entries.get(key)
             && now >= entry.stored.plus(self.bounds.ttl)
+            && !plant::is_on(Plant::CacheNeverExpires)
         {
             let key = *key;
             self.remove(&key);

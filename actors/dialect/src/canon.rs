@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use selvedge_base::plant::{self, Plant};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::number::Double;
@@ -93,7 +94,9 @@ impl Writer {
 
     fn text(&mut self, text: &str) {
         self.number(b's', text.len() as u64);
-        self.form.extend_from_slice(text.as_bytes());
+        if !plant::is_on(Plant::CanonForgetsText) {
+            self.form.extend_from_slice(text.as_bytes());
+        }
     }
 }
 
@@ -202,7 +205,8 @@ fn sort(form: &mut Vec<u8>, begin: usize, names: Vec<(String, usize)>) -> Result
     let ends = names.iter().skip(1).map(|(_, at)| *at).chain([form.len() - begin]);
     let mut entries: Vec<(&str, usize, usize)> =
         names.iter().zip(ends).map(|((name, at), end)| (name.as_str(), *at, end)).collect();
-    if entries.is_sorted_by(|one, other| one.0 < other.0) {
+    let in_order = entries.is_sorted_by(|one, other| one.0 < other.0);
+    if in_order || plant::is_on(Plant::CanonKeepsOrder) {
         return Ok(());
     }
     entries.sort_unstable_by_key(|(name, ..)| *name);

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use selvedge_contract::{
     Engine, EngineStatus, FinishReason, ModelCard, ModelState, ModelStatus, TokenEvent, Usage,
 };
+use selvedge_dialect::chat::Event;
 use selvedge_proto::policy::{OnExhausted, Scope, Unit};
 use tokio::sync::Semaphore;
 
@@ -246,6 +247,45 @@ async fn many_at_once_never_spend_more_than_there_is() {
     let served = answers.iter().filter(|(tokens, _)| *tokens == 50).count() as u64;
     assert_eq!(spent(&node.admin()), served * 60);
     assert_eq!(served, 16, "as many as fit, and not one more");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chats_time_runs_from_when_it_came() {
+    let (_home, node) = one("late", 10_000).await;
+    let gateway = gateway(&node, Duration::ZERO);
+    let body = format!(
+        r#"{{"model":"{MODEL}","max_tokens":2,"messages":[{{"role":"user","content":"hello"}}]}}"#
+    );
+    let chat = |came: selvedge_base::Mono| crate::ChatCall {
+        id: gateway.shared.run_id(),
+        tenant: "acme".to_owned(),
+        account: account(),
+        key: None,
+        keyed: true,
+        label: Some(Label::Node),
+        came,
+        deadline: Micros::secs(30),
+        drawn: 1,
+        asked: crate::Asked::understood(
+            selvedge_dialect::anthropic::parse(body.as_bytes()).unwrap(),
+        ),
+    };
+    let end = async |call: crate::ChatCall| {
+        let said: Vec<crate::Said> = futures::StreamExt::collect(gateway.chat(call)).await;
+        said.last().cloned()
+    };
+    let soon = clock::mono();
+    let ended = end(chat(soon)).await;
+    assert!(matches!(ended, Some(crate::Said::Event(Event::Finished { .. }))), "{ended:?}");
+    // It waited somewhere for all of its time.
+    let late = crate::ChatCall { deadline: Micros(1), ..chat(soon) };
+    match end(late).await {
+        Some(crate::Said::Event(Event::Failed(failure))) => {
+            assert_eq!(failure.refusal.code, Code::Timeout, "{failure:?}");
+        }
+        ended => panic!("after its time: {ended:?}"),
+    }
     node.shutdown().await;
 }
 

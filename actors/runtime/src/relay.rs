@@ -54,6 +54,8 @@ pub struct ChatCall {
     pub keyed: bool,
     /// How far the data may travel, if the caller said.
     pub label: Option<Label>,
+    /// When it came: its time runs from then on, whatever it waits for.
+    pub came: Mono,
     /// Time the whole answer may take.
     pub deadline: Micros,
     /// The seed if the caller gave none.
@@ -137,7 +139,7 @@ impl Relay {
         Self {
             journey: Journey::new(std::mem::take(&mut aim.targets)),
             aim,
-            deadline: arrived.plus(call.deadline),
+            deadline: call.came.plus(call.deadline),
             gateway,
             shared,
             call,

@@ -129,6 +129,24 @@ plants! {
     PromiseForgotten,
     /// Whoever takes over a row goes on from the one it knew, not from what a quorum told.
     TakenOverUnasked,
+    /// Whose a request is does not count among what makes requests equal.
+    CacheKeyForgetsAccount,
+    /// Of a text in a request only its length counts.
+    CanonForgetsText,
+    /// The order of names in a request counts.
+    CanonKeepsOrder,
+    /// Answers are kept for good.
+    CacheNeverExpires,
+    /// More answers are kept than there may be.
+    CacheNeverEvicts,
+    /// A purge forgets what is kept, and not what is being answered.
+    PurgeLeavesOpen,
+    /// An answer is kept whoever gave it.
+    StandInKept,
+    /// A question whose asker failed stays open, and whoever asks the same waits for it.
+    LeaderNeverEnds,
+    /// An answer that is given again is not counted.
+    CacheHitUncounted,
 }
 
 /// Whether this bug is planted: never, without the feature `plants`.

@@ -17,6 +17,7 @@ use selvedge_core::Piece;
 use selvedge_dialect::embed::{EmbedRequest, Embeddings};
 use selvedge_dialect::tap::{self, Kind};
 use selvedge_dialect::{self as dialect, anthropic};
+use selvedge_net::clock;
 use selvedge_runtime::{Asked, ChatCall, EmbedCall, Trace, Wish};
 
 use super::answers::Answers;
@@ -502,6 +503,7 @@ impl Exchange<'_> {
             key: caller.holder.key,
             keyed: caller.holder.keyed,
             label: caller.label,
+            came: clock::mono(),
             deadline: caller.deadline,
             drawn: self.drawn,
             trace: self.trace.get().cloned(),

@@ -2,7 +2,11 @@
 //!
 //! Owns the key and what goes into it. How a body becomes canonical is the dialect's business.
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_proto::policy::AccountPath;
+use selvedge_proto::wire::Label;
+
+use crate::journey::Target;
 
 /// The version of the key: a change of what goes in, or of how it is written, is another one.
 const VERSION: u8 = 1;
@@ -22,10 +26,10 @@ pub struct Parts<'a> {
     pub account: &'a AccountPath,
     /// How the client speaks, as `openai.chat`.
     pub dialect: &'a str,
-    /// How far the data may travel; empty: not said.
-    pub label: &'a str,
-    /// Who would be asked first, as the record names it.
-    pub target: &'a str,
+    /// How far the data may travel, if the caller said.
+    pub label: Option<Label>,
+    /// Who would be asked first.
+    pub target: &'a Target,
     /// Whether a budget counts it, which may shorten an answer.
     pub limited: bool,
     /// Whether the caller showed a key: without one nothing that costs money is asked.
@@ -38,14 +42,34 @@ impl Key {
     /// The key of a request: every part with its length, so that none can run into the next.
     pub fn of(parts: &Parts<'_>) -> Self {
         let Parts { tenant, account, dialect, label, target, limited, keyed, request } = *parts;
+        let (tenant, account) = match plant::is_on(Plant::CacheKeyForgetsAccount) {
+            true => ("", ""),
+            false => (tenant, account.as_str()),
+        };
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
         hasher.update(&[VERSION, u8::from(limited), u8::from(keyed)]);
-        for part in [tenant, account.as_str(), dialect, label, target] {
+        // A model of the mesh may be called like a provider's.
+        let target = match target {
+            Target::Mesh { .. } => format!("mesh:{target}"),
+            Target::Provider { .. } => format!("provider:{target}"),
+        };
+        for part in [tenant, account, dialect, said(label), &target] {
             hasher.update(&(part.len() as u64).to_be_bytes());
             hasher.update(part.as_bytes());
         }
         hasher.update(request);
         Self(*hasher.finalize().as_bytes())
+    }
+}
+
+/// A label as the key has it; empty when nothing was said.
+const fn said(label: Option<Label>) -> &'static str {
+    match label {
+        None => "",
+        Some(Label::Node) => "node",
+        Some(Label::Site) => "site",
+        Some(Label::Mesh) => "mesh",
+        Some(Label::Anywhere) => "anywhere",
     }
 }
 
@@ -60,12 +84,19 @@ mod tests {
     fn every_part_counts_and_none_runs_into_the_next() {
         let (acme, other): (AccountPath, AccountPath) =
             ("acme".parse().unwrap(), "acme/line3".parse().unwrap());
+        let provided = |provider: &str, model: &str| Target::Provider {
+            provider: provider.to_owned(),
+            model: model.to_owned(),
+        };
+        let (large, small) = (provided("lab", "large"), provided("lab", "small"));
+        let (in_mesh, braced) =
+            (Target::Mesh { model: "lab/large".to_owned() }, provided("lab", "large{"));
         let parts = Parts {
             tenant: "acme",
             account: &acme,
             dialect: "openai.chat",
-            label: "mesh",
-            target: "lab/large",
+            label: Some(Label::Mesh),
+            target: &large,
             limited: false,
             keyed: true,
             request: b"{}",
@@ -75,16 +106,21 @@ mod tests {
             Parts { tenant: "acm", ..parts },
             Parts { account: &other, ..parts },
             Parts { dialect: "anthropic", ..parts },
-            Parts { label: "", ..parts },
-            Parts { target: "lab/small", ..parts },
+            Parts { label: None, ..parts },
+            Parts { label: Some(Label::Site), ..parts },
+            Parts { target: &small, ..parts },
+            Parts { target: &in_mesh, ..parts },
             Parts { limited: true, ..parts },
             Parts { keyed: false, ..parts },
             Parts { request: b"[]", ..parts },
-            Parts { label: "meshl", target: "ab/large", ..parts },
-            Parts { target: "lab/large{", request: b"}", ..parts },
+            Parts { dialect: "openai.chatmesh", label: None, ..parts },
+            Parts { target: &braced, request: b"}", ..parts },
         ];
         let keys: BTreeSet<Key> = all.iter().map(Key::of).collect();
         assert_eq!(keys.len(), all.len());
         assert_eq!(Key::of(&parts), Key::of(&parts));
+        for pair in [Label::Node, Label::Site, Label::Mesh, Label::Anywhere].windows(2) {
+            assert_ne!(said(Some(pair[0])), said(Some(pair[1])));
+        }
     }
 }

@@ -15,38 +15,20 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use selvedge_base::{Micros, RequestId};
 use selvedge_contract::{FinishReason, Usage};
-use selvedge_core::cache::{Bounds, Cache, Counts, Key, Looked, Owner, Parts, Scope, Ticket};
+pub use selvedge_core::cache::Wish;
+use selvedge_core::cache::{
+    Bounds, Cache, Counts, Key, Looked, Owner, Parts, Scope, Ticket, Waits, Way, is_faithful,
+};
 use selvedge_core::journey::{Leg, Target};
 use selvedge_core::record::{Outcome, RequestRecord};
 use selvedge_dialect::canon::{Knobs, canon};
 use selvedge_net::clock;
-use selvedge_proto::wire::Label;
 use tokio::sync::watch;
 
 use super::{ChatCall, aim};
 use crate::config::CacheConfig;
 use crate::gateway::Gateway;
 use crate::shared::Shared;
-
-/// Times one request waits for somebody else's answer: when that fails it asks itself or waits for
-/// the one who does, and when that fails too it goes its own way, so that a target that refuses all
-/// does not refuse them one after another.
-const ROUNDS: usize = 2;
-/// A request waits for another one's answer for this part of its time: the rest is for its own.
-const PATIENCE: u64 = 2;
-
-/// What the caller says about the cache (in the spirit of RFC 9111, section 5.2.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
-    /// An answer of its own, which may be kept.
-    pub no_cache: bool,
-    /// Nothing is to be kept of it.
-    pub no_store: bool,
-    /// An answer that is kept, or none.
-    pub only_cached: bool,
-    /// An answer whose words were drawn by chance will do.
-    pub sampled: bool,
-}
 
 /// A chat as the cache has to know it.
 #[derive(Clone, Copy, Debug)]
@@ -205,9 +187,9 @@ impl Gateway {
         let Ok(canon) = canon(question.body, question.knobs) else {
             return Cached::Bypass("unreadable", None);
         };
-        let wish = question.wish;
-        if canon.sampled && !line.sampled && !wish.sampled {
-            return Cached::Bypass("sampled", None);
+        let way = question.wish.way(canon.sampled && !line.sampled);
+        if let Way::Beside(why) = way {
+            return Cached::Bypass(why, None);
         }
         let first = aim::aim(&self.shared, call).targets.into_iter().next();
         let Some((target, _)) = first else { return Cached::Bypass("no-target", None) };
@@ -215,30 +197,30 @@ impl Gateway {
         drop(canon);
         let owner = Owner { account: call.account.clone(), model: call.asked.model().to_owned() };
         let keeper = |ticket| Keeper::new(&self.shared, ticket, call.id, target.clone());
-        if wish.no_cache && wish.no_store {
-            return Cached::Bypass("no-store", None);
+        match way {
+            Way::Anew => {
+                let ticket = line.inner.lock().machine.ask_anew(key, &owner);
+                return Cached::Bypass("no-cache", ticket.map(keeper));
+            }
+            Way::Find(why) => {
+                let found = line.inner.lock().machine.find(clock::mono(), &key);
+                return match found {
+                    Some((kept, age)) => self.hit(call, &target, kept, age, false),
+                    None => Cached::Bypass(why, None),
+                };
+            }
+            Way::Beside(_) | Way::Look => {}
         }
-        if wish.no_cache {
-            let ticket = line.inner.lock().machine.ask_anew(key, &owner);
-            return Cached::Bypass("no-cache", ticket.map(keeper));
-        }
-        if wish.no_store || wish.only_cached {
-            let found = line.inner.lock().machine.find(clock::mono(), &key);
-            let why = if wish.only_cached { "not-kept" } else { "no-store" };
-            return match found {
-                Some((kept, age)) => self.hit(call, &target, kept, age, false),
-                None => Cached::Bypass(why, None),
-            };
-        }
-        for _ in 0..ROUNDS {
+        let mut waits = Waits::new(call.came, call.deadline);
+        while let Some(until) = waits.again() {
             let mut hall = match line.look(key, &owner) {
                 Door::Hit(kept, age) => return self.hit(call, &target, kept, age, false),
                 Door::Lead(ticket) => return Cached::Miss(keeper(ticket)),
                 Door::Full => return Cached::Bypass("busy", None),
                 Door::Wait(hall) => hall,
             };
-            let patience = std::time::Duration::from_micros(call.deadline.0 / PATIENCE);
-            let came = tokio::time::timeout(patience, hall.wait_for(Option::is_some)).await;
+            let left = std::time::Duration::from_micros(until.since(clock::mono()).0);
+            let came = tokio::time::timeout(left, hall.wait_for(Option::is_some)).await;
             let kept = match came {
                 Ok(Ok(kept)) => kept.clone(),
                 Ok(Err(_)) => None,
@@ -295,19 +277,12 @@ fn key_of(
     target: &Target,
     request: &[u8],
 ) -> Key {
-    let label = match call.label {
-        None => "",
-        Some(Label::Node) => "node",
-        Some(Label::Site) => "site",
-        Some(Label::Mesh) => "mesh",
-        Some(Label::Anywhere) => "anywhere",
-    };
     Key::of(&Parts {
         tenant: &call.tenant,
         account: &call.account,
         dialect,
-        label,
-        target: &format!("{}:{target}", if target.is_paid() { "provider" } else { "mesh" }),
+        label: call.label,
+        target,
         limited: shared.policies.limits(&call.account, call.key.as_ref()),
         keyed: call.keyed,
         request,
@@ -370,21 +345,11 @@ impl Keeper {
         }
     }
 
-    /// Whether the answer is the one that the question's first target gives: another one's, asked
-    /// since that one failed or a budget was used up, is not to outlive the reason.
+    /// Whether it may be kept, by its record.
     fn is_faithful(&self) -> bool {
         // Whoever has the answer's end finds the record.
-        let Some(record) = self.shared.records.find(self.id) else { return false };
-        let whole = matches!(
-            record.outcome,
-            Outcome::Finished { reason: FinishReason::Stop | FinishReason::Length, .. }
-        );
-        let first = record
-            .legs
-            .first()
-            .is_some_and(|leg| leg.target == self.target && leg.asked && leg.ended.is_none());
-        let strayed = self.target.is_paid() && !record.attempts.is_empty();
-        whole && first && !strayed && record.downgraded_to.is_none()
+        let record = self.shared.records.find(self.id);
+        record.is_some_and(|record| is_faithful(&record, &self.target))
     }
 }
 
