@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 macro_rules! registry {
     ($($(#[doc = $doc:literal])+ $name:ident, $id:literal, $sentence:literal;)+) => {
         /// Something that must hold, whatever happens. The first letter of the id is the family:
-        /// F flow, Q quota, H hand-over, R routing, P providers, M membership and state, S store,
-        /// B bounds, V liveness.
+        /// F flow, Q quota, H hand-over, R routing, P providers, C cache, M membership and state,
+        /// S store, B bounds, V liveness.
         #[derive(
             Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
         )]
@@ -107,6 +107,22 @@ registry! {
     PaidTriesBounded, "P5", "attempts and retries stay within their bounds";
     /// Ended is settled.
     PaidSettled, "P6", "of a request that is over nothing is reserved";
+    /// Answers are their asker's.
+    CacheOwnOnly, "C1", "an answer that is kept is given to the account it was made for only";
+    /// Equal means equal.
+    CacheEqualOnly, "C2", "an answer that is kept is given to equal requests only";
+    /// Old answers go.
+    CacheInTime, "C3", "no answer is given again that is too old";
+    /// Purges hold.
+    CachePurgeHolds, "C4", "no answer is given again that was asked for before a purge of it";
+    /// Only what is good is kept.
+    CacheWholeOnly, "C5", "no answer is given again that broke off or another target gave";
+    /// Given again is free.
+    CacheCostsNothing, "C6", "an answer given again is counted, and nobody is asked or paid";
+    /// One asks for all.
+    CacheOneAsks, "C7", "of equal requests at once one asks, while it is there";
+    /// Nobody is left waiting.
+    CacheNobodyForgotten, "C8", "who waits for an answer waits for somebody, for half of its time";
     /// Silence is noticed.
     MemberSilentDead, "M1", "a silent peer is dead within 3 s";
     /// Resets are noticed.
@@ -162,8 +178,8 @@ registry! {
 }
 
 impl Invariant {
-    /// The family: F flow, Q quota, H hand-over, R routing, P providers, M membership and state,
-    /// S store, B bounds, V liveness.
+    /// The family: F flow, Q quota, H hand-over, R routing, P providers, C cache, M membership and
+    /// state, S store, B bounds, V liveness.
     pub fn family(self) -> char {
         self.id().chars().next().unwrap_or('?')
     }

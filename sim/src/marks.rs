@@ -109,6 +109,21 @@ marks! {
     LocalOnlyAnswered, "A request whose money was used up was answered in the mesh.";
     PaidDowngraded, "A request whose money was used up got a model of the mesh instead.";
     PaidCallerLeft, "A caller went away while a provider answered.";
+    CacheHit, "A kept answer was given again.";
+    CacheShared, "An answer came for several who had asked the same at once.";
+    CacheTakenOver, "Who waited for an answer asked for it, since the one who asked had none.";
+    CacheGaveUp, "Who had waited twice in vain went its own way.";
+    CacheWaitedEnough, "Who had waited for half of its time went its own way.";
+    CacheExpired, "An answer was kept until it was too old.";
+    CacheEvicted, "An answer went for want of room.";
+    CacheTooLarge, "An answer was too large to be kept.";
+    CacheUnfaithful, "A whole answer was not kept, since another target or model gave it.";
+    CachePurged, "A purge took answers.";
+    CachePurgedUnderWay, "A purge came while an answer was under way, which was not kept.";
+    CacheWaiterLeft, "A caller went away while it waited for the answer of another's request.";
+    CacheLost, "A process died with answers kept, and who waited there with it.";
+    CacheOnlyKept, "Who takes only what is kept was told that nothing is.";
+    CacheBeside, "A caller would have nothing to do with the cache.";
 }
 
 /// How often each mark was hit.

@@ -25,7 +25,7 @@ use crate::engine::Engine;
 use crate::names::{Names, is_row_signed, sign_row};
 use crate::plan::{EnginePlan, MAX_NODES};
 use crate::stream::Stream;
-use crate::world::{DeskSide, Drawn, Joining, Relayed, ring};
+use crate::world::{CacheSide, DeskSide, Drawn, Joining, Relayed, ring};
 
 /// Rows a node keeps: everybody's.
 pub(crate) const MAX_ROWS: usize = MAX_NODES;
@@ -132,6 +132,8 @@ pub(crate) struct Memory<P, W> {
     pub(crate) relays: BTreeMap<u64, Relayed>,
     /// One for each provider.
     pub(crate) desks: Vec<DeskSide>,
+    /// The exact cache, where there is one.
+    pub(crate) cache: Option<Box<CacheSide>>,
     /// How fast targets answered; as many as routes and providers name.
     pub(crate) measured: BTreeMap<Target, Latency>,
 }
@@ -396,6 +398,7 @@ impl<P, W> Memory<P, W> {
             intake: Intake::default(),
             relays: BTreeMap::new(),
             desks: Vec::new(),
+            cache: None,
             measured: BTreeMap::new(),
         }
     }

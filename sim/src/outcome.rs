@@ -95,6 +95,9 @@ pub struct Requests {
     pub refused: u64,
     /// Answered to the end.
     pub finished: u64,
+    /// Of those, by what a cache had kept.
+    #[serde(default)]
+    pub given_again: u64,
     /// Failed after they were reserved for.
     pub failed: u64,
     /// Whose caller left.
@@ -143,6 +146,7 @@ impl Requests {
         self.unreachable += other.unreachable;
         self.refused += other.refused;
         self.finished += other.finished;
+        self.given_again += other.given_again;
         self.failed += other.failed;
         self.left += other.left;
         self.lost += other.lost;

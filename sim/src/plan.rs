@@ -4,6 +4,7 @@
 //! purpose, and every fault from one of its own, so that leaving a fault out does not shift the
 //! others. Owns the data and its checks; [`seeded`] draws, [`crate::scenario`] writes by hand.
 
+mod cache;
 mod cloud;
 mod fault;
 mod seeded;
@@ -14,6 +15,7 @@ use selvedge_core::routes::PolicyConfig;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use cache::CachePlan;
 pub use cloud::{CloudPlan, ProviderPlan};
 pub use fault::{FAULT_NAMES, Fault, FaultKind, ProviderFault};
 pub(crate) use workload::MAX_ANSWER;
@@ -80,6 +82,9 @@ pub struct Options {
     pub lease: Option<Micros>,
     /// Requests one peer may have running at a node.
     pub per_peer: usize,
+    /// The exact cache of answers; none = it is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CachePlan>,
 }
 
 /// How the network behaves when nothing is broken.
@@ -189,6 +194,7 @@ impl Plan {
                 return Err(PlanError::Cloud(format!("nobody has '{asked}', which is asked for")));
             }
         }
+        self.options.cache.map_or(Ok(()), CachePlan::check).map_err(PlanError::Zero)?;
         if self.faults.len() > MAX_FAULTS {
             return Err(PlanError::Fault(MAX_FAULTS));
         }
@@ -279,6 +285,13 @@ impl Plan {
         self
     }
 
+    /// The same plan with a cache of answers at every node.
+    #[must_use]
+    pub const fn cached(mut self, cache: CachePlan) -> Self {
+        self.options.cache = Some(cache);
+        self
+    }
+
     /// The same plan with one more route: the targets in the order in which they are tried, as
     /// `PROVIDER/MODEL` or the name of a model of the mesh.
     #[must_use]
@@ -344,6 +357,7 @@ impl Default for Options {
             sites: 1,
             lease: None,
             per_peer: 64,
+            cache: None,
         }
     }
 }

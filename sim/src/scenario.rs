@@ -1,6 +1,7 @@
 //! Scripted scenarios, each of which reads like a story and names the kind of real incident it
 //! models. What it expects goes beyond the invariants, which hold in every run.
 
+mod cache;
 mod cloud;
 mod members;
 mod mesh;
@@ -89,6 +90,8 @@ const ALL: &[Scenario] = &[
     cloud::CUT_STREAM,
     cloud::OUT_OF_MONEY,
     cloud::RATE_LIMITED,
+    cache::SAME_QUESTION,
+    cache::PURGED,
 ];
 
 impl Scenario {

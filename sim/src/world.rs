@@ -2,8 +2,11 @@
 
 mod adversary;
 mod bills;
+mod body;
+mod cached;
 mod faults;
 mod finish;
+mod kept;
 mod keys;
 mod limits;
 mod members;
@@ -49,6 +52,7 @@ use crate::queue::{Class, Moment, Queue};
 use crate::stream::Stream;
 use crate::trace::Trace;
 use crate::watch::{Event, EventKind, Record, Watch};
+pub(crate) use cached::CacheSide;
 pub(crate) use keys::ring;
 pub(crate) use members::Joining;
 pub(crate) use paid::DeskSide;
@@ -179,6 +183,8 @@ struct World<'a> {
     cuts: Vec<(usize, Vec<usize>)>,
     cuts_met: BTreeSet<usize>,
     calm_since: Option<Mono>,
+    /// Purges of caches, in order.
+    purges: Vec<kept::Purge>,
     /// What the observer asked at the end, to see whether those with rights serve.
     probes: Vec<(usize, u64)>,
     again: probe::Again,
@@ -310,6 +316,13 @@ enum Own {
     VerdictDue {
         request: u64,
     },
+    /// Who waits at the cache has waited long enough, or hears what became of the question.
+    CacheWaited {
+        request: u64,
+    },
+    CacheTold {
+        request: u64,
+    },
     JoinTried,
     JoinAnswered {
         attempt: u64,
@@ -407,6 +420,7 @@ impl<'a> World<'a> {
             cuts: Vec::new(),
             cuts_met: BTreeSet::new(),
             calm_since: None,
+            purges: Vec::new(),
             probes: Vec::new(),
             again: probe::Again::default(),
             passing: limits::Passing::default(),
@@ -466,6 +480,7 @@ impl<'a> World<'a> {
             self.watch.detector_made(node, &self.nodes[node].memory.swim);
         }
         self.boot_desks(node);
+        self.boot_cache(node);
         self.introduce_all(node);
         self.boot_budgets(node);
         self.wants_in(node);
@@ -563,6 +578,8 @@ impl<'a> World<'a> {
                     self.relay_left(node, request);
                 } else if self.nodes[node].memory.taken.contains_key(&request) {
                     self.caller_left(node, request);
+                } else {
+                    self.waiter_left(node, request);
                 }
             }
             Own::Flush { stream } => self.flush(node, stream),
@@ -573,6 +590,8 @@ impl<'a> World<'a> {
             Own::ErrandTick { request } => self.errand_ticked(node, request),
             Own::TryAgain { request } => self.try_again(node, request),
             Own::VerdictDue { request } => self.verdict_due(node, request),
+            Own::CacheWaited { request } => self.waited_at_cache(node, request),
+            Own::CacheTold { request } => self.told_by_cache(node, request),
             Own::JoinTried => self.try_to_join(node),
             Own::JoinAnswered { attempt } => self.join_answered(node, attempt),
             Own::Left => self.left(node),

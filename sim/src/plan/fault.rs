@@ -261,6 +261,17 @@ pub enum FaultKind {
         /// Which node.
         node: usize,
     },
+    /// An operator purges a node's cache of answers.
+    Purge {
+        /// Which node.
+        node: usize,
+        /// An account and what lies below it; none = all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        account: Option<String>,
+        /// A model's name; none = all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
+    },
     /// A member sends old messages again.
     Replay {
         /// Which node.
@@ -371,6 +382,7 @@ pub const FAULT_NAMES: &[&str] = &[
     "join",
     "guess code",
     "leave",
+    "purge",
     "replay",
     "equivocate",
     "false advert",
@@ -460,6 +472,7 @@ impl FaultKind {
             | Self::Join { node }
             | Self::GuessCode { node }
             | Self::Leave { node }
+            | Self::Purge { node, .. }
             | Self::Replay { node }
             | Self::Equivocate { node }
             | Self::FalseAdvert { node } => Some(*node),
@@ -552,6 +565,7 @@ impl FaultKind {
             Self::Join { .. } => "join",
             Self::GuessCode { .. } => "guess code",
             Self::Leave { .. } => "leave",
+            Self::Purge { .. } => "purge",
             Self::Replay { .. } => "replay",
             Self::Equivocate { .. } => "equivocate",
             Self::FalseAdvert { .. } => "false advert",

@@ -6,9 +6,9 @@ use selvedge_core::upstream::ProviderKind;
 use selvedge_proto::wire::Label;
 
 use super::{
-    BudgetPlan, BudgetUnit, CALM_END, CALM_START, ClientPlan, CloudPlan, EnginePlan, Fault,
-    FaultKind, NetworkPlan, Options, PerPeriod, Plan, ProviderFault, ProviderPlan, TenantPlan,
-    Workload,
+    BudgetPlan, BudgetUnit, CALM_END, CALM_START, CachePlan, ClientPlan, CloudPlan, EnginePlan,
+    Fault, FaultKind, NetworkPlan, Options, PerPeriod, Plan, ProviderFault, ProviderPlan,
+    TenantPlan, Workload,
 };
 
 /// Faults begin within this span after the calm start.
@@ -28,6 +28,10 @@ const FAMILIES: u64 = 8;
 const CLOUDY_PERMILLE: u64 = 350;
 /// What goes wrong outside in such a seed, at most.
 const MOST_CLOUD_FAULTS: u64 = 5;
+/// Of those, seeds in which nodes keep answers.
+const CACHED_PERMILLE: u64 = 500;
+/// Purges in such a seed, at most.
+const MOST_PURGES: u64 = 3;
 /// Their route, and the tenant that pays.
 const ROUTE: &str = "chat";
 const PAYING: &str = "p";
@@ -41,24 +45,7 @@ impl Plan {
         let nodes = (NODES.start() + topology.below(count)) as usize;
         let wanted = topology.below(MAX_FAULTS + 1);
         let on: Vec<u64> = (0..FAMILIES).filter(|_| topology.chance(500)).collect();
-        let mut faults = Vec::new();
-        for index in 0..if on.is_empty() { 0 } else { wanted } {
-            let mut dice = Dice::keyed(seed, &format!("plan/fault/{index}"));
-            let family = on[dice.below(on.len() as u64) as usize];
-            let mut fault = Fault::seeded(&mut dice, family, nodes);
-            // An operator changes budgets just then: the node must know how far it had come.
-            if let FaultKind::PowerLost { ahead, .. } = &mut fault.kind {
-                // Soon enough that what all promise then begins before the next minute does.
-                fault.at = CALM_START.plus(Micros::millis(dice.below(4_000)));
-                fault.until = fault.at.plus(Micros::millis(1_000 + dice.below(2_000)));
-                let to_the_minute = FIRST_MINUTE.0.saturating_sub(fault.at.0) / 1_000;
-                *ahead = (to_the_minute + dice.below(4_000)) as i64;
-                let at = fault.until.plus(Micros::millis(200 + dice.below(1_000)));
-                let kind = FaultKind::Relimit { tenant: 0, permille: 100 + dice.below(600) };
-                faults.push(Fault { at, until: at, kind });
-            }
-            faults.push(fault);
-        }
+        let mut faults = Fault::drawn(seed, nodes, if on.is_empty() { 0 } else { wanted }, &on);
         let mut outside = Dice::keyed(seed, "plan/cloud");
         let cloud = match outside.chance(CLOUDY_PERMILLE) {
             true => CloudPlan::seeded(&mut outside),
@@ -69,6 +56,14 @@ impl Plan {
             let mut dice = Dice::keyed(seed, &format!("plan/cloud/fault/{index}"));
             faults.push(Fault::outside(&mut dice, nodes, cloud.providers.len()));
         }
+        let mut keeping = Dice::keyed(seed, "plan/cache");
+        let cached = !cloud.is_none() && keeping.chance(CACHED_PERMILLE);
+        let cache = cached.then(|| CachePlan::seeded(&mut keeping));
+        let purges = if cached { keeping.below(MOST_PURGES + 1) } else { 0 };
+        for index in 0..purges {
+            let mut dice = Dice::keyed(seed, &format!("plan/cache/purge/{index}"));
+            faults.push(Fault::purge(&mut dice, nodes));
+        }
         let ends = faults.iter().map(|fault| fault.until).max().unwrap_or(CALM_START);
         let busy_until = ends.max(CALM_START.plus(FAULT_SPAN));
         let mut work = Dice::keyed(seed, "plan/work");
@@ -76,9 +71,13 @@ impl Plan {
         if !cloud.is_none() {
             workload.ask_outside(&mut outside, &cloud, busy_until);
         }
+        if cached {
+            workload.ask_again(&mut keeping);
+        }
         workload.witness(&mut Dice::keyed(seed, "plan/witness"));
         let quiet_at = if workload.clients.is_empty() { ends } else { busy_until };
-        let options = Options::seeded(&mut Dice::keyed(seed, "plan/options"), nodes, &faults);
+        let mut options = Options::seeded(&mut Dice::keyed(seed, "plan/options"), nodes, &faults);
+        options.cache = cache;
         let mut engines = Dice::keyed(seed, "plan/engine");
         let engine = EnginePlan {
             every: if engines.chance(250) { 2 } else { 1 },
@@ -159,6 +158,20 @@ impl Options {
             sites: 1 + dice.below(2) as usize,
             per_peer: if dice.chance(300) { 2 } else { 64 },
             lease: dice.chance(200).then(|| Micros::secs(10 + dice.below(40))),
+            cache: None,
+        }
+    }
+}
+
+impl CachePlan {
+    /// Room for all or for little, for shorter than a run.
+    fn seeded(dice: &mut Dice) -> Self {
+        Self {
+            entries: [2, 8, 256, 256][dice.below(4) as usize],
+            bytes: if dice.chance(250) { 4 << 10 } else { 1 << 20 },
+            entry_bytes: if dice.chance(250) { 1 << 10 } else { 1 << 16 },
+            ttl: Micros::secs(1 + dice.below(12)),
+            sampled: dice.chance(200),
         }
     }
 }
@@ -262,6 +275,23 @@ impl Workload {
         }
     }
 
+    /// Who asks by name asks again what was asked before, and others of the same tenant and of
+    /// another one ask it too.
+    fn ask_again(&mut self, dice: &mut Dice) {
+        let mut others = Vec::new();
+        for client in self.clients.iter_mut().filter(|client| client.asks.is_some()) {
+            client.questions = 1 << dice.below(6);
+            client.wishes_permille = if dice.chance(500) { 150 } else { 0 };
+            for (account, permille) in [("p/team", 400), ("q", 300)] {
+                if dice.chance(permille) {
+                    let account = account.to_owned();
+                    others.push(ClientPlan { account, per_minute: 60, ..client.clone() });
+                }
+            }
+        }
+        self.clients.extend(others);
+    }
+
     /// In a third of the seeds all budgets that can be are reclaimable.
     fn witness(&mut self, dice: &mut Dice) {
         if !dice.chance(330) {
@@ -339,6 +369,29 @@ impl NetworkPlan {
 }
 
 impl Fault {
+    /// So many faults of these families.
+    fn drawn(seed: u64, nodes: usize, wanted: u64, on: &[u64]) -> Vec<Self> {
+        let mut faults = Vec::new();
+        for index in 0..wanted {
+            let mut dice = Dice::keyed(seed, &format!("plan/fault/{index}"));
+            let family = on[dice.below(on.len() as u64) as usize];
+            let mut fault = Self::seeded(&mut dice, family, nodes);
+            // An operator changes budgets just then: the node must know how far it had come.
+            if let FaultKind::PowerLost { ahead, .. } = &mut fault.kind {
+                // Soon enough that what all promise then begins before the next minute does.
+                fault.at = CALM_START.plus(Micros::millis(dice.below(4_000)));
+                fault.until = fault.at.plus(Micros::millis(1_000 + dice.below(2_000)));
+                let to_the_minute = FIRST_MINUTE.0.saturating_sub(fault.at.0) / 1_000;
+                *ahead = (to_the_minute + dice.below(4_000)) as i64;
+                let at = fault.until.plus(Micros::millis(200 + dice.below(1_000)));
+                let kind = FaultKind::Relimit { tenant: 0, permille: 100 + dice.below(600) };
+                faults.push(Self { at, until: at, kind });
+            }
+            faults.push(fault);
+        }
+        faults
+    }
+
     fn seeded(dice: &mut Dice, family: u64, nodes: usize) -> Self {
         let at = CALM_START.plus(Micros(dice.below(FAULT_SPAN.0)));
         let shortest = Micros::millis(200);
@@ -358,6 +411,19 @@ impl Fault {
 }
 
 impl Fault {
+    /// An operator purges a node's cache: all of it, an account's answers or a name's.
+    fn purge(dice: &mut Dice, nodes: usize) -> Self {
+        let at = CALM_START.plus(Micros(dice.below(FAULT_SPAN.0)));
+        let node = any(dice, nodes);
+        let account = match dice.below(4) {
+            0 => Some(PAYING.to_owned()),
+            1 => Some(format!("{PAYING}/team")),
+            _ => None,
+        };
+        let model = dice.chance(250).then(|| ROUTE.to_owned());
+        Self { at, until: at, kind: FaultKind::Purge { node, account, model } }
+    }
+
     /// What goes wrong outside of the mesh.
     fn outside(dice: &mut Dice, nodes: usize, providers: usize) -> Self {
         let at = CALM_START.plus(Micros(dice.below(FAULT_SPAN.0)));

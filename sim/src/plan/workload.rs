@@ -144,6 +144,13 @@ pub struct ClientPlan {
     /// How many of the requests need a model that can call tools.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub tools_permille: u64,
+    /// How many different questions they ask, the same ones as all others who ask so many; 0 = no
+    /// question is asked twice.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub questions: u64,
+    /// How many of those say something about the cache, or draw words by chance.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub wishes_permille: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
@@ -239,7 +246,16 @@ impl ClientPlan {
             asks: None,
             label: None,
             tools_permille: 0,
+            questions: 0,
+            wishes_permille: 0,
         }
+    }
+
+    /// The same clients, asking so many different questions again and again.
+    #[must_use]
+    pub const fn repeating(mut self, questions: u64) -> Self {
+        self.questions = questions;
+        self
     }
 
     /// The same clients, asking for this by name.

@@ -126,6 +126,7 @@ pub(super) const fn family(kind: &FaultKind) -> u8 {
         | FaultKind::Join { .. }
         | FaultKind::GuessCode { .. }
         | FaultKind::Leave { .. }
+        | FaultKind::Purge { .. }
         | FaultKind::Garble { .. }
         | FaultKind::Forge { .. }
         | FaultKind::Replay { .. }

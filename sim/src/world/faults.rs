@@ -56,6 +56,9 @@ impl World<'_> {
             FaultKind::Join { node } => self.begin_to_join(index, *node),
             FaultKind::GuessCode { node } => self.guess_code(index, *node),
             FaultKind::Leave { node } => self.leave(index, *node),
+            FaultKind::Purge { node, account, model } => {
+                self.purge(index, *node, (account.as_deref(), model.as_deref()));
+            }
             FaultKind::Garble { node } => self.garble(index, *node),
             FaultKind::Forge { node } => self.forge(index, *node),
             FaultKind::Replay { node } => self.replay(index, *node),
@@ -236,6 +239,7 @@ impl World<'_> {
             | FaultKind::Join { .. }
             | FaultKind::GuessCode { .. }
             | FaultKind::Leave { .. }
+            | FaultKind::Purge { .. }
             | FaultKind::RevokeNode { .. }
             | FaultKind::Relimit { .. }
             | FaultKind::Lower { .. }

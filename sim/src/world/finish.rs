@@ -94,7 +94,9 @@ impl World<'_> {
     fn nothing_pends(&mut self) {
         let mut wrong = Vec::new();
         for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.acts()) {
-            for request in node.memory.taken.keys().chain(node.memory.relays.keys()) {
+            let waiting = node.memory.cache.iter().flat_map(|side| side.waiting.keys());
+            let asked = node.memory.taken.keys().chain(node.memory.relays.keys());
+            for request in asked.chain(waiting) {
                 if self.requests[*request as usize].deadline_at < self.now.0 {
                     wrong.push((Invariant::LiveNothingPending, format!("{request} at {index}")));
                 }

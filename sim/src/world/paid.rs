@@ -482,6 +482,7 @@ impl World<'_> {
             self.show_request(kind, who, (request, None), String::new);
         }
         self.piece_came(node, request);
+        self.collect_piece(node, request);
     }
 
     /// A provider's answer is whole.

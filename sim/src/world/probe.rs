@@ -30,6 +30,8 @@ const PAID_TOKENS: u64 = 512;
 const PAID_MONEY: u64 = 4_000;
 /// Between the groups: a breaker that is not sure lets one request through at a time.
 const GROUPS_APART: Micros = Micros::millis(1_200);
+/// Groups that are asked for: more would have no answer before the end.
+const MOST_GROUPS: usize = 2;
 /// A window that turns so soon may turn under a probe.
 const NEAR: Micros = Micros::secs(5);
 /// When it asks where a permit must come from a peer, the other probes being over in a mesh of so
@@ -86,7 +88,7 @@ impl World<'_> {
         for node in 0..self.plan.nodes.min(MOST) {
             let clients = self.plan.workload.clients.iter().enumerate();
             let by_name = clients.filter(|(_, client)| client.asks.is_some());
-            let groups: Vec<usize> = by_name.map(|(group, _)| group).collect();
+            let groups: Vec<usize> = by_name.map(|(group, _)| group).take(MOST_GROUPS).collect();
             for (turn, group) in groups.into_iter().enumerate() {
                 let at = Mono(self.plan.quiet_at.0).plus(AFTER).plus(APART.times(node as u64));
                 let at = at.plus(GROUPS_APART.times(turn as u64));
@@ -177,6 +179,7 @@ impl World<'_> {
             dense_permille: 0,
             unlimited: false,
             tools_permille: 0,
+            questions: 0,
             label: Some(Label::Anywhere),
             ..self.plan.workload.clients[group].clone()
         };

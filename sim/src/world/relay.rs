@@ -9,6 +9,7 @@ use selvedge_core::aim::{Aim, Leaving};
 use selvedge_core::catalogue::{Capability, Modality, Needs};
 use selvedge_core::journey::{Journey, Step, Target};
 use selvedge_core::meter::Meter;
+use selvedge_core::record::RequestRecord;
 use selvedge_core::routes::{
     Boundary, Facts, Latency, MeshFacts, Money, ProviderFacts, Request as Asked, Signals,
 };
@@ -39,8 +40,12 @@ pub(crate) struct Relayed {
     pub(super) errand: Option<Box<Errand>>,
     /// How the turn in the mesh that is under way has ended.
     mesh_end: Option<End>,
+    /// What the flow of the last turn in the mesh noted, where it matters.
+    pub(super) in_mesh: Option<Box<RequestRecord>>,
     /// The caller went away.
     left: bool,
+    /// The answer's end came.
+    pub(super) answered: bool,
     pub(super) arrived: Mono,
     pub(super) first_piece: Option<Mono>,
     /// When the end of the answer came, and its tokens.
@@ -72,6 +77,11 @@ impl World<'_> {
             self.record("not let in", [node, node], &request.to_be_bytes());
             return self.tell_failure(node, request, &refusal, true);
         }
+        self.at_cache(node, request);
+    }
+
+    /// Nobody has the answer yet: its targets are asked.
+    pub(super) fn ask_targets(&mut self, node: usize, request: u64) {
         let mut aim = self.aim(node, request);
         for leg in &aim.passed_over {
             let stays = leg.ended.as_ref().is_some_and(|why| why.contains("may not leave"));
@@ -85,7 +95,9 @@ impl World<'_> {
             routed: aim.routed,
             errand: None,
             mesh_end: None,
+            in_mesh: None,
             left: false,
+            answered: false,
             arrived: self.now.0,
             first_piece: None,
             tokens: 0,
@@ -99,7 +111,7 @@ impl World<'_> {
     }
 
     /// Where the request may go.
-    fn aim(&mut self, node: usize, request: u64) -> Aim {
+    pub(super) fn aim(&mut self, node: usize, request: u64) -> Aim {
         let asked = self.facts_of(node, request);
         let (now, name) = (self.now.0, asked.model.clone());
         self.nodes[node].view(now, &self.names);
@@ -140,7 +152,7 @@ impl World<'_> {
             conversation: None,
             money: self.money(node, request),
             signals,
-            seed: u64::from(truth.prompt.seed),
+            seed: u64::from(truth.drawn),
         }
     }
 
@@ -190,6 +202,7 @@ impl World<'_> {
         let relayed = self.nodes[node].memory.relays.get(&request);
         let target = relayed.and_then(|relayed| relayed.journey.target().cloned());
         self.record("leg", [node, node], &request.to_be_bytes());
+        self.audit_leg(node, request);
         match target {
             Some(Target::Mesh { model }) => self.ask_mesh(node, request, &model),
             Some(Target::Provider { provider, model }) => {
@@ -204,7 +217,7 @@ impl World<'_> {
         let Some(relayed) = self.nodes[node].memory.relays.get_mut(&request) else { return };
         let step = match end {
             End::Answered { tokens } => {
-                relayed.tokens = tokens;
+                (relayed.tokens, relayed.answered) = (tokens, true);
                 self.measure(node, request);
                 return self.relay_over(node, request, None);
             }
@@ -339,18 +352,24 @@ impl World<'_> {
 
     /// The one end of such a request.
     fn relay_over(&mut self, node: usize, request: u64, failed: Option<(Refusal, bool)>) {
-        if self.nodes[node].memory.relays.remove(&request).is_none() {
-            return;
-        }
+        let Some(relayed) = self.nodes[node].memory.relays.remove(&request) else { return };
         match failed {
             Some((refusal, barred)) => self.tell_failure(node, request, &refusal, barred),
             None => self.close_request(node, request),
         }
         self.audit_settled(node, request);
+        // Whoever has the end finds the record.
+        self.collected(node, request, &relayed);
     }
 
     /// The caller is told that there is no (more) answer.
-    fn tell_failure(&mut self, node: usize, request: u64, refusal: &Refusal, barred: bool) {
+    pub(super) fn tell_failure(
+        &mut self,
+        node: usize,
+        request: u64,
+        refusal: &Refusal,
+        barred: bool,
+    ) {
         self.requests[request as usize].ends += 1;
         if barred || refusal.code == Code::QuotaExhausted {
             self.tally.refused += 1;

@@ -23,6 +23,8 @@ use crate::plan::{ClientPlan, MAX_ANSWER, Plan};
 use crate::stream::Stream;
 use crate::watch::EventKind;
 
+/// The purpose of the streams of questions that many ask.
+const QUESTION: u64 = 12;
 /// What an answer may be late: a token that was on its way when the deadline struck.
 pub(super) const LATE: Micros = Micros::millis(50);
 
@@ -67,6 +69,18 @@ pub(super) struct Request {
     /// Budgets count it, and have not agreed yet.
     pub(super) unpaid: bool,
     pub(super) finished: bool,
+    /// What routes that go by chance go by.
+    pub(super) drawn: u32,
+    /// How its text is written.
+    pub(super) words: u64,
+    /// Targets that were asked.
+    pub(super) legs: u32,
+    /// A budget ended its answer.
+    pub(super) cut_short: bool,
+    /// Its answer was one that a cache had kept.
+    pub(super) given_again: bool,
+    /// What the observer knows of it at a cache.
+    pub(super) at_cache: Option<Box<super::kept::Asked>>,
 }
 
 /// What the budgets said of money for a request.
@@ -85,6 +99,39 @@ impl Group {
         let groups = 0..plan.workload.clients.len();
         let stream = |group| Stream::keyed(plan.seed, CLIENT, group, 0);
         groups.map(|group| Self { stream: stream(group), turn: 0 }).collect()
+    }
+}
+
+impl Request {
+    fn new(group: usize, prompt: Prompt, most: Option<u32>, deadline_at: Mono) -> Self {
+        Self {
+            group,
+            prompt,
+            max_tokens: most.unwrap_or(MAX_ANSWER),
+            asked: Model::Loom,
+            model: Model::Loom,
+            key: None,
+            deadline_at,
+            home: false,
+            label: None,
+            tools: false,
+            voice: None,
+            pieces: 0,
+            funds: Funds::There,
+            tokens: 0,
+            moves: 0,
+            ends: 0,
+            tried: Vec::new(),
+            is_over: false,
+            unpaid: false,
+            finished: false,
+            drawn: prompt.seed,
+            words: 0,
+            legs: 0,
+            cut_short: false,
+            given_again: false,
+            at_cache: None,
+        }
     }
 }
 
@@ -112,43 +159,34 @@ impl World<'_> {
             count => client.nodes[turn % count],
         };
         let stream = &mut state.stream;
-        let prompt = Prompt {
-            seed: stream.next() as u32,
-            tokens: stream.between(client.prompt),
-            answer: stream.between(client.answer),
-            is_dense: stream.chance(client.dense_permille),
+        let prompt = match client.questions {
+            0 => question(client, stream),
+            all => {
+                let one = stream.below(all) as usize;
+                question(client, &mut Stream::keyed(self.plan.seed, QUESTION, one, 0))
+            }
         };
         let max_tokens = (!client.unlimited).then_some(client.answer.1);
         let leaves = stream.chance(client.leave_permille);
         let home = stream.chance(client.home_permille);
         let leaves_after = Micros(stream.below(Micros::secs(1).0));
         let tools = stream.chance(client.tools_permille);
+        let (drawn, words) = match client.questions {
+            0 => (prompt.seed, 0),
+            _ => (stream.next() as u32, stream.next()),
+        };
         if !self.nodes[node].acts() || !self.belongs(node) || self.nodes[node].is_leaving {
             self.tally.unreachable += 1;
             return;
         }
         let request = self.requests.len() as u64;
         self.requests.push(Request {
-            group,
-            prompt,
-            max_tokens: max_tokens.unwrap_or(MAX_ANSWER),
-            asked: Model::Loom,
-            model: Model::Loom,
-            key: None,
-            deadline_at: self.now.0.plus(client.deadline),
             home,
             label: label_of(client.label, home),
             tools,
-            voice: None,
-            pieces: 0,
-            funds: Funds::There,
-            tokens: 0,
-            moves: 0,
-            ends: 0,
-            tried: Vec::new(),
-            is_over: false,
-            unpaid: false,
-            finished: false,
+            drawn,
+            words,
+            ..Request::new(group, prompt, max_tokens, self.now.0.plus(client.deadline))
         });
         self.tally.arrived += 1;
         self.record("request", [node, group], &request.to_be_bytes());
@@ -489,6 +527,7 @@ impl World<'_> {
                 }
                 self.tally.tokens += 1;
                 self.piece_came(node, request);
+                self.collect_piece(node, request);
                 self.audit_key(node, request, false);
                 self.metered(node, request, Meter::token);
                 self.wait_if_used_up(node, request);
@@ -528,6 +567,7 @@ impl World<'_> {
         let wanted = prompt.end(truth.max_tokens);
         let got = (truth.tokens, reason);
         let ended = reason == FinishReason::Quota;
+        truth.cut_short |= ended;
         let cut_short = ended && got.0 <= wanted.0;
         let counted = truth.tokens + if ended { 0 } else { prompt.hidden() };
         if (got != wanted && !cut_short) || usage.completion_tokens != counted {
@@ -578,7 +618,11 @@ impl World<'_> {
         if let Some(gap) = taken.flow.record().longest_gap {
             self.tally.longest_gap = self.tally.longest_gap.max(Some(gap));
         }
-        if self.nodes[node].memory.relays.contains_key(&request) {
+        let memory = &mut self.nodes[node].memory;
+        if let Some(relayed) = memory.relays.get_mut(&request) {
+            if memory.cache.is_some() {
+                relayed.in_mesh = Some(Box::new(taken.flow.record().clone()));
+            }
             return self.mesh_leg_over(node, request);
         }
         self.close_request(node, request);
@@ -599,6 +643,7 @@ impl World<'_> {
     pub(super) fn lose_requests(&mut self, node: usize) {
         self.quota_died(node);
         self.lose_relays(node);
+        self.lose_cache(node);
         let taken = std::mem::take(&mut self.nodes[node].memory.taken);
         for (request, taken) in taken {
             self.tally.lost += 1;
@@ -651,6 +696,16 @@ impl World<'_> {
         bytes[1..9].copy_from_slice(&request.to_be_bytes());
         bytes[9..].copy_from_slice(&detail.to_be_bytes());
         self.record("flow", [node, node], &bytes);
+    }
+}
+
+/// What one request asks.
+fn question(client: &ClientPlan, stream: &mut Stream) -> Prompt {
+    Prompt {
+        seed: stream.next() as u32,
+        tokens: stream.between(client.prompt),
+        answer: stream.between(client.answer),
+        is_dense: stream.chance(client.dense_permille),
     }
 }
 

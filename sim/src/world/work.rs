@@ -26,6 +26,7 @@ impl World<'_> {
             }
             self.audit_requests(index, &mut wrong);
             self.audit_engine(index, &mut wrong);
+            self.audit_cache(index, &mut wrong);
             wrong.extend(
                 over(&self.sizes(index))
                     .map(|seen| (Invariant::BoundTables, format!("node {index}: {seen}"))),
@@ -40,7 +41,8 @@ impl World<'_> {
     /// Requests do not outlive their deadline.
     fn audit_requests(&self, index: usize, wrong: &mut Vec<(Invariant, String)>) {
         let memory = &self.nodes[index].memory;
-        for request in memory.taken.keys().chain(memory.relays.keys()) {
+        let waiting = memory.cache.iter().flat_map(|side| side.waiting.keys());
+        for request in memory.taken.keys().chain(memory.relays.keys()).chain(waiting) {
             let deadline = self.requests[*request as usize].deadline_at;
             if self.now.0.since(deadline) > ENDS_WITHIN {
                 let seen = format!("request {request} at node {index}, due at {deadline:?}");
@@ -114,7 +116,7 @@ impl World<'_> {
     }
 
     /// What a process keeps, and how much of it there may be.
-    fn sizes(&self, index: usize) -> [(&'static str, usize, usize); 8] {
+    fn sizes(&self, index: usize) -> [(&'static str, usize, usize); 10] {
         let node = &self.nodes[index];
         let memory = &node.memory;
         let busiest = memory.served.values().filter(|served| !served.has_ended);
@@ -123,6 +125,12 @@ impl World<'_> {
             by_peer[served.peer] += 1;
         }
         let (peers, most) = (MAX_NODES, memory.receive.max_per_peer);
+        let (mut kept, mut most_kept, mut bytes, mut most_bytes) = (0, 0, 0, 0);
+        if let Some(side) = &memory.cache {
+            let bounds = side.machine.bounds();
+            (kept, most_kept) = (side.machine.len(), bounds.entries);
+            (bytes, most_bytes) = (side.machine.bytes() as usize, bounds.bytes as usize);
+        }
         let unsent = memory.served.values().map(|served| served.outbox.unsent.len()).max();
         [
             ("rows", memory.rows.len(), MAX_ROWS),
@@ -130,6 +138,8 @@ impl World<'_> {
             ("requests of one peer", by_peer.into_iter().max().unwrap_or(0), most),
             ("peers", memory.presented.len(), peers),
             ("packets of a stopped process", memory.backlog.len(), MAX_BACKLOG),
+            ("answers kept", kept, most_kept),
+            ("bytes of answers", bytes, most_bytes),
             ("frames of a stream", unsent.unwrap_or(0), super::serving::MAX_UNSENT),
             ("equivocations", memory.rows.evidence().count(), MAX_EVIDENCE),
             ("members", memory.roster.members().count(), selvedge_proto::records::MAX_MEMBERS),

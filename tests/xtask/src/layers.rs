@@ -48,7 +48,14 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     (
         "selvedge-sim",
         "sim",
-        &["selvedge-base", "selvedge-crdt", "selvedge-proto", "selvedge-contract", "selvedge-core"],
+        &[
+            "selvedge-base",
+            "selvedge-crdt",
+            "selvedge-proto",
+            "selvedge-contract",
+            "selvedge-core",
+            "selvedge-dialect",
+        ],
     ),
     ("selvedge", "node", ANY),
     ("selvedge-tests", "tests", ANY),
