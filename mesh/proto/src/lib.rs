@@ -13,6 +13,7 @@ pub mod join;
 pub mod policy;
 pub mod records;
 pub mod seal;
+pub mod settings;
 pub mod swim;
 pub mod sync;
 pub mod wire;

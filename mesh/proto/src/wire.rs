@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use crate::records::{Credential, Signed};
+use crate::settings::SettingsMessage;
 use crate::swim::Pulse;
 pub use crate::sync::SyncMessage;
 pub use receipt::{MAX_RECEIPT_BUDGETS, MAX_RECEIPT_TEXT, Receipt};
@@ -110,6 +111,8 @@ pub enum Opening<R, Q = (), P = ()> {
     Policy(Box<P>),
     /// A request that was reserved for; answered as [`Opening::HandOff`]. Since version 2.
     Charged(Box<Charged<R>>),
+    /// Configuration of the mesh, as signed records; not answered on this stream. Since version 4.
+    Settings(Box<SettingsMessage>),
     /// A request that is part of a trace; answered as [`Opening::HandOff`]. Since version 4.
     Traced(Box<Traced<R>>),
 }
@@ -120,7 +123,7 @@ impl<R, Q, P> Opening<R, Q, P> {
         match self {
             Self::HandOff(_) | Self::Sync(_) | Self::Renew(_) | Self::Echo => 1,
             Self::Quota(_) | Self::Policy(_) | Self::Charged(_) => 2,
-            Self::Traced(_) => 4,
+            Self::Settings(_) | Self::Traced(_) => 4,
         }
     }
 }

@@ -91,6 +91,7 @@ fn openings_and_replies_round_trip() {
         Opening::Quota(Box::new(7)),
         Opening::Policy(Box::new("policy".to_owned())),
         Opening::Charged(Box::new(charged)),
+        Opening::Settings(Box::new(SettingsMessage::Brief([9; 16]))),
         Opening::Traced(Box::new(traced)),
         Opening::Traced(Box::new(free)),
     ] {
@@ -198,6 +199,7 @@ fn what_version_1_does_not_have_says_so() {
     assert_eq!(Opening::Echo.since(), 1);
     assert_eq!(Opening::Quota(Box::new(7)).since(), 2);
     assert_eq!(Opening::Policy(Box::default()).since(), 2);
+    assert_eq!(Opening::Settings(Box::new(SettingsMessage::Brief([9; 16]))).since(), 4);
     // A refusal for want of budget is said to an old peer in words it has.
     let refusal = Refusal::client(Stage::Reserve, Code::QuotaExhausted, "nothing left");
     let reply = HandOffReply::<u8>::Refused(refusal.clone().spoken_at(1));
