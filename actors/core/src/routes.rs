@@ -10,9 +10,9 @@
 //!                               label, abilities, health, budget
 //! ```
 //!
-//! Owns the configuration and its checks, the filters, the policies, the explanation, and which of
-//! two versions of a configuration governs. Owns no measurement, no key, no connection, and neither
-//! signs nor spreads anything.
+//! Owns the configuration and its checks, the filters, the policies and the explanation. Owns no
+//! measurement, no key, no connection, and neither signs nor spreads anything: that is
+//! [`selvedge_proto::settings`]'s, for entries as [`Item`] writes them.
 
 mod book;
 mod check;
@@ -23,6 +23,8 @@ mod decision;
 mod explain;
 mod facts;
 mod filter;
+mod gather;
+mod item;
 mod order;
 mod request;
 mod seen;
@@ -40,11 +42,15 @@ pub use decision::{Decision, Standing, Verdict};
 pub use explain::{ExplainedTarget, Explanation};
 pub use facts::{Facts, Latency, Measured, MeshFacts, ProviderFacts, Reach};
 pub use filter::Reason;
+pub use gather::{Gathered, Trouble};
+pub use item::Item;
 pub use order::Score;
 pub use request::{Boundary, Money, Request};
 
 /// The newest shape of a [`RouteBook`] this build reads and writes.
 pub const BOOK_VERSION: u8 = 1;
+/// The newest shape of an [`Item`]'s bytes this build reads and writes.
+pub const ITEM_VERSION: u8 = 1;
 /// Routes of one book: a name for each team and task of a site, not for each user.
 pub const MAX_ROUTES: usize = 256;
 /// Aliases of one book: four for each route.
@@ -76,6 +82,14 @@ pub enum RouteError {
     /// Written by a newer program.
     #[error("the book of routes has version {0}; this build reads {BOOK_VERSION}")]
     Version(u8),
+    /// A setting that this build does not understand.
+    #[error("it is of a newer program (kind {kind}, version {version}): update this node")]
+    Newer {
+        /// The kind of setting.
+        kind: u8,
+        /// The version of its content.
+        version: u8,
+    },
     /// There are too many of something.
     #[error("there are more than {limit} {what}")]
     Full {

@@ -30,13 +30,13 @@ pub struct Provider {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routes {
     /// By name without the `*`; the flag says whether there is one.
-    names: BTreeMap<(String, bool), Leads>,
-    catalogue: Catalogue,
+    pub(super) names: BTreeMap<(String, bool), Leads>,
+    pub(super) catalogue: Catalogue,
 }
 
 /// Where a name leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Leads {
+pub(super) enum Leads {
     Route(Arc<Route>),
     Alias(String),
 }
@@ -186,7 +186,11 @@ impl Routes {
         self.follow(name, Vec::new()).ok()
     }
 
-    fn follow(&self, name: &str, mut via: Vec<String>) -> Result<Resolved<'_>, RouteError> {
+    pub(super) fn follow(
+        &self,
+        name: &str,
+        mut via: Vec<String>,
+    ) -> Result<Resolved<'_>, RouteError> {
         let mut name = name.to_owned();
         loop {
             let dangling = || RouteError::Dangling {
@@ -233,7 +237,7 @@ impl Place {
     }
 }
 
-fn check_route(
+pub(super) fn check_route(
     config: &RouteConfig,
     open: bool,
     providers: &BTreeMap<String, Provider>,
@@ -402,7 +406,7 @@ fn known(
     }
 }
 
-fn unknown_provider(name: &str, providers: &BTreeMap<String, Provider>) -> String {
+pub(super) fn unknown_provider(name: &str, providers: &BTreeMap<String, Provider>) -> String {
     if providers.is_empty() {
         return format!("provider '{name}' is unknown: none is configured");
     }
@@ -410,12 +414,16 @@ fn unknown_provider(name: &str, providers: &BTreeMap<String, Provider>) -> Strin
     format!("provider '{name}' is unknown; configured are {}", names.join(", "))
 }
 
-const fn at_most(count: usize, limit: usize, what: &'static str) -> Result<(), RouteError> {
+pub(super) const fn at_most(
+    count: usize,
+    limit: usize,
+    what: &'static str,
+) -> Result<(), RouteError> {
     if count > limit { Err(RouteError::Full { what, limit }) } else { Ok(()) }
 }
 
 /// A name without its `*`, and whether it had one.
-fn pattern(name: &str) -> Result<(String, bool), RouteError> {
+pub(super) fn pattern(name: &str) -> Result<(String, bool), RouteError> {
     let (start, open) = name.strip_suffix('*').map_or((name, false), |start| (start, true));
     let refuse = |why| Err(RouteError::Name { name: name.to_owned(), why });
     if open && start.is_empty() {
