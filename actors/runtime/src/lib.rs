@@ -28,6 +28,7 @@ mod relay;
 mod routing;
 mod serve;
 mod shared;
+mod signing;
 mod stepper;
 mod store;
 mod supervise;
@@ -47,7 +48,7 @@ pub use providers::{ProviderView, ProvidersError};
 pub use relay::{
     Asked, CacheView, Cached, ChatCall, ChatStream, EmbedCall, Keeper, Kept, Question, Said, Wish,
 };
-pub use routing::StoredBook;
+pub use routing::{SharedEntry, StoredBook};
 pub use selvedge_core::auth::NewKey;
 pub use selvedge_core::cache::{Bounds, Scope};
 pub use selvedge_core::quota::{BudgetStatus, HolderStatus, Remaining};

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use crate::custody;
 use crate::mesh::CONTACTS;
 use crate::policies::{HOLDERS, PARTS, POLICY};
+use crate::routing::SETTINGS;
 use crate::store::{Batch, Store, StoreError};
 
 /// Store record of the roster.
@@ -426,7 +427,9 @@ impl Membership {
         for record in [ROSTER, LEASES, INVITES, CONTACTS, POLICY, HOLDERS] {
             batch.remove(record);
         }
-        batch.remove_all(PARTS.to_owned());
+        for prefix in [PARTS, SETTINGS] {
+            batch.remove_all(prefix.to_owned());
+        }
         let removed = match self.store.begin(batch) {
             Ok(written) => written.await.unwrap_or(Err(StoreError::Closed)),
             Err(error) => Err(error),

@@ -53,7 +53,7 @@ use crate::providers::{Providers, ProvidersError};
 use crate::quota::{self, NodeSeal, Order, QuotaLine};
 use crate::records::Records;
 use crate::relay::CacheLine;
-use crate::routing::Routing;
+use crate::routing::{Place, Routing};
 use crate::shared::{Shared, Tally};
 use crate::stepper::{Clock, Stepper, system_clock};
 use crate::store::{Store, StoreError};
@@ -451,7 +451,13 @@ async fn share(
         config.home.clone(),
     )?;
     let providers = Arc::new(Providers::open(&opened.identity, &opened.store).await?);
-    let routing = Routing::load(&opened.store, &providers)?;
+    let place = Place {
+        identity: Arc::clone(&opened.identity),
+        membership: Arc::clone(membership),
+        store: opened.store.clone(),
+        home: config.home.clone(),
+    };
+    let routing = Routing::load(place, Arc::clone(&providers))?;
     Ok(Shared {
         me,
         endpoint: parts.endpoint,

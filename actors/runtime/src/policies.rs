@@ -25,7 +25,7 @@ use selvedge_proto::policy::{
 };
 use tokio::sync::watch;
 
-pub(crate) use disk::{PARTS, POLICY};
+pub(crate) use disk::{PARTS, POLICY, Prints, put_parts};
 pub use orders::{BudgetDraft, BudgetSet, KeyDraft, TenantView};
 
 use crate::membership::{Key, Membership};

@@ -1,14 +1,16 @@
-//! Carrying policy records between members: what each side lacks, one message per stream.
+//! Carrying signed records between members, policies and settings: what each side lacks, one
+//! message per stream.
 //!
 //! Owns the messages and when they are sent: at once when something changed, to every peer that
 //! came, and every few seconds besides. What is lacking, what may be taken and what follows from it
-//! are the policy book's to say.
+//! are the books' to say.
 
 use std::sync::Arc;
 
 use selvedge_base::{Micros, NodeId};
 use selvedge_core::{Opening, PolicyWord};
 use selvedge_net::{Link, NetError};
+use selvedge_proto::settings::SettingsMessage;
 use tokio::time::Instant;
 
 use crate::handoff::{CONTROL_PRIORITY, begin};
@@ -36,18 +38,26 @@ pub(crate) fn child(shared: Arc<Shared>) -> Run {
 }
 
 async fn run(shared: &Shared) {
-    let mut changes = shared.policies.changes();
+    let mut policies = shared.policies.changes();
+    let mut settings = shared.routing.shared_changes();
     let mut look_at = Instant::now() + LOOK_EVERY.into();
     let mut looks: u64 = 0;
     loop {
-        match tokio::time::timeout_at(look_at, changes.changed()).await {
-            // The sender lives in `shared`.
+        let change = async {
+            tokio::select! {
+                changed = policies.changed() => changed,
+                changed = settings.changed() => changed,
+            }
+        };
+        match tokio::time::timeout_at(look_at, change).await {
+            // The senders live in `shared`.
             Ok(Err(_)) => return,
             Ok(Ok(())) => compare_all(shared),
             Err(_) => {
                 look_at = Instant::now() + LOOK_EVERY.into();
                 looks += 1;
                 shared.policies.look(&shared.quota).await;
+                shared.routing.look().await;
                 if looks.is_multiple_of(COMPARE_EVERY.0 / LOOK_EVERY.0) {
                     compare_all(shared);
                 }
@@ -64,7 +74,8 @@ fn compare_all(shared: &Shared) {
 
 /// Tells a peer, in brief, what this node has.
 pub(crate) fn compare(shared: &Shared, link: Link) {
-    send(link, shared.policies.greeting(&shared.quota));
+    send(link.clone(), Opening::Settings(Box::new(shared.routing.greeting())));
+    send_policy(link, shared.policies.greeting(&shared.quota));
 }
 
 /// Takes what a peer says and answers it.
@@ -72,16 +83,28 @@ pub(crate) async fn take(context: &Context, from: NodeId, word: PolicyWord) {
     let shared = &context.shared;
     let answer = shared.policies.heard(&shared.quota, from, word).await;
     if let (Some(answer), Some(link)) = (answer, shared.endpoint.link(&from)) {
-        send(link, answer);
+        send_policy(link, answer);
     }
 }
 
-fn send(link: Link, word: PolicyWord) {
+/// Takes what a peer says of settings and answers it.
+pub(crate) async fn take_settings(context: &Context, from: NodeId, message: SettingsMessage) {
+    let shared = &context.shared;
+    let answer = shared.routing.heard(from, message).await;
+    if let (Some(answer), Some(link)) = (answer, shared.endpoint.link(&from)) {
+        send(link, Opening::Settings(Box::new(answer)));
+    }
+}
+
+fn send_policy(link: Link, word: PolicyWord) {
     let PolicyWord { incarnation, message } = word;
     // An older peer is told what it can read.
     let Some(message) = message.spoken_at(link.version()) else { return };
     let word = PolicyWord { incarnation, message };
-    let opening = Opening::Policy(Box::new(word));
+    send(link, Opening::Policy(Box::new(word)));
+}
+
+fn send(link: Link, opening: Opening) {
     if link.version() < opening.since() {
         return;
     }
@@ -95,7 +118,7 @@ fn send(link: Link, word: PolicyWord) {
         })
         .await;
         if let Ok(Err(error)) = sent {
-            tracing::debug!(peer = %link.node().short(), %error, "policies were not sent");
+            tracing::debug!(peer = %link.node().short(), %error, "records were not sent");
         }
     });
 }

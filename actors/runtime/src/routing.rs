@@ -1,23 +1,35 @@
 //! The routes of this node: which targets a model's name leads to.
 //!
-//! Owns the book that is in force and the ones before it, on the disk and in memory, what was
-//! measured of targets, and the snapshot of facts that a decision looks at. Decides nothing:
-//! [`selvedge_core::routes`] does. Each node has its own routes; nothing of them travels.
+//! Owns this node's own book and the ones before it, the entries of the mesh, what of both is in
+//! force, what was measured of targets, and the snapshot of facts that a decision looks at. Decides
+//! nothing: [`selvedge_core::routes`] does. The own book stays here; entries of the mesh are signed
+//! and every node has them.
+
+mod settings;
+mod shared;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use selvedge_base::{Blame, Code, Micros, Mono, Refusal, Retry, Stage};
+use selvedge_base::{Blame, Code, Micros, Mono, NodeId, Refusal, Retry, Stage};
 use selvedge_core::catalogue::Catalogue;
 use selvedge_core::journey::Target;
 use selvedge_core::paid::list_of;
 use selvedge_core::route::MeshView;
 use selvedge_core::routes::{
-    Decision, Facts, Latency, MeshFacts, Provider, ProviderFacts, Request, RouteBook, Routes,
+    Decision, Facts, Gathered, Item, Latency, MeshFacts, Provider, ProviderFacts, Request,
+    RouteBook, Routes, Trouble,
 };
 use selvedge_net::clock;
+use selvedge_proto::settings::{SettingKey, SettingsBook, SettingsMessage};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use settings::Settings;
+pub(crate) use settings::{Place, SETTINGS};
+pub use shared::SharedEntry;
 
 use crate::providers::Providers;
 use crate::store::{Store, StoreError};
@@ -43,30 +55,94 @@ pub struct StoredBook {
 /// The routes of this node.
 pub(crate) struct Routing {
     store: Store,
+    providers: Arc<Providers>,
     books: ArcSwap<Vec<StoredBook>>,
-    routes: ArcSwap<Routes>,
+    settings: Settings,
+    /// What is in force of both.
+    force: ArcSwap<Gathered>,
+    /// The last one who looks at both is the last one who says what is in force.
+    gathering: Mutex<()>,
     measured: Mutex<BTreeMap<Target, Latency>>,
-    /// Changes happen one after another.
+    /// Changes of the own book happen one after another.
     changes: tokio::sync::Mutex<()>,
 }
 
 impl Routing {
-    /// What is on the disk. A book that does not fit the providers any more is told to the log, and
-    /// no route is in force until it is replaced.
-    pub(crate) fn load(store: &Store, providers: &Providers) -> Result<Self, StoreError> {
+    /// What is on the disk. What of it cannot be used is told to the log.
+    pub(crate) fn load(place: Place, providers: Arc<Providers>) -> Result<Self, StoreError> {
+        let store = place.store.clone();
         let books: Vec<StoredBook> = store.load(ROUTES)?.unwrap_or_default();
-        let text = books.last().map_or("", |book| book.text.as_str());
-        let routes = check(text, providers).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the routes are not used");
-            Routes::default()
-        });
-        Ok(Self {
-            store: store.clone(),
+        let this = Self {
+            store,
+            providers,
             books: ArcSwap::from_pointee(books),
-            routes: ArcSwap::from_pointee(routes),
+            settings: Settings::load(place)?,
+            force: ArcSwap::default(),
+            gathering: Mutex::default(),
             measured: Mutex::default(),
             changes: tokio::sync::Mutex::default(),
-        })
+        };
+        this.rebuild();
+        Ok(this)
+    }
+
+    /// Puts in force what the own book, the mesh and the providers now make of the routes.
+    pub(crate) fn rebuild(&self) {
+        let _last = self.gathering.lock();
+        let (before, now) = (self.force.load_full(), self.gathered(&self.settings.book()));
+        tell(&before.own, &now.own, "this node's own routes");
+        tell(&before.shared, &now.shared, "the mesh's routes");
+        self.force.store(Arc::new(now));
+    }
+
+    /// What would be in force with these settings of the mesh.
+    fn gathered(&self, settings: &SettingsBook) -> Gathered {
+        let own = RouteBook::from_toml(&self.book().text).unwrap_or_else(|error| {
+            tracing::warn!(%error, "this node's own routes are not used");
+            RouteBook::default()
+        });
+        let (shared, unread) = shared::entries_of(settings);
+        let providers = known(&self.providers);
+        let base = match Catalogue::built_in() {
+            Ok(base) => base,
+            Err(error) => {
+                tracing::error!(%error, "the program's own catalogue cannot be read");
+                &Catalogue::default()
+            }
+        };
+        let mut gathered = Routes::gather(&Item::all_of(&own), &shared, &providers, base);
+        gathered.shared.extend(unread);
+        gathered
+    }
+
+    /// Tells whenever the entries of the mesh changed.
+    pub(crate) fn shared_changes(&self) -> watch::Receiver<()> {
+        self.settings.changes()
+    }
+
+    /// What to tell a peer about the entries of the mesh from time to time.
+    pub(crate) fn greeting(&self) -> SettingsMessage {
+        self.settings.greeting()
+    }
+
+    /// Takes what a peer says about them; what to answer, if anything.
+    pub(crate) async fn heard(
+        &self,
+        from: NodeId,
+        message: SettingsMessage,
+    ) -> Option<SettingsMessage> {
+        let (is_new, answer) = self.settings.heard(from, message).await;
+        if is_new {
+            self.rebuild();
+        }
+        answer
+    }
+
+    /// What is done every second.
+    pub(crate) async fn look(&self) {
+        if self.settings.look().await {
+            self.rebuild();
+        }
     }
 
     /// The book in force; the empty one before there was any.
@@ -74,19 +150,28 @@ impl Routing {
         self.books.load().last().cloned().unwrap_or_default()
     }
 
+    /// What of it is not used as it is.
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        let force = self.force.load();
+        let line = |(key, trouble): (&SettingKey, &Trouble)| {
+            format!("'{}': {}", key.name, trouble.as_str())
+        };
+        force.own.iter().map(line).collect()
+    }
+
     /// The names that can be asked for exactly.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.routes.load().names().filter(|name| !name.ends_with('*')).collect()
+        self.force.load().routes.names().filter(|name| !name.ends_with('*')).collect()
     }
 
     /// Puts another book in force; done when it is on the disk.
-    pub(crate) async fn set(&self, text: String, providers: &Providers) -> Result<u64, Refusal> {
+    pub(crate) async fn set(&self, text: String) -> Result<u64, Refusal> {
         let _turn = self.changes.lock().await;
-        self.publish(text, providers).await
+        self.publish(text).await
     }
 
     /// Puts the book before the present one in force again, under a new number.
-    pub(crate) async fn roll_back(&self, providers: &Providers) -> Result<u64, Refusal> {
+    pub(crate) async fn roll_back(&self) -> Result<u64, Refusal> {
         let _turn = self.changes.lock().await;
         let books = self.books.load_full();
         // Before the first book there were no routes.
@@ -95,14 +180,14 @@ impl Routing {
             1 => String::new(),
             more => books[more - 2].text.clone(),
         };
-        self.publish(before, providers).await
+        self.publish(before).await
     }
 
-    async fn publish(&self, text: String, providers: &Providers) -> Result<u64, Refusal> {
+    async fn publish(&self, text: String) -> Result<u64, Refusal> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(refused(format!("the routes have more than {MAX_TEXT_BYTES} bytes")));
         }
-        let routes = check(&text, providers).map_err(refused)?;
+        check(&text, &self.providers).map_err(refused)?;
         let mut books = Vec::clone(&self.books.load());
         let sequence = books.last().map_or(1, |last| last.sequence.saturating_add(1));
         books.push(StoredBook { sequence, text });
@@ -112,30 +197,25 @@ impl Routing {
             let message = error.to_string();
             Refusal::new(Stage::Admit, Blame::Us, Retry::Never, Code::Internal, message)
         })?;
-        self.routes.store(routes.into());
         self.books.store(books.into());
+        self.rebuild();
         Ok(sequence)
     }
 
     /// Whether a route has this name.
     pub(crate) fn has(&self, model: &str) -> bool {
-        self.routes.load().has(model)
+        self.force.load().routes.has(model)
     }
 
     /// Whether a request for this name is judged by its complexity.
     pub(crate) fn asks_complexity(&self, model: &str) -> bool {
-        self.routes.load().asks_complexity(model)
+        self.force.load().routes.asks_complexity(model)
     }
 
     /// What a route decides for a request; none where no route has the name.
-    pub(crate) fn decide(
-        &self,
-        request: &Request,
-        view: &MeshView,
-        providers: &Providers,
-    ) -> Option<Decision> {
+    pub(crate) fn decide(&self, request: &Request, view: &MeshView) -> Option<Decision> {
         let now = clock::mono();
-        self.routes.load().decide(request, &self.facts(view, providers, now), now)
+        self.force.load().routes.decide(request, &self.facts(view, now), now)
     }
 
     /// Notes how fast a target answered.
@@ -149,10 +229,10 @@ impl Routing {
         }
     }
 
-    fn facts(&self, view: &MeshView, providers: &Providers, now: Mono) -> Facts {
+    fn facts(&self, view: &MeshView, now: Mono) -> Facts {
         let measured = self.measured.lock();
         let mut facts = Facts { mesh: MeshFacts::of(view, &measured), ..Facts::default() };
-        for (name, open) in providers.all().iter() {
+        for (name, open) in self.providers.all().iter() {
             let shared = open.provider.shared();
             let (allowed, running) = (shared.allows("", 0), shared.running());
             let known = ProviderFacts::of(name, allowed, running, &measured, now);
@@ -162,16 +242,38 @@ impl Routing {
     }
 }
 
-fn check(text: &str, providers: &Providers) -> Result<Routes, String> {
+/// A book that somebody hands in holds as a whole or not at all.
+fn check(text: &str, providers: &Providers) -> Result<(), String> {
     let book = RouteBook::from_toml(text).map_err(|error| error.to_string())?;
-    let known = providers.all();
-    let known = known.iter().map(|(name, open)| {
+    let base = Catalogue::built_in().map_err(ToString::to_string)?;
+    Routes::check(&book, &known(providers), base).map(drop).map_err(|error| error.to_string())
+}
+
+/// The providers as routing knows them.
+fn known(providers: &Providers) -> BTreeMap<String, Provider> {
+    let all = providers.all();
+    let known = all.iter().map(|(name, open)| {
         let spec = open.spec();
         let region = Some(spec.label.clone()).filter(|label| !label.is_empty());
         (name.clone(), Provider { kind: list_of(spec), region, free: !open.costs_money() })
     });
-    let base = Catalogue::built_in().map_err(ToString::to_string)?;
-    Routes::check(&book, &known.collect(), base).map_err(|error| error.to_string())
+    known.collect()
+}
+
+/// Tells of what is not used as it is and was not told before.
+fn tell(
+    before: &BTreeMap<SettingKey, Trouble>,
+    now: &BTreeMap<SettingKey, Trouble>,
+    whose: &'static str,
+) {
+    for (key, trouble) in now.iter().filter(|(key, trouble)| before.get(*key) != Some(*trouble)) {
+        let (name, why) = (&key.name, trouble.as_str());
+        match trouble {
+            Trouble::Shadowed => tracing::info!(name, why, "an entry of {whose} is not used"),
+            Trouble::Partly(_) => tracing::warn!(name, why, "part of {whose} is not used"),
+            Trouble::Out(_) => tracing::warn!(name, why, "an entry of {whose} is not used"),
+        }
+    }
 }
 
 fn refused(message: String) -> Refusal {

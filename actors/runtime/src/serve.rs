@@ -70,6 +70,10 @@ pub(crate) async fn stream(
             policy_sync::take(&context, from, *message).await;
             Ok(())
         }
+        Ok(Ok(Some(Opening::Settings(message)))) => {
+            policy_sync::take_settings(&context, from, *message).await;
+            Ok(())
+        }
         Ok(Ok(Some(Opening::Echo))) => sender.send(&()).await,
         Ok(Ok(None)) | Err(_) => Ok(()),
         Ok(Err(error)) => Err(error),

@@ -2,11 +2,12 @@
 
 use selvedge_base::Refusal;
 use selvedge_core::upstream::RawProvider;
+use selvedge_proto::settings::{SettingKey, Which};
 use selvedge_upstream::KeyListing;
 
 use super::Admin;
 use crate::providers::{ProviderView, ProvidersError};
-use crate::routing::StoredBook;
+use crate::routing::{SharedEntry, StoredBook};
 
 impl Admin {
     /// Adds a provider or replaces the one of that name.
@@ -14,7 +15,10 @@ impl Admin {
     /// # Errors
     /// A refusal that says what is wrong with it, or that the disk does not take it.
     pub async fn provider_add(&self, provider: RawProvider) -> Result<(), Refusal> {
-        self.shared.providers.add(provider).await.map_err(|error: ProvidersError| error.refusal())
+        let added = self.shared.providers.add(provider).await;
+        // Routes that lead there are of use now, or lead there otherwise.
+        self.shared.routing.rebuild();
+        added.map_err(|error: ProvidersError| error.refusal())
     }
 
     /// Removes a provider; requests under way at it go on.
@@ -22,7 +26,9 @@ impl Admin {
     /// # Errors
     /// A refusal when there is none of this name, or the disk does not take it.
     pub async fn provider_remove(&self, name: &str) -> Result<(), Refusal> {
-        self.shared.providers.remove(name).await.map_err(|error| error.refusal())
+        let removed = self.shared.providers.remove(name).await;
+        self.shared.routing.rebuild();
+        removed.map_err(|error| error.refusal())
     }
 
     /// All providers, by name.
@@ -51,24 +57,68 @@ impl Admin {
         self.shared.providers.keys()
     }
 
-    /// The routes in force, as they were written.
+    /// This node's own routes, as they were written.
     pub fn routes(&self) -> StoredBook {
         self.shared.routing.book()
     }
 
-    /// Puts routes in force, replacing those before; their number.
+    /// What of them is not used as it is, and why.
+    pub fn routes_troubles(&self) -> Vec<String> {
+        self.shared.routing.troubles()
+    }
+
+    /// Puts own routes of this node in force, replacing those before; their number.
     ///
     /// # Errors
     /// A refusal that names what is wrong with them; then those before stay in force.
     pub async fn routes_set(&self, text: String) -> Result<u64, Refusal> {
-        self.shared.routing.set(text, &self.shared.providers).await
+        self.shared.routing.set(text).await
     }
 
-    /// Puts the routes before the present ones in force again; their new number.
+    /// Puts this node's own routes before the present ones in force again; their new number.
     ///
     /// # Errors
     /// A refusal when there are none, or they do not fit the providers any more.
     pub async fn routes_roll_back(&self) -> Result<u64, Refusal> {
-        self.shared.routing.roll_back(&self.shared.providers).await
+        self.shared.routing.roll_back().await
+    }
+
+    /// The entries of the mesh's routes, aliases and catalogue.
+    pub fn shared_routes(&self) -> Vec<SharedEntry> {
+        self.shared.routing.shared()
+    }
+
+    /// The versions of one of them, the one that governs first.
+    pub fn shared_history(&self, key: &SettingKey) -> Vec<SharedEntry> {
+        self.shared.routing.history(key)
+    }
+
+    /// Signs the entries of a text for the whole mesh; others stay as they are.
+    ///
+    /// # Errors
+    /// A refusal when one of them could not be used at this node, or this node may not sign.
+    pub async fn shared_set(&self, text: &str) -> Result<Vec<SharedEntry>, Refusal> {
+        self.shared.routing.share(text).await
+    }
+
+    /// Removes an entry from the whole mesh.
+    ///
+    /// # Errors
+    /// A refusal when there is none, something else leads to it, or this node may not sign.
+    pub async fn shared_remove(&self, key: SettingKey) -> Result<Vec<SharedEntry>, Refusal> {
+        self.shared.routing.unshare(key).await
+    }
+
+    /// Signs what an older version of an entry said as its next one.
+    ///
+    /// # Errors
+    /// A refusal when there is no such version, it cannot be used any more, or this node may not
+    /// sign.
+    pub async fn shared_roll_back(
+        &self,
+        key: SettingKey,
+        which: Which,
+    ) -> Result<Vec<SharedEntry>, Refusal> {
+        self.shared.routing.go_back(key, which).await
     }
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use selvedge_base::MeshId;
 use selvedge_proto::policy::{PolicyBook, PolicyPart, PolicySnapshot};
+use serde::Serialize;
 
 use crate::store::{Batch, Store, StoreError};
 
@@ -24,7 +25,7 @@ const IN_PARTS: u8 = 2;
 pub(super) struct OnDisk {
     /// The fingerprint of each part by the record's name; none when nobody knows, and everything
     /// must be written.
-    known: Mutex<Option<BTreeMap<String, [u8; 32]>>>,
+    known: Mutex<Option<Prints>>,
 }
 
 impl OnDisk {
@@ -61,24 +62,43 @@ impl OnDisk {
     }
 }
 
-type Prints = BTreeMap<String, [u8; 32]>;
+/// The fingerprints of what is on the disk, by the records' names.
+pub(crate) type Prints = BTreeMap<String, [u8; 32]>;
 
 fn changes(known: Option<Prints>, book: &PolicyBook) -> Result<(Batch, Prints), StoreError> {
-    let (mut batch, mut now) = (Batch::default(), Prints::new());
+    let mut batch = Batch::default();
     if known.is_none() {
-        batch.remove_all(PARTS.to_owned());
         batch.mark(POLICY, IN_PARTS);
     }
+    let now = put_parts(&mut batch, PARTS, known, book.parts())?;
+    Ok((batch, now))
+}
+
+/// Writes those of some parts that are not what `known` says, and removes those that are gone;
+/// without it everything is written anew.
+///
+/// # Errors
+/// A part that is too large for a record.
+pub(crate) fn put_parts<T: Serialize>(
+    batch: &mut Batch,
+    prefix: &str,
+    known: Option<Prints>,
+    parts: BTreeMap<String, T>,
+) -> Result<Prints, StoreError> {
+    let mut now = Prints::new();
+    if known.is_none() {
+        batch.remove_all(prefix.to_owned());
+    }
     let known = known.unwrap_or_default();
-    for (name, part) in book.parts() {
-        let name = format!("{PARTS}{name}");
+    for (name, part) in parts {
+        let name = format!("{prefix}{name}");
         let print = batch.put_changed(&name, &part, known.get(&name))?;
         now.insert(name, print);
     }
     for gone in known.keys().filter(|name| !now.contains_key(*name)) {
         batch.remove(gone);
     }
-    Ok((batch, now))
+    Ok(now)
 }
 
 #[cfg(test)]

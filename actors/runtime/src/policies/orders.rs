@@ -10,13 +10,13 @@ use selvedge_proto::policy::{
     self, AccountPath, BudgetTerms, CutOrder, EpochDraft, KeyId, Level, PolicyBook, PolicyError,
     sign_account, sign_cut, sign_key,
 };
-use selvedge_proto::records::{Signed, Steward};
 use serde::Serialize;
 
 use super::Policies;
 use crate::custody;
 use crate::membership::{Key, broken, custody_refusal};
 use crate::quota::QuotaLine;
+use crate::signing::Signing;
 
 /// A key to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -289,38 +289,8 @@ impl Policies {
         self.keep(quota, book, tightens).await.map_err(|error| broken(&error))
     }
 
-    /// Who signs here: with `as_root` the root key when it is at hand, else this node as a steward.
     fn signer(&self, as_root: bool) -> Result<Signing<'_>, Refusal> {
-        let steward = self.membership.with(|roster| roster.own_steward(clock::wall()).cloned());
-        let has_root = custody::root_key_path(&self.home).exists();
-        match steward {
-            Some(steward) if !(as_root && has_root) => {
-                Ok(Signing::Steward(&self.identity, Box::new(steward)))
-            }
-            Some(_) | None => {
-                let root = custody::load_root(&self.home);
-                Ok(Signing::Root(Box::new(root.map_err(|error| custody_refusal(&error))?)))
-            }
-        }
-    }
-}
-
-/// A key that may sign, and what shows its right.
-enum Signing<'a> {
-    Steward(&'a Identity, Box<Signed<Steward>>),
-    Root(Box<Identity>),
-}
-
-impl Signing<'_> {
-    fn sign<T>(
-        &self,
-        sign: impl FnOnce(&Key<'_>, Option<Signed<Steward>>) -> Result<T, PolicyError>,
-    ) -> Result<T, Refusal> {
-        let signed = match self {
-            Self::Steward(identity, steward) => sign(&Key(identity), Some((**steward).clone())),
-            Self::Root(root) => sign(&Key(root), None),
-        };
-        signed.map_err(|error| refused(&error))
+        Signing::here(&self.membership, &self.identity, &self.home, as_root)
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn aim(shared: &Shared, call: &ChatCall) -> Aim {
 /// Where a request may go of which routing knows this.
 pub(super) fn aim_by(shared: &Shared, request: &Request) -> Aim {
     let view = shared.view.load();
-    match shared.routing.decide(request, &view, &shared.providers) {
+    match shared.routing.decide(request, &view) {
         Some(decision) => Aim::of_route(&decision, clock::mono()),
         None => by_name(shared, &request.model),
     }

@@ -58,6 +58,14 @@ pub struct SettingsChanged {
     pub refused: Vec<SettingError>,
 }
 
+impl SettingsDelta {
+    /// The question at its end alone, for when the lines were taken already.
+    #[must_use]
+    pub fn question(&self) -> Self {
+        Self { lines: Vec::new(), digest: self.digest.clone() }
+    }
+}
+
 /// The group of a setting, by its name, so that its versions lie together.
 fn group_of(key: &SettingKey) -> usize {
     let mut hasher = blake3::Hasher::new();
