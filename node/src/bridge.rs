@@ -6,6 +6,7 @@
 mod cache;
 mod providers;
 mod quota;
+mod routes;
 mod terms;
 
 use std::path::Path;
@@ -257,6 +258,11 @@ impl Bridge {
             Order::Routes => self.routes(),
             Order::RoutesSet(text) => self.routes_set(text).await,
             Order::RoutesRollBack => self.routes_roll_back().await,
+            Order::MeshRoutes => self.mesh_routes(),
+            Order::MeshRoutesSet(text) => self.mesh_routes_set(&text).await,
+            Order::MeshRouteHistory(key) => self.mesh_route_history(&key),
+            Order::MeshRouteRemove(key) => self.mesh_route_remove(key).await,
+            Order::MeshRouteRollBack(key, which) => self.mesh_route_roll_back(key, which).await,
             Order::Cache => self.cache_show(),
             Order::CachePurge(purge) => self.cache_purge(purge),
             Order::Record(id) => self.record(id),

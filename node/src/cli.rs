@@ -88,7 +88,7 @@ pub(crate) enum Command {
     #[command(subcommand, visible_alias = "providers")]
     Provider(Provider),
     /// Routes: which targets a model's name leads to, and in which order
-    #[command(subcommand)]
+    #[command(subcommand, visible_alias = "route")]
     Routes(Routes),
     /// The cache of answers: what it keeps, and removing it
     #[command(subcommand)]

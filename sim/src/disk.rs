@@ -12,6 +12,7 @@ use selvedge_crdt::escrow::{EscrowRow, Holder, LedgerKey};
 use selvedge_proto::join::Invites;
 use selvedge_proto::policy::PolicyPart;
 use selvedge_proto::records::RosterSnapshot;
+use selvedge_proto::settings::SettingPart;
 
 use crate::stream::Stream;
 
@@ -27,6 +28,7 @@ pub(crate) struct Stored {
     pub(crate) roster: Option<RosterSnapshot>,
     pub(crate) invites: Invites,
     pub(crate) policy: Option<Vec<PolicyPart>>,
+    pub(crate) settings: Vec<SettingPart>,
     /// The latest wall time the node saw, stored now and then.
     pub(crate) latest_wall: Wall,
 }

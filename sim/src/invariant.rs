@@ -95,6 +95,8 @@ registry! {
     RouteNotToRevoked, "R3", "no request goes to a node this one knows to be revoked";
     /// Losers stop.
     RouteLosersCancelled, "R4", "an engine stops working for a request that moved on";
+    /// What governs is signed and newest.
+    RouteByGoverning, "R5", "a node routes by what was signed and by nothing that was replaced";
     /// Bills are paid.
     PaidAsBilled, "P1", "what a provider bills and says is settled, whatever was reserved";
     /// Money is asked for first.
@@ -165,6 +167,8 @@ registry! {
     LiveRowsAgree, "V2", "after healing all rows agree";
     /// Policies agree.
     LivePolicyAgrees, "V3", "after healing all policies agree";
+    /// Routes agree.
+    LiveRoutesAgree, "V9", "after healing all nodes have the same routes";
     /// Requests end.
     LiveNothingPending, "V4", "after healing everything pending ends";
     /// Those with rights serve.

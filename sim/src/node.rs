@@ -11,12 +11,13 @@ use selvedge_core::meter::Meter;
 use selvedge_core::quota::{Intake, Quota, QuotaInput};
 use selvedge_core::receive::{Receipts, ReceivePolicy};
 use selvedge_core::route::{MeshView, NodeView};
-use selvedge_core::routes::Latency;
+use selvedge_core::routes::{Latency, Routes};
 use selvedge_core::{FlowInput, HandOff, HandOffReply, NodeRow};
 use selvedge_crdt::{Merged, Row, RowMap, Stamp};
 use selvedge_proto::join::Invites;
 use selvedge_proto::policy::PolicyBook;
 use selvedge_proto::records::{Credential, Roster};
+use selvedge_proto::settings::SettingsBook;
 use selvedge_proto::swim::{PeerState, PeerView, Swim};
 
 use crate::clock::Clock;
@@ -124,6 +125,10 @@ pub(crate) struct Memory<P, W> {
     pub(crate) asking: Option<u64>,
     pub(crate) quota_tick_at: Option<Mono>,
     pub(crate) book: PolicyBook,
+    /// The routes of the mesh, what is in force of them, and by which revision.
+    pub(crate) settings: SettingsBook,
+    pub(crate) routes: Routes,
+    pub(crate) routed_by: u64,
     /// Receipts of hand-offs worked on here.
     pub(crate) receipts: Receipts,
     /// What peers may still have checked.
@@ -394,6 +399,9 @@ impl<P, W> Memory<P, W> {
             asking: None,
             quota_tick_at: None,
             book: PolicyBook::new(mesh, id),
+            settings: SettingsBook::new(mesh),
+            routes: Routes::default(),
+            routed_by: 0,
             receipts: Receipts::default(),
             intake: Intake::default(),
             relays: BTreeMap::new(),

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 pub use cache::CachePlan;
 pub use cloud::{CloudPlan, ProviderPlan};
-pub use fault::{FAULT_NAMES, Fault, FaultKind, ProviderFault};
+pub use fault::{FAULT_NAMES, Fault, FaultKind, ProviderFault, Rerouting};
 pub(crate) use workload::MAX_ANSWER;
 pub use workload::{BudgetPlan, BudgetUnit, ClientPlan, PerPeriod, TenantPlan, Workload};
 

@@ -92,6 +92,7 @@ const ALL: &[Scenario] = &[
     cloud::RATE_LIMITED,
     cache::SAME_QUESTION,
     cache::PURGED,
+    cloud::REROUTED_WHILE_CUT,
 ];
 
 impl Scenario {

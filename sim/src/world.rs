@@ -18,6 +18,7 @@ mod relay;
 mod reports;
 mod requests;
 mod serving;
+mod settings;
 mod traffic;
 mod truth;
 mod work;
@@ -34,6 +35,7 @@ use selvedge_crdt::escrow::{BudgetId, Holder};
 use selvedge_proto::join::JoinMessage;
 use selvedge_proto::policy::{AccountPath, PolicyBook, PolicyMessage};
 use selvedge_proto::records::{Credential, Signed};
+use selvedge_proto::settings::SettingsMessage;
 use selvedge_proto::swim::{PeerState, SwimEffect, SwimInput, SwimMessage};
 use selvedge_proto::sync::{SyncDelta, SyncDigest};
 use selvedge_proto::wire::Receipt;
@@ -91,6 +93,7 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome, PlanError> {
     let (specs, routes) = plan.cloud.checked().map_err(PlanError::Cloud)?;
     let mut world = World::new(plan, watch);
     (world.specs, world.routes) = (specs, routes);
+    world.prepare_settings();
     world.prepare();
     while let Some((moment, due)) = world.queue.pop() {
         if moment.0 > Mono(plan.span.0) {
@@ -175,7 +178,9 @@ struct World<'a> {
     /// The providers as they are, and as nodes know them; what is asked of them.
     clouds: Vec<Cloud>,
     specs: Vec<ProviderSpec>,
+    /// The plan's, by which builds before settings go.
     routes: Routes,
+    settings: settings::Observed,
     exchanges: BTreeMap<u64, Exchange>,
     exchanges_made: u64,
     bills: bills::Bills,
@@ -369,6 +374,8 @@ enum Load {
     Quota(Box<QuotaMessage>),
     /// About policies.
     Policy(Box<PolicyMessage>),
+    /// About routes.
+    Settings(Box<SettingsMessage>),
     /// A member asks a steward for a new lease.
     Renew(Box<Credential>),
     /// A steward grants it.
@@ -414,6 +421,7 @@ impl<'a> World<'a> {
             clouds: clouds(plan),
             specs: Vec::new(),
             routes: Routes::default(),
+            settings: settings::Observed::default(),
             exchanges: BTreeMap::new(),
             exchanges_made: 0,
             bills: bills::Bills::new(),
@@ -481,6 +489,7 @@ impl<'a> World<'a> {
         }
         self.boot_desks(node);
         self.boot_cache(node);
+        self.boot_settings(node);
         self.introduce_all(node);
         self.boot_budgets(node);
         self.wants_in(node);
@@ -504,6 +513,7 @@ impl<'a> World<'a> {
             Due::SyncCame { node } => {
                 self.begin_sync(node);
                 self.look_after_policy(node);
+                self.look_after_settings(node);
                 self.look_after_leases(node);
                 self.again(SYNC_EVERY.times(ease * ease), Due::SyncCame { node });
             }
@@ -737,6 +747,7 @@ impl Load {
             Self::Stop { .. } => "stop",
             Self::Quota(_) => "rights",
             Self::Policy(_) => "policy",
+            Self::Settings(_) => "settings",
             Self::Renew(_) | Self::Renewed(_) | Self::LeaseShown(_) => "lease",
             Self::Reset => "reset",
         }

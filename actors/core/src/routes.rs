@@ -33,7 +33,7 @@ use thiserror::Error;
 
 use crate::catalogue::CatalogueError;
 
-pub use book::{BookHead, Governs, RouteBook, governing};
+pub use book::RouteBook;
 pub use check::{Place, Policy, Provider, Route, Routes, Target};
 pub use complexity::{Complexity, Signals};
 pub use confidence::{Confidence, Judgement, Saving};
@@ -47,7 +47,7 @@ pub use item::Item;
 pub use order::Score;
 pub use request::{Boundary, Money, Request};
 
-/// The newest shape of a [`RouteBook`] this build reads and writes.
+/// The newest shape of a [`RouteBook`] this build reads.
 pub const BOOK_VERSION: u8 = 1;
 /// The newest shape of an [`Item`]'s bytes this build reads and writes.
 pub const ITEM_VERSION: u8 = 1;
@@ -67,8 +67,6 @@ pub const MAX_NAME_BYTES: usize = 256;
 pub const MAX_WEIGHT: u32 = 1_000_000;
 /// Entries for the catalogue in one book: what an operator types, not a copy of a price list.
 pub const MAX_OVERRIDES: usize = 512;
-/// The largest book in bytes: all bounds at once are more, ten of the largest real ones are not.
-pub const MAX_BOOK_BYTES: usize = 512 << 10;
 
 /// What is wrong with a configuration of routes.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -76,8 +74,8 @@ pub enum RouteError {
     /// Not TOML of the right shape.
     #[error("the routes cannot be read: {0}")]
     Text(String),
-    /// Not the bytes of a book.
-    #[error("the book of routes cannot be read: {0}")]
+    /// Not the bytes of an entry.
+    #[error("the entry cannot be read: {0}")]
     Bytes(String),
     /// Written by a newer program.
     #[error("the book of routes has version {0}; this build reads {BOOK_VERSION}")]

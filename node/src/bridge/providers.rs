@@ -1,4 +1,4 @@
-//! Providers, their keys and routes, between the admin API's words and the runtime's.
+//! Providers and their keys, between the admin API's words and the runtime's.
 
 use selvedge_base::Refusal;
 use selvedge_core::upstream::RawProvider;
@@ -47,20 +47,5 @@ impl Bridge {
     pub(super) async fn provider_key_remove(&self, name: &str) -> Result<Value, Refusal> {
         self.admin.provider_key_remove(name).await?;
         done(format!("removed key '{name}'"))
-    }
-
-    pub(super) fn routes(&self) -> Result<Value, Refusal> {
-        let book = self.admin.routes();
-        said(&wire::Routes { sequence: book.sequence, text: book.text })
-    }
-
-    pub(super) async fn routes_set(&self, text: String) -> Result<Value, Refusal> {
-        let number = self.admin.routes_set(text).await?;
-        done(format!("routes {number} are in force"))
-    }
-
-    pub(super) async fn routes_roll_back(&self) -> Result<Value, Refusal> {
-        let number = self.admin.routes_roll_back().await?;
-        done(format!("the routes before are in force again, as {number}"))
     }
 }

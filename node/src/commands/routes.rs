@@ -1,37 +1,206 @@
 //! `selvedge routes`: which targets a model's name leads to.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 
+use super::keys::escaped;
+use super::mesh::date_text;
 use crate::cli;
 use crate::client::Client;
 use crate::home::Home;
 use crate::http::wire;
 use crate::ui;
 
+/// As much of the end of a node's name as other tables show.
+const SHORT: usize = 8;
+
 /// Carries out a command on routes.
 pub(crate) fn routes(home: &Home, command: &cli::Routes) -> Result<()> {
     let client = Client::admin(&home.running()?);
     match command {
-        cli::Routes::Set { file } => {
-            let text = std::fs::read_to_string(file)
-                .with_context(|| format!("cannot read {}", file.display()))?;
-            let routes = wire::Routes { sequence: 0, text };
-            let done: wire::Done = client.post("/admin/routes", &routes)?;
-            ui::out(done.done);
-        }
-        cli::Routes::Show => {
-            let routes: wire::Routes = client.get("/admin/routes")?;
-            if routes.sequence == 0 {
+        cli::Routes::Set { file, here } => set(&client, file, *here)?,
+        cli::Routes::List { json } => {
+            let list: wire::List<wire::RouteEntry> = client.get("/admin/mesh-routes")?;
+            if *json {
+                ui::out(serde_json::to_string_pretty(&list)?);
+            } else if list.data.is_empty() {
                 ui::out("no routes; `selvedge routes set FILE` puts some in force");
             } else {
-                ui::note(format_args!("routes {}", routes.sequence));
-                ui::out(routes.text.trim_end());
+                ui::out(table(&list.data));
             }
         }
-        cli::Routes::Rollback => {
+        cli::Routes::Show { here: true, .. } => show_own(&client)?,
+        cli::Routes::Show { name: None, .. } => {
+            let list: wire::List<wire::RouteEntry> = client.get("/admin/mesh-routes")?;
+            if list.data.is_empty() {
+                ui::out("no routes; `selvedge routes set FILE` puts some in force");
+            }
+            show(&list.data);
+        }
+        cli::Routes::Show { name: Some(name), model, .. } => {
+            let list = history(&client, name, *model)?;
+            show(list.data.get(..1).unwrap_or_default());
+        }
+        cli::Routes::History { entry, json } => {
+            let list = history(&client, &entry.name, entry.model)?;
+            match json {
+                true => ui::out(serde_json::to_string_pretty(&list)?),
+                false => ui::out(versions(&list.data)),
+            }
+        }
+        cli::Routes::Rollback { name: Some(name), model, to, .. } => {
+            let order = order(name, *model, to.clone());
+            told(&client.post("/admin/mesh-routes/rollback", &order)?);
+        }
+        cli::Routes::Rollback { name: None, .. } => {
             let done: wire::Done = client.post("/admin/routes/rollback", &serde_json::json!({}))?;
             ui::out(done.done);
         }
+        cli::Routes::Remove { entry } => {
+            let order = order(&entry.name, entry.model, None);
+            told(&client.post("/admin/mesh-routes/remove", &order)?);
+        }
     }
     Ok(())
+}
+
+fn set(client: &Client, file: &Path, here: bool) -> Result<()> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let routes = wire::Routes { text, ..wire::Routes::default() };
+    if here {
+        let done: wire::Done = client.post("/admin/routes", &routes)?;
+        ui::out(done.done);
+        return Ok(());
+    }
+    told(&client.post("/admin/mesh-routes", &routes)?);
+    Ok(())
+}
+
+fn show_own(client: &Client) -> Result<()> {
+    let routes: wire::Routes = client.get("/admin/routes")?;
+    if routes.sequence == 0 {
+        ui::out(
+            "no routes of this node alone; `selvedge routes set --here FILE` puts some in force",
+        );
+        return Ok(());
+    }
+    ui::note(format_args!("routes {}", routes.sequence));
+    for trouble in &routes.troubles {
+        ui::warn(trouble);
+    }
+    ui::out(routes.text.trim_end());
+    Ok(())
+}
+
+fn history(client: &Client, name: &str, model: bool) -> Result<wire::List<wire::RouteEntry>> {
+    client.get(&format!("/admin/mesh-routes/{}/{}", kind(model).as_str(), escaped(name)))
+}
+
+fn order(name: &str, model: bool, to: Option<String>) -> wire::EntryOrder {
+    wire::EntryOrder { kind: kind(model), name: name.to_owned(), to }
+}
+
+const fn kind(model: bool) -> wire::EntryKind {
+    if model { wire::EntryKind::Model } else { wire::EntryKind::Name }
+}
+
+/// What became of an order.
+fn told(list: &wire::List<wire::RouteEntry>) {
+    for entry in &list.data {
+        let (name, version) = (&entry.name, entry.version);
+        match entry.removed {
+            true => {
+                ui::out(format_args!("'{name}' is removed from the mesh, as version {version}"))
+            }
+            false => ui::out(format_args!("{} '{name}' is version {version}", entry.kind)),
+        }
+        if let Some(trouble) = &entry.trouble {
+            ui::warn(format_args!("'{name}': {trouble}"));
+        }
+    }
+}
+
+/// Entries as a file.
+fn show(entries: &[wire::RouteEntry]) {
+    for (at, entry) in entries.iter().enumerate() {
+        if at > 0 {
+            ui::out("");
+        }
+        ui::note(format_args!("{} '{}', version {}", entry.kind, entry.name, entry.version));
+        if let Some(trouble) = &entry.trouble {
+            ui::warn(trouble);
+        }
+        if let Some(text) = &entry.text {
+            ui::out(text.trim_end());
+        }
+    }
+}
+
+fn table(entries: &[wire::RouteEntry]) -> String {
+    let head = ["name", "kind", "version", "changed", "signed by", "state"];
+    let mut rows = vec![head.map(ToOwned::to_owned).to_vec()];
+    rows.extend(entries.iter().map(|entry| {
+        vec![
+            entry.name.clone(),
+            entry.kind.clone(),
+            entry.version.to_string(),
+            date_text(entry.issued_ms),
+            signer(entry),
+            entry.trouble.clone().unwrap_or_else(|| "in force".to_owned()),
+        ]
+    }));
+    ui::table(&rows)
+}
+
+fn versions(entries: &[wire::RouteEntry]) -> String {
+    let head = ["version", "kind", "changed", "signed by", "state"];
+    let mut rows = vec![head.map(ToOwned::to_owned).to_vec()];
+    rows.extend(entries.iter().enumerate().map(|(at, entry)| {
+        let state = match (at, &entry.trouble) {
+            (0, None) if entry.removed => "removed".to_owned(),
+            (0, None) => "in force".to_owned(),
+            (0, Some(trouble)) => trouble.clone(),
+            // Two sides of a cut made it; this one has lost.
+            (at, _) if entries[at - 1].version == entry.version => "lost to its twin".to_owned(),
+            _ => String::new(),
+        };
+        let changed = date_text(entry.issued_ms);
+        vec![entry.label.clone(), entry.kind.clone(), changed, signer(entry), state]
+    }));
+    ui::table(&rows)
+}
+
+fn signer(entry: &wire::RouteEntry) -> String {
+    let short =
+        |node: &str| node.get(node.len().saturating_sub(SHORT)..).unwrap_or(node).to_owned();
+    entry.signer.as_deref().map_or_else(|| "root key".to_owned(), short)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_and_versions_read_like_tables() {
+        let entry = |version: u64, id: &str, trouble: Option<&str>| wire::RouteEntry {
+            kind: "route".to_owned(),
+            name: "chat".to_owned(),
+            version,
+            label: format!("{version}-{id}"),
+            signer: (version > 1).then(|| "abcdefghijkl".to_owned()),
+            trouble: trouble.map(ToOwned::to_owned),
+            ..wire::RouteEntry::default()
+        };
+        let text = table(&[entry(3, "aa", None), entry(1, "bb", Some("provider 'x' is unknown"))]);
+        for part in ["chat", "in force", "efghijkl", "root key", "provider 'x' is unknown"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains("defghijkl"), "{text}");
+        let text = versions(&[entry(3, "cc", None), entry(3, "bb", None), entry(2, "aa", None)]);
+        for part in ["3-cc", "in force", "3-bb", "lost to its twin", "2-aa"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
 }

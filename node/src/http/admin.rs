@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _};
 use hyper::{Method, Response, StatusCode};
 use selvedge_base::{Code, Micros};
+use selvedge_proto::settings::{SettingKey, Which};
 use serde::de::DeserializeOwned;
 
 use super::backend::{Backend, Order};
@@ -26,13 +27,18 @@ pub(super) fn methods(path: &str) -> Option<&'static str> {
     match path.split_once('/').map_or((path, None), |(first, rest)| (first, Some(rest))) {
         ("status" | "members" | "watch", None) => Some("GET, HEAD, OPTIONS"),
         ("invite" | "revoke" | "promote" | "leave" | "shutdown", None) => Some("POST, OPTIONS"),
-        ("root", Some("rotate")) | ("routes", Some("rollback")) => Some("POST, OPTIONS"),
+        ("root", Some("rotate"))
+        | ("routes", Some("rollback"))
+        | ("mesh-routes", Some("rollback" | "remove")) => Some("POST, OPTIONS"),
+        ("mesh-routes", Some(entry)) if entry_key(entry).is_some() => Some("GET, HEAD, OPTIONS"),
         ("tenants" | "keys" | "budgets" | "models", None) => Some("GET, HEAD, POST, OPTIONS"),
         ("tenants", Some("suspend")) => Some("POST, OPTIONS"),
         // An account may be called like one of these orders: it is read, they are sent.
         ("budgets", Some("lower" | "remove" | "renew")) => Some("GET, HEAD, POST, OPTIONS"),
         ("budgets", Some(path)) if !path.is_empty() => Some("GET, HEAD, OPTIONS"),
-        ("providers" | "provider-keys" | "routes", None) => Some("GET, HEAD, POST, OPTIONS"),
+        ("providers" | "provider-keys" | "routes" | "mesh-routes", None) => {
+            Some("GET, HEAD, POST, OPTIONS")
+        }
         ("keys" | "models" | "providers" | "provider-keys", Some(name)) if !name.is_empty() => {
             Some("DELETE, OPTIONS")
         }
@@ -117,6 +123,7 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
             decode::<wire::Routes>(body).map(|routes| Order::RoutesSet(routes.text))
         }
         ("routes", _) => Ok(Order::Routes),
+        ("mesh-routes", rest) => mesh_routes(rest, post, body),
         ("providers", "") if post => {
             decode(body).map(|provider| Order::ProviderAdd(Box::new(provider)))
         }
@@ -135,6 +142,33 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
             .map_err(|error| Problem::invalid("id", format!("{error}"))),
         _ => Err(super::router::not_found()),
     }
+}
+
+fn mesh_routes(rest: &str, post: bool, body: &[u8]) -> Result<Order, Problem> {
+    match rest {
+        "" if post => decode::<wire::Routes>(body).map(|it| Order::MeshRoutesSet(it.text)),
+        "" => Ok(Order::MeshRoutes),
+        "remove" => {
+            let wire::EntryOrder { kind, name, to } = decode(body)?;
+            match to {
+                None => Ok(Order::MeshRouteRemove(kind.key(name))),
+                Some(_) => Err(Problem::invalid("to", "only a rollback goes to a version")),
+            }
+        }
+        "rollback" => {
+            let wire::EntryOrder { kind, name, to } = decode(body)?;
+            Ok(Order::MeshRouteRollBack(kind.key(name), to.map_or(Which::Before, Which::Labelled)))
+        }
+        entry => entry_key(entry).map(Order::MeshRouteHistory).ok_or_else(super::router::not_found),
+    }
+}
+
+/// The entry that a path names: `name/NAME` or `model/KIND/ID`.
+fn entry_key(path: &str) -> Option<SettingKey> {
+    let (kind, name) = path.split_once('/')?;
+    let kinds = [wire::EntryKind::Name, wire::EntryKind::Model];
+    let kind = kinds.into_iter().find(|known| known.as_str() == kind)?;
+    (!name.is_empty()).then(|| kind.key(name.to_owned()))
 }
 
 fn invite(body: &[u8]) -> Result<Order, Problem> {

@@ -50,6 +50,38 @@ async fn paths_and_bodies_become_orders() {
 }
 
 #[tokio::test]
+async fn routes_of_the_mesh_have_their_orders() {
+    let (get, post) = (Method::GET, Method::POST);
+    let (chat, gpt) = (wire::EntryKind::Name.key("a/*".to_owned()), "openai/gpt-5".to_owned());
+    let gpt = wire::EntryKind::Model.key(gpt);
+    let model = "{\"kind\": \"model\", \"name\": \"openai/gpt-5\", \"to\": \"3\"}";
+    let third = Which::Labelled("3".to_owned());
+    let table = [
+        (&get, "mesh-routes", "", Order::MeshRoutes),
+        (&post, "mesh-routes", "{\"text\": \"x\"}", Order::MeshRoutesSet("x".to_owned())),
+        (&get, "mesh-routes/name/a/*", "", Order::MeshRouteHistory(chat.clone())),
+        (&get, "mesh-routes/model/openai/gpt-5", "", Order::MeshRouteHistory(gpt.clone())),
+        (&post, "mesh-routes/remove", "{\"name\": \"a/*\"}", Order::MeshRouteRemove(chat.clone())),
+        (
+            &post,
+            "mesh-routes/rollback",
+            "{\"name\": \"a/*\"}",
+            Order::MeshRouteRollBack(chat, Which::Before),
+        ),
+        (&post, "mesh-routes/rollback", model, Order::MeshRouteRollBack(gpt, third)),
+    ];
+    for (method, path, body, wanted) in table {
+        assert!(methods(path).expect(path).contains(method.as_str()), "{method} {path}");
+        assert_eq!(order(method.clone(), path, body).await, Ok(wanted), "{method} {path}");
+    }
+    for path in ["mesh-routes/", "mesh-routes/name", "mesh-routes/name/", "mesh-routes/other/x"] {
+        assert_eq!(methods(path), None, "{path}");
+    }
+    let to = "{\"name\": \"a\", \"to\": \"3\"}";
+    assert!(order(post.clone(), "mesh-routes/remove", to).await.is_err());
+}
+
+#[tokio::test]
 async fn accounts_and_budgets_have_their_orders() {
     let tenant = wire::TenantRequest { path: "a/b".to_owned(), title: "B".to_owned() };
     let budget = wire::BudgetRequest {

@@ -14,6 +14,7 @@ use selvedge_dialect::chat::Failure;
 use selvedge_dialect::embed::Embeddings;
 use selvedge_dialect::inference::Makes;
 use selvedge_proto::policy::{AccountPath, KeyId};
+use selvedge_proto::settings::{SettingKey, Which};
 use selvedge_runtime::{Cached, Call, Came, ChatCall, EmbedCall, Question, Said, Trace};
 use serde_json::Value;
 
@@ -192,12 +193,22 @@ pub(crate) enum Order {
     ProviderKeys,
     /// Removes a key from the vault.
     ProviderKeyRemove(String),
-    /// Shows the routes in force.
+    /// Shows this node's own routes.
     Routes,
-    /// Puts other routes in force.
+    /// Puts other own routes in force.
     RoutesSet(String),
-    /// Puts the routes before them in force again.
+    /// Puts the own routes before them in force again.
     RoutesRollBack,
+    /// Lists the entries of the mesh's routes.
+    MeshRoutes,
+    /// Signs the entries of a text for the mesh.
+    MeshRoutesSet(String),
+    /// Shows the versions of an entry.
+    MeshRouteHistory(SettingKey),
+    /// Removes an entry from the mesh.
+    MeshRouteRemove(SettingKey),
+    /// Signs what an older version said.
+    MeshRouteRollBack(SettingKey, Which),
     /// Shows the cache of answers.
     Cache,
     /// Removes answers that are kept.

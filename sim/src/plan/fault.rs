@@ -216,6 +216,13 @@ pub enum FaultKind {
         /// The new limit, in permille of the old.
         permille: u64,
     },
+    /// A steward changes a route of the plan at one node.
+    Reroute {
+        /// Where the steward sits.
+        node: usize,
+        /// How.
+        how: Rerouting,
+    },
     /// A steward lowers all budgets of a tenant at once, at one node.
     Lower {
         /// Which tenant of the plan.
@@ -313,6 +320,18 @@ pub enum FaultKind {
     },
 }
 
+/// What a steward does to a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rerouting {
+    /// The targets come in the other order, each when those before it failed.
+    Turned,
+    /// It is removed.
+    Removed,
+    /// What it said before it says again.
+    Back,
+}
+
 /// What may be wrong with a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -375,6 +394,7 @@ pub const FAULT_NAMES: &[&str] = &[
     "power lost",
     "upgrade",
     "relimit",
+    "reroute",
     "lower",
     "suspend",
     "revoke key",
@@ -465,6 +485,7 @@ impl FaultKind {
             | Self::BootBack { node, .. }
             | Self::PowerLost { node, .. }
             | Self::Upgrade { node }
+            | Self::Reroute { node, .. }
             | Self::Lower { node, .. }
             | Self::Suspend { node, .. }
             | Self::RevokeKey { node, .. }
@@ -558,6 +579,7 @@ impl FaultKind {
             Self::Provider { how: ProviderFault::Overbills, .. } => "provider overbills",
             Self::InternetCut { .. } => "internet cut",
             Self::Relimit { .. } => "relimit",
+            Self::Reroute { .. } => "reroute",
             Self::Lower { .. } => "lower",
             Self::Suspend { .. } => "suspend",
             Self::RevokeKey { .. } => "revoke key",

@@ -7,7 +7,7 @@ use selvedge_proto::wire::Label;
 
 use super::{
     BudgetPlan, BudgetUnit, CALM_END, CALM_START, CachePlan, ClientPlan, CloudPlan, EnginePlan,
-    Fault, FaultKind, NetworkPlan, Options, PerPeriod, Plan, ProviderFault, ProviderPlan,
+    Fault, FaultKind, NetworkPlan, Options, PerPeriod, Plan, ProviderFault, ProviderPlan, Rerouting,
     TenantPlan, Workload,
 };
 
@@ -32,6 +32,8 @@ const MOST_CLOUD_FAULTS: u64 = 5;
 const CACHED_PERMILLE: u64 = 500;
 /// Purges in such a seed, at most.
 const MOST_PURGES: u64 = 3;
+/// How often stewards change the route in such a seed, at most: enough for both sides of a cut.
+const MOST_REROUTES: u64 = 3;
 /// Their route, and the tenant that pays.
 const ROUTE: &str = "chat";
 const PAYING: &str = "p";
@@ -64,6 +66,9 @@ impl Plan {
             let mut dice = Dice::keyed(seed, &format!("plan/cache/purge/{index}"));
             faults.push(Fault::purge(&mut dice, nodes));
         }
+        let mut routed = Dice::keyed(seed, "plan/cloud/routes");
+        let changes = if cloud.is_none() { 0 } else { routed.below(MOST_REROUTES + 1) };
+        faults.extend((0..changes).map(|_| Fault::rerouting(&mut routed, nodes)));
         let ends = faults.iter().map(|fault| fault.until).max().unwrap_or(CALM_START);
         let busy_until = ends.max(CALM_START.plus(FAULT_SPAN));
         let mut work = Dice::keyed(seed, "plan/work");
@@ -443,6 +448,14 @@ impl Fault {
         };
         let provider = any(dice, providers);
         Self { at, until, kind: FaultKind::Provider { provider, how, by } }
+    }
+
+    /// A steward changes the route somewhere. It is never removed: clients ask for it.
+    fn rerouting(dice: &mut Dice, nodes: usize) -> Self {
+        let at = CALM_START.plus(Micros(dice.below(FAULT_SPAN.0)));
+        let node = any(dice, nodes);
+        let how = if dice.chance(300) { Rerouting::Back } else { Rerouting::Turned };
+        Self { at, until: at, kind: FaultKind::Reroute { node, how } }
     }
 }
 

@@ -4,10 +4,11 @@ use selvedge_core::routes::PolicyConfig;
 use selvedge_core::upstream::ProviderKind;
 use selvedge_proto::wire::Label;
 
-use super::{Scenario, all, happened, s};
+use super::{Scenario, all, half, happened, s};
 use crate::marks::Mark;
 use crate::plan::{
-    BudgetUnit, ClientPlan, FaultKind, PerPeriod, Plan, ProviderFault, ProviderPlan, TenantPlan,
+    BudgetUnit, ClientPlan, FaultKind, PerPeriod, Plan, ProviderFault, ProviderPlan, Rerouting,
+    TenantPlan,
 };
 
 /// The providers' models, as the catalogue calls them.
@@ -165,6 +166,33 @@ pub(super) const RATE_LIMITED: Scenario = Scenario {
             happened(outcome, Mark::OtherKeyUsed),
             happened(outcome, Mark::AskedElsewhere),
             happened(outcome, Mark::LabelStayed),
+        ])
+    },
+};
+
+pub(super) const REROUTED_WHILE_CUT: Scenario = Scenario {
+    name: "rerouted-while-cut",
+    incident: "two operators change one route on both sides of a cut, and one takes it back",
+    nodes: 4,
+    nodes_least: 2,
+    build: |nodes, seed| {
+        let change = |node, how| FaultKind::Reroute { node, how };
+        let (first, last) = (0, nodes - 1);
+        with_money(nodes, seed, 50_000_000)
+            .route("chat", PolicyConfig::Fallback, &[NIMBUS, CUMULUS])
+            .client(asking("chat", 240, 50))
+            .with(FaultKind::Halves { left: half(nodes) }, s(10), s(12))
+            .with(change(first, Rerouting::Turned), s(12), s(0))
+            .with(change(last, Rerouting::Turned), s(13), s(0))
+            .with(change(last, Rerouting::Back), s(14), s(0))
+            .with(change(last, Rerouting::Removed), s(30), s(0))
+            .with(change(first, Rerouting::Back), s(33), s(0))
+    },
+    expect: |_, outcome| {
+        all(&[
+            happened(outcome, Mark::ProviderAnswered),
+            (outcome.counters.faults.get("reroute") == Some(&5), "the route was changed"),
+            (outcome.requests.finished > 0, "callers are answered"),
         ])
     },
 };

@@ -119,6 +119,7 @@ pub(super) const fn family(kind: &FaultKind) -> u8 {
         | FaultKind::Boot1970 { .. } => 4,
         FaultKind::Provider { .. }
         | FaultKind::Relimit { .. }
+        | FaultKind::Reroute { .. }
         | FaultKind::Lower { .. }
         | FaultKind::Suspend { .. }
         | FaultKind::RevokeKey { .. }

@@ -41,8 +41,14 @@ impl World<'_> {
     /// Keeps what a node says that will say it again.
     pub(super) fn remember(&mut self, from: usize, to: usize, load: &Load) {
         let Some(said) = self.said.get_mut(&from) else { return };
-        let again =
-            matches!(load, Load::Quota(_) | Load::Policy(_) | Load::Delta(_) | Load::Open { .. });
+        let again = matches!(
+            load,
+            Load::Quota(_)
+                | Load::Policy(_)
+                | Load::Settings(_)
+                | Load::Delta(_)
+                | Load::Open { .. }
+        );
         if again {
             if said.len() >= REMEMBERED {
                 said.pop_front();
@@ -79,6 +85,7 @@ impl World<'_> {
             let garbled = match load {
                 Load::Quota(message) => garbled(&message, &mut stream).map(Load::Quota),
                 Load::Policy(message) => garbled(&message, &mut stream).map(Load::Policy),
+                Load::Settings(message) => garbled(&message, &mut stream).map(Load::Settings),
                 Load::Delta(delta) => garbled(&delta, &mut stream).map(Load::Delta),
                 _ => continue,
             };
@@ -144,6 +151,11 @@ impl World<'_> {
                 cuts.cuts.extend(sign_cut(key, None, mesh, order, wall));
                 let message = PolicyMessage::Delta(Box::new(cuts));
                 self.send_reliable(node, peer, Load::Policy(Box::new(message)));
+            }
+            if link.version >= super::settings::SETTINGS_VERSION
+                && let Some(message) = self.forged_setting(node)
+            {
+                self.send_reliable(node, peer, Load::Settings(Box::new(message)));
             }
         }
     }

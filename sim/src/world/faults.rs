@@ -53,6 +53,7 @@ impl World<'_> {
             FaultKind::Lower { .. } | FaultKind::Suspend { .. } => self.cut(index, kind),
             FaultKind::RevokeKey { tenant, node } => self.revoke_keys(index, *tenant, *node),
             FaultKind::Relimit { tenant, permille } => self.relimit(index, *tenant, *permille),
+            FaultKind::Reroute { node, how } => self.reroute(index, *node, *how),
             FaultKind::Join { node } => self.begin_to_join(index, *node),
             FaultKind::GuessCode { node } => self.guess_code(index, *node),
             FaultKind::Leave { node } => self.leave(index, *node),
@@ -133,6 +134,7 @@ impl World<'_> {
             FaultKind::Crash { node, .. } | FaultKind::TornCrash { node } => self.rise(*node),
             FaultKind::Wipe { node } | FaultKind::DiskRot { node } => {
                 self.nodes[*node].disk.wipe();
+                self.set_up_settings(*node);
                 self.secrets.forget(*node);
                 self.rise(*node);
             }
@@ -242,6 +244,7 @@ impl World<'_> {
             | FaultKind::Purge { .. }
             | FaultKind::RevokeNode { .. }
             | FaultKind::Relimit { .. }
+            | FaultKind::Reroute { .. }
             | FaultKind::Lower { .. }
             | FaultKind::Suspend { .. }
             | FaultKind::RevokeKey { .. }

@@ -27,6 +27,7 @@ impl World<'_> {
         if self.plan.span >= self.plan.quiet_at.plus(CALM_END) {
             self.views_agree();
             self.rows_agree();
+            self.settings_agree();
             self.nothing_pends();
             self.rights_at_rest();
             self.probes_served();

@@ -116,7 +116,9 @@ impl World<'_> {
         let (now, name) = (self.now.0, asked.model.clone());
         self.nodes[node].view(now, &self.names);
         let facts = self.facts(node);
-        match self.routes.decide(&asked, &facts, now) {
+        self.judge_settings(node);
+        let routes = self.routes_at(node);
+        match routes.decide(&asked, &facts, now) {
             Some(decision) => Aim::of_route(&decision, now),
             None => {
                 let in_mesh = self.nodes[node].memory.view.has_model(&name);
@@ -131,7 +133,7 @@ impl World<'_> {
         let model = client.asks.clone().unwrap_or_default();
         let prompt_tokens = truth.prompt.bytes() / BYTES_PER_TOKEN + 1;
         let mut signals = Signals::default();
-        if self.routes.asks_complexity(&model) {
+        if self.routes_at(node).asks_complexity(&model) {
             let hard = truth.prompt.seed.is_multiple_of(2);
             let turns = if hard { HARD_TURNS } else { 1 };
             let (tools, schema) = (if hard { 16 } else { 0 }, hard);

@@ -131,6 +131,7 @@ impl World<'_> {
             Load::Stop { stream } => self.stopped(to, stream),
             Load::Quota(message) => self.quota_received(to, from, *message),
             Load::Policy(message) => self.policy_received(to, from, &message),
+            Load::Settings(message) => self.settings_received(to, from, &message),
             Load::Renew(held) => self.lease_shown(to, from, &held, true),
             Load::LeaseShown(held) => self.lease_shown(to, from, &held, false),
             Load::Renewed(renewed) => self.renewed(to, *renewed),
@@ -152,6 +153,7 @@ impl World<'_> {
         let digest = sync::digest(&memory.rows, &memory.roster);
         self.send_reliable(node, peer, Load::Digest(Box::new(digest)));
         self.greet(node, peer);
+        self.greet_settings(node, peer);
     }
 
     fn answer_digest(&mut self, node: usize, peer: usize, theirs: &SyncDigest, reply: bool) {

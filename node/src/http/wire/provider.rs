@@ -4,7 +4,9 @@
 
 use std::fmt;
 
+use selvedge_core::routes::Item;
 use selvedge_core::upstream::RawProvider;
+use selvedge_proto::settings::SettingKey;
 use serde::{Deserialize, Serialize};
 
 /// `POST /admin/provider-keys`: the only place where a provider's key is said.
@@ -43,6 +45,75 @@ pub(crate) struct Routes {
     pub(crate) sequence: u64,
     /// What the operator wrote, in TOML.
     pub(crate) text: String,
+    /// What of it is not used as it is, and why.
+    #[serde(default)]
+    pub(crate) troubles: Vec<String>,
+}
+
+/// One version of an entry of the mesh's routes: `GET /admin/mesh-routes`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RouteEntry {
+    /// `route`, `alias` or `model`; `removed`; or `unknown`, of a newer program.
+    pub(crate) kind: String,
+    /// The name that clients ask for, or the model's `KIND/ID`.
+    pub(crate) name: String,
+    /// Counts the versions from 1.
+    pub(crate) version: u64,
+    /// The version, and what tells it from another of the same number.
+    pub(crate) label: String,
+    /// When it was signed.
+    pub(crate) issued_ms: u64,
+    /// The node that signed as a steward; none for the root key.
+    pub(crate) signer: Option<String>,
+    /// Whether it says that the entry is removed.
+    pub(crate) removed: bool,
+    /// As an operator would write it, in TOML.
+    pub(crate) text: Option<String>,
+    /// Why this node does not use it as it is.
+    pub(crate) trouble: Option<String>,
+}
+
+/// What an entry is found under.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EntryKind {
+    /// The name that clients ask for.
+    #[default]
+    Name,
+    /// A model, written `KIND/ID`.
+    Model,
+}
+
+/// `POST /admin/mesh-routes/remove` and `/rollback`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EntryOrder {
+    /// Which kind.
+    #[serde(default)]
+    pub(crate) kind: EntryKind,
+    /// Its name.
+    pub(crate) name: String,
+    /// The version to go back to; the one before when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) to: Option<String>,
+}
+
+impl EntryKind {
+    /// As it stands in a path.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Model => "model",
+        }
+    }
+
+    /// The key of an entry of this kind.
+    pub(crate) const fn key(self, name: String) -> SettingKey {
+        match self {
+            Self::Name => Item::key_of_name(name),
+            Self::Model => Item::key_of_model(name),
+        }
+    }
 }
 
 /// One line of `GET /admin/providers`.

@@ -5,11 +5,15 @@
 use std::collections::BTreeMap;
 
 use selvedge_core::catalogue::Catalogue;
-use selvedge_core::routes::{RouteBook, Routes};
+use selvedge_core::routes::{Item, RouteBook, Routes};
 use selvedge_core::upstream::RawProvider;
 use selvedge_core::upstream::provider::check_all;
 
 use super::{Target, none};
+
+/// The names under which bytes are read as entries.
+const NAME: &str = "chat";
+const MODEL: &str = "openai/gpt-5";
 
 pub(super) const TARGETS: &[Target] = &[
     Target {
@@ -40,7 +44,7 @@ pub(super) const TARGETS: &[Target] = &[
         holds: "as the text's, for the signed bytes",
         check: check_bytes,
         shares: &[],
-        seeds: book,
+        seeds: entries,
         words: &[],
     },
     Target {
@@ -71,9 +75,19 @@ fn check_routes(text: &[u8]) {
 }
 
 fn check_bytes(bytes: &[u8]) {
-    if let Ok(book) = RouteBook::from_bytes(bytes) {
-        check_book(&book);
+    for key in [Item::key_of_name(NAME.to_owned()), Item::key_of_model(MODEL.to_owned())] {
+        match Item::of_setting(&key, bytes) {
+            Ok(item) => check_item(&item),
+            Err(refused) => assert!(!refused.to_string().is_empty()),
+        }
     }
+}
+
+/// An entry is written and read as the same, as bytes and as text.
+fn check_item(item: &Item) {
+    let Ok(bytes) = item.to_bytes() else { return };
+    let again = Item::of_setting(&item.key(), &bytes);
+    assert_eq!(again.as_ref(), Ok(item), "written and read, it is another");
 }
 
 fn check_book(book: &RouteBook) {
@@ -83,16 +97,17 @@ fn check_book(book: &RouteBook) {
         let names: Vec<String> = routes.names().collect();
         assert_eq!(names.len(), book.routes.len() + book.aliases.len(), "{names:?}");
     }
-    if let Ok(bytes) = book.to_bytes() {
-        let again = RouteBook::from_bytes(&bytes);
-        assert_eq!(again.as_ref(), Ok(book), "written and read, it is another");
-    }
+    Item::all_of(book).iter().for_each(check_item);
 }
 
-/// The documented example, as bytes.
-fn book() -> Vec<Vec<u8>> {
-    let book = RouteBook::default();
-    vec![book.to_bytes().unwrap_or_else(|error| panic!("a book: {error}"))]
+/// Entries as bytes, under the names that are tried.
+fn entries() -> Vec<Vec<u8>> {
+    let text = format!(
+        "[[route]]\nname = \"{NAME}\"\npolicy = \"fixed\"\n[[route.target]]\nmesh = \"m\"\n\
+         [[model]]\nkind = \"openai\"\nid = \"gpt-5\"\nprice = {{ input = 7 }}\n"
+    );
+    let Ok(book) = RouteBook::from_toml(&text) else { panic!("not a book: {text}") };
+    Item::all_of(&book).iter().filter_map(|item| item.to_bytes().ok()).collect()
 }
 
 fn check_providers(json: &[u8]) {

@@ -21,6 +21,7 @@ mod overspend;
 mod providers;
 mod reclaimed;
 mod resume;
+mod shared_routes;
 mod surface;
 mod telemetry;
 mod weather;

@@ -230,7 +230,7 @@ fn routes_lead_from_one_target_to_the_next() {
         let file = s.path("routes.toml");
         std::fs::write(&file, ROUTES)?;
         let file = file.display().to_string();
-        node.cli(&["routes", "set", &file])?.success()?;
+        node.cli(&["routes", "set", "--here", &file])?.success()?;
         let client = node.client().with_key(&key);
         let told = |id: &str| node.cli(&["explain", id])?.success();
         s.step("the first target fails, the next one answers; an alias leads there too");
@@ -273,16 +273,16 @@ fn greet(client: &Client, model: &str) -> Result<Reply> {
 fn taken_back(s: &Scenario, node: Node, client: &Client, file: &str) -> Result<()> {
     s.step("wrong routes change nothing, and routes can be taken back");
     std::fs::write(file, ROUTES.replace("\"claude\"", "\"nobody\""))?;
-    let refused = node.cli(&["routes", "set", file])?.failure()?;
+    let refused = node.cli(&["routes", "set", "--here", file])?.failure()?;
     ensure!(refused.contains("nobody"), "{refused}");
     std::fs::write(file, "")?;
-    node.cli(&["routes", "set", file])?.success()?;
+    node.cli(&["routes", "set", "--here", file])?.success()?;
     greet(client, "chat")?.refused(404)?;
-    node.cli(&["routes", "rollback"])?.success()?;
+    node.cli(&["routes", "rollback", "--here"])?.success()?;
     node.kill()?;
     let node = node.spec.up(s, &["--model", TINY])?;
     greet(&node.client().with_key(client.key.as_deref().unwrap_or_default()), "chat")?.ok()?;
-    let shown = node.cli(&["routes", "show"])?.success()?;
+    let shown = node.cli(&["routes", "show", "--here"])?.success()?;
     ensure!(shown.contains("thrifty"), "{shown}");
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! What is refused, in which words, and how names lead to routes.
 
-use selvedge_base::MeshId;
-
 use super::*;
 
 #[test]
@@ -157,71 +155,4 @@ fn a_way_over_too_many_aliases_is_refused() {
 fn no_route_is_no_decision() {
     let routes = routes("").unwrap();
     assert_eq!(routes.decide(&request("gpt-4o"), &facts(), NOW), None);
-}
-
-#[test]
-fn a_book_travels_as_bytes() {
-    let text = "sequence = 3\n[aliases]\na = \"r\"\n[[route]]\nname = \"r\"\n\
-                policy = { small-first = { min_confidence = -800 } }\nneeds = [\"streaming\"]\n\
-                [[route.target]]\nmesh = \"small\"\nup_to = 30\n\
-                [[route.target]]\nprovider = \"openai\"\nmodel = \"gpt-5\"\n\
-                only_for = [\"tools\"]\n\
-                [[model]]\nkind = \"openai\"\nid = \"gpt-5\"\nprice = { input = 7, tiers = \
-                [{ above = 1, input = 2, output = 3 }] }\n";
-    let book = RouteBook::from_toml(text).unwrap();
-    let bytes = book.to_bytes().unwrap();
-    assert_eq!(bytes[0], BOOK_VERSION);
-    assert_eq!(RouteBook::from_bytes(&bytes), Ok(book.clone()));
-    assert_eq!(book.hash(), RouteBook::from_bytes(&bytes).unwrap().hash());
-
-    let mut newer = bytes.clone();
-    newer[0] = 2;
-    assert_eq!(RouteBook::from_bytes(&newer), Err(RouteError::Version(2)));
-    assert!(matches!(RouteBook::from_bytes(&[]), Err(RouteError::Bytes(_))));
-    for cut in 1..bytes.len() {
-        assert!(RouteBook::from_bytes(&bytes[..cut]).is_err(), "cut at {cut}");
-    }
-    let large = RouteBook {
-        aliases: (0..60_000).map(|n| (format!("alias-{n}"), "r".to_owned())).collect(),
-        ..RouteBook::default()
-    };
-    assert!(matches!(large.to_bytes(), Err(RouteError::Bytes(_))));
-}
-
-/// The bytes are what is signed: they must not change under an unchanged version.
-#[test]
-fn the_bytes_of_version_1_stay_what_they_are() {
-    let text = "sequence = 1\n[[route]]\nname = \"r\"\npolicy = \"fixed\"\n\
-                [[route.target]]\nmesh = \"m\"\n";
-    let bytes = RouteBook::from_toml(text).unwrap().to_bytes().unwrap();
-    let expected: &[u8] = &[
-        1, 1, 1, // The book's version; the codec's version and format.
-        1, 1, 0, // Version, number, no aliases.
-        1, 1, b'r', 0, 0, 0, 0, // One route: name, policy, needs, min_context, keep_budget.
-        1, 1, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 0, // One target: mesh; nothing else.
-        0, // No entries for the catalogue.
-    ];
-    assert_eq!(bytes, expected);
-}
-
-#[test]
-fn a_rollback_is_a_new_book_with_old_content() {
-    let old = RouteBook::from_toml("sequence = 4\n[aliases]\na = \"b\"\n").unwrap();
-    let now = RouteBook { sequence: 9, ..RouteBook::default() };
-    let again = old.again_after(&now);
-    assert_eq!(again.sequence, 10);
-    assert_eq!(again.aliases, old.aliases);
-    let head = |book: &RouteBook, generation| BookHead {
-        mesh: MeshId([1; 32]),
-        generation,
-        sequence: book.sequence,
-        hash: book.hash().unwrap(),
-    };
-    assert_eq!(governing(&head(&now, 0), &head(&again, 0)), Governs::Come);
-    assert_eq!(governing(&head(&again, 0), &head(&now, 0)), Governs::Held);
-    assert_eq!(governing(&head(&now, 0), &head(&now, 0)), Governs::Same);
-    let stolen = BookHead { sequence: u64::MAX, ..head(&old, 0) };
-    assert_eq!(governing(&stolen, &head(&now, 1)), Governs::Come, "the old key has no say");
-    let elsewhere = BookHead { mesh: MeshId([2; 32]), ..head(&now, 0) };
-    assert_eq!(governing(&head(&now, 0), &elsewhere), Governs::Foreign);
 }

@@ -1,7 +1,7 @@
 //! What holds for every request, every snapshot and every order of arrival.
 
 use proptest::prelude::*;
-use selvedge_base::{MeshId, Micros};
+use selvedge_base::Micros;
 
 use super::*;
 
@@ -202,38 +202,11 @@ proptest! {
     }
 
     #[test]
-    fn all_nodes_end_with_the_same_book(
-        heads in proptest::collection::vec((0u32..3, 0u64..4, 0u8..4), 1..12),
-        rotate in 0usize..12,
-    ) {
-        let head = |(generation, sequence, hash): &(u32, u64, u8)| BookHead {
-            mesh: MeshId([7; 32]),
-            generation: *generation,
-            sequence: *sequence,
-            hash: [*hash; 32],
-        };
-        let heads: Vec<BookHead> = heads.iter().map(head).collect();
-        let last = |heads: &[BookHead]| {
-            let mut held = heads[0];
-            for come in &heads[1..] {
-                let which = governing(&held, come);
-                if matches!(which, Governs::Come | Governs::Rivals { come: true }) {
-                    held = *come;
-                }
-            }
-            held
-        };
-        let mut turned = heads.clone();
-        turned.rotate_left(rotate % heads.len());
-        let reversed: Vec<BookHead> = heads.iter().rev().copied().collect();
-        prop_assert_eq!(last(&heads), last(&turned));
-        prop_assert_eq!(last(&heads), last(&reversed));
-    }
-
-    #[test]
     fn no_bytes_break_the_reader(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        if let Ok(book) = RouteBook::from_bytes(&bytes) {
-            prop_assert_eq!(RouteBook::from_bytes(&book.to_bytes().unwrap()), Ok(book));
+        for key in [Item::key_of_name("a".to_owned()), Item::key_of_model("openai/a".to_owned())] {
+            if let Ok(item) = Item::of_setting(&key, &bytes) {
+                prop_assert_eq!(Item::of_setting(&key, &item.to_bytes().unwrap()), Ok(item));
+            }
         }
     }
 }
