@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use selvedge_core::routes::{Item, RouteBook};
 
 use super::keys::escaped;
 use super::mesh::date_text;
@@ -36,11 +37,11 @@ pub(crate) fn routes(home: &Home, command: &cli::Routes) -> Result<()> {
             if list.data.is_empty() {
                 ui::out("no routes; `selvedge routes set FILE` puts some in force");
             }
-            show(&list.data);
+            show(&list.data)?;
         }
         cli::Routes::Show { name: Some(name), model, .. } => {
             let list = history(&client, name, *model)?;
-            show(list.data.get(..1).unwrap_or_default());
+            show(list.data.get(..1).unwrap_or_default())?;
         }
         cli::Routes::History { entry, json } => {
             let list = history(&client, &entry.name, entry.model)?;
@@ -122,20 +123,25 @@ fn told(list: &wire::List<wire::RouteEntry>) {
     }
 }
 
-/// Entries as a file.
-fn show(entries: &[wire::RouteEntry]) {
-    for (at, entry) in entries.iter().enumerate() {
-        if at > 0 {
-            ui::out("");
-        }
+/// Entries as one file.
+fn show(entries: &[wire::RouteEntry]) -> Result<()> {
+    for entry in entries {
         ui::note(format_args!("{} '{}', version {}", entry.kind, entry.name, entry.version));
         if let Some(trouble) = &entry.trouble {
-            ui::warn(trouble);
-        }
-        if let Some(text) = &entry.text {
-            ui::out(text.trim_end());
+            ui::warn(format_args!("'{}': {trouble}", entry.name));
         }
     }
+    ui::out_part(&file(entries)?);
+    Ok(())
+}
+
+/// What entries say, as a file that could be set.
+fn file(entries: &[wire::RouteEntry]) -> Result<String> {
+    let mut items = Vec::new();
+    for text in entries.iter().filter_map(|entry| entry.text.as_ref()) {
+        items.extend(Item::all_of(&RouteBook::from_toml(text)?));
+    }
+    Ok(Item::to_toml(&items)?)
 }
 
 fn table(entries: &[wire::RouteEntry]) -> String {
@@ -179,8 +185,24 @@ fn signer(entry: &wire::RouteEntry) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_entries_together_are_a_file_that_could_be_set() {
+        let entry = |text: &str| wire::RouteEntry {
+            text: Some(text.to_owned()),
+            ..wire::RouteEntry::default()
+        };
+        let alias = |name: &str| entry(&format!("[aliases]\n{name} = \"chat\"\n"));
+        let route = "[[route]]\nname = \"chat\"\npolicy = { small-first = {} }\n\
+                     [[route.target]]\nmesh = \"m\"\n";
+        let text = file(&[alias("a"), entry(route), alias("b")]).unwrap();
+        let book = RouteBook::from_toml(&text).unwrap();
+        assert_eq!((book.aliases.len(), book.routes.len()), (2, 1), "{text}");
+        assert_eq!(book.routes, RouteBook::from_toml(route).unwrap().routes);
+    }
 
     #[test]
     fn entries_and_versions_read_like_tables() {

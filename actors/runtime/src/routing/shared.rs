@@ -140,7 +140,13 @@ impl Routing {
         for (key, trouble) in &is.shared {
             let is_worse = keys.contains(key) || was.shared.get(key) != Some(trouble);
             if is_worse && !matches!(trouble, Trouble::Shadowed) {
-                return Err(refused(format!("'{}': {}", key.name, trouble.as_str())));
+                // Most reasons name the entry themselves.
+                let why = trouble.as_str();
+                let named = why.contains(&format!("'{}'", key.name));
+                return Err(refused(match named {
+                    true => why.to_owned(),
+                    false => format!("'{}': {why}", key.name),
+                }));
             }
         }
         Ok(())

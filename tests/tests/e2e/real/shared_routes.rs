@@ -43,9 +43,15 @@ fn routes_of_the_mesh_are_set_here_used_there_and_taken_back_elsewhere() {
         until_version(b, "chat", 3)?;
         ensure!(answered_by(b, "chat")? == TINY);
         let history = b.cli(&["routes", "history", "chat"])?.success()?;
-        for part in ["1-", "2-", "3-", "root key", "in force"] {
+        let signers = [&a.id, &c.id].map(|id| &id[id.len() - 8..]);
+        for part in ["1-", "2-", "3-", "in force"].into_iter().chain(signers) {
             ensure!(history.contains(part), "no {part} in {history}");
         }
+        s.step("what is shown is a file, which says nothing new");
+        let path = s.path("shown.toml");
+        fs::write(&path, b.cli(&["routes", "show"])?.success()?)?;
+        a.cli(&["routes", "set", &path.display().to_string()])?.success()?;
+        ensure!(version(a, "chat")? == Some(3));
 
         s.step("what another node could not use is refused where it is ordered");
         let refused = c.cli(&["routes", "remove", "chat"])?.failure()?;
