@@ -129,6 +129,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
             "KEY_PREFIX",
             "PolicyError",
             "QuotaHeader",
+            "BOOK_VERSION",
             "RouteError",
             "SettingError",
             "Trouble",

@@ -16,7 +16,7 @@ use selvedge_proto::settings::{
 };
 use tokio::sync::watch;
 
-use crate::membership::{Membership, broken};
+use crate::membership::{Membership, broken, refused as unfit};
 use crate::policies::{Prints, put_parts};
 use crate::signing::Signing;
 use crate::store::{Batch, Store, StoreError};
@@ -124,6 +124,8 @@ impl Settings {
         let signing = Signing::here(membership, identity, home, false)?;
         let generation = signing.generation(membership);
         let wall = clock::wall();
+        // What was removed in 1970 would be forgotten at once, and come back.
+        membership.with(|roster| roster.may_date(wall)).map_err(|error| unfit(&error))?;
         let _turn = self.turn.lock().await;
         let before = self.book.load_full();
         let mut book = SettingsBook::clone(&before);
