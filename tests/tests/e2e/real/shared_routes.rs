@@ -56,7 +56,7 @@ fn routes_of_the_mesh_are_set_here_used_there_and_taken_back_elsewhere() {
         s.step("what another node could not use is refused where it is ordered");
         let refused = c.cli(&["routes", "remove", "chat"])?.failure()?;
         ensure!(refused.contains("gpt-4o") && refused.contains("chat"), "{refused}");
-        only_where_the_provider_is(s, a, b)?;
+        only_where_the_provider_is(s, a, b, c)?;
 
         s.step("one that joins later has it all");
         let code = a.admin()?.invite(600)?;
@@ -80,7 +80,7 @@ fn routes_of_the_mesh_are_set_here_used_there_and_taken_back_elsewhere() {
 }
 
 /// A route whose first target only one node can ask: the other one says so, and uses the second.
-fn only_where_the_provider_is(s: &Scenario, a: &Node, b: &Node) -> Result<()> {
+fn only_where_the_provider_is(s: &Scenario, a: &Node, b: &Node, c: &Node) -> Result<()> {
     s.step("a node without the provider leaves the target out and says so");
     let lab = ["--kind", "openai", "--url", "http://127.0.0.1:9", "--free"];
     a.cli(&[&["provider", "add", "lab"][..], &lab].concat())?.success()?;
@@ -90,7 +90,7 @@ fn only_where_the_provider_is(s: &Scenario, a: &Node, b: &Node) -> Result<()> {
     );
     fs::write(&path, format!("[[route]]\nname = \"mixed\"\npolicy = \"fallback\"\n{targets}"))?;
     let path = path.display().to_string();
-    let refused = b.cli(&["routes", "set", &path])?.failure()?;
+    let refused = c.cli(&["routes", "set", &path])?.failure()?;
     ensure!(refused.contains("lab"), "{refused}");
     a.cli(&["routes", "set", &path])?.success()?;
     until_version(b, "mixed", 1)?;
