@@ -66,9 +66,7 @@ impl Plan {
             let mut dice = Dice::keyed(seed, &format!("plan/cache/purge/{index}"));
             faults.push(Fault::purge(&mut dice, nodes));
         }
-        let mut routed = Dice::keyed(seed, "plan/cloud/routes");
-        let changes = if cloud.is_none() { 0 } else { routed.below(MOST_REROUTES + 1) };
-        faults.extend((0..changes).map(|_| Fault::rerouting(&mut routed, nodes)));
+        faults.extend(Fault::reroutings(seed, nodes, &cloud));
         let ends = faults.iter().map(|fault| fault.until).max().unwrap_or(CALM_START);
         let busy_until = ends.max(CALM_START.plus(FAULT_SPAN));
         let mut work = Dice::keyed(seed, "plan/work");
@@ -448,6 +446,13 @@ impl Fault {
         };
         let provider = any(dice, providers);
         Self { at, until, kind: FaultKind::Provider { provider, how, by } }
+    }
+
+    /// What stewards do to the route where there is one.
+    fn reroutings(seed: u64, nodes: usize, cloud: &CloudPlan) -> Vec<Self> {
+        let mut dice = Dice::keyed(seed, "plan/cloud/routes");
+        let changes = if cloud.is_none() { 0 } else { dice.below(MOST_REROUTES + 1) };
+        (0..changes).map(|_| Self::rerouting(&mut dice, nodes)).collect()
     }
 
     /// A steward changes the route somewhere. It is never removed: clients ask for it.

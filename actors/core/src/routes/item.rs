@@ -22,6 +22,7 @@ const MODELS: u8 = 2;
 
 /// One entry of a book of routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "few are held, and none for long")]
 pub enum Item {
     /// A name and what answers for it.
     Route(RouteConfig),
@@ -158,20 +159,18 @@ impl Item {
 
 /// Leaves out what is empty, as an operator would.
 fn prune(table: &mut toml::Table) {
-    let is_empty = |value: &toml::Value| match value {
-        toml::Value::Array(all) => all.is_empty(),
-        toml::Value::Table(all) => all.is_empty(),
-        _ => false,
-    };
     for (name, value) in table.iter_mut() {
-        match value {
-            toml::Value::Array(all) => {
-                all.iter_mut().filter_map(toml::Value::as_table_mut).for_each(prune);
-            }
-            // `policy = { small-first = {} }` is no emptiness.
-            toml::Value::Table(all) if name != "policy" => prune(all),
-            _ => {}
+        if let Some(all) = value.as_array_mut() {
+            all.iter_mut().filter_map(toml::Value::as_table_mut).for_each(prune);
+        }
+        // `policy = { small-first = {} }` is no emptiness.
+        if let Some(all) = value.as_table_mut().filter(|_| name != "policy") {
+            prune(all);
         }
     }
+    let is_empty = |value: &toml::Value| {
+        value.as_array().is_some_and(Vec::is_empty)
+            || value.as_table().is_some_and(toml::Table::is_empty)
+    };
     table.retain(|_, value| !is_empty(value));
 }
