@@ -132,22 +132,11 @@ fn story(seed: u64, faults: bool) -> Plan {
 
 fn client(nodes: Vec<usize>, per_minute: u64) -> ClientPlan {
     ClientPlan {
-        account: "acme/line3".to_owned(),
         nodes,
-        per_minute,
-        from: Micros::secs(10),
-        until: Micros::secs(100),
         prompt: (20, 80),
         answer: (10, 60),
-        deadline: Micros::secs(30),
         leave_permille: 50,
-        home_permille: 0,
         dense_permille: 20,
-        unlimited: false,
-        key_lasts: None,
-        key_models: Vec::new(),
-        asks: None,
-        label: None,
-        tools_permille: 0,
+        ..ClientPlan::steady("acme/line3", per_minute, Micros::secs(10), Micros::secs(100))
     }
 }

@@ -92,23 +92,12 @@ fn story(seed: u64, faults: bool) -> Plan {
 
 fn client(nodes: Vec<usize>, per_minute: u64, from: Micros, until: Micros) -> ClientPlan {
     ClientPlan {
-        account: "acme".to_owned(),
         nodes,
-        per_minute,
-        from,
-        until,
         prompt: (COST / 2, COST / 2),
         answer: (COST / 2, COST / 2),
         deadline: Micros::secs(60),
-        leave_permille: 0,
-        home_permille: 0,
-        dense_permille: 0,
         unlimited: false,
-        key_lasts: None,
-        key_models: Vec::new(),
-        asks: None,
-        label: None,
-        tools_permille: 0,
+        ..ClientPlan::steady("acme", per_minute, from, until)
     }
 }
 
