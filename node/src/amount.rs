@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Micro-dollars in a dollar.
@@ -17,7 +18,7 @@ const EXAMPLES: &str = "write an amount like '20000 tokens/hour', '60 requests/m
                         '2.50 usd/day', '4 concurrent' or '10 requests/second'";
 
 /// What a budget counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Measure {
     /// Tokens of prompts and answers.
@@ -33,7 +34,7 @@ pub(crate) enum Measure {
 }
 
 /// How long a budget's window is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Span {
     Minute,

@@ -3,12 +3,13 @@
 //! Owns the shape of `GET /admin/requests/{id}` and telling it in words. What is remembered, and
 //! how a node is chosen, belongs to `selvedge_core`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ui::{self, Ink, paint, span_text};
 
 /// One request, from arrival to its end.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) model: String,
@@ -34,7 +35,7 @@ pub(crate) struct Record {
 }
 
 /// One target: a model of the mesh, or of a provider.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Leg {
     /// `MODEL` or `PROVIDER/MODEL`.
     pub(crate) target: String,
@@ -47,7 +48,7 @@ pub(crate) struct Leg {
 }
 
 /// One node's turn.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Attempt {
     pub(crate) node: String,
     pub(crate) name: String,
@@ -59,7 +60,7 @@ pub(crate) struct Attempt {
 }
 
 /// A node that was considered.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Candidate {
     pub(crate) node: String,
     pub(crate) name: String,

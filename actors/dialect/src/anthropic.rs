@@ -14,9 +14,9 @@ mod whole;
 mod write;
 
 pub use answer::{Parser, WholeParser};
-pub use count::{count_body, parse_count, read_count, render_count};
+pub use count::{count_body, count_schema, parse_count, read_count, render_count};
 pub use error::{error_body, failure, status};
-pub use fields::parse;
+pub use fields::{body_schema, parse};
 pub use render::{Target, passed, render};
 pub use whole::whole;
 pub use write::Writer;

@@ -10,10 +10,13 @@ mod rest;
 #[path = "inference/tests.rs"]
 mod tests;
 
+use schemars::JsonSchema;
 use selvedge_base::{Micros, Refusal};
 use serde::Deserialize;
 
-pub use rest::{Written, error_body, infer_body, live_body, metadata_body, parse, server_body};
+pub use rest::{
+    Written, error_body, infer_body, infer_schema, live_body, metadata_body, parse, server_body,
+};
 
 use crate::chat::{ChatRequest, Message, Role, Sampling};
 use crate::decode::{self, TextOr, invalid, unsupported};
@@ -108,7 +111,7 @@ pub struct Settings {
 }
 
 /// Parameters as they are written in both encodings.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Fields {
     binary_data_output: Option<bool>,

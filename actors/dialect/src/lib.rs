@@ -32,4 +32,5 @@ pub mod number;
 pub mod ollama;
 pub mod openai;
 pub mod responses;
+mod schema;
 pub mod tap;

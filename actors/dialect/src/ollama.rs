@@ -14,10 +14,11 @@ mod write;
 
 pub use answer::Parser;
 pub use embed::{
-    embed_body, embeddings_body, parse_embed, parse_embeddings, read_embed, render_embed,
+    embed_body, embed_schema, embeddings_body, embeddings_schema, parse_embed, parse_embeddings,
+    read_embed, render_embed,
 };
-pub use fields::{parse, parse_generate};
-pub use models::{Card, parse_show, read_tags, show_body, tags, tags_body};
+pub use fields::{chat_schema, generate_schema, parse, parse_generate};
+pub use models::{Card, parse_show, read_tags, show_body, show_schema, tags, tags_body};
 pub use render::render;
 pub use write::{Shape, Writer, whole};
 

@@ -15,9 +15,9 @@ mod whole;
 mod write;
 
 pub use answer::{Parser, WholeParser};
-pub use embed::{embed_body, parse_embed, read_embed, render_embed};
+pub use embed::{embed_body, embed_schema, parse_embed, read_embed, render_embed};
 pub use error::{error_body, failure, status};
-pub use fields::parse;
+pub use fields::{body_schema, parse};
 pub use render::{Target, passed, render};
 pub use whole::whole;
 pub use write::Writer;

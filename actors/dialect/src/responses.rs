@@ -12,7 +12,7 @@ mod write;
 
 pub use crate::openai::{error_body, failure, status};
 pub use answer::{Parser, WholeParser};
-pub use fields::parse;
+pub use fields::{body_schema, parse};
 pub use render::render;
 pub use write::{Writer, whole};
 

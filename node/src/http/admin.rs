@@ -22,31 +22,61 @@ const DEFAULT_TTL_S: u64 = 3_600;
 /// The longest a join code may work: one week.
 const LONGEST_TTL_S: u64 = 7 * 24 * 3_600;
 
+/// Methods of what is only read.
+const READ: &str = "GET, HEAD, OPTIONS";
+/// Methods of orders.
+const SEND: &str = "POST, OPTIONS";
+/// Methods of what is read, and added to.
+const BOTH: &str = "GET, HEAD, POST, OPTIONS";
+/// Methods of one thing of a list.
+const TAKE_AWAY: &str = "DELETE, OPTIONS";
+
+/// The paths after `/admin/` and the methods of each. What stands in braces is the rest of a path,
+/// slashes included; a path without comes before.
+pub(super) const PATHS: [(&str, &str); 33] = [
+    ("status", READ),
+    ("members", READ),
+    ("watch", READ),
+    ("invite", SEND),
+    ("revoke", SEND),
+    ("promote", SEND),
+    ("leave", SEND),
+    ("shutdown", SEND),
+    ("root/rotate", SEND),
+    ("routes", BOTH),
+    ("routes/rollback", SEND),
+    ("mesh-routes", BOTH),
+    ("mesh-routes/rollback", SEND),
+    ("mesh-routes/remove", SEND),
+    ("mesh-routes/{entry}", READ),
+    ("tenants", BOTH),
+    ("tenants/suspend", SEND),
+    ("keys", BOTH),
+    ("keys/{id}", TAKE_AWAY),
+    ("budgets", BOTH),
+    // An account may be called like one of these orders: it is read, they are sent.
+    ("budgets/lower", BOTH),
+    ("budgets/remove", BOTH),
+    ("budgets/renew", BOTH),
+    ("budgets/{account}", READ),
+    ("models", BOTH),
+    ("models/{name}", TAKE_AWAY),
+    ("providers", BOTH),
+    ("providers/{name}", TAKE_AWAY),
+    ("provider-keys", BOTH),
+    ("provider-keys/{name}", TAKE_AWAY),
+    ("cache", READ),
+    ("cache/purge", SEND),
+    ("requests/{id}", READ),
+];
+
 /// The methods of an admin path; `None` when there is no such path.
 pub(super) fn methods(path: &str) -> Option<&'static str> {
-    match path.split_once('/').map_or((path, None), |(first, rest)| (first, Some(rest))) {
-        ("status" | "members" | "watch", None) => Some("GET, HEAD, OPTIONS"),
-        ("invite" | "revoke" | "promote" | "leave" | "shutdown", None) => Some("POST, OPTIONS"),
-        ("root", Some("rotate"))
-        | ("routes", Some("rollback"))
-        | ("mesh-routes", Some("rollback" | "remove")) => Some("POST, OPTIONS"),
-        ("mesh-routes", Some(entry)) if entry_key(entry).is_some() => Some("GET, HEAD, OPTIONS"),
-        ("tenants" | "keys" | "budgets" | "models", None) => Some("GET, HEAD, POST, OPTIONS"),
-        ("tenants", Some("suspend")) => Some("POST, OPTIONS"),
-        // An account may be called like one of these orders: it is read, they are sent.
-        ("budgets", Some("lower" | "remove" | "renew")) => Some("GET, HEAD, POST, OPTIONS"),
-        ("budgets", Some(path)) if !path.is_empty() => Some("GET, HEAD, OPTIONS"),
-        ("providers" | "provider-keys" | "routes" | "mesh-routes", None) => {
-            Some("GET, HEAD, POST, OPTIONS")
-        }
-        ("keys" | "models" | "providers" | "provider-keys", Some(name)) if !name.is_empty() => {
-            Some("DELETE, OPTIONS")
-        }
-        ("cache", None) => Some("GET, HEAD, OPTIONS"),
-        ("cache", Some("purge")) => Some("POST, OPTIONS"),
-        ("requests", Some(id)) if !id.is_empty() => Some("GET, HEAD, OPTIONS"),
-        _ => None,
-    }
+    let fits = |template: &str| match template.split_once('{') {
+        Some((before, _)) => path.strip_prefix(before).is_some_and(|rest| !rest.is_empty()),
+        None => template == path,
+    };
+    PATHS.iter().find(|(template, _)| fits(template)).map(|(_, methods)| *methods)
 }
 
 /// Carries out what `path` (after `/admin/`, decoded) orders.

@@ -11,6 +11,11 @@ use super::params::{Plan, Shape, whole};
 /// Tokens of an answer when the caller does not say, as the OpenAI API defines this endpoint.
 const DEFAULT_MAX_TOKENS: i64 = 16;
 
+/// What a text completion's body may hold, as JSON Schema.
+pub(super) fn body_schema() -> serde_json::Value {
+    Fields::schema(TEXT)
+}
+
 /// What a text completion's body asks for.
 pub(super) fn plan(body: &[u8]) -> Result<Plan, Problem> {
     let mut fields = Fields::decode(body, TEXT)?;

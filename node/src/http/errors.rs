@@ -4,6 +4,7 @@
 
 use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
+use schemars::JsonSchema;
 use selvedge_base::{Blame, Code, Micros, Refusal, Retry};
 use serde::Serialize;
 
@@ -178,12 +179,15 @@ impl From<Refusal> for Problem {
     }
 }
 
-#[derive(Serialize)]
-struct Envelope<'a> {
+/// OpenAI's error object.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
+pub(super) struct Envelope<'a> {
     error: Object<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ErrorBody")]
 struct Object<'a> {
     message: &'a str,
     #[serde(rename = "type")]

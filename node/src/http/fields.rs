@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -61,22 +63,28 @@ pub(super) const CHAT: &[&str] = fields![
 pub(super) const TEXT: &[&str] = fields!["prompt", "suffix", "echo", "best_of"];
 
 /// A body. `null` counts as absent everywhere, as the official clients mean it.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 pub(super) struct Fields {
+    #[schemars(required)]
     pub(super) model: Option<String>,
+    #[schemars(skip)]
     pub(super) messages: Option<Messages>,
+    #[schemars(with = "PromptShape")]
     pub(super) prompt: Option<Prompt>,
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
     pub(super) temperature: Option<f64>,
     pub(super) top_p: Option<f64>,
     pub(super) top_k: Option<i64>,
+    #[schemars(with = "Option<i128>")]
     pub(super) seed: Option<Seed>,
+    #[schemars(with = "Option<TextsShape>")]
     pub(super) stop: Option<Texts>,
     pub(super) max_tokens: Option<i64>,
     pub(super) max_completion_tokens: Option<i64>,
     pub(super) presence_penalty: Option<f64>,
     pub(super) frequency_penalty: Option<f64>,
+    #[schemars(with = "Option<i64>")]
     pub(super) logprobs: Option<LogProbsField>,
     pub(super) top_logprobs: Option<i64>,
     pub(super) n: Option<i64>,
@@ -111,6 +119,21 @@ pub(super) struct Fields {
 }
 
 impl Fields {
+    /// The schema of a body whose fields are `known`, with nothing outside of it.
+    pub(super) fn schema(known: &[&str]) -> Value {
+        let settings = SchemaSettings::draft2020_12().with(|settings| {
+            settings.inline_subschemas = true;
+            settings.meta_schema = None;
+        });
+        let mut schema = settings.into_generator().into_root_schema_for::<Self>();
+        schema.remove("title");
+        if let Some(fields) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+            fields.retain(|name, _| known.contains(&name.as_str()));
+        }
+        schema.insert("additionalProperties".to_owned(), false.into());
+        schema.to_value()
+    }
+
     /// Decodes a body whose fields must be among `known`.
     pub(super) fn decode(body: &[u8], known: &'static [&'static str]) -> Result<Self, Problem> {
         let mut at = Place::default();
@@ -121,7 +144,7 @@ impl Fields {
 }
 
 /// `stream_options`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StreamOptions {
     pub(super) include_usage: Option<bool>,
@@ -166,6 +189,26 @@ pub(super) struct Messages(pub(super) Vec<Message>);
 pub(super) enum Content {
     Text(String),
     Parts(Vec<Part>),
+}
+
+/// What [`Prompt`] decodes from.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "says a shape, holds nothing")]
+enum PromptShape {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<u32>),
+    Lists(Vec<Vec<u32>>),
+}
+
+/// What [`Texts`] decodes from.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "says a shape, holds nothing")]
+enum TextsShape {
+    One(String),
+    Many(Vec<String>),
 }
 
 /// One text or several.

@@ -28,7 +28,7 @@ const LABEL: HeaderName = HeaderName::from_static("x-selvedge-label");
 /// How long the caller waits.
 const TIMEOUT: HeaderName = HeaderName::from_static("x-selvedge-timeout-ms");
 /// Longest deadline a caller may ask for: one hour, longer than any answer takes to generate.
-const LONGEST_MS: u64 = 3_600_000;
+pub(super) const LONGEST_MS: u64 = 3_600_000;
 /// The endpoints a key may be limited to.
 pub(super) const ROUTES: [&str; 8] = [
     Surface::Chat.as_str(),

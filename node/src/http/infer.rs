@@ -24,6 +24,17 @@ const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-conten
 /// The path that names of models follow.
 const MODELS: &str = "/v2/models/";
 
+/// The paths as they are described. Not among them are other spellings of the same: `/v2/`, and
+/// names of models followed by their only version.
+pub(super) const PATHS: [&str; 6] = [
+    "/v2",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/v2/models/{model}",
+    "/v2/models/{model}/ready",
+    "/v2/models/{model}/infer",
+];
+
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {

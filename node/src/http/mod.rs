@@ -13,6 +13,7 @@
 mod admin;
 mod allowance;
 mod answers;
+mod api;
 mod backend;
 mod body;
 mod cache;

@@ -4,6 +4,7 @@
 //! is and what it is, under `selvedge`.
 
 use hyper::{Response, StatusCode};
+use schemars::JsonSchema;
 use selvedge_base::Code;
 use serde::Serialize;
 
@@ -40,14 +41,18 @@ pub(super) fn one(
     }
 }
 
-#[derive(Serialize)]
-struct List<'a> {
+/// The models of one answer.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ListedModels")]
+pub(super) struct List<'a> {
     object: &'static str,
     data: Vec<Entry<'a>>,
 }
 
-#[derive(Serialize)]
-struct Entry<'a> {
+/// One model.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ListedModel")]
+pub(super) struct Entry<'a> {
     id: &'a str,
     object: &'static str,
     /// Model files carry no date; the epoch says so.
@@ -58,7 +63,8 @@ struct Entry<'a> {
     selvedge: Option<Details<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ListedModelDetails")]
 struct Details<'a> {
     nodes: Vec<&'a str>,
     ready: bool,

@@ -35,7 +35,8 @@ use super::settings::Settings;
 use super::speech::{self, Speech};
 use super::stop::Stop;
 use super::{
-    admin, allowance, cache, chat, completions, embed, grpc, infer, models, ollama, relay, trace,
+    admin, allowance, api, cache, chat, completions, embed, grpc, infer, models, ollama, relay,
+    trace,
 };
 
 /// Names a response, so that a person can ask about it.
@@ -177,47 +178,65 @@ pub(super) enum Route {
     Grpc(grpc::Method),
     Models,
     Model(String),
+    Description,
     Health,
     Metrics,
     /// The rest of the path, and the methods it knows.
     Admin(String, &'static str),
 }
 
+/// The paths that hold no name, and where they lead.
+static FIXED: [(&str, Route); 17] = [
+    ("/v1/chat/completions", Route::Chat),
+    ("/v1/completions", Route::Completions),
+    ("/v1/embeddings", Route::Embeddings),
+    ("/v1/messages", Route::Messages),
+    ("/v1/messages/count_tokens", Route::CountTokens),
+    ("/v1/responses", Route::Responses),
+    ("/api/chat", Route::OllamaChat),
+    ("/api/generate", Route::OllamaGenerate),
+    ("/api/embed", Route::OllamaEmbed),
+    ("/api/embeddings", Route::OllamaEmbeddings),
+    ("/api/tags", Route::OllamaTags),
+    ("/api/show", Route::OllamaShow),
+    ("/api/version", Route::OllamaVersion),
+    ("/v1/models", Route::Models),
+    ("/health", Route::Health),
+    ("/metrics", Route::Metrics),
+    ("/openapi.json", Route::Description),
+];
+
+/// Every path, with the surface it belongs to and the methods it knows; names are in braces. Calls
+/// of gRPC are none of them: their paths are named by the protocol's own description.
+pub(super) fn paths() -> Vec<(String, Surface, &'static str)> {
+    let line = |path: &str| {
+        Route::find(path).map(|route| (path.to_owned(), route.surface(), route.methods()))
+    };
+    let fixed = FIXED.iter().map(|(path, _)| *path);
+    let named = infer::PATHS.into_iter().chain(["/v1/models/{model}"]);
+    let admin = admin::PATHS.iter().map(|(path, _)| format!("/admin/{path}"));
+    let admin = admin.filter_map(|path| line(&path));
+    fixed.chain(named).filter_map(line).chain(admin).collect()
+}
+
 impl Route {
     fn find(path: &str) -> Option<Self> {
-        match path {
-            "/v1/chat/completions" => Some(Self::Chat),
-            "/v1/completions" => Some(Self::Completions),
-            "/v1/embeddings" => Some(Self::Embeddings),
-            "/v1/messages" => Some(Self::Messages),
-            "/v1/messages/count_tokens" => Some(Self::CountTokens),
-            "/v1/responses" => Some(Self::Responses),
-            "/api/chat" => Some(Self::OllamaChat),
-            "/api/generate" => Some(Self::OllamaGenerate),
-            "/api/embed" => Some(Self::OllamaEmbed),
-            "/api/embeddings" => Some(Self::OllamaEmbeddings),
-            "/api/tags" => Some(Self::OllamaTags),
-            "/api/show" => Some(Self::OllamaShow),
-            "/api/version" => Some(Self::OllamaVersion),
-            "/v1/models" => Some(Self::Models),
-            "/health" => Some(Self::Health),
-            "/metrics" => Some(Self::Metrics),
-            _ => {
-                if let Some(endpoint) = infer::Endpoint::find(path) {
-                    return Some(Self::Inference(endpoint));
-                }
-                if let Some(method) = grpc::Method::find(path) {
-                    return Some(Self::Grpc(method));
-                }
-                if let Some(rest) = path.strip_prefix("/admin/") {
-                    let rest = decoded(rest)?;
-                    return admin::methods(&rest).map(|methods| Self::Admin(rest, methods));
-                }
-                // Names of models may hold slashes, escaped or not.
-                let name = path.strip_prefix("/v1/models/").filter(|name| !name.is_empty())?;
-                decoded(name).map(Self::Model)
-            }
+        if let Some((_, route)) = FIXED.iter().find(|(known, _)| *known == path) {
+            return Some(route.clone());
         }
+        if let Some(endpoint) = infer::Endpoint::find(path) {
+            return Some(Self::Inference(endpoint));
+        }
+        if let Some(method) = grpc::Method::find(path) {
+            return Some(Self::Grpc(method));
+        }
+        if let Some(rest) = path.strip_prefix("/admin/") {
+            let rest = decoded(rest)?;
+            return admin::methods(&rest).map(|methods| Self::Admin(rest, methods));
+        }
+        // Names of models may hold slashes, escaped or not.
+        let name = path.strip_prefix("/v1/models/").filter(|name| !name.is_empty())?;
+        decoded(name).map(Self::Model)
     }
 
     const fn surface(&self) -> Surface {
@@ -236,7 +255,7 @@ impl Route {
             | Self::OllamaVersion => Surface::Ollama,
             Self::Inference(_) => Surface::Inference,
             Self::Grpc(_) => Surface::Grpc,
-            Self::Models | Self::Model(_) => Surface::Models,
+            Self::Models | Self::Model(_) | Self::Description => Surface::Models,
             Self::Health => Surface::Health,
             Self::Metrics => Surface::Metrics,
             Self::Admin(..) => Surface::Admin,
@@ -256,8 +275,13 @@ impl Route {
             | Self::OllamaEmbed
             | Self::OllamaEmbeddings
             | Self::OllamaShow => "POST, OPTIONS",
-            Self::OllamaTags | Self::OllamaVersion => "GET, HEAD, OPTIONS",
-            Self::Models | Self::Model(_) | Self::Health | Self::Metrics => "GET, HEAD, OPTIONS",
+            Self::OllamaTags
+            | Self::OllamaVersion
+            | Self::Models
+            | Self::Model(_)
+            | Self::Description
+            | Self::Health
+            | Self::Metrics => "GET, HEAD, OPTIONS",
             Self::Inference(endpoint) => endpoint.methods(),
             Self::Grpc(_) => "POST, OPTIONS",
             Self::Admin(_, methods) => methods,
@@ -284,13 +308,17 @@ impl Exchange<'_> {
     ) -> Result<Response<Answer>, Problem> {
         let (mut parts, body) = request.into_parts();
         name_host(&mut parts);
-        self.app.guard.check_site(&parts.uri, &parts.headers)?;
         let path = parts.uri.path();
+        let route = Route::find(path);
+        // Known before the first refusal, which is in the surface's own shape.
+        if let Some(route) = &route {
+            tally.surface(route.surface());
+        }
+        self.app.guard.check_site(&parts.uri, &parts.headers)?;
         if path == "*" && parts.method == Method::OPTIONS {
             return Ok(options("GET, HEAD, POST, DELETE, OPTIONS"));
         }
-        let route = Route::find(path).ok_or_else(not_found)?;
-        tally.surface(route.surface());
+        let route = route.ok_or_else(not_found)?;
         let methods = route.methods();
         if !methods.split(", ").any(|known| known == parts.method.as_str()) {
             return Err(wrong_method(methods));
@@ -355,6 +383,10 @@ impl Exchange<'_> {
             Route::Model(name) => {
                 self.holder(parts, surface)?.check_model(&name)?;
                 models::one(&backend.status(), &backend.provided(), &name)
+            }
+            Route::Description => {
+                self.holder(parts, surface)?;
+                Ok(whole(StatusCode::OK, "application/json", api::description()))
             }
             Route::Health => Ok(health(stop)),
             Route::Metrics => self.holder(parts, surface).map(|holder| metrics.page(holder)),

@@ -6,6 +6,7 @@ mod cache;
 mod provider;
 mod quota;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use cache::*;
@@ -13,7 +14,7 @@ pub(crate) use provider::*;
 pub(crate) use quota::*;
 
 /// `GET /admin/status`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Status {
     /// This node's name in the mesh.
     pub(crate) name: String,
@@ -28,7 +29,7 @@ pub(crate) struct Status {
 }
 
 /// One node of the mesh as this node sees it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Node {
     /// Its PeerId.
     pub(crate) node: String,
@@ -62,7 +63,7 @@ impl Node {
 }
 
 /// One model on a node.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Model {
     /// The name people use.
     pub(crate) name: String,
@@ -96,7 +97,7 @@ pub(crate) struct Model {
 }
 
 /// `POST /admin/invite`; all fields have defaults.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct InviteRequest {
     /// How long the code works, in seconds; one hour unless told.
@@ -105,7 +106,7 @@ pub(crate) struct InviteRequest {
 }
 
 /// The answer to `POST /admin/invite`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Invite {
     /// What to type on the next machine.
     pub(crate) code: String,
@@ -114,7 +115,7 @@ pub(crate) struct Invite {
 }
 
 /// `POST /admin/revoke` and `POST /admin/promote`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodeRequest {
     /// PeerId of the node.
@@ -122,7 +123,7 @@ pub(crate) struct NodeRequest {
 }
 
 /// One line of `GET /admin/members`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Member {
     /// PeerId.
     pub(crate) node: String,
@@ -137,7 +138,7 @@ pub(crate) struct Member {
 }
 
 /// `POST /admin/models`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModelRequest {
     /// The file on the node's own disk.
@@ -149,14 +150,14 @@ pub(crate) struct ModelRequest {
 }
 
 /// A list of anything.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct List<T> {
     /// The lines.
     pub(crate) data: Vec<T>,
 }
 
 /// What orders without a result of their own answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Done {
     /// What was done, for people.
     pub(crate) done: String,

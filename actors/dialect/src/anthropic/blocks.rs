@@ -3,6 +3,7 @@
 //! Owns the fields of each kind of block. A kind that is not known here passes through whole, to
 //! targets of this dialect only.
 
+use schemars::JsonSchema;
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
@@ -15,7 +16,7 @@ use crate::media;
 
 const SELF: Dialect = Dialect::Anthropic;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MessageField {
     role: String,

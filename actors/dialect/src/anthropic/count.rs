@@ -5,7 +5,7 @@
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
-use super::fields::parse_any;
+use super::fields::{body_schema, parse_any};
 use super::render::render_at;
 use crate::chat::ChatRequest;
 use crate::decode::{body, invalid};
@@ -15,6 +15,18 @@ use crate::json::Object;
 #[derive(Deserialize)]
 struct Counted {
     input_tokens: u64,
+}
+
+/// What a body of `POST /v1/messages/count_tokens` may hold, as JSON Schema.
+pub fn count_schema() -> serde_json::Value {
+    let mut schema = body_schema();
+    if let Some(fields) = schema["properties"].as_object_mut() {
+        fields.remove("max_tokens");
+    }
+    if let Some(required) = schema["required"].as_array_mut() {
+        required.retain(|field| field != "max_tokens");
+    }
+    schema
 }
 
 /// The canonical request whose tokens a body asks to count.

@@ -2,6 +2,7 @@
 //!
 //! Owns every field of the body but the blocks of its messages.
 
+use schemars::JsonSchema;
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
@@ -17,11 +18,14 @@ use crate::number::Number;
 
 const SELF: Dialect = Dialect::Anthropic;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Body {
+    #[schemars(required)]
     model: Option<String>,
+    #[schemars(required)]
     max_tokens: Option<i64>,
+    #[schemars(required)]
     messages: Option<List<MessageField>>,
     system: Option<TextOr<Json>>,
     temperature: Option<Number>,
@@ -43,13 +47,13 @@ struct Body {
     mcp_servers: Option<Json>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct MetadataField {
     user_id: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ThinkingField {
     #[serde(rename = "type")]
@@ -58,7 +62,7 @@ struct ThinkingField {
     display: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ChoiceField {
     #[serde(rename = "type")]
@@ -67,14 +71,14 @@ struct ChoiceField {
     disable_parallel_tool_use: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OutputField {
     effort: Option<String>,
     format: Option<FormatField>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FormatField {
     #[serde(rename = "type")]
@@ -102,6 +106,11 @@ struct ToolField {
 struct Kind {
     #[serde(rename = "type")]
     kind: Option<String>,
+}
+
+/// What a body of `POST /v1/messages` may hold, as JSON Schema.
+pub fn body_schema() -> serde_json::Value {
+    crate::schema::of::<Body>()
 }
 
 /// The canonical request that a body of `POST /v1/messages` means.

@@ -3,6 +3,7 @@
 //! Owns the bodies. With the binary tensor extension a body is JSON of the length that the header
 //! `Inference-Header-Content-Length` tells, then the bytes of tensors in their order.
 
+use schemars::JsonSchema;
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
@@ -11,29 +12,31 @@ use super::{
     check_input, check_shape, elements, input_shape, one_output, output, outputs,
 };
 use crate::chat::Usage;
-use crate::decode::{self, List, MAX_LIST, invalid, required};
-use crate::json::{Array, Object};
+use crate::decode::{self, List, MAX_LIST, TextOr, invalid, required};
+use crate::json::{Array, Json, Object};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Body {
     id: Option<String>,
     parameters: Option<Fields>,
+    #[schemars(required)]
     inputs: Option<List<Input>>,
     outputs: Option<List<Wanted>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Input {
     name: String,
     shape: List<i64>,
     datatype: String,
     parameters: Option<OfInput>,
+    #[schemars(with = "Option<TextOr<Json>>")]
     data: Option<Data>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OfInput {
     binary_data_size: Option<usize>,
@@ -47,17 +50,22 @@ enum Data {
     List(List<Self>),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
     name: String,
     parameters: Option<OfOutput>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OfOutput {
     binary_data: Option<bool>,
+}
+
+/// What a body of `POST /v2/models/MODEL/infer` may hold, as JSON Schema.
+pub fn infer_schema() -> serde_json::Value {
+    crate::schema::of::<Body>()
 }
 
 /// The inference that a body means. `json` is the length of its JSON, when bytes follow.

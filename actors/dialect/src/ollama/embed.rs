@@ -2,6 +2,7 @@
 //!
 //! Owns `POST /api/embed` and, as a server, the older `POST /api/embeddings`: one text, one vector.
 
+use schemars::JsonSchema;
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
@@ -15,10 +16,12 @@ use crate::number::Component;
 
 const SELF: Dialect = Dialect::Ollama;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Body {
+    #[schemars(required)]
     model: Option<String>,
+    #[schemars(required)]
     input: Option<TextOr<String>>,
     truncate: Option<bool>,
     dimensions: Option<i64>,
@@ -26,10 +29,12 @@ struct Body {
     keep_alive: Option<Json>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OlderBody {
+    #[schemars(required)]
     model: Option<String>,
+    #[schemars(required)]
     prompt: Option<String>,
     options: Option<Json>,
     keep_alive: Option<Json>,
@@ -40,6 +45,16 @@ struct Answer {
     model: Option<String>,
     embeddings: Vec<Vec<Component>>,
     prompt_eval_count: Option<u64>,
+}
+
+/// What a body of `POST /api/embed` may hold, as JSON Schema.
+pub fn embed_schema() -> serde_json::Value {
+    crate::schema::of::<Body>()
+}
+
+/// What a body of `POST /api/embeddings` may hold, as JSON Schema.
+pub fn embeddings_schema() -> serde_json::Value {
+    crate::schema::of::<OlderBody>()
 }
 
 /// The canonical request that a body of `POST /api/embed` means.

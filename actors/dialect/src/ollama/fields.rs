@@ -2,6 +2,7 @@
 //!
 //! Owns every field but the messages.
 
+use schemars::JsonSchema;
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
@@ -40,10 +41,12 @@ const OPTIONS: &[&str] = &[
     "vocab_only",
 ];
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Chat {
+    #[schemars(required)]
     model: Option<String>,
+    #[schemars(required)]
     messages: Option<List<MessageField>>,
     tools: Option<List<ToolField>>,
     stream: Option<bool>,
@@ -57,9 +60,10 @@ struct Chat {
     truncate: Option<Json>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Generate {
+    #[schemars(required)]
     model: Option<String>,
     prompt: Option<String>,
     system: Option<String>,
@@ -79,7 +83,7 @@ struct Generate {
     truncate: Option<Json>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ToolField {
     #[serde(rename = "type")]
@@ -87,7 +91,7 @@ struct ToolField {
     function: FunctionField,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FunctionField {
     name: String,
@@ -103,6 +107,16 @@ struct Shared {
     logprobs: Option<bool>,
     top_logprobs: Option<i64>,
     own: [(&'static str, Option<Json>); 3],
+}
+
+/// What a body of `POST /api/chat` may hold, as JSON Schema.
+pub fn chat_schema() -> serde_json::Value {
+    crate::schema::of::<Chat>()
+}
+
+/// What a body of `POST /api/generate` may hold, as JSON Schema.
+pub fn generate_schema() -> serde_json::Value {
+    crate::schema::of::<Generate>()
 }
 
 /// The canonical request that a body of `POST /api/chat` means.

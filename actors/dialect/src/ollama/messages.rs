@@ -3,6 +3,7 @@
 //! Owns finding the call a result belongs to (older clients name only the tool, or nothing), and
 //! the media type of pictures, which come as bare base64.
 
+use schemars::JsonSchema;
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
@@ -11,7 +12,7 @@ use crate::decode::{List, invalid, required};
 use crate::json::Json;
 use crate::media;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MessageField {
     role: String,
@@ -23,7 +24,7 @@ pub(super) struct MessageField {
     tool_call_id: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CallField {
     id: Option<String>,
@@ -32,7 +33,7 @@ struct CallField {
     function: CallFunction,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CallFunction {
     name: String,

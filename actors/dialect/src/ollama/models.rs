@@ -2,6 +2,7 @@
 //!
 //! Owns their shapes: both roles of tags, the server side of show.
 
+use schemars::JsonSchema;
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
@@ -33,7 +34,7 @@ pub struct Card {
     pub capabilities: Vec<&'static str>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Show {
     model: Option<String>,
@@ -87,6 +88,11 @@ pub fn tags_body(cards: &[Card]) -> Vec<u8> {
         });
     });
     out
+}
+
+/// What a body of `POST /api/show` may hold, as JSON Schema.
+pub fn show_schema() -> serde_json::Value {
+    crate::schema::of::<Show>()
 }
 
 /// The model that a body of `POST /api/show` asks about.

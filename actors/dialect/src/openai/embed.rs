@@ -5,6 +5,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
@@ -19,22 +20,29 @@ use crate::number::Component;
 
 const SELF: Dialect = Dialect::OpenAi;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Body {
+    #[schemars(required)]
     model: Option<String>,
+    #[schemars(required)]
     input: Option<TextOr<Element>>,
     dimensions: Option<i64>,
     encoding_format: Option<String>,
     user: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Element {
     Token(u32),
     Text(String),
     Tokens(List<u32>),
+}
+
+/// What a body of `POST /v1/embeddings` may hold, as JSON Schema.
+pub fn embed_schema() -> serde_json::Value {
+    crate::schema::of::<Body>()
 }
 
 /// The canonical request that a body of `POST /v1/embeddings` means.

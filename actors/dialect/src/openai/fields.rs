@@ -2,6 +2,7 @@
 //!
 //! Owns every field of the body but its messages. Ranges are those of the API reference.
 
+use schemars::JsonSchema;
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
@@ -26,10 +27,12 @@ const TOOLS: usize = 128;
 const METADATA_PAIRS: usize = 16;
 
 /// A body. `null` counts as absent everywhere, as the official clients mean it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Body {
+    #[schemars(required)]
     model: Option<String>,
+    #[schemars(required)]
     messages: Option<List<Message>>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
@@ -71,14 +74,14 @@ struct Body {
     web_search_options: Option<Json>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct StreamOptions {
     include_usage: Option<bool>,
     include_obfuscation: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ToolField {
     #[serde(rename = "type")]
@@ -87,7 +90,7 @@ struct ToolField {
     custom: Option<Json>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FunctionField {
     name: String,
@@ -96,7 +99,7 @@ struct FunctionField {
     strict: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FormatField {
     #[serde(rename = "type")]
@@ -104,7 +107,7 @@ struct FormatField {
     json_schema: Option<SchemaField>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SchemaField {
     name: String,
@@ -125,6 +128,11 @@ struct ChoiceField {
 #[serde(deny_unknown_fields)]
 struct NameField {
     name: String,
+}
+
+/// What a body of `POST /v1/chat/completions` may hold, as JSON Schema.
+pub fn body_schema() -> serde_json::Value {
+    crate::schema::of::<Body>()
 }
 
 /// The canonical request that a body of `POST /v1/chat/completions` means.

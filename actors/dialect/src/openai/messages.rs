@@ -2,6 +2,7 @@
 //!
 //! Owns roles, parts and calls as this dialect writes them.
 
+use schemars::JsonSchema;
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
@@ -14,7 +15,7 @@ use crate::media;
 
 /// One message. What its role does not have must be absent; clients send it as `null` when they
 /// return an answer as history.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Message {
     role: String,
@@ -29,7 +30,7 @@ pub(super) struct Message {
     function_call: Option<Json>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PartField {
     #[serde(rename = "type")]
@@ -41,21 +42,21 @@ struct PartField {
     file: Option<FileField>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ImageField {
     url: String,
     detail: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AudioField {
     data: String,
     format: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FileField {
     file_data: Option<String>,
@@ -63,7 +64,7 @@ struct FileField {
     filename: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CallField {
     id: String,
@@ -76,7 +77,7 @@ struct CallField {
     _index: Option<u32>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CallFunction {
     name: String,

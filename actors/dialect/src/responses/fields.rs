@@ -2,6 +2,7 @@
 //!
 //! Owns every field but the items of `input`.
 
+use schemars::JsonSchema;
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
@@ -22,10 +23,12 @@ const TOP_LOGPROBS: i64 = 20;
 /// What must be included for log probabilities to come.
 pub(super) const LOGPROBS: &str = "message.output_text.logprobs";
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Body {
+    #[schemars(required)]
     model: Option<String>,
+    #[schemars(required)]
     input: Option<TextOr<Json>>,
     instructions: Option<String>,
     max_output_tokens: Option<i64>,
@@ -58,14 +61,14 @@ struct Body {
     truncation: Option<Json>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct TextField {
     format: Option<FormatField>,
     verbosity: Option<Json>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FormatField {
     #[serde(rename = "type")]
@@ -76,7 +79,7 @@ struct FormatField {
     strict: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ReasoningField {
     effort: Option<String>,
@@ -98,6 +101,11 @@ struct FunctionField {
 #[derive(Deserialize)]
 struct Named {
     name: Option<String>,
+}
+
+/// What a body of `POST /v1/responses` may hold, as JSON Schema.
+pub fn body_schema() -> serde_json::Value {
+    crate::schema::of::<Body>()
 }
 
 /// The canonical request that a body of `POST /v1/responses` means.

@@ -4,13 +4,14 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use selvedge_core::routes::Item;
 use selvedge_core::upstream::RawProvider;
 use selvedge_proto::settings::SettingKey;
 use serde::{Deserialize, Serialize};
 
 /// `POST /admin/provider-keys`: the only place where a provider's key is said.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ProviderKey {
     /// What providers call it by.
@@ -26,7 +27,7 @@ impl fmt::Debug for ProviderKey {
 }
 
 /// One line of `GET /admin/provider-keys`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct StoredKey {
     /// Its name.
     pub(crate) name: String,
@@ -37,7 +38,7 @@ pub(crate) struct StoredKey {
 }
 
 /// `GET` and `POST /admin/routes`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Routes {
     /// Counts the changes at this node; not said when they are sent.
@@ -117,7 +118,7 @@ impl EntryKind {
 }
 
 /// One line of `GET /admin/providers`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Provider {
     /// What is configured.
     pub(crate) provider: RawProvider,

@@ -3,12 +3,13 @@
 //! Owns names and shapes, as its parent does. Limits and counts are in the smallest unit of what
 //! the budget counts: tokens, requests, micro-dollars.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::amount::{Measure, Span};
 
 /// `POST /admin/tenants`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TenantRequest {
     /// The account: one to three names, separated by slashes.
@@ -19,7 +20,7 @@ pub(crate) struct TenantRequest {
 }
 
 /// `POST /admin/tenants/suspend`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PathRequest {
     /// The account.
@@ -27,7 +28,7 @@ pub(crate) struct PathRequest {
 }
 
 /// One line of `GET /admin/tenants`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Tenant {
     /// The account.
     pub(crate) path: String,
@@ -38,7 +39,7 @@ pub(crate) struct Tenant {
 }
 
 /// `POST /admin/keys`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyRequest {
     /// What people call the key.
@@ -59,7 +60,7 @@ pub(crate) struct KeyRequest {
 }
 
 /// The answer to `POST /admin/keys`: the only time the secret is shown.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct NewKey {
     /// Names the key without revealing it.
     pub(crate) id: String,
@@ -68,7 +69,7 @@ pub(crate) struct NewKey {
 }
 
 /// One line of `GET /admin/keys`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Key {
     /// Names the key without revealing it.
     pub(crate) id: String,
@@ -89,7 +90,7 @@ pub(crate) struct Key {
 }
 
 /// `POST /admin/budgets`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BudgetRequest {
     /// The account.
@@ -120,7 +121,7 @@ pub(crate) struct BudgetRequest {
 }
 
 /// A node's part of a tenant's limits, relative to the others'.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Weight {
     /// PeerId of the node.
@@ -130,7 +131,7 @@ pub(crate) struct Weight {
 }
 
 /// The answer to `POST /admin/budgets`, `…/remove` and `…/renew`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Enacted {
     /// What was done, for people.
     pub(crate) done: String,
@@ -147,7 +148,7 @@ pub(crate) struct Enacted {
 }
 
 /// `POST /admin/budgets/lower`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LowerRequest {
     /// The account.
@@ -159,7 +160,7 @@ pub(crate) struct LowerRequest {
 }
 
 /// `POST /admin/budgets/remove`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RemoveRequest {
     /// The account.
@@ -169,7 +170,7 @@ pub(crate) struct RemoveRequest {
 }
 
 /// One line of `GET /admin/budgets`: a budget in its present window, as this node knows it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Budget {
     /// The account it belongs to.
     pub(crate) account: String,
@@ -210,7 +211,7 @@ pub(crate) struct Budget {
 }
 
 /// What one node holds of a budget.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Share {
     /// PeerId.
     pub(crate) node: String,
