@@ -6,6 +6,7 @@ mod budgets;
 mod cache;
 mod deaths;
 mod demo;
+mod described;
 mod embeddings;
 mod frozen;
 mod hostile;
