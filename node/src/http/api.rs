@@ -95,6 +95,12 @@ fn headers() -> Value {
     json!({
         "x-request-id": text("Names the request; `selvedge explain` tells about it."),
         "x-selvedge-node": text("The node that answered."),
+        "x-selvedge-cache": json!({
+            "description": "What the cache of answers did; absent where it is off.",
+            "schema": { "enum": ["hit", "miss", "bypass"] },
+        }),
+        "x-selvedge-cache-reason": text("Why it did that, in one word."),
+        "age": count("The age of an answer that was kept, in seconds."),
         "x-ratelimit-limit-requests": count("The tightest budget of requests."),
         "x-ratelimit-remaining-requests": count("What is left of it."),
         "x-ratelimit-reset-requests": text("Time to its next window: 20ms, 1s, 6m0s."),
@@ -108,6 +114,10 @@ fn headers() -> Value {
     })
 }
 
+/// Words of `x-selvedge-cache`, without the two that exclude each other.
+const CACHE_WORDS: &str = "^((no-cache|no-store|sampled)(, ?(no-cache|no-store|sampled))*\
+    |(only-if-cached|no-store|sampled)(, ?(only-if-cached|no-store|sampled))*)$";
+
 fn parameters() -> Value {
     json!({
         "label": {
@@ -115,6 +125,13 @@ fn parameters() -> Value {
             "in": "header",
             "description": "How far the request's data may go.",
             "schema": { "enum": ["node", "site", "mesh", "anywhere"] },
+        },
+        "cache": {
+            "name": "x-selvedge-cache",
+            "in": "header",
+            "description": "What the cache of answers may do: no-cache, no-store, sampled, \
+                only-if-cached, separated by commas.",
+            "schema": { "type": "string", "pattern": CACHE_WORDS },
         },
         "timeout": {
             "name": "x-selvedge-timeout-ms",
@@ -186,6 +203,9 @@ fn operation(
     if one.is_generation() {
         names.push("x-selvedge-node");
     }
+    if one.is_kept() {
+        names.extend(["x-selvedge-cache", "x-selvedge-cache-reason", "age"]);
+    }
     if one.takes_key(surface) {
         names.extend(RATE_LIMITS);
     }
@@ -214,10 +234,10 @@ fn operation(
         "responses": responses,
     });
     if one.takes_caller() {
-        said["parameters"] = json!([
-            { "$ref": "#/components/parameters/label" },
-            { "$ref": "#/components/parameters/timeout" },
-        ]);
+        let mut names = vec!["label", "timeout"];
+        names.extend(one.is_kept().then_some("cache"));
+        let reference = |name| json!({ "$ref": format!("#/components/parameters/{name}") });
+        said["parameters"] = names.into_iter().map(reference).collect();
     }
     if let Some(body) = body(&one.takes, generator) {
         said["requestBody"] = body;

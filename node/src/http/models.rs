@@ -43,7 +43,7 @@ pub(super) fn one(
 
 /// The models of one answer.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "ListedModels")]
+#[schemars(rename = "ListedModelList")]
 pub(super) struct List<'a> {
     object: &'static str,
     data: Vec<Entry<'a>>,

@@ -151,6 +151,7 @@ pub(crate) struct ModelRequest {
 
 /// A list of anything.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "{T}List")]
 pub(crate) struct List<T> {
     /// The lines.
     pub(crate) data: Vec<T>,

@@ -62,6 +62,11 @@ impl Operation {
         self.takes_caller() && self.path != "/api/show"
     }
 
+    /// Whether answers to it may be kept for equal requests.
+    pub(super) const fn is_kept(&self) -> bool {
+        matches!(self.gives, Gives::OrEvents(_) | Gives::OrLines(_))
+    }
+
     /// Whether it heeds what callers say about labels and deadlines.
     pub(super) fn takes_caller(&self) -> bool {
         matches!(self.takes, Takes::Body(_) | Takes::Tensors(_)) && !self.path.starts_with("/admin")
@@ -221,5 +226,8 @@ operations! {
         => Json(of::<wire::Done>), "Stores a provider's key";
     DELETE "/admin/provider-keys/{name}" Nothing
         => Json(of::<wire::Done>), "Removes a provider's key";
+    GET "/admin/cache" Nothing => Json(of::<wire::Cache>), "The cache of answers";
+    POST "/admin/cache/purge" Optional(of::<wire::CachePurge>)
+        => Json(of::<wire::Done>), "Drops answers that are kept";
     GET "/admin/requests/{id}" Nothing => Json(of::<Record>), "What is remembered of a request";
 }

@@ -1,9 +1,10 @@
 //! The cache of answers, as the admin API says it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `GET /admin/cache`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Cache {
     /// Whether answers are kept at all.
     pub(crate) enabled: bool,
@@ -35,7 +36,7 @@ pub(crate) struct Cache {
 
 /// `POST /admin/cache/purge`: all answers, or those of an account and what lies below it, of a
 /// model, or of both.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct CachePurge {
     /// The account.

@@ -3,7 +3,7 @@
 //! Owns names, defaults, documentation and bounds of every field. New fields go to the end and
 //! raise the record's version.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::super::retry::RetrySettings;
@@ -12,6 +12,7 @@ use super::{CostClass, ProviderKind};
 /// A cloud provider, or a server that speaks like one.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = with_a_name)]
 pub struct RawProvider {
     /// What it is called in this mesh: letters, digits, `-`, `_`, `.`.
     #[schemars(length(min = 1, max = 64))]
@@ -96,6 +97,7 @@ impl RawProvider {
 /// A model of a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = with_a_name)]
 pub struct RawModel {
     /// The name it is asked for by.
     #[schemars(length(min = 1, max = 256))]
@@ -187,4 +189,14 @@ fn text(out: &mut Vec<u8>, text: &str) {
 fn texts(out: &mut Vec<u8>, list: &[String]) {
     out.extend((list.len() as u64).to_be_bytes());
     list.iter().for_each(|item| text(out, item));
+}
+
+/// Says that a name is needed. It decodes to nothing when it is absent, so that whoever checks the
+/// rest refuses that too and says so; nothing is no name.
+fn with_a_name(schema: &mut Schema) {
+    schema.insert("required".to_owned(), vec!["name"].into());
+    if let Some(name) = schema.pointer_mut("/properties/name").and_then(|name| name.as_object_mut())
+    {
+        name.remove("default");
+    }
 }
