@@ -261,6 +261,11 @@ fn nothing_in(body: &[u8]) -> Result<(), Problem> {
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // The decoder would take an array for the fields in their order.
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first.is_some_and(|first| *first != b'{') {
+        return Err(bad("the body is not right: it must be a JSON object"));
+    }
     serde_json::from_slice(body).map_err(|error| Problem::json("the body is not right", &error))
 }
 

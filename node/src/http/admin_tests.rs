@@ -147,6 +147,9 @@ async fn wrong_bodies_are_refused() {
         ("root/rotate", "{\"force\": true}"),
         ("leave", "now"),
         ("keys", "{}"),
+        // The fields in their order, which a decoder would take.
+        ("cache/purge", "[null, null]"),
+        ("routes", "[0, \"\"]"),
         ("keys", "{\"name\": \"a\", \"name\": \"b\"}"),
         ("models", "{\"path\": \"/m\", \"name\": \"m\", \"digest\": \"abc\"}"),
     ];

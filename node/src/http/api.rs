@@ -1,10 +1,12 @@
 //! The description of every HTTP surface, as OpenAPI 3.1, at `/openapi.json`.
 //!
 //! Owns turning the router's own paths and the definitions of bodies into one document: what is
-//! said of a path is in `operations`, what answers look like in `answers`. Decides nothing about a
-//! request. gRPC has a description of its own and is not in here.
+//! said of a path is in `operations`, what answers look like in `answers`, a good body of each in
+//! `examples`. Decides nothing about a request. gRPC has a description of its own and is not in
+//! here.
 
 mod answers;
+mod examples;
 mod operations;
 #[cfg(test)]
 mod tests;
@@ -116,7 +118,7 @@ fn headers() -> Value {
 
 /// Words of `x-selvedge-cache`, without the two that exclude each other.
 const CACHE_WORDS: &str = "^((no-cache|no-store|sampled)(, ?(no-cache|no-store|sampled))*\
-    |(only-if-cached|no-store|sampled)(, ?(only-if-cached|no-store|sampled))*)$";
+    |(only-if-cached|no-store|sampled)(, ?(only-if-cached|no-store|sampled))*|)$";
 
 fn parameters() -> Value {
     json!({
@@ -239,7 +241,10 @@ fn operation(
         let reference = |name| json!({ "$ref": format!("#/components/parameters/{name}") });
         said["parameters"] = names.into_iter().map(reference).collect();
     }
-    if let Some(body) = body(&one.takes, generator) {
+    if let Some(mut body) = body(&one.takes, generator) {
+        if let Some(example) = examples::of(one.path) {
+            body["content"]["application/json"]["example"] = example;
+        }
         said["requestBody"] = body;
     }
     said
@@ -276,7 +281,8 @@ fn body(takes: &Takes, generator: &mut SchemaGenerator) -> Option<Value> {
 }
 
 fn content(gives: &Gives, generator: &mut SchemaGenerator) -> Value {
-    let lines = |kind: &str| (kind.to_owned(), json!({ "schema": { "type": "string" } }));
+    // What events and lines hold is defined by the APIs they belong to.
+    let parts = |kind: &str| (kind.to_owned(), json!({}));
     let (shape, streamed) = match gives {
         Gives::Json(shape) | Gives::Accepted(shape) => (shape, None),
         Gives::Tensors(shape) => (shape, Some("application/octet-stream")),
@@ -286,7 +292,7 @@ fn content(gives: &Gives, generator: &mut SchemaGenerator) -> Value {
     };
     let mut content = Map::new();
     content.insert("application/json".to_owned(), json!({ "schema": shape(generator) }));
-    content.extend(streamed.map(lines));
+    content.extend(streamed.map(parts));
     Value::Object(content)
 }
 

@@ -205,6 +205,8 @@ fn status(refusal: &Refusal) -> StatusCode {
         Code::InvalidRequest | Code::Unsupported | Code::ContextLengthExceeded => {
             StatusCode::BAD_REQUEST
         }
+        // What the caller named is no good, such as a file that is no model.
+        Code::Corrupt if refusal.blame == Blame::Client => StatusCode::BAD_REQUEST,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::Unauthorized => StatusCode::UNAUTHORIZED,
         Code::Forbidden => StatusCode::FORBIDDEN,
@@ -287,8 +289,9 @@ mod tests {
     }
 
     #[test]
-    fn the_callers_own_share_is_429_and_its_own_slowness_408() {
-        for (code, status) in [(Code::Overloaded, 429), (Code::Timeout, 408)] {
+    fn what_the_caller_did_is_not_told_as_a_fault_of_the_node() {
+        let own = [(Code::Overloaded, 429), (Code::Timeout, 408), (Code::Corrupt, 400)];
+        for (code, status) in own {
             let problem = Problem::from(Refusal::client(Stage::Admit, code, "no"));
             assert_eq!(problem.status.as_u16(), status);
         }

@@ -53,6 +53,20 @@ fn references_lead_somewhere_and_names_are_used_once() {
 }
 
 #[test]
+fn whoever_asks_a_model_has_an_example() {
+    for one in OPERATIONS.iter().filter(|one| one.takes_caller()) {
+        let example = examples::of(one.path).unwrap_or_else(|| panic!("none for {}", one.path));
+        let Some(mut body) = body(&one.takes, &mut SchemaGenerator::default()) else {
+            panic!("{} takes no body", one.path)
+        };
+        let schema = body["content"]["application/json"]["schema"].take();
+        for name in example.as_object().expect("an object").keys() {
+            assert!(schema["properties"][name].is_object(), "{}: {name}", one.path);
+        }
+    }
+}
+
+#[test]
 fn refusals_are_in_the_shape_of_their_surface() {
     let document = document();
     for (path, shape) in [
