@@ -41,7 +41,8 @@ pub(crate) fn foreign(dialect: Dialect, request: &ChatRequest) -> Result<(), Ref
             Tool::Function(function) => function
                 .extensions
                 .iter()
-                .find(|field| field.dialect != dialect)
+                // How arguments are cut into pieces changes nothing of what they are.
+                .find(|field| field.dialect != dialect && field.name != "eager_input_streaming")
                 .map(|field| format!("tools[{at}].{}", field.name)),
             Tool::Native { dialect: own, .. } => {
                 (*own != dialect).then(|| format!("tools[{at}].type"))

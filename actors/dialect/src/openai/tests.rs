@@ -109,6 +109,21 @@ fn what_openai_cannot_be_told_is_refused_by_name() {
 }
 
 #[test]
+fn how_a_tools_arguments_are_cut_is_no_reason_to_refuse() {
+    let told = |field: &str| {
+        let mut tool = json!({"name": "f", "input_schema": {"type": "object"}});
+        tool[field] = json!(true);
+        let messages = json!([{"role": "user", "content": "hi"}]);
+        let body = json!({"model": "m", "max_tokens": 9, "messages": messages, "tools": [tool]});
+        crate::anthropic::parse(body.to_string().as_bytes()).expect("understood")
+    };
+    let body = render(&told("eager_input_streaming"), Target::OpenAi).expect("a hint").body;
+    assert!(!String::from_utf8_lossy(&body).contains("eager"));
+    let refusal = render(&told("defer_loading"), Target::OpenAi).expect_err("says more than that");
+    assert_eq!(refusal.param.as_deref(), Some("tools[0].defer_loading"));
+}
+
+#[test]
 fn azure_has_its_own_paths() {
     let request = parse(chat(json!({})).to_string().as_bytes()).expect("plain");
     let azure = Target::Azure { deployment: "my gpt/4", api_version: "2024-10-21" };
