@@ -14,6 +14,9 @@ import provider_embeddings
 
 WORDS = ["Good", " morning", ",", " how", " are", " you", "?"]
 USAGE = {"prompt": 21, "answer": 7}
+# What is answered where a schema is asked for, and what tools are called with.
+FORECAST = '{"city": "Ghent", "degrees": 12}'
+ARGUMENTS = ['{"city"', ': "Ghent"}']
 seen = []
 left = threading.Event()
 go = threading.Event()
@@ -43,6 +46,8 @@ class Handler(BaseHTTPRequestHandler):
             go.set()
         # Whoever asks for it waits until a client has left in the middle of an answer.
         gone = left.wait(20) if self.path == "/left" else left.is_set()
+        if self.path == "/left":
+            left.clear()
         self.whole(200, {"seen": seen, "left": gone})
 
     def do_POST(self):
@@ -95,8 +100,10 @@ class Handler(BaseHTTPRequestHandler):
         head = {"id": "chatcmpl-up", "created": 1, "model": body["model"]}
         if body.get("tools"):
             return self.openai_tool(body, head)
+        schema = body.get("response_format", {}).get("type") == "json_schema"
+        words = [FORECAST] if schema else WORDS
         if not body.get("stream"):
-            message = {"role": "assistant", "content": "".join(WORDS)}
+            message = {"role": "assistant", "content": "".join(words)}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             answer = {**head, "object": "chat.completion", "choices": [choice]}
             return self.whole(200, {**answer, "usage": openai_usage()})
@@ -108,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
             self.event({**head, "choices": [choice]})
 
         delta({"role": "assistant", "content": ""})
-        for count, word in enumerate(WORDS):
+        for count, word in enumerate(words):
             if count == stop_after:
                 self.close_connection = True
                 return
@@ -120,37 +127,64 @@ class Handler(BaseHTTPRequestHandler):
         self.end()
 
     def openai_tool(self, body, head):
+        if body["messages"][-1]["role"] == "tool":
+            return self.openai({**body, "tools": None})
         name = body["tools"][0]["function"]["name"]
-        call = {
-            "id": "call_1",
-            "type": "function",
-            "function": {"name": name, "arguments": '{"city": "Ghent"}'},
-        }
+        call = {"id": "call_1", "type": "function"}
+        if body.get("stream"):
+            return self.openai_tool_stream(body, head, name, call)
+        call["function"] = {"name": name, "arguments": "".join(ARGUMENTS)}
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
         choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
         answer = {**head, "object": "chat.completion", "choices": [choice]}
         self.whole(200, {**answer, "usage": openai_usage()})
 
+    def openai_tool_stream(self, body, head, name, call):
+        self.begin()
+        head = {**head, "object": "chat.completion.chunk"}
+        first = {"index": 0, **call, "function": {"name": name, "arguments": ""}}
+        pieces = [{"index": 0, "function": {"arguments": piece}} for piece in ARGUMENTS]
+        for count, piece in enumerate([first, *pieces]):
+            role = {"role": "assistant", "content": None} if count == 0 else {}
+            choice = {"index": 0, "delta": {**role, "tool_calls": [piece]}, "finish_reason": None}
+            self.event({**head, "choices": [choice]})
+        ended = {"index": 0, "delta": {}, "finish_reason": "tool_calls"}
+        self.event({**head, "choices": [ended]})
+        if body.get("stream_options", {}).get("include_usage"):
+            self.event({**head, "choices": [], "usage": openai_usage()})
+        self.chunk(b"data: [DONE]\n\n")
+        self.end()
+
     def anthropic(self, body):
+        answered = isinstance(body["messages"][-1]["content"], list) and any(
+            block["type"] == "tool_result" for block in body["messages"][-1]["content"]
+        )
+        called = None if answered else body.get("tools")
+        tool = called and {"type": "tool_use", "id": "toolu_1", "name": called[0]["name"]}
         head = {"id": "msg_up", "type": "message", "role": "assistant", "model": body["model"]}
         if not body.get("stream"):
             content = [{"type": "text", "text": "".join(WORDS)}]
+            if tool:
+                content = [{**tool, "input": {"city": "Ghent"}}]
             usage = anthropic_usage(USAGE["answer"])
-            ended = {"stop_reason": "end_turn", "stop_sequence": None}
+            ended = {"stop_reason": "tool_use" if tool else "end_turn", "stop_sequence": None}
             return self.whole(200, {**head, "content": content, **ended, "usage": usage})
         self.begin()
         empty = {"content": [], "stop_reason": None, "stop_sequence": None}
         message = {**head, **empty, "usage": anthropic_usage(1)}
         self.event({"type": "message_start", "message": message}, "message_start")
         block = {"type": "content_block_start", "index": 0}
-        self.event({**block, "content_block": {"type": "text", "text": ""}}, "content_block_start")
-        for word in WORDS:
+        opened = {**tool, "input": {}} if tool else {"type": "text", "text": ""}
+        self.event({**block, "content_block": opened}, "content_block_start")
+        for word in ARGUMENTS if tool else WORDS:
             delta = {"type": "text_delta", "text": word}
+            if tool:
+                delta = {"type": "input_json_delta", "partial_json": word}
             self.event(
                 {"type": "content_block_delta", "index": 0, "delta": delta}, "content_block_delta"
             )
         self.event({"type": "content_block_stop", "index": 0}, "content_block_stop")
-        ended = {"stop_reason": "end_turn", "stop_sequence": None}
+        ended = {"stop_reason": "tool_use" if tool else "end_turn", "stop_sequence": None}
         usage = {"output_tokens": USAGE["answer"]}
         self.event({"type": "message_delta", "delta": ended, "usage": usage}, "message_delta")
         self.event({"type": "message_stop"}, "message_stop")

@@ -11,6 +11,7 @@ pub mod chat;
 pub mod figures;
 pub mod home;
 pub mod http;
+pub mod javascript;
 pub mod members;
 pub mod namespaces;
 pub mod node;

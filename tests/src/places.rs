@@ -54,6 +54,20 @@ pub fn python() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Node.js, once the packages of tests/node are there: `SELVEDGE_NODE`, or the one in the path.
+///
+/// # Errors
+/// When the packages are missing; the message names the command that fetches them.
+pub fn javascript() -> Result<PathBuf> {
+    let packages = repository().join("tests/node/node_modules");
+    ensure!(
+        packages.is_dir(),
+        "no packages at {}: run `npm ci --prefix tests/node`",
+        packages.display()
+    );
+    Ok(env::var_os("SELVEDGE_NODE").map_or_else(|| PathBuf::from("node"), PathBuf::from))
+}
+
 /// A binary of this workspace: an environment variable, or the target directory of this build.
 fn binary(name: &str, variable: &str, build: &str) -> Result<PathBuf> {
     if let Some(path) = env::var_os(variable) {

@@ -27,17 +27,20 @@ pub fn run(script: &str, client: &Client) -> Result<String> {
 pub fn run_with(script: &str, client: &Client, more: &[(&str, &str)]) -> Result<String> {
     let path = places::repository().join("tests/python").join(script);
     ensure!(path.is_file(), "no script {}", path.display());
-    let key = client.key.clone().unwrap_or_else(|| "no key needed".to_owned());
-    let mut environment = vec![
-        ("SELVEDGE_URL".to_owned(), format!("http://{}/v1", client.addr)),
-        ("SELVEDGE_KEY".to_owned(), key),
-        ("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()),
-        ("NO_PROXY".to_owned(), "*".to_owned()),
-    ];
-    environment.extend(more.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
+    let mut environment = environment(client, more);
+    environment.push(("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()));
     let python = places::python()?;
     let ran = run_python(&python, &path, client, &environment)?;
     ran.success().with_context(|| format!("tests/python/{script}"))
+}
+
+/// What every script is told: where the node is, by whom it is asked, and more.
+pub(crate) fn environment(client: &Client, more: &[(&str, &str)]) -> Vec<(String, String)> {
+    let url = format!("http://{}/v1", client.addr);
+    let key = client.key.as_deref().unwrap_or("no key needed");
+    let own = [("SELVEDGE_URL", url.as_str()), ("SELVEDGE_KEY", key), ("NO_PROXY", "*")];
+    let all = own.iter().chain(more);
+    all.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn run_python(

@@ -54,6 +54,12 @@ const PROGRAMS: &[Program] = &[
         probe: &["cargo", "nextest", "--version"],
         install: "cargo install --locked cargo-nextest",
     },
+    Program { name: "node", probe: &["node", "--version"], install: "apt-get install nodejs npm" },
+    Program {
+        name: "npm packages",
+        probe: &["npm", "ls", "--prefix", "tests/node"],
+        install: "npm ci --prefix tests/node",
+    },
     Program {
         name: "python3 with pip",
         probe: &["python3", "-m", "pip", "--version"],

@@ -17,6 +17,7 @@ mod lifecycle;
 mod load;
 mod membership;
 mod namespaces;
+mod npm;
 mod openai;
 mod overspend;
 mod providers;
