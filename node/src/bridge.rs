@@ -67,6 +67,11 @@ impl Backend for Bridge {
         Box::pin(self.gateway.cached(call, question))
     }
 
+    fn record_of(&self, id: RequestId, holder: &Holder) -> Option<Record> {
+        let record = self.gateway.own_record(id, &holder.account)?;
+        Some(told(&record, &self.gateway.view()))
+    }
+
     fn cache(&self) -> Option<wire::Cache> {
         self.cache_told()
     }

@@ -166,6 +166,11 @@ impl Gateway {
         self.shared.tracer.as_ref()
     }
 
+    /// The same, if `reader` is the account of the request or lies above it.
+    pub fn own_record(&self, id: RequestId, reader: &AccountPath) -> Option<Arc<RequestRecord>> {
+        self.shared.records.find_of(id, reader)
+    }
+
     /// What the node counts.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
@@ -538,7 +543,7 @@ impl Request {
 
     /// Keeps the record as it is now.
     fn keep(&self) {
-        let record = self.shared.records.keep(self.flow.record().clone());
+        let record = self.shared.records.keep(&self.call.account, self.flow.record().clone());
         if let Some(trace) = &self.call.trace {
             trace.recorded(&record);
         }

@@ -1,6 +1,6 @@
 //! The last requests this node took, for `explain`.
 //!
-//! Owns a bounded ring: the newest records replace the oldest.
+//! Owns a bounded ring, in which the newest records replace the oldest, and who may read one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use selvedge_base::RequestId;
 use selvedge_core::RequestRecord;
+use selvedge_proto::policy::AccountPath;
 
 /// Records kept: a busy hour on a small machine, a few megabytes.
 const LIMIT: usize = 2_048;
@@ -19,16 +20,27 @@ pub(crate) struct Records(Mutex<Ring>);
 #[derive(Default)]
 struct Ring {
     order: VecDeque<RequestId>,
-    records: BTreeMap<RequestId, Arc<RequestRecord>>,
+    records: BTreeMap<RequestId, Kept>,
+}
+
+struct Kept {
+    /// Whose request it was.
+    account: AccountPath,
+    record: Arc<RequestRecord>,
 }
 
 impl Records {
-    /// Keeps a record, replacing an earlier state of the same request.
-    pub(crate) fn keep(&self, record: RequestRecord) -> Arc<RequestRecord> {
+    /// Keeps a record of an account's request, replacing an earlier state of the same request.
+    pub(crate) fn keep(
+        &self,
+        account: &AccountPath,
+        record: RequestRecord,
+    ) -> Arc<RequestRecord> {
         let record = Arc::new(record);
         let mut ring = self.0.lock();
         let id = record.id;
-        if ring.records.insert(id, Arc::clone(&record)).is_some() {
+        let kept = Kept { account: account.clone(), record: Arc::clone(&record) };
+        if ring.records.insert(id, kept).is_some() {
             return record;
         }
         ring.order.push_back(id);
@@ -42,6 +54,51 @@ impl Records {
 
     /// The record of a request.
     pub(crate) fn find(&self, id: RequestId) -> Option<Arc<RequestRecord>> {
-        self.0.lock().records.get(&id).map(Arc::clone)
+        self.0.lock().records.get(&id).map(|kept| Arc::clone(&kept.record))
+    }
+
+    /// The record of a request, for an account that made it or lies above the one that did.
+    pub(crate) fn find_of(
+        &self,
+        id: RequestId,
+        reader: &AccountPath,
+    ) -> Option<Arc<RequestRecord>> {
+        let ring = self.0.lock();
+        let kept = ring.records.get(&id).filter(|kept| reader.covers(&kept.account))?;
+        Some(Arc::clone(&kept.record))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_base::Micros;
+    use selvedge_core::Outcome;
+
+    use super::*;
+
+    #[test]
+    fn a_record_is_for_its_account_and_those_above() {
+        let records = Records::default();
+        let account = |path: &str| path.parse::<AccountPath>().expect("a path");
+        let record = RequestRecord {
+            id: RequestId(7),
+            model: "m".to_owned(),
+            downgraded_to: None,
+            tenant: "acme".to_owned(),
+            legs: Vec::new(),
+            attempts: Vec::new(),
+            outcome: Outcome::Running,
+            took: Micros(0),
+            first_token: None,
+            longest_gap: None,
+        };
+        records.keep(&account("acme/line3"), record);
+        let seen = |path: &str| records.find_of(RequestId(7), &account(path)).is_some();
+        assert!(seen("acme/line3") && seen("acme"));
+        for other in ["acme/line3/chat", "acme/line4", "acme/line33", "other", "local"] {
+            assert!(!seen(other), "{other}");
+        }
+        assert!(records.find_of(RequestId(8), &account("acme")).is_none());
+        assert!(records.find(RequestId(7)).is_some());
     }
 }

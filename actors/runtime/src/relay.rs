@@ -311,7 +311,7 @@ impl Relay {
                 longest_gap: None,
             },
         };
-        let record = self.shared.records.keep(record);
+        let record = self.shared.records.keep(&self.call.account, record);
         if let Some(trace) = &self.call.trace {
             trace.recorded(&record);
         }

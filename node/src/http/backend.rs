@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use super::wire::{self, Budget, Status};
 use crate::amount::{Amount, Measure};
+use crate::record::Record;
 
 /// A node as the surface sees it.
 pub(crate) trait Backend: Send + Sync + 'static {
@@ -81,6 +82,9 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// Running totals the node keeps itself: metric name, help, value.
     fn totals(&self) -> Vec<(&'static str, &'static str, u64)>;
+
+    /// What is remembered of a request of the holder's account, or of one below it.
+    fn record_of(&self, id: RequestId, holder: &Holder) -> Option<Record>;
 
     /// Carries out an operator's order and returns its JSON.
     fn manage(&self, order: Order) -> BoxFuture<'_, Result<Value, Refusal>>;

@@ -36,6 +36,7 @@ mod ollama;
 mod params;
 mod relay;
 mod reply;
+mod requests;
 mod router;
 #[cfg(test)]
 mod script;

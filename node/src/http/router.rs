@@ -178,6 +178,8 @@ pub(super) enum Route {
     Grpc(grpc::Method),
     Models,
     Model(String),
+    /// A past request, as it is named.
+    Request(String),
     Description,
     Health,
     Metrics,
@@ -213,7 +215,7 @@ pub(super) fn paths() -> Vec<(String, Surface, &'static str)> {
         Route::find(path).map(|route| (path.to_owned(), route.surface(), route.methods()))
     };
     let fixed = FIXED.iter().map(|(path, _)| *path);
-    let named = infer::PATHS.into_iter().chain(["/v1/models/{model}"]);
+    let named = infer::PATHS.into_iter().chain(["/v1/models/{model}", "/v1/requests/{id}"]);
     let admin = admin::PATHS.iter().map(|(path, _)| format!("/admin/{path}"));
     let admin = admin.filter_map(|path| line(&path));
     fixed.chain(named).filter_map(line).chain(admin).collect()
@@ -233,6 +235,9 @@ impl Route {
         if let Some(rest) = path.strip_prefix("/admin/") {
             let rest = decoded(rest)?;
             return admin::methods(&rest).map(|methods| Self::Admin(rest, methods));
+        }
+        if let Some(id) = path.strip_prefix("/v1/requests/") {
+            return (!id.is_empty()).then(|| Self::Request(id.to_owned()));
         }
         // Names of models may hold slashes, escaped or not.
         let name = path.strip_prefix("/v1/models/").filter(|name| !name.is_empty())?;
@@ -255,7 +260,7 @@ impl Route {
             | Self::OllamaVersion => Surface::Ollama,
             Self::Inference(_) => Surface::Inference,
             Self::Grpc(_) => Surface::Grpc,
-            Self::Models | Self::Model(_) | Self::Description => Surface::Models,
+            Self::Models | Self::Model(_) | Self::Request(_) | Self::Description => Surface::Models,
             Self::Health => Surface::Health,
             Self::Metrics => Surface::Metrics,
             Self::Admin(..) => Surface::Admin,
@@ -279,6 +284,7 @@ impl Route {
             | Self::OllamaVersion
             | Self::Models
             | Self::Model(_)
+            | Self::Request(_)
             | Self::Description
             | Self::Health
             | Self::Metrics => "GET, HEAD, OPTIONS",
@@ -384,6 +390,7 @@ impl Exchange<'_> {
                 self.holder(parts, surface)?.check_model(&name)?;
                 models::one(&backend.status(), &backend.provided(), &name)
             }
+            Route::Request(id) => self.past(&id, parts, surface),
             Route::Description => {
                 self.holder(parts, surface)?;
                 Ok(whole(StatusCode::OK, "application/json", api::description()))
@@ -700,6 +707,9 @@ mod tests {
             ("/v1/models/a%2", None),
             ("/v1/models/a%zz", None),
             ("/v1/models/%ff", None),
+            ("/v1/requests/req_1", Some(Route::Request("req_1".to_owned()))),
+            ("/v1/requests/", None),
+            ("/v1/requests", None),
             ("/health", Some(Route::Health)),
             ("/metrics", Some(Route::Metrics)),
             ("/admin/keys/ab", Some(Route::Admin("keys/ab".to_owned(), "DELETE, OPTIONS"))),

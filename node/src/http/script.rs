@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
-use selvedge_base::{Code, ModelDigest, NodeId, Refusal, Stage, TraceContext};
+use selvedge_base::{Code, ModelDigest, NodeId, Refusal, RequestId, Stage, TraceContext};
 use selvedge_contract::{FinishReason, TokenEvent, TokenLogProb, Usage};
 use selvedge_core::Piece;
 use selvedge_dialect::chat::{self as dialect, Event, Failure};
@@ -23,6 +23,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::backend::{Allowance, Backend, Holder, KeyRefused, Order};
 use super::wire;
 use crate::amount::{Measure, Span};
+use crate::record::Record;
 
 /// The node under the surface.
 pub(super) const HERE: NodeId = NodeId([1; 32]);
@@ -190,6 +191,11 @@ impl Backend for Script {
 
     fn cached<'a>(&'a self, _: &'a ChatCall, _: Question<'a>) -> BoxFuture<'a, Cached> {
         Box::pin(async { Cached::Bypass("off", None) })
+    }
+
+    fn record_of(&self, id: RequestId, holder: &Holder) -> Option<Record> {
+        let known = id == RequestId(0xfeed) && holder.account.as_str() == TEAM;
+        known.then(|| Record { id: id.to_string(), ..Record::default() })
     }
 
     fn cache(&self) -> Option<wire::Cache> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use selvedge_base::{Blame, Code, Micros, Refusal, Retry, Stage};
+use selvedge_base::{Blame, Code, Micros, Refusal, RequestId, Retry, Stage};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -316,6 +316,27 @@ async fn reading_endpoints_answer() {
     let token = "authorization: Bearer orchard\r\n";
     let status = surface.ask("GET", "/admin/status", token, "").await.json();
     assert_eq!(status["nodes"][1]["name"], "there");
+}
+
+#[tokio::test]
+async fn a_past_request_is_told_to_its_account_alone() {
+    let surface = surface(Script::hello()).await;
+    let path = format!("/v1/requests/{}", RequestId(0xfeed));
+    let bearer = format!("authorization: Bearer {KEY}\r\n");
+    let told = surface.ask("GET", &path, &bearer, "").await;
+    assert_eq!((told.status, &told.json()["id"]), (200, &json!(RequestId(0xfeed).to_string())));
+    let other = format!("/v1/requests/{}", RequestId(0xbeef));
+    for (path, headers, status) in [
+        (path.as_str(), "", 404),
+        (&other, &bearer, 404),
+        ("/v1/requests/latest", &bearer, 400),
+        (&path, "authorization: Bearer sk-selvedge-none\r\n", 401),
+        // Of the same account, but it does not open the model.
+        (&path, &format!("authorization: Bearer {NARROW_KEY}\r\n"), 404),
+    ] {
+        let refused = surface.ask("GET", path, headers, "").await;
+        assert_eq!(refused.status, status, "{path} {headers}");
+    }
 }
 
 #[tokio::test]

@@ -251,7 +251,7 @@ impl Gateway {
         };
         let leg = Leg { target: target.clone(), why: why.to_owned(), asked: false, ended: None };
         self.shared.counters.finished.bump();
-        let record = self.shared.records.keep(RequestRecord {
+        let record = RequestRecord {
             id: call.id,
             model: call.asked.model().to_owned(),
             downgraded_to: None,
@@ -262,7 +262,8 @@ impl Gateway {
             took: Micros(0),
             first_token: None,
             longest_gap: None,
-        });
+        };
+        let record = self.shared.records.keep(&call.account, record);
         if let Some(trace) = &call.trace {
             trace.recorded(&record);
         }

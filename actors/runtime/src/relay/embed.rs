@@ -374,7 +374,8 @@ impl Errand {
         };
         let mut legs: Vec<Leg> = self.journey.legs().to_vec();
         legs.extend(self.aim.passed_over.iter().cloned());
-        let record = self.shared.records.keep(RequestRecord {
+        let account = self.call.account;
+        let record = RequestRecord {
             id: self.call.id,
             model: self.call.request.model,
             downgraded_to: None,
@@ -385,7 +386,8 @@ impl Errand {
             took,
             first_token: None,
             longest_gap: None,
-        });
+        };
+        let record = self.shared.records.keep(&account, record);
         if let Some(trace) = &self.call.trace {
             trace.recorded(&record);
         }

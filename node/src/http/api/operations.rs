@@ -165,6 +165,8 @@ operations! {
         => Tensors(|_| answers::inference()), "A text or vectors, as tensors";
     GET "/v1/models" Nothing => Json(of::<models::List<'static>>), "The models within reach";
     GET "/v1/models/{model}" Nothing => Json(of::<models::Entry<'static>>), "One model";
+    GET "/v1/requests/{id}" Nothing
+        => Json(of::<Record>), "What became of a request: candidates, estimates, why";
     GET "/openapi.json" Nothing => Json(|_| answers::object()), "This description";
     GET "/health" Nothing => Json(|_| answers::health()), "Whether the node takes requests";
     GET "/metrics" Nothing => Text("application/openmetrics-text"), "What is counted";

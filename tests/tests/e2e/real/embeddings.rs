@@ -156,6 +156,21 @@ fn routes_lead_embeddings_past_what_makes_none() {
         for part in ["not asked: it lacks embeddings", "lab/embed-short", "one vector", "cohere/"] {
             ensure!(told.contains(part), "no {part} in {told}");
         }
+        s.step("the account's own clients are told the same, and nobody else");
+        let path = format!("/v1/requests/{id}");
+        let own = client.get(&path)?.ok()?;
+        ensure!(own["id"] == id && own["outcome"] == "finished", "{own}");
+        let legs = own["legs"].as_array().context("legs")?;
+        let told = legs.iter().map(|leg| (&leg["target"], &leg["asked"], leg["ended"].is_null()));
+        let wanted = [
+            (&json!("lab/embed-short"), &json!(true), false),
+            (&json!("cohere/embed-v4.0"), &json!(true), true),
+            (&json!(TINY), &json!(false), false),
+        ];
+        ensure!(told.eq(wanted), "{own}");
+        let other = node.client().with_key(&fund(&node, "other", "1 usd/month")?);
+        other.get(&path)?.refused(404)?;
+        node.client().get(&path)?.refused(404)?;
         Ok(())
     });
 }

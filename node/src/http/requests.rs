@@ -1,0 +1,36 @@
+//! What became of a request, for the account that made it.
+//!
+//! Owns who is told. What is remembered and for how long is the node's; how it reads is
+//! `crate::record`'s.
+
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+
+use super::body::{Answer, json};
+use super::errors::Problem;
+use super::router::{Exchange, Surface};
+
+impl Exchange<'_> {
+    /// The record of a past request. One that is another account's, or about a model that the key
+    /// does not open, is not told apart from one that never was.
+    pub(super) fn past(
+        &self,
+        id: &str,
+        parts: &Parts,
+        surface: Surface,
+    ) -> Result<Response<Answer>, Problem> {
+        let holder = self.holder(parts, surface)?;
+        let id = id.parse().map_err(|error| Problem::invalid("id", format!("{error}")))?;
+        let record = self.app.backend.record_of(id, holder);
+        match record.filter(|record| holder.may_ask(&record.model)) {
+            Some(record) => Ok(json(StatusCode::OK, &record)),
+            None => Err(unknown()),
+        }
+    }
+}
+
+fn unknown() -> Problem {
+    let message = "no such request of this key's account is remembered here: a node keeps its \
+                   latest records, and only of the requests that were sent to it";
+    Problem::new(StatusCode::NOT_FOUND, "not_found", message).param("id")
+}
