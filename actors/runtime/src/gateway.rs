@@ -148,6 +148,11 @@ impl Gateway {
         self.shared.records.find(id)
     }
 
+    /// The same, if `reader` is the account of the request or lies above it.
+    pub fn own_record(&self, id: RequestId, reader: &AccountPath) -> Option<Arc<RequestRecord>> {
+        self.shared.records.find_of(id, reader)
+    }
+
     /// The place of a request in a trace, which `caller` may have begun; none where nobody traces
     /// it. What is given to a call is told once all of its work is over.
     pub fn trace(
@@ -164,11 +169,6 @@ impl Gateway {
     /// Who is told of requests, if anybody is.
     pub fn tracer(&self) -> Option<&Arc<Tracer>> {
         self.shared.tracer.as_ref()
-    }
-
-    /// The same, if `reader` is the account of the request or lies above it.
-    pub fn own_record(&self, id: RequestId, reader: &AccountPath) -> Option<Arc<RequestRecord>> {
-        self.shared.records.find_of(id, reader)
     }
 
     /// What the node counts.

@@ -267,6 +267,7 @@ async fn a_chats_time_runs_from_when_it_came() {
         came,
         deadline: Micros::secs(30),
         drawn: 1,
+        trace: None,
         asked: crate::Asked::understood(
             selvedge_dialect::anthropic::parse(body.as_bytes()).unwrap(),
         ),

@@ -31,11 +31,7 @@ struct Kept {
 
 impl Records {
     /// Keeps a record of an account's request, replacing an earlier state of the same request.
-    pub(crate) fn keep(
-        &self,
-        account: &AccountPath,
-        record: RequestRecord,
-    ) -> Arc<RequestRecord> {
+    pub(crate) fn keep(&self, account: &AccountPath, record: RequestRecord) -> Arc<RequestRecord> {
         let record = Arc::new(record);
         let mut ring = self.0.lock();
         let id = record.id;

@@ -51,6 +51,8 @@ pub(super) fn came(route: &Route) -> Option<Came> {
         | Route::Grpc(_)
         | Route::Models
         | Route::Model(_)
+        | Route::Request(_)
+        | Route::Description
         | Route::Health
         | Route::Metrics
         | Route::Admin(..) => return None,

@@ -7,8 +7,8 @@ use selvedge_proto::wire::Label;
 
 use super::{
     BudgetPlan, BudgetUnit, CALM_END, CALM_START, CachePlan, ClientPlan, CloudPlan, EnginePlan,
-    Fault, FaultKind, NetworkPlan, Options, PerPeriod, Plan, ProviderFault, ProviderPlan, Rerouting,
-    TenantPlan, Workload,
+    Fault, FaultKind, NetworkPlan, Options, PerPeriod, Plan, ProviderFault, ProviderPlan,
+    Rerouting, TenantPlan, Workload,
 };
 
 /// Faults begin within this span after the calm start.
