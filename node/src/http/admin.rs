@@ -33,7 +33,7 @@ const TAKE_AWAY: &str = "DELETE, OPTIONS";
 
 /// The paths after `/admin/` and the methods of each. What stands in braces is the rest of a path,
 /// slashes included; a path without comes before.
-pub(super) const PATHS: [(&str, &str); 33] = [
+pub(super) const PATHS: [(&str, &str); 34] = [
     ("status", READ),
     ("members", READ),
     ("watch", READ),
@@ -48,7 +48,8 @@ pub(super) const PATHS: [(&str, &str); 33] = [
     ("mesh-routes", BOTH),
     ("mesh-routes/rollback", SEND),
     ("mesh-routes/remove", SEND),
-    ("mesh-routes/{entry}", READ),
+    ("mesh-routes/name/{name}", READ),
+    ("mesh-routes/model/{name}", READ),
     ("tenants", BOTH),
     ("tenants/suspend", SEND),
     ("keys", BOTH),

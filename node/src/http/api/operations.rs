@@ -182,11 +182,23 @@ operations! {
     POST "/admin/leave" Empty => Json(of::<wire::Done>), "Leaves the mesh and stops the node";
     POST "/admin/shutdown" Empty => Accepted(of::<wire::Done>), "Stops the node";
     POST "/admin/root/rotate" Empty => Json(of::<wire::Done>), "Replaces the mesh's root key";
-    GET "/admin/routes" Nothing => Json(of::<wire::Routes>), "The routes in force";
+    GET "/admin/routes" Nothing => Json(of::<wire::Routes>), "The node's own routes";
     POST "/admin/routes" Body(of::<wire::Routes>)
-        => Json(of::<wire::Done>), "Puts other routes in force";
+        => Json(of::<wire::Done>), "Puts other routes of the node's own in force";
     POST "/admin/routes/rollback" Empty
-        => Json(of::<wire::Done>), "Puts the routes before them in force again";
+        => Json(of::<wire::Done>), "Puts the node's own routes before them in force again";
+    GET "/admin/mesh-routes" Nothing
+        => Json(of::<wire::List<wire::RouteEntry>>), "The routes of the mesh";
+    POST "/admin/mesh-routes" Body(of::<wire::Routes>)
+        => Json(of::<wire::List<wire::RouteEntry>>), "Changes routes of the mesh";
+    POST "/admin/mesh-routes/remove" Body(of::<wire::EntryOrder>)
+        => Json(of::<wire::List<wire::RouteEntry>>), "Removes an entry of the mesh's routes";
+    POST "/admin/mesh-routes/rollback" Body(of::<wire::EntryOrder>)
+        => Json(of::<wire::List<wire::RouteEntry>>), "Goes back to a version of an entry";
+    GET "/admin/mesh-routes/name/{name}" Nothing
+        => Json(of::<wire::List<wire::RouteEntry>>), "The versions of a route or an alias";
+    GET "/admin/mesh-routes/model/{name}" Nothing
+        => Json(of::<wire::List<wire::RouteEntry>>), "The versions of a model's entry";
     GET "/admin/tenants" Nothing => Json(of::<wire::List<wire::Tenant>>), "The accounts";
     POST "/admin/tenants" Body(of::<wire::TenantRequest>)
         => Json(of::<wire::Done>), "Makes an account known";

@@ -52,7 +52,7 @@ pub(crate) struct Routes {
 }
 
 /// One version of an entry of the mesh's routes: `GET /admin/mesh-routes`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct RouteEntry {
     /// `route`, `alias` or `model`; `removed`; or `unknown`, of a newer program.
     pub(crate) kind: String,
@@ -75,7 +75,7 @@ pub(crate) struct RouteEntry {
 }
 
 /// What an entry is found under.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum EntryKind {
     /// The name that clients ask for.
@@ -86,7 +86,7 @@ pub(crate) enum EntryKind {
 }
 
 /// `POST /admin/mesh-routes/remove` and `/rollback`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EntryOrder {
     /// Which kind.
