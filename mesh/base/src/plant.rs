@@ -125,8 +125,6 @@ plants! {
     SecondVoice,
     /// A row of a witnessed ledger counts as soon as one voter has it.
     WitnessedAlone,
-    /// A voter accepts what it promised somebody else not to accept any more.
-    PromiseForgotten,
     /// Whoever takes over a row goes on from the one it knew, not from what a quorum told.
     TakenOverUnasked,
     /// Whose a request is does not count among what makes requests equal.

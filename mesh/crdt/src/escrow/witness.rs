@@ -105,7 +105,7 @@ impl Register {
     /// Accepts a row unless that would break a promise. The caller has checked its signature.
     pub fn accept(&mut self, signed: SignedRow) -> Accepted {
         let turn = signed.row.turn();
-        if turn.0 < self.promised && !plant::is_on(Plant::PromiseForgotten) {
+        if turn.0 < self.promised {
             return Accepted::Behind { promised: self.promised };
         }
         if let Some(held) = self.accepted.as_ref().filter(|held| held.row.ballot == turn.0) {
