@@ -27,8 +27,8 @@ const URGENT_COSTS: u64 = 4;
 const KEEP_S: u64 = LOW_S;
 /// What it keeps when a request is waiting elsewhere.
 const URGENT_KEEP_S: u64 = 1;
-/// A permit that lay idle for so long is given to whoever waits for one: some writes and round trips,
-/// and less than a person who asks again lets pass.
+/// A permit that lay idle for so long is given to whoever waits for one: some writes and round
+/// trips, and less than a person who asks again lets pass.
 const PERMIT_IDLE: Micros = Micros::millis(500);
 /// Above so many seconds of demand a node gives without being asked: what it holds is stranded
 /// should it die.
