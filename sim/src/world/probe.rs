@@ -112,7 +112,8 @@ impl World<'_> {
         let plan = self.plan;
         // Two of one tenant might want one and the same permit.
         let mut permits: BTreeSet<BudgetId> = BTreeSet::new();
-        for group in 0..plan.workload.clients.len() {
+        // One peer must take all that ask at the same moment.
+        for group in 0..plan.workload.clients.len().min(plan.options.per_peer) {
             let client = &plan.workload.clients[group];
             let asked_before = plan.workload.clients[..group].iter();
             let mut by_model = asked_before.filter(|one| one.asks.is_none());
@@ -137,7 +138,8 @@ impl World<'_> {
     /// accounts. Providers of short tempers only: the others may be left alone for minutes.
     pub(super) fn probe_providers(&mut self, node: usize, group: usize) {
         let plan = self.plan;
-        if !self.is_whole(node) || plan.cloud.providers.iter().any(|one| !one.hasty) {
+        let hasty = plan.cloud.providers.iter().all(|one| one.hasty);
+        if !self.is_whole(node) || !hasty || group >= plan.options.per_peer {
             return;
         }
         let in_mesh = plan.workload.clients[group].asks.as_deref() == Some("loom");

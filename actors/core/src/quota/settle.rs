@@ -61,8 +61,10 @@ impl Quota {
             let Some(request) = self.requests.remove(&id) else { continue };
             let mut amount = 0u64;
             for share in &request.shares {
-                self.settle_share(share, share.amount);
-                amount = amount.saturating_add(share.amount);
+                // One that still waited for the disk never ran.
+                let took = if request.told { share.amount } else { 0 };
+                self.settle_share(share, took);
+                amount = amount.saturating_add(took);
             }
             match renewed {
                 Renewed::Lost(place) => {

@@ -120,6 +120,19 @@ fn a_lost_request_settles_at_its_full_size_once() {
 }
 
 #[test]
+fn a_request_whose_lease_ends_while_it_waits_for_the_disk_took_nothing() {
+    let mut world = World::tokens(1, 1_000);
+    world.ask(0, 300);
+    assert!(world.nodes[0].active.is_empty(), "the disk has not answered");
+    world.pass(600_000);
+    assert_eq!(world.refusals.pop().map(|refusal| refusal.why), Some(Why::Overloaded));
+    world.settle_down();
+    let audit = world.nodes[0].quota.audit();
+    assert_eq!((audit[0].spent, audit[0].reserved), (0, 0));
+    assert!(world.nodes[0].active.is_empty());
+}
+
+#[test]
 fn an_overrun_is_paid_here_then_by_the_next_window() {
     let mut world = World::tokens(1, 1_000);
     let id = world.ask(0, 900);
