@@ -59,6 +59,9 @@ pub enum SettingError {
     /// Versions count from 1.
     #[error("'{0}' has no version")]
     Version(String),
+    /// Somebody took the greatest number there is.
+    #[error("'{0}' has no next version; replace the root key with `selvedge mesh root rotate`")]
+    LastVersion(String),
     /// Records of several settings came as one.
     #[error("the history of '{0}' names another setting")]
     Mixed(String),

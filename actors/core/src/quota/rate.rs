@@ -21,7 +21,7 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// As full as its size will allow: of a node that never let anything pass.
+    /// As full as its size will allow: of a store that never let anything pass.
     pub(super) const fn full() -> Self {
         Self { level: u128::MAX, at: Mono(0) }
     }

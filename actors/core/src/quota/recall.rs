@@ -113,8 +113,9 @@ impl Quota {
         if holder.node != from || from == self.holder.node {
             return false;
         }
+        // The latest word counts: names of stores are drawn, so a newer one may be the smaller.
         if let Some(known) = self.peers.get_mut(&from) {
-            *known = (*known).max(Some(holder));
+            *known = Some(holder);
         }
         true
     }

@@ -156,7 +156,7 @@ impl Quota {
     /// Whether a witness can be asked. A node that lost its disk is back as another holder; the one
     /// that votes is gone for good.
     fn is_here(&self, voter: &Holder) -> bool {
-        let is_still = |now: &Option<Holder>| now.is_none_or(|now| now <= *voter);
+        let is_still = |now: &Option<Holder>| now.is_none_or(|now| now == *voter);
         *voter == self.holder || self.peers.get(&voter.node).is_some_and(is_still)
     }
 

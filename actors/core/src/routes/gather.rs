@@ -47,7 +47,7 @@ impl Trouble {
     }
 }
 
-/// What entries of one side may still add.
+/// What was added; the own entries come first.
 struct Room {
     routes: usize,
     aliases: usize,
@@ -164,11 +164,14 @@ impl Gathered {
     /// The catalogue with the entries of the mesh, and over them this node's own.
     fn models(&mut self, own: &[Item], shared: &[Item], base: &Catalogue) -> Catalogue {
         let mut catalogue = base.clone();
-        let mut count = 0;
-        for (items, is_own) in [(shared, false), (own, true)] {
+        let models = own.iter().filter(|item| matches!(item, Item::Model(_))).count();
+        let left = MAX_OVERRIDES.saturating_sub(models);
+        // Those of the mesh come first and get what room the own ones leave.
+        for (items, is_own, most) in [(shared, false, left), (own, true, MAX_OVERRIDES)] {
+            let mut count = 0;
             for item in items {
                 let Item::Model(entry) = item else { continue };
-                let added = at_most(count + 1, MAX_OVERRIDES, "entries for the catalogue")
+                let added = at_most(count + 1, most, "entries for the catalogue")
                     .and_then(|()| Ok(catalogue.with(std::slice::from_ref(entry))?));
                 match added {
                     Ok(with) => (catalogue, count) = (with, count + 1),

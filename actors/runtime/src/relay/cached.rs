@@ -259,7 +259,7 @@ impl Gateway {
             legs: vec![leg],
             attempts: Vec::new(),
             outcome: Outcome::Finished { reason: FinishReason::Stop, usage: Usage::default() },
-            took: Micros(0),
+            took: clock::mono().since(call.came),
             first_token: None,
             longest_gap: None,
         };

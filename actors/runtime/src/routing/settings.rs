@@ -110,7 +110,12 @@ impl Settings {
         let mut book = SettingsBook::clone(&self.book.load());
         let heeded = self.place.membership.with(|roster| book.heed(roster));
         let ticked = book.tick(clock::wall());
-        (heeded || ticked) && self.keep(book).await.is_ok()
+        if heeded || ticked {
+            return self.keep(book).await.is_ok();
+        }
+        // That all of it was found good is remembered, or it would be checked again each second.
+        self.book.store(Arc::new(book));
+        false
     }
 
     /// Signs contents, which `make` chooses, as next versions; `judge` sees the book before and

@@ -49,6 +49,8 @@ pub struct RosterSnapshot {
 /// A membership that was good when this node saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
+    /// Under which root key.
+    pub generation: u32,
     /// Who signed it.
     pub steward: NodeId,
     /// When.
@@ -70,7 +72,8 @@ impl Lease {
     fn of(credential: &Credential) -> Self {
         let body = &credential.membership.body;
         let steward = credential.steward.body.node;
-        Self { steward, issued: body.issued, not_after: body.not_after }
+        let generation = credential.generation();
+        Self { generation, steward, issued: body.issued, not_after: body.not_after }
     }
 }
 
@@ -193,7 +196,8 @@ impl Roster {
     fn has_older_lease(&self, node: &NodeId, wall: Wall) -> bool {
         self.book.leases.get(node).is_some_and(|lease| {
             let window = check_window("membership", lease.issued, lease.not_after, wall);
-            window.is_ok() && self.void(lease).is_none()
+            let rooted = self.check_generation(lease.generation, lease.issued, wall);
+            window.is_ok() && rooted.is_ok() && self.void(lease).is_none()
         })
     }
 
@@ -335,7 +339,11 @@ impl Roster {
         lease: Micros,
     ) -> Result<Credential, RecordError> {
         self.verify(credential, presenting, wall)?;
-        self.admit(signer, presenting, credential.name(), wall, lease)
+        // What a steward signed that had been put out says nothing, the name included.
+        let void = self.void(&Lease::of(credential)).is_some();
+        let known = self.book.members.get(&presenting).filter(|_| void);
+        let name = known.map_or(credential.name(), |member| member.name.as_str());
+        self.admit(signer, presenting, name, wall, lease)
     }
 
     /// Takes a revocation. True when it is new.
@@ -377,13 +385,17 @@ impl Roster {
                 return Err(RecordError::Fork(rotation.body.generation));
             }
         }
-        let (theirs, ours) = (credential.generation(), self.generation());
+        self.check_generation(credential.generation(), credential.membership.body.issued, wall)
+    }
+
+    /// Whether what was issued under a root key counts, also after a rotation.
+    fn check_generation(&self, theirs: u32, issued: Wall, wall: Wall) -> Result<(), RecordError> {
+        let ours = self.generation();
         if theirs >= ours {
             return Ok(());
         }
         // The rotation that ended the credential's generation.
         let ended = self.book.rotations.get(theirs as usize).map(|rotation| rotation.body.at);
-        let issued = credential.membership.body.issued;
         let graced = ended
             .is_some_and(|at| wall <= at.plus(ROTATION_GRACE) && issued <= at.plus(CLOCK_SKEW));
         if theirs + 1 == ours && graced {

@@ -45,8 +45,10 @@ impl SettingsBook {
         if let Some(theirs) = head.map(|head| head.generation).filter(|g| *g > generation) {
             return Err(SettingError::OldRoot { name: key.name, theirs, ours: generation });
         }
-        let version = head.map_or(0, |head| head.version).checked_add(1);
-        let version = version.ok_or_else(|| SettingError::Version(key.name.clone()))?;
+        // A newer root key outranks all versions of the one before, also the last number there is.
+        let before = head.filter(|head| head.generation == generation);
+        let version = before.map_or(0, |head| head.version).checked_add(1);
+        let version = version.ok_or_else(|| SettingError::LastVersion(key.name.clone()))?;
         let next = Setting { mesh: self.mesh(), key, generation, version, content, issued: wall };
         next.check()?;
         Ok(next)

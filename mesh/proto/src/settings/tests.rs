@@ -221,6 +221,32 @@ fn a_replaced_root_key_cannot_bring_its_settings_back() {
     assert!(book.apply(vec![back], &roster, stolen_now()).is_err());
 }
 
+#[test]
+fn a_new_root_key_goes_on_after_the_last_version_there_is() {
+    let site = site();
+    let mut roster = site.roster();
+    let mut book = SettingsBook::new(site.mesh);
+    let last = Setting {
+        mesh: site.mesh,
+        key: key("chat"),
+        generation: 0,
+        version: u64::MAX,
+        content: Some(b"1last".to_vec()),
+        issued: START,
+    };
+    let signed = sign_setting(&site.root, None, last);
+    assert_eq!(book.apply(vec![signed], &roster, START), Ok(true));
+    let full = book.next(key("chat"), Some(b"1more".to_vec()), 0, START).unwrap_err();
+    assert!(matches!(full, SettingError::LastVersion(_)), "{full}");
+    let new = SigningKey::from_bytes(&[6; 32]);
+    let rotation = rotate_root(&site.root, site.mesh, &[], new.public(), START).unwrap();
+    roster.apply_rotation(rotation).unwrap();
+    let now = START.plus(MINUTE);
+    let next = book.next(key("chat"), Some(b"1more".to_vec()), 1, now).unwrap();
+    assert_eq!(book.apply(vec![sign_setting(&new, None, next)], &roster, now), Ok(true));
+    assert_eq!(said(&book)[0].2, b"1more");
+}
+
 fn stolen_now() -> Wall {
     START.plus(CLOCK_SKEW).plus(MINUTE)
 }
