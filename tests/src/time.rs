@@ -1,7 +1,8 @@
 //! Deadlines and stopwatches: the only place of the harness that reads a clock.
 //!
 //! Owns how long a test waits. Every wait in the harness takes a [`Deadline`] and ends with what
-//! was waited for or an error that names it; none of them sleeps.
+//! was waited for or an error that names it. Waits are for events; only what tells nobody when it
+//! changes is looked at again and again, by [`Deadline::until`].
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -13,6 +13,19 @@ use selvedge_base::Dice;
 /// The name under which it is offered.
 pub const TINY: &str = "tiny";
 
+/// Writes a copy beside a model, of the same weights under another name. A model is its digest:
+/// with some bytes behind the weights it is another one.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn twin(model: &Path, name: &str) -> Result<PathBuf> {
+    let mut bytes = fs::read(model).with_context(|| model.display().to_string())?;
+    bytes.extend([0; 32]);
+    let path = model.with_file_name(format!("{name}.gguf"));
+    fs::write(&path, bytes).with_context(|| path.display().to_string())?;
+    Ok(path)
+}
+
 /// Sizes of the layers: the smallest that exercise grouped attention.
 const WIDTH: u64 = 32;
 const FORWARD: u64 = 64;

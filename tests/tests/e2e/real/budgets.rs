@@ -1,8 +1,6 @@
 //! Budgets and keys of the mesh through the API: what clients are told, and what operators can
 //! change while they ask.
 
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
 use selvedge_tests::budgets::{fund, until_books};
 use selvedge_tests::chat::with;
@@ -174,11 +172,7 @@ fn a_budget_is_lowered_at_once_and_another_model_answers_instead() {
 /// A node with the tiny model under two names, which made the mesh, and one without any.
 fn pair(s: &Scenario) -> Result<Vec<Node>> {
     let model = tiny::write(&s.path("model"))?;
-    let other = s.path("model").join(format!("{OTHER}.gguf"));
-    // A model is its digest: the same weights with some bytes behind them are another one.
-    let mut bytes = fs::read(&model)?;
-    bytes.extend([0; 32]);
-    fs::write(&other, bytes)?;
+    let other = tiny::twin(&model, OTHER)?;
     let (model, other) = (model.display().to_string(), other.display().to_string());
     let founder = s.node("founder").with(&["--model", &model, "--model", &other, "-vv"]);
     s.mesh(&[founder, s.node("second").with(&["-vv"])])

@@ -16,6 +16,20 @@ pub(super) const PRICED: &str = "claude-sonnet-4-5";
 /// What the provider's answer to anything costs: 21 tokens read, 7 written.
 pub(super) const COST: u64 = 168;
 
+/// A server of `tests/python` that says its port when it is ready, and where it listens.
+pub(super) fn python_server(s: &Scenario, name: &str, script: &str) -> Result<(Process, String)> {
+    let script = places::repository().join("tests/python").join(script);
+    let arguments = [script.display().to_string()];
+    let process = Process::start(name, &places::python()?, &arguments, None, &[])?;
+    s.show_on_failure(process.output());
+    let mut cursor = 0;
+    let wanted = "its port";
+    let port = process.output().wait(&mut cursor, Deadline::secs(20), wanted, |line| {
+        line.text.strip_prefix("ready ").map(str::to_owned)
+    })?;
+    Ok((process, format!("127.0.0.1:{port}")))
+}
+
 /// A provider of both shapes.
 pub(super) struct Provider {
     process: Process,
@@ -24,16 +38,8 @@ pub(super) struct Provider {
 
 impl Provider {
     pub(super) fn start(s: &Scenario) -> Result<Self> {
-        let script = places::repository().join("tests/python/provider_server.py");
-        let arguments = [script.display().to_string()];
-        let process = Process::start("provider", &places::python()?, &arguments, None, &[])?;
-        s.show_on_failure(process.output());
-        let mut cursor = 0;
-        let wanted = "its port";
-        let port = process.output().wait(&mut cursor, Deadline::secs(20), wanted, |line| {
-            line.text.strip_prefix("ready ").map(str::to_owned)
-        })?;
-        Ok(Self { process, url: format!("http://127.0.0.1:{port}") })
+        let (process, addr) = python_server(s, "provider", "provider_server.py")?;
+        Ok(Self { process, url: format!("http://{addr}") })
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Value> {

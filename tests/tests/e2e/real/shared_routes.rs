@@ -1,21 +1,16 @@
 //! Routes of the mesh: set at one node, used at another, taken back at a third, known to one that
 //! comes later, and kept over a restart.
 
-use std::fs;
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
-
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use selvedge_tests::tiny::{self, TINY};
 use selvedge_tests::{Deadline, Node, Scenario, scenario};
 use serde_json::{Value, json};
+use std::fs;
 
 /// A second model that answers the same.
 const OTHER: &str = "twin";
 /// How soon a node that is in contact goes by what was ordered at another one.
 const SOON: u64 = 5;
-/// How often a node is asked while a test waits for it: entries have no event stream.
-const LOOK: Duration = Duration::from_millis(50);
 
 #[test]
 fn routes_of_the_mesh_are_set_here_used_there_and_taken_back_elsewhere() {
@@ -116,11 +111,7 @@ fn only_where_the_provider_is(s: &Scenario, a: &Node, b: &Node, c: &Node) -> Res
 /// A node with two models, which made the mesh, and two without any.
 fn three(s: &Scenario) -> Result<Vec<Node>> {
     let model = tiny::write(&s.path("model"))?;
-    let other = s.path("model").join(format!("{OTHER}.gguf"));
-    // A model is its digest: the same weights with some bytes behind them are another one.
-    let mut bytes = fs::read(&model)?;
-    bytes.extend([0; 32]);
-    fs::write(&other, bytes)?;
+    let other = tiny::twin(&model, OTHER)?;
     let (model, other) = (model.display().to_string(), other.display().to_string());
     let founder = s.node("founder").with(&["--model", &model, "--model", &other]);
     s.mesh(&[founder, s.node("second"), s.node("third")])
@@ -168,14 +159,6 @@ fn until_version(node: &Node, name: &str, wanted: u64) -> Result<()> {
 }
 
 fn until(node: &Node, what: &str, wanted: impl Fn(&Node) -> Result<bool>) -> Result<()> {
-    let (never, nobody) = (Condvar::new(), Mutex::new(()));
-    let deadline = Deadline::secs(SOON);
-    while !wanted(node)? {
-        if deadline.left().is_none() {
-            bail!("waiting for {what} at {}", node.name());
-        }
-        let lock = nobody.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = never.wait_timeout(lock, LOOK);
-    }
-    Ok(())
+    let what = format!("{what} at {}", node.name());
+    Deadline::secs(SOON).until(&what, || Ok(wanted(node)?.then_some(())))
 }

@@ -5,10 +5,10 @@ use anyhow::{Context, Result, ensure};
 use selvedge_tests::http::Client;
 use selvedge_tests::process::Process;
 use selvedge_tests::tiny::{self, TINY};
-use selvedge_tests::{Deadline, Node, NodeSpec, Scenario, places, scenario};
+use selvedge_tests::{Deadline, Node, NodeSpec, Scenario, scenario};
 use serde_json::{Value, json};
 
-use super::providers::{PRICED, Provider, SECRET, gateway_in, planted_nowhere};
+use super::providers::{PRICED, Provider, SECRET, gateway_in, planted_nowhere, python_server};
 
 /// The collector's own key, which is for nobody else.
 const COLLECTOR_KEY: &str = "otlp-planted-9d31c7aa52";
@@ -27,16 +27,7 @@ struct Receiver {
 
 impl Receiver {
     fn start(s: &Scenario) -> Result<Self> {
-        let script = places::repository().join("tests/python/otlp_receiver.py");
-        let arguments = [script.display().to_string()];
-        let process = Process::start("receiver", &places::python()?, &arguments, None, &[])?;
-        s.show_on_failure(process.output());
-        let mut cursor = 0;
-        let wanted = "its port";
-        let port = process.output().wait(&mut cursor, Deadline::secs(20), wanted, |line| {
-            line.text.strip_prefix("ready ").map(str::to_owned)
-        })?;
-        let addr = format!("127.0.0.1:{port}");
+        let (process, addr) = python_server(s, "receiver", "otlp_receiver.py")?;
         let client = Client::new(addr.parse()?, None);
         Ok(Self { _process: process, client, url: format!("http://{addr}") })
     }
