@@ -20,7 +20,8 @@ use tokio::sync::mpsc;
 
 use crate::counters::Count;
 
-/// Requests that wait to be sent on: a busy second's worth, a few megabytes at most.
+/// Requests that wait to be sent on: a busy second's worth. Bounds their number; how large one is
+/// depends on how many turns and candidates it had.
 const QUEUE: usize = 4_096;
 /// Turns noted of one request: all targets of a route, and several nodes for the answers of one.
 const MAX_TURNS: usize = 64;
