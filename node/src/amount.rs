@@ -257,7 +257,7 @@ fn dollars(number: &str) -> Result<u64, String> {
 }
 
 /// Dollars with the decimals they need, and at least two when they need any.
-fn dollars_text(micro_dollars: u64) -> String {
+pub(crate) fn dollars_text(micro_dollars: u64) -> String {
     let (units, parts) = (micro_dollars / DOLLAR, micro_dollars % DOLLAR);
     if parts == 0 {
         return units.to_string();

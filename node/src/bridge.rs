@@ -145,6 +145,11 @@ impl Backend for Bridge {
             ("cancelled", "Answers whose caller went away", counters.cancelled.value()),
             ("handed_off", "Requests handed to peers", counters.handed_off.value()),
             ("provided", "Requests sent to providers", counters.provided.value()),
+            (
+                "provided_micro_dollars",
+                "Millionths of a dollar that providers billed, by the catalogue in force",
+                counters.billed_micro_dollars.value(),
+            ),
             ("taken", "Requests taken from peers", counters.taken.value()),
             ("refused", "Requests of peers refused here", counters.refused.value()),
             ("resumed", "Answers that went on elsewhere", counters.resumed.value()),
@@ -454,6 +459,7 @@ fn told(record: &RequestRecord, view: &MeshView) -> Record {
         longest_gap_us: record.longest_gap.map(|span| span.0),
         legs: record.legs.iter().map(leg).collect(),
         attempts: attempts.collect(),
+        micro_dollars: record.legs.iter().map(|leg| leg.took.micro_dollars).sum(),
     }
 }
 
@@ -463,6 +469,8 @@ fn leg(leg: &selvedge_core::journey::Leg) -> Leg {
         why: leg.why.clone(),
         asked: leg.asked,
         ended: leg.ended.clone(),
+        tokens: leg.took.tokens,
+        micro_dollars: leg.took.micro_dollars,
     }
 }
 

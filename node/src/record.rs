@@ -6,6 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::amount::dollars_text;
 use crate::ui::{self, Ink, paint, span_text};
 
 /// One request, from arrival to its end.
@@ -32,6 +33,9 @@ pub(crate) struct Record {
     pub(crate) legs: Vec<Leg>,
     /// Every node that was tried, in order.
     pub(crate) attempts: Vec<Attempt>,
+    /// What its targets bill together, in millionths of a dollar.
+    #[serde(default)]
+    pub(crate) micro_dollars: u64,
 }
 
 /// One target: a model of the mesh, or of a provider.
@@ -45,6 +49,12 @@ pub(crate) struct Leg {
     pub(crate) asked: bool,
     /// Why it did not answer, or why its answer broke off.
     pub(crate) ended: Option<String>,
+    /// Tokens of prompt and answer that it took.
+    #[serde(default)]
+    pub(crate) tokens: u64,
+    /// What it bills, in millionths of a dollar, by the catalogue in force.
+    #[serde(default)]
+    pub(crate) micro_dollars: u64,
 }
 
 /// One node's turn.
@@ -119,7 +129,11 @@ impl Record {
                 (false, None) => "not needed".to_owned(),
             };
             let target = paint(Ink::Bold, &leg.target);
-            text.push_str(&format!("\n{}. {target} ({}): {what}", index + 1, leg.why));
+            let billed = match leg.micro_dollars {
+                0 => String::new(),
+                billed => format!("; {} tokens for {} usd", leg.tokens, dollars_text(billed)),
+            };
+            text.push_str(&format!("\n{}. {target} ({}): {what}{billed}", index + 1, leg.why));
         }
         for (index, attempt) in self.attempts.iter().enumerate() {
             text.push_str(&format!(

@@ -6,10 +6,13 @@
 //! about leaving. Which targets of a route can be used is [`crate::routes`]'s, what happens between
 //! targets [`crate::journey`]'s.
 
+use std::sync::Arc;
+
 use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Blame, Code, Mono, Refusal, Retry, Stage};
 use selvedge_proto::wire::Label;
 
+use crate::catalogue::Model;
 use crate::journey::{Leg, Target};
 use crate::routes::{Decision, Place, Standing};
 use crate::upstream::ProviderSpec;
@@ -21,6 +24,9 @@ pub struct Aim {
     pub targets: Vec<(Target, String)>,
     /// Those that a route names and this request cannot use, for the record.
     pub passed_over: Vec<Leg>,
+    /// What the route knows of the models of providers that it leads to: what it compared prices by
+    /// is what is billed.
+    pub known: Vec<(Target, Arc<Model>)>,
     /// A route of the operator's led there: whoever asks for it may go where it leads.
     pub routed: bool,
     /// Why it can go nowhere, if so.
@@ -44,18 +50,37 @@ impl Aim {
         let passed_over = decision.verdicts.iter().enumerate().filter_map(|(number, verdict)| {
             let Standing::Excluded(_) = &verdict.standing else { return None };
             let told = explained.targets.get(number)?;
-            Some(Leg {
-                target: target(number)?,
-                why: format!("route '{}', {}", explained.route, explained.policy),
-                asked: false,
-                ended: Some(told.because.join("; ")),
-            })
+            let why = format!("route '{}', {}", explained.route, explained.policy);
+            Some(Leg::unasked(target(number)?, why, Some(told.because.join("; "))))
+        });
+        let known = decision.order.iter().filter_map(|number| {
+            let known = decision.verdicts.get(*number)?.known.as_ref()?;
+            Some((target(*number)?, Arc::clone(known)))
         });
         Self {
             targets: targets.collect(),
+            known: known.collect(),
             passed_over: passed_over.collect(),
             routed: true,
             refusal: decision.refusal(now),
+        }
+    }
+
+    /// What is known of a target at a provider, which calls its model `upstream`. `by_name` is what
+    /// the catalogue in force says of that name. A route may know a model under another name of the
+    /// catalogue, as with deployments; a model that the provider's own configuration gives another
+    /// name is the one of that name.
+    pub fn known_of(
+        &self,
+        target: &Target,
+        upstream: &str,
+        by_name: impl FnOnce() -> Option<Arc<Model>>,
+    ) -> Option<Arc<Model>> {
+        let by_route = self.known.iter().find(|(known, _)| known == target);
+        let by_route = by_route.map(|(_, model)| Arc::clone(model));
+        match target {
+            Target::Provider { model, .. } if model != upstream => by_name().or(by_route),
+            _ => by_route.or_else(by_name),
         }
     }
 

@@ -5,6 +5,8 @@
 //! not own prices: whoever tells the bill has applied them. The sibling for answers of the mesh is
 //! [`crate::meter`].
 
+use serde::{Deserialize, Serialize};
+
 /// One paid request's bill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bill {
@@ -13,12 +15,23 @@ pub struct Bill {
 }
 
 /// Tokens and money.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Took {
     /// Tokens of prompt and answer.
     pub tokens: u64,
     /// Millionths of a dollar.
     pub micro_dollars: u64,
+}
+
+impl Took {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, more: Self) -> Self {
+        Self {
+            tokens: self.tokens.saturating_add(more.tokens),
+            micro_dollars: self.micro_dollars.saturating_add(more.micro_dollars),
+        }
+    }
 }
 
 impl Bill {

@@ -17,6 +17,8 @@ use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
 use serde::{Deserialize, Serialize};
 
+use crate::bill::Took;
+
 /// Targets of one request: enough for a chain with two fallbacks at two keys' worth of providers,
 /// few enough that a poisoned request does not visit them all.
 pub const MAX_LEGS: usize = 8;
@@ -65,6 +67,17 @@ pub struct Leg {
     pub asked: bool,
     /// Why it ended without the answer's end.
     pub ended: Option<String>,
+    /// What it took, as a provider bills it or a node counts it; what of it a budget counts is
+    /// settled.
+    pub took: Took,
+}
+
+impl Leg {
+    /// A target that was not asked.
+    pub const fn unasked(target: Target, why: String, ended: Option<String>) -> Self {
+        let took = Took { tokens: 0, micro_dollars: 0 };
+        Self { target, why, asked: false, ended, took }
+    }
 }
 
 /// What to do next.
@@ -94,7 +107,7 @@ impl Journey {
     /// A request with these targets, in order, each with the reason it stands there. More than
     /// [`MAX_LEGS`] are not tried.
     pub fn new(targets: impl IntoIterator<Item = (Target, String)>) -> Self {
-        let leg = |(target, why)| Leg { target, why, asked: false, ended: None };
+        let leg = |(target, why)| Leg::unasked(target, why, None);
         let legs = targets.into_iter().take(MAX_LEGS).map(leg).collect();
         Self { legs, at: 0, delivered: false, local_only: false, refusal: None }
     }
@@ -123,6 +136,13 @@ impl Journey {
             self.at += 1;
         }
         self.ask()
+    }
+
+    /// The present leg took this much so far.
+    pub fn took(&mut self, took: Took) {
+        if let Some(leg) = self.legs.get_mut(self.at) {
+            leg.took = took;
+        }
     }
 
     /// A piece of the answer went to the caller.

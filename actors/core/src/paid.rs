@@ -1,9 +1,9 @@
 //! What a request at a provider can cost, and what its answer did.
 //!
 //! Owns finding the price list that applies, the bounds of a request's cost, and what counts as
-//! used while an answer comes. Prices and their arithmetic are [`crate::catalogue`]'s, what is
-//! reserved and settled [`crate::bill`]'s, and how large a request is, is told by whoever can read
-//! it.
+//! used while an answer comes. Prices and their arithmetic are [`crate::catalogue`]'s, which
+//! catalogue is in force is [`crate::routes`]', what is reserved and settled [`crate::bill`]'s, and
+//! how large a request is, is told by whoever can read it.
 
 use std::sync::Arc;
 
@@ -41,12 +41,8 @@ pub struct Priced {
 }
 
 impl Priced {
-    /// The request's bounds and what is known of its model. `model` is the provider's own name.
-    pub fn new(spec: &ProviderSpec, model: &str, size: Size) -> Self {
-        let found = Catalogue::built_in()
-            .ok()
-            .and_then(|all| all.find(list_of(spec), model))
-            .map(|found| Arc::clone(found.model()));
+    /// The request's bounds, by what is known of its model: see [`known`].
+    pub fn new(spec: &ProviderSpec, found: Option<Arc<Model>>, size: Size) -> Self {
         let most = found.as_ref().and_then(|model| model.abilities.max_output_tokens);
         let usual = most.map_or(size.usual, |most| most.min(size.usual));
         let longest = size.max_tokens.unwrap_or(usual);
@@ -126,6 +122,11 @@ impl Running {
     }
 }
 
+/// What a catalogue knows of a provider's model. `model` is the provider's own name.
+pub fn known(catalogue: &Catalogue, spec: &ProviderSpec, model: &str) -> Option<Arc<Model>> {
+    catalogue.find(list_of(spec), model).map(|found| Arc::clone(found.model()))
+}
+
 /// Whose price list a provider bills by. One that only speaks like OpenAI is told by its address.
 pub fn list_of(spec: &ProviderSpec) -> catalogue::ProviderKind {
     use catalogue::ProviderKind as List;
@@ -167,7 +168,9 @@ mod tests {
         let keys = vec!["k".to_owned()];
         let raw = RawProvider { keys, ..RawProvider::named("cloud", ProviderKind::OpenAi) };
         let size = Size { prompt_tokens: 1_000, answers: 1, usual: 100, ..Size::default() };
-        Priced::new(&raw.checked().unwrap(), "gpt-5.6-luna", size)
+        let spec = raw.checked().unwrap();
+        let model = known(Catalogue::built_in().unwrap(), &spec, "gpt-5.6-luna");
+        Priced::new(&spec, model, size)
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use selvedge_base::Micros;
+use selvedge_core::journey::Leg;
 
 /// Upper bounds of the time-to-first-token histogram, in milliseconds: from a warm small model to
 /// a long prompt on a slow machine.
@@ -71,6 +72,8 @@ pub struct Counters {
     pub budget_refusals: Count,
     /// Requests sent to providers.
     pub provided: Count,
+    /// Millionths of a dollar that providers billed, by the catalogue in force.
+    pub billed_micro_dollars: Count,
     /// Requests that had to wait for their budgets: for the disk or for a peer.
     pub budget_waits: Count,
     /// Answers that ended where their budget did.
@@ -90,6 +93,14 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Notes what a request's targets billed.
+    pub(crate) fn paid(&self, legs: &[Leg]) {
+        let billed = legs.iter().fold(0_u64, |sum, leg| sum.saturating_add(leg.took.micro_dollars));
+        if billed > 0 {
+            self.billed_micro_dollars.add(billed);
+        }
+    }
+
     /// Notes a time to first token.
     pub fn first_token(&self, took: Micros) {
         let bucket = FIRST_TOKEN_BOUNDS_MS.iter().position(|bound| took.as_millis() <= *bound);

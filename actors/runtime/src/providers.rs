@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
+use selvedge_core::catalogue::Model;
 use selvedge_core::paid::Priced;
 use selvedge_core::upstream::provider::{CostClass, check_all};
 use selvedge_core::upstream::{ProviderSpec, RawProvider, Report};
@@ -100,6 +101,27 @@ impl Open {
     pub(crate) fn costs_money(&self) -> bool {
         self.spec().cost != CostClass::Free
     }
+
+    /// What a request for a model that is known so far can cost there. `usual` bounds an answer
+    /// that nothing else does.
+    pub(crate) fn price(
+        &self,
+        model: Option<Arc<Model>>,
+        request: &ChatRequest,
+        usual: u32,
+    ) -> Priced {
+        prices::priced(self.spec(), model, request, usual)
+    }
+
+    /// As [`Open::price`], for a body that passes as it came.
+    pub(crate) fn price_passed(
+        &self,
+        model: Option<Arc<Model>>,
+        asked: &Passable,
+        usual: u32,
+    ) -> Priced {
+        Priced::new(self.spec(), model, prices::size_of_bytes(asked, usual))
+    }
 }
 
 /// The providers of this node.
@@ -152,22 +174,6 @@ impl Providers {
     /// All of them, by name.
     pub(crate) fn all(&self) -> Arc<BTreeMap<String, Arc<Open>>> {
         self.open.load_full()
-    }
-
-    /// What a request can cost there. `usual` bounds an answer that nothing else does.
-    pub(crate) fn price(&self, open: &Open, request: &ChatRequest, usual: u32) -> Priced {
-        prices::priced(open.spec(), request, usual)
-    }
-
-    /// As [`Providers::price`], for a body that passes as it came.
-    pub(crate) fn price_passed(
-        &self,
-        open: &Open,
-        model: &str,
-        asked: &Passable,
-        usual: u32,
-    ) -> Priced {
-        Priced::new(open.spec(), model, prices::size_of_bytes(asked, usual))
     }
 
     /// All of them, for operators.

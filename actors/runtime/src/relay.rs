@@ -283,6 +283,7 @@ impl Relay {
         legs.extend(self.aim.passed_over.iter().cloned());
         let paid = self.journey.target().is_some_and(Target::is_paid);
         let counters = &self.shared.counters;
+        counters.paid(&legs);
         match (&in_mesh, paid) {
             // The flow of the mesh counted it.
             (Some(_), false) => {}

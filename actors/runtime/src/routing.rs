@@ -14,14 +14,15 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, Micros, Mono, NodeId, Refusal, Retry, Stage};
-use selvedge_core::catalogue::Catalogue;
+use selvedge_core::catalogue::{Catalogue, Model};
 use selvedge_core::journey::Target;
-use selvedge_core::paid::list_of;
+use selvedge_core::paid::{self, list_of};
 use selvedge_core::route::MeshView;
 use selvedge_core::routes::{
     Decision, Facts, Gathered, Item, Latency, MeshFacts, Provider, ProviderFacts, Request,
     RouteBook, Routes, Trouble,
 };
+use selvedge_core::upstream::ProviderSpec;
 use selvedge_net::clock;
 use selvedge_proto::settings::{SettingKey, SettingsBook, SettingsMessage};
 use serde::{Deserialize, Serialize};
@@ -210,6 +211,11 @@ impl Routing {
     /// Whether a request for this name is judged by its complexity.
     pub(crate) fn asks_complexity(&self, model: &str) -> bool {
         self.force.load().routes.asks_complexity(model)
+    }
+
+    /// What the catalogue in force here knows of a provider's model, by the provider's own name.
+    pub(crate) fn model_of(&self, spec: &ProviderSpec, model: &str) -> Option<Arc<Model>> {
+        paid::known(self.force.load().routes.catalogue(), spec, model)
     }
 
     /// What a route decides for a request; none where no route has the name.

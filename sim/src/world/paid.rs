@@ -4,7 +4,7 @@
 use selvedge_base::{Blame, Code, Dice, Micros, Mono, Refusal, RequestId, Retry, Stage};
 use selvedge_core::bill::Bill;
 use selvedge_core::catalogue::Counts;
-use selvedge_core::paid::{Priced, Running, Size};
+use selvedge_core::paid::{Priced, Running, Size, known};
 use selvedge_core::quota::{Charge, CostClass, QuotaInput, Verdict};
 use selvedge_core::upstream::desk::Report;
 use selvedge_core::upstream::{
@@ -162,7 +162,8 @@ impl World<'_> {
             usual: USUAL_ANSWER,
             ..Size::default()
         };
-        let priced = Priced::new(spec, &upstream, size);
+        let known = known(self.routes_at(node).catalogue(), spec, &upstream);
+        let priced = Priced::new(spec, known, size);
         if money && !priced.is_known() {
             let message = format!("no price of model '{upstream}' is known");
             let (stage, code) = (Stage::Reserve, Code::QuotaExhausted);

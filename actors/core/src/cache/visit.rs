@@ -144,7 +144,7 @@ mod tests {
 
     fn record(target: &Target, asked: bool, ended: Option<&str>) -> RequestRecord {
         let ended = ended.map(str::to_owned);
-        let leg = Leg { target: target.clone(), why: String::new(), asked, ended };
+        let leg = Leg { asked, ..Leg::unasked(target.clone(), String::new(), ended) };
         RequestRecord {
             id: RequestId(1),
             model: "chat".to_owned(),

@@ -4,7 +4,10 @@
 //! of a request into as many parts as a provider takes. What the dialects say is
 //! `selvedge-dialect`'s.
 
+use std::sync::Arc;
+
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
+use selvedge_core::catalogue::Model;
 use selvedge_core::paid::{Priced, Size};
 use selvedge_core::upstream::{ProviderKind, ProviderSpec};
 use selvedge_dialect::embed::{EmbedInput, EmbedRequest, MAX_INPUTS, Read};
@@ -74,10 +77,10 @@ fn rendered(spec: &ProviderSpec, request: &EmbedRequest) -> Result<Outgoing, Ref
     }
 }
 
-/// What a request can cost there.
-pub(crate) fn priced(open: &Open, request: &EmbedRequest) -> Priced {
+/// What a request for a model that is known so far can cost there.
+pub(crate) fn priced(open: &Open, model: Option<Arc<Model>>, request: &EmbedRequest) -> Priced {
     let size = Size { prompt_tokens: at_most(&request.inputs), ..Size::default() };
-    Priced::new(open.spec(), &request.model, size)
+    Priced::new(open.spec(), model, size)
 }
 
 /// Tokens of inputs at most. No tokenizer makes more tokens than a text has bytes.

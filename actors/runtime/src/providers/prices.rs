@@ -2,11 +2,14 @@
 //!
 //! Owns the bounds of a request's size. What it costs is [`selvedge_core::paid`]'s.
 
-use crate::relay::Passable;
-use selvedge_core::catalogue::Counts;
+use std::sync::Arc;
+
+use selvedge_core::catalogue::{Counts, Model};
 use selvedge_core::paid::{Priced, Size};
 use selvedge_core::upstream::ProviderSpec;
 use selvedge_dialect::chat::{Cache, ChatRequest, Content, Part, Tool, Usage};
+
+use crate::relay::Passable;
 
 /// Tokens around each message, call and tool: role, begin and end marks.
 pub(super) const AROUND: u64 = 32;
@@ -17,8 +20,14 @@ const PICTURE: u64 = 4_096;
 /// 6 KB and 25 tokens, a page of a document 20 KB and 3,000 tokens of text and picture.
 const BYTES_PER_TOKEN: u64 = 4;
 
-/// A request with its price list. `usual` bounds an answer that nothing else does.
-pub(super) fn priced(spec: &ProviderSpec, request: &ChatRequest, usual: u32) -> Priced {
+/// A request with the price list of its model, as far as that is known. `usual` bounds an answer
+/// that nothing else does.
+pub(super) fn priced(
+    spec: &ProviderSpec,
+    model: Option<Arc<Model>>,
+    request: &ChatRequest,
+    usual: u32,
+) -> Priced {
     let size = Size {
         prompt_tokens: prompt_at_most(request),
         answers: request.n.unwrap_or(1),
@@ -27,7 +36,7 @@ pub(super) fn priced(spec: &ProviderSpec, request: &ChatRequest, usual: u32) -> 
         audio_in: parts(request).any(|part| matches!(part.content, Content::Audio(_))),
         cache_hour: parts(request).any(|part| part.cache == Some(Cache::Hour)),
     };
-    Priced::new(spec, &request.model, size)
+    Priced::new(spec, model, size)
 }
 
 /// The size of a body that holds nothing but text: no tokenizer makes more tokens than a text has
@@ -119,7 +128,7 @@ mod tests {
         let spec = raw.checked().unwrap();
         for n in [1, 3] {
             let request = ChatRequest { n: Some(n), ..ChatRequest::default() };
-            let priced = priced(&spec, &request, 100);
+            let priced = priced(&spec, None, &request, 100);
             assert_eq!(priced.longest(), 100);
             assert_eq!(priced.worst().tokens, priced.unread().prompt + u64::from(n) * 100);
         }

@@ -249,7 +249,7 @@ impl Gateway {
             true => "an equal request under way answered it",
             false => "the cache answered it",
         };
-        let leg = Leg { target: target.clone(), why: why.to_owned(), asked: false, ended: None };
+        let leg = Leg::unasked(target.clone(), why.to_owned(), None);
         self.shared.counters.finished.bump();
         let record = RequestRecord {
             id: call.id,

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use selvedge_base::{Blame, Code, Micros, Mono, Refusal, RequestId, Retry, Stage};
 use selvedge_core::aim::{Aim, Leaving};
-use selvedge_core::catalogue::{Catalogue, Needs};
+use selvedge_core::bill::Took;
+use selvedge_core::catalogue::Needs;
 use selvedge_core::journey::{Journey, Leg, Step, Target};
-use selvedge_core::paid::{Priced, list_of};
+use selvedge_core::paid::Priced;
 use selvedge_core::record::{Outcome, RequestRecord};
 use selvedge_core::routes::{Boundary, Request, Signals};
 use selvedge_core::upstream::Ending;
@@ -77,9 +78,9 @@ impl Gateway {
                 let open = self.shared.providers.find(&provider)?;
                 let known = open.spec().model(&model);
                 let upstream = known.map_or(model.as_str(), |known| known.upstream.as_str());
-                let found = Catalogue::built_in().ok()?.find(list_of(open.spec()), upstream);
+                let found = self.shared.routing.model_of(open.spec(), upstream);
                 let Some(found) = found else { return Some(Makes::Unknown) };
-                Some(match found.model().abilities.embedding_dimensions {
+                Some(match found.abilities.embedding_dimensions {
                     Some(dimensions) => Makes::Embeddings(Some(dimensions)),
                     None => Makes::Text,
                 })
@@ -201,7 +202,7 @@ impl Errand {
     }
 
     /// Asks a provider's model for all vectors.
-    async fn ask(&self, provider: &str, model: &str) -> Result<Embeddings, Missed> {
+    async fn ask(&mut self, provider: &str, model: &str) -> Result<Embeddings, Missed> {
         let open = self.shared.providers.find(provider).ok_or_else(|| paid::gone(provider))?;
         let EmbedCall { label, keyed, .. } = self.call;
         let leaving = Leaving { label, keyed, only_there: true, costs_money: open.costs_money() };
@@ -209,7 +210,8 @@ impl Errand {
         let known = open.spec().model(model);
         let upstream = known.map_or_else(|| model.to_owned(), |known| known.upstream.clone());
         let request = EmbedRequest { model: upstream, ..self.call.request.clone() };
-        let priced = embed::priced(&open, &request);
+        let known = paid::known_of(&self.shared, &self.aim, &open, (model, &request.model));
+        let priced = embed::priced(&open, known, &request);
         let (account, key) = (&self.call.account, self.call.key.as_ref());
         if self.shared.policies.counts_money(account, key) && !priced.is_known() {
             return Err(paid::unpriced(&open, &request.model).into());
@@ -228,7 +230,9 @@ impl Errand {
         for part in spoken.parts {
             let mut part = part;
             part.outgoing.headers.extend(asking.headers());
-            let got = match self.part(&open, &request.model, part, spoken.read, &mut paying).await {
+            let got = self.part(&open, &request.model, part, spoken.read, &mut paying).await;
+            self.journey.took(paying.cost());
+            let got = match got {
                 Ok(got) => got,
                 Err(missed) => {
                     asking.failed(missed.code());
@@ -374,6 +378,7 @@ impl Errand {
         };
         let mut legs: Vec<Leg> = self.journey.legs().to_vec();
         legs.extend(self.aim.passed_over.iter().cloned());
+        counters.paid(&legs);
         let account = self.call.account;
         let record = RequestRecord {
             id: self.call.id,
@@ -405,9 +410,15 @@ impl Paying {
     /// A part took this much.
     fn bill(&mut self, usage: &Usage) {
         self.took.prompt_tokens = self.took.prompt_tokens.saturating_add(usage.prompt_tokens);
+        let cost = self.cost();
         if let Some(reservation) = &mut self.reservation {
-            reservation.billed(self.priced.cost(&counts(&self.took)));
+            reservation.billed(cost);
         }
+    }
+
+    /// What it cost so far.
+    fn cost(&self) -> Took {
+        self.priced.cost(&counts(&self.took))
     }
 }
 

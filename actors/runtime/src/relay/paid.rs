@@ -4,10 +4,13 @@
 //! Owns the order of these and the cancelling. What may be spent, whether the provider is asked and
 //! what its bytes mean are decided elsewhere.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use selvedge_base::{Blame, Code, Micros, Refusal, RequestId, Retry, Stage};
-use selvedge_core::aim::Leaving;
+use selvedge_core::aim::{Aim, Leaving};
 use selvedge_core::bill::{Bill, Took};
+use selvedge_core::catalogue::Model;
 use selvedge_core::journey::Target;
 use selvedge_core::paid::{Priced, Running};
 use selvedge_dialect::chat::{Event, Failure, Usage};
@@ -21,6 +24,7 @@ use super::{ChatCall, End, Passable, Relay, Said};
 use crate::gateway::change;
 use crate::providers::{Open, counts, speak};
 use crate::quota::{Reservation, Takes, Wanted};
+use crate::shared::Shared;
 use crate::trace::{Trace, finish_at, whom};
 
 /// The longest answer asked of a provider when a budget counts and neither the caller nor the
@@ -85,7 +89,9 @@ impl Relay {
         }
         self.shared.counters.provided.bump();
         self.begin_asking(&open, &mut call);
-        let mut paying = Paying { priced, reservation, running: Running::default(), changes };
+        let running = Running::default();
+        let took = Took::default();
+        let mut paying = Paying { priced, reservation, running, took, changes };
         let asked = tokio::select! {
             biased;
             why = self.interrupted(&mut paying) => return End::Failed(why.into()),
@@ -126,12 +132,12 @@ impl Relay {
     fn to_say(&self, open: &Open, model: &str) -> Result<ToSay, Refusal> {
         let known = open.spec().model(model);
         let upstream = known.map_or(model, |known| known.upstream.as_str());
+        let known = known_of(&self.shared, &self.aim, open, (model, upstream));
         let limited = self.shared.policies.limits(&self.call.account, self.call.key.as_ref());
-        let providers = &self.shared.providers;
         // What a provider may charge more for than can be reserved is translated or refused.
         let bounded = |asked: &&Passable| !limited || is_bounded(&asked.body, asked.kind);
         if let Some(asked) = self.call.asked.passable().filter(bounded) {
-            let priced = providers.price_passed(open, upstream, asked, USUAL_ANSWER);
+            let priced = open.price_passed(known.clone(), asked, USUAL_ANSWER);
             self.check_price(open, upstream, &priced)?;
             // What is not reserved may not be spent: the provider is told where to end.
             let limit = (limited && asked.seen.max_tokens.is_none()).then(|| priced.longest());
@@ -146,7 +152,7 @@ impl Relay {
         }
         let mut request = self.call.asked.request()?.clone();
         upstream.clone_into(&mut request.model);
-        let priced = providers.price(open, &request, USUAL_ANSWER);
+        let priced = open.price(known, &request, USUAL_ANSWER);
         self.check_price(open, upstream, &priced)?;
         if limited && request.max_tokens.is_none() {
             request.max_tokens = Some(priced.longest());
@@ -199,10 +205,12 @@ impl Relay {
                 Err(failed) => {
                     // What the provider counted before it was cut off is what it bills.
                     paying.note(events.usage(), None);
+                    self.journey.took(paying.took);
                     return End::Failed(failed.refusal().into());
                 }
             };
             paying.note(events.usage(), Some(&event));
+            self.journey.took(paying.took);
             match event {
                 Event::Failed(failure) => return End::Failed(failure),
                 // Whoever has the end finds it settled.
@@ -228,6 +236,7 @@ impl Relay {
             let pieces = took.pieces - told;
             told = took.pieces;
             paying.passed(pieces, took.usage);
+            self.journey.took(paying.took);
             let passed = match next {
                 Ok(Some(passed)) => passed,
                 // The last bytes say that they are the last.
@@ -241,6 +250,7 @@ impl Relay {
             if passed.last {
                 if took.usage.is_none() && told == 0 {
                     paying.unknown();
+                    self.journey.took(paying.took);
                 }
                 let (bytes, usage) = (passed.bytes, took.usage);
                 let finish = took.finish.as_ref().map(finish_at);
@@ -308,6 +318,22 @@ pub(super) fn wanted_at(
     }
 }
 
+/// What is known of a provider's model, which the provider calls `upstream`: what it can cost.
+pub(super) fn known_of(
+    shared: &Shared,
+    aim: &Aim,
+    open: &Open,
+    (model, upstream): (&str, &str),
+) -> Option<Arc<Model>> {
+    let spec = open.spec();
+    let by_name = || shared.routing.model_of(spec, upstream);
+    if aim.known.is_empty() {
+        return by_name();
+    }
+    let target = Target::Provider { provider: spec.name.clone(), model: model.to_owned() };
+    aim.known_of(&target, upstream, by_name)
+}
+
 /// Times it was sent.
 const fn attempts(asked: &Result<Answer, Failed>) -> u32 {
     match asked {
@@ -335,6 +361,8 @@ struct Paying {
     priced: Priced,
     reservation: Option<Reservation>,
     running: Running,
+    /// What it comes to so far.
+    took: Took,
     /// Tells of changes of the policy, from before the budgets were asked on.
     changes: Option<watch::Receiver<()>>,
 }
@@ -358,6 +386,7 @@ impl Paying {
     }
 
     const fn bill(&mut self, took: Took) {
+        self.took = took;
         if let Some(reservation) = &mut self.reservation {
             reservation.billed(took);
         }

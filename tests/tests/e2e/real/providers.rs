@@ -203,6 +203,54 @@ fn providers_and_their_keys_survive_a_restart() {
     });
 }
 
+/// A price of this node's own, and another one for the whole mesh.
+fn price(dollars: u64) -> String {
+    format!(
+        "[[model]]\nkind = \"anthropic\"\nid = \"{PRICED}\"\nas_of = \"2026-11-01\"\n\
+         price = {{ input = {dollars}_000_000, output = {dollars}_000_000 }}\n"
+    )
+}
+
+#[test]
+fn what_is_billed_is_what_the_catalogue_in_force_says() {
+    scenario(|s| {
+        let provider = Provider::start(s)?;
+        let (node, key) = gateway(s, &provider, "1 usd/month")?;
+        let client = node.client().with_key(&key);
+        let file = s.path("prices.toml");
+        let mut spent = 0;
+        let mut pays = |what: &str, cost: u64| -> Result<()> {
+            s.step(what);
+            let reply = greet(&client, &format!("claude/{PRICED}"))?;
+            let id = reply.header("x-request-id").context("an id")?.to_owned();
+            reply.ok()?;
+            spent += cost;
+            until_books(&node, "acme", what, Deadline::patient(), |books| {
+                books.spent == spent && books.reserved == 0
+            })?;
+            let record = client.get(&format!("/v1/requests/{id}"))?.ok()?;
+            ensure!(record["micro_dollars"] == cost, "{record}");
+            ensure!(record["legs"][0]["micro_dollars"] == cost, "{record}");
+            let told = node.cli(&["explain", &id])?.success()?;
+            ensure!(told.contains(&format!("28 tokens for 0.{cost:06} usd")), "{told}");
+            let metrics = node.admin()?.client().get("/metrics")?.text()?;
+            let line = format!("selvedge_provided_micro_dollars_total {spent}");
+            ensure!(metrics.contains(&line), "no `{line}` in {metrics}");
+            Ok(())
+        };
+        pays("the program's own list", COST)?;
+        std::fs::write(&file, price(10))?;
+        node.cli(&["routes", "set", &file.display().to_string()])?.success()?;
+        pays("an entry of the mesh", 280)?;
+        std::fs::write(&file, price(100))?;
+        node.cli(&["routes", "set", "--here", &file.display().to_string()])?.success()?;
+        pays("an entry of this node's own, which comes first", 2_800)?;
+        node.cli(&["routes", "rollback", "--here"])?.success()?;
+        node.cli(&["routes", "remove", &format!("anthropic/{PRICED}"), "--model"])?.success()?;
+        pays("the program's own list again", COST)
+    });
+}
+
 /// Three ways to a model.
 const ROUTES: &str = r#"
     [aliases]
