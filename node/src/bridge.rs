@@ -152,6 +152,22 @@ impl Backend for Bridge {
             ),
             ("taken", "Requests taken from peers", counters.taken.value()),
             ("refused", "Requests of peers refused here", counters.refused.value()),
+            (
+                "escalated",
+                "Answers of small models that were found wanting, so that a larger one was asked",
+                counters.escalated.value(),
+            ),
+            (
+                "small_first_paid_micro_dollars",
+                "Millionths of a dollar paid where small models come first and the largest has a \
+                 price",
+                counters.small_first_paid.value(),
+            ),
+            (
+                "small_first_instead_micro_dollars",
+                "What the largest model alone would have cost for the same answers",
+                counters.small_first_instead.value(),
+            ),
             ("resumed", "Answers that went on elsewhere", counters.resumed.value()),
             (
                 "budget_refusals",
@@ -459,6 +475,10 @@ fn told(record: &RequestRecord, view: &MeshView) -> Record {
         longest_gap_us: record.longest_gap.map(|span| span.0),
         legs: record.legs.iter().map(leg).collect(),
         attempts: attempts.collect(),
+        saved_micro_dollars: record
+            .saving
+            .map(|saving| i64::try_from(saving.saved()).unwrap_or(i64::MAX)),
+        saving: record.saving.map(|saving| saving.to_string()),
         micro_dollars: record.legs.iter().map(|leg| leg.took.micro_dollars).sum(),
     }
 }
@@ -469,6 +489,7 @@ fn leg(leg: &selvedge_core::journey::Leg) -> Leg {
         why: leg.why.clone(),
         asked: leg.asked,
         ended: leg.ended.clone(),
+        judged: leg.judged.map(|judged| judged.to_string()),
         tokens: leg.took.tokens,
         micro_dollars: leg.took.micro_dollars,
     }
@@ -516,6 +537,7 @@ mod tests {
             took: Micros::millis(40),
             first_token: None,
             longest_gap: Some(Micros::millis(12)),
+            saving: None,
         };
         let view = MeshView { me: node(1), mesh: None, nodes: Vec::new() };
         let told = told(&record, &view);

@@ -33,6 +33,14 @@ pub(crate) struct Record {
     pub(crate) legs: Vec<Leg>,
     /// Every node that was tried, in order.
     pub(crate) attempts: Vec<Attempt>,
+    /// What trying small models first saved, in millionths of a dollar: less than 0 when it cost
+    /// more. None where the route does not, or the largest model bills nothing or has no known
+    /// price.
+    #[serde(default)]
+    pub(crate) saved_micro_dollars: Option<i64>,
+    /// The same in words.
+    #[serde(default)]
+    pub(crate) saving: Option<String>,
     /// What its targets bill together, in millionths of a dollar.
     #[serde(default)]
     pub(crate) micro_dollars: u64,
@@ -49,6 +57,9 @@ pub(crate) struct Leg {
     pub(crate) asked: bool,
     /// Why it did not answer, or why its answer broke off.
     pub(crate) ended: Option<String>,
+    /// How sure it was of its answer, where that decides.
+    #[serde(default)]
+    pub(crate) judged: Option<String>,
     /// Tokens of prompt and answer that it took.
     #[serde(default)]
     pub(crate) tokens: u64,
@@ -128,12 +139,20 @@ impl Record {
                 (false, Some(why)) => format!("not asked: {why}"),
                 (false, None) => "not needed".to_owned(),
             };
+            let judged = leg.judged.as_ref().map_or(String::new(), |judged| format!("; {judged}"));
             let target = paint(Ink::Bold, &leg.target);
             let billed = match leg.micro_dollars {
                 0 => String::new(),
                 billed => format!("; {} tokens for {} usd", leg.tokens, dollars_text(billed)),
             };
-            text.push_str(&format!("\n{}. {target} ({}): {what}{billed}", index + 1, leg.why));
+            text.push_str(&format!(
+                "\n{}. {target} ({}): {what}{judged}{billed}",
+                index + 1,
+                leg.why
+            ));
+        }
+        if let Some(saving) = &self.saving {
+            text.push_str(&format!("\nsmall models first: {saving}"));
         }
         for (index, attempt) in self.attempts.iter().enumerate() {
             text.push_str(&format!(

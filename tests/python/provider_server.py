@@ -105,6 +105,11 @@ class Handler(BaseHTTPRequestHandler):
         if not body.get("stream"):
             message = {"role": "assistant", "content": "".join(words)}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            if body.get("logprobs"):
+                tokens = [{"token": word, "logprob": -2.5, "bytes": None} for word in words]
+                for token in tokens:
+                    token["top_logprobs"] = []
+                choice["logprobs"] = {"content": tokens, "refusal": None}
             answer = {**head, "object": "chat.completion", "choices": [choice]}
             return self.whole(200, {**answer, "usage": openai_usage()})
         self.begin()

@@ -12,9 +12,9 @@ use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Blame, Code, Mono, Refusal, Retry, Stage};
 use selvedge_proto::wire::Label;
 
-use crate::catalogue::Model;
-use crate::journey::{Leg, Target};
-use crate::routes::{Decision, Place, Standing};
+use crate::catalogue::{Counts, Model};
+use crate::journey::{Leg, Rising, Target};
+use crate::routes::{Decision, Place, Policy, Saving, Standing};
 use crate::upstream::ProviderSpec;
 
 /// Where a request may go.
@@ -27,10 +27,52 @@ pub struct Aim {
     /// What the route knows of the models of providers that it leads to: what it compared prices by
     /// is what is billed.
     pub known: Vec<(Target, Arc<Model>)>,
+    /// Which of them go from small to large, where an answer may be doubted.
+    pub rising: Option<Rising>,
+    /// What is compared with what was paid, where small models come first.
+    pub yardstick: Option<Yardstick>,
     /// A route of the operator's led there: whoever asks for it may go where it leads.
     pub routed: bool,
     /// Why it can go nowhere, if so.
     pub refusal: Option<Refusal>,
+}
+
+/// The largest model a request could have gone to at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Yardstick {
+    /// The route.
+    pub route: String,
+    /// What is known of the model; none where it bills nothing or nothing is known.
+    pub largest: Option<Arc<Model>>,
+}
+
+impl Yardstick {
+    /// What trying small models first has saved, by what an answer took at last; none where the
+    /// largest model bills nothing or has no known price.
+    pub fn saving(&self, legs: &[Leg], answer: &Counts) -> Option<Saving> {
+        let paid = legs.iter().fold(0_u64, |sum, leg| sum.saturating_add(leg.took.micro_dollars));
+        Saving::of(paid, &self.largest.as_ref()?.price, answer).ok()
+    }
+
+    /// Of the targets a decision tries, the largest one.
+    fn of(decision: &Decision) -> Option<Self> {
+        let Policy::SmallFirst { .. } = decision.route.policy else { return None };
+        let largest = *decision.order.iter().max()?;
+        let place = &decision.route.targets.get(largest)?.place;
+        let bills = matches!(place, Place::Provider { free: false, .. });
+        let known = decision.verdicts.get(largest)?.known.clone();
+        let route = decision.route.name.clone();
+        Some(Self { route, largest: known.filter(|_| bills) })
+    }
+}
+
+/// How many of a decision's targets go from small to large, and when an answer is doubted.
+fn rising(decision: &Decision) -> Option<Rising> {
+    let Policy::SmallFirst { min_confidence: Some(min_millinats) } = decision.route.policy else {
+        return None;
+    };
+    let steps = decision.order.windows(2).take_while(|pair| pair[0] < pair[1]).count();
+    (steps > 0).then_some(Rising { legs: steps + 1, min_millinats })
 }
 
 impl Aim {
@@ -60,6 +102,8 @@ impl Aim {
         Self {
             targets: targets.collect(),
             known: known.collect(),
+            rising: rising(decision),
+            yardstick: Yardstick::of(decision),
             passed_over: passed_over.collect(),
             routed: true,
             refusal: decision.refusal(now),

@@ -239,6 +239,7 @@ impl Flow {
                 took: Micros::ZERO,
                 first_token: None,
                 longest_gap: None,
+                saving: None,
             },
         }
     }

@@ -5,11 +5,13 @@
 //! provider [`crate::upstream`] among keys and attempts. Owns what happens between targets: after a
 //! failure before the first piece of an answer the next one is tried, after it none (the caller has
 //! part of an answer that nobody else can continue), and money that is used up leaves the models
-//! that cost none.
+//! that cost none. Of a route from small models to large ones it owns which answers are doubted,
+//! and who is asked when one was found wanting.
 //!
 //! ```text
 //! Begun ─▶ Ask(leg) ─▶ Came… ─▶ Ended ─▶ Over
-//!            ▲            │
+//!            ▲   │        │
+//!            ├─ Doubted   │
 //!            └─ Failed ───┴─▶ Fail
 //! ```
 
@@ -18,6 +20,7 @@ use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
 use serde::{Deserialize, Serialize};
 
 use crate::bill::Took;
+use crate::routes::{Doubt, Judgement};
 
 /// Targets of one request: enough for a chain with two fallbacks at two keys' worth of providers,
 /// few enough that a poisoned request does not visit them all.
@@ -70,13 +73,15 @@ pub struct Leg {
     /// What it took, as a provider bills it or a node counts it; what of it a budget counts is
     /// settled.
     pub took: Took,
+    /// How sure it was of its answer, where that was asked.
+    pub judged: Option<Judgement>,
 }
 
 impl Leg {
     /// A target that was not asked.
     pub const fn unasked(target: Target, why: String, ended: Option<String>) -> Self {
         let took = Took { tokens: 0, micro_dollars: 0 };
-        Self { target, why, asked: false, ended, took }
+        Self { target, why, asked: false, ended, took, judged: None }
     }
 }
 
@@ -87,6 +92,15 @@ pub enum Step {
     Ask(usize),
     /// Tell the caller that there is no (more) answer.
     Fail(Refusal),
+}
+
+/// Targets that go from small to large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rising {
+    /// So many of the first ones do; those after them stand in when all of these fail.
+    pub legs: usize,
+    /// The least mean log-probability of an answer, in thousandths.
+    pub min_millinats: i32,
 }
 
 /// One request's way.
@@ -101,6 +115,9 @@ pub struct Journey {
     /// What the caller is told when nobody is left: the first refusal that says what to do about
     /// it.
     refusal: Option<Refusal>,
+    rising: Option<Rising>,
+    /// The leg of the largest model whose answer was found wanting.
+    doubted: Option<usize>,
 }
 
 impl Journey {
@@ -109,7 +126,21 @@ impl Journey {
     pub fn new(targets: impl IntoIterator<Item = (Target, String)>) -> Self {
         let leg = |(target, why)| Leg::unasked(target, why, None);
         let legs = targets.into_iter().take(MAX_LEGS).map(leg).collect();
-        Self { legs, at: 0, delivered: false, local_only: false, refusal: None }
+        Self {
+            legs,
+            at: 0,
+            delivered: false,
+            local_only: false,
+            refusal: None,
+            rising: None,
+            doubted: None,
+        }
+    }
+
+    /// The same, with targets that go from small to large.
+    #[must_use]
+    pub fn rising(self, rising: Option<Rising>) -> Self {
+        Self { rising, ..self }
     }
 
     /// The legs, for the record.
@@ -145,6 +176,33 @@ impl Journey {
         }
     }
 
+    /// By what the present leg's answer is judged before the caller has any of it; none when it is
+    /// taken as it is, since nobody larger could be asked.
+    pub fn doubt(&self) -> Option<Doubt> {
+        let rising = self.rising?;
+        let next = self.legs.get(..rising.legs)?.get(self.at + 1)?;
+        let may_ask = !(self.local_only && next.target.is_paid());
+        may_ask.then(|| Doubt::new(rising.min_millinats))
+    }
+
+    /// The present leg's answer was judged.
+    pub fn judged(&mut self, judgement: Judgement) {
+        if let Some(leg) = self.legs.get_mut(self.at) {
+            leg.judged = Some(judgement);
+        }
+    }
+
+    /// The present leg's answer is not good enough, and the caller has none of it: the next larger
+    /// model is asked.
+    pub fn doubted(&mut self) -> Step {
+        if let Some(leg) = self.legs.get_mut(self.at) {
+            leg.ended = Some("a larger model is asked".to_owned());
+        }
+        self.doubted = Some(self.at);
+        self.at += 1;
+        self.ask()
+    }
+
     /// A piece of the answer went to the caller.
     pub const fn came(&mut self) {
         self.delivered = true;
@@ -169,7 +227,14 @@ impl Journey {
     }
 
     fn ask(&mut self) -> Step {
-        while let Some(leg) = self.legs.get_mut(self.at) {
+        while self.legs.get(self.at).is_some() {
+            // A doubtful answer is better than a smaller model's.
+            if self.rising.is_some_and(|rising| self.at >= rising.legs)
+                && let Some(step) = self.stand_in()
+            {
+                return step;
+            }
+            let Some(leg) = self.legs.get_mut(self.at) else { break };
             if !(self.local_only && leg.target.is_paid()) {
                 leg.asked = true;
                 return Step::Ask(self.at);
@@ -177,7 +242,22 @@ impl Journey {
             leg.ended = Some("the budget for money is used up".to_owned());
             self.at += 1;
         }
+        if let Some(step) = self.stand_in() {
+            return step;
+        }
         Step::Fail(self.refusal.take().unwrap_or_else(|| nowhere(self.local_only)))
+    }
+
+    /// Asks the model again whose answer was doubted, since no larger one gives any: what it says
+    /// then is taken as it is.
+    fn stand_in(&mut self) -> Option<Step> {
+        let leg = self.legs.get(self.doubted.take()?)?;
+        let why = "no larger model answers: what this one says is taken as it is".to_owned();
+        let again = Leg { asked: true, ..Leg::unasked(leg.target.clone(), why, None) };
+        self.rising = None;
+        self.at = self.legs.len();
+        self.legs.push(again);
+        Some(Step::Ask(self.at))
     }
 }
 

@@ -36,6 +36,52 @@ fn targets_are_asked_in_order_until_one_answers() {
     assert!(journey.legs()[2].ended.is_none());
 }
 
+fn rising(legs: usize) -> Option<Rising> {
+    Some(Rising { legs, min_millinats: -800 })
+}
+
+#[test]
+fn a_doubted_answer_goes_to_the_next_larger_model_and_the_largest_is_not_doubted() {
+    let mut journey = Journey::new([mesh("small"), mesh("middle"), paid("large"), mesh("tiny")]);
+    assert_eq!(journey.doubt(), None, "no route from small to large");
+    journey = journey.rising(rising(3));
+    assert_eq!(journey.begin(), Step::Ask(0));
+    let judgement = Judgement::Escalate { mean_millinats: -900 };
+    for next in [1, 2] {
+        assert_eq!(journey.doubt(), Some(Doubt::new(-800)));
+        journey.judged(judgement);
+        assert_eq!(journey.doubted(), Step::Ask(next));
+    }
+    assert_eq!(journey.doubt(), None, "nobody is larger");
+    let told: Vec<_> = journey.legs().iter().map(|leg| (leg.judged, leg.ended.is_some())).collect();
+    let doubted = (Some(judgement), true);
+    assert_eq!(told, [doubted, doubted, (None, false), (None, false)]);
+}
+
+#[test]
+fn a_doubtful_answer_is_better_than_none_and_than_a_smaller_models() {
+    let mut journey =
+        Journey::new([mesh("middle"), paid("large"), mesh("small")]).rising(rising(2));
+    journey.begin();
+    assert_eq!(journey.doubted(), Step::Ask(1));
+    assert_eq!(journey.failed(lost()), Step::Ask(3));
+    assert_eq!(journey.target(), Some(&mesh("middle").0), "and not the smaller one");
+    assert_eq!(journey.doubt(), None, "it is taken as it is");
+    assert_eq!(journey.failed(lost()), Step::Fail(lost()), "once");
+}
+
+#[test]
+fn nothing_is_doubted_when_the_larger_models_cannot_be_paid() {
+    let mut journey = Journey::new([mesh("small"), paid("large")]).rising(rising(2));
+    journey.begin();
+    journey.doubted();
+    assert_eq!(journey.local_only(), Step::Ask(2), "what the small one says is taken as it is");
+    let mut journey = Journey::new([paid("a"), mesh("small"), paid("large")]).rising(rising(3));
+    journey.begin();
+    assert_eq!(journey.local_only(), Step::Ask(1));
+    assert_eq!(journey.doubt(), None);
+}
+
 #[test]
 fn an_answer_that_began_is_not_begun_again() {
     let mut journey = Journey::new([paid("a"), mesh("b")]);

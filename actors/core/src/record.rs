@@ -9,6 +9,7 @@ use selvedge_proto::choice::Choice;
 use serde::{Deserialize, Serialize};
 
 use crate::journey::Leg;
+use crate::routes::Saving;
 
 /// One request, from arrival to its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +34,8 @@ pub struct RequestRecord {
     pub first_token: Option<Micros>,
     /// The longest pause between two tokens that a change of node caused.
     pub longest_gap: Option<Micros>,
+    /// What trying small models first has saved, where the route does.
+    pub saving: Option<Saving>,
 }
 
 /// One node's turn at a request.

@@ -36,7 +36,7 @@ use crate::catalogue::CatalogueError;
 pub use book::RouteBook;
 pub use check::{Place, Policy, Provider, Route, Routes, Target};
 pub use complexity::{Complexity, Signals};
-pub use confidence::{Confidence, Judgement, Saving};
+pub use confidence::{Confidence, Doubt, JUDGED_TOKENS, Judgement, Saving};
 pub use config::{PolicyConfig, RouteConfig, StickyBy, TargetConfig};
 pub use decision::{Decision, Standing, Verdict};
 pub use explain::{ExplainedTarget, Explanation};

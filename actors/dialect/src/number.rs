@@ -52,6 +52,11 @@ impl Number {
         (0.0..EXACT).contains(&self.0).then_some(self.0 as u64)
     }
 
+    /// The value in whole millionths, rounded; the nearest there is when it is too large.
+    pub fn millionths(self) -> i64 {
+        (self.0 * 1e6).round() as i64
+    }
+
     /// Whether the value lies between two whole numbers, both included.
     pub fn is_within(self, from: i32, to: i32) -> bool {
         (f64::from(from)..=f64::from(to)).contains(&self.0)

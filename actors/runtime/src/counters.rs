@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use selvedge_base::Micros;
 use selvedge_core::journey::Leg;
+use selvedge_core::routes::Saving;
 
 /// Upper bounds of the time-to-first-token histogram, in milliseconds: from a warm small model to
 /// a long prompt on a slow machine.
@@ -74,6 +75,12 @@ pub struct Counters {
     pub provided: Count,
     /// Millionths of a dollar that providers billed, by the catalogue in force.
     pub billed_micro_dollars: Count,
+    /// Answers of small models that were found wanting.
+    pub escalated: Count,
+    /// Millionths of a dollar paid where small models come first and the largest has a price.
+    pub small_first_paid: Count,
+    /// What the largest model alone would have cost for the same answers.
+    pub small_first_instead: Count,
     /// Requests that had to wait for their budgets: for the disk or for a peer.
     pub budget_waits: Count,
     /// Answers that ended where their budget did.
@@ -98,6 +105,14 @@ impl Counters {
         let billed = legs.iter().fold(0_u64, |sum, leg| sum.saturating_add(leg.took.micro_dollars));
         if billed > 0 {
             self.billed_micro_dollars.add(billed);
+        }
+    }
+
+    /// Notes what trying small models first came to.
+    pub(crate) fn saved(&self, saving: Option<Saving>) {
+        if let Some(Saving { paid, instead }) = saving {
+            self.small_first_paid.add(paid);
+            self.small_first_instead.add(instead);
         }
     }
 

@@ -98,6 +98,12 @@ impl AnswerStream {
         self.pieces.recv().await
     }
 
+    /// Nobody wants the rest: returns when the work has ended.
+    pub(crate) async fn leave(mut self) {
+        self.pieces.close();
+        while self.pieces.recv().await.is_some() {}
+    }
+
     /// The same for several streams at once.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Piece>> {
         self.pieces.poll_recv(cx)

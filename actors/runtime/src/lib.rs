@@ -48,7 +48,7 @@ pub use providers::{ProviderView, ProvidersError};
 pub use relay::{
     Asked, CacheView, Cached, ChatCall, ChatStream, EmbedCall, Keeper, Kept, Question, Said, Wish,
 };
-pub use routing::{SharedEntry, StoredBook};
+pub use routing::{RouteSaving, SharedEntry, StoredBook};
 pub use selvedge_core::auth::NewKey;
 pub use selvedge_core::cache::{Bounds, Scope};
 pub use selvedge_core::quota::{BudgetStatus, HolderStatus, Remaining};

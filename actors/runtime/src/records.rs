@@ -87,6 +87,7 @@ mod tests {
             took: Micros(0),
             first_token: None,
             longest_gap: None,
+            saving: None,
         };
         records.keep(&account("acme/line3"), record);
         let seen = |path: &str| records.find_of(RequestId(7), &account(path)).is_some();

@@ -12,6 +12,7 @@ mod asked;
 mod cached;
 mod count;
 mod embed;
+mod judge;
 mod local;
 mod outlet;
 mod paid;
@@ -21,7 +22,8 @@ use std::sync::Arc;
 use selvedge_base::{Blame, Code, Micros, Mono, Refusal, RequestId, Retry, Stage};
 use selvedge_core::aim::Aim;
 use selvedge_core::journey::{Journey, Leg, Step, Target};
-use selvedge_core::record::{Outcome, RequestRecord};
+use selvedge_core::record::{Attempt, Outcome, RequestRecord};
+use selvedge_core::routes::Saving;
 use selvedge_dialect::chat::{Event, Failure, Usage};
 use selvedge_net::clock;
 use selvedge_proto::policy::{AccountPath, KeyId};
@@ -32,10 +34,12 @@ pub(crate) use self::asked::Passable;
 pub(crate) use self::cached::CacheLine;
 pub use self::cached::{CacheView, Cached, Keeper, Kept, Question, Wish};
 pub use self::embed::EmbedCall;
+use self::judge::Judging;
 use self::outlet::Outlet;
 pub use self::outlet::{ChatStream, Said};
 use crate::counters::Held;
 use crate::gateway::{Gateway, node_full};
+use crate::providers::counts;
 use crate::shared::Shared;
 use crate::trace::{Asking, Trace, finish_at};
 
@@ -110,6 +114,8 @@ enum End {
     Failed(Failure),
     /// The budgets allow no more money.
     LocalOnly,
+    /// With an answer that is not good enough, of which the caller has nothing.
+    Doubted,
 }
 
 /// One chat under way. Dropped before its end, its caller has left.
@@ -126,6 +132,14 @@ struct Relay {
     head: Option<Event>,
     first_piece: Option<Micros>,
     usage: Option<Usage>,
+    /// The present answer, while it is held back.
+    judging: Option<Judging>,
+    /// Log probabilities were asked for by us alone.
+    hides_logprobs: bool,
+    /// An answer was found wanting.
+    escalated: bool,
+    /// Turns of nodes at targets that did not answer.
+    turns: Vec<Attempt>,
     /// The provider that is being asked, for the trace.
     asking: Asking,
     recorded: bool,
@@ -137,7 +151,7 @@ impl Relay {
         let arrived = clock::mono();
         let mut aim = aim::aim(&shared, &call);
         Self {
-            journey: Journey::new(std::mem::take(&mut aim.targets)),
+            journey: Journey::new(std::mem::take(&mut aim.targets)).rising(aim.rising),
             aim,
             deadline: call.came.plus(call.deadline),
             gateway,
@@ -148,6 +162,10 @@ impl Relay {
             head: None,
             first_piece: None,
             usage: None,
+            judging: None,
+            hides_logprobs: false,
+            escalated: false,
+            turns: Vec::new(),
             asking: Asking::default(),
             recorded: false,
         }
@@ -163,6 +181,7 @@ impl Relay {
             if let Step::Fail(refusal) = step {
                 return self.fail(Failure { provider: None, refusal });
             }
+            self.begin_leg();
             let end = match self.journey.target().cloned() {
                 // Far larger than the way to a provider: not every chat carries it along.
                 Some(Target::Mesh { model }) => Box::pin(self.ask_mesh(model)).await,
@@ -172,7 +191,10 @@ impl Relay {
                 None => End::Failed(nowhere().into()),
             };
             step = match end {
-                End::Answered(last) => return self.answered(last).await,
+                End::Answered(last) if self.judge_whole().await => {
+                    return self.answered(last).await;
+                }
+                End::Answered(_) | End::Doubted => self.doubted(),
                 End::LocalOnly => self.journey.local_only(),
                 End::Failed(failure) => {
                     match self.missed(&failure).journey.failed(failure.refusal.clone()) {
@@ -189,14 +211,27 @@ impl Relay {
 
     /// Notes for the trace that whoever was asked does not answer.
     fn missed(&mut self, failure: &Failure) -> &mut Self {
+        self.leave_mesh();
         let usage = self.usage;
         self.asking.note(|turn| turn.usage = usage);
         std::mem::take(&mut self.asking).failed(failure.refusal.code.as_str());
         self
     }
 
+    /// Takes an event that is not the last; whether the answer goes on.
+    async fn deliver(&mut self, event: Event) -> bool {
+        if self.judging.is_some() {
+            return Box::pin(self.judge(event)).await;
+        }
+        self.give(event).await;
+        true
+    }
+
     /// Gives the caller an event that is not the last.
-    async fn deliver(&mut self, event: Event) {
+    async fn give(&mut self, event: Event) {
+        if self.hides_logprobs && matches!(event, Event::LogProbs { .. }) {
+            return;
+        }
         if let Event::Ended { reason, .. } = &event {
             self.asking.note(|turn| turn.finish.push(finish_at(reason)));
         }
@@ -275,10 +310,28 @@ impl Relay {
         }
     }
 
+    /// What trying small models first has saved, where the route does; noted for the route too.
+    fn saving(&self, outcome: &Outcome) -> Option<Saving> {
+        let yardstick = self.aim.yardstick.as_ref()?;
+        let Outcome::Finished { .. } = outcome else { return None };
+        let answer = counts(&self.usage.unwrap_or_default());
+        let saving = yardstick.saving(self.journey.legs(), &answer);
+        self.shared.counters.saved(saving);
+        self.shared.routing.note_saving(&yardstick.route, self.escalated, saving);
+        saving
+    }
+
     /// Keeps the one record of the request. What a flow in the mesh noted is part of it.
     fn record(&mut self, outcome: Outcome) {
         self.recorded = true;
         let in_mesh = self.shared.records.find(self.call.id);
+        let mut attempts = std::mem::take(&mut self.turns);
+        if let Some(known) = &in_mesh
+            && !attempts.ends_with(&known.attempts)
+        {
+            attempts.extend_from_slice(&known.attempts);
+        }
+        let saving = self.saving(&outcome);
         let mut legs: Vec<Leg> = self.journey.legs().to_vec();
         legs.extend(self.aim.passed_over.iter().cloned());
         let paid = self.journey.target().is_some_and(Target::is_paid);
@@ -298,18 +351,21 @@ impl Relay {
             },
         }
         let record = match in_mesh {
-            Some(known) if !paid => RequestRecord { legs, ..known.as_ref().clone() },
-            known => RequestRecord {
+            Some(known) if !paid => {
+                RequestRecord { legs, attempts, saving, ..known.as_ref().clone() }
+            }
+            _ => RequestRecord {
                 id: self.call.id,
                 model: self.call.asked.model().to_owned(),
                 downgraded_to: None,
                 tenant: self.call.tenant.clone(),
                 legs,
-                attempts: known.map(|known| known.attempts.clone()).unwrap_or_default(),
+                attempts,
                 outcome,
                 took: clock::mono().since(self.arrived),
                 first_token: self.first_piece,
                 longest_gap: None,
+                saving,
             },
         };
         let record = self.shared.records.keep(&self.call.account, record);

@@ -19,8 +19,8 @@ use selvedge_core::journey::Target;
 use selvedge_core::paid::{self, list_of};
 use selvedge_core::route::MeshView;
 use selvedge_core::routes::{
-    Decision, Facts, Gathered, Item, Latency, MeshFacts, Provider, ProviderFacts, Request,
-    RouteBook, Routes, Trouble,
+    Decision, Facts, Gathered, Item, Latency, MAX_ROUTES, MeshFacts, Provider, ProviderFacts,
+    Request, RouteBook, Routes, Saving, Trouble,
 };
 use selvedge_core::upstream::ProviderSpec;
 use selvedge_net::clock;
@@ -41,6 +41,8 @@ const ROUTES: &str = "routes";
 const MAX_BOOKS: usize = 16;
 /// Targets whose times are kept: all of the largest book, several times over.
 const MAX_MEASURED: usize = 4_096;
+/// Routes whose savings are counted: all of one book and its predecessors of a working day.
+const MAX_SAVINGS: usize = MAX_ROUTES * MAX_BOOKS;
 /// The longest text of a book: its largest form in bytes, written out.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 
@@ -51,6 +53,19 @@ pub struct StoredBook {
     pub sequence: u64,
     /// What the operator wrote, in TOML.
     pub text: String,
+}
+
+/// What trying small models first came to at a route of this node, since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteSaving {
+    /// Answers.
+    pub answers: u64,
+    /// Those for which a larger model was asked, since a smaller one's was found wanting.
+    pub escalated: u64,
+    /// Paid for those whose largest model has a price, in millionths of a dollar.
+    pub paid: u64,
+    /// What that model alone would have cost for them.
+    pub instead: u64,
 }
 
 /// The routes of this node.
@@ -64,6 +79,7 @@ pub(crate) struct Routing {
     /// The last one who looks at both is the last one who says what is in force.
     gathering: Mutex<()>,
     measured: Mutex<BTreeMap<Target, Latency>>,
+    savings: Mutex<BTreeMap<String, RouteSaving>>,
     /// Changes of the own book happen one after another.
     changes: tokio::sync::Mutex<()>,
 }
@@ -81,6 +97,7 @@ impl Routing {
             force: ArcSwap::default(),
             gathering: Mutex::default(),
             measured: Mutex::default(),
+            savings: Mutex::default(),
             changes: tokio::sync::Mutex::default(),
         };
         this.rebuild();
@@ -233,6 +250,26 @@ impl Routing {
             let new = Latency { first_token: first, per_token };
             measured.insert(target.clone(), new);
         }
+    }
+
+    /// Notes an answer of a route that tries small models first.
+    pub(crate) fn note_saving(&self, route: &str, escalated: bool, saving: Option<Saving>) {
+        let mut savings = self.savings.lock();
+        if savings.len() >= MAX_SAVINGS && !savings.contains_key(route) {
+            return;
+        }
+        let known = savings.entry(route.to_owned()).or_default();
+        known.answers += 1;
+        known.escalated += u64::from(escalated);
+        if let Some(Saving { paid, instead }) = saving {
+            known.paid = known.paid.saturating_add(paid);
+            known.instead = known.instead.saturating_add(instead);
+        }
+    }
+
+    /// What trying small models first came to, by route.
+    pub(crate) fn savings(&self) -> BTreeMap<String, RouteSaving> {
+        self.savings.lock().clone()
     }
 
     fn facts(&self, view: &MeshView, now: Mono) -> Facts {

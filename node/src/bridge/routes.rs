@@ -12,7 +12,16 @@ impl Bridge {
     pub(super) fn routes(&self) -> Result<Value, Refusal> {
         let book = self.admin.routes();
         let troubles = self.admin.routes_troubles();
-        said(&wire::Routes { sequence: book.sequence, text: book.text, troubles })
+        let savings = self.admin.routes_savings().into_iter();
+        let savings = savings.map(|(route, known)| wire::RouteSaving {
+            route,
+            answers: known.answers,
+            escalated: known.escalated,
+            paid_micro_dollars: known.paid,
+            instead_micro_dollars: known.instead,
+        });
+        let savings = savings.collect();
+        said(&wire::Routes { sequence: book.sequence, text: book.text, troubles, savings })
     }
 
     pub(super) async fn routes_set(&self, text: String) -> Result<Value, Refusal> {

@@ -53,6 +53,12 @@ pub(crate) enum Routes {
         #[arg(long, conflicts_with_all = ["name", "model"])]
         here: bool,
     },
+    /// Show what trying small models first came to at this node, by route
+    Savings {
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// List the versions of an entry, the one in force first
     History {
         #[command(flatten)]

@@ -7,6 +7,7 @@ use selvedge_core::routes::{Item, RouteBook};
 
 use super::keys::escaped;
 use super::mesh::date_text;
+use crate::amount::dollars_text;
 use crate::cli;
 use crate::client::Client;
 use crate::home::Home;
@@ -43,6 +44,13 @@ pub(crate) fn routes(home: &Home, command: &cli::Routes) -> Result<()> {
             let list = history(&client, name, *model)?;
             show(list.data.get(..1).unwrap_or_default())?;
         }
+        cli::Routes::Savings { json } => {
+            let routes: wire::Routes = client.get("/admin/routes")?;
+            match *json {
+                true => ui::out(serde_json::to_string_pretty(&routes.savings)?),
+                false => ui::out(savings(&routes.savings)),
+            }
+        }
         cli::Routes::History { entry, json } => {
             let list = history(&client, &entry.name, entry.model)?;
             match json {
@@ -77,6 +85,29 @@ fn set(client: &Client, file: &Path, here: bool) -> Result<()> {
     }
     told(&client.post("/admin/mesh-routes", &routes)?);
     Ok(())
+}
+
+/// What trying small models first came to.
+fn savings(routes: &[wire::RouteSaving]) -> String {
+    if routes.is_empty() {
+        return "no answer of a route that tries small models first, since this node started"
+            .to_owned();
+    }
+    let head = ["route", "answers", "larger asked", "paid", "instead of", "saved"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(routes.iter().map(|one| {
+        let (paid, instead) = (one.paid_micro_dollars, one.instead_micro_dollars);
+        let sign = if paid > instead { "-" } else { "" };
+        vec![
+            one.route.clone(),
+            one.answers.to_string(),
+            one.escalated.to_string(),
+            format!("{} usd", dollars_text(paid)),
+            format!("{} usd", dollars_text(instead)),
+            format!("{sign}{} usd", dollars_text(paid.abs_diff(instead))),
+        ]
+    }));
+    ui::table(&rows)
 }
 
 fn show_own(client: &Client) -> Result<()> {

@@ -30,6 +30,7 @@ fn record(outcome: Outcome) -> RequestRecord {
         took: Micros::millis(900),
         first_token: Some(Micros::millis(300)),
         longest_gap: None,
+        saving: None,
     }
 }
 

@@ -282,6 +282,7 @@ impl World<'_> {
                 took: Micros::ZERO,
                 first_token: None,
                 longest_gap: None,
+                saving: None,
             },
         }
     }

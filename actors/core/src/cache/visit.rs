@@ -156,6 +156,7 @@ mod tests {
             took: Micros(1),
             first_token: None,
             longest_gap: None,
+            saving: None,
         }
     }
 

@@ -122,6 +122,8 @@ pub enum Capability {
     Streaming,
     /// Continues an answer begun elsewhere, given as its own last message.
     Prefill,
+    /// Tells how likely each token of an answer was.
+    Logprobs,
 }
 
 impl fmt::Display for Capability {
@@ -135,6 +137,7 @@ impl fmt::Display for Capability {
             Self::PromptCache => "prompt caching",
             Self::Streaming => "streaming",
             Self::Prefill => "continuing an answer",
+            Self::Logprobs => "probabilities of tokens",
         })
     }
 }

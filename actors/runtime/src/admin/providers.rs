@@ -1,5 +1,7 @@
 //! An operator's verbs about providers, their keys, and the routes that lead to them.
 
+use std::collections::BTreeMap;
+
 use selvedge_base::Refusal;
 use selvedge_core::upstream::RawProvider;
 use selvedge_proto::settings::{SettingKey, Which};
@@ -7,7 +9,7 @@ use selvedge_upstream::KeyListing;
 
 use super::Admin;
 use crate::providers::{ProviderView, ProvidersError};
-use crate::routing::{SharedEntry, StoredBook};
+use crate::routing::{RouteSaving, SharedEntry, StoredBook};
 
 impl Admin {
     /// Adds a provider or replaces the one of that name.
@@ -55,6 +57,11 @@ impl Admin {
     /// The stored keys, without the keys.
     pub fn provider_keys(&self) -> Vec<KeyListing> {
         self.shared.providers.keys()
+    }
+
+    /// What trying small models first came to at this node, by route.
+    pub fn routes_savings(&self) -> BTreeMap<String, RouteSaving> {
+        self.shared.routing.savings()
     }
 
     /// This node's own routes, as they were written.

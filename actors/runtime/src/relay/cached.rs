@@ -262,6 +262,7 @@ impl Gateway {
             took: clock::mono().since(call.came),
             first_token: None,
             longest_gap: None,
+            saving: None,
         };
         let record = self.shared.records.keep(&call.account, record);
         if let Some(trace) = &call.trace {

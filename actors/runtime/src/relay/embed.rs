@@ -391,6 +391,7 @@ impl Errand {
             took,
             first_token: None,
             longest_gap: None,
+            saving: None,
         };
         let record = self.shared.records.keep(&account, record);
         if let Some(trace) = &self.call.trace {

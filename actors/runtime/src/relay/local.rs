@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use selvedge_base::{Dice, Refusal, RequestId};
 use selvedge_contract::{self as contract, FinishReason};
 use selvedge_core::Piece;
+use selvedge_core::bill::Took;
 use selvedge_dialect::chat::{
     Event, Finish, ForEngine, Head, Timing, TokenLogProb, TopLogProb, Usage, for_engine,
 };
@@ -29,9 +30,12 @@ impl Relay {
         let mut open: Vec<_> =
             calls.into_iter().map(|call| Some(self.gateway.begin(call))).collect();
         let head = Head { id: self.call.id.to_string(), model, ..Head::default() };
-        self.deliver(Event::Head(head)).await;
+        if !self.deliver(Event::Head(head)).await {
+            return End::Doubted;
+        }
         let mut total = Usage::default();
         let mut timing = Timing::default();
+        let mut took = Took::default();
         while open.iter().any(Option::is_some) {
             let (choice, piece) = Next(&mut open).await;
             let over = matches!(piece, None | Some(Piece::Finished { .. } | Piece::Failed(_)));
@@ -39,25 +43,43 @@ impl Relay {
                 open[choice] = None;
             }
             let choice = choice as u32;
+            match &piece {
+                Some(Piece::Started { prompt_tokens, .. }) => {
+                    took.tokens += u64::from(*prompt_tokens);
+                }
+                Some(Piece::Token(_)) => took.tokens += 1,
+                _ => {}
+            }
+            self.journey.took(took);
             let events = match piece {
                 Some(Piece::Failed(refusal)) => return End::Failed(refusal.into()),
                 None => return End::Failed(super::nowhere().into()),
                 Some(piece) => events_of(choice, piece, &mut total, &mut timing),
             };
             for event in events {
-                self.deliver(event).await;
+                if !self.deliver(event).await {
+                    // Its budgets are to know what it took before more is asked of them.
+                    for answer in open.into_iter().flatten() {
+                        answer.leave().await;
+                    }
+                    return End::Doubted;
+                }
             }
         }
         self.usage = Some(total);
+        self.journey.took(Took { tokens: total.total(), micro_dollars: 0 });
         let finished = Event::Finished { usage: Some(total), timing: Some(timing) };
         End::Answered(Said::Event(finished))
     }
 
     /// One call per answer wanted.
-    fn calls(&self, model: &str) -> Result<Vec<Call>, Refusal> {
+    fn calls(&mut self, model: &str) -> Result<Vec<Call>, Refusal> {
         let ForEngine { input, n, sampling, seed, max_tokens, stop, logprobs } =
             for_engine(self.call.asked.request()?)?;
         let seed = seed.unwrap_or(self.call.drawn);
+        let judged = self.judging.is_some().then_some(contract::LogProbs { top: 0 });
+        self.hides_logprobs = logprobs.is_none();
+        let logprobs = logprobs.or(judged);
         let call = |index: usize| Call {
             id: RequestId(self.call.id.0.wrapping_add(index as u128)),
             tenant: self.call.tenant.clone(),

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use selvedge_base::{Blame, Code, Micros, Refusal, RequestId, Retry, Stage};
 use selvedge_core::aim::{Aim, Leaving};
 use selvedge_core::bill::{Bill, Took};
-use selvedge_core::catalogue::Model;
+use selvedge_core::catalogue::{Capability, Model};
 use selvedge_core::journey::Target;
 use selvedge_core::paid::{Priced, Running};
-use selvedge_dialect::chat::{Event, Failure, Usage};
+use selvedge_dialect::chat::{Event, Failure, LogProbs, Usage};
 use selvedge_dialect::exchange::{AnswerParser, Outgoing};
 use selvedge_dialect::tap::{Kind, is_bounded};
 use selvedge_proto::policy::{AccountPath, KeyId};
@@ -129,14 +129,17 @@ impl Relay {
     }
 
     /// What is said to the provider, and what it can cost at most.
-    fn to_say(&self, open: &Open, model: &str) -> Result<ToSay, Refusal> {
+    fn to_say(&mut self, open: &Open, model: &str) -> Result<ToSay, Refusal> {
         let known = open.spec().model(model);
         let upstream = known.map_or(model, |known| known.upstream.as_str());
         let known = known_of(&self.shared, &self.aim, open, (model, upstream));
+        // Who does not tell how sure it is cannot be judged by it.
+        self.judging = self.judging.take().filter(|_| tells_logprobs(known.as_deref()));
+        let judged = self.judging.is_some();
         let limited = self.shared.policies.limits(&self.call.account, self.call.key.as_ref());
         // What a provider may charge more for than can be reserved is translated or refused.
         let bounded = |asked: &&Passable| !limited || is_bounded(&asked.body, asked.kind);
-        if let Some(asked) = self.call.asked.passable().filter(bounded) {
+        if let Some(asked) = self.call.asked.passable().filter(|_| !judged).filter(bounded) {
             let priced = open.price_passed(known.clone(), asked, USUAL_ANSWER);
             self.check_price(open, upstream, &priced)?;
             // What is not reserved may not be spent: the provider is told where to end.
@@ -156,6 +159,10 @@ impl Relay {
         self.check_price(open, upstream, &priced)?;
         if limited && request.max_tokens.is_none() {
             request.max_tokens = Some(priced.longest());
+        }
+        if judged && request.logprobs.is_none() {
+            request.logprobs = Some(LogProbs { top: 0 });
+            self.hides_logprobs = true;
         }
         // A stream without its usage could not be settled; who did not ask for it is not shown it.
         request.include_usage = request.stream;
@@ -215,7 +222,8 @@ impl Relay {
                 Event::Failed(failure) => return End::Failed(failure),
                 // Whoever has the end finds it settled.
                 Event::Finished { .. } => return End::Answered(Said::Event(event)),
-                _ => self.deliver(event).await,
+                _ if self.deliver(event).await => {}
+                _ => return End::Doubted,
             }
         }
     }
@@ -332,6 +340,11 @@ pub(super) fn known_of(
     }
     let target = Target::Provider { provider: spec.name.clone(), model: model.to_owned() };
     aim.known_of(&target, upstream, by_name)
+}
+
+/// Whether a model tells the probabilities of its tokens, as far as anybody knows.
+fn tells_logprobs(model: Option<&Model>) -> bool {
+    model.is_some_and(|model| model.abilities.can.contains(&Capability::Logprobs))
 }
 
 /// Times it was sent.

@@ -49,6 +49,25 @@ pub(crate) struct Routes {
     /// What of it is not used as it is, and why.
     #[serde(default)]
     pub(crate) troubles: Vec<String>,
+    /// What trying small models first came to, at this node since its start; not said when they
+    /// are sent.
+    #[serde(default)]
+    pub(crate) savings: Vec<RouteSaving>,
+}
+
+/// What trying small models first came to at one route.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct RouteSaving {
+    /// The route.
+    pub(crate) route: String,
+    /// Answers.
+    pub(crate) answers: u64,
+    /// Those for which a larger model was asked, since a smaller one's was found wanting.
+    pub(crate) escalated: u64,
+    /// Paid for those whose largest model has a price, in millionths of a dollar.
+    pub(crate) paid_micro_dollars: u64,
+    /// What that model alone would have cost for them.
+    pub(crate) instead_micro_dollars: u64,
 }
 
 /// One version of an entry of the mesh's routes: `GET /admin/mesh-routes`.

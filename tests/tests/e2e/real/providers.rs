@@ -251,6 +251,113 @@ fn what_is_billed_is_what_the_catalogue_in_force_says() {
     });
 }
 
+/// Small models first: the mesh's own, then two of providers. `unsure` doubts everything that is not
+/// nearly certain, `sure` nothing.
+const RISING: &str = r#"
+    [[model]]
+    kind = "openai-compatible"
+    id = "large"
+    as_of = "2026-11-01"
+    context = 32_768
+    input = ["text"]
+    output = ["text"]
+    can = ["streaming", "logprobs"]
+    price = { input = 0, output = 0 }
+    [[route]]
+    name = "unsure"
+    policy = { small-first = { min_confidence = -1 } }
+    [[route.target]]
+    mesh = "tiny"
+    up_to = 30
+    [[route.target]]
+    provider = "lab"
+    model = "large"
+    up_to = 60
+    [[route.target]]
+    provider = "claude"
+    model = "claude-sonnet-4-5"
+    [[route]]
+    name = "sure"
+    policy = { small-first = { min_confidence = -20000 } }
+    [[route.target]]
+    mesh = "tiny"
+    up_to = 30
+    [[route.target]]
+    provider = "claude"
+    model = "claude-sonnet-4-5"
+    [[route]]
+    name = "alone"
+    policy = { small-first = { min_confidence = -1 } }
+    [[route.target]]
+    mesh = "tiny"
+    up_to = 30
+    [[route.target]]
+    provider = "lab"
+    model = "broken"
+"#;
+
+#[test]
+fn larger_models_are_asked_when_a_small_one_is_unsure_and_the_saving_is_told() {
+    scenario(|s| {
+        let provider = Provider::start(s)?;
+        let (node, key) = gateway(s, &provider, "1 usd/month")?;
+        let file = s.path("routes.toml");
+        std::fs::write(&file, RISING)?;
+        node.cli(&["routes", "set", "--here", &file.display().to_string()])?.success()?;
+        let client = node.client().with_key(&key);
+        s.step("two are unsure, the largest answers; each attempt is told and paid for");
+        let reply = greet(&client, "unsure")?;
+        let id = reply.header("x-request-id").context("an id")?.to_owned();
+        let answer = reply.ok()?;
+        let choice = &answer["choices"][0];
+        ensure!(choice["message"]["content"] == "Good morning, how are you?", "{answer}");
+        ensure!(choice["logprobs"].is_null(), "nobody asked for them: {answer}");
+        let record = client.get(&format!("/v1/requests/{id}"))?.ok()?;
+        let legs = record["legs"].as_array().context("legs")?;
+        for (leg, tokens) in legs.iter().zip([None, Some(28), Some(28)]) {
+            let took = leg["tokens"].as_u64().unwrap_or_default();
+            ensure!(tokens.map_or(took > 20, |tokens| took == tokens), "{record}");
+        }
+        ensure!(legs[0]["judged"].to_string().contains("too low"), "{record}");
+        ensure!(legs[1]["judged"] == "confidence -2500 thousandths: too low", "{record}");
+        ensure!(legs[2]["judged"].is_null() && legs[2]["ended"].is_null(), "{record}");
+        ensure!(record["attempts"].as_array().is_some_and(|turns| turns.len() == 1), "{record}");
+        ensure!(record["saved_micro_dollars"] == 0, "{record}");
+        let told = node.cli(&["explain", &id])?.success()?;
+        for part in ["too low", "a larger model is asked", "small models first: saved 0"] {
+            ensure!(told.contains(part), "no {part} in {told}");
+        }
+        s.step("a stream is judged too, and comes from one model alone");
+        let message = json!({"role": "user", "content": "Good morning!"});
+        let body = json!({"model": "unsure", "messages": [message], "max_tokens": 20,
+            "temperature": 0});
+        let heard = selvedge_tests::Asked::stream(&client, body)?.to_the_end()?.whole()?;
+        ensure!(heard.text == "Good morning, how are you?", "{heard:?}");
+        s.step("a small model that is sure enough answers, and what that saved is told");
+        let reply = greet(&client, "sure")?;
+        let id = reply.header("x-request-id").context("an id")?.to_owned();
+        let usage = reply.ok()?["usage"].clone();
+        let count = |name: &str| usage[name].as_u64().context("usage");
+        let saved = count("prompt_tokens")? * 3 + count("completion_tokens")? * 15;
+        let record = client.get(&format!("/v1/requests/{id}"))?.ok()?;
+        ensure!(record["saved_micro_dollars"] == saved, "{record}");
+        ensure!(record["legs"][0]["judged"].to_string().contains("good enough"), "{record}");
+        let table = node.cli(&["routes", "savings"])?.success()?;
+        ensure!(table.contains("sure") && table.contains(&format!("{saved:06} usd")), "{table}");
+        let metrics = node.admin()?.client().get("/metrics")?.text()?;
+        let instead = format!("small_first_instead_micro_dollars_total {}", saved + 2 * COST);
+        ensure!(metrics.contains(&instead), "no {instead} in {metrics}");
+        ensure!(metrics.contains("selvedge_escalated_total 4"), "{metrics}");
+        s.step("when no larger model answers, the small one does after all");
+        let reply = greet(&client, "alone")?;
+        let id = reply.header("x-request-id").context("an id")?.to_owned();
+        ensure!(reply.ok()?["usage"]["completion_tokens"] == 20);
+        let told = node.cli(&["explain", &id])?.success()?;
+        ensure!(told.contains("no larger model answers"), "{told}");
+        Ok(())
+    });
+}
+
 /// Three ways to a model.
 const ROUTES: &str = r#"
     [aliases]

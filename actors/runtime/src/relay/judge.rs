@@ -1,0 +1,104 @@
+//! An answer that may be doubted: held back until it is judged, then given or dropped.
+//!
+//! Owns the holding back, which is short, and nothing that decides: how much is looked at and what
+//! follows from it is [`selvedge_core::routes::Doubt`]'s, who is asked then
+//! [`selvedge_core::journey`]'s.
+
+use selvedge_core::journey::{Step, Target};
+use selvedge_core::routes::{Doubt, Judgement};
+use selvedge_dialect::chat::Event;
+
+use super::Relay;
+
+/// An answer that is held back.
+pub(super) struct Judging {
+    doubt: Doubt,
+    /// What came of it, in order. Bounded, since an answer is judged after so many pieces.
+    held: Vec<Event>,
+}
+
+impl Judging {
+    fn take(&mut self, event: Event) -> Option<Judgement> {
+        let mut calls = false;
+        match &event {
+            Event::Text { .. } | Event::Thinking { .. } => self.doubt.piece(),
+            Event::LogProbs { tokens, refusal: false, .. } => {
+                let told = tokens.iter().map(|token| token.top.logprob.millionths());
+                told.for_each(|micronats| self.doubt.token(micronats));
+            }
+            // Of a call no probabilities are told.
+            Event::ToolBegin { .. } => calls = true,
+            _ => {}
+        }
+        self.held.push(event);
+        if calls {
+            return Some(Judgement::Keep { mean_millinats: None });
+        }
+        self.doubt.is_enough().then(|| self.doubt.judge())
+    }
+}
+
+impl Relay {
+    /// The next target is asked: whether its answer may be doubted.
+    pub(super) fn begin_leg(&mut self) {
+        (self.usage, self.hides_logprobs) = (None, false);
+        // Of several answers each would have to be judged, and all asked for again.
+        let one = |relay: &Self| {
+            relay.call.asked.request().is_ok_and(|asked| asked.n.is_none_or(|n| n == 1))
+        };
+        let doubt = self.journey.doubt().filter(|_| one(self));
+        self.judging = doubt.map(|doubt| Judging { doubt, held: Vec::new() });
+    }
+
+    /// Takes an event of an answer that is held back; whether the answer goes on.
+    pub(super) async fn judge(&mut self, event: Event) -> bool {
+        let Some(judging) = &mut self.judging else { return true };
+        match judging.take(event) {
+            Some(judgement) => self.judged(judgement).await,
+            None => true,
+        }
+    }
+
+    /// The answer is over: whether it stands.
+    pub(super) async fn judge_whole(&mut self) -> bool {
+        let Some(judging) = &self.judging else { return true };
+        let judgement = judging.doubt.judge();
+        self.judged(judgement).await
+    }
+
+    async fn judged(&mut self, judgement: Judgement) -> bool {
+        self.journey.judged(judgement);
+        let held = self.judging.take().map(|judging| judging.held);
+        if judgement.escalates() {
+            return false;
+        }
+        for event in held.into_iter().flatten() {
+            self.give(event).await;
+        }
+        true
+    }
+
+    /// The answer was found wanting: who is asked now.
+    pub(super) fn doubted(&mut self) -> Step {
+        self.shared.counters.escalated.bump();
+        self.escalated = true;
+        self.judging = None;
+        self.head = None;
+        let usage = self.usage;
+        self.asking.note(|turn| turn.usage = usage);
+        // Told as cut short, which it was or may have been.
+        drop(std::mem::take(&mut self.asking));
+        self.leave_mesh();
+        self.journey.doubted()
+    }
+
+    /// Keeps the turns of nodes at a target that does not answer after all.
+    pub(super) fn leave_mesh(&mut self) {
+        if !self.journey.target().is_some_and(Target::is_paid)
+            && let Some(known) = self.shared.records.find(self.call.id)
+            && !self.turns.ends_with(&known.attempts)
+        {
+            self.turns.extend_from_slice(&known.attempts);
+        }
+    }
+}
