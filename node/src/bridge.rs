@@ -153,6 +153,11 @@ impl Backend for Bridge {
             ("taken", "Requests taken from peers", counters.taken.value()),
             ("refused", "Requests of peers refused here", counters.refused.value()),
             (
+                "continued",
+                "Times an answer that broke off at a provider was gone on with",
+                counters.continued.value(),
+            ),
+            (
                 "escalated",
                 "Answers of small models that were found wanting, so that a larger one was asked",
                 counters.escalated.value(),

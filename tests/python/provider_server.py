@@ -35,6 +35,22 @@ def anthropic_usage(answer):
     return {"input_tokens": USAGE["prompt"], "output_tokens": answer}
 
 
+def begun_in(body):
+    """The beginning of an answer that is to be gone on with."""
+    last = body["messages"][-1]
+    content = last["content"] if last["role"] == "assistant" else ""
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def rest_of(words, body):
+    """What is left to say after it, cut otherwise than before."""
+    begun, whole = begun_in(body), "".join(words)
+    if not begun or not whole.startswith(begun):
+        return words
+    rest = whole[len(begun) :]
+    return [rest[at : at + 5] for at in range(0, len(rest), 5)]
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -102,6 +118,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.openai_tool(body, head)
         schema = body.get("response_format", {}).get("type") == "json_schema"
         words = [FORECAST] if schema else WORDS
+        if body.get("continue_final_message"):
+            words = rest_of(words, body)
         if not body.get("stream"):
             message = {"role": "assistant", "content": "".join(words)}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -160,7 +178,7 @@ class Handler(BaseHTTPRequestHandler):
         self.chunk(b"data: [DONE]\n\n")
         self.end()
 
-    def anthropic(self, body):
+    def anthropic(self, body, stop_after=None):
         answered = isinstance(body["messages"][-1]["content"], list) and any(
             block["type"] == "tool_result" for block in body["messages"][-1]["content"]
         )
@@ -181,7 +199,11 @@ class Handler(BaseHTTPRequestHandler):
         block = {"type": "content_block_start", "index": 0}
         opened = {**tool, "input": {}} if tool else {"type": "text", "text": ""}
         self.event({**block, "content_block": opened}, "content_block_start")
-        for word in ARGUMENTS if tool else WORDS:
+        words = ARGUMENTS if tool else rest_of(WORDS, body)
+        for count, word in enumerate(words):
+            if count == stop_after:
+                self.close_connection = True
+                return
             delta = {"type": "text_delta", "text": word}
             if tool:
                 delta = {"type": "input_json_delta", "partial_json": word}
@@ -204,6 +226,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def cut(self, body):
         self.openai(body, stop_after=3)
+
+    def cut_once(self, body):
+        """Breaks off, and goes on after its own beginning."""
+        begun = begun_in(body)
+        if begun != begun.rstrip():
+            error = {"type": "invalid_request_error", "message": "no space at the end"}
+            return self.whole(400, {"type": "error", "error": error})
+        self.anthropic(body, stop_after=None if begun else 3)
 
     def held(self, body):
         """Answers once somebody has asked for /go."""
@@ -228,6 +258,7 @@ TROUBLE = {
     "busy": Handler.busy,
     "broken": Handler.broken,
     "cut": Handler.cut,
+    "claude-3-haiku-20240307": Handler.cut_once,
     "held": Handler.held,
     "talkative": Handler.talkative,
 }

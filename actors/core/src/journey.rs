@@ -3,16 +3,17 @@
 //! A route names targets in the order they should be tried: models of the mesh and models of
 //! providers. Each is asked whole; inside the mesh [`crate::flow`] decides among nodes, at a
 //! provider [`crate::upstream`] among keys and attempts. Owns what happens between targets: after a
-//! failure before the first piece of an answer the next one is tried, after it none (the caller has
-//! part of an answer that nobody else can continue), and money that is used up leaves the models
-//! that cost none. Of a route from small models to large ones it owns which answers are doubted,
+//! failure before the first piece of an answer the next one is tried, after it one that can go on
+//! where the answer broke off ([`crate::continuing`]) or else none, and money that is used up leaves
+//! the models that cost none. Of a route from small models to large ones it owns which answers are doubted,
 //! and who is asked when one was found wanting.
 //!
 //! ```text
 //! Begun ─▶ Ask(leg) ─▶ Came… ─▶ Ended ─▶ Over
 //!            ▲   │        │
 //!            ├─ Doubted   │
-//!            └─ Failed ───┴─▶ Fail
+//!            ├─ Failed    ├─▶ Fail
+//!            └─ Continue ◀┘
 //! ```
 
 use selvedge_base::plant::{self, Plant};
@@ -25,6 +26,10 @@ use crate::routes::{Doubt, Judgement};
 /// Targets of one request: enough for a chain with two fallbacks at two keys' worth of providers,
 /// few enough that a poisoned request does not visit them all.
 pub const MAX_LEGS: usize = 8;
+
+/// Times an answer is gone on with elsewhere: two more failures than ought to happen. Each costs the
+/// prompt once more.
+pub const MAX_CONTINUED: u32 = 3;
 
 /// Where a request can be answered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -90,6 +95,8 @@ impl Leg {
 pub enum Step {
     /// Ask this leg.
     Ask(usize),
+    /// Ask this leg to go on after what the caller has.
+    Continue(usize),
     /// Tell the caller that there is no (more) answer.
     Fail(Refusal),
 }
@@ -118,6 +125,8 @@ pub struct Journey {
     rising: Option<Rising>,
     /// The leg of the largest model whose answer was found wanting.
     doubted: Option<usize>,
+    /// Times the answer was gone on with.
+    continued: u32,
 }
 
 impl Journey {
@@ -134,6 +143,7 @@ impl Journey {
             refusal: None,
             rising: None,
             doubted: None,
+            continued: 0,
         }
     }
 
@@ -224,6 +234,55 @@ impl Journey {
         }
         self.at += 1;
         self.ask()
+    }
+
+    /// The present leg broke off an answer of which the caller has a part that can be gone on
+    /// with. `able` says of each leg whether it can do that. The next one that can is asked, or the
+    /// same once more.
+    pub fn broke_off(&mut self, refusal: Refusal, able: &[bool]) -> Step {
+        let breaks = refusal.blame == Blame::Provider || refusal.retry == Retry::Elsewhere;
+        let may = breaks && !is_final(&refusal) && self.continued < MAX_CONTINUED;
+        if !self.delivered || !may {
+            return self.failed(refusal);
+        }
+        let can = |at: usize, leg: &Leg| {
+            let able = able.get(at).copied().unwrap_or(false) || plant::is_on(Plant::GoesOnUnable);
+            able && !(self.local_only && leg.target.is_paid())
+        };
+        let legs = || self.legs.iter().enumerate();
+        let next = legs().find(|(at, leg)| *at > self.at && !leg.asked && can(*at, leg));
+        let next = next.map(|(at, _)| at);
+        let here = self.legs.get(self.at).map(|leg| &leg.target);
+        let tries = legs().filter(|(_, leg)| leg.asked && Some(&leg.target) == here).count();
+        let again = || {
+            let (at, leg) = legs().nth(self.at)?;
+            (tries < 2 && can(at, leg)).then(|| leg.target.clone())
+        };
+        let (at, again) = match next {
+            Some(at) => (at, None),
+            None => (self.legs.len(), again()),
+        };
+        if next.is_none() && again.is_none() {
+            return self.failed(refusal);
+        }
+        if let Some(leg) = self.legs.get_mut(self.at) {
+            leg.ended = Some(refusal.message);
+        }
+        if let Some(target) = again {
+            self.legs.push(Leg::unasked(target, "asked once more".to_owned(), None));
+        }
+        if let Some(leg) = self.legs.get_mut(at) {
+            leg.asked = true;
+            leg.why.push_str("; goes on where the answer broke off");
+        }
+        self.continued += 1;
+        self.at = at;
+        Step::Continue(at)
+    }
+
+    /// Where the way is.
+    pub const fn at(&self) -> usize {
+        self.at
     }
 
     fn ask(&mut self) -> Step {

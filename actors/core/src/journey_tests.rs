@@ -91,6 +91,82 @@ fn an_answer_that_began_is_not_begun_again() {
 }
 
 #[test]
+fn an_answer_that_broke_off_goes_on_at_the_next_who_can_or_once_more_at_the_same() {
+    let mut journey = Journey::new([paid("a"), paid("b"), mesh("c")]);
+    journey.begin();
+    assert_eq!(journey.broke_off(lost(), &[true; 3]), Step::Ask(1), "nothing was given yet");
+    journey.came();
+    assert_eq!(journey.broke_off(lost(), &[true, true, true]), Step::Continue(2));
+    assert_eq!(journey.broke_off(lost(), &[false, false, false]), Step::Fail(lost()));
+    let mut journey = Journey::new([paid("a"), mesh("b")]);
+    journey.begin();
+    journey.came();
+    assert_eq!(journey.broke_off(lost(), &[true, false]), Step::Continue(2));
+    assert_eq!(journey.target(), Some(&paid("a").0));
+    assert_eq!(journey.broke_off(lost(), &[true, false, true]), Step::Fail(lost()), "once");
+    assert!(journey.legs().iter().filter(|leg| leg.asked).all(|leg| leg.ended.is_some()));
+}
+
+#[test]
+fn nobody_goes_on_for_whom_the_request_is_over() {
+    for refusal in [
+        refusal(Code::Timeout, Blame::Client, Retry::After(Micros::secs(1))),
+        refusal(Code::QuotaExhausted, Blame::Client, Retry::Never),
+        refusal(Code::Unauthorized, Blame::Client, Retry::Never),
+    ] {
+        let mut journey = Journey::new([paid("a"), mesh("b")]);
+        journey.begin();
+        journey.came();
+        assert_eq!(journey.broke_off(refusal.clone(), &[true; 2]), Step::Fail(refusal));
+    }
+    let mut journey = Journey::new([paid("a"), paid("b"), mesh("c")]);
+    journey.begin();
+    assert_eq!(journey.local_only(), Step::Ask(2));
+    journey.came();
+    let step = journey.broke_off(lost(), &[true, true, false]);
+    assert_eq!(step, Step::Fail(lost()), "no money for those who can");
+}
+
+proptest! {
+    /// Whatever breaks off, an answer is gone on with a bounded number of times, by those who can
+    /// and may.
+    #[test]
+    fn going_on_ends(
+        able in prop::collection::vec(any::<bool>(), 1..8),
+        paid_ones in prop::collection::vec(any::<bool>(), 8),
+        local in any::<bool>(),
+    ) {
+        let target = |at: usize| match paid_ones[at] {
+            true => paid(&at.to_string()),
+            false => mesh(&at.to_string()),
+        };
+        let mut journey = Journey::new((0..able.len()).map(target));
+        let mut step = journey.begin();
+        if local && journey.target().is_some_and(Target::is_paid) {
+            step = journey.local_only();
+        }
+        journey.came();
+        let mut continued = 0;
+        while matches!(step, Step::Ask(_) | Step::Continue(_)) {
+            let able: Vec<bool> = journey.legs().iter().map(|leg| {
+                let name = match &leg.target {
+                    Target::Mesh { model } | Target::Provider { model, .. } => model,
+                };
+                able[name.parse::<usize>().unwrap()]
+            }).collect();
+            step = journey.broke_off(lost(), &able);
+            if let Step::Continue(at) = step {
+                continued += 1;
+                prop_assert!(able.get(at).copied().unwrap_or(true));
+                prop_assert_eq!(at, journey.at());
+                prop_assert!(journey.legs()[at].asked);
+            }
+        }
+        prop_assert!(continued <= MAX_CONTINUED);
+    }
+}
+
+#[test]
 fn what_is_wrong_with_the_request_is_said_at_once() {
     let mut journey = Journey::new([paid("a"), mesh("b")]);
     journey.begin();

@@ -11,6 +11,7 @@ pub mod auth;
 pub mod bill;
 pub mod cache;
 pub mod catalogue;
+pub mod continuing;
 pub mod flow;
 pub mod journey;
 pub mod meter;

@@ -110,6 +110,11 @@ impl Running {
     /// What counts as used now: the provider's own count so far, and no less than was seen. Before
     /// it says anything the prompt counts for the most it can be; before anything came, nothing.
     pub fn so_far(&self, priced: &Priced, told: Option<Counts>) -> Option<Took> {
+        self.counts(priced, told).map(|counts| priced.cost(&counts))
+    }
+
+    /// The counts behind that.
+    pub fn counts(&self, priced: &Priced, told: Option<Counts>) -> Option<Counts> {
         if self.pieces == 0 && told.is_none() {
             return None;
         }
@@ -118,7 +123,7 @@ impl Running {
         }
         let mut counts = told.unwrap_or_else(|| priced.unread());
         counts.completion = counts.completion.max(self.pieces);
-        Some(priced.cost(&counts))
+        Some(counts)
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Counters {
     pub provided: Count,
     /// Millionths of a dollar that providers billed, by the catalogue in force.
     pub billed_micro_dollars: Count,
+    /// Times an answer that broke off at a provider was gone on with.
+    pub continued: Count,
     /// Answers of small models that were found wanting.
     pub escalated: Count,
     /// Millionths of a dollar paid where small models come first and the largest has a price.

@@ -527,6 +527,8 @@ impl Request {
     }
 
     fn settle(mut self) {
+        // Whoever left and waits for the end may ask for more of the same budgets then.
+        self.reservation = None;
         self.told();
         let record = self.flow.record();
         let counters = &self.shared.counters;

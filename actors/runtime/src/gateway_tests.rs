@@ -95,6 +95,10 @@ impl Engine for Script {
         EngineStatus { models, ..EngineStatus::default() }
     }
 
+    fn begun(&self, _: ModelDigest, _: &Input, _: &str) -> Result<Vec<u32>, Refusal> {
+        Err(Refusal::client(Stage::Validate, Code::Unsupported, "no tokenizer"))
+    }
+
     fn count_tokens(&self, _: ModelDigest, _: &Input) -> Result<u32, Refusal> {
         Ok(PROMPT)
     }

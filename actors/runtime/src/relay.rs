@@ -16,6 +16,7 @@ mod judge;
 mod local;
 mod outlet;
 mod paid;
+mod resume;
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use selvedge_core::aim::Aim;
 use selvedge_core::journey::{Journey, Leg, Step, Target};
 use selvedge_core::record::{Attempt, Outcome, RequestRecord};
 use selvedge_core::routes::Saving;
-use selvedge_dialect::chat::{Event, Failure, Usage};
+use selvedge_dialect::chat::{Event, Failure, Head, Usage};
 use selvedge_net::clock;
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::wire::Label;
@@ -37,6 +38,7 @@ pub use self::embed::EmbedCall;
 use self::judge::Judging;
 use self::outlet::Outlet;
 pub use self::outlet::{ChatStream, Said};
+use self::resume::{Going, Had};
 use crate::counters::Held;
 use crate::gateway::{Gateway, node_full};
 use crate::providers::counts;
@@ -138,6 +140,16 @@ struct Relay {
     hides_logprobs: bool,
     /// An answer was found wanting.
     escalated: bool,
+    /// What the caller has, while somebody could go on after it.
+    kept: Option<Had>,
+    /// How bytes that the caller has began, and their text, until whoever writes is told.
+    passed: Option<(Head, Option<String>)>,
+    /// The present target goes on with an answer.
+    going: Option<Going>,
+    /// What the present target counted so far, and what those before it did whose parts of the
+    /// answer the caller has.
+    counted: Usage,
+    carried: Usage,
     /// Turns of nodes at targets that did not answer.
     turns: Vec<Attempt>,
     /// The provider that is being asked, for the trace.
@@ -165,6 +177,11 @@ impl Relay {
             judging: None,
             hides_logprobs: false,
             escalated: false,
+            kept: None,
+            passed: None,
+            going: None,
+            counted: Usage::default(),
+            carried: Usage::default(),
             turns: Vec::new(),
             asking: Asking::default(),
             recorded: false,
@@ -181,23 +198,29 @@ impl Relay {
             if let Step::Fail(refusal) = step {
                 return self.fail(Failure { provider: None, refusal });
             }
-            self.begin_leg();
-            let end = match self.journey.target().cloned() {
+            let over = match step {
+                Step::Continue(_) => Box::pin(self.go_on()).await,
+                _ => {
+                    self.begin_leg();
+                    None
+                }
+            };
+            let end = match self.journey.target().cloned().filter(|_| over.is_none()) {
                 // Far larger than the way to a provider: not every chat carries it along.
                 Some(Target::Mesh { model }) => Box::pin(self.ask_mesh(model)).await,
                 Some(Target::Provider { provider, model }) => {
                     self.ask_provider(&provider, &model).await
                 }
-                None => End::Failed(nowhere().into()),
+                None => over.unwrap_or_else(|| End::Failed(nowhere().into())),
             };
             step = match end {
-                End::Answered(last) if self.judge_whole().await => {
+                End::Answered(last) if self.stands().await => {
                     return self.answered(last).await;
                 }
                 End::Answered(_) | End::Doubted => self.doubted(),
                 End::LocalOnly => self.journey.local_only(),
                 End::Failed(failure) => {
-                    match self.missed(&failure).journey.failed(failure.refusal.clone()) {
+                    match self.missed(&failure).after(&failure) {
                         // The same refusal, with what the provider said.
                         Step::Fail(refusal) if refusal == failure.refusal => {
                             return self.fail(failure);
@@ -232,6 +255,8 @@ impl Relay {
         if self.hides_logprobs && matches!(event, Event::LogProbs { .. }) {
             return;
         }
+        let Some(event) = self.joined(event) else { return };
+        self.keep_event(&event);
         if let Event::Ended { reason, .. } = &event {
             self.asking.note(|turn| turn.finish.push(finish_at(reason)));
         }
@@ -246,15 +271,15 @@ impl Relay {
         if let Event::Usage(usage) = &event {
             self.usage = Some(*usage);
         }
-        self.begun();
+        self.begin_giving();
         if let Some(head) = self.head.take() {
             self.outlet.say(Said::Event(head)).await;
         }
         self.outlet.say(Said::Event(event)).await;
     }
 
-    /// From here on the caller has part of an answer that nobody else can continue.
-    fn begun(&mut self) {
+    /// From here on the caller has part of an answer.
+    fn begin_giving(&mut self) {
         self.journey.came();
         self.asking.came();
         if self.first_piece.is_none() {
@@ -263,13 +288,16 @@ impl Relay {
     }
 
     /// Gives the caller the answer's end. Whoever has it finds the record.
-    async fn answered(mut self, last: Said) {
+    async fn answered(mut self, mut last: Said) {
+        if let Said::Event(Event::Finished { usage: Some(usage), .. }) = &mut last {
+            *usage = self.carried.plus(usage);
+        }
         if let Said::Event(Event::Finished { usage: Some(usage), .. })
         | Said::Bytes { usage: Some(usage), .. } = &last
         {
             self.usage = Some(*usage);
         }
-        self.begun();
+        self.begin_giving();
         if let Some(head) = self.head.take() {
             self.outlet.say(Said::Event(head)).await;
         }
@@ -287,6 +315,9 @@ impl Relay {
 
     /// Notes how fast the target answered, for routes that go by it.
     fn measure(&self) {
+        if self.going.is_some() {
+            return;
+        }
         let (Some(target), Some(first)) = (self.journey.target(), self.first_piece) else { return };
         let tokens = self.usage.map_or(0, |usage| usage.completion_tokens);
         let after = clock::mono().since(self.arrived.plus(first));
@@ -351,7 +382,8 @@ impl Relay {
             },
         }
         let record = match in_mesh {
-            Some(known) if !paid => {
+            // Of an answer in parts it has one.
+            Some(known) if !paid && self.going.is_none() => {
                 RequestRecord { legs, attempts, saving, ..known.as_ref().clone() }
             }
             _ => RequestRecord {

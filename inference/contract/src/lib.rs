@@ -40,4 +40,11 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// A refusal when the model is unknown or the prompt cannot be rendered.
     fn count_tokens(&self, model: ModelDigest, input: &Input) -> Result<u32, Refusal>;
+
+    /// The tokens of a prompt whose answer begins with this text, which another model wrote: as a
+    /// prompt of [`Input::Tokens`] they make this model go on with it.
+    ///
+    /// # Errors
+    /// As [`Engine::count_tokens`].
+    fn begun(&self, model: ModelDigest, input: &Input, text: &str) -> Result<Vec<u32>, Refusal>;
 }

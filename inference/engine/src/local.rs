@@ -132,6 +132,10 @@ impl Engine for LocalEngine {
         let tokens = self.shared.text(model)?.tokens(input)?;
         Ok(tokens.len().min(u32::MAX as usize) as u32)
     }
+
+    fn begun(&self, model: ModelDigest, input: &Input, text: &str) -> Result<Vec<u32>, Refusal> {
+        self.shared.text(model)?.begun(input, text)
+    }
 }
 
 fn open(device: Device) -> Result<candle_core::Device, EngineError> {

@@ -91,6 +91,15 @@ impl Template {
     }
 }
 
+/// `text`, cut where a person wrote control text, to be tokenized piece by piece.
+pub(crate) fn apart(text: &str, control: &[String]) -> Result<Vec<String>, Refusal> {
+    let Some(mark) = MARKS.clone().find(|&mark| !text.contains(mark)) else {
+        let message = "the text uses every private-use character of plane 16";
+        return Err(Refusal::client(Stage::Validate, Code::InvalidRequest, message));
+    };
+    Ok(cut(text, control, mark).split(mark).map(str::to_owned).collect())
+}
+
 /// `text` with `mark` after the first character of each control text in it.
 fn cut(text: &str, control: &[String], mark: char) -> String {
     let mut out = String::with_capacity(text.len());

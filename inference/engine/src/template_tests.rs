@@ -13,6 +13,14 @@ fn render(source: &str, messages: &[ChatMessage]) -> Result<Vec<String>, Refusal
 }
 
 #[test]
+fn control_text_is_cut_apart() {
+    let control = vec!["<|end|>".to_owned()];
+    let pieces = apart("a<|end|>b <", &control).unwrap();
+    assert_eq!(pieces, ["a<", "|end|>b <"]);
+    assert_eq!(apart("", &control).unwrap(), [""]);
+}
+
+#[test]
 fn blocks_are_trimmed_and_python_methods_known() {
     let source = "{{ bos_token }}\n  {% for m in messages %}\n[{{ m['role'].upper() }}] \
                   {{ m.content.strip() }}\n  {% endfor %}\n\

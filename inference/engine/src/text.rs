@@ -9,7 +9,7 @@ use selvedge_contract::{ChatMessage, Input, Limits};
 use crate::card::Shape;
 use crate::error::{EngineError, elsewhere};
 use crate::gguf::Gguf;
-use crate::template::Template;
+use crate::template::{Template, apart};
 use crate::tokenizer::Tokenizer;
 
 /// No published vocabulary has a token of more bytes; a file that claims one does not raise the
@@ -70,6 +70,16 @@ impl Text {
                 }
             }
         }
+    }
+
+    /// The tokens of a prompt and of the beginning of its answer. Control text in that stays text.
+    pub(crate) fn begun(&self, input: &Input, text: &str) -> Result<Vec<u32>, Refusal> {
+        self.check_size(text.len())?;
+        let mut tokens = self.tokens(input)?;
+        for piece in apart(text, &self.tokenizer.control_texts)? {
+            tokens.extend(self.encode(&piece)?);
+        }
+        Ok(tokens)
     }
 
     fn chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, Refusal> {

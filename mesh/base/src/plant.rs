@@ -123,6 +123,8 @@ plants! {
     LocalOnlyForgotten,
     /// After a part of one answer another target begins its own.
     SecondVoice,
+    /// Whoever comes next is to go on with an answer that broke off, whether it can or not.
+    GoesOnUnable,
     /// A row of a witnessed ledger counts as soon as one voter has it.
     WitnessedAlone,
     /// Whoever takes over a row goes on from the one it knew, not from what a quorum told.

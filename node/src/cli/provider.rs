@@ -75,6 +75,10 @@ pub(crate) struct ProviderAdd {
     /// Nothing is paid for it: a server of one's own
     #[arg(long)]
     pub(crate) free: bool,
+    /// How it is told to go on with an answer that broke off elsewhere [default: not, but for
+    /// Ollama and the models of Anthropic that can]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) continues: Option<Continues>,
     /// Bedrock: the region, such as us-east-1
     #[arg(long, value_name = "REGION")]
     pub(crate) region: Option<String>,
@@ -115,4 +119,15 @@ pub(crate) enum ProviderKey {
         /// Its name
         name: String,
     },
+}
+
+/// How a server goes on with an answer.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Continues {
+    /// After a last message of the assistant (llama.cpp)
+    LastMessage,
+    /// The same with `"prefix": true` in it (Mistral, DeepSeek)
+    Prefix,
+    /// The same with `"continue_final_message": true` (vLLM, SGLang)
+    ContinueFinalMessage,
 }

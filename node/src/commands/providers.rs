@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, IsTerminal as _};
 
 use anyhow::{Context as _, Result, bail};
-use selvedge_core::upstream::provider::{CostClass, RawModel};
+use selvedge_core::upstream::provider::{Continues, CostClass, RawModel};
 use selvedge_core::upstream::{ProviderKind, RawProvider};
 
 use super::keys::escaped;
@@ -119,6 +119,12 @@ fn raw(options: &cli::ProviderAdd) -> Result<RawProvider> {
         api_version: options.api_version.clone().unwrap_or_default(),
         extra_ca: ca.map(|path| path.display().to_string()).unwrap_or_default(),
         cost: if options.free { CostClass::Free } else { CostClass::Paid },
+        continues: match options.continues {
+            None => Continues::No,
+            Some(cli::Continues::LastMessage) => Continues::LastMessage,
+            Some(cli::Continues::Prefix) => Continues::Prefix,
+            Some(cli::Continues::ContinueFinalMessage) => Continues::ContinueFinalMessage,
+        },
         ..RawProvider::named(&options.name, kind)
     };
     raw.limits.requests_per_minute = options.requests_per_minute;

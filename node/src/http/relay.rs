@@ -124,6 +124,8 @@ pub(super) async fn whole_answer(
     while let Some(said) = said.next().await {
         let event = match said {
             Said::Event(event) => event,
+            // Only a stream is gone on with.
+            Said::Taken { .. } => continue,
             Said::Bytes { bytes, pieces, usage, .. } => {
                 passed(&mut setting.progress, pieces.max(1), usage);
                 return Ok(setting.all_of(bytes));
@@ -233,6 +235,14 @@ impl Talk {
             Said::Bytes { bytes, pieces, usage, .. } => {
                 passed(&mut self.setting.progress, pieces, usage);
                 out.pass(bytes);
+            }
+            // The client has it: the writer is brought to where it would be had it written it.
+            Said::Taken { head, text } => {
+                let mut had = Vec::new();
+                self.writer.write(&Event::Head(head), &mut had);
+                if let Some(text) = text {
+                    self.writer.write(&Event::Text { choice: 0, text }, &mut had);
+                }
             }
         }
     }

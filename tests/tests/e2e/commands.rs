@@ -53,6 +53,7 @@ const SUBCOMMANDS: &[&str] = &[
     "routes set",
     "routes list",
     "routes show",
+    "routes savings",
     "routes history",
     "routes rollback",
     "routes remove",

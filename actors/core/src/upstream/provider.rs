@@ -106,6 +106,24 @@ pub enum CostClass {
     Premium,
 }
 
+/// How a server is told to go on after the beginning of an answer that another one made.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Continues {
+    /// Not at all, unless its kind or the catalogue knows that it can: Ollama, and those of
+    /// Anthropic's models with `prefill`.
+    #[default]
+    No,
+    /// By a last message of the assistant (llama.cpp).
+    LastMessage,
+    /// By a last message of the assistant with `"prefix": true` (Mistral, DeepSeek).
+    Prefix,
+    /// By a last message of the assistant and `"continue_final_message": true` (vLLM, SGLang).
+    ContinueFinalMessage,
+}
+
 /// A provider as the program uses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderSpec {
@@ -133,6 +151,8 @@ pub struct ProviderSpec {
     pub label: String,
     /// What it costs, roughly.
     pub cost: CostClass,
+    /// How it is told to go on after the beginning of an answer.
+    pub continues: Continues,
 }
 
 /// A model of a provider.
@@ -163,8 +183,10 @@ pub struct ProviderRecord {
 }
 
 impl ProviderRecord {
-    /// The version this build writes and reads.
-    pub const VERSION: u8 = 1;
+    /// The version this build writes.
+    pub const VERSION: u8 = 2;
+    /// The oldest it reads: without [`RawProvider::continues`].
+    pub const OLDEST: u8 = 1;
 
     /// The record of a provider's configuration.
     pub const fn new(revision: u64, provider: RawProvider) -> Self {
@@ -176,7 +198,7 @@ impl ProviderRecord {
     /// # Errors
     /// [`ProviderError::Version`], and all that is wrong with what it says.
     pub fn checked(&self) -> Result<ProviderSpec, Vec<ProviderError>> {
-        if self.version != Self::VERSION {
+        if !(Self::OLDEST..=Self::VERSION).contains(&self.version) {
             return Err(vec![ProviderError::Version(self.version)]);
         }
         self.provider.checked()
@@ -190,6 +212,9 @@ impl Record for ProviderRecord {
         out.push(self.version);
         out.extend(self.revision.to_be_bytes());
         self.provider.write(out);
+        if self.version > Self::OLDEST {
+            out.push(self.provider.continues as u8);
+        }
     }
 }
 

@@ -150,6 +150,19 @@ fn a_record_of_another_version_is_refused_by_name() {
 }
 
 #[test]
+fn a_record_of_the_version_before_is_read_and_has_the_bytes_it_had() {
+    let record = ProviderRecord { version: 1, ..ProviderRecord::new(1, openai()) };
+    assert!(record.checked().is_ok());
+    let bytes = |record: &ProviderRecord| {
+        let mut out = Vec::new();
+        record.write(&mut out);
+        out
+    };
+    let (before, now) = (bytes(&record), bytes(&ProviderRecord::new(1, openai())));
+    assert_eq!(now[1..], [&before[1..], &[0]].concat());
+}
+
+#[test]
 fn records_survive_the_wire_and_each_field_is_signed() {
     let record = ProviderRecord::new(3, openai());
     let frame = selvedge_base::codec::encode(&record, 1 << 16).unwrap();
@@ -182,6 +195,7 @@ fn records_survive_the_wire_and_each_field_is_signed() {
         RawProvider { extra_ca: "b".into(), ..openai() },
         RawProvider { label: "b".into(), ..openai() },
         RawProvider { cost: CostClass::Free, ..openai() },
+        RawProvider { continues: Continues::Prefix, ..openai() },
     ];
     for raw in changed {
         assert_ne!(bytes(raw.clone()), plain, "{raw:?}");

@@ -39,6 +39,34 @@ impl Usage {
         self.prompt_tokens.saturating_add(self.completion_tokens)
     }
 
+    /// Both together, of two parts of one answer.
+    #[must_use]
+    pub const fn plus(&self, more: &Self) -> Self {
+        Self {
+            prompt_tokens: self.prompt_tokens.saturating_add(more.prompt_tokens),
+            cached_tokens: self.cached_tokens.saturating_add(more.cached_tokens),
+            cache_creation_tokens: self
+                .cache_creation_tokens
+                .saturating_add(more.cache_creation_tokens),
+            cache_creation_1h_tokens: self
+                .cache_creation_1h_tokens
+                .saturating_add(more.cache_creation_1h_tokens),
+            prompt_audio_tokens: self.prompt_audio_tokens.saturating_add(more.prompt_audio_tokens),
+            completion_tokens: self.completion_tokens.saturating_add(more.completion_tokens),
+            reasoning_tokens: self.reasoning_tokens.saturating_add(more.reasoning_tokens),
+            completion_audio_tokens: self
+                .completion_audio_tokens
+                .saturating_add(more.completion_audio_tokens),
+            accepted_prediction_tokens: self
+                .accepted_prediction_tokens
+                .saturating_add(more.accepted_prediction_tokens),
+            rejected_prediction_tokens: self
+                .rejected_prediction_tokens
+                .saturating_add(more.rejected_prediction_tokens),
+            web_searches: self.web_searches.saturating_add(more.web_searches),
+        }
+    }
+
     /// Tokens of the prompt that were neither read from nor written to a cache.
     pub const fn fresh_tokens(&self) -> u64 {
         self.prompt_tokens

@@ -6,7 +6,7 @@
 
 use selvedge_core::journey::{Step, Target};
 use selvedge_core::routes::{Doubt, Judgement};
-use selvedge_dialect::chat::Event;
+use selvedge_dialect::chat::{Event, Usage};
 
 use super::Relay;
 
@@ -41,7 +41,8 @@ impl Judging {
 impl Relay {
     /// The next target is asked: whether its answer may be doubted.
     pub(super) fn begin_leg(&mut self) {
-        (self.usage, self.hides_logprobs) = (None, false);
+        (self.usage, self.hides_logprobs, self.counted) = (None, false, Usage::default());
+        (self.kept, self.passed, self.going) = (None, None, None);
         // Of several answers each would have to be judged, and all asked for again.
         let one = |relay: &Self| {
             relay.call.asked.request().is_ok_and(|asked| asked.n.is_none_or(|n| n == 1))
@@ -60,10 +61,10 @@ impl Relay {
     }
 
     /// The answer is over: whether it stands.
-    pub(super) async fn judge_whole(&mut self) -> bool {
+    pub(super) async fn stands(&mut self) -> bool {
         let Some(judging) = &self.judging else { return true };
         let judgement = judging.doubt.judge();
-        self.judged(judgement).await
+        Box::pin(self.judged(judgement)).await
     }
 
     async fn judged(&mut self, judgement: Judgement) -> bool {

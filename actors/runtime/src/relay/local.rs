@@ -35,7 +35,7 @@ impl Relay {
         }
         let mut total = Usage::default();
         let mut timing = Timing::default();
-        let mut took = Took::default();
+        let (mut took, mut prompt) = (Took::default(), 0);
         while open.iter().any(Option::is_some) {
             let (choice, piece) = Next(&mut open).await;
             let over = matches!(piece, None | Some(Piece::Finished { .. } | Piece::Failed(_)));
@@ -45,12 +45,18 @@ impl Relay {
             let choice = choice as u32;
             match &piece {
                 Some(Piece::Started { prompt_tokens, .. }) => {
+                    prompt += u64::from(*prompt_tokens);
                     took.tokens += u64::from(*prompt_tokens);
                 }
                 Some(Piece::Token(_)) => took.tokens += 1,
                 _ => {}
             }
             self.journey.took(took);
+            self.counted = Usage {
+                prompt_tokens: prompt,
+                completion_tokens: took.tokens - prompt,
+                ..self.counted
+            };
             let events = match piece {
                 Some(Piece::Failed(refusal)) => return End::Failed(refusal.into()),
                 None => return End::Failed(super::nowhere().into()),
@@ -75,7 +81,8 @@ impl Relay {
     /// One call per answer wanted.
     fn calls(&mut self, model: &str) -> Result<Vec<Call>, Refusal> {
         let ForEngine { input, n, sampling, seed, max_tokens, stop, logprobs } =
-            for_engine(self.call.asked.request()?)?;
+            for_engine(self.to_ask(None)?.as_ref())?;
+        let input = self.begun(model, input)?;
         let seed = seed.unwrap_or(self.call.drawn);
         let judged = self.judging.is_some().then_some(contract::LogProbs { top: 0 });
         self.hides_logprobs = logprobs.is_none();

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::Stream;
 use parking_lot::Mutex;
-use selvedge_dialect::chat::{Event, Usage};
+use selvedge_dialect::chat::{Event, Head, Usage};
 
 /// One thing that is said of an answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,14 @@ pub enum Said {
         /// What the answer took, with the last bytes.
         usage: Option<Usage>,
     },
+    /// The bytes so far were these events, and events follow: another target goes on. Nothing of
+    /// it goes to the client.
+    Taken {
+        /// How the answer began.
+        head: Head,
+        /// Its text; none when not even an empty one was begun.
+        text: Option<String>,
+    },
 }
 
 impl Said {
@@ -38,6 +46,7 @@ impl Said {
         match self {
             Self::Event(event) => matches!(event, Event::Finished { .. } | Event::Failed(_)),
             Self::Bytes { last, .. } => *last,
+            Self::Taken { .. } => false,
         }
     }
 }

@@ -51,6 +51,16 @@ enum Reading {
     },
 }
 
+impl Reading {
+    /// In whose dialect bytes of a stream pass, if they do.
+    const fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Passed { kind, stream: true, .. } => Some(*kind),
+            Self::Passed { .. } | Self::Translated(_) => None,
+        }
+    }
+}
+
 impl Relay {
     /// Asks a provider's model for the whole answer.
     pub(super) async fn ask_provider(&mut self, provider: &str, model: &str) -> End {
@@ -74,6 +84,10 @@ impl Relay {
         let mut reservation = None;
         if self.shared.policies.limits(&self.call.account, self.call.key.as_ref()) {
             match self.reserve(provider, model, &priced).await {
+                // Another answer does not begin after a part of this one.
+                Ok(held) if held.local_only() && self.going.is_some() => {
+                    return End::Failed(no_money().into());
+                }
                 Ok(held) if held.local_only() => return End::LocalOnly,
                 Ok(held) if held.downgrade().is_some() => {
                     let model = held.downgrade().unwrap_or_default().to_owned();
@@ -91,7 +105,9 @@ impl Relay {
         self.begin_asking(&open, &mut call);
         let running = Running::default();
         let took = Took::default();
-        let mut paying = Paying { priced, reservation, running, took, changes };
+        let counted = Usage::default();
+        let mut paying = Paying { priced, reservation, running, took, counted, changes };
+        self.begin_keeping(reading.kind());
         let asked = tokio::select! {
             biased;
             why = self.interrupted(&mut paying) => return End::Failed(why.into()),
@@ -139,7 +155,9 @@ impl Relay {
         let limited = self.shared.policies.limits(&self.call.account, self.call.key.as_ref());
         // What a provider may charge more for than can be reserved is translated or refused.
         let bounded = |asked: &&Passable| !limited || is_bounded(&asked.body, asked.kind);
-        if let Some(asked) = self.call.asked.passable().filter(|_| !judged).filter(bounded) {
+        if let Some(asked) =
+            self.call.asked.passable().filter(|_| !judged && self.going.is_none()).filter(bounded)
+        {
             let priced = open.price_passed(known.clone(), asked, USUAL_ANSWER);
             self.check_price(open, upstream, &priced)?;
             // What is not reserved may not be spent: the provider is told where to end.
@@ -153,7 +171,7 @@ impl Relay {
                 return Ok(ToSay { priced, call, reading });
             }
         }
-        let mut request = self.call.asked.request()?.clone();
+        let mut request = self.to_ask(Some((open, known.as_deref())))?.into_owned();
         upstream.clone_into(&mut request.model);
         let priced = open.price(known, &request, USUAL_ANSWER);
         self.check_price(open, upstream, &priced)?;
@@ -212,12 +230,12 @@ impl Relay {
                 Err(failed) => {
                     // What the provider counted before it was cut off is what it bills.
                     paying.note(events.usage(), None);
-                    self.journey.took(paying.took);
+                    self.took(&paying);
                     return End::Failed(failed.refusal().into());
                 }
             };
             paying.note(events.usage(), Some(&event));
-            self.journey.took(paying.took);
+            self.took(&paying);
             match event {
                 Event::Failed(failure) => return End::Failed(failure),
                 // Whoever has the end finds it settled.
@@ -244,7 +262,7 @@ impl Relay {
             let pieces = took.pieces - told;
             told = took.pieces;
             paying.passed(pieces, took.usage);
-            self.journey.took(paying.took);
+            self.took(&paying);
             let passed = match next {
                 Ok(Some(passed)) => passed,
                 // The last bytes say that they are the last.
@@ -258,17 +276,28 @@ impl Relay {
             if passed.last {
                 if took.usage.is_none() && told == 0 {
                     paying.unknown();
-                    self.journey.took(paying.took);
+                    self.took(&paying);
                 }
-                let (bytes, usage) = (passed.bytes, took.usage);
+                let usage = took.usage;
+                let bytes = self.keep(passed.bytes, true);
                 let finish = took.finish.as_ref().map(finish_at);
                 self.asking.note(|turn| turn.finish.extend(finish));
                 return End::Answered(Said::Bytes { bytes, pieces, last: true, usage });
             }
-            let said = Said::Bytes { bytes: passed.bytes, pieces, last: false, usage: None };
-            self.begun();
+            let bytes = self.keep(passed.bytes, false);
+            if bytes.is_empty() {
+                continue;
+            }
+            let said = Said::Bytes { bytes, pieces, last: false, usage: None };
+            self.begin_giving();
             self.outlet.say(said).await;
         }
+    }
+
+    /// Notes what the answer took so far.
+    fn took(&mut self, paying: &Paying) {
+        self.journey.took(paying.took);
+        self.counted = paying.counted;
     }
 
     /// Why the caller may not go on, if it may not.
@@ -374,8 +403,9 @@ struct Paying {
     priced: Priced,
     reservation: Option<Reservation>,
     running: Running,
-    /// What it comes to so far.
+    /// What it comes to so far, and by which counts.
     took: Took,
+    counted: Usage,
     /// Tells of changes of the policy, from before the budgets were asked on.
     changes: Option<watch::Receiver<()>>,
 }
@@ -388,14 +418,24 @@ impl Paying {
                 self.running.piece();
             }
             Some(Event::Finished { usage: Some(usage), .. }) => {
+                self.counted = *usage;
                 return self.bill(self.priced.cost(&counts(usage)));
             }
             _ => {}
         }
-        let told = told.as_ref().map(counts);
-        if let Some(took) = self.running.so_far(&self.priced, told) {
-            self.bill(took);
-        }
+        self.seen(told);
+    }
+
+    /// Bills what was told and seen so far.
+    fn seen(&mut self, told: Option<Usage>) {
+        let counted = self.running.counts(&self.priced, told.as_ref().map(counts));
+        let Some(counted) = counted else { return };
+        self.bill(self.priced.cost(&counted));
+        self.counted = Usage {
+            prompt_tokens: counted.prompt,
+            completion_tokens: counted.completion,
+            ..told.unwrap_or_default()
+        };
     }
 
     const fn bill(&mut self, took: Took) {
@@ -410,10 +450,7 @@ impl Paying {
         for _ in 0..pieces {
             self.running.piece();
         }
-        let told = told.as_ref().map(counts);
-        if let Some(took) = self.running.so_far(&self.priced, told) {
-            self.bill(took);
-        }
+        self.seen(told);
     }
 
     /// The answer is complete, and nobody says what it took: the most it can have.
@@ -459,6 +496,13 @@ pub(super) fn failure(open: &Open, failed: &Failed) -> Failure {
 pub(super) fn gone(provider: &str) -> Refusal {
     let message = format!("provider '{provider}' was removed");
     Refusal::new(Stage::Route, Blame::Us, Retry::Elsewhere, Code::ModelUnavailable, message)
+}
+
+/// Why an answer does not go on at a provider.
+fn no_money() -> Refusal {
+    let message = "the budget for money is used up, so no provider goes on with the answer";
+    let (stage, blame) = (Stage::Reserve, Blame::Client);
+    Refusal::new(stage, blame, Retry::Elsewhere, Code::QuotaExhausted, message)
 }
 
 pub(super) fn unpriced(open: &Open, model: &str) -> Refusal {

@@ -16,8 +16,8 @@ use super::super::patience::TimeLimits;
 use super::super::rate::Limits;
 use super::super::retry::{HedgeSettings, RetrySettings};
 use super::{
-    BaseUrl, ModelRef, ProviderKind, ProviderRecord, ProviderSpec, RawLimits, RawProvider,
-    RawTimes, millis,
+    BaseUrl, Continues, ModelRef, ProviderKind, ProviderRecord, ProviderSpec, RawLimits,
+    RawProvider, RawTimes, millis,
 };
 
 /// Names of models of one provider, aliases among them: the largest public catalogues.
@@ -105,6 +105,7 @@ impl RawProvider {
         problems.name("region", &self.region, self.kind != ProviderKind::Bedrock);
         problems.name("api_version", &self.api_version, true);
         problems.name("label", &self.label, true);
+        problems.continues(self);
         let keys = problems.keys(self);
         let base = problems.base(self);
         let models = problems.models(self);
@@ -129,6 +130,7 @@ impl RawProvider {
             extra_ca: Some(self.extra_ca.clone()).filter(|path| !path.is_empty()),
             label: self.label.clone(),
             cost: self.cost,
+            continues: self.continues,
         })
     }
 
@@ -159,6 +161,30 @@ impl Problems {
             value: cut(&value.to_string()),
             allowed: allowed.to_string(),
         });
+    }
+
+    fn continues(&mut self, raw: &RawProvider) {
+        let alike = match raw.kind {
+            ProviderKind::OpenAi => true,
+            ProviderKind::Anthropic | ProviderKind::Ollama => {
+                matches!(raw.continues, Continues::No | Continues::LastMessage)
+            }
+            ProviderKind::Gemini
+            | ProviderKind::Bedrock
+            | ProviderKind::Azure
+            | ProviderKind::Cohere => raw.continues == Continues::No,
+        };
+        if !alike {
+            let kind = raw.kind.as_str();
+            self.say(
+                "continues",
+                format!("{:?}", raw.continues),
+                format!(
+                    "no; for kind openai also last-message, prefix and continue-final-message, for \
+                 anthropic and ollama last-message ({kind} is another)"
+                ),
+            );
+        }
     }
 
     /// Names end up in headers, addresses and lines of the log.

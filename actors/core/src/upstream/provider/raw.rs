@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::super::retry::RetrySettings;
-use super::{CostClass, ProviderKind};
+use super::{Continues, CostClass, ProviderKind};
 
 /// A cloud provider, or a server that speaks like one.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -60,6 +60,8 @@ pub struct RawProvider {
     pub label: String,
     /// What it costs, roughly: free, paid or premium.
     pub cost: CostClass,
+    /// How it is told to go on after the beginning of an answer that broke off elsewhere.
+    pub continues: Continues,
 }
 
 impl Default for RawProvider {
@@ -83,6 +85,7 @@ impl Default for RawProvider {
             extra_ca: String::new(),
             label: String::new(),
             cost: CostClass::default(),
+            continues: Continues::default(),
         }
     }
 }
@@ -144,7 +147,7 @@ pub struct RawTimes {
 }
 
 impl RawProvider {
-    /// Appends every field in order: integers big-endian, texts and lists after their length.
+    /// Appends every field of the first version in order: integers big-endian, texts and lists after their length.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         text(out, &self.name);
         text(out, self.kind.as_str());
