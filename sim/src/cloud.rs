@@ -46,7 +46,9 @@ pub(crate) struct Exchange {
     /// Tokens of the answer at most.
     pub(crate) most: u32,
     state: State,
-    /// Tokens and pieces of the answer that were made.
+    /// Tokens of the answer that it was given as its beginning.
+    begun: u32,
+    /// Tokens and pieces of the answer there are, those included.
     made: u32,
     pieces: u32,
     /// Whoever asked does not want it any more.
@@ -73,7 +75,7 @@ pub(crate) enum Word {
     /// The first byte; the tokens of the prompt, if it tells them so early.
     Head { prompt: Option<u32> },
     /// A piece of the answer.
-    Piece { index: u32 },
+    Piece { index: u32, from: u32, to: u32 },
     /// The end, and what is billed.
     Done { prompt: u64, completion: u64 },
     /// The connection closed.
@@ -85,6 +87,7 @@ impl Exchange {
         (cloud, node, start): (usize, usize, u64),
         request: u64,
         (prompt, most): (Prompt, u32),
+        (begun, pieces): (u32, u32),
     ) -> Self {
         Self {
             cloud,
@@ -94,8 +97,9 @@ impl Exchange {
             prompt,
             most,
             state: State::OnTheWay,
-            made: 0,
-            pieces: 0,
+            begun,
+            made: begun,
+            pieces,
             gone: false,
         }
     }
@@ -149,7 +153,7 @@ impl Cloud {
             State::OnTheWay => self.hears(exchange),
             State::Thinking => {
                 exchange.state = State::Answering;
-                let prompt = self.tells_early.then_some(exchange.prompt.tokens);
+                let prompt = self.tells_early.then_some(exchange.prompt.tokens + exchange.begun);
                 (vec![Word::Head { prompt }], Some(self.pause()))
             }
             State::Answering => self.goes_on(exchange),
@@ -177,8 +181,10 @@ impl Cloud {
     fn goes_on(&mut self, exchange: &mut Exchange) -> (Vec<Word>, Option<Micros>) {
         let whole = exchange.prompt.answer.min(exchange.most).max(1);
         let piece = 1 + self.stream.below(MOST_IN_A_PIECE) as u32;
-        exchange.made = (exchange.made + piece).min(whole);
-        let mut words = vec![Word::Piece { index: exchange.pieces }];
+        let from = exchange.made;
+        exchange.made = (exchange.made + piece).min(whole).max(from);
+        let (index, to) = (exchange.pieces, exchange.made);
+        let mut words = vec![Word::Piece { index, from, to }];
         exchange.pieces += 1;
         if exchange.made >= whole {
             exchange.state = State::Over;
@@ -209,7 +215,8 @@ impl Cloud {
 impl Exchange {
     /// What it took so far.
     pub(crate) fn counts(&self) -> Counts {
-        let (prompt, completion) = (u64::from(self.prompt.tokens), u64::from(self.made));
+        let prompt = u64::from(self.prompt.tokens + self.begun);
+        let completion = u64::from(self.made - self.begun);
         Counts { prompt, completion, ..Counts::default() }
     }
 }

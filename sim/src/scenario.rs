@@ -93,6 +93,7 @@ const ALL: &[Scenario] = &[
     cache::SAME_QUESTION,
     cache::PURGED,
     cloud::REROUTED_WHILE_CUT,
+    cloud::CUT_STREAM_GOES_ON,
 ];
 
 impl Scenario {

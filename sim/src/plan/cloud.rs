@@ -4,7 +4,9 @@ use selvedge_base::Micros;
 use selvedge_core::catalogue::Catalogue;
 use selvedge_core::paid::list_of;
 use selvedge_core::routes::{PolicyConfig, Provider, RouteBook, RouteConfig, Routes, TargetConfig};
-use selvedge_core::upstream::provider::{CostClass, RawLimits, RawModel, RawTimes, check_all};
+use selvedge_core::upstream::provider::{
+    Continues, CostClass, RawLimits, RawModel, RawTimes, check_all,
+};
 use selvedge_core::upstream::{BreakerSettings, ProviderKind, ProviderSpec, RawProvider};
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +57,9 @@ pub struct ProviderPlan {
     /// before the usual times do.
     #[serde(default)]
     pub hasty: bool,
+    /// Whether it goes on after the beginning of an answer, and the nodes were told so.
+    #[serde(default)]
+    pub continues: bool,
 }
 
 const fn far() -> Micros {
@@ -86,6 +91,7 @@ impl ProviderPlan {
             keys: one(),
             concurrent: 0,
             hasty: false,
+            continues: false,
         }
     }
 
@@ -99,6 +105,7 @@ impl ProviderPlan {
             limits: RawLimits { concurrent: self.concurrent, ..RawLimits::default() },
             times: if self.hasty { times } else { RawTimes::default() },
             cost: CostClass::Paid,
+            continues: if self.continues { Continues::LastMessage } else { Continues::No },
             ..RawProvider::named(&self.name, self.kind)
         }
     }

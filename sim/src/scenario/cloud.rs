@@ -124,6 +124,28 @@ pub(super) const CUT_STREAM: Scenario = Scenario {
     },
 };
 
+pub(super) const CUT_STREAM_GOES_ON: Scenario = Scenario {
+    name: "cut-stream-goes-on",
+    incident: "a provider cuts its streams, and the next one goes on after what came",
+    nodes: 3,
+    nodes_least: 2,
+    build: |nodes, seed| {
+        let mut plan = with_money(nodes, seed, 50_000_000)
+            .route("chat", PolicyConfig::Fallback, &[NIMBUS, CUMULUS])
+            .client(asking("chat", 240, 50))
+            .with(wrong(1, ProviderFault::Cuts, 0), s(10), s(20));
+        plan.cloud.providers[0].continues = true;
+        plan
+    },
+    expect: |_, outcome| {
+        all(&[
+            happened(outcome, Mark::ProviderCutOff),
+            happened(outcome, Mark::ProviderAnswered),
+            (outcome.requests.failed == 0, "everybody has a whole answer"),
+        ])
+    },
+};
+
 pub(super) const OUT_OF_MONEY: Scenario = Scenario {
     name: "out-of-money",
     incident: "the month's money is gone on the tenth: models of the mesh go on for nothing",

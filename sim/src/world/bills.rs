@@ -180,6 +180,7 @@ impl World<'_> {
         let truth = &self.requests[request as usize];
         let (prompt, pieces) = (u64::from(truth.prompt.tokens), truth.pieces);
         let Some(errand) = self.errand(node, request) else { return };
+        let pieces = pieces.saturating_sub(errand.before);
         let used = errand.bill.used();
         let seen = match whole {
             Some(counts) => {

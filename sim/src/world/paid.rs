@@ -4,9 +4,11 @@
 use selvedge_base::{Blame, Code, Dice, Micros, Mono, Refusal, RequestId, Retry, Stage};
 use selvedge_core::bill::Bill;
 use selvedge_core::catalogue::Counts;
+use selvedge_core::continuing::way;
 use selvedge_core::paid::{Priced, Running, Size, known};
 use selvedge_core::quota::{Charge, CostClass, QuotaInput, Verdict};
 use selvedge_core::upstream::desk::Report;
+use selvedge_core::upstream::provider::Continues;
 use selvedge_core::upstream::{
     Decision, Denied, Desk, Ending, Fault, ProviderSpec, Ticket, Tries, Watch,
 };
@@ -62,6 +64,8 @@ pub(crate) struct Errand {
     pub(super) stage: Errands,
     /// What the provider told of its count so far.
     told: Option<Counts>,
+    /// Pieces that the caller had before.
+    pub(super) before: u32,
     tick_at: Option<Mono>,
 }
 
@@ -156,9 +160,9 @@ impl World<'_> {
         let truth = &self.requests[request as usize];
         let unlimited = self.plan.workload.clients[truth.group].unlimited;
         let size = Size {
-            prompt_tokens: AROUND + u64::from(truth.prompt.bytes()),
+            prompt_tokens: AROUND + u64::from(truth.prompt.bytes() + truth.said),
             answers: 1,
-            max_tokens: (!unlimited).then_some(truth.max_tokens),
+            max_tokens: (!unlimited).then_some(truth.max_tokens.saturating_sub(truth.said)),
             usual: USUAL_ANSWER,
             ..Size::default()
         };
@@ -184,6 +188,7 @@ impl World<'_> {
             drawn: Drawn::default(),
             stage: Errands::Reserving,
             told: None,
+            before: truth.pieces,
             tick_at: None,
         };
         let worst = errand.worst();
@@ -291,6 +296,13 @@ impl World<'_> {
             return self.leg_ended(node, request, End::Failed(barred));
         }
         self.settle_errand(node, request);
+        if self.requests[request as usize].said > 0 {
+            // Another answer does not begin after a part of this one.
+            let message = "no money for a provider that goes on".to_owned();
+            let (stage, code) = (Stage::Reserve, Code::QuotaExhausted);
+            let refusal = Refusal::new(stage, Blame::Client, Retry::Elsewhere, code, message);
+            return self.leg_ended(node, request, End::Failed(refusal));
+        }
         match downgrade {
             Some(model) => {
                 self.hit(Mark::PaidDowngraded);
@@ -356,7 +368,10 @@ impl World<'_> {
         let truth = &self.requests[request as usize];
         let (prompt, most) = (truth.prompt, truth.max_tokens);
         let start = self.nodes[node].starts;
-        let kept = Exchange::new((at, node, start), request, (prompt, most));
+        // Whoever cannot go on begins at the beginning.
+        let begun = if self.goes_on(at) { truth.said } else { 0 };
+        let begun = (begun, truth.pieces);
+        let kept = Exchange::new((at, node, start), request, (prompt, most), begun);
         self.exchanges.insert(exchange, kept);
         let trip = self.clouds[at].latency;
         if let Some(fault) = self.internet_cut(node) {
@@ -370,6 +385,11 @@ impl World<'_> {
         let ready = self.now.0.plus(trip.times(2));
         self.later(node, ready, Own::Heard { exchange, word: Word::Connected });
         self.queue.push(ready.plus(trip), Class::Network, Due::CloudSpeaks { exchange });
+    }
+
+    /// Whether a provider's model goes on after the beginning of an answer.
+    pub(super) fn goes_on(&self, at: usize) -> bool {
+        way(&self.specs[at], None) != Continues::No
     }
 
     /// The fault that keeps a node from every provider, if one does.
@@ -437,13 +457,13 @@ impl World<'_> {
                 self.note_paid(node, request);
                 self.look_later(node, request);
             }
-            Word::Piece { index } => {
+            Word::Piece { index, from, to } => {
                 if let Some(watch) = errand.watch() {
                     watch.progressed(now);
                 }
                 errand.running.piece();
                 self.note_paid(node, request);
-                self.paid_piece(node, request, exchange, index);
+                self.paid_piece(node, request, exchange, (index, from, to));
                 self.look_later(node, request);
             }
             Word::Done { prompt, completion } => {
@@ -463,13 +483,20 @@ impl World<'_> {
     }
 
     /// The caller gets a piece of a provider's answer.
-    fn paid_piece(&mut self, node: usize, request: u64, exchange: u64, index: u32) {
+    fn paid_piece(
+        &mut self,
+        node: usize,
+        request: u64,
+        exchange: u64,
+        (index, from, to): (u32, u32, u32),
+    ) {
         let truth = &mut self.requests[request as usize];
         let fits = *truth.voice.get_or_insert(exchange) == exchange
             && truth.tokens == 0
             && truth.pieces == index
+            && truth.said == from
             && truth.ends == 0;
-        truth.pieces = index + 1;
+        (truth.pieces, truth.said) = (index + 1, to);
         if !fits {
             let seen =
                 format!("request {request} at node {node}: piece {index} of {exchange}: {truth:?}");

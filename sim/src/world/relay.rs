@@ -216,6 +216,7 @@ impl World<'_> {
 
     /// A target's turn is over.
     pub(super) fn leg_ended(&mut self, node: usize, request: u64, end: End) {
+        let able = self.able(node, request);
         let Some(relayed) = self.nodes[node].memory.relays.get_mut(&request) else { return };
         let step = match end {
             End::Answered { tokens } => {
@@ -224,14 +225,31 @@ impl World<'_> {
                 return self.relay_over(node, request, None);
             }
             End::LocalOnly => relayed.journey.local_only(),
-            End::Failed(refusal) => relayed.journey.failed(refusal),
+            End::Failed(refusal) => relayed.journey.broke_off(refusal, &able),
         };
-        if let Step::Ask(at) = step
+        if let Step::Continue(_) = step {
+            // Another voice may speak, from where the first one broke off.
+            self.requests[request as usize].voice = None;
+        }
+        if let Step::Ask(at) | Step::Continue(at) = step
             && at > 0
         {
             self.hit(Mark::AskedElsewhere);
         }
         self.go(node, request, step);
+    }
+
+    /// Of each target, whether it can go on with what the caller has: providers that say so, where
+    /// it is text of a provider.
+    fn able(&self, node: usize, request: u64) -> Vec<bool> {
+        let Some(relayed) = self.nodes[node].memory.relays.get(&request) else { return Vec::new() };
+        let from_mesh = self.requests[request as usize].tokens > 0;
+        let able = |target: &Target| {
+            let Target::Provider { provider, .. } = target else { return false };
+            let at = self.specs.iter().position(|spec| spec.name == *provider);
+            !from_mesh && at.is_some_and(|at| self.goes_on(at))
+        };
+        relayed.journey.legs().iter().map(|leg| able(&leg.target)).collect()
     }
 
     /// A model of the mesh makes the whole answer.

@@ -57,6 +57,8 @@ pub(super) struct Request {
     /// The exchange with a provider that the caller heard first, and its pieces.
     pub(super) voice: Option<u64>,
     pub(super) pieces: u32,
+    /// Tokens of a provider's answer that the caller has.
+    pub(super) said: u32,
     /// Whether a provider may be paid for it, by what the budgets said last.
     pub(super) funds: Funds,
     /// Tokens the caller has.
@@ -117,6 +119,7 @@ impl Request {
             tools: false,
             voice: None,
             pieces: 0,
+            said: 0,
             funds: Funds::There,
             tokens: 0,
             moves: 0,
