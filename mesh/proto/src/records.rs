@@ -19,6 +19,7 @@ use thiserror::Error;
 pub use credential::Credential;
 pub use exchange::{Known, RosterDelta, RosterDigest};
 pub use issue::{grant_membership, grant_steward, revoke, rotate_root};
+pub(crate) use right::ShownRights;
 pub use roster::{Lease, Member, Roster, RosterSnapshot};
 pub use selvedge_crdt::Signature;
 pub(crate) use signed::verify;

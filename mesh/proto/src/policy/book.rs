@@ -16,7 +16,7 @@ use super::grants::GrantNotice;
 use super::take::Cutting;
 use super::view::{Budget, Entry, entries};
 use super::{AccountGrant, AccountPath, Epoch, KeyId, KeyNotice, Level};
-use crate::records::{Signed, Signer};
+use crate::records::{ShownRights, Signed, Signer};
 
 /// From the narrowest level up to the tenant.
 type Budgets = Arc<[Arc<Budget>]>;
@@ -33,6 +33,8 @@ pub struct PolicyBook {
     /// Nodes that were put out of the mesh.
     pub(super) out: BTreeSet<NodeId>,
     pub(super) revision: u64,
+    /// Spares checks, and says nothing.
+    pub(super) shown: ShownRights,
     /// Worked out from the above.
     entries: BTreeMap<BudgetId, Arc<Entry>>,
     by_account: BTreeMap<AccountPath, Budgets>,
@@ -75,6 +77,7 @@ impl PolicyBook {
             cuts: Cutting::default(),
             out: BTreeSet::new(),
             revision: 0,
+            shown: ShownRights::default(),
             entries: BTreeMap::new(),
             by_account: BTreeMap::new(),
             by_key: BTreeMap::new(),

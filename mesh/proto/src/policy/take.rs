@@ -117,7 +117,8 @@ impl PolicyBook {
             return Err(PolicyError::Full { what: "account", limit: MAX_ACCOUNTS });
         }
         body.check()?;
-        roster.check_right(&notice.signed, notice.steward.as_ref(), body.mesh, body.issued)?;
+        let GrantNotice { signed, steward } = &notice;
+        roster.check_right_among(&mut self.shown, signed, steward.as_ref(), body.mesh, body.issued)?;
         self.accounts.insert(body.path.clone(), Arc::new(notice));
         self.revision += 1;
         Ok(true)
@@ -147,7 +148,8 @@ impl PolicyBook {
             return Err(PolicyError::Full { what: "key", limit: MAX_KEYS });
         }
         body.check()?;
-        roster.check_right(&notice.signed, notice.steward.as_ref(), body.mesh, body.issued)?;
+        let GrantNotice { signed, steward } = &notice;
+        roster.check_right_among(&mut self.shown, signed, steward.as_ref(), body.mesh, body.issued)?;
         self.keys.insert(body.id, Arc::new(notice));
         self.revision += 1;
         Ok(true)
@@ -169,7 +171,8 @@ impl PolicyBook {
         }
         let body = &notice.signed.body;
         body.check()?;
-        roster.check_right(&notice.signed, notice.steward.as_ref(), body.mesh, body.at)?;
+        let GrantNotice { signed, steward } = &notice;
+        roster.check_right_among(&mut self.shown, signed, steward.as_ref(), body.mesh, body.at)?;
         let ahead = body.at.since(wall);
         // A date far ahead would outlast every limit the operator chooses. Keys never come back,
         // so the date of their end is no matter.

@@ -105,6 +105,17 @@ pub(super) fn check_steward(
     root: [u8; 32],
     generation: u32,
 ) -> Result<(), RecordError> {
+    check_steward_terms(steward, mesh, root, generation)?;
+    steward.check_signature()
+}
+
+/// Everything about a steward record but the time and its signature.
+pub(super) fn check_steward_terms(
+    steward: &Signed<Steward>,
+    mesh: MeshId,
+    root: [u8; 32],
+    generation: u32,
+) -> Result<(), RecordError> {
     let body = &steward.body;
     check_mesh("steward", body.mesh, mesh)?;
     if body.generation != generation {
@@ -120,7 +131,7 @@ pub(super) fn check_steward(
     if body.not_after.since(body.issued) > MAX_STEWARD_LEASE {
         return Err(RecordError::TooLong("steward"));
     }
-    steward.check_signature()
+    Ok(())
 }
 
 fn check_membership(

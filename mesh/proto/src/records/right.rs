@@ -4,8 +4,33 @@
 
 use selvedge_base::{MeshId, NodeId, Wall};
 
-use super::credential::{check_mesh, check_steward, check_window};
+use super::credential::{check_mesh, check_steward_terms, check_window};
 use super::{CLOCK_SKEW, ROTATION_GRACE, Record, RecordError, Roster, Signed, Steward};
+
+/// Rights kept in mind: as many stewards as a mesh has in a few years, each looked for in turn.
+const MAX_SHOWN: usize = 16;
+
+/// Rights to sign whose own signatures were found good, so that a thousand records of one steward
+/// do not cost a thousand checks of the same right. All else about a right is checked every time:
+/// who is root, who was put out, and when.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ShownRights(Vec<Signed<Steward>>);
+
+impl ShownRights {
+    /// Whether the signature under a right is good: it is the very record of an earlier check, or
+    /// is checked now.
+    fn check(&mut self, right: &Signed<Steward>) -> Result<(), RecordError> {
+        if self.0.contains(right) {
+            return Ok(());
+        }
+        right.check_signature()?;
+        if self.0.len() >= MAX_SHOWN {
+            self.0.remove(0);
+        }
+        self.0.push(right.clone());
+        Ok(())
+    }
+}
 
 impl Roster {
     /// Whether a record that only a root key may sign was signed by the one of `generation`, at a
@@ -42,6 +67,21 @@ impl Roster {
         mesh: MeshId,
         at: Wall,
     ) -> Result<(), RecordError> {
+        self.check_right_among(&mut ShownRights::default(), record, steward, mesh, at)
+    }
+
+    /// The same, for one of many records.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn check_right_among<T: Record>(
+        &self,
+        shown: &mut ShownRights,
+        record: &Signed<T>,
+        steward: Option<&Signed<Steward>>,
+        mesh: MeshId,
+        at: Wall,
+    ) -> Result<(), RecordError> {
         check_mesh(T::KIND, mesh, self.mesh())?;
         let Some(steward) = steward else {
             let expected = "the mesh's root key of its time";
@@ -53,7 +93,8 @@ impl Roster {
         };
         let body = &steward.body;
         let root = self.root_of(body.generation, "steward")?;
-        check_steward(steward, self.mesh(), root, body.generation)?;
+        check_steward_terms(steward, self.mesh(), root, body.generation)?;
+        shown.check(steward)?;
         if record.signer != body.node.0 {
             return Err(RecordError::Signer { record: T::KIND, expected: "its steward" });
         }

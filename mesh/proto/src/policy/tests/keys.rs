@@ -289,3 +289,35 @@ fn paths_and_ids_are_checked_wherever_they_come_from() {
         assert!(bad.parse::<Level>().is_err(), "{bad}");
     }
 }
+
+#[test]
+fn a_right_that_was_good_once_makes_no_other_one_good() {
+    let site = site(1);
+    let (mut book, roster) = (site.book(0), site.roster(0));
+    let good = site.key(draft("acme"), 5, START).notice;
+    assert_eq!(book.apply_key(good, &roster, START), Ok(true));
+    let mut flipped = site.steward.clone();
+    flipped.signature.0[40] ^= 1;
+    let mut longer = site.steward.clone();
+    longer.body.not_after = longer.body.not_after.plus(DAY);
+    for forged in [flipped, longer] {
+        let steward = Some(forged);
+        let made =
+            sign_key(&site.steward_key, steward, site.mesh, draft("acme"), [6; 32], START).unwrap();
+        let refused = book.apply_key(made.notice, &roster, START);
+        assert!(
+            matches!(refused, Err(PolicyError::Record(RecordError::Signature("steward")))),
+            "{refused:?}"
+        );
+    }
+    // Nor does it outlive its node's right to stay.
+    let mut roster = roster;
+    let out = revoke(&site.root, None, site.mesh, node(&site.steward_key), START);
+    assert_eq!(roster.apply_revocation(out, START.plus(DAY)), Ok(true));
+    let late = site.key(draft("acme"), 7, START.plus(HOUR)).notice;
+    let refused = book.apply_key(late, &roster, START.plus(HOUR));
+    assert!(
+        matches!(refused, Err(PolicyError::Record(RecordError::StewardRevoked(_)))),
+        "{refused:?}"
+    );
+}
