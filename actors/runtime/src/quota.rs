@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use carrier::child;
 pub(crate) use disk::load;
-pub(crate) use reservation::{Reservation, Takes, Wanted};
+pub(crate) use reservation::{Reservation, Takes, Wanted, word};
 pub(crate) use seal::NodeSeal;
 
 use crate::counters::Counters;

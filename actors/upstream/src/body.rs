@@ -7,15 +7,17 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming};
+use selvedge_base::Mono;
 use selvedge_core::upstream::{Ending, Phase, Watch};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::Clock;
+use crate::aside::Aside;
 use crate::error::{Failed, Lost};
 use crate::pool::{Lease, Pool};
 use crate::provider::Guard;
@@ -36,9 +38,16 @@ pub(crate) struct Flow {
     clock: Clock,
     /// Read ahead, to know that the answer begins.
     first: Option<Bytes>,
-    /// Rings when the watch may say that it takes too long; set anew only when it rings too late or
-    /// has rung too early, not for every piece.
-    alarm: Option<Pin<Box<Sleep>>>,
+    /// A piece was given out, and the reader's time with it is not the provider's.
+    given: bool,
+    alarm: Option<Alarm>,
+}
+
+/// Rings when the watch may say that it takes too long; set anew only when it rings too late or has
+/// rung too early, not for every piece.
+struct Alarm {
+    rings_at: Mono,
+    sleep: Aside<Pin<Box<Sleep>>>,
 }
 
 impl Flow {
@@ -50,7 +59,9 @@ impl Flow {
         most: u64,
         clock: Clock,
     ) -> Self {
-        Self { body, lease: Some(lease), pool, watch, left: most, clock, first: None, alarm: None }
+        let lease = Some(lease);
+        let (first, given, alarm) = (None, false, None);
+        Self { body, lease, pool, watch, left: most, clock, first, given, alarm }
     }
 
     /// Waits for the first piece and keeps it for [`Flow::chunk`].
@@ -64,9 +75,7 @@ impl Flow {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
-        if self.watch.phase() == Phase::Streaming {
-            self.watch.resumed((self.clock)().mono);
-        }
+        self.given = self.watch.phase() == Phase::Streaming;
         self.read().await
     }
 
@@ -95,30 +104,50 @@ impl Flow {
             if self.body.is_end_stream() {
                 self.release();
             }
-            if !piece.is_empty() {
-                self.watch.progressed((self.clock)().mono);
-                return Ok(Some(piece));
+            if piece.is_empty() {
+                continue;
             }
+            // From the second piece on, the pause before the next begins when the reader wants it.
+            if self.watch.phase() != Phase::Streaming {
+                self.watch.progressed((self.clock)().mono);
+            }
+            return Ok(Some(piece));
         }
     }
 
-    /// The next frame, or why none came in time.
+    /// The next frame, or why none came in time. What lies ready is taken without a look at the
+    /// clock.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Framed>, Lost>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(Ok(frame));
+        }
+        if std::mem::take(&mut self.given) {
+            self.watch.resumed((self.clock)().mono);
+        }
         loop {
-            if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-                return Poll::Ready(Ok(frame));
+            let due = self.watch.wake_at();
+            let in_time = self.alarm.as_mut().filter(|alarm| alarm.rings_at <= due);
+            if let Some(alarm) = in_time {
+                ready!(Pin::new(&mut alarm.sleep).poll(cx));
             }
             let now = (self.clock)().mono;
             if let Some(ending) = self.watch.expired(now) {
                 return Poll::Ready(Err(Lost::late(ending)));
             }
-            let at = Instant::now() + Duration::from(self.watch.wake_at().since(now));
-            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(at)));
-            if alarm.deadline() > at || alarm.is_elapsed() {
-                alarm.as_mut().reset(at);
+            self.set_alarm(due, now);
+        }
+    }
+
+    fn set_alarm(&mut self, due: Mono, now: Mono) {
+        let at = Instant::now() + Duration::from(due.since(now));
+        match &mut self.alarm {
+            Some(alarm) => {
+                alarm.rings_at = due;
+                alarm.sleep.change().as_mut().reset(at);
             }
-            if alarm.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
+            None => {
+                let sleep = Aside::new(Box::pin(sleep_until(at)));
+                self.alarm = Some(Alarm { rings_at: due, sleep });
             }
         }
     }

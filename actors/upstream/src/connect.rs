@@ -31,8 +31,9 @@ const MAX_ADDRESSES: usize = 8;
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// Bytes of headers: eight times what the largest clouds send.
 const MAX_HEADER_BYTES: usize = 64 << 10;
-/// Headers of one answer; the largest clouds send forty.
-const MAX_HEADERS: usize = 128;
+/// Headers of one answer; the largest clouds send forty. Up to a hundred are parsed without asking
+/// for memory.
+const MAX_HEADERS: usize = 96;
 
 /// Where and how to connect.
 #[derive(Clone)]

@@ -8,6 +8,7 @@
 
 #![warn(missing_docs, clippy::wildcard_enum_match_arm)]
 
+mod aside;
 pub mod auth;
 mod body;
 mod call;
@@ -25,6 +26,7 @@ mod target;
 mod tls;
 pub mod vault;
 
+pub use aside::Aside;
 pub use auth::Credential;
 pub use body::Answer;
 pub use call::{Call, MediaType};

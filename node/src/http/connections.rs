@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use selvedge_runtime::Run;
+use selvedge_upstream::Aside;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -269,9 +270,10 @@ async fn one(app: Arc<App>, socket: TcpStream) {
             .half_close(false)
             .serve_connection(io, service)
     );
-    let result = tokio::select! {
-        result = &mut serving => result,
-        () = app.stop.requested() => {
+    let stop = pin!(app.stop.requested());
+    let result = match Aside::new(stop).unless(&mut serving).await {
+        Ok(result) => result,
+        Err(()) => {
             // Nothing was asked on it yet: nobody misses it.
             if !asked.load(Ordering::Relaxed) {
                 return;

@@ -4,11 +4,13 @@
 //! answer. What a provider of the surface's own dialect says passes as it came, all else is written
 //! by the dialect. Who may ask was decided before.
 
+use std::future::Future;
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt as _;
+use futures::Stream;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
 use hyper::header::HeaderValue;
@@ -18,6 +20,7 @@ use selvedge_dialect::chat::{Event, Failure, Finish, Gathered, Usage};
 use selvedge_dialect::exchange::{Reply, StreamWriter};
 use selvedge_net::clock;
 use selvedge_runtime::{Keeper, Said};
+use selvedge_upstream::Aside;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::body::{Answer, whole};
@@ -100,18 +103,14 @@ pub(super) async fn stream(
         over: false,
         good: false,
         written: Instant::now(),
-        alarm: Box::pin(sleep(setting.keep_alive)),
-        stopped: Box::pin(async move { stop.reached(Phase::Ending).await }),
+        alarm: Aside::new(Box::pin(sleep(setting.keep_alive))),
+        stopped: Aside::new(Box::pin(async move { stop.reached(Phase::Ending).await })),
         setting,
     };
     let mut response = whole(StatusCode::OK, content_type, "");
     // Some reverse proxies hold streams back unless told not to.
     response.headers_mut().insert(UNBUFFERED, HeaderValue::from_static("no"));
-    let lines = futures::stream::unfold(Box::new(talk), |mut talk| async move {
-        let bytes = talk.next().await?;
-        Some((bytes, talk))
-    });
-    *response.body_mut() = Answer::Lines(lines.boxed());
+    *response.body_mut() = Answer::Lines(talk.boxed());
     Ok(response)
 }
 
@@ -155,46 +154,44 @@ struct Talk {
     written: Instant,
     /// Rings when it may be time for a sign of life; set anew when it rang too early, not for every
     /// piece.
-    alarm: Pin<Box<Sleep>>,
-    stopped: BoxFuture<'static, ()>,
+    alarm: Aside<Pin<Box<Sleep>>>,
+    stopped: Aside<BoxFuture<'static, ()>>,
 }
 
-impl Talk {
-    /// The next bytes: all that is ready, without waiting for company; `None` at the end.
-    async fn next(&mut self) -> Option<Bytes> {
+/// What comes next in a stream.
+enum Next {
+    Said(Option<Said>),
+    Stopped,
+    Silence,
+}
+
+impl Stream for Talk {
+    type Item = Bytes;
+
+    /// The next bytes: what is ready, without waiting for company. Bytes that pass are not gathered:
+    /// whoever writes takes all that is ready into one write.
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut out = Out::default();
         let mut silent = false;
         while out.is_empty() {
             if self.over {
-                return None;
+                return Poll::Ready(None);
             }
-            let said = match self.first.take() {
-                Some(first) => Some(first),
-                None => tokio::select! {
-                    biased;
-                    said = self.said.next() => said,
-                    () = &mut self.stopped => {
-                        Some(Said::Event(Event::Failed(stopping().into())))
-                    }
-                    () = &mut self.alarm => {
-                        let due = self.written + self.setting.keep_alive;
-                        if Instant::now() < due {
-                            self.alarm.as_mut().reset(due);
-                        } else {
-                            self.alarm.as_mut().reset(Instant::now() + self.setting.keep_alive);
-                            self.writer.keep_alive(out.own());
-                            silent = true;
-                        }
-                        continue;
-                    }
-                },
+            let said = match ready!(self.poll_said(cx)) {
+                Next::Said(said) => said,
+                Next::Stopped => Some(Said::Event(Event::Failed(stopping().into()))),
+                Next::Silence => {
+                    silent = self.end_silence(&mut out);
+                    continue;
+                }
             };
-            self.take(said, &mut out);
+            self.hear(said, &mut out);
             while !self.over
+                && !out.passes()
                 && out.len() < WRITE_BYTES
-                && let Some(ready) = self.said.next().now_or_never()
+                && let Poll::Ready(ready) = self.said.poll_next_unpin(cx)
             {
-                self.take(ready, &mut out);
+                self.hear(ready, &mut out);
             }
         }
         self.written = Instant::now();
@@ -203,7 +200,34 @@ impl Talk {
         if !silent {
             self.keep(&bytes);
         }
-        Some(bytes)
+        Poll::Ready(Some(bytes))
+    }
+}
+
+impl Talk {
+    fn poll_said(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Next::Said(Some(first)));
+        }
+        if let Poll::Ready(said) = self.said.poll_next_unpin(cx) {
+            return Poll::Ready(Next::Said(said));
+        }
+        if Pin::new(&mut self.stopped).poll(cx).is_ready() {
+            return Poll::Ready(Next::Stopped);
+        }
+        Pin::new(&mut self.alarm).poll(cx).map(|()| Next::Silence)
+    }
+
+    /// The alarm rang: says a sign of life, if nothing was written for long enough; whether it did.
+    fn end_silence(&mut self, out: &mut Out) -> bool {
+        let (now, due) = (Instant::now(), self.written + self.setting.keep_alive);
+        let silent = now >= due;
+        if silent {
+            self.writer.keep_alive(out.own());
+        }
+        let next = if silent { now + self.setting.keep_alive } else { due };
+        self.alarm.change().as_mut().reset(next);
+        silent
     }
 
     /// Collects what leaves, to keep it once it came to a good end.
@@ -219,7 +243,7 @@ impl Talk {
         }
     }
 
-    fn take(&mut self, said: Option<Said>, out: &mut Out) {
+    fn hear(&mut self, said: Option<Said>, out: &mut Out) {
         let said = said.unwrap_or_else(|| Said::Event(Event::Failed(broken_off().into())));
         self.over = said.is_last();
         self.good = self.over && !matches!(said, Said::Event(Event::Failed(_)));
@@ -258,6 +282,11 @@ struct Out {
 impl Out {
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether it is bytes that pass.
+    const fn passes(&self) -> bool {
+        self.passed.is_some()
     }
 
     fn len(&self) -> usize {

@@ -61,8 +61,11 @@ pub(crate) struct Reservation {
     downgrade: Option<String>,
     /// More was asked for.
     asked: Option<oneshot::Receiver<Verdict>>,
-    /// Tells when the budgets take back what they gave; `None` once they did.
+    /// Tells when the budgets take back what they gave; `None` once they did, or when somebody
+    /// else waits for that.
     lost: Option<oneshot::Receiver<Refusal>>,
+    /// Somebody else waits for it.
+    lent: bool,
     /// Why there is no more.
     refused: Option<Refusal>,
     /// Nothing was reserved: there is nothing to settle.
@@ -85,6 +88,7 @@ impl QuotaLine {
             downgrade: None,
             asked: None,
             lost: self.follow(wanted.id),
+            lent: false,
             refused: None,
             void: false,
         };
@@ -220,6 +224,14 @@ impl Reservation {
         Some(self.refused.clone().unwrap_or_else(no_verdict))
     }
 
+    /// What tells when the budgets take back what they gave, for whoever waits for that beside this
+    /// reservation, which then does not tell any more.
+    pub(crate) fn loss(&mut self) -> Option<oneshot::Receiver<Refusal>> {
+        let lost = self.lost.take();
+        self.lent |= lost.is_some();
+        lost
+    }
+
     /// Why the request must end, if the budgets took back what they gave: a look, without waiting.
     pub(crate) fn taken_back(&mut self) -> Option<Refusal> {
         let lost = self.lost.as_mut()?.try_recv().ok()?;
@@ -286,7 +298,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if self.lost.is_some() {
+        if self.lost.is_some() || self.lent {
             self.line.unfollow(self.id);
         }
         if self.void {
@@ -299,7 +311,7 @@ impl Drop for Reservation {
 }
 
 /// The one word that comes by a channel, then nothing ever; `None` when none can come.
-async fn word<T>(from: &mut Option<oneshot::Receiver<T>>) -> Option<T> {
+pub(crate) async fn word<T>(from: &mut Option<oneshot::Receiver<T>>) -> Option<T> {
     let Some(receiver) = from else { return std::future::pending().await };
     let word = receiver.await.ok();
     *from = None;

@@ -4,6 +4,8 @@
 //! Owns the order of these and the cancelling. What may be spent, whether the provider is asked and
 //! what its bytes mean are decided elsewhere.
 
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,13 +19,13 @@ use selvedge_dialect::chat::{Event, Failure, LogProbs, Usage};
 use selvedge_dialect::exchange::{AnswerParser, Outgoing};
 use selvedge_dialect::tap::{Kind, is_bounded};
 use selvedge_proto::policy::{AccountPath, KeyId};
-use selvedge_upstream::{Answer, Call, Events, Failed, MediaType, Passing};
+use selvedge_upstream::{Answer, Aside, Call, Events, Failed, MediaType, Passing};
 use tokio::sync::watch;
 
 use super::{ChatCall, End, Passable, Relay, Said};
 use crate::gateway::change;
 use crate::providers::{Open, counts, speak};
-use crate::quota::{Reservation, Takes, Wanted};
+use crate::quota::{Reservation, Takes, Wanted, word};
 use crate::shared::Shared;
 use crate::trace::{Trace, finish_at, whom};
 
@@ -106,12 +108,13 @@ impl Relay {
         let running = Running::default();
         let took = Took::default();
         let counted = Usage::default();
-        let mut paying = Paying { priced, reservation, running, took, counted, changes };
+        let mut paying = Paying { priced, reservation, running, took, counted };
         self.begin_keeping(reading.kind());
-        let asked = tokio::select! {
-            biased;
-            why = self.interrupted(&mut paying) => return End::Failed(why.into()),
-            asked = open.provider.ask(&call, self.deadline) => asked,
+        let interrupted = pin!(self.interrupted(&mut paying, changes));
+        let mut interrupted: Interrupted<'_> = Aside::new(interrupted);
+        let asked = match interrupted.unless(open.provider.ask(&call, self.deadline)).await {
+            Ok(asked) => asked,
+            Err(why) => return End::Failed(why.into()),
         };
         self.asking.note(|turn| turn.attempts = attempts(&asked));
         let answer = match asked {
@@ -120,7 +123,7 @@ impl Relay {
         };
         match reading {
             Reading::Translated(parser) => {
-                self.translate(Events::new(answer, parser), paying).await
+                self.translate(Events::new(answer, parser), paying, interrupted).await
             }
             Reading::Passed { kind, stream, drops } => {
                 // An answer comes under the name that was asked for.
@@ -130,7 +133,7 @@ impl Relay {
                     true => Passing::stream(answer, kind, drops, rename),
                     false => Passing::whole(answer, kind, rename),
                 };
-                self.pass(&open, passing, paying).await
+                self.pass(&open, passing, paying, interrupted).await
             }
         }
     }
@@ -213,17 +216,18 @@ impl Relay {
     }
 
     /// Passes an answer on in the caller's dialect, event by event.
-    async fn translate(&mut self, mut events: Events, mut paying: Paying) -> End {
+    async fn translate(
+        &mut self,
+        mut events: Events,
+        mut paying: Paying,
+        mut interrupted: Interrupted<'_>,
+    ) -> End {
         loop {
-            if let Some(why) = self.must_end(&mut paying) {
-                return End::Failed(why.into());
-            }
-            let next = tokio::select! {
-                biased;
-                next = events.next() => next,
-                why = self.interrupted(&mut paying) => return End::Failed(why.into()),
+            let event = match interrupted.unless(events.next()).await {
+                Err(why) => return End::Failed(why.into()),
+                Ok(next) => next,
             };
-            let event = match next {
+            let event = match event {
                 Ok(Some(event)) => event,
                 // The last event says that it is the last.
                 Ok(None) => return End::Failed(super::nowhere().into()),
@@ -247,16 +251,18 @@ impl Relay {
     }
 
     /// Passes an answer's bytes on as they come.
-    async fn pass(&mut self, open: &Open, mut passing: Passing, mut paying: Paying) -> End {
+    async fn pass(
+        &mut self,
+        open: &Open,
+        mut passing: Passing,
+        mut paying: Paying,
+        mut interrupted: Interrupted<'_>,
+    ) -> End {
         let mut told = 0;
         loop {
-            if let Some(why) = self.must_end(&mut paying) {
-                return End::Failed(why.into());
-            }
-            let next = tokio::select! {
-                biased;
-                next = passing.next() => next,
-                why = self.interrupted(&mut paying) => return End::Failed(why.into()),
+            let next = match interrupted.unless(passing.next()).await {
+                Err(why) => return End::Failed(why.into()),
+                Ok(next) => next,
             };
             let took = passing.took();
             let pieces = took.pieces - told;
@@ -305,37 +311,35 @@ impl Relay {
         self.shared.policies.bars(&self.call.account, self.call.key.as_ref())
     }
 
-    /// Why an answer that comes must end at once, if it must: a look, before each piece, so that an
-    /// answer that never pauses can be ended too.
-    fn must_end(&self, paying: &mut Paying) -> Option<Refusal> {
-        let changed = paying.changes.as_mut().is_some_and(|changes| {
-            let changed = changes.has_changed().unwrap_or(false);
-            if changed {
-                changes.mark_unchanged();
-            }
-            changed
-        });
-        let barred = changed.then(|| self.bars()).flatten();
-        barred.or_else(|| paying.reservation.as_mut()?.taken_back())
-    }
-
-    /// Why an answer that is asked for or comes must end at once: its budgets take back what they
-    /// gave, or its key was revoked, which buys no more.
-    async fn interrupted(&self, paying: &mut Paying) -> Refusal {
-        loop {
-            let Paying { reservation, changes, .. } = paying;
-            tokio::select! {
-                biased;
-                lost = lost(reservation) => return lost,
-                () = change(changes) => {
-                    if let Some(barred) = self.bars() {
-                        return barred;
+    /// Resolves when an answer that is asked for or comes must end at once: its budgets take back
+    /// what they gave, or its key was revoked, which buys no more. It is asked before each piece, so
+    /// that an answer that never pauses can be ended too.
+    fn interrupted(
+        &self,
+        paying: &mut Paying,
+        mut changes: Option<watch::Receiver<()>>,
+    ) -> impl Future<Output = Refusal> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        let (account, key) = (self.call.account.clone(), self.call.key);
+        let mut lost = paying.reservation.as_mut().and_then(Reservation::loss);
+        async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(lost) = word(&mut lost) => return lost,
+                    () = change(&mut changes) => {
+                        if let Some(barred) = shared.policies.bars(&account, key.as_ref()) {
+                            return barred;
+                        }
                     }
                 }
             }
         }
     }
 }
+
+/// Says why an answer must end, beside its coming.
+type Interrupted<'a> = Aside<Pin<&'a mut (dyn Future<Output = Refusal> + Send)>>;
 
 /// What a request wants of its budgets for an answer of a provider's model: the most it can take.
 pub(super) fn wanted_at(
@@ -406,8 +410,6 @@ struct Paying {
     /// What it comes to so far, and by which counts.
     took: Took,
     counted: Usage,
-    /// Tells of changes of the policy, from before the budgets were asked on.
-    changes: Option<watch::Receiver<()>>,
 }
 
 impl Paying {
@@ -456,20 +458,6 @@ impl Paying {
     /// The answer is complete, and nobody says what it took: the most it can have.
     fn unknown(&mut self) {
         self.bill(self.priced.worst());
-    }
-}
-
-/// Resolves when the budgets take back what they gave: why the answer must end.
-async fn lost(reservation: &mut Option<Reservation>) -> Refusal {
-    loop {
-        match reservation {
-            Some(reservation) => {
-                if let Some(refusal) = reservation.answer().await {
-                    return refusal;
-                }
-            }
-            None => return std::future::pending().await,
-        }
     }
 }
 

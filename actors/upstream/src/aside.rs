@@ -1,0 +1,160 @@
+//! A future that waits beside the work, and is looked at only when it was woken.
+//!
+//! Owns the bell between the two. A stream of events is polled several times for each event, and
+//! what could end it (a revoked key, a timer, the node's stop) hardly ever has something to say:
+//! asking each of them every time costs more than passing the event.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use parking_lot::Mutex;
+
+/// Waits beside something else. A look at it costs two comparisons while it has nothing to say.
+pub struct Aside<F> {
+    waits: F,
+    bell: Arc<Bell>,
+    /// Who is woken when the bell rings.
+    told: Option<Waker>,
+}
+
+/// What the future that waits wakes.
+struct Bell {
+    rung: AtomicBool,
+    /// There from a look until the bell rings.
+    waiter: Mutex<Option<Waker>>,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Rung first: whoever is woken must find it so.
+        self.rung.store(true, Ordering::Release);
+        let waiter = self.waiter.lock().take();
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
+    }
+}
+
+impl<F: Future + Unpin> Aside<F> {
+    /// Puts a future aside; it is looked at once, and then when it wakes.
+    pub fn new(waits: F) -> Self {
+        let bell = Bell { rung: AtomicBool::new(true), waiter: Mutex::new(None) };
+        Self { waits, bell: Arc::new(bell), told: None }
+    }
+
+    /// The future, to change what it waits for; it is looked at again after that.
+    pub fn change(&mut self) -> &mut F {
+        self.bell.rung.store(true, Ordering::Release);
+        &mut self.waits
+    }
+
+    /// Waits for `what`, unless this comes first; a look at this comes before each at `what`.
+    ///
+    /// # Errors
+    /// What came instead.
+    pub async fn unless<T>(&mut self, what: impl Future<Output = T>) -> Result<T, F::Output> {
+        let mut what = pin!(what);
+        poll_fn(|cx| match Pin::new(&mut *self).poll(cx) {
+            Poll::Ready(instead) => Poll::Ready(Err(instead)),
+            Poll::Pending => what.as_mut().poll(cx).map(Ok),
+        })
+        .await
+    }
+}
+
+impl<F: Future + Unpin> Future for Aside<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.get_mut();
+        let told = this.told.as_ref().is_some_and(|told| told.will_wake(cx.waker()));
+        if told && !this.bell.rung.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        if !told {
+            this.told = Some(cx.waker().clone());
+        }
+        this.bell.waiter.lock().clone_from(&this.told);
+        // What rings from here on wakes the task, which then looks again.
+        if !this.bell.rung.swap(false, Ordering::AcqRel) {
+            return Poll::Pending;
+        }
+        let bell = Waker::from(Arc::clone(&this.bell));
+        Pin::new(&mut this.waits).poll(&mut Context::from_waker(&bell))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// Counts wakings.
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn counted() -> (Arc<Count>, Waker) {
+        let count = Arc::new(Count::default());
+        (Arc::clone(&count), Waker::from(count))
+    }
+
+    #[test]
+    fn what_waits_is_looked_at_only_when_it_woke() {
+        let looked = AtomicUsize::new(0);
+        let (tell, mut told) = oneshot::channel::<u8>();
+        let mut aside = Aside::new(poll_fn(|cx| {
+            looked.fetch_add(1, Ordering::SeqCst);
+            Pin::new(&mut told).poll(cx).map(Result::ok)
+        }));
+        let (first, waker) = counted();
+        let mut cx = Context::from_waker(&waker);
+        for _ in 0..5 {
+            assert!(Pin::new(&mut aside).poll(&mut cx).is_pending());
+        }
+        assert_eq!(looked.load(Ordering::SeqCst), 1);
+        // Another task takes over: it is the one that is woken.
+        let (second, waker) = counted();
+        let mut cx = Context::from_waker(&waker);
+        assert!(Pin::new(&mut aside).poll(&mut cx).is_pending());
+        tell.send(7).unwrap();
+        assert_eq!((first.0.load(Ordering::SeqCst), second.0.load(Ordering::SeqCst)), (0, 1));
+        assert_eq!(Pin::new(&mut aside).poll(&mut cx), Poll::Ready(Some(7)));
+        assert_eq!(looked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn what_comes_aside_comes_first() {
+        let (tell, told) = oneshot::channel::<u8>();
+        let mut aside = Aside::new(told);
+        assert_eq!(aside.unless(std::future::ready(1)).await.ok(), Some(1));
+        tell.send(2).unwrap();
+        assert_eq!(aside.unless(std::future::ready(1)).await.err(), Some(Ok(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_changed_is_looked_at_again() {
+        use tokio::time::{Duration, Instant, sleep, timeout};
+        let mut alarm = Aside::new(Box::pin(sleep(Duration::from_secs(9))));
+        assert!(timeout(Duration::from_secs(1), &mut alarm).await.is_err());
+        alarm.change().as_mut().reset(Instant::now() + Duration::from_secs(2));
+        let before = Instant::now();
+        alarm.await;
+        assert_eq!(before.elapsed(), Duration::from_secs(2));
+    }
+}
