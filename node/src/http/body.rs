@@ -69,6 +69,10 @@ impl Body for Answer {
     }
 }
 
+/// Headers of an answer whose account has a budget: room for them is made once, and the few answers
+/// with more grow it.
+const HEADERS: usize = 6;
+
 /// A response whose text is known.
 pub(super) fn whole(
     status: StatusCode,
@@ -79,6 +83,7 @@ pub(super) fn whole(
     let mut response = Response::new(Answer::Whole((!text.is_empty()).then_some(text)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
+    headers.reserve(HEADERS);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     // Answers are made for one caller at one moment; no cache on the way may keep them.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -215,7 +215,10 @@ impl Routes {
         }
     }
 
-    fn lookup(&self, name: &str) -> Option<(&(String, bool), &Leads)> {
+    pub(super) fn lookup(&self, name: &str) -> Option<(&(String, bool), &Leads)> {
+        if self.names.is_empty() {
+            return None;
+        }
         let exact = (name.to_owned(), false);
         if let Some(found) = self.names.get_key_value(&exact) {
             return Some(found);

@@ -124,7 +124,8 @@ impl Routes {
 impl Routes {
     /// Whether a route has this name, by itself or by an alias.
     pub fn has(&self, model: &str) -> bool {
-        self.resolve(model).is_some()
+        // Most names are of no route: an error that says so would be made for nobody.
+        self.lookup(model).is_some() && self.resolve(model).is_some()
     }
 
     /// Whether a request for this name is judged by its complexity. For all others the text need

@@ -15,7 +15,7 @@ use super::force::Standing;
 use super::grants::GrantNotice;
 use super::take::Cutting;
 use super::view::{Budget, Entry, entries};
-use super::{AccountGrant, AccountPath, Epoch, KeyId, KeyNotice, Level};
+use super::{AccountGrant, AccountPath, Epoch, KeyGrant, KeyId, KeyNotice, Level};
 use crate::records::{ShownRights, Signed, Signer};
 
 /// From the narrowest level up to the tenant.
@@ -33,6 +33,8 @@ pub struct PolicyBook {
     /// Nodes that were put out of the mesh.
     pub(super) out: BTreeSet<NodeId>,
     pub(super) revision: u64,
+    /// Keys the hashes of the mesh's keys.
+    pub(super) pepper: [u8; 32],
     /// Spares checks, and says nothing.
     pub(super) shown: ShownRights,
     /// Worked out from the above.
@@ -77,6 +79,7 @@ impl PolicyBook {
             cuts: Cutting::default(),
             out: BTreeSet::new(),
             revision: 0,
+            pepper: KeyGrant::pepper_of(&mesh),
             shown: ShownRights::default(),
             entries: BTreeMap::new(),
             by_account: BTreeMap::new(),

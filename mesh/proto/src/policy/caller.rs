@@ -74,7 +74,7 @@ impl PolicyBook {
         if !secret.starts_with(KEY_PREFIX) {
             return Err(KeyProblem::Unknown);
         }
-        let hash = KeyGrant::hash_of(&self.mesh, secret);
+        let hash = KeyGrant::hash_by(&self.pepper, secret);
         let id = KeyGrant::id_of(&hash);
         let held = self.keys.get(&id).map(|notice| &notice.signed.body);
         let known = held.map_or([0; 32], |grant| grant.hash);

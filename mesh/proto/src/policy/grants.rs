@@ -140,8 +140,17 @@ impl KeyGrant {
     /// What is kept of a secret: BLAKE3 bound to the mesh, so that hashes of two meshes cannot be
     /// compared. The secret has 256 random bits; a slow hash would protect nothing more.
     pub fn hash_of(mesh: &MeshId, secret: &str) -> [u8; 32] {
-        let key = blake3::derive_key("selvedge 2026 key of a mesh", &mesh.0);
-        *blake3::keyed_hash(&key, secret.as_bytes()).as_bytes()
+        Self::hash_by(&Self::pepper_of(mesh), secret)
+    }
+
+    /// What keys the hashes of a mesh's keys.
+    pub(super) fn pepper_of(mesh: &MeshId) -> [u8; 32] {
+        blake3::derive_key("selvedge 2026 key of a mesh", &mesh.0)
+    }
+
+    /// As [`KeyGrant::hash_of`], for who asks about many secrets.
+    pub(super) fn hash_by(pepper: &[u8; 32], secret: &str) -> [u8; 32] {
+        *blake3::keyed_hash(pepper, secret.as_bytes()).as_bytes()
     }
 
     /// The id that belongs to a hash.

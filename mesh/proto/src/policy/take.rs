@@ -118,7 +118,13 @@ impl PolicyBook {
         }
         body.check()?;
         let GrantNotice { signed, steward } = &notice;
-        roster.check_right_among(&mut self.shown, signed, steward.as_ref(), body.mesh, body.issued)?;
+        roster.check_right_among(
+            &mut self.shown,
+            signed,
+            steward.as_ref(),
+            body.mesh,
+            body.issued,
+        )?;
         self.accounts.insert(body.path.clone(), Arc::new(notice));
         self.revision += 1;
         Ok(true)
@@ -149,7 +155,13 @@ impl PolicyBook {
         }
         body.check()?;
         let GrantNotice { signed, steward } = &notice;
-        roster.check_right_among(&mut self.shown, signed, steward.as_ref(), body.mesh, body.issued)?;
+        roster.check_right_among(
+            &mut self.shown,
+            signed,
+            steward.as_ref(),
+            body.mesh,
+            body.issued,
+        )?;
         self.keys.insert(body.id, Arc::new(notice));
         self.revision += 1;
         Ok(true)
