@@ -10,7 +10,7 @@ mod stream;
 mod whole;
 
 pub use rename::Rename;
-pub use request::{Rewrite, Seen, is_bounded, look};
+pub use request::{Rewrite, Seen, look};
 pub use stream::StreamTap;
 pub use whole::WholeTap;
 

@@ -3,15 +3,19 @@
 //! Owns finding it. A model's name stands once in an event or a whole answer, under its own key; in
 //! a text the key's quotes would be escaped, so that no text is taken for it.
 
+use std::sync::LazyLock;
+
 use memchr::memchr2;
 use memchr::memmem::Finder;
 
 use crate::json;
 
+/// Made once, since making costs more than looking.
+static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"model\""));
+
 /// Puts one name in the place of another.
 #[derive(Debug)]
 pub struct Rename {
-    key: Finder<'static>,
     /// The name as JSON.
     name: Vec<u8>,
 }
@@ -21,12 +25,12 @@ impl Rename {
     pub fn to(model: &str) -> Self {
         let mut name = Vec::with_capacity(model.len() + 2);
         json::value(&mut name, model);
-        Self { key: Finder::new("\"model\""), name }
+        Self { name }
     }
 
     /// Gives `bytes` on, with the name in them replaced.
     pub fn give(&self, bytes: &[u8], give: &mut impl FnMut(&[u8])) {
-        match self.find(bytes) {
+        match Self::find(bytes) {
             Some((start, end)) => {
                 give(&bytes[..start]);
                 give(&self.name);
@@ -37,9 +41,9 @@ impl Rename {
     }
 
     /// Where the first name lies, with its quotes.
-    fn find(&self, bytes: &[u8]) -> Option<(usize, usize)> {
-        self.key.find_iter(bytes).find_map(|at| {
-            let mut at = skip(bytes, at + self.key.needle().len())?;
+    fn find(bytes: &[u8]) -> Option<(usize, usize)> {
+        KEY.find_iter(bytes).find_map(|at| {
+            let mut at = skip(bytes, at + KEY.needle().len())?;
             if bytes[at] != b':' {
                 return None;
             }

@@ -3,15 +3,14 @@
 //! Owns one borrowed pass over the body. Fields that are not named here are skipped, not judged; a
 //! named field that comes twice is refused, since two readers could disagree on which one counts.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use memchr::memchr;
 use memchr::memmem::Finder;
+use memchr::{memchr, memchr_iter};
 use selvedge_base::Refusal;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -43,6 +42,8 @@ pub struct Seen {
     pub is_plain: bool,
     /// Whether the limit stands in the field that OpenAI's newer models refuse.
     pub has_old_limit: bool,
+    /// There is a field that OpenAI's chats, or Anthropic's messages, do not have.
+    unknown: [bool; 2],
     /// Right after the body's opening brace.
     body_open: usize,
     /// Where the model's JSON string lies.
@@ -71,34 +72,141 @@ enum Options {
     Present { at: Range<usize>, text: &'static str },
 }
 
-#[derive(Deserialize)]
+/// The fields that are read, each once at most; `Some(None)` where `null` stands for it.
+#[derive(Default)]
 struct Fields<'b> {
-    #[serde(borrow, default, deserialize_with = "raw")]
     model: Option<&'b RawValue>,
-    stream: Option<bool>,
-    #[serde(borrow, default, deserialize_with = "raw")]
+    stream: Option<Option<bool>>,
     stream_options: Option<&'b RawValue>,
-    max_tokens: Option<u64>,
-    max_completion_tokens: Option<u64>,
-    n: Option<u64>,
-    #[serde(borrow, default, deserialize_with = "raw")]
+    max_tokens: Option<Option<u64>>,
+    max_completion_tokens: Option<Option<u64>>,
+    n: Option<Option<u64>>,
     tools: Option<&'b RawValue>,
-    #[serde(borrow, default, deserialize_with = "raw")]
     response_format: Option<&'b RawValue>,
-    logprobs: Option<bool>,
-    // What changes the price of a token, or has more read or made than text.
-    web_search_options: Option<IgnoredAny>,
-    modalities: Option<IgnoredAny>,
-    service_tier: Option<IgnoredAny>,
-    mcp_servers: Option<IgnoredAny>,
+    logprobs: Option<Option<bool>>,
+    dear: [Option<Option<IgnoredAny>>; DEAR_FIELDS.len()],
+    /// There is one that OpenAI's chats, or Anthropic's messages, do not have.
+    unknown: [bool; 2],
 }
 
+/// What changes the price of a token, or has more read or made than text.
+const DEAR_FIELDS: [&str; 4] = ["web_search_options", "modalities", "service_tier", "mcp_servers"];
+
 impl Fields<'_> {
-    const fn are_dear(&self) -> bool {
-        self.web_search_options.is_some()
-            || self.modalities.is_some()
-            || self.service_tier.is_some()
-            || self.mcp_servers.is_some()
+    fn are_dear(&self) -> bool {
+        self.dear.iter().flatten().any(Option::is_some)
+    }
+}
+
+impl<'de: 'b, 'b> Deserialize<'de> for Fields<'b> {
+    fn deserialize<D: Deserializer<'de>>(decoder: D) -> Result<Self, D::Error> {
+        struct Walk;
+        impl<'de> Visitor<'de> for Walk {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(Name { which, unknown }) = map.next_key()? {
+                    for (all, one) in fields.unknown.iter_mut().zip(unknown) {
+                        *all |= one;
+                    }
+                    fields.take(which, &mut map)?;
+                }
+                Ok(fields)
+            }
+        }
+        decoder.deserialize_map(Walk)
+    }
+}
+
+impl<'de> Fields<'de> {
+    fn take<A: MapAccess<'de>>(&mut self, which: Which, map: &mut A) -> Result<(), A::Error> {
+        match which {
+            Which::Model => once("model", &mut self.model, map),
+            Which::Stream => once("stream", &mut self.stream, map),
+            Which::StreamOptions => once("stream_options", &mut self.stream_options, map),
+            Which::MaxTokens => once("max_tokens", &mut self.max_tokens, map),
+            Which::MaxCompletionTokens => {
+                once("max_completion_tokens", &mut self.max_completion_tokens, map)
+            }
+            Which::N => once("n", &mut self.n, map),
+            Which::Tools => once("tools", &mut self.tools, map),
+            Which::ResponseFormat => once("response_format", &mut self.response_format, map),
+            Which::LogProbs => once("logprobs", &mut self.logprobs, map),
+            Which::Dear(at) => once(DEAR_FIELDS[at], &mut self.dear[at], map),
+            Which::Other => map.next_value::<IgnoredAny>().map(drop),
+        }
+    }
+}
+
+/// Takes the value of a field that may come once.
+fn once<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
+    name: &'static str,
+    place: &mut Option<T>,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    if place.replace(map.next_value()?).is_some() {
+        return Err(A::Error::duplicate_field(name));
+    }
+    Ok(())
+}
+
+/// A field by its name: which of those that are read, and whom it is unknown to.
+struct Name {
+    which: Which,
+    unknown: [bool; 2],
+}
+
+enum Which {
+    Model,
+    Stream,
+    StreamOptions,
+    MaxTokens,
+    MaxCompletionTokens,
+    N,
+    Tools,
+    ResponseFormat,
+    LogProbs,
+    /// Of [`DEAR_FIELDS`].
+    Dear(usize),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(decoder: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl Visitor<'_> for Read {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a field")
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Name, E> {
+                let which = match name {
+                    "model" => Which::Model,
+                    "stream" => Which::Stream,
+                    "stream_options" => Which::StreamOptions,
+                    "max_tokens" => Which::MaxTokens,
+                    "max_completion_tokens" => Which::MaxCompletionTokens,
+                    "n" => Which::N,
+                    "tools" => Which::Tools,
+                    "response_format" => Which::ResponseFormat,
+                    "logprobs" => Which::LogProbs,
+                    name => {
+                        let dear = DEAR_FIELDS.iter().position(|dear| *dear == name);
+                        dear.map_or(Which::Other, Which::Dear)
+                    }
+                };
+                let unknown = [!OPENAI_FIELDS.contains(&name), !ANTHROPIC_FIELDS.contains(&name)];
+                Ok(Name { which, unknown })
+            }
+        }
+        decoder.deserialize_str(Read)
     }
 }
 
@@ -136,18 +244,20 @@ pub fn look(body: &[u8]) -> Result<Seen, Refusal> {
     let there = |value: Option<&RawValue>| {
         value.is_some_and(|value| !matches!(value.get(), "null" | "[]" | "{}"))
     };
+    let (completion, older) = (fields.max_completion_tokens.flatten(), fields.max_tokens.flatten());
     Ok(Seen {
         model,
-        stream: fields.stream.unwrap_or(false),
+        stream: fields.stream.flatten().unwrap_or(false),
         asks_usage,
         // Providers differ in which of the two they go by.
-        max_tokens: fields.max_completion_tokens.max(fields.max_tokens),
-        n: fields.n.unwrap_or(1),
+        max_tokens: completion.max(older),
+        n: fields.n.flatten().unwrap_or(1),
         has_tools: there(fields.tools),
         has_format: there(fields.response_format),
-        has_logprobs: fields.logprobs.unwrap_or(false),
+        has_logprobs: fields.logprobs.flatten().unwrap_or(false),
         is_plain: !fields.are_dear() && is_plain(body),
-        has_old_limit: fields.max_tokens.is_some() && fields.max_completion_tokens.is_none(),
+        has_old_limit: older.is_some() && completion.is_none(),
+        unknown: fields.unknown,
         body_open: open + 1,
         model_at,
         options,
@@ -155,6 +265,16 @@ pub fn look(body: &[u8]) -> Result<Seen, Refusal> {
 }
 
 impl Seen {
+    /// Whether all of the body's fields are known to cost no more than its length and its limit. A
+    /// provider may do and charge more for one that is not: other models, plugins, another limit.
+    pub const fn is_bounded(&self, kind: Kind) -> bool {
+        let [openai, anthropic] = self.unknown;
+        match kind {
+            Kind::OpenAi => !openai,
+            Kind::Anthropic => !anthropic,
+        }
+    }
+
     /// The body with what is changed in it.
     pub fn rewrite(&self, body: &[u8], rewrite: Rewrite<'_>) -> Vec<u8> {
         let mut changes: Vec<(Range<usize>, Vec<u8>)> = Vec::with_capacity(3);
@@ -240,28 +360,20 @@ const PLAIN_TYPES: [&str; 24] = [
 ];
 
 /// What is looked for in every body; made once, since making costs more than looking.
-struct Finders {
-    /// The beginning of a character written as an escape.
-    escape: Finder<'static>,
-    kind: Finder<'static>,
-    /// Changes what a token costs, and may stand anywhere.
-    cache: Finder<'static>,
-}
-
-static FINDERS: LazyLock<Finders> = LazyLock::new(|| Finders {
-    escape: Finder::new("\\u00"),
-    kind: Finder::new("\"type\""),
-    cache: Finder::new("\"cache_control\""),
-});
+static KIND: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"type\""));
 
 /// Whether every `type` in a body is one of the plain ones. A name that is written with escapes
 /// counts as not plain.
 fn is_plain(body: &[u8]) -> bool {
-    let Finders { escape, kind, cache } = &*FINDERS;
     // ASCII written as an escape, in which a name could hide; real writers escape no such letter.
-    let hidden = escape.find_iter(body).any(|at| matches!(body.get(at + 4), Some(b'2'..=b'7')));
+    let hides = |at: usize| {
+        body[at..].starts_with(b"\\u00") && matches!(body.get(at + 4), Some(b'2'..=b'7'))
+    };
+    // Changes what a token costs, and may stand anywhere. Texts have few of its middle byte.
+    let caches =
+        |at: usize| body[..at].ends_with(b"\"cache") && body[at..].starts_with(b"_control\"");
     let plain = |at: usize| {
-        let after = body[at + kind.needle().len()..].trim_ascii_start();
+        let after = body[at + KIND.needle().len()..].trim_ascii_start();
         let Some(value) = after.strip_prefix(b":") else {
             // The word itself as a value, or as a text.
             return true;
@@ -270,7 +382,9 @@ fn is_plain(body: &[u8]) -> bool {
         let end = memchr(b'"', value).unwrap_or(0);
         PLAIN_TYPES.iter().any(|plain| plain.as_bytes() == &value[..end])
     };
-    !hidden && kind.find_iter(body).all(plain) && cache.find(body).is_none()
+    !memchr_iter(b'\\', body).any(hides)
+        && KIND.find_iter(body).all(plain)
+        && !memchr_iter(b'_', body).any(caches)
 }
 
 /// Fields of OpenAI's chats that cost what the tap makes of them.
@@ -321,33 +435,6 @@ const ANTHROPIC_FIELDS: [&str; 13] = [
     "metadata",
     "thinking",
 ];
-
-/// Whether all of a body's fields are known to cost no more than its length and its limit. A
-/// provider may do and charge more for one that is not: other models, plugins, another limit.
-pub fn is_bounded(body: &[u8], kind: Kind) -> bool {
-    struct Names(Kind);
-    impl<'de> Visitor<'de> for Names {
-        type Value = bool;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<bool, A::Error> {
-            let known: &[&str] = match self.0 {
-                Kind::OpenAi => &OPENAI_FIELDS,
-                Kind::Anthropic => &ANTHROPIC_FIELDS,
-            };
-            let mut bounded = true;
-            while let Some(name) = fields.next_key::<Cow<'de, str>>()? {
-                bounded &= known.contains(&&*name);
-                fields.next_value::<IgnoredAny>()?;
-            }
-            Ok(bounded)
-        }
-    }
-    serde_json::Deserializer::from_slice(body).deserialize_map(Names(kind)).unwrap_or(false)
-}
 
 /// Where a borrowed value lies in the body it was borrowed from.
 fn span(body: &[u8], value: &RawValue) -> Range<usize> {

@@ -3,6 +3,8 @@
 //! Owns finding usage and the reason of the end, and leaving out the chunk of usage that only we
 //! asked for. An event is looked at once, when it is whole; what passes whole is not copied.
 
+use std::sync::LazyLock;
+
 use memchr::memchr;
 use memchr::memmem::Finder;
 use serde::Deserialize;
@@ -18,6 +20,27 @@ use crate::openai;
 /// bytes; a longer event passes unseen, and in pieces.
 const EVENT_BYTES: usize = 256 << 10;
 
+/// What is looked for in every event; made once, since making costs more than looking.
+#[derive(Debug)]
+struct Finders {
+    usage: Finder<'static>,
+    /// Why an answer ended.
+    finish: Finder<'static>,
+    /// A piece of an answer.
+    piece: Finder<'static>,
+}
+
+impl Finders {
+    fn new(finish: &'static str, piece: &'static str) -> Self {
+        let usage = Finder::new("\"usage\"");
+        Self { usage, finish: Finder::new(finish), piece: Finder::new(piece) }
+    }
+}
+
+static OPENAI: LazyLock<Finders> = LazyLock::new(|| Finders::new("\"finish_reason\"", "\"delta\""));
+static ANTHROPIC: LazyLock<Finders> =
+    LazyLock::new(|| Finders::new("\"stop_reason\"", "content_block_delta"));
+
 /// Watches one answer.
 #[derive(Debug)]
 pub struct StreamTap {
@@ -30,9 +53,7 @@ pub struct StreamTap {
     long: bool,
     /// Where the line being read begins, in an event that is long: whether it is empty so far.
     line_empty: bool,
-    usage: Finder<'static>,
-    finish: Finder<'static>,
-    piece: Finder<'static>,
+    finders: &'static Finders,
     anthropic: anthropic::Counts,
     /// The name that stands in the answer instead of the provider's.
     rename: Option<Rename>,
@@ -56,9 +77,9 @@ impl StreamTap {
     /// A tap on an answer. `drops_usage`: the chunk of usage was asked for by us and not by the
     /// client (OpenAI), and is left out of what passes.
     pub fn new(kind: Kind, drops_usage: bool) -> Self {
-        let (finish, piece) = match kind {
-            Kind::OpenAi => ("\"finish_reason\"", "\"delta\""),
-            Kind::Anthropic => ("\"stop_reason\"", "content_block_delta"),
+        let finders = match kind {
+            Kind::OpenAi => &*OPENAI,
+            Kind::Anthropic => &*ANTHROPIC,
         };
         Self {
             kind,
@@ -66,9 +87,7 @@ impl StreamTap {
             partial: Vec::new(),
             long: false,
             line_empty: true,
-            usage: Finder::new("\"usage\""),
-            finish: Finder::new(finish),
-            piece: Finder::new(piece),
+            finders,
             anthropic: anthropic::Counts::default(),
             rename: None,
             took: Took::default(),
@@ -181,7 +200,7 @@ impl StreamTap {
 
     /// Looks at a whole event; whether it is to be left out.
     fn look(&mut self, event: &[u8]) -> bool {
-        self.took.pieces += u64::from(self.piece.find(event).is_some());
+        self.took.pieces += u64::from(self.finders.piece.find(event).is_some());
         let Some(data) = data(event) else { return false };
         match self.kind {
             Kind::OpenAi => self.look_openai(data),
@@ -197,8 +216,8 @@ impl StreamTap {
             self.took.done = true;
             return false;
         }
-        let usage = holds(&self.usage, data, b'{');
-        if !usage && !holds(&self.finish, data, b'"') && !data.starts_with(b"{\"error\"") {
+        let usage = holds(&self.finders.usage, data, b'{');
+        if !usage && !holds(&self.finders.finish, data, b'"') && !data.starts_with(b"{\"error\"") {
             return false;
         }
         let Ok(chunk) = serde_json::from_slice::<OpenAiChunk>(data) else { return false };
@@ -213,8 +232,8 @@ impl StreamTap {
     }
 
     fn look_anthropic(&mut self, data: &[u8]) {
-        let usage = holds(&self.usage, data, b'{');
-        let finish = holds(&self.finish, data, b'"');
+        let usage = holds(&self.finders.usage, data, b'{');
+        let finish = holds(&self.finders.finish, data, b'"');
         if usage || finish {
             let (usage, reason): (Option<Usage>, Option<Finish>) = self.anthropic.read(data);
             self.took.usage = usage.or(self.took.usage);

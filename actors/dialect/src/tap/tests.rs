@@ -23,6 +23,8 @@ fn the_few_fields_are_found() {
         ("{}", "'model' is required"),
         (r#"{"model":1}"#, "'model'"),
         (r#"{"model":"a","model":"b"}"#, "duplicate field"),
+        (r#"{"model":"a","stream":null,"stream":true}"#, "duplicate field"),
+        (r#"{"model":"a","modalities":null,"modalities":["audio"]}"#, "duplicate field"),
         (r#"{"model":"a","stream":"yes"}"#, "'stream'"),
         (r#"{"model":"a","stream_options":[]}"#, "'stream_options' must be"),
     ] {
@@ -107,7 +109,9 @@ fn only_text_and_tools_are_plain() {
 
 #[test]
 fn fields_that_may_cost_more_are_told_apart() {
-    let bounded = |body: &str| is_bounded(body.as_bytes(), Kind::OpenAi);
+    let is_bounded =
+        |body: &str, kind| look(body.as_bytes()).is_ok_and(|seen| seen.is_bounded(kind));
+    let bounded = |body: &str| is_bounded(body, Kind::OpenAi);
     assert!(bounded(r#"{"model":"a","messages":[{"plugins":1}],"max_tokens":5,"n":2}"#));
     for dear in [
         r#"{"model":"a","models":["dearer"]}"#,
@@ -118,8 +122,8 @@ fn fields_that_may_cost_more_are_told_apart() {
     ] {
         assert!(!bounded(dear), "{dear}");
     }
-    assert!(is_bounded(br#"{"model":"a","system":"b","max_tokens":1}"#, Kind::Anthropic));
-    assert!(!is_bounded(br#"{"model":"a","container":"b"}"#, Kind::Anthropic));
+    assert!(is_bounded(r#"{"model":"a","system":"b","max_tokens":1}"#, Kind::Anthropic));
+    assert!(!is_bounded(r#"{"model":"a","container":"b"}"#, Kind::Anthropic));
     let both = looked(r#"{"model":"a","max_tokens":900,"max_completion_tokens":1}"#);
     assert_eq!(both.max_tokens, Some(900));
 }

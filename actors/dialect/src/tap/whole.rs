@@ -12,6 +12,8 @@ use crate::openai;
 
 /// Bytes of a value that are kept: usage has a few hundred.
 const VALUE_BYTES: usize = 16 << 10;
+/// Room for such a value, so that one of the usual size is moved once.
+const KEPT_BYTES: usize = 512;
 /// Bytes of a key that are kept: one more than the longest looked for, so that a longer one with
 /// the same beginning is told apart.
 const KEY_BYTES: usize = 14;
@@ -23,8 +25,9 @@ pub struct WholeTap {
     depth: u32,
     in_string: bool,
     escaped: bool,
-    /// The string read last or being read, cut.
-    word: Vec<u8>,
+    /// The string read last or being read, cut, and how much of it there is.
+    word: [u8; KEY_BYTES],
+    word_len: usize,
     /// The key whose value comes next.
     key: Key,
     /// The value being kept, and the depth at which it ends.
@@ -47,7 +50,8 @@ impl WholeTap {
             depth: 0,
             in_string: false,
             escaped: false,
-            word: Vec::new(),
+            word: [0; KEY_BYTES],
+            word_len: 0,
             key: Key::Other,
             kept: None,
             took: Took::default(),
@@ -80,15 +84,17 @@ impl WholeTap {
             return &bytes[1..];
         }
         let end = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
-        let room = KEY_BYTES.saturating_sub(self.word.len());
-        self.word.extend_from_slice(&bytes[..end.min(room)]);
+        let cut = end.min(KEY_BYTES - self.word_len);
+        self.word[self.word_len..self.word_len + cut].copy_from_slice(&bytes[..cut]);
+        self.word_len += cut;
         self.keep(&bytes[..end]);
         let Some(stop) = bytes.get(end) else { return &[] };
         self.keep(&[*stop]);
         if *stop == b'\\' {
             self.escaped = true;
             // A key with an escape in it is none that is looked for.
-            self.word.resize(KEY_BYTES, b'\\');
+            self.word[self.word_len..].fill(b'\\');
+            self.word_len = KEY_BYTES;
         } else {
             self.in_string = false;
             if matches!(&self.kept, Some((Key::Reason, ..))) {
@@ -102,9 +108,9 @@ impl WholeTap {
         match byte {
             b'"' => {
                 self.in_string = true;
-                self.word.clear();
+                self.word_len = 0;
                 if self.key == Key::Reason {
-                    self.kept = Some((Key::Reason, self.depth, Vec::new()));
+                    self.kept = Some((Key::Reason, self.depth, Vec::with_capacity(KEPT_BYTES)));
                 }
                 self.keep(b"\"");
                 self.key = Key::Other;
@@ -115,7 +121,7 @@ impl WholeTap {
             }
             b'{' | b'[' => {
                 if self.key == Key::Usage && byte == b'{' && self.kept.is_none() {
-                    self.kept = Some((Key::Usage, self.depth, Vec::new()));
+                    self.kept = Some((Key::Usage, self.depth, Vec::with_capacity(KEPT_BYTES)));
                 }
                 self.key = Key::Other;
                 self.depth = self.depth.saturating_add(1);
@@ -146,13 +152,14 @@ impl WholeTap {
             Kind::OpenAi => (&b"finish_reason"[..], 3),
             Kind::Anthropic => (&b"stop_reason"[..], 1),
         };
-        match self.word.as_slice() {
+        match &self.word[..self.word_len] {
             b"usage" if self.depth == 1 => Key::Usage,
             own if own == word && self.depth == depth => Key::Reason,
             _ => Key::Other,
         }
     }
 
+    #[inline]
     fn keep(&mut self, bytes: &[u8]) {
         if let Some((_, _, value)) = &mut self.kept {
             let room = VALUE_BYTES.saturating_sub(value.len());

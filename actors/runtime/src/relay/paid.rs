@@ -17,7 +17,7 @@ use selvedge_core::journey::Target;
 use selvedge_core::paid::{Priced, Running};
 use selvedge_dialect::chat::{Event, Failure, LogProbs, Usage};
 use selvedge_dialect::exchange::{AnswerParser, Outgoing};
-use selvedge_dialect::tap::{Kind, is_bounded};
+use selvedge_dialect::tap::Kind;
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_upstream::{Answer, Aside, Call, Events, Failed, MediaType, Passing};
 use tokio::sync::watch;
@@ -157,7 +157,7 @@ impl Relay {
         let judged = self.judging.is_some();
         let limited = self.shared.policies.limits(&self.call.account, self.call.key.as_ref());
         // What a provider may charge more for than can be reserved is translated or refused.
-        let bounded = |asked: &&Passable| !limited || is_bounded(&asked.body, asked.kind);
+        let bounded = |asked: &&Passable| !limited || asked.seen.is_bounded(asked.kind);
         if let Some(asked) =
             self.call.asked.passable().filter(|_| !judged && self.going.is_none()).filter(bounded)
         {
