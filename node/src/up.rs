@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use selvedge_base::{Micros, ModelDigest};
 use selvedge_net::entropy;
 use selvedge_proto::join::JoinCode;
@@ -33,6 +34,12 @@ const FIRST_INVITE: Micros = Micros::secs(3_600);
 /// the surface's own grace it keeps the whole stop below 2 s.
 const CLOSING: std::time::Duration = std::time::Duration::from_millis(600);
 
+/// Connections beyond those with a request: what clients keep open for their next one.
+const RESTING: usize = 512;
+/// Descriptors besides those of clients and providers: the store, models, peers, what is accepted
+/// while others close.
+const OTHER_FILES: u64 = 256;
+
 /// A stop that hangs must not keep an orphan alive: twice the time any stop takes.
 const ORPHAN: std::time::Duration = std::time::Duration::from_secs(4);
 
@@ -45,6 +52,7 @@ struct Served {
 
 /// Runs a node until it is told to stop.
 pub(crate) async fn up(home: &Home, config: &Config, options: &cli::Up) -> Result<()> {
+    raise_descriptors(config.api.max_requests);
     let stop = Stop::new();
     // Before anything takes time: a signal during the start must not be lost.
     watch_signals(stop.clone())?;
@@ -243,7 +251,23 @@ fn settings(config: &Config, token: &str) -> Settings {
         admin_token: Some(AdminToken::new(token)),
         body_limit: config.api.max_body_bytes,
         deadline: Micros(u64::try_from(config.api.request_timeout.as_micros()).unwrap_or(u64::MAX)),
+        connections: config.api.max_requests.saturating_add(RESTING),
         ..Settings::default()
+    }
+}
+
+/// Lets the process open as many sockets as its requests may need, one to the client and one to a
+/// provider each; as far as the machine allows, which a connection too many is told then.
+fn raise_descriptors(requests: usize) {
+    let sockets = u64::try_from(requests.saturating_mul(2).saturating_add(RESTING));
+    let wanted = sockets.unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let limits = getrlimit(Resource::Nofile);
+    let allowed = limits.maximum.map_or(wanted, |most| most.min(wanted));
+    if limits.current.is_some_and(|now| now < allowed) {
+        let raised = Rlimit { current: Some(allowed), maximum: limits.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, allowed, "the limit of open files stays as it is");
+        }
     }
 }
 

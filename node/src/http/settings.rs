@@ -26,8 +26,8 @@ pub(crate) struct Settings {
     pub(crate) body_timeout: Duration,
     /// Time a client may leave a response unread before it is cut off.
     pub(crate) stall_timeout: Duration,
-    /// Connections at a time: each holds a few KiB when idle, and file descriptors are commonly
-    /// limited to 1,024 per process.
+    /// Connections at a time: each holds a few KiB when idle. A client has one for each request it
+    /// waits for and some that rest.
     pub(crate) connections: usize,
     /// Silence on a stream after which a comment line keeps proxies from closing it; common proxy
     /// limits are 30 s and 60 s.
