@@ -158,6 +158,11 @@ impl Journey {
         &self.legs
     }
 
+    /// The same, of a way that is over.
+    pub fn take_legs(&mut self) -> Vec<Leg> {
+        std::mem::take(&mut self.legs)
+    }
+
     /// The target of the leg that is being asked.
     pub fn target(&self) -> Option<&Target> {
         self.legs.get(self.at).map(|leg| &leg.target)

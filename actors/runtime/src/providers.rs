@@ -21,7 +21,7 @@ use selvedge_core::upstream::{ProviderSpec, RawProvider, Report};
 use selvedge_dialect::chat::ChatRequest;
 use selvedge_net::{Identity, clock, entropy};
 use selvedge_upstream::{
-    Credential, KeyListing, Provider, Proxy, Roots, Secret, SetupError, Shared, Target,
+    Clock, Credential, KeyListing, Provider, Proxy, Roots, Secret, SetupError, Shared, Target,
     TargetSettings, Vault, VaultError,
 };
 use thiserror::Error;
@@ -289,8 +289,9 @@ impl Providers {
         let credentials = spec.keys.iter().map(|name| self.credential(&spec, name));
         let credentials = credentials.collect::<Result<Vec<_>, _>>()?;
         let settings = TargetSettings::default();
-        let target = Target::new(&spec, roots, self.proxy.clone(), settings, clock::now)?;
-        let shared = Shared::new(spec, credentials, entropy::dice(), clock::now, Box::new(told));
+        let clock = Clock { mono: clock::mono, wall: clock::wall };
+        let target = Target::new(&spec, roots, self.proxy.clone(), settings, clock)?;
+        let shared = Shared::new(spec, credentials, entropy::dice(), clock, Box::new(told));
         Ok(Open { raw, provider: Provider::new(shared, target) })
     }
 

@@ -99,12 +99,13 @@ impl Gateway {
         };
         let in_flight = Arc::clone(&self.shared);
         let outlet = Outlet::default();
-        let relay = Relay::new(self.clone(), call, outlet.clone());
-        ChatStream::new(outlet, async move {
+        let mut relay = Relay::new(self.clone(), call, outlet.clone());
+        let work = Box::pin(async move {
             let _permit = permit;
             let _in_flight = Held::new(&in_flight.counters.in_flight);
             relay.run().await;
-        })
+        });
+        ChatStream::new(outlet, work)
     }
 }
 
@@ -188,7 +189,7 @@ impl Relay {
         }
     }
 
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let barred = self.shared.policies.bars(&self.call.account, self.call.key.as_ref());
         let mut step = match barred.or_else(|| self.aim.refusal.take()) {
             Some(refusal) => Step::Fail(refusal),
@@ -288,7 +289,7 @@ impl Relay {
     }
 
     /// Gives the caller the answer's end. Whoever has it finds the record.
-    async fn answered(mut self, mut last: Said) {
+    async fn answered(&mut self, mut last: Said) {
         if let Said::Event(Event::Finished { usage: Some(usage), .. }) = &mut last {
             *usage = self.carried.plus(usage);
         }
@@ -308,7 +309,7 @@ impl Relay {
         self.outlet.end(last);
     }
 
-    fn fail(mut self, failure: Failure) {
+    fn fail(&mut self, failure: Failure) {
         self.record(Outcome::Failed(failure.refusal.clone()));
         self.outlet.end(Said::Event(Event::Failed(failure)));
     }
@@ -363,9 +364,10 @@ impl Relay {
             attempts.extend_from_slice(&known.attempts);
         }
         let saving = self.saving(&outcome);
-        let mut legs: Vec<Leg> = self.journey.legs().to_vec();
-        legs.extend(self.aim.passed_over.iter().cloned());
         let paid = self.journey.target().is_some_and(Target::is_paid);
+        // It is over: what it was moves into its record.
+        let mut legs: Vec<Leg> = self.journey.take_legs();
+        legs.append(&mut self.aim.passed_over);
         let counters = &self.shared.counters;
         counters.paid(&legs);
         match (&in_mesh, paid) {
@@ -390,7 +392,7 @@ impl Relay {
                 id: self.call.id,
                 model: self.call.asked.model().to_owned(),
                 downgraded_to: None,
-                tenant: self.call.tenant.clone(),
+                tenant: std::mem::take(&mut self.call.tenant),
                 legs,
                 attempts,
                 outcome,

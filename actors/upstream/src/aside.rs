@@ -5,14 +5,14 @@
 //! asking each of them every time costs more than passing the event.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use parking_lot::Mutex;
 
-/// Waits beside something else. A look at it costs two comparisons while it has nothing to say.
+/// Waits beside something else, or is a stream that is asked oftener than it gives. A look at it costs two comparisons while it has nothing to say.
 pub struct Aside<F> {
     waits: F,
     bell: Arc<Bell>,
@@ -42,7 +42,7 @@ impl Wake for Bell {
     }
 }
 
-impl<F: Future + Unpin> Aside<F> {
+impl<F> Aside<F> {
     /// Puts a future aside; it is looked at once, and then when it wakes.
     pub fn new(waits: F) -> Self {
         let bell = Bell { rung: AtomicBool::new(true), waiter: Mutex::new(None) };
@@ -55,12 +55,44 @@ impl<F: Future + Unpin> Aside<F> {
         &mut self.waits
     }
 
-    /// Waits for `what`, unless this comes first; a look at this comes before each at `what`.
+    /// A look at what waits, unless it was found waiting and has not woken since. What gave
+    /// something, as a stream does, is looked at again.
+    pub fn look<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        look: impl FnOnce(&mut F, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let told = self.told.as_ref().is_some_and(|told| told.will_wake(cx.waker()));
+        if told && !self.bell.rung.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        if !told {
+            self.told = Some(cx.waker().clone());
+        }
+        self.bell.waiter.lock().clone_from(&self.told);
+        // What rings from here on wakes the task, which then looks again.
+        if !self.bell.rung.swap(false, Ordering::AcqRel) {
+            return Poll::Pending;
+        }
+        let bell = Waker::from(Arc::clone(&self.bell));
+        let seen = look(&mut self.waits, &mut Context::from_waker(&bell));
+        if seen.is_ready() {
+            self.bell.rung.store(true, Ordering::Release);
+        }
+        seen
+    }
+}
+
+impl<F: Future + Unpin> Aside<F> {
+    /// Waits for `what`, unless this comes first; a look at this comes before each at `what`, which
+    /// is not taken by value: each move of a large future is a copy.
     ///
     /// # Errors
     /// What came instead.
-    pub async fn unless<T>(&mut self, what: impl Future<Output = T>) -> Result<T, F::Output> {
-        let mut what = pin!(what);
+    pub async fn unless<T>(
+        &mut self,
+        mut what: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, F::Output> {
         poll_fn(|cx| match Pin::new(&mut *self).poll(cx) {
             Poll::Ready(instead) => Poll::Ready(Err(instead)),
             Poll::Pending => what.as_mut().poll(cx).map(Ok),
@@ -73,21 +105,7 @@ impl<F: Future + Unpin> Future for Aside<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.get_mut();
-        let told = this.told.as_ref().is_some_and(|told| told.will_wake(cx.waker()));
-        if told && !this.bell.rung.load(Ordering::Acquire) {
-            return Poll::Pending;
-        }
-        if !told {
-            this.told = Some(cx.waker().clone());
-        }
-        this.bell.waiter.lock().clone_from(&this.told);
-        // What rings from here on wakes the task, which then looks again.
-        if !this.bell.rung.swap(false, Ordering::AcqRel) {
-            return Poll::Pending;
-        }
-        let bell = Waker::from(Arc::clone(&this.bell));
-        Pin::new(&mut this.waits).poll(&mut Context::from_waker(&bell))
+        self.get_mut().look(cx, |waits, cx| Pin::new(waits).poll(cx))
     }
 }
 
@@ -142,9 +160,11 @@ mod tests {
     async fn what_comes_aside_comes_first() {
         let (tell, told) = oneshot::channel::<u8>();
         let mut aside = Aside::new(told);
-        assert_eq!(aside.unless(std::future::ready(1)).await.ok(), Some(1));
+        let mut work = std::future::ready(1);
+        assert_eq!(aside.unless(Pin::new(&mut work)).await.ok(), Some(1));
         tell.send(2).unwrap();
-        assert_eq!(aside.unless(std::future::ready(1)).await.err(), Some(Ok(2)));
+        let mut work = std::future::ready(1);
+        assert_eq!(aside.unless(Pin::new(&mut work)).await.err(), Some(Ok(2)));
     }
 
     #[tokio::test(start_paused = true)]

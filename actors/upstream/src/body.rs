@@ -66,39 +66,45 @@ impl Flow {
 
     /// Waits for the first piece and keeps it for [`Flow::chunk`].
     pub(crate) async fn peek(&mut self) -> Result<(), Lost> {
-        self.first = self.read().await?;
+        self.first = poll_fn(|cx| self.poll_read(cx)).await?;
         Ok(())
     }
 
     /// The next piece as it came; none at the end.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Lost> {
-        if let Some(first) = self.first.take() {
-            return Ok(Some(first));
-        }
-        self.given = self.watch.phase() == Phase::Streaming;
-        self.read().await
+        poll_fn(|cx| self.poll_chunk(cx)).await
     }
 
-    async fn read(&mut self) -> Result<Option<Bytes>, Lost> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Lost>> {
+        let piece = match self.first.take() {
+            Some(first) => Some(first),
+            None => ready!(self.poll_read(cx))?,
+        };
+        self.given = true;
+        Poll::Ready(Ok(piece))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Lost>> {
         loop {
             if self.lease.is_none() {
-                return Ok(None);
+                return Poll::Ready(Ok(None));
             }
-            let frame = poll_fn(|cx| self.poll_frame(cx)).await;
-            let frame = match frame {
+            let frame = match ready!(self.poll_frame(cx)) {
                 Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(error))) => return Err(self.lost(Lost::exchange(&error))),
+                Ok(Some(Err(error))) => {
+                    return Poll::Ready(Err(self.lost(Lost::exchange(&error))));
+                }
                 Ok(None) => {
                     self.release();
-                    return Ok(None);
+                    return Poll::Ready(Ok(None));
                 }
-                Err(late) => return Err(self.lost(late)),
+                Err(late) => return Poll::Ready(Err(self.lost(late))),
             };
             // Trailers say nothing that is used.
             let Ok(piece) = frame.into_data() else { continue };
             let Some(left) = self.left.checked_sub(piece.len() as u64) else {
                 let why = "its answer is over the limit of bytes";
-                return Err(self.lost(Lost::new(Ending::Malformed, why)));
+                return Poll::Ready(Err(self.lost(Lost::new(Ending::Malformed, why))));
             };
             self.left = left;
             if self.body.is_end_stream() {
@@ -109,9 +115,9 @@ impl Flow {
             }
             // From the second piece on, the pause before the next begins when the reader wants it.
             if self.watch.phase() != Phase::Streaming {
-                self.watch.progressed((self.clock)().mono);
+                self.watch.progressed((self.clock.mono)());
             }
-            return Ok(Some(piece));
+            return Poll::Ready(Ok(Some(piece)));
         }
     }
 
@@ -122,7 +128,7 @@ impl Flow {
             return Poll::Ready(Ok(frame));
         }
         if std::mem::take(&mut self.given) {
-            self.watch.resumed((self.clock)().mono);
+            self.watch.resumed((self.clock.mono)());
         }
         loop {
             let due = self.watch.wake_at();
@@ -130,7 +136,7 @@ impl Flow {
             if let Some(alarm) = in_time {
                 ready!(Pin::new(&mut alarm.sleep).poll(cx));
             }
-            let now = (self.clock)().mono;
+            let now = (self.clock.mono)();
             if let Some(ending) = self.watch.expired(now) {
                 return Poll::Ready(Err(Lost::late(ending)));
             }
@@ -182,14 +188,14 @@ pub(crate) async fn timed<T>(
 ) -> Result<T, Lost> {
     let mut what = std::pin::pin!(what);
     loop {
-        let now = clock().mono;
+        let now = (clock.mono)();
         let wait = watch.wake_at().since(now).into();
         if let Ok(done) = tokio::time::timeout(wait, &mut what).await {
             // What lies ready when a stopped process goes on may come too late.
-            return watch.late(clock().mono).map_or(Ok(done), |ending| Err(Lost::late(ending)));
+            return watch.late((clock.mono)()).map_or(Ok(done), |ending| Err(Lost::late(ending)));
         }
         // tokio's clock and ours may differ by a hair: only ours decides.
-        if let Some(ending) = watch.expired(clock().mono) {
+        if let Some(ending) = watch.expired((clock.mono)()) {
             return Err(Lost::late(ending));
         }
     }
@@ -272,14 +278,22 @@ impl Answer {
 
     /// As [`Answer::chunk`], for a reader who knows more about the end than that it came.
     pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, Failed> {
-        let Some(flow) = &mut self.flow else { return Ok(None) };
-        match flow.chunk().await {
+        poll_fn(|cx| self.poll_piece(cx)).await
+    }
+
+    /// The same, as it is polled.
+    pub(crate) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, Failed>> {
+        let Some(flow) = &mut self.flow else { return Poll::Ready(Ok(None)) };
+        Poll::Ready(match ready!(flow.poll_chunk(cx)) {
             Ok(piece) => Ok(piece),
             Err(lost) => {
                 self.ended(lost.ending);
                 Err(self.guard.failed(lost, self.attempts))
             }
-        }
+        })
     }
 
     /// A failure of this answer.

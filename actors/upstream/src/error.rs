@@ -8,6 +8,7 @@ use std::io;
 
 use bytes::Bytes;
 use hyper::HeaderMap;
+use hyper::header::HeaderName;
 use selvedge_base::{Mono, Refusal};
 use selvedge_core::upstream::{Denied, Ending};
 use thiserror::Error;
@@ -167,7 +168,7 @@ impl Lost {
 }
 
 /// A header as text, bounded and without what could break a line of a log.
-pub(crate) fn header_text(headers: &HeaderMap, name: &str) -> String {
+pub(crate) fn header_text(headers: &HeaderMap, name: &HeaderName) -> String {
     /// Media types and request ids have a few dozen characters.
     const MOST: usize = 128;
     let value = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();

@@ -40,5 +40,12 @@ pub use target::{Target, TargetSettings};
 pub use tls::Roots;
 pub use vault::{KeyListing, Vault, VaultError, VaultStore};
 
-/// Reads both clocks: `selvedge_net::clock::now` in a node.
-pub type Clock = fn() -> selvedge_base::Now;
+/// Reads the clocks, one at a time: most questions are about one of them, and a request asks dozens.
+/// `selvedge_net::clock` in a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// The monotonic one.
+    pub mono: fn() -> selvedge_base::Mono,
+    /// The one that people set.
+    pub wall: fn() -> selvedge_base::Wall,
+}

@@ -4,6 +4,9 @@
 //! the provider counts is noted for the limits before anything can cut the answer, and an answer
 //! without its dialect's own end is a failure of the provider.
 
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
 use bytes::{Bytes, BytesMut};
 use selvedge_core::upstream::Ending;
 use selvedge_dialect::chat::Usage;
@@ -72,12 +75,16 @@ impl Passing {
     /// [`Failed::Attempt`] when the connection was lost, too slow, over its limits, or ended
     /// without the answer's end.
     pub async fn next(&mut self) -> Result<Option<Passed>, Failed> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Passed>, Failed>> {
         while !self.over {
-            let piece = match self.answer.piece().await {
+            let piece = match ready!(self.answer.poll_piece(cx)) {
                 Ok(piece) => piece,
                 Err(failed) => {
                     self.over = true;
-                    return Err(failed);
+                    return Poll::Ready(Err(failed));
                 }
             };
             let passed = match piece {
@@ -93,10 +100,10 @@ impl Passing {
                 self.answer.ended(if passed.failed { failed } else { Ending::Answered });
             }
             if passed.last || !passed.bytes.is_empty() {
-                return Ok(Some(passed));
+                return Poll::Ready(Ok(Some(passed)));
             }
         }
-        Ok(None)
+        Poll::Ready(Ok(None))
     }
 
     /// What was seen so far.

@@ -58,7 +58,7 @@ impl Pool {
 
     /// The connection that was used last and is still open.
     pub(crate) fn take(&self) -> Option<Lease> {
-        let now = (self.clock)().mono;
+        let now = (self.clock.mono)();
         let mut inner = self.inner.lock();
         while let Some(waiting) = inner.waiting.pop_back() {
             if self.is_good(&waiting, now) {
@@ -70,7 +70,7 @@ impl Pool {
 
     /// Takes a connection back whose answer was read to its end.
     pub(crate) fn put(self: &Arc<Self>, lease: Lease) {
-        let now = (self.clock)().mono;
+        let now = (self.clock.mono)();
         let waiting = Waiting { lease, since: now };
         if self.limits.idle == 0 || !self.is_good(&waiting, now) {
             return;
@@ -98,7 +98,7 @@ impl Pool {
 
     /// Closes what has waited too long; returns when the next one will have, if any is left.
     fn swept(&self) -> Option<Micros> {
-        let now = (self.clock)().mono;
+        let now = (self.clock.mono)();
         let mut inner = self.inner.lock();
         inner.waiting.retain(|waiting| self.is_good(waiting, now));
         let next = inner.waiting.front().map(|oldest| {

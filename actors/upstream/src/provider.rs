@@ -80,7 +80,7 @@ impl Shared {
     }
 
     fn now(&self) -> Mono {
-        (self.clock)().mono
+        (self.clock.mono)()
     }
 
     fn credential(&self, place: usize) -> Option<Arc<Credential>> {

@@ -34,7 +34,14 @@ const MAX_REFUSAL_BYTES: u64 = 64 << 10;
 /// The longest path: model names have 256 bytes, three times that when encoded.
 const MAX_PATH_BYTES: usize = 4 << 10;
 /// Where Bedrock tells the tokens of a prompt whose answer has no place for them.
-const PROMPT_TOKENS: &str = "x-amzn-bedrock-input-token-count";
+const PROMPT_TOKENS: HeaderName = HeaderName::from_static("x-amzn-bedrock-input-token-count");
+/// How providers name a request, for their support.
+static REQUEST_IDS: [HeaderName; 4] = [
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("request-id"),
+    HeaderName::from_static("x-amzn-requestid"),
+    HeaderName::from_static("apim-request-id"),
+];
 /// Who asks; some providers refuse requests without it.
 pub(crate) const AGENT: &str = concat!("selvedge/", env!("CARGO_PKG_VERSION"));
 /// OpenAI's and Azure's finer form of Retry-After.
@@ -136,9 +143,9 @@ impl Target {
         let ending = Ending::of_status(status, self.retry_after(&parts.headers));
         let head = Head {
             status,
-            media_type: header_text(&parts.headers, CONTENT_TYPE.as_str()),
+            media_type: header_text(&parts.headers, &CONTENT_TYPE),
             request_id: request_id(&parts.headers),
-            prompt_tokens: header_text(&parts.headers, PROMPT_TOKENS).parse().ok(),
+            prompt_tokens: header_text(&parts.headers, &PROMPT_TOKENS).parse().ok(),
         };
         let most =
             if ending == Ending::Answered { self.settings.max_answer } else { MAX_REFUSAL_BYTES };
@@ -178,7 +185,7 @@ impl Target {
         }
         let unsigned =
             Unsigned { method: call.method, path: &path, host: &self.authority, body: &call.body };
-        authorize(spec, credential, (self.clock)().wall, &unsigned, &mut headers)?;
+        authorize(spec, credential, (self.clock.wall)(), &unsigned, &mut headers)?;
         let mut request = Request::new(Full::new(call.body.clone()));
         *request.method_mut() = method;
         *request.uri_mut() =
@@ -199,7 +206,9 @@ impl Target {
                 Some(lease) => lease,
                 None => {
                     watch.disconnected(self.now());
-                    let connection = timed(watch, self.clock, self.route.connect()).await??;
+                    // Far larger than all else: most requests do not carry it along.
+                    let connecting = Box::pin(self.route.connect());
+                    let connection = timed(watch, self.clock, connecting).await??;
                     Lease::new(connection, self.now())
                 }
             };
@@ -262,11 +271,11 @@ impl Target {
         }
         let date = httpdate::parse_http_date(after).ok()?.duration_since(UNIX_EPOCH).ok()?;
         let date = Wall(u64::try_from(Duration::as_millis(&date)).ok()?);
-        Some(date.since((self.clock)().wall).min(MAX_RETRY_AFTER))
+        Some(date.since((self.clock.wall)()).min(MAX_RETRY_AFTER))
     }
 
     fn now(&self) -> Mono {
-        (self.clock)().mono
+        (self.clock.mono)()
     }
 }
 
@@ -311,8 +320,7 @@ async fn refused(ending: Ending, head: Head, flow: &mut Flow, credential: &Crede
 }
 
 fn request_id(headers: &HeaderMap) -> String {
-    let names = ["x-request-id", "request-id", "x-amzn-requestid", "apim-request-id"];
-    names
+    REQUEST_IDS
         .iter()
         .map(|name| header_text(headers, name))
         .find(|id| !id.is_empty())

@@ -26,8 +26,6 @@ use super::router::{App, handle};
 use super::settings::Settings;
 use super::stop::{Phase, Stop};
 
-/// Headers of one request: browsers send about 20, proxies add a few.
-const MAX_HEADERS: usize = 64;
 /// Bytes of a request's head: the longest cookies and tokens in use stay below half of it.
 const HEAD_BYTES: usize = 32 << 10;
 /// Bytes hyper buffers per direction and connection: one read of a fast loopback sender.
@@ -258,20 +256,20 @@ async fn one(app: Arc<App>, socket: TcpStream) {
             async move { Ok::<_, Infallible>(handle(app, request).await) }
         })
     };
-    // `half_close` stays off: a client that closes its side while it waits has gone, and its work
+    // A hundred headers is hyper's own bound, which it keeps without work for each request; browsers
+    // send about 20, proxies add a few. `half_close` stays off: a client that closes its side while it waits has gone, and its work
     // must be freed at once instead of at the first failed write.
     let mut serving = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(app.settings.header_timeout)
-            .max_headers(MAX_HEADERS)
             .max_header_size(HEAD_BYTES)
             .max_buf_size(BUFFER_BYTES)
             .half_close(false)
             .serve_connection(io, service)
     );
     let stop = pin!(app.stop.requested());
-    let result = match Aside::new(stop).unless(&mut serving).await {
+    let result = match Aside::new(stop).unless(serving.as_mut()).await {
         Ok(result) => result,
         Err(()) => {
             // Nothing was asked on it yet: nobody misses it.

@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
-use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
+use selvedge_base::{Blame, Code, Refusal, RequestId, Retry, Stage};
 use selvedge_dialect::chat::{Event, Failure, Finish, Gathered, Usage};
 use selvedge_dialect::exchange::{Reply, StreamWriter};
 use selvedge_net::clock;
@@ -35,8 +35,8 @@ const WRITE_BYTES: usize = 16 << 10;
 
 /// What an answer needs besides what is said of it.
 pub(super) struct Setting {
-    /// The answer's id, where it is this gateway's own words.
-    pub(super) id: String,
+    /// Names the answer, where it is this gateway's own words.
+    pub(super) id: RequestId,
     /// The model's name as it was asked for.
     pub(super) model: String,
     /// Whether the client asked for usage at the end of a stream.
@@ -73,7 +73,7 @@ impl Setting {
     fn named(&self, event: Event) -> Event {
         match event {
             Event::Head(mut head) => {
-                self.id.clone_into(&mut head.id);
+                head.id = format!("{}{:032x}", self.speech.id_prefix, self.id.0);
                 self.model.clone_into(&mut head.model);
                 Event::Head(head)
             }
@@ -97,7 +97,7 @@ pub(super) async fn stream(
     let content_type = writer.content_type();
     let stop = setting.stop.clone();
     let talk = Talk {
-        said,
+        said: Aside::new(said),
         first: Some(first),
         writer,
         over: false,
@@ -143,7 +143,8 @@ pub(super) async fn whole_answer(
 
 /// A stream that is being written.
 struct Talk {
-    said: BoxStream<'static, Said>,
+    /// Whoever writes asks twice for each event.
+    said: Aside<BoxStream<'static, Said>>,
     first: Option<Said>,
     writer: Box<dyn StreamWriter>,
     setting: Setting,
@@ -189,7 +190,7 @@ impl Stream for Talk {
             while !self.over
                 && !out.passes()
                 && out.len() < WRITE_BYTES
-                && let Poll::Ready(ready) = self.said.poll_next_unpin(cx)
+                && let Poll::Ready(ready) = self.said.look(cx, |said, cx| said.poll_next_unpin(cx))
             {
                 self.hear(ready, &mut out);
             }
@@ -209,7 +210,7 @@ impl Talk {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Next::Said(Some(first)));
         }
-        if let Poll::Ready(said) = self.said.poll_next_unpin(cx) {
+        if let Poll::Ready(said) = self.said.look(cx, |said, cx| said.poll_next_unpin(cx)) {
             return Poll::Ready(Next::Said(said));
         }
         if Pin::new(&mut self.stopped).poll(cx).is_ready() {

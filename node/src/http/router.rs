@@ -147,7 +147,7 @@ pub(super) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
     if let Some(holder) = exchange.holder.get() {
         allowance::write(&app.backend.allowances(holder), response.headers_mut());
     }
-    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(id.to_string())) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
@@ -570,7 +570,7 @@ impl Exchange<'_> {
             };
         drop(body);
         let setting = relay::Setting {
-            id: format!("{}{:032x}", speech.id_prefix, self.id.0),
+            id: self.id,
             model,
             include_usage,
             speech,

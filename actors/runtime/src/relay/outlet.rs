@@ -69,17 +69,20 @@ impl Outlet {
     }
 }
 
+/// What a relay does. Boxed where it is made: it is large, and each move of it is a copy.
+pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// One answer as it comes, ending with one for which [`Said::is_last`] holds; dropping it cancels
 /// the work, which is done only while it is polled.
 pub struct ChatStream {
-    work: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    work: Option<Work>,
     outlet: Outlet,
 }
 
 impl ChatStream {
     /// The answer of a relay that speaks through `outlet`.
-    pub(super) fn new(outlet: Outlet, work: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self { work: Some(Box::pin(work)), outlet }
+    pub(super) fn new(outlet: Outlet, work: Work) -> Self {
+        Self { work: Some(work), outlet }
     }
 
     /// One that says a single thing.
@@ -125,13 +128,14 @@ mod tests {
         let outlet = Outlet::default();
         let said = Arc::new(Mutex::new(0));
         let (own, counted) = (outlet.clone(), Arc::clone(&said));
-        let mut stream = ChatStream::new(outlet, async move {
+        let work = async move {
             for text in ["a", "b"] {
                 *counted.lock() += 1;
                 own.say(piece(text, false)).await;
             }
             own.end(piece("c", true));
-        });
+        };
+        let mut stream = ChatStream::new(outlet, Box::pin(work));
         let mut next = || stream.next().now_or_never().flatten();
         assert_eq!(next(), Some(piece("a", false)));
         assert_eq!(*said.lock(), 1);
@@ -147,11 +151,12 @@ mod tests {
         let kept = Arc::new(());
         let held = Arc::clone(&kept);
         let own = outlet.clone();
-        let mut stream = ChatStream::new(outlet, async move {
+        let work = async move {
             let _held = held;
             own.say(piece("a", false)).await;
             std::future::pending::<()>().await;
-        });
+        };
+        let mut stream = ChatStream::new(outlet, Box::pin(work));
         assert!(stream.next().now_or_never().is_some());
         assert!(stream.next().now_or_never().is_none());
         drop(stream);

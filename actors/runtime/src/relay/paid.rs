@@ -112,9 +112,12 @@ impl Relay {
         self.begin_keeping(reading.kind());
         let interrupted = pin!(self.interrupted(&mut paying, changes));
         let mut interrupted: Interrupted<'_> = Aside::new(interrupted);
-        let asked = match interrupted.unless(open.provider.ask(&call, self.deadline)).await {
-            Ok(asked) => asked,
-            Err(why) => return End::Failed(why.into()),
+        let asked = {
+            let asking = pin!(open.provider.ask(&call, self.deadline));
+            match interrupted.unless(asking).await {
+                Ok(asked) => asked,
+                Err(why) => return End::Failed(why.into()),
+            }
         };
         self.asking.note(|turn| turn.attempts = attempts(&asked));
         let answer = match asked {
@@ -223,7 +226,7 @@ impl Relay {
         mut interrupted: Interrupted<'_>,
     ) -> End {
         loop {
-            let event = match interrupted.unless(events.next()).await {
+            let event = match interrupted.unless(pin!(events.next())).await {
                 Err(why) => return End::Failed(why.into()),
                 Ok(next) => next,
             };
@@ -260,7 +263,7 @@ impl Relay {
     ) -> End {
         let mut told = 0;
         loop {
-            let next = match interrupted.unless(passing.next()).await {
+            let next = match interrupted.unless(pin!(passing.next())).await {
                 Err(why) => return End::Failed(why.into()),
                 Ok(next) => next,
             };
@@ -348,12 +351,11 @@ pub(super) fn wanted_at(
     (id, deadline): (RequestId, Micros),
     (account, key): (&AccountPath, Option<KeyId>),
 ) -> Wanted {
-    let target = Target::Provider { provider: provider.to_owned(), model: model.to_owned() };
     Wanted {
         id,
         account: account.clone(),
         key,
-        model: target.to_string(),
+        model: [provider, "/", model].concat(),
         takes: Takes::Paid(Bill::at_most(priced.worst())),
         deadline,
     }

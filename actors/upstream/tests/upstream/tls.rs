@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::shape;
-use crate::world::{all, clock, raw, soon};
+use crate::world::{CLOCK, all, raw, soon};
 
 const KIND: ProviderKind = ProviderKind::Anthropic;
 
@@ -55,12 +55,12 @@ fn provider(port: u16, roots: Roots, proxy: Option<Proxy>) -> Provider {
         ..raw(KIND, ([127, 0, 0, 1], port).into())
     };
     let spec = raw.checked().unwrap();
-    let target = Target::new(&spec, roots, proxy, TargetSettings::default(), clock).unwrap();
+    let target = Target::new(&spec, roots, proxy, TargetSettings::default(), CLOCK).unwrap();
     let text = Secret::new(shape::KEY.to_owned());
     let credential = Credential::of(KIND, "main", &text).unwrap();
     let watcher = Box::new(|_: &_, _: &_| {});
     let dice = Dice::keyed(1, "tls");
-    Provider::new(Shared::new(spec, vec![Some(credential)], dice, clock, watcher), target)
+    Provider::new(Shared::new(spec, vec![Some(credential)], dice, CLOCK, watcher), target)
 }
 
 /// A file of this test binary's own folder.

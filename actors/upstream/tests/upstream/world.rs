@@ -9,7 +9,7 @@ use selvedge_base::{Dice, Micros, Mono, Now, Wall};
 use selvedge_core::upstream::provider::RawModel;
 use selvedge_core::upstream::{ProviderKind, RawProvider, Report};
 use selvedge_upstream::{
-    Answer, Credential, Failed, Provider, Roots, Secret, Shared, Target, TargetSettings,
+    Answer, Clock, Credential, Failed, Provider, Roots, Secret, Shared, Target, TargetSettings,
 };
 use tokio::time::Instant;
 
@@ -24,6 +24,8 @@ pub(crate) fn clock() -> Now {
     // Any moment will do; signatures have whole seconds, and a test is over within one.
     Now { mono: Mono(1_000_000 + micros), wall: Wall(1_440_938_160_000) }
 }
+
+pub(crate) const CLOCK: Clock = Clock { mono: || clock().mono, wall: || clock().wall };
 
 pub(crate) fn soon() -> Mono {
     clock().mono.plus(Micros::secs(600))
@@ -60,8 +62,8 @@ pub(crate) fn provider_with(
     let reports = Reports::default();
     let heard = Arc::clone(&reports);
     let watcher = Box::new(move |_: &_, report: &Report| heard.lock().push(report.clone()));
-    let target = Target::new(&spec, roots, None, settings, clock).unwrap();
-    let shared = Shared::new(spec, credentials, Dice::keyed(1, "test"), clock, watcher);
+    let target = Target::new(&spec, roots, None, settings, CLOCK).unwrap();
+    let shared = Shared::new(spec, credentials, Dice::keyed(1, "test"), CLOCK, watcher);
     (Provider::new(shared, target), reports)
 }
 
