@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result, ensure};
 use selvedge_tests::http::Client;
-use selvedge_tests::tiny::TINY;
 use selvedge_tests::{Asked, Node, Scenario, scenario};
 use serde_json::{Value, json};
 
