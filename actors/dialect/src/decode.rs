@@ -14,6 +14,7 @@ use serde_json::error::Category;
 
 use crate::json::Json;
 use crate::number::Number;
+use crate::objects::{self, Objects};
 
 /// Characters of a decoder's complaint that are repeated to the client: enough to recognise it.
 const QUOTE_CHARS: usize = 240;
@@ -25,12 +26,11 @@ pub(crate) const MODEL_BYTES: usize = 512;
 
 /// Decodes a client's body.
 pub(crate) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    // The decoder would take an array for the fields in their order.
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     if first.is_some_and(|first| *first != b'{') {
         return Err(refusal("the body must be a JSON object".to_owned()));
     }
-    serde_json::from_slice(bytes).map_err(|error| blame::<T>(bytes, &error))
+    objects::from_slice(bytes).map_err(|error| blame::<T>(bytes, &error))
 }
 
 /// Decodes a value inside of a body, at `path`.
@@ -39,7 +39,7 @@ pub(crate) fn inside<T: DeserializeOwned>(path: &str, value: &Json) -> Result<T,
     if bytes.first() != Some(&b'{') {
         return Err(invalid(path, format!("'{path}' must be an object")));
     }
-    serde_json::from_slice(bytes).map_err(|error| {
+    objects::from_slice(bytes).map_err(|error| {
         let mut refusal = blame::<T>(bytes, &error);
         if let Some(field) = refusal.param.take() {
             let whole = format!("{path}.{field}");
@@ -61,7 +61,7 @@ fn blame<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Refusa
         }
     }
     let mut decoder = serde_json::Deserializer::from_slice(bytes);
-    let path = match serde_path_to_error::deserialize::<_, T>(&mut decoder) {
+    let path = match serde_path_to_error::deserialize::<_, T>(Objects(&mut decoder)) {
         Ok(_) => String::new(),
         Err(error) => error.path().to_string(),
     };

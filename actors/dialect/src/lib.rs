@@ -29,6 +29,7 @@ pub mod json;
 pub mod limits;
 mod media;
 pub mod number;
+pub mod objects;
 pub mod ollama;
 pub mod openai;
 pub mod responses;

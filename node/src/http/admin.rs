@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _};
 use hyper::{Method, Response, StatusCode};
 use selvedge_base::{Code, Micros};
+use selvedge_dialect::objects;
 use selvedge_proto::settings::{SettingKey, Which};
 use serde::de::DeserializeOwned;
 
@@ -262,12 +263,11 @@ fn nothing_in(body: &[u8]) -> Result<(), Problem> {
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    // The decoder would take an array for the fields in their order.
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     if first.is_some_and(|first| *first != b'{') {
         return Err(bad("the body is not right: it must be a JSON object"));
     }
-    serde_json::from_slice(body).map_err(|error| Problem::json("the body is not right", &error))
+    objects::from_slice(body).map_err(|error| Problem::json("the body is not right", &error))
 }
 
 fn bad(message: &str) -> Problem {

@@ -150,6 +150,8 @@ async fn wrong_bodies_are_refused() {
         // The fields in their order, which a decoder would take.
         ("cache/purge", "[null, null]"),
         ("routes", "[0, \"\"]"),
+        ("providers", "{\"name\": \"a\", \"models\": [[\"m\"]]}"),
+        ("providers", "{\"name\": \"a\", \"limits\": [1, 2, 3]}"),
         ("keys", "{\"name\": \"a\", \"name\": \"b\"}"),
         ("models", "{\"path\": \"/m\", \"name\": \"m\", \"digest\": \"abc\"}"),
     ];

@@ -239,6 +239,18 @@ fn said(messages: Value) -> Result<Vec<(Role, String)>, Problem> {
 }
 
 #[test]
+fn an_array_is_no_message_no_part_and_no_options() {
+    for messages in
+        [json!([["user", "hi"]]), json!([{"role": "user", "content": [["text", "hi"]]}])]
+    {
+        let problem = said(messages).expect_err("an array");
+        assert_eq!(problem.param.as_deref(), Some("messages"));
+    }
+    let problem = plan(&body(&json!({"stream": true, "stream_options": [true]})));
+    assert_eq!(problem.expect_err("an array").param.as_deref(), Some("stream_options"));
+}
+
+#[test]
 fn messages_become_the_models_input() {
     let messages = json!([
         {"role": "developer", "content": "be kind"},

@@ -9,6 +9,7 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
+use selvedge_dialect::objects::Objects;
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -138,7 +139,7 @@ impl Fields {
     pub(super) fn decode(body: &[u8], known: &'static [&'static str]) -> Result<Self, Problem> {
         let mut at = Place::default();
         let mut decoder = serde_json::Deserializer::from_slice(body);
-        let decoded = Body { known, at: &mut at }.deserialize(&mut decoder);
+        let decoded = Body { known, at: &mut at }.deserialize(Objects(&mut decoder));
         decoded.and_then(|fields| decoder.end().map(|()| fields)).map_err(|error| at.blame(&error))
     }
 }

@@ -16,6 +16,7 @@ use crate::exchange::Dialect;
 use crate::json::Json;
 use crate::limits::CHOICES;
 use crate::number::Number;
+use crate::objects;
 
 /// Stop texts, as the API allows.
 const STOPS: usize = 4;
@@ -346,7 +347,7 @@ fn tool_choice(value: Json) -> Result<ToolChoice, Refusal> {
         text if !text.starts_with('{') => return Err(wrong()),
         _ => {}
     }
-    match serde_json::from_str::<ChoiceField>(value.text()) {
+    match objects::from_slice::<ChoiceField>(value.text().as_bytes()) {
         Ok(ChoiceField { kind, function: Some(function) }) if kind == "function" => {
             Ok(ToolChoice::Named(function.name))
         }

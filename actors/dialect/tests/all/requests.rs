@@ -230,3 +230,40 @@ fn a_body_comes_back_as_it_was() {
         }
     }
 }
+
+#[test]
+fn an_array_is_no_object_inside_of_a_body_either() {
+    let openai = [
+        r#"{"model":"m","messages":[["user","hi"]]}"#,
+        r#"{"model":"m","messages":[{"role":"user","content":[["text","hi"]]}]}"#,
+        r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream_options":[true]}"#,
+        r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"response_format":["text"]}"#,
+        r#"{"model":"m","messages":[{"role":"user","content":"a"}],"tools":[["function"]]}"#,
+    ];
+    let anthropic = [
+        r#"{"model":"m","max_tokens":9,"messages":[["user","hi"]]}"#,
+        r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[["text","hi"]]}]}"#,
+        r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":""}],"tools":[[1]]}"#,
+    ];
+    let ollama = [
+        r#"{"model":"m","messages":[["user","hi"]]}"#,
+        r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"options":[1]}"#,
+    ];
+    let responses = [
+        r#"{"model":"m","store":false,"input":[["user","hi"]]}"#,
+        r#"{"model":"m","store":false,"input":"hi","reasoning":["low"]}"#,
+    ];
+    let parses: [(Parse, &[&str]); 4] = [
+        (openai::parse, &openai),
+        (anthropic::parse, &anthropic),
+        (ollama::parse, &ollama),
+        (responses::parse, &responses),
+    ];
+    for (parse, bodies) in parses {
+        for body in bodies {
+            let refusal = parse(body.as_bytes()).expect_err(body);
+            assert_eq!(refusal.code, Code::InvalidRequest, "{body}: {refusal}");
+            assert!(refusal.param.is_some(), "{body}: {refusal}");
+        }
+    }
+}
