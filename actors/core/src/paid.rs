@@ -14,6 +14,15 @@ use crate::catalogue::{self, Ask, Catalogue, Counts, Model, Price};
 use crate::upstream::provider::CostClass;
 use crate::upstream::{ProviderKind, ProviderSpec};
 
+/// Tokens that a provider can have counted of one prompt or one answer: several times the longest
+/// window of any model. What is above it is not a count but a fault, and would be a debt for ever.
+const MOST_TOKENS: u64 = 1 << 26;
+
+/// Whether a provider can have counted this.
+pub const fn is_credible(counts: &Counts) -> bool {
+    counts.prompt <= MOST_TOKENS && counts.completion <= MOST_TOKENS
+}
+
 /// How large a request is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
@@ -105,6 +114,11 @@ impl Running {
     /// A piece of the answer came.
     pub const fn piece(&mut self) {
         self.pieces += 1;
+    }
+
+    /// Whether the answer came in one piece, of which nobody knows how many tokens it has.
+    pub const fn is_whole(&self) -> bool {
+        self.pieces <= 1
     }
 
     /// What counts as used now: the provider's own count so far, and no less than was seen. Before

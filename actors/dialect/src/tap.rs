@@ -37,7 +37,8 @@ pub struct Took {
     pub pieces: u64,
     /// Whether the dialect's own sign of the end was seen.
     pub done: bool,
-    /// Whether the provider reported an error inside the stream.
+    /// Whether the provider reported an error inside the stream, or what came is not JSON: what a
+    /// look at each bracket, and at each byte outside of strings, tells.
     pub failed: bool,
 }
 

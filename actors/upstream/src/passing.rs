@@ -91,6 +91,9 @@ impl Passing {
                 Some(bytes) => self.take(bytes),
                 None => self.finish()?,
             };
+            if matches!(self.tap, Tap::Whole(_)) && self.took().failed {
+                return Err(self.malformed("its answer is malformed: it is not JSON"));
+            }
             if let Some(usage) = self.took().usage {
                 self.answer.used(usage.total());
             }
@@ -150,8 +153,13 @@ impl Passing {
     }
 
     fn cut(&mut self) -> Failed {
+        self.malformed("its answer ended before it was complete")
+    }
+
+    fn malformed(&mut self, why: &str) -> Failed {
+        self.over = true;
         self.answer.ended(Ending::Malformed);
-        self.answer.failed(Lost::new(Ending::Malformed, "its answer ended before it was complete"))
+        self.answer.failed(Lost::new(Ending::Malformed, why))
     }
 }
 

@@ -202,6 +202,8 @@ impl StreamTap {
     fn look(&mut self, event: &[u8]) -> bool {
         self.took.pieces += u64::from(self.finders.piece.find(event).is_some());
         let Some(data) = data(event) else { return false };
+        // What a reader of the dialect would stop at.
+        self.took.failed |= !matches!(data, [] | [b'{', ..] | b"[DONE]");
         match self.kind {
             Kind::OpenAi => self.look_openai(data),
             Kind::Anthropic => {

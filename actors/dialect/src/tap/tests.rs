@@ -251,3 +251,33 @@ proptest! {
         let _ = look(&bytes);
     }
 }
+
+#[test]
+fn what_is_not_json_is_noticed_as_it_passes() {
+    let whole = |text: &str| {
+        let mut tap = WholeTap::new(Kind::Anthropic);
+        tap.see(text.as_bytes());
+        tap.took().failed
+    };
+    let deep = format!("{}{}", "[{\"a\":".repeat(200), "}]".repeat(200));
+    for good in ["{}", " {\"a\":[1.5e-3,true,false,null,\"<]}\"]}\n", &deep] {
+        assert!(!whole(good), "{good}");
+    }
+    for bad in ["<html>", "{\"a\"=1}", "{\"a\":[1}", "{\"a\":(1)}", "]", "Internal error"] {
+        assert!(whole(bad), "{bad}");
+    }
+    let stream = |kind, text: &str| {
+        let mut tap = StreamTap::new(kind, false);
+        tap.see(text.as_bytes());
+        tap.took().failed
+    };
+    for kind in [Kind::OpenAi, Kind::Anthropic] {
+        for good in ["data: {}\n\n", ": ping\n\n", "data: [DONE]\n\n", "data:\n\n", "event: a\n\n"]
+        {
+            assert!(!stream(kind, good), "{good}");
+        }
+        for bad in ["data: [\"id\":1}\n\n", "data: <html>\n\n", "event: a\ndata: no\n\n"] {
+            assert!(stream(kind, bad), "{bad}");
+        }
+    }
+}

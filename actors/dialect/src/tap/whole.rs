@@ -23,6 +23,9 @@ const KEY_BYTES: usize = 14;
 pub struct WholeTap {
     kind: Kind,
     depth: u32,
+    /// The open brackets, the innermost last: whether each is one of an object. Those deeper than
+    /// it has places are not held to.
+    objects: u128,
     in_string: bool,
     escaped: bool,
     /// The string read last or being read, cut, and how much of it there is.
@@ -42,12 +45,21 @@ enum Key {
     Reason,
 }
 
+/// Whether a byte may stand outside of strings, between brackets: in a number or a word such as
+/// `true`, or as a space.
+const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_digit()
+        || byte.is_ascii_lowercase()
+        || matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'+' | b'-' | b'.' | b'E')
+}
+
 impl WholeTap {
     /// A tap on an answer.
     pub fn new(kind: Kind) -> Self {
         Self {
             kind,
             depth: 0,
+            objects: 0,
             in_string: false,
             escaped: false,
             word: [0; KEY_BYTES],
@@ -124,10 +136,18 @@ impl WholeTap {
                     self.kept = Some((Key::Usage, self.depth, Vec::with_capacity(KEPT_BYTES)));
                 }
                 self.key = Key::Other;
+                if self.depth < u128::BITS {
+                    self.objects = self.objects << 1 | u128::from(byte == b'{');
+                }
                 self.depth = self.depth.saturating_add(1);
                 self.keep(&[byte]);
             }
             b'}' | b']' => {
+                if self.depth <= u128::BITS {
+                    let fits = self.objects & 1 == u128::from(byte == b'}');
+                    self.took.failed |= self.depth == 0 || !fits;
+                    self.objects >>= 1;
+                }
                 self.depth = self.depth.saturating_sub(1);
                 self.key = Key::Other;
                 self.keep(&[byte]);
@@ -142,7 +162,10 @@ impl WholeTap {
                 self.key = Key::Other;
                 self.keep(b",");
             }
-            _ => self.keep(&[byte]),
+            _ => {
+                self.took.failed |= !is_plain(byte);
+                self.keep(&[byte]);
+            }
         }
     }
 

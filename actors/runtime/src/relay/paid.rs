@@ -14,7 +14,7 @@ use selvedge_core::aim::{Aim, Leaving};
 use selvedge_core::bill::{Bill, Took};
 use selvedge_core::catalogue::{Capability, Model};
 use selvedge_core::journey::Target;
-use selvedge_core::paid::{Priced, Running};
+use selvedge_core::paid::{Priced, Running, is_credible};
 use selvedge_dialect::chat::{Event, Failure, LogProbs, Usage};
 use selvedge_dialect::exchange::{AnswerParser, Outgoing};
 use selvedge_dialect::tap::Kind;
@@ -126,7 +126,7 @@ impl Relay {
         };
         match reading {
             Reading::Translated(parser) => {
-                self.translate(Events::new(answer, parser), paying, interrupted).await
+                self.translate(&open, Events::new(answer, parser), paying, interrupted).await
             }
             Reading::Passed { kind, stream, drops } => {
                 // An answer comes under the name that was asked for.
@@ -221,6 +221,7 @@ impl Relay {
     /// Passes an answer on in the caller's dialect, event by event.
     async fn translate(
         &mut self,
+        open: &Open,
         mut events: Events,
         mut paying: Paying,
         mut interrupted: Interrupted<'_>,
@@ -244,7 +245,7 @@ impl Relay {
             paying.note(events.usage(), Some(&event));
             self.took(&paying);
             match event {
-                Event::Failed(failure) => return End::Failed(failure),
+                Event::Failed(failure) => return End::Failed(named(open, failure)),
                 // Whoever has the end finds it settled.
                 Event::Finished { .. } => return End::Answered(Said::Event(event)),
                 _ if self.deliver(event).await => {}
@@ -280,10 +281,10 @@ impl Relay {
             };
             if passed.failed {
                 let said = speak::failed_inside(open.spec(), &passed.bytes);
-                return End::Failed(said);
+                return End::Failed(named(open, said));
             }
             if passed.last {
-                if took.usage.is_none() && told == 0 {
+                if credible(took.usage).is_none() && told == 0 {
                     paying.unknown();
                     self.took(&paying);
                 }
@@ -421,10 +422,14 @@ impl Paying {
             Some(Event::Text { .. } | Event::Thinking { .. } | Event::ToolArguments { .. }) => {
                 self.running.piece();
             }
-            Some(Event::Finished { usage: Some(usage), .. }) => {
-                self.counted = *usage;
-                return self.bill(self.priced.cost(&counts(usage)));
-            }
+            Some(Event::Finished { usage, .. }) => match credible(*usage) {
+                Some(usage) => {
+                    self.counted = usage;
+                    return self.bill(self.priced.cost(&counts(&usage)));
+                }
+                None if self.running.is_whole() => return self.unknown(),
+                None => {}
+            },
             _ => {}
         }
         self.seen(told);
@@ -432,6 +437,7 @@ impl Paying {
 
     /// Bills what was told and seen so far.
     fn seen(&mut self, told: Option<Usage>) {
+        let told = credible(told);
         let counted = self.running.counts(&self.priced, told.as_ref().map(counts));
         let Some(counted) = counted else { return };
         self.bill(self.priced.cost(&counted));
@@ -463,6 +469,11 @@ impl Paying {
     }
 }
 
+/// What a provider told, unless it cannot be true.
+fn credible(told: Option<Usage>) -> Option<Usage> {
+    told.filter(|usage| is_credible(&counts(usage)))
+}
+
 /// Whether a request's data and money may go to a provider.
 pub(super) fn may_leave(call: &ChatCall, open: &Open, only_there: bool) -> Result<(), Refusal> {
     let (label, keyed, costs_money) = (call.label, call.keyed, open.costs_money());
@@ -481,6 +492,16 @@ pub(super) fn failure(open: &Open, failed: &Failed) -> Failure {
         refusal.param.clone_from(&provider.param);
     }
     Failure { refusal, provider }
+}
+
+/// What a provider's dialect says of an answer that is none, with whose it was.
+fn named(open: &Open, mut failure: Failure) -> Failure {
+    let name = format!("provider '{}'", open.spec().name);
+    let message = &mut failure.refusal.message;
+    if !message.contains(&name) {
+        message.insert_str(0, &format!("{name}: "));
+    }
+    failure
 }
 
 pub(super) fn gone(provider: &str) -> Refusal {
