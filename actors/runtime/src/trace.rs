@@ -10,19 +10,25 @@ use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use selvedge_base::{Code, Dice, Mono, Now, Sampler, TraceContext};
+use selvedge_base::{Code, Dice, Mono, Now, Refusal, Sampler, TraceContext};
 use selvedge_contract::FinishReason;
 use selvedge_core::RequestRecord;
+use selvedge_core::journey::{Leg, Target};
+use selvedge_core::record::{Attempt, Outcome};
 use selvedge_core::upstream::{ProviderKind, ProviderSpec};
 use selvedge_dialect::chat::{Finish, Usage};
 use selvedge_net::clock;
+use selvedge_proto::choice::Choice;
 use tokio::sync::mpsc;
 
 use crate::counters::Count;
 
-/// Requests that wait to be sent on: a busy second's worth. Bounds their number; how large one is
-/// depends on how many turns and candidates it had.
+/// Requests that wait to be sent on: a busy second's worth. How large one is, is bounded by the
+/// constants below: a request of one turn takes about a kilobyte.
 const QUEUE: usize = 4_096;
+/// Bytes of any name in what is told: the longest names of models are half as long, and most names
+/// in it came from a client or a provider, who may say anything.
+const NAME_BYTES: usize = 256;
 /// Turns noted of one request: all targets of a route, and several nodes for the answers of one.
 const MAX_TURNS: usize = 64;
 /// Answers to one request whose records are told.
@@ -71,6 +77,10 @@ impl Tracer {
             Some(caller) => caller.child(span, sampled),
             None => TraceContext::root(trace, span, sampled),
         };
+        let mut came = came;
+        if let Came::Peer { origin } = &mut came {
+            cut(origin);
+        }
         let story = Story { came, status: None, error: None, records: vec![], turns: vec![] };
         let telling = Telling {
             tracer: Arc::clone(self),
@@ -163,6 +173,23 @@ pub struct Turn {
     pub attempts: u32,
 }
 
+impl Turn {
+    /// Cuts what others have named to its bound.
+    fn cut(&mut self) {
+        match &mut self.whom {
+            Whom::Here => {}
+            Whom::Peer { node } => cut(node),
+            Whom::Provider { name, host, .. } => {
+                cut(name);
+                cut(host);
+            }
+        }
+        cut(&mut self.model);
+        self.answered_by.iter_mut().chain(&mut self.answer_id).for_each(cut);
+        self.finish.truncate(MAX_RECORDS);
+    }
+}
+
 /// One request, over.
 #[derive(Clone, Debug)]
 pub struct Told {
@@ -187,8 +214,8 @@ pub struct Story {
     pub status: Option<u16>,
     /// The code of the error it was answered with.
     pub error: Option<&'static str>,
-    /// The records of its answers.
-    pub records: Vec<Arc<RequestRecord>>,
+    /// The records of its answers, without reasons, candidates and messages.
+    pub records: Vec<RequestRecord>,
     /// Everybody who was asked, in the order in which they were done.
     pub turns: Vec<Turn>,
 }
@@ -227,13 +254,13 @@ impl Trace {
     }
 
     /// One of the request's records, in its last form.
-    pub(crate) fn recorded(&self, record: &Arc<RequestRecord>) {
+    pub(crate) fn recorded(&self, record: &RequestRecord) {
         let Some(telling) = &self.telling else { return };
         let records = &mut telling.story.lock().records;
         if let Some(known) = records.iter_mut().find(|known| known.id == record.id) {
-            *known = Arc::clone(record);
+            *known = brief(record);
         } else if records.len() < MAX_RECORDS {
-            records.push(Arc::clone(record));
+            records.push(brief(record));
         }
     }
 
@@ -358,11 +385,59 @@ impl Drop for Asking {
         let (Some(trace), Some(mut turn)) = (self.trace.take(), self.turn.take()) else { return };
         let Some(telling) = &trace.telling else { return };
         turn.ended = clock::mono();
+        turn.cut();
         let turns = &mut telling.story.lock().turns;
         if turns.len() < MAX_TURNS {
             turns.push(*turn);
         }
     }
+}
+
+/// What is told of a record: no more of it than that waits in the queue.
+fn brief(record: &RequestRecord) -> RequestRecord {
+    let mut brief = RequestRecord {
+        model: record.model.clone(),
+        downgraded_to: record.downgraded_to.clone(),
+        tenant: record.tenant.clone(),
+        legs: Vec::new(),
+        attempts: Vec::new(),
+        outcome: match &record.outcome {
+            // Messages are not told: they may repeat a prompt.
+            Outcome::Failed(refusal) => {
+                let Refusal { stage, blame, retry, code, .. } = *refusal;
+                Outcome::Failed(Refusal::new(stage, blame, retry, code, ""))
+            }
+            other => other.clone(),
+        },
+        ..*record
+    };
+    [&mut brief.model, &mut brief.tenant].into_iter().chain(&mut brief.downgraded_to).for_each(cut);
+    let asked = record.legs.iter().filter(|leg| leg.asked).take(MAX_TURNS);
+    brief.legs.extend(asked.map(|leg| {
+        let mut target = leg.target.clone();
+        match &mut target {
+            Target::Mesh { model } => cut(model),
+            Target::Provider { provider, model } => {
+                cut(provider);
+                cut(model);
+            }
+        }
+        Leg { target, why: String::new(), asked: true, ended: None }
+    }));
+    let attempts = record.attempts.iter().take(MAX_TURNS);
+    brief.attempts.extend(attempts.map(|attempt| Attempt {
+        node: attempt.node,
+        choice: Choice::default(),
+        from_index: attempt.from_index,
+        ended: None,
+    }));
+    brief
+}
+
+/// Cuts a name to its bound, between two characters, and gives back what it held beyond that.
+fn cut(name: &mut String) {
+    name.truncate(name.floor_char_boundary(NAME_BYTES));
+    name.shrink_to_fit();
 }
 
 /// A provider as one who is asked.

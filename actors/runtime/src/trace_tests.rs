@@ -84,3 +84,39 @@ fn what_is_noted_is_bounded() {
     drop(trace);
     assert_eq!(told.try_recv().expect("a telling").story.turns.len(), MAX_TURNS);
 }
+
+#[test]
+fn what_others_name_is_cut_and_what_nobody_reads_does_not_wait() {
+    let (tracer, mut told) = tracer(Sampler::all(true));
+    let endless = "\u{e9}".repeat(1 << 20);
+    let trace = tracer.begin(None, Came::Peer { origin: endless.clone() });
+    let mut asking = Trace::ask(Some(&trace), &endless, || Whom::Peer { node: endless.clone() });
+    asking.note(|turn| {
+        turn.answered_by = Some(endless.clone());
+        turn.answer_id = Some(endless.clone());
+    });
+    drop(asking);
+    let target = || Target::Provider { provider: endless.clone(), model: endless.clone() };
+    let leg =
+        |asked| Leg { target: target(), why: endless.clone(), asked, ended: Some(endless.clone()) };
+    let refusal = Refusal::client(selvedge_base::Stage::Route, Code::InvalidRequest, &*endless);
+    trace.recorded(&RequestRecord {
+        id: selvedge_base::RequestId(7),
+        model: endless.clone(),
+        downgraded_to: Some(endless.clone()),
+        tenant: endless.clone(),
+        legs: vec![leg(true), leg(false)],
+        attempts: Vec::new(),
+        outcome: Outcome::Failed(refusal),
+        took: selvedge_base::Micros(1),
+        first_token: None,
+        longest_gap: None,
+    });
+    drop(trace);
+    let story = told.try_recv().expect("a telling").story;
+    let size = format!("{story:?}").len();
+    assert!(size < 24 * NAME_BYTES, "{size} bytes of it");
+    let [record] = &story.records[..] else { panic!("one record") };
+    assert_eq!(record.legs.len(), 1, "who was asked");
+    assert!(matches!(&record.outcome, Outcome::Failed(why) if why.code == Code::InvalidRequest));
+}

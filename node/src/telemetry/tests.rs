@@ -78,13 +78,7 @@ fn told(came: Came, records: Vec<RequestRecord>, turns: Vec<Turn>) -> Told {
         parent: Some(0x123),
         began: Now { mono: Mono(1_000), wall: Wall(1_700_000_000_000) },
         ended: Mono(10_000),
-        story: Story {
-            came,
-            status: Some(200),
-            error: None,
-            records: records.into_iter().map(std::sync::Arc::new).collect(),
-            turns,
-        },
+        story: Story { came, status: Some(200), error: None, records, turns },
     }
 }
 
