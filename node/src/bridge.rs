@@ -51,6 +51,10 @@ impl Backend for Bridge {
         .boxed()
     }
 
+    fn continues(&self, call: &ChatCall) -> Result<String, Refusal> {
+        self.gateway.continues(call)
+    }
+
     fn leaves_the_mesh(&self, model: &str) -> bool {
         self.gateway.leaves_the_mesh(model)
     }
@@ -68,7 +72,12 @@ impl Backend for Bridge {
     }
 
     fn record_of(&self, id: RequestId, holder: &Holder) -> Option<Record> {
-        let record = self.gateway.own_record(id, &holder.account)?;
+        let key = match (holder.reads_account(), holder.key) {
+            (true, _) => None,
+            (false, Some(own)) => Some(own),
+            (false, None) => return None,
+        };
+        let record = self.gateway.own_record(id, &holder.account, key)?;
         Some(told(&record, &self.gateway.view()))
     }
 
@@ -212,6 +221,17 @@ const SEEN: Duration = Duration::from_secs(3);
 const GLANCE: Duration = Duration::from_millis(10);
 
 impl Bridge {
+    /// Takes a model from service, also one that could not be served.
+    fn model_remove(&self, name: &str) -> Result<(), Refusal> {
+        let noted = self.unserved.forget(name);
+        if self.admin.model_remove(name) || noted {
+            return Ok(());
+        }
+        let message =
+            format!("this node serves no model '{name}'; `selvedge models list` shows what it has");
+        Err(Refusal::client(Stage::Validate, Code::ModelNotFound, message))
+    }
+
     /// Waits until the node's own view has a model, or no longer has it: who was told so must not
     /// find it otherwise.
     pub(crate) async fn until_served(&self, name: &str, served: bool) {
@@ -268,8 +288,7 @@ impl Bridge {
                 done(format!("serving {} ({})", card.name, card.quantization))
             }
             Order::ModelRemove(name) => {
-                self.admin.model_remove(&name);
-                self.unserved.forget(&name);
+                self.model_remove(&name)?;
                 self.until_served(&name, false).await;
                 done(format!("no longer serving {name}"))
             }

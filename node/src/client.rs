@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use ureq::http::Response;
+use ureq::http::{Response, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body};
 
@@ -87,6 +87,15 @@ impl Client {
 
     pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         read(self.plain(self.agent.delete(self.url(path)), ADMIN)?)
+    }
+
+    /// The same of what may not be there: whether it was.
+    pub(crate) fn delete_known(&self, path: &str) -> Result<bool> {
+        let response = self.plain(self.agent.delete(self.url(path)), ADMIN)?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(false);
+        }
+        good(response).map(|_| true)
     }
 
     /// Documents, one a line, as they come for at most `patience`.

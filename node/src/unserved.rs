@@ -28,9 +28,9 @@ impl Unserved {
         }
     }
 
-    /// Forgets a model that is served now, or gone.
-    pub(crate) fn forget(&self, name: &str) {
-        self.0.lock().remove(name);
+    /// Forgets a model that is served now, or gone. Whether it was one of these.
+    pub(crate) fn forget(&self, name: &str) -> bool {
+        self.0.lock().remove(name).is_some()
     }
 
     /// The models as a node tells of them.

@@ -196,9 +196,10 @@ impl Admin {
         }
     }
 
-    /// Forgets a model; its running requests fail. The file stays.
-    pub fn model_remove(&self, name: &str) {
-        self.engine.remove_model(name);
+    /// Forgets a model; its running requests fail. The file stays. Whether there was one of this
+    /// name.
+    pub fn model_remove(&self, name: &str) -> bool {
+        self.engine.remove_model(name)
     }
 
     /// Why a model of this node could not be loaded, if so.

@@ -154,9 +154,15 @@ impl Gateway {
         self.shared.records.find(id)
     }
 
-    /// The same, if `reader` is the account of the request or lies above it.
-    pub fn own_record(&self, id: RequestId, reader: &AccountPath) -> Option<Arc<RequestRecord>> {
-        self.shared.records.find_of(id, reader)
+    /// The same, if `reader` is the account of the request or lies above it; with a key, only what
+    /// came with that.
+    pub fn own_record(
+        &self,
+        id: RequestId,
+        reader: &AccountPath,
+        key: Option<KeyId>,
+    ) -> Option<Arc<RequestRecord>> {
+        self.shared.records.find_of(id, reader, key)
     }
 
     /// The place of a request in a trace, which `caller` may have begun; none where nobody traces
@@ -551,7 +557,8 @@ impl Request {
 
     /// Keeps the record as it is now.
     fn keep(&self) {
-        let record = self.shared.records.keep(&self.call.account, self.flow.record().clone());
+        let payer = (&self.call.account, self.call.key);
+        let record = self.shared.records.keep(payer, self.flow.record().clone());
         if let Some(trace) = &self.call.trace {
             trace.recorded(&record);
         }

@@ -17,6 +17,7 @@ mod local;
 mod outlet;
 mod paid;
 mod resume;
+mod text;
 
 use std::sync::Arc;
 
@@ -402,7 +403,7 @@ impl Relay {
                 saving,
             },
         };
-        let record = self.shared.records.keep(&self.call.account, record);
+        let record = self.shared.records.keep((&self.call.account, self.call.key), record);
         if let Some(trace) = &self.call.trace {
             trace.recorded(&record);
         }

@@ -64,12 +64,12 @@ impl LocalEngine {
         Ok(card)
     }
 
-    /// Forgets a model; its requests fail. Unknown names are ignored.
-    pub fn remove_model(&self, name: &str) {
-        if let Some(digest) = self.shared.remove(name) {
-            // A closed engine has nothing left to unload.
-            drop(self.shared.worker.push(Message::Removed(digest)));
-        }
+    /// Forgets a model; its requests fail. Whether there was one of this name.
+    pub fn remove_model(&self, name: &str) -> bool {
+        let Some(digest) = self.shared.remove(name) else { return false };
+        // A closed engine has nothing left to unload.
+        drop(self.shared.worker.push(Message::Removed(digest)));
+        true
     }
 
     /// Why a model could not be loaded, if so.

@@ -320,7 +320,7 @@ fn a_lazy_engine_loads_at_the_first_request() {
 fn a_removed_model_fails_its_requests() {
     let (engine, _file) = with_tiny(config());
     let events = begin(&engine, GenerateRequest { max_tokens: 490, ..lively(1, 11) });
-    engine.remove_model("tiny");
+    assert!(engine.remove_model("tiny"));
     let all = collect(&events);
     assert!(all.finished.is_some() || all.failed.is_some_and(|r| r.code == Code::ModelNotFound));
     assert!(engine.status().models.is_empty());

@@ -122,7 +122,7 @@ fn a_model_that_was_loaded_twice_keeps_its_requests() {
 fn a_model_that_comes_back_counts_the_requests_that_have_not_ended() {
     let (engine, file) = with_tiny(config());
     let (gate, first) = hold(&engine, lively(1, 3));
-    engine.remove_model("tiny");
+    assert!(engine.remove_model("tiny") && !engine.remove_model("tiny"));
     engine.add_model(file.path(), "tiny", MODEL).expect("a model");
     assert_eq!(unended(&engine.status()), 1);
     drop(gate);
@@ -136,7 +136,7 @@ fn a_model_added_again_before_its_removal_was_seen_is_loaded_again() {
     let (gate, first) = hold(&engine, lively(1, 3));
     engine.add_model(file.path(), "other", OTHER).expect("a model");
     loader::load(&engine.shared, &engine.device, OTHER);
-    engine.remove_model("other");
+    assert!(engine.remove_model("other"));
     engine.add_model(file.path(), "other", OTHER).expect("a model");
     drop(gate);
     assert!(collect(&first).finished.is_some());

@@ -119,11 +119,12 @@ fn as_value(model: &Stored) -> serde_json::Value {
 
 fn remove(home: &Home, name: &str) -> Result<()> {
     let store = Store::of(home);
-    // The node first: it must not serve what is no longer there.
-    if let Some(contact) = home.contact() {
-        let _: serde_json::Value = Client::admin(&contact).delete(&model_path(name))?;
-    }
-    if !store.remove(name)? {
+    // The node first: it must not serve what is no longer there. It may not have served it at all.
+    let served = match home.contact() {
+        Some(contact) => Client::admin(&contact).delete_known(&model_path(name))?,
+        None => false,
+    };
+    if !store.remove(name)? && !served {
         bail!("no model is called '{name}'; `selvedge models list` lists them");
     }
     ui::out(format_args!("removed {name}"));

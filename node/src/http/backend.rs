@@ -30,6 +30,10 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Whether a model's name means something that a provider may answer.
     fn leaves_the_mesh(&self, model: &str) -> bool;
 
+    /// The model of the mesh that continues a text under a name for which
+    /// [`Backend::leaves_the_mesh`] holds.
+    fn continues(&self, call: &ChatCall) -> Result<String, Refusal>;
+
     /// Asks for one answer that may come from outside the mesh. One for which [`Said::is_last`]
     /// holds comes last.
     fn chat(&self, call: ChatCall) -> BoxStream<'static, Said>;
@@ -83,7 +87,8 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Running totals the node keeps itself: metric name, help, value.
     fn totals(&self) -> Vec<(&'static str, &'static str, u64)>;
 
-    /// What is remembered of a request of the holder's account, or of one below it.
+    /// What is remembered of a request of the holder's account, or of one below it; of its key's
+    /// own alone where [`Holder::reads_account`] does not hold.
     fn record_of(&self, id: RequestId, holder: &Holder) -> Option<Record>;
 
     /// Carries out an operator's order and returns its JSON.

@@ -3,6 +3,7 @@
 //! Owns the parameters only text completions have.
 
 use selvedge_contract::{Input, Limits, LogProbs};
+use selvedge_dialect::chat::{ChatRequest, Message, Role};
 
 use super::errors::Problem;
 use super::fields::{Fields, LogProbsField, Prompt, TEXT};
@@ -24,6 +25,20 @@ pub(super) fn plan(body: &[u8]) -> Result<Plan, Problem> {
     let inputs = inputs(fields.prompt.take())?;
     fields.max_tokens.get_or_insert(DEFAULT_MAX_TOKENS);
     Plan::new(Shape::Text, &mut fields, inputs, logprobs)
+}
+
+/// What routing goes by: the texts as if a user had said them, and the longest answer.
+pub(super) fn as_chat(plan: &Plan) -> ChatRequest {
+    let texts = plan.inputs.iter().filter_map(|input| match input {
+        Input::Text(text) => Some(Message::text(Role::User, text.as_str())),
+        Input::Tokens(_) | Input::Chat(_) => None,
+    });
+    ChatRequest {
+        model: plan.model.clone(),
+        messages: texts.collect(),
+        max_tokens: plan.max_tokens,
+        ..ChatRequest::default()
+    }
 }
 
 fn refuse_unsupported(fields: &Fields) -> Result<(), Problem> {

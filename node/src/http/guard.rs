@@ -186,6 +186,11 @@ impl Holder {
         Err(forbidden(&format!("this key may use the endpoints {routes} only, not {asked}")))
     }
 
+    /// Whether it may read what others of its account have asked.
+    pub(crate) fn reads_account(&self) -> bool {
+        self.check_route(Surface::Models).is_ok()
+    }
+
     /// Whether the key opens a model.
     pub(super) fn may_ask(&self, model: &str) -> bool {
         let fits = |pattern: &String| match pattern.strip_suffix('*') {

@@ -8,18 +8,14 @@ use hyper::{Response, StatusCode};
 
 use super::body::{Answer, json};
 use super::errors::Problem;
-use super::router::{Exchange, Surface};
+use super::router::Exchange;
 
 impl Exchange<'_> {
-    /// The record of a past request. One that is another account's, or about a model that the key
-    /// does not open, is not told apart from one that never was.
-    pub(super) fn past(
-        &self,
-        id: &str,
-        parts: &Parts,
-        surface: Surface,
-    ) -> Result<Response<Answer>, Problem> {
-        let holder = self.holder(parts, surface)?;
+    /// The record of a past request. Any key reads its own; those of its account a key that opens
+    /// `models`. One that is another account's, or about a model that the key does not open, is not
+    /// told apart from one that never was.
+    pub(super) fn past(&self, id: &str, parts: &Parts) -> Result<Response<Answer>, Problem> {
+        let holder = self.caller(parts)?;
         let id = id.parse().map_err(|error| Problem::invalid("id", format!("{error}")))?;
         let record = self.app.backend.record_of(id, holder);
         match record.filter(|record| holder.may_ask(&record.model)) {

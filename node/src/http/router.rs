@@ -222,7 +222,7 @@ pub(super) fn paths() -> Vec<(String, Surface, &'static str)> {
 }
 
 impl Route {
-    fn find(path: &str) -> Option<Self> {
+    pub(super) fn find(path: &str) -> Option<Self> {
         if let Some((_, route)) = FIXED.iter().find(|(known, _)| *known == path) {
             return Some(route.clone());
         }
@@ -332,7 +332,10 @@ impl Exchange<'_> {
         if parts.method == Method::OPTIONS {
             return Ok(options(methods));
         }
-        if let Some(came) = trace::came(&route) {
+        // A stranger is told of to nobody: it could fill the queue with what is refused.
+        if let Some(came) = trace::came(&route)
+            && self.caller(&parts).is_ok()
+        {
             let caller = trace::context(&parts.headers);
             if let Some(begun) = self.app.backend.trace(caller, came) {
                 let _first = self.trace.set(begun);
@@ -390,7 +393,7 @@ impl Exchange<'_> {
                 self.holder(parts, surface)?.check_model(&name)?;
                 models::one(&backend.status(), &backend.provided(), &name)
             }
-            Route::Request(id) => self.past(&id, parts, surface),
+            Route::Request(id) => self.past(&id, parts),
             Route::Description => {
                 self.holder(parts, surface)?;
                 Ok(whole(StatusCode::OK, "application/json", api::description()))
@@ -412,10 +415,18 @@ impl Exchange<'_> {
 
     /// Who asks, if this endpoint is open to them.
     pub(super) fn holder(&self, parts: &Parts, surface: Surface) -> Result<&Holder, Problem> {
-        let holder = self.app.guard.holder(&parts.headers, self.app.backend.as_ref())?;
-        let holder = self.holder.get_or_init(|| holder);
+        let holder = self.caller(parts)?;
         holder.check_route(surface)?;
         Ok(holder)
+    }
+
+    /// Who asks, whatever for. The key is looked at once.
+    pub(super) fn caller(&self, parts: &Parts) -> Result<&Holder, Problem> {
+        if let Some(known) = self.holder.get() {
+            return Ok(known);
+        }
+        let holder = self.app.guard.holder(&parts.headers, self.app.backend.as_ref())?;
+        Ok(self.holder.get_or_init(|| holder))
     }
 
     async fn generate(
@@ -437,16 +448,23 @@ impl Exchange<'_> {
             let asked = Asked::seen(seen, received.bytes.clone(), Kind::OpenAi, parse)?;
             return self.relay(asked, speech::OPENAI, caller, wish, received.bytes).await;
         }
-        let plan = plan(&received.bytes)?;
+        let mut plan = plan(&received.bytes)?;
         drop(received);
         caller.holder.check_model(&plan.model)?;
+        let named = plan.model.clone();
+        if surface == Surface::Completions && backend.leaves_the_mesh(&named) {
+            let asked = completions::as_chat(&plan).into();
+            plan.model = backend.continues(&self.call(asked, caller.clone()))?;
+        }
         // Models of the mesh answer by another way, which keeps nothing.
         let beside = match backend.caches() || wish.is_some() {
             true => cache::beside("mesh", wish)?.parts().0,
             false => cache::Said::default(),
         };
         let progress = Progress::new(metrics);
-        let heading = Heading::new(&plan, self.id, backend.digest_of(&plan.model));
+        let digest = backend.digest_of(&plan.model);
+        // An answer comes under the name that was asked for.
+        let heading = Heading { model: named, ..Heading::new(&plan, self.id, digest) };
         let (stream, include_usage) = (plan.stream, plan.include_usage);
         let mut calls = plan.calls(self.id, self.drawn, &caller);
         for call in &mut calls {
@@ -721,6 +739,26 @@ mod tests {
         ];
         for (path, route) in table {
             assert_eq!(Route::find(path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_path_that_is_listed_leads_to_its_own_endpoint() {
+        let paths = paths();
+        let listed = FIXED.len() + infer::PATHS.len() + 2 + admin::PATHS.len();
+        assert_eq!(paths.len(), listed, "one of them leads nowhere");
+        let mut seen = std::collections::BTreeSet::new();
+        for (path, surface, methods) in &paths {
+            assert!(seen.insert(path.clone()), "{path} is listed twice");
+            let route = Route::find(path).unwrap_or_else(|| panic!("{path} leads nowhere"));
+            assert_eq!((route.surface(), route.methods()), (*surface, *methods), "{path}");
+            // What a name stands for is found in its place, and not taken for something else.
+            let name = path.find('{').and_then(|at| path[at..].split('/').next());
+            let shown = format!("{route:?}");
+            assert!(name.is_none_or(|name| shown.contains(name)), "{path}: {shown}");
+        }
+        for (path, route) in &FIXED {
+            assert_eq!(Route::find(path).as_ref(), Some(route), "{path}");
         }
     }
 }

@@ -203,7 +203,14 @@ impl Backend for Script {
     }
 
     fn leaves_the_mesh(&self, model: &str) -> bool {
-        model.starts_with("cloud/")
+        model.starts_with("cloud/") || model == "routed"
+    }
+
+    fn continues(&self, call: &ChatCall) -> Result<String, Refusal> {
+        match call.asked.model() {
+            "routed" => Ok("small".to_owned()),
+            _ => Err(Refusal::client(Stage::Validate, Code::Unsupported, "chats only")),
+        }
     }
 
     fn chat(&self, call: ChatCall) -> BoxStream<'static, Said> {

@@ -681,3 +681,15 @@ mod embed;
 
 #[path = "infer_tests.rs"]
 mod infer;
+
+#[tokio::test]
+async fn a_text_is_continued_by_what_its_name_leads_to() {
+    let surface = surface(Script::hello()).await;
+    let body = json!({"model": "routed", "prompt": "Once"});
+    let answer = surface.post("/v1/completions", &body).await.json();
+    assert_eq!(answer["model"], "routed", "{answer}");
+    assert_eq!(surface.script.calls.lock().pop().map(|call| call.model).as_deref(), Some("small"));
+    let body = json!({"model": "cloud/large", "prompt": "Once"});
+    let refused = surface.post("/v1/completions", &body).await;
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &json!("unsupported")));
+}

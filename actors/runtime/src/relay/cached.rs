@@ -264,7 +264,7 @@ impl Gateway {
             longest_gap: None,
             saving: None,
         };
-        let record = self.shared.records.keep(&call.account, record);
+        let record = self.shared.records.keep((&call.account, call.key), record);
         if let Some(trace) = &call.trace {
             trace.recorded(&record);
         }

@@ -393,7 +393,7 @@ impl Errand {
             longest_gap: None,
             saving: None,
         };
-        let record = self.shared.records.keep(&account, record);
+        let record = self.shared.records.keep((&account, self.call.key), record);
         if let Some(trace) = &self.call.trace {
             trace.recorded(&record);
         }
