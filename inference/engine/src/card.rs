@@ -11,6 +11,7 @@ use selvedge_contract::ModelCard;
 
 use crate::error::EngineError;
 use crate::gguf::Gguf;
+use crate::text::Text;
 
 /// Layers: the deepest published models have fewer than 200.
 const MAX_LAYERS: u64 = 1_024;
@@ -64,6 +65,17 @@ impl Inspected {
 /// [`EngineError`] when the file is unreadable, damaged or of a kind this engine does not run.
 pub fn inspect(path: &Path) -> Result<Inspected, EngineError> {
     facts(&Gguf::open(path)?)
+}
+
+/// The same of a file that is held in memory, and with it everything else that is read from a
+/// header before any weights are: the tokenizer and the chat template.
+///
+/// # Errors
+/// [`EngineError`] when it cannot be a model here.
+pub fn inspect_bytes(bytes: &[u8]) -> Result<Inspected, EngineError> {
+    let gguf = Gguf::from_reader(Path::new("memory"), bytes, bytes.len() as u64)?;
+    let facts = facts(&gguf)?;
+    Text::read(&gguf).map(|_| facts)
 }
 
 pub(crate) fn facts(gguf: &Gguf) -> Result<Inspected, EngineError> {

@@ -84,10 +84,17 @@ impl Gguf {
         if !size.is_file() {
             return Err(EngineError::corrupt(format!("{} is not a file", path.display())));
         }
-        let mut reader =
-            Reader { inner: BufReader::new(file), at: 0, size: size.len(), elements: 0 };
-        let (metadata, tensors) = reader.header()?;
-        Ok(Self { path: path.to_owned(), file_bytes: size.len(), metadata, tensors })
+        Self::from_reader(path, BufReader::new(file), size.len())
+    }
+
+    /// Reads the header of a file of this size.
+    pub(crate) fn from_reader(
+        path: &Path,
+        inner: impl Read,
+        size: u64,
+    ) -> Result<Self, EngineError> {
+        let (metadata, tensors) = Reader { inner, at: 0, size, elements: 0 }.header()?;
+        Ok(Self { path: path.to_owned(), file_bytes: size, metadata, tensors })
     }
 
     /// The bytes of one tensor.

@@ -38,7 +38,8 @@ mod tokenizer;
 mod weights;
 mod worker;
 
-pub use card::{Inspected, inspect};
+pub use card::{Inspected, inspect, inspect_bytes};
 pub use config::{Device, EngineConfig};
 pub use error::EngineError;
 pub use local::LocalEngine;
+pub use template::Template;

@@ -22,8 +22,8 @@ const NAME: &str = "chat_template";
 /// texts hardly ever hold it (one that does gets another).
 const MARKS: std::ops::RangeInclusive<char> = '\u{10ff00}'..='\u{10fffd}';
 
-/// A compiled chat template.
-pub(crate) struct Template {
+/// A compiled chat template. Public so that what a model's file may hold can be tried on it alone.
+pub struct Template {
     environment: Environment<'static>,
     source: String,
     bos: String,
@@ -31,7 +31,12 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    pub(crate) fn compile(source: &str, bos: &str, eos: &str) -> Result<Self, EngineError> {
+    /// Compiles a template's text; `bos` and `eos` are the texts of the model's first and last
+    /// token.
+    ///
+    /// # Errors
+    /// [`EngineError`] when it is too long or no template.
+    pub fn compile(source: &str, bos: &str, eos: &str) -> Result<Self, EngineError> {
         if source.len() > MAX_SOURCE_BYTES {
             return Err(EngineError::unsupported(format!(
                 "chat template of {} bytes (limit {MAX_SOURCE_BYTES})",
@@ -57,7 +62,10 @@ impl Template {
 
     /// The prompt for `messages`, cut where a person wrote the text of one of `control`: the
     /// pieces are tokenized apart, so that such text stays text and steers nothing.
-    pub(crate) fn render(
+    ///
+    /// # Errors
+    /// A refusal when the template raises one, fails or takes too long.
+    pub fn render(
         &self,
         messages: &[ChatMessage],
         control: &[String],

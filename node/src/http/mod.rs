@@ -26,6 +26,8 @@ mod events;
 mod fields;
 mod grpc;
 mod guard;
+#[cfg(test)]
+mod headers_tests;
 mod ids;
 mod infer;
 mod limits;

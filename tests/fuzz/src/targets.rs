@@ -6,6 +6,7 @@
 mod answers;
 mod files;
 mod mesh;
+mod models;
 mod requests;
 mod tap;
 mod text;
@@ -35,8 +36,13 @@ pub const TARGETS: &[&[Target]] = &[
     tap::TARGETS,
     mesh::TARGETS,
     files::TARGETS,
+    models::TARGETS,
     text::TARGETS,
 ];
+
+/// Folders of the corpus whose targets are beside parsers that are private to the program: its own
+/// tests replay them.
+pub const ELSEWHERE: &[&str] = &["http.headers"];
 
 /// All of them, one by one.
 pub fn all() -> impl Iterator<Item = &'static Target> {

@@ -1,0 +1,197 @@
+//! Files of models, which come from anybody: headers, vocabularies and chat templates.
+//!
+//! Holds: within the bounds of time and memory they are read or refused in few words, and a
+//! template gives no more text than its fuel pays for.
+
+use selvedge_contract::{ChatMessage, Role};
+use selvedge_engine::{EngineError, Template, inspect_bytes};
+
+use super::{Target, none};
+
+/// Characters of an error: it may repeat a name of the file, which are bounded, but not the file.
+const ERROR_CHARS: usize = 2_000;
+/// Bytes of a prompt: no template of an input's size can say more with its fuel.
+const PROMPT_BYTES: usize = 64 << 20;
+
+pub(super) const TARGETS: &[Target] = &[
+    Target {
+        name: "model.gguf",
+        holds: "read or refused in few words, no tensor outside of the file",
+        check: check_gguf,
+        shares: &[],
+        seeds: files,
+        words: &[
+            "GGUF",
+            "general.architecture",
+            "general.alignment",
+            "llama.block_count",
+            "tokenizer.ggml.tokens",
+            "tokenizer.ggml.merges",
+            "tokenizer.ggml.token_type",
+            "tokenizer.chat_template",
+            "token_embd.weight",
+            "qwen2",
+        ],
+    },
+    Target {
+        name: "model.template",
+        holds: "compiled or refused; renders, raises, fails or runs dry, in bounded text",
+        check: check_template,
+        shares: &[],
+        seeds: none,
+        words: &[
+            "{{ messages }}",
+            "{% for m in messages %}",
+            "{% endfor %}",
+            "{% if add_generation_prompt %}",
+            "{% endif %}",
+            "{% set x = ",
+            " %}",
+            "{{ x }}",
+            "range(99999)",
+            "range(100000)",
+            "m['content']",
+            "|tojson",
+            "|tojson(1000000)",
+            "|indent(100000000)",
+            "|indent(width=1000000000, first=true)",
+            "|replace('', 'xxxxxxxxxxxxxxxx')",
+            ".replace('', 'xxxxxxxxxxxxxxxx')",
+            "|batch(1000000000, 'x')",
+            "|slice(1000000000)",
+            "|join(x)",
+            "|format(1)",
+            "'%1000000000d'|format(1)",
+            "'x' * 1000000000",
+            "[1] * 1000000000",
+            " ~ ",
+            "|list",
+            "|sort",
+            "|unique",
+            "|round(1000)",
+            "1e308 ** 9",
+            "10 ** 1000",
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+            "{% filter upper %}",
+            "{% include 'chat_template' %}",
+            "{% extends 'chat_template' %}",
+            "{% import 'chat_template' as t %}",
+            "raise_exception('no')",
+            "namespace(a=1)",
+            "loop.index",
+            "lipsum(1000000)",
+            "debug()",
+        ],
+    },
+];
+
+fn check_gguf(input: &[u8]) {
+    match inspect_bytes(input) {
+        Ok(facts) => {
+            assert_eq!(facts.bytes, input.len() as u64);
+            assert!(facts.context_length > 0, "{facts:?}");
+            // Four bits are the least a weight takes in any format that is read here.
+            assert!(facts.parameters <= 8 * facts.bytes, "{facts:?}");
+        }
+        Err(error) => check_error(&error),
+    }
+}
+
+fn check_error(error: &EngineError) {
+    let length = error.to_string().chars().count();
+    assert!((1..ERROR_CHARS).contains(&length), "an error of {length} characters");
+}
+
+/// The template, and after a zero byte what a user says.
+fn check_template(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let (source, said) = text.split_once('\0').unwrap_or((&text, "Hello <|im_end|>"));
+    let template = match Template::compile(source, "<s>", "</s>") {
+        Ok(template) => template,
+        Err(error) => return check_error(&error),
+    };
+    let message = |role, content: &str| ChatMessage { role, content: content.to_owned() };
+    let messages = [
+        message(Role::System, "Be brief."),
+        message(Role::User, said),
+        message(Role::Assistant, "Hi."),
+        message(Role::User, "Go on."),
+    ];
+    match template.render(&messages, &["<|im_start|>".to_owned(), "<|im_end|>".to_owned()]) {
+        Ok(pieces) => {
+            let bytes: usize = pieces.iter().map(String::len).sum();
+            assert!(bytes <= PROMPT_BYTES, "{bytes} bytes of {}", source.len());
+        }
+        Err(refusal) => super::check_refusal(&refusal),
+    }
+}
+
+/// The smallest file that is a model: one layer, a vocabulary of a few tokens.
+fn files() -> Vec<Vec<u8>> {
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}";
+    let mut whole = File::default();
+    for (key, value) in [("general.architecture", "llama"), ("tokenizer.ggml.model", "gpt2")] {
+        whole.entry(key, 8, &text(value));
+    }
+    whole.entry("tokenizer.ggml.pre", 8, &text("gpt-2"));
+    whole.entry("tokenizer.chat_template", 8, &text(template));
+    for (key, value) in [
+        ("block_count", 1_u32),
+        ("context_length", 16),
+        ("embedding_length", 4),
+        ("feed_forward_length", 4),
+        ("attention.head_count", 2),
+        ("attention.head_count_kv", 1),
+    ] {
+        whole.entry(&format!("llama.{key}"), 4, &value.to_le_bytes());
+    }
+    whole.entry("llama.attention.layer_norm_rms_epsilon", 6, &1e-5_f32.to_le_bytes());
+    let tokens = ["a", "b", "ab", "<|im_start|>", "<|im_end|>"];
+    whole.entry("tokenizer.ggml.tokens", 9, &array(8, &tokens.map(text)));
+    whole.entry("tokenizer.ggml.merges", 9, &array(8, &[text("a b")]));
+    let kinds = [1_u32, 1, 1, 3, 3].map(|kind| kind.to_le_bytes().to_vec());
+    whole.entry("tokenizer.ggml.token_type", 9, &array(4, &kinds));
+    whole.entry("tokenizer.ggml.eos_token_id", 4, &4_u32.to_le_bytes());
+    let found = inspect_bytes(&whole.bytes());
+    assert!(found.is_ok(), "the seed is a model: {found:?}");
+    vec![whole.bytes(), File::default().bytes(), b"GGUF\x02\0\0\0".to_vec()]
+}
+
+/// A file in the making; its one tensor holds the embeddings.
+#[derive(Default)]
+struct File {
+    entries: Vec<Vec<u8>>,
+}
+
+impl File {
+    fn entry(&mut self, key: &str, kind: u32, value: &[u8]) {
+        self.entries.push([&text(key), &kind.to_le_bytes()[..], value].concat());
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut out = b"GGUF\x03\0\0\0".to_vec();
+        out.extend(1_u64.to_le_bytes());
+        out.extend((self.entries.len() as u64).to_le_bytes());
+        self.entries.iter().for_each(|entry| out.extend(entry));
+        out.extend(text("token_embd.weight"));
+        out.extend(2_u32.to_le_bytes());
+        // Four wide, five tokens, floats of 32 bits, at the beginning of the data.
+        out.extend(4_u64.to_le_bytes());
+        out.extend(5_u64.to_le_bytes());
+        out.extend(0_u32.to_le_bytes());
+        out.extend(0_u64.to_le_bytes());
+        out.resize(out.len().next_multiple_of(32) + 4 * 4 * 5, 0);
+        out
+    }
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+fn array(kind: u32, values: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = kind.to_le_bytes().to_vec();
+    out.extend((values.len() as u64).to_le_bytes());
+    values.iter().for_each(|value| out.extend(value));
+    out
+}
