@@ -170,6 +170,17 @@ fn routes_lead_embeddings_past_what_makes_none() {
         ensure!(told.eq(wanted), "{own}");
         let other = node.client().with_key(&fund(&node, "other", "1 usd/month")?);
         other.get(&path)?.refused(404)?;
+        s.step("a key for embeddings alone reads its own requests, and no others of its account");
+        let made = ["key", "create", "vectors", "--account", "acme", "--routes", "embeddings"];
+        let made = node.cli(&made)?.success()?;
+        let narrow = made.split_whitespace().find(|word| word.starts_with("sk-selvedge-"));
+        let narrow = node.client().with_key(narrow.context("a key")?);
+        narrow.get(&path)?.refused(404)?;
+        let reply = narrow.post("/v1/embeddings", &json!({"model": "vectors", "input": "a"}))?;
+        let own = reply.header("x-request-id").context("an id")?.to_owned();
+        reply.ok()?;
+        ensure!(narrow.get(&format!("/v1/requests/{own}"))?.ok()?["outcome"] == "finished");
+        narrow.get("/v1/models")?.refused(403)?;
         node.client().get(&path)?.refused(404)?;
         Ok(())
     });

@@ -24,6 +24,7 @@ mod overspend;
 mod providers;
 mod reclaimed;
 mod resume;
+mod shapes;
 mod shared_routes;
 mod surface;
 mod telemetry;

@@ -16,10 +16,16 @@ pub(super) const PRICED: &str = "claude-sonnet-4-5";
 /// What the provider's answer to anything costs: 21 tokens read, 7 written.
 pub(super) const COST: u64 = 168;
 
-/// A server of `tests/python` that says its port when it is ready, and where it listens.
-pub(super) fn python_server(s: &Scenario, name: &str, script: &str) -> Result<(Process, String)> {
+/// A server of `tests/python`, with its arguments, that says its port when it is ready, and where
+/// it listens.
+pub(super) fn python_server(
+    s: &Scenario,
+    name: &str,
+    (script, more): (&str, &[&str]),
+) -> Result<(Process, String)> {
     let script = places::repository().join("tests/python").join(script);
-    let arguments = [script.display().to_string()];
+    let more = more.iter().map(|&word| word.to_owned());
+    let arguments: Vec<_> = [script.display().to_string()].into_iter().chain(more).collect();
     let process = Process::start(name, &places::python()?, &arguments, None, &[])?;
     s.show_on_failure(process.output());
     let mut cursor = 0;
@@ -38,7 +44,7 @@ pub(super) struct Provider {
 
 impl Provider {
     pub(super) fn start(s: &Scenario) -> Result<Self> {
-        let (process, addr) = python_server(s, "provider", "provider_server.py")?;
+        let (process, addr) = python_server(s, "provider", ("provider_server.py", &[]))?;
         Ok(Self { process, url: format!("http://{addr}") })
     }
 
@@ -197,6 +203,13 @@ fn providers_and_their_keys_survive_a_restart() {
         let refused = node.client().with_key(&key).post("/v1/chat/completions", &body)?;
         ensure!(refused.refused(503)?["message"].to_string().contains("vault"));
         node.cli(&["provider", "remove", "lab"])?.success()?;
+        let gone = node.admin()?.client().send(
+            "DELETE",
+            "/admin/models/nobody",
+            b"",
+            Deadline::patient(),
+        )?;
+        ensure!(gone.refused(404)?["code"] == "model_not_found");
         node.client().with_key(&key).post("/v1/chat/completions", &body)?.refused(404)?;
         ensure!(provider.process.ended().is_none());
         planted_nowhere(&node)
@@ -416,6 +429,16 @@ fn routes_lead_from_one_target_to_the_next() {
         let id = reply.header("x-request-id").context("an id")?.to_owned();
         ensure!(reply.ok()?["usage"]["completion_tokens"] == 20);
         ensure!(told(&id)?.contains("not asked"), "{}", told(&id)?);
+        s.step("a text is continued by the first model of the mesh that its name leads to");
+        for model in ["gpt-4o", "thrifty"] {
+            let body = json!({"model": model, "prompt": "Once", "max_tokens": 5});
+            let answer = client.post("/v1/completions", &body)?.ok()?;
+            ensure!(answer["model"] == model, "{answer}");
+            ensure!(answer["usage"]["completion_tokens"] == 5, "{answer}");
+        }
+        let body = json!({"model": "lab/large", "prompt": "Once"});
+        let refused = client.post("/v1/completions", &body)?.refused(400)?;
+        ensure!(refused["code"] == "unsupported", "{refused}");
         s.step("routes are listed as models");
         let models = client.get("/v1/models")?.ok()?.to_string();
         ensure!(models.contains("thrifty") && models.contains("gpt-4o"), "{models}");
@@ -450,14 +473,19 @@ fn taken_back(s: &Scenario, node: Node, client: &Client, file: &str) -> Result<(
 
 /// The planted key is in no file, no log line and no answer of the node.
 pub(super) fn planted_nowhere(node: &Node) -> Result<()> {
+    nowhere(node, SECRET)
+}
+
+/// The same of any text.
+pub(super) fn nowhere(node: &Node, secret: &str) -> Result<()> {
     let log = node.process.output().tail();
-    ensure!(!log.contains(SECRET), "the log holds the key");
+    ensure!(!log.contains(secret), "the log holds {secret}");
     for path in ["/admin/providers", "/admin/provider-keys", "/metrics"] {
         let text = node.admin()?.client().get(path)?.text()?;
-        ensure!(!text.contains(SECRET), "{path} shows the key");
+        ensure!(!text.contains(secret), "{path} shows {secret}");
     }
     let state = std::fs::read(node.spec.home.join("state.redb"))?;
-    let planted = SECRET.as_bytes();
-    ensure!(!state.windows(planted.len()).any(|bytes| bytes == planted), "the store holds the key");
+    let planted = secret.as_bytes();
+    ensure!(!state.windows(planted.len()).any(|bytes| bytes == planted), "the store has {secret}");
     Ok(())
 }

@@ -27,7 +27,7 @@ struct Receiver {
 
 impl Receiver {
     fn start(s: &Scenario) -> Result<Self> {
-        let (process, addr) = python_server(s, "receiver", "otlp_receiver.py")?;
+        let (process, addr) = python_server(s, "receiver", ("otlp_receiver.py", &[]))?;
         let client = Client::new(addr.parse()?, None);
         Ok(Self { _process: process, client, url: format!("http://{addr}") })
     }
