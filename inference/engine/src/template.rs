@@ -5,7 +5,8 @@
 //! undefined (templates that know it test for it), so that every node renders the same prompt.
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context};
+use minijinja::value::Kwargs;
+use minijinja::{Environment, ErrorKind, State, UndefinedBehavior, Value, context};
 use selvedge_base::{Code, Refusal, Stage};
 use selvedge_contract::ChatMessage;
 
@@ -14,8 +15,15 @@ use crate::error::{EngineError, elsewhere};
 /// The longest published templates have about 20 KiB.
 const MAX_SOURCE_BYTES: usize = 128 << 10;
 /// Instructions plus one unit per 64 bytes of data: the published templates spend fewer than 100
-/// per message, and 4,096 messages are allowed.
-const FUEL: u64 = 4_000_000;
+/// per message, and 4,096 messages are allowed. No text is longer than 64 MiB by that.
+const FUEL: u64 = 1_000_000;
+/// Bytes of one tag outside of its string literals: the longest published ones have some 200. Each
+/// may be an operator that nests in the one before, and the parser's stack is not told to stop.
+const MAX_TAG_BYTES: usize = 768;
+/// Spaces of one level of JSON: published templates use four.
+const MAX_INDENT: u64 = 16;
+/// Bytes that one replacement may make: as much as a message may have.
+const MAX_REPLACED_BYTES: usize = 8 << 20;
 /// The name under which the template is kept; error messages show it.
 const NAME: &str = "chat_template";
 /// Stands between the halves of control text that a person wrote; from a private-use plane, so that
@@ -43,6 +51,7 @@ impl Template {
                 source.len()
             )));
         }
+        check_tags(source)?;
         let mut environment = Environment::new();
         // What published templates are written for.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -50,8 +59,8 @@ impl Template {
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_fuel(Some(FUEL));
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(method);
+        environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", |message: String| -> Result<String, _> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
@@ -106,6 +115,70 @@ pub(crate) fn apart(text: &str, control: &[String]) -> Result<Vec<String>, Refus
         return Err(Refusal::client(Stage::Validate, Code::InvalidRequest, message));
     };
     Ok(cut(text, control, mark).split(mark).map(str::to_owned).collect())
+}
+
+/// Refuses what would nest deeper than a stack holds.
+fn check_tags(source: &str) -> Result<(), EngineError> {
+    let mut rest = source.as_bytes();
+    while let Some(open) = rest.windows(2).position(|two| matches!(two, b"{{" | b"{%")) {
+        let (mut code, mut quote) = (0, None);
+        rest = &rest[open + 2..];
+        while let Some((byte, after)) = rest.split_first() {
+            match quote {
+                Some(_) if *byte == b'\\' => rest = after.get(1..).unwrap_or_default(),
+                Some(mark) => {
+                    quote = (*byte != mark).then_some(mark);
+                    rest = after;
+                }
+                None if rest.starts_with(b"}}") || rest.starts_with(b"%}") => break,
+                None => {
+                    quote = matches!(byte, b'"' | b'\'').then_some(*byte);
+                    code += 1;
+                    rest = after;
+                }
+            }
+        }
+        if code > MAX_TAG_BYTES {
+            return Err(EngineError::unsupported(format!(
+                "chat template with a tag of {code} bytes (limit {MAX_TAG_BYTES})"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Python's methods. What replaces has no fuel of its own.
+fn method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    name: &str,
+    arguments: &[Value],
+) -> Result<Value, minijinja::Error> {
+    if name == "replace"
+        && let (Some(text), Some(old), Some(new)) =
+            (value.as_str(), text_of(arguments, 0), text_of(arguments, 1))
+    {
+        let made = text.matches(old).count().saturating_mul(new.len());
+        if made.saturating_add(text.len()) > MAX_REPLACED_BYTES {
+            return Err(minijinja::Error::from(ErrorKind::OutOfFuel));
+        }
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments)
+}
+
+fn text_of(arguments: &[Value], at: usize) -> Option<&str> {
+    arguments.get(at).and_then(Value::as_str)
+}
+
+/// The filter, with a bound on the spaces before each line, which have no fuel.
+fn to_json(value: &Value, indent: Option<Value>, more: Kwargs) -> Result<Value, minijinja::Error> {
+    let named = more.peek::<Option<Value>>("indent").ok().flatten();
+    for indent in indent.iter().chain(&named) {
+        if u64::try_from(indent.clone()).is_ok_and(|spaces| spaces > MAX_INDENT) {
+            return Err(minijinja::Error::from(ErrorKind::OutOfFuel));
+        }
+    }
+    minijinja::filters::tojson(value, indent, more)
 }
 
 /// `text` with `mark` after the first character of each control text in it.

@@ -71,3 +71,23 @@ fn endless_templates_run_dry() {
         assert!(refusal.message.contains("template"), "{refusal}");
     }
 }
+
+#[test]
+fn tags_are_short_and_what_has_no_fuel_is_bounded() {
+    for tag in ["-".repeat(20_000), "not ".repeat(5_000), "a~".repeat(5_000), "[".repeat(5_000)] {
+        let error = Template::compile(&format!("{{{{ {tag}1 }}}}"), "", "").err();
+        assert!(error.is_some_and(|error| error.to_string().contains("tag of")), "{tag:.20}");
+    }
+    // A literal nests nothing, whatever stands in it.
+    let text = "-{{%}}'\\n".repeat(1_000).replace('\'', "");
+    assert!(Template::compile(&format!("{{{{ \"{text}\" }}}}"), "", "").is_ok());
+    let replaced = format!("{{{{ 'xxxxxxxx'{} }}}}", ".replace('x', 'xxxxxxxx')".repeat(9));
+    let indented = "{{ messages|tojson(indent=100000000) }}".to_owned();
+    for source in [replaced, indented] {
+        let refusal = render(&source, &[message(Role::User, "x")]).expect_err("too much");
+        assert!(refusal.message.contains("takes too long"), "{refusal}");
+    }
+    let few = "{{ messages|tojson(indent=2) }}{{ 'ab'.replace('b', 'c') }}";
+    let told = render(few, &[message(Role::User, "x")]).expect("renders").concat();
+    assert!(told.contains("\"role\": \"user\"") && told.ends_with("ac"), "{told}");
+}
