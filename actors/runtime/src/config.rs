@@ -57,8 +57,8 @@ pub struct CacheConfig {
 
 impl NodeConfig {
     /// Requests answered at a time, unless told otherwise: two thousand streams of providers, which
-    /// wait more than they work, and room beside them; a stream takes some 60 KiB. What an engine of
-    /// this node takes at a time is bounded by the engine.
+    /// wait more than they work, and room beside them; a stream takes some 50 KiB. What an engine
+    /// of this node takes at a time is bounded by the engine.
     pub const MAX_REQUESTS: usize = 2_560;
     /// Requests one peer may have running here, unless told otherwise: a peer that hands over more
     /// should have found other nodes too.

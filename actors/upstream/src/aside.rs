@@ -12,7 +12,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use parking_lot::Mutex;
 
-/// Waits beside something else, or is a stream that is asked oftener than it gives. A look at it costs two comparisons while it has nothing to say.
+/// Waits beside something else, or is a stream that is asked oftener than it gives. A look at it
+/// costs two comparisons while it has nothing to say.
 pub struct Aside<F> {
     waits: F,
     bell: Arc<Bell>,

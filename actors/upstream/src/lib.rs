@@ -40,8 +40,8 @@ pub use target::{Target, TargetSettings};
 pub use tls::Roots;
 pub use vault::{KeyListing, Vault, VaultError, VaultStore};
 
-/// Reads the clocks, one at a time: most questions are about one of them, and a request asks dozens.
-/// `selvedge_net::clock` in a node.
+/// Reads the clocks, one at a time: most questions are about one of them, and a request asks
+/// dozens. `selvedge_net::clock` in a node.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     /// The monotonic one.

@@ -256,9 +256,10 @@ async fn one(app: Arc<App>, socket: TcpStream) {
             async move { Ok::<_, Infallible>(handle(app, request).await) }
         })
     };
-    // A hundred headers is hyper's own bound, which it keeps without work for each request; browsers
-    // send about 20, proxies add a few. `half_close` stays off: a client that closes its side while it waits has gone, and its work
-    // must be freed at once instead of at the first failed write.
+    // A hundred headers is hyper's own bound, which it keeps without work for each request;
+    // browsers send about 20, proxies add a few. `half_close` stays off: a client that closes its
+    // side while it waits has gone, and its work must be freed at once instead of at the first
+    // failed write.
     let mut serving = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

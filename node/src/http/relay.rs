@@ -159,18 +159,11 @@ struct Talk {
     stopped: Aside<BoxFuture<'static, ()>>,
 }
 
-/// What comes next in a stream.
-enum Next {
-    Said(Option<Said>),
-    Stopped,
-    Silence,
-}
-
 impl Stream for Talk {
     type Item = Bytes;
 
-    /// The next bytes: what is ready, without waiting for company. Bytes that pass are not gathered:
-    /// whoever writes takes all that is ready into one write.
+    /// The next bytes: what is ready, without waiting for company. Bytes that pass are not
+    /// gathered: whoever writes takes all that is ready into one write.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut out = Out::default();
         let mut silent = false;
@@ -178,13 +171,10 @@ impl Stream for Talk {
             if self.over {
                 return Poll::Ready(None);
             }
-            let said = match ready!(self.poll_said(cx)) {
-                Next::Said(said) => said,
-                Next::Stopped => Some(Said::Event(Event::Failed(stopping().into()))),
-                Next::Silence => {
-                    silent = self.end_silence(&mut out);
-                    continue;
-                }
+            let Poll::Ready(said) = self.poll_said(cx) else {
+                ready!(Pin::new(&mut self.alarm).poll(cx));
+                silent = self.end_silence(&mut out);
+                continue;
             };
             self.hear(said, &mut out);
             while !self.over
@@ -206,17 +196,16 @@ impl Stream for Talk {
 }
 
 impl Talk {
-    fn poll_said(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    /// What is said next; that the node stops is said like a failure of the answer.
+    fn poll_said(&mut self, cx: &mut Context<'_>) -> Poll<Option<Said>> {
         if let Some(first) = self.first.take() {
-            return Poll::Ready(Next::Said(Some(first)));
+            return Poll::Ready(Some(first));
         }
         if let Poll::Ready(said) = self.said.look(cx, |said, cx| said.poll_next_unpin(cx)) {
-            return Poll::Ready(Next::Said(said));
+            return Poll::Ready(said);
         }
-        if Pin::new(&mut self.stopped).poll(cx).is_ready() {
-            return Poll::Ready(Next::Stopped);
-        }
-        Pin::new(&mut self.alarm).poll(cx).map(|()| Next::Silence)
+        let stopped = || Some(Said::Event(Event::Failed(stopping().into())));
+        Pin::new(&mut self.stopped).poll(cx).map(|()| stopped())
     }
 
     /// The alarm rang: says a sign of life, if nothing was written for long enough; whether it did.

@@ -316,8 +316,8 @@ impl Relay {
     }
 
     /// Resolves when an answer that is asked for or comes must end at once: its budgets take back
-    /// what they gave, or its key was revoked, which buys no more. It is asked before each piece, so
-    /// that an answer that never pauses can be ended too.
+    /// what they gave, or its key was revoked, which buys no more. It is asked before each piece,
+    /// so that an answer that never pauses can be ended too.
     fn interrupted(
         &self,
         paying: &mut Paying,
