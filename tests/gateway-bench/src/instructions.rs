@@ -225,6 +225,8 @@ mod tests {
     fn the_stored_counts_can_be_read() {
         let text = fs::read_to_string(baseline()).unwrap();
         let stored: Baseline = toml::from_str(&text).unwrap();
-        assert_eq!(stored.0["floor"].len(), SCENARIOS.len());
+        for peer in ["floor", "selvedge"] {
+            assert_eq!(stored.0[peer].len(), SCENARIOS.len(), "{peer}");
+        }
     }
 }
