@@ -23,6 +23,8 @@ pub struct Aside<F> {
 
 /// What the future that waits wakes.
 struct Bell {
+    /// Cleared, and set by what rings, under the lock of the waiter, so that the waiter is there
+    /// whenever it is not set; read without it.
     rung: AtomicBool,
     /// There from a look until the bell rings.
     waiter: Mutex<Option<Waker>>,
@@ -34,9 +36,11 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Rung first: whoever is woken must find it so.
-        self.rung.store(true, Ordering::Release);
-        let waiter = self.waiter.lock().take();
+        let waiter = {
+            let mut waiter = self.waiter.lock();
+            self.rung.store(true, Ordering::Release);
+            waiter.take()
+        };
         if let Some(waiter) = waiter {
             waiter.wake();
         }
@@ -70,9 +74,13 @@ impl<F> Aside<F> {
         if !told {
             self.told = Some(cx.waker().clone());
         }
-        self.bell.waiter.lock().clone_from(&self.told);
+        let rung = {
+            let mut waiter = self.bell.waiter.lock();
+            waiter.clone_from(&self.told);
+            self.bell.rung.swap(false, Ordering::AcqRel)
+        };
         // What rings from here on wakes the task, which then looks again.
-        if !self.bell.rung.swap(false, Ordering::AcqRel) {
+        if !rung {
             return Poll::Pending;
         }
         let bell = Waker::from(Arc::clone(&self.bell));
@@ -155,6 +163,32 @@ mod tests {
         assert_eq!((first.0.load(Ordering::SeqCst), second.0.load(Ordering::SeqCst)), (0, 1));
         assert_eq!(Pin::new(&mut aside).poll(&mut cx), Poll::Ready(Some(7)));
         assert_eq!(looked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_waking_is_lost_between_a_look_and_the_bell() {
+        const MANY: u32 = 200_000;
+        let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+        let teller = std::thread::spawn(move || {
+            for number in 0..MANY {
+                tell.send(number).unwrap();
+                // So that who hears is waiting about as often as not.
+                for _ in 0..number % 64 {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        let mut aside = Aside::new(told);
+        let heard = tokio::spawn(async move {
+            let mut heard = 0;
+            while poll_fn(|cx| aside.look(cx, |told, cx| told.poll_recv(cx))).await.is_some() {
+                heard += 1;
+            }
+            heard
+        });
+        let limit = std::time::Duration::from_secs(30);
+        assert_eq!(tokio::time::timeout(limit, heard).await.unwrap().unwrap(), MANY);
+        teller.join().unwrap();
     }
 
     #[tokio::test]
