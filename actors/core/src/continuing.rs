@@ -1,5 +1,5 @@
-//! An answer that broke off in the middle: what of it the caller has, and how another target goes on
-//! after it.
+//! An answer that broke off in the middle: what of it the caller has, and how another target goes
+//! on after it.
 //!
 //! Owns whether an answer can be gone on with at all, which targets say that they can do it, and
 //! the seam between the parts. Who is asked, and how often, is [`crate::journey`]'s; how a provider

@@ -4,9 +4,9 @@
 //! providers. Each is asked whole; inside the mesh [`crate::flow`] decides among nodes, at a
 //! provider [`crate::upstream`] among keys and attempts. Owns what happens between targets: after a
 //! failure before the first piece of an answer the next one is tried, after it one that can go on
-//! where the answer broke off ([`crate::continuing`]) or else none, and money that is used up leaves
-//! the models that cost none. Of a route from small models to large ones it owns which answers are doubted,
-//! and who is asked when one was found wanting.
+//! where the answer broke off ([`crate::continuing`]) or else none, and money that is used up
+//! leaves the models that cost none. Of a route from small models to large ones it owns which
+//! answers are doubted, and who is asked when one was found wanting.
 //!
 //! ```text
 //! Begun ─▶ Ask(leg) ─▶ Came… ─▶ Ended ─▶ Over
@@ -27,8 +27,8 @@ use crate::routes::{Doubt, Judgement};
 /// few enough that a poisoned request does not visit them all.
 pub const MAX_LEGS: usize = 8;
 
-/// Times an answer is gone on with elsewhere: two more failures than ought to happen. Each costs the
-/// prompt once more.
+/// Times an answer is gone on with elsewhere: two more failures than ought to happen. Each costs
+/// the prompt once more.
 pub const MAX_CONTINUED: u32 = 3;
 
 /// Where a request can be answered.

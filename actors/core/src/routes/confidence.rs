@@ -13,8 +13,8 @@ use crate::catalogue::{Counts, Price, Unpriced};
 /// Below this many tokens a mean says little: "Yes." has two, and both may be unlikely and right.
 const MIN_JUDGED_TOKENS: u32 = 4;
 
-/// Tokens of an answer that are looked at, when it has as many: a few sentences, about a second of a
-/// small model, for which a stream is held back. A model that is lost is so from the beginning.
+/// Tokens of an answer that are looked at, when it has as many: a few sentences, about a second of
+/// a small model, for which a stream is held back. A model that is lost is so from the start.
 pub const JUDGED_TOKENS: u32 = 64;
 /// Pieces after which an answer is judged by what was told: four times as many as tokens are looked
 /// at, since a piece has at least one.

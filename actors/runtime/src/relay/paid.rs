@@ -105,10 +105,7 @@ impl Relay {
         }
         self.shared.counters.provided.bump();
         self.begin_asking(&open, &mut call);
-        let running = Running::default();
-        let took = Took::default();
-        let counted = Usage::default();
-        let mut paying = Paying { priced, reservation, running, took, counted };
+        let mut paying = Paying::new(priced, reservation);
         self.begin_keeping(reading.kind());
         let interrupted = pin!(self.interrupted(&mut paying, changes));
         let mut interrupted: Interrupted<'_> = Aside::new(interrupted);
@@ -416,6 +413,11 @@ struct Paying {
 }
 
 impl Paying {
+    fn new(priced: Priced, reservation: Option<Reservation>) -> Self {
+        let (running, took) = (Running::default(), Took::default());
+        Self { priced, reservation, running, took, counted: Usage::default() }
+    }
+
     /// Notes what the answer took so far.
     fn note(&mut self, told: Option<Usage>, event: Option<&Event>) {
         match event {

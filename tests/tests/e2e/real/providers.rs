@@ -264,8 +264,8 @@ fn what_is_billed_is_what_the_catalogue_in_force_says() {
     });
 }
 
-/// Small models first: the mesh's own, then two of providers. `unsure` doubts everything that is not
-/// nearly certain, `sure` nothing.
+/// Small models first: the mesh's own, then two of providers. `unsure` doubts everything that is
+/// not nearly certain, `sure` nothing.
 const RISING: &str = r#"
     [[model]]
     kind = "openai-compatible"
