@@ -1,0 +1,35 @@
+//! The arithmetic of language models on a processor: packed weights, products, attention, one step
+//! of a llama over a batch of sequences.
+//!
+//! Owns the kernels, the threads that run them and the memory that they work on. Knows no files,
+//! requests or clocks. What holds: a row's logits are bitwise the same whatever else is in its
+//! batch, however a prompt is cut, on any number of threads and on every processor with or without
+//! vector instructions ([`Isa`]), because every kernel is written once over sixteen lanes and its
+//! order of operations depends on none of these.
+//!
+//! The way of a weight: `format` reads its block, `matrix` packs it into a `tile`. The way of a
+//! row: `act` rounds it, `product` multiplies it, `attend` looks back, `step` puts them in order.
+
+mod act;
+mod attend;
+mod error;
+mod format;
+mod half;
+mod kv;
+mod math;
+mod matrix;
+mod model;
+mod product;
+mod rows;
+mod simd;
+mod step;
+mod team;
+mod tile;
+
+pub use error::KernelError;
+pub use format::Format;
+pub use kv::{Cache, PAGE};
+pub use model::{Config, Model, Open, Rotation, Source, held_bytes};
+pub use simd::Isa;
+pub use step::{Crew, Logits, Segment};
+pub use team::Team;

@@ -1,0 +1,63 @@
+//! Functions of floats in sixteen lanes: the exponential, SiLU, sums in one fixed order.
+//!
+//! Owns polynomials, not instructions: the same multiplications and additions on every processor.
+
+use crate::simd::{Floats, LANES, Simd};
+
+/// 1.5 * 2^23: a float whose last bits count ones. Adding it rounds to an integer.
+pub(crate) const ROUNDER: f32 = 12_582_912.0;
+/// ln 2 in two parts: the first has few bits, so its multiples are exact (Cephes, `expf`).
+const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+/// Minimax polynomial of (e^r - 1 - r) / r^2 for |r| <= ln 2 / 2, the highest power first
+/// (Cephes, `expf`; relative error below 2e-7).
+const TERMS: [f32; 6] =
+    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
+/// Below e^-87 the result would leave the normal numbers; above e^88 the floats.
+const RANGE: [f32; 2] = [-87.0, 88.0];
+
+/// e^x, within 2e-7 of it; arguments are limited to -87..88.
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+    let x = s.min(s.max(x, s.splat(RANGE[0])), s.splat(RANGE[1]));
+    let biased = s.fma(x, s.splat(std::f32::consts::LOG2_E), s.splat(ROUNDER));
+    let whole = s.sub(biased, s.splat(ROUNDER));
+    let rest = s.fma(whole, s.splat(-LN2[0]), x);
+    let rest = s.fma(whole, s.splat(-LN2[1]), rest);
+    let mut sum = s.splat(TERMS[0]);
+    for term in 1..TERMS.len() {
+        sum = s.fma(sum, rest, s.splat(TERMS[term]));
+    }
+    let sum = s.fma(s.mul(sum, rest), rest, s.add(rest, s.splat(1.0)));
+    s.mul(sum, s.power_of_two(biased))
+}
+
+/// x / (1 + e^-x) (SiLU; Elfwing et al., 2017).
+#[inline(always)]
+pub(crate) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
+    let one = s.splat(1.0);
+    s.div(x, s.add(one, exp(s, s.sub(s.splat(0.0), x))))
+}
+
+/// The sum of all lanes, always in the same order.
+#[inline(always)]
+pub(crate) fn total<S: Simd>(s: S, values: S::F) -> f32 {
+    fold(s, values, |a, b| a + b)
+}
+
+/// The greatest lane.
+#[inline(always)]
+pub(crate) fn greatest<S: Simd>(s: S, values: S::F) -> f32 {
+    fold(s, values, |a, b| if a > b { a } else { b })
+}
+
+#[inline(always)]
+fn fold<S: Simd>(s: S, values: S::F, join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes: Floats = [0.0; LANES];
+    s.store(values, &mut lanes);
+    for width in [8, 4, 2, 1] {
+        for lane in 0..width {
+            lanes[lane] = join(lanes[lane], lanes[lane + width]);
+        }
+    }
+    lanes[0]
+}

@@ -1,0 +1,188 @@
+//! Matrices of weights, packed into tiles as they are read.
+//!
+//! Owns packing, sixteen rows at a time: a tensor never lies in memory twice. Rows beyond a
+//! matrix' own in its last tile, and inputs beyond its columns, are zero.
+
+use crate::act::BLOCK;
+use crate::error::KernelError;
+use crate::format::{Codes, Format, Layout};
+use crate::half;
+use crate::simd::LANES;
+use crate::tile::{Offsets, Row, STEPS, Tile, Tile4, Tile5, Tile6, Tile8};
+
+/// A matrix of `outputs` rows and `inputs` columns.
+#[derive(Debug)]
+pub(crate) struct Matrix {
+    pub(crate) outputs: usize,
+    /// Blocks of inputs.
+    pub(crate) depth: usize,
+    pub(crate) tiles: Tiles,
+}
+
+/// Tiles in order of output rows, then inputs.
+#[derive(Debug)]
+pub(crate) enum Tiles {
+    Four(Vec<Tile4>),
+    Five(Vec<Tile5>),
+    Six(Vec<Tile6>),
+    Eight(Vec<Tile8>),
+}
+
+/// Reads `count` rows of a tensor from row `first` on into a buffer.
+pub(crate) type ReadRows<'a> =
+    dyn FnMut(usize, usize, &mut Vec<u8>) -> Result<(), KernelError> + 'a;
+
+impl Matrix {
+    /// Reads and packs a tensor.
+    pub(crate) fn pack(
+        format: Format,
+        outputs: usize,
+        inputs: usize,
+        read: &mut ReadRows<'_>,
+    ) -> Result<Self, KernelError> {
+        if format.block_len() > 1 && !inputs.is_multiple_of(format.block_len()) {
+            return Err(KernelError::Shape(format!("{inputs} columns of {format:?}")));
+        }
+        let depth = inputs.div_ceil(BLOCK);
+        let mut rows = Rows { format, outputs, inputs, depth, read, buffer: Vec::new() };
+        let tiles = match format.layout() {
+            Layout::Four => Tiles::Four(rows.pack(pack4)?),
+            Layout::Five => Tiles::Five(rows.pack(pack5)?),
+            Layout::Six => Tiles::Six(rows.pack(pack6)?),
+            Layout::Eight => Tiles::Eight(rows.pack(pack8)?),
+        };
+        Ok(Self { outputs, depth, tiles })
+    }
+
+    /// Bytes that a tensor takes when packed.
+    pub(crate) const fn bytes_for(format: Format, outputs: usize, inputs: usize) -> u64 {
+        let tile = match format.layout() {
+            Layout::Four => size_of::<Tile4>(),
+            Layout::Five => size_of::<Tile5>(),
+            Layout::Six => size_of::<Tile6>(),
+            Layout::Eight => size_of::<Tile8>(),
+        };
+        let tiles = outputs.div_ceil(LANES).saturating_mul(inputs.div_ceil(BLOCK));
+        (tiles as u64).saturating_mul(tile as u64)
+    }
+
+    /// Rows of sixteen outputs.
+    pub(crate) const fn height(&self) -> usize {
+        self.outputs.div_ceil(LANES)
+    }
+
+    /// The weights of one row, as many as `out` takes.
+    pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
+        match &self.tiles {
+            Tiles::Four(tiles) => unpack(tiles, self.depth, row, out),
+            Tiles::Five(tiles) => unpack(tiles, self.depth, row, out),
+            Tiles::Six(tiles) => unpack(tiles, self.depth, row, out),
+            Tiles::Eight(tiles) => unpack(tiles, self.depth, row, out),
+        }
+    }
+}
+
+fn unpack<T: Tile>(tiles: &[T], depth: usize, row: usize, out: &mut [f32]) {
+    let tiles = tiles.get(row / LANES * depth..).unwrap_or_default();
+    for (tile, out) in tiles.iter().zip(out.chunks_mut(BLOCK)) {
+        let Row { words, factors, offsets } = tile.row(row % LANES);
+        for (half, out) in out.chunks_mut(BLOCK / 2).enumerate() {
+            let factor = half::to_f32(factors[half]);
+            let offset = match offsets {
+                Offsets::Own(bits) => half::to_f32(bits),
+                Offsets::Factors(count) => factor * count as f32,
+            };
+            let words = words[half * STEPS / 2..].iter();
+            for (out, code) in out.iter_mut().zip(words.flat_map(|word| word.to_le_bytes())) {
+                *out = factor * f32::from(code) + offset;
+            }
+        }
+    }
+}
+
+/// A tensor that is read row by row.
+struct Rows<'a, 'b> {
+    format: Format,
+    outputs: usize,
+    inputs: usize,
+    depth: usize,
+    read: &'a mut ReadRows<'b>,
+    buffer: Vec<u8>,
+}
+
+/// The codes of sixteen rows, at one block of inputs.
+type Column = [Codes; LANES];
+
+impl Rows<'_, '_> {
+    fn pack<T: Tile>(&mut self, pack: impl Fn(&Column) -> T) -> Result<Vec<T>, KernelError> {
+        let row_bytes = self.format.bytes_for(self.inputs);
+        let mut tiles = Vec::with_capacity(self.outputs.div_ceil(LANES) * self.depth);
+        for first in (0..self.outputs).step_by(LANES) {
+            let count = LANES.min(self.outputs - first);
+            self.buffer.clear();
+            (self.read)(first, count, &mut self.buffer)?;
+            if self.buffer.len() != count * row_bytes {
+                return Err(KernelError::Bytes);
+            }
+            let mut column: Column = [Codes::default(); LANES];
+            for index in 0..self.depth {
+                for (codes, row) in column.iter_mut().zip(self.buffer.chunks_exact(row_bytes)) {
+                    *codes = self.format.codes(row, index);
+                }
+                tiles.push(pack(&column));
+            }
+        }
+        Ok(tiles)
+    }
+}
+
+/// Sixteen rows' words of one step.
+fn words(column: &Column, word: impl Fn(&Codes) -> u32) -> [u32; LANES] {
+    std::array::from_fn(|row| word(&column[row]))
+}
+
+fn low_words(column: &Column) -> [[u32; LANES]; 4] {
+    const LOW: u32 = 0x0f0f_0f0f;
+    std::array::from_fn(|step| {
+        words(column, |codes| codes.words[step] & LOW | (codes.words[step + 4] & LOW) << 4)
+    })
+}
+
+fn factors(column: &Column, half: usize) -> [u16; LANES] {
+    std::array::from_fn(|row| column[row].factors[half])
+}
+
+fn offsets(column: &Column) -> [u16; LANES] {
+    std::array::from_fn(|row| column[row].offset)
+}
+
+fn pack4(column: &Column) -> Tile4 {
+    Tile4 { factor: factors(column, 0), offset: offsets(column), low: low_words(column) }
+}
+
+fn pack5(column: &Column) -> Tile5 {
+    let high = words(column, |codes| {
+        let bits = codes.words.iter().enumerate();
+        bits.fold(0, |high, (step, word)| high | (word >> 4 & 0x0101_0101) << step)
+    });
+    let (factor, offset) = (factors(column, 0), offsets(column));
+    Tile5 { factor, offset, low: low_words(column), high }
+}
+
+fn pack6(column: &Column) -> Tile6 {
+    let high = |group: usize| {
+        words(column, |codes| {
+            let pairs = codes.words[4 * group..4 * group + 4].iter().enumerate();
+            pairs.fold(0, |high, (step, word)| high | (word >> 4 & 0x0303_0303) << (2 * step))
+        })
+    };
+    let factors = [factors(column, 0), factors(column, 1)];
+    Tile6 { factors, low: low_words(column), high: [high(0), high(1)] }
+}
+
+fn pack8(column: &Column) -> Tile8 {
+    Tile8 {
+        factor: factors(column, 0),
+        codes: std::array::from_fn(|step| words(column, |codes| codes.words[step])),
+    }
+}

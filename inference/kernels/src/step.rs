@@ -1,0 +1,491 @@
+//! One step of a model: the rows of several sequences, each at its own position, from tokens to
+//! logits.
+//!
+//! Owns the order of the phases and their division among the threads of a crew. The memory between
+//! phases belongs to the crew and is reused: a step of the same size allocates only its logits and
+//! the list of its pages.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::act::{Act, BLOCK};
+use crate::attend::{Attend, Numbers};
+use crate::error::KernelError;
+use crate::kv::{Cache, PAGE, Page};
+use crate::matrix::Matrix;
+use crate::model::{Block, Config, Model};
+use crate::product::Acts;
+use crate::rows::{
+    Gated, Keep, Norm, RoundNormed, RoundPlain, gather, rotate, scatter,
+};
+use crate::simd::{Floats, Isa, LANES};
+use crate::team::Team;
+
+/// Pieces per thread into which a phase is divided: small enough that threads end together, large
+/// enough that taking a piece costs nothing against computing it.
+const PIECES: usize = 8;
+/// Rows up to which the leader does alone what is linear in rows: telling others takes longer.
+const FEW_ROWS: usize = 4;
+
+/// The tokens of one sequence in a step.
+pub struct Segment<'a> {
+    /// What the sequence has computed before; the tokens' own keys and values are added.
+    pub cache: &'a mut Cache,
+    /// The next tokens.
+    pub tokens: &'a [u32],
+    /// Which of them need logits.
+    pub logits: Logits,
+}
+
+/// Which tokens of a segment need logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    /// None: more of the prompt follows.
+    None,
+    /// The last: an answer continues.
+    Last,
+    /// All, to measure the model.
+    All,
+}
+
+/// The threads that compute, with the memory that they work on.
+pub struct Crew {
+    isa: Isa,
+    team: Team,
+    buffers: Buffers,
+    scratches: Vec<Scratch>,
+}
+
+/// What lies between phases.
+#[derive(Default)]
+struct Buffers {
+    /// The rows, from block to block.
+    x: Vec<Floats>,
+    /// Their norms' factors.
+    factors: Vec<f32>,
+    /// What is multiplied.
+    acts: Vec<Act>,
+    /// Queries, keys and values.
+    qkv: Vec<Floats>,
+    /// What the heads saw: key head by key head, row by row, query head by query head.
+    seen: Vec<f32>,
+    /// What is multiplied on the way down.
+    gated: Vec<Act>,
+    logits: Vec<Floats>,
+}
+
+/// What one thread needs for itself.
+#[derive(Default)]
+struct Scratch {
+    head: Vec<f32>,
+    value: Vec<f32>,
+    scores: Vec<Floats>,
+    gate: Vec<Floats>,
+    up: Vec<Floats>,
+    blocks: Vec<[Floats; 2]>,
+}
+
+/// A page of a sequence in this step, and the rows that belong to it.
+struct PageRef<'a> {
+    page: &'a mut Page,
+    rows: Range<usize>,
+    /// The first row's place.
+    slot: usize,
+}
+
+impl Numbers for PageRef<'_> {
+    #[inline(always)]
+    fn numbers(&self) -> &[u16] {
+        self.page
+    }
+}
+
+/// One token in a step.
+struct Place {
+    /// The sequence's pages in the step's list.
+    pages: Range<usize>,
+    position: usize,
+}
+
+/// What all layers of a step share.
+struct Plan<'a> {
+    places: Vec<Place>,
+    pages: Vec<PageRef<'a>>,
+    /// Cosine and sine of each row's angles.
+    angles: Vec<[f32; 2]>,
+}
+
+impl Crew {
+    /// Starts so many threads, the caller's counted, on the processor's fastest instructions.
+    ///
+    /// # Errors
+    /// What the system says when it has no thread to give.
+    pub fn new(threads: usize) -> std::io::Result<Self> {
+        Self::with_isa(threads, Isa::detect())
+    }
+
+    /// The same on given instructions.
+    ///
+    /// # Errors
+    /// What the system says when it has no thread to give.
+    pub fn with_isa(threads: usize, isa: Isa) -> std::io::Result<Self> {
+        let team = Team::new(threads)?;
+        let scratches = (0..team.size()).map(|_| Scratch::default()).collect();
+        Ok(Self { isa, team, buffers: Buffers::default(), scratches })
+    }
+
+    /// Number of threads.
+    pub const fn size(&self) -> usize {
+        self.team.size()
+    }
+
+    /// The instructions in use.
+    pub const fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Items per piece when `items` of them are divided; the leader keeps small work to itself.
+    const fn piece(&self, items: usize, alone: bool) -> usize {
+        if alone { items } else { items.div_ceil(self.team.size() * PIECES) }
+    }
+}
+
+impl Model {
+    /// Computes one step. Returns, per segment, the logits of the tokens that need them.
+    /// `progress` advances with every layer.
+    ///
+    /// # Errors
+    /// [`KernelError::Token`] when a token is none of the model's; nothing is computed then.
+    pub fn step(
+        &self,
+        crew: &mut Crew,
+        segments: &mut [Segment<'_>],
+        progress: &AtomicU64,
+    ) -> Result<Vec<Vec<Vec<f32>>>, KernelError> {
+        let vocabulary = self.config.vocabulary;
+        let tokens: Vec<u32> = segments.iter().flat_map(|s| s.tokens.iter().copied()).collect();
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(KernelError::Token { token, vocabulary });
+        }
+        if segments.iter().any(|s| s.cache.geometry != self.config.geometry()) {
+            return Err(KernelError::Shape("a cache of another model".to_owned()));
+        }
+        let rows = tokens.len();
+        self.begin(crew, &tokens);
+        {
+            let mut plan = self.plan(segments);
+            for (layer, block) in self.blocks.iter().enumerate() {
+                self.layer(crew, block, layer, &mut plan);
+                progress.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        for segment in segments.iter_mut() {
+            segment.cache.length += segment.tokens.len();
+        }
+        Ok(self.logits(crew, segments, rows))
+    }
+
+    /// The rows' embeddings.
+    fn begin(&self, crew: &mut Crew, tokens: &[u32]) {
+        let (rows, width) = (tokens.len(), self.config.width);
+        let Buffers { x, .. } = &mut crew.buffers;
+        x.clear();
+        x.resize(2 * width.div_ceil(BLOCK) * rows, [0.0; LANES]);
+        let mut numbers = vec![0.0; width];
+        for (row, &token) in tokens.iter().enumerate() {
+            self.embedding.row(token as usize, &mut numbers);
+            scatter(&numbers, rows, row, x);
+        }
+    }
+
+    fn plan<'a>(&self, segments: &'a mut [Segment<'_>]) -> Plan<'a> {
+        let mut plan = Plan { places: Vec::new(), pages: Vec::new(), angles: Vec::new() };
+        for segment in segments.iter_mut() {
+            let (start, count) = (segment.cache.length, segment.tokens.len());
+            segment.cache.reserve(count);
+            let (row, page) = (plan.places.len(), plan.pages.len());
+            for (index, numbers) in segment.cache.pages.iter_mut().enumerate() {
+                let from = (index * PAGE).clamp(start, start + count);
+                let to = ((index + 1) * PAGE).clamp(start, start + count);
+                let rows = row + from - start..row + to - start;
+                plan.pages.push(PageRef { page: numbers, rows, slot: from % PAGE });
+            }
+            for position in start..start + count {
+                plan.places.push(Place { pages: page..plan.pages.len(), position });
+                plan.angles.extend(self.frequencies.iter().map(|frequency| {
+                    let angle = position as f64 * frequency;
+                    [libm::cos(angle) as f32, libm::sin(angle) as f32]
+                }));
+            }
+        }
+        plan
+    }
+
+    fn layer(&self, crew: &mut Crew, block: &Block, layer: usize, plan: &mut Plan<'_>) {
+        let rows = plan.places.len();
+        crew.normed(rows, &self.config, &block.attention_norm);
+        crew.project(rows, block);
+        self.keep(crew, block, layer, plan);
+        self.attend(crew, layer, plan);
+        crew.round_seen(rows, &self.config);
+        crew.add_product(rows, &block.output, false);
+        crew.normed(rows, &self.config, &block.feed_forward_norm);
+        crew.gate(rows, block);
+        crew.add_product(rows, &block.down, true);
+    }
+
+    /// Keeps the rows' keys and values.
+    fn keep(&self, crew: &mut Crew, block: &Block, layer: usize, plan: &mut Plan<'_>) {
+        let (config, geometry) = (&self.config, self.config.geometry());
+        let (isa, qkv, rows) = (crew.isa, &crew.buffers.qkv, plan.places.len());
+        let [from_keys, from_values] = block.places_of_keys_and_values();
+        let (dim, half, angles) = (config.head_dim, config.head_dim / 2, &plan.angles);
+        let piece = if rows <= FEW_ROWS { plan.pages.len() } else { 1 };
+        crew.team.split(&mut plan.pages, piece, &mut crew.scratches, |_, pages, scratch| {
+            let Scratch { head: key, value, .. } = scratch;
+            for buffer in [&mut *key, &mut *value] {
+                buffer.clear();
+                buffer.resize(geometry.padded(), 0.0);
+            }
+            for page in pages {
+                for (index, row) in page.rows.clone().enumerate() {
+                    for head in 0..config.kv_heads {
+                        gather(qkv, rows, row, from_keys + head * dim, &mut key[..dim]);
+                        gather(qkv, rows, row, from_values + head * dim, &mut value[..dim]);
+                        rotate(&mut key[..dim], &angles[row * half..][..half], config.rotation);
+                        let numbers = &mut page.page[geometry.offset(layer, head)..];
+                        let (keys, values) = numbers.split_at_mut(geometry.side());
+                        let slot = page.slot + index;
+                        isa.run(Keep { key, value, slot, keys, values });
+                    }
+                }
+            }
+        });
+    }
+
+    /// What each head of each row sees.
+    fn attend(&self, crew: &mut Crew, layer: usize, plan: &Plan<'_>) {
+        let (config, geometry) = (&self.config, self.config.geometry());
+        let (rows, dim, half) = (plan.places.len(), config.head_dim, config.head_dim / 2);
+        let (group, padded) = (config.heads / config.kv_heads, geometry.padded());
+        let Buffers { qkv, seen, .. } = &mut crew.buffers;
+        seen.resize(config.heads * rows * dim, 0.0);
+        // Heads that share keys stay together where there is enough else to divide.
+        let shared = config.kv_heads * rows >= PIECES * crew.team.size();
+        let together = if shared { group } else { 1 };
+        let (isa, scale) = (crew.isa, 1.0 / (dim as f32).sqrt());
+        crew.team.split(seen, together * dim, &mut crew.scratches, |index, out, scratch| {
+            let first = index * together;
+            let (key_head, row) = (first / (rows * group), first / group % rows);
+            let Scratch { head: queries, scores, .. } = scratch;
+            queries.clear();
+            queries.resize(together * padded, 0.0);
+            for (offset, query) in queries.chunks_exact_mut(padded).enumerate() {
+                let head = key_head * group + first % group + offset;
+                let query = &mut query[..dim];
+                gather(qkv, rows, row, head * dim, query);
+                rotate(query, &plan.angles[row * half..][..half], config.rotation);
+                query.iter_mut().for_each(|number| *number *= scale);
+            }
+            let place = &plan.places[row];
+            isa.run(Attend {
+                pages: &plan.pages[place.pages.clone()],
+                geometry,
+                offset: geometry.offset(layer, key_head),
+                length: place.position + 1,
+                queries,
+                scores,
+                out,
+            });
+        });
+    }
+
+    fn logits(
+        &self,
+        crew: &mut Crew,
+        segments: &[Segment<'_>],
+        rows: usize,
+    ) -> Vec<Vec<Vec<f32>>> {
+        let (mut wanted, mut counts, mut row) = (Vec::new(), Vec::new(), 0);
+        for segment in segments {
+            let count = segment.tokens.len();
+            let from = match segment.logits {
+                Logits::None => count,
+                Logits::Last => count.saturating_sub(1),
+                Logits::All => 0,
+            };
+            wanted.extend(row + from..row + count);
+            counts.push(count - from);
+            row += count;
+        }
+        let picked = wanted.len();
+        crew.pick(&wanted, rows);
+        crew.normed(picked, &self.config, &self.norm);
+        crew.head(picked, self.head.as_ref().unwrap_or(&self.embedding));
+        let logits = &crew.buffers.logits;
+        let mut picked_rows = 0..picked;
+        let of = |row| {
+            let mut numbers = vec![0.0; self.config.vocabulary];
+            gather(logits, picked, row, 0, &mut numbers);
+            numbers
+        };
+        let segments = counts.into_iter();
+        segments.map(|count| picked_rows.by_ref().take(count).map(of).collect()).collect()
+    }
+}
+
+impl Block {
+    /// Where, in a row's numbers, keys and values begin: each matrix fills whole tiles.
+    const fn places_of_keys_and_values(&self) -> [usize; 2] {
+        let keys = self.qkv[0].height() * LANES;
+        [keys, keys + self.qkv[1].height() * LANES]
+    }
+}
+
+impl Crew {
+    /// Norms and rounds the rows.
+    fn normed(&mut self, rows: usize, config: &Config, weights: &[Floats]) {
+        let (isa, depth, alone) = (self.isa, config.width.div_ceil(BLOCK), rows <= FEW_ROWS);
+        let (rows_piece, blocks_piece) = (self.piece(rows, alone), self.piece(depth, alone));
+        let Buffers { x, factors, acts, .. } = &mut self.buffers;
+        let (x, width, epsilon) = (&*x, config.width, config.epsilon);
+        factors.resize(rows, 0.0);
+        self.team.split(factors, rows_piece, &mut self.scratches, |index, out, _| {
+            isa.run(Norm { x, rows, width, epsilon, first: index * rows_piece, out });
+        });
+        acts.resize(depth * rows, Act::default());
+        let factors = &*factors;
+        self.team.split(acts, blocks_piece * rows, &mut self.scratches, |index, out, _| {
+            isa.run(RoundNormed { x, rows, factors, weights, first: index * blocks_piece, out });
+        });
+    }
+
+    /// Queries, keys and values.
+    fn project(&mut self, rows: usize, block: &Block) {
+        let heights: usize = block.qkv.iter().map(Matrix::height).sum();
+        let (isa, piece) = (self.isa, self.piece(heights, false));
+        let Buffers { acts, qkv, .. } = &mut self.buffers;
+        let acts = Acts { acts, rows };
+        qkv.resize(heights * rows, [0.0; LANES]);
+        self.team.split(qkv, piece * rows, &mut self.scratches, |index, out, _| {
+            for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
+                let mut height = index * piece + offset;
+                let bias = block.biases.get(height);
+                for matrix in &block.qkv {
+                    if height < matrix.height() {
+                        matrix.multiply(isa, height, acts, out, false);
+                        break;
+                    }
+                    height -= matrix.height();
+                }
+                if let Some(bias) = bias {
+                    let numbers = out.iter_mut().flat_map(|row| row.iter_mut().zip(bias));
+                    numbers.for_each(|(number, bias)| *number += bias);
+                }
+            }
+        });
+    }
+
+    /// Rounds what the heads saw.
+    fn round_seen(&mut self, rows: usize, config: &Config) {
+        let width = config.heads * config.head_dim;
+        let (isa, depth) = (self.isa, width.div_ceil(BLOCK));
+        let piece = self.piece(depth, rows <= FEW_ROWS);
+        let (dim, group) = (config.head_dim, config.heads / config.kv_heads);
+        let Buffers { seen, acts, .. } = &mut self.buffers;
+        acts.resize(depth * rows, Act::default());
+        self.team.split(acts, piece * rows, &mut self.scratches, |index, out, scratch| {
+            scratch.blocks.clear();
+            for block in index * piece..(index * piece + out.len() / rows) {
+                for row in 0..rows {
+                    let mut numbers = [0.0; BLOCK];
+                    let end = width.min((block + 1) * BLOCK);
+                    let (mut at, mut rest) = (block * BLOCK, &mut numbers[..end - block * BLOCK]);
+                    while !rest.is_empty() {
+                        let (head, from) = (at / dim, at % dim);
+                        let place = (head / group * rows + row) * group + head % group;
+                        let part = &seen[place * dim + from..(place + 1) * dim];
+                        let (now, later) = rest.split_at_mut(part.len().min(rest.len()));
+                        now.copy_from_slice(&part[..now.len()]);
+                        at += now.len();
+                        rest = later;
+                    }
+                    let halves: &[Floats] = numbers.as_chunks().0;
+                    scratch.blocks.push([halves[0], halves[1]]);
+                }
+            }
+            isa.run(RoundPlain { values: &scratch.blocks, out });
+        });
+    }
+
+    /// The gated half of the feed-forward part.
+    fn gate(&mut self, rows: usize, block: &Block) {
+        let depth = block.down.depth;
+        let (isa, piece) = (self.isa, self.piece(depth, false));
+        let Buffers { acts, gated, .. } = &mut self.buffers;
+        let acts = Acts { acts, rows };
+        gated.resize(depth * rows, Act::default());
+        self.team.split(gated, piece * rows, &mut self.scratches, |index, out, scratch| {
+            for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
+                for (matrix, buffer) in
+                    [(&block.gate, &mut scratch.gate), (&block.up, &mut scratch.up)]
+                {
+                    buffer.clear();
+                    buffer.resize(2 * rows, [0.0; LANES]);
+                    let first = 2 * (index * piece + offset);
+                    for (tile, out) in buffer.chunks_exact_mut(rows).enumerate() {
+                        if first + tile < matrix.height() {
+                            matrix.multiply(isa, first + tile, acts, out, false);
+                        }
+                    }
+                }
+                isa.run(Gated { gate: &scratch.gate, up: &scratch.up, out });
+            }
+        });
+    }
+
+    /// Adds a product to the rows.
+    fn add_product(&mut self, rows: usize, matrix: &Matrix, gated: bool) {
+        let (isa, piece) = (self.isa, self.piece(matrix.height(), false));
+        let buffers = &mut self.buffers;
+        let acts = Acts { acts: if gated { &buffers.gated } else { &buffers.acts }, rows };
+        let x = &mut buffers.x[..matrix.height() * rows];
+        self.team.split(x, piece * rows, &mut self.scratches, |index, out, _| {
+            for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
+                matrix.multiply(isa, index * piece + offset, acts, out, true);
+            }
+        });
+    }
+
+    /// Leaves only some rows.
+    fn pick(&mut self, wanted: &[usize], rows: usize) {
+        let x = &mut self.buffers.x;
+        let tiles = x.len().checked_div(rows).unwrap_or(0);
+        let mut to = 0;
+        for tile in 0..tiles {
+            for row in wanted {
+                // Never behind what is still to be read: rows only move forward.
+                x[to] = x[tile * rows + row];
+                to += 1;
+            }
+        }
+        x.truncate(to);
+    }
+
+    /// The last product.
+    fn head(&mut self, rows: usize, matrix: &Matrix) {
+        let (isa, piece) = (self.isa, self.piece(matrix.height(), false));
+        let Buffers { acts, logits, .. } = &mut self.buffers;
+        let acts = Acts { acts, rows };
+        logits.resize(matrix.height() * rows, [0.0; LANES]);
+        self.team.split(logits, piece * rows, &mut self.scratches, |index, out, _| {
+            for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
+                matrix.multiply(isa, index * piece + offset, acts, out, false);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "step_tests.rs"]
+mod tests;
