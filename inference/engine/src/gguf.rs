@@ -108,6 +108,25 @@ impl Gguf {
         Ok(bytes)
     }
 
+    /// Appends a part of a tensor's bytes.
+    pub(crate) fn read_part(
+        &self,
+        file: &mut File,
+        info: &TensorInfo,
+        from: u64,
+        count: usize,
+        into: &mut Vec<u8>,
+    ) -> Result<(), EngineError> {
+        if from.saturating_add(count as u64) > info.bytes {
+            return Err(EngineError::corrupt("a tensor's bytes do not match its shape"));
+        }
+        let io = |source| EngineError::Io { path: self.path.clone(), source };
+        let old = into.len();
+        into.resize(old + count, 0);
+        file.seek(SeekFrom::Start(info.start + from)).map_err(io)?;
+        file.read_exact(&mut into[old..]).map_err(io)
+    }
+
     /// A tensor by name.
     pub(crate) fn tensor(&self, name: &str) -> Result<&TensorInfo, EngineError> {
         self.tensors

@@ -15,7 +15,7 @@ use selvedge_contract::{
 };
 
 use crate::error::elsewhere;
-use crate::kv::KvCache;
+use crate::llama::Cache;
 use crate::sampling;
 use crate::shared::Place;
 use crate::stream::TextStream;
@@ -33,7 +33,7 @@ pub(crate) struct Job {
     pub(crate) limit: usize,
     /// Tokens that prompt and answer may have together in this node's memory.
     pub(crate) room: usize,
-    pub(crate) cache: Option<KvCache>,
+    pub(crate) cache: Option<Cache>,
     sampling: Sampling,
     logprobs: Option<LogProbs>,
     counts: BTreeMap<u32, u32>,

@@ -1,6 +1,7 @@
 //! Runs language models on this machine: reads GGUF files, tokenizes, computes, streams.
 //!
-//! Owns model files in memory, the engine's threads and the arithmetic (candle tensors). The
+//! Owns model files in memory and the engine's threads. The arithmetic is `selvedge_kernels`' on the
+//! processor and candle's on other devices. The
 //! decisions of each step are in `selvedge_contract::schedule`; who may ask and which node
 //! answers is decided elsewhere. Reads no clock and no entropy: both are handed in.
 //!
@@ -8,8 +9,6 @@
 //! compute it step by step, `job` draws and delivers. The way of a file: `gguf` reads the header
 //! within bounds, `card` checks what it claims, `weights` and `llama` hold it.
 
-mod attention;
-mod blocked;
 mod card;
 mod config;
 mod error;
@@ -22,6 +21,7 @@ mod llama;
 mod loader;
 mod local;
 mod mailbox;
+mod packed;
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod real_tests;
@@ -30,6 +30,7 @@ mod sampling;
 mod shared;
 mod stream;
 mod template;
+mod tensors;
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod testing;

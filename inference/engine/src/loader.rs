@@ -18,7 +18,6 @@ use crate::gguf::Gguf;
 use crate::llama::Llama;
 use crate::shared::Shared;
 use crate::text::Text;
-use crate::weights::Footprint;
 use crate::worker::{Loaded, Message};
 
 /// Tokens for which keys and values must fit beside the weights: room for a few short answers.
@@ -62,19 +61,23 @@ fn read(
     let gguf = Gguf::open(&path)?;
     let shape = Shape::read(&gguf)?;
     shared.keep_text(digest, Text::read(&gguf)?);
-    let kept = shape.kv_token_bytes().saturating_mul(LEAST_TOKENS.min(shape.context as u64));
-    let (footprint, reservation) = shared.reserve_weights(|free| {
-        let footprint = Footprint::choose(&gguf, device, free.saturating_sub(kept))?;
-        Ok((footprint, footprint.bytes))
+    let kept =
+        Llama::token_bytes(&shape, device).saturating_mul(LEAST_TOKENS.min(shape.context as u64));
+    let needed = Llama::bytes(&gguf, device);
+    let ((), reservation) = shared.reserve_weights(|free| {
+        let free = free.saturating_sub(kept);
+        if needed > free {
+            return Err(EngineError::OutOfMemory { needed, free });
+        }
+        Ok(((), needed))
     })?;
     let advanced = || {
         shared.progress.fetch_add(1, Ordering::Relaxed);
     };
     #[cfg(test)]
     assert!(shape.context != crate::testing::FATAL_CONTEXT, "a test asked for it");
-    let llama = Llama::load(&gguf, device, footprint, &advanced)?;
-    let kv_token_bytes = shape.kv_token_bytes();
-    let (bytes, unpacked) = (footprint.bytes, footprint.unpacked);
-    tracing::info!(%digest, bytes, unpacked, "model loaded");
+    let llama = Llama::load(&gguf, device, shared.config.thread_count(), &advanced)?;
+    let kv_token_bytes = Llama::token_bytes(&shape, device);
+    tracing::info!(%digest, bytes = needed, "model loaded");
     Ok(Some(Loaded { llama, reservation, kv_token_bytes }))
 }

@@ -6,12 +6,12 @@ use std::sync::atomic::AtomicU64;
 use candle_core::Device;
 use selvedge_base::ModelDigest;
 use selvedge_contract::{ChatMessage, Input, Role};
+use selvedge_kernels::Crew;
 
 use crate::gguf::Gguf;
 use crate::llama::{Llama, Logits, Segment};
 use crate::testing::{collect, engine, request};
 use crate::text::Text;
-use crate::weights::Footprint;
 use crate::{EngineConfig, inspect};
 
 fn model() -> PathBuf {
@@ -32,10 +32,12 @@ fn fixture(name: &str) -> serde_json::Value {
 
 fn load() -> (Gguf, Llama) {
     let gguf = Gguf::open(&model()).expect("reads");
-    let footprint = Footprint::choose(&gguf, &Device::Cpu, u64::MAX).expect("fits");
-    assert!(footprint.unpacked);
-    let llama = Llama::load(&gguf, &Device::Cpu, footprint, &|| ()).expect("loads");
+    let llama = Llama::load(&gguf, &Device::Cpu, 2, &|| ()).expect("loads");
     (gguf, llama)
+}
+
+fn crew() -> Crew {
+    Crew::new(2).expect("threads")
 }
 
 #[test]
@@ -119,7 +121,7 @@ fn probabilities_are_at_least_as_exact_as_those_of_llama_cpp() {
     let (_, llama) = load();
     let mut cache = llama.cache().expect("a cache");
     let segment = Segment { cache: &mut cache, tokens: &tokens, logits: Logits::All };
-    let logits = llama.step(&mut [segment], &AtomicU64::new(0)).expect("computes");
+    let logits = llama.step(&mut crew(), &mut [segment], &AtomicU64::new(0)).expect("computes");
     let exact = fixture["exact"].as_array().expect("positions");
     assert_eq!(logits[0].len(), exact.len());
     let (mut kl, mut agree) = (0.0, 0.0);
@@ -133,8 +135,6 @@ fn probabilities_are_at_least_as_exact_as_those_of_llama_cpp() {
     let theirs = &fixture["llama_cpp"];
     assert!(kl <= theirs["mean_kl"].as_f64().expect("a number"), "mean KL {kl}");
     assert!(agree >= theirs["top1"].as_f64().expect("a number"), "top-1 {agree}");
-    // Nothing is rounded on the way but floats, so the distance is far below any quantization's.
-    assert!(kl < 1e-5, "mean KL {kl}");
 }
 
 #[test]
@@ -145,20 +145,20 @@ fn a_batch_computes_what_each_sequence_computes_alone() {
         .iter()
         .map(|prompt| text.tokenizer.encode(prompt).expect("encodes"))
         .collect();
-    let progress = AtomicU64::new(0);
+    let (progress, mut crew) = (AtomicU64::new(0), crew());
     let alone: Vec<Vec<f32>> = prompts
         .iter()
         .map(|tokens| {
             let mut cache = llama.cache().expect("a cache");
             let segment = Segment { cache: &mut cache, tokens, logits: Logits::Last };
-            llama.step(&mut [segment], &progress).expect("computes").remove(0).remove(0)
+            llama.step(&mut crew, &mut [segment], &progress).expect("computes").remove(0).remove(0)
         })
         .collect();
     let mut caches: Vec<_> = prompts.iter().map(|_| llama.cache().expect("a cache")).collect();
     let mut segments: Vec<_> = (caches.iter_mut().zip(&prompts))
         .map(|(cache, tokens)| Segment { cache, tokens, logits: Logits::Last })
         .collect();
-    let together = llama.step(&mut segments, &progress).expect("computes");
+    let together = llama.step(&mut crew, &mut segments, &progress).expect("computes");
     for (alone, together) in alone.iter().zip(&together) {
         let same = alone.iter().zip(&together[0]).all(|(a, b)| a.to_bits() == b.to_bits());
         assert!(same, "a row's logits depend on its batch");
@@ -172,12 +172,14 @@ fn a_prompt_computes_the_same_however_it_is_cut() {
     let text = Text::read(&gguf).expect("reads");
     let prompt = "Rain fell all night, and in the morning the river had risen by 12 feet.";
     let tokens = text.tokenizer.encode(prompt).expect("encodes");
-    let last = |chunk: usize| {
+    let mut crew = crew();
+    let mut last = |chunk: usize| {
         let (progress, mut cache) = (AtomicU64::new(0), llama.cache().expect("a cache"));
         let mut logits = Vec::new();
         for tokens in tokens.chunks(chunk) {
             let segment = Segment { cache: &mut cache, tokens, logits: Logits::Last };
-            logits = llama.step(&mut [segment], &progress).expect("computes").remove(0).remove(0);
+            let computed = llama.step(&mut crew, &mut [segment], &progress);
+            logits = computed.expect("computes").remove(0).remove(0);
         }
         logits.into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };

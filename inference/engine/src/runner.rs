@@ -11,13 +11,16 @@ use std::sync::atomic::Ordering;
 use selvedge_base::{Code, Micros, ModelDigest, Refusal, RequestId};
 use selvedge_contract::CostModel;
 use selvedge_contract::schedule::{Arrival, Bounds, PAGE_TOKENS, Schedule, Work};
+use selvedge_kernels::Crew;
 
-use crate::error::elsewhere;
+use crate::error::{EngineError, elsewhere};
 use crate::job::{Job, cancelled};
-use crate::kv::KvCache;
-use crate::llama::{Llama, Logits, Segment};
+use crate::llama::{Cache, Llama, Logits, Segment};
 use crate::shared::{Pulse, Shared};
 use crate::worker::Loaded;
+
+// Memory is counted in the pages that caches are made of.
+const _: () = assert!(selvedge_kernels::PAGE == PAGE_TOKENS as usize);
 
 /// A step panicked; the model's state is not to be trusted.
 #[derive(Debug)]
@@ -37,7 +40,7 @@ pub(crate) struct Runner {
 /// One sequence's part of a step, with what the computation borrows.
 struct Part {
     work: Work,
-    cache: KvCache,
+    cache: Cache,
     tokens: Vec<u32>,
 }
 
@@ -104,7 +107,7 @@ impl Runner {
     }
 
     /// Computes one step.
-    pub(crate) fn step(&mut self, pool: &rayon::ThreadPool) -> Result<(), Crash> {
+    pub(crate) fn step(&mut self, crew: &mut Crew) -> Result<(), Crash> {
         self.sweep();
         let plan = self.schedule.plan();
         for id in &plan.paused {
@@ -121,7 +124,7 @@ impl Runner {
             self.publish();
             return Ok(());
         }
-        self.compute(parts, pool)
+        self.compute(parts, crew)
     }
 
     /// Frees what was given up since the last step.
@@ -157,12 +160,12 @@ impl Runner {
             .collect()
     }
 
-    fn compute(&mut self, mut parts: Vec<Part>, pool: &rayon::ThreadPool) -> Result<(), Crash> {
+    fn compute(&mut self, mut parts: Vec<Part>, crew: &mut Crew) -> Result<(), Crash> {
         let before = self.shared.now();
         let computed = {
             let (llama, progress) = (&self.loaded.llama, &self.shared.progress);
             let parts = &mut parts;
-            catch_unwind(AssertUnwindSafe(|| pool.install(|| run(llama, parts, progress))))
+            catch_unwind(AssertUnwindSafe(|| run(llama, crew, parts, progress)))
         };
         let took = self.shared.now().since(before);
         match computed {
@@ -246,9 +249,10 @@ impl Runner {
 
 fn run(
     llama: &Llama,
+    crew: &mut Crew,
     parts: &mut [Part],
     progress: &std::sync::atomic::AtomicU64,
-) -> candle_core::Result<Computed> {
+) -> Result<Computed, EngineError> {
     let mut segments: Vec<_> = parts
         .iter_mut()
         .map(|part| Segment {
@@ -257,10 +261,10 @@ fn run(
             logits: if part.work.draws { Logits::Last } else { Logits::None },
         })
         .collect();
-    llama.step(&mut segments, progress)
+    llama.step(crew, &mut segments, progress)
 }
 
-fn failure(error: &candle_core::Error) -> Refusal {
+fn failure(error: &EngineError) -> Refusal {
     let text = error.to_string();
     // Drivers have no common type for it, but all say it.
     let memory = text.to_ascii_lowercase().contains("memory");

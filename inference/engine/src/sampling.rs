@@ -4,6 +4,7 @@
 //! of an answer is drawn from a stream of (seed, i) alone: another node that continues the answer
 //! draws from the same numbers.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
@@ -40,10 +41,13 @@ pub(crate) fn draw(
     counts: &BTreeMap<u32, u32>,
     index: u32,
 ) -> Option<u32> {
-    let mut logits = logits.to_vec();
-    for (&token, &count) in counts {
-        if let Some(logit) = logits.get_mut(token as usize) {
-            *logit -= sampling.presence_penalty + sampling.frequency_penalty * count as f32;
+    let mut logits = Cow::Borrowed(logits);
+    if sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0 {
+        let logits = logits.to_mut();
+        for (&token, &count) in counts {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit -= sampling.presence_penalty + sampling.frequency_penalty * count as f32;
+            }
         }
     }
     let best = likeliest(&logits)?;

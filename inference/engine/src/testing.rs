@@ -91,6 +91,21 @@ impl Writer {
         this
     }
 
+    /// The same model as a Qwen 2: other names, and biases of queries, keys and values.
+    pub(crate) fn become_qwen2(&mut self, seed: u64) {
+        for (key, _) in &mut self.entries {
+            *key = key.replace("llama.", "qwen2.");
+        }
+        self.text("general.architecture", "qwen2");
+        let (mut dice, width) = (Dice::keyed(seed, "biases"), Self::WIDTH as u64);
+        for layer in 0..2 {
+            for (name, length) in [("attn_q", width), ("attn_k", width / 2), ("attn_v", width / 2)]
+            {
+                self.tensor(&mut dice, &format!("blk.{layer}.{name}.bias"), &[length]);
+            }
+        }
+    }
+
     fn vocabulary(&mut self) {
         let mut tokens: Vec<String> = (0u32..256).map(|byte| alphabet(byte).to_string()).collect();
         tokens.extend(["<|im_start|>", "<|im_end|>", "<extra>"].map(str::to_owned));

@@ -1,9 +1,7 @@
 //! Weights in memory: in which form each tensor is held, and what that costs.
 //!
-//! Owns the reading of tensors and their multiplication with activations. On the processor,
-//! matrices of 32-weight blocks are held by [`Blocked`]: candle has no vector kernel for Q4_1,
-//! Q5_0 and Q5_1 there and rounds activations to eight bits for the others. K types and other
-//! devices use candle's own kernels, floats its dense product.
+//! Owns the reading of tensors and their multiplication with activations: candle's kernels for
+//! quantized matrices, its dense product for floats.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -12,30 +10,14 @@ use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
 
-use crate::blocked::Blocked;
 use crate::error::EngineError;
 use crate::gguf::{Gguf, TensorInfo};
 
 /// A matrix, or several over the same inputs, one below the other.
 #[derive(Clone)]
 pub(crate) struct Matrix {
-    parts: Vec<Form>,
+    parts: Vec<QMatMul>,
     widths: Vec<usize>,
-}
-
-#[derive(Clone)]
-enum Form {
-    Blocked(Arc<Blocked>),
-    Candle(QMatMul),
-}
-
-/// How a model would be held in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Footprint {
-    /// Whether blocks are unpacked to a byte per weight: faster and exact, for more memory.
-    pub(crate) unpacked: bool,
-    /// Bytes of all weights.
-    pub(crate) bytes: u64,
 }
 
 /// Reads a model's tensors one by one.
@@ -43,7 +25,6 @@ pub(crate) struct Loader<'a> {
     gguf: &'a Gguf,
     file: File,
     device: Device,
-    unpacked: bool,
     /// Called after each tensor, so that a slow load is seen to move.
     advanced: &'a dyn Fn(),
 }
@@ -78,43 +59,8 @@ impl Matrix {
     /// The matrix' rows of these numbers.
     pub(crate) fn rows(&self, ids: &[u32], device: &Device) -> candle_core::Result<Tensor> {
         match &*self.parts {
-            [Form::Blocked(matrix)] => {
-                let values = matrix.rows(ids)?;
-                let width = values.len() / ids.len().max(1);
-                Tensor::from_vec(values, (ids.len(), width), device)
-            }
-            [Form::Candle(matrix)] => matrix.embedding(&Tensor::new(ids, device)?),
+            [matrix] => matrix.embedding(&Tensor::new(ids, device)?),
             _ => candle_core::bail!("{} matrices where one was expected", self.parts.len()),
-        }
-    }
-}
-
-impl Form {
-    fn forward(&self, input: &Tensor) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Blocked(matrix) => input.apply_op1_no_bwd(matrix.as_ref()),
-            // With the weights on the left candle's dense product packs the few activations
-            // instead of all the weights: three times faster from two rows on.
-            Self::Candle(QMatMul::Tensor(weights)) if input.device().is_cpu() => {
-                weights.matmul(&input.t()?)?.t()?.contiguous()
-            }
-            Self::Candle(matrix) => matrix.forward(input),
-        }
-    }
-}
-
-impl Footprint {
-    /// The faster way of holding the model that fits in `free` bytes.
-    pub(crate) fn choose(gguf: &Gguf, device: &Device, free: u64) -> Result<Self, EngineError> {
-        let of = |unpacked| Self {
-            unpacked,
-            bytes: gguf.tensors.values().map(|info| held_bytes(info, device, unpacked)).sum(),
-        };
-        let (fast, small) = (of(true), of(false));
-        match (fast.bytes <= free, small.bytes <= free) {
-            (true, _) => Ok(fast),
-            (false, true) => Ok(small),
-            (false, false) => Err(EngineError::OutOfMemory { needed: small.bytes, free }),
         }
     }
 }
@@ -123,12 +69,11 @@ impl<'a> Loader<'a> {
     pub(crate) fn open(
         gguf: &'a Gguf,
         device: Device,
-        footprint: Footprint,
         advanced: &'a dyn Fn(),
     ) -> Result<Self, EngineError> {
         let file = File::open(&gguf.path)
             .map_err(|source| EngineError::Io { path: gguf.path.clone(), source })?;
-        Ok(Self { gguf, file, device, unpacked: footprint.unpacked, advanced })
+        Ok(Self { gguf, file, device, advanced })
     }
 
     /// A matrix of `rows` outputs and `columns` inputs.
@@ -152,10 +97,6 @@ impl<'a> Loader<'a> {
         for (name, rows) in names {
             let (info, bytes) = self.bytes(name, &[*rows, columns])?;
             read.push((info.kind, *rows, bytes));
-        }
-        if read.iter().all(|(kind, ..)| unpacks(*kind, &self.device, self.unpacked)) {
-            let blocked = Arc::new(Blocked::unpack(&read, columns)?);
-            return Ok(Matrix { parts: vec![Form::Blocked(blocked)], widths });
         }
         let mut tensors = Vec::new();
         for (kind, rows, bytes) in read {
@@ -184,14 +125,14 @@ impl<'a> Loader<'a> {
     }
 
     /// Dense matrices become one; quantized ones stay apart.
-    fn candle(&self, tensors: Vec<QTensor>) -> Result<Vec<Form>, EngineError> {
+    fn candle(&self, tensors: Vec<QTensor>) -> Result<Vec<QMatMul>, EngineError> {
         if tensors.iter().all(|tensor| is_float(tensor.dtype())) {
             let dense = tensors.iter().map(|tensor| tensor.dequantize(&self.device));
             let dense = dense.collect::<candle_core::Result<Vec<_>>>()?;
-            return Ok(vec![Form::Candle(QMatMul::Tensor(Tensor::cat(&dense, 0)?))]);
+            return Ok(vec![QMatMul::Tensor(Tensor::cat(&dense, 0)?)]);
         }
         let parts = tensors.into_iter().map(|tensor| QMatMul::from_arc(Arc::new(tensor)));
-        Ok(parts.map(|part| part.map(Form::Candle)).collect::<candle_core::Result<_>>()?)
+        Ok(parts.collect::<candle_core::Result<_>>()?)
     }
 
     fn bytes(
@@ -216,14 +157,13 @@ const fn is_float(kind: GgmlDType) -> bool {
     matches!(kind, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16)
 }
 
-fn unpacks(kind: GgmlDType, device: &Device, unpacked: bool) -> bool {
-    unpacked && device.is_cpu() && Blocked::takes(kind)
+/// Bytes that all tensors of a file take.
+pub(crate) fn bytes(gguf: &Gguf) -> u64 {
+    gguf.tensors.values().map(held_bytes).fold(0, u64::saturating_add)
 }
 
-fn held_bytes(info: &TensorInfo, device: &Device, unpacked: bool) -> u64 {
-    if unpacks(info.kind, device, unpacked) {
-        Blocked::bytes_for(info.elements())
-    } else if is_float(info.kind) || info.dims.len() == 1 {
+fn held_bytes(info: &TensorInfo) -> u64 {
+    if is_float(info.kind) || info.dims.len() == 1 {
         info.elements().saturating_mul(size_of::<f32>() as u64)
     } else {
         info.bytes

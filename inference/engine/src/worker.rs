@@ -1,7 +1,7 @@
 //! The stepping thread: one loop that computes, step by step, for all models of an engine.
 //!
 //! Owns the loaded models and the jobs under way, and carries out the schedule's plans. Runs on a
-//! thread of its own with a thread pool of its own; nothing here waits for anybody but the
+//! thread of its own with a crew of its own; nothing here waits for anybody but the
 //! mailbox. A panic inside a step costs the requests of that step and reloads that model; one
 //! anywhere else costs the requests this thread had taken and reloads all models. The thread
 //! itself survives both.
@@ -15,6 +15,7 @@ use std::time::Duration;
 use candle_core::Device;
 use selvedge_base::{Code, ModelDigest, Refusal};
 use selvedge_contract::{CostModel, ModelState};
+use selvedge_kernels::Crew;
 
 use crate::error::{EngineError, elsewhere};
 use crate::front::closing;
@@ -53,7 +54,7 @@ pub(crate) struct Loaded {
 pub(crate) struct Worker {
     shared: Arc<Shared>,
     device: Device,
-    pool: rayon::ThreadPool,
+    crew: Crew,
     /// Taken from the mailbox and not looked at.
     inbox: VecDeque<Message>,
     runners: BTreeMap<ModelDigest, Runner>,
@@ -65,14 +66,11 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(shared: Arc<Shared>, device: Device) -> Result<Self, EngineError> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(shared.config.thread_count())
-            .thread_name(|index| format!("selvedge-compute-{index}"))
-            .build()
+        let crew = Crew::new(shared.config.thread_count())
             .map_err(|error| EngineError::Thread(error.to_string()))?;
         let (runners, crashes) = (BTreeMap::new(), BTreeMap::new());
         let inbox = VecDeque::new();
-        Ok(Self { shared, device, pool, inbox, runners, waiting: Vec::new(), crashes })
+        Ok(Self { shared, device, crew, inbox, runners, waiting: Vec::new(), crashes })
     }
 
     /// Computes until the engine closes, whatever panics. Each panic takes the message or the
@@ -182,7 +180,7 @@ impl Worker {
 
     fn step(&mut self, digest: ModelDigest) {
         let Some(runner) = self.runners.get_mut(&digest) else { return };
-        match catch_unwind(AssertUnwindSafe(|| runner.step(&self.pool))) {
+        match catch_unwind(AssertUnwindSafe(|| runner.step(&mut self.crew))) {
             Ok(Ok(())) => {}
             Ok(Err(Crash)) => self.crashed(digest),
             Err(_) => {

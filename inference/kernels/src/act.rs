@@ -3,7 +3,7 @@
 //! Owns the rounding. A block depends on its own 32 values alone, so a row of a batch is rounded as
 //! it would be by itself.
 
-use crate::math::{ROUNDER, greatest};
+use crate::math::{ROUNDER, magnitude};
 use crate::simd::{Floats, LANES, Simd};
 
 /// Values per block: as many as weights share a scale in GGML's block formats.
@@ -25,17 +25,12 @@ pub(crate) struct Act {
 }
 
 impl Act {
-    /// Rounds 32 values.
+    /// Rounds 32 values. If one is no number, nothing that is computed from them is.
     #[inline(always)]
     pub(crate) fn round<S: Simd>(s: S, low: S::F, high: S::F) -> Self {
-        let zero = s.splat(0.0);
-        let magnitude = s.max(
-            s.max(low, s.sub(zero, low)),
-            s.max(high, s.sub(zero, high)),
-        );
-        let magnitude = greatest(s, magnitude);
-        let (scale, inverse) =
-            if magnitude > 0.0 { (magnitude / GREATEST, GREATEST / magnitude) } else { (0.0, 0.0) };
+        let magnitude = magnitude(s, low, high);
+        let scale = magnitude / GREATEST;
+        let inverse = if magnitude > 0.0 { GREATEST / magnitude } else { 0.0 };
         let mut bytes = [[0; LANES]; 2];
         let (inverse, rounder) = (s.splat(inverse), s.splat(ROUNDER));
         s.low_bytes(s.fma(low, inverse, rounder), &mut bytes[0]);

@@ -190,11 +190,7 @@ fn nibbles5(block: &[u8], bits: usize, centred: bool) -> Codes {
         // One bit to each byte.
         *word |= (four & 1 | (four & 2) << 7 | (four & 4) << 14 | (four & 8) << 21) << 4;
     }
-    Codes {
-        words,
-        factors: [half_at(block, 0); 2],
-        offset: offset(block, centred.then_some(16.0)),
-    }
+    Codes { words, factors: [half_at(block, 0); 2], offset: offset(block, centred.then_some(16.0)) }
 }
 
 /// Scale and minimum (six bits each) of a sub-block of Q4_K and Q5_K.
@@ -203,10 +199,7 @@ fn k_scales(scales: &[u8], index: usize) -> (u8, u8) {
     if index < 4 {
         (at(index) & 63, at(index + 4) & 63)
     } else {
-        (
-            at(index + 4) & 15 | at(index - 4) >> 6 << 4,
-            at(index + 4) >> 4 | at(index) >> 6 << 4,
-        )
+        (at(index + 4) & 15 | at(index - 4) >> 6 << 4, at(index + 4) >> 4 | at(index) >> 6 << 4)
     }
 }
 
@@ -286,7 +279,8 @@ fn q3k(block: &[u8; 110], index: usize) -> [f32; BLOCK] {
 
 /// Rounds numbers to eight bits with a scale.
 fn eight_bit(numbers: &[f32; BLOCK]) -> Codes {
-    let magnitude = numbers.iter().fold(0.0f32, |most, number| most.max(number.abs()));
+    // What is no number is above all others here, and makes the whole block none.
+    let magnitude = numbers.iter().map(|number| number.abs()).max_by(f32::total_cmp).unwrap_or(0.0);
     let factor = half::from_f32(magnitude / 127.0);
     let scale = half::to_f32(factor);
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };

@@ -15,10 +15,11 @@ const TERMS: [f32; 6] =
 /// Below e^-87 the result would leave the normal numbers; above e^88 the floats.
 const RANGE: [f32; 2] = [-87.0, 88.0];
 
-/// e^x, within 2e-7 of it; arguments are limited to -87..88.
+/// e^x, within 2e-7 of it; arguments are limited to -87..88, and what is no number stays so.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
-    let x = s.min(s.max(x, s.splat(RANGE[0])), s.splat(RANGE[1]));
+    // In this order of operands what is no number stays so.
+    let x = s.min(s.splat(RANGE[1]), s.max(s.splat(RANGE[0]), x));
     let biased = s.fma(x, s.splat(std::f32::consts::LOG2_E), s.splat(ROUNDER));
     let whole = s.sub(biased, s.splat(ROUNDER));
     let rest = s.fma(whole, s.splat(-LN2[0]), x);
@@ -44,7 +45,26 @@ pub(crate) fn total<S: Simd>(s: S, values: S::F) -> f32 {
     fold(s, values, |a, b| a + b)
 }
 
-/// The greatest lane.
+/// The greatest magnitude of all lanes of both; no number if one is none.
+#[inline(always)]
+pub(crate) fn magnitude<S: Simd>(s: S, a: S::F, b: S::F) -> f32 {
+    let zero = s.splat(0.0);
+    let most = s.max(s.max(a, s.sub(zero, a)), s.max(b, s.sub(zero, b)));
+    // Adds nothing, unless the sum is no number or infinite.
+    let most = s.fma(s.add(a, b), zero, most);
+    let mut lanes: Floats = [0.0; LANES];
+    s.store(most, &mut lanes);
+    // Magnitudes order like their bits, and no number is above all of them.
+    let mut bits = lanes.map(|lane| lane.to_bits() & 0x7fff_ffff);
+    for width in [8, 4, 2, 1] {
+        for lane in 0..width {
+            bits[lane] = bits[lane].max(bits[lane + width]);
+        }
+    }
+    f32::from_bits(bits[0])
+}
+
+/// The greatest lane; one that is no number may be passed over.
 #[inline(always)]
 pub(crate) fn greatest<S: Simd>(s: S, values: S::F) -> f32 {
     fold(s, values, |a, b| if a > b { a } else { b })

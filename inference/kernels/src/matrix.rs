@@ -1,6 +1,6 @@
 //! Matrices of weights, packed into tiles as they are read.
 //!
-//! Owns packing, sixteen rows at a time: a tensor never lies in memory twice. Rows beyond a
+//! Owns packing, some rows at a time: a tensor never lies in memory twice. Rows beyond a
 //! matrix' own in its last tile, and inputs beyond its columns, are zero.
 
 use crate::act::BLOCK;
@@ -9,6 +9,10 @@ use crate::format::{Codes, Format, Layout};
 use crate::half;
 use crate::simd::LANES;
 use crate::tile::{Offsets, Row, STEPS, Tile, Tile4, Tile5, Tile6, Tile8};
+
+/// Bytes that are read at once: enough that the call costs nothing beside them, and little beside
+/// the model.
+const READ_BYTES: usize = 1 << 18;
 
 /// A matrix of `outputs` rows and `inputs` columns.
 #[derive(Debug)]
@@ -117,19 +121,22 @@ impl Rows<'_, '_> {
     fn pack<T: Tile>(&mut self, pack: impl Fn(&Column) -> T) -> Result<Vec<T>, KernelError> {
         let row_bytes = self.format.bytes_for(self.inputs);
         let mut tiles = Vec::with_capacity(self.outputs.div_ceil(LANES) * self.depth);
-        for first in (0..self.outputs).step_by(LANES) {
-            let count = LANES.min(self.outputs - first);
+        let at_once = LANES * (READ_BYTES / row_bytes.max(1) / LANES).max(1);
+        for first in (0..self.outputs).step_by(at_once) {
+            let count = at_once.min(self.outputs - first);
             self.buffer.clear();
             (self.read)(first, count, &mut self.buffer)?;
-            if self.buffer.len() != count * row_bytes {
+            if self.buffer.len() != count.saturating_mul(row_bytes) {
                 return Err(KernelError::Bytes);
             }
-            let mut column: Column = [Codes::default(); LANES];
-            for index in 0..self.depth {
-                for (codes, row) in column.iter_mut().zip(self.buffer.chunks_exact(row_bytes)) {
-                    *codes = self.format.codes(row, index);
+            for rows in self.buffer.chunks(LANES * row_bytes.max(1)) {
+                let mut column: Column = [Codes::default(); LANES];
+                for index in 0..self.depth {
+                    for (codes, row) in column.iter_mut().zip(rows.chunks_exact(row_bytes)) {
+                        *codes = self.format.codes(row, index);
+                    }
+                    tiles.push(pack(&column));
                 }
-                tiles.push(pack(&column));
             }
         }
         Ok(tiles)

@@ -3,8 +3,8 @@
 //! Owns loading, several tensors at a time. Where tensors come from, and what they are called in
 //! files other than GGUF, is the caller's affair.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::KernelError;
 use crate::format::Format;
@@ -129,7 +129,10 @@ impl Config {
     fn check(&self) -> Result<(), KernelError> {
         let sizes = [self.layers, self.width, self.feed_forward, self.kv_heads, self.vocabulary];
         let even = self.head_dim > 0 && self.head_dim.is_multiple_of(2);
-        if sizes.contains(&0) || !even || !self.heads.is_multiple_of(self.kv_heads) || self.heads == 0
+        if sizes.contains(&0)
+            || !even
+            || !self.heads.is_multiple_of(self.kv_heads)
+            || self.heads == 0
         {
             return Err(KernelError::Shape(format!("{self:?}")));
         }
@@ -140,6 +143,29 @@ impl Config {
 /// Bytes that a tensor of this format takes when loaded.
 pub const fn held_bytes(format: Format, rows: usize, columns: usize) -> u64 {
     Matrix::bytes_for(format, rows, columns)
+}
+
+/// A tensor's numbers as products see them, row by row: packed and unpacked again.
+///
+/// # Errors
+/// [`KernelError`] when the bytes do not match the shape.
+pub fn unpacked(
+    format: Format,
+    bytes: &[u8],
+    rows: usize,
+    columns: usize,
+) -> Result<Vec<f32>, KernelError> {
+    let row_bytes = format.bytes_for(columns);
+    let matrix = Matrix::pack(format, rows, columns, &mut |first, count, into| {
+        let all = bytes.get(first * row_bytes..(first + count) * row_bytes);
+        into.extend_from_slice(all.ok_or(KernelError::Bytes)?);
+        Ok(())
+    })?;
+    let mut numbers = vec![0.0; rows * columns];
+    for (row, numbers) in numbers.chunks_exact_mut(columns.max(1)).enumerate() {
+        matrix.row(row, numbers);
+    }
+    Ok(numbers)
 }
 
 impl Model {
@@ -161,7 +187,7 @@ impl Model {
                     }
                     _ => return Ok(()),
                 };
-                pieces.lock().map_err(|_| KernelError::Bytes)?.push(piece);
+                pieces.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
             }
         };
         std::thread::scope(|scope| {
@@ -173,7 +199,7 @@ impl Model {
             }
             result
         })?;
-        let pieces = pieces.into_inner().map_err(|_| KernelError::Bytes)?;
+        let pieces = pieces.into_inner().unwrap_or_else(PoisonError::into_inner);
         Self::assemble(config, pieces)
     }
 

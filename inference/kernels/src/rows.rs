@@ -78,7 +78,8 @@ impl Kernel for RoundNormed<'_> {
         for (index, block) in blocks {
             let tile = 2 * (self.first + index);
             let weights = [self.weights.get(tile), self.weights.get(tile + 1)];
-            let weights = [s.load(weights[0].unwrap_or(&ZERO)), s.load(weights[1].unwrap_or(&ZERO))];
+            let weights =
+                [s.load(weights[0].unwrap_or(&ZERO)), s.load(weights[1].unwrap_or(&ZERO))];
             let low = &self.x[tile * self.rows..][..self.rows];
             let high = &self.x[(tile + 1) * self.rows..][..self.rows];
             for (row, out) in block.iter_mut().enumerate() {

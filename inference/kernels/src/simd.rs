@@ -144,4 +144,4 @@ impl Isa {
 
 #[cfg(test)]
 #[path = "simd_tests.rs"]
-mod tests;
+pub(crate) mod tests;

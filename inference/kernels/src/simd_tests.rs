@@ -111,8 +111,11 @@ impl Kernel for Each<'_> {
 fn the_exponential_is_exact_enough_and_the_same_everywhere() {
     let steps = if cfg!(miri) { 64 } else { 100_000 };
     let numbers: Vec<Floats> = (0..steps)
-        .map(|step| std::array::from_fn(|lane| -90.0 + 180.0 * (step * 16 + lane) as f32
-            / (steps * 16) as f32))
+        .map(|step| {
+            std::array::from_fn(|lane| {
+                -90.0 + 180.0 * (step * 16 + lane) as f32 / (steps * 16) as f32
+            })
+        })
         .chain([[f32::NEG_INFINITY; LANES], [f32::INFINITY; LANES], [0.0; LANES]])
         .collect();
     let all = same(|isa| bits(&isa.run(Each(&numbers, false))));
@@ -336,6 +339,26 @@ fn nothing_saturates() {
                 matrix.multiply(isa, 0, Acts { acts: &acts, rows: 1 }, &mut out, false);
                 bits(&out)
             });
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_is_never_lost() {
+    for (half, lane) in [(0, 0), (1, 5), (0, 15), (1, 15)] {
+        for strange in [f32::NAN, -f32::NAN] {
+            let mut values = [[1.0; LANES]; 2];
+            values[half][lane] = strange;
+            for isa in Isa::available() {
+                let mut acts = [Act::default()];
+                isa.run(RoundPlain { values: &[values], out: &mut acts });
+                assert!(acts[0].scale.is_nan() && acts[0].sum.is_nan());
+                assert!(isa.run(Each(&[[strange; LANES]], false))[0][0].is_nan());
+            }
+            let mut bytes: Vec<u8> = [1.0f32; BLOCK].iter().flat_map(|n| n.to_le_bytes()).collect();
+            let at = 4 * (16 * half + lane);
+            bytes[at..at + 4].copy_from_slice(&strange.to_le_bytes());
+            assert!(half::to_f32(Format::F32.codes(&bytes, 0).factors[0]).is_nan());
         }
     }
 }

@@ -15,9 +15,7 @@ use crate::kv::{Cache, PAGE, Page};
 use crate::matrix::Matrix;
 use crate::model::{Block, Config, Model};
 use crate::product::Acts;
-use crate::rows::{
-    Gated, Keep, Norm, RoundNormed, RoundPlain, gather, rotate, scatter,
-};
+use crate::rows::{Gated, Keep, Norm, RoundNormed, RoundPlain, gather, rotate, scatter};
 use crate::simd::{Floats, Isa, LANES};
 use crate::team::Team;
 
@@ -300,12 +298,7 @@ impl Model {
         });
     }
 
-    fn logits(
-        &self,
-        crew: &mut Crew,
-        segments: &[Segment<'_>],
-        rows: usize,
-    ) -> Vec<Vec<Vec<f32>>> {
+    fn logits(&self, crew: &mut Crew, segments: &[Segment<'_>], rows: usize) -> Vec<Vec<Vec<f32>>> {
         let (mut wanted, mut counts, mut row) = (Vec::new(), Vec::new(), 0);
         for segment in segments {
             let count = segment.tokens.len();

@@ -1,0 +1,114 @@
+use super::*;
+use crate::format::Format;
+use crate::model::{Rotation, Source};
+use crate::simd::tests::Dice;
+
+/// A model whose weights follow from their names.
+struct Drawn(Format);
+
+impl Source for Drawn {
+    fn format(&mut self, name: &str, dims: &[usize]) -> Result<Option<Format>, KernelError> {
+        let absent = name == "output.weight" || name.starts_with("rope") || name.ends_with("bias");
+        let format = if dims.len() == 1 { Format::F32 } else { self.0 };
+        Ok((!absent).then_some(format))
+    }
+
+    fn read(
+        &mut self,
+        name: &str,
+        from: u64,
+        bytes: usize,
+        into: &mut Vec<u8>,
+    ) -> Result<(), KernelError> {
+        let seed = name.bytes().fold(from, |seed, byte| seed * 31 + u64::from(byte));
+        let mut dice = Dice(seed);
+        if self.0 == Format::F32 || name.contains("norm") {
+            into.extend((0..bytes / 4).flat_map(|_| dice.unit().to_le_bytes()));
+        } else {
+            into.extend((0..bytes).map(|at| if at % 34 == 1 { 0x20 } else { dice.next() as u8 }));
+        }
+        Ok(())
+    }
+
+    fn advanced(&mut self) {}
+}
+
+/// Nothing here is a multiple of anything else.
+fn odd(format: Format, width: usize, head_dim: usize) -> Model {
+    let config = Config {
+        layers: 2,
+        width,
+        feed_forward: 96,
+        heads: 6,
+        kv_heads: 2,
+        head_dim,
+        vocabulary: 50,
+        epsilon: 1e-5,
+        rope_base: 10_000.0,
+        rope_divisor: 1.0,
+        rotation: Rotation::Halves,
+    };
+    let open = || -> Result<Box<dyn Source>, KernelError> { Ok(Box::new(Drawn(format))) };
+    Model::load(config, &open, 2).expect("loads")
+}
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|logit| logit.to_bits()).collect()
+}
+
+#[test]
+fn sequences_that_come_and_go_do_not_change_each_other() {
+    let lengths: [usize; 3] = if cfg!(miri) { [1, 2, 3] } else { [1, 9, 70] };
+    for (format, width, dim) in [(Format::F32, 40, 10), (Format::Q8_0, 96, 16)] {
+        let model = odd(format, width, dim);
+        let mut crew = Crew::with_isa(1, Isa::scalar()).expect("threads");
+        let progress = AtomicU64::new(0);
+        let token = |sequence: usize, at: usize| [((sequence * 17 + at * 5) % 50) as u32];
+        let mut alone = Vec::new();
+        for (sequence, length) in lengths.into_iter().enumerate() {
+            let (mut cache, mut last) = (model.cache(), Vec::new());
+            for at in 0..length {
+                let tokens = token(sequence, at);
+                let segment = Segment { cache: &mut cache, tokens: &tokens, logits: Logits::Last };
+                last = model.step(&mut crew, &mut [segment], &progress).expect("computes");
+            }
+            alone.push(bits(&last[0][0]));
+        }
+        let mut crew = Crew::new(2).expect("threads");
+        let mut caches: Vec<_> = lengths.iter().map(|_| model.cache()).collect();
+        for at in 0..lengths[2] {
+            let tokens: Vec<_> = (0..3).map(|sequence| token(sequence, at)).collect();
+            let mut segments = Vec::new();
+            for (sequence, cache) in caches.iter_mut().enumerate() {
+                if at < lengths[sequence] {
+                    let tokens = &tokens[sequence];
+                    segments.push(Segment { cache, tokens, logits: Logits::Last });
+                }
+            }
+            let computed = model.step(&mut crew, &mut segments, &progress).expect("computes");
+            let running = (0..3).filter(|&sequence| at < lengths[sequence]);
+            for (sequence, computed) in running.zip(computed) {
+                if at + 1 == lengths[sequence] {
+                    assert!(bits(&computed[0]) == alone[sequence], "sequence {sequence}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_the_models_is_refused_and_changes_nothing() {
+    let (model, other) = (odd(Format::F32, 40, 10), odd(Format::F32, 40, 12));
+    let mut crew = Crew::new(1).expect("threads");
+    let mut cache = model.cache();
+    let progress = AtomicU64::new(0);
+    let segment = Segment { cache: &mut cache, tokens: &[3, 50], logits: Logits::Last };
+    let refused = model.step(&mut crew, &mut [segment], &progress);
+    assert!(matches!(refused, Err(KernelError::Token { token: 50, vocabulary: 50 })));
+    assert!(cache.is_empty());
+    let mut strange = other.cache();
+    let segment = Segment { cache: &mut strange, tokens: &[3], logits: Logits::Last };
+    assert!(model.step(&mut crew, &mut [segment], &progress).is_err());
+    let nothing = model.step(&mut crew, &mut [], &progress).expect("nothing to do");
+    assert!(nothing.is_empty());
+}

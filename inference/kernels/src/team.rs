@@ -75,7 +75,8 @@ impl Team {
         for index in 0..helpers {
             let shared = Arc::clone(&team.shared);
             let name = format!("selvedge-compute-{}", index + 1);
-            let helper = std::thread::Builder::new().name(name).spawn(move || help(&shared, index))?;
+            let helper =
+                std::thread::Builder::new().name(name).spawn(move || help(&shared, index))?;
             team.threads.push(helper.thread().clone());
             team.helpers.push(helper);
         }
@@ -158,7 +159,10 @@ impl Team {
         }
         work(0);
         drop(closing);
-        assert!(!shared.failed.swap(false, Ordering::Relaxed), "a thread's part of a step panicked");
+        assert!(
+            !shared.failed.swap(false, Ordering::Relaxed),
+            "a thread's part of a step panicked"
+        );
     }
 }
 

@@ -1,0 +1,134 @@
+//! Models for the processor: read from GGUF, packed by `selvedge_kernels`.
+//!
+//! Owns the translation of shapes, formats and errors between the two.
+
+use std::fs::File;
+
+use candle_core::quantized::GgmlDType;
+use selvedge_kernels::{Config, Format, KernelError, Model, Rotation, Source, held_bytes};
+
+use crate::card::{Architecture, Shape};
+use crate::error::EngineError;
+use crate::gguf::{Gguf, TensorInfo};
+
+/// Reads and packs the weights on so many threads.
+pub(crate) fn load(
+    gguf: &Gguf,
+    threads: usize,
+    advanced: &(dyn Fn() + Sync),
+) -> Result<Model, EngineError> {
+    let config = config(&Shape::read(gguf)?);
+    let open = || -> Result<Box<dyn Source + '_>, KernelError> {
+        let file = File::open(&gguf.path)
+            .map_err(|source| from_engine(EngineError::Io { path: gguf.path.clone(), source }))?;
+        Ok(Box::new(Tensors { gguf, file, advanced }))
+    };
+    Ok(Model::load(config, &open, threads)?)
+}
+
+/// Bytes that the weights take when packed.
+pub(crate) fn bytes(gguf: &Gguf) -> u64 {
+    let held = |info: &TensorInfo| match (&*info.dims, format(info.kind)) {
+        (&[rows, columns], Some(format)) => held_bytes(format, rows, columns),
+        _ => info.elements().saturating_mul(size_of::<f32>() as u64),
+    };
+    gguf.tensors.values().map(held).fold(0, u64::saturating_add)
+}
+
+/// The shape as the kernels take it.
+pub(crate) fn config(shape: &Shape) -> Config {
+    Config {
+        layers: shape.layers,
+        width: shape.width,
+        feed_forward: shape.feed_forward,
+        heads: shape.heads,
+        kv_heads: shape.kv_heads,
+        head_dim: shape.head_dim,
+        vocabulary: shape.vocabulary,
+        epsilon: shape.epsilon,
+        rope_base: shape.rope_base,
+        rope_divisor: shape.rope_divisor,
+        rotation: match shape.architecture {
+            Architecture::Llama => Rotation::Pairs,
+            Architecture::Qwen2 => Rotation::Halves,
+        },
+    }
+}
+
+/// A model file that is read part by part.
+struct Tensors<'a> {
+    gguf: &'a Gguf,
+    file: File,
+    /// Called after each tensor, so that a slow load is seen to move.
+    advanced: &'a (dyn Fn() + Sync),
+}
+
+impl Source for Tensors<'_> {
+    fn format(&mut self, name: &str, dims: &[usize]) -> Result<Option<Format>, KernelError> {
+        let Some(info) = self.gguf.tensors.get(name) else { return Ok(None) };
+        if info.dims != dims {
+            let message = format!("tensor {name} is {:?}, expected {dims:?}", info.dims);
+            return Err(KernelError::Shape(message));
+        }
+        let known = format(info.kind).ok_or_else(|| {
+            from_engine(EngineError::unsupported(format!("tensor {name} is {:?}", info.kind)))
+        });
+        known.map(Some)
+    }
+
+    fn read(
+        &mut self,
+        name: &str,
+        from: u64,
+        bytes: usize,
+        into: &mut Vec<u8>,
+    ) -> Result<(), KernelError> {
+        let info = self.gguf.tensor(name).map_err(from_engine)?;
+        self.gguf.read_part(&mut self.file, info, from, bytes, into).map_err(from_engine)
+    }
+
+    fn advanced(&mut self) {
+        (self.advanced)();
+    }
+}
+
+fn from_engine(error: EngineError) -> KernelError {
+    KernelError::Source(Box::new(error))
+}
+
+impl From<KernelError> for EngineError {
+    fn from(error: KernelError) -> Self {
+        match error {
+            KernelError::Source(source) => match source.downcast::<Self>() {
+                Ok(error) => *error,
+                Err(error) => Self::Compute(error.to_string()),
+            },
+            KernelError::Shape(_) | KernelError::Bytes => Self::Corrupt(error.to_string()),
+            KernelError::Token { .. } => Self::Compute(error.to_string()),
+        }
+    }
+}
+
+const fn format(kind: GgmlDType) -> Option<Format> {
+    Some(match kind {
+        GgmlDType::F32 => Format::F32,
+        GgmlDType::F16 => Format::F16,
+        GgmlDType::BF16 => Format::BF16,
+        GgmlDType::Q4_0 => Format::Q4_0,
+        GgmlDType::Q4_1 => Format::Q4_1,
+        GgmlDType::Q5_0 => Format::Q5_0,
+        GgmlDType::Q5_1 => Format::Q5_1,
+        GgmlDType::Q8_0 => Format::Q8_0,
+        GgmlDType::Q2K => Format::Q2K,
+        GgmlDType::Q3K => Format::Q3K,
+        GgmlDType::Q4K => Format::Q4K,
+        GgmlDType::Q5K => Format::Q5K,
+        GgmlDType::Q6K => Format::Q6K,
+        GgmlDType::Q8_1 | GgmlDType::Q8K => return None,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+#[path = "packed_tests.rs"]
+mod tests;

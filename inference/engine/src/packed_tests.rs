@@ -1,0 +1,117 @@
+use std::sync::atomic::AtomicU64;
+
+use candle_core::Device;
+use candle_core::quantized::QTensor;
+use selvedge_base::Dice;
+use selvedge_kernels::{Crew, Isa, Logits, Segment};
+
+use super::*;
+use crate::kv::KvCache;
+use crate::tensors;
+use crate::testing::{Writer, temporary};
+
+/// Tokens enough for two pages.
+fn tokens() -> Vec<u32> {
+    (0..100).map(|index| index * 37 % 256).collect()
+}
+
+fn logits(model: &Model, crew: &mut Crew, chunk: usize) -> Vec<Vec<f32>> {
+    let mut cache = model.cache();
+    let mut all = Vec::new();
+    for tokens in tokens().chunks(chunk) {
+        let segment = Segment { cache: &mut cache, tokens, logits: Logits::All };
+        let computed = model.step(crew, &mut [segment], &AtomicU64::new(0));
+        all.extend(computed.expect("computes").remove(0));
+    }
+    all
+}
+
+/// candle computes the same file in f32.
+fn reference(gguf: &Gguf) -> Vec<Vec<f32>> {
+    let model = tensors::Llama::load(gguf, &Device::Cpu, &|| ()).expect("loads");
+    let mut cache: KvCache = model.cache().expect("a cache");
+    let tokens = tokens();
+    let segment = tensors::Segment { cache: &mut cache, tokens: &tokens, logits: Logits::All };
+    model.step(&mut [segment], &AtomicU64::new(0)).expect("computes").remove(0)
+}
+
+fn close(ours: &[Vec<f32>], theirs: &[Vec<f32>]) {
+    assert_eq!(ours.len(), theirs.len());
+    let (mut error, mut size) = (0.0, 0.0);
+    for (ours, theirs) in ours.iter().flatten().zip(theirs.iter().flatten()) {
+        error += f64::from(ours - theirs).powi(2);
+        size += f64::from(*theirs).powi(2);
+    }
+    // Weights and activations are rounded to eight bits: about one per cent of each product.
+    let relative = (error / size).sqrt();
+    assert!(relative < 0.05, "off by {relative}");
+}
+
+#[test]
+fn both_families_compute_what_candle_computes() {
+    for architecture in ["llama", "qwen2"] {
+        let mut writer = Writer::tiny(7);
+        if architecture == "qwen2" {
+            writer.become_qwen2(7);
+        }
+        let file = temporary(&writer.bytes());
+        let gguf = Gguf::open(file.path()).expect("well formed");
+        let model = load(&gguf, 2, &|| ()).expect("loads");
+        let mut crew = Crew::new(2).expect("threads");
+        close(&logits(&model, &mut crew, 100), &reference(&gguf));
+    }
+}
+
+#[test]
+fn neither_threads_nor_chunks_nor_instructions_change_a_bit() {
+    let file = temporary(&Writer::tiny(3).bytes());
+    let gguf = Gguf::open(file.path()).expect("well formed");
+    let model = load(&gguf, 1, &|| ()).expect("loads");
+    let bits = |all: Vec<Vec<f32>>| all.concat().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    let mut first = Crew::with_isa(1, Isa::scalar()).expect("threads");
+    let expected = bits(logits(&model, &mut first, 100));
+    for isa in Isa::available() {
+        for threads in [1, 3] {
+            let mut crew = Crew::with_isa(threads, isa).expect("threads");
+            for chunk in [1, 7, 100] {
+                let ours = bits(logits(&model, &mut crew, chunk));
+                assert!(ours == expected, "{} on {threads} in chunks of {chunk}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_format_means_what_candle_takes_it_to_mean() {
+    use candle_core::Tensor;
+    for kind in [
+        GgmlDType::F32,
+        GgmlDType::F16,
+        GgmlDType::BF16,
+        GgmlDType::Q4_0,
+        GgmlDType::Q4_1,
+        GgmlDType::Q5_0,
+        GgmlDType::Q5_1,
+        GgmlDType::Q8_0,
+        GgmlDType::Q2K,
+        GgmlDType::Q3K,
+        GgmlDType::Q4K,
+        GgmlDType::Q5K,
+        GgmlDType::Q6K,
+    ] {
+        let mut dice = Dice::keyed(5, "weights");
+        let values: Vec<f32> = (0..3 * 512).map(|_| dice.unit_f32() - 0.4).collect();
+        let tensor = Tensor::from_vec(values, (3, 512), &Device::Cpu).expect("a tensor");
+        let quantized = QTensor::quantize(&tensor, kind).expect("quantizes");
+        let bytes = quantized.data().expect("bytes");
+        let exact = quantized.dequantize(&Device::Cpu).and_then(|all| all.to_vec2::<f32>());
+        let format = format(kind).expect("known");
+        let ours = selvedge_kernels::unpacked(format, &bytes, 3, 512).expect("packs");
+        for (ours, exact) in ours.chunks_exact(512).zip(exact.expect("numbers")) {
+            for (ours, exact) in ours.iter().zip(exact) {
+                // Scales in half precision; eight bits where codes are not kept.
+                assert!((ours - exact).abs() < 3e-3, "{kind:?}: {ours} for {exact}");
+            }
+        }
+    }
+}

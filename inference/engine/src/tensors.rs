@@ -1,0 +1,312 @@
+//! The forward pass of the llama family on candle's tensors: RMSNorm, grouped-query attention with
+//! rotary positions, SwiGLU, embeddings shared with the output or not.
+//!
+//! Owns one step over a ragged batch: rows of several sequences, each with its own position, some
+//! one token long (decoding), some a chunk of a prompt. The same code runs on every candle device;
+//! CUDA and Metal use it, and on the processor it is the second opinion of the tests.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::{Device, Result, Tensor};
+use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
+use candle_nn::rotary_emb::{rope, rope_i};
+
+use crate::card::{Architecture, Shape};
+use crate::error::EngineError;
+use crate::gguf::Gguf;
+use crate::kv::KvCache;
+use crate::llama::Logits;
+use crate::weights::{Loader, Matrix};
+
+/// A model in memory.
+pub(crate) struct Llama {
+    shape: Shape,
+    device: Device,
+    embedding: Matrix,
+    blocks: Vec<Block>,
+    norm: Tensor,
+    head: Matrix,
+    /// Radians per position for each rotated pair.
+    frequencies: Vec<f64>,
+}
+
+/// The tokens of one sequence in a step.
+pub(crate) struct Segment<'a> {
+    pub(crate) cache: &'a mut KvCache,
+    pub(crate) tokens: &'a [u32],
+    pub(crate) logits: Logits,
+}
+
+struct Block {
+    attention_norm: Tensor,
+    qkv: Matrix,
+    /// Biases of q, k and v.
+    biases: Option<[Tensor; 3]>,
+    output: Matrix,
+    feed_forward_norm: Tensor,
+    gate_up: Matrix,
+    down: Matrix,
+}
+
+/// What all layers of a step share.
+struct Step {
+    cos: Tensor,
+    sin: Tensor,
+    /// First row and number of rows of each segment.
+    spans: Vec<(usize, usize)>,
+    masks: Vec<Option<Tensor>>,
+}
+
+impl Llama {
+    /// Reads the weights.
+    pub(crate) fn load(
+        gguf: &Gguf,
+        device: &Device,
+        advanced: &dyn Fn(),
+    ) -> std::result::Result<Self, EngineError> {
+        let shape = Shape::read(gguf)?;
+        let mut loader = Loader::open(gguf, device.clone(), advanced)?;
+        let embedding = loader.matrix("token_embd.weight", shape.vocabulary, shape.width)?;
+        let head = if gguf.tensors.contains_key("output.weight") {
+            loader.matrix("output.weight", shape.vocabulary, shape.width)?
+        } else {
+            embedding.clone()
+        };
+        let blocks = (0..shape.layers)
+            .map(|layer| Block::load(&mut loader, &shape, layer))
+            .collect::<std::result::Result<_, _>>()?;
+        let norm = loader.vector("output_norm.weight", shape.width)?;
+        let frequencies = frequencies(&mut loader, &shape)?;
+        Ok(Self { shape, device: device.clone(), embedding, blocks, norm, head, frequencies })
+    }
+
+    /// An empty cache for a new sequence.
+    pub(crate) fn cache(&self) -> Result<KvCache> {
+        KvCache::new(&self.shape, &self.device)
+    }
+
+    /// Computes one step. Returns, per segment, the logits of the tokens that need them.
+    /// `progress` advances with every layer.
+    pub(crate) fn step(
+        &self,
+        segments: &mut [Segment<'_>],
+        progress: &AtomicU64,
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
+        let tokens: Vec<u32> = segments.iter().flat_map(|s| s.tokens.iter().copied()).collect();
+        let step = self.prepare(segments)?;
+        let mut x = self.embedding.rows(&tokens, &self.device)?;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let normed = rms_norm(&x, &block.attention_norm, self.shape.epsilon)?;
+            x = (x + self.attend(block, layer, &normed, segments, &step)?)?;
+            let normed = rms_norm(&x, &block.feed_forward_norm, self.shape.epsilon)?;
+            x = (x + block.feed_forward(&normed)?)?;
+            progress.fetch_add(1, Ordering::Relaxed);
+        }
+        for segment in segments.iter_mut() {
+            segment.cache.advance(segment.tokens.len());
+        }
+        self.logits(&x, segments, &step)
+    }
+
+    fn prepare(&self, segments: &mut [Segment<'_>]) -> Result<Step> {
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        let (mut spans, mut masks) = (Vec::new(), Vec::new());
+        let mut row = 0;
+        for segment in segments.iter_mut() {
+            let (start, count) = (segment.cache.len(), segment.tokens.len());
+            segment.cache.reserve(count)?;
+            for position in start..start + count {
+                for frequency in &self.frequencies {
+                    let angle = position as f64 * frequency;
+                    cos.push(angle.cos() as f32);
+                    sin.push(angle.sin() as f32);
+                }
+            }
+            masks.push(self.mask(start, count)?);
+            spans.push((row, count));
+            row += count;
+        }
+        let dims = (row, self.frequencies.len());
+        Ok(Step {
+            cos: Tensor::from_vec(cos, dims, &self.device)?,
+            sin: Tensor::from_vec(sin, dims, &self.device)?,
+            spans,
+            masks,
+        })
+    }
+
+    /// Hides later tokens from earlier ones; one token has nothing to hide from.
+    fn mask(&self, start: usize, count: usize) -> Result<Option<Tensor>> {
+        if count == 1 {
+            return Ok(None);
+        }
+        let length = start + count;
+        let values = (0..count)
+            .flat_map(|row| {
+                (0..length).map(move |at| if at <= start + row { 0.0 } else { f32::NEG_INFINITY })
+            })
+            .collect();
+        Tensor::from_vec(values, (1, 1, count, length), &self.device).map(Some)
+    }
+
+    fn attend(
+        &self,
+        block: &Block,
+        layer: usize,
+        normed: &Tensor,
+        segments: &[Segment<'_>],
+        step: &Step,
+    ) -> Result<Tensor> {
+        let shape = &self.shape;
+        let (queries, keys, values) = block.project(normed)?;
+        let scale = 1.0 / (shape.head_dim as f64).sqrt();
+        let queries = self.rotate(&self.split(&queries, shape.heads)?, step)?.affine(scale, 0.0)?;
+        let keys = self.rotate(&self.split(&keys, shape.kv_heads)?, step)?;
+        let values = self.split(&values, shape.kv_heads)?;
+        let mut outputs = Vec::with_capacity(segments.len());
+        for (index, (segment, &(start, count))) in segments.iter().zip(&step.spans).enumerate() {
+            let of = |tensor: &Tensor| tensor.narrow(1, start, count)?.contiguous();
+            let (all_keys, all_values) = segment.cache.write(layer, &of(&keys)?, &of(&values)?)?;
+            let mask = step.masks.get(index).and_then(Option::as_ref);
+            outputs.push(self.weigh(&of(&queries)?, &all_keys, &all_values, mask)?);
+        }
+        let output = if outputs.len() == 1 { outputs.remove(0) } else { Tensor::cat(&outputs, 0)? };
+        block.output.forward(&output)
+    }
+
+    /// `[rows, heads * dim]` as `[heads, rows, dim]`.
+    fn split(&self, tensor: &Tensor, heads: usize) -> Result<Tensor> {
+        let rows = tensor.dim(0)?;
+        tensor.reshape((rows, heads, self.shape.head_dim))?.transpose(0, 1)?.contiguous()
+    }
+
+    fn rotate(&self, tensor: &Tensor, step: &Step) -> Result<Tensor> {
+        let tensor = tensor.unsqueeze(0)?;
+        match self.shape.architecture {
+            Architecture::Llama => rope_i(&tensor, &step.cos, &step.sin)?.squeeze(0),
+            Architecture::Qwen2 => rope(&tensor, &step.cos, &step.sin)?.squeeze(0),
+        }
+    }
+
+    /// Attention of one sequence: the query heads of a key head stand together as its rows.
+    fn weigh(
+        &self,
+        queries: &Tensor,
+        keys: &Tensor,
+        values: &Tensor,
+        mask: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let (heads, count, dim) = queries.dims3()?;
+        let (kv_heads, length, _) = keys.dims3()?;
+        let group = heads / kv_heads;
+        let queries = queries.reshape((kv_heads, group * count, dim))?;
+        let mut scores = queries.matmul(&keys.t()?)?;
+        if let Some(mask) = mask {
+            scores = scores
+                .reshape((kv_heads, group, count, length))?
+                .broadcast_add(mask)?
+                .reshape((kv_heads, group * count, length))?;
+        }
+        let output = softmax_last_dim(&scores)?.matmul(values)?;
+        output.reshape((heads, count, dim))?.transpose(0, 1)?.reshape((count, heads * dim))
+    }
+
+    fn logits(
+        &self,
+        x: &Tensor,
+        segments: &[Segment<'_>],
+        step: &Step,
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
+        let mut rows = Vec::new();
+        let mut counts = Vec::new();
+        for (segment, &(start, count)) in segments.iter().zip(&step.spans) {
+            let wanted = match segment.logits {
+                Logits::None => start..start,
+                Logits::Last => start + count - 1..start + count,
+                Logits::All => start..start + count,
+            };
+            counts.push(wanted.len());
+            rows.extend(wanted.map(|row| row as u32));
+        }
+        let mut computed = if rows.is_empty() {
+            Vec::new()
+        } else {
+            let picked = x.index_select(&Tensor::new(rows, &self.device)?, 0)?;
+            let normed = rms_norm(&picked, &self.norm, self.shape.epsilon)?;
+            self.head.forward(&normed)?.to_vec2::<f32>()?
+        };
+        let mut rest = computed.drain(..);
+        Ok(counts.into_iter().map(|count| rest.by_ref().take(count).collect()).collect())
+    }
+}
+
+impl Block {
+    fn load(
+        loader: &mut Loader<'_>,
+        shape: &Shape,
+        layer: usize,
+    ) -> std::result::Result<Self, EngineError> {
+        let name = |part: &str| format!("blk.{layer}.{part}.weight");
+        let (width, kv_width) = (shape.width, shape.kv_heads * shape.head_dim);
+        let qkv = [("attn_q", width), ("attn_k", kv_width), ("attn_v", kv_width)];
+        let gate_up = ["ffn_gate", "ffn_up"].map(|part| (name(part), shape.feed_forward));
+        let mut biases = Vec::new();
+        for (part, length) in qkv {
+            biases.extend(loader.vector_if_any(&format!("blk.{layer}.{part}.bias"), length)?);
+        }
+        let biases = if biases.is_empty() { None } else { biases.try_into().ok() };
+        Ok(Self {
+            attention_norm: loader.vector(&name("attn_norm"), width)?,
+            qkv: loader.stacked(&qkv.map(|(part, rows)| (name(part), rows)), width)?,
+            biases,
+            output: loader.matrix(&name("attn_output"), width, width)?,
+            feed_forward_norm: loader.vector(&name("ffn_norm"), width)?,
+            gate_up: loader.stacked(&gate_up, width)?,
+            down: loader.matrix(&name("ffn_down"), width, shape.feed_forward)?,
+        })
+    }
+
+    fn project(&self, normed: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+        let [queries, keys, values]: [Tensor; 3] =
+            self.qkv.forward_all(normed)?.try_into().map_err(|_| unexpected("q, k and v"))?;
+        match &self.biases {
+            None => Ok((queries, keys, values)),
+            Some([q, k, v]) => {
+                Ok((queries.broadcast_add(q)?, keys.broadcast_add(k)?, values.broadcast_add(v)?))
+            }
+        }
+    }
+
+    fn feed_forward(&self, normed: &Tensor) -> Result<Tensor> {
+        let [gate, up]: [Tensor; 2] =
+            self.gate_up.forward_all(normed)?.try_into().map_err(|_| unexpected("gate and up"))?;
+        self.down.forward(&(silu(&gate)? * up)?)
+    }
+}
+
+fn unexpected(what: &str) -> candle_core::Error {
+    candle_core::Error::Msg(format!("{what}: another number of products than of matrices"))
+}
+
+/// Rotation speeds: powers of the base, divided by the file's own factors where it has them
+/// (Llama 3.1's long-context scaling).
+fn frequencies(
+    loader: &mut Loader<'_>,
+    shape: &Shape,
+) -> std::result::Result<Vec<f64>, EngineError> {
+    let half = shape.head_dim / 2;
+    let factors = match loader.vector_if_any("rope_freqs.weight", half)? {
+        Some(factors) => factors.to_vec1::<f32>()?,
+        None => vec![1.0; half],
+    };
+    let base = f64::from(shape.rope_base);
+    let divisor = f64::from(shape.rope_divisor);
+    Ok(factors
+        .iter()
+        .enumerate()
+        .map(|(pair, factor)| {
+            let speed = base.powf(-2.0 * pair as f64 / shape.head_dim as f64);
+            speed / divisor / f64::from(*factor)
+        })
+        .collect())
+}
