@@ -1,9 +1,9 @@
 //! Runs language models on this machine: reads GGUF files, tokenizes, computes, streams.
 //!
-//! Owns model files in memory and the engine's threads. The arithmetic is `selvedge_kernels`' on the
-//! processor and candle's on other devices. The
-//! decisions of each step are in `selvedge_contract::schedule`; who may ask and which node
-//! answers is decided elsewhere. Reads no clock and no entropy: both are handed in.
+//! Owns model files in memory and the engine's threads. The arithmetic is `selvedge_kernels`' on
+//! the processor and candle's on other devices. The decisions of each step are in
+//! `selvedge_contract::schedule`; who may ask and which node answers is decided elsewhere. Reads no
+//! clock and no entropy: both are handed in.
 //!
 //! The way of a request: `local` admits it, `front` turns it into tokens, `worker` and `runner`
 //! compute it step by step, `job` draws and delivers. The way of a file: `gguf` reads the header

@@ -39,7 +39,9 @@ impl Source for Synthetic {
         into: &mut Vec<u8>,
     ) -> Result<(), KernelError> {
         // 0x2c2c is a half of 0.065, 0x2c2c2c2c a float of 2.4e-12.
-        into.extend((0..bytes as u64).map(|at| if (from + at) % 7 == 0 { 0x1c } else { 0x2c }));
+        into.extend(
+            (0..bytes as u64).map(|at| if (from + at).is_multiple_of(7) { 0x1c } else { 0x2c }),
+        );
         Ok(())
     }
 

@@ -10,6 +10,11 @@
 //! The way of a weight: `format` reads its block, `matrix` packs it into a `tile`. The way of a
 //! row: `act` rounds it, `product` multiplies it, `attend` looks back, `step` puts them in order.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "lanes and rows are numbers of the layout, and closures hinder inlining"
+)]
+
 mod act;
 mod attend;
 mod error;

@@ -149,6 +149,7 @@ fn words(column: &Column, word: impl Fn(&Codes) -> u32) -> [u32; LANES] {
 }
 
 fn low_words(column: &Column) -> [[u32; LANES]; 4] {
+    /// The lower four bits of each byte.
     const LOW: u32 = 0x0f0f_0f0f;
     std::array::from_fn(|step| {
         words(column, |codes| codes.words[step] & LOW | (codes.words[step + 4] & LOW) << 4)

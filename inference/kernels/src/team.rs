@@ -5,7 +5,7 @@
 //! is divided as it goes: whoever is free takes the next piece, so a thread that the system holds
 //! up delays nobody by more than its own piece, and one that comes too late is not waited for.
 //! What is computed never depends on who computes it.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "threads share what the leader borrowed")]
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,7 +47,10 @@ struct Shared {
 
 /// A borrowed function without its lifetime.
 #[derive(Clone, Copy)]
-struct Job(*const (dyn Fn(usize) + Sync));
+struct Job(*const Work<'static>);
+
+/// What each thread calls with its number.
+type Work<'a> = dyn Fn(usize) + Sync + 'a;
 
 // SAFETY: `job` is the only field that is not `Sync` by itself. It is written by the leader alone
 // (`phase` takes the team exclusively), while the gate is closed and nobody is inside, and read by
@@ -142,13 +145,9 @@ impl Team {
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes. The pointer is used by helpers inside the gate alone,
         // and `Closing` keeps this function from ending, in whatever way, before they left.
-        let job = Job(unsafe {
-            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(
-                work,
-            )
-        });
+        let job = unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };
         // SAFETY: the gate is closed and nobody is inside: the last phase ended so.
-        unsafe { *shared.job.get() = Some(job) };
+        unsafe { *shared.job.get() = Some(Job(job)) };
         let phase = shared.gate.0.load(Ordering::Relaxed) / PHASE + 1;
         shared.gate.0.store(phase.wrapping_mul(PHASE) | OPEN, Ordering::SeqCst);
         let closing = Closing(shared);

@@ -18,7 +18,12 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("selvedge-proto", "mesh/proto", &["selvedge-base", "selvedge-crdt"]),
     ("selvedge-net", "mesh/net", &["selvedge-base", "selvedge-proto"]),
     ("selvedge-contract", "inference/contract", &["selvedge-base"]),
-    ("selvedge-engine", "inference/engine", &["selvedge-base", "selvedge-contract"]),
+    ("selvedge-kernels", "inference/kernels", &[]),
+    (
+        "selvedge-engine",
+        "inference/engine",
+        &["selvedge-base", "selvedge-contract", "selvedge-kernels"],
+    ),
     (
         "selvedge-core",
         "actors/core",

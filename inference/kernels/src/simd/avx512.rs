@@ -1,8 +1,8 @@
 //! The lanes in one register of 512 bits, with the integer dot products of VNNI.
 //!
-//! Owns the mapping of [`Simd`] to instructions, nothing else. Unsafe for one reason: an instruction
-//! that the processor lacks is undefined behaviour, and loads and stores take pointers.
-#![allow(unsafe_code)]
+//! Owns the mapping of [`Simd`] to instructions, nothing else. Unsafe for two reasons: an
+//! instruction that the processor lacks is undefined behaviour, and loads and stores take pointers.
+#![allow(unsafe_code, reason = "instructions of one kind of processor")]
 
 use std::arch::x86_64::*;
 
