@@ -125,18 +125,6 @@ fn answers_do_not_depend_on_who_else_is_served() {
 }
 
 #[test]
-fn several_requests_progress_at_once() {
-    let (engine, _file) = with_tiny(config());
-    let long = |id| GenerateRequest { max_tokens: 300, ..lively(id, 11) };
-    let answers: Vec<_> = (1..=4).map(|id| begin(&engine, long(id))).collect();
-    wait_for(&engine, |status| status.models.iter().any(|model| model.running >= 2));
-    for events in answers {
-        assert!(collect(&events).finished.is_some());
-    }
-    wait_for(&engine, |status| !status.computing && status.models[0].running == 0);
-}
-
-#[test]
 fn a_stop_text_ends_the_answer_and_is_not_shown() {
     let (engine, _file) = with_tiny(config());
     let whole = answer(&engine, lively(1, 3)).text();

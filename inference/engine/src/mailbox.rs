@@ -37,6 +37,12 @@ impl<T> Mailbox<T> {
         Ok(())
     }
 
+    /// How many items wait.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.state.lock().items.len()
+    }
+
     /// Wakes the reader.
     pub(crate) fn nudge(&self) {
         self.state.lock().nudged = true;

@@ -8,13 +8,22 @@ fn unended(status: &EngineStatus) -> u32 {
 
 /// A request that holds the stepping thread at its first token until the gate is dropped.
 fn hold(engine: &LocalEngine, request: GenerateRequest) -> (mpsc::Sender<()>, Held) {
+    let (gate, answers, arrived) = submit_held(engine, request);
+    arrived.recv_timeout(Duration::from_secs(60)).expect("a first token");
+    (gate, answers)
+}
+
+/// The same, without waiting for that token: the last receiver is told of it.
+fn submit_held(
+    engine: &LocalEngine,
+    request: GenerateRequest,
+) -> (mpsc::Sender<()>, Held, mpsc::Receiver<()>) {
     let (gate, held) = mpsc::channel();
     let (sender, answers) = mpsc::channel();
     let (reached, arrived) = mpsc::channel();
     let sink = Gated(held, Outlet(sender));
     engine.submit(request, Box::new(Announced(reached, sink))).expect("a place");
-    arrived.recv_timeout(Duration::from_secs(60)).expect("a first token");
-    (gate, answers)
+    (gate, answers, arrived)
 }
 
 type Held = mpsc::Receiver<Answer>;
@@ -142,4 +151,22 @@ fn a_model_added_again_before_its_removal_was_seen_is_loaded_again() {
     assert!(collect(&first).finished.is_some());
     let all = answer(&engine, request(2, OTHER, Input::Text("x".into())));
     assert!(all.finished.is_some());
+}
+
+#[test]
+fn several_requests_progress_at_once() {
+    let (engine, _file) = with_tiny(config());
+    let long = |id| GenerateRequest { max_tokens: 300, ..lively(id, 11) };
+    let (first_gate, first) = hold(&engine, long(1));
+    let (second_gate, second, arrived) = submit_held(&engine, long(2));
+    wait_for(&engine, |_| engine.shared.worker.len() == 1);
+    drop(first_gate);
+    arrived.recv_timeout(Duration::from_secs(60)).expect("a first token");
+    // The thread that computes stands still at the second answer's first token.
+    let so_far: Vec<_> = first.try_iter().collect();
+    assert!(so_far.iter().all(|event| !matches!(event, Answer::Finished { .. })), "{so_far:?}");
+    drop(second_gate);
+    assert!(collect(&first).finished.is_some());
+    assert!(collect(&second).finished.is_some());
+    wait_for(&engine, |status| !status.computing && status.models[0].running == 0);
 }
