@@ -71,6 +71,22 @@ impl Backend for Bridge {
         Box::pin(self.gateway.cached(call, question))
     }
 
+    fn cached_in_mesh<'a>(
+        &'a self,
+        call: &'a Call,
+        question: Question<'a>,
+    ) -> BoxFuture<'a, Cached> {
+        Box::pin(self.gateway.cached_in_mesh(call, question))
+    }
+
+    fn cached_embeddings<'a>(
+        &'a self,
+        call: &'a EmbedCall,
+        question: Question<'a>,
+    ) -> BoxFuture<'a, Cached> {
+        Box::pin(self.gateway.cached_embeddings(call, question))
+    }
+
     fn record_of(&self, id: RequestId, holder: &Holder) -> Option<Record> {
         let key = match (holder.reads_account(), holder.key) {
             (true, _) => None,
@@ -314,7 +330,7 @@ impl Bridge {
             Order::MeshRouteRemove(key) => self.mesh_route_remove(key).await,
             Order::MeshRouteRollBack(key, which) => self.mesh_route_roll_back(key, which).await,
             Order::Cache => self.cache_show(),
-            Order::CachePurge(purge) => self.cache_purge(purge),
+            Order::CachePurge(purge) => self.cache_purge(purge).await,
             Order::Record(id) => self.record(id),
         }
     }

@@ -9,9 +9,10 @@ use selvedge_base::Wall;
 use selvedge_base::{Micros, Mono};
 use selvedge_core::quota::{QuotaStored, QuotaWrite};
 use selvedge_crdt::escrow::{EscrowRow, Holder, LedgerKey};
+use selvedge_proto::answers::PurgeLine;
 use selvedge_proto::join::Invites;
 use selvedge_proto::policy::PolicyPart;
-use selvedge_proto::records::RosterSnapshot;
+use selvedge_proto::records::{RosterSnapshot, Signed};
 use selvedge_proto::settings::SettingPart;
 
 use crate::stream::Stream;
@@ -29,6 +30,7 @@ pub(crate) struct Stored {
     pub(crate) invites: Invites,
     pub(crate) policy: Option<Vec<PolicyPart>>,
     pub(crate) settings: Vec<SettingPart>,
+    pub(crate) purges: Vec<Signed<PurgeLine>>,
     /// The latest wall time the node saw, stored now and then.
     pub(crate) latest_wall: Wall,
 }

@@ -125,6 +125,8 @@ registry! {
     CacheOneAsks, "C7", "of equal requests at once one asks, while it is there";
     /// Nobody is left waiting.
     CacheNobodyForgotten, "C8", "who waits for an answer waits for somebody, for half of its time";
+    /// Labels bind.
+    CacheStaysHome, "C9", "no answer leaves the node or the site that its label keeps it at";
     /// Silence is noticed.
     MemberSilentDead, "M1", "a silent peer is dead within 3 s";
     /// Resets are noticed.
@@ -169,6 +171,8 @@ registry! {
     LivePolicyAgrees, "V3", "after healing all policies agree";
     /// Routes agree.
     LiveRoutesAgree, "V9", "after healing all nodes have the same routes";
+    /// Purges arrive.
+    LivePurgesKnown, "V10", "after healing all nodes know the same purges";
     /// Requests end.
     LiveNothingPending, "V4", "after healing everything pending ends";
     /// Those with rights serve.

@@ -123,6 +123,11 @@ marks! {
     CacheWaiterLeft, "A caller went away while it waited for the answer of another's request.";
     CacheLost, "A process died with answers kept, and who waited there with it.";
     CacheOnlyKept, "Who takes only what is kept was told that nothing is.";
+    CacheFetched, "A peer gave the answer that a node lacked.";
+    CacheFetchedInVain, "What a peer gave was too old, or was purged on its way.";
+    CacheLookedEnough, "Who had looked at peers for long enough asked a target.";
+    CacheOtherPurges, "A peer that knew other purges was given nothing.";
+    PurgeHeard, "A node heard of a purge that was made elsewhere.";
     CacheBeside, "A caller would have nothing to do with the cache.";
 }
 

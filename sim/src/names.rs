@@ -10,6 +10,7 @@ use ed25519_dalek::SigningKey;
 use selvedge_base::NodeId;
 use selvedge_crdt::escrow::Seal;
 use selvedge_crdt::{Row, Signature};
+use selvedge_proto::answers::PurgeLine;
 use selvedge_proto::records::{Record, Signed};
 use selvedge_proto::wire::Receipt;
 
@@ -103,17 +104,28 @@ pub(crate) fn is_row_signed(row: &Row) -> bool {
 /// Seals a receipt for its ingest node.
 pub(crate) fn sign_receipt(receipt: Receipt) -> Signed<Receipt> {
     let signer = receipt.ingest;
-    let signature = stand_in(&signer, &receipt_bytes(&receipt));
+    let signature = stand_in(&signer, &bytes_of(&receipt));
     Signed { body: receipt, signer: signer.0, signature }
 }
 
 pub(crate) fn is_receipt_signed(receipt: &Signed<Receipt>) -> bool {
-    receipt.signature == stand_in(&NodeId(receipt.signer), &receipt_bytes(&receipt.body))
+    receipt.signature == stand_in(&NodeId(receipt.signer), &bytes_of(&receipt.body))
 }
 
-fn receipt_bytes(receipt: &Receipt) -> Vec<u8> {
+/// Seals the purges of a node.
+pub(crate) fn sign_purge(line: PurgeLine) -> Signed<PurgeLine> {
+    let signer = line.node;
+    let signature = stand_in(&signer, &bytes_of(&line));
+    Signed { body: line, signer: signer.0, signature }
+}
+
+pub(crate) fn is_purge_signed(line: &Signed<PurgeLine>) -> bool {
+    line.signature == stand_in(&NodeId(line.signer), &bytes_of(&line.body))
+}
+
+fn bytes_of(record: &impl Record) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
-    receipt.write(&mut bytes);
+    record.write(&mut bytes);
     bytes
 }
 

@@ -14,6 +14,7 @@ use selvedge_core::route::{MeshView, NodeView};
 use selvedge_core::routes::{Latency, Routes};
 use selvedge_core::{FlowInput, HandOff, HandOffReply, NodeRow};
 use selvedge_crdt::{Merged, Row, RowMap, Stamp};
+use selvedge_proto::answers::PurgeBook;
 use selvedge_proto::join::Invites;
 use selvedge_proto::policy::PolicyBook;
 use selvedge_proto::records::{Credential, Roster};
@@ -137,6 +138,8 @@ pub(crate) struct Memory<P, W> {
     pub(crate) relays: BTreeMap<u64, Relayed>,
     /// One for each provider.
     pub(crate) desks: Vec<DeskSide>,
+    /// The purges of the mesh.
+    pub(crate) purges: PurgeBook,
     /// The exact cache, where there is one.
     pub(crate) cache: Option<Box<CacheSide>>,
     /// How fast targets answered; as many as routes and providers name.
@@ -406,6 +409,7 @@ impl<P, W> Memory<P, W> {
             intake: Intake::default(),
             relays: BTreeMap::new(),
             desks: Vec::new(),
+            purges: PurgeBook::new(mesh),
             cache: None,
             measured: BTreeMap::new(),
         }

@@ -92,6 +92,7 @@ const ALL: &[Scenario] = &[
     cloud::RATE_LIMITED,
     cache::SAME_QUESTION,
     cache::PURGED,
+    cache::SHARED,
     cloud::REROUTED_WHILE_CUT,
     cloud::CUT_STREAM_GOES_ON,
 ];

@@ -8,11 +8,13 @@ mod faults;
 mod finish;
 mod kept;
 mod keys;
+mod lent;
 mod limits;
 mod members;
 mod paid;
 mod policy;
 mod probe;
+mod purges;
 mod quota;
 mod relay;
 mod reports;
@@ -32,6 +34,7 @@ use selvedge_core::routes::Routes;
 use selvedge_core::upstream::ProviderSpec;
 use selvedge_core::{FlowInput, HandOffReply};
 use selvedge_crdt::escrow::{BudgetId, Holder};
+use selvedge_proto::answers::{Ask, KeptInBrief, Print, PurgeLine};
 use selvedge_proto::join::JoinMessage;
 use selvedge_proto::policy::{AccountPath, PolicyBook, PolicyMessage};
 use selvedge_proto::records::{Credential, Signed};
@@ -188,8 +191,9 @@ struct World<'a> {
     cuts: Vec<(usize, Vec<usize>)>,
     cuts_met: BTreeSet<usize>,
     calm_since: Option<Mono>,
-    /// Purges of caches, in order.
+    /// Purges of caches, in order, and those that each node heard of, as it did.
     purges: Vec<kept::Purge>,
+    learned: Vec<Vec<usize>>,
     /// What the observer asked at the end, to see whether those with rights serve.
     probes: Vec<(usize, u64)>,
     again: probe::Again,
@@ -328,6 +332,12 @@ enum Own {
     CacheTold {
         request: u64,
     },
+    /// Who looks for an answer at peers has looked for long enough.
+    CacheLooked {
+        request: u64,
+    },
+    /// Peers are told what is kept.
+    CacheTells,
     JoinTried,
     JoinAnswered {
         attempt: u64,
@@ -376,6 +386,20 @@ enum Load {
     Policy(Box<PolicyMessage>),
     /// About routes.
     Settings(Box<SettingsMessage>),
+    /// About purges, in brief or in whole.
+    PurgesInBrief(Print),
+    Purges(Vec<Signed<PurgeLine>>),
+    /// Which answers a node keeps.
+    Kept(Box<KeptInBrief>),
+    /// A wish for one, and the answer with its age and how long it is good for.
+    Ask {
+        request: u64,
+        ask: Ask,
+    },
+    Lent {
+        request: u64,
+        lent: Option<(cached::Kept, Micros, Micros)>,
+    },
     /// A member asks a steward for a new lease.
     Renew(Box<Credential>),
     /// A steward grants it.
@@ -429,6 +453,7 @@ impl<'a> World<'a> {
             cuts_met: BTreeSet::new(),
             calm_since: None,
             purges: Vec::new(),
+            learned: vec![Vec::new(); plan.nodes],
             probes: Vec::new(),
             again: probe::Again::default(),
             passing: limits::Passing::default(),
@@ -489,6 +514,7 @@ impl<'a> World<'a> {
         }
         self.boot_desks(node);
         self.boot_cache(node);
+        self.boot_purges(node);
         self.boot_settings(node);
         self.introduce_all(node);
         self.boot_budgets(node);
@@ -602,6 +628,8 @@ impl<'a> World<'a> {
             Own::VerdictDue { request } => self.verdict_due(node, request),
             Own::CacheWaited { request } => self.waited_at_cache(node, request),
             Own::CacheTold { request } => self.told_by_cache(node, request),
+            Own::CacheLooked { request } => self.looked_enough(node, request),
+            Own::CacheTells => self.tell_kept(node),
             Own::JoinTried => self.try_to_join(node),
             Own::JoinAnswered { attempt } => self.join_answered(node, attempt),
             Own::Left => self.left(node),
@@ -748,6 +776,8 @@ impl Load {
             Self::Quota(_) => "rights",
             Self::Policy(_) => "policy",
             Self::Settings(_) => "settings",
+            Self::PurgesInBrief(_) | Self::Purges(_) => "purges",
+            Self::Kept(_) | Self::Ask { .. } | Self::Lent { .. } => "answers",
             Self::Renew(_) | Self::Renewed(_) | Self::LeaseShown(_) => "lease",
             Self::Reset => "reset",
         }

@@ -71,6 +71,15 @@ const CALLS: &[(&str, &str)] = &[
     ("what is kept", "machine.answered("),
     ("questions without an answer", "machine.ended("),
     ("what a purge reaches", "machine.purge("),
+    ("which peers may have an answer", "peers.whom("),
+    ("how long peers are looked at", "Peers::until("),
+    ("what peers tell of what they keep", "peers.heard("),
+    ("peers asked in vain", "peers.in_vain("),
+    ("what is told to peers", "machine.in_brief("),
+    ("what a peer is given", "machine.lend("),
+    ("what a peer gave", "machine.fetched("),
+    ("an order to purge", "purges.next("),
+    ("purges of the mesh", "purges.take_by("),
 ];
 
 /// What the shells use of the pure crates and the simulator does not, and why that proves nothing
@@ -80,6 +89,8 @@ const EXCUSED: &[(&str, &[&str])] = &[
         "frames: their bytes are tested where they are made, and here they are handed over whole",
         &[
             "Charged",
+            "AnswersReply",
+            "AnswersWord",
             "Hello",
             "HelloReply",
             "Opening",
@@ -89,6 +100,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
             "MAX_HELLO_BYTES",
             "MAX_LISTEN_ADDRS",
             "MAX_RECEIPT_BUDGETS",
+            "MAX_SCOPE_NAME",
             "MAX_WELCOME_PEERS",
             "MESSAGES",
             "WITNESSES_SINCE",

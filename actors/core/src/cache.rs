@@ -1,23 +1,30 @@
 //! The exact cache: answers kept for equal requests, and one question for many that wait.
 //!
 //! Owns which answer is kept, for how long, what goes when there is no room, what a purge reaches,
-//! and who asks when several want the same. Holds answers without looking at them. What makes
-//! requests equal is [`key`]'s, what one request may do here is [`visit`]'s; nothing here reads a
-//! clock.
+//! who asks when several want the same, and what peers are told of it and given. Holds answers
+//! without looking at them. What makes requests equal is [`key`]'s, what one request may do here is
+//! [`visit`]'s, which peer is asked [`peers`]'; nothing here reads a clock.
 //!
 //! A purge holds: an answer whose question was asked before it is not kept, since the question is
-//! no longer known when the answer comes.
+//! no longer known when the answer comes; that goes for answers of peers, too, which are not even
+//! given then. A peer that knows other purges gives and gets nothing.
 
 pub mod key;
+pub mod peers;
 pub mod visit;
 
 use std::collections::BTreeMap;
 
 use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Micros, Mono};
+use selvedge_proto::answers::{Ask, Digests, KeptInBrief, MAX_DIGESTS, Missing, Print};
 use selvedge_proto::policy::AccountPath;
+use selvedge_proto::wire::Label;
 
-pub use self::key::{Key, Parts};
+pub use selvedge_proto::answers::Scope;
+
+pub use self::key::{Key, Parts, Place};
+pub use self::peers::{Near, Peers};
 pub use self::visit::{Waits, Way, Wish, is_faithful};
 
 /// Bytes an entry takes beside its answer: keys, the account, the model's name, nodes of three
@@ -49,21 +56,13 @@ pub struct Owner {
     pub account: AccountPath,
     /// The model's name as it was asked for.
     pub model: String,
+    /// How far it may travel.
+    pub label: Label,
 }
 
-/// What a purge reaches.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scope {
-    /// An account and what lies below it; every account if none.
-    pub account: Option<AccountPath>,
-    /// A model's name; every model if none.
-    pub model: Option<String>,
-}
-
-impl Scope {
-    fn reaches(&self, owner: &Owner) -> bool {
-        self.account.as_ref().is_none_or(|account| account.covers(&owner.account))
-            && self.model.as_ref().is_none_or(|model| *model == owner.model)
+impl Owner {
+    fn is_reached(&self, scope: &Scope) -> bool {
+        scope.reaches(&self.account, &self.model)
     }
 }
 
@@ -89,6 +88,28 @@ pub enum Looked<T> {
     Full,
 }
 
+/// An answer that a peer may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lent<T> {
+    /// What was kept.
+    pub answer: T,
+    /// How long ago it was made.
+    pub age: Micros,
+    /// How long it is good for.
+    pub left: Micros,
+}
+
+/// How old an answer of a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dated {
+    /// When the peer was asked: the answer grows older on its way.
+    pub asked: Mono,
+    /// How long ago it had been made, by the peer's word.
+    pub age: Micros,
+    /// How long it was good for, by the peer's word.
+    pub left: Micros,
+}
+
 /// What was counted since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -106,6 +127,10 @@ pub struct Counts {
     pub expired: u64,
     /// Answers that were purged.
     pub purged: u64,
+    /// Requests answered by what a peer kept.
+    pub fetched: u64,
+    /// Answers given to peers.
+    pub lent: u64,
 }
 
 struct Entry<T> {
@@ -113,9 +138,23 @@ struct Entry<T> {
     owner: Owner,
     bytes: u64,
     stored: Mono,
-    /// Its place among the oldest and among the least used.
-    born: u64,
+    /// How old it was then.
+    older: Micros,
+    /// Its place among those that end and among the least used.
+    ends: (Mono, u64),
     used: u64,
+}
+
+/// What peers are told of what is kept. Bits of what went stay until it is made anew.
+#[derive(Default)]
+struct Told {
+    wide: Digests,
+    site: Digests,
+    /// Digests put in since it was made, and those of them that went.
+    put: usize,
+    gone: usize,
+    /// Changes with every digest that is put in.
+    turn: u64,
 }
 
 /// A question under way.
@@ -127,41 +166,35 @@ struct Open {
     followers: u32,
 }
 
-/// The answers kept by one node. All of one `ttl`, so the first kept is the first too old.
+/// The answers kept by one node.
 pub struct Cache<T> {
     bounds: Bounds,
     entries: BTreeMap<Key, Entry<T>>,
-    by_age: BTreeMap<u64, Key>,
+    by_end: BTreeMap<(Mono, u64), Key>,
     by_use: BTreeMap<u64, Key>,
     open: BTreeMap<Ticket, Open>,
     leaders: BTreeMap<Key, Ticket>,
     bytes: u64,
     /// The last number given to a ticket, a birth or a use.
     last: u64,
+    told: Told,
     counts: Counts,
 }
 
 impl<T: Clone> Cache<T> {
     /// An empty one.
-    pub const fn new(bounds: Bounds) -> Self {
+    pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
             entries: BTreeMap::new(),
-            by_age: BTreeMap::new(),
+            by_end: BTreeMap::new(),
             by_use: BTreeMap::new(),
             open: BTreeMap::new(),
             leaders: BTreeMap::new(),
             bytes: 0,
             last: 0,
-            counts: Counts {
-                hits: 0,
-                misses: 0,
-                coalesced: 0,
-                stored: 0,
-                evicted: 0,
-                expired: 0,
-                purged: 0,
-            },
+            told: Told::default(),
+            counts: Counts::default(),
         }
     }
 
@@ -195,7 +228,7 @@ impl<T: Clone> Cache<T> {
         entry.used = self.last;
         self.by_use.insert(self.last, *key);
         self.counts.hits += u64::from(!plant::is_on(Plant::CacheHitUncounted));
-        Some((entry.answer.clone(), now.since(entry.stored)))
+        Some((entry.answer.clone(), now.since(entry.stored).plus(entry.older)))
     }
 
     /// A request came that wants an answer of its own; what comes may be kept. None when too much
@@ -221,7 +254,47 @@ impl<T: Clone> Cache<T> {
     /// or was purged while it came.
     pub fn answered(&mut self, now: Mono, ticket: Ticket, answer: T, bytes: u64) -> bool {
         let Some(Open { key, owner, .. }) = self.close(ticket) else { return false };
-        self.expire(now);
+        let fresh = (now, Micros::ZERO, now.plus(self.bounds.ttl));
+        self.keep((key, owner), (answer, bytes), fresh)
+    }
+
+    /// A peer gave an answer of so many bytes to a question. How old it is, if it may be given: not
+    /// when the question was purged since, nor when the answer is too old for this node. It is good
+    /// for as long as it was where it came from, and no longer. If it is not given the question
+    /// stays open.
+    pub fn fetched(
+        &mut self,
+        now: Mono,
+        ticket: Ticket,
+        (answer, bytes): (T, u64),
+        dated: Dated,
+    ) -> Option<Micros> {
+        if !self.open.contains_key(&ticket) {
+            return None;
+        }
+        let way = now.since(dated.asked);
+        let age = dated.age.plus(way);
+        let mut left = Micros(dated.left.0.checked_sub(way.0)?);
+        left = left.min(Micros(self.bounds.ttl.0.checked_sub(age.0)?));
+        if plant::is_on(Plant::FetchedGrowsYoung) {
+            left = self.bounds.ttl;
+        }
+        if left == Micros::ZERO {
+            return None;
+        }
+        let Open { key, owner, .. } = self.close(ticket)?;
+        self.counts.fetched += 1;
+        self.keep((key, owner), (answer, bytes), (now, age, now.plus(left)));
+        Some(age)
+    }
+
+    fn keep(
+        &mut self,
+        (key, owner): (Key, Owner),
+        (answer, bytes): (T, u64),
+        (stored, older, end): (Mono, Micros, Mono),
+    ) -> bool {
+        self.expire(stored);
         let all = bytes.saturating_add(OVERHEAD);
         if bytes > self.bounds.entry_bytes || all > self.bounds.bytes || self.bounds.entries == 0 {
             return false;
@@ -235,13 +308,81 @@ impl<T: Clone> Cache<T> {
             self.counts.evicted += 1;
         }
         self.last += 1;
-        let (born, used) = (self.last, self.last);
-        self.by_age.insert(born, key);
+        let (ends, used) = ((end, self.last), self.last);
+        self.by_end.insert(ends, key);
         self.by_use.insert(used, key);
         self.bytes += all;
         self.counts.stored += 1;
-        self.entries.insert(key, Entry { answer, owner, bytes: all, stored: now, born, used });
+        let label = owner.label;
+        let entry = Entry { answer, owner, bytes: all, stored, older, ends, used };
+        self.entries.insert(key, entry);
+        self.tell(&key, label);
         true
+    }
+
+    /// A peer wants an answer, and `ours` is what this node knows of purges.
+    ///
+    /// # Errors
+    /// Why it gets none.
+    pub fn lend(
+        &mut self,
+        now: Mono,
+        (ask, same_site): (&Ask, bool),
+        ours: Print,
+    ) -> Result<Lent<T>, Missing> {
+        // What one of two knows to be purged the other one may still have, or want.
+        if ask.purges != ours {
+            return Err(Missing::Purges);
+        }
+        self.expire(now);
+        let entry = self.entries.get(&Key(ask.digest)).ok_or(Missing::NotKept)?;
+        let stays = match entry.owner.label {
+            Label::Node => true,
+            Label::Site => !same_site,
+            Label::Mesh | Label::Anywhere => false,
+        };
+        if stays && !plant::is_on(Plant::CacheLabelIgnored) {
+            return Err(Missing::Stays);
+        }
+        if entry.bytes - OVERHEAD > ask.most_bytes {
+            return Err(Missing::TooLarge);
+        }
+        self.counts.lent += 1;
+        let age = now.since(entry.stored).plus(entry.older);
+        Ok(Lent { answer: entry.answer.clone(), age, left: entry.ends.0.since(now) })
+    }
+
+    /// Changes when there is more to tell peers.
+    pub const fn turn(&self) -> u64 {
+        self.told.turn
+    }
+
+    /// What peers may know of what is kept, `start` being the number of this process.
+    pub fn in_brief(&self, start: u64, same_site: bool) -> KeptInBrief {
+        let Told { wide, site, turn, .. } = &self.told;
+        let site = same_site.then(|| site.clone());
+        KeptInBrief { at: (start, *turn), answers: self.len() as u64, wide: wide.clone(), site }
+    }
+
+    /// Puts a digest among those that peers are told of.
+    fn tell(&mut self, key: &Key, label: Label) {
+        let told = &self.told;
+        let is_full = told.put >= told.wide.room() && told.wide.room() < MAX_DIGESTS;
+        let is_old = told.gone > self.entries.len().max(64);
+        if is_full || is_old {
+            return self.tell_anew();
+        }
+        self.told.put(key, label);
+    }
+
+    /// Makes what peers are told from what is kept, with room for as much again.
+    fn tell_anew(&mut self) {
+        let room = self.entries.len().saturating_mul(2);
+        let (wide, site) = (Digests::for_so_many(room), Digests::for_so_many(room));
+        self.told = Told { wide, site, turn: self.told.turn + 1, ..Told::default() };
+        for (key, entry) in &self.entries {
+            self.told.put(key, entry.owner.label);
+        }
     }
 
     /// A question ended without an answer that can be kept: who waits for it looks again.
@@ -253,18 +394,21 @@ impl<T: Clone> Cache<T> {
 
     /// An operator wants answers gone, those under way too. How many were kept.
     pub fn purge(&mut self, scope: &Scope) -> u64 {
-        let reached = |entry: &Entry<T>| scope.reaches(&entry.owner);
+        let reached = |entry: &Entry<T>| entry.owner.is_reached(scope);
         let gone: Vec<Key> =
             self.entries.iter().filter(|(_, entry)| reached(entry)).map(|(key, _)| *key).collect();
         for key in &gone {
             self.remove(key);
         }
-        let open = self.open.iter().filter(|(_, open)| scope.reaches(&open.owner));
+        let open = self.open.iter().filter(|(_, open)| open.owner.is_reached(scope));
         let asked: Vec<Ticket> = open.map(|(ticket, _)| *ticket).collect();
         for ticket in asked.into_iter().filter(|_| !plant::is_on(Plant::PurgeLeavesOpen)) {
             self.close(ticket);
         }
         self.counts.purged += gone.len() as u64;
+        if !gone.is_empty() {
+            self.tell_anew();
+        }
         gone.len() as u64
     }
 
@@ -275,9 +419,8 @@ impl<T: Clone> Cache<T> {
 
     /// Lets go of what is too old by now.
     pub fn expire(&mut self, now: Mono) {
-        while let Some((_, key)) = self.by_age.first_key_value()
-            && let Some(entry) = self.entries.get(key)
-            && now >= entry.stored.plus(self.bounds.ttl)
+        while let Some(((end, _), key)) = self.by_end.first_key_value()
+            && now >= *end
             && !plant::is_on(Plant::CacheNeverExpires)
         {
             let key = *key;
@@ -321,9 +464,23 @@ impl<T: Clone> Cache<T> {
 
     fn remove(&mut self, key: &Key) {
         let Some(entry) = self.entries.remove(key) else { return };
-        self.by_age.remove(&entry.born);
+        self.by_end.remove(&entry.ends);
         self.by_use.remove(&entry.used);
         self.bytes -= entry.bytes;
+        self.told.gone += 1;
+    }
+}
+
+impl Told {
+    /// What must stay at its node is told nobody.
+    fn put(&mut self, key: &Key, label: Label) {
+        match label {
+            Label::Node => return,
+            Label::Site => self.site.put(&key.0),
+            Label::Mesh | Label::Anywhere => self.wide.put(&key.0),
+        }
+        self.put += 1;
+        self.turn += 1;
     }
 }
 

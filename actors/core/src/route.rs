@@ -136,6 +136,11 @@ impl MeshView {
         self.myself()?.model(&digest).map(|_| digest)
     }
 
+    /// The file a caller means, as far as it is known.
+    pub fn file_of(&self, asked: &str) -> Option<ModelDigest> {
+        find(self, asked)
+    }
+
     /// Whether any node of the mesh has what a caller means.
     pub fn has_model(&self, asked: &str) -> bool {
         let has = |digest| self.nodes.iter().any(|node| node.model(&digest).is_some());

@@ -5,6 +5,7 @@
 //! Deliberately decides nothing: `actors/core` and `mesh/proto` do. Speaks no HTTP: `node` does.
 
 mod admin;
+mod answers;
 mod config;
 mod contacts;
 mod counters;
@@ -38,6 +39,7 @@ mod trace;
 mod view;
 
 pub use admin::{Admin, BudgetView, Caller, KeyView, MemberView};
+pub use answers::Purged;
 pub use config::{CacheConfig, NodeConfig};
 pub use counters::{Count, Counters, FIRST_TOKEN_BOUNDS_MS};
 pub use gateway::{AnswerStream, Call, Gateway};

@@ -25,6 +25,7 @@ use selvedge_proto::sync::{self, MAX_ROWS, SyncDelta, SyncDigest, Taken};
 
 use tokio::sync::watch;
 
+use crate::answers::PURGES;
 use crate::custody;
 use crate::mesh::CONTACTS;
 use crate::policies::{HOLDERS, PARTS, POLICY};
@@ -424,7 +425,7 @@ impl Membership {
     async fn forget(&self) -> Result<(), Refusal> {
         let moved = custody::retire_root(&self.home).map_err(|error| custody_refusal(&error))?;
         let mut batch = Batch::default();
-        for record in [ROSTER, LEASES, INVITES, CONTACTS, POLICY, HOLDERS] {
+        for record in [ROSTER, LEASES, INVITES, CONTACTS, POLICY, HOLDERS, PURGES] {
             batch.remove(record);
         }
         for prefix in [PARTS, SETTINGS] {

@@ -35,6 +35,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::admin::{Admin, KEYS};
+use crate::answers::{self, Purges};
 use crate::config::NodeConfig;
 use crate::contacts::Contacts;
 use crate::counters::Counters;
@@ -406,7 +407,8 @@ fn budgets(
     Ok(QuotaLine::new(stepper, opened.store.clone(), Arc::clone(counters)))
 }
 
-/// Keeps running what carries out the orders of the budgets' machine and what spreads policies.
+/// Keeps running what carries out the orders of the budgets' machine, what spreads policies and
+/// what tells peers which answers are kept.
 async fn keep_budgets(
     shared: &Arc<Shared>,
     orders: UnboundedReceiver<Order>,
@@ -415,7 +417,8 @@ async fn keep_budgets(
     let (quota, _until_shutdown) = task::child("budgets", run);
     let (policies, _until_shutdown) =
         task::child("policies", policy_sync::child(Arc::clone(shared)));
-    Ok(Supervisor::start(vec![quota, policies]).await?)
+    let (answers, _until_shutdown) = task::child("answers", answers::child(Arc::clone(shared)));
+    Ok(Supervisor::start(vec![quota, policies, answers]).await?)
 }
 
 /// What runs already when the shared part is put together.
@@ -480,6 +483,11 @@ async fn share(
         providers,
         routing: Arc::new(routing),
         cache: config.cache.map(CacheLine::new),
+        purges: Purges::load(
+            Arc::clone(&opened.identity),
+            Arc::clone(membership),
+            opened.store.clone(),
+        )?,
         tracer: config.tracer.clone(),
         permits: Arc::new(Semaphore::new(config.max_requests)),
         in_flight: Tally::default(),

@@ -1,5 +1,4 @@
-//! Carrying signed records between members, policies and settings: what each side lacks, one
-//! message per stream.
+//! Carrying signed records between members, policies, settings and purges: what each side lacks.
 //!
 //! Owns the messages and when they are sent: at once when something changed, to every peer that
 //! came, and every few seconds besides. What is lacking, what may be taken and what follows from it
@@ -13,6 +12,7 @@ use selvedge_net::{Link, NetError};
 use selvedge_proto::settings::SettingsMessage;
 use tokio::time::Instant;
 
+use crate::answers;
 use crate::handoff::{CONTROL_PRIORITY, begin};
 use crate::serve::Context;
 use crate::shared::Shared;
@@ -37,9 +37,10 @@ pub(crate) fn child(shared: Arc<Shared>) -> Run {
     })
 }
 
-async fn run(shared: &Shared) {
+async fn run(shared: &Arc<Shared>) {
     let mut policies = shared.policies.changes();
     let mut settings = shared.routing.shared_changes();
+    let mut purges = shared.purges.changes();
     let mut look_at = Instant::now() + LOOK_EVERY.into();
     let mut looks: u64 = 0;
     loop {
@@ -47,6 +48,7 @@ async fn run(shared: &Shared) {
             tokio::select! {
                 changed = policies.changed() => changed,
                 changed = settings.changed() => changed,
+                changed = purges.changed() => changed,
             }
         };
         match tokio::time::timeout_at(look_at, change).await {
@@ -66,15 +68,16 @@ async fn run(shared: &Shared) {
     }
 }
 
-fn compare_all(shared: &Shared) {
+fn compare_all(shared: &Arc<Shared>) {
     for link in shared.endpoint.links() {
         compare(shared, link);
     }
 }
 
 /// Tells a peer, in brief, what this node has.
-pub(crate) fn compare(shared: &Shared, link: Link) {
+pub(crate) fn compare(shared: &Arc<Shared>, link: Link) {
     send(link.clone(), Opening::Settings(Box::new(shared.routing.greeting())));
+    tokio::spawn(answers::compare(Arc::clone(shared), link.clone()));
     send_policy(link, shared.policies.greeting(&shared.quota));
 }
 

@@ -12,6 +12,7 @@ mod asked;
 mod cached;
 mod count;
 mod embed;
+mod fetch;
 mod judge;
 mod local;
 mod outlet;

@@ -21,7 +21,7 @@ use crate::line::MeshLine;
 use crate::membership::Membership;
 use crate::shared::Shared;
 use crate::trace::{Asking, Came, Trace, Whom, finish_of, usage_of};
-use crate::{policy_sync, sync};
+use crate::{answers, policy_sync, sync};
 
 /// A stream must say what it is within this: its first frame was written before it was opened.
 const OPENING_WITHIN: Micros = Micros::secs(5);
@@ -74,6 +74,7 @@ pub(crate) async fn stream(
             policy_sync::take_settings(&context, from, *message).await;
             Ok(())
         }
+        Ok(Ok(Some(Opening::Answers(word)))) => answers::take(&context, from, *word, sender).await,
         Ok(Ok(Some(Opening::Echo))) => sender.send(&()).await,
         Ok(Ok(None)) | Err(_) => Ok(()),
         Ok(Err(error)) => Err(error),

@@ -17,6 +17,7 @@ use selvedge_net::{Endpoint, Identity};
 use selvedge_proto::swim::Pulse;
 use tokio::sync::{Semaphore, watch};
 
+use crate::answers::Purges;
 use crate::counters::Counters;
 use crate::line::MeshLine;
 use crate::policies::Policies;
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) routing: Arc<Routing>,
     /// Answers kept for equal requests, if any are.
     pub(crate) cache: Option<CacheLine>,
+    /// What was purged in the mesh, known also where no answers are kept.
+    pub(crate) purges: Purges,
     /// Who is told of requests, if anybody is.
     pub(crate) tracer: Option<Arc<Tracer>>,
     /// One per request this node may answer at a time.

@@ -422,8 +422,7 @@ fn brief(record: &RequestRecord) -> RequestRecord {
                 cut(model);
             }
         }
-        let (took, judged) = (leg.took, leg.judged);
-        Leg { asked: true, took, judged, ..Leg::unasked(target, String::new(), None) }
+        Leg { target, why: String::new(), asked: true, ended: None }
     }));
     let attempts = record.attempts.iter().take(MAX_TURNS);
     brief.attempts.extend(attempts.map(|attempt| Attempt {

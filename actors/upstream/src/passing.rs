@@ -92,8 +92,7 @@ impl Passing {
                 None => self.finish()?,
             };
             if matches!(self.tap, Tap::Whole(_)) && self.took().failed {
-                let why = "its answer is malformed: it is not JSON";
-                return Poll::Ready(Err(self.malformed(why)));
+                return Err(self.malformed("its answer is malformed: it is not JSON"));
             }
             if let Some(usage) = self.took().usage {
                 self.answer.used(usage.total());

@@ -147,6 +147,12 @@ plants! {
     LeaderNeverEnds,
     /// An answer that is given again is not counted.
     CacheHitUncounted,
+    /// A purge that a node hears of takes away nothing there.
+    PurgeUnheeded,
+    /// An answer that came from a peer is as good as new.
+    FetchedGrowsYoung,
+    /// Any node may ask for an answer, and be given it, whatever its label says.
+    CacheLabelIgnored,
 }
 
 /// Whether this bug is planted: never, without the feature `plants`.

@@ -7,6 +7,7 @@
 
 #![warn(missing_docs)]
 
+pub mod answers;
 pub mod base32;
 pub mod choice;
 pub mod join;

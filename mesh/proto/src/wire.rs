@@ -17,6 +17,7 @@ use selvedge_base::{Code, MeshId, Micros, NodeId, Refusal, Stage, TraceContext};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
+use crate::answers::AnswersWord;
 use crate::records::{Credential, Signed};
 use crate::settings::SettingsMessage;
 use crate::swim::Pulse;
@@ -115,6 +116,8 @@ pub enum Opening<R, Q = (), P = ()> {
     Settings(Box<SettingsMessage>),
     /// A request that is part of a trace; answered as [`Opening::HandOff`]. Since version 4.
     Traced(Box<Traced<R>>),
+    /// About answers that are kept; answered as [`AnswersWord`] says. Since version 5.
+    Answers(Box<AnswersWord>),
 }
 
 impl<R, Q, P> Opening<R, Q, P> {
@@ -124,6 +127,7 @@ impl<R, Q, P> Opening<R, Q, P> {
             Self::HandOff(_) | Self::Sync(_) | Self::Renew(_) | Self::Echo => 1,
             Self::Quota(_) | Self::Policy(_) | Self::Charged(_) => 2,
             Self::Settings(_) | Self::Traced(_) => 4,
+            Self::Answers(_) => 5,
         }
     }
 }

@@ -9,8 +9,8 @@ Examples:
   selvedge cache purge --account acme        those of acme and of what lies below it
   selvedge cache purge --model gpt-4o-mini   those of one model, as it was asked for
 
-The cache is off unless the section [cache] of the configuration switches it on. It belongs to one
-node: purge each node that has one.";
+The cache is off unless the section [cache] of the configuration switches it on. A purge holds in
+the whole mesh, wherever it is ordered: a node that is cut off or off heeds it once it is back.";
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = CACHE_EXAMPLES)]
@@ -21,7 +21,7 @@ pub(crate) enum Cache {
         #[arg(long)]
         json: bool,
     },
-    /// Remove answers that are kept; those under way will not be kept
+    /// Remove answers from all nodes of the mesh; those under way will not be kept
     Purge(CachePurge),
 }
 

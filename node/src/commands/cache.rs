@@ -1,4 +1,4 @@
-//! `selvedge cache`: the answers that this node keeps.
+//! `selvedge cache`: the answers that this node and its peers keep.
 
 use anyhow::Result;
 
@@ -35,10 +35,12 @@ fn told(cache: &wire::Cache) -> String {
         return "the cache is off; [cache] enabled = true in the configuration switches it on"
             .to_owned();
     }
+    let peers = cache.peers.iter().map(|(name, answers)| format!("\n{name} keeps {answers}"));
     format!(
         "{} of at most {} answers, {} of at most {} bytes, each for {} s\n\
          {} hits, {} misses, {} waited for an equal one\n\
-         {} stored, {} evicted, {} too old, {} purged",
+         {} stored, {} evicted, {} too old, {} purged\n\
+         {} from other nodes, {} given to them{}",
         cache.entries,
         cache.max_entries,
         cache.bytes,
@@ -50,6 +52,9 @@ fn told(cache: &wire::Cache) -> String {
         cache.stored,
         cache.evicted,
         cache.expired,
-        cache.purged
+        cache.purged,
+        cache.fetched,
+        cache.lent,
+        peers.collect::<String>()
     )
 }

@@ -163,8 +163,9 @@ pub(crate) struct RawQuota {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawCache {
-    /// Whether this node keeps answers to chats in memory and gives them to equal requests of the
-    /// same account. They cost nothing and count against no budget.
+    /// Whether this node keeps answers to chats and embeddings in memory and gives them to equal
+    /// requests of the same account, here and at peers that do the same. They cost nothing and
+    /// count against no budget.
     pub(crate) enabled: bool,
     /// Memory for all kept answers, in bytes.
     #[schemars(range(min = 1048576, max = 68719476736_u64))]

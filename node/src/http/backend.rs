@@ -38,11 +38,25 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// holds comes last.
     fn chat(&self, call: ChatCall) -> BoxStream<'static, Said>;
 
-    /// Whether answers to chats are kept.
+    /// Whether answers are kept.
     fn caches(&self) -> bool;
 
     /// What the cache says to a chat; waits while somebody else asks the same.
     fn cached<'a>(&'a self, call: &'a ChatCall, question: Question<'a>) -> BoxFuture<'a, Cached>;
+
+    /// What the cache says to a request for embeddings; waits while somebody else asks the same.
+    fn cached_embeddings<'a>(
+        &'a self,
+        call: &'a EmbedCall,
+        question: Question<'a>,
+    ) -> BoxFuture<'a, Cached>;
+
+    /// What the cache says to a request that a model of the mesh answers by itself.
+    fn cached_in_mesh<'a>(
+        &'a self,
+        call: &'a Call,
+        question: Question<'a>,
+    ) -> BoxFuture<'a, Cached>;
 
     /// What is kept, if anything is.
     fn cache(&self) -> Option<wire::Cache>;

@@ -27,6 +27,16 @@ pub(super) enum Answer {
     Trailed(Option<Bytes>, Option<HeaderMap>),
 }
 
+impl Answer {
+    /// All of it, where that is known.
+    pub(super) fn known(&self) -> Option<&Bytes> {
+        match self {
+            Self::Whole(bytes) => bytes.as_ref(),
+            Self::Stream(_) | Self::Lines(_) | Self::Trailed(..) => None,
+        }
+    }
+}
+
 impl Body for Answer {
     type Data = Bytes;
     type Error = Infallible;

@@ -1,15 +1,17 @@
 //! The exact cache at the surface: what the caller says about it, and what the response says.
 //!
-//! Owns the header `x-selvedge-cache` in both directions and the response of what is kept. What is
-//! kept, and for whom, is decided behind the backend.
+//! Owns the header `x-selvedge-cache` in both directions, those beside it and the response of what
+//! is kept. What is kept, where it is looked for, and for whom, is decided behind the backend.
 
 use hyper::header::{AGE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Response, StatusCode};
-use selvedge_runtime::{Cached, ChatCall, Keeper, Question, Wish};
+use selvedge_dialect::canon::Knobs;
+use selvedge_runtime::{Cached, Call, ChatCall, EmbedCall, Keeper, Question, Wish};
 
 use super::backend::Backend;
 use super::body::{Answer, whole};
 use super::errors::Problem;
+use super::params::Shape;
 use super::router::UNBUFFERED;
 use super::speech::Speech;
 
@@ -17,6 +19,8 @@ use super::speech::Speech;
 const CACHE: HeaderName = HeaderName::from_static("x-selvedge-cache");
 /// Why it did not more.
 const REASON: HeaderName = HeaderName::from_static("x-selvedge-cache-reason");
+/// The peer that kept the answer; absent where this node did.
+const FROM: HeaderName = HeaderName::from_static("x-selvedge-cache-from");
 /// What a stream of events is declared as.
 const STREAMED: &str = "text/event-stream";
 
@@ -106,23 +110,77 @@ pub(super) async fn door(
         None => return beside("surface", wish).map(Door::Ask),
         Some(cache) => cache,
     };
-    let question = Question { dialect, knobs, body, wish: known };
-    match backend.cached(call, question).await {
-        Cached::Hit { kept, age, shared } => {
+    let question = Question { dialect, knobs: Some(knobs), body, wish: known };
+    opened(backend.cached(call, question).await, known)
+}
+
+/// The same for a request that a model of the mesh answers by itself, once for each of `calls`:
+/// several answers are not kept.
+pub(super) async fn mesh_door(
+    backend: &dyn Backend,
+    calls: &[Call],
+    (shape, routed): (Shape, bool),
+    wish: Option<Wish>,
+    body: &[u8],
+) -> Result<Door, Problem> {
+    if !backend.caches() {
+        return off(wish).map(Door::Ask);
+    }
+    let [call] = calls else { return beside("several", wish).map(Door::Ask) };
+    // What a route leads to here is not what was asked for.
+    if routed {
+        return beside("surface", wish).map(Door::Ask);
+    }
+    let known = wish.unwrap_or_default();
+    let dialect = match shape {
+        Shape::Chat => "openai.chat",
+        Shape::Text => "openai.completions",
+    };
+    let question = Question { dialect, knobs: Some(Knobs::Top), body, wish: known };
+    opened(backend.cached_in_mesh(call, question).await, known)
+}
+
+/// The same for embeddings, which are never drawn by chance.
+pub(super) async fn embed_door(
+    backend: &dyn Backend,
+    call: &EmbedCall,
+    dialect: &'static str,
+    wish: Option<Wish>,
+    body: &[u8],
+) -> Result<Door, Problem> {
+    if !backend.caches() {
+        return off(wish).map(Door::Ask);
+    }
+    let known = wish.unwrap_or_default();
+    let question = Question { dialect, knobs: None, body, wish: known };
+    opened(backend.cached_embeddings(call, question).await, known)
+}
+
+/// What follows from what the cache says.
+fn opened(cached: Cached, wish: Wish) -> Result<Door, Problem> {
+    match cached {
+        Cached::Hit { kept, age, shared, from } => {
             let mut response = whole(StatusCode::OK, kept.content_type, kept.body.clone());
             let headers = response.headers_mut();
-            let why = shared.then_some("coalesced");
+            let why = match from {
+                Some(_) => Some("peer"),
+                None => shared.then_some("coalesced"),
+            };
             Said(Some(("hit", why))).write(headers);
+            // A name that no header can hold is left out.
+            if let Some(Ok(name)) = from.map(HeaderValue::try_from) {
+                headers.insert(FROM, name);
+            }
             headers.insert(AGE, HeaderValue::from(age.0 / 1_000_000));
             if kept.content_type == STREAMED {
                 headers.insert(UNBUFFERED, HeaderValue::from_static("no"));
             }
             Ok(Door::Answered(Box::new(response)))
         }
-        Cached::Miss(keeper) => {
-            Ok(Door::Ask(Verdict { said: Some(("miss", None)), keeper: Some(keeper) }))
+        Cached::Miss(why, keeper) => {
+            Ok(Door::Ask(Verdict { said: Some(("miss", why)), keeper: Some(keeper) }))
         }
-        Cached::Bypass(why, _) if known.only_cached => Err(not_kept(why)),
+        Cached::Bypass(why, _) if wish.only_cached => Err(not_kept(why)),
         Cached::Bypass(why, keeper) => Ok(Door::Ask(Verdict::bypass(why, keeper))),
     }
 }
@@ -136,7 +194,7 @@ fn off(wish: Option<Wish>) -> Result<Verdict, Problem> {
 }
 
 /// A request that no answer is kept for, for this reason.
-pub(super) fn beside(why: &'static str, wish: Option<Wish>) -> Result<Verdict, Problem> {
+fn beside(why: &'static str, wish: Option<Wish>) -> Result<Verdict, Problem> {
     if wish.is_some_and(|wish| wish.only_cached) {
         return Err(not_kept(why));
     }

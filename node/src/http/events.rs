@@ -22,6 +22,7 @@ use hyper::StatusCode;
 use selvedge_base::Code;
 use selvedge_contract::TokenLogProb;
 use selvedge_core::Piece;
+use selvedge_runtime::Keeper;
 use serde::Serialize;
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -53,6 +54,8 @@ pub(super) struct Events {
     written: Instant,
     ending: BoxFuture<'static, ()>,
     over: bool,
+    /// Takes the stream for the cache, if it may be kept.
+    keeper: Option<Keeper>,
 }
 
 /// What a stream needs besides its answers.
@@ -61,6 +64,7 @@ pub(super) struct Setting {
     pub(super) keep_alive: Duration,
     pub(super) include_usage: bool,
     pub(super) stop: Stop,
+    pub(super) keeper: Option<Keeper>,
 }
 
 impl Events {
@@ -87,6 +91,7 @@ impl Events {
             written: Instant::now(),
             ending: Box::pin(async move { stop.reached(Phase::Ending).await }),
             over: false,
+            keeper: setting.keeper,
         }
     }
 
@@ -110,14 +115,33 @@ impl Events {
         if self.writer.out.is_empty() && self.ending.as_mut().poll(cx).is_ready() {
             self.fail(&stopping());
         }
+        let mut silent = false;
         if self.writer.out.is_empty() && self.poll_quiet(cx).is_ready() {
             self.writer.comment("still here");
+            silent = true;
         }
         if self.writer.out.is_empty() {
             return Poll::Pending;
         }
         self.written = Instant::now();
-        Poll::Ready(Some(self.writer.out.split().freeze()))
+        let bytes = self.writer.out.split().freeze();
+        // A sign of life is said while nothing else is.
+        if !silent {
+            self.keep(&bytes);
+        }
+        Poll::Ready(Some(bytes))
+    }
+
+    /// Collects what leaves, to keep it once it came to a good end.
+    fn keep(&mut self, bytes: &Bytes) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.take(bytes);
+        }
+        if self.over
+            && let Some(keeper) = self.keeper.take()
+        {
+            keeper.keep("text/event-stream");
+        }
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, Piece)>> {
@@ -155,6 +179,8 @@ impl Events {
             Piece::Moved { from, to, why } => {
                 let (from, to) = (self.backend.name_of(&from), self.backend.name_of(&to));
                 self.writer.comment(&format!("moved from {from} to {to}: {why}"));
+                // That is news for nobody later.
+                self.keeper = None;
             }
             Piece::Finished { reason, text, usage, .. } => {
                 self.totals.add(index, self.n, &usage);
@@ -177,6 +203,7 @@ impl Events {
         self.progress.failed(problem.code);
         self.writer.error(problem);
         self.over = true;
+        self.keeper = None;
     }
 }
 

@@ -31,7 +31,7 @@ async fn events(script: &Arc<Script>, plan: Plan, stop: &Stop) -> Events {
     let first = answers.next().await.expect("a first piece");
     let progress = Progress::new(&metrics);
     let keep_alive = Duration::from_secs(15);
-    let setting = Setting { backend, keep_alive, include_usage, stop: stop.clone() };
+    let setting = Setting { backend, keep_alive, include_usage, stop: stop.clone(), keeper: None };
     Events::new(&heading, first, answers, progress, setting)
 }
 

@@ -250,6 +250,8 @@ fn cache(
         ("cache_evictions", "Answers that went for want of room", cache.evicted),
         ("cache_expirations", "Answers that grew too old", cache.expired),
         ("cache_purged", "Answers that were purged", cache.purged),
+        ("cache_fetched", "Requests answered by what a peer kept", cache.fetched),
+        ("cache_lent", "Answers given to peers", cache.lent),
     ] {
         let counter = ConstCounter::<u64>::new(value);
         let line = encoder.encode_descriptor(name, help, None, counter.metric_type())?;

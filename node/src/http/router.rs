@@ -18,7 +18,7 @@ use selvedge_dialect::embed::{EmbedRequest, Embeddings};
 use selvedge_dialect::tap::{self, Kind};
 use selvedge_dialect::{self as dialect, anthropic};
 use selvedge_net::clock;
-use selvedge_runtime::{Asked, ChatCall, EmbedCall, Trace, Wish};
+use selvedge_runtime::{Asked, ChatCall, EmbedCall, Keeper, Trace, Wish};
 
 use super::answers::Answers;
 use super::backend::{Backend, Holder};
@@ -449,37 +449,44 @@ impl Exchange<'_> {
             return self.relay(asked, speech::OPENAI, caller, wish, received.bytes).await;
         }
         let mut plan = plan(&received.bytes)?;
-        drop(received);
         caller.holder.check_model(&plan.model)?;
         let named = plan.model.clone();
+        let mut routed = false;
         if surface == Surface::Completions && backend.leaves_the_mesh(&named) {
             let asked = completions::as_chat(&plan).into();
             plan.model = backend.continues(&self.call(asked, caller.clone()))?;
+            routed = true;
         }
-        // Models of the mesh answer by another way, which keeps nothing.
-        let beside = match backend.caches() || wish.is_some() {
-            true => cache::beside("mesh", wish)?.parts().0,
-            false => cache::Said::default(),
-        };
-        let progress = Progress::new(metrics);
+        let (shape, stream, include_usage) = (plan.shape, plan.stream, plan.include_usage);
         let digest = backend.digest_of(&plan.model);
         // An answer comes under the name that was asked for.
         let heading = Heading { model: named, ..Heading::new(&plan, self.id, digest) };
-        let (stream, include_usage) = (plan.stream, plan.include_usage);
         let mut calls = plan.calls(self.id, self.drawn, &caller);
         for call in &mut calls {
             call.trace = self.trace.get().cloned();
         }
+        let bytes = &received.bytes;
+        let (said, keeper) =
+            match cache::mesh_door(backend.as_ref(), &calls, (shape, routed), wish, bytes).await? {
+                cache::Door::Answered(response) => return Ok(*response),
+                cache::Door::Ask(verdict) => verdict.parts(),
+            };
+        drop(received);
+        let progress = Progress::new(metrics);
         let count = calls.len();
         let answers = Answers::ask(backend.as_ref(), calls);
         if stream {
-            let mut response = self.stream(heading, answers, progress, include_usage).await?;
-            beside.write(response.headers_mut());
+            let mut response =
+                self.stream(heading, answers, progress, (include_usage, keeper)).await?;
+            said.write(response.headers_mut());
             return Ok(response);
         }
         let (mut response, node) = reply::whole(heading, answers, progress, count).await?;
+        if let (Some(keeper), Some(bytes)) = (keeper, response.body().known()) {
+            keeper.keep_whole(bytes.clone(), "application/json");
+        }
         self.name_node(&mut response, node);
-        beside.write(response.headers_mut());
+        said.write(response.headers_mut());
         Ok(response)
     }
 
@@ -506,11 +513,26 @@ impl Exchange<'_> {
         speech: embed::Speech,
     ) -> Result<Response<Answer>, Problem> {
         let (caller, received) = self.receive(parts, body, surface).await?;
+        let wish = cache::wish(&parts.headers)?;
         let request = (speech.parse)(&received.bytes)?;
-        drop(received);
         let encoding = request.encoding;
-        let answer = self.embeddings(request, caller).await?;
-        Ok(whole(StatusCode::OK, "application/json", (speech.whole)(&answer, encoding)))
+        let call = self.embed_call(request, caller)?;
+        let backend = self.app.backend.as_ref();
+        let bytes = &received.bytes;
+        let (said, keeper) =
+            match cache::embed_door(backend, &call, speech.cache, wish, bytes).await? {
+                cache::Door::Answered(response) => return Ok(*response),
+                cache::Door::Ask(verdict) => verdict.parts(),
+            };
+        drop(received);
+        let answer = self.vectors(call).await?;
+        let body = Bytes::from((speech.whole)(&answer, encoding));
+        if let Some(keeper) = keeper {
+            keeper.keep_whole(body.clone(), "application/json");
+        }
+        let mut response = whole(StatusCode::OK, "application/json", body);
+        said.write(response.headers_mut());
+        Ok(response)
     }
 
     /// The vectors that a caller wants.
@@ -519,10 +541,20 @@ impl Exchange<'_> {
         request: EmbedRequest,
         caller: Caller,
     ) -> Result<Embeddings, Problem> {
+        self.vectors(self.embed_call(request, caller)?).await
+    }
+
+    async fn vectors(&self, call: EmbedCall) -> Result<Embeddings, Problem> {
         let App { backend, metrics, .. } = self.app;
-        caller.holder.check_model(&request.model)?;
         let mut progress = Progress::new(metrics);
-        let call = EmbedCall {
+        let answer = backend.embed(call).await.map_err(|failure| Problem::from(failure.refusal))?;
+        progress.took(answer.usage.unwrap_or_default().prompt_tokens, 0);
+        Ok(answer)
+    }
+
+    fn embed_call(&self, request: EmbedRequest, caller: Caller) -> Result<EmbedCall, Problem> {
+        caller.holder.check_model(&request.model)?;
+        Ok(EmbedCall {
             id: self.id,
             tenant: caller.holder.tenant,
             account: caller.holder.account,
@@ -533,10 +565,7 @@ impl Exchange<'_> {
             drawn: self.drawn,
             trace: self.trace.get().cloned(),
             request,
-        };
-        let answer = backend.embed(call).await.map_err(|failure| Problem::from(failure.refusal))?;
-        progress.took(answer.usage.unwrap_or_default().prompt_tokens, 0);
-        Ok(answer)
+        })
     }
 
     /// Who asks, and the whole body.
@@ -611,7 +640,7 @@ impl Exchange<'_> {
         heading: Heading,
         mut answers: Answers,
         progress: Progress,
-        include_usage: bool,
+        (include_usage, keeper): (bool, Option<Keeper>),
     ) -> Result<Response<Answer>, Problem> {
         let Some(first) = answers.next().await else {
             let code = Code::Internal.as_str();
@@ -630,6 +659,7 @@ impl Exchange<'_> {
             keep_alive: self.app.settings.keep_alive,
             include_usage,
             stop: self.app.stop.clone(),
+            keeper,
         };
         let events = Events::new(&heading, first, answers, progress, setting);
         let mut response = whole(StatusCode::OK, "text/event-stream", "");

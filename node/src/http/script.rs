@@ -193,6 +193,14 @@ impl Backend for Script {
         Box::pin(async { Cached::Bypass("off", None) })
     }
 
+    fn cached_in_mesh<'a>(&'a self, _: &'a Call, _: Question<'a>) -> BoxFuture<'a, Cached> {
+        Box::pin(async { Cached::Bypass("off", None) })
+    }
+
+    fn cached_embeddings<'a>(&'a self, _: &'a EmbedCall, _: Question<'a>) -> BoxFuture<'a, Cached> {
+        Box::pin(async { Cached::Bypass("off", None) })
+    }
+
     fn record_of(&self, id: RequestId, holder: &Holder) -> Option<Record> {
         let known = id == RequestId(0xfeed) && holder.account.as_str() == TEAM;
         known.then(|| Record { id: id.to_string(), ..Record::default() })

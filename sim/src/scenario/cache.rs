@@ -2,6 +2,7 @@
 
 use selvedge_core::routes::PolicyConfig;
 use selvedge_core::upstream::ProviderKind;
+use selvedge_proto::wire::Label;
 
 use super::{Scenario, all, happened, s};
 use crate::marks::Mark;
@@ -87,6 +88,36 @@ pub(super) const PURGED: Scenario = Scenario {
             happened(outcome, Mark::CacheTakenOver),
             happened(outcome, Mark::CacheUnfaithful),
             happened(outcome, Mark::CacheLost),
+        ])
+    },
+};
+
+pub(super) const SHARED: Scenario = Scenario {
+    name: "answers-shared",
+    incident: "two offices share answers, are cut off now and then, and purge what is wrong",
+    nodes: 5,
+    nodes_least: 3,
+    build: |nodes, seed| {
+        let purge = |node| FaultKind::Purge { node, account: None, model: None };
+        let mut plan = keeping(nodes, seed, CachePlan { ttl: s(8), ..CachePlan::default() })
+            .client(asking("acme", 900, 60).repeating(5))
+            .client(asking("acme", 300, 60).asking("loom").labelled(Label::Site).repeating(3))
+            .client(asking("acme", 300, 60).asking("loom").labelled(Label::Node).repeating(3))
+            .with(FaultKind::Halves { left: vec![0] }, s(14), s(8))
+            .with(FaultKind::Isolate { node: 1 }, s(30), s(9))
+            .with(FaultKind::Crash { node: 2, reset: false }, s(42), s(3));
+        plan.options.sites = 2;
+        for second in [10, 16, 17, 25, 31, 34, 36, 43, 50, 52] {
+            plan = plan.with(purge(second as usize % nodes), s(second), s(0));
+        }
+        plan
+    },
+    expect: |_, outcome| {
+        all(&[
+            happened(outcome, Mark::CacheFetched),
+            happened(outcome, Mark::PurgeHeard),
+            happened(outcome, Mark::CacheHit),
+            happened(outcome, Mark::CachePurged),
         ])
     },
 };

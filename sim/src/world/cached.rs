@@ -2,19 +2,22 @@
 //! shells. A chat comes here before any target is asked.
 //!
 //! Owns who waits for whose answer and what is collected of it. What must hold of it is
-//! [`super::kept`]'s business, how a request is written [`super::body`]'s.
+//! [`super::kept`]'s business, how a request is written [`super::body`]'s; what nodes do together
+//! is in [`super::lent`] and [`super::purges`].
 
 use std::collections::BTreeMap;
 
 use selvedge_base::{Code, Micros, Mono, Refusal, RequestId, Stage};
 use selvedge_contract::{FinishReason, Usage};
 use selvedge_core::cache::{
-    Cache, Key, Looked, Owner, Parts, Scope, Ticket, Waits, Way, is_faithful,
+    Cache, Key, Looked, Owner, Parts, Peers, Place, Ticket, Waits, Way, is_faithful,
 };
 use selvedge_core::journey::Target;
 use selvedge_core::record::{Outcome, RequestRecord};
 use selvedge_dialect::canon::canon;
+use selvedge_proto::wire::Label;
 
+use super::lent::Fetching;
 use super::relay::Relayed;
 use super::{Own, World, body};
 use crate::marks::Mark;
@@ -22,7 +25,7 @@ use crate::plan::CachePlan;
 use crate::watch::EventKind;
 
 /// Bytes of one piece of an answer as it is sent: a short event of a stream.
-const PIECE_BYTES: u64 = 64;
+pub(super) const PIECE_BYTES: u64 = 64;
 
 /// The cache of one process; memory only.
 pub(crate) struct CacheSide {
@@ -33,17 +36,37 @@ pub(crate) struct CacheSide {
     pub(super) keepers: BTreeMap<u64, Keeper>,
     /// Who waits for another's answer, by request.
     pub(super) waiting: BTreeMap<u64, Waiting>,
+    /// Whose answer is looked for at peers, by request; what these told.
+    pub(super) fetching: BTreeMap<u64, Fetching>,
+    pub(super) peers: Peers,
+    /// What peers were told: over which connection, and the turn.
+    pub(super) told: BTreeMap<usize, (u64, u64)>,
+    /// Whether they are to be told soon.
+    pub(super) tells: bool,
     /// Answers that were found, as the observer counts them.
     pub(super) found: u64,
 }
 
 /// What is kept of an answer: the model of its bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Kept {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// The node and the start of it in whose memory this is.
+    pub(super) at: (usize, u64),
     /// The request that it was the answer to.
     pub(super) by: u64,
     /// Its pieces.
     pub(super) pieces: u32,
+}
+
+/// How an answer of before comes to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    /// It was kept.
+    Kept,
+    /// It came just now, for several; the purges that the node knew of then.
+    Handed(usize),
+    /// A peer gave it.
+    Fetched,
 }
 
 /// Collects an answer.
@@ -59,10 +82,10 @@ pub(super) struct Keeper {
 
 /// A request at the cache.
 #[derive(Clone, Debug)]
-struct Visit {
-    key: Key,
-    owner: Owner,
-    target: Target,
+pub(super) struct Visit {
+    pub(super) key: Key,
+    pub(super) owner: Owner,
+    pub(super) target: Target,
     waits: Waits,
 }
 
@@ -84,6 +107,10 @@ impl CacheSide {
             sampled: plan.sampled,
             keepers: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            fetching: BTreeMap::new(),
+            peers: Peers::new(),
+            told: BTreeMap::new(),
+            tells: false,
             found: 0,
         }
     }
@@ -135,12 +162,14 @@ impl World<'_> {
             dialect: written.dialect,
             label: truth.label,
             target: &target,
+            place: self.place_of(&target),
             limited,
             keyed: true,
             request: &canon.form,
         });
         let (came, whole) = (self.now.0, truth.deadline_at.since(self.now.0));
-        let owner = Owner { account, model: client.asks.clone().unwrap_or_default() };
+        let label = truth.label.unwrap_or(Label::Anywhere);
+        let owner = Owner { account, model: client.asks.clone().unwrap_or_default(), label };
         self.note_question(node, request, &written, (&target, limited));
         let visit = Visit { key, owner, target, waits: Waits::new(came, whole) };
         match way {
@@ -149,6 +178,7 @@ impl World<'_> {
             Way::Anew => {
                 let asked = |side: &mut CacheSide| side.machine.ask_anew(visit.key, &visit.owner);
                 if let Some(ticket) = self.cache(node).and_then(asked) {
+                    self.note_asked_at_cache(request);
                     self.collect(node, request, visit.target, (ticket, false));
                 }
                 self.hit(Mark::CacheBeside);
@@ -156,6 +186,12 @@ impl World<'_> {
             }
             Way::Find(_) => self.take_or_pass(node, request, &visit, written.wish.only_cached),
         }
+    }
+
+    /// What stands behind a target's name: the same at every node here.
+    fn place_of(&self, target: &Target) -> Place<'_> {
+        let Target::Provider { provider, .. } = target else { return Place::Unknown };
+        self.specs.iter().find(|spec| spec.name == *provider).map_or(Place::Unknown, Place::At)
     }
 
     /// Takes what is kept, waits for who asks the same, or asks.
@@ -169,10 +205,14 @@ impl World<'_> {
         match side.machine.look(now, visit.key, &visit.owner) {
             Looked::Hit { answer, .. } => {
                 side.found += 1;
-                self.give_again(node, request, answer, None);
+                self.give_again(node, request, answer, Given::Kept);
             }
             Looked::Lead(ticket) => {
                 self.audit_lead(node, request);
+                self.note_asked_at_cache(request);
+                if self.look_at_peers(node, request, &visit, ticket) {
+                    return;
+                }
                 self.collect(node, request, visit.target, (ticket, true));
                 self.ask_targets(node, request);
             }
@@ -192,7 +232,7 @@ impl World<'_> {
         let found = side.machine.find(now, &visit.key);
         side.found += u64::from(found.is_some());
         match found {
-            Some((kept, _)) => self.give_again(node, request, kept, None),
+            Some((kept, _)) => self.give_again(node, request, kept, Given::Kept),
             None if only_kept => {
                 self.hit(Mark::CacheOnlyKept);
                 let message = "no answer to this request is kept";
@@ -207,14 +247,13 @@ impl World<'_> {
     }
 
     /// The answer of a request that is asked next may be kept.
-    fn collect(
+    pub(super) fn collect(
         &mut self,
         node: usize,
         request: u64,
         target: Target,
         (ticket, leads): (Ticket, bool),
     ) {
-        self.note_asked_at_cache(request);
         self.record("leads", [node, usize::from(leads)], &request.to_be_bytes());
         let keeper = Keeper { ticket, leads, target, bytes: 0, pieces: 0 };
         if let Some(side) = self.cache(node) {
@@ -247,10 +286,10 @@ impl World<'_> {
             self.hit(Mark::CacheUnfaithful);
             return self.spoil(node, request);
         }
-        let now = self.now.0;
+        let (now, at) = (self.now.0, (node, self.nodes[node].starts));
         let Some(side) = self.cache(node) else { return };
         let Some(keeper) = side.keepers.remove(&request) else { return };
-        let kept = Kept { by: request, pieces: keeper.pieces };
+        let kept = Kept { at, by: request, pieces: keeper.pieces };
         let purged = !side.machine.is_open(keeper.ticket);
         let good = side.machine.answered(now, keeper.ticket, kept, keeper.bytes);
         if purged {
@@ -259,6 +298,7 @@ impl World<'_> {
         if good {
             self.record("kept", [node, node], &request.to_be_bytes());
             self.note_kept(request);
+            self.has_more_to_tell(node);
         }
         self.tell_waiting(node, keeper.ticket, good.then_some(kept));
     }
@@ -296,8 +336,8 @@ impl World<'_> {
     }
 
     /// Tells who waits for a question what became of it.
-    fn tell_waiting(&mut self, node: usize, ticket: Ticket, came: Option<Kept>) {
-        let purges = self.purges.len();
+    pub(super) fn tell_waiting(&mut self, node: usize, ticket: Ticket, came: Option<Kept>) {
+        let purges = self.learned[node].len();
         let Some(side) = self.cache(node) else { return };
         let mut told = Vec::new();
         for (request, waiting) in &mut side.waiting {
@@ -319,7 +359,9 @@ impl World<'_> {
             return self.ask_targets(node, request);
         }
         match waiting.told {
-            Some((Some(kept), purges)) => self.give_again(node, request, kept, Some(purges)),
+            Some((Some(kept), purges)) => {
+                self.give_again(node, request, kept, Given::Handed(purges));
+            }
             Some((None, _)) | None => {
                 self.look_up(node, request, waiting.visit);
                 let leads =
@@ -347,7 +389,7 @@ impl World<'_> {
     /// The caller of a request that waits hangs up; whether there was one.
     pub(super) fn waiter_left(&mut self, node: usize, request: u64) -> bool {
         let left = self.cache(node).and_then(|side| side.waiting.remove(&request));
-        if left.is_none() {
+        if left.is_none() && !self.looker_left(node, request) {
             return false;
         }
         self.hit(Mark::CallerLeft);
@@ -359,11 +401,10 @@ impl World<'_> {
         true
     }
 
-    /// An answer of before is the answer; `handed` when it came just now, for several, with the
-    /// purges that there had been.
-    fn give_again(&mut self, node: usize, request: u64, kept: Kept, handed: Option<usize>) {
-        self.audit_given(node, request, kept, handed);
-        self.hit(if handed.is_some() { Mark::CacheShared } else { Mark::CacheHit });
+    /// An answer of before is the answer.
+    pub(super) fn give_again(&mut self, node: usize, request: u64, kept: Kept, how: Given) {
+        self.audit_given(node, request, kept, how);
+        self.hit(if let Given::Handed(_) = how { Mark::CacheShared } else { Mark::CacheHit });
         self.record("again", [node, node], &request.to_be_bytes());
         self.audit_key(node, request, false);
         self.audit_late(node, request);
@@ -378,39 +419,13 @@ impl World<'_> {
         self.audit_settled(node, request);
     }
 
-    /// An operator purges a node's cache.
-    pub(super) fn purge(&mut self, index: usize, node: usize, of: (Option<&str>, Option<&str>)) {
-        let account = of.0.and_then(|path| path.parse().ok());
-        let scope = Scope { account, model: of.1.map(str::to_owned) };
-        if !self.nodes[node].acts() {
-            return;
-        }
-        let Some(side) = self.cache(node) else { return };
-        let gone = side.machine.purge(&scope);
-        let closed: Vec<Ticket> = side
-            .waiting
-            .values()
-            .map(|waiting| waiting.ticket)
-            .filter(|ticket| !side.machine.is_open(*ticket))
-            .collect();
-        self.fired(index);
-        if gone > 0 {
-            self.hit(Mark::CachePurged);
-        }
-        self.record("purge", [node, index], &gone.to_be_bytes());
-        self.note_purge(node, of);
-        for ticket in closed {
-            self.tell_waiting(node, ticket, None);
-        }
-    }
-
     /// The process died, and what it kept with it.
     pub(super) fn lose_cache(&mut self, node: usize) {
         let Some(side) = self.nodes[node].memory.cache.take() else { return };
         if !side.machine.is_empty() || !side.waiting.is_empty() {
             self.hit(Mark::CacheLost);
         }
-        for request in side.waiting.into_keys() {
+        for request in side.waiting.into_keys().chain(side.fetching.into_keys()) {
             self.tally.lost += 1;
             self.requests[request as usize].is_over = true;
             self.hit(Mark::IngestDied);

@@ -28,6 +28,7 @@ impl World<'_> {
             self.views_agree();
             self.rows_agree();
             self.settings_agree();
+            self.purges_agree();
             self.nothing_pends();
             self.rights_at_rest();
             self.probes_served();

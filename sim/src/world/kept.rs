@@ -6,7 +6,7 @@ use selvedge_proto::wire::Label;
 
 use super::World;
 use super::body::Written;
-use super::cached::Kept;
+use super::cached::{Given, Kept};
 use super::requests::Funds;
 use crate::engine::Prompt;
 use crate::invariant::Invariant;
@@ -36,10 +36,11 @@ struct Meaning {
 pub(super) struct Asked {
     meaning: Meaning,
     node: usize,
-    start: u64,
     came: Mono,
-    /// Purges before it was asked of a target.
+    /// Purges before it was asked of peers or of a target.
     purges: usize,
+    /// Those that its node had heard of then.
+    heard: usize,
     /// When its answer was kept.
     kept_at: Option<Mono>,
 }
@@ -47,7 +48,10 @@ pub(super) struct Asked {
 /// A purge that an operator made.
 #[derive(Debug)]
 pub(super) struct Purge {
-    node: usize,
+    /// Where.
+    pub(super) node: usize,
+    /// Its number there; 0 where the build tells nobody.
+    pub(super) number: u64,
     account: Option<String>,
     model: Option<String>,
 }
@@ -58,8 +62,7 @@ impl Purge {
             let rest = asked.meaning.account.strip_prefix(path.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        self.node == asked.node
-            && self.account.as_ref().is_none_or(below)
+        self.account.as_ref().is_none_or(below)
             && self.model.as_ref().is_none_or(|model| *model == asked.meaning.asks)
     }
 }
@@ -88,16 +91,16 @@ impl World<'_> {
             max_tokens: truth.max_tokens,
             unlimited: client.unlimited,
         };
-        let (start, came, purges) = (self.nodes[node].starts, self.now.0, self.purges.len());
-        let asked = Asked { meaning, node, start, came, purges, kept_at: None };
+        let (came, purges) = (self.now.0, self.purges.len());
+        let asked = Asked { meaning, node, came, purges, heard: 0, kept_at: None };
         self.requests[request as usize].at_cache = Some(Box::new(asked));
     }
 
-    /// It is asked of a target now.
+    /// It is asked of peers or of a target from now on.
     pub(super) fn note_asked_at_cache(&mut self, request: u64) {
         let purges = self.purges.len();
         if let Some(asked) = &mut self.requests[request as usize].at_cache {
-            asked.purges = purges;
+            (asked.purges, asked.heard) = (purges, self.learned[asked.node].len());
         }
     }
 
@@ -114,9 +117,10 @@ impl World<'_> {
         &mut self,
         node: usize,
         (account, model): (Option<&str>, Option<&str>),
+        number: u64,
     ) {
         let (account, model) = (account.map(str::to_owned), model.map(str::to_owned));
-        self.purges.push(Purge { node, account, model });
+        self.purges.push(Purge { node, number, account, model });
     }
 
     /// A request is to ask for all who ask the same: nobody does yet.
@@ -126,29 +130,31 @@ impl World<'_> {
         let same = |other: &u64| {
             let theirs = self.requests[*other as usize].at_cache.as_ref();
             let asked = theirs.filter(|theirs| theirs.meaning == mine.meaning);
-            asked.is_some_and(|asked| !self.was_purged(asked, self.purges.len()))
+            asked.is_some_and(|asked| {
+                // Also a purge of before, if it was heard of since, ends the question.
+                let mut since = self.learned[node].iter().skip(asked.heard);
+                !since.any(|index| self.purges[*index].reaches(asked))
+            })
         };
         let leaders = side.keepers.iter().filter(|(_, keeper)| keeper.leads);
-        if let Some(other) = leaders.map(|(other, _)| other).find(|other| same(other)) {
+        let leaders = leaders.map(|(other, _)| other).chain(side.fetching.keys());
+        if let Some(other) = leaders.into_iter().find(|other| same(other)) {
             let seen = format!("request {request} of node {node} is asked, and {other} is");
             self.broken(Invariant::CacheOneAsks, seen);
         }
     }
 
-    /// Whether a purge reached a question after it was asked, among the first so many.
-    fn was_purged(&self, asked: &Asked, first: usize) -> bool {
-        let since = self.purges.get(asked.purges..first).unwrap_or_default();
-        since.iter().any(|purge| purge.reaches(asked))
+    /// Whether a purge reached a question after it was asked, among the first so many that a node
+    /// heard of.
+    fn was_purged(&self, node: usize, asked: &Asked, first: usize) -> bool {
+        let heard = self.learned[node].iter().take(first);
+        let mut since = heard.filter(|index| **index >= asked.purges);
+        since.any(|index| self.purges[*index].reaches(asked))
     }
 
     /// An answer of before is given to a request: it must be its answer, good, and cost nothing.
-    pub(super) fn audit_given(
-        &mut self,
-        node: usize,
-        request: u64,
-        kept: Kept,
-        handed: Option<usize>,
-    ) {
+    pub(super) fn audit_given(&mut self, node: usize, request: u64, kept: Kept, how: Given) {
+        let handed = if let Given::Handed(purges) = how { Some(purges) } else { None };
         let now = self.now.0;
         let (mine, by) = (&self.requests[request as usize], &self.requests[kept.by as usize]);
         let (Some(asks), Some(asked)) = (&mine.at_cache, &by.at_cache) else { return };
@@ -163,11 +169,20 @@ impl World<'_> {
         }
         let ttl = self.plan.options.cache.map_or(Micros::ZERO, |plan| plan.ttl);
         let good = asked.kept_at.is_some_and(|at| handed.is_some() || now.since(at) < ttl);
-        if !good || (asked.node, asked.start) != (node, self.nodes[node].starts) {
+        if !good || kept.at != (node, self.nodes[node].starts) {
             let seen = format!("{who}, kept at {:?} at node {}", asked.kept_at, asked.node);
             wrong.push((Invariant::CacheInTime, seen));
         }
-        if self.was_purged(asked, handed.unwrap_or(self.purges.len())) {
+        let stays = match asked.meaning.label {
+            Some(Label::Node) => asked.node != node,
+            Some(Label::Site) => self.nodes[asked.node].site != self.nodes[node].site,
+            Some(Label::Mesh | Label::Anywhere) | None => false,
+        };
+        if stays {
+            let seen = format!("{who} of node {}: {:?}", asked.node, asked.meaning.label);
+            wrong.push((Invariant::CacheStaysHome, seen));
+        }
+        if self.was_purged(node, asked, handed.unwrap_or(usize::MAX)) {
             wrong.push((Invariant::CachePurgeHolds, format!("{who}: {:?}", self.purges)));
         }
         let pieces = match &asked.meaning.target {
@@ -208,7 +223,8 @@ impl World<'_> {
             let Some(asked) = &truth.at_cache else { continue };
             let half = Micros(truth.deadline_at.since(asked.came).0 / 2);
             let waited = self.now.0.since(asked.came);
-            let asks = side.keepers.values().any(|keeper| keeper.ticket == waiting.ticket);
+            let asks = side.keepers.values().any(|keeper| keeper.ticket == waiting.ticket)
+                || side.fetching.values().any(|one| one.ticket == waiting.ticket);
             if waited > half.plus(WAITS_AT_MOST) || !asks && waiting.told.is_none() {
                 let seen = format!(
                     "request {request} at node {node} waits since {:?}, for somebody: {asks}",

@@ -132,6 +132,11 @@ impl World<'_> {
             Load::Quota(message) => self.quota_received(to, from, *message),
             Load::Policy(message) => self.policy_received(to, from, &message),
             Load::Settings(message) => self.settings_received(to, from, &message),
+            Load::PurgesInBrief(theirs) => self.purges_compared(to, from, theirs),
+            Load::Purges(lines) => self.purges_received(to, from, lines),
+            Load::Kept(told) => self.told_kept(to, from, *told),
+            Load::Ask { request, ask } => self.asked_for_answer(to, from, request, &ask),
+            Load::Lent { request, lent } => self.lent(to, from, request, lent),
             Load::Renew(held) => self.lease_shown(to, from, &held, true),
             Load::LeaseShown(held) => self.lease_shown(to, from, &held, false),
             Load::Renewed(renewed) => self.renewed(to, *renewed),
@@ -154,6 +159,10 @@ impl World<'_> {
         self.send_reliable(node, peer, Load::Digest(Box::new(digest)));
         self.greet(node, peer);
         self.greet_settings(node, peer);
+        self.greet_purges(node, peer);
+        if self.plan.options.cache.is_some() {
+            self.tell_kept(node);
+        }
     }
 
     fn answer_digest(&mut self, node: usize, peer: usize, theirs: &SyncDigest, reply: bool) {
@@ -279,6 +288,8 @@ impl World<'_> {
             if version >= QUOTA_VERSION {
                 self.quota(node, QuotaInput::PeerUp { node: peer });
             }
+            let peer = self.names.index(&peer);
+            self.greet_purges(node, peer);
         }
     }
 
@@ -296,6 +307,7 @@ impl World<'_> {
         let id = self.id(peer);
         self.step(node, SwimInput::LinkLost { node: id });
         self.quota(node, QuotaInput::PeerDown { node: id });
+        self.peer_left_cache(node, id);
         self.lose_streams(node, peer);
     }
 

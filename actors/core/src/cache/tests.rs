@@ -16,7 +16,7 @@ fn key(number: u8) -> Key {
 fn owner(number: u8) -> Owner {
     let account = ["acme", "acme/line3", "rival"][usize::from(number) % 3];
     let model = ["small", "large"][usize::from(number) % 2].to_owned();
-    Owner { account: account.parse().unwrap(), model }
+    Owner { account: account.parse().unwrap(), model, label: Label::Anywhere }
 }
 
 fn scope(number: u8) -> Scope {
@@ -30,7 +30,9 @@ struct Kept {
     number: u8,
     answer: u32,
     bytes: u64,
-    stored: u64,
+    /// When it was made, and when it ends.
+    made: i64,
+    ends: u64,
     used: u64,
 }
 
@@ -45,11 +47,11 @@ struct Naive {
 
 impl Naive {
     fn find(&mut self, now: u64, number: u8) -> Option<(u32, u64)> {
-        self.kept.retain(|kept| now - kept.stored < BOUNDS.ttl.0);
+        self.kept.retain(|kept| now < kept.ends);
         self.uses += 1;
         let kept = self.kept.iter_mut().find(|kept| kept.number == number)?;
         kept.used = self.uses;
-        Some((kept.answer, now - kept.stored))
+        Some((kept.answer, (now as i64 - kept.made) as u64))
     }
 
     fn leader(&self, number: u8) -> Option<Ticket> {
@@ -63,7 +65,29 @@ impl Naive {
 
     fn answered(&mut self, now: u64, ticket: Ticket, answer: u32, bytes: u64) -> bool {
         let Some(number) = self.close(ticket) else { return false };
-        self.kept.retain(|kept| now - kept.stored < BOUNDS.ttl.0);
+        self.keep(now, number, (answer, bytes), (now as i64, now + BOUNDS.ttl.0))
+    }
+
+    fn fetched(&mut self, now: u64, ticket: Ticket, answer: (u32, u64), dated: Dated) -> bool {
+        let made = dated.asked.0 as i64 - dated.age.0 as i64;
+        let ends = (dated.asked.0 + dated.left.0) as i64;
+        let ends = ends.min(made + BOUNDS.ttl.0 as i64);
+        if ends <= now as i64 || !self.open.iter().any(|(open, ..)| *open == ticket) {
+            return false;
+        }
+        let Some(number) = self.close(ticket) else { return false };
+        self.keep(now, number, answer, (made, ends as u64));
+        true
+    }
+
+    fn keep(
+        &mut self,
+        now: u64,
+        number: u8,
+        (answer, bytes): (u32, u64),
+        (made, ends): (i64, u64),
+    ) -> bool {
+        self.kept.retain(|kept| now < kept.ends);
         if bytes > BOUNDS.entry_bytes {
             return false;
         }
@@ -73,14 +97,14 @@ impl Naive {
             self.kept.retain(|kept| kept.used != least);
         }
         self.uses += 1;
-        self.kept.push(Kept { number, answer, bytes, stored: now, used: self.uses });
+        self.kept.push(Kept { number, answer, bytes, made, ends, used: self.uses });
         true
     }
 
     fn purge(&mut self, scope: &Scope) -> u64 {
         let before = self.kept.len();
-        self.kept.retain(|kept| !scope.reaches(&owner(kept.number)));
-        self.open.retain(|(_, number, _)| !scope.reaches(&owner(*number)));
+        self.kept.retain(|kept| !owner(kept.number).is_reached(scope));
+        self.open.retain(|(_, number, _)| !owner(*number).is_reached(scope));
         (before - self.kept.len()) as u64
     }
 
@@ -97,6 +121,10 @@ enum Act {
     Anew(u8),
     /// Ends the ticket given so many tickets ago, well or not.
     Answer(usize, u64),
+    /// The same by a peer, asked so long ago: how old it was and how long it was good for.
+    Fetch(usize, u64, (u64, u64)),
+    /// A peer asks.
+    Lend(u8, u64),
     End(usize),
     Purge(u8),
 }
@@ -108,6 +136,9 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (0..KEYS).prop_map(Act::Find),
         1 => (0..KEYS).prop_map(Act::Anew),
         4 => (0_usize..4, 0_u64..50).prop_map(|(back, bytes)| Act::Answer(back, bytes)),
+        3 => (0_usize..4, 0_u64..50, (0_u64..120, 0_u64..120))
+            .prop_map(|(back, ago, dated)| Act::Fetch(back, ago, dated)),
+        1 => (0..KEYS, 0_u64..50).prop_map(|(number, most)| Act::Lend(number, most)),
         1 => (0_usize..4).prop_map(Act::End),
         1 => (0_u8..12).prop_map(Act::Purge),
     ];
@@ -124,11 +155,41 @@ struct Pair {
 }
 
 impl Pair {
+    fn given(&self, back: usize) -> Option<Ticket> {
+        self.tickets.len().checked_sub(back + 1).map(|at| self.tickets[at])
+    }
+
+    /// What concerns peers.
+    fn with_peers(&mut self, cache: &mut Cache<u32>, act: Act) -> Result<(), TestCaseError> {
+        let now = Mono(self.now);
+        match act {
+            Act::Fetch(back, ago, (age, left)) => {
+                let Some(ticket) = self.given(back) else { return Ok(()) };
+                self.answers += 1;
+                let asked = Mono(self.now - ago.min(self.now));
+                let dated = Dated { asked, age: Micros(age), left: Micros(left) };
+                let answer = (self.answers, 9);
+                let got = cache.fetched(now, ticket, answer, dated);
+                let known = self.naive.fetched(self.now, ticket, answer, dated);
+                prop_assert_eq!(got, known.then(|| Micros(age + now.since(asked).0)));
+            }
+            Act::Lend(number, most) => {
+                let ask = Ask { digest: key(number).0, purges: [0; 16], most_bytes: most };
+                self.naive.kept.retain(|kept| self.now < kept.ends);
+                let known = self.naive.kept.iter().find(|kept| kept.number == number);
+                let known = known.filter(|kept| kept.bytes <= most).map(|kept| {
+                    (kept.answer, (self.now as i64 - kept.made) as u64, kept.ends - self.now)
+                });
+                let lent = cache.lend(now, (&ask, true), [0; 16]).ok();
+                prop_assert_eq!(lent.map(|lent| (lent.answer, lent.age.0, lent.left.0)), known);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn act(&mut self, cache: &mut Cache<u32>, act: Act) -> Result<(), TestCaseError> {
         let now = Mono(self.now);
-        let given = |tickets: &[Ticket], back: usize| {
-            tickets.len().checked_sub(back + 1).map(|at| tickets[at])
-        };
         match act {
             Act::Wait(micros) => self.now += micros,
             Act::Look(number) => {
@@ -155,14 +216,15 @@ impl Pair {
                 self.tickets.push(ticket);
             }
             Act::Answer(back, bytes) => {
-                let Some(ticket) = given(&self.tickets, back) else { return Ok(()) };
+                let Some(ticket) = self.given(back) else { return Ok(()) };
                 self.answers += 1;
                 let kept = cache.answered(now, ticket, self.answers, bytes);
                 let known = self.naive.answered(self.now, ticket, self.answers, bytes);
                 prop_assert_eq!(kept, known);
             }
+            act @ (Act::Fetch(..) | Act::Lend(..)) => self.with_peers(cache, act)?,
             Act::End(back) => {
-                let Some(ticket) = given(&self.tickets, back) else { return Ok(()) };
+                let Some(ticket) = self.given(back) else { return Ok(()) };
                 cache.ended(ticket);
                 self.naive.close(ticket);
             }
@@ -170,7 +232,7 @@ impl Pair {
                 let scope = scope(number);
                 // The reference forgets what is too old when it looks, and so it counts it here.
                 cache.expire(now);
-                self.naive.kept.retain(|kept| self.now - kept.stored < BOUNDS.ttl.0);
+                self.naive.kept.retain(|kept| self.now < kept.ends);
                 prop_assert_eq!(cache.purge(&scope), self.naive.purge(&scope));
             }
         }
@@ -186,12 +248,16 @@ proptest! {
         for act in acts {
             pair.act(&mut cache, act)?;
             cache.expire(Mono(pair.now));
-            pair.naive.kept.retain(|kept| pair.now - kept.stored < BOUNDS.ttl.0);
+            pair.naive.kept.retain(|kept| pair.now < kept.ends);
             prop_assert_eq!(cache.len(), pair.naive.kept.len());
             prop_assert_eq!(cache.bytes(), pair.naive.bytes());
             prop_assert!(cache.bytes() <= BOUNDS.bytes && cache.len() <= BOUNDS.entries);
-            prop_assert_eq!((cache.by_age.len(), cache.by_use.len()), (cache.len(), cache.len()));
+            prop_assert_eq!((cache.by_end.len(), cache.by_use.len()), (cache.len(), cache.len()));
             prop_assert_eq!(cache.open.len(), pair.naive.open.len());
+            // Whatever is kept, peers are told of it.
+            let told = cache.in_brief(1, true);
+            let all = pair.naive.kept.iter().all(|kept| told.wide.may_have(&key(kept.number).0));
+            prop_assert!(all && told.answers == cache.len() as u64);
             let leaders = pair.naive.open.iter().filter(|(.., leads)| *leads).count();
             prop_assert_eq!(cache.leaders.len(), leaders);
         }
@@ -250,4 +316,70 @@ fn what_is_under_way_is_bounded() {
     while cache.ask_anew(key(9), &owner(9)).is_some() {}
     assert_eq!(cache.open.len(), MAX_OPEN);
     assert_eq!(cache.look(Mono(0), key(1), &owner(1)), Looked::Full);
+}
+
+fn labelled(cache: &mut Cache<u32>, number: u8, label: Label) {
+    let owner = Owner { label, ..owner(number) };
+    let Looked::Lead(ticket) = cache.look(Mono(0), key(number), &owner) else { panic!() };
+    assert!(cache.answered(Mono(0), ticket, u32::from(number), 1));
+}
+
+#[test]
+fn a_label_keeps_an_answer_and_the_word_of_it_where_they_belong() {
+    let mut cache = Cache::<u32>::new(BOUNDS);
+    for (number, label) in [(0, Label::Node), (1, Label::Site), (2, Label::Mesh)] {
+        labelled(&mut cache, number, label);
+    }
+    let ask = |number| Ask { digest: key(number).0, purges: [0; 16], most_bytes: 9 };
+    let mut lend = |number, same_site| {
+        cache.lend(Mono(1), (&ask(number), same_site), [0; 16]).map(|lent| lent.answer)
+    };
+    assert_eq!([lend(0, true), lend(0, false)], [Err(Missing::Stays); 2]);
+    assert_eq!([lend(1, true), lend(1, false)], [Ok(1), Err(Missing::Stays)]);
+    assert_eq!([lend(2, true), lend(2, false)], [Ok(2), Ok(2)]);
+    assert_eq!(lend(3, true), Err(Missing::NotKept));
+    let (near, far) = (cache.in_brief(1, true), cache.in_brief(1, false));
+    let told = |brief: &KeptInBrief, number: u8| {
+        let has = |set: &Digests| set.may_have(&key(number).0);
+        has(&brief.wide) || brief.site.as_ref().is_some_and(has)
+    };
+    assert_eq!([0, 1, 2].map(|number| told(&near, number)), [false, true, true]);
+    assert_eq!([0, 1, 2].map(|number| told(&far, number)), [false, false, true]);
+    // A peer that knows other purges gets nothing.
+    let other = Ask { purges: [1; 16], ..ask(2) };
+    assert_eq!(cache.lend(Mono(1), (&other, true), [0; 16]), Err(Missing::Purges));
+}
+
+#[test]
+fn what_a_peer_gives_ends_when_it_would_have_there() {
+    let mut cache = Cache::<u32>::new(BOUNDS);
+    let ticket = lead(&mut cache, 1);
+    let dated = Dated { asked: Mono(10), age: Micros(60), left: Micros(35) };
+    assert_eq!(cache.fetched(Mono(15), ticket, (7, 1), dated), Some(Micros(65)));
+    assert_eq!(cache.find(Mono(44), &key(1)), Some((7, Micros(94))));
+    assert_eq!(cache.find(Mono(45), &key(1)), None);
+    // One that is too old, or was purged on its way, is not given; the question stays, or is gone.
+    let ticket = lead(&mut cache, 2);
+    let old = Dated { asked: Mono(0), age: Micros(100), left: Micros(50) };
+    assert_eq!(cache.fetched(Mono(1), ticket, (7, 1), old), None);
+    assert!(cache.is_open(ticket));
+    cache.purge(&Scope::default());
+    assert_eq!(cache.fetched(Mono(1), ticket, (7, 1), dated), None);
+    assert_eq!((cache.counts().fetched, cache.len()), (1, 0));
+}
+
+#[test]
+fn what_peers_are_told_is_made_anew_when_most_of_it_is_gone() {
+    let bounds = Bounds { entries: 100, bytes: 1 << 20, ..BOUNDS };
+    let mut cache = Cache::<u32>::new(bounds);
+    let numbered = |number: u32| Key(*blake3::hash(&number.to_be_bytes()).as_bytes());
+    for number in 0..2_000 {
+        let ticket = cache.ask_anew(numbered(number), &owner(0)).unwrap();
+        cache.answered(Mono(0), ticket, number, 1);
+    }
+    let told = cache.in_brief(1, false);
+    assert!((1_900..2_000).all(|number| told.wide.may_have(&numbered(number).0)));
+    let wrong = (0..1_900).filter(|number| told.wide.may_have(&numbered(*number).0)).count();
+    assert!(wrong < 400, "{wrong} that are gone seem to be there");
+    assert_eq!(told.at.0, 1);
 }

@@ -93,10 +93,11 @@ pub fn is_faithful(record: &RequestRecord, first: &Target) -> bool {
         record.outcome,
         Outcome::Finished { reason: FinishReason::Stop | FinishReason::Length, .. }
     );
-    let by_first = record
-        .legs
-        .first()
-        .is_some_and(|leg| leg.target == *first && leg.asked && leg.ended.is_none());
+    let by_first = match record.legs.first() {
+        Some(leg) => leg.target == *first && leg.asked && leg.ended.is_none(),
+        // What a model of the mesh answers by itself has no targets to go along.
+        None => !first.is_paid(),
+    };
     if plant::is_on(Plant::StandInKept) {
         return whole;
     }
@@ -175,6 +176,8 @@ mod tests {
         assert!(!is_faithful(&strayed, &paid));
         let own = RequestRecord { attempts: tried, ..record(&mesh, true, None) };
         assert!(is_faithful(&own, &mesh));
+        let plain = RequestRecord { legs: Vec::new(), ..own.clone() };
+        assert!(is_faithful(&plain, &mesh) && !is_faithful(&plain, &paid));
         let lesser = Some("small".to_owned());
         assert!(!is_faithful(&RequestRecord { downgraded_to: lesser, ..own.clone() }, &mesh));
         let cut = Outcome::Finished { reason: FinishReason::Quota, usage: Usage::default() };

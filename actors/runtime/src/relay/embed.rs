@@ -159,12 +159,8 @@ struct Errand {
 impl Errand {
     fn new(shared: Arc<Shared>, call: EmbedCall) -> Self {
         let arrived = clock::mono();
-        let mut aim = aim::aim_by(&shared, &facts_of(&shared, &call));
-        let mut targets = std::mem::take(&mut aim.targets);
-        // A model of the mesh that has the name of a provider's is none that could be meant.
-        if targets.iter().any(|(target, _)| target.is_paid()) {
-            targets.retain(|(target, _)| target.is_paid());
-        }
+        let mut aim = aimed(&shared, &call);
+        let targets = std::mem::take(&mut aim.targets);
         let deadline = arrived.plus(call.deadline);
         Self { journey: Journey::new(targets), aim, shared, call, arrived, deadline }
     }
@@ -466,6 +462,21 @@ async fn exchange(
             Err(unreadable(&open.spec().name, why).into())
         }
     }
+}
+
+/// Who would be asked first.
+pub(super) fn first(shared: &Shared, call: &EmbedCall) -> Option<Target> {
+    aimed(shared, call).targets.into_iter().next().map(|(target, _)| target)
+}
+
+/// Where a request may go.
+fn aimed(shared: &Shared, call: &EmbedCall) -> Aim {
+    let mut aim = aim::aim_by(shared, &facts_of(shared, call));
+    // A model of the mesh that has the name of a provider's is none that could be meant.
+    if aim.targets.iter().any(|(target, _)| target.is_paid()) {
+        aim.targets.retain(|(target, _)| target.is_paid());
+    }
+    aim
 }
 
 fn facts_of(shared: &Shared, call: &EmbedCall) -> Request {

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
+use crate::answers::{AnswersReply, Ask, Digests, Held, KeptInBrief, Missing};
 use crate::join::JoinMessage;
 use crate::records::{grant_membership, grant_steward};
 use crate::swim::{Beat, MAX_MESSAGE_BYTES, MAX_RUMOURS, PeerState, Rumour, SwimMessage};
@@ -37,6 +38,7 @@ proptest! {
             survives::<RenewReply>(bytes);
             survives::<SwimMessage>(bytes);
             survives::<JoinMessage>(bytes);
+            survives::<AnswersReply>(bytes);
         }
     }
 
@@ -94,6 +96,9 @@ fn openings_and_replies_round_trip() {
         Opening::Settings(Box::new(SettingsMessage::Brief([9; 16]))),
         Opening::Traced(Box::new(traced)),
         Opening::Traced(Box::new(free)),
+        Opening::Answers(Box::new(AnswersWord::Brief([3; 16]))),
+        Opening::Answers(Box::new(AnswersWord::Kept(Box::new(in_brief())))),
+        Opening::Answers(Box::new(AnswersWord::Ask(ask()))),
     ] {
         let frame = encode(&opening, codec::MAX_FRAME).unwrap();
         assert_eq!(decode_body(&frame[4..]), Ok(opening));
@@ -101,6 +106,31 @@ fn openings_and_replies_round_trip() {
     let alive = HandOffReply::<u8>::Alive(Pulse { progress: 7, ..Pulse::default() });
     let frame = encode(&alive, codec::MAX_FRAME).unwrap();
     assert_eq!(decode_body(&frame[4..]), Ok(alive));
+}
+
+fn ask() -> Ask {
+    Ask { digest: [1; 32], purges: [2; 16], most_bytes: 9 }
+}
+
+fn in_brief() -> KeptInBrief {
+    let mut wide = Digests::for_so_many(1);
+    wide.put(&[7; 32]);
+    KeptInBrief { at: (1, 2), answers: 3, wide, site: None }
+}
+
+#[test]
+fn replies_about_answers_round_trip() {
+    let held = Held { bytes: 1, digest: [1; 32], kind: 1, age: Micros(2), left: Micros(3) };
+    for reply in [
+        AnswersReply::Same,
+        AnswersReply::Purges(Vec::new()),
+        AnswersReply::Missing(Missing::Stays),
+        AnswersReply::Held(held),
+        AnswersReply::Piece(vec![1, 2, 3]),
+    ] {
+        let frame = encode(&reply, codec::MAX_FRAME).unwrap();
+        assert_eq!(decode_body(&frame[4..]), Ok(reply));
+    }
 }
 
 #[test]
@@ -200,6 +230,7 @@ fn what_version_1_does_not_have_says_so() {
     assert_eq!(Opening::Quota(Box::new(7)).since(), 2);
     assert_eq!(Opening::Policy(Box::default()).since(), 2);
     assert_eq!(Opening::Settings(Box::new(SettingsMessage::Brief([9; 16]))).since(), 4);
+    assert_eq!(Opening::Answers(Box::new(AnswersWord::Ask(ask()))).since(), 5);
     // A refusal for want of budget is said to an old peer in words it has.
     let refusal = Refusal::client(Stage::Reserve, Code::QuotaExhausted, "nothing left");
     let reply = HandOffReply::<u8>::Refused(refusal.clone().spoken_at(1));

@@ -1,5 +1,7 @@
 //! The cache of answers, as the admin API says it.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,10 +34,19 @@ pub(crate) struct Cache {
     pub(crate) expired: u64,
     /// Answers that were purged.
     pub(crate) purged: u64,
+    /// Requests answered by what a peer kept.
+    #[serde(default)]
+    pub(crate) fetched: u64,
+    /// Answers given to peers.
+    #[serde(default)]
+    pub(crate) lent: u64,
+    /// Answers that peers keep, by the peer's name, as far as they told.
+    #[serde(default)]
+    pub(crate) peers: BTreeMap<String, u64>,
 }
 
 /// `POST /admin/cache/purge`: all answers, or those of an account and what lies below it, of a
-/// model, or of both.
+/// model, or of both; at every node of the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct CachePurge {
