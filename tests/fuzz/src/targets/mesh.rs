@@ -11,12 +11,16 @@ use selvedge_base::codec::{self, MAX_FRAME, VERSION};
 use selvedge_base::{
     Blame, Code, MeshId, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry, TraceContext,
 };
-use selvedge_base::{Stage, Wall};
+use selvedge_base::{Mono, Stage, Wall};
 use selvedge_contract::request::{Answer, GenerateRequest, Input, Sampling};
+use selvedge_core::cache::{Key, Near, Peers, Scope};
 use selvedge_core::quota::{QuotaDigest, QuotaHeader, QuotaMessage, QuotaStored, StoredRow};
 use selvedge_core::{Charged, HandOff, HandOffReply, NodeRow, Opening, PolicyWord, Traced};
 use selvedge_crdt::escrow::Holder;
 use selvedge_crdt::{Row, RowMap, Stamp};
+use selvedge_proto::answers::{
+    AnswersReply, AnswersWord, Ask, Digests, Held, KeptInBrief, PurgeBook, sign_purge,
+};
 use selvedge_proto::join::JoinMessage;
 use selvedge_proto::policy::{PolicyBook, PolicyMessage, PolicySnapshot};
 use selvedge_proto::records::{Credential, Roster, RosterSnapshot, Signer};
@@ -83,6 +87,7 @@ fn check_frames(body: &[u8]) {
     frame::<Opening>(body);
     frame::<HandOffReply>(body);
     frame::<RenewReply>(body);
+    frame::<AnswersReply>(body);
     frame::<JoinMessage>(body);
     frame::<SwimMessage>(body);
     frame::<SyncMessage>(body);
@@ -134,6 +139,28 @@ fn row() -> Row {
     sign_row(&key(3), stamp, &value).unwrap_or_else(|error| panic!("a row: {error}"))
 }
 
+/// Hands what a peer says of answers to the machines that heed it.
+fn check_answers(word: AnswersWord) {
+    match word {
+        AnswersWord::Purges(lines) => {
+            let mut book = PurgeBook::new(mesh());
+            book.take(lines.clone());
+            let kept = book.lines();
+            assert!(kept.iter().all(|line| lines.contains(line)), "an invented purge");
+            assert!(kept.iter().all(|line| line.check_signature().is_ok()), "an unsigned purge");
+            assert!(!book.take(lines).is_new, "taken twice, it is another");
+        }
+        AnswersWord::Kept(told) => {
+            let mut peers = Peers::new();
+            peers.heard(node(4), *told);
+            let near = Near { node: node(4), same_site: true, rtt: None };
+            let whom = |label| peers.whom(Mono(0), &Key([7; 32]), label, &[near]);
+            assert!(whom(Label::Mesh).len() <= 1 && whom(Label::Node).is_empty());
+        }
+        AnswersWord::Brief(_) | AnswersWord::Ask(_) => {}
+    }
+}
+
 /// Hands the records of a message to the machines that keep them.
 fn check_records(body: &[u8]) {
     let mut roster = roster();
@@ -161,6 +188,9 @@ fn check_records(body: &[u8]) {
         if let PolicyMessage::Delta(delta) = word.message {
             book.apply(*delta, &roster, NOW);
         }
+    }
+    if let Ok(Opening::Answers(word)) = codec::decode_body::<Opening>(body) {
+        check_answers(*word);
     }
     if let Ok(Opening::Charged(charged)) = codec::decode_body::<Opening>(body) {
         drop(charged.receipt.check());
@@ -214,6 +244,25 @@ fn disk() -> Vec<Vec<u8>> {
             ..QuotaStored::default()
         })),
     ]
+}
+
+/// What is said about answers that are kept.
+fn answers() -> ([AnswersWord; 3], [AnswersReply; 3]) {
+    let line = PurgeBook::new(mesh()).next(node(3), Scope::default(), NOW);
+    let purges = vec![sign_purge(line, &key(3))];
+    let mut wide = Digests::for_so_many(1);
+    wide.put(&[7; 32]);
+    let told = KeptInBrief { at: (1, 1), answers: 1, wide, site: None };
+    let ask = Ask { digest: [7; 32], purges: [1; 16], most_bytes: 9 };
+    let (age, left) = (Micros::secs(1), Micros::secs(2));
+    let held = Held { bytes: 1, digest: [1; 32], kind: 0, age, left };
+    let words = [
+        AnswersWord::Purges(purges.clone()),
+        AnswersWord::Kept(Box::new(told)),
+        AnswersWord::Ask(ask),
+    ];
+    let piece = AnswersReply::Piece(vec![1, 2, 3]);
+    (words, [AnswersReply::Purges(purges), AnswersReply::Held(held), piece])
 }
 
 fn handed() -> HandOff {
@@ -277,6 +326,9 @@ fn frames() -> Vec<Vec<u8>> {
     let digest = QuotaDigest { holder, heads: vec![] };
     let policy = PolicyMessage::Delta(Box::default());
     let word = PolicyWord { incarnation: 1, message: policy };
+    let (words, replies) = answers();
+    let [purges, told, ask] = words;
+    let [purges_too, held, piece] = replies;
     let fits = |bytes: Result<Vec<u8>, codec::CodecError>| {
         bytes.unwrap_or_else(|error| panic!("a frame: {error}"))
     };
@@ -297,6 +349,12 @@ fn frames() -> Vec<Vec<u8>> {
         Opening::Policy(Box::new(word)),
         Opening::Sync(SyncMessage::Delta(delta.clone())),
         SyncMessage::Delta(delta),
+        Opening::Answers(Box::new(purges)),
+        Opening::Answers(Box::new(told)),
+        Opening::Answers(Box::new(ask)),
+        purges_too,
+        held,
+        piece,
         HandOffReply::Answer(Answer::Failed(refusal.clone())),
         RenewReply::Renewed(Box::new(credential())),
         JoinMessage::Refused(refusal),

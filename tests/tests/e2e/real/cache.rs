@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use selvedge_tests::budgets::{key, until_books};
+use selvedge_tests::http::Client;
 use selvedge_tests::tiny::TINY;
 use selvedge_tests::{Deadline, python, scenario};
 use serde_json::{Value, json};
@@ -14,6 +15,25 @@ const ON: &str = "[cache]\nenabled = true\n";
 fn asked(provider: &Provider) -> Result<usize> {
     let seen = provider.get("/seen")?;
     Ok(seen["seen"].as_array().context("requests")?.len())
+}
+
+/// A model of the mesh, asked the OpenAI way, whole and as a stream.
+fn by_a_model_of_the_mesh(client: &Client) -> Result<()> {
+    for stream in [false, true] {
+        let message = json!({"role": "user", "content": "Good morning!"});
+        let body = json!({
+            "model": TINY, "temperature": 0, "max_tokens": 4, "messages": [message],
+            "stream": stream,
+        });
+        let mut answers = Vec::new();
+        for did in ["miss", "hit"] {
+            let reply = client.post("/v1/chat/completions", &body)?;
+            ensure!(reply.header("x-selvedge-cache") == Some(did), "{:?}", reply.headers);
+            answers.push(reply.text()?);
+        }
+        ensure!(answers[0] == answers[1] && answers[0].len() > 20, "{answers:?}");
+    }
+    Ok(())
 }
 
 #[test]
@@ -65,6 +85,8 @@ fn equal_requests_are_answered_by_what_is_kept() {
         let told = node.cli(&["cache", "show"])?.success()?;
         ensure!(told.contains("0 of at most 65536 answers"), "{told}");
 
+        s.step("a model of the mesh, whole and as a stream");
+        by_a_model_of_the_mesh(&client)?;
         s.step("a hit has a record of its own");
         let reply = client.post("/v1/chat/completions", &body)?;
         reply.ok()?;

@@ -4,6 +4,7 @@
 mod answers;
 mod budgets;
 mod cache;
+mod cache_mesh;
 mod continued;
 mod deaths;
 mod demo;
