@@ -133,6 +133,7 @@ fn gateway_by(node: &Node, pace: Duration, quota: crate::quota::QuotaLine) -> Ga
         providers: Arc::clone(&real.providers),
         routing: Arc::clone(&real.routing),
         cache: None,
+        purges: Arc::clone(&real.purges),
         tracer: None,
         permits: Arc::new(Semaphore::new(64)),
         in_flight: crate::shared::Tally::default(),

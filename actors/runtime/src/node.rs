@@ -483,11 +483,11 @@ async fn share(
         providers,
         routing: Arc::new(routing),
         cache: config.cache.map(CacheLine::new),
-        purges: Purges::load(
+        purges: Arc::new(Purges::load(
             Arc::clone(&opened.identity),
             Arc::clone(membership),
             opened.store.clone(),
-        )?,
+        )?),
         tracer: config.tracer.clone(),
         permits: Arc::new(Semaphore::new(config.max_requests)),
         in_flight: Tally::default(),

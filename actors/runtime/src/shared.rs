@@ -57,7 +57,7 @@ pub(crate) struct Shared {
     /// Answers kept for equal requests, if any are.
     pub(crate) cache: Option<CacheLine>,
     /// What was purged in the mesh, known also where no answers are kept.
-    pub(crate) purges: Purges,
+    pub(crate) purges: Arc<Purges>,
     /// Who is told of requests, if anybody is.
     pub(crate) tracer: Option<Arc<Tracer>>,
     /// One per request this node may answer at a time.

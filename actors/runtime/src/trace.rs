@@ -422,7 +422,8 @@ fn brief(record: &RequestRecord) -> RequestRecord {
                 cut(model);
             }
         }
-        Leg { target, why: String::new(), asked: true, ended: None }
+        let (took, judged) = (leg.took, leg.judged);
+        Leg { asked: true, took, judged, ..Leg::unasked(target, String::new(), None) }
     }));
     let attempts = record.attempts.iter().take(MAX_TURNS);
     brief.attempts.extend(attempts.map(|attempt| Attempt {

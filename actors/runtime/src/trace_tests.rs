@@ -97,8 +97,10 @@ fn what_others_name_is_cut_and_what_nobody_reads_does_not_wait() {
     });
     drop(asking);
     let target = || Target::Provider { provider: endless.clone(), model: endless.clone() };
-    let leg =
-        |asked| Leg { target: target(), why: endless.clone(), asked, ended: Some(endless.clone()) };
+    let leg = |asked| {
+        let (why, ended) = (endless.clone(), Some(endless.clone()));
+        Leg { asked, ..Leg::unasked(target(), why, ended) }
+    };
     let refusal = Refusal::client(selvedge_base::Stage::Route, Code::InvalidRequest, &*endless);
     trace.recorded(&RequestRecord {
         id: selvedge_base::RequestId(7),
@@ -111,6 +113,7 @@ fn what_others_name_is_cut_and_what_nobody_reads_does_not_wait() {
         took: selvedge_base::Micros(1),
         first_token: None,
         longest_gap: None,
+        saving: None,
     });
     drop(trace);
     let story = told.try_recv().expect("a telling").story;

@@ -92,7 +92,8 @@ impl Passing {
                 None => self.finish()?,
             };
             if matches!(self.tap, Tap::Whole(_)) && self.took().failed {
-                return Err(self.malformed("its answer is malformed: it is not JSON"));
+                let why = "its answer is malformed: it is not JSON";
+                return Poll::Ready(Err(self.malformed(why)));
             }
             if let Some(usage) = self.took().usage {
                 self.answer.used(usage.total());

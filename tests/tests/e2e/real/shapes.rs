@@ -36,7 +36,8 @@ struct World {
 
 impl World {
     fn start(s: &Scenario, shape: &Shape) -> Result<Self> {
-        let script = ("shape_server.py", [shape.kind].as_slice());
+        let kind = [shape.kind];
+        let script = ("shape_server.py", kind.as_slice());
         let (server, addr) = python_server(s, "provider", script)?;
         let spec = s.node("gateway");
         tiny::write(&spec.home.join("models"))?;
