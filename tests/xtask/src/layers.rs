@@ -24,6 +24,8 @@ const EDGES: &[(&str, &str, &[&str])] = &[
         "inference/engine",
         &["selvedge-base", "selvedge-contract", "selvedge-kernels"],
     ),
+    ("selvedge-engine", "inference/engine", &["selvedge-base", "selvedge-contract"]),
+    ("selvedge-federated", "inference/federated", &["selvedge-base", "selvedge-crdt"]),
     (
         "selvedge-core",
         "actors/core",
@@ -90,6 +92,7 @@ pub(crate) const PURE: &[(&str, &str)] = &[
     ("selvedge-crdt", "mesh/crdt/"),
     ("selvedge-proto", "mesh/proto/"),
     ("selvedge-contract", "inference/contract/"),
+    ("selvedge-federated", "inference/federated/"),
     ("selvedge-core", "actors/core/"),
     ("selvedge-dialect", "actors/dialect/"),
     ("selvedge-sim", "sim/"),

@@ -1,0 +1,138 @@
+//! Arithmetic modulo p = 2^32 - 5, the largest prime below 2^32.
+//!
+//! Owns the elements and their operations. An element fits four bytes on the wire, and a product
+//! fits 64 bits; small numbers of either sign are kept as residues next to zero.
+
+use serde::{Deserialize, Serialize};
+
+/// The modulus, a prime.
+pub const P: u32 = 4_294_967_291;
+
+/// An element of the field: a residue below [`P`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Fp(u32);
+
+/// A number from outside that is no residue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no element of the field modulo {P}")]
+pub struct NotAnElement(pub u32);
+
+impl Fp {
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+    /// One.
+    pub const ONE: Self = Self(1);
+
+    /// The residue of a number of any size.
+    pub const fn reduced(value: u64) -> Self {
+        Self((value % P as u64) as u32)
+    }
+
+    /// The residue of a signed number.
+    pub const fn of_signed(value: i64) -> Self {
+        Self(value.rem_euclid(P as i64) as u32)
+    }
+
+    /// The number next to zero that has this residue: between -(p-1)/2 and (p-1)/2.
+    pub const fn signed(self) -> i64 {
+        if self.0 > P / 2 { self.0 as i64 - P as i64 } else { self.0 as i64 }
+    }
+
+    /// The residue itself.
+    pub const fn residue(self) -> u32 {
+        self.0
+    }
+
+    /// The sum.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self::reduced(self.0 as u64 + other.0 as u64)
+    }
+
+    /// The difference.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self::reduced(self.0 as u64 + (P - other.0) as u64)
+    }
+
+    /// The product: below 2^64, since both are below 2^32.
+    #[must_use]
+    pub const fn times(self, other: Self) -> Self {
+        Self::reduced(self.0 as u64 * other.0 as u64)
+    }
+
+    /// The element whose product with this one is one; zero for zero. By Fermat, the power p - 2.
+    #[must_use]
+    pub const fn inverse(self) -> Self {
+        let (mut base, mut exponent, mut power) = (self, P - 2, Self::ONE);
+        while exponent > 0 {
+            if exponent & 1 == 1 {
+                power = power.times(base);
+            }
+            base = base.times(base);
+            exponent >>= 1;
+        }
+        power
+    }
+}
+
+impl TryFrom<u32> for Fp {
+    type Error = NotAnElement;
+
+    fn try_from(value: u32) -> Result<Self, NotAnElement> {
+        if value < P { Ok(Self(value)) } else { Err(NotAnElement(value)) }
+    }
+}
+
+impl From<Fp> for u32 {
+    fn from(element: Fp) -> Self {
+        element.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any() -> impl Strategy<Value = Fp> {
+        prop_oneof![(0..P).prop_map(Fp), Just(Fp(P - 1)), Just(Fp(0)), Just(Fp(P / 2))]
+    }
+
+    #[test]
+    fn the_modulus_is_a_prime() {
+        assert_eq!(u64::from(P), (1 << 32) - 5);
+        assert!((2..65_536).all(|divisor| P % divisor != 0));
+    }
+
+    #[test]
+    fn what_is_no_residue_is_refused() {
+        assert_eq!(Fp::try_from(P), Err(NotAnElement(P)));
+        assert_eq!(Fp::try_from(u32::MAX), Err(NotAnElement(u32::MAX)));
+        assert_eq!(Fp::try_from(P - 1).map(Fp::signed), Ok(-1));
+    }
+
+    proptest! {
+        #[test]
+        fn the_laws_of_a_field_hold(a in any(), b in any(), c in any()) {
+            prop_assert_eq!(a.plus(b), b.plus(a));
+            prop_assert_eq!(a.plus(b).plus(c), a.plus(b.plus(c)));
+            prop_assert_eq!(a.times(b).times(c), a.times(b.times(c)));
+            prop_assert_eq!(a.times(b.plus(c)), a.times(b).plus(a.times(c)));
+            prop_assert_eq!(a.minus(b).plus(b), a);
+            prop_assert!(a.minus(b).residue() < P);
+            if a != Fp::ZERO {
+                prop_assert_eq!(a.times(a.inverse()), Fp::ONE);
+            }
+        }
+
+        #[test]
+        fn signed_numbers_come_back(value in -2_147_483_645i64..=2_147_483_645) {
+            prop_assert_eq!(Fp::of_signed(value).signed(), value);
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Learning across sites: the decisions and the arithmetic, no training and no transport.
+//!
+//! Nodes train on what they have and send what changed in the model; a few of them, the anchors,
+//! add the changes up without seeing any of them. Everything that several nodes must agree on is
+//! computed here in integers, so that all come to the same bytes. Owns the field, the shares, the
+//! rounds as machines, what a server makes of a sum, and the accounting of privacy. Owns neither
+//! the training (floats, a shell's work) nor sockets, disks, clocks and entropy: seeds are handed
+//! in.
+
+#![warn(missing_docs)]
+
+pub mod field;
+pub mod fixed;
+pub mod mask;
+pub mod seal;
+pub mod shamir;
