@@ -14,6 +14,7 @@ mod cloud;
 pub mod diff;
 mod disk;
 mod engine;
+pub mod federated;
 pub mod grid;
 mod invariant;
 mod ledger;

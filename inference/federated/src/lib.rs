@@ -11,6 +11,11 @@
 
 pub mod field;
 pub mod fixed;
+pub mod local;
 pub mod mask;
+pub mod robust;
+pub mod round;
 pub mod seal;
+pub mod select;
+pub mod server;
 pub mod shamir;

@@ -129,6 +129,26 @@ plants! {
     WitnessedAlone,
     /// Whoever takes over a row goes on from the one it knew, not from what a quorum told.
     TakenOverUnasked,
+    /// An anchor says that it has a contribution before that is durable.
+    ReceiptBeforeStored,
+    /// A client sends shares of a contribution that it did not write down.
+    SharedBeforeStored,
+    /// An anchor takes another update under a number that is bound.
+    NumberUnbound,
+    /// An anchor accepts a set in a lesser turn than it promised.
+    PromiseForgotten,
+    /// An anchor that promises a turn does not tell what it accepted before.
+    AcceptedUntold,
+    /// One anchor is a quorum.
+    MinorityCloses,
+    /// An anchor shows its part of a set that it accepted and that is not closed.
+    OpenedUncertified,
+    /// A sum may be of any number of clients.
+    PrivacyFloorIgnored,
+    /// What was folded is not numbered, and may be folded again.
+    FoldedUnnumbered,
+    /// An anchor forgets at the end of a round what did not count in it.
+    CarriedForgotten,
     /// Whose a request is does not count among what makes requests equal.
     CacheKeyForgetsAccount,
     /// Of a text in a request only its length counts.

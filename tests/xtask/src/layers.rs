@@ -24,7 +24,6 @@ const EDGES: &[(&str, &str, &[&str])] = &[
         "inference/engine",
         &["selvedge-base", "selvedge-contract", "selvedge-kernels"],
     ),
-    ("selvedge-engine", "inference/engine", &["selvedge-base", "selvedge-contract"]),
     ("selvedge-federated", "inference/federated", &["selvedge-base", "selvedge-crdt"]),
     (
         "selvedge-core",
@@ -62,6 +61,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
             "selvedge-contract",
             "selvedge-core",
             "selvedge-dialect",
+            "selvedge-federated",
         ],
     ),
     ("selvedge", "node", ANY),

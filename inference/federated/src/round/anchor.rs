@@ -1,0 +1,547 @@
+//! The anchor: keeps shares, closes sets with the others, opens and folds.
+//!
+//! Owns what an anchor has on disk and all of its steps but the decision, which is `propose`'s.
+//! A receipt, a promise, an acceptance and a part of a sum are each written down before they are
+//! said. An anchor that is in no committee yet, or no more, follows the chain and tells it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use selvedge_base::plant::{self, Plant};
+use selvedge_base::{Machine, Mono, NodeId, Now};
+use selvedge_crdt::escrow::Seal;
+use serde::{Deserialize, Serialize};
+
+use super::Digest;
+use super::certificate::{Ballot, Certificate, Receipt};
+use super::client::{commitment, context, payload_digest, sharing_digest};
+use super::close::{Close, ContributionId, Header};
+use super::job::{Committee, Job, MAX_CLIENTS, Mode};
+use super::message::{Effect, Event, Message, Payload, Refused};
+use super::outbox::Outbox;
+use super::propose::Campaign;
+use super::tip::{Folded, Opening, Partial, Tip};
+use crate::field::Fp;
+use crate::fixed::{UpdateError, to_field};
+use crate::seal::OpeningKey;
+use crate::shamir::add_weighted;
+
+/// A contribution as an anchor has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// What is public.
+    pub header: Header,
+    /// Its share; all of the update in a job without shares.
+    pub share: Vec<Fp>,
+}
+
+/// What an anchor has on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnchorStored {
+    /// The chain.
+    pub tip: Tip,
+    /// Contributions that are not over; at most [`MAX_CLIENTS`].
+    pub held: BTreeMap<ContributionId, Held>,
+    /// In this round: the greatest turn promised.
+    pub promised: Option<Ballot>,
+    /// In this round: what was accepted last.
+    pub accepted: Option<(Ballot, Close)>,
+    /// In this round: the set whose sum this anchor may show a part of.
+    pub opened: Option<Certificate>,
+}
+
+/// A write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AnchorChange {
+    /// A contribution is held.
+    Held(Held),
+    /// A turn is promised.
+    Promised(Ballot),
+    /// A set is accepted.
+    Accepted(Ballot, Box<Close>),
+    /// A set is closed, and its sum may be opened here.
+    Opened(Box<Certificate>),
+    /// A round is over.
+    Folded(Box<Folded>),
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum AnchorInput {
+    /// A message came.
+    Received {
+        /// From whom; the transport proved it.
+        from: NodeId,
+        /// The message.
+        message: Box<Message>,
+    },
+    /// A write is durable.
+    Stored {
+        /// Its number.
+        write: u64,
+    },
+    /// The operator wants other anchors; they take over with the next set that is closed here.
+    Reconfigured {
+        /// Which.
+        committee: Committee,
+    },
+    /// Time passed.
+    Ticked,
+}
+
+pub(super) type Out = Vec<Effect<AnchorChange>>;
+
+/// The machine of one anchor in one job.
+pub struct Anchor {
+    pub(super) job: Arc<Job>,
+    pub(super) me: NodeId,
+    pub(super) seal: Arc<dyn Seal>,
+    key: OpeningKey,
+    pub(super) stored: AnchorStored,
+    pub(super) outbox: Outbox,
+    /// Parts of this round's sum, by anchor.
+    openings: BTreeMap<NodeId, Opening>,
+    pub(super) campaign: Option<Campaign>,
+    /// Who shall be the next anchors.
+    pub(super) wanted: Option<Committee>,
+    /// Proposals of this anchor in this round.
+    pub(super) tries: u64,
+    pub(super) since: Option<Mono>,
+    pub(super) try_at: Mono,
+    next_tick: Mono,
+    asked: usize,
+}
+
+impl AnchorStored {
+    /// An anchor that knows the beginning of a job.
+    pub const fn new(tip: Tip) -> Self {
+        let held = BTreeMap::new();
+        Self { tip, held, promised: None, accepted: None, opened: None }
+    }
+
+    /// What a write changes. A round that does not follow changes nothing.
+    pub fn apply(&mut self, job: &Job, change: &AnchorChange, seal: &dyn Seal) {
+        match change {
+            AnchorChange::Held(held) => {
+                self.held.insert(held.header.id, held.clone());
+            }
+            AnchorChange::Promised(ballot) => self.promised = Some(*ballot),
+            AnchorChange::Accepted(ballot, close) => {
+                self.promised = self.promised.max(Some(*ballot));
+                self.accepted = Some((*ballot, (**close).clone()));
+            }
+            AnchorChange::Opened(certificate) => self.opened = Some((**certificate).clone()),
+            AnchorChange::Folded(folded) => {
+                if let Ok(tip) = self.tip.fold(job, folded, seal) {
+                    self.follow(tip);
+                }
+            }
+        }
+    }
+
+    fn follow(&mut self, tip: Tip) {
+        self.held.retain(|id, held| {
+            let carried = tip.last(&id.client) < id.seq && held.header.epoch == tip.committee.epoch;
+            let forgotten = plant::is_on(Plant::CarriedForgotten);
+            carried && !forgotten
+        });
+        *self = Self { held: std::mem::take(&mut self.held), ..Self::new(tip) };
+    }
+
+    /// What counts of this set in an anchor's part, if it holds all of it.
+    fn partial(&self, job: &Job, close: &Close) -> Option<Partial> {
+        let mut shares = Vec::with_capacity(close.entries.len());
+        for entry in &close.entries {
+            let held =
+                self.held.get(&entry.header.id).filter(|held| held.header == entry.header)?;
+            shares.push((entry.weight, held.share.as_slice()));
+        }
+        match job.mode {
+            Mode::Secure => {
+                let mut sum = vec![Fp::ZERO; job.scheme.share_len(job.payload_len())];
+                shares.iter().for_each(|(weight, share)| add_weighted(&mut sum, share, *weight));
+                Some(Partial::Shares(sum))
+            }
+            Mode::Plain(rule) => {
+                let level = |element: &Fp| element.signed() as i32;
+                let levels: Vec<Vec<i32>> =
+                    shares.iter().map(|(_, share)| share.iter().map(level).collect()).collect();
+                let updates: Vec<(u32, &[i32])> = shares
+                    .iter()
+                    .zip(&levels)
+                    .map(|((weight, _), levels)| (*weight, levels.as_slice()))
+                    .collect();
+                Some(Partial::Open(rule.aggregate(&updates, job.payload_len())))
+            }
+        }
+    }
+}
+
+impl Anchor {
+    /// An anchor as its disk has it; `job` has passed its check.
+    pub fn new(
+        job: Arc<Job>,
+        me: NodeId,
+        key: OpeningKey,
+        seal: Arc<dyn Seal>,
+        stored: AnchorStored,
+    ) -> Self {
+        Self {
+            job,
+            me,
+            seal,
+            key,
+            stored,
+            outbox: Outbox::default(),
+            openings: BTreeMap::new(),
+            campaign: None,
+            wanted: None,
+            tries: 0,
+            since: None,
+            try_at: Mono(0),
+            next_tick: Mono(0),
+            asked: 0,
+        }
+    }
+
+    /// The chain, as far as it followed it.
+    pub const fn tip(&self) -> &Tip {
+        &self.stored.tip
+    }
+
+    /// What it has, or will have, on disk.
+    pub const fn stored(&self) -> &AnchorStored {
+        &self.stored
+    }
+
+    /// Whether it is an anchor of the next round.
+    pub(super) fn is_seated(&self) -> bool {
+        self.stored.tip.committee.place(&self.me).is_some()
+    }
+
+    /// All anchors, this one too.
+    pub(super) fn anchors(&self) -> Vec<NodeId> {
+        self.stored.tip.committee.seats.iter().map(|seat| seat.node).collect()
+    }
+
+    pub(super) fn change(&mut self, change: AnchorChange, out: &mut Out) {
+        self.outbox.store(change, out);
+    }
+
+    fn share(
+        &mut self,
+        from: NodeId,
+        header: Header,
+        digests: &[Digest],
+        payload: &Payload,
+        out: &mut Out,
+    ) {
+        let id = header.id;
+        match self.take(from, header, digests, payload) {
+            Ok(None) => {}
+            Ok(Some(held)) => {
+                self.stored.held.insert(id, held.clone());
+                if plant::is_on(Plant::ReceiptBeforeStored) {
+                    self.receipt(from, &header, out);
+                }
+                self.change(AnchorChange::Held(held), out);
+            }
+            Err(why) => {
+                out.push(Effect::Report(Event::Refused { id, why }));
+                return self.outbox.send(from, Message::Refused { id, why }, out);
+            }
+        }
+        self.receipt(from, &header, out);
+    }
+
+    fn receipt(&mut self, to: NodeId, header: &Header, out: &mut Out) {
+        let receipt = Receipt::sign(&self.stored.tip.job, header, self.me, &*self.seal);
+        self.outbox.send(to, Message::Receipt(receipt), out);
+    }
+
+    /// What is to be held of a contribution; nothing when it is held already.
+    fn take(
+        &self,
+        from: NodeId,
+        header: Header,
+        digests: &[Digest],
+        payload: &Payload,
+    ) -> Result<Option<Held>, Refused> {
+        let AnchorStored { tip, held, .. } = &self.stored;
+        let id = header.id;
+        if id.client.node != from {
+            return Err(Refused::Sender);
+        }
+        let place = tip.committee.place(&self.me).ok_or(Refused::NoAnchor)?;
+        if header.epoch != tip.committee.epoch {
+            return Err(Refused::Epoch(tip.committee.epoch));
+        }
+        let last = tip.last(&id.client);
+        if id.seq <= last {
+            return Err(Refused::Replayed { last });
+        }
+        if id.seq > last + 1 || header.base_round > tip.round {
+            return Err(Refused::Ahead { round: tip.round });
+        }
+        if let Some(held) = held.get(&id) {
+            let is_same = held.header == header;
+            return match (is_same, plant::is_on(Plant::NumberUnbound)) {
+                (true, _) => Ok(None),
+                (false, false) => Err(Refused::Bound),
+                (false, true) => self.open(header, place, payload).map(Some),
+            };
+        }
+        if header.examples == 0 {
+            return Err(Refused::Empty);
+        }
+        let is_known = tip.done.contains_key(&id.client);
+        let new = held.keys().filter(|id| !tip.done.contains_key(&id.client)).count();
+        if held.len() >= MAX_CLIENTS || (!is_known && tip.done.len() + new >= MAX_CLIENTS) {
+            return Err(Refused::Full);
+        }
+        let is_named = digests.len() == tip.committee.seats.len()
+            && digests.get(place) == Some(&payload_digest(payload))
+            && sharing_digest(digests) == header.sharing;
+        if !is_named {
+            return Err(Refused::Digest);
+        }
+        self.open(header, place, payload).map(Some)
+    }
+
+    fn open(&self, header: Header, place: usize, payload: &Payload) -> Result<Held, Refused> {
+        let (job, name) = (&self.job, &self.stored.tip.job);
+        let (share, wanted) = match (job.mode, payload) {
+            (Mode::Secure, Payload::Sealed(sealed)) => {
+                let context = context(name, &header.id, header.epoch, place);
+                let share = self.key.open(sealed, &context).map_err(|_| Refused::Sealed)?;
+                (share, job.scheme.share_len(job.payload_len()))
+            }
+            (Mode::Plain(_), Payload::Open { levels, salt }) => {
+                let Header { id, base_round, examples, .. } = &header;
+                let bound = commitment(name, id, *base_round, *examples, salt, levels);
+                if bound != header.commitment {
+                    return Err(Refused::Digest);
+                }
+                (to_field(levels)?, job.payload_len())
+            }
+            (Mode::Secure, Payload::Open { .. }) | (Mode::Plain(_), Payload::Sealed(_)) => {
+                return Err(Refused::Sealed);
+            }
+        };
+        if share.len() != wanted {
+            return Err(UpdateError::Length { found: share.len(), wanted }.into());
+        }
+        Ok(Held { header, share })
+    }
+
+    /// A set is closed: this anchor writes down which, and then shows its part.
+    pub(super) fn closed(&mut self, from: NodeId, certificate: Certificate, out: &mut Out) {
+        let round = self.stored.tip.round;
+        if certificate.close.round != round {
+            return self.catch_up(from, certificate.close.round, out);
+        }
+        if let Some(opened) = &self.stored.opened {
+            if opened.close != certificate.close {
+                let what = "another set of a round that is closed".to_owned();
+                out.push(Effect::Report(Event::Misdeed { by: from, what }));
+            }
+            return;
+        }
+        if let Err(why) = certificate.check(&self.job, &self.stored.tip, &*self.seal) {
+            let what = why.to_string();
+            return out.push(Effect::Report(Event::Misdeed { by: from, what }));
+        }
+        self.campaign = None;
+        let entries = certificate.close.entries.len();
+        self.stored.opened = Some(certificate.clone());
+        self.change(AnchorChange::Opened(Box::new(certificate)), out);
+        out.push(Effect::Report(Event::Closed { round, entries }));
+        self.show(out);
+    }
+
+    /// Shows this anchor's part of the closed set to all anchors, if it holds all of the set.
+    fn show(&mut self, out: &mut Out) {
+        let Some(opened) = &self.stored.opened else { return };
+        let close = opened.close.clone();
+        self.show_of(&close, out);
+    }
+
+    pub(super) fn show_of(&mut self, close: &Close, out: &mut Out) {
+        let Some(partial) = self.stored.partial(&self.job, close) else { return };
+        let Tip { job, round, .. } = &self.stored.tip;
+        if !self.is_seated() {
+            return;
+        }
+        let opening = Opening::sign(job, *round, close.digest(), self.me, partial, &*self.seal);
+        for anchor in self.anchors() {
+            self.outbox.send(anchor, Message::Opened(Box::new(opening.clone())), out);
+        }
+    }
+
+    fn opened(&mut self, from: NodeId, opening: Opening, out: &mut Out) {
+        let Tip { job, round, committee, .. } = &self.stored.tip;
+        if opening.round != *round {
+            return self.catch_up(from, opening.round, out);
+        }
+        let Some(certificate) = &self.stored.opened else {
+            return self.outbox.send(from, Message::Ask { round: *round }, out);
+        };
+        let is_good = opening.anchor == from
+            && committee.place(&from).is_some()
+            && opening.close == certificate.close.digest()
+            && opening.is_signed(job, &*self.seal);
+        if !is_good {
+            let what = "a part of a sum that does not belong to the set".to_owned();
+            return out.push(Effect::Report(Event::Misdeed { by: from, what }));
+        }
+        self.openings.insert(from, opening);
+        if self.openings.len() < self.job.openings() {
+            return;
+        }
+        let openings = self.openings.values().cloned().collect();
+        let folded = Folded { certificate: certificate.clone(), openings };
+        self.folded(from, folded, out);
+    }
+
+    fn folded(&mut self, from: NodeId, folded: Folded, out: &mut Out) {
+        let round = folded.certificate.close.round;
+        if round < self.stored.tip.round {
+            // An answer that came twice: its sender is not behind, and must not be answered.
+            return;
+        }
+        if round > self.stored.tip.round {
+            return self.catch_up(from, round, out);
+        }
+        let tip = match self.stored.tip.fold(&self.job, &folded, &*self.seal) {
+            Ok(tip) => tip,
+            Err(why) => {
+                let what = why.to_string();
+                return out.push(Effect::Report(Event::Misdeed { by: from, what }));
+            }
+        };
+        let record = tip.record;
+        if self.wanted.as_ref().is_some_and(|wanted| wanted.epoch <= tip.committee.epoch) {
+            self.wanted = None;
+        }
+        self.stored.follow(tip);
+        self.openings.clear();
+        self.campaign = None;
+        self.tries = 0;
+        self.since = None;
+        self.change(AnchorChange::Folded(Box::new(folded)), out);
+        out.push(Effect::Report(Event::Folded { round, record }));
+    }
+
+    /// Somebody is in another round: who is behind is told, who is ahead is asked.
+    pub(super) fn catch_up(&mut self, from: NodeId, theirs: u64, out: &mut Out) {
+        let ours = self.stored.tip.round;
+        if theirs < ours {
+            out.push(Effect::Replay { to: from, round: theirs });
+        } else if theirs > ours {
+            self.outbox.send(from, Message::Ask { round: ours }, out);
+        }
+    }
+
+    fn asked(&mut self, from: NodeId, round: u64, out: &mut Out) {
+        if round < self.stored.tip.round {
+            return out.push(Effect::Replay { to: from, round });
+        }
+        let Some(opened) = self.stored.opened.clone().filter(|one| one.close.round == round) else {
+            return;
+        };
+        if self.stored.tip.committee.place(&from).is_some() {
+            self.outbox.send(from, Message::Closed(Box::new(opened)), out);
+        }
+    }
+
+    fn receive(&mut self, now: Now, from: NodeId, message: Message, out: &mut Out) {
+        match message {
+            Message::Share { header, digests, payload } => {
+                self.share(from, header, &digests, &payload, out);
+            }
+            Message::Prepare { round, ballot } => self.prepare(now, from, round, ballot, out),
+            Message::Promise { round, ballot, accepted, held } => {
+                let accepted = accepted.map(|(ballot, close)| (ballot, *close));
+                self.promise(now, from, round, ballot, accepted, held, out);
+            }
+            Message::Behind { round, promised } => self.behind(now, from, round, promised, out),
+            Message::Propose { ballot, close } => self.propose(from, ballot, *close, out),
+            Message::Accepted(accept) => self.accepted(from, accept, out),
+            Message::Closed(certificate) => self.closed(from, *certificate, out),
+            Message::Opened(opening) => self.opened(from, *opening, out),
+            Message::Ask { round } => self.asked(from, round, out),
+            Message::Folded(folded) => self.folded(from, *folded, out),
+            Message::Receipt(_) | Message::Refused { .. } => {}
+        }
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Out) {
+        if now.mono < self.next_tick {
+            return;
+        }
+        self.next_tick = now.mono.plus(self.job.pace.tick);
+        let seats = self.job.committee.seats.iter().chain(&self.stored.tip.committee.seats);
+        let known: Vec<NodeId> =
+            seats.map(|seat| seat.node).filter(|node| *node != self.me).collect();
+        self.asked += 1;
+        if let Some(peer) = known.get(self.asked % known.len().max(1)) {
+            let round = self.stored.tip.round;
+            self.outbox.send(*peer, Message::Ask { round }, out);
+        }
+        if self.stored.opened.is_some() {
+            self.show(out);
+        } else if self.is_seated() {
+            self.decide(now, out);
+        }
+    }
+
+    /// Takes what this anchor says to itself at once: it is its own first acceptor.
+    fn hear_itself(&mut self, now: Now, out: &mut Out) {
+        let mut own = VecDeque::new();
+        loop {
+            let sent = std::mem::take(out);
+            for effect in sent {
+                match effect {
+                    Effect::Send { to, message } if to == self.me => own.push_back(message),
+                    Effect::Store { .. }
+                    | Effect::Send { .. }
+                    | Effect::Replay { .. }
+                    | Effect::Train { .. }
+                    | Effect::Report(_) => out.push(effect),
+                }
+            }
+            let Some(message) = own.pop_front() else { return };
+            let mut more = Vec::new();
+            self.receive(now, self.me, *message, &mut more);
+            out.append(&mut more);
+        }
+    }
+}
+
+impl Machine for Anchor {
+    type Input = AnchorInput;
+    type Effect = Effect<AnchorChange>;
+
+    fn step(&mut self, now: Now, input: AnchorInput, effects: &mut Vec<Self::Effect>) {
+        let mut out = Vec::new();
+        match input {
+            AnchorInput::Received { from, message } => {
+                self.receive(now, from, *message, &mut out);
+            }
+            AnchorInput::Stored { write } => self.outbox.stored(write, &mut out),
+            AnchorInput::Reconfigured { committee } => {
+                let follows = committee.epoch == self.stored.tip.committee.epoch + 1;
+                if follows && committee.check(self.job.scheme).is_ok() {
+                    self.wanted = Some(committee);
+                }
+            }
+            AnchorInput::Ticked => self.tick(now, &mut out),
+        }
+        self.hear_itself(now, &mut out);
+        effects.append(&mut out);
+    }
+
+    fn wake_at(&self) -> Option<Mono> {
+        Some(self.next_tick)
+    }
+}

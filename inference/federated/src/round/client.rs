@@ -1,0 +1,403 @@
+//! The client: trains, writes down, shares until it is safe, and follows the chain.
+//!
+//! One contribution at a time. It is written down, with the seed of its shares, before anything of
+//! it is sent: what is sent again after a crash are the same bytes, and its number never names
+//! another update. It is over when the chain says so.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use selvedge_base::plant::{self, Plant};
+use selvedge_base::{Machine, Mono, NodeId, Now};
+use selvedge_crdt::escrow::{Holder, Seal};
+use serde::{Deserialize, Serialize};
+
+use super::Digest;
+use super::canon::Canon;
+use super::close::{Close, ContributionId, Header};
+use super::job::{Job, Mode};
+use super::message::{Effect, Event, Message, Payload};
+use super::outbox::Outbox;
+use super::tip::{Folded, Tip};
+use crate::fixed::{UpdateError, to_field};
+use crate::mask::{Masks, Seed};
+use crate::seal::seal;
+use crate::select::is_asked;
+
+/// A contribution that is not over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Which.
+    pub id: ContributionId,
+    /// The round it was trained for.
+    pub base_round: u64,
+    /// Examples it was trained on.
+    pub examples: u32,
+    /// The update.
+    pub levels: Vec<i32>,
+    /// What its shares are made with.
+    pub seed: Seed,
+}
+
+/// What a client has on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientStored {
+    /// The chain, as far as it followed it.
+    pub tip: Tip,
+    /// What it contributes.
+    pub pending: Option<Pending>,
+}
+
+/// A write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientChange {
+    /// It contributes.
+    Contributed(Pending),
+    /// A round is over.
+    Folded(Box<Folded>),
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum ClientInput {
+    /// A message came.
+    Received {
+        /// From whom; the transport proved it.
+        from: NodeId,
+        /// The message.
+        message: Box<Message>,
+    },
+    /// A write is durable.
+    Stored {
+        /// Its number.
+        write: u64,
+    },
+    /// Training is done.
+    Trained {
+        /// From the model of which round.
+        base_round: u64,
+        /// On how many examples.
+        examples: u32,
+        /// What changed.
+        delta: Vec<f32>,
+        /// 256 bits of the system's entropy, for its shares.
+        seed: Seed,
+    },
+    /// Time passed.
+    Ticked,
+}
+
+/// A contribution ready to be sent.
+struct Shared {
+    header: Header,
+    digests: Vec<Digest>,
+    payloads: Vec<Payload>,
+}
+
+/// The machine of one client in one job.
+pub struct Client {
+    job: Arc<Job>,
+    me: Holder,
+    seal: Arc<dyn Seal>,
+    stored: ClientStored,
+    outbox: Outbox,
+    shared: Option<Shared>,
+    /// Places of anchors that have it.
+    receipts: BTreeSet<usize>,
+    /// The round it trains for.
+    training: Option<u64>,
+    /// When it came to its tip.
+    since: Option<Mono>,
+    next_tick: Mono,
+    asked: usize,
+}
+
+/// What a contribution is bound to.
+pub(super) fn commitment(
+    job: &Digest,
+    id: &ContributionId,
+    base_round: u64,
+    examples: u32,
+    salt: &Digest,
+    levels: &[i32],
+) -> Digest {
+    id.put(Canon::of("selvedge federated update").fixed(job))
+        .number(base_round)
+        .number(u64::from(examples))
+        .fixed(salt)
+        .list(levels.iter(), |canon, level| canon.number(i64::from(*level) as u64))
+        .digest()
+}
+
+/// What a share is sealed for: it opens at this place, for this contribution, and nowhere else.
+pub(super) fn context(job: &Digest, id: &ContributionId, epoch: u64, place: usize) -> Vec<u8> {
+    id.put(Canon::of("selvedge federated share").fixed(job))
+        .number(epoch)
+        .number(place as u64)
+        .bytes()
+}
+
+/// The digest of a share as it is sent.
+pub(super) fn payload_digest(payload: &Payload) -> Digest {
+    match payload {
+        Payload::Sealed(sealed) => *blake3::hash(sealed).as_bytes(),
+        Payload::Open { levels, salt } => Canon::of("selvedge federated open")
+            .fixed(salt)
+            .list(levels.iter(), |canon, level| canon.number(i64::from(*level) as u64))
+            .digest(),
+    }
+}
+
+/// The digest of all shares.
+pub(super) fn sharing_digest(digests: &[Digest]) -> Digest {
+    Canon::of("selvedge federated sharing").list(digests.iter(), Canon::fixed).digest()
+}
+
+impl ClientStored {
+    /// A client that knows the beginning of a job.
+    pub const fn new(tip: Tip) -> Self {
+        Self { tip, pending: None }
+    }
+
+    /// What a write changes. A round that does not follow changes nothing.
+    pub fn apply(&mut self, job: &Job, change: &ClientChange, seal: &dyn Seal) {
+        match change {
+            ClientChange::Contributed(pending) => self.pending = Some(pending.clone()),
+            ClientChange::Folded(folded) => {
+                if let Ok(tip) = self.tip.fold(job, folded, seal) {
+                    self.follow(tip);
+                }
+            }
+        }
+    }
+
+    fn follow(&mut self, tip: Tip) {
+        self.tip = tip;
+        let tip = &self.tip;
+        self.pending.take_if(|pending| tip.last(&pending.id.client) >= pending.id.seq);
+    }
+}
+
+impl Client {
+    /// A client as its disk has it; `job` has passed its check.
+    pub fn new(job: Arc<Job>, me: Holder, seal: Arc<dyn Seal>, stored: ClientStored) -> Self {
+        Self {
+            job,
+            me,
+            seal,
+            stored,
+            outbox: Outbox::default(),
+            shared: None,
+            receipts: BTreeSet::new(),
+            training: None,
+            since: None,
+            next_tick: Mono(0),
+            asked: 0,
+        }
+    }
+
+    /// The chain, as far as it followed it.
+    pub const fn tip(&self) -> &Tip {
+        &self.stored.tip
+    }
+
+    /// What it contributes.
+    pub const fn pending(&self) -> Option<&Pending> {
+        self.stored.pending.as_ref()
+    }
+
+    fn receive(&mut self, from: NodeId, message: Message, out: &mut Vec<Effect<ClientChange>>) {
+        match message {
+            Message::Receipt(receipt) => {
+                let Some(shared) = self.shared.as_ref().filter(|_| receipt.anchor == from) else {
+                    return;
+                };
+                let Some(place) = self.stored.tip.committee.place(&from) else { return };
+                if !receipt.is_for(&self.stored.tip.job, &shared.header, &*self.seal) {
+                    let what = "a receipt that does not fit".to_owned();
+                    return out.push(Effect::Report(Event::Misdeed { by: from, what }));
+                }
+                let is_new = self.receipts.insert(place);
+                if is_new && self.receipts.len() == self.job.receipts {
+                    out.push(Effect::Report(Event::Receipted(shared.header.id)));
+                }
+            }
+            Message::Refused { id, why } => out.push(Effect::Report(Event::Refused { id, why })),
+            Message::Folded(folded) => self.folded(from, *folded, out),
+            Message::Share { .. }
+            | Message::Prepare { .. }
+            | Message::Promise { .. }
+            | Message::Behind { .. }
+            | Message::Propose { .. }
+            | Message::Accepted(_)
+            | Message::Closed(_)
+            | Message::Opened(_)
+            | Message::Ask { .. } => {}
+        }
+    }
+
+    fn folded(&mut self, from: NodeId, folded: Folded, out: &mut Vec<Effect<ClientChange>>) {
+        let close = &folded.certificate.close;
+        if close.round != self.stored.tip.round {
+            return;
+        }
+        let tip = match self.stored.tip.fold(&self.job, &folded, &*self.seal) {
+            Ok(tip) => tip,
+            Err(why) => {
+                let what = why.to_string();
+                return out.push(Effect::Report(Event::Misdeed { by: from, what }));
+            }
+        };
+        let moved = tip.committee.epoch != self.stored.tip.committee.epoch;
+        let (round, record) = (close.round, tip.record);
+        self.tell_what_became(close, out);
+        self.stored.follow(tip);
+        if moved || self.stored.pending.is_none() {
+            self.shared = None;
+            self.receipts.clear();
+        }
+        self.training = None;
+        self.since = None;
+        self.outbox.store(ClientChange::Folded(Box::new(folded)), out);
+        out.push(Effect::Report(Event::Folded { round, record }));
+    }
+
+    fn tell_what_became(&self, close: &Close, out: &mut Vec<Effect<ClientChange>>) {
+        let Some(pending) = &self.stored.pending else { return };
+        if close.entries.iter().any(|entry| entry.header.id == pending.id) {
+            out.push(Effect::Report(Event::Counted(pending.id)));
+        }
+        if let Some(expired) = close.expired.iter().find(|expired| expired.id == pending.id) {
+            out.push(Effect::Report(Event::Expired(pending.id, expired.why)));
+        }
+    }
+
+    fn trained(
+        &mut self,
+        base_round: u64,
+        examples: u32,
+        delta: &[f32],
+        seed: Seed,
+        out: &mut Vec<Effect<ClientChange>>,
+    ) {
+        if self.training != Some(base_round) || self.stored.pending.is_some() {
+            return;
+        }
+        self.training = None;
+        let levels = match self.job.clip.encode(delta, self.job.payload_len()) {
+            Ok(levels) => levels,
+            Err(why) => return out.push(Effect::Report(Event::BadUpdate(why))),
+        };
+        let seq = self.stored.tip.last(&self.me).saturating_add(1);
+        let id = ContributionId { client: self.me, seq };
+        let pending = Pending { id, base_round, examples: examples.max(1), levels, seed };
+        self.stored.pending = Some(pending.clone());
+        if plant::is_on(Plant::SharedBeforeStored) {
+            self.share(out);
+        }
+        self.outbox.store(ClientChange::Contributed(pending), out);
+        self.share(out);
+    }
+
+    /// Sends shares to the anchors that have not said they have theirs.
+    fn share(&mut self, out: &mut Vec<Effect<ClientChange>>) {
+        if self.shared.is_none() {
+            let Some(pending) = &self.stored.pending else { return };
+            match self.prepare(pending) {
+                Ok(shared) => self.shared = Some(shared),
+                Err(why) => return out.push(Effect::Report(Event::BadUpdate(why))),
+            }
+        }
+        let Some(shared) = &self.shared else { return };
+        for (place, seat) in self.stored.tip.committee.seats.iter().enumerate() {
+            let Some(payload) = shared.payloads.get(place) else { continue };
+            if !self.receipts.contains(&place) {
+                let Shared { header, digests, .. } = shared;
+                let payload = payload.clone();
+                let message = Message::Share { header: *header, digests: digests.clone(), payload };
+                self.outbox.send(seat.node, message, out);
+            }
+        }
+    }
+
+    /// A contribution as it is sent: all of it follows from what is written down.
+    fn prepare(&self, pending: &Pending) -> Result<Shared, UpdateError> {
+        let Tip { job: name, committee, .. } = &self.stored.tip;
+        let Pending { id, base_round, examples, levels, seed } = pending;
+        let salt = seed.derive("salt", 0).0;
+        let elements = to_field(levels)?;
+        let epoch = committee.epoch;
+        let payloads: Vec<Payload> = match self.job.mode {
+            Mode::Secure => {
+                let mut masks = Masks::new(&seed.derive("masks", epoch));
+                let shares = self.job.scheme.share(&elements, &mut masks);
+                let sealed = shares.iter().zip(&committee.seats).enumerate();
+                let each = |(place, (share, seat)): (usize, (&Vec<_>, &super::job::Seat))| {
+                    let own = seed.derive("seal", epoch).derive("seal", place as u64);
+                    let context = context(name, id, epoch, place);
+                    // A seat whose key cannot be sealed to gets nothing it could open.
+                    Payload::Sealed(seal(share, &seat.key, &own, &context).unwrap_or_default())
+                };
+                sealed.map(each).collect()
+            }
+            Mode::Plain(_) => {
+                vec![Payload::Open { levels: levels.clone(), salt }; committee.seats.len()]
+            }
+        };
+        let digests: Vec<Digest> = payloads.iter().map(payload_digest).collect();
+        let header = Header {
+            id: *id,
+            base_round: *base_round,
+            examples: *examples,
+            commitment: commitment(name, id, *base_round, *examples, &salt, levels),
+            epoch,
+            sharing: sharing_digest(&digests),
+        };
+        Ok(Shared { header, digests, payloads })
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Vec<Effect<ClientChange>>) {
+        if now.mono < self.next_tick {
+            return;
+        }
+        self.next_tick = now.mono.plus(self.job.pace.tick);
+        let since = *self.since.get_or_insert(now.mono);
+        let tip = &self.stored.tip;
+        let anchors = self.job.committee.seats.iter().chain(&tip.committee.seats);
+        let anchors: Vec<NodeId> = anchors.map(|seat| seat.node).collect();
+        self.asked += 1;
+        if let Some(anchor) = anchors.get(self.asked % anchors.len().max(1)) {
+            self.outbox.send(*anchor, Message::Ask { round: tip.round }, out);
+        }
+        if self.stored.pending.is_some() {
+            return self.share(out);
+        }
+        let (permille, patience) = (self.job.sample_permille, self.job.pace.patience);
+        let waited = now.mono.since(since);
+        let asked = is_asked(&tip.record, &self.me.node, permille, waited, patience);
+        if tip.round < self.job.rounds && self.training.is_none() && asked {
+            self.training = Some(tip.round);
+            out.push(Effect::Train { round: tip.round });
+        }
+    }
+}
+
+impl Machine for Client {
+    type Input = ClientInput;
+    type Effect = Effect<ClientChange>;
+
+    fn step(&mut self, now: Now, input: ClientInput, effects: &mut Vec<Self::Effect>) {
+        match input {
+            ClientInput::Received { from, message } => self.receive(from, *message, effects),
+            ClientInput::Stored { write } => self.outbox.stored(write, effects),
+            ClientInput::Trained { base_round, examples, delta, seed } => {
+                self.trained(base_round, examples, &delta, seed, effects);
+            }
+            ClientInput::Ticked => self.tick(now, effects),
+        }
+    }
+
+    fn wake_at(&self) -> Option<Mono> {
+        Some(self.next_tick)
+    }
+}

@@ -1,0 +1,330 @@
+//! The set of a round: which contributions count, with which weights, and which never will.
+//!
+//! Owns what makes a set good. Everybody checks the same rules: who proposes, who accepts, and who
+//! folds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use selvedge_base::NodeId;
+use selvedge_base::plant::{self, Plant};
+use selvedge_crdt::escrow::Holder;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::Digest;
+use super::canon::Canon;
+use super::job::{Committee, Job, JobError};
+use super::tip::Tip;
+
+/// Rounds a contribution is carried before it expires.
+pub const MAX_STALENESS: u64 = 4;
+/// Contributions in one set: as many as clients.
+pub const MAX_ENTRIES: usize = super::job::MAX_CLIENTS;
+/// Contributions that expire with one set. More wait for the next one.
+pub const MAX_EXPIRED: usize = super::job::MAX_CLIENTS;
+/// The weight of a fresh contribution with as many examples as count: fine enough to tell a tenth
+/// of the examples from a ninth, and 128 full weights fit a round.
+const FULL_WEIGHT: u64 = 64;
+/// 1/sqrt(1 + s) for a staleness of s rounds, in 1/1,024.
+const STALE: [u64; MAX_STALENESS as usize + 1] = [1_024, 724, 591, 512, 458];
+
+/// One contribution of one client. Its number is bound to one update for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ContributionId {
+    /// The client: a node with one durable store.
+    pub client: Holder,
+    /// Counts its contributions, from 1, without gaps.
+    pub seq: u64,
+}
+
+/// What is public about a contribution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Which.
+    pub id: ContributionId,
+    /// The round it was trained for.
+    pub base_round: u64,
+    /// Examples it was trained on, as its client says.
+    pub examples: u32,
+    /// Binds the update without telling it.
+    pub commitment: Digest,
+    /// The committee it was shared to.
+    pub epoch: u64,
+    /// The digest of the digests of all its shares.
+    pub sharing: Digest,
+}
+
+/// A contribution that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Which.
+    pub header: Header,
+    /// How much; it follows from the header and the round.
+    pub weight: u32,
+}
+
+/// Why a contribution never counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Why {
+    /// It was carried for too long.
+    Stale,
+    /// The anchors that hold its shares are replaced.
+    Reconfigured,
+}
+
+/// A contribution that never counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expired {
+    /// Which.
+    pub id: ContributionId,
+    /// The round it was trained for.
+    pub base_round: u64,
+    /// Why.
+    pub why: Why,
+}
+
+/// The set of a round.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Close {
+    /// The job.
+    pub job: Digest,
+    /// The round it closes.
+    pub round: u64,
+    /// The record before.
+    pub previous: Digest,
+    /// What counts, in order of ids.
+    pub entries: Vec<Entry>,
+    /// What never will, in order of ids.
+    pub expired: Vec<Expired>,
+    /// Who the anchors are from the next round on, if others.
+    pub next: Option<Committee>,
+}
+
+/// Why a set is not good.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CloseError {
+    /// It is of another job, round or history.
+    #[error("the set is of another job, round or history")]
+    Place,
+    /// It is too large.
+    #[error("the set has too many entries")]
+    Size,
+    /// Fewer nodes contributed than a sum must have to hide them.
+    #[error("{found} nodes contributed; a sum is opened of {wanted} at least")]
+    Floor {
+        /// Nodes that contributed.
+        found: usize,
+        /// Nodes that must.
+        wanted: usize,
+    },
+    /// An entry is out of order or comes twice.
+    #[error("the set is not in order, or names a contribution twice")]
+    Order,
+    /// A contribution does not follow the last one of its client.
+    #[error("contribution {} does not follow {} of its client", .id.seq, .last)]
+    Sequence {
+        /// Which.
+        id: ContributionId,
+        /// The last one that was folded or expired.
+        last: u64,
+    },
+    /// A contribution is from another round than it may be.
+    #[error("a contribution for round {base} cannot count or expire so in this round")]
+    Age {
+        /// The round it was trained for.
+        base: u64,
+    },
+    /// A contribution was shared to other anchors.
+    #[error("a contribution was shared to the anchors of another epoch")]
+    Epoch,
+    /// A weight does not follow from its header, or all together are too much.
+    #[error("the weights are not those that follow from the headers")]
+    Weight,
+    /// Too many clients.
+    #[error("there is no room for another client")]
+    Clients,
+    /// The next anchors cannot be anchors.
+    #[error("the next anchors: {0}")]
+    Next(JobError),
+}
+
+/// The weight of a contribution in a round: by its examples up to the cap, less the longer it was
+/// carried, and never nothing.
+pub fn weight(job: &Job, header: &Header, round: u64) -> u32 {
+    let examples = u64::from(header.examples.min(job.max_examples));
+    let staleness = round.saturating_sub(header.base_round).min(MAX_STALENESS);
+    let share = examples * FULL_WEIGHT * STALE[staleness as usize];
+    let whole = u64::from(job.max_examples) * 1_024;
+    ((share + whole / 2) / whole).max(1) as u32
+}
+
+impl Close {
+    /// The digest that anchors sign.
+    pub fn digest(&self) -> Digest {
+        let canon = Canon::of("selvedge federated close")
+            .fixed(&self.job)
+            .number(self.round)
+            .fixed(&self.previous)
+            .list(self.entries.iter(), |canon, entry| {
+                entry.header.put(canon).number(u64::from(entry.weight))
+            })
+            .list(self.expired.iter(), |canon, expired| {
+                let why = match expired.why {
+                    Why::Stale => 0,
+                    Why::Reconfigured => 1,
+                };
+                expired.id.put(canon).number(expired.base_round).number(why)
+            });
+        self.next.iter().fold(canon, |canon, next| next.put(canon)).digest()
+    }
+
+    /// All weights together.
+    pub fn total_weight(&self) -> u32 {
+        self.entries.iter().fold(0, |sum, entry| sum.saturating_add(entry.weight))
+    }
+
+    /// Different nodes that contributed.
+    pub fn nodes(&self) -> usize {
+        let nodes: BTreeSet<NodeId> =
+            self.entries.iter().map(|entry| entry.header.id.client.node).collect();
+        nodes.len()
+    }
+
+    /// Whether this set may follow `tip`.
+    ///
+    /// # Errors
+    /// [`CloseError`], the first thing that is wrong.
+    pub fn check(&self, job: &Job, tip: &Tip) -> Result<(), CloseError> {
+        if self.job != tip.job || self.round != tip.round || self.previous != tip.record {
+            return Err(CloseError::Place);
+        }
+        if self.entries.len() > MAX_ENTRIES || self.expired.len() > MAX_EXPIRED {
+            return Err(CloseError::Size);
+        }
+        let found = self.nodes();
+        if found < job.min_clients && !plant::is_on(Plant::PrivacyFloorIgnored) {
+            return Err(CloseError::Floor { found, wanted: job.min_clients });
+        }
+        let entries = self.entries.iter().map(|entry| entry.header.id);
+        let expired = self.expired.iter().map(|expired| expired.id);
+        let in_order = entries.clone().is_sorted_by(|a, b| a.client < b.client)
+            && expired.clone().is_sorted_by(|a, b| a.client < b.client);
+        let clients: BTreeSet<Holder> =
+            entries.clone().chain(expired.clone()).map(|id| id.client).collect();
+        if !in_order || clients.len() != self.entries.len() + self.expired.len() {
+            return Err(CloseError::Order);
+        }
+        for id in entries.chain(expired) {
+            tip.check_next(id)?;
+        }
+        self.check_entries(job, tip)?;
+        self.check_expired()?;
+        let new = clients.iter().filter(|client| !tip.done.contains_key(client)).count();
+        if tip.done.len() + new > super::job::MAX_CLIENTS {
+            return Err(CloseError::Clients);
+        }
+        self.next.as_ref().map_or(Ok(()), |next| {
+            if next.epoch != tip.committee.epoch + 1 {
+                return Err(CloseError::Epoch);
+            }
+            next.check(job.scheme).map_err(CloseError::Next)
+        })
+    }
+
+    fn check_entries(&self, job: &Job, tip: &Tip) -> Result<(), CloseError> {
+        for Entry { header, weight: claimed } in &self.entries {
+            let base = header.base_round;
+            if base > self.round || self.round - base > MAX_STALENESS {
+                return Err(CloseError::Age { base });
+            }
+            if header.epoch != tip.committee.epoch {
+                return Err(CloseError::Epoch);
+            }
+            if *claimed != weight(job, header, self.round) {
+                return Err(CloseError::Weight);
+            }
+        }
+        if self.total_weight() > job.max_weight() {
+            return Err(CloseError::Weight);
+        }
+        Ok(())
+    }
+
+    fn check_expired(&self) -> Result<(), CloseError> {
+        for Expired { base_round, why, .. } in &self.expired {
+            let is_so = match why {
+                Why::Stale => base_round.saturating_add(MAX_STALENESS) < self.round,
+                Why::Reconfigured => self.next.is_some(),
+            };
+            if !is_so {
+                return Err(CloseError::Age { base: *base_round });
+            }
+        }
+        Ok(())
+    }
+
+    /// The set that follows from what anchors said they hold: what all of them hold counts, the
+    /// oldest first, as far as the weights go; what any of them holds and is too old expires.
+    pub fn gathered(job: &Job, tip: &Tip, held: &[&[Header]], next: Option<Committee>) -> Self {
+        let mut holders: BTreeMap<ContributionId, (Header, usize)> = BTreeMap::new();
+        for (before, headers) in held.iter().enumerate() {
+            for header in *headers {
+                let (first, count) = holders.entry(header.id).or_insert((*header, 0));
+                // Only what all anchors so far hold is counted on, and once for each.
+                *count += usize::from(first == header && *count == before);
+            }
+        }
+        holders.retain(|id, _| tip.check_next(*id).is_ok());
+        let may_count = |(header, count): &&(Header, usize)| {
+            *count == held.len()
+                && header.epoch == tip.committee.epoch
+                && header.base_round <= tip.round
+                && tip.round - header.base_round <= MAX_STALENESS
+        };
+        let mut counting: Vec<Header> =
+            holders.values().filter(may_count).map(|(header, _)| *header).collect();
+        counting.sort_by_key(|header| {
+            // Among those of one age by lot, which is another one each round.
+            let lot = header.id.put(Canon::of("selvedge federated lot").fixed(&tip.record));
+            (header.base_round, lot.digest())
+        });
+        let mut total = 0;
+        let mut entries = Vec::new();
+        for header in counting {
+            let weight = weight(job, &header, tip.round);
+            if entries.len() < MAX_ENTRIES && total + weight <= job.max_weight() {
+                total += weight;
+                entries.push(Entry { header, weight });
+            }
+        }
+        entries.sort_by_key(|entry| entry.header.id);
+        let counts: BTreeSet<ContributionId> =
+            entries.iter().map(|entry| entry.header.id).collect();
+        let expires = |(id, (header, _)): (&ContributionId, &(Header, usize))| {
+            let is_stale = header.base_round.saturating_add(MAX_STALENESS) < tip.round;
+            let why = if is_stale { Why::Stale } else { Why::Reconfigured };
+            let expires = !counts.contains(id) && (is_stale || next.is_some());
+            expires.then_some(Expired { id: *id, base_round: header.base_round, why })
+        };
+        let expired = holders.iter().filter_map(expires).take(MAX_EXPIRED).collect();
+        Self { job: tip.job, round: tip.round, previous: tip.record, entries, expired, next }
+    }
+}
+
+impl ContributionId {
+    pub(super) fn put(&self, canon: Canon) -> Canon {
+        canon.holder(&self.client).number(self.seq)
+    }
+}
+
+impl Header {
+    pub(super) fn put(&self, canon: Canon) -> Canon {
+        self.id
+            .put(canon)
+            .number(self.base_round)
+            .number(u64::from(self.examples))
+            .fixed(&self.commitment)
+            .number(self.epoch)
+            .fixed(&self.sharing)
+    }
+}

@@ -1,0 +1,219 @@
+//! What clients and anchors say to each other, and what their machines order.
+
+use selvedge_base::NodeId;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::Digest;
+use super::certificate::{Ballot, Certificate, Receipt, SignedAccept};
+use super::close::{Close, ContributionId, Header, Why};
+use super::tip::{Folded, Opening};
+use crate::fixed::UpdateError;
+
+/// What is for one anchor in a contribution.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Payload {
+    /// Its share, sealed to it.
+    Sealed(Vec<u8>),
+    /// The update itself, and what opens the commitment.
+    Open {
+        /// The levels.
+        levels: Vec<i32>,
+        /// What the commitment was made with.
+        salt: Digest,
+    },
+}
+
+/// What is said. The transport proves who says it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// A client contributes.
+    Share {
+        /// What is public.
+        header: Header,
+        /// Digests of all shares.
+        digests: Vec<Digest>,
+        /// The share of whom it is sent to.
+        payload: Payload,
+    },
+    /// An anchor has it.
+    Receipt(Receipt),
+    /// An anchor does not take it.
+    Refused {
+        /// What.
+        id: ContributionId,
+        /// Why.
+        why: Refused,
+    },
+    /// An anchor wants to propose.
+    Prepare {
+        /// For which round.
+        round: u64,
+        /// In which turn.
+        ballot: Ballot,
+    },
+    /// An anchor accepts nothing of a lesser turn any more.
+    Promise {
+        /// For which round.
+        round: u64,
+        /// In which turn.
+        ballot: Ballot,
+        /// What it accepted last.
+        accepted: Option<(Ballot, Box<Close>)>,
+        /// What it holds.
+        held: Vec<Header>,
+    },
+    /// An anchor has promised a greater turn.
+    Behind {
+        /// For which round.
+        round: u64,
+        /// Which turn.
+        promised: Ballot,
+    },
+    /// An anchor proposes.
+    Propose {
+        /// In which turn.
+        ballot: Ballot,
+        /// Which set.
+        close: Box<Close>,
+    },
+    /// An anchor accepted.
+    Accepted(SignedAccept),
+    /// A set is closed.
+    Closed(Box<Certificate>),
+    /// A part of its sum.
+    Opened(Box<Opening>),
+    /// Somebody knows less than this round.
+    Ask {
+        /// The first round it does not know the end of.
+        round: u64,
+    },
+    /// A round is over.
+    Folded(Box<Folded>),
+}
+
+/// Why an anchor does not take a contribution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum Refused {
+    /// The sender is not the client.
+    #[error("the contribution is another node's")]
+    Sender,
+    /// This node is no anchor now.
+    #[error("this node is no anchor of the job now")]
+    NoAnchor,
+    /// It was shared to other anchors.
+    #[error("the shares are for the anchors of epoch {0}, and another one is now")]
+    Epoch(u64),
+    /// It was folded or expired before.
+    #[error("contribution {last} was the last to be folded or expired")]
+    Replayed {
+        /// The last one.
+        last: u64,
+    },
+    /// It follows something that is not known here yet.
+    #[error("the contribution is ahead of what is known here: round {round}")]
+    Ahead {
+        /// The round that is next here.
+        round: u64,
+    },
+    /// The number is another update's.
+    #[error("the number of the contribution is bound to another update")]
+    Bound,
+    /// Digests, share and commitment do not fit together.
+    #[error("the share is not the one that its digests name")]
+    Digest,
+    /// The share cannot be opened.
+    #[error("the share cannot be opened")]
+    Sealed,
+    /// The update is not what the job says.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// It says that it was trained on nothing.
+    #[error("a contribution of no examples")]
+    Empty,
+    /// There is no room.
+    #[error("there is no room for another client")]
+    Full,
+}
+
+/// An order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect<C> {
+    /// Make this durable, after what was ordered before; answer with its number. A shell that
+    /// cannot stops the machine and begins again from what is stored.
+    Store {
+        /// Its number, from 1.
+        write: u64,
+        /// What.
+        change: Box<C>,
+    },
+    /// Send this; it may be lost.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Box<Message>,
+    },
+    /// Send what was stored as the end of this round.
+    Replay {
+        /// To whom.
+        to: NodeId,
+        /// Which round.
+        round: u64,
+    },
+    /// Train from the model of this round; answer when done.
+    Train {
+        /// The round.
+        round: u64,
+    },
+    /// Tell people.
+    Report(Event),
+}
+
+/// What is worth telling people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A contribution is safe: enough anchors have it.
+    Receipted(ContributionId),
+    /// A contribution counts in the model.
+    Counted(ContributionId),
+    /// A contribution never will.
+    Expired(ContributionId, Why),
+    /// A contribution was refused.
+    Refused {
+        /// Which.
+        id: ContributionId,
+        /// Why.
+        why: Refused,
+    },
+    /// What was trained cannot be contributed.
+    BadUpdate(UpdateError),
+    /// A set is closed.
+    Closed {
+        /// The round.
+        round: u64,
+        /// How many count.
+        entries: usize,
+    },
+    /// Too few contributed to close.
+    BelowFloor {
+        /// The round.
+        round: u64,
+        /// Nodes that contributed.
+        found: usize,
+    },
+    /// The round is over.
+    Folded {
+        /// The round.
+        round: u64,
+        /// The digest of its record.
+        record: Digest,
+    },
+    /// Somebody sent what cannot be.
+    Misdeed {
+        /// Who.
+        by: NodeId,
+        /// What.
+        what: String,
+    },
+}

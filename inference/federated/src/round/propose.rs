@@ -1,0 +1,351 @@
+//! The one decision of a round: single-decree Paxos among its anchors over the closed set.
+//!
+//! A proposer draws a turn greater than all it knows and has a quorum promise it; the promises say
+//! what was accepted before and what each anchor holds. What was accepted in the greatest turn is
+//! proposed again; only if nothing was does the proposer make a set, of what all who promised hold.
+//! So an anchor that is lost later was counted on, and one that was lost before was not: with no
+//! more losses than the scheme allows, enough parts of every closed set remain.
+//!
+//! A proposer may die anywhere: what it promised itself is on its disk, and the next one in order
+//! tries after a while of its own. Nothing here looks at an update.
+
+use std::collections::BTreeMap;
+
+use selvedge_base::plant::{self, Plant};
+use selvedge_base::{Micros, Mono, NodeId, Now};
+use selvedge_crdt::Signature;
+
+use super::anchor::{Anchor, AnchorChange, Out};
+use super::canon::Canon;
+use super::certificate::{Ballot, Certificate, SignedAccept};
+use super::close::{Close, Header, MAX_ENTRIES, MAX_STALENESS};
+use super::message::{Effect, Event, Message};
+
+/// What an anchor said with its promise.
+type Promised = (Option<(Ballot, Close)>, Vec<Header>);
+
+/// How often the patience of a turn doubles while a round's turns fail: from a LAN's way there and
+/// back to 16 times that, which is a satellite's.
+const MAX_DOUBLINGS: u64 = 4;
+
+/// A turn of this anchor.
+#[derive(Clone, Debug)]
+pub(super) struct Campaign {
+    ballot: Ballot,
+    /// When it proposes with a quorum, or gives up.
+    until: Mono,
+    stage: Stage,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    /// Waits for promises.
+    Asking(BTreeMap<NodeId, Promised>),
+    /// Waits for acceptances of this set.
+    Proposing(Box<Close>, BTreeMap<NodeId, Signature>),
+}
+
+impl Anchor {
+    /// This anchor's place in the order in which they try in this round, which changes with each.
+    fn rank(&self) -> u64 {
+        let lot = |node: &NodeId| {
+            Canon::of("selvedge federated rank")
+                .fixed(&self.stored.tip.record)
+                .fixed(&node.0)
+                .digest()
+        };
+        let own = lot(&self.me);
+        self.anchors().iter().filter(|node| lot(node) < own).count() as u64
+    }
+
+    /// Nodes with something here that may count now.
+    fn fresh(&self) -> usize {
+        let tip = &self.stored.tip;
+        let counts = |header: &Header| tip.round - header.base_round <= MAX_STALENESS;
+        let mut nodes: Vec<NodeId> = self
+            .stored
+            .held
+            .values()
+            .filter(|held| counts(&held.header))
+            .map(|held| held.header.id.client.node)
+            .collect();
+        nodes.dedup();
+        nodes.len()
+    }
+
+    /// What this anchor does about the decision as time passes.
+    pub(super) fn decide(&mut self, now: Now, out: &mut Out) {
+        let pace = self.job.pace;
+        if self.since.is_none() {
+            self.since = Some(now.mono);
+            self.try_at = now.mono.plus(pace.stagger.times(self.rank()));
+        }
+        if self.stored.tip.round >= self.job.rounds {
+            return;
+        }
+        if let Some(campaign) = &self.campaign {
+            return if now.mono < campaign.until {
+                self.say_again(out);
+            } else {
+                self.end_stage(now, out);
+            };
+        }
+        if now.mono < self.try_at {
+            return;
+        }
+        let waited = self.since.map_or(Micros::ZERO, |since| now.mono.since(since));
+        let fresh = self.fresh();
+        // Others may hold more than this anchor; one that just came to its place holds nothing. So
+        // it tries after some time even if it cannot see that it will do.
+        let is_ready = fresh >= self.job.target
+            || (fresh >= self.job.min_clients && waited >= pace.patience)
+            || waited >= pace.patience.times(4);
+        if is_ready {
+            self.begin(now, out);
+        }
+    }
+
+    fn begin(&mut self, now: Now, out: &mut Out) {
+        let known = self.stored.promised.map_or(0, |ballot| ballot.number);
+        let ballot = Ballot { number: known + 1, by: self.me };
+        self.tries += 1;
+        // Its own promise first, so that after a crash it does not take the same turn again.
+        self.stored.promised = Some(ballot);
+        let stage = Stage::Asking(BTreeMap::new());
+        self.campaign = Some(Campaign { ballot, until: self.later(now, 1), stage });
+        self.change(AnchorChange::Promised(ballot), out);
+        self.say_again(out);
+    }
+
+    /// Says to all again what the present stage is about.
+    fn say_again(&mut self, out: &mut Out) {
+        let Some(campaign) = &self.campaign else { return };
+        let (message, done): (Message, Vec<NodeId>) = match &campaign.stage {
+            Stage::Asking(promises) => {
+                let round = self.stored.tip.round;
+                let message = Message::Prepare { round, ballot: campaign.ballot };
+                (message, promises.keys().copied().collect())
+            }
+            Stage::Proposing(close, accepts) => {
+                let (ballot, close) = (campaign.ballot, close.clone());
+                (Message::Propose { ballot, close }, accepts.keys().copied().collect())
+            }
+        };
+        for anchor in self.anchors() {
+            if !done.contains(&anchor) {
+                self.outbox.send(anchor, message.clone(), out);
+            }
+        }
+    }
+
+    /// The time of a stage is over: it proposes with a quorum, or tries later.
+    fn end_stage(&mut self, now: Now, out: &mut Out) {
+        let Some(campaign) = &self.campaign else { return };
+        match &campaign.stage {
+            Stage::Asking(promises) if promises.len() >= self.job.gathering() => {
+                self.put_forward(now, out);
+            }
+            Stage::Asking(_) | Stage::Proposing(..) => self.give_up(now),
+        }
+    }
+
+    /// When a turn has had its time, which doubles with every turn of the round: it may be shorter
+    /// than the way to the others. The number of turns is on disk, so a crash does not forget it.
+    fn later(&self, now: Now, turns: u64) -> Mono {
+        let before = self.stored.promised.map_or(0, |ballot| ballot.number.saturating_sub(1));
+        let doubled = self.job.pace.gather.times(1 << before.min(MAX_DOUBLINGS));
+        now.mono.plus(doubled.times(turns))
+    }
+
+    fn give_up(&mut self, now: Now) {
+        self.campaign = None;
+        let anchors = self.job.scheme.anchors() as u64;
+        let turns = 1 + (self.rank() + self.tries) % anchors;
+        self.try_at = self.later(now, 1).plus(self.job.pace.stagger.times(turns));
+    }
+
+    /// Another anchor asks for a promise.
+    pub(super) fn prepare(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        round: u64,
+        ballot: Ballot,
+        out: &mut Out,
+    ) {
+        if round != self.stored.tip.round {
+            return self.catch_up(from, round, out);
+        }
+        if ballot.by != from || self.stored.tip.committee.place(&from).is_none() {
+            return;
+        }
+        if let Some(opened) = self.stored.opened.clone() {
+            return self.outbox.send(from, Message::Closed(Box::new(opened)), out);
+        }
+        if let Some(promised) = self.stored.promised.filter(|promised| *promised > ballot) {
+            return self.outbox.send(from, Message::Behind { round, promised }, out);
+        }
+        if self.stored.promised != Some(ballot) {
+            self.stored.promised = Some(ballot);
+            self.change(AnchorChange::Promised(ballot), out);
+        }
+        if from != self.me {
+            // It has its turn now; this anchor's, if it has one, cannot succeed any more.
+            self.campaign = None;
+            let after = self.later(now, 2).plus(self.job.pace.stagger.times(self.rank()));
+            self.try_at = self.try_at.max(after);
+        }
+        let accepted = self.stored.accepted.clone();
+        let accepted = accepted.filter(|_| !plant::is_on(Plant::AcceptedUntold));
+        let accepted = accepted.map(|(ballot, close)| (ballot, Box::new(close)));
+        let held = self.stored.held.values().map(|held| held.header).take(MAX_ENTRIES).collect();
+        self.outbox.send(from, Message::Promise { round, ballot, accepted, held }, out);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(super) fn promise(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        round: u64,
+        ballot: Ballot,
+        accepted: Option<(Ballot, Close)>,
+        held: Vec<Header>,
+        out: &mut Out,
+    ) {
+        if round != self.stored.tip.round {
+            return self.catch_up(from, round, out);
+        }
+        let is_seated = self.stored.tip.committee.place(&from).is_some();
+        let all = self.anchors().len();
+        let Some(campaign) = self.campaign.as_mut().filter(|one| one.ballot == ballot) else {
+            return;
+        };
+        let Stage::Asking(promises) = &mut campaign.stage else { return };
+        if !is_seated || held.len() > MAX_ENTRIES {
+            return;
+        }
+        promises.insert(from, (accepted, held));
+        if promises.len() == all {
+            self.put_forward(now, out);
+        }
+    }
+
+    /// Proposes what was accepted before, or a set of what all who promised hold.
+    fn put_forward(&mut self, now: Now, out: &mut Out) {
+        let wanted = self.wanted.clone();
+        let Some(campaign) = &mut self.campaign else { return };
+        let Stage::Asking(promises) = &campaign.stage else { return };
+        let before = promises.values().filter_map(|(accepted, _)| accepted.as_ref());
+        let close = match before.max_by_key(|(ballot, _)| *ballot) {
+            Some((_, close)) => close.clone(),
+            None => {
+                let held: Vec<&[Header]> =
+                    promises.values().map(|(_, held)| held.as_slice()).collect();
+                let close = Close::gathered(&self.job, &self.stored.tip, &held, wanted);
+                let (round, found) = (close.round, close.nodes());
+                if found < self.job.min_clients && !plant::is_on(Plant::PrivacyFloorIgnored) {
+                    out.push(Effect::Report(Event::BelowFloor { round, found }));
+                    return self.give_up(now);
+                }
+                close
+            }
+        };
+        campaign.stage = Stage::Proposing(Box::new(close), BTreeMap::new());
+        let until = self.later(now, 1);
+        self.campaign.iter_mut().for_each(|campaign| campaign.until = until);
+        self.say_again(out);
+    }
+
+    /// Somebody promised a greater turn.
+    pub(super) fn behind(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        round: u64,
+        promised: Ballot,
+        out: &mut Out,
+    ) {
+        if round != self.stored.tip.round {
+            return self.catch_up(from, round, out);
+        }
+        let is_beaten = self.campaign.as_ref().is_some_and(|one| one.ballot < promised);
+        if is_beaten && self.stored.tip.committee.place(&from).is_some() {
+            self.give_up(now);
+            // So that its next turn is greater. No promise to anybody: the turn is another's, and
+            // promising more than was asked for is always safe, once it is durable.
+            if self.stored.promised < Some(promised) {
+                self.stored.promised = Some(promised);
+                self.change(AnchorChange::Promised(promised), out);
+            }
+        }
+    }
+
+    /// Another anchor proposes a set.
+    pub(super) fn propose(&mut self, from: NodeId, ballot: Ballot, close: Close, out: &mut Out) {
+        let round = self.stored.tip.round;
+        if close.round != round {
+            return self.catch_up(from, close.round, out);
+        }
+        if ballot.by != from || self.stored.tip.committee.place(&from).is_none() {
+            return;
+        }
+        if let Some(opened) = self.stored.opened.clone() {
+            return self.outbox.send(from, Message::Closed(Box::new(opened)), out);
+        }
+        let is_behind = |promised: &Ballot| *promised > ballot;
+        let promised = self.stored.promised.filter(is_behind);
+        if let Some(promised) = promised.filter(|_| !plant::is_on(Plant::PromiseForgotten)) {
+            return self.outbox.send(from, Message::Behind { round, promised }, out);
+        }
+        if let Err(why) = close.check(&self.job, &self.stored.tip) {
+            let what = format!("a set that cannot be closed: {why}");
+            return out.push(Effect::Report(Event::Misdeed { by: from, what }));
+        }
+        let digest = close.digest();
+        if self.stored.accepted.as_ref() != Some(&(ballot, close.clone())) {
+            self.stored.promised = self.stored.promised.max(Some(ballot));
+            self.stored.accepted = Some((ballot, close.clone()));
+            self.change(AnchorChange::Accepted(ballot, Box::new(close.clone())), out);
+        }
+        let job = self.stored.tip.job;
+        let accept = SignedAccept::sign(&job, round, ballot, digest, self.me, &*self.seal);
+        self.outbox.send(from, Message::Accepted(accept), out);
+        if plant::is_on(Plant::OpenedUncertified) {
+            self.show_of(&close, out);
+        }
+    }
+
+    /// An anchor accepted this one's set.
+    pub(super) fn accepted(&mut self, from: NodeId, accept: SignedAccept, out: &mut Out) {
+        if accept.round != self.stored.tip.round {
+            return self.catch_up(from, accept.round, out);
+        }
+        let is_seated = self.stored.tip.committee.place(&from).is_some();
+        let is_good = is_seated
+            && accept.anchor == from
+            && accept.is_signed(&self.stored.tip.job, &*self.seal);
+        let wanted = if plant::is_on(Plant::MinorityCloses) { 1 } else { self.job.quorum() };
+        let Some(campaign) = self.campaign.as_mut().filter(|one| one.ballot == accept.ballot)
+        else {
+            return;
+        };
+        let Stage::Proposing(close, accepts) = &mut campaign.stage else { return };
+        if !is_good || accept.close != close.digest() {
+            return;
+        }
+        accepts.insert(from, accept.signature);
+        if accepts.len() < wanted {
+            return;
+        }
+        let accepts = accepts.iter().map(|(anchor, signature)| (*anchor, *signature)).collect();
+        let certificate = Certificate { close: (**close).clone(), ballot: accept.ballot, accepts };
+        for anchor in self.anchors() {
+            if anchor != self.me {
+                let message = Message::Closed(Box::new(certificate.clone()));
+                self.outbox.send(anchor, message, out);
+            }
+        }
+        self.closed(self.me, certificate, out);
+    }
+}

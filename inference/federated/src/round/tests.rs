@@ -1,0 +1,336 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use selvedge_base::{Machine, Micros, NodeId, Now};
+use selvedge_crdt::Signature;
+use selvedge_crdt::escrow::{Holder, Seal};
+
+use super::*;
+use crate::fixed::Clip;
+use crate::mask::Seed;
+use crate::robust::Rule;
+use crate::seal::OpeningKey;
+use crate::server::{Server, Strategy};
+use crate::shamir::Scheme;
+
+/// Signs with a hash of signer and bytes.
+struct Stamp(NodeId);
+
+fn stamp(signer: &NodeId, bytes: &[u8]) -> Signature {
+    let hash = *blake3::keyed_hash(&signer.0, bytes).as_bytes();
+    Signature(hash, hash)
+}
+
+impl Seal for Stamp {
+    fn sign(&self, bytes: &[u8]) -> Signature {
+        stamp(&self.0, bytes)
+    }
+
+    fn is_signed(&self, signer: &NodeId, bytes: &[u8], signature: &Signature) -> bool {
+        *signature == stamp(signer, bytes)
+    }
+}
+
+fn node(index: u8) -> NodeId {
+    NodeId([index; 32])
+}
+
+fn key(index: u8) -> OpeningKey {
+    OpeningKey::from_bytes([index + 100; 32])
+}
+
+fn job(mode: Mode) -> Job {
+    let seat = |index| Seat { node: node(index), key: key(index).public() };
+    Job {
+        nonce: 1,
+        dim: 3,
+        clip: Clip::new(1 << 20).unwrap(),
+        mode,
+        scheme: Scheme::Five,
+        committee: Committee { epoch: 0, seats: (0..5).map(seat).collect() },
+        min_clients: 2,
+        target: 2,
+        sample_permille: 1_000,
+        max_examples: 100,
+        receipts: 4,
+        rounds: 9,
+        strategy: Strategy::Average { proximal_permille: 0 },
+        pace: Pace {
+            tick: Micros::millis(100),
+            stagger: Micros::millis(100),
+            gather: Micros::millis(100),
+            patience: Micros::secs(1),
+        },
+    }
+}
+
+fn first(job: &Job) -> Tip {
+    Tip::first(job, Server::new(job.strategy, vec![0; job.dim]))
+}
+
+fn header(client: u8, base_round: u64, examples: u32) -> Header {
+    let client = Holder { node: node(client), incarnation: 1 };
+    let id = ContributionId { client, seq: 1 };
+    Header { id, base_round, examples, commitment: [1; 32], epoch: 0, sharing: [2; 32] }
+}
+
+fn closing(job: &Job, tip: &Tip, headers: &[Header]) -> Close {
+    Close::gathered(job, tip, &[headers, headers, headers], None)
+}
+
+fn anchor(job: &Job, index: u8) -> Anchor {
+    let stored = AnchorStored::new(first(job));
+    let seal = Arc::new(Stamp(node(index)));
+    Anchor::new(Arc::new(job.clone()), node(index), key(index), seal, stored)
+}
+
+fn hear(anchor: &mut Anchor, from: u8, message: Message) -> Vec<Effect<AnchorChange>> {
+    let mut effects = Vec::new();
+    let input = AnchorInput::Received { from: node(from), message: Box::new(message) };
+    anchor.step(Now::default(), input, &mut effects);
+    effects
+}
+
+fn stored(anchor: &mut Anchor, write: u64) -> Vec<Message> {
+    let mut effects = Vec::new();
+    anchor.step(Now::default(), AnchorInput::Stored { write }, &mut effects);
+    sent(&effects)
+}
+
+fn sent(effects: &[Effect<AnchorChange>]) -> Vec<Message> {
+    let message = |effect: &Effect<AnchorChange>| match effect {
+        Effect::Send { message, .. } => Some((**message).clone()),
+        Effect::Store { .. } | Effect::Replay { .. } | Effect::Train { .. } | Effect::Report(_) => {
+            None
+        }
+    };
+    effects.iter().filter_map(message).collect()
+}
+
+/// A client that trained, and what it sends to each anchor.
+fn shares(job: &Job, index: u8, delta: &[f32]) -> Vec<Message> {
+    let me = Holder { node: node(index), incarnation: 1 };
+    let seal = Arc::new(Stamp(me.node));
+    let mut client = Client::new(Arc::new(job.clone()), me, seal, ClientStored::new(first(job)));
+    let mut effects = Vec::new();
+    client.step(Now::default(), ClientInput::Ticked, &mut effects);
+    assert!(effects.contains(&Effect::Train { round: 0 }));
+    effects.clear();
+    let seed = Seed([index; 32]);
+    let delta = delta.to_vec();
+    let trained = ClientInput::Trained { base_round: 0, examples: 50, delta, seed };
+    client.step(Now::default(), trained, &mut effects);
+    assert!(effects.iter().all(|effect| !matches!(effect, Effect::Send { .. })), "not durable yet");
+    client.step(Now::default(), ClientInput::Stored { write: 1 }, &mut effects);
+    let share = |effect: &Effect<ClientChange>| match effect {
+        Effect::Send { message, .. } if matches!(**message, Message::Share { .. }) => {
+            Some((**message).clone())
+        }
+        Effect::Send { .. }
+        | Effect::Store { .. }
+        | Effect::Replay { .. }
+        | Effect::Train { .. }
+        | Effect::Report(_) => None,
+    };
+    effects.iter().filter_map(share).collect()
+}
+
+#[test]
+fn weights_go_by_examples_up_to_the_cap_and_fall_with_age() {
+    let job = job(Mode::Secure);
+    let of = |examples, base, round| weight(&job, &header(9, base, examples), round);
+    assert_eq!((of(100, 0, 0), of(1_000, 0, 0), of(50, 0, 0), of(0, 0, 0)), (64, 64, 32, 1));
+    let aged: Vec<u32> = (0..=4).map(|round| of(100, 0, round)).collect();
+    assert_eq!(aged, [64, 45, 37, 32, 29], "64 / sqrt(1 + s)");
+}
+
+#[test]
+fn sets_that_are_not_good_are_refused_with_the_reason() {
+    let job = job(Mode::Secure);
+    let tip = first(&job);
+    let good = closing(&job, &tip, &[header(1, 0, 9), header(2, 0, 9)]);
+    assert_eq!(good.check(&job, &tip), Ok(()));
+    let spoilt = |spoil: &dyn Fn(&mut Close)| {
+        let mut close = good.clone();
+        spoil(&mut close);
+        close.check(&job, &tip).unwrap_err()
+    };
+    assert_eq!(spoilt(&|close| close.round = 1), CloseError::Place);
+    assert_eq!(spoilt(&|close| close.previous = [0; 32]), CloseError::Place);
+    let floor = CloseError::Floor { found: 1, wanted: 2 };
+    assert_eq!(spoilt(&|close| close.entries.truncate(1)), floor);
+    assert_eq!(spoilt(&|close| close.entries.reverse()), CloseError::Order);
+    assert_eq!(spoilt(&|close| close.entries[0].weight += 1), CloseError::Weight);
+    assert_eq!(spoilt(&|close| close.entries[0].header.epoch = 1), CloseError::Epoch);
+    assert_eq!(
+        spoilt(&|close| close.entries[0].header.base_round = 1),
+        CloseError::Age { base: 1 }
+    );
+    assert!(matches!(
+        spoilt(&|close| close.entries[0].header.id.seq = 2),
+        CloseError::Sequence { last: 0, .. }
+    ));
+    let early = Expired { id: header(3, 0, 9).id, base_round: 0, why: Why::Stale };
+    assert_eq!(spoilt(&|close| close.expired = vec![early]), CloseError::Age { base: 0 });
+}
+
+#[test]
+fn what_not_all_hold_waits_and_what_is_too_old_expires() {
+    let job = job(Mode::Secure);
+    let mut tip = first(&job);
+    tip.round = 5;
+    let (old, fresh, scarce) = (header(1, 0, 9), header(2, 5, 9), header(3, 4, 9));
+    let all = [old, fresh, scarce];
+    let close = Close::gathered(&job, &tip, &[&all, &all[..2]], None);
+    let counted: Vec<ContributionId> = close.entries.iter().map(|one| one.header.id).collect();
+    assert_eq!(counted, [fresh.id]);
+    assert_eq!(close.expired, [Expired { id: old.id, base_round: 0, why: Why::Stale }]);
+}
+
+#[test]
+fn a_receipt_waits_for_the_disk_and_a_number_is_bound() {
+    for mode in [Mode::Secure, Mode::Plain(Rule::Mean)] {
+        let job = job(mode);
+        let share = shares(&job, 9, &[0.5, -0.5, 0.0]);
+        assert_eq!(share.len(), 5);
+        let mut anchor = anchor(&job, 2);
+        let effects = hear(&mut anchor, 9, share[2].clone());
+        assert!(matches!(effects[..], [Effect::Store { write: 1, .. }]), "{effects:?}");
+        assert!(matches!(stored(&mut anchor, 1)[..], [Message::Receipt(_)]));
+        // The same again is a receipt again; another update under the number is not.
+        let again = sent(&hear(&mut anchor, 9, share[2].clone()));
+        assert!(matches!(again[..], [Message::Receipt(_)]));
+        let other = shares(&job, 9, &[0.25, 0.0, 0.0]);
+        let refused = sent(&hear(&mut anchor, 9, other[2].clone()));
+        assert!(matches!(refused[..], [Message::Refused { why: Refused::Bound, .. }]));
+        let foreign = sent(&hear(&mut anchor, 8, share[2].clone()));
+        assert!(matches!(foreign[..], [Message::Refused { why: Refused::Sender, .. }]));
+        assert_eq!(anchor.stored().held.len(), 1);
+    }
+}
+
+#[test]
+fn shares_that_were_tampered_with_are_refused() {
+    let job = job(Mode::Secure);
+    let share = shares(&job, 9, &[0.5, -0.5, 0.0]);
+    let mut anchor = anchor(&job, 2);
+    let refusal = |anchor: &mut Anchor, message: Message| match &sent(&hear(anchor, 9, message))[..]
+    {
+        [Message::Refused { why, .. }] => *why,
+        other => panic!("{other:?}"),
+    };
+    // Another anchor's share, and a turned bit.
+    let Message::Share { header, digests, payload } = share[2].clone() else { panic!() };
+    let Message::Share { payload: others, .. } = share[3].clone() else { panic!() };
+    let swapped = Message::Share { header, digests: digests.clone(), payload: others };
+    assert_eq!(refusal(&mut anchor, swapped), Refused::Digest);
+    let open = Payload::Open { levels: vec![1; 3], salt: [0; 32] };
+    let opened = Message::Share { header, digests: digests.clone(), payload: open };
+    assert_eq!(refusal(&mut anchor, opened), Refused::Digest);
+    let later = Header { base_round: 1, ..header };
+    let ahead =
+        Message::Share { header: later, digests: digests.clone(), payload: payload.clone() };
+    assert_eq!(refusal(&mut anchor, ahead), Refused::Ahead { round: 0 });
+    let moved = Message::Share { header: Header { epoch: 1, ..header }, digests, payload };
+    assert_eq!(refusal(&mut anchor, moved), Refused::Epoch(0));
+    assert!(anchor.stored().held.is_empty());
+}
+
+#[test]
+fn a_promise_binds_and_tells_and_nothing_opens_without_a_certificate() {
+    let job = job(Mode::Secure);
+    let mut anchor = anchor(&job, 2);
+    let (low, high) = (Ballot { number: 1, by: node(0) }, Ballot { number: 2, by: node(1) });
+    let close = Box::new(closing(&job, anchor.tip(), &[header(8, 0, 9), header(9, 0, 9)]));
+    hear(&mut anchor, 0, Message::Prepare { round: 0, ballot: low });
+    assert!(matches!(stored(&mut anchor, 1)[..], [Message::Promise { accepted: None, .. }]));
+    hear(&mut anchor, 0, Message::Propose { ballot: low, close: close.clone() });
+    let said = stored(&mut anchor, 2);
+    assert!(matches!(said[..], [Message::Accepted(_)]), "and no part of a sum: {said:?}");
+    hear(&mut anchor, 1, Message::Prepare { round: 0, ballot: high });
+    let said = stored(&mut anchor, 3);
+    let told = matches!(&said[..], [Message::Promise { accepted: Some((ballot, _)), .. }]
+        if *ballot == low);
+    assert!(told, "{said:?}");
+    let late = sent(&hear(&mut anchor, 0, Message::Propose { ballot: low, close: close.clone() }));
+    assert!(matches!(late[..], [Message::Behind { promised, .. }] if promised == high));
+    // Two acceptances are no quorum of five.
+    let name = anchor.tip().job;
+    let accept = |index: u8| {
+        let seal = Stamp(node(index));
+        let one = SignedAccept::sign(&name, 0, low, close.digest(), node(index), &seal);
+        (node(index), one.signature)
+    };
+    let certificate = |indices: &[u8]| {
+        let accepts = indices.iter().map(|index| accept(*index)).collect();
+        Certificate { close: (*close).clone(), ballot: low, accepts }
+    };
+    let tip = anchor.tip().clone();
+    let judged = |one: &Certificate| one.check(&job, &tip, &Stamp(node(0)));
+    let few = CertificateError::Quorum { found: 2, wanted: 3 };
+    assert_eq!(judged(&certificate(&[0, 1])), Err(few.clone()));
+    assert!(judged(&certificate(&[0, 1, 1])).is_err(), "one anchor twice");
+    assert!(judged(&certificate(&[0, 1, 7])).is_err(), "no anchor");
+    let mut forged = certificate(&[0, 1, 2]);
+    forged.accepts[2].1 = forged.accepts[1].1;
+    assert_eq!(judged(&forged), Err(CertificateError::Signature(node(2))));
+    assert_eq!(judged(&certificate(&[0, 1, 2])), Ok(()));
+    hear(&mut anchor, 1, Message::Closed(Box::new(certificate(&[0, 1]))));
+    assert_eq!(anchor.stored().opened, None);
+    hear(&mut anchor, 1, Message::Closed(Box::new(certificate(&[0, 1, 3]))));
+    assert!(anchor.stored().opened.is_some());
+}
+
+#[test]
+fn jobs_that_cannot_work_are_refused() {
+    let good = job(Mode::Secure);
+    assert_eq!(good.check(), Ok(()));
+    let spoilt = |spoil: &dyn Fn(&mut Job)| {
+        let mut job = good.clone();
+        spoil(&mut job);
+        assert_ne!(job.digest(), good.digest(), "every field is part of the name");
+        job.check().unwrap_err()
+    };
+    assert_eq!(spoilt(&|job| job.dim = 0), JobError::Dim(0));
+    assert_eq!(spoilt(&|job| job.min_clients = 1), JobError::Floor(1));
+    assert!(matches!(spoilt(&|job| job.receipts = 2), JobError::Receipts { .. }));
+    assert_eq!(spoilt(&|job| job.rounds = 0), JobError::Rounds(0));
+    assert_eq!(spoilt(&|job| job.max_examples = 0), JobError::Cap);
+    assert_eq!(spoilt(&|job| job.sample_permille = 0), JobError::Sample(0));
+    let twice = spoilt(&|job| job.committee.seats[0] = job.committee.seats[1]);
+    assert_eq!(twice, JobError::Anchors { found: 4, wanted: 5 });
+    let krum = Mode::Plain(Rule::MultiKrum { byzantine: 2, keep: 4 });
+    assert!(matches!(spoilt(&|job| job.mode = krum), JobError::Rule(_)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever anchors say they hold, the set made of it is one that all accept, or is below the
+    /// floor.
+    #[test]
+    fn gathered_sets_are_good(
+        held in proptest::collection::vec((1u8..200, 0u64..9, 0u32..200, 0u8..8), 0..60),
+        round in 0u64..9,
+    ) {
+        let job = job(Mode::Secure);
+        let mut tip = first(&job);
+        tip.round = round;
+        let mut lists = [const { Vec::new() }; 3];
+        for (client, base, examples, who) in held {
+            for (at, list) in lists.iter_mut().enumerate() {
+                if who & (1 << at) == 0 {
+                    list.push(header(client, base, examples));
+                }
+            }
+        }
+        lists.iter_mut().for_each(|list| list.dedup_by_key(|header| header.id));
+        let lists: Vec<&[Header]> = lists.iter().map(Vec::as_slice).collect();
+        let close = Close::gathered(&job, &tip, &lists, None);
+        match close.check(&job, &tip) {
+            Ok(()) => {}
+            Err(CloseError::Floor { found, .. }) => prop_assert!(found < job.min_clients),
+            Err(other) => prop_assert!(false, "{}", other),
+        }
+    }
+}

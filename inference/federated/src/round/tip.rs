@@ -1,0 +1,233 @@
+//! The end of the chain of records, and how the next one follows from a closed set and its sum.
+//!
+//! Whoever has the certificate and enough partial sums computes the same next tip, byte for byte:
+//! all of it is integers, and sums do not depend on their order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use selvedge_base::NodeId;
+use selvedge_base::plant::{self, Plant};
+use selvedge_crdt::Signature;
+use selvedge_crdt::escrow::{Holder, Seal};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::Digest;
+use super::canon::Canon;
+use super::certificate::{Certificate, CertificateError};
+use super::close::{CloseError, ContributionId};
+use super::job::{Committee, Job, Mode};
+use crate::field::Fp;
+use crate::robust::Aggregate;
+use crate::server::Server;
+use crate::shamir::ShareError;
+
+/// What an anchor shows of a closed set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Partial {
+    /// Its share of the weighted sum.
+    Shares(Vec<Fp>),
+    /// All of what the rule makes of the updates, which it saw.
+    Open(Aggregate),
+}
+
+/// A part of the sum of a closed set, signed by its anchor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    /// The round.
+    pub round: u64,
+    /// The digest of the set.
+    pub close: Digest,
+    /// Whose part.
+    pub anchor: NodeId,
+    /// The part.
+    pub partial: Partial,
+    /// The anchor's signature.
+    pub signature: Signature,
+}
+
+/// A round that is over: proves by itself what follows from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Folded {
+    /// The closed set.
+    pub certificate: Certificate,
+    /// Enough parts of its sum.
+    pub openings: Vec<Opening>,
+}
+
+/// All that one round hands to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tip {
+    /// The job.
+    pub job: Digest,
+    /// Rounds that are over; also the number of the one that is next.
+    pub round: u64,
+    /// The digest of the last record, which holds that of the one before.
+    pub record: Digest,
+    /// The anchors of the next round.
+    pub committee: Committee,
+    /// Of every client, the last contribution that was folded or expired. At most
+    /// [`super::MAX_CLIENTS`].
+    pub done: BTreeMap<Holder, u64>,
+    /// The model and what its strategy remembers.
+    pub server: Server,
+}
+
+/// Why a round is not over.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FoldError {
+    /// The set is not closed.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// A part is of another set, or its anchor is none of this round or did not sign it.
+    #[error("the part of {} does not belong to the set", .0.short())]
+    Opening(NodeId),
+    /// There are not enough parts, or they do not fit together.
+    #[error(transparent)]
+    Shares(#[from] ShareError),
+    /// Open sums are not equal, or not enough.
+    #[error("fewer than {0} open sums are equal")]
+    Unequal(usize),
+}
+
+impl Tip {
+    /// The beginning of a job whose model is this.
+    pub fn first(job: &Job, server: Server) -> Self {
+        let name = job.digest();
+        let record =
+            Canon::of("selvedge federated first").fixed(&name).fixed(&server.digest()).digest();
+        let committee = job.committee.clone();
+        Self { job: name, round: 0, record, committee, done: BTreeMap::new(), server }
+    }
+
+    /// The last contribution of a client that was folded or expired; 0 for none.
+    pub fn last(&self, client: &Holder) -> u64 {
+        self.done.get(client).copied().unwrap_or(0)
+    }
+
+    /// Whether a contribution is the one that must follow.
+    ///
+    /// # Errors
+    /// [`CloseError::Sequence`].
+    pub fn check_next(&self, id: ContributionId) -> Result<(), CloseError> {
+        let last = self.last(&id.client);
+        if last.checked_add(1) != Some(id.seq) {
+            return Err(CloseError::Sequence { id, last });
+        }
+        Ok(())
+    }
+
+    /// The tip after a round, if what is given proves it.
+    ///
+    /// # Errors
+    /// [`FoldError`].
+    pub fn fold(&self, job: &Job, folded: &Folded, seal: &dyn Seal) -> Result<Self, FoldError> {
+        let Folded { certificate, openings } = folded;
+        certificate.check(job, self, seal)?;
+        let close = certificate.close.digest();
+        let mut anchors = BTreeSet::new();
+        for opening in openings {
+            let is_good = opening.close == close
+                && self.committee.place(&opening.anchor).is_some()
+                && anchors.insert(opening.anchor)
+                && opening.is_signed(&self.job, seal);
+            if !is_good {
+                return Err(FoldError::Opening(opening.anchor));
+            }
+        }
+        let aggregate = self.aggregate(job, folded)?;
+        Ok(self.after(job, folded, &aggregate))
+    }
+
+    fn aggregate(&self, job: &Job, folded: &Folded) -> Result<Aggregate, FoldError> {
+        let wanted = job.openings();
+        match job.mode {
+            Mode::Secure => {
+                let mut shares = Vec::new();
+                for opening in &folded.openings {
+                    let place = self.committee.place(&opening.anchor);
+                    let (Some(place), Partial::Shares(share)) = (place, &opening.partial) else {
+                        return Err(FoldError::Opening(opening.anchor));
+                    };
+                    shares.push((place as u8, share.as_slice()));
+                }
+                let sum = job.scheme.reconstruct(&shares, job.payload_len())?;
+                let sum = sum.into_iter().map(Fp::signed).collect();
+                let close = &folded.certificate.close;
+                let clients = close.entries.len() as u32;
+                Ok(Aggregate { sum, weight: close.total_weight(), clients })
+            }
+            Mode::Plain(_) => {
+                let open = folded.openings.iter().filter_map(|opening| match &opening.partial {
+                    Partial::Open(aggregate) => Some(aggregate),
+                    Partial::Shares(_) => None,
+                });
+                let equals = |one: &&Aggregate| open.clone().filter(|other| other == one).count();
+                let agreed = open.clone().find(|one| equals(one) >= wanted);
+                let agreed = agreed.filter(|one| one.is_within(job));
+                agreed.cloned().ok_or(FoldError::Unequal(wanted))
+            }
+        }
+    }
+
+    fn after(&self, job: &Job, folded: &Folded, aggregate: &Aggregate) -> Self {
+        let close = &folded.certificate.close;
+        let mut next = self.clone();
+        next.round += 1;
+        next.server.apply(job.clip, aggregate);
+        let counted = close.entries.iter().map(|entry| entry.header.id);
+        for id in counted.chain(close.expired.iter().map(|expired| expired.id)) {
+            if !plant::is_on(Plant::FoldedUnnumbered) {
+                next.done.insert(id.client, id.seq);
+            }
+        }
+        if let Some(committee) = &close.next {
+            next.committee = committee.clone();
+        }
+        let canon = Canon::of("selvedge federated record")
+            .fixed(&self.record)
+            .fixed(&close.digest())
+            .fixed(&aggregate.digest())
+            .fixed(&next.server.digest())
+            .list(next.done.iter(), |canon, (client, seq)| canon.holder(client).number(*seq));
+        next.record = next.committee.put(canon).digest();
+        next
+    }
+}
+
+impl Opening {
+    /// An anchor's part of a closed set.
+    pub fn sign(
+        job: &Digest,
+        round: u64,
+        close: Digest,
+        anchor: NodeId,
+        partial: Partial,
+        seal: &dyn Seal,
+    ) -> Self {
+        let signature = Signature([0; 32], [0; 32]);
+        let mut opening = Self { round, close, anchor, partial, signature };
+        opening.signature = seal.sign(&opening.bytes(job));
+        opening
+    }
+
+    /// Whether its anchor signed it.
+    pub fn is_signed(&self, job: &Digest, seal: &dyn Seal) -> bool {
+        seal.is_signed(&self.anchor, &self.bytes(job), &self.signature)
+    }
+
+    fn bytes(&self, job: &Digest) -> Vec<u8> {
+        let contents = match &self.partial {
+            Partial::Shares(share) => Canon::of("selvedge federated shares")
+                .list(share.iter(), |canon, element| canon.number(u64::from(element.residue())))
+                .digest(),
+            Partial::Open(aggregate) => aggregate.digest(),
+        };
+        Canon::of("selvedge federated opening")
+            .fixed(job)
+            .number(self.round)
+            .fixed(&self.close)
+            .fixed(&contents)
+            .bytes()
+    }
+}

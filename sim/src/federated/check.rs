@@ -1,0 +1,212 @@
+//! What must hold of rounds, checked by an observer that sees every order and every disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use selvedge_base::NodeId;
+use selvedge_federated::round::{
+    Ballot, ContributionId, Digest, Folded, Job, MAX_STALENESS, Opening, Pending, SignedAccept, Tip,
+};
+
+/// What must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Promise {
+    /// One set is closed in a round.
+    OneClosedSet,
+    /// At most one sum is opened in a round.
+    OneSumOpened,
+    /// No part of a sum is shown without a certificate that was written down.
+    OpenedWithCertificate,
+    /// A sum is of as many nodes as the job says.
+    FloorKept,
+    /// A contribution is folded once at most.
+    FoldedOnce,
+    /// What has a receipt is folded or recorded as expired.
+    ReceiptedEnds,
+    /// An anchor that says it has a contribution has it.
+    ReceiptIsTrue,
+    /// The number of a contribution names one update.
+    NumberBound,
+    /// All nodes come to the same record and model.
+    SameModel,
+    /// The model moved by the sum of the updates that were folded.
+    ModelIsSum,
+    /// After all faults the job comes to its end.
+    Ends,
+}
+
+/// A promise that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Which.
+    pub promise: Promise,
+    /// What happened.
+    pub story: String,
+}
+
+/// The observer.
+#[derive(Default)]
+pub(super) struct Observer {
+    pub(super) broken: Vec<Broken>,
+    updates: BTreeMap<ContributionId, Pending>,
+    commitments: BTreeMap<ContributionId, Digest>,
+    accepts: BTreeMap<(u64, Ballot, Digest), BTreeSet<NodeId>>,
+    closed: BTreeMap<u64, Digest>,
+    shown: BTreeMap<u64, BTreeSet<Digest>>,
+    records: BTreeMap<u64, (Digest, Digest)>,
+    models: BTreeMap<u64, Vec<i32>>,
+    /// Where contributions ended: folded or not.
+    pub(super) ended: BTreeMap<ContributionId, bool>,
+    pub(super) receipted: BTreeMap<ContributionId, u64>,
+    /// Of how many contributions that counted it was a round or more later.
+    pub(super) carried: u64,
+}
+
+/// Broken promises that are told of one run: the first says what happened.
+const MAX_TOLD: usize = 8;
+
+impl Observer {
+    pub(super) fn require(
+        &mut self,
+        holds: bool,
+        promise: Promise,
+        story: impl FnOnce() -> String,
+    ) {
+        if !holds && self.broken.len() < MAX_TOLD {
+            self.broken.push(Broken { promise, story: story() });
+        }
+    }
+
+    /// The model before the first round.
+    pub(super) fn begins(&mut self, tip: &Tip) {
+        self.models.insert(0, tip.server.model().to_vec());
+    }
+
+    /// A client wrote down what it contributes.
+    pub(super) fn contributed(&mut self, pending: &Pending) {
+        let before = self.updates.insert(pending.id, pending.clone());
+        self.require(
+            before.as_ref().is_none_or(|before| before == pending),
+            Promise::NumberBound,
+            || format!("contribution {:?} was written down twice", pending.id),
+        );
+    }
+
+    /// A share went out, or is held: its number is of one update for ever.
+    pub(super) fn named(&mut self, id: ContributionId, commitment: Digest) {
+        let first = *self.commitments.entry(id).or_insert(commitment);
+        self.require(first == commitment, Promise::NumberBound, || {
+            format!("contribution {id:?} is of two updates")
+        });
+    }
+
+    /// An anchor says that it has a contribution.
+    pub(super) fn receipt(&mut self, id: ContributionId, is_durable: bool) {
+        self.require(is_durable, Promise::ReceiptIsTrue, || {
+            format!("a receipt for {id:?} before it was durable")
+        });
+    }
+
+    /// An anchor accepts: once a quorum did in one turn, the set is closed.
+    pub(super) fn accepts(&mut self, accept: &SignedAccept, quorum: usize) {
+        let key = (accept.round, accept.ballot, accept.close);
+        let anchors = self.accepts.entry(key).or_default();
+        anchors.insert(accept.anchor);
+        if anchors.len() >= quorum {
+            self.closes(accept.round, accept.close);
+        }
+    }
+
+    /// A set passes for closed.
+    pub(super) fn closes(&mut self, round: u64, close: Digest) {
+        let first = *self.closed.entry(round).or_insert(close);
+        self.require(first == close, Promise::OneClosedSet, || {
+            format!("two sets are closed in round {round}")
+        });
+    }
+
+    /// An anchor shows a part of a sum.
+    pub(super) fn shows(&mut self, opening: &Opening, written: Option<Digest>) {
+        let (round, close) = (opening.round, opening.close);
+        let is_closed = self.closed.get(&round) == Some(&close) && written == Some(close);
+        self.require(is_closed, Promise::OpenedWithCertificate, || {
+            format!("a part of a sum of round {round} without a certificate")
+        });
+        let sums = self.shown.entry(round).or_default();
+        sums.insert(close);
+        let one = sums.len() == 1;
+        self.require(one, Promise::OneSumOpened, || format!("two sums of round {round}"));
+    }
+
+    /// A node came to the end of a round.
+    pub(super) fn folds(&mut self, job: &Job, folded: &Folded, tip: &Tip) {
+        let close = &folded.certificate.close;
+        let round = close.round;
+        self.closes(round, close.digest());
+        let reached = (tip.record, tip.server.digest());
+        let first = self.records.get(&round).copied();
+        self.require(first.is_none_or(|first| first == reached), Promise::SameModel, || {
+            format!("two models after round {round}")
+        });
+        if first.is_some() {
+            return;
+        }
+        self.records.insert(round, reached);
+        self.require(close.nodes() >= job.min_clients, Promise::FloorKept, || {
+            format!("round {round} has a sum of {} nodes", close.nodes())
+        });
+        let counted = close.entries.iter().map(|entry| (entry.header.id, true));
+        let gone = close.expired.iter().map(|expired| (expired.id, false));
+        for (id, folded) in counted.chain(gone) {
+            let before = self.ended.insert(id, folded);
+            self.require(before.is_none(), Promise::FoldedOnce, || {
+                format!("contribution {id:?} ended once more in round {round}")
+            });
+        }
+        self.carried +=
+            close.entries.iter().filter(|entry| entry.header.base_round < round).count() as u64;
+        self.is_sum(job, folded, tip);
+    }
+
+    fn is_sum(&mut self, job: &Job, folded: &Folded, tip: &Tip) {
+        let close = &folded.certificate.close;
+        let mut sums = vec![0i64; job.dim];
+        let mut known = true;
+        for entry in &close.entries {
+            let update = self.updates.get(&entry.header.id);
+            known &= update.is_some();
+            for (sum, level) in sums.iter_mut().zip(update.iter().flat_map(|one| &one.levels)) {
+                *sum += i64::from(*level) * i64::from(entry.weight);
+            }
+        }
+        let weight = close.total_weight();
+        let before = self.models.get(&close.round).cloned().unwrap_or_default();
+        let moved = before
+            .iter()
+            .zip(&sums)
+            .map(|(weights, sum)| (i64::from(*weights) + job.clip.mean(*sum, weight)) as i32);
+        let moved: Vec<i32> = moved.collect();
+        let is_so = known && moved == tip.server.model();
+        self.models.insert(close.round + 1, tip.server.model().to_vec());
+        self.require(is_so, Promise::ModelIsSum, || {
+            format!("the model after round {} is not what the updates add up to", close.round)
+        });
+    }
+
+    /// The end: what has receipts ended, or an anchor still has it, or it was not due and its client
+    /// has it and shares it once more.
+    pub(super) fn ends(
+        &mut self,
+        rounds: u64,
+        held: &BTreeSet<ContributionId>,
+        kept: &BTreeSet<ContributionId>,
+    ) {
+        for (id, base_round) in self.receipted.clone() {
+            let not_due = base_round + MAX_STALENESS >= rounds;
+            let waits = held.contains(&id) || (not_due && kept.contains(&id));
+            let has_ended = self.ended.contains_key(&id);
+            self.require(has_ended || waits, Promise::ReceiptedEnds, || {
+                format!("contribution {id:?} has receipts and is neither folded nor expired")
+            });
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! What a run is: the job, the network, and who fails when. A seed draws all of it.
+
+use std::sync::Arc;
+
+use selvedge_base::{Micros, NodeId};
+use selvedge_federated::fixed::Clip;
+use selvedge_federated::robust::Rule;
+use selvedge_federated::round::{Committee, Job, Mode, Pace, Seat};
+use selvedge_federated::seal::OpeningKey;
+use selvedge_federated::server::Strategy;
+use selvedge_federated::shamir::Scheme;
+
+use crate::stream::Stream;
+
+/// Weights of the models here: enough for a block that is not full in every scheme.
+pub(super) const DIM: usize = 7;
+/// Clients that a sum is of at least, here: the default of eight is for people, and would make
+/// every run slower.
+const FLOOR: usize = 4;
+/// Faults happen until then.
+const FAULTY_S: u64 = 40;
+
+/// A step of an anchor, as seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// It orders a share to be stored.
+    StoreHeld,
+    /// It sends a receipt.
+    SendReceipt,
+    /// It orders a promise to be stored.
+    StorePromised,
+    /// It asks for a promise.
+    SendPrepare,
+    /// It promises.
+    SendPromise,
+    /// It proposes.
+    SendPropose,
+    /// It orders an acceptance to be stored.
+    StoreAccepted,
+    /// It accepts.
+    SendAccepted,
+    /// It orders the closed set to be stored.
+    StoreOpened,
+    /// It tells the closed set.
+    SendClosed,
+    /// It shows its part of the sum.
+    SendOpened,
+    /// It orders the end of a round to be stored.
+    StoreFolded,
+}
+
+impl Moment {
+    /// All of them, in the order of a round.
+    pub const ALL: &'static [Self] = &[
+        Self::StoreHeld,
+        Self::SendReceipt,
+        Self::StorePromised,
+        Self::SendPrepare,
+        Self::SendPromise,
+        Self::SendPropose,
+        Self::StoreAccepted,
+        Self::SendAccepted,
+        Self::StoreOpened,
+        Self::SendClosed,
+        Self::SendOpened,
+        Self::StoreFolded,
+    ];
+}
+
+/// Whoever comes to a step dies there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// Which step.
+    pub moment: Moment,
+    /// How many such steps pass before, of all anchors.
+    pub after: u32,
+    /// Whether it dies just before the step, or just after.
+    pub before: bool,
+    /// When it is back.
+    pub back: Micros,
+}
+
+/// Nodes that do not hear each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// From when.
+    pub from: Micros,
+    /// Until when.
+    pub until: Micros,
+    /// One side; the rest is the other.
+    pub side: Vec<usize>,
+    /// Only what this side says is lost.
+    pub one_way: bool,
+}
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where everything random comes from.
+    pub seed: u64,
+    /// The job.
+    pub job: Arc<Job>,
+    /// Nodes: all are clients, the first ones are anchors.
+    pub nodes: usize,
+    /// Messages lost of a thousand, while faults happen.
+    pub loss_permille: u64,
+    /// Messages doubled of a thousand; one in four of the doubles comes much later.
+    pub double_permille: u64,
+    /// Shares damaged of a thousand.
+    pub damage_permille: u64,
+    /// Longest way of a message.
+    pub delay: Micros,
+    /// Whether disks are slow now and then.
+    pub slow_disks: bool,
+    /// Nodes that crash, when and until when.
+    pub crashes: Vec<(usize, Micros, Micros)>,
+    /// Nodes that die for good.
+    pub deaths: Vec<(usize, Micros)>,
+    /// Steps in which somebody dies.
+    pub kills: Vec<Kill>,
+    /// Who does not hear whom.
+    pub cuts: Vec<Cut>,
+    /// When the anchors are replaced, if they are.
+    pub reconfigure: Option<Micros>,
+}
+
+/// The key of a node for shares.
+pub(super) fn key(index: usize) -> OpeningKey {
+    let number = (index as u64).to_be_bytes();
+    OpeningKey::from_bytes(blake3::derive_key("selvedge 2026 simulated anchor", &number))
+}
+
+/// The name of a node.
+pub(super) const fn name(index: usize) -> NodeId {
+    let mut bytes = [7; 32];
+    bytes[0] = index as u8;
+    NodeId(bytes)
+}
+
+/// The committee of so many nodes from one on.
+pub(super) fn committee(epoch: u64, first: usize, scheme: Scheme) -> Committee {
+    let seat = |index| Seat { node: name(index), key: key(index).public() };
+    Committee { epoch, seats: (first..first + scheme.anchors()).map(seat).collect() }
+}
+
+impl Plan {
+    /// A plan without faults.
+    pub fn calm(seed: u64, scheme: Scheme, mode: Mode, rounds: u64) -> Self {
+        let nodes = scheme.anchors() + 3;
+        let job = Job {
+            nonce: seed,
+            dim: DIM,
+            clip: Clip::try_from(1 << 18).unwrap_or_else(|_| unreachable!("a fixed clip")),
+            mode,
+            scheme,
+            committee: committee(0, 0, scheme),
+            min_clients: FLOOR,
+            target: nodes,
+            sample_permille: 1_000,
+            max_examples: 100,
+            receipts: scheme.anchors() - 1,
+            rounds,
+            strategy: Strategy::Average { proximal_permille: 0 },
+            pace: Pace {
+                tick: Micros::millis(200),
+                stagger: Micros::millis(400),
+                gather: Micros::millis(600),
+                patience: Micros::secs(2),
+            },
+        };
+        Self {
+            seed,
+            job: Arc::new(job),
+            nodes,
+            loss_permille: 0,
+            double_permille: 0,
+            damage_permille: 0,
+            delay: Micros::millis(20),
+            slow_disks: false,
+            crashes: Vec::new(),
+            deaths: Vec::new(),
+            kills: Vec::new(),
+            cuts: Vec::new(),
+            reconfigure: None,
+        }
+    }
+
+    /// The plan of a seed.
+    pub fn seeded(seed: u64) -> Self {
+        let mut dice = Stream::keyed(seed, 1, 0, 0);
+        let scheme = match dice.below(10) {
+            0..8 => Scheme::Five,
+            8 => Scheme::Nine,
+            _ => Scheme::Sixteen,
+        };
+        let mode = match dice.below(5) {
+            0 => Mode::Plain(Rule::Mean),
+            _ => Mode::Secure,
+        };
+        let mut plan = Self::calm(seed, scheme, mode, 3 + dice.below(6));
+        let mut job = (*plan.job).clone();
+        job.target = 4 + dice.below(plan.nodes as u64 - 3) as usize;
+        job.sample_permille = [1_000, 600][dice.below(2) as usize];
+        plan.job = Arc::new(job);
+        plan.loss_permille = [0, 20, 150][dice.below(3) as usize];
+        plan.double_permille = [0, 30, 200][dice.below(3) as usize];
+        plan.damage_permille = [0, 0, 50][dice.below(3) as usize];
+        plan.delay = Micros::millis([20, 300, 1_500][dice.below(3) as usize]);
+        plan.slow_disks = dice.chance(500);
+        plan.draw_faults(&mut Stream::keyed(seed, 2, 0, 0));
+        plan
+    }
+
+    fn draw_faults(&mut self, dice: &mut Stream) {
+        let anchors = self.job.scheme.anchors();
+        let span = Micros::secs(FAULTY_S).0;
+        if dice.chance(600) {
+            for _ in 0..1 + dice.below(6) {
+                let from = dice.below(span);
+                let back = Micros(from + dice.below(Micros::secs(10).0));
+                self.crashes.push((dice.below(self.nodes as u64) as usize, Micros(from), back));
+            }
+        }
+        if dice.chance(700) {
+            for _ in 0..1 + dice.below(6) {
+                let moment = Moment::ALL[dice.below(Moment::ALL.len() as u64) as usize];
+                let (after, before) = (dice.below(40) as u32, dice.chance(500));
+                let back = Micros::millis(dice.below(8_000));
+                self.kills.push(Kill { moment, after, before, back });
+            }
+        }
+        if dice.chance(600) {
+            for _ in 0..1 + dice.below(4) {
+                let from = Micros(dice.below(span));
+                let until = Micros((from.0 + dice.below(Micros::secs(20).0)).min(span));
+                let side = (0..self.nodes).filter(|_| dice.chance(400)).collect();
+                self.cuts.push(Cut { from, until, side, one_way: dice.chance(300) });
+            }
+        }
+        // As many anchors die as the scheme allows, or clients that are none, or nobody. Not both:
+        // what a dead client shared to some anchors only is gone with those of them that die.
+        let lost = anchors - self.job.gathering();
+        match dice.below(3) {
+            0 => {
+                let first = dice.below(anchors as u64) as usize;
+                for at in 0..1 + dice.below(lost as u64) as usize {
+                    self.deaths.push(((first + at * 2) % anchors, Micros(dice.below(span))));
+                }
+                self.deaths.sort_by_key(|(node, _)| *node);
+                self.deaths.dedup_by_key(|(node, _)| *node);
+            }
+            1 => self.deaths.push((self.nodes - 1, Micros(dice.below(span)))),
+            _ => {}
+        }
+        let is_whole = self.deaths.iter().all(|(node, _)| *node >= anchors);
+        if is_whole && dice.chance(350) {
+            self.reconfigure = Some(Micros(dice.below(span / 2)));
+        }
+    }
+
+    /// Whether a node trains too. An anchor that is to die does not: what it had shared to a few
+    /// anchors only would be lost with it, which is a client's death and another anchor's at once.
+    pub(super) fn is_client(&self, node: usize) -> bool {
+        let anchors = self.job.scheme.anchors();
+        node >= anchors || self.deaths.iter().all(|(dead, _)| *dead != node)
+    }
+
+    /// Until when faults happen.
+    pub fn faulty_until(&self) -> Micros {
+        let ends = self.crashes.iter().map(|(.., back)| *back);
+        let ends = ends.chain(self.deaths.iter().map(|(_, at)| *at));
+        let ends = ends.chain(self.cuts.iter().map(|cut| cut.until)).chain(self.reconfigure);
+        let is_lossy = self.loss_permille + self.double_permille + self.damage_permille > 0;
+        let lossy = is_lossy.then_some(Micros::secs(FAULTY_S));
+        ends.chain(lossy).max().unwrap_or_default()
+    }
+}

@@ -1,0 +1,620 @@
+//! The nodes of one job, their network and their disks, on virtual time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use selvedge_base::{Machine, Micros, Mono, NodeId, Now, Wall};
+use selvedge_crdt::escrow::Holder;
+use selvedge_federated::mask::Seed;
+use selvedge_federated::round::{
+    Anchor, AnchorChange, AnchorInput, AnchorStored, Client, ClientChange, ClientInput,
+    ClientStored, Effect, Event, Folded, Job, Message, Payload, Tip,
+};
+use selvedge_federated::server::Server;
+
+use super::check::{Broken, Observer, Promise};
+use super::disk::Disk;
+use super::plan::{DIM, Moment, Plan, committee, key, name};
+use crate::names::StandIn;
+use crate::queue::{Class, Queue};
+use crate::stream::Stream;
+
+/// How long a job may take once all faults are over: some hundred times what a calm one takes.
+const PATIENCE: Micros = Micros::secs(600);
+/// The longest a client trains.
+const TRAINING_MS: u64 = 900;
+/// The longest that a double comes late.
+const LATE: Micros = Micros::secs(20);
+
+/// How often things happened, to see that they do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// By name.
+    pub seen: BTreeMap<&'static str, u64>,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Of everything that happened, in order.
+    pub hash: [u8; 32],
+    /// What did not hold; the first ones.
+    pub broken: Vec<Broken>,
+    /// How often things happened.
+    pub counters: Counters,
+    /// When the last node came to the end.
+    pub took: Micros,
+}
+
+enum Happening {
+    Tick(usize),
+    Arrives { from: usize, to: usize, message: Box<Message> },
+    Durable { node: usize, life: u32, anchor: bool, write: u64 },
+    Trained { node: usize, life: u32, round: u64 },
+    Crash(usize),
+    Back(usize),
+    Dies(usize),
+    Reconfigure,
+}
+
+struct Node {
+    /// Counts its starts; what is under way of an earlier one is lost.
+    life: u32,
+    is_up: bool,
+    is_dead: bool,
+    client: Client,
+    anchor: Anchor,
+    client_disk: Disk<ClientStored, ClientChange>,
+    anchor_disk: Disk<AnchorStored, AnchorChange>,
+    dice: Stream,
+}
+
+impl Node {
+    /// Where it stands, for whoever reads why a job did not end.
+    fn story(&self) -> String {
+        let stored = self.anchor.stored();
+        let holds_all = stored.opened.as_ref().map(|one| {
+            let entries = &one.close.entries;
+            entries.iter().filter(|entry| !stored.held.contains_key(&entry.header.id)).count()
+        });
+        format!(
+            "{} round {} epoch {}, holds {}, promised {}, accepted {}, misses of the closed {:?}",
+            if self.is_dead { "dead" } else { "lives" },
+            stored.tip.round,
+            stored.tip.committee.epoch,
+            stored.held.len(),
+            stored.promised.map_or(0, |ballot| ballot.number),
+            stored.accepted.is_some(),
+            holds_all,
+        )
+    }
+}
+
+struct World<'a> {
+    plan: &'a Plan,
+    now: Mono,
+    queue: Queue<Happening>,
+    nodes: Vec<Node>,
+    observer: Observer,
+    counters: Counters,
+    hasher: blake3::Hasher,
+    network: Stream,
+    steps: BTreeMap<Moment, u32>,
+    until: Micros,
+}
+
+/// Runs a plan to its end.
+pub fn run(plan: &Plan) -> Outcome {
+    let mut world = World::new(plan);
+    let limit = world.until.plus(PATIENCE);
+    let mut ended = false;
+    while let Some(((at, ..), event)) = world.queue.pop() {
+        world.now = at;
+        if at.0 > limit.0 {
+            break;
+        }
+        world.happen(event);
+        ended = world.has_ended();
+        if ended || !world.observer.broken.is_empty() {
+            break;
+        }
+    }
+    world.finish(ended)
+}
+
+fn anchor_of(plan: &Plan, index: usize, stored: AnchorStored) -> Anchor {
+    let me = name(index);
+    Anchor::new(plan.job.clone(), me, key(index), Arc::new(StandIn(me)), stored)
+}
+
+fn client_of(plan: &Plan, index: usize, stored: ClientStored) -> Client {
+    let me = Holder { node: name(index), incarnation: 1 };
+    Client::new(plan.job.clone(), me, Arc::new(StandIn(me.node)), stored)
+}
+
+const fn index_of(node: &NodeId) -> usize {
+    node.0[0] as usize
+}
+
+/// The step that an order is.
+fn moment_of(effect: &Effect<AnchorChange>) -> Option<Moment> {
+    Some(match effect {
+        Effect::Store { change, .. } => match **change {
+            AnchorChange::Held(_) => Moment::StoreHeld,
+            AnchorChange::Promised(_) => Moment::StorePromised,
+            AnchorChange::Accepted(..) => Moment::StoreAccepted,
+            AnchorChange::Opened(_) => Moment::StoreOpened,
+            AnchorChange::Folded(_) => Moment::StoreFolded,
+        },
+        Effect::Send { message, .. } => match **message {
+            Message::Receipt(_) => Moment::SendReceipt,
+            Message::Prepare { .. } => Moment::SendPrepare,
+            Message::Promise { .. } => Moment::SendPromise,
+            Message::Propose { .. } => Moment::SendPropose,
+            Message::Accepted(_) => Moment::SendAccepted,
+            Message::Closed(_) => Moment::SendClosed,
+            Message::Opened(_) => Moment::SendOpened,
+            Message::Share { .. }
+            | Message::Refused { .. }
+            | Message::Behind { .. }
+            | Message::Ask { .. }
+            | Message::Folded(_) => return None,
+        },
+        Effect::Replay { .. } | Effect::Train { .. } | Effect::Report(_) => return None,
+    })
+}
+
+impl<'a> World<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        let first = Tip::first(&plan.job, Server::new(plan.job.strategy, vec![0; DIM]));
+        let node = |index| {
+            let (client, anchor) =
+                (ClientStored::new(first.clone()), AnchorStored::new(first.clone()));
+            let dice = |purpose| Stream::keyed(plan.seed, purpose, index, 0);
+            Node {
+                life: 0,
+                is_up: true,
+                is_dead: false,
+                client: client_of(plan, index, client.clone()),
+                anchor: anchor_of(plan, index, anchor.clone()),
+                client_disk: Disk::new(client, dice(10), plan.slow_disks),
+                anchor_disk: Disk::new(anchor, dice(11), plan.slow_disks),
+                dice: dice(12),
+            }
+        };
+        let mut observer = Observer::default();
+        observer.begins(&first);
+        let mut world = Self {
+            plan,
+            now: Mono(0),
+            queue: Queue::new(),
+            nodes: (0..plan.nodes).map(node).collect(),
+            observer,
+            counters: Counters::default(),
+            hasher: blake3::Hasher::new(),
+            network: Stream::keyed(plan.seed, 20, 0, 0),
+            steps: BTreeMap::new(),
+            until: plan.faulty_until(),
+        };
+        for index in 0..plan.nodes {
+            world.after(Micros::millis(index as u64), Class::Node, Happening::Tick(index));
+        }
+        for (node, at, back) in &plan.crashes {
+            world.after(*at, Class::Fault, Happening::Crash(*node));
+            world.after(*back, Class::Fault, Happening::Back(*node));
+        }
+        for (node, at) in &plan.deaths {
+            world.after(*at, Class::Fault, Happening::Dies(*node));
+        }
+        if let Some(at) = plan.reconfigure {
+            world.after(at, Class::Fault, Happening::Reconfigure);
+        }
+        world
+    }
+
+    fn after(&mut self, span: Micros, class: Class, event: Happening) {
+        self.queue.push(self.now.plus(span), class, event);
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.counters.seen.entry(what).or_default() += 1;
+    }
+
+    const fn clock(&self) -> Now {
+        Now { mono: self.now, wall: Wall(0) }
+    }
+
+    fn happen(&mut self, event: Happening) {
+        match event {
+            Happening::Tick(node) => self.tick(node),
+            Happening::Arrives { from, to, message } => self.arrives(from, to, &message),
+            Happening::Durable { node, life, anchor, write } => {
+                if self.nodes[node].life == life && self.nodes[node].is_up {
+                    self.durable(node, anchor, write);
+                }
+            }
+            Happening::Trained { node, life, round } => {
+                if self.nodes[node].life == life && self.nodes[node].is_up {
+                    self.trained(node, round);
+                }
+            }
+            Happening::Crash(node) => self.crash(node, "crash"),
+            Happening::Back(node) => self.back(node),
+            Happening::Dies(node) => {
+                self.crash(node, "death");
+                self.nodes[node].is_dead = true;
+            }
+            Happening::Reconfigure => self.reconfigure(),
+        }
+    }
+
+    fn tick(&mut self, node: usize) {
+        self.after(self.plan.job.pace.tick, Class::Node, Happening::Tick(node));
+        if self.nodes[node].is_up {
+            self.step_client(node, ClientInput::Ticked);
+            self.step_anchor(node, AnchorInput::Ticked);
+        }
+    }
+
+    fn step_client(&mut self, node: usize, input: ClientInput) {
+        if !self.plan.is_client(node) {
+            return;
+        }
+        let mut effects = Vec::new();
+        let now = self.clock();
+        self.nodes[node].client.step(now, input, &mut effects);
+        for effect in effects {
+            self.client_effect(node, effect);
+        }
+    }
+
+    fn client_effect(&mut self, node: usize, effect: Effect<ClientChange>) {
+        match effect {
+            Effect::Store { write, change } => {
+                let span = self.nodes[node].client_disk.write(write, *change);
+                let life = self.nodes[node].life;
+                let event = Happening::Durable { node, life, anchor: false, write };
+                self.after(span, Class::Node, event);
+            }
+            Effect::Send { to, message } => {
+                if let Message::Share { header, .. } = &*message {
+                    self.observer.named(header.id, header.commitment);
+                }
+                self.send(node, index_of(&to), message);
+            }
+            Effect::Replay { .. } => {}
+            Effect::Train { round } => {
+                let span = Micros::millis(1 + self.nodes[node].dice.below(TRAINING_MS));
+                let life = self.nodes[node].life;
+                self.after(span, Class::Node, Happening::Trained { node, life, round });
+            }
+            Effect::Report(event) => self.client_event(node, event),
+        }
+    }
+
+    fn client_event(&mut self, node: usize, event: Event) {
+        match event {
+            Event::Receipted(id) => {
+                self.count("receipted");
+                let base = self.nodes[node].client.pending().map_or(0, |one| one.base_round);
+                self.observer.receipted.insert(id, base);
+            }
+            Event::BadUpdate(_) => self.count("bad update refused"),
+            Event::Refused { .. } => self.count("contribution refused"),
+            Event::Misdeed { .. } => self.count("misdeed"),
+            Event::Folded { .. } => {
+                let tip = self.nodes[node].client.tip().clone();
+                self.hasher.update(&tip.record);
+            }
+            Event::Counted(_) | Event::Expired(..) | Event::Closed { .. } => {}
+            Event::BelowFloor { .. } => {}
+        }
+    }
+
+    /// A step of an anchor; somebody who is to die in it does.
+    fn step_anchor(&mut self, node: usize, input: AnchorInput) {
+        let mut effects = Vec::new();
+        let now = self.clock();
+        self.nodes[node].anchor.step(now, input, &mut effects);
+        for effect in effects {
+            let kill = moment_of(&effect).and_then(|moment| {
+                let steps = self.steps.entry(moment).or_default();
+                *steps += 1;
+                let kills = self.plan.kills.iter();
+                kills.copied().find(|kill| kill.moment == moment && kill.after + 1 == *steps)
+            });
+            if kill.is_none_or(|kill| !kill.before) {
+                self.anchor_effect(node, effect);
+            }
+            if let Some(kill) = kill {
+                self.crash(node, "killed in a step");
+                self.after(kill.back, Class::Fault, Happening::Back(node));
+                return;
+            }
+        }
+    }
+
+    fn anchor_effect(&mut self, node: usize, effect: Effect<AnchorChange>) {
+        match effect {
+            Effect::Store { write, change } => {
+                let span = self.nodes[node].anchor_disk.write(write, *change);
+                let life = self.nodes[node].life;
+                let event = Happening::Durable { node, life, anchor: true, write };
+                self.after(span, Class::Node, event);
+            }
+            Effect::Send { to, message } => {
+                self.anchor_says(node, &message);
+                self.send(node, index_of(&to), message);
+            }
+            Effect::Replay { to, round } => {
+                if let Some(folded) = self.nodes[node].anchor_disk.rounds.get(&round).cloned() {
+                    self.count("round told again");
+                    self.send(node, index_of(&to), Box::new(Message::Folded(Box::new(folded))));
+                }
+            }
+            Effect::Train { .. } => {}
+            Effect::Report(event) => match event {
+                Event::Closed { .. } => self.count("closed"),
+                Event::BelowFloor { .. } => self.count("below the floor"),
+                Event::Refused { .. } => self.count("contribution refused"),
+                Event::Misdeed { .. } => self.count("misdeed"),
+                Event::Folded { .. } => {
+                    let record = self.nodes[node].anchor.tip().record;
+                    self.hasher.update(&record);
+                }
+                Event::Receipted(_)
+                | Event::Counted(_)
+                | Event::Expired(..)
+                | Event::BadUpdate(_) => {}
+            },
+        }
+    }
+
+    fn anchor_says(&mut self, node: usize, message: &Message) {
+        let durable = &self.nodes[node].anchor_disk.durable;
+        match message {
+            Message::Receipt(receipt) => {
+                let id = receipt.id;
+                let is_over = durable.tip.last(&id.client) >= id.seq;
+                let held = durable.held.get(&id);
+                let is_held = held.is_some_and(|held| {
+                    held.header.sharing == receipt.sharing
+                        && held.header.commitment == receipt.commitment
+                });
+                self.observer.receipt(id, is_held || is_over);
+            }
+            Message::Accepted(accept) => {
+                self.observer.accepts(accept, self.plan.job.quorum());
+            }
+            Message::Closed(certificate) => {
+                self.observer.closes(certificate.close.round, certificate.close.digest());
+            }
+            Message::Prepare { ballot, .. } if ballot.number > 1 => self.count("later turn"),
+            Message::Opened(opening) => {
+                let disk = &self.nodes[node].anchor_disk;
+                let over = disk.rounds.get(&opening.round).map(|folded| &folded.certificate);
+                let now = durable.opened.as_ref().filter(|one| one.close.round == opening.round);
+                let written = now.or(over).map(|one| one.close.digest());
+                self.observer.shows(opening, written);
+            }
+            Message::Share { .. }
+            | Message::Refused { .. }
+            | Message::Prepare { .. }
+            | Message::Promise { .. }
+            | Message::Behind { .. }
+            | Message::Propose { .. }
+            | Message::Ask { .. }
+            | Message::Folded(_) => {}
+        }
+    }
+
+    /// Whether something said now from one node to another is lost.
+    fn is_lost(&mut self, from: usize, to: usize) -> bool {
+        let at = Micros(self.now.0);
+        let is_cut = self.plan.cuts.iter().any(|cut| {
+            let (here, there) = (cut.side.contains(&from), cut.side.contains(&to));
+            let apart = if cut.one_way { here && !there } else { here != there };
+            apart && cut.from <= at && at < cut.until
+        });
+        if is_cut {
+            self.count("lost in a cut");
+        }
+        is_cut || (at < self.until && self.network.chance(self.plan.loss_permille))
+    }
+
+    fn send(&mut self, from: usize, to: usize, message: Box<Message>) {
+        if from == to {
+            let event = Happening::Arrives { from, to, message };
+            return self.after(Micros(1), Class::Network, event);
+        }
+        if self.is_lost(from, to) {
+            return;
+        }
+        let faulty = self.now.0 < self.until.0;
+        let way = Micros(500 + self.network.below(self.plan.delay.0));
+        if faulty && self.network.chance(self.plan.double_permille) {
+            self.count("doubled");
+            let late = if self.network.chance(250) { self.network.below(LATE.0) } else { 5_000 };
+            let message = message.clone();
+            let event = Happening::Arrives { from, to, message };
+            self.after(way.plus(Micros(late)), Class::Network, event);
+        }
+        let mut message = message;
+        if faulty && self.network.chance(self.plan.damage_permille) {
+            let bits = self.network.next();
+            if let Message::Share { payload: Payload::Sealed(sealed), .. } = &mut *message {
+                let at = bits as usize % sealed.len().max(1);
+                sealed.get_mut(at).into_iter().for_each(|byte| *byte ^= 1 << (bits >> 61));
+            }
+        }
+        self.after(way, Class::Network, Happening::Arrives { from, to, message });
+    }
+
+    fn arrives(&mut self, from: usize, to: usize, message: &Message) {
+        if !self.nodes[to].is_up {
+            return;
+        }
+        self.hasher.update(&self.now.0.to_be_bytes());
+        self.hasher.update(&[from as u8, to as u8]);
+        let from = name(from);
+        let (for_client, for_anchor) = match message {
+            Message::Receipt(_) | Message::Refused { .. } => (true, false),
+            Message::Folded(_) => (true, true),
+            Message::Share { .. }
+            | Message::Prepare { .. }
+            | Message::Promise { .. }
+            | Message::Behind { .. }
+            | Message::Propose { .. }
+            | Message::Accepted(_)
+            | Message::Closed(_)
+            | Message::Opened(_)
+            | Message::Ask { .. } => (false, true),
+        };
+        let message = Box::new(message.clone());
+        if for_client {
+            let input = ClientInput::Received { from, message: message.clone() };
+            self.step_client(to, input);
+        }
+        if for_anchor {
+            self.step_anchor(to, AnchorInput::Received { from, message });
+        }
+    }
+
+    fn durable(&mut self, node: usize, anchor: bool, write: u64) {
+        if anchor {
+            let due = self.nodes[node].anchor_disk.due(write);
+            due.iter().for_each(|change| self.anchor_wrote(node, change));
+            self.step_anchor(node, AnchorInput::Stored { write });
+        } else {
+            let due = self.nodes[node].client_disk.due(write);
+            due.iter().for_each(|change| self.client_wrote(node, change));
+            self.step_client(node, ClientInput::Stored { write });
+        }
+    }
+
+    fn anchor_wrote(&mut self, node: usize, change: &AnchorChange) {
+        let (job, seal) = (&*self.plan.job, StandIn(name(node)));
+        let disk = &mut self.nodes[node].anchor_disk;
+        disk.durable.apply(job, change, &seal);
+        let tip = disk.durable.tip.clone();
+        match change {
+            AnchorChange::Held(held) => {
+                self.observer.named(held.header.id, held.header.commitment);
+            }
+            AnchorChange::Folded(folded) => {
+                disk.rounds.insert(folded.certificate.close.round, (**folded).clone());
+                self.folded(job, folded, &tip);
+            }
+            AnchorChange::Promised(_) | AnchorChange::Accepted(..) | AnchorChange::Opened(_) => {}
+        }
+    }
+
+    fn client_wrote(&mut self, node: usize, change: &ClientChange) {
+        let (job, seal) = (&*self.plan.job, StandIn(name(node)));
+        let disk = &mut self.nodes[node].client_disk;
+        disk.durable.apply(job, change, &seal);
+        let tip = disk.durable.tip.clone();
+        match change {
+            ClientChange::Contributed(pending) => self.observer.contributed(pending),
+            ClientChange::Folded(folded) => self.folded(job, folded, &tip),
+        }
+    }
+
+    fn folded(&mut self, job: &Job, folded: &Folded, tip: &Tip) {
+        let carried = self.observer.carried;
+        self.observer.folds(job, folded, tip);
+        if self.observer.carried > carried {
+            self.count("carried");
+        }
+        if !folded.certificate.close.expired.is_empty() {
+            self.count("expired");
+        }
+        if folded.certificate.close.next.is_some() {
+            self.count("anchors replaced");
+        }
+    }
+
+    /// Training is a draw; now and then it fails.
+    fn trained(&mut self, node: usize, round: u64) {
+        let dice = &mut self.nodes[node].dice;
+        let mut delta: Vec<f32> =
+            (0..DIM).map(|_| (dice.below(2_000) as f32 - 1_000.0) / 4_001.0).collect();
+        if dice.chance(30) {
+            delta[dice.below(DIM as u64) as usize] =
+                [f32::NAN, f32::INFINITY, 9.0][round as usize % 3];
+        }
+        let examples = 1 + dice.below(150) as u32;
+        let mut seed = [0; 32];
+        seed.chunks_mut(8).for_each(|part| part.copy_from_slice(&dice.next().to_le_bytes()));
+        let input = ClientInput::Trained { base_round: round, examples, delta, seed: Seed(seed) };
+        self.step_client(node, input);
+    }
+
+    fn crash(&mut self, node: usize, why: &'static str) {
+        if !self.nodes[node].is_up {
+            return;
+        }
+        self.count(why);
+        self.nodes[node].is_up = false;
+        self.nodes[node].life += 1;
+        let (found, torn) = self.nodes[node].anchor_disk.crash();
+        found.iter().for_each(|change| self.anchor_wrote(node, change));
+        let (found, also_torn) = self.nodes[node].client_disk.crash();
+        found.iter().for_each(|change| self.client_wrote(node, change));
+        if torn || also_torn {
+            self.count("writes lost in a crash");
+        }
+    }
+
+    fn back(&mut self, node: usize) {
+        let plan = self.plan;
+        let at = &mut self.nodes[node];
+        if at.is_up || at.is_dead {
+            return;
+        }
+        at.is_up = true;
+        at.client = client_of(plan, node, at.client_disk.durable.clone());
+        at.anchor = anchor_of(plan, node, at.anchor_disk.durable.clone());
+    }
+
+    /// The operator asks for the anchors that begin with the third node, at every anchor.
+    fn reconfigure(&mut self) {
+        let plan = self.plan;
+        let next = committee(1, 3, plan.job.scheme);
+        for node in 0..plan.job.scheme.anchors() {
+            if self.nodes[node].is_up {
+                let committee = next.clone();
+                self.step_anchor(node, AnchorInput::Reconfigured { committee });
+            }
+        }
+    }
+
+    /// Whether faults are over and all who live know the end of the job.
+    fn has_ended(&self) -> bool {
+        let rounds = self.plan.job.rounds;
+        self.now.0 >= self.until.0
+            && self.nodes.iter().filter(|node| !node.is_dead).all(|node| {
+                let (client, anchor) = (&node.client_disk.durable, &node.anchor_disk.durable);
+                let follows = client.tip.round >= rounds;
+                node.is_up && follows && anchor.tip.round >= rounds
+            })
+    }
+
+    fn finish(mut self, ended: bool) -> Outcome {
+        if ended {
+            let lives = || self.nodes.iter().filter(|node| !node.is_dead);
+            let held = lives().flat_map(|node| node.anchor_disk.durable.held.keys().copied());
+            // Where the anchors were replaced, a client that lives shares it once more.
+            let kept = lives().filter_map(|node| node.client_disk.durable.pending.as_ref());
+            let (held, kept): (BTreeSet<_>, BTreeSet<_>) =
+                (held.collect(), kept.map(|one| one.id).collect());
+            self.observer.ends(self.plan.job.rounds, &held, &kept);
+        } else if self.observer.broken.is_empty() {
+            let story = self.nodes.iter().map(Node::story).collect::<Vec<_>>().join("; ");
+            self.observer.require(false, Promise::Ends, || story);
+        }
+        let hash = *self.hasher.finalize().as_bytes();
+        let took = Micros(self.now.0);
+        Outcome { hash, broken: self.observer.broken, counters: self.counters, took }
+    }
+}

@@ -1,0 +1,97 @@
+//! Federated rounds under seeded faults: what must hold holds, and what is planted is found.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+use std::collections::BTreeMap;
+
+use selvedge_base::Micros;
+use selvedge_federated::robust::Rule;
+use selvedge_federated::round::Mode;
+use selvedge_federated::shamir::Scheme;
+use selvedge_sim::federated::{Kill, Moment, Plan, run};
+
+/// Seeds of the gate; `SELVEDGE_SIM_SEEDS` runs more by hand.
+const SEEDS: u64 = 60;
+
+fn seeds() -> u64 {
+    std::env::var("SELVEDGE_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS)
+}
+
+#[test]
+fn rounds_hold_under_faults() {
+    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut failed = Vec::new();
+    for seed in 0..seeds() {
+        let outcome = run(&Plan::seeded(seed));
+        outcome.counters.seen.iter().for_each(|(what, count)| {
+            *seen.entry(what).or_default() += count;
+        });
+        if let Some(broken) = outcome.broken.first() {
+            failed.push(format!("seed {seed}: {:?}: {}", broken.promise, broken.story));
+        }
+    }
+    println!("{} seeds, {} failed, {seen:?}", seeds(), failed.len());
+    assert!(failed.is_empty(), "{failed:#?}");
+    for what in [
+        "anchors replaced",
+        "bad update refused",
+        "carried",
+        "closed",
+        "contribution refused",
+        "crash",
+        "death",
+        "doubled",
+        "expired",
+        "killed in a step",
+        "later turn",
+        "lost in a cut",
+        "receipted",
+        "round told again",
+        "writes lost in a crash",
+    ] {
+        assert!(seen.contains_key(what), "never happened: {what}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_rounds() {
+    for seed in 0..4 {
+        assert_eq!(run(&Plan::seeded(seed)), run(&Plan::seeded(seed)), "seed {seed}");
+    }
+    assert_ne!(run(&Plan::seeded(0)).hash, run(&Plan::seeded(1)).hash);
+}
+
+#[test]
+fn whoever_comes_to_a_step_may_die_there() {
+    let mut killed = 0;
+    for moment in Moment::ALL.iter().copied() {
+        for (before, after) in [(true, 0), (false, 0), (true, 3), (false, 2), (false, 7)] {
+            let mut plan = Plan::calm(7, Scheme::Five, Mode::Secure, 3);
+            // One is back soon, the other one only when the others have long gone on.
+            let back = [Micros::millis(50), Micros::secs(20)][after as usize % 2];
+            plan.kills.push(Kill { moment, after, before, back });
+            let outcome = run(&plan);
+            assert!(outcome.broken.is_empty(), "{moment:?} {before} {after}: {outcome:?}");
+            killed += outcome.counters.seen.get("killed in a step").copied().unwrap_or(0);
+        }
+    }
+    assert_eq!(killed, 5 * Moment::ALL.len() as u64);
+}
+
+#[test]
+fn every_scheme_comes_to_its_end_without_the_anchors_it_may_lose() {
+    for scheme in [Scheme::Five, Scheme::Nine, Scheme::Sixteen] {
+        for mode in [Mode::Secure, Mode::Plain(Rule::Mean)] {
+            let mut plan = Plan::calm(3, scheme, mode, 3);
+            let lost = scheme.anchors() - plan.job.gathering();
+            plan.deaths = (0..lost).map(|node| (node, Micros::millis(1_500))).collect();
+            let outcome = run(&plan);
+            assert!(outcome.broken.is_empty(), "{scheme:?} {mode:?}: {outcome:?}");
+            // One more is too many: nothing is closed any more, and nothing breaks but the end.
+            plan.deaths.push((lost, Micros::millis(1_500)));
+            let broken = run(&plan).broken;
+            assert!(broken.iter().all(|one| format!("{:?}", one.promise) == "Ends"), "{broken:?}");
+            assert_eq!(broken.len(), 1);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Every bug planted in federated rounds is found by seeds that the right machines pass.
+//!
+//! Needs the feature `plants`: `cargo test -p selvedge-sim --features plants --release --test
+//! federated_plants`.
+
+#![cfg(feature = "plants")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+use selvedge_base::plant;
+use selvedge_sim::federated::{PLANTS, Plan, run};
+
+/// Seeds a bug may take to be found.
+const SEEDS: u64 = 1_000;
+
+#[test]
+fn every_bug_planted_in_rounds_is_found() {
+    let mut missed = Vec::new();
+    for bug in PLANTS.iter().copied() {
+        let found = (0..SEEDS).find_map(|seed| {
+            let plan = Plan::seeded(seed);
+            plant::plant(Some(bug));
+            let outcome = run(&plan);
+            plant::plant(None);
+            let broken = outcome.broken.first().cloned()?;
+            run(&plan).broken.is_empty().then_some((seed, broken.promise))
+        });
+        match found {
+            Some((seed, promise)) => {
+                println!("planted {}: seed {seed} breaks {promise:?}", bug.as_str());
+            }
+            None => missed.push(bug.as_str()),
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
