@@ -25,6 +25,8 @@ const EDGES: &[(&str, &str, &[&str])] = &[
         &["selvedge-base", "selvedge-contract", "selvedge-kernels"],
     ),
     ("selvedge-federated", "inference/federated", &["selvedge-base", "selvedge-crdt"]),
+    ("selvedge-engine", "inference/engine", &["selvedge-base", "selvedge-contract"]),
+    ("selvedge-train", "inference/train", &[]),
     (
         "selvedge-core",
         "actors/core",
@@ -127,7 +129,7 @@ const IMPURE: &[&str] = &[
 /// Heavy dependencies and the only crates that may name them, so that they rebuild rarely and can
 /// be replaced in one place. Black-box tests may name anything.
 const HOMES: &[(&str, &[&str])] = &[
-    ("candle-*", &["selvedge-engine"]),
+    ("candle-*", &["selvedge-engine", "selvedge-train"]),
     ("tokenizers", &["selvedge-engine"]),
     ("minijinja*", &["selvedge-engine"]),
     ("libp2p*", &["selvedge-net"]),

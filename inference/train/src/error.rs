@@ -1,0 +1,60 @@
+//! What can go wrong with examples, models and training. Branch on the variant, show the message.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why examples cannot be read or a model cannot be trained.
+#[derive(Debug, Error)]
+pub enum TrainError {
+    /// A file cannot be opened or read.
+    #[error("cannot read {path}: {source}; check the path and its permissions")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what its kind promises.
+    #[error("{path}: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, where, and what would be right.
+        reason: String,
+    },
+    /// The examples do not fit what the job says of them.
+    #[error("the examples do not fit the job: {0}")]
+    Schema(String),
+    /// More than this node reads into memory.
+    #[error("{what} is more than the limit of {limit}; use fewer examples or split the file")]
+    TooLarge {
+        /// What was counted, with its number.
+        what: String,
+        /// The most that is taken.
+        limit: usize,
+    },
+    /// A model that cannot be built.
+    #[error("this model cannot be built: {0}")]
+    Model(String),
+    /// Steps that cannot be taken.
+    #[error("training cannot run: {0}")]
+    Plan(String),
+    /// Training left the numbers: a loss or a weight that is infinite or not a number.
+    #[error("training diverged at step {step}: the {what} is not finite; lower the learning rate")]
+    Diverged {
+        /// The step it was seen at, from 0.
+        step: usize,
+        /// The loss or a weight.
+        what: &'static str,
+    },
+    /// The arithmetic failed.
+    #[error("computation failed: {0}")]
+    Compute(#[from] candle_core::Error),
+}
+
+impl TrainError {
+    pub(crate) fn malformed(path: &std::path::Path, reason: impl Into<String>) -> Self {
+        Self::Malformed { path: path.to_owned(), reason: reason.into() }
+    }
+}

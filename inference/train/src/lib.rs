@@ -1,0 +1,25 @@
+//! Trains small models on this machine's own examples: the local half of a federated round.
+//!
+//! Owns examples in memory and how they are read (`source`), models of a fixed layout whose
+//! parameters are one flat vector (`model`, `net`), a client's local steps (`local`), measuring
+//! (`measure`) and dividing one set among clients (`split`). What becomes of an update, who may
+//! see it and how updates are joined is decided elsewhere; nothing here sends anything. Reads no
+//! clock and no entropy: seeds are handed in.
+
+mod error;
+mod examples;
+mod local;
+mod measure;
+mod model;
+mod net;
+mod random;
+mod source;
+mod split;
+
+pub use error::TrainError;
+pub use examples::{Examples, Schema, Shape};
+pub use local::{Control, Local, Plan, Update};
+pub use measure::{Measured, measure};
+pub use model::{Layer, Model, Parameter};
+pub use source::{Csv, Idx, Source, read};
+pub use split::{Split, split};
