@@ -1,0 +1,37 @@
+//! `cargo xtask bench federated`: how well models learn that nodes train together, and at what cost.
+//!
+//! Owns the order of the measurements: accuracy by strategy and by how unequal the clients' data
+//! are, accuracy under attack, then bytes and time of a round. The rounds are those of the product:
+//! its machines, real shares, real signatures, in one process without network or disk. Every
+//! setting runs with three seeds; `--quick` runs one.
+
+mod attack;
+mod digits;
+mod fleet;
+mod run;
+mod table;
+
+use anyhow::{Context, Result, bail};
+use selvedge_tests::report::Report;
+
+fn main() -> Result<()> {
+    let mut as_json = false;
+    let mut quick = false;
+    for word in std::env::args().skip(1) {
+        match word.as_str() {
+            "--json" => as_json = true,
+            "--quick" => quick = true,
+            other => bail!("unknown option `{other}`; there are --json and --quick"),
+        }
+    }
+    let digits = digits::load().context("reading the digits")?;
+    let seeds: &[u64] = if quick { &[1] } else { &[1, 2, 3] };
+    let mut report = Report::default();
+    report.heading("accuracy: best round of 30, percent, mean of the seeds (percent points below)");
+    table::accuracy(&digits, seeds, &mut report)?;
+    report.heading("two of ten clients send what is wrong: last of 15 rounds, percent");
+    table::attacked(&digits, seeds, &mut report)?;
+    report.heading("a round of ten clients and five anchors, 79,510 weights");
+    table::costs(&digits, &mut report)?;
+    report.end(as_json)
+}

@@ -1,0 +1,169 @@
+//! One job: a division of the digits, a strategy, a seed; its accuracy by round.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use selvedge_base::Micros;
+use selvedge_federated::fixed::{Clip, MODEL_BITS};
+use selvedge_federated::robust::Rule;
+use selvedge_federated::round::{Committee, Job, Mode, Pace};
+use selvedge_federated::server::{Server, Strategy};
+use selvedge_federated::shamir::Scheme;
+use selvedge_tests::time::Stopwatch;
+use selvedge_train::{Control, Examples, Local, Model, Plan, Split, measure, split};
+
+use crate::attack;
+use crate::digits::{Digits, model};
+use crate::fleet::{Fleet, Trained};
+
+/// Clients of every job.
+pub(crate) const CLIENTS: usize = 10;
+/// How far a weight may move in a round: several times what it does here.
+const CLIP: u32 = 1 << MODEL_BITS;
+/// What is trained with: the literature's figures for this model.
+const PLAN: Plan = Plan { epochs: 2, batch: 32, learning_rate: 0.05, proximal: 0.0, seed: 0 };
+
+/// A job of the bench.
+#[derive(Clone, Copy)]
+pub(crate) struct Setting {
+    pub(crate) split: Split,
+    pub(crate) scaffold: bool,
+    pub(crate) mode: Mode,
+    pub(crate) rounds: u64,
+    /// The first so many clients attack.
+    pub(crate) attackers: usize,
+    pub(crate) seed: u64,
+}
+
+/// What came of it.
+pub(crate) struct Outcome {
+    /// Share of digits that were right, by round.
+    pub(crate) accuracy: Vec<f64>,
+    /// Bytes that one client sent in one round.
+    pub(crate) bytes: u64,
+    /// Time of a round, and of it what is not training.
+    pub(crate) round: Duration,
+    pub(crate) joining: Duration,
+}
+
+impl Outcome {
+    pub(crate) fn best(&self) -> f64 {
+        self.accuracy.iter().copied().fold(0.0, f64::max)
+    }
+
+    pub(crate) fn last(&self) -> f64 {
+        self.accuracy.last().copied().unwrap_or_default()
+    }
+}
+
+fn job(setting: &Setting, dim: usize) -> Result<Job> {
+    let strategy = if setting.scaffold {
+        Strategy::Scaffold { clients: u32::try_from(CLIENTS)? }
+    } else {
+        Strategy::Average { proximal_permille: 0 }
+    };
+    Ok(Job {
+        nonce: setting.seed,
+        dim,
+        clip: Clip::new(CLIP)?,
+        mode: setting.mode,
+        scheme: Scheme::Five,
+        committee: Committee { epoch: 0, seats: Vec::new() },
+        min_clients: 8,
+        target: CLIENTS,
+        sample_permille: 1_000,
+        max_examples: 10_000,
+        receipts: 4,
+        rounds: setting.rounds,
+        strategy,
+        pace: Pace {
+            tick: Micros::millis(200),
+            stagger: Micros::millis(400),
+            gather: Micros::millis(600),
+            patience: Micros::secs(60),
+        },
+    })
+}
+
+/// Runs a job.
+pub(crate) fn run(digits: &Digits, setting: &Setting) -> Result<Outcome> {
+    let (model, local) = (model(), Local::new()?);
+    let clients = split(&digits.train, CLIENTS, setting.split, setting.seed)?;
+    let first = model.first(setting.seed)?;
+    let units = first.iter().map(|weight| to_units(*weight)).collect();
+    let mut fleet = Fleet::new(job(setting, first.len())?, CLIENTS, units)?;
+    let mut own = vec![vec![0.0; first.len()]; CLIENTS];
+    let mut accuracy = Vec::new();
+    let mut measuring = Duration::ZERO;
+    let begun = Stopwatch::start();
+    fleet.run(
+        |client, server| {
+            let job = Work { model: &model, local: &local, setting, client };
+            job.train(server, &clients[client], &mut own[client])
+        },
+        |server| {
+            let begun = Stopwatch::start();
+            let weights = from_units(server.model().iter().map(|unit| i64::from(*unit)));
+            accuracy.push(measure(&local, &model, &weights, &digits.test)?.accuracy());
+            measuring += begun.elapsed();
+            Ok(())
+        },
+    )?;
+    let rounds = u32::try_from(setting.rounds)?;
+    let whole = begun.elapsed().saturating_sub(measuring);
+    let joining = whole.saturating_sub(fleet.training);
+    Ok(Outcome {
+        accuracy,
+        bytes: fleet.sent / (setting.rounds * CLIENTS as u64),
+        round: whole / rounds,
+        joining: joining / rounds,
+    })
+}
+
+/// One client's part of one round.
+struct Work<'a> {
+    model: &'a Model,
+    local: &'a Local,
+    setting: &'a Setting,
+    client: usize,
+}
+
+impl Work<'_> {
+    fn train(&self, server: &Server, data: &Examples, own: &mut [f32]) -> Result<Trained> {
+        let base = from_units(server.model().iter().map(|unit| i64::from(*unit)));
+        let global = from_units(server.control().iter().copied());
+        let control = self.setting.scaffold.then_some(Control { global: &global, own: &*own });
+        let number = self.setting.seed << 8 | self.client as u64;
+        // The order of a client's examples changes with every round, through its model.
+        let seed = number ^ u64::from_le_bytes(first_eight(&server.digest()));
+        let update = self.local.train(self.model, &base, data, &Plan { seed, ..PLAN }, control)?;
+        let mut delta = update.delta;
+        if self.client < self.setting.attackers {
+            attack::turned(&mut delta);
+        }
+        if let Some(change) = update.control {
+            own.iter_mut().zip(&change).for_each(|(own, change)| *own += change);
+            delta.extend(change);
+        }
+        let clip = CLIP as f32 / (1_u32 << MODEL_BITS) as f32;
+        delta.iter_mut().for_each(|value| *value = value.clamp(-clip, clip));
+        Ok(Trained { delta, examples: u32::try_from(update.examples)? })
+    }
+}
+
+fn first_eight(digest: &[u8; 32]) -> [u8; 8] {
+    let mut eight = [0; 8];
+    eight.copy_from_slice(&digest[..8]);
+    eight
+}
+
+fn to_units(weight: f32) -> i32 {
+    (weight * (1_u32 << MODEL_BITS) as f32).round() as i32
+}
+
+fn from_units(units: impl Iterator<Item = i64>) -> Vec<f32> {
+    units.map(|unit| (unit as f64 / f64::from(1_u32 << MODEL_BITS)) as f32).collect()
+}
+
+/// The rule of a job that is attacked: the two that may lie are left out.
+pub(crate) const KRUM: Mode = Mode::Plain(Rule::MultiKrum { byzantine: 2, keep: 8 });
