@@ -22,7 +22,6 @@ use selvedge_base::Plant;
 pub const PLANTS: &[Plant] = &[
     Plant::ReceiptBeforeStored,
     Plant::SharedBeforeStored,
-    Plant::NumberUnbound,
     Plant::PromiseForgotten,
     Plant::AcceptedUntold,
     Plant::MinorityCloses,

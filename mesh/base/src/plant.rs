@@ -133,8 +133,6 @@ plants! {
     ReceiptBeforeStored,
     /// A client sends shares of a contribution that it did not write down.
     SharedBeforeStored,
-    /// An anchor takes another update under a number that is bound.
-    NumberUnbound,
     /// An anchor accepts a set in a lesser turn than it promised.
     PromiseForgotten,
     /// An anchor that promises a turn does not tell what it accepted before.

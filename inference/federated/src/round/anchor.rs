@@ -284,12 +284,7 @@ impl Anchor {
             return Err(Refused::Ahead { round: tip.round });
         }
         if let Some(held) = held.get(&id) {
-            let is_same = held.header == header;
-            return match (is_same, plant::is_on(Plant::NumberUnbound)) {
-                (true, _) => Ok(None),
-                (false, false) => Err(Refused::Bound),
-                (false, true) => self.open(header, place, payload).map(Some),
-            };
+            return if held.header == header { Ok(None) } else { Err(Refused::Bound) };
         }
         if header.examples == 0 {
             return Err(Refused::Empty);
