@@ -124,7 +124,7 @@ impl Aim {
         let by_route = by_route.map(|(_, model)| Arc::clone(model));
         match target {
             Target::Provider { model, .. } if model != upstream => by_name().or(by_route),
-            _ => by_route.or_else(by_name),
+            Target::Provider { .. } | Target::Mesh { .. } => by_route.or_else(by_name),
         }
     }
 

@@ -348,7 +348,7 @@ async fn tell(shared: &Shared) {
             let node = link.node();
             let now = (link.hello().incarnation, is_at_same_site(shared, &node), turn);
             let is_new = turn > 0 && told.get(&node) != Some(&now);
-            (is_new && link.version() >= ANSWERS_SINCE).then(|| async move {
+            (is_new && link.version() >= ANSWERS_SINCE).then_some(async move {
                 let word = AnswersWord::Kept(Box::new(cache.in_brief(start, now.1)));
                 let sent = tokio::time::timeout(EXCHANGE_WITHIN.into(), say(&link, word)).await;
                 matches!(sent, Ok(Ok(()))).then_some((node, now))

@@ -11,7 +11,6 @@
 
 pub mod field;
 pub mod fixed;
-pub mod local;
 pub mod mask;
 pub mod robust;
 pub mod round;

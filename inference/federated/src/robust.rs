@@ -2,8 +2,8 @@
 //!
 //! The mean weighs by examples; the other rules count every client alike, since a weight is what a
 //! client says of itself. All work on integer levels, and ties go by the order of the updates, so
-//! that every node comes to the same bytes. Nothing here works on shares: these rules look at single
-//! updates.
+//! that every node comes to the same bytes. Nothing here works on shares: these rules look at
+//! single updates.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

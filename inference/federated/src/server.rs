@@ -21,7 +21,7 @@ const BETA_ONE: i64 = 1_024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Strategy {
     /// The mean is added (McMahan et al. 2017). With a term that pulls clients towards the base it
-    /// is FedProx (Li et al. 2020); the term is the client's, see `local`.
+    /// is FedProx (Li et al. 2020); the term is the client's, in its training.
     Average {
         /// FedProx's mu in thousandths; 0 is FedAvg.
         proximal_permille: u32,

@@ -146,7 +146,7 @@ fn train(
     }
     let delta: Vec<f32> = after.iter().zip(base).map(|(after, before)| after - before).collect();
     let control = control.map(|control| change(&delta, control, steps, plan.learning_rate));
-    #[allow(clippy::cast_precision_loss)]
+    #[allow(clippy::cast_precision_loss, reason = "counts far below 2^24")]
     let loss = loss / data.len().div_ceil(plan.batch) as f32;
     Ok(Update { delta, control, examples: data.len(), steps, loss })
 }
@@ -248,7 +248,7 @@ fn step(
 
 /// c_i after less c_i before: −c + (x − y) / (K · η).
 fn change(delta: &[f32], control: Control<'_>, steps: usize, rate: f32) -> Vec<f32> {
-    #[allow(clippy::cast_precision_loss)]
+    #[allow(clippy::cast_precision_loss, reason = "counts far below 2^24")]
     let scale = 1.0 / (steps as f32 * rate);
     delta.iter().zip(control.global).map(|(delta, global)| -delta * scale - global).collect()
 }
@@ -264,7 +264,7 @@ mod tests {
         let mut labels = Vec::new();
         for at in 0..64_u32 {
             let side = at % 2;
-            #[allow(clippy::cast_precision_loss)]
+            #[allow(clippy::cast_precision_loss, reason = "counts far below 2^24")]
             let noise = (at * 37 % 11) as f32 / 11.0 - 0.5;
             let center = if side == 0 { -1.0 } else { 1.0 };
             values.extend([center + noise, noise]);

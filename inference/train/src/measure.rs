@@ -22,7 +22,7 @@ pub struct Measured {
 
 impl Measured {
     /// Share of examples that were right, between 0 and 1; 0 when there were none.
-    #[allow(clippy::cast_precision_loss)]
+    #[allow(clippy::cast_precision_loss, reason = "counts far below 2^24")]
     pub fn accuracy(&self) -> f64 {
         if self.examples == 0 { 0.0 } else { self.right as f64 / self.examples as f64 }
     }
@@ -52,7 +52,7 @@ fn on_this_thread(model: &Model, weights: &[f32], data: &Examples) -> Result<Mea
         let best = scores.argmax(1)?.to_vec1::<u32>()?;
         right += best.iter().zip(labels).filter(|(best, label)| best == label).count();
         let labels = Tensor::from_slice(labels, labels.len(), &Device::Cpu)?;
-        #[allow(clippy::cast_precision_loss)]
+        #[allow(clippy::cast_precision_loss, reason = "counts far below 2^24")]
         let share = labels.elem_count() as f32 / data.len() as f32;
         loss += cross_entropy(&scores, &labels)?.to_scalar::<f32>()? * share;
     }

@@ -126,7 +126,7 @@ impl Model {
         let mut rng = stream(seed, Purpose::Weights);
         let mut flat = Vec::with_capacity(self.size()?);
         for parameter in self.parameters()? {
-            #[allow(clippy::cast_precision_loss)]
+            #[allow(clippy::cast_precision_loss, reason = "counts far below 2^24")]
             let scale = (2.0 / parameter.fan_in.max(1) as f32).sqrt();
             flat.extend((0..parameter.len()).map(|_| {
                 let draw: f32 = StandardNormal.sample(&mut rng);

@@ -98,9 +98,13 @@ fn dirichlet(
 }
 
 /// The first so many of `count` that a share between 0 and 1 stands for.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "counts far below 2^53, and `as` saturates"
+)]
 fn share(upto: f64, count: usize) -> usize {
-    // Counts of examples are far below 2^53, and `as` saturates.
     (upto * count as f64) as usize
 }
 
@@ -149,7 +153,7 @@ mod tests {
 
     fn examples(count: u32, classes: u32) -> Examples {
         let schema = Schema { shape: Shape::Flat(1), classes: classes as usize };
-        #[allow(clippy::cast_precision_loss)]
+        #[allow(clippy::cast_precision_loss, reason = "counts far below 2^53, and `as` saturates")]
         let values = (0..count).map(|at| at as f32).collect();
         let labels = (0..count).map(|at| at * 7 % classes).collect();
         Examples::new(schema, values, labels).expect("examples that fit")

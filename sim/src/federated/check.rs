@@ -192,8 +192,8 @@ impl Observer {
         });
     }
 
-    /// The end: what has receipts ended, or an anchor still has it, or it was not due and its client
-    /// has it and shares it once more.
+    /// The end: what has receipts ended, or an anchor still has it, or it was not due and its
+    /// client has it and shares it once more.
     pub(super) fn ends(
         &mut self,
         rounds: u64,

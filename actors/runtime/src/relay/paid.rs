@@ -79,7 +79,7 @@ impl Relay {
         if let Some(barred) = self.bars() {
             return End::Failed(barred.into());
         }
-        let ToSay { priced, mut call, reading } = match self.to_say(&open, model) {
+        let ToSay { priced, mut call, reading } = match self.prepare(&open, model) {
             Ok(to_say) => to_say,
             Err(refusal) => return End::Failed(refusal.into()),
         };
@@ -129,10 +129,7 @@ impl Relay {
                 // An answer comes under the name that was asked for.
                 let asked = self.call.asked.model();
                 let rename = (call.model != asked).then_some(asked);
-                let passing = match stream {
-                    true => Passing::stream(answer, kind, drops, rename),
-                    false => Passing::whole(answer, kind, rename),
-                };
+                let passing = Passing::of(answer, kind, (stream, drops), rename);
                 self.pass(&open, passing, paying, interrupted).await
             }
         }
@@ -148,7 +145,7 @@ impl Relay {
     }
 
     /// What is said to the provider, and what it can cost at most.
-    fn to_say(&mut self, open: &Open, model: &str) -> Result<ToSay, Refusal> {
+    fn prepare(&mut self, open: &Open, model: &str) -> Result<ToSay, Refusal> {
         let known = open.spec().model(model);
         let upstream = known.map_or(model, |known| known.upstream.as_str());
         let known = known_of(&self.shared, &self.aim, open, (model, upstream));

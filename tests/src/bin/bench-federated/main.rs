@@ -1,4 +1,4 @@
-//! `cargo xtask bench federated`: how well models learn that nodes train together, and at what cost.
+//! `cargo xtask bench federated`: how well models learn that nodes train together, at what cost.
 //!
 //! Owns the order of the measurements: accuracy by strategy and by how unequal the clients' data
 //! are, accuracy under attack, then bytes and time of a round. The rounds are those of the product:

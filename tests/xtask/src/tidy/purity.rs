@@ -25,8 +25,14 @@ const SYSTEM: &[&str] = &[
 
 /// Files of pure crates that may hold floats: values that are handed to or come from a model and
 /// are neither merged, hashed nor compared between nodes.
-const FLOAT_HOMES: &[&str] =
-    &["mesh/base/src/dice.rs", "inference/contract/src/request.rs", "actors/dialect/src/number.rs"];
+const FLOAT_HOMES: &[&str] = &[
+    "mesh/base/src/dice.rs",
+    "inference/contract/src/request.rs",
+    "inference/federated/src/fixed.rs",
+    "inference/federated/src/round/client.rs",
+    "actors/dialect/src/number.rs",
+    "sim/src/federated/world.rs",
+];
 
 /// How the operating system's clocks are read.
 const CLOCKS: &[&str] = &["std::time::Instant", "SystemTime::now", "Instant::now"];

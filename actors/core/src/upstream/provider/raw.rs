@@ -147,8 +147,8 @@ pub struct RawTimes {
 }
 
 impl RawProvider {
-    /// Appends every field of the first version in order: integers big-endian, texts and lists after
-    /// their length.
+    /// Appends every field of the first version in order: integers big-endian, texts and lists
+    /// after their length.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         text(out, &self.name);
         text(out, self.kind.as_str());
