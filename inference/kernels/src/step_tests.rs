@@ -20,7 +20,9 @@ impl Source for Drawn {
         bytes: usize,
         into: &mut Vec<u8>,
     ) -> Result<(), KernelError> {
-        let seed = name.bytes().fold(from, |seed, byte| seed * 31 + u64::from(byte));
+        let seed = name
+            .bytes()
+            .fold(from, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
         let mut dice = Dice(seed);
         if self.0 == Format::F32 || name.contains("norm") {
             into.extend((0..bytes / 4).flat_map(|_| dice.unit().to_le_bytes()));

@@ -75,6 +75,8 @@ impl World<'_> {
     /// A process starts with the routes of its disk.
     pub(super) fn boot_settings(&mut self, node: usize) {
         if self.settings.first.is_empty() {
+            // Nobody made a route: the list of models that comes with the program is in force.
+            self.nodes[node].memory.routes = self.routes.clone();
             return;
         }
         let wall = self.nodes[node].now(self.now.0).wall;
