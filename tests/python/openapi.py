@@ -82,10 +82,6 @@ def named(document):
         example = content.get("application/json", {}).get("example", {})
         if "model" in example:
             example["model"] = VECTORS if "nomic" in example["model"] else MODEL
-        # Answers of a few tokens say as much as long ones.
-        for most in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
-            if most in fields:
-                fields[most].update(minimum=1, maximum=8)
     return document
 
 

@@ -135,6 +135,9 @@ class Handler(BaseHTTPRequestHandler):
 
         def delta(delta, reason=None):
             choice = {"index": 0, "delta": delta, "finish_reason": reason}
+            if body.get("logprobs") and delta.get("content"):
+                token = {"token": delta["content"], "logprob": -2.5, "bytes": None}
+                choice["logprobs"] = {"content": [{**token, "top_logprobs": []}], "refusal": None}
             self.event({**head, "choices": [choice]})
 
         delta({"role": "assistant", "content": ""})

@@ -45,6 +45,8 @@ const MAX_GRACES: u8 = 3;
 /// Attempts per request: enough to walk past several full or dead nodes, few enough that a poisoned
 /// request cannot visit a whole mesh.
 pub const MAX_ATTEMPTS: u32 = 6;
+/// Fences of one target: well above its attempts.
+const FENCES: u64 = 1 << 10;
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -242,6 +244,14 @@ impl Flow {
                 saving: None,
             },
         }
+    }
+
+    /// The same for a later target of the request, after so many others: a peer that had a turn
+    /// for one of them takes no receipt with a fence that it has seen.
+    #[must_use]
+    pub const fn after(mut self, targets: usize) -> Self {
+        self.fence = targets as u64 * FENCES;
+        self
     }
 
     /// What there is to say about the request so far.

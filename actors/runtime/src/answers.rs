@@ -6,7 +6,7 @@
 //! who may have an answer and whom to ask is decided by `selvedge_core::cache` and
 //! `selvedge_proto::answers`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -15,10 +15,10 @@ use selvedge_core::Opening;
 use selvedge_core::cache::{Dated, Lent, Scope};
 use selvedge_net::{FrameReceiver, FrameSender, Identity, Link, NetError, clock};
 use selvedge_proto::answers::{
-    AnswersReply, AnswersWord, Ask, Held, MAX_SCOPE_NAME, Missing, PIECE_BYTES, Print, PurgeBook,
-    PurgeLine, sign_purge,
+    AnswersReply, AnswersWord, Ask, Heard, Held, MAX_SCOPE_NAME, Missing, PIECE_BYTES, Print,
+    PurgeBook, PurgeLine, sign_purge,
 };
-use selvedge_proto::records::Signed;
+use selvedge_proto::records::{CLOCK_SKEW, Roster, Signed};
 use tokio::sync::watch;
 
 use crate::handoff::{CONTROL_PRIORITY, REQUEST_PRIORITY, begin};
@@ -37,7 +37,7 @@ pub(crate) const ANSWERS_SINCE: u8 = 5;
 /// the next comparison.
 const EXCHANGE_WITHIN: Micros = Micros::secs(2);
 /// How often peers are told what is kept, if anything is new: soon enough for a colleague who asks
-/// the same, and four small messages a second at most.
+/// the same, and four messages a second at most, which are as large as what is kept is much.
 const TELL_EVERY: Micros = Micros::millis(250);
 /// What an answer is, by its number on the wire.
 const KINDS: [&str; 3] = ["application/json", "text/event-stream", "application/x-ndjson"];
@@ -103,7 +103,7 @@ impl Purges {
         let _turn = self.turn.lock().await;
         let mut book = PurgeBook::clone(&self.book.load());
         let line = book.next(self.identity.node_id(), scope.clone(), clock::wall());
-        book.take(vec![sign_purge(line, &Key(&self.identity))]);
+        self.take(&mut book, vec![sign_purge(line, &Key(&self.identity))]);
         let gone = self.put_in_force(cache, &[scope], book);
         self.save().await.map(|()| gone)
     }
@@ -112,7 +112,13 @@ impl Purges {
     async fn heard(&self, cache: Option<&CacheLine>, from: NodeId, lines: Vec<Signed<PurgeLine>>) {
         let _turn = self.turn.lock().await;
         let mut book = PurgeBook::clone(&self.book.load());
-        let heard = book.take(lines);
+        let latest = clock::wall().plus(CLOCK_SKEW);
+        let is_late = |line: &Signed<PurgeLine>| line.body.issued > latest;
+        let (late, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(is_late);
+        if !late.is_empty() {
+            tracing::debug!(peer = %from.short(), count = late.len(), "purges are of the future");
+        }
+        let heard = self.take(&mut book, lines);
         for error in &heard.refused {
             tracing::debug!(peer = %from.short(), %error, "a purge was refused");
         }
@@ -124,6 +130,14 @@ impl Purges {
         if let Err(error) = self.save().await {
             tracing::error!(%error, "the purges of the mesh were not stored");
         }
+    }
+
+    fn take(&self, book: &mut PurgeBook, lines: Vec<Signed<PurgeLine>>) -> Heard {
+        let is_signed = |line: &Signed<PurgeLine>| line.check_signature().is_ok();
+        let all = |roster: &Roster| roster.members().map(|(node, _)| *node).collect();
+        let members: BTreeSet<NodeId> = self.membership.with(all);
+        let me = self.identity.node_id();
+        book.take_by(lines, is_signed, |node| *node == me || members.contains(node))
     }
 
     /// Takes away what purges reach and knows of them, at one moment for all who look.

@@ -79,6 +79,8 @@ pub struct Call {
     pub logprobs: Option<LogProbs>,
     /// Its place in a trace, if it has one.
     pub trace: Option<Arc<Trace>>,
+    /// Targets of the same request that were asked before.
+    pub leg: usize,
 }
 
 /// The way in for every surface; cheap to clone.
@@ -233,7 +235,8 @@ enum Woken {
 impl Request {
     fn new(shared: Arc<Shared>, call: Call, to_caller: mpsc::Sender<Piece>) -> Self {
         let now = clock::now();
-        let flow = Flow::new(now, call.id, call.model.clone(), call.tenant.clone(), call.deadline);
+        let (model, tenant) = (call.model.clone(), call.tenant.clone());
+        let flow = Flow::new(now, call.id, model, tenant, call.deadline).after(call.leg);
         // Bounded by the answer: an engine sends at most `max_tokens` tokens and three more events.
         let (from_engine, local_events) = mpsc::unbounded_channel();
         let (from_peer, peer_events) = mpsc::channel(FRAMES);

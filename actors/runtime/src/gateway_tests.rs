@@ -165,6 +165,7 @@ fn call(gateway: &Gateway, max_tokens: Option<u32>) -> Call {
         stop: Vec::new(),
         logprobs: None,
         trace: None,
+        leg: 0,
     }
 }
 

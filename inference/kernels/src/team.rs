@@ -143,6 +143,8 @@ impl Team {
     /// returns when all calls have ended.
     fn phase(&mut self, work: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
+        // Where this thread's part panicked as well, nobody has asked for the others'.
+        shared.failed.store(false, Ordering::Relaxed);
         // SAFETY: only the lifetime changes. The pointer is used by helpers inside the gate alone,
         // and `Closing` keeps this function from ending, in whatever way, before they left.
         let job = unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };

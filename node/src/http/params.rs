@@ -106,6 +106,7 @@ impl Plan {
             stop: self.stop.clone(),
             logprobs: self.logprobs,
             trace: None,
+            leg: 0,
         };
         inputs.enumerate().map(call).collect()
     }

@@ -9,6 +9,7 @@ use hyper::{Response, StatusCode};
 use super::body::{Answer, json};
 use super::errors::Problem;
 use super::router::Exchange;
+use crate::record::Record;
 
 impl Exchange<'_> {
     /// The record of a past request. Any key reads its own; those of its account a key that opens
@@ -18,7 +19,9 @@ impl Exchange<'_> {
         let holder = self.caller(parts)?;
         let id = id.parse().map_err(|error| Problem::invalid("id", format!("{error}")))?;
         let record = self.app.backend.record_of(id, holder);
-        match record.filter(|record| holder.may_ask(&record.model)) {
+        // What is its own it asked for itself, by whatever name led to the model.
+        let may_see = |record: &Record| !holder.reads_account() || holder.may_ask(&record.model);
+        match record.filter(may_see) {
             Some(record) => Ok(json(StatusCode::OK, &record)),
             None => Err(unknown()),
         }

@@ -20,7 +20,7 @@ impl World<'_> {
         let lines = self.nodes[node].disk.stored.purges.clone();
         self.learned[node].clear();
         self.learns(node, &lines);
-        self.nodes[node].memory.purges.take_by(lines, is_purge_signed);
+        self.nodes[node].memory.purges.take_by(lines, is_purge_signed, |_| true);
     }
 
     /// A node hears of these lines, by the observer's account.
@@ -49,7 +49,7 @@ impl World<'_> {
             let line = self.nodes[node].memory.purges.next(id, scope.clone(), wall);
             number = line.last();
             let line = vec![sign_purge(line)];
-            self.nodes[node].memory.purges.take_by(line, is_purge_signed);
+            self.nodes[node].memory.purges.take_by(line, is_purge_signed, |_| true);
         }
         let gone = self.take_away(node, &[scope]);
         self.fired(index);
@@ -117,7 +117,7 @@ impl World<'_> {
     ) {
         self.learns(node, &lines);
         let memory = &mut self.nodes[node].memory;
-        let heard = memory.purges.take_by(lines.clone(), is_purge_signed);
+        let heard = memory.purges.take_by(lines.clone(), is_purge_signed, |_| true);
         let lacks = memory.purges.lines() != lines;
         if heard.is_new {
             self.hit(Mark::PurgeHeard);

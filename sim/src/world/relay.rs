@@ -264,7 +264,8 @@ impl World<'_> {
         let deadline = truth.deadline_at.since(self.now.0);
         let now = self.nodes[node].now(self.now.0);
         let (id, account) = (RequestId(u128::from(request)), client.account.clone());
-        let flow = Flow::new(now, id, model.to_owned(), account, deadline);
+        let leg = self.nodes[node].memory.relays.get(&request).map_or(0, |one| one.journey.at());
+        let flow = Flow::new(now, id, model.to_owned(), account, deadline).after(leg);
         let taken = Taken::new(flow, Meter::new(&prompt.input(), max_tokens));
         self.nodes[node].memory.taken.insert(request, taken);
         match self.barred(node, request) {

@@ -14,7 +14,7 @@ const PACKAGES: &[&str] = &["selvedge-tests", "selvedge-gateway-bench"];
 const PREFIX: &str = "bench-";
 /// Those that start no node, unless they are told to measure one: they need not wait for the
 /// program to be built.
-const WITHOUT_NODES: &[&str] = &["instructions", "sim"];
+const WITHOUT_NODES: &[&str] = &["federated", "instructions", "sim"];
 
 /// Runs the benchmark `name` with `more` arguments, or lists what there is. False if it failed.
 pub(crate) fn run(name: Option<&str>, json: bool, more: &[String]) -> Result<bool> {

@@ -102,7 +102,8 @@ struct Counts {
 impl From<UsageField> for Usage {
     fn from(field: UsageField) -> Self {
         let counts = field.billed_units.or(field.tokens).unwrap_or_default();
-        let count = |number: Option<Number>| number.and_then(Number::whole).unwrap_or(0);
+        // A count that is none is not nothing: it is told as one that nobody can believe.
+        let count = |number: Option<Number>| number.map_or(0, |n| n.whole().unwrap_or(1 << 53));
         Self {
             prompt_tokens: count(counts.input_tokens),
             cached_tokens: count(field.cached_tokens).min(count(counts.input_tokens)),

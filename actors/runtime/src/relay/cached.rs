@@ -25,7 +25,7 @@ use selvedge_core::record::{Outcome, RequestRecord};
 use selvedge_dialect::canon::{Knobs, canon};
 use selvedge_net::clock;
 use selvedge_proto::answers::{Ask, KeptInBrief, Missing};
-use selvedge_proto::policy::{AccountPath, KeyId};
+use selvedge_proto::policy::{AccountPath, KeyId, LOCAL_ACCOUNT};
 use selvedge_proto::wire::Label;
 use tokio::sync::watch;
 
@@ -118,14 +118,17 @@ pub(crate) struct CacheLine {
 struct Inner {
     machine: Cache<Arc<Kept>>,
     /// Where those wait who follow a question. One that closes without an answer sends them back.
-    halls: BTreeMap<Ticket, watch::Sender<Option<Arc<Kept>>>>,
+    halls: BTreeMap<Ticket, watch::Sender<Come>>,
 }
+
+/// What came for those who wait, and how old it is.
+type Come = Option<(Arc<Kept>, Micros)>;
 
 /// What a request found.
 enum Door {
     Hit(Arc<Kept>, Micros),
     Lead(Ticket),
-    Wait(watch::Receiver<Option<Arc<Kept>>>),
+    Wait(watch::Receiver<Come>),
     Full,
 }
 
@@ -156,7 +159,7 @@ impl CacheLine {
         if let Some(hall) = inner.halls.remove(&ticket)
             && good
         {
-            hall.send_replace(Some(kept));
+            hall.send_replace(Some((kept, Micros::ZERO)));
         }
     }
 
@@ -178,7 +181,7 @@ impl CacheLine {
         let mut inner = self.inner.lock();
         let age = inner.machine.fetched(clock::mono(), ticket, answer, dated)?;
         if let Some(hall) = inner.halls.remove(&ticket) {
-            hall.send_replace(Some(Arc::clone(&kept)));
+            hall.send_replace(Some((Arc::clone(&kept), age)));
         }
         Some((kept, age))
     }
@@ -335,11 +338,10 @@ impl Gateway {
         let Some(target) = first() else { return Cached::Bypass("no-target", None) };
         let key = key_of(&self.shared, &call, question.dialect, &target, &canon.form);
         drop(canon);
-        let owner = Owner {
-            account: call.account.clone(),
-            model: call.model.to_owned(),
-            label: call.label.unwrap_or(Label::Anywhere),
-        };
+        // Whoever needs no key is whoever sits at this machine: what they ask stays here.
+        let local = call.account.as_str() == LOCAL_ACCOUNT;
+        let label = if local { Label::Node } else { call.label.unwrap_or(Label::Anywhere) };
+        let owner = Owner { account: call.account.clone(), model: call.model.to_owned(), label };
         match way {
             Way::Anew => {
                 let ticket = line.inner.lock().machine.ask_anew(key, &owner);
@@ -383,15 +385,15 @@ impl Gateway {
             let left = std::time::Duration::from_micros(until.since(clock::mono()).0);
             let came = tokio::time::timeout(left, hall.wait_for(Option::is_some)).await;
             let kept = match came {
-                Ok(Ok(kept)) => kept.clone(),
+                Ok(Ok(came)) => came.clone(),
                 Ok(Err(_)) => None,
                 Err(_) => return Cached::Bypass("slow-leader", None),
             };
             if self.is_barred(call) {
                 return Cached::Bypass("barred", None);
             }
-            if let Some(kept) = kept {
-                return self.hit(call, &target, kept, Micros(0), Some(Via::Equal));
+            if let Some((kept, age)) = kept {
+                return self.hit(call, &target, kept, age, Some(Via::Equal));
             }
         }
         Cached::Bypass("failed-leader", None)

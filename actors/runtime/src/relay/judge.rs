@@ -10,10 +10,14 @@ use selvedge_dialect::chat::{Event, Usage};
 
 use super::Relay;
 
+/// Events that are held back at most: four for each piece after which an answer is judged, so that
+/// a provider that sends others than text does not fill the memory.
+const MOST_HELD: usize = 1_024;
+
 /// An answer that is held back.
 pub(super) struct Judging {
     doubt: Doubt,
-    /// What came of it, in order. Bounded, since an answer is judged after so many pieces.
+    /// What came of it, in order. At most [`MOST_HELD`].
     held: Vec<Event>,
 }
 
@@ -34,7 +38,8 @@ impl Judging {
         if calls {
             return Some(Judgement::Keep { mean_millinats: None });
         }
-        self.doubt.is_enough().then(|| self.doubt.judge())
+        let is_enough = self.doubt.is_enough() || self.held.len() >= MOST_HELD;
+        is_enough.then(|| self.doubt.judge())
     }
 }
 

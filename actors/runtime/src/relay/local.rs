@@ -101,6 +101,7 @@ impl Relay {
             stop: stop.clone(),
             logprobs,
             trace: self.call.trace.clone(),
+            leg: self.journey.at(),
         };
         Ok((0..n).map(call).collect())
     }

@@ -256,7 +256,8 @@ impl Relay {
         mut paying: Paying,
         mut interrupted: Interrupted<'_>,
     ) -> End {
-        let mut told = 0;
+        // Pieces that were counted, and of those the ones whose bytes are held back.
+        let (mut told, mut unsaid) = (0, 0);
         loop {
             let next = match interrupted.unless(pin!(passing.next())).await {
                 Err(why) => return End::Failed(why.into()),
@@ -265,6 +266,7 @@ impl Relay {
             let took = passing.took();
             let pieces = took.pieces - told;
             told = took.pieces;
+            unsaid += pieces;
             paying.passed(pieces, took.usage);
             self.took(&paying);
             let passed = match next {
@@ -286,12 +288,13 @@ impl Relay {
                 let bytes = self.keep(passed.bytes, true);
                 let finish = took.finish.as_ref().map(finish_at);
                 self.asking.note(|turn| turn.finish.extend(finish));
-                return End::Answered(Said::Bytes { bytes, pieces, last: true, usage });
+                return End::Answered(Said::Bytes { bytes, pieces: unsaid, last: true, usage });
             }
             let bytes = self.keep(passed.bytes, false);
             if bytes.is_empty() {
                 continue;
             }
+            let pieces = std::mem::take(&mut unsaid);
             let said = Said::Bytes { bytes, pieces, last: false, usage: None };
             self.begin_giving();
             self.outlet.say(said).await;

@@ -176,15 +176,17 @@ impl PurgeBook {
 
     /// Takes lines, those of a peer or of the disk.
     pub fn take(&mut self, lines: Vec<Signed<PurgeLine>>) -> Heard {
-        self.take_by(lines, |line| line.check_signature().is_ok())
+        self.take_by(lines, |line| line.check_signature().is_ok(), |_| true)
     }
 
-    /// As [`PurgeBook::take`], with another check of the signatures: a simulated mesh seals its
-    /// records with a stand-in.
+    /// As [`PurgeBook::take`], with another check of the signatures, since a simulated mesh seals
+    /// its records with a stand-in, and with who `stays` when there are too many: keys are made for
+    /// nothing, so lines of whoever is no member must not push out those of members.
     pub fn take_by(
         &mut self,
         lines: Vec<Signed<PurgeLine>>,
         is_signed: impl Fn(&Signed<PurgeLine>) -> bool,
+        stays: impl Fn(&NodeId) -> bool,
     ) -> Heard {
         let mut heard = Heard::default();
         for line in lines.into_iter().take(MAX_AUTHORS) {
@@ -208,7 +210,10 @@ impl PurgeBook {
             self.lines.insert(body.node, line);
         }
         while self.lines.len() > MAX_AUTHORS {
-            let oldest = self.lines.iter().min_by_key(|(node, line)| (line.body.issued, **node));
+            let oldest = self
+                .lines
+                .iter()
+                .min_by_key(|(node, line)| (stays(node), line.body.issued, **node));
             let Some(oldest) = oldest.map(|(node, _)| *node) else { break };
             self.lines.remove(&oldest);
         }
@@ -345,9 +350,26 @@ mod tests {
                 Signed { signer: writer.0, ..sign_purge(line, &key(1)) }
             })
         };
-        book.take_by(lines(1, 200).collect(), |_| true);
-        book.take_by(lines(201, 200).collect(), |_| true);
+        book.take_by(lines(1, 200).collect(), |_| true, |_| true);
+        book.take_by(lines(201, 200).collect(), |_| true, |_| true);
         assert_eq!(book.lines().len(), MAX_AUTHORS);
         assert!(book.lines().iter().all(|line| line.body.issued.0 > 400 - MAX_AUTHORS as u64));
+    }
+
+    #[test]
+    fn keys_made_for_nothing_push_no_member_out() {
+        let mut book = PurgeBook::new(MESH);
+        let member = node(1);
+        purge(&mut book, 1, of("a"), 5);
+        let lines = (0..2 * MAX_AUTHORS as u64).map(|number| {
+            let writer = NodeId(*blake3::hash(&number.to_be_bytes()).as_bytes());
+            let line = PurgeBook::new(MESH).next(writer, Scope::default(), Wall(u64::MAX - number));
+            Signed { signer: writer.0, ..sign_purge(line, &key(2)) }
+        });
+        let lines: Vec<_> = lines.collect();
+        for some in lines.chunks(100) {
+            book.take_by(some.to_vec(), |_| true, |node| *node == member);
+        }
+        assert_eq!((book.lines().len(), book.last_of(&member)), (MAX_AUTHORS, 5));
     }
 }

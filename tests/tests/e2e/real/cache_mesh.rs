@@ -4,6 +4,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use selvedge_tests::budgets::{self, until_taken};
 use selvedge_tests::http::Reply;
 use selvedge_tests::{Deadline, Node, Scenario, scenario};
 use serde_json::{Value, json};
@@ -19,6 +20,10 @@ fn an_answer_kept_at_one_node_is_given_at_others_until_a_purge_anywhere() {
         let provider = Provider::start(s)?;
         let mut nodes = three(s, &provider)?;
         let (one, two, three) = (&nodes[0], &nodes[1], &nodes[2]);
+        // What is asked without a key stays at the machine where it was asked.
+        let key = budgets::key(one, "acme")?;
+        nodes.iter().try_for_each(|node| until_taken(node, &key, Deadline::patient()))?;
+        let does = |node: &Node, request: &_, wanted: &str| does((node, &key), request, wanted);
         s.step("asked at one node, given at another one");
         let first = does(one, &chat("a", false), "miss")?;
         told(two, "one", 1)?;
@@ -110,8 +115,8 @@ fn embedding() -> (&'static str, Value) {
 }
 
 /// Asks, and checks what the cache did.
-fn does(node: &Node, (path, body): &(&str, Value), expected: &str) -> Result<Reply> {
-    let reply = node.client().post(path, body)?;
+fn does((node, key): (&Node, &str), (path, body): &(&str, Value), expected: &str) -> Result<Reply> {
+    let reply = node.client().with_key(key).post(path, body)?;
     let said = ["x-selvedge-cache", "x-selvedge-cache-reason", "x-selvedge-cache-from"];
     let said: Vec<&str> = said.iter().filter_map(|name| reply.header(name)).collect();
     // A peer that has just let go of it may have been asked.

@@ -151,7 +151,8 @@ fn ask(client: &Client, model: &str, stream: bool) -> Result<Value> {
 
 #[test]
 fn openai_is_asked_and_fails_as_it_does() {
-    exercise(&Shape { kind: "openai", model: "gpt-4o", cost: 123 });
+    // At an address that is not OpenAI's nobody bills by OpenAI's prices.
+    exercise(&Shape { kind: "openai", model: "gpt-4o", cost: 0 });
 }
 
 #[test]
