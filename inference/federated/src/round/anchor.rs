@@ -418,6 +418,10 @@ impl Anchor {
         if self.wanted.as_ref().is_some_and(|wanted| wanted.epoch <= tip.committee.epoch) {
             self.wanted = None;
         }
+        if tip.committee.epoch != self.stored.tip.committee.epoch {
+            // What these would say is held is not, from here on: its client shares once more.
+            self.outbox.retain(|message| !matches!(message, Message::Receipt(_)));
+        }
         self.stored.follow(tip);
         self.openings.clear();
         self.campaign = None;

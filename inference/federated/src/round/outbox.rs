@@ -37,6 +37,11 @@ impl Outbox {
         }
     }
 
+    /// Forgets what waits and is not true any more.
+    pub(super) fn retain(&mut self, is_true: impl Fn(&Message) -> bool) {
+        self.waiting.retain(|(.., message)| is_true(message));
+    }
+
     /// Writes up to this one are durable.
     pub(super) fn stored<C>(&mut self, write: u64, effects: &mut Vec<Effect<C>>) {
         self.durable = self.durable.max(write.min(self.ordered));
