@@ -10,7 +10,7 @@
 //! so the residue of a sum tells the sum ([`Fp::signed`]). The bound on the weights of one round is
 //! checked by everyone who accepts a closed set. The model itself is kept in integers of 2^-20.
 //! Floats occur here on the client's side only; what several nodes compute is in integers. Owns the
-//! scales and the checks of single values; clipping by norm is `privacy`'s.
+//! scales and the checks of single values; an update is clipped by whoever made it.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -57,6 +57,9 @@ pub enum UpdateError {
         /// Which.
         index: usize,
     },
+    /// It was trained on nothing.
+    #[error("an update that was trained on no examples")]
+    Empty,
     /// A level is beyond the largest one.
     #[error("level {index} of the update is out of range")]
     Level {

@@ -3,9 +3,8 @@
 //! Nodes train on what they have and send what changed in the model; a few of them, the anchors,
 //! add the changes up without seeing any of them. Everything that several nodes must agree on is
 //! computed here in integers, so that all come to the same bytes. Owns the field, the shares, the
-//! rounds as machines, what a server makes of a sum, and the accounting of privacy. Owns neither
-//! the training (floats, a shell's work) nor sockets, disks, clocks and entropy: seeds are handed
-//! in.
+//! rounds as machines, and what a server makes of a sum. Owns neither the training (floats, a
+//! shell's work) nor sockets, disks, clocks and entropy: seeds are handed in.
 
 #![warn(missing_docs)]
 

@@ -187,14 +187,19 @@ fn closest(updates: &[(u32, &[i32])], byzantine: usize, keep: usize) -> Vec<usiz
     let distance = |one: &[i32], other: &[i32]| -> u64 {
         one.iter().zip(other).map(|(a, b)| u64::from(a.abs_diff(*b)).pow(2)).sum()
     };
-    let mut scores: Vec<(u128, usize)> = Vec::with_capacity(updates.len());
+    let mut distances: Vec<Vec<u64>> = vec![Vec::with_capacity(updates.len()); updates.len()];
     for (at, (_, levels)) in updates.iter().enumerate() {
-        let others = updates.iter().enumerate().filter(|(other, _)| *other != at);
-        let mut distances: Vec<u64> =
-            others.map(|(_, (_, other))| distance(levels, other)).collect();
-        distances.sort_unstable();
-        scores.push((distances.iter().take(near).map(|one| u128::from(*one)).sum(), at));
+        for (other, (_, others)) in updates.iter().enumerate().skip(at + 1) {
+            let apart = distance(levels, others);
+            distances[at].push(apart);
+            distances[other].push(apart);
+        }
     }
+    let score = |(at, mut distances): (usize, Vec<u64>)| -> (u128, usize) {
+        distances.sort_unstable();
+        (distances.iter().take(near).map(|one| u128::from(*one)).sum(), at)
+    };
+    let mut scores: Vec<(u128, usize)> = distances.into_iter().enumerate().map(score).collect();
     scores.sort_unstable();
     let mut kept: Vec<usize> = scores.into_iter().take(keep.max(1)).map(|(_, at)| at).collect();
     kept.sort_unstable();

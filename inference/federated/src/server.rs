@@ -106,7 +106,7 @@ impl Strategy {
 
 impl Server {
     /// A model, in units of 2^-20, before its first round.
-    pub fn new(strategy: Strategy, model: Vec<i32>) -> Self {
+    pub(crate) fn new(strategy: Strategy, model: Vec<i32>) -> Self {
         let dim = model.len();
         let (first, second) = match strategy {
             Strategy::Average { .. } => (0, 0),

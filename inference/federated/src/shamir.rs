@@ -106,9 +106,10 @@ impl Scheme {
             .map(|anchor| lagrange(&known, Self::share_point(anchor)))
             .collect();
         let mut shares = vec![Vec::with_capacity(self.share_len(update.len())); self.anchors()];
+        let mut values = vec![Fp::ZERO; packing + colluding];
         for block in update.chunks(packing) {
             // A last block that is not full ends with zeroes.
-            let mut values = vec![Fp::ZERO; packing + colluding];
+            values.fill(Fp::ZERO);
             values[..block.len()].copy_from_slice(block);
             values[packing..].fill_with(|| masks.element());
             let (random, computed) = shares.split_at_mut(colluding);
@@ -154,8 +155,10 @@ impl Scheme {
             })
             .collect();
         let mut update = Vec::with_capacity(self.share_len(dim) * self.packing());
+        let mut values = Vec::with_capacity(threshold);
         for block in 0..self.share_len(dim) {
-            let values: Vec<Fp> = base.iter().map(|(_, share)| share[block]).collect();
+            values.clear();
+            values.extend(base.iter().map(|(_, share)| share[block]));
             if checks.iter().any(|(row, share)| dot(row, &values) != share[block]) {
                 return Err(ShareError::Inconsistent);
             }

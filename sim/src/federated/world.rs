@@ -10,7 +10,6 @@ use selvedge_federated::round::{
     Anchor, AnchorChange, AnchorInput, AnchorStored, Client, ClientChange, ClientInput,
     ClientStored, Effect, Event, Folded, Job, Message, Payload, Tip,
 };
-use selvedge_federated::server::Server;
 
 use super::check::{Broken, Observer, Promise};
 use super::disk::Disk;
@@ -166,7 +165,8 @@ fn moment_of(effect: &Effect<AnchorChange>) -> Option<Moment> {
 
 impl<'a> World<'a> {
     fn new(plan: &'a Plan) -> Self {
-        let first = Tip::first(&plan.job, Server::new(plan.job.strategy, vec![0; DIM]));
+        let first = Tip::first(&plan.job, vec![0; DIM])
+            .unwrap_or_else(|_| unreachable!("a model of the job's size"));
         let node = |index| {
             let (client, anchor) =
                 (ClientStored::new(first.clone()), AnchorStored::new(first.clone()));
@@ -457,19 +457,7 @@ impl<'a> World<'a> {
         self.hasher.update(&self.now.0.to_be_bytes());
         self.hasher.update(&[from as u8, to as u8]);
         let from = name(from);
-        let (for_client, for_anchor) = match message {
-            Message::Receipt(_) | Message::Refused { .. } => (true, false),
-            Message::Folded(_) => (true, true),
-            Message::Share { .. }
-            | Message::Prepare { .. }
-            | Message::Promise { .. }
-            | Message::Behind { .. }
-            | Message::Propose { .. }
-            | Message::Accepted(_)
-            | Message::Closed(_)
-            | Message::Opened(_)
-            | Message::Ask { .. } => (false, true),
-        };
+        let (for_client, for_anchor) = message.is_for();
         let message = Box::new(message.clone());
         if for_client {
             let input = ClientInput::Received { from, message: message.clone() };

@@ -99,6 +99,8 @@ pub struct Anchor {
     key: OpeningKey,
     pub(super) stored: AnchorStored,
     pub(super) outbox: Outbox,
+    /// This anchor's part of the closed set's sum, once it was made.
+    shown: Option<Opening>,
     /// Parts of this round's sum, by anchor.
     openings: BTreeMap<NodeId, Opening>,
     pub(super) campaign: Option<Campaign>,
@@ -193,6 +195,7 @@ impl Anchor {
             key,
             stored,
             outbox: Outbox::default(),
+            shown: None,
             openings: BTreeMap::new(),
             campaign: None,
             wanted: None,
@@ -224,7 +227,9 @@ impl Anchor {
         self.stored.tip.committee.seats.iter().map(|seat| seat.node).collect()
     }
 
+    /// What is stored changes, here and on the disk alike.
     pub(super) fn change(&mut self, change: AnchorChange, out: &mut Out) {
+        self.stored.apply(&self.job, &change, &*self.seal);
         self.outbox.store(change, out);
     }
 
@@ -240,7 +245,6 @@ impl Anchor {
         match self.take(from, header, digests, payload) {
             Ok(None) => {}
             Ok(Some(held)) => {
-                self.stored.held.insert(id, held.clone());
                 if plant::is_on(Plant::ReceiptBeforeStored) {
                     self.receipt(from, &header, out);
                 }
@@ -287,7 +291,7 @@ impl Anchor {
             return if held.header == header { Ok(None) } else { Err(Refused::Bound) };
         }
         if header.examples == 0 {
-            return Err(Refused::Empty);
+            return Err(UpdateError::Empty.into());
         }
         let is_known = tip.done.contains_key(&id.client);
         let new = held.keys().filter(|id| !tip.done.contains_key(&id.client)).count();
@@ -348,7 +352,6 @@ impl Anchor {
         }
         self.campaign = None;
         let entries = certificate.close.entries.len();
-        self.stored.opened = Some(certificate.clone());
         self.change(AnchorChange::Opened(Box::new(certificate)), out);
         out.push(Effect::Report(Event::Closed { round, entries }));
         self.show(out);
@@ -356,21 +359,27 @@ impl Anchor {
 
     /// Shows this anchor's part of the closed set to all anchors, if it holds all of the set.
     fn show(&mut self, out: &mut Out) {
-        let Some(opened) = &self.stored.opened else { return };
-        let close = opened.close.clone();
-        self.show_of(&close, out);
+        if self.shown.is_none() {
+            let opened = self.stored.opened.as_ref();
+            self.shown = opened.and_then(|opened| self.part_of(&opened.close));
+        }
+        if let Some(opening) = self.shown.clone() {
+            self.tell_part(&opening, out);
+        }
     }
 
-    pub(super) fn show_of(&mut self, close: &Close, out: &mut Out) {
-        let Some(partial) = self.stored.partial(&self.job, close) else { return };
-        let Tip { job, round, .. } = &self.stored.tip;
-        if !self.is_seated() {
-            return;
-        }
-        let opening = Opening::sign(job, *round, close.digest(), self.me, partial, &*self.seal);
+    /// Tells a part to all anchors, this one too.
+    pub(super) fn tell_part(&mut self, opening: &Opening, out: &mut Out) {
         for anchor in self.anchors() {
             self.outbox.send(anchor, Message::Opened(Box::new(opening.clone())), out);
         }
+    }
+
+    /// This anchor's part of a set, if it is one of the anchors and holds all of it.
+    pub(super) fn part_of(&self, close: &Close) -> Option<Opening> {
+        let partial = self.stored.partial(&self.job, close).filter(|_| self.is_seated())?;
+        let Tip { job, round, .. } = &self.stored.tip;
+        Some(Opening::sign(job, *round, close.digest(), self.me, partial, &*self.seal))
     }
 
     fn opened(&mut self, from: NodeId, opening: Opening, out: &mut Out) {
@@ -384,6 +393,7 @@ impl Anchor {
         let is_good = opening.anchor == from
             && committee.place(&from).is_some()
             && opening.close == certificate.close.digest()
+            && opening.partial.fits(&self.job)
             && opening.is_signed(job, &*self.seal);
         if !is_good {
             let what = "a part of a sum that does not belong to the set".to_owned();
@@ -424,10 +434,12 @@ impl Anchor {
         }
         self.stored.follow(tip);
         self.openings.clear();
+        self.shown = None;
         self.campaign = None;
         self.tries = 0;
         self.since = None;
-        self.change(AnchorChange::Folded(Box::new(folded)), out);
+        // Not by `change`: what it proves was worked out above.
+        self.outbox.store(AnchorChange::Folded(Box::new(folded)), out);
         out.push(Effect::Report(Event::Folded { round, record }));
     }
 

@@ -284,18 +284,23 @@ impl Client {
             return;
         }
         self.training = None;
-        let levels = match self.job.clip.encode(delta, self.job.payload_len()) {
+        let levels = self.job.clip.encode(delta, self.job.payload_len());
+        let levels = match levels.and_then(|levels| match examples {
+            0 => Err(UpdateError::Empty),
+            _ => Ok(levels),
+        }) {
             Ok(levels) => levels,
             Err(why) => return out.push(Effect::Report(Event::BadUpdate(why))),
         };
         let seq = self.stored.tip.last(&self.me).saturating_add(1);
         let id = ContributionId { client: self.me, seq };
-        let pending = Pending { id, base_round, examples: examples.max(1), levels, seed };
-        self.stored.pending = Some(pending.clone());
+        let pending = Pending { id, base_round, examples, levels, seed };
+        let change = ClientChange::Contributed(pending);
+        self.stored.apply(&self.job, &change, &*self.seal);
         if plant::is_on(Plant::SharedBeforeStored) {
             self.share(out);
         }
-        self.outbox.store(ClientChange::Contributed(pending), out);
+        self.outbox.store(change, out);
         self.share(out);
     }
 
@@ -325,10 +330,10 @@ impl Client {
         let Tip { job: name, committee, .. } = &self.stored.tip;
         let Pending { id, base_round, examples, levels, seed } = pending;
         let salt = seed.derive("salt", 0).0;
-        let elements = to_field(levels)?;
         let epoch = committee.epoch;
-        let payloads: Vec<Payload> = match self.job.mode {
+        let (payloads, digests): (Vec<Payload>, Vec<Digest>) = match self.job.mode {
             Mode::Secure => {
+                let elements = to_field(levels)?;
                 let mut masks = Masks::new(&seed.derive("masks", epoch));
                 let shares = self.job.scheme.share(&elements, &mut masks);
                 let sealed = shares.iter().zip(&committee.seats).enumerate();
@@ -338,13 +343,16 @@ impl Client {
                     // A seat whose key cannot be sealed to gets nothing it could open.
                     Payload::Sealed(seal(share, &seat.key, &own, &context).unwrap_or_default())
                 };
-                sealed.map(each).collect()
+                let payloads: Vec<Payload> = sealed.map(each).collect();
+                let digests = payloads.iter().map(payload_digest).collect();
+                (payloads, digests)
             }
             Mode::Plain(_) => {
-                vec![Payload::Open { levels: levels.clone(), salt }; committee.seats.len()]
+                let one = Payload::Open { levels: levels.clone(), salt };
+                let (digest, seats) = (payload_digest(&one), committee.seats.len());
+                (vec![one; seats], vec![digest; seats])
             }
         };
-        let digests: Vec<Digest> = payloads.iter().map(payload_digest).collect();
         let header = Header {
             id: *id,
             base_round: *base_round,

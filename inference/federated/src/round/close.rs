@@ -15,6 +15,7 @@ use super::Digest;
 use super::canon::Canon;
 use super::job::{Committee, Job, JobError};
 use super::tip::Tip;
+use crate::fixed::MAX_TOTAL_WEIGHT;
 
 /// Rounds a contribution is carried before it expires.
 pub const MAX_STALENESS: u64 = 4;
@@ -120,6 +121,9 @@ pub enum CloseError {
     /// An entry is out of order or comes twice.
     #[error("the set is not in order, or names a contribution twice")]
     Order,
+    /// A node counts as several clients.
+    #[error("a node counts more than once")]
+    Node,
     /// A contribution does not follow the last one of its client.
     #[error("contribution {} does not follow {} of its client", .id.seq, .last)]
     Sequence {
@@ -214,6 +218,9 @@ impl Close {
         if !in_order || clients.len() != self.entries.len() + self.expired.len() {
             return Err(CloseError::Order);
         }
+        if found != self.entries.len() {
+            return Err(CloseError::Node);
+        }
         for id in entries.chain(expired) {
             tip.check_next(id)?;
         }
@@ -244,7 +251,7 @@ impl Close {
                 return Err(CloseError::Weight);
             }
         }
-        if self.total_weight() > job.max_weight() {
+        if self.total_weight() > MAX_TOTAL_WEIGHT {
             return Err(CloseError::Weight);
         }
         Ok(())
@@ -290,9 +297,13 @@ impl Close {
         });
         let mut total = 0;
         let mut entries = Vec::new();
+        // A node that lost its store is another client; in one sum it is one all the same, or it
+        // could outvote the others with stores made for it.
+        let mut nodes = BTreeSet::new();
         for header in counting {
-            let weight = weight(job, &header, tip.round);
-            if entries.len() < MAX_ENTRIES && total + weight <= job.max_weight() {
+            let (node, weight) = (header.id.client.node, weight(job, &header, tip.round));
+            let fits = entries.len() < MAX_ENTRIES && total + weight <= MAX_TOTAL_WEIGHT;
+            if fits && nodes.insert(node) {
                 total += weight;
                 entries.push(Entry { header, weight });
             }

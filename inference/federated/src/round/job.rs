@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::Digest;
 use super::canon::Canon;
-use crate::fixed::{Clip, MAX_DIM, MAX_TOTAL_WEIGHT};
+use crate::fixed::{Clip, MAX_DIM};
 use crate::robust::Rule;
 use crate::server::Strategy;
 use crate::shamir::Scheme;
@@ -100,6 +100,14 @@ pub enum JobError {
     /// No model, or too large a one.
     #[error("a model has 1 to {MAX_DIM} weights, not {0}")]
     Dim(usize),
+    /// The model is another one.
+    #[error("the job's model has {wanted} weights, and this one {found}")]
+    Model {
+        /// Weights of the model that was given.
+        found: usize,
+        /// Weights that the job says.
+        wanted: usize,
+    },
     /// The anchors do not fit the scheme.
     #[error("the scheme needs {wanted} different anchors, not {found}")]
     Anchors {
@@ -250,10 +258,5 @@ impl Job {
     pub const fn gathering(&self) -> usize {
         let (quorum, openings) = (self.quorum(), self.openings());
         if quorum > openings { quorum } else { openings }
-    }
-
-    /// The most all weights of a round may be together.
-    pub const fn max_weight(&self) -> u32 {
-        MAX_TOTAL_WEIGHT
     }
 }

@@ -92,6 +92,25 @@ pub enum Message {
     Folded(Box<Folded>),
 }
 
+impl Message {
+    /// Whether it is for the client of whoever gets it, and for its anchor.
+    pub const fn is_for(&self) -> (bool, bool) {
+        match self {
+            Self::Receipt(_) | Self::Refused { .. } => (true, false),
+            Self::Folded(_) => (true, true),
+            Self::Share { .. }
+            | Self::Prepare { .. }
+            | Self::Promise { .. }
+            | Self::Behind { .. }
+            | Self::Propose { .. }
+            | Self::Accepted(_)
+            | Self::Closed(_)
+            | Self::Opened(_)
+            | Self::Ask { .. } => (false, true),
+        }
+    }
+}
+
 /// Why an anchor does not take a contribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum Refused {
@@ -128,9 +147,6 @@ pub enum Refused {
     /// The update is not what the job says.
     #[error(transparent)]
     Update(#[from] UpdateError),
-    /// It says that it was trained on nothing.
-    #[error("a contribution of no examples")]
-    Empty,
     /// There is no room.
     #[error("there is no room for another client")]
     Full,

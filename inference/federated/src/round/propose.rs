@@ -110,10 +110,9 @@ impl Anchor {
         let ballot = Ballot { number: known + 1, by: self.me };
         self.tries += 1;
         // Its own promise first, so that after a crash it does not take the same turn again.
-        self.stored.promised = Some(ballot);
+        self.change(AnchorChange::Promised(ballot), out);
         let stage = Stage::Asking(BTreeMap::new());
         self.campaign = Some(Campaign { ballot, until: self.later(now, 1), stage });
-        self.change(AnchorChange::Promised(ballot), out);
         self.say_again(out);
     }
 
@@ -186,7 +185,6 @@ impl Anchor {
             return self.outbox.send(from, Message::Behind { round, promised }, out);
         }
         if self.stored.promised != Some(ballot) {
-            self.stored.promised = Some(ballot);
             self.change(AnchorChange::Promised(ballot), out);
         }
         if from != self.me {
@@ -233,7 +231,7 @@ impl Anchor {
 
     /// Proposes what was accepted before, or a set of what all who promised hold.
     fn put_forward(&mut self, now: Now, out: &mut Out) {
-        let wanted = self.wanted.clone();
+        let (wanted, until) = (self.wanted.clone(), self.later(now, 1));
         let Some(campaign) = &mut self.campaign else { return };
         let Stage::Asking(promises) = &campaign.stage else { return };
         let before = promises.values().filter_map(|(accepted, _)| accepted.as_ref());
@@ -252,8 +250,7 @@ impl Anchor {
             }
         };
         campaign.stage = Stage::Proposing(Box::new(close), BTreeMap::new());
-        let until = self.later(now, 1);
-        self.campaign.iter_mut().for_each(|campaign| campaign.until = until);
+        campaign.until = until;
         self.say_again(out);
     }
 
@@ -275,7 +272,6 @@ impl Anchor {
             // So that its next turn is greater. No promise to anybody: the turn is another's, and
             // promising more than was asked for is always safe, once it is durable.
             if self.stored.promised < Some(promised) {
-                self.stored.promised = Some(promised);
                 self.change(AnchorChange::Promised(promised), out);
             }
         }
@@ -304,15 +300,13 @@ impl Anchor {
         }
         let digest = close.digest();
         if self.stored.accepted.as_ref() != Some(&(ballot, close.clone())) {
-            self.stored.promised = self.stored.promised.max(Some(ballot));
-            self.stored.accepted = Some((ballot, close.clone()));
             self.change(AnchorChange::Accepted(ballot, Box::new(close.clone())), out);
         }
         let job = self.stored.tip.job;
         let accept = SignedAccept::sign(&job, round, ballot, digest, self.me, &*self.seal);
         self.outbox.send(from, Message::Accepted(accept), out);
         if plant::is_on(Plant::OpenedUncertified) {
-            self.show_of(&close, out);
+            self.part_of(&close).iter().for_each(|opening| self.tell_part(opening, out));
         }
     }
 

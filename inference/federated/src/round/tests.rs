@@ -6,11 +6,12 @@ use selvedge_crdt::Signature;
 use selvedge_crdt::escrow::{Holder, Seal};
 
 use super::*;
+use crate::field::Fp;
 use crate::fixed::Clip;
 use crate::mask::Seed;
 use crate::robust::Rule;
 use crate::seal::OpeningKey;
-use crate::server::{Server, Strategy};
+use crate::server::Strategy;
 use crate::shamir::Scheme;
 
 /// Signs with a hash of signer and bytes.
@@ -65,7 +66,7 @@ fn job(mode: Mode) -> Job {
 }
 
 fn first(job: &Job) -> Tip {
-    Tip::first(job, Server::new(job.strategy, vec![0; job.dim]))
+    Tip::first(job, vec![0; job.dim]).unwrap()
 }
 
 fn header(client: u8, base_round: u64, examples: u32) -> Header {
@@ -279,6 +280,16 @@ fn a_promise_binds_and_tells_and_nothing_opens_without_a_certificate() {
     assert_eq!(anchor.stored().opened, None);
     hear(&mut anchor, 1, Message::Closed(Box::new(certificate(&[0, 1, 3]))));
     assert!(anchor.stored().opened.is_some());
+    // A part of another length than the sum's, or of an open sum, is not taken.
+    let blame = |anchor: &mut Anchor, partial: Partial| {
+        let part = Opening::sign(&name, 0, close.digest(), node(3), partial, &Stamp(node(3)));
+        let effects = hear(anchor, 3, Message::Opened(Box::new(part)));
+        matches!(effects[..], [Effect::Report(Event::Misdeed { by, .. })] if by == node(3))
+    };
+    let open = Rule::Mean.aggregate(&[(1, &[0; 3])], 3);
+    assert!(blame(&mut anchor, Partial::Shares(vec![Fp::ONE; 2])));
+    assert!(blame(&mut anchor, Partial::Open(open)));
+    assert!(!blame(&mut anchor, Partial::Shares(vec![Fp::ONE; 3])));
 }
 
 #[test]
@@ -333,4 +344,32 @@ proptest! {
             Err(other) => prop_assert!(false, "{}", other),
         }
     }
+}
+
+#[test]
+fn a_node_with_several_stores_counts_once() {
+    let job = job(Mode::Secure);
+    let tip = first(&job);
+    let mut headers: Vec<Header> = (1..4).map(|client| header(client, 0, 100)).collect();
+    for incarnation in 2..9 {
+        let client = Holder { node: node(1), incarnation };
+        headers.push(Header { id: ContributionId { client, seq: 1 }, ..headers[0] });
+    }
+    headers.sort_by_key(|header| header.id);
+    let close = closing(&job, &tip, &headers);
+    assert_eq!((close.entries.len(), close.nodes()), (3, 3));
+    assert_eq!(close.check(&job, &tip), Ok(()));
+    let mut several = close.clone();
+    several.entries = headers
+        .iter()
+        .map(|header| Entry { header: *header, weight: weight(&job, header, 0) })
+        .collect();
+    assert_eq!(several.check(&job, &tip), Err(CloseError::Node));
+}
+
+#[test]
+fn a_model_of_another_size_begins_no_job() {
+    let job = job(Mode::Secure);
+    let wrong = Tip::first(&job, vec![0; job.dim + 1]);
+    assert_eq!(wrong, Err(JobError::Model { found: job.dim + 1, wanted: job.dim }));
 }

@@ -16,7 +16,7 @@ use super::Digest;
 use super::canon::Canon;
 use super::certificate::{Certificate, CertificateError};
 use super::close::{CloseError, ContributionId};
-use super::job::{Committee, Job, Mode};
+use super::job::{Committee, Job, JobError, Mode};
 use crate::field::Fp;
 use crate::robust::Aggregate;
 use crate::server::Server;
@@ -29,6 +29,19 @@ pub enum Partial {
     Shares(Vec<Fp>),
     /// All of what the rule makes of the updates, which it saw.
     Open(Aggregate),
+}
+
+impl Partial {
+    /// Whether it can be a part of a sum of this job.
+    pub(super) fn fits(&self, job: &Job) -> bool {
+        match (job.mode, self) {
+            (Mode::Secure, Self::Shares(share)) => {
+                share.len() == job.scheme.share_len(job.payload_len())
+            }
+            (Mode::Plain(_), Self::Open(aggregate)) => aggregate.is_within(job),
+            (Mode::Secure, Self::Open(_)) | (Mode::Plain(_), Self::Shares(_)) => false,
+        }
+    }
 }
 
 /// A part of the sum of a closed set, signed by its anchor.
@@ -91,13 +104,20 @@ pub enum FoldError {
 }
 
 impl Tip {
-    /// The beginning of a job whose model is this.
-    pub fn first(job: &Job, server: Server) -> Self {
+    /// The beginning of a job whose model is this, in units of 2^-20.
+    ///
+    /// # Errors
+    /// [`JobError::Model`] for a model of another size than the job says.
+    pub fn first(job: &Job, model: Vec<i32>) -> Result<Self, JobError> {
+        if model.len() != job.dim {
+            return Err(JobError::Model { found: model.len(), wanted: job.dim });
+        }
+        let server = Server::new(job.strategy, model);
         let name = job.digest();
         let record =
             Canon::of("selvedge federated first").fixed(&name).fixed(&server.digest()).digest();
         let committee = job.committee.clone();
-        Self { job: name, round: 0, record, committee, done: BTreeMap::new(), server }
+        Ok(Self { job: name, round: 0, record, committee, done: BTreeMap::new(), server })
     }
 
     /// The last contribution of a client that was folded or expired; 0 for none.
@@ -130,6 +150,7 @@ impl Tip {
             let is_good = opening.close == close
                 && self.committee.place(&opening.anchor).is_some()
                 && anchors.insert(opening.anchor)
+                && opening.partial.fits(job)
                 && opening.is_signed(&self.job, seal);
             if !is_good {
                 return Err(FoldError::Opening(opening.anchor));
@@ -164,7 +185,6 @@ impl Tip {
                 });
                 let equals = |one: &&Aggregate| open.clone().filter(|other| other == one).count();
                 let agreed = open.clone().find(|one| equals(one) >= wanted);
-                let agreed = agreed.filter(|one| one.is_within(job));
                 agreed.cloned().ok_or(FoldError::Unequal(wanted))
             }
         }

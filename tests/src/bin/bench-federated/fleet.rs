@@ -77,7 +77,7 @@ impl Fleet {
         job.committee = Committee { epoch: 0, seats: seats.collect() };
         job.check()?;
         let job = Arc::new(job);
-        let tip = Tip::first(&job, Server::new(job.strategy, first));
+        let tip = Tip::first(&job, first)?;
         let node = |(at, identity): (usize, Identity)| {
             let (id, key) = (identity.node_id(), key(&identity));
             let seal: Arc<dyn Seal> = Arc::new(OwnSeal(identity));
@@ -158,15 +158,13 @@ impl Fleet {
         message: Message,
         train: &mut impl FnMut(usize, &Server) -> Result<Trained>,
     ) -> Result<()> {
-        let is_for_clients =
-            matches!(message, Message::Receipt(_) | Message::Refused { .. } | Message::Folded(_));
-        let is_for_anchors = !matches!(message, Message::Receipt(_) | Message::Refused { .. });
+        let (for_client, for_anchor) = message.is_for();
         let message = Box::new(message);
-        if is_for_anchors {
+        if for_anchor {
             let message = message.clone();
             self.step_anchor(to, AnchorInput::Received { from, message });
         }
-        if is_for_clients {
+        if for_client {
             self.step_client(to, ClientInput::Received { from, message }, train)?;
         }
         Ok(())
