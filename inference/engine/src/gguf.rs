@@ -99,12 +99,10 @@ impl Gguf {
 
     /// The bytes of one tensor.
     pub(crate) fn read(&self, file: &mut File, info: &TensorInfo) -> Result<Vec<u8>, EngineError> {
-        let io = |source| EngineError::Io { path: self.path.clone(), source };
         let size = usize::try_from(info.bytes)
             .map_err(|_| EngineError::unsupported("tensor larger than the address space"))?;
-        let mut bytes = vec![0; size];
-        file.seek(SeekFrom::Start(info.start)).map_err(io)?;
-        file.read_exact(&mut bytes).map_err(io)?;
+        let mut bytes = Vec::new();
+        self.read_part(file, info, 0, size, &mut bytes)?;
         Ok(bytes)
     }
 

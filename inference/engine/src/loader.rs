@@ -61,23 +61,16 @@ fn read(
     let gguf = Gguf::open(&path)?;
     let shape = Shape::read(&gguf)?;
     shared.keep_text(digest, Text::read(&gguf)?);
-    let kept =
-        Llama::token_bytes(&shape, device).saturating_mul(LEAST_TOKENS.min(shape.context as u64));
+    let kv_token_bytes = Llama::token_bytes(&shape, device);
+    let kept = kv_token_bytes.saturating_mul(LEAST_TOKENS.min(shape.context as u64));
     let needed = Llama::bytes(&gguf, device);
-    let ((), reservation) = shared.reserve_weights(|free| {
-        let free = free.saturating_sub(kept);
-        if needed > free {
-            return Err(EngineError::OutOfMemory { needed, free });
-        }
-        Ok(((), needed))
-    })?;
+    let reservation = shared.reserve_weights(needed, kept)?;
     let advanced = || {
         shared.progress.fetch_add(1, Ordering::Relaxed);
     };
     #[cfg(test)]
     assert!(shape.context != crate::testing::FATAL_CONTEXT, "a test asked for it");
     let llama = Llama::load(&gguf, device, shared.config.thread_count(), &advanced)?;
-    let kv_token_bytes = Llama::token_bytes(&shape, device);
     tracing::info!(%digest, bytes = needed, "model loaded");
     Ok(Some(Loaded { llama, reservation, kv_token_bytes }))
 }

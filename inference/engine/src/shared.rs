@@ -308,17 +308,20 @@ impl Shared {
         }
     }
 
-    /// Sets weights' memory aside by a decision about what is free.
-    pub(crate) fn reserve_weights<T>(
+    /// Sets memory aside for weights of so many bytes, beside which so many must stay free.
+    pub(crate) fn reserve_weights(
         self: &Arc<Self>,
-        decide: impl Fn(u64) -> Result<(T, u64), EngineError>,
-    ) -> Result<(T, Reservation), EngineError> {
+        bytes: u64,
+        beside: u64,
+    ) -> Result<Reservation, EngineError> {
         // The models' lock makes looking and taking one act.
         let _models = self.models.lock();
-        let used = self.weights.load(Ordering::Relaxed);
-        let (decision, bytes) = decide(self.config.memory_budget_bytes.saturating_sub(used))?;
+        let free = self.free_bytes().saturating_sub(beside);
+        if bytes > free {
+            return Err(EngineError::OutOfMemory { needed: bytes, free });
+        }
         self.weights.fetch_add(bytes, Ordering::Relaxed);
-        Ok((decision, Reservation { shared: Arc::downgrade(self), bytes }))
+        Ok(Reservation { shared: Arc::downgrade(self), bytes })
     }
 
     /// Bytes of the budget that no weights take.

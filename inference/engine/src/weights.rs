@@ -93,14 +93,11 @@ impl<'a> Loader<'a> {
         columns: usize,
     ) -> Result<Matrix, EngineError> {
         let widths = names.iter().map(|(_, rows)| *rows).collect();
-        let mut read = Vec::new();
+        let mut tensors = Vec::new();
         for (name, rows) in names {
             let (info, bytes) = self.bytes(name, &[*rows, columns])?;
-            read.push((info.kind, *rows, bytes));
-        }
-        let mut tensors = Vec::new();
-        for (kind, rows, bytes) in read {
-            tensors.push(qtensor_from_ggml(kind, &bytes, vec![rows, columns], &self.device)?);
+            let shape = vec![*rows, columns];
+            tensors.push(qtensor_from_ggml(info.kind, &bytes, shape, &self.device)?);
         }
         Ok(Matrix { parts: self.candle(tensors)?, widths })
     }

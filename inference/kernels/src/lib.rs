@@ -37,4 +37,3 @@ pub use kv::{Cache, PAGE};
 pub use model::{Config, Model, Open, Rotation, Source, held_bytes, unpacked};
 pub use simd::Isa;
 pub use step::{Crew, Logits, Segment};
-pub use team::Team;

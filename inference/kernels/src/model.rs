@@ -219,11 +219,6 @@ impl Model {
         Ok(Self { config, embedding, head, norm, blocks, frequencies })
     }
 
-    /// The model's shape.
-    pub const fn config(&self) -> &Config {
-        &self.config
-    }
-
     /// An empty cache for a new sequence.
     pub const fn cache(&self) -> Cache {
         Cache::new(self.config.geometry())
@@ -299,12 +294,16 @@ impl Reader<'_> {
         length: usize,
     ) -> Result<Option<Vec<f32>>, KernelError> {
         let Some(format) = self.source.format(name, &[length])? else { return Ok(None) };
-        let mut bytes = Vec::new();
-        self.source.read(name, 0, format.bytes_for(length), &mut bytes)?;
+        let (mut bytes, wanted) = (Vec::new(), format.bytes_for(length));
+        self.source.read(name, 0, wanted, &mut bytes)?;
         self.source.advanced();
-        let vector = format.vector(&bytes, length);
-        let vector = vector.filter(|vector| vector.len() == length);
-        vector.map(Some).ok_or_else(|| KernelError::Shape(format!("{name} is {format:?}")))
+        if bytes.len() != wanted {
+            return Err(KernelError::Bytes);
+        }
+        format
+            .vector(&bytes, length)
+            .map(Some)
+            .ok_or_else(|| KernelError::Shape(format!("{name} is {format:?}")))
     }
 
     /// Rotation speeds: powers of the base, divided by the file's own factors where it has them

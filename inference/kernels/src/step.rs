@@ -132,16 +132,6 @@ impl Crew {
         Ok(Self { isa, team, buffers: Buffers::default(), scratches })
     }
 
-    /// Number of threads.
-    pub const fn size(&self) -> usize {
-        self.team.size()
-    }
-
-    /// The instructions in use.
-    pub const fn isa(&self) -> Isa {
-        self.isa
-    }
-
     /// Items per piece when `items` of them are divided; the leader keeps small work to itself.
     const fn piece(&self, items: usize, alone: bool) -> usize {
         if alone { items } else { items.div_ceil(self.team.size() * PIECES) }
@@ -238,14 +228,14 @@ impl Model {
         let (isa, qkv, rows) = (crew.isa, &crew.buffers.qkv, plan.places.len());
         let [from_keys, from_values] = block.places_of_keys_and_values();
         let (dim, half, angles) = (config.head_dim, config.head_dim / 2, &plan.angles);
-        let piece = if rows <= FEW_ROWS { plan.pages.len() } else { 1 };
+        let piece = crew.piece(plan.pages.len(), rows <= FEW_ROWS);
         crew.team.split(&mut plan.pages, piece, &mut crew.scratches, |_, pages, scratch| {
             let Scratch { head: key, value, .. } = scratch;
             for buffer in [&mut *key, &mut *value] {
                 buffer.clear();
                 buffer.resize(geometry.padded(), 0.0);
             }
-            for page in pages {
+            for page in pages.iter_mut().filter(|page| !page.rows.is_empty()) {
                 for (index, row) in page.rows.clone().enumerate() {
                     for head in 0..config.kv_heads {
                         gather(qkv, rows, row, from_keys + head * dim, &mut key[..dim]);

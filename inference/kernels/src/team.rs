@@ -24,7 +24,7 @@ const INSIDE: u64 = OPEN - 1;
 const PHASE: u64 = 1 << 32;
 
 /// A leader, which is whoever calls, and its helpers.
-pub struct Team {
+pub(crate) struct Team {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
     threads: Vec<Thread>,
@@ -65,7 +65,7 @@ impl Team {
     ///
     /// # Errors
     /// What the system says when it has no thread to give.
-    pub fn new(size: usize) -> std::io::Result<Self> {
+    pub(crate) fn new(size: usize) -> std::io::Result<Self> {
         let helpers = size.saturating_sub(1);
         let shared = Arc::new(Shared {
             gate: Apart(AtomicU64::new(0)),
@@ -87,7 +87,7 @@ impl Team {
     }
 
     /// How many threads compute.
-    pub const fn size(&self) -> usize {
+    pub(crate) const fn size(&self) -> usize {
         self.helpers.len() + 1
     }
 

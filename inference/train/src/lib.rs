@@ -20,6 +20,6 @@ pub use error::TrainError;
 pub use examples::{Examples, Schema, Shape};
 pub use local::{Control, Local, Plan, Update};
 pub use measure::{Measured, measure};
-pub use model::{Layer, Model, Parameter};
+pub use model::{Layer, Model};
 pub use source::{Csv, Idx, Source, read};
 pub use split::{Split, split};

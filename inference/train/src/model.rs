@@ -1,6 +1,6 @@
 //! Models that clients train: their layers, and their parameters as one flat vector.
 //!
-//! Owns which layers there are, the order and names of their parameters and the first weights.
+//! Owns which layers there are, the order and shapes of their parameters and the first weights.
 //! Computing with them is in `net`. The flat order is a format: joined updates, stored models and
 //! hash chains rely on it, so it only ever grows by new kinds of layers.
 
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::random::{Purpose, stream};
 use crate::{Schema, Shape, TrainError};
 
-/// Parameters a trained model may have: 64 MiB of f32. An update of that size still passes a
-/// network in seconds; larger models are tuned by low-rank updates instead.
-pub(crate) const MAX_PARAMETERS: usize = 1 << 24;
+/// Parameters a trained model may have: what one update of a round holds. Larger models are to be
+/// tuned by low-rank updates.
+pub(crate) const MAX_PARAMETERS: usize = 1 << 20;
 
 /// Layers a model may have: deeper ones need normalisation that these have not.
 pub(crate) const MAX_LAYERS: usize = 16;
@@ -41,32 +41,25 @@ pub struct Model {
     pub hidden: Vec<Layer>,
 }
 
-/// One parameter tensor: its name in stored files and its shape.
+/// The shape of one parameter tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parameter {
-    /// As `layers.0.weight`.
-    pub name: String,
+pub(crate) struct Parameter {
     /// Output first: `[units, inputs]`, `[filters, channels, 5, 5]`, or `[units]` for a bias.
-    pub shape: Vec<usize>,
+    pub(crate) shape: Vec<usize>,
     /// Inputs that meet in one output, which first weights are scaled by; 0 for a bias.
     fan_in: usize,
 }
 
 impl Parameter {
     /// Numbers in this tensor.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.shape.iter().product()
-    }
-
-    /// Whether it has none, which no parameter of a model that was built does.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
 impl Model {
     /// The parameters in the order of the flat vector, or why this model cannot be built.
-    pub fn parameters(&self) -> Result<Vec<Parameter>, TrainError> {
+    pub(crate) fn parameters(&self) -> Result<Vec<Parameter>, TrainError> {
         let mut inputs = self.schema.check()?;
         if self.hidden.len() >= MAX_LAYERS {
             return Err(TrainError::Model(format!("more than {MAX_LAYERS} layers")));
@@ -107,9 +100,8 @@ impl Model {
                 return Err(TrainError::TooLarge { what, limit: MAX_PARAMETERS });
             }
             let fan_in = weight.iter().skip(1).product();
-            list.push(Parameter { name: format!("layers.{at}.weight"), shape: weight, fan_in });
-            let name = format!("layers.{at}.bias");
-            list.push(Parameter { name, shape: vec![outputs], fan_in: 0 });
+            list.push(Parameter { shape: weight, fan_in });
+            list.push(Parameter { shape: vec![outputs], fan_in: 0 });
             inputs = image.map_or(outputs, |(channels, height, width)| channels * height * width);
         }
         Ok(list)

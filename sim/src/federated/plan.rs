@@ -14,7 +14,7 @@ use crate::stream::Stream;
 
 /// Weights of the models here: enough for a block that is not full in every scheme.
 pub(super) const DIM: usize = 7;
-/// Clients that a sum is of at least, here: the default of eight is for people, and would make
+/// Clients that a sum is of at least, here: eight, as people should have, would make
 /// every run slower.
 const FLOOR: usize = 4;
 /// Faults happen until then.

@@ -25,10 +25,20 @@ pub struct Csv {
     pub scale: f32,
 }
 
-/// Bytes of a table: a cell takes two at least, so that this holds more than may be kept.
-const MAX_BYTES: u64 = 4 * MAX_VALUES as u64;
+/// Bytes of a table: as many values as are kept, written with seven digits and a comma each.
+const MAX_BYTES: u64 = 8 * MAX_VALUES as u64;
 
 pub(super) fn read(table: &Csv, file: impl Read, schema: &Schema) -> Result<Examples, TrainError> {
+    read_within(table, file, schema, MAX_BYTES)
+}
+
+/// Reads a table of at most so many bytes. One that is longer is refused, not cut.
+fn read_within(
+    table: &Csv,
+    file: impl Read,
+    schema: &Schema,
+    most: u64,
+) -> Result<Examples, TrainError> {
     let width = schema.check()?;
     let wrong = |reason: String| TrainError::malformed(&table.path, reason);
     if !(table.scale.is_finite() && table.scale != 0.0) {
@@ -41,7 +51,7 @@ pub(super) fn read(table: &Csv, file: impl Read, schema: &Schema) -> Result<Exam
             schema.classes
         )));
     }
-    let mut reader = ReaderBuilder::new().from_reader(file.take(MAX_BYTES));
+    let mut reader = ReaderBuilder::new().from_reader(file.take(most.saturating_add(1)));
     let header = reader.headers().map_err(|error| wrong(error.to_string()))?.clone();
     let columns = Columns::find(table, &header, width)?;
     let mut values = Vec::new();
@@ -73,6 +83,11 @@ pub(super) fn read(table: &Csv, file: impl Read, schema: &Schema) -> Result<Exam
                 short(cell)
             ))
         })?);
+    }
+    if reader.get_ref().limit() == 0 {
+        let what = format!("{}: its size in bytes", table.path.display());
+        let limit = usize::try_from(most).unwrap_or(usize::MAX);
+        return Err(TrainError::TooLarge { what, limit });
     }
     if labels.is_empty() {
         return Err(wrong("no rows below the line of names".to_owned()));
@@ -164,6 +179,16 @@ mod tests {
         assert_eq!(examples.values(), [1.0, 2.0, 3.0, 4.0]);
         assert_eq!(examples.labels(), [1, 0]);
         Ok(())
+    }
+
+    #[test]
+    fn a_table_that_is_too_long_is_refused_and_not_cut() {
+        let text = "heat,hum,state\n1,2,ok\n3,4,worn\n";
+        let schema = Schema { shape: Shape::Flat(2), classes: 2 };
+        let within = |most| read_within(&table(), text.as_bytes(), &schema, most);
+        let long = text.len() as u64;
+        assert!(within(long).is_ok());
+        assert!(matches!(within(long - 1), Err(TrainError::TooLarge { .. })));
     }
 
     #[test]
