@@ -97,6 +97,8 @@ pub enum Step {
     Ask(usize),
     /// Ask this leg to go on after what the caller has.
     Continue(usize),
+    /// Tell the caller that this was all: it has as much as it asked for.
+    Whole,
     /// Tell the caller that there is no (more) answer.
     Fail(Refusal),
 }
@@ -242,13 +244,20 @@ impl Journey {
     }
 
     /// The present leg broke off an answer of which the caller has a part that can be gone on
-    /// with. `able` says of each leg whether it can do that. The next one that can is asked, or the
-    /// same once more.
-    pub fn broke_off(&mut self, refusal: Refusal, able: &[bool]) -> Step {
+    /// with. `able` says of each leg whether it can do that, `left` how many tokens the caller may
+    /// still get, if it said. The next one that can is asked, or the same once more; where nothing
+    /// is left to say, nobody.
+    pub fn broke_off(&mut self, refusal: Refusal, able: &[bool], left: Option<u64>) -> Step {
         let breaks = refusal.blame == Blame::Provider || refusal.retry == Retry::Elsewhere;
         let may = breaks && !is_final(&refusal) && self.continued < MAX_CONTINUED;
         if !self.delivered || !may {
             return self.failed(refusal);
+        }
+        if left == Some(0) {
+            if let Some(leg) = self.legs.get_mut(self.at) {
+                leg.ended = Some(refusal.message);
+            }
+            return Step::Whole;
         }
         let can = |at: usize, leg: &Leg| {
             let able = able.get(at).copied().unwrap_or(false) || plant::is_on(Plant::GoesOnUnable);

@@ -94,17 +94,31 @@ fn an_answer_that_began_is_not_begun_again() {
 fn an_answer_that_broke_off_goes_on_at_the_next_who_can_or_once_more_at_the_same() {
     let mut journey = Journey::new([paid("a"), paid("b"), mesh("c")]);
     journey.begin();
-    assert_eq!(journey.broke_off(lost(), &[true; 3]), Step::Ask(1), "nothing was given yet");
+    assert_eq!(journey.broke_off(lost(), &[true; 3], None), Step::Ask(1), "nothing was given yet");
     journey.came();
-    assert_eq!(journey.broke_off(lost(), &[true, true, true]), Step::Continue(2));
-    assert_eq!(journey.broke_off(lost(), &[false, false, false]), Step::Fail(lost()));
+    assert_eq!(journey.broke_off(lost(), &[true, true, true], None), Step::Continue(2));
+    assert_eq!(journey.broke_off(lost(), &[false, false, false], None), Step::Fail(lost()));
     let mut journey = Journey::new([paid("a"), mesh("b")]);
     journey.begin();
     journey.came();
-    assert_eq!(journey.broke_off(lost(), &[true, false]), Step::Continue(2));
+    assert_eq!(journey.broke_off(lost(), &[true, false], None), Step::Continue(2));
     assert_eq!(journey.target(), Some(&paid("a").0));
-    assert_eq!(journey.broke_off(lost(), &[true, false, true]), Step::Fail(lost()), "once");
+    assert_eq!(journey.broke_off(lost(), &[true, false, true], None), Step::Fail(lost()), "once");
     assert!(journey.legs().iter().filter(|leg| leg.asked).all(|leg| leg.ended.is_some()));
+}
+
+#[test]
+fn nobody_is_asked_for_more_than_the_caller_wanted() {
+    let mut journey = Journey::new([paid("a"), paid("b")]);
+    journey.begin();
+    assert_eq!(journey.broke_off(lost(), &[true; 2], Some(0)), Step::Ask(1), "nothing was given");
+    journey.came();
+    assert_eq!(journey.broke_off(lost(), &[true; 2], Some(0)), Step::Whole);
+    let mut journey = Journey::new([paid("a"), paid("b")]);
+    journey.begin();
+    journey.came();
+    assert_eq!(journey.broke_off(lost(), &[true; 2], Some(0)), Step::Whole);
+    assert!(!journey.legs()[1].asked, "{:?}", journey.legs());
 }
 
 #[test]
@@ -117,13 +131,13 @@ fn nobody_goes_on_for_whom_the_request_is_over() {
         let mut journey = Journey::new([paid("a"), mesh("b")]);
         journey.begin();
         journey.came();
-        assert_eq!(journey.broke_off(refusal.clone(), &[true; 2]), Step::Fail(refusal));
+        assert_eq!(journey.broke_off(refusal.clone(), &[true; 2], None), Step::Fail(refusal));
     }
     let mut journey = Journey::new([paid("a"), paid("b"), mesh("c")]);
     journey.begin();
     assert_eq!(journey.local_only(), Step::Ask(2));
     journey.came();
-    let step = journey.broke_off(lost(), &[true, true, false]);
+    let step = journey.broke_off(lost(), &[true, true, false], None);
     assert_eq!(step, Step::Fail(lost()), "no money for those who can");
 }
 
@@ -154,7 +168,7 @@ proptest! {
                 };
                 able[name.parse::<usize>().unwrap()]
             }).collect();
-            step = journey.broke_off(lost(), &able);
+            step = journey.broke_off(lost(), &able, None);
             if let Step::Continue(at) = step {
                 continued += 1;
                 prop_assert!(able.get(at).copied().unwrap_or(true));

@@ -10,13 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use selvedge_base::{Micros, Mono, NodeId, Refusal};
 use selvedge_core::Opening;
 use selvedge_core::cache::{Dated, Lent, Scope};
 use selvedge_net::{FrameReceiver, FrameSender, Identity, Link, NetError, clock};
 use selvedge_proto::answers::{
-    AnswersReply, AnswersWord, Ask, Heard, Held, MAX_SCOPE_NAME, Missing, PIECE_BYTES, Print,
-    PurgeBook, PurgeLine, sign_purge,
+    AnswersReply, AnswersWord, Ask, Heard, Held, MAX_AUTHORS, MAX_SCOPE_NAME, Missing, PIECE_BYTES,
+    Print, PurgeBook, PurgeLine, sign_purge,
 };
 use selvedge_proto::records::{CLOCK_SKEW, Roster, Signed};
 use tokio::sync::watch;
@@ -61,6 +62,9 @@ pub(crate) struct Purges {
     /// Serializes changes with their storing.
     turn: tokio::sync::Mutex<()>,
     changed: watch::Sender<()>,
+    /// Peers that purges are compared with now, so that whoever asks often costs one exchange at a
+    /// time.
+    comparing: Mutex<BTreeSet<NodeId>>,
     identity: Arc<Identity>,
     membership: Arc<Membership>,
     store: Store,
@@ -78,7 +82,8 @@ impl Purges {
             tracing::warn!(%error, "a stored purge is not used");
         }
         let (book, changed) = (ArcSwap::from_pointee(book), watch::Sender::new(()));
-        Ok(Self { book, turn: tokio::sync::Mutex::default(), changed, identity, membership, store })
+        let (turn, comparing) = (tokio::sync::Mutex::default(), Mutex::default());
+        Ok(Self { book, turn, changed, comparing, identity, membership, store })
     }
 
     /// The fingerprint of what is known.
@@ -110,14 +115,20 @@ impl Purges {
 
     /// A peer tells of purges.
     async fn heard(&self, cache: Option<&CacheLine>, from: NodeId, lines: Vec<Signed<PurgeLine>>) {
+        // What takes time comes before the lock, for which an operator's purge may wait.
+        let latest = clock::wall().plus(CLOCK_SKEW);
+        let known = self.book.load_full();
+        let is_good = |line: &Signed<PurgeLine>| {
+            known.has(line) || (line.body.issued <= latest && line.check_signature().is_ok())
+        };
+        let told = lines.len();
+        let lines: Vec<_> = lines.into_iter().take(MAX_AUTHORS).filter(is_good).collect();
+        if lines.len() < told {
+            let refused = told - lines.len();
+            tracing::debug!(peer = %from.short(), refused, "purges are unsigned or of the future");
+        }
         let _turn = self.turn.lock().await;
         let mut book = PurgeBook::clone(&self.book.load());
-        let latest = clock::wall().plus(CLOCK_SKEW);
-        let is_late = |line: &Signed<PurgeLine>| line.body.issued > latest;
-        let (late, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(is_late);
-        if !late.is_empty() {
-            tracing::debug!(peer = %from.short(), count = late.len(), "purges are of the future");
-        }
         let heard = self.take(&mut book, lines);
         for error in &heard.refused {
             tracing::debug!(peer = %from.short(), %error, "a purge was refused");
@@ -132,12 +143,12 @@ impl Purges {
         }
     }
 
+    /// Takes lines whose signatures were checked.
     fn take(&self, book: &mut PurgeBook, lines: Vec<Signed<PurgeLine>>) -> Heard {
-        let is_signed = |line: &Signed<PurgeLine>| line.check_signature().is_ok();
         let all = |roster: &Roster| roster.members().map(|(node, _)| *node).collect();
         let members: BTreeSet<NodeId> = self.membership.with(all);
         let me = self.identity.node_id();
-        book.take_by(lines, is_signed, |node| *node == me || members.contains(node))
+        book.take_by(lines, |_| true, |node| *node == me || members.contains(node))
     }
 
     /// Takes away what purges reach and knows of them, at one moment for all who look.
@@ -201,16 +212,21 @@ async fn tell_purges(shared: &Shared, link: Link) -> bool {
 
 /// Compares purges with a peer.
 pub(crate) async fn compare(shared: Arc<Shared>, link: Link) {
-    if link.version() < ANSWERS_SINCE {
+    if link.version() < ANSWERS_SINCE || !shared.purges.comparing.lock().insert(link.node()) {
         return;
     }
+    exchange(&shared, &link).await;
+    shared.purges.comparing.lock().remove(&link.node());
+}
+
+async fn exchange(shared: &Shared, link: &Link) {
     let word = AnswersWord::Brief(shared.purges.print());
-    let reply = asked(&link, CONTROL_PRIORITY, word);
+    let reply = asked(link, CONTROL_PRIORITY, word);
     let reply = tokio::time::timeout(EXCHANGE_WITHIN.into(), reply).await;
     let Ok(Ok((AnswersReply::Purges(theirs), _))) = reply else { return };
     shared.purges.heard(shared.cache.as_ref(), link.node(), theirs.clone()).await;
     if shared.purges.lines() != theirs {
-        tell_purges(&shared, link).await;
+        tell_purges(shared, link.clone()).await;
     }
 }
 

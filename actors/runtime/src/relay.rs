@@ -198,23 +198,26 @@ impl Relay {
             None => self.journey.begin(),
         };
         loop {
-            if let Step::Fail(refusal) = step {
-                return self.fail(Failure { provider: None, refusal });
-            }
-            let over = match step {
-                Step::Continue(_) => Box::pin(self.go_on()).await,
-                _ => {
+            let asks = match step {
+                Step::Fail(refusal) => return self.fail(Failure { provider: None, refusal }),
+                Step::Whole => false,
+                Step::Continue(_) => {
+                    Box::pin(self.go_on()).await;
+                    true
+                }
+                Step::Ask(_) => {
                     self.begin_leg();
-                    None
+                    true
                 }
             };
-            let end = match self.journey.target().cloned().filter(|_| over.is_none()) {
+            let end = match self.journey.target().cloned().filter(|_| asks) {
+                None if !asks => Box::pin(self.end_whole()).await,
                 // Far larger than the way to a provider: not every chat carries it along.
                 Some(Target::Mesh { model }) => Box::pin(self.ask_mesh(model)).await,
                 Some(Target::Provider { provider, model }) => {
                     self.ask_provider(&provider, &model).await
                 }
-                None => over.unwrap_or_else(|| End::Failed(nowhere().into())),
+                None => End::Failed(nowhere().into()),
             };
             step = match end {
                 End::Answered(last) if self.stands().await => {

@@ -69,19 +69,6 @@ impl Passing {
         Self { answer, tap, over: false }
     }
 
-    /// One of the two: streamed or not, then whether a stream's usage drops.
-    pub fn of(
-        answer: Answer,
-        kind: Kind,
-        (stream, drops): (bool, bool),
-        rename: Option<&str>,
-    ) -> Self {
-        match stream {
-            true => Self::stream(answer, kind, drops, rename),
-            false => Self::whole(answer, kind, rename),
-        }
-    }
-
     /// The next bytes; none after the last.
     ///
     /// # Errors

@@ -225,7 +225,7 @@ impl World<'_> {
                 return self.relay_over(node, request, None);
             }
             End::LocalOnly => relayed.journey.local_only(),
-            End::Failed(refusal) => relayed.journey.broke_off(refusal, &able),
+            End::Failed(refusal) => relayed.journey.broke_off(refusal, &able, None),
         };
         if let Step::Continue(_) = step {
             // Another voice may speak, from where the first one broke off.

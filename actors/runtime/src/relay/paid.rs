@@ -126,13 +126,19 @@ impl Relay {
                 self.translate(&open, Events::new(answer, parser), paying, interrupted).await
             }
             Reading::Passed { kind, stream, drops } => {
-                // An answer comes under the name that was asked for.
-                let asked = self.call.asked.model();
-                let rename = (call.model != asked).then_some(asked);
-                let passing = Passing::of(answer, kind, (stream, drops), rename);
+                let rename = self.renamed(&call);
+                let passing = match stream {
+                    true => Passing::stream(answer, kind, drops, rename),
+                    false => Passing::whole(answer, kind, rename),
+                };
                 self.pass(&open, passing, paying, interrupted).await
             }
         }
+    }
+
+    /// The name that an answer comes under, where it is not the provider's: the one asked for.
+    fn renamed(&self, call: &Call) -> Option<&str> {
+        Some(self.call.asked.model()).filter(|asked| *asked != call.model)
     }
 
     /// Notes for the trace that the provider is asked, and tells it of the trace.

@@ -144,7 +144,9 @@ impl Relay {
                     "" => vec![true; self.journey.legs().len()],
                     _ => self.able(),
                 };
-                self.journey.broke_off(refusal, &able)
+                let had = self.carried.plus(&self.counted).completion_tokens;
+                let left = self.limit().map(|limit| u64::from(limit).saturating_sub(had));
+                self.journey.broke_off(refusal, &able, left)
             }
             _ => self.journey.failed(refusal),
         }
@@ -179,26 +181,37 @@ impl Relay {
         self.kept = Some(Had::Text(so_far));
     }
 
-    /// The present target is to go on. Some: there is nothing left to say.
-    pub(super) async fn go_on(&mut self) -> Option<End> {
+    /// Tokens that the caller wants at most.
+    fn limit(&self) -> Option<u32> {
+        self.call.asked.request().ok().and_then(|asked| asked.max_tokens)
+    }
+
+    /// The present target is to go on.
+    pub(super) async fn go_on(&mut self) {
         self.shared.counters.continued.bump();
+        self.take_over().await;
+    }
+
+    /// The caller has as much as it asked for: what its answer ends with.
+    pub(super) async fn end_whole(&mut self) -> End {
+        self.take_over().await;
+        let (reason, stop) = (Finish::Length, None);
+        self.give(Event::Ended { choice: 0, reason, stop }).await;
+        let usage = Some(selvedge_dialect::chat::Usage::default());
+        End::Answered(Said::Event(Event::Finished { usage, timing: None }))
+    }
+
+    /// From here on the answer is said in events, after what the caller has of it.
+    async fn take_over(&mut self) {
         self.carried = self.carried.plus(&std::mem::take(&mut self.counted));
         self.judging = None;
         if let Some((head, text)) = self.passed.take() {
             self.outlet.say(Said::Taken { head, text }).await;
         }
-        let Some(Had::Text(so_far)) = &self.kept else { return None };
+        let Some(Had::Text(so_far)) = &self.kept else { return };
         let (begun, seam) = so_far.split();
         let tokens = self.carried.completion_tokens;
         self.going = Some(Going { begun: begun.to_owned(), seam, tokens });
-        let limit = self.call.asked.request().ok().and_then(|asked| asked.max_tokens);
-        if limit.is_none_or(|limit| u64::from(limit) > tokens) {
-            return None;
-        }
-        let (reason, stop) = (Finish::Length, None);
-        self.give(Event::Ended { choice: 0, reason, stop }).await;
-        let usage = Some(selvedge_dialect::chat::Usage::default());
-        Some(End::Answered(Said::Event(Event::Finished { usage, timing: None })))
     }
 
     /// What a target is asked: the request, or the rest of its answer.
@@ -209,7 +222,7 @@ impl Relay {
         let asked = self.call.asked.request()?;
         let Some(going) = &self.going else { return Ok(Cow::Borrowed(asked)) };
         let mut request = asked.clone();
-        if let Some(limit) = request.max_tokens {
+        if let Some(limit) = self.limit() {
             let left = u64::from(limit).saturating_sub(going.tokens).max(1);
             request.max_tokens = u32::try_from(left).ok();
         }

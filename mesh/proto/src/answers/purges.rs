@@ -174,6 +174,11 @@ impl PurgeBook {
         PurgeLine { mesh: self.mesh, node, since, recent, issued: wall }
     }
 
+    /// Whether this line is known, and so was checked.
+    pub fn has(&self, line: &Signed<PurgeLine>) -> bool {
+        self.lines.get(&line.body.node) == Some(line)
+    }
+
     /// Takes lines, those of a peer or of the disk.
     pub fn take(&mut self, lines: Vec<Signed<PurgeLine>>) -> Heard {
         self.take_by(lines, |line| line.check_signature().is_ok(), |_| true)

@@ -5,6 +5,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use selvedge_base::Dice;
 use selvedge_train::{Examples, Layer, Model, Schema, Shape};
 use serde::Deserialize;
 
@@ -49,7 +50,11 @@ pub(crate) fn load() -> Result<Digits> {
         let count = data.len() / (SIDE * SIDE);
         ensure!(count * SIDE * SIDE == data.len(), "{}: a digit is cut short", path.display());
         let trained = count * TRAINED_PERMILLE / 1_000;
-        for (at, digit) in data.chunks_exact(SIDE * SIDE).enumerate() {
+        // By lot, as the published figures divided them.
+        let mut dice = Dice::keyed(0, &format!("digits of class {class}"));
+        let mut digits: Vec<&[f32]> = data.chunks_exact(SIDE * SIDE).collect();
+        digits.sort_by_cached_key(|_| dice.next());
+        for (at, digit) in digits.into_iter().enumerate() {
             let (values, labels) = if at < trained { &mut train } else { &mut test };
             values.extend_from_slice(digit);
             labels.push(class);

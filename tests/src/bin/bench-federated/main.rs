@@ -5,7 +5,6 @@
 //! its machines, real shares, real signatures, in one process without network or disk. Every
 //! setting runs with three seeds; `--quick` runs one.
 
-mod attack;
 mod digits;
 mod fleet;
 mod run;
