@@ -58,7 +58,8 @@ const CALLS: &[(&str, &str)] = &[
     ("whether it is asked again", "tries.ended("),
     ("how long an attempt may take", "watch.expired("),
     ("what an answer costs at most", "priced.worst("),
-    ("what a paid answer took", "running.so_far("),
+    ("what a paid answer took so far", "running.counts("),
+    ("what a paid answer took", "running.at_end("),
     ("what a provider is paid", "bill.told("),
     ("what makes requests equal", "canon(written.body"),
     ("what makes requests equal", "Key::of("),
@@ -79,6 +80,7 @@ const CALLS: &[(&str, &str)] = &[
     ("what a peer is given", "machine.lend("),
     ("what a peer gave", "machine.fetched("),
     ("an order to purge", "purges.next("),
+    ("which purges are heeded", "purges.sound("),
     ("purges of the mesh", "purges.take_by("),
 ];
 
@@ -134,7 +136,6 @@ const EXCUSED: &[(&str, &[&str])] = &[
         &["Doubt", "Judgement", "Saving", "Seam", "SoFar"],
     ),
     ("who asks without a key, which nobody does here", &["LOCAL_ACCOUNT"]),
-    ("counts that cannot be true, which no provider tells here", &["is_credible"]),
     (
         "the inside of a real engine",
         &["EventSink", "Emitted", "Work", "PAGE_TOKENS", "completion_time"],

@@ -19,7 +19,7 @@ use crate::upstream::{ProviderKind, ProviderSpec};
 const MOST_TOKENS: u64 = 1 << 26;
 
 /// Whether a provider can have counted this.
-pub const fn is_credible(counts: &Counts) -> bool {
+const fn is_credible(counts: &Counts) -> bool {
     counts.prompt <= MOST_TOKENS && counts.completion <= MOST_TOKENS
 }
 
@@ -116,19 +116,11 @@ impl Running {
         self.pieces += 1;
     }
 
-    /// Whether the answer came in one piece, of which nobody knows how many tokens it has.
-    pub const fn is_whole(&self) -> bool {
-        self.pieces <= 1
-    }
-
-    /// What counts as used now: the provider's own count so far, and no less than was seen. Before
-    /// it says anything the prompt counts for the most it can be; before anything came, nothing.
-    pub fn so_far(&self, priced: &Priced, told: Option<Counts>) -> Option<Took> {
-        self.counts(priced, told).map(|counts| priced.cost(&counts))
-    }
-
-    /// The counts behind that.
+    /// What counts as used now: the provider's own count so far, unless it cannot be true, and no
+    /// less than was seen. Before it says anything the prompt counts for the most it can be; before
+    /// anything came, nothing.
     pub fn counts(&self, priced: &Priced, told: Option<Counts>) -> Option<Counts> {
+        let told = told.filter(is_credible);
         if self.pieces == 0 && told.is_none() {
             return None;
         }
@@ -138,6 +130,18 @@ impl Running {
         let mut counts = told.unwrap_or_else(|| priced.unread());
         counts.completion = counts.completion.max(self.pieces);
         Some(counts)
+    }
+
+    /// What an answer that is over took, and by which counts: what the provider says, unless it
+    /// cannot be true; else what was seen. Of an answer in one piece nobody knows how many tokens
+    /// it has: it took the most it can have, and there are no counts.
+    pub fn at_end(&self, priced: &Priced, told: Option<Counts>) -> (Took, Option<Counts>) {
+        let told = told.filter(is_credible);
+        let seen = || self.counts(priced, None).filter(|_| self.pieces > 1);
+        match told.or_else(seen) {
+            Some(counts) => (priced.cost(&counts), Some(counts)),
+            None => (priced.worst(), None),
+        }
     }
 }
 
@@ -192,18 +196,39 @@ mod tests {
         Priced::new(&spec, model, size)
     }
 
+    fn seen(pieces: usize) -> Running {
+        let mut running = Running::default();
+        (0..pieces).for_each(|_| running.piece());
+        running
+    }
+
     #[test]
     fn what_was_seen_counts_until_more_is_told() {
         let priced = priced();
-        let mut running = Running::default();
-        assert_eq!(running.so_far(&priced, None), None, "nothing came, nothing is owed");
-        running.piece();
-        running.piece();
-        let seen = running.so_far(&priced, None).unwrap();
-        assert_eq!(seen.tokens, 1_002, "the prompt for the most it can be");
+        assert_eq!(seen(0).counts(&priced, None), None, "nothing came, nothing is owed");
+        let two = Counts { prompt: 1_000, completion: 2, ..Counts::default() };
+        assert_eq!(seen(2).counts(&priced, None), Some(two), "the prompt for the most it can be");
         let told = Counts { prompt: 40, completion: 1, ..Counts::default() };
-        let (told, two) = (running.so_far(&priced, Some(told)), Counts { completion: 2, ..told });
-        assert_eq!(told, Some(priced.cost(&two)), "no less than was seen");
-        assert!(priced.is_known() && priced.worst().micro_dollars > seen.micro_dollars);
+        let counts = seen(2).counts(&priced, Some(told));
+        assert_eq!(counts, Some(Counts { completion: 2, ..told }), "no less than was seen");
+        assert!(
+            priced.is_known() && priced.worst().micro_dollars > priced.cost(&two).micro_dollars
+        );
+    }
+
+    #[test]
+    fn an_answer_took_what_is_told_or_seen_or_the_most_it_can_have() {
+        let priced = priced();
+        let told = Counts { prompt: 40, completion: 1, ..Counts::default() };
+        let end = (priced.cost(&told), Some(told));
+        assert_eq!(seen(2).at_end(&priced, Some(told)), end, "the provider's count is its bill");
+        let untrue = Counts { completion: 1 << 62, ..told };
+        let two = Counts { prompt: 1_000, completion: 2, ..Counts::default() };
+        for told in [None, Some(untrue)] {
+            assert_eq!(seen(2).at_end(&priced, told), (priced.cost(&two), Some(two)));
+            for whole in [0, 1] {
+                assert_eq!(seen(whole).at_end(&priced, told), (priced.worst(), None));
+            }
+        }
     }
 }

@@ -16,10 +16,10 @@ use selvedge_core::Opening;
 use selvedge_core::cache::{Dated, Lent, Scope};
 use selvedge_net::{FrameReceiver, FrameSender, Identity, Link, NetError, clock};
 use selvedge_proto::answers::{
-    AnswersReply, AnswersWord, Ask, Heard, Held, MAX_AUTHORS, MAX_SCOPE_NAME, Missing, PIECE_BYTES,
-    Print, PurgeBook, PurgeLine, sign_purge,
+    AnswersReply, AnswersWord, Ask, Heard, Held, MAX_SCOPE_NAME, Missing, PIECE_BYTES, Print,
+    PurgeBook, PurgeLine, sign_purge,
 };
-use selvedge_proto::records::{CLOCK_SKEW, Roster, Signed};
+use selvedge_proto::records::{Roster, Signed};
 use tokio::sync::watch;
 
 use crate::handoff::{CONTROL_PRIORITY, REQUEST_PRIORITY, begin};
@@ -116,13 +116,9 @@ impl Purges {
     /// A peer tells of purges.
     async fn heard(&self, cache: Option<&CacheLine>, from: NodeId, lines: Vec<Signed<PurgeLine>>) {
         // What takes time comes before the lock, for which an operator's purge may wait.
-        let latest = clock::wall().plus(CLOCK_SKEW);
-        let known = self.book.load_full();
-        let is_good = |line: &Signed<PurgeLine>| {
-            known.has(line) || (line.body.issued <= latest && line.check_signature().is_ok())
-        };
         let told = lines.len();
-        let lines: Vec<_> = lines.into_iter().take(MAX_AUTHORS).filter(is_good).collect();
+        let is_signed = |line: &Signed<PurgeLine>| line.check_signature().is_ok();
+        let lines = self.book.load().sound(lines, clock::wall(), is_signed);
         if lines.len() < told {
             let refused = told - lines.len();
             tracing::debug!(peer = %from.short(), refused, "purges are unsigned or of the future");
@@ -196,15 +192,19 @@ pub(crate) async fn purge(shared: &Arc<Shared>, scope: Scope) -> Result<Purged, 
     Ok(Purged { gone, told, linked: links.len(), older })
 }
 
-/// Tells a peer all purges; whether they count there.
+/// Tells a peer all purges; whether those ordered here count there.
 async fn tell_purges(shared: &Shared, link: Link) -> bool {
+    let me = shared.purges.identity.node_id();
+    let ours = shared.purges.book.load().last_of(&me);
     let word = AnswersWord::Purges(shared.purges.lines());
     let (node, told) = (link.node(), asked(&link, CONTROL_PRIORITY, word));
     match tokio::time::timeout(EXCHANGE_WITHIN.into(), told).await {
         Ok(Ok((AnswersReply::Same, _))) => true,
         Ok(Ok((AnswersReply::Purges(theirs), _))) => {
+            let known = theirs.iter().find(|line| line.body.node == me);
+            let counts = known.map_or(0, |line| line.body.last()) >= ours;
             shared.purges.heard(shared.cache.as_ref(), node, theirs).await;
-            true
+            counts
         }
         Ok(Ok(_)) | Ok(Err(_)) | Err(_) => false,
     }

@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
 use selvedge_core::catalogue::Model;
 use selvedge_core::paid::Priced;
+use selvedge_core::upstream::provider::Continues;
 use selvedge_core::upstream::provider::{CostClass, check_all};
 use selvedge_core::upstream::{ProviderSpec, RawProvider, Report};
 use selvedge_dialect::chat::ChatRequest;
@@ -310,10 +311,26 @@ impl Providers {
     }
 
     async fn save(&self, providers: &[RawProvider]) -> Result<(), ProvidersError> {
-        let json = serde_json::to_string(providers)
-            .map_err(|error| ProvidersError::Invalid(error.to_string()))?;
+        let json =
+            written(providers).map_err(|error| ProvidersError::Invalid(error.to_string()))?;
         Ok(self.store.save(PROVIDERS, &json).await?)
     }
+}
+
+/// Providers as they are stored. The version before refuses a field that it does not know, so that
+/// `continues` is only written where it says something.
+fn written(providers: &[RawProvider]) -> serde_json::Result<String> {
+    let mut values = Vec::with_capacity(providers.len());
+    for provider in providers {
+        let mut value = serde_json::to_value(provider)?;
+        if provider.continues == Continues::No
+            && let Some(fields) = value.as_object_mut()
+        {
+            fields.remove("continues");
+        }
+        values.push(value);
+    }
+    serde_json::to_string(&values)
 }
 
 /// What an operator may want to know of a provider goes to the log. Nothing in it is secret.
@@ -325,5 +342,24 @@ fn told(spec: &ProviderSpec, report: &Report) {
         Report::Opened { .. } | Report::Key { .. } => {
             tracing::warn!(provider = %spec.name, ?report, "a provider or its key is left alone");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_core::upstream::ProviderKind;
+
+    use super::*;
+
+    #[test]
+    fn a_provider_that_continues_nothing_is_stored_as_the_version_before_reads_it() {
+        let stored = |continues| {
+            let raw = RawProvider { continues, ..RawProvider::named("p", ProviderKind::OpenAi) };
+            let json = written(std::slice::from_ref(&raw)).unwrap();
+            assert_eq!(serde_json::from_str::<Vec<RawProvider>>(&json).unwrap(), [raw]);
+            json.contains("continues")
+        };
+        assert!(!stored(Continues::No));
+        assert!(stored(Continues::Prefix));
     }
 }

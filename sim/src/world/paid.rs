@@ -477,8 +477,8 @@ impl World<'_> {
     /// Notes what the answer took so far.
     fn note_paid(&mut self, node: usize, request: u64) {
         let Some(errand) = self.errand(node, request) else { return };
-        if let Some(took) = errand.running.so_far(&errand.priced, errand.told) {
-            errand.bill.told(took);
+        if let Some(counts) = errand.running.counts(&errand.priced, errand.told) {
+            errand.bill.told(errand.priced.cost(&counts));
         }
     }
 
@@ -518,7 +518,7 @@ impl World<'_> {
         let total = counts.prompt + counts.completion;
         self.tell_desk(node, request, Ending::Answered, Some(total));
         let Some(errand) = self.errand(node, request) else { return };
-        let took = errand.priced.cost(&counts);
+        let (took, _) = errand.running.at_end(&errand.priced, Some(counts));
         if took.micro_dollars > errand.bill.reserved().micro_dollars {
             self.marks.hit(Mark::Overbilled);
         }

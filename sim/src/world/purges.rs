@@ -115,9 +115,11 @@ impl World<'_> {
         from: usize,
         lines: Vec<Signed<PurgeLine>>,
     ) {
-        self.learns(node, &lines);
+        let wall = self.nodes[node].now(self.now.0).wall;
+        let sound = self.nodes[node].memory.purges.sound(lines.clone(), wall, is_purge_signed);
+        self.learns(node, &sound);
         let memory = &mut self.nodes[node].memory;
-        let heard = memory.purges.take_by(lines.clone(), is_purge_signed, |_| true);
+        let heard = memory.purges.take_by(sound, |_| true, |_| true);
         let lacks = memory.purges.lines() != lines;
         if heard.is_new {
             self.hit(Mark::PurgeHeard);

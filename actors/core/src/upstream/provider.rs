@@ -124,13 +124,6 @@ pub enum Continues {
     ContinueFinalMessage,
 }
 
-impl Continues {
-    /// Whether nothing is said of it.
-    pub(crate) const fn is_no(&self) -> bool {
-        matches!(self, Self::No)
-    }
-}
-
 /// A provider as the program uses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderSpec {

@@ -41,19 +41,6 @@ fn defaults_work_for_every_kind() {
     }
 }
 
-/// The version before knows no `continues` and refuses what it does not know.
-#[test]
-fn a_provider_that_continues_nothing_is_written_as_the_version_before_reads_it() {
-    let written = |continues| {
-        let raw = RawProvider { continues, ..RawProvider::named("p", ProviderKind::OpenAi) };
-        let text = toml::to_string(&raw).unwrap();
-        assert_eq!(toml::from_str::<RawProvider>(&text).unwrap(), raw);
-        text.contains("continues")
-    };
-    assert!(!written(Continues::No));
-    assert!(written(Continues::Prefix));
-}
-
 #[test]
 fn addresses_are_read_or_refused() {
     let read = |text| BaseUrl::parse(text).map(|base| base.to_string());

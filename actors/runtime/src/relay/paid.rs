@@ -12,9 +12,9 @@ use bytes::Bytes;
 use selvedge_base::{Blame, Code, Micros, Refusal, RequestId, Retry, Stage};
 use selvedge_core::aim::{Aim, Leaving};
 use selvedge_core::bill::{Bill, Took};
-use selvedge_core::catalogue::{Capability, Model};
+use selvedge_core::catalogue::{Capability, Counts, Model};
 use selvedge_core::journey::Target;
-use selvedge_core::paid::{Priced, Running, is_credible};
+use selvedge_core::paid::{Priced, Running};
 use selvedge_dialect::chat::{Event, Failure, LogProbs, Usage};
 use selvedge_dialect::exchange::{AnswerParser, Outgoing};
 use selvedge_dialect::tap::Kind;
@@ -286,10 +286,8 @@ impl Relay {
                 return End::Failed(named(open, said));
             }
             if passed.last {
-                if credible(took.usage).is_none() && told == 0 {
-                    paying.unknown();
-                    self.took(&paying);
-                }
+                paying.ended(took.usage);
+                self.took(&paying);
                 let usage = took.usage;
                 let bytes = self.keep(passed.bytes, true);
                 let finish = took.finish.as_ref().map(finish_at);
@@ -430,14 +428,7 @@ impl Paying {
             Some(Event::Text { .. } | Event::Thinking { .. } | Event::ToolArguments { .. }) => {
                 self.running.piece();
             }
-            Some(Event::Finished { usage, .. }) => match credible(*usage) {
-                Some(usage) => {
-                    self.counted = usage;
-                    return self.bill(self.priced.cost(&counts(&usage)));
-                }
-                None if self.running.is_whole() => return self.unknown(),
-                None => {}
-            },
+            Some(Event::Finished { usage, .. }) => return self.ended(*usage),
             _ => {}
         }
         self.seen(told);
@@ -445,15 +436,26 @@ impl Paying {
 
     /// Bills what was told and seen so far.
     fn seen(&mut self, told: Option<Usage>) {
-        let told = credible(told);
         let counted = self.running.counts(&self.priced, told.as_ref().map(counts));
         let Some(counted) = counted else { return };
         self.bill(self.priced.cost(&counted));
-        self.counted = Usage {
-            prompt_tokens: counted.prompt,
-            completion_tokens: counted.completion,
-            ..told.unwrap_or_default()
-        };
+        self.count(told, counted);
+    }
+
+    /// The answer is whole.
+    fn ended(&mut self, told: Option<Usage>) {
+        let (took, counted) = self.running.at_end(&self.priced, told.as_ref().map(counts));
+        self.bill(took);
+        if let Some(counted) = counted {
+            self.count(told, counted);
+        }
+    }
+
+    /// Notes what is counted; what else the provider told of it stays.
+    fn count(&mut self, told: Option<Usage>, counted: Counts) {
+        let (prompt_tokens, completion_tokens) = (counted.prompt, counted.completion);
+        let told = told.unwrap_or_default();
+        self.counted = Usage { prompt_tokens, completion_tokens, ..told };
     }
 
     const fn bill(&mut self, took: Took) {
@@ -470,16 +472,6 @@ impl Paying {
         }
         self.seen(told);
     }
-
-    /// The answer is complete, and nobody says what it took: the most it can have.
-    fn unknown(&mut self) {
-        self.bill(self.priced.worst());
-    }
-}
-
-/// What a provider told, unless it cannot be true.
-fn credible(told: Option<Usage>) -> Option<Usage> {
-    told.filter(|usage| is_credible(&counts(usage)))
 }
 
 /// Whether a request's data and money may go to a provider.

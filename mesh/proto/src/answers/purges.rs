@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Print;
 use crate::policy::AccountPath;
-use crate::records::{Record, RecordError, Signed, Signer};
+use crate::records::{CLOCK_SKEW, Record, RecordError, Signed, Signer};
 
 /// Purges that a line still tells what they reached: an operator's hour. Who missed more than that
 /// takes everything away.
@@ -174,9 +174,20 @@ impl PurgeBook {
         PurgeLine { mesh: self.mesh, node, since, recent, issued: wall }
     }
 
-    /// Whether this line is known, and so was checked.
-    pub fn has(&self, line: &Signed<PurgeLine>) -> bool {
-        self.lines.get(&line.body.node) == Some(line)
+    /// Those of a peer's lines that may be taken at `wall`: known ones, and signed ones that are
+    /// not of the future. It takes long for a book that may have to wait, so it changes nothing.
+    pub fn sound(
+        &self,
+        lines: Vec<Signed<PurgeLine>>,
+        wall: Wall,
+        is_signed: impl Fn(&Signed<PurgeLine>) -> bool,
+    ) -> Vec<Signed<PurgeLine>> {
+        let latest = wall.plus(CLOCK_SKEW);
+        let is_sound = |line: &Signed<PurgeLine>| {
+            let is_known = self.lines.get(&line.body.node) == Some(line);
+            is_known || (line.body.issued <= latest && is_signed(line))
+        };
+        lines.into_iter().take(MAX_AUTHORS).filter(is_sound).collect()
     }
 
     /// Takes lines, those of a peer or of the disk.
@@ -359,6 +370,24 @@ mod tests {
         book.take_by(lines(201, 200).collect(), |_| true, |_| true);
         assert_eq!(book.lines().len(), MAX_AUTHORS);
         assert!(book.lines().iter().all(|line| line.body.issued.0 > 400 - MAX_AUTHORS as u64));
+    }
+
+    #[test]
+    fn what_is_unsigned_or_of_the_future_is_not_sound() {
+        let mut book = PurgeBook::new(MESH);
+        purge(&mut book, 1, of("a"), 5);
+        let of_future = sign_purge(book.next(node(2), of("b"), Wall(CLOCK_SKEW.0 + 6)), &key(2));
+        let unsigned = sign_purge(book.next(node(3), of("c"), Wall(5)), &key(2));
+        let known = book.lines();
+        let lines = [known.clone(), vec![of_future.clone(), unsigned]].concat();
+        let sound = |wall| {
+            book.sound(lines.clone(), Wall(wall), |line| {
+                assert_ne!(line.body.node, node(1), "what is known was checked");
+                line.check_signature().is_ok() && line.signer == line.body.node.0
+            })
+        };
+        assert_eq!(sound(5), known);
+        assert_eq!(sound(6), [known.clone(), vec![of_future.clone()]].concat());
     }
 
     #[test]

@@ -61,8 +61,6 @@ pub struct RawProvider {
     /// What it costs, roughly: free, paid or premium.
     pub cost: CostClass,
     /// How it is told to go on after the beginning of an answer that broke off elsewhere.
-    // The version before refuses a field that it does not know.
-    #[serde(skip_serializing_if = "Continues::is_no")]
     pub continues: Continues,
 }
 
