@@ -376,7 +376,7 @@ mod tests {
     fn what_is_unsigned_or_of_the_future_is_not_sound() {
         let mut book = PurgeBook::new(MESH);
         purge(&mut book, 1, of("a"), 5);
-        let of_future = sign_purge(book.next(node(2), of("b"), Wall(CLOCK_SKEW.0 + 6)), &key(2));
+        let of_future = sign_purge(book.next(node(2), of("b"), Wall(6).plus(CLOCK_SKEW)), &key(2));
         let unsigned = sign_purge(book.next(node(3), of("c"), Wall(5)), &key(2));
         let known = book.lines();
         let lines = [known.clone(), vec![of_future.clone(), unsigned]].concat();
