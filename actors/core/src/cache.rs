@@ -392,15 +392,16 @@ impl<T: Clone> Cache<T> {
         }
     }
 
-    /// An operator wants answers gone, those under way too. How many were kept.
-    pub fn purge(&mut self, scope: &Scope) -> u64 {
-        let reached = |entry: &Entry<T>| entry.owner.is_reached(scope);
+    /// Answers in any of these scopes are to be gone, those under way too. How many were kept.
+    pub fn purge(&mut self, scopes: &[Scope]) -> u64 {
+        let is_reached = |owner: &Owner| scopes.iter().any(|scope| owner.is_reached(scope));
+        let reached = |entry: &Entry<T>| is_reached(&entry.owner);
         let gone: Vec<Key> =
             self.entries.iter().filter(|(_, entry)| reached(entry)).map(|(key, _)| *key).collect();
         for key in &gone {
             self.remove(key);
         }
-        let open = self.open.iter().filter(|(_, open)| open.owner.is_reached(scope));
+        let open = self.open.iter().filter(|(_, open)| is_reached(&open.owner));
         let asked: Vec<Ticket> = open.map(|(ticket, _)| *ticket).collect();
         for ticket in asked.into_iter().filter(|_| !plant::is_on(Plant::PurgeLeavesOpen)) {
             self.close(ticket);

@@ -194,12 +194,13 @@ impl Journey {
     }
 
     /// By what the present leg's answer is judged before the caller has any of it; none when it is
-    /// taken as it is, since nobody larger could be asked.
-    pub fn doubt(&self) -> Option<Doubt> {
+    /// taken as it is, since nobody larger could be asked, or since there are several `answers`, of
+    /// which each would have to be judged, and all asked for again.
+    pub fn doubt(&self, answers: u32) -> Option<Doubt> {
         let rising = self.rising?;
         let next = self.legs.get(..rising.legs)?.get(self.at + 1)?;
         let may_ask = !(self.local_only && next.target.is_paid());
-        may_ask.then(|| Doubt::new(rising.min_millinats))
+        (may_ask && answers == 1).then(|| Doubt::new(rising.min_millinats))
     }
 
     /// The present leg's answer was judged.

@@ -43,16 +43,17 @@ fn rising(legs: usize) -> Option<Rising> {
 #[test]
 fn a_doubted_answer_goes_to_the_next_larger_model_and_the_largest_is_not_doubted() {
     let mut journey = Journey::new([mesh("small"), mesh("middle"), paid("large"), mesh("tiny")]);
-    assert_eq!(journey.doubt(), None, "no route from small to large");
+    assert_eq!(journey.doubt(1), None, "no route from small to large");
     journey = journey.rising(rising(3));
     assert_eq!(journey.begin(), Step::Ask(0));
     let judgement = Judgement::Escalate { mean_millinats: -900 };
     for next in [1, 2] {
-        assert_eq!(journey.doubt(), Some(Doubt::new(-800)));
+        assert_eq!(journey.doubt(1), Some(Doubt::new(-800)));
+        assert_eq!(journey.doubt(2), None, "each would have to be judged");
         journey.judged(judgement);
         assert_eq!(journey.doubted(), Step::Ask(next));
     }
-    assert_eq!(journey.doubt(), None, "nobody is larger");
+    assert_eq!(journey.doubt(1), None, "nobody is larger");
     let told: Vec<_> = journey.legs().iter().map(|leg| (leg.judged, leg.ended.is_some())).collect();
     let doubted = (Some(judgement), true);
     assert_eq!(told, [doubted, doubted, (None, false), (None, false)]);
@@ -66,7 +67,7 @@ fn a_doubtful_answer_is_better_than_none_and_than_a_smaller_models() {
     assert_eq!(journey.doubted(), Step::Ask(1));
     assert_eq!(journey.failed(lost()), Step::Ask(3));
     assert_eq!(journey.target(), Some(&mesh("middle").0), "and not the smaller one");
-    assert_eq!(journey.doubt(), None, "it is taken as it is");
+    assert_eq!(journey.doubt(1), None, "it is taken as it is");
     assert_eq!(journey.failed(lost()), Step::Fail(lost()), "once");
 }
 
@@ -79,7 +80,7 @@ fn nothing_is_doubted_when_the_larger_models_cannot_be_paid() {
     let mut journey = Journey::new([paid("a"), mesh("small"), paid("large")]).rising(rising(3));
     journey.begin();
     assert_eq!(journey.local_only(), Step::Ask(1));
-    assert_eq!(journey.doubt(), None);
+    assert_eq!(journey.doubt(1), None);
 }
 
 #[test]

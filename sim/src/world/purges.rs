@@ -64,7 +64,7 @@ impl World<'_> {
         let lines = self.nodes[node].memory.purges.lines();
         self.nodes[node].disk.stored.purges = lines;
         let Some(side) = self.cache(node) else { return 0 };
-        let gone = scopes.iter().map(|scope| side.machine.purge(scope)).sum();
+        let gone = side.machine.purge(scopes);
         let waits = side.waiting.values().map(|waiting| waiting.ticket);
         let closed: Vec<Ticket> = waits.filter(|ticket| !side.machine.is_open(*ticket)).collect();
         if gone > 0 {

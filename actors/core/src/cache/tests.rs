@@ -239,7 +239,10 @@ impl Pair {
                 // The reference forgets what is too old when it looks, and so it counts it here.
                 cache.expire(now);
                 self.naive.kept.retain(|kept| self.now < kept.ends);
-                prop_assert_eq!(cache.purge(&scope), self.naive.purge(&scope));
+                prop_assert_eq!(
+                    cache.purge(std::slice::from_ref(&scope)),
+                    self.naive.purge(&scope)
+                );
             }
         }
         Ok(())
@@ -299,7 +302,7 @@ fn a_purge_reaches_what_is_under_way() {
     let early = lead(&mut cache, 0);
     let other = lead(&mut cache, 2);
     let scope = Scope { account: Some("acme".parse().unwrap()), model: None };
-    assert_eq!(cache.purge(&scope), 0);
+    assert_eq!(cache.purge(&[scope]), 0);
     // Who comes after the purge waits for nobody who asked before it.
     let late = lead(&mut cache, 0);
     assert!(!cache.answered(Mono(1), early, 1, 1));
@@ -307,7 +310,7 @@ fn a_purge_reaches_what_is_under_way() {
     assert!(cache.answered(Mono(1), late, 2, 1));
     assert!(cache.answered(Mono(1), other, 3, 1));
     assert_eq!(cache.find(Mono(1), &key(0)), Some((2, Micros(0))));
-    assert_eq!(cache.purge(&Scope::default()), 2);
+    assert_eq!(cache.purge(&[Scope::default()]), 2);
     assert!(cache.is_empty());
 }
 
@@ -369,7 +372,7 @@ fn what_a_peer_gives_ends_when_it_would_have_there() {
     let old = Dated { asked: Mono(0), age: Micros(100), left: Micros(50) };
     assert_eq!(cache.fetched(Mono(1), ticket, (7, 1), old), None);
     assert!(cache.is_open(ticket));
-    cache.purge(&Scope::default());
+    cache.purge(&[Scope::default()]);
     assert_eq!(cache.fetched(Mono(1), ticket, (7, 1), dated), None);
     assert_eq!((cache.counts().fetched, cache.len()), (1, 0));
 }

@@ -19,6 +19,9 @@ pub const JUDGED_TOKENS: u32 = 64;
 /// Pieces after which an answer is judged by what was told: four times as many as tokens are looked
 /// at, since a piece has at least one.
 const MOST_PIECES: u32 = 4 * JUDGED_TOKENS;
+/// Events after which it is, of whatever kind: four for each piece, so that a provider that sends
+/// others than text does not fill the memory with what is held back.
+const MOST_EVENTS: u32 = 4 * MOST_PIECES;
 
 /// An answer that comes and is not judged yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub struct Doubt {
     min_millinats: i32,
     seen: Confidence,
     pieces: u32,
+    events: u32,
+    calls: bool,
 }
 
 /// How sure a model was of an answer.
@@ -68,7 +73,18 @@ pub struct Saving {
 impl Doubt {
     /// Of an answer that shall have at least this mean log-probability, in thousandths.
     pub const fn new(min_millinats: i32) -> Self {
-        Self { min_millinats, seen: Confidence { sum_micronats: 0, tokens: 0 }, pieces: 0 }
+        let seen = Confidence { sum_micronats: 0, tokens: 0 };
+        Self { min_millinats, seen, pieces: 0, events: 0, calls: false }
+    }
+
+    /// Something came, whatever it was.
+    pub const fn event(&mut self) {
+        self.events = self.events.saturating_add(1);
+    }
+
+    /// It calls a tool: of a call no probabilities are told, so it stands.
+    pub const fn called(&mut self) {
+        self.calls = true;
     }
 
     /// A piece of text came.
@@ -87,11 +103,15 @@ impl Doubt {
     /// Whether enough was seen to judge it before its end.
     pub const fn is_enough(&self) -> bool {
         let silent = self.seen.tokens == 0 && self.pieces >= JUDGED_TOKENS;
-        self.seen.tokens >= JUDGED_TOKENS || silent || self.pieces >= MOST_PIECES
+        let many = self.pieces >= MOST_PIECES || self.events >= MOST_EVENTS;
+        self.seen.tokens >= JUDGED_TOKENS || silent || many || self.calls
     }
 
     /// What to do with it, by what was seen: once that is enough, or at its end.
     pub const fn judge(&self) -> Judgement {
+        if self.calls {
+            return Judgement::Keep { mean_millinats: None };
+        }
         match (self.seen.tokens, self.pieces) {
             // There is text, and nobody says how sure it is.
             (0, 1..) => Judgement::Keep { mean_millinats: None },
@@ -205,6 +225,22 @@ mod tests {
         (0..JUDGED_TOKENS).for_each(|_| silent.piece());
         assert!(silent.is_enough());
         assert_eq!(silent.judge(), Judgement::Keep { mean_millinats: None });
+    }
+
+    #[test]
+    fn a_call_stands_and_what_is_no_text_is_not_held_back_for_ever() {
+        let mut calls = Doubt::new(-200);
+        (0..MIN_JUDGED_TOKENS).for_each(|_| calls.token(-9_000_000));
+        assert!(matches!(calls.judge(), Judgement::Escalate { .. }));
+        calls.called();
+        assert!(calls.is_enough());
+        assert_eq!(calls.judge(), Judgement::Keep { mean_millinats: None });
+        let mut odd = Doubt::new(-200);
+        (1..MOST_EVENTS).for_each(|_| odd.event());
+        assert!(!odd.is_enough());
+        odd.event();
+        assert!(odd.is_enough());
+        assert_eq!(odd.judge(), Judgement::Empty);
     }
 
     proptest! {

@@ -112,6 +112,8 @@ pub(crate) struct CacheLine {
     inner: Mutex<Inner>,
     /// What peers keep. Never locked while `inner` is waited for.
     pub(crate) peers: Mutex<Peers>,
+    /// Bytes of the largest answer kept.
+    pub(super) entry_bytes: u64,
     sampled: bool,
 }
 
@@ -135,7 +137,9 @@ enum Door {
 impl CacheLine {
     pub(crate) fn new(config: CacheConfig) -> Self {
         let inner = Inner { machine: Cache::new(config.bounds), halls: BTreeMap::new() };
-        Self { inner: Mutex::new(inner), peers: Mutex::default(), sampled: config.sampled }
+        let entry_bytes = config.bounds.entry_bytes;
+        let (inner, peers) = (Mutex::new(inner), Mutex::default());
+        Self { inner, peers, entry_bytes, sampled: config.sampled }
     }
 
     fn look(&self, key: Key, owner: &Owner) -> Door {
@@ -200,7 +204,7 @@ impl CacheLine {
     /// Removes what scopes reach, and has it `known` before anybody looks again.
     pub(crate) fn purge(&self, scopes: &[Scope], known: impl FnOnce()) -> u64 {
         let mut inner = self.inner.lock();
-        let purged = scopes.iter().map(|scope| inner.machine.purge(scope)).sum();
+        let purged = inner.machine.purge(scopes);
         let Inner { machine, halls } = &mut *inner;
         halls.retain(|ticket, _| machine.is_open(*ticket));
         known();
@@ -215,11 +219,6 @@ impl CacheLine {
     /// What peers may know of what is kept.
     pub(crate) fn in_brief(&self, start: u64, same_site: bool) -> KeptInBrief {
         self.inner.lock().machine.in_brief(start, same_site)
-    }
-
-    /// Bytes of the largest answer kept.
-    pub(super) fn entry_bytes(&self) -> u64 {
-        self.inner.lock().machine.bounds().entry_bytes
     }
 
     fn view(&self) -> CacheView {

@@ -32,10 +32,11 @@ impl Gateway {
         (came, deadline): (Mono, Micros),
     ) -> Found {
         let now = clock::mono();
-        let whom = match line.peers.lock() {
-            peers if peers.is_empty() => Vec::new(),
-            peers => peers.whom(now, key, owner.label, &self.near()),
-        };
+        if line.peers.lock().is_empty() {
+            return Found::Nothing(None);
+        }
+        let near = self.near();
+        let whom = line.peers.lock().whom(now, key, owner.label, &near);
         if whom.is_empty() {
             return Found::Nothing(None);
         }
@@ -48,7 +49,7 @@ impl Gateway {
             };
             // The purges known now, after the question is: one that comes later closes it.
             let purges = self.shared.purges.print();
-            let ask = Ask { digest: key.0, purges, most_bytes: line.entry_bytes() };
+            let ask = Ask { digest: key.0, purges, most_bytes: line.entry_bytes };
             let fetched = tokio::time::timeout(left.into(), answers::fetch(&link, ask)).await;
             if let Ok(Ok(Some((kept, dated)))) = fetched {
                 line.peers.lock().gave(&node);
@@ -65,14 +66,13 @@ impl Gateway {
     /// The peers that can be asked now.
     fn near(&self) -> Vec<Near> {
         let view = self.shared.view.load();
-        let site = &self.shared.receive.site;
         let there = view
             .nodes
             .iter()
             .filter(|node| !node.me && node.linked && matches!(node.state, PeerState::Alive));
         let near = |node: &selvedge_core::NodeView| Near {
             node: node.node,
-            same_site: node.site == *site,
+            same_site: node.site == self.shared.receive.site,
             rtt: node.rtt,
         };
         there.map(near).collect()

@@ -10,36 +10,27 @@ use selvedge_dialect::chat::{Event, Usage};
 
 use super::Relay;
 
-/// Events that are held back at most: four for each piece after which an answer is judged, so that
-/// a provider that sends others than text does not fill the memory.
-const MOST_HELD: usize = 1_024;
-
 /// An answer that is held back.
 pub(super) struct Judging {
     doubt: Doubt,
-    /// What came of it, in order. At most [`MOST_HELD`].
+    /// What came of it, in order: until it is judged, which comes soon.
     held: Vec<Event>,
 }
 
 impl Judging {
     fn take(&mut self, event: Event) -> Option<Judgement> {
-        let mut calls = false;
+        self.doubt.event();
         match &event {
             Event::Text { .. } | Event::Thinking { .. } => self.doubt.piece(),
             Event::LogProbs { tokens, refusal: false, .. } => {
                 let told = tokens.iter().map(|token| token.top.logprob.millionths());
                 told.for_each(|micronats| self.doubt.token(micronats));
             }
-            // Of a call no probabilities are told.
-            Event::ToolBegin { .. } => calls = true,
+            Event::ToolBegin { .. } => self.doubt.called(),
             _ => {}
         }
         self.held.push(event);
-        if calls {
-            return Some(Judgement::Keep { mean_millinats: None });
-        }
-        let is_enough = self.doubt.is_enough() || self.held.len() >= MOST_HELD;
-        is_enough.then(|| self.doubt.judge())
+        self.doubt.is_enough().then(|| self.doubt.judge())
     }
 }
 
@@ -48,11 +39,9 @@ impl Relay {
     pub(super) fn begin_leg(&mut self) {
         (self.usage, self.hides_logprobs, self.counted) = (None, false, Usage::default());
         (self.kept, self.passed, self.going) = (None, None, None);
-        // Of several answers each would have to be judged, and all asked for again.
-        let one = |relay: &Self| {
-            relay.call.asked.request().is_ok_and(|asked| asked.n.is_none_or(|n| n == 1))
-        };
-        let doubt = self.journey.doubt().filter(|_| one(self));
+        let answers = || self.call.asked.request().map_or(0, |asked| asked.n.unwrap_or(1));
+        // The body is only read whole where it matters.
+        let doubt = self.aim.rising.and_then(|_| self.journey.doubt(answers()));
         self.judging = doubt.map(|doubt| Judging { doubt, held: Vec::new() });
     }
 
