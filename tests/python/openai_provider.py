@@ -60,6 +60,33 @@ answer = client.responses.create(model=MODEL, **request)
 check("a model of the mesh responds", answer.usage.output_tokens == 12, answer)
 check("and says that it was not done", answer.status == "incomplete", answer)
 
+# The server says the text again: it came as it is, with no chat around it.
+asked = {"prompt": "Once upon a time", "max_tokens": 50}
+answer = client.completions.create(model="lab/large", **asked, logprobs=1)
+check("a text is gone on with", answer.choices[0].text == "Once upon a time" + SAID, answer)
+check("under the name asked for", answer.model == "lab/large", answer.model)
+check("its usage as billed", answer.usage.total_tokens == 28, answer.usage)
+check("with probabilities", answer.choices[0].logprobs.token_logprobs == [-2.5], answer)
+options = {"include_usage": True}
+chunks = list(
+    client.completions.create(model="large", stream=True, stream_options=options, **asked)
+)
+text = "".join(chunk.choices[0].text for chunk in chunks if chunk.choices)
+check("piece by piece", text == SAID, text)
+check("to its end", chunks[-2].choices[0].finish_reason == "stop", chunks[-2])
+check("with a stream's usage", chunks[-1].usage.total_tokens == 28, chunks[-1])
+
+
+def text(model, prompt):
+    return client.completions.create(model=model, prompt=prompt, max_tokens=5)
+
+
+refused = fails(
+    "a chat is no text", openai.BadRequestError, 400, lambda: text(ANTHROPIC, "Once")
+)
+check("which is said", "bare text" in refused.body["message"], refused.body)
+fails("several texts", openai.BadRequestError, 400, lambda: text("lab/large", ["a", "b"]))
+
 weather = {
     "type": "function",
     "function": {

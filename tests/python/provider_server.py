@@ -78,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
             TROUBLE[model](self, body)
         elif self.path == "/v1/chat/completions":
             self.openai(body)
+        elif self.path == "/v1/completions":
+            self.openai_text(body)
         elif self.path == "/v1/messages":
             self.anthropic(body)
         elif self.path == "/v1/messages/count_tokens":
@@ -147,6 +149,32 @@ class Handler(BaseHTTPRequestHandler):
                 return
             delta({"content": word})
         delta({}, "stop")
+        if body.get("stream_options", {}).get("include_usage"):
+            self.event({**head, "choices": [], "usage": openai_usage()})
+        self.chunk(b"data: [DONE]\n\n")
+        self.end()
+
+    def openai_text(self, body):
+        head = {"id": "cmpl-up", "object": "text_completion", "created": 1, "model": body["model"]}
+
+        def choice(text, reason=None):
+            choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+            if text and body.get("logprobs") is not None:
+                choice["logprobs"] = {
+                    "tokens": [text],
+                    "token_logprobs": [-2.5],
+                    "top_logprobs": [{text: -2.5}],
+                    "text_offset": [0],
+                }
+            return choice
+
+        if not body.get("stream"):
+            answer = {**head, "choices": [choice(body["prompt"] + "".join(WORDS), "stop")]}
+            return self.whole(200, {**answer, "usage": openai_usage()})
+        self.begin()
+        for word in WORDS:
+            self.event({**head, "choices": [choice(word)]})
+        self.event({**head, "choices": [choice("", "stop")]})
         if body.get("stream_options", {}).get("include_usage"):
             self.event({**head, "choices": [], "usage": openai_usage()})
         self.chunk(b"data: [DONE]\n\n")

@@ -33,6 +33,9 @@ pub(crate) fn any(dialect: Dialect, present: &[(&str, bool)]) -> Result<(), Refu
 
 /// Refuses what belongs to dialects other than `dialect`, anywhere in the request.
 pub(crate) fn foreign(dialect: Dialect, request: &ChatRequest) -> Result<(), Refusal> {
+    if request.raw && dialect != Dialect::OpenAi {
+        return Err(because(dialect, "prompt", "answers chats and goes on with no bare text"));
+    }
     if let Some(other) = request.extensions.iter().find(|field| field.dialect != dialect) {
         return Err(say(dialect, &other.name));
     }

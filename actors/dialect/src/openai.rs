@@ -1,6 +1,8 @@
-//! OpenAI's chat completions and embeddings, and the many who speak alike (Azure among them).
+//! OpenAI's chat completions, text completions and embeddings, and the many who speak alike (Azure
+//! among them).
 //!
-//! Owns both roles. Source: the OpenAI API reference, "Chat" and "Embeddings". Beyond it are
+//! Owns both roles. Source: the OpenAI API reference, "Chat", "Completions (legacy)" and
+//! "Embeddings". Beyond it are
 //! accepted and written: `top_k`, `min_p` and `repetition_penalty` (common among compatible
 //! servers) and `reasoning_content` (thinking, as compatible servers call it).
 
@@ -10,6 +12,7 @@ mod error;
 mod fields;
 mod messages;
 mod render;
+mod text;
 mod usage;
 mod whole;
 mod write;
@@ -19,6 +22,7 @@ pub use embed::{embed_body, embed_schema, parse_embed, read_embed, render_embed}
 pub use error::{error_body, failure, status};
 pub use fields::{body_schema, parse};
 pub use render::{Target, passed, render};
+pub use text::{TextWriter, parse_text, whole_text};
 pub use whole::whole;
 pub use write::Writer;
 

@@ -38,6 +38,16 @@ pub(super) const OPENAI: Speech = Speech {
     whole: openai::whole,
 };
 
+/// OpenAI's text completions.
+pub(super) const TEXT: Speech = Speech {
+    id_prefix: "cmpl-",
+    kind: None,
+    parse: openai::parse_text,
+    cache: Some(("openai.completions", Knobs::Top)),
+    writer: |reply| Box::new(openai::TextWriter::new(reply)),
+    whole: openai::whole_text,
+};
+
 /// Anthropic's messages.
 pub(super) const ANTHROPIC: Speech = Speech {
     id_prefix: "msg_",

@@ -56,8 +56,12 @@ pub fn for_engine(request: &ChatRequest) -> Result<ForEngine, Refusal> {
     }
     let messages = request.messages.iter().enumerate();
     let messages = messages.map(|(at, message)| self::message(at, message));
+    let input = match messages.collect::<Result<Vec<_>, _>>()? {
+        only if request.raw => Input::Text(only.into_iter().map(|one| one.content).collect()),
+        messages => Input::Chat(messages),
+    };
     Ok(ForEngine {
-        input: Input::Chat(messages.collect::<Result<_, _>>()?),
+        input,
         n: n as usize,
         sampling: sampling(request)?,
         seed: request.sampling.seed.map(i64::cast_unsigned),

@@ -14,6 +14,8 @@ pub struct ChatRequest {
     pub model: String,
     /// The conversation, oldest first. Instructions are messages of [`Role::System`].
     pub messages: Vec<Message>,
+    /// The text of the only message is to be gone on with as it stands, without a chat around it.
+    pub raw: bool,
     /// What the model may call.
     pub tools: Vec<Tool>,
     /// Whether it must, may or must not call them.

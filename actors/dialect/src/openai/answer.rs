@@ -3,6 +3,8 @@
 //! Owns reading. Lenient where servers differ: unknown fields are read over, indexes may be
 //! missing, and a stream without `[DONE]` is complete once every choice has its reason.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::error::failure_in_stream;
@@ -35,6 +37,8 @@ struct Choice {
     index: u32,
     #[serde(alias = "message")]
     delta: Option<Delta>,
+    /// Of a text that is gone on with.
+    text: Option<String>,
     logprobs: Option<LogProbsField>,
     finish_reason: Option<String>,
 }
@@ -67,6 +71,10 @@ struct Function {
 struct LogProbsField {
     content: Option<Vec<TokenField>>,
     refusal: Option<Vec<TokenField>>,
+    // Of a text that is gone on with. What nothing stands before has no probability.
+    tokens: Option<Vec<String>>,
+    token_logprobs: Option<Vec<Option<Number>>>,
+    top_logprobs: Option<Vec<Option<BTreeMap<String, Number>>>>,
 }
 
 #[derive(Deserialize)]
@@ -253,6 +261,9 @@ impl Reader {
                 }
             }
         }
+        if let Some(text) = field.text.filter(|text| !text.is_empty()) {
+            events.push(Event::Text { choice, text });
+        }
         if let Some(logprobs) = field.logprobs {
             logprobs.into_events(choice, events);
         }
@@ -349,7 +360,11 @@ impl Open {
 }
 
 impl LogProbsField {
-    fn into_events(self, choice: u32, events: &mut Vec<Event>) {
+    fn into_events(mut self, choice: u32, events: &mut Vec<Event>) {
+        let texts = self.of_text();
+        if !texts.is_empty() {
+            events.push(Event::LogProbs { choice, tokens: texts, refusal: false });
+        }
         for (refusal, tokens) in [(false, self.content), (true, self.refusal)] {
             let Some(tokens) = tokens.filter(|tokens| !tokens.is_empty()) else { continue };
             let token = |field: TokenField| TokenLogProb {
@@ -359,6 +374,27 @@ impl LogProbsField {
             let tokens = tokens.into_iter().map(token).collect();
             events.push(Event::LogProbs { choice, tokens, refusal });
         }
+    }
+}
+
+impl LogProbsField {
+    /// The tokens of a text that is gone on with. Their bytes are not told.
+    fn of_text(&mut self) -> Vec<TokenLogProb> {
+        let mut tops = self.top_logprobs.take().unwrap_or_default().into_iter();
+        let tokens = self.tokens.take().unwrap_or_default().into_iter();
+        let logprobs = self.token_logprobs.take().unwrap_or_default().into_iter();
+        let of = |(token, logprob)| TopLogProb { token, bytes: None, logprob };
+        let mut all = Vec::new();
+        for (token, logprob) in tokens.zip(logprobs) {
+            let mut alternatives: Vec<TopLogProb> =
+                tops.next().flatten().unwrap_or_default().into_iter().map(of).collect();
+            alternatives
+                .sort_by(|one, other| other.logprob.value().total_cmp(&one.logprob.value()));
+            if let Some(logprob) = logprob {
+                all.push(TokenLogProb { top: of((token, logprob)), alternatives });
+            }
+        }
+        all
     }
 }
 

@@ -75,9 +75,23 @@ struct Body {
     web_search_options: Option<Json>,
 }
 
+/// The fields that say how tokens are drawn, of a chat or of a text.
+#[derive(Debug, Default)]
+pub(super) struct Drawing {
+    pub(super) temperature: Option<Number>,
+    pub(super) top_p: Option<Number>,
+    pub(super) top_k: Option<i64>,
+    pub(super) min_p: Option<Number>,
+    pub(super) presence_penalty: Option<Number>,
+    pub(super) frequency_penalty: Option<Number>,
+    pub(super) repetition_penalty: Option<Number>,
+    pub(super) seed: Option<i64>,
+    pub(super) logit_bias: Option<Pairs<Number>>,
+}
+
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct StreamOptions {
+pub(super) struct StreamOptions {
     include_usage: Option<bool>,
     include_obfuscation: Option<bool>,
 }
@@ -149,7 +163,17 @@ pub fn parse(bytes: &[u8]) -> Result<ChatRequest, Refusal> {
     let n = whole("n", body.n, 1..=i64::from(CHOICES))?;
     let logprobs = logprobs(body.logprobs, body.top_logprobs)?;
     let max_tokens = max_tokens(body.max_tokens, body.max_completion_tokens)?;
-    let sampling = sampling(&mut body)?;
+    let sampling = sampling(Drawing {
+        temperature: body.temperature,
+        top_p: body.top_p,
+        top_k: body.top_k,
+        min_p: body.min_p,
+        presence_penalty: body.presence_penalty,
+        frequency_penalty: body.frequency_penalty,
+        repetition_penalty: body.repetition_penalty,
+        seed: body.seed,
+        logit_bias: body.logit_bias,
+    })?;
     let metadata = body.metadata.unwrap_or_default().0;
     if metadata.len() > METADATA_PAIRS {
         let message = format!("'metadata' must be an object of at most {METADATA_PAIRS} strings");
@@ -177,6 +201,7 @@ pub fn parse(bytes: &[u8]) -> Result<ChatRequest, Refusal> {
         metadata,
         service_tier: body.service_tier,
         extensions,
+        ..ChatRequest::default()
     })
 }
 
@@ -211,7 +236,7 @@ fn extensions(body: &mut Body) -> Vec<Extension> {
     fields.into_iter().filter_map(extension).collect()
 }
 
-fn stream_options(
+pub(super) fn stream_options(
     options: Option<StreamOptions>,
     stream: bool,
     extensions: &mut Vec<Extension>,
@@ -250,9 +275,9 @@ fn max_tokens(old: Option<i64>, new: Option<i64>) -> Result<Option<u32>, Refusal
     Ok(new.or(old))
 }
 
-fn sampling(body: &mut Body) -> Result<Sampling, Refusal> {
+pub(super) fn sampling(body: Drawing) -> Result<Sampling, Refusal> {
     let penalty = -2..=2;
-    let bias = body.logit_bias.take().unwrap_or_default().0;
+    let bias = body.logit_bias.unwrap_or_default().0;
     let bias = bias.into_iter().map(|(token, bias)| match token.parse::<u32>() {
         Ok(token) if bias.is_within(-100, 100) => Ok((token, bias)),
         _ => Err(invalid("logit_bias", "'logit_bias' maps token ids to -100 to 100")),
@@ -270,7 +295,7 @@ fn sampling(body: &mut Body) -> Result<Sampling, Refusal> {
     })
 }
 
-fn stop(stop: Option<TextOr<String>>) -> Result<Vec<String>, Refusal> {
+pub(super) fn stop(stop: Option<TextOr<String>>) -> Result<Vec<String>, Refusal> {
     let stop = stop.map(TextOr::into_list).unwrap_or_default();
     if stop.len() > STOPS || stop.iter().any(String::is_empty) {
         let message = format!("'stop' may be at most {STOPS} strings, none of them empty");

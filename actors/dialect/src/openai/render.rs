@@ -5,6 +5,7 @@
 
 use selvedge_base::Refusal;
 
+use super::text;
 use crate::cannot;
 use crate::chat::{
     ChatRequest, Content, Effort, Format, Message, Part, Role, Source, Tool, ToolChoice,
@@ -57,6 +58,9 @@ pub fn passed(body: Vec<u8>) -> Outgoing {
 /// # Errors
 /// A refusal that names the field which the target cannot be told.
 pub fn render(request: &ChatRequest, target: Target<'_>) -> Result<Outgoing, Refusal> {
+    if request.raw {
+        return text::render(request, target);
+    }
     check(request, target)?;
     let mut body = Vec::with_capacity(1_024);
     Object::write(&mut body, |object| {
@@ -136,39 +140,17 @@ fn check_part(path: &str, role: Role, part: &Part, target: Target<'_>) -> Result
 }
 
 fn settings(object: &mut Object<'_>, request: &ChatRequest, target: Target<'_>) {
-    let sampling = &request.sampling;
     let max_tokens = match target {
         Target::Compatible => "max_tokens",
         Target::OpenAi | Target::Azure { .. } => "max_completion_tokens",
     };
     object.maybe(max_tokens, request.max_tokens.as_ref());
-    object.maybe("temperature", sampling.temperature.as_ref());
-    object.maybe("top_p", sampling.top_p.as_ref());
-    object.maybe("top_k", sampling.top_k.as_ref());
-    object.maybe("min_p", sampling.min_p.as_ref());
-    object.maybe("presence_penalty", sampling.presence_penalty.as_ref());
-    object.maybe("frequency_penalty", sampling.frequency_penalty.as_ref());
-    object.maybe("repetition_penalty", sampling.repetition_penalty.as_ref());
-    object.maybe("seed", sampling.seed.as_ref());
-    if !sampling.logit_bias.is_empty() {
-        object.object("logit_bias", |object| {
-            for (token, bias) in &sampling.logit_bias {
-                object.field(&token.to_string(), bias);
-            }
-        });
-    }
-    if !request.stop.is_empty() {
-        object.field("stop", &request.stop);
-    }
+    drawing(object, request);
     if let Some(logprobs) = request.logprobs {
         object.field("logprobs", &true);
         if logprobs.top > 0 {
             object.field("top_logprobs", &logprobs.top);
         }
-    }
-    object.maybe("n", request.n.as_ref());
-    if request.stream {
-        object.field("stream", &true);
     }
     if let Some(effort) = request.reasoning.and_then(|reasoning| reasoning.effort) {
         object.field("reasoning_effort", effort.as_str());
@@ -190,6 +172,33 @@ fn settings(object: &mut Object<'_>, request: &ChatRequest, target: Target<'_>) 
         tier => tier,
     });
     object.maybe("service_tier", tier.as_ref());
+}
+
+/// How tokens are drawn, how many answers there are and whether they stream: of chats and texts.
+pub(super) fn drawing(object: &mut Object<'_>, request: &ChatRequest) {
+    let sampling = &request.sampling;
+    object.maybe("temperature", sampling.temperature.as_ref());
+    object.maybe("top_p", sampling.top_p.as_ref());
+    object.maybe("top_k", sampling.top_k.as_ref());
+    object.maybe("min_p", sampling.min_p.as_ref());
+    object.maybe("presence_penalty", sampling.presence_penalty.as_ref());
+    object.maybe("frequency_penalty", sampling.frequency_penalty.as_ref());
+    object.maybe("repetition_penalty", sampling.repetition_penalty.as_ref());
+    object.maybe("seed", sampling.seed.as_ref());
+    if !sampling.logit_bias.is_empty() {
+        object.object("logit_bias", |object| {
+            for (token, bias) in &sampling.logit_bias {
+                object.field(&token.to_string(), bias);
+            }
+        });
+    }
+    if !request.stop.is_empty() {
+        object.field("stop", &request.stop);
+    }
+    object.maybe("n", request.n.as_ref());
+    if request.stream {
+        object.field("stream", &true);
+    }
 }
 
 fn format(object: &mut Object<'_>, format: &Format) {
@@ -244,7 +253,7 @@ fn tools(object: &mut Object<'_>, request: &ChatRequest) {
     object.maybe("parallel_tool_calls", request.parallel_tool_calls.as_ref());
 }
 
-fn extensions(object: &mut Object<'_>, request: &ChatRequest) {
+pub(super) fn extensions(object: &mut Object<'_>, request: &ChatRequest) {
     let (inside, own): (Vec<_>, Vec<_>) =
         request.extensions.iter().partition(|field| field.name.starts_with("stream_options."));
     own.iter().for_each(|field| object.raw(&field.name, field.value.text()));

@@ -79,7 +79,9 @@ impl Relay {
             return seen.n == 1 && !seen.has_logprobs && !seen.has_format;
         }
         self.call.asked.request().is_ok_and(|asked| {
-            asked.n.is_none_or(|n| n == 1)
+            // Nobody is told how to go on with a bare text that another one went on with.
+            !asked.raw
+                && asked.n.is_none_or(|n| n == 1)
                 && asked.logprobs.is_none()
                 && matches!(asked.format, None | Some(Format::Text))
         })

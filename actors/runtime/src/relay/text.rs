@@ -32,8 +32,8 @@ impl Gateway {
 
 fn only_chats(model: &str) -> Refusal {
     let message = format!(
-        "'{model}' leads to models of providers alone, which are asked for chats here: a chat \
-         about a text is not its continuation. Ask it at /v1/chat/completions"
+        "'{model}' leads to models of providers alone, which go on with one text here: make \
+         'prompt' one string, or ask for each text by itself"
     );
     Refusal::client(Stage::Validate, Code::Unsupported, message).param("model")
 }

@@ -434,14 +434,14 @@ fn routes_lead_from_one_target_to_the_next() {
         let id = reply.header("x-request-id").context("an id")?.to_owned();
         ensure!(reply.ok()?["usage"]["completion_tokens"] == 20);
         ensure!(told(&id)?.contains("not asked"), "{}", told(&id)?);
-        s.step("a text is continued by the first model of the mesh that its name leads to");
+        s.step("a text is gone on with by whoever its name leads to and can do it");
         for model in ["gpt-4o", "thrifty"] {
             let body = json!({"model": model, "prompt": "Once", "max_tokens": 5});
             let answer = client.post("/v1/completions", &body)?.ok()?;
             ensure!(answer["model"] == model, "{answer}");
             ensure!(answer["usage"]["completion_tokens"] == 5, "{answer}");
         }
-        let body = json!({"model": "lab/large", "prompt": "Once"});
+        let body = json!({"model": "lab/large", "prompt": ["Once", "Twice"]});
         let refused = client.post("/v1/completions", &body)?.refused(400)?;
         ensure!(refused["code"] == "unsupported", "{refused}");
         s.step("routes are listed as models");
