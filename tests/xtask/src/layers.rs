@@ -25,7 +25,6 @@ const EDGES: &[(&str, &str, &[&str])] = &[
         &["selvedge-base", "selvedge-contract", "selvedge-kernels"],
     ),
     ("selvedge-federated", "inference/federated", &["selvedge-base", "selvedge-crdt"]),
-    ("selvedge-engine", "inference/engine", &["selvedge-base", "selvedge-contract"]),
     ("selvedge-train", "inference/train", &[]),
     (
         "selvedge-core",
