@@ -71,6 +71,7 @@ const MUST_FAIL: &[Invariant] = &[
     Invariant::QuotaNewcomersVouched,
     Invariant::LiveServes,
     Invariant::LivePermitsMove,
+    Invariant::LivePurgesKnown,
     Invariant::PaidAsBilled,
     Invariant::PaidWithinBudget,
     Invariant::PaidOneVoice,

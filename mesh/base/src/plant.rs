@@ -167,6 +167,8 @@ plants! {
     CacheHitUncounted,
     /// A purge that a node hears of takes away nothing there.
     PurgeUnheeded,
+    /// A node heeds no purge that it hears of from a peer.
+    PurgeUnheard,
     /// An answer that came from a peer is as good as new.
     FetchedGrowsYoung,
     /// Any node may ask for an answer, and be given it, whatever its label says.
