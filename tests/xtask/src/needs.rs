@@ -21,6 +21,7 @@ struct Program {
 /// Programs of the machine and of the toolchain.
 const PROGRAMS: &[Program] = &[
     Program { name: "cc", probe: &["cc", "--version"], install: "apt-get install gcc" },
+    Program { name: "make", probe: &["make", "--version"], install: "apt-get install make" },
     Program {
         name: "chromium",
         probe: &["chromium", "--version"],
