@@ -147,6 +147,14 @@ plants! {
     FoldedUnnumbered,
     /// An anchor forgets at the end of a round what did not count in it.
     CarriedForgotten,
+    /// What a contribution costs in privacy is granted before it is written down.
+    SpentBeforeStored,
+    /// A contribution leaves although its node's privacy is used up.
+    PrivacyCapIgnored,
+    /// A contribution that is sent again after a crash has other noise.
+    NoiseRedrawn,
+    /// What a contribution costs in privacy is asked for when it is under way already.
+    LeftUnasked,
     /// Whose a request is does not count among what makes requests equal.
     CacheKeyForgetsAccount,
     /// Of a text in a request only its length counts.

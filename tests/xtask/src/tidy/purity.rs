@@ -29,6 +29,7 @@ const FLOAT_HOMES: &[&str] = &[
     "mesh/base/src/dice.rs",
     "inference/contract/src/request.rs",
     "inference/federated/src/fixed.rs",
+    "inference/federated/src/privacy/accountant.rs",
     "inference/federated/src/round/client.rs",
     "actors/dialect/src/number.rs",
     "sim/src/federated/world.rs",
