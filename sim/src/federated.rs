@@ -29,4 +29,8 @@ pub const PLANTS: &[Plant] = &[
     Plant::PrivacyFloorIgnored,
     Plant::FoldedUnnumbered,
     Plant::CarriedForgotten,
+    Plant::SpentBeforeStored,
+    Plant::PrivacyCapIgnored,
+    Plant::NoiseRedrawn,
+    Plant::LeftUnasked,
 ];

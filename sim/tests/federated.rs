@@ -50,6 +50,7 @@ fn rounds_hold_under_faults() {
         "expired",
         "killed in a step",
         "later turn",
+        "privacy of a node used up",
         "lost in a cut",
         "receipted",
         "round told again",
@@ -99,5 +100,19 @@ fn every_scheme_comes_to_its_end_without_the_anchors_it_may_lose() {
             assert!(broken.iter().all(|one| one.promise == Promise::Ends), "{broken:?}");
             assert_eq!(broken.len(), 1);
         }
+    }
+}
+
+#[test]
+fn a_job_stops_asking_whoever_has_spent_what_it_allows() {
+    for mode in [Mode::Secure, Mode::Plain(Rule::Mean)] {
+        // Every client may contribute twice: there is no third round, and nothing else breaks.
+        let outcome = run(&Plan::calm(5, Scheme::Five, mode, 3).with_privacy(2));
+        let broken: Vec<Promise> = outcome.broken.iter().map(|one| one.promise).collect();
+        assert_eq!(broken, [Promise::Ends], "{mode:?}: {outcome:?}");
+        let seen = &outcome.counters.seen;
+        assert_eq!(seen.get("privacy of a job used up").copied(), Some(8), "{mode:?} {seen:?}");
+        let enough = run(&Plan::calm(5, Scheme::Five, mode, 2).with_privacy(2));
+        assert!(enough.broken.is_empty(), "{mode:?}: {enough:?}");
     }
 }

@@ -7,7 +7,8 @@
 //! |sum| <= LEVEL_MAX * MAX_TOTAL_WEIGHT = (2^17 - 1) * 2^13 < 2^30 < (p - 1) / 2
 //! ```
 //!
-//! so the residue of a sum tells the sum ([`Fp::signed`]). The bound on the weights of one round is
+//! so the residue of a sum tells the sum ([`Fp::signed`]); with noise on the levels it does but for a
+//! chance that `privacy` states. The bound on the weights of one round is
 //! checked by everyone who accepts a closed set. The model itself is kept in integers of 2^-20.
 //! Floats occur here on the client's side only; what several nodes compute is in integers. Owns the
 //! scales and the checks of single values; an update is clipped by whoever made it.
@@ -99,6 +100,19 @@ impl Clip {
     /// # Errors
     /// [`UpdateError`] for another length, for what is not a finite number or beyond the clip.
     pub fn encode(self, delta: &[f32], dim: usize) -> Result<Vec<i32>, UpdateError> {
+        self.levels(delta, dim, false)
+    }
+
+    /// The same, where what is beyond the clip is brought to it: whether that happens tells
+    /// something of the data, so that with privacy it must not keep a client away.
+    ///
+    /// # Errors
+    /// [`UpdateError`] for another length and for what is not a finite number.
+    pub fn encode_clipped(self, delta: &[f32], dim: usize) -> Result<Vec<i32>, UpdateError> {
+        self.levels(delta, dim, true)
+    }
+
+    fn levels(self, delta: &[f32], dim: usize, clips: bool) -> Result<Vec<i32>, UpdateError> {
         if delta.len() != dim {
             return Err(UpdateError::Length { found: delta.len(), wanted: dim });
         }
@@ -108,10 +122,10 @@ impl Clip {
                 return Err(UpdateError::NotFinite { index });
             }
             let value = f64::from(*value);
-            if value.abs() > clip {
+            if value.abs() > clip && !clips {
                 return Err(UpdateError::OverClip { index });
             }
-            Ok((value / clip * f64::from(LEVEL_MAX)).round() as i32)
+            Ok((value.clamp(-clip, clip) / clip * f64::from(LEVEL_MAX)).round() as i32)
         };
         delta.iter().enumerate().map(level).collect()
     }
@@ -142,13 +156,13 @@ impl From<Clip> for u32 {
     }
 }
 
-/// Levels as elements of the field.
+/// Levels as elements of the field; `most` is the job's largest one.
 ///
 /// # Errors
-/// [`UpdateError::Level`] for one beyond [`LEVEL_MAX`].
-pub fn to_field(levels: &[i32]) -> Result<Vec<Fp>, UpdateError> {
+/// [`UpdateError::Level`] for one beyond it.
+pub fn to_field(levels: &[i32], most: i32) -> Result<Vec<Fp>, UpdateError> {
     let element = |(index, level): (usize, &i32)| {
-        if level.unsigned_abs() > LEVEL_MAX.unsigned_abs() {
+        if level.unsigned_abs() > most.unsigned_abs() {
             return Err(UpdateError::Level { index });
         }
         Ok(Fp::of_signed(i64::from(*level)))
@@ -185,8 +199,12 @@ mod tests {
         }
         assert_eq!(clip.encode(&[1.001], 1), Err(UpdateError::OverClip { index: 0 }));
         assert_eq!(clip.encode(&[1.0, -1.0], 2), Ok(vec![LEVEL_MAX, -LEVEL_MAX]));
-        assert_eq!(to_field(&[0, LEVEL_MAX + 1]), Err(UpdateError::Level { index: 1 }));
-        assert_eq!(to_field(&[i32::MIN]), Err(UpdateError::Level { index: 0 }));
+        let clipped = clip.encode_clipped(&[9.0, -9.0, 0.0], 3);
+        assert_eq!(clipped, Ok(vec![LEVEL_MAX, -LEVEL_MAX, 0]));
+        let bad = clip.encode_clipped(&[f32::NAN], 1);
+        assert_eq!(bad, Err(UpdateError::NotFinite { index: 0 }));
+        assert_eq!(to_field(&[0, LEVEL_MAX + 1], LEVEL_MAX), Err(UpdateError::Level { index: 1 }));
+        assert_eq!(to_field(&[i32::MIN], LEVEL_MAX), Err(UpdateError::Level { index: 0 }));
         assert_eq!(Clip::new(0), Err(ClipError(0)));
         assert!(Clip::new(u32::MAX).is_err());
     }
@@ -201,7 +219,7 @@ mod tests {
             let mut sum = Fp::ZERO;
             let mut exact = 0i64;
             for (level, weight) in &parts {
-                let element = to_field(&[*level]).unwrap()[0];
+                let element = to_field(&[*level], LEVEL_MAX).unwrap()[0];
                 sum = sum.plus(element.times(Fp::reduced(u64::from(*weight))));
                 exact += i64::from(*level) * i64::from(*weight);
             }

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::fixed::{LEVEL_MAX, MAX_TOTAL_WEIGHT};
+use crate::fixed::MAX_TOTAL_WEIGHT;
 use crate::round::Job;
 
 /// How seen updates become one.
@@ -136,7 +136,7 @@ impl Rule {
 impl Aggregate {
     /// Whether it can be the sum of updates of a job.
     pub fn is_within(&self, job: &Job) -> bool {
-        let most = i64::from(self.weight) * i64::from(LEVEL_MAX);
+        let most = i64::from(self.weight) * i64::from(job.level_max());
         self.sum.len() == job.payload_len()
             && (1..=MAX_TOTAL_WEIGHT).contains(&self.weight)
             && self.sum.iter().all(|sum| (-most..=most).contains(sum))
@@ -211,6 +211,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fixed::LEVEL_MAX;
 
     fn with_weights<'a>(levels: &'a [Vec<i32>], weights: &[u32]) -> Vec<(u32, &'a [i32])> {
         weights.iter().copied().zip(levels.iter().map(Vec::as_slice)).collect()

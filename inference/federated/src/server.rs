@@ -17,6 +17,9 @@ const BETA_SECOND: i64 = 1_014;
 /// What the decays are fractions of.
 const BETA_ONE: i64 = 1_024;
 
+/// The largest mean of a round, in units of 2^-20: the largest clip there is.
+const MEAN_MAX: i64 = 1 << 30;
+
 /// What is made of a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Strategy {
@@ -153,7 +156,8 @@ impl Server {
         let Aggregate { sum, weight, clients } = aggregate;
         let dim = self.model.len();
         for (at, sum) in sum.iter().enumerate() {
-            let mean = clip.mean(*sum, *weight);
+            // Only noise goes beyond the clip, which is at most this.
+            let mean = clip.mean(*sum, *weight).clamp(-MEAN_MAX, MEAN_MAX);
             match self.strategy {
                 Strategy::Average { .. } => self.add(at, mean),
                 Strategy::Adam { rate, tau } => self.adam(at, mean, rate, tau),
@@ -173,7 +177,7 @@ impl Server {
         self.model[at] = moved.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
     }
 
-    /// A mean is at most the clip, below 2^30, so its square is below 2^60, and moments, which are
+    /// A mean is at most 2^30, so its square is at most 2^60, and moments, which are
     /// means of means and of squares, stay within the same bounds.
     fn adam(&mut self, at: usize, mean: i64, rate: u32, tau: u32) {
         let decayed = |old: i64, new: i64, beta: i64| {

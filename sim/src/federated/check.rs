@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_base::NodeId;
+use selvedge_federated::privacy::accountant::Rho;
+use selvedge_federated::privacy::ledger::Cap;
 use selvedge_federated::round::{
-    Ballot, ContributionId, Digest, Folded, Job, MAX_STALENESS, Opening, Pending, SignedAccept, Tip,
+    Ballot, ContributionId, Digest, Folded, Header, Job, MAX_STALENESS, Opening, Pending,
+    SignedAccept, Tip,
 };
 
 /// What must hold.
@@ -30,6 +33,10 @@ pub enum Promise {
     SameModel,
     /// The model moved by the sum of the updates that were folded.
     ModelIsSum,
+    /// What left a node with privacy was written down as spent before.
+    SpentFirst,
+    /// No more leaves a node, and no more of it is folded, than its data and the job allow.
+    PrivacyKept,
     /// After all faults the job comes to its end.
     Ends,
 }
@@ -54,6 +61,8 @@ pub(super) struct Observer {
     shown: BTreeMap<u64, BTreeSet<Digest>>,
     records: BTreeMap<u64, (Digest, Digest)>,
     models: BTreeMap<u64, Vec<i32>>,
+    /// What left each node with privacy, by its commitment.
+    left: BTreeMap<NodeId, BTreeSet<Digest>>,
     /// Where contributions ended: folded or not.
     pub(super) ended: BTreeMap<ContributionId, bool>,
     pub(super) receipted: BTreeMap<ContributionId, u64>,
@@ -96,6 +105,24 @@ impl Observer {
         let first = *self.commitments.entry(id).or_insert(commitment);
         self.require(first == commitment, Promise::NumberBound, || {
             format!("contribution {id:?} is of two updates")
+        });
+    }
+
+    /// A contribution leaves a node of a job with privacy. `spent` is what its ledger has on disk,
+    /// `cap` what it may spend.
+    pub(super) fn leaves(&mut self, job: &Job, header: &Header, spent: Rho, cap: Cap) {
+        let Some(privacy) = job.privacy else { return };
+        let node = header.id.client.node;
+        let left = self.left.entry(node).or_default();
+        left.insert(header.commitment);
+        let count = left.len() as u64;
+        let cost = privacy.cost().times(count);
+        self.require(cost <= spent, Promise::SpentFirst, || {
+            format!("{count} contributions left {} and {spent:?} is spent", node.short())
+        });
+        let within = cost.epsilon(cap.delta) <= cap.epsilon && count <= privacy.contributions();
+        self.require(within, Promise::PrivacyKept, || {
+            format!("{count} contributions left {}", node.short())
         });
     }
 
@@ -154,6 +181,13 @@ impl Observer {
         self.require(close.nodes() >= job.min_clients, Promise::FloorKept, || {
             format!("round {round} has a sum of {} nodes", close.nodes())
         });
+        if let Some(privacy) = job.privacy {
+            let nodes = close.entries.iter().map(|entry| entry.header.id.client.node);
+            let most = nodes.map(|node| tip.contributions(&node)).max().unwrap_or_default();
+            self.require(most <= privacy.contributions(), Promise::PrivacyKept, || {
+                format!("{most} contributions of one node count after round {round}")
+            });
+        }
         let counted = close.entries.iter().map(|entry| (entry.header.id, true));
         let gone = close.expired.iter().map(|expired| (expired.id, false));
         for (id, folded) in counted.chain(gone) {

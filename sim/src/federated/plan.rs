@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use selvedge_base::{Micros, NodeId};
 use selvedge_federated::fixed::Clip;
+use selvedge_federated::privacy::Privacy;
+use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta, Rho};
+use selvedge_federated::privacy::ledger::Cap;
 use selvedge_federated::robust::Rule;
 use selvedge_federated::round::{Committee, Job, Mode, Pace, Seat};
 use selvedge_federated::seal::OpeningKey;
@@ -17,6 +20,11 @@ pub(super) const DIM: usize = 7;
 /// Clients that a sum is of at least, here: eight, as people should have, would make
 /// every run slower.
 const FLOOR: usize = 4;
+/// Contributions that the data of most nodes allow: more than a job can ask for, with those that
+/// crashes waste.
+const PLENTY: u64 = 200;
+/// The client that runs out of privacy after two: the others are enough for the floor without it.
+const POOR: usize = 2;
 /// Faults happen until then.
 const FAULTY_S: u64 = 40;
 
@@ -79,6 +87,9 @@ pub struct Kill {
     /// When it is back.
     pub back: Micros,
 }
+
+/// A delta of 10^-5, of the jobs and of the nodes.
+const DELTA: PicoDelta = PicoDelta(10_000_000);
 
 /// Nodes that do not hear each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +172,7 @@ impl Plan {
             receipts: scheme.anchors() - 1,
             rounds,
             strategy: Strategy::Average { proximal_permille: 0 },
+            privacy: None,
             pace: Pace {
                 tick: Micros::millis(200),
                 stagger: Micros::millis(400),
@@ -185,7 +197,28 @@ impl Plan {
         }
     }
 
-    /// The plan of a seed.
+    /// What the data of a node may spend, in a job with privacy.
+    pub(super) fn cap(&self, node: usize) -> Cap {
+        let delta = DELTA;
+        let contributions = if node == POOR { 2 } else { PLENTY };
+        let cost = self.job.privacy.map_or(Rho(0), |privacy| privacy.cost());
+        Cap { epsilon: cost.times(contributions).epsilon(delta), delta }
+    }
+
+    /// The same plan with privacy, whose job allows a node so many contributions.
+    pub fn with_privacy(mut self, contributions: u64) -> Self {
+        let mut job = (*self.job).clone();
+        let honest = if job.mode == Mode::Secure { FLOOR as u32 } else { 1 };
+        let epsilon = MicroEpsilon::default();
+        let mut privacy =
+            Privacy { noise_milli: 4_000, norm: 1 << 17, honest, delta: DELTA, epsilon };
+        privacy.epsilon = privacy.spent(contributions);
+        job.privacy = Some(privacy);
+        self.job = Arc::new(job);
+        self
+    }
+
+    /// The plan of a seed; every fourth one is with privacy.
     pub fn seeded(seed: u64) -> Self {
         let mut dice = Stream::keyed(seed, 1, 0, 0);
         let scheme = match dice.below(10) {
@@ -208,7 +241,7 @@ impl Plan {
         plan.delay = Micros::millis([20, 300, 1_500][dice.below(3) as usize]);
         plan.slow_disks = dice.chance(500);
         plan.draw_faults(&mut Stream::keyed(seed, 2, 0, 0));
-        plan
+        if seed % 4 == 3 { plan.with_privacy(PLENTY) } else { plan }
     }
 
     fn draw_faults(&mut self, dice: &mut Stream) {

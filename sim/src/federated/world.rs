@@ -6,6 +6,9 @@ use std::sync::Arc;
 use selvedge_base::{Machine, Micros, Mono, NodeId, Now, Wall};
 use selvedge_crdt::escrow::Holder;
 use selvedge_federated::mask::Seed;
+use selvedge_federated::privacy::ledger::{
+    Ledger, LedgerChange, LedgerEffect, LedgerInput, LedgerStored,
+};
 use selvedge_federated::round::{
     Anchor, AnchorChange, AnchorInput, AnchorStored, Client, ClientChange, ClientInput,
     ClientStored, Effect, Event, Folded, Job, Message, Payload, Tip,
@@ -48,12 +51,20 @@ pub struct Outcome {
 enum Happening {
     Tick(usize),
     Arrives { from: usize, to: usize, message: Box<Message> },
-    Durable { node: usize, life: u32, anchor: bool, write: u64 },
+    Durable { node: usize, life: u32, whose: Whose, write: u64 },
     Trained { node: usize, life: u32, round: u64 },
     Crash(usize),
     Back(usize),
     Dies(usize),
     Reconfigure,
+}
+
+/// Which of a node's machines.
+#[derive(Clone, Copy)]
+enum Whose {
+    Client,
+    Anchor,
+    Ledger,
 }
 
 struct Node {
@@ -63,6 +74,8 @@ struct Node {
     is_dead: bool,
     client: Client,
     anchor: Anchor,
+    ledger: Ledger,
+    ledger_disk: Disk<LedgerStored, LedgerChange>,
     client_disk: Disk<ClientStored, ClientChange>,
     anchor_disk: Disk<AnchorStored, AnchorChange>,
     dice: Stream,
@@ -159,7 +172,9 @@ fn moment_of(effect: &Effect<AnchorChange>) -> Option<Moment> {
             | Message::Ask { .. }
             | Message::Folded(_) => return None,
         },
-        Effect::Replay { .. } | Effect::Train { .. } | Effect::Report(_) => return None,
+        Effect::Replay { .. } | Effect::Train { .. } | Effect::Spend(_) | Effect::Report(_) => {
+            return None;
+        }
     })
 }
 
@@ -177,6 +192,8 @@ impl<'a> World<'a> {
                 is_dead: false,
                 client: client_of(plan, index, client.clone()),
                 anchor: anchor_of(plan, index, anchor.clone()),
+                ledger: Ledger::new(plan.cap(index as usize), LedgerStored::default()),
+                ledger_disk: Disk::new(LedgerStored::default(), dice(13), plan.slow_disks),
                 client_disk: Disk::new(client, dice(10), plan.slow_disks),
                 anchor_disk: Disk::new(anchor, dice(11), plan.slow_disks),
                 dice: dice(12),
@@ -228,9 +245,9 @@ impl<'a> World<'a> {
         match event {
             Happening::Tick(node) => self.tick(node),
             Happening::Arrives { from, to, message } => self.arrives(from, to, &message),
-            Happening::Durable { node, life, anchor, write } => {
+            Happening::Durable { node, life, whose, write } => {
                 if self.nodes[node].life == life && self.nodes[node].is_up {
-                    self.durable(node, anchor, write);
+                    self.durable(node, whose, write);
                 }
             }
             Happening::Trained { node, life, round } => {
@@ -273,15 +290,18 @@ impl<'a> World<'a> {
             Effect::Store { write, change } => {
                 let span = self.nodes[node].client_disk.write(write, *change);
                 let life = self.nodes[node].life;
-                let event = Happening::Durable { node, life, anchor: false, write };
+                let event = Happening::Durable { node, life, whose: Whose::Client, write };
                 self.after(span, Class::Node, event);
             }
             Effect::Send { to, message } => {
                 if let Message::Share { header, .. } = &*message {
                     self.observer.named(header.id, header.commitment);
+                    let (plan, spent) = (self.plan, self.nodes[node].ledger_disk.durable.spent);
+                    self.observer.leaves(&plan.job, header, spent, plan.cap(node));
                 }
                 self.send(node, index_of(&to), message);
             }
+            Effect::Spend(spend) => self.step_ledger(node, LedgerInput::Asked(spend)),
             Effect::Replay { .. } => {}
             Effect::Train { round } => {
                 let span = Micros::millis(1 + self.nodes[node].dice.below(TRAINING_MS));
@@ -289,6 +309,27 @@ impl<'a> World<'a> {
                 self.after(span, Class::Node, Happening::Trained { node, life, round });
             }
             Effect::Report(event) => self.client_event(node, event),
+        }
+    }
+
+    fn step_ledger(&mut self, node: usize, input: LedgerInput) {
+        let mut effects = Vec::new();
+        self.nodes[node].ledger.step(input, &mut effects);
+        for effect in effects {
+            match effect {
+                LedgerEffect::Store { write, change } => {
+                    let span = self.nodes[node].ledger_disk.write(write, change);
+                    let life = self.nodes[node].life;
+                    let event = Happening::Durable { node, life, whose: Whose::Ledger, write };
+                    self.after(span, Class::Node, event);
+                }
+                LedgerEffect::Granted { commitment, .. } => {
+                    self.step_client(node, ClientInput::Granted { commitment });
+                }
+                LedgerEffect::Denied { commitment, why, .. } => {
+                    self.step_client(node, ClientInput::Denied { commitment, why });
+                }
+            }
         }
     }
 
@@ -300,6 +341,8 @@ impl<'a> World<'a> {
                 self.observer.receipted.insert(id, base);
             }
             Event::BadUpdate(_) => self.count("bad update refused"),
+            Event::PrivacySpent { .. } => self.count("privacy of a job used up"),
+            Event::PrivacyDenied(_) => self.count("privacy of a node used up"),
             Event::Refused { .. } => self.count("contribution refused"),
             Event::Misdeed { .. } => self.count("misdeed"),
             Event::Folded { .. } => {
@@ -339,7 +382,7 @@ impl<'a> World<'a> {
             Effect::Store { write, change } => {
                 let span = self.nodes[node].anchor_disk.write(write, *change);
                 let life = self.nodes[node].life;
-                let event = Happening::Durable { node, life, anchor: true, write };
+                let event = Happening::Durable { node, life, whose: Whose::Anchor, write };
                 self.after(span, Class::Node, event);
             }
             Effect::Send { to, message } => {
@@ -352,7 +395,7 @@ impl<'a> World<'a> {
                     self.send(node, index_of(&to), Box::new(Message::Folded(Box::new(folded))));
                 }
             }
-            Effect::Train { .. } => {}
+            Effect::Train { .. } | Effect::Spend(_) => {}
             Effect::Report(event) => match event {
                 Event::Closed { .. } => self.count("closed"),
                 Event::BelowFloor { .. } => self.count("below the floor"),
@@ -365,6 +408,8 @@ impl<'a> World<'a> {
                 Event::Receipted(_)
                 | Event::Counted(_)
                 | Event::Expired(..)
+                | Event::PrivacySpent { .. }
+                | Event::PrivacyDenied(_)
                 | Event::BadUpdate(_) => {}
             },
         }
@@ -468,15 +513,24 @@ impl<'a> World<'a> {
         }
     }
 
-    fn durable(&mut self, node: usize, anchor: bool, write: u64) {
-        if anchor {
-            let due = self.nodes[node].anchor_disk.due(write);
-            due.iter().for_each(|change| self.anchor_wrote(node, change));
-            self.step_anchor(node, AnchorInput::Stored { write });
-        } else {
-            let due = self.nodes[node].client_disk.due(write);
-            due.iter().for_each(|change| self.client_wrote(node, change));
-            self.step_client(node, ClientInput::Stored { write });
+    fn durable(&mut self, node: usize, whose: Whose, write: u64) {
+        match whose {
+            Whose::Anchor => {
+                let due = self.nodes[node].anchor_disk.due(write);
+                due.iter().for_each(|change| self.anchor_wrote(node, change));
+                self.step_anchor(node, AnchorInput::Stored { write });
+            }
+            Whose::Client => {
+                let due = self.nodes[node].client_disk.due(write);
+                due.iter().for_each(|change| self.client_wrote(node, change));
+                self.step_client(node, ClientInput::Stored { write });
+            }
+            Whose::Ledger => {
+                let disk = &mut self.nodes[node].ledger_disk;
+                let due = disk.due(write);
+                due.iter().for_each(|change| disk.durable.apply(change));
+                self.step_ledger(node, LedgerInput::Stored { write });
+            }
         }
     }
 
@@ -549,6 +603,12 @@ impl<'a> World<'a> {
         found.iter().for_each(|change| self.anchor_wrote(node, change));
         let (found, also_torn) = self.nodes[node].client_disk.crash();
         found.iter().for_each(|change| self.client_wrote(node, change));
+        let disk = &mut self.nodes[node].ledger_disk;
+        let (found, torn_too) = disk.crash();
+        found.iter().for_each(|change| disk.durable.apply(change));
+        if torn_too {
+            self.count("a spend lost in a crash");
+        }
         if torn || also_torn {
             self.count("writes lost in a crash");
         }
@@ -562,6 +622,7 @@ impl<'a> World<'a> {
         }
         at.is_up = true;
         at.client = client_of(plan, node, at.client_disk.durable.clone());
+        at.ledger = Ledger::new(plan.cap(node), at.ledger_disk.durable.clone());
         at.anchor = anchor_of(plan, node, at.anchor_disk.durable.clone());
     }
 

@@ -321,7 +321,7 @@ impl Anchor {
                 if bound != header.commitment {
                     return Err(Refused::Digest);
                 }
-                (to_field(levels)?, job.payload_len())
+                (to_field(levels, job.level_max())?, job.payload_len())
             }
             (Mode::Secure, Payload::Open { .. }) | (Mode::Plain(_), Payload::Sealed(_)) => {
                 return Err(Refused::Sealed);
@@ -518,6 +518,7 @@ impl Anchor {
                     | Effect::Send { .. }
                     | Effect::Replay { .. }
                     | Effect::Train { .. }
+                    | Effect::Spend(_)
                     | Effect::Report(_) => out.push(effect),
                 }
             }

@@ -2,7 +2,8 @@
 //!
 //! One contribution at a time. It is written down, with the seed of its shares, before anything of
 //! it is sent: what is sent again after a crash are the same bytes, and its number never names
-//! another update. It is over when the chain says so.
+//! another update. It is over when the chain says so. In a job with privacy it has its noise before
+//! it is written down, and is written down only once the ledger of the node's data has granted it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::outbox::Outbox;
 use super::tip::{Folded, Tip};
 use crate::fixed::{UpdateError, to_field};
 use crate::mask::{Masks, Seed};
+use crate::privacy::ledger::{Overspent, Spend};
 use crate::seal::seal;
 use crate::select::is_asked;
 
@@ -83,6 +85,18 @@ pub enum ClientInput {
         /// 256 bits of the system's entropy, for its shares.
         seed: Seed,
     },
+    /// The ledger wrote down what a contribution costs: it may leave.
+    Granted {
+        /// Which.
+        commitment: Digest,
+    },
+    /// The ledger does not let it leave.
+    Denied {
+        /// Which.
+        commitment: Digest,
+        /// Why.
+        why: Overspent,
+    },
     /// Time passed.
     Ticked,
 }
@@ -106,10 +120,29 @@ pub struct Client {
     receipts: BTreeSet<usize>,
     /// The round it trains for.
     training: Option<u64>,
+    /// What waits for the ledger's word.
+    unpaid: Option<(Spend, Pending)>,
+    /// Contributions of this node that the job's epsilon allows; without privacy any number.
+    allowed: u64,
+    /// Whether the ledger said no, or people were told that nothing is allowed any more.
+    is_spent: bool,
     /// When it came to its tip.
     since: Option<Mono>,
     next_tick: Mono,
     asked: usize,
+}
+
+impl Pending {
+    /// What its commitment is made with.
+    fn salt(&self) -> Digest {
+        self.seed.derive("salt", 0).0
+    }
+
+    /// What names its very bytes.
+    pub fn commitment(&self, job: &Digest) -> Digest {
+        let Self { id, base_round, examples, levels, .. } = self;
+        commitment(job, id, *base_round, *examples, &self.salt(), levels)
+    }
 }
 
 /// What a contribution is bound to.
@@ -181,6 +214,7 @@ impl ClientStored {
 impl Client {
     /// A client as its disk has it; `job` has passed its check.
     pub fn new(job: Arc<Job>, me: Holder, seal: Arc<dyn Seal>, stored: ClientStored) -> Self {
+        let allowed = job.privacy.map_or(u64::MAX, |privacy| privacy.contributions());
         Self {
             job,
             me,
@@ -190,6 +224,9 @@ impl Client {
             shared: None,
             receipts: BTreeSet::new(),
             training: None,
+            unpaid: None,
+            allowed,
+            is_spent: false,
             since: None,
             next_tick: Mono(0),
             asked: 0,
@@ -284,17 +321,71 @@ impl Client {
             return;
         }
         self.training = None;
-        let levels = self.job.clip.encode(delta, self.job.payload_len());
-        let levels = match levels.and_then(|levels| match examples {
-            0 => Err(UpdateError::Empty),
-            _ => Ok(levels),
-        }) {
+        let levels = match self.levels(delta, examples, &seed) {
             Ok(levels) => levels,
             Err(why) => return out.push(Effect::Report(Event::BadUpdate(why))),
         };
         let seq = self.stored.tip.last(&self.me).saturating_add(1);
         let id = ContributionId { client: self.me, seq };
-        let pending = Pending { id, base_round, examples, levels, seed };
+        let Some(privacy) = self.job.privacy else {
+            let pending = Pending { id, base_round, examples, levels, seed };
+            return self.contribute(pending, out);
+        };
+        // How many examples there are is the client's own affair, and weighs nothing.
+        let pending = Pending { id, base_round, examples: 1, levels, seed };
+        let known = self.stored.tip.contributions(&self.me.node);
+        let (job, commitment) = (self.stored.tip.job, pending.commitment(&self.stored.tip.job));
+        let spend = Spend { job, commitment, cost: privacy.cost(), known };
+        out.push(Effect::Spend(spend));
+        if plant::is_on(Plant::LeftUnasked) {
+            return self.contribute(pending, out);
+        }
+        self.unpaid = Some((spend, pending));
+    }
+
+    /// An update in whole numbers, as it may leave: with privacy it is bounded and has its noise.
+    fn levels(&self, delta: &[f32], examples: u32, seed: &Seed) -> Result<Vec<i32>, UpdateError> {
+        let Job { clip, privacy, .. } = &*self.job;
+        if examples == 0 {
+            return Err(UpdateError::Empty);
+        }
+        let Some(privacy) = privacy else { return clip.encode(delta, self.job.payload_len()) };
+        let mut levels = clip.encode_clipped(delta, self.job.payload_len())?;
+        privacy.conceal(&mut levels, *clip, seed)?;
+        Ok(levels)
+    }
+
+    fn granted(&mut self, commitment: Digest, out: &mut Vec<Effect<ClientChange>>) {
+        let Some((_, pending)) = self.unpaid.take_if(|(one, _)| one.commitment == commitment)
+        else {
+            return;
+        };
+        // A chain that knows more than the disk did may have taken the number meanwhile.
+        if self.stored.tip.check_next(pending.id).is_ok() && self.stored.pending.is_none() {
+            self.contribute(pending, out);
+        }
+    }
+
+    fn denied(&mut self, commitment: Digest, why: Overspent, out: &mut Vec<Effect<ClientChange>>) {
+        if self.unpaid.take_if(|(one, _)| one.commitment == commitment).is_some() {
+            self.is_spent = true;
+            out.push(Effect::Report(Event::PrivacyDenied(why)));
+        }
+    }
+
+    /// Whether the job's epsilon allows one contribution more; people are told once that not.
+    fn may_spend(&mut self, out: &mut Vec<Effect<ClientChange>>) -> bool {
+        let is_allowed = self.stored.tip.contributions(&self.me.node) < self.allowed;
+        if !is_allowed && !self.is_spent {
+            self.is_spent = true;
+            let spent = self.stored.tip.spent(&self.job, &self.me.node);
+            out.push(Effect::Report(Event::PrivacySpent { spent }));
+        }
+        !self.is_spent
+    }
+
+    /// Writes a contribution down, and sends it once it is durable.
+    fn contribute(&mut self, pending: Pending, out: &mut Vec<Effect<ClientChange>>) {
         let change = ClientChange::Contributed(pending);
         self.stored.apply(&self.job, &change, &*self.seal);
         if plant::is_on(Plant::SharedBeforeStored) {
@@ -308,7 +399,7 @@ impl Client {
     fn share(&mut self, out: &mut Vec<Effect<ClientChange>>) {
         if self.shared.is_none() {
             let Some(pending) = &self.stored.pending else { return };
-            match self.prepare(pending) {
+            match self.prepare(self.redrawn(pending).as_ref().unwrap_or(pending)) {
                 Ok(shared) => self.shared = Some(shared),
                 Err(why) => return out.push(Effect::Report(Event::BadUpdate(why))),
             }
@@ -325,15 +416,24 @@ impl Client {
         }
     }
 
+    /// Nothing, but for a planted bug: ticks since the start are another number in another life.
+    fn redrawn(&self, pending: &Pending) -> Option<Pending> {
+        let privacy = self.job.privacy.filter(|_| plant::is_on(Plant::NoiseRedrawn))?;
+        let (mut other, seed) = (pending.clone(), pending.seed.derive("again", self.asked as u64));
+        privacy.conceal(&mut other.levels, self.job.clip, &seed).ok()?;
+        Some(other)
+    }
+
     /// A contribution as it is sent: all of it follows from what is written down.
     fn prepare(&self, pending: &Pending) -> Result<Shared, UpdateError> {
         let Tip { job: name, committee, .. } = &self.stored.tip;
+        let bound = pending.commitment(name);
         let Pending { id, base_round, examples, levels, seed } = pending;
-        let salt = seed.derive("salt", 0).0;
+        let salt = pending.salt();
         let epoch = committee.epoch;
         let (payloads, digests): (Vec<Payload>, Vec<Digest>) = match self.job.mode {
             Mode::Secure => {
-                let elements = to_field(levels)?;
+                let elements = to_field(levels, self.job.level_max())?;
                 let mut masks = Masks::new(&seed.derive("masks", epoch));
                 let shares = self.job.scheme.share(&elements, &mut masks);
                 let sealed = shares.iter().zip(&committee.seats).enumerate();
@@ -357,7 +457,7 @@ impl Client {
             id: *id,
             base_round: *base_round,
             examples: *examples,
-            commitment: commitment(name, id, *base_round, *examples, &salt, levels),
+            commitment: bound,
             epoch,
             sharing: sharing_digest(&digests),
         };
@@ -380,12 +480,17 @@ impl Client {
         if self.stored.pending.is_some() {
             return self.share(out);
         }
+        if let Some((spend, _)) = &self.unpaid {
+            return out.push(Effect::Spend(*spend));
+        }
         let (permille, patience) = (self.job.sample_permille, self.job.pace.patience);
         let waited = now.mono.since(since);
         let asked = is_asked(&tip.record, &self.me.node, permille, waited, patience);
-        if tip.round < self.job.rounds && self.training.is_none() && asked {
-            self.training = Some(tip.round);
-            out.push(Effect::Train { round: tip.round });
+        let round = tip.round;
+        let trains = round < self.job.rounds && self.training.is_none() && asked;
+        if trains && self.may_spend(out) {
+            self.training = Some(round);
+            out.push(Effect::Train { round });
         }
     }
 }
@@ -401,6 +506,8 @@ impl Machine for Client {
             ClientInput::Trained { base_round, examples, delta, seed } => {
                 self.trained(base_round, examples, &delta, seed, effects);
             }
+            ClientInput::Granted { commitment } => self.granted(commitment, effects),
+            ClientInput::Denied { commitment, why } => self.denied(commitment, why, effects),
             ClientInput::Ticked => self.tick(now, effects),
         }
     }

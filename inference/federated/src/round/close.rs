@@ -153,8 +153,12 @@ pub enum CloseError {
 }
 
 /// The weight of a contribution in a round: by its examples up to the cap, less the longer it was
-/// carried, and never nothing.
+/// carried, and never nothing. In a job with privacy it is one: noise of others hides a client
+/// only as far as they weigh as much, and examples are what is to be hidden.
 pub fn weight(job: &Job, header: &Header, round: u64) -> u32 {
+    if job.privacy.is_some() {
+        return 1;
+    }
     let examples = u64::from(header.examples.min(job.max_examples));
     let staleness = round.saturating_sub(header.base_round).min(MAX_STALENESS);
     let share = examples * FULL_WEIGHT * STALE[staleness as usize];

@@ -10,7 +10,8 @@ use thiserror::Error;
 
 use super::Digest;
 use super::canon::Canon;
-use crate::fixed::{Clip, MAX_DIM};
+use crate::fixed::{Clip, LEVEL_MAX, MAX_DIM};
+use crate::privacy::{NOISY_MAX, Privacy, PrivacyError};
 use crate::robust::Rule;
 use crate::server::Strategy;
 use crate::shamir::Scheme;
@@ -90,6 +91,8 @@ pub struct Job {
     pub rounds: u64,
     /// What is made of a sum.
     pub strategy: Strategy,
+    /// What hides a client in a sum, if something shall. Then all contributions weigh alike.
+    pub privacy: Option<Privacy>,
     /// How long things take.
     pub pace: Pace,
 }
@@ -147,6 +150,9 @@ pub enum JobError {
     /// The strategy's numbers are out of range.
     #[error("the strategy {0}")]
     Strategy(crate::server::StrategyError),
+    /// Privacy's numbers are out of range, or do not go with the mode.
+    #[error("privacy {0}")]
+    Privacy(PrivacyError),
 }
 
 impl Committee {
@@ -209,7 +215,18 @@ impl Job {
         if let Mode::Plain(rule) = self.mode {
             rule.check(self.min_clients).map_err(JobError::Rule)?;
         }
-        self.strategy.check().map_err(JobError::Strategy)
+        self.strategy.check().map_err(JobError::Strategy)?;
+        self.check_privacy().map_err(JobError::Privacy)
+    }
+
+    fn check_privacy(&self) -> Result<(), PrivacyError> {
+        let Some(privacy) = &self.privacy else { return Ok(()) };
+        match self.mode {
+            Mode::Plain(Rule::MultiKrum { .. }) => return Err(PrivacyError::Krum),
+            Mode::Plain(_) if privacy.honest != 1 => return Err(PrivacyError::Plain),
+            Mode::Plain(_) | Mode::Secure => {}
+        }
+        privacy.check(self.clip, self.min_clients)
     }
 
     /// The job's name.
@@ -230,6 +247,10 @@ impl Job {
             Mode::Plain(rule) => rule.numbers().into_iter().fold(canon.number(1), Canon::number),
         };
         let canon = self.strategy.numbers().into_iter().fold(canon, Canon::number);
+        let canon = match &self.privacy {
+            None => canon.number(0),
+            Some(one) => one.numbers().into_iter().fold(canon.number(1), Canon::number),
+        };
         let Pace { tick, stagger, gather, patience } = self.pace;
         let times = [tick.0, stagger.0, gather.0, patience.0];
         self.committee.put(times.into_iter().fold(canon, Canon::number)).digest()
@@ -238,6 +259,11 @@ impl Job {
     /// Values of one update: the model's weights, and what the strategy adds to them.
     pub const fn payload_len(&self) -> usize {
         self.strategy.payload_len(self.dim)
+    }
+
+    /// The largest level of an update: more than else where noise lies on it.
+    pub const fn level_max(&self) -> i32 {
+        if self.privacy.is_some() { NOISY_MAX } else { LEVEL_MAX }
     }
 
     /// A majority of the anchors: what decides.

@@ -9,6 +9,8 @@ use super::certificate::{Ballot, Certificate, Receipt, SignedAccept};
 use super::close::{Close, ContributionId, Header, Why};
 use super::tip::{Folded, Opening};
 use crate::fixed::UpdateError;
+use crate::privacy::accountant::MicroEpsilon;
+use crate::privacy::ledger::{Overspent, Spend};
 
 /// What is for one anchor in a contribution.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +184,9 @@ pub enum Effect<C> {
         /// The round.
         round: u64,
     },
+    /// Ask the ledger of this node's data whether this contribution may leave; what it answers is
+    /// an input. Asked again until it does.
+    Spend(Spend),
     /// Tell people.
     Report(Event),
 }
@@ -202,6 +207,13 @@ pub enum Event {
         /// Why.
         why: Refused,
     },
+    /// This client contributes no more to the job: its bound of epsilon allows no further time.
+    PrivacySpent {
+        /// What it has spent on the job.
+        spent: MicroEpsilon,
+    },
+    /// This client contributes no more to the job: its data are used up, in all jobs together.
+    PrivacyDenied(Overspent),
     /// What was trained cannot be contributed.
     BadUpdate(UpdateError),
     /// A set is closed.

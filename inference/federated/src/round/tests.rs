@@ -9,6 +9,9 @@ use super::*;
 use crate::field::Fp;
 use crate::fixed::Clip;
 use crate::mask::Seed;
+use crate::privacy::accountant::{MicroEpsilon, PicoDelta};
+use crate::privacy::ledger::Overspent;
+use crate::privacy::{Privacy, PrivacyError};
 use crate::robust::Rule;
 use crate::seal::OpeningKey;
 use crate::server::Strategy;
@@ -56,6 +59,7 @@ fn job(mode: Mode) -> Job {
         receipts: 4,
         rounds: 9,
         strategy: Strategy::Average { proximal_permille: 0 },
+        privacy: None,
         pace: Pace {
             tick: Micros::millis(100),
             stagger: Micros::millis(100),
@@ -101,9 +105,11 @@ fn stored(anchor: &mut Anchor, write: u64) -> Vec<Message> {
 fn sent(effects: &[Effect<AnchorChange>]) -> Vec<Message> {
     let message = |effect: &Effect<AnchorChange>| match effect {
         Effect::Send { message, .. } => Some((**message).clone()),
-        Effect::Store { .. } | Effect::Replay { .. } | Effect::Train { .. } | Effect::Report(_) => {
-            None
-        }
+        Effect::Store { .. }
+        | Effect::Replay { .. }
+        | Effect::Train { .. }
+        | Effect::Spend(_)
+        | Effect::Report(_) => None,
     };
     effects.iter().filter_map(message).collect()
 }
@@ -131,6 +137,7 @@ fn shares(job: &Job, index: u8, delta: &[f32]) -> Vec<Message> {
         | Effect::Store { .. }
         | Effect::Replay { .. }
         | Effect::Train { .. }
+        | Effect::Spend(_)
         | Effect::Report(_) => None,
     };
     effects.iter().filter_map(share).collect()
@@ -372,4 +379,135 @@ fn a_model_of_another_size_begins_no_job() {
     let job = job(Mode::Secure);
     let wrong = Tip::first(&job, vec![0; job.dim + 1]);
     assert_eq!(wrong, Err(JobError::Model { found: job.dim + 1, wanted: job.dim }));
+}
+
+fn private(contributions: u64) -> Job {
+    let mut privacy = Privacy {
+        noise_milli: 2_000,
+        norm: 1 << 19,
+        honest: 2,
+        delta: PicoDelta(10_000_000),
+        epsilon: MicroEpsilon(0),
+    };
+    privacy.epsilon = privacy.spent(contributions);
+    Job { privacy: Some(privacy), ..job(Mode::Secure) }
+}
+
+fn client(job: &Job, stored: ClientStored) -> Client {
+    let me = Holder { node: node(9), incarnation: 1 };
+    Client::new(Arc::new(job.clone()), me, Arc::new(Stamp(me.node)), stored)
+}
+
+/// What a client orders, a tick later than before.
+fn told(client: &mut Client, ticks: u64, input: ClientInput) -> Vec<Effect<ClientChange>> {
+    let mut effects = Vec::new();
+    let now = Now { mono: selvedge_base::Mono(ticks * 200_000), ..Now::default() };
+    client.step(now, input, &mut effects);
+    effects
+}
+
+fn trained(client: &mut Client) -> Vec<Effect<ClientChange>> {
+    assert!(told(client, 1, ClientInput::Ticked).contains(&Effect::Train { round: 0 }));
+    let (delta, seed) = (vec![0.5, -0.5, 0.0], Seed([3; 32]));
+    told(client, 1, ClientInput::Trained { base_round: 0, examples: 50, delta, seed })
+}
+
+#[test]
+fn jobs_whose_privacy_cannot_be_are_refused() {
+    let good = private(3);
+    assert_eq!(good.check(), Ok(()));
+    let others = [private(2), Job { privacy: None, ..good.clone() }];
+    assert!(others.iter().all(|other| other.digest() != good.digest()));
+    let refused = |mode, honest| {
+        let mut job = Job { mode, min_clients: 9, ..good.clone() };
+        job.privacy.as_mut().unwrap().honest = honest;
+        job.check()
+    };
+    let plain = Mode::Plain(Rule::Median);
+    assert_eq!(refused(plain, 2), Err(JobError::Privacy(PrivacyError::Plain)));
+    assert_eq!(refused(plain, 1), Ok(()));
+    let krum = Mode::Plain(Rule::MultiKrum { byzantine: 2, keep: 4 });
+    assert_eq!(refused(krum, 1), Err(JobError::Privacy(PrivacyError::Krum)));
+    let honest = PrivacyError::Honest { found: 10, floor: 9 };
+    assert_eq!(refused(Mode::Secure, 10), Err(JobError::Privacy(honest)));
+}
+
+#[test]
+fn with_privacy_all_weigh_alike_and_say_nothing_of_their_examples() {
+    let job = private(3);
+    let weights = [(100, 0, 0), (1, 0, 0), (100, 0, 4)]
+        .map(|(examples, base, round)| weight(&job, &header(9, base, examples), round));
+    assert_eq!(weights, [1; 3]);
+    let mut client = client(&job, ClientStored::new(first(&job)));
+    let effects = trained(&mut client);
+    let [Effect::Spend(spend)] = effects[..] else { panic!("before it is paid for: {effects:?}") };
+    assert_eq!((spend.cost, spend.known), (job.privacy.unwrap().cost(), 0));
+    // Without an answer it asks again, and does not train again.
+    let again = told(&mut client, 2, ClientInput::Ticked);
+    assert!(again.contains(&Effect::Spend(spend)) && client.pending().is_none(), "{again:?}");
+    assert!(!again.iter().any(|effect| matches!(effect, Effect::Train { .. })));
+    let other = ClientInput::Granted { commitment: [0; 32] };
+    assert_eq!(told(&mut client, 2, other), []);
+    let granted = ClientInput::Granted { commitment: spend.commitment };
+    let effects = told(&mut client, 2, granted.clone());
+    assert!(matches!(effects[..], [Effect::Store { write: 1, .. }]), "{effects:?}");
+    assert_eq!(told(&mut client, 2, granted), [], "once");
+    let pending = client.pending().unwrap();
+    assert_eq!((pending.examples, pending.commitment(&job.digest())), (1, spend.commitment));
+    // Shortened to half a weight's clip, and noised by more than that.
+    let bare = job.clip.encode(&[0.5, -0.5, 0.0], 3).unwrap();
+    assert!(pending.levels.iter().zip(&bare).all(|(noisy, bare)| noisy != bare));
+    // A crash and the same bytes.
+    let disk = ClientStored { pending: Some(pending.clone()), ..ClientStored::new(first(&job)) };
+    let shares = |client: &mut Client, ticks| {
+        let effects = told(client, ticks, ClientInput::Ticked);
+        let share = |effect: Effect<ClientChange>| match effect {
+            Effect::Send { message, .. } => {
+                matches!(*message, Message::Share { .. }).then_some(message)
+            }
+            _ => None,
+        };
+        effects.into_iter().filter_map(share).collect::<Vec<_>>()
+    };
+    told(&mut client, 2, ClientInput::Stored { write: 1 });
+    let mut restarted = self::client(&job, disk);
+    let sent = shares(&mut client, 3);
+    assert_eq!((sent.len(), &sent), (5, &shares(&mut restarted, 1)));
+}
+
+#[test]
+fn a_client_that_has_spent_its_part_trains_no_more() {
+    let job = private(2);
+    let mut tip = first(&job);
+    tip.done.insert(Holder { node: node(9), incarnation: 1 }, 1);
+    assert_eq!(tip.spent(&job, &node(9)), job.privacy.unwrap().spent(1));
+    let asks = |tip: &Tip| {
+        let mut client = client(&job, ClientStored::new(tip.clone()));
+        [1, 2].map(|ticks| told(&mut client, ticks, ClientInput::Ticked)).concat()
+    };
+    assert!(asks(&tip).contains(&Effect::Train { round: 0 }));
+    // What the same node contributed under a store that is lost counts too.
+    tip.done.insert(Holder { node: node(9), incarnation: 7 }, 1);
+    let effects = asks(&tip);
+    assert!(!effects.contains(&Effect::Train { round: 0 }), "{effects:?}");
+    let spent = tip.spent(&job, &node(9));
+    assert_eq!(spent, job.privacy.unwrap().epsilon);
+    let told: Vec<_> = effects.iter().filter(|one| matches!(one, Effect::Report(_))).collect();
+    assert_eq!(told, [&Effect::Report(Event::PrivacySpent { spent })], "once");
+}
+
+#[test]
+fn what_the_ledger_denies_does_not_leave() {
+    let job = private(5);
+    let mut client = client(&job, ClientStored::new(first(&job)));
+    let effects = trained(&mut client);
+    let [Effect::Spend(spend)] = effects[..] else { panic!("{effects:?}") };
+    let why = Overspent { epsilon: MicroEpsilon(2), cap: MicroEpsilon(1) };
+    let denied = ClientInput::Denied { commitment: spend.commitment, why };
+    assert_eq!(told(&mut client, 2, denied), [Effect::Report(Event::PrivacyDenied(why))]);
+    let granted = ClientInput::Granted { commitment: spend.commitment };
+    assert_eq!(told(&mut client, 2, granted), [], "too late");
+    let later = told(&mut client, 3, ClientInput::Ticked);
+    let trains = |effect: &Effect<_>| matches!(effect, Effect::Train { .. } | Effect::Spend(_));
+    assert!(client.pending().is_none() && !later.iter().any(trains), "{later:?}");
 }

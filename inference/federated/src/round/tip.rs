@@ -18,6 +18,7 @@ use super::certificate::{Certificate, CertificateError};
 use super::close::{CloseError, ContributionId};
 use super::job::{Committee, Job, JobError, Mode};
 use crate::field::Fp;
+use crate::privacy::accountant::MicroEpsilon;
 use crate::robust::Aggregate;
 use crate::server::Server;
 use crate::shamir::ShareError;
@@ -123,6 +124,19 @@ impl Tip {
     /// The last contribution of a client that was folded or expired; 0 for none.
     pub fn last(&self, client: &Holder) -> u64 {
         self.done.get(client).copied().unwrap_or(0)
+    }
+
+    /// Contributions of a node that were folded or expired, under whatever stores: what its data
+    /// have spent on this job at least.
+    pub fn contributions(&self, node: &NodeId) -> u64 {
+        let own = self.done.iter().filter(|(client, _)| client.node == *node);
+        own.fold(0, |sum, (_, last)| sum.saturating_add(*last))
+    }
+
+    /// What a node has spent on this job, as far as the record tells; nothing without privacy.
+    pub fn spent(&self, job: &Job, node: &NodeId) -> MicroEpsilon {
+        let contributions = self.contributions(node);
+        job.privacy.map_or(MicroEpsilon(0), |privacy| privacy.spent(contributions))
     }
 
     /// Whether a contribution is the one that must follow.

@@ -206,7 +206,8 @@ impl Fleet {
                         });
                     }
                     Effect::Report(event) => told(&event)?,
-                    Effect::Replay { .. } => {}
+                    // The bench's jobs are without privacy.
+                    Effect::Replay { .. } | Effect::Spend(_) => {}
                 }
             }
         }
@@ -237,7 +238,7 @@ impl Fleet {
                             self.send(at, to, Message::Folded(Box::new(folded)));
                         }
                     }
-                    Effect::Train { .. } | Effect::Report(_) => {}
+                    Effect::Train { .. } | Effect::Spend(_) | Effect::Report(_) => {}
                 }
             }
         }
@@ -256,6 +257,8 @@ fn told(event: &Event) -> Result<()> {
         Event::BadUpdate(_)
         | Event::Refused { .. }
         | Event::Expired(..)
+        | Event::PrivacySpent { .. }
+        | Event::PrivacyDenied(_)
         | Event::Misdeed { .. } => {
             bail!("in a calm job this happened: {event:?}")
         }

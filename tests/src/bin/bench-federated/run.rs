@@ -78,6 +78,7 @@ fn job(setting: &Setting, dim: usize) -> Result<Job> {
         receipts: 4,
         rounds: setting.rounds,
         strategy,
+        privacy: None,
         pace: Pace {
             tick: Micros::millis(200),
             stagger: Micros::millis(400),
