@@ -7,11 +7,11 @@
 //! |sum| <= LEVEL_MAX * MAX_TOTAL_WEIGHT = (2^17 - 1) * 2^13 < 2^30 < (p - 1) / 2
 //! ```
 //!
-//! so the residue of a sum tells the sum ([`Fp::signed`]); with noise on the levels it does but for a
-//! chance that `privacy` states. The bound on the weights of one round is
-//! checked by everyone who accepts a closed set. The model itself is kept in integers of 2^-20.
-//! Floats occur here on the client's side only; what several nodes compute is in integers. Owns the
-//! scales and the checks of single values; an update is clipped by whoever made it.
+//! so the residue of a sum tells the sum ([`Fp::signed`]); with noise on the levels it does but for
+//! a chance that `privacy` states. The bound on the weights of one round is checked by everyone who
+//! accepts a closed set. The model itself is kept in integers of 2^-20. Floats occur here on the
+//! client's side only; what several nodes compute is in integers. Owns the scales and the checks of
+//! single values; without privacy an update is clipped by whoever made it.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

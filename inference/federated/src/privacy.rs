@@ -23,7 +23,7 @@ use crate::mask::Seed;
 /// be. More has a chance below 2^-140, as in [`MAX_VARIANCE`]'s sums, and is not sent.
 pub const NOISY_MAX: i32 = 1 << 26;
 /// The least variance of one client's noise, in levels. Sums of discrete Gaussians are not quite
-/// one; from 16 on what is missing is below 10^-60 (Kairouz, Liu and Steinke 2021, theorem 1).
+/// one; from 16 on what is missing is below 10^-58 (Kairouz, Liu and Steinke 2021, theorem 1).
 const MIN_VARIANCE: u64 = 16;
 /// The least noise, in thousandths: with less, one contribution costs an epsilon of some hundred.
 const MIN_NOISE: u32 = 100;
@@ -75,7 +75,7 @@ pub enum PrivacyError {
         floor: usize,
     },
     /// Delta is nothing or too much.
-    #[error("needs a delta of 1 to {max} parts of 10^12, not {found}", max = MAX_DELTA.0, found = .0.0)]
+    #[error("needs a delta of 1 to {} parts of 10^12, not {}", MAX_DELTA.0, .0.0)]
     Delta(PicoDelta),
     /// Not even one contribution is within epsilon.
     #[error("allows no contribution: one costs an epsilon of {} millionths", .0.0)]
@@ -218,7 +218,8 @@ mod tests {
         assert_eq!(spoilt(&|one| one.noise_milli = 0), PrivacyError::Noise(0));
         assert_eq!(spoilt(&|one| one.norm = 0), PrivacyError::Norm(0));
         assert!(matches!(spoilt(&|one| one.norm = u32::MAX), PrivacyError::Norm(_)));
-        assert!(matches!(spoilt(&|one| one.norm = 64), PrivacyError::Variance(16..)) == false);
+        // 7 levels, and 7^2 / 4.
+        assert_eq!(spoilt(&|one| one.norm = 64), PrivacyError::Variance(13));
         assert!(matches!(
             spoilt(&|one| (one.norm, one.noise_milli) = (1 << 28, 100_000)),
             PrivacyError::Variance(_)

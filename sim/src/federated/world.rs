@@ -192,7 +192,7 @@ impl<'a> World<'a> {
                 is_dead: false,
                 client: client_of(plan, index, client.clone()),
                 anchor: anchor_of(plan, index, anchor.clone()),
-                ledger: Ledger::new(plan.cap(index as usize), LedgerStored::default()),
+                ledger: Ledger::new(plan.cap(index), LedgerStored::default()),
                 ledger_disk: Disk::new(LedgerStored::default(), dice(13), plan.slow_disks),
                 client_disk: Disk::new(client, dice(10), plan.slow_disks),
                 anchor_disk: Disk::new(anchor, dice(11), plan.slow_disks),

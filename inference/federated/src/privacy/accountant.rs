@@ -66,6 +66,7 @@ pub struct Sampled {
 }
 
 impl Rho {
+    /// A millionth of a millionth: what rounding up costs in ten thousand rounds is not seen.
     const ONE: u128 = 1 << 40;
 
     /// The cost of being once in a sum with such noise, in thousandths; rounded up.

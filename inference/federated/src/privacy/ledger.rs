@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::accountant::{MicroEpsilon, PicoDelta, Rho};
+use super::{MAX_DELTA, PrivacyError};
 use crate::round::Digest;
 
 /// Jobs that a ledger tells apart. A further one takes the place of another, which then costs again
@@ -137,6 +138,19 @@ pub struct Ledger {
     waiting: VecDeque<(u64, Digest, Digest)>,
 }
 
+impl Cap {
+    /// Whether it can be a cap: with no delta there is no epsilon.
+    ///
+    /// # Errors
+    /// [`PrivacyError::Delta`].
+    pub fn check(&self) -> Result<(), PrivacyError> {
+        if self.delta.0 == 0 || self.delta > MAX_DELTA {
+            return Err(PrivacyError::Delta(self.delta));
+        }
+        Ok(())
+    }
+}
+
 impl LedgerStored {
     /// What a write changes.
     pub fn apply(&mut self, change: &LedgerChange) {
@@ -151,7 +165,7 @@ impl LedgerStored {
 }
 
 impl Ledger {
-    /// A ledger as its disk has it.
+    /// A ledger as its disk has it; `cap` has passed its check.
     pub const fn new(cap: Cap, stored: LedgerStored) -> Self {
         Self { cap, stored, ordered: 0, durable: 0, waiting: VecDeque::new() }
     }
@@ -260,8 +274,8 @@ mod tests {
         assert!(!(early && stores), "granted before it was durable");
         let write = ledger.ordered;
         ledger.step(LedgerInput::Stored { write }, &mut effects);
-        let granted = |one: &LedgerEffect| matches!(one, LedgerEffect::Granted { commitment, .. } if *commitment == spend.commitment);
-        effects.iter().any(granted)
+        let (job, commitment) = (spend.job, spend.commitment);
+        effects.contains(&LedgerEffect::Granted { job, commitment })
     }
 
     #[test]
@@ -319,6 +333,14 @@ mod tests {
         ledger.step(LedgerInput::Stored { write: 1 }, &mut effects);
         let granted = LedgerEffect::Granted { job: [1; 32], commitment: [1; 32] };
         assert_eq!(effects, [granted]);
+    }
+
+    #[test]
+    fn a_cap_without_a_delta_is_refused() {
+        assert_eq!(cap(1).check(), Ok(()));
+        for delta in [0, MAX_DELTA.0 + 1].map(PicoDelta) {
+            assert_eq!(Cap { delta, ..cap(1) }.check(), Err(PrivacyError::Delta(delta)));
+        }
     }
 
     #[test]

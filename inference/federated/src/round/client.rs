@@ -360,8 +360,10 @@ impl Client {
         else {
             return;
         };
-        // A chain that knows more than the disk did may have taken the number meanwhile.
-        if self.stored.tip.check_next(pending.id).is_ok() && self.stored.pending.is_none() {
+        // A chain that knows more than the disk did may have taken the number meanwhile, or told of
+        // what the node contributed from another store.
+        let is_next = self.stored.tip.check_next(pending.id).is_ok();
+        if is_next && self.stored.pending.is_none() && self.may_spend(out) {
             self.contribute(pending, out);
         }
     }
