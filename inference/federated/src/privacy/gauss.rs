@@ -183,7 +183,8 @@ mod tests {
     fn a_seed_gives_the_same_and_another_one_others() {
         assert_eq!(drawn(5, 1 << 30, 20), drawn(5, 1 << 30, 20));
         assert_ne!(drawn(5, 1 << 30, 20), drawn(6, 1 << 30, 20));
-        // Pinned: who changes the order of draws changes what a seed that is on disk stands for.
+        // Pinned: who changes the order of draws changes what a seed that is on disk stands for. An
+        // implementation apart, with a ChaCha20 of its own, draws the same.
         assert_eq!(drawn(5, 100, 8), [-12, -17, -18, 16, -3, 19, -12, -14]);
     }
 
