@@ -19,6 +19,8 @@ const MAX_LAYERS: u64 = 1_024;
 const MAX_WIDTH: u64 = 1 << 18;
 /// Attention heads.
 const MAX_HEADS: u64 = 1_024;
+/// Dimensions of a head: published models have 64 to 256.
+const MAX_HEAD_DIM: u64 = 1_024;
 /// Tokens of context: the longest published is 10 million, on machines this engine does not run on.
 const MAX_CONTEXT: u64 = 1 << 21;
 /// Tokens in a vocabulary.
@@ -98,6 +100,8 @@ pub(crate) enum Architecture {
     Llama,
     /// Qwen 2 and 2.5: biases on q, k and v, rotation of halves instead of pairs.
     Qwen2,
+    /// Qwen 3: as Qwen 2, with a norm of each query and key head instead of biases.
+    Qwen3,
 }
 
 impl Architecture {
@@ -105,6 +109,7 @@ impl Architecture {
         match self {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
         }
     }
 }
@@ -132,10 +137,11 @@ impl Shape {
         let architecture = match gguf.text("general.architecture") {
             Some("llama") => Architecture::Llama,
             Some("qwen2") => Architecture::Qwen2,
+            Some("qwen3") => Architecture::Qwen3,
             Some(other) => {
                 let other: String = other.chars().take(64).collect();
                 return Err(EngineError::unsupported(format!(
-                    "architecture '{other}' (llama and qwen2 run here)"
+                    "architecture '{other}' (llama, qwen2 and qwen3 run here)"
                 )));
             }
             None => return Err(EngineError::corrupt("general.architecture is missing")),
@@ -150,12 +156,12 @@ impl Shape {
             None => heads,
             Some(_) => keys.sized("attention.head_count_kv", MAX_HEADS)?,
         };
-        if !heads.is_multiple_of(kv_heads) || !width.is_multiple_of(heads) {
+        if !heads.is_multiple_of(kv_heads) {
             return Err(EngineError::corrupt(format!(
-                "{width} wide with {heads} heads and {kv_heads} key heads does not divide"
+                "{heads} heads do not divide among {kv_heads} key heads"
             )));
         }
-        let head_dim = width / heads;
+        let head_dim = keys.head_dim(width, heads)?;
         let rotated = gguf.number(&keys.name("rope.dimension_count"));
         if !head_dim.is_multiple_of(2) || rotated.is_some_and(|dims| dims != head_dim as u64) {
             return Err(EngineError::unsupported(format!(
@@ -206,6 +212,25 @@ impl Keys<'_> {
         value.filter(|value| (1..=limit).contains(value)).map(|value| value as usize).ok_or_else(
             || EngineError::corrupt(format!("{name} is {value:?}, expected 1 to {limit}")),
         )
+    }
+
+    /// What the file says, or an even share of the width.
+    fn head_dim(&self, width: usize, heads: usize) -> Result<usize, EngineError> {
+        let said = |key: &str| match self.gguf.metadata.get(&self.name(key)) {
+            None => Ok(None),
+            Some(_) => self.sized(key, MAX_HEAD_DIM).map(Some),
+        };
+        let (keys, values) = (said("attention.key_length")?, said("attention.value_length")?);
+        let share = (width.is_multiple_of(heads)).then_some(width / heads);
+        let (Some(keys), Some(values)) = (keys.or(share), values.or(share)) else {
+            return Err(EngineError::corrupt(format!("{width} wide does not divide by {heads}")));
+        };
+        if keys != values {
+            return Err(EngineError::unsupported(format!(
+                "keys of {keys} dimensions with values of {values}"
+            )));
+        }
+        Ok(keys)
     }
 
     fn epsilon(&self) -> Result<f32, EngineError> {

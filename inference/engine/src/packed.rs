@@ -50,8 +50,9 @@ pub(crate) fn config(shape: &Shape) -> Config {
         rope_divisor: shape.rope_divisor,
         rotation: match shape.architecture {
             Architecture::Llama => Rotation::Pairs,
-            Architecture::Qwen2 => Rotation::Halves,
+            Architecture::Qwen2 | Architecture::Qwen3 => Rotation::Halves,
         },
+        head_norms: shape.architecture == Architecture::Qwen3,
     }
 }
 

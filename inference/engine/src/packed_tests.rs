@@ -10,6 +10,9 @@ use crate::kv::KvCache;
 use crate::tensors;
 use crate::testing::{Writer, temporary};
 
+#[path = "plain.rs"]
+mod plain;
+
 /// Tokens enough for two pages.
 fn tokens() -> Vec<u32> {
     (0..100).map(|index| index * 37 % 256).collect()
@@ -48,11 +51,13 @@ fn close(ours: &[Vec<f32>], theirs: &[Vec<f32>]) {
 }
 
 #[test]
-fn both_families_compute_what_candle_computes() {
-    for architecture in ["llama", "qwen2"] {
+fn all_families_compute_what_candle_computes() {
+    for architecture in ["llama", "qwen2", "qwen3"] {
         let mut writer = Writer::tiny(7);
-        if architecture == "qwen2" {
-            writer.become_qwen2(7);
+        match architecture {
+            "qwen2" => writer.become_qwen2(7),
+            "qwen3" => writer.become_qwen3(7),
+            _ => {}
         }
         let file = temporary(&writer.bytes());
         let gguf = Gguf::open(file.path()).expect("well formed");
@@ -63,8 +68,52 @@ fn both_families_compute_what_candle_computes() {
 }
 
 #[test]
+fn qwen3_computes_what_its_definition_says() {
+    let mut writer = Writer::tiny(9);
+    writer.become_qwen3(9);
+    let file = temporary(&writer.bytes());
+    let gguf = Gguf::open(file.path()).expect("well formed");
+    let model = load(&gguf, 2, &|| ()).expect("loads");
+    let mut crew = Crew::new(2).expect("threads");
+    close(&logits(&model, &mut crew, 100), &plain::qwen3(&writer, &tokens()));
+}
+
+#[test]
+fn a_qwen3_without_norms_of_heads_or_with_strange_heads_is_refused() {
+    let mut writer = Writer::tiny(9);
+    writer.become_qwen3(9);
+    let refused = |writer: &Writer| {
+        let file = temporary(&writer.bytes());
+        let gguf = Gguf::open(file.path()).expect("well formed");
+        load(&gguf, 1, &|| ()).expect_err("refused").to_string()
+    };
+    let without = refused(&writer.clone().without("blk.1.attn_k_norm.weight"));
+    assert!(without.contains("blk.1.attn_k_norm.weight is missing"), "{without}");
+    for (keys, values, reason) in [
+        (0, 12, "attention.key_length is Some(0)"),
+        (u32::MAX, 12, "attention.key_length is Some(4294967295)"),
+        (12, 14, "keys of 12 dimensions with values of 14"),
+        (13, 13, "of 13 dimensions"),
+        (16, 16, "attn_q.weight is [48, 32], expected [64, 32]"),
+    ] {
+        let mut writer = writer.clone();
+        writer.number("qwen3.attention.key_length", keys);
+        writer.number("qwen3.attention.value_length", values);
+        let message = refused(&writer);
+        assert!(message.contains(reason), "{message}");
+    }
+}
+
+#[test]
 fn neither_threads_nor_chunks_nor_instructions_change_a_bit() {
-    let file = temporary(&Writer::tiny(3).bytes());
+    let mut writer = Writer::tiny(3);
+    no_bit_changes(&writer);
+    writer.become_qwen3(3);
+    no_bit_changes(&writer);
+}
+
+fn no_bit_changes(writer: &Writer) {
+    let file = temporary(&writer.bytes());
     let gguf = Gguf::open(file.path()).expect("well formed");
     let model = load(&gguf, 1, &|| ()).expect("loads");
     let bits = |all: Vec<Vec<f32>>| all.concat().into_iter().map(f32::to_bits).collect::<Vec<_>>();

@@ -42,6 +42,8 @@ struct Block {
     qkv: Matrix,
     /// Biases of q, k and v.
     biases: Option<[Tensor; 3]>,
+    /// Norms of each query head and of each key head.
+    head_norms: Option<[Tensor; 2]>,
     output: Matrix,
     feed_forward_norm: Tensor,
     gate_up: Matrix,
@@ -160,8 +162,14 @@ impl Llama {
         let shape = &self.shape;
         let (queries, keys, values) = block.project(normed)?;
         let scale = 1.0 / (shape.head_dim as f64).sqrt();
-        let queries = self.rotate(&self.split(&queries, shape.heads)?, step)?.affine(scale, 0.0)?;
-        let keys = self.rotate(&self.split(&keys, shape.kv_heads)?, step)?;
+        let mut queries = self.split(&queries, shape.heads)?;
+        let mut keys = self.split(&keys, shape.kv_heads)?;
+        if let Some([of_queries, of_keys]) = &block.head_norms {
+            queries = rms_norm(&queries, of_queries, shape.epsilon)?;
+            keys = rms_norm(&keys, of_keys, shape.epsilon)?;
+        }
+        let queries = self.rotate(&queries, step)?.affine(scale, 0.0)?;
+        let keys = self.rotate(&keys, step)?;
         let values = self.split(&values, shape.kv_heads)?;
         let mut outputs = Vec::with_capacity(segments.len());
         for (index, (segment, &(start, count))) in segments.iter().zip(&step.spans).enumerate() {
@@ -184,7 +192,9 @@ impl Llama {
         let tensor = tensor.unsqueeze(0)?;
         match self.shape.architecture {
             Architecture::Llama => rope_i(&tensor, &step.cos, &step.sin)?.squeeze(0),
-            Architecture::Qwen2 => rope(&tensor, &step.cos, &step.sin)?.squeeze(0),
+            Architecture::Qwen2 | Architecture::Qwen3 => {
+                rope(&tensor, &step.cos, &step.sin)?.squeeze(0)
+            }
         }
     }
 
@@ -248,18 +258,27 @@ impl Block {
     ) -> std::result::Result<Self, EngineError> {
         let name = |part: &str| format!("blk.{layer}.{part}.weight");
         let (width, kv_width) = (shape.width, shape.kv_heads * shape.head_dim);
-        let qkv = [("attn_q", width), ("attn_k", kv_width), ("attn_v", kv_width)];
+        let all = shape.heads * shape.head_dim;
+        let qkv = [("attn_q", all), ("attn_k", kv_width), ("attn_v", kv_width)];
         let gate_up = ["ffn_gate", "ffn_up"].map(|part| (name(part), shape.feed_forward));
         let mut biases = Vec::new();
         for (part, length) in qkv {
             biases.extend(loader.vector_if_any(&format!("blk.{layer}.{part}.bias"), length)?);
         }
         let biases = if biases.is_empty() { None } else { biases.try_into().ok() };
+        let head_norms = match shape.architecture {
+            Architecture::Llama | Architecture::Qwen2 => None,
+            Architecture::Qwen3 => Some([
+                loader.vector(&name("attn_q_norm"), shape.head_dim)?,
+                loader.vector(&name("attn_k_norm"), shape.head_dim)?,
+            ]),
+        };
         Ok(Self {
             attention_norm: loader.vector(&name("attn_norm"), width)?,
             qkv: loader.stacked(&qkv.map(|(part, rows)| (name(part), rows)), width)?,
             biases,
-            output: loader.matrix(&name("attn_output"), width, width)?,
+            head_norms,
+            output: loader.matrix(&name("attn_output"), width, all)?,
             feed_forward_norm: loader.vector(&name("ffn_norm"), width)?,
             gate_up: loader.stacked(&gate_up, width)?,
             down: loader.matrix(&name("ffn_down"), width, shape.feed_forward)?,

@@ -106,6 +106,32 @@ impl Writer {
         }
     }
 
+    /// The same model as a Qwen 3: heads of twelve dimensions, more than their share of the width,
+    /// and a norm of each.
+    pub(crate) fn become_qwen3(&mut self, seed: u64) {
+        for (key, _) in &mut self.entries {
+            *key = key.replace("llama.", "qwen3.");
+        }
+        self.text("general.architecture", "qwen3");
+        self.number("qwen3.attention.key_length", 12);
+        self.number("qwen3.attention.value_length", 12);
+        let (mut dice, width) = (Dice::keyed(seed, "heads"), Self::WIDTH as u64);
+        for layer in 0..2 {
+            for (name, dims) in [
+                ("attn_q", vec![width, 48]),
+                ("attn_k", vec![width, 24]),
+                ("attn_v", vec![width, 24]),
+                ("attn_output", vec![48, width]),
+                ("attn_q_norm", vec![12]),
+                ("attn_k_norm", vec![12]),
+            ] {
+                let name = format!("blk.{layer}.{name}.weight");
+                self.tensors.retain(|(other, ..)| *other != name);
+                self.tensor(&mut dice, &name, &dims);
+            }
+        }
+    }
+
     fn vocabulary(&mut self) {
         let mut tokens: Vec<String> = (0u32..256).map(|byte| alphabet(byte).to_string()).collect();
         tokens.extend(["<|im_start|>", "<|im_end|>", "<extra>"].map(str::to_owned));
@@ -193,6 +219,12 @@ impl Writer {
         for (_, _, values) in self.tensors.iter_mut().filter(|(other, ..)| other == name) {
             values.fill(value);
         }
+    }
+
+    /// One tensor's values.
+    pub(crate) fn values(&self, name: &str) -> &[f32] {
+        let tensor = self.tensors.iter().find(|(other, ..)| other == name);
+        &tensor.expect("the model has it").2
     }
 
     /// Leaves one tensor out.

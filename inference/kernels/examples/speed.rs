@@ -70,6 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         rope_base: 100_000.0,
         rope_divisor: 1.0,
         rotation: Rotation::Pairs,
+        head_norms: false,
     };
     let began = Instant::now();
     let open = || -> Result<Box<dyn Source>, KernelError> { Ok(Box::new(Synthetic(format))) };

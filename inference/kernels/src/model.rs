@@ -37,6 +37,8 @@ pub struct Config {
     pub rope_divisor: f32,
     /// Which dimensions rotate together.
     pub rotation: Rotation,
+    /// Whether each query and each key head is normed before it rotates.
+    pub head_norms: bool,
 }
 
 /// Which dimensions of a head rotate together.
@@ -93,6 +95,8 @@ pub(crate) struct Block {
     pub(crate) qkv: [Matrix; 3],
     /// Added to them, each padded to whole tiles; or nothing.
     pub(crate) biases: Vec<Floats>,
+    /// Weights of the norms of a query head and of a key head; or nothing.
+    pub(crate) head_norms: Option<[Vec<f32>; 2]>,
     pub(crate) output: Matrix,
     pub(crate) feed_forward_norm: Vec<Floats>,
     pub(crate) gate: Matrix,
@@ -264,6 +268,13 @@ impl Reader<'_> {
                 self.matrix(&name("attn_v"), few, width)?,
             ],
             biases: biases.concat(),
+            head_norms: match config.head_norms {
+                false => None,
+                true => Some([
+                    self.vector(&name("attn_q_norm"), dim)?,
+                    self.vector(&name("attn_k_norm"), dim)?,
+                ]),
+            },
             output: self.matrix(&name("attn_output"), width, all)?,
             feed_forward_norm: tiled(&self.vector(&name("ffn_norm"), width)?),
             gate: self.matrix(&name("ffn_gate"), config.feed_forward, width)?,

@@ -164,6 +164,22 @@ impl Kernel for Keep<'_> {
     }
 }
 
+/// Norms one head in place (RMSNorm, as Qwen 3 does to queries and keys); sums sixteen by sixteen, in one order on every
+/// processor.
+pub(crate) fn norm_head(head: &mut [f32], weights: &[f32], epsilon: f32) {
+    let mut sums = [0.0; LANES];
+    for part in head.chunks(LANES) {
+        for (sum, number) in sums.iter_mut().zip(part) {
+            *sum += number * number;
+        }
+    }
+    let mean = sums.iter().sum::<f32>() / head.len() as f32;
+    let factor = 1.0 / (mean + epsilon).sqrt();
+    for (number, weight) in head.iter_mut().zip(weights) {
+        *number = *number * factor * weight;
+    }
+}
+
 /// Rotates one head by its position's angles (Su et al., 2021); multiplications and additions are
 /// rounded one by one on every processor.
 pub(crate) fn rotate(head: &mut [f32], angles: &[[f32; 2]], rotation: Rotation) {

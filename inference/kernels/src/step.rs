@@ -15,7 +15,7 @@ use crate::kv::{Cache, PAGE, Page};
 use crate::matrix::Matrix;
 use crate::model::{Block, Config, Model};
 use crate::product::Acts;
-use crate::rows::{Gated, Keep, Norm, RoundNormed, RoundPlain, gather, rotate, scatter};
+use crate::rows::{Gated, Keep, Norm, RoundNormed, RoundPlain, gather, norm_head, rotate, scatter};
 use crate::simd::{Floats, Isa, LANES};
 use crate::team::Team;
 
@@ -214,7 +214,7 @@ impl Model {
         crew.normed(rows, &self.config, &block.attention_norm);
         crew.project(rows, block);
         self.keep(crew, block, layer, plan);
-        self.attend(crew, layer, plan);
+        self.attend(crew, block, layer, plan);
         crew.round_seen(rows, &self.config);
         crew.add_product(rows, &block.output, false);
         crew.normed(rows, &self.config, &block.feed_forward_norm);
@@ -240,6 +240,9 @@ impl Model {
                     for head in 0..config.kv_heads {
                         gather(qkv, rows, row, from_keys + head * dim, &mut key[..dim]);
                         gather(qkv, rows, row, from_values + head * dim, &mut value[..dim]);
+                        if let Some([_, weights]) = &block.head_norms {
+                            norm_head(&mut key[..dim], weights, config.epsilon);
+                        }
                         rotate(&mut key[..dim], &angles[row * half..][..half], config.rotation);
                         let numbers = &mut page.page[geometry.offset(layer, head)..];
                         let (keys, values) = numbers.split_at_mut(geometry.side());
@@ -252,7 +255,7 @@ impl Model {
     }
 
     /// What each head of each row sees.
-    fn attend(&self, crew: &mut Crew, layer: usize, plan: &Plan<'_>) {
+    fn attend(&self, crew: &mut Crew, block: &Block, layer: usize, plan: &Plan<'_>) {
         let (config, geometry) = (&self.config, self.config.geometry());
         let (rows, dim, half) = (plan.places.len(), config.head_dim, config.head_dim / 2);
         let (group, padded) = (config.heads / config.kv_heads, geometry.padded());
@@ -272,6 +275,9 @@ impl Model {
                 let head = key_head * group + first % group + offset;
                 let query = &mut query[..dim];
                 gather(qkv, rows, row, head * dim, query);
+                if let Some([weights, _]) = &block.head_norms {
+                    norm_head(query, weights, config.epsilon);
+                }
                 rotate(query, &plan.angles[row * half..][..half], config.rotation);
                 query.iter_mut().for_each(|number| *number *= scale);
             }

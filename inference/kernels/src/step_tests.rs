@@ -49,6 +49,8 @@ fn odd(format: Format, width: usize, head_dim: usize) -> Model {
         rope_base: 10_000.0,
         rope_divisor: 1.0,
         rotation: Rotation::Halves,
+        // With the odd head, so that both ways are computed.
+        head_norms: head_dim == 10,
     };
     let open = || -> Result<Box<dyn Source>, KernelError> { Ok(Box::new(Drawn(format))) };
     Model::load(config, &open, 2).expect("loads")

@@ -31,6 +31,8 @@ pub(super) const TARGETS: &[Target] = &[
             "tokenizer.chat_template",
             "token_embd.weight",
             "qwen2",
+            "qwen3",
+            "llama.attention.key_length",
         ],
     },
     Target {
