@@ -42,6 +42,8 @@ const EDGES: &[(&str, &str, &[&str])] = &[
             "selvedge-net",
             "selvedge-contract",
             "selvedge-engine",
+            "selvedge-federated",
+            "selvedge-train",
             "selvedge-core",
             "selvedge-dialect",
             "selvedge-upstream",

@@ -1,0 +1,8 @@
+//! Federated rounds at this node: where the rounds' machines and the trainer meet.
+//!
+//! Owns what a job file says and what becomes of it. Decides nothing of a round:
+//! [`selvedge_federated`] does; computes nothing: [`selvedge_train`] does.
+
+mod spec;
+
+pub use spec::{JobSpec, SpecError, Training};

@@ -1,0 +1,477 @@
+//! A job as people write it, checked: a model, its data by name, its rules and its pace.
+//!
+//! Owns the form of a job file and every bound of it that is not the round's own. Touches no data:
+//! a job names a source, and each node's configuration says what that is. Numbers with a point
+//! become millionths here, so that what is told to other nodes is whole numbers.
+
+use selvedge_base::{Micros, NodeId};
+use selvedge_federated::fixed::{Clip, ClipError, MODEL_BITS};
+use selvedge_federated::robust::Rule;
+use selvedge_federated::round::{Committee, Job, JobError, Mode, Pace, Seat};
+use selvedge_federated::server::Strategy;
+use selvedge_federated::shamir::Scheme;
+use selvedge_train::{Layer, Model, Plan, Schema, Shape, TrainError};
+use serde::Deserialize;
+use thiserror::Error;
+
+/// The longest job file: a hundred times the longest sensible one.
+const MAX_TEXT_BYTES: usize = 64 << 10;
+/// The longest name of a job or a source: what fits a column of a table.
+const MAX_NAME: usize = 64;
+/// What the largest thing of a round may take: the end of a round, with all its parts, is one
+/// message and one record on the disk, which hold 8 MiB; a quarter of a MiB is left for the
+/// certificate of a thousand clients.
+const MAX_ROUND_BYTES: usize = (8 << 20) - (256 << 10);
+/// Bytes of an element of the field, and of a level of an update, as they are written at most.
+const ELEMENT_BYTES: usize = 5;
+/// Bytes of one value of an open sum at most.
+const OPEN_BYTES: usize = 10;
+/// The longest time of a pace: a day, after which somebody should look.
+const MAX_PACE_MS: u64 = 24 * 3_600 * 1_000;
+/// What a number with a point is counted in.
+const MILLION: f64 = 1_000_000.0;
+/// The greatest number with a point: far above every rate, clip or pull that trains.
+const MAX_NUMBER: f64 = 1_000.0;
+/// Passes and examples in a step; the trainer has the same bounds.
+const MAX_EPOCHS: u32 = 1_000;
+/// See [`MAX_EPOCHS`].
+const MAX_BATCH: u32 = 4_096;
+
+/// Why a job file is not taken.
+#[derive(Debug, Error)]
+pub enum SpecError {
+    /// It is longer than any job.
+    #[error("the job file has {0} bytes; a job has at most {MAX_TEXT_BYTES}")]
+    Length(usize),
+    /// It is no TOML, or has other fields.
+    #[error("the job file is not right: {0}")]
+    Form(#[from] toml::de::Error),
+    /// A name cannot be used.
+    #[error("{field} is '{value}'; it needs 1 to {MAX_NAME} letters a-z, digits, '-' and '_'")]
+    Name {
+        /// Which field.
+        field: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// A number is out of range.
+    #[error("{field} is {value}; allowed: {allowed}")]
+    Number {
+        /// Which field.
+        field: &'static str,
+        /// What it says.
+        value: String,
+        /// What would be right.
+        allowed: String,
+    },
+    /// The model cannot be built.
+    #[error("[model]: {0}")]
+    Model(#[from] TrainError),
+    /// The rounds cannot be run.
+    #[error("{0}")]
+    Job(#[from] JobError),
+    /// The clip is none.
+    #[error("training.clip: {0}")]
+    Clip(#[from] ClipError),
+    /// The mesh is too small for the anchors.
+    #[error(
+        "the job wants {wanted} anchors and the mesh has {found} members that could be one: set \
+         'anchors' to a number that is there (5, 9 or 16), or add nodes with `selvedge mesh invite`"
+    )]
+    TooFew {
+        /// Members that may be anchors.
+        found: usize,
+        /// Anchors that the job says.
+        wanted: usize,
+    },
+    /// One round does not fit a message.
+    #[error(
+        "one round of this model takes {bytes} bytes and a message holds {MAX_ROUND_BYTES}: use \
+         fewer weights ({weights} now){}", if *.open { ", or secure mode" } else { "" }
+    )]
+    TooWide {
+        /// Bytes of the end of a round.
+        bytes: usize,
+        /// Weights of the model.
+        weights: usize,
+        /// Whether the job is plain.
+        open: bool,
+    },
+}
+
+/// How a client trains, in whole numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Training {
+    /// Passes over a client's examples in a round.
+    pub epochs: u32,
+    /// Examples in one step.
+    pub batch: u32,
+    /// Length of a step, in millionths.
+    pub rate_millionths: u32,
+    /// FedProx's mu, in thousandths.
+    pub proximal_permille: u32,
+}
+
+impl Training {
+    /// The trainer's plan with a seed for the order of the examples.
+    pub fn plan(&self, seed: u64) -> Plan {
+        Plan {
+            epochs: self.epochs as usize,
+            batch: self.batch as usize,
+            learning_rate: (f64::from(self.rate_millionths) / MILLION) as f32,
+            proximal: self.proximal_permille as f32 / 1_000.0,
+            seed,
+        }
+    }
+}
+
+/// A checked job file: a job but for its anchors.
+#[derive(Clone, Debug)]
+pub struct JobSpec {
+    /// What people call it.
+    pub name: String,
+    /// The source of its data, by the name that nodes' configurations give it.
+    pub data: String,
+    /// The model.
+    pub model: Model,
+    /// How a client trains.
+    pub training: Training,
+    /// The first weights are drawn from this.
+    pub seed: u64,
+    /// The job without anchors: its committee is empty.
+    job: Job,
+}
+
+impl JobSpec {
+    /// Reads and checks a job file.
+    ///
+    /// # Errors
+    /// [`SpecError`], the first thing that is wrong.
+    pub fn from_toml(text: &str) -> Result<Self, SpecError> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(SpecError::Length(text.len()));
+        }
+        toml::from_str::<Written>(text)?.checked()
+    }
+
+    /// The job with these anchors.
+    ///
+    /// # Errors
+    /// [`SpecError::TooFew`] when they are fewer than the job says, [`SpecError::Job`] when they
+    /// are not all different.
+    pub fn job(&self, nonce: u64, anchors: &[Seat]) -> Result<Job, SpecError> {
+        self.has_room(anchors.len())?;
+        let seats = anchors.iter().copied().take(self.job.scheme.anchors()).collect();
+        let job = Job { nonce, committee: Committee { epoch: 0, seats }, ..self.job.clone() };
+        job.check()?;
+        Ok(job)
+    }
+
+    /// Whether so many members are enough for its anchors.
+    ///
+    /// # Errors
+    /// [`SpecError::TooFew`].
+    pub fn has_room(&self, members: usize) -> Result<(), SpecError> {
+        let wanted = self.job.scheme.anchors();
+        if members < wanted {
+            return Err(SpecError::TooFew { found: members, wanted });
+        }
+        Ok(())
+    }
+
+    /// Its rules, without anchors.
+    pub const fn rules(&self) -> &Job {
+        &self.job
+    }
+
+    /// Bytes that a client sends in a round, to all anchors, at most.
+    pub const fn upload_bytes(&self) -> usize {
+        let (anchors, values) = (self.job.scheme.anchors(), self.job.payload_len());
+        match self.job.mode {
+            // Elements are sealed as four bytes each.
+            Mode::Secure => anchors * 4 * self.job.scheme.share_len(values),
+            Mode::Plain(_) => anchors * ELEMENT_BYTES * values,
+        }
+    }
+
+    /// Bytes of the end of a round, and of the largest message before it.
+    const fn round_bytes(&self) -> usize {
+        let (parts, values) = (self.job.openings(), self.job.payload_len());
+        match self.job.mode {
+            Mode::Secure => {
+                // Everybody's parts may be kept, not only as many as are needed.
+                self.job.scheme.anchors() * ELEMENT_BYTES * self.job.scheme.share_len(values)
+            }
+            Mode::Plain(_) => parts * OPEN_BYTES * values,
+        }
+    }
+}
+
+/// The job file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: String,
+    data: String,
+    rounds: u64,
+    #[serde(default = "five")]
+    anchors: usize,
+    #[serde(default = "eight")]
+    min_clients: usize,
+    target: Option<usize>,
+    #[serde(default = "all")]
+    sample_permille: u32,
+    #[serde(default)]
+    seed: u64,
+    model: WrittenModel,
+    training: WrittenTraining,
+    #[serde(default)]
+    strategy: WrittenStrategy,
+    #[serde(default)]
+    mode: WrittenMode,
+    #[serde(default)]
+    pace: WrittenPace,
+}
+
+/// The smallest set of anchors there is.
+const fn five() -> usize {
+    5
+}
+
+/// The floor of privacy unless told otherwise: what a sum of eight says of one of them is little.
+const fn eight() -> usize {
+    8
+}
+
+const fn all() -> u32 {
+    1_000
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenModel {
+    shape: Shape,
+    classes: usize,
+    #[serde(default)]
+    hidden: Vec<Layer>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTraining {
+    epochs: u32,
+    batch: u32,
+    learning_rate: f64,
+    #[serde(default = "one")]
+    clip: f64,
+    #[serde(default = "ten_thousand")]
+    max_examples: u32,
+}
+
+const fn one() -> f64 {
+    1.0
+}
+
+/// Examples beyond which a client counts no more, unless told otherwise.
+const fn ten_thousand() -> u32 {
+    10_000
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+enum WrittenStrategy {
+    #[default]
+    FedAvg,
+    FedProx {
+        mu: f64,
+    },
+    FedAdam {
+        rate: f64,
+        tau: f64,
+    },
+    Scaffold {
+        clients: u32,
+    },
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+enum WrittenMode {
+    #[default]
+    Secure,
+    Plain {
+        rule: WrittenRule,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+enum WrittenRule {
+    Mean,
+    Median,
+    Trimmed { cut: u32 },
+    MultiKrum { byzantine: u32, keep: u32 },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenPace {
+    tick_ms: u64,
+    stagger_ms: u64,
+    gather_ms: u64,
+    patience_ms: u64,
+}
+
+impl Default for WrittenPace {
+    /// What suits a LAN: looks some times a second, and a round waits a minute for stragglers.
+    fn default() -> Self {
+        Self { tick_ms: 200, stagger_ms: 400, gather_ms: 600, patience_ms: 60_000 }
+    }
+}
+
+impl Written {
+    fn checked(self) -> Result<JobSpec, SpecError> {
+        check_name("name", &self.name)?;
+        check_name("data", &self.data)?;
+        let scheme = match self.anchors {
+            5 => Scheme::Five,
+            9 => Scheme::Nine,
+            16 => Scheme::Sixteen,
+            other => return Err(wrong("anchors", other, "5, 9 or 16")),
+        };
+        let WrittenModel { shape, classes, hidden } = self.model;
+        let model = Model { schema: Schema { shape, classes }, hidden };
+        let dim = model.size()?;
+        let (strategy, proximal_permille) = self.strategy.checked()?;
+        let WrittenTraining { epochs, batch, learning_rate, clip, max_examples } = self.training;
+        let training = Training {
+            epochs: within("training.epochs", epochs, MAX_EPOCHS)?,
+            batch: within("training.batch", batch, MAX_BATCH)?,
+            rate_millionths: scaled("training.learning_rate", learning_rate, MILLION)?,
+            proximal_permille,
+        };
+        let mode = self.mode.checked();
+        let job = Job {
+            nonce: 0,
+            dim,
+            clip: Clip::new(scaled("training.clip", clip, f64::from(1_u32 << MODEL_BITS))?)?,
+            mode,
+            scheme,
+            committee: Committee { epoch: 0, seats: Vec::new() },
+            min_clients: self.min_clients,
+            target: self.target.unwrap_or(self.min_clients),
+            sample_permille: self.sample_permille,
+            max_examples,
+            // All but one: what the protocol needs for nothing to be lost.
+            receipts: scheme.anchors() - 1,
+            rounds: self.rounds,
+            strategy,
+            pace: self.pace.checked()?,
+        };
+        if job.target < job.min_clients {
+            let allowed = format!("'min_clients' ({}) or more", job.min_clients);
+            return Err(wrong("target", job.target, &allowed));
+        }
+        let Self { name, data, seed, .. } = self;
+        let spec = JobSpec { name, data, model, training, seed, job };
+        // The rest of the rules are the round's own; they need anchors, and any will do.
+        spec.job(0, &stand_ins(scheme))?;
+        let (bytes, open) = (spec.round_bytes(), matches!(mode, Mode::Plain(_)));
+        if bytes > MAX_ROUND_BYTES {
+            return Err(SpecError::TooWide { bytes, weights: dim, open });
+        }
+        Ok(spec)
+    }
+}
+
+impl WrittenStrategy {
+    /// The strategy, and the thousandths of mu that its clients train with.
+    fn checked(self) -> Result<(Strategy, u32), SpecError> {
+        let unit = f64::from(1_u32 << MODEL_BITS);
+        Ok(match self {
+            Self::FedAvg => (Strategy::Average { proximal_permille: 0 }, 0),
+            Self::FedProx { mu } => {
+                let proximal_permille = scaled("strategy.mu", mu, 1_000.0)?;
+                (Strategy::Average { proximal_permille }, proximal_permille)
+            }
+            Self::FedAdam { rate, tau } => {
+                let rate = scaled("strategy.rate", rate, unit)?;
+                (Strategy::Adam { rate, tau: scaled("strategy.tau", tau, unit)? }, 0)
+            }
+            Self::Scaffold { clients } => (Strategy::Scaffold { clients }, 0),
+        })
+    }
+}
+
+impl WrittenMode {
+    const fn checked(self) -> Mode {
+        match self {
+            Self::Secure => Mode::Secure,
+            Self::Plain { rule } => Mode::Plain(match rule {
+                WrittenRule::Mean => Rule::Mean,
+                WrittenRule::Median => Rule::Median,
+                WrittenRule::Trimmed { cut } => Rule::Trimmed { cut },
+                WrittenRule::MultiKrum { byzantine, keep } => Rule::MultiKrum { byzantine, keep },
+            }),
+        }
+    }
+}
+
+impl WrittenPace {
+    fn checked(&self) -> Result<Pace, SpecError> {
+        let span = |field, millis: u64| match millis {
+            1..=MAX_PACE_MS => Ok(Micros::millis(millis)),
+            _ => Err(wrong(field, millis, &format!("1 to {MAX_PACE_MS}"))),
+        };
+        Ok(Pace {
+            tick: span("pace.tick_ms", self.tick_ms)?,
+            stagger: span("pace.stagger_ms", self.stagger_ms)?,
+            gather: span("pace.gather_ms", self.gather_ms)?,
+            patience: span("pace.patience_ms", self.patience_ms)?,
+        })
+    }
+}
+
+/// Anchors that no node is, for checking rules that need some.
+fn stand_ins(scheme: Scheme) -> Vec<Seat> {
+    let seat = |at: usize| {
+        let bytes = [at as u8 + 1; 32];
+        Seat { node: NodeId(bytes), key: bytes }
+    };
+    (0..scheme.anchors()).map(seat).collect()
+}
+
+fn check_name(field: &'static str, value: &str) -> Result<(), SpecError> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    if value.is_empty() || value.len() > MAX_NAME || !value.chars().all(fits) {
+        let value = value.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
+        return Err(SpecError::Name { field, value });
+    }
+    Ok(())
+}
+
+fn within(field: &'static str, value: u32, most: u32) -> Result<u32, SpecError> {
+    match value {
+        0 => Err(wrong(field, value, &format!("1 to {most}"))),
+        _ if value > most => Err(wrong(field, value, &format!("1 to {most}"))),
+        _ => Ok(value),
+    }
+}
+
+/// A number above zero in units of one part of `unit`.
+fn scaled(field: &'static str, value: f64, unit: f64) -> Result<u32, SpecError> {
+    let units = (value * unit).round();
+    // The comparison is false for what is not a number.
+    if !(value <= MAX_NUMBER && (1.0..=f64::from(u32::MAX)).contains(&units)) {
+        return Err(wrong(field, value, &format!("{} to {MAX_NUMBER}", 1.0 / unit)));
+    }
+    Ok(units as u32)
+}
+
+fn wrong(field: &'static str, value: impl ToString, allowed: &str) -> SpecError {
+    SpecError::Number { field, value: value.to_string(), allowed: allowed.to_owned() }
+}
+
+#[cfg(test)]
+#[path = "spec_tests.rs"]
+mod tests;

@@ -1,0 +1,125 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+const GOOD: &str = "\
+name = \"digits\"
+data = \"digits\"
+rounds = 30
+[model]
+shape = { image = { channels = 1, height = 28, width = 28 } }
+classes = 10
+hidden = [{ dense = 100 }]
+[training]
+epochs = 2
+batch = 32
+learning_rate = 0.05
+";
+
+fn said(text: &str) -> String {
+    JobSpec::from_toml(text).unwrap_err().to_string()
+}
+
+/// The good file with one part in place of another.
+fn with(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from}");
+    GOOD.replace(from, to)
+}
+
+#[test]
+fn a_job_file_becomes_a_job_that_passes_its_check() {
+    let spec = JobSpec::from_toml(GOOD).unwrap();
+    assert_eq!((spec.name.as_str(), spec.rules().dim), ("digits", 79_510));
+    assert_eq!(spec.rules().mode, Mode::Secure, "nobody sees updates unless the job says so");
+    assert_eq!((spec.rules().min_clients, spec.rules().receipts), (8, 4));
+    assert_eq!(spec.training.rate_millionths, 50_000);
+    assert!((spec.training.plan(7).learning_rate - 0.05).abs() < 1e-9);
+    assert_eq!(spec.upload_bytes(), 5 * 4 * 79_510);
+    let job = spec.job(9, &stand_ins(Scheme::Sixteen)).unwrap();
+    assert_eq!((job.nonce, job.committee.seats.len()), (9, 5));
+    assert_ne!(job.digest(), spec.job(8, &stand_ins(Scheme::Five)).unwrap().digest());
+}
+
+#[test]
+fn strategies_and_rules_are_read_with_their_numbers() {
+    let strategy = |text: &str| {
+        let spec = JobSpec::from_toml(&format!("{GOOD}[strategy]\n{text}")).unwrap();
+        (spec.rules().strategy, spec.training.proximal_permille)
+    };
+    let prox = Strategy::Average { proximal_permille: 10 };
+    assert_eq!(strategy("kind = \"fedprox\"\nmu = 0.01"), (prox, 10));
+    let adam = Strategy::Adam { rate: 1 << 19, tau: 1_049 };
+    assert_eq!(strategy("kind = \"fedadam\"\nrate = 0.5\ntau = 0.001"), (adam, 0));
+    let scaffold = Strategy::Scaffold { clients: 10 };
+    assert_eq!(strategy("kind = \"scaffold\"\nclients = 10"), (scaffold, 0));
+    let mode = |text: &str| {
+        let small = GOOD.replace("dense = 100", "dense = 20");
+        JobSpec::from_toml(&format!("{small}[mode]\n{text}")).unwrap().rules().mode
+    };
+    assert_eq!(mode("kind = \"plain\"\nrule = \"median\""), Mode::Plain(Rule::Median));
+    let krum = "kind = \"plain\"\nrule = { multi-krum = { byzantine = 2, keep = 6 } }";
+    assert_eq!(mode(krum), Mode::Plain(Rule::MultiKrum { byzantine: 2, keep: 6 }));
+}
+
+#[test]
+fn what_is_wrong_is_said_with_what_would_be_right() {
+    let cases = [
+        (with("rounds = 30", "rounds = 30\nround = 3"), "unknown field `round`"),
+        (with("rounds = 30", "rounds = 0"), "1 to 10000 rounds"),
+        (with("rounds = 30", "rounds = 30\nanchors = 6"), "allowed: 5, 9 or 16"),
+        (with("rounds = 30", "rounds = 30\nmin_clients = 1"), "floor of clients must be 2"),
+        (with("rounds = 30", "rounds = 30\ntarget = 3"), "'min_clients' (8) or more"),
+        (with("name = \"digits\"", "name = \"../x\""), "name is '../x'"),
+        (with("classes = 10", "classes = 1"), "1 classes"),
+        (with("dense = 100", "dense = 2000"), "limit"),
+        (with("dense = 100", "tanh = 100"), "unknown variant `tanh`"),
+        (with("epochs = 2", "epochs = 0"), "training.epochs is 0"),
+        (with("batch = 32", "batch = 5000"), "1 to 4096"),
+        (with("learning_rate = 0.05", "learning_rate = -1.0"), "training.learning_rate is -1"),
+        (with("learning_rate = 0.05", "learning_rate = nan"), "training.learning_rate is NaN"),
+        (with("learning_rate = 0.05", "learning_rate = 0.05\nclip = 0.0"), "training.clip is 0"),
+        (format!("{GOOD}[pace]\ntick_ms = 0"), "pace.tick_ms is 0"),
+        (format!("{GOOD}[strategy]\nkind = \"fedprox\"\nmu = 0.0"), "strategy.mu is 0"),
+        (format!("{GOOD}[strategy]\nkind = \"scaffold\"\nclients = 0"), "how many clients"),
+        (format!("{GOOD}[mode]\nkind = \"plain\""), "missing field `rule`"),
+        (
+            format!("{GOOD}[mode]\nkind = \"plain\"\nrule = {{ trimmed = {{ cut = 4 }} }}"),
+            "leaves out all of 8",
+        ),
+        (with("rounds", &"#".repeat(MAX_TEXT_BYTES)), "at most 65536"),
+    ];
+    for (text, part) in cases {
+        let error = said(&text);
+        assert!(error.contains(part), "'{error}' lacks '{part}'");
+    }
+}
+
+#[test]
+fn a_mesh_that_is_too_small_and_a_round_that_is_too_wide_are_refused() {
+    let spec = JobSpec::from_toml(GOOD).unwrap();
+    assert!(spec.has_room(5).is_ok());
+    let few = spec.job(1, &stand_ins(Scheme::Five)[..4]).unwrap_err().to_string();
+    assert!(few.contains("5 anchors") && few.contains("has 4 members"), "{few}");
+    let wide = said(&with("dense = 100", "dense = 500"));
+    assert!(wide.contains("397510 now") && !wide.contains("secure mode"), "{wide}");
+    // More anchors pack more of an update into a share.
+    assert!(
+        JobSpec::from_toml(
+            &with("dense = 100", "dense = 500").replace("rounds = 30", "rounds = 30\nanchors = 9")
+        )
+        .is_ok()
+    );
+    let open = said(&format!(
+        "{}[mode]\nkind = \"plain\"\nrule = \"mean\"",
+        with("dense = 100", "dense = 400")
+    ));
+    assert!(open.contains("secure mode"), "{open}");
+}
+
+#[test]
+fn a_seat_that_comes_twice_is_refused() {
+    let spec = JobSpec::from_toml(GOOD).unwrap();
+    let mut seats = stand_ins(Scheme::Five);
+    seats[4] = seats[0];
+    assert!(matches!(spec.job(1, &seats), Err(SpecError::Job(JobError::Anchors { .. }))));
+}
