@@ -4,6 +4,7 @@
 //! that carries it out. One definition feeds the parser, `--help` and the shell completions.
 
 mod cache;
+mod fed;
 mod provider;
 mod quota;
 mod routes;
@@ -18,6 +19,7 @@ use clap_complete::Shell;
 use crate::pull::DEFAULT_MODEL;
 
 pub(crate) use cache::Cache;
+pub(crate) use fed::Fed;
 pub(crate) use provider::{Continues, Kind, Provider, ProviderAdd, ProviderKey};
 pub(crate) use quota::{Budget, BudgetSet, Key, KeyCreate, Tenant};
 pub(crate) use routes::Routes;
@@ -93,6 +95,9 @@ pub(crate) enum Command {
     /// The cache of answers: what it keeps, and removing it
     #[command(subcommand)]
     Cache(Cache),
+    /// Learning across nodes: jobs that train a model where the data is
+    #[command(subcommand)]
+    Fed(Fed),
     /// Which node answered a request, and why that one
     Explain(Explain),
     /// Simulate whole meshes under faults, bit for bit the same each time

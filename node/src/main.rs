@@ -84,6 +84,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Provider(command) => commands::providers(&home, command),
         Command::Routes(command) => commands::routes(&home, command),
         Command::Cache(command) => commands::cache(&home, command),
+        Command::Fed(command) => commands::fed(&home, &config, command),
         Command::Explain(options) => commands::explain(&home, options),
         Command::Config(_) | Command::Completions { .. } | Command::Sim(_) => Ok(()),
     }

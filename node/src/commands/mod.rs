@@ -6,6 +6,7 @@
 mod ask;
 mod budgets;
 mod cache;
+mod fed;
 mod keys;
 mod mesh;
 mod models;
@@ -27,6 +28,7 @@ use crate::ui;
 pub(crate) use ask::ask;
 pub(crate) use budgets::budgets;
 pub(crate) use cache::cache;
+pub(crate) use fed::fed;
 pub(crate) use keys::keys;
 pub(crate) use mesh::mesh;
 pub(crate) use models::{fetch, models};

@@ -3,7 +3,7 @@
 //! Owns turning texts into addresses, devices and paths, and refusing what is out of bounds. All
 //! problems are reported together, each with the field, the value and what would be allowed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,12 +11,16 @@ use std::time::Duration;
 
 use selvedge_base::Micros;
 use selvedge_engine::{Device, EngineConfig};
-use selvedge_runtime::{Bounds, CacheConfig};
+use selvedge_runtime::{Bounds, CacheConfig, JobSpec};
+use selvedge_train::{Csv, Idx, Source};
 
-use super::raw::{LogFormat, RawCache, RawConfig};
+use super::raw::{LogFormat, RawCache, RawConfig, RawData};
 use super::reference::{Field, fields};
 use super::secret::Secret;
 use super::telemetry::{self, TelemetryConfig};
+
+/// Sources of one node: each is a client of its jobs, and there are not more of those on one.
+const MAX_SOURCES: usize = 64;
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug)]
@@ -35,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) telemetry: Option<TelemetryConfig>,
     pub(crate) log_filter: String,
     pub(crate) log_format: LogFormat,
+    /// What jobs may train on here, by name.
+    pub(crate) data: BTreeMap<String, Source>,
 }
 
 /// The HTTP API.
@@ -131,6 +137,7 @@ impl Config {
             telemetry: telemetry::checked(&raw.telemetry, &mut problems),
             log_filter: problems.filter(&raw.log.filter),
             log_format: raw.log.format,
+            data: problems.sources(&raw.data),
         };
         if problems.0.is_empty() { Ok(config) } else { Err(ConfigErrors(problems.0)) }
     }
@@ -169,6 +176,23 @@ impl Problems {
             self.say("node.name", name, "a name without control characters or outer spaces");
         }
         name.to_owned()
+    }
+
+    fn sources(&mut self, written: &[RawData]) -> BTreeMap<String, Source> {
+        if written.len() > MAX_SOURCES {
+            self.say("data", format!("{} tables", written.len()), format!("at most {MAX_SOURCES}"));
+        }
+        let mut sources = BTreeMap::new();
+        for raw in written {
+            let (name, source) = source(raw);
+            if !JobSpec::is_name(&name) {
+                let allowed = "1 to 64 letters a-z, digits, '-' and '_'";
+                self.say("data.name", name.escape_debug(), allowed);
+            } else if sources.insert(name.clone(), source).is_some() {
+                self.say("data.name", name, "a name that no other [[data]] table has");
+            }
+        }
+        sources
     }
 
     fn address(&mut self, field: &str, text: &str) -> SocketAddr {
@@ -243,6 +267,24 @@ fn cache(raw: &RawCache) -> CacheConfig {
         ttl: Micros::secs(raw.ttl_s),
     };
     CacheConfig { bounds, sampled: raw.sampled }
+}
+
+fn source(raw: &RawData) -> (String, Source) {
+    match raw {
+        RawData::Csv { name, path, label, values, classes, scale } => {
+            let table = Csv {
+                path: path.into(),
+                label: label.clone(),
+                values: values.clone(),
+                classes: classes.clone(),
+                scale: *scale,
+            };
+            (name.clone(), Source::Csv(table))
+        }
+        RawData::Idx { name, images, labels } => {
+            (name.clone(), Source::Idx(Idx { images: images.into(), labels: labels.into() }))
+        }
+    }
 }
 
 fn to_usize(value: u64) -> usize {

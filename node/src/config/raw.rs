@@ -33,6 +33,47 @@ pub(crate) struct RawConfig {
     pub(crate) log: RawLog,
     /// Traces, metrics and logs for an OpenTelemetry collector.
     pub(crate) telemetry: RawTelemetry,
+    /// Data of this node that jobs may train on here, one `[[data]]` table each. Jobs know a
+    /// source by its name only; its files and what is in them never leave the node.
+    #[schemars(length(max = 64))]
+    pub(crate) data: Vec<RawData>,
+}
+
+/// A source of examples.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum RawData {
+    /// A table whose first line names the columns.
+    Csv {
+        /// The name that jobs use.
+        name: String,
+        /// The file.
+        path: String,
+        /// The column with the label.
+        label: String,
+        /// The columns with the values, in the order of the model. Empty: all but the label.
+        #[serde(default)]
+        values: Vec<String>,
+        /// The names of the classes, in the order of the model. Empty: labels are numbers from 0.
+        #[serde(default)]
+        classes: Vec<String>,
+        /// Every value is divided by this.
+        #[serde(default = "one")]
+        scale: f32,
+    },
+    /// Images and labels as the MNIST files hold them, not compressed.
+    Idx {
+        /// The name that jobs use.
+        name: String,
+        /// The file of images.
+        images: String,
+        /// The file of labels.
+        labels: String,
+    },
+}
+
+const fn one() -> f32 {
+    1.0
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]

@@ -70,6 +70,10 @@ pub(crate) fn sections() -> Vec<(String, String, Vec<Field>)> {
     };
     let mut sections = Vec::new();
     for (section, value) in schema["properties"].as_object().into_iter().flatten() {
+        // A list of tables has no defaults; it is shown apart.
+        if value["type"] == "array" {
+            continue;
+        }
         let definition = resolve(value);
         let mut fields = Vec::new();
         for (name, field) in definition["properties"].as_object().into_iter().flatten() {
@@ -113,7 +117,36 @@ pub(crate) fn commented_defaults() -> String {
             text.push_str(&format!("{} = {}\n", field.name, field.default));
         }
     }
+    text.push('\n');
+    for line in wrap(&data_docs(), 96) {
+        text.push_str(&format!("# {line}\n"));
+    }
+    for line in DATA_EXAMPLE.lines() {
+        text.push_str(&format!("# {line}\n").replace(" \n", "\n"));
+    }
     text
+}
+
+/// Two sources, one of each kind; `config::tests` reads it.
+pub(crate) const DATA_EXAMPLE: &str = "\
+[[data]]
+name = \"line3\"
+kind = \"csv\"
+path = \"/var/lib/line3/states.csv\"
+label = \"state\"
+values = [\"heat\", \"humidity\"]
+classes = [\"ok\", \"worn\"]
+scale = 100.0
+
+[[data]]
+name = \"digits\"
+kind = \"idx\"
+images = \"/var/lib/digits/images-idx3-ubyte\"
+labels = \"/var/lib/digits/labels-idx1-ubyte\"
+";
+
+fn data_docs() -> String {
+    one_line(&schema()["properties"]["data"]["description"])
 }
 
 /// The reference as Markdown tables, for the documentation.
@@ -133,6 +166,7 @@ pub(crate) fn markdown() -> String {
             ));
         }
     }
+    text.push_str(&format!("\n## [[data]]\n\n{}\n\n```toml\n{DATA_EXAMPLE}```\n", data_docs()));
     text
 }
 

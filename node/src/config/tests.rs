@@ -161,3 +161,21 @@ fn what_is_wrong_with_telemetry_is_said_without_its_secrets() {
     }
     assert!(!text.contains("hush"), "{text}");
 }
+
+#[test]
+fn sources_of_data_are_read_and_named_once() {
+    let (_scratch, file) = written(super::reference::DATA_EXAMPLE);
+    let config = load(&file, true, &Env::new(), |_| ()).unwrap();
+    assert_eq!(config.data.keys().collect::<Vec<_>>(), ["digits", "line3"]);
+    let csv =
+        |name: &str| format!("[[data]]\nkind = 'csv'\nname = '{name}'\npath = 'x'\nlabel = 'y'\n");
+    let (_scratch, file) = written(&(csv("a") + &csv("a") + &csv("B")));
+    let text = failure(load(&file, true, &Env::new(), |_| ()));
+    for part in ["2 problems", "no other [[data]]", "data.name is 'B'"] {
+        assert!(text.contains(part), "{text} lacks {part}");
+    }
+    let (_scratch, file) = written(&(csv("a") + "secret = 1\n"));
+    assert!(failure(load(&file, true, &Env::new(), |_| ())).contains("secret"));
+    let (_scratch, file) = written(&csv("a").repeat(65));
+    assert!(failure(load(&file, true, &Env::new(), |_| ())).contains("at most 64"));
+}

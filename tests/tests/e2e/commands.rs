@@ -62,6 +62,7 @@ const SUBCOMMANDS: &[&str] = &[
     "budget remove",
     "budget show",
     "budget renew",
+    "fed check",
     "config check",
     "config defaults",
     "config schema",

@@ -154,6 +154,12 @@ impl JobSpec {
         toml::from_str::<Written>(text)?.checked()
     }
 
+    /// Whether a job or a source may be called so.
+    pub fn is_name(name: &str) -> bool {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        !name.is_empty() && name.len() <= MAX_NAME && name.chars().all(fits)
+    }
+
     /// The job with these anchors.
     ///
     /// # Errors
@@ -442,8 +448,7 @@ fn stand_ins(scheme: Scheme) -> Vec<Seat> {
 }
 
 fn check_name(field: &'static str, value: &str) -> Result<(), SpecError> {
-    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-    if value.is_empty() || value.len() > MAX_NAME || !value.chars().all(fits) {
+    if !JobSpec::is_name(value) {
         let value = value.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
         return Err(SpecError::Name { field, value });
     }

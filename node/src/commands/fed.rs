@@ -1,0 +1,94 @@
+//! `selvedge fed`: learning across nodes.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use selvedge_federated::round::{Job, Mode};
+use selvedge_federated::server::Strategy;
+use selvedge_runtime::JobSpec;
+use selvedge_train::read;
+
+use crate::cli;
+use crate::client::Client;
+use crate::config::Config;
+use crate::home::Home;
+use crate::http::wire;
+use crate::ui;
+
+/// More than any job file; what is longer is refused by its length.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Carries out a command on federated rounds.
+pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()> {
+    let cli::Fed::Check { file } = command;
+    let spec = JobSpec::from_toml(&text_of(file)?)
+        .with_context(|| format!("{} is no job", file.display()))?;
+    let rules = spec.rules();
+    let data = match config.data.get(&spec.data) {
+        Some(source) => {
+            let examples = read(source, &spec.model.schema)
+                .with_context(|| format!("this node's data '{}' does not fit", spec.data))?;
+            format!("'{}' of this node: {} examples", spec.data, examples.len())
+        }
+        None => format!(
+            "this node has no '{}' and would not train; a [[data]] table in {} gives it some",
+            spec.data,
+            home.config_file().display()
+        ),
+    };
+    let members = members(home, &spec)?;
+    ui::out(format_args!("job '{}' is good", spec.name));
+    let rows = [
+        ("model", format!("{} weights", rules.dim)),
+        ("rounds", format!("{} by {}, {}", rules.rounds, method(rules), privacy(rules))),
+        ("anchors", anchors(rules, members)),
+        ("uploads", format!("{} a client and round", ui::bytes_text(spec.upload_bytes() as u64))),
+        ("data", data),
+    ];
+    let rows = rows.map(|(what, text)| vec![what.to_owned(), text]);
+    ui::out(ui::table(&rows));
+    Ok(())
+}
+
+fn text_of(file: &Path) -> Result<String> {
+    let failed = || format!("cannot read {} as text", file.display());
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).with_context(failed)?;
+    opened.take(MAX_FILE_BYTES).read_to_string(&mut text).with_context(failed)?;
+    Ok(text)
+}
+
+/// How many members the mesh has, where a node runs that knows; refuses a mesh that is too small.
+fn members(home: &Home, spec: &JobSpec) -> Result<Option<usize>> {
+    let Ok(contact) = home.running() else { return Ok(None) };
+    let list: wire::List<wire::Member> = Client::admin(&contact).get("/admin/members")?;
+    let count = list.data.iter().filter(|member| !member.revoked).count();
+    spec.has_room(count)?;
+    Ok(Some(count))
+}
+
+fn method(rules: &Job) -> &'static str {
+    match rules.strategy {
+        Strategy::Average { proximal_permille: 0 } => "FedAvg",
+        Strategy::Average { .. } => "FedProx",
+        Strategy::Adam { .. } => "FedAdam",
+        Strategy::Scaffold { .. } => "SCAFFOLD",
+    }
+}
+
+fn privacy(rules: &Job) -> String {
+    let floor = rules.min_clients;
+    match rules.mode {
+        Mode::Secure => format!("in sums of at least {floor} nodes that nobody can take apart"),
+        Mode::Plain(_) => format!("from {floor} nodes; every anchor SEES every update"),
+    }
+}
+
+fn anchors(rules: &Job, members: Option<usize>) -> String {
+    let wanted = rules.scheme.anchors();
+    match members {
+        Some(count) => format!("{wanted} of the mesh's {count} members"),
+        None => format!("{wanted}; no node runs here that could say how many members there are"),
+    }
+}
