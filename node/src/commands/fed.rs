@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{Job, Mode};
 use selvedge_federated::server::Strategy;
 use selvedge_runtime::JobSpec;
@@ -44,6 +45,7 @@ pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()
         ("rounds", format!("{} by {}, {}", rules.rounds, method(rules), privacy(rules))),
         ("anchors", anchors(rules, members)),
         ("uploads", format!("{} a client and round", ui::bytes_text(spec.upload_bytes() as u64))),
+        ("epsilon", epsilon(rules)),
         ("data", data),
     ];
     let rows = rows.map(|(what, text)| vec![what.to_owned(), text]);
@@ -83,6 +85,21 @@ fn privacy(rules: &Job) -> String {
         Mode::Secure => format!("in sums of at least {floor} nodes that nobody can take apart"),
         Mode::Plain(_) => format!("from {floor} nodes; every anchor SEES every update"),
     }
+}
+
+/// What differential privacy promises to a node that is in every round.
+fn epsilon(rules: &Job) -> String {
+    let Some(privacy) = &rules.privacy else { return "no differential privacy".to_owned() };
+    let of = |epsilon: MicroEpsilon| epsilon.0.div_ceil(10_000);
+    let text = |hundredths: u64| format!("{}.{:02}", hundredths / 100, hundredths % 100);
+    let all = text(of(privacy.spent(rules.rounds)));
+    let (most, rounds) = (text(of(privacy.epsilon)), privacy.contributions());
+    if rounds < rules.rounds {
+        return format!(
+            "{all} for all rounds, and a node may spend {most}: it leaves after {rounds}"
+        );
+    }
+    format!("{all} for a node in all rounds, of {most} that it may spend")
 }
 
 fn anchors(rules: &Job, members: Option<usize>) -> String {

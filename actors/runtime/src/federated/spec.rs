@@ -6,6 +6,8 @@
 
 use selvedge_base::{Micros, NodeId};
 use selvedge_federated::fixed::{Clip, ClipError, MODEL_BITS};
+use selvedge_federated::privacy::Privacy;
+use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::robust::Rule;
 use selvedge_federated::round::{Committee, Job, JobError, Mode, Pace, Seat};
 use selvedge_federated::server::Strategy;
@@ -30,6 +32,8 @@ const OPEN_BYTES: usize = 10;
 const MAX_PACE_MS: u64 = 24 * 3_600 * 1_000;
 /// What a number with a point is counted in.
 const MILLION: f64 = 1_000_000.0;
+/// What a chance is counted in.
+const PICO: f64 = 1e12;
 /// The greatest number with a point: far above every rate, clip or pull that trains.
 const MAX_NUMBER: f64 = 1_000.0;
 /// Passes and examples in a step; the trainer has the same bounds.
@@ -237,6 +241,7 @@ struct Written {
     mode: WrittenMode,
     #[serde(default)]
     pace: WrittenPace,
+    privacy: Option<WrittenPrivacy>,
 }
 
 /// The smallest set of anchors there is.
@@ -320,6 +325,16 @@ enum WrittenRule {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPrivacy {
+    noise: f64,
+    norm: f64,
+    honest: Option<u32>,
+    delta: f64,
+    epsilon: f64,
+}
+
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct WrittenPace {
     tick_ms: u64,
@@ -357,6 +372,7 @@ impl Written {
             proximal_permille,
         };
         let mode = self.mode.checked();
+        let privacy = self.privacy.map(|written| written.checked(mode, self.min_clients));
         let job = Job {
             nonce: 0,
             dim,
@@ -372,6 +388,7 @@ impl Written {
             receipts: scheme.anchors() - 1,
             rounds: self.rounds,
             strategy,
+            privacy: privacy.transpose()?,
             pace: self.pace.checked()?,
         };
         if job.target < job.min_clients {
@@ -420,6 +437,24 @@ impl WrittenMode {
                 WrittenRule::MultiKrum { byzantine, keep } => Rule::MultiKrum { byzantine, keep },
             }),
         }
+    }
+}
+
+impl WrittenPrivacy {
+    fn checked(self, mode: Mode, min_clients: usize) -> Result<Privacy, SpecError> {
+        // Where nobody sees an update, all noise of a sum hides each of them.
+        let honest = match mode {
+            Mode::Secure => u32::try_from(min_clients).unwrap_or(u32::MAX),
+            Mode::Plain(_) => 1,
+        };
+        let norm = scaled("privacy.norm", self.norm, f64::from(1_u32 << MODEL_BITS))?;
+        Ok(Privacy {
+            noise_milli: scaled("privacy.noise", self.noise, 1_000.0)?,
+            norm,
+            honest: self.honest.unwrap_or(honest),
+            delta: PicoDelta(scaled("privacy.delta", self.delta, PICO)?.into()),
+            epsilon: MicroEpsilon(scaled("privacy.epsilon", self.epsilon, MILLION)?.into()),
+        })
     }
 }
 

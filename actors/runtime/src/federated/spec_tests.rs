@@ -16,6 +16,35 @@ batch = 32
 learning_rate = 0.05
 ";
 
+const PRIVATE: &str = "\
+[privacy]
+noise = 2.0
+norm = 0.5
+honest = 4
+delta = 1e-5
+epsilon = 8.0
+";
+
+#[test]
+fn privacy_is_read_and_everybody_is_trusted_with_noise_where_nobody_sees_an_update() {
+    let privacy = |text: &str| JobSpec::from_toml(text).unwrap().rules().privacy;
+    assert_eq!(privacy(GOOD), None, "it costs accuracy: a job says so");
+    let wanted = Privacy {
+        noise_milli: 2_000,
+        norm: 1 << 19,
+        honest: 4,
+        delta: PicoDelta(10_000_000),
+        epsilon: MicroEpsilon(8_000_000),
+    };
+    let private = format!("{GOOD}{PRIVATE}");
+    assert_eq!(privacy(&private), Some(wanted));
+    let all = private.replace("honest = 4\n", "");
+    assert_eq!(privacy(&all), Some(Privacy { honest: 8, ..wanted }));
+    let plain = all.replace("dense = 100", "dense = 20");
+    let plain = format!("{plain}[mode]\nkind = \"plain\"\nrule = \"mean\"\n");
+    assert_eq!(privacy(&plain), Some(Privacy { honest: 1, ..wanted }));
+}
+
 fn said(text: &str) -> String {
     JobSpec::from_toml(text).unwrap_err().to_string()
 }
@@ -79,6 +108,9 @@ fn what_is_wrong_is_said_with_what_would_be_right() {
         (with("learning_rate = 0.05", "learning_rate = nan"), "training.learning_rate is NaN"),
         (with("learning_rate = 0.05", "learning_rate = 0.05\nclip = 0.0"), "training.clip is 0"),
         (format!("{GOOD}[pace]\ntick_ms = 0"), "pace.tick_ms is 0"),
+        (format!("{GOOD}{}", PRIVATE.replace("noise = 2.0", "noise = 0.0")), "privacy.noise is 0"),
+        (format!("{GOOD}{}", PRIVATE.replace("honest = 4", "honest = 9")), "1 to 8 honest"),
+        (format!("{GOOD}{}", PRIVATE.replace("1e-5", "1e-13")), "privacy.delta is 0"),
         (format!("{GOOD}[strategy]\nkind = \"fedprox\"\nmu = 0.0"), "strategy.mu is 0"),
         (format!("{GOOD}[strategy]\nkind = \"scaffold\"\nclients = 0"), "how many clients"),
         (format!("{GOOD}[mode]\nkind = \"plain\""), "missing field `rule`"),
@@ -114,6 +146,15 @@ fn a_mesh_that_is_too_small_and_a_round_that_is_too_wide_are_refused() {
         with("dense = 100", "dense = 400")
     ));
     assert!(open.contains("secure mode"), "{open}");
+}
+
+#[test]
+fn the_job_of_the_manual_is_one_and_a_node_may_stay_to_its_end() {
+    let manual = include_str!("../../../../docs/federated.md");
+    let file = manual.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let spec = JobSpec::from_toml(file).unwrap();
+    let privacy = spec.rules().privacy.unwrap();
+    assert!(privacy.contributions() >= spec.rules().rounds, "{privacy:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod deaths;
 mod demo;
 mod described;
 mod embeddings;
+mod federated;
 mod frozen;
 mod hostile;
 mod inference;
