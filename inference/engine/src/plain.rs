@@ -4,9 +4,13 @@
 
 use crate::testing::Writer;
 
+/// Heads of the tiny model: more than one for each head of keys.
 const HEADS: usize = 4;
+/// Heads of keys: more than one, so that a wrong one is noticed.
 const KEY_HEADS: usize = 2;
+/// Width of a head: no even share of the model's width.
 const DIM: usize = 12;
+/// What the tiny model's file says.
 const EPSILON: f32 = 1e-5;
 
 /// The logits after each token.

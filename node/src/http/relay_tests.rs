@@ -63,6 +63,25 @@ async fn a_stream_is_written_event_by_event_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_text_goes_where_chats_go_and_comes_back_as_a_text() {
+    let surface = surface(hello()).await;
+    let body = |stream: bool| json!({"model": "cloud/large", "prompt": "Oh, ", "stream": stream});
+    let whole = surface.post("/v1/completions", &body(false)).await.json();
+    assert_eq!(whole["choices"][0]["text"], "Hello there", "{whole}");
+    assert_eq!(
+        (&whole["object"], &whole["model"]),
+        (&json!("text_completion"), &json!("cloud/large"))
+    );
+    assert!(whole["id"].as_str().is_some_and(|id| id.starts_with("cmpl-")), "{whole}");
+    let call = surface.script.chats.lock().pop().expect("a chat");
+    let asked = call.asked.request().expect("understood");
+    assert_eq!((asked.raw, asked.max_tokens), (true, Some(16)));
+    let stream = surface.post("/v1/completions", &body(true)).await;
+    assert!(stream.body.contains(r#""text":" there""#), "{stream:?}");
+    assert!(stream.body.trim_end().ends_with("[DONE]"), "{stream:?}");
+}
+
+#[tokio::test]
 async fn anthropics_clients_are_answered_in_their_own_words() {
     let surface = surface(hello()).await;
     let whole = surface.post("/v1/messages", &asked(false)).await.json();

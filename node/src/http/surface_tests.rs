@@ -683,13 +683,13 @@ mod embed;
 mod infer;
 
 #[tokio::test]
-async fn a_text_is_continued_by_what_its_name_leads_to() {
+async fn several_texts_are_continued_by_what_their_name_leads_to_in_the_mesh() {
     let surface = surface(Script::hello()).await;
-    let body = json!({"model": "routed", "prompt": "Once"});
+    let body = json!({"model": "routed", "prompt": ["Once", "Twice"]});
     let answer = surface.post("/v1/completions", &body).await.json();
     assert_eq!(answer["model"], "routed", "{answer}");
     assert_eq!(surface.script.calls.lock().pop().map(|call| call.model).as_deref(), Some("small"));
-    let body = json!({"model": "cloud/large", "prompt": "Once"});
+    let body = json!({"model": "cloud/large", "prompt": ["Once", "Twice"]});
     let refused = surface.post("/v1/completions", &body).await;
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &json!("unsupported")));
 }
