@@ -133,11 +133,16 @@ impl Running {
     }
 
     /// What an answer that is over took, and by which counts: what the provider says, unless it
-    /// cannot be true; else what was seen. Of an answer in one piece nobody knows how many tokens
-    /// it has: it took the most it can have, and there are no counts.
-    pub fn at_end(&self, priced: &Priced, told: Option<Counts>) -> (Took, Option<Counts>) {
+    /// cannot be true; else what was seen. Of an answer that did not stream, or in one piece, nobody
+    /// knows how many tokens it has: it took the most it can have, and there are no counts.
+    pub fn at_end(
+        &self,
+        priced: &Priced,
+        told: Option<Counts>,
+        streams: bool,
+    ) -> (Took, Option<Counts>) {
         let told = told.filter(is_credible);
-        let seen = || self.counts(priced, None).filter(|_| self.pieces > 1);
+        let seen = || self.counts(priced, None).filter(|_| streams && self.pieces > 1);
         match told.or_else(seen) {
             Some(counts) => (priced.cost(&counts), Some(counts)),
             None => (priced.worst(), None),
@@ -221,13 +226,18 @@ mod tests {
         let priced = priced();
         let told = Counts { prompt: 40, completion: 1, ..Counts::default() };
         let end = (priced.cost(&told), Some(told));
-        assert_eq!(seen(2).at_end(&priced, Some(told)), end, "the provider's count is its bill");
+        for streams in [false, true] {
+            let took = seen(2).at_end(&priced, Some(told), streams);
+            assert_eq!(took, end, "the provider's count is its bill");
+        }
         let untrue = Counts { completion: 1 << 62, ..told };
         let two = Counts { prompt: 1_000, completion: 2, ..Counts::default() };
         for told in [None, Some(untrue)] {
-            assert_eq!(seen(2).at_end(&priced, told), (priced.cost(&two), Some(two)));
-            for whole in [0, 1] {
-                assert_eq!(seen(whole).at_end(&priced, told), (priced.worst(), None));
+            assert_eq!(seen(2).at_end(&priced, told, true), (priced.cost(&two), Some(two)));
+            for (pieces, streams) in [(0, true), (1, true), (1, false), (2, false)] {
+                // Two whole answers are two pieces.
+                let took = seen(pieces).at_end(&priced, told, streams);
+                assert_eq!(took, (priced.worst(), None));
             }
         }
     }

@@ -96,7 +96,8 @@ fn epsilon(rules: &Job) -> String {
     let (most, rounds) = (text(of(privacy.epsilon)), privacy.contributions());
     if rounds < rules.rounds {
         return format!(
-            "{all} for all rounds, and a node may spend {most}: it leaves after {rounds}"
+            "{all} for all rounds, and a node may spend {most}: it leaves after {rounds}, and \
+             where too few are left the job does not end"
         );
     }
     format!("{all} for a node in all rounds, of {most} that it may spend")

@@ -34,7 +34,7 @@ pub(crate) struct RawConfig {
     /// Traces, metrics and logs for an OpenTelemetry collector.
     pub(crate) telemetry: RawTelemetry,
     /// Data of this node that jobs may train on here, one `[[data]]` table each. Jobs know a
-    /// source by its name only; its files and what is in them never leave the node.
+    /// source by its name only; its files never leave the node, and what is trained from them does.
     #[schemars(length(max = 64))]
     pub(crate) data: Vec<RawData>,
 }

@@ -518,7 +518,7 @@ impl World<'_> {
         let total = counts.prompt + counts.completion;
         self.tell_desk(node, request, Ending::Answered, Some(total));
         let Some(errand) = self.errand(node, request) else { return };
-        let (took, _) = errand.running.at_end(&errand.priced, Some(counts));
+        let (took, _) = errand.running.at_end(&errand.priced, Some(counts), true);
         if took.micro_dollars > errand.bill.reserved().micro_dollars {
             self.marks.hit(Mark::Overbilled);
         }

@@ -71,6 +71,11 @@ pub fn parse_text(bytes: &[u8]) -> Result<ChatRequest, Refusal> {
         let message = "'best_of' is not supported; leave it out or equal to 'n'";
         return Err(unsupported("best_of", message));
     }
+    // The first token of a prompt has no probability, and the canonical form none for nothing.
+    if body.echo == Some(true) && body.logprobs.is_some() {
+        let message = "'echo' is not supported together with 'logprobs'; leave one of them out";
+        return Err(unsupported("echo", message));
+    }
     let mut extensions = own_fields(body.echo, body.suffix.as_deref())?;
     let include_usage = stream_options(body.stream_options, stream, &mut extensions)?;
     let logprobs: Option<u32> = whole("logprobs", body.logprobs, 0..=TOP_LOGPROBS)?;

@@ -23,7 +23,7 @@ fn sent(request: &ChatRequest, target: Target<'_>) -> (String, Value) {
 fn what_is_asked_is_sent_to_whoever_speaks_alike() {
     let own = json!({
         "prompt": ["Once upon"], "max_tokens": 7, "temperature": 0.5, "top_k": 3, "seed": 4,
-        "stop": "end", "logprobs": 2, "n": 2, "stream": true, "user": "u", "echo": true,
+        "stop": "end", "logprobs": 2, "n": 2, "stream": true, "user": "u",
         "suffix": "the end", "stream_options": {"include_usage": true}, "logit_bias": {"5": -1},
     });
     let request = asked(own.clone()).expect("good");
@@ -35,6 +35,8 @@ fn what_is_asked_is_sent_to_whoever_speaks_alike() {
     wanted["stop"] = json!(["end"]);
     assert_eq!(body, wanted);
     let azure = Target::Azure { deployment: "d", api_version: "v" };
+    let (_, again) = sent(&asked(json!({"echo": true})).expect("good"), Target::OpenAi);
+    assert_eq!(again["echo"], json!(true));
     let plain = asked(json!({"echo": false, "suffix": "", "best_of": 1})).expect("good");
     let (path, body) = sent(&plain, azure);
     assert_eq!(path, "/openai/deployments/d/completions?api-version=v");
@@ -50,6 +52,7 @@ fn what_cannot_be_said_is_refused_by_name() {
         (json!({"prompt": [1, 2]}), "prompt", "one text"),
         (json!({"best_of": 3}), "best_of", "equal to 'n'"),
         (json!({"logprobs": 21}), "logprobs", "0 to 20"),
+        (json!({"logprobs": 1, "echo": true}), "echo", "leave one of them out"),
         (json!({"messages": []}), "messages", "is not a parameter"),
         (json!({"n": 0}), "n", "1 to 128"),
         (json!({"temperature": 3}), "temperature", "0.0 to 2.0"),

@@ -34,6 +34,10 @@ const MAX_PACE_MS: u64 = 24 * 3_600 * 1_000;
 const MILLION: f64 = 1_000_000.0;
 /// What a chance is counted in.
 const PICO: f64 = 1e12;
+/// The least and the greatest delta: the unit of the round's own, and what it allows.
+const MIN_DELTA: f64 = 1e-12;
+/// See [`MIN_DELTA`].
+const MAX_DELTA: f64 = 1e-3;
 /// The greatest number with a point: far above every rate, clip or pull that trains.
 const MAX_NUMBER: f64 = 1_000.0;
 /// Passes and examples in a step; the trainer has the same bounds.
@@ -442,17 +446,21 @@ impl WrittenMode {
 
 impl WrittenPrivacy {
     fn checked(self, mode: Mode, min_clients: usize) -> Result<Privacy, SpecError> {
-        // Where nobody sees an update, all noise of a sum hides each of them.
+        // Where nobody sees an update, all noise of a sum hides each of them, but for that of the
+        // one who looks.
         let honest = match mode {
-            Mode::Secure => u32::try_from(min_clients).unwrap_or(u32::MAX),
+            Mode::Secure => u32::try_from(min_clients).unwrap_or(u32::MAX).saturating_sub(1).max(1),
             Mode::Plain(_) => 1,
         };
+        if !(MIN_DELTA..=MAX_DELTA).contains(&self.delta) {
+            return Err(wrong("privacy.delta", self.delta, &format!("{MIN_DELTA} to {MAX_DELTA}")));
+        }
         let norm = scaled("privacy.norm", self.norm, f64::from(1_u32 << MODEL_BITS))?;
         Ok(Privacy {
             noise_milli: scaled("privacy.noise", self.noise, 1_000.0)?,
             norm,
             honest: self.honest.unwrap_or(honest),
-            delta: PicoDelta(scaled("privacy.delta", self.delta, PICO)?.into()),
+            delta: PicoDelta((self.delta * PICO).round() as u64),
             epsilon: MicroEpsilon(scaled("privacy.epsilon", self.epsilon, MILLION)?.into()),
         })
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use selvedge_core::catalogue::{Counts, Model};
 use selvedge_core::paid::{Priced, Size};
 use selvedge_core::upstream::ProviderSpec;
-use selvedge_dialect::chat::{Cache, ChatRequest, Content, Part, Tool, Usage};
+use selvedge_dialect::chat::{Cache, ChatRequest, Content, Extension, Part, Tool, Usage};
 
 use crate::relay::Passable;
 
@@ -82,14 +82,24 @@ fn prompt_at_most(request: &ChatRequest) -> u64 {
         }
         Tool::Native { value, .. } => AROUND + value.text().len() as u64,
     });
-    let messages = request
-        .messages
-        .iter()
-        .map(|message| AROUND + message.parts.iter().map(part_at_most).sum::<u64>());
-    AROUND + tools.sum::<u64>() + messages.sum::<u64>()
+    let messages = request.messages.iter().map(|message| {
+        let parts = message.parts.iter().map(part_at_most).sum::<u64>();
+        AROUND + parts + own_at_most(&message.extensions)
+    });
+    let own = own_at_most(&request.extensions);
+    AROUND + tools.sum::<u64>() + messages.sum::<u64>() + own
+}
+
+/// Tokens of fields that one dialect alone has: some of them are read with the prompt.
+fn own_at_most(fields: &[Extension]) -> u64 {
+    fields.iter().map(|field| field.value.text().len() as u64).sum()
 }
 
 fn part_at_most(part: &Part) -> u64 {
+    own_at_most(&part.extensions) + content_at_most(&part.content)
+}
+
+fn content_at_most(content: &Content) -> u64 {
     use selvedge_dialect::chat::Source;
     let of = |text: &str| text.len() as u64;
     let source = |source: &Source| match source {
@@ -98,7 +108,7 @@ fn part_at_most(part: &Part) -> u64 {
         // What the provider fetches has no size that is known here.
         Source::Url(_) | Source::File(_) => PICTURE,
     };
-    match &part.content {
+    match content {
         Content::Text(text) | Content::Refusal(text) | Content::Redacted(text) => of(text),
         Content::Image { .. } => PICTURE,
         Content::Audio(sound) => source(sound),
@@ -132,5 +142,22 @@ mod tests {
             assert_eq!(priced.longest(), 100);
             assert_eq!(priced.worst().tokens, priced.unread().prompt + u64::from(n) * 100);
         }
+    }
+
+    #[test]
+    fn what_is_read_with_a_prompt_is_reserved_wherever_it_stands() {
+        let text = |more: &str| {
+            let body = format!(r#"{{"model": "m", "prompt": "Once"{more}}}"#);
+            prompt_at_most(&selvedge_dialect::openai::parse_text(body.as_bytes()).unwrap())
+        };
+        let suffix = "x".repeat(10_000);
+        assert!(text(&format!(r#", "suffix": "{suffix}""#)) >= text("") + 10_000);
+        let chat = |more: &str| {
+            let body = r#""messages": [{"role": "user", "content": "Hi"}]"#;
+            let body = format!(r#"{{"model": "m", {body}{more}}}"#);
+            prompt_at_most(&selvedge_dialect::openai::parse(body.as_bytes()).unwrap())
+        };
+        let guess = format!(r#", "prediction": {{"type": "content", "content": "{suffix}"}}"#);
+        assert!(chat(&guess) >= chat("") + 10_000);
     }
 }

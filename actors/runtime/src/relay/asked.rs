@@ -74,6 +74,11 @@ impl Asked {
         self.of(|seen| seen.asks_usage, |request| request.include_usage)
     }
 
+    /// Whether it is a bare text to be gone on with, which is always understood.
+    pub(crate) fn is_raw(&self) -> bool {
+        self.whole.get().is_some_and(|request| request.raw)
+    }
+
     /// All of it.
     ///
     /// # Errors

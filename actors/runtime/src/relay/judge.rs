@@ -6,7 +6,7 @@
 
 use selvedge_core::journey::{Step, Target};
 use selvedge_core::routes::{Doubt, Judgement};
-use selvedge_dialect::chat::{Event, Usage};
+use selvedge_dialect::chat::{ChatRequest, Event, Usage};
 
 use super::Relay;
 
@@ -39,7 +39,12 @@ impl Relay {
     pub(super) fn begin_leg(&mut self) {
         (self.usage, self.hides_logprobs, self.counted) = (None, false, Usage::default());
         (self.kept, self.passed, self.going) = (None, None, None);
-        let answers = || self.call.asked.request().map_or(0, |asked| asked.n.unwrap_or(1));
+        // What is said again of the prompt tells nothing of who says it.
+        let echoes = |asked: &ChatRequest| asked.extensions.iter().any(|own| own.name == "echo");
+        let answers = || match self.call.asked.request() {
+            Ok(asked) if !echoes(asked) => asked.n.unwrap_or(1),
+            _ => 0,
+        };
         // The body is only read whole where it matters.
         let doubt = self.aim.rising.and_then(|_| self.journey.doubt(answers()));
         self.judging = doubt.map(|doubt| Judging { doubt, held: Vec::new() });

@@ -105,7 +105,7 @@ impl Relay {
         }
         self.shared.counters.provided.bump();
         self.begin_asking(&open, &mut call);
-        let mut paying = Paying::new(priced, reservation);
+        let mut paying = Paying::new(priced, reservation, self.call.asked.stream());
         self.begin_keeping(reading.kind());
         let interrupted = pin!(self.interrupted(&mut paying, changes));
         let mut interrupted: Interrupted<'_> = Aside::new(interrupted);
@@ -119,7 +119,14 @@ impl Relay {
         self.asking.note(|turn| turn.attempts = attempts(&asked));
         let answer = match asked {
             Ok(answer) => answer,
-            Err(failed) => return End::Failed(failure(&open, &failed)),
+            Err(failed) => {
+                let mut failure = failure(&open, &failed);
+                // A model that only knows chats refuses the request itself; others may take it.
+                if self.call.asked.is_raw() && failure.refusal.code == Code::InvalidRequest {
+                    failure.refusal.code = Code::Unsupported;
+                }
+                return End::Failed(failure);
+            }
         };
         match reading {
             Reading::Translated(parser) => {
@@ -411,15 +418,16 @@ struct Paying {
     priced: Priced,
     reservation: Option<Reservation>,
     running: Running,
+    streams: bool,
     /// What it comes to so far, and by which counts.
     took: Took,
     counted: Usage,
 }
 
 impl Paying {
-    fn new(priced: Priced, reservation: Option<Reservation>) -> Self {
+    fn new(priced: Priced, reservation: Option<Reservation>, streams: bool) -> Self {
         let (running, took) = (Running::default(), Took::default());
-        Self { priced, reservation, running, took, counted: Usage::default() }
+        Self { priced, reservation, running, streams, took, counted: Usage::default() }
     }
 
     /// Notes what the answer took so far.
@@ -444,7 +452,8 @@ impl Paying {
 
     /// The answer is whole.
     fn ended(&mut self, told: Option<Usage>) {
-        let (took, counted) = self.running.at_end(&self.priced, told.as_ref().map(counts));
+        let told_counts = told.as_ref().map(counts);
+        let (took, counted) = self.running.at_end(&self.priced, told_counts, self.streams);
         self.bill(took);
         if let Some(counted) = counted {
             self.count(told, counted);
@@ -454,7 +463,8 @@ impl Paying {
     /// Notes what is counted; what else the provider told of it stays.
     fn count(&mut self, told: Option<Usage>, counted: Counts) {
         let (prompt_tokens, completion_tokens) = (counted.prompt, counted.completion);
-        let told = told.unwrap_or_default();
+        // Of what was not believed nothing stays.
+        let told = told.filter(|told| told.prompt_tokens == prompt_tokens).unwrap_or_default();
         self.counted = Usage { prompt_tokens, completion_tokens, ..told };
     }
 

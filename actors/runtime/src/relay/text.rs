@@ -1,8 +1,8 @@
 //! Continuations of a text under a name that leads elsewhere: a route, an alias, a provider's
 //! model.
 //!
-//! Owns choosing the model of the mesh that continues it. Providers are asked for chats here, and a
-//! chat about a text is not its continuation, so they are passed over.
+//! Owns choosing the model of the mesh that continues several texts of one request, or tokens. One
+//! text goes the way of chats, to providers too; these do not, so providers are passed over.
 
 use selvedge_base::{Code, Refusal, Stage};
 use selvedge_core::journey::Target;

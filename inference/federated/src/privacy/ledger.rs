@@ -4,7 +4,8 @@
 //! all jobs, re-runs and sides of a partition together. A contribution that is to leave is asked
 //! for by its commitment, which names its very bytes: the same again costs nothing, anything else
 //! costs, also under a number that was granted before. Owns the row; the cap is the operator's, and
-//! a node with several sources of data has a ledger for each.
+//! a node with several sources of data has a ledger for each. Jobs without privacy never ask:
+//! whoever runs jobs gives a source with a cap to none of them.
 
 use std::collections::{BTreeMap, VecDeque};
 

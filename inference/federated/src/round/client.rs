@@ -327,6 +327,8 @@ impl Client {
         };
         let seq = self.stored.tip.last(&self.me).saturating_add(1);
         let id = ContributionId { client: self.me, seq };
+        // Noise is drawn from the seed that came: whoever has the disk cannot take it off again.
+        let seed = seed.derive("shares", 0);
         let Some(privacy) = self.job.privacy else {
             let pending = Pending { id, base_round, examples, levels, seed };
             return self.contribute(pending, out);
