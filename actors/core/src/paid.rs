@@ -133,8 +133,8 @@ impl Running {
     }
 
     /// What an answer that is over took, and by which counts: what the provider says, unless it
-    /// cannot be true; else what was seen. Of an answer that did not stream, or in one piece, nobody
-    /// knows how many tokens it has: it took the most it can have, and there are no counts.
+    /// cannot be true; else what was seen. Of an answer that did not stream, or in one piece,
+    /// nobody knows how many tokens it has: it took the most it can have, and there are no counts.
     pub fn at_end(
         &self,
         priced: &Priced,

@@ -119,14 +119,7 @@ impl Relay {
         self.asking.note(|turn| turn.attempts = attempts(&asked));
         let answer = match asked {
             Ok(answer) => answer,
-            Err(failed) => {
-                let mut failure = failure(&open, &failed);
-                // A model that only knows chats refuses the request itself; others may take it.
-                if self.call.asked.is_raw() && failure.refusal.code == Code::InvalidRequest {
-                    failure.refusal.code = Code::Unsupported;
-                }
-                return End::Failed(failure);
-            }
+            Err(failed) => return self.refused(&open, &failed),
         };
         match reading {
             Reading::Translated(parser) => {
@@ -141,6 +134,16 @@ impl Relay {
                 self.pass(&open, passing, paying, interrupted).await
             }
         }
+    }
+
+    /// A provider gives no answer.
+    fn refused(&self, open: &Open, failed: &Failed) -> End {
+        let mut failure = failure(open, failed);
+        // A model that only knows chats refuses a text itself; others may take it.
+        if self.call.asked.is_raw() && failure.refusal.code == Code::InvalidRequest {
+            failure.refusal.code = Code::Unsupported;
+        }
+        End::Failed(failure)
     }
 
     /// The name that an answer comes under, where it is not the provider's: the one asked for.
