@@ -12,7 +12,7 @@ use selvedge_federated::robust::Rule;
 use selvedge_federated::round::{Committee, Job, JobError, Mode, Pace, Seat};
 use selvedge_federated::server::Strategy;
 use selvedge_federated::shamir::Scheme;
-use selvedge_train::{Layer, Model, Plan, Schema, Shape, TrainError};
+use selvedge_train::{Layer, Model, Schema, Shape, TrainError};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -118,19 +118,6 @@ pub struct Training {
     pub rate_millionths: u32,
     /// FedProx's mu, in thousandths.
     pub proximal_permille: u32,
-}
-
-impl Training {
-    /// The trainer's plan with a seed for the order of the examples.
-    pub fn plan(&self, seed: u64) -> Plan {
-        Plan {
-            epochs: self.epochs as usize,
-            batch: self.batch as usize,
-            learning_rate: (f64::from(self.rate_millionths) / MILLION) as f32,
-            proximal: self.proximal_permille as f32 / 1_000.0,
-            seed,
-        }
-    }
 }
 
 /// A checked job file: a job but for its anchors.
