@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::fields::{Drawing, StreamOptions, sampling, stop, stream_options};
 use super::render::{Target, drawing, extensions};
-use super::write::word;
-use super::{error, usage};
+use super::usage;
+use super::write::{put_end, put_failure, word};
 use crate::cannot;
 use crate::chat::{
     ChatRequest, Content, Event, Extension, Gathered, Head, LogProbs, Message, Role, TokenLogProb,
@@ -225,13 +225,7 @@ impl TextWriter {
     }
 
     fn end(&mut self, out: &mut Vec<u8>) {
-        if self.reply.include_usage {
-            out.extend_from_slice(&self.head);
-            out.extend_from_slice(b"],\"usage\":");
-            Object::write(out, |object| usage::write(object, &self.usage.unwrap_or_default()));
-            out.extend_from_slice(b"}\n\n");
-        }
-        out.extend_from_slice(b"data: [DONE]\n\n");
+        put_end(out, self.reply, &self.head, self.usage);
         self.over = true;
     }
 
@@ -273,9 +267,7 @@ impl StreamWriter for TextWriter {
                 self.end(out);
             }
             Event::Failed(failure) => {
-                out.extend_from_slice(b"data: ");
-                Object::write(out, |object| error::object_of(object, &failure.refusal));
-                out.extend_from_slice(b"\n\n");
+                put_failure(out, failure);
                 self.over = true;
             }
             // A text that is gone on with has none of these.

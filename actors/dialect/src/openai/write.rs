@@ -4,7 +4,7 @@
 //! without `[DONE]`, so that a client cannot take it for complete.
 
 use super::error;
-use crate::chat::{Event, Finish, Head, TokenLogProb, TopLogProb, Usage};
+use crate::chat::{Event, Failure, Finish, Head, TokenLogProb, TopLogProb, Usage};
 use crate::exchange::{Dialect, Reply, StreamWriter};
 use crate::json::{self, Object};
 use crate::limits::CHOICES;
@@ -89,15 +89,7 @@ impl Writer {
     }
 
     fn end(&mut self, out: &mut Vec<u8>) {
-        if self.reply.include_usage {
-            out.extend_from_slice(&self.head);
-            out.extend_from_slice(b"],\"usage\":");
-            Object::write(out, |object| {
-                super::usage::write(object, &self.usage.unwrap_or_default());
-            });
-            out.extend_from_slice(b"}\n\n");
-        }
-        out.extend_from_slice(b"data: [DONE]\n\n");
+        put_end(out, self.reply, &self.head, self.usage);
         self.over = true;
     }
 
@@ -162,9 +154,7 @@ impl StreamWriter for Writer {
                 self.end(out);
             }
             Event::Failed(failure) => {
-                out.extend_from_slice(b"data: ");
-                Object::write(out, |object| error::object_of(object, &failure.refusal));
-                out.extend_from_slice(b"\n\n");
+                put_failure(out, failure);
                 self.over = true;
             }
             // No word of this dialect says these.
@@ -181,6 +171,24 @@ impl StreamWriter for Writer {
             out.extend_from_slice(b": still here\n\n");
         }
     }
+}
+
+/// An error inside of a stream.
+pub(super) fn put_failure(out: &mut Vec<u8>, failure: &Failure) {
+    out.extend_from_slice(b"data: ");
+    Object::write(out, |object| error::object_of(object, &failure.refusal));
+    out.extend_from_slice(b"\n\n");
+}
+
+/// A stream's end: its usage, if that was asked for, after the `head` that every chunk begins with.
+pub(super) fn put_end(out: &mut Vec<u8>, reply: Reply, head: &[u8], usage: Option<Usage>) {
+    if reply.include_usage {
+        out.extend_from_slice(head);
+        out.extend_from_slice(b"],\"usage\":");
+        Object::write(out, |object| super::usage::write(object, &usage.unwrap_or_default()));
+        out.extend_from_slice(b"}\n\n");
+    }
+    out.extend_from_slice(b"data: [DONE]\n\n");
 }
 
 fn begin_call(object: &mut Object<'_>, call: u32, id: &str, name: &str) {
