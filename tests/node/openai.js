@@ -97,7 +97,7 @@ check("which are numbers", typeof vectors.data[1].embedding[0] === "number", vec
 check("and are counted", vectors.usage.total_tokens === 3, vectors.usage);
 
 const wrong = made("sk-selvedge-wrong").chat.completions;
-const body = { model: MODEL, messages: QUESTION, max_tokens: 9 };
+const body = { model: MODEL, messages: QUESTION, max_tokens: 9, temperature: 0 };
 const refused = await fails("a wrong key", OpenAI.AuthenticationError, () => wrong.create(body));
 check("its code", refused.code === "unauthorized", refused.error);
 const spent = await fails("a spent budget", OpenAI.RateLimitError, () =>

@@ -10,7 +10,7 @@ from openai import OpenAI
 LIMIT = int(os.environ["SELVEDGE_LIMIT"])
 ACCOUNT = os.environ["SELVEDGE_ACCOUNT"]
 client = OpenAI(base_url=URL, api_key=KEY, max_retries=0, timeout=60)
-request = {"model": MODEL, "prompt": "x" * 90, "max_tokens": 10}
+request = {"model": MODEL, "prompt": "x" * 90, "max_tokens": 10, "temperature": 0}
 raw = client.completions.with_raw_response
 
 first = raw.create(**request)
