@@ -28,4 +28,6 @@ pub mod upstream;
 pub use flow::{Flow, FlowEffect, FlowInput, Piece};
 pub use record::{Attempt, Outcome, RequestRecord};
 pub use route::{MeshView, ModelSummary, Need, NodeView};
-pub use rows::{Charged, HandOff, HandOffReply, NodeRow, Opening, PolicyWord, Traced};
+pub use rows::{
+    Charged, FederatedWord, HandOff, HandOffReply, NodeRow, Opening, PolicyWord, Traced,
+};

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use selvedge_contract::{Answer, EngineStatus, GenerateRequest};
+use selvedge_federated::round::{Digest, Message};
 use selvedge_proto::policy::PolicyMessage;
 use selvedge_proto::wire;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::quota::QuotaMessage;
 
 /// First frame of a stream between members.
-pub type Opening = wire::Opening<GenerateRequest, QuotaMessage, PolicyWord>;
+pub type Opening = wire::Opening<GenerateRequest, QuotaMessage, PolicyWord, FederatedWord>;
 /// A request that was reserved for, handed to a peer.
 pub type Charged = wire::Charged<GenerateRequest>;
 /// A request that is part of a trace, handed to a peer.
@@ -32,6 +33,15 @@ pub struct PolicyWord {
     pub incarnation: u64,
     /// What it has, lacks or tells.
     pub message: PolicyMessage,
+}
+
+/// What a member says of a round of learning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FederatedWord {
+    /// The job's name.
+    pub job: Digest,
+    /// What is said.
+    pub message: Message,
 }
 
 /// A node's row: written by that node alone.

@@ -4,5 +4,8 @@
 //! [`selvedge_federated`] does; computes nothing: [`selvedge_train`] does.
 
 mod spec;
+mod task;
 
 pub use spec::{JobSpec, SpecError, Training};
+pub(crate) use task::is_job;
+pub use task::{Announced, AnnouncedError, Task};

@@ -13,6 +13,7 @@ use libp2p::PeerId;
 use libp2p::identity::{Keypair, ed25519};
 use selvedge_base::NodeId;
 use selvedge_proto::records::Signer;
+use selvedge_proto::seal;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -111,6 +112,13 @@ impl Identity {
     /// A secret of this node for one purpose, the same in every run.
     pub fn derive(&self, purpose: &str) -> [u8; 32] {
         blake3::derive_key(purpose, self.key.secret().as_ref())
+    }
+
+    /// The secret half of the key that shares are sealed to; see [`selvedge_proto::seal`].
+    pub fn opening_secret(&self) -> Zeroizing<[u8; 32]> {
+        let mut secret = Zeroizing::new([0; 32]);
+        secret.copy_from_slice(self.key.secret().as_ref());
+        seal::opening_secret(&secret)
     }
 
     /// The same key in libp2p's type.

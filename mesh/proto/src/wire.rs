@@ -95,9 +95,10 @@ pub enum HelloReply {
 }
 
 /// The first frame of a stream says what the stream is for. `R` is a request, `Q` a message about
-/// budgets, `P` one about policies. New variants go to the end: frames count them.
+/// budgets, `P` one about policies, `F` one of federated rounds. New variants go to the end: frames
+/// count them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Opening<R, Q = (), P = ()> {
+pub enum Opening<R, Q = (), P = (), F = ()> {
     /// A request for the peer to compute; answered by [`HandOffReply`]s.
     HandOff(HandOff<R>),
     /// An exchange of state; answered by [`SyncMessage`]s.
@@ -118,9 +119,11 @@ pub enum Opening<R, Q = (), P = ()> {
     Traced(Box<Traced<R>>),
     /// About answers that are kept; answered as [`AnswersWord`] says. Since version 5.
     Answers(Box<AnswersWord>),
+    /// Of a round of learning; not answered on this stream. Since version 6.
+    Federated(Box<F>),
 }
 
-impl<R, Q, P> Opening<R, Q, P> {
+impl<R, Q, P, F> Opening<R, Q, P, F> {
     /// The wire version that brought this variant: it is written to no peer of an older one.
     pub const fn since(&self) -> u8 {
         match self {
@@ -128,6 +131,7 @@ impl<R, Q, P> Opening<R, Q, P> {
             Self::Quota(_) | Self::Policy(_) | Self::Charged(_) => 2,
             Self::Settings(_) | Self::Traced(_) => 4,
             Self::Answers(_) => 5,
+            Self::Federated(_) => 6,
         }
     }
 }

@@ -160,6 +160,7 @@ impl Plan {
         let nodes = scheme.anchors() + 3;
         let job = Job {
             nonce: seed,
+            task: [0; 32],
             dim: DIM,
             clip: Clip::try_from(1 << 18).unwrap_or_else(|_| unreachable!("a fixed clip")),
             mode,

@@ -9,12 +9,14 @@ use selvedge_federated::fixed::{Clip, ClipError, MODEL_BITS};
 use selvedge_federated::privacy::Privacy;
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::robust::Rule;
-use selvedge_federated::round::{Committee, Job, JobError, Mode, Pace, Seat};
+use selvedge_federated::round::{Committee, Digest, Job, JobError, Mode, Pace, Seat};
 use selvedge_federated::server::Strategy;
 use selvedge_federated::shamir::Scheme;
 use selvedge_train::{Layer, Model, Schema, Shape, TrainError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use super::task::{Announced, AnnouncedError, MAX_HELD_OUT, Task};
 
 /// The longest job file: a hundred times the longest sensible one.
 const MAX_TEXT_BYTES: usize = 64 << 10;
@@ -78,6 +80,9 @@ pub enum SpecError {
     /// The rounds cannot be run.
     #[error("{0}")]
     Job(#[from] JobError),
+    /// It cannot be told.
+    #[error("{0}")]
+    Told(#[from] AnnouncedError),
     /// The clip is none.
     #[error("training.clip: {0}")]
     Clip(#[from] ClipError),
@@ -108,7 +113,7 @@ pub enum SpecError {
 }
 
 /// How a client trains, in whole numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Training {
     /// Passes over a client's examples in a round.
     pub epochs: u32,
@@ -133,6 +138,8 @@ pub struct JobSpec {
     pub training: Training,
     /// The first weights are drawn from this.
     pub seed: u64,
+    /// Of a thousand examples of a node so many are only measured on.
+    pub held_out_permille: u16,
     /// The job without anchors: its committee is empty.
     job: Job,
 }
@@ -155,17 +162,27 @@ impl JobSpec {
         !name.is_empty() && name.len() <= MAX_NAME && name.chars().all(fits)
     }
 
-    /// The job with these anchors.
+    /// The job with these anchors, as it is told to the mesh by a node; `first` is the digest of
+    /// the first weights.
     ///
     /// # Errors
     /// [`SpecError::TooFew`] when they are fewer than the job says, [`SpecError::Job`] when they
     /// are not all different.
-    pub fn job(&self, nonce: u64, anchors: &[Seat]) -> Result<Job, SpecError> {
+    pub fn told(
+        &self,
+        nonce: u64,
+        anchors: &[Seat],
+        first: Digest,
+        by: NodeId,
+    ) -> Result<Announced, SpecError> {
         self.has_room(anchors.len())?;
         let seats = anchors.iter().copied().take(self.job.scheme.anchors()).collect();
-        let job = Job { nonce, committee: Committee { epoch: 0, seats }, ..self.job.clone() };
+        let Self { data, model, training, seed, held_out_permille, .. } = self.clone();
+        let task = Task { data, model, training, seed, first, held_out_permille };
+        let committee = Committee { epoch: 0, seats };
+        let job = Job { nonce, task: task.digest()?, committee, ..self.job.clone() };
         job.check()?;
-        Ok(job)
+        Ok(Announced { job, task, by })
     }
 
     /// Whether so many members are enough for its anchors.
@@ -224,6 +241,8 @@ struct Written {
     sample_permille: u32,
     #[serde(default)]
     seed: u64,
+    #[serde(default = "a_tenth")]
+    held_out_permille: u16,
     model: WrittenModel,
     training: WrittenTraining,
     #[serde(default)]
@@ -243,6 +262,11 @@ const fn five() -> usize {
 /// The floor of privacy unless told otherwise: what a sum of eight says of one of them is little.
 const fn eight() -> usize {
     8
+}
+
+/// What is only measured on unless told otherwise: enough to see a model learn, and little lost.
+const fn a_tenth() -> u16 {
+    100
 }
 
 const fn all() -> u32 {
@@ -366,6 +390,7 @@ impl Written {
         let privacy = self.privacy.map(|written| written.checked(mode, self.min_clients));
         let job = Job {
             nonce: 0,
+            task: [0; 32],
             dim,
             clip: Clip::new(scaled("training.clip", clip, f64::from(1_u32 << MODEL_BITS))?)?,
             mode,
@@ -386,10 +411,13 @@ impl Written {
             let allowed = format!("'min_clients' ({}) or more", job.min_clients);
             return Err(wrong("target", job.target, &allowed));
         }
-        let Self { name, data, seed, .. } = self;
-        let spec = JobSpec { name, data, model, training, seed, job };
+        let Self { name, data, seed, held_out_permille, .. } = self;
+        if held_out_permille > MAX_HELD_OUT {
+            return Err(wrong("held_out_permille", held_out_permille, "0 to 500"));
+        }
+        let spec = JobSpec { name, data, model, training, seed, held_out_permille, job };
         // The rest of the rules are the round's own; they need anchors, and any will do.
-        spec.job(0, &stand_ins(scheme))?;
+        spec.told(0, &stand_ins(scheme), [0; 32], NodeId([0; 32]))?;
         let (bytes, open) = (spec.round_bytes(), matches!(mode, Mode::Plain(_)));
         if bytes > MAX_ROUND_BYTES {
             return Err(SpecError::TooWide { bytes, weights: dim, open });

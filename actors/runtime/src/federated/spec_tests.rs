@@ -63,9 +63,10 @@ fn a_job_file_becomes_a_job_that_passes_its_check() {
     assert_eq!((spec.rules().min_clients, spec.rules().receipts), (8, 4));
     assert_eq!(spec.training.rate_millionths, 50_000);
     assert_eq!(spec.upload_bytes(), 5 * 4 * 79_510);
-    let job = spec.job(9, &stand_ins(Scheme::Sixteen)).unwrap();
+    let told = |nonce, scheme| spec.told(nonce, &stand_ins(scheme), [3; 32], NodeId([1; 32]));
+    let job = told(9, Scheme::Sixteen).unwrap().job;
     assert_eq!((job.nonce, job.committee.seats.len()), (9, 5));
-    assert_ne!(job.digest(), spec.job(8, &stand_ins(Scheme::Five)).unwrap().digest());
+    assert_ne!(job.digest(), told(8, Scheme::Five).unwrap().job.digest());
 }
 
 #[test]
@@ -129,7 +130,8 @@ fn what_is_wrong_is_said_with_what_would_be_right() {
 fn a_mesh_that_is_too_small_and_a_round_that_is_too_wide_are_refused() {
     let spec = JobSpec::from_toml(GOOD).unwrap();
     assert!(spec.has_room(5).is_ok());
-    let few = spec.job(1, &stand_ins(Scheme::Five)[..4]).unwrap_err().to_string();
+    let told = |seats: &[Seat]| spec.told(1, seats, [3; 32], NodeId([1; 32]));
+    let few = told(&stand_ins(Scheme::Five)[..4]).unwrap_err().to_string();
     assert!(few.contains("5 anchors") && few.contains("has 4 members"), "{few}");
     let wide = said(&with("dense = 100", "dense = 500"));
     assert!(wide.contains("397510 now") && !wide.contains("secure mode"), "{wide}");
@@ -161,5 +163,8 @@ fn a_seat_that_comes_twice_is_refused() {
     let spec = JobSpec::from_toml(GOOD).unwrap();
     let mut seats = stand_ins(Scheme::Five);
     seats[4] = seats[0];
-    assert!(matches!(spec.job(1, &seats), Err(SpecError::Job(JobError::Anchors { .. }))));
+    assert!(matches!(
+        spec.told(1, &seats, [3; 32], seats[0].node),
+        Err(SpecError::Job(JobError::Anchors { .. }))
+    ));
 }

@@ -10,6 +10,7 @@ use selvedge_core::routes::{BOOK_VERSION, Item, RouteBook, RouteError, Trouble};
 use selvedge_proto::settings::{Setting, SettingKey, SettingNotice, SettingsBook, Which};
 
 use super::{MAX_TEXT_BYTES, Routing, refused};
+use crate::federated::is_job;
 
 /// One version of an entry of the mesh's routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub struct SharedEntry {
 /// The entries in a book, and what of it this build does not understand.
 pub(super) fn entries_of(book: &SettingsBook) -> (Vec<Item>, BTreeMap<SettingKey, Trouble>) {
     let (mut items, mut unread) = (Vec::new(), BTreeMap::new());
-    for (setting, content) in book.current() {
+    for (setting, content) in book.current().filter(|(setting, _)| !is_job(&setting.key)) {
         match Item::of_setting(&setting.key, content) {
             Ok(item) => items.push(item),
             Err(error) => {

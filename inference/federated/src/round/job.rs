@@ -67,6 +67,8 @@ pub struct Pace {
 pub struct Job {
     /// Tells jobs of the same kind apart.
     pub nonce: u64,
+    /// The digest of what rounds do not look at and all must agree on: layers, data, training.
+    pub task: Digest,
     /// Weights of the model.
     pub dim: usize,
     /// How far one weight may move in one update.
@@ -233,6 +235,7 @@ impl Job {
     pub fn digest(&self) -> Digest {
         let canon = Canon::of("selvedge federated job")
             .number(self.nonce)
+            .fixed(&self.task)
             .number(self.dim as u64)
             .number(u64::from(self.clip.units()))
             .number(self.scheme.anchors() as u64)

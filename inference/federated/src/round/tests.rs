@@ -46,6 +46,7 @@ fn key(index: u8) -> OpeningKey {
 fn job(mode: Mode) -> Job {
     let seat = |index| Seat { node: node(index), key: key(index).public() };
     Job {
+        task: [7; 32],
         nonce: 1,
         dim: 3,
         clip: Clip::new(1 << 20).unwrap(),

@@ -15,7 +15,7 @@ use selvedge_base::{Blame, RequestId, Retry, Wall};
 use serde::de::DeserializeOwned;
 
 type Request = (String, Vec<u32>);
-type Opening = super::Opening<Request, u64, String>;
+type Opening = super::Opening<Request, u64, String, [u8; 3]>;
 
 /// Whatever the bytes, decoding ends with a value or an error.
 fn survives<T: DeserializeOwned + Serialize>(body: &[u8]) {
@@ -99,6 +99,7 @@ fn openings_and_replies_round_trip() {
         Opening::Answers(Box::new(AnswersWord::Brief([3; 16]))),
         Opening::Answers(Box::new(AnswersWord::Kept(Box::new(in_brief())))),
         Opening::Answers(Box::new(AnswersWord::Ask(ask()))),
+        Opening::Federated(Box::new([1, 2, 3])),
     ] {
         let frame = encode(&opening, codec::MAX_FRAME).unwrap();
         assert_eq!(decode_body(&frame[4..]), Ok(opening));
