@@ -4,10 +4,13 @@
 //! and the runtime's (`Gateway`, `Admin`). Decides nothing.
 
 mod cache;
+mod federated;
 mod providers;
 mod quota;
 mod routes;
 mod terms;
+
+pub(crate) use federated::method;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -158,6 +161,10 @@ impl Backend for Bridge {
             Some((now, (gateway, own, changes)))
         })
         .boxed()
+    }
+
+    fn federated_watch(&self) -> BoxStream<'static, wire::List<wire::FederatedJob>> {
+        self.federated_changes()
     }
 
     fn totals(&self) -> Vec<(&'static str, &'static str, u64)> {
@@ -329,6 +336,9 @@ impl Bridge {
             Order::MeshRouteHistory(key) => self.mesh_route_history(&key),
             Order::MeshRouteRemove(key) => self.mesh_route_remove(key).await,
             Order::MeshRouteRollBack(key, which) => self.mesh_route_roll_back(key, which).await,
+            Order::Federated => self.federated(),
+            Order::FederatedSubmit(text) => self.federated_submit(&text).await,
+            Order::FederatedCancel(name) => self.federated_cancel(&name).await,
             Order::Cache => self.cache_show(),
             Order::CachePurge(purge) => self.cache_purge(purge).await,
             Order::Record(id) => self.record(id),

@@ -163,6 +163,7 @@ async fn start(
         rollback_guard: config.rollback_guard,
         cache: config.cache,
         tracer: telemetry.map(Telemetry::tracer),
+        data: config.data.clone(),
         create_mesh: true,
     };
     if let Some(code) = &options.join {

@@ -4,6 +4,7 @@
 //! decides is decided by the roster, the policy book, the key ring or the engine.
 
 mod budgets;
+mod federated;
 mod keys;
 mod providers;
 

@@ -1,6 +1,6 @@
 //! What a node must be told to start; checked by whoever read it from a file or flags.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use selvedge_core::cache::Bounds;
 use selvedge_engine::EngineConfig;
 
+use crate::federated::DataSource;
 use crate::trace::Tracer;
 
 /// A node's settings.
@@ -42,6 +43,8 @@ pub struct NodeConfig {
     pub cache: Option<CacheConfig>,
     /// Who is told of requests, if anybody is.
     pub tracer: Option<Arc<Tracer>>,
+    /// Data of this node that jobs may train on, by the names that jobs use.
+    pub data: BTreeMap<String, DataSource>,
     /// Make a mesh of one when this home belongs to none.
     pub create_mesh: bool,
 }

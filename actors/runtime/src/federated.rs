@@ -1,11 +1,26 @@
-//! Federated rounds at this node: where the rounds' machines and the trainer meet.
+//! Federated rounds at this node: where the rounds' machines, the trainer, the disk and the mesh
+//! meet.
 //!
-//! Owns what a job file says and what becomes of it. Decides nothing of a round:
-//! [`selvedge_federated`] does; computes nothing: [`selvedge_train`] does.
+//! A job is a signed setting of the mesh, so every member comes to know it, at whichever side of a
+//! cut, and a steward's word ends it. Each node follows every job; those that are anchors hold
+//! shares, those that have the data train. Owns which jobs run here and that each is started again
+//! after a failure. Decides nothing of a round: [`selvedge_federated`] does; computes nothing:
+//! [`selvedge_train`] does.
 
+mod disk;
+mod jobs;
+mod ledger;
+mod post;
+mod runner;
 mod spec;
+mod state;
 mod task;
+mod trainer;
 
+pub use disk::RoundMeasured;
+pub use jobs::{DataSource, JobRun, JobView};
+pub(crate) use jobs::{Federation, FederationParts, child};
 pub use spec::{JobSpec, SpecError, Training};
-pub(crate) use task::is_job;
+pub use state::JobProgress;
 pub use task::{Announced, AnnouncedError, Task};
+pub(crate) use task::{is_job, key_of};

@@ -132,6 +132,7 @@ fn gateway_by(node: &Node, pace: Duration, quota: crate::quota::QuotaLine) -> Ga
         records: crate::records::Records::default(),
         providers: Arc::clone(&real.providers),
         routing: Arc::clone(&real.routing),
+        federation: Arc::clone(&real.federation),
         cache: None,
         purges: Arc::clone(&real.purges),
         tracer: None,

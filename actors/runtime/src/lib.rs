@@ -43,7 +43,10 @@ pub use admin::{Admin, BudgetView, Caller, KeyView, MemberView};
 pub use answers::Purged;
 pub use config::{CacheConfig, NodeConfig};
 pub use counters::{Count, Counters, FIRST_TOKEN_BOUNDS_MS};
-pub use federated::{Announced, AnnouncedError, JobSpec, SpecError, Task, Training};
+pub use federated::{
+    Announced, AnnouncedError, DataSource, JobProgress, JobRun, JobSpec, JobView, RoundMeasured,
+    SpecError, Task, Training,
+};
 pub use gateway::{AnswerStream, Call, Gateway};
 pub use join::JoinFailed;
 pub use node::{Node, Replay, StartError};

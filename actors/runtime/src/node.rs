@@ -41,6 +41,7 @@ use crate::contacts::Contacts;
 use crate::counters::Counters;
 use crate::custody::{self, CustodyError};
 use crate::discover::{self, DiscoveryArgs};
+use crate::federated::{self, Federation, FederationParts};
 use crate::gate::MemberGate;
 use crate::gateway::Gateway;
 use crate::ingress::Ingress;
@@ -407,8 +408,8 @@ fn budgets(
     Ok(QuotaLine::new(stepper, opened.store.clone(), Arc::clone(counters)))
 }
 
-/// Keeps running what carries out the orders of the budgets' machine, what spreads policies and
-/// what tells peers which answers are kept.
+/// Keeps running what carries out the orders of the budgets' machine, what spreads policies, what
+/// tells peers which answers are kept, and the jobs of learning.
 async fn keep_budgets(
     shared: &Arc<Shared>,
     orders: UnboundedReceiver<Order>,
@@ -418,7 +419,8 @@ async fn keep_budgets(
     let (policies, _until_shutdown) =
         task::child("policies", policy_sync::child(Arc::clone(shared)));
     let (answers, _until_shutdown) = task::child("answers", answers::child(Arc::clone(shared)));
-    Ok(Supervisor::start(vec![quota, policies, answers]).await?)
+    let (learning, _until_shutdown) = task::child("learning", federated::child(Arc::clone(shared)));
+    Ok(Supervisor::start(vec![quota, policies, answers, learning]).await?)
 }
 
 /// What runs already when the shared part is put together.
@@ -461,6 +463,7 @@ async fn share(
         home: config.home.clone(),
     };
     let routing = Routing::load(place, Arc::clone(&providers))?;
+    let federation_endpoint = Arc::clone(&parts.endpoint);
     Ok(Shared {
         me,
         endpoint: parts.endpoint,
@@ -482,6 +485,12 @@ async fn share(
         records: Records::default(),
         providers,
         routing: Arc::new(routing),
+        federation: Arc::new(Federation::new(FederationParts {
+            identity: Arc::clone(&opened.identity),
+            store: opened.store.clone(),
+            endpoint: federation_endpoint,
+            data: config.data.clone(),
+        })),
         cache: config.cache.map(CacheLine::new),
         purges: Arc::new(Purges::load(
             Arc::clone(&opened.identity),

@@ -5,6 +5,7 @@
 //! nothing: [`selvedge_core::routes`] does. The own book stays here; entries of the mesh are signed
 //! and every node has them.
 
+mod jobs;
 mod settings;
 mod shared;
 

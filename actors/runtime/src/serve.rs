@@ -76,8 +76,10 @@ pub(crate) async fn stream(
         }
         Ok(Ok(Some(Opening::Answers(word)))) => answers::take(&context, from, *word, sender).await,
         Ok(Ok(Some(Opening::Echo))) => sender.send(&()).await,
-        // No rounds run here: whoever sends says it again to those that do.
-        Ok(Ok(Some(Opening::Federated(_)))) => Ok(()),
+        Ok(Ok(Some(Opening::Federated(word)))) => {
+            context.shared.federation.hear(from, *word).await;
+            Ok(())
+        }
         Ok(Ok(None)) | Err(_) => Ok(()),
         Ok(Err(error)) => Err(error),
     };

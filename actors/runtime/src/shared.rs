@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::answers::Purges;
 use crate::counters::Counters;
+use crate::federated::Federation;
 use crate::line::MeshLine;
 use crate::policies::Policies;
 use crate::providers::Providers;
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) providers: Arc<Providers>,
     /// Which targets a model's name leads to.
     pub(crate) routing: Arc<Routing>,
+    /// What is learned across the mesh.
+    pub(crate) federation: Arc<Federation>,
     /// Answers kept for equal requests, if any are.
     pub(crate) cache: Option<CacheLine>,
     /// What was purged in the mesh, known also where no answers are kept.

@@ -166,6 +166,17 @@ impl Store {
         Ok(found)
     }
 
+    /// The names of all records that begin with `prefix`, in their order.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] and [`StoreError::Disk`].
+    pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let transaction = self.file.database()?.begin_read().map_err(disk)?;
+        let table = transaction.open_table(RECORDS).map_err(disk)?;
+        let range = table.range(prefix..past(prefix).as_str()).map_err(disk)?;
+        range.map(|entry| Ok(entry.map_err(disk)?.0.value().to_owned())).collect()
+    }
+
     /// Writes a record; returns when it is on the disk.
     ///
     /// # Errors

@@ -20,7 +20,8 @@ Example of a file:
   learning_rate = 0.05
 
 Updates are added up so that nobody sees one alone unless the file says [mode] kind = \"plain\".
-docs/federated.md has every field. Jobs can be checked and not yet run.";
+docs/federated.md has every field. A job is signed by a steward for the whole mesh; nodes whose
+configuration has the data train, all others follow, and the anchors may be any of them.";
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = FED_EXAMPLES)]
@@ -29,5 +30,31 @@ pub(crate) enum Fed {
     Check {
         /// A file in TOML
         file: PathBuf,
+    },
+    /// Start the job of a file at all nodes of the mesh
+    Submit {
+        /// A file in TOML
+        file: PathBuf,
+        /// Stay, and show the rounds until the job is done
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Show the jobs of the mesh, or one of them, as this node sees them
+    Status {
+        /// The job
+        job: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the rounds of a job until it is done
+    Watch {
+        /// The job
+        job: String,
+    },
+    /// Take a job away from all nodes, with its model; what was spent of privacy stays spent
+    Cancel {
+        /// The job
+        job: String,
     },
 }

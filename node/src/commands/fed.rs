@@ -6,29 +6,47 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{Job, Mode};
-use selvedge_federated::server::Strategy;
 use selvedge_runtime::JobSpec;
 use selvedge_train::read;
 
+mod show;
+
+use super::keys::escaped;
+use crate::bridge::method;
 use crate::cli;
 use crate::client::Client;
 use crate::config::Config;
 use crate::home::Home;
 use crate::http::wire;
 use crate::ui;
+use show::{show, watch};
 
 /// More than any job file; what is longer is refused by its length.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Carries out a command on federated rounds.
 pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()> {
-    let cli::Fed::Check { file } = command;
+    match command {
+        cli::Fed::Check { file } => check(home, config, file),
+        cli::Fed::Submit { file, watch } => submit(home, file, *watch),
+        cli::Fed::Status { job, json } => show(home, job.as_deref(), *json),
+        cli::Fed::Watch { job } => watch(&Client::admin(&home.running()?), job),
+        cli::Fed::Cancel { job } => {
+            let path = format!("/admin/federated/{}", escaped(job));
+            let done: wire::Done = Client::admin(&home.running()?).delete(&path)?;
+            ui::out(done.done);
+            Ok(())
+        }
+    }
+}
+
+fn check(home: &Home, config: &Config, file: &Path) -> Result<()> {
     let spec = JobSpec::from_toml(&text_of(file)?)
         .with_context(|| format!("{} is no job", file.display()))?;
     let rules = spec.rules();
     let data = match config.data.get(&spec.data) {
-        Some(source) => {
-            let examples = read(source, &spec.model.schema)
+        Some(own) => {
+            let examples = read(&own.source, &spec.model.schema)
                 .with_context(|| format!("this node's data '{}' does not fit", spec.data))?;
             format!("'{}' of this node: {} examples", spec.data, examples.len())
         }
@@ -42,7 +60,7 @@ pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()
     ui::out(format_args!("job '{}' is good", spec.name));
     let rows = [
         ("model", format!("{} weights", rules.dim)),
-        ("rounds", format!("{} by {}, {}", rules.rounds, method(rules), privacy(rules))),
+        ("rounds", format!("{} by {}, {}", rules.rounds, method(rules.strategy), privacy(rules))),
         ("anchors", anchors(rules, members)),
         ("uploads", format!("{} a client and round", ui::bytes_text(spec.upload_bytes() as u64))),
         ("epsilon", epsilon(rules)),
@@ -50,6 +68,26 @@ pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()
     ];
     let rows = rows.map(|(what, text)| vec![what.to_owned(), text]);
     ui::out(ui::table(&rows));
+    Ok(())
+}
+
+fn submit(home: &Home, file: &Path, stay: bool) -> Result<()> {
+    let text = text_of(file)?;
+    let client = Client::admin(&home.running()?);
+    let job: wire::FederatedJob =
+        client.post("/admin/federated", &wire::FederatedRequest { text })?;
+    ui::out(format_args!("job '{}' runs at the nodes of the mesh as they hear of it", job.name));
+    let anchors = job.anchors.join(", ");
+    let rows = [("digest", job.job.clone()), ("anchors", anchors)];
+    let rows = rows.map(|(what, text)| vec![what.to_owned(), text]);
+    ui::out(ui::table(&rows));
+    if let Some(why) = &job.not_training {
+        ui::note(format_args!("this node does not train: {why}"));
+    }
+    if stay {
+        return watch(&client, &job.name);
+    }
+    ui::note(format_args!("`selvedge fed watch {}` shows its rounds", job.name));
     Ok(())
 }
 
@@ -68,15 +106,6 @@ fn members(home: &Home, spec: &JobSpec) -> Result<Option<usize>> {
     let count = list.data.iter().filter(|member| !member.revoked).count();
     spec.has_room(count)?;
     Ok(Some(count))
-}
-
-fn method(rules: &Job) -> &'static str {
-    match rules.strategy {
-        Strategy::Average { proximal_permille: 0 } => "FedAvg",
-        Strategy::Average { .. } => "FedProx",
-        Strategy::Adam { .. } => "FedAdam",
-        Strategy::Scaffold { .. } => "SCAFFOLD",
-    }
 }
 
 fn privacy(rules: &Job) -> String {

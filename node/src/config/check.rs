@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use selvedge_base::Micros;
 use selvedge_engine::{Device, EngineConfig};
-use selvedge_runtime::{Bounds, CacheConfig, JobSpec};
+use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
+use selvedge_federated::privacy::ledger::Cap;
+use selvedge_runtime::{Bounds, CacheConfig, DataSource, JobSpec};
 use selvedge_train::{Csv, Idx, Source};
 
 use super::raw::{LogFormat, RawCache, RawConfig, RawData};
@@ -21,6 +23,16 @@ use super::telemetry::{self, TelemetryConfig};
 
 /// Sources of one node: each is a client of its jobs, and there are not more of those on one.
 const MAX_SOURCES: usize = 64;
+/// The least epsilon that is counted, which is also its unit.
+const MIN_EPSILON: f64 = 1e-6;
+/// Beyond this epsilon promises nothing.
+const MAX_EPSILON: f64 = 1_000.0;
+/// The least delta that is counted, which is also its unit.
+const MIN_DELTA: f64 = 1e-12;
+/// A greater chance that the promise does not hold is none.
+const MAX_DELTA: f64 = 1e-3;
+/// The delta unless told otherwise: what most papers count epsilon at.
+const USUAL_DELTA: f64 = 1e-5;
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug)]
@@ -40,7 +52,7 @@ pub(crate) struct Config {
     pub(crate) log_filter: String,
     pub(crate) log_format: LogFormat,
     /// What jobs may train on here, by name.
-    pub(crate) data: BTreeMap<String, Source>,
+    pub(crate) data: BTreeMap<String, DataSource>,
 }
 
 /// The HTTP API.
@@ -178,13 +190,15 @@ impl Problems {
         name.to_owned()
     }
 
-    fn sources(&mut self, written: &[RawData]) -> BTreeMap<String, Source> {
+    fn sources(&mut self, written: &[RawData]) -> BTreeMap<String, DataSource> {
         if written.len() > MAX_SOURCES {
             self.say("data", format!("{} tables", written.len()), format!("at most {MAX_SOURCES}"));
         }
         let mut sources = BTreeMap::new();
         for raw in written {
-            let (name, source) = source(raw);
+            let (name, source, bound) = source(raw);
+            let cap = self.cap(bound);
+            let source = DataSource { source, cap };
             if !JobSpec::is_name(&name) {
                 let allowed = "1 to 64 letters a-z, digits, '-' and '_'";
                 self.say("data.name", name.escape_debug(), allowed);
@@ -193,6 +207,27 @@ impl Problems {
             }
         }
         sources
+    }
+
+    /// The bound of a source's privacy, as its ledger counts it.
+    fn cap(&mut self, (epsilon, delta): (Option<f64>, Option<f64>)) -> Option<Cap> {
+        let delta = match (epsilon, delta) {
+            (None, None) => return None,
+            (None, Some(delta)) => {
+                self.say("data.delta", delta, "only beside 'epsilon', which it belongs to");
+                return None;
+            }
+            (Some(_), delta) => delta.unwrap_or(USUAL_DELTA),
+        };
+        let epsilon = epsilon.unwrap_or_default();
+        if !(MIN_EPSILON..=MAX_EPSILON).contains(&epsilon) {
+            self.say("data.epsilon", epsilon, format!("{MIN_EPSILON} to {MAX_EPSILON}"));
+        }
+        if !(MIN_DELTA..=MAX_DELTA).contains(&delta) {
+            self.say("data.delta", delta, format!("{MIN_DELTA} to {MAX_DELTA}"));
+        }
+        let epsilon = MicroEpsilon((epsilon / MIN_EPSILON).round() as u64);
+        Some(Cap { epsilon, delta: PicoDelta((delta / MIN_DELTA).round() as u64) })
     }
 
     fn address(&mut self, field: &str, text: &str) -> SocketAddr {
@@ -269,9 +304,10 @@ fn cache(raw: &RawCache) -> CacheConfig {
     CacheConfig { bounds, sampled: raw.sampled }
 }
 
-fn source(raw: &RawData) -> (String, Source) {
+/// A source's name, where it is, and the bound of its privacy: epsilon and delta.
+fn source(raw: &RawData) -> (String, Source, (Option<f64>, Option<f64>)) {
     match raw {
-        RawData::Csv { name, path, label, values, classes, scale } => {
+        RawData::Csv { name, path, label, values, classes, scale, epsilon, delta } => {
             let table = Csv {
                 path: path.into(),
                 label: label.clone(),
@@ -279,10 +315,11 @@ fn source(raw: &RawData) -> (String, Source) {
                 classes: classes.clone(),
                 scale: *scale,
             };
-            (name.clone(), Source::Csv(table))
+            (name.clone(), Source::Csv(table), (*epsilon, *delta))
         }
-        RawData::Idx { name, images, labels } => {
-            (name.clone(), Source::Idx(Idx { images: images.into(), labels: labels.into() }))
+        RawData::Idx { name, images, labels, epsilon, delta } => {
+            let pair = Idx { images: images.into(), labels: labels.into() };
+            (name.clone(), Source::Idx(pair), (*epsilon, *delta))
         }
     }
 }

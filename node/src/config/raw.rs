@@ -60,6 +60,13 @@ pub(crate) enum RawData {
         /// Every value is divided by this.
         #[serde(default = "one")]
         scale: f32,
+        /// What all jobs together may spend of the data's privacy, as an epsilon. With it only jobs
+        /// with privacy train on the data.
+        #[schemars(range(min = 0.000001, max = 1000.0))]
+        epsilon: Option<f64>,
+        /// The delta that this epsilon is counted at.
+        #[schemars(range(min = 1e-12, max = 0.001))]
+        delta: Option<f64>,
     },
     /// Images and labels as the MNIST files hold them, not compressed.
     Idx {
@@ -69,6 +76,13 @@ pub(crate) enum RawData {
         images: String,
         /// The file of labels.
         labels: String,
+        /// What all jobs together may spend of the data's privacy, as an epsilon. With it only jobs
+        /// with privacy train on the data.
+        #[schemars(range(min = 0.000001, max = 1000.0))]
+        epsilon: Option<f64>,
+        /// The delta that this epsilon is counted at.
+        #[schemars(range(min = 1e-12, max = 0.001))]
+        delta: Option<f64>,
     },
 }
 

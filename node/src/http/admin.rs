@@ -9,6 +9,7 @@ use hyper::{Method, Response, StatusCode};
 use selvedge_base::{Code, Micros};
 use selvedge_dialect::objects;
 use selvedge_proto::settings::{SettingKey, Which};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::backend::{Backend, Order};
@@ -34,7 +35,7 @@ const TAKE_AWAY: &str = "DELETE, OPTIONS";
 
 /// The paths after `/admin/` and the methods of each. What stands in braces is the rest of a path,
 /// slashes included; a path without comes before.
-pub(super) const PATHS: [(&str, &str); 34] = [
+pub(super) const PATHS: [(&str, &str); 37] = [
     ("status", READ),
     ("members", READ),
     ("watch", READ),
@@ -67,6 +68,9 @@ pub(super) const PATHS: [(&str, &str); 34] = [
     ("providers/{name}", TAKE_AWAY),
     ("provider-keys", BOTH),
     ("provider-keys/{name}", TAKE_AWAY),
+    ("federated", BOTH),
+    ("federated/{name}", TAKE_AWAY),
+    ("federated-watch", READ),
     ("cache", READ),
     ("cache/purge", SEND),
     ("requests/{id}", READ),
@@ -91,7 +95,8 @@ pub(super) async fn answer(
 ) -> Result<Response<Answer>, Problem> {
     match path {
         "status" => Ok(json(StatusCode::OK, &backend.status())),
-        "watch" => Ok(lines(watched(backend, stop))),
+        "watch" => Ok(lines(watched(backend.watch(), stop))),
+        "federated-watch" => Ok(lines(watched(backend.federated_watch(), stop))),
         "models" if *method != Method::POST => {
             let nodes = backend.status().nodes.into_iter();
             let data = nodes.filter(|node| node.me).flat_map(|node| node.models).collect();
@@ -114,18 +119,21 @@ pub(super) async fn answer(
     }
 }
 
-/// A line of JSON for every change of what this node sees, the first one at once, until the surface
-/// ends. Lines that a slow reader did not take in time are told as one.
-fn watched(backend: &dyn Backend, stop: &Stop) -> BoxStream<'static, Bytes> {
+/// A line of JSON for every change, the first one at once, until the surface ends. Lines that a slow
+/// reader did not take in time are told as one.
+fn watched<T: Serialize + 'static>(
+    changes: BoxStream<'static, T>,
+    stop: &Stop,
+) -> BoxStream<'static, Bytes> {
     let stop = stop.clone();
     let ended = async move { stop.requested().await };
-    let line = |status: wire::Status| {
+    let line = |now: T| {
         // Plain structs always serialize; an empty line would be the visible sign.
-        let mut line = serde_json::to_vec(&status).unwrap_or_default();
+        let mut line = serde_json::to_vec(&now).unwrap_or_default();
         line.push(b'\n');
         Bytes::from(line)
     };
-    backend.watch().map(line).take_until(Box::pin(ended)).boxed()
+    changes.map(line).take_until(Box::pin(ended)).boxed()
 }
 
 fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
@@ -164,6 +172,10 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
         ("provider-keys", "") if post => decode(body).map(Order::ProviderKeyAdd),
         ("provider-keys", "") => Ok(Order::ProviderKeys),
         ("provider-keys", name) => Ok(Order::ProviderKeyRemove(name.to_owned())),
+        ("federated", "") if post => decode::<wire::FederatedRequest>(body)
+            .map(|request| Order::FederatedSubmit(request.text)),
+        ("federated", "") => Ok(Order::Federated),
+        ("federated", name) => Ok(Order::FederatedCancel(name.to_owned())),
         ("cache", "purge") => purge(body),
         ("cache", _) => Ok(Order::Cache),
         ("models", "") => model(body),

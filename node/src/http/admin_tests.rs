@@ -41,6 +41,9 @@ async fn paths_and_bodies_become_orders() {
         (&get, "keys", "", Order::Keys),
         (&post, "models", &model, added),
         (&delete, "models/a/b", "", Order::ModelRemove("a/b".to_owned())),
+        (&get, "federated", "", Order::Federated),
+        (&post, "federated", "{\"text\": \"x\"}", Order::FederatedSubmit("x".to_owned())),
+        (&delete, "federated/digits", "", Order::FederatedCancel("digits".to_owned())),
         (&get, &request, "", Order::Record(RequestId(0xfeed))),
     ];
     for (method, path, body, wanted) in table {
@@ -132,6 +135,7 @@ async fn budgets_are_read_by_account() {
 async fn wrong_bodies_are_refused() {
     let table = [
         ("tenants", "{}"),
+        ("federated", "{\"file\": \"x\"}"),
         ("budgets", "{\"path\": \"a\", \"amount\": \"5\"}"),
         ("budgets", "{\"path\": \"a\", \"amount\": \"5 usd/day\", \"limit\": 3}"),
         ("budgets/lower", "{\"path\": \"a\", \"name\": \"b\", \"limit\": 5}"),

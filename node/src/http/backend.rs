@@ -98,6 +98,9 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// The mesh as this node sees it, now and again whenever it changed; never ends.
     fn watch(&self) -> BoxStream<'static, Status>;
 
+    /// The jobs of learning as this node sees them, now and again whenever that changed; never ends.
+    fn federated_watch(&self) -> BoxStream<'static, wire::List<wire::FederatedJob>>;
+
     /// Running totals the node keeps itself: metric name, help, value.
     fn totals(&self) -> Vec<(&'static str, &'static str, u64)>;
 
@@ -232,6 +235,12 @@ pub(crate) enum Order {
     MeshRouteRemove(SettingKey),
     /// Signs what an older version said.
     MeshRouteRollBack(SettingKey, Which),
+    /// Lists the jobs of learning.
+    Federated,
+    /// Signs the job of a file for the mesh.
+    FederatedSubmit(String),
+    /// Takes a job away from the mesh.
+    FederatedCancel(String),
     /// Shows the cache of answers.
     Cache,
     /// Removes answers that are kept.

@@ -3,6 +3,7 @@
 //! Owns names and shapes. Times are milliseconds since the Unix epoch, spans are microseconds.
 
 mod cache;
+mod federated;
 mod provider;
 mod quota;
 
@@ -10,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use cache::*;
+pub(crate) use federated::*;
 pub(crate) use provider::*;
 pub(crate) use quota::*;
 

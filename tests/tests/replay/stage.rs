@@ -67,6 +67,7 @@ fn config(home: &TempDir) -> Result<NodeConfig> {
         rollback_guard: false,
         cache: None,
         tracer: None,
+        data: std::collections::BTreeMap::new(),
         create_mesh: true,
     })
 }

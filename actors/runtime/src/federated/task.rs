@@ -82,6 +82,11 @@ pub enum AnnouncedError {
     Weight(usize),
 }
 
+/// Where a job is kept.
+pub(crate) fn key_of(name: &str) -> SettingKey {
+    SettingKey { kind: KIND, name: name.to_owned() }
+}
+
 /// Whether a setting is a job.
 pub(crate) const fn is_job(key: &SettingKey) -> bool {
     key.kind == KIND

@@ -49,6 +49,7 @@ impl Home {
             rollback_guard: false,
             cache: None,
             tracer: None,
+            data: std::collections::BTreeMap::new(),
             create_mesh: true,
         }
     }

@@ -95,7 +95,8 @@ impl Routing {
     /// The entries of the mesh that are not removed.
     pub(crate) fn shared(&self) -> Vec<SharedEntry> {
         let (book, force) = (self.settings.book(), self.force.load());
-        let heads = book.current().filter_map(|(setting, _)| book.head(&setting.key));
+        let routes = book.current().filter(|(setting, _)| !is_job(&setting.key));
+        let heads = routes.filter_map(|(setting, _)| book.head(&setting.key));
         heads
             .map(|notice| {
                 let trouble = force.shared.get(&notice.signed.body.key);

@@ -18,7 +18,7 @@ use super::client::{commitment, context, payload_digest, sharing_digest};
 use super::close::{Close, ContributionId, Header};
 use super::job::{Committee, Job, MAX_CLIENTS, Mode};
 use super::message::{Effect, Event, Message, Payload, Refused};
-use super::outbox::Outbox;
+use super::outbox::{Outbox, SEND_AGAIN};
 use super::propose::Campaign;
 use super::tip::{Folded, Opening, Partial, Tip};
 use crate::field::Fp;
@@ -215,6 +215,11 @@ impl Anchor {
     /// What it has, or will have, on disk.
     pub const fn stored(&self) -> &AnchorStored {
         &self.stored
+    }
+
+    /// Whether the job is done: nothing is to be said of it but to those who ask.
+    fn has_ended(&self) -> bool {
+        self.stored.tip.round >= self.job.rounds
     }
 
     /// Whether it is an anchor of the next round.
@@ -487,7 +492,7 @@ impl Anchor {
     }
 
     fn tick(&mut self, now: Now, out: &mut Out) {
-        if now.mono < self.next_tick {
+        if now.mono < self.next_tick || self.has_ended() {
             return;
         }
         self.next_tick = now.mono.plus(self.job.pace.tick);
@@ -500,7 +505,9 @@ impl Anchor {
             self.outbox.send(*peer, Message::Ask { round }, out);
         }
         if self.stored.opened.is_some() {
-            self.show(out);
+            if self.shown.is_none() || self.asked.is_multiple_of(SEND_AGAIN) {
+                self.show(out);
+            }
         } else if self.is_seated() {
             self.decide(now, out);
         }
@@ -513,7 +520,10 @@ impl Anchor {
             let sent = std::mem::take(out);
             for effect in sent {
                 match effect {
-                    Effect::Send { to, message } if to == self.me => own.push_back(message),
+                    // What is for this node's client leaves, and comes back to that.
+                    Effect::Send { to, message } if to == self.me && message.is_for().1 => {
+                        own.push_back(message);
+                    }
                     Effect::Store { .. }
                     | Effect::Send { .. }
                     | Effect::Replay { .. }
@@ -554,6 +564,6 @@ impl Machine for Anchor {
     }
 
     fn wake_at(&self) -> Option<Mono> {
-        Some(self.next_tick)
+        (!self.has_ended()).then_some(self.next_tick)
     }
 }

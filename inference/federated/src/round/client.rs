@@ -18,7 +18,7 @@ use super::canon::Canon;
 use super::close::{Close, ContributionId, Header};
 use super::job::{Job, Mode};
 use super::message::{Effect, Event, Message, Payload};
-use super::outbox::Outbox;
+use super::outbox::{Outbox, SEND_AGAIN};
 use super::tip::{Folded, Tip};
 use crate::fixed::{UpdateError, to_field};
 use crate::mask::{Masks, Seed};
@@ -236,6 +236,16 @@ impl Client {
     /// The chain, as far as it followed it.
     pub const fn tip(&self) -> &Tip {
         &self.stored.tip
+    }
+
+    /// What it has, or will have, on disk.
+    pub const fn stored(&self) -> &ClientStored {
+        &self.stored
+    }
+
+    /// Whether the job is done.
+    fn has_ended(&self) -> bool {
+        self.stored.tip.round >= self.job.rounds
     }
 
     /// What it contributes.
@@ -469,7 +479,7 @@ impl Client {
     }
 
     fn tick(&mut self, now: Now, out: &mut Vec<Effect<ClientChange>>) {
-        if now.mono < self.next_tick {
+        if now.mono < self.next_tick || self.has_ended() {
             return;
         }
         self.next_tick = now.mono.plus(self.job.pace.tick);
@@ -482,7 +492,10 @@ impl Client {
             self.outbox.send(*anchor, Message::Ask { round: tip.round }, out);
         }
         if self.stored.pending.is_some() {
-            return self.share(out);
+            if self.shared.is_none() || self.asked.is_multiple_of(SEND_AGAIN) {
+                self.share(out);
+            }
+            return;
         }
         if let Some((spend, _)) = &self.unpaid {
             return out.push(Effect::Spend(*spend));
@@ -517,6 +530,6 @@ impl Machine for Client {
     }
 
     fn wake_at(&self) -> Option<Mono> {
-        Some(self.next_tick)
+        (!self.has_ended()).then_some(self.next_tick)
     }
 }

@@ -26,6 +26,17 @@ pub enum Payload {
     },
 }
 
+impl Payload {
+    /// Bytes it takes on a stream, about.
+    pub const fn bytes(&self) -> usize {
+        match self {
+            Self::Sealed(sealed) => sealed.len(),
+            // A level takes three bytes or four.
+            Self::Open { levels, .. } => 4 * levels.len() + 32,
+        }
+    }
+}
+
 /// What is said. The transport proves who says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {

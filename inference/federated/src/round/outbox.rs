@@ -12,6 +12,10 @@ use selvedge_base::NodeId;
 /// again until they are answered.
 const MAX_WAITING: usize = 4_096;
 
+/// Ticks after which what is large is sent again to those that have not answered. A share of a
+/// large model takes longer than one tick on a home's link; what is small is said in every tick.
+pub(super) const SEND_AGAIN: usize = 5;
+
 /// Numbers the writes and holds the messages back.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outbox {

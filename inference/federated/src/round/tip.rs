@@ -33,6 +33,14 @@ pub enum Partial {
 }
 
 impl Partial {
+    /// Bytes it takes on a stream, about.
+    pub const fn bytes(&self) -> usize {
+        match self {
+            Self::Shares(share) => 5 * share.len(),
+            Self::Open(aggregate) => 5 * aggregate.sum.len(),
+        }
+    }
+
     /// Whether it can be a part of a sum of this job.
     pub(super) fn fits(&self, job: &Job) -> bool {
         match (job.mode, self) {

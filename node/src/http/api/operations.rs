@@ -240,6 +240,14 @@ operations! {
         => Json(of::<wire::Done>), "Stores a provider's key";
     DELETE "/admin/provider-keys/{name}" Nothing
         => Json(of::<wire::Done>), "Removes a provider's key";
+    GET "/admin/federated" Nothing
+        => Json(of::<wire::List<wire::FederatedJob>>), "The jobs of learning across nodes";
+    POST "/admin/federated" Body(of::<wire::FederatedRequest>)
+        => Json(of::<wire::FederatedJob>), "Starts a job of learning across nodes";
+    GET "/admin/federated-watch" Nothing
+        => Text("application/x-ndjson"), "The same, at every change";
+    DELETE "/admin/federated/{name}" Nothing
+        => Json(of::<wire::Done>), "Takes a job of learning away from all nodes";
     GET "/admin/cache" Nothing => Json(of::<wire::Cache>), "The cache of answers";
     POST "/admin/cache/purge" Optional(of::<wire::CachePurge>)
         => Json(of::<wire::Done>), "Drops answers that are kept";

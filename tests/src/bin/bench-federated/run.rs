@@ -64,6 +64,7 @@ fn job(setting: &Setting, dim: usize) -> Result<Job> {
         Strategy::Average { proximal_permille: 0 }
     };
     Ok(Job {
+        task: [0; 32],
         nonce: setting.seed,
         dim,
         clip: Clip::new(CLIP)?,

@@ -1,0 +1,46 @@
+//! Jobs of learning, as operators see them.
+
+use std::sync::Arc;
+
+use selvedge_base::Refusal;
+use selvedge_federated::round::Tip;
+use tokio::sync::watch;
+
+use super::Admin;
+use crate::federated::{Announced, JobView};
+
+impl Admin {
+    /// Signs the job of a file for the whole mesh; its name. It runs as soon as nodes hear of it.
+    ///
+    /// # Errors
+    /// A refusal with what is wrong with the file or the mesh, or when this node may not sign.
+    pub async fn federated_submit(&self, text: &str) -> Result<String, Refusal> {
+        self.shared.federation.submit(&self.shared, text).await
+    }
+
+    /// Takes a job away from the whole mesh. What data have spent on it stays spent.
+    ///
+    /// # Errors
+    /// A refusal where there is no such job, or this node may not sign.
+    pub async fn federated_cancel(&self, name: &str) -> Result<(), Refusal> {
+        self.shared.federation.cancel(&self.shared, name).await
+    }
+
+    /// The jobs of the mesh, by name.
+    pub fn federated_jobs(&self) -> Vec<JobView> {
+        self.shared.federation.views()
+    }
+
+    /// Tells whenever a job is shown otherwise.
+    pub fn federated_changes(&self) -> watch::Receiver<()> {
+        self.shared.federation.changes()
+    }
+
+    /// The last model of a job that is known here, and the tip it is of.
+    ///
+    /// # Errors
+    /// A refusal where there is no such job, it does not run here, or the disk fails.
+    pub async fn federated_tip(&self, name: &str) -> Result<(Arc<Announced>, Tip), Refusal> {
+        self.shared.federation.tip(name).await
+    }
+}

@@ -1,0 +1,341 @@
+//! A job on this node's disk: what its machines wrote down, one record for each thing.
+//!
+//! ```text
+//! federated/JOB/round/N      how round N ended; kept, so that whoever is behind can be told
+//! federated/JOB/anchor/tip   the chain as far as it was folded; the rest follows from the rounds
+//! federated/JOB/anchor/held/ID, /turn, /opened
+//! federated/JOB/client/tip, /pending, /control
+//! federated/JOB/measured     how well this node found the models of the rounds to do
+//! ```
+//!
+//! Owns the names and what one write of a machine is on the disk. A tip is there to spare work: a
+//! stored state is the tip and the rounds after it, so one that is too large for a record is left
+//! out and its rounds are folded again at the next start.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use selvedge_crdt::escrow::Seal;
+use selvedge_federated::privacy::ledger::{LedgerChange, LedgerStored, Spent};
+use selvedge_federated::round::{
+    AnchorChange, AnchorStored, Ballot, Certificate, ClientChange, ClientStored, Close,
+    ContributionId, Digest, Folded, Held, Job, Tip,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Batch, Store, StoreError};
+
+/// What the names of the records of all jobs begin with.
+const PREFIX: &str = "federated/";
+/// What the names of the records of ledgers begin with.
+const LEDGERS: &str = "federated-spent/";
+
+/// How well a model does, by this node's own examples that are trained on nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundMeasured {
+    /// Rounds folded into the model.
+    pub round: u64,
+    /// Examples that were given their own label.
+    pub right: u64,
+    /// Examples in all.
+    pub examples: u64,
+}
+
+/// The records of one job.
+#[derive(Clone)]
+pub(super) struct JobDisk {
+    store: Store,
+    prefix: String,
+}
+
+/// What a node has of a job.
+pub(super) struct Loaded {
+    pub(super) anchor: AnchorStored,
+    /// What the disk has of the anchor, to know what a write changes.
+    pub(super) written: Written,
+    pub(super) client: ClientStored,
+    /// SCAFFOLD's control variate of this client; empty for none.
+    pub(super) control: Vec<f32>,
+    pub(super) measured: Vec<RoundMeasured>,
+}
+
+/// In a round: the greatest turn promised, and what was accepted last.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Turn {
+    round: u64,
+    promised: Option<Ballot>,
+    accepted: Option<(Ballot, Close)>,
+}
+
+/// What the disk has of an anchor once all that was ordered is durable.
+pub(super) struct Written {
+    /// Contributions that have a record.
+    held: BTreeSet<ContributionId>,
+    turn: Turn,
+}
+
+impl JobDisk {
+    pub(super) fn new(store: Store, job: &Digest) -> Self {
+        Self { store, prefix: format!("{PREFIX}{}/", hex(job)) }
+    }
+
+    fn name(&self, rest: &str) -> String {
+        format!("{}{rest}", self.prefix)
+    }
+
+    /// What is stored of a job that begins with `first`. Touches the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn load(
+        &self,
+        job: &Job,
+        first: &Tip,
+        seal: &dyn Seal,
+    ) -> Result<Loaded, StoreError> {
+        let mut anchor = AnchorStored::new(self.tip("anchor/tip", first)?);
+        let held = self.store.load_all::<Held>(&self.name("anchor/held/"))?;
+        anchor.held = held.into_iter().map(|(_, held)| (held.header.id, held)).collect();
+        let held = anchor.held.keys().copied().collect();
+        let mut client = ClientStored::new(self.tip("client/tip", first)?);
+        client.pending = self.store.load(&self.name("client/pending"))?;
+        while let Some(folded) = self.round(anchor.tip.round)? {
+            let round = anchor.tip.round;
+            anchor.apply(job, &AnchorChange::Folded(Box::new(folded)), seal);
+            if anchor.tip.round == round {
+                return Err(self.damaged(round));
+            }
+        }
+        // What is of a round that is over counts no more: the client may have written its end.
+        let round = anchor.tip.round;
+        let turn: Option<Turn> = self.store.load(&self.name("anchor/turn"))?;
+        let turn = turn.filter(|turn| turn.round == round);
+        let turn = turn.unwrap_or(Turn { round, ..Turn::default() });
+        (anchor.promised, anchor.accepted) = (turn.promised, turn.accepted.clone());
+        let opened: Option<Certificate> = self.store.load(&self.name("anchor/opened"))?;
+        anchor.opened = opened.filter(|opened| opened.close.round == round);
+        while let Some(folded) = self.round(client.tip.round)? {
+            let round = client.tip.round;
+            client.apply(job, &ClientChange::Folded(Box::new(folded)), seal);
+            if client.tip.round == round {
+                return Err(self.damaged(round));
+            }
+        }
+        Ok(Loaded {
+            anchor,
+            written: Written { held, turn },
+            client,
+            control: self.store.load(&self.name("client/control"))?.unwrap_or_default(),
+            measured: self.store.load(&self.name("measured"))?.unwrap_or_default(),
+        })
+    }
+
+    fn tip(&self, name: &str, first: &Tip) -> Result<Tip, StoreError> {
+        Ok(self.store.load(&self.name(name))?.unwrap_or_else(|| first.clone()))
+    }
+
+    fn damaged(&self, round: u64) -> StoreError {
+        let reason = "it does not follow from the rounds before".to_owned();
+        StoreError::Damaged { name: self.round_name(round), reason }
+    }
+
+    fn round_name(&self, round: u64) -> String {
+        self.name(&format!("round/{round:08}"))
+    }
+
+    /// How a round ended, if it is known here. Touches the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn round(&self, round: u64) -> Result<Option<Folded>, StoreError> {
+        self.store.load(&self.round_name(round))
+    }
+
+    /// One write of an anchor; `now` is its state after it and maybe after more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn anchor(
+        &self,
+        change: &AnchorChange,
+        now: &AnchorStored,
+        written: &mut Written,
+    ) -> Result<Batch, StoreError> {
+        let mut batch = Batch::default();
+        match change {
+            AnchorChange::Held(held) => {
+                written.held.insert(held.header.id);
+                batch.put(&self.held_name(&held.header.id), held)?;
+            }
+            AnchorChange::Promised(ballot) => {
+                // What was accepted stays: a greater turn has to be told of it.
+                written.turn.promised = Some(*ballot);
+                batch.put(&self.name("anchor/turn"), &written.turn)?;
+            }
+            AnchorChange::Accepted(ballot, close) => {
+                written.turn.promised = written.turn.promised.max(Some(*ballot));
+                written.turn.accepted = Some((*ballot, (**close).clone()));
+                batch.put(&self.name("anchor/turn"), &written.turn)?;
+            }
+            AnchorChange::Opened(certificate) => {
+                batch.put(&self.name("anchor/opened"), &**certificate)?;
+            }
+            AnchorChange::Folded(folded) => {
+                self.put_round(&mut batch, folded)?;
+                self.put_tip(&mut batch, "anchor/tip", &now.tip, folded);
+                let round = folded.certificate.close.round + 1;
+                written.turn = Turn { round, ..Turn::default() };
+                batch.remove(&self.name("anchor/turn"));
+                batch.remove(&self.name("anchor/opened"));
+                written.held.retain(|id| {
+                    let kept = now.held.contains_key(id);
+                    if !kept {
+                        batch.remove(&self.held_name(id));
+                    }
+                    kept
+                });
+            }
+        }
+        Ok(batch)
+    }
+
+    /// One write of a client; `now` is its state after it. `control` is given when it changed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn client(
+        &self,
+        change: &ClientChange,
+        now: &ClientStored,
+        control: Option<&[f32]>,
+    ) -> Result<Batch, StoreError> {
+        let mut batch = Batch::default();
+        match change {
+            ClientChange::Contributed(pending) => {
+                batch.put(&self.name("client/pending"), pending)?;
+            }
+            ClientChange::Folded(folded) => {
+                self.put_round(&mut batch, folded)?;
+                self.put_tip(&mut batch, "client/tip", &now.tip, folded);
+                if now.pending.is_none() {
+                    batch.remove(&self.name("client/pending"));
+                }
+            }
+        }
+        if let Some(control) = control {
+            batch.put(&self.name("client/control"), &control)?;
+        }
+        Ok(batch)
+    }
+
+    /// Both machines of a node fold a round; what proves it is the same from whichever it comes.
+    fn put_round(&self, batch: &mut Batch, folded: &Folded) -> Result<(), StoreError> {
+        batch.put(&self.round_name(folded.certificate.close.round), folded)
+    }
+
+    fn put_tip(&self, batch: &mut Batch, name: &str, tip: &Tip, folded: &Folded) {
+        // Only with the last of the rounds that it follows from.
+        if tip.round == folded.certificate.close.round + 1
+            && let Err(error) = batch.put(&self.name(name), tip)
+        {
+            tracing::debug!(%error, "a model is not kept as a whole");
+        }
+    }
+
+    fn held_name(&self, id: &ContributionId) -> String {
+        let node = hex(&id.client.node.0);
+        self.name(&format!("anchor/held/{node}.{:016x}.{:016x}", id.client.incarnation, id.seq))
+    }
+
+    /// Writes down how well the models did; it may be lost.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn measured(&self, all: &[RoundMeasured]) -> Result<Batch, StoreError> {
+        let mut batch = Batch::default();
+        batch.put(&self.name("measured"), &all)?;
+        Ok(batch)
+    }
+
+    /// Everything of the job goes.
+    pub(super) fn forget(&self) -> Batch {
+        let mut batch = Batch::default();
+        batch.remove_all(self.prefix.clone());
+        batch
+    }
+
+    /// Hands a write to the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn begin(
+        &self,
+        batch: Batch,
+    ) -> Result<tokio::sync::oneshot::Receiver<Result<(), StoreError>>, StoreError> {
+        self.store.begin(batch)
+    }
+}
+
+/// What takes the records of all jobs but these off the disk. Touches the disk.
+///
+/// # Errors
+/// [`StoreError`].
+pub(super) fn forget_others(store: &Store, jobs: &[Digest]) -> Result<Batch, StoreError> {
+    let kept: BTreeSet<String> = jobs.iter().map(hex).collect();
+    let mut batch = Batch::default();
+    let mut last = String::new();
+    for name in store.names(PREFIX)? {
+        let job = name[PREFIX.len()..].split('/').next().unwrap_or_default();
+        if !kept.contains(job) && job != last {
+            last = job.to_owned();
+            batch.remove_all(format!("{PREFIX}{job}/"));
+        }
+    }
+    Ok(batch)
+}
+
+/// The records of one source's ledger: what is spent in all, and a record for each job.
+pub(super) struct LedgerDisk {
+    store: Store,
+    prefix: String,
+}
+
+impl LedgerDisk {
+    pub(super) fn new(store: Store, source: &str) -> Self {
+        Self { store, prefix: format!("{LEDGERS}{source}/") }
+    }
+
+    /// What is stored.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn load(&self) -> Result<LedgerStored, StoreError> {
+        let spent = self.store.load(&format!("{}all", self.prefix))?.unwrap_or_default();
+        let jobs = self.store.load_all::<(Digest, Spent)>(&format!("{}job/", self.prefix))?;
+        Ok(LedgerStored { spent, jobs: jobs.into_iter().map(|(_, one)| one).collect() })
+    }
+
+    /// One write; `now` is what is spent after it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn write(
+        &self,
+        change: &LedgerChange,
+        before: &BTreeMap<Digest, Spent>,
+        now: &LedgerStored,
+    ) -> Result<tokio::sync::oneshot::Receiver<Result<(), StoreError>>, StoreError> {
+        let mut batch = Batch::default();
+        let name = |job: &Digest| format!("{}job/{}", self.prefix, hex(job));
+        batch.put(&format!("{}all", self.prefix), &now.spent)?;
+        batch.put(&name(&change.job), &(change.job, change.now))?;
+        for gone in before.keys().filter(|job| !now.jobs.contains_key(*job)) {
+            batch.remove(&name(gone));
+        }
+        self.store.begin(batch)
+    }
+}
+
+/// A digest in the letters of file names.
+pub(super) fn hex(bytes: &[u8; 32]) -> String {
+    blake3::Hash::from_bytes(*bytes).to_hex().to_string()
+}

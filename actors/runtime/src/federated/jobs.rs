@@ -1,0 +1,513 @@
+//! The jobs of the mesh at this node: which there are, and what keeps each of them running.
+//!
+//! Owns the tasks of jobs, their back-off, and the orders of operators. A job that this build or
+//! this processor cannot follow is shown with the reason and not run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, Retry, Stage};
+use selvedge_core::FederatedWord;
+use selvedge_core::restart::{Patience, Restart};
+use selvedge_crdt::escrow::Holder;
+use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
+use selvedge_federated::privacy::ledger::Cap;
+use selvedge_federated::round::{Digest, Job, Seat, Tip};
+use selvedge_federated::seal::OpeningKey;
+use selvedge_net::{Endpoint, Identity, clock, entropy};
+use selvedge_proto::seal::sealing_key;
+use selvedge_train::{Local, Source};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::disk::{JobDisk, forget_others, hex};
+use super::ledger::LedgerLine;
+use super::post::Post;
+use super::runner::{Heard, Parts, Runner};
+use super::state::{JobProgress, JobState};
+use super::trainer::{Bench, Data};
+use super::{Announced, JobSpec, Task, key_of};
+use crate::quota::NodeSeal;
+use crate::shared::Shared;
+use crate::store::{Store, StoreError};
+use crate::task::Run;
+
+/// Jobs that run here at a time: each holds its model and the shares of a round in memory.
+const MAX_JOBS: usize = 32;
+/// Messages of peers that wait for a job: what all anchors of the largest committee say at once.
+const MAX_WAITING: usize = 32;
+/// How long a message may wait for a job that is busy: its stream is kept for as long.
+const HEAR_WITHIN: Micros = Micros::secs(5);
+/// The wire version that knows rounds.
+const ROUNDS_SINCE: u8 = 6;
+
+/// Data of this node that jobs may train on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DataSource {
+    /// Where it is.
+    pub source: Source,
+    /// What all jobs together may spend of its privacy; with one, only jobs with privacy get it.
+    pub cap: Option<Cap>,
+}
+
+/// A job of the mesh at this node.
+#[derive(Clone, Debug)]
+pub struct JobView {
+    /// What people call it.
+    pub name: String,
+    /// How it runs here.
+    pub run: JobRun,
+}
+
+/// How a job runs at this node.
+#[derive(Clone, Debug)]
+pub enum JobRun {
+    /// It does.
+    Runs {
+        /// Its digest, in hexadecimal.
+        job: String,
+        /// Its rules, and what is trained.
+        told: Arc<Announced>,
+        /// How it stands.
+        progress: Box<JobProgress>,
+        /// Bytes that this node sent for it since its start.
+        sent: u64,
+        /// What all jobs together have spent of this node's data for it.
+        data_spent: Option<MicroEpsilon>,
+    },
+    /// It does not.
+    Not {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What jobs need of a node.
+pub(crate) struct FederationParts {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) store: Store,
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) data: BTreeMap<String, DataSource>,
+}
+
+/// The jobs of a node.
+pub(crate) struct Federation {
+    parts: FederationParts,
+    me: NodeId,
+    /// One thread trains for all jobs.
+    local: Mutex<Option<Arc<Local>>>,
+    ledgers: Mutex<BTreeMap<String, LedgerLine>>,
+    /// By name; at most [`MAX_JOBS`] of them run.
+    jobs: Mutex<BTreeMap<String, Entry>>,
+    /// Told whenever a job is shown otherwise.
+    changed: watch::Sender<()>,
+}
+
+/// A job that was told of.
+struct Entry {
+    content: Vec<u8>,
+    known: Known,
+}
+
+enum Known {
+    Runs(Running),
+    Not(String),
+}
+
+struct Running {
+    job: Digest,
+    told: Arc<Announced>,
+    mailbox: mpsc::Sender<Heard>,
+    post: Post,
+    state: Arc<JobState>,
+    task: AbortHandle,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Following the mesh's jobs, as a supervised task.
+pub(crate) fn child(shared: Arc<Shared>) -> Run {
+    Arc::new(move || {
+        let shared = Arc::clone(&shared);
+        Box::pin(async move {
+            let mut changes = shared.routing.job_changes();
+            shared.federation.heed(&shared);
+            shared.federation.tidy();
+            loop {
+                shared.federation.heed(&shared);
+                if changes.changed().await.is_err() {
+                    // The sender lives in `shared`.
+                    return Ok(());
+                }
+            }
+        })
+    })
+}
+
+impl Federation {
+    pub(crate) fn new(parts: FederationParts) -> Self {
+        let me = parts.identity.node_id();
+        Self {
+            parts,
+            me,
+            local: Mutex::default(),
+            ledgers: Mutex::default(),
+            jobs: Mutex::default(),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    /// Runs the jobs that the mesh has now, and no others.
+    fn heed(&self, shared: &Arc<Shared>) {
+        let told: BTreeMap<String, Vec<u8>> = shared.routing.jobs().into_iter().collect();
+        let gone: Vec<(String, Entry)> = {
+            let mut jobs = self.jobs.lock();
+            let is_gone = |name: &String, entry: &Entry| told.get(name) != Some(&entry.content);
+            let names: Vec<String> =
+                jobs.iter().filter(|(n, e)| is_gone(n, e)).map(|(n, _)| n.clone()).collect();
+            names.into_iter().filter_map(|name| jobs.remove_entry(&name)).collect()
+        };
+        for (name, entry) in gone {
+            tracing::info!(job = name, "the job was taken away");
+            if let Known::Runs(running) = entry.known {
+                let disk = JobDisk::new(self.parts.store.clone(), &running.job);
+                drop(running);
+                if let Err(error) = disk.begin(disk.forget()) {
+                    tracing::debug!(%error, "a job was not taken off the disk");
+                }
+            }
+        }
+        self.changed.send_replace(());
+        for (name, content) in told {
+            if !self.jobs.lock().contains_key(&name) {
+                let known = self.begin(shared, &name, &content);
+                if let Known::Not(why) = &known {
+                    tracing::warn!(job = name, why, "a job of the mesh does not run here");
+                }
+                self.jobs.lock().insert(name, Entry { content, known });
+            }
+        }
+    }
+
+    /// Takes off the disk what is left of jobs that were taken away while this node was off.
+    fn tidy(&self) {
+        let jobs = self.jobs.lock();
+        let running = jobs.values().filter_map(|entry| match &entry.known {
+            Known::Runs(running) => Some(running.job),
+            Known::Not(_) => None,
+        });
+        let running: Vec<Digest> = running.collect();
+        let is_all = running.len() == jobs.len();
+        // What does not run here may run again after an update: it is kept.
+        let done = is_all.then(|| forget_others(&self.parts.store, &running));
+        match done {
+            Some(Ok(batch)) => {
+                if let Err(error) = self.parts.store.begin(batch) {
+                    tracing::debug!(%error, "jobs were not taken off the disk");
+                }
+            }
+            Some(Err(error)) => tracing::warn!(%error, "jobs were not taken off the disk"),
+            None => {}
+        }
+    }
+
+    fn begin(&self, shared: &Arc<Shared>, name: &str, content: &[u8]) -> Known {
+        let told = match Announced::from_bytes(content) {
+            Ok(told) => Arc::new(told),
+            Err(error) => return Known::Not(error.to_string()),
+        };
+        let runs = |entry: &Entry| matches!(entry.known, Known::Runs(_));
+        if self.jobs.lock().values().filter(|entry| runs(entry)).count() >= MAX_JOBS {
+            return Known::Not(format!(
+                "{MAX_JOBS} jobs run here already: cancel those that are done"
+            ));
+        }
+        let job = told.job.digest();
+        let (mailbox, heard) = mpsc::channel(MAX_WAITING);
+        let post = Post::new(Arc::clone(&self.parts.endpoint), self.me, job, mailbox.clone());
+        let state = Arc::new(JobState::new(name, self.changed.clone()));
+        let start = Start {
+            shared: Arc::clone(shared),
+            told: Arc::clone(&told),
+            rules: Arc::new(told.job.clone()),
+            name: job,
+            post: post.clone(),
+            state: Arc::clone(&state),
+        };
+        tracing::info!(job = name, digest = %hex(&job), "a job of the mesh runs here");
+        let task = tokio::spawn(start.keep_running(heard)).abort_handle();
+        Known::Runs(Running { job, told, mailbox, post, state, task })
+    }
+
+    /// Takes what a peer says of a round.
+    pub(crate) async fn hear(&self, from: NodeId, word: FederatedWord) {
+        let FederatedWord { job, message } = word;
+        let mailbox = {
+            let jobs = self.jobs.lock();
+            let mut running = jobs.values().filter_map(|entry| match &entry.known {
+                Known::Runs(running) => Some(running),
+                Known::Not(_) => None,
+            });
+            // Of a job that is not known here yet: it is said again.
+            let Some(running) = running.find(|running| running.job == job) else { return };
+            running.mailbox.clone()
+        };
+        // A peer that says more than is taken waits; what is lost is said again.
+        let put = mailbox.send(Heard { from, message });
+        let _late = tokio::time::timeout(HEAR_WITHIN.into(), put).await;
+    }
+
+    /// Tells whenever a job is shown otherwise.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// The jobs of the mesh, by name.
+    pub(crate) fn views(&self) -> Vec<JobView> {
+        let (jobs, ledgers) = (self.jobs.lock(), self.ledgers.lock());
+        let view = |(name, entry): (&String, &Entry)| {
+            let run = match &entry.known {
+                Known::Not(why) => JobRun::Not { why: why.clone() },
+                Known::Runs(running) => JobRun::Runs {
+                    job: hex(&running.job),
+                    told: Arc::clone(&running.told),
+                    progress: Box::new(running.state.progress()),
+                    sent: running.post.sent(),
+                    data_spent: ledgers.get(&running.told.task.data).and_then(LedgerLine::epsilon),
+                },
+            };
+            JobView { name: name.clone(), run }
+        };
+        jobs.iter().map(view).collect()
+    }
+
+    /// Signs a job for the whole mesh.
+    ///
+    /// # Errors
+    /// A refusal with what is wrong with the file, or with the mesh for it.
+    pub(crate) async fn submit(&self, shared: &Arc<Shared>, text: &str) -> Result<String, Refusal> {
+        let bad = |why: String| Refusal::client(Stage::Validate, Code::InvalidRequest, why);
+        let spec = JobSpec::from_toml(text).map_err(|why| bad(why.to_string()))?;
+        let (model, seed) = (spec.model.clone(), spec.seed);
+        let first = tokio::task::spawn_blocking(move || Task::weights(&model, seed)).await;
+        let first = first.map_err(|why| broken(&why))?.map_err(|why| bad(why.to_string()))?;
+        let nonce = u64::from_le_bytes(*entropy::seed().first_chunk().unwrap_or(&[0; 8]));
+        let anchors = self.anchors(shared, nonce);
+        let told = spec.told(nonce, &anchors, Task::digest_of(&first), self.me);
+        let told = told.map_err(|why| bad(why.to_string()))?;
+        let content = told.to_bytes().map_err(|why| bad(why.to_string()))?;
+        shared.routing.tell_job(key_of(&spec.name), content).await?;
+        self.heed(shared);
+        Ok(spec.name)
+    }
+
+    /// Takes a job away from the whole mesh. What data have spent on it stays spent.
+    ///
+    /// # Errors
+    /// A refusal where there is none, or this node may not.
+    pub(crate) async fn cancel(&self, shared: &Arc<Shared>, name: &str) -> Result<(), Refusal> {
+        if !self.jobs.lock().contains_key(name) {
+            return Err(unknown(name));
+        }
+        shared.routing.take_job_away(key_of(name)).await?;
+        self.heed(shared);
+        Ok(())
+    }
+
+    /// Members that can be anchors now, in an order that the nonce draws.
+    fn anchors(&self, shared: &Shared, nonce: u64) -> Vec<Seat> {
+        let speaks = |node: &NodeId| {
+            let link = self.parts.endpoint.link(node);
+            link.is_some_and(|link| link.version() >= ROUNDS_SINCE)
+        };
+        let view = shared.view.load();
+        let others = view.nodes.iter().map(|node| node.node);
+        let others = others.filter(|node| *node != self.me && speaks(node));
+        let seat = |node: NodeId| Some(Seat { node, key: sealing_key(&node)? });
+        let mut seats: Vec<Seat> = others.chain([self.me]).filter_map(seat).collect();
+        let lot = |node: &NodeId| {
+            let mut hasher = blake3::Hasher::new_derive_key("selvedge 2026 anchors of a job");
+            hasher.update(&nonce.to_le_bytes());
+            hasher.update(&node.0);
+            *hasher.finalize().as_bytes()
+        };
+        seats.sort_by_key(|seat| lot(&seat.node));
+        seats
+    }
+
+    /// A job that runs here: its rules and what is stored of it.
+    fn running(&self, name: &str) -> Result<(Arc<Announced>, JobDisk), Refusal> {
+        let jobs = self.jobs.lock();
+        match jobs.get(name).map(|entry| &entry.known) {
+            Some(Known::Runs(running)) => {
+                let disk = JobDisk::new(self.parts.store.clone(), &running.job);
+                Ok((Arc::clone(&running.told), disk))
+            }
+            Some(Known::Not(why)) => {
+                let message = format!("the job '{name}' does not run here: {why}");
+                Err(Refusal::client(Stage::Validate, Code::InvalidRequest, message))
+            }
+            None => Err(unknown(name)),
+        }
+    }
+
+    /// The last model of a job that is known here, and the tip that it is of.
+    ///
+    /// # Errors
+    /// A refusal where there is none, or the disk fails.
+    pub(crate) async fn tip(&self, name: &str) -> Result<(Arc<Announced>, Tip), Refusal> {
+        let (told, disk) = self.running(name)?;
+        let seal = NodeSeal::new(Arc::clone(&self.parts.identity));
+        let task = tokio::task::spawn_blocking(move || {
+            let first = told.first().map_err(|why| broken(&why))?;
+            let loaded = disk.load(&told.job, &first, &seal).map_err(|why| broken(&why))?;
+            Ok((told, loaded.anchor.tip))
+        });
+        task.await.map_err(|why| broken(&why))?
+    }
+
+    fn local(&self) -> Result<Arc<Local>, String> {
+        let mut local = self.local.lock();
+        if let Some(local) = &*local {
+            return Ok(Arc::clone(local));
+        }
+        let made = Arc::new(Local::new().map_err(|error| error.to_string())?);
+        *local = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    fn ledger(&self, name: &str, source: &DataSource) -> Result<LedgerLine, StoreError> {
+        let mut ledgers = self.ledgers.lock();
+        if let Some(line) = ledgers.get(name) {
+            return Ok(line.clone());
+        }
+        let cap = source.cap.unwrap_or(UNCAPPED);
+        let line = LedgerLine::open(self.parts.store.clone(), name, cap)?;
+        ledgers.insert(name.to_owned(), line.clone());
+        Ok(line)
+    }
+}
+
+/// Without a cap what is spent is counted all the same, at the delta that most papers use.
+const UNCAPPED: Cap = Cap { epsilon: MicroEpsilon(u64::MAX), delta: PicoDelta(10_000_000) };
+
+/// What a job is started with, each time.
+struct Start {
+    shared: Arc<Shared>,
+    told: Arc<Announced>,
+    rules: Arc<Job>,
+    name: Digest,
+    post: Post,
+    state: Arc<JobState>,
+}
+
+impl Start {
+    /// Runs the job, again and again after failures, until it is taken away.
+    async fn keep_running(self, mut heard: mpsc::Receiver<Heard>) {
+        let mut restart = Restart::new(Patience::ACTOR, clock::mono());
+        loop {
+            let why = match self.prepare().await {
+                Ok(runner) => match runner.run(&mut heard).await {
+                    Ok(()) => return,
+                    Err(why) => why,
+                },
+                Err(Unable::For(why)) => why,
+                Err(Unable::Ever(why)) => {
+                    tracing::warn!(job = self.state.name(), why, "this node cannot follow the job");
+                    self.state.trouble(format!("this node cannot follow the job: {why}"));
+                    // Nothing that comes is of use; the mailbox must not hold up those who send.
+                    while heard.recv().await.is_some() {}
+                    return;
+                }
+            };
+            tracing::error!(job = self.state.name(), why, "a job failed; it goes on from the disk");
+            let wait = restart.failed(clock::mono());
+            tokio::time::sleep(wait.into()).await;
+            restart.started(clock::mono());
+        }
+    }
+
+    /// Reads what the disk and the data have.
+    async fn prepare(&self) -> Result<Runner, Unable> {
+        let federation = &self.shared.federation;
+        let (told, rules) = (Arc::clone(&self.told), Arc::clone(&self.rules));
+        let disk = JobDisk::new(federation.parts.store.clone(), &self.name);
+        let seal = Arc::new(NodeSeal::new(Arc::clone(&federation.parts.identity)));
+        let (reading, checking) = (disk.clone(), Arc::clone(&seal));
+        let loaded = tokio::task::spawn_blocking(move || {
+            let first = told.first().map_err(|error| Unable::Ever(error.to_string()))?;
+            let loaded = reading.load(&rules, &first, &*checking);
+            loaded.map_err(|error| Unable::For(error.to_string()))
+        });
+        let loaded = loaded.await.map_err(|error| Unable::For(error.to_string()))??;
+        let bench = match self.bench().await {
+            Ok(bench) => {
+                self.state.takes_part(Some(bench.0.data.len() as u64), None);
+                Some(bench)
+            }
+            Err(why_not) => {
+                self.state.takes_part(None, Some(why_not));
+                None
+            }
+        };
+        let secret = federation.parts.identity.opening_secret();
+        let parts = Parts {
+            job: Arc::clone(&self.rules),
+            name: self.name,
+            me: Holder { node: federation.me, incarnation: self.shared.quota.incarnation() },
+            key: OpeningKey::from_bytes(*secret),
+            seal,
+            disk,
+            post: self.post.clone(),
+            state: Arc::clone(&self.state),
+            bench,
+        };
+        Ok(Runner::new(parts, loaded))
+    }
+
+    /// What training needs, or why this node does not train.
+    async fn bench(&self) -> Result<(Bench, LedgerLine), String> {
+        let (federation, task) = (&self.shared.federation, &self.told.task);
+        let name = &task.data;
+        let source = federation.parts.data.get(name).ok_or_else(|| {
+            format!("it has no data '{name}': a [[data]] table of its configuration gives it some")
+        })?;
+        if source.cap.is_some() && self.rules.privacy.is_none() {
+            return Err(format!(
+                "its data '{name}' have a bound of epsilon, and the job has no [privacy]"
+            ));
+        }
+        let ledger = federation.ledger(name, source).map_err(|error| error.to_string())?;
+        let (from, task) = (source.source.clone(), Arc::new(task.clone()));
+        let reading = Arc::clone(&task);
+        let read = tokio::task::spawn_blocking(move || Data::read(&from, &reading));
+        let data = read.await.map_err(|error| error.to_string())?;
+        let data = data.map_err(|error| format!("its data '{name}' do not fit: {error}"))?;
+        let local = federation.local()?;
+        let job = Arc::clone(&self.rules);
+        Ok((Bench { local, job, task, data: Arc::new(data) }, ledger))
+    }
+}
+
+/// Why a job does not run.
+enum Unable {
+    /// It may later.
+    For(String),
+    /// It never will at this node.
+    Ever(String),
+}
+
+fn unknown(name: &str) -> Refusal {
+    let message = format!("there is no job '{name}': `selvedge fed status` lists them");
+    Refusal::client(Stage::Validate, Code::InvalidRequest, message)
+}
+
+fn broken(why: &dyn std::fmt::Display) -> Refusal {
+    let message = why.to_string();
+    Refusal::new(Stage::Execute, Blame::Us, Retry::Never, Code::Internal, message)
+}

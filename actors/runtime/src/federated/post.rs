@@ -1,0 +1,146 @@
+//! What the machines of a job send: to peers over their links, and to this node itself.
+//!
+//! Owns the bounds on what is under way. Whatever is lost is said again by the machines, so nothing
+//! here waits for a peer that does not listen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use selvedge_base::{Micros, NodeId};
+use selvedge_core::{FederatedWord, Opening};
+use selvedge_federated::round::{Digest, Folded, Message};
+use selvedge_net::{Endpoint, NetError};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::runner::Heard;
+use crate::handoff::{CONTROL_PRIORITY, begin};
+use crate::store::StoreError;
+
+/// Messages under way to one peer: a share, a part of a sum and what decides a round, twice.
+const PER_PEER: usize = 6;
+/// Peers that messages are under way to: anchors, and those who ask for rounds.
+const MAX_PEERS: usize = 1_024;
+/// A message of 8 MiB needs so long at 4 Mbit/s, which is a poor link; one that takes longer is
+/// lost and said again.
+const SEND_WITHIN: Micros = Micros::secs(20);
+
+/// The way out for one job; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Post(Arc<Inner>);
+
+struct Inner {
+    endpoint: Arc<Endpoint>,
+    me: NodeId,
+    job: Digest,
+    /// The way back in: a client and an anchor of one node talk too.
+    own: mpsc::Sender<Heard>,
+    places: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
+    /// Bytes of messages that left, about.
+    sent: AtomicU64,
+}
+
+impl Post {
+    pub(super) fn new(
+        endpoint: Arc<Endpoint>,
+        me: NodeId,
+        job: Digest,
+        own: mpsc::Sender<Heard>,
+    ) -> Self {
+        let places = Mutex::default();
+        Self(Arc::new(Inner { endpoint, me, job, own, places, sent: AtomicU64::new(0) }))
+    }
+
+    /// Bytes of shares and parts that left this node.
+    pub(super) fn sent(&self) -> u64 {
+        self.0.sent.load(Ordering::Relaxed)
+    }
+
+    /// Sends, if the peer is there and has room.
+    pub(super) fn send(&self, to: NodeId, message: Message) {
+        if to == self.0.me {
+            // What finds no room is said again.
+            let _full = self.0.own.try_send(Heard { from: to, message });
+            return;
+        }
+        let Some(link) = self.0.endpoint.link(&to) else { return };
+        let opening = Opening::Federated(Box::new(FederatedWord { job: self.0.job, message }));
+        if link.version() < opening.since() {
+            return;
+        }
+        let Some(place) = self.place(to) else {
+            tracing::trace!(peer = %to.short(), "too many messages of rounds: one is dropped");
+            return;
+        };
+        let post = self.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let sent = tokio::time::timeout(SEND_WITHIN.into(), async {
+                let (mut sender, _no_answer) = link.open(CONTROL_PRIORITY).await?;
+                begin(&mut sender, &opening).await?;
+                sender.finish();
+                // The stream must not be dropped before the peer has it.
+                sender.stopped().await;
+                Ok::<(), NetError>(())
+            })
+            .await;
+            match sent {
+                Ok(Ok(())) => drop(post.0.sent.fetch_add(weight(&opening), Ordering::Relaxed)),
+                Ok(Err(error)) => {
+                    tracing::debug!(peer = %to.short(), %error, "a message of a round was lost");
+                }
+                Err(_slow) => tracing::debug!(peer = %to.short(), "a message of a round was slow"),
+            }
+        });
+    }
+
+    /// Tells how a round ended, once it is read.
+    pub(super) fn replay(
+        &self,
+        to: NodeId,
+        round: u64,
+        read: impl FnOnce() -> Result<Option<Folded>, StoreError> + Send + 'static,
+    ) {
+        if to == self.0.me || self.0.endpoint.link(&to).is_none() {
+            return;
+        }
+        let post = self.clone();
+        tokio::task::spawn_blocking(move || match read() {
+            Ok(Some(folded)) => post.send(to, Message::Folded(Box::new(folded))),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, round, "the end of a round cannot be read"),
+        });
+    }
+
+    fn place(&self, to: NodeId) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        let mut places = self.0.places.lock();
+        if places.len() >= MAX_PEERS && !places.contains_key(&to) {
+            places.retain(|_, free| free.available_permits() < PER_PEER);
+        }
+        let room = places.len() < MAX_PEERS || places.contains_key(&to);
+        let room =
+            room.then(|| places.entry(to).or_insert_with(|| Semaphore::new(PER_PEER).into()));
+        Arc::clone(room?).try_acquire_owned().ok()
+    }
+}
+
+/// Bytes of what is large in a message.
+fn weight(opening: &Opening) -> u64 {
+    let Opening::Federated(word) = opening else { return 0 };
+    let count = match &word.message {
+        Message::Share { payload, .. } => payload.bytes(),
+        Message::Opened(opening) => opening.partial.bytes(),
+        Message::Folded(folded) => folded.openings.iter().map(|one| one.partial.bytes()).sum(),
+        Message::Receipt(_)
+        | Message::Refused { .. }
+        | Message::Prepare { .. }
+        | Message::Promise { .. }
+        | Message::Behind { .. }
+        | Message::Propose { .. }
+        | Message::Accepted(_)
+        | Message::Closed(_)
+        | Message::Ask { .. } => 0,
+    };
+    count as u64
+}

@@ -1,0 +1,466 @@
+//! One job at this node: its two machines, and what carries out their orders.
+//!
+//! Owns the order of things: what came is handed to the machines, what they order to be stored is
+//! begun in that order, what they order to be sent goes out, and what became of each is handed back.
+//! Steps run on a thread that may block, since folding a round takes milliseconds of a core. Decides
+//! nothing: who trains, what counts and what may be shown is [`selvedge_federated`]'s. A write that
+//! fails or a machine that panics ends the run; the next one begins from the disk.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesOrdered;
+use selvedge_base::{Machine as _, Mono, NodeId};
+use selvedge_crdt::escrow::Holder;
+use selvedge_federated::mask::Seed;
+use selvedge_federated::round::{
+    Anchor, AnchorChange, AnchorInput, Client, ClientChange, ClientInput, Digest, Effect, Event,
+    Job, Message, Pending,
+};
+use selvedge_federated::seal::OpeningKey;
+use selvedge_net::{clock, entropy};
+use selvedge_train::TrainError;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::disk::{JobDisk, Loaded, RoundMeasured, Written};
+use super::ledger::{LedgerLine, Paid};
+use super::post::Post;
+use super::state::JobState;
+use super::trainer::{self, Bench, Learned};
+use crate::store::{Batch, StoreError};
+
+/// What is handed to the machines in one step of the thread at most: so many messages of peers wait.
+const AT_ONCE: usize = 16;
+
+/// What came from a peer.
+pub(super) struct Heard {
+    pub(super) from: NodeId,
+    pub(super) message: Message,
+}
+
+/// What a run is made of.
+pub(super) struct Parts {
+    pub(super) job: Arc<Job>,
+    pub(super) name: Digest,
+    pub(super) me: Holder,
+    pub(super) key: OpeningKey,
+    pub(super) seal: Arc<dyn selvedge_crdt::escrow::Seal>,
+    pub(super) disk: JobDisk,
+    pub(super) post: Post,
+    pub(super) state: Arc<JobState>,
+    /// What training needs; none where this node only follows.
+    pub(super) bench: Option<(Bench, LedgerLine)>,
+}
+
+/// Whose write it was.
+#[derive(Clone, Copy)]
+enum Whose {
+    Anchor,
+    Client,
+}
+
+/// What happened.
+enum Input {
+    Anchor(AnchorInput),
+    Client(ClientInput),
+}
+
+/// What is to be done, in order; what goes to the disk is in the disk's words already.
+enum Order {
+    Store { whose: Whose, write: u64, batch: Batch },
+    Send { to: NodeId, message: Box<Message> },
+    Replay { to: NodeId, round: u64 },
+    Train { round: u64 },
+    Spend(selvedge_federated::privacy::ledger::Spend),
+    Report(Event),
+}
+
+/// What moves to the thread that may block, and back.
+struct Machines {
+    job: Arc<Job>,
+    disk: JobDisk,
+    anchor: Anchor,
+    written: Written,
+    client: Option<Client>,
+    /// SCAFFOLD's control variate of this client.
+    control: Vec<f32>,
+    /// Whether it changed since it was written.
+    moved: bool,
+}
+
+/// A job that runs.
+pub(super) struct Runner {
+    parts: Parts,
+    machines: Option<Machines>,
+    writes: FuturesOrdered<Pin>,
+    paid: Option<mpsc::UnboundedReceiver<Paid>>,
+    training: Option<JoinHandle<(u64, Result<Learned, TrainError>)>>,
+    judging: Option<JoinHandle<Result<Option<RoundMeasured>, TrainError>>>,
+    measured: Vec<RoundMeasured>,
+}
+
+type Pin = futures::future::BoxFuture<'static, (Whose, u64, Result<(), StoreError>)>;
+
+impl Runner {
+    /// A run from what the disk has.
+    pub(super) fn new(parts: Parts, loaded: Loaded) -> Self {
+        let Parts { job, me, key, seal, disk, .. } = &parts;
+        let Loaded { anchor, written, client, control, measured } = loaded;
+        let client = parts
+            .bench
+            .is_some()
+            .then(|| Client::new(Arc::clone(job), *me, Arc::clone(seal), client));
+        let anchor = Anchor::new(Arc::clone(job), me.node, key.clone(), Arc::clone(seal), anchor);
+        let machines = Machines {
+            job: Arc::clone(job),
+            disk: disk.clone(),
+            anchor,
+            written,
+            client,
+            control,
+            moved: false,
+        };
+        parts.state.measured(&measured);
+        let paid = parts.bench.as_ref().map(|(_, ledger)| ledger.listen(parts.name));
+        Self {
+            parts,
+            machines: Some(machines),
+            writes: FuturesOrdered::new(),
+            paid,
+            training: None,
+            judging: None,
+            measured,
+        }
+    }
+
+    /// Runs until the job is taken away, or something fails.
+    ///
+    /// # Errors
+    /// Why it cannot go on; the next run begins from the disk.
+    pub(super) async fn run(mut self, heard: &mut mpsc::Receiver<Heard>) -> Result<(), String> {
+        self.show();
+        self.judge();
+        loop {
+            let mut inputs = self.wait(heard).await?;
+            while inputs.len() < AT_ONCE
+                && let Ok(more) = heard.try_recv()
+            {
+                self.take(more, &mut inputs);
+            }
+            self.step(inputs).await?;
+        }
+    }
+
+    /// Waits for what happens next.
+    async fn wait(&mut self, heard: &mut mpsc::Receiver<Heard>) -> Result<Vec<Input>, String> {
+        let wake = self.wake_at().unwrap_or(Mono(u64::MAX));
+        let rest = wake.since(clock::mono()).min(LONGEST_REST);
+        let mut inputs = Vec::new();
+        tokio::select! {
+            biased;
+            Some((whose, write, result)) = self.writes.next() => {
+                result.map_err(|error| error.to_string())?;
+                inputs.push(match whose {
+                    Whose::Anchor => Input::Anchor(AnchorInput::Stored { write }),
+                    Whose::Client => Input::Client(ClientInput::Stored { write }),
+                });
+            }
+            Some(paid) = next(&mut self.paid) => {
+                let commitment = paid.commitment;
+                inputs.push(Input::Client(match paid.said {
+                    Ok(()) => ClientInput::Granted { commitment },
+                    Err(why) => ClientInput::Denied { commitment, why },
+                }));
+            }
+            learned = done(&mut self.training) => {
+                self.training = None;
+                self.learned(learned, &mut inputs);
+            }
+            judged = done(&mut self.judging) => {
+                self.judging = None;
+                self.judged(judged);
+            }
+            more = heard.recv() => match more {
+                Some(more) => self.take(more, &mut inputs),
+                // The sender lives as long as the job.
+                None => return Err("the job's mailbox is gone".to_owned()),
+            },
+            () = tokio::time::sleep(rest.into()) => {
+                inputs.push(Input::Anchor(AnchorInput::Ticked));
+                inputs.push(Input::Client(ClientInput::Ticked));
+            }
+        }
+        Ok(inputs)
+    }
+
+    fn wake_at(&self) -> Option<Mono> {
+        let machines = self.machines.as_ref()?;
+        let client = machines.client.as_ref().and_then(selvedge_base::Machine::wake_at);
+        [machines.anchor.wake_at(), client].into_iter().flatten().min()
+    }
+
+    /// A message is for the client, the anchor, or both.
+    fn take(&self, heard: Heard, inputs: &mut Vec<Input>) {
+        let Heard { from, message } = heard;
+        let (client, anchor) = message.is_for();
+        let message = Box::new(message);
+        if client {
+            let message = message.clone();
+            inputs.push(Input::Client(ClientInput::Received { from, message }));
+        }
+        if anchor {
+            inputs.push(Input::Anchor(AnchorInput::Received { from, message }));
+        }
+    }
+
+    fn learned(
+        &self,
+        (round, learned): (u64, Result<Learned, TrainError>),
+        inputs: &mut Vec<Input>,
+    ) {
+        match learned {
+            Ok(Learned { delta, examples }) => {
+                let seed = Seed(entropy::seed());
+                inputs.push(Input::Client(ClientInput::Trained {
+                    base_round: round,
+                    examples,
+                    delta,
+                    seed,
+                }));
+            }
+            Err(error) => {
+                tracing::warn!(job = self.parts.state.name(), round, %error, "training failed");
+                self.parts.state.trouble(format!("this node could not train: {error}"));
+            }
+        }
+    }
+
+    /// Hands what happened to the machines, and carries out what they order.
+    async fn step(&mut self, inputs: Vec<Input>) -> Result<(), String> {
+        if inputs.is_empty() {
+            return Ok(());
+        }
+        let Some(machines) = self.machines.take() else {
+            return Err("the machines are gone".to_owned());
+        };
+        let stepped = tokio::task::spawn_blocking(move || machines.step(inputs)).await;
+        let (machines, orders) = stepped.map_err(|error| format!("a step panicked: {error}"))?;
+        self.machines = Some(machines);
+        for order in orders.map_err(|error| error.to_string())? {
+            self.carry_out(order)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, order: Order) -> Result<(), String> {
+        match order {
+            Order::Store { whose, write, batch } => {
+                let written = self.parts.disk.begin(batch).map_err(|error| error.to_string())?;
+                self.writes.push_back(Box::pin(async move {
+                    (whose, write, written.await.unwrap_or(Err(StoreError::Closed)))
+                }));
+            }
+            Order::Send { to, message } => self.parts.post.send(to, *message),
+            Order::Replay { to, round } => {
+                let (disk, post) = (self.parts.disk.clone(), self.parts.post.clone());
+                post.replay(to, round, move || disk.round(round));
+            }
+            Order::Train { round } => self.train(round),
+            Order::Spend(spend) => {
+                if let Some((_, ledger)) = &self.parts.bench {
+                    ledger.ask(spend);
+                }
+            }
+            Order::Report(event) => {
+                let folded = matches!(event, Event::Folded { .. });
+                self.parts.state.happened(&event);
+                if folded {
+                    self.show();
+                    self.judge();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn train(&mut self, round: u64) {
+        let Some((bench, _)) = &self.parts.bench else { return };
+        let Some(client) = self.machines.as_ref().and_then(|all| all.client.as_ref()) else {
+            return;
+        };
+        let (bench, tip) = (bench.clone(), client.tip().clone());
+        let control = self.machines.as_ref().map(|all| all.control.clone()).unwrap_or_default();
+        // Another order of the examples in every round and at every node.
+        let mut hasher = blake3::Hasher::new_derive_key("selvedge 2026 federated order");
+        hasher.update(&tip.record);
+        hasher.update(&self.parts.me.node.0);
+        let seed = *hasher.finalize().as_bytes();
+        self.parts.state.training(round);
+        self.training = Some(tokio::task::spawn_blocking(move || {
+            let Bench { local, job, task, data } = &bench;
+            (round, trainer::train(local, job, task, data, (&tip, &control), &seed))
+        }));
+    }
+
+    /// Measures the model of the last round, unless that is being done for an earlier one.
+    fn judge(&mut self) {
+        let Some((bench, _)) = self.parts.bench.as_ref().filter(|_| self.judging.is_none()) else {
+            return;
+        };
+        let Some(machines) = &self.machines else { return };
+        let tip = machines.anchor.tip();
+        if self.measured.last().is_some_and(|last| last.round >= tip.round) {
+            return;
+        }
+        let (bench, tip) = (bench.clone(), tip.clone());
+        self.judging = Some(tokio::task::spawn_blocking(move || {
+            trainer::judge(&bench.local, &bench.task, &bench.data, &tip)
+        }));
+    }
+
+    fn judged(&mut self, judged: Result<Option<RoundMeasured>, TrainError>) {
+        match judged {
+            Ok(Some(measured)) => {
+                self.measured.push(measured);
+                self.parts.state.measured(&self.measured);
+                let batch = self.parts.disk.measured(&self.measured);
+                // A curve with a gap harms nobody.
+                if let Err(error) = batch.and_then(|batch| self.parts.disk.begin(batch)) {
+                    tracing::debug!(%error, "how well a model does was not written");
+                }
+                self.judge();
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(job = self.parts.state.name(), %error, "a model was not measured");
+            }
+        }
+    }
+
+    /// Tells people where the job is.
+    fn show(&self) {
+        if let Some(machines) = &self.machines {
+            self.parts.state.follows(&self.parts.job, machines.anchor.tip(), &self.parts.me.node);
+        }
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        for handle in [self.training.take().map(|h| h.abort_handle())].into_iter().flatten() {
+            handle.abort();
+        }
+    }
+}
+
+impl Machines {
+    /// Takes what happened, in order; what is to be done.
+    fn step(mut self, inputs: Vec<Input>) -> (Self, Result<Vec<Order>, StoreError>) {
+        let mut orders = Vec::new();
+        for input in inputs {
+            let done = match input {
+                Input::Anchor(input) => self.step_anchor(input, &mut orders),
+                Input::Client(input) => self.step_client(input, &mut orders),
+            };
+            if let Err(error) = done {
+                return (self, Err(error));
+            }
+        }
+        (self, Ok(orders))
+    }
+
+    fn step_anchor(
+        &mut self,
+        input: AnchorInput,
+        orders: &mut Vec<Order>,
+    ) -> Result<(), StoreError> {
+        let mut effects: Vec<Effect<AnchorChange>> = Vec::new();
+        self.anchor.step(clock::now(), input, &mut effects);
+        for effect in effects {
+            orders.push(match effect {
+                Effect::Store { write, change } => {
+                    let now = self.anchor.stored();
+                    let batch = self.disk.anchor(&change, now, &mut self.written)?;
+                    Order::Store { whose: Whose::Anchor, write, batch }
+                }
+                Effect::Send { to, message } => Order::Send { to, message },
+                Effect::Replay { to, round } => Order::Replay { to, round },
+                // An anchor trains nothing and owes nobody.
+                Effect::Train { .. } | Effect::Spend(_) => continue,
+                Effect::Report(event) => Order::Report(event),
+            });
+        }
+        Ok(())
+    }
+
+    fn step_client(
+        &mut self,
+        input: ClientInput,
+        orders: &mut Vec<Order>,
+    ) -> Result<(), StoreError> {
+        let Some(client) = &mut self.client else { return Ok(()) };
+        let before: Option<Pending> = client.pending().cloned();
+        let mut effects: Vec<Effect<ClientChange>> = Vec::new();
+        client.step(clock::now(), input, &mut effects);
+        let counted: BTreeSet<_> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Report(Event::Counted(id)) => Some(*id),
+                _ => None,
+            })
+            .collect();
+        if let Some(pending) = before.filter(|pending| counted.contains(&pending.id))
+            && let Some(control) = trainer::moved(&self.job, &self.control, &pending)
+        {
+            self.control = control;
+            self.moved = true;
+        }
+        for effect in effects {
+            orders.push(match effect {
+                Effect::Store { write, change } => {
+                    let control = std::mem::take(&mut self.moved).then_some(&*self.control);
+                    let batch = self.disk.client(&change, client.stored(), control)?;
+                    Order::Store { whose: Whose::Client, write, batch }
+                }
+                Effect::Send { to, message } => Order::Send { to, message },
+                Effect::Train { round } => Order::Train { round },
+                Effect::Spend(spend) => Order::Spend(spend),
+                // A client keeps no rounds for others: this node's anchor does.
+                Effect::Replay { .. } => continue,
+                // The anchor tells of rounds.
+                Effect::Report(Event::Folded { .. }) => continue,
+                Effect::Report(event) => Order::Report(event),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The longest that a job sleeps: the clock of its pace may be longer, and so may a finished job's.
+const LONGEST_REST: selvedge_base::Micros = selvedge_base::Micros::secs(60);
+
+/// The next of a queue that may not be there.
+async fn next<T>(queue: &mut Option<mpsc::UnboundedReceiver<T>>) -> Option<T> {
+    match queue {
+        Some(queue) => queue.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What came of work on another thread, once there is some; a panic there is a failure here.
+async fn done<T>(work: &mut Option<JoinHandle<T>>) -> T {
+    loop {
+        match work {
+            Some(handle) => match handle.await {
+                Ok(result) => return result,
+                Err(error) => {
+                    tracing::error!(%error, "work for a round of learning panicked");
+                    *work = None;
+                }
+            },
+            None => std::future::pending::<()>().await,
+        }
+    }
+}

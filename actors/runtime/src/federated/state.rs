@@ -1,0 +1,171 @@
+//! How a job stands at this node, for people.
+//!
+//! Owns what is shown and the bound on it. Decides nothing, and nobody who decides reads it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use parking_lot::Mutex;
+use selvedge_base::NodeId;
+use selvedge_federated::privacy::accountant::MicroEpsilon;
+use selvedge_federated::round::{Event, Job, Tip};
+use tokio::sync::watch;
+
+use super::disk::{RoundMeasured, hex};
+
+/// Lines kept of what happened: what fits a screen.
+const MAX_LINES: usize = 32;
+
+/// A job at this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobProgress {
+    /// Rounds that are over.
+    pub round: u64,
+    /// Rounds of the job.
+    pub rounds: u64,
+    /// The digest of the last record, in hexadecimal.
+    pub record: String,
+    /// The digest of the model and what its strategy remembers.
+    pub model: String,
+    /// The anchors of the next round.
+    pub anchors: Vec<NodeId>,
+    /// Contributions that were folded or expired, by node.
+    pub contributions: BTreeMap<NodeId, u64>,
+    /// What this node has spent on the job, where it has privacy.
+    pub spent: Option<MicroEpsilon>,
+    /// Examples that this node trains on; none where it only follows.
+    pub examples: Option<u64>,
+    /// Why it does not train, where it does not.
+    pub why_not: Option<String>,
+    /// The round it trains for now.
+    pub training: Option<u64>,
+    /// Contributions of this node that count.
+    pub counted: u64,
+    /// Contributions of this node that never will.
+    pub expired: u64,
+    /// How well the models did by this node's own examples.
+    pub measured: Vec<RoundMeasured>,
+    /// What happened, newest last.
+    pub lines: Vec<String>,
+}
+
+/// Where the job stands.
+pub(super) struct JobState {
+    name: String,
+    progress: Mutex<JobProgress>,
+    lines: Mutex<VecDeque<String>>,
+    /// Told whenever something is shown otherwise.
+    changed: watch::Sender<()>,
+}
+
+impl JobState {
+    pub(super) fn new(name: &str, changed: watch::Sender<()>) -> Self {
+        let (progress, lines) = (Mutex::default(), Mutex::default());
+        Self { name: name.to_owned(), progress, lines, changed }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All of it.
+    pub(super) fn progress(&self) -> JobProgress {
+        let lines = self.lines.lock().iter().cloned().collect();
+        JobProgress { lines, ..self.progress.lock().clone() }
+    }
+
+    pub(super) fn takes_part(&self, examples: Option<u64>, why_not: Option<String>) {
+        let mut progress = self.progress.lock();
+        progress.examples = examples;
+        progress.why_not = why_not;
+    }
+
+    pub(super) fn follows(&self, job: &Job, tip: &Tip, me: &NodeId) {
+        let mut contributions = BTreeMap::new();
+        for client in tip.done.keys() {
+            contributions.insert(client.node, tip.contributions(&client.node));
+        }
+        let mut progress = self.progress.lock();
+        progress.round = tip.round;
+        progress.rounds = job.rounds;
+        progress.record = hex(&tip.record);
+        progress.model = hex(&tip.server.digest());
+        progress.anchors = tip.committee.seats.iter().map(|seat| seat.node).collect();
+        progress.contributions = contributions;
+        progress.spent = job.privacy.map(|_| tip.spent(job, me));
+        progress.training = progress.training.filter(|round| *round >= tip.round);
+        drop(progress);
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn training(&self, round: u64) {
+        self.progress.lock().training = Some(round);
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn measured(&self, all: &[RoundMeasured]) {
+        self.progress.lock().measured = all.to_vec();
+        self.changed.send_replace(());
+    }
+
+    /// Something that people should know of.
+    pub(super) fn trouble(&self, line: String) {
+        let mut lines = self.lines.lock();
+        if lines.len() >= MAX_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+        self.changed.send_replace(());
+    }
+
+    /// Notes what a machine reported.
+    pub(super) fn happened(&self, event: &Event) {
+        let job = &self.name;
+        match event {
+            Event::Counted(_) => {
+                let mut progress = self.progress.lock();
+                progress.counted += 1;
+                progress.training = None;
+            }
+            Event::Expired(id, why) => {
+                self.progress.lock().expired += 1;
+                self.trouble(format!("contribution {} will never count: {why:?}", id.seq));
+            }
+            Event::Closed { round, entries } => {
+                tracing::debug!(job, round, entries, "a set is closed");
+            }
+            Event::Folded { round, record } => {
+                tracing::info!(job, round, record = %hex(record), "a round is over");
+            }
+            Event::BelowFloor { round, found } => {
+                tracing::debug!(job, round, found, "too few contributed to close");
+                self.trouble(format!(
+                    "round {} waits: {found} nodes contributed, which is below the job's floor",
+                    round + 1
+                ));
+            }
+            Event::Receipted(id) => tracing::debug!(job, seq = id.seq, "a contribution is safe"),
+            Event::Refused { id, why } => {
+                tracing::debug!(job, client = %id.client.node.short(), %why, "refused");
+            }
+            Event::PrivacySpent { spent } => {
+                let spent = spent.0;
+                tracing::info!(job, spent, "this node contributes no more: its epsilon is spent");
+                self.trouble(format!(
+                    "this node contributes no more: it has spent {spent} millionths of epsilon"
+                ));
+            }
+            Event::PrivacyDenied(why) => {
+                tracing::warn!(job, %why, "this node contributes no more");
+                self.trouble(why.to_string());
+            }
+            Event::BadUpdate(why) => {
+                tracing::warn!(job, %why, "what was trained cannot be contributed");
+                self.trouble(format!("what was trained cannot be contributed: {why}"));
+            }
+            Event::Misdeed { by, what } => {
+                tracing::warn!(job, peer = %by.short(), what, "a peer sent what cannot be");
+                self.trouble(format!("{} sent {what}", by.short()));
+            }
+        }
+    }
+}

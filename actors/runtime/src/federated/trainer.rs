@@ -1,0 +1,143 @@
+//! This node's part of a round: its own examples, the steps on them, and how well a model does.
+//!
+//! Owns which examples are trained on and which are only measured on, and what of an update is
+//! handed to the round's machine. Everything here takes seconds of a core: it is called on threads
+//! that may block.
+
+use std::sync::Arc;
+
+use selvedge_federated::fixed::{Clip, LEVEL_MAX, MODEL_BITS};
+use selvedge_federated::round::{Digest, Job, Pending, Tip};
+use selvedge_federated::server::Strategy;
+use selvedge_train::{Control, Examples, Local, Plan, Source, TrainError, measure, read};
+
+use super::disk::RoundMeasured;
+use super::task::Task;
+
+/// What thousandths are of.
+const THOUSAND: usize = 1_000;
+/// What rates are counted in.
+const MILLION: f32 = 1e6;
+
+/// A node's examples for one job.
+pub(super) struct Data {
+    train: Examples,
+    /// Never trained on; nothing where the job holds none out.
+    held_out: Option<Examples>,
+}
+
+/// What a client learned, as the round's machine takes it.
+pub(super) struct Learned {
+    pub(super) delta: Vec<f32>,
+    pub(super) examples: u32,
+}
+
+impl Data {
+    /// Reads the examples of a source, and holds some of them out.
+    ///
+    /// # Errors
+    /// [`TrainError`] for what does not fit the job.
+    pub(super) fn read(source: &Source, task: &Task) -> Result<Self, TrainError> {
+        let all = read(source, &task.model.schema)?;
+        let permille = usize::from(task.held_out_permille);
+        // Spread evenly, however the file is sorted.
+        let is_held_out = |at: &usize| (at + 1) * permille / THOUSAND > at * permille / THOUSAND;
+        let (out, kept): (Vec<usize>, Vec<usize>) = (0..all.len()).partition(is_held_out);
+        if kept.is_empty() {
+            return Err(TrainError::Plan("this node has no examples for the job".to_owned()));
+        }
+        let held_out = (!out.is_empty()).then(|| all.pick(&out));
+        Ok(Self { train: all.pick(&kept), held_out })
+    }
+
+    /// Examples that are trained on.
+    pub(super) fn len(&self) -> usize {
+        self.train.len()
+    }
+}
+
+/// Trains from the model of a tip.
+///
+/// # Errors
+/// [`TrainError`], among others when the weights go astray.
+pub(super) fn train(
+    local: &Local,
+    job: &Job,
+    task: &Task,
+    data: &Data,
+    from: (&Tip, &[f32]),
+    seed: &Digest,
+) -> Result<Learned, TrainError> {
+    let (tip, own) = from;
+    let base = floats(tip.server.model().iter().map(|weight| i64::from(*weight)));
+    let global = floats(tip.server.control().iter().copied());
+    let fresh = vec![0.0; global.len()];
+    let own = if own.len() == global.len() { own } else { &fresh };
+    let scaffold = matches!(job.strategy, Strategy::Scaffold { .. });
+    let control = scaffold.then_some(Control { global: &global, own });
+    let training = &task.training;
+    let mut order = [0; 8];
+    order.copy_from_slice(&seed[..8]);
+    let plan = Plan {
+        epochs: training.epochs as usize,
+        batch: training.batch as usize,
+        learning_rate: training.rate_millionths as f32 / MILLION,
+        proximal: training.proximal_permille as f32 / THOUSAND as f32,
+        seed: u64::from_le_bytes(order),
+    };
+    let update = local.train(&task.model, &base, &data.train, &plan, control)?;
+    let mut delta = update.delta;
+    delta.extend(update.control.into_iter().flatten());
+    let clip = largest(job.clip);
+    delta.iter_mut().for_each(|value| *value = value.clamp(-clip, clip));
+    Ok(Learned { delta, examples: u32::try_from(update.examples).unwrap_or(u32::MAX) })
+}
+
+/// What a client's control variate is once a contribution counts: its change as it was sent.
+pub(super) fn moved(job: &Job, own: &[f32], pending: &Pending) -> Option<Vec<f32>> {
+    if !matches!(job.strategy, Strategy::Scaffold { .. }) {
+        return None;
+    }
+    let step = f64::from(job.clip.units()) / f64::from(1_u32 << MODEL_BITS) / f64::from(LEVEL_MAX);
+    let changes = pending.levels.get(job.dim..)?.iter();
+    let before = own.iter().copied().chain(std::iter::repeat(0.0));
+    Some(before.zip(changes).map(|(own, level)| own + (f64::from(*level) * step) as f32).collect())
+}
+
+/// How well the model of a tip does on what is held out; nothing where nothing is.
+///
+/// # Errors
+/// [`TrainError`].
+pub(super) fn judge(
+    local: &Local,
+    task: &Task,
+    data: &Data,
+    tip: &Tip,
+) -> Result<Option<RoundMeasured>, TrainError> {
+    let Some(held_out) = &data.held_out else { return Ok(None) };
+    let weights = floats(tip.server.model().iter().map(|weight| i64::from(*weight)));
+    let found = measure(local, &task.model, &weights, held_out)?;
+    let (right, examples) = (found.right as u64, found.examples as u64);
+    Ok(Some(RoundMeasured { round: tip.round, right, examples }))
+}
+
+/// What a client's work needs, to be handed to another thread.
+#[derive(Clone)]
+pub(super) struct Bench {
+    pub(super) local: Arc<Local>,
+    pub(super) job: Arc<Job>,
+    pub(super) task: Arc<Task>,
+    pub(super) data: Arc<Data>,
+}
+
+fn floats(units: impl Iterator<Item = i64>) -> Vec<f32> {
+    let unit = f64::from(1_u32 << MODEL_BITS);
+    units.map(|value| (value as f64 / unit) as f32).collect()
+}
+
+/// The largest value that the clip takes: rounding to 32 bits must not lift it over.
+fn largest(clip: Clip) -> f32 {
+    let exact = f64::from(clip.units()) / f64::from(1_u32 << MODEL_BITS);
+    let near = exact as f32;
+    if f64::from(near) > exact { near.next_down() } else { near }
+}

@@ -1,0 +1,53 @@
+//! Jobs of learning among the settings of the mesh: who knows of which, and who may tell of one.
+//!
+//! Owns the passage. What a job is, and whether it can be run, is [`crate::federated`]'s; that a
+//! steward signed it, and that all nodes come to hold the same, is the settings' book's.
+
+use selvedge_base::Refusal;
+use selvedge_proto::settings::{SettingKey, SettingsBook};
+use tokio::sync::watch;
+
+use super::{Routing, refused};
+use crate::federated::is_job;
+
+impl Routing {
+    /// The jobs of the mesh: names and contents.
+    pub(crate) fn jobs(&self) -> Vec<(String, Vec<u8>)> {
+        let book = self.settings.book();
+        let jobs = book.current().filter(|(setting, _)| is_job(&setting.key));
+        jobs.map(|(setting, content)| (setting.key.name.clone(), content.to_vec())).collect()
+    }
+
+    /// Tells whenever settings of the mesh changed.
+    pub(crate) fn job_changes(&self) -> watch::Receiver<()> {
+        self.settings.changes()
+    }
+
+    /// Tells the mesh of a job.
+    ///
+    /// # Errors
+    /// A refusal where a job has the name, this node may not sign, or it cannot be stored.
+    pub(crate) async fn tell_job(&self, key: SettingKey, content: Vec<u8>) -> Result<(), Refusal> {
+        let make = |book: &SettingsBook| {
+            let known = book.head(&key).and_then(|head| head.signed.body.content.as_ref());
+            if known.is_some() {
+                let name = &key.name;
+                return Err(refused(format!(
+                    "there is a job '{name}': cancel it with `selvedge fed cancel {name}`, or give \
+                     this one another name"
+                )));
+            }
+            Ok(vec![(key.clone(), Some(content))])
+        };
+        self.settings.change(make, |_, _, _| Ok(())).await.map(drop)
+    }
+
+    /// Takes a job away from the whole mesh.
+    ///
+    /// # Errors
+    /// A refusal where there is none, this node may not sign, or it cannot be stored.
+    pub(crate) async fn take_job_away(&self, key: SettingKey) -> Result<(), Refusal> {
+        let make = |_: &SettingsBook| Ok(vec![(key.clone(), None)]);
+        self.settings.change(make, |_, _, _| Ok(())).await.map(drop)
+    }
+}

@@ -1,0 +1,118 @@
+//! Jobs of learning, between the admin API's words and the runtime's.
+
+use futures::stream::{BoxStream, StreamExt as _};
+use selvedge_base::Refusal;
+use selvedge_federated::round::Mode;
+use selvedge_federated::server::Strategy;
+use selvedge_runtime::{Admin, Announced, JobProgress, JobRun, JobView, MeshView};
+use serde_json::Value;
+
+use super::{Bridge, done, said};
+use crate::http::wire;
+
+impl Bridge {
+    pub(super) fn federated(&self) -> Result<Value, Refusal> {
+        said(&listed(&self.admin, &self.gateway.view()))
+    }
+
+    /// The jobs, now and again whenever they are shown otherwise.
+    pub(super) fn federated_changes(&self) -> BoxStream<'static, wire::List<wire::FederatedJob>> {
+        let mut changes = self.admin.federated_changes();
+        // The first look is due at once.
+        changes.mark_changed();
+        let (admin, gateway) = (self.admin.clone(), self.gateway.clone());
+        futures::stream::unfold((admin, gateway, changes), |(admin, gateway, mut changes)| async {
+            // Fails only when the node is gone; then the stream ends.
+            changes.changed().await.ok()?;
+            let now = listed(&admin, &gateway.view());
+            Some((now, (admin, gateway, changes)))
+        })
+        .boxed()
+    }
+
+    pub(super) async fn federated_submit(&self, text: &str) -> Result<Value, Refusal> {
+        let name = self.admin.federated_submit(text).await?;
+        let views = self.admin.federated_jobs();
+        let told = views.iter().find(|view| view.name == name);
+        said(&told.map(|view| job(view, &self.gateway.view())).unwrap_or_default())
+    }
+
+    pub(super) async fn federated_cancel(&self, name: &str) -> Result<Value, Refusal> {
+        self.admin.federated_cancel(name).await?;
+        done(format!("cancelled {name}"))
+    }
+}
+
+fn listed(admin: &Admin, mesh: &MeshView) -> wire::List<wire::FederatedJob> {
+    wire::List { data: admin.federated_jobs().iter().map(|view| job(view, mesh)).collect() }
+}
+
+fn job(view: &JobView, mesh: &MeshView) -> wire::FederatedJob {
+    let name = view.name.clone();
+    match &view.run {
+        JobRun::Not { why } => {
+            let not_here = Some(why.clone());
+            wire::FederatedJob { name, not_here, ..wire::FederatedJob::default() }
+        }
+        JobRun::Runs { job, told, progress, sent, data_spent } => {
+            let job = running((name, job.clone(), *sent), told, progress, mesh);
+            let data_epsilon_millionths = data_spent.map(|spent| spent.0);
+            wire::FederatedJob { data_epsilon_millionths, ..job }
+        }
+    }
+}
+
+fn running(
+    (name, job, sent_bytes): (String, String, u64),
+    told: &Announced,
+    progress: &JobProgress,
+    mesh: &MeshView,
+) -> wire::FederatedJob {
+    let rules = &told.job;
+    let measured = progress.measured.iter().map(|one| wire::FederatedMeasured {
+        round: one.round,
+        right: one.right,
+        examples: one.examples,
+    });
+    let contributions = progress.contributions.iter().map(|(node, count)| wire::FederatedClient {
+        node: mesh.name_of(node),
+        contributions: *count,
+    });
+    wire::FederatedJob {
+        name,
+        not_here: None,
+        job,
+        round: progress.round,
+        rounds: rules.rounds,
+        strategy: method(rules.strategy).to_owned(),
+        secure: matches!(rules.mode, Mode::Secure),
+        min_clients: rules.min_clients as u64,
+        weights: rules.dim as u64,
+        data: told.task.data.clone(),
+        record: progress.record.clone(),
+        model: progress.model.clone(),
+        anchors: progress.anchors.iter().map(|node| mesh.name_of(node)).collect(),
+        contributions: contributions.collect(),
+        examples: progress.examples,
+        not_training: progress.why_not.clone(),
+        training: progress.training,
+        counted: progress.counted,
+        expired: progress.expired,
+        epsilon_spent_millionths: progress.spent.map(|spent| spent.0),
+        data_epsilon_millionths: None,
+        epsilon_millionths: rules.privacy.map(|privacy| privacy.epsilon.0),
+        measured: measured.collect(),
+        sent_bytes,
+        lines: progress.lines.clone(),
+    }
+}
+
+/// What people call a strategy.
+pub(crate) const fn method(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::Average { proximal_permille: 0 } => "FedAvg",
+        Strategy::Average { .. } => "FedProx",
+        Strategy::Adam { .. } => "FedAdam",
+        Strategy::Scaffold { .. } => "SCAFFOLD",
+    }
+}

@@ -1,0 +1,185 @@
+//! Jobs of learning as people look at them: a table, one job in full, its rounds as they pass.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use indicatif::ProgressBar;
+
+use crate::client::Client;
+use crate::home::Home;
+use crate::http::wire::{self, FederatedJob, FederatedMeasured};
+use crate::ui::{self, Ink};
+
+/// How long a job is watched at most: a year, in which it may have an hour's rounds.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// Digits of a digest that tell it from others at a glance.
+const SHORT: usize = 16;
+
+/// `selvedge fed status`.
+pub(super) fn show(home: &Home, job: Option<&str>, json: bool) -> Result<()> {
+    let mut jobs = jobs(&Client::admin(&home.running()?))?;
+    if let Some(name) = job {
+        jobs.retain(|job| job.name == name);
+        if jobs.is_empty() {
+            bail!("there is no job '{name}'; `selvedge fed status` lists them");
+        }
+    }
+    if json {
+        ui::out(serde_json::to_string_pretty(&jobs)?);
+        return Ok(());
+    }
+    if let (Some(_), [one]) = (job, jobs.as_slice()) {
+        ui::out(ui::table(&in_full(one)));
+        one.lines.iter().for_each(|line| ui::out(format_args!("  {line}")));
+        return Ok(());
+    }
+    if jobs.is_empty() {
+        ui::out("no jobs; `selvedge fed submit FILE` starts one");
+        return Ok(());
+    }
+    let head = ["JOB", "ROUNDS", "ACCURACY HERE", "THIS NODE", "MODEL"].map(str::to_owned);
+    let rows: Vec<Vec<String>> =
+        std::iter::once(head.to_vec()).chain(jobs.iter().map(row)).collect();
+    ui::out(ui::table(&rows));
+    Ok(())
+}
+
+/// `selvedge fed watch`.
+pub(super) fn watch(client: &Client, name: &str) -> Result<()> {
+    let mut shown = None;
+    let mut bar: Option<ProgressBar> = None;
+    for jobs in client.lines::<wire::List<FederatedJob>>("/admin/federated-watch", LONGEST)? {
+        let Some(job) = jobs?.data.into_iter().find(|job| job.name == name) else {
+            bail!("there is no job '{name}'; `selvedge fed status` lists them");
+        };
+        if let Some(why) = &job.not_here {
+            bail!("the job '{name}' does not run at this node: {why}");
+        }
+        let bar = bar.get_or_insert_with(|| ui::bar(job.rounds, "{bar:30} {pos} of {len} rounds"));
+        bar.set_position(job.round);
+        let new = job.measured.iter().filter(|one| shown.is_none_or(|last| one.round > last));
+        for one in new {
+            bar.suspend(|| ui::out(format_args!("round {:>3}   {}", one.round, accuracy(one))));
+        }
+        shown = job.measured.last().map(|one| one.round);
+        // A node without data measures nothing; one with data soon will.
+        let is_measured = job.measured.is_empty() || shown == Some(job.round);
+        if job.round >= job.rounds && is_measured {
+            bar.finish_and_clear();
+            ui::out(format_args!("done: {} rounds, model {}", job.rounds, short(&job.model)));
+            return Ok(());
+        }
+    }
+    bail!("the node stopped before the job was done; it goes on when the node does")
+}
+
+fn jobs(client: &Client) -> Result<Vec<FederatedJob>> {
+    Ok(client.get::<wire::List<FederatedJob>>("/admin/federated")?.data)
+}
+
+fn row(job: &FederatedJob) -> Vec<String> {
+    if let Some(why) = &job.not_here {
+        return vec![job.name.clone(), "-".to_owned(), "-".to_owned(), why.clone(), String::new()];
+    }
+    let measured = job.measured.last().map_or_else(|| "-".to_owned(), accuracy);
+    let rounds = format!("{} of {}", job.round, job.rounds);
+    vec![job.name.clone(), rounds, measured, doing(job), short(&job.model).to_owned()]
+}
+
+/// What this node does for a job, in words.
+fn doing(job: &FederatedJob) -> String {
+    if job.round >= job.rounds {
+        return "done".to_owned();
+    }
+    match (&job.not_training, job.training) {
+        (Some(_), _) => "follows".to_owned(),
+        (None, Some(round)) => format!("trains for round {}", round + 1),
+        (None, None) => "takes part".to_owned(),
+    }
+}
+
+fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
+    let mut rows = vec![("job", ui::paint(Ink::Bold, &job.name))];
+    if let Some(why) = &job.not_here {
+        rows.push(("this node", format!("does not run it: {why}")));
+        return rows.into_iter().map(|(what, text)| vec![what.to_owned(), text]).collect();
+    }
+    let mode = match job.secure {
+        true => format!("sums of at least {} nodes that nobody can take apart", job.min_clients),
+        false => format!("plain, from {} nodes: every anchor SEES every update", job.min_clients),
+    };
+    rows.push(("digest", job.job.clone()));
+    rows.push(("rounds", format!("{} of {} by {}", job.round, job.rounds, job.strategy)));
+    rows.push(("mode", mode));
+    rows.push(("model", format!("{} weights, {}", job.weights, job.model)));
+    rows.push(("record", job.record.clone()));
+    rows.push(("anchors", job.anchors.join(", ")));
+    let who = job.contributions.iter().map(|one| format!("{} {}", one.node, one.contributions));
+    let who: Vec<String> = who.collect();
+    let who = if who.is_empty() { "nobody yet".to_owned() } else { who.join(", ") };
+    rows.push(("contributed", who));
+    let node = match (&job.not_training, job.examples) {
+        (Some(why), _) => format!("follows and does not train: {why}"),
+        (None, Some(examples)) => {
+            format!("{} with {examples} examples of '{}'", doing(job), job.data)
+        }
+        (None, None) => "begins".to_owned(),
+    };
+    rows.push(("this node", node));
+    rows.push(("sent here", ui::bytes_text(job.sent_bytes)));
+    if let (Some(spent), Some(most)) = (job.epsilon_spent_millionths, job.epsilon_millionths) {
+        let all = job.data_epsilon_millionths.map(epsilon);
+        let all = all.map(|all| format!("; {all} of these data by all jobs"));
+        let (spent, most, all) = (epsilon(spent), epsilon(most), all.unwrap_or_default());
+        rows.push(("epsilon", format!("{spent} of {most} spent here{all}")));
+    }
+    if let Some(last) = job.measured.last() {
+        rows.push(("accuracy", format!("{} after round {}", accuracy(last), last.round)));
+    }
+    rows.into_iter().map(|(what, text)| vec![what.to_owned(), text]).collect()
+}
+
+/// Millionths of epsilon, rounded up to hundredths.
+fn epsilon(millionths: u64) -> String {
+    let hundredths = millionths.div_ceil(10_000);
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
+/// A share in percent with one decimal, and what it is of.
+fn accuracy(one: &FederatedMeasured) -> String {
+    let permille = one.right * 1_000 / one.examples.max(1);
+    format!("{:>3}.{} % ({} of {})", permille / 10, permille % 10, one.right, one.examples)
+}
+
+fn short(digest: &str) -> &str {
+    digest.get(..SHORT).unwrap_or(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_told_in_words() {
+        let measured = |round, right| FederatedMeasured { round, right, examples: 200 };
+        let mut job = FederatedJob {
+            name: "digits".to_owned(),
+            round: 2,
+            rounds: 3,
+            examples: Some(1_800),
+            training: Some(2),
+            measured: vec![measured(1, 101), measured(2, 163)],
+            epsilon_spent_millionths: Some(1_000_001),
+            epsilon_millionths: Some(16_000_000),
+            ..FederatedJob::default()
+        };
+        let told = |job: &FederatedJob| in_full(job).concat().join(" ");
+        for part in ["81.5 % (163 of 200) after round 2", "trains for round 3", "1.01 of 16.00"] {
+            assert!(told(&job).contains(part), "no {part} in {}", told(&job));
+        }
+        job.round = 3;
+        assert!(row(&job).concat().contains("done"), "{:?}", row(&job));
+        job.not_here = Some("32 jobs run here already".to_owned());
+        assert!(row(&job).concat().contains("32 jobs") && told(&job).contains("32 jobs"));
+    }
+}

@@ -1,0 +1,87 @@
+//! Jobs of learning across nodes, as the admin API says them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `POST /admin/federated`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FederatedRequest {
+    /// The job file, in TOML.
+    pub(crate) text: String,
+}
+
+/// A job of the mesh at this node: `GET /admin/federated`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FederatedJob {
+    /// What people call it.
+    pub(crate) name: String,
+    /// Why it does not run at this node, where it does not; the rest is empty then.
+    pub(crate) not_here: Option<String>,
+    /// Its digest, in hexadecimal: what names it for ever.
+    pub(crate) job: String,
+    /// Rounds that are over.
+    pub(crate) round: u64,
+    /// Rounds of the job.
+    pub(crate) rounds: u64,
+    /// FedAvg and its like.
+    pub(crate) strategy: String,
+    /// Whether anchors see single updates.
+    pub(crate) secure: bool,
+    /// Distinct nodes that a sum is of at least.
+    pub(crate) min_clients: u64,
+    /// Weights of the model.
+    pub(crate) weights: u64,
+    /// The name of the data that it trains on.
+    pub(crate) data: String,
+    /// The digest of the last record.
+    pub(crate) record: String,
+    /// The digest of the model.
+    pub(crate) model: String,
+    /// The anchors, by name.
+    pub(crate) anchors: Vec<String>,
+    /// Contributions that were folded or expired.
+    pub(crate) contributions: Vec<FederatedClient>,
+    /// Examples that this node trains on.
+    pub(crate) examples: Option<u64>,
+    /// Why this node does not train, where it does not.
+    pub(crate) not_training: Option<String>,
+    /// The round this node trains for now.
+    pub(crate) training: Option<u64>,
+    /// Contributions of this node that count, since its start.
+    pub(crate) counted: u64,
+    /// Contributions of this node that never will, since its start.
+    pub(crate) expired: u64,
+    /// What this node has spent on the job, in millionths of epsilon.
+    pub(crate) epsilon_spent_millionths: Option<u64>,
+    /// What all jobs together have spent of this node's data for it.
+    pub(crate) data_epsilon_millionths: Option<u64>,
+    /// What it may spend.
+    pub(crate) epsilon_millionths: Option<u64>,
+    /// How well the models did by this node's own examples that nobody trains on.
+    pub(crate) measured: Vec<FederatedMeasured>,
+    /// Bytes of shares and parts that this node sent, since its start.
+    pub(crate) sent_bytes: u64,
+    /// What happened, newest last.
+    pub(crate) lines: Vec<String>,
+}
+
+/// Who contributed how often.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FederatedClient {
+    /// The node's name.
+    pub(crate) node: String,
+    /// Its contributions that were folded or expired.
+    pub(crate) contributions: u64,
+}
+
+/// How well a model did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FederatedMeasured {
+    /// Rounds folded into it.
+    pub(crate) round: u64,
+    /// Examples that were given their own label.
+    pub(crate) right: u64,
+    /// Examples in all.
+    pub(crate) examples: u64,
+}
