@@ -10,6 +10,10 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, Supervisi
 use selvedge_core::restart::{Patience, Restart};
 use selvedge_net::clock;
 
+/// What ractor says of an actor that was asked to end once it has done what it was told: nobody wants
+/// it started again.
+const DRAINED: &str = "Drained";
+
 /// Starts a child linked to the supervisor handed in.
 pub(crate) type Start =
     Arc<dyn Fn(ActorCell) -> BoxFuture<'static, Result<ActorCell, SpawnErr>> + Send + Sync>;
@@ -113,6 +117,9 @@ impl Actor for Supervisor {
         });
         if let Some((index, slot)) = failed {
             slot.running = None;
+            if why == DRAINED {
+                return Ok(());
+            }
             tracing::error!(actor = slot.child.name, why, "failed; it will be started again");
             schedule(&myself, index, &mut slot.restart);
         }

@@ -61,3 +61,19 @@ async fn a_crash_restarts_one_child_and_leaves_the_other() {
     assert!(second.try_recv().is_err(), "the other child was not restarted");
     supervisor.stop(None);
 }
+
+#[tokio::test]
+async fn whoever_was_asked_to_end_is_not_started_again() {
+    let (first_starts, mut first) = mpsc::unbounded_channel();
+    let (second_starts, mut second) = mpsc::unbounded_channel();
+    let supervisor = Supervisor::start(vec![fragile(first_starts), fragile(second_starts)])
+        .await
+        .expect("both start");
+    let (one, two) = (first.recv().await.expect("one"), second.recv().await.expect("two"));
+    one.drain_and_wait(None).await.expect("it ends");
+    // What the supervisor hears later is heard after it.
+    two.cast(true).expect("alive");
+    second.recv().await.expect("the other one was started again");
+    assert!(first.try_recv().is_err(), "it was started again");
+    supervisor.stop(None);
+}

@@ -230,7 +230,7 @@ impl Federation {
         let job = told.job.digest();
         let (mailbox, heard) = mpsc::channel(MAX_WAITING);
         let post = Post::new(Arc::clone(&self.parts.endpoint), self.me, job, mailbox.clone());
-        let state = Arc::new(JobState::new(name, self.changed.clone()));
+        let state = Arc::new(JobState::new(name, &told.job, self.changed.clone()));
         let start = Start {
             shared: Arc::clone(shared),
             told: Arc::clone(&told),

@@ -58,8 +58,11 @@ pub(super) struct JobState {
 }
 
 impl JobState {
-    pub(super) fn new(name: &str, changed: watch::Sender<()>) -> Self {
-        let (progress, lines) = (Mutex::default(), Mutex::default());
+    /// A job before anything is known of it here but its rules.
+    pub(super) fn new(name: &str, job: &Job, changed: watch::Sender<()>) -> Self {
+        let anchors = job.committee.seats.iter().map(|seat| seat.node).collect();
+        let begins = JobProgress { rounds: job.rounds, anchors, ..JobProgress::default() };
+        let (progress, lines) = (Mutex::new(begins), Mutex::default());
         Self { name: name.to_owned(), progress, lines, changed }
     }
 

@@ -16,6 +16,7 @@ mod hostile;
 mod inference;
 mod joining;
 mod keys;
+mod learning;
 mod lifecycle;
 mod load;
 mod membership;

@@ -1,0 +1,152 @@
+//! A job of learning over real nodes: shared data stay home, an anchor is killed, all come to the
+//! same model, and nothing is folded twice.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use selvedge_tests::{Deadline, Node, NodeSpec, Scenario, scenario};
+use serde_json::Value;
+
+const ROUNDS: u64 = 24;
+
+/// A job whose rounds take a fraction of a second.
+fn job(rounds: u64) -> String {
+    format!(
+        "name = \"wear\"\ndata = \"line3\"\nrounds = {rounds}\nmin_clients = 3\ntarget = 4\n\
+         held_out_permille = 200\n\
+         [model]\nshape = {{ flat = 2 }}\nclasses = 2\nhidden = [{{ dense = 16 }}]\n\
+         [training]\nepochs = 4\nbatch = 8\nlearning_rate = 0.2\n\
+         [pace]\ntick_ms = 50\nstagger_ms = 100\ngather_ms = 150\npatience_ms = 1500\n"
+    )
+}
+
+/// What one machine of a line tells: machines wear where heat and humidity are far apart. Each node
+/// sees another part of the world.
+fn states(node: u64) -> String {
+    let mut text = "heat,humidity,state\n".to_owned();
+    for at in 0..120_u64 {
+        let heat = (at * 37 + node * 11) % 100;
+        let humidity = (at * 53 + node * 29 + at / 7) % 100;
+        let state = if heat > humidity + 10 { "worn" } else { "ok" };
+        let _written = writeln!(text, "{heat},{humidity},{state}");
+    }
+    text
+}
+
+/// A node that has data unless it is to have none.
+fn with_data(spec: NodeSpec, node: u64) -> Result<NodeSpec> {
+    fs::create_dir_all(&spec.home)?;
+    let path = spec.home.join("states.csv");
+    fs::write(&path, states(node))?;
+    let config = format!(
+        "[[data]]\nname = \"line3\"\nkind = \"csv\"\npath = \"{}\"\nlabel = \"state\"\n\
+         values = [\"heat\", \"humidity\"]\nclasses = [\"ok\", \"worn\"]\nscale = 100.0\n",
+        path.display()
+    );
+    fs::write(spec.home.join("config.toml"), config)?;
+    Ok(spec)
+}
+
+/// The job as a node shows it; none before it heard of it.
+fn shown(node: &Node) -> Result<Option<Value>> {
+    let told = node.cli(&["fed", "status", "--json"])?.success()?;
+    let jobs: Vec<Value> = serde_json::from_str(&told).with_context(|| told.clone())?;
+    Ok(jobs.into_iter().find(|job| job["name"] == "wear"))
+}
+
+/// Waits until a node has so many rounds.
+fn until_round(node: &Node, round: u64) -> Result<Value> {
+    Deadline::patient().until(&format!("round {round} at {}", node.name()), || {
+        Ok(shown(node)?.filter(|job| job["round"].as_u64() >= Some(round)))
+    })
+}
+
+fn submit(s: &Scenario, node: &Node, rounds: u64) -> Result<String> {
+    let file = s.path("job.toml");
+    fs::write(&file, job(rounds))?;
+    node.cli(&["fed", "submit", &file.display().to_string()])?.success()
+}
+
+/// All nodes hold the same model and record at the end, and the same count of contributions.
+fn same_end(nodes: &[Node]) -> Result<Value> {
+    let ends: Vec<Value> =
+        nodes.iter().map(|node| until_round(node, ROUNDS)).collect::<Result<_>>()?;
+    let counts = |job: &Value| -> BTreeMap<String, u64> {
+        let all = job["contributions"].as_array().into_iter().flatten();
+        let one =
+            |one: &Value| Some((one["node"].as_str()?.to_owned(), one["contributions"].as_u64()?));
+        all.filter_map(one).collect()
+    };
+    for end in &ends {
+        for what in ["model", "record", "job"] {
+            ensure!(end[what] == ends[0][what] && end[what] != "", "{what}: {end} and {}", ends[0]);
+        }
+        ensure!(counts(end) == counts(&ends[0]), "{end} and {}", ends[0]);
+    }
+    Ok(ends[0].clone())
+}
+
+#[test]
+fn nodes_learn_together_and_the_death_of_an_anchor_costs_nothing() {
+    scenario(|s| {
+        let mut specs = Vec::new();
+        for node in 0..5_u64 {
+            let spec = s.node(&format!("n{node}"));
+            specs.push(if node == 4 { spec } else { with_data(spec, node)? });
+        }
+        let mut nodes = s.mesh(&specs)?;
+
+        s.step("only a steward starts a job, and a file that is wrong is refused");
+        let file = s.path("job.toml");
+        fs::write(&file, job(ROUNDS))?;
+        let words = ["fed", "submit", &file.display().to_string()].map(str::to_owned);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let refused = nodes[2].cli(&words)?.failure()?;
+        ensure!(refused.contains("steward") || refused.contains("root key"), "{refused}");
+        fs::write(&file, job(ROUNDS).replace("classes = 2", "classes = 1"))?;
+        let refused = nodes[0].cli(&words)?.failure()?;
+        ensure!(refused.contains("classes"), "{refused}");
+
+        s.step("a job runs at all nodes; those that have the data train");
+        let told = submit(s, &nodes[0], ROUNDS)?;
+        ensure!(told.contains("anchors") && told.contains("n3"), "{told}");
+        let again = submit(s, &nodes[0], ROUNDS).err().context("a name is taken once")?;
+        ensure!(format!("{again:#}").contains("fed cancel wear"), "{again:#}");
+        until_round(&nodes[3], 3)?;
+        let follows = until_round(&nodes[4], 1)?;
+        ensure!(follows["not_training"].to_string().contains("no data 'line3'"), "{follows}");
+        let told = nodes[4].cli(&["fed", "status", "wear"])?.success()?;
+        ensure!(told.contains("follows and does not train"), "{told}");
+
+        s.step("an anchor that trains is killed in the middle; the others go on");
+        nodes[1].kill()?;
+        let before = until_round(&nodes[0], 4)?["round"].as_u64().context("a round")?;
+        ensure!(before + 4 < ROUNDS, "it is over too early: {before}");
+        until_round(&nodes[0], before + 3)?;
+
+        s.step("it comes back, catches up and takes part again");
+        nodes[1] = specs[1].up(s, &[])?;
+        let end = same_end(&nodes)?;
+        let measured = end["measured"].as_array().context("measured")?;
+        let last = measured.last().context("nothing was measured")?;
+        let (right, all) = (last["right"].as_u64(), last["examples"].as_u64());
+        ensure!(all == Some(24) && right > Some(20), "{last} after {}", measured[0]);
+        let watched = nodes[0].cli(&["fed", "watch", "wear"])?.success()?;
+        ensure!(watched.contains(&format!("done: {ROUNDS} rounds")), "{watched}");
+
+        s.step("what is cancelled is gone everywhere, also after a restart");
+        nodes[0].cli(&["fed", "cancel", "wear"])?.success()?;
+        for node in &nodes {
+            Deadline::patient()
+                .until("the job gone", || Ok(shown(node)?.is_none().then_some(())))?;
+        }
+        nodes[3].terminate()?;
+        let back = specs[3].up(s, &[])?;
+        ensure!(shown(&back)?.is_none());
+        let unknown = back.cli(&["fed", "cancel", "wear"])?.failure()?;
+        ensure!(unknown.contains("no job 'wear'"), "{unknown}");
+        Ok(())
+    });
+}
