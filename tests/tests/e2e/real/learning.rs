@@ -4,12 +4,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use selvedge_tests::{Deadline, Node, NodeSpec, Scenario, scenario};
+use selvedge_tests::{Bridge, Deadline, Host, Node, NodeSpec, Scenario, Stopwatch, scenario};
 use serde_json::Value;
 
 const ROUNDS: u64 = 24;
+
+/// How long two of five machines are cut off.
+const CUT: Duration = Duration::from_secs(20);
 
 /// A job whose rounds take a fraction of a second.
 fn job(rounds: u64) -> String {
@@ -149,4 +153,58 @@ fn nodes_learn_together_and_the_death_of_an_anchor_costs_nothing() {
         ensure!(unknown.contains("no job 'wear'"), "{unknown}");
         Ok(())
     });
+}
+
+#[test]
+fn five_machines_learn_through_a_kill_a_restart_and_a_cut() {
+    scenario(|s| {
+        let mut bridge = Bridge::new("learn")?;
+        let hosts: Vec<Host> = (0..5).map(|_| bridge.host()).collect::<Result<_>>()?;
+        let mut specs = Vec::new();
+        for (node, host) in (0..).zip(&hosts) {
+            specs.push(with_data(host.node(s, &format!("n{node}")), node)?);
+        }
+        let mut nodes = s.mesh(&specs)?;
+        s.step("all five train, and all five are anchors");
+        submit(s, &nodes[0], ROUNDS)?;
+        until_round(&nodes[0], 2)?;
+
+        s.step("one is killed in the middle and started again");
+        nodes[1].kill()?;
+        let at = round(&nodes[0])?;
+        until_round(&nodes[0], at + 2)?;
+        nodes[1] = specs[1].up(s, &[])?;
+        until_round(&nodes[1], at + 2)?;
+
+        s.step("two are cut off together for twenty seconds: three go on, two wait");
+        for host in &hosts[3..] {
+            host.plug_aside()?;
+        }
+        let cut = Stopwatch::start();
+        let at = round(&nodes[3])?;
+        Deadline::patient().until("the end of the cut", || {
+            Ok((cut.elapsed() >= CUT && round(&nodes[0])? >= at + 3).then_some(()))
+        })?;
+        let (here, there) = (round(&nodes[0])?, round(&nodes[3])?);
+        s.say(&format!("round {here} on one side, round {there} on the other"));
+        ensure!(here < ROUNDS, "it was over before the cut was");
+        // What was under way when the cables went may still have come.
+        ensure!(there <= at + 1 && round(&nodes[4])? <= at + 1, "{there} after {at}");
+
+        s.step("together again, all come to the same model, and count the same");
+        for host in &hosts[3..] {
+            host.plug()?;
+        }
+        let end = same_end(&nodes)?;
+        let counted = end["contributions"].as_array().context("contributions")?;
+        ensure!(counted.len() == 5, "everybody contributed: {end}");
+        // A node contributes at most once a round.
+        let within = |one: &Value| one["contributions"].as_u64().is_some_and(|n| n <= ROUNDS);
+        ensure!(counted.iter().all(within), "{end}");
+        Ok(())
+    });
+}
+
+fn round(node: &Node) -> Result<u64> {
+    shown(node)?.and_then(|job| job["round"].as_u64()).context("no such job")
 }
