@@ -1,9 +1,9 @@
 //! A model small enough that five nodes on two cores answer hundreds of requests a minute.
 //!
 //! Owns a GGUF file of a llama with random weights and one token for each byte. It answers
-//! nonsense. At temperature 0 it is always the same and never ends by itself: an answer to a prompt
-//! of `p` bytes with `max_tokens` of `m` costs exactly `p + m` tokens, and a begin mark where one is
-//! added. Drawn at random, one token in some hundreds is the mark of the end.
+//! nonsense. At temperature 0 it is always the same and never ends by itself: an answer to a
+//! prompt of `p` bytes with `max_tokens` of `m` costs exactly `p + m` tokens, and a begin mark
+//! where one is added. Drawn at random, one token in some hundreds is the mark of the end.
 
 use std::fs;
 use std::path::{Path, PathBuf};

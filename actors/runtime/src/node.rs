@@ -423,6 +423,17 @@ async fn keep_budgets(
     Ok(Supervisor::start(vec![quota, policies, answers, learning]).await?)
 }
 
+/// The keys of this node alone.
+async fn key_ring(store: &Store) -> Result<KeyRing, StoreError> {
+    if let Some(ring) = store.load::<KeyRing>(KEYS)? {
+        return Ok(ring);
+    }
+    // The pepper must outlive this start, or keys made later would open nothing.
+    let ring = KeyRing::new(entropy::seed());
+    store.save(KEYS, &ring).await?;
+    Ok(ring)
+}
+
 /// What runs already when the shared part is put together.
 struct Parts {
     endpoint: Arc<Endpoint>,
@@ -438,15 +449,7 @@ async fn share(
     membership: &Arc<Membership>,
     parts: Parts,
 ) -> Result<Shared, StartError> {
-    let keys = match opened.store.load::<KeyRing>(KEYS)? {
-        Some(ring) => ring,
-        None => {
-            // The pepper must outlive this start, or keys made later would open nothing.
-            let ring = KeyRing::new(entropy::seed());
-            opened.store.save(KEYS, &ring).await?;
-            ring
-        }
-    };
+    let keys = key_ring(&opened.store).await?;
     let me: NodeId = opened.identity.node_id();
     let view = MeshView { me, mesh: Some(membership.mesh()), nodes: Vec::new() };
     let policies = Policies::load(

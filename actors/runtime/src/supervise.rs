@@ -10,8 +10,8 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, Supervisi
 use selvedge_core::restart::{Patience, Restart};
 use selvedge_net::clock;
 
-/// What ractor says of an actor that was asked to end once it has done what it was told: nobody wants
-/// it started again.
+/// What ractor says of an actor that was asked to end once it has done what it was told: nobody
+/// wants it started again.
 const DRAINED: &str = "Drained";
 
 /// Starts a child linked to the supervisor handed in.

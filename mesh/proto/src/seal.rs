@@ -2,9 +2,9 @@
 //!
 //! Joins the rows of `selvedge-crdt`, which know no cryptography, with node keys. A node's signing
 //! key is also the key that others seal shares to, by the map between the two forms of the curve
-//! (RFC 7748, section 4.1): no second key has to be told and proven. That the two uses do not weaken
-//! each other is shown by Thormarker (2021, IACR ePrint 2021/509); what is signed and what is
-//! derived have domains of their own.
+//! (RFC 7748, section 4.1): no second key has to be told and proven. That the two uses do not
+//! weaken each other is shown by Thormarker (2021, IACR ePrint 2021/509); what is signed and what
+//! is derived have domains of their own.
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use selvedge_base::NodeId;

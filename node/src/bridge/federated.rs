@@ -8,11 +8,18 @@ use selvedge_runtime::{Admin, Announced, JobProgress, JobRun, JobView, MeshView}
 use serde_json::Value;
 
 use super::{Bridge, done, said};
-use crate::http::wire;
+use crate::http::{FederatedOrder, wire};
 
 impl Bridge {
-    pub(super) fn federated(&self) -> Result<Value, Refusal> {
-        said(&listed(&self.admin, &self.gateway.view()))
+    pub(super) async fn federated(&self, order: FederatedOrder) -> Result<Value, Refusal> {
+        match order {
+            FederatedOrder::List => said(&listed(&self.admin, &self.gateway.view())),
+            FederatedOrder::Submit(text) => self.federated_submit(&text).await,
+            FederatedOrder::Cancel(name) => {
+                self.admin.federated_cancel(&name).await?;
+                done(format!("cancelled {name}"))
+            }
+        }
     }
 
     /// The jobs, now and again whenever they are shown otherwise.
@@ -30,16 +37,11 @@ impl Bridge {
         .boxed()
     }
 
-    pub(super) async fn federated_submit(&self, text: &str) -> Result<Value, Refusal> {
+    async fn federated_submit(&self, text: &str) -> Result<Value, Refusal> {
         let name = self.admin.federated_submit(text).await?;
         let views = self.admin.federated_jobs();
         let told = views.iter().find(|view| view.name == name);
         said(&told.map(|view| job(view, &self.gateway.view())).unwrap_or_default())
-    }
-
-    pub(super) async fn federated_cancel(&self, name: &str) -> Result<Value, Refusal> {
-        self.admin.federated_cancel(name).await?;
-        done(format!("cancelled {name}"))
     }
 }
 

@@ -12,7 +12,7 @@ use selvedge_proto::settings::{SettingKey, Which};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::backend::{Backend, Order};
+use super::backend::{Backend, FederatedOrder, Order};
 use super::body::{Answer, json, lines};
 use super::errors::Problem;
 use super::guard::ROUTES;
@@ -119,8 +119,8 @@ pub(super) async fn answer(
     }
 }
 
-/// A line of JSON for every change, the first one at once, until the surface ends. Lines that a slow
-/// reader did not take in time are told as one.
+/// A line of JSON for every change, the first one at once, until the surface ends. Lines that a
+/// slow reader did not take in time are told as one.
 fn watched<T: Serialize + 'static>(
     changes: BoxStream<'static, T>,
     stop: &Stop,
@@ -172,10 +172,7 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
         ("provider-keys", "") if post => decode(body).map(Order::ProviderKeyAdd),
         ("provider-keys", "") => Ok(Order::ProviderKeys),
         ("provider-keys", name) => Ok(Order::ProviderKeyRemove(name.to_owned())),
-        ("federated", "") if post => decode::<wire::FederatedRequest>(body)
-            .map(|request| Order::FederatedSubmit(request.text)),
-        ("federated", "") => Ok(Order::Federated),
-        ("federated", name) => Ok(Order::FederatedCancel(name.to_owned())),
+        ("federated", rest) => federated(rest, post, body),
         ("cache", "purge") => purge(body),
         ("cache", _) => Ok(Order::Cache),
         ("models", "") => model(body),
@@ -185,6 +182,17 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
             .map(Order::Record)
             .map_err(|error| Problem::invalid("id", format!("{error}"))),
         _ => Err(super::router::not_found()),
+    }
+}
+
+fn federated(rest: &str, post: bool, body: &[u8]) -> Result<Order, Problem> {
+    match rest {
+        "" if post => {
+            let request: wire::FederatedRequest = decode(body)?;
+            Ok(Order::Federated(FederatedOrder::Submit(request.text)))
+        }
+        "" => Ok(Order::Federated(FederatedOrder::List)),
+        name => Ok(Order::Federated(FederatedOrder::Cancel(name.to_owned()))),
     }
 }
 

@@ -28,6 +28,8 @@ async fn paths_and_bodies_become_orders() {
         Order::KeyCreate(wire::KeyRequest { name: name.to_owned(), ..Default::default() })
     };
     let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    let submit = Order::Federated(FederatedOrder::Submit("x".to_owned()));
+    let cancel = Order::Federated(FederatedOrder::Cancel("digits".to_owned()));
     let table = [
         (&post, "invite", "", Order::Invite { ttl: Micros::secs(3_600) }),
         (&post, "invite", "{}", Order::Invite { ttl: Micros::secs(3_600) }),
@@ -41,9 +43,9 @@ async fn paths_and_bodies_become_orders() {
         (&get, "keys", "", Order::Keys),
         (&post, "models", &model, added),
         (&delete, "models/a/b", "", Order::ModelRemove("a/b".to_owned())),
-        (&get, "federated", "", Order::Federated),
-        (&post, "federated", "{\"text\": \"x\"}", Order::FederatedSubmit("x".to_owned())),
-        (&delete, "federated/digits", "", Order::FederatedCancel("digits".to_owned())),
+        (&get, "federated", "", Order::Federated(FederatedOrder::List)),
+        (&post, "federated", "{\"text\": \"x\"}", submit),
+        (&delete, "federated/digits", "", cancel),
         (&get, &request, "", Order::Record(RequestId(0xfeed))),
     ];
     for (method, path, body, wanted) in table {

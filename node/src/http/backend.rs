@@ -98,7 +98,7 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// The mesh as this node sees it, now and again whenever it changed; never ends.
     fn watch(&self) -> BoxStream<'static, Status>;
 
-    /// The jobs of learning as this node sees them, now and again whenever that changed; never ends.
+    /// The jobs of learning at this node, now and again whenever they changed; never ends.
     fn federated_watch(&self) -> BoxStream<'static, wire::List<wire::FederatedJob>>;
 
     /// Running totals the node keeps itself: metric name, help, value.
@@ -235,16 +235,23 @@ pub(crate) enum Order {
     MeshRouteRemove(SettingKey),
     /// Signs what an older version said.
     MeshRouteRollBack(SettingKey, Which),
-    /// Lists the jobs of learning.
-    Federated,
-    /// Signs the job of a file for the mesh.
-    FederatedSubmit(String),
-    /// Takes a job away from the mesh.
-    FederatedCancel(String),
+    /// About jobs of learning.
+    Federated(FederatedOrder),
     /// Shows the cache of answers.
     Cache,
     /// Removes answers that are kept.
     CachePurge(wire::CachePurge),
     /// What is remembered of a request.
     Record(RequestId),
+}
+
+/// What an operator can order about jobs of learning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FederatedOrder {
+    /// Lists them.
+    List,
+    /// Signs the job of a file for the mesh.
+    Submit(String),
+    /// Takes a job away from the mesh.
+    Cancel(String),
 }

@@ -50,7 +50,7 @@ mod surface_tests;
 mod trace;
 pub(crate) mod wire;
 
-pub(crate) use backend::{Allowance, Backend, Holder, KeyRefused, Order};
+pub(crate) use backend::{Allowance, Backend, FederatedOrder, Holder, KeyRefused, Order};
 pub(crate) use connections::lasting;
 pub(crate) use settings::{AdminToken, Settings};
 pub(crate) use stop::Stop;

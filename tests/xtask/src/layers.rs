@@ -29,7 +29,13 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     (
         "selvedge-core",
         "actors/core",
-        &["selvedge-base", "selvedge-crdt", "selvedge-proto", "selvedge-contract"],
+        &[
+            "selvedge-base",
+            "selvedge-crdt",
+            "selvedge-proto",
+            "selvedge-contract",
+            "selvedge-federated",
+        ],
     ),
     ("selvedge-dialect", "actors/dialect", &["selvedge-base", "selvedge-contract"]),
     (

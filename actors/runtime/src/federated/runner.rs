@@ -1,10 +1,10 @@
 //! One job at this node: its two machines, and what carries out their orders.
 //!
 //! Owns the order of things: what came is handed to the machines, what they order to be stored is
-//! begun in that order, what they order to be sent goes out, and what became of each is handed back.
-//! Steps run on a thread that may block, since folding a round takes milliseconds of a core. Decides
-//! nothing: who trains, what counts and what may be shown is [`selvedge_federated`]'s. A write that
-//! fails or a machine that panics ends the run; the next one begins from the disk.
+//! begun in that order, what they order to be sent goes out, and what became of each is handed
+//! back. Steps run on a thread that may block, since folding a round takes milliseconds of a core.
+//! Decides nothing: who trains, what counts and what may be shown is [`selvedge_federated`]'s. A
+//! write that fails or a machine that panics ends the run; the next one begins from the disk.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use super::state::JobState;
 use super::trainer::{self, Bench, Learned};
 use crate::store::{Batch, StoreError};
 
-/// What is handed to the machines in one step of the thread at most: so many messages of peers wait.
+/// What is handed to the machines in one step of the thread at most: half of what may wait.
 const AT_ONCE: usize = 16;
 
 /// What came from a peer.
@@ -438,7 +438,7 @@ impl Machines {
     }
 }
 
-/// The longest that a job sleeps: the clock of its pace may be longer, and so may a finished job's.
+/// The longest that a job sleeps: one that is done has nothing to wake for.
 const LONGEST_REST: selvedge_base::Micros = selvedge_base::Micros::secs(60);
 
 /// The next of a queue that may not be there.

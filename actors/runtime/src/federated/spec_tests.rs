@@ -152,7 +152,7 @@ fn a_mesh_that_is_too_small_and_a_round_that_is_too_wide_are_refused() {
 #[test]
 fn the_job_of_the_manual_is_one_and_a_node_may_stay_to_its_end() {
     let manual = include_str!("../../../../docs/federated.md");
-    let file = manual.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let file = manual.split("```toml\n").nth(2).and_then(|rest| rest.split("```").next()).unwrap();
     let spec = JobSpec::from_toml(file).unwrap();
     let privacy = spec.rules().privacy.unwrap();
     assert!(privacy.contributions() >= spec.rules().rounds, "{privacy:?}");

@@ -140,19 +140,31 @@ fn nodes_learn_together_and_the_death_of_an_anchor_costs_nothing() {
         let watched = nodes[0].cli(&["fed", "watch", "wear"])?.success()?;
         ensure!(watched.contains(&format!("done: {ROUNDS} rounds")), "{watched}");
 
-        s.step("what is cancelled is gone everywhere, also after a restart");
-        nodes[0].cli(&["fed", "cancel", "wear"])?.success()?;
-        for node in &nodes {
-            Deadline::patient()
-                .until("the job gone", || Ok(shown(node)?.is_none().then_some(())))?;
-        }
-        nodes[3].terminate()?;
-        let back = specs[3].up(s, &[])?;
-        ensure!(shown(&back)?.is_none());
-        let unknown = back.cli(&["fed", "cancel", "wear"])?.failure()?;
-        ensure!(unknown.contains("no job 'wear'"), "{unknown}");
-        Ok(())
+        what_is_cancelled_is_gone(s, &specs[3], &nodes)
     });
+}
+
+fn what_is_cancelled_is_gone(s: &Scenario, spec: &NodeSpec, nodes: &[Node]) -> Result<()> {
+    s.step("what is cancelled is gone everywhere");
+    nodes[0].cli(&["fed", "cancel", "wear"])?.success()?;
+    for node in nodes {
+        Deadline::patient().until("the job gone", || Ok(shown(node)?.is_none().then_some(())))?;
+    }
+    s.step("its name is free again, and who starts a job may stay and look on");
+    let file = s.path("job.toml");
+    fs::write(&file, job(2))?;
+    let words = ["fed", "submit", &file.display().to_string(), "--watch"].map(str::to_owned);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let watched = nodes[0].cli(&words)?.success()?;
+    ensure!(watched.contains("round   2") && watched.contains("done: 2 rounds"), "{watched}");
+    s.step("a node that was off when a job was taken away hears of it");
+    nodes[3].terminate()?;
+    nodes[0].cli(&["fed", "cancel", "wear"])?.success()?;
+    let back = spec.up(s, &[])?;
+    Deadline::patient().until("the job gone", || Ok(shown(&back)?.is_none().then_some(())))?;
+    let unknown = back.cli(&["fed", "cancel", "wear"])?.failure()?;
+    ensure!(unknown.contains("no job 'wear'"), "{unknown}");
+    Ok(())
 }
 
 #[test]
