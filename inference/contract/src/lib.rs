@@ -5,11 +5,13 @@
 //! tensors, files, threads and channels: those are in `inference/engine`.
 
 pub mod cost;
+pub mod prefix;
 pub mod request;
 pub mod schedule;
 pub mod status;
 
 pub use cost::CostModel;
+pub use prefix::Scope;
 pub use request::{
     Answer, ChatMessage, Emitted, EventSink, FinishReason, GenerateRequest, Input, Limits,
     LogProbs, Role, Sampling, TokenEvent, TokenLogProb, Usage,
