@@ -33,7 +33,7 @@ mod tile;
 
 pub use error::KernelError;
 pub use format::Format;
-pub use kv::{Cache, PAGE};
+pub use kv::{Cache, PAGE, SharedPage};
 pub use model::{Config, Model, Open, Rotation, Source, held_bytes, unpacked};
 pub use simd::Isa;
 pub use step::{Crew, Logits, Segment};

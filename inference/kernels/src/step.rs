@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::act::{Act, BLOCK};
 use crate::attend::{Attend, Numbers};
 use crate::error::KernelError;
-use crate::kv::{Cache, PAGE, Page};
+use crate::kv::{Cache, PAGE, Page, SharedPage};
 use crate::matrix::Matrix;
 use crate::model::{Block, Config, Model};
 use crate::product::Acts;
@@ -83,8 +83,15 @@ struct Scratch {
     blocks: Vec<[Floats; 2]>,
 }
 
-/// A page of a sequence in this step, and the rows that belong to it.
-struct PageRef<'a> {
+/// A page of a sequence in this step.
+enum PageRef<'a> {
+    /// Whole before the step, maybe of several sequences.
+    Shared(&'a SharedPage),
+    Own(OwnPage<'a>),
+}
+
+/// A page that one sequence alone has, and the rows that belong to it.
+struct OwnPage<'a> {
     page: &'a mut Page,
     rows: Range<usize>,
     /// The first row's place.
@@ -94,7 +101,20 @@ struct PageRef<'a> {
 impl Numbers for PageRef<'_> {
     #[inline(always)]
     fn numbers(&self) -> &[u16] {
-        self.page
+        match self {
+            Self::Shared(page) => page.numbers(),
+            Self::Own(own) => own.page,
+        }
+    }
+}
+
+impl<'a> PageRef<'a> {
+    /// The page, when rows are to be written to it.
+    fn written(&mut self) -> Option<&mut OwnPage<'a>> {
+        match self {
+            Self::Own(own) if !own.rows.is_empty() => Some(own),
+            Self::Own(_) | Self::Shared(_) => None,
+        }
     }
 }
 
@@ -192,11 +212,14 @@ impl Model {
             let (start, count) = (segment.cache.length, segment.tokens.len());
             segment.cache.reserve(count);
             let (row, page) = (plan.places.len(), plan.pages.len());
+            plan.pages.extend(segment.cache.shared.iter().map(PageRef::Shared));
+            let first = segment.cache.shared.len();
             for (index, numbers) in segment.cache.pages.iter_mut().enumerate() {
-                let from = (index * PAGE).clamp(start, start + count);
-                let to = ((index + 1) * PAGE).clamp(start, start + count);
+                let from = ((first + index) * PAGE).clamp(start, start + count);
+                let to = ((first + index + 1) * PAGE).clamp(start, start + count);
                 let rows = row + from - start..row + to - start;
-                plan.pages.push(PageRef { page: numbers, rows, slot: from % PAGE });
+                let own = OwnPage { page: numbers, rows, slot: from % PAGE };
+                plan.pages.push(PageRef::Own(own));
             }
             for position in start..start + count {
                 plan.places.push(Place { pages: page..plan.pages.len(), position });
@@ -235,7 +258,7 @@ impl Model {
                 buffer.clear();
                 buffer.resize(geometry.padded(), 0.0);
             }
-            for page in pages.iter_mut().filter(|page| !page.rows.is_empty()) {
+            for page in pages.iter_mut().filter_map(PageRef::written) {
                 for (index, row) in page.rows.clone().enumerate() {
                     for head in 0..config.kv_heads {
                         gather(qkv, rows, row, from_keys + head * dim, &mut key[..dim]);

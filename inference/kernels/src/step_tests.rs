@@ -116,3 +116,69 @@ fn what_is_not_the_models_is_refused_and_changes_nothing() {
     let nothing = model.step(&mut crew, &mut [], &progress).expect("nothing to do");
     assert!(nothing.is_empty());
 }
+
+/// The last token's logits after all of them, computed in chunks behind what the cache has.
+fn last(model: &Model, cache: &mut Cache, tokens: &[u32], chunk: usize) -> Vec<u32> {
+    let (mut crew, progress) = (Crew::new(2).expect("threads"), AtomicU64::new(0));
+    let mut logits = Vec::new();
+    for tokens in tokens[cache.len()..].chunks(chunk) {
+        let segment = Segment { cache, tokens, logits: Logits::Last };
+        logits = model.step(&mut crew, &mut [segment], &progress).expect("computes");
+    }
+    bits(&logits[0][0])
+}
+
+#[test]
+fn behind_shared_pages_no_bit_changes() {
+    let model = odd(Format::F32, 40, 10);
+    let tokens: Vec<u32> = (0..150).map(|at| at * 7 % 50).collect();
+    let mut cold = model.cache();
+    let expected = last(&model, &mut cold, &tokens, 150);
+    for chunk in [1, 16, 100] {
+        let mut first = model.cache();
+        let mut pages = Vec::new();
+        // Shared as soon as they are whole, while their sequence goes on.
+        for end in [64, 70, 128, 140] {
+            last(&model, &mut first, &tokens[..end], chunk);
+            pages.extend(std::iter::from_fn(|| first.share()));
+        }
+        assert_eq!(pages.len(), 2);
+        assert!(last(&model, &mut first, &tokens, chunk) == expected);
+        let mut second = model.cache();
+        // The one page it finds, the other it has computed itself.
+        second.join(pages[0].clone()).expect("its beginning");
+        last(&model, &mut second, &tokens[..130], chunk);
+        second.join(pages[1].clone()).expect("the same page");
+        drop((first, pages));
+        assert_eq!((second.len(), second.share().is_some()), (130, false));
+        assert!(last(&model, &mut second, &tokens, chunk) == expected);
+        let mut both = [model.cache(), model.cache()];
+        both[0].join(second.shared[0].clone()).expect("a beginning");
+        both[1].join(second.shared[0].clone()).expect("a beginning");
+        let [one, two] = &mut both;
+        let mut segments = [one, two].map(|cache| {
+            let tokens = &tokens[64..];
+            Segment { cache, tokens, logits: Logits::Last }
+        });
+        let mut crew = Crew::new(2).expect("threads");
+        let computed = model.step(&mut crew, &mut segments, &AtomicU64::new(0)).expect("computes");
+        assert!(computed.iter().all(|logits| bits(&logits[0]) == expected));
+    }
+}
+
+#[test]
+fn a_page_is_joined_where_it_belongs_and_nowhere_else() {
+    let (model, other) = (odd(Format::F32, 40, 10), odd(Format::F32, 40, 12));
+    let tokens: Vec<u32> = (0..130).map(|at| at % 50).collect();
+    let mut cache = model.cache();
+    last(&model, &mut cache, &tokens[..63], 63);
+    assert!(cache.share().is_none(), "it is not whole");
+    last(&model, &mut cache, &tokens, 130);
+    let pages: Vec<_> = std::iter::from_fn(|| cache.share()).collect();
+    assert!(other.cache().join(pages[0].clone()).is_err(), "another model's");
+    assert!(model.cache().join(pages[1].clone()).is_err(), "not the first");
+    let mut begun = model.cache();
+    last(&model, &mut begun, &tokens[..10], 10);
+    assert!(begun.join(pages[0].clone()).is_err(), "in the middle of a page");
+    assert_eq!(begun.len(), 10);
+}
