@@ -11,7 +11,7 @@ use selvedge_base::{Blame, Code, Micros, ModelDigest, Mono, Refusal, RequestId, 
 use selvedge_contract::schedule::{Arrival, Bounds, Plan as StepPlan, Schedule};
 use selvedge_contract::{
     Answer, CostModel, EngineStatus, FinishReason, GenerateRequest, Input, ModelCard, ModelState,
-    ModelStatus, TokenEvent, Usage,
+    ModelStatus, Scope, TokenEvent, Usage,
 };
 use selvedge_proto::swim::Pulse;
 
@@ -137,6 +137,12 @@ impl Prompt {
         }
     }
 
+    /// The prompt's own tokens, at least one.
+    fn all_tokens(self) -> impl Iterator<Item = u32> {
+        let seed = u64::from(self.seed) << 32;
+        (0..self.tokens.max(1)).map(move |index| mix(!seed ^ u64::from(index)) as u32)
+    }
+
     /// The answer's token at a place.
     pub(crate) const fn token(self, model: Model, index: u32) -> u32 {
         let seed = self.seed ^ model.digest().0[0] as u32;
@@ -186,13 +192,14 @@ impl Engine {
         }
     }
 
-    /// Queues a request; its answers are for `owner`.
+    /// Queues a tenant's request; its answers are for `owner`.
     ///
     /// # Errors
     /// As production's engine refuses.
     pub(crate) fn submit(
         &mut self,
         owner: Owner,
+        tenant: &str,
         request: &GenerateRequest,
     ) -> Result<Answer, Refusal> {
         let model = Model::of(request.model).filter(|model| self.models().contains(model));
@@ -207,13 +214,16 @@ impl Engine {
         if emitted.is_some_and(|emitted| emitted.prompt_digest != prompt.digest()) {
             return Err(refusal(Code::InvalidRequest, "another prompt".to_owned()));
         }
-        let drawn = emitted.map_or(0, |emitted| emitted.tokens.len() as u32);
+        let emitted = emitted.map_or(&[][..], |emitted| &emitted.tokens);
+        let drawn = emitted.len() as u32;
         let (longest, _) = prompt.end(request.max_tokens);
         let id = self.next_job;
         let arrival = Arrival {
             id: RequestId(u128::from(id)),
-            prompt_tokens: prompt.tokens + drawn,
+            tokens: prompt.all_tokens().chain(emitted.iter().copied()).collect(),
             answer_tokens: request.max_tokens.saturating_sub(drawn).max(longest - drawn),
+            // One schedule has both models here; their pages are not the same.
+            scope: Some(Scope::new(&format!("{}/{tenant}", model.name()))),
         };
         self.schedule
             .arrive(arrival)
@@ -287,7 +297,7 @@ impl Engine {
                 self.cost.prefilled(work.tokens, self.took);
             }
             let Some(job) = self.jobs.get_mut(&(work.id.0 as u64)) else { continue };
-            self.schedule.computed(work, work.draws);
+            self.schedule.computed(work);
             if !work.draws {
                 continue;
             }
@@ -296,6 +306,7 @@ impl Engine {
             if index < longest {
                 job.drawn += 1;
                 let token = prompt.token(model, index);
+                self.schedule.drawn(work.id, token);
                 let event = TokenEvent { index, token, text: String::new(), logprob: None };
                 answers.push((owner, Answer::Token(event)));
             }

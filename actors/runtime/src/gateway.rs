@@ -465,7 +465,7 @@ impl Request {
             let run = self.shared.run_id();
             let request = GenerateRequest { id: run, ..request };
             let sink = LocalSink { fence, events: self.from_engine.clone() };
-            return match self.shared.engine.submit(request, Box::new(sink)) {
+            return match self.shared.engine.submit(&self.call.tenant, request, Box::new(sink)) {
                 Ok(()) => {
                     self.turn = Turn::Local { fence, run };
                     Some(FlowInput::Accepted { fence })

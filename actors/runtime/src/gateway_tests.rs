@@ -37,6 +37,7 @@ struct Script {
 impl Engine for Script {
     fn submit(
         &self,
+        _tenant: &str,
         request: GenerateRequest,
         mut sink: Box<dyn EventSink>,
     ) -> Result<(), Refusal> {

@@ -132,7 +132,7 @@ async fn hand_off(
     handed.request.id = id;
     let submitted = checked.and_then(|()| {
         // Bounded by the answer, as in the gateway: `max_tokens` tokens and three more events.
-        shared.engine.submit(handed.request, Box::new(PeerSink(to_stream)))
+        shared.engine.submit(&handed.tenant, handed.request, Box::new(PeerSink(to_stream)))
     });
     if let Err(refusal) = submitted {
         shared.counters.refused.bump();

@@ -8,6 +8,7 @@ pub mod cost;
 pub mod prefix;
 pub mod request;
 pub mod schedule;
+mod sequence;
 pub mod status;
 
 pub use cost::CostModel;
@@ -24,12 +25,18 @@ use selvedge_base::{ModelDigest, Refusal, RequestId};
 ///
 /// Many sequences share one model: an engine interleaves them step by step.
 pub trait Engine: Send + Sync {
-    /// Queues a request. Answers arrive at `sink` from the engine's own thread, ending with
-    /// exactly one [`Answer::Finished`] or [`Answer::Failed`].
+    /// Queues a tenant's request. Answers arrive at `sink` from the engine's own thread, ending
+    /// with exactly one [`Answer::Finished`] or [`Answer::Failed`]. What the engine has computed
+    /// for the beginning of a prompt serves requests of the same tenant only.
     ///
     /// # Errors
     /// A refusal when the request cannot be queued at all: unknown model, full queue, too long.
-    fn submit(&self, request: GenerateRequest, sink: Box<dyn EventSink>) -> Result<(), Refusal>;
+    fn submit(
+        &self,
+        tenant: &str,
+        request: GenerateRequest,
+        sink: Box<dyn EventSink>,
+    ) -> Result<(), Refusal>;
 
     /// Frees a request's work within one step. Unknown ids are ignored.
     fn cancel(&self, id: RequestId);

@@ -9,11 +9,19 @@
 //! Admission is first come, first served, and never ahead of the growth of what runs. When memory
 //! is short the youngest sequence is paused: its memory is freed, it goes back to the head of the
 //! queue and is recomputed later. The oldest therefore always advances, so everything ends.
+//!
+//! Whole pages stay when their sequence ends, as long as nobody needs the memory, and a sequence
+//! that begins with their tokens joins them ([`Prefixes`]); at least one token of its prompt is
+//! computed, since the first draw needs it. A prompt whose next page an older sequence is computing
+//! waits for that page. Pages that no sequence holds give way before anybody waits or is paused.
 
 use std::collections::VecDeque;
 
 use selvedge_base::RequestId;
 use thiserror::Error;
+
+use crate::prefix::{Kept, PageId, Prefixes, Scope};
+use crate::sequence::Sequence;
 
 /// Tokens per page of the key/value cache: small enough that a short answer wastes little, large
 /// enough that growing is rare.
@@ -23,6 +31,9 @@ pub const PAGE_TOKENS: u32 = 64;
 pub const CHUNK_TOKENS: u32 = 16;
 /// Prompt tokens of all sequences in one step: bounds how long the running answers wait.
 pub const PROMPT_ROWS: u32 = 64;
+
+// So a step ends at most one page of a sequence.
+const _: () = assert!(CHUNK_TOKENS <= PAGE_TOKENS);
 
 /// Bounds of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +47,24 @@ pub struct Bounds {
 }
 
 /// A request as the schedule sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// Which request.
     pub id: RequestId,
-    /// Tokens to compute before the first one is drawn; at least one.
-    pub prompt_tokens: u32,
+    /// Tokens that come before the first one to draw; at least one.
+    pub tokens: Vec<u32>,
     /// Tokens that may be drawn at most.
     pub answer_tokens: u32,
+    /// With whom its pages may be shared; `None` = with nobody.
+    pub scope: Option<Scope>,
 }
 
 /// Why a request was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Unschedulable {
+    /// There is no token to begin with.
+    #[error("the request has no token")]
+    Empty,
     /// The queue is full.
     #[error("{0} requests are waiting already")]
     QueueFull(usize),
@@ -69,10 +85,23 @@ pub struct Plan {
     pub paused: Vec<RequestId>,
     /// Sequences that no longer fit at all since memory shrank; they have left the schedule.
     pub expelled: Vec<RequestId>,
+    /// Pages whose memory is to be freed.
+    pub evicted: Vec<PageId>,
     /// Sequences that begin, or begin again, with nothing computed.
     pub admitted: Vec<RequestId>,
+    /// What sequences need not compute, admitted ones included.
+    pub joined: Vec<Joined>,
     /// What to compute, oldest sequence first.
     pub work: Vec<Work>,
+}
+
+/// Pages that a sequence goes on behind, instead of computing them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Which sequence.
+    pub id: RequestId,
+    /// The pages, in order, behind those it has.
+    pub pages: Vec<PageId>,
 }
 
 /// One sequence's part of a step.
@@ -92,6 +121,7 @@ pub struct Work {
 #[derive(Clone, Debug)]
 pub struct Schedule {
     bounds: Bounds,
+    prefixes: Prefixes,
     queue: VecDeque<Sequence>,
     /// In order of admission.
     running: Vec<Sequence>,
@@ -99,41 +129,38 @@ pub struct Schedule {
     turn: usize,
 }
 
-/// Counters of one sequence.
-#[derive(Clone, Copy, Debug)]
-struct Sequence {
-    id: RequestId,
-    computed: u32,
-    /// Tokens known: the prompt and what was drawn.
-    known: u32,
-    /// Tokens at its longest.
-    longest: u32,
-    /// Pages it holds.
-    pages: u64,
-}
-
 impl Schedule {
     /// An empty schedule.
     pub fn new(bounds: Bounds) -> Self {
         let bounds = Bounds { max_batch: bounds.max_batch.max(1), ..bounds };
-        Self { bounds, queue: VecDeque::new(), running: Vec::new(), turn: 0 }
+        Self {
+            bounds,
+            prefixes: Prefixes::default(),
+            queue: VecDeque::new(),
+            running: Vec::new(),
+            turn: 0,
+        }
     }
 
     /// Queues a request.
     ///
     /// # Errors
-    /// [`Unschedulable`] when the queue is full or the request could never fit.
+    /// [`Unschedulable`] when the queue is full, the request is empty or could never fit.
     pub fn arrive(&mut self, arrival: Arrival) -> Result<(), Unschedulable> {
         if self.queue.len() >= self.bounds.max_queue {
             return Err(Unschedulable::QueueFull(self.queue.len()));
         }
-        let known = arrival.prompt_tokens.max(1);
+        if arrival.tokens.is_empty() {
+            return Err(Unschedulable::Empty);
+        }
+        let known = u32::try_from(arrival.tokens.len()).unwrap_or(u32::MAX);
         let longest = known.saturating_add(arrival.answer_tokens);
         let needed = pages_for(longest);
         if needed > self.bounds.pages {
             return Err(Unschedulable::TooLarge { needed, pages: self.bounds.pages });
         }
-        let sequence = Sequence { id: arrival.id, computed: 0, known, longest, pages: 0 };
+        let mut sequence = Sequence::new(arrival, longest);
+        sequence.expect(&self.prefixes);
         self.queue.push_back(sequence);
         Ok(())
     }
@@ -141,7 +168,13 @@ impl Schedule {
     /// Forgets a request that ended or was given up; unknown ids are ignored.
     pub fn leave(&mut self, id: RequestId) {
         self.queue.retain(|sequence| sequence.id != id);
-        self.running.retain(|sequence| sequence.id != id);
+        let prefixes = &mut self.prefixes;
+        self.running.retain(|sequence| {
+            if sequence.id == id {
+                prefixes.release(&sequence.chain);
+            }
+            sequence.id != id
+        });
     }
 
     /// Changes the memory there is; what no longer fits is paused or expelled by the next plan.
@@ -149,22 +182,35 @@ impl Schedule {
         self.bounds.pages = pages;
     }
 
-    /// Decides the next step. The caller computes all of it and reports each part with
-    /// [`Schedule::computed`] before it asks again.
+    /// Decides the next step. The caller carries all of it out, in the order of the plan's fields,
+    /// and reports each part with [`Schedule::computed`] and [`Schedule::drawn`] before it asks
+    /// again.
     pub fn plan(&mut self) -> Plan {
         let mut plan = Plan::default();
         self.expel(&mut plan);
+        self.join(&mut plan);
         let shares = self.shares();
         self.grow(&shares, &mut plan);
         self.admit(&mut plan);
+        // What is held fits, so what is too much is held by nobody.
+        while self.pages_held() + self.pages_idle() > self.bounds.pages {
+            let Some(page) = self.prefixes.evict() else { break };
+            plan.evicted.push(page);
+        }
         plan
     }
 
-    /// Notes that `work` was computed and whether a token was drawn after it.
-    pub fn computed(&mut self, work: &Work, drawn: bool) {
-        if let Some(sequence) = self.running.iter_mut().find(|s| s.id == work.id) {
-            sequence.computed = sequence.computed.saturating_add(work.tokens).min(sequence.known);
-            sequence.known = sequence.known.saturating_add(u32::from(drawn));
+    /// Notes that `work` was computed. If it ended a page: under which name the page is kept from
+    /// now on, or which equal one takes its place.
+    pub fn computed(&mut self, work: &Work) -> Option<Kept> {
+        let sequence = self.running.iter_mut().find(|s| s.id == work.id)?;
+        sequence.advance(work.tokens, &mut self.prefixes)
+    }
+
+    /// Notes that a sequence goes on with a token that was drawn.
+    pub fn drawn(&mut self, id: RequestId, token: u32) {
+        if let Some(sequence) = self.running.iter_mut().find(|s| s.id == id) {
+            sequence.tokens.push(token);
         }
     }
 
@@ -183,35 +229,52 @@ impl Schedule {
         self.running.is_empty() && self.queue.is_empty()
     }
 
-    /// Tokens known but not computed, of all requests.
+    /// Tokens known and still to be computed, of all requests.
     pub fn pending_tokens(&self) -> u64 {
         let all = self.queue.iter().chain(&self.running);
-        all.map(|sequence| u64::from(sequence.known - sequence.computed)).sum()
+        all.map(|sequence| u64::from(sequence.pending())).sum()
     }
 
     /// Tokens that may yet be drawn, of all requests.
     pub fn undrawn_tokens(&self) -> u64 {
         let all = self.queue.iter().chain(&self.running);
-        all.map(|sequence| u64::from(sequence.longest.saturating_sub(sequence.known))).sum()
+        all.map(|sequence| u64::from(sequence.longest.saturating_sub(sequence.known()))).sum()
     }
 
-    /// Pages held by running sequences.
+    /// Pages held by running sequences, each counted once.
     pub fn pages_held(&self) -> u64 {
-        self.running.iter().map(|sequence| sequence.pages).sum()
+        self.running.iter().map(Sequence::own_pages).sum::<u64>() + self.prefixes.used()
+    }
+
+    /// Pages that no sequence holds and that are still there.
+    pub fn pages_idle(&self) -> u64 {
+        self.prefixes.len() - self.prefixes.used()
     }
 
     /// Drops what could not even run alone: memory has shrunk since it arrived.
     fn expel(&mut self, plan: &mut Plan) {
-        let pages = self.bounds.pages;
+        let (pages, prefixes) = (self.bounds.pages, &mut self.prefixes);
         let mut fits = |sequence: &Sequence| {
-            let fits = pages_for(sequence.known.saturating_add(1)) <= pages;
+            let fits = sequence.next_pages() <= pages;
             if !fits {
                 plan.expelled.push(sequence.id);
+                prefixes.release(&sequence.chain);
             }
             fits
         };
         self.running.retain(&mut fits);
         self.queue.retain(&mut fits);
+    }
+
+    /// Lets prompts go on behind pages that others have computed since.
+    fn join(&mut self, plan: &mut Plan) {
+        for sequence in &mut self.running {
+            let pages = sequence.find(&self.prefixes);
+            if !pages.is_empty() {
+                sequence.join(&pages, &mut self.prefixes);
+                plan.joined.push(Joined { id: sequence.id, pages });
+            }
+        }
     }
 
     /// How many tokens each running sequence advances: one when it decodes, a chunk of its prompt
@@ -226,6 +289,7 @@ impl Schedule {
             if let (Some(sequence), Some(share)) = (self.running.get(index), shares.get_mut(index))
                 && share.1 == 0
                 && rows > 0
+                && !self.running.iter().take(index).any(|older| sequence.follows(older))
             {
                 share.1 = sequence.next_chunk().min(rows);
                 rows -= share.1;
@@ -263,17 +327,25 @@ impl Schedule {
         let mut rows = PROMPT_ROWS.saturating_sub(computing);
         while self.running.len() < self.bounds.max_batch && plan.paused.is_empty() {
             let free = self.bounds.pages.saturating_sub(self.pages_held());
-            let Some(mut sequence) =
-                self.queue.pop_front_if(|next| pages_for(next.known.saturating_add(1)) <= free)
-            else {
-                break;
+            let prefixes = &mut self.prefixes;
+            let fits = |next: &mut Sequence| {
+                let shared = prefixes.held_of(&next.find(prefixes));
+                next.next_pages() - shared <= free
             };
+            let Some(mut sequence) = self.queue.pop_front_if(fits) else { break };
             // The whole prompt's pages are set aside now: admitting more than fits would only
             // lead to pauses.
-            sequence.pages = pages_for(sequence.known.saturating_add(1));
-            let tokens = sequence.next_decode().max(sequence.next_chunk().min(rows));
-            rows -= tokens.min(rows);
+            sequence.pages = sequence.next_pages();
             plan.admitted.push(sequence.id);
+            let pages = sequence.find(prefixes);
+            if !pages.is_empty() {
+                sequence.join(&pages, prefixes);
+                plan.joined.push(Joined { id: sequence.id, pages });
+            }
+            let waits = self.running.iter().any(|older| sequence.follows(older));
+            let chunk = if waits { 0 } else { sequence.next_chunk().min(rows) };
+            let tokens = sequence.next_decode().max(chunk);
+            rows -= tokens.min(rows);
             // Without a row left it gets its turn in the next step.
             if tokens > 0 {
                 plan.work.push(sequence.take(tokens));
@@ -285,38 +357,17 @@ impl Schedule {
     fn fits(&self, index: usize, tokens: u32) -> bool {
         self.running.get(index).is_some_and(|sequence| {
             let wanted = pages_for(sequence.computed.saturating_add(tokens)).max(sequence.pages);
-            self.pages_held() - sequence.pages + wanted <= self.bounds.pages
+            self.pages_held() + (wanted - sequence.pages) <= self.bounds.pages
         })
     }
 
     fn pause_youngest(&mut self, plan: &mut Plan) {
         if let Some(mut sequence) = self.running.pop() {
-            sequence.computed = 0;
-            sequence.pages = 0;
+            sequence.restart(&mut self.prefixes);
             plan.paused.push(sequence.id);
             plan.work.retain(|work| work.id != sequence.id);
+            plan.joined.retain(|joined| joined.id != sequence.id);
             self.queue.push_front(sequence);
-        }
-    }
-}
-
-impl Sequence {
-    /// 1 when only the last drawn token is missing, else 0.
-    fn next_decode(&self) -> u32 {
-        u32::from(self.known - self.computed == 1)
-    }
-
-    fn next_chunk(&self) -> u32 {
-        (self.known - self.computed).min(CHUNK_TOKENS)
-    }
-
-    fn take(&mut self, tokens: u32) -> Work {
-        self.pages = self.pages.max(pages_for(self.computed + tokens));
-        Work {
-            id: self.id,
-            computed: self.computed,
-            tokens,
-            draws: self.computed + tokens == self.known,
         }
     }
 }

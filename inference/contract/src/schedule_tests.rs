@@ -8,46 +8,132 @@ fn bounds(max_batch: usize, max_queue: usize, pages: u64) -> Bounds {
     Bounds { max_batch, max_queue, pages }
 }
 
+/// A request that shares nothing with others.
 fn arrival(id: u128, prompt_tokens: u32, answer_tokens: u32) -> Arrival {
-    Arrival { id: RequestId(id), prompt_tokens, answer_tokens }
+    let tokens = vec![0; prompt_tokens as usize];
+    Arrival { id: RequestId(id), tokens, answer_tokens, scope: None }
 }
 
-/// Carries a plan out as an engine would; every sequence draws until its limit.
+/// A request of a tenant, for its prompt.
+fn shared(id: u128, tenant: &str, tokens: Vec<u32>, answer_tokens: u32) -> Arrival {
+    Arrival { id: RequestId(id), tokens, answer_tokens, scope: Some(Scope::new(tenant)) }
+}
+
+/// Carries a plan out as an engine would; every sequence draws until its limit. A page's numbers
+/// are the tokens that it is computed from: its scope's and all up to its end.
 struct Engine {
     schedule: Schedule,
+    pages: u64,
     limits: BTreeMap<RequestId, u32>,
     drawn: BTreeMap<RequestId, u32>,
+    /// Tokens that were computed for each, again after a pause.
+    worked: BTreeMap<RequestId, u32>,
     finished: Vec<RequestId>,
+    arrived: BTreeMap<RequestId, Arrival>,
+    /// Positions in memory of each running sequence.
+    caches: BTreeMap<RequestId, Vec<u32>>,
+    store: BTreeMap<PageId, (Scope, Vec<u32>)>,
 }
 
 impl Engine {
     fn new(bounds: Bounds) -> Self {
         Self {
             schedule: Schedule::new(bounds),
+            pages: bounds.pages,
             limits: BTreeMap::new(),
             drawn: BTreeMap::new(),
+            worked: BTreeMap::new(),
             finished: Vec::new(),
+            arrived: BTreeMap::new(),
+            caches: BTreeMap::new(),
+            store: BTreeMap::new(),
         }
     }
 
     fn arrive(&mut self, arrival: Arrival) -> Result<(), Unschedulable> {
-        self.schedule.arrive(arrival)?;
+        self.schedule.arrive(arrival.clone())?;
         self.limits.insert(arrival.id, arrival.answer_tokens);
+        self.arrived.insert(arrival.id, arrival);
         Ok(())
     }
 
     fn step(&mut self) -> Plan {
         let plan = self.schedule.plan();
+        for id in plan.paused.iter().chain(&plan.expelled) {
+            self.caches.remove(id);
+        }
+        for page in &plan.evicted {
+            assert!(self.store.remove(page).is_some(), "a page that is not there");
+        }
+        for id in &plan.admitted {
+            self.caches.insert(*id, Vec::new());
+        }
+        for joined in &plan.joined {
+            self.join(joined);
+        }
         for work in &plan.work {
-            let drawn = self.drawn.entry(work.id).or_default();
-            *drawn += u32::from(work.draws);
-            self.schedule.computed(work, work.draws);
-            if work.draws && *drawn >= self.limits[&work.id] {
-                self.schedule.leave(work.id);
-                self.finished.push(work.id);
+            self.work(work);
+        }
+        let kept = self.store.len() as u64;
+        assert_eq!(kept, self.schedule.prefixes.len());
+        assert!(self.schedule.pages_held() + self.schedule.pages_idle() <= self.pages);
+        plan
+    }
+
+    fn join(&mut self, joined: &Joined) {
+        let arrival = &self.arrived[&joined.id];
+        let cache = self.caches.get_mut(&joined.id).expect("it runs");
+        for page in &joined.pages {
+            let (scope, tokens) = &self.store[page];
+            assert_eq!(Some(scope), arrival.scope.as_ref(), "another tenant's page");
+            assert!(arrival.tokens.starts_with(tokens), "another prompt's page");
+            assert_eq!(tokens.len(), cache.len() + PAGE_TOKENS as usize, "pages in order");
+            cache.clone_from(tokens);
+        }
+        assert!(cache.len() < arrival.tokens.len(), "nothing is left to compute");
+    }
+
+    fn work(&mut self, work: &Work) {
+        let arrival = self.arrived.get_mut(&work.id).expect("it arrived");
+        let cache = self.caches.get_mut(&work.id).expect("it runs");
+        let (from, to) = (work.computed as usize, (work.computed + work.tokens) as usize);
+        assert_eq!(cache.len(), from, "the schedule counts what is in memory");
+        cache.extend_from_slice(&arrival.tokens[from..to]);
+        *self.worked.entry(work.id).or_default() += work.tokens;
+        if let Some(kept) = self.schedule.computed(work) {
+            let whole = cache.len() / PAGE_TOKENS as usize * PAGE_TOKENS as usize;
+            let numbers = (arrival.scope.clone().expect("a scope"), cache[..whole].to_vec());
+            if kept.is_new {
+                assert!(self.store.insert(kept.page, numbers).is_none(), "a name used twice");
+            } else {
+                assert_eq!(self.store[&kept.page], numbers, "an equal page takes its place");
             }
         }
-        plan
+        if work.draws {
+            let drawn = self.drawn.entry(work.id).or_default();
+            *drawn += 1;
+            if *drawn >= self.limits[&work.id] {
+                self.schedule.leave(work.id);
+                self.caches.remove(&work.id);
+                self.finished.push(work.id);
+            } else {
+                // Few different ones, so that answers are alike now and then.
+                let token = *drawn % 7;
+                arrival.tokens.push(token);
+                self.schedule.drawn(work.id, token);
+            }
+        }
+    }
+
+    /// Steps until there is nothing to do.
+    fn finish(&mut self) {
+        for _ in 0..10_000 {
+            if self.schedule.is_idle() {
+                return;
+            }
+            self.step();
+        }
+        panic!("something never ends");
     }
 }
 
@@ -109,7 +195,8 @@ fn a_request_larger_than_memory_is_refused() {
     let mut schedule = Schedule::new(bounds(1, 2, 2));
     let answer = schedule.arrive(arrival(1, 100, 100));
     assert_eq!(answer, Err(Unschedulable::TooLarge { needed: 4, pages: 2 }));
-    assert!(schedule.arrive(arrival(2, u32::MAX, u32::MAX)).is_err());
+    assert!(schedule.arrive(arrival(2, 1, u32::MAX)).is_err());
+    assert_eq!(schedule.arrive(arrival(3, 0, 1)), Err(Unschedulable::Empty));
 }
 
 #[test]
@@ -133,6 +220,7 @@ fn shrunken_memory_expels_what_no_longer_fits() {
     engine.arrive(arrival(1, 300, 10)).expect("fits");
     engine.arrive(arrival(2, 10, 10)).expect("fits");
     engine.step();
+    engine.pages = 1;
     engine.schedule.resize(1);
     assert_eq!(engine.step().expelled, [RequestId(1)]);
     for _ in 0..20 {
@@ -141,15 +229,178 @@ fn shrunken_memory_expels_what_no_longer_fits() {
     assert_eq!(engine.finished, [RequestId(2)]);
 }
 
-fn arrivals() -> impl Strategy<Value = Vec<(u32, u32, usize)>> {
-    prop::collection::vec((1u32..400, 1u32..200, 0usize..6), 1..40)
+#[test]
+fn the_next_turn_of_a_conversation_computes_only_what_is_new() {
+    let mut engine = Engine::new(bounds(4, 4, 100));
+    engine.arrive(shared(1, "acme", (0..200).collect(), 60)).expect("fits");
+    engine.finish();
+    // Prompt and answer, all but its last token, which nobody computed.
+    let mut next = engine.arrived[&RequestId(1)].tokens.clone();
+    assert_eq!(next.len(), 259);
+    next.extend([9; 30]);
+    engine.arrive(shared(2, "acme", next, 1)).expect("fits");
+    assert_eq!(engine.schedule.pending_tokens(), 289 - 256, "only what is to be computed");
+    engine.finish();
+    assert_eq!(engine.worked[&RequestId(2)], 289 - 256);
+    assert_eq!(engine.schedule.pages_held(), 0);
+    assert_eq!(engine.schedule.pages_idle(), 4);
+}
+
+#[test]
+fn one_token_of_a_prompt_is_computed_in_any_case() {
+    for (length, worked) in [(63, 63), (64, 64), (65, 1), (128, 64), (129, 1)] {
+        let mut engine = Engine::new(bounds(1, 4, 100));
+        for id in 1..=2 {
+            engine.arrive(shared(id, "acme", (0..length).collect(), 1)).expect("fits");
+        }
+        engine.finish();
+        assert_eq!(engine.worked[&RequestId(2)], worked, "{length} tokens again");
+    }
+}
+
+#[test]
+fn tenants_and_requests_without_one_share_nothing() {
+    let mut engine = Engine::new(bounds(4, 4, 100));
+    let prompt: Vec<u32> = (0..200).collect();
+    engine.arrive(shared(1, "acme", prompt.clone(), 1)).expect("fits");
+    engine.finish();
+    engine.arrive(shared(2, "zeta", prompt.clone(), 1)).expect("fits");
+    engine.arrive(Arrival { scope: None, ..shared(3, "", prompt.clone(), 1) }).expect("fits");
+    engine.finish();
+    engine.arrive(Arrival { scope: None, ..shared(4, "", prompt, 1) }).expect("fits");
+    engine.finish();
+    let worked: Vec<_> = engine.worked.values().copied().collect();
+    assert_eq!(worked, [200; 4]);
+}
+
+#[test]
+fn equal_prompts_that_come_together_are_computed_once() {
+    let mut engine = Engine::new(bounds(8, 8, 100));
+    for id in 1..=5 {
+        let mut prompt: Vec<u32> = (0..300).collect();
+        prompt.push(id as u32);
+        engine.arrive(shared(id, "acme", prompt, 3)).expect("fits");
+    }
+    let mut steps = 0;
+    while engine.drawn.len() < 5 {
+        engine.step();
+        steps += 1;
+    }
+    assert!(steps <= 25, "waiting for the first costs nobody more than computing: {steps}");
+    engine.finish();
+    let worked: Vec<_> = engine.worked.values().copied().collect();
+    assert_eq!(worked, [303, 47, 47, 47, 47], "four pages of 64 are shared");
+}
+
+#[test]
+fn who_waited_for_a_page_computes_it_when_the_other_leaves() {
+    let mut engine = Engine::new(bounds(8, 8, 100));
+    for id in 1..=2 {
+        engine.arrive(shared(id, "acme", (0..300).collect(), 1)).expect("fits");
+    }
+    engine.step();
+    assert_eq!(engine.worked.keys().copied().collect::<Vec<_>>(), [RequestId(1)]);
+    engine.schedule.leave(RequestId(1));
+    engine.finish();
+    assert_eq!(engine.finished, [RequestId(2)]);
+}
+
+#[test]
+fn nobody_waits_for_the_page_of_another_tenant_or_behind_other_pages() {
+    let mut engine = Engine::new(bounds(8, 8, 100));
+    let behind = |first: u32| [vec![first; 64], vec![7; 100]].concat();
+    engine.arrive(shared(1, "acme", vec![7; 100], 1)).expect("fits");
+    engine.arrive(shared(2, "zeta", vec![7; 100], 1)).expect("fits");
+    assert_eq!(engine.step().work.len(), 2, "nobody learns what another tenant asks");
+    engine.finish();
+    for id in 3..=4 {
+        engine.arrive(shared(id, "acme", behind(id as u32), 1)).expect("fits");
+    }
+    while !engine.schedule.is_idle() {
+        assert_eq!(engine.step().work.len(), 2);
+    }
+}
+
+#[test]
+fn who_is_paused_in_the_step_in_which_it_would_join_does_not() {
+    let mut engine = Engine::new(bounds(8, 8, 8));
+    for id in 1..=2 {
+        engine.arrive(arrival(id, 64, 200)).expect("fits");
+    }
+    // Two answers stand four tokens before the end of their second page.
+    for _ in 0..64 {
+        engine.step();
+    }
+    for id in 3..=4 {
+        engine.arrive(shared(id, "acme", vec![7; 66], 1)).expect("fits");
+    }
+    for _ in 0..4 {
+        assert!(engine.step().paused.is_empty());
+    }
+    let plan = engine.step();
+    assert_eq!((plan.paused, plan.joined), (vec![RequestId(4)], Vec::new()));
+    engine.finish();
+    assert_eq!(engine.finished.len(), 4);
+}
+
+#[test]
+fn idle_pages_give_way_before_anybody_waits_or_is_paused() {
+    let mut engine = Engine::new(bounds(8, 8, 10));
+    engine.arrive(shared(1, "acme", (0..500).collect(), 10)).expect("fits");
+    engine.finish();
+    assert_eq!(engine.schedule.pages_idle(), 7);
+    engine.arrive(shared(2, "acme", (1_000..1_300).collect(), 10)).expect("fits");
+    engine.arrive(shared(3, "zeta", (0..250).collect(), 70)).expect("fits");
+    let plan = engine.step();
+    assert_eq!(plan.admitted.len(), 2);
+    assert_eq!(plan.evicted.len(), 6, "{:?}", plan.evicted);
+    let mut paused = 0;
+    while !engine.schedule.is_idle() {
+        paused += engine.step().paused.len();
+    }
+    assert_eq!(paused, 0);
+    engine.pages = 0;
+    engine.schedule.resize(0);
+    engine.step();
+    assert!(engine.store.is_empty(), "what shrinks is memory, too");
+}
+
+#[test]
+fn what_was_paused_goes_on_behind_the_pages_that_are_left() {
+    let mut engine = Engine::new(bounds(8, 8, 8));
+    engine.arrive(shared(1, "acme", (0..100).collect(), 200)).expect("fits");
+    engine.arrive(shared(2, "acme", (1_000..1_250).collect(), 150)).expect("fits");
+    let mut paused = Vec::new();
+    while !engine.schedule.is_idle() {
+        paused.extend(engine.step().paused);
+    }
+    assert_eq!(paused, [RequestId(2)]);
+    assert_eq!(engine.finished, [1, 2].map(RequestId));
+    let all = 250 + 149;
+    let worked = engine.worked[&RequestId(2)];
+    assert!((all..2 * all - 64).contains(&worked), "{worked} tokens, some pages not again");
+}
+
+/// Prompt and answer, how many steps after the last one it comes, its tenant, and how many of its
+/// tokens are those of all others.
+fn arrivals() -> impl Strategy<Value = Vec<(u32, u32, usize, usize, u32)>> {
+    prop::collection::vec((1u32..400, 1u32..200, 0usize..6, 0usize..3, 0u32..400), 1..40)
+}
+
+/// A request of one of two tenants, or of none.
+fn any_arrival(id: u128, prompt: u32, answer: u32, tenant: usize, same: u32) -> Arrival {
+    let scope = ["acme", "zeta"].get(tenant).map(|tenant| Scope::new(tenant));
+    let token = |at: u32| if at < same { at % 5 } else { 1_000 + id as u32 };
+    let tokens = (0..prompt).map(token).collect();
+    Arrival { id: RequestId(id), tokens, answer_tokens: answer, scope }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever arrives and whenever: bounds hold at every step, admission is in order, and all
-    /// that was accepted ends with exactly as many tokens as it asked for.
+    /// Whatever arrives and whenever: bounds hold at every step, admission is in order, pages are
+    /// joined only by whom they belong to, and all that was accepted ends with exactly as many
+    /// tokens as it asked for.
     #[test]
     fn bounds_hold_and_everything_ends(
         requests in arrivals(), batch in 1usize..9, pages in 10u64..40,
@@ -160,13 +411,14 @@ proptest! {
         let mut waiting = requests.into_iter().enumerate().peekable();
         let mut gap = 0;
         for _ in 0..200_000 {
-            while let Some((index, (prompt, answer, after))) = waiting.peek().copied() {
+            while let Some((index, (prompt, answer, after, tenant, same))) = waiting.peek().copied() {
                 if gap < after && !engine.schedule.is_idle() {
                     break;
                 }
                 gap = 0;
                 let id = RequestId(index as u128);
-                if engine.arrive(arrival(id.0, prompt, answer)).is_ok() {
+                let arrival = any_arrival(id.0, prompt, answer, tenant, same);
+                if engine.arrive(arrival).is_ok() {
                     accepted.push(id);
                 }
                 waiting.next();

@@ -95,7 +95,7 @@ fn ask(
         logprobs: None,
         emitted: None,
     };
-    engine.submit(request, Box::new(Outlet(sender))).map_err(anyhow::Error::msg)?;
+    engine.submit("example", request, Box::new(Outlet(sender))).map_err(anyhow::Error::msg)?;
     Ok(receiver)
 }
 

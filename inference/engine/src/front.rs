@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use selvedge_base::{Code, Mono};
-use selvedge_contract::{Answer, GenerateRequest};
+use selvedge_contract::{Answer, GenerateRequest, Scope};
 
 use crate::error::elsewhere;
 use crate::job::{Job, Outlet, Prepared, cancelled};
@@ -16,6 +16,8 @@ use crate::worker::Message;
 
 /// A request to prepare.
 pub(crate) struct Order {
+    /// With whom its pages may be shared.
+    pub(crate) scope: Scope,
     pub(crate) request: GenerateRequest,
     pub(crate) outlet: Outlet,
     pub(crate) submitted: Mono,
@@ -37,7 +39,7 @@ pub(crate) fn closing() -> selvedge_base::Refusal {
 }
 
 fn prepare(shared: &Arc<Shared>, order: Order) {
-    let Order { request, mut outlet, submitted } = order;
+    let Order { scope, request, mut outlet, submitted } = order;
     let id = request.id;
     if outlet.is_cancelled() {
         outlet.send(Answer::Failed(cancelled()));
@@ -51,7 +53,7 @@ fn prepare(shared: &Arc<Shared>, order: Order) {
         }
     };
     let prepared =
-        catch_unwind(AssertUnwindSafe(|| Job::prepare(request, outlet, text, submitted)));
+        catch_unwind(AssertUnwindSafe(|| Job::prepare(scope, request, outlet, text, submitted)));
     match prepared {
         Ok(Ok(Prepared::Job(job))) => {
             if let Err(Message::Job(job)) = shared.worker.push(Message::Job(job)) {

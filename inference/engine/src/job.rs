@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 
 use selvedge_base::{Blame, Code, ModelDigest, Mono, Refusal, RequestId, Retry, Stage};
 use selvedge_contract::{
-    Answer, EventSink, FinishReason, GenerateRequest, Limits, LogProbs, Sampling, TokenEvent,
-    TokenLogProb, Usage,
+    Answer, EventSink, FinishReason, GenerateRequest, Limits, LogProbs, Sampling, Scope,
+    TokenEvent, TokenLogProb, Usage,
 };
 
 use crate::error::elsewhere;
@@ -24,6 +24,8 @@ use crate::text::Text;
 /// A prepared request.
 pub(crate) struct Job {
     pub(crate) id: RequestId,
+    /// With whom its pages may be shared.
+    pub(crate) scope: Scope,
     pub(crate) model: ModelDigest,
     pub(crate) text: Arc<Text>,
     /// Prompt and answer so far.
@@ -34,6 +36,10 @@ pub(crate) struct Job {
     /// Tokens that prompt and answer may have together in this node's memory.
     pub(crate) room: usize,
     pub(crate) cache: Option<Cache>,
+    /// Tokens that were computed or joined once, whatever a pause took away.
+    reached: usize,
+    /// Those of them that were joined.
+    cached: usize,
     sampling: Sampling,
     logprobs: Option<LogProbs>,
     counts: BTreeMap<u32, u32>,
@@ -102,6 +108,7 @@ impl Job {
     /// Checks a request and replays what another node emitted, up to the first token to draw.
     /// On a refusal the outlet comes back, to send it.
     pub(crate) fn prepare(
+        scope: Scope,
         request: GenerateRequest,
         mut outlet: Outlet,
         text: Arc<Text>,
@@ -120,6 +127,7 @@ impl Job {
         let limit = request.max_tokens.min(Limits::ANSWER_TOKENS) as usize;
         let mut job = Self {
             id: request.id,
+            scope,
             model: request.model,
             limit: limit.min(text.context() - prompt_tokens),
             text,
@@ -127,6 +135,8 @@ impl Job {
             prompt_tokens,
             room: usize::MAX,
             cache: None,
+            reached: 0,
+            cached: 0,
             sampling: request.sampling,
             logprobs: request.logprobs,
             counts: BTreeMap::new(),
@@ -143,6 +153,13 @@ impl Job {
             }
         }
         Ok(Prepared::Job(Box::new(job)))
+    }
+
+    /// Notes that its memory holds so many tokens, which were computed or joined.
+    pub(crate) fn reach(&mut self, tokens: usize, joined: bool) {
+        let new = tokens.saturating_sub(self.reached);
+        self.reached += new;
+        self.cached += if joined { new } else { 0 };
     }
 
     /// Draws the next token from `logits` and delivers what follows from it. The job comes back
@@ -207,7 +224,7 @@ impl Job {
     fn finish(mut self, reason: FinishReason, now: Mono) {
         let usage = Usage {
             prompt_tokens: self.prompt_tokens as u32,
-            cached_tokens: 0,
+            cached_tokens: self.cached.min(self.prompt_tokens) as u32,
             completion_tokens: self.answer_tokens() as u32,
             first_token: self.first_token.unwrap_or(now).since(self.submitted),
             total: now.since(self.submitted),

@@ -10,7 +10,7 @@
 use std::sync::atomic::AtomicU64;
 
 use candle_core::Device;
-use selvedge_kernels::{Crew, Model};
+use selvedge_kernels::{Crew, Model, SharedPage};
 
 use crate::card::Shape;
 use crate::error::EngineError;
@@ -34,6 +34,32 @@ pub(crate) enum Cache {
     Packed(selvedge_kernels::Cache),
     /// Tensors.
     Tensors(KvCache),
+}
+
+impl Cache {
+    /// Tokens held.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Packed(cache) => cache.len(),
+            Self::Tensors(cache) => cache.len(),
+        }
+    }
+
+    /// Shares the first whole page that is the sequence's own; `None` when there is none.
+    pub(crate) fn share(&mut self) -> Option<SharedPage> {
+        match self {
+            Self::Packed(cache) => cache.share(),
+            Self::Tensors(_) => None,
+        }
+    }
+
+    /// Goes on behind a shared page, in place of the sequence's own if it has computed that.
+    pub(crate) fn join(&mut self, page: SharedPage) -> Result<(), EngineError> {
+        match self {
+            Self::Packed(cache) => Ok(cache.join(page)?),
+            Self::Tensors(_) => Err(another()),
+        }
+    }
 }
 
 /// The tokens of one sequence in a step.
@@ -80,6 +106,12 @@ impl Llama {
             Self::Packed(model) => Cache::Packed(model.cache()),
             Self::Tensors(model) => Cache::Tensors(model.cache()?),
         })
+    }
+
+    /// Whether whole pages can be shared. On candle's devices there are no pages, and a prompt that
+    /// is cut elsewhere rounds elsewhere.
+    pub(crate) const fn shares(&self) -> bool {
+        matches!(self, Self::Packed(_))
     }
 
     /// Computes one step. Returns, per segment, the logits of the tokens that need them.

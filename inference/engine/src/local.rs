@@ -9,7 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use selvedge_base::{ModelDigest, Mono, Refusal, RequestId};
-use selvedge_contract::{Engine, EngineStatus, EventSink, GenerateRequest, Input, ModelCard};
+use selvedge_contract::{
+    Engine, EngineStatus, EventSink, GenerateRequest, Input, ModelCard, Scope,
+};
 
 use crate::card::inspect;
 use crate::config::{Device, EngineConfig};
@@ -109,11 +111,17 @@ impl Drop for LocalEngine {
 }
 
 impl Engine for LocalEngine {
-    fn submit(&self, request: GenerateRequest, sink: Box<dyn EventSink>) -> Result<(), Refusal> {
+    fn submit(
+        &self,
+        tenant: &str,
+        request: GenerateRequest,
+        sink: Box<dyn EventSink>,
+    ) -> Result<(), Refusal> {
         check(&request)?;
         let place = self.shared.admit(request.id, request.model)?;
         let outlet = Outlet::new(sink, place);
-        let order = Order { request, outlet, submitted: self.shared.now() };
+        let (scope, submitted) = (Scope::new(tenant), self.shared.now());
+        let order = Order { scope, request, outlet, submitted };
         self.shared.front.push(order).map_err(|order| {
             order.outlet.abandon();
             closing()

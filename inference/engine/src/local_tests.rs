@@ -12,6 +12,8 @@ use crate::testing::{
     Collected, Outlet, Temporary, Writer, collect, engine, greedy, request, temporary,
 };
 
+#[path = "prefix_tests.rs"]
+mod prefix;
 #[path = "recovery_tests.rs"]
 mod recovery;
 
@@ -32,7 +34,7 @@ fn with_tiny(config: EngineConfig) -> (LocalEngine, Temporary) {
 
 fn begin(engine: &LocalEngine, request: GenerateRequest) -> mpsc::Receiver<Answer> {
     let (sender, receiver) = mpsc::channel();
-    engine.submit(request, Box::new(Outlet(sender))).expect("submitted");
+    engine.submit("acme", request, Box::new(Outlet(sender))).expect("submitted");
     receiver
 }
 
@@ -186,10 +188,10 @@ fn a_full_engine_says_when_to_come_back() {
     let (engine, _file) = with_tiny(EngineConfig { max_batch: 1, max_queue: 1, ..config() });
     let (gate, held) = mpsc::channel();
     let (sender, first) = mpsc::channel();
-    engine.submit(lively(1, 3), Box::new(Gated(held, Outlet(sender)))).expect("a place");
+    engine.submit("acme", lively(1, 3), Box::new(Gated(held, Outlet(sender)))).expect("a place");
     let second = begin(&engine, lively(2, 3));
     let (sender, _receiver) = mpsc::channel();
-    let refusal = engine.submit(lively(3, 3), Box::new(Outlet(sender))).expect_err("full");
+    let refusal = engine.submit("acme", lively(3, 3), Box::new(Outlet(sender))).expect_err("full");
     assert_eq!(refusal.code, Code::Overloaded);
     assert!(matches!(refusal.retry, Retry::After(after) if after.0 >= 1_000_000), "{refusal:?}");
     drop(gate);
@@ -203,7 +205,7 @@ fn impossible_requests_are_refused_by_field() {
     let (engine, _file) = with_tiny(config());
     let refused = |request: GenerateRequest| {
         let (sender, receiver) = mpsc::channel();
-        match engine.submit(request, Box::new(Outlet(sender))) {
+        match engine.submit("acme", request, Box::new(Outlet(sender))) {
             Err(refusal) => refusal,
             Ok(()) => collect(&receiver).failed.expect("refused"),
         }
@@ -254,7 +256,7 @@ fn a_model_larger_than_the_budget_fails_with_its_reason_and_others_serve() {
     assert!(reason.contains("bytes of memory"), "{reason}");
     let (sender, _receiver) = mpsc::channel();
     let refusal = engine
-        .submit(request(1, OTHER, Input::Text("x".into())), Box::new(Outlet(sender)))
+        .submit("acme", request(1, OTHER, Input::Text("x".into())), Box::new(Outlet(sender)))
         .expect_err("refused");
     assert_eq!((refusal.code, refusal.retry), (Code::OutOfMemory, Retry::Elsewhere));
 }

@@ -200,7 +200,7 @@ fn it_answers_in_words() {
     let mut request = request(1, digest, Input::Chat(vec![message]));
     request.max_tokens = 40;
     let sink = Box::new(crate::testing::Outlet(sender));
-    selvedge_contract::Engine::submit(&engine, request, sink).expect("submitted");
+    selvedge_contract::Engine::submit(&engine, "acme", request, sink).expect("submitted");
     let text = collect(&events).text().to_lowercase();
     assert!(text.contains("sea") || text.contains("ocean"), "{text}");
     assert!(text.split_whitespace().count() >= 5, "{text}");

@@ -7,7 +7,7 @@ fn unended(status: &EngineStatus) -> u32 {
 }
 
 /// A request that holds the stepping thread at its first token until the gate is dropped.
-fn hold(engine: &LocalEngine, request: GenerateRequest) -> (mpsc::Sender<()>, Held) {
+pub(super) fn hold(engine: &LocalEngine, request: GenerateRequest) -> (mpsc::Sender<()>, Held) {
     let (gate, answers, arrived) = submit_held(engine, request);
     arrived.recv_timeout(Duration::from_secs(60)).expect("a first token");
     (gate, answers)
@@ -22,11 +22,11 @@ fn submit_held(
     let (sender, answers) = mpsc::channel();
     let (reached, arrived) = mpsc::channel();
     let sink = Gated(held, Outlet(sender));
-    engine.submit(request, Box::new(Announced(reached, sink))).expect("a place");
+    engine.submit("acme", request, Box::new(Announced(reached, sink))).expect("a place");
     (gate, answers, arrived)
 }
 
-type Held = mpsc::Receiver<Answer>;
+pub(super) type Held = mpsc::Receiver<Answer>;
 
 /// A sink that says when its first token arrives.
 struct Announced(mpsc::Sender<()>, Gated);
@@ -62,7 +62,7 @@ fn a_sink_that_panics_ends_its_request_only() {
         }
     }
     let (engine, _file) = with_tiny(config());
-    engine.submit(lively(1, 1), Box::new(Panics)).expect("submitted");
+    engine.submit("acme", lively(1, 1), Box::new(Panics)).expect("submitted");
     assert!(answer(&engine, lively(2, 1)).finished.is_some());
     wait_for(&engine, |status| status.models[0].running + status.models[0].queued == 0);
 }

@@ -1,7 +1,8 @@
 //! One loaded model with its schedule and jobs.
 //!
-//! Owns carrying out one plan: memory for new sequences, the forward pass, one token for each
-//! sequence that draws, and the measurements that predict the next request's time.
+//! Owns carrying out one plan: memory for new sequences, pages that are kept for others, the forward
+//! pass, one token for each sequence that draws, and the measurements that predict the next
+//! request's time.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,8 +11,9 @@ use std::sync::atomic::Ordering;
 
 use selvedge_base::{Code, Micros, ModelDigest, Refusal, RequestId};
 use selvedge_contract::CostModel;
-use selvedge_contract::schedule::{Arrival, Bounds, PAGE_TOKENS, Schedule, Work};
-use selvedge_kernels::Crew;
+use selvedge_contract::prefix::{Kept, PageId};
+use selvedge_contract::schedule::{Arrival, Bounds, Joined, PAGE_TOKENS, Schedule, Work};
+use selvedge_kernels::{Crew, SharedPage};
 
 use crate::error::{EngineError, elsewhere};
 use crate::job::{Job, cancelled};
@@ -34,6 +36,8 @@ pub(crate) struct Runner {
     schedule: Schedule,
     jobs: BTreeMap<RequestId, Box<Job>>,
     pages: u64,
+    /// The pages that the schedule keeps.
+    kept: BTreeMap<PageId, SharedPage>,
     cost: CostModel,
 }
 
@@ -58,7 +62,8 @@ impl Runner {
         // Admission has counted already: every admitted request finds a place in this queue.
         let bounds = Bounds { max_batch, max_queue: max_batch + max_queue, pages: 0 };
         let schedule = Schedule::new(bounds);
-        Self { shared, digest, loaded, schedule, jobs: BTreeMap::new(), pages: 0, cost }
+        let (jobs, kept) = (BTreeMap::new(), BTreeMap::new());
+        Self { shared, digest, loaded, schedule, jobs, pages: 0, kept, cost }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -83,8 +88,9 @@ impl Runner {
         let longest = room.min(job.prompt_tokens + job.limit);
         let arrival = Arrival {
             id: job.id,
-            prompt_tokens: job.tokens.len() as u32,
+            tokens: job.tokens.clone(),
             answer_tokens: longest.saturating_sub(job.tokens.len()) as u32,
+            scope: self.loaded.llama.shares().then(|| job.scope.clone()),
         };
         match self.schedule.arrive(arrival) {
             Ok(()) => drop(self.jobs.insert(job.id, job)),
@@ -118,7 +124,13 @@ impl Runner {
         for id in plan.expelled {
             self.end(id, elsewhere(Code::OutOfMemory, "this node's memory is needed elsewhere"));
         }
+        for page in plan.evicted {
+            self.kept.remove(&page);
+        }
         self.begin(&plan.admitted);
+        for joined in plan.joined {
+            self.join(joined);
+        }
         let parts = self.parts(&plan.work);
         if parts.is_empty() {
             self.publish();
@@ -147,6 +159,34 @@ impl Runner {
                 Err(error) => self.end(*id, elsewhere(Code::OutOfMemory, error.to_string())),
             }
         }
+    }
+
+    /// Lets a sequence go on behind pages that are kept.
+    fn join(&mut self, joined: Joined) {
+        let Some(job) = self.jobs.get_mut(&joined.id) else { return };
+        let Some(cache) = &mut job.cache else { return };
+        let mut pages = joined.pages.iter();
+        let result = pages.try_for_each(|page| cache.join(kept(&self.kept, *page)?));
+        let reached = cache.len();
+        job.reach(reached, true);
+        if let Err(error) = result {
+            self.lost(joined.id, &error);
+        }
+    }
+
+    /// Keeps a page that a sequence has just ended, or frees it when it is there already.
+    fn keep(&mut self, page: Kept, cache: &mut Cache) -> Result<(), EngineError> {
+        if page.is_new {
+            self.kept.insert(page.page, cache.share().ok_or_else(no_page)?);
+            return Ok(());
+        }
+        cache.join(kept(&self.kept, page.page)?)
+    }
+
+    /// Ends a request whose pages are not what the schedule takes them for.
+    fn lost(&mut self, id: RequestId, error: &EngineError) {
+        tracing::error!(%id, %error, "a page is lost");
+        self.end(id, failure(error));
     }
 
     fn parts(&mut self, work: &[Work]) -> Vec<Part> {
@@ -206,16 +246,26 @@ impl Runner {
     fn deliver(&mut self, parts: Vec<Part>, logits: Computed) {
         let now = self.shared.now();
         for (part, logits) in parts.into_iter().zip(logits) {
-            let id = part.work.id;
+            let Part { work, mut cache, .. } = part;
+            let id = work.id;
+            // First of all: what is kept outlives the request.
+            if let Some(page) = self.schedule.computed(&work)
+                && let Err(error) = self.keep(page, &mut cache)
+            {
+                self.lost(id, &error);
+            }
             let Some(mut job) = self.jobs.remove(&id) else { continue };
-            job.cache = Some(part.cache);
+            job.reach(cache.len(), false);
+            job.cache = Some(cache);
             let drawn = match logits.last() {
                 None => Some(job),
                 Some(logits) => job.deliver(logits, now),
             };
             match drawn {
                 Some(job) => {
-                    self.schedule.computed(&part.work, part.work.draws);
+                    if let Some(&token) = job.tokens.last().filter(|_| work.draws) {
+                        self.schedule.drawn(id, token);
+                    }
                     self.jobs.insert(id, job);
                 }
                 None => self.schedule.leave(id),
@@ -262,6 +312,14 @@ fn run(
         })
         .collect();
     llama.step(crew, &mut segments, progress)
+}
+
+fn kept(pages: &BTreeMap<PageId, SharedPage>, page: PageId) -> Result<SharedPage, EngineError> {
+    pages.get(&page).cloned().ok_or_else(no_page)
+}
+
+fn no_page() -> EngineError {
+    EngineError::Compute("a page that was kept is not there".to_owned())
 }
 
 fn failure(error: &EngineError) -> Refusal {

@@ -340,6 +340,13 @@ impl World<'_> {
         chosen
     }
 
+    /// Whose request it is.
+    fn tenant(&self, request: u64) -> &str {
+        let group = self.requests[request as usize].group;
+        let account = &self.plan.workload.clients[group].account;
+        account.split('/').next().unwrap_or_default()
+    }
+
     fn dispatch(
         &mut self,
         node: usize,
@@ -366,7 +373,8 @@ impl World<'_> {
             let owner = Owner::Own { request, fence };
             let taken = self.nodes[node].memory.taken.get_mut(&request)?;
             taken.attempt = Some(attempt);
-            let started = self.nodes[node].memory.engine.submit(owner, &wanted);
+            let tenant = self.tenant(request).to_owned();
+            let started = self.nodes[node].memory.engine.submit(owner, &tenant, &wanted);
             return Some(match started {
                 Ok(started) => {
                     self.audit_reserved(node, request);
@@ -390,12 +398,10 @@ impl World<'_> {
         if memory.link(to).is_none() {
             return Some(FlowInput::Lost { fence, why: "no connection".to_owned() });
         }
-        let group = self.requests[request as usize].group;
-        let account = &self.plan.workload.clients[group].account;
         let handed = Box::new(HandOff {
             hop: 1,
             origin: self.names.id(node),
-            tenant: account.split('/').next().unwrap_or_default().to_owned(),
+            tenant: self.tenant(request).to_owned(),
             label: Label::Mesh,
             deadline,
             fence,

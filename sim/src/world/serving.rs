@@ -68,7 +68,8 @@ impl World<'_> {
         };
         self.nodes[node].memory.served.insert(stream, served);
         let started = checked.and_then(|()| {
-            self.nodes[node].memory.engine.submit(Owner::Stream(stream), &handed.request)
+            let engine = &mut self.nodes[node].memory.engine;
+            engine.submit(Owner::Stream(stream), &handed.tenant, &handed.request)
         });
         match started {
             Ok(started) => {

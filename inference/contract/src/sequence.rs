@@ -1,0 +1,140 @@
+//! One request in a schedule: its tokens, and how far it is.
+//!
+//! Owns the arithmetic of one sequence. Which sequence advances is the schedule's choice, which
+//! pages there are is known by [`Prefixes`].
+
+use selvedge_base::RequestId;
+
+use crate::prefix::{Kept, PageId, Prefixes, Scope};
+use crate::schedule::{Arrival, CHUNK_TOKENS, PAGE_TOKENS, Work, pages_for};
+
+/// What is known of one sequence.
+#[derive(Clone, Debug)]
+pub(crate) struct Sequence {
+    pub(crate) id: RequestId,
+    pub(crate) scope: Option<Scope>,
+    /// The prompt and what was drawn.
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) computed: u32,
+    /// Tokens that need no computing as far as was known when it was queued.
+    pub(crate) expected: u32,
+    /// Tokens at its longest.
+    pub(crate) longest: u32,
+    /// Pages it holds, those of `chain` included.
+    pub(crate) pages: u64,
+    /// Its whole pages, all of them when it has a scope.
+    pub(crate) chain: Vec<PageId>,
+}
+
+impl Sequence {
+    /// A sequence of which nothing is computed, of so many tokens at its longest.
+    pub(crate) fn new(arrival: Arrival, longest: u32) -> Self {
+        Self {
+            id: arrival.id,
+            scope: arrival.scope,
+            tokens: arrival.tokens,
+            computed: 0,
+            expected: 0,
+            longest,
+            pages: 0,
+            chain: Vec::new(),
+        }
+    }
+
+    /// Tokens known: the prompt and what was drawn.
+    pub(crate) fn known(&self) -> u32 {
+        u32::try_from(self.tokens.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Tokens known that are still to be computed.
+    pub(crate) fn pending(&self) -> u32 {
+        self.known() - self.computed.max(self.expected)
+    }
+
+    /// Pages that all known tokens need, and one more.
+    pub(crate) fn next_pages(&self) -> u64 {
+        pages_for(self.known().saturating_add(1))
+    }
+
+    /// Pages that nobody else holds.
+    pub(crate) fn own_pages(&self) -> u64 {
+        self.pages - self.chain.len() as u64
+    }
+
+    /// 1 when only the last token is missing, else 0.
+    pub(crate) fn next_decode(&self) -> u32 {
+        u32::from(self.known() - self.computed == 1)
+    }
+
+    pub(crate) fn next_chunk(&self) -> u32 {
+        (self.known() - self.computed).min(CHUNK_TOKENS)
+    }
+
+    pub(crate) fn take(&mut self, tokens: u32) -> Work {
+        self.pages = self.pages.max(pages_for(self.computed + tokens));
+        Work {
+            id: self.id,
+            computed: self.computed,
+            tokens,
+            draws: self.computed + tokens == self.known(),
+        }
+    }
+
+    /// Where its next page begins, unless it has begun to compute it or there is no whole one with
+    /// a token behind it.
+    fn next_page(&self) -> Option<usize> {
+        let from = self.chain.len() * PAGE_TOKENS as usize;
+        let whole = self.tokens.len() > from + PAGE_TOKENS as usize;
+        (self.computed as usize == from && whole && self.scope.is_some()).then_some(from)
+    }
+
+    /// Pages behind its own that it need not compute. One token at least stays.
+    pub(crate) fn find(&self, prefixes: &Prefixes) -> Vec<PageId> {
+        let (Some(scope), Some(_)) = (&self.scope, self.next_page()) else { return Vec::new() };
+        let most = (self.tokens.len() - 1) / PAGE_TOKENS as usize;
+        prefixes.find(scope, &self.chain, &self.tokens, most)
+    }
+
+    pub(crate) fn join(&mut self, pages: &[PageId], prefixes: &mut Prefixes) {
+        prefixes.hold(pages);
+        self.chain.extend_from_slice(pages);
+        self.computed += pages.len() as u32 * PAGE_TOKENS;
+        self.expected = 0;
+    }
+
+    /// Notes that tokens were computed. If they end a page: under which name it is kept.
+    pub(crate) fn advance(&mut self, tokens: u32, prefixes: &mut Prefixes) -> Option<Kept> {
+        self.computed = self.computed.saturating_add(tokens).min(self.known());
+        self.expected = 0;
+        let page = PAGE_TOKENS as usize;
+        let (from, to) = (self.chain.len() * page, (self.chain.len() + 1) * page);
+        if (self.computed as usize) < to {
+            return None;
+        }
+        let kept = prefixes.keep(self.scope.as_ref()?, &self.chain, self.tokens.get(from..to)?);
+        self.chain.push(kept.page);
+        Some(kept)
+    }
+
+    /// Forgets what is computed and holds no page any more.
+    pub(crate) fn restart(&mut self, prefixes: &mut Prefixes) {
+        prefixes.release(&self.chain);
+        self.chain.clear();
+        (self.computed, self.pages) = (0, 0);
+        self.expect(prefixes);
+    }
+
+    /// Notes what it need not compute as far as is known now.
+    pub(crate) fn expect(&mut self, prefixes: &Prefixes) {
+        self.expected = self.find(prefixes).len() as u32 * PAGE_TOKENS;
+    }
+
+    /// Whether the page it would begin is being computed by an older sequence.
+    pub(crate) fn follows(&self, older: &Self) -> bool {
+        let Some(from) = self.next_page() else { return false };
+        let page = from..from + PAGE_TOKENS as usize;
+        self.scope == older.scope
+            && self.chain == older.chain
+            && self.tokens.get(page.clone()) == older.tokens.get(page)
+    }
+}
