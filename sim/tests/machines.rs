@@ -138,7 +138,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
     ("who asks without a key, which nobody does here", &["LOCAL_ACCOUNT"]),
     (
         "the inside of a real engine",
-        &["EventSink", "Emitted", "Work", "PAGE_TOKENS", "completion_time"],
+        &["EventSink", "Emitted", "PageId", "Work", "PAGE_TOKENS", "completion_time"],
     ),
     (
         "kinds of errors and of records that the calls above take and give",
