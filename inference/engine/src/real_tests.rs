@@ -5,12 +5,12 @@ use std::sync::atomic::AtomicU64;
 
 use candle_core::Device;
 use selvedge_base::ModelDigest;
-use selvedge_contract::{ChatMessage, Input, Role};
+use selvedge_contract::{ChatMessage, Input, LogProbs, Role, Sampling};
 use selvedge_kernels::Crew;
 
 use crate::gguf::Gguf;
 use crate::llama::{Llama, Logits, Segment};
-use crate::testing::{collect, engine, request};
+use crate::testing::{collect, engine, greedy, request};
 use crate::text::Text;
 use crate::{EngineConfig, inspect};
 
@@ -186,6 +186,41 @@ fn a_prompt_computes_the_same_however_it_is_cut() {
     let whole = last(tokens.len());
     for chunk in [1, 3, 16] {
         assert!(whole == last(chunk), "chunks of {chunk} give other logits");
+    }
+}
+
+#[test]
+fn a_kept_beginning_changes_no_bit_of_an_answer() {
+    let engine = engine(EngineConfig::default());
+    let digest = ModelDigest([7; 32]);
+    engine.add_model(&model(), "smollm2-135m-instruct", digest).expect("a model");
+    let system = "You are a careful assistant who answers in one short sentence. ".repeat(12);
+    let ask = |tenant: &str, question: &str, sampling: &Sampling| {
+        let said = |role, content: &str| ChatMessage { role, content: content.to_owned() };
+        let chat = vec![said(Role::System, &system), said(Role::User, question)];
+        let (sender, events) = std::sync::mpsc::channel();
+        let mut request = request(1, digest, Input::Chat(chat));
+        (request.max_tokens, request.logprobs) = (12, Some(LogProbs { top: 3 }));
+        request.sampling = sampling.clone();
+        let sink = Box::new(crate::testing::Outlet(sender));
+        selvedge_contract::Engine::submit(&engine, tenant, request, sink).expect("submitted");
+        let all = collect(&events);
+        let scores = all.tokens.iter().flat_map(|event| event.logprob.as_ref());
+        let bits: Vec<u32> = scores
+            .flat_map(|scored| {
+                let tops = scored.top.iter().map(|(_, logprob)| logprob);
+                [&scored.logprob].into_iter().chain(tops).map(|logprob| logprob.to_bits())
+            })
+            .collect();
+        (all.finished.expect("finished").1.cached_tokens, bits, all.tokens)
+    };
+    ask("acme", "What is a river?", &greedy());
+    for sampling in [greedy(), Sampling { temperature: 0.8, seed: 3, ..greedy() }] {
+        let question = "What is a mountain?";
+        let (none, expected, tokens) = ask(&format!("{sampling:?}"), question, &sampling);
+        let (some, bits, warm) = ask("acme", question, &sampling);
+        assert!(none == 0 && some >= 128, "{none} and {some} tokens were there");
+        assert!(bits == expected && tokens == warm && tokens.len() > 3);
     }
 }
 
