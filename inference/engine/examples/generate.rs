@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     }
     let message = ChatMessage { role: Role::User, content: prompt.clone() };
     let input = if card.chat { Input::Chat(vec![message]) } else { Input::Text(prompt) };
-    let events = ask(&engine, 1, input, 256)?;
+    let events = ask(&engine, "example", 1, input, 256)?;
     for event in events {
         match event {
             Answer::Started { prompt_tokens, .. } => println!("{prompt_tokens} prompt tokens"),
@@ -72,6 +72,7 @@ fn wait_until_loaded(engine: &LocalEngine) -> Result<()> {
 
 fn ask(
     engine: &LocalEngine,
+    tenant: &str,
     id: u128,
     input: Input,
     max_tokens: u32,
@@ -95,16 +96,19 @@ fn ask(
         logprobs: None,
         emitted: None,
     };
-    engine.submit("example", request, Box::new(Outlet(sender))).map_err(anyhow::Error::msg)?;
+    engine.submit(tenant, request, Box::new(Outlet(sender))).map_err(anyhow::Error::msg)?;
     Ok(receiver)
 }
 
-/// Prompts of 32, 128 and 512 tokens, then 128 tokens of 1, 4, 8 and 16 answers together.
+/// Prompts of 32, 128 and 512 tokens, then 128 tokens of 1, 4, 8 and 16 answers together, then the
+/// first token of prompts whose beginning the engine has or has not.
 fn bench(engine: &LocalEngine) -> Result<()> {
     for length in [32u32, 128, 512] {
         let tokens = (0..length).map(|index| 1_000 + index * 7 % 20_000).collect();
         let began = Instant::now();
-        let events = ask(engine, u128::from(length), Input::Tokens(tokens), 1)?;
+        // A tenant of its own, so that nothing is there of the one before.
+        let tenant = length.to_string();
+        let events = ask(engine, &tenant, u128::from(length), Input::Tokens(tokens), 1)?;
         if !events.iter().any(|event| matches!(event, Answer::Finished { .. })) {
             bail!("no answer");
         }
@@ -115,7 +119,7 @@ fn bench(engine: &LocalEngine) -> Result<()> {
         let answers: Vec<_> = (0..batch)
             .map(|index| {
                 let text = format!("Once upon a time, number {index}, there was a");
-                ask(engine, 1_000 * batch + index, Input::Text(text), 128)
+                ask(engine, "decode", 1_000 * batch + index, Input::Text(text), 128)
             })
             .collect::<Result<_>>()?;
         let mut began = None;
@@ -129,6 +133,35 @@ fn bench(engine: &LocalEngine) -> Result<()> {
         let took = began.context("no answer")?.elapsed().as_secs_f64();
         println!("decode {batch}: {:.1} tokens/s together", f64::from(tokens) / took);
     }
+    beginnings(engine)?;
     println!("{:?}", engine.status().models);
+    Ok(())
+}
+
+/// 540 tokens of which the engine has the first 512, and as many of which it has none, in turn.
+fn beginnings(engine: &LocalEngine) -> Result<()> {
+    let first = |tenant: &str, end: u32| {
+        let same = (0..512).map(|index| 1_000 + index * 7 % 20_000);
+        let tokens = same.chain((0..28).map(|index| 2_000 + index * 3 + end)).collect();
+        let events = ask(engine, tenant, 1, Input::Tokens(tokens), 1)?;
+        let usage = events.iter().find_map(|event| match event {
+            Answer::Finished { usage, .. } => Some(usage),
+            Answer::Started { .. } | Answer::Token(_) | Answer::Failed(_) => None,
+        });
+        usage.context("no answer")
+    };
+    first("warm", 0)?;
+    let (mut cold, mut warm) = (Vec::new(), Vec::new());
+    for round in 1..=7 {
+        let usage = first(&format!("cold {round}"), 0)?;
+        cold.push(usage.first_token.0);
+        let usage = first("warm", round)?;
+        anyhow::ensure!(usage.cached_tokens == 512, "{usage:?}");
+        warm.push(usage.first_token.0);
+    }
+    cold.sort_unstable();
+    warm.sort_unstable();
+    let (cold, warm) = (cold[3] as f64 / 1_000.0, warm[3] as f64 / 1_000.0);
+    println!("first of 540: {cold:.0} ms, behind 512 kept: {warm:.0} ms, {:.1} times", cold / warm);
     Ok(())
 }
