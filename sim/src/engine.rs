@@ -339,7 +339,8 @@ impl Engine {
 
     pub(crate) fn squeeze(&mut self, short: bool) {
         let pages = if short { (self.plan.pages / SHORT).max(2) } else { self.plan.pages };
-        self.schedule.resize(pages);
+        // Pages have no numbers here: what is forgotten needs no freeing.
+        drop(self.schedule.resize(pages));
     }
 
     pub(crate) fn pulse(&self, now: Mono) -> Pulse {

@@ -177,9 +177,11 @@ impl Schedule {
         });
     }
 
-    /// Changes the memory there is; what no longer fits is paused or expelled by the next plan.
-    pub fn resize(&mut self, pages: u64) {
+    /// Changes the memory there is. Returns pages whose memory is to be freed now; what no longer
+    /// fits of what runs is paused or expelled by the next plan.
+    pub fn resize(&mut self, pages: u64) -> Vec<PageId> {
         self.bounds.pages = pages;
+        self.evict()
     }
 
     /// Decides the next step. The caller carries all of it out, in the order of the plan's fields,
@@ -192,11 +194,7 @@ impl Schedule {
         let shares = self.shares();
         self.grow(&shares, &mut plan);
         self.admit(&mut plan);
-        // What is held fits, so what is too much is held by nobody.
-        while self.pages_held() + self.pages_idle() > self.bounds.pages {
-            let Some(page) = self.prefixes.evict() else { break };
-            plan.evicted.push(page);
-        }
+        plan.evicted = self.evict();
         plan
     }
 
@@ -264,6 +262,17 @@ impl Schedule {
         };
         self.running.retain(&mut fits);
         self.queue.retain(&mut fits);
+    }
+
+    /// Forgets pages that nobody holds until all there are fit.
+    fn evict(&mut self) -> Vec<PageId> {
+        let room = self.bounds.pages.saturating_sub(self.pages_held());
+        let mut evicted = Vec::new();
+        while self.pages_idle() > room {
+            let Some(page) = self.prefixes.evict() else { break };
+            evicted.push(page);
+        }
+        evicted
     }
 
     /// Lets prompts go on behind pages that others have computed since.

@@ -125,6 +125,13 @@ impl Engine {
         }
     }
 
+    fn resize(&mut self, pages: u64) {
+        self.pages = pages;
+        for page in self.schedule.resize(pages) {
+            assert!(self.store.remove(&page).is_some(), "a page that is not there");
+        }
+    }
+
     /// Steps until there is nothing to do.
     fn finish(&mut self) {
         for _ in 0..10_000 {
@@ -220,8 +227,7 @@ fn shrunken_memory_expels_what_no_longer_fits() {
     engine.arrive(arrival(1, 300, 10)).expect("fits");
     engine.arrive(arrival(2, 10, 10)).expect("fits");
     engine.step();
-    engine.pages = 1;
-    engine.schedule.resize(1);
+    engine.resize(1);
     assert_eq!(engine.step().expelled, [RequestId(1)]);
     for _ in 0..20 {
         engine.step();
@@ -359,10 +365,10 @@ fn idle_pages_give_way_before_anybody_waits_or_is_paused() {
         paused += engine.step().paused.len();
     }
     assert_eq!(paused, 0);
-    engine.pages = 0;
-    engine.schedule.resize(0);
-    engine.step();
-    assert!(engine.store.is_empty(), "what shrinks is memory, too");
+    engine.resize(3);
+    assert_eq!((engine.store.len(), engine.schedule.pages_idle()), (3, 3), "without a step");
+    engine.resize(0);
+    assert!(engine.store.is_empty());
 }
 
 #[test]

@@ -65,6 +65,8 @@ fn read(
     let kept = kv_token_bytes.saturating_mul(LEAST_TOKENS.min(shape.context as u64));
     let needed = Llama::bytes(&gguf, device);
     let reservation = shared.reserve_weights(needed, kept)?;
+    // Pages that others keep there are given up before the weights come.
+    shared.worker.nudge();
     let advanced = || {
         shared.progress.fetch_add(1, Ordering::Relaxed);
     };

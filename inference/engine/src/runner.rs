@@ -73,7 +73,15 @@ impl Runner {
     /// Sets the memory for keys and values.
     pub(crate) fn resize(&mut self, bytes: u64) {
         self.pages = bytes / (u64::from(PAGE_TOKENS) * self.loaded.kv_token_bytes.max(1));
-        self.schedule.resize(self.pages);
+        let evicted = self.schedule.resize(self.pages);
+        self.forget(&evicted);
+    }
+
+    /// Frees pages that are kept no longer.
+    fn forget(&mut self, pages: &[PageId]) {
+        for page in pages {
+            self.kept.remove(page);
+        }
     }
 
     /// Takes a request.
@@ -124,9 +132,7 @@ impl Runner {
         for id in plan.expelled {
             self.end(id, elsewhere(Code::OutOfMemory, "this node's memory is needed elsewhere"));
         }
-        for page in plan.evicted {
-            self.kept.remove(&page);
-        }
+        self.forget(&plan.evicted);
         self.begin(&plan.admitted);
         for joined in plan.joined {
             self.join(joined);

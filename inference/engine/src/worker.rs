@@ -94,6 +94,8 @@ impl Worker {
             let Some(messages) = self.shared.worker.take_all(wait) else { break };
             self.inbox.extend(messages);
             self.receive();
+            // Weights that are being loaded take memory before they are here.
+            self.share_memory();
             self.settle_waiting();
             let busy = self.runners.iter().filter(|(_, runner)| !runner.is_idle());
             for digest in busy.map(|(digest, _)| *digest).collect::<Vec<_>>() {
