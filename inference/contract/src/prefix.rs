@@ -7,7 +7,8 @@
 //! A page is found by its own tokens behind the page before it, compared one by one, and never by
 //! a digest: what a page holds is a function of all tokens up to its end, so equal tokens are equal
 //! numbers, and no collision can show one prompt another's. The first page of a prompt belongs to a
-//! [`Scope`]: requests of other scopes neither find it nor can tell by the time whether it is there.
+//! [`Scope`]: requests of other scopes do not find it, and cannot tell by the time whether it is
+//! there.
 //!
 //! A page in use keeps all pages before it in use. Of the others the one that was left longest ago
 //! goes first, and never one that another page follows.

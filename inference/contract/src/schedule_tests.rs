@@ -417,7 +417,8 @@ proptest! {
         let mut waiting = requests.into_iter().enumerate().peekable();
         let mut gap = 0;
         for _ in 0..200_000 {
-            while let Some((index, (prompt, answer, after, tenant, same))) = waiting.peek().copied() {
+            while let Some((index, wanted)) = waiting.peek().copied() {
+                let (prompt, answer, after, tenant, same) = wanted;
                 if gap < after && !engine.schedule.is_idle() {
                     break;
                 }

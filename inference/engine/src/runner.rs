@@ -1,8 +1,8 @@
 //! One loaded model with its schedule and jobs.
 //!
-//! Owns carrying out one plan: memory for new sequences, pages that are kept for others, the forward
-//! pass, one token for each sequence that draws, and the measurements that predict the next
-//! request's time.
+//! Owns carrying out one plan: memory for new sequences, pages that are kept for others, the
+//! forward pass, one token for each sequence that draws, and the measurements that predict the
+//! next request's time.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
