@@ -7,14 +7,14 @@ use cargo_metadata::Metadata;
 
 use crate::{check, repo};
 
-/// The packages that hold the benchmark programs. The second one depends on nothing of the product,
-/// so that it builds without it.
-const PACKAGES: &[&str] = &["selvedge-tests", "selvedge-gateway-bench"];
+/// The packages that hold the benchmark programs. The second one depends on nothing of the product
+/// and the third one on its engine alone, so that they build without the rest.
+const PACKAGES: &[&str] = &["selvedge-tests", "selvedge-gateway-bench", "selvedge-inference-bench"];
 /// How their names begin.
 const PREFIX: &str = "bench-";
 /// Those that start no node, unless they are told to measure one: they need not wait for the
 /// program to be built.
-const WITHOUT_NODES: &[&str] = &["federated", "instructions", "sim"];
+const WITHOUT_NODES: &[&str] = &["federated", "inference", "instructions", "sim"];
 
 /// Runs the benchmark `name` with `more` arguments, or lists what there is. False if it failed.
 pub(crate) fn run(name: Option<&str>, json: bool, more: &[String]) -> Result<bool> {

@@ -89,6 +89,11 @@ const EDGES: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("selvedge-gateway-bench", "tests/gateway-bench", &[]),
+    (
+        "selvedge-inference-bench",
+        "tests/inference-bench",
+        &["selvedge-base", "selvedge-contract", "selvedge-engine"],
+    ),
     ("xtask", "tests/xtask", &[]),
 ];
 

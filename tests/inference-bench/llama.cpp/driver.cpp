@@ -1,0 +1,177 @@
+// Measures llama.cpp for `cargo xtask bench inference`, through its public interface.
+//
+// llama-driver MODEL THREADS loads the model and says `measured 0 MICROSECONDS`, then answers each
+// line of its input with `measured TOKENS MICROSECONDS`: `prefill TOKENS SALT` or
+// `decode SEQUENCES PROMPT_TOKENS STEPS SALT`. Every measurement has a context of just the size it
+// needs, and nothing is sampled: the best case of llama.cpp in speed and in memory. Ends when its
+// input ends.
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "llama.h"
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Tokens submitted together at most: as llama.cpp's own programs do by default.
+constexpr int BATCH = 2048;
+
+[[noreturn]] void fail(const std::string & what) {
+    std::fprintf(stderr, "llama-driver: %s\n", what.c_str());
+    std::exit(1);
+}
+
+void report(int tokens, Clock::time_point began) {
+    const auto took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - began);
+    std::printf("measured %d %lld\n", tokens, static_cast<long long>(took.count()));
+    std::fflush(stdout);
+}
+
+struct Tokens {
+    llama_batch batch = llama_batch_init(BATCH, 0, 1);
+
+    ~Tokens() { llama_batch_free(batch); }
+
+    void clear() { batch.n_tokens = 0; }
+
+    void add(llama_token token, int position, int sequence, bool wanted) {
+        const int at = batch.n_tokens++;
+        batch.token[at] = token;
+        batch.pos[at] = position;
+        batch.n_seq_id[at] = 1;
+        batch.seq_id[at][0] = sequence;
+        batch.logits[at] = wanted;
+    }
+};
+
+struct Driver {
+    llama_model * model = nullptr;
+    int threads = 1;
+
+    llama_context * context(int sequences, int tokens) const {
+        llama_context_params params = llama_context_default_params();
+        params.n_ctx = static_cast<uint32_t>(sequences * tokens);
+        params.n_batch = BATCH;
+        params.n_seq_max = static_cast<uint32_t>(sequences);
+        params.n_threads = threads;
+        params.n_threads_batch = threads;
+        llama_context * made = llama_init_from_model(model, params);
+        if (made == nullptr) {
+            fail("no context");
+        }
+        return made;
+    }
+
+    llama_token token(int index) const {
+        const int known = llama_vocab_n_tokens(llama_model_get_vocab(model));
+        return (1000 + index * 7 % 20000) % known;
+    }
+
+    void compute(llama_context * context, Tokens & tokens) const {
+        if (llama_decode(context, tokens.batch) != 0) {
+            fail("a batch could not be computed");
+        }
+        llama_synchronize(context);
+        tokens.clear();
+    }
+
+    // The first use of a context makes its threads and buffers, which is not what is measured.
+    void warm(llama_context * context, Tokens & tokens) const {
+        for (int at = 0; at < 16; at++) {
+            tokens.add(token(at), at, 0, at == 15);
+        }
+        compute(context, tokens);
+        llama_memory_clear(llama_get_memory(context), true);
+    }
+
+    void prefill(int count) const {
+        Tokens tokens;
+        llama_context * made = context(1, count + 1);
+        warm(made, tokens);
+        const auto began = Clock::now();
+        for (int at = 0; at < count; at++) {
+            tokens.add(token(at), at, 0, at == count - 1);
+        }
+        compute(made, tokens);
+        report(count, began);
+        llama_free(made);
+    }
+
+    void decode(int sequences, int prompt, int steps) const {
+        Tokens tokens;
+        llama_context * made = context(sequences, prompt + steps);
+        warm(made, tokens);
+        for (int sequence = 0; sequence < sequences; sequence++) {
+            for (int at = 0; at < prompt; at++) {
+                tokens.add(token(at + sequence * prompt), at, sequence, at == prompt - 1);
+            }
+            compute(made, tokens);
+        }
+        const auto began = Clock::now();
+        for (int step = 0; step < steps; step++) {
+            for (int sequence = 0; sequence < sequences; sequence++) {
+                tokens.add(token(step * 31 + sequence), prompt + step, sequence, true);
+            }
+            compute(made, tokens);
+        }
+        report(sequences * steps, began);
+        llama_free(made);
+    }
+};
+
+void warnings_only(ggml_log_level level, const char * text, void *) {
+    if (level == GGML_LOG_LEVEL_ERROR) {
+        std::fputs(text, stderr);
+    }
+}
+
+} // namespace
+
+int main(int argc, char ** argv) {
+    if (argc != 3) {
+        fail("usage: llama-driver MODEL THREADS");
+    }
+    llama_log_set(warnings_only, nullptr);
+    Driver driver;
+    driver.threads = std::max(1, std::atoi(argv[2]));
+    const auto began = Clock::now();
+    llama_backend_init();
+    driver.model = llama_model_load_from_file(argv[1], llama_model_default_params());
+    if (driver.model == nullptr) {
+        fail(std::string("cannot load ") + argv[1]);
+    }
+    llama_context * first = driver.context(1, 512);
+    report(0, began);
+    llama_free(first);
+
+    std::string line;
+    while (std::getline(std::cin, line)) {
+        std::istringstream words(line);
+        std::string what;
+        std::vector<int> numbers;
+        words >> what;
+        for (int number; words >> number;) {
+            numbers.push_back(number);
+        }
+        // Answers and prompts of random tokens take the same time: the salt is the other side's.
+        const bool positive = std::all_of(numbers.begin(), numbers.end(), [](int n) { return n >= 0; });
+        if (what == "prefill" && numbers.size() == 2 && positive && numbers[0] <= BATCH) {
+            driver.prefill(numbers[0]);
+        } else if (what == "decode" && numbers.size() == 4 && positive && numbers[1] <= BATCH) {
+            driver.decode(numbers[0], numbers[1], numbers[2]);
+        } else {
+            fail("not understood: " + line);
+        }
+    }
+    llama_model_free(driver.model);
+    llama_backend_free();
+    return 0;
+}

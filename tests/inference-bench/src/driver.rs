@@ -1,0 +1,154 @@
+//! A process that measures one of the two: asked by lines, answered by lines.
+//!
+//! Owns how it is started, and what the kernel tells of its memory. It ends with this value.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+/// Above everything that has no real-time priority; the number among those does not matter.
+const PRIORITY: &str = "10";
+
+/// How drivers are started.
+pub(crate) struct Starter {
+    /// Before everything else on the machine (`chrt`), so that other work does not show.
+    pub(crate) first: bool,
+}
+
+/// A running driver with its model loaded.
+pub(crate) struct Driver {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    /// What loading the model took.
+    pub(crate) load: Duration,
+}
+
+/// What a driver measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Measured {
+    pub(crate) tokens: u32,
+    pub(crate) took: Duration,
+}
+
+impl Measured {
+    /// Tokens per second.
+    pub(crate) fn rate(self) -> f64 {
+        f64::from(self.tokens) / self.took.as_secs_f64().max(1e-6)
+    }
+
+    /// The line that tells it.
+    fn line(self) -> String {
+        format!("measured {} {}", self.tokens, self.took.as_micros())
+    }
+
+    fn parse(line: &str) -> Result<Self> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let &["measured", tokens, micros] = words.as_slice() else {
+            bail!("a driver said {line:?} where it should have measured");
+        };
+        let micros = micros.parse().with_context(|| format!("the time in {line:?}"))?;
+        let tokens = tokens.parse().with_context(|| format!("the tokens in {line:?}"))?;
+        Ok(Self { tokens, took: Duration::from_micros(micros) })
+    }
+}
+
+impl Starter {
+    /// Whether the machine allows real-time priorities.
+    pub(crate) fn can_be_first() -> bool {
+        let mut probe = Command::new("chrt");
+        probe.args(["--fifo", PRIORITY, "true"]).stderr(Stdio::null());
+        probe.status().is_ok_and(|status| status.success())
+    }
+
+    /// Starts `program` and waits until its model is loaded.
+    pub(crate) fn start(&self, program: &Path, arguments: &[&str]) -> Result<Driver> {
+        // Whatever becomes of the bench, what it started ends.
+        let mut words = vec!["setpriv", "--pdeathsig", "KILL", "--"];
+        if self.first {
+            words.extend(["chrt", "--fifo", PRIORITY]);
+        }
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(program).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child =
+            command.spawn().with_context(|| format!("{} did not start", program.display()))?;
+        let input = child.stdin.take().context("no standard input")?;
+        let output = BufReader::new(child.stdout.take().context("no standard output")?);
+        let mut driver = Driver { child, input, output, load: Duration::ZERO };
+        driver.load = driver.answer()?.took;
+        Ok(driver)
+    }
+}
+
+impl Driver {
+    /// Asks for a measurement and waits for it.
+    pub(crate) fn ask(&mut self, order: &str) -> Result<Measured> {
+        writeln!(self.input, "{order}").with_context(|| format!("asking for {order}"))?;
+        self.answer().with_context(|| format!("measuring {order}"))
+    }
+
+    /// The most memory it has held so far, in MiB, pages of its files included.
+    pub(crate) fn peak_mib(&self) -> Result<f64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        peak_kib(&status).map(|kib| kib / 1024.0).with_context(|| format!("no VmHWM in {path}"))
+    }
+
+    fn answer(&mut self) -> Result<Measured> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        if line.is_empty() {
+            bail!("the driver ended before it answered; what it said is above");
+        }
+        Measured::parse(&line)
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Tells what was measured, from inside a driver.
+pub(crate) fn tell(measured: Measured) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", measured.line())?;
+    Ok(out.flush()?)
+}
+
+/// The peak in a process' `status`, in KiB.
+fn peak_kib(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_measured_is_read_as_it_is_told() {
+        let measured = Measured { tokens: 128, took: Duration::from_micros(64_000) };
+        assert_eq!(Measured::parse(&measured.line()).unwrap(), measured);
+        assert!((measured.rate() - 2_000.0).abs() < 1e-6);
+        for bad in ["", "measured 1", "measured x 1", "measured 1 -1", "took 1 2", "measured 1 2 3"]
+        {
+            assert!(Measured::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_peak_is_found() {
+        assert_eq!(peak_kib("VmPeak:\t 9 kB\nVmHWM:\t  1234 kB\n"), Some(1_234.0));
+        assert_eq!(peak_kib("VmPeak:\t 9 kB\n"), None);
+        assert_eq!(peak_kib("VmHWM:\t x kB\n"), None);
+    }
+}

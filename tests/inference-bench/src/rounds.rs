@@ -1,0 +1,164 @@
+//! The rounds of one model: both sides loaded, then every column in turn.
+//!
+//! Owns the order. Each round starts both anew, so that every round has its own loading and its own
+//! peak; who is asked first alternates.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::driver::Starter;
+use crate::models::Model;
+use crate::{bandwidth, ours};
+
+/// Threads of both sides: the cores of the smallest machine that is worth serving from.
+pub(crate) const THREADS: usize = 2;
+/// Lengths of prompts, in tokens.
+const PROMPTS: &[u32] = &[32, 128, 512, 2_048];
+/// Answers computed together.
+const BATCHES: &[u32] = &[1, 4, 8, 16];
+/// Tokens of each prompt before the answers: a short question.
+const QUESTION: u32 = 32;
+/// Tokens of each answer: a paragraph.
+const STEPS: u32 = 128;
+/// More than there are columns.
+const SALTS: u32 = 16;
+/// Larger than any cache of the machines that are measured.
+const DRAM_BYTES: u64 = 1 << 30;
+
+/// What was measured of one side: by column, one value a round.
+#[derive(Debug, Default)]
+pub(crate) struct Side(BTreeMap<String, Vec<f64>>);
+
+/// What was measured of a model.
+#[derive(Debug)]
+pub(crate) struct Rounds {
+    /// The columns in the order of the table.
+    pub(crate) columns: Vec<String>,
+    pub(crate) ours: Side,
+    pub(crate) llama: Side,
+    /// Bytes per second of reading as much as a step reads, and of reading what no cache holds.
+    pub(crate) cached: f64,
+    pub(crate) dram: f64,
+}
+
+impl Side {
+    fn note(&mut self, column: &str, value: f64) {
+        self.0.entry(column.to_owned()).or_default().push(value);
+    }
+
+    /// The median of the rounds; the lower middle one of an even number.
+    pub(crate) fn median(&self, column: &str) -> Option<f64> {
+        let mut values = self.0.get(column)?.clone();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len().checked_sub(1)? / 2).copied()
+    }
+}
+
+/// The column of loading, in milliseconds.
+pub(crate) const LOAD: &str = "load_ms";
+/// The column of the peak of memory.
+pub(crate) const PEAK: &str = "peak_mib";
+
+/// Measures a model on both sides.
+pub(crate) fn run(starter: &Starter, peer: &Path, model: &Model) -> Result<Rounds> {
+    // Loading is measured of a file that is in the system's cache.
+    let mut file = std::fs::File::open(&model.path)
+        .with_context(|| format!("opening {}", model.path.display()))?;
+    std::io::copy(&mut file, &mut std::io::sink())?;
+    let orders = orders(model.context);
+    let mut columns: Vec<String> = orders.iter().map(|(column, _)| column.clone()).collect();
+    columns.extend([LOAD.to_owned(), PEAK.to_owned()]);
+    let mut rounds = Rounds {
+        columns,
+        ours: Side::default(),
+        llama: Side::default(),
+        cached: bandwidth::read(starter, model.step_bytes, THREADS)?,
+        dram: bandwidth::read(starter, DRAM_BYTES, THREADS)?,
+    };
+    for round in 0..model.rounds {
+        say(&format!("{}: round {} of {}", model.name, round + 1, model.rounds));
+        one(starter, peer, model, round, &orders, &mut rounds)?;
+    }
+    Ok(rounds)
+}
+
+fn one(
+    starter: &Starter,
+    peer: &Path,
+    model: &Model,
+    round: u32,
+    orders: &[(String, String)],
+    rounds: &mut Rounds,
+) -> Result<()> {
+    let path = model.path.to_str().context("a path that is no text")?;
+    let threads = THREADS.to_string();
+    let this = std::env::current_exe()?;
+    let start_ours = || starter.start(&this, &[ours::WORD, path, &threads]);
+    let start_llama = || starter.start(peer, &[path, &threads]);
+    let (mut ours, mut llama) = if round % 2 == 0 {
+        (start_ours()?, start_llama()?)
+    } else {
+        let llama = start_llama()?;
+        (start_ours()?, llama)
+    };
+    for (number, (column, order)) in (0..).zip(orders) {
+        // No two prompts of a process begin alike, so that none is helped by another.
+        let order = format!("{order} {}", round * SALTS + number);
+        let (mine, theirs) = (&mut rounds.ours, &mut rounds.llama);
+        let mut turns = [(&mut ours, mine), (&mut llama, theirs)];
+        turns.rotate_left((round + number) as usize % 2);
+        for (driver, side) in turns {
+            side.note(column, driver.ask(&order)?.rate());
+        }
+    }
+    for (driver, side) in [(&ours, &mut rounds.ours), (&llama, &mut rounds.llama)] {
+        side.note(LOAD, driver.load.as_secs_f64() * 1e3);
+        side.note(PEAK, driver.peak_mib()?);
+    }
+    Ok(())
+}
+
+/// The columns with what is asked of a driver for each, for a model of this context.
+fn orders(context: u32) -> Vec<(String, String)> {
+    let fitting = PROMPTS.iter().filter(|&&tokens| tokens < context);
+    let prompts = fitting.map(|tokens| (format!("prefill_{tokens}"), format!("prefill {tokens}")));
+    let answers = BATCHES
+        .iter()
+        .map(|batch| (format!("decode_{batch}"), format!("decode {batch} {QUESTION} {STEPS}")));
+    prompts.chain(answers).collect()
+}
+
+#[expect(clippy::print_stderr, reason = "progress of minutes, beside the table")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_one_of_the_rounds() {
+        let mut side = Side::default();
+        assert_eq!(side.median("x"), None);
+        for value in [5.0, 1.0, 9.0, 3.0] {
+            side.note("x", value);
+        }
+        assert_eq!(side.median("x"), Some(3.0));
+        side.note("x", 4.0);
+        assert_eq!(side.median("x"), Some(4.0));
+    }
+
+    #[test]
+    fn a_prompt_that_does_not_fit_is_not_asked() {
+        let names = |context| -> Vec<String> {
+            orders(context).into_iter().map(|(column, _)| column).collect()
+        };
+        assert!(names(8_192).contains(&"prefill_2048".to_owned()));
+        assert!(!names(2_048).contains(&"prefill_2048".to_owned()));
+        assert!(names(2_048).contains(&"decode_16".to_owned()));
+    }
+}
