@@ -39,7 +39,7 @@ pub(crate) fn driver() -> Result<PathBuf> {
     if !source.is_dir() {
         fetch(&home, &source)?;
     }
-    compile(&source, &build)?;
+    compile(&home, &source, &build)?;
     Ok(build.join("llama-driver"))
 }
 
@@ -74,7 +74,7 @@ fn fetch(home: &Path, source: &Path) -> Result<()> {
 }
 
 /// Builds the driver with llama.cpp's library; takes a moment when nothing has changed.
-fn compile(source: &Path, build: &Path) -> Result<()> {
+fn compile(home: &Path, source: &Path, build: &Path) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from).to_string();
     let first = !build.join("llama-driver").is_file();
     if first {
@@ -90,12 +90,15 @@ fn compile(source: &Path, build: &Path) -> Result<()> {
         .arg(build)
         .arg(define);
     configure.args(["--log-level=ERROR", "-DCMAKE_BUILD_TYPE=Release"]);
+    // Its version is not this repository's: every commit here would build parts of it again.
+    configure.env("GIT_CEILING_DIRECTORIES", home);
     run(&mut configure, "apt-get install cmake g++ make")?;
     if first {
         say(&format!("4/4 building with {cores} jobs, which takes minutes"));
     }
     let mut make = Command::new("cmake");
     make.arg("--build").arg(build).args(["--target", "llama-driver", "--parallel", &cores]);
+    make.env("GIT_CEILING_DIRECTORIES", home);
     run(&mut make, "apt-get install cmake g++ make")?;
     ensure!(build.join("llama-driver").is_file(), "cmake built no llama-driver");
     Ok(())

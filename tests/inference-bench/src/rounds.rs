@@ -97,7 +97,7 @@ fn one(
     let this = std::env::current_exe()?;
     let start_ours = || starter.start(&this, &[ours::WORD, path, &threads]);
     let start_llama = || starter.start(peer, &[path, &threads]);
-    let (mut ours, mut llama) = if round % 2 == 0 {
+    let (mut ours, mut llama) = if round.is_multiple_of(2) {
         (start_ours()?, start_llama()?)
     } else {
         let llama = start_llama()?;
