@@ -147,12 +147,24 @@ impl Engine {
 #[test]
 fn a_prompt_advances_by_chunks_and_draws_after_the_last() {
     let mut engine = Engine::new(bounds(4, 4, 100));
-    engine.arrive(arrival(1, 40, 2)).expect("fits");
+    engine.arrive(arrival(1, 150, 2)).expect("fits");
     let steps: Vec<_> =
         (0..4).flat_map(|_| engine.step().work).map(|w| (w.computed, w.tokens, w.draws)).collect();
-    assert_eq!(steps, [(0, 16, false), (16, 16, false), (32, 8, true), (40, 1, true)]);
+    assert_eq!(steps, [(0, 64, false), (64, 64, false), (128, 22, true), (150, 1, true)]);
     assert_eq!(engine.finished, [RequestId(1)]);
     assert!(engine.schedule.is_idle());
+}
+
+#[test]
+fn prompts_share_the_rows_of_a_step_while_nobody_is_answered() {
+    for (count, chunk) in [(1, 64), (2, 32), (3, 21), (4, 16), (5, 16)] {
+        let mut engine = Engine::new(bounds(8, 8, 1_000));
+        for id in 0..count {
+            engine.arrive(arrival(id, 1_000, 1)).expect("fits");
+        }
+        let tokens: Vec<_> = engine.step().work.iter().map(|w| w.tokens).collect();
+        assert_eq!(tokens, vec![chunk; count.min(4) as usize], "{count} prompts");
+    }
 }
 
 #[test]
@@ -333,8 +345,9 @@ fn who_is_paused_in_the_step_in_which_it_would_join_does_not() {
     for id in 1..=2 {
         engine.arrive(arrival(id, 64, 200)).expect("fits");
     }
-    // Two answers stand four tokens before the end of their second page.
-    for _ in 0..64 {
+    // Two prompts take two steps; then both answers stand four tokens before the end of their
+    // second page.
+    for _ in 0..62 {
         engine.step();
     }
     for id in 3..=4 {
@@ -435,7 +448,7 @@ proptest! {
             let plan = engine.step();
             prop_assert!(!busy || !plan.work.is_empty(), "a step without work");
             prop_assert!(plan.work.len() <= batch);
-            prop_assert!(plan.work.iter().all(|w| (1..=CHUNK_TOKENS).contains(&w.tokens)));
+            prop_assert!(plan.work.iter().all(|w| (1..=PROMPT_ROWS).contains(&w.tokens)));
             prop_assert!(engine.schedule.pages_held() <= pages);
             for id in plan.admitted {
                 if !firsts.contains(&id) {

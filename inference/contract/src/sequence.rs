@@ -6,7 +6,7 @@
 use selvedge_base::RequestId;
 
 use crate::prefix::{Kept, PageId, Prefixes, Scope};
-use crate::schedule::{Arrival, CHUNK_TOKENS, PAGE_TOKENS, Work, pages_for};
+use crate::schedule::{Arrival, PAGE_TOKENS, Work, pages_for};
 
 /// What is known of one sequence.
 #[derive(Clone, Debug)]
@@ -65,9 +65,8 @@ impl Sequence {
     pub(crate) fn next_decode(&self) -> u32 {
         u32::from(self.known() - self.computed == 1)
     }
-
-    pub(crate) fn next_chunk(&self) -> u32 {
-        (self.known() - self.computed).min(CHUNK_TOKENS)
+    pub(crate) fn next_chunk(&self, chunk: u32) -> u32 {
+        (self.known() - self.computed).min(chunk)
     }
 
     pub(crate) fn take(&mut self, tokens: u32) -> Work {
