@@ -9,6 +9,8 @@
 //!
 //! The way of a weight: `format` reads its block, `matrix` packs it into a `tile`. The way of a
 //! row: `act` rounds it, `product` multiplies it, `attend` looks back, `step` puts them in order.
+//! Models that read and do not write keep full precision: `dense` multiplies, `look` attends both
+//! ways, `encoder` puts them in order.
 
 #![allow(
     clippy::needless_range_loop,
@@ -17,10 +19,13 @@
 
 mod act;
 mod attend;
+mod dense;
+mod encoder;
 mod error;
 mod format;
 mod half;
 mod kv;
+mod look;
 mod math;
 mod matrix;
 mod model;
@@ -31,6 +36,7 @@ mod step;
 mod team;
 mod tile;
 
+pub use encoder::{Encoder, EncoderConfig, EncoderCrew, Tensors};
 pub use error::KernelError;
 pub use format::Format;
 pub use kv::{Cache, PAGE, SharedPage};

@@ -31,6 +31,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type I: Copy;
     /// Sixteen times four bytes.
     type B: Copy;
+    /// Whether a register holds all lanes, and there are 32 of them: how much is kept at hand.
+    const ROOMY: bool;
 
     fn splat(self, value: f32) -> Self::F;
     fn load(self, from: &Floats) -> Self::F;

@@ -49,6 +49,7 @@ impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
     type B = __m512i;
+    const ROOMY: bool = true;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {

@@ -17,6 +17,7 @@ impl Simd for Scalar {
     type F = Floats;
     type I = [i32; LANES];
     type B = Words;
+    const ROOMY: bool = false;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Floats {
