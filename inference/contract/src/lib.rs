@@ -5,6 +5,7 @@
 //! tensors, files, threads and channels: those are in `inference/engine`.
 
 pub mod cost;
+pub mod embed;
 pub mod prefix;
 pub mod request;
 pub mod schedule;
@@ -12,6 +13,7 @@ mod sequence;
 pub mod status;
 
 pub use cost::CostModel;
+pub use embed::{EmbedRequest, EmbedSink, Embedded};
 pub use prefix::Scope;
 pub use request::{
     Answer, ChatMessage, Emitted, EventSink, FinishReason, GenerateRequest, Input, Limits,
@@ -19,7 +21,7 @@ pub use request::{
 };
 pub use status::{EngineStatus, ModelCard, ModelState, ModelStatus};
 
-use selvedge_base::{ModelDigest, Refusal, RequestId};
+use selvedge_base::{Blame, Code, ModelDigest, Refusal, RequestId, Retry, Stage};
 
 /// Something that answers generation requests.
 ///
@@ -56,4 +58,19 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// As [`Engine::count_tokens`].
     fn begun(&self, model: ModelDigest, input: &Input, text: &str) -> Result<Vec<u32>, Refusal>;
+
+    /// Numbers of the vectors that a model makes of texts; `None` where it makes none.
+    fn dimensions(&self, _model: ModelDigest) -> Option<u32> {
+        None
+    }
+
+    /// Queues a request for vectors. Only once it is queued is the sink heard of again.
+    ///
+    /// # Errors
+    /// A refusal when the request cannot be queued at all, or the model makes no vectors.
+    fn embed(&self, _request: EmbedRequest, _sink: EmbedSink) -> Result<(), Refusal> {
+        let (stage, blame) = (Stage::Execute, Blame::Us);
+        let message = "this engine makes no embeddings";
+        Err(Refusal::new(stage, blame, Retry::Elsewhere, Code::Unsupported, message))
+    }
 }

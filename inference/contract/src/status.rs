@@ -16,7 +16,7 @@ pub struct ModelCard {
     pub digest: ModelDigest,
     /// Bytes of the file.
     pub bytes: u64,
-    /// Architecture, as the file names it (`llama`).
+    /// Architecture, as the file names it (`llama`, `bert`); it tells what the model makes.
     pub architecture: String,
     /// Quantization, as people write it (`Q4_1`).
     pub quantization: String,
@@ -26,6 +26,13 @@ pub struct ModelCard {
     pub context_length: u32,
     /// Whether it has a chat template.
     pub chat: bool,
+}
+
+impl ModelCard {
+    /// Whether it makes vectors of texts and writes none.
+    pub fn embeds(&self) -> bool {
+        crate::embed::embeds(&self.architecture)
+    }
 }
 
 /// Where a model stands on a node.

@@ -9,6 +9,7 @@ use std::path::Path;
 use selvedge_base::ModelDigest;
 use selvedge_contract::ModelCard;
 
+use crate::embed;
 use crate::error::EngineError;
 use crate::gguf::Gguf;
 use crate::text::Text;
@@ -43,6 +44,8 @@ pub struct Inspected {
     pub context_length: u32,
     /// Whether it has a chat template.
     pub chat: bool,
+    /// Numbers of the vectors it makes of texts, if that is what it makes.
+    pub dimensions: Option<u32>,
 }
 
 impl Inspected {
@@ -61,11 +64,15 @@ impl Inspected {
     }
 }
 
-/// Reads a model file's header, within bounds, and says what it is.
+/// Reads a model file's header, within bounds, and says what it is; or, of a model of embeddings,
+/// its directory's.
 ///
 /// # Errors
-/// [`EngineError`] when the file is unreadable, damaged or of a kind this engine does not run.
+/// [`EngineError`] when the file or directory is unreadable, damaged or of a kind this engine does not run.
 pub fn inspect(path: &Path) -> Result<Inspected, EngineError> {
+    if embed::is_folder(path) {
+        return Ok(embed::Folder::open(path)?.facts());
+    }
     facts(&Gguf::open(path)?)
 }
 
@@ -90,6 +97,7 @@ pub(crate) fn facts(gguf: &Gguf) -> Result<Inspected, EngineError> {
         parameters: gguf.tensors.values().map(crate::gguf::TensorInfo::elements).sum(),
         context_length: shape.context as u32,
         chat: gguf.text("tokenizer.chat_template").is_some(),
+        dimensions: None,
     })
 }
 

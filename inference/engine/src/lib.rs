@@ -1,4 +1,5 @@
-//! Runs language models on this machine: reads GGUF files, tokenizes, computes, streams.
+//! Runs language models on this machine: reads GGUF files, tokenizes, computes, streams; and makes
+//! vectors of texts with models that are made for that.
 //!
 //! Owns model files in memory and the engine's threads. The arithmetic is `selvedge_kernels`' on
 //! the processor and candle's on other devices. The decisions of each step are in
@@ -7,10 +8,12 @@
 //!
 //! The way of a request: `local` admits it, `front` turns it into tokens, `worker` and `runner`
 //! compute it step by step, `job` draws and delivers. The way of a file: `gguf` reads the header
-//! within bounds, `card` checks what it claims, `weights` and `llama` hold it.
+//! within bounds, `card` checks what it claims, `weights` and `llama` hold it. Models of embeddings,
+//! which are directories, have a way of their own: `embed`.
 
 mod card;
 mod config;
+mod embed;
 mod error;
 mod front;
 mod gguf;

@@ -5,6 +5,7 @@
 //! model's reason to be unavailable, and nothing else stops.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use candle_core::Device;
 use selvedge_base::ModelDigest;
 
 use crate::card::Shape;
+use crate::embed::{self, Folder, Reader};
 use crate::error::EngineError;
 use crate::gguf::Gguf;
 use crate::llama::Llama;
@@ -58,6 +60,9 @@ fn read(
     digest: ModelDigest,
 ) -> Result<Option<Loaded>, EngineError> {
     let Some(path) = shared.path(digest) else { return Ok(None) };
+    if embed::is_folder(&path) {
+        return read_folder(shared, digest, &path).map(|()| None);
+    }
     let gguf = Gguf::open(&path)?;
     let shape = Shape::read(&gguf)?;
     shared.keep_text(digest, Text::read(&gguf)?);
@@ -75,4 +80,17 @@ fn read(
     let llama = Llama::load(&gguf, device, shared.config.thread_count(), &advanced)?;
     tracing::info!(%digest, bytes = needed, "model loaded");
     Ok(Some(Loaded { llama, reservation, kv_token_bytes }))
+}
+
+/// Loads a model of embeddings and hands it to whoever makes vectors.
+fn read_folder(shared: &Arc<Shared>, digest: ModelDigest, path: &Path) -> Result<(), EngineError> {
+    let folder = Folder::open(path)?;
+    let needed = folder.config.bytes();
+    let reservation = shared.reserve_weights(needed, 0)?;
+    let reader = Reader::load(&folder)?;
+    shared.progress.fetch_add(1, Ordering::Relaxed);
+    tracing::info!(%digest, bytes = needed, "model loaded");
+    // A closed engine needs no weights any more.
+    drop(shared.desk.push(embed::Message::Loaded(digest, Box::new((reader, reservation)))));
+    Ok(())
 }

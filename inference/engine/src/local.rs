@@ -1,6 +1,7 @@
 //! The engine that the rest of a node talks to.
 //!
-//! Owns the threads: one prepares requests, one computes, one more exists while a model loads.
+//! Owns the threads: one prepares requests, one computes, one makes vectors, one more exists while a
+//! model loads.
 //! Calls here never wait for a computation.
 
 use std::path::Path;
@@ -10,11 +11,13 @@ use std::time::Duration;
 
 use selvedge_base::{ModelDigest, Mono, Refusal, RequestId};
 use selvedge_contract::{
-    Engine, EngineStatus, EventSink, GenerateRequest, Input, ModelCard, Scope,
+    EmbedRequest, EmbedSink, Engine, EngineStatus, EventSink, GenerateRequest, Input, ModelCard,
+    Scope,
 };
 
 use crate::card::inspect;
 use crate::config::{Device, EngineConfig};
+use crate::embed::{self, Desk};
 use crate::error::EngineError;
 use crate::front::{self, Order, closing};
 use crate::job::{Outlet, check};
@@ -43,6 +46,8 @@ impl LocalEngine {
         let mut worker = Worker::new(Arc::clone(&shared), device.clone())?;
         let mut engine = Self { shared: Arc::clone(&shared), device, threads: Vec::new() };
         engine.thread("selvedge-engine", move || worker.serve())?;
+        let mut desk = Desk::new(Arc::clone(&shared), engine.device.clone());
+        engine.thread("selvedge-vectors", move || desk.serve())?;
         engine.thread("selvedge-prompts", move || front::run(&shared))?;
         Ok(engine)
     }
@@ -58,8 +63,9 @@ impl LocalEngine {
         name: &str,
         digest: ModelDigest,
     ) -> Result<ModelCard, EngineError> {
-        let card = inspect(path)?.card(name, digest);
-        let new = self.shared.add(card.clone(), path.to_owned())?;
+        let inspected = inspect(path)?;
+        let card = inspected.card(name, digest);
+        let new = self.shared.add(card.clone(), path.to_owned(), inspected.dimensions)?;
         if new && !self.shared.config.lazy && self.shared.begin_loading(digest) {
             loader::spawn(&self.shared, &self.device, digest, Duration::ZERO);
         }
@@ -71,6 +77,7 @@ impl LocalEngine {
         let Some(digest) = self.shared.remove(name) else { return false };
         // A closed engine has nothing left to unload.
         drop(self.shared.worker.push(Message::Removed(digest)));
+        drop(self.shared.desk.push(embed::Message::Removed(digest)));
         true
     }
 
@@ -102,6 +109,7 @@ impl Drop for LocalEngine {
     fn drop(&mut self) {
         self.shared.front.close();
         self.shared.worker.close();
+        self.shared.desk.close();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the engine had panicked");
@@ -118,6 +126,7 @@ impl Engine for LocalEngine {
         sink: Box<dyn EventSink>,
     ) -> Result<(), Refusal> {
         check(&request)?;
+        self.shared.check_makes(request.model, false)?;
         let place = self.shared.admit(request.id, request.model)?;
         let outlet = Outlet::new(sink, place);
         let (scope, submitted) = (Scope::new(tenant), self.shared.now());
@@ -139,6 +148,18 @@ impl Engine for LocalEngine {
     fn count_tokens(&self, model: ModelDigest, input: &Input) -> Result<u32, Refusal> {
         let tokens = self.shared.text(model)?.tokens(input)?;
         Ok(tokens.len().min(u32::MAX as usize) as u32)
+    }
+
+    fn dimensions(&self, model: ModelDigest) -> Option<u32> {
+        self.shared.dimensions(model)
+    }
+
+    fn embed(&self, request: EmbedRequest, sink: EmbedSink) -> Result<(), Refusal> {
+        self.shared.check_makes(request.model, true)?;
+        let place = self.shared.admit(request.id, request.model)?;
+        let job = Box::new(embed::Job::new(request, sink, place));
+        // The sink is dropped with the job, unheard: the caller hears it here.
+        self.shared.desk.push(embed::Message::Job(job)).map_err(|_| closing())
     }
 
     fn begun(&self, model: ModelDigest, input: &Input, text: &str) -> Result<Vec<u32>, Refusal> {

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal, RequestId};
+use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal, RequestId, Stage};
 use selvedge_contract::cost::completion_time;
 use selvedge_contract::{CostModel, EngineStatus, ModelCard, ModelState, ModelStatus};
 
 use crate::config::EngineConfig;
+use crate::embed;
 use crate::error::{EngineError, elsewhere, overloaded};
 use crate::front::Order;
 use crate::gguf::Gguf;
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) front: Mailbox<Order>,
     /// Requests to compute and orders about models.
     pub(crate) worker: Mailbox<Message>,
+    /// Requests for vectors and orders about models that make them.
+    pub(crate) desk: Mailbox<embed::Message>,
     pub(crate) progress: AtomicU64,
     pub(crate) computing: AtomicBool,
     models: Mutex<BTreeMap<ModelDigest, Entry>>,
@@ -87,6 +90,8 @@ struct Entry {
     state: ModelState,
     reason: Option<EngineError>,
     text: Option<Arc<Text>>,
+    /// Numbers of its vectors, of a model that makes them.
+    dimensions: Option<u32>,
     /// Requests submitted and not ended.
     accepted: usize,
     pulse: Pulse,
@@ -111,6 +116,7 @@ impl Shared {
             clock,
             front: Mailbox::new(),
             worker: Mailbox::new(),
+            desk: Mailbox::new(),
             progress: AtomicU64::new(0),
             computing: AtomicBool::new(false),
             models: Mutex::new(BTreeMap::new()),
@@ -124,7 +130,12 @@ impl Shared {
     }
 
     /// Registers a model; an equal one that failed before is tried again.
-    pub(crate) fn add(&self, card: ModelCard, path: PathBuf) -> Result<bool, EngineError> {
+    pub(crate) fn add(
+        &self,
+        card: ModelCard,
+        path: PathBuf,
+        dimensions: Option<u32>,
+    ) -> Result<bool, EngineError> {
         let mut models = self.models.lock();
         let taken = |(digest, entry): (&ModelDigest, &Entry)| {
             *digest != card.digest && entry.card.name == card.name
@@ -141,7 +152,7 @@ impl Shared {
                 entry.state = ModelState::Cold;
                 entry.reason = None;
             }
-            (entry.card, entry.path) = (card, path);
+            (entry.card, entry.path, entry.dimensions) = (card, path, dimensions);
             return Ok(load);
         }
         // Requests of a model of this digest that was removed a moment ago may not have ended yet.
@@ -152,6 +163,7 @@ impl Shared {
             state: ModelState::Cold,
             reason: None,
             text: None,
+            dimensions,
             accepted: live.values().filter(|live| live.model == card.digest).count(),
             pulse: Pulse::default(),
         };
@@ -200,6 +212,7 @@ impl Shared {
             entry.reason = Some(reason);
         }
         self.worker.nudge();
+        self.desk.nudge();
     }
 
     /// Notes that a model's weights are gone, if it is known at all: it may have been added again.
@@ -211,11 +224,16 @@ impl Shared {
         }
     }
 
-    /// Models that answer.
+    /// Models that write answers.
     pub(crate) fn ready_models(&self) -> Vec<ModelDigest> {
         let models = self.models.lock();
-        let ready = models.iter().filter(|(_, entry)| entry.state == ModelState::Ready);
+        let ready = |entry: &Entry| entry.state == ModelState::Ready && !entry.card.embeds();
+        let ready = models.iter().filter(|(_, entry)| ready(entry));
         ready.map(|(digest, _)| *digest).collect()
+    }
+
+    pub(crate) fn dimensions(&self, digest: ModelDigest) -> Option<u32> {
+        self.models.lock().get(&digest)?.dimensions
     }
 
     pub(crate) fn path(&self, digest: ModelDigest) -> Option<PathBuf> {
@@ -236,8 +254,23 @@ impl Shared {
         }
     }
 
+    /// Refuses what a model is not made for: vectors or text.
+    pub(crate) fn check_makes(&self, digest: ModelDigest, vectors: bool) -> Result<(), Refusal> {
+        let models = self.models.lock();
+        let card = &models.get(&digest).ok_or_else(not_found)?.card;
+        if card.embeds() == vectors {
+            return Ok(());
+        }
+        let message = match vectors {
+            true => format!("model '{}' generates text and makes no embeddings", card.name),
+            false => format!("model '{}' makes embeddings and generates no text", card.name),
+        };
+        Err(Refusal::client(Stage::Validate, Code::Unsupported, message).param("model"))
+    }
+
     /// A model's text side, read from its file at the first call.
     pub(crate) fn text(&self, digest: ModelDigest) -> Result<Arc<Text>, Refusal> {
+        self.check_makes(digest, false)?;
         let path = {
             let models = self.models.lock();
             let entry = models.get(&digest).ok_or_else(not_found)?;
@@ -300,6 +333,7 @@ impl Shared {
             live.cancelled.store(true, Ordering::Relaxed);
         }
         self.worker.nudge();
+        self.desk.nudge();
     }
 
     pub(crate) fn publish(&self, digest: ModelDigest, pulse: Pulse) {

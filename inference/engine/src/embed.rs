@@ -1,0 +1,24 @@
+//! Models that make vectors of texts.
+//!
+//! Owns what such a model is on the disk, a directory as Hugging Face lays it out (`folder`,
+//! `tensors`), what it is in memory (`reader`), and the thread that computes (`desk`). The arithmetic
+//! is `selvedge_kernels`' encoder. Devices other than the processor are not used.
+
+mod desk;
+mod folder;
+mod reader;
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod real_tests;
+mod tensors;
+
+pub(crate) use desk::{Desk, Job, Message};
+pub(crate) use folder::Folder;
+pub(crate) use reader::Reader;
+
+use std::path::Path;
+
+/// Whether a model's path leads to one of these.
+pub(crate) fn is_folder(path: &Path) -> bool {
+    path.is_dir()
+}

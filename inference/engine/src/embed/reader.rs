@@ -1,0 +1,118 @@
+//! A model of embeddings in memory: its tokenizer, its weights, and what makes one vector of rows.
+//!
+//! Owns what a text is to the model. A vector depends on its text alone, bit for bit: the kernels'
+//! rows do, and the rest is computed text by text in one order.
+
+use std::sync::atomic::AtomicU64;
+
+use selvedge_base::{Code, Refusal, Stage};
+use selvedge_kernels::{Encoder, EncoderCrew, KernelError};
+use tokenizers::{Tokenizer, TruncationParams};
+
+use super::folder::{Folder, Pooling};
+use crate::error::{EngineError, elsewhere};
+
+/// A model's tokenizer and weights.
+pub(crate) struct Reader {
+    tokenizer: Tokenizer,
+    encoder: Encoder,
+    longest: usize,
+    pooling: Pooling,
+    unit: bool,
+}
+
+impl Reader {
+    pub(crate) fn load(folder: &Folder) -> Result<Self, EngineError> {
+        let tokenizer = tokenizer(folder)?;
+        let mut file = folder.tensors.file()?;
+        let mut source = |name: &str, dims: &[usize]| {
+            let read = folder.tensors.read(&mut file, name, dims);
+            read.map_err(|error| KernelError::Source(Box::new(error)))
+        };
+        let encoder = Encoder::load(folder.config.clone(), &mut source);
+        let encoder = encoder.map_err(|error| EngineError::corrupt(error.to_string()))?;
+        let Folder { longest, pooling, unit, .. } = *folder;
+        Ok(Self { tokenizer, encoder, longest, pooling, unit })
+    }
+
+    /// The tokens of a text, the model's own marks included.
+    pub(crate) fn tokens(&self, text: &str, cut: bool) -> Result<Vec<u32>, Refusal> {
+        let encoded = self.tokenizer.encode(text, true).map_err(|error| {
+            elsewhere(Code::Internal, format!("a text cannot be tokenized: {error}"))
+        })?;
+        if !cut && !encoded.get_overflowing().is_empty() {
+            let message = format!(
+                "a text is longer than the {} tokens that the model reads, and was not to be cut",
+                self.longest
+            );
+            let code = Code::ContextLengthExceeded;
+            return Err(Refusal::client(Stage::Validate, code, message).param("input"));
+        }
+        if encoded.get_ids().is_empty() {
+            let message = "a text has no tokens";
+            return Err(
+                Refusal::client(Stage::Validate, Code::InvalidRequest, message).param("input")
+            );
+        }
+        Ok(encoded.get_ids().to_vec())
+    }
+
+    /// The vectors of texts.
+    pub(crate) fn embed(
+        &self,
+        crew: &mut EncoderCrew,
+        texts: &[&[u32]],
+        progress: &AtomicU64,
+    ) -> Result<Vec<Vec<f32>>, EngineError> {
+        let rows = self.encoder.read(crew, texts, progress);
+        let rows = rows.map_err(|error| EngineError::Compute(error.to_string()))?;
+        let width = self.encoder.config().width;
+        rows.iter().map(|rows| self.vector(rows, width)).collect()
+    }
+
+    fn vector(&self, rows: &[f32], width: usize) -> Result<Vec<f32>, EngineError> {
+        let rows = rows.chunks_exact(width);
+        let mut vector: Vec<f64> = match self.pooling {
+            Pooling::First => rows.take(1).flatten().map(|n| f64::from(*n)).collect(),
+            Pooling::Mean => {
+                let count = rows.len() as f64;
+                let sums = rows.fold(vec![0.0; width], |mut sums, row| {
+                    sums.iter_mut().zip(row).for_each(|(sum, n)| *sum += f64::from(*n));
+                    sums
+                });
+                sums.into_iter().map(|sum: f64| sum / count).collect()
+            }
+            Pooling::Greatest => rows.fold(vec![f64::NEG_INFINITY; width], |mut most, row| {
+                most.iter_mut().zip(row).for_each(|(most, n)| *most = most.max(f64::from(*n)));
+                most
+            }),
+        };
+        if self.unit {
+            let length = vector.iter().map(|n| n * n).sum::<f64>().sqrt();
+            // The bound of PyTorch's `normalize`, for a vector of zeros.
+            vector.iter_mut().for_each(|n| *n /= length.max(1e-12));
+        }
+        let vector: Vec<f32> = vector.into_iter().map(|n| n as f32).collect();
+        match vector.len() == width && vector.iter().all(|n| n.is_finite()) {
+            true => Ok(vector),
+            false => Err(EngineError::Compute("a vector holds what is no number".to_owned())),
+        }
+    }
+}
+
+/// The directory's tokenizer, which cuts at the model's longest text and pads nothing.
+fn tokenizer(folder: &Folder) -> Result<Tokenizer, EngineError> {
+    let wrong = |error: tokenizers::Error| EngineError::corrupt(format!("tokenizer.json: {error}"));
+    let mut tokenizer = Tokenizer::from_bytes(folder.tokenizer()?).map_err(wrong)?;
+    let known = tokenizer.get_vocab_size(true);
+    if known > folder.config.vocabulary {
+        return Err(EngineError::corrupt(format!(
+            "tokenizer.json knows {known} tokens and the model {}",
+            folder.config.vocabulary
+        )));
+    }
+    tokenizer.with_padding(None);
+    let cut = TruncationParams { max_length: folder.longest, ..TruncationParams::default() };
+    tokenizer.with_truncation(Some(cut)).map_err(wrong)?;
+    Ok(tokenizer)
+}
