@@ -141,6 +141,12 @@ impl MeshView {
         find(self, asked)
     }
 
+    /// What a caller means, if any node of the mesh has it.
+    pub fn card_of(&self, asked: &str) -> Option<&ModelCard> {
+        let digest = find(self, asked)?;
+        self.nodes.iter().find_map(|node| node.model(&digest)).map(|model| &model.card)
+    }
+
     /// Whether any node of the mesh has what a caller means.
     pub fn has_model(&self, asked: &str) -> bool {
         let has = |digest| self.nodes.iter().any(|node| node.model(&digest).is_some());
@@ -175,7 +181,7 @@ impl NodeView {
 /// Chooses a node for a need, none of `exclude`.
 ///
 /// # Errors
-/// `ModelNotFound` when no node has such a model, `Forbidden` when only nodes beyond the label's
+/// `ModelNotFound` when no node has such a model, `Unsupported` when it writes nothing, `Forbidden` when only nodes beyond the label's
 /// boundary have it. A choice without a chosen node means that every candidate is out.
 pub fn choose(
     view: &MeshView,
@@ -190,8 +196,11 @@ pub fn choose(
     };
     let holders: Vec<&NodeView> =
         view.nodes.iter().filter(|node| node.model(&digest).is_some()).collect();
-    if holders.is_empty() {
+    let Some(held) = holders.first().and_then(|node| node.model(&digest)) else {
         return Err(not_found(view, &need.model));
+    };
+    if held.card.embeds() {
+        return Err(writes_nothing(&held.card));
     }
     let inside: Vec<&NodeView> =
         holders.into_iter().filter(|node| may_reach(view, node, need.label)).collect();
@@ -292,6 +301,14 @@ fn not_found(view: &MeshView, name: &str) -> Refusal {
     let shown: String = name.chars().take(80).collect();
     let message = format!("the model '{shown}' does not exist here; {known}");
     Refusal::client(Stage::Route, Code::ModelNotFound, message).param("model")
+}
+
+fn writes_nothing(card: &ModelCard) -> Refusal {
+    let message = format!(
+        "model '{}' makes embeddings and generates no text; ask it at POST /v1/embeddings",
+        card.name
+    );
+    Refusal::client(Stage::Route, Code::Unsupported, message).param("model")
 }
 
 fn out_of_bounds(need: &Need) -> Refusal {

@@ -13,6 +13,7 @@ mod real_tests;
 mod tensors;
 
 pub(crate) use desk::{Desk, Job, Message};
+pub use folder::FOLDER_FILES;
 pub(crate) use folder::Folder;
 pub(crate) use reader::Reader;
 

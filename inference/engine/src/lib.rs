@@ -44,6 +44,7 @@ mod worker;
 
 pub use card::{Inspected, inspect, inspect_bytes};
 pub use config::{Device, EngineConfig};
+pub use embed::FOLDER_FILES;
 pub use error::EngineError;
 pub use local::LocalEngine;
 pub use template::Template;

@@ -2,12 +2,14 @@
 //!
 //! Owns the order of things: where to look (the built-in list, then what the person typed), fetch
 //! into a part file, check what kind of file it is and its digest, and only then give it its name.
+//! A model that is a directory comes file by file (`folder`).
 //! Nothing fetched is ever executed: Python packages are unzipped, pickles are refused. Does not
 //! own what a model file means; `selvedge_engine::inspect` reads it.
 
 mod builtin;
 mod digest;
 mod download;
+mod folder;
 mod kind;
 mod part;
 mod pip;
@@ -76,6 +78,9 @@ fn pull_asking(
         return already_here(model, expected, order);
     }
     store.prepare()?;
+    if let Source::Folder(wanted) = order.source {
+        return folder::pull(store, config, order, wanted, &name);
+    }
     let fetched = fetch_from_any(store, config, order, &name, expected)?;
     accept(&fetched.part, expected, order, ask)?;
     inspect(fetched.part.path())?;

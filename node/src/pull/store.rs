@@ -1,8 +1,9 @@
 //! The models of a home.
 //!
-//! Owns `models/`: one `NAME.gguf` per model and beside it `NAME.toml` with where it came from and
-//! its digests. A file placed there by hand is a model too; its digest is taken when it is first
-//! seen. Parts on their way in are in `models/incoming/`.
+//! Owns `models/`: one `NAME.gguf` per model, or a directory `NAME` of a model of embeddings, and
+//! beside it `NAME.toml` with where it came from and its digests. What was placed there by hand is a
+//! model too; its digest is taken when it is first seen. Parts on their way in are in
+//! `models/incoming/`.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -13,6 +14,7 @@ use selvedge_base::ModelDigest;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Sha256Digest;
+use super::folder;
 use super::part::Part;
 use super::source::{Place, Source};
 use crate::home::{Home, write_private};
@@ -75,6 +77,10 @@ impl Store {
         self.home.models().join(format!("{name}.gguf"))
     }
 
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        self.home.models().join(name)
+    }
+
     fn sidecar(&self, name: &str) -> PathBuf {
         self.home.models().join(format!("{name}.toml"))
     }
@@ -91,11 +97,15 @@ impl Store {
         };
         let mut names: Vec<String> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter_map(|file| Some(file.strip_suffix(".gguf")?.to_owned()))
+            .filter_map(|file| match file.strip_suffix(".gguf") {
+                Some(name) => Some(name.to_owned()),
+                None => folder::is_model(&directory.join(&file)).then_some(file),
+            })
             .filter(|name| check_name(name).is_ok())
             .take(MAX_MODELS)
             .collect();
         names.sort();
+        names.dedup();
         let found: Result<Vec<Option<Stored>>> = names.iter().map(|name| self.find(name)).collect();
         Ok(found?.into_iter().flatten().collect())
     }
@@ -103,10 +113,16 @@ impl Store {
     /// The model of this name.
     pub(crate) fn find(&self, name: &str) -> Result<Option<Stored>> {
         check_name(name)?;
-        let path = self.file(name);
+        let mut path = self.file(name);
         let bytes = match std::fs::metadata(&path) {
             Ok(metadata) if metadata.is_file() => metadata.len(),
-            _ => return Ok(None),
+            _ => {
+                path = self.folder(name);
+                if !folder::is_model(&path) {
+                    return Ok(None);
+                }
+                folder::bytes(&path)
+            }
         };
         let sidecar = match self.read_sidecar(name)? {
             Some(sidecar) if sidecar.bytes == bytes => sidecar,
@@ -182,9 +198,33 @@ impl Store {
         Ok(stored)
     }
 
+    /// Gives a complete, checked directory its name.
+    pub(crate) fn admit_folder(&self, name: &str, source: &str, from: &Path) -> Result<Stored> {
+        let (digest, bytes) = (folder::digest(from)?, folder::bytes(from));
+        let source = Some(source.to_owned());
+        let blake3 = digest.to_string();
+        let sidecar =
+            Sidecar { version: VERSION, source: source.clone(), sha256: None, blake3, bytes };
+        write_private(&self.sidecar(name), &toml::to_string(&sidecar)?)?;
+        let path = self.folder(name);
+        std::fs::rename(from, &path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Stored { name: name.to_owned(), path, digest, bytes, sha256: None, source })
+    }
+
     /// Removes a model; whether there was one.
     pub(crate) fn remove(&self, name: &str) -> Result<bool> {
         check_name(name)?;
+        let path = self.folder(name);
+        if !self.file(name).exists() && folder::is_model(&path) {
+            // A link to a directory elsewhere is removed, not what it leads to.
+            let removed = match path.is_symlink() {
+                true => std::fs::remove_file(&path),
+                false => std::fs::remove_dir_all(&path),
+            };
+            removed.with_context(|| format!("cannot remove {}", path.display()))?;
+            let _ = std::fs::remove_file(self.sidecar(name));
+            return Ok(true);
+        }
         let path = self.file(name);
         let removed = match std::fs::remove_file(&path) {
             Ok(()) => true,
@@ -198,15 +238,18 @@ impl Store {
     }
 }
 
-/// Name and digest of a model file outside any store.
+/// Name and digest of a model outside any store.
 pub(crate) fn file_digest(path: &Path) -> Result<(String, ModelDigest)> {
     let name = Source::At(Place::File(path.to_owned())).default_name();
     check_name(&name)?;
     Ok((name, digest_of(path)?))
 }
 
-/// The digest the mesh knows a model file by.
+/// The digest the mesh knows a model by.
 fn digest_of(path: &Path) -> Result<ModelDigest> {
+    if path.is_dir() {
+        return folder::digest(path);
+    }
     let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut hasher = blake3::Hasher::new();
     let mut chunk = vec![0; 256 << 10];

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use selvedge_base::{Micros, Mono};
-use selvedge_contract::ModelState;
+use selvedge_contract::{ModelCard, ModelState};
 
 use super::{Latency, Measured, MeshFacts, ProviderFacts, Reach};
 use crate::catalogue::{Abilities, Capability, Modality};
@@ -26,7 +26,7 @@ impl MeshFacts {
                 let name = &model.card.name;
                 let held = facts.entry(name.clone()).or_insert_with(|| Self {
                     nearest: reach,
-                    abilities: of_text(model.card.context_length),
+                    abilities: of(&model.card),
                     measured: Measured {
                         broken_until: None,
                         latency: measured.get(&Target::Mesh { model: name.clone() }).copied(),
@@ -82,8 +82,18 @@ fn reach(view: &MeshView, node: &NodeView) -> Reach {
     if same { Reach::Site } else { Reach::Mesh }
 }
 
-/// What a text model of the mesh can do.
-fn of_text(context_tokens: u32) -> Abilities {
+/// What a model of the mesh can do.
+fn of(card: &ModelCard) -> Abilities {
+    let context_tokens = card.context_length;
+    if card.embeds() {
+        return Abilities {
+            context_tokens,
+            input: [Modality::Text].into(),
+            // How many it is the node that has it tells when it is asked for others.
+            embedding_dimensions: Some(u32::MAX),
+            ..Abilities::default()
+        };
+    }
     Abilities {
         context_tokens,
         input: [Modality::Text].into(),

@@ -2,14 +2,17 @@
 //! settle.
 //!
 //! Owns one task per request, which walks a journey along the targets of its model as chats do
-//! ([`super`]). A request is answered whole or not at all. Models of the mesh generate text, so
-//! that only providers are asked; what a budget would have a model of the mesh answer instead is
+//! ([`super`]). A request is answered whole or not at all: by this node, where it has a model made
+//! for that ([`here`]), or by a provider. What a budget would have another model answer instead is
 //! refused, since vectors of two models do not compare.
+
+mod here;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use selvedge_base::{Blame, Code, Micros, Mono, Refusal, RequestId, Retry, Stage};
+use selvedge_contract::ModelCard;
 use selvedge_core::aim::{Aim, Leaving};
 use selvedge_core::bill::Took;
 use selvedge_core::catalogue::Needs;
@@ -72,7 +75,12 @@ impl Gateway {
         let (target, _) = aim::by_name(&self.shared, model).targets.into_iter().next()?;
         match target {
             Target::Mesh { model } => {
-                self.shared.view.load().has_model(&model).then_some(Makes::Text)
+                let view = self.shared.view.load();
+                let card = view.card_of(&model)?;
+                Some(match card.embeds() {
+                    true => Makes::Embeddings(self.shared.engine.dimensions(card.digest)),
+                    false => Makes::Text,
+                })
             }
             Target::Provider { provider, model } => {
                 let open = self.shared.providers.find(&provider)?;
@@ -176,7 +184,7 @@ impl Errand {
                 return Err(refusal.into());
             }
             let ended = match self.journey.target().cloned() {
-                Some(Target::Mesh { model }) => Err(self.none_in_mesh(&model).into()),
+                Some(Target::Mesh { model }) => self.ask_here(&model).await,
                 Some(Target::Provider { provider, model }) => self.ask(&provider, &model).await,
                 None => Err(super::nowhere().into()),
             };
@@ -319,24 +327,6 @@ impl Errand {
         }
     }
 
-    fn none_in_mesh(&self, model: &str) -> Refusal {
-        let (code, message) = match self.shared.view.load().has_model(model) {
-            true => {
-                let message = format!(
-                    "model '{model}' of the mesh generates text and makes no embeddings; models \
-                     of providers do"
-                );
-                (Code::Unsupported, message)
-            }
-            false => {
-                let message = format!("there is no model '{model}'; GET /v1/models lists them");
-                (Code::ModelNotFound, message)
-            }
-        };
-        let (stage, blame) = (Stage::Route, Blame::Client);
-        Refusal::new(stage, blame, Retry::Never, code, message).param("model")
-    }
-
     /// Notes how fast the target answered, for routes that go by it. There is no second token.
     fn measure(&self) {
         if let Some(target) = self.journey.target() {
@@ -472,9 +462,14 @@ pub(super) fn first(shared: &Shared, call: &EmbedCall) -> Option<Target> {
 /// Where a request may go.
 fn aimed(shared: &Shared, call: &EmbedCall) -> Aim {
     let mut aim = aim::aim_by(shared, &facts_of(shared, call));
-    // A model of the mesh that has the name of a provider's is none that could be meant.
+    // A model of the mesh that has the name of a provider's and makes no vectors is none that could
+    // be meant.
     if aim.targets.iter().any(|(target, _)| target.is_paid()) {
-        aim.targets.retain(|(target, _)| target.is_paid());
+        let view = shared.view.load();
+        aim.targets.retain(|(target, _)| match target {
+            Target::Mesh { model } => view.card_of(model).is_some_and(ModelCard::embeds),
+            Target::Provider { .. } => true,
+        });
     }
     aim
 }

@@ -35,6 +35,20 @@ const MAX_KINDS: usize = 16;
 /// Modules of a sentence-transformers model; published ones have two to four.
 const MAX_MODULES: usize = 16;
 
+/// Where sentence-transformers puts the second module.
+const POOLING: &str = "1_Pooling";
+
+/// What is read of a directory; nothing else in it changes a vector.
+pub const FOLDER_FILES: [&str; 7] = [
+    "config.json",
+    "tokenizer.json",
+    "model.safetensors",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+];
+
 /// How a text's rows become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pooling {
@@ -226,12 +240,12 @@ fn after(path: &Path, modules: &[Module]) -> Result<(Pooling, bool), EngineError
             )));
         }
     };
-    let folder = modules.get(1).map_or("", |module| module.path.as_str());
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if folder.is_empty() || !folder.chars().all(plain) {
-        return Err(EngineError::corrupt("the pooling module's path is no name of a directory"));
+    if modules.get(1).is_none_or(|module| module.path != POOLING) {
+        return Err(EngineError::unsupported(format!(
+            "a pooling module elsewhere than in {POOLING}"
+        )));
     }
-    let said: PoolingConfig = needed(&path.join(folder), "config.json")?;
+    let said: PoolingConfig = needed(&path.join(POOLING), "config.json")?;
     let modes = [
         (said.pooling_mode_mean_tokens, Some(Pooling::Mean)),
         (said.pooling_mode_cls_token, Some(Pooling::First)),
