@@ -150,7 +150,8 @@ pub(crate) struct Up {
     /// Do not look for nodes by mDNS
     #[arg(long)]
     pub(crate) no_mdns: bool,
-    /// Serve this model, a name or a GGUF file; may be repeated [default: all in the home]
+    /// Serve this model, a name, a GGUF file or a directory of a model of embeddings; may be
+    /// repeated [default: all in the home]
     #[arg(long, value_name = "PATH_OR_NAME")]
     pub(crate) model: Vec<String>,
     /// Threads that compute [default: one per core]
@@ -291,6 +292,7 @@ pub(crate) enum Root {
 const PULL_EXAMPLES: &str = "\
 Sources:
   smollm2-135m-instruct         a built-in name (98 MB, the default)
+  all-minilm-l6-v2              a built-in model of embeddings (91 MB, a directory)
   hf:OWNER/REPO/FILE.gguf       a file on the model hub ([models] hub, HF_ENDPOINT)
   https://host/file.gguf        any URL
   /path/to/file.gguf            a file on this machine

@@ -37,6 +37,16 @@ pub fn model() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The directory of the test model of embeddings.
+///
+/// # Errors
+/// As [`model`].
+pub fn embedder() -> Result<PathBuf> {
+    let path = model()?.with_file_name("all-minilm-l6-v2");
+    ensure!(path.is_dir(), "no test model at {}: run `cargo xtask models`", path.display());
+    Ok(path)
+}
+
 /// The Python that has the packages of tests/requirements.txt: `SELVEDGE_PYTHON`, or the virtual
 /// environment at the root of the repository.
 ///

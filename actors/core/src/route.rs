@@ -181,8 +181,9 @@ impl NodeView {
 /// Chooses a node for a need, none of `exclude`.
 ///
 /// # Errors
-/// `ModelNotFound` when no node has such a model, `Unsupported` when it writes nothing, `Forbidden` when only nodes beyond the label's
-/// boundary have it. A choice without a chosen node means that every candidate is out.
+/// `ModelNotFound` when no node has such a model, `Unsupported` when it writes nothing, `Forbidden`
+/// when only nodes beyond the label's boundary have it. A choice without a chosen node means that
+/// every candidate is out.
 pub fn choose(
     view: &MeshView,
     need: &Need,

@@ -120,6 +120,18 @@ fn the_union_names_each_model_once_with_its_nodes() {
 }
 
 #[test]
+fn a_model_that_writes_nothing_is_not_asked_to() {
+    let mut view = mesh();
+    let mut reader = model("reader", 9);
+    reader.card.architecture = "bert".to_owned();
+    view.nodes[1].engine.models.push(reader);
+    assert_eq!(pick(&view, &need("reader", Label::Mesh), &[]), Err(Code::Unsupported));
+    assert!(view.card_of("reader").is_some_and(ModelCard::embeds));
+    assert!(!view.card_of("small").is_some_and(ModelCard::embeds));
+    assert_eq!(view.card_of("huge"), None);
+}
+
+#[test]
 fn a_failed_node_does_not_change_the_file_of_a_running_answer() {
     let mut view = mesh();
     view.nodes.push(node(NodeId([4; 32]), "shop", vec![model("small", 9)]));

@@ -68,7 +68,7 @@ impl Inspected {
 /// its directory's.
 ///
 /// # Errors
-/// [`EngineError`] when the file or directory is unreadable, damaged or of a kind this engine does not run.
+/// [`EngineError`] when it is unreadable, damaged or of a kind this engine does not run.
 pub fn inspect(path: &Path) -> Result<Inspected, EngineError> {
     if embed::is_folder(path) {
         return Ok(embed::Folder::open(path)?.facts());

@@ -1,8 +1,8 @@
 //! Models that make vectors of texts.
 //!
 //! Owns what such a model is on the disk, a directory as Hugging Face lays it out (`folder`,
-//! `tensors`), what it is in memory (`reader`), and the thread that computes (`desk`). The arithmetic
-//! is `selvedge_kernels`' encoder. Devices other than the processor are not used.
+//! `tensors`), what it is in memory (`reader`), and the thread that computes (`desk`). The
+//! arithmetic is `selvedge_kernels`' encoder. Devices other than the processor are not used.
 
 mod desk;
 mod folder;

@@ -1,7 +1,7 @@
 //! The engine that the rest of a node talks to.
 //!
-//! Owns the threads: one prepares requests, one computes, one makes vectors, one more exists while a
-//! model loads.
+//! Owns the threads: one prepares requests, one computes, one makes vectors, one more exists
+//! while a model loads.
 //! Calls here never wait for a computation.
 
 use std::path::Path;

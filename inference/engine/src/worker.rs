@@ -39,6 +39,8 @@ pub(crate) enum Message {
     Loaded(ModelDigest, Box<Loaded>),
     /// A model was removed.
     Removed(ModelDigest),
+    /// Other models' weights have come or gone.
+    Memory,
 }
 
 /// A model's weights.
@@ -132,6 +134,7 @@ impl Worker {
             match message {
                 Message::Job(job) => self.waiting.push(job),
                 Message::Loaded(digest, loaded) => self.loaded(digest, *loaded),
+                Message::Memory => self.share_memory(),
                 Message::Removed(digest) => {
                     let refusal = elsewhere(Code::ModelNotFound, "the model was removed");
                     self.unload(digest, &refusal);

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use selvedge_contract::embed::embeds;
 use selvedge_net::clock;
 use serde_json::{Value, json};
 
@@ -45,8 +46,11 @@ fn prompt(words: &[String]) -> Result<String> {
 
 fn first_model(client: &Client) -> Result<String> {
     let models: Value = client.get("/v1/models")?;
-    let names = models["data"].as_array().into_iter().flatten();
-    let mut names: Vec<&str> = names.filter_map(|model| model["id"].as_str()).collect();
+    let all = models["data"].as_array().into_iter().flatten();
+    // What makes embeddings answers no question.
+    let makes =
+        |model: &&Value| model["selvedge"]["architecture"].as_str().is_none_or(|a| !embeds(a));
+    let mut names: Vec<&str> = all.filter(makes).filter_map(|model| model["id"].as_str()).collect();
     names.sort_unstable();
     names.first().map(|name| (*name).to_owned()).ok_or_else(|| {
         anyhow!("no node of the mesh has a model; `selvedge models pull` fetches a small one")

@@ -5,6 +5,7 @@
 
 use hyper::{Response, StatusCode};
 use selvedge_base::Code;
+use selvedge_contract::embed::embeds;
 use selvedge_dialect::ollama::{self, Card};
 
 use super::body::{Answer, whole};
@@ -73,7 +74,7 @@ fn card(model: &wire::Model) -> Card {
         parameter_size,
         quantization: model.quantization.clone(),
         context_length: model.context_length,
-        capabilities: vec!["completion"],
+        capabilities: vec![if embeds(&model.architecture) { "embedding" } else { "completion" }],
     }
 }
 

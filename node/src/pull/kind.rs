@@ -27,8 +27,9 @@ pub(crate) fn check(head: &[u8]) -> Result<()> {
         ),
         // A safetensors file begins with the length of its JSON header.
         [_, _, _, _, 0, 0, 0, 0, ..] => bail!(
-            "this looks like a safetensors file; this version runs GGUF files only, so look for a \
-             GGUF file of the model"
+            "this looks like a safetensors file; models that write text are run from GGUF files, \
+             so look for one of the model (one of embeddings is a directory: place that in the \
+             home's models)"
         ),
         _ => bail!("this is not a GGUF file; look for a GGUF file of the model"),
     }

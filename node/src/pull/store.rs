@@ -1,8 +1,8 @@
 //! The models of a home.
 //!
 //! Owns `models/`: one `NAME.gguf` per model, or a directory `NAME` of a model of embeddings, and
-//! beside it `NAME.toml` with where it came from and its digests. What was placed there by hand is a
-//! model too; its digest is taken when it is first seen. Parts on their way in are in
+//! beside it `NAME.toml` with where it came from and its digests. What was placed there by hand is
+//! a model too; its digest is taken when it is first seen. Parts on their way in are in
 //! `models/incoming/`.
 
 use std::fs::File;

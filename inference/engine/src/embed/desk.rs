@@ -3,7 +3,8 @@
 //! Owns the loaded models of embeddings and the requests under way. A batch takes texts of all
 //! requests for one model in turn, so that one of thousands of texts does not hold up one of a
 //! single text; between batches, requests that were given up are dropped. A panic costs the
-//! requests of its batch. Computes on a crew of its own, which sleeps while there is nothing to do.
+//! requests for the model it met. Computes on a crew of its own, which sleeps while there is
+//! nothing to do.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +23,7 @@ use crate::front::closing;
 use crate::job::cancelled;
 use crate::loader;
 use crate::shared::{Place, Pulse, Reservation, Shared};
+use crate::worker;
 
 /// Tokens of a batch: enough that weights are brought from memory for many rows at once, few enough
 /// that a small model's batch is over in a tenth of a second, which is what giving up waits for.
@@ -89,8 +91,20 @@ impl Desk {
         Self { shared, device, crew: None, readers: BTreeMap::new(), jobs: VecDeque::new() }
     }
 
-    /// Makes vectors until the engine closes, then fails what is left.
+    /// Makes vectors until the engine closes, whatever panics. Each panic takes the requests
+    /// with it that it met, so this comes to an end.
     pub(crate) fn serve(&mut self) {
+        while catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            tracing::error!("the thread that makes vectors panicked; it starts afresh");
+            self.crew = None;
+            for job in self.jobs.drain(..) {
+                job.fail(broken());
+            }
+        }
+    }
+
+    /// Makes vectors until the engine closes, then fails what is left.
+    fn run(&mut self) {
         loop {
             // Those whose model is still being loaded wait for it, or for its failure.
             let wait = !self.jobs.iter().any(|job| self.readers.contains_key(&job.request.model));
@@ -113,15 +127,23 @@ impl Desk {
                 Message::Loaded(digest, reader) => {
                     if self.shared.set_state(digest, ModelState::Ready, None) {
                         self.readers.insert(digest, *reader);
+                        self.tell_memory();
                     }
                 }
                 Message::Removed(digest) => {
                     if self.readers.remove(&digest).is_some() {
                         self.shared.unloaded(digest);
+                        self.tell_memory();
                     }
                 }
             }
         }
+    }
+
+    /// Has what is left of the memory divided anew among models that write.
+    fn tell_memory(&self) {
+        // A closed engine divides nothing any more.
+        drop(self.shared.worker.push(worker::Message::Memory));
     }
 
     /// Ends what was given up or whose model is not coming, and loads models that are wanted.
@@ -155,7 +177,6 @@ impl Desk {
             tracing::error!(%model, "a batch of texts panicked");
             // What it left half done is not to be trusted.
             self.crew = None;
-            let broken = || elsewhere(Code::Internal, "the computation of this answer broke down");
             self.end_where(|job| job.request.model == model, |_| Err(broken()));
         }
         self.end_where(
@@ -265,3 +286,13 @@ impl Desk {
         self.jobs = kept;
     }
 }
+
+/// The refusal for what a panic cost.
+fn broken() -> Refusal {
+    elsewhere(Code::Internal, "the computation of these vectors broke down")
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+#[path = "desk_tests.rs"]
+mod tests;

@@ -298,4 +298,4 @@ fn read(path: &Path, most: u64) -> Result<Vec<u8>, EngineError> {
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 #[path = "folder_tests.rs"]
-mod tests;
+pub(crate) mod tests;

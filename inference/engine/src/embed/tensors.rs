@@ -2,8 +2,8 @@
 //! README, "Format").
 //!
 //! Owns the proof that a tensor is what the model's shape asks for and lies inside the file. The
-//! header is parsed by the format's own crate, once its length is known to be sensible; what it says
-//! of a tensor is checked here again before a byte is read.
+//! header is parsed by the format's own crate, once its length is known to be sensible; what it
+//! says of a tensor is checked here again before a byte is read.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

@@ -19,6 +19,7 @@ mod keys;
 mod learning;
 mod lifecycle;
 mod load;
+mod local_embeddings;
 mod membership;
 mod namespaces;
 mod npm;

@@ -27,6 +27,7 @@ const SYSTEM: &[&str] = &[
 /// are neither merged, hashed nor compared between nodes.
 const FLOAT_HOMES: &[&str] = &[
     "mesh/base/src/dice.rs",
+    "inference/contract/src/embed.rs",
     "inference/contract/src/request.rs",
     "inference/federated/src/fixed.rs",
     "inference/federated/src/privacy/accountant.rs",

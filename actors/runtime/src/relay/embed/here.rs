@@ -82,8 +82,8 @@ impl Errand {
         };
         let took = Usage { prompt_tokens: made.tokens, ..Usage::default() };
         if let Some(reservation) = &mut reservation {
-            let prompt_tokens = u32::try_from(made.tokens).unwrap_or(u32::MAX);
-            reservation.finished(&contract::Usage { prompt_tokens, ..contract::Usage::default() });
+            // All of it is a prompt, which has been read.
+            reservation.started(u32::try_from(made.tokens).unwrap_or(u32::MAX));
         }
         asking.finished(Some(took));
         // Whoever has the answer finds it settled.
