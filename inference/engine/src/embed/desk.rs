@@ -167,8 +167,8 @@ impl Desk {
 
     /// Computes one batch for the model of the request that waits longest.
     fn step(&mut self) {
-        let loaded = |job: &Box<Job>| self.readers.contains_key(&job.request.model);
-        let Some(first) = self.jobs.iter().position(loaded) else { return };
+        let loaded = |job: &Job| self.readers.contains_key(&job.request.model);
+        let Some(first) = self.jobs.iter().position(|job| loaded(job)) else { return };
         let model = self.jobs[first].request.model;
         let running = self.jobs.iter().filter(|job| job.request.model == model).count();
         self.shared.publish(model, Pulse { running, ..Pulse::default() });
