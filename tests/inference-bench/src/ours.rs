@@ -209,7 +209,9 @@ impl Asked {
             emitted: None,
         };
         let outlet = Outlet { of, began: self.began, events };
-        self.engine.submit(request, Box::new(outlet)).map_err(anyhow::Error::msg)
+        // Each by another tenant: what one computed must not spare another the work.
+        let tenant = self.next.to_string();
+        self.engine.submit(&tenant, request, Box::new(outlet)).map_err(anyhow::Error::msg)
     }
 }
 

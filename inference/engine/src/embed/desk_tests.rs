@@ -84,7 +84,9 @@ fn models_are_not_asked_for_what_they_do_not_make() {
     assert!(refused.message.contains("makes no embeddings"), "{refused}");
     let input = Input::Text("a".to_owned());
     let refused = [
-        engine.submit(request(2, MODEL, input.clone()), Box::new(Outlet(mpsc::channel().0))).err(),
+        engine
+            .submit("", request(2, MODEL, input.clone()), Box::new(Outlet(mpsc::channel().0)))
+            .err(),
         engine.count_tokens(MODEL, &input).err(),
         engine.begun(MODEL, &input, "a").err(),
     ];
