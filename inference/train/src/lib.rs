@@ -2,9 +2,9 @@
 //!
 //! Owns examples in memory and how they are read (`source`), models of a fixed layout whose
 //! parameters are one flat vector (`model`, `net`), a client's local steps (`local`), measuring
-//! (`measure`) and dividing one set among clients (`split`). What becomes of an update, who may
-//! see it and how updates are joined is decided elsewhere; nothing here sends anything. Reads no
-//! clock and no entropy: seeds are handed in.
+//! (`measure`), dividing one set among clients (`split`) and models as bytes of a file (`saved`).
+//! What becomes of an update, who may see it and how updates are joined is decided elsewhere;
+//! nothing here sends anything. Reads no clock and no entropy: seeds are handed in.
 
 mod error;
 mod examples;
@@ -13,6 +13,7 @@ mod measure;
 mod model;
 mod net;
 mod random;
+mod saved;
 mod source;
 mod split;
 
@@ -21,5 +22,6 @@ pub use examples::{Examples, Schema, Shape};
 pub use local::{Control, Local, Plan, Update};
 pub use measure::{Measured, measure};
 pub use model::{Layer, Model};
+pub use saved::{MAX_SAVED_BYTES, Saved, SavedError};
 pub use source::{Csv, Idx, Source, read};
 pub use split::{Split, split};
