@@ -7,6 +7,7 @@
 //! after a failure. Decides nothing of a round: [`selvedge_federated`] does; computes nothing:
 //! [`selvedge_train`] does.
 
+mod chain;
 mod disk;
 mod jobs;
 mod ledger;
@@ -15,8 +16,13 @@ mod runner;
 mod spec;
 mod state;
 mod task;
+#[cfg(test)]
+mod test_rounds;
+mod trained;
 mod trainer;
+mod verify;
 
+pub use chain::{ChainError, ChainPart, ChainReader, ChainWriter};
 pub use disk::RoundMeasured;
 pub use jobs::{DataSource, JobRun, JobView};
 pub(crate) use jobs::{Federation, FederationParts, child};
@@ -24,3 +30,5 @@ pub use spec::{JobSpec, SpecError, Training};
 pub use state::JobProgress;
 pub use task::{Announced, AnnouncedError, Task};
 pub(crate) use task::{is_job, key_of};
+pub use trained::{TrainedError, TrainedModel};
+pub use verify::{Verified, VerifyError, verify_model};

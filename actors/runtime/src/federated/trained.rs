@@ -1,0 +1,131 @@
+//! A model that a job trained, with where it comes from: what the model file says beside weights.
+//!
+//! Owns the notes of the file and the way from a round's integers to the file's floats, which is
+//! the same on every machine. The form of the file is [`selvedge_train`]'s; whether its notes are
+//! true is `verify`'s.
+
+use std::collections::BTreeMap;
+
+use selvedge_federated::fixed::MODEL_BITS;
+use selvedge_federated::round::{Digest, Tip};
+use selvedge_train::{Model, Saved, SavedError};
+use thiserror::Error;
+
+use super::spec::JobSpec;
+use super::task::Announced;
+
+/// The note with the name that people gave the job.
+const NAME: &str = "job";
+/// The note with the job's digest.
+const JOB: &str = "job_digest";
+/// The note with the rounds that are folded into the model.
+const ROUND: &str = "round";
+/// The note with the digest of the record after them.
+const RECORD: &str = "record";
+
+/// A model of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainedModel {
+    /// What people called the job. The job's digest does not bind it.
+    pub name: String,
+    /// The job.
+    pub job: Digest,
+    /// Rounds that are folded into the model; 0 is the first weights.
+    pub round: u64,
+    /// The record after them.
+    pub record: Digest,
+    /// The layers.
+    pub model: Model,
+    /// The weights, in the model's flat order.
+    pub weights: Vec<f32>,
+}
+
+/// Why a model is not written or read.
+#[derive(Debug, Error)]
+pub enum TrainedError {
+    /// The file is none of a model.
+    #[error("the model file: {0}")]
+    File(#[from] SavedError),
+    /// The file does not say where the model comes from.
+    #[error(
+        "the model file does not say from which job and round it is: its note '{0}' is not right"
+    )]
+    Note(&'static str),
+    /// The chain is of another job.
+    #[error("the model is of another job")]
+    OtherJob,
+}
+
+impl TrainedModel {
+    /// The model at the end of a job's chain so far; `name` is what people call the job.
+    ///
+    /// # Errors
+    /// [`TrainedError::OtherJob`], [`TrainedError::Note`] for what is no name of a job.
+    pub fn of(name: &str, told: &Announced, tip: &Tip) -> Result<Self, TrainedError> {
+        if tip.job != told.job.digest() {
+            return Err(TrainedError::OtherJob);
+        }
+        if !JobSpec::is_name(name) {
+            return Err(TrainedError::Note(NAME));
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            job: tip.job,
+            round: tip.round,
+            record: tip.record,
+            model: told.task.model.clone(),
+            weights: tip.server.model().iter().map(|units| weight(*units)).collect(),
+        })
+    }
+
+    /// The bytes of its file, a safetensors file; the same model is the same bytes on every node.
+    ///
+    /// # Errors
+    /// [`TrainedError::File`] for weights that are not those of the layers.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, TrainedError> {
+        let notes = [
+            (NAME, self.name.clone()),
+            (JOB, hex(&self.job)),
+            (ROUND, self.round.to_string()),
+            (RECORD, hex(&self.record)),
+        ];
+        let notes = notes.map(|(name, note)| (name.to_owned(), note)).into();
+        let (model, weights) = (self.model.clone(), self.weights.clone());
+        Ok(Saved { model, weights, notes }.to_bytes()?)
+    }
+
+    /// The model in a file of at most [`selvedge_train::MAX_SAVED_BYTES`]. What it says of itself
+    /// is read and not proven.
+    ///
+    /// # Errors
+    /// [`TrainedError`], the first thing that is wrong.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, TrainedError> {
+        let Saved { model, weights, notes } = Saved::from_bytes(bytes)?;
+        let name = notes.get(NAME).filter(|name| JobSpec::is_name(name));
+        let round = notes.get(ROUND).and_then(|round| round.parse().ok());
+        Ok(Self {
+            name: name.ok_or(TrainedError::Note(NAME))?.clone(),
+            job: digest(&notes, JOB)?,
+            round: round.ok_or(TrainedError::Note(ROUND))?,
+            record: digest(&notes, RECORD)?,
+            model,
+            weights,
+        })
+    }
+}
+
+/// A weight of a round as the float that is nearest to it: halves go to the even one, on every
+/// machine. From 16 on a float has fewer digits than the round's integer.
+pub(super) fn weight(units: i32) -> f32 {
+    (f64::from(units) / f64::from(1_u32 << MODEL_BITS)) as f32
+}
+
+/// A digest in hexadecimal.
+pub(super) fn hex(digest: &Digest) -> String {
+    blake3::Hash::from_bytes(*digest).to_hex().to_string()
+}
+
+fn digest(notes: &BTreeMap<String, String>, name: &'static str) -> Result<Digest, TrainedError> {
+    let hash = notes.get(name).and_then(|text| blake3::Hash::from_hex(text).ok());
+    hash.map(Into::into).ok_or(TrainedError::Note(name))
+}
