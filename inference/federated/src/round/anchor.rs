@@ -552,8 +552,8 @@ impl Machine for Anchor {
             }
             AnchorInput::Stored { write } => self.outbox.stored(write, &mut out),
             AnchorInput::Reconfigured { committee } => {
-                let follows = committee.epoch == self.stored.tip.committee.epoch + 1;
-                if follows && committee.check(self.job.scheme).is_ok() {
+                let next = self.stored.tip.committee.epoch.checked_add(1);
+                if next == Some(committee.epoch) && committee.check(self.job.scheme).is_ok() {
                     self.wanted = Some(committee);
                 }
             }

@@ -235,7 +235,7 @@ impl Close {
             return Err(CloseError::Clients);
         }
         self.next.as_ref().map_or(Ok(()), |next| {
-            if next.epoch != tip.committee.epoch + 1 {
+            if tip.committee.epoch.checked_add(1) != Some(next.epoch) {
                 return Err(CloseError::Epoch);
             }
             next.check(job.scheme).map_err(CloseError::Next)

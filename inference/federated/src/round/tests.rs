@@ -184,6 +184,23 @@ fn sets_that_are_not_good_are_refused_with_the_reason() {
 }
 
 #[test]
+fn the_last_epoch_has_no_next_one() {
+    let mut job = job(Mode::Secure);
+    job.committee.epoch = u64::MAX;
+    let tip = first(&job);
+    let last = |client| Header { epoch: u64::MAX, ..header(client, 0, 9) };
+    let mut close = closing(&job, &tip, &[last(1), last(2)]);
+    assert_eq!(close.check(&job, &tip), Ok(()));
+    close.next = Some(Committee { epoch: 0, ..job.committee.clone() });
+    assert_eq!(close.check(&job, &tip), Err(CloseError::Epoch));
+    let mut anchor = anchor(&job, 2);
+    let committee = Committee { epoch: 0, ..job.committee };
+    let mut effects = Vec::new();
+    anchor.step(Now::default(), AnchorInput::Reconfigured { committee }, &mut effects);
+    assert_eq!(effects, []);
+}
+
+#[test]
 fn what_not_all_hold_waits_and_what_is_too_old_expires() {
     let job = job(Mode::Secure);
     let mut tip = first(&job);
