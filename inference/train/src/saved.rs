@@ -31,6 +31,8 @@ const HOW: &str = "An example is one row of 32-bit values (an image: channel by 
     last row or column. The class is the place of the greatest value of the last layer.";
 /// Bytes of a header: 32 tensors and the notes take 8 KiB; eight times that is no honest file.
 const MAX_HEADER_BYTES: usize = 64 << 10;
+/// Letters of a file's own text in an error: two lines of a terminal.
+const MAX_FOREIGN_TEXT: usize = 160;
 /// The length of the header, before it.
 const LENGTH_BYTES: usize = size_of::<u64>();
 /// Bytes of the longest file: the most parameters, four bytes each, and what is before them.
@@ -166,7 +168,7 @@ impl Saved {
         if let Some(length) = length.filter(|length| *length > MAX_HEADER_BYTES as u64) {
             return Err(SavedError::Header(length));
         }
-        let form = |error: safetensors::SafeTensorError| SavedError::Form(error.to_string());
+        let form = |error: safetensors::SafeTensorError| SavedError::Form(plain(error));
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(form)?;
         let tensors = SafeTensors::deserialize(bytes).map_err(form)?;
         let said = header.metadata().iter().flatten();
@@ -178,10 +180,10 @@ impl Saved {
         };
         let version = own(VERSION_NOTE)?;
         if version != VERSION {
-            return Err(SavedError::Version(plain(&version)));
+            return Err(SavedError::Version(plain(version)));
         }
         let model: Model = serde_json::from_str(&own(LAYERS_NOTE)?)
-            .map_err(|error| SavedError::Foreign(format!("its layers: {error}")))?;
+            .map_err(|error| SavedError::Foreign(format!("its layers: {}", plain(error))))?;
         notes.remove(HOW_NOTE);
         let names = names(&model)?;
         if tensors.len() != names.len() {
@@ -220,9 +222,9 @@ fn check_finite(weights: &[f32]) -> Result<(), SavedError> {
     bad.map_or(Ok(()), |at| Err(SavedError::NotFinite(at)))
 }
 
-/// As much of a foreign text as a line of an error should hold.
-fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(20).collect()
+/// As much of a foreign text as a line of an error should hold, with nothing that a terminal obeys.
+fn plain(text: impl ToString) -> String {
+    text.to_string().chars().filter(|c| !c.is_control()).take(MAX_FOREIGN_TEXT).collect()
 }
 
 #[cfg(test)]

@@ -125,6 +125,11 @@ fn files_that_are_no_model_are_refused_with_a_reason() {
     assert!(refusal(&other).contains("layers.1.weight is F32 [5, 8] and must be F32 [6, 8]"));
     let renamed = spoilt("layers.2.bias", "layers.2.bios");
     assert!(refusal(&renamed).contains("layers.2.bias is not there"));
+    // What a file says reaches a terminal only as letters.
+    let rude = r#"{"\u001b[2J":{"dtype":"F32","shape":[1],"data_offsets":[3,4]}}"#;
+    assert!(!refusal(&file(rude, 4)).contains(char::is_control), "{}", refusal(&file(rude, 4)));
+    let rude = spoilt(r#"{\"dense\":5}"#, r#"{\"\\u001b\"}"#);
+    assert!(!refusal(&rude).contains(char::is_control), "{}", refusal(&rude));
     let mut infinite = saved().to_bytes().unwrap();
     let end = infinite.len() - 4;
     infinite[end..].copy_from_slice(&f32::INFINITY.to_le_bytes());
