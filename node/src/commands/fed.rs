@@ -1,5 +1,8 @@
 //! `selvedge fed`: learning across nodes.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "drawn by the command that watches a job"))]
+pub(crate) mod curve;
+
 use std::io::Read as _;
 use std::path::Path;
 
