@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 const FED_EXAMPLES: &str = "\
 Example of a file:
@@ -57,4 +57,38 @@ pub(crate) enum Fed {
         /// The job
         job: String,
     },
+    /// Prove by its chain that a model is what the rounds of its job made
+    Verify(FedVerify),
+}
+
+const VERIFY_NOTES: &str = "\
+Examples:
+  selvedge fed verify digits.safetensors
+  selvedge fed verify digits.safetensors --chain old/digits.chain --json
+
+Needs no node and no key. The job's first weights are drawn again and every round is folded again
+with all signatures of its anchors; the end must be the model, bit for bit. Exits with 1 and says
+the first thing that is wrong, with its round, otherwise.
+
+Not proven:
+  - that the job is the one you mean: compare its digest with one that you trust. What the job is
+    called and where it was submitted are not in the digest.
+  - who holds the keys of the anchors: they are those that the job names, later ones those that the
+    anchors before them named.
+  - that anchors did not lie together: they are trusted to stop rather than to sign two sets in one
+    turn or wrong parts of a sum.
+  - that the clients trained on the examples that they say.
+  - that the job had no later model: a chain may end early, and then says so.";
+
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_NOTES)]
+pub(crate) struct FedVerify {
+    /// The model file
+    pub(crate) model: PathBuf,
+    /// The chain of its rounds [default: MODEL with .chain in place of its extension]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chain: Option<PathBuf>,
+    /// Print what is proven as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -1,8 +1,5 @@
 //! `selvedge fed`: learning across nodes.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "drawn by the command that watches a job"))]
-pub(crate) mod curve;
-
 use std::io::Read as _;
 use std::path::Path;
 
@@ -12,7 +9,10 @@ use selvedge_federated::round::{Job, Mode};
 use selvedge_runtime::JobSpec;
 use selvedge_train::read;
 
+#[cfg_attr(not(test), expect(dead_code, reason = "drawn by the command that watches a job"))]
+pub(crate) mod curve;
 mod show;
+mod verify;
 
 use super::keys::escaped;
 use crate::bridge::method;
@@ -40,6 +40,7 @@ pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()
             ui::out(done.done);
             Ok(())
         }
+        cli::Fed::Verify(options) => verify::verify(options),
     }
 }
 

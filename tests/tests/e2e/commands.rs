@@ -63,6 +63,7 @@ const SUBCOMMANDS: &[&str] = &[
     "budget show",
     "budget renew",
     "fed check",
+    "fed verify",
     "config check",
     "config defaults",
     "config schema",

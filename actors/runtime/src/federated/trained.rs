@@ -11,6 +11,7 @@ use selvedge_federated::round::{Digest, Tip};
 use selvedge_train::{Model, Saved, SavedError};
 use thiserror::Error;
 
+use super::disk::hex;
 use super::spec::JobSpec;
 use super::task::Announced;
 
@@ -118,11 +119,6 @@ impl TrainedModel {
 /// machine. From 16 on a float has fewer digits than the round's integer.
 pub(super) fn weight(units: i32) -> f32 {
     (f64::from(units) / f64::from(1_u32 << MODEL_BITS)) as f32
-}
-
-/// A digest in hexadecimal.
-pub(super) fn hex(digest: &Digest) -> String {
-    blake3::Hash::from_bytes(*digest).to_hex().to_string()
 }
 
 fn digest(notes: &BTreeMap<String, String>, name: &'static str) -> Result<Digest, TrainedError> {

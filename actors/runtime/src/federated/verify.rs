@@ -23,8 +23,9 @@ use selvedge_proto::seal::is_signed;
 use thiserror::Error;
 
 use super::chain::{ChainError, ChainReader};
+use super::disk::hex;
 use super::task::{Announced, AnnouncedError};
-use super::trained::{TrainedModel, hex, weight};
+use super::trained::{TrainedModel, weight};
 
 /// What is proven of a model.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,119 @@
+//! `selvedge fed verify`: a model file and its chain, without a node.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use selvedge_base::NodeId;
+use selvedge_federated::round::Digest;
+use selvedge_runtime::{TrainedModel, Verified, verify_model};
+use selvedge_train::MAX_SAVED_BYTES;
+use serde_json::{Value, json};
+
+use crate::cli;
+use crate::ui;
+
+/// Proves a model, or says what is wrong first.
+pub(super) fn verify(options: &cli::FedVerify) -> Result<()> {
+    let (model, verified) = proven(options)?;
+    if options.json {
+        ui::out(format_args!("{:#}", as_json(&model, &verified)));
+    } else {
+        ui::out(told(&model, &verified));
+    }
+    Ok(())
+}
+
+fn proven(options: &cli::FedVerify) -> Result<(TrainedModel, Verified)> {
+    let file = &options.model;
+    let model = TrainedModel::from_bytes(&bytes_of(file)?)
+        .with_context(|| format!("{} is no model of a job", file.display()))?;
+    let path = chain_of(options);
+    let chain = File::open(&path).with_context(|| {
+        format!("cannot open the chain {}; --chain names another file", path.display())
+    })?;
+    let verified = verify_model(&model, chain)
+        .with_context(|| format!("{} is NOT proven by {}", file.display(), path.display()))?;
+    Ok((model, verified))
+}
+
+/// The chain that was named, or the one beside the model.
+fn chain_of(options: &cli::FedVerify) -> PathBuf {
+    options.chain.clone().unwrap_or_else(|| options.model.with_extension("chain"))
+}
+
+fn bytes_of(file: &Path) -> Result<Vec<u8>> {
+    let failed = || format!("cannot read {}", file.display());
+    let mut bytes = Vec::new();
+    let opened = File::open(file).with_context(failed)?;
+    // One more than there may be, so that what is longer is refused and not cut.
+    opened.take(MAX_SAVED_BYTES as u64 + 1).read_to_end(&mut bytes).with_context(failed)?;
+    Ok(bytes)
+}
+
+fn told(model: &TrainedModel, verified: &Verified) -> String {
+    let Verified { told, tip, anchors, counted, expired } = verified;
+    let rules = &told.job;
+    let rounds = match rules.rounds - tip.round {
+        0 => format!("{}, all of the job", tip.round),
+        _ => format!("{} of {}; the job may have gone on", tip.round, rules.rounds),
+    };
+    let all: u64 = counted.values().sum();
+    let mut rows = vec![
+        ("job", hex(&tip.job)),
+        ("rounds", rounds),
+        ("record", hex(&tip.record)),
+        ("model", format!("{}, {} weights", hex(&tip.server.digest()), model.weights.len())),
+        ("updates", format!("{all} of {} nodes; {expired} expired", counted.len())),
+        ("privacy", super::privacy(rules)),
+        ("epsilon", super::epsilon(rules)),
+    ];
+    for (round, nodes) in anchors {
+        let from = if *round == 0 { String::new() } else { format!(", from round {round} on") };
+        rows.push(("anchors", format!("{}{from}", nodes.len())));
+        rows.extend(nodes.iter().map(|node| ("", node.to_string())));
+    }
+    let parts = counted.iter().map(|(node, count)| ("", format!("{node} {count}")));
+    rows.push(("updates of", "in all rounds together".to_owned()));
+    rows.extend(parts);
+    let rows: Vec<_> = rows.into_iter().map(|(what, text)| vec![what.to_owned(), text]).collect();
+    format!(
+        "proven: the model is what the rounds of this job made. The file calls the job '{}'.\n{}\n\
+         Whether it is the job that you mean only its digest says; --help tells what else is not \
+         proven.",
+        model.name,
+        ui::table(&rows).trim_end()
+    )
+}
+
+fn as_json(model: &TrainedModel, verified: &Verified) -> Value {
+    let Verified { told, tip, anchors, counted, expired } = verified;
+    let names = |nodes: &[NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let anchors =
+        anchors.iter().map(|(round, nodes)| json!({ "from_round": round, "nodes": names(nodes) }));
+    let counted = counted
+        .iter()
+        .map(|(node, count)| json!({ "node": node.to_string(), "contributions": count }));
+    json!({
+        "proven": true,
+        "name": model.name,
+        "job": hex(&tip.job),
+        "job_rounds": told.job.rounds,
+        "rounds": tip.round,
+        "record": hex(&tip.record),
+        "model": hex(&tip.server.digest()),
+        "weights": model.weights.len(),
+        "anchors": anchors.collect::<Vec<_>>(),
+        "contributions": counted.collect::<Vec<_>>(),
+        "expired": expired,
+    })
+}
+
+fn hex(digest: &Digest) -> String {
+    blake3::Hash::from_bytes(*digest).to_hex().to_string()
+}
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;
