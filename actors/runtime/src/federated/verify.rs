@@ -8,8 +8,8 @@
 //! is, and names no person; what people call it and where it was submitted are not in the digest.
 //! That the nodes with the keys of the job's anchors are whoever they should be. That no quorum of
 //! anchors lied together: they are trusted to stop rather than to sign two sets in one turn or a
-//! wrong part of a sum ([0031](../../../../docs/decisions/0031-federated-rounds.md)), and each later
-//! set of anchors is named by the one before. That clients trained on what they say. That this is
+//! wrong part of a sum (docs/decisions/0031-federated-rounds.md), and each later set of anchors is
+//! named by the one before. That clients trained on what they say. That this is
 //! the last model of the job: a chain may end early, and says so.
 
 use std::collections::BTreeMap;
@@ -52,7 +52,9 @@ pub enum VerifyError {
     #[error("the job of the chain: {0}")]
     Job(#[from] AnnouncedError),
     /// The chain is of another job.
-    #[error("the model says that it is of job {} and the chain is of job {}", hex(.model), hex(.chain))]
+    #[error(
+        "the model says that it is of job {} and the chain is of job {}", hex(.model), hex(.chain)
+    )]
     OtherJob {
         /// What the model says.
         model: Digest,
@@ -76,7 +78,10 @@ pub enum VerifyError {
         chain: u64,
     },
     /// The model has another record.
-    #[error("the model says that it comes after record {} and the chain ends with {}", hex(.model), hex(.chain))]
+    #[error(
+        "the model says that it comes after record {} and the chain ends with {}", hex(.model),
+        hex(.chain)
+    )]
     Record {
         /// What the model says.
         model: Digest,
