@@ -111,6 +111,10 @@ const EXCUSED: &[(&str, &[&str])] = &[
     ),
     ("proofs over a TLS connection, which is not here", &["Knock", "KnockReply"]),
     (
+        "vectors of texts: a call to a thread of this node's engine, which nobody else hears of",
+        &["EmbedRequest", "EmbedSink", "Embedded", "embeds"],
+    ),
+    (
         "keys of nodes for shares: rounds are simulated beside the meshes, with keys of their own",
         &["sealing_key"],
     ),
