@@ -19,7 +19,7 @@ use clap_complete::Shell;
 use crate::pull::DEFAULT_MODEL;
 
 pub(crate) use cache::Cache;
-pub(crate) use fed::{Fed, FedVerify};
+pub(crate) use fed::{Fed, FedModel, FedVerify};
 pub(crate) use provider::{Continues, Kind, Provider, ProviderAdd, ProviderKey};
 pub(crate) use quota::{Budget, BudgetSet, Key, KeyCreate, Tenant};
 pub(crate) use routes::Routes;

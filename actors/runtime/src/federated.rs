@@ -31,4 +31,4 @@ pub use state::JobProgress;
 pub use task::{Announced, AnnouncedError, Task};
 pub(crate) use task::{is_job, key_of};
 pub use trained::{TrainedError, TrainedModel};
-pub use verify::{Verified, VerifyError, verify_model};
+pub use verify::{Verified, VerifyError, verify_chain, verify_model};

@@ -1,5 +1,7 @@
 //! Jobs of learning, between the admin API's words and the runtime's.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures::stream::{BoxStream, StreamExt as _};
 use selvedge_base::Refusal;
 use selvedge_federated::round::Mode;
@@ -18,6 +20,10 @@ impl Bridge {
             FederatedOrder::Cancel(name) => {
                 self.admin.federated_cancel(&name).await?;
                 done(format!("cancelled {name}"))
+            }
+            FederatedOrder::Piece(name, piece) => {
+                let bytes = self.admin.federated_piece(&name, piece).await?;
+                said(&wire::FederatedPiece { base64: bytes.map(|bytes| STANDARD.encode(bytes)) })
             }
         }
     }

@@ -51,14 +51,31 @@ pub(crate) enum Fed {
     Watch {
         /// The job
         job: String,
+        /// Draw the accuracy of the rounds into this file, as SVG
+        #[arg(long, value_name = "FILE")]
+        picture: Option<PathBuf>,
     },
     /// Take a job away from all nodes, with its model; what was spent of privacy stays spent
     Cancel {
         /// The job
         job: String,
     },
+    /// What came out of a job
+    #[command(subcommand)]
+    Model(FedModel),
     /// Prove by its chain that a model is what the rounds of its job made
     Verify(FedVerify),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FedModel {
+    /// Write the model of a job's last round as safetensors, and beside it the chain that proves it
+    Export {
+        /// The job
+        job: String,
+        /// The file of the model; its chain gets the same name with the extension .chain
+        file: PathBuf,
+    },
 }
 
 const VERIFY_NOTES: &str = "\

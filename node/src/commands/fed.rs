@@ -9,8 +9,8 @@ use selvedge_federated::round::{Job, Mode};
 use selvedge_runtime::JobSpec;
 use selvedge_train::read;
 
-#[cfg_attr(not(test), expect(dead_code, reason = "drawn by the command that watches a job"))]
-pub(crate) mod curve;
+mod curve;
+mod export;
 mod show;
 mod verify;
 
@@ -33,7 +33,12 @@ pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()
         cli::Fed::Check { file } => check(home, config, file),
         cli::Fed::Submit { file, watch } => submit(home, file, *watch),
         cli::Fed::Status { job, json } => show(home, job.as_deref(), *json),
-        cli::Fed::Watch { job } => watch(&Client::admin(&home.running()?), job),
+        cli::Fed::Watch { job, picture } => {
+            watch(&Client::admin(&home.running()?), job, picture.as_deref())
+        }
+        cli::Fed::Model(cli::FedModel::Export { job, file }) => {
+            export::export(&Client::admin(&home.running()?), job, file)
+        }
         cli::Fed::Cancel { job } => {
             let path = format!("/admin/federated/{}", escaped(job));
             let done: wire::Done = Client::admin(&home.running()?).delete(&path)?;
@@ -89,7 +94,7 @@ fn submit(home: &Home, file: &Path, stay: bool) -> Result<()> {
         ui::note(format_args!("this node does not train: {why}"));
     }
     if stay {
-        return watch(&client, &job.name);
+        return watch(&client, &job.name, None);
     }
     ui::note(format_args!("`selvedge fed watch {}` shows its rounds", job.name));
     Ok(())

@@ -35,7 +35,7 @@ const TAKE_AWAY: &str = "DELETE, OPTIONS";
 
 /// The paths after `/admin/` and the methods of each. What stands in braces is the rest of a path,
 /// slashes included; a path without comes before.
-pub(super) const PATHS: [(&str, &str); 37] = [
+pub(super) const PATHS: [(&str, &str); 38] = [
     ("status", READ),
     ("members", READ),
     ("watch", READ),
@@ -71,6 +71,7 @@ pub(super) const PATHS: [(&str, &str); 37] = [
     ("federated", BOTH),
     ("federated/{name}", TAKE_AWAY),
     ("federated-watch", READ),
+    ("federated-chain/{piece}", READ),
     ("cache", READ),
     ("cache/purge", SEND),
     ("requests/{id}", READ),
@@ -173,6 +174,7 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
         ("provider-keys", "") => Ok(Order::ProviderKeys),
         ("provider-keys", name) => Ok(Order::ProviderKeyRemove(name.to_owned())),
         ("federated", rest) => federated(rest, post, body),
+        ("federated-chain", rest) => piece(rest),
         ("cache", "purge") => purge(body),
         ("cache", _) => Ok(Order::Cache),
         ("models", "") => model(body),
@@ -183,6 +185,13 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
             .map_err(|error| Problem::invalid("id", format!("{error}"))),
         _ => Err(super::router::not_found()),
     }
+}
+
+/// The piece that a path names: `JOB/NUMBER`.
+fn piece(rest: &str) -> Result<Order, Problem> {
+    let (name, number) = rest.rsplit_once('/').ok_or_else(super::router::not_found)?;
+    let number = number.parse().map_err(|_| Problem::invalid("piece", "a piece has a number"))?;
+    Ok(Order::Federated(FederatedOrder::Piece(name.to_owned(), number)))
 }
 
 fn federated(rest: &str, post: bool, body: &[u8]) -> Result<Order, Problem> {

@@ -254,4 +254,6 @@ pub(crate) enum FederatedOrder {
     Submit(String),
     /// Takes a job away from the mesh.
     Cancel(String),
+    /// Shows a piece of the chain of a job.
+    Piece(String, u64),
 }

@@ -1,13 +1,10 @@
 //! Jobs of learning, as operators see them.
 
-use std::sync::Arc;
-
 use selvedge_base::Refusal;
-use selvedge_federated::round::Tip;
 use tokio::sync::watch;
 
 use super::Admin;
-use crate::federated::{Announced, JobView};
+use crate::federated::JobView;
 
 impl Admin {
     /// Signs the job of a file for the whole mesh; its name. It runs as soon as nodes hear of it.
@@ -36,11 +33,15 @@ impl Admin {
         self.shared.federation.changes()
     }
 
-    /// The last model of a job that is known here, and the tip it is of.
+    /// A piece of the chain of a job as a file, counted from 0; none behind the last one.
     ///
     /// # Errors
     /// A refusal where there is no such job, it does not run here, or the disk fails.
-    pub async fn federated_tip(&self, name: &str) -> Result<(Arc<Announced>, Tip), Refusal> {
-        self.shared.federation.tip(name).await
+    pub async fn federated_piece(
+        &self,
+        name: &str,
+        piece: u64,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        self.shared.federation.piece(name, piece).await
     }
 }

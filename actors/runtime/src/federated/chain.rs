@@ -117,6 +117,11 @@ impl<W: Write> ChainWriter<W> {
         Ok(chain)
     }
 
+    /// Goes on with a chain that has so many rounds, without what comes before.
+    pub(super) const fn after(to: W, told: &Announced, rounds: u64) -> Self {
+        Self { to, next: rounds, rounds: told.job.rounds }
+    }
+
     /// Adds the end of the next round.
     ///
     /// # Errors

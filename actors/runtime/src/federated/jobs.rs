@@ -13,7 +13,7 @@ use selvedge_core::restart::{Patience, Restart};
 use selvedge_crdt::escrow::Holder;
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::privacy::ledger::Cap;
-use selvedge_federated::round::{Digest, Job, Seat, Tip};
+use selvedge_federated::round::{Digest, Job, Seat};
 use selvedge_federated::seal::OpeningKey;
 use selvedge_net::{Endpoint, Identity, clock, entropy};
 use selvedge_proto::seal::sealing_key;
@@ -21,6 +21,7 @@ use selvedge_train::{Local, Source};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use super::chain::ChainWriter;
 use super::disk::{JobDisk, forget_others, hex};
 use super::ledger::LedgerLine;
 use super::post::Post;
@@ -100,6 +101,8 @@ pub(crate) struct Federation {
     ledgers: Mutex<BTreeMap<String, LedgerLine>>,
     /// By name; at most [`MAX_JOBS`] of them run.
     jobs: Mutex<BTreeMap<String, Entry>>,
+    /// Changes of which jobs run happen one after another.
+    turn: Mutex<()>,
     /// Told whenever a job is shown otherwise.
     changed: watch::Sender<()>,
 }
@@ -158,12 +161,15 @@ impl Federation {
             local: Mutex::default(),
             ledgers: Mutex::default(),
             jobs: Mutex::default(),
+            turn: Mutex::default(),
             changed: watch::Sender::new(()),
         }
     }
 
     /// Runs the jobs that the mesh has now, and no others.
     fn heed(&self, shared: &Arc<Shared>) {
+        // Whoever submits and whoever follows would each begin a job; two runs of one must not be.
+        let _turn = self.turn.lock();
         let told: BTreeMap<String, Vec<u8>> = shared.routing.jobs().into_iter().collect();
         let gone: Vec<(String, Entry)> = {
             let mut jobs = self.jobs.lock();
@@ -356,17 +362,24 @@ impl Federation {
         }
     }
 
-    /// The last model of a job that is known here, and the tip that it is of.
+    /// A piece of a job's chain as a file: the first one is its beginning, and each of the others
+    /// the end of a round. None behind the last round that is known here.
     ///
     /// # Errors
-    /// A refusal where there is none, or the disk fails.
-    pub(crate) async fn tip(&self, name: &str) -> Result<(Arc<Announced>, Tip), Refusal> {
+    /// A refusal where there is no such job, or the disk fails.
+    pub(crate) async fn piece(&self, name: &str, piece: u64) -> Result<Option<Vec<u8>>, Refusal> {
         let (told, disk) = self.running(name)?;
-        let seal = NodeSeal::new(Arc::clone(&self.parts.identity));
         let task = tokio::task::spawn_blocking(move || {
-            let first = told.first().map_err(|why| broken(&why))?;
-            let loaded = disk.load(&told.job, &first, &seal).map_err(|why| broken(&why))?;
-            Ok((told, loaded.anchor.tip))
+            let Some(round) = piece.checked_sub(1) else {
+                let begun = ChainWriter::begin(Vec::new(), &told).and_then(ChainWriter::finish);
+                return begun.map(Some).map_err(|why| broken(&why));
+            };
+            let Some(folded) = disk.round(round).map_err(|why| broken(&why))? else {
+                return Ok(None);
+            };
+            let mut chain = ChainWriter::after(Vec::new(), &told, round);
+            let written = chain.round(&folded).and_then(|()| chain.finish());
+            written.map(Some).map_err(|why| broken(&why))
         });
         task.await.map_err(|why| broken(&why))?
     }

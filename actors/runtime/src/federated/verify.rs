@@ -109,15 +109,29 @@ pub enum VerifyError {
 /// # Errors
 /// [`VerifyError`], the first thing that is wrong.
 pub fn verify_model(model: &TrainedModel, chain: impl Read) -> Result<Verified, VerifyError> {
-    let mut chain = ChainReader::open(chain)?;
-    let told = chain.told().clone();
-    let job = told.job.digest();
+    let chain = ChainReader::open(chain)?;
+    let (told, job) = (chain.told(), chain.told().job.digest());
     if model.job != job {
         return Err(VerifyError::OtherJob { model: model.job, chain: job });
     }
     if model.model != told.task.model {
         return Err(VerifyError::Layers);
     }
+    let verified = fold_all(chain)?;
+    compare(model, &verified.tip)?;
+    Ok(verified)
+}
+
+/// What the rounds of a chain make of the first weights of its job.
+///
+/// # Errors
+/// [`VerifyError`], the first thing that is wrong.
+pub fn verify_chain(chain: impl Read) -> Result<Verified, VerifyError> {
+    fold_all(ChainReader::open(chain)?)
+}
+
+fn fold_all(mut chain: ChainReader<impl Read>) -> Result<Verified, VerifyError> {
+    let told = chain.told().clone();
     let mut tip = told.first()?;
     let mut anchors = vec![(0, nodes(&tip.committee))];
     let mut counted: BTreeMap<NodeId, u64> = BTreeMap::new();
@@ -135,7 +149,6 @@ pub fn verify_model(model: &TrainedModel, chain: impl Read) -> Result<Verified, 
             anchors.push((tip.round, nodes(&tip.committee)));
         }
     }
-    compare(model, &tip)?;
     Ok(Verified { told, tip, anchors, counted, expired })
 }
 

@@ -1,10 +1,12 @@
 //! Jobs of learning as people look at them: a table, one job in full, its rounds as they pass.
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use indicatif::ProgressBar;
 
+use super::curve::svg;
 use crate::client::Client;
 use crate::home::Home;
 use crate::http::wire::{self, FederatedJob, FederatedMeasured};
@@ -45,7 +47,7 @@ pub(super) fn show(home: &Home, job: Option<&str>, json: bool) -> Result<()> {
 }
 
 /// `selvedge fed watch`.
-pub(super) fn watch(client: &Client, name: &str) -> Result<()> {
+pub(super) fn watch(client: &Client, name: &str, picture: Option<&Path>) -> Result<()> {
     let mut shown = None;
     let mut bar: Option<ProgressBar> = None;
     for jobs in client.lines::<wire::List<FederatedJob>>("/admin/federated-watch", LONGEST)? {
@@ -67,10 +69,21 @@ pub(super) fn watch(client: &Client, name: &str) -> Result<()> {
         if job.round >= job.rounds && is_measured {
             bar.finish_and_clear();
             ui::out(format_args!("done: {} rounds, model {}", job.rounds, short(&job.model)));
-            return Ok(());
+            return picture.map_or(Ok(()), |file| draw(&job, file));
         }
     }
     bail!("the node stopped before the job was done; it goes on when the node does")
+}
+
+/// The accuracy of the rounds as a picture.
+fn draw(job: &FederatedJob, file: &Path) -> Result<()> {
+    let share = |one: &FederatedMeasured| one.right as f64 / one.examples.max(1) as f64;
+    let points = job.measured.iter().map(|one| (one.round, share(one)));
+    let points: Vec<(u64, f64)> = points.collect();
+    std::fs::write(file, svg(&job.name, &points, &[]))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    ui::note(format_args!("the curve is in {}", file.display()));
+    Ok(())
 }
 
 fn jobs(client: &Client) -> Result<Vec<FederatedJob>> {

@@ -246,6 +246,8 @@ operations! {
         => Json(of::<wire::FederatedJob>), "Starts a job of learning across nodes";
     GET "/admin/federated-watch" Nothing
         => Text("application/x-ndjson"), "The same, at every change";
+    GET "/admin/federated-chain/{piece}" Nothing
+        => Json(of::<wire::FederatedPiece>), "A piece of the proof of a job's model";
     DELETE "/admin/federated/{name}" Nothing
         => Json(of::<wire::Done>), "Takes a job of learning away from all nodes";
     GET "/admin/cache" Nothing => Json(of::<wire::Cache>), "The cache of answers";

@@ -66,6 +66,13 @@ pub(crate) struct FederatedJob {
     pub(crate) lines: Vec<String>,
 }
 
+/// A piece of the chain of a job as a file: `GET /admin/federated-chain/{piece}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FederatedPiece {
+    /// The bytes, in base64; none behind the last piece.
+    pub(crate) base64: Option<String>,
+}
+
 /// Who contributed how often.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct FederatedClient {

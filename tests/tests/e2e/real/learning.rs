@@ -137,11 +137,38 @@ fn nodes_learn_together_and_the_death_of_an_anchor_costs_nothing() {
         let last = measured.last().context("nothing was measured")?;
         let (right, all) = (last["right"].as_u64(), last["examples"].as_u64());
         ensure!(all == Some(24) && right > Some(20), "{last} after {}", measured[0]);
-        let watched = nodes[0].cli(&["fed", "watch", "wear"])?.success()?;
+        let picture = s.path("curve.svg").display().to_string();
+        let words = ["fed", "watch", "wear", "--picture", &picture];
+        let watched = nodes[0].cli(&words)?.success()?;
         ensure!(watched.contains(&format!("done: {ROUNDS} rounds")), "{watched}");
+        let drawn = fs::read_to_string(&picture)?;
+        ensure!(drawn.starts_with("<svg") && drawn.contains("wear"), "{drawn}");
+        the_model_is_written_and_proven(s, &nodes[4], &end)?;
 
         what_is_cancelled_is_gone(s, &specs[3], &nodes)
     });
+}
+
+/// A node that only follows hands out the model, and whoever has its files can check them.
+fn the_model_is_written_and_proven(s: &Scenario, node: &Node, end: &Value) -> Result<()> {
+    s.step("the model is written with the chain that proves it");
+    let (model, chain) = (s.path("wear.safetensors"), s.path("wear.chain"));
+    let path = model.display().to_string();
+    let told = node.cli(&["fed", "model", "export", "wear", &path])?.success()?;
+    ensure!(told.contains(&format!("after {ROUNDS} of {ROUNDS} rounds")), "{told}");
+    let proven = node.cli(&["fed", "verify", &path, "--json"])?.success()?;
+    let proven: Value = serde_json::from_str(&proven)?;
+    ensure!(proven["record"] == end["record"] && proven["job"] == end["job"], "{proven}");
+    s.step("a chain that was changed proves nothing");
+    let mut bytes = fs::read(&chain)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&chain, bytes)?;
+    let refused = node.cli(&["fed", "verify", &path])?.failure()?;
+    ensure!(refused.contains("NOT proven"), "{refused}");
+    let unknown = node.cli(&["fed", "model", "export", "none", &path])?.failure()?;
+    ensure!(unknown.contains("no job 'none'"), "{unknown}");
+    Ok(())
 }
 
 fn what_is_cancelled_is_gone(s: &Scenario, spec: &NodeSpec, nodes: &[Node]) -> Result<()> {

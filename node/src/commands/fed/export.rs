@@ -1,0 +1,60 @@
+//! `selvedge fed model export`: the model of a job and the chain that proves it, as files.
+//!
+//! The node hands out the chain piece by piece; the model is what the chain makes of the first
+//! weights, worked out here. So what is written is proven, whatever the node said.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write as _};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use selvedge_runtime::{TrainedModel, verify_chain};
+
+use super::escaped;
+use crate::client::Client;
+use crate::http::wire;
+use crate::ui;
+
+/// Writes both files.
+pub(super) fn export(client: &Client, name: &str, file: &Path) -> Result<()> {
+    let jobs: wire::List<wire::FederatedJob> = client.get("/admin/federated")?;
+    let Some(job) = jobs.data.into_iter().find(|job| job.name == name) else {
+        bail!("there is no job '{name}'; `selvedge fed status` lists them");
+    };
+    let chain = file.with_extension("chain");
+    if chain == file {
+        bail!("the model needs another extension than .chain, which its chain gets");
+    }
+    fetch(client, &job, &chain)?;
+    let opened = File::open(&chain).with_context(|| format!("cannot read {}", chain.display()))?;
+    let verified = verify_chain(BufReader::new(opened))
+        .with_context(|| format!("what the node gave proves nothing: {}", chain.display()))?;
+    let model = TrainedModel::of(name, &verified.told, &verified.tip)?;
+    std::fs::write(file, model.to_bytes()?)
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let rounds = verified.tip.round;
+    ui::out(format_args!("wrote {} after {rounds} of {} rounds", file.display(), job.rounds));
+    ui::out(format_args!("wrote {}, which proves it", chain.display()));
+    Ok(())
+}
+
+fn fetch(client: &Client, job: &wire::FederatedJob, chain: &Path) -> Result<()> {
+    let failed = || format!("cannot write {}", chain.display());
+    let mut to = BufWriter::new(File::create(chain).with_context(failed)?);
+    let bar = ui::bar(job.round, "{bar:30} {pos} of {len} rounds");
+    // The beginning, and the end of each round that was over when the job was looked at.
+    for piece in 0..=job.round {
+        let path = format!("/admin/federated-chain/{}/{piece}", escaped(&job.name));
+        let told: wire::FederatedPiece = client.get(&path)?;
+        let Some(text) = told.base64 else {
+            bail!("round {piece} is not at this node any more: was the job cancelled?");
+        };
+        to.write_all(&STANDARD.decode(text)?).with_context(failed)?;
+        bar.set_position(piece);
+    }
+    to.flush().with_context(failed)?;
+    bar.finish_and_clear();
+    Ok(())
+}
