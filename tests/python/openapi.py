@@ -36,6 +36,7 @@ LEFT_OUT = {
     "post_admin_root_rotate": "replaces the root key of the mesh, which shuts out who is away",
     "post_admin_providers": "would have the node ask addresses drawn by chance",
     "get_admin_watch": "answers until the node stops",
+    "get_admin_federated_watch": "answers until the node stops",
 }
 # Requests made of each operation beside those that cover its schema: as many as end in time.
 EXAMPLES = 6

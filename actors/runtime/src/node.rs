@@ -335,6 +335,7 @@ impl Node {
         for supervisor in &self.surfaces {
             supervisor.stop(None);
         }
+        self.gateway.shared.federation.stop();
         self.store.close().await;
     }
 }

@@ -23,8 +23,12 @@ use crate::shared::Shared;
 use crate::trace::{Asking, Came, Trace, Whom, finish_of, usage_of};
 use crate::{answers, policy_sync, sync};
 
-/// A stream must say what it is within this: its first frame was written before it was opened.
+/// A stream must begin to say what it is within this: its first frame was written before it was
+/// opened.
 const OPENING_WITHIN: Micros = Micros::secs(5);
+/// The whole of it must be there within this: 8 MiB, a part of a round, at 2.5 Mbit/s, which is a
+/// poor uplink.
+pub(crate) const WHOLE_WITHIN: Micros = Micros::secs(30);
 
 /// What serving a stream may need.
 pub(crate) struct Context {
@@ -40,7 +44,11 @@ pub(crate) async fn stream(
     mut sender: FrameSender,
     mut receiver: FrameReceiver,
 ) {
-    let opening = tokio::time::timeout(OPENING_WITHIN.into(), receiver.recv::<Opening>()).await;
+    let begun = tokio::time::timeout(OPENING_WITHIN.into(), receiver.begun()).await;
+    if !matches!(begun, Ok(Ok(()))) {
+        return;
+    }
+    let opening = tokio::time::timeout(WHOLE_WITHIN.into(), receiver.recv::<Opening>()).await;
     let served = match opening {
         Ok(Ok(Some(Opening::HandOff(handed)))) => {
             let taken = Taken { handed, receipt: None, trace: None };

@@ -105,9 +105,11 @@ impl Actor for Supervisor {
         event: SupervisionEvent,
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
+        let mut drained = false;
         let (cell, why) = match event {
             SupervisionEvent::ActorFailed(cell, error) => (cell, error.to_string()),
             SupervisionEvent::ActorTerminated(cell, _, reason) => {
+                drained = reason.as_deref() == Some(DRAINED);
                 (cell, reason.unwrap_or_else(|| "ended".to_owned()))
             }
             _started_or_group => return Ok(()),
@@ -117,7 +119,7 @@ impl Actor for Supervisor {
         });
         if let Some((index, slot)) = failed {
             slot.running = None;
-            if why == DRAINED {
+            if drained {
                 return Ok(());
             }
             tracing::error!(actor = slot.child.name, why, "failed; it will be started again");

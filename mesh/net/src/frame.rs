@@ -182,6 +182,19 @@ impl FrameReceiver {
         }
     }
 
+    /// Waits until a frame has begun to come, or the stream ends; nothing of it is taken.
+    ///
+    /// # Errors
+    /// As [`FrameReceiver::recv`], but for what is in the frame.
+    pub async fn begun(&mut self) -> Result<(), NetError> {
+        if self.arrived.is_empty()
+            && let Some(chunk) = self.stream.read_chunk(CHUNK, true).await?
+        {
+            self.arrived.extend_from_slice(&chunk.bytes);
+        }
+        Ok(())
+    }
+
     /// Tells the writer to stop, with a code of this node's choice.
     pub fn stop(&mut self, code: u32) {
         // Fails only when the stream has ended already.

@@ -22,6 +22,7 @@ use selvedge_federated::round::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::trainer::moved as moved_by;
 use crate::store::{Batch, Store, StoreError};
 
 /// What the names of the records of all jobs begin with.
@@ -55,6 +56,8 @@ pub(super) struct Loaded {
     pub(super) client: ClientStored,
     /// SCAFFOLD's control variate of this client; empty for none.
     pub(super) control: Vec<f32>,
+    /// Whether it moved by what was found to count, and is on the disk as it was before.
+    pub(super) moved: bool,
     pub(super) measured: Vec<RoundMeasured>,
 }
 
@@ -93,9 +96,6 @@ impl JobDisk {
         seal: &dyn Seal,
     ) -> Result<Loaded, StoreError> {
         let mut anchor = AnchorStored::new(self.tip("anchor/tip", first)?);
-        let held = self.store.load_all::<Held>(&self.name("anchor/held/"))?;
-        anchor.held = held.into_iter().map(|(_, held)| (held.header.id, held)).collect();
-        let held = anchor.held.keys().copied().collect();
         let mut client = ClientStored::new(self.tip("client/tip", first)?);
         client.pending = self.store.load(&self.name("client/pending"))?;
         while let Some(folded) = self.round(anchor.tip.round)? {
@@ -105,16 +105,39 @@ impl JobDisk {
                 return Err(self.damaged(round));
             }
         }
-        // What is of a round that is over counts no more: the client may have written its end.
         let round = anchor.tip.round;
+        // Of what is held only that goes on which the folding above would have kept.
+        let stored = self.store.load_all::<Held>(&self.name("anchor/held/"))?;
+        let held = stored.iter().map(|(_, held)| held.header.id).collect();
+        let goes_on = |held: &Held| {
+            let Tip { committee, .. } = &anchor.tip;
+            let id = held.header.id;
+            anchor.tip.last(&id.client) < id.seq && held.header.epoch == committee.epoch
+        };
+        let kept = stored.into_iter().map(|(_, held)| held).filter(goes_on);
+        anchor.held = kept.map(|held| (held.header.id, held)).collect();
+        // What is of a round that is over counts no more: the client may have written its end.
         let turn: Option<Turn> = self.store.load(&self.name("anchor/turn"))?;
         let turn = turn.filter(|turn| turn.round == round);
         let turn = turn.unwrap_or(Turn { round, ..Turn::default() });
         (anchor.promised, anchor.accepted) = (turn.promised, turn.accepted.clone());
         let opened: Option<Certificate> = self.store.load(&self.name("anchor/opened"))?;
         anchor.opened = opened.filter(|opened| opened.close.round == round);
+        let mut control: Vec<f32> =
+            self.store.load(&self.name("client/control"))?.unwrap_or_default();
+        let mut moved = false;
         while let Some(folded) = self.round(client.tip.round)? {
             let round = client.tip.round;
+            let entries = &folded.certificate.close.entries;
+            // This node's anchor wrote the round down, and its client did not hear of it.
+            let counted = client
+                .pending
+                .as_ref()
+                .filter(|pending| entries.iter().any(|entry| entry.header.id == pending.id));
+            if let Some(after) = counted.and_then(|pending| moved_by(job, &control, pending)) {
+                control = after;
+                moved = true;
+            }
             client.apply(job, &ClientChange::Folded(Box::new(folded)), seal);
             if client.tip.round == round {
                 return Err(self.damaged(round));
@@ -124,7 +147,8 @@ impl JobDisk {
             anchor,
             written: Written { held, turn },
             client,
-            control: self.store.load(&self.name("client/control"))?.unwrap_or_default(),
+            control,
+            moved,
             measured: self.store.load(&self.name("measured"))?.unwrap_or_default(),
         })
     }

@@ -19,7 +19,7 @@ use selvedge_net::{Endpoint, Identity, clock, entropy};
 use selvedge_proto::seal::sealing_key;
 use selvedge_train::{Local, Source};
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::chain::ChainWriter;
 use super::disk::{JobDisk, forget_others, hex};
@@ -124,13 +124,28 @@ struct Running {
     mailbox: mpsc::Sender<Heard>,
     post: Post,
     state: Arc<JobState>,
-    task: AbortHandle,
+    task: JoinHandle<()>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Ends a job here, and takes it off the disk once nothing writes for it any more.
+async fn forget(mut running: Running, disk: JobDisk, is_told: bool) {
+    running.task.abort();
+    // However it ended, it has.
+    let _ended = (&mut running.task).await;
+    if !is_told && let Err(error) = disk.begin(disk.forget()) {
+        tracing::debug!(%error, "a job was not taken off the disk");
+    }
+}
+
+/// The digest of the job in a setting, if it is one.
+fn digest_of(content: &[u8]) -> Option<Digest> {
+    Announced::from_bytes(content).ok().map(|told| told.job.digest())
 }
 
 /// Following the mesh's jobs, as a supervised task.
@@ -171,6 +186,8 @@ impl Federation {
         // Whoever submits and whoever follows would each begin a job; two runs of one must not be.
         let _turn = self.turn.lock();
         let told: BTreeMap<String, Vec<u8>> = shared.routing.jobs().into_iter().collect();
+        // What had no room before may have some now.
+        self.jobs.lock().retain(|_, entry| matches!(entry.known, Known::Runs(_)));
         let gone: Vec<(String, Entry)> = {
             let mut jobs = self.jobs.lock();
             let is_gone = |name: &String, entry: &Entry| told.get(name) != Some(&entry.content);
@@ -181,11 +198,9 @@ impl Federation {
         for (name, entry) in gone {
             tracing::info!(job = name, "the job was taken away");
             if let Known::Runs(running) = entry.known {
+                let is_told = told.values().any(|content| digest_of(content) == Some(running.job));
                 let disk = JobDisk::new(self.parts.store.clone(), &running.job);
-                drop(running);
-                if let Err(error) = disk.begin(disk.forget()) {
-                    tracing::debug!(%error, "a job was not taken off the disk");
-                }
+                tokio::spawn(forget(running, disk, is_told));
             }
         }
         self.changed.send_replace(());
@@ -234,6 +249,14 @@ impl Federation {
             ));
         }
         let job = told.job.digest();
+        let twin = self.jobs.lock().iter().find_map(|(name, entry)| match &entry.known {
+            Known::Runs(running) if running.job == job => Some(name.clone()),
+            Known::Runs(_) | Known::Not(_) => None,
+        });
+        if let Some(twin) = twin {
+            // Two machines on the same records would each forget what the other promised.
+            return Known::Not(format!("it is the same as '{twin}', which runs here"));
+        }
         let (mailbox, heard) = mpsc::channel(MAX_WAITING);
         let post = Post::new(Arc::clone(&self.parts.endpoint), self.me, job, mailbox.clone());
         let state = Arc::new(JobState::new(name, &told.job, self.changed.clone()));
@@ -246,7 +269,7 @@ impl Federation {
             state: Arc::clone(&state),
         };
         tracing::info!(job = name, digest = %hex(&job), "a job of the mesh runs here");
-        let task = tokio::spawn(start.keep_running(heard)).abort_handle();
+        let task = tokio::spawn(start.keep_running(heard));
         Known::Runs(Running { job, told, mailbox, post, state, task })
     }
 
@@ -266,6 +289,12 @@ impl Federation {
         // A peer that says more than is taken waits; what is lost is said again.
         let put = mailbox.send(Heard { from, message });
         let _late = tokio::time::timeout(HEAR_WITHIN.into(), put).await;
+    }
+
+    /// The node stops: its jobs go on at the next start.
+    pub(crate) fn stop(&self) {
+        let _turn = self.turn.lock();
+        self.jobs.lock().clear();
     }
 
     /// Tells whenever a job is shown otherwise.

@@ -60,7 +60,9 @@ impl LedgerLine {
     /// A job wants to be told of its contributions.
     pub(super) fn listen(&self, job: Digest) -> mpsc::UnboundedReceiver<Paid> {
         let (tell, told) = mpsc::unbounded_channel();
-        self.0.state.lock().listeners.insert(job, tell);
+        let mut state = self.0.state.lock();
+        state.listeners.retain(|_, listener| !listener.is_closed());
+        state.listeners.insert(job, tell);
         told
     }
 

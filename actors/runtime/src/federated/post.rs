@@ -11,20 +11,25 @@ use parking_lot::Mutex;
 use selvedge_base::{Micros, NodeId};
 use selvedge_core::{FederatedWord, Opening};
 use selvedge_federated::round::{Digest, Folded, Message};
-use selvedge_net::{Endpoint, NetError};
-use tokio::sync::{Semaphore, mpsc};
+use selvedge_net::{Endpoint, Link, NetError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::runner::Heard;
 use crate::handoff::{CONTROL_PRIORITY, begin};
+use crate::serve::WHOLE_WITHIN;
 use crate::store::StoreError;
 
-/// Messages under way to one peer: a share, a part of a sum and what decides a round, twice.
-const PER_PEER: usize = 6;
+/// Small messages under way to one peer: what decides a round, twice.
+const PER_PEER: usize = 8;
+/// Large ones: a second copy of a share would only slow the first one down.
+const LARGE_PER_PEER: usize = 1;
 /// Peers that messages are under way to: anchors, and those who ask for rounds.
 const MAX_PEERS: usize = 1_024;
-/// A message of 8 MiB needs so long at 4 Mbit/s, which is a poor link; one that takes longer is
-/// lost and said again.
-const SEND_WITHIN: Micros = Micros::secs(20);
+/// As long as the other side waits for a whole message; one that takes longer is lost and said again.
+const SEND_WITHIN: Micros = WHOLE_WITHIN;
+
+/// The wire version that knows rounds.
+const SINCE: u8 = 6;
 
 /// The way out for one job; cheap to clone.
 #[derive(Clone)]
@@ -36,9 +41,28 @@ struct Inner {
     job: Digest,
     /// The way back in: a client and an anchor of one node talk too.
     own: mpsc::Sender<Heard>,
-    places: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
+    places: Mutex<BTreeMap<NodeId, Places>>,
     /// Bytes of messages that left, about.
     sent: AtomicU64,
+}
+
+/// What may be under way to one peer.
+#[derive(Clone)]
+struct Places {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new() -> Self {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self { small: places(PER_PEER), large: places(LARGE_PER_PEER) }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.small.available_permits() == PER_PEER
+            && self.large.available_permits() == LARGE_PER_PEER
+    }
 }
 
 impl Post {
@@ -69,11 +93,15 @@ impl Post {
         if link.version() < opening.since() {
             return;
         }
-        let Some(place) = self.place(to) else {
+        let Some(place) = self.place(to, weight(&opening) > 0) else {
             tracing::trace!(peer = %to.short(), "too many messages of rounds: one is dropped");
             return;
         };
-        let post = self.clone();
+        self.carry(link, opening, place);
+    }
+
+    fn carry(&self, link: Link, opening: Opening, place: OwnedSemaphorePermit) {
+        let (post, to) = (self.clone(), link.node());
         tokio::spawn(async move {
             let _place = place;
             let sent = tokio::time::timeout(SEND_WITHIN.into(), async {
@@ -102,26 +130,35 @@ impl Post {
         round: u64,
         read: impl FnOnce() -> Result<Option<Folded>, StoreError> + Send + 'static,
     ) {
-        if to == self.0.me || self.0.endpoint.link(&to).is_none() {
-            return;
-        }
+        // One read for a peer at a time, and none for a peer that is not there.
+        let place = self.place(to, true);
+        let link = self.0.endpoint.link(&to);
+        let is_there = to == self.0.me || link.as_ref().is_some_and(|link| link.version() >= SINCE);
+        let Some(place) = place.filter(|_| is_there) else { return };
         let post = self.clone();
-        tokio::task::spawn_blocking(move || match read() {
-            Ok(Some(folded)) => post.send(to, Message::Folded(Box::new(folded))),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, round, "the end of a round cannot be read"),
+        tokio::task::spawn_blocking(move || match (read(), link) {
+            (Ok(Some(folded)), link) => {
+                let message = Message::Folded(Box::new(folded));
+                let Some(link) = link else { return post.send(to, message) };
+                let word = FederatedWord { job: post.0.job, message };
+                post.carry(link, Opening::Federated(Box::new(word)), place);
+            }
+            (Ok(None), _) => {}
+            (Err(error), _) => {
+                tracing::warn!(%error, round, "the end of a round cannot be read");
+            }
         });
     }
 
-    fn place(&self, to: NodeId) -> Option<tokio::sync::OwnedSemaphorePermit> {
+    fn place(&self, to: NodeId, large: bool) -> Option<OwnedSemaphorePermit> {
         let mut places = self.0.places.lock();
         if places.len() >= MAX_PEERS && !places.contains_key(&to) {
-            places.retain(|_, free| free.available_permits() < PER_PEER);
+            places.retain(|_, places| !places.is_idle());
         }
         let room = places.len() < MAX_PEERS || places.contains_key(&to);
-        let room =
-            room.then(|| places.entry(to).or_insert_with(|| Semaphore::new(PER_PEER).into()));
-        Arc::clone(room?).try_acquire_owned().ok()
+        let places = room.then(|| places.entry(to).or_insert_with(Places::new).clone())?;
+        let which = if large { places.large } else { places.small };
+        which.try_acquire_owned().ok()
     }
 }
 

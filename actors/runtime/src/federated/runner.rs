@@ -96,7 +96,10 @@ pub(super) struct Runner {
     machines: Option<Machines>,
     writes: FuturesOrdered<Pin>,
     paid: Option<mpsc::UnboundedReceiver<Paid>>,
+    /// The machine orders no second training before it heard of the first.
     training: Option<JoinHandle<(u64, Result<Learned, TrainError>)>>,
+    /// The round that is, or was last, trained for.
+    trains: u64,
     judging: Option<JoinHandle<Result<Option<RoundMeasured>, TrainError>>>,
     measured: Vec<RoundMeasured>,
 }
@@ -107,7 +110,7 @@ impl Runner {
     /// A run from what the disk has.
     pub(super) fn new(parts: Parts, loaded: Loaded) -> Self {
         let Parts { job, me, key, seal, disk, .. } = &parts;
-        let Loaded { anchor, written, client, control, measured } = loaded;
+        let Loaded { anchor, written, client, control, moved, measured } = loaded;
         let client = parts
             .bench
             .is_some()
@@ -120,7 +123,7 @@ impl Runner {
             written,
             client,
             control,
-            moved: false,
+            moved,
         };
         parts.state.measured(&measured);
         let paid = parts.bench.as_ref().map(|(_, ledger)| ledger.listen(parts.name));
@@ -130,6 +133,7 @@ impl Runner {
             writes: FuturesOrdered::new(),
             paid,
             training: None,
+            trains: 0,
             judging: None,
             measured,
         }
@@ -176,21 +180,24 @@ impl Runner {
             }
             learned = done(&mut self.training) => {
                 self.training = None;
-                self.learned(learned, &mut inputs);
+                let (round, learned) = learned.unwrap_or((self.trains, Err(panicked())));
+                self.learned(round, learned, &mut inputs);
             }
             judged = done(&mut self.judging) => {
                 self.judging = None;
-                self.judged(judged);
+                self.judged(judged.unwrap_or(Err(panicked())));
             }
             more = heard.recv() => match more {
                 Some(more) => self.take(more, &mut inputs),
                 // The sender lives as long as the job.
                 None => return Err("the job's mailbox is gone".to_owned()),
             },
-            () = tokio::time::sleep(rest.into()) => {
-                inputs.push(Input::Anchor(AnchorInput::Ticked));
-                inputs.push(Input::Client(ClientInput::Ticked));
-            }
+            () = tokio::time::sleep(rest.into()) => {}
+        }
+        // Whatever else came: what keeps coming must not hold back the time.
+        if wake <= clock::mono() {
+            inputs.push(Input::Anchor(AnchorInput::Ticked));
+            inputs.push(Input::Client(ClientInput::Ticked));
         }
         Ok(inputs)
     }
@@ -215,11 +222,7 @@ impl Runner {
         }
     }
 
-    fn learned(
-        &self,
-        (round, learned): (u64, Result<Learned, TrainError>),
-        inputs: &mut Vec<Input>,
-    ) {
+    fn learned(&self, round: u64, learned: Result<Learned, TrainError>, inputs: &mut Vec<Input>) {
         match learned {
             Ok(Learned { delta, examples }) => {
                 let seed = Seed(entropy::seed());
@@ -233,6 +236,7 @@ impl Runner {
             Err(error) => {
                 tracing::warn!(job = self.parts.state.name(), round, %error, "training failed");
                 self.parts.state.trouble(format!("this node could not train: {error}"));
+                inputs.push(Input::Client(ClientInput::Untrained { base_round: round }));
             }
         }
     }
@@ -298,6 +302,7 @@ impl Runner {
         hasher.update(&self.parts.me.node.0);
         let seed = *hasher.finalize().as_bytes();
         self.parts.state.training(round);
+        self.trains = round;
         self.training = Some(tokio::task::spawn_blocking(move || {
             let Bench { local, job, task, data } = &bench;
             (round, trainer::train(local, job, task, data, (&tip, &control), &seed))
@@ -343,14 +348,6 @@ impl Runner {
     fn show(&self) {
         if let Some(machines) = &self.machines {
             self.parts.state.follows(&self.parts.job, machines.anchor.tip(), &self.parts.me.node);
-        }
-    }
-}
-
-impl Drop for Runner {
-    fn drop(&mut self) {
-        for handle in [self.training.take().map(|h| h.abort_handle())].into_iter().flatten() {
-            handle.abort();
         }
     }
 }
@@ -449,18 +446,14 @@ async fn next<T>(queue: &mut Option<mpsc::UnboundedReceiver<T>>) -> Option<T> {
     }
 }
 
-/// What came of work on another thread, once there is some; a panic there is a failure here.
-async fn done<T>(work: &mut Option<JoinHandle<T>>) -> T {
-    loop {
-        match work {
-            Some(handle) => match handle.await {
-                Ok(result) => return result,
-                Err(error) => {
-                    tracing::error!(%error, "work for a round of learning panicked");
-                    *work = None;
-                }
-            },
-            None => std::future::pending::<()>().await,
-        }
+/// What came of work on another thread, once there is some; none when it panicked.
+async fn done<T>(work: &mut Option<JoinHandle<T>>) -> Option<T> {
+    match work {
+        Some(handle) => handle.await.ok(),
+        None => std::future::pending().await,
     }
+}
+
+fn panicked() -> TrainError {
+    TrainError::Plan("the work panicked; the log says where".to_owned())
 }

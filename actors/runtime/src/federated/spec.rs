@@ -25,7 +25,7 @@ const MAX_NAME: usize = 64;
 /// What the largest thing of a round may take: the end of a round, with all its parts, is one
 /// message and one record on the disk, which hold 8 MiB; a quarter of a MiB is left for the
 /// certificate of a thousand clients.
-const MAX_ROUND_BYTES: usize = (8 << 20) - (256 << 10);
+pub(super) const MAX_ROUND_BYTES: usize = (8 << 20) - (256 << 10);
 /// Bytes of an element of the field, and of a level of an update, as they are written at most.
 const ELEMENT_BYTES: usize = 5;
 /// Bytes of one value of an open sum at most.
@@ -211,17 +211,17 @@ impl JobSpec {
             Mode::Plain(_) => anchors * ELEMENT_BYTES * values,
         }
     }
+}
 
-    /// Bytes of the end of a round, and of the largest message before it.
-    const fn round_bytes(&self) -> usize {
-        let (parts, values) = (self.job.openings(), self.job.payload_len());
-        match self.job.mode {
-            Mode::Secure => {
-                // Everybody's parts may be kept, not only as many as are needed.
-                self.job.scheme.anchors() * ELEMENT_BYTES * self.job.scheme.share_len(values)
-            }
-            Mode::Plain(_) => parts * OPEN_BYTES * values,
+/// Bytes of the end of a round, and of the largest message before it.
+pub(super) const fn round_bytes(job: &Job) -> usize {
+    let (parts, values) = (job.openings(), job.payload_len());
+    match job.mode {
+        Mode::Secure => {
+            // Everybody's parts may be kept, not only as many as are needed.
+            job.scheme.anchors() * ELEMENT_BYTES * job.scheme.share_len(values)
         }
+        Mode::Plain(_) => parts * OPEN_BYTES * values,
     }
 }
 
@@ -418,7 +418,7 @@ impl Written {
         let spec = JobSpec { name, data, model, training, seed, held_out_permille, job };
         // The rest of the rules are the round's own; they need anchors, and any will do.
         spec.told(0, &stand_ins(scheme), [0; 32], NodeId([0; 32]))?;
-        let (bytes, open) = (spec.round_bytes(), matches!(mode, Mode::Plain(_)));
+        let (bytes, open) = (round_bytes(&spec.job), matches!(mode, Mode::Plain(_)));
         if bytes > MAX_ROUND_BYTES {
             return Err(SpecError::TooWide { bytes, weights: dim, open });
         }

@@ -113,6 +113,9 @@ impl JobState {
     /// Something that people should know of.
     pub(super) fn trouble(&self, line: String) {
         let mut lines = self.lines.lock();
+        if lines.back() == Some(&line) {
+            return;
+        }
         if lines.len() >= MAX_LINES {
             lines.pop_front();
         }
@@ -166,7 +169,8 @@ impl JobState {
                 self.trouble(format!("what was trained cannot be contributed: {why}"));
             }
             Event::Misdeed { by, what } => {
-                tracing::warn!(job, peer = %by.short(), what, "a peer sent what cannot be");
+                // As often as somebody likes: people have the job's lines.
+                tracing::debug!(job, peer = %by.short(), what, "a peer sent what cannot be");
                 self.trouble(format!("{} sent {what}", by.short()));
             }
         }

@@ -8,12 +8,13 @@ use selvedge_base::NodeId;
 use selvedge_base::codec;
 use selvedge_federated::fixed::MODEL_BITS;
 use selvedge_federated::round::{Digest, Job, JobError, Tip};
+use selvedge_proto::seal::sealing_key;
 use selvedge_proto::settings::{MAX_CONTENT_BYTES, SettingKey};
 use selvedge_train::{Model, TrainError};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::spec::Training;
+use super::spec::{JobSpec, MAX_ROUND_BYTES, Training, round_bytes};
 
 /// The kind of settings that are jobs. Names of routes and models have 1 and 2.
 const KIND: u8 = 3;
@@ -65,6 +66,12 @@ pub enum AnnouncedError {
     /// Rules and task do not belong together.
     #[error("its rules are of another task")]
     Unbound,
+    /// One round does not fit a message.
+    #[error("one round of its {0} weights does not fit a message")]
+    Wide(usize),
+    /// An anchor could not open what is sealed to it.
+    #[error("the key of its anchor {} is not that node's", .0.short())]
+    Key(NodeId),
     /// The rules cannot be.
     #[error("its rules cannot be: {0}")]
     Job(#[from] JobError),
@@ -154,8 +161,15 @@ impl Announced {
         if told.task.digest()? != told.job.task || told.task.held_out_permille > MAX_HELD_OUT {
             return Err(AnnouncedError::Unbound);
         }
-        if told.task.model.size()? != told.job.dim {
+        if told.task.model.size()? != told.job.dim || !JobSpec::is_name(&told.task.data) {
             return Err(AnnouncedError::Unbound);
+        }
+        if round_bytes(&told.job) > MAX_ROUND_BYTES {
+            return Err(AnnouncedError::Wide(told.job.dim));
+        }
+        let seats = &told.job.committee.seats;
+        if let Some(seat) = seats.iter().find(|seat| sealing_key(&seat.node) != Some(seat.key)) {
+            return Err(AnnouncedError::Key(seat.node));
         }
         Ok(told)
     }

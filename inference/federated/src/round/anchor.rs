@@ -26,6 +26,9 @@ use crate::fixed::{UpdateError, to_field};
 use crate::seal::OpeningKey;
 use crate::shamir::add_weighted;
 
+/// Contributions of one node that an anchor holds: the last store's, and one of the store before.
+const MAX_HELD: usize = 2;
+
 /// A contribution as an anchor has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
@@ -300,7 +303,9 @@ impl Anchor {
         }
         let is_known = tip.done.contains_key(&id.client);
         let new = held.keys().filter(|id| !tip.done.contains_key(&id.client)).count();
-        if held.len() >= MAX_CLIENTS || (!is_known && tip.done.len() + new >= MAX_CLIENTS) {
+        let own = held.keys().filter(|id| id.client.node == from).count();
+        let is_full = held.len() >= MAX_CLIENTS || own >= MAX_HELD;
+        if is_full || (!is_known && tip.done.len() + new >= MAX_CLIENTS) {
             return Err(Refused::Full);
         }
         let is_named = digests.len() == tip.committee.seats.len()

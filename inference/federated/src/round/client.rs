@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Digest;
 use super::canon::Canon;
-use super::close::{Close, ContributionId, Header};
+use super::close::{Close, ContributionId, Header, MAX_STALENESS};
 use super::job::{Job, Mode};
 use super::message::{Effect, Event, Message, Payload};
 use super::outbox::{Outbox, SEND_AGAIN};
@@ -85,6 +85,11 @@ pub enum ClientInput {
         /// 256 bits of the system's entropy, for its shares.
         seed: Seed,
     },
+    /// Training failed; it is tried again once the round has had its patience.
+    Untrained {
+        /// From the model of which round.
+        base_round: u64,
+    },
     /// The ledger wrote down what a contribution costs: it may leave.
     Granted {
         /// Which.
@@ -129,6 +134,8 @@ pub struct Client {
     /// When it came to its tip.
     since: Option<Mono>,
     next_tick: Mono,
+    /// It trains not before, after training failed.
+    rests_until: Mono,
     asked: usize,
 }
 
@@ -229,6 +236,7 @@ impl Client {
             is_spent: false,
             since: None,
             next_tick: Mono(0),
+            rests_until: Mono(0),
             asked: 0,
         }
     }
@@ -303,7 +311,7 @@ impl Client {
             self.shared = None;
             self.receipts.clear();
         }
-        self.training = None;
+        // What is trained goes on: it counts in a later round, the less the older it is.
         self.since = None;
         self.outbox.store(ClientChange::Folded(Box::new(folded)), out);
         out.push(Effect::Report(Event::Folded { round, record }));
@@ -331,6 +339,10 @@ impl Client {
             return;
         }
         self.training = None;
+        // What nobody would count any more costs no epsilon: it trains again.
+        if self.has_ended() || self.stored.tip.round - base_round > MAX_STALENESS {
+            return;
+        }
         let levels = match self.levels(delta, examples, &seed) {
             Ok(levels) => levels,
             Err(why) => return out.push(Effect::Report(Event::BadUpdate(why))),
@@ -504,7 +516,8 @@ impl Client {
         let waited = now.mono.since(since);
         let asked = is_asked(&tip.record, &self.me.node, permille, waited, patience);
         let round = tip.round;
-        let trains = round < self.job.rounds && self.training.is_none() && asked;
+        let rests = now.mono < self.rests_until;
+        let trains = self.training.is_none() && asked && !rests;
         if trains && self.may_spend(out) {
             self.training = Some(round);
             out.push(Effect::Train { round });
@@ -522,6 +535,12 @@ impl Machine for Client {
             ClientInput::Stored { write } => self.outbox.stored(write, effects),
             ClientInput::Trained { base_round, examples, delta, seed } => {
                 self.trained(base_round, examples, &delta, seed, effects);
+            }
+            ClientInput::Untrained { base_round } => {
+                if self.training == Some(base_round) {
+                    self.training = None;
+                    self.rests_until = now.mono.plus(self.job.pace.patience);
+                }
             }
             ClientInput::Granted { commitment } => self.granted(commitment, effects),
             ClientInput::Denied { commitment, why } => self.denied(commitment, why, effects),

@@ -107,7 +107,9 @@ impl Anchor {
 
     fn begin(&mut self, now: Now, out: &mut Out) {
         let known = self.stored.promised.map_or(0, |ballot| ballot.number);
-        let ballot = Ballot { number: known + 1, by: self.me };
+        // Nobody comes to the greatest number in any job's life; whoever claims it takes no turn.
+        let Some(number) = known.checked_add(1) else { return };
+        let ballot = Ballot { number, by: self.me };
         self.tries += 1;
         // Its own promise first, so that after a crash it does not take the same turn again.
         self.change(AnchorChange::Promised(ballot), out);
