@@ -465,7 +465,9 @@ impl Request {
             let run = self.shared.run_id();
             let request = GenerateRequest { id: run, ..request };
             let sink = LocalSink { fence, events: self.from_engine.clone() };
-            return match self.shared.engine.submit(&self.call.tenant, request, Box::new(sink)) {
+            // A key of this node alone may be called as a tenant of the mesh is.
+            let tenant = format!("{}|{}", self.call.account.as_str(), self.call.tenant);
+            return match self.shared.engine.submit(&tenant, request, Box::new(sink)) {
                 Ok(()) => {
                     self.turn = Turn::Local { fence, run };
                     Some(FlowInput::Accepted { fence })

@@ -140,7 +140,9 @@ async fn hand_off(
     handed.request.id = id;
     let submitted = checked.and_then(|()| {
         // Bounded by the answer, as in the gateway: `max_tokens` tokens and three more events.
-        shared.engine.submit(&handed.tenant, handed.request, Box::new(PeerSink(to_stream)))
+        // What a peer calls its tenants is its own affair: two peers' may have one name.
+        let tenant = format!("{from}|{}", handed.tenant);
+        shared.engine.submit(&tenant, handed.request, Box::new(PeerSink(to_stream)))
     });
     if let Err(refusal) = submitted {
         shared.counters.refused.bump();

@@ -294,7 +294,14 @@ impl Schedule {
         if self.running.iter().any(|sequence| sequence.next_decode() > 0) {
             return CHUNK_TOKENS;
         }
-        let prompts = u32::try_from(self.running.len() + self.queue.len()).unwrap_or(u32::MAX);
+        // Whoever waits for a page that another computes, or for a place, takes no rows.
+        let alone = |(at, sequence): &(usize, &Sequence)| {
+            !self.running.iter().take(*at).any(|older| sequence.follows(older))
+        };
+        let computing = self.running.iter().enumerate().filter(alone).count();
+        let places = self.bounds.max_batch.saturating_sub(self.running.len());
+        let prompts = computing + self.queue.len().min(places);
+        let prompts = u32::try_from(prompts).unwrap_or(u32::MAX);
         (PROMPT_ROWS / prompts.max(1)).max(CHUNK_TOKENS)
     }
 

@@ -78,6 +78,7 @@ fn read(
     #[cfg(test)]
     assert!(shape.context != crate::testing::FATAL_CONTEXT, "a test asked for it");
     let llama = Llama::load(&gguf, device, shared.config.thread_count(), &advanced)?;
+    shared.keeps(digest, kept);
     tracing::info!(%digest, bytes = needed, "model loaded");
     Ok(Some(Loaded { llama, reservation, kv_token_bytes }))
 }
@@ -87,6 +88,8 @@ fn read_folder(shared: &Arc<Shared>, digest: ModelDigest, path: &Path) -> Result
     let folder = Folder::open(path)?;
     let needed = folder.config.bytes();
     let reservation = shared.reserve_weights(needed, 0)?;
+    // Pages that others keep there are given up before the weights come.
+    shared.worker.nudge();
     let reader = Reader::load(&folder)?;
     shared.progress.fetch_add(1, Ordering::Relaxed);
     tracing::info!(%digest, bytes = needed, "model loaded");

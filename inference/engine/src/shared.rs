@@ -94,6 +94,8 @@ struct Entry {
     dimensions: Option<u32>,
     /// Requests submitted and not ended.
     accepted: usize,
+    /// Bytes that its answers need at least, while it is loaded.
+    kept: u64,
     pulse: Pulse,
 }
 
@@ -164,6 +166,7 @@ impl Shared {
             reason: None,
             text: None,
             dimensions,
+            kept: 0,
             accepted: live.values().filter(|live| live.model == card.digest).count(),
             pulse: Pulse::default(),
         };
@@ -221,6 +224,14 @@ impl Shared {
             && entry.state == ModelState::Ready
         {
             entry.state = ModelState::Cold;
+            entry.kept = 0;
+        }
+    }
+
+    /// A model is loaded whose answers need so many bytes at least.
+    pub(crate) fn keeps(&self, digest: ModelDigest, bytes: u64) {
+        if let Some(entry) = self.models.lock().get_mut(&digest) {
+            entry.kept = bytes;
         }
     }
 
@@ -349,8 +360,10 @@ impl Shared {
         beside: u64,
     ) -> Result<Reservation, EngineError> {
         // The models' lock makes looking and taking one act.
-        let _models = self.models.lock();
-        let free = self.free_bytes().saturating_sub(beside);
+        let models = self.models.lock();
+        // Models that are loaded must be able to go on answering.
+        let kept: u64 = models.values().map(|entry| entry.kept).sum();
+        let free = self.free_bytes().saturating_sub(beside).saturating_sub(kept);
         if bytes > free {
             return Err(EngineError::OutOfMemory { needed: bytes, free });
         }

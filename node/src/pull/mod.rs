@@ -104,9 +104,12 @@ fn name_of(order: &Order) -> Result<String> {
 }
 
 fn already_here(model: Stored, expected: Option<Sha256Digest>, order: &Order) -> Result<Pulled> {
-    let same = match expected {
-        Some(expected) => model.sha256 == Some(expected),
-        None => model.source.as_deref() == Some(order.source.to_string().as_str()),
+    let same = match (expected, &order.source) {
+        (Some(expected), _) => model.sha256 == Some(expected),
+        (None, Source::Folder(wanted)) => {
+            model.source.as_ref().is_some_and(|source| wanted.sources().contains(source))
+        }
+        (None, _) => model.source.as_deref() == Some(order.source.to_string().as_str()),
     };
     if !same {
         bail!(

@@ -11,7 +11,7 @@ use selvedge_federated::privacy::ledger::{
 };
 use selvedge_federated::round::{
     Anchor, AnchorChange, AnchorInput, AnchorStored, Client, ClientChange, ClientInput,
-    ClientStored, Effect, Event, Folded, Job, Message, Payload, Tip,
+    ClientStored, Effect, Event, Folded, Job, MAX_STALENESS, Message, Payload, Tip,
 };
 
 use super::check::{Broken, Observer, Promise};
@@ -337,8 +337,11 @@ impl<'a> World<'a> {
         match event {
             Event::Receipted(id) => {
                 self.count("receipted");
+                // It ends in a set that is closed after its receipts, whatever it was trained for.
                 let base = self.nodes[node].client.pending().map_or(0, |one| one.base_round);
-                self.observer.receipted.insert(id, base);
+                let known = self.nodes.iter().map(|node| node.anchor.tip().round).max();
+                let next = known.map_or(0, |round| round + 1).saturating_sub(MAX_STALENESS);
+                self.observer.receipted.insert(id, base.max(next));
             }
             Event::BadUpdate(_) => self.count("bad update refused"),
             Event::PrivacySpent { .. } => self.count("privacy of a job used up"),

@@ -87,7 +87,8 @@ fn of(card: &ModelCard) -> Abilities {
     let context_tokens = card.context_length;
     if card.embeds() {
         return Abilities {
-            context_tokens,
+            // A longer text is cut, or refused by the node where it is not to be cut.
+            context_tokens: u32::MAX,
             input: [Modality::Text].into(),
             // How many it is the node that has it tells when it is asked for others.
             embedding_dimensions: Some(u32::MAX),

@@ -37,9 +37,15 @@ impl Reader {
 
     /// The tokens of a text, the model's own marks included.
     pub(crate) fn tokens(&self, text: &str, cut: bool) -> Result<Vec<u32>, Refusal> {
-        let encoded = self.tokenizer.encode(text, true).map_err(|error| {
-            elsewhere(Code::Internal, format!("a text cannot be tokenized: {error}"))
-        })?;
+        let encode = |text: &str| {
+            self.tokenizer.encode(text, true).map_err(|error| {
+                elsewhere(Code::Internal, format!("a text cannot be tokenized: {error}"))
+            })
+        };
+        // Of a long text that is to be cut only a beginning is looked at, where that is enough.
+        let begins = beginning(text, self.longest).filter(|_| cut).map(encode).transpose()?;
+        let begins = begins.filter(|encoded| !encoded.get_overflowing().is_empty());
+        let encoded = begins.map_or_else(|| encode(text), Ok)?;
         if !cut && !encoded.get_overflowing().is_empty() {
             let message = format!(
                 "a text is longer than the {} tokens that the model reads, and was not to be cut",
@@ -115,4 +121,18 @@ fn tokenizer(folder: &Folder) -> Result<Tokenizer, EngineError> {
     let cut = TruncationParams { max_length: folder.longest, ..TruncationParams::default() };
     tokenizer.with_truncation(Some(cut)).map_err(wrong)?;
     Ok(tokenizer)
+}
+/// Bytes that a token has at most in usual texts: their words are shorter.
+const TOKEN_BYTES: usize = 64;
+
+/// The whole words of a text within what so many tokens usually take; none of a shorter text, or
+/// of one without words.
+fn beginning(text: &str, tokens: usize) -> Option<&str> {
+    let most = tokens.saturating_mul(TOKEN_BYTES);
+    if text.len() <= most {
+        return None;
+    }
+    let end = text.floor_char_boundary(most);
+    let (words, _) = text[..end].rsplit_once(char::is_whitespace)?;
+    Some(words)
 }

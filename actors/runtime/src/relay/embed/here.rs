@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use selvedge_base::{Blame, Code, ModelDigest, Refusal, RequestId, Retry, Stage};
 use selvedge_contract as contract;
+use selvedge_core::bill::Took;
 use selvedge_core::meter::Meter;
 use selvedge_core::route::MeshView;
 use selvedge_dialect::chat::{Extension, Usage};
@@ -85,6 +86,7 @@ impl Errand {
             // All of it is a prompt, which has been read.
             reservation.started(u32::try_from(made.tokens).unwrap_or(u32::MAX));
         }
+        self.journey.took(Took { tokens: made.tokens, micro_dollars: 0 });
         asking.finished(Some(took));
         // Whoever has the answer finds it settled.
         drop(reservation);
