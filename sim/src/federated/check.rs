@@ -65,7 +65,8 @@ pub(super) struct Observer {
     left: BTreeMap<NodeId, BTreeSet<Digest>>,
     /// Where contributions ended: folded or not.
     pub(super) ended: BTreeMap<ContributionId, bool>,
-    pub(super) receipted: BTreeMap<ContributionId, u64>,
+    /// Contributions with enough receipts: the round from which they are due, and whose receipts.
+    pub(super) receipted: BTreeMap<ContributionId, (u64, u64)>,
     /// Of how many contributions that counted it was a round or more later.
     pub(super) carried: u64,
 }
@@ -226,17 +227,22 @@ impl Observer {
         });
     }
 
-    /// The end: what has receipts ended, or an anchor still has it, or it was not due and its
-    /// client has it and shares it once more.
+    /// The end: what has receipts ended, or an anchor still has it, or it was not due before the job
+    /// was over and its client, unless that is dead, has it. What only anchors had receipts of that
+    /// were replaced since is worth as much as its client (docs/federated.md, "Known limits").
     pub(super) fn ends(
         &mut self,
         rounds: u64,
         held: &BTreeSet<ContributionId>,
         kept: &BTreeSet<ContributionId>,
+        dead: &BTreeSet<NodeId>,
+        epoch: u64,
     ) {
-        for (id, base_round) in self.receipted.clone() {
+        for (id, (base_round, receipts)) in self.receipted.clone() {
             let not_due = base_round + MAX_STALENESS >= rounds;
-            let waits = held.contains(&id) || (not_due && kept.contains(&id));
+            let is_kept = kept.contains(&id) || dead.contains(&id.client.node);
+            let is_lost = receipts < epoch && dead.contains(&id.client.node);
+            let waits = held.contains(&id) || (not_due && is_kept) || is_lost;
             let has_ended = self.ended.contains_key(&id);
             self.require(has_ended || waits, Promise::ReceiptedEnds, || {
                 format!("contribution {id:?} has receipts and is neither folded nor expired")

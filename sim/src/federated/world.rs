@@ -341,7 +341,8 @@ impl<'a> World<'a> {
                 let base = self.nodes[node].client.pending().map_or(0, |one| one.base_round);
                 let known = self.nodes.iter().map(|node| node.anchor.tip().round).max();
                 let next = known.map_or(0, |round| round + 1).saturating_sub(MAX_STALENESS);
-                self.observer.receipted.insert(id, base.max(next));
+                let epoch = self.nodes[node].client.tip().committee.epoch;
+                self.observer.receipted.insert(id, (base.max(next), epoch));
             }
             Event::BadUpdate(_) => self.count("bad update refused"),
             Event::PrivacySpent { .. } => self.count("privacy of a job used up"),
@@ -660,7 +661,11 @@ impl<'a> World<'a> {
             let kept = lives().filter_map(|node| node.client_disk.durable.pending.as_ref());
             let (held, kept): (BTreeSet<_>, BTreeSet<_>) =
                 (held.collect(), kept.map(|one| one.id).collect());
-            self.observer.ends(self.plan.job.rounds, &held, &kept);
+            let dead = self.nodes.iter().enumerate().filter(|(_, node)| node.is_dead);
+            let dead = dead.map(|(index, _)| name(index)).collect();
+            let epoch = lives().map(|node| node.anchor.tip().committee.epoch).max();
+            let epoch = epoch.unwrap_or_default();
+            self.observer.ends(self.plan.job.rounds, &held, &kept, &dead, epoch);
         } else if self.observer.broken.is_empty() {
             let story = self.nodes.iter().map(Node::story).collect::<Vec<_>>().join("; ");
             self.observer.require(false, Promise::Ends, || story);
