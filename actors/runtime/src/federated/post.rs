@@ -25,7 +25,8 @@ const PER_PEER: usize = 8;
 const LARGE_PER_PEER: usize = 1;
 /// Peers that messages are under way to: anchors, and those who ask for rounds.
 const MAX_PEERS: usize = 1_024;
-/// As long as the other side waits for a whole message; one that takes longer is lost and said again.
+/// As long as the other side waits for a whole message; one that takes longer is lost, and said
+/// again.
 const SEND_WITHIN: Micros = WHOLE_WITHIN;
 
 /// The wire version that knows rounds.
