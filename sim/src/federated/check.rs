@@ -228,8 +228,8 @@ impl Observer {
     }
 
     /// The end: what has receipts ended, or an anchor still has it, or it was not due before the
-    /// job was over and its client, unless that is dead, has it. What only anchors had receipts of that
-    /// were replaced since is worth as much as its client (docs/federated.md, "Known limits").
+    /// job was over and its client, unless that is dead, has it. What only anchors had receipts of
+    /// that were replaced since is worth as much as its client (docs/federated.md, "Known limits").
     pub(super) fn ends(
         &mut self,
         rounds: u64,
