@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod budgets;
 pub mod chat;
+pub mod digits;
 pub mod figures;
 pub mod home;
 pub mod http;

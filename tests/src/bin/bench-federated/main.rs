@@ -5,12 +5,12 @@
 //! its machines, real shares, real signatures, in one process without network or disk. Every
 //! setting runs with three seeds; `--quick` runs one.
 
-mod digits;
 mod fleet;
 mod run;
 mod table;
 
 use anyhow::{Context, Result, bail};
+use selvedge_tests::digits;
 use selvedge_tests::report::Report;
 
 fn main() -> Result<()> {

@@ -12,8 +12,8 @@ use selvedge_federated::shamir::Scheme;
 use selvedge_tests::time::Stopwatch;
 use selvedge_train::{Control, Examples, Local, Model, Plan, Split, measure, split};
 
-use crate::digits::{Digits, model};
 use crate::fleet::{Fleet, Trained};
+use selvedge_tests::digits::{Digits, model};
 
 /// Clients of every job.
 pub(crate) const CLIENTS: usize = 10;

@@ -9,8 +9,8 @@ use selvedge_federated::round::Mode;
 use selvedge_tests::report::Report;
 use selvedge_train::Split;
 
-use crate::digits::Digits;
 use crate::run::{KRUM, Outcome, Setting, run};
+use selvedge_tests::digits::Digits;
 
 /// Percent points that a mean may lie below the published figure.
 const MARGIN: f64 = 1.0;

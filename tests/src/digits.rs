@@ -15,9 +15,12 @@ const SIDE: usize = 28;
 const TRAINED_PERMILLE: usize = 800;
 
 /// What is trained on and what measures.
-pub(crate) struct Digits {
-    pub(crate) train: Examples,
-    pub(crate) test: Examples,
+#[derive(Debug)]
+pub struct Digits {
+    /// Four of five digits of each class.
+    pub train: Examples,
+    /// The rest.
+    pub test: Examples,
 }
 
 /// One file of the package.
@@ -27,7 +30,7 @@ struct Class {
 }
 
 /// The model of the published figures: 784-100-10.
-pub(crate) fn model() -> Model {
+pub fn model() -> Model {
     Model { schema: schema(), hidden: vec![Layer::Dense(100)] }
 }
 
@@ -37,7 +40,10 @@ fn schema() -> Schema {
 }
 
 /// Reads the digits and divides each class.
-pub(crate) fn load() -> Result<Digits> {
+///
+/// # Errors
+/// When the package is missing or damaged; the message names the command that fetches it.
+pub fn load() -> Result<Digits> {
     let folder = folder();
     let (mut train, mut test) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
     for class in 0..10_u32 {
