@@ -19,10 +19,8 @@ use serde_json::Value;
 const NODES: usize = 10;
 /// Rounds unless told otherwise: most of what there is to learn is learned by then.
 const ROUNDS: u64 = 20;
-/// One node dies when so many rounds are over.
+/// An anchor dies when so many rounds are over.
 const KILLED_AFTER: u64 = 4;
-/// The node that dies: any but the first, which is asked.
-const VICTIM: usize = 3;
 /// Of a hundred digits at most so many are told wrong after the last round: FedAvg comes to 13 on
 /// these digits in 30 rounds when all ten nodes live.
 const WRONG: f64 = 25.0;
@@ -59,7 +57,7 @@ fn learn(s: &Scenario, rounds: u64) -> Result<(Report, PathBuf)> {
     let all = digits::load().context("reading the digits")?.train;
     let parts = split(&all, NODES, Split::Shards(2), 1)?;
     let specs = parts.iter().enumerate().map(|(at, part)| with_digits(s, at, part));
-    let nodes = s.mesh(&specs.collect::<Result<Vec<_>>>()?)?;
+    let nodes = mesh(s, &specs.collect::<Result<Vec<_>>>()?)?;
     let file = s.path("job.toml");
     fs::write(&file, job(rounds))?;
     nodes[0].cli(&["fed", "submit", &file.display().to_string()])?.success()?;
@@ -78,6 +76,18 @@ fn learn(s: &Scenario, rounds: u64) -> Result<(Report, PathBuf)> {
     Ok((report, picture))
 }
 
+/// The nodes, in a mesh: one after the other, as a node admits a few at a time only.
+fn mesh(s: &Scenario, specs: &[NodeSpec]) -> Result<Vec<Node>> {
+    let mut nodes: Vec<Node> = Vec::new();
+    for spec in specs {
+        let code = nodes.first().map(Node::invite).transpose()?;
+        let join: Vec<&str> = code.iter().flat_map(|code| ["--join", code.as_str()]).collect();
+        nodes.push(spec.up(s, &join)?);
+    }
+    s.meet(&nodes)?;
+    Ok(nodes)
+}
+
 /// Shows each round as it ends, and kills a node in the middle of one; the last accuracy.
 fn follow(s: &Scenario, nodes: &[Node], rounds: u64) -> Result<f64> {
     let deadline = Deadline::secs(LONGEST_S);
@@ -88,8 +98,9 @@ fn follow(s: &Scenario, nodes: &[Node], rounds: u64) -> Result<f64> {
         let bar = "█".repeat((last / 100.0 * BAR as f64) as usize);
         s.say(&format!("round {next:>2}  {bar:<BAR$} {last:.1} %"));
         if next == KILLED_AFTER {
-            nodes[VICTIM].kill()?;
-            s.say(&format!("{} is killed in the middle of the next round", nodes[VICTIM].name()));
+            let victim = an_anchor(nodes)?;
+            victim.kill()?;
+            s.say(&format!("{} is killed in the middle of the next round", victim.name()));
         }
         shown = Some(next);
     }
@@ -110,6 +121,14 @@ fn measured(nodes: &[Node], round: u64) -> Result<Option<f64>> {
         examples += found["examples"].as_u64().context("examples")?;
     }
     Ok(Some(100.0 * right as f64 / examples.max(1) as f64))
+}
+
+/// An anchor that is to die: any but the first node, which is asked.
+fn an_anchor(nodes: &[Node]) -> Result<&Node> {
+    let job = job_of(&nodes[0])?;
+    let anchors = job["anchors"].as_array().context("anchors")?;
+    let dies = nodes.iter().skip(1).find(|node| anchors.iter().any(|name| *name == node.name()));
+    dies.context("no anchor is known")
 }
 
 fn living(nodes: &[Node]) -> impl Iterator<Item = &Node> {
