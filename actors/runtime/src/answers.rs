@@ -22,7 +22,7 @@ use selvedge_proto::answers::{
 use selvedge_proto::records::{Roster, Signed};
 use tokio::sync::watch;
 
-use crate::handoff::{CONTROL_PRIORITY, REQUEST_PRIORITY, begin};
+use crate::handoff::{CONTROL_PRIORITY, REQUEST_PRIORITY, begin, deliver};
 use crate::membership::{Key, Membership, broken};
 use crate::relay::{CacheLine, Kept};
 use crate::serve::Context;
@@ -389,9 +389,5 @@ async fn tell(shared: &Shared) {
 }
 
 async fn say(link: &Link, word: AnswersWord) -> Result<(), NetError> {
-    let (mut sender, _no_answer) = link.open(CONTROL_PRIORITY).await?;
-    begin(&mut sender, &Opening::Answers(Box::new(word))).await?;
-    sender.finish();
-    sender.stopped().await;
-    Ok(())
+    deliver(link, CONTROL_PRIORITY, &Opening::Answers(Box::new(word))).await
 }

@@ -90,6 +90,20 @@ pub(crate) async fn begin(sender: &mut FrameSender, opening: &Opening) -> Result
     sender.send_since(opening.since(), opening).await
 }
 
+/// Tells a peer something that it does not answer on the same stream; done when the peer has it, or
+/// wants it no more.
+///
+/// # Errors
+/// As opening a stream and sending.
+pub(crate) async fn deliver(link: &Link, priority: i32, opening: &Opening) -> Result<(), NetError> {
+    let (mut sender, _no_answer) = link.open(priority).await?;
+    begin(&mut sender, opening).await?;
+    sender.finish();
+    // The stream must not be dropped before the peer has it.
+    sender.stopped().await;
+    Ok(())
+}
+
 /// What a peer of a version is told of a request: as much as it understands.
 fn opening(
     version: u8,

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use selvedge_base::{Micros, NodeId};
 use selvedge_core::{Opening, PolicyWord};
-use selvedge_net::{Link, NetError};
+use selvedge_net::Link;
 use selvedge_proto::settings::SettingsMessage;
 use tokio::time::Instant;
 
 use crate::answers;
-use crate::handoff::{CONTROL_PRIORITY, begin};
+use crate::handoff::{CONTROL_PRIORITY, deliver};
 use crate::serve::Context;
 use crate::shared::Shared;
 use crate::task::Run;
@@ -112,15 +112,8 @@ fn send(link: Link, opening: Opening) {
         return;
     }
     tokio::spawn(async move {
-        let sent = tokio::time::timeout(SEND_WITHIN.into(), async {
-            let (mut sender, _no_answer) = link.open(CONTROL_PRIORITY).await?;
-            begin(&mut sender, &opening).await?;
-            sender.finish();
-            sender.stopped().await;
-            Ok::<(), NetError>(())
-        })
-        .await;
-        if let Ok(Err(error)) = sent {
+        let told = deliver(&link, CONTROL_PRIORITY, &opening);
+        if let Ok(Err(error)) = tokio::time::timeout(SEND_WITHIN.into(), told).await {
             tracing::debug!(peer = %link.node().short(), %error, "records were not sent");
         }
     });

@@ -11,11 +11,11 @@ use parking_lot::Mutex;
 use selvedge_base::{Micros, NodeId};
 use selvedge_core::{FederatedWord, Opening};
 use selvedge_federated::round::{Digest, Folded, Message};
-use selvedge_net::{Endpoint, Link, NetError};
+use selvedge_net::{Endpoint, Link};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::runner::Heard;
-use crate::handoff::{CONTROL_PRIORITY, begin};
+use crate::handoff::{CONTROL_PRIORITY, deliver};
 use crate::serve::WHOLE_WITHIN;
 use crate::store::StoreError;
 
@@ -105,16 +105,8 @@ impl Post {
         let (post, to) = (self.clone(), link.node());
         tokio::spawn(async move {
             let _place = place;
-            let sent = tokio::time::timeout(SEND_WITHIN.into(), async {
-                let (mut sender, _no_answer) = link.open(CONTROL_PRIORITY).await?;
-                begin(&mut sender, &opening).await?;
-                sender.finish();
-                // The stream must not be dropped before the peer has it.
-                sender.stopped().await;
-                Ok::<(), NetError>(())
-            })
-            .await;
-            match sent {
+            let told = deliver(&link, CONTROL_PRIORITY, &opening);
+            match tokio::time::timeout(SEND_WITHIN.into(), told).await {
                 Ok(Ok(())) => drop(post.0.sent.fetch_add(weight(&opening), Ordering::Relaxed)),
                 Ok(Err(error)) => {
                     tracing::debug!(peer = %to.short(), %error, "a message of a round was lost");

@@ -13,7 +13,7 @@ use selvedge_net::{Endpoint, clock};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use super::{Order, QuotaLine};
-use crate::handoff::begin;
+use crate::handoff::deliver;
 use crate::store::StoreError;
 use crate::task::Run;
 
@@ -124,16 +124,8 @@ impl Carrier {
         };
         tokio::spawn(async move {
             let _place = place;
-            let sent = tokio::time::timeout(SEND_WITHIN.into(), async {
-                let (mut sender, _no_answer) = link.open(PRIORITY).await?;
-                begin(&mut sender, &opening).await?;
-                sender.finish();
-                // The stream must not be dropped before the peer has it.
-                sender.stopped().await;
-                Ok::<(), selvedge_net::NetError>(())
-            })
-            .await;
-            if let Ok(Err(error)) = sent {
+            let told = deliver(&link, PRIORITY, &opening);
+            if let Ok(Err(error)) = tokio::time::timeout(SEND_WITHIN.into(), told).await {
                 tracing::debug!(peer = %to.short(), %error, "a message about budgets was lost");
             }
         });
