@@ -46,13 +46,18 @@ fn fragile(starts: mpsc::UnboundedSender<ActorRef<bool>>) -> Child {
     }
 }
 
+type Starts = mpsc::UnboundedReceiver<ActorRef<bool>>;
+
+async fn two_children() -> (ActorRef<SupervisorMessage>, Starts, Starts) {
+    let (first_starts, first) = mpsc::unbounded_channel();
+    let (second_starts, second) = mpsc::unbounded_channel();
+    let children = vec![fragile(first_starts), fragile(second_starts)];
+    (Supervisor::start(children).await.expect("both start"), first, second)
+}
+
 #[tokio::test]
 async fn a_crash_restarts_one_child_and_leaves_the_other() {
-    let (first_starts, mut first) = mpsc::unbounded_channel();
-    let (second_starts, mut second) = mpsc::unbounded_channel();
-    let supervisor = Supervisor::start(vec![fragile(first_starts), fragile(second_starts)])
-        .await
-        .expect("both start");
+    let (supervisor, mut first, mut second) = two_children().await;
     let (one, two) = (first.recv().await.expect("one"), second.recv().await.expect("two"));
     one.cast(true).expect("alive");
     let again = first.recv().await.expect("it was started again");
@@ -64,11 +69,7 @@ async fn a_crash_restarts_one_child_and_leaves_the_other() {
 
 #[tokio::test]
 async fn whoever_was_asked_to_end_is_not_started_again() {
-    let (first_starts, mut first) = mpsc::unbounded_channel();
-    let (second_starts, mut second) = mpsc::unbounded_channel();
-    let supervisor = Supervisor::start(vec![fragile(first_starts), fragile(second_starts)])
-        .await
-        .expect("both start");
+    let (supervisor, mut first, mut second) = two_children().await;
     let (one, two) = (first.recv().await.expect("one"), second.recv().await.expect("two"));
     one.drain_and_wait(None).await.expect("it ends");
     // What the supervisor hears later is heard after it.

@@ -94,7 +94,7 @@ struct Machines {
 pub(super) struct Runner {
     parts: Parts,
     machines: Option<Machines>,
-    writes: FuturesOrdered<Pin>,
+    writes: FuturesOrdered<Awaited>,
     paid: Option<mpsc::UnboundedReceiver<Paid>>,
     /// The machine orders no second training before it heard of the first.
     training: Option<JoinHandle<(u64, Result<Learned, TrainError>)>>,
@@ -104,7 +104,8 @@ pub(super) struct Runner {
     measured: Vec<RoundMeasured>,
 }
 
-type Pin = futures::future::BoxFuture<'static, (Whose, u64, Result<(), StoreError>)>;
+/// What became of a write, once it is known.
+type Awaited = futures::future::BoxFuture<'static, (Whose, u64, Result<(), StoreError>)>;
 
 impl Runner {
     /// A run from what the disk has.
@@ -180,6 +181,7 @@ impl Runner {
             }
             learned = done(&mut self.training) => {
                 self.training = None;
+                self.parts.state.training(None);
                 let (round, learned) = learned.unwrap_or((self.trains, Err(panicked())));
                 self.learned(round, learned, &mut inputs);
             }
@@ -301,7 +303,7 @@ impl Runner {
         hasher.update(&tip.record);
         hasher.update(&self.parts.me.node.0);
         let seed = *hasher.finalize().as_bytes();
-        self.parts.state.training(round);
+        self.parts.state.training(Some(round));
         self.trains = round;
         self.training = Some(tokio::task::spawn_blocking(move || {
             let Bench { local, job, task, data } = &bench;

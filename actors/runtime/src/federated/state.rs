@@ -95,13 +95,13 @@ impl JobState {
         progress.anchors = tip.committee.seats.iter().map(|seat| seat.node).collect();
         progress.contributions = contributions;
         progress.spent = job.privacy.map(|_| tip.spent(job, me));
-        progress.training = progress.training.filter(|round| *round >= tip.round);
         drop(progress);
         self.changed.send_replace(());
     }
 
-    pub(super) fn training(&self, round: u64) {
-        self.progress.lock().training = Some(round);
+    /// This node trains for a round, or for none; a training may outlast its round.
+    pub(super) fn training(&self, round: Option<u64>) {
+        self.progress.lock().training = round;
         self.changed.send_replace(());
     }
 
@@ -128,9 +128,7 @@ impl JobState {
         let job = &self.name;
         match event {
             Event::Counted(_) => {
-                let mut progress = self.progress.lock();
-                progress.counted += 1;
-                progress.training = None;
+                self.progress.lock().counted += 1;
             }
             Event::Expired(id, why) => {
                 self.progress.lock().expired += 1;
