@@ -1,11 +1,13 @@
 //! `cargo xtask bench federated`: how well models learn that nodes train together, at what cost.
 //!
 //! Owns the order of the measurements: accuracy by strategy and by how unequal the clients' data
-//! are, accuracy under attack, then bytes and time of a round. The rounds are those of the product:
+//! are, accuracy under attack, then bytes and time of a round, beside the same job in Flower where
+//! that is installed. The rounds are those of the product:
 //! its machines, real shares, real signatures, in one process without network or disk. Every
 //! setting runs with three seeds; `--quick` runs one.
 
 mod fleet;
+mod flower;
 mod run;
 mod table;
 

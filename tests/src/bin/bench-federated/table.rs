@@ -9,6 +9,7 @@ use selvedge_federated::round::Mode;
 use selvedge_tests::report::Report;
 use selvedge_train::Split;
 
+use crate::flower;
 use crate::run::{KRUM, Outcome, Setting, run};
 use selvedge_tests::digits::Digits;
 
@@ -27,6 +28,10 @@ const DIVISIONS: &[(&str, Split, f64, f64)] = &[
 /// Under attack: division, mean, multi-Krum; last of 15 rounds, in percent.
 const ATTACKED: &[(&str, Split, f64, f64)] =
     &[("iid", Split::Equal, 10.4, 91.6), ("dirichlet_0_5", Split::Dirichlet(0.5), 37.0, 90.3)];
+
+/// Rounds of the jobs that are timed: enough that a slow one does not decide, and Flower's start is
+/// spread.
+const COMPARED_ROUNDS: u64 = 10;
 
 /// Accuracy without attackers, in shares.
 pub(crate) fn accuracy(digits: &Digits, seeds: &[u64], report: &mut Report) -> Result<()> {
@@ -83,14 +88,15 @@ pub(crate) fn attacked(digits: &Digits, seeds: &[u64], report: &mut Report) -> R
     Ok(())
 }
 
-/// Bytes and time of a round, one job at a time.
+/// Bytes and time of a round, one job at a time; then the same job in Flower.
 pub(crate) fn costs(digits: &Digits, report: &mut Report) -> Result<()> {
+    let mut own = Vec::new();
     for (name, mode) in [("secure", Mode::Secure), ("plain", Mode::Plain(Rule::Mean))] {
         let setting = Setting {
             split: Split::Equal,
             scaffold: false,
             mode,
-            rounds: 5,
+            rounds: COMPARED_ROUNDS,
             attackers: 0,
             seed: 1,
         };
@@ -98,6 +104,19 @@ pub(crate) fn costs(digits: &Digits, report: &mut Report) -> Result<()> {
         report.note(&format!("{name}_bytes_per_client"), outcome.bytes as f64, None);
         report.note(&format!("{name}_round_ms"), outcome.round.as_secs_f64() * 1e3, None);
         report.note(&format!("{name}_joining_ms"), outcome.joining.as_secs_f64() * 1e3, None);
+        report.note(&format!("{name}_last_percent"), 100.0 * outcome.last(), None);
+        own.push((name, outcome.round));
+    }
+    let Some(flower) = flower::run(digits, COMPARED_ROUNDS)? else {
+        report.heading("Flower is not measured: tests/gateway-bench/install flower");
+        return Ok(());
+    };
+    report.note("flower_round_ms", flower.seconds * 1e3, None);
+    let last = flower.accuracy.last().copied().unwrap_or_default();
+    report.note("flower_last_percent", 100.0 * last, None);
+    for (name, round) in own {
+        let ratio = round.as_secs_f64() / flower.seconds;
+        report.note(&format!("{name}_round_to_flower"), ratio, Some(1.0));
     }
     Ok(())
 }

@@ -1,0 +1,143 @@
+"""Federated averaging in Flower's simulation, for `cargo xtask bench federated`.
+
+Reads what the bench wrote into a folder: `first.f32` (weights), `client-N.x` and `client-N.y`
+(f32 values and u32 labels of one client), `test.x`, `test.y`. Trains a multilayer perceptron
+784-100-10 with plain steps, by numpy, which for steps this small spends less than a framework
+does. Prints one JSON object: accuracy by round, and the median seconds of a round without its
+measuring.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import sys
+import time
+
+# Before numpy: one client computes on one core, and two of them run at a time.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import FedAvg
+from flwr.simulation import run_simulation
+
+SHAPES = [(100, 784), (100,), (10, 100), (10,)]
+EPOCHS, BATCH, RATE = 2, 32, 0.05
+FOLDER = "SELVEDGE_BENCH_FOLDER"
+
+
+def examples(name):
+    folder = pathlib.Path(os.environ[FOLDER])
+    values = np.fromfile(folder / f"{name}.x", dtype="<f4").reshape(-1, 784)
+    return values, np.fromfile(folder / f"{name}.y", dtype="<u4").astype(np.int64)
+
+
+def first():
+    flat = np.fromfile(pathlib.Path(os.environ[FOLDER]) / "first.f32", dtype="<f4")
+    weights, at = [], 0
+    for shape in SHAPES:
+        size = int(np.prod(shape))
+        weights.append(flat[at : at + size].reshape(shape).copy())
+        at += size
+    return weights
+
+
+def step(weights, values, labels):
+    """One step of gradient descent on the mean cross-entropy, in place."""
+    w1, b1, w2, b2 = weights
+    hidden = np.maximum(values @ w1.T + b1, 0.0)
+    scores = hidden @ w2.T + b2
+    scores -= scores.max(axis=1, keepdims=True)
+    chance = np.exp(scores)
+    chance /= chance.sum(axis=1, keepdims=True)
+    chance[np.arange(len(labels)), labels] -= 1.0
+    chance *= np.float32(RATE / len(labels))
+    back = (chance @ w2) * (hidden > 0)
+    w2 -= chance.T @ hidden
+    b2 -= chance.sum(axis=0)
+    w1 -= back.T @ values
+    b1 -= back.sum(axis=0)
+
+
+client = ClientApp()
+
+
+@client.train()
+def train(message, context):
+    weights = [w.copy() for w in message.content["arrays"].to_numpy_ndarrays()]
+    values, labels = examples(f"client-{context.node_config['partition-id']}")
+    order = np.random.default_rng(int(message.content["config"]["server-round"]))
+    for _ in range(EPOCHS):
+        places = order.permutation(len(labels))
+        for at in range(0, len(places), BATCH):
+            chosen = places[at : at + BATCH]
+            step(weights, values[chosen], labels[chosen])
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord(weights),
+            "metrics": MetricRecord({"num-examples": len(labels)}),
+        }
+    )
+    return Message(content=content, reply_to=message)
+
+
+class Timed(FedAvg):
+    """Federated averaging that notes how long a round takes from its first message to its model."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.seconds = []
+
+    def configure_train(self, *args, **more):
+        self.begun = time.perf_counter()
+        return super().configure_train(*args, **more)
+
+    def aggregate_train(self, *args, **more):
+        done = super().aggregate_train(*args, **more)
+        self.seconds.append(time.perf_counter() - self.begun)
+        return done
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    parser.add_argument("--clients", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=30)
+    options = parser.parse_args()
+    os.environ[FOLDER] = str(pathlib.Path(options.folder).resolve())
+    values, labels = examples("test")
+    accuracy = []
+
+    def measure(_round, arrays):
+        w1, b1, w2, b2 = arrays.to_numpy_ndarrays()
+        scores = np.maximum(values @ w1.T + b1, 0.0) @ w2.T + b2
+        accuracy.append(float((scores.argmax(axis=1) == labels).mean()))
+        return MetricRecord({"accuracy": accuracy[-1]})
+
+    strategy = Timed(
+        fraction_train=1.0,
+        fraction_evaluate=0.0,
+        min_train_nodes=options.clients,
+        min_available_nodes=options.clients,
+    )
+    server = ServerApp()
+
+    @server.main()
+    def run(grid, _context):
+        strategy.start(grid, ArrayRecord(first()), num_rounds=options.rounds, evaluate_fn=measure)
+
+    resources = {"num_cpus": 1, "num_gpus": 0.0}
+    run_simulation(server, client, options.clients, backend_config={"client_resources": resources})
+    # The first measure is of the first weights; the first round starts the workers.
+    rounds = {"accuracy": accuracy[1:], "seconds": statistics.median(strategy.seconds[1:])}
+    print(json.dumps(rounds), file=sys.stdout, flush=True)
+
+
+if __name__ == "__main__":
+    main()
