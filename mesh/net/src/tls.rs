@@ -70,7 +70,7 @@ impl Credentials {
         // Resumption saves 0.1 ms of a handshake and would leave tickets to think about.
         tls.send_tls13_tickets = 0;
         tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-        tls.key_log = Arc::new(rustls::NoKeyLog {});
+        tls.key_log = key_log();
         let tls =
             QuicServerConfig::try_from(tls).map_err(|error| NetError::Tls(error.to_string()))?;
         Ok(quinn::ServerConfig::with_crypto(Arc::new(tls)))
@@ -93,11 +93,20 @@ impl Credentials {
         tls.alpn_protocols = vec![alpn.to_vec()];
         tls.enable_sni = false;
         tls.resumption = rustls::client::Resumption::disabled();
-        tls.key_log = Arc::new(rustls::NoKeyLog {});
+        tls.key_log = key_log();
         let tls =
             QuicClientConfig::try_from(tls).map_err(|error| NetError::Tls(error.to_string()))?;
         Ok((quinn::ClientConfig::new(Arc::new(tls)), found))
     }
+}
+
+/// Where the secrets of handshakes are written: nowhere. A debug build writes them to the file that
+/// `SSLKEYLOGFILE` names, so that a test can read on the cable what a node says.
+fn key_log() -> Arc<dyn rustls::KeyLog> {
+    if cfg!(debug_assertions) {
+        return Arc::new(rustls::KeyLogFile::new());
+    }
+    Arc::new(rustls::NoKeyLog {})
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod answers;
 mod budgets;
+mod cable;
 mod cache;
 mod cache_mesh;
 mod continued;
