@@ -51,6 +51,7 @@ fn rounds_hold_under_faults() {
         "doubled",
         "expired",
         "killed in a step",
+        "norm followed",
         "later turn",
         "privacy of a node used up",
         "lost in a cut",

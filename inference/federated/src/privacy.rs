@@ -8,6 +8,7 @@
 //! they are worth, `ledger` what a node has spent.
 
 pub mod accountant;
+pub mod adaptive;
 pub mod gauss;
 pub mod ledger;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::accountant::{MicroEpsilon, PicoDelta, Rho};
+use self::adaptive::Adaptive;
 use self::gauss::{Gauss, MAX_VARIANCE};
 use crate::fixed::{Clip, LEVEL_MAX, MAX_DIM, UpdateError};
 use crate::mask::Seed;
@@ -40,7 +42,8 @@ pub struct Privacy {
     /// The standard deviation of the noise of `honest` contributions together, in thousandths of
     /// `norm`.
     pub noise_milli: u32,
-    /// The L2 norm that no update exceeds, in units of 2^-20.
+    /// The L2 norm that no update exceeds, in units of 2^-20; in the first round, where it follows
+    /// the updates.
     pub norm: u32,
     /// Contributions of a sum whose noise nobody else knows. At most the job's floor; the floor
     /// itself trusts every client to add its noise, and 1 trusts nobody.
@@ -49,6 +52,10 @@ pub struct Privacy {
     pub delta: PicoDelta,
     /// What a node may spend on this job.
     pub epsilon: MicroEpsilon,
+    /// How the norm follows the updates, if it does. Not in this form's bytes, which were there
+    /// before: whoever tells a job tells it beside them.
+    #[serde(skip)]
+    pub adaptive: Option<Adaptive>,
 }
 
 /// Why a job's numbers of privacy cannot be.
@@ -80,6 +87,20 @@ pub enum PrivacyError {
     /// Not even one contribution is within epsilon.
     #[error("allows no contribution: one costs an epsilon of {} millionths", .0.0)]
     Epsilon(MicroEpsilon),
+    /// The norm cannot follow so.
+    #[error(
+        "needs a quantile of 1 to 999 thousandths and a rate of 1 to 1,000, not \
+         {quantile_permille} and {rate_permille}"
+    )]
+    Adaptive {
+        /// Updates within the norm.
+        quantile_permille: u32,
+        /// The largest step.
+        rate_permille: u32,
+    },
+    /// Votes are of use as a sum only.
+    #[error("with a norm that follows the updates goes with secure mode and with the rule mean")]
+    Votes,
     /// Updates are seen, and one's own noise is not enough.
     #[error("in plain mode, where every update is seen, needs the noise for one: set honest to 1")]
     Plain,
@@ -108,6 +129,7 @@ impl Privacy {
         if !(u128::from(MIN_VARIANCE)..=u128::from(MAX_VARIANCE)).contains(&variance) {
             return Err(PrivacyError::Variance(variance));
         }
+        self.adaptive.map_or(Ok(()), Adaptive::check)?;
         if self.delta.0 == 0 || self.delta > MAX_DELTA {
             return Err(PrivacyError::Delta(self.delta));
         }
@@ -135,23 +157,72 @@ impl Privacy {
         self.cost().fits(self.epsilon, self.delta)
     }
 
-    /// The norm in levels, rounded down: what one client can change in a sum.
+    /// The same with the norm of a round.
+    #[must_use]
+    pub const fn at(self, norm: u32) -> Self {
+        Self { norm, ..self }
+    }
+
+    /// Values of an update beside those of the model and the strategy.
+    pub const fn more_values(&self) -> usize {
+        if self.adaptive.is_some() { 1 } else { 0 }
+    }
+
+    /// The norm after a round with such a sum of votes; as it was where the next one could not be.
+    pub fn next_norm(&self, clip: Clip, votes: i64, clients: u32) -> u32 {
+        let Some(adaptive) = self.adaptive else { return self.norm };
+        let next = adaptive.next(self.norm, self.bound(clip), votes, clients);
+        // The floor and what is trusted were looked at when the job began.
+        if self.at(next).check(clip, usize::MAX).is_ok() { next } else { self.norm }
+    }
+
+    /// The norm in levels, rounded down: how long an update is at most.
     pub const fn bound(&self, clip: Clip) -> u64 {
         self.norm as u64 * LEVEL_MAX as u64 / clip.units() as u64
     }
 
+    /// What one client can change in a sum, in levels: its update, and its vote.
+    const fn sensitivity(&self, clip: Clip) -> u64 {
+        let bound = self.bound(clip);
+        if self.adaptive.is_some() { Adaptive::joint(bound) } else { bound }
+    }
+
     /// The variance of one client's noise, in levels, rounded up. The bound was checked.
     fn exact_variance(&self, clip: Clip) -> u128 {
-        let deviation = u128::from(self.noise_milli) * u128::from(self.bound(clip));
+        let deviation = u128::from(self.noise_milli) * u128::from(self.sensitivity(clip));
         (deviation * deviation).div_ceil(1_000_000 * u128::from(self.honest.max(1)))
     }
 
-    /// Shortens an update and puts its noise on it.
+    /// Shortens an update, adds its vote where the norm follows, and puts noise on all of it.
     ///
     /// # Errors
     /// [`UpdateError::Level`] where the noise is beyond all that is likely.
-    pub fn conceal(&self, levels: &mut [i32], clip: Clip, seed: &Seed) -> Result<(), UpdateError> {
-        shorten(levels, self.bound(clip));
+    pub fn conceal(
+        &self,
+        levels: &mut Vec<i32>,
+        clip: Clip,
+        seed: &Seed,
+    ) -> Result<(), UpdateError> {
+        let bound = self.bound(clip);
+        let is_within = shorten(levels, bound);
+        if self.adaptive.is_some() {
+            // It is no more than the largest level.
+            let vote = Adaptive::vote(bound) as i32;
+            levels.push(if is_within { vote } else { -vote });
+        }
+        self.add_noise(levels, clip, seed)
+    }
+
+    /// Puts noise on what is bounded.
+    ///
+    /// # Errors
+    /// [`UpdateError::Level`] where it is beyond all that is likely.
+    pub(crate) fn add_noise(
+        &self,
+        levels: &mut [i32],
+        clip: Clip,
+        seed: &Seed,
+    ) -> Result<(), UpdateError> {
         let variance = u64::try_from(self.exact_variance(clip)).unwrap_or(MAX_VARIANCE);
         let mut noise = Gauss::new(&seed.derive("noise", 0), variance);
         for (index, level) in levels.iter_mut().enumerate() {
@@ -165,25 +236,26 @@ impl Privacy {
 
     /// What tells it from all others.
     pub(crate) const fn numbers(&self) -> [u64; 5] {
-        let Self { noise_milli, norm, honest, delta, epsilon } = self;
+        let Self { noise_milli, norm, honest, delta, epsilon, adaptive: _ } = self;
         [*noise_milli as u64, *norm as u64, *honest as u64, delta.0, epsilon.0]
     }
 }
 
 /// Brings the L2 norm to at most `bound`, in whole numbers: each level is multiplied by what is
 /// allowed over what is there, that one rounded up, and rounded towards zero. A norm within the
-/// bound stays as it is.
-fn shorten(levels: &mut [i32], bound: u64) {
+/// bound stays as it is. Whether it was within.
+fn shorten(levels: &mut [i32], bound: u64) -> bool {
     // 2^20 squares below 2^34 each.
     let square: u64 = levels.iter().map(|level| u64::from(level.unsigned_abs()).pow(2)).sum();
     let root = square.isqrt();
     let length = root + u64::from(root * root < square);
     if u128::from(square) <= u128::from(bound) * u128::from(bound) {
-        return;
+        return true;
     }
     for level in levels {
         *level = (i64::from(*level) * bound as i64 / length as i64) as i32;
     }
+    false
 }
 
 #[cfg(test)]
@@ -204,6 +276,7 @@ mod tests {
             honest: 4,
             delta: PicoDelta(10_000_000),
             epsilon: MicroEpsilon(20_000_000),
+            adaptive: None,
         }
     }
 

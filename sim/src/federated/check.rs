@@ -6,8 +6,7 @@ use selvedge_base::NodeId;
 use selvedge_federated::privacy::accountant::Rho;
 use selvedge_federated::privacy::ledger::Cap;
 use selvedge_federated::round::{
-    Ballot, ContributionId, Digest, Folded, Header, Job, MAX_STALENESS, Opening, Pending,
-    SignedAccept, Tip,
+    Ballot, ContributionId, Digest, Folded, Header, Job, Opening, Pending, SignedAccept, Tip,
 };
 
 /// What must hold.
@@ -60,7 +59,8 @@ pub(super) struct Observer {
     closed: BTreeMap<u64, Digest>,
     shown: BTreeMap<u64, BTreeSet<Digest>>,
     records: BTreeMap<u64, (Digest, Digest)>,
-    models: BTreeMap<u64, Vec<i32>>,
+    /// The model before each round, and the norm of its updates.
+    models: BTreeMap<u64, (Vec<i32>, u32)>,
     /// What left each node with privacy, by its commitment.
     left: BTreeMap<NodeId, BTreeSet<Digest>>,
     /// Where contributions ended: folded or not.
@@ -88,7 +88,7 @@ impl Observer {
 
     /// The model before the first round.
     pub(super) fn begins(&mut self, tip: &Tip) {
-        self.models.insert(0, tip.server.model().to_vec());
+        self.models.insert(0, (tip.server.model().to_vec(), tip.norm));
     }
 
     /// A client wrote down what it contributes.
@@ -204,7 +204,7 @@ impl Observer {
 
     fn is_sum(&mut self, job: &Job, folded: &Folded, tip: &Tip) {
         let close = &folded.certificate.close;
-        let mut sums = vec![0i64; job.dim];
+        let mut sums = vec![0i64; job.payload_len()];
         let mut known = true;
         for entry in &close.entries {
             let update = self.updates.get(&entry.header.id);
@@ -214,14 +214,19 @@ impl Observer {
             }
         }
         let weight = close.total_weight();
-        let before = self.models.get(&close.round).cloned().unwrap_or_default();
+        let (before, norm) = self.models.get(&close.round).cloned().unwrap_or_default();
+        let votes = sums.split_off(job.dim);
+        let privacy = job.privacy.map(|privacy| privacy.at(norm));
+        let next = privacy.zip(votes.first()).map_or(norm, |(privacy, votes)| {
+            privacy.next_norm(job.clip, *votes, close.entries.len() as u32)
+        });
         let moved = before
             .iter()
             .zip(&sums)
             .map(|(weights, sum)| (i64::from(*weights) + job.clip.mean(*sum, weight)) as i32);
         let moved: Vec<i32> = moved.collect();
-        let is_so = known && moved == tip.server.model();
-        self.models.insert(close.round + 1, tip.server.model().to_vec());
+        let is_so = known && moved == tip.server.model() && next == tip.norm;
+        self.models.insert(close.round + 1, (tip.server.model().to_vec(), tip.norm));
         self.require(is_so, Promise::ModelIsSum, || {
             format!("the model after round {} is not what the updates add up to", close.round)
         });
@@ -232,14 +237,16 @@ impl Observer {
     /// that were replaced since is worth as much as its client (docs/federated.md, "Known limits").
     pub(super) fn ends(
         &mut self,
-        rounds: u64,
+        job: &Job,
         held: &BTreeSet<ContributionId>,
         kept: &BTreeSet<ContributionId>,
         dead: &BTreeSet<NodeId>,
         epoch: u64,
     ) {
-        for (id, (base_round, receipts)) in self.receipted.clone() {
-            let not_due = base_round + MAX_STALENESS >= rounds;
+        // With a norm that follows, what missed its round is void, and no record says so.
+        let owed = if job.follows_norm() { BTreeMap::new() } else { self.receipted.clone() };
+        for (id, (base_round, receipts)) in owed {
+            let not_due = base_round + job.max_staleness() >= job.rounds;
             let is_kept = kept.contains(&id) || dead.contains(&id.client.node);
             let is_lost = receipts < epoch && dead.contains(&id.client.node);
             let waits = held.contains(&id) || (not_due && is_kept) || is_lost;

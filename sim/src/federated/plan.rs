@@ -6,6 +6,7 @@ use selvedge_base::{Micros, NodeId};
 use selvedge_federated::fixed::Clip;
 use selvedge_federated::privacy::Privacy;
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta, Rho};
+use selvedge_federated::privacy::adaptive::Adaptive;
 use selvedge_federated::privacy::ledger::Cap;
 use selvedge_federated::robust::Rule;
 use selvedge_federated::round::{Committee, Job, Mode, Pace, Seat};
@@ -211,15 +212,32 @@ impl Plan {
         let mut job = (*self.job).clone();
         let honest = if job.mode == Mode::Secure { FLOOR as u32 } else { 1 };
         let epsilon = MicroEpsilon::default();
-        let mut privacy =
-            Privacy { noise_milli: 4_000, norm: 1 << 17, honest, delta: DELTA, epsilon };
+        let mut privacy = Privacy {
+            noise_milli: 4_000,
+            norm: 1 << 17,
+            honest,
+            delta: DELTA,
+            epsilon,
+            adaptive: None,
+        };
         privacy.epsilon = privacy.spent(contributions);
         job.privacy = Some(privacy);
         self.job = Arc::new(job);
         self
     }
 
-    /// The plan of a seed; every fourth one is with privacy.
+    /// The same plan, in which the norm follows the updates, if it is with privacy and in a mode
+    /// for that.
+    pub fn with_following_norm(mut self) -> Self {
+        let mut job = (*self.job).clone();
+        if let Some(privacy) = &mut job.privacy {
+            privacy.adaptive = Some(Adaptive { quantile_permille: 500, rate_permille: 200 });
+        }
+        self.job = Arc::new(job);
+        self
+    }
+
+    /// The plan of a seed; every fourth one is with privacy, every eighth with a norm that follows.
     pub fn seeded(seed: u64) -> Self {
         let mut dice = Stream::keyed(seed, 1, 0, 0);
         let scheme = match dice.below(10) {
@@ -242,7 +260,11 @@ impl Plan {
         plan.delay = Micros::millis([20, 300, 1_500][dice.below(3) as usize]);
         plan.slow_disks = dice.chance(500);
         plan.draw_faults(&mut Stream::keyed(seed, 2, 0, 0));
-        if seed % 4 == 3 { plan.with_privacy(PLENTY) } else { plan }
+        match seed % 8 {
+            3 => plan.with_privacy(PLENTY),
+            7 => plan.with_privacy(PLENTY).with_following_norm(),
+            _ => plan,
+        }
     }
 
     fn draw_faults(&mut self, dice: &mut Stream) {

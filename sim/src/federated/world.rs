@@ -11,7 +11,7 @@ use selvedge_federated::privacy::ledger::{
 };
 use selvedge_federated::round::{
     Anchor, AnchorChange, AnchorInput, AnchorStored, Client, ClientChange, ClientInput,
-    ClientStored, Effect, Event, Folded, Job, MAX_STALENESS, Message, Payload, Tip,
+    ClientStored, Effect, Event, Folded, Job, Message, Payload, Tip,
 };
 
 use super::check::{Broken, Observer, Promise};
@@ -340,7 +340,9 @@ impl<'a> World<'a> {
                 // It ends in a set that is closed after its receipts, whatever it was trained for.
                 let base = self.nodes[node].client.pending().map_or(0, |one| one.base_round);
                 let known = self.nodes.iter().map(|node| node.anchor.tip().round).max();
-                let next = known.map_or(0, |round| round + 1).saturating_sub(MAX_STALENESS);
+                let next = known
+                    .map_or(0, |round| round + 1)
+                    .saturating_sub(self.plan.job.max_staleness());
                 let epoch = self.nodes[node].client.tip().committee.epoch;
                 self.observer.receipted.insert(id, (base.max(next), epoch));
             }
@@ -569,6 +571,9 @@ impl<'a> World<'a> {
     fn folded(&mut self, job: &Job, folded: &Folded, tip: &Tip) {
         let carried = self.observer.carried;
         self.observer.folds(job, folded, tip);
+        if self.plan.job.privacy.is_some_and(|privacy| privacy.norm != tip.norm) {
+            self.count("norm followed");
+        }
         if self.observer.carried > carried {
             self.count("carried");
         }
@@ -665,7 +670,7 @@ impl<'a> World<'a> {
             let dead = dead.map(|(index, _)| name(index)).collect();
             let epoch = lives().map(|node| node.anchor.tip().committee.epoch).max();
             let epoch = epoch.unwrap_or_default();
-            self.observer.ends(self.plan.job.rounds, &held, &kept, &dead, epoch);
+            self.observer.ends(&self.plan.job, &held, &kept, &dead, epoch);
         } else if self.observer.broken.is_empty() {
             let story = self.nodes.iter().map(Node::story).collect::<Vec<_>>().join("; ");
             self.observer.require(false, Promise::Ends, || story);

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! federated/JOB/round/N      how round N ended; kept, so that whoever is behind can be told
-//! federated/JOB/anchor/tip   the chain as far as it was folded; the rest follows from the rounds
+//! federated/JOB/anchor/tip.2 the chain as far as it was folded; the rest follows from the rounds
 //! federated/JOB/anchor/held/ID, /turn, /opened
-//! federated/JOB/client/tip, /pending, /control
+//! federated/JOB/client/tip.2, /pending, /control
 //! federated/JOB/measured     how well this node found the models of the rounds to do
 //! ```
 //!
@@ -29,6 +29,12 @@ use crate::store::{Batch, Store, StoreError};
 const PREFIX: &str = "federated/";
 /// What the names of the records of ledgers begin with.
 const LEDGERS: &str = "federated-spent/";
+
+/// A tip as the anchor folded it. Those named `tip` were of a form without a norm; they are folded
+/// again from their rounds.
+const ANCHOR_TIP: &str = "anchor/tip.2";
+/// The same of the client.
+const CLIENT_TIP: &str = "client/tip.2";
 
 /// How well a model does, by this node's own examples that are trained on nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,8 +101,8 @@ impl JobDisk {
         first: &Tip,
         seal: &dyn Seal,
     ) -> Result<Loaded, StoreError> {
-        let mut anchor = AnchorStored::new(self.tip("anchor/tip", first)?);
-        let mut client = ClientStored::new(self.tip("client/tip", first)?);
+        let mut anchor = AnchorStored::new(self.tip(ANCHOR_TIP, first)?);
+        let mut client = ClientStored::new(self.tip(CLIENT_TIP, first)?);
         client.pending = self.store.load(&self.name("client/pending"))?;
         while let Some(folded) = self.round(anchor.tip.round)? {
             let round = anchor.tip.round;
@@ -205,7 +211,7 @@ impl JobDisk {
             }
             AnchorChange::Folded(folded) => {
                 self.put_round(&mut batch, folded)?;
-                self.put_tip(&mut batch, "anchor/tip", &now.tip, folded);
+                self.put_tip(&mut batch, ANCHOR_TIP, &now.tip, folded);
                 let round = folded.certificate.close.round + 1;
                 written.turn = Turn { round, ..Turn::default() };
                 batch.remove(&self.name("anchor/turn"));
@@ -239,7 +245,7 @@ impl JobDisk {
             }
             ClientChange::Folded(folded) => {
                 self.put_round(&mut batch, folded)?;
-                self.put_tip(&mut batch, "client/tip", &now.tip, folded);
+                self.put_tip(&mut batch, CLIENT_TIP, &now.tip, folded);
                 if now.pending.is_none() {
                     batch.remove(&self.name("client/pending"));
                 }

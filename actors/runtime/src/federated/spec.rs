@@ -8,6 +8,7 @@ use selvedge_base::{Micros, NodeId};
 use selvedge_federated::fixed::{Clip, ClipError, MODEL_BITS};
 use selvedge_federated::privacy::Privacy;
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
+use selvedge_federated::privacy::adaptive::Adaptive;
 use selvedge_federated::robust::Rule;
 use selvedge_federated::round::{Committee, Digest, Job, JobError, Mode, Pace, Seat};
 use selvedge_federated::server::Strategy;
@@ -347,6 +348,14 @@ struct WrittenPrivacy {
     honest: Option<u32>,
     delta: f64,
     epsilon: f64,
+    quantile: Option<f64>,
+    #[serde(default = "a_fifth")]
+    norm_rate: f64,
+}
+
+/// The largest step of a norm that follows the updates, unless told otherwise: the paper's.
+const fn a_fifth() -> f64 {
+    0.2
 }
 
 #[derive(Debug, Deserialize)]
@@ -477,6 +486,15 @@ impl WrittenPrivacy {
             honest: self.honest.unwrap_or(honest),
             delta: PicoDelta((self.delta * PICO).round() as u64),
             epsilon: MicroEpsilon(scaled("privacy.epsilon", self.epsilon, MILLION)?.into()),
+            adaptive: self
+                .quantile
+                .map(|quantile| -> Result<Adaptive, SpecError> {
+                    Ok(Adaptive {
+                        quantile_permille: scaled("privacy.quantile", quantile, 1_000.0)?,
+                        rate_permille: scaled("privacy.norm_rate", self.norm_rate, 1_000.0)?,
+                    })
+                })
+                .transpose()?,
         })
     }
 }

@@ -35,6 +35,7 @@ fn privacy_is_read_and_all_but_one_are_trusted_with_noise_where_nobody_sees_an_u
         honest: 4,
         delta: PicoDelta(10_000_000),
         epsilon: MicroEpsilon(8_000_000),
+        adaptive: None,
     };
     let private = format!("{GOOD}{PRIVATE}");
     assert_eq!(privacy(&private), Some(wanted));
@@ -43,6 +44,16 @@ fn privacy_is_read_and_all_but_one_are_trusted_with_noise_where_nobody_sees_an_u
     let plain = all.replace("dense = 100", "dense = 20");
     let plain = format!("{plain}[mode]\nkind = \"plain\"\nrule = \"mean\"\n");
     assert_eq!(privacy(&plain), Some(Privacy { honest: 1, ..wanted }));
+    let adaptive = Some(Adaptive { quantile_permille: 600, rate_permille: 200 });
+    let following = format!("{private}quantile = 0.6\n");
+    assert_eq!(privacy(&following), Some(Privacy { adaptive, ..wanted }));
+    let adaptive = Some(Adaptive { quantile_permille: 600, rate_permille: 50 });
+    let slowly = format!("{following}norm_rate = 0.05\n");
+    assert_eq!(privacy(&slowly), Some(Privacy { adaptive, ..wanted }));
+    assert!(said(&format!("{private}quantile = 1.5\n")).contains("quantile of 1 to 999"));
+    let median = plain.replace("rule = \"mean\"", "rule = \"median\"");
+    let median = median.replace("epsilon = 8.0\n", "epsilon = 8.0\nquantile = 0.5\n");
+    assert!(said(&median).contains("with the rule mean"));
 }
 
 fn said(text: &str) -> String {

@@ -7,6 +7,7 @@
 use selvedge_base::NodeId;
 use selvedge_base::codec;
 use selvedge_federated::fixed::MODEL_BITS;
+use selvedge_federated::privacy::adaptive::Adaptive;
 use selvedge_federated::round::{Digest, Job, JobError, Tip};
 use selvedge_proto::seal::sealing_key;
 use selvedge_proto::settings::{MAX_CONTENT_BYTES, SettingKey};
@@ -20,6 +21,9 @@ use super::spec::{JobSpec, MAX_ROUND_BYTES, Training, round_bytes};
 const KIND: u8 = 3;
 /// The version of the shape of a job's setting.
 const VERSION: u8 = 1;
+/// The version where the norm of updates follows them: the same, and how, which the form of rules
+/// in the first version has no place for.
+const VERSION_FOLLOWING: u8 = 2;
 /// The codec's version for what is inside: the one that all versions of a setting are read with.
 const CODEC_VERSION: u8 = 1;
 /// Examples of a thousand that are only measured on, at most: half.
@@ -140,8 +144,19 @@ impl Announced {
     /// # Errors
     /// [`AnnouncedError::Bytes`] when it is too large.
     pub fn to_bytes(&self) -> Result<Vec<u8>, AnnouncedError> {
-        let body = codec::encode_datagram_at(CODEC_VERSION, self, MAX_CONTENT_BYTES - 1);
-        let mut bytes = vec![VERSION];
+        let adaptive = self.job.privacy.and_then(|privacy| privacy.adaptive);
+        let (version, body) = match adaptive {
+            None => {
+                let body = codec::encode_datagram_at(CODEC_VERSION, self, MAX_CONTENT_BYTES - 1);
+                (VERSION, body)
+            }
+            Some(how) => {
+                let both = (self, how);
+                let body = codec::encode_datagram_at(CODEC_VERSION, &both, MAX_CONTENT_BYTES - 1);
+                (VERSION_FOLLOWING, body)
+            }
+        };
+        let mut bytes = vec![version];
         bytes.extend(body.map_err(|why| AnnouncedError::Bytes(why.to_string()))?);
         Ok(bytes)
     }
@@ -153,10 +168,17 @@ impl Announced {
     pub fn from_bytes(content: &[u8]) -> Result<Self, AnnouncedError> {
         let bad = |why: String| AnnouncedError::Bytes(why);
         let (version, rest) = content.split_first().ok_or_else(|| bad("it is empty".to_owned()))?;
-        if *version != VERSION {
-            return Err(AnnouncedError::Version(*version));
-        }
-        let told: Self = codec::decode_body(rest).map_err(|why| bad(why.to_string()))?;
+        let unread = |why: codec::CodecError| bad(why.to_string());
+        let told: Self = match *version {
+            VERSION => codec::decode_body(rest).map_err(unread)?,
+            VERSION_FOLLOWING => {
+                let (mut told, how): (Self, Adaptive) = codec::decode_body(rest).map_err(unread)?;
+                let privacy = told.job.privacy.as_mut();
+                privacy.ok_or(AnnouncedError::Unbound)?.adaptive = Some(how);
+                told
+            }
+            other => return Err(AnnouncedError::Version(other)),
+        };
         told.job.check()?;
         if told.task.digest()? != told.job.task || told.task.held_out_permille > MAX_HELD_OUT {
             return Err(AnnouncedError::Unbound);

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use selvedge_federated::privacy::Privacy;
+use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::round::Seat;
 use selvedge_federated::seal::OpeningKey;
 use selvedge_net::Identity;
@@ -34,10 +36,36 @@ fn a_job_is_read_as_it_was_told() {
     assert_eq!(Announced::from_bytes(&bytes).unwrap(), told);
     let tip = told.first().unwrap();
     assert_eq!((tip.job, tip.round), (told.job.digest(), 0));
-    assert!(matches!(Announced::from_bytes(&[2, 1]), Err(AnnouncedError::Version(2))));
+    assert!(matches!(Announced::from_bytes(&[3, 1]), Err(AnnouncedError::Version(3))));
     for end in 0..bytes.len() {
         assert!(Announced::from_bytes(&bytes[..end]).is_err(), "{end}");
     }
+}
+
+/// What has no place in the first version makes the second one; all others stay as they were.
+#[test]
+fn a_norm_that_follows_is_told_in_the_second_version() {
+    let mut told = told(3);
+    assert_eq!(told.to_bytes().unwrap()[0], 1);
+    let how = Adaptive { quantile_permille: 500, rate_permille: 200 };
+    let adaptive = Some(how);
+    let epsilon = MicroEpsilon(50_000_000);
+    let delta = PicoDelta(10_000_000);
+    let (noise_milli, norm, honest) = (2_000, 1 << 19, 3);
+    told.job.privacy = Some(Privacy { noise_milli, norm, honest, delta, epsilon, adaptive });
+    let still = Job {
+        privacy: told.job.privacy.map(|one| Privacy { adaptive: None, ..one }),
+        ..told.job.clone()
+    };
+    assert_ne!(still.digest(), told.job.digest(), "another job");
+    let bytes = told.to_bytes().unwrap();
+    assert_eq!(bytes[0], 2);
+    assert_eq!(Announced::from_bytes(&bytes).unwrap(), told);
+    assert_eq!(told.first().unwrap().norm, 1 << 19);
+    told.job.privacy = None;
+    let plain = codec::encode_datagram_at(1, &(&told, how), 60_000).unwrap();
+    let read = Announced::from_bytes(&[&[2][..], &plain].concat());
+    assert!(matches!(read, Err(AnnouncedError::Unbound)), "{read:?}");
 }
 
 #[test]

@@ -292,7 +292,8 @@ impl Anchor {
         if id.seq <= last {
             return Err(Refused::Replayed { last });
         }
-        if id.seq > last + 1 || header.base_round > tip.round {
+        let follows = self.job.follows_norm();
+        if (id.seq > last + 1 && !follows) || header.base_round > tip.round {
             return Err(Refused::Ahead { round: tip.round });
         }
         if let Some(held) = held.get(&id) {
@@ -303,7 +304,12 @@ impl Anchor {
         }
         let is_known = tip.done.contains_key(&id.client);
         let new = held.keys().filter(|id| !tip.done.contains_key(&id.client)).count();
-        let own = held.keys().filter(|id| id.client.node == from).count();
+        // What is void goes with the next round, and keeps no place from what may count.
+        let takes_place = |held: &&Held| {
+            !follows || held.header.base_round + self.job.max_staleness() >= tip.round
+        };
+        let own = held.values().filter(|held| held.header.id.client.node == from);
+        let own = own.filter(takes_place).count();
         let is_full = held.len() >= MAX_CLIENTS || own >= MAX_HELD;
         if is_full || (!is_known && tip.done.len() + new >= MAX_CLIENTS) {
             return Err(Refused::Full);

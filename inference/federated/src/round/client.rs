@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Digest;
 use super::canon::Canon;
-use super::close::{Close, ContributionId, Header, MAX_STALENESS};
+use super::close::{Close, ContributionId, Header};
 use super::job::{Job, Mode};
 use super::message::{Effect, Event, Message, Payload};
 use super::outbox::{Outbox, SEND_AGAIN};
@@ -256,6 +256,20 @@ impl Client {
         self.stored.tip.round >= self.job.rounds
     }
 
+    /// What it contributes and may still count: with a norm that follows, nothing of an earlier
+    /// round.
+    fn under_way(&self) -> Option<&Pending> {
+        let is_void =
+            |one: &&Pending| self.job.follows_norm() && one.base_round < self.stored.tip.round;
+        self.stored.pending.as_ref().filter(|one| !is_void(one))
+    }
+
+    /// The last number that this client gave to a contribution, wherever that is now.
+    fn last_seq(&self) -> u64 {
+        let written = self.stored.pending.as_ref().map_or(0, |pending| pending.id.seq);
+        self.stored.tip.last(&self.me).max(written)
+    }
+
     /// What it contributes.
     pub const fn pending(&self) -> Option<&Pending> {
         self.stored.pending.as_ref()
@@ -307,7 +321,7 @@ impl Client {
         let (round, record) = (close.round, tip.record);
         self.tell_what_became(close, out);
         self.stored.follow(tip);
-        if moved || self.stored.pending.is_none() {
+        if moved || self.under_way().is_none() {
             self.shared = None;
             self.receipts.clear();
         }
@@ -335,19 +349,19 @@ impl Client {
         seed: Seed,
         out: &mut Vec<Effect<ClientChange>>,
     ) {
-        if self.training != Some(base_round) || self.stored.pending.is_some() {
+        if self.training != Some(base_round) || self.under_way().is_some() {
             return;
         }
         self.training = None;
         // What nobody would count any more costs no epsilon: it trains again.
-        if self.has_ended() || self.stored.tip.round - base_round > MAX_STALENESS {
+        if self.has_ended() || self.stored.tip.round - base_round > self.job.max_staleness() {
             return;
         }
         let levels = match self.levels(delta, examples, &seed) {
             Ok(levels) => levels,
             Err(why) => return out.push(Effect::Report(Event::BadUpdate(why))),
         };
-        let seq = self.stored.tip.last(&self.me).saturating_add(1);
+        let seq = self.last_seq().saturating_add(1);
         let id = ContributionId { client: self.me, seq };
         // Noise is drawn from the seed that came: whoever has the disk cannot take it off again.
         let seed = seed.derive("shares", 0);
@@ -373,9 +387,11 @@ impl Client {
         if examples == 0 {
             return Err(UpdateError::Empty);
         }
-        let Some(privacy) = privacy else { return clip.encode(delta, self.job.payload_len()) };
-        let mut levels = clip.encode_clipped(delta, self.job.payload_len())?;
-        privacy.conceal(&mut levels, *clip, seed)?;
+        let values = self.job.trained_len();
+        let Some(privacy) = privacy else { return clip.encode(delta, values) };
+        let mut levels = clip.encode_clipped(delta, values)?;
+        // What was trained for an earlier round than the tip's does not come here where it matters.
+        privacy.at(self.stored.tip.norm).conceal(&mut levels, *clip, seed)?;
         Ok(levels)
     }
 
@@ -386,8 +402,8 @@ impl Client {
         };
         // A chain that knows more than the disk did may have taken the number meanwhile, or told of
         // what the node contributed from another store.
-        let is_next = self.stored.tip.check_next(pending.id).is_ok();
-        if is_next && self.stored.pending.is_none() && self.may_spend(out) {
+        let is_next = self.stored.tip.check_next(&self.job, pending.id).is_ok();
+        if is_next && self.under_way().is_none() && self.may_spend(out) {
             self.contribute(pending, out);
         }
     }
@@ -401,7 +417,10 @@ impl Client {
 
     /// Whether the job's epsilon allows one contribution more; people are told once that not.
     fn may_spend(&mut self, out: &mut Vec<Effect<ClientChange>>) -> bool {
-        let is_allowed = self.stored.tip.contributions(&self.me.node) < self.allowed;
+        // What is void was paid for, and the record may not tell of it yet.
+        let void = self.last_seq() - self.stored.tip.last(&self.me);
+        let known = self.stored.tip.contributions(&self.me.node);
+        let is_allowed = known.saturating_add(void) < self.allowed;
         if !is_allowed && !self.is_spent {
             self.is_spent = true;
             let spent = self.stored.tip.spent(&self.job, &self.me.node);
@@ -424,7 +443,7 @@ impl Client {
     /// Sends shares to the anchors that have not said they have theirs.
     fn share(&mut self, out: &mut Vec<Effect<ClientChange>>) {
         if self.shared.is_none() {
-            let Some(pending) = &self.stored.pending else { return };
+            let Some(pending) = self.under_way() else { return };
             match self.prepare(self.redrawn(pending).as_ref().unwrap_or(pending)) {
                 Ok(shared) => self.shared = Some(shared),
                 Err(why) => return out.push(Effect::Report(Event::BadUpdate(why))),
@@ -446,7 +465,8 @@ impl Client {
     fn redrawn(&self, pending: &Pending) -> Option<Pending> {
         let privacy = self.job.privacy.filter(|_| plant::is_on(Plant::NoiseRedrawn))?;
         let (mut other, seed) = (pending.clone(), pending.seed.derive("again", self.asked as u64));
-        privacy.conceal(&mut other.levels, self.job.clip, &seed).ok()?;
+        let privacy = privacy.at(self.stored.tip.norm);
+        privacy.add_noise(&mut other.levels, self.job.clip, &seed).ok()?;
         Some(other)
     }
 
@@ -503,7 +523,7 @@ impl Client {
         if let Some(anchor) = anchors.get(self.asked % anchors.len().max(1)) {
             self.outbox.send(*anchor, Message::Ask { round: tip.round }, out);
         }
-        if self.stored.pending.is_some() {
+        if self.under_way().is_some() {
             if self.shared.is_none() || self.asked.is_multiple_of(SEND_AGAIN) {
                 self.share(out);
             }

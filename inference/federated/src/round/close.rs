@@ -226,10 +226,10 @@ impl Close {
             return Err(CloseError::Node);
         }
         for id in entries.chain(expired) {
-            tip.check_next(id)?;
+            tip.check_next(job, id)?;
         }
         self.check_entries(job, tip)?;
-        self.check_expired()?;
+        self.check_expired(job)?;
         let new = clients.iter().filter(|client| !tip.done.contains_key(client)).count();
         if tip.done.len() + new > super::job::MAX_CLIENTS {
             return Err(CloseError::Clients);
@@ -245,7 +245,7 @@ impl Close {
     fn check_entries(&self, job: &Job, tip: &Tip) -> Result<(), CloseError> {
         for Entry { header, weight: claimed } in &self.entries {
             let base = header.base_round;
-            if base > self.round || self.round - base > MAX_STALENESS {
+            if base > self.round || self.round - base > job.max_staleness() {
                 return Err(CloseError::Age { base });
             }
             if header.epoch != tip.committee.epoch {
@@ -261,10 +261,10 @@ impl Close {
         Ok(())
     }
 
-    fn check_expired(&self) -> Result<(), CloseError> {
+    fn check_expired(&self, job: &Job) -> Result<(), CloseError> {
         for Expired { base_round, why, .. } in &self.expired {
             let is_so = match why {
-                Why::Stale => base_round.saturating_add(MAX_STALENESS) < self.round,
+                Why::Stale => base_round.saturating_add(job.max_staleness()) < self.round,
                 Why::Reconfigured => self.next.is_some(),
             };
             if !is_so {
@@ -285,12 +285,12 @@ impl Close {
                 *count += usize::from(first == header && *count == before);
             }
         }
-        holders.retain(|id, _| tip.check_next(*id).is_ok());
+        holders.retain(|id, _| tip.check_next(job, *id).is_ok());
         let may_count = |(header, count): &&(Header, usize)| {
             *count == held.len()
                 && header.epoch == tip.committee.epoch
                 && header.base_round <= tip.round
-                && tip.round - header.base_round <= MAX_STALENESS
+                && tip.round - header.base_round <= job.max_staleness()
         };
         let mut counting: Vec<Header> =
             holders.values().filter(may_count).map(|(header, _)| *header).collect();
@@ -313,15 +313,18 @@ impl Close {
             }
         }
         entries.sort_by_key(|entry| entry.header.id);
-        let counts: BTreeSet<ContributionId> =
-            entries.iter().map(|entry| entry.header.id).collect();
+        // What counts ends all that its client had before.
+        let counts: BTreeSet<Holder> = entries.iter().map(|entry| entry.header.id.client).collect();
         let expires = |(id, (header, _)): (&ContributionId, &(Header, usize))| {
-            let is_stale = header.base_round.saturating_add(MAX_STALENESS) < tip.round;
+            let is_stale = header.base_round.saturating_add(job.max_staleness()) < tip.round;
             let why = if is_stale { Why::Stale } else { Why::Reconfigured };
-            let expires = !counts.contains(id) && (is_stale || next.is_some());
-            expires.then_some(Expired { id: *id, base_round: header.base_round, why })
+            let expires = !counts.contains(&id.client) && (is_stale || next.is_some());
+            let expired = Expired { id: *id, base_round: header.base_round, why };
+            expires.then_some((id.client, expired))
         };
-        let expired = holders.iter().filter_map(expires).take(MAX_EXPIRED).collect();
+        // The last one of a client ends those before it too.
+        let expired: BTreeMap<Holder, Expired> = holders.iter().filter_map(expires).collect();
+        let expired = expired.into_values().take(MAX_EXPIRED).collect();
         Self { job: tip.job, round: tip.round, previous: tip.record, entries, expired, next }
     }
 }

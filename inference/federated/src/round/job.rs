@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::Digest;
 use super::canon::Canon;
+use super::close::MAX_STALENESS;
 use crate::fixed::{Clip, LEVEL_MAX, MAX_DIM};
 use crate::privacy::{NOISY_MAX, Privacy, PrivacyError};
 use crate::robust::Rule;
@@ -226,6 +227,9 @@ impl Job {
         match self.mode {
             Mode::Plain(Rule::MultiKrum { .. }) => return Err(PrivacyError::Krum),
             Mode::Plain(_) if privacy.honest != 1 => return Err(PrivacyError::Plain),
+            Mode::Plain(rule) if privacy.adaptive.is_some() && rule != Rule::Mean => {
+                return Err(PrivacyError::Votes);
+            }
             Mode::Plain(_) | Mode::Secure => {}
         }
         privacy.check(self.clip, self.min_clients)
@@ -254,14 +258,39 @@ impl Job {
             None => canon.number(0),
             Some(one) => one.numbers().into_iter().fold(canon.number(1), Canon::number),
         };
+        let adaptive = self.privacy.and_then(|privacy| privacy.adaptive);
+        // Nothing where there is none, so that jobs keep the names they had.
+        let canon = adaptive.iter().fold(canon, |canon, one| {
+            canon.number(one.quantile_permille.into()).number(one.rate_permille.into())
+        });
         let Pace { tick, stagger, gather, patience } = self.pace;
         let times = [tick.0, stagger.0, gather.0, patience.0];
         self.committee.put(times.into_iter().fold(canon, Canon::number)).digest()
     }
 
-    /// Values of one update: the model's weights, and what the strategy adds to them.
-    pub const fn payload_len(&self) -> usize {
+    /// Values that a client trains: the model's weights, and what the strategy adds to them.
+    pub const fn trained_len(&self) -> usize {
         self.strategy.payload_len(self.dim)
+    }
+
+    /// Values of one update as it is sent: what is trained, and a vote where a norm follows.
+    pub const fn payload_len(&self) -> usize {
+        match &self.privacy {
+            Some(privacy) => self.trained_len().saturating_add(privacy.more_values()),
+            None => self.trained_len(),
+        }
+    }
+
+    /// Whether updates are shortened to a norm that follows them. Then what missed its round is
+    /// void at once: its client passes over its number, and so does the record.
+    pub const fn follows_norm(&self) -> bool {
+        matches!(&self.privacy, Some(privacy) if privacy.adaptive.is_some())
+    }
+
+    /// Rounds a contribution is carried before it expires. None where the norm follows: what was
+    /// shortened to another norm would have another noise than the rest of the sum.
+    pub const fn max_staleness(&self) -> u64 {
+        if self.follows_norm() { 0 } else { MAX_STALENESS }
     }
 
     /// The largest level of an update: more than else where noise lies on it.

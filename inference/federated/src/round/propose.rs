@@ -18,7 +18,7 @@ use selvedge_crdt::Signature;
 use super::anchor::{Anchor, AnchorChange, Out};
 use super::canon::Canon;
 use super::certificate::{Ballot, Certificate, SignedAccept};
-use super::close::{Close, Header, MAX_ENTRIES, MAX_STALENESS};
+use super::close::{Close, Header, MAX_ENTRIES};
 use super::message::{Effect, Event, Message};
 
 /// What an anchor said with its promise.
@@ -61,7 +61,8 @@ impl Anchor {
     /// Nodes with something here that may count now.
     fn fresh(&self) -> usize {
         let tip = &self.stored.tip;
-        let counts = |header: &Header| tip.round - header.base_round <= MAX_STALENESS;
+        let oldest = self.job.max_staleness();
+        let counts = |header: &Header| tip.round - header.base_round <= oldest;
         let mut nodes: Vec<NodeId> = self
             .stored
             .held

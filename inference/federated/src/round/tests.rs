@@ -10,6 +10,7 @@ use crate::field::Fp;
 use crate::fixed::Clip;
 use crate::mask::Seed;
 use crate::privacy::accountant::{MicroEpsilon, PicoDelta};
+use crate::privacy::adaptive::Adaptive;
 use crate::privacy::ledger::Overspent;
 use crate::privacy::{Privacy, PrivacyError};
 use crate::robust::Rule;
@@ -406,6 +407,7 @@ fn private(contributions: u64) -> Job {
         honest: 2,
         delta: PicoDelta(10_000_000),
         epsilon: MicroEpsilon(0),
+        adaptive: None,
     };
     privacy.epsilon = privacy.spent(contributions);
     Job { privacy: Some(privacy), ..job(Mode::Secure) }
@@ -493,6 +495,88 @@ fn with_privacy_all_weigh_alike_and_say_nothing_of_their_examples() {
     let mut restarted = self::client(&job, disk);
     let sent = shares(&mut client, 3..3 + outbox::SEND_AGAIN as u64);
     assert_eq!((sent.len(), &sent), (5, &shares(&mut restarted, 1..2)));
+}
+
+fn following() -> Job {
+    let mut job = private(3);
+    let adaptive = Adaptive { quantile_permille: 500, rate_permille: 200 };
+    job.privacy.as_mut().unwrap().adaptive = Some(adaptive);
+    job
+}
+
+#[test]
+fn with_a_norm_that_follows_an_update_has_a_vote_and_counts_in_its_own_round_only() {
+    let job = following();
+    assert_eq!(job.check(), Ok(()));
+    assert_ne!(job.digest(), private(3).digest());
+    assert_eq!((job.trained_len(), job.payload_len(), job.max_staleness()), (3, 4, 0));
+    let median = Job { mode: Mode::Plain(Rule::Median), ..job.clone() };
+    let privacy = median.privacy.map(|privacy| Privacy { honest: 1, ..privacy });
+    let median = Job { privacy, ..median };
+    assert_eq!(median.check(), Err(JobError::Privacy(PrivacyError::Votes)));
+
+    let tip = first(&job);
+    assert_eq!(tip.norm, 1 << 19);
+    let mut client = client(&job, ClientStored::new(tip.clone()));
+    let effects = trained(&mut client);
+    let [Effect::Spend(spend)] = effects[..] else { panic!("{effects:?}") };
+    told(&mut client, 2, ClientInput::Granted { commitment: spend.commitment });
+    let pending = client.pending().unwrap().clone();
+    assert_eq!((pending.levels.len(), pending.id.seq), (4, 1));
+
+    // Its round ended without it: it trains again, under the next number, which may follow at once.
+    let later = Tip { round: 1, ..tip };
+    let disk = ClientStored { pending: Some(pending.clone()), ..ClientStored::new(later.clone()) };
+    let mut client = self::client(&job, disk);
+    assert!(told(&mut client, 1, ClientInput::Ticked).contains(&Effect::Train { round: 1 }));
+    let (delta, seed) = (vec![0.5, -0.5, 0.0], Seed([4; 32]));
+    let trained = ClientInput::Trained { base_round: 1, examples: 50, delta, seed };
+    let effects = told(&mut client, 1, trained);
+    let [Effect::Spend(spend)] = effects[..] else { panic!("{effects:?}") };
+    told(&mut client, 2, ClientInput::Granted { commitment: spend.commitment });
+    let next = client.pending().unwrap();
+    assert_eq!((next.id.seq, next.base_round), (2, 1));
+    assert_eq!(later.check_next(&job, next.id), Ok(()));
+    assert!(later.check_next(&private(3), next.id).is_err(), "a gap elsewhere");
+    // Three are allowed: two are written down, so one is left, though no record tells of any.
+    let third = ClientStored {
+        pending: Some(Pending {
+            base_round: 0,
+            id: ContributionId { seq: 3, ..next.id },
+            ..pending
+        }),
+        ..ClientStored::new(later)
+    };
+    let effects = told(&mut self::client(&job, third), 1, ClientInput::Ticked);
+    let spent = |one: &Effect<_>| matches!(one, Effect::Report(Event::PrivacySpent { .. }));
+    assert!(effects.iter().any(spent), "{effects:?}");
+}
+
+#[test]
+fn of_one_client_the_newest_counts_and_the_older_ones_are_void() {
+    let job = following();
+    let tip = Tip { round: 2, ..first(&job) };
+    let numbered = |client, base_round, seq| {
+        let mut header = header(client, base_round, 1);
+        header.id.seq = seq;
+        header
+    };
+    let held = [
+        numbered(8, 1, 4),
+        numbered(9, 1, 1),
+        numbered(9, 2, 2),
+        numbered(10, 2, 7),
+        numbered(11, 0, 1),
+        numbered(11, 1, 2),
+    ];
+    let close = closing(&job, &tip, &held);
+    let counted: Vec<_> = close.entries.iter().map(|entry| entry.header.id.seq).collect();
+    let expired: Vec<_> = close.expired.iter().map(|expired| expired.id.seq).collect();
+    assert_eq!((counted, expired), (vec![2, 7], vec![4, 2]));
+    assert_eq!(close.check(&job, &tip), Ok(()));
+    let mut stale = close;
+    stale.entries[0].header.base_round = 1;
+    assert_eq!(stale.check(&job, &tip), Err(CloseError::Age { base: 1 }));
 }
 
 #[test]

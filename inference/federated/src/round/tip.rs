@@ -93,6 +93,8 @@ pub struct Tip {
     pub done: BTreeMap<Holder, u64>,
     /// The model and what its strategy remembers.
     pub server: Server,
+    /// What updates of the next round are shortened to, in units of 2^-20; 0 without privacy.
+    pub norm: u32,
 }
 
 /// Why a round is not over.
@@ -126,7 +128,8 @@ impl Tip {
         let record =
             Canon::of("selvedge federated first").fixed(&name).fixed(&server.digest()).digest();
         let committee = job.committee.clone();
-        Ok(Self { job: name, round: 0, record, committee, done: BTreeMap::new(), server })
+        let norm = job.privacy.map_or(0, |privacy| privacy.norm);
+        Ok(Self { job: name, round: 0, record, committee, done: BTreeMap::new(), server, norm })
     }
 
     /// The last contribution of a client that was folded or expired; 0 for none.
@@ -147,13 +150,14 @@ impl Tip {
         job.privacy.map_or(MicroEpsilon(0), |privacy| privacy.spent(contributions))
     }
 
-    /// Whether a contribution is the one that must follow.
+    /// Whether a contribution is the one that must follow, or one that may.
     ///
     /// # Errors
     /// [`CloseError::Sequence`].
-    pub fn check_next(&self, id: ContributionId) -> Result<(), CloseError> {
+    pub fn check_next(&self, job: &Job, id: ContributionId) -> Result<(), CloseError> {
         let last = self.last(&id.client);
-        if last.checked_add(1) != Some(id.seq) {
+        let passes_over = job.follows_norm() && id.seq > last;
+        if last.checked_add(1) != Some(id.seq) && !passes_over {
             return Err(CloseError::Sequence { id, last });
         }
         Ok(())
@@ -216,7 +220,14 @@ impl Tip {
         let close = &folded.certificate.close;
         let mut next = self.clone();
         next.round += 1;
-        next.server.apply(job.clip, aggregate);
+        let privacy = job.privacy.map(|privacy| privacy.at(self.norm));
+        let following = privacy.filter(|_| job.follows_norm());
+        if let Some((privacy, (votes, sum))) = following.zip(aggregate.sum.split_last()) {
+            next.norm = privacy.next_norm(job.clip, *votes, aggregate.clients);
+            next.server.apply(job.clip, &Aggregate { sum: sum.to_vec(), ..*aggregate });
+        } else {
+            next.server.apply(job.clip, aggregate);
+        }
         let counted = close.entries.iter().map(|entry| entry.header.id);
         for id in counted.chain(close.expired.iter().map(|expired| expired.id)) {
             if !plant::is_on(Plant::FoldedUnnumbered) {
@@ -232,6 +243,7 @@ impl Tip {
             .fixed(&aggregate.digest())
             .fixed(&next.server.digest())
             .list(next.done.iter(), |canon, (client, seq)| canon.holder(client).number(*seq));
+        let canon = following.iter().fold(canon, |canon, _| canon.number(next.norm.into()));
         next.record = next.committee.put(canon).digest();
         next
     }
