@@ -34,7 +34,7 @@ const ATTACKED: &[(&str, Split, f64, f64)] =
 const COMPARED_ROUNDS: u64 = 10;
 
 /// Accuracy without attackers, in shares.
-pub(crate) fn accuracy(digits: &Digits, seeds: &[u64], report: &mut Report) -> Result<()> {
+pub(crate) fn accuracy(digits: &[Digits], seeds: &[u64], report: &mut Report) -> Result<()> {
     for scaffold in [false, true] {
         let mut settings = Vec::new();
         for (_, split, ..) in DIVISIONS {
@@ -62,7 +62,7 @@ pub(crate) fn accuracy(digits: &Digits, seeds: &[u64], report: &mut Report) -> R
 }
 
 /// Accuracy with two attackers, in the open.
-pub(crate) fn attacked(digits: &Digits, seeds: &[u64], report: &mut Report) -> Result<()> {
+pub(crate) fn attacked(digits: &[Digits], seeds: &[u64], report: &mut Report) -> Result<()> {
     for (rule, mode) in [("mean", Mode::Plain(Rule::Mean)), ("multi_krum", KRUM)] {
         let mut settings = Vec::new();
         for (_, split, ..) in ATTACKED {
@@ -126,7 +126,7 @@ fn percent(outcomes: &[Outcome], of: impl Fn(&Outcome) -> f64) -> f64 {
 }
 
 /// Runs the settings, two at a time where there are two cores; outcomes in their order.
-fn run_all(digits: &Digits, settings: &[Setting]) -> Result<Vec<Outcome>> {
+fn run_all(digits: &[Digits], settings: &[Setting]) -> Result<Vec<Outcome>> {
     let next = AtomicUsize::new(0);
     let threads = thread::available_parallelism().map_or(1, usize::from).min(settings.len());
     let work = || -> Result<Vec<(usize, Outcome)>> {
@@ -134,7 +134,8 @@ fn run_all(digits: &Digits, settings: &[Setting]) -> Result<Vec<Outcome>> {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(setting) = settings.get(at) else { return Ok(own) };
-            own.push((at, run(digits, setting)?));
+            // Settings go by seed, and so do the divisions.
+            own.push((at, run(&digits[at % digits.len()], setting)?));
         }
     };
     let mut all = thread::scope(|scope| -> Result<Vec<(usize, Outcome)>> {

@@ -54,7 +54,7 @@ fn learn(s: &Scenario, rounds: u64) -> Result<(Report, PathBuf)> {
     let mut report = Report::default();
     report
         .heading("ten nodes, five anchors, two kinds of digits each; sums that nobody takes apart");
-    let all = digits::load().context("reading the digits")?.train;
+    let all = digits::load(0).context("reading the digits")?.train;
     let parts = split(&all, NODES, Split::Shards(2), 1)?;
     let specs = parts.iter().enumerate().map(|(at, part)| with_digits(s, at, part));
     let nodes = mesh(s, &specs.collect::<Result<Vec<_>>>()?)?;
