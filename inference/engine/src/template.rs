@@ -22,7 +22,8 @@ const FUEL: u64 = 1_000_000;
 const MAX_TAG_BYTES: usize = 768;
 /// Spaces of one level of JSON: published templates use four.
 const MAX_INDENT: u64 = 16;
-/// Bytes that one replacement may make: as much as a message may have.
+/// Bytes that one replacement may make, or that may stand between what is joined: as much as a
+/// message may have.
 const MAX_REPLACED_BYTES: usize = 8 << 20;
 /// The name under which the template is kept; error messages show it.
 const NAME: &str = "chat_template";
@@ -147,7 +148,7 @@ fn check_tags(source: &str) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Python's methods. What replaces has no fuel of its own.
+/// Python's methods. What replaces or joins has no fuel of its own.
 fn method(
     state: &mut State<'_, '_>,
     value: &Value,
@@ -162,6 +163,12 @@ fn method(
         if made.saturating_add(text.len()) > MAX_REPLACED_BYTES {
             return Err(minijinja::Error::from(ErrorKind::OutOfFuel));
         }
+    }
+    if name == "join"
+        && let (Some(between), Some(list)) = (value.as_str(), arguments.first())
+        && list.len().is_none_or(|count| count.saturating_mul(between.len()) > MAX_REPLACED_BYTES)
+    {
+        return Err(minijinja::Error::from(ErrorKind::OutOfFuel));
     }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments)
 }

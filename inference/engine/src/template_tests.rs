@@ -83,11 +83,14 @@ fn tags_are_short_and_what_has_no_fuel_is_bounded() {
     assert!(Template::compile(&format!("{{{{ \"{text}\" }}}}"), "", "").is_ok());
     let replaced = format!("{{{{ 'xxxxxxxx'{} }}}}", ".replace('x', 'xxxxxxxx')".repeat(9));
     let indented = "{{ messages|tojson(indent=100000000) }}".to_owned();
-    for source in [replaced, indented] {
+    let joined =
+        "{% set x = 'x' * 10000 %}{{ x.join(range(100000)|map('string')|list) }}".to_owned();
+    for source in [replaced, indented, joined] {
         let refusal = render(&source, &[message(Role::User, "x")]).expect_err("too much");
         assert!(refusal.message.contains("takes too long"), "{refusal}");
     }
-    let few = "{{ messages|tojson(indent=2) }}{{ 'ab'.replace('b', 'c') }}";
+    let few =
+        "{{ messages|tojson(indent=2) }}{{ ', '.join(['x', 'y']) }}{{ 'ab'.replace('b', 'c') }}";
     let told = render(few, &[message(Role::User, "x")]).expect("renders").concat();
-    assert!(told.contains("\"role\": \"user\"") && told.ends_with("ac"), "{told}");
+    assert!(told.contains("\"role\": \"user\"") && told.ends_with("x, yac"), "{told}");
 }
