@@ -23,5 +23,5 @@ pub use local::{Control, Local, Plan, Update};
 pub use measure::{Measured, measure};
 pub use model::{Layer, Model};
 pub use saved::{MAX_SAVED_BYTES, Saved, SavedError};
-pub use source::{Csv, Idx, Source, read};
+pub use source::{Idx, Images, Source, Table, read, read_image, read_parquet};
 pub use split::{Split, split};

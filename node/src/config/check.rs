@@ -14,7 +14,7 @@ use selvedge_engine::{Device, EngineConfig};
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::privacy::ledger::Cap;
 use selvedge_runtime::{Bounds, CacheConfig, DataSource, JobSpec};
-use selvedge_train::{Csv, Idx, Source};
+use selvedge_train::{Idx, Images, Source, Table};
 
 use super::raw::{LogFormat, RawCache, RawConfig, RawData};
 use super::reference::{Field, fields};
@@ -308,20 +308,28 @@ fn cache(raw: &RawCache) -> CacheConfig {
 fn source(raw: &RawData) -> (String, Source, (Option<f64>, Option<f64>)) {
     match raw {
         RawData::Csv { name, path, label, values, classes, scale, epsilon, delta } => {
-            let table = Csv {
-                path: path.into(),
-                label: label.clone(),
-                values: values.clone(),
-                classes: classes.clone(),
-                scale: *scale,
-            };
+            let table = table((path, label), values, classes, *scale);
             (name.clone(), Source::Csv(table), (*epsilon, *delta))
+        }
+        RawData::Parquet { name, path, label, values, classes, scale, epsilon, delta } => {
+            let table = table((path, label), values, classes, *scale);
+            (name.clone(), Source::Parquet(table), (*epsilon, *delta))
         }
         RawData::Idx { name, images, labels, epsilon, delta } => {
             let pair = Idx { images: images.into(), labels: labels.into() };
             (name.clone(), Source::Idx(pair), (*epsilon, *delta))
         }
+        RawData::Images { name, path, classes, resize, epsilon, delta } => {
+            let (classes, resize) = (classes.clone(), *resize);
+            let folder = Images { path: path.into(), classes, resize };
+            (name.clone(), Source::Images(folder), (*epsilon, *delta))
+        }
     }
+}
+
+fn table((path, label): (&str, &str), values: &[String], classes: &[String], scale: f32) -> Table {
+    let (values, classes) = (values.to_vec(), classes.to_vec());
+    Table { path: path.into(), label: label.to_owned(), values, classes, scale }
 }
 
 fn to_usize(value: u64) -> usize {

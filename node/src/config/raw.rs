@@ -68,6 +68,31 @@ pub(crate) enum RawData {
         #[schemars(range(min = 1e-12, max = 0.001))]
         delta: Option<f64>,
     },
+    /// A table in Apache Parquet, packed with Snappy, gzip or not.
+    Parquet {
+        /// The name that jobs use.
+        name: String,
+        /// The file.
+        path: String,
+        /// The column with the label.
+        label: String,
+        /// The columns with the values, in the order of the model. Empty: all but the label.
+        #[serde(default)]
+        values: Vec<String>,
+        /// The names of the classes, in the order of the model. Empty: labels are numbers from 0.
+        #[serde(default)]
+        classes: Vec<String>,
+        /// Every value is divided by this.
+        #[serde(default = "one")]
+        scale: f32,
+        /// What all jobs together may spend of the data's privacy, as an epsilon. With it only jobs
+        /// with privacy train on the data.
+        #[schemars(range(min = 0.000001, max = 1000.0))]
+        epsilon: Option<f64>,
+        /// The delta that this epsilon is counted at.
+        #[schemars(range(min = 1e-12, max = 0.001))]
+        delta: Option<f64>,
+    },
     /// Images and labels as the MNIST files hold them, not compressed.
     Idx {
         /// The name that jobs use.
@@ -76,6 +101,27 @@ pub(crate) enum RawData {
         images: String,
         /// The file of labels.
         labels: String,
+        /// What all jobs together may spend of the data's privacy, as an epsilon. With it only jobs
+        /// with privacy train on the data.
+        #[schemars(range(min = 0.000001, max = 1000.0))]
+        epsilon: Option<f64>,
+        /// The delta that this epsilon is counted at.
+        #[schemars(range(min = 1e-12, max = 0.001))]
+        delta: Option<f64>,
+    },
+    /// A directory of images: PNG, JPEG or PNM, in one folder for each class.
+    Images {
+        /// The name that jobs use.
+        name: String,
+        /// The directory.
+        path: String,
+        /// The names of the folders, in the order of the model, the same at all nodes. Empty:
+        /// folders are called by the numbers of the classes, from 0.
+        #[serde(default)]
+        classes: Vec<String>,
+        /// Whether images of another size are scaled to the job's; otherwise they are refused.
+        #[serde(default)]
+        resize: bool,
         /// What all jobs together may spend of the data's privacy, as an epsilon. With it only jobs
         /// with privacy train on the data.
         #[schemars(range(min = 0.000001, max = 1000.0))]

@@ -127,7 +127,7 @@ pub(crate) fn commented_defaults() -> String {
     text
 }
 
-/// Two sources, one of each kind; `config::tests` reads it.
+/// Sources, one of each kind; `config::tests` reads it.
 pub(crate) const DATA_EXAMPLE: &str = "\
 [[data]]
 name = \"line3\"
@@ -139,10 +139,25 @@ classes = [\"ok\", \"worn\"]
 scale = 100.0
 
 [[data]]
+name = \"line4\"
+kind = \"parquet\"
+path = \"/var/lib/line4/states.parquet\"
+label = \"state\"
+values = [\"heat\", \"humidity\"]
+classes = [\"ok\", \"worn\"]
+
+[[data]]
 name = \"digits\"
 kind = \"idx\"
 images = \"/var/lib/digits/images-idx3-ubyte\"
 labels = \"/var/lib/digits/labels-idx1-ubyte\"
+
+[[data]]
+name = \"welds\"
+kind = \"images\"
+path = \"/var/lib/welds\"
+classes = [\"crack\", \"good\", \"pore\"]
+resize = true
 ";
 
 fn data_docs() -> String {

@@ -4,6 +4,7 @@
 //! the bounds of [`crate::guard`]; what else one holds is its `holds`.
 
 mod answers;
+mod examples;
 mod files;
 mod mesh;
 mod models;
@@ -36,6 +37,7 @@ pub const TARGETS: &[&[Target]] = &[
     tap::TARGETS,
     mesh::TARGETS,
     files::TARGETS,
+    examples::TARGETS,
     models::TARGETS,
     text::TARGETS,
 ];

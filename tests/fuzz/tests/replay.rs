@@ -110,6 +110,8 @@ replayed! {
     file_routes: "file.routes",
     file_routes_bytes: "file.routes.bytes",
     file_providers: "file.providers",
+    file_image: "file.image",
+    file_parquet: "file.parquet",
     model_gguf: "model.gguf",
     model_template: "model.template",
     text_short: "text.short",

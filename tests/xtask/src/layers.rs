@@ -86,6 +86,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
             "selvedge-dialect",
             "selvedge-engine",
             "selvedge-proto",
+            "selvedge-train",
         ],
     ),
     ("selvedge-gateway-bench", "tests/gateway-bench", &[]),

@@ -3,57 +3,37 @@
 //! Owns which columns are read and what a wrong cell is told. Parsing is the csv crate's.
 
 use std::io::Read;
-use std::path::PathBuf;
 
 use csv::{ReaderBuilder, StringRecord};
 
+use super::classes::{self, short};
+use super::table::{Columns, Table};
 use crate::examples::MAX_VALUES;
 use crate::{Examples, Schema, TrainError};
-
-/// A table.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Csv {
-    /// The file; its first line names the columns.
-    pub path: PathBuf,
-    /// The column with the label.
-    pub label: String,
-    /// The columns with the values, in the order of the model; empty: all but the label.
-    pub values: Vec<String>,
-    /// The names of the classes, in the order of the model; empty: labels are numbers from 0.
-    pub classes: Vec<String>,
-    /// Every value is divided by this, as 255 for grey levels; 1 leaves them.
-    pub scale: f32,
-}
 
 /// Bytes of a table: as many values as are kept, written with seven digits and a comma each.
 const MAX_BYTES: u64 = 8 * MAX_VALUES as u64;
 
-pub(super) fn read(table: &Csv, file: impl Read, schema: &Schema) -> Result<Examples, TrainError> {
+pub(super) fn read(
+    table: &Table,
+    file: impl Read,
+    schema: &Schema,
+) -> Result<Examples, TrainError> {
     read_within(table, file, schema, MAX_BYTES)
 }
 
 /// Reads a table of at most so many bytes. One that is longer is refused, not cut.
 fn read_within(
-    table: &Csv,
+    table: &Table,
     file: impl Read,
     schema: &Schema,
     most: u64,
 ) -> Result<Examples, TrainError> {
-    let width = schema.check()?;
+    let width = table.check(schema)?;
     let wrong = |reason: String| TrainError::malformed(&table.path, reason);
-    if !(table.scale.is_finite() && table.scale != 0.0) {
-        return Err(wrong(format!("a scale of {}; values are divided by it", table.scale)));
-    }
-    if !table.classes.is_empty() && table.classes.len() != schema.classes {
-        return Err(wrong(format!(
-            "{} classes are named, and the job has {}",
-            table.classes.len(),
-            schema.classes
-        )));
-    }
     let mut reader = ReaderBuilder::new().from_reader(file.take(most.saturating_add(1)));
     let header = reader.headers().map_err(|error| wrong(error.to_string()))?.clone();
-    let columns = Columns::find(table, &header, width)?;
+    let columns = Columns::find(table, &header.iter().collect::<Vec<_>>(), width)?;
     let mut values = Vec::new();
     let mut labels = Vec::new();
     let mut record = StringRecord::new();
@@ -76,7 +56,7 @@ fn read_within(
             values.push(value / table.scale);
         }
         let cell = record.get(columns.label).unwrap_or_default().trim();
-        labels.push(label(table, cell, schema).ok_or_else(|| {
+        labels.push(classes::number(&table.classes, cell, schema).ok_or_else(|| {
             wrong(format!(
                 "line {line}, column '{}': '{}' is no class of the job",
                 table.label,
@@ -95,53 +75,8 @@ fn read_within(
     Examples::new(schema.clone(), values, labels)
 }
 
-/// Places of the columns that are read.
-struct Columns {
-    label: usize,
-    values: Vec<usize>,
-}
-
-impl Columns {
-    fn find(table: &Csv, header: &StringRecord, width: usize) -> Result<Self, TrainError> {
-        let place = |wanted: &str| {
-            header.iter().position(|name| name.trim() == wanted).ok_or_else(|| {
-                let names: Vec<&str> = header.iter().take(16).collect();
-                let reason = format!("no column '{wanted}'; the first are: {}", names.join(", "));
-                TrainError::malformed(&table.path, reason)
-            })
-        };
-        let label = place(&table.label)?;
-        let values: Vec<usize> = if table.values.is_empty() {
-            (0..header.len()).filter(|&at| at != label).collect()
-        } else {
-            table.values.iter().map(|name| place(name)).collect::<Result<_, _>>()?
-        };
-        if values.len() != width {
-            return Err(TrainError::malformed(
-                &table.path,
-                format!("{} columns of values, and the job's examples have {width}", values.len()),
-            ));
-        }
-        Ok(Self { label, values })
-    }
-}
-
-fn label(table: &Csv, cell: &str, schema: &Schema) -> Option<u32> {
-    let at = if table.classes.is_empty() {
-        cell.parse::<usize>().ok()?
-    } else {
-        table.classes.iter().position(|class| class == cell)?
-    };
-    u32::try_from(at).ok().filter(|_| at < schema.classes)
-}
-
 fn name(header: &StringRecord, at: usize) -> &str {
     header.get(at).unwrap_or_default()
-}
-
-/// A cell as it may stand in a message: its first characters, without controls.
-fn short(cell: &str) -> String {
-    cell.chars().filter(|c| !c.is_control()).take(24).collect()
 }
 
 #[cfg(test)]
@@ -149,8 +84,8 @@ mod tests {
     use super::*;
     use crate::Shape;
 
-    fn table() -> Csv {
-        Csv {
+    fn table() -> Table {
+        Table {
             path: "line3.csv".into(),
             label: "state".to_owned(),
             values: vec!["heat".to_owned(), "hum".to_owned()],
@@ -159,7 +94,7 @@ mod tests {
         }
     }
 
-    fn told(table: &Csv, text: &str) -> Result<Examples, TrainError> {
+    fn told(table: &Table, text: &str) -> Result<Examples, TrainError> {
         read(table, text.as_bytes(), &Schema { shape: Shape::Flat(2), classes: 2 })
     }
 
@@ -174,7 +109,7 @@ mod tests {
 
     #[test]
     fn without_names_every_other_column_counts_and_labels_are_numbers() -> Result<(), TrainError> {
-        let plain = Csv { values: vec![], classes: vec![], scale: 1.0, ..table() };
+        let plain = Table { values: vec![], classes: vec![], scale: 1.0, ..table() };
         let examples = told(&plain, "a,state,b\n1,1,2\n3,0,4\n")?;
         assert_eq!(examples.values(), [1.0, 2.0, 3.0, 4.0]);
         assert_eq!(examples.labels(), [1, 0]);

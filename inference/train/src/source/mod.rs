@@ -2,33 +2,72 @@
 //!
 //! Owns the kinds of source and the choice between them. Nothing read here leaves the node.
 
+mod classes;
 mod csv;
+mod footer;
 mod idx;
+mod images;
+mod pages;
+mod parquet;
+mod picture;
+mod table;
 
 use std::fs::File;
 use std::path::Path;
 
-pub use self::csv::Csv;
 pub use self::idx::Idx;
-use crate::{Examples, Schema, TrainError};
+pub use self::images::Images;
+pub use self::table::Table;
+use crate::{Examples, Schema, Shape, TrainError};
 
 /// A source of labelled examples.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// A table as text.
-    Csv(Csv),
+    Csv(Table),
+    /// A table in Apache Parquet.
+    Parquet(Table),
     /// Images and labels as the MNIST files hold them.
     Idx(Idx),
+    /// A directory of images.
+    Images(Images),
 }
 
 /// Reads all examples of a source; they must be what the schema says.
 pub fn read(source: &Source, schema: &Schema) -> Result<Examples, TrainError> {
     match source {
         Source::Csv(table) => csv::read(table, open(&table.path)?, schema),
+        Source::Parquet(table) => parquet::read(table, open(&table.path)?, schema),
+        Source::Images(folder) => images::read(folder, schema),
         Source::Idx(pair) => idx::read(pair, open(&pair.images)?, open(&pair.labels)?, schema),
     }
 }
 
 fn open(path: &Path) -> Result<File, TrainError> {
     File::open(path).map_err(|source| TrainError::Io { path: path.to_owned(), source })
+}
+
+/// Reads a table in Apache Parquet that is in memory, of at most so many values: what
+/// [`read`] does with a file, within narrower bounds.
+pub fn read_parquet(
+    table: &Table,
+    bytes: Vec<u8>,
+    schema: &Schema,
+    most: usize,
+) -> Result<Examples, TrainError> {
+    parquet::read_within(table, bytes::Bytes::from(bytes), schema, most)
+}
+
+/// Reads an image that is in memory, of at most so many pixels: what [`read`] does with every file
+/// of a directory of images, within narrower bounds.
+pub fn read_image(
+    path: &Path,
+    bytes: &[u8],
+    shape: Shape,
+    resize: bool,
+    most: u64,
+) -> Result<Vec<f32>, TrainError> {
+    let mut values = Vec::new();
+    picture::append_within(most, path, bytes, shape, resize, &mut values)?;
+    Ok(values)
 }

@@ -1,0 +1,68 @@
+//! A table with named columns, whatever its file's format: which of them are read, and as what.
+//!
+//! Owns finding columns by name. Reading rows is the formats'.
+
+use std::path::PathBuf;
+
+use super::classes;
+use crate::{Schema, TrainError};
+
+/// A table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// The file; it names its columns.
+    pub path: PathBuf,
+    /// The column with the label.
+    pub label: String,
+    /// The columns with the values, in the order of the model; empty: all but the label.
+    pub values: Vec<String>,
+    /// The names of the classes, in the order of the model; empty: labels are numbers from 0.
+    pub classes: Vec<String>,
+    /// Every value is divided by this, as 255 for grey levels; 1 leaves them.
+    pub scale: f32,
+}
+
+impl Table {
+    /// Refuses what no file could mend; how many values an example has.
+    pub(super) fn check(&self, schema: &Schema) -> Result<usize, TrainError> {
+        let width = schema.check()?;
+        if !(self.scale.is_finite() && self.scale != 0.0) {
+            let reason = format!("a scale of {}; values are divided by it", self.scale);
+            return Err(TrainError::malformed(&self.path, reason));
+        }
+        classes::check(&self.path, &self.classes, schema)?;
+        Ok(width)
+    }
+}
+
+/// Places of the columns that are read.
+pub(super) struct Columns {
+    pub(super) label: usize,
+    pub(super) values: Vec<usize>,
+}
+
+impl Columns {
+    /// Finds the columns that a table names among those that its file has.
+    pub(super) fn find(table: &Table, names: &[&str], width: usize) -> Result<Self, TrainError> {
+        let place = |wanted: &str| {
+            names.iter().position(|name| name.trim() == wanted).ok_or_else(|| {
+                let first: Vec<&str> = names.iter().take(16).copied().collect();
+                let reason = format!("no column '{wanted}'; the first are: {}", first.join(", "));
+                TrainError::malformed(&table.path, reason)
+            })
+        };
+        let label = place(&table.label)?;
+        let values: Vec<usize> = if table.values.is_empty() {
+            (0..names.len()).filter(|&at| at != label).collect()
+        } else {
+            table.values.iter().map(|name| place(name)).collect::<Result<_, _>>()?
+        };
+        if values.len() != width {
+            return Err(TrainError::malformed(
+                &table.path,
+                format!("{} columns of values, and the job's examples have {width}", values.len()),
+            ));
+        }
+        Ok(Self { label, values })
+    }
+}
