@@ -17,7 +17,7 @@ use selvedge_federated::round::{Digest, Job, Seat};
 use selvedge_federated::seal::OpeningKey;
 use selvedge_net::{Endpoint, Identity, clock, entropy};
 use selvedge_proto::seal::sealing_key;
-use selvedge_train::{Local, Source};
+use selvedge_train::{Local, Source, read};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -328,6 +328,7 @@ impl Federation {
     pub(crate) async fn submit(&self, shared: &Arc<Shared>, text: &str) -> Result<String, Refusal> {
         let bad = |why: String| Refusal::client(Stage::Validate, Code::InvalidRequest, why);
         let spec = JobSpec::from_toml(text).map_err(|why| bad(why.to_string()))?;
+        self.fits(&spec).await.map_err(bad)?;
         let (model, seed) = (spec.model.clone(), spec.seed);
         let first = tokio::task::spawn_blocking(move || Task::weights(&model, seed)).await;
         let first = first.map_err(|why| broken(&why))?.map_err(|why| bad(why.to_string()))?;
@@ -339,6 +340,16 @@ impl Federation {
         shared.routing.tell_job(key_of(&spec.name), content).await?;
         self.heed(shared);
         Ok(spec.name)
+    }
+
+    /// Whether this node's own data are what the job says; one that has none has no say in it.
+    /// Whoever else has such data finds out before it trains, and says so in its own status.
+    async fn fits(&self, spec: &JobSpec) -> Result<(), String> {
+        let Some(own) = self.parts.data.get(&spec.data) else { return Ok(()) };
+        let (source, schema) = (own.source.clone(), spec.model.schema.clone());
+        let reading = tokio::task::spawn_blocking(move || read(&source, &schema).map(drop));
+        let read = reading.await.map_err(|error| error.to_string())?;
+        read.map_err(|error| format!("this node's data '{}' do not fit: {error}", spec.data))
     }
 
     /// Takes a job away from the whole mesh. What data have spent on it stays spent.

@@ -115,6 +115,14 @@ fn nodes_learn_together_and_the_death_of_an_anchor_costs_nothing() {
         fs::write(&file, job(ROUNDS).replace("classes = 2", "classes = 1"))?;
         let refused = nodes[0].cli(&words)?.failure()?;
         ensure!(refused.contains("classes"), "{refused}");
+        fs::write(&file, job(ROUNDS).replace("flat = 2", "flat = 3"))?;
+        let refused = nodes[0].cli(&words)?.failure()?;
+        ensure!(refused.contains("data 'line3' do not fit"), "{refused}");
+        ensure!(
+            refused.contains("2 columns of values, and the job's examples have 3"),
+            "{refused}"
+        );
+        ensure!(shown(&nodes[0])?.is_none(), "a job that was refused runs");
 
         s.step("a job runs at all nodes; those that have the data train");
         let told = submit(s, &nodes[0], ROUNDS)?;
@@ -146,10 +154,26 @@ fn nodes_learn_together_and_the_death_of_an_anchor_costs_nothing() {
         ensure!(watched.contains(&format!("done: {ROUNDS} rounds")), "{watched}");
         let drawn = fs::read_to_string(&picture)?;
         ensure!(drawn.starts_with("<svg") && drawn.contains("wear"), "{drawn}");
+        what_does_not_fit_is_told(s, &specs[4], &mut nodes[4])?;
         the_model_is_written_and_proven(s, &nodes[4], &end)?;
 
         what_is_cancelled_is_gone(s, &specs[3], &nodes)
     });
+}
+
+/// A node gets data that are not what the job says: it follows on, and its status says why.
+fn what_does_not_fit_is_told(s: &Scenario, spec: &NodeSpec, node: &mut Node) -> Result<()> {
+    s.step("a node whose data do not fit does not train, and says which and why");
+    node.terminate()?;
+    with_data(spec.clone(), 4)?;
+    fs::write(spec.home.join("states.csv"), "heat,moisture,state\n1,2,ok\n")?;
+    *node = spec.up(s, &[])?;
+    let why = Deadline::patient().until("a reason", || {
+        Ok(shown(node)?.and_then(|job| job["not_training"].as_str().map(str::to_owned)))
+    })?;
+    ensure!(why.contains("its data 'line3' do not fit"), "{why}");
+    ensure!(why.contains("states.csv: no column 'humidity'"), "{why}");
+    Ok(())
 }
 
 /// A node that only follows hands out the model, and whoever has its files can check them.
