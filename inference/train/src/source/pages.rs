@@ -125,16 +125,7 @@ impl<R: ChunkReader> Pages<R> {
     fn sound(&mut self, page: Page) -> Result<Page> {
         match page {
             Page::DictionaryPage { buf, num_values, encoding, is_sorted } => {
-                let buf = self.unpack(buf)?;
-                // Texts have their length before them.
-                let least = if matches!(self.kind, Type::INT64 | Type::DOUBLE) { 8 } else { 4 };
-                let room = buf.len() / least;
-                if num_values > MAX_DICTIONARY || num_values as usize > room {
-                    return Err(wrong("it lists more different values than are there"));
-                }
-                if std::mem::replace(&mut self.listed, true) {
-                    return Err(wrong("it lists its different values twice"));
-                }
+                let buf = self.list(buf, num_values)?;
                 Ok(Page::DictionaryPage { buf, num_values, encoding, is_sorted })
             }
             Page::DataPage {
@@ -195,6 +186,20 @@ impl<R: ChunkReader> Pages<R> {
                 })
             }
         }
+    }
+
+    /// The page that lists a column's different values: one, and no more in it than fit.
+    fn list(&mut self, packed: Bytes, values: u32) -> Result<Bytes> {
+        let plain = self.unpack(packed)?;
+        // Texts have their length before them.
+        let least = if matches!(self.kind, Type::INT64 | Type::DOUBLE) { 8 } else { 4 };
+        if values > MAX_DICTIONARY || values as usize > plain.len() / least {
+            return Err(wrong("it lists more different values than are there"));
+        }
+        if std::mem::replace(&mut self.listed, true) {
+            return Err(wrong("it lists its different values twice"));
+        }
+        Ok(plain)
     }
 
     /// Refuses a page of values with more than the group's, or in a way of writing that few use.
