@@ -16,19 +16,33 @@ const CHILDREN_FIELD: i16 = 5;
 
 /// Types of the compact protocol.
 mod kind {
+    /// The end of a structure.
     pub(super) const STOP: u8 = 0;
+    /// A truth value that is true; nothing follows.
     pub(super) const TRUE: u8 = 1;
+    /// One that is false.
     pub(super) const FALSE: u8 = 2;
+    /// One byte.
     pub(super) const BYTE: u8 = 3;
+    /// A number of 16 bits, seven a byte.
     pub(super) const I16: u8 = 4;
+    /// One of 32 bits.
     pub(super) const I32: u8 = 5;
+    /// One of 64 bits.
     pub(super) const I64: u8 = 6;
+    /// A float of eight bytes.
     pub(super) const DOUBLE: u8 = 7;
+    /// A length and so many bytes.
     pub(super) const BINARY: u8 = 8;
+    /// A head and its elements.
     pub(super) const LIST: u8 = 9;
+    /// As a list.
     pub(super) const SET: u8 = 10;
+    /// A length, two types, keys and values.
     pub(super) const MAP: u8 = 11;
+    /// Fields up to the end.
     pub(super) const STRUCT: u8 = 12;
+    /// Sixteen bytes.
     pub(super) const UUID: u8 = 13;
 }
 
