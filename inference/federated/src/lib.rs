@@ -8,6 +8,7 @@
 
 #![warn(missing_docs)]
 
+pub mod epidemic;
 pub mod field;
 pub mod fixed;
 pub mod mask;

@@ -155,6 +155,12 @@ plants! {
     NoiseRedrawn,
     /// What a contribution costs in privacy is asked for when it is under way already.
     LeftUnasked,
+    /// A peer's personal model is mixed as often as it comes.
+    PersonalMixedTwice,
+    /// A personal model leaves before it is durable.
+    PersonalSentUnstored,
+    /// A personal model is mixed whatever common model it is a drift from.
+    PersonalBaseIgnored,
     /// Whose a request is does not count among what makes requests equal.
     CacheKeyForgetsAccount,
     /// Of a text in a request only its length counts.
