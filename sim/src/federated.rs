@@ -9,10 +9,12 @@
 
 mod check;
 mod disk;
+mod mixing;
 mod plan;
 mod world;
 
 pub use check::{Broken, Promise};
+pub use mixing::Step;
 pub use plan::{Cut, Kill, Moment, Plan};
 pub use world::{Counters, Outcome, run};
 
@@ -34,3 +36,7 @@ pub const PLANTS: &[Plant] = &[
     Plant::NoiseRedrawn,
     Plant::LeftUnasked,
 ];
+
+/// The planted bugs that are of personal models; [`Plan::mixing`] has the plans that find them.
+pub const MIXING_PLANTS: &[Plant] =
+    &[Plant::PersonalMixedTwice, Plant::PersonalSentUnstored, Plant::PersonalBaseIgnored];

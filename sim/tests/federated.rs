@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 
 use selvedge_base::Micros;
+use selvedge_federated::epidemic::Epidemic;
 use selvedge_federated::robust::Rule;
 use selvedge_federated::round::Mode;
 use selvedge_federated::shamir::Scheme;
-use selvedge_sim::federated::{Kill, Moment, Plan, Promise, run};
+use selvedge_sim::federated::{Cut, Kill, Moment, Plan, Promise, Step, run};
 
 /// Seeds of the gate; `SELVEDGE_SIM_SEEDS` runs more by hand.
 const SEEDS: u64 = 60;
@@ -117,5 +118,75 @@ fn a_job_stops_asking_whoever_has_spent_what_it_allows() {
         assert_eq!(seen.get("privacy of a job used up").copied(), Some(8), "{mode:?} {seen:?}");
         let enough = run(&Plan::calm(5, Scheme::Five, mode, 2).with_privacy(2));
         assert!(enough.broken.is_empty(), "{mode:?}: {enough:?}");
+    }
+}
+
+#[test]
+fn personal_models_hold_under_faults_and_leave_the_rounds_as_they_are() {
+    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut failed = Vec::new();
+    for seed in 0..seeds() {
+        let plan = Plan::mixing(seed);
+        let outcome = run(&plan);
+        outcome.counters.seen.iter().for_each(|(what, count)| {
+            *seen.entry(what).or_default() += count;
+        });
+        if let Some(broken) = outcome.broken.first() {
+            failed.push(format!("seed {seed}: {:?}: {}", broken.promise, broken.story));
+        }
+        // Every message of a round at its moment, and every record: without them it is the same.
+        let alone = run(&Plan { epidemic: None, ..plan });
+        assert!(alone.steps.is_empty());
+        if (alone.hash, alone.took) != (outcome.hash, outcome.took) {
+            failed.push(format!("seed {seed}: the rounds are others with personal models"));
+        }
+    }
+    println!("{} seeds, {} failed, {seen:?}", seeds(), failed.len());
+    assert!(failed.is_empty(), "{failed:#?}");
+    for what in [
+        "a personal model lost in a crash",
+        "learned alone",
+        "mixed",
+        "mixing begun",
+        "mixing over",
+        "personal misdeed",
+        "personal model lost",
+        "personal model refused",
+    ] {
+        assert!(seen.contains_key(what), "never happened: {what}");
+    }
+}
+
+/// How far apart the first weights of these models are.
+fn spread<'a>(steps: impl Iterator<Item = &'a Step> + Clone) -> i32 {
+    let firsts = steps.map(|step| step.told.drift[0]);
+    firsts.clone().max().unwrap() - firsts.min().unwrap()
+}
+
+#[test]
+fn a_side_without_a_quorum_comes_together_and_then_follows_the_others() {
+    const LEARNS: u64 = 5;
+    const ALONE: std::ops::Range<usize> = 4..8;
+    for seed in 0..8 {
+        let mut plan = Plan::calm(seed, Scheme::Five, Mode::Plain(Rule::Mean), 4);
+        plan.learns = LEARNS;
+        plan.epidemic =
+            Some(Epidemic { peers: 2, after: plan.job.pace.patience, every: Micros::secs(1) });
+        let (from, until) = (Micros(1), Micros::secs(60));
+        plan.cuts.push(Cut { from, until, side: ALONE.collect(), one_way: false });
+        let outcome = run(&plan);
+        assert!(outcome.broken.is_empty(), "{outcome:?}");
+        let of = |node| {
+            let own = move |step: &&Step| step.node == node && step.at < until;
+            outcome.steps.iter().filter(own)
+        };
+        let learned = ALONE.filter_map(|node| of(node).find(|step| step.told.seq == LEARNS));
+        let last = ALONE.filter_map(|node| of(node).last());
+        assert_eq!((learned.clone().count(), last.clone().count()), (4, 4), "seed {seed}");
+        // What they learned apart is a part of what all of them have; each began from nothing.
+        let (before, after) = (spread(learned), spread(last.clone()));
+        assert!(before > 1 << 12 && after <= 4, "seed {seed}: {before} {after}");
+        assert!(last.clone().all(|step| step.told.base.round == 0 && step.told.age > 40));
+        assert!(outcome.steps.iter().all(|step| ALONE.contains(&step.node)), "the others go on");
     }
 }

@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use selvedge_base::plant::{self, Plant};
-use selvedge_sim::federated::{PLANTS, Plan, run};
+use selvedge_sim::federated::{MIXING_PLANTS, PLANTS, Plan, run};
 
 /// Seeds a bug may take to be found.
 const SEEDS: u64 = 1_000;
@@ -17,9 +17,10 @@ fn every_bug_planted_in_rounds_is_found() {
     let mut missed = Vec::new();
     let wanted = std::env::var("SELVEDGE_SIM_PLANT").ok();
     let is_wanted = |bug: &Plant| wanted.as_deref().is_none_or(|name| name == bug.as_str());
-    for bug in PLANTS.iter().copied().filter(is_wanted) {
+    for bug in PLANTS.iter().chain(MIXING_PLANTS).copied().filter(is_wanted) {
+        let is_mixing = MIXING_PLANTS.contains(&bug);
         let found = (0..SEEDS).find_map(|seed| {
-            let plan = Plan::seeded(seed);
+            let plan = if is_mixing { Plan::mixing(seed) } else { Plan::seeded(seed) };
             plant::plant(Some(bug));
             let outcome = run(&plan);
             plant::plant(None);

@@ -98,7 +98,8 @@ fn every_planted_bug_is_found_and_shrinks() {
     let wanted = std::env::var("SELVEDGE_SIM_PLANT").ok();
     let mut missed = Vec::new();
     let mut failed = BTreeSet::new();
-    let of_rounds = selvedge_sim::federated::PLANTS;
+    let of_rounds =
+        [selvedge_sim::federated::PLANTS, selvedge_sim::federated::MIXING_PLANTS].concat();
     for bug in Plant::ALL.iter().copied().filter(|bug| !of_rounds.contains(bug)) {
         if wanted.as_deref().is_some_and(|name| name != bug.as_str()) {
             continue;

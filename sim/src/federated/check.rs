@@ -38,6 +38,14 @@ pub enum Promise {
     PrivacyKept,
     /// After all faults the job comes to its end.
     Ends,
+    /// A personal model is mixed once at most into another.
+    MixedOnce,
+    /// Only drifts from one common model are mixed.
+    MixedOfOneBase,
+    /// A personal model that leaves is on its node's disk.
+    ToldIsDurable,
+    /// A node keeps no more of others' personal models than it may, and sends its own no more often.
+    MixingBounded,
 }
 
 /// A promise that did not hold.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use selvedge_base::{Micros, NodeId};
+use selvedge_federated::epidemic::Epidemic;
 use selvedge_federated::fixed::Clip;
 use selvedge_federated::privacy::Privacy;
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta, Rho};
@@ -134,6 +135,10 @@ pub struct Plan {
     pub cuts: Vec<Cut>,
     /// When the anchors are replaced, if they are.
     pub reconfigure: Option<Micros>,
+    /// The job's epidemic mode, if it has one.
+    pub epidemic: Option<Epidemic>,
+    /// Steps of a personal model in which a node learns; after them it only mixes.
+    pub learns: u64,
 }
 
 /// The key of a node for shares.
@@ -196,6 +201,8 @@ impl Plan {
             kills: Vec::new(),
             cuts: Vec::new(),
             reconfigure: None,
+            epidemic: None,
+            learns: 0,
         }
     }
 
@@ -265,6 +272,43 @@ impl Plan {
             7 => plan.with_privacy(PLENTY).with_following_norm(),
             _ => plan,
         }
+    }
+
+    /// The plan of a seed with epidemic mode: the seed's faults, and a cut that leaves one side
+    /// without a quorum, or so many anchors down that nobody has one.
+    pub fn mixing(seed: u64) -> Self {
+        let mut plan = Self::seeded(seed);
+        let mut job = (*plan.job).clone();
+        (job.mode, job.privacy) = (Mode::Plain(Rule::Mean), None);
+        plan.job = Arc::new(job);
+        let mut dice = Stream::keyed(seed, 3, 0, 0);
+        let from = Micros::millis(500 + dice.below(6_000));
+        let until = from.plus(Micros::millis(15_000 + dice.below(30_000)));
+        let (quorum, anchors) = (plan.job.quorum(), plan.job.scheme.anchors());
+        if dice.chance(700) {
+            let few = dice.below(quorum as u64) as usize;
+            let is_there = |node: &usize| *node < few || *node >= anchors;
+            let side = (0..plan.nodes).filter(is_there).collect();
+            plan.cuts.push(Cut { from, until, side, one_way: dice.chance(100) });
+        } else {
+            plan.crashes.extend((0..quorum).map(|node| (node, from, until)));
+        }
+        plan.learns = dice.below(30);
+        plan.epidemic = Some(Epidemic {
+            peers: 1 + dice.below(3) as u8,
+            after: plan.job.pace.patience.plus(Micros::millis(dice.below(3_000))),
+            every: Micros::millis(400 + dice.below(1_500)),
+        });
+        plan
+    }
+
+    /// Whether a cut keeps what one node says at a moment from another.
+    pub(super) fn is_cut(&self, from: usize, to: usize, at: Micros) -> bool {
+        self.cuts.iter().any(|cut| {
+            let (here, there) = (cut.side.contains(&from), cut.side.contains(&to));
+            let apart = if cut.one_way { here && !there } else { here != there };
+            apart && cut.from <= at && at < cut.until
+        })
     }
 
     fn draw_faults(&mut self, dice: &mut Stream) {

@@ -16,6 +16,7 @@ use selvedge_federated::round::{
 
 use super::check::{Broken, Observer, Promise};
 use super::disk::Disk;
+use super::mixing::{self, Mixing, Seen, Step};
 use super::plan::{DIM, Moment, Plan, committee, key, name};
 use crate::names::StandIn;
 use crate::queue::{Class, Queue};
@@ -46,6 +47,8 @@ pub struct Outcome {
     pub counters: Counters,
     /// When the last node came to the end.
     pub took: Micros,
+    /// What nodes made of personal models, in order.
+    pub steps: Vec<Step>,
 }
 
 enum Happening {
@@ -57,6 +60,7 @@ enum Happening {
     Back(usize),
     Dies(usize),
     Reconfigure,
+    Mixing(mixing::Happening),
 }
 
 /// Which of a node's machines.
@@ -113,6 +117,8 @@ struct World<'a> {
     network: Stream,
     steps: BTreeMap<Moment, u32>,
     until: Micros,
+    /// Personal models, where the plan has them.
+    mixing: Option<Mixing<'a>>,
 }
 
 /// Runs a plan to its end.
@@ -125,8 +131,10 @@ pub fn run(plan: &Plan) -> Outcome {
         if at.0 > limit.0 {
             break;
         }
+        // Whether a job has ended is asked at the same moments with personal models and without.
+        let is_round = !matches!(event, Happening::Mixing(_));
         world.happen(event);
-        ended = world.has_ended();
+        ended = is_round && world.has_ended();
         if ended || !world.observer.broken.is_empty() {
             break;
         }
@@ -144,7 +152,7 @@ fn client_of(plan: &Plan, index: usize, stored: ClientStored) -> Client {
     Client::new(plan.job.clone(), me, Arc::new(StandIn(me.node)), stored)
 }
 
-const fn index_of(node: &NodeId) -> usize {
+pub(super) const fn index_of(node: &NodeId) -> usize {
     node.0[0] as usize
 }
 
@@ -212,6 +220,7 @@ impl<'a> World<'a> {
             network: Stream::keyed(plan.seed, 20, 0, 0),
             steps: BTreeMap::new(),
             until: plan.faulty_until(),
+            mixing: plan.epidemic.map(|rules| Mixing::new(plan, rules)),
         };
         for index in 0..plan.nodes {
             world.after(Micros::millis(index as u64), Class::Node, Happening::Tick(index));
@@ -226,6 +235,7 @@ impl<'a> World<'a> {
         if let Some(at) = plan.reconfigure {
             world.after(at, Class::Fault, Happening::Reconfigure);
         }
+        (0..plan.nodes).for_each(|node| world.follow(node));
         world
     }
 
@@ -262,7 +272,41 @@ impl<'a> World<'a> {
                 self.nodes[node].is_dead = true;
             }
             Happening::Reconfigure => self.reconfigure(),
+            Happening::Mixing(event) => self.mixes(event),
         }
+    }
+
+    /// Hands something to the personal models of a node, and takes what they order.
+    fn mix(&mut self, node: usize, act: impl FnOnce(&mut Mixing<'a>, &mut Seen<'_>)) {
+        let Some(mixing) = &mut self.mixing else { return };
+        let mut seen = Seen {
+            now: self.now,
+            life: self.nodes[node].life,
+            until: self.until,
+            observer: &mut self.observer,
+            counters: &mut self.counters,
+        };
+        act(mixing, &mut seen);
+        for (span, event) in std::mem::take(&mut mixing.due) {
+            self.queue.push(self.now.plus(span), Class::Check, Happening::Mixing(event));
+        }
+    }
+
+    fn mixes(&mut self, event: mixing::Happening) {
+        let (node, life) = match &event {
+            mixing::Happening::Arrives { to, .. } => (*to, self.nodes[*to].life),
+            mixing::Happening::Durable { node, life, .. }
+            | mixing::Happening::Trained { node, life, .. } => (*node, *life),
+        };
+        if self.nodes[node].is_up && self.nodes[node].life == life {
+            self.mix(node, |mixing, seen| mixing.happen(event, seen));
+        }
+    }
+
+    /// The personal models of a node hear how far its client follows the chain.
+    fn follow(&mut self, node: usize) {
+        let tip = self.nodes[node].client.tip().clone();
+        self.mix(node, |mixing, seen| mixing.followed(node, &tip, seen));
     }
 
     fn tick(&mut self, node: usize) {
@@ -270,6 +314,15 @@ impl<'a> World<'a> {
         if self.nodes[node].is_up {
             self.step_client(node, ClientInput::Ticked);
             self.step_anchor(node, AnchorInput::Ticked);
+        }
+        if self.nodes[node].is_up && self.mixing.is_some() {
+            let (plan, at) = (self.plan, Micros(self.now.0));
+            let others = (0..plan.nodes).filter(|other| {
+                let is_cut = plan.is_cut(node, *other, at) || plan.is_cut(*other, node, at);
+                *other != node && self.nodes[*other].is_up && !is_cut
+            });
+            let others: Vec<usize> = others.collect();
+            self.mix(node, |mixing, seen| mixing.tick(node, &others, seen));
         }
     }
 
@@ -354,6 +407,7 @@ impl<'a> World<'a> {
             Event::Folded { .. } => {
                 let tip = self.nodes[node].client.tip().clone();
                 self.hasher.update(&tip.record);
+                self.follow(node);
             }
             Event::Counted(_) | Event::Expired(..) | Event::Closed { .. } => {}
             Event::BelowFloor { .. } => {}
@@ -462,11 +516,7 @@ impl<'a> World<'a> {
     /// Whether something said now from one node to another is lost.
     fn is_lost(&mut self, from: usize, to: usize) -> bool {
         let at = Micros(self.now.0);
-        let is_cut = self.plan.cuts.iter().any(|cut| {
-            let (here, there) = (cut.side.contains(&from), cut.side.contains(&to));
-            let apart = if cut.one_way { here && !there } else { here != there };
-            apart && cut.from <= at && at < cut.until
-        });
+        let is_cut = self.plan.is_cut(from, to, at);
         if is_cut {
             self.count("lost in a cut");
         }
@@ -621,6 +671,7 @@ impl<'a> World<'a> {
         if torn || also_torn {
             self.count("writes lost in a crash");
         }
+        self.mix(node, |mixing, seen| mixing.crash(node, seen));
     }
 
     fn back(&mut self, node: usize) {
@@ -633,6 +684,8 @@ impl<'a> World<'a> {
         at.client = client_of(plan, node, at.client_disk.durable.clone());
         at.ledger = Ledger::new(plan.cap(node), at.ledger_disk.durable.clone());
         at.anchor = anchor_of(plan, node, at.anchor_disk.durable.clone());
+        let tip = at.client.tip().clone();
+        self.mix(node, |mixing, seen| mixing.back(node, &tip, seen));
     }
 
     /// The operator asks for the anchors that begin with the third node, at every anchor.
@@ -677,6 +730,7 @@ impl<'a> World<'a> {
         }
         let hash = *self.hasher.finalize().as_bytes();
         let took = Micros(self.now.0);
-        Outcome { hash, broken: self.observer.broken, counters: self.counters, took }
+        let steps = self.mixing.map(|mixing| mixing.steps).unwrap_or_default();
+        Outcome { hash, broken: self.observer.broken, counters: self.counters, took, steps }
     }
 }
