@@ -93,6 +93,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
             "Charged",
             "AnswersReply",
             "FederatedWord",
+            "PersonalWord",
             "AnswersWord",
             "Hello",
             "HelloReply",

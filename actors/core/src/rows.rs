@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use selvedge_contract::{Answer, EngineStatus, GenerateRequest};
+use selvedge_federated::epidemic::Told;
 use selvedge_federated::round::{Digest, Message};
 use selvedge_proto::policy::PolicyMessage;
 use selvedge_proto::wire;
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::quota::QuotaMessage;
 
 /// First frame of a stream between members.
-pub type Opening = wire::Opening<GenerateRequest, QuotaMessage, PolicyWord, FederatedWord>;
+pub type Opening =
+    wire::Opening<GenerateRequest, QuotaMessage, PolicyWord, FederatedWord, PersonalWord>;
 /// A request that was reserved for, handed to a peer.
 pub type Charged = wire::Charged<GenerateRequest>;
 /// A request that is part of a trace, handed to a peer.
@@ -42,6 +44,15 @@ pub struct FederatedWord {
     pub job: Digest,
     /// What is said.
     pub message: Message,
+}
+
+/// A node's own model in a job of learning, while no round ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersonalWord {
+    /// The job's name.
+    pub job: Digest,
+    /// The model.
+    pub told: Told,
 }
 
 /// A node's row: written by that node alone.

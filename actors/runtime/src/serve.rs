@@ -88,6 +88,10 @@ pub(crate) async fn stream(
             context.shared.federation.hear(from, *word).await;
             Ok(())
         }
+        Ok(Ok(Some(Opening::Personal(word)))) => {
+            context.shared.federation.hear_personal(from, *word).await;
+            Ok(())
+        }
         Ok(Ok(None)) | Err(_) => Ok(()),
         Ok(Err(error)) => Err(error),
     };

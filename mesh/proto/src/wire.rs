@@ -95,10 +95,10 @@ pub enum HelloReply {
 }
 
 /// The first frame of a stream says what the stream is for. `R` is a request, `Q` a message about
-/// budgets, `P` one about policies, `F` one of federated rounds. New variants go to the end: frames
-/// count them.
+/// budgets, `P` one about policies, `F` one of federated rounds, `M` a personal model. New variants
+/// go to the end: frames count them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Opening<R, Q = (), P = (), F = ()> {
+pub enum Opening<R, Q = (), P = (), F = (), M = ()> {
     /// A request for the peer to compute; answered by [`HandOffReply`]s.
     HandOff(HandOff<R>),
     /// An exchange of state; answered by [`SyncMessage`]s.
@@ -121,9 +121,11 @@ pub enum Opening<R, Q = (), P = (), F = ()> {
     Answers(Box<AnswersWord>),
     /// Of a round of learning; not answered on this stream. Since version 6.
     Federated(Box<F>),
+    /// A model of a node's own, in a job of learning; not answered on this stream. Since version 7.
+    Personal(Box<M>),
 }
 
-impl<R, Q, P, F> Opening<R, Q, P, F> {
+impl<R, Q, P, F, M> Opening<R, Q, P, F, M> {
     /// The wire version that brought this variant: it is written to no peer of an older one.
     pub const fn since(&self) -> u8 {
         match self {
@@ -132,6 +134,7 @@ impl<R, Q, P, F> Opening<R, Q, P, F> {
             Self::Settings(_) | Self::Traced(_) => 4,
             Self::Answers(_) => 5,
             Self::Federated(_) => 6,
+            Self::Personal(_) => 7,
         }
     }
 }

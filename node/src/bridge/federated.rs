@@ -3,10 +3,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::stream::{BoxStream, StreamExt as _};
-use selvedge_base::Refusal;
+use selvedge_base::{Refusal, Wall};
 use selvedge_federated::round::Mode;
 use selvedge_federated::server::Strategy;
-use selvedge_runtime::{Admin, Announced, JobProgress, JobRun, JobView, MeshView};
+use selvedge_runtime::{
+    Admin, Announced, JobProgress, JobRun, JobView, MeshView, PersonalProgress,
+};
 use serde_json::Value;
 
 use super::{Bridge, done, said};
@@ -20,6 +22,10 @@ impl Bridge {
             FederatedOrder::Cancel(name) => {
                 self.admin.federated_cancel(&name).await?;
                 done(format!("cancelled {name}"))
+            }
+            FederatedOrder::Personal(name) => {
+                let bytes = self.admin.federated_personal(&name).await?;
+                said(&wire::FederatedPiece { base64: bytes.map(|bytes| STANDARD.encode(bytes)) })
             }
             FederatedOrder::Piece(name, piece) => {
                 let bytes = self.admin.federated_piece(&name, piece).await?;
@@ -110,8 +116,25 @@ fn running(
         data_epsilon_millionths: None,
         epsilon_millionths: rules.privacy.map(|privacy| privacy.epsilon.0),
         measured: measured.collect(),
+        personal: progress.personal.as_ref().map(personal),
         sent_bytes,
         lines: progress.lines.clone(),
+    }
+}
+
+fn personal(own: &PersonalProgress) -> wire::FederatedPersonal {
+    let measured = |(right, examples)| {
+        let round = own.round;
+        wire::FederatedMeasured { round, right, examples }
+    };
+    let refused = own.refused.iter().map(|(why, count)| ((*why).to_owned(), *count));
+    wire::FederatedPersonal {
+        no_quorum_since_s: own.no_quorum_since.map(Wall::as_secs),
+        round: own.round,
+        age: own.age,
+        mixed: own.mixed,
+        refused: refused.collect(),
+        measured: own.measured.map(measured),
     }
 }
 

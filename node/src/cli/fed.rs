@@ -75,6 +75,10 @@ pub(crate) enum FedModel {
         job: String,
         /// The file of the model; its chain gets the same name with the extension .chain
         file: PathBuf,
+        /// This node's own model instead, which epidemic mode made while no round ended; it has no
+        /// chain
+        #[arg(long)]
+        personal: bool,
     },
 }
 

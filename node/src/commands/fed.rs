@@ -36,8 +36,12 @@ pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()
         cli::Fed::Watch { job, picture } => {
             watch(&Client::admin(&home.running()?), job, picture.as_deref())
         }
-        cli::Fed::Model(cli::FedModel::Export { job, file }) => {
-            export::export(&Client::admin(&home.running()?), job, file)
+        cli::Fed::Model(cli::FedModel::Export { job, file, personal }) => {
+            let client = Client::admin(&home.running()?);
+            match personal {
+                true => export::personal(&client, job, file),
+                false => export::export(&client, job, file),
+            }
         }
         cli::Fed::Cancel { job } => {
             let path = format!("/admin/federated/{}", escaped(job));

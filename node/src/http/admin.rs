@@ -72,6 +72,7 @@ pub(super) const PATHS: [(&str, &str); 38] = [
     ("federated/{name}", TAKE_AWAY),
     ("federated-watch", READ),
     ("federated-chain/{piece}", READ),
+    ("federated-personal/{name}", READ),
     ("cache", READ),
     ("cache/purge", SEND),
     ("requests/{id}", READ),
@@ -175,6 +176,9 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
         ("provider-keys", name) => Ok(Order::ProviderKeyRemove(name.to_owned())),
         ("federated", rest) => federated(rest, post, body),
         ("federated-chain", rest) => piece(rest),
+        ("federated-personal", name) => {
+            Ok(Order::Federated(FederatedOrder::Personal(name.to_owned())))
+        }
         ("cache", "purge") => purge(body),
         ("cache", _) => Ok(Order::Cache),
         ("models", "") => model(body),

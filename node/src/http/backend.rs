@@ -256,4 +256,6 @@ pub(crate) enum FederatedOrder {
     Cancel(String),
     /// Shows a piece of the chain of a job.
     Piece(String, u64),
+    /// Shows this node's own model of a job.
+    Personal(String),
 }

@@ -33,6 +33,14 @@ impl Admin {
         self.shared.federation.changes()
     }
 
+    /// The file of this node's own model of a job, which epidemic mode made; none where it has none.
+    ///
+    /// # Errors
+    /// A refusal where there is no such job, it does not run here, or the disk fails.
+    pub async fn federated_personal(&self, name: &str) -> Result<Option<Vec<u8>>, Refusal> {
+        self.shared.federation.personal(name).await
+    }
+
     /// A piece of the chain of a job as a file, counted from 0; none behind the last one.
     ///
     /// # Errors

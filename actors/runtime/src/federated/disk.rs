@@ -5,6 +5,7 @@
 //! federated/JOB/anchor/tip.2 the chain as far as it was folded; the rest follows from the rounds
 //! federated/JOB/anchor/held/ID, /turn, /opened
 //! federated/JOB/client/tip.2, /pending, /control
+//! federated/JOB/client/personal   this node's own model, where the job has epidemic mode
 //! federated/JOB/measured     how well this node found the models of the rounds to do
 //! ```
 //!
@@ -22,6 +23,7 @@ use selvedge_federated::round::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::personal::Kept;
 use super::trainer::moved as moved_by;
 use crate::store::{Batch, Store, StoreError};
 
@@ -65,6 +67,8 @@ pub(super) struct Loaded {
     /// Whether it moved by what was found to count, and is on the disk as it was before.
     pub(super) moved: bool,
     pub(super) measured: Vec<RoundMeasured>,
+    /// This node's own model, if it ever had one.
+    pub(super) personal: Option<Kept>,
 }
 
 /// In a round: the greatest turn promised, and what was accepted last.
@@ -156,7 +160,26 @@ impl JobDisk {
             control,
             moved,
             measured: self.store.load(&self.name("measured"))?.unwrap_or_default(),
+            personal: self.personal()?,
         })
+    }
+
+    /// This node's own model, if it ever had one. Touches the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn personal(&self) -> Result<Option<Kept>, StoreError> {
+        self.store.load(&self.name("client/personal"))
+    }
+
+    /// One write of a personal model.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn keep(&self, kept: &Kept) -> Result<Batch, StoreError> {
+        let mut batch = Batch::default();
+        batch.put(&self.name("client/personal"), kept)?;
+        Ok(batch)
     }
 
     fn tip(&self, name: &str, first: &Tip) -> Result<Tip, StoreError> {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, Retry, Stage};
-use selvedge_core::FederatedWord;
 use selvedge_core::restart::{Patience, Restart};
+use selvedge_core::{FederatedWord, PersonalWord};
 use selvedge_crdt::escrow::Holder;
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::privacy::ledger::Cap;
@@ -25,7 +25,7 @@ use super::chain::ChainWriter;
 use super::disk::{JobDisk, forget_others, hex};
 use super::ledger::LedgerLine;
 use super::post::Post;
-use super::runner::{Heard, Parts, Runner};
+use super::runner::{Heard, Parts, Runner, Word};
 use super::state::{JobProgress, JobState};
 use super::trainer::{Bench, Data};
 use super::{Announced, JobSpec, Task, key_of};
@@ -275,7 +275,15 @@ impl Federation {
 
     /// Takes what a peer says of a round.
     pub(crate) async fn hear(&self, from: NodeId, word: FederatedWord) {
-        let FederatedWord { job, message } = word;
+        self.put(from, word.job, Word::Round(word.message)).await;
+    }
+
+    /// Takes a personal model of a peer.
+    pub(crate) async fn hear_personal(&self, from: NodeId, word: PersonalWord) {
+        self.put(from, word.job, Word::Personal(Box::new(word.told))).await;
+    }
+
+    async fn put(&self, from: NodeId, job: Digest, word: Word) {
         let mailbox = {
             let jobs = self.jobs.lock();
             let mut running = jobs.values().filter_map(|entry| match &entry.known {
@@ -287,7 +295,7 @@ impl Federation {
             running.mailbox.clone()
         };
         // A peer that says more than is taken waits; what is lost is said again.
-        let put = mailbox.send(Heard { from, message });
+        let put = mailbox.send(Heard { from, word });
         let _late = tokio::time::timeout(HEAR_WITHIN.into(), put).await;
     }
 
@@ -424,6 +432,21 @@ impl Federation {
         task.await.map_err(|why| broken(&why))?
     }
 
+    /// The file of this node's own model of a job, as it is on the disk; none where it has none.
+    ///
+    /// # Errors
+    /// A refusal where there is no such job, or the disk fails.
+    pub(crate) async fn personal(&self, name: &str) -> Result<Option<Vec<u8>>, Refusal> {
+        let (told, disk) = self.running(name)?;
+        let name = name.to_owned();
+        let task = tokio::task::spawn_blocking(move || {
+            let kept = disk.personal().map_err(|why| broken(&why))?;
+            let file = kept.map(|kept| kept.to_file(&name, &told)).transpose();
+            Ok(file.map_err(|why| broken(&why))?.flatten())
+        });
+        task.await.map_err(|why| broken(&why))?
+    }
+
     fn local(&self) -> Result<Arc<Local>, String> {
         let mut local = self.local.lock();
         if let Some(local) = &*local {
@@ -519,6 +542,7 @@ impl Start {
             post: self.post.clone(),
             state: Arc::clone(&self.state),
             bench,
+            epidemic: self.told.epidemic,
         };
         Ok(Runner::new(parts, loaded))
     }

@@ -3,18 +3,19 @@
 //! Owns the bounds on what is under way. Whatever is lost is said again by the machines, so nothing
 //! here waits for a peer that does not listen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use selvedge_base::{Micros, NodeId};
-use selvedge_core::{FederatedWord, Opening};
+use selvedge_core::{FederatedWord, Opening, PersonalWord};
+use selvedge_federated::epidemic::Told;
 use selvedge_federated::round::{Digest, Folded, Message};
 use selvedge_net::{Endpoint, Link};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::runner::Heard;
+use super::runner::{Heard, Word};
 use crate::handoff::{CONTROL_PRIORITY, deliver};
 use crate::serve::WHOLE_WITHIN;
 use crate::store::StoreError;
@@ -23,6 +24,8 @@ use crate::store::StoreError;
 const PER_PEER: usize = 8;
 /// Large ones: a second copy of a share would only slow the first one down.
 const LARGE_PER_PEER: usize = 1;
+/// Personal models: apart from what is large in rounds, which must not wait for them.
+const PERSONAL_PER_PEER: usize = 1;
 /// Peers that messages are under way to: anchors, and those who ask for rounds.
 const MAX_PEERS: usize = 1_024;
 /// As long as the other side waits for a whole message; one that takes longer is lost, and said
@@ -31,6 +34,9 @@ const SEND_WITHIN: Micros = WHOLE_WITHIN;
 
 /// The wire version that knows rounds.
 const SINCE: u8 = 6;
+
+/// The wire version that knows personal models.
+const PERSONAL_SINCE: u8 = 7;
 
 /// The way out for one job; cheap to clone.
 #[derive(Clone)]
@@ -52,17 +58,29 @@ struct Inner {
 struct Places {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
+    personal: Arc<Semaphore>,
 }
 
 impl Places {
     fn new() -> Self {
         let places = |count| Arc::new(Semaphore::new(count));
-        Self { small: places(PER_PEER), large: places(LARGE_PER_PEER) }
+        let (small, large) = (places(PER_PEER), places(LARGE_PER_PEER));
+        Self { small, large, personal: places(PERSONAL_PER_PEER) }
+    }
+
+    /// What a message takes a place of.
+    fn of(&self, opening: &Opening) -> &Arc<Semaphore> {
+        match opening {
+            Opening::Personal(_) => &self.personal,
+            _ if weight(opening) > 0 => &self.large,
+            _ => &self.small,
+        }
     }
 
     fn is_idle(&self) -> bool {
         self.small.available_permits() == PER_PEER
             && self.large.available_permits() == LARGE_PER_PEER
+            && self.personal.available_permits() == PERSONAL_PER_PEER
     }
 }
 
@@ -86,15 +104,33 @@ impl Post {
     pub(super) fn send(&self, to: NodeId, message: Message) {
         if to == self.0.me {
             // What finds no room is said again.
-            let _full = self.0.own.try_send(Heard { from: to, message });
+            let word = Word::Round(message);
+            let _full = self.0.own.try_send(Heard { from: to, word });
             return;
         }
+        let word = FederatedWord { job: self.0.job, message };
+        self.hand(to, Opening::Federated(Box::new(word)));
+    }
+
+    /// Tells a peer a personal model, if the peer is there, knows such and has room.
+    pub(super) fn tell(&self, to: NodeId, told: Told) {
+        let word = PersonalWord { job: self.0.job, told };
+        self.hand(to, Opening::Personal(Box::new(word)));
+    }
+
+    /// Peers that a personal model can be told to now.
+    pub(super) fn reachable(&self) -> BTreeSet<NodeId> {
+        let links = self.0.endpoint.links();
+        let hears = |link: &&Link| link.version() >= PERSONAL_SINCE && !link.is_closed();
+        links.iter().filter(hears).map(Link::node).collect()
+    }
+
+    fn hand(&self, to: NodeId, opening: Opening) {
         let Some(link) = self.0.endpoint.link(&to) else { return };
-        let opening = Opening::Federated(Box::new(FederatedWord { job: self.0.job, message }));
         if link.version() < opening.since() {
             return;
         }
-        let Some(place) = self.place(to, weight(&opening) > 0) else {
+        let Some(place) = self.place(to, |places| places.of(&opening)) else {
             tracing::trace!(peer = %to.short(), "too many messages of rounds: one is dropped");
             return;
         };
@@ -124,7 +160,7 @@ impl Post {
         read: impl FnOnce() -> Result<Option<Folded>, StoreError> + Send + 'static,
     ) {
         // One read for a peer at a time, and none for a peer that is not there.
-        let place = self.place(to, true);
+        let place = self.place(to, |places| &places.large);
         let link = self.0.endpoint.link(&to);
         let is_there = to == self.0.me || link.as_ref().is_some_and(|link| link.version() >= SINCE);
         let Some(place) = place.filter(|_| is_there) else { return };
@@ -143,20 +179,27 @@ impl Post {
         });
     }
 
-    fn place(&self, to: NodeId, large: bool) -> Option<OwnedSemaphorePermit> {
+    fn place(
+        &self,
+        to: NodeId,
+        which: impl Fn(&Places) -> &Arc<Semaphore>,
+    ) -> Option<OwnedSemaphorePermit> {
         let mut places = self.0.places.lock();
         if places.len() >= MAX_PEERS && !places.contains_key(&to) {
             places.retain(|_, places| !places.is_idle());
         }
         let room = places.len() < MAX_PEERS || places.contains_key(&to);
         let places = room.then(|| places.entry(to).or_insert_with(Places::new).clone())?;
-        let which = if large { places.large } else { places.small };
-        which.try_acquire_owned().ok()
+        Arc::clone(which(&places)).try_acquire_owned().ok()
     }
 }
 
 /// Bytes of what is large in a message.
 fn weight(opening: &Opening) -> u64 {
+    if let Opening::Personal(word) = opening {
+        // A weight takes three bytes or five.
+        return 4 * word.told.drift.len() as u64;
+    }
     let Opening::Federated(word) = opening else { return 0 };
     let count = match &word.message {
         Message::Share { payload, .. } => payload.bytes(),

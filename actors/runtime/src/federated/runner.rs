@@ -1,9 +1,10 @@
-//! One job at this node: its two machines, and what carries out their orders.
+//! One job at this node: its machines, and what carries out their orders.
 //!
 //! Owns the order of things: what came is handed to the machines, what they order to be stored is
 //! begun in that order, what they order to be sent goes out, and what became of each is handed
 //! back. Steps run on a thread that may block, since folding a round takes milliseconds of a core.
-//! Decides nothing: who trains, what counts and what may be shown is [`selvedge_federated`]'s. A
+//! Decides nothing: who trains, what counts and what may be shown is [`selvedge_federated`]'s. The
+//! machine of epidemic mode hears how far the client follows the chain, and tells it nothing. A
 //! write that fails or a machine that panics ends the run; the next one begins from the disk.
 
 use std::collections::BTreeSet;
@@ -11,12 +12,15 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
-use selvedge_base::{Machine as _, Mono, NodeId};
+use selvedge_base::{Machine as _, Mono, NodeId, Now};
 use selvedge_crdt::escrow::Holder;
+use selvedge_federated::epidemic::{
+    Epidemic, Mixer, MixerEffect, MixerEvent, MixerInput, MixerStored, Told,
+};
 use selvedge_federated::mask::Seed;
 use selvedge_federated::round::{
     Anchor, AnchorChange, AnchorInput, Client, ClientChange, ClientInput, Digest, Effect, Event,
-    Job, Message, Pending,
+    Job, Message, Pending, Tip,
 };
 use selvedge_federated::seal::OpeningKey;
 use selvedge_net::{clock, entropy};
@@ -26,6 +30,7 @@ use tokio::task::JoinHandle;
 
 use super::disk::{JobDisk, Loaded, RoundMeasured, Written};
 use super::ledger::{LedgerLine, Paid};
+use super::personal::{self, Kept};
 use super::post::Post;
 use super::state::JobState;
 use super::trainer::{self, Bench, Learned};
@@ -37,7 +42,15 @@ const AT_ONCE: usize = 16;
 /// What came from a peer.
 pub(super) struct Heard {
     pub(super) from: NodeId,
-    pub(super) message: Message,
+    pub(super) word: Word,
+}
+
+/// What a peer says of a job.
+pub(super) enum Word {
+    /// Of a round.
+    Round(Message),
+    /// Its own model, while no round ends.
+    Personal(Box<Told>),
 }
 
 /// What a run is made of.
@@ -52,6 +65,8 @@ pub(super) struct Parts {
     pub(super) state: Arc<JobState>,
     /// What training needs; none where this node only follows.
     pub(super) bench: Option<(Bench, LedgerLine)>,
+    /// The job's epidemic mode, if it has one.
+    pub(super) epidemic: Option<Epidemic>,
 }
 
 /// Whose write it was.
@@ -59,12 +74,14 @@ pub(super) struct Parts {
 enum Whose {
     Anchor,
     Client,
+    Mixer,
 }
 
 /// What happened.
 enum Input {
     Anchor(AnchorInput),
     Client(ClientInput),
+    Mixer(MixerInput),
 }
 
 /// What is to be done, in order; what goes to the disk is in the disk's words already.
@@ -75,6 +92,9 @@ enum Order {
     Train { round: u64 },
     Spend(selvedge_federated::privacy::ledger::Spend),
     Report(Event),
+    Tell { to: NodeId, told: Box<Told> },
+    Practise { round: u64, seq: u64, drift: Vec<i32> },
+    Mixed(MixerEvent),
 }
 
 /// What moves to the thread that may block, and back.
@@ -84,6 +104,7 @@ struct Machines {
     anchor: Anchor,
     written: Written,
     client: Option<Client>,
+    mixer: Option<Mixer>,
     /// SCAFFOLD's control variate of this client.
     control: Vec<f32>,
     /// Whether it changed since it was written.
@@ -102,7 +123,16 @@ pub(super) struct Runner {
     trains: u64,
     judging: Option<JoinHandle<Result<Option<RoundMeasured>, TrainError>>>,
     measured: Vec<RoundMeasured>,
+    /// Training of this node's own model, and which step it is or was last. A round may end
+    /// meanwhile; then nobody waits for it.
+    practising: Option<JoinHandle<Practised>>,
+    practises: (u64, u64),
+    /// How well this node's own model does.
+    judging_own: Option<JoinHandle<Result<Option<(u64, u64)>, TrainError>>>,
 }
+
+/// What came of training this node's own model.
+type Practised = ((u64, u64), Result<(u32, Vec<i32>), TrainError>);
 
 /// What became of a write, once it is known.
 type Awaited = futures::future::BoxFuture<'static, (Whose, u64, Result<(), StoreError>)>;
@@ -110,8 +140,15 @@ type Awaited = futures::future::BoxFuture<'static, (Whose, u64, Result<(), Store
 impl Runner {
     /// A run from what the disk has.
     pub(super) fn new(parts: Parts, loaded: Loaded) -> Self {
-        let Parts { job, me, key, seal, disk, .. } = &parts;
-        let Loaded { anchor, written, client, control, moved, measured } = loaded;
+        let Parts { job, me, key, seal, disk, epidemic, .. } = &parts;
+        let Loaded { anchor, written, client, control, moved, measured, personal } = loaded;
+        personal.iter().for_each(|kept| parts.state.kept(kept));
+        // Whoever does not train has nothing to tell.
+        let epidemic = epidemic.filter(|_| parts.bench.is_some());
+        let mixer = epidemic.map(|rules| {
+            let kept = personal.map(|kept| kept.stored).unwrap_or_default();
+            begin_mixing(job, rules, *me, kept, &client.tip)
+        });
         let client = parts
             .bench
             .is_some()
@@ -123,6 +160,7 @@ impl Runner {
             anchor,
             written,
             client,
+            mixer,
             control,
             moved,
         };
@@ -137,6 +175,9 @@ impl Runner {
             trains: 0,
             judging: None,
             measured,
+            practising: None,
+            practises: (0, 0),
+            judging_own: None,
         }
     }
 
@@ -147,6 +188,7 @@ impl Runner {
     pub(super) async fn run(mut self, heard: &mut mpsc::Receiver<Heard>) -> Result<(), String> {
         self.show();
         self.judge();
+        self.judge_own();
         loop {
             let mut inputs = self.wait(heard).await?;
             while inputs.len() < AT_ONCE
@@ -170,6 +212,10 @@ impl Runner {
                 inputs.push(match whose {
                     Whose::Anchor => Input::Anchor(AnchorInput::Stored { write }),
                     Whose::Client => Input::Client(ClientInput::Stored { write }),
+                    Whose::Mixer => {
+                        self.judge_own();
+                        Input::Mixer(MixerInput::Stored { write })
+                    }
                 });
             }
             Some(paid) = next(&mut self.paid) => {
@@ -184,6 +230,18 @@ impl Runner {
                 self.parts.state.training(None);
                 let (round, learned) = learned.unwrap_or((self.trains, Err(panicked())));
                 self.learned(round, learned, &mut inputs);
+            }
+            practised = done(&mut self.practising) => {
+                self.practising = None;
+                let practised = practised.unwrap_or((self.practises, Err(panicked())));
+                inputs.push(Input::Mixer(self.practised(practised)));
+            }
+            judged = done(&mut self.judging_own) => {
+                self.judging_own = None;
+                match judged.unwrap_or(Err(panicked())) {
+                    Ok(found) => self.parts.state.personal_measured(found),
+                    Err(error) => tracing::warn!(%error, "a personal model was not measured"),
+                }
             }
             judged = done(&mut self.judging) => {
                 self.judging = None;
@@ -200,6 +258,10 @@ impl Runner {
         if wake <= clock::mono() {
             inputs.push(Input::Anchor(AnchorInput::Ticked));
             inputs.push(Input::Client(ClientInput::Ticked));
+            if self.parts.epidemic.is_some() {
+                let reachable = self.parts.post.reachable();
+                inputs.push(Input::Mixer(MixerInput::Ticked { reachable }));
+            }
         }
         Ok(inputs)
     }
@@ -207,12 +269,19 @@ impl Runner {
     fn wake_at(&self) -> Option<Mono> {
         let machines = self.machines.as_ref()?;
         let client = machines.client.as_ref().and_then(selvedge_base::Machine::wake_at);
-        [machines.anchor.wake_at(), client].into_iter().flatten().min()
+        let mixer = machines.mixer.as_ref().and_then(selvedge_base::Machine::wake_at);
+        [machines.anchor.wake_at(), client, mixer].into_iter().flatten().min()
     }
 
     /// A message is for the client, the anchor, or both.
     fn take(&self, heard: Heard, inputs: &mut Vec<Input>) {
-        let Heard { from, message } = heard;
+        let Heard { from, word } = heard;
+        let message = match word {
+            Word::Round(message) => message,
+            Word::Personal(told) => {
+                return inputs.push(Input::Mixer(MixerInput::Received { from, told }));
+            }
+        };
         let (client, anchor) = message.is_for();
         let message = Box::new(message);
         if client {
@@ -243,6 +312,17 @@ impl Runner {
         }
     }
 
+    fn practised(&self, ((round, seq), practised): Practised) -> MixerInput {
+        match practised {
+            Ok((examples, levels)) => MixerInput::Trained { round, seq, examples, levels },
+            Err(error) => {
+                tracing::warn!(job = self.parts.state.name(), %error, "training failed");
+                self.parts.state.trouble(format!("this node could not train: {error}"));
+                MixerInput::Untrained { round, seq }
+            }
+        }
+    }
+
     /// Hands what happened to the machines, and carries out what they order.
     async fn step(&mut self, inputs: Vec<Input>) -> Result<(), String> {
         if inputs.is_empty() {
@@ -251,7 +331,7 @@ impl Runner {
         let Some(machines) = self.machines.take() else {
             return Err("the machines are gone".to_owned());
         };
-        let stepped = tokio::task::spawn_blocking(move || machines.step(inputs)).await;
+        let stepped = tokio::task::spawn_blocking(move || machines.step(inputs, &clock::now)).await;
         let (machines, orders) = stepped.map_err(|error| format!("a step panicked: {error}"))?;
         self.machines = Some(machines);
         for order in orders.map_err(|error| error.to_string())? {
@@ -287,6 +367,9 @@ impl Runner {
                     self.judge();
                 }
             }
+            Order::Tell { to, told } => self.parts.post.tell(to, *told),
+            Order::Practise { round, seq, drift } => self.practise((round, seq), drift),
+            Order::Mixed(event) => self.parts.state.mixed(&event, clock::now().wall),
         }
         Ok(())
     }
@@ -297,17 +380,41 @@ impl Runner {
             return;
         };
         let (bench, tip) = (bench.clone(), client.tip().clone());
+        let seed = order_of(&tip, &self.parts.me.node, 0);
         let control = self.machines.as_ref().map(|all| all.control.clone()).unwrap_or_default();
-        // Another order of the examples in every round and at every node.
-        let mut hasher = blake3::Hasher::new_derive_key("selvedge 2026 federated order");
-        hasher.update(&tip.record);
-        hasher.update(&self.parts.me.node.0);
-        let seed = *hasher.finalize().as_bytes();
         self.parts.state.training(Some(round));
         self.trains = round;
         self.training = Some(tokio::task::spawn_blocking(move || {
             let Bench { local, job, task, data } = &bench;
             (round, trainer::train(local, job, task, data, (&tip, &control), &seed))
+        }));
+    }
+
+    /// Trains from this node's own model.
+    fn practise(&mut self, which: (u64, u64), drift: Vec<i32>) {
+        let Some((bench, _)) = &self.parts.bench else { return };
+        let Some(client) = self.machines.as_ref().and_then(|all| all.client.as_ref()) else {
+            return;
+        };
+        let (bench, tip) = (bench.clone(), client.tip().clone());
+        let seed = order_of(&tip, &self.parts.me.node, which.1);
+        self.practises = which;
+        self.practising = Some(tokio::task::spawn_blocking(move || {
+            (which, personal::practise(&bench, (&tip, &drift), &seed))
+        }));
+    }
+
+    /// Measures this node's own model, unless that is being done for an earlier one.
+    fn judge_own(&mut self) {
+        let idle = self.judging_own.is_none();
+        let Some((bench, _)) = self.parts.bench.as_ref().filter(|_| idle) else { return };
+        if self.parts.epidemic.is_none() {
+            return;
+        }
+        let (bench, disk) = (bench.clone(), self.parts.disk.clone());
+        self.judging_own = Some(tokio::task::spawn_blocking(move || {
+            let Ok(Some(kept)) = disk.personal() else { return Ok(None) };
+            personal::judge(&bench.local, &bench.task, &bench.data, &kept.weights)
         }));
     }
 
@@ -356,12 +463,18 @@ impl Runner {
 
 impl Machines {
     /// Takes what happened, in order; what is to be done.
-    fn step(mut self, inputs: Vec<Input>) -> (Self, Result<Vec<Order>, StoreError>) {
+    fn step(
+        mut self,
+        inputs: Vec<Input>,
+        clock: &dyn Fn() -> Now,
+    ) -> (Self, Result<Vec<Order>, StoreError>) {
         let mut orders = Vec::new();
         for input in inputs {
+            let now = clock();
             let done = match input {
-                Input::Anchor(input) => self.step_anchor(input, &mut orders),
-                Input::Client(input) => self.step_client(input, &mut orders),
+                Input::Anchor(input) => self.step_anchor(now, input, &mut orders),
+                Input::Client(input) => self.step_client(now, input, &mut orders),
+                Input::Mixer(input) => self.step_mixer(now, input, &mut orders),
             };
             if let Err(error) = done {
                 return (self, Err(error));
@@ -372,11 +485,12 @@ impl Machines {
 
     fn step_anchor(
         &mut self,
+        now: Now,
         input: AnchorInput,
         orders: &mut Vec<Order>,
     ) -> Result<(), StoreError> {
         let mut effects: Vec<Effect<AnchorChange>> = Vec::new();
-        self.anchor.step(clock::now(), input, &mut effects);
+        self.anchor.step(now, input, &mut effects);
         for effect in effects {
             orders.push(match effect {
                 Effect::Store { write, change } => {
@@ -396,13 +510,16 @@ impl Machines {
 
     fn step_client(
         &mut self,
+        now: Now,
         input: ClientInput,
         orders: &mut Vec<Order>,
     ) -> Result<(), StoreError> {
         let Some(client) = &mut self.client else { return Ok(()) };
         let before: Option<Pending> = client.pending().cloned();
         let mut effects: Vec<Effect<ClientChange>> = Vec::new();
-        client.step(clock::now(), input, &mut effects);
+        let round = client.tip().round;
+        client.step(now, input, &mut effects);
+        let has_followed = client.tip().round > round;
         let counted: BTreeSet<_> = effects
             .iter()
             .filter_map(|effect| match effect {
@@ -433,8 +550,72 @@ impl Machines {
                 Effect::Report(event) => Order::Report(event),
             });
         }
+        match (&mut self.mixer, &self.client) {
+            (Some(mixer), Some(client)) if has_followed => {
+                let mut effects = Vec::new();
+                personal::follow(mixer, &self.job, client.tip(), now, &mut effects);
+                self.mixer_orders(effects, orders)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn step_mixer(
+        &mut self,
+        now: Now,
+        input: MixerInput,
+        orders: &mut Vec<Order>,
+    ) -> Result<(), StoreError> {
+        let Some(mixer) = &mut self.mixer else { return Ok(()) };
+        let mut effects = Vec::new();
+        mixer.step(now, input, &mut effects);
+        self.mixer_orders(effects, orders)
+    }
+
+    fn mixer_orders(
+        &self,
+        effects: Vec<MixerEffect>,
+        orders: &mut Vec<Order>,
+    ) -> Result<(), StoreError> {
+        let base = self.client.as_ref().map_or(&[][..], |client| client.tip().server.model());
+        for effect in effects {
+            orders.push(match effect {
+                MixerEffect::Store { write, change } => {
+                    let batch = self.disk.keep(&Kept::new(&change.stored, base))?;
+                    Order::Store { whose: Whose::Mixer, write, batch }
+                }
+                MixerEffect::Send { to, told } => Order::Tell { to, told },
+                MixerEffect::Train { round, seq, drift } => Order::Practise { round, seq, drift },
+                MixerEffect::Report(event) => Order::Mixed(event),
+            });
+        }
         Ok(())
     }
+}
+
+/// Another order of the examples in every round and step of one's own, and at every node.
+fn order_of(tip: &Tip, me: &NodeId, step: u64) -> Digest {
+    let mut hasher = blake3::Hasher::new_derive_key("selvedge 2026 federated order");
+    hasher.update(&tip.record);
+    hasher.update(&me.0);
+    if step > 0 {
+        hasher.update(&step.to_be_bytes());
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// The machine of epidemic mode as the disk has it, where the chain is now.
+fn begin_mixing(
+    job: &Arc<Job>,
+    rules: Epidemic,
+    me: Holder,
+    stored: MixerStored,
+    tip: &Tip,
+) -> Mixer {
+    let mut mixer = Mixer::new(Arc::clone(job), rules, me, stored);
+    // A machine that begins has nothing to order before time passes.
+    personal::follow(&mut mixer, job, tip, clock::now(), &mut Vec::new());
+    mixer
 }
 
 /// The longest that a job sleeps: one that is done has nothing to wake for.
@@ -459,3 +640,7 @@ async fn done<T>(work: &mut Option<JoinHandle<T>>) -> Option<T> {
 fn panicked() -> TrainError {
     TrainError::Plan("the work panicked; the log says where".to_owned())
 }
+
+#[cfg(test)]
+#[path = "personal_tests.rs"]
+mod tests;

@@ -5,6 +5,7 @@
 //! become millionths here, so that what is told to other nodes is whole numbers.
 
 use selvedge_base::{Micros, NodeId};
+use selvedge_federated::epidemic::{Epidemic, EpidemicError};
 use selvedge_federated::fixed::{Clip, ClipError, MODEL_BITS};
 use selvedge_federated::privacy::Privacy;
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
@@ -81,6 +82,9 @@ pub enum SpecError {
     /// The rounds cannot be run.
     #[error("{0}")]
     Job(#[from] JobError),
+    /// The job cannot have an epidemic mode, or not this one.
+    #[error("[epidemic] {0}")]
+    Epidemic(#[from] EpidemicError),
     /// It cannot be told.
     #[error("{0}")]
     Told(#[from] AnnouncedError),
@@ -141,6 +145,8 @@ pub struct JobSpec {
     pub seed: u64,
     /// Of a thousand examples of a node so many are only measured on.
     pub held_out_permille: u16,
+    /// What nodes do while no round ends, if they do something.
+    pub epidemic: Option<Epidemic>,
     /// The job without anchors: its committee is empty.
     job: Job,
 }
@@ -178,12 +184,13 @@ impl JobSpec {
     ) -> Result<Announced, SpecError> {
         self.has_room(anchors.len())?;
         let seats = anchors.iter().copied().take(self.job.scheme.anchors()).collect();
-        let Self { data, model, training, seed, held_out_permille, .. } = self.clone();
+        let Self { data, model, training, seed, held_out_permille, epidemic, .. } = self.clone();
         let task = Task { data, model, training, seed, first, held_out_permille };
         let committee = Committee { epoch: 0, seats };
-        let job = Job { nonce, task: task.digest()?, committee, ..self.job.clone() };
+        let bound = task.digest(epidemic.as_ref())?;
+        let job = Job { nonce, task: bound, committee, ..self.job.clone() };
         job.check()?;
-        Ok(Announced { job, task, by })
+        Ok(Announced { job, task, by, epidemic })
     }
 
     /// Whether so many members are enough for its anchors.
@@ -253,6 +260,7 @@ struct Written {
     #[serde(default)]
     pace: WrittenPace,
     privacy: Option<WrittenPrivacy>,
+    epidemic: Option<WrittenEpidemic>,
 }
 
 /// The smallest set of anchors there is.
@@ -359,6 +367,28 @@ const fn a_fifth() -> f64 {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenEpidemic {
+    #[serde(default = "two")]
+    peers: u8,
+    after_ms: Option<u64>,
+    #[serde(default = "ten_seconds")]
+    every_ms: u64,
+}
+
+/// Peers that a personal model is told to unless said otherwise: with two, all hear of all in a few
+/// steps, and a model leaves no more often than it comes.
+const fn two() -> u8 {
+    2
+}
+
+/// Between two steps unless said otherwise: a model of a megabyte to two peers is then a fiftieth
+/// of a home's link.
+const fn ten_seconds() -> u64 {
+    10_000
+}
+
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct WrittenPace {
     tick_ms: u64,
@@ -420,11 +450,12 @@ impl Written {
             let allowed = format!("'min_clients' ({}) or more", job.min_clients);
             return Err(wrong("target", job.target, &allowed));
         }
-        let Self { name, data, seed, held_out_permille, .. } = self;
+        let Self { name, data, seed, held_out_permille, epidemic, .. } = self;
         if held_out_permille > MAX_HELD_OUT {
             return Err(wrong("held_out_permille", held_out_permille, "0 to 500"));
         }
-        let spec = JobSpec { name, data, model, training, seed, held_out_permille, job };
+        let epidemic = epidemic.map(|written| written.checked(&job)).transpose()?;
+        let spec = JobSpec { name, data, model, training, seed, held_out_permille, epidemic, job };
         // The rest of the rules are the round's own; they need anchors, and any will do.
         spec.told(0, &stand_ins(scheme), [0; 32], NodeId([0; 32]))?;
         let (bytes, open) = (round_bytes(&spec.job), matches!(mode, Mode::Plain(_)));
@@ -499,12 +530,30 @@ impl WrittenPrivacy {
     }
 }
 
+impl WrittenEpidemic {
+    fn checked(&self, job: &Job) -> Result<Epidemic, SpecError> {
+        // Twice what a round waits for stragglers: then it is not they who keep it open.
+        let after = self.after_ms.map(|millis| span("epidemic.after_ms", millis)).transpose()?;
+        let rules = Epidemic {
+            peers: self.peers,
+            after: after.unwrap_or(job.pace.patience.times(2)),
+            every: span("epidemic.every_ms", self.every_ms)?,
+        };
+        rules.check(job)?;
+        Ok(rules)
+    }
+}
+
+/// A time of a pace.
+fn span(field: &'static str, millis: u64) -> Result<Micros, SpecError> {
+    match millis {
+        1..=MAX_PACE_MS => Ok(Micros::millis(millis)),
+        _ => Err(wrong(field, millis, &format!("1 to {MAX_PACE_MS}"))),
+    }
+}
+
 impl WrittenPace {
     fn checked(&self) -> Result<Pace, SpecError> {
-        let span = |field, millis: u64| match millis {
-            1..=MAX_PACE_MS => Ok(Micros::millis(millis)),
-            _ => Err(wrong(field, millis, &format!("1 to {MAX_PACE_MS}"))),
-        };
         Ok(Pace {
             tick: span("pace.tick_ms", self.tick_ms)?,
             stagger: span("pace.stagger_ms", self.stagger_ms)?,

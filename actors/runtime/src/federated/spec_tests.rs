@@ -179,3 +179,28 @@ fn a_seat_that_comes_twice_is_refused() {
         Err(SpecError::Job(JobError::Anchors { .. }))
     ));
 }
+
+#[test]
+fn epidemic_mode_is_an_explicit_choice_of_a_plain_job() {
+    let epidemic = |text: &str| JobSpec::from_toml(text).map(|spec| spec.epidemic);
+    assert_eq!(epidemic(GOOD).unwrap(), None);
+    let plain = format!("{GOOD}[mode]\nkind = \"plain\"\nrule = \"mean\"\n");
+    assert_eq!(epidemic(&plain).unwrap(), None);
+    let (after, every) = (Micros::secs(120), Micros::secs(10));
+    let usual = Epidemic { peers: 2, after, every };
+    assert_eq!(epidemic(&format!("{plain}[epidemic]\n")).unwrap(), Some(usual));
+    let said = format!("{plain}[epidemic]\npeers = 3\nafter_ms = 90000\nevery_ms = 2000\n");
+    let (after, every) = (Micros::secs(90), Micros::secs(2));
+    assert_eq!(epidemic(&said).unwrap(), Some(Epidemic { peers: 3, after, every }));
+    for (bad, why) in [
+        (format!("{GOOD}[epidemic]\n"), "needs plain mode"),
+        (format!("{plain}[epidemic]\npeers = 0\n"), "1 to 16 peers, not to 0"),
+        (format!("{plain}[epidemic]\nafter_ms = 30000\n"), "patience of a round (60000 ms)"),
+        (format!("{plain}[epidemic]\nevery_ms = 1\n"), "a tick of the pace (200 ms)"),
+        (format!("{plain}[epidemic]\nafter_ms = 0\n"), "epidemic.after_ms is 0"),
+        (format!("{plain}[epidemic]\nfriends = 2\n"), "unknown field"),
+    ] {
+        let told = epidemic(&bad).unwrap_err().to_string();
+        assert!(told.contains(why), "{told}");
+    }
+}

@@ -5,12 +5,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use parking_lot::Mutex;
-use selvedge_base::NodeId;
+use selvedge_base::{NodeId, Wall};
+use selvedge_federated::epidemic::MixerEvent;
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{Event, Job, Tip};
 use tokio::sync::watch;
 
 use super::disk::{RoundMeasured, hex};
+use super::personal::{Kept, PersonalProgress};
 
 /// Lines kept of what happened: what fits a screen.
 const MAX_LINES: usize = 32;
@@ -44,6 +46,8 @@ pub struct JobProgress {
     pub expired: u64,
     /// How well the models did by this node's own examples.
     pub measured: Vec<RoundMeasured>,
+    /// This node's own model, where the job has epidemic mode and it came to that.
+    pub personal: Option<PersonalProgress>,
     /// What happened, newest last.
     pub lines: Vec<String>,
 }
@@ -108,6 +112,45 @@ impl JobState {
     pub(super) fn measured(&self, all: &[RoundMeasured]) {
         self.progress.lock().measured = all.to_vec();
         self.changed.send_replace(());
+    }
+
+    /// The personal model that the disk has.
+    pub(super) fn kept(&self, kept: &Kept) {
+        self.progress.lock().personal = Some(PersonalProgress::of(kept));
+        self.changed.send_replace(());
+    }
+
+    /// How well this node's own model does.
+    pub(super) fn personal_measured(&self, found: Option<(u64, u64)>) {
+        if let Some(personal) = &mut self.progress.lock().personal {
+            personal.measured = found;
+        }
+        self.changed.send_replace(());
+    }
+
+    /// Notes what the machine of epidemic mode reported.
+    pub(super) fn mixed(&self, event: &MixerEvent, now: Wall) {
+        let job = &self.name;
+        let line = {
+            let mut progress = self.progress.lock();
+            progress.personal.get_or_insert_default().happened(event, now)
+        };
+        match event {
+            MixerEvent::Began { .. } | MixerEvent::Ended { .. } => {
+                tracing::info!(job, line, "epidemic mode");
+            }
+            MixerEvent::Stepped { seq, age, mixed } => {
+                tracing::debug!(job, seq, age, mixed, "a personal model made a step");
+            }
+            MixerEvent::Unmixed { by, why } => {
+                tracing::debug!(job, peer = %by.short(), %why, "a personal model is not mixed");
+            }
+            MixerEvent::BadTraining => tracing::warn!(job, line, "epidemic mode"),
+        }
+        match line {
+            Some(line) => self.trouble(line),
+            None => drop(self.changed.send_replace(())),
+        }
     }
 
     /// Something that people should know of.

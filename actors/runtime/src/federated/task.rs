@@ -6,6 +6,7 @@
 
 use selvedge_base::NodeId;
 use selvedge_base::codec;
+use selvedge_federated::epidemic::{Epidemic, EpidemicError};
 use selvedge_federated::fixed::MODEL_BITS;
 use selvedge_federated::privacy::adaptive::Adaptive;
 use selvedge_federated::round::{Digest, Job, JobError, Tip};
@@ -24,6 +25,9 @@ const VERSION: u8 = 1;
 /// The version where the norm of updates follows them: the same, and how, which the form of rules
 /// in the first version has no place for.
 const VERSION_FOLLOWING: u8 = 2;
+/// The version of a job with epidemic mode: the first, and the mode. Who does not know it could not
+/// follow the rules that are bound to it.
+const VERSION_EPIDEMIC: u8 = 3;
 /// The codec's version for what is inside: the one that all versions of a setting are read with.
 const CODEC_VERSION: u8 = 1;
 /// Examples of a thousand that are only measured on, at most: half.
@@ -56,6 +60,10 @@ pub struct Announced {
     pub task: Task,
     /// The node that it was submitted at.
     pub by: NodeId,
+    /// What nodes do while no round ends, if they do something; bound to the rules as the task is.
+    /// Told after the rest, in a version of its own.
+    #[serde(skip)]
+    pub epidemic: Option<Epidemic>,
 }
 
 /// Why a job that was told is not taken.
@@ -79,6 +87,9 @@ pub enum AnnouncedError {
     /// The rules cannot be.
     #[error("its rules cannot be: {0}")]
     Job(#[from] JobError),
+    /// The epidemic mode cannot be.
+    #[error("its epidemic mode {0}")]
+    Epidemic(#[from] EpidemicError),
     /// The model cannot be.
     #[error("its model cannot be: {0}")]
     Model(#[from] TrainError),
@@ -104,12 +115,16 @@ pub(crate) const fn is_job(key: &SettingKey) -> bool {
 }
 
 impl Task {
-    /// What rules are bound to.
-    pub fn digest(&self) -> Result<Digest, AnnouncedError> {
-        let bytes = postcard::to_stdvec(self).map_err(|why| AnnouncedError::Bytes(why.to_string()));
+    /// What rules are bound to: this task, and the job's epidemic mode if it has one.
+    pub fn digest(&self, epidemic: Option<&Epidemic>) -> Result<Digest, AnnouncedError> {
+        let bytes = match epidemic {
+            None => postcard::to_stdvec(self),
+            Some(rules) => postcard::to_stdvec(&(self, rules)),
+        };
+        let bytes = bytes.map_err(|why| AnnouncedError::Bytes(why.to_string()))?;
         let mut hasher = blake3::Hasher::new_derive_key("selvedge 2026 federated task");
-        hasher.update(&[VERSION]);
-        hasher.update(&bytes?);
+        hasher.update(&[if epidemic.is_some() { VERSION_EPIDEMIC } else { VERSION }]);
+        hasher.update(&bytes);
         Ok(*hasher.finalize().as_bytes())
     }
 
@@ -145,15 +160,17 @@ impl Announced {
     /// [`AnnouncedError::Bytes`] when it is too large.
     pub fn to_bytes(&self) -> Result<Vec<u8>, AnnouncedError> {
         let adaptive = self.job.privacy.and_then(|privacy| privacy.adaptive);
-        let (version, body) = match adaptive {
-            None => {
-                let body = codec::encode_datagram_at(CODEC_VERSION, self, MAX_CONTENT_BYTES - 1);
-                (VERSION, body)
-            }
-            Some(how) => {
+        let most = MAX_CONTENT_BYTES - 1;
+        let (version, body) = match (adaptive, self.epidemic) {
+            (None, None) => (VERSION, codec::encode_datagram_at(CODEC_VERSION, self, most)),
+            (Some(how), None) => {
                 let both = (self, how);
-                let body = codec::encode_datagram_at(CODEC_VERSION, &both, MAX_CONTENT_BYTES - 1);
-                (VERSION_FOLLOWING, body)
+                (VERSION_FOLLOWING, codec::encode_datagram_at(CODEC_VERSION, &both, most))
+            }
+            // A job with this mode has no privacy, and so no norm that follows.
+            (_, Some(rules)) => {
+                let both = (self, rules);
+                (VERSION_EPIDEMIC, codec::encode_datagram_at(CODEC_VERSION, &both, most))
             }
         };
         let mut bytes = vec![version];
@@ -177,10 +194,20 @@ impl Announced {
                 privacy.ok_or(AnnouncedError::Unbound)?.adaptive = Some(how);
                 told
             }
+            VERSION_EPIDEMIC => {
+                let (mut told, rules): (Self, Epidemic) =
+                    codec::decode_body(rest).map_err(unread)?;
+                told.epidemic = Some(rules);
+                told
+            }
             other => return Err(AnnouncedError::Version(other)),
         };
         told.job.check()?;
-        if told.task.digest()? != told.job.task || told.task.held_out_permille > MAX_HELD_OUT {
+        if let Some(rules) = &told.epidemic {
+            rules.check(&told.job)?;
+        }
+        let bound = told.task.digest(told.epidemic.as_ref())?;
+        if bound != told.job.task || told.task.held_out_permille > MAX_HELD_OUT {
             return Err(AnnouncedError::Unbound);
         }
         if told.task.model.size()? != told.job.dim || !JobSpec::is_name(&told.task.data) {

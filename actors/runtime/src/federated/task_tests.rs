@@ -36,7 +36,7 @@ fn a_job_is_read_as_it_was_told() {
     assert_eq!(Announced::from_bytes(&bytes).unwrap(), told);
     let tip = told.first().unwrap();
     assert_eq!((tip.job, tip.round), (told.job.digest(), 0));
-    assert!(matches!(Announced::from_bytes(&[3, 1]), Err(AnnouncedError::Version(3))));
+    assert!(matches!(Announced::from_bytes(&[4, 1]), Err(AnnouncedError::Version(4))));
     for end in 0..bytes.len() {
         assert!(Announced::from_bytes(&bytes[..end]).is_err(), "{end}");
     }
@@ -82,7 +82,7 @@ fn rules_and_task_belong_together() {
     }
     let mut other = good.clone();
     other.task.first = [0; 32];
-    other.job.task = other.task.digest().unwrap();
+    other.job.task = other.task.digest(None).unwrap();
     let read = Announced::from_bytes(&other.to_bytes().unwrap()).unwrap();
     assert_ne!(read.job.digest(), good.job.digest());
     assert!(matches!(read.first(), Err(AnnouncedError::First)));
@@ -91,4 +91,32 @@ fn rules_and_task_belong_together() {
 #[test]
 fn a_name_that_is_no_key_can_be_sealed_to_by_nobody() {
     assert_eq!(sealing_key(&NodeId([0; 32])), None);
+}
+
+#[test]
+fn epidemic_mode_is_bound_to_the_rules_and_told_in_a_shape_of_its_own() {
+    let good = told(3);
+    assert_eq!(good.to_bytes().unwrap()[0], 1, "who knows no such mode reads the others");
+    let mut plain = good.clone();
+    plain.job.mode = selvedge_federated::round::Mode::Plain(selvedge_federated::robust::Rule::Mean);
+    let patience = plain.job.pace.patience;
+    let rules = Epidemic { peers: 2, after: patience, every: patience };
+    let with = |told: &Announced, rules| {
+        let mut told = Announced { epidemic: Some(rules), ..told.clone() };
+        told.job.task = told.task.digest(told.epidemic.as_ref()).unwrap();
+        told
+    };
+    let told = with(&plain, rules);
+    let bytes = told.to_bytes().unwrap();
+    assert_eq!(bytes[0], 3);
+    assert_eq!(Announced::from_bytes(&bytes).unwrap(), told);
+    assert_ne!(told.job.digest(), plain.job.digest());
+    for other in [Some(Epidemic { peers: 3, ..rules }), None] {
+        let unbound = Announced { epidemic: other, ..told.clone() };
+        let read = Announced::from_bytes(&unbound.to_bytes().unwrap());
+        assert!(matches!(read, Err(AnnouncedError::Unbound)), "{read:?}");
+    }
+    // Whoever told it: nobody's model is shown where the job promises more.
+    let secure = Announced::from_bytes(&with(&good, rules).to_bytes().unwrap());
+    assert!(matches!(secure, Err(AnnouncedError::Epidemic(EpidemicError::Secure))), "{secure:?}");
 }

@@ -16,13 +16,16 @@ use super::spec::JobSpec;
 use super::task::Announced;
 
 /// The note with the name that people gave the job.
-const NAME: &str = "job";
+pub(super) const NAME: &str = "job";
 /// The note with the job's digest.
-const JOB: &str = "job_digest";
+pub(super) const JOB: &str = "job_digest";
 /// The note with the rounds that are folded into the model.
 const ROUND: &str = "round";
 /// The note with the digest of the record after them.
 const RECORD: &str = "record";
+
+/// The note with the rounds that were in the common model which a personal one drifted from.
+pub(super) const PERSONAL: &str = "personal_round";
 
 /// A model of a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +55,11 @@ pub enum TrainedError {
         "the model file does not say from which job and round it is: its note '{0}' is not right"
     )]
     Note(&'static str),
+    /// It is a node's own model.
+    #[error(
+        "the model is a personal one, which a node made while no round ended: no chain proves it"
+    )]
+    Personal,
     /// The chain is of another job.
     #[error("the model is of another job")]
     OtherJob,
@@ -102,6 +110,9 @@ impl TrainedModel {
     /// [`TrainedError`], the first thing that is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TrainedError> {
         let Saved { model, weights, notes } = Saved::from_bytes(bytes)?;
+        if notes.contains_key(PERSONAL) {
+            return Err(TrainedError::Personal);
+        }
         let name = notes.get(NAME).filter(|name| JobSpec::is_name(name));
         let round = notes.get(ROUND).and_then(|round| round.parse().ok());
         Ok(Self {

@@ -50,6 +50,11 @@ impl Data {
         Ok(Self { train: all.pick(&kept), held_out })
     }
 
+    /// What is trained on.
+    pub(super) const fn train(&self) -> &Examples {
+        &self.train
+    }
+
     /// Examples that are trained on.
     pub(super) fn len(&self) -> usize {
         self.train.len()
@@ -75,22 +80,26 @@ pub(super) fn train(
     let own = if own.len() == global.len() { own } else { &fresh };
     let scaffold = matches!(job.strategy, Strategy::Scaffold { .. });
     let control = scaffold.then_some(Control { global: &global, own });
-    let training = &task.training;
-    let mut order = [0; 8];
-    order.copy_from_slice(&seed[..8]);
-    let plan = Plan {
-        epochs: training.epochs as usize,
-        batch: training.batch as usize,
-        learning_rate: training.rate_millionths as f32 / MILLION,
-        proximal: training.proximal_permille as f32 / THOUSAND as f32,
-        seed: u64::from_le_bytes(order),
-    };
-    let update = local.train(&task.model, &base, &data.train, &plan, control)?;
+    let update = local.train(&task.model, &base, &data.train, &plan(task, seed), control)?;
     let mut delta = update.delta;
     delta.extend(update.control.into_iter().flatten());
     let clip = largest(job.clip);
     delta.iter_mut().for_each(|value| *value = value.clamp(-clip, clip));
     Ok(Learned { delta, examples: u32::try_from(update.examples).unwrap_or(u32::MAX) })
+}
+
+/// How a task is trained once; the order of the examples is drawn from a seed.
+pub(super) fn plan(task: &Task, seed: &Digest) -> Plan {
+    let training = &task.training;
+    let mut order = [0; 8];
+    order.copy_from_slice(&seed[..8]);
+    Plan {
+        epochs: training.epochs as usize,
+        batch: training.batch as usize,
+        learning_rate: training.rate_millionths as f32 / MILLION,
+        proximal: training.proximal_permille as f32 / THOUSAND as f32,
+        seed: u64::from_le_bytes(order),
+    }
 }
 
 /// What a client's control variate is once a contribution counts: its change as it was sent.
@@ -114,11 +123,25 @@ pub(super) fn judge(
     data: &Data,
     tip: &Tip,
 ) -> Result<Option<RoundMeasured>, TrainError> {
+    measured(local, task, data, tip.server.model(), tip.round)
+}
+
+/// How well weights, in units of 2^-20, do on what is held out; nothing where nothing is.
+///
+/// # Errors
+/// [`TrainError`].
+pub(super) fn measured(
+    local: &Local,
+    task: &Task,
+    data: &Data,
+    weights: &[i32],
+    round: u64,
+) -> Result<Option<RoundMeasured>, TrainError> {
     let Some(held_out) = &data.held_out else { return Ok(None) };
-    let weights = floats(tip.server.model().iter().map(|weight| i64::from(*weight)));
+    let weights = floats(weights.iter().map(|weight| i64::from(*weight)));
     let found = measure(local, &task.model, &weights, held_out)?;
     let (right, examples) = (found.right as u64, found.examples as u64);
-    Ok(Some(RoundMeasured { round: tip.round, right, examples }))
+    Ok(Some(RoundMeasured { round, right, examples }))
 }
 
 /// What a client's work needs, to be handed to another thread.
@@ -130,13 +153,13 @@ pub(super) struct Bench {
     pub(super) data: Arc<Data>,
 }
 
-fn floats(units: impl Iterator<Item = i64>) -> Vec<f32> {
+pub(super) fn floats(units: impl Iterator<Item = i64>) -> Vec<f32> {
     let unit = f64::from(1_u32 << MODEL_BITS);
     units.map(|value| (value as f64 / unit) as f32).collect()
 }
 
 /// The largest value that the clip takes: rounding to 32 bits must not lift it over.
-fn largest(clip: Clip) -> f32 {
+pub(super) fn largest(clip: Clip) -> f32 {
     let exact = f64::from(clip.units()) / f64::from(1_u32 << MODEL_BITS);
     let near = exact as f32;
     if f64::from(near) > exact { near.next_down() } else { near }

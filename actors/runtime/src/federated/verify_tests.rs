@@ -292,7 +292,7 @@ fn a_job_that_was_changed_has_other_rounds() {
     told.task.seed += 1;
     let said = refused(&model(ran), &forged(&told, &ran.rounds));
     assert!(matches!(said, VerifyError::Chain(ChainError::Job(AnnouncedError::Unbound))), "{said}");
-    told.job.task = told.task.digest().unwrap();
+    told.job.task = told.task.digest(None).unwrap();
     let mut other = model(ran);
     other.job = told.job.digest();
     let said = refused(&other, &forged(&told, &ran.rounds));

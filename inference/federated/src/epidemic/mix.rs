@@ -62,6 +62,23 @@ pub enum Unmixed {
 }
 
 impl Unmixed {
+    /// The reason in a word, to count by.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Sender => "sender",
+            Self::Stale(_) => "stale",
+            Self::Ahead(_) => "ahead",
+            Self::Record => "record",
+            Self::Replayed => "replayed",
+            Self::Age(_) => "age",
+            Self::Behind(_) => "behind",
+            Self::Empty => "empty",
+            Self::Length(_) => "length",
+            Self::Range(_) => "range",
+            Self::Full => "full",
+        }
+    }
+
     /// Whether only a wrong or lying program sends such a model.
     pub const fn is_misdeed(&self) -> bool {
         match self {

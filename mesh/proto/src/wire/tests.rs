@@ -15,7 +15,7 @@ use selvedge_base::{Blame, RequestId, Retry, Wall};
 use serde::de::DeserializeOwned;
 
 type Request = (String, Vec<u32>);
-type Opening = super::Opening<Request, u64, String, [u8; 3]>;
+type Opening = super::Opening<Request, u64, String, [u8; 3], [u16; 2]>;
 
 /// Whatever the bytes, decoding ends with a value or an error.
 fn survives<T: DeserializeOwned + Serialize>(body: &[u8]) {
@@ -100,6 +100,7 @@ fn openings_and_replies_round_trip() {
         Opening::Answers(Box::new(AnswersWord::Kept(Box::new(in_brief())))),
         Opening::Answers(Box::new(AnswersWord::Ask(ask()))),
         Opening::Federated(Box::new([1, 2, 3])),
+        Opening::Personal(Box::new([7, 700])),
     ] {
         let frame = encode(&opening, codec::MAX_FRAME).unwrap();
         assert_eq!(decode_body(&frame[4..]), Ok(opening));
@@ -232,6 +233,8 @@ fn what_version_1_does_not_have_says_so() {
     assert_eq!(Opening::Policy(Box::default()).since(), 2);
     assert_eq!(Opening::Settings(Box::new(SettingsMessage::Brief([9; 16]))).since(), 4);
     assert_eq!(Opening::Answers(Box::new(AnswersWord::Ask(ask()))).since(), 5);
+    assert_eq!(Opening::Federated(Box::default()).since(), 6);
+    assert_eq!(Opening::Personal(Box::default()).since(), 7);
     // A refusal for want of budget is said to an old peer in words it has.
     let refusal = Refusal::client(Stage::Reserve, Code::QuotaExhausted, "nothing left");
     let reply = HandOffReply::<u8>::Refused(refusal.clone().spoken_at(1));

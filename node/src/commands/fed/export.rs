@@ -1,7 +1,8 @@
 //! `selvedge fed model export`: the model of a job and the chain that proves it, as files.
 //!
 //! The node hands out the chain piece by piece; the model is what the chain makes of the first
-//! weights, worked out here. So what is written is proven, whatever the node said.
+//! weights, worked out here. So what is written is proven, whatever the node said. A node's own
+//! model, which epidemic mode makes, is written as the node gives it: nothing proves it.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write as _};
@@ -37,6 +38,22 @@ pub(super) fn export(client: &Client, name: &str, file: &Path) -> Result<()> {
     let rounds = verified.tip.round;
     ui::out(format_args!("wrote {} after {rounds} of {} rounds", file.display(), job.rounds));
     ui::out(format_args!("wrote {}, which proves it", chain.display()));
+    Ok(())
+}
+
+/// Writes this node's own model of a job.
+pub(super) fn personal(client: &Client, name: &str, file: &Path) -> Result<()> {
+    let path = format!("/admin/federated-personal/{}", escaped(name));
+    let told: wire::FederatedPiece = client.get(&path)?;
+    let Some(text) = told.base64 else {
+        bail!(
+            "this node has no model of its own for '{name}': a job with [epidemic] makes one where \
+             no round ends"
+        );
+    };
+    std::fs::write(file, STANDARD.decode(text)?)
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    ui::out(format_args!("wrote {}, which is this node's own: no chain proves it", file.display()));
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use super::curve::svg;
 use crate::client::Client;
 use crate::home::Home;
-use crate::http::wire::{self, FederatedJob, FederatedMeasured};
+use crate::http::wire::{self, FederatedJob, FederatedMeasured, FederatedPersonal};
 use crate::ui::{self, Ink};
 
 /// How long a job is watched at most: a year, in which it may have an hour's rounds.
@@ -104,6 +104,9 @@ fn doing(job: &FederatedJob) -> String {
     if job.round >= job.rounds {
         return "done".to_owned();
     }
+    if let Some(since) = job.personal.as_ref().and_then(|own| own.no_quorum_since_s) {
+        return format!("mixing with peers (no quorum since {})", moment(since));
+    }
     match (&job.not_training, job.training) {
         (Some(_), _) => "follows".to_owned(),
         (None, Some(round)) => format!("trains for round {}", round + 1),
@@ -149,7 +152,31 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
     if let Some(last) = job.measured.last() {
         rows.push(("accuracy", format!("{} after round {}", accuracy(last), last.round)));
     }
+    if let Some(own) = &job.personal {
+        rows.push(("own model", personal(own)));
+    }
     rows.into_iter().map(|(what, text)| vec![what.to_owned(), text]).collect()
+}
+
+/// A node's own model in words.
+fn personal(own: &FederatedPersonal) -> String {
+    let measured = own.measured.as_ref().map_or("not measured".to_owned(), accuracy);
+    let refused: Vec<String> =
+        own.refused.iter().map(|(why, count)| format!("{count} {why}")).collect();
+    let refused = if refused.is_empty() { "none".to_owned() } else { refused.join(", ") };
+    format!(
+        "{}, {} steps from round {}; mixed {} models of peers, refused {refused}",
+        measured.trim_start(),
+        own.age,
+        own.round,
+        own.mixed
+    )
+}
+
+/// A time of day in UTC, of seconds since 1970: that which says since when is not days ago.
+fn moment(seconds: u64) -> String {
+    let (hours, minutes) = (seconds / 3_600 % 24, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02} UTC", seconds % 60)
 }
 
 /// Millionths of epsilon, rounded up to hundredths.
@@ -188,6 +215,21 @@ mod tests {
         };
         let told = |job: &FederatedJob| in_full(job).concat().join(" ");
         for part in ["81.5 % (163 of 200) after round 2", "trains for round 3", "1.01 of 16.00"] {
+            assert!(told(&job).contains(part), "no {part} in {}", told(&job));
+        }
+        job.personal = Some(FederatedPersonal {
+            no_quorum_since_s: Some(1_800_000_061),
+            round: 2,
+            age: 40,
+            mixed: 31,
+            refused: [("stale".to_owned(), 2), ("full".to_owned(), 1)].into(),
+            measured: Some(measured(2, 150)),
+        });
+        for part in [
+            "mixing with peers (no quorum since 08:01:01 UTC) with 1800 examples",
+            "75.0 % (150 of 200), 40 steps from round 2; mixed 31",
+            "refused 1 full, 2 stale",
+        ] {
             assert!(told(&job).contains(part), "no {part} in {}", told(&job));
         }
         job.round = 3;

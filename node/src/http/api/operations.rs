@@ -248,6 +248,8 @@ operations! {
         => Text("application/x-ndjson"), "The same, at every change";
     GET "/admin/federated-chain/{piece}" Nothing
         => Json(of::<wire::FederatedPiece>), "A piece of the proof of a job's model";
+    GET "/admin/federated-personal/{name}" Nothing
+        => Json(of::<wire::FederatedPiece>), "This node's own model of a job, as a file";
     DELETE "/admin/federated/{name}" Nothing
         => Json(of::<wire::Done>), "Takes a job of learning away from all nodes";
     GET "/admin/cache" Nothing => Json(of::<wire::Cache>), "The cache of answers";

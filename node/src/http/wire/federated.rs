@@ -1,5 +1,7 @@
 //! Jobs of learning across nodes, as the admin API says them.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -60,10 +62,30 @@ pub(crate) struct FederatedJob {
     pub(crate) epsilon_millionths: Option<u64>,
     /// How well the models did by this node's own examples that nobody trains on.
     pub(crate) measured: Vec<FederatedMeasured>,
+    /// This node's own model, where the job has epidemic mode and it came to that.
+    pub(crate) personal: Option<FederatedPersonal>,
     /// Bytes of shares and parts that this node sent, since its start.
     pub(crate) sent_bytes: u64,
     /// What happened, newest last.
     pub(crate) lines: Vec<String>,
+}
+
+/// This node's own model of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FederatedPersonal {
+    /// Since when, in seconds since 1970, this node has seen no end of a round, while it mixes with
+    /// peers.
+    pub(crate) no_quorum_since_s: Option<u64>,
+    /// Rounds that are in the common model which it drifted from.
+    pub(crate) round: u64,
+    /// Steps that are in it.
+    pub(crate) age: u32,
+    /// Models of peers that were mixed, since the node's start.
+    pub(crate) mixed: u64,
+    /// Models of peers that were not, by the reason.
+    pub(crate) refused: BTreeMap<String, u64>,
+    /// How well it does by this node's own examples that nobody trains on.
+    pub(crate) measured: Option<FederatedMeasured>,
 }
 
 /// A piece of the chain of a job as a file: `GET /admin/federated-chain/{piece}`.
