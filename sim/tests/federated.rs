@@ -170,8 +170,9 @@ fn a_side_without_a_quorum_comes_together_and_then_follows_the_others() {
     for seed in 0..8 {
         let mut plan = Plan::calm(seed, Scheme::Five, Mode::Plain(Rule::Mean), 4);
         plan.learns = LEARNS;
-        plan.epidemic =
-            Some(Epidemic { peers: 2, after: plan.job.pace.patience, every: Micros::secs(1) });
+        // The others wait for their target as long as the patience, and never as long as this.
+        let after = plan.job.pace.patience.times(3);
+        plan.epidemic = Some(Epidemic { peers: 2, after, every: Micros::secs(1) });
         let (from, until) = (Micros(1), Micros::secs(60));
         plan.cuts.push(Cut { from, until, side: ALONE.collect(), one_way: false });
         let outcome = run(&plan);

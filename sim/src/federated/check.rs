@@ -44,7 +44,8 @@ pub enum Promise {
     MixedOfOneBase,
     /// A personal model that leaves is on its node's disk.
     ToldIsDurable,
-    /// A node keeps no more of others' personal models than it may, and sends its own no more often.
+    /// A node keeps no more of others' personal models than it may, and sends its own no more
+    /// often.
     MixingBounded,
 }
 

@@ -33,7 +33,8 @@ impl Admin {
         self.shared.federation.changes()
     }
 
-    /// The file of this node's own model of a job, which epidemic mode made; none where it has none.
+    /// The file of this node's own model of a job, which epidemic mode made; none where there is
+    /// none.
     ///
     /// # Errors
     /// A refusal where there is no such job, it does not run here, or the disk fails.

@@ -53,7 +53,7 @@ fn job_file() -> String {
         "name = 'plane'\ndata = 'points'\nrounds = {ROUNDS}\nmin_clients = 2\ntarget = 3\n\
          held_out_permille = 300\n\
          [model]\nshape = {{ flat = 2 }}\nclasses = 2\nhidden = [{{ dense = 16 }}]\n\
-         [training]\nepochs = 2\nbatch = 8\nlearning_rate = 0.2\n\
+         [training]\nepochs = 2\nbatch = 8\nlearning_rate = 0.05\n\
          [mode]\nkind = 'plain'\nrule = 'mean'\n\
          [pace]\npatience_ms = 2000\n\
          [epidemic]\npeers = 2\nafter_ms = 4000\nevery_ms = 1000\n"
