@@ -289,8 +289,9 @@ impl World {
         common
     }
 
+    /// Those who were away come back from their disks.
     async fn heal(&mut self) {
-        self.away.clear();
+        std::mem::take(&mut self.away).into_iter().for_each(|at| self.start(at));
         self.until(Micros::secs(120), |all| {
             (0..NODES).all(|at| {
                 let anchor = all.machines(at).anchor.tip().round;

@@ -295,6 +295,7 @@ fn jobs_that_promise_more_are_refused() {
         honest: 1,
         delta: PicoDelta(10_000_000),
         epsilon: MicroEpsilon(8_000_000),
+        adaptive: None,
     };
     let private = Job { privacy: Some(privacy), ..plain.clone() };
     assert_eq!(RULES.check(&private), Err(EpidemicError::Private));
