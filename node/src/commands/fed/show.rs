@@ -160,7 +160,7 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
 
 /// A node's own model in words.
 fn personal(own: &FederatedPersonal) -> String {
-    let measured = own.measured.as_ref().map_or("not measured".to_owned(), accuracy);
+    let measured = own.measured.as_ref().map_or_else(|| "not measured".to_owned(), accuracy);
     let refused: Vec<String> =
         own.refused.iter().map(|(why, count)| format!("{count} {why}")).collect();
     let refused = if refused.is_empty() { "none".to_owned() } else { refused.join(", ") };
