@@ -8,11 +8,13 @@
 //!
 //! The way of a request: `local` admits it, `front` turns it into tokens, `worker` and `runner`
 //! compute it step by step, `job` draws and delivers. The way of a file: `gguf` reads the header
-//! within bounds, `card` checks what it claims, `weights` and `llama` hold it. Models of
-//! embeddings, which are directories, have a way of their own: `embed`.
+//! within bounds, `card` checks what it claims, `weights` and `llama` hold it; `decoder` holds one
+//! that is being tuned. Models of embeddings, which are directories, have a way of their own:
+//! `embed`.
 
 mod card;
 mod config;
+mod decoder;
 mod embed;
 mod error;
 mod front;
@@ -44,6 +46,7 @@ mod worker;
 
 pub use card::{Inspected, inspect, inspect_bytes};
 pub use config::{Device, EngineConfig};
+pub use decoder::{Additions, Decoder, LowRank, Projection, Tunable, TunableShape};
 pub use embed::FOLDER_FILES;
 pub use error::EngineError;
 pub use local::LocalEngine;

@@ -12,7 +12,7 @@ use crate::gguf::Gguf;
 use crate::llama::{Llama, Logits, Segment};
 use crate::testing::{collect, engine, greedy, request};
 use crate::text::Text;
-use crate::{EngineConfig, inspect};
+use crate::{Additions, EngineConfig, Tunable, inspect};
 
 fn model() -> PathBuf {
     let directory = std::env::var_os("SELVEDGE_TEST_MODELS").map_or_else(
@@ -107,6 +107,32 @@ fn divergence(exact: &serde_json::Value, logits: &[f32]) -> (f64, bool) {
     }
     kl += rest_exact * (rest_exact.max(1e-12) / rest_ours.max(1e-12)).ln();
     (kl, logits[ids[0]] == highest)
+}
+
+/// The pass that is differentiated, in full precision, beside the one that answers, whose weights
+/// and activations are rounded to eight bits.
+#[test]
+fn the_pass_for_tuning_computes_what_the_engine_computes() {
+    let (gguf, llama) = load();
+    let text = Text::read(&gguf).expect("reads");
+    let tokens = text.tokenizer.encode("The capital of France is Paris. The capital of Italy is");
+    let tokens = tokens.expect("encodes");
+    let mut cache = llama.cache().expect("a cache");
+    let segment = Segment { cache: &mut cache, tokens: &tokens, logits: Logits::All };
+    let theirs = llama.step(&mut crew(), &mut [segment], &AtomicU64::new(0)).expect("computes");
+    let decoder = Tunable::open(&model()).and_then(|file| file.load()).expect("loads");
+    let ours = decoder.logits(&tokens, &Additions::new()).expect("computes");
+    let ours = ours.to_vec2::<f32>().expect("rows");
+    let best = |row: &[f32]| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]));
+    let (mut error, mut size) = (0.0, 0.0);
+    for (ours, theirs) in ours.iter().flatten().zip(theirs[0].iter().flatten()) {
+        error += f64::from(ours - theirs).powi(2);
+        size += f64::from(*theirs).powi(2);
+    }
+    let off = (error / size).sqrt();
+    assert!(off < 0.05, "off by {off}");
+    let last = ours.last().and_then(|row| best(row)).expect("a token");
+    assert_eq!(text.tokenizer.bytes(last as u32), b" Rome");
 }
 
 #[test]

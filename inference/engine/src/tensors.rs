@@ -309,7 +309,7 @@ fn unexpected(what: &str) -> candle_core::Error {
 
 /// Rotation speeds: powers of the base, divided by the file's own factors where it has them
 /// (Llama 3.1's long-context scaling).
-fn frequencies(
+pub(crate) fn frequencies(
     loader: &mut Loader<'_>,
     shape: &Shape,
 ) -> std::result::Result<Vec<f64>, EngineError> {

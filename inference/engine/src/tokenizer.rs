@@ -56,6 +56,7 @@ pub(crate) struct Tokenizer {
     control: BTreeSet<u32>,
     endings: BTreeSet<u32>,
     bos: Option<u32>,
+    eos: Option<u32>,
     /// The texts of the begin and end tokens, for templates.
     pub(crate) bos_text: String,
     pub(crate) eos_text: String,
@@ -106,6 +107,7 @@ impl Tokenizer {
             } else {
                 None
             },
+            eos,
             bos_text: text_of(bos),
             eos_text: text_of(eos),
             control_texts: Vec::new(),
@@ -124,6 +126,11 @@ impl Tokenizer {
     /// The token every text begins with, if the model wants one.
     pub(crate) fn bos(&self) -> Option<u32> {
         self.bos
+    }
+
+    /// The token that ends a text, if the file names one.
+    pub(crate) const fn end(&self) -> Option<u32> {
+        self.eos
     }
 
     /// Tokens that have a text.

@@ -102,6 +102,18 @@ impl<'a> Loader<'a> {
         Ok(Matrix { parts: self.candle(tensors)?, widths })
     }
 
+    /// A matrix of `rows` outputs and `columns` inputs in f32, however the file stores it.
+    pub(crate) fn dense(
+        &mut self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Tensor, EngineError> {
+        let (info, bytes) = self.bytes(name, &[rows, columns])?;
+        let tensor = qtensor_from_ggml(info.kind, &bytes, vec![rows, columns], &self.device)?;
+        Ok(tensor.dequantize(&self.device)?)
+    }
+
     /// A vector in f32.
     pub(crate) fn vector(&mut self, name: &str, length: usize) -> Result<Tensor, EngineError> {
         let (info, bytes) = self.bytes(name, &[length])?;
