@@ -48,6 +48,9 @@ pub enum TrainError {
         /// The loss or a weight.
         what: &'static str,
     },
+    /// The language model that is tuned cannot be read.
+    #[error("the base model: {0}")]
+    Base(#[from] selvedge_engine::EngineError),
     /// The arithmetic failed.
     #[error("computation failed: {0}")]
     Compute(#[from] candle_core::Error),

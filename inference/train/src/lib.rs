@@ -1,11 +1,16 @@
-//! Trains small models on this machine's own examples: the local half of a federated round.
+//! Trains small models, and tunes language models, on this machine's own examples: the local half
+//! of a federated round.
 //!
 //! Owns examples in memory and how they are read (`source`), models of a fixed layout whose
 //! parameters are one flat vector (`model`, `net`), a client's local steps (`local`), measuring
-//! (`measure`), dividing one set among clients (`split`) and models as bytes of a file (`saved`).
+//! (`measure`), dividing one set among clients (`split`) and models as bytes of a file (`saved`);
+//! and of language models the small matrices that are learned (`tuning`, `adapter`) and the windows
+//! of text they are learned from (`tuner`).
 //! What becomes of an update, who may see it and how updates are joined is decided elsewhere;
 //! nothing here sends anything. Reads no clock and no entropy: seeds are handed in.
 
+mod adapter;
+mod entropy;
 mod error;
 mod examples;
 mod local;
@@ -13,15 +18,28 @@ mod measure;
 mod model;
 mod net;
 mod random;
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod real_tests;
 mod saved;
 mod source;
 mod split;
+mod subject;
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod testing;
+mod tuner;
+mod tuning;
 
+pub use adapter::{Adapter, Learned, MAX_LEARNED_BYTES};
 pub use error::TrainError;
 pub use examples::{Examples, Schema, Shape};
 pub use local::{Control, Local, Plan, Update};
 pub use measure::{Measured, measure};
 pub use model::{Layer, Model};
 pub use saved::{MAX_SAVED_BYTES, Saved, SavedError};
-pub use source::{Idx, Images, Source, Table, read, read_image, read_parquet};
+pub use source::{Idx, Images, Source, Table, Texts, read, read_image, read_parquet};
 pub use split::{Split, split};
+pub use subject::Subject;
+pub use tuner::{Foretold, Tuner, Windows};
+pub use tuning::{BaseShape, Target, Tuning};

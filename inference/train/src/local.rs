@@ -3,7 +3,7 @@
 //! Owns the steps of FedAvg, FedProx and SCAFFOLD, and what a client hands on. Clipping, noise,
 //! fixed point and secrecy come after, elsewhere.
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
 use rand::seq::SliceRandom;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -114,6 +114,45 @@ impl Local {
     }
 }
 
+/// What is trained, with what it is trained on.
+pub(crate) trait Learner {
+    /// The variables, in the flat order.
+    fn weights(&self) -> &[Var];
+
+    /// Tensors of the variables' shapes from a flat vector of their length.
+    fn shaped(&self, flat: &[f32]) -> Result<Vec<Tensor>, TrainError>;
+
+    /// The mean loss of the examples at these places, and its gradient by each variable.
+    fn learn(&self, places: &[usize]) -> Result<(f32, Vec<Option<Tensor>>), TrainError>;
+}
+
+/// A small model on labelled examples.
+struct Labelled<'a> {
+    net: Net,
+    data: &'a Examples,
+}
+
+impl Learner for Labelled<'_> {
+    fn weights(&self) -> &[Var] {
+        self.net.weights()
+    }
+
+    fn shaped(&self, flat: &[f32]) -> Result<Vec<Tensor>, TrainError> {
+        self.net.shaped(flat)
+    }
+
+    fn learn(&self, places: &[usize]) -> Result<(f32, Vec<Option<Tensor>>), TrainError> {
+        let batch = self.data.pick(places);
+        let dims = (places.len(), self.data.width());
+        let values = Tensor::from_slice(batch.values(), dims, &Device::Cpu)?;
+        let labels = Tensor::from_slice(batch.labels(), places.len(), &Device::Cpu)?;
+        let loss = cross_entropy(&self.net.scores(&values)?, &labels)?;
+        let gradients = loss.backward()?;
+        let gradient = |weight: &Var| gradients.get(weight).cloned();
+        Ok((loss.to_scalar::<f32>()?, self.net.weights().iter().map(gradient).collect()))
+    }
+}
+
 fn train(
     model: &Model,
     base: &[f32],
@@ -121,42 +160,6 @@ fn train(
     plan: &Plan,
     control: Option<Control<'_>>,
 ) -> Result<Update, TrainError> {
-    plan.check()?;
-    fits(model, base, data, control)?;
-    let net = Net::new(model, base)?;
-    let pull = Pull::new(&net, base, plan, control)?;
-    let mut order: Vec<usize> = (0..data.len()).collect();
-    let mut rng = stream(plan.seed, Purpose::Order);
-    let mut steps = 0;
-    let mut loss = 0.0;
-    for _ in 0..plan.epochs {
-        order.shuffle(&mut rng);
-        loss = 0.0;
-        for places in order.chunks(plan.batch) {
-            loss += step(&net, &pull, data, places, plan.learning_rate)?;
-            if !loss.is_finite() {
-                return Err(TrainError::Diverged { step: steps, what: "loss" });
-            }
-            steps += 1;
-        }
-    }
-    let after = net.flat()?;
-    if after.iter().any(|weight| !weight.is_finite()) {
-        return Err(TrainError::Diverged { step: steps, what: "weight" });
-    }
-    let delta: Vec<f32> = after.iter().zip(base).map(|(after, before)| after - before).collect();
-    let control = control.map(|control| change(&delta, control, steps, plan.learning_rate));
-    #[allow(clippy::cast_precision_loss, reason = "counts far below 2^24")]
-    let loss = loss / data.len().div_ceil(plan.batch) as f32;
-    Ok(Update { delta, control, examples: data.len(), steps, loss })
-}
-
-fn fits(
-    model: &Model,
-    base: &[f32],
-    data: &Examples,
-    control: Option<Control<'_>>,
-) -> Result<(), TrainError> {
     if data.schema() != &model.schema {
         return Err(TrainError::Schema(format!(
             "the model reads {:?}, and the examples are {:?}",
@@ -164,10 +167,56 @@ fn fits(
             data.schema()
         )));
     }
-    if data.is_empty() {
+    plan.check()?;
+    fits(model.size()?, base, control)?;
+    descend(&Labelled { net: Net::new(model, base)?, data }, base, data.len(), plan, control)
+}
+
+/// The steps of a plan on so many examples.
+pub(crate) fn descend(
+    learner: &impl Learner,
+    base: &[f32],
+    examples: usize,
+    plan: &Plan,
+    control: Option<Control<'_>>,
+) -> Result<Update, TrainError> {
+    plan.check()?;
+    if examples == 0 {
         return Err(TrainError::Plan("this client has no examples".to_owned()));
     }
-    let length = model.size()?;
+    fits(learner.weights().iter().map(|weight| weight.elem_count()).sum(), base, control)?;
+    let pull = Pull::new(learner, base, plan, control)?;
+    let mut order: Vec<usize> = (0..examples).collect();
+    let mut rng = stream(plan.seed, Purpose::Order);
+    let mut steps = 0;
+    let mut loss = 0.0;
+    for _ in 0..plan.epochs {
+        order.shuffle(&mut rng);
+        loss = 0.0;
+        for places in order.chunks(plan.batch) {
+            loss += step(learner, &pull, places, plan.learning_rate)?;
+            if !loss.is_finite() {
+                return Err(TrainError::Diverged { step: steps, what: "loss" });
+            }
+            steps += 1;
+        }
+    }
+    let mut after = Vec::with_capacity(base.len());
+    for weight in learner.weights() {
+        after.extend(weight.flatten_all()?.to_vec1::<f32>()?);
+    }
+    if after.iter().any(|weight| !weight.is_finite()) {
+        return Err(TrainError::Diverged { step: steps, what: "weight" });
+    }
+    let delta: Vec<f32> = after.iter().zip(base).map(|(after, before)| after - before).collect();
+    let control = control.map(|control| change(&delta, control, steps, plan.learning_rate));
+    #[allow(clippy::cast_precision_loss, reason = "counts far below 2^24")]
+    let loss = loss / examples.div_ceil(plan.batch) as f32;
+    Ok(Update { delta, control, examples, steps, loss })
+}
+
+/// Whether what comes with a round is as long as the model.
+fn fits(length: usize, base: &[f32], control: Option<Control<'_>>) -> Result<(), TrainError> {
     let wrong = |name: &str, flat: &[f32]| {
         let said = format!("{name} has {} numbers, and the model {length}", flat.len());
         if flat.len() == length { Ok(()) } else { Err(TrainError::Plan(said)) }
@@ -190,7 +239,7 @@ struct Pull {
 
 impl Pull {
     fn new(
-        net: &Net,
+        learner: &impl Learner,
         base: &[f32],
         plan: &Plan,
         control: Option<Control<'_>>,
@@ -198,12 +247,12 @@ impl Pull {
         let correction = match control {
             Some(Control { global, own }) => {
                 let flat: Vec<f32> = global.iter().zip(own).map(|(c, own)| c - own).collect();
-                Some(net.shaped(&flat)?)
+                Some(learner.shaped(&flat)?)
             }
             None => None,
         };
         let proximal = if plan.proximal > 0.0 {
-            Some((f64::from(plan.proximal), net.shaped(base)?))
+            Some((f64::from(plan.proximal), learner.shaped(base)?))
         } else {
             None
         };
@@ -226,24 +275,19 @@ impl Pull {
 
 /// One step on the examples at these places; their mean loss before it.
 fn step(
-    net: &Net,
+    learner: &impl Learner,
     pull: &Pull,
-    data: &Examples,
     places: &[usize],
     rate: f32,
 ) -> Result<f32, TrainError> {
-    let batch = data.pick(places);
-    let values = Tensor::from_slice(batch.values(), (places.len(), data.width()), &Device::Cpu)?;
-    let labels = Tensor::from_slice(batch.labels(), places.len(), &Device::Cpu)?;
-    let loss = cross_entropy(&net.scores(&values)?, &labels)?;
-    let gradients = loss.backward()?;
-    for (at, weight) in net.weights().iter().enumerate() {
-        if let Some(gradient) = gradients.get(weight) {
-            let gradient = pull.apply(at, weight.as_tensor(), gradient.clone())?;
+    let (loss, gradients) = learner.learn(places)?;
+    for (at, (weight, gradient)) in learner.weights().iter().zip(gradients).enumerate() {
+        if let Some(gradient) = gradient {
+            let gradient = pull.apply(at, weight.as_tensor(), gradient)?;
             weight.set(&weight.sub(&(gradient * f64::from(rate))?)?)?;
         }
     }
-    Ok(loss.to_scalar::<f32>()?)
+    Ok(loss)
 }
 
 /// c_i after less c_i before: −c + (x − y) / (K · η).

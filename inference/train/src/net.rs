@@ -41,15 +41,6 @@ impl Net {
         cut(&self.parameters, flat)
     }
 
-    /// The weights as one flat vector.
-    pub(crate) fn flat(&self) -> Result<Vec<f32>, TrainError> {
-        let mut flat = Vec::with_capacity(self.parameters.iter().map(Parameter::len).sum());
-        for weight in &self.weights {
-            flat.extend(weight.flatten_all()?.to_vec1::<f32>()?);
-        }
-        Ok(flat)
-    }
-
     /// Scores before softmax, `[examples, classes]`, for values of `[examples, values]`.
     pub(crate) fn scores(&self, batch: &Tensor) -> Result<Tensor, TrainError> {
         let count = batch.dim(0)?;

@@ -34,7 +34,7 @@ const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Letters of a file's own text in an error: two lines of a terminal.
 const MAX_FOREIGN_TEXT: usize = 160;
 /// The length of the header, before it.
-const LENGTH_BYTES: usize = size_of::<u64>();
+pub(crate) const LENGTH_BYTES: usize = size_of::<u64>();
 /// Bytes of the longest file: the most parameters, four bytes each, and what is before them.
 pub const MAX_SAVED_BYTES: usize = LENGTH_BYTES + MAX_HEADER_BYTES + 4 * MAX_PARAMETERS;
 
@@ -61,7 +61,7 @@ pub enum SavedError {
         most: usize,
     },
     /// The header is longer than any honest one.
-    #[error("its header says to be {0} bytes long; at most {MAX_HEADER_BYTES} are read")]
+    #[error("its header says to be {0} bytes long, which is more than is read")]
     Header(u64),
     /// It is no safetensors file.
     #[error("it is no whole safetensors file: {0}")]
@@ -101,11 +101,11 @@ pub enum SavedError {
 
 /// The header as it is written. The notes come first, then the tensors by name.
 #[derive(Serialize)]
-struct Header<'a> {
+pub(crate) struct Header<'a> {
     #[serde(rename = "__metadata__")]
-    notes: BTreeMap<&'a str, &'a str>,
+    pub(crate) notes: BTreeMap<&'a str, &'a str>,
     #[serde(flatten)]
-    tensors: BTreeMap<String, TensorInfo>,
+    pub(crate) tensors: BTreeMap<String, TensorInfo>,
 }
 
 impl Saved {
@@ -217,13 +217,13 @@ fn names(model: &Model) -> Result<Vec<(String, Vec<usize>)>, TrainError> {
     Ok(parameters.map(named).collect())
 }
 
-fn check_finite(weights: &[f32]) -> Result<(), SavedError> {
+pub(crate) fn check_finite(weights: &[f32]) -> Result<(), SavedError> {
     let bad = weights.iter().position(|weight| !weight.is_finite());
     bad.map_or(Ok(()), |at| Err(SavedError::NotFinite(at)))
 }
 
 /// As much of a foreign text as a line of an error should hold, with nothing that a terminal obeys.
-fn plain(text: impl ToString) -> String {
+pub(crate) fn plain(text: impl ToString) -> String {
     text.to_string().chars().filter(|c| !c.is_control()).take(MAX_FOREIGN_TEXT).collect()
 }
 

@@ -25,7 +25,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
         &["selvedge-base", "selvedge-contract", "selvedge-kernels"],
     ),
     ("selvedge-federated", "inference/federated", &["selvedge-base", "selvedge-crdt"]),
-    ("selvedge-train", "inference/train", &[]),
+    ("selvedge-train", "inference/train", &["selvedge-base", "selvedge-engine"]),
     (
         "selvedge-core",
         "actors/core",

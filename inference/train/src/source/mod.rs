@@ -11,6 +11,7 @@ mod pages;
 mod parquet;
 mod picture;
 mod table;
+mod text;
 
 use std::fs::File;
 use std::path::Path;
@@ -18,9 +19,11 @@ use std::path::Path;
 pub use self::idx::Idx;
 pub use self::images::Images;
 pub use self::table::Table;
+pub use self::text::Texts;
+pub(crate) use self::text::texts;
 use crate::{Examples, Schema, Shape, TrainError};
 
-/// A source of labelled examples.
+/// A source of examples.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// A table as text.
@@ -31,6 +34,8 @@ pub enum Source {
     Idx(Idx),
     /// A directory of images.
     Images(Images),
+    /// Texts, which have no labels: language models are tuned on them.
+    Text(Texts),
 }
 
 /// Reads all examples of a source; they must be what the schema says.
@@ -39,6 +44,9 @@ pub fn read(source: &Source, schema: &Schema) -> Result<Examples, TrainError> {
         Source::Csv(table) => csv::read(table, open(&table.path)?, schema),
         Source::Parquet(table) => parquet::read(table, open(&table.path)?, schema),
         Source::Images(folder) => images::read(folder, schema),
+        Source::Text(_) => Err(TrainError::Schema(
+            "it holds text, and the job learns from labelled examples".to_owned(),
+        )),
         Source::Idx(pair) => idx::read(pair, open(&pair.images)?, open(&pair.labels)?, schema),
     }
 }
