@@ -12,7 +12,7 @@ use selvedge_base::{Micros, ModelDigest};
 use selvedge_net::entropy;
 use selvedge_proto::join::JoinCode;
 use selvedge_proto::records::fingerprint_text;
-use selvedge_runtime::{Node, NodeConfig, StartError, custody};
+use selvedge_runtime::{BaseModel, Node, NodeConfig, StartError, custody};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -115,7 +115,7 @@ async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> 
         }
         None => None,
     };
-    let node = start(home, config, options, telemetry.as_ref()).await?;
+    let node = start(home, config, options, telemetry.as_ref(), &models).await?;
     let (gateway, admin) = (node.gateway(), node.admin());
     let bridge = Bridge { gateway, admin, stop: stop.clone(), unserved };
     node.announce_api(api);
@@ -147,7 +147,14 @@ async fn start(
     config: &Config,
     options: &cli::Up,
     telemetry: Option<&Telemetry>,
+    models: &[Served],
 ) -> Result<Node> {
+    // Their bytes were just compared with their digests.
+    let bases = models.iter().map(|model| {
+        let (name, path) = (model.name.clone(), model.path.clone());
+        BaseModel { name, path, digest: model.digest.0 }
+    });
+    let bases = bases.collect();
     let node = NodeConfig {
         home: home.path().to_owned(),
         name: config.name.clone(),
@@ -164,6 +171,7 @@ async fn start(
         cache: config.cache,
         tracer: telemetry.map(Telemetry::tracer),
         data: config.data.clone(),
+        bases,
         create_mesh: true,
     };
     if let Some(code) = &options.join {

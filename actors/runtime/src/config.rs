@@ -8,7 +8,7 @@ use std::sync::Arc;
 use selvedge_core::cache::Bounds;
 use selvedge_engine::EngineConfig;
 
-use crate::federated::DataSource;
+use crate::federated::{BaseModel, DataSource};
 use crate::trace::Tracer;
 
 /// A node's settings.
@@ -45,6 +45,8 @@ pub struct NodeConfig {
     pub tracer: Option<Arc<Tracer>>,
     /// Data of this node that jobs may train on, by the names that jobs use.
     pub data: BTreeMap<String, DataSource>,
+    /// Language models of this node that jobs may tune.
+    pub bases: Vec<BaseModel>,
     /// Make a mesh of one when this home belongs to none.
     pub create_mesh: bool,
 }

@@ -7,6 +7,7 @@
 //! after a failure. Decides nothing of a round: [`selvedge_federated`] does; computes nothing:
 //! [`selvedge_train`] does.
 
+mod bases;
 mod chain;
 mod disk;
 mod jobs;
@@ -21,14 +22,17 @@ mod task;
 mod test_rounds;
 mod trained;
 mod trainer;
+#[cfg(test)]
+mod tuning_tests;
 mod verify;
 
+pub use bases::{BaseFacts, BaseModel};
 pub use chain::{ChainError, ChainPart, ChainReader, ChainWriter};
 pub use disk::RoundMeasured;
 pub use jobs::{DataSource, JobRun, JobView};
 pub(crate) use jobs::{Federation, FederationParts, child};
 pub use personal::PersonalProgress;
-pub use spec::{JobSpec, SpecError, Training};
+pub use spec::{Bases, JobSpec, SpecError, Training};
 pub use state::JobProgress;
 pub use task::{Announced, AnnouncedError, Task};
 pub(crate) use task::{is_job, key_of};

@@ -44,9 +44,10 @@ pub use answers::Purged;
 pub use config::{CacheConfig, NodeConfig};
 pub use counters::{Count, Counters, FIRST_TOKEN_BOUNDS_MS};
 pub use federated::{
-    Announced, AnnouncedError, ChainError, ChainPart, ChainReader, ChainWriter, DataSource,
-    JobProgress, JobRun, JobSpec, JobView, PersonalProgress, RoundMeasured, SpecError, Task,
-    TrainedError, TrainedModel, Training, Verified, VerifyError, verify_chain, verify_model,
+    Announced, AnnouncedError, BaseFacts, BaseModel, Bases, ChainError, ChainPart, ChainReader,
+    ChainWriter, DataSource, JobProgress, JobRun, JobSpec, JobView, PersonalProgress,
+    RoundMeasured, SpecError, Task, TrainedError, TrainedModel, Training, Verified, VerifyError,
+    verify_chain, verify_model,
 };
 pub use gateway::{AnswerStream, Call, Gateway};
 pub use join::JoinFailed;

@@ -494,6 +494,7 @@ async fn share(
             store: opened.store.clone(),
             endpoint: federation_endpoint,
             data: config.data.clone(),
+            bases: config.bases.clone(),
         })),
         cache: config.cache.map(CacheLine::new),
         purges: Arc::new(Purges::load(

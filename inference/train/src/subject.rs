@@ -1,9 +1,11 @@
 //! What is learned in a round: a small model from nothing, or small matrices beside a large one.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Model, TrainError, Tuning};
 
 /// What one flat vector of a round stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Subject {
     /// A small model, all of it.
     Model(Model),

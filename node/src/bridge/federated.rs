@@ -7,7 +7,7 @@ use selvedge_base::{Refusal, Wall};
 use selvedge_federated::round::Mode;
 use selvedge_federated::server::Strategy;
 use selvedge_runtime::{
-    Admin, Announced, JobProgress, JobRun, JobView, MeshView, PersonalProgress,
+    Admin, Announced, JobProgress, JobRun, JobView, MeshView, PersonalProgress, RoundMeasured,
 };
 use serde_json::Value;
 
@@ -83,11 +83,7 @@ fn running(
     mesh: &MeshView,
 ) -> wire::FederatedJob {
     let rules = &told.job;
-    let measured = progress.measured.iter().map(|one| wire::FederatedMeasured {
-        round: one.round,
-        right: one.right,
-        examples: one.examples,
-    });
+    let measured = progress.measured.iter().map(measured);
     let contributions = progress.contributions.iter().map(|(node, count)| wire::FederatedClient {
         node: mesh.name_of(node),
         contributions: *count,
@@ -122,11 +118,12 @@ fn running(
     }
 }
 
+fn measured(one: &RoundMeasured) -> wire::FederatedMeasured {
+    let RoundMeasured { round, right, examples, loss_micronats } = *one;
+    wire::FederatedMeasured { round, right, examples, loss_micronats }
+}
+
 fn personal(own: &PersonalProgress) -> wire::FederatedPersonal {
-    let measured = |(right, examples)| {
-        let round = own.round;
-        wire::FederatedMeasured { round, right, examples }
-    };
     let refused = own.refused.iter().map(|(why, count)| ((*why).to_owned(), *count));
     wire::FederatedPersonal {
         no_quorum_since_s: own.no_quorum_since.map(Wall::as_secs),
@@ -134,7 +131,7 @@ fn personal(own: &PersonalProgress) -> wire::FederatedPersonal {
         age: own.age,
         mixed: own.mixed,
         refused: refused.collect(),
-        measured: own.measured.map(measured),
+        measured: own.measured.as_ref().map(measured),
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{Job, Mode};
-use selvedge_runtime::JobSpec;
-use selvedge_train::read;
+use selvedge_runtime::{BaseModel, JobSpec};
+use selvedge_train::{Source, Subject, Tuner, Tuning, read};
 
 mod curve;
 mod export;
@@ -21,6 +21,7 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::home::Home;
 use crate::http::wire;
+use crate::pull::{Store, Stored};
 use crate::ui;
 use show::{show, watch};
 
@@ -54,14 +55,15 @@ pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()
 }
 
 fn check(home: &Home, config: &Config, file: &Path) -> Result<()> {
-    let spec = JobSpec::from_toml(&text_of(file)?)
+    let bases = own_models(home)?;
+    let spec = JobSpec::from_toml(&text_of(file)?, &|name| BaseModel::facts(&bases, name))
         .with_context(|| format!("{} is no job", file.display()))?;
     let rules = spec.rules();
     let data = match config.data.get(&spec.data) {
         Some(own) => {
-            let examples = read(&own.source, &spec.model.schema)
+            let examples = examples(&spec.subject, &own.source, &bases)
                 .with_context(|| format!("this node's data '{}' does not fit", spec.data))?;
-            format!("'{}' of this node: {} examples", spec.data, examples.len())
+            format!("'{}' of this node: {examples}", spec.data)
         }
         None => format!(
             "this node has no '{}' and would not train; a [[data]] table in {} gives it some",
@@ -72,7 +74,7 @@ fn check(home: &Home, config: &Config, file: &Path) -> Result<()> {
     let members = members(home, &spec)?;
     ui::out(format_args!("job '{}' is good", spec.name));
     let rows = [
-        ("model", format!("{} weights", rules.dim)),
+        ("model", learned(&spec.subject, rules)),
         ("rounds", format!("{} by {}, {}", rules.rounds, method(rules.strategy), privacy(rules))),
         ("anchors", anchors(rules, members)),
         ("uploads", format!("{} a client and round", ui::bytes_text(spec.upload_bytes() as u64))),
@@ -82,6 +84,39 @@ fn check(home: &Home, config: &Config, file: &Path) -> Result<()> {
     let rows = rows.map(|(what, text)| vec![what.to_owned(), text]);
     ui::out(ui::table(&rows));
     Ok(())
+}
+
+/// The models of this home that a job could tune.
+fn own_models(home: &Home) -> Result<Vec<BaseModel>> {
+    let base = |model: Stored| {
+        let Stored { name, path, digest, .. } = model;
+        BaseModel { name, path, digest: digest.0 }
+    };
+    Ok(Store::of(home).list()?.into_iter().map(base).collect())
+}
+
+/// How many examples a source has for what is learned.
+fn examples(subject: &Subject, source: &Source, bases: &[BaseModel]) -> Result<String> {
+    match subject {
+        Subject::Model(model) => Ok(format!("{} examples", read(source, &model.schema)?.len())),
+        Subject::Tuning(tuning) => {
+            let base = bases.iter().find(|base| base.digest == tuning.digest);
+            let base = base.context("the base model is gone")?;
+            let windows = Tuner::open(&base.path, tuning)?.read(source)?.len();
+            Ok(format!("{windows} windows of {} tokens", tuning.window))
+        }
+    }
+}
+
+fn learned(subject: &Subject, rules: &Job) -> String {
+    match subject.as_tuning() {
+        None => format!("{} weights", rules.dim),
+        Some(Tuning { base, rank, targets, .. }) => {
+            let targets = targets.iter().map(|target| format!("{target:?}").to_lowercase());
+            let targets = targets.collect::<Vec<_>>().join(", ");
+            format!("{} weights of rank {rank} beside {targets} of '{base}'", rules.dim)
+        }
+    }
 }
 
 fn submit(home: &Home, file: &Path, stay: bool) -> Result<()> {

@@ -14,7 +14,7 @@ use selvedge_engine::{Device, EngineConfig};
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::privacy::ledger::Cap;
 use selvedge_runtime::{Bounds, CacheConfig, DataSource, JobSpec};
-use selvedge_train::{Idx, Images, Source, Table};
+use selvedge_train::{Idx, Images, Source, Table, Texts};
 
 use super::raw::{LogFormat, RawCache, RawConfig, RawData};
 use super::reference::{Field, fields};
@@ -314,6 +314,9 @@ fn source(raw: &RawData) -> (String, Source, (Option<f64>, Option<f64>)) {
         RawData::Parquet { name, path, label, values, classes, scale, epsilon, delta } => {
             let table = table((path, label), values, classes, *scale);
             (name.clone(), Source::Parquet(table), (*epsilon, *delta))
+        }
+        RawData::Text { name, path, epsilon, delta } => {
+            (name.clone(), Source::Text(Texts { path: path.into() }), (*epsilon, *delta))
         }
         RawData::Idx { name, images, labels, epsilon, delta } => {
             let pair = Idx { images: images.into(), labels: labels.into() };

@@ -93,6 +93,21 @@ pub(crate) enum RawData {
         #[schemars(range(min = 1e-12, max = 0.001))]
         delta: Option<f64>,
     },
+    /// Texts, for jobs that tune a language model.
+    Text {
+        /// The name that jobs use.
+        name: String,
+        /// A file of plain text in UTF-8; a file that ends in .jsonl, with an object a line whose
+        /// 'text' is one; or a directory of such files and of .txt and .md files.
+        path: String,
+        /// What all jobs together may spend of the data's privacy, as an epsilon. With it only jobs
+        /// with privacy train on the data.
+        #[schemars(range(min = 0.000001, max = 1000.0))]
+        epsilon: Option<f64>,
+        /// The delta that this epsilon is counted at.
+        #[schemars(range(min = 1e-12, max = 0.001))]
+        delta: Option<f64>,
+    },
     /// Images and labels as the MNIST files hold them, not compressed.
     Idx {
         /// The name that jobs use.

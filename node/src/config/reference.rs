@@ -158,6 +158,11 @@ kind = \"images\"
 path = \"/var/lib/welds\"
 classes = [\"crack\", \"good\", \"pore\"]
 resize = true
+
+[[data]]
+name = \"notes\"
+kind = \"text\"
+path = \"/var/lib/notes\"
 ";
 
 fn data_docs() -> String {

@@ -166,7 +166,8 @@ fn what_is_wrong_with_telemetry_is_said_without_its_secrets() {
 fn sources_of_data_are_read_and_named_once() {
     let (_scratch, file) = written(super::reference::DATA_EXAMPLE);
     let config = load(&file, true, &Env::new(), |_| ()).unwrap();
-    assert_eq!(config.data.keys().collect::<Vec<_>>(), ["digits", "line3", "line4", "welds"]);
+    let names = ["digits", "line3", "line4", "notes", "welds"];
+    assert_eq!(config.data.keys().collect::<Vec<_>>(), names);
     let csv =
         |name: &str| format!("[[data]]\nkind = 'csv'\nname = '{name}'\npath = 'x'\nlabel = 'y'\n");
     let (_scratch, file) = written(&(csv("a") + &csv("a") + &csv("B")));

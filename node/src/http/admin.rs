@@ -35,7 +35,7 @@ const TAKE_AWAY: &str = "DELETE, OPTIONS";
 
 /// The paths after `/admin/` and the methods of each. What stands in braces is the rest of a path,
 /// slashes included; a path without comes before.
-pub(super) const PATHS: [(&str, &str); 38] = [
+pub(super) const PATHS: [(&str, &str); 39] = [
     ("status", READ),
     ("members", READ),
     ("watch", READ),

@@ -68,6 +68,7 @@ fn config(home: &TempDir) -> Result<NodeConfig> {
         cache: None,
         tracer: None,
         data: std::collections::BTreeMap::new(),
+        bases: Vec::new(),
         create_mesh: true,
     })
 }

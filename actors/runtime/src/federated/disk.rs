@@ -7,6 +7,7 @@
 //! federated/JOB/client/tip.2, /pending, /control
 //! federated/JOB/client/personal   this node's own model, where the job has epidemic mode
 //! federated/JOB/measured     how well this node found the models of the rounds to do
+//! federated/JOB/losses       by round, where a language model is tuned: millionths of a nat
 //! ```
 //!
 //! Owns the names and what one write of a machine is on the disk. A tip is there to spare work: a
@@ -39,14 +40,24 @@ const ANCHOR_TIP: &str = "anchor/tip.2";
 const CLIENT_TIP: &str = "client/tip.2";
 
 /// How well a model does, by this node's own examples that are trained on nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoundMeasured {
     /// Rounds folded into the model.
     pub round: u64,
     /// Examples that were given their own label.
     pub right: u64,
-    /// Examples in all.
+    /// Examples in all; where a language model is tuned, tokens.
     pub examples: u64,
+    /// Where one is tuned: the mean loss of a token, in millionths of a nat.
+    pub loss_micronats: Option<u64>,
+}
+
+/// The part of it that all jobs have, as it is stored. Losses are a record of their own.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Counted {
+    round: u64,
+    right: u64,
+    examples: u64,
 }
 
 /// The records of one job.
@@ -159,9 +170,19 @@ impl JobDisk {
             client,
             control,
             moved,
-            measured: self.store.load(&self.name("measured"))?.unwrap_or_default(),
+            measured: self.load_measured()?,
             personal: self.personal()?,
         })
+    }
+
+    fn load_measured(&self) -> Result<Vec<RoundMeasured>, StoreError> {
+        let counted: Vec<Counted> = self.store.load(&self.name("measured"))?.unwrap_or_default();
+        let losses: BTreeMap<u64, u64> = self.store.load(&self.name("losses"))?.unwrap_or_default();
+        let whole = |Counted { round, right, examples }| {
+            let loss_micronats = losses.get(&round).copied();
+            RoundMeasured { round, right, examples, loss_micronats }
+        };
+        Ok(counted.into_iter().map(whole).collect())
     }
 
     /// This node's own model, if it ever had one. Touches the disk.
@@ -305,7 +326,16 @@ impl JobDisk {
     /// [`StoreError`].
     pub(super) fn measured(&self, all: &[RoundMeasured]) -> Result<Batch, StoreError> {
         let mut batch = Batch::default();
-        batch.put(&self.name("measured"), &all)?;
+        let counted = |one: &RoundMeasured| {
+            let RoundMeasured { round, right, examples, .. } = *one;
+            Counted { round, right, examples }
+        };
+        batch.put(&self.name("measured"), &all.iter().map(counted).collect::<Vec<_>>())?;
+        let losses = all.iter().filter_map(|one| Some((one.round, one.loss_micronats?)));
+        let losses: BTreeMap<u64, u64> = losses.collect();
+        if !losses.is_empty() {
+            batch.put(&self.name("losses"), &losses)?;
+        }
         Ok(batch)
     }
 

@@ -17,7 +17,7 @@ use selvedge_federated::round::{Digest, Job, Seat};
 use selvedge_federated::seal::OpeningKey;
 use selvedge_net::{Endpoint, Identity, clock, entropy};
 use selvedge_proto::seal::sealing_key;
-use selvedge_train::{Local, Source, read};
+use selvedge_train::{Local, Source};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -27,8 +27,8 @@ use super::ledger::LedgerLine;
 use super::post::Post;
 use super::runner::{Heard, Parts, Runner, Word};
 use super::state::{JobProgress, JobState};
-use super::trainer::{Bench, Data};
-use super::{Announced, JobSpec, Task, key_of};
+use super::trainer::{Bench, Data, try_out};
+use super::{Announced, BaseModel, JobSpec, SpecError, Task, key_of};
 use crate::quota::NodeSeal;
 use crate::shared::Shared;
 use crate::store::{Store, StoreError};
@@ -90,6 +90,7 @@ pub(crate) struct FederationParts {
     pub(crate) store: Store,
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) data: BTreeMap<String, DataSource>,
+    pub(crate) bases: Vec<BaseModel>,
 }
 
 /// The jobs of a node.
@@ -335,11 +336,16 @@ impl Federation {
     /// A refusal with what is wrong with the file, or with the mesh for it.
     pub(crate) async fn submit(&self, shared: &Arc<Shared>, text: &str) -> Result<String, Refusal> {
         let bad = |why: String| Refusal::client(Stage::Validate, Code::InvalidRequest, why);
-        let spec = JobSpec::from_toml(text).map_err(|why| bad(why.to_string()))?;
+        let (text, bases) = (text.to_owned(), self.parts.bases.clone());
+        // Reads the header of a base model, and draws first weights.
+        let checked = tokio::task::spawn_blocking(move || {
+            let spec = JobSpec::from_toml(&text, &|name| BaseModel::facts(&bases, name))?;
+            let first = Task::weights(&spec.subject, spec.seed)?;
+            Ok::<_, SpecError>((spec, first))
+        });
+        let checked = checked.await.map_err(|why| broken(&why))?;
+        let (spec, first) = checked.map_err(|why| bad(why.to_string()))?;
         self.fits(&spec).await.map_err(bad)?;
-        let (model, seed) = (spec.model.clone(), spec.seed);
-        let first = tokio::task::spawn_blocking(move || Task::weights(&model, seed)).await;
-        let first = first.map_err(|why| broken(&why))?.map_err(|why| bad(why.to_string()))?;
         let nonce = u64::from_le_bytes(*entropy::seed().first_chunk().unwrap_or(&[0; 8]));
         let anchors = self.anchors(shared, nonce);
         let told = spec.told(nonce, &anchors, Task::digest_of(&first), self.me);
@@ -354,8 +360,13 @@ impl Federation {
     /// Whoever else has such data finds out before it trains, and says so in its own status.
     async fn fits(&self, spec: &JobSpec) -> Result<(), String> {
         let Some(own) = self.parts.data.get(&spec.data) else { return Ok(()) };
-        let (source, schema) = (own.source.clone(), spec.model.schema.clone());
-        let reading = tokio::task::spawn_blocking(move || read(&source, &schema).map(drop));
+        let (source, subject) = (own.source.clone(), spec.subject.clone());
+        let base = match spec.subject.as_tuning() {
+            Some(tuning) => Some(BaseModel::file_of(&self.parts.bases, tuning)?),
+            None => None,
+        };
+        let reading =
+            tokio::task::spawn_blocking(move || try_out(&source, &subject, base.as_deref()));
         let read = reading.await.map_err(|error| error.to_string())?;
         read.map_err(|error| format!("this node's data '{}' do not fit: {error}", spec.data))
     }
@@ -560,9 +571,14 @@ impl Start {
             ));
         }
         let ledger = federation.ledger(name, source).map_err(|error| error.to_string())?;
+        let base = match task.subject.as_tuning() {
+            Some(tuning) => Some(BaseModel::file_of(&federation.parts.bases, tuning)?),
+            None => None,
+        };
         let (from, task) = (source.source.clone(), Arc::new(task.clone()));
         let reading = Arc::clone(&task);
-        let read = tokio::task::spawn_blocking(move || Data::read(&from, &reading));
+        let read =
+            tokio::task::spawn_blocking(move || Data::read(&from, &reading, base.as_deref()));
         let data = read.await.map_err(|error| error.to_string())?;
         let data = data.map_err(|error| format!("its data '{name}' do not fit: {error}"))?;
         let local = federation.local()?;

@@ -11,15 +11,15 @@ use selvedge_federated::epidemic::{
     Base, Mixer, MixerEffect, MixerEvent, MixerInput, MixerStored, Told,
 };
 use selvedge_federated::round::{Digest, Job, Tip};
-use selvedge_train::{Local, Saved, TrainError};
+use selvedge_train::{Adapter, Saved, Subject, TrainError};
 use serde::{Deserialize, Serialize};
 
+use super::RoundMeasured;
 use super::disk::hex;
 use super::spec::JobSpec;
 use super::task::Announced;
 use super::trained::{JOB, NAME, PERSONAL, TrainedError, weight};
-use super::trainer::{Bench, Data, floats, largest, measured, plan};
-use super::{RoundMeasured, Task};
+use super::trainer::{Bench, floats, largest, plan, steps};
 
 /// The note with the digest of the record that the model drifted from.
 const RECORD: &str = "personal_record";
@@ -49,8 +49,8 @@ pub struct PersonalProgress {
     pub mixed: u64,
     /// Models of peers that it did not, by the reason.
     pub refused: BTreeMap<&'static str, u64>,
-    /// How well it does on what this node holds out: right, of how many.
-    pub measured: Option<(u64, u64)>,
+    /// How well it does on what this node holds out.
+    pub measured: Option<RoundMeasured>,
 }
 
 impl PersonalProgress {
@@ -123,7 +123,11 @@ impl Kept {
         ];
         let notes = notes.map(|(name, note)| (name.to_owned(), note)).into();
         let weights = self.weights.iter().map(|units| weight(*units)).collect();
-        Ok(Some(Saved { model: told.task.model.clone(), weights, notes }.to_bytes()?))
+        let bytes = match told.task.subject.clone() {
+            Subject::Model(model) => Saved { model, weights, notes }.to_bytes()?,
+            Subject::Tuning(tuning) => Adapter { tuning, weights, notes }.to_bytes()?,
+        };
+        Ok(Some(bytes))
     }
 }
 
@@ -155,26 +159,12 @@ pub(super) fn practise(
     let Bench { local, job, task, data } = bench;
     let base = drifted(tip, drift);
     // SCAFFOLD's control variates belong to rounds: here its steps are those of FedAvg.
-    let update = local.train(&task.model, &base, data.train(), &plan(task, seed), None)?;
+    let update = steps(local, (task, data), &base, &plan(task, seed), None)?;
     let clip = largest(job.clip);
     let delta: Vec<f32> = update.delta.iter().map(|value| value.clamp(-clip, clip)).collect();
     let levels = job.clip.encode(&delta, job.dim);
     let levels = levels.map_err(|error| TrainError::Plan(error.to_string()))?;
     Ok((u32::try_from(update.examples).unwrap_or(u32::MAX), levels))
-}
-
-/// How well weights do on what this node holds out; nothing where nothing is.
-///
-/// # Errors
-/// [`TrainError`].
-pub(super) fn judge(
-    local: &Local,
-    task: &Task,
-    data: &Data,
-    weights: &[i32],
-) -> Result<Option<(u64, u64)>, TrainError> {
-    let found = measured(local, task, data, weights, 0)?;
-    Ok(found.map(|RoundMeasured { right, examples, .. }| (right, examples)))
 }
 
 fn drifted(tip: &Tip, drift: &[i32]) -> Vec<f32> {

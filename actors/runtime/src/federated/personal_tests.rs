@@ -15,11 +15,11 @@ use selvedge_federated::epidemic::MixerStored;
 use selvedge_federated::round::Seat;
 use selvedge_net::Identity;
 use selvedge_proto::seal::sealing_key;
-use selvedge_train::{Csv, Local, Source};
+use selvedge_train::{Local, Source, Table};
 
-use super::super::personal::{judge, practise};
+use super::super::personal::practise;
 use super::super::trained::{TrainedError, TrainedModel};
-use super::super::trainer::Data;
+use super::super::trainer::{Data, measured};
 use super::super::{Announced, JobSpec, Task};
 use super::*;
 use crate::quota::NodeSeal;
@@ -84,19 +84,19 @@ fn read(folder: &std::path::Path, node: usize, task: &Task) -> Data {
     std::fs::write(&path, points(node)).unwrap();
     let values = ["x", "y"].map(str::to_owned).to_vec();
     let classes = ["same", "other"].map(str::to_owned).to_vec();
-    let table = Csv { path, label: "side".to_owned(), values, classes, scale: 1.0 };
-    Data::read(&Source::Csv(table), task).unwrap()
+    let table = Table { path, label: "side".to_owned(), values, classes, scale: 1.0 };
+    Data::read(&Source::Csv(table), task, None).unwrap()
 }
 
 impl World {
     async fn new(mixes: bool, identities: &[Arc<Identity>]) -> Self {
-        let spec = JobSpec::from_toml(&job_file()).unwrap();
+        let spec = JobSpec::from_toml(&job_file(), &|_| Err("none".to_owned())).unwrap();
         let seat = |one: &Arc<Identity>| {
             let node = one.node_id();
             Seat { node, key: sealing_key(&node).unwrap() }
         };
         let seats: Vec<Seat> = identities.iter().map(seat).collect();
-        let first = Task::digest_of(&Task::weights(&spec.model, spec.seed).unwrap());
+        let first = Task::digest_of(&Task::weights(&spec.subject, spec.seed).unwrap());
         let told = spec.told(7, &seats, first, seats[0].node).unwrap();
         let told = Arc::new(Announced::from_bytes(&told.to_bytes().unwrap()).unwrap());
         let first = told.first().unwrap();
@@ -272,7 +272,7 @@ impl World {
     fn right(&self, weights: &[i32]) -> u64 {
         let right = FEW.map(|at| {
             let Bench { local, task, data, .. } = &self.nodes[at].bench;
-            judge(local, task, data, weights).unwrap().unwrap().0
+            measured(local, task, data, weights, 0).unwrap().unwrap().right
         });
         right.sum()
     }

@@ -128,7 +128,7 @@ pub(super) struct Runner {
     practising: Option<JoinHandle<Practised>>,
     practises: (u64, u64),
     /// How well this node's own model does.
-    judging_own: Option<JoinHandle<Result<Option<(u64, u64)>, TrainError>>>,
+    judging_own: Option<JoinHandle<Result<Option<RoundMeasured>, TrainError>>>,
 }
 
 /// What came of training this node's own model.
@@ -414,7 +414,8 @@ impl Runner {
         let (bench, disk) = (bench.clone(), self.parts.disk.clone());
         self.judging_own = Some(tokio::task::spawn_blocking(move || {
             let Ok(Some(kept)) = disk.personal() else { return Ok(None) };
-            personal::judge(&bench.local, &bench.task, &bench.data, &kept.weights)
+            let round = kept.stored.told.as_ref().map_or(0, |told| told.base.round);
+            trainer::measured(&bench.local, &bench.task, &bench.data, &kept.weights, round)
         }));
     }
 

@@ -14,10 +14,11 @@ use selvedge_federated::robust::Rule;
 use selvedge_federated::round::{Committee, Digest, Job, JobError, Mode, Pace, Seat};
 use selvedge_federated::server::Strategy;
 use selvedge_federated::shamir::Scheme;
-use selvedge_train::{Layer, Model, Schema, Shape, TrainError};
+use selvedge_train::{Layer, Model, Schema, Shape, Subject, Target, TrainError, Tuning};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::bases::BaseFacts;
 use super::task::{Announced, AnnouncedError, MAX_HELD_OUT, Task};
 
 /// The longest job file: a hundred times the longest sensible one.
@@ -79,6 +80,17 @@ pub enum SpecError {
     /// The model cannot be built.
     #[error("[model]: {0}")]
     Model(#[from] TrainError),
+    /// The base model of a tuning cannot be had.
+    #[error("model.base '{name}': {why}")]
+    Base {
+        /// What the file says.
+        name: String,
+        /// Why not.
+        why: String,
+    },
+    /// A table says too little, or of both kinds of models something.
+    #[error("[model] {0}")]
+    Kind(&'static str),
     /// The rounds cannot be run.
     #[error("{0}")]
     Job(#[from] JobError),
@@ -130,6 +142,9 @@ pub struct Training {
     pub proximal_permille: u32,
 }
 
+/// What is to be known of a language model by its name, or why it cannot be tuned.
+pub type Bases<'a> = &'a dyn Fn(&str) -> Result<BaseFacts, String>;
+
 /// A checked job file: a job but for its anchors.
 #[derive(Clone, Debug)]
 pub struct JobSpec {
@@ -137,8 +152,8 @@ pub struct JobSpec {
     pub name: String,
     /// The source of its data, by the name that nodes' configurations give it.
     pub data: String,
-    /// The model.
-    pub model: Model,
+    /// What is learned.
+    pub subject: Subject,
     /// How a client trains.
     pub training: Training,
     /// The first weights are drawn from this.
@@ -152,15 +167,15 @@ pub struct JobSpec {
 }
 
 impl JobSpec {
-    /// Reads and checks a job file.
+    /// Reads and checks a job file; `bases` says what language models there are to be tuned.
     ///
     /// # Errors
     /// [`SpecError`], the first thing that is wrong.
-    pub fn from_toml(text: &str) -> Result<Self, SpecError> {
+    pub fn from_toml(text: &str, bases: Bases<'_>) -> Result<Self, SpecError> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(SpecError::Length(text.len()));
         }
-        toml::from_str::<Written>(text)?.checked()
+        toml::from_str::<Written>(text)?.checked(bases)
     }
 
     /// Whether a job or a source may be called so.
@@ -184,8 +199,8 @@ impl JobSpec {
     ) -> Result<Announced, SpecError> {
         self.has_room(anchors.len())?;
         let seats = anchors.iter().copied().take(self.job.scheme.anchors()).collect();
-        let Self { data, model, training, seed, held_out_permille, epidemic, .. } = self.clone();
-        let task = Task { data, model, training, seed, first, held_out_permille };
+        let Self { data, subject, training, seed, held_out_permille, epidemic, .. } = self.clone();
+        let task = Task { data, subject, training, seed, first, held_out_permille };
         let committee = Committee { epoch: 0, seats };
         let bound = task.digest(epidemic.as_ref())?;
         let job = Job { nonce, task: bound, committee, ..self.job.clone() };
@@ -285,10 +300,57 @@ const fn all() -> u32 {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenModel {
-    shape: Shape,
-    classes: usize,
-    #[serde(default)]
-    hidden: Vec<Layer>,
+    shape: Option<Shape>,
+    classes: Option<usize>,
+    hidden: Option<Vec<Layer>>,
+    base: Option<String>,
+    lora: Option<WrittenLora>,
+    window: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenLora {
+    rank: usize,
+    alpha: usize,
+    targets: Vec<Target>,
+}
+
+impl Default for WrittenLora {
+    /// Where the paper found a small rank to be enough: queries and values.
+    fn default() -> Self {
+        Self { rank: 8, alpha: 16, targets: vec![Target::Q, Target::V] }
+    }
+}
+
+/// Tokens of a window unless told otherwise: some sentences, in a second of a core.
+const USUAL_WINDOW: usize = 128;
+
+impl WrittenModel {
+    fn checked(self, seed: u64, bases: Bases<'_>) -> Result<Subject, SpecError> {
+        let Self { shape, classes, hidden, base, lora, window } = self;
+        let Some(base) = base else {
+            if lora.is_some() || window.is_some() {
+                return Err(SpecError::Kind("has 'lora' or 'window' without a 'base' to tune"));
+            }
+            let (Some(shape), Some(classes)) = (shape, classes) else {
+                return Err(SpecError::Kind("needs 'shape' and 'classes', or a 'base' to tune"));
+            };
+            let hidden = hidden.unwrap_or_default();
+            return Ok(Subject::Model(Model { schema: Schema { shape, classes }, hidden }));
+        };
+        if shape.is_some() || classes.is_some() || hidden.is_some() {
+            return Err(SpecError::Kind("has a 'base' to tune and layers of its own: one of both"));
+        }
+        let BaseFacts { digest, shape } = match bases(&base) {
+            Ok(facts) => facts,
+            Err(why) => return Err(SpecError::Base { name: plain(&base), why }),
+        };
+        let WrittenLora { rank, alpha, mut targets } = lora.unwrap_or_default();
+        targets.sort_unstable();
+        let window = window.unwrap_or(USUAL_WINDOW);
+        Ok(Subject::Tuning(Tuning { base, digest, shape, rank, alpha, targets, window, seed }))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -405,7 +467,7 @@ impl Default for WrittenPace {
 }
 
 impl Written {
-    fn checked(self) -> Result<JobSpec, SpecError> {
+    fn checked(self, bases: Bases<'_>) -> Result<JobSpec, SpecError> {
         check_name("name", &self.name)?;
         check_name("data", &self.data)?;
         let scheme = match self.anchors {
@@ -414,9 +476,8 @@ impl Written {
             16 => Scheme::Sixteen,
             other => return Err(wrong("anchors", other, "5, 9 or 16")),
         };
-        let WrittenModel { shape, classes, hidden } = self.model;
-        let model = Model { schema: Schema { shape, classes }, hidden };
-        let dim = model.size()?;
+        let subject = self.model.checked(self.seed, bases)?;
+        let dim = subject.size()?;
         let (strategy, proximal_permille) = self.strategy.checked()?;
         let WrittenTraining { epochs, batch, learning_rate, clip, max_examples } = self.training;
         let training = Training {
@@ -455,7 +516,8 @@ impl Written {
             return Err(wrong("held_out_permille", held_out_permille, "0 to 500"));
         }
         let epidemic = epidemic.map(|written| written.checked(&job)).transpose()?;
-        let spec = JobSpec { name, data, model, training, seed, held_out_permille, epidemic, job };
+        let spec =
+            JobSpec { name, data, subject, training, seed, held_out_permille, epidemic, job };
         // The rest of the rules are the round's own; they need anchors, and any will do.
         spec.told(0, &stand_ins(scheme), [0; 32], NodeId([0; 32]))?;
         let (bytes, open) = (round_bytes(&spec.job), matches!(mode, Mode::Plain(_)));
@@ -574,10 +636,14 @@ fn stand_ins(scheme: Scheme) -> Vec<Seat> {
 
 fn check_name(field: &'static str, value: &str) -> Result<(), SpecError> {
     if !JobSpec::is_name(value) {
-        let value = value.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
-        return Err(SpecError::Name { field, value });
+        return Err(SpecError::Name { field, value: plain(value) });
     }
     Ok(())
+}
+
+/// A name as it may stand in a message.
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect()
 }
 
 fn within(field: &'static str, value: u32, most: u32) -> Result<u32, SpecError> {

@@ -121,7 +121,7 @@ impl JobState {
     }
 
     /// How well this node's own model does.
-    pub(super) fn personal_measured(&self, found: Option<(u64, u64)>) {
+    pub(super) fn personal_measured(&self, found: Option<RoundMeasured>) {
         if let Some(personal) = &mut self.progress.lock().personal {
             personal.measured = found;
         }

@@ -12,7 +12,8 @@ use selvedge_federated::privacy::adaptive::Adaptive;
 use selvedge_federated::round::{Digest, Job, JobError, Tip};
 use selvedge_proto::seal::sealing_key;
 use selvedge_proto::settings::{MAX_CONTENT_BYTES, SettingKey};
-use selvedge_train::{Model, TrainError};
+use selvedge_train::{Subject, TrainError};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -20,26 +21,23 @@ use super::spec::{JobSpec, MAX_ROUND_BYTES, Training, round_bytes};
 
 /// The kind of settings that are jobs. Names of routes and models have 1 and 2.
 const KIND: u8 = 3;
-/// The version of the shape of a job's setting.
+/// The version of the shape of a job's setting, where a small model is trained.
 const VERSION: u8 = 1;
-/// The version where the norm of updates follows them: the same, and how, which the form of rules
-/// in the first version has no place for.
-const VERSION_FOLLOWING: u8 = 2;
-/// The version of a job with epidemic mode: the first, and the mode. Who does not know it could not
-/// follow the rules that are bound to it.
-const VERSION_EPIDEMIC: u8 = 3;
+/// The version of what the first one has no place for: a language model that is tuned, a norm that
+/// follows the updates, epidemic mode. All others stay in the first one, which older programs know.
+const VERSION_MORE: u8 = 2;
 /// The codec's version for what is inside: the one that all versions of a setting are read with.
 const CODEC_VERSION: u8 = 1;
 /// Examples of a thousand that are only measured on, at most: half.
 pub(super) const MAX_HELD_OUT: u16 = 500;
 
 /// What is trained on what.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     /// The source of the data, by the name that nodes' configurations give it.
     pub data: String,
-    /// The model.
-    pub model: Model,
+    /// What is learned.
+    pub subject: Subject,
     /// How a client trains.
     pub training: Training,
     /// The first weights are drawn from this.
@@ -52,7 +50,7 @@ pub struct Task {
 }
 
 /// A job as it is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announced {
     /// The rules; `task` is the digest of the task.
     pub job: Job,
@@ -62,8 +60,38 @@ pub struct Announced {
     pub by: NodeId,
     /// What nodes do while no round ends, if they do something; bound to the rules as the task is.
     /// Told after the rest, in a version of its own.
-    #[serde(skip)]
     pub epidemic: Option<Epidemic>,
+}
+
+/// A job in one version of a setting's shape, which differ in what is learned.
+#[derive(Serialize, Deserialize)]
+struct Written<S> {
+    job: Job,
+    task: WrittenTask<S>,
+    by: NodeId,
+}
+
+/// A task in one version.
+#[derive(Serialize, Deserialize)]
+struct WrittenTask<S> {
+    data: String,
+    subject: S,
+    training: Training,
+    seed: u64,
+    first: Digest,
+    held_out_permille: u16,
+}
+
+impl<S: Clone> WrittenTask<S> {
+    fn of(task: &Task, subject: &S) -> Self {
+        let Task { data, training, seed, first, held_out_permille, .. } = task.clone();
+        Self { data, subject: subject.clone(), training, seed, first, held_out_permille }
+    }
+
+    fn read(self, subject: impl Fn(S) -> Subject) -> Task {
+        let Self { data, subject: own, training, seed, first, held_out_permille } = self;
+        Task { data, subject: subject(own), training, seed, first, held_out_permille }
+    }
 }
 
 /// Why a job that was told is not taken.
@@ -117,22 +145,27 @@ pub(crate) const fn is_job(key: &SettingKey) -> bool {
 impl Task {
     /// What rules are bound to: this task, and the job's epidemic mode if it has one.
     pub fn digest(&self, epidemic: Option<&Epidemic>) -> Result<Digest, AnnouncedError> {
-        let bytes = match epidemic {
-            None => postcard::to_stdvec(self),
-            Some(rules) => postcard::to_stdvec(&(self, rules)),
+        let (version, bytes) = match (&self.subject, epidemic) {
+            (Subject::Model(model), None) => {
+                (VERSION, postcard::to_stdvec(&WrittenTask::of(self, model)))
+            }
+            (subject, epidemic) => {
+                let both = (WrittenTask::of(self, subject), epidemic);
+                (VERSION_MORE, postcard::to_stdvec(&both))
+            }
         };
         let bytes = bytes.map_err(|why| AnnouncedError::Bytes(why.to_string()))?;
         let mut hasher = blake3::Hasher::new_derive_key("selvedge 2026 federated task");
-        hasher.update(&[if epidemic.is_some() { VERSION_EPIDEMIC } else { VERSION }]);
+        hasher.update(&[version]);
         hasher.update(&bytes);
         Ok(*hasher.finalize().as_bytes())
     }
 
-    /// The first weights of a model, in units of 2^-20.
+    /// The first weights of what is learned, in units of 2^-20.
     ///
     /// # Errors
     /// [`AnnouncedError::Model`] for one that cannot be built.
-    pub fn weights(model: &Model, seed: u64) -> Result<Vec<i32>, AnnouncedError> {
+    pub fn weights(subject: &Subject, seed: u64) -> Result<Vec<i32>, AnnouncedError> {
         let unit = f64::from(1_u32 << MODEL_BITS);
         let whole = |(at, weight): (usize, &f32)| {
             let units = (f64::from(*weight) * unit).round();
@@ -140,7 +173,7 @@ impl Task {
             let is_within = units.abs() <= f64::from(i32::MAX);
             is_within.then_some(units as i32).ok_or(AnnouncedError::Weight(at))
         };
-        model.first(seed)?.iter().enumerate().map(whole).collect()
+        subject.first(seed)?.iter().enumerate().map(whole).collect()
     }
 
     /// The digest of first weights.
@@ -153,6 +186,17 @@ impl Task {
     }
 }
 
+fn encoded(version: u8, written: &impl Serialize) -> Result<Vec<u8>, AnnouncedError> {
+    let body = codec::encode_datagram_at(CODEC_VERSION, written, MAX_CONTENT_BYTES - 1);
+    let mut bytes = vec![version];
+    bytes.extend(body.map_err(|why| AnnouncedError::Bytes(why.to_string()))?);
+    Ok(bytes)
+}
+
+fn decoded<T: DeserializeOwned>(rest: &[u8]) -> Result<T, AnnouncedError> {
+    codec::decode_body(rest).map_err(|why| AnnouncedError::Bytes(why.to_string()))
+}
+
 impl Announced {
     /// The content that is signed.
     ///
@@ -160,22 +204,12 @@ impl Announced {
     /// [`AnnouncedError::Bytes`] when it is too large.
     pub fn to_bytes(&self) -> Result<Vec<u8>, AnnouncedError> {
         let adaptive = self.job.privacy.and_then(|privacy| privacy.adaptive);
-        let most = MAX_CONTENT_BYTES - 1;
-        let (version, body) = match (adaptive, self.epidemic) {
-            (None, None) => (VERSION, codec::encode_datagram_at(CODEC_VERSION, self, most)),
-            (Some(how), None) => {
-                let both = (self, how);
-                (VERSION_FOLLOWING, codec::encode_datagram_at(CODEC_VERSION, &both, most))
+        match (&self.task.subject, adaptive, self.epidemic) {
+            (Subject::Model(model), None, None) => encoded(VERSION, &self.written(model)),
+            (subject, how, epidemic) => {
+                encoded(VERSION_MORE, &(self.written(subject), how, epidemic))
             }
-            // A job with this mode has no privacy, and so no norm that follows.
-            (_, Some(rules)) => {
-                let both = (self, rules);
-                (VERSION_EPIDEMIC, codec::encode_datagram_at(CODEC_VERSION, &both, most))
-            }
-        };
-        let mut bytes = vec![version];
-        bytes.extend(body.map_err(|why| AnnouncedError::Bytes(why.to_string()))?);
-        Ok(bytes)
+        }
     }
 
     /// The job in such content, with all that can be checked without building its model.
@@ -185,23 +219,20 @@ impl Announced {
     pub fn from_bytes(content: &[u8]) -> Result<Self, AnnouncedError> {
         let bad = |why: String| AnnouncedError::Bytes(why);
         let (version, rest) = content.split_first().ok_or_else(|| bad("it is empty".to_owned()))?;
-        let unread = |why: codec::CodecError| bad(why.to_string());
-        let told: Self = match *version {
-            VERSION => codec::decode_body(rest).map_err(unread)?,
-            VERSION_FOLLOWING => {
-                let (mut told, how): (Self, Adaptive) = codec::decode_body(rest).map_err(unread)?;
-                let privacy = told.job.privacy.as_mut();
-                privacy.ok_or(AnnouncedError::Unbound)?.adaptive = Some(how);
-                told
-            }
-            VERSION_EPIDEMIC => {
-                let (mut told, rules): (Self, Epidemic) =
-                    codec::decode_body(rest).map_err(unread)?;
-                told.epidemic = Some(rules);
-                told
+        let (mut told, how, epidemic) = match *version {
+            VERSION => (Self::read(decoded(rest)?, Subject::Model), None, None),
+            VERSION_MORE => {
+                let (written, how, epidemic): (_, Option<Adaptive>, Option<Epidemic>) =
+                    decoded(rest)?;
+                (Self::read(written, |subject: Subject| subject), how, epidemic)
             }
             other => return Err(AnnouncedError::Version(other)),
         };
+        told.epidemic = epidemic;
+        if let Some(how) = how {
+            let privacy = told.job.privacy.as_mut();
+            privacy.ok_or(AnnouncedError::Unbound)?.adaptive = Some(how);
+        }
         told.job.check()?;
         if let Some(rules) = &told.epidemic {
             rules.check(&told.job)?;
@@ -210,7 +241,10 @@ impl Announced {
         if bound != told.job.task || told.task.held_out_permille > MAX_HELD_OUT {
             return Err(AnnouncedError::Unbound);
         }
-        if told.task.model.size()? != told.job.dim || !JobSpec::is_name(&told.task.data) {
+        if told.task.subject.size()? != told.job.dim || !JobSpec::is_name(&told.task.data) {
+            return Err(AnnouncedError::Unbound);
+        }
+        if told.task.subject.as_tuning().is_some_and(|tuning| tuning.seed != told.task.seed) {
             return Err(AnnouncedError::Unbound);
         }
         if round_bytes(&told.job) > MAX_ROUND_BYTES {
@@ -223,12 +257,21 @@ impl Announced {
         Ok(told)
     }
 
+    fn written<S: Clone>(&self, subject: &S) -> Written<S> {
+        Written { job: self.job.clone(), task: WrittenTask::of(&self.task, subject), by: self.by }
+    }
+
+    fn read<S: Clone>(written: Written<S>, subject: impl Fn(S) -> Subject) -> Self {
+        let Written { job, task, by } = written;
+        Self { job, task: task.read(subject), by, epidemic: None }
+    }
+
     /// The beginning of its chain.
     ///
     /// # Errors
     /// [`AnnouncedError::First`] where the weights come out differently.
     pub fn first(&self) -> Result<Tip, AnnouncedError> {
-        let weights = Task::weights(&self.task.model, self.task.seed)?;
+        let weights = Task::weights(&self.task.subject, self.task.seed)?;
         if Task::digest_of(&weights) != self.task.first {
             return Err(AnnouncedError::First);
         }

@@ -1,7 +1,8 @@
 //! Real rounds for tests: machines of six nodes with keys of their own, in one process.
 //!
 //! Messages arrive in the order they were sent and disks answer at once. Owns no rule: what comes
-//! out is what the machines made. Training is a draw that follows from node and round.
+//! out is what the machines made. Training is a draw that follows from node and round, unless a
+//! test brings its own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use selvedge_federated::seal::OpeningKey;
 use selvedge_net::Identity;
 use selvedge_proto::seal::sealing_key;
 
-use super::{Announced, JobSpec, Task};
+use super::trainer::Learned;
+use super::{Announced, BaseModel, JobSpec, Task};
 use crate::quota::NodeSeal;
 
 /// Five anchors, and one that takes a place among them when they are replaced.
@@ -33,12 +35,17 @@ pub(super) struct Ran {
     pub(super) nodes: Vec<NodeId>,
 }
 
+/// What a node learned from a model, for tests that train.
+pub(super) type Train<'a> = &'a dyn Fn(usize, &Announced, &Tip) -> Learned;
+
 struct Node {
     client: Client,
     anchor: Anchor,
 }
 
-struct World {
+struct World<'a> {
+    told: Announced,
+    train: Option<Train<'a>>,
     job: Arc<Job>,
     ids: Vec<NodeId>,
     nodes: Vec<Node>,
@@ -59,14 +66,25 @@ pub(super) fn job_file(before: &str, after: &str) -> String {
 /// Runs the job of such a file. With `replaced` another node takes the place of the first anchor
 /// while the job runs.
 pub(super) fn run(file: &str, replaced: bool) -> Ran {
-    let spec = JobSpec::from_toml(file).expect("a job");
+    run_with(file, &[], replaced, None)
+}
+
+/// The same, with models to tune and with training.
+pub(super) fn run_with(
+    file: &str,
+    bases: &[BaseModel],
+    replaced: bool,
+    train: Option<Train<'_>>,
+) -> Ran {
+    let facts = |name: &str| BaseModel::facts(bases, name);
+    let spec = JobSpec::from_toml(file, &facts).expect("a job");
     let identities: Vec<Identity> = (0..NODES).map(|_| Identity::generate()).collect();
     let seat = |one: &Identity| Seat {
         node: one.node_id(),
         key: sealing_key(&one.node_id()).expect("a key"),
     };
     let seats: Vec<Seat> = identities.iter().map(seat).collect();
-    let first = Task::digest_of(&Task::weights(&spec.model, spec.seed).expect("a model"));
+    let first = Task::digest_of(&Task::weights(&spec.subject, spec.seed).expect("a model"));
     let told = spec.told(7, &seats, first, seats[0].node).expect("a job");
     let (job, tip) = (Arc::new(told.job.clone()), told.first().expect("a beginning"));
     let node = |identity: Identity| {
@@ -80,6 +98,8 @@ pub(super) fn run(file: &str, replaced: bool) -> Ran {
     };
     let ids: Vec<NodeId> = seats.iter().map(|seat| seat.node).collect();
     let mut world = World {
+        told: told.clone(),
+        train,
         job: job.clone(),
         ids: ids.clone(),
         nodes: identities.into_iter().map(node).collect(),
@@ -100,7 +120,7 @@ pub(super) fn run(file: &str, replaced: bool) -> Ran {
     Ran { told, rounds: world.rounds.into_values().collect(), tip, nodes: ids }
 }
 
-impl World {
+impl World<'_> {
     fn run(&mut self) {
         for _ in 0..STEPS {
             if let Some((from, to, message)) = self.queue.pop_front() {
@@ -155,10 +175,14 @@ impl World {
     }
 
     fn trained(&self, at: usize, round: u64) -> ClientInput {
-        let draw = |weight: usize| ((at * 7 + weight * 3 + round as usize) % 11) as f32 / 50.0;
-        let delta = (0..self.job.payload_len()).map(draw).collect();
         let number = ((at as u64) << 32 | round).to_be_bytes();
         let seed = Seed(blake3::derive_key("selvedge 2026 test share", &number));
+        if let Some(train) = self.train {
+            let Learned { delta, examples } = train(at, &self.told, self.nodes[at].client.tip());
+            return ClientInput::Trained { base_round: round, examples, delta, seed };
+        }
+        let draw = |weight: usize| ((at * 7 + weight * 3 + round as usize) % 11) as f32 / 50.0;
+        let delta = (0..self.job.payload_len()).map(draw).collect();
         ClientInput::Trained { base_round: round, examples: 50 + at as u32, delta, seed }
     }
 

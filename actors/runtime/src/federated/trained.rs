@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use selvedge_federated::fixed::MODEL_BITS;
 use selvedge_federated::round::{Digest, Tip};
-use selvedge_train::{Model, Saved, SavedError};
+use selvedge_train::{Adapter, Learned, Saved, SavedError, Subject};
 use thiserror::Error;
 
 use super::disk::hex;
@@ -38,8 +38,8 @@ pub struct TrainedModel {
     pub round: u64,
     /// The record after them.
     pub record: Digest,
-    /// The layers.
-    pub model: Model,
+    /// What was learned.
+    pub subject: Subject,
     /// The weights, in the model's flat order.
     pub weights: Vec<f32>,
 }
@@ -82,7 +82,7 @@ impl TrainedModel {
             job: tip.job,
             round: tip.round,
             record: tip.record,
-            model: told.task.model.clone(),
+            subject: told.task.subject.clone(),
             weights: tip.server.model().iter().map(|units| weight(*units)).collect(),
         })
     }
@@ -99,17 +99,27 @@ impl TrainedModel {
             (RECORD, hex(&self.record)),
         ];
         let notes = notes.map(|(name, note)| (name.to_owned(), note)).into();
-        let (model, weights) = (self.model.clone(), self.weights.clone());
-        Ok(Saved { model, weights, notes }.to_bytes()?)
+        let weights = self.weights.clone();
+        Ok(match self.subject.clone() {
+            Subject::Model(model) => Saved { model, weights, notes }.to_bytes()?,
+            Subject::Tuning(tuning) => Adapter { tuning, weights, notes }.to_bytes()?,
+        })
     }
 
-    /// The model in a file of at most [`selvedge_train::MAX_SAVED_BYTES`]. What it says of itself
+    /// The model in a file of at most [`selvedge_train::MAX_LEARNED_BYTES`]. What it says of itself
     /// is read and not proven.
     ///
     /// # Errors
     /// [`TrainedError`], the first thing that is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TrainedError> {
-        let Saved { model, weights, notes } = Saved::from_bytes(bytes)?;
+        let (subject, weights, notes) = match Learned::from_bytes(bytes)? {
+            Learned::Model(Saved { model, weights, notes }) => {
+                (Subject::Model(model), weights, notes)
+            }
+            Learned::Adapter(Adapter { tuning, weights, notes }) => {
+                (Subject::Tuning(tuning), weights, notes)
+            }
+        };
         if notes.contains_key(PERSONAL) {
             return Err(TrainedError::Personal);
         }
@@ -120,7 +130,7 @@ impl TrainedModel {
             job: digest(&notes, JOB)?,
             round: round.ok_or(TrainedError::Note(ROUND))?,
             record: digest(&notes, RECORD)?,
-            model,
+            subject,
             weights,
         })
     }

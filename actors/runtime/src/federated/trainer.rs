@@ -1,15 +1,19 @@
 //! This node's part of a round: its own examples, the steps on them, and how well a model does.
 //!
-//! Owns which examples are trained on and which are only measured on, and what of an update is
-//! handed to the round's machine. Everything here takes seconds of a core: it is called on threads
-//! that may block.
+//! Owns which examples (labelled ones, or windows of text) are trained on and which are only
+//! measured on, and what of an update is handed to the round's machine. Everything here takes
+//! seconds of a core: it is called on threads that may block.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use selvedge_federated::fixed::{Clip, LEVEL_MAX, MODEL_BITS};
 use selvedge_federated::round::{Digest, Job, Pending, Tip};
 use selvedge_federated::server::Strategy;
-use selvedge_train::{Control, Examples, Local, Plan, Source, TrainError, measure, read};
+use selvedge_train::{
+    Control, Examples, Local, Plan, Source, Subject, TrainError, Tuner, Update, Windows, measure,
+    read,
+};
 
 use super::disk::RoundMeasured;
 use super::task::Task;
@@ -20,10 +24,18 @@ const THOUSAND: usize = 1_000;
 const MILLION: f32 = 1e6;
 
 /// A node's examples for one job.
-pub(super) struct Data {
-    train: Examples,
+pub(super) enum Data {
+    /// For a small model.
+    Labelled(Parted<Examples>),
+    /// For a language model that is tuned.
+    Text(Box<Tuner>, Parted<Windows>),
+}
+
+/// What is trained on and what is held out.
+pub(super) struct Parted<T> {
+    train: T,
     /// Never trained on; nothing where the job holds none out.
-    held_out: Option<Examples>,
+    held_out: Option<T>,
 }
 
 /// What a client learned, as the round's machine takes it.
@@ -33,31 +45,72 @@ pub(super) struct Learned {
 }
 
 impl Data {
-    /// Reads the examples of a source, and holds some of them out.
+    /// Reads the examples of a source, and holds some of them out. `base` is the file of the model
+    /// that the job tunes, if it does.
     ///
     /// # Errors
     /// [`TrainError`] for what does not fit the job.
-    pub(super) fn read(source: &Source, task: &Task) -> Result<Self, TrainError> {
-        let all = read(source, &task.model.schema)?;
-        let permille = usize::from(task.held_out_permille);
-        // Spread evenly, however the file is sorted.
-        let is_held_out = |at: &usize| (at + 1) * permille / THOUSAND > at * permille / THOUSAND;
-        let (out, kept): (Vec<usize>, Vec<usize>) = (0..all.len()).partition(is_held_out);
-        if kept.is_empty() {
-            return Err(TrainError::Plan("this node has no examples for the job".to_owned()));
+    pub(super) fn read(
+        source: &Source,
+        task: &Task,
+        base: Option<&Path>,
+    ) -> Result<Self, TrainError> {
+        let permille = task.held_out_permille;
+        match (&task.subject, base) {
+            (Subject::Model(model), _) => {
+                let all = read(source, &model.schema)?;
+                Ok(Self::Labelled(Parted::of(all.len(), permille, |at| all.pick(at))?))
+            }
+            (Subject::Tuning(tuning), Some(base)) => {
+                let tuner = Tuner::open(base, tuning)?;
+                let all = tuner.read(source)?;
+                let parted = Parted::of(all.len(), permille, |at| all.pick(at))?;
+                Ok(Self::Text(Box::new(tuner), parted))
+            }
+            (Subject::Tuning(_), None) => Err(no_base()),
         }
-        let held_out = (!out.is_empty()).then(|| all.pick(&out));
-        Ok(Self { train: all.pick(&kept), held_out })
-    }
-
-    /// What is trained on.
-    pub(super) const fn train(&self) -> &Examples {
-        &self.train
     }
 
     /// Examples that are trained on.
     pub(super) fn len(&self) -> usize {
-        self.train.len()
+        match self {
+            Self::Labelled(parted) => parted.train.len(),
+            Self::Text(_, parted) => parted.train.len(),
+        }
+    }
+}
+
+/// Reads all of a source as a job would, and keeps nothing.
+///
+/// # Errors
+/// [`TrainError`] for what does not fit the job.
+pub(super) fn try_out(
+    source: &Source,
+    subject: &Subject,
+    base: Option<&Path>,
+) -> Result<(), TrainError> {
+    match (subject, base) {
+        (Subject::Model(model), _) => read(source, &model.schema).map(drop),
+        (Subject::Tuning(tuning), Some(base)) => Tuner::open(base, tuning)?.read(source).map(drop),
+        (Subject::Tuning(_), None) => Err(no_base()),
+    }
+}
+
+fn no_base() -> TrainError {
+    TrainError::Plan("there is no file of the model that is tuned".to_owned())
+}
+
+impl<T> Parted<T> {
+    /// Parts so many examples; spread evenly, however they are sorted.
+    fn of(count: usize, permille: u16, pick: impl Fn(&[usize]) -> T) -> Result<Self, TrainError> {
+        let permille = usize::from(permille);
+        let is_held_out = |at: &usize| (at + 1) * permille / THOUSAND > at * permille / THOUSAND;
+        let (out, kept): (Vec<usize>, Vec<usize>) = (0..count).partition(is_held_out);
+        if kept.is_empty() {
+            return Err(TrainError::Plan("this node has no examples for the job".to_owned()));
+        }
+        let held_out = (!out.is_empty()).then(|| pick(&out));
+        Ok(Self { train: pick(&kept), held_out })
     }
 }
 
@@ -80,7 +133,7 @@ pub(super) fn train(
     let own = if own.len() == global.len() { own } else { &fresh };
     let scaffold = matches!(job.strategy, Strategy::Scaffold { .. });
     let control = scaffold.then_some(Control { global: &global, own });
-    let update = local.train(&task.model, &base, &data.train, &plan(task, seed), control)?;
+    let update = steps(local, (task, data), &base, &plan(task, seed), control)?;
     let mut delta = update.delta;
     delta.extend(update.control.into_iter().flatten());
     let clip = largest(job.clip);
@@ -126,6 +179,26 @@ pub(super) fn judge(
     measured(local, task, data, tip.server.model(), tip.round)
 }
 
+/// The steps of training from some weights, on what this node has.
+///
+/// # Errors
+/// [`TrainError`], among others when the weights go astray.
+pub(super) fn steps(
+    local: &Local,
+    (task, data): (&Task, &Data),
+    base: &[f32],
+    plan: &Plan,
+    control: Option<Control<'_>>,
+) -> Result<Update, TrainError> {
+    match (data, &task.subject) {
+        (Data::Labelled(parted), Subject::Model(model)) => {
+            local.train(model, base, &parted.train, plan, control)
+        }
+        (Data::Text(tuner, parted), _) => tuner.train(local, base, &parted.train, plan, control),
+        (Data::Labelled(_), Subject::Tuning(_)) => Err(others()),
+    }
+}
+
 /// How well weights, in units of 2^-20, do on what is held out; nothing where nothing is.
 ///
 /// # Errors
@@ -137,11 +210,29 @@ pub(super) fn measured(
     weights: &[i32],
     round: u64,
 ) -> Result<Option<RoundMeasured>, TrainError> {
-    let Some(held_out) = &data.held_out else { return Ok(None) };
     let weights = floats(weights.iter().map(|weight| i64::from(*weight)));
-    let found = measure(local, &task.model, &weights, held_out)?;
-    let (right, examples) = (found.right as u64, found.examples as u64);
-    Ok(Some(RoundMeasured { round, right, examples }))
+    let (right, examples, loss) = match (data, &task.subject) {
+        (Data::Labelled(Parted { held_out: Some(held_out), .. }), Subject::Model(model)) => {
+            let found = measure(local, model, &weights, held_out)?;
+            (found.right, found.examples, None)
+        }
+        (Data::Text(tuner, Parted { held_out: Some(held_out), .. }), _) => {
+            let found = tuner.measure(local, &weights, held_out)?;
+            // A loss that is no number is not shown.
+            let micronats = (found.loss * f64::from(MILLION)).round();
+            (found.right, found.tokens, micronats.is_finite().then_some(micronats as u64))
+        }
+        (Data::Labelled(Parted { held_out: Some(_), .. }), Subject::Tuning(_)) => {
+            return Err(others());
+        }
+        (Data::Labelled(_) | Data::Text(..), _) => return Ok(None),
+    };
+    let (right, examples) = (right as u64, examples as u64);
+    Ok(Some(RoundMeasured { round, right, examples, loss_micronats: loss }))
+}
+
+fn others() -> TrainError {
+    TrainError::Plan("the examples are of another job".to_owned())
 }
 
 /// What a client's work needs, to be handed to another thread.

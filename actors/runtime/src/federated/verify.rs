@@ -89,7 +89,7 @@ pub enum VerifyError {
         chain: Digest,
     },
     /// The model has other layers.
-    #[error("the model has other layers than the job says")]
+    #[error("the model has other layers than the job says, or is tuned otherwise")]
     Layers,
     /// The model has another weight.
     #[error("weight {at} of the model is {model}, and the chain ends with {chain}")]
@@ -114,7 +114,7 @@ pub fn verify_model(model: &TrainedModel, chain: impl Read) -> Result<Verified, 
     if model.job != job {
         return Err(VerifyError::OtherJob { model: model.job, chain: job });
     }
-    if model.model != told.task.model {
+    if model.subject != told.task.subject {
         return Err(VerifyError::Layers);
     }
     let verified = fold_all(chain)?;

@@ -10,6 +10,7 @@ use selvedge_federated::robust::Rule;
 use selvedge_federated::round::{ContributionId, Expired, Folded, Job, Mode, Partial, Seat, Why};
 use selvedge_net::Identity;
 use selvedge_proto::seal::sealing_key;
+use selvedge_train::Subject;
 
 use super::super::chain::{ChainPart, ChainWriter};
 use super::super::test_rounds::{Ran, job_file, run};
@@ -97,7 +98,7 @@ fn a_model_survives_its_file_and_is_the_rounds_own() {
     assert!(matches!(other, Err(TrainedError::OtherJob)));
     assert!(matches!(TrainedModel::of("a b", &ran.told, &ran.tip), Err(TrainedError::Note(_))));
     let bare = selvedge_train::Saved {
-        model: model.model.clone(),
+        model: model.subject.as_model().unwrap().clone(),
         weights: model.weights,
         notes: BTreeMap::from([("job".to_owned(), "\u{1b}[2J".to_owned())]),
     };
@@ -122,7 +123,11 @@ fn a_model_that_is_another_one_is_refused() {
     assert!(matches!(said(&|model| model.record[0] ^= 1), VerifyError::Record { .. }));
     assert!(matches!(said(&|model| model.job[0] ^= 1), VerifyError::OtherJob { .. }));
     assert!(matches!(said(&|model| model.weights.truncate(9)), VerifyError::Layers));
-    assert!(matches!(said(&|model| model.model.hidden.clear()), VerifyError::Layers));
+    let barer = |model: &mut TrainedModel| {
+        let Subject::Model(layers) = &mut model.subject else { panic!("a small model") };
+        layers.hidden.clear();
+    };
+    assert!(matches!(said(&barer), VerifyError::Layers));
     assert!(matches!(refused(&model(&PLAIN), &chain), VerifyError::OtherJob { .. }));
 }
 

@@ -50,6 +50,7 @@ impl Home {
             cache: None,
             tracer: None,
             data: std::collections::BTreeMap::new(),
+            bases: Vec::new(),
             create_mesh: true,
         }
     }

@@ -25,6 +25,8 @@ const MAX_MARKS: usize = 32;
 const MAX_TEXT: usize = 72;
 /// Numbers along the rounds.
 const TICKS: u64 = 8;
+/// Nats that a picture of losses spans at least, a tenth more at either side.
+const LEAST_RISE: f64 = 0.01;
 /// What text and lines are drawn in: of equal contrast to white and to black.
 const INK: &str = "#767676";
 /// The line of the accuracy.
@@ -42,6 +44,10 @@ pub(crate) fn svg(title: &str, points: &[(u64, f64)], marks: &[(u64, String)]) -
     let marks = &marks[..marks.len().min(MAX_MARKS)];
     let rounds = points.iter().map(|point| point.0).chain(marks.iter().map(|mark| mark.0));
     let span = Span::of(rounds, &points);
+    picture(title, &span, &points, marks)
+}
+
+fn picture(title: &str, span: &Span, points: &[(u64, f64)], marks: &[(u64, String)]) -> String {
     let mut out = String::new();
     let (middle, title) = (WIDTH / 2.0, text(title));
     // Writing to a string cannot fail.
@@ -52,13 +58,34 @@ pub(crate) fn svg(title: &str, points: &[(u64, f64)], marks: &[(u64, String)]) -
          font-size=\"13\" fill=\"{INK}\">\n<title>{title}</title>\n\
          <text x=\"{middle}\" y=\"26\" text-anchor=\"middle\" font-size=\"16\">{title}</text>\n"
     );
-    axes(&mut out, &span);
+    axes(&mut out, span);
     for (at, (round, what)) in marks.iter().enumerate() {
-        mark(&mut out, &span, at, *round, what);
+        mark(&mut out, span, at, *round, what);
     }
-    line(&mut out, &span, &points);
+    line(&mut out, span, points);
     out.push_str("</svg>\n");
     out
+}
+
+/// An SVG picture of a language model's loss by round, in nats; what is no number is left out.
+pub(crate) fn svg_of_losses(title: &str, points: &[(u64, f64)]) -> String {
+    let finite = points.iter().copied().filter(|(_, value)| value.is_finite());
+    let points: Vec<(u64, f64)> = finite.take(MAX_POINTS).collect();
+    let most = points.iter().map(|point| point.1).fold(f64::NEG_INFINITY, f64::max);
+    let least = points.iter().map(|point| point.1).fold(f64::INFINITY, f64::min);
+    // A flat line is in the middle and seen to be flat.
+    let (middle, rise) = (f64::midpoint(most, least), LEAST_RISE.max(most - least));
+    let (low, high) = match points.is_empty() {
+        true => (0.0, 1.0),
+        false => (middle - 0.6 * rise, middle + 0.6 * rise),
+    };
+    // Drawn as shares of the height, which is all that the drawing below knows.
+    let shares: Vec<(u64, f64)> =
+        points.iter().map(|(round, value)| (*round, (value - low) / (high - low))).collect();
+    let rounds = points.iter().map(|point| point.0);
+    let mut span = Span::of(rounds, &[]);
+    span.nats = Some((low, high));
+    picture(title, &span, &shares, &[])
 }
 
 /// What of rounds and accuracy is in the picture.
@@ -67,6 +94,8 @@ struct Span {
     last: u64,
     /// The accuracy at the bottom, in tenths; the top is 1.
     floor: u8,
+    /// What bottom and top stand for where it is a loss that is drawn.
+    nats: Option<(f64, f64)>,
 }
 
 impl Span {
@@ -76,7 +105,15 @@ impl Span {
         let least = points.iter().map(|point| point.1).fold(1.0, f64::min);
         // At least the upper half, so that a flat line is seen to be flat.
         let floor = if points.is_empty() { 0 } else { ((least * 10.0).floor() as u8).min(5) };
-        Self { first, last, floor }
+        Self { first, last, floor, nats: None }
+    }
+
+    /// What a height stands for.
+    fn said(&self, share: f64, decimals: usize) -> String {
+        match self.nats {
+            None => format!("{:.decimals$} %", share * 100.0),
+            Some((low, high)) => format!("{:.3}", low + share * (high - low)),
+        }
     }
 
     fn x(&self, round: u64) -> f64 {
@@ -96,12 +133,12 @@ fn axes(out: &mut String, span: &Span) {
     for tenths in span.floor..=10 {
         let y = span.y(f64::from(tenths) / 10.0);
         let strong = if tenths == span.floor { "1" } else { "0.25" };
-        let percent = u32::from(tenths) * 10;
+        let said = span.said(f64::from(tenths) / 10.0, 0);
         let _ = writeln!(
             out,
             "<line x1=\"{left}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"{INK}\" \
              stroke-opacity=\"{strong}\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{percent} %</text>",
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{said}</text>",
             left - 8.0,
             y + 4.5
         );
@@ -119,11 +156,12 @@ fn axes(out: &mut String, span: &Span) {
         );
     }
     let (middle, below) = (f64::midpoint(left, right), HEIGHT - 14.0);
+    let what = if span.nats.is_some() { "loss" } else { "right" };
     let _ = writeln!(
         out,
         "<line x1=\"{left}\" x2=\"{left}\" y1=\"{TOP}\" y2=\"{bottom}\" stroke=\"{INK}\"/>\n\
          <text x=\"{middle}\" y=\"{below}\" text-anchor=\"middle\">rounds</text>\n\
-         <text x=\"{left}\" y=\"{:.1}\" text-anchor=\"middle\">right</text>",
+         <text x=\"{left}\" y=\"{:.1}\" text-anchor=\"middle\">{what}</text>",
         TOP - 14.0
     );
 }
@@ -161,11 +199,11 @@ fn line(out: &mut String, span: &Span, points: &[(u64, f64)]) {
         out,
         "<polyline fill=\"none\" stroke=\"{LINE}\" stroke-width=\"2.5\" stroke-linejoin=\"round\" \
          points=\"{}\"/>\n<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{LINE}\"/>\n\
-         <text x=\"{:.1}\" y=\"{:.1}\" fill=\"{LINE}\">{:.1} %</text>",
+         <text x=\"{:.1}\" y=\"{:.1}\" fill=\"{LINE}\">{}</text>",
         places.join(" "),
         x + 8.0,
         y + 4.5,
-        last.1 * 100.0
+        span.said(last.1, 1)
     );
 }
 
@@ -273,6 +311,20 @@ mod tests {
         assert!(picture.contains(&format!("x1=\"{:.1}\"", WIDTH - RIGHT)), "{picture}");
         let many: Vec<(u64, String)> = (0..100).map(|round| (round, "x".to_owned())).collect();
         assert_eq!(svg("a", &[], &many).matches("stroke-dasharray").count(), MAX_MARKS);
+    }
+
+    #[test]
+    fn losses_have_an_axis_of_nats() {
+        let points = [(0, 3.5), (1, f64::NAN), (2, 3.25), (3, 3.0)];
+        let picture = svg_of_losses("letters", &points);
+        check(&picture);
+        let places = places(&picture);
+        assert!(places.len() == 3 && places.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1));
+        for said in [">loss<", ">3.000<", ">3.550<", ">2.950<"] {
+            assert!(picture.contains(said), "{said} in {picture}");
+        }
+        check(&svg_of_losses("", &[]));
+        check(&svg_of_losses("", &[(0, 2.0), (1, 2.0)]));
     }
 
     #[test]

@@ -18,7 +18,10 @@ use crate::client::Client;
 use crate::http::wire;
 use crate::ui;
 
-/// Writes both files.
+/// What PEFT calls the description beside an adapter, whatever the adapter's file is called here.
+const PEFT_CONFIG: &str = "adapter_config.json";
+
+/// Writes both files; where a language model was tuned, a third.
 pub(super) fn export(client: &Client, name: &str, file: &Path) -> Result<()> {
     let jobs: wire::List<wire::FederatedJob> = client.get("/admin/federated")?;
     let Some(job) = jobs.data.into_iter().find(|job| job.name == name) else {
@@ -35,6 +38,12 @@ pub(super) fn export(client: &Client, name: &str, file: &Path) -> Result<()> {
     let model = TrainedModel::of(name, &verified.told, &verified.tip)?;
     std::fs::write(file, model.to_bytes()?)
         .with_context(|| format!("cannot write {}", file.display()))?;
+    if let Some(tuning) = model.subject.as_tuning() {
+        let config = file.with_file_name(PEFT_CONFIG);
+        std::fs::write(&config, tuning.peft_config())
+            .with_context(|| format!("cannot write {}", config.display()))?;
+        ui::out(format_args!("wrote {}, which PEFT reads beside it", config.display()));
+    }
     let rounds = verified.tip.round;
     ui::out(format_args!("wrote {} after {rounds} of {} rounds", file.display(), job.rounds));
     ui::out(format_args!("wrote {}, which proves it", chain.display()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use indicatif::ProgressBar;
 
-use super::curve::svg;
+use super::curve::{svg, svg_of_losses};
 use crate::client::Client;
 use crate::home::Home;
 use crate::http::wire::{self, FederatedJob, FederatedMeasured, FederatedPersonal};
@@ -14,6 +14,8 @@ use crate::ui::{self, Ink};
 
 /// How long a job is watched at most: a year, in which it may have an hour's rounds.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// What losses are counted in.
+const NATS: f64 = 1e6;
 /// Digits of a digest that tell it from others at a glance.
 const SHORT: usize = 16;
 
@@ -39,7 +41,7 @@ pub(super) fn show(home: &Home, job: Option<&str>, json: bool) -> Result<()> {
         ui::out("no jobs; `selvedge fed submit FILE` starts one");
         return Ok(());
     }
-    let head = ["JOB", "ROUNDS", "ACCURACY HERE", "THIS NODE", "MODEL"].map(str::to_owned);
+    let head = ["JOB", "ROUNDS", "HELD OUT HERE", "THIS NODE", "MODEL"].map(str::to_owned);
     let rows: Vec<Vec<String>> =
         std::iter::once(head.to_vec()).chain(jobs.iter().map(row)).collect();
     ui::out(ui::table(&rows));
@@ -75,13 +77,19 @@ pub(super) fn watch(client: &Client, name: &str, picture: Option<&Path>) -> Resu
     bail!("the node stopped before the job was done; it goes on when the node does")
 }
 
-/// The accuracy of the rounds as a picture.
+/// The accuracy of the rounds as a picture, or the loss of a language model.
 fn draw(job: &FederatedJob, file: &Path) -> Result<()> {
     let share = |one: &FederatedMeasured| one.right as f64 / one.examples.max(1) as f64;
     let points = job.measured.iter().map(|one| (one.round, share(one)));
     let points: Vec<(u64, f64)> = points.collect();
-    std::fs::write(file, svg(&job.name, &points, &[]))
-        .with_context(|| format!("cannot write {}", file.display()))?;
+    let losses = job.measured.iter().filter_map(|one| Some((one.round, one.loss_micronats?)));
+    let losses: Vec<(u64, f64)> =
+        losses.map(|(round, micronats)| (round, micronats as f64 / NATS)).collect();
+    let picture = match losses.is_empty() {
+        true => svg(&job.name, &points, &[]),
+        false => svg_of_losses(&job.name, &losses),
+    };
+    std::fs::write(file, picture).with_context(|| format!("cannot write {}", file.display()))?;
     ui::note(format_args!("the curve is in {}", file.display()));
     Ok(())
 }
@@ -150,7 +158,7 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
         rows.push(("epsilon", format!("{spent} of {most} spent here{all}")));
     }
     if let Some(last) = job.measured.last() {
-        rows.push(("accuracy", format!("{} after round {}", accuracy(last), last.round)));
+        rows.push(("held out", format!("{} after round {}", accuracy(last), last.round)));
     }
     if let Some(own) = &job.personal {
         rows.push(("own model", personal(own)));
@@ -185,8 +193,17 @@ fn epsilon(millionths: u64) -> String {
     format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }
 
-/// A share in percent with one decimal, and what it is of.
+/// A mean loss, as what it is for people, and of how many tokens.
+fn loss(micronats: u64, tokens: u64) -> String {
+    let nats = micronats as f64 / NATS;
+    format!("loss {nats:.4}, perplexity {:.2} ({tokens} tokens)", nats.exp())
+}
+
+/// A share in percent with one decimal, and what it is of; of a language model its loss.
 fn accuracy(one: &FederatedMeasured) -> String {
+    if let Some(micronats) = one.loss_micronats {
+        return loss(micronats, one.examples);
+    }
     let permille = one.right * 1_000 / one.examples.max(1);
     format!("{:>3}.{} % ({} of {})", permille / 10, permille % 10, one.right, one.examples)
 }
@@ -201,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_job_is_told_in_words() {
-        let measured = |round, right| FederatedMeasured { round, right, examples: 200 };
+        let measured =
+            |round, right| FederatedMeasured { round, right, examples: 200, loss_micronats: None };
         let mut job = FederatedJob {
             name: "digits".to_owned(),
             round: 2,
@@ -232,6 +250,8 @@ mod tests {
         ] {
             assert!(told(&job).contains(part), "no {part} in {}", told(&job));
         }
+        let told_loss = FederatedMeasured { loss_micronats: Some(3_000_000), ..measured(2, 50) };
+        assert_eq!(accuracy(&told_loss), "loss 3.0000, perplexity 20.09 (200 tokens)");
         job.round = 3;
         assert!(row(&job).concat().contains("done"), "{:?}", row(&job));
         job.not_here = Some("32 jobs run here already".to_owned());

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use selvedge_base::NodeId;
 use selvedge_federated::round::Digest;
 use selvedge_runtime::{TrainedModel, Verified, verify_model};
-use selvedge_train::MAX_SAVED_BYTES;
+use selvedge_train::MAX_LEARNED_BYTES;
 use serde_json::{Value, json};
 
 use crate::cli;
@@ -48,7 +48,7 @@ fn bytes_of(file: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let opened = File::open(file).with_context(failed)?;
     // One more than there may be, so that what is longer is refused and not cut.
-    opened.take(MAX_SAVED_BYTES as u64 + 1).read_to_end(&mut bytes).with_context(failed)?;
+    opened.take(MAX_LEARNED_BYTES as u64 + 1).read_to_end(&mut bytes).with_context(failed)?;
     Ok(bytes)
 }
 

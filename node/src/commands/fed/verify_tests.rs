@@ -64,7 +64,7 @@ fn what_is_not_proven_is_said_with_the_files_and_the_reason() {
     let turned = refusal(&with(&turned));
     assert!(turned.contains("round 2 (the first is 0) does not follow"), "{turned}");
     let mut long = std::fs::read(&model).unwrap();
-    long.resize(MAX_SAVED_BYTES + 9, 0);
+    long.resize(MAX_LEARNED_BYTES + 9, 0);
     std::fs::write(&model, long).unwrap();
     assert!(refusal(&with(&bytes)).contains("a file of a model has at most"));
 }
