@@ -51,6 +51,15 @@ pub enum TrainError {
     /// The language model that is tuned cannot be read.
     #[error("the base model: {0}")]
     Base(#[from] selvedge_engine::EngineError),
+    /// The probabilities of an example left the numbers.
+    #[error(
+        "example {example} has values so large that its probabilities are no numbers; send values \
+         of the size that the model was trained on"
+    )]
+    Unclear {
+        /// Which, from 0.
+        example: usize,
+    },
     /// The arithmetic failed.
     #[error("computation failed: {0}")]
     Compute(#[from] candle_core::Error),

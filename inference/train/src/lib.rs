@@ -3,13 +3,15 @@
 //!
 //! Owns examples in memory and how they are read (`source`), models of a fixed layout whose
 //! parameters are one flat vector (`model`, `net`), a client's local steps (`local`), measuring
-//! (`measure`), dividing one set among clients (`split`) and models as bytes of a file (`saved`);
-//! and of language models the small matrices that are learned (`tuning`, `adapter`) and the windows
-//! of text they are learned from (`tuner`).
+//! (`measure`), telling the classes of what has no labels (`classify`, `unlabelled`), dividing one
+//! set among clients (`split`) and models as bytes of a file (`saved`); and of language models the
+//! small matrices that are learned (`tuning`, `adapter`) and the windows of text they are learned
+//! from (`tuner`).
 //! What becomes of an update, who may see it and how updates are joined is decided elsewhere;
 //! nothing here sends anything. Reads no clock and no entropy: seeds are handed in.
 
 mod adapter;
+mod classify;
 mod entropy;
 mod error;
 mod examples;
@@ -30,8 +32,10 @@ mod subject;
 mod testing;
 mod tuner;
 mod tuning;
+mod unlabelled;
 
 pub use adapter::{Adapter, Learned, MAX_LEARNED_BYTES};
+pub use classify::{Classified, Classifier};
 pub use error::TrainError;
 pub use examples::{Examples, Schema, Shape};
 pub use local::{Control, Local, Plan, Update};
@@ -43,3 +47,4 @@ pub use split::{Split, split};
 pub use subject::Subject;
 pub use tuner::{Foretold, Tuner, Windows};
 pub use tuning::{BaseShape, Target, Tuning};
+pub use unlabelled::{Reading, Unlabelled, UnlabelledError};

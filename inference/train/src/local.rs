@@ -87,9 +87,17 @@ impl Local {
     /// One thread: small matrices are multiplied faster by one than by two, and a node's other
     /// cores have requests to answer.
     pub fn new() -> Result<Self, TrainError> {
+        Self::called("train")
+    }
+
+    /// The same under another name: what answers must not wait for what trains.
+    ///
+    /// # Errors
+    /// [`TrainError::Plan`] where no thread can be started.
+    pub fn called(name: &'static str) -> Result<Self, TrainError> {
         let threads = ThreadPoolBuilder::new()
             .num_threads(1)
-            .thread_name(|_| "train".to_owned())
+            .thread_name(|_| name.to_owned())
             .build()
             .map_err(|error| TrainError::Plan(format!("no thread can be started: {error}")))?;
         Ok(Self { threads })
