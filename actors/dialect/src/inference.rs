@@ -2,10 +2,12 @@
 //!
 //! Owns what an inference means here, whichever encoding it comes in: texts in, one tensor of texts
 //! or of vectors out. Source: the protocol's REST and gRPC specifications and its binary tensor
-//! extension. Encodings are `rest` and `grpc`. A model has one version.
+//! extension. Encodings are `rest` and `grpc`. Such a model has one version. Models that were
+//! learned take and give other tensors: `rows`.
 
 pub mod grpc;
 mod rest;
+pub mod rows;
 #[cfg(test)]
 #[path = "inference/tests.rs"]
 mod tests;

@@ -16,6 +16,12 @@ pub type Component = f32;
 /// A parameter in double precision, as protocol buffers hold it, before it is judged.
 pub type Double = f64;
 
+/// A number in the precision that models compute in, if it is finite there.
+pub(crate) fn component(value: Double) -> Option<Component> {
+    let value = value as Component;
+    value.is_finite().then_some(value)
+}
+
 /// A finite number of a request or an answer, such as a temperature or a log probability.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Deserialize)]
 #[serde(transparent)]

@@ -17,7 +17,7 @@ use super::{
 use crate::chat::Usage;
 use crate::decode::{self, MAX_LIST, invalid, required};
 use crate::json::Json;
-use crate::number::Double;
+use crate::number::{Component, Double};
 
 /// The service's name, as it stands in paths.
 pub const SERVICE: &str = "inference.GRPCInferenceService";
@@ -47,84 +47,86 @@ struct Server {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Metadata {
+pub(super) struct Metadata {
     #[prost(string, tag = "1")]
-    name: String,
+    pub(super) name: String,
     #[prost(string, repeated, tag = "2")]
-    versions: Vec<String>,
+    pub(super) versions: Vec<String>,
     #[prost(string, tag = "3")]
-    platform: String,
+    pub(super) platform: String,
     #[prost(message, repeated, tag = "4")]
-    inputs: Vec<OfTensor>,
+    pub(super) inputs: Vec<OfTensor>,
     #[prost(message, repeated, tag = "5")]
-    outputs: Vec<OfTensor>,
+    pub(super) outputs: Vec<OfTensor>,
 }
 
 /// What is said of a tensor, in metadata and in answers.
 #[derive(Clone, PartialEq, Message)]
-struct OfTensor {
+pub(super) struct OfTensor {
     #[prost(string, tag = "1")]
-    name: String,
+    pub(super) name: String,
     #[prost(string, tag = "2")]
-    datatype: String,
+    pub(super) datatype: String,
     #[prost(int64, repeated, tag = "3")]
-    shape: Vec<i64>,
+    pub(super) shape: Vec<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Request {
+pub(super) struct Request {
     #[prost(string, tag = "1")]
-    model_name: String,
+    pub(super) model_name: String,
     #[prost(string, tag = "2")]
-    model_version: String,
+    pub(super) model_version: String,
     #[prost(string, tag = "3")]
-    id: String,
+    pub(super) id: String,
     #[prost(btree_map = "string, message", tag = "4")]
-    parameters: BTreeMap<String, Parameter>,
+    pub(super) parameters: BTreeMap<String, Parameter>,
     #[prost(message, repeated, tag = "5")]
-    inputs: Vec<Input>,
+    pub(super) inputs: Vec<Input>,
     #[prost(message, repeated, tag = "6")]
-    outputs: Vec<Wanted>,
+    pub(super) outputs: Vec<Wanted>,
     #[prost(bytes = "vec", repeated, tag = "7")]
-    raw_input_contents: Vec<Vec<u8>>,
+    pub(super) raw_input_contents: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Input {
+pub(super) struct Input {
     #[prost(string, tag = "1")]
-    name: String,
+    pub(super) name: String,
     #[prost(string, tag = "2")]
-    datatype: String,
+    pub(super) datatype: String,
     #[prost(int64, repeated, tag = "3")]
-    shape: Vec<i64>,
+    pub(super) shape: Vec<i64>,
     #[prost(btree_map = "string, message", tag = "4")]
-    parameters: BTreeMap<String, Parameter>,
+    pub(super) parameters: BTreeMap<String, Parameter>,
     #[prost(message, optional, tag = "5")]
-    contents: Option<Contents>,
+    pub(super) contents: Option<Contents>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Contents {
+pub(super) struct Contents {
+    #[prost(float, repeated, tag = "6")]
+    pub(super) fp32_contents: Vec<Component>,
     #[prost(bytes = "vec", repeated, tag = "8")]
-    bytes_contents: Vec<Vec<u8>>,
+    pub(super) bytes_contents: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Wanted {
+pub(super) struct Wanted {
     #[prost(string, tag = "1")]
-    name: String,
+    pub(super) name: String,
     #[prost(btree_map = "string, message", tag = "2")]
-    parameters: BTreeMap<String, Parameter>,
+    pub(super) parameters: BTreeMap<String, Parameter>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Parameter {
+pub(super) struct Parameter {
     #[prost(oneof = "Choice", tags = "1, 2, 3, 4, 5")]
     choice: Option<Choice>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-enum Choice {
+pub(super) enum Choice {
     #[prost(bool, tag = "1")]
     Bool(bool),
     #[prost(int64, tag = "2")]
@@ -138,19 +140,19 @@ enum Choice {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Answer {
+pub(super) struct Answer {
     #[prost(string, tag = "1")]
-    model_name: String,
+    pub(super) model_name: String,
     #[prost(string, tag = "2")]
-    model_version: String,
+    pub(super) model_version: String,
     #[prost(string, tag = "3")]
-    id: String,
+    pub(super) id: String,
     #[prost(btree_map = "string, message", tag = "4")]
-    parameters: BTreeMap<String, Parameter>,
+    pub(super) parameters: BTreeMap<String, Parameter>,
     #[prost(message, repeated, tag = "5")]
-    outputs: Vec<OfTensor>,
+    pub(super) outputs: Vec<OfTensor>,
     #[prost(bytes = "vec", repeated, tag = "6")]
-    raw_output_contents: Vec<Vec<u8>>,
+    pub(super) raw_output_contents: Vec<Vec<u8>>,
 }
 
 /// The model and its version that a request for readiness or metadata names.
@@ -203,7 +205,7 @@ pub fn parse_infer(bytes: &[u8]) -> Result<(String, String, Infer), Refusal> {
     Ok((decode::model(Some(request.model_name))?, request.model_version, infer))
 }
 
-fn message<M: Message + Default>(bytes: &[u8]) -> Result<M, Refusal> {
+pub(super) fn message<M: Message + Default>(bytes: &[u8]) -> Result<M, Refusal> {
     M::decode(bytes).map_err(|error| {
         let message = format!("the message is none of this service: {error}");
         Refusal::client(Stage::Validate, Code::InvalidRequest, message)
@@ -211,7 +213,7 @@ fn message<M: Message + Default>(bytes: &[u8]) -> Result<M, Refusal> {
 }
 
 /// There are no parameters here that are understood.
-fn none(parameters: &BTreeMap<String, Parameter>, path: &str) -> Result<(), Refusal> {
+pub(super) fn none(parameters: &BTreeMap<String, Parameter>, path: &str) -> Result<(), Refusal> {
     let Some((name, _)) = parameters.first_key_value() else { return Ok(()) };
     let name: String = name.chars().take(64).collect();
     let field = format!("{path}.{name}");
@@ -219,7 +221,7 @@ fn none(parameters: &BTreeMap<String, Parameter>, path: &str) -> Result<(), Refu
 }
 
 /// The same parameters as they stand in JSON, so that they are judged alike.
-fn fields(parameters: BTreeMap<String, Parameter>) -> Result<Fields, Refusal> {
+pub(super) fn fields(parameters: BTreeMap<String, Parameter>) -> Result<Fields, Refusal> {
     let mut object = serde_json::Map::new();
     for (name, parameter) in parameters {
         let value = match parameter.choice {
@@ -321,7 +323,8 @@ mod tests {
         let raw = request();
         let mut typed = request();
         typed.raw_input_contents.clear();
-        typed.inputs[0].contents = Some(Contents { bytes_contents: vec![b"hi".to_vec()] });
+        typed.inputs[0].contents =
+            Some(Contents { bytes_contents: vec![b"hi".to_vec()], ..Contents::default() });
         for request in [raw, typed] {
             let (model, _, infer) = parse_infer(&request.encode_to_vec()).expect("understood");
             assert_eq!(
