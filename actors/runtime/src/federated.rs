@@ -4,8 +4,8 @@
 //! A job is a signed setting of the mesh, so every member comes to know it, at whichever side of a
 //! cut, and a steward's word ends it. Each node follows every job; those that are anchors hold
 //! shares, those that have the data train. Owns which jobs run here and that each is started again
-//! after a failure. Decides nothing of a round: [`selvedge_federated`] does; computes nothing:
-//! [`selvedge_train`] does.
+//! after a failure, and the models that answer under the jobs' names (`served`). Decides nothing of
+//! a round: [`selvedge_federated`] does; computes nothing: [`selvedge_train`] does.
 
 mod bases;
 mod chain;
@@ -15,6 +15,7 @@ mod ledger;
 mod personal;
 mod post;
 mod runner;
+mod served;
 mod spec;
 mod state;
 mod task;
@@ -29,9 +30,11 @@ mod verify;
 pub use bases::{BaseFacts, BaseModel};
 pub use chain::{ChainError, ChainPart, ChainReader, ChainWriter};
 pub use disk::RoundMeasured;
+pub use jobs::name_taken;
 pub use jobs::{DataSource, JobRun, JobView};
-pub(crate) use jobs::{Federation, FederationParts, child};
+pub(crate) use jobs::{Federation, FederationParts, Learned, child};
 pub use personal::PersonalProgress;
+pub(crate) use served::Served;
 pub use spec::{Bases, JobSpec, SpecError, Training};
 pub use state::JobProgress;
 pub use task::{Announced, AnnouncedError, Task};

@@ -47,7 +47,7 @@ pub use federated::{
     Announced, AnnouncedError, BaseFacts, BaseModel, Bases, ChainError, ChainPart, ChainReader,
     ChainWriter, DataSource, JobProgress, JobRun, JobSpec, JobView, PersonalProgress,
     RoundMeasured, SpecError, Task, TrainedError, TrainedModel, Training, Verified, VerifyError,
-    verify_chain, verify_model,
+    name_taken, verify_chain, verify_model,
 };
 pub use gateway::{AnswerStream, Call, Gateway};
 pub use join::JoinFailed;
@@ -55,7 +55,8 @@ pub use node::{Node, Replay, StartError};
 pub use policies::{BudgetDraft, BudgetSet, KeyDraft, TenantView};
 pub use providers::{ProviderView, ProvidersError};
 pub use relay::{
-    Asked, CacheView, Cached, ChatCall, ChatStream, EmbedCall, Keeper, Kept, Question, Said, Wish,
+    Asked, CacheView, Cached, ChatCall, ChatStream, ClassCall, EmbedCall, Keeper, Kept, Question,
+    Said, Wish, check_version, tells_classes,
 };
 pub use routing::{RouteSaving, SharedEntry, StoredBook};
 pub use selvedge_core::auth::NewKey;
@@ -66,4 +67,6 @@ pub use selvedge_upstream::KeyListing;
 pub use stepper::{Clock, Recorded, Stepper, system_clock};
 pub use store::{Store, StoreError};
 pub use task::{Finished, Run};
-pub use trace::{CHAT, COMPLETION, Came, EMBEDDINGS, Story, Told, Trace, Tracer, Turn, Whom};
+pub use trace::{
+    CHAT, CLASSES, COMPLETION, Came, EMBEDDINGS, Story, Told, Trace, Tracer, Turn, Whom,
+};

@@ -321,6 +321,8 @@ pub const CHAT: &str = "chat";
 pub const COMPLETION: &str = "text_completion";
 /// Vectors.
 pub const EMBEDDINGS: &str = "embeddings";
+/// Classes of rows of numbers, for which the conventions of GenAI have no word.
+pub const CLASSES: &str = "classify";
 
 /// Somebody is being asked; noted when this is dropped, as cancelled unless it ended otherwise.
 /// Does nothing for a request that is not told of.

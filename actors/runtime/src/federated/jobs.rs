@@ -17,7 +17,7 @@ use selvedge_federated::round::{Digest, Job, Seat};
 use selvedge_federated::seal::OpeningKey;
 use selvedge_net::{Endpoint, Identity, clock, entropy};
 use selvedge_proto::seal::sealing_key;
-use selvedge_train::{Local, Source};
+use selvedge_train::{Local, Model, Source};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -26,10 +26,12 @@ use super::disk::{JobDisk, forget_others, hex};
 use super::ledger::LedgerLine;
 use super::post::Post;
 use super::runner::{Heard, Parts, Runner, Word};
+use super::served::{Desk, Served};
 use super::state::{JobProgress, JobState};
 use super::trainer::{Bench, Data, try_out};
 use super::{Announced, BaseModel, JobSpec, SpecError, Task, key_of};
 use crate::quota::NodeSeal;
+use crate::relay::taken;
 use crate::shared::Shared;
 use crate::store::{Store, StoreError};
 use crate::task::Run;
@@ -99,6 +101,8 @@ pub(crate) struct Federation {
     me: NodeId,
     /// One thread trains for all jobs.
     local: Mutex<Option<Arc<Local>>>,
+    /// Where learned models answer.
+    desk: Desk,
     ledgers: Mutex<BTreeMap<String, LedgerLine>>,
     /// By name; at most [`MAX_JOBS`] of them run.
     jobs: Mutex<BTreeMap<String, Entry>>,
@@ -175,6 +179,7 @@ impl Federation {
             parts,
             me,
             local: Mutex::default(),
+            desk: Desk::new(),
             ledgers: Mutex::default(),
             jobs: Mutex::default(),
             turn: Mutex::default(),
@@ -260,7 +265,7 @@ impl Federation {
         }
         let (mailbox, heard) = mpsc::channel(MAX_WAITING);
         let post = Post::new(Arc::clone(&self.parts.endpoint), self.me, job, mailbox.clone());
-        let state = Arc::new(JobState::new(name, &told.job, self.changed.clone()));
+        let state = Arc::new(JobState::new(name, &told, self.changed.clone()));
         let start = Start {
             shared: Arc::clone(shared),
             told: Arc::clone(&told),
@@ -330,6 +335,30 @@ impl Federation {
         jobs.iter().map(view).collect()
     }
 
+    /// The model of the job of this name, where there is one that tells classes.
+    ///
+    /// # Errors
+    /// Why the job does not run here.
+    pub(crate) fn learned(&self, name: &str) -> Option<Result<Learned, String>> {
+        let jobs = self.jobs.lock();
+        match &jobs.get(name)?.known {
+            Known::Not(why) => Some(Err(why.clone())),
+            Known::Runs(running) => running.told.task.subject.as_model().map(|model| {
+                Ok(Learned {
+                    job: hex(&running.job),
+                    rounds: running.told.job.rounds,
+                    model: model.clone(),
+                    served: running.state.served(),
+                })
+            }),
+        }
+    }
+
+    /// Where learned models answer.
+    pub(crate) const fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
     /// Signs a job for the whole mesh.
     ///
     /// # Errors
@@ -345,6 +374,9 @@ impl Federation {
         });
         let checked = checked.await.map_err(|why| broken(&why))?;
         let (spec, first) = checked.map_err(|why| bad(why.to_string()))?;
+        if let Some(what) = taken(shared, &spec.name) {
+            return Err(bad(name_taken(&spec.name, what)));
+        }
         self.fits(&spec).await.map_err(bad)?;
         let nonce = u64::from_le_bytes(*entropy::seed().first_chunk().unwrap_or(&[0; 8]));
         let anchors = self.anchors(shared, nonce);
@@ -587,12 +619,32 @@ impl Start {
     }
 }
 
+/// What a job has learned, as it answers.
+pub(crate) struct Learned {
+    /// The job's digest, in hexadecimal.
+    pub(crate) job: String,
+    /// Rounds of the job.
+    pub(crate) rounds: u64,
+    /// What is trained.
+    pub(crate) model: Model,
+    /// The newest version; none before the first round is over.
+    pub(crate) served: Option<Arc<Served>>,
+}
+
 /// Why a job does not run.
 enum Unable {
     /// It may later.
     For(String),
     /// It never will at this node.
     Ever(String),
+}
+
+/// Why a job may not have a name, or its model does not answer under it.
+pub fn name_taken(name: &str, what: &str) -> String {
+    format!(
+        "'{name}' is the name of {what} here, which answers to it; what a job learns is served \
+         under the job's name, so give the job another one"
+    )
 }
 
 fn unknown(name: &str) -> Refusal {

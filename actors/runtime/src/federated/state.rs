@@ -3,16 +3,21 @@
 //! Owns what is shown and the bound on it. Decides nothing, and nobody who decides reads it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use selvedge_base::{NodeId, Wall};
 use selvedge_federated::epidemic::MixerEvent;
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{Event, Job, Tip};
+use selvedge_train::Model;
 use tokio::sync::watch;
 
 use super::disk::{RoundMeasured, hex};
 use super::personal::{Kept, PersonalProgress};
+use super::served::Served;
+use super::task::Announced;
 
 /// Lines kept of what happened: what fits a screen.
 const MAX_LINES: usize = 32;
@@ -55,6 +60,10 @@ pub struct JobProgress {
 /// Where the job stands.
 pub(super) struct JobState {
     name: String,
+    /// What is trained, if it tells classes.
+    model: Option<Model>,
+    /// The newest model of the job that was folded into; none before its first round is over.
+    served: ArcSwapOption<Served>,
     progress: Mutex<JobProgress>,
     lines: Mutex<VecDeque<String>>,
     /// Told whenever something is shown otherwise.
@@ -63,11 +72,18 @@ pub(super) struct JobState {
 
 impl JobState {
     /// A job before anything is known of it here but its rules.
-    pub(super) fn new(name: &str, job: &Job, changed: watch::Sender<()>) -> Self {
+    pub(super) fn new(name: &str, told: &Announced, changed: watch::Sender<()>) -> Self {
+        let job = &told.job;
         let anchors = job.committee.seats.iter().map(|seat| seat.node).collect();
         let begins = JobProgress { rounds: job.rounds, anchors, ..JobProgress::default() };
         let (progress, lines) = (Mutex::new(begins), Mutex::default());
-        Self { name: name.to_owned(), progress, lines, changed }
+        let (name, model) = (name.to_owned(), told.task.subject.as_model().cloned());
+        Self { name, model, served: ArcSwapOption::empty(), progress, lines, changed }
+    }
+
+    /// The model that answers now.
+    pub(super) fn served(&self) -> Option<Arc<Served>> {
+        self.served.load_full()
     }
 
     pub(super) fn name(&self) -> &str {
@@ -90,6 +106,10 @@ impl JobState {
         let mut contributions = BTreeMap::new();
         for client in tip.done.keys() {
             contributions.insert(client.node, tip.contributions(&client.node));
+        }
+        // First weights know nothing that anybody could ask.
+        if let Some(model) = self.model.as_ref().filter(|_| tip.round > 0) {
+            self.served.store(Some(Arc::new(Served::of(model, tip))));
         }
         let mut progress = self.progress.lock();
         progress.round = tip.round;

@@ -10,7 +10,7 @@ use selvedge_dialect::chat::{ChatRequest, Content, Format, Part, Role};
 use selvedge_net::clock;
 use selvedge_proto::policy::{AccountPath, KeyId};
 
-use super::ChatCall;
+use super::{ChatCall, learned};
 use crate::shared::Shared;
 
 /// Bytes of a prompt per token, for rules about length: usual for English text.
@@ -41,7 +41,11 @@ pub(super) fn aim_by(shared: &Shared, request: &Request) -> Aim {
 pub(super) fn by_name(shared: &Shared, model: &str) -> Aim {
     let providers = shared.providers.all();
     let in_mesh = shared.view.load().has_model(model);
-    Aim::of_name(model, in_mesh, providers.values().map(|open| open.spec()))
+    let mut aim = Aim::of_name(model, in_mesh, providers.values().map(|open| open.spec()));
+    if !in_mesh && !aim.targets.iter().any(|(target, _)| target.is_paid()) {
+        aim.refusal = learned::no_talker(shared, model);
+    }
+    aim
 }
 
 fn facts_of(shared: &Shared, call: &ChatCall, request: &ChatRequest) -> Request {

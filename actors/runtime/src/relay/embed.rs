@@ -410,7 +410,7 @@ impl Paying {
 }
 
 /// Resolves when the budgets take back what they gave: why the request must end.
-async fn lost(reservation: &mut Option<Reservation>) -> Refusal {
+pub(super) async fn lost(reservation: &mut Option<Reservation>) -> Refusal {
     loop {
         match reservation {
             Some(reservation) => {

@@ -1,0 +1,339 @@
+//! Classes of rows of numbers, by models that jobs of learning made: admit → version → reserve →
+//! compute → settle.
+//!
+//! Owns one task per request. Every node that follows a job has its model, so a request is answered
+//! where it is asked, by the newest version that this node has. A name that means anything else
+//! here (a route, a model of the mesh or of a provider) means that: jobs take no name away.
+
+use std::sync::Arc;
+
+use selvedge_base::{Blame, Code, Micros, Mono, Refusal, RequestId, Retry, Stage};
+use selvedge_contract as contract;
+use selvedge_core::bill::Took;
+use selvedge_core::journey::{Journey, Step, Target};
+use selvedge_core::meter::Meter;
+use selvedge_core::record::{Outcome, RequestRecord};
+use selvedge_dialect::inference::rows::{Asked, Card, Found};
+use selvedge_net::clock;
+use selvedge_proto::policy::{AccountPath, KeyId};
+use tokio::sync::oneshot;
+
+use super::embed::lost;
+use crate::counters::Held;
+use crate::federated::{Learned, Served};
+use crate::gateway::{Gateway, change, node_full};
+use crate::quota::{Reservation, Takes, Wanted};
+use crate::shared::Shared;
+use crate::trace::{CLASSES, Trace, Whom};
+
+/// How long to wait for the first round of a job: a LAN's rounds take seconds.
+const FIRST_ROUND: Micros = Micros::secs(5);
+
+/// One request for classes, authenticated and understood.
+#[derive(Clone, Debug)]
+pub struct ClassCall {
+    /// Names the answer everywhere.
+    pub id: RequestId,
+    /// Whose request it is, for records.
+    pub tenant: String,
+    /// Whose budgets it counts against.
+    pub account: AccountPath,
+    /// The key of the mesh it came with, whose own budgets count too.
+    pub key: Option<KeyId>,
+    /// Time the answer may take.
+    pub deadline: Micros,
+    /// Its place in a trace, if it has one.
+    pub trace: Option<Arc<Trace>>,
+    /// The model's name.
+    pub model: String,
+    /// The version that must answer; none: the newest.
+    pub version: Option<String>,
+    /// What is asked.
+    pub asked: Asked,
+}
+
+impl Gateway {
+    /// What is known of the model of a job, where this node follows one of this name.
+    ///
+    /// # Errors
+    /// Why it does not answer here.
+    pub fn learned(&self, name: &str) -> Option<Result<Card, Refusal>> {
+        let learned = self.shared.federation.learned(name)?;
+        Some(learned.map(|learned| card(&learned)).map_err(|why| not_here(name, &why)))
+    }
+
+    /// What means a name that a job has or wants, before the job does: a route, or a model of the
+    /// mesh or of a provider. In words; nothing where the name is the job's.
+    pub fn name_taken(&self, name: &str) -> Option<&'static str> {
+        taken(&self.shared, name)
+    }
+
+    /// The classes of a request's examples. Dropping the future cancels the work. Must be called
+    /// inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub async fn classify(&self, call: ClassCall) -> Result<Found, Refusal> {
+        let Ok(permit) = Arc::clone(&self.shared.permits).try_acquire_owned() else {
+            self.shared.counters.turned_away.bump();
+            return Err(node_full());
+        };
+        let (mut to_caller, answer) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let _permit = permit;
+            let _in_flight = Held::new(&shared.counters.in_flight);
+            let mut errand = Errand::new(Arc::clone(&shared), call);
+            let ended = tokio::select! {
+                biased;
+                () = to_caller.closed() => None,
+                ended = errand.run() => Some(ended),
+            };
+            // Whoever has the answer may ask for its record at once.
+            errand.record(ended.as_ref());
+            if let Some(ended) = ended {
+                // A caller that left just now has been answered all the same.
+                let _delivered = to_caller.send(ended);
+            }
+        });
+        match answer.await {
+            Ok(ended) => ended,
+            // Its task panicked, and has told so.
+            Err(_) => Err(super::nowhere()),
+        }
+    }
+}
+
+/// One request under way.
+struct Errand {
+    shared: Arc<Shared>,
+    call: ClassCall,
+    journey: Journey,
+    arrived: Mono,
+    deadline: Mono,
+}
+
+impl Errand {
+    fn new(shared: Arc<Shared>, call: ClassCall) -> Self {
+        let arrived = clock::mono();
+        let target = Target::Mesh { model: call.model.clone() };
+        let why = "a job of learning has this name".to_owned();
+        let deadline = arrived.plus(call.deadline);
+        Self { journey: Journey::new([(target, why)]), shared, call, arrived, deadline }
+    }
+
+    async fn run(&mut self) -> Result<Found, Refusal> {
+        if let Some(refusal) = self.shared.policies.bars(&self.call.account, self.call.key.as_ref())
+        {
+            return Err(refusal);
+        }
+        let (served, rows) = self.version()?;
+        let mut reservation = self.reserve().await?;
+        if let Step::Fail(refusal) = self.journey.begin() {
+            return Err(refusal);
+        }
+        self.shared.counters.admitted.bump();
+        let mut asking = Trace::ask(self.call.trace.as_ref(), &self.call.model, || Whom::Here);
+        asking.note(|turn| turn.operation = CLASSES);
+        let values = std::mem::take(&mut self.call.asked.values);
+        let version = served.round;
+        let desk = self.shared.federation.desk();
+        let told = tokio::select! {
+            biased;
+            lost = lost(&mut reservation) => Err(lost),
+            barred = self.barred() => Err(barred),
+            told = desk.classify(served, values, self.deadline) => told,
+        };
+        let told = match told {
+            Ok(told) if told.classes.len() == rows => told,
+            Ok(_) => return Err(super::nowhere()),
+            Err(refusal) => {
+                asking.failed(refusal.code.as_str());
+                self.journey.failed(refusal.clone());
+                return Err(refusal);
+            }
+        };
+        if let Some(reservation) = &mut reservation {
+            // There are no tokens; it counts as one request.
+            reservation.started(0);
+        }
+        self.journey.took(Took::default());
+        asking.finished(None);
+        // Whoever has the answer finds it settled.
+        drop(reservation);
+        let classes = told.classes.iter().map(|class| i64::from(*class)).collect();
+        Ok(Found { version, probabilities: told.probabilities, classes })
+    }
+
+    /// The one version that answers, and how many examples it is asked of.
+    fn version(&self) -> Result<(Arc<Served>, usize), Refusal> {
+        let ClassCall { model, version, asked, .. } = &self.call;
+        let learned = match self.shared.federation.learned(model) {
+            Some(learned) => learned.map_err(|why| not_here(model, &why))?,
+            None => {
+                let message = format!("there is no model '{model}'");
+                let refusal = Refusal::client(Stage::Route, Code::ModelNotFound, message);
+                return Err(refusal.param("model"));
+            }
+        };
+        let card = card(&learned);
+        check_version(model, &card, version.as_deref())?;
+        let rows = asked.rows(&card)?;
+        let served = learned.served.ok_or_else(|| not_yet(model))?;
+        Ok((served, rows))
+    }
+
+    /// What the budgets hold for it: one request.
+    async fn reserve(&self) -> Result<Option<Reservation>, Refusal> {
+        let (account, key) = (&self.call.account, self.call.key.as_ref());
+        if !self.shared.policies.limits(account, key) {
+            return Ok(None);
+        }
+        let wanted = Wanted {
+            id: self.call.id,
+            account: account.clone(),
+            key: self.call.key,
+            model: self.call.model.clone(),
+            takes: Takes::Free(Meter::counted(0, Some(0))),
+            deadline: self.call.deadline,
+        };
+        let refused = |refusal| {
+            self.shared.counters.budget_refusals.bump();
+            refusal
+        };
+        let held = self.shared.quota.reserve(wanted).await.map_err(refused)?;
+        match held.downgrade() {
+            Some(other) => Err(refused(no_stand_in(other))),
+            None => Ok(Some(held)),
+        }
+    }
+
+    /// Resolves when the key was revoked or the account suspended.
+    async fn barred(&self) -> Refusal {
+        let mut changes = Some(self.shared.policies.changes());
+        loop {
+            change(&mut changes).await;
+            let (account, key) = (&self.call.account, self.call.key.as_ref());
+            if let Some(barred) = self.shared.policies.bars(account, key) {
+                return barred;
+            }
+        }
+    }
+
+    /// Keeps the record of the request; `None`: its caller left.
+    fn record(mut self, ended: Option<&Result<Found, Refusal>>) {
+        let counters = &self.shared.counters;
+        let took = clock::mono().since(self.arrived);
+        let outcome = match ended {
+            Some(Ok(_)) => {
+                counters.finished.bump();
+                let usage = contract::Usage { total: took, ..contract::Usage::default() };
+                Outcome::Finished { reason: contract::FinishReason::Stop, usage }
+            }
+            Some(Err(refusal)) => {
+                counters.failed.bump();
+                Outcome::Failed(refusal.clone())
+            }
+            None => {
+                counters.cancelled.bump();
+                Outcome::Cancelled
+            }
+        };
+        let record = RequestRecord {
+            id: self.call.id,
+            model: self.call.model,
+            downgraded_to: None,
+            tenant: self.call.tenant,
+            legs: self.journey.take_legs(),
+            attempts: Vec::new(),
+            outcome,
+            took,
+            first_token: None,
+            longest_gap: None,
+            saving: None,
+        };
+        let record = self.shared.records.keep((&self.call.account, self.call.key), record);
+        if let Some(trace) = &self.call.trace {
+            trace.recorded(&record);
+        }
+    }
+}
+
+/// What means a name before a job does.
+pub(crate) fn taken(shared: &Shared, name: &str) -> Option<&'static str> {
+    if shared.routing.has(name) {
+        return Some("a route");
+    }
+    if shared.view.load().has_model(name) {
+        return Some("a model of the mesh");
+    }
+    let providers = shared.providers.all();
+    let provided = providers.values().any(|open| open.spec().model(name).is_some());
+    provided.then_some("a model of a provider")
+}
+
+/// A refusal of what talks or makes vectors, where the name is that of a learned model.
+pub(super) fn no_talker(shared: &Shared, name: &str) -> Option<Refusal> {
+    shared.federation.learned(name).map(|_| tells_classes(name))
+}
+
+/// The refusal of what talks or makes vectors by a learned model.
+pub fn tells_classes(name: &str) -> Refusal {
+    let message = format!(
+        "'{name}' is a model that a job of learning made: it tells classes of rows of numbers and \
+         writes nothing; ask it with `selvedge infer {name}` or at POST /v2/models/{name}/infer"
+    );
+    Refusal::client(Stage::Route, Code::Unsupported, message).param("model")
+}
+
+fn card(learned: &Learned) -> Card {
+    Card {
+        example: Served::example(&learned.model),
+        classes: learned.model.schema.classes,
+        version: learned.served.as_ref().map(|served| served.round),
+        job: learned.job.clone(),
+        rounds: learned.rounds,
+    }
+}
+
+/// Whether a model has the version that is asked for. None and an empty one are the newest.
+///
+/// # Errors
+/// A refusal that says which one it has, or that it has none yet.
+pub fn check_version(model: &str, card: &Card, version: Option<&str>) -> Result<(), Refusal> {
+    let Some(now) = card.version else { return Err(not_yet(model)) };
+    match version.filter(|version| !version.is_empty()) {
+        Some(version) if version != now.to_string() => {
+            let shown: String = version.chars().take(32).collect();
+            let message = format!(
+                "model '{model}' has the version {now} here, which is the rounds it learned in, \
+                 and not '{shown}': only the newest is served"
+            );
+            let refusal = Refusal::client(Stage::Route, Code::ModelNotFound, message);
+            Err(refusal.param("model_version"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn not_yet(model: &str) -> Refusal {
+    let message =
+        format!("model '{model}' has learned nothing yet: the first round of its job is not over");
+    let retry = Retry::After(FIRST_ROUND);
+    Refusal::new(Stage::Route, Blame::Us, retry, Code::ModelUnavailable, message).param("model")
+}
+
+fn not_here(model: &str, why: &str) -> Refusal {
+    let message = format!("the job that learns model '{model}' does not run at this node: {why}");
+    let retry = Retry::Elsewhere;
+    Refusal::new(Stage::Route, Blame::Us, retry, Code::ModelUnavailable, message).param("model")
+}
+
+fn no_stand_in(model: &str) -> Refusal {
+    let message = format!(
+        "the budget for this model is used up, and '{model}', which stands in for it, tells no \
+         classes"
+    );
+    let (stage, blame) = (Stage::Reserve, Blame::Client);
+    Refusal::new(stage, blame, Retry::Never, Code::QuotaExhausted, message)
+}
