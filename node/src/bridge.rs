@@ -23,10 +23,11 @@ use selvedge_contract::{FinishReason, ModelState, ModelStatus};
 use selvedge_dialect::chat::Failure;
 use selvedge_dialect::embed::Embeddings;
 use selvedge_dialect::inference::Makes;
+use selvedge_dialect::inference::rows::{Card, Found};
 use selvedge_proto::swim::PeerState;
 use selvedge_runtime::{
-    Admin, Cached, Call, Came, ChatCall, EmbedCall, Gateway, MeshView, NodeView, Outcome, Piece,
-    Question, RequestRecord, Said, Trace,
+    Admin, Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Gateway, MeshView, NodeView,
+    Outcome, Piece, Question, RequestRecord, Said, Trace,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -118,6 +119,14 @@ impl Backend for Bridge {
 
     fn makes(&self, model: &str) -> Option<Makes> {
         self.gateway.makes(model)
+    }
+
+    fn learned(&self, model: &str) -> Option<Result<Card, Refusal>> {
+        self.gateway.learned(model)
+    }
+
+    fn classify(&self, call: ClassCall) -> BoxFuture<'_, Result<Found, Refusal>> {
+        Box::pin(self.gateway.classify(call))
     }
 
     fn provided(&self) -> Vec<String> {

@@ -5,6 +5,7 @@
 
 mod cache;
 mod fed;
+mod infer;
 mod provider;
 mod quota;
 mod routes;
@@ -20,6 +21,7 @@ use crate::pull::DEFAULT_MODEL;
 
 pub(crate) use cache::Cache;
 pub(crate) use fed::{Fed, FedModel, FedVerify};
+pub(crate) use infer::Infer;
 pub(crate) use provider::{Continues, Kind, Provider, ProviderAdd, ProviderKey};
 pub(crate) use quota::{Budget, BudgetSet, Key, KeyCreate, Tenant};
 pub(crate) use routes::Routes;
@@ -71,6 +73,8 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Ask a question and watch the answer arrive
     Ask(Ask),
+    /// Ask a model that a job of learning made for the classes of rows of numbers
+    Infer(Infer),
     /// The mesh: who belongs to it, who may join
     #[command(subcommand)]
     Mesh(Mesh),
@@ -438,6 +442,7 @@ mod tests {
             "selvedge tenant suspend acme/line3",
             "selvedge budget lower acme tokens-hour 10k",
             "selvedge budget show acme --json",
+            "selvedge infer wear --input - --columns a,b --scale 100 --classes ok,worn",
             "selvedge explain req_00000000000000000000000000000001",
             "selvedge config check",
             "selvedge completions zsh",

@@ -233,7 +233,8 @@ fn good(mut response: Response<Body>) -> Result<Response<Body>> {
 }
 
 fn words_of(error: &Value) -> String {
-    error["message"].as_str().unwrap_or("the node gave no reason").to_owned()
+    // Some surfaces say it in a text, others in an object.
+    error["message"].as_str().or(error.as_str()).unwrap_or("the node gave no reason").to_owned()
 }
 
 #[cfg(test)]

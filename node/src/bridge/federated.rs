@@ -7,7 +7,8 @@ use selvedge_base::{Refusal, Wall};
 use selvedge_federated::round::Mode;
 use selvedge_federated::server::Strategy;
 use selvedge_runtime::{
-    Admin, Announced, JobProgress, JobRun, JobView, MeshView, PersonalProgress, RoundMeasured,
+    Admin, Announced, Gateway, JobProgress, JobRun, JobView, MeshView, PersonalProgress,
+    RoundMeasured, name_taken,
 };
 use serde_json::Value;
 
@@ -17,7 +18,10 @@ use crate::http::{FederatedOrder, wire};
 impl Bridge {
     pub(super) async fn federated(&self, order: FederatedOrder) -> Result<Value, Refusal> {
         match order {
-            FederatedOrder::List => said(&listed(&self.admin, &self.gateway.view())),
+            FederatedOrder::List => said(&listed(&self.admin, &self.gateway)),
+            FederatedOrder::Name(name) => {
+                said(&wire::FederatedName { taken: taken(&self.gateway, &name) })
+            }
             FederatedOrder::Submit(text) => self.federated_submit(&text).await,
             FederatedOrder::Cancel(name) => {
                 self.admin.federated_cancel(&name).await?;
@@ -43,7 +47,7 @@ impl Bridge {
         futures::stream::unfold((admin, gateway, changes), |(admin, gateway, mut changes)| async {
             // Fails only when the node is gone; then the stream ends.
             changes.changed().await.ok()?;
-            let now = listed(&admin, &gateway.view());
+            let now = listed(&admin, &gateway);
             Some((now, (admin, gateway, changes)))
         })
         .boxed()
@@ -53,15 +57,20 @@ impl Bridge {
         let name = self.admin.federated_submit(text).await?;
         let views = self.admin.federated_jobs();
         let told = views.iter().find(|view| view.name == name);
-        said(&told.map(|view| job(view, &self.gateway.view())).unwrap_or_default())
+        said(&told.map(|view| job(view, &self.gateway)).unwrap_or_default())
     }
 }
 
-fn listed(admin: &Admin, mesh: &MeshView) -> wire::List<wire::FederatedJob> {
-    wire::List { data: admin.federated_jobs().iter().map(|view| job(view, mesh)).collect() }
+fn listed(admin: &Admin, gateway: &Gateway) -> wire::List<wire::FederatedJob> {
+    wire::List { data: admin.federated_jobs().iter().map(|view| job(view, gateway)).collect() }
 }
 
-fn job(view: &JobView, mesh: &MeshView) -> wire::FederatedJob {
+/// Why a job's model would not answer to a name, if so.
+fn taken(gateway: &Gateway, name: &str) -> Option<String> {
+    gateway.name_taken(name).map(|what| name_taken(name, what))
+}
+
+fn job(view: &JobView, gateway: &Gateway) -> wire::FederatedJob {
     let name = view.name.clone();
     match &view.run {
         JobRun::Not { why } => {
@@ -69,9 +78,11 @@ fn job(view: &JobView, mesh: &MeshView) -> wire::FederatedJob {
             wire::FederatedJob { name, not_here, ..wire::FederatedJob::default() }
         }
         JobRun::Runs { job, told, progress, sent, data_spent } => {
-            let job = running((name, job.clone(), *sent), told, progress, mesh);
+            let not_served = taken(gateway, &name);
+            let served = Some(progress.round).filter(|round| *round > 0 && not_served.is_none());
+            let job = running((name, job.clone(), *sent), told, progress, &gateway.view());
             let data_epsilon_millionths = data_spent.map(|spent| spent.0);
-            wire::FederatedJob { data_epsilon_millionths, ..job }
+            wire::FederatedJob { data_epsilon_millionths, served, not_served, ..job }
         }
     }
 }
@@ -101,6 +112,8 @@ fn running(
         data: told.task.data.clone(),
         record: progress.record.clone(),
         model: progress.model.clone(),
+        served: None,
+        not_served: None,
         anchors: progress.anchors.iter().map(|node| mesh.name_of(node)).collect(),
         contributions: contributions.collect(),
         examples: progress.examples,

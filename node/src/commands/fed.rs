@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{Job, Mode};
 use selvedge_runtime::{BaseModel, JobSpec};
@@ -72,6 +72,7 @@ fn check(home: &Home, config: &Config, file: &Path) -> Result<()> {
         ),
     };
     let members = members(home, &spec)?;
+    free_name(home, &spec.name)?;
     ui::out(format_args!("job '{}' is good", spec.name));
     let rows = [
         ("model", learned(&spec.subject, rules)),
@@ -154,6 +155,14 @@ fn members(home: &Home, spec: &JobSpec) -> Result<Option<usize>> {
     let count = list.data.iter().filter(|member| !member.revoked).count();
     spec.has_room(count)?;
     Ok(Some(count))
+}
+
+/// Refuses a name that something else has, where a node runs that knows.
+fn free_name(home: &Home, name: &str) -> Result<()> {
+    let Ok(contact) = home.running() else { return Ok(()) };
+    let path = format!("/admin/federated-name/{}", escaped(name));
+    let told: wire::FederatedName = Client::admin(&contact).get(&path)?;
+    told.taken.map_or(Ok(()), |why| Err(anyhow!(why)))
 }
 
 fn privacy(rules: &Job) -> String {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
+use serde::Serialize;
 use serde_json::json;
 
 use super::mesh::{model_path, running_line};
@@ -67,12 +68,14 @@ fn list(home: &Home, as_json: bool) -> Result<()> {
         Some(contact) => Client::admin(&contact).get::<wire::List<_>>("/admin/models")?.data,
         None => Vec::new(),
     };
+    let learned = learned(home)?;
     if as_json {
         let data: Vec<_> = stored.iter().map(as_value).collect();
-        ui::out(format_args!("{:#}", json!({ "data": data, "running": running })));
+        let told = json!({ "data": data, "running": running, "learned": learned });
+        ui::out(format_args!("{told:#}"));
         return Ok(());
     }
-    if stored.is_empty() && running.is_empty() {
+    if stored.is_empty() && running.is_empty() && learned.is_empty() {
         ui::out("no models; `selvedge models pull` fetches a small one");
         return Ok(());
     }
@@ -98,12 +101,32 @@ fn list(home: &Home, as_json: bool) -> Result<()> {
         row.push("a file outside the home".to_owned());
         rows.push(row);
     }
+    for model in &learned {
+        let state = format!("version {}", model.version);
+        let row = [model.name.as_str(), "-", "learned", &state, "a job of learning"];
+        rows.push(row.map(str::to_owned).into());
+    }
     ui::out(ui::table(&rows));
     let failed = running.iter().filter_map(|model| Some((&model.name, model.failure.as_ref()?)));
     for (name, why) in failed {
         ui::out(format_args!("{name} is not served: {why}"));
     }
     Ok(())
+}
+
+/// A model that a job makes, as the node serves it.
+#[derive(Serialize)]
+struct Learned {
+    name: String,
+    version: u64,
+}
+
+/// What jobs have learned so far, where a node runs.
+fn learned(home: &Home) -> Result<Vec<Learned>> {
+    let Some(contact) = home.contact() else { return Ok(Vec::new()) };
+    let jobs: wire::List<wire::FederatedJob> = Client::admin(&contact).get("/admin/federated")?;
+    let served = |job: wire::FederatedJob| Some(Learned { version: job.served?, name: job.name });
+    Ok(jobs.data.into_iter().filter_map(served).collect())
 }
 
 fn as_value(model: &Stored) -> serde_json::Value {

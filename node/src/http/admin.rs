@@ -35,7 +35,7 @@ const TAKE_AWAY: &str = "DELETE, OPTIONS";
 
 /// The paths after `/admin/` and the methods of each. What stands in braces is the rest of a path,
 /// slashes included; a path without comes before.
-pub(super) const PATHS: [(&str, &str); 39] = [
+pub(super) const PATHS: [(&str, &str); 40] = [
     ("status", READ),
     ("members", READ),
     ("watch", READ),
@@ -73,6 +73,7 @@ pub(super) const PATHS: [(&str, &str); 39] = [
     ("federated-watch", READ),
     ("federated-chain/{piece}", READ),
     ("federated-personal/{name}", READ),
+    ("federated-name/{name}", READ),
     ("cache", READ),
     ("cache/purge", SEND),
     ("requests/{id}", READ),
@@ -179,6 +180,7 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
         ("federated-personal", name) => {
             Ok(Order::Federated(FederatedOrder::Personal(name.to_owned())))
         }
+        ("federated-name", name) => Ok(Order::Federated(FederatedOrder::Name(name.to_owned()))),
         ("cache", "purge") => purge(body),
         ("cache", _) => Ok(Order::Cache),
         ("models", "") => model(body),

@@ -50,6 +50,12 @@ async fn paths_and_bodies_become_orders() {
         (&delete, "federated/digits", "", cancel),
         (&get, "federated-chain/digits/3", "", piece),
         (&get, "federated-personal/digits", "", own),
+        (
+            &get,
+            "federated-name/digits",
+            "",
+            Order::Federated(FederatedOrder::Name("digits".into())),
+        ),
         (&get, &request, "", Order::Record(RequestId(0xfeed))),
     ];
     for (method, path, body, wanted) in table {

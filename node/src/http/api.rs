@@ -147,11 +147,14 @@ fn parameters() -> Value {
 /// What is said of one path.
 fn item(path: &str, surface: Surface, methods: &str, generator: &mut SchemaGenerator) -> Value {
     let mut item = Map::new();
-    if let Some((_, name)) = path.split_once('{') {
-        let name = name.split('}').next().unwrap_or_default();
+    let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+    let about = |name: &str| {
         let schema = json!({ "type": "string", "minLength": 1 });
-        let about = json!([{ "name": name, "in": "path", "required": true, "schema": schema }]);
-        item.insert("parameters".to_owned(), about);
+        json!({ "name": name, "in": "path", "required": true, "schema": schema })
+    };
+    let names: Vec<Value> = names.map(about).collect();
+    if !names.is_empty() {
+        item.insert("parameters".to_owned(), Value::Array(names));
     }
     let known = |method: &str| {
         let found = |one: &&Operation| one.path == path && one.method == method;

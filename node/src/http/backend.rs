@@ -13,9 +13,10 @@ use selvedge_core::upstream::RawProvider;
 use selvedge_dialect::chat::Failure;
 use selvedge_dialect::embed::Embeddings;
 use selvedge_dialect::inference::Makes;
+use selvedge_dialect::inference::rows::{Card, Found};
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::settings::{SettingKey, Which};
-use selvedge_runtime::{Cached, Call, Came, ChatCall, EmbedCall, Question, Said, Trace};
+use selvedge_runtime::{Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Question, Said, Trace};
 use serde_json::Value;
 
 use super::wire::{self, Budget, Status};
@@ -73,6 +74,13 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// What a model makes of texts, as far as anything tells; none when there is no such model.
     fn makes(&self, model: &str) -> Option<Makes>;
+
+    /// What is known of the model that a job of learning made, where there is one of this name;
+    /// what [`Backend::makes`] knows comes first.
+    fn learned(&self, model: &str) -> Option<Result<Card, Refusal>>;
+
+    /// The classes of a request's examples. Dropping the future cancels the work.
+    fn classify(&self, call: ClassCall) -> BoxFuture<'_, Result<Found, Refusal>>;
 
     /// The models of providers, as clients name them.
     fn provided(&self) -> Vec<String>;
@@ -252,6 +260,8 @@ pub(crate) enum FederatedOrder {
     List,
     /// Signs the job of a file for the mesh.
     Submit(String),
+    /// Whether a job could have a name.
+    Name(String),
     /// Takes a job away from the mesh.
     Cancel(String),
     /// Shows a piece of the chain of a job.

@@ -10,10 +10,12 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Response, StatusCode};
 use selvedge_base::{Code, Micros};
-use selvedge_dialect::inference::{self, VERSION, grpc};
+use selvedge_dialect::inference::{grpc, rows};
+use selvedge_runtime::check_version;
 
 use super::body::{Answer, whole};
 use super::errors::Problem;
+use super::infer::Meant;
 use super::router::{Exchange, Surface};
 
 /// The type of requests and answers.
@@ -77,16 +79,23 @@ impl Exchange<'_> {
                 let received = self.app.reader.read(&parts.headers, body).await?;
                 let (model, version) = grpc::parse_named(frame(&received.bytes)?)?;
                 holder.check_model(&model)?;
-                let known = self.app.backend.makes(&model).is_some();
-                Ok(answer(&grpc::yes(known && is_known(&version))))
+                let ready = match self.meant(&model, &version) {
+                    Ok(Meant::Texts(_)) => true,
+                    Ok(Meant::Rows(card)) => check_version(&model, &card, Some(&version)).is_ok(),
+                    Err(_) => false,
+                };
+                Ok(answer(&grpc::yes(ready)))
             }
             Method::ModelMetadata => {
                 let holder = self.holder(parts, Surface::Grpc)?;
                 let received = self.app.reader.read(&parts.headers, body).await?;
                 let (model, version) = grpc::parse_named(frame(&received.bytes)?)?;
                 holder.check_model(&model)?;
-                check_version(&version)?;
-                Ok(answer(&grpc::metadata(&model, self.makes(&model)?)))
+                let told = match self.meant(&model, &version)? {
+                    Meant::Texts(makes) => grpc::metadata(&model, makes),
+                    Meant::Rows(card) => rows::grpc_metadata(&model, &card),
+                };
+                Ok(answer(&told))
             }
             Method::ModelInfer => {
                 let holder = self.holder(parts, Surface::Grpc)?.clone();
@@ -95,9 +104,17 @@ impl Exchange<'_> {
                     caller.deadline = caller.deadline.min(timeout);
                 }
                 let received = self.app.reader.read(&parts.headers, body).await?;
-                let (model, version, infer) = grpc::parse_infer(frame(&received.bytes)?)?;
+                let message = frame(&received.bytes)?;
+                // What the rest of it means depends on the model.
+                let (model, version) = grpc::parse_named(message)?;
+                caller.holder.check_model(&model)?;
+                if let Meant::Rows(_) = self.meant(&model, &version)? {
+                    let asked = rows::grpc_parse(message)?;
+                    let (asked, found) = self.classes(&model, &version, asked, caller).await?;
+                    return Ok(answer(&rows::grpc_answer(&model, &asked, &found)));
+                }
+                let (_, _, infer) = grpc::parse_infer(message)?;
                 drop(received);
-                check_version(&version)?;
                 let (tensor, usage) = self.infer(&model, &infer, caller).await?;
                 Ok(answer(&grpc::answer(&model, &infer, &tensor, usage)))
             }
@@ -217,19 +234,6 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Micros>, Problem> {
         Some(timeout) => Ok(Some(timeout)),
         None => Err(Problem::invalid("grpc-timeout", "grpc-timeout is no number with a unit")),
     }
-}
-
-fn is_known(version: &str) -> bool {
-    version.is_empty() || version == inference::VERSION
-}
-
-fn check_version(version: &str) -> Result<(), Problem> {
-    if is_known(version) {
-        return Ok(());
-    }
-    let message = format!("every model has the version '{VERSION}' only");
-    let code = Code::ModelNotFound.as_str();
-    Err(Problem::new(StatusCode::NOT_FOUND, code, message).param("model_version"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The Open Inference Protocol over HTTP.
 //!
 //! Owns its paths and the way from an inference to an answer, whichever encoding it came in: one
-//! text is a chat, texts for vectors are embeddings. Bodies are the dialect's.
+//! text is a chat, texts for vectors are embeddings; rows of numbers are in `rows`. Bodies are the
+//! dialect's.
 
 use futures::StreamExt as _;
 use hyper::body::Incoming;
@@ -10,8 +11,9 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Response, StatusCode};
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
 use selvedge_dialect::chat::{Event, Gathered, Usage};
+use selvedge_dialect::inference::rows::{self, Asked, Card, Found};
 use selvedge_dialect::inference::{self, Infer, Makes, Output, Tensor};
-use selvedge_runtime::{Asked, Said};
+use selvedge_runtime::{self as runtime, Said, check_version};
 
 use super::body::{Answer, whole};
 use super::errors::Problem;
@@ -24,16 +26,37 @@ const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-conten
 /// The path that names of models follow.
 const MODELS: &str = "/v2/models/";
 
-/// The paths as they are described. Not among them are other spellings of the same: `/v2/`, and
-/// names of models followed by their only version.
-pub(super) const PATHS: [&str; 6] = [
+/// What a version follows.
+const VERSIONS: &str = "/versions/";
+
+/// The paths as they are described. Not among them is another spelling of the first: `/v2/`.
+pub(super) const PATHS: [&str; 9] = [
     "/v2",
     "/v2/health/live",
     "/v2/health/ready",
     "/v2/models/{model}",
     "/v2/models/{model}/ready",
     "/v2/models/{model}/infer",
+    "/v2/models/{model}/versions/{version}",
+    "/v2/models/{model}/versions/{version}/ready",
+    "/v2/models/{model}/versions/{version}/infer",
 ];
+
+/// A model as a path names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) model: String,
+    /// The version that must answer; empty: whichever does.
+    pub(super) version: String,
+}
+
+/// What a model is.
+pub(super) enum Meant {
+    /// It takes texts.
+    Texts(Makes),
+    /// It takes rows of numbers.
+    Rows(Card),
+}
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,9 +64,9 @@ pub(super) enum Endpoint {
     Server,
     Live,
     Ready,
-    Model(String),
-    ModelReady(String),
-    Infer(String),
+    Model(Named),
+    ModelReady(Named),
+    Infer(Named),
 }
 
 impl Endpoint {
@@ -58,14 +81,17 @@ impl Endpoint {
                     Some((name, last @ ("infer" | "ready"))) => (name, last),
                     _ => (rest, ""),
                 };
-                // Names may hold slashes, escaped or not; each model has one version.
-                let one = format!("/versions/{}", inference::VERSION);
-                let name = decoded(name.strip_suffix(&one).unwrap_or(name))?;
+                // Names may hold slashes, escaped or not; a version holds none.
+                let (name, version) = match name.rsplit_once(VERSIONS) {
+                    Some((name, version)) if !version.contains('/') => (name, decoded(version)?),
+                    _ => (name, String::new()),
+                };
+                let named = Named { model: decoded(name)?, version };
                 match last {
-                    _ if name.is_empty() => None,
-                    "infer" => Some(Self::Infer(name)),
-                    "ready" => Some(Self::ModelReady(name)),
-                    _ => Some(Self::Model(name)),
+                    _ if named.model.is_empty() => None,
+                    "infer" => Some(Self::Infer(named)),
+                    "ready" => Some(Self::ModelReady(named)),
+                    _ => Some(Self::Model(named)),
                 }
             }
         }
@@ -99,27 +125,78 @@ impl Exchange<'_> {
                 self.holder(parts, Surface::Inference)?;
                 json(StatusCode::OK, inference::server_body(env!("CARGO_PKG_VERSION")))
             }
-            Endpoint::Model(name) => {
-                self.holder(parts, Surface::Inference)?.check_model(&name)?;
-                json(StatusCode::OK, inference::metadata_body(&name, self.makes(&name)?))
+            Endpoint::Model(Named { model, version }) => {
+                self.holder(parts, Surface::Inference)?.check_model(&model)?;
+                let told = match self.meant(&model, &version)? {
+                    Meant::Texts(makes) => inference::metadata_body(&model, makes),
+                    Meant::Rows(card) => rows::metadata_body(&model, &card),
+                };
+                json(StatusCode::OK, told)
             }
-            Endpoint::ModelReady(name) => {
-                self.holder(parts, Surface::Inference)?.check_model(&name)?;
-                self.makes(&name)?;
+            Endpoint::ModelReady(Named { model, version }) => {
+                self.holder(parts, Surface::Inference)?.check_model(&model)?;
+                if let Meant::Rows(card) = self.meant(&model, &version)? {
+                    check_version(&model, &card, Some(&version))?;
+                }
                 json(StatusCode::OK, inference::live_body("ready", true))
             }
-            Endpoint::Infer(name) => {
+            Endpoint::Infer(Named { model: name, version }) => {
                 let holder = self.holder(parts, Surface::Inference)?.clone();
                 let caller = self.app.guard.caller(&parts.headers, holder)?;
                 check_content(&parts.headers)?;
                 let length = json_length(&parts.headers)?;
+                caller.holder.check_model(&name)?;
                 let received = self.app.reader.read(&parts.headers, body).await?;
+                if let Meant::Rows(_) = self.meant(&name, &version)? {
+                    let asked = rows::parse(&received.bytes, length)?;
+                    // Numbers take as much memory as their text: its share is theirs until then.
+                    let (asked, found) = self.classes(&name, &version, asked, caller).await?;
+                    return Ok(written(&rows::body(&name, &asked, &found)));
+                }
                 let infer = inference::parse(&received.bytes, length)?;
                 drop(received);
                 let (tensor, usage) = self.infer(&name, &infer, caller).await?;
                 Ok(written(&inference::infer_body(&name, &infer, &tensor, usage)))
             }
         }
+    }
+
+    /// What a model is, which there must be, in this version. A learned one has whichever version
+    /// it has when it answers: until then only a wrong version of a known one is refused.
+    pub(super) fn meant(&self, model: &str, version: &str) -> Result<Meant, Problem> {
+        if let Some(makes) = self.app.backend.makes(model) {
+            check_only(version)?;
+            return Ok(Meant::Texts(makes));
+        }
+        if let Some(learned) = self.app.backend.learned(model) {
+            let card = learned?;
+            if !version.is_empty() {
+                check_version(model, &card, Some(version))?;
+            }
+            return Ok(Meant::Rows(card));
+        }
+        self.makes(model).map(Meant::Texts)
+    }
+
+    /// The classes of rows of numbers, and what was asked, without the rows.
+    pub(super) async fn classes(
+        &self,
+        model: &str,
+        version: &str,
+        mut asked: Asked,
+        mut caller: Caller,
+    ) -> Result<(Asked, Found), Problem> {
+        caller.holder.check_model(model)?;
+        if let Some(timeout) = asked.timeout {
+            caller.deadline = caller.deadline.min(timeout);
+        }
+        // The values go to whoever computes, the rest stays here for the answer.
+        let values = std::mem::take(&mut asked.values);
+        let rest = asked.clone();
+        asked.values = values;
+        let call = self.class_call((model, version), asked, caller);
+        let found = self.app.backend.classify(call).await?;
+        Ok((rest, found))
     }
 
     /// What a model makes, which there must be.
@@ -160,7 +237,7 @@ impl Exchange<'_> {
         caller: Caller,
     ) -> Result<(Tensor, Usage), Problem> {
         let mut progress = Progress::new(&self.app.metrics);
-        let asked = Asked::understood(infer.chat(model)?);
+        let asked = runtime::Asked::understood(infer.chat(model)?);
         let mut said = self.app.backend.chat(self.call(asked, caller));
         let mut gathered = Gathered::default();
         // Bytes that pass untranslated come only of a body that could.
@@ -180,6 +257,16 @@ impl Exchange<'_> {
         let (blame, retry) = (Blame::Us, Retry::Elsewhere);
         Err(Refusal::new(Stage::Execute, blame, retry, Code::Internal, message).into())
     }
+}
+
+/// Models that take texts have one version.
+pub(super) fn check_only(version: &str) -> Result<(), Problem> {
+    if version.is_empty() || version == inference::VERSION {
+        return Ok(());
+    }
+    let message = format!("this model has the version '{}' only", inference::VERSION);
+    let code = Code::ModelNotFound.as_str();
+    Err(Problem::new(StatusCode::NOT_FOUND, code, message).param("model_version"))
 }
 
 fn status(good: bool) -> StatusCode {
@@ -242,7 +329,11 @@ mod tests {
 
     #[test]
     fn paths_lead_to_endpoints() {
-        let model = |name: &str| name.to_owned();
+        let of = |model: &str, version: &str| Named {
+            model: model.to_owned(),
+            version: version.to_owned(),
+        };
+        let model = |name: &str| of(name, "");
         let table = [
             ("/v2", Some(Endpoint::Server)),
             ("/v2/health/live", Some(Endpoint::Live)),
@@ -253,10 +344,12 @@ mod tests {
             ("/v2/models/m", Some(Endpoint::Model(model("m")))),
             ("/v2/models/lab/embed/infer", Some(Endpoint::Infer(model("lab/embed")))),
             ("/v2/models/lab%2Fembed/ready", Some(Endpoint::ModelReady(model("lab/embed")))),
-            ("/v2/models/m/versions/1/infer", Some(Endpoint::Infer(model("m")))),
-            ("/v2/models/m/versions/1", Some(Endpoint::Model(model("m")))),
-            // No model has another version: its name is not found.
-            ("/v2/models/m/versions/2/infer", Some(Endpoint::Infer(model("m/versions/2")))),
+            ("/v2/models/m/versions/1/infer", Some(Endpoint::Infer(of("m", "1")))),
+            ("/v2/models/m/versions/12", Some(Endpoint::Model(of("m", "12")))),
+            ("/v2/models/a/m/versions/2/ready", Some(Endpoint::ModelReady(of("a/m", "2")))),
+            ("/v2/models/m%2Fversions%2F2", Some(Endpoint::Model(model("m/versions/2")))),
+            ("/v2/models/m/versions/2/x", Some(Endpoint::Model(model("m/versions/2/x")))),
+            ("/v2/models/m/versions/%zz", None),
             ("/v2/models/m%zz", None),
         ];
         for (path, endpoint) in table {

@@ -59,3 +59,65 @@ async fn two_bytes_tell_how_a_client_speaks() {
         assert_eq!(&head[3..3 + answer.len()], answer, "{head:?}");
     }
 }
+
+fn rows(shape: &[usize], more: &Value) -> Value {
+    let count = shape.iter().product();
+    let mut body = json!({"inputs": [{"name": "input", "datatype": "FP32", "shape": shape,
+        "data": vec![0.5; count]}]});
+    body.as_object_mut().expect("an object").extend(more.as_object().expect("one").clone());
+    body
+}
+
+#[tokio::test]
+async fn a_learned_model_tells_classes_and_names_its_version() {
+    let surface = surface(Script::hello()).await;
+    let told = surface.ask("GET", "/v2/models/wear", "", "").await.json();
+    assert_eq!(
+        (&told["versions"], &told["platform"]),
+        (&json!(["12"]), &json!("selvedge_federated"))
+    );
+    for path in ["/v2/models/wear/infer", "/v2/models/wear/versions/12/infer"] {
+        for shape in [&[2, 1, 2, 2][..], &[2, 4]] {
+            let answer = surface.post(path, &rows(shape, &json!({"id": "7"}))).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let body = answer.json();
+            assert_eq!((&body["model_version"], &body["id"]), (&json!("12"), &json!("7")));
+            assert_eq!(body["outputs"][0]["data"], json!([0.25, 0.75, 0.25, 0.75]));
+            assert_eq!(body["outputs"][1]["data"], json!([1, 1]));
+        }
+    }
+    let only = rows(&[1, 4], &json!({"outputs": [{"name": "class"}]}));
+    let answer = surface.post("/v2/models/wear/infer", &only).await.json();
+    assert_eq!(answer["outputs"].as_array().map(Vec::len), Some(1), "{answer}");
+    for (path, body, status) in [
+        ("/v2/models/wear/versions/11/infer", rows(&[1, 4], &json!({})), 404),
+        ("/v2/models/wear/infer", rows(&[1, 5], &json!({})), 400),
+        ("/v2/models/wear/infer", asked(&["a"]), 400),
+        ("/v2/models/small/infer", rows(&[1, 4], &json!({})), 400),
+        ("/v2/models/small/versions/2/infer", asked(&["a"]), 404),
+        ("/v2/models/young/infer", rows(&[1, 4], &json!({})), 503),
+    ] {
+        let refused = surface.post(path, &body).await;
+        assert_eq!(refused.status, status, "{path} {refused:?}");
+        assert!(refused.json()["error"].is_string(), "{refused:?}");
+    }
+    for (path, status) in [
+        ("/v2/models/wear/ready", 200),
+        ("/v2/models/wear/versions/12/ready", 200),
+        ("/v2/models/wear/versions/11/ready", 404),
+        ("/v2/models/wear/versions/11", 404),
+        ("/v2/models/young", 200),
+        ("/v2/models/young/ready", 503),
+    ] {
+        assert_eq!(surface.ask("GET", path, "", "").await.status, status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_learned_model_is_no_partner_for_a_chat() {
+    let surface = surface(Script::hello()).await;
+    let refused = surface.post(CHAT, &chat(&json!({"model": "wear"}))).await;
+    assert_eq!(refused.status, 400, "{refused:?}");
+    let message = refused.json()["error"]["message"].to_string();
+    assert!(message.contains("selvedge infer wear"), "{message}");
+}

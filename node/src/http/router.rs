@@ -12,13 +12,14 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, HOST, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
-use selvedge_base::{Code, NodeId, RequestId};
+use selvedge_base::{Code, ModelDigest, NodeId, RequestId};
 use selvedge_core::Piece;
 use selvedge_dialect::embed::{EmbedRequest, Embeddings};
+use selvedge_dialect::inference::rows;
 use selvedge_dialect::tap::{self, Kind};
 use selvedge_dialect::{self as dialect, anthropic};
 use selvedge_net::clock;
-use selvedge_runtime::{Asked, ChatCall, EmbedCall, Keeper, Trace, Wish};
+use selvedge_runtime::{Asked, ChatCall, ClassCall, EmbedCall, Keeper, Trace, Wish, tells_classes};
 
 use super::answers::Answers;
 use super::backend::{Backend, Holder};
@@ -466,7 +467,7 @@ impl Exchange<'_> {
             routed = true;
         }
         let (shape, stream, include_usage) = (plan.shape, plan.stream, plan.include_usage);
-        let digest = backend.digest_of(&plan.model);
+        let digest = self.writer(&plan.model)?;
         // An answer comes under the name that was asked for.
         let heading = Heading { model: named, ..Heading::new(&plan, self.id, digest) };
         let mut calls = plan.calls(self.id, self.drawn, &caller);
@@ -496,6 +497,15 @@ impl Exchange<'_> {
         self.name_node(&mut response, node);
         said.write(response.headers_mut());
         Ok(response)
+    }
+
+    /// The file behind a model's name, if any node has it; refuses what only tells classes.
+    fn writer(&self, model: &str) -> Result<Option<ModelDigest>, Problem> {
+        let digest = self.app.backend.digest_of(model);
+        match digest.is_none() && self.app.backend.learned(model).is_some() {
+            true => Err(tells_classes(model).into()),
+            false => Ok(digest),
+        }
     }
 
     /// A chat in a surface's own dialect, whoever answers it.
@@ -601,6 +611,26 @@ impl Exchange<'_> {
             deadline: caller.deadline,
             drawn: self.drawn,
             trace: self.trace.get().cloned(),
+            asked,
+        }
+    }
+
+    /// A request for classes, of a model in this version or, where that is empty, any.
+    pub(super) fn class_call(
+        &self,
+        (model, version): (&str, &str),
+        asked: rows::Asked,
+        caller: Caller,
+    ) -> ClassCall {
+        ClassCall {
+            id: self.id,
+            tenant: caller.holder.tenant,
+            account: caller.holder.account,
+            key: caller.holder.key,
+            deadline: caller.deadline,
+            trace: self.trace.get().cloned(),
+            model: model.to_owned(),
+            version: (!version.is_empty()).then(|| version.to_owned()),
             asked,
         }
     }

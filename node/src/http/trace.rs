@@ -84,7 +84,10 @@ mod tests {
         for (route, told) in [
             (Route::Chat, Some("/v1/chat/completions")),
             (
-                Route::Inference(infer::Endpoint::Infer("secret".to_owned())),
+                Route::Inference(infer::Endpoint::Infer(infer::Named {
+                    model: "secret".to_owned(),
+                    version: String::new(),
+                })),
                 Some("/v2/models/{model}/infer"),
             ),
             (Route::Inference(infer::Endpoint::Ready), None),

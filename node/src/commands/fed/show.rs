@@ -136,6 +136,7 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
     rows.push(("rounds", format!("{} of {} by {}", job.round, job.rounds, job.strategy)));
     rows.push(("mode", mode));
     rows.push(("model", format!("{} weights, {}", job.weights, job.model)));
+    rows.push(("served", served(job)));
     rows.push(("record", job.record.clone()));
     rows.push(("anchors", job.anchors.join(", ")));
     let who = job.contributions.iter().map(|one| format!("{} {}", one.node, one.contributions));
@@ -185,6 +186,17 @@ fn personal(own: &FederatedPersonal) -> String {
 fn moment(seconds: u64) -> String {
     let (hours, minutes) = (seconds / 3_600 % 24, seconds / 60 % 60);
     format!("{hours:02}:{minutes:02}:{:02} UTC", seconds % 60)
+}
+
+/// Whether its model answers here, in words.
+fn served(job: &FederatedJob) -> String {
+    match (&job.not_served, job.served) {
+        (Some(why), _) => format!("no: {why}"),
+        (None, Some(version)) => {
+            format!("version {version}, by `selvedge infer {}`", job.name)
+        }
+        (None, None) => "once the first round is over".to_owned(),
+    }
 }
 
 /// Millionths of epsilon, rounded up to hundredths.
@@ -252,6 +264,11 @@ mod tests {
         }
         let told_loss = FederatedMeasured { loss_micronats: Some(3_000_000), ..measured(2, 50) };
         assert_eq!(accuracy(&told_loss), "loss 3.0000, perplexity 20.09 (200 tokens)");
+        assert!(told(&job).contains("once the first round is over"), "{}", told(&job));
+        job.served = Some(2);
+        assert!(told(&job).contains("version 2, by `selvedge infer digits`"), "{}", told(&job));
+        job.not_served = Some("a route has the name".to_owned());
+        assert!(told(&job).contains("no: a route has the name"), "{}", told(&job));
         job.round = 3;
         assert!(row(&job).concat().contains("done"), "{:?}", row(&job));
         job.not_here = Some("32 jobs run here already".to_owned());

@@ -40,7 +40,7 @@ pub(super) fn of(path: &str) -> Option<Value> {
         }),
         "/api/embeddings" => json!({ "model": VECTORS, "prompt": "Good morning!" }),
         "/api/show" => json!({ "model": MODEL }),
-        "/v2/models/{model}/infer" => json!({
+        "/v2/models/{model}/infer" | "/v2/models/{model}/versions/{version}/infer" => json!({
             "inputs": [{ "name": "text_input", "datatype": "BYTES", "shape": [1],
                 "data": ["Good morning!"] }],
             "parameters": { "max_tokens": 8 },

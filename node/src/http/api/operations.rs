@@ -162,7 +162,13 @@ operations! {
     GET "/v2/models/{model}/ready" Nothing
         => Json(|_| answers::yes("ready")), "Whether a model can be asked";
     POST "/v2/models/{model}/infer" Tensors(|_| inference::infer_schema())
-        => Tensors(|_| answers::inference()), "A text or vectors, as tensors";
+        => Tensors(|_| answers::inference()), "A text, vectors or classes, as tensors";
+    GET "/v2/models/{model}/versions/{version}" Nothing
+        => Json(|_| answers::metadata()), "What a version of a model takes and gives";
+    GET "/v2/models/{model}/versions/{version}/ready" Nothing
+        => Json(|_| answers::yes("ready")), "Whether a version of a model can be asked";
+    POST "/v2/models/{model}/versions/{version}/infer" Tensors(|_| inference::infer_schema())
+        => Tensors(|_| answers::inference()), "The same, of this version or not at all";
     GET "/v1/models" Nothing => Json(of::<models::List<'static>>), "The models within reach";
     GET "/v1/models/{model}" Nothing => Json(of::<models::Entry<'static>>), "One model";
     GET "/v1/requests/{id}" Nothing
@@ -250,6 +256,8 @@ operations! {
         => Json(of::<wire::FederatedPiece>), "A piece of the proof of a job's model";
     GET "/admin/federated-personal/{name}" Nothing
         => Json(of::<wire::FederatedPiece>), "This node's own model of a job, as a file";
+    GET "/admin/federated-name/{name}" Nothing
+        => Json(of::<wire::FederatedName>), "Whether a job of learning could have a name";
     DELETE "/admin/federated/{name}" Nothing
         => Json(of::<wire::Done>), "Takes a job of learning away from all nodes";
     GET "/admin/cache" Nothing => Json(of::<wire::Cache>), "The cache of answers";

@@ -40,6 +40,11 @@ pub(crate) struct FederatedJob {
     pub(crate) record: String,
     /// The digest of the model.
     pub(crate) model: String,
+    /// The version of the model that answers here under the job's name; none before the first
+    /// round is over.
+    pub(crate) served: Option<u64>,
+    /// Why it does not answer, where something else has the name.
+    pub(crate) not_served: Option<String>,
     /// The anchors, by name.
     pub(crate) anchors: Vec<String>,
     /// Contributions that were folded or expired.
@@ -86,6 +91,13 @@ pub(crate) struct FederatedPersonal {
     pub(crate) refused: BTreeMap<String, u64>,
     /// How well it does by this node's own examples that nobody trains on.
     pub(crate) measured: Option<FederatedMeasured>,
+}
+
+/// Whether a job could have a name: `GET /admin/federated-name/{name}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FederatedName {
+    /// Why not, where something else answers to it at this node.
+    pub(crate) taken: Option<String>,
 }
 
 /// A piece of the chain of a job as a file: `GET /admin/federated-chain/{piece}`.

@@ -1,0 +1,51 @@
+//! The command line of asking learned models.
+
+use clap::Args;
+
+const INFER_NOTES: &str = "\
+Examples:
+  selvedge infer wear --input states.csv --columns heat,humidity --scale 100 --classes ok,worn
+  echo \"0.91,0.13\" | selvedge infer wear --input -
+  selvedge infer digits --input pixels.json --json
+
+The model is one that a job of learning makes (`selvedge fed status` lists the jobs); each node of
+the mesh has its newest version. A row of the file is one example: as many numbers as the job's
+model takes, of an image channel by channel and row by row. CSV may begin with a line of names;
+JSON is a list of lists of numbers.
+
+Values must come as training read them. Tables were divided by the `scale` of the nodes' [[data]],
+which --scale does here too; bytes of images were divided by 255, so that they are 0 to 1.
+
+For each row its class (counted from 0, or by --classes) and the probability of that class go to
+standard output, which version of the model answered to standard error.";
+
+#[derive(Debug, Args)]
+#[command(after_help = INFER_NOTES)]
+pub(crate) struct Infer {
+    /// The model: the name of a job
+    pub(crate) name: String,
+    /// A file of rows in CSV or JSON; `-` reads standard input
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) input: String,
+    /// The columns of a CSV to take, in the order of the model [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
+    /// Divide every value by this, as 255 for grey levels
+    #[arg(long, value_name = "N", default_value_t = 1.0)]
+    pub(crate) scale: f32,
+    /// What the classes are called, in the order of the job's data
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) classes: Vec<String>,
+    /// The version that must answer, which is its rounds [default: the newest]
+    #[arg(long, value_name = "N")]
+    pub(crate) version: Option<u64>,
+    /// Print JSON, with the probabilities of all classes
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Ask this API [default: this home's running node]
+    #[arg(long, value_name = "URL", env = "SELVEDGE_API")]
+    pub(crate) api: Option<String>,
+    /// API key, for an API that needs one
+    #[arg(long, value_name = "KEY", env = "SELVEDGE_KEY", hide_env_values = true)]
+    pub(crate) key: Option<String>,
+}

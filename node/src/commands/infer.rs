@@ -1,0 +1,177 @@
+//! `selvedge infer`: rows of numbers to a learned model, and their classes.
+
+use std::fs::File;
+use std::io::Read as _;
+
+use anyhow::{Context as _, Result, bail};
+use selvedge_train::{Reading, Unlabelled};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::keys::escaped;
+use crate::cli;
+use crate::client::Client;
+use crate::home::Home;
+use crate::ui::{self, Ink, paint_err};
+
+/// The longest input: four million values in a dozen letters each.
+const MAX_INPUT_BYTES: u64 = 48 << 20;
+/// Values of one request: in JSON twenty letters each at most, half of what a body may hold.
+const REQUEST_VALUES: usize = 200_000;
+/// Rows of one request, as the node takes them.
+const REQUEST_ROWS: usize = 1_024;
+
+/// An answer, as far as it is read.
+#[derive(Deserialize)]
+struct Answer {
+    model_version: String,
+    outputs: Vec<Tensor>,
+}
+
+#[derive(Deserialize)]
+struct Tensor {
+    name: String,
+    data: Vec<f64>,
+}
+
+/// Asks about every row, and says on standard error which version answered.
+pub(crate) fn infer(home: &Home, options: &cli::Infer) -> Result<()> {
+    let contact = match &options.api {
+        Some(_) => None,
+        None => Some(home.running()?),
+    };
+    let base = options.api.as_deref().or(contact.as_ref().map(|contact| contact.api.as_str()));
+    let client = Client::new(base.unwrap_or_default(), options.key.clone());
+    let how = Reading { columns: options.columns.clone(), scale: options.scale };
+    let rows = Unlabelled::read(&text_of(&options.input)?, &how)
+        .with_context(|| format!("{} holds no rows of numbers", options.input))?;
+    let version = options.version.map(|version| format!("/versions/{version}"));
+    let version = version.unwrap_or_default();
+    let path = format!("/v2/models/{}{version}/infer", escaped(&options.name));
+    let at_once = (REQUEST_VALUES / rows.width).clamp(1, REQUEST_ROWS);
+    let (mut told, mut answered) = (Vec::new(), String::new());
+    let mut row = 0;
+    for part in rows.values.chunks(at_once * rows.width) {
+        let count = part.len() / rows.width;
+        let input = json!({ "name": "input", "datatype": "FP32", "shape": [count, rows.width],
+            "data": part });
+        let (answer, request): (Answer, String) =
+            client.ask(&path, &json!({ "inputs": [input] }))?;
+        for one in examples(&answer, count)? {
+            row += 1;
+            match options.json {
+                true => told.push(as_json(row, &one, &answer.model_version, &options.classes)),
+                false => ui::out(line(row, &one, &options.classes)),
+            }
+        }
+        if answered != answer.model_version {
+            let said = format!("— {} version {}; {request}", options.name, answer.model_version);
+            ui::note(paint_err(Ink::Dim, said));
+            answered = answer.model_version;
+        }
+    }
+    if options.json {
+        ui::out(format_args!("{:#}", Value::Array(told)));
+    }
+    Ok(())
+}
+
+/// One example's answer.
+struct Example<'a> {
+    class: usize,
+    probabilities: &'a [f64],
+}
+
+/// The answers of so many examples.
+fn examples(answer: &Answer, count: usize) -> Result<Vec<Example<'_>>> {
+    let tensor = |name: &str| answer.outputs.iter().find(|tensor| tensor.name == name);
+    let (Some(shares), Some(classes)) = (tensor("probabilities"), tensor("class")) else {
+        bail!("the node's answer is not what this version expects");
+    };
+    let width = shares.data.len() / count.max(1);
+    let of = |(class, shares)| Example { class: whole(class), probabilities: shares };
+    let all: Vec<_> = classes.data.iter().zip(shares.data.chunks(width.max(1))).map(of).collect();
+    let good = |one: &Example<'_>| one.class < one.probabilities.len();
+    if all.len() != count || !all.iter().all(good) {
+        bail!("the node's answer does not fit the {count} rows it was asked about");
+    }
+    Ok(all)
+}
+
+/// A class as a place; what is none is beyond every class.
+fn whole(class: &f64) -> usize {
+    if *class >= 0.0 && class.fract() == 0.0 { *class as usize } else { usize::MAX }
+}
+
+fn name(class: usize, names: &[String]) -> String {
+    names.get(class).cloned().unwrap_or_else(|| class.to_string())
+}
+
+fn line(row: usize, one: &Example<'_>, names: &[String]) -> String {
+    let class = name(one.class, names);
+    format!("{row:>6}  {class:<12}  {:.4}", one.probabilities[one.class])
+}
+
+fn as_json(row: usize, one: &Example<'_>, version: &str, names: &[String]) -> Value {
+    let mut told = json!({
+        "row": row,
+        "class": one.class,
+        "probability": one.probabilities[one.class],
+        "probabilities": one.probabilities,
+        "version": version,
+    });
+    if let Some(name) = names.get(one.class) {
+        told["name"] = json!(name);
+    }
+    told
+}
+
+fn text_of(input: &str) -> Result<String> {
+    let mut text = String::new();
+    let failed = || format!("cannot read {input} as text");
+    let mut bounded: Box<dyn std::io::Read> = match input {
+        "-" => Box::new(std::io::stdin().take(MAX_INPUT_BYTES + 1)),
+        path => Box::new(File::open(path).with_context(failed)?.take(MAX_INPUT_BYTES + 1)),
+    };
+    bounded.read_to_string(&mut text).with_context(failed)?;
+    if text.len() as u64 > MAX_INPUT_BYTES {
+        bail!("{input} has more than {} MiB; ask in parts", MAX_INPUT_BYTES >> 20);
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn answer(classes: &[f64], shares: &[f64]) -> Answer {
+        let tensor = |name: &str, data: &[f64]| Tensor { name: name.to_owned(), data: data.into() };
+        let outputs = vec![tensor("probabilities", shares), tensor("class", classes)];
+        Answer { model_version: "3".to_owned(), outputs }
+    }
+
+    #[test]
+    fn an_answer_is_told_row_by_row() {
+        let answer = answer(&[1.0, 0.0], &[0.25, 0.75, 0.9, 0.1]);
+        let all = examples(&answer, 2).unwrap();
+        let names = ["ok".to_owned(), "worn".to_owned()];
+        assert_eq!(line(1, &all[0], &names), "     1  worn          0.7500");
+        assert_eq!(line(2, &all[1], &[]), "     2  0             0.9000");
+        let told = as_json(1, &all[0], "3", &names);
+        assert_eq!((&told["name"], &told["class"]), (&json!("worn"), &json!(1)));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_is_refused() {
+        for (classes, shares) in [
+            (&[1.0][..], &[0.5, 0.5, 0.5, 0.5][..]),
+            (&[1.0, 2.0], &[0.5, 0.5, 0.5, 0.5]),
+            (&[1.0, 0.5], &[0.5, 0.5, 0.5, 0.5]),
+            (&[1.0, -1.0], &[0.5, 0.5, 0.5, 0.5]),
+            (&[], &[]),
+        ] {
+            assert!(examples(&answer(classes, shares), 2).is_err(), "{classes:?}");
+        }
+    }
+}
