@@ -22,6 +22,7 @@ const SUBCOMMANDS: &[&str] = &[
     "up",
     "demo",
     "ask",
+    "infer",
     "explain",
     "completions",
     "mesh init",

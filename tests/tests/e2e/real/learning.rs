@@ -19,7 +19,7 @@ const MANY_ROUNDS: u64 = 60;
 const CUT: Duration = Duration::from_secs(20);
 
 /// A job whose rounds take a fraction of a second.
-fn job(rounds: u64) -> String {
+pub(super) fn job(rounds: u64) -> String {
     format!(
         "name = \"wear\"\ndata = \"line3\"\nrounds = {rounds}\nmin_clients = 3\ntarget = 4\n\
          held_out_permille = 200\n\
@@ -43,7 +43,7 @@ fn states(node: u64) -> String {
 }
 
 /// A node that has data unless it is to have none.
-fn with_data(spec: NodeSpec, node: u64) -> Result<NodeSpec> {
+pub(super) fn with_data(spec: NodeSpec, node: u64) -> Result<NodeSpec> {
     fs::create_dir_all(&spec.home)?;
     let path = spec.home.join("states.csv");
     fs::write(&path, states(node))?;
@@ -64,20 +64,20 @@ fn shown(node: &Node) -> Result<Option<Value>> {
 }
 
 /// Waits until a node has so many rounds.
-fn until_round(node: &Node, round: u64) -> Result<Value> {
+pub(super) fn until_round(node: &Node, round: u64) -> Result<Value> {
     Deadline::patient().until(&format!("round {round} at {}", node.name()), || {
         Ok(shown(node)?.filter(|job| job["round"].as_u64() >= Some(round)))
     })
 }
 
-fn submit(s: &Scenario, node: &Node, rounds: u64) -> Result<String> {
+pub(super) fn submit(s: &Scenario, node: &Node, rounds: u64) -> Result<String> {
     let file = s.path("job.toml");
     fs::write(&file, job(rounds))?;
     node.cli(&["fed", "submit", &file.display().to_string()])?.success()
 }
 
 /// All nodes hold the same model and record at the end, and the same count of contributions.
-fn same_end(nodes: &[Node], rounds: u64) -> Result<Value> {
+pub(super) fn same_end(nodes: &[Node], rounds: u64) -> Result<Value> {
     let ends: Vec<Value> =
         nodes.iter().map(|node| until_round(node, rounds)).collect::<Result<_>>()?;
     let counts = |job: &Value| -> BTreeMap<String, u64> {

@@ -17,6 +17,7 @@ mod hostile;
 mod inference;
 mod joining;
 mod keys;
+mod learned;
 mod learning;
 mod lifecycle;
 mod load;
