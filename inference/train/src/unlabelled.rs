@@ -9,7 +9,7 @@ use thiserror::Error;
 
 /// Values of one text: 16 MiB of f32, which no person looks at row by row.
 const MAX_VALUES: usize = 1 << 22;
-/// Letters of a wrong cell in an error.
+/// Letters of a wrong cell in an error: enough to recognise it in one line of a terminal.
 const MAX_SHOWN: usize = 40;
 
 /// Rows, all of one width.
