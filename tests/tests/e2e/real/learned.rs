@@ -29,8 +29,6 @@ fn what_a_job_learns_is_served_at_every_node_at_once() {
             let spec = s.node(&format!("n{node}"));
             specs.push(if node == 4 { spec } else { with_data(spec, node)? });
         }
-        // A model of the mesh whose name no job may take.
-        tiny::write(&specs[0].home.join("models"))?;
         let mut nodes = s.mesh(&specs)?;
         names_are_taken_once(s, &nodes[0])?;
 
@@ -77,6 +75,8 @@ fn what_a_job_learns_is_served_at_every_node_at_once() {
 
 fn names_are_taken_once(s: &Scenario, node: &Node) -> Result<()> {
     s.step("a job may not have the name of a model that answers already");
+    let model = tiny::write(&s.path("given"))?.display().to_string();
+    node.cli(&["models", "pull", &model, "--name", TINY, "--yes"])?.success()?;
     let file = s.path("taken.toml");
     fs::write(&file, job(ROUNDS).replace("name = \"wear\"", &format!("name = \"{TINY}\"")))?;
     let file = file.display().to_string();
