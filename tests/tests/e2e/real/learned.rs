@@ -4,7 +4,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use selvedge_tests::budgets::{fund, key};
+use selvedge_tests::budgets::{fund, key, until_books};
 use selvedge_tests::tiny::{self, TINY};
 use selvedge_tests::{Deadline, Node, Reply, Scenario, python, scenario};
 use serde_json::{Value, json};
@@ -134,7 +134,7 @@ fn people_ask(s: &Scenario, node: &Node) -> Result<()> {
 
 fn keys_and_budgets(s: &Scenario, node: &Node) -> Result<()> {
     s.step("a budget counts a request, and its record is kept");
-    let funded = node.client().with_key(&fund(node, "acme", "2 requests/day")?);
+    let funded = node.client().with_key(&fund(node, "acme", "20 requests/day")?);
     let mut reply = None;
     for _ in 0..2 {
         reply = Some(funded.post(INFER, &rows())?);
@@ -142,7 +142,10 @@ fn keys_and_budgets(s: &Scenario, node: &Node) -> Result<()> {
     let reply = reply.context("two answers")?;
     let id = reply.header("x-request-id").context("an id")?.to_owned();
     reply.ok()?;
-    says(funded.post(INFER, &rows())?, 429)?;
+    says(funded.post(INFER, &json!({"inputs": []}))?, 400)?;
+    until_books(node, "acme", "two requests", Deadline::patient(), |books| {
+        books.spent == 2 && books.reserved == 0
+    })?;
     let told = node.cli(&["explain", &id])?.success()?;
     ensure!(told.contains("wear"), "{told}");
     s.step("a key opens only what it is for");
