@@ -163,8 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_examples_give_the_same_numbers_and_pieces_change_no_class() -> Result<(), TrainError>
-    {
+    fn equal_examples_give_equal_numbers_and_pieces_change_no_class() -> Result<(), TrainError> {
         let model = images();
         let weights = model.first(3)?;
         let local = Local::new()?;
