@@ -182,7 +182,7 @@ fn a_side_without_a_quorum_comes_together_and_then_follows_the_others() {
             outcome.steps.iter().filter(own)
         };
         let learned = ALONE.filter_map(|node| of(node).find(|step| step.told.seq == LEARNS));
-        let last = ALONE.filter_map(|node| of(node).last());
+        let last = ALONE.filter_map(|node| of(node).next_back());
         assert_eq!((learned.clone().count(), last.clone().count()), (4, 4), "seed {seed}");
         // What they learned apart is a part of what all of them have; each began from nothing.
         let (before, after) = (spread(learned), spread(last.clone()));

@@ -281,7 +281,7 @@ impl Federation {
 
     /// Takes what a peer says of a round.
     pub(crate) async fn hear(&self, from: NodeId, word: FederatedWord) {
-        self.put(from, word.job, Word::Round(word.message)).await;
+        self.put(from, word.job, Word::Round(Box::new(word.message))).await;
     }
 
     /// Takes a personal model of a peer.

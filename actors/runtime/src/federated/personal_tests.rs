@@ -191,12 +191,12 @@ impl World {
                     Whose::Mixer => Input::Mixer(MixerInput::Stored { write }),
                 });
             }
-            Order::Send { to, message } => self.send(at, &to, Word::Round(*message)),
+            Order::Send { to, message } => self.send(at, &to, Word::Round(message)),
             Order::Tell { to, told } => self.send(at, &to, Word::Personal(told)),
             Order::Replay { to, round } => {
                 let folded = disk.round(round).unwrap().map(Box::new).map(Message::Folded);
                 if let Some(message) = folded {
-                    self.send(at, &to, Word::Round(message));
+                    self.send(at, &to, Word::Round(Box::new(message)));
                 }
             }
             Order::Train { round } => {
@@ -256,7 +256,6 @@ impl World {
             }
             Word::Round(message) => {
                 let (for_client, for_anchor) = message.is_for();
-                let message = Box::new(message);
                 if for_client {
                     let message = message.clone();
                     self.step(to, Input::Client(ClientInput::Received { from, message })).await;

@@ -104,7 +104,7 @@ impl Post {
     pub(super) fn send(&self, to: NodeId, message: Message) {
         if to == self.0.me {
             // What finds no room is said again.
-            let word = Word::Round(message);
+            let word = Word::Round(Box::new(message));
             let _full = self.0.own.try_send(Heard { from: to, word });
             return;
         }

@@ -48,7 +48,7 @@ pub(super) struct Heard {
 /// What a peer says of a job.
 pub(super) enum Word {
     /// Of a round.
-    Round(Message),
+    Round(Box<Message>),
     /// Its own model, while no round ends.
     Personal(Box<Told>),
 }
@@ -283,7 +283,6 @@ impl Runner {
             }
         };
         let (client, anchor) = message.is_for();
-        let message = Box::new(message);
         if client {
             let message = message.clone();
             inputs.push(Input::Client(ClientInput::Received { from, message }));

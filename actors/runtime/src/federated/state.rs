@@ -169,7 +169,9 @@ impl JobState {
         }
         match line {
             Some(line) => self.trouble(line),
-            None => drop(self.changed.send_replace(())),
+            None => {
+                self.changed.send_replace(());
+            }
         }
     }
 

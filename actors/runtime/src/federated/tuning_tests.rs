@@ -124,7 +124,7 @@ fn rounds_tune_a_model_and_its_chain_proves_it() {
         let data = read(at, &ran.told);
         let loss = |tip: &Tip| {
             let measured = judge(&local, &ran.told.task, &data, tip).unwrap().unwrap();
-            assert!(measured.examples > 0 && measured.examples % 16 == 0);
+            assert!(measured.examples > 0 && measured.examples.is_multiple_of(16));
             measured.loss_micronats.unwrap()
         };
         let (before, after) = (loss(&first), loss(&ran.tip));

@@ -45,7 +45,11 @@ fn what_a_job_learns_is_served_at_every_node_at_once() {
             .map(|node| node.client().post(INFER, &rows())?.ok())
             .collect::<Result<_>>()?;
         ensure!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
-        ensure!(answers[0]["model_version"] == ROUNDS.to_string(), "{}", answers[0]);
+        ensure!(
+            answers[0]["model_version"].as_str() == Some(&*ROUNDS.to_string()),
+            "{}",
+            answers[0]
+        );
         ensure!(answers[0]["outputs"][1]["data"] == json!([1, 0, 1]), "{}", answers[0]);
 
         s.step("the clients of others");
