@@ -1,13 +1,16 @@
 //! What stands at the end of a Parquet file, looked through before a parser makes anything of it.
 //!
 //! Owns bounds on the tree of columns: the parser descends it as deep as the file says and makes
-//! room for as many children as it says. The notation is Thrift's compact protocol
+//! room for as many children as it says. It also reads a field as what its number says, whatever its
+//! head says, so every field that it knows must have its type (`notes`). The notation is Thrift's compact protocol
 //! (thrift-compact-protocol.md of Apache Thrift); the places of fields are parquet.thrift's.
+
+use super::notes::{self, Fields, Holds};
 
 /// Groups within groups: tables have a few, and the parser's stack holds many more.
 const MAX_DEPTH: usize = 32;
-/// Structures within structures of the notes: the format has five.
-const MAX_NESTING: usize = 16;
+/// Structures and lists within each other in the notes: the format has ten.
+const MAX_NESTING: usize = 32;
 
 /// `FileMetaData.schema`.
 const SCHEMA_FIELD: i16 = 2;
@@ -63,7 +66,7 @@ impl Walk<'_> {
         while let Some((field, kind)) = self.field(last)? {
             last = field;
             if field != SCHEMA_FIELD {
-                self.skip(kind, MAX_NESTING)?;
+                self.listed(notes::FILE, field, kind, MAX_NESTING)?;
             } else if kind != kind::LIST {
                 return None;
             } else if let Err(why) = self.schema()? {
@@ -109,11 +112,11 @@ impl Walk<'_> {
             last = field;
             match (field, kind) {
                 // Told twice, the larger one is what room may be made for.
-                (CHILDREN_FIELD, kind::I16 | kind::I32 | kind::I64) => {
+                (CHILDREN_FIELD, kind::I32) => {
                     children = children.max(usize::try_from(self.signed()?).ok()?);
                 }
                 (CHILDREN_FIELD, _) => return None,
-                _ => self.skip(kind, MAX_NESTING)?,
+                _ => self.listed(notes::ELEMENT, field, kind, MAX_NESTING)?,
             }
         }
         Some(children)
@@ -141,6 +144,41 @@ impl Walk<'_> {
             count => usize::from(count),
         };
         (count <= self.rest.len()).then_some((head & 0x0f, count))
+    }
+
+    /// A field of a structure whose fields are known; one that is not listed is passed over.
+    fn listed(&mut self, fields: Fields, field: i16, kind: u8, nesting: usize) -> Option<()> {
+        match fields.iter().find(|(number, _)| *number == field) {
+            Some((_, holds)) => self.typed(holds, kind, nesting.checked_sub(1)?),
+            None => self.skip(kind, nesting),
+        }
+    }
+
+    /// What must be of a type, and says which it is.
+    fn typed(&mut self, holds: &Holds, kind: u8, nesting: usize) -> Option<()> {
+        match (holds, kind) {
+            (Holds::Truth, kind::TRUE | kind::FALSE) => Some(()),
+            (Holds::Byte, kind::BYTE)
+            | (Holds::Short, kind::I16)
+            | (Holds::Int, kind::I32)
+            | (Holds::Long, kind::I64)
+            | (Holds::Double, kind::DOUBLE)
+            | (Holds::Bytes, kind::BINARY) => self.skip(kind, nesting),
+            (Holds::List(holds), kind::LIST) => {
+                let (kind, count) = self.list()?;
+                let nesting = nesting.checked_sub(1)?;
+                (0..count).try_for_each(|_| self.typed(holds, kind, nesting))
+            }
+            (Holds::Fields(fields), kind::STRUCT) => {
+                let mut last = 0;
+                while let Some((field, kind)) = self.field(last)? {
+                    last = field;
+                    self.listed(fields, field, kind, nesting)?;
+                }
+                Some(())
+            }
+            _ => None,
+        }
     }
 
     fn skip(&mut self, kind: u8, nesting: usize) -> Option<()> {
@@ -182,10 +220,11 @@ impl Walk<'_> {
         }
     }
 
-    /// Within lists a truth value has a byte of its own.
+    /// Truth values in lists, which the format has none of, take a byte by the notation and none by
+    /// the parser: where it would go on is not known.
     fn skip_element(&mut self, kind: u8, nesting: usize) -> Option<()> {
         match kind {
-            kind::TRUE | kind::FALSE => self.byte().map(drop),
+            kind::TRUE | kind::FALSE => None,
             other => self.skip(other, nesting),
         }
     }
@@ -272,6 +311,16 @@ mod tests {
         }
         // A list that says it is longer than the file.
         assert!(check(&[0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07]).is_err());
+        // Two fields that say they are text, where the parser takes a number and then a tree.
+        let hidden = footer(&vec![1; 40]);
+        let mut disguised = vec![0x18, hidden.len() as u8];
+        disguised.extend(&hidden);
+        disguised.push(0);
+        assert!(check(&disguised).is_err());
+        let child = vec![0x15, 2, 0x19, 0x1c, 0x18, 3, 0x55, 0xfe, 1, 0x38, 1, b'a', 0, 0];
+        assert!(check(&child).is_err());
+        // Truth values in a list that nobody knows.
+        assert!(check(&[0x15, 2, 0x19, 0x0c, 0x89, 0x11, 1, 0]).is_err());
         // Structures within structures, without end.
         assert!(check(&[0x1c; 100_000]).is_err());
     }

@@ -7,6 +7,7 @@ mod csv;
 mod footer;
 mod idx;
 mod images;
+mod notes;
 mod pages;
 mod parquet;
 mod picture;

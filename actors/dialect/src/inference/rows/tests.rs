@@ -72,7 +72,7 @@ fn what_does_not_fit_is_refused_by_name() {
         (more(json!({"inputs": []})), "inputs"),
         (input(&json!({"name": "pixels"})), "inputs"),
         (input(&json!({"datatype": "FP64"})), "inputs"),
-        (input(&json!({"data": ["a"]})), "inputs[0].data"),
+        (input(&json!({"data": ["a"]})), "inputs[0].data[0]"),
         (input(&json!({"data": 1})), "inputs[0].data"),
         (input(&json!({"data": [1e39]})), "inputs[0].data"),
         (input(&json!({"data": [[[[[[[[[1]]]]]]]]]})), "inputs[0].data"),
