@@ -31,8 +31,10 @@ RECORD = struct.Struct("!BI")
 INITIAL_SALT = bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a")
 # What quinn gives its connections.
 CONNECTION_ID = 8
-# Larger datagrams are several of one size that the kernel has not yet taken apart.
-SINGLE = range(1200, 1473)
+# What fits a packet of Ethernet. Larger datagrams, and some smaller ones, are several of one size
+# that the kernel has not yet taken apart.
+WHOLE = 1472
+SIZES = [*range(1200, WHOLE + 1), *range(30, 1200)]
 
 
 def record(interface, path):
@@ -196,7 +198,7 @@ class Reader:
         self.plain = []
         self.unread = []
         self.datagrams = self.gaps = 0
-        self.size = None
+        self.size = SIZES[0]
 
     def begun(self, data):
         """Notes the name of a connection, which the first keys are made of."""
@@ -223,11 +225,10 @@ class Reader:
         rest = data[at:]
         if not rest.strip(b"\0"):
             return True
-        if len(rest) <= SINGLE[-1]:
-            return self.short(path, rest)
-        sizes = ([self.size] if self.size else []) + list(SINGLE)
-        for size in sizes:
-            if self.short(path, rest[:size]):
+        if len(rest) <= WHOLE and self.short(path, rest):
+            return True
+        for size in [self.size, *SIZES]:
+            if size < len(rest) and self.short(path, rest[:size]):
                 self.size = size
                 later = (rest[at : at + size] for at in range(size, len(rest), size))
                 return all([self.short(path, one) for one in later])

@@ -16,6 +16,9 @@ const BATCH: usize = 256;
 /// Values of a layer that are in memory at once, 16 MiB of f32: a convolution of a large image is
 /// computed from a copy of each neighbourhood, 25 values for one.
 const AT_ONCE: usize = 1 << 22;
+/// The largest value of an example: far beyond any measured one, and a dozen layers of a thousand
+/// such values are still numbers.
+const MAX_VALUE: f32 = 1e12;
 
 /// A model that answers: its layers and weights do not change any more.
 pub struct Classifier {
@@ -84,6 +87,10 @@ impl Classifier {
         values: &[f32],
         go_on: &(impl Fn() -> bool + Sync),
     ) -> Result<Option<Classified>, TrainError> {
+        // Beyond it sums leave the numbers within the net, where ReLU makes zeros of what is none.
+        if let Some(at) = values.iter().position(|value| value.abs() > MAX_VALUE) {
+            return Err(TrainError::Unclear { example: at / self.width });
+        }
         let mut found = Classified::default();
         for piece in values.chunks(self.batch * self.width) {
             if !go_on() {

@@ -118,12 +118,13 @@ impl Unlabelled {
             ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
         let mut record = StringRecord::new();
         let mut places: Option<Vec<usize>> = None;
-        let mut row = 0;
+        let (mut row, mut width) = (0, None);
         let mut is_first = true;
         while reader.read_record(&mut record).map_err(form)? {
             let names = std::mem::take(&mut is_first);
             if names && record.iter().all(|cell| number(cell).is_none()) {
                 places = Some(columns(&record, &how.columns)?);
+                width = Some(record.len());
                 continue;
             }
             if names && !how.columns.is_empty() {
@@ -131,6 +132,12 @@ impl Unlabelled {
                 return Err(UnlabelledError::Form(why));
             }
             row += 1;
+            let cells = *width.get_or_insert(record.len());
+            if record.len() != cells {
+                let why =
+                    format!("row {row} has {} cells and the line before {cells}", record.len());
+                return Err(UnlabelledError::Form(why));
+            }
             let line = record.position().map_or(0, csv::Position::line);
             let all: Vec<usize> = (0..record.len()).collect();
             let taken = places.as_ref().filter(|_| !how.columns.is_empty()).unwrap_or(&all);
@@ -204,7 +211,8 @@ mod tests {
             said("1,2\n3,x\n", &[])
         );
         assert!(said("a,b\n1,NaN\n", &[]).contains("'NaN' is not a number"));
-        assert!(said("1,2\n3\n", &[]).contains("row 2 has 1 values"));
+        assert!(said("1,2\n3\n", &[]).contains("row 2 has 1 cells"));
+        assert!(said("a,b\n1,2,3\n", &["b"]).contains("row 1 has 3 cells"));
         assert!(said("[[1, 2], [3]]", &[]).contains("row 2 has 1 values"));
         assert!(said("[[1, \"x\"]]", &[]).contains("no list of rows"));
         assert!(said("[[]]", &[]).contains("row 1 has 0 values"));

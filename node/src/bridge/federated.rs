@@ -78,7 +78,10 @@ fn job(view: &JobView, gateway: &Gateway) -> wire::FederatedJob {
             wire::FederatedJob { name, not_here, ..wire::FederatedJob::default() }
         }
         JobRun::Runs { job, told, progress, sent, data_spent } => {
-            let not_served = taken(gateway, &name);
+            let not_served = match told.task.subject.as_model() {
+                Some(_) => taken(gateway, &name),
+                None => Some("a language model that was tuned is exported, not served".to_owned()),
+            };
             let served = Some(progress.round).filter(|round| *round > 0 && not_served.is_none());
             let job = running((name, job.clone(), *sent), told, progress, &gateway.view());
             let data_epsilon_millionths = data_spent.map(|spent| spent.0);

@@ -72,7 +72,9 @@ fn check(home: &Home, config: &Config, file: &Path) -> Result<()> {
         ),
     };
     let members = members(home, &spec)?;
-    free_name(home, &spec.name)?;
+    if spec.subject.as_model().is_some() {
+        free_name(home, &spec.name)?;
+    }
     ui::out(format_args!("job '{}' is good", spec.name));
     let rows = [
         ("model", learned(&spec.subject, rules)),

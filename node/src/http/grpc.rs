@@ -110,6 +110,7 @@ impl Exchange<'_> {
                 caller.holder.check_model(&model)?;
                 if let Meant::Rows(_) = self.meant(&model, &version)? {
                     let asked = rows::grpc_parse(message)?;
+                    drop(received);
                     let (asked, found) = self.classes(&model, &version, asked, caller).await?;
                     return Ok(answer(&rows::grpc_answer(&model, &asked, &found)));
                 }

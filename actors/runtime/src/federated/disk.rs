@@ -130,11 +130,7 @@ impl JobDisk {
         // Of what is held only that goes on which the folding above would have kept.
         let stored = self.store.load_all::<Held>(&self.name("anchor/held/"))?;
         let held = stored.iter().map(|(_, held)| held.header.id).collect();
-        let goes_on = |held: &Held| {
-            let Tip { committee, .. } = &anchor.tip;
-            let id = held.header.id;
-            anchor.tip.last(&id.client) < id.seq && held.header.epoch == committee.epoch
-        };
+        let goes_on = |held: &Held| held.header.goes_on(job, &anchor.tip);
         let kept = stored.into_iter().map(|(_, held)| held).filter(goes_on);
         anchor.held = kept.map(|held| (held.header.id, held)).collect();
         // What is of a round that is over counts no more: the client may have written its end.

@@ -44,6 +44,8 @@ const MAX_WAITING: usize = 32;
 const HEAR_WITHIN: Micros = Micros::secs(5);
 /// The wire version that knows rounds.
 const ROUNDS_SINCE: u8 = 6;
+/// The one whose nodes read jobs that are told in more than the first version.
+const MORE_SINCE: u8 = 7;
 
 /// Data of this node that jobs may train on.
 #[derive(Clone, Debug, PartialEq)]
@@ -298,6 +300,10 @@ impl Federation {
             });
             // Of a job that is not known here yet: it is said again.
             let Some(running) = running.find(|running| running.job == job) else { return };
+            // It would keep a place from what belongs to a round.
+            if matches!(word, Word::Personal(_)) && running.told.epidemic.is_none() {
+                return;
+            }
             running.mailbox.clone()
         };
         // A peer that says more than is taken waits; what is lost is said again.
@@ -374,12 +380,14 @@ impl Federation {
         });
         let checked = checked.await.map_err(|why| broken(&why))?;
         let (spec, first) = checked.map_err(|why| bad(why.to_string()))?;
-        if let Some(what) = taken(shared, &spec.name) {
+        // What tunes a language model answers to no name.
+        let answers = spec.subject.as_model().is_some();
+        if let Some(what) = taken(shared, &spec.name).filter(|_| answers) {
             return Err(bad(name_taken(&spec.name, what)));
         }
         self.fits(&spec).await.map_err(bad)?;
         let nonce = u64::from_le_bytes(*entropy::seed().first_chunk().unwrap_or(&[0; 8]));
-        let anchors = self.anchors(shared, nonce);
+        let anchors = self.anchors(shared, nonce, &spec);
         let told = spec.told(nonce, &anchors, Task::digest_of(&first), self.me);
         let told = told.map_err(|why| bad(why.to_string()))?;
         let content = told.to_bytes().map_err(|why| bad(why.to_string()))?;
@@ -417,10 +425,11 @@ impl Federation {
     }
 
     /// Members that can be anchors now, in an order that the nonce draws.
-    fn anchors(&self, shared: &Shared, nonce: u64) -> Vec<Seat> {
+    fn anchors(&self, shared: &Shared, nonce: u64, spec: &JobSpec) -> Vec<Seat> {
+        let since = if spec.is_plain() { ROUNDS_SINCE } else { MORE_SINCE };
         let speaks = |node: &NodeId| {
             let link = self.parts.endpoint.link(node);
-            link.is_some_and(|link| link.version() >= ROUNDS_SINCE)
+            link.is_some_and(|link| link.version() >= since)
         };
         let view = shared.view.load();
         let others = view.nodes.iter().map(|node| node.node);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use selvedge_base::{Blame, Code, Mono, Refusal, Retry, Stage};
+use selvedge_base::{Blame, Code, Micros, Mono, Refusal, Retry, Stage};
 use selvedge_federated::round::Tip;
 use selvedge_net::clock;
 use selvedge_train::{Classified, Classifier, Local, Model, Shape, TrainError};
@@ -19,6 +19,13 @@ use super::trained::weight;
 /// Requests that compute at a time: small matrices are multiplied faster by one thread than by two,
 /// and a node's other cores have other requests to answer.
 const AT_ONCE: usize = 1;
+
+/// Values of examples that wait or are computed, of all requests: 64 MiB, which a core computes in
+/// seconds.
+const MAX_WAITING_VALUES: usize = 16 << 20;
+
+/// After which to ask again: what waits is computed in seconds.
+const FULL_FOR: Micros = Micros::secs(2);
 
 /// One version of a job's model.
 pub(crate) struct Served {
@@ -58,6 +65,8 @@ impl Served {
 pub(crate) struct Desk {
     local: Mutex<Option<Arc<Local>>>,
     turns: Arc<Semaphore>,
+    /// Room for values.
+    room: Arc<Semaphore>,
 }
 
 /// Tells the work that nobody wants it any more.
@@ -71,11 +80,12 @@ impl Drop for Wanted {
 
 impl Desk {
     pub(super) fn new() -> Self {
-        Self { local: Mutex::default(), turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        let (turns, room) = (Semaphore::new(AT_ONCE), Semaphore::new(MAX_WAITING_VALUES));
+        Self { local: Mutex::default(), turns: Arc::new(turns), room: Arc::new(room) }
     }
 
     /// What a model makes of examples, within this time. Requests wait for each other in the order
-    /// they came; how many may is bounded by the node's permits. Dropping the future ends the work
+    /// they came; how much may is bounded. Dropping the future ends the work
     /// at its next piece.
     ///
     /// # Errors
@@ -86,6 +96,8 @@ impl Desk {
         values: Vec<f32>,
         until: Mono,
     ) -> Result<Classified, Refusal> {
+        let count = u32::try_from(values.len()).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(count).map_err(|_| full())?;
         let left = until.since(clock::mono());
         let turn = tokio::time::timeout(left.into(), Arc::clone(&self.turns).acquire_owned());
         let turn = turn.await.map_err(|_| late())?.map_err(|closed| broken(&closed))?;
@@ -93,7 +105,7 @@ impl Desk {
         let is_wanted = Arc::new(AtomicBool::new(true));
         let _wanted = Wanted(Arc::clone(&is_wanted));
         let work = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let (_turn, _room) = (turn, room);
             let go_on = || is_wanted.load(Ordering::Relaxed) && clock::mono() < until;
             served.classifier()?.classify(&local, &values, go_on).map_err(refused)
         });
@@ -121,6 +133,12 @@ fn refused(error: TrainError) -> Refusal {
     }
 }
 
+fn full() -> Refusal {
+    let message = "too many examples wait for this node's learned models; ask again, or for fewer";
+    let retry = Retry::After(FULL_FOR);
+    Refusal::new(Stage::Admit, Blame::Us, retry, Code::Overloaded, message)
+}
+
 fn late() -> Refusal {
     let message = "the classes were not told within the request's time";
     Refusal::new(Stage::Execute, Blame::Us, Retry::Never, Code::Timeout, message)
@@ -133,7 +151,6 @@ fn broken(why: &dyn std::fmt::Display) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use selvedge_base::Micros;
     use selvedge_train::{Layer, Schema};
 
     use super::super::TrainedModel;
@@ -186,8 +203,7 @@ mod tests {
         let desk = Desk::new();
         let good = served(&[1.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
         let huge = desk.classify(Arc::clone(&good), vec![f32::MAX, f32::MAX], soon()).await;
-        // The scores are finite here, and so is the answer.
-        assert!(huge.is_ok(), "{huge:?}");
+        assert_eq!(huge.expect_err("too large").code, Code::InvalidRequest);
         let wild = served(&[f32::MAX, f32::MAX, 0.0, 1.0, 0.0, 0.0]);
         let refusal = desk.classify(wild, vec![9.0, 9.0], soon()).await.expect_err("infinite");
         assert_eq!((refusal.code, refusal.blame), (Code::InvalidRequest, Blame::Client));

@@ -208,6 +208,13 @@ impl JobSpec {
         Ok(Announced { job, task, by, epidemic })
     }
 
+    /// Whether nodes of wire version 6 can read it: it has nothing that the first version of a
+    /// job's setting has no place for.
+    pub(super) fn is_plain(&self) -> bool {
+        let follows = self.job.privacy.is_some_and(|privacy| privacy.adaptive.is_some());
+        self.subject.as_model().is_some() && !follows && self.epidemic.is_none()
+    }
+
     /// Whether so many members are enough for its anchors.
     ///
     /// # Errors

@@ -108,7 +108,9 @@ impl JobState {
             contributions.insert(client.node, tip.contributions(&client.node));
         }
         // First weights know nothing that anybody could ask.
-        if let Some(model) = self.model.as_ref().filter(|_| tip.round > 0) {
+        // Both machines of a node tell of a round.
+        let is_new = self.served().is_none_or(|served| served.round < tip.round);
+        if let Some(model) = self.model.as_ref().filter(|_| tip.round > 0 && is_new) {
             self.served.store(Some(Arc::new(Served::of(model, tip))));
         }
         let mut progress = self.progress.lock();
@@ -153,7 +155,12 @@ impl JobState {
         let job = &self.name;
         let line = {
             let mut progress = self.progress.lock();
-            progress.personal.get_or_insert_default().happened(event, now)
+            // What is refused before this node has a model of its own makes none.
+            if matches!(event, MixerEvent::Unmixed { .. }) && progress.personal.is_none() {
+                None
+            } else {
+                progress.personal.get_or_insert_default().happened(event, now)
+            }
         };
         match event {
             MixerEvent::Began { .. } | MixerEvent::Ended { .. } => {

@@ -2,7 +2,8 @@
 //!
 //! Owns which examples (labelled ones, or windows of text) are trained on and which are only
 //! measured on, and what of an update is handed to the round's machine. Everything here takes
-//! seconds of a core: it is called on threads that may block.
+//! seconds of a core, or hours where a language model is tuned: it is called on threads that may
+//! block.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -161,7 +162,7 @@ pub(super) fn moved(job: &Job, own: &[f32], pending: &Pending) -> Option<Vec<f32
         return None;
     }
     let step = f64::from(job.clip.units()) / f64::from(1_u32 << MODEL_BITS) / f64::from(LEVEL_MAX);
-    let changes = pending.levels.get(job.dim..)?.iter();
+    let changes = pending.levels.get(job.dim..job.trained_len())?.iter();
     let before = own.iter().copied().chain(std::iter::repeat(0.0));
     Some(before.zip(changes).map(|(own, level)| own + (f64::from(*level) * step) as f32).collect())
 }

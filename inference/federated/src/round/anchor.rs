@@ -138,15 +138,15 @@ impl AnchorStored {
             AnchorChange::Opened(certificate) => self.opened = Some((**certificate).clone()),
             AnchorChange::Folded(folded) => {
                 if let Ok(tip) = self.tip.fold(job, folded, seal) {
-                    self.follow(tip);
+                    self.follow(job, tip);
                 }
             }
         }
     }
 
-    fn follow(&mut self, tip: Tip) {
-        self.held.retain(|id, held| {
-            let carried = tip.last(&id.client) < id.seq && held.header.epoch == tip.committee.epoch;
+    fn follow(&mut self, job: &Job, tip: Tip) {
+        self.held.retain(|_, held| {
+            let carried = held.header.goes_on(job, &tip);
             let forgotten = plant::is_on(Plant::CarriedForgotten);
             carried && !forgotten
         });
@@ -292,8 +292,12 @@ impl Anchor {
         if id.seq <= last {
             return Err(Refused::Replayed { last });
         }
-        let follows = self.job.follows_norm();
-        if (id.seq > last + 1 && !follows) || header.base_round > tip.round {
+        let in_turn = if self.job.follows_norm() {
+            header.base_round == tip.round && header.is_one_a_round()
+        } else {
+            id.seq == last + 1 && header.base_round <= tip.round
+        };
+        if !in_turn {
             return Err(Refused::Ahead { round: tip.round });
         }
         if let Some(held) = held.get(&id) {
@@ -304,12 +308,7 @@ impl Anchor {
         }
         let is_known = tip.done.contains_key(&id.client);
         let new = held.keys().filter(|id| !tip.done.contains_key(&id.client)).count();
-        // What is void goes with the next round, and keeps no place from what may count.
-        let takes_place = |held: &&Held| {
-            !follows || held.header.base_round + self.job.max_staleness() >= tip.round
-        };
-        let own = held.values().filter(|held| held.header.id.client.node == from);
-        let own = own.filter(takes_place).count();
+        let own = held.keys().filter(|id| id.client.node == from).count();
         let is_full = held.len() >= MAX_CLIENTS || own >= MAX_HELD;
         if is_full || (!is_known && tip.done.len() + new >= MAX_CLIENTS) {
             return Err(Refused::Full);
@@ -444,11 +443,12 @@ impl Anchor {
         if self.wanted.as_ref().is_some_and(|wanted| wanted.epoch <= tip.committee.epoch) {
             self.wanted = None;
         }
-        if tip.committee.epoch != self.stored.tip.committee.epoch {
-            // What these would say is held is not, from here on: its client shares once more.
+        if tip.committee.epoch != self.stored.tip.committee.epoch || self.job.follows_norm() {
+            // What these would say is held is not, from here on: its client shares once more, or
+            // passes over it.
             self.outbox.retain(|message| !matches!(message, Message::Receipt(_)));
         }
-        self.stored.follow(tip);
+        self.stored.follow(&self.job, tip);
         self.openings.clear();
         self.shown = None;
         self.campaign = None;

@@ -266,7 +266,9 @@ impl Client {
 
     /// The last number that this client gave to a contribution, wherever that is now.
     fn last_seq(&self) -> u64 {
-        let written = self.stored.pending.as_ref().map_or(0, |pending| pending.id.seq);
+        // What another store of this node wrote down has numbers of its own.
+        let own = self.stored.pending.as_ref().filter(|pending| pending.id.client == self.me);
+        let written = own.map_or(0, |pending| pending.id.seq);
         self.stored.tip.last(&self.me).max(written)
     }
 
@@ -402,7 +404,8 @@ impl Client {
         };
         // A chain that knows more than the disk did may have taken the number meanwhile, or told of
         // what the node contributed from another store.
-        let is_next = self.stored.tip.check_next(&self.job, pending.id).is_ok();
+        let is_next = self.stored.tip.check_next(&self.job, pending.id).is_ok()
+            && !is_late(&self.job, &self.stored.tip, &pending);
         if is_next && self.under_way().is_none() && self.may_spend(out) {
             self.contribute(pending, out);
         }
@@ -529,6 +532,7 @@ impl Client {
             }
             return;
         }
+        self.unpaid.take_if(|(_, pending)| is_late(&self.job, &self.stored.tip, pending));
         if let Some((spend, _)) = &self.unpaid {
             return out.push(Effect::Spend(*spend));
         }
@@ -543,6 +547,11 @@ impl Client {
             out.push(Effect::Train { round });
         }
     }
+}
+
+/// Whether nobody would count it any more.
+fn is_late(job: &Job, tip: &Tip, pending: &Pending) -> bool {
+    tip.round.saturating_sub(pending.base_round) > job.max_staleness()
 }
 
 impl Machine for Client {

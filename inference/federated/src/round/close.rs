@@ -34,7 +34,7 @@ const STALE: [u64; MAX_STALENESS as usize + 1] = [1_024, 724, 591, 512, 458];
 pub struct ContributionId {
     /// The client: a node with one durable store.
     pub client: Holder,
-    /// Counts its contributions, from 1, without gaps.
+    /// Counts its contributions, from 1; in the record without gaps, unless the norm follows.
     pub seq: u64,
 }
 
@@ -248,6 +248,10 @@ impl Close {
             if base > self.round || self.round - base > job.max_staleness() {
                 return Err(CloseError::Age { base });
             }
+            if job.follows_norm() && !header.is_one_a_round() {
+                let (id, last) = (header.id, tip.last(&header.id.client));
+                return Err(CloseError::Sequence { id, last });
+            }
             if header.epoch != tip.committee.epoch {
                 return Err(CloseError::Epoch);
             }
@@ -263,10 +267,12 @@ impl Close {
 
     fn check_expired(&self, job: &Job) -> Result<(), CloseError> {
         for Expired { base_round, why, .. } in &self.expired {
-            let is_so = match why {
-                Why::Stale => base_round.saturating_add(job.max_staleness()) < self.round,
-                Why::Reconfigured => self.next.is_some(),
-            };
+            // Where the norm follows, what is void is void without a word.
+            let is_so = !job.follows_norm()
+                && match why {
+                    Why::Stale => base_round.saturating_add(job.max_staleness()) < self.round,
+                    Why::Reconfigured => self.next.is_some(),
+                };
             if !is_so {
                 return Err(CloseError::Age { base: *base_round });
             }
@@ -291,6 +297,7 @@ impl Close {
                 && header.epoch == tip.committee.epoch
                 && header.base_round <= tip.round
                 && tip.round - header.base_round <= job.max_staleness()
+                && (!job.follows_norm() || header.is_one_a_round())
         };
         let mut counting: Vec<Header> =
             holders.values().filter(may_count).map(|(header, _)| *header).collect();
@@ -313,18 +320,16 @@ impl Close {
             }
         }
         entries.sort_by_key(|entry| entry.header.id);
-        // What counts ends all that its client had before.
         let counts: BTreeSet<Holder> = entries.iter().map(|entry| entry.header.id.client).collect();
         let expires = |(id, (header, _)): (&ContributionId, &(Header, usize))| {
             let is_stale = header.base_round.saturating_add(job.max_staleness()) < tip.round;
             let why = if is_stale { Why::Stale } else { Why::Reconfigured };
-            let expires = !counts.contains(&id.client) && (is_stale || next.is_some());
+            let is_told = !job.follows_norm() && !counts.contains(&id.client);
+            let expires = is_told && (is_stale || next.is_some());
             let expired = Expired { id: *id, base_round: header.base_round, why };
-            expires.then_some((id.client, expired))
+            expires.then_some(expired)
         };
-        // The last one of a client ends those before it too.
-        let expired: BTreeMap<Holder, Expired> = holders.iter().filter_map(expires).collect();
-        let expired = expired.into_values().take(MAX_EXPIRED).collect();
+        let expired = holders.iter().filter_map(expires).take(MAX_EXPIRED).collect();
         Self { job: tip.job, round: tip.round, previous: tip.record, entries, expired, next }
     }
 }
@@ -336,6 +341,17 @@ impl ContributionId {
 }
 
 impl Header {
+    /// Whether it may still count, or expire, after the round that led to this tip.
+    pub fn goes_on(&self, job: &Job, tip: &Tip) -> bool {
+        let is_void = job.follows_norm() && self.base_round < tip.round;
+        tip.last(&self.id.client) < self.id.seq && self.epoch == tip.committee.epoch && !is_void
+    }
+
+    /// Whether its number is one that a client comes to which contributes once a round.
+    pub(super) const fn is_one_a_round(&self) -> bool {
+        self.id.seq <= self.base_round.saturating_add(1)
+    }
+
     pub(super) fn put(&self, canon: Canon) -> Canon {
         self.id
             .put(canon)

@@ -553,7 +553,7 @@ fn with_a_norm_that_follows_an_update_has_a_vote_and_counts_in_its_own_round_onl
 }
 
 #[test]
-fn of_one_client_the_newest_counts_and_the_older_ones_are_void() {
+fn with_a_norm_that_follows_what_is_void_is_void_without_a_word() {
     let job = following();
     let tip = Tip { round: 2, ..first(&job) };
     let numbered = |client, base_round, seq| {
@@ -561,22 +561,51 @@ fn of_one_client_the_newest_counts_and_the_older_ones_are_void() {
         header.id.seq = seq;
         header
     };
+    // One a round: nobody comes to number 7 by its third.
     let held = [
-        numbered(8, 1, 4),
+        numbered(8, 1, 2),
         numbered(9, 1, 1),
         numbered(9, 2, 2),
-        numbered(10, 2, 7),
-        numbered(11, 0, 1),
-        numbered(11, 1, 2),
+        numbered(10, 2, 3),
+        numbered(11, 2, 7),
     ];
     let close = closing(&job, &tip, &held);
     let counted: Vec<_> = close.entries.iter().map(|entry| entry.header.id.seq).collect();
-    let expired: Vec<_> = close.expired.iter().map(|expired| expired.id.seq).collect();
-    assert_eq!((counted, expired), (vec![2, 7], vec![4, 2]));
+    assert_eq!((counted, close.expired.len()), (vec![2, 3], 0));
     assert_eq!(close.check(&job, &tip), Ok(()));
-    let mut stale = close;
-    stale.entries[0].header.base_round = 1;
-    assert_eq!(stale.check(&job, &tip), Err(CloseError::Age { base: 1 }));
+    let spoilt = |spoil: &dyn Fn(&mut Close)| {
+        let mut close = close.clone();
+        spoil(&mut close);
+        close.check(&job, &tip)
+    };
+    let stale = spoilt(&|close| close.entries[0].header.base_round = 1);
+    assert_eq!(stale, Err(CloseError::Age { base: 1 }));
+    let far = spoilt(&|close| close.entries[1].header.id.seq = 7);
+    assert!(matches!(far, Err(CloseError::Sequence { .. })), "{far:?}");
+    let expired = Expired { id: held[0].id, base_round: 1, why: Why::Stale };
+    let named = spoilt(&|close| close.expired = vec![expired]);
+    assert_eq!(named, Err(CloseError::Age { base: 1 }));
+}
+
+/// Nobody fills an anchor with what can never count.
+#[test]
+fn with_a_norm_that_follows_an_anchor_takes_nothing_of_an_earlier_round() {
+    let job = following();
+    let shared = shares(&self::job(Mode::Secure), 9, &[0.5, 0.5, 0.0]);
+    let Message::Share { header, digests, payload } = &shared[0] else { panic!("a share") };
+    // A number that nobody comes to, and an earlier round.
+    for (round, base_round, seq) in [(0, 0, 2), (3, 2, 1)] {
+        let tip = Tip { round, ..first(&job) };
+        let stored = AnchorStored::new(tip);
+        let mut header = Header { base_round, ..*header };
+        header.id.seq = seq;
+        let seal = Arc::new(Stamp(node(0)));
+        let mut anchor = Anchor::new(Arc::new(job.clone()), node(0), key(0), seal, stored);
+        let (digests, payload) = (digests.clone(), payload.clone());
+        let told = Message::Share { header, digests, payload };
+        let why = Refused::Ahead { round };
+        assert_eq!(sent(&hear(&mut anchor, 9, told)), [Message::Refused { id: header.id, why }]);
+    }
 }
 
 #[test]

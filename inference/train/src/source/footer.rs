@@ -1,9 +1,10 @@
 //! What stands at the end of a Parquet file, looked through before a parser makes anything of it.
 //!
 //! Owns bounds on the tree of columns: the parser descends it as deep as the file says and makes
-//! room for as many children as it says. It also reads a field as what its number says, whatever its
-//! head says, so every field that it knows must have its type (`notes`). The notation is Thrift's compact protocol
-//! (thrift-compact-protocol.md of Apache Thrift); the places of fields are parquet.thrift's.
+//! room for as many children as it says. It also reads a field as what its number says, whatever
+//! its head says, so every field that it knows must have its type (`notes`). The notation is
+//! Thrift's compact protocol (thrift-compact-protocol.md of Apache Thrift); the places of fields
+//! are parquet.thrift's.
 
 use super::notes::{self, Fields, Holds};
 
@@ -312,7 +313,7 @@ mod tests {
         // A list that says it is longer than the file.
         assert!(check(&[0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07]).is_err());
         // Two fields that say they are text, where the parser takes a number and then a tree.
-        let hidden = footer(&vec![1; 40]);
+        let hidden = footer(&[1; 40]);
         let mut disguised = vec![0x18, hidden.len() as u8];
         disguised.extend(&hidden);
         disguised.push(0);

@@ -1,9 +1,9 @@
 //! Which types the fields of a Parquet file's notes have.
 //!
-//! Owns the tables of parquet.thrift (format 2.12) that the footer is held against: the parser reads
-//! a field as what its number says and not as what its head says, so a head that says something else
-//! would lead whoever looks first astray. Fields that are not listed here are newer; both pass over
-//! them by their heads.
+//! Owns the tables of parquet.thrift (format 2.12) that the footer is held against: the parser
+//! reads a field as what its number says and not as what its head says, so a head that says
+//! something else would lead whoever looks first astray. Fields that are not listed here are newer;
+//! both pass over them by their heads.
 
 /// What a field holds.
 pub(super) enum Holds {
@@ -32,14 +32,21 @@ pub(super) type Fields = &'static [(i16, Holds)];
 
 use Holds::{Byte, Bytes, Double, Int, List, Long, Short, Truth};
 
+/// A structure without fields: the numbers of its fields.
 const NOTHING: Fields = &[];
+/// `DecimalType`: the numbers of its fields.
 const DECIMAL: Fields = &[(1, Int), (2, Int)];
+/// `TimeUnit`: the numbers of its fields.
 const UNIT: Fields =
     &[(1, Holds::Fields(NOTHING)), (2, Holds::Fields(NOTHING)), (3, Holds::Fields(NOTHING))];
+/// `TimeType` and `TimestampType`: the numbers of its fields.
 const TIME: Fields = &[(1, Truth), (2, Holds::Fields(UNIT))];
+/// `IntType`: the numbers of its fields.
 const INTEGER: Fields = &[(1, Byte), (2, Truth)];
+/// `GeometryType` and `GeographyType`: the numbers of its fields.
 const PLACE: Fields = &[(1, Bytes), (2, Int)];
 
+/// `LogicalType`: the numbers of its fields.
 const LOGICAL: Fields = &[
     (1, Holds::Fields(NOTHING)),
     (2, Holds::Fields(NOTHING)),
@@ -73,11 +80,16 @@ pub(super) const ELEMENT: Fields = &[
     (10, Holds::Fields(LOGICAL)),
 ];
 
+/// `KeyValue`: the numbers of its fields.
 const PAIR: Fields = &[(1, Bytes), (2, Bytes)];
+/// `Statistics`: the numbers of its fields.
 const STATISTICS: Fields =
     &[(1, Bytes), (2, Bytes), (3, Long), (4, Long), (5, Bytes), (6, Bytes), (7, Truth), (8, Truth)];
+/// `PageEncodingStats`: the numbers of its fields.
 const ENCODING: Fields = &[(1, Int), (2, Int), (3, Int)];
+/// `SizeStatistics`: the numbers of its fields.
 const SIZES: Fields = &[(1, Long), (2, List(&Long)), (3, List(&Long))];
+/// `BoundingBox`: the numbers of its fields.
 const BOX: Fields = &[
     (1, Double),
     (2, Double),
@@ -88,8 +100,10 @@ const BOX: Fields = &[
     (7, Double),
     (8, Double),
 ];
+/// `GeospatialStatistics`: the numbers of its fields.
 const PLACES: Fields = &[(1, Holds::Fields(BOX)), (2, List(&Int))];
 
+/// `ColumnMetaData`: the numbers of its fields.
 const COLUMN: Fields = &[
     (1, Int),
     (2, List(&Int)),
@@ -109,8 +123,10 @@ const COLUMN: Fields = &[
     (16, Holds::Fields(SIZES)),
     (17, Holds::Fields(PLACES)),
 ];
+/// `ColumnCryptoMetaData`: the numbers of its fields.
 const SECRET: Fields =
     &[(1, Holds::Fields(NOTHING)), (2, Holds::Fields(&[(1, List(&Bytes)), (2, Bytes)]))];
+/// `ColumnChunk`: the numbers of its fields.
 const CHUNK: Fields = &[
     (1, Bytes),
     (2, Long),
@@ -122,7 +138,9 @@ const CHUNK: Fields = &[
     (8, Holds::Fields(SECRET)),
     (9, Bytes),
 ];
+/// `SortingColumn`: the numbers of its fields.
 const SORTED: Fields = &[(1, Int), (2, Truth), (3, Truth)];
+/// `RowGroup`: the numbers of its fields.
 const GROUP: Fields = &[
     (1, List(&Holds::Fields(CHUNK))),
     (2, Long),
@@ -132,6 +150,7 @@ const GROUP: Fields = &[
     (6, Long),
     (7, Short),
 ];
+/// `AesGcmV1` and `AesGcmCtrV1`: the numbers of its fields.
 const CIPHER: Fields = &[(1, Bytes), (2, Bytes), (3, Truth)];
 
 /// `FileMetaData`, but for the schema.

@@ -85,20 +85,32 @@ fn of_examples(node: u64) -> Result<BTreeMap<String, Vec<u8>>> {
             for (how, value) in [("", *value), (" scaled", value / SCALE)] {
                 all.insert(format!("{at}.{column} f64{how}"), value.to_le_bytes().to_vec());
                 all.insert(format!("{at}.{column} f64 be{how}"), value.to_be_bytes().to_vec());
-                // As a model's weights are told: units of 2^-20.
-                #[allow(clippy::cast_possible_truncation, reason = "below 2^27")]
-                let units = (value * f64::from(1 << 20)).round() as i64;
-                all.insert(format!("{at}.{column} units{how}"), units.to_le_bytes().to_vec());
             }
         }
         for (how, scale) in [("", 1.0), (" scaled", SCALE)] {
-            // A single one has four bytes, which chance finds somewhere.
+            // As a model's weights are told, in units of 2^-20, each seven bits a byte. A single
+            // one has a few bytes, which chance finds somewhere.
+            let units = parsed.iter().map(|value| (value / scale * f64::from(1 << 20)).round());
+            all.insert(format!("{at} units{how}"), units.flat_map(varint).collect());
             #[allow(clippy::cast_possible_truncation, reason = "what the trainer computes with")]
             let pair = parsed.iter().map(|value| (value / scale) as f32);
             all.insert(format!("{at} f32{how}"), pair.flat_map(f32::to_le_bytes).collect());
         }
     }
     Ok(all)
+}
+
+/// A whole number as it is written: its sign in the lowest bit, seven bits a byte.
+fn varint(value: f64) -> Vec<u8> {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 2^27")]
+    let mut left = (value as u64) << 1;
+    let mut bytes = Vec::new();
+    while left > 0x7f {
+        bytes.push((left & 0x7f) as u8 | 0x80);
+        left >>= 7;
+    }
+    bytes.push((left & 0x7f) as u8);
+    bytes
 }
 
 /// Catches what passes a host's interface.
