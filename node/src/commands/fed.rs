@@ -125,8 +125,9 @@ fn learned(subject: &Subject, rules: &Job) -> String {
 fn submit(home: &Home, file: &Path, stay: bool) -> Result<()> {
     let text = text_of(file)?;
     let client = Client::admin(&home.running()?);
-    let job: wire::FederatedJob =
-        client.post("/admin/federated", &wire::FederatedRequest { text })?;
+    // The node reads its own data for it first, which may be many files.
+    let (job, _): (wire::FederatedJob, String) =
+        client.ask("/admin/federated", &serde_json::to_value(wire::FederatedRequest { text })?)?;
     ui::out(format_args!("job '{}' runs at the nodes of the mesh as they hear of it", job.name));
     let anchors = job.anchors.join(", ");
     let rows = [("digest", job.job.clone()), ("anchors", anchors)];

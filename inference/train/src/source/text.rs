@@ -26,7 +26,9 @@ const MAX_ENTRIES: usize = 10_000;
 /// Endings of files that hold text as it is.
 const PLAIN: [&str; 2] = ["txt", "md"];
 /// The ending of files that hold one object a line.
-const LINES: &str = "jsonl";
+const LINES: [&str; 1] = ["jsonl"];
+/// Endings of files that hold objects and would be learned from as they are, brackets and all.
+const ELSEWHERE: [&str; 2] = ["json", "ndjson"];
 
 /// One line of such a file; what else is in it is somebody else's.
 #[derive(Deserialize)]
@@ -43,10 +45,17 @@ fn within(path: &Path, most: usize) -> Result<Vec<String>, TrainError> {
     let failed = |source| TrainError::Io { path: path.to_owned(), source };
     let mut left = most;
     let mut all = Vec::new();
-    if std::fs::metadata(path).map_err(failed)?.is_dir() {
+    let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+    if kind.is_dir() {
         for file in files(path)? {
             read(&file, &mut left, most, &mut all)?;
         }
+    } else if !kind.is_file() {
+        return Err(TrainError::malformed(path, "it is no file and no directory"));
+    } else if ends_in(path, &ELSEWHERE) {
+        let said =
+            "it ends like a file of JSON; one object a line, with a 'text', is a .jsonl file";
+        return Err(TrainError::malformed(path, said));
     } else {
         read(path, &mut left, most, &mut all)?;
     }
@@ -66,8 +75,12 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
             let what = format!("{}: its number of entries", path.display());
             return Err(TrainError::TooLarge { what, limit: MAX_ENTRIES });
         }
-        let file = entry.map_err(failed)?.path();
-        if ending(&file).is_some_and(|end| PLAIN.contains(&end) || end == LINES) && file.is_file() {
+        let entry = entry.map_err(failed)?;
+        // Links may lead out of the directory, and names with a dot belong to other programs.
+        let is_own = entry.file_type().map_err(failed)?.is_file();
+        let is_shown = !entry.file_name().to_string_lossy().starts_with('.');
+        let file = entry.path();
+        if is_own && is_shown && (ends_in(&file, &PLAIN) || ends_in(&file, &LINES)) {
             files.push(file);
         }
     }
@@ -79,8 +92,10 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(files)
 }
 
-fn ending(path: &Path) -> Option<&str> {
-    path.extension().and_then(|end| end.to_str())
+/// Whether a file's name has one of these endings, large or small.
+fn ends_in(path: &Path, endings: &[&str]) -> bool {
+    let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default();
+    endings.iter().any(|one| one.eq_ignore_ascii_case(end))
 }
 
 fn read(
@@ -102,7 +117,7 @@ fn read(
         let at = error.utf8_error().valid_up_to();
         TrainError::malformed(path, format!("no UTF-8 from byte {at} on; convert it"))
     })?;
-    if ending(path) != Some(LINES) {
+    if !ends_in(path, &LINES) {
         into.push(text);
         return Ok(());
     }
@@ -132,9 +147,13 @@ mod tests {
         folder.write("a.jsonl", b"{\"text\": \"first\", \"who\": 1}\n\n{\"text\": \"and more\"}\n");
         folder.write("c.bin", &[0xff]);
         folder.write("d.md", b" \n");
+        folder.write("e.TXT", b"last");
+        folder.write("._f.txt", &[0xff]);
+        let outside = Folder::new().write("g.txt", b"not this one");
+        std::os::unix::fs::symlink(outside, folder.path().join("g.txt")).expect("a link");
         assert_eq!(texts(&Texts { path: one })?, ["second\n"]);
         let all = texts(&Texts { path: folder.path().to_owned() })?;
-        assert_eq!(all, ["first", "and more", "second\n"]);
+        assert_eq!(all, ["first", "and more", "second\n", "last"]);
         Ok(())
     }
 
@@ -147,6 +166,7 @@ mod tests {
         let lines = said(&folder.write("c.jsonl", b"{\"text\": \"a\"}\n{\"texts\": \"b\"}\n"));
         assert!(lines.contains("line 2"), "{lines}");
         assert!(said(&folder.path().join("none.txt")).contains("cannot read"));
+        assert!(said(&folder.write("d.json", b"{}")).contains(".jsonl"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::learning::{job, same_end, submit, until_round, with_data};
 
 /// Rounds enough for requests to see several of them pass.
-const ROUNDS: u64 = 12;
+const ROUNDS: u64 = 24;
 const INFER: &str = "/v2/models/wear/infer";
 
 /// Machines that are worn, well, and worn.
