@@ -2,9 +2,9 @@
 //!
 //! Owns the order of the measurements: accuracy by strategy and by how unequal the clients' data
 //! are, accuracy under attack, then bytes and time of a round, beside the same job in Flower where
-//! that is installed. The rounds are those of the product:
-//! its machines, real shares, real signatures, in one process without network or disk. Every
-//! setting runs with three seeds; `--quick` runs one.
+//! that is installed. The rounds are those of the product: its machines, real shares, real
+//! signatures, in one process without network or disk. Every
+//! setting runs with three seeds; `--quick` runs one, `--costs` measures bytes and time alone.
 
 mod fleet;
 mod flower;
@@ -17,12 +17,13 @@ use selvedge_tests::report::Report;
 
 fn main() -> Result<()> {
     let mut as_json = false;
-    let mut quick = false;
+    let (mut quick, mut costs) = (false, false);
     for word in std::env::args().skip(1) {
         match word.as_str() {
             "--json" => as_json = true,
             "--quick" => quick = true,
-            other => bail!("unknown option `{other}`; there are --json and --quick"),
+            "--costs" => costs = true,
+            other => bail!("unknown option `{other}`; there are --json, --quick and --costs"),
         }
     }
     let seeds: &[u64] = if quick { &[1] } else { &[1, 2, 3] };
@@ -32,11 +33,18 @@ fn main() -> Result<()> {
         .map(|&seed| digits::load(seed).context("reading the digits"))
         .collect::<Result<_>>()?;
     let mut report = Report::default();
-    report.heading("accuracy: best round of 30, percent, mean of the seeds (percent points below)");
-    table::accuracy(&digits, seeds, &mut report)?;
-    report.heading("two of ten clients send what is wrong: last of 15 rounds, percent");
-    table::attacked(&digits, seeds, &mut report)?;
+    if !costs {
+        learning(&digits, seeds, &mut report)?;
+    }
     report.heading("a round of ten clients and five anchors, 79,510 weights");
     table::costs(&digits[0], &mut report)?;
     report.end(as_json)
+}
+
+/// How well models learn, honest clients and others.
+fn learning(digits: &[Digits], seeds: &[u64], report: &mut Report) -> Result<()> {
+    report.heading("accuracy: best round of 30, percent, mean of the seeds (percent points below)");
+    table::accuracy(digits, seeds, report)?;
+    report.heading("two of ten clients send what is wrong: last of 15 rounds, percent");
+    table::attacked(digits, seeds, report)
 }
