@@ -81,15 +81,7 @@ impl Tunable {
             )));
         }
         let tokenizer = Tokenizer::read(&gguf, shape.vocabulary)?;
-        let shape = TunableShape {
-            layers: shape.layers,
-            width: shape.width,
-            queries: shape.heads * shape.head_dim,
-            keys: shape.kv_heads * shape.head_dim,
-            feed_forward: shape.feed_forward,
-            context: shape.context,
-            vocabulary: shape.vocabulary,
-        };
+        let shape = TunableShape::of(&shape);
         Ok(Self { path: path.to_owned(), shape, tokenizer })
     }
 
@@ -282,10 +274,10 @@ impl Decoder {
     }
 }
 
-impl Block {
-    fn load(loader: &mut Loader<'_>, shape: &Shape, layer: usize) -> Result<Self, EngineError> {
-        let name = |part: &str| format!("blk.{layer}.{part}.weight");
-        let sides = TunableShape {
+impl TunableShape {
+    /// The sides that matter to whoever tunes.
+    fn of(shape: &Shape) -> Self {
+        Self {
             layers: shape.layers,
             width: shape.width,
             queries: shape.heads * shape.head_dim,
@@ -293,7 +285,14 @@ impl Block {
             feed_forward: shape.feed_forward,
             context: shape.context,
             vocabulary: shape.vocabulary,
-        };
+        }
+    }
+}
+
+impl Block {
+    fn load(loader: &mut Loader<'_>, shape: &Shape, layer: usize) -> Result<Self, EngineError> {
+        let name = |part: &str| format!("blk.{layer}.{part}.weight");
+        let sides = TunableShape::of(shape);
         let heads = |which: Projection| match (shape.architecture, which) {
             (Architecture::Llama, Projection::Query) => Some(shape.heads),
             (Architecture::Llama, Projection::Key) => Some(shape.kv_heads),

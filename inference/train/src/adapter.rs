@@ -12,7 +12,9 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 
 use crate::model::MAX_PARAMETERS;
-use crate::saved::{Header, LENGTH_BYTES, MAX_SAVED_BYTES, SavedError, check_finite, plain};
+use crate::saved::{
+    Header, LENGTH_BYTES, MAX_SAVED_BYTES, SavedError, check_finite, header, plain,
+};
 use crate::tuning::{MAX_FROZEN, Place};
 use crate::{Saved, TrainError, Tuning};
 
@@ -57,15 +59,7 @@ impl Learned {
     /// # Errors
     /// [`SavedError`], the first thing that is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SavedError> {
-        if bytes.len() > MAX_LEARNED_BYTES {
-            return Err(SavedError::TooLarge { found: bytes.len(), most: MAX_LEARNED_BYTES });
-        }
-        let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
-        if let Some(length) = length.filter(|length| *length > MAX_HEADER_BYTES as u64) {
-            return Err(SavedError::Header(length));
-        }
-        let form = |error: safetensors::SafeTensorError| SavedError::Form(plain(error));
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(form)?;
+        let header = header(bytes, MAX_LEARNED_BYTES, MAX_HEADER_BYTES)?;
         let mut notes = header.metadata().iter().flatten();
         if notes.any(|(name, _)| name == VERSION_NOTE) {
             return Adapter::from_bytes(bytes).map(Self::Adapter);

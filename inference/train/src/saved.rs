@@ -161,15 +161,8 @@ impl Saved {
     /// # Errors
     /// [`SavedError`], the first thing that is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SavedError> {
-        if bytes.len() > MAX_SAVED_BYTES {
-            return Err(SavedError::TooLarge { found: bytes.len(), most: MAX_SAVED_BYTES });
-        }
-        let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
-        if let Some(length) = length.filter(|length| *length > MAX_HEADER_BYTES as u64) {
-            return Err(SavedError::Header(length));
-        }
+        let header = header(bytes, MAX_SAVED_BYTES, MAX_HEADER_BYTES)?;
         let form = |error: safetensors::SafeTensorError| SavedError::Form(plain(error));
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(form)?;
         let tensors = SafeTensors::deserialize(bytes).map_err(form)?;
         let said = header.metadata().iter().flatten();
         let mut notes: BTreeMap<String, String> =
@@ -220,6 +213,27 @@ fn names(model: &Model) -> Result<Vec<(String, Vec<usize>)>, TrainError> {
 pub(crate) fn check_finite(weights: &[f32]) -> Result<(), SavedError> {
     let bad = weights.iter().position(|weight| !weight.is_finite());
     bad.map_or(Ok(()), |at| Err(SavedError::NotFinite(at)))
+}
+
+/// The header of a file within bounds on all of it and on the header, before anything is made of
+/// what follows.
+///
+/// # Errors
+/// [`SavedError`], the first thing that is wrong.
+pub(crate) fn header(
+    bytes: &[u8],
+    most: usize,
+    most_header: usize,
+) -> Result<safetensors::tensor::Metadata, SavedError> {
+    if bytes.len() > most {
+        return Err(SavedError::TooLarge { found: bytes.len(), most });
+    }
+    let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
+    if let Some(length) = length.filter(|length| *length > most_header as u64) {
+        return Err(SavedError::Header(length));
+    }
+    let read = SafeTensors::read_metadata(bytes);
+    read.map(|(_, header)| header).map_err(|error| SavedError::Form(plain(error)))
 }
 
 /// As much of a foreign text as a line of an error should hold, with nothing that a terminal obeys.

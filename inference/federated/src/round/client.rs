@@ -356,7 +356,7 @@ impl Client {
         }
         self.training = None;
         // What nobody would count any more costs no epsilon: it trains again.
-        if self.has_ended() || self.stored.tip.round - base_round > self.job.max_staleness() {
+        if self.has_ended() || is_late(&self.job, &self.stored.tip, base_round) {
             return;
         }
         let levels = match self.levels(delta, examples, &seed) {
@@ -405,7 +405,7 @@ impl Client {
         // A chain that knows more than the disk did may have taken the number meanwhile, or told of
         // what the node contributed from another store.
         let is_next = self.stored.tip.check_next(&self.job, pending.id).is_ok()
-            && !is_late(&self.job, &self.stored.tip, &pending);
+            && !is_late(&self.job, &self.stored.tip, pending.base_round);
         if is_next && self.under_way().is_none() && self.may_spend(out) {
             self.contribute(pending, out);
         }
@@ -532,7 +532,8 @@ impl Client {
             }
             return;
         }
-        self.unpaid.take_if(|(_, pending)| is_late(&self.job, &self.stored.tip, pending));
+        let (job, tip) = (&self.job, &self.stored.tip);
+        self.unpaid.take_if(|(_, pending)| is_late(job, tip, pending.base_round));
         if let Some((spend, _)) = &self.unpaid {
             return out.push(Effect::Spend(*spend));
         }
@@ -549,9 +550,9 @@ impl Client {
     }
 }
 
-/// Whether nobody would count it any more.
-fn is_late(job: &Job, tip: &Tip, pending: &Pending) -> bool {
-    tip.round.saturating_sub(pending.base_round) > job.max_staleness()
+/// Whether nobody would count any more what was trained for a round.
+fn is_late(job: &Job, tip: &Tip, base_round: u64) -> bool {
+    tip.round.saturating_sub(base_round) > job.max_staleness()
 }
 
 impl Machine for Client {
