@@ -149,7 +149,7 @@ async fn start(
     telemetry: Option<&Telemetry>,
     models: &[Served],
 ) -> Result<Node> {
-    // Their bytes were just compared with their digests.
+    // Their bytes were just compared with their digests; of those that were named, their lengths.
     let bases = models.iter().map(|model| {
         let (name, path) = (model.name.clone(), model.path.clone());
         BaseModel { name, path, digest: model.digest.0 }

@@ -51,7 +51,7 @@ pub(crate) enum Fed {
     Watch {
         /// The job
         job: String,
-        /// Draw the accuracy of the rounds into this file, as SVG
+        /// Draw the accuracy of the rounds, or the loss of a tuned model, into this file, as SVG
         #[arg(long, value_name = "FILE")]
         picture: Option<PathBuf>,
     },

@@ -14,7 +14,7 @@ use crate::round::Job;
 pub const MAX_AGE: u32 = 1 << 20;
 /// The age from which a model counts no more for being older: by then it has heard of everybody in
 /// a mesh of thousands, and what counts is on how many examples a node trains. A lie about one's
-/// age gains no more than that.
+/// age weighs no more than that; it also lets a model be further from its base, see [`most`].
 const FULL_AGE: u32 = 16;
 /// Steps that a model may be behind. Who hears nobody for so long learns alone, and would pull back
 /// what others have in common; the first model it hears brings it up.
