@@ -6,6 +6,7 @@
 //! engine's.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use candle_core::{Device, Tensor, Var};
@@ -45,6 +46,8 @@ pub struct Tuner {
     file: Tunable,
     /// The weights, while somebody has them.
     held: Mutex<Weak<Decoder>>,
+    /// Whether nobody wants any more what is computed.
+    stopped: AtomicBool,
 }
 
 impl Windows {
@@ -94,7 +97,12 @@ impl Tuner {
                 format!("it attends to {} tokens, which is less than a window", shape.context);
             return Err(TrainError::Model(said));
         }
-        Ok(Self { tuning: tuning.clone(), file, held: Mutex::default() })
+        Ok(Self {
+            tuning: tuning.clone(),
+            file,
+            held: Mutex::default(),
+            stopped: AtomicBool::new(false),
+        })
     }
 
     /// The matrices of a base model's file, as a job that tunes it has to say them.
@@ -180,13 +188,23 @@ impl Tuner {
         })
     }
 
+    /// Ends what is being computed at its next window, and lets nothing begin: a round of a
+    /// language model may take hours, and the thread is wanted for other jobs.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    fn goes_on(&self) -> Result<(), TrainError> {
+        if self.stopped.load(Ordering::Relaxed) { Err(TrainError::Stopped) } else { Ok(()) }
+    }
+
     /// The weights, read again if nobody has them.
     fn weights(&self) -> Result<Arc<Decoder>, TrainError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(decoder) = held.upgrade() {
             return Ok(decoder);
         }
-        let decoder = Arc::new(self.file.load()?);
+        let decoder = Arc::new(self.file.load_of(&self.tuning.digest)?);
         *held = Arc::downgrade(&decoder);
         Ok(decoder)
     }
@@ -194,6 +212,7 @@ impl Tuner {
 
 /// A base model with what is learned beside it, and what it is learned from.
 struct Adapted<'a> {
+    tuner: &'a Tuner,
     decoder: Arc<Decoder>,
     data: &'a Windows,
     /// Rows and columns of every B.
@@ -203,7 +222,8 @@ struct Adapted<'a> {
 }
 
 impl<'a> Adapted<'a> {
-    fn new(tuner: &Tuner, flat: &[f32], data: &'a Windows) -> Result<Self, TrainError> {
+    fn new(tuner: &'a Tuner, flat: &[f32], data: &'a Windows) -> Result<Self, TrainError> {
+        tuner.goes_on()?;
         let Tuner { tuning, .. } = tuner;
         let places = tuning.places()?;
         let shapes: Vec<_> = places.iter().map(|place| (place.outputs, tuning.rank)).collect();
@@ -217,11 +237,12 @@ impl<'a> Adapted<'a> {
             let low_rank = LowRank { a, b, scale: tuning.scale() };
             added.insert((place.layer, place.target.projection()), low_rank);
         }
-        Ok(Self { decoder: tuner.weights()?, data, shapes, learned, added })
+        Ok(Self { tuner, decoder: tuner.weights()?, data, shapes, learned, added })
     }
 
     /// The logits of a window, and the tokens that they should have foretold.
     fn logits(&self, at: usize) -> Result<(Tensor, &[u32]), TrainError> {
+        self.tuner.goes_on()?;
         let Some((_, next)) = self.data.window(at).split_first() else {
             return Err(TrainError::Plan("a window of no tokens".to_owned()));
         };

@@ -131,6 +131,16 @@ pub(super) struct Runner {
     judging_own: Option<JoinHandle<Result<Option<RoundMeasured>, TrainError>>>,
 }
 
+/// A run that ends, since its job was taken away or it failed, leaves no work behind: whoever runs
+/// the job next reads the data anew.
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if let Some((bench, _)) = &self.parts.bench {
+            bench.data.stop();
+        }
+    }
+}
+
 /// What came of training this node's own model.
 type Practised = ((u64, u64), Result<(u32, Vec<i32>), TrainError>);
 

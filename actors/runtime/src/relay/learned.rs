@@ -138,11 +138,21 @@ impl Errand {
         let values = std::mem::take(&mut self.call.asked.values);
         let version = served.round;
         let desk = self.shared.federation.desk();
-        let told = tokio::select! {
-            biased;
-            lost = lost(&mut reservation) => Err(lost),
-            barred = self.barred() => Err(barred),
-            told = desk.classify(served, values, self.deadline) => told,
+        let told = match desk.room(values) {
+            Ok(waiting) => {
+                if let Some(reservation) = &mut reservation {
+                    // There are no tokens; it counts as one request, also where its time is over
+                    // or its caller leaves meanwhile: the core's time is spent.
+                    reservation.started(0);
+                }
+                tokio::select! {
+                    biased;
+                    lost = lost(&mut reservation) => Err(lost),
+                    barred = self.barred() => Err(barred),
+                    told = desk.classify(served, waiting, self.deadline) => told,
+                }
+            }
+            Err(full) => Err(full),
         };
         let told = match told {
             Ok(told) if told.classes.len() == rows => told,
@@ -153,10 +163,6 @@ impl Errand {
                 return Err(refusal);
             }
         };
-        if let Some(reservation) = &mut reservation {
-            // There are no tokens; it counts as one request.
-            reservation.started(0);
-        }
         self.journey.took(Took::default());
         asking.finished(None);
         // Whoever has the answer finds it settled.
