@@ -24,6 +24,20 @@ pub enum EngineError {
     /// The file is well-formed but asks for something this engine does not do.
     #[error("unsupported model: {0}")]
     Unsupported(String),
+    /// A model is to be quantized that was quantized before.
+    #[error(
+        "tensor '{tensor}' is {form} already, and what that lost stays lost: begin with a file of \
+         F16 or F32"
+    )]
+    Quantized {
+        /// The first such tensor.
+        tensor: String,
+        /// The form it has.
+        form: String,
+    },
+    /// A file cannot be written.
+    #[error("cannot write the model: {0}")]
+    Written(std::io::Error),
     /// The model does not fit the memory the engine may use.
     #[error("the model needs {needed} bytes of memory and {free} of the budget are free")]
     OutOfMemory {
@@ -71,6 +85,8 @@ impl EngineError {
             Self::Compute(_) => Code::Internal,
             Self::Io { .. }
             | Self::Unsupported(_)
+            | Self::Quantized { .. }
+            | Self::Written(_)
             | Self::Device { .. }
             | Self::NameTaken(_)
             | Self::TooManyModels(_)

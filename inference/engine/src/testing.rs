@@ -12,7 +12,7 @@ use selvedge_contract::{
 
 use crate::{EngineConfig, LocalEngine};
 
-mod writer;
+pub(crate) mod writer;
 
 pub(crate) use writer::Writer;
 

@@ -20,6 +20,7 @@ pub(crate) fn models(home: &Home, config: &ModelsConfig, command: &cli::Models) 
     match command {
         cli::Models::Pull(options) => pull_model(home, config, options),
         cli::Models::List { json } => list(home, *json),
+        cli::Models::Quantize(options) => super::quantize::run(home, options),
         cli::Models::Rm { name } => remove(home, name),
     }
 }

@@ -28,6 +28,7 @@ mod npm;
 mod openai;
 mod overspend;
 mod providers;
+mod quantized;
 mod reclaimed;
 mod resume;
 mod shapes;
