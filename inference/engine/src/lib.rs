@@ -9,7 +9,7 @@
 //! The way of a request: `local` admits it, `front` turns it into tokens, `worker` and `runner`
 //! compute it step by step, `job` draws and delivers. The way of a file: `gguf` reads the header
 //! within bounds, `card` checks what it claims, `weights` and `llama` hold it; `decoder` holds one
-//! that is being tuned. Models of embeddings, which are directories, have a way of their own:
+//! that is being tuned, `tuned` what was learned, beside the weights that answer. Models of embeddings, which are directories, have a way of their own:
 //! `embed`.
 
 mod card;
@@ -41,6 +41,7 @@ mod tensors;
 mod testing;
 mod text;
 mod tokenizer;
+mod tuned;
 mod weights;
 mod worker;
 
@@ -51,3 +52,4 @@ pub use embed::FOLDER_FILES;
 pub use error::EngineError;
 pub use local::LocalEngine;
 pub use template::Template;
+pub use tuned::{TunedModel, TunedPart};
