@@ -278,7 +278,7 @@ impl Node {
         let admin = Admin {
             shared: Arc::clone(&shared),
             membership,
-            engine,
+            engine: Arc::clone(&engine),
             store: opened.store.clone(),
             mesh,
             keys: Arc::default(),

@@ -203,7 +203,12 @@ impl Runner {
                 let job = self.jobs.get_mut(&work.id)?;
                 let (from, count) = (work.computed as usize, work.tokens as usize);
                 let tokens = job.tokens.get(from..from + count)?.to_vec();
-                Some(Part { work: *work, cache: job.cache.take()?, tokens, tuned: job.tuned.clone() })
+                Some(Part {
+                    work: *work,
+                    cache: job.cache.take()?,
+                    tokens,
+                    tuned: job.tuned.clone(),
+                })
             })
             .collect()
     }

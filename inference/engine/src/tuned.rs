@@ -161,4 +161,3 @@ const fn part_of(projection: Projection) -> Part {
         Projection::Down => Part::Down,
     }
 }
-

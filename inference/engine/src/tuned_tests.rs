@@ -5,7 +5,7 @@ use selvedge_base::Dice;
 use selvedge_contract::schedule::PAGE_TOKENS;
 use selvedge_kernels::Crew;
 
-use super::prefix::{bits, cached, prompted, told, tokens};
+use super::prefix::{bits, cached, prompted, tokens, told};
 use super::*;
 use crate::decoder::{Additions, LowRank, Projection, Tunable, TunableShape};
 use crate::llama::{Llama, Logits, Segment};
@@ -79,12 +79,12 @@ fn a_tuned_model_computes_what_its_training_computed() {
         engine.tune(model.clone()).expect("fits");
         let tuned = engine.shared.meant(digest(1)).1.expect("it is there");
         let gguf = Gguf::open(file.path()).expect("well formed");
-        let llama =
-            Llama::load(&gguf, &candle_core::Device::Cpu, 1, &|| ()).expect("loads");
+        let llama = Llama::load(&gguf, &candle_core::Device::Cpu, 1, &|| ()).expect("loads");
         let prompt = tokens(1, 40);
         let ours = |added| {
             let mut cache = llama.cache().expect("a cache");
-            let segment = Segment { cache: &mut cache, tokens: &prompt, logits: Logits::All, added };
+            let segment =
+                Segment { cache: &mut cache, tokens: &prompt, logits: Logits::All, added };
             let mut crew = Crew::new(1).expect("threads");
             llama.step(&mut crew, &mut [segment], &AtomicU64::new(0)).expect("computes").remove(0)
         };
@@ -110,8 +110,9 @@ fn base_and_tuned_share_a_batch_and_neither_pages_nor_bits() {
     engine.tune(version(&shape, 1)).expect("fits");
     engine.tune(other).expect("fits");
     let prompt = tokens(2, 150);
-    let of = |id: u128, model: ModelDigest| {
-        GenerateRequest { model, ..prompted(id, &prompt, &greedy()) }
+    let of = |id: u128, model: ModelDigest| GenerateRequest {
+        model,
+        ..prompted(id, &prompt, &greedy())
     };
     let models = [MODEL, digest(1), digest(2)];
     let alone: Vec<_> = models.iter().map(|model| told(&engine, "acme", of(1, *model))).collect();
@@ -142,8 +143,9 @@ fn base_and_tuned_share_a_batch_and_neither_pages_nor_bits() {
 fn a_new_round_answers_those_who_come_and_the_old_one_those_who_are_there() {
     let (engine, file) = with_tiny(config());
     let shape = shape(&file);
-    let of = |id: u128, round: u64| {
-        GenerateRequest { model: digest(round), ..prompted(id, &tokens(3, 20), &greedy()) }
+    let of = |id: u128, round: u64| GenerateRequest {
+        model: digest(round),
+        ..prompted(id, &tokens(3, 20), &greedy())
     };
     let card = engine.tune(version(&shape, 1)).expect("fits");
     assert_eq!((card.round(), card.digest, &*card.name), (Some(1), digest(1), "notes"));
@@ -182,6 +184,7 @@ fn what_is_tuned_is_there_with_its_base_and_takes_no_name_away() {
     strange.parts[3].b.pop();
     assert!(why(strange).contains("Output"));
     assert!(why(TunedModel { rank: 40, ..named("notes") }).contains("layer 0"));
+    wait_for(&engine, |status| status.models[0].state == ModelState::Ready);
     let free = engine.shared.free_bytes();
     engine.tune(named("notes")).expect("fits");
     let taken = free - engine.shared.free_bytes();
@@ -189,6 +192,9 @@ fn what_is_tuned_is_there_with_its_base_and_takes_no_name_away() {
     // and 64.
     let lanes = 6 * 32 + 64 + 3 * (2 + 1 + 1 + 2 + 4 + 4 + 2);
     assert_eq!(taken, 2 * lanes * 64);
+    assert!(engine.untune("notes"));
+    assert_eq!(engine.shared.free_bytes(), free);
+    engine.tune(named("notes")).expect("fits");
     assert!(engine.remove_model("tiny"));
     assert!(engine.status().models.is_empty());
     let gone = engine.submit(
@@ -199,7 +205,4 @@ fn what_is_tuned_is_there_with_its_base_and_takes_no_name_away() {
     assert_eq!(gone.expect_err("without its base").code, Code::ModelNotFound);
     engine.add_model(file.path(), "tiny", MODEL).expect("a model");
     assert_eq!(engine.status().models.len(), 2, "back with its base");
-    assert!(engine.untune("notes"));
-    wait_for(&engine, |status| status.models[0].state == ModelState::Ready);
-    assert_eq!(engine.shared.free_bytes(), free);
 }

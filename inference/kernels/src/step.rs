@@ -506,8 +506,7 @@ impl Crew {
         self.team.split(gated, piece * rows, &mut self.scratches, |index, out, scratch| {
             for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
                 let both = [(&block.gate, &mut scratch.gate), (&block.up, &mut scratch.up)];
-                for ((matrix, buffer), (part, low)) in
-                    both.into_iter().zip(each(&PARTS, low, rows))
+                for ((matrix, buffer), (part, low)) in both.into_iter().zip(each(&PARTS, low, rows))
                 {
                     buffer.clear();
                     buffer.resize(2 * rows, [0.0; LANES]);

@@ -73,7 +73,12 @@ fn sequences_that_come_and_go_do_not_change_each_other() {
             let (mut cache, mut last) = (model.cache(), Vec::new());
             for at in 0..length {
                 let tokens = token(sequence, at);
-                let segment = Segment { cache: &mut cache, tokens: &tokens, logits: Logits::Last, added: None };
+                let segment = Segment {
+                    cache: &mut cache,
+                    tokens: &tokens,
+                    logits: Logits::Last,
+                    added: None,
+                };
                 last = model.step(&mut crew, &mut [segment], &progress).expect("computes");
             }
             alone.push(bits(&last[0][0]));
@@ -106,7 +111,8 @@ fn what_is_not_the_models_is_refused_and_changes_nothing() {
     let mut crew = Crew::new(1).expect("threads");
     let mut cache = model.cache();
     let progress = AtomicU64::new(0);
-    let segment = Segment { cache: &mut cache, tokens: &[3, 50], logits: Logits::Last, added: None };
+    let segment =
+        Segment { cache: &mut cache, tokens: &[3, 50], logits: Logits::Last, added: None };
     let refused = model.step(&mut crew, &mut [segment], &progress);
     assert!(matches!(refused, Err(KernelError::Token { token: 50, vocabulary: 50 })));
     assert!(cache.is_empty());
@@ -217,7 +223,8 @@ fn rows_of_several_additions_and_of_none_do_not_change_each_other() {
     let nothing = additions(&model, 3, 0.0);
     let of = [None, Some(&one), Some(&other), Some(&nothing), Some(&one)];
     let lengths = if cfg!(miri) { [2, 3] } else { [9, 3] };
-    let tokens: Vec<u32> = (0..lengths[0] as u32 + lengths[1] as u32).map(|at| at * 5 % 50).collect();
+    let tokens: Vec<u32> =
+        (0..lengths[0] as u32 + lengths[1] as u32).map(|at| at * 5 % 50).collect();
     let mut alone = Vec::new();
     for added in of {
         let mut crew = Crew::with_isa(1, Isa::scalar()).expect("threads");
@@ -241,8 +248,7 @@ fn rows_of_several_additions_and_of_none_do_not_change_each_other() {
             let mut segments: Vec<_> = segments
                 .map(|(cache, added)| Segment { cache, tokens, logits: Logits::Last, added })
                 .collect();
-            together =
-                model.step(&mut crew, &mut segments, &AtomicU64::new(0)).expect("computes");
+            together = model.step(&mut crew, &mut segments, &AtomicU64::new(0)).expect("computes");
         }
         for (at, (alone, together)) in alone.iter().zip(&together).enumerate() {
             assert!(bits(alone) == bits(&together[0]), "sequence {at} on {}", isa.name());

@@ -228,7 +228,7 @@ impl Tuning {
             return Err(TrainError::Model(said));
         }
         let mut rest = flat;
-        let parts = self.places()?.iter().zip(self.frozen()?).map(|(place, a)| {
+        let parts = self.places()?.into_iter().zip(self.frozen()?).map(|(place, a)| {
             let (b, after) = rest.split_at(place.outputs * self.rank);
             rest = after;
             let (layer, projection) = (place.layer, place.target.projection());

@@ -11,7 +11,7 @@ use selvedge_base::{NodeId, Wall};
 use selvedge_federated::epidemic::MixerEvent;
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{Event, Job, Tip};
-use selvedge_train::{Model, Subject};
+use selvedge_train::Subject;
 use tokio::sync::watch;
 
 use super::disk::{RoundMeasured, hex};
