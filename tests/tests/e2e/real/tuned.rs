@@ -24,7 +24,7 @@ fn job() -> String {
 
 /// A node with the base model and a text of its own.
 fn with_text(spec: NodeSpec, node: u64) -> Result<NodeSpec> {
-    tiny::write(&spec.home.join("models"))?;
+    let model = tiny::write(&spec.home.join("given"))?.display().to_string();
     let path = spec.home.join("notes.txt");
     let word = ["anchors", "shares", "rounds", "chains"][node as usize % 4];
     let line = format!("node {node} keeps its {word} and tells nobody of its {word}. ");
@@ -32,7 +32,7 @@ fn with_text(spec: NodeSpec, node: u64) -> Result<NodeSpec> {
     let config =
         format!("[[data]]\nname = \"notes\"\nkind = \"text\"\npath = \"{}\"\n", path.display());
     fs::write(spec.home.join("config.toml"), config)?;
-    Ok(spec)
+    Ok(spec.with(&["--model", &model]))
 }
 
 fn chat(model: &str) -> Value {
