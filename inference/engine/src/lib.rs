@@ -9,8 +9,8 @@
 //! The way of a request: `local` admits it, `front` turns it into tokens, `worker` and `runner`
 //! compute it step by step, `job` draws and delivers. The way of a file: `gguf` reads the header
 //! within bounds, `card` checks what it claims, `weights` and `llama` hold it; `decoder` holds one
-//! that is being tuned, `tuned` what was learned, beside the weights that answer. Models of embeddings, which are directories, have a way of their own:
-//! `embed`.
+//! that is being tuned, `tuned` what was learned, beside the weights that answer. Models of
+//! embeddings, which are directories, have a way of their own: `embed`.
 
 mod card;
 mod config;
