@@ -155,8 +155,9 @@ impl MeshView {
 
     /// Whether any node of the mesh has a model of this name that no job of learning made.
     pub fn has_file(&self, name: &str) -> bool {
-        let cards = self.nodes.iter().flat_map(|node| &node.engine.models).map(|model| &model.card);
-        cards.into_iter().any(|card| card.name == name && card.round().is_none())
+        let mut cards =
+            self.nodes.iter().flat_map(|node| &node.engine.models).map(|model| &model.card);
+        cards.any(|card| card.name == name && card.round().is_none())
     }
 
     /// The name of the model a caller means: of a digest the name a node has the file under, of
