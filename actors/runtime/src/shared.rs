@@ -83,12 +83,14 @@ impl Shared {
     /// What the local engine does now, as heartbeats and hand-offs report it.
     pub(crate) fn pulse(&self) -> Pulse {
         let status = self.engine.status();
+        // What is tuned says of itself what its base does: they share a batch.
+        let files = || status.models.iter().filter(|model| model.card.round().is_none());
         Pulse {
             progress: status.progress,
             computing: status.computing,
             loading: status.loading,
-            running: status.models.iter().map(|model| model.running).sum(),
-            queued: status.models.iter().map(|model| model.queued).sum(),
+            running: files().map(|model| model.running).sum(),
+            queued: files().map(|model| model.queued).sum(),
         }
     }
 }

@@ -297,7 +297,7 @@ impl Decoder {
 
 impl TunableShape {
     /// The sides that matter to whoever tunes.
-    fn of(shape: &Shape) -> Self {
+    pub(crate) fn of(shape: &Shape) -> Self {
         Self {
             layers: shape.layers,
             width: shape.width,

@@ -12,12 +12,15 @@ use selvedge_contract::{Answer, GenerateRequest, Scope};
 use crate::error::elsewhere;
 use crate::job::{Job, Outlet, Prepared, cancelled};
 use crate::shared::Shared;
+use crate::tuned::Tuned;
 use crate::worker::Message;
 
 /// A request to prepare.
 pub(crate) struct Order {
     /// With whom its pages may be shared.
     pub(crate) scope: Scope,
+    /// What is added to the request's model, if anything is.
+    pub(crate) tuned: Option<Arc<Tuned>>,
     pub(crate) request: GenerateRequest,
     pub(crate) outlet: Outlet,
     pub(crate) submitted: Mono,
@@ -39,7 +42,7 @@ pub(crate) fn closing() -> selvedge_base::Refusal {
 }
 
 fn prepare(shared: &Arc<Shared>, order: Order) {
-    let Order { scope, request, mut outlet, submitted } = order;
+    let Order { scope, tuned, request, mut outlet, submitted } = order;
     let id = request.id;
     if outlet.is_cancelled() {
         outlet.send(Answer::Failed(cancelled()));
@@ -55,7 +58,8 @@ fn prepare(shared: &Arc<Shared>, order: Order) {
     let prepared =
         catch_unwind(AssertUnwindSafe(|| Job::prepare(scope, request, outlet, text, submitted)));
     match prepared {
-        Ok(Ok(Prepared::Job(job))) => {
+        Ok(Ok(Prepared::Job(mut job))) => {
+            job.tuned = tuned;
             if let Err(Message::Job(job)) = shared.worker.push(Message::Job(job)) {
                 job.fail(closing());
             }

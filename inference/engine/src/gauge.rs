@@ -67,7 +67,8 @@ impl Gauge {
             let mut cache = self.llama.cache()?;
             for (at, chunk) in window.chunks(CHUNK).enumerate() {
                 let next = &window[(at * CHUNK + 1).min(window.len())..];
-                let segment = Segment { cache: &mut cache, tokens: chunk, logits: Logits::All };
+                let segment =
+                    Segment { cache: &mut cache, tokens: chunk, logits: Logits::All, added: None };
                 let logits = self.llama.step(&mut self.crew, &mut [segment], &AtomicU64::new(0))?;
                 for (row, token) in logits.iter().flatten().zip(next) {
                     loss += lost(row, *token)?;
@@ -93,7 +94,8 @@ impl Gauge {
         let mut tokens: Vec<u32> = prompt.into_iter().take(CHUNK.min(room)).collect();
         let mut cache = self.llama.cache()?;
         for _ in 0..count {
-            let segment = Segment { cache: &mut cache, tokens: &tokens, logits: Logits::Last };
+            let segment =
+                Segment { cache: &mut cache, tokens: &tokens, logits: Logits::Last, added: None };
             let logits = self.llama.step(&mut self.crew, &mut [segment], &AtomicU64::new(0))?;
             let row = logits.iter().flatten().last();
             let likeliest =

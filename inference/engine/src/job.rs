@@ -20,6 +20,7 @@ use crate::sampling;
 use crate::shared::Place;
 use crate::stream::TextStream;
 use crate::text::Text;
+use crate::tuned::Tuned;
 
 /// A prepared request.
 pub(crate) struct Job {
@@ -27,6 +28,8 @@ pub(crate) struct Job {
     /// With whom its pages may be shared.
     pub(crate) scope: Scope,
     pub(crate) model: ModelDigest,
+    /// What is added to the model's matrices, from its first token to its last.
+    pub(crate) tuned: Option<Arc<Tuned>>,
     pub(crate) text: Arc<Text>,
     /// Prompt and answer so far.
     pub(crate) tokens: Vec<u32>,
@@ -129,6 +132,7 @@ impl Job {
             id: request.id,
             scope,
             model: request.model,
+            tuned: None,
             limit: limit.min(text.context() - prompt_tokens),
             text,
             tokens,

@@ -9,8 +9,9 @@
 //! The way of a request: `local` admits it, `front` turns it into tokens, `worker` and `runner`
 //! compute it step by step, `job` draws and delivers. The way of a file: `gguf` reads the header
 //! within bounds, `card` checks what it claims, `weights` and `llama` hold it; `decoder` holds one
-//! that is being tuned, `quantize` writes one in another form and `gauge` says what that costs.
-//! Models of embeddings, which are directories, have a way of their own: `embed`.
+//! that is being tuned, `tuned` what was learned, beside the weights that answer, `quantize` writes
+//! one in another form and `gauge` says what that costs. Models of embeddings, which are
+//! directories, have a way of their own: `embed`.
 
 mod card;
 mod config;
@@ -43,6 +44,7 @@ mod tensors;
 mod testing;
 mod text;
 mod tokenizer;
+mod tuned;
 mod weights;
 mod worker;
 
@@ -55,3 +57,4 @@ pub use gauge::{Gauge, Gauged};
 pub use local::LocalEngine;
 pub use quantize::{Mixture, Quantized, Recipe, SHARES, Turned, UnknownMixture, quantize};
 pub use template::Template;
+pub use tuned::{TunedModel, TunedPart};

@@ -118,7 +118,7 @@ fn the_pass_for_tuning_computes_what_the_engine_computes() {
     let tokens = text.tokenizer.encode("The capital of France is Paris. The capital of Italy is");
     let tokens = tokens.expect("encodes");
     let mut cache = llama.cache().expect("a cache");
-    let segment = Segment { cache: &mut cache, tokens: &tokens, logits: Logits::All };
+    let segment = Segment { cache: &mut cache, tokens: &tokens, logits: Logits::All, added: None };
     let theirs = llama.step(&mut crew(), &mut [segment], &AtomicU64::new(0)).expect("computes");
     let decoder = Tunable::open(&model()).and_then(|file| file.load()).expect("loads");
     let ours = decoder.logits(&tokens, &Additions::new()).expect("computes");
@@ -146,7 +146,7 @@ fn probabilities_are_at_least_as_exact_as_those_of_llama_cpp() {
         .collect();
     let (_, llama) = load();
     let mut cache = llama.cache().expect("a cache");
-    let segment = Segment { cache: &mut cache, tokens: &tokens, logits: Logits::All };
+    let segment = Segment { cache: &mut cache, tokens: &tokens, logits: Logits::All, added: None };
     let logits = llama.step(&mut crew(), &mut [segment], &AtomicU64::new(0)).expect("computes");
     let exact = fixture["exact"].as_array().expect("positions");
     assert_eq!(logits[0].len(), exact.len());
@@ -176,13 +176,13 @@ fn a_batch_computes_what_each_sequence_computes_alone() {
         .iter()
         .map(|tokens| {
             let mut cache = llama.cache().expect("a cache");
-            let segment = Segment { cache: &mut cache, tokens, logits: Logits::Last };
+            let segment = Segment { cache: &mut cache, tokens, logits: Logits::Last, added: None };
             llama.step(&mut crew, &mut [segment], &progress).expect("computes").remove(0).remove(0)
         })
         .collect();
     let mut caches: Vec<_> = prompts.iter().map(|_| llama.cache().expect("a cache")).collect();
     let mut segments: Vec<_> = (caches.iter_mut().zip(&prompts))
-        .map(|(cache, tokens)| Segment { cache, tokens, logits: Logits::Last })
+        .map(|(cache, tokens)| Segment { cache, tokens, logits: Logits::Last, added: None })
         .collect();
     let together = llama.step(&mut crew, &mut segments, &progress).expect("computes");
     for (alone, together) in alone.iter().zip(&together) {
@@ -203,7 +203,7 @@ fn a_prompt_computes_the_same_however_it_is_cut() {
         let (progress, mut cache) = (AtomicU64::new(0), llama.cache().expect("a cache"));
         let mut logits = Vec::new();
         for tokens in tokens.chunks(chunk) {
-            let segment = Segment { cache: &mut cache, tokens, logits: Logits::Last };
+            let segment = Segment { cache: &mut cache, tokens, logits: Logits::Last, added: None };
             let computed = llama.step(&mut crew, &mut [segment], &progress);
             logits = computed.expect("computes").remove(0).remove(0);
         }

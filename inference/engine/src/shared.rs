@@ -20,6 +20,7 @@ use crate::front::Order;
 use crate::gguf::Gguf;
 use crate::mailbox::Mailbox;
 use crate::text::Text;
+use crate::tuned::{Tuned, Versions};
 use crate::worker::Message;
 
 /// Models an engine keeps track of: far more than fit a machine's memory at once.
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) progress: AtomicU64,
     pub(crate) computing: AtomicBool,
     models: Mutex<BTreeMap<ModelDigest, Entry>>,
+    /// What is one of them with something added.
+    tuned: Mutex<Versions>,
     live: Mutex<BTreeMap<RequestId, Live>>,
     /// Bytes of weights in memory or being loaded.
     weights: AtomicU64,
@@ -122,6 +125,7 @@ impl Shared {
             progress: AtomicU64::new(0),
             computing: AtomicBool::new(false),
             models: Mutex::new(BTreeMap::new()),
+            tuned: Mutex::default(),
             live: Mutex::new(BTreeMap::new()),
             weights: AtomicU64::new(0),
         })
@@ -241,6 +245,33 @@ impl Shared {
         let ready = |entry: &Entry| entry.state == ModelState::Ready && !entry.card.embeds();
         let ready = models.iter().filter(|(_, entry)| ready(entry));
         ready.map(|(digest, _)| *digest).collect()
+    }
+
+    /// The model whose weights answer for a digest, and what is added to them.
+    pub(crate) fn meant(&self, digest: ModelDigest) -> (ModelDigest, Option<Arc<Tuned>>) {
+        match self.tuned.lock().find(digest) {
+            Some(tuned) => (tuned.base, Some(tuned)),
+            None => (digest, None),
+        }
+    }
+
+    /// A version takes the place of those before, for requests to come.
+    pub(crate) fn tune(&self, tuned: Tuned) -> Result<ModelCard, EngineError> {
+        let models = self.models.lock();
+        let Some(base) = models.get(&tuned.base) else {
+            return Err(EngineError::unsupported("the model that it adds to is not here"));
+        };
+        if models.values().any(|entry| entry.card.name == tuned.name) {
+            return Err(EngineError::NameTaken(tuned.name));
+        }
+        let card = base.card.tuned(&tuned.name, tuned.digest, tuned.round);
+        self.tuned.lock().put(tuned)?;
+        Ok(card)
+    }
+
+    /// Forgets a tuned model; what runs goes on. Whether there was one.
+    pub(crate) fn untune(&self, name: &str) -> bool {
+        self.tuned.lock().take(name)
     }
 
     pub(crate) fn dimensions(&self, digest: ModelDigest) -> Option<u32> {
@@ -380,6 +411,15 @@ impl Shared {
     pub(crate) fn status(&self) -> EngineStatus {
         let models = self.models.lock();
         let mut list: Vec<_> = models.values().map(Entry::status).collect();
+        for tuned in self.tuned.lock().newest() {
+            // Without its base it is not here, and a file's name is the file's.
+            let free = models.values().all(|entry| entry.card.name != tuned.name);
+            if let Some(base) = models.get(&tuned.base).filter(|_| free) {
+                let status = base.status();
+                let card = status.card.tuned(&tuned.name, tuned.digest, tuned.round);
+                list.push(ModelStatus { card, ..status });
+            }
+        }
         list.sort_by(|a, b| a.card.name.cmp(&b.card.name));
         EngineStatus {
             progress: self.progress.load(Ordering::Relaxed),

@@ -270,7 +270,7 @@ pub(crate) fn taken(shared: &Shared, name: &str) -> Option<&'static str> {
     if shared.routing.has(name) {
         return Some("a route");
     }
-    if shared.view.load().has_model(name) {
+    if shared.view.load().has_file(name) {
         return Some("a model of the mesh");
     }
     let providers = shared.providers.all();
@@ -278,8 +278,15 @@ pub(crate) fn taken(shared: &Shared, name: &str) -> Option<&'static str> {
     provided.then_some("a model of a provider")
 }
 
-/// A refusal of what talks or makes vectors, where the name is that of a learned model.
+/// A refusal of what talks or makes vectors, where the name is that of a learned model and no node
+/// of the mesh answers to it.
 pub(super) fn no_talker(shared: &Shared, name: &str) -> Option<Refusal> {
+    if let Some(why) = shared.federation.not_tuned(name) {
+        let message = format!("no node that can be reached answers as '{name}'; here: {why}");
+        let retry = Retry::After(FIRST_ROUND);
+        let code = Code::ModelUnavailable;
+        return Some(Refusal::new(Stage::Route, Blame::Us, retry, code, message).param("model"));
+    }
     shared.federation.learned(name).map(|_| tells_classes(name))
 }
 

@@ -35,4 +35,5 @@ mod shapes;
 mod shared_routes;
 mod surface;
 mod telemetry;
+mod tuned;
 mod weather;
