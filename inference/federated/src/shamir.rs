@@ -113,7 +113,7 @@ impl Scheme {
         }
         // A last block that is not full ends with zeroes.
         let secrets = (0..packing).map(|from| Column { values: update, from, step: packing });
-        let columns: Vec<Column<'_>> = secrets.chain(drawn.iter().map(Column::of)).collect();
+        let columns: Vec<Column<'_>> = secrets.chain(drawn.iter().map(|one| Column::of(one))).collect();
         let computed: Vec<Vec<Fp>> =
             rows.iter().map(|row| combined(row, &columns, blocks)).collect();
         drawn.extend(computed);
@@ -144,7 +144,7 @@ impl Scheme {
         let points: Vec<Fp> =
             base.iter().map(|(place, _)| Self::share_point(usize::from(*place))).collect();
         let columns: Vec<Column<'_>> =
-            base.iter().map(|(_, share)| Column { values: share, from: 0, step: 1 }).collect();
+            base.iter().map(|(_, share)| Column::of(share)).collect();
         let (packing, blocks) = (self.packing(), self.share_len(dim));
         for (place, share) in others {
             let row = lagrange(&points, Self::share_point(usize::from(*place)));
@@ -153,12 +153,12 @@ impl Scheme {
             }
         }
         let secrets = (0..packing).map(|index| lagrange(&points, Self::secret_point(index)));
-        let secrets: Vec<Vec<Fp>> = secrets.map(|row| combined(&row, &columns, blocks)).collect();
-        let [update] = secrets.as_slice() else {
-            let update = (0..blocks * packing).map(|at| secrets[at % packing][at / packing]);
-            return Ok(update.take(dim).collect());
-        };
-        Ok(update.clone())
+        let mut secrets: Vec<Vec<Fp>> =
+            secrets.map(|row| combined(&row, &columns, blocks)).collect();
+        if packing == 1 {
+            return Ok(secrets.pop().unwrap_or_default());
+        }
+        Ok((0..dim).map(|at| secrets[at % packing][at / packing]).collect())
     }
 }
 
@@ -171,7 +171,8 @@ struct Column<'a> {
 }
 
 impl<'a> Column<'a> {
-    fn of(values: &'a Vec<Fp>) -> Self {
+    /// A value for each block, one after the other.
+    const fn of(values: &'a [Fp]) -> Self {
         Self { values, from: 0, step: 1 }
     }
 }

@@ -169,7 +169,7 @@ impl Net {
         let end = self.layers.len() - 1;
         for (at, layer) in self.layers.iter().enumerate() {
             let (below, own) = room.layers.split_at_mut(at);
-            let read = below.last().map_or(input, |below| &below.values);
+            let read = below.last().map_or(input, |below| below.values.as_slice());
             let Some(own) = own.first_mut() else { continue };
             self.forward(layer, &read[..count * layer.kind.inputs()], own, &mut room.scratch);
             if at < end && matches!(layer.kind, Kind::Dense { .. }) {
@@ -277,7 +277,7 @@ impl Net {
         let count = input.len() / self.width;
         for (at, layer) in self.layers.iter().enumerate() {
             let (below, own) = room.layers.split_at(at);
-            let read = below.last().map_or(input, |below| &below.values);
+            let read = below.last().map_or(input, |below| below.values.as_slice());
             let Some(own) = own.first() else { continue };
             let whole = &mut self.weights[layer.weight.start..layer.bias.end];
             let (weight, bias) = whole.split_at_mut(layer.weight.len());

@@ -154,7 +154,7 @@ impl Fleet {
     /// told the model of every round.
     pub(crate) fn run(
         &mut self,
-        train: impl Train,
+        train: impl Fn(usize, &Server) -> Result<Trained> + Sync,
         mut after: impl FnMut(&Server) -> Result<()>,
     ) -> Result<()> {
         let mut told = 0;
@@ -192,27 +192,7 @@ impl Fleet {
         let now = Now { mono: self.now, wall: Wall(self.now.0) };
         let inputs = self.inputs.iter_mut().map(std::mem::take);
         let busy: Vec<_> = self.nodes.iter_mut().zip(inputs).enumerate().collect();
-        let busy = Mutex::new(busy.into_iter().filter(|(_, (_, inputs))| !inputs.is_empty()));
-        let work = || -> Result<Vec<(usize, Said)>> {
-            let mut all = Vec::new();
-            loop {
-                let next = busy.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some((at, (node, inputs))) = next else { return Ok(all) };
-                all.push((at, node.take(at, now, inputs, train)?));
-            }
-        };
-        let mut all = if self.threads > 1 {
-            thread::scope(|scope| -> Result<Vec<(usize, Said)>> {
-                let others: Vec<_> = (1..self.threads).map(|_| scope.spawn(work)).collect();
-                let mut all = work()?;
-                for other in others {
-                    all.extend(other.join().ok().context("a node panicked")??);
-                }
-                Ok(all)
-            })?
-        } else {
-            work()?
-        };
+        let mut all = taken(busy, now, self.threads, train)?;
         all.sort_by_key(|(at, _)| *at);
         all.into_iter().for_each(|(at, said)| self.hear(at, said));
         Ok(())
@@ -238,6 +218,32 @@ impl Fleet {
             }
         }
     }
+}
+
+/// What nodes make of what came to them, as many at a time as there are threads; in no order.
+fn taken(
+    busy: Vec<(usize, (&mut Node, Vec<Input>))>,
+    now: Now,
+    threads: usize,
+    train: &impl Train,
+) -> Result<Vec<(usize, Said)>> {
+    let busy = Mutex::new(busy.into_iter().filter(|(_, (_, inputs))| !inputs.is_empty()));
+    let work = || -> Result<Vec<(usize, Said)>> {
+        let mut all = Vec::new();
+        loop {
+            let next = busy.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((at, (node, inputs))) = next else { return Ok(all) };
+            all.push((at, node.take(at, now, inputs, train)?));
+        }
+    };
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut all = work()?;
+        for other in others {
+            all.extend(other.join().ok().context("a node panicked")??);
+        }
+        Ok(all)
+    })
 }
 
 impl Node {
@@ -345,7 +351,7 @@ impl Node {
     }
 }
 
-const fn part_of_client(input: &ClientInput) -> Part {
+fn part_of_client(input: &ClientInput) -> Part {
     match input {
         ClientInput::Trained { .. } => Part::Sharing,
         ClientInput::Received { message, .. } => part_of(message),
@@ -357,7 +363,7 @@ const fn part_of_client(input: &ClientInput) -> Part {
     }
 }
 
-const fn part_of_anchor(input: &AnchorInput) -> Part {
+fn part_of_anchor(input: &AnchorInput) -> Part {
     match input {
         AnchorInput::Received { message, .. } => part_of(message),
         AnchorInput::Stored { .. } | AnchorInput::Reconfigured { .. } | AnchorInput::Ticked => {
@@ -366,7 +372,7 @@ const fn part_of_anchor(input: &AnchorInput) -> Part {
     }
 }
 
-const fn part_of(message: &Message) -> Part {
+fn part_of(message: &Message) -> Part {
     match message {
         Message::Share { .. } => Part::Taking,
         // The acceptance that makes a quorum has the proposer sum.

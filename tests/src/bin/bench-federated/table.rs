@@ -60,6 +60,8 @@ pub(crate) fn accuracy(digits: &[Digits], seeds: &[u64], report: &mut Report) ->
                 if scaffold { ("scaffold", with_control) } else { ("fedavg", average) };
             let mean = percent(outcomes, Outcome::best);
             report.note(&format!("{strategy}_{name}_percent"), mean, None);
+            let apart = deviation(outcomes, Outcome::best);
+            report.note(&format!("{strategy}_{name}_deviation"), apart, None);
             let below = published - mean;
             report.note(&format!("{strategy}_{name}_below"), below, Some(MARGIN));
         }
@@ -181,6 +183,13 @@ fn threads() -> usize {
 
 fn percent(outcomes: &[Outcome], of: impl Fn(&Outcome) -> f64) -> f64 {
     100.0 * outcomes.iter().map(of).sum::<f64>() / outcomes.len().max(1) as f64
+}
+
+/// Standard deviation over the seeds, in percent points: how far luck with one division goes.
+fn deviation(outcomes: &[Outcome], of: impl Fn(&Outcome) -> f64) -> f64 {
+    let mean = percent(outcomes, &of);
+    let squares: f64 = outcomes.iter().map(|one| (100.0 * of(one) - mean).powi(2)).sum();
+    (squares / outcomes.len().saturating_sub(1).max(1) as f64).sqrt()
 }
 
 /// Runs the settings, one at a time on each core; outcomes in their order.
