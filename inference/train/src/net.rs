@@ -43,6 +43,8 @@ pub(crate) struct Room {
     examples: usize,
     layers: Vec<Values>,
     scratch: Scratch,
+    /// What a dense layer gives, unit after unit.
+    turned: Vec<f32>,
 }
 
 /// What a layer made of examples.
@@ -130,13 +132,14 @@ impl Net {
     }
 
     fn make_room(&self, examples: usize, blamed: usize) -> Room {
-        let mut scratch = Scratch::default();
+        let (mut scratch, mut turned) = (Scratch::default(), 0);
         let mut layers = Vec::with_capacity(self.layers.len());
         for Placed { kind, .. } in &self.layers {
             let chosen = if let Kind::Filters(filters) = kind {
                 scratch.grow(filters);
                 vec![0; examples * kind.outputs()]
             } else {
+                turned = turned.max(examples.min(kind.outputs()) * kind.outputs());
                 Vec::new()
             };
             layers.push(Values {
@@ -145,7 +148,7 @@ impl Net {
                 blame: vec![0.0; blamed * kind.outputs()],
             });
         }
-        Room { examples, layers, scratch }
+        Room { examples, layers, scratch, turned: vec![0.0; turned] }
     }
 
     /// Scores before softmax, example after example, for values that lie the same way.
@@ -166,12 +169,16 @@ impl Net {
                 self.width
             )));
         }
+        if count == 0 {
+            return Ok(&[]);
+        }
         let end = self.layers.len() - 1;
         for (at, layer) in self.layers.iter().enumerate() {
-            let (below, own) = room.layers.split_at_mut(at);
+            let Room { layers, scratch, turned, .. } = &mut *room;
+            let (below, own) = layers.split_at_mut(at);
             let read = below.last().map_or(input, |below| below.values.as_slice());
             let Some(own) = own.first_mut() else { continue };
-            self.forward(layer, &read[..count * layer.kind.inputs()], own, &mut room.scratch);
+            self.forward(layer, &read[..count * layer.kind.inputs()], own, (scratch, turned));
             if at < end && matches!(layer.kind, Kind::Dense { .. }) {
                 for value in &mut own.values[..count * layer.kind.outputs()] {
                     *value = value.max(0.0);
@@ -181,18 +188,34 @@ impl Net {
         Ok(&room.layers[end].values[..count * self.classes])
     }
 
-    fn forward(&self, layer: &Placed, input: &[f32], own: &mut Values, scratch: &mut Scratch) {
+    fn forward(
+        &self,
+        layer: &Placed,
+        input: &[f32],
+        own: &mut Values,
+        (scratch, turned): (&mut Scratch, &mut [f32]),
+    ) {
         let weight = &self.weights[layer.weight.clone()];
         let bias = &self.weights[layer.bias.clone()];
         match &layer.kind {
             Kind::Dense { inputs, units } => {
                 let count = input.len() / inputs;
-                for row in own.values[..count * units].chunks_exact_mut(*units) {
-                    row.copy_from_slice(bias);
+                let (input, weight) =
+                    (Matrix::new(input, count, *inputs), Matrix::new(weight, *units, *inputs));
+                let values = &mut own.values[..count * units];
+                // gemm copies the matrix whose rows become those of the product's columns into an
+                // order of its own: the smaller one shall be that.
+                if count < *units {
+                    product(turned, Before::Gone, 1.0, weight, input.turned());
+                    for (unit, bias) in bias.iter().enumerate() {
+                        let row = &turned[unit * count..][..count];
+                        let column = values[unit..].iter_mut().step_by(*units);
+                        column.zip(row).for_each(|(value, sum)| *value = sum + bias);
+                    }
+                } else {
+                    values.chunks_exact_mut(*units).for_each(|row| row.copy_from_slice(bias));
+                    product(values, Before::Kept, 1.0, input, weight.turned());
                 }
-                let input = Matrix::new(input, count, *inputs);
-                let weight = Matrix::new(weight, *units, *inputs).turned();
-                product(&mut own.values, Before::Kept, 1.0, input, weight);
             }
             Kind::Filters(filters) => {
                 let outputs = filters.outputs();

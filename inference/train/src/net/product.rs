@@ -145,7 +145,9 @@ mod tests {
                     let was = if kept { f64::from(there[place]) } else { 0.0 };
                     let wanted = was + f64::from(factor) * sum;
                     let got = f64::from(out[place]);
-                    prop_assert!((got - wanted).abs() < 1e-4, "{row} {column}: {got} {wanted}");
+                    // Every one of the sums is rounded, and none is above the depth.
+                    let most = 1e-6 * (1.0 + 2.0 * depth as f64);
+                    prop_assert!((got - wanted).abs() < most, "{row} {column}: {got} {wanted}");
                 }
             }
             prop_assert_eq!(&out[rows * columns..], &there[rows * columns..]);
