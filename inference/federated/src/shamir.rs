@@ -113,7 +113,8 @@ impl Scheme {
         }
         // A last block that is not full ends with zeroes.
         let secrets = (0..packing).map(|from| Column { values: update, from, step: packing });
-        let columns: Vec<Column<'_>> = secrets.chain(drawn.iter().map(|one| Column::of(one))).collect();
+        let columns: Vec<Column<'_>> =
+            secrets.chain(drawn.iter().map(|one| Column::of(one))).collect();
         let computed: Vec<Vec<Fp>> =
             rows.iter().map(|row| combined(row, &columns, blocks)).collect();
         drawn.extend(computed);
@@ -143,8 +144,7 @@ impl Scheme {
         let (base, others) = shares.split_at(threshold);
         let points: Vec<Fp> =
             base.iter().map(|(place, _)| Self::share_point(usize::from(*place))).collect();
-        let columns: Vec<Column<'_>> =
-            base.iter().map(|(_, share)| Column::of(share)).collect();
+        let columns: Vec<Column<'_>> = base.iter().map(|(_, share)| Column::of(share)).collect();
         let (packing, blocks) = (self.packing(), self.share_len(dim));
         for (place, share) in others {
             let row = lagrange(&points, Self::share_point(usize::from(*place)));

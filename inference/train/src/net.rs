@@ -33,7 +33,10 @@ struct Placed {
 #[derive(Clone, Copy)]
 enum Kind {
     /// Units that see all values.
-    Dense { inputs: usize, units: usize },
+    Dense {
+        inputs: usize,
+        units: usize,
+    },
     Filters(Convolution),
 }
 
@@ -315,7 +318,8 @@ impl Net {
                 }
                 Kind::Filters(filters) => {
                     let (inputs, outputs) = (filters.inputs(), filters.outputs());
-                    let back = own.blame.chunks_exact(outputs).zip(own.chosen.chunks_exact(outputs));
+                    let back =
+                        own.blame.chunks_exact(outputs).zip(own.chosen.chunks_exact(outputs));
                     for (image, back) in read.chunks_exact(inputs).zip(back).take(count) {
                         let weights = (&mut *weight, &mut *bias);
                         filters.learn(weights, -rate, image, back, &mut room.scratch);

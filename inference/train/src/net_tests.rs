@@ -32,7 +32,10 @@ fn given(shape: Shape, hidden: Vec<Layer>, examples: usize, seed: u64) -> Given 
     let mut rng = stream(seed, Purpose::Order);
     let mut weights = model.first(seed).expect("a model that can be built");
     // So that no bias is zero: where a value before ReLU is, two derivatives are as good.
-    weights.iter_mut().zip(draw(1 << 16, &mut rng)).for_each(|(weight, more)| *weight += more / 8.0);
+    weights
+        .iter_mut()
+        .zip(draw(1 << 16, &mut rng))
+        .for_each(|(weight, more)| *weight += more / 8.0);
     let width = model.schema.check().expect("a shape with values");
     let values = draw(examples * width, &mut rng);
     let labels = (0..examples).map(|_| rng.random_range(0..CLASSES as u32)).collect();
@@ -41,9 +44,10 @@ fn given(shape: Shape, hidden: Vec<Layer>, examples: usize, seed: u64) -> Given 
 
 /// Any model of up to three hidden layers: of images with odd sides too, or of rows.
 fn models() -> impl Strategy<Value = (Shape, Vec<Layer>)> {
-    let rows = (1usize..40, proptest::collection::vec(1usize..40, 0..3)).prop_map(|(width, units)| {
-        (Shape::Flat(width), units.into_iter().map(Layer::Dense).collect::<Vec<_>>())
-    });
+    let rows =
+        (1usize..40, proptest::collection::vec(1usize..40, 0..3)).prop_map(|(width, units)| {
+            (Shape::Flat(width), units.into_iter().map(Layer::Dense).collect::<Vec<_>>())
+        });
     let sides = (1usize..3, 4usize..12, 4usize..12);
     let filters = proptest::collection::vec(1usize..6, 1..3);
     let images = (sides, filters, proptest::option::of(1usize..20)).prop_map(
@@ -60,7 +64,8 @@ fn models() -> impl Strategy<Value = (Shape, Vec<Layer>)> {
 fn by_candle(given: &Given, steps: usize) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
     let net = Reference::new(&given.model, &given.weights)?;
     let count = given.labels.len();
-    let values = Tensor::from_slice(&given.values, (count, given.values.len() / count), &Device::Cpu)?;
+    let values =
+        Tensor::from_slice(&given.values, (count, given.values.len() / count), &Device::Cpu)?;
     let labels = Tensor::from_slice(&given.labels, count, &Device::Cpu)?;
     let mut losses = Vec::new();
     for _ in 0..steps {

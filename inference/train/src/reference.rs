@@ -79,9 +79,11 @@ fn pooled(image: &Tensor) -> Result<Tensor, TrainError> {
     let (count, filters, height, width) = image.dims4()?;
     let (rows, columns) = (height / 2, width / 2);
     let even = image.narrow(2, 0, rows * 2)?.narrow(3, 0, columns * 2)?.contiguous()?;
-    Ok(even.reshape((count * filters, rows, 2, columns, 2))?.max(4)?.max(2)?.reshape((
-        count, filters, rows, columns,
-    ))?)
+    Ok(even
+        .reshape((count * filters, rows, 2, columns, 2))?
+        .max(4)?
+        .max(2)?
+        .reshape((count, filters, rows, columns))?)
 }
 
 fn cut(parameters: &[Parameter], flat: &[f32]) -> Result<Vec<Tensor>, TrainError> {

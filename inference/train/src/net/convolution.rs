@@ -132,7 +132,8 @@ impl Convolution {
         let plane = Matrix::new(&scratch.plane, self.filters, places);
         let columns = Matrix::new(&scratch.columns, seen, places).turned();
         product(weight, Before::Kept, factor, plane, columns);
-        for (bias, blame) in bias.iter_mut().zip(blame.chunks_exact(self.outputs() / self.filters)) {
+        for (bias, blame) in bias.iter_mut().zip(blame.chunks_exact(self.outputs() / self.filters))
+        {
             *bias += factor * blame.iter().sum::<f32>();
         }
     }
