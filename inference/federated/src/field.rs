@@ -149,7 +149,8 @@ mod tests {
             for value in [value, u64::MAX - (value & 63), u64::from(P) * (value & 0xffff_ffff)] {
                 prop_assert_eq!(u64::from(Fp::reduced(value).0), value % u64::from(P));
             }
-            prop_assert_eq!(u64::from(a.plus(b).0), (u64::from(a.0) + u64::from(b.0)) % u64::from(P));
+            let sum = u64::from(a.0) + u64::from(b.0);
+            prop_assert_eq!(u64::from(a.plus(b).0), sum % u64::from(P));
             prop_assert!(a.loose_product(b) < 1 << 35);
             prop_assert_eq!(Fp::reduced(a.loose_product(b)), a.times(b));
         }

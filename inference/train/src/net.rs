@@ -157,7 +157,8 @@ impl Net {
     /// Scores before softmax, example after example, for values that lie the same way.
     ///
     /// # Errors
-    /// [`TrainError::Schema`] for values that are no whole examples, or more than there is room for.
+    /// [`TrainError::Schema`] for values that are no whole examples, or more than there is room
+    /// for.
     pub(crate) fn scores<'a>(
         &self,
         input: &[f32],
@@ -231,8 +232,8 @@ impl Net {
         }
     }
 
-    /// The mean loss of labelled examples, in nats, and the gradients by all values in `room`, which
-    /// [`Self::descend`] takes.
+    /// The mean loss of labelled examples, in nats, and the gradients by all values in `room`,
+    /// which [`Self::descend`] takes.
     ///
     /// # Errors
     /// [`TrainError::Schema`] for examples that do not fit the net or the room.

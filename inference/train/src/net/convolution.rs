@@ -156,8 +156,8 @@ impl Convolution {
         });
     }
 
-    /// Tells every run of neighbours that a value of the filters sees: the row of the columns, where
-    /// in it the run begins, where in the image, and how long it is.
+    /// Tells every run of neighbours that a value of the filters sees: the row of the columns,
+    /// where in it the run begins, where in the image, and how long it is.
     fn each_run(&self, mut tell: impl FnMut(usize, usize, usize, usize)) {
         let (height, width) = (self.height, self.width);
         let edge = FILTER / 2;
