@@ -13,7 +13,7 @@ use candle_core::{Device, Tensor, Var};
 use selvedge_engine::{Additions, Decoder, LowRank, Tunable};
 
 use crate::entropy::{mean_loss, told};
-use crate::local::{Learner, descend};
+use crate::local::{Learner, Pull, descend};
 use crate::source::texts;
 use crate::{BaseShape, Control, Local, Plan, Source, TrainError, Tuning, Update};
 
@@ -154,8 +154,8 @@ impl Tuner {
         control: Option<Control<'_>>,
     ) -> Result<Update, TrainError> {
         local.run(|| {
-            let net = Adapted::new(self, base, data)?;
-            descend(&net, base, data.len(), plan, control)
+            let mut net = Adapted::new(self, base, data)?;
+            descend(&mut net, base, data.len(), plan, control)
         })
     }
 
@@ -215,8 +215,6 @@ struct Adapted<'a> {
     tuner: &'a Tuner,
     decoder: Arc<Decoder>,
     data: &'a Windows,
-    /// Rows and columns of every B.
-    shapes: Vec<(usize, usize)>,
     learned: Vec<Var>,
     added: Additions,
 }
@@ -237,7 +235,7 @@ impl<'a> Adapted<'a> {
             let low_rank = LowRank { a, b, scale: tuning.scale() };
             added.insert((place.layer, place.target.projection()), low_rank);
         }
-        Ok(Self { tuner, decoder: tuner.weights()?, data, shapes, learned, added })
+        Ok(Self { tuner, decoder: tuner.weights()?, data, learned, added })
     }
 
     /// The logits of a window, and the tokens that they should have foretold.
@@ -249,17 +247,8 @@ impl<'a> Adapted<'a> {
         let read = &self.data.window(at)[..next.len()];
         Ok((self.decoder.logits(read, &self.added)?, next))
     }
-}
 
-impl Learner for Adapted<'_> {
-    fn weights(&self) -> &[Var] {
-        &self.learned
-    }
-
-    fn shaped(&self, flat: &[f32]) -> Result<Vec<Tensor>, TrainError> {
-        cut(&self.shapes, flat)
-    }
-
+    /// The mean loss of the windows at these places, and its gradient by each B.
     fn learn(&self, places: &[usize]) -> Result<(f32, Vec<Option<Tensor>>), TrainError> {
         let mut loss = 0.0;
         let mut sums: Vec<Option<Tensor>> = vec![None; self.learned.len()];
@@ -278,6 +267,38 @@ impl Learner for Adapted<'_> {
             }
         }
         Ok((loss, sums))
+    }
+}
+
+impl Learner for Adapted<'_> {
+    fn size(&self) -> usize {
+        self.learned.iter().map(|b| b.elem_count()).sum()
+    }
+
+    fn step(&mut self, places: &[usize], rate: f32, pull: &Pull<'_>) -> Result<f32, TrainError> {
+        let (loss, gradients) = self.learn(places)?;
+        let mut from = 0;
+        for (b, gradient) in self.learned.iter().zip(gradients) {
+            let mut weights = b.flatten_all()?.to_vec1::<f32>()?;
+            pull.apply(from, &mut weights, rate);
+            from += weights.len();
+            if let Some(gradient) = gradient {
+                let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+                for (weight, gradient) in weights.iter_mut().zip(gradient) {
+                    *weight -= rate * gradient;
+                }
+            }
+            b.set(&Tensor::from_vec(weights, b.shape(), &Device::Cpu)?)?;
+        }
+        Ok(loss)
+    }
+
+    fn weights(&self) -> Result<Vec<f32>, TrainError> {
+        let mut flat = Vec::with_capacity(self.size());
+        for b in &self.learned {
+            flat.extend(b.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(flat)
     }
 }
 
