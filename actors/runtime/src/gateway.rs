@@ -329,7 +329,7 @@ impl Request {
             account: self.call.account.clone(),
             key: self.call.key,
             model: view.plain_model_name(&self.call.model),
-            takes: Takes::Free(self.meter(&view)),
+            takes: Takes::Free(self.meter(&view).await),
             deadline: self.call.deadline,
         };
         let reserved = tokio::select! {
@@ -354,12 +354,15 @@ impl Request {
     }
 
     /// What the call may take; exactly, where this node has the model and counting is quick.
-    fn meter(&self, view: &MeshView) -> Meter {
+    async fn meter(&self, view: &MeshView) -> Meter {
         let Call { input, max_tokens, .. } = &self.call;
         let short = bytes(input) <= COUNTED_BYTES;
         let digest = view.own_model(&self.call.model).filter(|_| short);
         // Whatever is wrong with the prompt, the engine says it later.
-        let counted = digest.and_then(|digest| self.shared.engine.count_tokens(digest, input).ok());
+        let counted = match digest {
+            Some(digest) => self.shared.count_tokens(digest, input.clone()).await.ok(),
+            None => None,
+        };
         match counted {
             Some(prompt_tokens) => Meter::counted(prompt_tokens, *max_tokens),
             None => Meter::new(input, *max_tokens),

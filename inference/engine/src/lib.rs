@@ -30,6 +30,7 @@ mod packed;
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod real_tests;
+mod renderer;
 mod runner;
 mod sampling;
 mod shared;
@@ -50,4 +51,5 @@ pub use decoder::{Additions, Decoder, LowRank, Projection, Tunable, TunableShape
 pub use embed::FOLDER_FILES;
 pub use error::EngineError;
 pub use local::LocalEngine;
+pub use renderer::{Renderer, Rendering, Source, serve_templates};
 pub use template::Template;

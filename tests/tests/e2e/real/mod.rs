@@ -34,4 +34,5 @@ mod shapes;
 mod shared_routes;
 mod surface;
 mod telemetry;
+mod templates;
 mod weather;
