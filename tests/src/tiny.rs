@@ -43,8 +43,7 @@ const WIDTH: u64 = 32;
 const FORWARD: u64 = 64;
 const LAYERS: u32 = 2;
 /// What it makes of a chat.
-const TEMPLATE: &str =
-    "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}";
+const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}";
 /// One token for each byte, and the two marks.
 const VOCABULARY: u64 = 258;
 const BEGIN: u32 = 256;

@@ -77,6 +77,8 @@ pub struct Call {
     pub stop: Vec<String>,
     /// Log probabilities wanted.
     pub logprobs: Option<LogProbs>,
+    /// A JSON Schema that the answer must hold to, as text.
+    pub schema: Option<String>,
     /// Its place in a trace, if it has one.
     pub trace: Option<Arc<Trace>>,
     /// Targets of the same request that were asked before.
@@ -462,6 +464,7 @@ impl Request {
             max_tokens: self.call.max_tokens.unwrap_or(Limits::ANSWER_TOKENS),
             stop: self.call.stop.clone(),
             logprobs: self.call.logprobs,
+            schema: self.call.schema.clone(),
             emitted,
         };
         if to == self.shared.me {

@@ -20,6 +20,7 @@ mod error;
 mod front;
 mod gguf;
 mod gguf_value;
+mod guide;
 mod job;
 mod kv;
 mod llama;

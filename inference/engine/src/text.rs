@@ -11,6 +11,7 @@ use selvedge_contract::{ChatMessage, Input, Limits};
 use crate::card::Shape;
 use crate::error::{EngineError, elsewhere};
 use crate::gguf::Gguf;
+use crate::guide::{Guide, Guides};
 use crate::renderer::{Renderer, Rendering, Source};
 use crate::template::apart;
 use crate::tokenizer::Tokenizer;
@@ -23,6 +24,7 @@ const MAX_TOKEN_BYTES: usize = 1_024;
 pub(crate) struct Text {
     pub(crate) tokenizer: Tokenizer,
     template: Option<Renderer>,
+    guides: Guides,
     context: usize,
 }
 
@@ -43,7 +45,7 @@ impl Text {
                 Renderer::open(rendering, source, Arc::clone(clock))
             })
             .transpose()?;
-        Ok(Self { tokenizer, template, context: shape.context })
+        Ok(Self { tokenizer, template, guides: Guides::default(), context: shape.context })
     }
 
     /// Reads it for a program that chose the file itself: its template is rendered right here.
@@ -55,6 +57,16 @@ impl Text {
     /// Tokens the model can attend to.
     pub(crate) fn context(&self) -> usize {
         self.context
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn guides(&self) -> &Guides {
+        &self.guides
+    }
+
+    /// What holds an answer to a JSON Schema.
+    pub(crate) fn guide(&self, schema: &str) -> Result<Guide, Refusal> {
+        self.guides.guide(&self.tokenizer, schema)
     }
 
     /// The tokens of a prompt that leaves room for at least one token of answer.

@@ -145,6 +145,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("candle-*", &["selvedge-engine", "selvedge-train"]),
     ("tokenizers", &["selvedge-engine"]),
     ("minijinja*", &["selvedge-engine"]),
+    ("llguidance", &["selvedge-engine"]),
     ("libp2p*", &["selvedge-net"]),
     ("quinn*", &["selvedge-net"]),
     ("if-watch", &["selvedge-net"]),

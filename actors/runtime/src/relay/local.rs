@@ -80,9 +80,9 @@ impl Relay {
 
     /// One call per answer wanted.
     async fn calls(&mut self, model: &str) -> Result<Vec<Call>, Refusal> {
-        let ForEngine { input, n, sampling, seed, max_tokens, stop, logprobs } =
+        let ForEngine { input, n, sampling, seed, max_tokens, stop, logprobs, schema } =
             for_engine(self.to_ask(None)?.as_ref())?;
-        let input = self.begun(model, input).await?;
+        let input = self.begun(model, input, schema.is_some()).await?;
         let seed = seed.unwrap_or(self.call.drawn);
         let judged = self.judging.is_some().then_some(contract::LogProbs { top: 0 });
         self.hides_logprobs = logprobs.is_none();
@@ -100,6 +100,7 @@ impl Relay {
             max_tokens,
             stop: stop.clone(),
             logprobs,
+            schema: schema.clone(),
             trace: self.call.trace.clone(),
             leg: self.journey.at(),
         };

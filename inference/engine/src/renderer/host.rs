@@ -137,9 +137,9 @@ impl Host {
             Ok(Told::Unusable(Fault::Version(_))) => Err(EngineError::Renderer(
                 "the program on disk is not the one that runs; restart the node".to_owned(),
             )),
-            Ok(Told::Rendered(_) | Told::Refused(_) | Told::TooLong) => Err(EngineError::Renderer(
-                "the program does not render chat templates".to_owned(),
-            )),
+            Ok(Told::Rendered(_) | Told::Refused(_) | Told::TooLong) => {
+                Err(EngineError::Renderer("the program does not render chat templates".to_owned()))
+            }
             Err(silence) => {
                 Err(EngineError::corrupt(format!("its chat template {}", silence.what())))
             }
