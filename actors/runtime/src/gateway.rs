@@ -326,12 +326,16 @@ impl Request {
             self.policy_changes = Some(shared.policies.changes());
         }
         let view = shared.view.load_full();
+        let counted = match self.counts_here(&view) {
+            Some((digest, input)) => shared.count_tokens(digest, input).await.ok(),
+            None => None,
+        };
         let wanted = Wanted {
             id: self.call.id,
             account: self.call.account.clone(),
             key: self.call.key,
             model: view.plain_model_name(&self.call.model),
-            takes: Takes::Free(self.meter(&view).await),
+            takes: Takes::Free(self.meter(counted)),
             deadline: self.call.deadline,
         };
         let reserved = tokio::select! {
@@ -355,16 +359,18 @@ impl Request {
         }
     }
 
-    /// What the call may take; exactly, where this node has the model and counting is quick.
-    async fn meter(&self, view: &MeshView) -> Meter {
-        let Call { input, max_tokens, .. } = &self.call;
+    /// What to count, where this node has the model and counting is quick.
+    fn counts_here(&self, view: &MeshView) -> Option<(ModelDigest, Input)> {
+        let input = &self.call.input;
         let short = bytes(input) <= COUNTED_BYTES;
-        let digest = view.own_model(&self.call.model).filter(|_| short);
-        // Whatever is wrong with the prompt, the engine says it later.
-        let counted = match digest {
-            Some(digest) => self.shared.count_tokens(digest, input.clone()).await.ok(),
-            None => None,
-        };
+        let digest = view.own_model(&self.call.model).filter(|_| short)?;
+        Some((digest, input.clone()))
+    }
+
+    /// What the call may take; exactly, where its prompt was counted. Whatever is wrong with the
+    /// prompt, the engine says it later.
+    fn meter(&self, counted: Option<u32>) -> Meter {
+        let Call { input, max_tokens, .. } = &self.call;
         match counted {
             Some(prompt_tokens) => Meter::counted(prompt_tokens, *max_tokens),
             None => Meter::new(input, *max_tokens),

@@ -251,7 +251,7 @@ impl Relay {
 
     /// What a model of the mesh goes on with, where it is to.
     pub(super) async fn begun(
-        &self,
+        &mut self,
         model: &str,
         input: Input,
         shaped: bool,
