@@ -12,8 +12,8 @@ use selvedge_engine::{EngineError, Renderer, Rendering, Source};
 
 /// Nests a list in itself as often as the fuel allows: dropping or showing it takes more stack than
 /// there is.
-const NESTS: &str = "{% set ns = namespace(l=[]) %}{% for a in range(99999) %}\
-                     {% set ns.l = [ns.l] %}{% endfor %}";
+const NESTS: &str = "{% set ns = namespace(l=[]) %}{% for a in range(40000) %}\
+                     {% set ns.l = [[[[[[[[[[[[ns.l]]]]]]]]]]]] %}{% endfor %}";
 /// A list that doubles without being made: to walk it takes longer than anybody lives.
 const DOUBLES: &str = "{% set ns = namespace(l=[1]) %}{% for a in range(60) %}\
                        {% set ns.l = ns.l + ns.l %}{% endfor %}";

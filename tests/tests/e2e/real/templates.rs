@@ -9,8 +9,8 @@ use selvedge_tests::{Client, Deadline, Node, scenario};
 use serde_json::{Value, json};
 
 /// Nests a list in itself until dropping it takes more stack than a thread has.
-const NESTS: &str = "{% set ns = namespace(l=[]) %}{% for a in range(99999) %}\
-                     {% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}";
+const NESTS: &str = "{% set ns = namespace(l=[]) %}{% for a in range(40000) %}\
+                     {% set ns.l = [[[[[[[[[[[[ns.l]]]]]]]]]]]] %}{% endfor %}{{ ns.l }}";
 /// A list that doubles without being made, and is walked then.
 const DOUBLES: &str = "{% set ns = namespace(l=[1]) %}{% for a in range(60) %}\
                        {% set ns.l = ns.l + ns.l %}{% endfor %}{{ ns.l|length }}";
