@@ -110,6 +110,9 @@ pub(crate) enum Command {
     /// The configuration: check it, print it
     #[command(subcommand)]
     Config(Config),
+    /// Render a model's chat template for the node that started this process
+    #[command(hide = true)]
+    RenderTemplate,
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  selvedge completions bash > \
         ~/.local/share/bash-completion/completions/selvedge")]

@@ -58,6 +58,9 @@ fn run(cli: &Cli) -> Result<()> {
         ui::out(String::from_utf8_lossy(&script).trim_end());
         return Ok(());
     }
+    if let Command::RenderTemplate = &cli.command {
+        return Ok(selvedge_engine::serve_templates()?);
+    }
     if let Command::Sim(command) = &cli.command {
         return commands::sim(command);
     }
@@ -87,7 +90,10 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Cache(command) => commands::cache(&home, command),
         Command::Fed(command) => commands::fed(&home, &config, command),
         Command::Explain(options) => commands::explain(&home, options),
-        Command::Config(_) | Command::Completions { .. } | Command::Sim(_) => Ok(()),
+        Command::Config(_)
+        | Command::Completions { .. }
+        | Command::Sim(_)
+        | Command::RenderTemplate => Ok(()),
     }
 }
 

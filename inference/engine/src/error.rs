@@ -63,6 +63,9 @@ pub enum EngineError {
     /// A thread of the engine could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(String),
+    /// Chat templates cannot be rendered in a process of their own.
+    #[error("cannot render chat templates: {0}")]
+    Renderer(String),
     /// The arithmetic failed.
     #[error("computation failed: {0}")]
     Compute(String),
@@ -90,7 +93,8 @@ impl EngineError {
             | Self::Device { .. }
             | Self::NameTaken(_)
             | Self::TooManyModels(_)
-            | Self::Thread(_) => Code::ModelUnavailable,
+            | Self::Thread(_)
+            | Self::Renderer(_) => Code::ModelUnavailable,
         };
         Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, code, self.to_string())
     }

@@ -9,10 +9,11 @@ use std::sync::atomic::AtomicU64;
 use candle_core::Device;
 use selvedge_kernels::Crew;
 
+use crate::card::Shape;
 use crate::error::EngineError;
 use crate::gguf::Gguf;
 use crate::llama::{Llama, Logits, Segment};
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 
 /// Tokens of one window; each window begins with an empty memory, as llama.cpp's own measure does.
 const WINDOW: usize = 512;
@@ -22,7 +23,8 @@ const CHUNK: usize = 64;
 /// A model that is measured.
 pub struct Gauge {
     llama: Llama,
-    text: Text,
+    tokenizer: Tokenizer,
+    context: usize,
     crew: Crew,
 }
 
@@ -42,10 +44,11 @@ impl Gauge {
     /// [`EngineError`] for a file that this engine does not run.
     pub fn open(path: &Path, threads: usize) -> Result<Self, EngineError> {
         let gguf = Gguf::open(path)?;
-        let text = Text::read(&gguf)?;
+        let shape = Shape::read(&gguf)?;
+        let tokenizer = Tokenizer::read(&gguf, shape.vocabulary)?;
         let llama = Llama::load(&gguf, &Device::Cpu, threads, &|| ())?;
         let crew = Crew::new(threads).map_err(|error| EngineError::Thread(error.to_string()))?;
-        Ok(Self { llama, text, crew })
+        Ok(Self { llama, tokenizer, context: shape.context, crew })
     }
 
     /// Foretells the first `most` tokens of a text, in windows of 512 or what the model attends to.
@@ -59,11 +62,11 @@ impl Gauge {
         most: usize,
         advanced: &mut dyn FnMut(usize, usize),
     ) -> Result<Gauged, EngineError> {
-        let mut tokens = self.text.tokenizer.encode(text).map_err(EngineError::Compute)?;
+        let mut tokens = self.tokenizer.encode(text).map_err(EngineError::Compute)?;
         tokens.truncate(most);
         let (mut loss, mut foretold) = (0.0, 0);
         let mut read = 0;
-        for window in tokens.chunks(WINDOW.min(self.text.context())) {
+        for window in tokens.chunks(WINDOW.min(self.context)) {
             let mut cache = self.llama.cache()?;
             for (at, chunk) in window.chunks(CHUNK).enumerate() {
                 let next = &window[(at * CHUNK + 1).min(window.len())..];
@@ -89,8 +92,8 @@ impl Gauge {
     /// # Errors
     /// [`EngineError`] for an empty text.
     pub fn write(&mut self, text: &str, count: usize) -> Result<usize, EngineError> {
-        let prompt = self.text.tokenizer.encode(text).map_err(EngineError::Compute)?;
-        let room = self.text.context().saturating_sub(count);
+        let prompt = self.tokenizer.encode(text).map_err(EngineError::Compute)?;
+        let room = self.context.saturating_sub(count);
         let mut tokens: Vec<u32> = prompt.into_iter().take(CHUNK.min(room)).collect();
         let mut cache = self.llama.cache()?;
         for _ in 0..count {

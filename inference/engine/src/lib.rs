@@ -22,6 +22,7 @@ mod front;
 mod gauge;
 mod gguf;
 mod gguf_value;
+mod guide;
 mod job;
 mod kv;
 mod llama;
@@ -33,6 +34,7 @@ mod quantize;
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod real_tests;
+mod renderer;
 mod runner;
 mod sampling;
 mod shared;
@@ -56,5 +58,6 @@ pub use error::EngineError;
 pub use gauge::{Gauge, Gauged};
 pub use local::LocalEngine;
 pub use quantize::{Mixture, Quantized, Recipe, SHARES, Turned, UnknownMixture, quantize};
+pub use renderer::{Renderer, Rendering, Source, serve_templates};
 pub use template::Template;
 pub use tuned::{TunedModel, TunedPart};

@@ -1,7 +1,7 @@
 //! The engine that the rest of a node talks to.
 //!
-//! Owns the threads: one prepares requests, one computes, one makes vectors, one more exists
-//! while a model loads.
+//! Owns the threads: one hands requests to those that prepare them, one for each model; one
+//! computes, one makes vectors, one more exists while a model loads.
 //! Calls here never wait for a computation.
 
 use std::path::Path;
@@ -78,6 +78,7 @@ impl LocalEngine {
     pub fn remove_model(&self, name: &str) -> bool {
         let Some(digest) = self.shared.remove(name) else { return false };
         // A closed engine has nothing left to unload.
+        drop(self.shared.front.push(front::Message::Removed(digest)));
         drop(self.shared.worker.push(Message::Removed(digest)));
         drop(self.shared.desk.push(embed::Message::Removed(digest)));
         true
@@ -162,9 +163,11 @@ impl Engine for LocalEngine {
         let place = self.shared.admit(request.id, request.model)?;
         let outlet = Outlet::new(sink, place);
         let submitted = self.shared.now();
-        let order = Order { scope, tuned, request, outlet, submitted };
-        self.shared.front.push(order).map_err(|order| {
-            order.outlet.abandon();
+        let order = Box::new(Order { scope, tuned, request, outlet, submitted });
+        self.shared.front.push(front::Message::Order(order)).map_err(|message| {
+            if let front::Message::Order(order) = message {
+                order.outlet.abandon();
+            }
             closing()
         })
     }

@@ -53,7 +53,7 @@ fn the_file_says_what_it_is() {
 #[test]
 fn tokens_equal_those_of_llama_cpp() {
     let gguf = Gguf::open(&model()).expect("reads");
-    let text = Text::read(&gguf).expect("reads");
+    let text = Text::here(&gguf).expect("reads");
     let rows = fixture("tokens.json");
     let rows = rows.as_array().expect("a list");
     assert!(rows.len() >= 400, "{}", rows.len());
@@ -73,7 +73,7 @@ fn tokens_equal_those_of_llama_cpp() {
 #[test]
 fn the_chat_template_is_the_models_own() {
     let gguf = Gguf::open(&model()).expect("reads");
-    let text = Text::read(&gguf).expect("reads");
+    let text = Text::here(&gguf).expect("reads");
     let message = |content: &str| {
         Input::Chat(vec![ChatMessage { role: Role::User, content: content.to_owned() }])
     };
@@ -114,7 +114,7 @@ fn divergence(exact: &serde_json::Value, logits: &[f32]) -> (f64, bool) {
 #[test]
 fn the_pass_for_tuning_computes_what_the_engine_computes() {
     let (gguf, llama) = load();
-    let text = Text::read(&gguf).expect("reads");
+    let text = Text::here(&gguf).expect("reads");
     let tokens = text.tokenizer.encode("The capital of France is Paris. The capital of Italy is");
     let tokens = tokens.expect("encodes");
     let mut cache = llama.cache().expect("a cache");
@@ -166,7 +166,7 @@ fn probabilities_are_at_least_as_exact_as_those_of_llama_cpp() {
 #[test]
 fn a_batch_computes_what_each_sequence_computes_alone() {
     let (gguf, llama) = load();
-    let text = Text::read(&gguf).expect("reads");
+    let text = Text::here(&gguf).expect("reads");
     let prompts: Vec<Vec<u32>> = ["The sea is", "fn main() {", "Once upon a time there was a"]
         .iter()
         .map(|prompt| text.tokenizer.encode(prompt).expect("encodes"))
@@ -195,7 +195,7 @@ fn a_batch_computes_what_each_sequence_computes_alone() {
 #[test]
 fn a_prompt_computes_the_same_however_it_is_cut() {
     let (gguf, llama) = load();
-    let text = Text::read(&gguf).expect("reads");
+    let text = Text::here(&gguf).expect("reads");
     let prompt = "Rain fell all night, and in the morning the river had risen by 12 feet.";
     let tokens = text.tokenizer.encode(prompt).expect("encodes");
     let mut crew = crew();

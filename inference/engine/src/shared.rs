@@ -16,7 +16,7 @@ use selvedge_contract::{CostModel, EngineStatus, ModelCard, ModelState, ModelSta
 use crate::config::EngineConfig;
 use crate::embed;
 use crate::error::{EngineError, elsewhere, overloaded};
-use crate::front::Order;
+use crate::front;
 use crate::gguf::Gguf;
 use crate::mailbox::Mailbox;
 use crate::text::Text;
@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     pub(crate) config: EngineConfig,
     pub(crate) clock: Arc<dyn Fn() -> Mono + Send + Sync>,
     /// Requests to prepare.
-    pub(crate) front: Mailbox<Order>,
+    pub(crate) front: Mailbox<front::Message>,
     /// Requests to compute and orders about models.
     pub(crate) worker: Mailbox<Message>,
     /// Requests for vectors and orders about models that make them.
@@ -321,16 +321,38 @@ impl Shared {
                 None => entry.path.clone(),
             }
         };
-        let text = Gguf::open(&path).and_then(|gguf| Text::read(&gguf));
-        Ok(self.keep_text(digest, text.map_err(|error| error.to_refusal())?))
+        Gguf::open(&path).and_then(|gguf| self.read_text(digest, &gguf)).map_err(|error| {
+            let refusal = error.to_refusal();
+            self.text_failed(digest, error);
+            refusal
+        })
     }
 
-    /// Keeps a text side unless another thread was faster.
-    pub(crate) fn keep_text(&self, digest: ModelDigest, text: Text) -> Arc<Text> {
-        let text = Arc::new(text);
-        match self.models.lock().get_mut(&digest) {
+    /// A model's text side from its open file, unless another thread was faster.
+    pub(crate) fn read_text(
+        &self,
+        digest: ModelDigest,
+        gguf: &Gguf,
+    ) -> Result<Arc<Text>, EngineError> {
+        let known = self.models.lock().get(&digest).and_then(|entry| entry.text.clone());
+        if let Some(text) = known {
+            return Ok(text);
+        }
+        let text = Arc::new(Text::read(gguf, &self.config.rendering, &self.clock)?);
+        Ok(match self.models.lock().get_mut(&digest) {
             Some(entry) => Arc::clone(entry.text.get_or_insert(text)),
             None => text,
+        })
+    }
+
+    /// Notes that a model has no usable text side. It is not tried with every request: a template
+    /// may take seconds to fail.
+    fn text_failed(&self, digest: ModelDigest, reason: EngineError) {
+        if let Some(entry) = self.models.lock().get_mut(&digest)
+            && entry.state == ModelState::Cold
+        {
+            entry.state = ModelState::Failed;
+            entry.reason = Some(reason);
         }
     }
 

@@ -147,6 +147,7 @@ pub(crate) fn request(id: u128, model: ModelDigest, input: Input) -> GenerateReq
         max_tokens: 20,
         stop: Vec::new(),
         logprobs: None,
+        schema: None,
         emitted: None,
     }
 }

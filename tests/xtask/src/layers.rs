@@ -146,6 +146,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("gemm", &["selvedge-train"]),
     ("tokenizers", &["selvedge-engine"]),
     ("minijinja*", &["selvedge-engine"]),
+    ("llguidance", &["selvedge-engine"]),
     ("libp2p*", &["selvedge-net"]),
     ("quinn*", &["selvedge-net"]),
     ("if-watch", &["selvedge-net"]),

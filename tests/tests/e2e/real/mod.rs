@@ -35,5 +35,6 @@ mod shapes;
 mod shared_routes;
 mod surface;
 mod telemetry;
+mod templates;
 mod tuned;
 mod weather;
