@@ -70,8 +70,9 @@ fn answers(client: &Client) -> Result<()> {
 /// The processes that a node started.
 fn children(node: &Node) -> Result<Vec<u32>> {
     let mut found = Vec::new();
-    for task in fs::read_dir(format!("/proc/{}/task", node.process().pid()))? {
-        let listed = fs::read_to_string(task?.path().join("children"))?;
+    for task in fs::read_dir(format!("/proc/{}/task", node.process.pid()))? {
+        // A thread may end between the two; what it started then is listed under another.
+        let Ok(listed) = fs::read_to_string(task?.path().join("children")) else { continue };
         found.extend(listed.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
     }
     Ok(found)
