@@ -112,6 +112,9 @@ pub(crate) enum Command {
     /// The configuration: check it, print it
     #[command(subcommand)]
     Config(Config),
+    /// Render a model's chat template for the node that started this process
+    #[command(hide = true)]
+    RenderTemplate,
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  selvedge completions bash > \
         ~/.local/share/bash-completion/completions/selvedge")]
@@ -324,11 +327,59 @@ pub(crate) enum Models {
         #[arg(long)]
         json: bool,
     },
+    /// Write a model in a smaller form, and say what that costs and brings
+    #[command(after_help = QUANTIZE_EXAMPLES)]
+    Quantize(Quantize),
     /// Remove a model from this home
     Rm {
         /// The model's name
         name: String,
     },
+}
+
+const QUANTIZE_EXAMPLES: &str = "\
+Types, the smallest last: F16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q5_1, Q5_0, Q4_K_M, Q4_K_S, Q4_1, Q4_0.
+They are llama.cpp's, which reads what is written. Norms stay as they are; rows that do not divide
+into a type's blocks get the next better type.
+
+Examples:
+  selvedge models quantize model.F16.gguf model.Q4_K_M.gguf --type q4_k_m
+  selvedge models quantize model.F16.gguf model.Q8_0.gguf --type q8_0 --measure text.txt
+
+With --measure both files are loaded, one after the other, and foretell the text: perplexity says
+what the smaller form costs, the speeds what it brings on this machine.";
+
+#[derive(Debug, Args)]
+pub(crate) struct Quantize {
+    /// What to read: a GGUF file, a directory as Hugging Face lays it out (config.json,
+    /// tokenizer.json, *.safetensors), or the name of a model of this home
+    #[arg(value_name = "IN")]
+    pub(crate) from: String,
+    /// The file to write
+    #[arg(value_name = "OUT")]
+    pub(crate) to: PathBuf,
+    /// The type to write (see below)
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: String,
+    /// Quantize again what was quantized before; what that lost stays lost
+    #[arg(long)]
+    pub(crate) again: bool,
+    /// Measure both files on this text
+    #[arg(long, value_name = "FILE")]
+    pub(crate) measure: Option<PathBuf>,
+    /// Tokens of the text to measure on
+    #[arg(long, default_value_t = 2_048)]
+    #[arg(value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub(crate) tokens: u32,
+    /// Say what would be lost if the smallest weights became nothing
+    #[arg(long)]
+    pub(crate) pruning: bool,
+    /// Write over a file that exists
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -58,6 +58,9 @@ fn run(cli: &Cli) -> Result<()> {
         ui::out(String::from_utf8_lossy(&script).trim_end());
         return Ok(());
     }
+    if let Command::RenderTemplate = &cli.command {
+        return Ok(selvedge_engine::serve_templates()?);
+    }
     if let Command::Sim(command) = &cli.command {
         return commands::sim(command);
     }
@@ -88,7 +91,10 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Fed(command) => commands::fed(&home, &config, command),
         Command::Label(options) => commands::label(&home, options),
         Command::Explain(options) => commands::explain(&home, options),
-        Command::Config(_) | Command::Completions { .. } | Command::Sim(_) => Ok(()),
+        Command::Config(_)
+        | Command::Completions { .. }
+        | Command::Sim(_)
+        | Command::RenderTemplate => Ok(()),
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use selvedge_base::{Micros, ModelDigest};
+use selvedge_engine::{EngineConfig, Rendering};
 use selvedge_net::entropy;
 use selvedge_proto::join::JoinCode;
 use selvedge_proto::records::fingerprint_text;
@@ -163,7 +164,7 @@ async fn start(
         static_peers: config.mesh.peers.clone(),
         rendezvous: config.mesh.rendezvous.clone(),
         mdns: config.mesh.mdns,
-        engine: config.engine.clone(),
+        engine: EngineConfig { rendering: rendering()?, ..config.engine.clone() },
         max_requests: config.api.max_requests,
         max_handoffs_per_peer: config.mesh.max_handoffs_per_peer,
         serve_tenants: config.mesh.serve_tenants.clone(),
@@ -189,6 +190,17 @@ async fn start(
         ui::out(format_args!("joined mesh {}", fingerprint_text(&mesh)));
     }
     Ok(Node::start(node).await?)
+}
+
+/// Chat templates come with models, from anybody: each runs in a process of its own.
+fn rendering() -> Result<Rendering> {
+    // This very program, even where another one has taken its place on disk.
+    let program = if cfg!(target_os = "linux") {
+        "/proc/self/exe".into()
+    } else {
+        std::env::current_exe().context("this program cannot find itself")?
+    };
+    Ok(Rendering::Apart { program, arguments: vec!["render-template".into()] })
 }
 
 /// The models named on the command line, or all in the home. What is named must exist.

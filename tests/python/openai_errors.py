@@ -24,8 +24,11 @@ check("its field", error.param == "temperature", error.param)
 error = fails("tools", openai.BadRequestError, 400, lambda: ask(
     tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}]))
 check("its field", error.param.startswith("tools"), error.param)
-fails("a response format", openai.BadRequestError, 400,
-      lambda: ask(response_format={"type": "json_object"}))
+error = fails("a schema that answers cannot be held to", openai.BadRequestError, 400,
+              lambda: ask(response_format={"type": "json_schema", "json_schema": {
+                  "name": "never", "schema": {"not": {"type": "string"}}}}))
+check("its field", error.param == "response_format", error.param)
+check("its keyword", "not" in error.message, error.message)
 fails("a bias", openai.BadRequestError, 400, lambda: ask(logit_bias={"5": 10}))
 fails("an empty chat", openai.BadRequestError, 400, lambda: ask(messages=[]))
 fails("a wrong key", openai.AuthenticationError, 401, stranger.models.list)

@@ -27,10 +27,23 @@ pub fn twin(model: &Path, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Writes the same model with another chat template, under another name.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn with_template(dir: &Path, name: &str, template: &str) -> Result<PathBuf> {
+    let path = dir.join(format!("{name}.gguf"));
+    fs::create_dir_all(dir)?;
+    fs::write(&path, file(template)).with_context(|| path.display().to_string())?;
+    Ok(path)
+}
+
 /// Sizes of the layers: the smallest that exercise grouped attention.
 const WIDTH: u64 = 32;
 const FORWARD: u64 = 64;
 const LAYERS: u32 = 2;
+/// What it makes of a chat.
+const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}";
 /// One token for each byte, and the two marks.
 const VOCABULARY: u64 = 258;
 const BEGIN: u32 = 256;
@@ -53,7 +66,7 @@ const ARRAY: u32 = 9;
 pub fn write(dir: &Path) -> Result<PathBuf> {
     let path = dir.join(format!("{TINY}.gguf"));
     fs::create_dir_all(dir)?;
-    fs::write(&path, file()).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::write(&path, file(TEMPLATE)).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
 
@@ -64,7 +77,7 @@ struct Gguf {
     tensors: Vec<(String, Vec<u64>, Vec<f32>)>,
 }
 
-fn file() -> Vec<u8> {
+fn file(template: &str) -> Vec<u8> {
     let mut gguf = Gguf::default();
     gguf.text("general.architecture", "llama");
     for (key, value) in [
@@ -82,7 +95,6 @@ fn file() -> Vec<u8> {
     gguf.text("tokenizer.ggml.model", "gpt2");
     gguf.text("tokenizer.ggml.pre", "gpt-2");
     gguf.vocabulary();
-    let template = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}";
     gguf.text("tokenizer.chat_template", template);
     gguf.weights();
     gguf.bytes()
@@ -211,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_file_has_what_its_header_promises() {
-        let bytes = file();
+        let bytes = file(TEMPLATE);
         assert_eq!(&bytes[..4], b"GGUF");
         let count = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
         assert_eq!((count(8), count(16)), (3 + 9 * u64::from(LAYERS), 16));

@@ -153,6 +153,13 @@ impl MeshView {
         find(self, asked).is_some_and(has)
     }
 
+    /// Whether any node of the mesh has a model of this name that no job of learning made.
+    pub fn has_file(&self, name: &str) -> bool {
+        let mut cards =
+            self.nodes.iter().flat_map(|node| &node.engine.models).map(|model| &model.card);
+        cards.any(|card| card.name == name && card.round().is_none())
+    }
+
     /// The name of the model a caller means: of a digest the name a node has the file under, of
     /// `name@digest` the name. What is counted by model must not depend on how it is written.
     pub fn plain_model_name(&self, asked: &str) -> String {

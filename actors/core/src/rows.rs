@@ -22,6 +22,8 @@ pub type Opening =
 pub type Charged = wire::Charged<GenerateRequest>;
 /// A request that is part of a trace, handed to a peer.
 pub type Traced = wire::Traced<GenerateRequest>;
+/// A hand-off whose answer must hold to a schema.
+pub type Shaped = wire::Shaped<GenerateRequest>;
 /// A request handed to a peer.
 pub type HandOff = wire::HandOff<GenerateRequest>;
 /// What the peer sends back.

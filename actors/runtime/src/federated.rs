@@ -4,8 +4,9 @@
 //! A job is a signed setting of the mesh, so every member comes to know it, at whichever side of a
 //! cut, and a steward's word ends it. Each node follows every job; those that are anchors hold
 //! shares, those that have the data train. Owns which jobs run here and that each is started again
-//! after a failure, and the models that answer under the jobs' names (`served`). Decides nothing of
-//! a round: [`selvedge_federated`] does; computes nothing: [`selvedge_train`] does.
+//! after a failure, and the models that answer under the jobs' names (`served`, and `tuned` for
+//! language models). Decides nothing of a round: [`selvedge_federated`] does; computes nothing:
+//! [`selvedge_train`] does.
 
 mod bases;
 mod chain;
@@ -25,6 +26,7 @@ mod task;
 mod test_rounds;
 mod trained;
 mod trainer;
+mod tuned;
 #[cfg(test)]
 mod tuning_tests;
 mod verify;
@@ -44,4 +46,5 @@ pub use state::{JobProgress, PartProgress};
 pub use task::{Announced, AnnouncedError, Task};
 pub(crate) use task::{is_job, key_of};
 pub use trained::{TrainedError, TrainedModel};
+pub(crate) use tuned::serving;
 pub use verify::{Verified, VerifyError, verify_chain, verify_model};

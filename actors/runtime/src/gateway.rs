@@ -77,6 +77,8 @@ pub struct Call {
     pub stop: Vec<String>,
     /// Log probabilities wanted.
     pub logprobs: Option<LogProbs>,
+    /// A JSON Schema that the answer must hold to, as text.
+    pub schema: Option<String>,
     /// Its place in a trace, if it has one.
     pub trace: Option<Arc<Trace>>,
     /// Targets of the same request that were asked before.
@@ -324,12 +326,16 @@ impl Request {
             self.policy_changes = Some(shared.policies.changes());
         }
         let view = shared.view.load_full();
+        let counted = match self.counts_here(&view) {
+            Some((digest, input)) => shared.count_tokens(digest, input).await.ok(),
+            None => None,
+        };
         let wanted = Wanted {
             id: self.call.id,
             account: self.call.account.clone(),
             key: self.call.key,
             model: view.plain_model_name(&self.call.model),
-            takes: Takes::Free(self.meter(&view)),
+            takes: Takes::Free(self.meter(counted)),
             deadline: self.call.deadline,
         };
         let reserved = tokio::select! {
@@ -353,13 +359,18 @@ impl Request {
         }
     }
 
-    /// What the call may take; exactly, where this node has the model and counting is quick.
-    fn meter(&self, view: &MeshView) -> Meter {
-        let Call { input, max_tokens, .. } = &self.call;
+    /// What to count, where this node has the model and counting is quick.
+    fn counts_here(&self, view: &MeshView) -> Option<(ModelDigest, Input)> {
+        let input = &self.call.input;
         let short = bytes(input) <= COUNTED_BYTES;
-        let digest = view.own_model(&self.call.model).filter(|_| short);
-        // Whatever is wrong with the prompt, the engine says it later.
-        let counted = digest.and_then(|digest| self.shared.engine.count_tokens(digest, input).ok());
+        let digest = view.own_model(&self.call.model).filter(|_| short)?;
+        Some((digest, input.clone()))
+    }
+
+    /// What the call may take; exactly, where its prompt was counted. Whatever is wrong with the
+    /// prompt, the engine says it later.
+    fn meter(&self, counted: Option<u32>) -> Meter {
+        let Call { input, max_tokens, .. } = &self.call;
         match counted {
             Some(prompt_tokens) => Meter::counted(prompt_tokens, *max_tokens),
             None => Meter::new(input, *max_tokens),
@@ -459,6 +470,7 @@ impl Request {
             max_tokens: self.call.max_tokens.unwrap_or(Limits::ANSWER_TOKENS),
             stop: self.call.stop.clone(),
             logprobs: self.call.logprobs,
+            schema: self.call.schema.clone(),
             emitted,
         };
         if to == self.shared.me {

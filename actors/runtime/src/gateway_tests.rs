@@ -166,6 +166,7 @@ fn call(gateway: &Gateway, max_tokens: Option<u32>) -> Call {
         max_tokens,
         stop: Vec::new(),
         logprobs: None,
+        schema: None,
         trace: None,
         leg: 0,
     }

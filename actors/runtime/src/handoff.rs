@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use selvedge_base::{Micros, NodeId, TraceContext};
+use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, Retry, Stage, TraceContext};
 use selvedge_contract::GenerateRequest;
 use selvedge_core::flow::FlowInput;
-use selvedge_core::{Charged, HandOff, HandOffReply, Opening, Traced};
+use selvedge_core::{Charged, HandOff, HandOffReply, Opening, Shaped, Traced};
 use selvedge_net::{FrameSender, Link, NetError};
 use selvedge_proto::records::Signed;
 use selvedge_proto::wire::{Label, Receipt};
@@ -28,6 +28,9 @@ pub(crate) const CONTROL_PRIORITY: i32 = 0;
 
 /// The wire version that knows traces.
 const TRACES_SINCE: u8 = 4;
+
+/// The wire version that knows answers that hold to a schema.
+const SCHEMAS_SINCE: u8 = 8;
 
 /// A stream notices the end of its link a moment before the reason is known.
 const REASON_WITHIN: Micros = Micros::millis(20);
@@ -107,12 +110,15 @@ pub(crate) async fn deliver(link: &Link, priority: i32, opening: &Opening) -> Re
 /// What a peer of a version is told of a request: as much as it understands.
 fn opening(
     version: u8,
-    handed: HandOff,
+    mut handed: HandOff,
     receipt: Option<Signed<Receipt>>,
     trace: Option<TraceContext>,
 ) -> Opening {
     // A peer that knows no receipts knows no budgets either: this node answers for both.
     let receipt = receipt.filter(|_| version >= BUDGETS_SINCE);
+    if let Some(schema) = handed.request.schema.take() {
+        return Opening::Shaped(Box::new(Shaped { schema, trace, handed, receipt }));
+    }
     match (trace.filter(|_| version >= TRACES_SINCE), receipt) {
         (Some(trace), receipt) => Opening::Traced(Box::new(Traced { trace, handed, receipt })),
         (None, Some(receipt)) => Opening::Charged(Box::new(Charged { handed, receipt })),
@@ -141,6 +147,11 @@ async fn exchange(
         fence,
         request: handed.request,
     };
+    if let Some(refusal) = unfit(sender.version(), &handed.request) {
+        // The flow tries another node, or says why there is none.
+        let _over = events.send(FlowInput::Refused { fence, refusal }).await;
+        return Ok(());
+    }
     let receipt = receipt.map(|receipt| receipt.seal(&Key(&shared.identity)));
     let opening = opening(sender.version(), handed, receipt, trace);
     begin(&mut sender, &opening).await?;
@@ -160,6 +171,16 @@ async fn exchange(
         }
     }
     Ok(())
+}
+
+/// Why a peer of a version is not asked: it would answer anything where a schema must be held to.
+fn unfit(version: u8, request: &GenerateRequest) -> Option<Refusal> {
+    if request.schema.is_none() || version >= SCHEMAS_SINCE {
+        return None;
+    }
+    let message = "the node that has the model cannot hold answers to a schema; update it";
+    let (stage, blame) = (Stage::HandOff, Blame::Peer);
+    Some(Refusal::new(stage, blame, Retry::Elsewhere, Code::Unsupported, message))
 }
 
 #[cfg(test)]

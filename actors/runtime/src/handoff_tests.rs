@@ -33,6 +33,7 @@ fn handed(to: NodeId, id: u128) -> Handed {
             max_tokens: 100,
             stop: Vec::new(),
             logprobs: None,
+            schema: None,
             emitted: None,
         },
     }
@@ -88,6 +89,30 @@ async fn a_peer_serves_a_hard_budget_only_on_a_receipt_and_once() {
     assert!(stolen.message.contains("other nodes"), "{stolen}");
     a.shutdown().await;
     b.shutdown().await;
+}
+
+#[test]
+fn a_schema_reaches_peers_that_know_it_and_no_others() {
+    let mut given = handed(NodeId([4; 32]), 7);
+    assert!(unfit(1, &given.request).is_none());
+    let schema = r#"{"type":"object"}"#;
+    given.request.schema = Some(schema.to_owned());
+    let refusal = unfit(SCHEMAS_SINCE - 1, &given.request).expect("an older one is not asked");
+    assert_eq!((refusal.retry, refusal.code), (Retry::Elsewhere, Code::Unsupported));
+    assert!(unfit(SCHEMAS_SINCE, &given.request).is_none());
+    let handed = HandOff {
+        hop: 1,
+        origin: NodeId([5; 32]),
+        tenant: given.tenant,
+        label: given.label,
+        deadline: given.deadline,
+        fence: given.fence,
+        request: given.request,
+    };
+    match opening(SCHEMAS_SINCE, handed, None, None) {
+        Opening::Shaped(shaped) => assert_eq!(shaped.schema, schema),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

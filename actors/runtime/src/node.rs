@@ -278,7 +278,7 @@ impl Node {
         let admin = Admin {
             shared: Arc::clone(&shared),
             membership,
-            engine,
+            engine: Arc::clone(&engine),
             store: opened.store.clone(),
             mesh,
             keys: Arc::default(),
@@ -287,7 +287,7 @@ impl Node {
         let (ingress, _until_shutdown) = task::child("ingress", ingress.keep_reading(events));
         let mut surfaces = vec![Supervisor::start(vec![ingress]).await?];
         if replay.is_none() {
-            surfaces.push(keep_budgets(&shared, orders).await?);
+            surfaces.push(keep_budgets(&shared, &engine, orders).await?);
         }
         let gateway = Gateway { shared };
         let (store, replaying) = (opened.store, replay.is_some());
@@ -413,6 +413,7 @@ fn budgets(
 /// tells peers which answers are kept, and the jobs of learning.
 async fn keep_budgets(
     shared: &Arc<Shared>,
+    engine: &Arc<LocalEngine>,
     orders: UnboundedReceiver<Order>,
 ) -> Result<ActorRef<SupervisorMessage>, StartError> {
     let run = quota::child(shared.quota.clone(), Arc::clone(&shared.endpoint), orders);
@@ -421,7 +422,9 @@ async fn keep_budgets(
         task::child("policies", policy_sync::child(Arc::clone(shared)));
     let (answers, _until_shutdown) = task::child("answers", answers::child(Arc::clone(shared)));
     let (learning, _until_shutdown) = task::child("learning", federated::child(Arc::clone(shared)));
-    Ok(Supervisor::start(vec![quota, policies, answers, learning]).await?)
+    let tuned = federated::serving(Arc::clone(shared), Arc::clone(engine));
+    let (tuned, _until_shutdown) = task::child("tuned models", tuned);
+    Ok(Supervisor::start(vec![quota, policies, answers, learning, tuned]).await?)
 }
 
 /// The keys of this node alone.

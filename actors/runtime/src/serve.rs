@@ -10,7 +10,7 @@ use selvedge_base::{
     Blame, Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry, Stage, TraceContext,
 };
 use selvedge_contract::{Answer, EventSink};
-use selvedge_core::{Charged, HandOff, HandOffReply, Opening, Traced};
+use selvedge_core::{Charged, HandOff, HandOffReply, Opening, Shaped, Traced};
 use selvedge_net::{FrameReceiver, FrameSender, NetError, clock};
 use selvedge_proto::records::Signed;
 use selvedge_proto::wire::{ALIVE_EVERY, Receipt};
@@ -69,6 +69,12 @@ pub(crate) async fn stream(
             let Traced { trace, handed, receipt } = *traced;
             let taken = Taken { handed, receipt, trace: Some(trace) };
             hand_off(&context.shared, from, taken, sender, receiver).await
+        }
+        Ok(Ok(Some(Opening::Shaped(shaped)))) => {
+            let Shaped { schema, trace, mut handed, receipt } = *shaped;
+            handed.request.schema = Some(schema);
+            hand_off(&context.shared, from, Taken { handed, receipt, trace }, sender, receiver)
+                .await
         }
         Ok(Ok(Some(Opening::Quota(message)))) => {
             context.shared.quota.hear(from, *message).await;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use selvedge_base::{Dice, NodeId, RequestId};
-use selvedge_contract::Engine;
+use selvedge_base::{Blame, Code, Dice, ModelDigest, NodeId, Refusal, RequestId, Retry, Stage};
+use selvedge_contract::{Engine, Input};
 use selvedge_core::auth::KeyRing;
 use selvedge_core::receive::{Receipts, ReceivePolicy};
 use selvedge_core::route::MeshView;
@@ -80,17 +80,51 @@ impl Shared {
         RequestId((u128::from(dice.next()) << 64) | u128::from(dice.next()))
     }
 
+    /// A prompt's tokens. The model's chat template may take seconds to fail, so this waits off the
+    /// threads that everything else runs on; so does [`Self::begun`].
+    pub(crate) async fn count_tokens(
+        &self,
+        model: ModelDigest,
+        input: Input,
+    ) -> Result<u32, Refusal> {
+        let engine = Arc::clone(&self.engine);
+        apart(move || engine.count_tokens(model, &input)).await
+    }
+
+    /// The tokens of a prompt whose answer begins with `text`.
+    pub(crate) async fn begun(
+        &self,
+        model: ModelDigest,
+        input: Input,
+        text: String,
+    ) -> Result<Vec<u32>, Refusal> {
+        let engine = Arc::clone(&self.engine);
+        apart(move || engine.begun(model, &input, &text)).await
+    }
+
     /// What the local engine does now, as heartbeats and hand-offs report it.
     pub(crate) fn pulse(&self) -> Pulse {
         let status = self.engine.status();
+        // What is tuned says of itself what its base does: they share a batch.
+        let files = || status.models.iter().filter(|model| model.card.round().is_none());
         Pulse {
             progress: status.progress,
             computing: status.computing,
             loading: status.loading,
-            running: status.models.iter().map(|model| model.running).sum(),
-            queued: status.models.iter().map(|model| model.queued).sum(),
+            running: files().map(|model| model.running).sum(),
+            queued: files().map(|model| model.queued).sum(),
         }
     }
+}
+
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    // Only a panic or the end of the runtime comes in between.
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+        let message = "preparing the prompt broke down";
+        Err(Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, Code::Internal, message))
+    })
 }
 
 /// Counts of things in flight per node; an entry exists only while its count is above zero, so the

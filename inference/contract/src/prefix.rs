@@ -8,7 +8,7 @@
 //! a digest: what a page holds is a function of all tokens up to its end, so equal tokens are equal
 //! numbers, and no collision can show one prompt another's. The first page of a prompt belongs to a
 //! [`Scope`]: requests of other scopes do not find it, and cannot tell by the time whether it is
-//! there.
+//! there. A scope is of one version of the weights, too: what is tuned shares a base and no pages.
 //!
 //! A page in use keeps all pages before it in use. Of the others the one that was left longest ago
 //! goes first, and never one that another page follows.
@@ -16,16 +16,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use selvedge_base::ModelDigest;
+
 use crate::schedule::PAGE_TOKENS;
 
-/// Within what pages are shared: a tenant's name.
+/// Within what pages are shared: a tenant's name, and what the model's weights are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Scope(Arc<str>);
+pub struct Scope {
+    tenant: Arc<str>,
+    tuned: Option<ModelDigest>,
+}
 
 impl Scope {
     /// The scope of a tenant.
     pub fn new(tenant: &str) -> Self {
-        Self(Arc::from(tenant))
+        Self { tenant: Arc::from(tenant), tuned: None }
+    }
+
+    /// The same tenant's with a version of a tuned model, of which equal tokens are other numbers
+    /// than of its base or of another version.
+    pub fn tuned(tenant: &str, version: ModelDigest) -> Self {
+        Self { tuned: Some(version), ..Self::new(tenant) }
     }
 }
 

@@ -23,6 +23,8 @@ impl Limits {
     pub const CHOICES: u8 = 16;
     /// Tokens one answer may have, whatever the model's context.
     pub const ANSWER_TOKENS: u32 = 131_072;
+    /// Bytes of a JSON Schema that an answer must hold to: generated ones have a few thousand.
+    pub const SCHEMA_BYTES: usize = 64 << 10;
 }
 
 /// Who said a message.
@@ -108,6 +110,10 @@ pub struct GenerateRequest {
     pub stop: Vec<String>,
     /// Log probabilities wanted.
     pub logprobs: Option<LogProbs>,
+    /// A JSON Schema, as text, that the answer holds to: at most [`Limits::SCHEMA_BYTES`]. It
+    /// crosses the wire beside the request, to peers whose version knows it.
+    #[serde(skip)]
+    pub schema: Option<String>,
     /// An answer already begun elsewhere: continue after it.
     pub emitted: Option<Emitted>,
 }

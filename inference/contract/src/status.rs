@@ -7,6 +7,9 @@
 use selvedge_base::ModelDigest;
 use serde::{Deserialize, Serialize};
 
+/// What stands between a quantization and the rounds that the model was tuned in.
+const ROUND_MARK: &str = " + round ";
+
 /// What one model is, independent of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelCard {
@@ -32,6 +35,19 @@ impl ModelCard {
     /// Whether it makes vectors of texts and writes none.
     pub fn embeds(&self) -> bool {
         crate::embed::embeds(&self.architecture)
+    }
+
+    /// The card of a model that is this one, tuned by a job of learning in so many rounds. The
+    /// round stands behind the quantization: programs of before show it as it is.
+    #[must_use]
+    pub fn tuned(&self, name: &str, digest: ModelDigest, round: u64) -> Self {
+        let quantization = format!("{}{ROUND_MARK}{round}", self.quantization);
+        Self { name: name.to_owned(), digest, quantization, ..self.clone() }
+    }
+
+    /// The rounds that it was tuned in; none for a model that is a file.
+    pub fn round(&self) -> Option<u64> {
+        self.quantization.rsplit_once(ROUND_MARK)?.1.parse().ok()
     }
 }
 
@@ -78,4 +94,27 @@ pub struct EngineStatus {
     pub loading: bool,
     /// The models, by name.
     pub models: Vec<ModelStatus>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tuned_model_says_its_round_and_a_file_has_none() {
+        let file = ModelCard {
+            name: "small".to_owned(),
+            digest: ModelDigest([1; 32]),
+            bytes: 5,
+            architecture: "llama".to_owned(),
+            quantization: "Q4_1".to_owned(),
+            parameters: 7,
+            context_length: 64,
+            chat: true,
+        };
+        let tuned = file.tuned("notes", ModelDigest([2; 32]), 12);
+        assert_eq!((file.round(), tuned.round()), (None, Some(12)));
+        assert_eq!((&*tuned.name, &*tuned.quantization), ("notes", "Q4_1 + round 12"));
+        assert_eq!((tuned.bytes, tuned.chat), (5, true));
+    }
 }

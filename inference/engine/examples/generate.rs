@@ -94,6 +94,7 @@ fn ask(
         max_tokens,
         stop: Vec::new(),
         logprobs: None,
+        schema: None,
         emitted: None,
     };
     engine.submit(tenant, request, Box::new(Outlet(sender))).map_err(anyhow::Error::msg)?;

@@ -84,7 +84,7 @@ pub fn inspect(path: &Path) -> Result<Inspected, EngineError> {
 pub fn inspect_bytes(bytes: &[u8]) -> Result<Inspected, EngineError> {
     let gguf = Gguf::from_reader(Path::new("memory"), bytes, bytes.len() as u64)?;
     let facts = facts(&gguf)?;
-    Text::read(&gguf).map(|_| facts)
+    Text::here(&gguf).map(|_| facts)
 }
 
 pub(crate) fn facts(gguf: &Gguf) -> Result<Inspected, EngineError> {

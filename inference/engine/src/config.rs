@@ -2,6 +2,8 @@
 //!
 //! Owns the values and their defaults. Reading configuration files belongs to the node.
 
+use crate::renderer::Rendering;
+
 /// Where tensors live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
@@ -29,6 +31,8 @@ pub struct EngineConfig {
     pub memory_budget_bytes: u64,
     /// Load a model at its first request instead of when it is added.
     pub lazy: bool,
+    /// Where chat templates are rendered.
+    pub rendering: Rendering,
 }
 
 impl Default for EngineConfig {
@@ -45,6 +49,7 @@ impl Default for EngineConfig {
             // machine of 8 GiB half of its memory.
             memory_budget_bytes: 4 << 30,
             lazy: false,
+            rendering: Rendering::Here,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! learned fits them. What is learned and how is decided by whoever calls.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Shape as Dims, Storage, Tensor};
@@ -109,6 +110,26 @@ impl Tunable {
     /// [`EngineError`] when the file is damaged.
     pub fn load(&self) -> Result<Decoder, EngineError> {
         Decoder::load(&Gguf::open(&self.path)?)
+    }
+
+    /// The same, once all bytes of the file are those of this BLAKE3 digest: between two rounds
+    /// it may have been replaced, and what is learned beside other weights is of no use to anybody.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the file is another one, or damaged.
+    pub fn load_of(&self, digest: &[u8; 32]) -> Result<Decoder, EngineError> {
+        let io = |source| EngineError::Io { path: self.path.clone(), source };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(File::open(&self.path).map_err(io)?).map_err(io)?;
+        if hasher.finalize() != blake3::Hash::from_bytes(*digest) {
+            return Err(EngineError::Corrupt(format!(
+                "{} is not the file any more that the job tunes; put the one with the digest {} \
+                 back, or start the node again",
+                self.path.display(),
+                blake3::Hash::from_bytes(*digest).to_hex()
+            )));
+        }
+        self.load()
     }
 }
 
@@ -276,7 +297,7 @@ impl Decoder {
 
 impl TunableShape {
     /// The sides that matter to whoever tunes.
-    fn of(shape: &Shape) -> Self {
+    pub(crate) fn of(shape: &Shape) -> Self {
         Self {
             layers: shape.layers,
             width: shape.width,

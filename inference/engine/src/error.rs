@@ -24,6 +24,20 @@ pub enum EngineError {
     /// The file is well-formed but asks for something this engine does not do.
     #[error("unsupported model: {0}")]
     Unsupported(String),
+    /// A model is to be quantized that was quantized before.
+    #[error(
+        "tensor '{tensor}' is {form} already, and what that lost stays lost: begin with a file of \
+         F16 or F32"
+    )]
+    Quantized {
+        /// The first such tensor.
+        tensor: String,
+        /// The form it has.
+        form: String,
+    },
+    /// A file cannot be written.
+    #[error("cannot write the model: {0}")]
+    Written(std::io::Error),
     /// The model does not fit the memory the engine may use.
     #[error("the model needs {needed} bytes of memory and {free} of the budget are free")]
     OutOfMemory {
@@ -49,6 +63,9 @@ pub enum EngineError {
     /// A thread of the engine could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(String),
+    /// Chat templates cannot be rendered in a process of their own.
+    #[error("cannot render chat templates: {0}")]
+    Renderer(String),
     /// The arithmetic failed.
     #[error("computation failed: {0}")]
     Compute(String),
@@ -71,10 +88,13 @@ impl EngineError {
             Self::Compute(_) => Code::Internal,
             Self::Io { .. }
             | Self::Unsupported(_)
+            | Self::Quantized { .. }
+            | Self::Written(_)
             | Self::Device { .. }
             | Self::NameTaken(_)
             | Self::TooManyModels(_)
-            | Self::Thread(_) => Code::ModelUnavailable,
+            | Self::Thread(_)
+            | Self::Renderer(_) => Code::ModelUnavailable,
         };
         Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, code, self.to_string())
     }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::GgmlDType;
@@ -16,7 +17,7 @@ use crate::error::EngineError;
 use crate::gguf_value::{Kind, Value};
 
 /// "GGUF" in file order.
-const MAGIC: [u8; 4] = *b"GGUF";
+pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
 /// Version 1 had 32-bit lengths and no published models; 2 and 3 differ in byte order only.
 const VERSIONS: std::ops::RangeInclusive<u32> = 2..=3;
 /// The largest published models have about 2,000 tensors.
@@ -42,7 +43,7 @@ const MAX_DIMENSIONS: u32 = 4;
 /// Far above any matrix of a language model, far from overflow when four are multiplied in u128.
 const MAX_EXTENT: u64 = 1 << 31;
 /// The format's default alignment of tensor data.
-const DEFAULT_ALIGNMENT: u64 = 32;
+pub(crate) const DEFAULT_ALIGNMENT: u64 = 32;
 /// Published files use 32; a page is a sensible upper end.
 const MAX_ALIGNMENT: u64 = 65_536;
 
@@ -72,6 +73,8 @@ pub(crate) struct Gguf {
     pub(crate) path: PathBuf,
     pub(crate) file_bytes: u64,
     pub(crate) metadata: BTreeMap<String, Value>,
+    /// Where the entries of the metadata lie, key and all, in the order of the file.
+    pub(crate) entries: Vec<(String, Range<u64>)>,
     pub(crate) tensors: BTreeMap<String, TensorInfo>,
 }
 
@@ -93,8 +96,9 @@ impl Gguf {
         inner: impl Read,
         size: u64,
     ) -> Result<Self, EngineError> {
-        let (metadata, tensors) = Reader { inner, at: 0, size, elements: 0 }.header()?;
-        Ok(Self { path: path.to_owned(), file_bytes: size, metadata, tensors })
+        let Header { metadata, entries, tensors } =
+            Reader { inner, at: 0, size, elements: 0 }.header()?;
+        Ok(Self { path: path.to_owned(), file_bytes: size, metadata, entries, tensors })
     }
 
     /// The bytes of one tensor.
@@ -123,6 +127,16 @@ impl Gguf {
         into.resize(old + count, 0);
         file.seek(SeekFrom::Start(info.start + from)).map_err(io)?;
         file.read_exact(&mut into[old..]).map_err(io)
+    }
+
+    /// A part of the header, as it lies in the file.
+    pub(crate) fn copy(&self, file: &mut File, place: &Range<u64>) -> Result<Vec<u8>, EngineError> {
+        let io = |source| EngineError::Io { path: self.path.clone(), source };
+        // Lies in the header, which is bounded.
+        let mut bytes = vec![0; place.end.saturating_sub(place.start) as usize];
+        file.seek(SeekFrom::Start(place.start)).map_err(io)?;
+        file.read_exact(&mut bytes).map_err(io)?;
+        Ok(bytes)
     }
 
     /// A tensor by name.
@@ -154,7 +168,11 @@ impl Gguf {
 }
 
 /// What a header holds.
-type Header = (BTreeMap<String, Value>, BTreeMap<String, TensorInfo>);
+struct Header {
+    metadata: BTreeMap<String, Value>,
+    entries: Vec<(String, Range<u64>)>,
+    tensors: BTreeMap<String, TensorInfo>,
+}
 
 /// A reader that knows how much of the file is left.
 struct Reader<R> {
@@ -178,14 +196,16 @@ impl<R: Read> Reader<R> {
         }
         let tensor_count = self.count("tensor count", MAX_TENSORS)?;
         let entry_count = self.count("metadata count", MAX_ENTRIES)?;
-        let mut metadata = BTreeMap::new();
+        let (mut metadata, mut entries) = (BTreeMap::new(), Vec::new());
         for _ in 0..entry_count {
+            let start = self.at;
             let key = self.string("metadata key", MAX_NAME_BYTES)?;
             let kind = self.kind(&key)?;
             let value = self.value(kind, 0, &key)?;
             if metadata.insert(key.clone(), value).is_some() {
                 return Err(EngineError::corrupt(format!("metadata '{key}' is given twice")));
             }
+            entries.push((key, start..self.at));
         }
         let mut tensors = BTreeMap::new();
         for _ in 0..tensor_count {
@@ -196,7 +216,7 @@ impl<R: Read> Reader<R> {
         }
         let alignment = alignment(&metadata)?;
         place(&mut tensors, self.at.next_multiple_of(alignment), alignment, self.size)?;
-        Ok((metadata, tensors))
+        Ok(Header { metadata, entries, tensors })
     }
 
     /// One tensor description; `start` is still relative to the data section.

@@ -149,7 +149,7 @@ proptest! {
         let file = temporary(&bytes);
         if let Ok(gguf) = Gguf::open(file.path()) {
             let _ = crate::card::facts(&gguf);
-            let _ = crate::text::Text::read(&gguf);
+            let _ = crate::text::Text::here(&gguf);
         }
     }
 

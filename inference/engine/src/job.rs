@@ -15,11 +15,13 @@ use selvedge_contract::{
 };
 
 use crate::error::elsewhere;
+use crate::guide::Guide;
 use crate::llama::Cache;
 use crate::sampling;
 use crate::shared::Place;
 use crate::stream::TextStream;
 use crate::text::Text;
+use crate::tuned::Tuned;
 
 /// A prepared request.
 pub(crate) struct Job {
@@ -27,6 +29,8 @@ pub(crate) struct Job {
     /// With whom its pages may be shared.
     pub(crate) scope: Scope,
     pub(crate) model: ModelDigest,
+    /// What is added to the model's matrices, from its first token to its last.
+    pub(crate) tuned: Option<Arc<Tuned>>,
     pub(crate) text: Arc<Text>,
     /// Prompt and answer so far.
     pub(crate) tokens: Vec<u32>,
@@ -44,6 +48,8 @@ pub(crate) struct Job {
     logprobs: Option<LogProbs>,
     counts: BTreeMap<u32, u32>,
     stream: TextStream,
+    /// What holds the answer to a schema, if it must hold to one.
+    guide: Option<Box<Guide>>,
     outlet: Outlet,
     submitted: Mono,
     first_token: Option<Mono>,
@@ -114,7 +120,7 @@ impl Job {
         text: Arc<Text>,
         submitted: Mono,
     ) -> Result<Prepared, (Outlet, Refusal)> {
-        let (tokens, digest) = match checked(&request, &text) {
+        let (tokens, digest, guide) = match checked(&request, &text) {
             Ok(checked) => checked,
             Err(refusal) => return Err((outlet, refusal)),
         };
@@ -129,6 +135,7 @@ impl Job {
             id: request.id,
             scope,
             model: request.model,
+            tuned: None,
             limit: limit.min(text.context() - prompt_tokens),
             text,
             tokens,
@@ -141,12 +148,16 @@ impl Job {
             logprobs: request.logprobs,
             counts: BTreeMap::new(),
             stream: TextStream::new(&request.stop),
+            guide,
             outlet,
             submitted,
             first_token: None,
         };
         for token in request.emitted.map(|emitted| emitted.tokens).unwrap_or_default() {
             job.append(token);
+            if let Err(refusal) = job.guided(token) {
+                return Err((job.outlet, refusal));
+            }
             if let Some(reason) = job.complete() {
                 job.finish(reason, submitted);
                 return Ok(Prepared::Done);
@@ -170,7 +181,19 @@ impl Job {
         let known = logits.len().min(self.text.tokenizer.len());
         let logits = logits.get(..known).unwrap_or(logits);
         let index = self.answer_tokens() as u32;
-        let Some(token) = sampling::draw(logits, &self.sampling, &self.counts, index) else {
+        let ruled = match self.guide.as_mut().map(|guide| guide.rule(logits)).transpose() {
+            Ok(Some(None)) => {
+                self.finish(FinishReason::Stop, now);
+                return None;
+            }
+            Ok(ruled) => ruled.flatten(),
+            Err(refusal) => {
+                self.fail(refusal);
+                return None;
+            }
+        };
+        let allowed = ruled.as_deref().unwrap_or(logits);
+        let Some(token) = sampling::draw(allowed, &self.sampling, &self.counts, index) else {
             self.fail(elsewhere(Code::Internal, "the model computed values that are no numbers"));
             return None;
         };
@@ -182,6 +205,10 @@ impl Job {
         let logprob = self.logprobs.map(|wanted| self.scored(logits, token, wanted));
         let text = self.append(token);
         if !self.outlet.send(Answer::Token(TokenEvent { index, token, text, logprob })) {
+            return None;
+        }
+        if let Err(refusal) = self.guided(token) {
+            self.fail(refusal);
             return None;
         }
         if let Some(reason) = self.complete() {
@@ -214,8 +241,14 @@ impl Job {
         self.stream.push(self.text.tokenizer.shown(token))
     }
 
+    /// Leads the answer's guide on, if it has one.
+    fn guided(&mut self, token: u32) -> Result<(), Refusal> {
+        self.guide.as_mut().map_or(Ok(()), |guide| guide.push(token))
+    }
+
     fn complete(&self) -> Option<FinishReason> {
-        if self.stream.stopped() {
+        let whole = self.guide.as_ref().is_some_and(|guide| guide.is_over());
+        if whole || self.stream.stopped() {
             return Some(FinishReason::Stop);
         }
         (self.answer_tokens() >= self.limit).then_some(FinishReason::Length)
@@ -280,11 +313,16 @@ pub(crate) fn check(request: &GenerateRequest) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn checked(request: &GenerateRequest, text: &Text) -> Result<(Vec<u32>, [u8; 32]), Refusal> {
+/// A request's tokens, their digest and what holds its answer to a schema.
+type Checked = (Vec<u32>, [u8; 32], Option<Box<Guide>>);
+
+fn checked(request: &GenerateRequest, text: &Text) -> Result<Checked, Refusal> {
     let tokens = text.prompt(&request.input)?;
     let digest = prompt_digest(&tokens);
+    let guide = request.schema.as_deref().map(|schema| text.guide(schema)).transpose()?;
+    let guide = guide.map(Box::new);
     let Some(emitted) = &request.emitted else {
-        return Ok((tokens, digest));
+        return Ok((tokens, digest, guide));
     };
     let resume =
         |code, message| Refusal::new(Stage::Resume, Blame::Us, Retry::Elsewhere, code, message);
@@ -298,5 +336,5 @@ fn checked(request: &GenerateRequest, text: &Text) -> Result<(Vec<u32>, [u8; 32]
     {
         return Err(resume(Code::InvalidRequest, "the begun answer holds unknown tokens"));
     }
-    Ok((tokens, digest))
+    Ok((tokens, digest, guide))
 }

@@ -9,8 +9,9 @@
 //! The way of a request: `local` admits it, `front` turns it into tokens, `worker` and `runner`
 //! compute it step by step, `job` draws and delivers. The way of a file: `gguf` reads the header
 //! within bounds, `card` checks what it claims, `weights` and `llama` hold it; `decoder` holds one
-//! that is being tuned. Models of embeddings, which are directories, have a way of their own:
-//! `embed`.
+//! that is being tuned, `tuned` what was learned, beside the weights that answer, `quantize` writes
+//! one in another form and `gauge` says what that costs. Models of embeddings, which are
+//! directories, have a way of their own: `embed`.
 
 mod card;
 mod config;
@@ -18,8 +19,10 @@ mod decoder;
 mod embed;
 mod error;
 mod front;
+mod gauge;
 mod gguf;
 mod gguf_value;
+mod guide;
 mod job;
 mod kv;
 mod llama;
@@ -27,9 +30,11 @@ mod loader;
 mod local;
 mod mailbox;
 mod packed;
+mod quantize;
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod real_tests;
+mod renderer;
 mod runner;
 mod sampling;
 mod shared;
@@ -41,6 +46,7 @@ mod tensors;
 mod testing;
 mod text;
 mod tokenizer;
+mod tuned;
 mod weights;
 mod worker;
 
@@ -49,5 +55,9 @@ pub use config::{Device, EngineConfig};
 pub use decoder::{Additions, Decoder, LowRank, Projection, Tunable, TunableShape};
 pub use embed::FOLDER_FILES;
 pub use error::EngineError;
+pub use gauge::{Gauge, Gauged};
 pub use local::LocalEngine;
+pub use quantize::{Mixture, Quantized, Recipe, SHARES, Turned, UnknownMixture, quantize};
+pub use renderer::{Renderer, Rendering, Source, serve_templates};
 pub use template::Template;
+pub use tuned::{TunedModel, TunedPart};

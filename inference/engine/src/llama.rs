@@ -10,7 +10,7 @@
 use std::sync::atomic::AtomicU64;
 
 use candle_core::Device;
-use selvedge_kernels::{Crew, Model, SharedPage};
+use selvedge_kernels::{Additions, Crew, Model, SharedPage};
 
 use crate::card::Shape;
 use crate::error::EngineError;
@@ -67,6 +67,8 @@ pub(crate) struct Segment<'a> {
     pub(crate) cache: &'a mut Cache,
     pub(crate) tokens: &'a [u32],
     pub(crate) logits: Logits,
+    /// What is added to the model's matrices.
+    pub(crate) added: Option<&'a Additions>,
 }
 
 impl Llama {
@@ -130,16 +132,21 @@ impl Llama {
         match self {
             Self::Packed(model) => {
                 let mut theirs = Vec::with_capacity(segments.len());
-                for Segment { cache, tokens, logits } in segments {
+                for Segment { cache, tokens, logits, added } in segments {
                     let Cache::Packed(cache) = cache else { return Err(another()) };
-                    theirs.push(selvedge_kernels::Segment { cache, tokens, logits: *logits });
+                    let (logits, added) = (*logits, *added);
+                    theirs.push(selvedge_kernels::Segment { cache, tokens, logits, added });
                 }
                 Ok(model.step(crew, &mut theirs, progress)?)
             }
             Self::Tensors(model) => {
                 let mut theirs = Vec::with_capacity(segments.len());
-                for Segment { cache, tokens, logits } in segments {
+                for Segment { cache, tokens, logits, added } in segments {
                     let Cache::Tensors(cache) = cache else { return Err(another()) };
+                    if added.is_some() {
+                        let message = "nothing is added to models on this device";
+                        return Err(EngineError::Compute(message.to_owned()));
+                    }
                     theirs.push(tensors::Segment { cache, tokens, logits: *logits });
                 }
                 Ok(model.step(&mut theirs, progress)?)

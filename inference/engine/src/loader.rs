@@ -19,7 +19,6 @@ use crate::error::EngineError;
 use crate::gguf::Gguf;
 use crate::llama::Llama;
 use crate::shared::Shared;
-use crate::text::Text;
 use crate::worker::{Loaded, Message};
 
 /// Tokens for which keys and values must fit beside the weights: room for a few short answers.
@@ -65,7 +64,7 @@ fn read(
     }
     let gguf = Gguf::open(&path)?;
     let shape = Shape::read(&gguf)?;
-    shared.keep_text(digest, Text::read(&gguf)?);
+    shared.read_text(digest, &gguf)?;
     let kv_token_bytes = Llama::token_bytes(&shape, device);
     let kept = kv_token_bytes.saturating_mul(LEAST_TOKENS.min(shape.context as u64));
     let needed = Llama::bytes(&gguf, device);

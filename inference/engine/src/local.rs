@@ -1,7 +1,7 @@
 //! The engine that the rest of a node talks to.
 //!
-//! Owns the threads: one prepares requests, one computes, one makes vectors, one more exists
-//! while a model loads.
+//! Owns the threads: one hands requests to those that prepare them, one for each model; one
+//! computes, one makes vectors, one more exists while a model loads.
 //! Calls here never wait for a computation.
 
 use std::path::Path;
@@ -20,9 +20,11 @@ use crate::config::{Device, EngineConfig};
 use crate::embed::{self, Desk};
 use crate::error::EngineError;
 use crate::front::{self, Order, closing};
+use crate::gguf::Gguf;
 use crate::job::{Outlet, check};
 use crate::loader;
 use crate::shared::Shared;
+use crate::tuned::{Tuned, TunedModel};
 use crate::worker::{Message, Worker};
 
 /// Runs models on this machine.
@@ -76,14 +78,39 @@ impl LocalEngine {
     pub fn remove_model(&self, name: &str) -> bool {
         let Some(digest) = self.shared.remove(name) else { return false };
         // A closed engine has nothing left to unload.
+        drop(self.shared.front.push(front::Message::Removed(digest)));
         drop(self.shared.worker.push(Message::Removed(digest)));
         drop(self.shared.desk.push(embed::Message::Removed(digest)));
         true
     }
 
+    /// Lets a model answer that is one of this engine's with something added, in place of its
+    /// version before. Requests that run end with the version they began with. Reads the header of
+    /// the base's file.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the base is not here, the numbers are not of its matrices, the name is
+    /// a file's, or memory is short.
+    pub fn tune(&self, model: TunedModel) -> Result<ModelCard, EngineError> {
+        if !self.device.is_cpu() {
+            let message = "tuned models answer on the processor only: set the engine's device so";
+            return Err(EngineError::unsupported(message));
+        }
+        let Some(path) = self.shared.path(model.base) else {
+            return Err(EngineError::unsupported("the model that it adds to is not here"));
+        };
+        let tuned = Tuned::pack(&self.shared, &Gguf::open(&path)?, model)?;
+        self.shared.tune(tuned)
+    }
+
+    /// Forgets a tuned model; what runs goes on. Whether there was one.
+    pub fn untune(&self, name: &str) -> bool {
+        self.shared.untune(name)
+    }
+
     /// Why a model could not be loaded, if so.
     pub fn failure(&self, digest: ModelDigest) -> Option<String> {
-        self.shared.failure(digest)
+        self.shared.failure(self.shared.meant(digest).0)
     }
 
     /// Ends the engine's threads within a step; requests under way fail.
@@ -122,17 +149,25 @@ impl Engine for LocalEngine {
     fn submit(
         &self,
         tenant: &str,
-        request: GenerateRequest,
+        mut request: GenerateRequest,
         sink: Box<dyn EventSink>,
     ) -> Result<(), Refusal> {
         check(&request)?;
+        let (base, tuned) = self.shared.meant(request.model);
+        let scope = match &tuned {
+            Some(tuned) => Scope::tuned(tenant, tuned.digest),
+            None => Scope::new(tenant),
+        };
+        request.model = base;
         self.shared.check_makes(request.model, false)?;
         let place = self.shared.admit(request.id, request.model)?;
         let outlet = Outlet::new(sink, place);
-        let (scope, submitted) = (Scope::new(tenant), self.shared.now());
-        let order = Order { scope, request, outlet, submitted };
-        self.shared.front.push(order).map_err(|order| {
-            order.outlet.abandon();
+        let submitted = self.shared.now();
+        let order = Box::new(Order { scope, tuned, request, outlet, submitted });
+        self.shared.front.push(front::Message::Order(order)).map_err(|message| {
+            if let front::Message::Order(order) = message {
+                order.outlet.abandon();
+            }
             closing()
         })
     }
@@ -146,7 +181,7 @@ impl Engine for LocalEngine {
     }
 
     fn count_tokens(&self, model: ModelDigest, input: &Input) -> Result<u32, Refusal> {
-        let tokens = self.shared.text(model)?.tokens(input)?;
+        let tokens = self.shared.text(self.shared.meant(model).0)?.tokens(input)?;
         Ok(tokens.len().min(u32::MAX as usize) as u32)
     }
 
@@ -163,7 +198,7 @@ impl Engine for LocalEngine {
     }
 
     fn begun(&self, model: ModelDigest, input: &Input, text: &str) -> Result<Vec<u32>, Refusal> {
-        self.shared.text(model)?.begun(input, text)
+        self.shared.text(self.shared.meant(model).0)?.begun(input, text)
     }
 }
 

@@ -16,6 +16,8 @@ use crate::testing::{
 mod prefix;
 #[path = "recovery_tests.rs"]
 mod recovery;
+#[path = "tuned_tests.rs"]
+mod tuned;
 
 const MODEL: ModelDigest = ModelDigest([1; 32]);
 const OTHER: ModelDigest = ModelDigest([2; 32]);

@@ -22,7 +22,7 @@ fn logits(model: &Model, crew: &mut Crew, chunk: usize) -> Vec<Vec<f32>> {
     let mut cache = model.cache();
     let mut all = Vec::new();
     for tokens in tokens().chunks(chunk) {
-        let segment = Segment { cache: &mut cache, tokens, logits: Logits::All };
+        let segment = Segment { cache: &mut cache, tokens, logits: Logits::All, added: None };
         let computed = model.step(crew, &mut [segment], &AtomicU64::new(0));
         all.extend(computed.expect("computes").remove(0));
     }

@@ -4,9 +4,9 @@ use selvedge_contract::schedule::{PAGE_TOKENS, pages_for};
 use super::*;
 
 /// An answer to the last bit: its tokens with their texts and log probabilities.
-type Bits = (Vec<(u32, String, u32, Vec<u32>)>, String);
+pub(super) type Bits = (Vec<(u32, String, u32, Vec<u32>)>, String);
 
-fn bits(all: &Collected) -> Bits {
+pub(super) fn bits(all: &Collected) -> Bits {
     let token = |event: &selvedge_contract::TokenEvent| {
         let scored = event.logprob.as_ref().expect("asked for");
         let top = scored.top.iter().map(|(_, logprob)| logprob.to_bits()).collect();
@@ -16,7 +16,7 @@ fn bits(all: &Collected) -> Bits {
     (all.tokens.iter().map(token).collect(), all.tail.clone())
 }
 
-fn cached(all: &Collected) -> u32 {
+pub(super) fn cached(all: &Collected) -> u32 {
     all.finished.as_ref().expect("finished").1.cached_tokens
 }
 
@@ -26,7 +26,7 @@ fn ask(engine: &LocalEngine, tenant: &str, request: GenerateRequest) -> mpsc::Re
     receiver
 }
 
-fn told(engine: &LocalEngine, tenant: &str, request: GenerateRequest) -> Collected {
+pub(super) fn told(engine: &LocalEngine, tenant: &str, request: GenerateRequest) -> Collected {
     collect(&ask(engine, tenant, request))
 }
 
@@ -36,14 +36,14 @@ fn samplings() -> [Sampling; 2] {
     [greedy(), Sampling { temperature: 1.2, top_p: 0.9, seed: 5, ..penalties }]
 }
 
-fn prompted(id: u128, tokens: &[u32], sampling: &Sampling) -> GenerateRequest {
+pub(super) fn prompted(id: u128, tokens: &[u32], sampling: &Sampling) -> GenerateRequest {
     let input = Input::Tokens(tokens.to_vec());
     let logprobs = Some(LogProbs { top: 5 });
     GenerateRequest { sampling: sampling.clone(), logprobs, ..request(id, MODEL, input) }
 }
 
 /// Tokens of text that follow from a number.
-fn tokens(seed: u64, count: usize) -> Vec<u32> {
+pub(super) fn tokens(seed: u64, count: usize) -> Vec<u32> {
     let mut dice = Dice::keyed(seed, "prompt");
     (0..count).map(|_| (dice.unit_f32() * 250.0) as u32).collect()
 }

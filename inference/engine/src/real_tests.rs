@@ -53,7 +53,7 @@ fn the_file_says_what_it_is() {
 #[test]
 fn tokens_equal_those_of_llama_cpp() {
     let gguf = Gguf::open(&model()).expect("reads");
-    let text = Text::read(&gguf).expect("reads");
+    let text = Text::here(&gguf).expect("reads");
     let rows = fixture("tokens.json");
     let rows = rows.as_array().expect("a list");
     assert!(rows.len() >= 400, "{}", rows.len());
@@ -73,7 +73,7 @@ fn tokens_equal_those_of_llama_cpp() {
 #[test]
 fn the_chat_template_is_the_models_own() {
     let gguf = Gguf::open(&model()).expect("reads");
-    let text = Text::read(&gguf).expect("reads");
+    let text = Text::here(&gguf).expect("reads");
     let message = |content: &str| {
         Input::Chat(vec![ChatMessage { role: Role::User, content: content.to_owned() }])
     };
@@ -114,11 +114,11 @@ fn divergence(exact: &serde_json::Value, logits: &[f32]) -> (f64, bool) {
 #[test]
 fn the_pass_for_tuning_computes_what_the_engine_computes() {
     let (gguf, llama) = load();
-    let text = Text::read(&gguf).expect("reads");
+    let text = Text::here(&gguf).expect("reads");
     let tokens = text.tokenizer.encode("The capital of France is Paris. The capital of Italy is");
     let tokens = tokens.expect("encodes");
     let mut cache = llama.cache().expect("a cache");
-    let segment = Segment { cache: &mut cache, tokens: &tokens, logits: Logits::All };
+    let segment = Segment { cache: &mut cache, tokens: &tokens, logits: Logits::All, added: None };
     let theirs = llama.step(&mut crew(), &mut [segment], &AtomicU64::new(0)).expect("computes");
     let decoder = Tunable::open(&model()).and_then(|file| file.load()).expect("loads");
     let ours = decoder.logits(&tokens, &Additions::new()).expect("computes");
@@ -146,7 +146,7 @@ fn probabilities_are_at_least_as_exact_as_those_of_llama_cpp() {
         .collect();
     let (_, llama) = load();
     let mut cache = llama.cache().expect("a cache");
-    let segment = Segment { cache: &mut cache, tokens: &tokens, logits: Logits::All };
+    let segment = Segment { cache: &mut cache, tokens: &tokens, logits: Logits::All, added: None };
     let logits = llama.step(&mut crew(), &mut [segment], &AtomicU64::new(0)).expect("computes");
     let exact = fixture["exact"].as_array().expect("positions");
     assert_eq!(logits[0].len(), exact.len());
@@ -166,7 +166,7 @@ fn probabilities_are_at_least_as_exact_as_those_of_llama_cpp() {
 #[test]
 fn a_batch_computes_what_each_sequence_computes_alone() {
     let (gguf, llama) = load();
-    let text = Text::read(&gguf).expect("reads");
+    let text = Text::here(&gguf).expect("reads");
     let prompts: Vec<Vec<u32>> = ["The sea is", "fn main() {", "Once upon a time there was a"]
         .iter()
         .map(|prompt| text.tokenizer.encode(prompt).expect("encodes"))
@@ -176,13 +176,13 @@ fn a_batch_computes_what_each_sequence_computes_alone() {
         .iter()
         .map(|tokens| {
             let mut cache = llama.cache().expect("a cache");
-            let segment = Segment { cache: &mut cache, tokens, logits: Logits::Last };
+            let segment = Segment { cache: &mut cache, tokens, logits: Logits::Last, added: None };
             llama.step(&mut crew, &mut [segment], &progress).expect("computes").remove(0).remove(0)
         })
         .collect();
     let mut caches: Vec<_> = prompts.iter().map(|_| llama.cache().expect("a cache")).collect();
     let mut segments: Vec<_> = (caches.iter_mut().zip(&prompts))
-        .map(|(cache, tokens)| Segment { cache, tokens, logits: Logits::Last })
+        .map(|(cache, tokens)| Segment { cache, tokens, logits: Logits::Last, added: None })
         .collect();
     let together = llama.step(&mut crew, &mut segments, &progress).expect("computes");
     for (alone, together) in alone.iter().zip(&together) {
@@ -195,7 +195,7 @@ fn a_batch_computes_what_each_sequence_computes_alone() {
 #[test]
 fn a_prompt_computes_the_same_however_it_is_cut() {
     let (gguf, llama) = load();
-    let text = Text::read(&gguf).expect("reads");
+    let text = Text::here(&gguf).expect("reads");
     let prompt = "Rain fell all night, and in the morning the river had risen by 12 feet.";
     let tokens = text.tokenizer.encode(prompt).expect("encodes");
     let mut crew = crew();
@@ -203,7 +203,7 @@ fn a_prompt_computes_the_same_however_it_is_cut() {
         let (progress, mut cache) = (AtomicU64::new(0), llama.cache().expect("a cache"));
         let mut logits = Vec::new();
         for tokens in tokens.chunks(chunk) {
-            let segment = Segment { cache: &mut cache, tokens, logits: Logits::Last };
+            let segment = Segment { cache: &mut cache, tokens, logits: Logits::Last, added: None };
             let computed = llama.step(&mut crew, &mut [segment], &progress);
             logits = computed.expect("computes").remove(0).remove(0);
         }

@@ -19,6 +19,7 @@ use crate::error::{EngineError, elsewhere};
 use crate::job::{Job, cancelled};
 use crate::llama::{Cache, Llama, Logits, Segment};
 use crate::shared::{Pulse, Shared};
+use crate::tuned::Tuned;
 use crate::worker::Loaded;
 
 // Memory is counted in the pages that caches are made of.
@@ -46,6 +47,7 @@ struct Part {
     work: Work,
     cache: Cache,
     tokens: Vec<u32>,
+    tuned: Option<Arc<Tuned>>,
 }
 
 /// The logits of each part.
@@ -201,7 +203,12 @@ impl Runner {
                 let job = self.jobs.get_mut(&work.id)?;
                 let (from, count) = (work.computed as usize, work.tokens as usize);
                 let tokens = job.tokens.get(from..from + count)?.to_vec();
-                Some(Part { work: *work, cache: job.cache.take()?, tokens })
+                Some(Part {
+                    work: *work,
+                    cache: job.cache.take()?,
+                    tokens,
+                    tuned: job.tuned.clone(),
+                })
             })
             .collect()
     }
@@ -315,6 +322,7 @@ fn run(
             cache: &mut part.cache,
             tokens: &part.tokens,
             logits: if part.work.draws { Logits::Last } else { Logits::None },
+            added: part.tuned.as_ref().map(|tuned| &tuned.additions),
         })
         .collect();
     llama.step(crew, &mut segments, progress)

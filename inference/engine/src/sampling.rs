@@ -57,7 +57,10 @@ pub(crate) fn draw(
     let highest = f64::from(*logits.get(best as usize)?);
     let temperature = f64::from(sampling.temperature);
     let weight = |logit: f32| ((f64::from(logit) - highest) / temperature).exp();
-    let mut candidates: Vec<(u32, f64)> = (0u32..).zip(logits.iter().map(|&l| weight(l))).collect();
+    // What is ruled out weighs nothing and must not be left over by rounding either.
+    let possible = (0u32..).zip(logits.iter()).filter(|(_, logit)| **logit > f32::NEG_INFINITY);
+    let mut candidates: Vec<(u32, f64)> =
+        possible.map(|(token, &logit)| (token, weight(logit))).collect();
     cut(&mut candidates, sampling);
     let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
     // 53 bits are what an f64 holds; 24 would make rare tokens impossible.

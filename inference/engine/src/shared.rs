@@ -16,10 +16,11 @@ use selvedge_contract::{CostModel, EngineStatus, ModelCard, ModelState, ModelSta
 use crate::config::EngineConfig;
 use crate::embed;
 use crate::error::{EngineError, elsewhere, overloaded};
-use crate::front::Order;
+use crate::front;
 use crate::gguf::Gguf;
 use crate::mailbox::Mailbox;
 use crate::text::Text;
+use crate::tuned::{Tuned, Versions};
 use crate::worker::Message;
 
 /// Models an engine keeps track of: far more than fit a machine's memory at once.
@@ -34,7 +35,7 @@ pub(crate) struct Shared {
     pub(crate) config: EngineConfig,
     pub(crate) clock: Arc<dyn Fn() -> Mono + Send + Sync>,
     /// Requests to prepare.
-    pub(crate) front: Mailbox<Order>,
+    pub(crate) front: Mailbox<front::Message>,
     /// Requests to compute and orders about models.
     pub(crate) worker: Mailbox<Message>,
     /// Requests for vectors and orders about models that make them.
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) progress: AtomicU64,
     pub(crate) computing: AtomicBool,
     models: Mutex<BTreeMap<ModelDigest, Entry>>,
+    /// What is one of them with something added.
+    tuned: Mutex<Versions>,
     live: Mutex<BTreeMap<RequestId, Live>>,
     /// Bytes of weights in memory or being loaded.
     weights: AtomicU64,
@@ -122,6 +125,7 @@ impl Shared {
             progress: AtomicU64::new(0),
             computing: AtomicBool::new(false),
             models: Mutex::new(BTreeMap::new()),
+            tuned: Mutex::default(),
             live: Mutex::new(BTreeMap::new()),
             weights: AtomicU64::new(0),
         })
@@ -243,6 +247,33 @@ impl Shared {
         ready.map(|(digest, _)| *digest).collect()
     }
 
+    /// The model whose weights answer for a digest, and what is added to them.
+    pub(crate) fn meant(&self, digest: ModelDigest) -> (ModelDigest, Option<Arc<Tuned>>) {
+        match self.tuned.lock().find(digest) {
+            Some(tuned) => (tuned.base, Some(tuned)),
+            None => (digest, None),
+        }
+    }
+
+    /// A version takes the place of those before, for requests to come.
+    pub(crate) fn tune(&self, tuned: Tuned) -> Result<ModelCard, EngineError> {
+        let models = self.models.lock();
+        let Some(base) = models.get(&tuned.base) else {
+            return Err(EngineError::unsupported("the model that it adds to is not here"));
+        };
+        if models.values().any(|entry| entry.card.name == tuned.name) {
+            return Err(EngineError::NameTaken(tuned.name));
+        }
+        let card = base.card.tuned(&tuned.name, tuned.digest, tuned.round);
+        self.tuned.lock().put(tuned)?;
+        Ok(card)
+    }
+
+    /// Forgets a tuned model; what runs goes on. Whether there was one.
+    pub(crate) fn untune(&self, name: &str) -> bool {
+        self.tuned.lock().take(name)
+    }
+
     pub(crate) fn dimensions(&self, digest: ModelDigest) -> Option<u32> {
         self.models.lock().get(&digest)?.dimensions
     }
@@ -290,16 +321,38 @@ impl Shared {
                 None => entry.path.clone(),
             }
         };
-        let text = Gguf::open(&path).and_then(|gguf| Text::read(&gguf));
-        Ok(self.keep_text(digest, text.map_err(|error| error.to_refusal())?))
+        Gguf::open(&path).and_then(|gguf| self.read_text(digest, &gguf)).map_err(|error| {
+            let refusal = error.to_refusal();
+            self.text_failed(digest, error);
+            refusal
+        })
     }
 
-    /// Keeps a text side unless another thread was faster.
-    pub(crate) fn keep_text(&self, digest: ModelDigest, text: Text) -> Arc<Text> {
-        let text = Arc::new(text);
-        match self.models.lock().get_mut(&digest) {
+    /// A model's text side from its open file, unless another thread was faster.
+    pub(crate) fn read_text(
+        &self,
+        digest: ModelDigest,
+        gguf: &Gguf,
+    ) -> Result<Arc<Text>, EngineError> {
+        let known = self.models.lock().get(&digest).and_then(|entry| entry.text.clone());
+        if let Some(text) = known {
+            return Ok(text);
+        }
+        let text = Arc::new(Text::read(gguf, &self.config.rendering, &self.clock)?);
+        Ok(match self.models.lock().get_mut(&digest) {
             Some(entry) => Arc::clone(entry.text.get_or_insert(text)),
             None => text,
+        })
+    }
+
+    /// Notes that a model has no usable text side. It is not tried with every request: a template
+    /// may take seconds to fail.
+    fn text_failed(&self, digest: ModelDigest, reason: EngineError) {
+        if let Some(entry) = self.models.lock().get_mut(&digest)
+            && entry.state == ModelState::Cold
+        {
+            entry.state = ModelState::Failed;
+            entry.reason = Some(reason);
         }
     }
 
@@ -380,6 +433,15 @@ impl Shared {
     pub(crate) fn status(&self) -> EngineStatus {
         let models = self.models.lock();
         let mut list: Vec<_> = models.values().map(Entry::status).collect();
+        for tuned in self.tuned.lock().newest() {
+            // Without its base it is not here, and a file's name is the file's.
+            let free = models.values().all(|entry| entry.card.name != tuned.name);
+            if let Some(base) = models.get(&tuned.base).filter(|_| free) {
+                let status = base.status();
+                let card = status.card.tuned(&tuned.name, tuned.digest, tuned.round);
+                list.push(ModelStatus { card, ..status });
+            }
+        }
         list.sort_by(|a, b| a.card.name.cmp(&b.card.name));
         EngineStatus {
             progress: self.progress.load(Ordering::Relaxed),

@@ -12,7 +12,7 @@ use selvedge_contract::{
 
 use crate::{EngineConfig, LocalEngine};
 
-mod writer;
+pub(crate) mod writer;
 
 pub(crate) use writer::Writer;
 
@@ -147,6 +147,7 @@ pub(crate) fn request(id: u128, model: ModelDigest, input: Input) -> GenerateReq
         max_tokens: 20,
         stop: Vec::new(),
         logprobs: None,
+        schema: None,
         emitted: None,
     }
 }

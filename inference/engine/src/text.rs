@@ -3,13 +3,17 @@
 //! Owns tokenizer and template together, and the checks that a prompt passes before it is queued.
 //! It needs no weights, so prompts are prepared and counted while a model still loads.
 
-use selvedge_base::{Code, Refusal, Stage};
+use std::sync::Arc;
+
+use selvedge_base::{Code, Mono, Refusal, Stage};
 use selvedge_contract::{ChatMessage, Input, Limits};
 
 use crate::card::Shape;
 use crate::error::{EngineError, elsewhere};
 use crate::gguf::Gguf;
-use crate::template::{Template, apart};
+use crate::guide::{Guide, Guides};
+use crate::renderer::{Renderer, Rendering, Source};
+use crate::template::apart;
 use crate::tokenizer::Tokenizer;
 
 /// No published vocabulary has a token of more bytes; a file that claims one does not raise the
@@ -19,24 +23,50 @@ const MAX_TOKEN_BYTES: usize = 1_024;
 /// A model's tokenizer and chat template.
 pub(crate) struct Text {
     pub(crate) tokenizer: Tokenizer,
-    template: Option<Template>,
+    template: Option<Renderer>,
+    guides: Guides,
     context: usize,
 }
 
 impl Text {
-    pub(crate) fn read(gguf: &Gguf) -> Result<Self, EngineError> {
+    /// Reads it from a model's file. `clock` is the renderer's.
+    pub(crate) fn read(
+        gguf: &Gguf,
+        rendering: &Rendering,
+        clock: &Arc<dyn Fn() -> Mono + Send + Sync>,
+    ) -> Result<Self, EngineError> {
         let shape = Shape::read(gguf)?;
         let tokenizer = Tokenizer::read(gguf, shape.vocabulary)?;
         let template = gguf
             .text("tokenizer.chat_template")
-            .map(|source| Template::compile(source, &tokenizer.bos_text, &tokenizer.eos_text))
+            .map(|text| {
+                let (bos, eos) = (&tokenizer.bos_text, &tokenizer.eos_text);
+                let source = Source { text, bos, eos, control: &tokenizer.control_texts };
+                Renderer::open(rendering, source, Arc::clone(clock))
+            })
             .transpose()?;
-        Ok(Self { tokenizer, template, context: shape.context })
+        Ok(Self { tokenizer, template, guides: Guides::default(), context: shape.context })
+    }
+
+    /// Reads it for a program that chose the file itself: its template is rendered right here.
+    pub(crate) fn here(gguf: &Gguf) -> Result<Self, EngineError> {
+        let clock: Arc<dyn Fn() -> Mono + Send + Sync> = Arc::new(|| Mono(0));
+        Self::read(gguf, &Rendering::Here, &clock)
     }
 
     /// Tokens the model can attend to.
     pub(crate) fn context(&self) -> usize {
         self.context
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn guides(&self) -> &Guides {
+        &self.guides
+    }
+
+    /// What holds an answer to a JSON Schema.
+    pub(crate) fn guide(&self, schema: &str) -> Result<Guide, Refusal> {
+        self.guides.guide(&self.tokenizer, schema)
     }
 
     /// The tokens of a prompt that leaves room for at least one token of answer.
@@ -93,7 +123,7 @@ impl Text {
             return Err(invalid(&message).param("messages"));
         }
         self.check_size(messages.iter().map(|message| message.content.len()).sum())?;
-        let pieces = template.render(messages, &self.tokenizer.control_texts)?;
+        let pieces = template.render(messages)?;
         let mut tokens = Vec::new();
         for piece in &pieces {
             tokens.extend(self.encode(piece)?);

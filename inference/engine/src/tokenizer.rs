@@ -19,12 +19,12 @@ use crate::gguf::Gguf;
 use crate::gguf_value::Value;
 
 /// How Llama 3 splits words: digits in groups of up to three.
-const SPLIT_LLAMA3: &str = concat!(
+pub(crate) const SPLIT_LLAMA3: &str = concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+",
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 /// How Qwen 2 splits words: digits one by one.
-const SPLIT_QWEN2: &str = concat!(
+pub(crate) const SPLIT_QWEN2: &str = concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+",
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );

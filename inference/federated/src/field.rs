@@ -26,9 +26,11 @@ impl Fp {
     /// One.
     pub const ONE: Self = Self(1);
 
-    /// The residue of a number of any size.
+    /// The residue of a number of any size. 2^32 is 5 here, so what is above 32 bits counts five
+    /// times; after two such folds at most 2^32 + 24 is left.
     pub const fn reduced(value: u64) -> Self {
-        Self((value % P as u64) as u32)
+        let rest = folded(folded(value));
+        Self(if rest >= P as u64 { (rest - P as u64) as u32 } else { rest as u32 })
     }
 
     /// The residue of a signed number.
@@ -49,7 +51,8 @@ impl Fp {
     /// The sum.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
-        Self::reduced(self.0 as u64 + other.0 as u64)
+        let sum = self.0 as u64 + other.0 as u64;
+        Self(if sum >= P as u64 { (sum - P as u64) as u32 } else { sum as u32 })
     }
 
     /// The difference.
@@ -62,6 +65,12 @@ impl Fp {
     #[must_use]
     pub const fn times(self, other: Self) -> Self {
         Self::reduced(self.0 as u64 * other.0 as u64)
+    }
+
+    /// A number below 2^35 with the residue of the product: sums of up to 2^29 of them can wait for
+    /// [`Fp::reduced`].
+    pub(crate) const fn loose_product(self, other: Self) -> u64 {
+        folded(self.0 as u64 * other.0 as u64)
     }
 
     /// The element whose product with this one is one; zero for zero. By Fermat, the power p - 2.
@@ -77,6 +86,11 @@ impl Fp {
         }
         power
     }
+}
+
+/// A number with the same residue, below six times 2^32.
+const fn folded(value: u64) -> u64 {
+    (value >> 32) * 5 + (value & 0xffff_ffff)
 }
 
 impl TryFrom<u32> for Fp {
@@ -128,6 +142,17 @@ mod tests {
             if a != Fp::ZERO {
                 prop_assert_eq!(a.times(a.inverse()), Fp::ONE);
             }
+        }
+
+        #[test]
+        fn residues_are_remainders(value: u64, a in any(), b in any()) {
+            for value in [value, u64::MAX - (value & 63), u64::from(P) * (value & 0xffff_ffff)] {
+                prop_assert_eq!(u64::from(Fp::reduced(value).0), value % u64::from(P));
+            }
+            let sum = u64::from(a.0) + u64::from(b.0);
+            prop_assert_eq!(u64::from(a.plus(b).0), sum % u64::from(P));
+            prop_assert!(a.loose_product(b) < 1 << 35);
+            prop_assert_eq!(Fp::reduced(a.loose_product(b)), a.times(b));
         }
 
         #[test]

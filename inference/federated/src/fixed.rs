@@ -133,10 +133,16 @@ impl Clip {
     /// What a weighted sum of levels means as a change of one weight: its mean, in units of 2^-20,
     /// rounded to the nearest, halves upwards. A weight of nothing changes nothing.
     pub fn mean(self, sum: i64, weight: u32) -> i64 {
-        let divisor = i128::from(weight) * i128::from(LEVEL_MAX);
+        let divisor = i64::from(weight) * i64::from(LEVEL_MAX);
         if divisor == 0 {
             return 0;
         }
+        // All sums of levels are that small: twice the product is below 2^62, the divisor below
+        // 2^49. Only noise goes beyond.
+        if sum.unsigned_abs() <= 1 << 31 {
+            return (2 * sum * i64::from(self.0) + divisor).div_euclid(2 * divisor);
+        }
+        let divisor = i128::from(divisor);
         let scaled = i128::from(sum) * i128::from(self.0);
         (2 * scaled + divisor).div_euclid(2 * divisor) as i64
     }
@@ -224,6 +230,19 @@ mod tests {
                 exact += i64::from(*level) * i64::from(*weight);
             }
             prop_assert_eq!(sum.signed(), exact);
+        }
+
+        #[test]
+        fn small_sums_and_large_ones_are_divided_alike(
+            sum in -(1i64 << 40)..1 << 40, near in -3i64..3, units in 1u32..=1 << 30, weight: u32
+        ) {
+            let clip = Clip::new(units).unwrap();
+            for sum in [sum, sum >> 10, near, (1 << 31) + near, -(1 << 31) + near] {
+                let divisor = i128::from(weight.max(1)) * i128::from(LEVEL_MAX);
+                let scaled = 2 * i128::from(sum) * i128::from(units) + divisor;
+                let wanted = scaled.div_euclid(2 * divisor);
+                prop_assert_eq!(i128::from(clip.mean(sum, weight.max(1))), wanted);
+            }
         }
 
         #[test]

@@ -8,6 +8,7 @@
 
 #![warn(missing_docs)]
 
+mod digest;
 pub mod epidemic;
 pub mod field;
 pub mod fixed;

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::digest::feed;
 use crate::fixed::MAX_TOTAL_WEIGHT;
 use crate::round::Job;
 
@@ -96,19 +97,14 @@ impl Rule {
     /// One sum of updates of `len` levels, each with its weight. A rule that passed [`Rule::check`]
     /// for so many updates or fewer leaves something to sum.
     pub fn aggregate(self, updates: &[(u32, &[i32])], len: usize) -> Aggregate {
-        let all: Vec<usize> = (0..updates.len()).collect();
         let clients = updates.len() as u32;
         match self {
             Self::Mean => {
                 let weight = updates.iter().fold(0u32, |sum, (one, _)| sum.saturating_add(*one));
-                let sum = columns(updates, &all, len, |column| {
-                    column.iter().map(|(weight, level)| i64::from(*weight) * *level).sum()
-                });
-                Aggregate { sum, weight, clients }
+                Aggregate { sum: added(updates.iter().copied(), len), weight, clients }
             }
             Self::Median => {
-                let sum = columns(updates, &all, len, |column| {
-                    let levels = sorted(column);
+                let sum = columns(updates, len, |levels| {
                     let middle = |at: usize| levels.get(at).copied().unwrap_or(0);
                     middle(levels.len().saturating_sub(1) / 2) + middle(levels.len() / 2)
                 });
@@ -117,17 +113,13 @@ impl Rule {
             Self::Trimmed { cut } => {
                 let cut = (cut as usize).min(updates.len().saturating_sub(1) / 2);
                 let kept = updates.len() - 2 * cut;
-                let sum = columns(updates, &all, len, |column| {
-                    sorted(column).iter().skip(cut).take(kept).sum()
-                });
+                let sum = columns(updates, len, |levels| levels.iter().skip(cut).take(kept).sum());
                 Aggregate { sum, weight: kept as u32, clients }
             }
             Self::MultiKrum { byzantine, keep } => {
                 let kept = closest(updates, byzantine as usize, keep as usize);
-                let sum = columns(updates, &kept, len, |column| {
-                    column.iter().map(|(_, level)| *level).sum()
-                });
-                Aggregate { sum, weight: kept.len() as u32, clients }
+                let alike = kept.iter().map(|at| (1, updates[*at].1));
+                Aggregate { sum: added(alike, len), weight: kept.len() as u32, clients }
             }
         }
     }
@@ -147,36 +139,33 @@ impl Aggregate {
         hasher.update(&self.weight.to_be_bytes());
         hasher.update(&self.clients.to_be_bytes());
         hasher.update(&(self.sum.len() as u64).to_be_bytes());
-        self.sum.iter().for_each(|sum| {
-            hasher.update(&sum.to_be_bytes());
-        });
+        feed(&mut hasher, self.sum.iter().map(|sum| sum.to_be_bytes()));
         *hasher.finalize().as_bytes()
     }
 }
 
-/// Of every value what `each` makes of the weights and levels of the chosen updates.
-fn columns(
-    updates: &[(u32, &[i32])],
-    chosen: &[usize],
-    len: usize,
-    each: impl Fn(&[(u32, i64)]) -> i64,
-) -> Vec<i64> {
-    let mut column = Vec::with_capacity(chosen.len());
+/// Of every value the sum of levels, each times its update's weight.
+fn added<'a>(updates: impl Iterator<Item = (u32, &'a [i32])>, len: usize) -> Vec<i64> {
+    let mut sum = vec![0; len];
+    for (weight, levels) in updates {
+        for (sum, level) in sum.iter_mut().zip(levels) {
+            *sum += i64::from(weight) * i64::from(*level);
+        }
+    }
+    sum
+}
+
+/// Of every value what `each` makes of the updates' levels, least first.
+fn columns(updates: &[(u32, &[i32])], len: usize, each: impl Fn(&[i64]) -> i64) -> Vec<i64> {
+    let mut column = Vec::with_capacity(updates.len());
     let value = |at: usize| {
         column.clear();
-        column.extend(chosen.iter().map(|one| {
-            let (weight, levels) = updates[*one];
-            (weight, i64::from(levels.get(at).copied().unwrap_or(0)))
-        }));
+        let levels = updates.iter().map(|(_, levels)| levels.get(at).copied().unwrap_or(0));
+        column.extend(levels.map(i64::from));
+        column.sort_unstable();
         each(&column)
     };
     (0..len).map(value).collect()
-}
-
-fn sorted(column: &[(u32, i64)]) -> Vec<i64> {
-    let mut levels: Vec<i64> = column.iter().map(|(_, level)| *level).collect();
-    levels.sort_unstable();
-    levels
 }
 
 /// The updates with the least sums of squared distances to their n - f - 2 nearest others, in order

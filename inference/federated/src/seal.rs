@@ -136,7 +136,9 @@ fn cipher(
 
 /// Elements as bytes, four each, little endian.
 pub fn to_bytes(elements: &[Fp]) -> Vec<u8> {
-    elements.iter().flat_map(|element| element.residue().to_le_bytes()).collect()
+    let mut bytes = Vec::with_capacity(4 * elements.len());
+    elements.iter().for_each(|one| bytes.extend_from_slice(&one.residue().to_le_bytes()));
+    bytes
 }
 
 fn from_bytes(bytes: &[u8]) -> Result<Vec<Fp>, SealError> {

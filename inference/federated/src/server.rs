@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::digest::feed;
 use crate::fixed::{Clip, MODEL_BITS};
 use crate::robust::Aggregate;
 
@@ -139,14 +140,10 @@ impl Server {
             hasher.update(&number.to_be_bytes());
         }
         hasher.update(&(self.model.len() as u64).to_be_bytes());
-        for weight in &self.model {
-            hasher.update(&weight.to_be_bytes());
-        }
+        feed(&mut hasher, self.model.iter().map(|weight| weight.to_be_bytes()));
         for moments in [&self.first, &self.second] {
             hasher.update(&(moments.len() as u64).to_be_bytes());
-            for moment in moments {
-                hasher.update(&moment.to_be_bytes());
-            }
+            feed(&mut hasher, moments.iter().map(|moment| moment.to_be_bytes()));
         }
         *hasher.finalize().as_bytes()
     }

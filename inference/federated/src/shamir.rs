@@ -105,22 +105,20 @@ impl Scheme {
         let rows: Vec<Vec<Fp>> = (colluding..self.anchors())
             .map(|anchor| lagrange(&known, Self::share_point(anchor)))
             .collect();
-        let mut shares = vec![Vec::with_capacity(self.share_len(update.len())); self.anchors()];
-        let mut values = vec![Fp::ZERO; packing + colluding];
-        for block in update.chunks(packing) {
-            // A last block that is not full ends with zeroes.
-            values.fill(Fp::ZERO);
-            values[..block.len()].copy_from_slice(block);
-            values[packing..].fill_with(|| masks.element());
-            let (random, computed) = shares.split_at_mut(colluding);
-            for (share, value) in random.iter_mut().zip(&values[packing..]) {
-                share.push(*value);
-            }
-            for (share, row) in computed.iter_mut().zip(&rows) {
-                share.push(dot(row, &values));
-            }
+        let blocks = self.share_len(update.len());
+        let mut drawn = vec![vec![Fp::ZERO; blocks]; colluding];
+        // Block after block, as shares have always been drawn.
+        for block in 0..blocks {
+            drawn.iter_mut().for_each(|share| share[block] = masks.element());
         }
-        shares
+        // A last block that is not full ends with zeroes.
+        let secrets = (0..packing).map(|from| Column { values: update, from, step: packing });
+        let columns: Vec<Column<'_>> =
+            secrets.chain(drawn.iter().map(|one| Column::of(one))).collect();
+        let computed: Vec<Vec<Fp>> =
+            rows.iter().map(|row| combined(row, &columns, blocks)).collect();
+        drawn.extend(computed);
+        drawn
     }
 
     /// The update of `dim` elements from shares, each with its anchor's place from 0: the first k
@@ -146,27 +144,65 @@ impl Scheme {
         let (base, others) = shares.split_at(threshold);
         let points: Vec<Fp> =
             base.iter().map(|(place, _)| Self::share_point(usize::from(*place))).collect();
-        let secrets: Vec<Vec<Fp>> =
-            (0..self.packing()).map(|index| lagrange(&points, Self::secret_point(index))).collect();
-        let checks: Vec<(Vec<Fp>, &[Fp])> = others
-            .iter()
-            .map(|(place, share)| {
-                (lagrange(&points, Self::share_point(usize::from(*place))), *share)
-            })
-            .collect();
-        let mut update = Vec::with_capacity(self.share_len(dim) * self.packing());
-        let mut values = Vec::with_capacity(threshold);
-        for block in 0..self.share_len(dim) {
-            values.clear();
-            values.extend(base.iter().map(|(_, share)| share[block]));
-            if checks.iter().any(|(row, share)| dot(row, &values) != share[block]) {
+        let columns: Vec<Column<'_>> = base.iter().map(|(_, share)| Column::of(share)).collect();
+        let (packing, blocks) = (self.packing(), self.share_len(dim));
+        for (place, share) in others {
+            let row = lagrange(&points, Self::share_point(usize::from(*place)));
+            if combined(&row, &columns, blocks) != *share {
                 return Err(ShareError::Inconsistent);
             }
-            update.extend(secrets.iter().map(|row| dot(row, &values)));
         }
-        update.truncate(dim);
-        Ok(update)
+        let secrets = (0..packing).map(|index| lagrange(&points, Self::secret_point(index)));
+        let mut secrets: Vec<Vec<Fp>> =
+            secrets.map(|row| combined(&row, &columns, blocks)).collect();
+        if packing == 1 {
+            return Ok(secrets.pop().unwrap_or_default());
+        }
+        Ok((0..dim).map(|at| secrets[at % packing][at / packing]).collect())
     }
+}
+
+/// One value of every block: that of block b is at `from + b · step`, zero beyond the end.
+#[derive(Clone, Copy)]
+struct Column<'a> {
+    values: &'a [Fp],
+    from: usize,
+    step: usize,
+}
+
+impl<'a> Column<'a> {
+    /// A value for each block, one after the other.
+    const fn of(values: &'a [Fp]) -> Self {
+        Self { values, from: 0, step: 1 }
+    }
+}
+
+/// Blocks whose sums are made together: they stay in the first cache.
+const TOGETHER: usize = 512;
+
+/// Of every block the sum of its values, each times its factor.
+fn combined(row: &[Fp], columns: &[Column<'_>], blocks: usize) -> Vec<Fp> {
+    let mut all = Vec::with_capacity(blocks);
+    let mut sums = [0_u64; TOGETHER];
+    for start in (0..blocks).step_by(TOGETHER) {
+        let sums = &mut sums[..TOGETHER.min(blocks - start)];
+        sums.fill(0);
+        for (factor, column) in row.iter().zip(columns) {
+            let values = column.values.get(column.from + start * column.step..).unwrap_or(&[]);
+            // At most sixteen of them come together, below 2^39.
+            if column.step == 1 {
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum += factor.loose_product(*value);
+                }
+            } else {
+                for (sum, value) in sums.iter_mut().zip(values.iter().step_by(column.step)) {
+                    *sum += factor.loose_product(*value);
+                }
+            }
+        }
+        all.extend(sums.iter().map(|sum| Fp::reduced(*sum)));
+    }
+    all
 }
 
 /// Adds a share times a public weight to a sum of shares of the same length.
@@ -188,10 +224,6 @@ fn lagrange(points: &[Fp], at: Fp) -> Vec<Fp> {
         above.times(below.inverse())
     };
     points.iter().map(coefficient).collect()
-}
-
-fn dot(row: &[Fp], values: &[Fp]) -> Fp {
-    row.iter().zip(values).fold(Fp::ZERO, |sum, (factor, value)| sum.plus(factor.times(*value)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
+
+/// The sum that `combined` makes of many blocks, for one.
+fn dot(row: &[Fp], values: &[Fp]) -> Fp {
+    row.iter().zip(values).fold(Fp::ZERO, |sum, (factor, value)| sum.plus(factor.times(*value)))
+}
 use crate::field::P;
 use crate::mask::Seed;
 
@@ -56,6 +61,21 @@ fn possible_with_any(one: Scheme, shares: &[Vec<Fp>], places: &[u8], other: &[Fp
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Blocks computed together are those computed one by one, also across the pieces and where
+    /// the last block is not full.
+    #[test]
+    fn columns_are_blocks(
+        values in proptest::collection::vec(0..crate::field::P, 1..1_600), step in 1usize..4,
+    ) {
+        let values: Vec<Fp> = values.into_iter().map(|one| Fp::reduced(u64::from(one))).collect();
+        let row: Vec<Fp> = (0..step).map(|at| Fp::of_signed(-1 - at as i64)).collect();
+        let columns: Vec<Column<'_>> =
+            (0..step).map(|from| Column { values: &values, from, step }).collect();
+        let all = combined(&row, &columns, values.len().div_ceil(step));
+        let one_by_one: Vec<Fp> = values.chunks(step).map(|block| dot(&row, block)).collect();
+        prop_assert_eq!(all, one_by_one);
+    }
 
     #[test]
     fn any_k_shares_tell_the_update(

@@ -106,7 +106,7 @@ fn prefill(model: &Model, crew: &mut Crew, length: usize) -> Result<f64, KernelE
     let tokens: Vec<u32> = (0..length as u32).map(|index| 1_000 + index * 7 % 20_000).collect();
     let began = Instant::now();
     for tokens in tokens.chunks(16) {
-        let segment = Segment { cache: &mut cache, tokens, logits: Logits::None };
+        let segment = Segment { cache: &mut cache, tokens, logits: Logits::None, added: None };
         model.step(crew, &mut [segment], &AtomicU64::new(0))?;
     }
     Ok(length as f64 / began.elapsed().as_secs_f64())
@@ -119,7 +119,7 @@ fn decode(model: &Model, crew: &mut Crew, batch: usize, steps: u32) -> Result<f6
         let tokens = [step + 1];
         let mut segments: Vec<_> = caches
             .iter_mut()
-            .map(|cache| Segment { cache, tokens: &tokens, logits: Logits::Last })
+            .map(|cache| Segment { cache, tokens: &tokens, logits: Logits::Last, added: None })
             .collect();
         model.step(crew, &mut segments, &AtomicU64::new(0))?;
     }

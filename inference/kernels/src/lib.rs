@@ -8,7 +8,8 @@
 //! order of operations depends on none of these.
 //!
 //! The way of a weight: `format` reads its block, `matrix` packs it into a `tile`. The way of a
-//! row: `act` rounds it, `product` multiplies it, `attend` looks back, `step` puts them in order.
+//! row: `act` rounds it, `product` multiplies it, `added` adds what a tuned model has beside it,
+//! `attend` looks back, `step` puts them in order.
 //! Models that read and do not write keep full precision: `dense` multiplies, `look` attends both
 //! ways, `encoder` puts them in order.
 
@@ -18,6 +19,7 @@
 )]
 
 mod act;
+mod added;
 mod attend;
 mod dense;
 mod encoder;
@@ -36,6 +38,7 @@ mod step;
 mod team;
 mod tile;
 
+pub use added::{Additions, Part};
 pub use encoder::{Encoder, EncoderConfig, EncoderCrew, Tensors};
 pub use error::KernelError;
 pub use format::Format;

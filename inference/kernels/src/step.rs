@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::act::{Act, BLOCK};
+use crate::added::{Additions, Low, LowRank, Lower, Part, Raise};
 use crate::attend::{Attend, Numbers};
 use crate::error::KernelError;
 use crate::kv::{Cache, PAGE, Page, SharedPage};
@@ -33,6 +34,9 @@ pub struct Segment<'a> {
     pub tokens: &'a [u32],
     /// Which of them need logits.
     pub logits: Logits,
+    /// What is added to the model's matrices for this sequence. What was computed before had it
+    /// too.
+    pub added: Option<&'a Additions>,
 }
 
 /// Which tokens of a segment need logits.
@@ -69,6 +73,8 @@ struct Buffers {
     seen: Vec<f32>,
     /// What is multiplied on the way down.
     gated: Vec<Act>,
+    /// What the A of each part made of each row.
+    low: Vec<Floats>,
     logits: Vec<Floats>,
 }
 
@@ -131,6 +137,31 @@ struct Plan<'a> {
     pages: Vec<PageRef<'a>>,
     /// Cosine and sine of each row's angles.
     angles: Vec<[f32; 2]>,
+    /// What each row adds; empty where none adds anything.
+    added: Vec<Option<&'a Additions>>,
+}
+
+/// What the rows of a step add at one layer.
+#[derive(Clone, Copy)]
+struct Beside<'a> {
+    rows: &'a [Option<&'a Additions>],
+    layer: usize,
+}
+
+impl<'a> Beside<'a> {
+    fn of(self, row: usize, part: Part) -> Option<&'a LowRank> {
+        self.rows.get(row).copied().flatten()?.of(self.layer, part)
+    }
+
+    /// Adds to sixteen outputs of a part, for the rows that have something to add. `low` is what
+    /// the part's A made of them.
+    fn raise(self, isa: Isa, part: Part, low: &[Floats], height: usize, out: &mut [Floats]) {
+        for (row, (low, out)) in low.iter().zip(out).enumerate() {
+            if let Some(low_rank) = self.of(row, part) {
+                isa.run(Raise { low: Low { low_rank, low }, height, out });
+            }
+        }
+    }
 }
 
 impl Crew {
@@ -178,6 +209,9 @@ impl Model {
         if segments.iter().any(|s| s.cache.geometry != self.config.geometry()) {
             return Err(KernelError::Shape("a cache of another model".to_owned()));
         }
+        if segments.iter().any(|s| s.added.is_some_and(|added| !added.fits(self))) {
+            return Err(KernelError::Shape("additions to another model".to_owned()));
+        }
         let rows = tokens.len();
         self.begin(crew, &tokens);
         {
@@ -207,9 +241,12 @@ impl Model {
     }
 
     fn plan<'a>(&self, segments: &'a mut [Segment<'_>]) -> Plan<'a> {
-        let mut plan = Plan { places: Vec::new(), pages: Vec::new(), angles: Vec::new() };
+        let (places, pages, angles, added) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut plan = Plan { places, pages, angles, added };
+        let adds = segments.iter().any(|segment| segment.added.is_some());
         for segment in segments.iter_mut() {
             let (start, count) = (segment.cache.length, segment.tokens.len());
+            plan.added.extend(std::iter::repeat_n(segment.added, if adds { count } else { 0 }));
             segment.cache.reserve(count);
             let (row, page) = (plan.places.len(), plan.pages.len());
             plan.pages.extend(segment.cache.shared.iter().map(PageRef::Shared));
@@ -235,14 +272,15 @@ impl Model {
     fn layer(&self, crew: &mut Crew, block: &Block, layer: usize, plan: &mut Plan<'_>) {
         let rows = plan.places.len();
         crew.normed(rows, &self.config, &block.attention_norm);
-        crew.project(rows, block);
+        crew.project(rows, block, Beside { rows: &plan.added, layer });
         self.keep(crew, block, layer, plan);
         self.attend(crew, block, layer, plan);
+        let beside = Beside { rows: &plan.added, layer };
         crew.round_seen(rows, &self.config);
-        crew.add_product(rows, &block.output, false);
+        crew.add_product(rows, &block.output, (Part::Output, beside));
         crew.normed(rows, &self.config, &block.feed_forward_norm);
-        crew.gate(rows, block);
-        crew.add_product(rows, &block.down, true);
+        crew.gate(rows, block, beside);
+        crew.add_product(rows, &block.down, (Part::Down, beside));
     }
 
     /// Keeps the rows' keys and values.
@@ -372,20 +410,46 @@ impl Crew {
         });
     }
 
+    /// What the A of some parts makes of the rows that have one, part after part.
+    fn lower(&mut self, rows: usize, parts: &[Part], beside: Beside<'_>) {
+        let Buffers { acts, gated, low, .. } = &mut self.buffers;
+        low.clear();
+        if beside.rows.is_empty() {
+            return;
+        }
+        low.resize(parts.len() * rows, [0.0; LANES]);
+        let acts = if parts == [Part::Down] { gated } else { acts };
+        // One vector is computed in less time than it takes to tell others.
+        let piece = if rows <= FEW_ROWS { low.len() } else { FEW_ROWS };
+        let isa = self.isa;
+        self.team.split(low, piece, &mut self.scratches, |index, out, _| {
+            for (offset, out) in out.iter_mut().enumerate() {
+                let at = index * piece + offset;
+                let row = at % rows;
+                if let Some(low_rank) = beside.of(row, parts[at / rows]) {
+                    isa.run(Lower { low_rank, acts, rows, row, out });
+                }
+            }
+        });
+    }
+
     /// Queries, keys and values.
-    fn project(&mut self, rows: usize, block: &Block) {
+    fn project(&mut self, rows: usize, block: &Block, beside: Beside<'_>) {
+        const PARTS: [Part; 3] = [Part::Query, Part::Key, Part::Value];
+        self.lower(rows, &PARTS, beside);
         let heights: usize = block.qkv.iter().map(Matrix::height).sum();
         let (isa, piece) = (self.isa, self.piece(heights, false));
-        let Buffers { acts, qkv, .. } = &mut self.buffers;
-        let acts = Acts { acts, rows };
+        let Buffers { acts, qkv, low, .. } = &mut self.buffers;
+        let (acts, low) = (Acts { acts, rows }, &*low);
         qkv.resize(heights * rows, [0.0; LANES]);
         self.team.split(qkv, piece * rows, &mut self.scratches, |index, out, _| {
             for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
                 let mut height = index * piece + offset;
                 let bias = block.biases.get(height);
-                for matrix in &block.qkv {
+                for (matrix, (part, low)) in block.qkv.iter().zip(each(&PARTS, low, rows)) {
                     if height < matrix.height() {
                         matrix.multiply(isa, height, acts, out, false);
+                        beside.raise(isa, part, low, height, out);
                         break;
                     }
                     height -= matrix.height();
@@ -431,16 +495,18 @@ impl Crew {
     }
 
     /// The gated half of the feed-forward part.
-    fn gate(&mut self, rows: usize, block: &Block) {
+    fn gate(&mut self, rows: usize, block: &Block, beside: Beside<'_>) {
+        const PARTS: [Part; 2] = [Part::Gate, Part::Up];
+        self.lower(rows, &PARTS, beside);
         let depth = block.down.depth;
         let (isa, piece) = (self.isa, self.piece(depth, false));
-        let Buffers { acts, gated, .. } = &mut self.buffers;
-        let acts = Acts { acts, rows };
+        let Buffers { acts, gated, low, .. } = &mut self.buffers;
+        let (acts, low) = (Acts { acts, rows }, &*low);
         gated.resize(depth * rows, Act::default());
         self.team.split(gated, piece * rows, &mut self.scratches, |index, out, scratch| {
             for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
-                for (matrix, buffer) in
-                    [(&block.gate, &mut scratch.gate), (&block.up, &mut scratch.up)]
+                let both = [(&block.gate, &mut scratch.gate), (&block.up, &mut scratch.up)];
+                for ((matrix, buffer), (part, low)) in both.into_iter().zip(each(&PARTS, low, rows))
                 {
                     buffer.clear();
                     buffer.resize(2 * rows, [0.0; LANES]);
@@ -448,6 +514,7 @@ impl Crew {
                     for (tile, out) in buffer.chunks_exact_mut(rows).enumerate() {
                         if first + tile < matrix.height() {
                             matrix.multiply(isa, first + tile, acts, out, false);
+                            beside.raise(isa, part, low, first + tile, out);
                         }
                     }
                 }
@@ -457,14 +524,17 @@ impl Crew {
     }
 
     /// Adds a product to the rows.
-    fn add_product(&mut self, rows: usize, matrix: &Matrix, gated: bool) {
+    fn add_product(&mut self, rows: usize, matrix: &Matrix, (part, beside): (Part, Beside<'_>)) {
+        self.lower(rows, &[part], beside);
         let (isa, piece) = (self.isa, self.piece(matrix.height(), false));
         let buffers = &mut self.buffers;
-        let acts = Acts { acts: if gated { &buffers.gated } else { &buffers.acts }, rows };
+        let acts = if part == Part::Down { &buffers.gated } else { &buffers.acts };
+        let (acts, low) = (Acts { acts, rows }, &buffers.low);
         let x = &mut buffers.x[..matrix.height() * rows];
         self.team.split(x, piece * rows, &mut self.scratches, |index, out, _| {
             for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
                 matrix.multiply(isa, index * piece + offset, acts, out, true);
+                beside.raise(isa, part, low, index * piece + offset, out);
             }
         });
     }
@@ -496,6 +566,16 @@ impl Crew {
             }
         });
     }
+}
+
+/// The parts of a product, each with what its A made of the rows; nothing where none has one.
+fn each<'a>(
+    parts: &'a [Part],
+    low: &'a [Floats],
+    rows: usize,
+) -> impl Iterator<Item = (Part, &'a [Floats])> {
+    let of = move |index: usize| low.get(index * rows..(index + 1) * rows).unwrap_or_default();
+    parts.iter().enumerate().map(move |(index, part)| (*part, of(index)))
 }
 
 #[cfg(test)]

@@ -73,7 +73,12 @@ fn sequences_that_come_and_go_do_not_change_each_other() {
             let (mut cache, mut last) = (model.cache(), Vec::new());
             for at in 0..length {
                 let tokens = token(sequence, at);
-                let segment = Segment { cache: &mut cache, tokens: &tokens, logits: Logits::Last };
+                let segment = Segment {
+                    cache: &mut cache,
+                    tokens: &tokens,
+                    logits: Logits::Last,
+                    added: None,
+                };
                 last = model.step(&mut crew, &mut [segment], &progress).expect("computes");
             }
             alone.push(bits(&last[0][0]));
@@ -86,7 +91,7 @@ fn sequences_that_come_and_go_do_not_change_each_other() {
             for (sequence, cache) in caches.iter_mut().enumerate() {
                 if at < lengths[sequence] {
                     let tokens = &tokens[sequence];
-                    segments.push(Segment { cache, tokens, logits: Logits::Last });
+                    segments.push(Segment { cache, tokens, logits: Logits::Last, added: None });
                 }
             }
             let computed = model.step(&mut crew, &mut segments, &progress).expect("computes");
@@ -106,12 +111,13 @@ fn what_is_not_the_models_is_refused_and_changes_nothing() {
     let mut crew = Crew::new(1).expect("threads");
     let mut cache = model.cache();
     let progress = AtomicU64::new(0);
-    let segment = Segment { cache: &mut cache, tokens: &[3, 50], logits: Logits::Last };
+    let segment =
+        Segment { cache: &mut cache, tokens: &[3, 50], logits: Logits::Last, added: None };
     let refused = model.step(&mut crew, &mut [segment], &progress);
     assert!(matches!(refused, Err(KernelError::Token { token: 50, vocabulary: 50 })));
     assert!(cache.is_empty());
     let mut strange = other.cache();
-    let segment = Segment { cache: &mut strange, tokens: &[3], logits: Logits::Last };
+    let segment = Segment { cache: &mut strange, tokens: &[3], logits: Logits::Last, added: None };
     assert!(model.step(&mut crew, &mut [segment], &progress).is_err());
     let nothing = model.step(&mut crew, &mut [], &progress).expect("nothing to do");
     assert!(nothing.is_empty());
@@ -122,7 +128,7 @@ fn last(model: &Model, cache: &mut Cache, tokens: &[u32], chunk: usize) -> Vec<u
     let (mut crew, progress) = (Crew::new(2).expect("threads"), AtomicU64::new(0));
     let mut logits = Vec::new();
     for tokens in tokens[cache.len()..].chunks(chunk) {
-        let segment = Segment { cache, tokens, logits: Logits::Last };
+        let segment = Segment { cache, tokens, logits: Logits::Last, added: None };
         logits = model.step(&mut crew, &mut [segment], &progress).expect("computes");
     }
     bits(&logits[0][0])
@@ -158,7 +164,7 @@ fn behind_shared_pages_no_bit_changes() {
         let [one, two] = &mut both;
         let mut segments = [one, two].map(|cache| {
             let tokens = &tokens[64..];
-            Segment { cache, tokens, logits: Logits::Last }
+            Segment { cache, tokens, logits: Logits::Last, added: None }
         });
         let mut crew = Crew::new(2).expect("threads");
         let computed = model.step(&mut crew, &mut segments, &AtomicU64::new(0)).expect("computes");
@@ -181,4 +187,78 @@ fn a_page_is_joined_where_it_belongs_and_nowhere_else() {
     last(&model, &mut begun, &tokens[..10], 10);
     assert!(begun.join(pages[0].clone()).is_err(), "in the middle of a page");
     assert_eq!(begun.len(), 10);
+}
+
+/// Something at every part of every layer.
+fn additions(model: &Model, seed: u64, size: f32) -> Additions {
+    let mut dice = Dice(seed);
+    let mut added = Additions::new(model.blocks.len());
+    let config = &model.config;
+    let (all, few) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+    let (width, forward) = (config.width, config.feed_forward);
+    for layer in 0..model.blocks.len() {
+        for (part, outputs, inputs) in [
+            (Part::Query, all, width),
+            (Part::Key, few, width),
+            (Part::Value, few, width),
+            (Part::Output, width, all),
+            (Part::Gate, forward, width),
+            (Part::Up, forward, width),
+            (Part::Down, width, forward),
+        ] {
+            let mut draw = |count: usize, size: f32| -> Vec<f32> {
+                (0..count).map(|_| dice.unit() * size).collect()
+            };
+            let (a, b) = (draw(3 * inputs, 0.3), draw(3 * outputs, size));
+            added.add((layer, part), 3, (&a, &b), 0.5).expect("fits");
+        }
+    }
+    added
+}
+
+#[test]
+fn rows_of_several_additions_and_of_none_do_not_change_each_other() {
+    let model = odd(Format::F32, 40, 10);
+    let (one, other) = (additions(&model, 1, 0.3), additions(&model, 2, 0.3));
+    let nothing = additions(&model, 3, 0.0);
+    let of = [None, Some(&one), Some(&other), Some(&nothing), Some(&one)];
+    let lengths = if cfg!(miri) { [2, 3] } else { [9, 3] };
+    let tokens: Vec<u32> =
+        (0..lengths[0] as u32 + lengths[1] as u32).map(|at| at * 5 % 50).collect();
+    let mut alone = Vec::new();
+    for added in of {
+        let mut crew = Crew::with_isa(1, Isa::scalar()).expect("threads");
+        let (mut cache, mut last) = (model.cache(), Vec::new());
+        for token in &tokens {
+            let tokens = std::slice::from_ref(token);
+            let segment = Segment { cache: &mut cache, tokens, logits: Logits::Last, added };
+            last = model.step(&mut crew, &mut [segment], &AtomicU64::new(0)).expect("computes");
+        }
+        alone.push(last[0][0].clone());
+    }
+    assert!(alone[0] != alone[1] && alone[1] != alone[2], "it changes what comes out");
+    assert_eq!(alone[0], alone[3], "nothing added is the model itself");
+    assert_eq!(alone[1], alone[4]);
+    for isa in Isa::available() {
+        let mut crew = Crew::with_isa(2, isa).expect("threads");
+        let mut caches = of.map(|_| model.cache());
+        let mut together = Vec::new();
+        for tokens in [&tokens[..lengths[0]], &tokens[lengths[0]..]] {
+            let segments = caches.iter_mut().zip(of);
+            let mut segments: Vec<_> = segments
+                .map(|(cache, added)| Segment { cache, tokens, logits: Logits::Last, added })
+                .collect();
+            together = model.step(&mut crew, &mut segments, &AtomicU64::new(0)).expect("computes");
+        }
+        for (at, (alone, together)) in alone.iter().zip(&together).enumerate() {
+            assert!(bits(alone) == bits(&together[0]), "sequence {at} on {}", isa.name());
+        }
+    }
+    let strange = additions(&odd(Format::F32, 48, 10), 1, 0.3);
+    let mut cache = model.cache();
+    let added = Some(&strange);
+    let segment = Segment { cache: &mut cache, tokens: &[3], logits: Logits::Last, added };
+    let mut crew = Crew::new(1).expect("threads");
+    assert!(model.step(&mut crew, &mut [segment], &AtomicU64::new(0)).is_err());
+    assert!(cache.is_empty());
 }

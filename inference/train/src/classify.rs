@@ -4,11 +4,8 @@
 //! examples say: it is called on threads that may block, and asks between pieces whether anybody
 //! still wants the answer.
 
-use candle_core::{Device, Tensor};
-use candle_nn::ops::softmax;
-
 use crate::model::FILTER;
-use crate::net::Net;
+use crate::net::{Net, likeliest, softmax};
 use crate::{Layer, Local, Model, Shape, TrainError};
 
 /// Examples computed at once: their hidden values fit the second-level cache of small machines.
@@ -92,15 +89,17 @@ impl Classifier {
             return Err(TrainError::Unclear { example: at / self.width });
         }
         let mut found = Classified::default();
+        let mut room = self.net.room(self.batch.min(values.len() / self.width));
         for piece in values.chunks(self.batch * self.width) {
             if !go_on() {
                 return Ok(None);
             }
-            let rows = piece.len() / self.width;
-            let piece = Tensor::from_slice(piece, (rows, self.width), &Device::Cpu)?;
-            let scores = self.net.scores(&piece)?.detach();
-            found.classes.extend(scores.argmax(1)?.to_vec1::<u32>()?);
-            found.probabilities.extend(softmax(&scores, 1)?.flatten_all()?.to_vec1::<f32>()?);
+            for scores in self.net.scores(piece, &mut room)?.chunks_exact(self.classes) {
+                found.classes.push(likeliest(scores));
+                let from = found.probabilities.len();
+                found.probabilities.resize(from + self.classes, 0.0);
+                softmax(scores, &mut found.probabilities[from..]);
+            }
         }
         match found.probabilities.iter().position(|share| !share.is_finite()) {
             Some(at) => Err(TrainError::Unclear { example: at / self.classes }),

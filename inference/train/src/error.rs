@@ -48,6 +48,9 @@ pub enum TrainError {
         /// The loss or a weight.
         what: &'static str,
     },
+    /// Nobody wants the result any more: the job was taken away, or its node ends.
+    #[error("training was stopped")]
+    Stopped,
     /// The language model that is tuned cannot be read.
     #[error("the base model: {0}")]
     Base(#[from] selvedge_engine::EngineError),

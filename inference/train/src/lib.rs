@@ -23,6 +23,8 @@ mod random;
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod real_tests;
+#[cfg(test)]
+mod reference;
 mod saved;
 mod source;
 mod split;

@@ -3,12 +3,10 @@
 //! Owns the steps of FedAvg, FedProx and SCAFFOLD, and what a client hands on. Clipping, noise,
 //! fixed point and secrecy come after, elsewhere.
 
-use candle_core::{Device, Tensor, Var};
-use candle_nn::loss::cross_entropy;
 use rand::seq::SliceRandom;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::net::Net;
+use crate::net::{Net, Room};
 use crate::random::{Purpose, stream};
 use crate::{Examples, Model, TrainError};
 
@@ -124,40 +122,46 @@ impl Local {
 
 /// What is trained, with what it is trained on.
 pub(crate) trait Learner {
-    /// The variables, in the flat order.
-    fn weights(&self) -> &[Var];
+    /// Numbers in the flat vector.
+    fn size(&self) -> usize;
 
-    /// Tensors of the variables' shapes from a flat vector of their length.
-    fn shaped(&self, flat: &[f32]) -> Result<Vec<Tensor>, TrainError>;
+    /// One step of this length on the examples at these places; their mean loss before it.
+    fn step(&mut self, places: &[usize], rate: f32, pull: &Pull<'_>) -> Result<f32, TrainError>;
 
-    /// The mean loss of the examples at these places, and its gradient by each variable.
-    fn learn(&self, places: &[usize]) -> Result<(f32, Vec<Option<Tensor>>), TrainError>;
+    /// The weights, in the flat order.
+    fn weights(&self) -> Result<Vec<f32>, TrainError>;
 }
 
 /// A small model on labelled examples.
 struct Labelled<'a> {
     net: Net,
+    room: Room,
     data: &'a Examples,
+    /// The examples of one step.
+    values: Vec<f32>,
+    labels: Vec<u32>,
 }
 
 impl Learner for Labelled<'_> {
-    fn weights(&self) -> &[Var] {
-        self.net.weights()
+    fn size(&self) -> usize {
+        self.net.weights().len()
     }
 
-    fn shaped(&self, flat: &[f32]) -> Result<Vec<Tensor>, TrainError> {
-        self.net.shaped(flat)
+    fn step(&mut self, places: &[usize], rate: f32, pull: &Pull<'_>) -> Result<f32, TrainError> {
+        self.values.clear();
+        self.labels.clear();
+        for &at in places {
+            self.values.extend_from_slice(self.data.row(at));
+            self.labels.push(self.data.labels()[at]);
+        }
+        let loss = self.net.blame(&self.values, &self.labels, &mut self.room)?;
+        pull.apply(0, self.net.weights_mut(), rate);
+        self.net.descend(&self.values, rate, &mut self.room);
+        Ok(loss)
     }
 
-    fn learn(&self, places: &[usize]) -> Result<(f32, Vec<Option<Tensor>>), TrainError> {
-        let batch = self.data.pick(places);
-        let dims = (places.len(), self.data.width());
-        let values = Tensor::from_slice(batch.values(), dims, &Device::Cpu)?;
-        let labels = Tensor::from_slice(batch.labels(), places.len(), &Device::Cpu)?;
-        let loss = cross_entropy(&self.net.scores(&values)?, &labels)?;
-        let gradients = loss.backward()?;
-        let gradient = |weight: &Var| gradients.get(weight).cloned();
-        Ok((loss.to_scalar::<f32>()?, self.net.weights().iter().map(gradient).collect()))
+    fn weights(&self) -> Result<Vec<f32>, TrainError> {
+        Ok(self.net.weights().to_vec())
     }
 }
 
@@ -177,12 +181,18 @@ fn train(
     }
     plan.check()?;
     fits(model.size()?, base, control)?;
-    descend(&Labelled { net: Net::new(model, base)?, data }, base, data.len(), plan, control)
+    let net = Net::new(model, base)?;
+    let at_once = plan.batch.min(data.len());
+    let room = net.room_to_learn(at_once);
+    let values = Vec::with_capacity(at_once * data.width());
+    let labels = Vec::with_capacity(at_once);
+    let mut learner = Labelled { net, room, data, values, labels };
+    descend(&mut learner, base, data.len(), plan, control)
 }
 
 /// The steps of a plan on so many examples.
 pub(crate) fn descend(
-    learner: &impl Learner,
+    learner: &mut impl Learner,
     base: &[f32],
     examples: usize,
     plan: &Plan,
@@ -192,8 +202,8 @@ pub(crate) fn descend(
     if examples == 0 {
         return Err(TrainError::Plan("this client has no examples".to_owned()));
     }
-    fits(learner.weights().iter().map(|weight| weight.elem_count()).sum(), base, control)?;
-    let pull = Pull::new(learner, base, plan, control)?;
+    fits(learner.size(), base, control)?;
+    let pull = Pull::new(base, plan, control);
     let mut order: Vec<usize> = (0..examples).collect();
     let mut rng = stream(plan.seed, Purpose::Order);
     let mut steps = 0;
@@ -202,17 +212,14 @@ pub(crate) fn descend(
         order.shuffle(&mut rng);
         loss = 0.0;
         for places in order.chunks(plan.batch) {
-            loss += step(learner, &pull, places, plan.learning_rate)?;
+            loss += learner.step(places, plan.learning_rate, &pull)?;
             if !loss.is_finite() {
                 return Err(TrainError::Diverged { step: steps, what: "loss" });
             }
             steps += 1;
         }
     }
-    let mut after = Vec::with_capacity(base.len());
-    for weight in learner.weights() {
-        after.extend(weight.flatten_all()?.to_vec1::<f32>()?);
-    }
+    let after = learner.weights()?;
     if after.iter().any(|weight| !weight.is_finite()) {
         return Err(TrainError::Diverged { step: steps, what: "weight" });
     }
@@ -237,65 +244,39 @@ fn fits(length: usize, base: &[f32], control: Option<Control<'_>>) -> Result<(),
     Ok(())
 }
 
-/// What is added to each gradient, by parameter.
-struct Pull {
+/// What is added to each gradient.
+pub(crate) struct Pull<'a> {
     /// SCAFFOLD's c − c_i.
-    correction: Option<Vec<Tensor>>,
-    /// FedProx's µ and the round's base.
-    proximal: Option<(f64, Vec<Tensor>)>,
+    correction: Option<Vec<f32>>,
+    /// FedProx's µ; 0 for none.
+    proximal: f32,
+    /// The round's base.
+    base: &'a [f32],
 }
 
-impl Pull {
-    fn new(
-        learner: &impl Learner,
-        base: &[f32],
-        plan: &Plan,
-        control: Option<Control<'_>>,
-    ) -> Result<Self, TrainError> {
-        let correction = match control {
-            Some(Control { global, own }) => {
-                let flat: Vec<f32> = global.iter().zip(own).map(|(c, own)| c - own).collect();
-                Some(learner.shaped(&flat)?)
+impl<'a> Pull<'a> {
+    fn new(base: &'a [f32], plan: &Plan, control: Option<Control<'_>>) -> Self {
+        let correction = control.map(|Control { global, own }| {
+            global.iter().zip(own).map(|(global, own)| global - own).collect()
+        });
+        Self { correction, proximal: plan.proximal, base }
+    }
+
+    /// Moves weights, of which the first is the flat vector's `from`-th, by `rate` against it. The
+    /// gradient itself was taken at the weights as they are before, and is the caller's to follow.
+    pub(crate) fn apply(&self, from: usize, weights: &mut [f32], rate: f32) {
+        if self.proximal > 0.0 {
+            let strength = rate * self.proximal;
+            for (weight, base) in weights.iter_mut().zip(&self.base[from..]) {
+                *weight -= strength * (*weight - base);
             }
-            None => None,
-        };
-        let proximal = if plan.proximal > 0.0 {
-            Some((f64::from(plan.proximal), learner.shaped(base)?))
-        } else {
-            None
-        };
-        Ok(Self { correction, proximal })
-    }
-
-    fn apply(&self, at: usize, weight: &Tensor, gradient: Tensor) -> Result<Tensor, TrainError> {
-        let mut gradient = gradient;
-        if let Some(correction) = self.correction.as_ref().and_then(|all| all.get(at)) {
-            gradient = (gradient + correction)?;
         }
-        if let Some((strength, base)) = &self.proximal
-            && let Some(base) = base.get(at)
-        {
-            gradient = (gradient + ((weight - base)? * *strength)?)?;
-        }
-        Ok(gradient)
-    }
-}
-
-/// One step on the examples at these places; their mean loss before it.
-fn step(
-    learner: &impl Learner,
-    pull: &Pull,
-    places: &[usize],
-    rate: f32,
-) -> Result<f32, TrainError> {
-    let (loss, gradients) = learner.learn(places)?;
-    for (at, (weight, gradient)) in learner.weights().iter().zip(gradients).enumerate() {
-        if let Some(gradient) = gradient {
-            let gradient = pull.apply(at, weight.as_tensor(), gradient)?;
-            weight.set(&weight.sub(&(gradient * f64::from(rate))?)?)?;
+        if let Some(correction) = &self.correction {
+            for (weight, correction) in weights.iter_mut().zip(&correction[from..]) {
+                *weight -= rate * correction;
+            }
         }
     }
-    Ok(loss)
 }
 
 /// c_i after less c_i before: −c + (x − y) / (K · η).

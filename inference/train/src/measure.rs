@@ -1,9 +1,6 @@
 //! How well a model does on examples it was not trained on.
 
-use candle_core::{Device, Tensor};
-use candle_nn::loss::cross_entropy;
-
-use crate::net::Net;
+use crate::net::{Net, likeliest, loss};
 use crate::{Examples, Local, Model, TrainError};
 
 /// Examples computed at once: their hidden values fit the second-level cache of small machines.
@@ -43,18 +40,19 @@ fn on_this_thread(model: &Model, weights: &[f32], data: &Examples) -> Result<Mea
         return Err(TrainError::Schema("the model reads other examples".to_owned()));
     }
     let net = Net::new(model, weights)?;
-    let width = data.width();
+    let mut room = net.room(BATCH.min(data.len()));
+    let (width, classes) = (data.width(), model.schema.classes);
     let mut right = 0;
-    let mut loss = 0.0;
+    let mut sum = 0.0;
     for (values, labels) in data.values().chunks(BATCH * width).zip(data.labels().chunks(BATCH)) {
-        let values = Tensor::from_slice(values, (labels.len(), width), &Device::Cpu)?;
-        let scores = net.scores(&values)?.detach();
-        let best = scores.argmax(1)?.to_vec1::<u32>()?;
-        right += best.iter().zip(labels).filter(|(best, label)| best == label).count();
-        let labels = Tensor::from_slice(labels, labels.len(), &Device::Cpu)?;
-        #[allow(clippy::cast_precision_loss, reason = "counts far below 2^24")]
-        let share = labels.elem_count() as f32 / data.len() as f32;
-        loss += cross_entropy(&scores, &labels)?.to_scalar::<f32>()? * share;
+        let scores = net.scores(values, &mut room)?;
+        for (scores, &label) in scores.chunks_exact(classes).zip(labels) {
+            right += usize::from(likeliest(scores) == label);
+            sum += f64::from(loss(scores, label));
+        }
     }
-    Ok(Measured { right, examples: data.len(), loss })
+    #[allow(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+    #[allow(clippy::cast_possible_truncation, reason = "a mean of single precision")]
+    let mean = (sum / data.len().max(1) as f64) as f32;
+    Ok(Measured { right, examples: data.len(), loss: mean })
 }

@@ -6,13 +6,14 @@
 //! engine's.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use candle_core::{Device, Tensor, Var};
 use selvedge_engine::{Additions, Decoder, LowRank, Tunable};
 
 use crate::entropy::{mean_loss, told};
-use crate::local::{Learner, descend};
+use crate::local::{Learner, Pull, descend};
 use crate::source::texts;
 use crate::{BaseShape, Control, Local, Plan, Source, TrainError, Tuning, Update};
 
@@ -45,6 +46,8 @@ pub struct Tuner {
     file: Tunable,
     /// The weights, while somebody has them.
     held: Mutex<Weak<Decoder>>,
+    /// Whether nobody wants any more what is computed.
+    stopped: AtomicBool,
 }
 
 impl Windows {
@@ -94,7 +97,12 @@ impl Tuner {
                 format!("it attends to {} tokens, which is less than a window", shape.context);
             return Err(TrainError::Model(said));
         }
-        Ok(Self { tuning: tuning.clone(), file, held: Mutex::default() })
+        Ok(Self {
+            tuning: tuning.clone(),
+            file,
+            held: Mutex::default(),
+            stopped: AtomicBool::new(false),
+        })
     }
 
     /// The matrices of a base model's file, as a job that tunes it has to say them.
@@ -146,8 +154,8 @@ impl Tuner {
         control: Option<Control<'_>>,
     ) -> Result<Update, TrainError> {
         local.run(|| {
-            let net = Adapted::new(self, base, data)?;
-            descend(&net, base, data.len(), plan, control)
+            let mut net = Adapted::new(self, base, data)?;
+            descend(&mut net, base, data.len(), plan, control)
         })
     }
 
@@ -180,13 +188,23 @@ impl Tuner {
         })
     }
 
+    /// Ends what is being computed at its next window, and lets nothing begin: a round of a
+    /// language model may take hours, and the thread is wanted for other jobs.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    fn goes_on(&self) -> Result<(), TrainError> {
+        if self.stopped.load(Ordering::Relaxed) { Err(TrainError::Stopped) } else { Ok(()) }
+    }
+
     /// The weights, read again if nobody has them.
     fn weights(&self) -> Result<Arc<Decoder>, TrainError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(decoder) = held.upgrade() {
             return Ok(decoder);
         }
-        let decoder = Arc::new(self.file.load()?);
+        let decoder = Arc::new(self.file.load_of(&self.tuning.digest)?);
         *held = Arc::downgrade(&decoder);
         Ok(decoder)
     }
@@ -194,16 +212,16 @@ impl Tuner {
 
 /// A base model with what is learned beside it, and what it is learned from.
 struct Adapted<'a> {
+    tuner: &'a Tuner,
     decoder: Arc<Decoder>,
     data: &'a Windows,
-    /// Rows and columns of every B.
-    shapes: Vec<(usize, usize)>,
     learned: Vec<Var>,
     added: Additions,
 }
 
 impl<'a> Adapted<'a> {
-    fn new(tuner: &Tuner, flat: &[f32], data: &'a Windows) -> Result<Self, TrainError> {
+    fn new(tuner: &'a Tuner, flat: &[f32], data: &'a Windows) -> Result<Self, TrainError> {
+        tuner.goes_on()?;
         let Tuner { tuning, .. } = tuner;
         let places = tuning.places()?;
         let shapes: Vec<_> = places.iter().map(|place| (place.outputs, tuning.rank)).collect();
@@ -217,28 +235,20 @@ impl<'a> Adapted<'a> {
             let low_rank = LowRank { a, b, scale: tuning.scale() };
             added.insert((place.layer, place.target.projection()), low_rank);
         }
-        Ok(Self { decoder: tuner.weights()?, data, shapes, learned, added })
+        Ok(Self { tuner, decoder: tuner.weights()?, data, learned, added })
     }
 
     /// The logits of a window, and the tokens that they should have foretold.
     fn logits(&self, at: usize) -> Result<(Tensor, &[u32]), TrainError> {
+        self.tuner.goes_on()?;
         let Some((_, next)) = self.data.window(at).split_first() else {
             return Err(TrainError::Plan("a window of no tokens".to_owned()));
         };
         let read = &self.data.window(at)[..next.len()];
         Ok((self.decoder.logits(read, &self.added)?, next))
     }
-}
 
-impl Learner for Adapted<'_> {
-    fn weights(&self) -> &[Var] {
-        &self.learned
-    }
-
-    fn shaped(&self, flat: &[f32]) -> Result<Vec<Tensor>, TrainError> {
-        cut(&self.shapes, flat)
-    }
-
+    /// The mean loss of the windows at these places, and its gradient by each B.
     fn learn(&self, places: &[usize]) -> Result<(f32, Vec<Option<Tensor>>), TrainError> {
         let mut loss = 0.0;
         let mut sums: Vec<Option<Tensor>> = vec![None; self.learned.len()];
@@ -257,6 +267,38 @@ impl Learner for Adapted<'_> {
             }
         }
         Ok((loss, sums))
+    }
+}
+
+impl Learner for Adapted<'_> {
+    fn size(&self) -> usize {
+        self.learned.iter().map(|b| b.elem_count()).sum()
+    }
+
+    fn step(&mut self, places: &[usize], rate: f32, pull: &Pull<'_>) -> Result<f32, TrainError> {
+        let (loss, gradients) = self.learn(places)?;
+        let mut from = 0;
+        for (b, gradient) in self.learned.iter().zip(gradients) {
+            let mut weights = b.flatten_all()?.to_vec1::<f32>()?;
+            pull.apply(from, &mut weights, rate);
+            from += weights.len();
+            if let Some(gradient) = gradient {
+                let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+                for (weight, gradient) in weights.iter_mut().zip(gradient) {
+                    *weight -= rate * gradient;
+                }
+            }
+            b.set(&Tensor::from_vec(weights, b.shape(), &Device::Cpu)?)?;
+        }
+        Ok(loss)
+    }
+
+    fn weights(&self) -> Result<Vec<f32>, TrainError> {
+        let mut flat = Vec::with_capacity(self.size());
+        for b in &self.learned {
+            flat.extend(b.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(flat)
     }
 }
 

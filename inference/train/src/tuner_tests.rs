@@ -12,7 +12,7 @@ fn tuning(file: &Path, window: usize) -> Tuning {
     let shape: BaseShape = Tunable::open(file).expect("well formed").shape().into();
     Tuning {
         base: "tiny".to_owned(),
-        digest: [1; 32],
+        digest: digest_of(file),
         shape,
         rank: 4,
         alpha: 8,
@@ -20,6 +20,10 @@ fn tuning(file: &Path, window: usize) -> Tuning {
         window,
         seed: 3,
     }
+}
+
+fn digest_of(file: &Path) -> [u8; 32] {
+    *blake3::hash(&std::fs::read(file).expect("a file")).as_bytes()
 }
 
 /// A tiny model and texts in one directory.
@@ -160,5 +164,45 @@ fn what_cannot_be_tuned_is_refused() -> Result<(), TrainError> {
     let wild = Plan { learning_rate: 1e30, ..plan() };
     let told = tuner.train(&local, &base, &data, &wild, None);
     assert!(matches!(told, Err(TrainError::Diverged { .. })), "{told:?}");
+    Ok(())
+}
+
+#[test]
+fn a_file_that_was_replaced_is_not_tuned() -> Result<(), TrainError> {
+    let (folder, file, source) = place();
+    let (local, tuner) = (Local::new()?, Tuner::open(&file, &tuning(&file, 16))?);
+    let data = tuner.read(&source)?;
+    let base = vec![0.0; tuner.tuning.size()?];
+    tuner.measure(&local, &base, &data)?;
+    // Of the same shape, with other weights.
+    folder.write("tiny.gguf", &Writer::tiny(8).bytes());
+    let said = |error: TrainError| error.to_string();
+    let trained = tuner.train(&local, &base, &data, &plan(), None).map_err(said);
+    assert!(trained.is_err_and(|why| why.contains("not the file any more")));
+    assert!(tuner.measure(&local, &base, &data).is_err());
+    folder.write("tiny.gguf", &Writer::tiny(7).bytes());
+    tuner.measure(&local, &base, &data).map(drop)
+}
+
+/// Training that would take hours ends at its next window.
+#[test]
+fn what_nobody_wants_any_more_ends() -> Result<(), TrainError> {
+    let (_folder, file, source) = place();
+    let (local, tuner) = (Local::new()?, Tuner::open(&file, &tuning(&file, 16))?);
+    let data = tuner.read(&source)?;
+    let base = vec![0.0; tuner.tuning.size()?];
+    let (local, begun) = (&local, std::sync::Barrier::new(2));
+    let hours = Plan { epochs: 1_000, ..plan() };
+    std::thread::scope(|scope| {
+        let training = scope.spawn(|| {
+            begun.wait();
+            tuner.train(local, &base, &data, &hours, None)
+        });
+        begun.wait();
+        tuner.stop();
+        let ended = training.join().expect("it does not panic");
+        assert!(matches!(ended, Err(TrainError::Stopped)), "{ended:?}");
+    });
+    assert!(matches!(tuner.measure(local, &base, &data), Err(TrainError::Stopped)));
     Ok(())
 }

@@ -8,7 +8,8 @@
 //! rely on it.
 
 use rand_chacha::rand_core::Rng as _;
-use selvedge_engine::{Projection, TunableShape};
+use selvedge_base::ModelDigest;
+use selvedge_engine::{Projection, TunableShape, TunedModel, TunedPart};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -208,6 +209,35 @@ impl Tuning {
     /// [`TrainError`] for what cannot be tuned so.
     pub fn size(&self) -> Result<usize, TrainError> {
         Ok(self.places()?.iter().map(|place| place.outputs * self.rank).sum())
+    }
+
+    /// The model of these B as an engine answers by it, under this name and digest.
+    ///
+    /// # Errors
+    /// [`TrainError`] for another number of weights than is learned.
+    pub fn version(
+        &self,
+        name: &str,
+        digest: ModelDigest,
+        round: u64,
+        flat: &[f32],
+    ) -> Result<TunedModel, TrainError> {
+        let (wanted, found) = (self.size()?, flat.len());
+        if found != wanted {
+            let said = format!("{wanted} numbers are learned, and {found} were given");
+            return Err(TrainError::Model(said));
+        }
+        let mut rest = flat;
+        let parts = self.places()?.into_iter().zip(self.frozen()?).map(|(place, a)| {
+            let (b, after) = rest.split_at(place.outputs * self.rank);
+            rest = after;
+            let (layer, projection) = (place.layer, place.target.projection());
+            TunedPart { layer, projection, a, b: b.to_vec() }
+        });
+        let parts = parts.collect();
+        let (name, base) = (name.to_owned(), ModelDigest(self.digest));
+        let (rank, scale) = (self.rank, self.scale() as f32);
+        Ok(TunedModel { name, base, digest, round, rank, scale, parts })
     }
 
     /// What B · A is multiplied by.

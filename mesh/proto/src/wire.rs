@@ -123,6 +123,9 @@ pub enum Opening<R, Q = (), P = (), F = (), M = ()> {
     Federated(Box<F>),
     /// A model of a node's own, in a job of learning; not answered on this stream. Since version 7.
     Personal(Box<M>),
+    /// A request whose answer must hold to a schema; answered as [`Opening::HandOff`]. Since
+    /// version 8.
+    Shaped(Box<Shaped<R>>),
 }
 
 impl<R, Q, P, F, M> Opening<R, Q, P, F, M> {
@@ -135,6 +138,7 @@ impl<R, Q, P, F, M> Opening<R, Q, P, F, M> {
             Self::Answers(_) => 5,
             Self::Federated(_) => 6,
             Self::Personal(_) => 7,
+            Self::Shaped(_) => 8,
         }
     }
 }
@@ -153,6 +157,19 @@ pub struct Charged<R> {
 pub struct Traced<R> {
     /// The span of the node that hands it over.
     pub trace: TraceContext,
+    /// The request.
+    pub handed: HandOff<R>,
+    /// As in [`Charged`], where budgets count it.
+    pub receipt: Option<Signed<Receipt>>,
+}
+
+/// A hand-off whose answer must hold to a schema, in a trace or not, with or without a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shaped<R> {
+    /// The schema, in the words of whoever made the request.
+    pub schema: String,
+    /// As in [`Traced`], if it is part of a trace.
+    pub trace: Option<TraceContext>,
     /// The request.
     pub handed: HandOff<R>,
     /// As in [`Charged`], where budgets count it.

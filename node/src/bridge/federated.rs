@@ -96,14 +96,20 @@ fn job(view: &JobView, gateway: &Gateway) -> wire::FederatedJob {
             wire::FederatedJob { name, not_here, ..wire::FederatedJob::default() }
         }
         JobRun::Runs { job, told, progress, sent, data_spent } => {
-            let not_served = match told.task.subject.as_model() {
-                Some(_) => taken(gateway, &name),
-                None => Some("a language model that was tuned is exported, not served".to_owned()),
+            let (served, not_served) = match (told.task.subject.as_model(), &progress.answers) {
+                (Some(_), _) => {
+                    let not_served = taken(gateway, &name);
+                    let is_there = progress.round > 0 && not_served.is_none();
+                    (is_there.then_some(progress.round), not_served)
+                }
+                (None, Some(Ok(round))) => (Some(*round), None),
+                (None, Some(Err(why))) => (None, Some(why.clone())),
+                (None, None) => (None, taken(gateway, &name)),
             };
-            let served = Some(progress.round).filter(|round| *round > 0 && not_served.is_none());
+            let writes_text = told.task.subject.as_tuning().is_some();
             let job = running((name, job.clone(), *sent), told, progress, &gateway.view());
             let data_epsilon_millionths = data_spent.map(|spent| spent.0);
-            wire::FederatedJob { data_epsilon_millionths, served, not_served, ..job }
+            wire::FederatedJob { data_epsilon_millionths, served, not_served, writes_text, ..job }
         }
     }
 }
@@ -136,6 +142,7 @@ fn running(
         model: progress.model.clone(),
         served: None,
         not_served: None,
+        writes_text: false,
         anchors: progress.anchors.iter().map(|node| mesh.name_of(node)).collect(),
         contributions: contributions.collect(),
         examples: progress.examples,

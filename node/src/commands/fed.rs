@@ -68,9 +68,7 @@ fn check(home: &Home, config: &Config, file: &Path) -> Result<()> {
         ),
     };
     let members = members(home, &spec)?;
-    if spec.subject.as_model().is_some() {
-        free_name(home, &spec.name)?;
-    }
+    free_name(home, &spec.name)?;
     ui::out(format_args!("job '{}' is good", spec.name));
     let rows = [
         ("model", learned(&spec.subject, rules)),

@@ -12,6 +12,7 @@ mod keys;
 mod mesh;
 mod models;
 mod providers;
+mod quantize;
 mod routes;
 mod sim;
 mod tenants;

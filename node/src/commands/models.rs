@@ -20,6 +20,7 @@ pub(crate) fn models(home: &Home, config: &ModelsConfig, command: &cli::Models) 
     match command {
         cli::Models::Pull(options) => pull_model(home, config, options),
         cli::Models::List { json } => list(home, *json),
+        cli::Models::Quantize(options) => super::quantize::run(home, options),
         cli::Models::Rm { name } => remove(home, name),
     }
 }
@@ -96,12 +97,18 @@ fn list(home: &Home, as_json: bool) -> Result<()> {
         rows.push(row);
     }
     let names: BTreeSet<&str> = stored.iter().map(|model| model.name.as_str()).collect();
+    let is_learned = |name: &str| learned.iter().any(|model| model.name == name);
     for model in running.iter().filter(|model| !names.contains(model.name.as_str())) {
         let mut row = running_line(model);
-        row.push("a file outside the home".to_owned());
+        let source = match is_learned(&model.name) {
+            true => "a job of learning",
+            false => "a file outside the home",
+        };
+        row.push(source.to_owned());
         rows.push(row);
     }
-    for model in &learned {
+    // A language model that was tuned runs as others do.
+    for model in learned.iter().filter(|model| served(&model.name).is_none()) {
         let state = format!("version {}", model.version);
         let row = [model.name.as_str(), "-", "learned", &state, "a job of learning"];
         rows.push(row.map(str::to_owned).into());

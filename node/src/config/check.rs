@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use selvedge_base::Micros;
-use selvedge_engine::{Device, EngineConfig};
+use selvedge_engine::{Device, EngineConfig, Rendering};
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::privacy::ledger::Cap;
 use selvedge_federated::round::MAX_PER_NODE;
@@ -140,6 +140,8 @@ impl Config {
                 max_queue: to_usize(raw.engine.max_queue),
                 memory_budget_bytes: raw.engine.memory_budget_bytes,
                 lazy: raw.engine.lazy,
+                // A matter of the program, not of its user: `up` decides it.
+                rendering: Rendering::Here,
             },
             rollback_guard: raw.quota.rollback_guard,
             cache: raw.cache.enabled.then(|| cache(&raw.cache)),

@@ -3,6 +3,8 @@
 //! Owns the parameters only chats have and how messages become the model's input.
 
 use selvedge_contract::{ChatMessage, Input, Limits, LogProbs, Role};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::errors::Problem;
@@ -12,13 +14,31 @@ use super::params::{Plan, Shape, refuse_unless, refuse_unless_empty, whole};
 /// Key-value pairs in `metadata` (as in the OpenAI API). They are accepted and not kept.
 const METADATA_PAIRS: usize = 16;
 
+/// The schema of whatever is a JSON object.
+const ANY_OBJECT: &str = r#"{"type":"object"}"#;
+
+/// `response_format`. What else stands in it changes no answer here: all are held to the schema.
+#[derive(Deserialize)]
+struct Format {
+    #[serde(rename = "type")]
+    kind: String,
+    json_schema: Option<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    schema: Option<Box<RawValue>>,
+}
+
 /// What a chat's body asks for.
 pub(super) fn plan(body: &[u8]) -> Result<Plan, Problem> {
     let mut fields = Fields::decode(body, CHAT)?;
     refuse_unsupported(&fields)?;
     let logprobs = logprobs(&fields)?;
     let messages = messages(fields.messages.take())?;
-    Plan::new(Shape::Chat, &mut fields, vec![Input::Chat(messages)], logprobs)
+    let schema = schema(fields.response_format.as_deref())?;
+    let plan = Plan::new(Shape::Chat, &mut fields, vec![Input::Chat(messages)], logprobs)?;
+    Ok(Plan { schema, ..plan })
 }
 
 fn refuse_unsupported(fields: &Fields) -> Result<(), Problem> {
@@ -40,13 +60,44 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), Problem> {
         }
         Some(_) | None => Ok(()),
     };
-    only("response_format", &fields.response_format, json!({"type": "text"}))?;
     only("modalities", &fields.modalities, json!(["text"]))?;
     if fields.store == Some(true) {
         let message = "'store' may not be true: answers are not stored";
         return Err(Problem::unsupported("store", message));
     }
     metadata(fields.metadata.as_ref())
+}
+
+/// The schema that `response_format` means, in the caller's own words and order.
+fn schema(format: Option<&RawValue>) -> Result<Option<String>, Problem> {
+    let Some(format) = format else { return Ok(None) };
+    let format: Format = serde_json::from_str(format.get()).map_err(|_| {
+        let message = "'response_format' must be an object with a 'type' of text, json_object or \
+                       json_schema";
+        Problem::invalid("response_format", message)
+    })?;
+    let schema = match (format.kind.as_str(), format.json_schema) {
+        ("text", None) => return Ok(None),
+        ("json_object", None) => return Ok(Some(ANY_OBJECT.to_owned())),
+        ("json_schema", Some(Named { schema: Some(schema) })) => schema,
+        ("json_schema", _) => {
+            let path = "response_format.json_schema.schema";
+            return Err(Problem::invalid(path, format!("'{path}' is required")));
+        }
+        ("text" | "json_object", Some(_)) => {
+            let message = "'json_schema' needs 'type': \"json_schema\"";
+            return Err(Problem::invalid("response_format.json_schema", message));
+        }
+        _ => {
+            let message = "'type' must be text, json_object or json_schema";
+            return Err(Problem::invalid("response_format.type", message));
+        }
+    };
+    if schema.get().len() > Limits::SCHEMA_BYTES {
+        let message = format!("a JSON Schema may have at most {} bytes", Limits::SCHEMA_BYTES);
+        return Err(Problem::invalid("response_format.json_schema.schema", message));
+    }
+    Ok(Some(schema.get().to_owned()))
 }
 
 fn metadata(metadata: Option<&Value>) -> Result<(), Problem> {

@@ -15,6 +15,7 @@ use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
+use serde_json::value::RawValue;
 
 use super::errors::Problem;
 
@@ -99,7 +100,8 @@ pub(super) struct Fields {
     pub(super) tool_choice: Option<Value>,
     pub(super) functions: Option<Value>,
     pub(super) function_call: Option<Value>,
-    pub(super) response_format: Option<Value>,
+    #[schemars(with = "Option<Value>")]
+    pub(super) response_format: Option<Box<RawValue>>,
     pub(super) modalities: Option<Value>,
     pub(super) audio: Option<Value>,
     pub(super) prediction: Option<Value>,

@@ -38,6 +38,8 @@ pub(super) struct Plan {
     pub(super) stop: Vec<String>,
     /// Log probabilities wanted.
     pub(super) logprobs: Option<LogProbs>,
+    /// A JSON Schema that answers must hold to, as text.
+    pub(super) schema: Option<String>,
     /// Whether to send the answer as it is made.
     pub(super) stream: bool,
     /// Whether a stream ends with its usage.
@@ -78,6 +80,7 @@ impl Plan {
             max_tokens: max_tokens(fields)?,
             stop: stop(fields.stop.take())?,
             logprobs,
+            schema: None,
             stream,
             include_usage: include_usage(fields, stream)?,
         })
@@ -105,6 +108,7 @@ impl Plan {
             max_tokens: self.max_tokens,
             stop: self.stop.clone(),
             logprobs: self.logprobs,
+            schema: self.schema.clone(),
             trace: None,
             leg: 0,
         };

@@ -294,6 +294,7 @@ impl World<'_> {
                     max_tokens: truth.max_tokens,
                     stop: Vec::new(),
                     logprobs: None,
+                    schema: None,
                     emitted,
                 };
                 self.dispatch(node, request, (fence, to, deadline), wanted)

@@ -206,6 +206,7 @@ impl Asked {
             max_tokens,
             stop: Vec::new(),
             logprobs: None,
+            schema: None,
             emitted: None,
         };
         let outlet = Outlet { of, began: self.began, events };

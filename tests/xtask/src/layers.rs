@@ -143,8 +143,10 @@ const IMPURE: &[&str] = &[
 /// be replaced in one place. Black-box tests may name anything.
 const HOMES: &[(&str, &[&str])] = &[
     ("candle-*", &["selvedge-engine", "selvedge-train"]),
+    ("gemm", &["selvedge-train"]),
     ("tokenizers", &["selvedge-engine"]),
     ("minijinja*", &["selvedge-engine"]),
+    ("llguidance", &["selvedge-engine"]),
     ("libp2p*", &["selvedge-net"]),
     ("quinn*", &["selvedge-net"]),
     ("if-watch", &["selvedge-net"]),

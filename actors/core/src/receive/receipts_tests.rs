@@ -50,6 +50,7 @@ fn handed() -> HandOff {
             max_tokens: 100,
             stop: Vec::new(),
             logprobs: None,
+            schema: None,
             emitted: None,
         },
     }

@@ -99,7 +99,13 @@ fn of(card: &ModelCard) -> Abilities {
         context_tokens,
         input: [Modality::Text].into(),
         output: [Modality::Text].into(),
-        can: [Capability::Streaming, Capability::Prefill].into(),
+        can: [
+            Capability::Streaming,
+            Capability::Prefill,
+            Capability::JsonObject,
+            Capability::JsonSchema,
+        ]
+        .into(),
         ..Abilities::default()
     }
 }

@@ -11,6 +11,9 @@ use super::request::{ChatRequest, Content, Effort, Format, Message, Part, Role, 
 use crate::decode::{invalid, unsupported};
 use crate::number::Number;
 
+/// The schema of whatever is a JSON object.
+const ANY_OBJECT: &str = r#"{"type":"object"}"#;
+
 /// What an engine is asked, but for ids, the model's digest and a drawn seed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForEngine {
@@ -28,6 +31,8 @@ pub struct ForEngine {
     pub stop: Vec<String>,
     /// Log probabilities wanted.
     pub logprobs: Option<contract::LogProbs>,
+    /// A JSON Schema that answers must hold to, as text.
+    pub schema: Option<String>,
 }
 
 /// What a local text model is asked.
@@ -68,6 +73,7 @@ pub fn for_engine(request: &ChatRequest) -> Result<ForEngine, Refusal> {
         max_tokens: request.max_tokens,
         stop: request.stop.clone(),
         logprobs: request.logprobs.map(|logprobs| contract::LogProbs { top: logprobs.top }),
+        schema: schema(request.format.as_ref())?,
     })
 }
 
@@ -77,7 +83,6 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Refusal> {
     let thinks = matches!(reasoning.thinking, Some(Thinking::On | Thinking::Adaptive));
     let fields = [
         ("tools", !request.tools.is_empty()),
-        ("response_format", !matches!(request.format, None | Some(Format::Text))),
         ("logit_bias", !sampling.logit_bias.is_empty()),
         ("min_p", sampling.min_p.is_some_and(|value| value > Number::from(0))),
         ("repetition_penalty", sampling.repetition_penalty.is_some_and(|p| p != Number::from(1))),
@@ -95,6 +100,20 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Refusal> {
         Some(name) => {
             Err(unsupported(name, format!("'{name}' is not supported by models of this mesh")))
         }
+    }
+}
+
+/// The schema that a format means. One that says only JSON means an object, as everywhere.
+fn schema(format: Option<&Format>) -> Result<Option<String>, Refusal> {
+    match format {
+        None | Some(Format::Text) => Ok(None),
+        Some(Format::JsonObject) => Ok(Some(ANY_OBJECT.to_owned())),
+        Some(Format::JsonSchema { schema, .. }) if schema.text().len() > Limits::SCHEMA_BYTES => {
+            let (most, bytes) = (Limits::SCHEMA_BYTES, schema.text().len());
+            let message = format!("a JSON Schema may have at most {most} bytes, not {bytes}");
+            Err(invalid("response_format", message))
+        }
+        Some(Format::JsonSchema { schema, .. }) => Ok(Some(schema.text().to_owned())),
     }
 }
 
@@ -188,11 +207,27 @@ mod tests {
     }
 
     #[test]
+    fn a_format_is_a_schema() {
+        let format = |format: Value| asked(json!({"response_format": format}));
+        let schema = |format_is: Value| format(format_is).expect("taken").schema;
+        assert_eq!(schema(json!({"type": "text"})), None);
+        assert_eq!(schema(json!({"type": "json_object"})).as_deref(), Some(ANY_OBJECT));
+        let own = json!({"type": "object", "properties": {"b": {}, "a": {}}});
+        let given = json!({"name": "n", "schema": own, "strict": true});
+        let taken = schema(json!({"type": "json_schema", "json_schema": given}));
+        assert_eq!(taken, Some(own.to_string()));
+        let long = json!({"description": "x".repeat(Limits::SCHEMA_BYTES)});
+        let given = json!({"name": "n", "schema": long});
+        let refusal = format(json!({"type": "json_schema", "json_schema": given}));
+        let refusal = refusal.expect_err("too long");
+        assert_eq!(refusal.param.as_deref(), Some("response_format"));
+    }
+
+    #[test]
     fn what_a_local_text_model_cannot_do_is_refused_by_name() {
         let user = |part: Value| json!({"messages": [{"role": "user", "content": [part]}]});
         for (more, param) in [
             (json!({"tools": [{"type": "function", "function": {"name": "f"}}]}), "tools"),
-            (json!({"response_format": {"type": "json_object"}}), "response_format"),
             (json!({"logit_bias": {"1": 1}}), "logit_bias"),
             (json!({"reasoning_effort": "low"}), "reasoning_effort"),
             (json!({"service_tier": "flex"}), "service_tier"),

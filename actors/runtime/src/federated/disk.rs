@@ -173,7 +173,7 @@ impl JobDisk {
             anchor,
             written: Written { held, turn },
             clients: parts.iter().map(client).collect::<Result<_, _>>()?,
-            personal: self.personal()?,
+            personal: self.personal_or_none()?,
         })
     }
 
@@ -234,6 +234,18 @@ impl JobDisk {
     /// [`StoreError`].
     pub(super) fn personal(&self) -> Result<Option<Kept>, StoreError> {
         self.store.load(&self.name("client/personal"))
+    }
+
+    /// The same, and none where its record is damaged: rounds need nothing of it, and the next one
+    /// that is mixed takes its place.
+    fn personal_or_none(&self) -> Result<Option<Kept>, StoreError> {
+        match self.personal() {
+            Err(StoreError::Damaged { name, reason }) => {
+                tracing::warn!(name, reason, "this node's own model of a job is damaged, and lost");
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
     /// One write of a personal model.

@@ -32,6 +32,7 @@ use super::runner::{Heard, Parts, Runner, Word};
 use super::served::{Desk, Served};
 use super::state::{JobProgress, JobState};
 use super::trainer::{Bench, Data, labelled, try_out};
+use super::tuned::Tuned;
 use super::{Announced, BaseModel, JobSpec, SpecError, Task, key_of};
 use crate::quota::NodeSeal;
 use crate::relay::taken;
@@ -385,6 +386,29 @@ impl Federation {
         }
     }
 
+    /// Why a job that tunes a language model of this name has none that answers, where there is
+    /// such a job.
+    pub(crate) fn not_tuned(&self, name: &str) -> Option<String> {
+        let jobs = self.jobs.lock();
+        let Known::Runs(running) = &jobs.get(name)?.known else { return None };
+        running.told.task.subject.as_tuning()?;
+        Some(match running.state.progress().answers {
+            Some(Err(why)) => why,
+            Some(Ok(_)) => "it is being loaded".to_owned(),
+            None => "the first round of its job is not over".to_owned(),
+        })
+    }
+
+    /// The language models that jobs have tuned so far.
+    pub(super) fn tuned(&self) -> Vec<(Arc<JobState>, Arc<Tuned>)> {
+        let jobs = self.jobs.lock();
+        let running = jobs.values().filter_map(|entry| match &entry.known {
+            Known::Runs(running) => Some(&running.state),
+            Known::Not(_) => None,
+        });
+        running.filter_map(|state| Some((Arc::clone(state), state.tuned()?))).collect()
+    }
+
     /// Where learned models answer.
     pub(crate) const fn desk(&self) -> &Desk {
         &self.desk
@@ -410,9 +434,7 @@ impl Federation {
         });
         let checked = checked.await.map_err(|why| broken(&why))?;
         let (spec, first) = checked.map_err(|why| bad(why.to_string()))?;
-        // What tunes a language model answers to no name.
-        let answers = spec.subject.as_model().is_some();
-        if let Some(what) = taken(shared, &spec.name).filter(|_| answers) {
+        if let Some(what) = taken(shared, &spec.name) {
             return Err(bad(name_taken(&spec.name, what)));
         }
         self.fits(shared, &spec).await.map_err(bad)?;

@@ -173,6 +173,14 @@ type Which = (usize, u64);
 /// How well a model does by the data of a client.
 type Judged = (Which, Result<Option<RoundMeasured>, TrainError>);
 
+/// A run that ends, since its job was taken away or it failed, leaves no work behind: whoever runs
+/// the job next reads the data anew.
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.parts.own.iter().for_each(|own| own.bench.data.stop());
+    }
+}
+
 /// What came of training this node's own model.
 type Practised = ((u64, u64), Result<(u32, Vec<i32>), TrainError>);
 

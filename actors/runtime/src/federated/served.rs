@@ -12,7 +12,7 @@ use selvedge_base::{Blame, Code, Micros, Mono, Refusal, Retry, Stage};
 use selvedge_federated::round::Tip;
 use selvedge_net::clock;
 use selvedge_train::{Classified, Classifier, Local, Model, Shape, TrainError};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::trained::weight;
 
@@ -69,6 +69,12 @@ pub(crate) struct Desk {
     room: Arc<Semaphore>,
 }
 
+/// Examples that have their room.
+pub(crate) struct Waiting {
+    values: Vec<f32>,
+    room: OwnedSemaphorePermit,
+}
+
 /// Tells the work that nobody wants it any more.
 struct Wanted(Arc<AtomicBool>);
 
@@ -84,20 +90,27 @@ impl Desk {
         Self { local: Mutex::default(), turns: Arc::new(turns), room: Arc::new(room) }
     }
 
+    /// Room for examples that wait and are computed: how much may is bounded.
+    ///
+    /// # Errors
+    /// A refusal when there is none for so many values.
+    pub(crate) fn room(&self, values: Vec<f32>) -> Result<Waiting, Refusal> {
+        let count = u32::try_from(values.len()).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(count).map_err(|_| full())?;
+        Ok(Waiting { values, room })
+    }
+
     /// What a model makes of examples, within this time. Requests wait for each other in the order
-    /// they came; how much may is bounded. Dropping the future ends the work
-    /// at its next piece.
+    /// they came. Dropping the future ends the work at its next piece.
     ///
     /// # Errors
     /// A refusal of values that no answer comes of, or when the time was over.
     pub(crate) async fn classify(
         &self,
         served: Arc<Served>,
-        values: Vec<f32>,
+        Waiting { values, room }: Waiting,
         until: Mono,
     ) -> Result<Classified, Refusal> {
-        let count = u32::try_from(values.len()).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).try_acquire_many_owned(count).map_err(|_| full())?;
         let left = until.since(clock::mono());
         let turn = tokio::time::timeout(left.into(), Arc::clone(&self.turns).acquire_owned());
         let turn = turn.await.map_err(|_| late())?.map_err(|closed| broken(&closed))?;
@@ -187,11 +200,20 @@ mod tests {
         clock::mono().plus(Micros::secs(60))
     }
 
+    async fn ask(
+        desk: &Desk,
+        served: &Arc<Served>,
+        values: Vec<f32>,
+        until: Mono,
+    ) -> Result<Classified, Refusal> {
+        desk.classify(Arc::clone(served), desk.room(values)?, until).await
+    }
+
     #[tokio::test]
     async fn a_model_answers_and_many_take_turns() {
         let desk = Desk::new();
         let served = served(&[1.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
-        let ask = |values: Vec<f32>| desk.classify(Arc::clone(&served), values, soon());
+        let ask = |values: Vec<f32>| ask(&desk, &served, values, soon());
         let (one, other, both) =
             tokio::join!(ask(vec![1.0, 0.0]), ask(vec![0.0, 1.0]), ask(vec![1.0, 0.0, 0.0, 1.0]));
         let classes = |found: Result<Classified, Refusal>| found.unwrap_or_default().classes;
@@ -202,14 +224,24 @@ mod tests {
     async fn whose_fault_it_is_is_told() {
         let desk = Desk::new();
         let good = served(&[1.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
-        let huge = desk.classify(Arc::clone(&good), vec![f32::MAX, f32::MAX], soon()).await;
+        let huge = ask(&desk, &good, vec![f32::MAX, f32::MAX], soon()).await;
         assert_eq!(huge.expect_err("too large").code, Code::InvalidRequest);
         let wild = served(&[f32::MAX, f32::MAX, 0.0, 1.0, 0.0, 0.0]);
-        let refusal = desk.classify(wild, vec![9.0, 9.0], soon()).await.expect_err("infinite");
+        let refusal = ask(&desk, &wild, vec![9.0, 9.0], soon()).await.expect_err("infinite");
         assert_eq!((refusal.code, refusal.blame), (Code::InvalidRequest, Blame::Client));
-        let over = desk.classify(Arc::clone(&good), vec![0.0, 0.0], Mono(0)).await;
+        let over = ask(&desk, &good, vec![0.0, 0.0], Mono(0)).await;
         assert_eq!(over.expect_err("too late").code, Code::Timeout);
-        let bad = desk.classify(served(&[1.0]), vec![0.0, 0.0], soon()).await;
+        let bad = ask(&desk, &served(&[1.0]), vec![0.0, 0.0], soon()).await;
         assert_eq!(bad.expect_err("no such model").code, Code::Internal);
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_room_is_told_when_to_ask_again() {
+        let desk = Desk::new();
+        let first = desk.room(vec![0.0; MAX_WAITING_VALUES]).expect("there is room");
+        let refusal = desk.room(vec![0.0]).err().expect("there is none");
+        assert_eq!((refusal.code, refusal.stage), (Code::Overloaded, Stage::Admit));
+        drop(first);
+        assert!(desk.room(vec![0.0]).is_ok());
     }
 }

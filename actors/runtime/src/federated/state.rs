@@ -11,13 +11,14 @@ use selvedge_base::{NodeId, Wall};
 use selvedge_federated::epidemic::MixerEvent;
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{Event, Job, Tip};
-use selvedge_train::Model;
+use selvedge_train::Subject;
 use tokio::sync::watch;
 
 use super::disk::{Part, RoundMeasured, hex};
 use super::personal::{Kept, PersonalProgress};
 use super::served::Served;
 use super::task::Announced;
+use super::tuned::Tuned;
 
 /// Lines kept of what happened: what fits a screen.
 const MAX_LINES: usize = 32;
@@ -56,6 +57,9 @@ pub struct JobProgress {
     pub parts: Vec<PartProgress>,
     /// This node's own model, where the job has epidemic mode and it came to that.
     pub personal: Option<PersonalProgress>,
+    /// Where a language model is tuned: the rounds in the one that this node's engine answers by,
+    /// or why it does not; none before there is one.
+    pub answers: Option<Result<u64, String>>,
     /// What happened, newest last.
     pub lines: Vec<String>,
 }
@@ -127,10 +131,12 @@ fn together(parts: &[&[RoundMeasured]]) -> Vec<RoundMeasured> {
 /// Where the job stands.
 pub(super) struct JobState {
     name: String,
-    /// What is trained, if it tells classes.
-    model: Option<Model>,
+    /// What is trained.
+    subject: Subject,
     /// The newest model of the job that was folded into; none before its first round is over.
     served: ArcSwapOption<Served>,
+    /// The same of a job that tunes a language model.
+    tuned: ArcSwapOption<Tuned>,
     progress: Mutex<JobProgress>,
     lines: Mutex<VecDeque<String>>,
     /// Told whenever something is shown otherwise.
@@ -144,13 +150,29 @@ impl JobState {
         let anchors = job.committee.seats.iter().map(|seat| seat.node).collect();
         let begins = JobProgress { rounds: job.rounds, anchors, ..JobProgress::default() };
         let (progress, lines) = (Mutex::new(begins), Mutex::default());
-        let (name, model) = (name.to_owned(), told.task.subject.as_model().cloned());
-        Self { name, model, served: ArcSwapOption::empty(), progress, lines, changed }
+        let (name, subject) = (name.to_owned(), told.task.subject.clone());
+        let (served, tuned) = (ArcSwapOption::empty(), ArcSwapOption::empty());
+        Self { name, subject, served, tuned, progress, lines, changed }
     }
 
     /// The model that answers now.
     pub(super) fn served(&self) -> Option<Arc<Served>> {
         self.served.load_full()
+    }
+
+    /// The language model that answers now, where one is tuned.
+    pub(super) fn tuned(&self) -> Option<Arc<Tuned>> {
+        self.tuned.load_full()
+    }
+
+    /// The round by which this node's engine answers, or why it does not.
+    pub(super) fn answers(&self, told: Result<u64, String>) {
+        let mut progress = self.progress.lock();
+        if progress.answers.as_ref() != Some(&told) {
+            progress.answers = Some(told);
+            drop(progress);
+            self.changed.send_replace(());
+        }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -203,9 +225,18 @@ impl JobState {
         }
         // First weights know nothing that anybody could ask.
         // Both machines of a node tell of a round.
-        let is_new = self.served().is_none_or(|served| served.round < tip.round);
-        if let Some(model) = self.model.as_ref().filter(|_| tip.round > 0 && is_new) {
-            self.served.store(Some(Arc::new(Served::of(model, tip))));
+        match &self.subject {
+            _ if tip.round == 0 => {}
+            Subject::Model(model) => {
+                if self.served().is_none_or(|served| served.round < tip.round) {
+                    self.served.store(Some(Arc::new(Served::of(model, tip))));
+                }
+            }
+            Subject::Tuning(tuning) => {
+                if self.tuned().is_none_or(|tuned| tuned.round < tip.round) {
+                    self.tuned.store(Some(Arc::new(Tuned::of(tuning, tip))));
+                }
+            }
         }
         let mut progress = self.progress.lock();
         progress.round = tip.round;

@@ -86,6 +86,14 @@ impl Data {
         Ok(Self::Labelled(Parted::of(all.len(), task.held_out_permille, |at| all.pick(at))?))
     }
 
+    /// Ends what takes hours, since nobody wants it any more. What labelled examples teach takes
+    /// seconds a round, and is let be.
+    pub(super) fn stop(&self) {
+        if let Self::Text(tuner, _) = self {
+            tuner.stop();
+        }
+    }
+
     /// Examples that are trained on.
     pub(super) fn len(&self) -> usize {
         match self {

@@ -2,14 +2,22 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use selvedge_base::{ModelDigest, RequestId};
+use selvedge_contract::{
+    Answer, Engine as _, EventSink, GenerateRequest, Input, LogProbs, Sampling,
+};
+use selvedge_engine::{EngineConfig, LocalEngine};
 use selvedge_federated::round::{Job, Tip};
+use selvedge_net::clock;
 use selvedge_train::{Local, Source, Subject, Texts};
 
 use super::chain::ChainWriter;
 use super::test_rounds::{Ran, run, run_with};
 use super::trainer::{Data, Learned, judge, train};
+use super::tuned::Tuned;
 use super::verify::VerifyError;
 use super::{Announced, BaseModel, JobSpec, TrainedModel, verify_model};
 
@@ -130,7 +138,69 @@ fn rounds_tune_a_model_and_its_chain_proves_it() {
         let (before, after) = (loss(&first), loss(&ran.tip));
         assert!(after + 50_000 < before, "node {at}: {before} {after}");
     }
+    answered(&bases[0], &ran);
     proven(&ran);
+}
+
+/// What an engine with the base says to a prompt, and how sure it is of it, bit for bit.
+fn says(engine: &LocalEngine, model: ModelDigest) -> Vec<(u32, u32)> {
+    let (sender, heard) = std::sync::mpsc::channel();
+    let sampling = Sampling {
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: 0,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        seed: 0,
+    };
+    let request = GenerateRequest {
+        id: RequestId(1),
+        model,
+        input: Input::Text("node 3 keeps its ".to_owned()),
+        sampling,
+        max_tokens: 8,
+        stop: Vec::new(),
+        logprobs: Some(LogProbs { top: 0 }),
+        emitted: None,
+    };
+    engine.submit("acme", request, Box::new(Outlet(sender))).unwrap();
+    let mut said = Vec::new();
+    // A minute is far more than an answer takes; it turns a hang into a failure.
+    while let Ok(event) = heard.recv_timeout(std::time::Duration::from_secs(60)) {
+        match event {
+            Answer::Started { .. } => {}
+            Answer::Token(one) => said.push((one.token, one.logprob.unwrap().logprob.to_bits())),
+            Answer::Finished { .. } => return said,
+            Answer::Failed(refusal) => panic!("{refusal:?}"),
+        }
+    }
+    panic!("no end of an answer");
+}
+
+struct Outlet(std::sync::mpsc::Sender<Answer>);
+
+impl EventSink for Outlet {
+    fn send(&mut self, event: Answer) -> bool {
+        self.0.send(event).is_ok()
+    }
+}
+
+/// Engines of two nodes answer by what the rounds made, alike, and not as the base does.
+fn answered(base: &BaseModel, ran: &Ran) {
+    let tuning = ran.told.task.subject.as_tuning().unwrap();
+    let nodes: Vec<_> = (0..2)
+        .map(|_| {
+            let config = EngineConfig { threads: 1, ..EngineConfig::default() };
+            let engine = LocalEngine::start(config, Arc::new(clock::mono)).unwrap();
+            engine.add_model(&base.path, &base.name, ModelDigest(base.digest)).unwrap();
+            let card = engine.tune(Tuned::of(tuning, &ran.tip).model("letters").unwrap()).unwrap();
+            assert_eq!((card.round(), &*card.name), (Some(3), "letters"));
+            (engine, card.digest)
+        })
+        .collect();
+    let said: Vec<_> = nodes.iter().map(|(engine, version)| says(engine, *version)).collect();
+    assert_eq!((nodes[0].1, &said[0]), (nodes[1].1, &said[1]));
+    assert_ne!(said[0], says(&nodes[0].0, ModelDigest(base.digest)));
 }
 
 fn chain(ran: &Ran) -> Vec<u8> {

@@ -29,7 +29,7 @@ impl Gateway {
                 let view = self.shared.view.load_full();
                 let input = for_engine(call.asked.request()?)?.input;
                 let digest = view.own_model(&model).ok_or_else(|| elsewhere(&model))?;
-                Ok(u64::from(self.shared.engine.count_tokens(digest, &input)?))
+                Ok(u64::from(self.shared.count_tokens(digest, input).await?))
             }
             None => Err(super::nowhere()),
         }

@@ -168,11 +168,21 @@ impl Errand {
         let kept = log.keeps(&self.call.model).then(|| values.clone());
         let version = served.round;
         let desk = self.shared.federation.desk();
-        let told = tokio::select! {
-            biased;
-            lost = lost(&mut reservation) => Err(lost),
-            barred = self.barred() => Err(barred),
-            told = desk.classify(served, values, self.deadline) => told,
+        let told = match desk.room(values) {
+            Ok(waiting) => {
+                if let Some(reservation) = &mut reservation {
+                    // There are no tokens; it counts as one request, also where its time is over
+                    // or its caller leaves meanwhile: the core's time is spent.
+                    reservation.started(0);
+                }
+                tokio::select! {
+                    biased;
+                    lost = lost(&mut reservation) => Err(lost),
+                    barred = self.barred() => Err(barred),
+                    told = desk.classify(served, waiting, self.deadline) => told,
+                }
+            }
+            Err(full) => Err(full),
         };
         let told = match told {
             Ok(told) if told.classes.len() == rows => told,
@@ -183,10 +193,6 @@ impl Errand {
                 return Err(refusal);
             }
         };
-        if let Some(reservation) = &mut reservation {
-            // There are no tokens; it counts as one request.
-            reservation.started(0);
-        }
         self.journey.took(Took::default());
         asking.finished(None);
         // Whoever has the answer finds it settled.
@@ -298,7 +304,7 @@ pub(crate) fn taken(shared: &Shared, name: &str) -> Option<&'static str> {
     if shared.routing.has(name) {
         return Some("a route");
     }
-    if shared.view.load().has_model(name) {
+    if shared.view.load().has_file(name) {
         return Some("a model of the mesh");
     }
     let providers = shared.providers.all();
@@ -306,8 +312,15 @@ pub(crate) fn taken(shared: &Shared, name: &str) -> Option<&'static str> {
     provided.then_some("a model of a provider")
 }
 
-/// A refusal of what talks or makes vectors, where the name is that of a learned model.
+/// A refusal of what talks or makes vectors, where the name is that of a learned model and no node
+/// of the mesh answers to it.
 pub(super) fn no_talker(shared: &Shared, name: &str) -> Option<Refusal> {
+    if let Some(why) = shared.federation.not_tuned(name) {
+        let message = format!("no node that can be reached answers as '{name}'; here: {why}");
+        let retry = Retry::After(FIRST_ROUND);
+        let code = Code::ModelUnavailable;
+        return Some(Refusal::new(Stage::Route, Blame::Us, retry, code, message).param("model"));
+    }
     shared.federation.learned(name).map(|_| tells_classes(name))
 }
 

@@ -23,7 +23,7 @@ use crate::gateway::{AnswerStream, Call};
 impl Relay {
     /// Has a model of the mesh make the whole answer.
     pub(super) async fn ask_mesh(&mut self, model: String) -> End {
-        let calls = match self.calls(&model) {
+        let calls = match self.calls(&model).await {
             Ok(calls) => calls,
             Err(refusal) => return End::Failed(refusal.into()),
         };
@@ -79,10 +79,10 @@ impl Relay {
     }
 
     /// One call per answer wanted.
-    fn calls(&mut self, model: &str) -> Result<Vec<Call>, Refusal> {
-        let ForEngine { input, n, sampling, seed, max_tokens, stop, logprobs } =
+    async fn calls(&mut self, model: &str) -> Result<Vec<Call>, Refusal> {
+        let ForEngine { input, n, sampling, seed, max_tokens, stop, logprobs, schema } =
             for_engine(self.to_ask(None)?.as_ref())?;
-        let input = self.begun(model, input)?;
+        let input = self.begun(model, input, schema.is_some()).await?;
         let seed = seed.unwrap_or(self.call.drawn);
         let judged = self.judging.is_some().then_some(contract::LogProbs { top: 0 });
         self.hides_logprobs = logprobs.is_none();
@@ -100,6 +100,7 @@ impl Relay {
             max_tokens,
             stop: stop.clone(),
             logprobs,
+            schema: schema.clone(),
             trace: self.call.trace.clone(),
             leg: self.journey.at(),
         };

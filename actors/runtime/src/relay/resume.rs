@@ -250,12 +250,22 @@ impl Relay {
     }
 
     /// What a model of the mesh goes on with, where it is to.
-    pub(super) fn begun(&self, model: &str, input: Input) -> Result<Input, Refusal> {
+    pub(super) async fn begun(
+        &mut self,
+        model: &str,
+        input: Input,
+        shaped: bool,
+    ) -> Result<Input, Refusal> {
         let Some(going) = self.going.as_ref().filter(|going| !going.begun.is_empty()) else {
             return Ok(input);
         };
+        if shaped {
+            // What holds an answer to a schema begins with it, and not within.
+            return Err(cannot_go_on(model));
+        }
         let digest = self.shared.view.load().own_model(model).ok_or_else(|| cannot_go_on(model))?;
-        self.shared.engine.begun(digest, &input, &going.begun).map(Input::Tokens)
+        let begun = going.begun.clone();
+        self.shared.begun(digest, input, begun).await.map(Input::Tokens)
     }
 
     /// What the caller has not got yet of an event; none when it has it all.

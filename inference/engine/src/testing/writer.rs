@@ -135,6 +135,11 @@ impl Writer {
         }
     }
 
+    /// One more matrix of random weights, the innermost side first.
+    pub(crate) fn matrix(&mut self, seed: u64, name: &str, dims: &[u64]) {
+        self.tensor(&mut Dice::keyed(seed, "one more"), name, dims);
+    }
+
     /// Random weights; norms are about one, so that values neither vanish nor explode.
     fn tensor(&mut self, dice: &mut Dice, name: &str, dims: &[u64]) {
         let count = dims.iter().product::<u64>();
@@ -227,7 +232,7 @@ fn push_text(bytes: &mut Vec<u8>, text: &str) {
 }
 
 /// GPT-2's letter for a byte.
-fn alphabet(byte: u32) -> char {
+pub(crate) fn alphabet(byte: u32) -> char {
     let code = match byte {
         0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => byte,
         0..=0x20 => 0x100 + byte,

@@ -168,7 +168,7 @@ pub(super) fn commitment(
         .number(base_round)
         .number(u64::from(examples))
         .fixed(salt)
-        .list(levels.iter(), |canon, level| canon.number(i64::from(*level) as u64))
+        .numbers(levels.iter().map(|level| i64::from(*level) as u64))
         .digest()
 }
 
@@ -186,7 +186,7 @@ pub(super) fn payload_digest(payload: &Payload) -> Digest {
         Payload::Sealed(sealed) => *blake3::hash(sealed).as_bytes(),
         Payload::Open { levels, salt } => Canon::of("selvedge federated open")
             .fixed(salt)
-            .list(levels.iter(), |canon, level| canon.number(i64::from(*level) as u64))
+            .numbers(levels.iter().map(|level| i64::from(*level) as u64))
             .digest(),
     }
 }

@@ -280,7 +280,7 @@ impl Opening {
     fn bytes(&self, job: &Digest) -> Vec<u8> {
         let contents = match &self.partial {
             Partial::Shares(share) => Canon::of("selvedge federated shares")
-                .list(share.iter(), |canon, element| canon.number(u64::from(element.residue())))
+                .numbers(share.iter().map(|element| u64::from(element.residue())))
                 .digest(),
             Partial::Open(aggregate) => aggregate.digest(),
         };

@@ -86,7 +86,11 @@ fn openings_and_replies_round_trip() {
     let trace = TraceContext::root(1 << 100, 2, true);
     let receipt = Some(charged.receipt.clone());
     let traced = Traced { trace: trace.clone(), handed: hand_off(), receipt };
-    let free = Traced { trace, handed: hand_off(), receipt: None };
+    let free = Traced { trace: trace.clone(), handed: hand_off(), receipt: None };
+    let schema = r#"{"type":"object"}"#.to_owned();
+    let (handed, receipt) = (hand_off(), Some(charged.receipt.clone()));
+    let shaped = Shaped { schema: schema.clone(), trace: Some(trace), handed, receipt };
+    let plain = Shaped { schema, trace: None, handed: hand_off(), receipt: None };
     for opening in [
         Opening::HandOff(hand_off()),
         Opening::Echo,
@@ -101,6 +105,8 @@ fn openings_and_replies_round_trip() {
         Opening::Answers(Box::new(AnswersWord::Ask(ask()))),
         Opening::Federated(Box::new([1, 2, 3])),
         Opening::Personal(Box::new([7, 700])),
+        Opening::Shaped(Box::new(shaped)),
+        Opening::Shaped(Box::new(plain)),
     ] {
         let frame = encode(&opening, codec::MAX_FRAME).unwrap();
         assert_eq!(decode_body(&frame[4..]), Ok(opening));
@@ -235,6 +241,8 @@ fn what_version_1_does_not_have_says_so() {
     assert_eq!(Opening::Answers(Box::new(AnswersWord::Ask(ask()))).since(), 5);
     assert_eq!(Opening::Federated(Box::default()).since(), 6);
     assert_eq!(Opening::Personal(Box::default()).since(), 7);
+    let shaped = Shaped { schema: String::new(), trace: None, handed: hand_off(), receipt: None };
+    assert_eq!(Opening::Shaped(Box::new(shaped)).since(), 8);
     // A refusal for want of budget is said to an old peer in words it has.
     let refusal = Refusal::client(Stage::Reserve, Code::QuotaExhausted, "nothing left");
     let reply = HandOffReply::<u8>::Refused(refusal.clone().spoken_at(1));

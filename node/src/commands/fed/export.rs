@@ -5,7 +5,7 @@
 //! model, which epidemic mode makes, is written as the node gives it: nothing proves it.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write as _};
+use std::io::{BufReader, BufWriter, ErrorKind, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -36,11 +36,15 @@ pub(super) fn export(client: &Client, name: &str, file: &Path) -> Result<()> {
     let verified = verify_chain(BufReader::new(opened))
         .with_context(|| format!("what the node gave proves nothing: {}", chain.display()))?;
     let model = TrainedModel::of(name, &verified.told, &verified.tip)?;
+    let peft = model.subject.as_tuning().map(|tuning| tuning.peft_config());
+    let config = file.with_file_name(PEFT_CONFIG);
+    if let Some(peft) = &peft {
+        check_place(&config, peft)?;
+    }
     std::fs::write(file, model.to_bytes()?)
         .with_context(|| format!("cannot write {}", file.display()))?;
-    if let Some(tuning) = model.subject.as_tuning() {
-        let config = file.with_file_name(PEFT_CONFIG);
-        std::fs::write(&config, tuning.peft_config())
+    if let Some(peft) = peft {
+        std::fs::write(&config, peft)
             .with_context(|| format!("cannot write {}", config.display()))?;
         ui::out(format_args!("wrote {}, which PEFT reads beside it", config.display()));
     }
@@ -48,6 +52,26 @@ pub(super) fn export(client: &Client, name: &str, file: &Path) -> Result<()> {
     ui::out(format_args!("wrote {} after {rounds} of {} rounds", file.display(), job.rounds));
     ui::out(format_args!("wrote {}, which proves it", chain.display()));
     Ok(())
+}
+
+/// Refuses a directory whose description is another adapter's, or was edited: PEFT knows one of a
+/// directory, and the other adapter would be read by this one's.
+fn check_place(config: &Path, text: &str) -> Result<()> {
+    let known = match std::fs::read(config) {
+        Ok(known) => known,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", config.display()));
+        }
+    };
+    if known == text.as_bytes() {
+        return Ok(());
+    }
+    bail!(
+        "{} is there already and says something else, of another adapter or by another hand: \
+         export into a directory of its own, or move that file away",
+        config.display()
+    );
 }
 
 /// Writes this node's own model of a job.
@@ -83,4 +107,25 @@ fn fetch(client: &Client, job: &wire::FederatedJob, chain: &Path) -> Result<()> 
     to.flush().with_context(failed)?;
     bar.finish_and_clear();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_of_another_adapter_stays() -> Result<()> {
+        let name = format!("selvedge-export-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder)?;
+        let config = folder.join(PEFT_CONFIG);
+        check_place(&config, "{ \"r\": 8 }")?;
+        std::fs::write(&config, "{ \"r\": 8 }")?;
+        check_place(&config, "{ \"r\": 8 }")?;
+        let refused = check_place(&config, "{ \"r\": 4 }").err().context("refused")?;
+        let refused = refused.to_string();
+        assert!(refused.contains("export into a directory of its own"), "{refused}");
+        std::fs::remove_dir_all(folder)?;
+        Ok(())
+    }
 }

@@ -227,7 +227,8 @@ fn served(job: &FederatedJob) -> String {
     match (&job.not_served, job.served) {
         (Some(why), _) => format!("no: {why}"),
         (None, Some(version)) => {
-            format!("version {version}, by `selvedge infer {}`", job.name)
+            let order = if job.writes_text { "ask --model" } else { "infer" };
+            format!("version {version}, by `selvedge {order} {}`", job.name)
         }
         (None, None) => "once the first round is over".to_owned(),
     }
@@ -301,6 +302,8 @@ mod tests {
         assert!(told(&job).contains("once the first round is over"), "{}", told(&job));
         job.served = Some(2);
         assert!(told(&job).contains("version 2, by `selvedge infer digits`"), "{}", told(&job));
+        job.writes_text = true;
+        assert!(told(&job).contains("by `selvedge ask --model digits`"), "{}", told(&job));
         job.not_served = Some("a route has the name".to_owned());
         assert!(told(&job).contains("no: a route has the name"), "{}", told(&job));
         job.clients_per_node = 2;

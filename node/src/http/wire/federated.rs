@@ -76,8 +76,11 @@ pub(crate) struct FederatedJob {
     /// The version of the model that answers here under the job's name; none before the first
     /// round is over.
     pub(crate) served: Option<u64>,
-    /// Why it does not answer, where something else has the name.
+    /// Why it does not answer, where something else has the name or the base model is not here.
     pub(crate) not_served: Option<String>,
+    /// Whether it is a language model, which is asked as others are.
+    #[serde(default)]
+    pub(crate) writes_text: bool,
     /// The anchors, by name.
     pub(crate) anchors: Vec<String>,
     /// Contributions that were folded or expired.

@@ -281,6 +281,7 @@ fn handed() -> HandOff {
         max_tokens: 5,
         stop: vec!["\n".into()],
         logprobs: None,
+        schema: None,
         emitted: None,
     };
     HandOff {

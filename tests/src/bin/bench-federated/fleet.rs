@@ -1,13 +1,16 @@
 //! The machines of one job in one process: messages arrive at once, disks answer at once.
 //!
-//! Owns the queue and the clock, which moves when nothing is left to say. Shares are real and
-//! sealed, signatures real. Training is asked of whoever runs the fleet.
+//! Owns the waves in which messages are delivered and the clock, which moves when nothing is left
+//! to say. In a wave every node takes what was sent to it before, as many nodes at a time as there
+//! are threads; what they say comes in the order of the nodes, so that threads change no model. Shares
+//! are real and sealed, signatures real. Training is asked of whoever runs the fleet.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use selvedge_base::{Machine, Micros, Mono, NodeId, Now, Wall};
 use selvedge_crdt::Signature;
 use selvedge_crdt::escrow::{Holder, Seal};
@@ -28,8 +31,32 @@ pub(crate) struct Trained {
     pub(crate) examples: u32,
 }
 
-/// Steps of one job before it counts as stuck: a job of 30 rounds takes some ten thousand.
-const STEPS: usize = 10_000_000;
+/// Waves of one job before it counts as stuck: a job of 30 rounds takes some hundreds.
+const WAVES: usize = 1_000_000;
+
+/// What a node's time goes to, each with its name in the report.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    Training,
+    /// A client makes its contribution: levels, shares, seals.
+    Sharing,
+    /// Its bytes are counted, which writes them once.
+    Counting,
+    /// An anchor opens a share and holds it.
+    Taking,
+    /// An anchor sums what it holds of the closed set.
+    Summing,
+    /// An anchor puts sums together, or a node follows what was put together.
+    Folding,
+    /// All that is small: asking, promising, accepting, receipts.
+    Agreeing,
+}
+
+pub(crate) const PARTS: [&str; 7] =
+    ["training", "sharing", "counting", "taking", "summing", "folding", "agreeing"];
+
+/// Time by part, of all threads together.
+pub(crate) type Spent = [Duration; PARTS.len()];
 
 struct Node {
     id: NodeId,
@@ -38,20 +65,42 @@ struct Node {
     anchor: Option<Anchor>,
 }
 
+/// What comes to a node.
+enum Input {
+    Ticked,
+    Received { from: NodeId, message: Message },
+}
+
+/// What a node made of a wave.
+#[derive(Default)]
+struct Said {
+    messages: Vec<(NodeId, Message)>,
+    folded: Vec<Folded>,
+    /// Whom it tells the end of which round.
+    replays: Vec<(NodeId, u64)>,
+    /// Bytes that its client sent to anchors.
+    sent: u64,
+    spent: Spent,
+}
+
+/// Trains a client from a model.
+pub(crate) trait Train: Fn(usize, &Server) -> Result<Trained> + Sync {}
+
+impl<T: Fn(usize, &Server) -> Result<Trained> + Sync> Train for T {}
+
 /// A job that runs.
 pub(crate) struct Fleet {
     pub(crate) job: Arc<Job>,
     nodes: Vec<Node>,
-    queue: VecDeque<(NodeId, usize, Message)>,
+    /// What was sent, by whom it is for.
+    inputs: Vec<Vec<Input>>,
     places: BTreeMap<NodeId, usize>,
     folded: Vec<Folded>,
     now: Mono,
-    /// Rounds that were told to `after`.
-    told: u64,
+    threads: usize,
     /// Bytes that clients sent to anchors.
     pub(crate) sent: u64,
-    /// Time that training took.
-    pub(crate) training: Duration,
+    pub(crate) spent: Spent,
 }
 
 /// A node's own key.
@@ -69,7 +118,12 @@ impl Seal for OwnSeal {
 
 impl Fleet {
     /// A fleet of so many clients for a job, whose committee is filled in here.
-    pub(crate) fn new(mut job: Job, clients: usize, first: Vec<i32>) -> Result<Self> {
+    pub(crate) fn new(
+        mut job: Job,
+        clients: usize,
+        first: Vec<i32>,
+        threads: usize,
+    ) -> Result<Self> {
         let identities: Vec<Identity> = (0..clients).map(|_| Identity::generate()).collect();
         let key = |one: &Identity| OpeningKey::from_bytes(one.derive("federated shares"));
         let seats = identities.iter().take(job.scheme.anchors());
@@ -90,41 +144,36 @@ impl Fleet {
         };
         let nodes: Vec<Node> = identities.into_iter().enumerate().map(node).collect();
         let places = nodes.iter().enumerate().map(|(at, node)| (node.id, at)).collect();
-        Ok(Self {
-            job,
-            nodes,
-            queue: VecDeque::new(),
-            places,
-            folded: Vec::new(),
-            now: Mono(0),
-            told: 0,
-            sent: 0,
-            training: Duration::ZERO,
-        })
+        let inputs = nodes.iter().map(|_| Vec::new()).collect();
+        let (folded, now) = (Vec::new(), Mono(0));
+        let (sent, spent) = (0, Spent::default());
+        Ok(Self { job, nodes, inputs, places, folded, now, threads, sent, spent })
     }
 
     /// Runs the job to its end. `train` is asked for a client's update from a model, `after` is
     /// told the model of every round.
     pub(crate) fn run(
         &mut self,
-        mut train: impl FnMut(usize, &Server) -> Result<Trained>,
+        train: impl Fn(usize, &Server) -> Result<Trained> + Sync,
         mut after: impl FnMut(&Server) -> Result<()>,
     ) -> Result<()> {
-        for _ in 0..STEPS {
-            if let Some((from, to, message)) = self.queue.pop_front() {
-                self.deliver(from, to, message, &mut train)?;
-            } else if self.nodes.iter().all(|node| node.client.tip().round >= self.job.rounds) {
-                return self.agree();
-            } else {
-                self.tick(&mut train)?;
+        let mut told = 0;
+        for _ in 0..WAVES {
+            if self.inputs.iter().all(Vec::is_empty) {
+                if self.nodes.iter().all(|node| node.client.tip().round >= self.job.rounds) {
+                    return self.agree();
+                }
+                self.now = self.now.plus(Micros(self.job.pace.tick.0 / 2));
+                self.inputs.iter_mut().for_each(|inputs| inputs.push(Input::Ticked));
             }
+            self.wave(&train)?;
             let tip = self.nodes[0].client.tip();
-            if tip.round > self.told {
-                self.told = tip.round;
+            if tip.round > told {
+                told = tip.round;
                 after(&tip.server)?;
             }
         }
-        bail!("the job is stuck in round {}", self.told)
+        bail!("the job is stuck in round {told}")
     }
 
     /// The end: every node has the same record and the same model.
@@ -138,72 +187,134 @@ impl Fleet {
         Ok(())
     }
 
-    fn clock(&self) -> Now {
-        Now { mono: self.now, wall: Wall(self.now.0) }
-    }
-
-    fn tick(&mut self, train: &mut impl FnMut(usize, &Server) -> Result<Trained>) -> Result<()> {
-        self.now = self.now.plus(Micros(self.job.pace.tick.0 / 2));
-        for at in 0..self.nodes.len() {
-            self.step_client(at, ClientInput::Ticked, train)?;
-            self.step_anchor(at, AnchorInput::Ticked);
-        }
+    /// Every node takes what came to it; what they say is for the next wave.
+    fn wave(&mut self, train: &impl Train) -> Result<()> {
+        let now = Now { mono: self.now, wall: Wall(self.now.0) };
+        let inputs = self.inputs.iter_mut().map(std::mem::take);
+        let busy: Vec<_> = self.nodes.iter_mut().zip(inputs).enumerate().collect();
+        let mut all = taken(busy, now, self.threads, train)?;
+        all.sort_by_key(|(at, _)| *at);
+        all.into_iter().for_each(|(at, said)| self.hear(at, said));
         Ok(())
     }
 
-    fn deliver(
+    /// What a node said comes to whom it is for.
+    fn hear(&mut self, at: usize, said: Said) {
+        self.sent += said.sent;
+        self.spent.iter_mut().zip(said.spent).for_each(|(sum, own)| *sum += own);
+        for folded in said.folded {
+            if folded.certificate.close.round == self.folded.len() as u64 {
+                self.folded.push(folded);
+            }
+        }
+        let from = self.nodes[at].id;
+        let replays = said.replays.into_iter().filter_map(|(to, round)| {
+            let folded = self.folded.get(usize::try_from(round).ok()?)?.clone();
+            Some((to, Message::Folded(Box::new(folded))))
+        });
+        for (to, message) in said.messages.into_iter().chain(replays) {
+            if let Some(&to) = self.places.get(&to) {
+                self.inputs[to].push(Input::Received { from, message });
+            }
+        }
+    }
+}
+
+/// What nodes make of what came to them, as many at a time as there are threads; in no order.
+fn taken(
+    busy: Vec<(usize, (&mut Node, Vec<Input>))>,
+    now: Now,
+    threads: usize,
+    train: &impl Train,
+) -> Result<Vec<(usize, Said)>> {
+    let busy = Mutex::new(busy.into_iter().filter(|(_, (_, inputs))| !inputs.is_empty()));
+    let work = || -> Result<Vec<(usize, Said)>> {
+        let mut all = Vec::new();
+        loop {
+            let next = busy.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((at, (node, inputs))) = next else { return Ok(all) };
+            all.push((at, node.take(at, now, inputs, train)?));
+        }
+    };
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut all = work()?;
+        for other in others {
+            all.extend(other.join().ok().context("a node panicked")??);
+        }
+        Ok(all)
+    })
+}
+
+impl Node {
+    fn take(
         &mut self,
-        from: NodeId,
-        to: usize,
-        message: Message,
-        train: &mut impl FnMut(usize, &Server) -> Result<Trained>,
-    ) -> Result<()> {
-        let (for_client, for_anchor) = message.is_for();
-        let message = Box::new(message);
-        if for_anchor {
-            let message = message.clone();
-            self.step_anchor(to, AnchorInput::Received { from, message });
+        at: usize,
+        now: Now,
+        inputs: Vec<Input>,
+        train: &impl Train,
+    ) -> Result<Said> {
+        let mut said = Said::default();
+        for input in inputs {
+            match input {
+                Input::Ticked => {
+                    self.step_client(at, now, ClientInput::Ticked, train, &mut said)?;
+                    self.step_anchor(now, AnchorInput::Ticked, &mut said);
+                }
+                Input::Received { from, message } => {
+                    let (for_client, for_anchor) = message.is_for();
+                    let message = Box::new(message);
+                    if for_client && for_anchor && self.anchor.is_some() {
+                        let message = message.clone();
+                        self.step_anchor(now, AnchorInput::Received { from, message }, &mut said);
+                    }
+                    if for_client {
+                        let input = ClientInput::Received { from, message };
+                        self.step_client(at, now, input, train, &mut said)?;
+                    } else if for_anchor {
+                        self.step_anchor(now, AnchorInput::Received { from, message }, &mut said);
+                    }
+                }
+            }
         }
-        if for_client {
-            self.step_client(to, ClientInput::Received { from, message }, train)?;
-        }
-        Ok(())
+        Ok(said)
     }
 
     fn step_client(
         &mut self,
         at: usize,
+        now: Now,
         input: ClientInput,
-        train: &mut impl FnMut(usize, &Server) -> Result<Trained>,
+        train: &impl Train,
+        said: &mut Said,
     ) -> Result<()> {
-        let now = self.clock();
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let mut effects = Vec::new();
-            self.nodes[at].client.step(now, input, &mut effects);
+            let part = part_of_client(&input);
+            let begun = Stopwatch::start();
+            self.client.step(now, input, &mut effects);
+            said.spent[part as usize] += begun.elapsed();
             for effect in effects {
                 match effect {
                     Effect::Store { write, .. } => inputs.push_back(ClientInput::Stored { write }),
                     Effect::Send { to, message } => {
                         if matches!(*message, Message::Share { .. }) {
-                            self.sent += postcard::experimental::serialized_size(&*message)? as u64;
+                            let begun = Stopwatch::start();
+                            said.sent += postcard::experimental::serialized_size(&*message)? as u64;
+                            said.spent[Part::Counting as usize] += begun.elapsed();
                         }
-                        self.send(at, to, *message);
+                        said.messages.push((to, *message));
                     }
                     Effect::Train { round } => {
                         let begun = Stopwatch::start();
-                        let done = train(at, &self.nodes[at].client.tip().server)?;
-                        self.training += begun.elapsed();
+                        let Trained { delta, examples } = train(at, &self.client.tip().server)?;
+                        said.spent[Part::Training as usize] += begun.elapsed();
                         let number = (at as u64) << 32 | round;
                         let seed = Seed(blake3::derive_key("bench share", &number.to_le_bytes()));
-                        let Trained { delta, examples } = done;
                         let base_round = round;
-                        inputs.push_back(ClientInput::Trained {
-                            base_round,
-                            examples,
-                            delta,
-                            seed,
-                        });
+                        let input = ClientInput::Trained { base_round, examples, delta, seed };
+                        inputs.push_back(input);
                     }
                     Effect::Report(event) => told(&event)?,
                     // The bench's jobs are without privacy.
@@ -214,40 +325,66 @@ impl Fleet {
         Ok(())
     }
 
-    fn step_anchor(&mut self, at: usize, input: AnchorInput) {
-        let now = self.clock();
+    fn step_anchor(&mut self, now: Now, input: AnchorInput, said: &mut Said) {
+        let Some(anchor) = &mut self.anchor else { return };
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let mut effects = Vec::new();
-            let Some(anchor) = &mut self.nodes[at].anchor else { return };
+            let part = part_of_anchor(&input);
+            let begun = Stopwatch::start();
             anchor.step(now, input, &mut effects);
+            said.spent[part as usize] += begun.elapsed();
             for effect in effects {
                 match effect {
                     Effect::Store { write, change } => {
-                        if let AnchorChange::Folded(folded) = *change
-                            && folded.certificate.close.round == self.folded.len() as u64
-                        {
-                            self.folded.push(*folded);
+                        if let AnchorChange::Folded(folded) = *change {
+                            said.folded.push(*folded);
                         }
                         inputs.push_back(AnchorInput::Stored { write });
                     }
-                    Effect::Send { to, message } => self.send(at, to, *message),
-                    Effect::Replay { to, round } => {
-                        let place = usize::try_from(round).unwrap_or(usize::MAX);
-                        if let Some(folded) = self.folded.get(place).cloned() {
-                            self.send(at, to, Message::Folded(Box::new(folded)));
-                        }
-                    }
+                    Effect::Send { to, message } => said.messages.push((to, *message)),
+                    Effect::Replay { to, round } => said.replays.push((to, round)),
                     Effect::Train { .. } | Effect::Spend(_) | Effect::Report(_) => {}
                 }
             }
         }
     }
+}
 
-    fn send(&mut self, from: usize, to: NodeId, message: Message) {
-        if let Some(&to) = self.places.get(&to) {
-            self.queue.push_back((self.nodes[from].id, to, message));
+fn part_of_client(input: &ClientInput) -> Part {
+    match input {
+        ClientInput::Trained { .. } => Part::Sharing,
+        ClientInput::Received { message, .. } => part_of(message),
+        ClientInput::Stored { .. }
+        | ClientInput::Untrained { .. }
+        | ClientInput::Granted { .. }
+        | ClientInput::Denied { .. }
+        | ClientInput::Ticked => Part::Agreeing,
+    }
+}
+
+fn part_of_anchor(input: &AnchorInput) -> Part {
+    match input {
+        AnchorInput::Received { message, .. } => part_of(message),
+        AnchorInput::Stored { .. } | AnchorInput::Reconfigured { .. } | AnchorInput::Ticked => {
+            Part::Agreeing
         }
+    }
+}
+
+fn part_of(message: &Message) -> Part {
+    match message {
+        Message::Share { .. } => Part::Taking,
+        // The acceptance that makes a quorum has the proposer sum.
+        Message::Closed(_) | Message::Accepted(_) => Part::Summing,
+        Message::Opened(_) | Message::Folded(_) => Part::Folding,
+        Message::Receipt(_)
+        | Message::Refused { .. }
+        | Message::Prepare { .. }
+        | Message::Promise { .. }
+        | Message::Behind { .. }
+        | Message::Propose { .. }
+        | Message::Ask { .. } => Part::Agreeing,
     }
 }
 

@@ -4,29 +4,42 @@
 //! are, accuracy under attack, then bytes and time of a round, beside the same job in Flower where
 //! that is installed. The rounds are those of the product: its machines, real shares, real
 //! signatures, in one process without network or disk. Every
-//! setting runs with three seeds; `--quick` runs one, `--costs` measures bytes and time alone.
+//! setting runs with three seeds; `--quick` runs one, `--seeds N` as many as that, which tells luck
+//! with a division from more; `--costs` measures bytes and time alone.
 
 mod fleet;
 mod flower;
 mod run;
 mod table;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use selvedge_tests::digits::{self, Digits};
 use selvedge_tests::report::Report;
 
+/// Seeds of each setting: fewer tell nothing of how far figures lie apart.
+const SEEDS: u64 = 3;
+/// The most that can be asked for: each holds its own division of the digits, 30 MiB.
+const MAX_SEEDS: u64 = 30;
+
 fn main() -> Result<()> {
-    let mut as_json = false;
-    let (mut quick, mut costs) = (false, false);
-    for word in std::env::args().skip(1) {
+    let (mut as_json, mut costs, mut count) = (false, false, SEEDS);
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
         match word.as_str() {
             "--json" => as_json = true,
-            "--quick" => quick = true,
+            "--quick" => count = 1,
+            "--seeds" => {
+                let said = words.next().context("--seeds needs a number")?;
+                count = said.parse().with_context(|| format!("--seeds {said}"))?;
+                ensure!((1..=MAX_SEEDS).contains(&count), "--seeds takes 1 to {MAX_SEEDS}");
+            }
             "--costs" => costs = true,
-            other => bail!("unknown option `{other}`; there are --json, --quick and --costs"),
+            other => {
+                bail!("unknown option `{other}`; there are --json, --quick, --seeds N and --costs")
+            }
         }
     }
-    let seeds: &[u64] = if quick { &[1] } else { &[1, 2, 3] };
+    let seeds: Vec<u64> = (1..=if costs { 1 } else { count }).collect();
     // Which digits measure moves the figures by half a point: each seed has others.
     let digits: Vec<Digits> = seeds
         .iter()
@@ -34,7 +47,7 @@ fn main() -> Result<()> {
         .collect::<Result<_>>()?;
     let mut report = Report::default();
     if !costs {
-        learning(&digits, seeds, &mut report)?;
+        learning(&digits, &seeds, &mut report)?;
     }
     report.heading("a round of ten clients and five anchors, 79,510 weights");
     table::costs(&digits[0], &mut report)?;

@@ -1,8 +1,9 @@
 //! One job: a division of the digits, a strategy, a seed; its accuracy by round.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use selvedge_base::Micros;
 use selvedge_federated::fixed::{Clip, MODEL_BITS};
 use selvedge_federated::robust::Rule;
@@ -12,7 +13,7 @@ use selvedge_federated::shamir::Scheme;
 use selvedge_tests::time::Stopwatch;
 use selvedge_train::{Control, Examples, Local, Model, Plan, Split, measure, split};
 
-use crate::fleet::{Fleet, Trained};
+use crate::fleet::{Fleet, Spent, Trained};
 use selvedge_tests::digits::{Digits, model};
 
 /// Clients of every job.
@@ -42,9 +43,10 @@ pub(crate) struct Outcome {
     pub(crate) accuracy: Vec<f64>,
     /// Bytes that one client sent in one round.
     pub(crate) bytes: u64,
-    /// Time of a round, and of it what is not training.
-    pub(crate) round: Duration,
-    pub(crate) joining: Duration,
+    /// Time of each round, without measuring.
+    pub(crate) times: Vec<Duration>,
+    /// Time of all threads together in one round, by what it went to.
+    pub(crate) spent: Spent,
 }
 
 impl Outcome {
@@ -89,38 +91,40 @@ fn job(setting: &Setting, dim: usize) -> Result<Job> {
     })
 }
 
-/// Runs a job.
-pub(crate) fn run(digits: &Digits, setting: &Setting) -> Result<Outcome> {
-    let (model, local) = (model(), Local::new()?);
+/// Runs a job, so many nodes at a time.
+pub(crate) fn run(digits: &Digits, setting: &Setting, threads: usize) -> Result<Outcome> {
+    let model = model();
+    // One for each client, as every node has one.
+    let locals = (0..CLIENTS).map(|_| Local::new()).collect::<Result<Vec<_>, _>>()?;
     let clients = split(&digits.train, CLIENTS, setting.split, setting.seed)?;
     let first = model.first(setting.seed)?;
     let units = first.iter().map(|weight| to_units(*weight)).collect();
-    let mut fleet = Fleet::new(job(setting, first.len())?, CLIENTS, units)?;
-    let mut own = vec![vec![0.0; first.len()]; CLIENTS];
-    let mut accuracy = Vec::new();
-    let mut measuring = Duration::ZERO;
-    let begun = Stopwatch::start();
+    let mut fleet = Fleet::new(job(setting, first.len())?, CLIENTS, units, threads)?;
+    let own: Vec<Mutex<Vec<f32>>> =
+        (0..CLIENTS).map(|_| Mutex::new(vec![0.0; first.len()])).collect();
+    let (mut accuracy, mut times) = (Vec::new(), Vec::new());
+    let mut begun = Stopwatch::start();
     fleet.run(
         |client, server| {
-            let job = Work { model: &model, local: &local, setting, client };
-            job.train(server, &clients[client], &mut own[client])
+            let job = Work { model: &model, local: &locals[client], setting, client };
+            let mut own = own[client].lock().unwrap_or_else(PoisonError::into_inner);
+            job.train(server, &clients[client], &mut own)
         },
         |server| {
-            let begun = Stopwatch::start();
+            times.push(begun.elapsed());
             let weights = from_units(server.model().iter().map(|unit| i64::from(*unit)));
-            accuracy.push(measure(&local, &model, &weights, &digits.test)?.accuracy());
-            measuring += begun.elapsed();
+            accuracy.push(measure(&locals[0], &model, &weights, &digits.test)?.accuracy());
+            begun = Stopwatch::start();
             Ok(())
         },
     )?;
+    ensure!(times.len() as u64 == setting.rounds, "{} rounds were seen", times.len());
     let rounds = u32::try_from(setting.rounds)?;
-    let whole = begun.elapsed().saturating_sub(measuring);
-    let joining = whole.saturating_sub(fleet.training);
     Ok(Outcome {
         accuracy,
         bytes: fleet.sent / (setting.rounds * CLIENTS as u64),
-        round: whole / rounds,
-        joining: joining / rounds,
+        times,
+        spent: fleet.spent.map(|spent| spent / rounds),
     })
 }
 

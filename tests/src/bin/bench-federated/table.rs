@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use selvedge_federated::robust::Rule;
@@ -9,9 +10,11 @@ use selvedge_federated::round::Mode;
 use selvedge_tests::report::Report;
 use selvedge_train::Split;
 
+use crate::fleet::PARTS;
 use crate::flower;
 use crate::run::{KRUM, Outcome, Setting, run};
 use selvedge_tests::digits::Digits;
+use selvedge_tests::time::cpu_time;
 
 /// Percent points that a mean may lie below the published figure.
 const MARGIN: f64 = 1.0;
@@ -32,6 +35,9 @@ const ATTACKED: &[(&str, Split, f64, f64)] =
 /// Rounds of the jobs that are timed: enough that a slow one does not decide, and Flower's start is
 /// spread.
 const COMPARED_ROUNDS: u64 = 10;
+/// Times that secure rounds, plain rounds and Flower's take turns: what else runs on the machine
+/// then slows all of them alike.
+const TURNS: usize = 3;
 
 /// Accuracy without attackers, in shares.
 pub(crate) fn accuracy(digits: &[Digits], seeds: &[u64], report: &mut Report) -> Result<()> {
@@ -54,6 +60,8 @@ pub(crate) fn accuracy(digits: &[Digits], seeds: &[u64], report: &mut Report) ->
                 if scaffold { ("scaffold", with_control) } else { ("fedavg", average) };
             let mean = percent(outcomes, Outcome::best);
             report.note(&format!("{strategy}_{name}_percent"), mean, None);
+            let apart = deviation(outcomes, Outcome::best);
+            report.note(&format!("{strategy}_{name}_deviation"), apart, None);
             let below = published - mean;
             report.note(&format!("{strategy}_{name}_below"), below, Some(MARGIN));
         }
@@ -88,54 +96,113 @@ pub(crate) fn attacked(digits: &[Digits], seeds: &[u64], report: &mut Report) ->
     Ok(())
 }
 
-/// Bytes and time of a round, one job at a time; then the same job in Flower.
-pub(crate) fn costs(digits: &Digits, report: &mut Report) -> Result<()> {
-    let mut own = Vec::new();
-    for (name, mode) in [("secure", Mode::Secure), ("plain", Mode::Plain(Rule::Mean))] {
-        let setting = Setting {
-            split: Split::Equal,
-            scaffold: false,
-            mode,
-            rounds: COMPARED_ROUNDS,
-            attackers: 0,
-            seed: 1,
-        };
-        let outcome = run(digits, &setting)?;
-        report.note(&format!("{name}_bytes_per_client"), outcome.bytes as f64, None);
-        report.note(&format!("{name}_round_ms"), outcome.round.as_secs_f64() * 1e3, None);
-        report.note(&format!("{name}_joining_ms"), outcome.joining.as_secs_f64() * 1e3, None);
-        report.note(&format!("{name}_last_percent"), 100.0 * outcome.last(), None);
-        own.push((name, outcome.round));
+/// What rounds of one kind took, over all turns.
+#[derive(Default)]
+struct Took {
+    /// Rounds, without the first of each turn.
+    seconds: Vec<f64>,
+    /// CPU time of each turn's rounds.
+    cpu_seconds: Vec<f64>,
+    last_percent: f64,
+}
+
+impl Took {
+    fn note(&self, name: &str, report: &mut Report) {
+        report.note(&format!("{name}_round_ms"), 1e3 * median(&self.seconds), None);
+        report.note(&format!("{name}_round_cpu_ms"), 1e3 * median(&self.cpu_seconds), None);
+        report.note(&format!("{name}_last_percent"), self.last_percent, None);
     }
-    let Some(flower) = flower::run(digits, COMPARED_ROUNDS)? else {
+}
+
+/// Bytes and time of a round; the same job in Flower in turn with it.
+pub(crate) fn costs(digits: &Digits, report: &mut Report) -> Result<()> {
+    let kinds = [("secure", Mode::Secure), ("plain", Mode::Plain(Rule::Mean))];
+    let mut own = [Took::default(), Took::default()];
+    let mut flower: Option<Took> = None;
+    let mut last = Vec::new();
+    for _ in 0..TURNS {
+        last.clear();
+        for ((_, mode), took) in kinds.iter().zip(&mut own) {
+            last.push(timed(digits, *mode, took)?);
+        }
+        if let Some(told) = flower::run(digits, COMPARED_ROUNDS)? {
+            let took = flower.get_or_insert_default();
+            took.seconds.extend(&told.seconds);
+            took.cpu_seconds.push(told.cpu_seconds);
+            took.last_percent = 100.0 * told.accuracy.last().copied().unwrap_or_default();
+        }
+    }
+    for (((name, _), took), outcome) in kinds.iter().zip(&own).zip(&last) {
+        report.note(&format!("{name}_bytes_per_client"), outcome.bytes as f64, None);
+        took.note(name, report);
+        for (part, spent) in PARTS.iter().zip(outcome.spent) {
+            report.note(&format!("{name}_{part}_cpu_ms"), spent.as_secs_f64() * 1e3, None);
+        }
+    }
+    let Some(flower) = flower else {
         report.heading("Flower is not measured: tests/gateway-bench/install flower");
         return Ok(());
     };
-    report.note("flower_round_ms", flower.seconds * 1e3, None);
-    let last = flower.accuracy.last().copied().unwrap_or_default();
-    report.note("flower_last_percent", 100.0 * last, None);
-    for (name, round) in own {
-        let ratio = round.as_secs_f64() / flower.seconds;
+    flower.note("flower", report);
+    for ((name, _), took) in kinds.iter().zip(&own) {
+        let ratio = median(&took.seconds) / median(&flower.seconds);
         report.note(&format!("{name}_round_to_flower"), ratio, Some(1.0));
     }
     Ok(())
+}
+
+/// One turn of one kind, on as many threads as there are cores.
+fn timed(digits: &Digits, mode: Mode, took: &mut Took) -> Result<Outcome> {
+    let setting = Setting {
+        split: Split::Equal,
+        scaffold: false,
+        mode,
+        rounds: COMPARED_ROUNDS,
+        attackers: 0,
+        seed: 1,
+    };
+    let before = cpu_time();
+    let outcome = run(digits, &setting, threads())?;
+    // Measuring between the rounds is in it, which is a fiftieth.
+    let cpu = cpu_time().saturating_sub(before).as_secs_f64();
+    took.seconds.extend(outcome.times.iter().skip(1).map(Duration::as_secs_f64));
+    took.cpu_seconds.push(cpu / COMPARED_ROUNDS as f64);
+    took.last_percent = 100.0 * outcome.last();
+    Ok(outcome)
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn percent(outcomes: &[Outcome], of: impl Fn(&Outcome) -> f64) -> f64 {
     100.0 * outcomes.iter().map(of).sum::<f64>() / outcomes.len().max(1) as f64
 }
 
-/// Runs the settings, two at a time where there are two cores; outcomes in their order.
+/// Standard deviation over the seeds, in percent points: how far luck with one division goes.
+fn deviation(outcomes: &[Outcome], of: impl Fn(&Outcome) -> f64) -> f64 {
+    let mean = percent(outcomes, &of);
+    let squares: f64 = outcomes.iter().map(|one| (100.0 * of(one) - mean).powi(2)).sum();
+    (squares / outcomes.len().saturating_sub(1).max(1) as f64).sqrt()
+}
+
+/// Runs the settings, one at a time on each core; outcomes in their order.
 fn run_all(digits: &[Digits], settings: &[Setting]) -> Result<Vec<Outcome>> {
     let next = AtomicUsize::new(0);
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(settings.len());
+    let threads = threads().min(settings.len());
     let work = || -> Result<Vec<(usize, Outcome)>> {
         let mut own = Vec::new();
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(setting) = settings.get(at) else { return Ok(own) };
             // Settings go by seed, and so do the divisions.
-            own.push((at, run(&digits[at % digits.len()], setting)?));
+            own.push((at, run(&digits[at % digits.len()], setting, 1)?));
         }
     };
     let mut all = thread::scope(|scope| -> Result<Vec<(usize, Outcome)>> {

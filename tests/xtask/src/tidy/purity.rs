@@ -43,12 +43,13 @@ const ENTROPY: &[&str] = &["getrandom", "OsRng", "SysRng", "thread_rng", "rand::
 /// The files that may read them; every other shell asks these.
 const CLOCK_HOMES: &[&str] = &["mesh/net/src/clock.rs", "mesh/net/src/entropy.rs"];
 
-/// Files that may hold unsafe code: instructions of one kind of processor, and threads that share
-/// a step's memory. Each operation says why it is sound, and tests compare with safe code.
+/// Files that may hold unsafe code: instructions of one kind of processor, threads that share a
+/// step's memory, and products of matrices. Each operation says why it is sound, and tests compare with safe code.
 const UNSAFE_HOMES: &[&str] = &[
     "inference/kernels/src/simd/avx2.rs",
     "inference/kernels/src/simd/avx512.rs",
     "inference/kernels/src/team.rs",
+    "inference/train/src/net/product.rs",
 ];
 
 pub(super) fn hash_order(source: &Source, findings: &mut Vec<Finding>) {

@@ -1,0 +1,123 @@
+//! How well and how fast a model file foretells a text, as the engine runs it.
+//!
+//! Owns one sequence and the sums of its losses, for people who choose between forms of a model.
+//! Reads no clock: the caller times the calls.
+
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+
+use candle_core::Device;
+use selvedge_kernels::Crew;
+
+use crate::card::Shape;
+use crate::error::EngineError;
+use crate::gguf::Gguf;
+use crate::llama::{Llama, Logits, Segment};
+use crate::tokenizer::Tokenizer;
+
+/// Tokens of one window; each window begins with an empty memory, as llama.cpp's own measure does.
+const WINDOW: usize = 512;
+/// Tokens whose logits are in memory at once: of the largest vocabularies, 64 MiB.
+const CHUNK: usize = 64;
+
+/// A model that is measured.
+pub struct Gauge {
+    llama: Llama,
+    tokenizer: Tokenizer,
+    context: usize,
+    crew: Crew,
+}
+
+/// How well a text was foretold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gauged {
+    /// e to the power of the mean loss of a token in nats.
+    pub perplexity: f64,
+    /// Tokens that were foretold.
+    pub tokens: usize,
+}
+
+impl Gauge {
+    /// A model on the processor, on so many threads.
+    ///
+    /// # Errors
+    /// [`EngineError`] for a file that this engine does not run.
+    pub fn open(path: &Path, threads: usize) -> Result<Self, EngineError> {
+        let gguf = Gguf::open(path)?;
+        let shape = Shape::read(&gguf)?;
+        let tokenizer = Tokenizer::read(&gguf, shape.vocabulary)?;
+        let llama = Llama::load(&gguf, &Device::Cpu, threads, &|| ())?;
+        let crew = Crew::new(threads).map_err(|error| EngineError::Thread(error.to_string()))?;
+        Ok(Self { llama, tokenizer, context: shape.context, crew })
+    }
+
+    /// Foretells the first `most` tokens of a text, in windows of 512 or what the model attends to.
+    /// `advanced` is told how many of how many tokens were.
+    ///
+    /// # Errors
+    /// [`EngineError`] for a text of fewer than two tokens.
+    pub fn foretell(
+        &mut self,
+        text: &str,
+        most: usize,
+        advanced: &mut dyn FnMut(usize, usize),
+    ) -> Result<Gauged, EngineError> {
+        let mut tokens = self.tokenizer.encode(text).map_err(EngineError::Compute)?;
+        tokens.truncate(most);
+        let (mut loss, mut foretold) = (0.0, 0);
+        let mut read = 0;
+        for window in tokens.chunks(WINDOW.min(self.context)) {
+            let mut cache = self.llama.cache()?;
+            for (at, chunk) in window.chunks(CHUNK).enumerate() {
+                let next = &window[(at * CHUNK + 1).min(window.len())..];
+                let segment =
+                    Segment { cache: &mut cache, tokens: chunk, logits: Logits::All, added: None };
+                let logits = self.llama.step(&mut self.crew, &mut [segment], &AtomicU64::new(0))?;
+                for (row, token) in logits.iter().flatten().zip(next) {
+                    loss += lost(row, *token)?;
+                    foretold += 1;
+                }
+                read += chunk.len();
+                advanced(read, tokens.len());
+            }
+        }
+        if foretold == 0 {
+            return Err(EngineError::Compute("a text of two tokens at least is needed".to_owned()));
+        }
+        Ok(Gauged { perplexity: (loss / foretold as f64).exp(), tokens: foretold })
+    }
+
+    /// Writes so many tokens behind the text's first ones, the likeliest each time; how many.
+    ///
+    /// # Errors
+    /// [`EngineError`] for an empty text.
+    pub fn write(&mut self, text: &str, count: usize) -> Result<usize, EngineError> {
+        let prompt = self.tokenizer.encode(text).map_err(EngineError::Compute)?;
+        let room = self.context.saturating_sub(count);
+        let mut tokens: Vec<u32> = prompt.into_iter().take(CHUNK.min(room)).collect();
+        let mut cache = self.llama.cache()?;
+        for _ in 0..count {
+            let segment =
+                Segment { cache: &mut cache, tokens: &tokens, logits: Logits::Last, added: None };
+            let logits = self.llama.step(&mut self.crew, &mut [segment], &AtomicU64::new(0))?;
+            let row = logits.iter().flatten().last();
+            let likeliest =
+                row.and_then(|row| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])));
+            let Some(likeliest) = likeliest else {
+                return Err(EngineError::Compute("a text is needed to go on from".to_owned()));
+            };
+            tokens = vec![likeliest as u32];
+        }
+        Ok(count)
+    }
+}
+
+/// The loss of a token in nats.
+fn lost(logits: &[f32], token: u32) -> Result<f64, EngineError> {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - highest).exp()).sum();
+    let own = logits.get(token as usize).copied();
+    let loss = own.map(|own| sum.ln() - f64::from(own - highest));
+    loss.filter(|loss| loss.is_finite())
+        .ok_or_else(|| EngineError::Compute("the logits are no numbers".to_owned()))
+}

@@ -1,0 +1,274 @@
+use serde_json::json;
+
+use super::super::{Mixture, Recipe, quantize};
+use super::*;
+use crate::gguf::Gguf;
+use crate::testing::writer::alphabet;
+use crate::testing::{Writer, temporary};
+use crate::tokenizer::Tokenizer;
+
+const HALF: Recipe = Recipe { mixture: Mixture::F16, again: false };
+
+/// A directory that goes with its owner.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Folder {
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.0.join(name), bytes).unwrap();
+    }
+}
+
+/// GGUF's rows of pairs as Hugging Face's halves of heads, written out by hand: row 2j of a head is
+/// j of its first half, and row 2j + 1 is j of its second.
+fn halved(values: &[f32], heads: usize, row: usize) -> Vec<f32> {
+    let rows: Vec<&[f32]> = values.chunks(row).collect();
+    let head_rows = rows.len() / heads;
+    let mut all = Vec::new();
+    for head in rows.chunks(head_rows) {
+        head.iter().step_by(2).for_each(|row| all.extend(*row));
+        head.iter().skip(1).step_by(2).for_each(|row| all.extend(*row));
+    }
+    all
+}
+
+/// The tiny model's weights under Hugging Face's names.
+fn weights(writer: &Writer) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let width = Writer::WIDTH;
+    let mut all = Vec::new();
+    let mut add = |theirs: String, ours: &str, dims: &[usize], heads: Option<usize>| {
+        let values = writer.values(ours).to_vec();
+        let values = match heads {
+            Some(heads) => halved(&values, heads, width),
+            None => values,
+        };
+        all.push((theirs, dims.to_vec(), values));
+    };
+    let vocabulary = [Writer::VOCABULARY, width];
+    add("model.embed_tokens.weight".to_owned(), "token_embd.weight", &vocabulary, None);
+    add("lm_head.weight".to_owned(), "output.weight", &vocabulary, None);
+    add("model.norm.weight".to_owned(), "output_norm.weight", &[width], None);
+    for layer in 0..2 {
+        for (theirs, ours, dims, heads) in [
+            ("input_layernorm", "attn_norm", vec![width], None),
+            ("self_attn.q_proj", "attn_q", vec![width, width], Some(4)),
+            ("self_attn.k_proj", "attn_k", vec![width / 2, width], Some(2)),
+            ("self_attn.v_proj", "attn_v", vec![width / 2, width], None),
+            ("self_attn.o_proj", "attn_output", vec![width, width], None),
+            ("post_attention_layernorm", "ffn_norm", vec![width], None),
+            ("mlp.gate_proj", "ffn_gate", vec![64, width], None),
+            ("mlp.up_proj", "ffn_up", vec![64, width], None),
+            ("mlp.down_proj", "ffn_down", vec![width, 64], None),
+        ] {
+            let theirs = format!("model.layers.{layer}.{theirs}.weight");
+            add(theirs, &format!("blk.{layer}.{ours}.weight"), &dims, heads);
+        }
+    }
+    all
+}
+
+fn safetensors(tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Vec<u8> {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, dims, values) in tensors {
+        let from = data.len();
+        values.iter().for_each(|value| data.extend(value.to_le_bytes()));
+        let info = json!({ "dtype": "F32", "shape": dims, "data_offsets": [from, data.len()] });
+        header.insert(name.clone(), info);
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat()
+}
+
+fn config() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "hidden_act": "silu",
+        "hidden_size": Writer::WIDTH, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": Writer::CONTEXT, "vocab_size": Writer::VOCABULARY,
+        "rope_theta": 10_000.0, "rope_scaling": null,
+    })
+}
+
+fn tokenizer() -> Value {
+    let letters = (0..256_u32).map(|byte| (alphabet(byte).to_string(), json!(byte)));
+    let added = |id: u32, content: &str, special: bool| {
+        let special = json!(special);
+        json!({ "id": id, "content": content, "special": special })
+    };
+    let letters: serde_json::Map<_, _> = letters.collect();
+    json!({
+        "model": { "type": "BPE", "vocab": letters, "merges": [] },
+        "pre_tokenizer": { "type": "ByteLevel", "use_regex": true },
+        "added_tokens": [
+            added(256, "<|im_start|>", true),
+            added(257, "<|im_end|>", true),
+            added(258, "<extra>", false),
+        ],
+    })
+}
+
+fn folder() -> Folder {
+    static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("selvedge-hf-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&path).unwrap();
+    let folder = Folder(path);
+    folder.write("config.json", config().to_string());
+    folder.write("tokenizer.json", tokenizer().to_string());
+    let settings = json!({
+        "bos_token": "<|im_start|>", "eos_token": { "content": "<|im_end|>" },
+        "chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}",
+    });
+    folder.write("tokenizer_config.json", settings.to_string());
+    folder.write("model.safetensors", safetensors(&weights(&Writer::tiny(5))));
+    folder
+}
+
+fn turned(path: &Path) -> Result<Vec<u8>, EngineError> {
+    let mut out = Vec::new();
+    quantize(path, &mut out, HALF, &mut |_, _| ())?;
+    Ok(out)
+}
+
+fn refused(folder: &Folder, expected: &str) {
+    let said = turned(&folder.0).unwrap_err().to_string();
+    assert!(said.contains(expected), "'{said}' does not say '{expected}'");
+}
+
+fn raw(gguf: &Gguf, name: &str) -> Vec<u8> {
+    let mut file = File::open(&gguf.path).unwrap();
+    gguf.read(&mut file, gguf.tensor(name).unwrap()).unwrap()
+}
+
+/// The same weights from a directory and from a file: one model.
+#[test]
+fn a_directory_becomes_the_file_that_holds_the_same_model() {
+    let folder = folder();
+    let (theirs, ours) = (turned(&folder.0).unwrap(), temporary(&Writer::tiny(5).bytes()));
+    let ours = turned(ours.path()).unwrap();
+    let (theirs, ours) = (temporary(&theirs), temporary(&ours));
+    let (theirs, ours) = (Gguf::open(theirs.path()).unwrap(), Gguf::open(ours.path()).unwrap());
+    assert_eq!(theirs.tensors.len(), ours.tensors.len());
+    for name in ours.tensors.keys() {
+        assert_eq!(raw(&theirs, name), raw(&ours, name), "{name}");
+    }
+    for (key, value) in ours.metadata.iter().filter(|(key, _)| !key.ends_with("chat_template")) {
+        assert_eq!(theirs.metadata.get(key), Some(value), "{key}");
+    }
+    let tokens = |gguf: &Gguf| {
+        let tokenizer = Tokenizer::read(gguf, Writer::VOCABULARY).unwrap();
+        tokenizer.encode("<|im_start|>Grüße, it's 42 <extra>").unwrap()
+    };
+    assert_eq!(tokens(&theirs), tokens(&ours));
+}
+
+/// Weights in two files, and names of the tokens that no row has.
+#[test]
+fn weights_in_parts_and_rows_without_tokens_are_taken() {
+    let folder = folder();
+    let whole = turned(&folder.0).unwrap();
+    let all = weights(&Writer::tiny(5));
+    let names = ["a.safetensors", "b.safetensors"];
+    folder.write(names[0], safetensors(&all[..9]));
+    folder.write(names[1], safetensors(&all[9..]));
+    std::fs::remove_file(folder.0.join("model.safetensors")).unwrap();
+    let place = |(at, (name, ..)): (usize, &(String, Vec<usize>, Vec<f32>))| {
+        (name.clone(), json!(names[usize::from(at >= 9)]))
+    };
+    let map: serde_json::Map<_, _> = all.iter().enumerate().map(place).collect();
+    folder.write("model.safetensors.index.json", json!({ "weight_map": map }).to_string());
+    assert_eq!(turned(&folder.0).unwrap(), whole);
+    let mut fewer = tokenizer();
+    fewer["added_tokens"].as_array_mut().unwrap().pop();
+    folder.write("tokenizer.json", fewer.to_string());
+    let file = temporary(&turned(&folder.0).unwrap());
+    let gguf = Gguf::open(file.path()).unwrap();
+    let tokens = gguf.metadata["tokenizer.ggml.tokens"].as_array().unwrap();
+    assert_eq!(tokens[258].as_text(), Some("[PAD258]"));
+}
+
+#[test]
+fn what_would_answer_wrongly_is_refused_by_name() {
+    let change = |key: &str, value: Value, expected: &str| {
+        let (folder, mut config) = (folder(), config());
+        config[key] = value;
+        folder.write("config.json", config.to_string());
+        refused(&folder, expected);
+    };
+    change("architectures", json!(["GemmaForCausalLM"]), "GemmaForCausalLM");
+    change("architectures", json!([]), "without an architecture");
+    change("rope_scaling", json!({ "rope_type": "llama3", "factor": 8.0 }), "'llama3'");
+    change("hidden_act", json!("gelu"), "gelu");
+    change("use_sliding_window", json!(true), "sliding window");
+    change("quantization_config", json!({ "bits": 4 }), "quantized already");
+    change("vocab_size", json!(0), "a vocabulary of 0");
+    change("vocab_size", json!(100), "has the number");
+    change("hidden_size", json!("wide"), "config.json");
+    let change = |edit: &dyn Fn(&mut Value), expected: &str| {
+        let (folder, mut tokenizer) = (folder(), tokenizer());
+        edit(&mut tokenizer);
+        folder.write("tokenizer.json", tokenizer.to_string());
+        refused(&folder, expected);
+    };
+    change(&|all| all["model"]["type"] = json!("Unigram"), "'Unigram'");
+    change(&|all| all["pre_tokenizer"] = json!({ "type": "Metaspace" }), "splits words");
+    change(&|all| all["pre_tokenizer"] = Value::Null, "splits words");
+    change(&|all| all["model"]["merges"] = json!([["a"]]), "no list of pairs");
+    change(&|all| *all = json!([]), "splits words");
+}
+
+#[test]
+fn weights_that_do_not_lie_in_their_file_are_refused() {
+    let folder = folder();
+    let good = std::fs::read(folder.0.join("model.safetensors")).unwrap();
+    let mut tensors = weights(&Writer::tiny(5));
+    for end in [0, 4, 20, good.len() - 1] {
+        folder.write("model.safetensors", &good[..end]);
+        assert!(turned(&folder.0).is_err(), "{end}");
+    }
+    folder.write("model.safetensors", [&u64::MAX.to_le_bytes()[..], &good[8..]].concat());
+    refused(&folder, "a header of");
+    tensors[0].0 = "model.layers.0.mlp.experts.weight".to_owned();
+    folder.write("model.safetensors", safetensors(&tensors));
+    refused(&folder, "mlp.experts");
+    let index = json!({ "weight_map": { "a": "../model.safetensors" } });
+    folder.write("model.safetensors.index.json", index.to_string());
+    refused(&folder, "../model.safetensors");
+}
+
+/// The rules of published tokenizers, as they write them.
+#[test]
+fn rules_are_recognised_by_what_they_do() {
+    let rule = |pre: Value| {
+        let mut all = tokenizer();
+        all["pre_tokenizer"] = pre;
+        let mut entries = Entries::default();
+        words::tell(&all, &json!({}), None, Writer::VOCABULARY as u32, &mut entries).ok()?;
+        let (_, bytes) = entries.into_all().into_iter().find(|(key, _)| key.ends_with(".pre"))?;
+        // Key, type and length come before the text.
+        Some(String::from_utf8(bytes[8 + "tokenizer.ggml.pre".len() + 12..].to_vec()).unwrap())
+    };
+    let split = |digits: &str| {
+        let regex = format!(
+            "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{{L}}\\p{{N}}]?\\p{{L}}+|{digits}| \
+             ?[^\\s\\p{{L}}\\p{{N}}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+        );
+        json!({ "type": "Sequence", "pretokenizers": [
+            { "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated" },
+            { "type": "ByteLevel", "use_regex": false },
+        ] })
+    };
+    assert_eq!(rule(split("\\p{N}{1,3}")).as_deref(), Some("llama-bpe"));
+    assert_eq!(rule(split("\\p{N}")).as_deref(), Some("qwen2"));
+    assert_eq!(rule(split("\\p{N}{1,2}")), None);
+    let digits = json!({ "type": "Sequence", "pretokenizers": [
+        { "type": "Digits", "individual_digits": true }, { "type": "ByteLevel", "use_regex": true },
+    ] });
+    assert_eq!(rule(digits).as_deref(), Some("smollm"));
+    assert_eq!(rule(json!({ "type": "ByteLevel" })).as_deref(), Some("gpt-2"));
+}
