@@ -26,8 +26,8 @@ use selvedge_dialect::inference::Makes;
 use selvedge_dialect::inference::rows::{Card, Found};
 use selvedge_proto::swim::PeerState;
 use selvedge_runtime::{
-    Admin, Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Gateway, MeshView, NodeView,
-    Outcome, Piece, Question, RequestRecord, Said, Trace,
+    Admin, Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Gateway, Labeller, MeshView,
+    NodeView, Outcome, Piece, Question, RequestRecord, Said, Trace,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -99,6 +99,16 @@ impl Backend for Bridge {
         };
         let record = self.gateway.own_record(id, &holder.account, key)?;
         Some(told(&record, &self.gateway.view()))
+    }
+
+    fn label<'a>(
+        &'a self,
+        id: RequestId,
+        holder: &'a Holder,
+        labels: Vec<u32>,
+    ) -> BoxFuture<'a, Result<wire::Labelled, Refusal>> {
+        let by = Labeller::Own(holder.account.clone(), holder.key);
+        Box::pin(self.labelled(id, by, labels))
     }
 
     fn cache(&self) -> Option<wire::Cache> {

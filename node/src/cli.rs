@@ -104,6 +104,8 @@ pub(crate) enum Command {
     Fed(Fed),
     /// Which node answered a request, and why that one
     Explain(Explain),
+    /// Tell what a learned model should have said to a request, so that this node learns from it
+    Label(Label),
     /// Simulate whole meshes under faults, bit for bit the same each time
     #[command(subcommand)]
     Sim(crate::commands::Sim),
@@ -406,6 +408,25 @@ pub(crate) struct Explain {
     /// Print the whole record as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A node keeps the values of requests to models that its [[data]] tables of kind\n\
+    'requests' name, and of no others. They wait in memory for their labels, and stay here.\n\n\
+    Examples:\n  selvedge label req_0123456789abcdef0123456789abcdef 1\n  \
+    selvedge label --forget wear"
+)]
+pub(crate) struct Label {
+    /// The request, req_ and 32 hexadecimal digits
+    #[arg(value_name = "REQUEST_ID", required_unless_present = "forget")]
+    pub(crate) id: Option<String>,
+    /// The class of each of its examples, counted from 0
+    #[arg(value_name = "CLASS", required_unless_present = "forget")]
+    pub(crate) labels: Vec<u32>,
+    /// Forget all labelled requests to this model at this node
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["id", "labels"])]
+    pub(crate) forget: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

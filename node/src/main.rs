@@ -89,6 +89,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Routes(command) => commands::routes(&home, command),
         Command::Cache(command) => commands::cache(&home, command),
         Command::Fed(command) => commands::fed(&home, &config, command),
+        Command::Label(options) => commands::label(&home, options),
         Command::Explain(options) => commands::explain(&home, options),
         Command::Config(_)
         | Command::Completions { .. }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use selvedge_core::cache::Bounds;
 use selvedge_engine::EngineConfig;
 
-use crate::federated::{BaseModel, DataSource};
+use crate::federated::{BaseModel, DataParts};
 use crate::trace::Tracer;
 
 /// A node's settings.
@@ -44,7 +44,7 @@ pub struct NodeConfig {
     /// Who is told of requests, if anybody is.
     pub tracer: Option<Arc<Tracer>>,
     /// Data of this node that jobs may train on, by the names that jobs use.
-    pub data: BTreeMap<String, DataSource>,
+    pub data: BTreeMap<String, DataParts>,
     /// Language models of this node that jobs may tune.
     pub bases: Vec<BaseModel>,
     /// Make a mesh of one when this home belongs to none.

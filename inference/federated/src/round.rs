@@ -39,7 +39,7 @@ pub use close::{
     Close, CloseError, ContributionId, Entry, Expired, Header, MAX_ENTRIES, MAX_EXPIRED,
     MAX_STALENESS, Why, weight,
 };
-pub use job::{Committee, Job, JobError, MAX_CLIENTS, Mode, Pace, Seat};
+pub use job::{Committee, Job, JobError, MAX_CLIENTS, MAX_PER_NODE, Mode, Pace, Seat};
 pub use message::{Effect, Event, Message, Payload, Refused};
 pub use tip::{FoldError, Folded, Opening, Partial, Tip};
 

@@ -3,12 +3,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::stream::{BoxStream, StreamExt as _};
-use selvedge_base::{Refusal, Wall};
+use selvedge_base::{Refusal, RequestId, Wall};
 use selvedge_federated::round::Mode;
 use selvedge_federated::server::Strategy;
 use selvedge_runtime::{
-    Admin, Announced, Gateway, JobProgress, JobRun, JobView, MeshView, PersonalProgress,
-    RoundMeasured, name_taken,
+    Admin, Announced, Gateway, JobProgress, JobRun, JobView, Labelled, Labeller, MeshView,
+    PartProgress, PersonalProgress, RoundMeasured, name_taken,
 };
 use serde_json::Value;
 
@@ -21,6 +21,13 @@ impl Bridge {
             FederatedOrder::List => said(&listed(&self.admin, &self.gateway)),
             FederatedOrder::Name(name) => {
                 said(&wire::FederatedName { taken: taken(&self.gateway, &name) })
+            }
+            FederatedOrder::Label(id, labels) => {
+                said(&self.labelled(id, Labeller::Operator, labels).await?)
+            }
+            FederatedOrder::Forget(model) => {
+                let count = self.admin.labelled_forget(&model).await?;
+                done(format!("forgot {count} labelled requests to {model}"))
             }
             FederatedOrder::Submit(text) => self.federated_submit(&text).await,
             FederatedOrder::Cancel(name) => {
@@ -51,6 +58,17 @@ impl Bridge {
             Some((now, (admin, gateway, changes)))
         })
         .boxed()
+    }
+
+    /// Gives a request its labels.
+    pub(super) async fn labelled(
+        &self,
+        id: RequestId,
+        by: Labeller,
+        labels: Vec<u32>,
+    ) -> Result<wire::Labelled, Refusal> {
+        let Labelled { model, kept, forgotten } = self.gateway.label(id, by, labels).await?;
+        Ok(wire::Labelled { model, kept, forgotten })
     }
 
     async fn federated_submit(&self, text: &str) -> Result<Value, Refusal> {
@@ -117,6 +135,7 @@ fn running(
         strategy: method(rules.strategy).to_owned(),
         secure: matches!(rules.mode, Mode::Secure),
         min_clients: rules.min_clients as u64,
+        clients_per_node: rules.per_node.into(),
         weights: rules.dim as u64,
         data: told.task.data.clone(),
         record: progress.record.clone(),
@@ -135,10 +154,26 @@ fn running(
         data_epsilon_millionths: None,
         epsilon_millionths: rules.privacy.map(|privacy| privacy.epsilon.0),
         measured: measured.collect(),
+        parts: progress.parts.iter().filter_map(part).collect(),
         personal: progress.personal.as_ref().map(personal),
         sent_bytes,
         lines: progress.lines.clone(),
     }
+}
+
+/// A part of the data; all of them together are the node's own row.
+fn part(one: &PartProgress) -> Option<wire::FederatedPart> {
+    Some(wire::FederatedPart {
+        part: one.part.clone()?,
+        examples: one.examples,
+        not_training: one.why_not.clone(),
+        training: one.training,
+        counted: one.counted,
+        expired: one.expired,
+        epsilon_spent_millionths: one.spent.map(|spent| spent.0),
+        data_epsilon_millionths: one.data_spent.map(|spent| spent.0),
+        measured: one.measured.iter().map(measured).collect(),
+    })
 }
 
 fn measured(one: &RoundMeasured) -> wire::FederatedMeasured {

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow};
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{Job, Mode};
-use selvedge_runtime::{BaseModel, JobSpec};
-use selvedge_train::{Source, Subject, Tuner, Tuning, read};
+use selvedge_runtime::{BaseModel, DataParts, JobSpec};
+use selvedge_train::{Requests, Source, Subject, Tuner, Tuning, read};
 
 mod curve;
 mod export;
@@ -60,11 +60,7 @@ fn check(home: &Home, config: &Config, file: &Path) -> Result<()> {
         .with_context(|| format!("{} is no job", file.display()))?;
     let rules = spec.rules();
     let data = match config.data.get(&spec.data) {
-        Some(own) => {
-            let examples = examples(&spec.subject, &own.source, &bases)
-                .with_context(|| format!("this node's data '{}' does not fit", spec.data))?;
-            format!("'{}' of this node: {examples}", spec.data)
-        }
+        Some(parts) => own_data(&spec, parts, &bases)?,
         None => format!(
             "this node has no '{}' and would not train; a [[data]] table in {} gives it some",
             spec.data,
@@ -94,6 +90,25 @@ fn own_models(home: &Home) -> Result<Vec<BaseModel>> {
         BaseModel { name, path, digest: digest.0 }
     };
     Ok(Store::of(home).list()?.into_iter().map(base).collect())
+}
+
+/// What this node has for a job, of each part of its data that counts.
+fn own_data(spec: &JobSpec, parts: &DataParts, bases: &[BaseModel]) -> Result<String> {
+    let (mut said, most) = (Vec::new(), usize::from(spec.rules().per_node));
+    for (at, (part, own)) in parts.iter().enumerate() {
+        let name =
+            part.as_ref().map_or_else(|| spec.data.clone(), |p| format!("{}.{p}", spec.data));
+        if let Source::Requests(Requests { model }) = &own.source {
+            let whose = "which the node reads when the job is submitted";
+            said.push(format!("'{name}' of this node: labelled requests to '{model}', {whose}"));
+            continue;
+        }
+        let examples = examples(&spec.subject, &own.source, bases)
+            .with_context(|| format!("this node's data '{name}' does not fit"))?;
+        let idle = if at < most { "" } else { ", not trained on: see clients_per_node" };
+        said.push(format!("'{name}' of this node: {examples}{idle}"));
+    }
+    Ok(said.join("; "))
 }
 
 /// How many examples a source has for what is learned.
@@ -168,9 +183,15 @@ fn free_name(home: &Home, name: &str) -> Result<()> {
 
 fn privacy(rules: &Job) -> String {
     let floor = rules.min_clients;
+    let several = match rules.per_node {
+        1 => String::new(),
+        most => format!(", up to {most} clients of each,"),
+    };
     match rules.mode {
-        Mode::Secure => format!("in sums of at least {floor} nodes that nobody can take apart"),
-        Mode::Plain(_) => format!("from {floor} nodes; every anchor SEES every update"),
+        Mode::Secure => {
+            format!("in sums of at least {floor} nodes{several} that nobody can take apart")
+        }
+        Mode::Plain(_) => format!("from {floor} nodes{several}; every anchor SEES every update"),
     }
 }
 

@@ -24,6 +24,7 @@ use crate::cli;
 use crate::client::Client;
 use crate::config::{Env, RawConfig, commented_defaults, load, markdown, schema_json};
 use crate::home::Home;
+use crate::http::wire;
 use crate::record::Record;
 use crate::ui;
 
@@ -50,6 +51,26 @@ pub(crate) fn explain(home: &Home, options: &cli::Explain) -> Result<()> {
         ui::out(format_args!("{record:#}"));
     } else {
         ui::out(serde_json::from_value::<Record>(record)?.told());
+    }
+    Ok(())
+}
+
+/// `selvedge label`.
+pub(crate) fn label(home: &Home, options: &cli::Label) -> Result<()> {
+    let client = Client::admin(&home.running()?);
+    if let Some(model) = &options.forget {
+        let path = format!("/admin/labels/{}", keys::escaped(model));
+        let done: wire::Done = client.delete(&path)?;
+        ui::out(done.done);
+        return Ok(());
+    }
+    let (id, labels) = (options.id.clone().unwrap_or_default(), options.labels.clone());
+    let order = serde_json::to_value(wire::LabelOrder { id, labels })?;
+    let (told, _): (wire::Labelled, String) = client.ask("/admin/labels", &order)?;
+    let wire::Labelled { model, kept, forgotten } = told;
+    ui::out(format_args!("{kept} labelled requests to '{model}' are kept at this node"));
+    if forgotten > 0 {
+        ui::note(format_args!("{forgotten} of the oldest were forgotten to make room"));
     }
     Ok(())
 }

@@ -13,8 +13,9 @@ use selvedge_base::Micros;
 use selvedge_engine::{Device, EngineConfig, Rendering};
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::privacy::ledger::Cap;
-use selvedge_runtime::{Bounds, CacheConfig, DataSource, JobSpec};
-use selvedge_train::{Idx, Images, Source, Table, Texts};
+use selvedge_federated::round::MAX_PER_NODE;
+use selvedge_runtime::{Bounds, CacheConfig, DataParts, DataSource, JobSpec};
+use selvedge_train::{Idx, Images, Requests, Source, Table, Texts};
 
 use super::raw::{LogFormat, RawCache, RawConfig, RawData};
 use super::reference::{Field, fields};
@@ -23,6 +24,8 @@ use super::telemetry::{self, TelemetryConfig};
 
 /// Sources of one node: each is a client of its jobs, and there are not more of those on one.
 const MAX_SOURCES: usize = 64;
+/// Parts of the data of one name: as many clients as a job may count of one node.
+const MAX_PARTS: usize = MAX_PER_NODE as usize;
 /// The least epsilon that is counted, which is also its unit.
 const MIN_EPSILON: f64 = 1e-6;
 /// Beyond this epsilon promises nothing.
@@ -52,7 +55,7 @@ pub(crate) struct Config {
     pub(crate) log_filter: String,
     pub(crate) log_format: LogFormat,
     /// What jobs may train on here, by name.
-    pub(crate) data: BTreeMap<String, DataSource>,
+    pub(crate) data: BTreeMap<String, DataParts>,
 }
 
 /// The HTTP API.
@@ -192,20 +195,43 @@ impl Problems {
         name.to_owned()
     }
 
-    fn sources(&mut self, written: &[RawData]) -> BTreeMap<String, DataSource> {
+    fn sources(&mut self, written: &[RawData]) -> BTreeMap<String, DataParts> {
         if written.len() > MAX_SOURCES {
             self.say("data", format!("{} tables", written.len()), format!("at most {MAX_SOURCES}"));
         }
-        let mut sources = BTreeMap::new();
+        let mut sources: BTreeMap<String, DataParts> = BTreeMap::new();
         for raw in written {
-            let (name, source, bound) = source(raw);
+            let (name, part, source, bound) = source(raw);
+            if let Source::Requests(Requests { model }) = &source
+                && !JobSpec::is_name(model)
+            {
+                let allowed = "the name of a job, whose model is asked";
+                self.say("data.model", model.escape_debug(), allowed);
+            }
             let cap = self.cap(bound);
-            let source = DataSource { source, cap };
+            let allowed = "1 to 64 letters a-z, digits, '-' and '_'";
             if !JobSpec::is_name(&name) {
-                let allowed = "1 to 64 letters a-z, digits, '-' and '_'";
                 self.say("data.name", name.escape_debug(), allowed);
-            } else if sources.insert(name.clone(), source).is_some() {
-                self.say("data.name", name, "a name that no other [[data]] table has");
+                continue;
+            }
+            if let Some(part) = part.as_ref().filter(|part| !JobSpec::is_name(part)) {
+                self.say("data.part", part.escape_debug(), allowed);
+                continue;
+            }
+            let parts = sources.entry(name.clone()).or_default();
+            let (count, is_new) = (parts.len(), !parts.contains_key(&part));
+            if is_new && count < MAX_PARTS {
+                parts.insert(part, DataSource { source, cap });
+            } else if is_new {
+                let allowed = format!("at most {MAX_PARTS} [[data]] tables of one name");
+                self.say("data.name", name, allowed);
+            } else if let Some(part) = part {
+                let allowed = format!("a part that no other [[data]] table of '{name}' is");
+                self.say("data.part", part, allowed);
+            } else {
+                let allowed = "a name that no other [[data]] table has, or a 'part' of its own \
+                               beside it, which makes it a client of its own";
+                self.say("data.name", name, allowed);
             }
         }
         sources
@@ -306,28 +332,38 @@ fn cache(raw: &RawCache) -> CacheConfig {
     CacheConfig { bounds, sampled: raw.sampled }
 }
 
-/// A source's name, where it is, and the bound of its privacy: epsilon and delta.
-fn source(raw: &RawData) -> (String, Source, (Option<f64>, Option<f64>)) {
+/// What a `[[data]]` table says: its name and part, where the data are, and the bound of their
+/// privacy, epsilon and delta.
+type Told = (String, Option<String>, Source, (Option<f64>, Option<f64>));
+
+fn source(raw: &RawData) -> Told {
     match raw {
-        RawData::Csv { name, path, label, values, classes, scale, epsilon, delta } => {
+        RawData::Csv { name, part, path, label, values, classes, scale, epsilon, delta } => {
             let table = table((path, label), values, classes, *scale);
-            (name.clone(), Source::Csv(table), (*epsilon, *delta))
+            (name.clone(), part.clone(), Source::Csv(table), (*epsilon, *delta))
         }
-        RawData::Parquet { name, path, label, values, classes, scale, epsilon, delta } => {
+        RawData::Parquet { name, part, path, label, values, classes, scale, epsilon, delta } => {
             let table = table((path, label), values, classes, *scale);
-            (name.clone(), Source::Parquet(table), (*epsilon, *delta))
+            (name.clone(), part.clone(), Source::Parquet(table), (*epsilon, *delta))
         }
-        RawData::Text { name, path, epsilon, delta } => {
-            (name.clone(), Source::Text(Texts { path: path.into() }), (*epsilon, *delta))
+        RawData::Text { name, part, path, epsilon, delta } => (
+            name.clone(),
+            part.clone(),
+            Source::Text(Texts { path: path.into() }),
+            (*epsilon, *delta),
+        ),
+        RawData::Requests { name, part, model, epsilon, delta } => {
+            let asked = Requests { model: model.clone() };
+            (name.clone(), part.clone(), Source::Requests(asked), (*epsilon, *delta))
         }
-        RawData::Idx { name, images, labels, epsilon, delta } => {
+        RawData::Idx { name, part, images, labels, epsilon, delta } => {
             let pair = Idx { images: images.into(), labels: labels.into() };
-            (name.clone(), Source::Idx(pair), (*epsilon, *delta))
+            (name.clone(), part.clone(), Source::Idx(pair), (*epsilon, *delta))
         }
-        RawData::Images { name, path, classes, resize, epsilon, delta } => {
+        RawData::Images { name, part, path, classes, resize, epsilon, delta } => {
             let (classes, resize) = (classes.clone(), *resize);
             let folder = Images { path: path.into(), classes, resize };
-            (name.clone(), Source::Images(folder), (*epsilon, *delta))
+            (name.clone(), part.clone(), Source::Images(folder), (*epsilon, *delta))
         }
     }
 }

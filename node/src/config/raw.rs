@@ -47,6 +47,8 @@ pub(crate) enum RawData {
     Csv {
         /// The name that jobs use.
         name: String,
+        /// Which part of the data of this name it is: each part is a client of its own.
+        part: Option<String>,
         /// The file.
         path: String,
         /// The column with the label.
@@ -72,6 +74,8 @@ pub(crate) enum RawData {
     Parquet {
         /// The name that jobs use.
         name: String,
+        /// Which part of the data of this name it is: each part is a client of its own.
+        part: Option<String>,
         /// The file.
         path: String,
         /// The column with the label.
@@ -97,9 +101,28 @@ pub(crate) enum RawData {
     Text {
         /// The name that jobs use.
         name: String,
+        /// Which part of the data of this name it is: each part is a client of its own.
+        part: Option<String>,
         /// A file of plain text in UTF-8; a file that ends in .jsonl, with an object a line whose
         /// 'text' is one; or a directory of such files and of .txt and .md files.
         path: String,
+        /// What all jobs together may spend of the data's privacy, as an epsilon. With it only jobs
+        /// with privacy train on the data.
+        #[schemars(range(min = 0.000001, max = 1000.0))]
+        epsilon: Option<f64>,
+        /// The delta that this epsilon is counted at.
+        #[schemars(range(min = 1e-12, max = 0.001))]
+        delta: Option<f64>,
+    },
+    /// Requests to a model that a job of learning made, once people gave them labels. With it this
+    /// node keeps what such requests ask; without it nothing of them.
+    Requests {
+        /// The name that jobs use.
+        name: String,
+        /// Which part of the data of this name it is: each part is a client of its own.
+        part: Option<String>,
+        /// The model: the name of the job that makes it.
+        model: String,
         /// What all jobs together may spend of the data's privacy, as an epsilon. With it only jobs
         /// with privacy train on the data.
         #[schemars(range(min = 0.000001, max = 1000.0))]
@@ -112,6 +135,8 @@ pub(crate) enum RawData {
     Idx {
         /// The name that jobs use.
         name: String,
+        /// Which part of the data of this name it is: each part is a client of its own.
+        part: Option<String>,
         /// The file of images.
         images: String,
         /// The file of labels.
@@ -128,6 +153,8 @@ pub(crate) enum RawData {
     Images {
         /// The name that jobs use.
         name: String,
+        /// Which part of the data of this name it is: each part is a client of its own.
+        part: Option<String>,
         /// The directory.
         path: String,
         /// The names of the folders, in the order of the model, the same at all nodes. Empty:

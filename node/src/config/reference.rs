@@ -163,6 +163,12 @@ resize = true
 name = \"notes\"
 kind = \"text\"
 path = \"/var/lib/notes\"
+
+[[data]]
+name = \"line3\"
+part = \"asked\"
+kind = \"requests\"
+model = \"wear\"
 ";
 
 fn data_docs() -> String {

@@ -175,6 +175,26 @@ fn sources_of_data_are_read_and_named_once() {
     for part in ["2 problems", "no other [[data]]", "data.name is 'B'"] {
         assert!(text.contains(part), "{text} lacks {part}");
     }
+    let part = |name: &str, part: &str| csv(name) + &format!("part = '{part}'\n");
+    let (_scratch, file) = written(&(csv("a") + &part("a", "north") + &part("a", "east")));
+    let config = load(&file, true, &Env::new(), |_| ()).unwrap();
+    let parts = [None, Some("east".to_owned()), Some("north".to_owned())];
+    assert_eq!(config.data["a"].keys().collect::<Vec<_>>(), parts.iter().collect::<Vec<_>>());
+    let twice = part("a", "b") + &part("a", "b") + &part("a", "North") + &csv("c") + &csv("c");
+    let (_scratch, file) = written(&twice);
+    let text = failure(load(&file, true, &Env::new(), |_| ()));
+    for part in [
+        "3 problems",
+        "data.part is 'b'; allowed: a part that no other [[data]] table of 'a' is",
+        "data.part is 'North'",
+        "data.name is 'c'; allowed: a name that no other [[data]] table has, or a 'part'",
+    ] {
+        assert!(text.contains(part), "{text} lacks {part}");
+    }
+    let many = (0..17).map(|at| part("a", &format!("p{at}"))).collect::<String>();
+    let (_scratch, file) = written(&many);
+    let text = failure(load(&file, true, &Env::new(), |_| ()));
+    assert!(text.contains("at most 16 [[data]] tables of one name"), "{text}");
     let (_scratch, file) = written(&(csv("a") + "secret = 1\n"));
     assert!(failure(load(&file, true, &Env::new(), |_| ())).contains("secret"));
     let (_scratch, file) = written(&csv("a").repeat(65));

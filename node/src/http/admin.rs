@@ -35,7 +35,7 @@ const TAKE_AWAY: &str = "DELETE, OPTIONS";
 
 /// The paths after `/admin/` and the methods of each. What stands in braces is the rest of a path,
 /// slashes included; a path without comes before.
-pub(super) const PATHS: [(&str, &str); 40] = [
+pub(super) const PATHS: [(&str, &str); 42] = [
     ("status", READ),
     ("members", READ),
     ("watch", READ),
@@ -77,6 +77,8 @@ pub(super) const PATHS: [(&str, &str); 40] = [
     ("cache", READ),
     ("cache/purge", SEND),
     ("requests/{id}", READ),
+    ("labels", SEND),
+    ("labels/{model}", TAKE_AWAY),
 ];
 
 /// The methods of an admin path; `None` when there is no such path.
@@ -175,6 +177,8 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
         ("provider-keys", "") if post => decode(body).map(Order::ProviderKeyAdd),
         ("provider-keys", "") => Ok(Order::ProviderKeys),
         ("provider-keys", name) => Ok(Order::ProviderKeyRemove(name.to_owned())),
+        ("labels", "") => label(body),
+        ("labels", model) => Ok(Order::Federated(FederatedOrder::Forget(model.to_owned()))),
         ("federated", rest) => federated(rest, post, body),
         ("federated-chain", rest) => piece(rest),
         ("federated-personal", name) => {
@@ -198,6 +202,12 @@ fn piece(rest: &str) -> Result<Order, Problem> {
     let (name, number) = rest.rsplit_once('/').ok_or_else(super::router::not_found)?;
     let number = number.parse().map_err(|_| Problem::invalid("piece", "a piece has a number"))?;
     Ok(Order::Federated(FederatedOrder::Piece(name.to_owned(), number)))
+}
+
+fn label(body: &[u8]) -> Result<Order, Problem> {
+    let wire::LabelOrder { id, labels } = decode(body)?;
+    let id = id.parse().map_err(|error| Problem::invalid("id", format!("{error}")))?;
+    Ok(Order::Federated(FederatedOrder::Label(id, labels)))
 }
 
 fn federated(rest: &str, post: bool, body: &[u8]) -> Result<Order, Problem> {
@@ -297,7 +307,7 @@ fn nothing_in(body: &[u8]) -> Result<(), Problem> {
     Err(bad("this order takes no parameters: send no body, or {}"))
 }
 
-fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     if first.is_some_and(|first| *first != b'{') {
         return Err(bad("the body is not right: it must be a JSON object"));

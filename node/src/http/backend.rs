@@ -116,6 +116,14 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// own alone where [`Holder::reads_account`] does not hold.
     fn record_of(&self, id: RequestId, holder: &Holder) -> Option<Record>;
 
+    /// Gives a request of the holder's own its labels.
+    fn label<'a>(
+        &'a self,
+        id: RequestId,
+        holder: &'a Holder,
+        labels: Vec<u32>,
+    ) -> BoxFuture<'a, Result<wire::Labelled, Refusal>>;
+
     /// Carries out an operator's order and returns its JSON.
     fn manage(&self, order: Order) -> BoxFuture<'_, Result<Value, Refusal>>;
 }
@@ -268,4 +276,8 @@ pub(crate) enum FederatedOrder {
     Piece(String, u64),
     /// Shows this node's own model of a job.
     Personal(String),
+    /// Gives a request to a learned model its labels.
+    Label(RequestId, Vec<u32>),
+    /// Forgets the labelled requests of a model.
+    Forget(String),
 }

@@ -1,14 +1,16 @@
-//! What became of a request, for the account that made it.
+//! What became of a request, for the account that made it, and what its answer should have been.
 //!
 //! Owns who is told. What is remembered and for how long is the node's; how it reads is
 //! `crate::record`'s.
 
+use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 
 use super::body::{Answer, json};
 use super::errors::Problem;
-use super::router::Exchange;
+use super::router::{Exchange, Surface};
+use super::wire;
 use crate::record::Record;
 
 impl Exchange<'_> {
@@ -25,6 +27,21 @@ impl Exchange<'_> {
             Some(record) => Ok(json(StatusCode::OK, &record)),
             None => Err(unknown()),
         }
+    }
+
+    /// Labels of a past request to a learned model, from whoever made it: this node may learn from
+    /// them.
+    pub(super) async fn label(
+        &self,
+        id: &str,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<Response<Answer>, Problem> {
+        let id = id.parse().map_err(|error| Problem::invalid("id", format!("{error}")))?;
+        let (caller, received) = self.receive(parts, body, Surface::Inference).await?;
+        let wire::Labels { labels } = super::admin::decode(&received.bytes)?;
+        let told = self.app.backend.label(id, &caller.holder, labels).await?;
+        Ok(json(StatusCode::OK, &told))
     }
 }
 

@@ -181,6 +181,8 @@ pub(super) enum Route {
     Model(String),
     /// A past request, as it is named.
     Request(String),
+    /// The labels of one.
+    Labels(String),
     Description,
     Health,
     Metrics,
@@ -209,6 +211,9 @@ static FIXED: [(&str, Route); 17] = [
     ("/openapi.json", Route::Description),
 ];
 
+/// Models and past requests, by name.
+const PAST: [&str; 3] = ["/v1/models/{model}", "/v1/requests/{id}", "/v1/requests/{id}/labels"];
+
 /// Every path, with the surface it belongs to and the methods it knows; names are in braces. Calls
 /// of gRPC are none of them: their paths are named by the protocol's own description.
 pub(super) fn paths() -> Vec<(String, Surface, &'static str)> {
@@ -216,7 +221,7 @@ pub(super) fn paths() -> Vec<(String, Surface, &'static str)> {
         Route::find(path).map(|route| (path.to_owned(), route.surface(), route.methods()))
     };
     let fixed = FIXED.iter().map(|(path, _)| *path);
-    let named = infer::PATHS.into_iter().chain(["/v1/models/{model}", "/v1/requests/{id}"]);
+    let named = infer::PATHS.into_iter().chain(PAST);
     let admin = admin::PATHS.iter().map(|(path, _)| format!("/admin/{path}"));
     let admin = admin.filter_map(|path| line(&path));
     fixed.chain(named).filter_map(line).chain(admin).collect()
@@ -238,7 +243,10 @@ impl Route {
             return admin::methods(&rest).map(|methods| Self::Admin(rest, methods));
         }
         if let Some(id) = path.strip_prefix("/v1/requests/") {
-            return (!id.is_empty()).then(|| Self::Request(id.to_owned()));
+            return match id.strip_suffix("/labels") {
+                Some(id) => (!id.is_empty()).then(|| Self::Labels(id.to_owned())),
+                None => (!id.is_empty()).then(|| Self::Request(id.to_owned())),
+            };
         }
         // Names of models may hold slashes, escaped or not.
         let name = path.strip_prefix("/v1/models/").filter(|name| !name.is_empty())?;
@@ -259,7 +267,7 @@ impl Route {
             | Self::OllamaTags
             | Self::OllamaShow
             | Self::OllamaVersion => Surface::Ollama,
-            Self::Inference(_) => Surface::Inference,
+            Self::Inference(_) | Self::Labels(_) => Surface::Inference,
             Self::Grpc(_) => Surface::Grpc,
             Self::Models | Self::Model(_) | Self::Request(_) | Self::Description => Surface::Models,
             Self::Health => Surface::Health,
@@ -290,7 +298,7 @@ impl Route {
             | Self::Health
             | Self::Metrics => "GET, HEAD, OPTIONS",
             Self::Inference(endpoint) => endpoint.methods(),
-            Self::Grpc(_) => "POST, OPTIONS",
+            Self::Grpc(_) | Self::Labels(_) => "POST, OPTIONS",
             Self::Admin(_, methods) => methods,
         }
     }
@@ -395,6 +403,7 @@ impl Exchange<'_> {
                 models::one(&backend.status(), &backend.provided(), &name)
             }
             Route::Request(id) => self.past(&id, parts),
+            Route::Labels(id) => self.label(&id, parts, body).await,
             Route::Description => {
                 self.holder(parts, surface)?;
                 Ok(whole(StatusCode::OK, "application/json", api::description()))
@@ -587,7 +596,7 @@ impl Exchange<'_> {
     }
 
     /// Who asks, and the whole body.
-    async fn receive(
+    pub(super) async fn receive(
         &self,
         parts: &Parts,
         body: Incoming,

@@ -52,6 +52,7 @@ pub(super) fn came(route: &Route) -> Option<Came> {
         | Route::Models
         | Route::Model(_)
         | Route::Request(_)
+        | Route::Labels(_)
         | Route::Description
         | Route::Health
         | Route::Metrics

@@ -186,6 +186,7 @@ impl Plan {
                 gather: Micros::millis(600),
                 patience: Micros::secs(2),
             },
+            per_node: 1,
         };
         Self {
             seed,

@@ -1,6 +1,7 @@
 //! Jobs of learning, as operators see them.
 
 use selvedge_base::Refusal;
+use selvedge_proto::policy::KeyId;
 use tokio::sync::watch;
 
 use super::Admin;
@@ -52,5 +53,22 @@ impl Admin {
         piece: u64,
     ) -> Result<Option<Vec<u8>>, Refusal> {
         self.shared.federation.piece(name, piece).await
+    }
+
+    /// Forgets the labelled requests of a model at this node, and those that wait for labels; how
+    /// many had some.
+    ///
+    /// # Errors
+    /// A refusal where none are kept here, or the disk fails.
+    pub async fn labelled_forget(&self, model: &str) -> Result<u64, Refusal> {
+        self.shared.federation.log().forget(model).await
+    }
+
+    /// Forgets the labelled requests that came with a key, at this node.
+    ///
+    /// # Errors
+    /// A refusal where the disk fails.
+    pub async fn labelled_forget_key(&self, key: KeyId) -> Result<(), Refusal> {
+        self.shared.federation.log().forget_key(key).await
     }
 }

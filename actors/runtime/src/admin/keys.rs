@@ -124,7 +124,9 @@ impl Admin {
     pub async fn key_revoke(&self, id: &str) -> Result<(), Refusal> {
         if let Some(key) = self.shared.policies.book().key_named(id) {
             let order = self.shared.policies.book().close_key(key);
-            return self.shared.policies.cut(&self.shared.quota, order).await;
+            self.shared.policies.cut(&self.shared.quota, order).await?;
+            // Other nodes learn from none of its requests any more, as soon as they hear of it.
+            return self.labelled_forget_key(key).await;
         }
         let _in_order = self.keys.lock().await;
         let mut ring = KeyRing::clone(&self.shared.keys.load());

@@ -4,15 +4,18 @@
 //! federated/JOB/round/N      how round N ended; kept, so that whoever is behind can be told
 //! federated/JOB/anchor/tip.2 the chain as far as it was folded; the rest follows from the rounds
 //! federated/JOB/anchor/held/ID, /turn, /opened
-//! federated/JOB/client/tip.2, /pending, /control
+//! federated/JOB/client/tip.2 the chain as far as this node's clients folded it
+//! federated/JOB/client/pending, /control
+//! federated/JOB/part/PART/pending, /control, /measured, /losses   of a part of the data by itself
 //! federated/JOB/client/personal   this node's own model, where the job has epidemic mode
 //! federated/JOB/measured     how well this node found the models of the rounds to do
 //! federated/JOB/losses       by round, where a language model is tuned: millionths of a nat
 //! ```
 //!
-//! Owns the names and what one write of a machine is on the disk. A tip is there to spare work: a
-//! stored state is the tip and the rounds after it, so one that is too large for a record is left
-//! out and its rounds are folded again at the next start.
+//! Owns the names and what one write of a machine is on the disk. All clients of a node follow one
+//! chain, so one of them, the first, writes it down; what else a client has is its own. A tip is
+//! there to spare work: a stored state is the tip and the rounds after it, so one that is too large
+//! for a record is left out and its rounds are folded again at the next start.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +23,7 @@ use selvedge_crdt::escrow::Seal;
 use selvedge_federated::privacy::ledger::{LedgerChange, LedgerStored, Spent};
 use selvedge_federated::round::{
     AnchorChange, AnchorStored, Ballot, Certificate, ClientChange, ClientStored, Close,
-    ContributionId, Digest, Folded, Held, Job, Tip,
+    ContributionId, Digest, Folded, Held, Job, MAX_STALENESS, Pending, Tip,
 };
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +63,9 @@ struct Counted {
     examples: u64,
 }
 
+/// Which of a node's data a client has: a part by its name, or all of them.
+pub(super) type Part = Option<String>;
+
 /// The records of one job.
 #[derive(Clone)]
 pub(super) struct JobDisk {
@@ -72,14 +78,20 @@ pub(super) struct Loaded {
     pub(super) anchor: AnchorStored,
     /// What the disk has of the anchor, to know what a write changes.
     pub(super) written: Written,
-    pub(super) client: ClientStored,
+    /// The clients, in the order of the parts that were asked for.
+    pub(super) clients: Vec<LoadedClient>,
+    /// This node's own model, if it ever had one.
+    pub(super) personal: Option<Kept>,
+}
+
+/// What a node has of one of its clients.
+pub(super) struct LoadedClient {
+    pub(super) stored: ClientStored,
     /// SCAFFOLD's control variate of this client; empty for none.
     pub(super) control: Vec<f32>,
     /// Whether it moved by what was found to count, and is on the disk as it was before.
     pub(super) moved: bool,
     pub(super) measured: Vec<RoundMeasured>,
-    /// This node's own model, if it ever had one.
-    pub(super) personal: Option<Kept>,
 }
 
 /// In a round: the greatest turn promised, and what was accepted last.
@@ -106,7 +118,16 @@ impl JobDisk {
         format!("{}{rest}", self.prefix)
     }
 
-    /// What is stored of a job that begins with `first`. Touches the disk.
+    /// The name of a record of one client: of all of this node's data, or of a part of them.
+    fn client_name(&self, part: &Part, rest: &str) -> String {
+        match part {
+            None => self.name(&format!("client/{rest}")),
+            Some(part) => self.name(&format!("part/{part}/{rest}")),
+        }
+    }
+
+    /// What is stored of a job that begins with `first`, with a client for each of these parts.
+    /// Touches the disk.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -115,10 +136,9 @@ impl JobDisk {
         job: &Job,
         first: &Tip,
         seal: &dyn Seal,
+        parts: &[Part],
     ) -> Result<Loaded, StoreError> {
         let mut anchor = AnchorStored::new(self.tip(ANCHOR_TIP, first)?);
-        let mut client = ClientStored::new(self.tip(CLIENT_TIP, first)?);
-        client.pending = self.store.load(&self.name("client/pending"))?;
         while let Some(folded) = self.round(anchor.tip.round)? {
             let round = anchor.tip.round;
             anchor.apply(job, &AnchorChange::Folded(Box::new(folded)), seal);
@@ -140,40 +160,67 @@ impl JobDisk {
         (anchor.promised, anchor.accepted) = (turn.promised, turn.accepted.clone());
         let opened: Option<Certificate> = self.store.load(&self.name("anchor/opened"))?;
         anchor.opened = opened.filter(|opened| opened.close.round == round);
-        let mut control: Vec<f32> =
-            self.store.load(&self.name("client/control"))?.unwrap_or_default();
-        let mut moved = false;
-        while let Some(folded) = self.round(client.tip.round)? {
-            let round = client.tip.round;
-            let entries = &folded.certificate.close.entries;
-            // This node's anchor wrote the round down, and its client did not hear of it.
-            let counted = client
-                .pending
-                .as_ref()
-                .filter(|pending| entries.iter().any(|entry| entry.header.id == pending.id));
-            if let Some(after) = counted.and_then(|pending| moved_by(job, &control, pending)) {
-                control = after;
-                moved = true;
-            }
-            client.apply(job, &ClientChange::Folded(Box::new(folded)), seal);
-            if client.tip.round == round {
+        let mut chain = ClientStored::new(self.tip(CLIENT_TIP, first)?);
+        while let Some(folded) = self.round(chain.tip.round)?.filter(|_| !parts.is_empty()) {
+            let round = chain.tip.round;
+            chain.apply(job, &ClientChange::Folded(Box::new(folded)), seal);
+            if chain.tip.round == round {
                 return Err(self.damaged(round));
             }
         }
+        let client = |part| self.load_client(job, &chain.tip, part);
         Ok(Loaded {
             anchor,
             written: Written { held, turn },
-            client,
-            control,
-            moved,
-            measured: self.load_measured()?,
+            clients: parts.iter().map(client).collect::<Result<_, _>>()?,
             personal: self.personal_or_none()?,
         })
     }
 
-    fn load_measured(&self) -> Result<Vec<RoundMeasured>, StoreError> {
-        let counted: Vec<Counted> = self.store.load(&self.name("measured"))?.unwrap_or_default();
-        let losses: BTreeMap<u64, u64> = self.store.load(&self.name("losses"))?.unwrap_or_default();
+    /// One client, where the chain is now.
+    fn load_client(&self, job: &Job, tip: &Tip, part: &Part) -> Result<LoadedClient, StoreError> {
+        let mut stored = ClientStored::new(tip.clone());
+        stored.pending = self.store.load(&self.client_name(part, "pending"))?;
+        let name = self.client_name(part, "control");
+        let mut control: Vec<f32> = self.store.load(&name)?.unwrap_or_default();
+        let mut moved = false;
+        // This node's anchor wrote the round down, and its client did not hear of it.
+        let is_over = |pending: &mut Pending| tip.last(&pending.id.client) >= pending.id.seq;
+        if let Some(pending) = stored.pending.take_if(is_over)
+            && self.counted(&pending, tip.round)?
+            && let Some(after) = moved_by(job, &control, &pending)
+        {
+            control = after;
+            moved = true;
+        }
+        Ok(LoadedClient { stored, control, moved, measured: self.load_measured(part)? })
+    }
+
+    /// Whether a contribution counts in one of the rounds before this one.
+    fn counted(&self, pending: &Pending, round: u64) -> Result<bool, StoreError> {
+        let first = pending.base_round;
+        for round in first..round.min(first.saturating_add(MAX_STALENESS + 1)) {
+            let Some(folded) = self.round(round)? else { return Ok(false) };
+            let entries = &folded.certificate.close.entries;
+            if entries.iter().any(|entry| entry.header.id == pending.id) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The names of the two records of how well models did.
+    fn measured_names(&self, part: &Part) -> (String, String) {
+        match part {
+            None => (self.name("measured"), self.name("losses")),
+            Some(_) => (self.client_name(part, "measured"), self.client_name(part, "losses")),
+        }
+    }
+
+    fn load_measured(&self, part: &Part) -> Result<Vec<RoundMeasured>, StoreError> {
+        let (rights, losses) = self.measured_names(part);
+        let counted: Vec<Counted> = self.store.load(&rights)?.unwrap_or_default();
+        let losses: BTreeMap<u64, u64> = self.store.load(&losses)?.unwrap_or_default();
         let whole = |Counted { round, right, examples }| {
             let loss_micronats = losses.get(&round).copied();
             RoundMeasured { round, right, examples, loss_micronats }
@@ -280,12 +327,14 @@ impl JobDisk {
         Ok(batch)
     }
 
-    /// One write of a client; `now` is its state after it. `control` is given when it changed.
+    /// One write of a client; `now` is its state after it. `control` is given when it changed. The
+    /// `first` of a node's clients writes the chain for all of them.
     ///
     /// # Errors
     /// [`StoreError`].
     pub(super) fn client(
         &self,
+        (part, first): (&Part, bool),
         change: &ClientChange,
         now: &ClientStored,
         control: Option<&[f32]>,
@@ -293,18 +342,20 @@ impl JobDisk {
         let mut batch = Batch::default();
         match change {
             ClientChange::Contributed(pending) => {
-                batch.put(&self.name("client/pending"), pending)?;
+                batch.put(&self.client_name(part, "pending"), pending)?;
             }
             ClientChange::Folded(folded) => {
-                self.put_round(&mut batch, folded)?;
-                self.put_tip(&mut batch, CLIENT_TIP, &now.tip, folded);
+                if first {
+                    self.put_round(&mut batch, folded)?;
+                    self.put_tip(&mut batch, CLIENT_TIP, &now.tip, folded);
+                }
                 if now.pending.is_none() {
-                    batch.remove(&self.name("client/pending"));
+                    batch.remove(&self.client_name(part, "pending"));
                 }
             }
         }
         if let Some(control) = control {
-            batch.put(&self.name("client/control"), &control)?;
+            batch.put(&self.client_name(part, "control"), &control)?;
         }
         Ok(batch)
     }
@@ -332,17 +383,18 @@ impl JobDisk {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(super) fn measured(&self, all: &[RoundMeasured]) -> Result<Batch, StoreError> {
+    pub(super) fn measured(&self, part: &Part, all: &[RoundMeasured]) -> Result<Batch, StoreError> {
         let mut batch = Batch::default();
+        let (rights, micronats) = self.measured_names(part);
         let counted = |one: &RoundMeasured| {
             let RoundMeasured { round, right, examples, .. } = *one;
             Counted { round, right, examples }
         };
-        batch.put(&self.name("measured"), &all.iter().map(counted).collect::<Vec<_>>())?;
+        batch.put(&rights, &all.iter().map(counted).collect::<Vec<_>>())?;
         let losses = all.iter().filter_map(|one| Some((one.round, one.loss_micronats?)));
         let losses: BTreeMap<u64, u64> = losses.collect();
         if !losses.is_empty() {
-            batch.put(&self.name("losses"), &losses)?;
+            batch.put(&micronats, &losses)?;
         }
         Ok(batch)
     }

@@ -16,19 +16,22 @@ use selvedge_federated::privacy::ledger::Cap;
 use selvedge_federated::round::{Digest, Job, Seat};
 use selvedge_federated::seal::OpeningKey;
 use selvedge_net::{Endpoint, Identity, clock, entropy};
+use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::seal::sealing_key;
-use selvedge_train::{Local, Model, Source};
+use selvedge_train::{Local, Model, Requests, Source};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::chain::ChainWriter;
-use super::disk::{JobDisk, forget_others, hex};
+use super::disk::{JobDisk, Part, forget_others, hex};
+use super::labelled::RequestLog;
 use super::ledger::LedgerLine;
+use super::member::{Own, holder, ledger_name};
 use super::post::Post;
 use super::runner::{Heard, Parts, Runner, Word};
 use super::served::{Desk, Served};
 use super::state::{JobProgress, JobState};
-use super::trainer::{Bench, Data, try_out};
+use super::trainer::{Bench, Data, labelled, try_out};
 use super::tuned::Tuned;
 use super::{Announced, BaseModel, JobSpec, SpecError, Task, key_of};
 use crate::quota::NodeSeal;
@@ -47,6 +50,10 @@ const HEAR_WITHIN: Micros = Micros::secs(5);
 const ROUNDS_SINCE: u8 = 6;
 /// The one whose nodes read jobs that are told in more than the first version.
 const MORE_SINCE: u8 = 7;
+
+/// Data of this node under one name: the parts by their names, each of them a client of its own, or
+/// one without a name.
+pub type DataParts = BTreeMap<Option<String>, DataSource>;
 
 /// Data of this node that jobs may train on.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,7 +86,8 @@ pub enum JobRun {
         progress: Box<JobProgress>,
         /// Bytes that this node sent for it since its start.
         sent: u64,
-        /// What all jobs together have spent of this node's data for it.
+        /// What all jobs together have spent of this node's data for it: of the part of them that
+        /// spent most.
         data_spent: Option<MicroEpsilon>,
     },
     /// It does not.
@@ -94,7 +102,7 @@ pub(crate) struct FederationParts {
     pub(crate) identity: Arc<Identity>,
     pub(crate) store: Store,
     pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) data: BTreeMap<String, DataSource>,
+    pub(crate) data: BTreeMap<String, DataParts>,
     pub(crate) bases: Vec<BaseModel>,
 }
 
@@ -106,6 +114,8 @@ pub(crate) struct Federation {
     local: Mutex<Option<Arc<Local>>>,
     /// Where learned models answer.
     desk: Desk,
+    /// Requests to learned models that were given labels.
+    log: Arc<RequestLog>,
     ledgers: Mutex<BTreeMap<String, LedgerLine>>,
     /// By name; at most [`MAX_JOBS`] of them run.
     jobs: Mutex<BTreeMap<String, Entry>>,
@@ -178,7 +188,18 @@ pub(crate) fn child(shared: Arc<Shared>) -> Run {
 impl Federation {
     pub(crate) fn new(parts: FederationParts) -> Self {
         let me = parts.identity.node_id();
+        let sources = parts.data.values().flat_map(BTreeMap::values);
+        let models = sources.filter_map(|own| match &own.source {
+            Source::Requests(Requests { model }) => Some(model.clone()),
+            Source::Csv(_)
+            | Source::Parquet(_)
+            | Source::Idx(_)
+            | Source::Images(_)
+            | Source::Text(_) => None,
+        });
+        let log = Arc::new(RequestLog::new(parts.store.clone(), models));
         Self {
+            log,
             parts,
             me,
             local: Mutex::default(),
@@ -267,7 +288,8 @@ impl Federation {
             return Known::Not(format!("it is the same as '{twin}', which runs here"));
         }
         let (mailbox, heard) = mpsc::channel(MAX_WAITING);
-        let post = Post::new(Arc::clone(&self.parts.endpoint), self.me, job, mailbox.clone());
+        let (endpoint, clients) = (Arc::clone(&self.parts.endpoint), told.job.per_node);
+        let post = Post::new(endpoint, self.me, job, mailbox.clone(), clients.into());
         let state = Arc::new(JobState::new(name, &told, self.changed.clone()));
         let start = Start {
             shared: Arc::clone(shared),
@@ -329,13 +351,16 @@ impl Federation {
         let view = |(name, entry): (&String, &Entry)| {
             let run = match &entry.known {
                 Known::Not(why) => JobRun::Not { why: why.clone() },
-                Known::Runs(running) => JobRun::Runs {
-                    job: hex(&running.job),
-                    told: Arc::clone(&running.told),
-                    progress: Box::new(running.state.progress()),
-                    sent: running.post.sent(),
-                    data_spent: ledgers.get(&running.told.task.data).and_then(LedgerLine::epsilon),
-                },
+                Known::Runs(running) => {
+                    let mut progress = Box::new(running.state.progress());
+                    for part in &mut progress.parts {
+                        let name = ledger_name(&running.told.task.data, &part.part);
+                        part.data_spent = ledgers.get(&name).and_then(LedgerLine::epsilon);
+                    }
+                    let data_spent = progress.parts.iter().filter_map(|one| one.data_spent).max();
+                    let (job, told) = (hex(&running.job), Arc::clone(&running.told));
+                    JobRun::Runs { job, told, progress, sent: running.post.sent(), data_spent }
+                }
             };
             JobView { name: name.clone(), run }
         };
@@ -389,6 +414,11 @@ impl Federation {
         &self.desk
     }
 
+    /// Requests that were given labels, or wait for them.
+    pub(crate) const fn log(&self) -> &Arc<RequestLog> {
+        &self.log
+    }
+
     /// Signs a job for the whole mesh.
     ///
     /// # Errors
@@ -407,7 +437,7 @@ impl Federation {
         if let Some(what) = taken(shared, &spec.name) {
             return Err(bad(name_taken(&spec.name, what)));
         }
-        self.fits(&spec).await.map_err(bad)?;
+        self.fits(shared, &spec).await.map_err(bad)?;
         let nonce = u64::from_le_bytes(*entropy::seed().first_chunk().unwrap_or(&[0; 8]));
         let anchors = self.anchors(shared, nonce, &spec);
         let told = spec.told(nonce, &anchors, Task::digest_of(&first), self.me);
@@ -420,9 +450,38 @@ impl Federation {
 
     /// Whether this node's own data are what the job says; one that has none has no say in it.
     /// Whoever else has such data finds out before it trains, and says so in its own status.
-    async fn fits(&self, spec: &JobSpec) -> Result<(), String> {
-        let Some(own) = self.parts.data.get(&spec.data) else { return Ok(()) };
+    async fn fits(&self, shared: &Arc<Shared>, spec: &JobSpec) -> Result<(), String> {
+        for (part, own) in self.parts.data.get(&spec.data).into_iter().flatten() {
+            let read = self.fits_one(shared, spec, own).await;
+            let name = ledger_name(&spec.data, part);
+            read.map_err(|why| format!("this node's data '{name}' do not fit: {why}"))?;
+        }
+        Ok(())
+    }
+
+    async fn fits_one(
+        &self,
+        shared: &Arc<Shared>,
+        spec: &JobSpec,
+        own: &DataSource,
+    ) -> Result<(), String> {
         let (source, subject) = (own.source.clone(), spec.subject.clone());
+        if let Source::Requests(Requests { model }) = &source {
+            let (log, model) = (Arc::clone(&self.log), model.clone());
+            let shared = Arc::clone(shared);
+            let reading = tokio::task::spawn_blocking(move || {
+                let (values, labels) = log_of(&log, &shared, &model)?;
+                // There may be none yet.
+                match labels.is_empty() {
+                    true => Ok(()),
+                    false => {
+                        let read = labelled(&subject, values, labels);
+                        read.map(drop).map_err(|error| error.to_string())
+                    }
+                }
+            });
+            return reading.await.map_err(|error| error.to_string())?;
+        }
         let base = match spec.subject.as_tuning() {
             Some(tuning) => Some(BaseModel::file_of(&self.parts.bases, tuning)?),
             None => None,
@@ -430,7 +489,7 @@ impl Federation {
         let reading =
             tokio::task::spawn_blocking(move || try_out(&source, &subject, base.as_deref()));
         let read = reading.await.map_err(|error| error.to_string())?;
-        read.map_err(|error| format!("this node's data '{}' do not fit: {error}", spec.data))
+        read.map_err(|error| error.to_string())
     }
 
     /// Takes a job away from the whole mesh. What data have spent on it stays spent.
@@ -563,7 +622,8 @@ impl Start {
         loop {
             let why = match self.prepare().await {
                 Ok(runner) => match runner.run(&mut heard).await {
-                    Ok(()) => return,
+                    // It has more examples than it read.
+                    Ok(()) => continue,
                     Err(why) => why,
                 },
                 Err(Unable::For(why)) => why,
@@ -582,29 +642,26 @@ impl Start {
         }
     }
 
-    /// Reads what the disk and the data have.
+    /// Reads what the data and the disk have.
     async fn prepare(&self) -> Result<Runner, Unable> {
         let federation = &self.shared.federation;
         let (told, rules) = (Arc::clone(&self.told), Arc::clone(&self.rules));
         let disk = JobDisk::new(federation.parts.store.clone(), &self.name);
         let seal = Arc::new(NodeSeal::new(Arc::clone(&federation.parts.identity)));
+        let first = tokio::task::spawn_blocking(move || told.first());
+        let first = first.await.map_err(|error| Unable::For(error.to_string()))?;
+        let first = first.map_err(|error| Unable::Ever(error.to_string()))?;
+        // What comes while they are read is read at the next beginning.
+        let mut grown = federation.log.changes();
+        grown.mark_unchanged();
+        let own = self.clients().await;
+        let parts: Vec<Part> = own.iter().map(|own| own.part.clone()).collect();
         let (reading, checking) = (disk.clone(), Arc::clone(&seal));
         let loaded = tokio::task::spawn_blocking(move || {
-            let first = told.first().map_err(|error| Unable::Ever(error.to_string()))?;
-            let loaded = reading.load(&rules, &first, &*checking);
+            let loaded = reading.load(&rules, &first, &*checking, &parts);
             loaded.map_err(|error| Unable::For(error.to_string()))
         });
         let loaded = loaded.await.map_err(|error| Unable::For(error.to_string()))??;
-        let bench = match self.bench().await {
-            Ok(bench) => {
-                self.state.takes_part(Some(bench.0.data.len() as u64), None);
-                Some(bench)
-            }
-            Err(why_not) => {
-                self.state.takes_part(None, Some(why_not));
-                None
-            }
-        };
         let secret = federation.parts.identity.opening_secret();
         let parts = Parts {
             job: Arc::clone(&self.rules),
@@ -615,39 +672,100 @@ impl Start {
             disk,
             post: self.post.clone(),
             state: Arc::clone(&self.state),
-            bench,
+            own,
+            grown: self.grows().then_some(grown),
             epidemic: self.told.epidemic,
         };
         Ok(Runner::new(parts, loaded))
     }
 
-    /// What training needs, or why this node does not train.
-    async fn bench(&self) -> Result<(Bench, LedgerLine), String> {
+    /// Whether its data may grow while it runs.
+    fn grows(&self) -> bool {
+        let parts = self.shared.federation.parts.data.get(&self.told.task.data);
+        let grows = |own: &DataSource| matches!(own.source, Source::Requests(_));
+        parts.is_some_and(|parts| parts.values().any(grows))
+    }
+
+    /// The clients of this node, and what people are told of them: those that train first.
+    async fn clients(&self) -> Vec<Own> {
+        let (federation, name) = (&self.shared.federation, &self.told.task.data);
+        let Some(parts) = federation.parts.data.get(name) else {
+            self.state.takes_no_part(format!(
+                "it has no data '{name}': a [[data]] table of its configuration gives it some"
+            ));
+            return Vec::new();
+        };
+        let (identity, most) = (&federation.parts.identity, usize::from(self.rules.per_node));
+        let (mut own, mut shown, mut idle): (Vec<Own>, _, _) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, (part, source)) in parts.iter().enumerate() {
+            let other = own.first().map(|own| Arc::clone(&own.bench.data));
+            let bench = if at < most {
+                self.bench(part, source, other).await
+            } else {
+                Err(format!(
+                    "the job counts {most} of a node's clients (`clients_per_node`), and other \
+                     parts of the data come first by name"
+                ))
+            };
+            match bench {
+                Ok((bench, ledger)) => {
+                    let me = holder(identity, self.shared.quota.incarnation(), part);
+                    shown.push((part.clone(), Ok(bench.data.len() as u64)));
+                    own.push(Own { part: part.clone(), me, bench, ledger });
+                }
+                Err(why_not) => idle.push((part.clone(), Err(why_not))),
+            }
+        }
+        shown.append(&mut idle);
+        self.state.takes_part(shown);
+        own
+    }
+
+    /// What training on a part of the data needs, or why it is not trained on.
+    async fn bench(
+        &self,
+        part: &Part,
+        source: &DataSource,
+        other: Option<Arc<Data>>,
+    ) -> Result<(Bench, LedgerLine), String> {
         let (federation, task) = (&self.shared.federation, &self.told.task);
-        let name = &task.data;
-        let source = federation.parts.data.get(name).ok_or_else(|| {
-            format!("it has no data '{name}': a [[data]] table of its configuration gives it some")
-        })?;
+        let name = ledger_name(&task.data, part);
         if source.cap.is_some() && self.rules.privacy.is_none() {
             return Err(format!(
                 "its data '{name}' have a bound of epsilon, and the job has no [privacy]"
             ));
         }
-        let ledger = federation.ledger(name, source).map_err(|error| error.to_string())?;
+        let ledger = federation.ledger(&name, source).map_err(|error| error.to_string())?;
         let base = match task.subject.as_tuning() {
             Some(tuning) => Some(BaseModel::file_of(&federation.parts.bases, tuning)?),
             None => None,
         };
         let (from, task) = (source.source.clone(), Arc::new(task.clone()));
         let reading = Arc::clone(&task);
-        let read =
-            tokio::task::spawn_blocking(move || Data::read(&from, &reading, base.as_deref()));
+        let (log, shared) = (Arc::clone(&federation.log), Arc::clone(&self.shared));
+        let read = tokio::task::spawn_blocking(move || {
+            if let Source::Requests(Requests { model }) = &from {
+                let (values, labels) = log_of(&log, &shared, model)?;
+                let read = Data::of(&reading, values, labels);
+                return read.map_err(|error| error.to_string());
+            }
+            let read = Data::read(&from, &reading, base.as_deref(), other.as_deref());
+            read.map_err(|error| error.to_string())
+        });
         let data = read.await.map_err(|error| error.to_string())?;
         let data = data.map_err(|error| format!("its data '{name}' do not fit: {error}"))?;
         let local = federation.local()?;
         let job = Arc::clone(&self.rules);
         Ok((Bench { local, job, task, data: Arc::new(data) }, ledger))
     }
+}
+
+/// The labelled requests of a model, but of keys and accounts that are refused now. Touches the
+/// disk.
+fn log_of(log: &RequestLog, shared: &Shared, model: &str) -> Result<(Vec<f32>, Vec<u32>), String> {
+    let barred =
+        |account: &AccountPath, key: Option<&KeyId>| shared.policies.bars(account, key).is_some();
+    log.examples(model, &barred).map_err(|error| error.to_string())
 }
 
 /// What a job has learned, as it answers.

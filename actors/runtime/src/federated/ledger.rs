@@ -1,4 +1,5 @@
-//! What this node's data have spent, one ledger for each source: a machine and its disk.
+//! What this node's data have spent, one ledger for each source and each part of one: a machine and
+//! its disk.
 //!
 //! Owns the order of writes and who is told. Whether a contribution may leave is the machine's to
 //! say. After a write that failed the ledger is read from the disk again once no write is under
@@ -58,12 +59,10 @@ impl LedgerLine {
     }
 
     /// A job wants to be told of its contributions.
-    pub(super) fn listen(&self, job: Digest) -> mpsc::UnboundedReceiver<Paid> {
-        let (tell, told) = mpsc::unbounded_channel();
+    pub(super) fn listen(&self, job: Digest, tell: mpsc::UnboundedSender<Paid>) {
         let mut state = self.0.state.lock();
         state.listeners.retain(|_, listener| !listener.is_closed());
         state.listeners.insert(job, tell);
-        told
     }
 
     /// What was spent in all.

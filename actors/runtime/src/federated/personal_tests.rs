@@ -1,12 +1,12 @@
-//! A job whose majority of anchors is away, in one process: six nodes with keys, disks and data of
-//! their own, and real training.
+//! A job whose majority of anchors is away, and one of nodes that are two clients each, in one
+//! process: six nodes with keys, disks and data of their own, and real training.
 //!
 //! What runs is what a job's task runs, machines and records; messages arrive in the order they
 //! were sent, and time is counted.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
 use redb::backends::InMemoryBackend;
@@ -17,6 +17,8 @@ use selvedge_net::Identity;
 use selvedge_proto::seal::sealing_key;
 use selvedge_train::{Local, Source, Table};
 
+use super::super::disk::Part;
+use super::super::member::holder;
 use super::super::personal::practise;
 use super::super::trained::{TrainedError, TrainedModel};
 use super::super::trainer::{Data, measured};
@@ -64,7 +66,8 @@ struct Node {
     machines: Option<Machines>,
     identity: Arc<Identity>,
     disk: JobDisk,
-    bench: Bench,
+    /// The parts of its data, each with what its client needs.
+    benches: Vec<(Part, Bench)>,
     events: Vec<MixerEvent>,
 }
 
@@ -85,12 +88,12 @@ fn read(folder: &std::path::Path, node: usize, task: &Task) -> Data {
     let values = ["x", "y"].map(str::to_owned).to_vec();
     let classes = ["same", "other"].map(str::to_owned).to_vec();
     let table = Table { path, label: "side".to_owned(), values, classes, scale: 1.0 };
-    Data::read(&Source::Csv(table), task, None).unwrap()
+    Data::read(&Source::Csv(table), task, None, None).unwrap()
 }
 
 impl World {
-    async fn new(mixes: bool, identities: &[Arc<Identity>]) -> Self {
-        let spec = JobSpec::from_toml(&job_file(), &|_| Err("none".to_owned())).unwrap();
+    async fn new(file: &str, parts: &[Part], mixes: bool, identities: &[Arc<Identity>]) -> Self {
+        let spec = JobSpec::from_toml(file, &|_| Err("none".to_owned())).unwrap();
         let seat = |one: &Arc<Identity>| {
             let node = one.node_id();
             Seat { node, key: sealing_key(&node).unwrap() }
@@ -101,19 +104,23 @@ impl World {
         let told = Arc::new(Announced::from_bytes(&told.to_bytes().unwrap()).unwrap());
         let first = told.first().unwrap();
         let local = Arc::new(Local::new().unwrap());
-        let name = format!("selvedge-personal-{}-{mixes}", std::process::id());
+        let name = format!("selvedge-personal-{}-{mixes}-{}", std::process::id(), parts.len());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         let mut nodes = Vec::new();
         for (at, identity) in identities.iter().enumerate() {
             let store = Store::with_backend(InMemoryBackend::new).await.unwrap();
-            let data = Arc::new(read(&folder, at, &told.task));
             let (job, task) = (Arc::new(told.job.clone()), Arc::new(told.task.clone()));
+            let bench = |(one, part): (usize, &Part)| {
+                let data = Arc::new(read(&folder, at + NODES * one, &told.task));
+                let (local, job, task) = (Arc::clone(&local), Arc::clone(&job), Arc::clone(&task));
+                (part.clone(), Bench { local, job, task, data })
+            };
             nodes.push(Node {
                 machines: None,
                 identity: Arc::clone(identity),
                 disk: JobDisk::new(store, &told.job.digest()),
-                bench: Bench { local: Arc::clone(&local), job, task, data },
+                benches: parts.iter().enumerate().map(bench).collect(),
                 events: Vec::new(),
             });
         }
@@ -126,25 +133,27 @@ impl World {
 
     /// A node begins from its disk.
     fn start(&mut self, at: usize) {
-        let Node { identity, disk, bench, .. } = &self.nodes[at];
-        let (id, job) = (identity.node_id(), Arc::clone(&bench.job));
+        let Node { identity, disk, benches, .. } = &self.nodes[at];
+        let (id, job) = (identity.node_id(), Arc::new(self.told.job.clone()));
         let seal = Arc::new(NodeSeal::new(Arc::clone(identity)));
         let me = Holder { node: id, incarnation: 1 };
-        let loaded = disk.load(&job, &self.first, &*seal).unwrap();
+        let parts: Vec<Part> = benches.iter().map(|(part, _)| part.clone()).collect();
+        let own = parts.iter().map(|part| (part.clone(), holder(identity, 1, part)));
+        let loaded = disk.load(&job, &self.first, &*seal, &parts).unwrap();
+        let seal: Arc<dyn selvedge_crdt::escrow::Seal> = seal;
+        let (members, _) = members(&job, &seal, own, loaded.clients);
         let key = OpeningKey::from_bytes(*identity.opening_secret());
         let stored = loaded.personal.map(|kept| kept.stored).unwrap_or_default();
         let mixer = self
             .told
             .epidemic
             .filter(|_| self.mixes)
-            .map(|rules| begin_mixing(&job, rules, me, stored, &loaded.client.tip));
+            .map(|rules| begin_mixing(&job, rules, me, stored, members[0].client.tip()));
         self.nodes[at].machines = Some(Machines {
             anchor: Anchor::new(job.clone(), id, key, seal.clone(), loaded.anchor),
             written: loaded.written,
-            client: Some(Client::new(job.clone(), me, seal, loaded.client)),
+            members,
             mixer,
-            control: loaded.control,
-            moved: loaded.moved,
             disk: disk.clone(),
             job,
         });
@@ -155,7 +164,7 @@ impl World {
     }
 
     fn tip(&self, at: usize) -> &Tip {
-        self.machines(at).client.as_ref().unwrap().tip()
+        self.machines(at).members[0].client.tip()
     }
 
     fn stored(&self, at: usize) -> &MixerStored {
@@ -181,13 +190,14 @@ impl World {
 
     async fn carry_out(&mut self, at: usize, order: Order) -> Option<Input> {
         let tip = self.tip(at).clone();
-        let Node { disk, bench, identity, events, .. } = &mut self.nodes[at];
+        let Node { disk, benches, identity, events, machines } = &mut self.nodes[at];
+        let members = &machines.as_ref().unwrap().members;
         match order {
             Order::Store { whose, write, batch } => {
                 disk.begin(batch).unwrap().await.unwrap().unwrap();
                 return Some(match whose {
                     Whose::Anchor => Input::Anchor(AnchorInput::Stored { write }),
-                    Whose::Client => Input::Client(ClientInput::Stored { write }),
+                    Whose::Client(one) => Input::Client(one, ClientInput::Stored { write }),
                     Whose::Mixer => Input::Mixer(MixerInput::Stored { write }),
                 });
             }
@@ -199,23 +209,25 @@ impl World {
                     self.send(at, &to, Word::Round(Box::new(message)));
                 }
             }
-            Order::Train { round } => {
-                let Bench { local, job, task, data } = &*bench;
-                let order = order_of(&tip, &identity.node_id(), 0);
-                let learned = trainer::train(local, job, task, data, (&tip, &[]), &order).unwrap();
+            Order::Train { at: one, round } => {
+                let (part, Bench { local, job, task, data }) = &benches[one];
+                let part = part.is_some().then_some(members[one].client.me().incarnation);
+                let order = order_of(&tip, &identity.node_id(), part, 0);
+                let from = (&tip, members[one].control());
+                let learned = trainer::train(local, job, task, data, from, &order).unwrap();
                 let Learned { delta, examples } = learned;
                 let seed = Seed(order);
                 let trained = ClientInput::Trained { base_round: round, examples, delta, seed };
-                return Some(Input::Client(trained));
+                return Some(Input::Client(one, trained));
             }
             Order::Practise { round, seq, drift } => {
-                let order = order_of(&tip, &identity.node_id(), seq);
-                let (examples, levels) = practise(bench, (&tip, &drift), &order).unwrap();
+                let order = order_of(&tip, &identity.node_id(), None, seq);
+                let (examples, levels) = practise(&benches[0].1, (&tip, &drift), &order).unwrap();
                 return Some(Input::Mixer(MixerInput::Trained { round, seq, examples, levels }));
             }
             Order::Mixed(event) => events.push(event),
-            Order::Spend(_) => panic!("the job has no privacy"),
-            Order::Report(_) => {}
+            Order::Spend { .. } => panic!("the job has no privacy"),
+            Order::Report { .. } => {}
         }
         None
     }
@@ -241,7 +253,9 @@ impl World {
             let reachable: BTreeSet<NodeId> = ids.collect();
             for at in here {
                 self.step(at, Input::Anchor(AnchorInput::Ticked)).await;
-                self.step(at, Input::Client(ClientInput::Ticked)).await;
+                for one in 0..self.nodes[at].benches.len() {
+                    self.step(at, Input::Client(one, ClientInput::Ticked)).await;
+                }
                 let reachable = reachable.clone();
                 self.step(at, Input::Mixer(MixerInput::Ticked { reachable })).await;
             }
@@ -256,9 +270,13 @@ impl World {
             }
             Word::Round(message) => {
                 let (for_client, for_anchor) = message.is_for();
-                if for_client {
-                    let message = message.clone();
-                    self.step(to, Input::Client(ClientInput::Received { from, message })).await;
+                for one in 0..self.nodes[to].benches.len() {
+                    let is_for = self.machines(to).members[one].is_for(&message);
+                    if for_client && is_for {
+                        let message = message.clone();
+                        let input = ClientInput::Received { from, message };
+                        self.step(to, Input::Client(one, input)).await;
+                    }
                 }
                 if for_anchor {
                     self.step(to, Input::Anchor(AnchorInput::Received { from, message })).await;
@@ -270,7 +288,7 @@ impl World {
     /// Right answers of a model on what three nodes hold out, of 90.
     fn right(&self, weights: &[i32]) -> u64 {
         let right = FEW.map(|at| {
-            let Bench { local, task, data, .. } = &self.nodes[at].bench;
+            let Bench { local, task, data, .. } = &self.nodes[at].benches[0].1;
             measured(local, task, data, weights, 0).unwrap().unwrap().right
         });
         right.sum()
@@ -304,7 +322,7 @@ impl World {
 #[tokio::test]
 async fn a_side_without_a_quorum_learns_on_and_then_follows_the_chain() {
     let identities: Vec<_> = (0..NODES).map(|_| Arc::new(Identity::generate())).collect();
-    let mut world = World::new(true, &identities).await;
+    let mut world = World::new(&job_file(), &[None], true, &identities).await;
     let common = world.run(Micros::secs(60)).await;
     // A node that is killed meanwhile goes on from its disk, under the next number.
     let before = world.stored(4).clone();
@@ -337,7 +355,7 @@ async fn a_side_without_a_quorum_learns_on_and_then_follows_the_chain() {
         assert!(matches!(read, Err(TrainedError::Personal)), "{read:?}");
     }
     // Where nobody mixes, the same rounds come to the same chain, byte for byte.
-    let mut plain = World::new(false, &identities).await;
+    let mut plain = World::new(&job_file(), &[None], false, &identities).await;
     assert_eq!(plain.run(Micros::secs(60)).await, common);
     plain.nodes[4].machines = None;
     plain.start(4);
@@ -346,4 +364,57 @@ async fn a_side_without_a_quorum_learns_on_and_then_follows_the_chain() {
     plain.heal().await;
     assert_eq!(*plain.tip(0), tip);
     assert!((0..NODES).all(|at| plain.nodes[at].disk.personal().unwrap().is_none()));
+}
+
+/// Six nodes with two parts of data each: twelve clients, of which each counts for itself.
+#[tokio::test]
+async fn the_parts_of_a_nodes_data_are_clients_each() {
+    let file = "name = 'plane'\ndata = 'points'\nrounds = 4\nmin_clients = 5\ntarget = 12\n\
+         clients_per_node = 2\n\
+         [model]\nshape = { flat = 2 }\nclasses = 2\nhidden = [{ dense = 8 }]\n\
+         [training]\nepochs = 1\nbatch = 8\nlearning_rate = 0.05\n\
+         [strategy]\nkind = 'scaffold'\nclients = 12\n[pace]\npatience_ms = 2000\n";
+    let parts = [Some("ward-a".to_owned()), Some("ward-b".to_owned())];
+    let identities: Vec<_> = (0..NODES).map(|_| Arc::new(Identity::generate())).collect();
+    let mut world = World::new(file, &parts, false, &identities).await;
+    world.until(Micros::secs(60), |all| all.tip(0).round == 2).await;
+    // One that is killed goes on from its disk, with both clients as they were.
+    let of = |all: &World, at: usize| -> Vec<_> {
+        let members = all.machines(at).members.iter();
+        let one = |one: &Member| (one.client.stored().clone(), one.control().to_vec());
+        members.map(one).collect()
+    };
+    let before = of(&world, 4);
+    world.nodes[4].machines = None;
+    world.start(4);
+    assert!(of(&world, 4) == before, "both clients are as they were");
+    world.until(Micros::secs(60), |all| (0..NODES).all(|at| all.tip(at).round == 4)).await;
+    let tip = world.tip(0).clone();
+    let mut counted = BTreeSet::new();
+    for round in 0..4 {
+        let close = world.nodes[0].disk.round(round).unwrap().unwrap().certificate.close;
+        assert!(
+            close.nodes() >= 5 && close.entries.len() >= 8,
+            "{} of round {round}",
+            close.nodes()
+        );
+        for entry in &close.entries {
+            assert!(counted.insert(entry.header.id), "{:?} was folded twice", entry.header.id);
+        }
+    }
+    for (at, identity) in identities.iter().enumerate() {
+        let machines = world.machines(at);
+        assert!(machines.members.iter().all(|member| *member.client.tip() == tip), "node {at}");
+        let [a, b] = &machines.members[..] else { panic!("two clients") };
+        assert_ne!(a.client.me(), b.client.me());
+        for (member, part) in [a, b].into_iter().zip(&parts) {
+            assert_eq!(member.client.me(), holder(identity, 1, part), "whatever the order");
+            assert!(tip.last(&member.client.me()) >= 3, "each contributed: {:?}", tip.done);
+            assert!(member.control().iter().any(|value| *value != 0.0), "and has its own drift");
+        }
+        assert_ne!(a.control(), b.control());
+    }
+    // Without parts a client is who it was before there were any.
+    let node = identities[0].node_id();
+    assert_eq!(holder(&identities[0], 7, &None), Holder { node, incarnation: 7 });
 }

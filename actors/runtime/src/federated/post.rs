@@ -22,8 +22,10 @@ use crate::store::StoreError;
 
 /// Small messages under way to one peer: what decides a round, twice.
 const PER_PEER: usize = 8;
-/// Large ones: a second copy of a share would only slow the first one down.
-const LARGE_PER_PEER: usize = 1;
+/// Large ones where a node is several clients, at most; as many as it is clients: a second copy of
+/// a share would only slow the first one down, and beyond four shares side by side each would come
+/// too late.
+const LARGE_PER_PEER: usize = 4;
 /// Personal models: apart from what is large in rounds, which must not wait for them.
 const PERSONAL_PER_PEER: usize = 1;
 /// Peers that messages are under way to: anchors, and those who ask for rounds.
@@ -48,6 +50,8 @@ struct Inner {
     job: Digest,
     /// The way back in: a client and an anchor of one node talk too.
     own: mpsc::Sender<Heard>,
+    /// Large messages under way to one peer.
+    large: usize,
     places: Mutex<BTreeMap<NodeId, Places>>,
     /// Bytes of messages that left, about.
     sent: AtomicU64,
@@ -62,9 +66,9 @@ struct Places {
 }
 
 impl Places {
-    fn new() -> Self {
+    fn new(large: usize) -> Self {
         let places = |count| Arc::new(Semaphore::new(count));
-        let (small, large) = (places(PER_PEER), places(LARGE_PER_PEER));
+        let (small, large) = (places(PER_PEER), places(large));
         Self { small, large, personal: places(PERSONAL_PER_PEER) }
     }
 
@@ -77,9 +81,9 @@ impl Places {
         }
     }
 
-    fn is_idle(&self) -> bool {
+    fn is_idle(&self, large: usize) -> bool {
         self.small.available_permits() == PER_PEER
-            && self.large.available_permits() == LARGE_PER_PEER
+            && self.large.available_permits() == large
             && self.personal.available_permits() == PERSONAL_PER_PEER
     }
 }
@@ -90,9 +94,10 @@ impl Post {
         me: NodeId,
         job: Digest,
         own: mpsc::Sender<Heard>,
+        clients: usize,
     ) -> Self {
-        let places = Mutex::default();
-        Self(Arc::new(Inner { endpoint, me, job, own, places, sent: AtomicU64::new(0) }))
+        let (large, places) = (clients.clamp(1, LARGE_PER_PEER), Mutex::default());
+        Self(Arc::new(Inner { endpoint, me, job, own, large, places, sent: AtomicU64::new(0) }))
     }
 
     /// Bytes of shares and parts that left this node.
@@ -186,10 +191,11 @@ impl Post {
     ) -> Option<OwnedSemaphorePermit> {
         let mut places = self.0.places.lock();
         if places.len() >= MAX_PEERS && !places.contains_key(&to) {
-            places.retain(|_, places| !places.is_idle());
+            places.retain(|_, places| !places.is_idle(self.0.large));
         }
         let room = places.len() < MAX_PEERS || places.contains_key(&to);
-        let places = room.then(|| places.entry(to).or_insert_with(Places::new).clone())?;
+        let places =
+            room.then(|| places.entry(to).or_insert_with(|| Places::new(self.0.large)).clone())?;
         Arc::clone(which(&places)).try_acquire_owned().ok()
     }
 }

@@ -4,10 +4,12 @@
 //! begun in that order, what they order to be sent goes out, and what became of each is handed
 //! back. Steps run on a thread that may block, since folding a round takes milliseconds of a core.
 //! Decides nothing: who trains, what counts and what may be shown is [`selvedge_federated`]'s. The
-//! machine of epidemic mode hears how far the client follows the chain, and tells it nothing. A
-//! write that fails or a machine that panics ends the run; the next one begins from the disk.
+//! machine of epidemic mode hears how far the clients follow the chain, and tells them nothing; of
+//! a node with several parts of data the first one's client trains its personal model. Clients
+//! train one after the other. A write that fails or a machine that panics ends the run; the next
+//! one begins from the disk.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -19,17 +21,17 @@ use selvedge_federated::epidemic::{
 };
 use selvedge_federated::mask::Seed;
 use selvedge_federated::round::{
-    Anchor, AnchorChange, AnchorInput, Client, ClientChange, ClientInput, Digest, Effect, Event,
-    Job, Message, Pending, Tip,
+    Anchor, AnchorChange, AnchorInput, ClientInput, Digest, Effect, Event, Job, Message, Tip,
 };
 use selvedge_federated::seal::OpeningKey;
 use selvedge_net::{clock, entropy};
 use selvedge_train::TrainError;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::disk::{JobDisk, Loaded, RoundMeasured, Written};
-use super::ledger::{LedgerLine, Paid};
+use super::ledger::Paid;
+use super::member::{Member, Own, members, order_of};
 use super::personal::{self, Kept};
 use super::post::Post;
 use super::state::JobState;
@@ -63,37 +65,66 @@ pub(super) struct Parts {
     pub(super) disk: JobDisk,
     pub(super) post: Post,
     pub(super) state: Arc<JobState>,
-    /// What training needs; none where this node only follows.
-    pub(super) bench: Option<(Bench, LedgerLine)>,
+    /// The clients of this node; none where it only follows.
+    pub(super) own: Vec<Own>,
+    /// Told when there is more to learn from than was read, where that may be.
+    pub(super) grown: Option<watch::Receiver<u64>>,
     /// The job's epidemic mode, if it has one.
     pub(super) epidemic: Option<Epidemic>,
 }
 
-/// Whose write it was.
+/// Whose write it was; clients by their place among the node's.
 #[derive(Clone, Copy)]
-enum Whose {
+pub(super) enum Whose {
     Anchor,
-    Client,
+    Client(usize),
     Mixer,
 }
 
 /// What happened.
 enum Input {
     Anchor(AnchorInput),
-    Client(ClientInput),
+    Client(usize, ClientInput),
     Mixer(MixerInput),
 }
 
 /// What is to be done, in order; what goes to the disk is in the disk's words already.
-enum Order {
-    Store { whose: Whose, write: u64, batch: Batch },
-    Send { to: NodeId, message: Box<Message> },
-    Replay { to: NodeId, round: u64 },
-    Train { round: u64 },
-    Spend(selvedge_federated::privacy::ledger::Spend),
-    Report(Event),
-    Tell { to: NodeId, told: Box<Told> },
-    Practise { round: u64, seq: u64, drift: Vec<i32> },
+pub(super) enum Order {
+    Store {
+        whose: Whose,
+        write: u64,
+        batch: Batch,
+    },
+    Send {
+        to: NodeId,
+        message: Box<Message>,
+    },
+    Replay {
+        to: NodeId,
+        round: u64,
+    },
+    Train {
+        at: usize,
+        round: u64,
+    },
+    Spend {
+        at: usize,
+        spend: selvedge_federated::privacy::ledger::Spend,
+    },
+    /// Of one of the clients, or of the anchor.
+    Report {
+        at: Option<usize>,
+        event: Event,
+    },
+    Tell {
+        to: NodeId,
+        told: Box<Told>,
+    },
+    Practise {
+        round: u64,
+        seq: u64,
+        drift: Vec<i32>,
+    },
     Mixed(MixerEvent),
 }
 
@@ -103,12 +134,9 @@ struct Machines {
     disk: JobDisk,
     anchor: Anchor,
     written: Written,
-    client: Option<Client>,
+    /// The first one follows the chain for all of them.
+    members: Vec<Member>,
     mixer: Option<Mixer>,
-    /// SCAFFOLD's control variate of this client.
-    control: Vec<f32>,
-    /// Whether it changed since it was written.
-    moved: bool,
 }
 
 /// A job that runs.
@@ -116,13 +144,21 @@ pub(super) struct Runner {
     parts: Parts,
     machines: Option<Machines>,
     writes: FuturesOrdered<Awaited>,
-    paid: Option<mpsc::UnboundedReceiver<Paid>>,
-    /// The machine orders no second training before it heard of the first.
-    training: Option<JoinHandle<(u64, Result<Learned, TrainError>)>>,
-    /// The round that is, or was last, trained for.
-    trains: u64,
-    judging: Option<JoinHandle<Result<Option<RoundMeasured>, TrainError>>>,
-    measured: Vec<RoundMeasured>,
+    /// What the ledgers say, of all clients: a commitment is one client's alone.
+    paid: mpsc::UnboundedReceiver<Paid>,
+    training: Option<JoinHandle<(Which, Result<Learned, TrainError>)>>,
+    /// Which client is trained, or was last, and for which round.
+    trains: Which,
+    /// Who trains next: a client orders no second training before it heard of the first.
+    to_train: VecDeque<Which>,
+    judging: Option<JoinHandle<Judged>>,
+    /// Which client's data judge, or did last, and the model of which round.
+    judges: Which,
+    measured: Vec<Vec<RoundMeasured>>,
+    /// The round whose model each client's data judged last, or could not.
+    judged: Vec<Option<u64>>,
+    /// Whether there is more to learn from than was read.
+    has_grown: bool,
     /// Training of this node's own model, and which step it is or was last. A round may end
     /// meanwhile; then nobody waits for it.
     practising: Option<JoinHandle<Practised>>,
@@ -131,13 +167,17 @@ pub(super) struct Runner {
     judging_own: Option<JoinHandle<Result<Option<RoundMeasured>, TrainError>>>,
 }
 
+/// A client by its place, and a round.
+type Which = (usize, u64);
+
+/// How well a model does by the data of a client.
+type Judged = (Which, Result<Option<RoundMeasured>, TrainError>);
+
 /// A run that ends, since its job was taken away or it failed, leaves no work behind: whoever runs
 /// the job next reads the data anew.
 impl Drop for Runner {
     fn drop(&mut self) {
-        if let Some((bench, _)) = &self.parts.bench {
-            bench.data.stop();
-        }
+        self.parts.own.iter().for_each(|own| own.bench.data.stop());
     }
 }
 
@@ -151,47 +191,46 @@ impl Runner {
     /// A run from what the disk has.
     pub(super) fn new(parts: Parts, loaded: Loaded) -> Self {
         let Parts { job, me, key, seal, disk, epidemic, .. } = &parts;
-        let Loaded { anchor, written, client, control, moved, measured, personal } = loaded;
+        let Loaded { anchor, written, clients, personal } = loaded;
         personal.iter().for_each(|kept| parts.state.kept(kept));
+        let own = parts.own.iter().map(|own| (own.part.clone(), own.me));
+        let (members, measured) = members(job, seal, own, clients);
         // Whoever does not train has nothing to tell.
-        let epidemic = epidemic.filter(|_| parts.bench.is_some());
-        let mixer = epidemic.map(|rules| {
+        let mixer = epidemic.zip(members.first()).map(|(rules, first)| {
             let kept = personal.map(|kept| kept.stored).unwrap_or_default();
-            begin_mixing(job, rules, *me, kept, &client.tip)
+            begin_mixing(job, rules, *me, kept, first.client.tip())
         });
-        let client = parts
-            .bench
-            .is_some()
-            .then(|| Client::new(Arc::clone(job), *me, Arc::clone(seal), client));
         let anchor = Anchor::new(Arc::clone(job), me.node, key.clone(), Arc::clone(seal), anchor);
-        let machines = Machines {
-            job: Arc::clone(job),
-            disk: disk.clone(),
-            anchor,
-            written,
-            client,
-            mixer,
-            control,
-            moved,
-        };
-        parts.state.measured(&measured);
-        let paid = parts.bench.as_ref().map(|(_, ledger)| ledger.listen(parts.name));
+        let machines =
+            Machines { job: Arc::clone(job), disk: disk.clone(), anchor, written, members, mixer };
+        let (tell, paid) = mpsc::unbounded_channel();
+        for (at, own) in parts.own.iter().enumerate() {
+            own.ledger.listen(parts.name, tell.clone());
+            parts.state.measured(at, measured.get(at).map_or(&[], Vec::as_slice));
+        }
+        let judged = |all: &Vec<RoundMeasured>| all.last().map(|last| last.round);
+        let judged = measured.iter().map(judged).collect();
         Self {
             parts,
             machines: Some(machines),
             writes: FuturesOrdered::new(),
             paid,
             training: None,
-            trains: 0,
+            trains: (0, 0),
+            to_train: VecDeque::new(),
             judging: None,
+            judges: (0, 0),
             measured,
+            judged,
+            has_grown: false,
             practising: None,
             practises: (0, 0),
             judging_own: None,
         }
     }
 
-    /// Runs until the job is taken away, or something fails.
+    /// Runs until there are more examples than were read, or something fails; a job that is taken
+    /// away is dropped.
     ///
     /// # Errors
     /// Why it cannot go on; the next run begins from the disk.
@@ -199,7 +238,11 @@ impl Runner {
         self.show();
         self.judge();
         self.judge_own();
+        let begun = clock::mono();
         loop {
+            if self.is_outgrown(begun) {
+                return Ok(());
+            }
             let mut inputs = self.wait(heard).await?;
             while inputs.len() < AT_ONCE
                 && let Ok(more) = heard.try_recv()
@@ -208,6 +251,16 @@ impl Runner {
             }
             self.step(inputs).await?;
         }
+    }
+
+    /// Whether to begin anew for what there is more to learn from. Work that is under way comes
+    /// first; whoever has no example begins at once with the first one.
+    fn is_outgrown(&self, begun: Mono) -> bool {
+        // What a write says that nobody waits for the next run would not know.
+        let is_idle =
+            self.training.is_none() && self.practising.is_none() && self.writes.is_empty();
+        let rested = clock::mono().since(begun) >= READ_AGAIN || self.parts.own.is_empty();
+        self.has_grown && is_idle && rested
     }
 
     /// Waits for what happens next.
@@ -221,25 +274,26 @@ impl Runner {
                 result.map_err(|error| error.to_string())?;
                 inputs.push(match whose {
                     Whose::Anchor => Input::Anchor(AnchorInput::Stored { write }),
-                    Whose::Client => Input::Client(ClientInput::Stored { write }),
+                    Whose::Client(at) => Input::Client(at, ClientInput::Stored { write }),
                     Whose::Mixer => {
                         self.judge_own();
                         Input::Mixer(MixerInput::Stored { write })
                     }
                 });
             }
-            Some(paid) = next(&mut self.paid) => {
+            Some(paid) = self.paid.recv() => {
                 let commitment = paid.commitment;
-                inputs.push(Input::Client(match paid.said {
+                self.each_client(&mut inputs, |_| Some(match paid.said {
                     Ok(()) => ClientInput::Granted { commitment },
                     Err(why) => ClientInput::Denied { commitment, why },
                 }));
             }
             learned = done(&mut self.training) => {
                 self.training = None;
-                self.parts.state.training(None);
-                let (round, learned) = learned.unwrap_or((self.trains, Err(panicked())));
-                self.learned(round, learned, &mut inputs);
+                let (which, learned) = learned.unwrap_or((self.trains, Err(panicked())));
+                self.parts.state.training(which.0, None);
+                self.learned(which, learned, &mut inputs);
+                self.train();
             }
             practised = done(&mut self.practising) => {
                 self.practising = None;
@@ -255,8 +309,9 @@ impl Runner {
             }
             judged = done(&mut self.judging) => {
                 self.judging = None;
-                self.judged(judged.unwrap_or(Err(panicked())));
+                self.judged(judged.unwrap_or((self.judges, Err(panicked()))));
             }
+            () = grows(&mut self.parts.grown) => self.has_grown = true,
             more = heard.recv() => match more {
                 Some(more) => self.take(more, &mut inputs),
                 // The sender lives as long as the job.
@@ -267,7 +322,7 @@ impl Runner {
         // Whatever else came: what keeps coming must not hold back the time.
         if wake <= clock::mono() {
             inputs.push(Input::Anchor(AnchorInput::Ticked));
-            inputs.push(Input::Client(ClientInput::Ticked));
+            self.each_client(&mut inputs, |_| Some(ClientInput::Ticked));
             if self.parts.epidemic.is_some() {
                 let reachable = self.parts.post.reachable();
                 inputs.push(Input::Mixer(MixerInput::Ticked { reachable }));
@@ -278,12 +333,19 @@ impl Runner {
 
     fn wake_at(&self) -> Option<Mono> {
         let machines = self.machines.as_ref()?;
-        let client = machines.client.as_ref().and_then(selvedge_base::Machine::wake_at);
+        let clients = machines.members.iter().filter_map(|member| member.client.wake_at()).min();
         let mixer = machines.mixer.as_ref().and_then(selvedge_base::Machine::wake_at);
-        [machines.anchor.wake_at(), client, mixer].into_iter().flatten().min()
+        [machines.anchor.wake_at(), clients, mixer].into_iter().flatten().min()
     }
 
-    /// A message is for the client, the anchor, or both.
+    /// Something for each client that it is for, in their order.
+    fn each_client(&self, inputs: &mut Vec<Input>, input: impl Fn(&Member) -> Option<ClientInput>) {
+        let each = self.machines.iter().flat_map(|all| &all.members).enumerate();
+        let each = each.filter_map(|(at, member)| Some(Input::Client(at, input(member)?)));
+        inputs.extend(each);
+    }
+
+    /// A message is for clients, the anchor, or both.
     fn take(&self, heard: Heard, inputs: &mut Vec<Input>) {
         let Heard { from, word } = heard;
         let message = match word {
@@ -294,31 +356,37 @@ impl Runner {
         };
         let (client, anchor) = message.is_for();
         if client {
-            let message = message.clone();
-            inputs.push(Input::Client(ClientInput::Received { from, message }));
+            self.each_client(inputs, |member| {
+                let message = member.is_for(&message).then(|| message.clone())?;
+                Some(ClientInput::Received { from, message })
+            });
         }
         if anchor {
             inputs.push(Input::Anchor(AnchorInput::Received { from, message }));
         }
     }
 
-    fn learned(&self, round: u64, learned: Result<Learned, TrainError>, inputs: &mut Vec<Input>) {
-        match learned {
-            Ok(Learned { delta, examples }) => {
-                let seed = Seed(entropy::seed());
-                inputs.push(Input::Client(ClientInput::Trained {
-                    base_round: round,
-                    examples,
-                    delta,
-                    seed,
-                }));
-            }
-            Err(error) => {
-                tracing::warn!(job = self.parts.state.name(), round, %error, "training failed");
-                self.parts.state.trouble(format!("this node could not train: {error}"));
-                inputs.push(Input::Client(ClientInput::Untrained { base_round: round }));
-            }
-        }
+    fn learned(
+        &self,
+        (at, round): Which,
+        learned: Result<Learned, TrainError>,
+        inputs: &mut Vec<Input>,
+    ) {
+        inputs.push(Input::Client(
+            at,
+            match learned {
+                Ok(Learned { delta, examples }) => {
+                    let seed = Seed(entropy::seed());
+                    ClientInput::Trained { base_round: round, examples, delta, seed }
+                }
+                Err(error) => {
+                    tracing::warn!(job = self.parts.state.name(), round, %error, "training failed");
+                    let said = format!("this node could not train: {error}");
+                    self.parts.state.trouble(self.parts.state.of_client(Some(at), said));
+                    ClientInput::Untrained { base_round: round }
+                }
+            },
+        ));
     }
 
     fn practised(&self, ((round, seq), practised): Practised) -> MixerInput {
@@ -362,15 +430,18 @@ impl Runner {
                 let (disk, post) = (self.parts.disk.clone(), self.parts.post.clone());
                 post.replay(to, round, move || disk.round(round));
             }
-            Order::Train { round } => self.train(round),
-            Order::Spend(spend) => {
-                if let Some((_, ledger)) = &self.parts.bench {
-                    ledger.ask(spend);
+            Order::Train { at, round } => {
+                self.to_train.push_back((at, round));
+                self.train();
+            }
+            Order::Spend { at, spend } => {
+                if let Some(own) = self.parts.own.get(at) {
+                    own.ledger.ask(spend);
                 }
             }
-            Order::Report(event) => {
+            Order::Report { at, event } => {
                 let folded = matches!(event, Event::Folded { .. });
-                self.parts.state.happened(&event);
+                self.parts.state.happened(at, &event);
                 if folded {
                     self.show();
                     self.judge();
@@ -383,30 +454,34 @@ impl Runner {
         Ok(())
     }
 
-    fn train(&mut self, round: u64) {
-        let Some((bench, _)) = &self.parts.bench else { return };
-        let Some(client) = self.machines.as_ref().and_then(|all| all.client.as_ref()) else {
+    /// Trains the client whose turn it is, unless one is being trained.
+    fn train(&mut self) {
+        if self.training.is_some() {
             return;
-        };
-        let (bench, tip) = (bench.clone(), client.tip().clone());
-        let seed = order_of(&tip, &self.parts.me.node, 0);
-        let control = self.machines.as_ref().map(|all| all.control.clone()).unwrap_or_default();
-        self.parts.state.training(Some(round));
-        self.trains = round;
+        }
+        let Some((at, round)) = self.to_train.pop_front() else { return };
+        let member = self.machines.as_ref().and_then(|all| all.members.get(at));
+        let (Some(own), Some(member)) = (self.parts.own.get(at), member) else { return };
+        // Whoever waited for its turn begins from the newest model; that it was asked for an
+        // earlier one only makes it weigh less.
+        let (bench, tip) = (own.bench.clone(), member.client.tip().clone());
+        let part = own.part.is_some().then_some(own.me.incarnation);
+        let seed = order_of(&tip, &own.me.node, part, 0);
+        let control = member.control().to_vec();
+        self.parts.state.training(at, Some(round));
+        self.trains = (at, round);
         self.training = Some(tokio::task::spawn_blocking(move || {
             let Bench { local, job, task, data } = &bench;
-            (round, trainer::train(local, job, task, data, (&tip, &control), &seed))
+            ((at, round), trainer::train(local, job, task, data, (&tip, &control), &seed))
         }));
     }
 
     /// Trains from this node's own model.
     fn practise(&mut self, which: (u64, u64), drift: Vec<i32>) {
-        let Some((bench, _)) = &self.parts.bench else { return };
-        let Some(client) = self.machines.as_ref().and_then(|all| all.client.as_ref()) else {
-            return;
-        };
-        let (bench, tip) = (bench.clone(), client.tip().clone());
-        let seed = order_of(&tip, &self.parts.me.node, which.1);
+        let member = self.machines.as_ref().and_then(|all| all.members.first());
+        let (Some(own), Some(member)) = (self.parts.own.first(), member) else { return };
+        let (bench, tip) = (own.bench.clone(), member.client.tip().clone());
+        let seed = order_of(&tip, &self.parts.me.node, None, which.1);
         self.practises = which;
         self.practising = Some(tokio::task::spawn_blocking(move || {
             (which, personal::practise(&bench, (&tip, &drift), &seed))
@@ -416,11 +491,11 @@ impl Runner {
     /// Measures this node's own model, unless that is being done for an earlier one.
     fn judge_own(&mut self) {
         let idle = self.judging_own.is_none();
-        let Some((bench, _)) = self.parts.bench.as_ref().filter(|_| idle) else { return };
+        let Some(own) = self.parts.own.first().filter(|_| idle) else { return };
         if self.parts.epidemic.is_none() {
             return;
         }
-        let (bench, disk) = (bench.clone(), self.parts.disk.clone());
+        let (bench, disk) = (own.bench.clone(), self.parts.disk.clone());
         self.judging_own = Some(tokio::task::spawn_blocking(move || {
             let Ok(Some(kept)) = disk.personal() else { return Ok(None) };
             let round = kept.stored.told.as_ref().map_or(0, |told| told.base.round);
@@ -428,45 +503,62 @@ impl Runner {
         }));
     }
 
-    /// Measures the model of the last round, unless that is being done for an earlier one.
+    /// Measures the model of the last round by the data of one client that has not, unless that is
+    /// being done for another.
     fn judge(&mut self) {
-        let Some((bench, _)) = self.parts.bench.as_ref().filter(|_| self.judging.is_none()) else {
+        let Some(machines) = self.machines.as_ref().filter(|_| self.judging.is_none()) else {
             return;
         };
-        let Some(machines) = &self.machines else { return };
         let tip = machines.anchor.tip();
-        if self.measured.last().is_some_and(|last| last.round >= tip.round) {
-            return;
-        }
-        let (bench, tip) = (bench.clone(), tip.clone());
+        let is_due = |at: &usize| {
+            self.judged.get(*at).copied().flatten().is_none_or(|round| round < tip.round)
+        };
+        let Some(at) = (0..self.parts.own.len()).find(is_due) else { return };
+        let Some(own) = self.parts.own.get(at) else { return };
+        let (bench, tip) = (own.bench.clone(), tip.clone());
+        self.judges = (at, tip.round);
         self.judging = Some(tokio::task::spawn_blocking(move || {
-            trainer::judge(&bench.local, &bench.task, &bench.data, &tip)
+            let found = trainer::judge(&bench.local, &bench.task, &bench.data, &tip);
+            ((at, tip.round), found)
         }));
     }
 
-    fn judged(&mut self, judged: Result<Option<RoundMeasured>, TrainError>) {
+    fn judged(&mut self, ((at, round), judged): Judged) {
+        // Also where nothing was found: the data of the others wait.
+        if let Some(last) = self.judged.get_mut(at) {
+            *last = Some(round);
+        }
         match judged {
-            Ok(Some(measured)) => {
-                self.measured.push(measured);
-                self.parts.state.measured(&self.measured);
-                let batch = self.parts.disk.measured(&self.measured);
+            Ok(Some(found)) => {
+                let (Some(measured), Some(own)) =
+                    (self.measured.get_mut(at), self.parts.own.get(at))
+                else {
+                    return;
+                };
+                measured.push(found);
+                self.parts.state.measured(at, measured);
+                let batch = self.parts.disk.measured(&own.part, measured);
                 // A curve with a gap harms nobody.
                 if let Err(error) = batch.and_then(|batch| self.parts.disk.begin(batch)) {
                     tracing::debug!(%error, "how well a model does was not written");
                 }
-                self.judge();
             }
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(job = self.parts.state.name(), %error, "a model was not measured");
             }
         }
+        self.judge();
     }
 
     /// Tells people where the job is.
     fn show(&self) {
         if let Some(machines) = &self.machines {
-            self.parts.state.follows(&self.parts.job, machines.anchor.tip(), &self.parts.me.node);
+            self.parts.state.follows(&self.parts.job, machines.anchor.tip());
+            if self.parts.job.privacy.is_some() {
+                let spent = machines.members.iter().map(|member| member.client.spent());
+                self.parts.state.spent(spent);
+            }
         }
     }
 }
@@ -483,7 +575,7 @@ impl Machines {
             let now = clock();
             let done = match input {
                 Input::Anchor(input) => self.step_anchor(now, input, &mut orders),
-                Input::Client(input) => self.step_client(now, input, &mut orders),
+                Input::Client(at, input) => self.step_client(now, at, input, &mut orders),
                 Input::Mixer(input) => self.step_mixer(now, input, &mut orders),
             };
             if let Err(error) = done {
@@ -512,7 +604,7 @@ impl Machines {
                 Effect::Replay { to, round } => Order::Replay { to, round },
                 // An anchor trains nothing and owes nobody.
                 Effect::Train { .. } | Effect::Spend(_) => continue,
-                Effect::Report(event) => Order::Report(event),
+                Effect::Report(event) => Order::Report { at: None, event },
             });
         }
         Ok(())
@@ -521,49 +613,19 @@ impl Machines {
     fn step_client(
         &mut self,
         now: Now,
+        at: usize,
         input: ClientInput,
         orders: &mut Vec<Order>,
     ) -> Result<(), StoreError> {
-        let Some(client) = &mut self.client else { return Ok(()) };
-        let before: Option<Pending> = client.pending().cloned();
-        let mut effects: Vec<Effect<ClientChange>> = Vec::new();
-        let round = client.tip().round;
-        client.step(now, input, &mut effects);
-        let has_followed = client.tip().round > round;
-        let counted: BTreeSet<_> = effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Report(Event::Counted(id)) => Some(*id),
-                _ => None,
-            })
-            .collect();
-        if let Some(pending) = before.filter(|pending| counted.contains(&pending.id))
-            && let Some(control) = trainer::moved(&self.job, &self.control, &pending)
-        {
-            self.control = control;
-            self.moved = true;
-        }
-        for effect in effects {
-            orders.push(match effect {
-                Effect::Store { write, change } => {
-                    let control = std::mem::take(&mut self.moved).then_some(&*self.control);
-                    let batch = self.disk.client(&change, client.stored(), control)?;
-                    Order::Store { whose: Whose::Client, write, batch }
-                }
-                Effect::Send { to, message } => Order::Send { to, message },
-                Effect::Train { round } => Order::Train { round },
-                Effect::Spend(spend) => Order::Spend(spend),
-                // A client keeps no rounds for others: this node's anchor does.
-                Effect::Replay { .. } => continue,
-                // The anchor tells of rounds.
-                Effect::Report(Event::Folded { .. }) => continue,
-                Effect::Report(event) => Order::Report(event),
-            });
-        }
-        match (&mut self.mixer, &self.client) {
-            (Some(mixer), Some(client)) if has_followed => {
+        let first = self.members.first().filter(|_| at > 0).map(|one| one.client.tip().round);
+        let Some(member) = self.members.get_mut(at) else { return Ok(()) };
+        let round = member.client.tip().round;
+        member.step((at, first), (&self.job, &self.disk), now, input, orders)?;
+        let has_followed = at == 0 && member.client.tip().round > round;
+        match (&mut self.mixer, self.members.first()) {
+            (Some(mixer), Some(first)) if has_followed => {
                 let mut effects = Vec::new();
-                personal::follow(mixer, &self.job, client.tip(), now, &mut effects);
+                personal::follow(mixer, &self.job, first.client.tip(), now, &mut effects);
                 self.mixer_orders(effects, orders)
             }
             _ => Ok(()),
@@ -587,7 +649,8 @@ impl Machines {
         effects: Vec<MixerEffect>,
         orders: &mut Vec<Order>,
     ) -> Result<(), StoreError> {
-        let base = self.client.as_ref().map_or(&[][..], |client| client.tip().server.model());
+        let first = self.members.first();
+        let base = first.map_or(&[][..], |first| first.client.tip().server.model());
         for effect in effects {
             orders.push(match effect {
                 MixerEffect::Store { write, change } => {
@@ -601,17 +664,6 @@ impl Machines {
         }
         Ok(())
     }
-}
-
-/// Another order of the examples in every round and step of one's own, and at every node.
-fn order_of(tip: &Tip, me: &NodeId, step: u64) -> Digest {
-    let mut hasher = blake3::Hasher::new_derive_key("selvedge 2026 federated order");
-    hasher.update(&tip.record);
-    hasher.update(&me.0);
-    if step > 0 {
-        hasher.update(&step.to_be_bytes());
-    }
-    *hasher.finalize().as_bytes()
 }
 
 /// The machine of epidemic mode as the disk has it, where the chain is now.
@@ -628,14 +680,21 @@ fn begin_mixing(
     mixer
 }
 
+/// Between two readings of data that grow: what is held out is drawn anew in each of them.
+const READ_AGAIN: selvedge_base::Micros = selvedge_base::Micros::secs(60);
+
 /// The longest that a job sleeps: one that is done has nothing to wake for.
 const LONGEST_REST: selvedge_base::Micros = selvedge_base::Micros::secs(60);
 
-/// The next of a queue that may not be there.
-async fn next<T>(queue: &mut Option<mpsc::UnboundedReceiver<T>>) -> Option<T> {
-    match queue {
-        Some(queue) => queue.recv().await,
+/// Resolves when there is more to learn from, where that may be.
+async fn grows(grown: &mut Option<watch::Receiver<u64>>) {
+    let told = match grown {
+        Some(grown) => grown.changed().await,
         None => std::future::pending().await,
+    };
+    if told.is_err() {
+        // The node stops.
+        std::future::pending().await
     }
 }
 

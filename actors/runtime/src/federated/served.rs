@@ -174,14 +174,14 @@ mod tests {
     #[test]
     fn a_fold_replaces_the_model_and_who_has_the_old_one_keeps_it() {
         let ran = run(&job_file("rounds = 2", ""), false);
-        let (first, me) = (ran.told.first().expect("a beginning"), ran.nodes[0]);
+        let first = ran.told.first().expect("a beginning");
         let state = JobState::new("small", &ran.told, tokio::sync::watch::Sender::new(()));
-        state.follows(&ran.told.job, &first, &me);
+        state.follows(&ran.told.job, &first);
         assert!(state.served().is_none(), "first weights know nothing");
         let early = Tip { round: 1, ..first };
-        state.follows(&ran.told.job, &early, &me);
+        state.follows(&ran.told.job, &early);
         let old = state.served().expect("a model");
-        state.follows(&ran.told.job, &ran.tip, &me);
+        state.follows(&ran.told.job, &ran.tip);
         let new = state.served().expect("a model");
         assert_eq!((old.round, new.round), (1, 2));
         let trained = TrainedModel::of("small", &ran.told, &ran.tip).expect("a model");

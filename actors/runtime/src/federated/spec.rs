@@ -212,7 +212,8 @@ impl JobSpec {
     /// job's setting has no place for.
     pub(super) fn is_plain(&self) -> bool {
         let follows = self.job.privacy.is_some_and(|privacy| privacy.adaptive.is_some());
-        self.subject.as_model().is_some() && !follows && self.epidemic.is_none()
+        let has_more = follows || self.epidemic.is_some() || self.job.per_node > 1;
+        self.subject.as_model().is_some() && !has_more
     }
 
     /// Whether so many members are enough for its anchors.
@@ -267,6 +268,8 @@ struct Written {
     #[serde(default = "eight")]
     min_clients: usize,
     target: Option<usize>,
+    #[serde(default = "a_client")]
+    clients_per_node: u8,
     #[serde(default = "all")]
     sample_permille: u32,
     #[serde(default)]
@@ -293,6 +296,11 @@ const fn five() -> usize {
 /// The floor of privacy unless told otherwise: what a sum of eight says of one of them is little.
 const fn eight() -> usize {
     8
+}
+
+/// Clients of a node that count unless told otherwise: what a node has then weighs as one.
+const fn a_client() -> u8 {
+    1
 }
 
 /// What is only measured on unless told otherwise: enough to see a model learn, and little lost.
@@ -513,6 +521,7 @@ impl Written {
             strategy,
             privacy: privacy.transpose()?,
             pace: self.pace.checked()?,
+            per_node: self.clients_per_node,
         };
         if job.target < job.min_clients {
             let allowed = format!("'min_clients' ({}) or more", job.min_clients);

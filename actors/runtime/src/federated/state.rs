@@ -14,7 +14,7 @@ use selvedge_federated::round::{Event, Job, Tip};
 use selvedge_train::Subject;
 use tokio::sync::watch;
 
-use super::disk::{RoundMeasured, hex};
+use super::disk::{Part, RoundMeasured, hex};
 use super::personal::{Kept, PersonalProgress};
 use super::served::Served;
 use super::task::Announced;
@@ -50,8 +50,11 @@ pub struct JobProgress {
     pub counted: u64,
     /// Contributions of this node that never will.
     pub expired: u64,
-    /// How well the models did by this node's own examples.
+    /// How well the models did by this node's own examples: all of its clients' together, of the
+    /// rounds that all of them measured.
     pub measured: Vec<RoundMeasured>,
+    /// The same of each client by itself: of all of the node's data, or of each of their parts.
+    pub parts: Vec<PartProgress>,
     /// This node's own model, where the job has epidemic mode and it came to that.
     pub personal: Option<PersonalProgress>,
     /// Where a language model is tuned: the rounds in the one that this node's engine answers by,
@@ -59,6 +62,70 @@ pub struct JobProgress {
     pub answers: Option<Result<u64, String>>,
     /// What happened, newest last.
     pub lines: Vec<String>,
+}
+
+/// One client of this node in a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartProgress {
+    /// The part of the node's data, by name; none where they are not parted.
+    pub part: Option<String>,
+    /// Examples that it trains on; none where it does not.
+    pub examples: Option<u64>,
+    /// Why it does not train, where it does not.
+    pub why_not: Option<String>,
+    /// The round it trains for now.
+    pub training: Option<u64>,
+    /// Its contributions that count, since the node's start.
+    pub counted: u64,
+    /// Its contributions that never will.
+    pub expired: u64,
+    /// What it has spent on the job, where that has privacy.
+    pub spent: Option<MicroEpsilon>,
+    /// What all jobs together have spent of its data.
+    pub data_spent: Option<MicroEpsilon>,
+    /// How well the models did by its own examples.
+    pub measured: Vec<RoundMeasured>,
+}
+
+impl JobProgress {
+    /// What is the node's follows from its clients.
+    fn add_up(&mut self) {
+        let parts = &self.parts;
+        if parts.is_empty() {
+            return;
+        }
+        let examples = parts.iter().filter_map(|part| part.examples);
+        self.examples = examples.reduce(u64::saturating_add);
+        let why_not = parts.first().and_then(|part| part.why_not.clone());
+        self.why_not = why_not.filter(|_| self.examples.is_none());
+        self.training = parts.iter().find_map(|part| part.training);
+        self.counted = parts.iter().map(|part| part.counted).sum();
+        self.expired = parts.iter().map(|part| part.expired).sum();
+        self.spent = parts.iter().filter_map(|part| part.spent).max();
+        let measure = parts.iter().filter(|part| !part.measured.is_empty());
+        let measure: Vec<&[RoundMeasured]> = measure.map(|part| &*part.measured).collect();
+        self.measured = together(&measure);
+    }
+}
+
+/// How well models did by several clients' examples, of the rounds that all of them measured.
+fn together(parts: &[&[RoundMeasured]]) -> Vec<RoundMeasured> {
+    let Some((first, others)) = parts.split_first() else { return Vec::new() };
+    let sum = |one: &RoundMeasured| {
+        others.iter().try_fold(*one, |sum, other| {
+            let found = other.binary_search_by_key(&one.round, |one| one.round).ok()?;
+            let RoundMeasured { round, right, examples, loss_micronats } = other[found];
+            let all = sum.examples.saturating_add(examples);
+            // A mean over the tokens of both.
+            let weighed = |loss: Option<u64>, of: u64| Some(u128::from(loss?) * u128::from(of));
+            let loss = weighed(sum.loss_micronats, sum.examples)
+                .zip(weighed(loss_micronats, examples))
+                .map(|(a, b)| ((a + b) / u128::from(all.max(1))) as u64);
+            let right = sum.right.saturating_add(right);
+            Some(RoundMeasured { round, right, examples: all, loss_micronats: loss })
+        })
+    };
+    first.iter().filter_map(sum).collect()
 }
 
 /// Where the job stands.
@@ -115,16 +182,43 @@ impl JobState {
     /// All of it.
     pub(super) fn progress(&self) -> JobProgress {
         let lines = self.lines.lock().iter().cloned().collect();
-        JobProgress { lines, ..self.progress.lock().clone() }
+        let mut progress = JobProgress { lines, ..self.progress.lock().clone() };
+        progress.add_up();
+        progress
     }
 
-    pub(super) fn takes_part(&self, examples: Option<u64>, why_not: Option<String>) {
+    /// This node has no data for the job.
+    pub(super) fn takes_no_part(&self, why_not: String) {
         let mut progress = self.progress.lock();
-        progress.examples = examples;
-        progress.why_not = why_not;
+        progress.parts.clear();
+        progress.why_not = Some(why_not);
     }
 
-    pub(super) fn follows(&self, job: &Job, tip: &Tip, me: &NodeId) {
+    /// The clients of this node, those that train first: how many examples each has, or why it
+    /// does not train.
+    pub(super) fn takes_part(&self, parts: Vec<(Part, Result<u64, String>)>) {
+        let mut progress = self.progress.lock();
+        let mut before = std::mem::take(&mut progress.parts);
+        for (part, examples) in parts {
+            let known = before.iter().position(|one| one.part == part);
+            let known = known.map(|at| before.swap_remove(at)).unwrap_or_default();
+            let (examples, why_not) = match examples {
+                Ok(examples) => (Some(examples), None),
+                Err(why_not) => (None, Some(why_not)),
+            };
+            progress.parts.push(PartProgress { part, examples, why_not, training: None, ..known });
+        }
+    }
+
+    /// What the clients have spent on the job, in their order.
+    pub(super) fn spent(&self, spent: impl Iterator<Item = MicroEpsilon>) {
+        let mut progress = self.progress.lock();
+        for (part, spent) in progress.parts.iter_mut().zip(spent) {
+            part.spent = Some(spent);
+        }
+    }
+
+    pub(super) fn follows(&self, job: &Job, tip: &Tip) {
         let mut contributions = BTreeMap::new();
         for client in tip.done.keys() {
             contributions.insert(client.node, tip.contributions(&client.node));
@@ -151,20 +245,36 @@ impl JobState {
         progress.model = hex(&tip.server.digest());
         progress.anchors = tip.committee.seats.iter().map(|seat| seat.node).collect();
         progress.contributions = contributions;
-        progress.spent = job.privacy.map(|_| tip.spent(job, me));
         drop(progress);
         self.changed.send_replace(());
     }
 
     /// This node trains for a round, or for none; a training may outlast its round.
-    pub(super) fn training(&self, round: Option<u64>) {
-        self.progress.lock().training = round;
+    pub(super) fn training(&self, at: usize, round: Option<u64>) {
+        self.part(at, |part| part.training = round);
         self.changed.send_replace(());
     }
 
-    pub(super) fn measured(&self, all: &[RoundMeasured]) {
-        self.progress.lock().measured = all.to_vec();
+    pub(super) fn measured(&self, at: usize, all: &[RoundMeasured]) {
+        self.part(at, |part| part.measured = all.to_vec());
         self.changed.send_replace(());
+    }
+
+    /// Does something with what is shown of a client.
+    fn part(&self, at: usize, act: impl FnOnce(&mut PartProgress)) {
+        if let Some(part) = self.progress.lock().parts.get_mut(at) {
+            act(part);
+        }
+    }
+
+    /// What is said of a client, where there are several of them.
+    pub(super) fn of_client(&self, at: Option<usize>, said: String) -> String {
+        let progress = self.progress.lock();
+        let part = at.and_then(|at| progress.parts.get(at)?.part.as_ref());
+        match part {
+            Some(part) => format!("{part}: {said}"),
+            None => said,
+        }
     }
 
     /// The personal model that the disk has.
@@ -226,16 +336,17 @@ impl JobState {
         self.changed.send_replace(());
     }
 
-    /// Notes what a machine reported.
-    pub(super) fn happened(&self, event: &Event) {
+    /// Notes what the machine of a client reported, or that of the anchor.
+    pub(super) fn happened(&self, at: Option<usize>, event: &Event) {
         let job = &self.name;
+        let said = |said: String| self.trouble(self.of_client(at, said));
         match event {
             Event::Counted(_) => {
-                self.progress.lock().counted += 1;
+                at.into_iter().for_each(|at| self.part(at, |part| part.counted += 1));
             }
             Event::Expired(id, why) => {
-                self.progress.lock().expired += 1;
-                self.trouble(format!("contribution {} will never count: {why:?}", id.seq));
+                at.into_iter().for_each(|at| self.part(at, |part| part.expired += 1));
+                said(format!("contribution {} will never count: {why:?}", id.seq));
             }
             Event::Closed { round, entries } => {
                 tracing::debug!(job, round, entries, "a set is closed");
@@ -257,17 +368,17 @@ impl JobState {
             Event::PrivacySpent { spent } => {
                 let spent = spent.0;
                 tracing::info!(job, spent, "this node contributes no more: its epsilon is spent");
-                self.trouble(format!(
+                said(format!(
                     "this node contributes no more: it has spent {spent} millionths of epsilon"
                 ));
             }
             Event::PrivacyDenied(why) => {
                 tracing::warn!(job, %why, "this node contributes no more");
-                self.trouble(why.to_string());
+                said(why.to_string());
             }
             Event::BadUpdate(why) => {
                 tracing::warn!(job, %why, "what was trained cannot be contributed");
-                self.trouble(format!("what was trained cannot be contributed: {why}"));
+                said(format!("what was trained cannot be contributed: {why}"));
             }
             Event::Misdeed { by, what } => {
                 // As often as somebody likes: people have the job's lines.

@@ -26,6 +26,8 @@ const VERSION: u8 = 1;
 /// The version of what the first one has no place for: a language model that is tuned, a norm that
 /// follows the updates, epidemic mode. All others stay in the first one, which older programs know.
 const VERSION_MORE: u8 = 2;
+/// The version of jobs that count several clients of a node.
+const VERSION_PARTS: u8 = 3;
 /// The codec's version for what is inside: the one that all versions of a setting are read with.
 const CODEC_VERSION: u8 = 1;
 /// Examples of a thousand that are only measured on, at most: half.
@@ -204,6 +206,11 @@ impl Announced {
     /// [`AnnouncedError::Bytes`] when it is too large.
     pub fn to_bytes(&self) -> Result<Vec<u8>, AnnouncedError> {
         let adaptive = self.job.privacy.and_then(|privacy| privacy.adaptive);
+        if self.job.per_node > 1 {
+            let subject = &self.task.subject;
+            let told = (self.written(subject), adaptive, self.epidemic, self.job.per_node);
+            return encoded(VERSION_PARTS, &told);
+        }
         match (&self.task.subject, adaptive, self.epidemic) {
             (Subject::Model(model), None, None) => encoded(VERSION, &self.written(model)),
             (subject, how, epidemic) => {
@@ -219,16 +226,25 @@ impl Announced {
     pub fn from_bytes(content: &[u8]) -> Result<Self, AnnouncedError> {
         let bad = |why: String| AnnouncedError::Bytes(why);
         let (version, rest) = content.split_first().ok_or_else(|| bad("it is empty".to_owned()))?;
-        let (mut told, how, epidemic) = match *version {
-            VERSION => (Self::read(decoded(rest)?, Subject::Model), None, None),
+        let (mut told, how, epidemic, per_node) = match *version {
+            VERSION => (Self::read(decoded(rest)?, Subject::Model), None, None, 1),
             VERSION_MORE => {
                 let (written, how, epidemic): (_, Option<Adaptive>, Option<Epidemic>) =
                     decoded(rest)?;
-                (Self::read(written, |subject: Subject| subject), how, epidemic)
+                (Self::read(written, |subject: Subject| subject), how, epidemic, 1)
+            }
+            VERSION_PARTS => {
+                let (written, how, epidemic, per_node): (_, Option<Adaptive>, _, u8) =
+                    decoded(rest)?;
+                // A job has one form: those with one client of a node are told as they were.
+                if per_node < 2 {
+                    return Err(AnnouncedError::Unbound);
+                }
+                (Self::read(written, |subject: Subject| subject), how, epidemic, per_node)
             }
             other => return Err(AnnouncedError::Version(other)),
         };
-        told.epidemic = epidemic;
+        (told.epidemic, told.job.per_node) = (epidemic, per_node);
         if let Some(how) = how {
             let privacy = told.job.privacy.as_mut();
             privacy.ok_or(AnnouncedError::Unbound)?.adaptive = Some(how);

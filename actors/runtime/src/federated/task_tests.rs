@@ -36,10 +36,33 @@ fn a_job_is_read_as_it_was_told() {
     assert_eq!(Announced::from_bytes(&bytes).unwrap(), told);
     let tip = told.first().unwrap();
     assert_eq!((tip.job, tip.round), (told.job.digest(), 0));
-    assert!(matches!(Announced::from_bytes(&[3, 1]), Err(AnnouncedError::Version(3))));
+    assert!(matches!(Announced::from_bytes(&[4, 1]), Err(AnnouncedError::Version(4))));
     for end in 0..bytes.len() {
         assert!(Announced::from_bytes(&bytes[..end]).is_err(), "{end}");
     }
+}
+
+/// What counts several clients of a node is told in a version that older programs refuse by its
+/// number; all others are told, and called, as before.
+#[test]
+fn several_clients_of_a_node_are_told_in_the_third_version() {
+    let mut told = told(3);
+    let before = told.job.digest();
+    told.job.per_node = 4;
+    assert_ne!(told.job.digest(), before, "another job");
+    let bytes = told.to_bytes().unwrap();
+    assert_eq!(bytes[0], 3);
+    assert_eq!(Announced::from_bytes(&bytes).unwrap(), told);
+    for end in 0..bytes.len() {
+        assert!(Announced::from_bytes(&bytes[..end]).is_err(), "{end}");
+    }
+    for per_node in [0, 1, 17] {
+        let mut spoilt = bytes.clone();
+        *spoilt.last_mut().unwrap() = per_node;
+        assert!(Announced::from_bytes(&spoilt).is_err(), "{per_node}");
+    }
+    told.job.per_node = 1;
+    assert_eq!((told.to_bytes().unwrap()[0], told.job.digest()), (1, before));
 }
 
 /// What has no place in the first version makes the second one; all others stay as they were.

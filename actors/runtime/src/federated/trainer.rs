@@ -29,7 +29,7 @@ pub(super) enum Data {
     /// For a small model.
     Labelled(Parted<Examples>),
     /// For a language model that is tuned.
-    Text(Box<Tuner>, Parted<Windows>),
+    Text(Arc<Tuner>, Parted<Windows>),
 }
 
 /// What is trained on and what is held out.
@@ -47,7 +47,7 @@ pub(super) struct Learned {
 
 impl Data {
     /// Reads the examples of a source, and holds some of them out. `base` is the file of the model
-    /// that the job tunes, if it does.
+    /// that the job tunes, if it does; other data of the node for the same job share its weights.
     ///
     /// # Errors
     /// [`TrainError`] for what does not fit the job.
@@ -55,6 +55,7 @@ impl Data {
         source: &Source,
         task: &Task,
         base: Option<&Path>,
+        other: Option<&Self>,
     ) -> Result<Self, TrainError> {
         let permille = task.held_out_permille;
         match (&task.subject, base) {
@@ -63,13 +64,26 @@ impl Data {
                 Ok(Self::Labelled(Parted::of(all.len(), permille, |at| all.pick(at))?))
             }
             (Subject::Tuning(tuning), Some(base)) => {
-                let tuner = Tuner::open(base, tuning)?;
+                let tuner = match other {
+                    Some(Self::Text(tuner, _)) => Arc::clone(tuner),
+                    Some(Self::Labelled(_)) | None => Arc::new(Tuner::open(base, tuning)?),
+                };
                 let all = tuner.read(source)?;
                 let parted = Parted::of(all.len(), permille, |at| all.pick(at))?;
-                Ok(Self::Text(Box::new(tuner), parted))
+                Ok(Self::Text(tuner, parted))
             }
             (Subject::Tuning(_), None) => Err(no_base()),
         }
+    }
+
+    /// Examples that are in memory already, their values one after the other, as they were read
+    /// from a source.
+    ///
+    /// # Errors
+    /// [`TrainError`] for what does not fit the job.
+    pub(super) fn of(task: &Task, values: Vec<f32>, labels: Vec<u32>) -> Result<Self, TrainError> {
+        let all = labelled(&task.subject, values, labels)?;
+        Ok(Self::Labelled(Parted::of(all.len(), task.held_out_permille, |at| all.pick(at))?))
     }
 
     /// Ends what takes hours, since nobody wants it any more. What labelled examples teach takes
@@ -102,6 +116,23 @@ pub(super) fn try_out(
         (Subject::Model(model), _) => read(source, &model.schema).map(drop),
         (Subject::Tuning(tuning), Some(base)) => Tuner::open(base, tuning)?.read(source).map(drop),
         (Subject::Tuning(_), None) => Err(no_base()),
+    }
+}
+
+/// Examples that are in memory already, held against what is learned.
+///
+/// # Errors
+/// [`TrainError`] for what does not fit.
+pub(super) fn labelled(
+    subject: &Subject,
+    values: Vec<f32>,
+    labels: Vec<u32>,
+) -> Result<Examples, TrainError> {
+    match subject {
+        Subject::Model(model) => Examples::new(model.schema.clone(), values, labels),
+        Subject::Tuning(_) => Err(TrainError::Schema(
+            "it holds labelled requests, and the job learns from texts".to_owned(),
+        )),
     }
 }
 

@@ -119,7 +119,7 @@ fn rounds_tune_a_model_and_its_chain_proves_it() {
     let read = |at: usize, told: &Announced| {
         let tuning = told.task.subject.as_tuning().unwrap();
         let base = BaseModel::file_of(&bases, tuning).unwrap();
-        Data::read(&sources[at], &told.task, Some(&base)).unwrap()
+        Data::read(&sources[at], &told.task, Some(&base), None).unwrap()
     };
     let step = |at: usize, told: &Announced, tip: &Tip| -> Learned {
         let job: &Job = &told.job;
@@ -268,6 +268,6 @@ fn what_does_not_fit_a_node_is_said() {
         classes: vec![],
         scale: 1.0,
     });
-    let why = Data::read(&table, &told.task, base).err().unwrap().to_string();
+    let why = Data::read(&table, &told.task, base, None).err().unwrap().to_string();
     assert!(why.contains("tunes a language model on text"), "{why}");
 }

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use super::embed::lost;
 use crate::counters::Held;
-use crate::federated::{Learned, Served};
+use crate::federated::{Labelled, Labeller, Learned, Served, unknown_request as unknown};
 use crate::gateway::{Gateway, change, node_full};
 use crate::quota::{Reservation, Takes, Wanted};
 use crate::shared::Shared;
@@ -66,6 +66,34 @@ impl Gateway {
     /// mesh or of a provider. In words; nothing where the name is the job's.
     pub fn name_taken(&self, name: &str) -> Option<&'static str> {
         taken(&self.shared, name)
+    }
+
+    /// Gives a past request to a learned model the labels that its examples should have had: this
+    /// node's jobs may learn from them.
+    ///
+    /// # Errors
+    /// A refusal where no such request of whoever asks is kept here, labels do not fit, or the disk
+    /// fails.
+    pub async fn label(
+        &self,
+        id: RequestId,
+        by: Labeller,
+        labels: Vec<u32>,
+    ) -> Result<Labelled, Refusal> {
+        let federation = &self.shared.federation;
+        let model = federation.log().find(id, &by).await.ok_or_else(unknown)?;
+        // A job that is gone from here tells nothing of its classes; whoever reads them checks all.
+        if let Some(Ok(learned)) = federation.learned(&model) {
+            let classes = learned.model.schema.classes;
+            let beyond = |label: &&u32| usize::try_from(**label).map_or(true, |at| at >= classes);
+            if let Some(label) = labels.iter().find(beyond) {
+                let message =
+                    format!("label {label}: '{model}' tells {classes} classes, counted from 0");
+                let refusal = Refusal::client(Stage::Validate, Code::InvalidRequest, message);
+                return Err(refusal.param("labels"));
+            }
+        }
+        federation.log().label(&model, id, &by, labels).await
     }
 
     /// The classes of a request's examples. Dropping the future cancels the work. Must be called
@@ -136,6 +164,8 @@ impl Errand {
         let mut asking = Trace::ask(self.call.trace.as_ref(), &self.call.model, || Whom::Here);
         asking.note(|turn| turn.operation = CLASSES);
         let values = std::mem::take(&mut self.call.asked.values);
+        let log = self.shared.federation.log();
+        let kept = log.keeps(&self.call.model).then(|| values.clone());
         let version = served.round;
         let desk = self.shared.federation.desk();
         let told = match desk.room(values) {
@@ -167,6 +197,10 @@ impl Errand {
         asking.finished(None);
         // Whoever has the answer finds it settled.
         drop(reservation);
+        if let Some(values) = kept {
+            let ClassCall { id, account, key, model, .. } = &self.call;
+            log.note((model, *id), (account, *key), rows, values);
+        }
         let classes = told.classes.iter().map(|class| i64::from(*class)).collect();
         Ok(Found { version, probabilities: told.probabilities, classes })
     }

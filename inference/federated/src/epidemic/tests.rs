@@ -40,6 +40,7 @@ fn job() -> Job {
             gather: Micros::millis(100),
             patience: Micros::secs(1),
         },
+        per_node: 1,
     }
 }
 

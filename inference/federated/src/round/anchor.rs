@@ -26,7 +26,8 @@ use crate::fixed::{UpdateError, to_field};
 use crate::seal::OpeningKey;
 use crate::shamir::add_weighted;
 
-/// Contributions of one node that an anchor holds: the last store's, and one of the store before.
+/// Contributions of one client that an anchor holds: the last store's, and one of the store before.
+/// A node has as many as its clients that the job counts have together.
 const MAX_HELD: usize = 2;
 
 /// A contribution as an anchor has it.
@@ -309,7 +310,8 @@ impl Anchor {
         let is_known = tip.done.contains_key(&id.client);
         let new = held.keys().filter(|id| !tip.done.contains_key(&id.client)).count();
         let own = held.keys().filter(|id| id.client.node == from).count();
-        let is_full = held.len() >= MAX_CLIENTS || own >= MAX_HELD;
+        let most = MAX_HELD * usize::from(self.job.per_node);
+        let is_full = held.len() >= MAX_CLIENTS || own >= most;
         if is_full || (!is_known && tip.done.len() + new >= MAX_CLIENTS) {
             return Err(Refused::Full);
         }

@@ -22,6 +22,7 @@ use super::outbox::{Outbox, SEND_AGAIN};
 use super::tip::{Folded, Tip};
 use crate::fixed::{UpdateError, to_field};
 use crate::mask::{Masks, Seed};
+use crate::privacy::accountant::MicroEpsilon;
 use crate::privacy::ledger::{Overspent, Spend};
 use crate::seal::seal;
 use crate::select::is_asked;
@@ -127,7 +128,9 @@ pub struct Client {
     training: Option<u64>,
     /// What waits for the ledger's word.
     unpaid: Option<(Spend, Pending)>,
-    /// Contributions of this node that the job's epsilon allows; without privacy any number.
+    /// Other clients of this node: their data and what these have spent are their own.
+    siblings: BTreeSet<Holder>,
+    /// Contributions of this client that the job's epsilon allows; without privacy any number.
     allowed: u64,
     /// Whether the ledger said no, or people were told that nothing is allowed any more.
     is_spent: bool,
@@ -232,6 +235,7 @@ impl Client {
             receipts: BTreeSet::new(),
             training: None,
             unpaid: None,
+            siblings: BTreeSet::new(),
             allowed,
             is_spent: false,
             since: None,
@@ -239,6 +243,13 @@ impl Client {
             rests_until: Mono(0),
             asked: 0,
         }
+    }
+
+    /// One of several clients of a node; the others have other data.
+    #[must_use]
+    pub fn beside(mut self, clients: impl IntoIterator<Item = Holder>) -> Self {
+        self.siblings = clients.into_iter().filter(|client| *client != self.me).collect();
+        self
     }
 
     /// The chain, as far as it followed it.
@@ -270,6 +281,21 @@ impl Client {
         let own = self.stored.pending.as_ref().filter(|pending| pending.id.client == self.me);
         let written = own.map_or(0, |pending| pending.id.seq);
         self.stored.tip.last(&self.me).max(written)
+    }
+
+    /// What the record has of this client's data, at least.
+    fn known(&self) -> u64 {
+        self.stored.tip.contributions_but(&self.me.node, &self.siblings)
+    }
+
+    /// What this client has spent on the job, as far as the record tells.
+    pub fn spent(&self) -> MicroEpsilon {
+        self.job.privacy.map_or(MicroEpsilon(0), |privacy| privacy.spent(self.known()))
+    }
+
+    /// Who it is.
+    pub const fn me(&self) -> Holder {
+        self.me
     }
 
     /// What it contributes.
@@ -373,7 +399,7 @@ impl Client {
         };
         // How many examples there are is the client's own affair, and weighs nothing.
         let pending = Pending { id, base_round, examples: 1, levels, seed };
-        let known = self.stored.tip.contributions(&self.me.node);
+        let known = self.known();
         let (job, commitment) = (self.stored.tip.job, pending.commitment(&self.stored.tip.job));
         let spend = Spend { job, commitment, cost: privacy.cost(), known };
         out.push(Effect::Spend(spend));
@@ -422,11 +448,11 @@ impl Client {
     fn may_spend(&mut self, out: &mut Vec<Effect<ClientChange>>) -> bool {
         // What is void was paid for, and the record may not tell of it yet.
         let void = self.last_seq() - self.stored.tip.last(&self.me);
-        let known = self.stored.tip.contributions(&self.me.node);
+        let known = self.known();
         let is_allowed = known.saturating_add(void) < self.allowed;
         if !is_allowed && !self.is_spent {
             self.is_spent = true;
-            let spent = self.stored.tip.spent(&self.job, &self.me.node);
+            let spent = self.spent();
             out.push(Effect::Report(Event::PrivacySpent { spent }));
         }
         !self.is_spent

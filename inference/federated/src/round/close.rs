@@ -121,8 +121,8 @@ pub enum CloseError {
     /// An entry is out of order or comes twice.
     #[error("the set is not in order, or names a contribution twice")]
     Order,
-    /// A node counts as several clients.
-    #[error("a node counts more than once")]
+    /// A node counts as more clients than the job allows.
+    #[error("a node counts more often than the job allows")]
     Node,
     /// A contribution does not follow the last one of its client.
     #[error("contribution {} does not follow {} of its client", .id.seq, .last)]
@@ -222,7 +222,10 @@ impl Close {
         if !in_order || clients.len() != self.entries.len() + self.expired.len() {
             return Err(CloseError::Order);
         }
-        if found != self.entries.len() {
+        let most = usize::from(job.per_node);
+        // In order of clients, so those of a node are beside each other.
+        let same_node = |a: &Entry, b: &Entry| a.header.id.client.node == b.header.id.client.node;
+        if self.entries.chunk_by(same_node).any(|own| own.len() > most) {
             return Err(CloseError::Node);
         }
         for id in entries.chain(expired) {
@@ -306,19 +309,7 @@ impl Close {
             let lot = header.id.put(Canon::of("selvedge federated lot").fixed(&tip.record));
             (header.base_round, lot.digest())
         });
-        let mut total = 0;
-        let mut entries = Vec::new();
-        // A node that lost its store is another client; in one sum it is one all the same, or it
-        // could outvote the others with stores made for it.
-        let mut nodes = BTreeSet::new();
-        for header in counting {
-            let (node, weight) = (header.id.client.node, weight(job, &header, tip.round));
-            let fits = entries.len() < MAX_ENTRIES && total + weight <= MAX_TOTAL_WEIGHT;
-            if fits && nodes.insert(node) {
-                total += weight;
-                entries.push(Entry { header, weight });
-            }
-        }
+        let mut entries = chosen(job, tip, &counting);
         entries.sort_by_key(|entry| entry.header.id);
         let counts: BTreeSet<Holder> = entries.iter().map(|entry| entry.header.id.client).collect();
         let expires = |(id, (header, _)): (&ContributionId, &(Header, usize))| {
@@ -332,6 +323,31 @@ impl Close {
         let expired = holders.iter().filter_map(expires).take(MAX_EXPIRED).collect();
         Self { job: tip.job, round: tip.round, previous: tip.record, entries, expired, next }
     }
+}
+
+/// What counts of contributions in the order in which they come, as far as the weights go: of each
+/// node one, then of each a second one as far as the job allows. So whoever has many clients takes
+/// no place from a node that has one.
+fn chosen(job: &Job, tip: &Tip, counting: &[Header]) -> Vec<Entry> {
+    let mut total = 0;
+    let mut entries: Vec<Entry> = Vec::new();
+    // A node that lost its store is another client; in one sum it has no more places for it, or it
+    // could outvote the others with stores made for it.
+    let mut nodes: BTreeMap<NodeId, u8> = BTreeMap::new();
+    let mut clients: BTreeSet<Holder> = BTreeSet::new();
+    for most in 1..=job.per_node {
+        for header in counting {
+            let (client, weight) = (header.id.client, weight(job, header, tip.round));
+            let own = nodes.get(&client.node).copied().unwrap_or(0);
+            let fits = entries.len() < MAX_ENTRIES && total + weight <= MAX_TOTAL_WEIGHT;
+            if fits && own < most && clients.insert(client) {
+                total += weight;
+                nodes.insert(client.node, own + 1);
+                entries.push(Entry { header: *header, weight });
+            }
+        }
+    }
+    entries
 }
 
 impl ContributionId {

@@ -19,6 +19,9 @@ use crate::shamir::Scheme;
 
 /// Stores of clients that may ever contribute to one job. The chain holds a number for each.
 pub const MAX_CLIENTS: usize = 1_024;
+/// Clients of one node that a job may count at most: departments of a clinic or lines of a plant,
+/// and what a node holds in memory of each, its data and a copy of the model, fits a small machine.
+pub const MAX_PER_NODE: u8 = 16;
 /// Rounds of one job: a hundred is common, and a year of hourly rounds has 8,760.
 const MAX_ROUNDS: u64 = 10_000;
 
@@ -80,7 +83,8 @@ pub struct Job {
     pub scheme: Scheme,
     /// The first anchors.
     pub committee: Committee,
-    /// Distinct nodes that a sum is of at least: the floor of privacy.
+    /// Distinct nodes that a sum is of at least, however many clients each has: the floor of
+    /// privacy.
     pub min_clients: usize,
     /// Contributions a round waits for, while its patience lasts.
     pub target: usize,
@@ -98,6 +102,16 @@ pub struct Job {
     pub privacy: Option<Privacy>,
     /// How long things take.
     pub pace: Pace,
+    /// Clients of one node that a set holds at most: 1 unless the job says more. The floor counts
+    /// nodes all the same, since a node could make clients up. Not in this form's bytes, which were
+    /// there before: whoever tells a job tells it beside them.
+    #[serde(skip, default = "one")]
+    pub per_node: u8,
+}
+
+/// Clients of one node unless a job says more.
+const fn one() -> u8 {
+    1
 }
 
 /// What is wrong with a job.
@@ -150,6 +164,15 @@ pub enum JobError {
     /// The rule cannot do with so few updates.
     #[error("the rule {0}")]
     Rule(crate::robust::RuleError),
+    /// Nobody of a node would count, or too many.
+    #[error("of one node 1 to {MAX_PER_NODE} clients can count, not {0}")]
+    PerNode(u8),
+    /// One node could outvote the others.
+    #[error(
+        "of one node a single client can count where the rule is not the mean: with several a \
+         node that lies would have as many votes"
+    )]
+    Votes,
     /// The strategy's numbers are out of range.
     #[error("the strategy {0}")]
     Strategy(crate::server::StrategyError),
@@ -218,6 +241,12 @@ impl Job {
         if let Mode::Plain(rule) = self.mode {
             rule.check(self.min_clients).map_err(JobError::Rule)?;
         }
+        if !(1..=MAX_PER_NODE).contains(&self.per_node) {
+            return Err(JobError::PerNode(self.per_node));
+        }
+        if self.per_node > 1 && !matches!(self.mode, Mode::Secure | Mode::Plain(Rule::Mean)) {
+            return Err(JobError::Votes);
+        }
         self.strategy.check().map_err(JobError::Strategy)?;
         self.check_privacy().map_err(JobError::Privacy)
     }
@@ -263,6 +292,8 @@ impl Job {
         let canon = adaptive.iter().fold(canon, |canon, one| {
             canon.number(one.quantile_permille.into()).number(one.rate_permille.into())
         });
+        let several = (self.per_node != one()).then_some(self.per_node);
+        let canon = several.iter().fold(canon, |canon, most| canon.number((*most).into()));
         let Pace { tick, stagger, gather, patience } = self.pace;
         let times = [tick.0, stagger.0, gather.0, patience.0];
         self.committee.put(times.into_iter().fold(canon, Canon::number)).digest()

@@ -58,20 +58,22 @@ impl Anchor {
         self.anchors().iter().filter(|node| lot(node) < own).count() as u64
     }
 
-    /// Nodes with something here that may count now.
-    fn fresh(&self) -> usize {
+    /// What is here that may count now: of how many nodes, and how many contributions.
+    fn fresh(&self) -> (usize, usize) {
         let tip = &self.stored.tip;
         let oldest = self.job.max_staleness();
         let counts = |header: &Header| tip.round - header.base_round <= oldest;
-        let mut nodes: Vec<NodeId> = self
+        let nodes: Vec<NodeId> = self
             .stored
             .held
             .values()
             .filter(|held| counts(&held.header))
             .map(|held| held.header.id.client.node)
             .collect();
-        nodes.dedup();
-        nodes.len()
+        // In order of clients, so those of a node are beside each other.
+        let most = usize::from(self.job.per_node);
+        let of_nodes = nodes.chunk_by(PartialEq::eq).map(|own| own.len().min(most));
+        of_nodes.fold((0, 0), |(nodes, all), own| (nodes + 1, all + own))
     }
 
     /// What this anchor does about the decision as time passes.
@@ -95,11 +97,12 @@ impl Anchor {
             return;
         }
         let waited = self.since.map_or(Micros::ZERO, |since| now.mono.since(since));
-        let fresh = self.fresh();
+        let (nodes, contributions) = self.fresh();
+        let reaches_floor = nodes >= self.job.min_clients;
         // Others may hold more than this anchor; one that just came to its place holds nothing. So
         // it tries after some time even if it cannot see that it will do.
-        let is_ready = fresh >= self.job.target
-            || (fresh >= self.job.min_clients && waited >= pace.patience)
+        let is_ready = (reaches_floor && contributions >= self.job.target)
+            || (reaches_floor && waited >= pace.patience)
             || waited >= pace.patience.times(4);
         if is_ready {
             self.begin(now, out);

@@ -68,6 +68,7 @@ fn job(mode: Mode) -> Job {
             gather: Micros::millis(100),
             patience: Micros::secs(1),
         },
+        per_node: 1,
     }
 }
 
@@ -79,6 +80,12 @@ fn header(client: u8, base_round: u64, examples: u32) -> Header {
     let client = Holder { node: node(client), incarnation: 1 };
     let id = ContributionId { client, seq: 1 };
     Header { id, base_round, examples, commitment: [1; 32], epoch: 0, sharing: [2; 32] }
+}
+
+/// The same of another client of its node.
+fn part(incarnation: u64, header: Header) -> Header {
+    let client = Holder { incarnation, ..header.id.client };
+    Header { id: ContributionId { client, ..header.id }, ..header }
 }
 
 fn closing(job: &Job, tip: &Tip, headers: &[Header]) -> Close {
@@ -118,14 +125,17 @@ fn sent(effects: &[Effect<AnchorChange>]) -> Vec<Message> {
 
 /// A client that trained, and what it sends to each anchor.
 fn shares(job: &Job, index: u8, delta: &[f32]) -> Vec<Message> {
-    let me = Holder { node: node(index), incarnation: 1 };
+    shares_of(job, Holder { node: node(index), incarnation: 1 }, index, delta)
+}
+
+fn shares_of(job: &Job, me: Holder, draw: u8, delta: &[f32]) -> Vec<Message> {
     let seal = Arc::new(Stamp(me.node));
     let mut client = Client::new(Arc::new(job.clone()), me, seal, ClientStored::new(first(job)));
     let mut effects = Vec::new();
     client.step(Now::default(), ClientInput::Ticked, &mut effects);
     assert!(effects.contains(&Effect::Train { round: 0 }));
     effects.clear();
-    let seed = Seed([index; 32]);
+    let seed = Seed([draw; 32]);
     let delta = delta.to_vec();
     let trained = ClientInput::Trained { base_round: 0, examples: 50, delta, seed };
     client.step(Now::default(), trained, &mut effects);
@@ -338,6 +348,10 @@ fn jobs_that_cannot_work_are_refused() {
     assert_eq!(twice, JobError::Anchors { found: 4, wanted: 5 });
     let krum = Mode::Plain(Rule::MultiKrum { byzantine: 2, keep: 4 });
     assert!(matches!(spoilt(&|job| job.mode = krum), JobError::Rule(_)));
+    assert_eq!(spoilt(&|job| job.per_node = 0), JobError::PerNode(0));
+    assert_eq!(spoilt(&|job| job.per_node = 17), JobError::PerNode(17));
+    let median = |job: &mut Job| (job.mode, job.per_node) = (Mode::Plain(Rule::Median), 2);
+    assert_eq!(spoilt(&median), JobError::Votes, "a node would have two votes");
 }
 
 proptest! {
@@ -347,21 +361,25 @@ proptest! {
     /// floor.
     #[test]
     fn gathered_sets_are_good(
-        held in proptest::collection::vec((1u8..200, 0u64..9, 0u32..200, 0u8..8), 0..60),
+        held in proptest::collection::vec((1u8..20, 1u64..5, 0u64..9, 0u32..200, 0u8..8), 0..60),
         round in 0u64..9,
+        per_node in 1u8..4,
     ) {
-        let job = job(Mode::Secure);
+        let job = Job { per_node, ..job(Mode::Secure) };
         let mut tip = first(&job);
         tip.round = round;
         let mut lists = [const { Vec::new() }; 3];
-        for (client, base, examples, who) in held {
+        for (client, incarnation, base, examples, who) in held {
             for (at, list) in lists.iter_mut().enumerate() {
                 if who & (1 << at) == 0 {
-                    list.push(header(client, base, examples));
+                    list.push(part(incarnation, header(client, base, examples)));
                 }
             }
         }
-        lists.iter_mut().for_each(|list| list.dedup_by_key(|header| header.id));
+        lists.iter_mut().for_each(|list| {
+            list.sort_by_key(|header| header.id);
+            list.dedup_by_key(|header| header.id);
+        });
         let lists: Vec<&[Header]> = lists.iter().map(Vec::as_slice).collect();
         let close = Close::gathered(&job, &tip, &lists, None);
         match close.check(&job, &tip) {
@@ -391,6 +409,74 @@ fn a_node_with_several_stores_counts_once() {
         .map(|header| Entry { header: *header, weight: weight(&job, header, 0) })
         .collect();
     assert_eq!(several.check(&job, &tip), Err(CloseError::Node));
+}
+
+#[test]
+fn clients_of_one_node_count_each_where_the_job_says_so_and_nodes_make_the_floor() {
+    let job = Job { per_node: 2, ..job(Mode::Secure) };
+    let tip = first(&job);
+    let mut headers = Vec::new();
+    for (node, parts) in [(1, 3), (2, 2), (3, 1)] {
+        headers.extend((1..=parts).map(|one| part(one, header(node, 0, 100))));
+    }
+    let close = closing(&job, &tip, &headers);
+    assert_eq!((close.entries.len(), close.nodes()), (5, 3), "two of three, two of two, one");
+    assert_eq!(close.check(&job, &tip), Ok(()));
+    let entry = |header: &Header| Entry { header: *header, weight: weight(&job, header, 0) };
+    let third = Close { entries: headers.iter().map(entry).collect(), ..close.clone() };
+    assert_eq!(third.check(&job, &tip), Err(CloseError::Node));
+    let alone = Close { entries: headers[..2].iter().map(entry).collect(), ..close };
+    assert_eq!(alone.check(&job, &tip), Err(CloseError::Floor { found: 1, wanted: 2 }));
+}
+
+/// 128 full weights fit a round: none of a node's many clients takes the place of another node.
+#[test]
+fn a_node_with_many_clients_keeps_nobody_out() {
+    let job = Job { per_node: 16, ..job(Mode::Secure) };
+    let tip = first(&job);
+    let of_node = |node| (1..=16).map(move |one| part(one, header(node, 0, 100)));
+    let headers: Vec<Header> = (1..101).flat_map(of_node).collect();
+    let close = closing(&job, &tip, &headers);
+    assert_eq!((close.entries.len(), close.nodes()), (128, 100));
+    assert_eq!(close.check(&job, &tip), Ok(()));
+}
+
+#[test]
+fn an_anchor_holds_as_many_of_a_node_as_the_job_counts_and_once_more() {
+    let job = Job { per_node: 2, ..job(Mode::Secure) };
+    let mut anchor = anchor(&job, 2);
+    let shared = |one: u64| {
+        let me = Holder { node: node(9), incarnation: one };
+        shares_of(&job, me, 0, &[0.5, 0.0, 0.0])
+    };
+    for one in 1..=4 {
+        let taken = hear(&mut anchor, 9, shared(one)[2].clone());
+        assert!(matches!(taken[..], [Effect::Store { .. }]), "{one}: {taken:?}");
+    }
+    hear(&mut anchor, 9, shared(5)[2].clone());
+    let said = stored(&mut anchor, 4);
+    let full = |one: &Message| matches!(one, Message::Refused { why: Refused::Full, .. });
+    assert_eq!(said.iter().filter(|one| full(one)).count(), 1, "{said:?}");
+}
+
+/// Every client pays for itself; what another store of the node gave counts for each of them.
+#[test]
+fn clients_of_one_node_spend_apart() {
+    let job = private(2);
+    let [me, other] = [1, 2].map(|incarnation| Holder { node: node(9), incarnation });
+    let mut tip = first(&job);
+    let trains = |tip: &Tip, others: &[Holder]| {
+        let client = client(&job, ClientStored::new(tip.clone()));
+        assert_eq!(client.me(), me);
+        let mut client = client.beside(others.iter().copied());
+        let all = [1, 2].map(|ticks| told(&mut client, ticks, ClientInput::Ticked)).concat();
+        all.contains(&Effect::Train { round: 0 })
+    };
+    tip.done = [(me, 1), (other, 5)].into();
+    assert!(trains(&tip, &[me, other]));
+    assert!(!trains(&tip, &[me]), "nobody knows whose data the other store's were");
+    tip.done.insert(me, 2);
+    assert!(!trains(&tip, &[me, other]), "its own are spent");
 }
 
 #[test]

@@ -140,7 +140,14 @@ impl Tip {
     /// Contributions of a node that were folded or expired, under whatever stores: what its data
     /// have spent on this job at least.
     pub fn contributions(&self, node: &NodeId) -> u64 {
+        self.contributions_but(node, &BTreeSet::new())
+    }
+
+    /// The same without those of some of its clients. What is left is one client's, or another
+    /// store's, of which nobody knows whose data it was: it counts for each of the node's clients.
+    pub fn contributions_but(&self, node: &NodeId, others: &BTreeSet<Holder>) -> u64 {
         let own = self.done.iter().filter(|(client, _)| client.node == *node);
+        let own = own.filter(|(client, _)| !others.contains(client));
         own.fold(0, |sum, (_, last)| sum.saturating_add(*last))
     }
 

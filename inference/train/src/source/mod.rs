@@ -37,6 +37,15 @@ pub enum Source {
     Images(Images),
     /// Texts, which have no labels: language models are tuned on them.
     Text(Texts),
+    /// Requests to a model that people gave labels.
+    Requests(Requests),
+}
+
+/// Where labelled requests are: with the node that was asked, which alone reads them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requests {
+    /// The model that was asked.
+    pub model: String,
 }
 
 /// Reads all examples of a source; they must be what the schema says.
@@ -47,6 +56,10 @@ pub fn read(source: &Source, schema: &Schema) -> Result<Examples, TrainError> {
         Source::Images(folder) => images::read(folder, schema),
         Source::Text(_) => Err(TrainError::Schema(
             "it holds text, and the job learns from labelled examples".to_owned(),
+        )),
+        Source::Requests(_) => Err(TrainError::Schema(
+            "its labelled requests are kept by the running node, which reads them itself"
+                .to_owned(),
         )),
         Source::Idx(pair) => idx::read(pair, open(&pair.images)?, open(&pair.labels)?, schema),
     }

@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use super::curve::{svg, svg_of_losses};
 use crate::client::Client;
 use crate::home::Home;
-use crate::http::wire::{self, FederatedJob, FederatedMeasured, FederatedPersonal};
+use crate::http::wire::{self, FederatedJob, FederatedMeasured, FederatedPart, FederatedPersonal};
 use crate::ui::{self, Ink};
 
 /// How long a job is watched at most: a year, in which it may have an hour's rounds.
@@ -128,9 +128,14 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
         rows.push(("this node", format!("does not run it: {why}")));
         return rows.into_iter().map(|(what, text)| vec![what.to_owned(), text]).collect();
     }
+    let several = match job.clients_per_node {
+        0 | 1 => String::new(),
+        most => format!(", up to {most} clients of each"),
+    };
+    let nodes = format!("{} nodes{several}", job.min_clients);
     let mode = match job.secure {
-        true => format!("sums of at least {} nodes that nobody can take apart", job.min_clients),
-        false => format!("plain, from {} nodes: every anchor SEES every update", job.min_clients),
+        true => format!("sums of at least {nodes}, that nobody can take apart"),
+        false => format!("plain, from {nodes}: every anchor SEES every update"),
     };
     rows.push(("digest", job.job.clone()));
     rows.push(("rounds", format!("{} of {} by {}", job.round, job.rounds, job.strategy)));
@@ -161,10 +166,39 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
     if let Some(last) = job.measured.last() {
         rows.push(("held out", format!("{} after round {}", accuracy(last), last.round)));
     }
+    for part in &job.parts {
+        rows.push(("part", in_words(part)));
+    }
     if let Some(own) = &job.personal {
         rows.push(("own model", personal(own)));
     }
     rows.into_iter().map(|(what, text)| vec![what.to_owned(), text]).collect()
+}
+
+/// A part of the node's data in words.
+fn in_words(part: &FederatedPart) -> String {
+    let mut words = match (&part.not_training, part.examples) {
+        (Some(why), _) => format!("{}: does not train: {why}", part.part),
+        (None, Some(examples)) => format!("{}: {examples} examples", part.part),
+        (None, None) => format!("{}: begins", part.part),
+    };
+    if let Some(round) = part.training {
+        words += &format!(", trains for round {}", round + 1);
+    }
+    words += &format!(", {} contributions count", part.counted);
+    if part.expired > 0 {
+        words += &format!(", {} never will", part.expired);
+    }
+    if let Some(last) = part.measured.last() {
+        words += &format!("; held out {} after round {}", accuracy(last).trim_start(), last.round);
+    }
+    if let Some(spent) = part.epsilon_spent_millionths {
+        words += &format!("; epsilon {}", epsilon(spent));
+        if let Some(all) = part.data_epsilon_millionths {
+            words += &format!(", {} by all jobs", epsilon(all));
+        }
+    }
+    words
 }
 
 /// A node's own model in words.
@@ -272,6 +306,31 @@ mod tests {
         assert!(told(&job).contains("by `selvedge ask --model digits`"), "{}", told(&job));
         job.not_served = Some("a route has the name".to_owned());
         assert!(told(&job).contains("no: a route has the name"), "{}", told(&job));
+        job.clients_per_node = 2;
+        job.parts = vec![
+            FederatedPart {
+                part: "ward-a".to_owned(),
+                examples: Some(90),
+                training: Some(2),
+                counted: 2,
+                measured: vec![measured(2, 150)],
+                epsilon_spent_millionths: Some(1_000_001),
+                ..FederatedPart::default()
+            },
+            FederatedPart {
+                part: "ward-b".to_owned(),
+                not_training: Some("no such file".to_owned()),
+                ..FederatedPart::default()
+            },
+        ];
+        for part in [
+            "ward-a: 90 examples, trains for round 3, 2 contributions count; held out 75.0 %",
+            "after round 2; epsilon 1.01",
+            "ward-b: does not train: no such file",
+            "up to 2 clients of each",
+        ] {
+            assert!(told(&job).contains(part), "no {part} in {}", told(&job));
+        }
         job.round = 3;
         assert!(row(&job).concat().contains("done"), "{:?}", row(&job));
         job.not_here = Some("32 jobs run here already".to_owned());

@@ -173,6 +173,8 @@ operations! {
     GET "/v1/models/{model}" Nothing => Json(of::<models::Entry<'static>>), "One model";
     GET "/v1/requests/{id}" Nothing
         => Json(of::<Record>), "What became of a request: candidates, estimates, why";
+    POST "/v1/requests/{id}/labels" Body(of::<wire::Labels>)
+        => Json(of::<wire::Labelled>), "What a learned model should have said, to learn from";
     GET "/openapi.json" Nothing => Json(|_| answers::object()), "This description";
     GET "/health" Nothing => Json(|_| answers::health()), "Whether the node takes requests";
     GET "/metrics" Nothing => Text("application/openmetrics-text"), "What is counted";
@@ -264,4 +266,8 @@ operations! {
     POST "/admin/cache/purge" Optional(of::<wire::CachePurge>)
         => Json(of::<wire::Done>), "Drops answers that are kept";
     GET "/admin/requests/{id}" Nothing => Json(of::<Record>), "What is remembered of a request";
+    POST "/admin/labels" Body(of::<wire::LabelOrder>)
+        => Json(of::<wire::Labelled>), "What a learned model should have said to a request";
+    DELETE "/admin/labels/{model}" Nothing
+        => Json(of::<wire::Done>), "Forgets the labelled requests of a model at this node";
 }

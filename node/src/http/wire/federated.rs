@@ -13,6 +13,37 @@ pub(crate) struct FederatedRequest {
     pub(crate) text: String,
 }
 
+/// `POST /v1/requests/{id}/labels`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Labels {
+    /// The class of each example of the request, counted from 0.
+    #[schemars(length(min = 1, max = 1024))]
+    pub(crate) labels: Vec<u32>,
+}
+
+/// `POST /admin/labels`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LabelOrder {
+    /// The request, req_ and 32 hexadecimal digits.
+    pub(crate) id: String,
+    /// The class of each of its examples, counted from 0.
+    #[schemars(length(min = 1, max = 1024))]
+    pub(crate) labels: Vec<u32>,
+}
+
+/// What became of labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Labelled {
+    /// The model that was asked.
+    pub(crate) model: String,
+    /// Labelled requests of it that this node keeps.
+    pub(crate) kept: u64,
+    /// Requests that made room for it, the oldest.
+    pub(crate) forgotten: u64,
+}
+
 /// A job of the mesh at this node: `GET /admin/federated`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct FederatedJob {
@@ -32,6 +63,8 @@ pub(crate) struct FederatedJob {
     pub(crate) secure: bool,
     /// Distinct nodes that a sum is of at least.
     pub(crate) min_clients: u64,
+    /// Clients of one node that a sum has at most.
+    pub(crate) clients_per_node: u64,
     /// Weights of the model.
     pub(crate) weights: u64,
     /// The name of the data that it trains on.
@@ -64,18 +97,45 @@ pub(crate) struct FederatedJob {
     pub(crate) expired: u64,
     /// What this node has spent on the job, in millionths of epsilon.
     pub(crate) epsilon_spent_millionths: Option<u64>,
-    /// What all jobs together have spent of this node's data for it.
+    /// What all jobs together have spent of this node's data for it; where they are in parts, of
+    /// the part that spent most.
     pub(crate) data_epsilon_millionths: Option<u64>,
     /// What it may spend.
     pub(crate) epsilon_millionths: Option<u64>,
     /// How well the models did by this node's own examples that nobody trains on.
     pub(crate) measured: Vec<FederatedMeasured>,
+    /// The parts of this node's data, each of which is a client by itself; none where they are not
+    /// parted.
+    pub(crate) parts: Vec<FederatedPart>,
     /// This node's own model, where the job has epidemic mode and it came to that.
     pub(crate) personal: Option<FederatedPersonal>,
     /// Bytes of shares and parts that this node sent, since its start.
     pub(crate) sent_bytes: u64,
     /// What happened, newest last.
     pub(crate) lines: Vec<String>,
+}
+
+/// A part of this node's data, a client by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FederatedPart {
+    /// Its name.
+    pub(crate) part: String,
+    /// Examples that it trains on.
+    pub(crate) examples: Option<u64>,
+    /// Why it does not train, where it does not.
+    pub(crate) not_training: Option<String>,
+    /// The round it trains for now.
+    pub(crate) training: Option<u64>,
+    /// Its contributions that count, since the node's start.
+    pub(crate) counted: u64,
+    /// Its contributions that never will, since the node's start.
+    pub(crate) expired: u64,
+    /// What it has spent on the job, in millionths of epsilon.
+    pub(crate) epsilon_spent_millionths: Option<u64>,
+    /// What all jobs together have spent of its data.
+    pub(crate) data_epsilon_millionths: Option<u64>,
+    /// How well the models did by its own examples that nobody trains on.
+    pub(crate) measured: Vec<FederatedMeasured>,
 }
 
 /// This node's own model of a job.

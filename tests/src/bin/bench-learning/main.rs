@@ -1,10 +1,11 @@
-//! `cargo xtask bench learning`: ten real nodes on this machine learn real digits together, and one
-//! of them is killed in the middle.
+//! `cargo xtask bench learning`: ten clients on five real nodes on this machine learn real digits
+//! together; one node is killed in the middle of a round, and comes back.
 //!
-//! Owns the show: how the digits are divided (two shards by label for each node, so that none has
-//! seen more than a few kinds), what is started, what is looked at, and the picture at the end. The
-//! nodes are the shipped program, told by its own commands; nothing is measured in it that a user
-//! could not see. How accurate single strategies become is `bench federated`'s.
+//! Owns the show: how the digits are divided (two shards by label for each client, so that none has
+//! seen more than a few kinds), what is started, what is looked at, and the picture at the end.
+//! With `--nodes 10` each client has a node of its own. The nodes are the shipped program, told by
+//! its own commands; nothing is measured in it that a user could not see. How accurate single
+//! strategies become is `bench federated`'s.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,33 +16,39 @@ use selvedge_tests::{Deadline, Node, NodeSpec, Scenario, Stopwatch, digits, plac
 use selvedge_train::{Examples, Split, split};
 use serde_json::Value;
 
-/// Nodes, each with its own digits; five of them are anchors.
-const NODES: usize = 10;
+/// Clients, each with digits of its own.
+const CLIENTS: usize = 10;
+/// Nodes unless told otherwise: each is two clients, and all five are anchors.
+const NODES: usize = 5;
 /// Rounds unless told otherwise: most of what there is to learn is learned by then.
 const ROUNDS: u64 = 20;
 /// An anchor dies when so many rounds are over.
 const KILLED_AFTER: u64 = 4;
+/// It is started again when so many are: the others have learned on without it by then.
+const BACK_AFTER: u64 = 8;
 /// Of a hundred digits at most so many are told wrong after the last round: FedAvg comes to 13 on
-/// these digits in 30 rounds when all ten nodes live.
+/// these digits in 30 rounds when all ten clients live.
 const WRONG: f64 = 25.0;
-/// The longest that all of it may take: a round of ten nodes on two cores takes seconds.
+/// The longest that all of it may take: a round of ten clients on two cores takes seconds.
 const LONGEST_S: u64 = 540;
 /// Letters of a bar that stands for a hundred percent.
 const BAR: usize = 40;
 
 fn main() -> Result<()> {
-    let (mut as_json, mut rounds) = (false, ROUNDS);
+    let (mut as_json, mut rounds, mut nodes) = (false, ROUNDS, NODES);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--json" => as_json = true,
             "--rounds" => rounds = words.next().context("--rounds N")?.parse()?,
-            other => bail!("unknown option `{other}`; there are --json and --rounds N"),
+            "--nodes" => nodes = words.next().context("--nodes N")?.parse()?,
+            other => bail!("unknown option `{other}`; there are --json, --rounds N and --nodes N"),
         }
     }
-    ensure!(rounds > KILLED_AFTER + 2, "a show needs more than {} rounds", KILLED_AFTER + 2);
+    ensure!(rounds > BACK_AFTER + 1, "a show needs more than {} rounds", BACK_AFTER + 1);
+    ensure!([5, 10].contains(&nodes), "the ten clients live on 5 nodes or on 10");
     let scenario = Scenario::new()?;
-    let shown = learn(&scenario, rounds);
+    let shown = learn(&scenario, rounds, nodes);
     if shown.is_err() {
         scenario.show();
     }
@@ -50,24 +57,35 @@ fn main() -> Result<()> {
     report.end(as_json)
 }
 
-fn learn(s: &Scenario, rounds: u64) -> Result<(Report, PathBuf)> {
+fn learn(s: &Scenario, rounds: u64, count: usize) -> Result<(Report, PathBuf)> {
     let mut report = Report::default();
-    report
-        .heading("ten nodes, five anchors, two kinds of digits each; sums that nobody takes apart");
+    report.heading(&format!(
+        "ten clients on {count} nodes, five anchors, two kinds of digits each; sums that nobody \
+         takes apart"
+    ));
     let all = digits::load(0).context("reading the digits")?.train;
-    let parts = split(&all, NODES, Split::Shards(2), 1)?;
-    let specs = parts.iter().enumerate().map(|(at, part)| with_digits(s, at, part));
-    let nodes = mesh(s, &specs.collect::<Result<Vec<_>>>()?)?;
+    let parts = split(&all, CLIENTS, Split::Shards(2), 1)?;
+    let each = CLIENTS / count;
+    let specs = parts.chunks(each).enumerate().map(|(at, parts)| with_digits(s, at, parts));
+    let specs = specs.collect::<Result<Vec<_>>>()?;
+    let mut nodes = mesh(s, &specs)?;
     let file = s.path("job.toml");
-    fs::write(&file, job(rounds))?;
+    fs::write(&file, job(rounds, count))?;
     nodes[0].cli(&["fed", "submit", &file.display().to_string()])?.success()?;
     let begun = Stopwatch::start();
-    let accuracy = follow(s, &nodes, rounds)?;
+    let accuracy = follow(s, &specs, &mut nodes, rounds)?;
     let took = begun.elapsed().as_secs_f64();
-    let ends = living(&nodes).map(|node| Ok(job_of(node)?["model"].clone()));
+    let deadline = Deadline::patient();
+    let ends = nodes.iter().map(|node| deadline.until("the end", || ended(node, rounds)));
     let ends = ends.collect::<Result<Vec<Value>>>()?;
-    ensure!(ends.iter().all(|end| *end == ends[0]), "they came to different models: {ends:?}");
+    let is_same = |end: &Value| end["model"] == ends[0]["model"];
+    ensure!(ends.iter().all(is_same), "they came to different models: {ends:?}");
     s.say(&format!("{} nodes hold the same model", ends.len()));
+    let contributed = ends[0]["contributions"].as_array().context("contributions")?.len();
+    ensure!(contributed == count, "{contributed} nodes contributed");
+    let clients = |end: &Value| end["parts"].as_array().map_or(0, Vec::len).max(1);
+    let clients: usize = ends.iter().map(clients).sum();
+    ensure!(clients == CLIENTS, "{clients} clients took part");
     report.note("told wrong after the last round, percent", 100.0 - accuracy, Some(WRONG));
     report.note("seconds a round", took / rounds as f64, None);
     let picture = places::repository().join("target").join("learning.svg");
@@ -88,19 +106,29 @@ fn mesh(s: &Scenario, specs: &[NodeSpec]) -> Result<Vec<Node>> {
     Ok(nodes)
 }
 
-/// Shows each round as it ends, and kills a node in the middle of one; the last accuracy.
-fn follow(s: &Scenario, nodes: &[Node], rounds: u64) -> Result<f64> {
+/// A job as a node shows it once it is done there.
+fn ended(node: &Node, rounds: u64) -> Result<Option<Value>> {
+    Ok(Some(job_of(node)?).filter(|job| job["round"] == rounds))
+}
+
+/// Shows each round as it ends, kills a node in the middle of one and starts it again later; the
+/// last accuracy.
+fn follow(s: &Scenario, specs: &[NodeSpec], nodes: &mut [Node], rounds: u64) -> Result<f64> {
     let deadline = Deadline::secs(LONGEST_S);
-    let (mut shown, mut last) = (None, 0.0);
+    let (mut shown, mut last, mut dead) = (None, 0.0, 0);
     while shown != Some(rounds) {
         let next = shown.map_or(0, |round| round + 1);
         last = deadline.until(&format!("round {next}"), || measured(nodes, next))?;
         let bar = "█".repeat((last / 100.0 * BAR as f64) as usize);
         s.say(&format!("round {next:>2}  {bar:<BAR$} {last:.1} %"));
         if next == KILLED_AFTER {
-            let victim = an_anchor(nodes)?;
-            victim.kill()?;
-            s.say(&format!("{} is killed in the middle of the next round", victim.name()));
+            dead = an_anchor(nodes)?;
+            nodes[dead].kill()?;
+            s.say(&format!("{} is killed in the middle of the next round", nodes[dead].name()));
+        }
+        if next == BACK_AFTER {
+            nodes[dead] = specs[dead].up(s, &[])?;
+            s.say(&format!("{} is back, and goes on from its disk", nodes[dead].name()));
         }
         shown = Some(next);
     }
@@ -124,11 +152,12 @@ fn measured(nodes: &[Node], round: u64) -> Result<Option<f64>> {
 }
 
 /// An anchor that is to die: any but the first node, which is asked.
-fn an_anchor(nodes: &[Node]) -> Result<&Node> {
+fn an_anchor(nodes: &[Node]) -> Result<usize> {
     let job = job_of(&nodes[0])?;
     let anchors = job["anchors"].as_array().context("anchors")?;
-    let dies = nodes.iter().skip(1).find(|node| anchors.iter().any(|name| *name == node.name()));
-    dies.context("no anchor is known")
+    let is_one = |node: &Node| anchors.iter().any(|name| *name == node.name());
+    let dies = nodes.iter().skip(1).position(is_one).context("no anchor is known")?;
+    Ok(dies + 1)
 }
 
 fn living(nodes: &[Node]) -> impl Iterator<Item = &Node> {
@@ -145,29 +174,40 @@ fn job_of(node: &Node) -> Result<Value> {
     Ok(jobs.into_iter().next().unwrap_or_else(|| serde_json::json!({ "measured": [] })))
 }
 
-fn job(rounds: u64) -> String {
+/// The floor is of nodes: with one of them dead it must be reached.
+fn job(rounds: u64, nodes: usize) -> String {
+    let (floor, each) = (nodes - nodes / 5, CLIENTS / nodes);
     format!(
-        "name = \"digits\"\ndata = \"digits\"\nrounds = {rounds}\nmin_clients = 8\ntarget = 9\n\
+        "name = \"digits\"\ndata = \"digits\"\nrounds = {rounds}\nmin_clients = {floor}\n\
+         target = 8\nclients_per_node = {each}\n\
          [model]\nshape = {{ image = {{ channels = 1, height = 28, width = 28 }} }}\n\
          classes = 10\nhidden = [{{ dense = 100 }}]\n\
          [training]\nepochs = 2\nbatch = 32\nlearning_rate = 0.05\n[pace]\npatience_ms = 8000\n"
     )
 }
 
-/// A node whose home has these digits, as the MNIST files hold them.
-fn with_digits(s: &Scenario, at: usize, part: &Examples) -> Result<NodeSpec> {
+/// A node whose home has these digits, as the MNIST files hold them: one part of its data for each
+/// of its clients.
+fn with_digits(s: &Scenario, at: usize, parts: &[Examples]) -> Result<NodeSpec> {
     let spec = s.node(&format!("n{at}"));
     fs::create_dir_all(&spec.home)?;
-    let (images, labels) = (spec.home.join("images"), spec.home.join("labels"));
-    let count = u32::try_from(part.len())?;
-    let bytes = part.values().iter().map(|value| (value * 255.0).round() as u8);
-    write(&images, &[0x803, count, 28, 28], bytes)?;
-    write(&labels, &[0x801, count], part.labels().iter().map(|label| *label as u8))?;
-    let config = format!(
-        "[[data]]\nname = \"digits\"\nkind = \"idx\"\nimages = \"{}\"\nlabels = \"{}\"\n",
-        images.display(),
-        labels.display()
-    );
+    let mut config = String::new();
+    for (one, part) in parts.iter().enumerate() {
+        let (images, labels) = (format!("images{one}"), format!("labels{one}"));
+        let (images, labels) = (spec.home.join(images), spec.home.join(labels));
+        let count = u32::try_from(part.len())?;
+        let bytes = part.values().iter().map(|value| (value * 255.0).round() as u8);
+        write(&images, &[0x803, count, 28, 28], bytes)?;
+        write(&labels, &[0x801, count], part.labels().iter().map(|label| *label as u8))?;
+        config += &format!(
+            "[[data]]\nname = \"digits\"\nkind = \"idx\"\nimages = \"{}\"\nlabels = \"{}\"\n",
+            images.display(),
+            labels.display()
+        );
+        if parts.len() > 1 {
+            config += &format!("part = \"ward-{one}\"\n");
+        }
+    }
     fs::write(spec.home.join("config.toml"), config)?;
     Ok(spec)
 }

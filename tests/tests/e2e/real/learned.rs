@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use selvedge_tests::budgets::{fund, key, until_books};
 use selvedge_tests::tiny::{self, TINY};
-use selvedge_tests::{Deadline, Node, Reply, Scenario, python, scenario};
+use selvedge_tests::{Deadline, Node, NodeSpec, Reply, Scenario, python, scenario};
 use serde_json::{Value, json};
 
 use super::learning::{job, same_end, submit, until_round, with_data};
@@ -27,7 +27,7 @@ fn what_a_job_learns_is_served_at_every_node_at_once() {
         let mut specs = Vec::new();
         for node in 0..5_u64 {
             let spec = s.node(&format!("n{node}"));
-            specs.push(if node == 4 { spec } else { with_data(spec, node)? });
+            specs.push(if node == 4 { that_is_asked(spec)? } else { with_data(spec, node)? });
         }
         let mut nodes = s.mesh(&specs)?;
         names_are_taken_once(s, &nodes[0])?;
@@ -60,6 +60,8 @@ fn what_a_job_learns_is_served_at_every_node_at_once() {
         people_ask(s, &nodes[4])?;
         keys_and_budgets(s, &nodes[0])?;
 
+        what_was_asked_is_learned_from(s, &nodes[4])?;
+
         s.step("a node that starts again serves it from its disk");
         nodes[4].kill()?;
         nodes[4] = specs[4].up(s, &[])?;
@@ -75,6 +77,38 @@ fn what_a_job_learns_is_served_at_every_node_at_once() {
             Ok(gone.ok())
         })
     });
+}
+
+/// A node that may learn from what it is asked, and from nothing else.
+fn that_is_asked(spec: NodeSpec) -> Result<NodeSpec> {
+    fs::create_dir_all(&spec.home)?;
+    let config = "[[data]]\nname = \"line3\"\nkind = \"requests\"\nmodel = \"wear\"\n";
+    fs::write(spec.home.join("config.toml"), config)?;
+    Ok(spec)
+}
+
+/// A request gets its labels from whoever made it, and the job reads it as examples of the node.
+fn what_was_asked_is_learned_from(s: &Scenario, node: &Node) -> Result<()> {
+    s.step("what a node is asked is an example once somebody says what it should have said");
+    let examples = || -> Result<Value> {
+        let jobs: Value =
+            serde_json::from_str(&node.cli(&["fed", "status", "--json"])?.success()?)?;
+        Ok(jobs[0]["examples"].clone())
+    };
+    ensure!(examples()?.is_null(), "examples before there were labels");
+    let answer = node.client().post(INFER, &rows())?;
+    let id = answer.header("x-request-id").context("an id")?.to_owned();
+    let path = format!("/v1/requests/{id}/labels");
+    says(node.client().post(&path, &json!({"labels": [1, 0]}))?, 400)?;
+    says(node.client().post(&path, &json!({"labels": [1, 0, 2]}))?, 400)?;
+    let told = node.client().post(&path, &json!({"labels": [1, 0, 1]}))?.ok()?;
+    ensure!(told == json!({"model": "wear", "kept": 1, "forgotten": 0}), "{told}");
+    let told = node.cli(&["label", &id, "1", "0", "0"])?.success()?;
+    ensure!(told.contains("1 labelled requests to 'wear'"), "{told}");
+    Deadline::patient().until("three examples", || Ok((examples()? == 3).then_some(())))?;
+    let told = node.cli(&["label", "--forget", "wear"])?.success()?;
+    ensure!(told.contains("forgot 1 labelled requests to wear"), "{told}");
+    Ok(())
 }
 
 fn names_are_taken_once(s: &Scenario, node: &Node) -> Result<()> {
