@@ -200,13 +200,18 @@ impl Problems {
             self.say("data", format!("{} tables", written.len()), format!("at most {MAX_SOURCES}"));
         }
         let mut sources: BTreeMap<String, DataParts> = BTreeMap::new();
+        let mut asked = BTreeSet::new();
         for raw in written {
             let (name, part, source, bound) = source(raw);
-            if let Source::Requests(Requests { model }) = &source
-                && !JobSpec::is_name(model)
-            {
-                let allowed = "the name of a job, whose model is asked";
-                self.say("data.model", model.escape_debug(), allowed);
+            if let Source::Requests(Requests { model }) = &source {
+                if !JobSpec::is_name(model) {
+                    let allowed = "the name of a job, whose model is asked";
+                    self.say("data.model", model.escape_debug(), allowed);
+                } else if !asked.insert(model.clone()) {
+                    // Two clients would learn from the same rows, and each be counted as a node's.
+                    let allowed = "a model that no other [[data]] table of kind 'requests' names";
+                    self.say("data.model", model, allowed);
+                }
             }
             let cap = self.cap(bound);
             let allowed = "1 to 64 letters a-z, digits, '-' and '_'";

@@ -195,6 +195,12 @@ fn sources_of_data_are_read_and_named_once() {
     let (_scratch, file) = written(&many);
     let text = failure(load(&file, true, &Env::new(), |_| ()));
     assert!(text.contains("at most 16 [[data]] tables of one name"), "{text}");
+    let asked = |part: &str| {
+        format!("[[data]]\nkind = 'requests'\nname = 'l'\npart = '{part}'\nmodel = 'wear'\n")
+    };
+    let (_scratch, file) = written(&(asked("a") + &asked("b")));
+    let text = failure(load(&file, true, &Env::new(), |_| ()));
+    assert!(text.contains("data.model is 'wear'; allowed: a model that no other"), "{text}");
     let (_scratch, file) = written(&(csv("a") + "secret = 1\n"));
     assert!(failure(load(&file, true, &Env::new(), |_| ())).contains("secret"));
     let (_scratch, file) = written(&csv("a").repeat(65));

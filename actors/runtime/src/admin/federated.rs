@@ -64,11 +64,11 @@ impl Admin {
         self.shared.federation.log().forget(model).await
     }
 
-    /// Forgets the labelled requests that came with a key, at this node.
+    /// Forgets the labelled requests that came with a key, at this node; how many there were.
     ///
     /// # Errors
     /// A refusal where the disk fails.
-    pub async fn labelled_forget_key(&self, key: KeyId) -> Result<(), Refusal> {
+    pub async fn labelled_forget_key(&self, key: KeyId) -> Result<u64, Refusal> {
         self.shared.federation.log().forget_key(key).await
     }
 }

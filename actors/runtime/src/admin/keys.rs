@@ -124,14 +124,29 @@ impl Admin {
     pub async fn key_revoke(&self, id: &str) -> Result<(), Refusal> {
         if let Some(key) = self.shared.policies.book().key_named(id) {
             let order = self.shared.policies.book().close_key(key);
-            self.shared.policies.cut(&self.shared.quota, order).await?;
+            let cut = self.shared.policies.cut(&self.shared.quota, order).await;
             // Other nodes learn from none of its requests any more, as soon as they hear of it.
-            return self.labelled_forget_key(key).await;
+            let forgotten = self.labelled_forget_key(key).await;
+            cut?;
+            return forgotten.map(drop).map_err(|why| still_kept(key, why));
         }
         let _in_order = self.keys.lock().await;
         let mut ring = KeyRing::clone(&self.shared.keys.load());
-        ring.revoke(id).map_err(|error| no_key(&error))?;
+        if let Err(error) = ring.revoke(id) {
+            return self.forget_gone(id, no_key(&error)).await;
+        }
         self.keep_keys(ring).await
+    }
+
+    /// Forgets what a key of the mesh asked that is in the book no more: it was cut elsewhere, or
+    /// the disk failed when it was cut. `unknown` where it left nothing here.
+    async fn forget_gone(&self, id: &str, unknown: Refusal) -> Result<(), Refusal> {
+        let Ok(key) = id.parse::<KeyId>() else { return Err(unknown) };
+        match self.labelled_forget_key(key).await {
+            Ok(0) => Err(unknown),
+            Ok(_) => Ok(()),
+            Err(why) => Err(still_kept(key, why)),
+        }
     }
 
     /// The caller behind an API key's secret.
@@ -167,6 +182,16 @@ impl Admin {
         self.shared.keys.store(std::sync::Arc::new(ring));
         Ok(())
     }
+}
+
+/// The refusal where a key opens nothing any more and the disk still has what it asked.
+fn still_kept(key: KeyId, why: Refusal) -> Refusal {
+    let message = format!(
+        "the key is revoked, but its labelled requests are still on the disk: {}; revoke it once \
+         more by its whole id, {key}",
+        why.message
+    );
+    Refusal { message, ..why }
 }
 
 fn no_key(error: &KeyError) -> Refusal {

@@ -3,7 +3,7 @@
 //! Owns the tasks of jobs, their back-off, and the orders of operators. A job that this build or
 //! this processor cannot follow is shown with the reason and not run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -18,13 +18,13 @@ use selvedge_federated::seal::OpeningKey;
 use selvedge_net::{Endpoint, Identity, clock, entropy};
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::seal::sealing_key;
-use selvedge_train::{Local, Model, Requests, Source};
+use selvedge_train::{Local, Model, Requests, Source, Subject};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::chain::ChainWriter;
 use super::disk::{JobDisk, Part, forget_others, hex};
-use super::labelled::RequestLog;
+use super::labelled::{Lessons, RequestLog};
 use super::ledger::LedgerLine;
 use super::member::{Own, holder, ledger_name};
 use super::post::Post;
@@ -470,15 +470,13 @@ impl Federation {
             let (log, model) = (Arc::clone(&self.log), model.clone());
             let shared = Arc::clone(shared);
             let reading = tokio::task::spawn_blocking(move || {
-                let (values, labels) = log_of(&log, &shared, &model)?;
+                let Lessons { values, labels, .. } = log_of(&log, &shared, &model, &subject)?;
                 // There may be none yet.
-                match labels.is_empty() {
-                    true => Ok(()),
-                    false => {
-                        let read = labelled(&subject, values, labels);
-                        read.map(drop).map_err(|error| error.to_string())
-                    }
+                if labels.is_empty() {
+                    return Ok(());
                 }
+                let read = labelled(&subject, values, labels);
+                read.map(drop).map_err(|error| error.to_string())
             });
             return reading.await.map_err(|error| error.to_string())?;
         }
@@ -652,8 +650,8 @@ impl Start {
         let first = first.await.map_err(|error| Unable::For(error.to_string()))?;
         let first = first.map_err(|error| Unable::Ever(error.to_string()))?;
         // What comes while they are read is read at the next beginning.
-        let mut grown = federation.log.changes();
-        grown.mark_unchanged();
+        let asked = self.asked();
+        let grown = (!asked.is_empty()).then(|| federation.log.changes(asked));
         let own = self.clients().await;
         let parts: Vec<Part> = own.iter().map(|own| own.part.clone()).collect();
         let (reading, checking) = (disk.clone(), Arc::clone(&seal));
@@ -673,17 +671,20 @@ impl Start {
             post: self.post.clone(),
             state: Arc::clone(&self.state),
             own,
-            grown: self.grows().then_some(grown),
+            grown,
             epidemic: self.told.epidemic,
         };
         Ok(Runner::new(parts, loaded))
     }
 
-    /// Whether its data may grow while it runs.
-    fn grows(&self) -> bool {
+    /// The models whose labelled requests are among its data, which may grow while it runs.
+    fn asked(&self) -> BTreeSet<String> {
         let parts = self.shared.federation.parts.data.get(&self.told.task.data);
-        let grows = |own: &DataSource| matches!(own.source, Source::Requests(_));
-        parts.is_some_and(|parts| parts.values().any(grows))
+        let asked = |own: &DataSource| {
+            let Source::Requests(Requests { model }) = &own.source else { return None };
+            Some(model.clone())
+        };
+        parts.into_iter().flat_map(BTreeMap::values).filter_map(asked).collect()
     }
 
     /// The clients of this node, and what people are told of them: those that train first.
@@ -745,8 +746,8 @@ impl Start {
         let (log, shared) = (Arc::clone(&federation.log), Arc::clone(&self.shared));
         let read = tokio::task::spawn_blocking(move || {
             if let Source::Requests(Requests { model }) = &from {
-                let (values, labels) = log_of(&log, &shared, model)?;
-                let read = Data::of(&reading, values, labels);
+                let lessons = log_of(&log, &shared, model, &reading.subject)?;
+                let read = Data::of(&reading, lessons);
                 return read.map_err(|error| error.to_string());
             }
             let read = Data::read(&from, &reading, base.as_deref(), other.as_deref());
@@ -760,12 +761,27 @@ impl Start {
     }
 }
 
-/// The labelled requests of a model, but of keys and accounts that are refused now. Touches the
-/// disk.
-fn log_of(log: &RequestLog, shared: &Shared, model: &str) -> Result<(Vec<f32>, Vec<u32>), String> {
+/// The labelled requests of a model that fit what is learned, but of keys and accounts that are
+/// refused now. Touches the disk.
+fn log_of(
+    log: &RequestLog,
+    shared: &Shared,
+    model: &str,
+    subject: &Subject,
+) -> Result<Lessons, String> {
+    let Subject::Model(learned) = subject else {
+        return Err("it holds labelled requests, and the job learns from texts".to_owned());
+    };
+    let width = learned.schema.check().map_err(|error| error.to_string())?;
     let barred =
         |account: &AccountPath, key: Option<&KeyId>| shared.policies.bars(account, key).is_some();
-    log.examples(model, &barred).map_err(|error| error.to_string())
+    let lessons = log.examples(model, (width, learned.schema.classes), &barred);
+    let lessons = lessons.map_err(|error| error.to_string())?;
+    if lessons.unfit > 0 {
+        let (unfit, fit) = (lessons.unfit, lessons.labels.len());
+        tracing::warn!(model, unfit, fit, "labelled requests that do not fit the job are left out");
+    }
+    Ok(lessons)
 }
 
 /// What a job has learned, as it answers.

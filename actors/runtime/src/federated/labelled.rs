@@ -2,14 +2,15 @@
 //!
 //! Owns which values of requests are kept and for how long. Nothing is unless a `[[data]]` table of
 //! this node's configuration names the model; then values wait in memory until their request gets
-//! its label, and are on this node's disk with it from then on. Both are bounded, and the oldest go
-//! first. Nothing here leaves the node: jobs read it as they read any other data.
+//! its label, and are on this node's disk with it from then on. Both are bounded: where one more
+//! does not fit, the oldest go of the account that has the most, so that nobody pushes out what
+//! others gave. Nothing here leaves the node: jobs read it as they read any other data.
 //!
 //! ```text
 //! labelled/MODEL/N    the Nth request that was given labels: whose it was, its values, its labels
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -43,6 +44,20 @@ pub(crate) struct Whose {
     key: Option<[u8; 8]>,
 }
 
+/// Examples of a model, as a job reads them: whole rows that fit what it learns.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Lessons {
+    /// The values of all rows, one after the other.
+    pub(crate) values: Vec<f32>,
+    /// The class of each row.
+    pub(crate) labels: Vec<u32>,
+    /// A number below a thousand for each row, the same whenever and wherever it is read: those
+    /// below a job's thousandths are held out.
+    pub(crate) draws: Vec<u16>,
+    /// Rows that do not fit: of another width, or of a class that there is not.
+    pub(crate) unfit: u64,
+}
+
 /// Who gives labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Labeller {
@@ -59,7 +74,7 @@ pub struct Labelled {
     pub model: String,
     /// Labelled requests of it that are kept.
     pub kept: u64,
-    /// Requests that were forgotten for it, the oldest.
+    /// Requests that were forgotten for it: the oldest of the account that had the most.
     pub forgotten: u64,
 }
 
@@ -89,22 +104,31 @@ struct Row {
     values: usize,
 }
 
-/// What is known of one model.
-#[derive(Default)]
-struct Shelf {
-    waiting: VecDeque<Waiting>,
-    waiting_values: usize,
-    /// Oldest first; none before the disk was looked at.
-    kept: Option<VecDeque<Row>>,
+/// What takes part in the bounds.
+trait Held {
+    fn account(&self) -> &str;
+    fn values(&self) -> usize;
+}
+
+/// What is on the disk of each model that was looked at, oldest first.
+type OnDisk = BTreeMap<String, VecDeque<Row>>;
+
+/// Who is told when there is more, or less, of some models.
+struct Watcher {
+    models: BTreeSet<String>,
+    grown: watch::Sender<u64>,
 }
 
 /// The labelled requests of a node.
 pub(crate) struct RequestLog {
     store: Store,
-    /// By model: only those that the configuration names.
-    shelves: BTreeMap<String, Mutex<Shelf>>,
-    /// Counts changes of what is kept.
-    grown: watch::Sender<u64>,
+    /// What waits, by model: only those that the configuration names. Held for moments only, as
+    /// requests that are answered come here.
+    waiting: BTreeMap<String, Mutex<VecDeque<Waiting>>>,
+    /// What the disk has. Held while it is read and until it has taken a change, so that no change
+    /// meets another: only threads that may block take it.
+    on_disk: Mutex<OnDisk>,
+    watchers: Mutex<Vec<Watcher>>,
 }
 
 impl Whose {
@@ -127,38 +151,79 @@ impl Labeller {
     }
 }
 
-impl Shelf {
-    /// Forgets the oldest that wait until one more fits.
-    fn make_room(&mut self, values: usize) {
-        while self.waiting.len() >= MAX_WAITING || self.waiting_values + values > MAX_WAITING_VALUES
-        {
-            let Some(oldest) = self.waiting.pop_front() else { return };
-            self.waiting_values -= oldest.values.len();
-        }
+impl Held for Waiting {
+    fn account(&self) -> &str {
+        &self.whose.account
     }
 
-    fn take(&mut self, at: usize) -> Option<Waiting> {
-        let taken = self.waiting.remove(at)?;
-        self.waiting_values -= taken.values.len();
-        Some(taken)
+    fn values(&self) -> usize {
+        self.values.len()
     }
+}
+
+impl Held for Row {
+    fn account(&self) -> &str {
+        &self.whose.account
+    }
+
+    fn values(&self) -> usize {
+        self.values
+    }
+}
+
+/// Takes out the oldest of the account that has the most of what is over its bound, until so many
+/// and so many values are left; what was taken out.
+fn make_room<T: Held>(all: &mut VecDeque<T>, most: usize, most_values: usize) -> Vec<T> {
+    let mut values: usize = all.iter().map(Held::values).sum();
+    if all.len() <= most && values <= most_values {
+        return Vec::new();
+    }
+    let mut shares: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for one in all.iter() {
+        let share = shares.entry(one.account().to_owned()).or_default();
+        *share = (share.0 + 1, share.1 + one.values());
+    }
+    let mut gone = Vec::new();
+    while all.len() > most || values > most_values {
+        let counts = all.len() > most;
+        let of = |share: &(usize, usize)| if counts { share.0 } else { share.1 };
+        let Some((account, share)) = shares.iter_mut().max_by_key(|(_, share)| of(share)) else {
+            break;
+        };
+        let oldest = all.iter().position(|one| one.account() == account);
+        let Some(oldest) = oldest.and_then(|at| all.remove(at)) else { break };
+        *share = (share.0 - 1, share.1 - oldest.values());
+        values -= oldest.values();
+        gone.push(oldest);
+    }
+    gone
 }
 
 impl RequestLog {
     /// A log of the requests to these models; of none where there are none.
     pub(crate) fn new(store: Store, models: impl IntoIterator<Item = String>) -> Self {
-        let shelves = models.into_iter().map(|model| (model, Mutex::default())).collect();
-        Self { store, shelves, grown: watch::Sender::new(0) }
+        let waiting = models.into_iter().map(|model| (model, Mutex::default())).collect();
+        Self { store, waiting, on_disk: Mutex::default(), watchers: Mutex::default() }
     }
 
     /// Whether requests to a model are kept.
     pub(crate) fn keeps(&self, model: &str) -> bool {
-        self.shelves.contains_key(model)
+        self.waiting.contains_key(model)
     }
 
-    /// Tells whenever there is more, or less, to learn from.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.grown.subscribe()
+    /// Tells whenever there is more, or less, to learn from that was asked of any of these models.
+    pub(crate) fn changes(&self, models: BTreeSet<String>) -> watch::Receiver<u64> {
+        let (grown, told) = watch::channel(0);
+        let mut watchers = self.watchers.lock();
+        watchers.retain(|one| !one.grown.is_closed());
+        watchers.push(Watcher { models, grown });
+        told
+    }
+
+    fn changed(&self, model: &str) {
+        for one in self.watchers.lock().iter().filter(|one| one.models.contains(model)) {
+            one.grown.send_modify(|count| *count += 1);
+        }
     }
 
     /// Keeps the values of a request until it gets its labels or makes room for others.
@@ -169,14 +234,14 @@ impl RequestLog {
         rows: usize,
         values: Vec<f32>,
     ) {
-        let Some(shelf) = self.shelves.get(model) else { return };
+        let Some(waiting) = self.waiting.get(model) else { return };
         if rows == 0 || values.len() > MAX_WAITING_VALUES {
             return;
         }
-        let mut shelf = shelf.lock();
-        shelf.make_room(values.len());
-        shelf.waiting_values += values.len();
-        shelf.waiting.push_back(Waiting { id, whose: Whose::new(account, key), rows, values });
+        let whose = Whose::new(account, key);
+        let mut waiting = waiting.lock();
+        waiting.push_back(Waiting { id, whose, rows, values });
+        let _gone = make_room(&mut waiting, MAX_WAITING, MAX_WAITING_VALUES);
     }
 
     /// The model that a request was made to, if whoever asks may give it labels: it waits for them,
@@ -184,17 +249,19 @@ impl RequestLog {
     pub(crate) async fn find(self: &Arc<Self>, id: RequestId, by: &Labeller) -> Option<String> {
         let (log, by) = (Arc::clone(self), by.clone());
         let found = tokio::task::spawn_blocking(move || {
-            let has = |model: &str, shelf: &Mutex<Shelf>| {
-                let mut shelf = shelf.lock();
-                let waits = shelf.waiting.iter().any(|one| one.id == id && by.may(&one.whose));
-                // What cannot be read cannot get other labels.
-                waits
-                    || log
-                        .kept(model, &mut shelf)
-                        .is_ok_and(|kept| kept.iter().any(|one| one.id == id && by.may(&one.whose)))
+            let waits = |waiting: &Mutex<VecDeque<Waiting>>| {
+                waiting.lock().iter().any(|one| one.id == id && by.may(&one.whose))
             };
-            let found = log.shelves.iter().find(|(model, shelf)| has(model, shelf));
-            found.map(|(model, _)| model.clone())
+            if let Some((model, _)) = log.waiting.iter().find(|(_, waiting)| waits(waiting)) {
+                return Some(model.clone());
+            }
+            let mut on_disk = log.on_disk.lock();
+            // What cannot be read cannot get other labels.
+            let mut has = |model: &str| {
+                let kept = log.kept(model, &mut on_disk);
+                kept.is_ok_and(|kept| kept.iter().any(|one| one.id == id && by.may(&one.whose)))
+            };
+            log.waiting.keys().find(|model| has(model)).cloned()
         });
         found.await.ok().flatten()
     }
@@ -212,72 +279,110 @@ impl RequestLog {
         labels: Vec<u32>,
     ) -> Result<Labelled, Refusal> {
         let (log, name, by) = (Arc::clone(self), model.to_owned(), by.clone());
-        let begun = tokio::task::spawn_blocking(move || log.begin(&name, id, &by, labels));
-        let (labelled, written) = begun.await.map_err(|why| broken(&why))??;
-        let written = written.await.map_err(|_| broken(&StoreError::Closed))?;
-        if let Err(why) = written {
-            // What is on the disk is looked at again.
-            self.shelves.get(model).into_iter().for_each(|shelf| shelf.lock().kept = None);
-            return Err(broken(&why));
-        }
-        self.grown.send_modify(|count| *count += 1);
-        Ok(labelled)
+        // Goes on to its end where whoever asked has left.
+        let done = tokio::task::spawn_blocking(move || {
+            let mut on_disk = log.on_disk.lock();
+            match log.first_labels(&name, id, &by, &labels, &mut on_disk) {
+                None => log.other_labels(&name, id, &by, labels, &mut on_disk),
+                Some(done) => done,
+            }
+        });
+        done.await.map_err(|why| broken(&why))?
     }
 
-    fn begin(
+    /// Labels for a request that waits; none where it does not.
+    fn first_labels(
+        &self,
+        model: &str,
+        id: RequestId,
+        by: &Labeller,
+        labels: &[u32],
+        on_disk: &mut OnDisk,
+    ) -> Option<Result<Labelled, Refusal>> {
+        let shelf = self.waiting.get(model)?;
+        let taken = {
+            let mut waiting = shelf.lock();
+            let at = waiting.iter().position(|one| one.id == id && by.may(&one.whose))?;
+            let rows = waiting.get(at).map_or(0, |one| one.rows);
+            if let Err(refusal) = check_count(rows, labels.len()) {
+                return Some(Err(refusal));
+            }
+            waiting.remove(at)?
+        };
+        let Waiting { whose, rows, values, .. } = taken;
+        let kept = Kept { id: id.0, whose, values, labels: labels.to_vec() };
+        let done = self.keep(model, &kept, on_disk);
+        Some(done.map_err(|why| {
+            // It may get its labels once the disk takes them.
+            let Kept { whose, values, .. } = kept;
+            let mut waiting = shelf.lock();
+            waiting.push_back(Waiting { id, whose, rows, values });
+            let _gone = make_room(&mut waiting, MAX_WAITING, MAX_WAITING_VALUES);
+            broken(&why)
+        }))
+    }
+
+    /// Writes one more down, and takes off the disk what makes room for it.
+    fn keep(&self, model: &str, kept: &Kept, on_disk: &mut OnDisk) -> Result<Labelled, StoreError> {
+        let all = self.kept(model, on_disk)?;
+        let number = all.back().map_or(0, |last| last.number + 1);
+        let mut batch = Batch::default();
+        batch.put(&name(model, number), kept)?;
+        all.push_back(Row::of(number, kept));
+        let gone = make_room(all, MAX_KEPT, MAX_KEPT_VALUES);
+        gone.iter().for_each(|row| batch.remove(&name(model, row.number)));
+        let (count, model) = (all.len() as u64, model.to_owned());
+        self.write(&model, batch, on_disk)?;
+        Ok(Labelled { model, kept: count, forgotten: gone.len() as u64 })
+    }
+
+    /// Other labels for a request that has some.
+    fn other_labels(
         &self,
         model: &str,
         id: RequestId,
         by: &Labeller,
         labels: Vec<u32>,
-    ) -> Result<(Labelled, Written), Refusal> {
-        let shelf = self.shelves.get(model).ok_or_else(unknown)?;
-        let mut shelf = shelf.lock();
-        let waits = shelf.waiting.iter().position(|one| one.id == id && by.may(&one.whose));
-        let (number, kept) = match waits {
-            Some(at) => {
-                let rows = shelf.waiting.get(at).map_or(0, |one| one.rows);
-                check_count(rows, labels.len())?;
-                let last = self.kept(model, &mut shelf).map_err(|why| broken(&why))?.back();
-                let number = last.map_or(0, |last| last.number + 1);
-                let Waiting { whose, values, .. } = shelf.take(at).ok_or_else(unknown)?;
-                (number, Kept { id: id.0, whose, values, labels })
-            }
-            None => {
-                let all = self.kept(model, &mut shelf).map_err(|why| broken(&why))?;
-                let row = all.iter().find(|one| one.id == id && by.may(&one.whose));
-                let row = row.ok_or_else(unknown)?;
-                check_count(row.rows, labels.len())?;
-                let stored: Option<Kept> =
-                    self.store.load(&name(model, row.number)).map_err(|why| broken(&why))?;
-                (row.number, Kept { labels, ..stored.ok_or_else(unknown)? })
-            }
-        };
-        let mut batch = Batch::default();
-        batch.put(&name(model, number), &kept).map_err(|why| broken(&why))?;
-        let all = self.kept(model, &mut shelf).map_err(|why| broken(&why))?;
-        if waits.is_some() {
-            all.push_back(Row::of(number, &kept));
+        on_disk: &mut OnDisk,
+    ) -> Result<Labelled, Refusal> {
+        if !self.keeps(model) {
+            return Err(unknown());
         }
-        let before = all.len();
-        let mut values: usize = all.iter().map(|row| row.values).sum();
-        while all.len() > MAX_KEPT || values > MAX_KEPT_VALUES {
-            let Some(oldest) = all.pop_front() else { break };
-            values -= oldest.values;
-            batch.remove(&name(model, oldest.number));
+        let all = self.kept(model, on_disk).map_err(|why| broken(&why))?;
+        let row = all.iter().find(|one| one.id == id && by.may(&one.whose)).ok_or_else(unknown)?;
+        check_count(row.rows, labels.len())?;
+        let (record, count) = (name(model, row.number), all.len() as u64);
+        let stored: Option<Kept> = self.store.load(&record).map_err(|why| broken(&why))?;
+        let stored = stored.ok_or_else(unknown)?;
+        // Who says the same again gives nobody anything to learn.
+        if stored.labels != labels {
+            let mut batch = Batch::default();
+            batch.put(&record, &Kept { labels, ..stored }).map_err(|why| broken(&why))?;
+            self.write(model, batch, on_disk).map_err(|why| broken(&why))?;
         }
-        let (model, kept) = (model.to_owned(), all.len() as u64);
-        let labelled = Labelled { model, kept, forgotten: before as u64 - kept };
-        Ok((labelled, self.store.begin(batch).map_err(|why| broken(&why))?))
+        Ok(Labelled { model: model.to_owned(), kept: count, forgotten: 0 })
     }
 
-    /// What is kept of a model, read from the disk the first time. Touches the disk.
+    /// Changes what the disk has of a model, and returns when it has. Where that fails, what it has
+    /// is looked at again when it is next needed. Blocks.
+    fn write(&self, model: &str, batch: Batch, on_disk: &mut OnDisk) -> Result<(), StoreError> {
+        let begun = self.store.begin(batch);
+        let written =
+            begun.and_then(|told| told.blocking_recv().unwrap_or(Err(StoreError::Closed)));
+        match &written {
+            Ok(()) => self.changed(model),
+            Err(_) => drop(on_disk.remove(model)),
+        }
+        written
+    }
+
+    /// What the disk has of a model, read the first time. Touches the disk.
     fn kept<'a>(
         &self,
         model: &str,
-        shelf: &'a mut Shelf,
+        on_disk: &'a mut OnDisk,
     ) -> Result<&'a mut VecDeque<Row>, StoreError> {
-        let rows = match shelf.kept.take() {
+        let rows = match on_disk.remove(model) {
             Some(rows) => rows,
             None => {
                 let all = self.store.load_all::<Kept>(&prefix(model))?;
@@ -288,81 +393,132 @@ impl RequestLog {
                 all.iter().filter_map(row).collect()
             }
         };
-        Ok(shelf.kept.insert(rows))
+        Ok(on_disk.entry(model.to_owned()).or_insert(rows))
     }
 
-    /// The values and labels of all examples of a model, the oldest first, but of requests whose
-    /// account or key is `barred` now. Touches the disk.
+    /// All examples of a model that fit a job, the oldest first, but of requests whose account or
+    /// key is `barred` now. Touches the disk.
     ///
     /// # Errors
     /// [`StoreError`].
     pub(crate) fn examples(
         &self,
         model: &str,
+        (width, classes): (usize, usize),
         barred: &dyn Fn(&AccountPath, Option<&KeyId>) -> bool,
-    ) -> Result<(Vec<f32>, Vec<u32>), StoreError> {
-        let (mut values, mut labels) = (Vec::new(), Vec::new());
+    ) -> Result<Lessons, StoreError> {
+        let mut lessons = Lessons::default();
         for (_, kept) in self.store.load_all::<Kept>(&prefix(model))? {
             let whose = kept.whose.known();
             if whose.is_some_and(|(account, key)| !barred(&account, key.as_ref())) {
-                values.extend(kept.values);
-                labels.extend(kept.labels);
+                lessons.take(&kept, width, classes);
             }
         }
-        Ok((values, labels))
+        Ok(lessons)
     }
 
-    /// Forgets all requests to a model, those that wait too; how many had labels.
+    /// Forgets all requests to a model, those that wait too, also where the configuration names it
+    /// no more; how many had labels.
     ///
     /// # Errors
     /// A refusal where none are kept here, or the disk fails.
     pub(crate) async fn forget(self: &Arc<Self>, model: &str) -> Result<u64, Refusal> {
-        let shelf = self.shelves.get(model).ok_or_else(|| not_kept(model))?;
-        let mut batch = Batch::default();
-        batch.remove_all(prefix(model));
-        let (count, written) = {
-            let mut shelf = shelf.lock();
-            let count = self.kept(model, &mut shelf).map_err(|why| broken(&why))?.len() as u64;
-            *shelf = Shelf { kept: Some(VecDeque::new()), ..Shelf::default() };
-            (count, self.store.begin(batch).map_err(|why| broken(&why))?)
-        };
-        let written = written.await.map_err(|_| broken(&StoreError::Closed))?;
-        written.map_err(|why| broken(&why))?;
-        self.grown.send_modify(|count| *count += 1);
-        Ok(count)
+        let (log, model) = (Arc::clone(self), model.to_owned());
+        let done = tokio::task::spawn_blocking(move || {
+            let mut on_disk = log.on_disk.lock();
+            let names = log.store.names(&prefix(&model)).map_err(|why| broken(&why))?;
+            match log.waiting.get(&model) {
+                Some(waiting) => waiting.lock().clear(),
+                None if names.is_empty() => return Err(not_kept(&model)),
+                None => {}
+            }
+            let mut batch = Batch::default();
+            batch.remove_all(prefix(&model));
+            // From now on the disk tells, whether it takes this or not.
+            on_disk.remove(&model);
+            if !names.is_empty() {
+                log.write(&model, batch, &mut on_disk).map_err(|why| broken(&why))?;
+            }
+            Ok(names.len() as u64)
+        });
+        done.await.map_err(|why| broken(&why))?
     }
 
-    /// Forgets all requests that came with a key, whatever model they asked.
+    /// Forgets all requests that came with a key, whatever model they asked, also of models that
+    /// the configuration names no more; how many there were. May be repeated where it failed.
     ///
     /// # Errors
-    /// A refusal where the disk fails.
-    pub(crate) async fn forget_key(self: &Arc<Self>, key: KeyId) -> Result<(), Refusal> {
+    /// A refusal where the disk fails; what it took stays forgotten.
+    pub(crate) async fn forget_key(self: &Arc<Self>, key: KeyId) -> Result<u64, Refusal> {
         let log = Arc::clone(self);
-        let begun = tokio::task::spawn_blocking(move || {
-            let mut batch = Batch::default();
+        let done = tokio::task::spawn_blocking(move || {
             let is_its = |whose: &Whose| whose.key == Some(key.0);
-            for (model, shelf) in &log.shelves {
-                let mut shelf = shelf.lock();
-                shelf.waiting.retain(|one| !is_its(&one.whose));
-                shelf.waiting_values = shelf.waiting.iter().map(|one| one.values.len()).sum();
-                log.kept(model, &mut shelf)?.retain(|row| {
+            let mut on_disk = log.on_disk.lock();
+            let mut count = 0;
+            for waiting in log.waiting.values() {
+                let mut waiting = waiting.lock();
+                let before = waiting.len();
+                waiting.retain(|one| !is_its(&one.whose));
+                count += before - waiting.len();
+            }
+            for model in log.models()? {
+                let all = log.kept(&model, &mut on_disk)?;
+                let mut batch = Batch::default();
+                let before = all.len();
+                all.retain(|row| {
                     if is_its(&row.whose) {
-                        batch.remove(&name(model, row.number));
+                        batch.remove(&name(&model, row.number));
                     }
                     !is_its(&row.whose)
                 });
+                let gone = before - all.len();
+                if gone > 0 {
+                    log.write(&model, batch, &mut on_disk)?;
+                }
+                count += gone;
             }
-            log.store.begin(batch)
+            Ok::<_, StoreError>(count as u64)
         });
-        let begun = begun.await.map_err(|why| broken(&why))?.map_err(|why| broken(&why))?;
-        let written = begun.await.map_err(|_| broken(&StoreError::Closed))?;
-        written.map_err(|why| broken(&why))?;
-        self.grown.send_modify(|count| *count += 1);
-        Ok(())
+        done.await.map_err(|why| broken(&why))?.map_err(|why| broken(&why))
+    }
+
+    /// The models that the disk has requests of. Touches the disk.
+    fn models(&self) -> Result<BTreeSet<String>, StoreError> {
+        let names = self.store.names(PREFIX)?;
+        let model = |name: &String| Some(name.strip_prefix(PREFIX)?.split_once('/')?.0.to_owned());
+        Ok(names.iter().filter_map(model).collect())
     }
 }
 
-type Written = tokio::sync::oneshot::Receiver<Result<(), StoreError>>;
+impl Lessons {
+    /// Takes the rows of a request that fit.
+    fn take(&mut self, kept: &Kept, width: usize, classes: usize) {
+        let rows = kept.labels.len();
+        if width == 0 || rows.checked_mul(width) != Some(kept.values.len()) {
+            self.unfit += rows as u64;
+            return;
+        }
+        for (at, (values, label)) in kept.values.chunks_exact(width).zip(&kept.labels).enumerate() {
+            let is_class = usize::try_from(*label).is_ok_and(|label| label < classes);
+            if !is_class || values.iter().any(|value| !value.is_finite()) {
+                self.unfit += 1;
+                continue;
+            }
+            self.values.extend_from_slice(values);
+            self.labels.push(*label);
+            self.draws.push(draw(kept.id, at));
+        }
+    }
+}
+
+/// The number below a thousand of a row of a request.
+fn draw(id: u128, at: usize) -> u16 {
+    let mut hasher = blake3::Hasher::new_derive_key("selvedge 2026 held out of labelled requests");
+    hasher.update(&id.to_le_bytes()).update(&(at as u64).to_le_bytes());
+    let mut first = [0; 8];
+    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    (u64::from_le_bytes(first) % 1_000) as u16
+}
 
 impl Row {
     fn of(number: u64, kept: &Kept) -> Self {
@@ -399,7 +555,8 @@ pub(crate) fn unknown() -> Refusal {
 
 fn not_kept(model: &str) -> Refusal {
     let message = format!(
-        "no requests to '{model}' are kept here: no [[data]] table of kind 'requests' names it"
+        "no requests to '{model}' are kept here: no [[data]] table of kind 'requests' names it, \
+         and none are left on the disk from when one did"
     );
     bad(message).param("model")
 }

@@ -17,6 +17,7 @@ use selvedge_train::{
 };
 
 use super::disk::RoundMeasured;
+use super::labelled::Lessons;
 use super::task::Task;
 
 /// What thousandths are of.
@@ -76,14 +77,16 @@ impl Data {
         }
     }
 
-    /// Examples that are in memory already, their values one after the other, as they were read
-    /// from a source.
+    /// Labelled requests, of which those are held out whose draws say so: an example is on one side
+    /// for ever, whatever else comes or goes.
     ///
     /// # Errors
-    /// [`TrainError`] for what does not fit the job.
-    pub(super) fn of(task: &Task, values: Vec<f32>, labels: Vec<u32>) -> Result<Self, TrainError> {
+    /// [`TrainError`] for what does not fit the job, and where none are left to train on.
+    pub(super) fn of(task: &Task, lessons: Lessons) -> Result<Self, TrainError> {
+        let Lessons { values, labels, draws, .. } = lessons;
         let all = labelled(&task.subject, values, labels)?;
-        Ok(Self::Labelled(Parted::of(all.len(), task.held_out_permille, |at| all.pick(at))?))
+        let is_held_out = |at: &usize| draws.get(*at).is_some_and(|d| *d < task.held_out_permille);
+        Ok(Self::Labelled(Parted::by(all.len(), is_held_out, |at| all.pick(at))?))
     }
 
     /// Ends what takes hours, since nobody wants it any more. What labelled examples teach takes
@@ -145,9 +148,24 @@ impl<T> Parted<T> {
     fn of(count: usize, permille: u16, pick: impl Fn(&[usize]) -> T) -> Result<Self, TrainError> {
         let permille = usize::from(permille);
         let is_held_out = |at: &usize| (at + 1) * permille / THOUSAND > at * permille / THOUSAND;
+        Self::by(count, is_held_out, pick)
+    }
+
+    /// Parts so many examples as is decided of each.
+    fn by(
+        count: usize,
+        is_held_out: impl FnMut(&usize) -> bool,
+        pick: impl Fn(&[usize]) -> T,
+    ) -> Result<Self, TrainError> {
         let (out, kept): (Vec<usize>, Vec<usize>) = (0..count).partition(is_held_out);
         if kept.is_empty() {
-            return Err(TrainError::Plan("this node has no examples for the job".to_owned()));
+            let why = match out.len() {
+                0 => "this node has no examples for the job".to_owned(),
+                out => format!(
+                    "this node has no examples for the job but {out} that are held out of training"
+                ),
+            };
+            return Err(TrainError::Plan(why));
         }
         let held_out = (!out.is_empty()).then(|| pick(&out));
         Ok(Self { train: pick(&kept), held_out })

@@ -72,8 +72,8 @@ impl Gateway {
     /// node's jobs may learn from them.
     ///
     /// # Errors
-    /// A refusal where no such request of whoever asks is kept here, labels do not fit, or the disk
-    /// fails.
+    /// A refusal where no such request of whoever asks is kept here, its model is not known here
+    /// now, labels do not fit, or the disk fails.
     pub async fn label(
         &self,
         id: RequestId,
@@ -82,16 +82,17 @@ impl Gateway {
     ) -> Result<Labelled, Refusal> {
         let federation = &self.shared.federation;
         let model = federation.log().find(id, &by).await.ok_or_else(unknown)?;
-        // A job that is gone from here tells nothing of its classes; whoever reads them checks all.
-        if let Some(Ok(learned)) = federation.learned(&model) {
-            let classes = learned.model.schema.classes;
-            let beyond = |label: &&u32| usize::try_from(**label).map_or(true, |at| at >= classes);
-            if let Some(label) = labels.iter().find(beyond) {
-                let message =
-                    format!("label {label}: '{model}' tells {classes} classes, counted from 0");
-                let refusal = Refusal::client(Stage::Validate, Code::InvalidRequest, message);
-                return Err(refusal.param("labels"));
-            }
+        let learned = match federation.learned(&model) {
+            Some(learned) => learned.map_err(|why| not_here(&model, &why))?,
+            None => return Err(no_classes(&model)),
+        };
+        let classes = learned.model.schema.classes;
+        let beyond = |label: &&u32| usize::try_from(**label).map_or(true, |at| at >= classes);
+        if let Some(label) = labels.iter().find(beyond) {
+            let message =
+                format!("label {label}: '{model}' tells {classes} classes, counted from 0");
+            let refusal = Refusal::client(Stage::Validate, Code::InvalidRequest, message);
+            return Err(refusal.param("labels"));
         }
         federation.log().label(&model, id, &by, labels).await
     }
@@ -374,6 +375,15 @@ fn not_here(model: &str, why: &str) -> Refusal {
     let message = format!("the job that learns model '{model}' does not run at this node: {why}");
     let retry = Retry::Elsewhere;
     Refusal::new(Stage::Route, Blame::Us, retry, Code::ModelUnavailable, message).param("model")
+}
+
+fn no_classes(model: &str) -> Refusal {
+    let message = format!(
+        "no job that learns '{model}' is known here now, so nobody can tell which labels fit: \
+         submit it again, or take its requests away with `selvedge label --forget {model}`"
+    );
+    let retry = Retry::After(FIRST_ROUND);
+    Refusal::new(Stage::Validate, Blame::Us, retry, Code::ModelUnavailable, message).param("id")
 }
 
 fn no_stand_in(model: &str) -> Refusal {
