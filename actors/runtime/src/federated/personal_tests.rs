@@ -141,7 +141,8 @@ impl World {
         let own = parts.iter().map(|part| (part.clone(), holder(identity, 1, part)));
         let loaded = disk.load(&job, &self.first, &*seal, &parts).unwrap();
         let seal: Arc<dyn selvedge_crdt::escrow::Seal> = seal;
-        let (members, _) = members(&job, &seal, own, loaded.clients);
+        let holders: Vec<Holder> = own.clone().map(|(_, me)| me).collect();
+        let (members, _) = members(&job, (&seal, &holders), own, loaded.clients);
         let key = OpeningKey::from_bytes(*identity.opening_secret());
         let stored = loaded.personal.map(|kept| kept.stored).unwrap_or_default();
         let mixer = self

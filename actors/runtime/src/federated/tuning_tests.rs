@@ -162,6 +162,7 @@ fn says(engine: &LocalEngine, model: ModelDigest) -> Vec<(u32, u32)> {
         stop: Vec::new(),
         logprobs: Some(LogProbs { top: 0 }),
         emitted: None,
+        schema: None,
     };
     engine.submit("acme", request, Box::new(Outlet(sender))).unwrap();
     let mut said = Vec::new();
