@@ -440,11 +440,8 @@ impl Federation {
             let reading = tokio::task::spawn_blocking(move || {
                 let Lessons { values, labels, .. } = log_of(&log, &shared, &model, &subject)?;
                 // There may be none yet.
-                if labels.is_empty() {
-                    return Ok(());
-                }
-                let read = labelled(&subject, values, labels);
-                read.map(drop).map_err(|error| error.to_string())
+                let read = (!labels.is_empty()).then(|| labelled(&subject, values, labels));
+                read.transpose().map(drop).map_err(|error| error.to_string())
             });
             return reading.await.map_err(|error| error.to_string())?;
         }

@@ -40,7 +40,7 @@ pub(crate) struct Labelled {
     pub(crate) model: String,
     /// Labelled requests of it that this node keeps.
     pub(crate) kept: u64,
-    /// Requests that made room for it, the oldest.
+    /// Requests that made room for it: the oldest of the account that had the most.
     pub(crate) forgotten: u64,
 }
 
