@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, Refusal, RequestId, Retry, Stage};
 use selvedge_proto::policy::{AccountPath, KeyId};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 
 use crate::store::{Batch, Store, StoreError};
 
@@ -126,8 +126,8 @@ pub(crate) struct RequestLog {
     /// requests that are answered come here.
     waiting: BTreeMap<String, Mutex<VecDeque<Waiting>>>,
     /// What the disk has. Held while it is read and until it has taken a change, so that no change
-    /// meets another: only threads that may block take it.
-    on_disk: Mutex<OnDisk>,
+    /// meets another. Waited for without a thread, so that a slow disk holds one of them only.
+    on_disk: Arc<tokio::sync::Mutex<OnDisk>>,
     watchers: Mutex<Vec<Watcher>>,
 }
 
@@ -203,7 +203,7 @@ impl RequestLog {
     /// A log of the requests to these models; of none where there are none.
     pub(crate) fn new(store: Store, models: impl IntoIterator<Item = String>) -> Self {
         let waiting = models.into_iter().map(|model| (model, Mutex::default())).collect();
-        Self { store, waiting, on_disk: Mutex::default(), watchers: Mutex::default() }
+        Self { store, waiting, on_disk: Arc::default(), watchers: Mutex::default() }
     }
 
     /// Whether requests to a model are kept.
@@ -218,6 +218,11 @@ impl RequestLog {
         watchers.retain(|one| !one.grown.is_closed());
         watchers.push(Watcher { models, grown });
         told
+    }
+
+    /// What the disk has, in turn with whatever else reads or changes it.
+    async fn turn(&self) -> OwnedMutexGuard<OnDisk> {
+        Arc::clone(&self.on_disk).lock_owned().await
     }
 
     fn changed(&self, model: &str) {
@@ -247,15 +252,15 @@ impl RequestLog {
     /// The model that a request was made to, if whoever asks may give it labels: it waits for them,
     /// or has some already.
     pub(crate) async fn find(self: &Arc<Self>, id: RequestId, by: &Labeller) -> Option<String> {
+        let waits = |waiting: &Mutex<VecDeque<Waiting>>| {
+            waiting.lock().iter().any(|one| one.id == id && by.may(&one.whose))
+        };
+        if let Some((model, _)) = self.waiting.iter().find(|(_, waiting)| waits(waiting)) {
+            return Some(model.clone());
+        }
         let (log, by) = (Arc::clone(self), by.clone());
+        let mut on_disk = self.turn().await;
         let found = tokio::task::spawn_blocking(move || {
-            let waits = |waiting: &Mutex<VecDeque<Waiting>>| {
-                waiting.lock().iter().any(|one| one.id == id && by.may(&one.whose))
-            };
-            if let Some((model, _)) = log.waiting.iter().find(|(_, waiting)| waits(waiting)) {
-                return Some(model.clone());
-            }
-            let mut on_disk = log.on_disk.lock();
             // What cannot be read cannot get other labels.
             let mut has = |model: &str| {
                 let kept = log.kept(model, &mut on_disk);
@@ -279,9 +284,9 @@ impl RequestLog {
         labels: Vec<u32>,
     ) -> Result<Labelled, Refusal> {
         let (log, name, by) = (Arc::clone(self), model.to_owned(), by.clone());
+        let mut on_disk = self.turn().await;
         // Goes on to its end where whoever asked has left.
         let done = tokio::task::spawn_blocking(move || {
-            let mut on_disk = log.on_disk.lock();
             match log.first_labels(&name, id, &by, &labels, &mut on_disk) {
                 None => log.other_labels(&name, id, &by, labels, &mut on_disk),
                 Some(done) => done,
@@ -424,8 +429,8 @@ impl RequestLog {
     /// A refusal where none are kept here, or the disk fails.
     pub(crate) async fn forget(self: &Arc<Self>, model: &str) -> Result<u64, Refusal> {
         let (log, model) = (Arc::clone(self), model.to_owned());
+        let mut on_disk = self.turn().await;
         let done = tokio::task::spawn_blocking(move || {
-            let mut on_disk = log.on_disk.lock();
             let names = log.store.names(&prefix(&model)).map_err(|why| broken(&why))?;
             match log.waiting.get(&model) {
                 Some(waiting) => waiting.lock().clear(),
@@ -451,9 +456,9 @@ impl RequestLog {
     /// A refusal where the disk fails; what it took stays forgotten.
     pub(crate) async fn forget_key(self: &Arc<Self>, key: KeyId) -> Result<u64, Refusal> {
         let log = Arc::clone(self);
+        let mut on_disk = self.turn().await;
         let done = tokio::task::spawn_blocking(move || {
             let is_its = |whose: &Whose| whose.key == Some(key.0);
-            let mut on_disk = log.on_disk.lock();
             let mut count = 0;
             for waiting in log.waiting.values() {
                 let mut waiting = waiting.lock();

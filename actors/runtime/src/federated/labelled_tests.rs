@@ -175,7 +175,7 @@ async fn what_the_disk_refuses_is_still_there() {
     store.close().await;
     assert!(log.label(MODEL, RequestId(2), &Labeller::Operator, vec![0]).await.is_err());
     assert!(log.waiting[MODEL].lock().iter().any(|one| one.id == RequestId(2)));
-    assert!(!log.on_disk.lock().contains_key(MODEL), "it is read again when it is needed");
+    assert!(!log.on_disk.lock().await.contains_key(MODEL), "it is read again when it is needed");
     assert!(log.forget(MODEL).await.is_err());
     assert!(log.forget_key(KeyId([1; 8])).await.is_err());
 }
@@ -200,10 +200,10 @@ async fn nobody_pushes_out_what_others_gave() {
     for id in 0..5_u128 {
         let (account, key) = whose("greedy");
         let values = vec![0.0; MAX_WAITING_VALUES];
-        log.note((MODEL, RequestId(id << 64 | 1)), (&account, key), rows, values);
-        by_operator(&log, id << 64 | 1, &vec![0; rows]).await;
+        log.note((MODEL, RequestId((id << 64) + 1)), (&account, key), rows, values);
+        by_operator(&log, (id << 64) + 1, &vec![0; rows]).await;
     }
-    let on_disk = log.on_disk.lock();
+    let on_disk = log.on_disk.lock().await;
     let small = on_disk[MODEL].iter().filter(|row| row.whose.account == "small").count();
     assert_eq!((small, on_disk[MODEL].len()), (1, 4), "the one of the small account stayed");
 }
