@@ -163,7 +163,6 @@ fn says(engine: &LocalEngine, model: ModelDigest) -> Vec<(u32, u32)> {
         logprobs: Some(LogProbs { top: 0 }),
         schema: None,
         emitted: None,
-        schema: None,
     };
     engine.submit("acme", request, Box::new(Outlet(sender))).unwrap();
     let mut said = Vec::new();
