@@ -93,6 +93,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
             "Charged",
             "AnswersReply",
             "FederatedWord",
+            "Shaped",
             "PersonalWord",
             "AnswersWord",
             "Hello",

@@ -51,8 +51,8 @@ pub struct Gauged {
 }
 
 impl Gauge {
-    /// Whether a file is a model that runs here: its header, its vocabulary, and that the weights of
-    /// every layer are there. Reads no weights.
+    /// Whether a file is a model that runs here: its header, its vocabulary, and that the weights
+    /// of every layer are there. Reads no weights.
     ///
     /// # Errors
     /// [`EngineError`] with the first thing that is missing.

@@ -70,7 +70,8 @@ fn source(home: &Home, from: &str) -> Result<PathBuf> {
     match Store::of(home).find(from).ok().flatten() {
         Some(stored) => Ok(stored.path),
         None => bail!(
-            "{from} is no file, no directory and no model of this home; `selvedge models list` lists them"
+            "{from} is no file, no directory and no model of this home; `selvedge models list` \
+             lists them"
         ),
     }
 }

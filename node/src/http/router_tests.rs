@@ -39,7 +39,7 @@ fn paths_lead_to_endpoints() {
 #[test]
 fn every_path_that_is_listed_leads_to_its_own_endpoint() {
     let paths = paths();
-    let listed = FIXED.len() + infer::PATHS.len() + 2 + admin::PATHS.len();
+    let listed = FIXED.len() + infer::PATHS.len() + 3 + admin::PATHS.len();
     assert_eq!(paths.len(), listed, "one of them leads nowhere");
     let mut seen = std::collections::BTreeSet::new();
     for (path, surface, methods) in &paths {

@@ -218,7 +218,7 @@ fn what_would_answer_wrongly_is_refused_by_name() {
     change(&|all| all["model"]["type"] = json!("Unigram"), "'Unigram'");
     change(&|all| all["pre_tokenizer"] = json!({ "type": "Metaspace" }), "splits words");
     change(&|all| all["pre_tokenizer"] = Value::Null, "splits words");
-    change(&|all| all["model"]["merges"] = json!([["a"]]), "no list of pairs");
+    change(&|all| all["model"]["merges"] = json!([["a"]]), "pairs of texts");
     change(&|all| *all = json!([]), "tokenizer.json");
 }
 

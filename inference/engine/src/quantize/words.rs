@@ -136,7 +136,7 @@ impl<'de> Deserialize<'de> for Vocabulary {
 impl<'de> Deserialize<'de> for Merges {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, expecting = "merges are texts or pairs of texts")]
         enum Pair {
             Text(String),
             Both(String, String),

@@ -306,14 +306,23 @@ mod tests {
         assert!(told(&job).contains("by `selvedge ask --model digits`"), "{}", told(&job));
         job.not_served = Some("a route has the name".to_owned());
         assert!(told(&job).contains("no: a route has the name"), "{}", told(&job));
-        job.clients_per_node = 2;
-        job.parts = vec![
+        job.round = 3;
+        assert!(row(&job).concat().contains("done"), "{:?}", row(&job));
+        job.not_here = Some("32 jobs run here already".to_owned());
+        assert!(row(&job).concat().contains("32 jobs") && told(&job).contains("32 jobs"));
+    }
+
+    #[test]
+    fn the_parts_of_a_nodes_data_are_told_one_by_one() {
+        let held_out =
+            FederatedMeasured { round: 2, right: 150, examples: 200, loss_micronats: None };
+        let parts = vec![
             FederatedPart {
                 part: "ward-a".to_owned(),
                 examples: Some(90),
                 training: Some(2),
                 counted: 2,
-                measured: vec![measured(2, 150)],
+                measured: vec![held_out],
                 epsilon_spent_millionths: Some(1_000_001),
                 ..FederatedPart::default()
             },
@@ -323,17 +332,22 @@ mod tests {
                 ..FederatedPart::default()
             },
         ];
+        let job = FederatedJob {
+            name: "digits".to_owned(),
+            round: 2,
+            rounds: 3,
+            clients_per_node: 2,
+            parts,
+            ..FederatedJob::default()
+        };
+        let told = in_full(&job).concat().join(" ");
         for part in [
             "ward-a: 90 examples, trains for round 3, 2 contributions count; held out 75.0 %",
             "after round 2; epsilon 1.01",
             "ward-b: does not train: no such file",
             "up to 2 clients of each",
         ] {
-            assert!(told(&job).contains(part), "no {part} in {}", told(&job));
+            assert!(told.contains(part), "no {part} in {told}");
         }
-        job.round = 3;
-        assert!(row(&job).concat().contains("done"), "{:?}", row(&job));
-        job.not_here = Some("32 jobs run here already".to_owned());
-        assert!(row(&job).concat().contains("32 jobs") && told(&job).contains("32 jobs"));
     }
 }

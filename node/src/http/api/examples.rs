@@ -1,4 +1,4 @@
-//! A good body for each path that asks a model.
+//! A good body for each path that asks a model, or says what it should have answered.
 //!
 //! Owns the examples in the description; the name in them stands for a model that there is. They
 //! are sent as they are by the tests.
@@ -45,6 +45,7 @@ pub(super) fn of(path: &str) -> Option<Value> {
                 "data": ["Good morning!"] }],
             "parameters": { "max_tokens": 8 },
         }),
+        "/v1/requests/{id}/labels" => json!({ "labels": [1] }),
         _ => return None,
     };
     Some(example)

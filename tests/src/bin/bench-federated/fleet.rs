@@ -2,8 +2,8 @@
 //!
 //! Owns the waves in which messages are delivered and the clock, which moves when nothing is left
 //! to say. In a wave every node takes what was sent to it before, as many nodes at a time as there
-//! are threads; what they say comes in the order of the nodes, so that threads change no model. Shares
-//! are real and sealed, signatures real. Training is asked of whoever runs the fleet.
+//! are threads; what they say comes in the order of the nodes, so that threads change no model.
+//! Shares are real and sealed, signatures real. Training is asked of whoever runs the fleet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
