@@ -264,7 +264,7 @@ impl Runner {
     /// Whether to begin anew for what there is more to learn from. Work that is under way comes
     /// first, and what was paid for. Between two rounds at most: whoever begins anew waits for a
     /// round from its beginning, and one that never ends would be waited for always. Whoever has
-    /// no example begins at once with the first one.
+    /// no example begins soon with the first one.
     fn is_outgrown(&self, (begun, round): (Mono, u64)) -> bool {
         let Some(machines) = self.machines.as_ref().filter(|_| self.has_grown) else {
             return false;
@@ -274,9 +274,9 @@ impl Runner {
             && self.practising.is_none()
             && self.writes.is_empty()
             && !machines.members.iter().any(|member| member.client.is_unpaid());
-        let now = self.round();
-        let rested = now > round && clock::mono().since(begun) >= READ_AGAIN;
-        is_idle && now < self.parts.job.rounds && (rested || self.parts.own.is_empty())
+        let (now, since) = (self.round(), clock::mono().since(begun));
+        let goes_on = now > round && now < self.parts.job.rounds && since >= READ_AGAIN;
+        is_idle && (goes_on || self.parts.own.is_empty() && since >= READ_FIRST)
     }
 
     /// Waits for what happens next.
@@ -698,7 +698,11 @@ fn begin_mixing(
     mixer
 }
 
-/// Between two readings of data that grow: what is held out is drawn anew in each of them.
+/// Between two looks of whoever has no example yet: rows that do not fit must not make a job begin
+/// anew with each of them.
+const READ_FIRST: selvedge_base::Micros = selvedge_base::Micros::secs(1);
+
+/// Between two readings of data that grow: each begins the job anew, from the disk.
 const READ_AGAIN: selvedge_base::Micros = selvedge_base::Micros::secs(60);
 
 /// The longest that a job sleeps: one that is done has nothing to wake for.

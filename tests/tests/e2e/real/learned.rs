@@ -13,6 +13,8 @@ use super::learning::{job, same_end, submit, until_round, with_data};
 
 /// Rounds enough for requests to see several of them pass.
 const ROUNDS: u64 = 24;
+/// Rows of a request that gets labels.
+const MANY: usize = 16;
 const INFER: &str = "/v2/models/wear/infer";
 
 /// Machines that are worn, well, and worn.
@@ -96,16 +98,21 @@ fn what_was_asked_is_learned_from(s: &Scenario, node: &Node) -> Result<()> {
         Ok(jobs[0]["examples"].clone())
     };
     ensure!(examples()?.is_null(), "examples before there were labels");
-    let answer = node.client().post(INFER, &rows())?;
+    // Of each row a draw decides whether it is held out, a tenth of them: not all of so many are.
+    let many = vec![json!([0.9, 0.1]); MANY];
+    let input = json!({"name": "input", "datatype": "FP32", "shape": [MANY, 2], "data": many});
+    let answer = node.client().post(INFER, &json!({"inputs": [input]}))?;
     let id = answer.header("x-request-id").context("an id")?.to_owned();
     let path = format!("/v1/requests/{id}/labels");
     says(node.client().post(&path, &json!({"labels": [1, 0]}))?, 400)?;
-    says(node.client().post(&path, &json!({"labels": [1, 0, 2]}))?, 400)?;
-    let told = node.client().post(&path, &json!({"labels": [1, 0, 1]}))?.ok()?;
+    says(node.client().post(&path, &json!({ "labels": [2; MANY] }))?, 400)?;
+    let told = node.client().post(&path, &json!({ "labels": [0; MANY] }))?.ok()?;
     ensure!(told == json!({"model": "wear", "kept": 1, "forgotten": 0}), "{told}");
-    let told = node.cli(&["label", &id, "1", "0", "0"])?.success()?;
+    let told = node.cli(&[&["label", &id][..], &["1"; MANY][..]].concat())?.success()?;
     ensure!(told.contains("1 labelled requests to 'wear'"), "{told}");
-    Deadline::patient().until("three examples", || Ok((examples()? == 3).then_some(())))?;
+    let learned = 1..=MANY as u64;
+    let some = || Ok(examples()?.as_u64().filter(|count| learned.contains(count)));
+    Deadline::patient().until("examples", some)?;
     let told = node.cli(&["label", "--forget", "wear"])?.success()?;
     ensure!(told.contains("forgot 1 labelled requests to wear"), "{told}");
     Ok(())
