@@ -30,12 +30,13 @@ mod tuned;
 #[cfg(test)]
 mod tuning_tests;
 mod verify;
+mod view;
 
 pub use bases::{BaseFacts, BaseModel};
 pub use chain::{ChainError, ChainPart, ChainReader, ChainWriter};
 pub use disk::RoundMeasured;
 pub use jobs::name_taken;
-pub use jobs::{DataParts, DataSource, JobRun, JobView};
+pub use jobs::{DataParts, DataSource};
 pub(crate) use jobs::{Federation, FederationParts, Learned, child};
 pub(crate) use labelled::unknown as unknown_request;
 pub use labelled::{Labelled, Labeller};
@@ -48,3 +49,4 @@ pub(crate) use task::{is_job, key_of};
 pub use trained::{TrainedError, TrainedModel};
 pub(crate) use tuned::serving;
 pub use verify::{Verified, VerifyError, verify_chain, verify_model};
+pub use view::{JobRun, JobView};

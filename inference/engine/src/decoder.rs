@@ -112,24 +112,41 @@ impl Tunable {
         Decoder::load(&Gguf::open(&self.path)?)
     }
 
-    /// The same, once all bytes of the file are those of this BLAKE3 digest: between two rounds
-    /// it may have been replaced, and what is learned beside other weights is of no use to anybody.
+    /// The same, of the file with this BLAKE3 digest: between two rounds it may have been replaced,
+    /// and what is learned beside other weights is of no use to anybody.
     ///
     /// # Errors
     /// [`EngineError`] when the file is another one, or damaged.
     pub fn load_of(&self, digest: &[u8; 32]) -> Result<Decoder, EngineError> {
+        let decoder = self.load()?;
+        // Afterwards: who replaced it meanwhile is seen.
+        self.is(digest)?;
+        Ok(decoder)
+    }
+
+    /// As [`Tunable::open`], of the file with this BLAKE3 digest.
+    ///
+    /// # Errors
+    /// [`EngineError`], among others when the file is another one.
+    pub fn open_of(path: &Path, digest: &[u8; 32]) -> Result<Self, EngineError> {
+        let file = Self::open(path)?;
+        file.is(digest)?;
+        Ok(file)
+    }
+
+    fn is(&self, digest: &[u8; 32]) -> Result<(), EngineError> {
         let io = |source| EngineError::Io { path: self.path.clone(), source };
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(File::open(&self.path).map_err(io)?).map_err(io)?;
-        if hasher.finalize() != blake3::Hash::from_bytes(*digest) {
-            return Err(EngineError::Corrupt(format!(
-                "{} is not the file any more that the job tunes; put the one with the digest {} \
-                 back, or start the node again",
-                self.path.display(),
-                blake3::Hash::from_bytes(*digest).to_hex()
-            )));
+        if hasher.finalize() == blake3::Hash::from_bytes(*digest) {
+            return Ok(());
         }
-        self.load()
+        Err(EngineError::Corrupt(format!(
+            "{} is not the file any more that the job tunes; put the one with the digest {} back, \
+             or start the node again",
+            self.path.display(),
+            blake3::Hash::from_bytes(*digest).to_hex()
+        )))
     }
 }
 

@@ -20,6 +20,19 @@ const WINDOW: usize = 512;
 /// Tokens whose logits are in memory at once: of the largest vocabularies, 64 MiB.
 const CHUNK: usize = 64;
 
+/// What every layer of every family has.
+const LAYER: [&str; 9] = [
+    "attn_norm",
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_output",
+    "ffn_norm",
+    "ffn_gate",
+    "ffn_up",
+    "ffn_down",
+];
+
 /// A model that is measured.
 pub struct Gauge {
     llama: Llama,
@@ -38,6 +51,24 @@ pub struct Gauged {
 }
 
 impl Gauge {
+    /// Whether a file is a model that runs here: its header, its vocabulary, and that the weights of
+    /// every layer are there. Reads no weights.
+    ///
+    /// # Errors
+    /// [`EngineError`] with the first thing that is missing.
+    pub fn check(path: &Path) -> Result<(), EngineError> {
+        let gguf = Gguf::open(path)?;
+        let shape = Shape::read(&gguf)?;
+        Tokenizer::read(&gguf, shape.vocabulary)?;
+        gguf.tensor("output_norm.weight")?;
+        for layer in 0..shape.layers {
+            for part in LAYER {
+                gguf.tensor(&format!("blk.{layer}.{part}.weight"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// A model on the processor, on so many threads.
     ///
     /// # Errors
@@ -87,12 +118,14 @@ impl Gauge {
         Ok(Gauged { perplexity: (loss / foretold as f64).exp(), tokens: foretold })
     }
 
-    /// Writes so many tokens behind the text's first ones, the likeliest each time; how many.
+    /// Writes so many tokens behind the text's first ones, the likeliest each time, or as many as
+    /// the model attends to; how many.
     ///
     /// # Errors
     /// [`EngineError`] for an empty text.
     pub fn write(&mut self, text: &str, count: usize) -> Result<usize, EngineError> {
         let prompt = self.tokenizer.encode(text).map_err(EngineError::Compute)?;
+        let count = count.min(self.context / 2);
         let room = self.context.saturating_sub(count);
         let mut tokens: Vec<u32> = prompt.into_iter().take(CHUNK.min(room)).collect();
         let mut cache = self.llama.cache()?;

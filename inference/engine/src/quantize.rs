@@ -30,6 +30,8 @@ use weigh::Magnitudes;
 /// Numbers of a piece that is turned at once: 4 MiB of f32, enough that a core does nothing but
 /// turn, little beside any model.
 const PIECE: usize = 1 << 20;
+/// Numbers in one row: no width of a model is near, and one row is turned at a time at least.
+const MAX_ROW: usize = 1 << 20;
 /// The version of GGUF that is written: what llama.cpp writes.
 const VERSION: u32 = 3;
 /// How the forms' blocks are laid out (`GGML_QNT_VERSION`, ggml.h).
@@ -176,6 +178,11 @@ fn turn(
     let (kind, is_matrix) = (tensor.kind, tensor.dims.len() > 1);
     let (rows, row) = tensor.rows();
     let name = tensor.name.clone();
+    if row > MAX_ROW {
+        return Err(EngineError::unsupported(format!(
+            "rows of {row} numbers in tensor '{name}' (at most {MAX_ROW})"
+        )));
+    }
     let at_once = (PIECE / row).max(1);
     let (mut lost, mut all) = (0.0_f64, 0.0_f64);
     let mut bytes = Vec::new();

@@ -14,6 +14,9 @@ use crate::{Schema, Shape, TrainError};
 /// tuned by low-rank updates.
 pub(crate) const MAX_PARAMETERS: usize = 1 << 20;
 
+/// Values that a convolution computes of one image, 1 GiB of f32: filters over an image of 1,024
+/// by 1,024 stay below, and places in a plane are counted in 32 bits.
+const MAX_PLANES: usize = 1 << 28;
 /// Layers a model may have: deeper ones need normalisation that these have not.
 pub(crate) const MAX_LAYERS: usize = 16;
 
@@ -82,6 +85,17 @@ impl Model {
                         return Err(TrainError::Model(format!(
                             "layer {at} would halve an image of {height} × {width}"
                         )));
+                    }
+                    // Each neighbourhood is written out, and each filter's plane is kept.
+                    let row = channels.checked_mul(FILTER * FILTER);
+                    let values = row
+                        .and_then(|row| row.checked_add(filters)?.checked_mul(height * width))
+                        .filter(|values| *values <= MAX_PLANES);
+                    if values.is_none() {
+                        return Err(TrainError::TooLarge {
+                            what: format!("what layer {at} computes of one image"),
+                            limit: MAX_PLANES,
+                        });
                     }
                     image = Some((filters, height / 2, width / 2));
                     (vec![filters, channels, FILTER, FILTER], filters)
@@ -167,6 +181,10 @@ mod tests {
         assert!(said(digits(late)).contains("needs an image"));
         assert!(said(digits(vec![Layer::Convolution(1); 6])).contains("halve an image of 1"));
         assert!(said(digits(vec![Layer::Dense(3); 16])).contains("16 layers"));
+        let shape = Shape::Image { channels: 1, height: 1 << 14, width: 1 << 14 };
+        let vast =
+            Model { schema: Schema { shape, classes: 2 }, hidden: vec![Layer::Convolution(17)] };
+        assert!(said(vast).contains("what layer 0 computes of one image"));
     }
 
     #[test]

@@ -81,13 +81,14 @@ impl Windows {
 }
 
 impl Tuner {
-    /// A base model's file, for tuning it so. That the file has the digest is the caller's to know.
+    /// A base model's file, for tuning it so: its shape and its tokenizer are those of the file
+    /// with the tuning's digest.
     ///
     /// # Errors
     /// [`TrainError`] where the file cannot be read, or is of another model.
     pub fn open(path: &Path, tuning: &Tuning) -> Result<Self, TrainError> {
         tuning.size()?;
-        let file = Tunable::open(path)?;
+        let file = Tunable::open_of(path, &tuning.digest)?;
         let shape = file.shape();
         if tuning.shape != shape.into() {
             return Err(TrainError::Model("its matrices are not those of the file".to_owned()));

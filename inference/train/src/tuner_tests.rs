@@ -199,6 +199,11 @@ fn what_nobody_wants_any_more_ends() -> Result<(), TrainError> {
             tuner.train(local, &base, &data, &hours, None)
         });
         begun.wait();
+        // Once it has the weights it is among its steps.
+        let has_weights = || tuner.held.lock().expect("not poisoned").upgrade().is_some();
+        while !has_weights() && !training.is_finished() {
+            std::thread::yield_now();
+        }
         tuner.stop();
         let ended = training.join().expect("it does not panic");
         assert!(matches!(ended, Err(TrainError::Stopped)), "{ended:?}");

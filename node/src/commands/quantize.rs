@@ -3,7 +3,7 @@
 //! Owns the files and the table. The forms and the measures are the engine's.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -63,17 +63,14 @@ pub(super) fn run(home: &Home, options: &cli::Quantize) -> Result<()> {
 /// A file, or the file of a model of this home.
 fn source(home: &Home, from: &str) -> Result<PathBuf> {
     let path = Path::new(from);
-    if path.is_file() {
+    if path.exists() {
         return Ok(path.to_owned());
-    }
-    if path.is_dir() {
-        bail!("{from} is a directory; models are quantized from a GGUF file (F32, F16 or BF16)");
     }
     // What is no name is no model's name.
     match Store::of(home).find(from).ok().flatten() {
         Some(stored) => Ok(stored.path),
         None => bail!(
-            "{from} is neither a file nor a model of this home; `selvedge models list` lists them"
+            "{from} is no file, no directory and no model of this home; `selvedge models list` lists them"
         ),
     }
 }
@@ -110,11 +107,18 @@ fn write(from: &Path, to: &Path, recipe: Recipe) -> Result<Quantized> {
     part.push(".part");
     let part = PathBuf::from(part);
     let cannot = || format!("cannot write {}", part.display());
-    let file = File::create(&part).with_context(cannot)?;
+    // Never what somebody else has there: it may be another run's, or no file of ours at all.
+    let file = match File::options().write(true).create_new(true).open(&part) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
+            "{} exists: another run writes it, or one was interrupted; remove it if not",
+            part.display()
+        ),
+        opened => opened.with_context(cannot)?,
+    };
     let written = quantized(from, &file, recipe).and_then(|found| {
         file.sync_all().with_context(cannot)?;
         // Nobody is handed a file that a node would refuse.
-        selvedge_engine::inspect(&part).context("what was written is no model that runs here")?;
+        Gauge::check(&part).context("what was written is no model that runs here")?;
         std::fs::rename(&part, to).with_context(|| format!("cannot write {}", to.display()))?;
         Ok(found)
     });

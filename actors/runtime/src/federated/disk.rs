@@ -82,6 +82,8 @@ pub(super) struct Loaded {
     pub(super) clients: Vec<LoadedClient>,
     /// This node's own model, if it ever had one.
     pub(super) personal: Option<Kept>,
+    /// Whether it had one that nobody can read any more: then it makes no other.
+    pub(super) is_lost: bool,
 }
 
 /// What a node has of one of its clients.
@@ -169,11 +171,13 @@ impl JobDisk {
             }
         }
         let client = |part| self.load_client(job, &chain.tip, part);
+        let (personal, is_lost) = self.personal_or_lost()?;
         Ok(Loaded {
             anchor,
             written: Written { held, turn },
             clients: parts.iter().map(client).collect::<Result<_, _>>()?,
-            personal: self.personal_or_none()?,
+            personal,
+            is_lost,
         })
     }
 
@@ -236,15 +240,19 @@ impl JobDisk {
         self.store.load(&self.name("client/personal"))
     }
 
-    /// The same, and none where its record is damaged: rounds need nothing of it, and the next one
-    /// that is mixed takes its place.
-    fn personal_or_none(&self) -> Result<Option<Kept>, StoreError> {
+    /// The same, and whether its record is damaged: rounds need nothing of it, but what numbers it
+    /// gave to its models nobody knows any more, and no number may name two.
+    fn personal_or_lost(&self) -> Result<(Option<Kept>, bool), StoreError> {
         match self.personal() {
             Err(StoreError::Damaged { name, reason }) => {
-                tracing::warn!(name, reason, "this node's own model of a job is damaged, and lost");
-                Ok(None)
+                tracing::warn!(
+                    name,
+                    reason,
+                    "a node's own model is lost; the job mixes no more here"
+                );
+                Ok((None, true))
             }
-            other => other,
+            other => Ok((other?, false)),
         }
     }
 

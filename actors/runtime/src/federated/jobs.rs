@@ -30,9 +30,10 @@ use super::member::{Own, holder, ledger_name};
 use super::post::Post;
 use super::runner::{Heard, Parts, Runner, Word};
 use super::served::{Desk, Served};
-use super::state::{JobProgress, JobState};
+use super::state::JobState;
 use super::trainer::{Bench, Data, labelled, try_out};
 use super::tuned::Tuned;
+use super::view::{JobRun, JobView};
 use super::{Announced, BaseModel, JobSpec, SpecError, Task, key_of};
 use crate::quota::NodeSeal;
 use crate::relay::taken;
@@ -62,39 +63,6 @@ pub struct DataSource {
     pub source: Source,
     /// What all jobs together may spend of its privacy; with one, only jobs with privacy get it.
     pub cap: Option<Cap>,
-}
-
-/// A job of the mesh at this node.
-#[derive(Clone, Debug)]
-pub struct JobView {
-    /// What people call it.
-    pub name: String,
-    /// How it runs here.
-    pub run: JobRun,
-}
-
-/// How a job runs at this node.
-#[derive(Clone, Debug)]
-pub enum JobRun {
-    /// It does.
-    Runs {
-        /// Its digest, in hexadecimal.
-        job: String,
-        /// Its rules, and what is trained.
-        told: Arc<Announced>,
-        /// How it stands.
-        progress: Box<JobProgress>,
-        /// Bytes that this node sent for it since its start.
-        sent: u64,
-        /// What all jobs together have spent of this node's data for it: of the part of them that
-        /// spent most.
-        data_spent: Option<MicroEpsilon>,
-    },
-    /// It does not.
-    Not {
-        /// Why.
-        why: String,
-    },
 }
 
 /// What jobs need of a node.
@@ -673,10 +641,20 @@ impl Start {
             post: self.post.clone(),
             state: Arc::clone(&self.state),
             own,
+            holders: self.holders(),
             grown: self.grows().then_some(grown),
             epidemic: self.told.epidemic,
         };
         Ok(Runner::new(parts, loaded))
+    }
+
+    /// The clients of all parts of this node's data, readable or not.
+    fn holders(&self) -> Vec<Holder> {
+        let federation = &self.shared.federation;
+        let parts = federation.parts.data.get(&self.told.task.data);
+        let incarnation = self.shared.quota.incarnation();
+        let client = |part| holder(&federation.parts.identity, incarnation, part);
+        parts.into_iter().flat_map(BTreeMap::keys).map(client).collect()
     }
 
     /// Whether its data may grow while it runs.

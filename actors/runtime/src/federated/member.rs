@@ -73,23 +73,22 @@ pub(super) fn order_of(tip: &Tip, me: &NodeId, part: Option<u64>, step: u64) -> 
     *hasher.finalize().as_bytes()
 }
 
-/// The clients as the disk has them, in the order of the parts, and how well the models did by the
+/// The clients as the disk has them, in the order of the parts, beside those of all parts there
+/// are, and how well the models did by the
 /// data of each.
 pub(super) fn members(
     job: &Arc<Job>,
-    seal: &Arc<dyn Seal>,
+    (seal, holders): (&Arc<dyn Seal>, &[Holder]),
     own: impl Iterator<Item = (Part, Holder)>,
     loaded: Vec<LoadedClient>,
 ) -> (Vec<Member>, Vec<Vec<RoundMeasured>>) {
-    let own: Vec<(Part, Holder)> = own.collect();
-    let all: Vec<Holder> = own.iter().map(|(_, me)| *me).collect();
     let member = |((part, me), loaded): ((Part, Holder), LoadedClient)| {
         let LoadedClient { stored, control, moved, measured } = loaded;
         let client = Client::new(Arc::clone(job), me, Arc::clone(seal), stored);
-        let client = client.beside(all.iter().copied());
+        let client = client.beside(holders.iter().copied());
         (Member { client, part, control, moved }, measured)
     };
-    own.into_iter().zip(loaded).map(member).unzip()
+    own.zip(loaded).map(member).unzip()
 }
 
 impl Member {
@@ -167,7 +166,8 @@ impl Member {
                     continue;
                 }
                 Effect::Send { to, message } => Order::Send { to, message },
-                Effect::Train { round } => Order::Train { at, round },
+                // Of which round is decided when it begins.
+                Effect::Train { .. } => Order::Train { at },
                 Effect::Spend(spend) => Order::Spend { at, spend },
                 // A client keeps no rounds for others: this node's anchor does.
                 Effect::Replay { .. } => continue,

@@ -141,7 +141,8 @@ impl World {
         let own = parts.iter().map(|part| (part.clone(), holder(identity, 1, part)));
         let loaded = disk.load(&job, &self.first, &*seal, &parts).unwrap();
         let seal: Arc<dyn selvedge_crdt::escrow::Seal> = seal;
-        let (members, _) = members(&job, &seal, own, loaded.clients);
+        let holders: Vec<Holder> = own.clone().map(|(_, me)| me).collect();
+        let (members, _) = members(&job, (&seal, &holders), own, loaded.clients);
         let key = OpeningKey::from_bytes(*identity.opening_secret());
         let stored = loaded.personal.map(|kept| kept.stored).unwrap_or_default();
         let mixer = self
@@ -191,7 +192,6 @@ impl World {
     async fn carry_out(&mut self, at: usize, order: Order) -> Option<Input> {
         let tip = self.tip(at).clone();
         let Node { disk, benches, identity, events, machines } = &mut self.nodes[at];
-        let members = &machines.as_ref().unwrap().members;
         match order {
             Order::Store { whose, write, batch } => {
                 disk.begin(batch).unwrap().await.unwrap().unwrap();
@@ -209,11 +209,14 @@ impl World {
                     self.send(at, &to, Word::Round(Box::new(message)));
                 }
             }
-            Order::Train { at: one, round } => {
+            Order::Train { at: one } => {
+                let member = &mut machines.as_mut().unwrap().members[one];
+                let round = member.client.begins()?;
+                let tip = member.client.tip().clone();
                 let (part, Bench { local, job, task, data }) = &benches[one];
-                let part = part.is_some().then_some(members[one].client.me().incarnation);
+                let part = part.is_some().then_some(member.client.me().incarnation);
                 let order = order_of(&tip, &identity.node_id(), part, 0);
-                let from = (&tip, members[one].control());
+                let from = (&tip, member.control());
                 let learned = trainer::train(local, job, task, data, from, &order).unwrap();
                 let Learned { delta, examples } = learned;
                 let seed = Seed(order);

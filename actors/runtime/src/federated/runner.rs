@@ -67,6 +67,9 @@ pub(super) struct Parts {
     pub(super) state: Arc<JobState>,
     /// The clients of this node; none where it only follows.
     pub(super) own: Vec<Own>,
+    /// The clients of all parts of the node's data, also of those that cannot be read now: what
+    /// they contributed is not of the others' data.
+    pub(super) holders: Vec<Holder>,
     /// Told when there is more to learn from than was read, where that may be.
     pub(super) grown: Option<watch::Receiver<u64>>,
     /// The job's epidemic mode, if it has one.
@@ -105,7 +108,6 @@ pub(super) enum Order {
     },
     Train {
         at: usize,
-        round: u64,
     },
     Spend {
         at: usize,
@@ -150,7 +152,7 @@ pub(super) struct Runner {
     /// Which client is trained, or was last, and for which round.
     trains: Which,
     /// Who trains next: a client orders no second training before it heard of the first.
-    to_train: VecDeque<Which>,
+    to_train: VecDeque<usize>,
     judging: Option<JoinHandle<Judged>>,
     /// Which client's data judge, or did last, and the model of which round.
     judges: Which,
@@ -191,12 +193,13 @@ impl Runner {
     /// A run from what the disk has.
     pub(super) fn new(parts: Parts, loaded: Loaded) -> Self {
         let Parts { job, me, key, seal, disk, epidemic, .. } = &parts;
-        let Loaded { anchor, written, clients, personal } = loaded;
+        let Loaded { anchor, written, clients, personal, is_lost } = loaded;
         personal.iter().for_each(|kept| parts.state.kept(kept));
         let own = parts.own.iter().map(|own| (own.part.clone(), own.me));
-        let (members, measured) = members(job, seal, own, clients);
+        let (members, measured) = members(job, (seal, &parts.holders), own, clients);
         // Whoever does not train has nothing to tell.
-        let mixer = epidemic.zip(members.first()).map(|(rules, first)| {
+        let mixing = epidemic.filter(|_| !is_lost).zip(members.first());
+        let mixer = mixing.map(|(rules, first)| {
             let kept = personal.map(|kept| kept.stored).unwrap_or_default();
             begin_mixing(job, rules, *me, kept, first.client.tip())
         });
@@ -238,7 +241,7 @@ impl Runner {
         self.show();
         self.judge();
         self.judge_own();
-        let begun = clock::mono();
+        let begun = (clock::mono(), self.round());
         loop {
             if self.is_outgrown(begun) {
                 return Ok(());
@@ -253,14 +256,27 @@ impl Runner {
         }
     }
 
+    /// The round that the chain is at.
+    fn round(&self) -> u64 {
+        self.machines.as_ref().map_or(0, |all| all.anchor.tip().round)
+    }
+
     /// Whether to begin anew for what there is more to learn from. Work that is under way comes
-    /// first; whoever has no example begins at once with the first one.
-    fn is_outgrown(&self, begun: Mono) -> bool {
+    /// first, and what was paid for. Between two rounds at most: whoever begins anew waits for a
+    /// round from its beginning, and one that never ends would be waited for always. Whoever has
+    /// no example begins at once with the first one.
+    fn is_outgrown(&self, (begun, round): (Mono, u64)) -> bool {
+        let Some(machines) = self.machines.as_ref().filter(|_| self.has_grown) else {
+            return false;
+        };
         // What a write says that nobody waits for the next run would not know.
-        let is_idle =
-            self.training.is_none() && self.practising.is_none() && self.writes.is_empty();
-        let rested = clock::mono().since(begun) >= READ_AGAIN || self.parts.own.is_empty();
-        self.has_grown && is_idle && rested
+        let is_idle = self.training.is_none()
+            && self.practising.is_none()
+            && self.writes.is_empty()
+            && !machines.members.iter().any(|member| member.client.is_unpaid());
+        let now = self.round();
+        let rested = now > round && clock::mono().since(begun) >= READ_AGAIN;
+        is_idle && now < self.parts.job.rounds && (rested || self.parts.own.is_empty())
     }
 
     /// Waits for what happens next.
@@ -430,8 +446,8 @@ impl Runner {
                 let (disk, post) = (self.parts.disk.clone(), self.parts.post.clone());
                 post.replay(to, round, move || disk.round(round));
             }
-            Order::Train { at, round } => {
-                self.to_train.push_back((at, round));
+            Order::Train { at } => {
+                self.to_train.push_back(at);
                 self.train();
             }
             Order::Spend { at, spend } => {
@@ -454,26 +470,25 @@ impl Runner {
         Ok(())
     }
 
-    /// Trains the client whose turn it is, unless one is being trained.
+    /// Trains the client whose turn it is, unless one is being trained. Whoever waited begins from
+    /// the newest model, and what it learns is of that round.
     fn train(&mut self) {
-        if self.training.is_some() {
-            return;
+        while self.training.is_none() {
+            let Some(at) = self.to_train.pop_front() else { return };
+            let member = self.machines.as_mut().and_then(|all| all.members.get_mut(at));
+            let (Some(own), Some(member)) = (self.parts.own.get(at), member) else { continue };
+            let Some(round) = member.client.begins() else { continue };
+            let (bench, tip) = (own.bench.clone(), member.client.tip().clone());
+            let part = own.part.is_some().then_some(own.me.incarnation);
+            let seed = order_of(&tip, &own.me.node, part, 0);
+            let control = member.control().to_vec();
+            self.parts.state.training(at, Some(round));
+            self.trains = (at, round);
+            self.training = Some(tokio::task::spawn_blocking(move || {
+                let Bench { local, job, task, data } = &bench;
+                ((at, round), trainer::train(local, job, task, data, (&tip, &control), &seed))
+            }));
         }
-        let Some((at, round)) = self.to_train.pop_front() else { return };
-        let member = self.machines.as_ref().and_then(|all| all.members.get(at));
-        let (Some(own), Some(member)) = (self.parts.own.get(at), member) else { return };
-        // Whoever waited for its turn begins from the newest model; that it was asked for an
-        // earlier one only makes it weigh less.
-        let (bench, tip) = (own.bench.clone(), member.client.tip().clone());
-        let part = own.part.is_some().then_some(own.me.incarnation);
-        let seed = order_of(&tip, &own.me.node, part, 0);
-        let control = member.control().to_vec();
-        self.parts.state.training(at, Some(round));
-        self.trains = (at, round);
-        self.training = Some(tokio::task::spawn_blocking(move || {
-            let Bench { local, job, task, data } = &bench;
-            ((at, round), trainer::train(local, job, task, data, (&tip, &control), &seed))
-        }));
     }
 
     /// Trains from this node's own model.
@@ -513,7 +528,10 @@ impl Runner {
         let is_due = |at: &usize| {
             self.judged.get(*at).copied().flatten().is_none_or(|round| round < tip.round)
         };
-        let Some(at) = (0..self.parts.own.len()).find(is_due) else { return };
+        // In turns: fast rounds must not keep the later ones from being measured.
+        let count = self.parts.own.len();
+        let mut turns = (1..=count).map(|next| (self.judges.0 + next) % count);
+        let Some(at) = turns.find(is_due) else { return };
         let Some(own) = self.parts.own.get(at) else { return };
         let (bench, tip) = (own.bench.clone(), tip.clone());
         self.judges = (at, tip.round);

@@ -161,6 +161,7 @@ fn says(engine: &LocalEngine, model: ModelDigest) -> Vec<(u32, u32)> {
         max_tokens: 8,
         stop: Vec::new(),
         logprobs: Some(LogProbs { top: 0 }),
+        schema: None,
         emitted: None,
     };
     engine.submit("acme", request, Box::new(Outlet(sender))).unwrap();

@@ -171,8 +171,8 @@ impl Errand {
         let told = match desk.room(values) {
             Ok(waiting) => {
                 if let Some(reservation) = &mut reservation {
-                    // There are no tokens; it counts as one request, also where its time is over
-                    // or its caller leaves meanwhile: the core's time is spent.
+                    // There are no tokens; from here on it counts as one request, also where its
+                    // time is over or its caller leaves: it had its place in the queue.
                     reservation.started(0);
                 }
                 tokio::select! {

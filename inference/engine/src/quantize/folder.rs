@@ -50,8 +50,8 @@ struct Config {
     rope_scaling: Option<Rope>,
     #[serde(default)]
     tie_word_embeddings: bool,
-    #[serde(default)]
-    use_sliding_window: bool,
+    use_sliding_window: Option<bool>,
+    sliding_window: Option<u32>,
     hidden_act: Option<String>,
     quantization_config: Option<Value>,
     vocab_size: u32,
@@ -60,8 +60,10 @@ struct Config {
 /// How positions are told, in the older words and the newer ones.
 #[derive(Deserialize)]
 struct Rope {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The same, as older files say it; some say both.
+    #[serde(rename = "type")]
+    older_type: Option<String>,
     factor: Option<f32>,
     rope_theta: Option<f32>,
 }
@@ -78,7 +80,7 @@ pub(super) fn open(path: &Path) -> Result<Source, EngineError> {
         false => None,
     };
     let tokenizer = bytes(&path.join("tokenizer.json"), MAX_TOKENIZER_BYTES)?;
-    let tokenizer: Value = serde_json::from_slice(&tokenizer)
+    let tokenizer: words::Told = serde_json::from_slice(&tokenizer)
         .map_err(|error| EngineError::corrupt(format!("tokenizer.json: {error}")))?;
     words::tell(&tokenizer, &settings, template, config.vocab_size, &mut entries)?;
     let paired = (architecture == "llama").then_some([
@@ -111,7 +113,9 @@ fn architecture(config: &Config) -> Result<&'static str, EngineError> {
     if config.quantization_config.is_some() {
         return refused("weights that are quantized already, in a form of their own".to_owned());
     }
-    if config.use_sliding_window {
+    let window = config.sliding_window.filter(|window| *window < config.max_position_embeddings);
+    // Mistral's files name a window and mean it; Qwen's say whether they do.
+    if config.use_sliding_window.unwrap_or(window.is_some()) && window.is_some() {
         return refused("attention over a sliding window".to_owned());
     }
     if config.hidden_act.as_deref().is_some_and(|act| act != "silu") {
@@ -162,7 +166,7 @@ fn facts(
     let base = config.rope_theta.or_else(|| newer?.rope_theta);
     entries.real(&key("rope.freq_base"), base.unwrap_or(10_000.0));
     let Some(scaling) = config.rope_scaling.as_ref().or(newer) else { return Ok(()) };
-    match scaling.rope_type.as_deref() {
+    match scaling.rope_type.as_deref().or(scaling.older_type.as_deref()) {
         None | Some("default") => {}
         Some("linear") => {
             entries.text(&key("rope.scaling.type"), "linear");

@@ -204,7 +204,7 @@ fn what_would_answer_wrongly_is_refused_by_name() {
     change("architectures", json!([]), "without an architecture");
     change("rope_scaling", json!({ "rope_type": "llama3", "factor": 8.0 }), "'llama3'");
     change("hidden_act", json!("gelu"), "gelu");
-    change("use_sliding_window", json!(true), "sliding window");
+    change("sliding_window", json!(128), "sliding window");
     change("quantization_config", json!({ "bits": 4 }), "quantized already");
     change("vocab_size", json!(0), "a vocabulary of 0");
     change("vocab_size", json!(100), "has the number");
@@ -219,7 +219,7 @@ fn what_would_answer_wrongly_is_refused_by_name() {
     change(&|all| all["pre_tokenizer"] = json!({ "type": "Metaspace" }), "splits words");
     change(&|all| all["pre_tokenizer"] = Value::Null, "splits words");
     change(&|all| all["model"]["merges"] = json!([["a"]]), "no list of pairs");
-    change(&|all| *all = json!([]), "splits words");
+    change(&|all| *all = json!([]), "tokenizer.json");
 }
 
 #[test]
@@ -248,6 +248,7 @@ fn rules_are_recognised_by_what_they_do() {
         let mut all = tokenizer();
         all["pre_tokenizer"] = pre;
         let mut entries = Entries::default();
+        let all = serde_json::from_value(all).ok()?;
         words::tell(&all, &json!({}), None, Writer::VOCABULARY as u32, &mut entries).ok()?;
         let (_, bytes) = entries.into_all().into_iter().find(|(key, _)| key.ends_with(".pre"))?;
         // Key, type and length come before the text.

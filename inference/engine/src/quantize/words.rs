@@ -3,6 +3,11 @@
 //! Owns the order of tokens, what kind each is, and the name of the rule that splits words, which
 //! is recognised by what it does and never guessed. Byte-level BPE is turned; others are refused.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::entries::Entries;
@@ -21,32 +26,175 @@ const MAX_TOKENS: u32 = 1 << 20;
 const ENDINGS: [&str; 2] =
     ["(?i:'s|'t|'re|'ve|'m|'ll|'d)", "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"];
 
+/// What is needed of `tokenizer.json`; all else is passed over and takes no memory.
+#[derive(Deserialize)]
+pub(super) struct Told {
+    #[serde(default)]
+    model: Model,
+    #[serde(default)]
+    added_tokens: Vec<Added>,
+    #[serde(default)]
+    pre_tokenizer: Option<Step>,
+    #[serde(default)]
+    post_processor: Option<Step>,
+}
+
+#[derive(Default, Deserialize)]
+struct Model {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    vocab: Option<Vocabulary>,
+    #[serde(default)]
+    merges: Merges,
+}
+
+/// A vocabulary of byte-level BPE, or one of another kind.
+enum Vocabulary {
+    Named(BTreeMap<String, u32>),
+    Other,
+}
+
+/// Pairs, each as one text with a space.
+#[derive(Default)]
+struct Merges(Vec<String>);
+
+#[derive(Deserialize)]
+struct Added {
+    id: u32,
+    content: String,
+    #[serde(default)]
+    special: bool,
+}
+
+/// A step before or after the model, or several.
+#[derive(Default, Deserialize)]
+struct Step {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    pretokenizers: Vec<Step>,
+    #[serde(default)]
+    processors: Vec<Step>,
+    pattern: Option<Pattern>,
+    individual_digits: Option<bool>,
+    use_regex: Option<bool>,
+    #[serde(default)]
+    single: Vec<Piece>,
+}
+
+#[derive(Deserialize)]
+struct Pattern {
+    #[serde(rename = "Regex")]
+    regex: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Piece {
+    #[serde(rename = "SpecialToken")]
+    special: Option<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: String,
+}
+
+impl<'de> Deserialize<'de> for Vocabulary {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Vocabulary;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a vocabulary")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Vocabulary, A::Error> {
+                let mut all = BTreeMap::new();
+                while let Some((text, id)) = map.next_entry::<String, u32>()? {
+                    all.insert(text, id);
+                    if all.len() > MAX_TOKENS as usize {
+                        return Err(serde::de::Error::custom("more than 2^20 tokens"));
+                    }
+                }
+                Ok(Vocabulary::Named(all))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vocabulary, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Vocabulary::Other)
+            }
+        }
+        from.deserialize_any(Read)
+    }
+}
+
+impl<'de> Deserialize<'de> for Merges {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Pair {
+            Text(String),
+            Both(String, String),
+        }
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Merges;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of pairs")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Merges, A::Error> {
+                let mut all = Vec::new();
+                while let Some(pair) = seq.next_element::<Pair>()? {
+                    all.push(match pair {
+                        Pair::Text(text) => text,
+                        Pair::Both(first, second) => format!("{first} {second}"),
+                    });
+                    if all.len() > MAX_TOKENS as usize {
+                        return Err(serde::de::Error::custom("more than 2^20 merges"));
+                    }
+                }
+                Ok(Merges(all))
+            }
+        }
+        from.deserialize_seq(Read)
+    }
+}
+
 /// Tells a vocabulary of so many rows.
 pub(super) fn tell(
-    tokenizer: &Value,
+    told: &Told,
     settings: &Value,
     template: Option<String>,
     rows: u32,
     entries: &mut Entries,
 ) -> Result<(), EngineError> {
-    let model = &tokenizer["model"];
-    if model["type"].as_str().is_some_and(|kind| kind != "BPE") || model["vocab"].is_array() {
-        let kind = model["type"].as_str().unwrap_or("another");
-        return Err(EngineError::unsupported(format!(
-            "a tokenizer of type '{}' (byte-level BPE is turned into GGUF)",
-            kind.escape_debug()
-        )));
-    }
+    let vocabulary = match (told.model.kind.as_deref(), &told.model.vocab) {
+        (None | Some("BPE"), Some(Vocabulary::Named(all))) => all,
+        (None | Some("BPE"), None) => {
+            return Err(EngineError::corrupt("tokenizer.json: there is no model.vocab"));
+        }
+        (kind, _) => {
+            return Err(EngineError::unsupported(format!(
+                "a tokenizer of type '{}' (byte-level BPE is turned into GGUF)",
+                kind.unwrap_or("another").escape_debug()
+            )));
+        }
+    };
     entries.text("tokenizer.ggml.model", "gpt2");
-    entries.text("tokenizer.ggml.pre", rule(tokenizer)?);
-    let (tokens, kinds) = tokens(tokenizer, rows)?;
+    entries.text("tokenizer.ggml.pre", rule(told.pre_tokenizer.as_ref())?);
+    let (tokens, kinds) = tokens(vocabulary, &told.added_tokens, rows)?;
     entries.texts("tokenizer.ggml.tokens", tokens.iter().map(String::as_str));
     entries.wholes("tokenizer.ggml.token_type", &kinds);
-    let merges = merges(model)?;
-    entries.texts("tokenizer.ggml.merges", merges.iter().map(String::as_str));
+    entries.texts("tokenizer.ggml.merges", told.model.merges.0.iter().map(String::as_str));
     let id = |name: &str| {
-        let said = &settings[name];
-        let text = said.as_str().or_else(|| said["content"].as_str())?;
+        let text = said(settings, name)?;
         tokens.iter().position(|token| token == text).map(|at| at as u32)
     };
     let bos = id("bos_token");
@@ -60,7 +208,8 @@ pub(super) fn tell(
             entries.number(&format!("tokenizer.ggml.{name}_token_id"), id);
         }
     }
-    let begins = settings["add_bos_token"].as_bool().unwrap_or_else(|| begins(tokenizer, settings));
+    let by_steps = || begins(told.post_processor.as_ref(), said(settings, "bos_token"));
+    let begins = settings["add_bos_token"].as_bool().unwrap_or_else(by_steps);
     entries.flag("tokenizer.ggml.add_bos_token", begins && bos.is_some());
     if let Some(template) = template.or_else(|| chat_template(settings)) {
         entries.text("tokenizer.chat_template", &template);
@@ -68,17 +217,20 @@ pub(super) fn tell(
     Ok(())
 }
 
+/// The text of a special token, which is said in one of two ways.
+fn said<'a>(settings: &'a Value, name: &str) -> Option<&'a str> {
+    let said = &settings[name];
+    said.as_str().or_else(|| said["content"].as_str())
+}
+
 /// Whether every text gets a first token by the tokenizer's own rules.
-fn begins(tokenizer: &Value, settings: &Value) -> bool {
-    let said = &settings["bos_token"];
-    let Some(bos) = said.as_str().or_else(|| said["content"].as_str()) else { return false };
-    let steps = |processor: &Value| {
-        let first = processor["single"].as_array().and_then(|all| all.first());
-        first.is_some_and(|first| first["SpecialToken"]["id"].as_str() == Some(bos))
+fn begins(processor: Option<&Step>, bos: Option<&str>) -> bool {
+    let (Some(processor), Some(bos)) = (processor, bos) else { return false };
+    let puts = |step: &Step| {
+        let first = step.single.first().and_then(|first| first.special.as_ref());
+        first.is_some_and(|special| special.id == bos)
     };
-    let processor = &tokenizer["post_processor"];
-    let parts = processor["processors"].as_array();
-    steps(processor) || parts.is_some_and(|parts| parts.iter().any(steps))
+    puts(processor) || processor.processors.iter().any(puts)
 }
 
 fn chat_template(settings: &Value) -> Option<String> {
@@ -91,25 +243,24 @@ fn chat_template(settings: &Value) -> Option<String> {
 }
 
 /// llama.cpp's name of the rule that splits words.
-fn rule(tokenizer: &Value) -> Result<&'static str, EngineError> {
-    let whole = &tokenizer["pre_tokenizer"];
-    let parts = match whole["pretokenizers"].as_array() {
-        Some(parts) => parts.iter().collect(),
-        None => vec![whole],
+fn rule(whole: Option<&Step>) -> Result<&'static str, EngineError> {
+    let parts: Vec<&Step> = match whole {
+        Some(whole) if !whole.pretokenizers.is_empty() => whole.pretokenizers.iter().collect(),
+        other => other.into_iter().collect(),
     };
-    let is = |part: &Value, kind: &str| part["type"].as_str() == Some(kind);
-    let splits: Vec<String> = parts
-        .iter()
-        .filter(|part| is(part, "Split"))
-        .map(|part| part["pattern"]["Regex"].as_str().unwrap_or_default())
-        .map(|regex| regex.replace(ENDINGS[0], ENDINGS[1]))
-        .collect();
-    let digits = parts.iter().any(|part| is(part, "Digits") && part["individual_digits"] == true);
+    let is = |part: &Step, kind: &str| part.kind.as_deref() == Some(kind);
+    let regex = |part: &&Step| {
+        let regex = part.pattern.as_ref().and_then(|pattern| pattern.regex.as_deref());
+        regex.unwrap_or_default().replace(ENDINGS[0], ENDINGS[1])
+    };
+    let splits: Vec<String> = parts.iter().filter(|part| is(part, "Split")).map(regex).collect();
+    let digits =
+        parts.iter().any(|part| is(part, "Digits") && part.individual_digits == Some(true));
     let others = parts
         .iter()
         .any(|part| !["Split", "Digits", "ByteLevel"].iter().any(|kind| is(part, kind)));
     let bytes = parts.last().filter(|part| is(part, "ByteLevel"));
-    let by_words = bytes.is_some_and(|part| part["use_regex"] != false);
+    let by_words = bytes.is_some_and(|part| part.use_regex != Some(false));
     match &*splits {
         _ if others || bytes.is_none() => {}
         [one] if one == SPLIT_LLAMA3 && !digits => return Ok("llama-bpe"),
@@ -125,42 +276,25 @@ fn rule(tokenizer: &Value) -> Result<&'static str, EngineError> {
 }
 
 /// All tokens by number, and their kinds.
-fn tokens(tokenizer: &Value, rows: u32) -> Result<(Vec<String>, Vec<i32>), EngineError> {
+fn tokens(
+    vocabulary: &BTreeMap<String, u32>,
+    added: &[Added],
+    rows: u32,
+) -> Result<(Vec<String>, Vec<i32>), EngineError> {
     let wrong = |what: &str| EngineError::corrupt(format!("tokenizer.json: {what}"));
     if rows == 0 || rows > MAX_TOKENS {
         return Err(wrong(&format!("a vocabulary of {rows} (1 to {MAX_TOKENS})")));
     }
     let mut all: Vec<Option<(String, i32)>> = vec![None; rows as usize];
-    let mut set = |id: &Value, text: &str, kind: i32| {
-        let place = id.as_u64().and_then(|id| all.get_mut(usize::try_from(id).ok()?));
-        match place {
-            Some(place) => {
-                *place = Some((text.to_owned(), kind));
-                Ok(())
-            }
-            None => Err(wrong(&format!("token '{}' has the number {id}", text.escape_debug()))),
-        }
-    };
-    let vocabulary = tokenizer["model"]["vocab"].as_object();
-    for (text, id) in vocabulary.ok_or_else(|| wrong("there is no model.vocab"))? {
-        set(id, text, NORMAL)?;
-    }
-    for added in tokenizer["added_tokens"].as_array().into_iter().flatten() {
-        let text = added["content"].as_str().ok_or_else(|| wrong("an added token has no text"))?;
-        let kind = if added["special"] == true { CONTROL } else { MATCHED };
-        set(&added["id"], text, kind)?;
+    let normal = vocabulary.iter().map(|(text, id)| (*id, text, NORMAL));
+    let kind = |one: &Added| if one.special { CONTROL } else { MATCHED };
+    let added = added.iter().map(|one| (one.id, &one.content, kind(one)));
+    for (id, text, kind) in normal.chain(added) {
+        let place = all.get_mut(id as usize).ok_or_else(|| {
+            wrong(&format!("token '{}' has the number {id} of {rows}", text.escape_debug()))
+        })?;
+        *place = Some((text.clone(), kind));
     }
     let named = all.into_iter().enumerate();
     Ok(named.map(|(id, one)| one.unwrap_or_else(|| (format!("[PAD{id}]"), UNUSED))).unzip())
-}
-
-fn merges(model: &Value) -> Result<Vec<String>, EngineError> {
-    let wrong = || EngineError::corrupt("tokenizer.json: model.merges is no list of pairs");
-    let pair = |one: &Value| match (one.as_str(), one.as_array().map(Vec::as_slice)) {
-        (Some(text), _) => Some(text.to_owned()),
-        (_, Some([first, second])) => Some(format!("{} {}", first.as_str()?, second.as_str()?)),
-        _ => None,
-    };
-    let all = model["merges"].as_array().ok_or_else(wrong)?;
-    all.iter().map(|one| pair(one).ok_or_else(wrong)).collect()
 }

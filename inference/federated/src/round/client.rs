@@ -252,6 +252,20 @@ impl Client {
         self
     }
 
+    /// Whether the ledger was asked for an update that is not written down yet: whoever lets this
+    /// client go now pays for nothing.
+    pub const fn is_unpaid(&self) -> bool {
+        self.unpaid.is_some()
+    }
+
+    /// Training that waited for its turn begins now, from the newest model: the round that it is
+    /// of. None where it is not wanted any more.
+    pub fn begins(&mut self) -> Option<u64> {
+        let wanted = self.training.take().filter(|_| !self.has_ended());
+        self.training = wanted.map(|_| self.stored.tip.round);
+        self.training
+    }
+
     /// The chain, as far as it followed it.
     pub const fn tip(&self) -> &Tip {
         &self.stored.tip

@@ -74,6 +74,7 @@ fn job(setting: &Setting, dim: usize) -> Result<Job> {
         scheme: Scheme::Five,
         committee: Committee { epoch: 0, seats: Vec::new() },
         // Where the rule keeps eight honest ones of ten, all ten must be there.
+        per_node: 1,
         min_clients: if setting.attackers > 0 { CLIENTS } else { 8 },
         target: CLIENTS,
         sample_permille: 1_000,

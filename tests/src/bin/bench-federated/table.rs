@@ -136,7 +136,7 @@ pub(crate) fn costs(digits: &Digits, report: &mut Report) -> Result<()> {
         report.note(&format!("{name}_bytes_per_client"), outcome.bytes as f64, None);
         took.note(name, report);
         for (part, spent) in PARTS.iter().zip(outcome.spent) {
-            report.note(&format!("{name}_{part}_cpu_ms"), spent.as_secs_f64() * 1e3, None);
+            report.note(&format!("{name}_{part}_thread_ms"), spent.as_secs_f64() * 1e3, None);
         }
     }
     let Some(flower) = flower else {
