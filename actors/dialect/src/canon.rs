@@ -1,7 +1,8 @@
 //! A body's canonical form: equal for requests that say the same in another order or layout.
 //!
 //! Owns what counts as the same: the order of an object's names, white space and escapes do not
-//! matter, all else does. No field is left out, so that what is new in a dialect tells requests
+//! matter, all else does. Below what says the form of an answer the order does matter: whoever holds
+//! an answer to a schema writes its fields in the schema's order. No field is left out, so that what is new in a dialect tells requests
 //! apart on the day it appears. What is done with the form is the caller's business.
 
 use std::fmt;
@@ -66,12 +67,20 @@ enum Path {
     Options,
     Temperature,
     Seed,
+    /// What says the form of the answer, and all below.
+    Form,
     Elsewhere,
 }
+
+/// Where bodies say the form of an answer: OpenAI's chats, its responses, Anthropic's messages of
+/// two versions, Ollama.
+const FORMS: [&str; 5] = ["response_format", "text", "output_config", "output_format", "format"];
 
 impl Path {
     fn enter(self, name: &str, knobs: Knobs) -> Self {
         match (self, knobs, name) {
+            (Self::Form, ..) => Self::Form,
+            (Self::Top, _, name) if FORMS.contains(&name) => Self::Form,
             (Self::Top, Knobs::Options, "options") => Self::Options,
             (Self::Top, Knobs::Top, "temperature")
             | (Self::Options, Knobs::Options, "temperature") => Self::Temperature,
@@ -116,7 +125,7 @@ impl Value<'_> {
         match self.writer.path {
             Path::Temperature => self.seen.cold = is_zero,
             Path::Seed => self.seen.seeded = true,
-            Path::Top | Path::Options | Path::Elsewhere => {}
+            Path::Top | Path::Options | Path::Form | Path::Elsewhere => {}
         }
         self.writer.number(kind, bits);
     }
@@ -172,9 +181,10 @@ impl<'de> Visitor<'de> for Value<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut values: A) -> Result<(), A::Error> {
         self.writer.form.push(b'[');
-        self.writer.path = Path::Elsewhere;
+        let below = if self.writer.path == Path::Form { Path::Form } else { Path::Elsewhere };
+        self.writer.path = below;
         while values.next_element_seed(self.again())?.is_some() {
-            self.writer.path = Path::Elsewhere;
+            self.writer.path = below;
         }
         self.writer.form.push(b']');
         Ok(())
@@ -194,14 +204,21 @@ impl<'de> Visitor<'de> for Value<'_> {
             names.push((name, at - begin));
         }
         self.writer.path = here;
-        sort(&mut self.writer.form, begin, names).map_err(A::Error::custom)?;
+        let keeps = here == Path::Form;
+        sort(&mut self.writer.form, begin, names, keeps).map_err(A::Error::custom)?;
         self.writer.form.push(b'}');
         Ok(())
     }
 }
 
-/// Puts the entries of an object, which lie at the end of `form`, in the order of their names.
-fn sort(form: &mut Vec<u8>, begin: usize, names: Vec<(String, usize)>) -> Result<(), String> {
+/// Puts the entries of an object, which lie at the end of `form`, in the order of their names,
+/// unless it `keeps` the order that they have.
+fn sort(
+    form: &mut Vec<u8>,
+    begin: usize,
+    names: Vec<(String, usize)>,
+    keeps: bool,
+) -> Result<(), String> {
     let ends = names.iter().skip(1).map(|(_, at)| *at).chain([form.len() - begin]);
     let mut entries: Vec<(&str, usize, usize)> =
         names.iter().zip(ends).map(|((name, at), end)| (name.as_str(), *at, end)).collect();
@@ -212,6 +229,9 @@ fn sort(form: &mut Vec<u8>, begin: usize, names: Vec<(String, usize)>) -> Result
     entries.sort_unstable_by_key(|(name, ..)| *name);
     if let Some(twice) = entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         return Err(format!("the name '{}' comes twice", twice[0].0));
+    }
+    if keeps {
+        return Ok(());
     }
     let written = form.split_off(begin);
     for (_, at, end) in entries {
@@ -236,6 +256,32 @@ mod tests {
     fn order_layout_and_escapes_do_not_matter() {
         let one = r#"{"a":1,"b":{"c":"é\n","d":[null,true]}}"#;
         let other = "{ \"b\" : {\"d\":[null , true], \"c\":\"\\u00e9\\u000a\"},\r\n\t\"a\":1 }";
+        assert_eq!(form(one), form(other));
+    }
+
+    #[test]
+    fn the_order_of_a_schema_matters() {
+        let bodies = |fields: &str| {
+            let schema = format!(r#"{{"anyOf":[{{"properties":{{{fields}}}}}]}}"#);
+            [
+                format!(r#"{{"response_format":{{"json_schema":{{"schema":{schema}}}}}}}"#),
+                format!(r#"{{"text":{{"format":{{"schema":{schema}}}}}}}"#),
+                format!(r#"{{"output_config":{{"format":{{"schema":{schema}}}}}}}"#),
+                format!(r#"{{"output_format":{{"schema":{schema}}}}}"#),
+                format!(r#"{{"format":{schema}}}"#),
+            ]
+        };
+        let (one, other) = (bodies(r#""a":{},"b":{}"#), bodies(r#""b":{},"a":{}"#));
+        for (one, other) in one.iter().zip(&other) {
+            assert_ne!(form(one), form(other), "{one}");
+            assert_eq!(form(one), form(&one.replace(':', " : ")));
+        }
+        for twice in bodies(r#""b":{},"a":{},"b":{}"#) {
+            assert!(canon(twice.as_bytes(), Knobs::Top).is_err(), "{twice}");
+        }
+        // Around it the order is nobody's.
+        let [one, other] =
+            [r#"{"a":1,"format":{"z":1,"b":2}}"#, r#"{"format":{"z":1,"b":2},"a":1}"#];
         assert_eq!(form(one), form(other));
     }
 

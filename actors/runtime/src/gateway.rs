@@ -327,7 +327,11 @@ impl Request {
         }
         let view = shared.view.load_full();
         let counted = match self.counts_here(&view) {
-            Some((digest, input)) => shared.count_tokens(digest, input).await.ok(),
+            Some((digest, input)) => tokio::select! {
+                biased;
+                counted = shared.count_tokens(digest, input) => counted.ok(),
+                () = self.to_caller.closed() => return FlowInput::CallerLeft,
+            },
             None => None,
         };
         let wanted = Wanted {

@@ -138,6 +138,7 @@ fn gateway_by(node: &Node, pace: Duration, quota: crate::quota::QuotaLine) -> Ga
         purges: Arc::clone(&real.purges),
         tracer: None,
         permits: Arc::new(Semaphore::new(64)),
+        preparing: crate::shared::Preparing::default(),
         in_flight: crate::shared::Tally::default(),
         serving: crate::shared::Tally::default(),
         dice: Mutex::new(selvedge_net::entropy::dice()),

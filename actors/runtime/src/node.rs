@@ -56,7 +56,7 @@ use crate::quota::{self, NodeSeal, Order, QuotaLine};
 use crate::records::Records;
 use crate::relay::CacheLine;
 use crate::routing::{Place, Routing};
-use crate::shared::{Shared, Tally};
+use crate::shared::{Preparing, Shared, Tally};
 use crate::stepper::{Clock, Stepper, system_clock};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Child, Supervisor, SupervisorMessage};
@@ -507,6 +507,7 @@ async fn share(
         )?),
         tracer: config.tracer.clone(),
         permits: Arc::new(Semaphore::new(config.max_requests)),
+        preparing: Preparing::default(),
         in_flight: Tally::default(),
         serving: Tally::default(),
         dice: Mutex::new(entropy::dice()),

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use selvedge_base::{Blame, Code, Dice, ModelDigest, NodeId, Refusal, RequestId, Retry, Stage};
+use selvedge_base::{
+    Blame, Code, Dice, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry, Stage,
+};
 use selvedge_contract::{Engine, Input};
 use selvedge_core::auth::KeyRing;
 use selvedge_core::receive::{Receipts, ReceivePolicy};
@@ -28,6 +30,13 @@ use crate::records::Records;
 use crate::relay::CacheLine;
 use crate::routing::Routing;
 use crate::trace::Tracer;
+
+/// Prompts that are counted or continued at a time: each takes a thread of a pool that has other
+/// work too, and a template that hangs takes one for seconds.
+const MAX_PREPARING: usize = 8;
+/// How long a prompt waits for a place among them: one takes a millisecond, so a burst gets through
+/// and only what waits for templates that hang is refused.
+const PLACE_WITHIN: Micros = Micros::secs(2);
 
 /// Everything requests share.
 pub(crate) struct Shared {
@@ -65,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) tracer: Option<Arc<Tracer>>,
     /// One per request this node may answer at a time.
     pub(crate) permits: Arc<Semaphore>,
+    /// Prompts that are counted and continued.
+    pub(crate) preparing: Preparing,
     /// Requests handed to each peer and not yet over.
     pub(crate) in_flight: Tally,
     /// Requests of each peer running here.
@@ -88,7 +99,7 @@ impl Shared {
         input: Input,
     ) -> Result<u32, Refusal> {
         let engine = Arc::clone(&self.engine);
-        apart(move || engine.count_tokens(model, &input)).await
+        self.preparing.apart(move || engine.count_tokens(model, &input)).await
     }
 
     /// The tokens of a prompt whose answer begins with `text`.
@@ -99,7 +110,7 @@ impl Shared {
         text: String,
     ) -> Result<Vec<u32>, Refusal> {
         let engine = Arc::clone(&self.engine);
-        apart(move || engine.begun(model, &input, &text)).await
+        self.preparing.apart(move || engine.begun(model, &input, &text)).await
     }
 
     /// What the local engine does now, as heartbeats and hand-offs report it.
@@ -117,14 +128,38 @@ impl Shared {
     }
 }
 
-async fn apart<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
-    // Only a panic or the end of the runtime comes in between.
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
-        let message = "preparing the prompt broke down";
-        Err(Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, Code::Internal, message))
-    })
+/// Work on prompts, off the threads that everything else runs on.
+pub(crate) struct Preparing(Arc<Semaphore>);
+
+impl Default for Preparing {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_PREPARING)))
+    }
+}
+
+impl Preparing {
+    async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let place = Arc::clone(&self.0).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(PLACE_WITHIN.into(), place).await else {
+            let message = "other prompts are being prepared; ask again in a second";
+            let retry = Retry::After(Micros::secs(1));
+            return Err(Refusal::new(Stage::Execute, Blame::Us, retry, Code::Overloaded, message));
+        };
+        // The work keeps its place when whoever wanted it has left: its thread is taken all the
+        // same.
+        let work = move || {
+            let _place = place;
+            work()
+        };
+        // Only a panic or the end of the runtime comes in between.
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+            let message = "preparing the prompt broke down";
+            Err(Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, Code::Internal, message))
+        })
+    }
 }
 
 /// Counts of things in flight per node; an entry exists only while its count is above zero, so the
@@ -165,5 +200,38 @@ impl Drop for TallyGuard<'_> {
                 counts.remove(&self.node);
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn prompts_that_hang_have_the_others_refused_and_not_kept() {
+        let preparing = Preparing::default();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let hanging = || {
+            let held = Arc::clone(&held);
+            // Ends with `release`.
+            preparing.apart(move || Ok(held.lock().recv().is_err()))
+        };
+        let mut work: Vec<_> = (0..MAX_PREPARING).map(|_| Box::pin(hanging())).collect();
+        for one in &mut work {
+            let begun = tokio::time::timeout(std::time::Duration::ZERO, one).await;
+            assert!(begun.is_err(), "it hangs");
+        }
+        // Whoever wanted them has left; their threads are taken all the same.
+        drop(work);
+        let long = tokio::time::advance(std::time::Duration::from_secs(3));
+        let (refused, ()) = tokio::join!(preparing.apart(|| Ok(())), long);
+        let refusal = refused.unwrap_err();
+        assert_eq!(refusal.code, Code::Overloaded);
+        assert!(matches!(refusal.retry, Retry::After(_)));
+        drop(release);
+        let places = preparing.0.acquire_many(MAX_PREPARING as u32).await;
+        assert_eq!(places.unwrap().num_permits(), MAX_PREPARING);
     }
 }

@@ -80,6 +80,18 @@ impl EngineError {
         Self::Unsupported(message.into())
     }
 
+    /// Whether it may be over in a moment: the system had no thread, process or file to spare.
+    pub(crate) fn passes(&self) -> bool {
+        use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
+        match self {
+            Self::Thread(_) | Self::Renderer(_) => true,
+            Self::Io { source, .. } => {
+                !matches!(source.kind(), NotFound | PermissionDenied | NotADirectory | IsADirectory)
+            }
+            _ => false,
+        }
+    }
+
     /// The refusal for a request that needed this model.
     pub fn to_refusal(&self) -> Refusal {
         let code = match self {

@@ -14,6 +14,7 @@ use selvedge_base::{Code, ModelDigest, Mono};
 use selvedge_contract::{Answer, GenerateRequest, Scope};
 
 use crate::error::{EngineError, elsewhere};
+use crate::guide;
 use crate::job::{Job, Outlet, Prepared, cancelled};
 use crate::mailbox::Mailbox;
 use crate::shared::Shared;
@@ -73,10 +74,16 @@ fn hand_out(shared: &Arc<Shared>, lanes: &mut BTreeMap<ModelDigest, Lane>, order
     let model = order.request.model;
     let lane = match lanes.remove(&model) {
         Some(lane) => lane,
-        None => match Lane::start(shared, model) {
-            Ok(lane) => lane,
-            Err(error) => return order.fail(error.to_refusal()),
-        },
+        None => {
+            // Removed meanwhile, it would have a thread for ever.
+            if let Some(refusal) = shared.unavailable(model) {
+                return order.fail(refusal);
+            }
+            match Lane::start(shared, model) {
+                Ok(lane) => lane,
+                Err(error) => return order.fail(error.to_refusal()),
+            }
+        }
     };
     // Only this thread closes it, and then it is not among them any more.
     if let Err(order) = lane.orders.push(order) {
@@ -91,6 +98,7 @@ impl Lane {
         let (shared, theirs) = (Arc::clone(shared), Arc::clone(&orders));
         let thread = std::thread::Builder::new()
             .name("selvedge-prompt".to_owned())
+            .stack_size(guide::STACK_BYTES)
             .spawn(move || prepare_all(&shared, model, &theirs))
             .map_err(|error| EngineError::Thread(error.to_string()))?;
         Ok(Self { orders, thread })

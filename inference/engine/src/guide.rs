@@ -2,8 +2,10 @@
 //!
 //! Owns what turns a JSON Schema into the tokens that may come next (the grammar engine is
 //! llguidance's), its bounds, and the schemas that one model has compiled. A schema comes from a
-//! caller: whatever it says, compiling it and each step behind it end within bounds, or the request
-//! does. Nothing is ever fetched for a schema. Does not own the draw: that is `sampling`.
+//! caller. Its size, its levels, its references and what the compiler multiplies are counted before
+//! it is compiled (`Counted`), as the compiler's own bounds hold neither its stack nor all of its
+//! time; each step behind it has bounds of its own. Nothing is ever fetched for a schema. Does not
+//! own the draw: that is `sampling`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +28,26 @@ const MAX_DEPTH: usize = 48;
 /// What all numbers of a schema's `multipleOf` have as their least common multiple at most: the
 /// remainders of numbers are counted by states, as many as that.
 const MAX_MULTIPLE: u64 = 10_000;
+/// Different texts of `$ref`: compiling one compiles what it leads to, and so on, on one stack. A
+/// `$id` further in may give each of them another meaning, and counts that often.
+const MAX_REFERENCES: usize = 64;
+/// Stack of a thread that compiles schemas. 64 references of 48 levels with some 9 KiB each are
+/// 28 MiB; the rest is for what intersecting takes at the end of them. What is not used of it is
+/// never backed by memory.
+pub(crate) const STACK_BYTES: usize = 64 << 20;
+/// Names under all `patternProperties`: the compiler intersects every two of them.
+const MAX_PATTERNS: usize = 16;
+/// The same in a schema that combines parts: each combination tries every two of them again.
+const MAX_COMBINED_PATTERNS: usize = 2;
+/// Parts of all `allOf`: each is intersected with all that came before it.
+const MAX_ALL_OF: usize = 64;
+/// Options of all `oneOf`: the compiler compares every two of them.
+const MAX_ONE_OF: usize = 300;
+/// The same in a schema that combines parts: combined, they multiply, to some 300 options.
+const MAX_COMBINED_ONE_OF: usize = 16;
+/// Options of all `enum` and `anyOf`: a list of the world's towns is too long, one of its
+/// languages is not.
+const MAX_OPTIONS: usize = 4_000;
 /// Space between the parts of the JSON, at most so much at one place: a model that likes spaces
 /// would else never come to an end.
 const SPACE: &str = r"[\x20\x0A\x0D\x09]{1,16}";
@@ -156,12 +178,9 @@ fn prepared(schema: &str) -> Result<Value, Refusal> {
     if depth(&schema) > MAX_DEPTH {
         return Err(refused(&format!("it nests deeper than {MAX_DEPTH} levels")));
     }
-    let mut common = 1;
-    multiples(&schema, &mut common);
-    if common > MAX_MULTIPLE {
-        let message = "its multipleOf makes too large a common multiple (10000 is possible)";
-        return Err(refused(message));
-    }
+    let mut counted = Counted::default();
+    counted.walk(&schema, true);
+    counted.check()?;
     let options = JsonCompileOptions {
         whitespace_pattern: Some(SPACE.to_owned()),
         ..JsonCompileOptions::default()
@@ -181,22 +200,109 @@ fn depth(value: &Value) -> usize {
     1 + below.unwrap_or(0)
 }
 
-/// Extends the least common multiple of all digits that a schema's `multipleOf` have. What looks
-/// like one within an example counts, too.
-fn multiples(value: &Value, common: &mut u64) {
-    match value {
-        Value::Array(items) => items.iter().for_each(|item| multiples(item, common)),
-        Value::Object(fields) => {
-            if let Some(Value::Number(number)) = fields.get("multipleOf") {
+/// What a schema has of the things whose compiling is not bounded by its bytes. What looks like one
+/// within an example, or is the name of a property, counts too.
+struct Counted<'a> {
+    references: BTreeSet<&'a str>,
+    /// `$id`s but the outermost one.
+    ids: usize,
+    patterns: usize,
+    all_of: usize,
+    one_of: usize,
+    /// Of `enum` and `anyOf`.
+    options: usize,
+    /// Whether parts of it are intersected with each other.
+    combines: bool,
+    /// The least common multiple of all digits that its `multipleOf` have.
+    common: u64,
+}
+
+impl Default for Counted<'_> {
+    fn default() -> Self {
+        Self {
+            references: BTreeSet::new(),
+            ids: 0,
+            patterns: 0,
+            all_of: 0,
+            one_of: 0,
+            options: 0,
+            combines: false,
+            common: 1,
+        }
+    }
+}
+
+impl<'a> Counted<'a> {
+    fn walk(&mut self, value: &'a Value, outermost: bool) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| self.walk(item, false)),
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    self.field(name, value, outermost);
+                    self.walk(value, false);
+                }
+                self.combines |= combines(fields);
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    fn field(&mut self, name: &str, value: &'a Value, outermost: bool) {
+        match (name, value) {
+            ("$ref", Value::String(text)) => drop(self.references.insert(text)),
+            // Older drafts say it without the sign.
+            ("$id" | "id", Value::String(_)) if !outermost => self.ids += 1,
+            ("patternProperties", Value::Object(fields)) => self.patterns += fields.len(),
+            ("allOf", Value::Array(items)) => self.all_of += items.len(),
+            ("oneOf", Value::Array(items)) => self.one_of += items.len(),
+            ("enum" | "anyOf", Value::Array(items)) => self.options += items.len(),
+            ("multipleOf", Value::Number(number)) => {
                 let text = number.to_string();
                 let digits = text.split(['e', 'E']).next().unwrap_or_default().replace('.', "");
                 let digits = digits.parse::<u64>().unwrap_or(u64::MAX).max(1);
-                *common = (*common / gcd(*common, digits)).saturating_mul(digits);
+                self.common = (self.common / gcd(self.common, digits)).saturating_mul(digits);
             }
-            fields.values().for_each(|field| multiples(field, common));
+            _ => {}
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
+
+    fn check(&self) -> Result<(), Refusal> {
+        if self.common > MAX_MULTIPLE {
+            let message = "its multipleOf makes too large a common multiple (10000 is possible)";
+            return Err(refused(message));
+        }
+        let (one_of, patterns, where_) = match self.combines {
+            true => (MAX_COMBINED_ONE_OF, MAX_COMBINED_PATTERNS, " where parts are combined"),
+            false => (MAX_ONE_OF, MAX_PATTERNS, ""),
+        };
+        let references = self.references.len().saturating_mul(self.ids + 1);
+        for (what, count, most, where_) in [
+            ("different $ref", references, MAX_REFERENCES, ""),
+            ("names under patternProperties", self.patterns, patterns, where_),
+            ("items of allOf", self.all_of, MAX_ALL_OF, ""),
+            ("items of oneOf", self.one_of, one_of, where_),
+            ("items of enum and anyOf", self.options, MAX_OPTIONS, ""),
+        ] {
+            if count > most {
+                let message = format!("it has {count} {what} ({most} are possible{where_})");
+                return Err(refused(&message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether one object of a schema has parts that the compiler intersects.
+fn combines(fields: &serde_json::Map<String, Value>) -> bool {
+    // What makes a schema of other schemas in its own place, and what has schemas further in.
+    const HERE: [&str; 4] = ["allOf", "anyOf", "oneOf", "$ref"];
+    const WITHIN: [&str; 5] =
+        ["properties", "patternProperties", "additionalProperties", "items", "prefixItems"];
+    let has = |names: &[&str]| names.iter().filter(|name| fields.contains_key(**name)).count();
+    let several = fields.get("allOf").and_then(Value::as_array).is_some_and(|all| all.len() > 1);
+    let patterned = fields.contains_key("patternProperties") && fields.contains_key("properties");
+    let here = has(&HERE);
+    several || patterned || here > 1 || (here == 1 && has(&WITHIN) > 0)
 }
 
 const fn gcd(mut a: u64, mut b: u64) -> u64 {

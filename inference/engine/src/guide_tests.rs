@@ -203,6 +203,44 @@ fn nothing_is_fetched_for_a_schema() {
     }
 }
 
+/// A schema whose every part leads to the next one.
+fn chain(links: usize, link: impl Fn(&str) -> Value) -> String {
+    let parts: serde_json::Map<String, Value> = (0..links)
+        .map(|n| (n.to_string(), link(&format!("#/$defs/{}", n + 1))))
+        .chain([(links.to_string(), json!({"type": "object"}))])
+        .collect();
+    json!({"$ref": "#/$defs/0", "$defs": parts}).to_string()
+}
+
+#[test]
+fn what_the_compiler_multiplies_is_counted() {
+    let many = |count: usize| (0..count).map(|n| json!({"const": n})).collect::<Vec<_>>();
+    let patterns = |count: usize| -> Value {
+        (0..count).map(|n| (format!("^{n}$"), json!({}))).collect::<serde_json::Map<_, _>>().into()
+    };
+    let other_bases = json!({"$id": "http://a/", "items": {"$id": "http://b/", "$ref": "c"},
+        "prefixItems": (0..40).map(|n| json!({"$ref": format!("#/{n}")})).collect::<Vec<_>>()});
+    for (schema, words) in [
+        (chain(64, |link| json!({ "$ref": link })), ["$ref", "64"]),
+        (other_bases.to_string(), ["$ref", "64"]),
+        (json!({"patternProperties": patterns(17)}).to_string(), ["patternProperties", "16"]),
+        (
+            json!({"patternProperties": patterns(3), "anyOf": [{}, {}]}).to_string(),
+            ["patternProperties", "2 "],
+        ),
+        (json!({"allOf": vec![json!({}); 65]}).to_string(), ["allOf", "64"]),
+        (json!({"oneOf": many(301)}).to_string(), ["oneOf", "300"]),
+        (json!({"allOf": [{"oneOf": many(9)}, {"oneOf": many(8)}]}).to_string(), ["oneOf", "16"]),
+        (json!({"oneOf": many(17), "items": {}}).to_string(), ["oneOf", "16"]),
+        (json!({"anyOf": many(2_001), "enum": many(2_000)}).to_string(), ["anyOf", "4000"]),
+    ] {
+        let refusal = refusal(&schema);
+        assert_eq!((refusal.blame, refusal.code), (Blame::Client, Code::InvalidRequest));
+        let said = |word: &&str| refusal.message.contains(*word);
+        assert!(words.iter().all(said), "{refusal}");
+    }
+}
+
 /// Each is refused, or compiled and answered, within bounds.
 #[test]
 fn hostile_schemas_are_bounded() {
@@ -220,6 +258,11 @@ fn hostile_schemas_are_bounded() {
     let words: Vec<String> = (0..3_000).map(|n| format!("word number {n}")).collect();
     let fields: serde_json::Map<String, Value> =
         (0..800).map(|n| (format!("field{n}"), json!({"type": "string"}))).collect();
+    let patterns: serde_json::Map<String, Value> =
+        (0..4_500).map(|n| (format!("^a{n}$"), json!({}))).collect();
+    let numbers = |from: usize| (from..from + 1_700).collect::<Vec<_>>();
+    let options = json!({"oneOf": [{ "enum": numbers(1_000) }, { "enum": numbers(2_700) }]});
+    let all: Vec<Value> = std::iter::once(options).chain((0..14_000).map(|_| json!({}))).collect();
     let exclusive: Vec<Value> = (0..300)
         .map(|n| json!({"type": "object", "properties": {(format!("k{n}")): {}}}))
         .collect();
@@ -244,6 +287,10 @@ fn hostile_schemas_are_bounded() {
         json!({"type": "array", "minItems": 1_000_000}).to_string(),
         json!({"type": "integer", "multipleOf": 1_000_003}).to_string(),
         json!({"type": "object", "minProperties": 100_000}).to_string(),
+        chain(2_400, |link| json!({ "$ref": link })),
+        chain(1_500, |link| json!({"allOf": [{ "$ref": link }, {"type": "object"}]})),
+        json!({"type": "object", "patternProperties": patterns}).to_string(),
+        json!({ "allOf": all }).to_string(),
         json!({"x-guidance": {"whitespace_pattern": ".*", "lenient": true}, "not": {}}).to_string(),
         format!("\"{}\"", "x".repeat(Limits::SCHEMA_BYTES)),
     ] {
@@ -345,6 +392,17 @@ fn a_schema_that_cannot_be_held_to_fails_its_request_alone() {
     let refusal = refusal.expect("refused");
     assert_eq!((refusal.blame, refusal.stage), (Blame::Client, Stage::Validate));
     assert!(answer(&engine, shaped(2, 1)).finished.is_some());
+}
+
+/// Twelve times the levels of one, on a stack that the usual one is not enough for.
+#[test]
+fn as_many_references_as_are_possible_fit_the_stack() {
+    let (engine, _file) = with_tiny();
+    let schema = chain(63, |link| {
+        (0..10).fold(json!({ "$ref": link }), |inner, _| json!({"type": "array", "items": inner}))
+    });
+    let all = answer(&engine, GenerateRequest { schema: Some(schema), ..shaped(1, 1) });
+    assert!(all.finished.is_some() || all.failed.is_some_and(|why| why.blame == Blame::Client));
 }
 
 #[test]

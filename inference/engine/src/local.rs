@@ -92,15 +92,24 @@ impl LocalEngine {
     /// [`EngineError`] when the base is not here, the numbers are not of its matrices, the name is
     /// a file's, or memory is short.
     pub fn tune(&self, model: TunedModel) -> Result<ModelCard, EngineError> {
-        if !self.device.is_cpu() {
-            let message = "tuned models answer on the processor only: set the engine's device so";
-            return Err(EngineError::unsupported(message));
-        }
+        self.tunes()?;
         let Some(path) = self.shared.path(model.base) else {
             return Err(EngineError::unsupported("the model that it adds to is not here"));
         };
         let tuned = Tuned::pack(&self.shared, &Gguf::open(&path)?, model)?;
         self.shared.tune(tuned)
+    }
+
+    /// Whether [`Self::tune`] can come to anything here.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] where the engine does not compute on the processor.
+    pub fn tunes(&self) -> Result<(), EngineError> {
+        if self.device.is_cpu() {
+            return Ok(());
+        }
+        let message = "tuned models answer on the processor only: set the engine's device so";
+        Err(EngineError::unsupported(message))
     }
 
     /// Forgets a tuned model; what runs goes on. Whether there was one.

@@ -308,6 +308,31 @@ fn a_lazy_engine_loads_at_the_first_request() {
     assert_eq!(engine.status().models[0].state, ModelState::Ready);
 }
 
+/// As when the system has no process or thread to spare.
+#[test]
+fn what_fails_for_a_moment_is_tried_again_after_a_rest() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let file = temporary(&Writer::tiny(1).bytes());
+    let program = PathBuf::from("/nonexistent/program");
+    let rendering = crate::Rendering::Apart { program, arguments: Vec::new() };
+    let now = Arc::new(AtomicU64::new(1));
+    let theirs = Arc::clone(&now);
+    let clock = move || Mono(theirs.load(Ordering::Relaxed));
+    let lazy = EngineConfig { lazy: true, rendering, ..config() };
+    let engine = LocalEngine::start(lazy, Arc::new(clock)).expect("starts");
+    engine.add_model(file.path(), "tiny", MODEL).expect("a model");
+    let state = || engine.status().models[0].state;
+    for id in 1..=2 {
+        assert_eq!(state(), ModelState::Cold);
+        let refusal = answer(&engine, text(id, "x")).failed.expect("failed");
+        assert_eq!(refusal.retry, Retry::Elsewhere);
+        assert!(refusal.message.contains("cannot render chat templates"), "{refusal}");
+        now.fetch_add(9_999_999, Ordering::Relaxed);
+        assert_eq!(state(), ModelState::Failed, "it rests");
+        now.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_removed_model_fails_its_requests() {
     let (engine, _file) = with_tiny(config());

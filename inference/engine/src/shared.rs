@@ -25,6 +25,9 @@ use crate::worker::Message;
 
 /// Models an engine keeps track of: far more than fit a machine's memory at once.
 const MAX_MODELS: usize = 256;
+/// How long a model rests for which the system had no thread, process or file to spare: what was
+/// short may be there by then, and trying costs little.
+const TRIED_AGAIN_AFTER: Micros = Micros::secs(10);
 /// A refused caller does not come back sooner than this: less would be busy waiting.
 const LEAST_WAIT: Micros = Micros::secs(1);
 /// Nor is it sent away for longer than this: the estimate is not worth more.
@@ -92,6 +95,8 @@ struct Entry {
     path: PathBuf,
     state: ModelState,
     reason: Option<EngineError>,
+    /// When one that failed is tried again, if the reason may be over then.
+    again: Option<Mono>,
     text: Option<Arc<Text>>,
     /// Numbers of its vectors, of a model that makes them.
     dimensions: Option<u32>,
@@ -156,7 +161,7 @@ impl Shared {
             let load = entry.state == ModelState::Failed;
             if load {
                 entry.state = ModelState::Cold;
-                entry.reason = None;
+                (entry.reason, entry.again) = (None, None);
             }
             (entry.card, entry.path, entry.dimensions) = (card, path, dimensions);
             return Ok(load);
@@ -168,6 +173,7 @@ impl Shared {
             path,
             state: ModelState::Cold,
             reason: None,
+            again: None,
             text: None,
             dimensions,
             kept: 0,
@@ -206,17 +212,17 @@ impl Shared {
         let mut models = self.models.lock();
         let Some(entry) = models.get_mut(&digest) else { return false };
         entry.state = state;
-        entry.reason = reason;
+        (entry.reason, entry.again) = (reason, None);
         true
     }
 
     /// Notes that a load came to nothing. Another load of the same model may have been faster.
     pub(crate) fn load_failed(&self, digest: ModelDigest, reason: EngineError) {
+        let now = self.now();
         if let Some(entry) = self.models.lock().get_mut(&digest)
             && entry.state == ModelState::Loading
         {
-            entry.state = ModelState::Failed;
-            entry.reason = Some(reason);
+            entry.fail(reason, now);
         }
         self.worker.nudge();
         self.desk.nudge();
@@ -346,13 +352,13 @@ impl Shared {
     }
 
     /// Notes that a model has no usable text side. It is not tried with every request: a template
-    /// may take seconds to fail.
+    /// may take seconds to fail. What passes is tried again in a while.
     fn text_failed(&self, digest: ModelDigest, reason: EngineError) {
+        let now = self.now();
         if let Some(entry) = self.models.lock().get_mut(&digest)
             && entry.state == ModelState::Cold
         {
-            entry.state = ModelState::Failed;
-            entry.reason = Some(reason);
+            entry.fail(reason, now);
         }
     }
 
@@ -364,6 +370,7 @@ impl Shared {
     ) -> Result<Place, Refusal> {
         let mut models = self.models.lock();
         let entry = models.get_mut(&model).ok_or_else(not_found)?;
+        entry.revive(self.now());
         if entry.state == ModelState::Failed {
             return Err(entry.refusal());
         }
@@ -431,7 +438,9 @@ impl Shared {
     }
 
     pub(crate) fn status(&self) -> EngineStatus {
-        let models = self.models.lock();
+        let now = self.now();
+        let mut models = self.models.lock();
+        models.values_mut().for_each(|entry| entry.revive(now));
         let mut list: Vec<_> = models.values().map(Entry::status).collect();
         for tuned in self.tuned.lock().newest() {
             // Without its base it is not here, and a file's name is the file's.
@@ -453,6 +462,20 @@ impl Shared {
 }
 
 impl Entry {
+    fn fail(&mut self, reason: EngineError, now: Mono) {
+        self.again = reason.passes().then(|| now.plus(TRIED_AGAIN_AFTER));
+        self.state = ModelState::Failed;
+        self.reason = Some(reason);
+    }
+
+    /// Lets a model be tried again whose reason to fail may be over.
+    fn revive(&mut self, now: Mono) {
+        if self.state == ModelState::Failed && self.again.is_some_and(|again| now >= again) {
+            self.state = ModelState::Cold;
+            (self.reason, self.again) = (None, None);
+        }
+    }
+
     fn status(&self) -> ModelStatus {
         let running = self.pulse.running.min(self.accepted);
         ModelStatus {

@@ -45,8 +45,11 @@ fn said(content: &str) -> Vec<ChatMessage> {
 }
 
 fn is_at_fault(refusal: &Refusal) {
-    let told = (refusal.stage, refusal.blame, refusal.retry, refusal.code);
-    assert_eq!(told, (Stage::Execute, Blame::Us, Retry::Never, Code::Corrupt), "{refusal}");
+    let told = (refusal.stage, refusal.blame, refusal.code);
+    assert_eq!(told, (Stage::Execute, Blame::Us, Code::Corrupt), "{refusal}");
+    // What takes too long does so at any node.
+    let long = refusal.message.contains("took too long");
+    assert_eq!(refusal.retry == Retry::Never, long, "{refusal}");
     assert!(refusal.message.contains("the model's chat template"), "{refusal}");
 }
 
@@ -132,6 +135,26 @@ fn a_template_at_fault_is_left_alone_for_longer_each_time() {
     assert_eq!(template.render(&said("good")).expect("renders again"), ["fine"]);
 }
 
+/// As one that the system ended for want of memory.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_idle_process_that_was_ended_is_no_fault_of_its_template() {
+    let template = open(PLAIN).expect("compiles");
+    for _ in 0..3 {
+        let process = template.process().expect("runs");
+        let killed = std::process::Command::new("kill").args(["-9", &process.to_string()]).status();
+        assert!(killed.expect("starts").success());
+        // Gone, but not reaped: its owner has not looked.
+        let stat = || std::fs::read_to_string(format!("/proc/{process}/stat")).expect("a zombie");
+        let threads = || std::fs::read_dir(format!("/proc/{process}/task")).expect("some").count();
+        while !stat().contains(") Z") || threads() > 1 {
+            std::thread::yield_now();
+        }
+        assert_eq!(template.render(&said("x")).expect("renders"), ["<|a|>x"]);
+        assert_ne!(template.process(), Some(process));
+    }
+}
+
 #[test]
 fn memory_is_bounded() {
     let grows = "{% set ns = namespace(l=[], t='x' * 100000) %}{% for a in range(99999) %}\
@@ -148,6 +171,7 @@ fn what_is_no_renderer_is_an_error_and_not_a_wait() {
         let source = Source { text: PLAIN, bos: "", eos: "", control: &[] };
         let error = Renderer::open(&rendering, source, clock().1).err().expect("no renderer");
         assert!(error.to_string().contains("chat template"), "{error}");
+        assert!(matches!(error, EngineError::Renderer(_)), "no fault of the model: {error}");
     }
 }
 

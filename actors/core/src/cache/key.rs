@@ -11,7 +11,7 @@ use crate::journey::Target;
 use crate::upstream::ProviderSpec;
 
 /// The version of the key: a change of what goes in, or of how it is written, is another one.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Keeps these digests apart from all others of the program (BLAKE3, key derivation mode).
 const CONTEXT: &str = "selvedge 2026-11 exact cache of answers, key";
 

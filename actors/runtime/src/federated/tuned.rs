@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use selvedge_base::ModelDigest;
+use selvedge_base::{Micros, ModelDigest, Mono};
 use selvedge_contract::Engine as _;
 use selvedge_engine::{LocalEngine, TunedModel};
 use selvedge_federated::round::Tip;
+use selvedge_net::clock;
 use selvedge_train::{TrainError, Tuning};
 
 use super::jobs::name_taken;
@@ -23,6 +24,9 @@ use crate::task::Run;
 
 /// What names of versions are derived for.
 const VERSIONS: &str = "selvedge 2026 version of a tuned model";
+/// How long a version rests that the engine could not take. Drawing it takes a core for seconds,
+/// and the view of the mesh changes with every heartbeat of a node that computes.
+const TRIED_AGAIN_AFTER: Micros = Micros::secs(60);
 
 /// One version of a job's language model.
 pub(crate) struct Tuned {
@@ -69,13 +73,16 @@ pub(crate) fn serving(shared: Arc<Shared>, engine: Arc<LocalEngine>) -> Run {
         Box::pin(async move {
             let mut jobs = shared.federation.changes();
             let mut view = shared.view_changed.subscribe();
-            let mut answering = Answering { shared, engine, known: BTreeMap::new() };
+            let (known, failed) = (BTreeMap::new(), Failed::default());
+            let mut answering = Answering { shared, engine, known, failed };
             loop {
                 answering.look().await;
+                let rest = answering.failed.rest(clock::mono());
                 // A round may end, a base come or go, and another model take the name.
                 let changed = tokio::select! {
                     changed = jobs.changed() => changed,
                     changed = view.changed() => changed,
+                    () = rested(rest) => Ok(()),
                 };
                 if changed.is_err() {
                     // The senders live in `shared`.
@@ -86,20 +93,59 @@ pub(crate) fn serving(shared: Arc<Shared>, engine: Arc<LocalEngine>) -> Run {
     })
 }
 
+/// Waits until what failed may be tried again, if anything failed.
+async fn rested(rest: Option<Micros>) {
+    match rest {
+        Some(rest) => tokio::time::sleep(rest.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What the engine was told.
 struct Answering {
     shared: Arc<Shared>,
     engine: Arc<LocalEngine>,
     /// By name, the version that answers.
     known: BTreeMap<String, ModelDigest>,
+    failed: Failed,
+}
+
+/// Versions that the engine could not take, by their jobs' names: the newest of each, when that
+/// was, and why.
+#[derive(Default)]
+struct Failed(BTreeMap<String, (ModelDigest, Mono, String)>);
+
+impl Failed {
+    /// Why a version is not tried now, if so.
+    fn why(&self, name: &str, digest: ModelDigest, now: Mono) -> Option<&str> {
+        let (failed, at, why) = self.0.get(name)?;
+        let stands = *failed == digest && now.since(*at) < TRIED_AGAIN_AFTER;
+        stands.then_some(why.as_str())
+    }
+
+    /// How long until the first of them may be tried again.
+    fn rest(&self, now: Mono) -> Option<Micros> {
+        let rest = |at: &Mono| Micros(TRIED_AGAIN_AFTER.0.saturating_sub(now.since(*at).0));
+        self.0.values().map(|(_, at, _)| rest(at)).min()
+    }
+}
+
+/// Why a version does not answer.
+enum Why {
+    /// What it stands on is not here; nor may an earlier version answer.
+    Gone(String),
+    /// The engine could not take it; the one before answers on.
+    NotTaken(String),
 }
 
 impl Answering {
     /// Tells the engine what it does not know yet.
     async fn look(&mut self) {
         let wanted = self.shared.federation.tuned();
+        let stays = |name: &String| wanted.iter().any(|(state, _)| state.name() == name);
+        self.failed.0.retain(|name, _| stays(name));
         self.known.retain(|name, _| {
-            let stays = wanted.iter().any(|(state, _)| state.name() == name);
+            let stays = stays(name);
             if !stays {
                 self.engine.untune(name);
             }
@@ -108,7 +154,9 @@ impl Answering {
         for (state, tuned) in wanted {
             match self.answer(&state, &tuned).await {
                 Ok(()) => state.answers(Ok(tuned.round)),
-                Err(why) => {
+                Err(Why::NotTaken(why)) => state.answers(Err(why)),
+                Err(Why::Gone(why)) => {
+                    self.failed.0.remove(state.name());
                     if self.known.remove(state.name()).is_some() {
                         self.engine.untune(state.name());
                     }
@@ -118,31 +166,70 @@ impl Answering {
         }
     }
 
-    async fn answer(&mut self, state: &JobState, tuned: &Arc<Tuned>) -> Result<(), String> {
+    async fn answer(&mut self, state: &JobState, tuned: &Arc<Tuned>) -> Result<(), Why> {
         let name = state.name();
         if let Some(what) = taken(&self.shared, name) {
-            return Err(name_taken(name, what));
+            return Err(Why::Gone(name_taken(name, what)));
         }
         let has = |digest| self.engine.status().models.iter().any(|m| m.card.digest == digest);
         if !has(tuned.base()) {
-            return Err(format!(
+            return Err(Why::Gone(format!(
                 "this node has no base model '{}'; it hands requests to nodes that have it, and \
                  `selvedge models pull` fetches models",
                 tuned.tuning.base.escape_debug()
-            ));
+            )));
         }
         if self.known.get(name) == Some(&tuned.digest) {
+            self.failed.0.remove(name);
             return Ok(());
         }
-        let (engine, tuned, own) = (Arc::clone(&self.engine), Arc::clone(tuned), name.to_owned());
         let digest = tuned.digest;
+        if let Some(why) = self.failed.why(name, digest, clock::mono()) {
+            return Err(Why::NotTaken(why.to_owned()));
+        }
+        if let Err(why) = self.take(name, tuned).await {
+            self.failed.0.insert(name.to_owned(), (digest, clock::mono(), why.clone()));
+            return Err(Why::NotTaken(why));
+        }
+        tracing::info!(job = name, round = state.progress().round, "a tuned model answers");
+        self.failed.0.remove(name);
+        self.known.insert(name.to_owned(), digest);
+        Ok(())
+    }
+
+    /// Has the engine take a version.
+    async fn take(&self, name: &str, tuned: &Arc<Tuned>) -> Result<(), String> {
+        // Nothing is drawn for an engine that cannot use it.
+        self.engine.tunes().map_err(|error| error.to_string())?;
+        let (engine, tuned, own) = (Arc::clone(&self.engine), Arc::clone(tuned), name.to_owned());
         let told = tokio::task::spawn_blocking(move || {
             let model = tuned.model(&own).map_err(|error| error.to_string())?;
             engine.tune(model).map_err(|error| error.to_string())
         });
-        told.await.map_err(|error| error.to_string())??;
-        tracing::info!(job = name, round = state.progress().round, "a tuned model answers");
-        self.known.insert(name.to_owned(), digest);
-        Ok(())
+        told.await.map_err(|error| error.to_string())?.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_failed_rests_and_another_one_does_not() {
+        let (one, other) = (ModelDigest([1; 32]), ModelDigest([2; 32]));
+        let began = Mono(7_000_000);
+        let mut failed = Failed::default();
+        assert_eq!((failed.why("a", one, began), failed.rest(began)), (None, None));
+        failed.0.insert("a".to_owned(), (one, began, "no memory".to_owned()));
+        let last = Mono(began.0 + TRIED_AGAIN_AFTER.0 - 1);
+        for now in [began, last] {
+            assert_eq!(failed.why("a", one, now), Some("no memory"));
+            assert_eq!(failed.why("a", other, now), None, "a new round is tried at once");
+            assert_eq!(failed.why("b", one, now), None);
+        }
+        assert_eq!(failed.rest(began), Some(TRIED_AGAIN_AFTER));
+        assert_eq!(failed.rest(last), Some(Micros(1)));
+        let over = Mono(last.0 + 1);
+        assert_eq!((failed.why("a", one, over), failed.rest(over)), (None, Some(Micros(0))));
     }
 }

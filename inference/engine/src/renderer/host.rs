@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
@@ -18,10 +18,18 @@ use selvedge_contract::ChatMessage;
 
 use super::Source;
 use super::speech::{self, Ask, Fault, Told, VERSION};
-use crate::error::{EngineError, elsewhere};
+use crate::error::{EngineError, elsewhere, overloaded};
 
 /// A prompt takes about a millisecond, the longest chat on a slow and busy machine a second.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+/// What starting a process and compiling a template take at most: usually some 20 ms, but a machine
+/// that swaps or starts much else may take seconds for it. The process itself ends a compiler that
+/// takes more than [`DEADLINE`] once it is at it, so this long is waited only for a machine.
+const OPENED_WITHIN: Duration = Duration::from_secs(30);
+/// Milliseconds from the end of a process's output to its own: usually less than one.
+const REAPED_WITHIN_MS: u32 = 500;
+/// When to come back where others wait for the same template: a prompt takes about a millisecond.
+const BUSY_WAIT: Micros = Micros::secs(1);
 /// How long a template is left alone after its first hang or crash; it doubles with each more.
 const FIRST_REST: Micros = Micros::secs(1);
 /// Doublings of it: a template that always hangs takes five seconds of one core in four minutes.
@@ -49,6 +57,8 @@ struct State {
     faults: u32,
     /// When the last one was.
     faulted: Option<Mono>,
+    /// Who may be asked after it.
+    retry: Option<Retry>,
 }
 
 /// A running process. The thread that writes to it and reads from it is apart, so that whoever
@@ -99,20 +109,27 @@ impl Host {
             let message = format!("the messages are too long for a chat template: {error}");
             Refusal::client(Stage::Validate, Code::TooLarge, message).param("messages")
         })?;
-        let mut state = self.state.lock();
+        // Threads that wait are few and everybody's: they are not kept longer than for one prompt.
+        let Some(mut state) = self.state.try_lock_for(DEADLINE) else {
+            let message = "other prompts wait for the model's chat template already";
+            return Err(overloaded(message, BUSY_WAIT));
+        };
         self.check_rest(&state)?;
-        let mut process = match state.process.take() {
+        // One that ended while nobody asked it anything was ended by the system or by somebody.
+        let mut process = match state.process.take().and_then(Process::running) {
             Some(process) => process,
             None => match self.start() {
                 Ok(process) => process,
                 Err(error) => {
-                    // What compiled once and does not now has taken its time or crashed.
-                    self.fault(&mut state);
+                    if matches!(error, EngineError::Corrupt(_)) {
+                        // What compiled once and does not now has taken its time or crashed.
+                        self.fault(&mut state);
+                    }
                     return Err(error.to_refusal());
                 }
             },
         };
-        match process.ask(ask) {
+        match process.ask(ask, DEADLINE) {
             Ok(told) => {
                 state.process = Some(process);
                 answer(told)
@@ -121,14 +138,15 @@ impl Host {
                 drop(process);
                 let wait = self.fault(&mut state);
                 tracing::warn!(seconds = wait.0 / 1_000_000, "a chat template {}", silence.what());
-                Err(at_fault(silence.what(), wait))
+                state.retry = Some(silence.retry());
+                Err(at_fault(silence.what(), wait, silence.retry()))
             }
         }
     }
 
     fn start(&self) -> Result<Process, EngineError> {
         let mut process = Process::spawn(&self.program, &self.arguments)?;
-        match process.ask(self.opening.clone()) {
+        match process.ask(self.opening.clone(), OPENED_WITHIN) {
             Ok(Told::Opened) => Ok(process),
             Ok(Told::Unusable(Fault::Corrupt(reason))) => Err(EngineError::Corrupt(short(&reason))),
             Ok(Told::Unusable(Fault::Unsupported(reason))) => {
@@ -140,8 +158,17 @@ impl Host {
             Ok(Told::Rendered(_) | Told::Refused(_) | Told::TooLong) => {
                 Err(EngineError::Renderer("the program does not render chat templates".to_owned()))
             }
-            Err(silence) => {
-                Err(EngineError::corrupt(format!("its chat template {}", silence.what())))
+            Err(Silence::Ended) if process.crashed() => {
+                let what = Silence::Ended.what();
+                Err(EngineError::corrupt(format!("its chat template {what}")))
+            }
+            Err(Silence::Ended) => {
+                Err(EngineError::Renderer("the process for it ended at once".to_owned()))
+            }
+            Err(Silence::TooLong) => {
+                let seconds = OPENED_WITHIN.as_secs();
+                let message = format!("the process for it said nothing for {seconds} s");
+                Err(EngineError::Renderer(message))
             }
         }
     }
@@ -154,7 +181,8 @@ impl Host {
         if since >= rest {
             return Ok(());
         }
-        Err(at_fault("hung or crashed lately", Micros(rest.0 - since.0)))
+        let retry = state.retry.unwrap_or(Retry::Never);
+        Err(at_fault("hung or crashed lately", Micros(rest.0 - since.0), retry))
     }
 
     /// Notes a fault; how long the template is left alone now.
@@ -197,11 +225,29 @@ impl Process {
         Ok(process)
     }
 
+    /// The process, unless it has ended.
+    fn running(mut self) -> Option<Self> {
+        matches!(self.child.try_wait(), Ok(None)).then_some(self)
+    }
+
+    /// Whether a process that closed its output ended by a crash of its own, as it does when a
+    /// template takes its stack or its time; not when somebody else ended it.
+    fn crashed(&mut self) -> bool {
+        for _ in 0..REAPED_WITHIN_MS {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return by_crash(status),
+                Ok(None) => std::thread::park_timeout(Duration::from_millis(1)),
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
     /// Asks one thing and waits for the answer. After a silence the process is of no use.
-    fn ask(&mut self, frame: Vec<u8>) -> Result<Told, Silence> {
+    fn ask(&mut self, frame: Vec<u8>, within: Duration) -> Result<Told, Silence> {
         // One thing at a time: there is always room for it.
         self.asks.send(frame).map_err(|_| Silence::Ended)?;
-        self.answers.recv_timeout(DEADLINE).map_err(|error| match error {
+        self.answers.recv_timeout(within).map_err(|error| match error {
             RecvTimeoutError::Timeout => Silence::TooLong,
             RecvTimeoutError::Disconnected => Silence::Ended,
         })
@@ -221,6 +267,15 @@ impl Silence {
         match self {
             Self::TooLong => "took too long and was stopped",
             Self::Ended => "made the process that renders it end",
+        }
+    }
+
+    /// The same file takes too long at any node; a process may also be ended for want of memory,
+    /// which another node may have.
+    const fn retry(&self) -> Retry {
+        match self {
+            Self::TooLong => Retry::Never,
+            Self::Ended => Retry::Elsewhere,
         }
     }
 }
@@ -259,14 +314,28 @@ fn answer(told: Told) -> Result<Vec<String>, Refusal> {
     }
 }
 
-/// The refusal for a template that hangs or crashes. The same file would do so at any node.
-fn at_fault(what: &str, rest: Micros) -> Refusal {
+#[cfg(unix)]
+fn by_crash(status: ExitStatus) -> bool {
+    use rustix::process::Signal;
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    let crashes = [Signal::ABORT, Signal::SEGV, Signal::BUS];
+    signal.is_some_and(|signal| crashes.iter().any(|crash| crash.as_raw() == signal))
+}
+
+/// Where nobody tells why a process ended, only that it failed.
+#[cfg(not(unix))]
+fn by_crash(status: ExitStatus) -> bool {
+    !status.success()
+}
+
+/// The refusal for a template that hangs or crashes.
+fn at_fault(what: &str, rest: Micros, retry: Retry) -> Refusal {
     let seconds = rest.0.div_ceil(1_000_000);
     let message = format!(
         "the model's chat template {what}; it is tried again in {seconds} s at the earliest. Use \
          another file of this model, or ask for a completion of text"
     );
-    Refusal::new(Stage::Execute, Blame::Us, Retry::Never, Code::Corrupt, message)
+    Refusal::new(Stage::Execute, Blame::Us, retry, Code::Corrupt, message)
 }
 
 fn rest_after(faults: u32) -> Micros {
