@@ -100,7 +100,8 @@ fn schemas() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(3, 12, 3, |inner| {
         prop_oneof![
             (inner.clone(), 0u64..2, 0u64..3).prop_map(|(items, least, more)| {
-                json!({"type": "array", "items": items, "minItems": least, "maxItems": least + more})
+                let most = least + more;
+                json!({"type": "array", "items": items, "minItems": least, "maxItems": most})
             }),
             prop::collection::vec((inner.clone(), any::<bool>()), 1..4).prop_map(|fields| {
                 let (mut properties, mut required) = (serde_json::Map::new(), Vec::new());
