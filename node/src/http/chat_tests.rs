@@ -42,6 +42,9 @@ fn honoured() -> Vec<(Value, Check)> {
         (json!({}), |p| p.sampling == default_sampling() && p.n == 1 && !p.stream),
         (json!({"model": "other"}), |p| p.model == "other"),
         (json!({"response_format": {"type": "json_object"}}), |p| p.schema.is_some()),
+        (json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}), |p| {
+            p.schema.is_some()
+        }),
         (json!({"stream": true}), |p| p.stream && !p.include_usage),
         (json!({"stream": true, "stream_options": {"include_usage": true}}), |p| p.include_usage),
         (json!({"stream": true, "stream_options": {"include_obfuscation": false}}), |p| p.stream),
@@ -86,7 +89,6 @@ fn harmless() -> Vec<Value> {
         json!({"functions": []}),
         json!({"function_call": "none"}),
         json!({"response_format": {"type": "text"}}),
-        json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}),
         json!({"modalities": ["text"]}),
         json!({"reasoning_effort": "none"}),
         json!({"verbosity": "medium"}),

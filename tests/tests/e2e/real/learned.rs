@@ -105,8 +105,8 @@ fn what_was_asked_is_learned_from(s: &Scenario, node: &Node) -> Result<()> {
     let id = answer.header("x-request-id").context("an id")?.to_owned();
     let path = format!("/v1/requests/{id}/labels");
     says(node.client().post(&path, &json!({"labels": [1, 0]}))?, 400)?;
-    says(node.client().post(&path, &json!({ "labels": [2; MANY] }))?, 400)?;
-    let told = node.client().post(&path, &json!({ "labels": [0; MANY] }))?.ok()?;
+    says(node.client().post(&path, &json!({ "labels": vec![2; MANY] }))?, 400)?;
+    let told = node.client().post(&path, &json!({ "labels": vec![0; MANY] }))?.ok()?;
     ensure!(told == json!({"model": "wear", "kept": 1, "forgotten": 0}), "{told}");
     let told = node.cli(&[&["label", &id][..], &["1"; MANY][..]].concat())?.success()?;
     ensure!(told.contains("1 labelled requests to 'wear'"), "{told}");
