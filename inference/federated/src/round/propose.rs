@@ -101,9 +101,8 @@ impl Anchor {
         let reaches_floor = nodes >= self.job.min_clients;
         // Others may hold more than this anchor; one that just came to its place holds nothing. So
         // it tries after some time even if it cannot see that it will do.
-        let is_ready = (reaches_floor && contributions >= self.job.target)
-            || (reaches_floor && waited >= pace.patience)
-            || waited >= pace.patience.times(4);
+        let is_enough = contributions >= self.job.target || waited >= pace.patience;
+        let is_ready = (reaches_floor && is_enough) || waited >= pace.patience.times(4);
         if is_ready {
             self.begin(now, out);
         }

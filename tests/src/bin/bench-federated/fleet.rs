@@ -68,7 +68,7 @@ struct Node {
 /// What comes to a node.
 enum Input {
     Ticked,
-    Received { from: NodeId, message: Message },
+    Received { from: NodeId, message: Box<Message> },
 }
 
 /// What a node made of a wave.
@@ -214,6 +214,7 @@ impl Fleet {
         });
         for (to, message) in said.messages.into_iter().chain(replays) {
             if let Some(&to) = self.places.get(&to) {
+                let message = Box::new(message);
                 self.inputs[to].push(Input::Received { from, message });
             }
         }
@@ -263,7 +264,6 @@ impl Node {
                 }
                 Input::Received { from, message } => {
                     let (for_client, for_anchor) = message.is_for();
-                    let message = Box::new(message);
                     if for_client && for_anchor && self.anchor.is_some() {
                         let message = message.clone();
                         self.step_anchor(now, AnchorInput::Received { from, message }, &mut said);
