@@ -47,10 +47,6 @@ const MAX_JOBS: usize = 32;
 const MAX_WAITING: usize = 32;
 /// How long a message may wait for a job that is busy: its stream is kept for as long.
 const HEAR_WITHIN: Micros = Micros::secs(5);
-/// The wire version that knows rounds.
-const ROUNDS_SINCE: u8 = 6;
-/// The one whose nodes read jobs that are told in more than the first version.
-const MORE_SINCE: u8 = 7;
 
 /// Data of this node under one name: the parts by their names, each of them a client of its own, or
 /// one without a name.
@@ -470,7 +466,7 @@ impl Federation {
 
     /// Members that can be anchors now, in an order that the nonce draws.
     fn anchors(&self, shared: &Shared, nonce: u64, spec: &JobSpec) -> Vec<Seat> {
-        let since = if spec.is_plain() { ROUNDS_SINCE } else { MORE_SINCE };
+        let since = spec.since();
         let speaks = |node: &NodeId| {
             let link = self.parts.endpoint.link(node);
             link.is_some_and(|link| link.version() >= since)

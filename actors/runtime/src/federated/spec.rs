@@ -21,6 +21,13 @@ use thiserror::Error;
 use super::bases::BaseFacts;
 use super::task::{Announced, AnnouncedError, MAX_HELD_OUT, Task};
 
+/// The wire version that knows rounds.
+const ROUNDS_SINCE: u8 = 6;
+/// The one whose nodes read jobs that are told in more than the first version of a setting.
+const MORE_SINCE: u8 = 7;
+/// The first one all of whose nodes know jobs with several clients of one node.
+const SHARING_SINCE: u8 = 8;
+
 /// The longest job file: a hundred times the longest sensible one.
 const MAX_TEXT_BYTES: usize = 64 << 10;
 /// The longest name of a job or a source: what fits a column of a table.
@@ -208,12 +215,15 @@ impl JobSpec {
         Ok(Announced { job, task, by, epidemic })
     }
 
-    /// Whether nodes of wire version 6 can read it: it has nothing that the first version of a
-    /// job's setting has no place for.
-    pub(super) fn is_plain(&self) -> bool {
+    /// The first wire version whose nodes can be its anchors: older ones cannot read what the job's
+    /// setting says, or do not know clients beside each other on one node.
+    pub(super) fn since(&self) -> u8 {
         let follows = self.job.privacy.is_some_and(|privacy| privacy.adaptive.is_some());
-        let has_more = follows || self.epidemic.is_some() || self.job.per_node > 1;
-        self.subject.as_model().is_some() && !has_more
+        if self.job.per_node > 1 {
+            return SHARING_SINCE;
+        }
+        let has_more = follows || self.epidemic.is_some() || self.subject.as_model().is_none();
+        if has_more { MORE_SINCE } else { ROUNDS_SINCE }
     }
 
     /// Whether so many members are enough for its anchors.

@@ -210,3 +210,14 @@ fn epidemic_mode_is_an_explicit_choice_of_a_plain_job() {
         assert!(told.contains(why), "{told}");
     }
 }
+
+#[test]
+fn anchors_are_nodes_that_can_read_the_job() {
+    let since = |text: &str| read(text).map(|spec| spec.since()).unwrap();
+    assert_eq!(since(GOOD), 6);
+    let plain = format!("{GOOD}[mode]\nkind = \"plain\"\nrule = \"mean\"\n");
+    assert_eq!(since(&plain), 6);
+    assert_eq!(since(&format!("{plain}[epidemic]\n")), 7);
+    let shared = format!("clients_per_node = 3\n{plain}[epidemic]\n");
+    assert_eq!(since(&shared), 8);
+}

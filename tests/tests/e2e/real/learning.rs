@@ -57,7 +57,7 @@ pub(super) fn with_data(spec: NodeSpec, node: u64) -> Result<NodeSpec> {
 }
 
 /// The job as a node shows it; none before it heard of it.
-fn shown(node: &Node) -> Result<Option<Value>> {
+pub(super) fn shown(node: &Node) -> Result<Option<Value>> {
     let told = node.cli(&["fed", "status", "--json"])?.success()?;
     let jobs: Vec<Value> = serde_json::from_str(&told).with_context(|| told.clone())?;
     Ok(jobs.into_iter().find(|job| job["name"] == "wear"))

@@ -23,6 +23,7 @@ mod lifecycle;
 mod load;
 mod local_embeddings;
 mod membership;
+mod mixing;
 mod namespaces;
 mod npm;
 mod openai;
