@@ -58,6 +58,7 @@ fn rounds_hold_under_faults() {
         "lost in a cut",
         "receipted",
         "round told again",
+        "several clients of a node in a sum",
         "writes lost in a crash",
     ] {
         assert!(seen.contains_key(what), "never happened: {what}");

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_base::NodeId;
+use selvedge_crdt::escrow::Holder;
 use selvedge_federated::privacy::accountant::Rho;
 use selvedge_federated::privacy::ledger::Cap;
 use selvedge_federated::round::{
@@ -20,6 +21,8 @@ pub enum Promise {
     OpenedWithCertificate,
     /// A sum is of as many nodes as the job says.
     FloorKept,
+    /// No node has more contributions in a sum than the job counts of one.
+    NodeBounded,
     /// A contribution is folded once at most.
     FoldedOnce,
     /// What has a receipt is folded or recorded as expired.
@@ -70,8 +73,8 @@ pub(super) struct Observer {
     records: BTreeMap<u64, (Digest, Digest)>,
     /// The model before each round, and the norm of its updates.
     models: BTreeMap<u64, (Vec<i32>, u32)>,
-    /// What left each node with privacy, by its commitment.
-    left: BTreeMap<NodeId, BTreeSet<Digest>>,
+    /// What left each client with privacy, by its commitment.
+    left: BTreeMap<Holder, BTreeSet<Digest>>,
     /// Where contributions ended: folded or not.
     pub(super) ended: BTreeMap<ContributionId, bool>,
     /// Contributions with enough receipts: the round from which they are due, and whose receipts.
@@ -122,17 +125,17 @@ impl Observer {
     /// `cap` what it may spend.
     pub(super) fn leaves(&mut self, job: &Job, header: &Header, spent: Rho, cap: Cap) {
         let Some(privacy) = job.privacy else { return };
-        let node = header.id.client.node;
-        let left = self.left.entry(node).or_default();
+        let client = header.id.client;
+        let left = self.left.entry(client).or_default();
         left.insert(header.commitment);
         let count = left.len() as u64;
         let cost = privacy.cost().times(count);
         self.require(cost <= spent, Promise::SpentFirst, || {
-            format!("{count} contributions left {} and {spent:?} is spent", node.short())
+            format!("{count} contributions left {client:?} and {spent:?} is spent")
         });
         let within = cost.epsilon(cap.delta) <= cap.epsilon && count <= privacy.contributions();
         self.require(within, Promise::PrivacyKept, || {
-            format!("{count} contributions left {}", node.short())
+            format!("{count} contributions left {client:?}")
         });
     }
 
@@ -191,19 +194,30 @@ impl Observer {
         self.require(close.nodes() >= job.min_clients, Promise::FloorKept, || {
             format!("round {round} has a sum of {} nodes", close.nodes())
         });
-        if let Some(privacy) = job.privacy {
-            let nodes = close.entries.iter().map(|entry| entry.header.id.client.node);
-            let most = nodes.map(|node| tip.contributions(&node)).max().unwrap_or_default();
-            self.require(most <= privacy.contributions(), Promise::PrivacyKept, || {
-                format!("{most} contributions of one node count after round {round}")
-            });
+        let mut of_nodes: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for entry in &close.entries {
+            *of_nodes.entry(entry.header.id.client.node).or_default() += 1;
         }
+        let most = of_nodes.values().copied().max().unwrap_or_default();
+        self.require(most <= usize::from(job.per_node), Promise::NodeBounded, || {
+            format!("round {round} has a sum with {most} contributions of one node")
+        });
         let counted = close.entries.iter().map(|entry| (entry.header.id, true));
         let gone = close.expired.iter().map(|expired| (expired.id, false));
         for (id, folded) in counted.chain(gone) {
             let before = self.ended.insert(id, folded);
             self.require(before.is_none(), Promise::FoldedOnce, || {
                 format!("contribution {id:?} ended once more in round {round}")
+            });
+        }
+        if let Some(privacy) = job.privacy {
+            let mut of_clients: BTreeMap<Holder, u64> = BTreeMap::new();
+            for (id, _) in self.ended.iter().filter(|(_, folded)| **folded) {
+                *of_clients.entry(id.client).or_default() += 1;
+            }
+            let most = of_clients.into_values().max().unwrap_or_default();
+            self.require(most <= privacy.contributions(), Promise::PrivacyKept, || {
+                format!("{most} contributions of one client count after round {round}")
             });
         }
         self.carried +=

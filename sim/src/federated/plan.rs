@@ -207,6 +207,20 @@ impl Plan {
         }
     }
 
+    /// Clients of a node: where the job counts several, some nodes have fewer.
+    pub(super) fn clients(&self, node: usize) -> u64 {
+        1 + node as u64 % u64::from(self.job.per_node)
+    }
+
+    /// The same plan, whose nodes have up to so many clients.
+    pub fn with_clients(mut self, per_node: u8) -> Self {
+        let mut job = (*self.job).clone();
+        job.per_node = per_node;
+        job.target *= usize::from(per_node);
+        self.job = Arc::new(job);
+        self
+    }
+
     /// What the data of a node may spend, in a job with privacy.
     pub(super) fn cap(&self, node: usize) -> Cap {
         let delta = DELTA;
@@ -245,7 +259,8 @@ impl Plan {
         self
     }
 
-    /// The plan of a seed; every fourth one is with privacy, every eighth with a norm that follows.
+    /// The plan of a seed; every fourth one is with privacy, every eighth with a norm that follows,
+    /// and of all of them every fifth with several clients on a node.
     pub fn seeded(seed: u64) -> Self {
         let mut dice = Stream::keyed(seed, 1, 0, 0);
         let scheme = match dice.below(10) {
@@ -268,9 +283,13 @@ impl Plan {
         plan.delay = Micros::millis([20, 300, 1_500][dice.below(3) as usize]);
         plan.slow_disks = dice.chance(500);
         plan.draw_faults(&mut Stream::keyed(seed, 2, 0, 0));
-        match seed % 8 {
+        let plan = match seed % 8 {
             3 => plan.with_privacy(PLENTY),
             7 => plan.with_privacy(PLENTY).with_following_norm(),
+            _ => plan,
+        };
+        match seed % 5 {
+            4 => plan.with_clients(2 + (seed / 5 % 2) as u8),
             _ => plan,
         }
     }

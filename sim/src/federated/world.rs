@@ -1,23 +1,19 @@
 //! The nodes of one job, their network and their disks, on virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use selvedge_base::{Machine, Micros, Mono, NodeId, Now, Wall};
-use selvedge_crdt::escrow::Holder;
 use selvedge_federated::mask::Seed;
-use selvedge_federated::privacy::ledger::{
-    Ledger, LedgerChange, LedgerEffect, LedgerInput, LedgerStored,
-};
+use selvedge_federated::privacy::ledger::{LedgerEffect, LedgerInput};
 use selvedge_federated::round::{
-    Anchor, AnchorChange, AnchorInput, AnchorStored, Client, ClientChange, ClientInput,
-    ClientStored, Effect, Event, Folded, Job, Message, Payload, Tip,
+    AnchorChange, AnchorInput, ClientChange, ClientInput, Effect, Event, Folded, Job, Message,
+    Payload, Tip,
 };
 
 use super::check::{Broken, Observer, Promise};
-use super::disk::Disk;
 use super::mixing::{self, Mixing, Seen, Step};
-use super::plan::{DIM, Moment, Plan, committee, key, name};
+use super::node::Node;
+use super::plan::{DIM, Moment, Plan, committee, name};
 use crate::names::StandIn;
 use crate::queue::{Class, Queue};
 use crate::stream::Stream;
@@ -55,7 +51,7 @@ enum Happening {
     Tick(usize),
     Arrives { from: usize, to: usize, message: Box<Message> },
     Durable { node: usize, life: u32, whose: Whose, write: u64 },
-    Trained { node: usize, life: u32, round: u64 },
+    Trained { node: usize, at: usize, life: u32, round: u64 },
     Crash(usize),
     Back(usize),
     Dies(usize),
@@ -63,47 +59,12 @@ enum Happening {
     Mixing(mixing::Happening),
 }
 
-/// Which of a node's machines.
+/// Which of a node's machines; a client and its ledger by the client's place.
 #[derive(Clone, Copy)]
 enum Whose {
-    Client,
+    Client(usize),
     Anchor,
-    Ledger,
-}
-
-struct Node {
-    /// Counts its starts; what is under way of an earlier one is lost.
-    life: u32,
-    is_up: bool,
-    is_dead: bool,
-    client: Client,
-    anchor: Anchor,
-    ledger: Ledger,
-    ledger_disk: Disk<LedgerStored, LedgerChange>,
-    client_disk: Disk<ClientStored, ClientChange>,
-    anchor_disk: Disk<AnchorStored, AnchorChange>,
-    dice: Stream,
-}
-
-impl Node {
-    /// Where it stands, for whoever reads why a job did not end.
-    fn story(&self) -> String {
-        let stored = self.anchor.stored();
-        let holds_all = stored.opened.as_ref().map(|one| {
-            let entries = &one.close.entries;
-            entries.iter().filter(|entry| !stored.held.contains_key(&entry.header.id)).count()
-        });
-        format!(
-            "{} round {} epoch {}, holds {}, promised {}, accepted {}, misses of the closed {:?}",
-            if self.is_dead { "dead" } else { "lives" },
-            stored.tip.round,
-            stored.tip.committee.epoch,
-            stored.held.len(),
-            stored.promised.map_or(0, |ballot| ballot.number),
-            stored.accepted.is_some(),
-            holds_all,
-        )
-    }
+    Ledger(usize),
 }
 
 struct World<'a> {
@@ -140,16 +101,6 @@ pub fn run(plan: &Plan) -> Outcome {
         }
     }
     world.finish(ended)
-}
-
-fn anchor_of(plan: &Plan, index: usize, stored: AnchorStored) -> Anchor {
-    let me = name(index);
-    Anchor::new(plan.job.clone(), me, key(index), Arc::new(StandIn(me)), stored)
-}
-
-fn client_of(plan: &Plan, index: usize, stored: ClientStored) -> Client {
-    let me = Holder { node: name(index), incarnation: 1 };
-    Client::new(plan.job.clone(), me, Arc::new(StandIn(me.node)), stored)
 }
 
 pub(super) const fn index_of(node: &NodeId) -> usize {
@@ -190,30 +141,13 @@ impl<'a> World<'a> {
     fn new(plan: &'a Plan) -> Self {
         let first = Tip::first(&plan.job, vec![0; DIM])
             .unwrap_or_else(|_| unreachable!("a model of the job's size"));
-        let node = |index| {
-            let (client, anchor) =
-                (ClientStored::new(first.clone()), AnchorStored::new(first.clone()));
-            let dice = |purpose| Stream::keyed(plan.seed, purpose, index, 0);
-            Node {
-                life: 0,
-                is_up: true,
-                is_dead: false,
-                client: client_of(plan, index, client.clone()),
-                anchor: anchor_of(plan, index, anchor.clone()),
-                ledger: Ledger::new(plan.cap(index), LedgerStored::default()),
-                ledger_disk: Disk::new(LedgerStored::default(), dice(13), plan.slow_disks),
-                client_disk: Disk::new(client, dice(10), plan.slow_disks),
-                anchor_disk: Disk::new(anchor, dice(11), plan.slow_disks),
-                dice: dice(12),
-            }
-        };
         let mut observer = Observer::default();
         observer.begins(&first);
         let mut world = Self {
             plan,
             now: Mono(0),
             queue: Queue::new(),
-            nodes: (0..plan.nodes).map(node).collect(),
+            nodes: (0..plan.nodes).map(|index| Node::new(plan, index, &first)).collect(),
             observer,
             counters: Counters::default(),
             hasher: blake3::Hasher::new(),
@@ -260,9 +194,9 @@ impl<'a> World<'a> {
                     self.durable(node, whose, write);
                 }
             }
-            Happening::Trained { node, life, round } => {
+            Happening::Trained { node, at, life, round } => {
                 if self.nodes[node].life == life && self.nodes[node].is_up {
-                    self.trained(node, round);
+                    self.trained((node, at), round);
                 }
             }
             Happening::Crash(node) => self.crash(node, "crash"),
@@ -305,14 +239,16 @@ impl<'a> World<'a> {
 
     /// The personal models of a node hear how far its client follows the chain.
     fn follow(&mut self, node: usize) {
-        let tip = self.nodes[node].client.tip().clone();
+        let tip = self.nodes[node].tip().clone();
         self.mix(node, |mixing, seen| mixing.followed(node, &tip, seen));
     }
 
     fn tick(&mut self, node: usize) {
         self.after(self.plan.job.pace.tick, Class::Node, Happening::Tick(node));
         if self.nodes[node].is_up {
-            self.step_client(node, ClientInput::Ticked);
+            for at in 0..self.nodes[node].members.len() {
+                self.step_client((node, at), ClientInput::Ticked);
+            }
             self.step_anchor(node, AnchorInput::Ticked);
         }
         if self.nodes[node].is_up && self.mixing.is_some() {
@@ -326,77 +262,78 @@ impl<'a> World<'a> {
         }
     }
 
-    fn step_client(&mut self, node: usize, input: ClientInput) {
+    fn step_client(&mut self, (node, at): (usize, usize), input: ClientInput) {
         if !self.plan.is_client(node) {
             return;
         }
         let mut effects = Vec::new();
         let now = self.clock();
-        self.nodes[node].client.step(now, input, &mut effects);
+        self.nodes[node].members[at].client.step(now, input, &mut effects);
         for effect in effects {
-            self.client_effect(node, effect);
+            self.client_effect((node, at), effect);
         }
     }
 
-    fn client_effect(&mut self, node: usize, effect: Effect<ClientChange>) {
+    fn client_effect(&mut self, (node, at): (usize, usize), effect: Effect<ClientChange>) {
         match effect {
             Effect::Store { write, change } => {
-                let span = self.nodes[node].client_disk.write(write, *change);
+                let span = self.nodes[node].members[at].disk.write(write, *change);
                 let life = self.nodes[node].life;
-                let event = Happening::Durable { node, life, whose: Whose::Client, write };
+                let event = Happening::Durable { node, life, whose: Whose::Client(at), write };
                 self.after(span, Class::Node, event);
             }
             Effect::Send { to, message } => {
                 if let Message::Share { header, .. } = &*message {
                     self.observer.named(header.id, header.commitment);
-                    let (plan, spent) = (self.plan, self.nodes[node].ledger_disk.durable.spent);
-                    self.observer.leaves(&plan.job, header, spent, plan.cap(node));
+                    let spent = self.nodes[node].members[at].ledger_disk.durable.spent;
+                    self.observer.leaves(&self.plan.job, header, spent, self.plan.cap(node));
                 }
                 self.send(node, index_of(&to), message);
             }
-            Effect::Spend(spend) => self.step_ledger(node, LedgerInput::Asked(spend)),
+            Effect::Spend(spend) => self.step_ledger((node, at), LedgerInput::Asked(spend)),
             Effect::Replay { .. } => {}
             Effect::Train { round } => {
                 let span = Micros::millis(1 + self.nodes[node].dice.below(TRAINING_MS));
                 let life = self.nodes[node].life;
-                self.after(span, Class::Node, Happening::Trained { node, life, round });
+                self.after(span, Class::Node, Happening::Trained { node, at, life, round });
             }
-            Effect::Report(event) => self.client_event(node, event),
+            Effect::Report(event) => self.client_event((node, at), event),
         }
     }
 
-    fn step_ledger(&mut self, node: usize, input: LedgerInput) {
+    fn step_ledger(&mut self, (node, at): (usize, usize), input: LedgerInput) {
         let mut effects = Vec::new();
-        self.nodes[node].ledger.step(input, &mut effects);
+        self.nodes[node].members[at].ledger.step(input, &mut effects);
         for effect in effects {
             match effect {
                 LedgerEffect::Store { write, change } => {
-                    let span = self.nodes[node].ledger_disk.write(write, change);
+                    let span = self.nodes[node].members[at].ledger_disk.write(write, change);
                     let life = self.nodes[node].life;
-                    let event = Happening::Durable { node, life, whose: Whose::Ledger, write };
+                    let event = Happening::Durable { node, life, whose: Whose::Ledger(at), write };
                     self.after(span, Class::Node, event);
                 }
                 LedgerEffect::Granted { commitment, .. } => {
-                    self.step_client(node, ClientInput::Granted { commitment });
+                    self.step_client((node, at), ClientInput::Granted { commitment });
                 }
                 LedgerEffect::Denied { commitment, why, .. } => {
-                    self.step_client(node, ClientInput::Denied { commitment, why });
+                    self.step_client((node, at), ClientInput::Denied { commitment, why });
                 }
             }
         }
     }
 
-    fn client_event(&mut self, node: usize, event: Event) {
+    fn client_event(&mut self, (node, at): (usize, usize), event: Event) {
         match event {
             Event::Receipted(id) => {
                 self.count("receipted");
                 // It ends in a set that is closed after its receipts, whatever it was trained for.
-                let base = self.nodes[node].client.pending().map_or(0, |one| one.base_round);
+                let base =
+                    self.nodes[node].members[at].client.pending().map_or(0, |one| one.base_round);
                 let known = self.nodes.iter().map(|node| node.anchor.tip().round).max();
                 let next = known
                     .map_or(0, |round| round + 1)
                     .saturating_sub(self.plan.job.max_staleness());
-                let epoch = self.nodes[node].client.tip().committee.epoch;
+                let epoch = self.nodes[node].members[at].client.tip().committee.epoch;
                 self.observer.receipted.insert(id, (base.max(next), epoch));
             }
             Event::BadUpdate(_) => self.count("bad update refused"),
@@ -405,9 +342,11 @@ impl<'a> World<'a> {
             Event::Refused { .. } => self.count("contribution refused"),
             Event::Misdeed { .. } => self.count("misdeed"),
             Event::Folded { .. } => {
-                let tip = self.nodes[node].client.tip().clone();
+                let tip = self.nodes[node].members[at].client.tip().clone();
                 self.hasher.update(&tip.record);
-                self.follow(node);
+                if at == 0 {
+                    self.follow(node);
+                }
             }
             Event::Counted(_) | Event::Expired(..) | Event::Closed { .. } => {}
             Event::BelowFloor { .. } => {}
@@ -561,8 +500,12 @@ impl<'a> World<'a> {
         let (for_client, for_anchor) = message.is_for();
         let message = Box::new(message.clone());
         if for_client {
-            let input = ClientInput::Received { from, message: message.clone() };
-            self.step_client(to, input);
+            for at in 0..self.nodes[to].members.len() {
+                if self.nodes[to].members[at].client.is_meant(&message) {
+                    let input = ClientInput::Received { from, message: message.clone() };
+                    self.step_client((to, at), input);
+                }
+            }
         }
         if for_anchor {
             self.step_anchor(to, AnchorInput::Received { from, message });
@@ -576,16 +519,16 @@ impl<'a> World<'a> {
                 due.iter().for_each(|change| self.anchor_wrote(node, change));
                 self.step_anchor(node, AnchorInput::Stored { write });
             }
-            Whose::Client => {
-                let due = self.nodes[node].client_disk.due(write);
-                due.iter().for_each(|change| self.client_wrote(node, change));
-                self.step_client(node, ClientInput::Stored { write });
+            Whose::Client(at) => {
+                let due = self.nodes[node].members[at].disk.due(write);
+                due.iter().for_each(|change| self.client_wrote((node, at), change));
+                self.step_client((node, at), ClientInput::Stored { write });
             }
-            Whose::Ledger => {
-                let disk = &mut self.nodes[node].ledger_disk;
+            Whose::Ledger(at) => {
+                let disk = &mut self.nodes[node].members[at].ledger_disk;
                 let due = disk.due(write);
                 due.iter().for_each(|change| disk.durable.apply(change));
-                self.step_ledger(node, LedgerInput::Stored { write });
+                self.step_ledger((node, at), LedgerInput::Stored { write });
             }
         }
     }
@@ -607,9 +550,9 @@ impl<'a> World<'a> {
         }
     }
 
-    fn client_wrote(&mut self, node: usize, change: &ClientChange) {
+    fn client_wrote(&mut self, (node, at): (usize, usize), change: &ClientChange) {
         let (job, seal) = (&*self.plan.job, StandIn(name(node)));
-        let disk = &mut self.nodes[node].client_disk;
+        let disk = &mut self.nodes[node].members[at].disk;
         disk.durable.apply(job, change, &seal);
         let tip = disk.durable.tip.clone();
         match change {
@@ -627,6 +570,9 @@ impl<'a> World<'a> {
         if self.observer.carried > carried {
             self.count("carried");
         }
+        if folded.certificate.close.nodes() < folded.certificate.close.entries.len() {
+            self.count("several clients of a node in a sum");
+        }
         if !folded.certificate.close.expired.is_empty() {
             self.count("expired");
         }
@@ -636,7 +582,7 @@ impl<'a> World<'a> {
     }
 
     /// Training is a draw; now and then it fails.
-    fn trained(&mut self, node: usize, round: u64) {
+    fn trained(&mut self, (node, at): (usize, usize), round: u64) {
         let dice = &mut self.nodes[node].dice;
         let mut delta: Vec<f32> =
             (0..DIM).map(|_| (dice.below(2_000) as f32 - 1_000.0) / 4_001.0).collect();
@@ -648,7 +594,7 @@ impl<'a> World<'a> {
         let mut seed = [0; 32];
         seed.chunks_mut(8).for_each(|part| part.copy_from_slice(&dice.next().to_le_bytes()));
         let input = ClientInput::Trained { base_round: round, examples, delta, seed: Seed(seed) };
-        self.step_client(node, input);
+        self.step_client((node, at), input);
     }
 
     fn crash(&mut self, node: usize, why: &'static str) {
@@ -658,17 +604,20 @@ impl<'a> World<'a> {
         self.count(why);
         self.nodes[node].is_up = false;
         self.nodes[node].life += 1;
-        let (found, torn) = self.nodes[node].anchor_disk.crash();
+        let (found, mut torn) = self.nodes[node].anchor_disk.crash();
         found.iter().for_each(|change| self.anchor_wrote(node, change));
-        let (found, also_torn) = self.nodes[node].client_disk.crash();
-        found.iter().for_each(|change| self.client_wrote(node, change));
-        let disk = &mut self.nodes[node].ledger_disk;
-        let (found, torn_too) = disk.crash();
-        found.iter().for_each(|change| disk.durable.apply(change));
-        if torn_too {
-            self.count("a spend lost in a crash");
+        for at in 0..self.nodes[node].members.len() {
+            let (found, also_torn) = self.nodes[node].members[at].disk.crash();
+            found.iter().for_each(|change| self.client_wrote((node, at), change));
+            torn |= also_torn;
+            let disk = &mut self.nodes[node].members[at].ledger_disk;
+            let (found, torn_too) = disk.crash();
+            found.iter().for_each(|change| disk.durable.apply(change));
+            if torn_too {
+                self.count("a spend lost in a crash");
+            }
         }
-        if torn || also_torn {
+        if torn {
             self.count("writes lost in a crash");
         }
         self.mix(node, |mixing, seen| mixing.crash(node, seen));
@@ -680,11 +629,8 @@ impl<'a> World<'a> {
         if at.is_up || at.is_dead {
             return;
         }
-        at.is_up = true;
-        at.client = client_of(plan, node, at.client_disk.durable.clone());
-        at.ledger = Ledger::new(plan.cap(node), at.ledger_disk.durable.clone());
-        at.anchor = anchor_of(plan, node, at.anchor_disk.durable.clone());
-        let tip = at.client.tip().clone();
+        at.starts(plan, node);
+        let tip = at.tip().clone();
         self.mix(node, |mixing, seen| mixing.back(node, &tip, seen));
     }
 
@@ -703,12 +649,8 @@ impl<'a> World<'a> {
     /// Whether faults are over and all who live know the end of the job.
     fn has_ended(&self) -> bool {
         let rounds = self.plan.job.rounds;
-        self.now.0 >= self.until.0
-            && self.nodes.iter().filter(|node| !node.is_dead).all(|node| {
-                let (client, anchor) = (&node.client_disk.durable, &node.anchor_disk.durable);
-                let follows = client.tip.round >= rounds;
-                node.is_up && follows && anchor.tip.round >= rounds
-            })
+        let mut lives = self.nodes.iter().filter(|node| !node.is_dead);
+        self.now.0 >= self.until.0 && lives.all(|node| node.is_up && node.has_all(rounds))
     }
 
     fn finish(mut self, ended: bool) -> Outcome {
@@ -716,7 +658,8 @@ impl<'a> World<'a> {
             let lives = || self.nodes.iter().filter(|node| !node.is_dead);
             let held = lives().flat_map(|node| node.anchor_disk.durable.held.keys().copied());
             // Where the anchors were replaced, a client that lives shares it once more.
-            let kept = lives().filter_map(|node| node.client_disk.durable.pending.as_ref());
+            let members = lives().flat_map(|node| &node.members);
+            let kept = members.filter_map(|member| member.disk.durable.pending.as_ref());
             let (held, kept): (BTreeSet<_>, BTreeSet<_>) =
                 (held.collect(), kept.map(|one| one.id).collect());
             let dead = self.nodes.iter().enumerate().filter(|(_, node)| node.is_dead);

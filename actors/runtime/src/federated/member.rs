@@ -96,25 +96,9 @@ impl Member {
         &self.control
     }
 
-    /// Whether a message is for this client: what is said of one contribution is for whose it is,
-    /// also of one that it wrote down when the node's store had another number.
+    /// Whether a message is for this client.
     pub(super) fn is_for(&self, message: &Message) -> bool {
-        let pending = self.client.pending().map(|pending| pending.id.client);
-        let is_own = |client: Holder| client == self.client.me() || Some(client) == pending;
-        match message {
-            Message::Receipt(receipt) => is_own(receipt.id.client),
-            Message::Refused { id, .. } => is_own(id.client),
-            Message::Folded(_)
-            | Message::Share { .. }
-            | Message::Prepare { .. }
-            | Message::Promise { .. }
-            | Message::Behind { .. }
-            | Message::Propose { .. }
-            | Message::Accepted(_)
-            | Message::Closed(_)
-            | Message::Opened(_)
-            | Message::Ask { .. } => true,
-        }
+        self.client.is_meant(message)
     }
 
     /// Takes what happened, in order; what is to be done. `at` is its place among the node's

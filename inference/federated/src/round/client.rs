@@ -252,6 +252,27 @@ impl Client {
         self
     }
 
+    /// Whether a message is for this one of a node's clients: what is said of one contribution is
+    /// for whose it is, also of one that it wrote down when the node's store had another number.
+    pub fn is_meant(&self, message: &Message) -> bool {
+        let pending = self.pending().map(|pending| pending.id.client);
+        let is_own = |client: Holder| client == self.me || Some(client) == pending;
+        match message {
+            Message::Receipt(receipt) => is_own(receipt.id.client),
+            Message::Refused { id, .. } => is_own(id.client),
+            Message::Folded(_)
+            | Message::Share { .. }
+            | Message::Prepare { .. }
+            | Message::Promise { .. }
+            | Message::Behind { .. }
+            | Message::Propose { .. }
+            | Message::Accepted(_)
+            | Message::Closed(_)
+            | Message::Opened(_)
+            | Message::Ask { .. } => true,
+        }
+    }
+
     /// Whether the ledger was asked for an update that is not written down yet: whoever lets this
     /// client go now pays for nothing.
     pub const fn is_unpaid(&self) -> bool {
