@@ -18,6 +18,7 @@ mod config;
 mod decoder;
 mod embed;
 mod error;
+mod family;
 mod front;
 mod gauge;
 mod gguf;

@@ -43,8 +43,6 @@ pub use encoder::{Encoder, EncoderConfig, EncoderCrew, Tensors};
 pub use error::KernelError;
 pub use format::Format;
 pub use kv::{Cache, PAGE, SharedPage};
-pub use model::{
-    Activation, Config, Model, Open, Rotation, Source, Window, held_bytes, unpacked,
-};
+pub use model::{Activation, Config, Model, Open, Rotation, Source, Window, held_bytes, unpacked};
 pub use simd::Isa;
 pub use step::{Crew, Logits, Segment};

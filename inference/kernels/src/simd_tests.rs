@@ -349,8 +349,7 @@ fn exact_attention(
     let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
     let sum: f64 = weights.iter().sum();
-    let mixed =
-        |at| seen.clone().zip(&weights).map(|(p, w)| w * value(p, at)).sum::<f64>() / sum;
+    let mixed = |at| seen.clone().zip(&weights).map(|(p, w)| w * value(p, at)).sum::<f64>() / sum;
     (0..geometry.dim).map(mixed).collect()
 }
 

@@ -542,13 +542,7 @@ impl Crew {
     }
 
     /// The gated half of the feed-forward part.
-    fn gate(
-        &mut self,
-        rows: usize,
-        block: &Block,
-        activation: Activation,
-        beside: Beside<'_>,
-    ) {
+    fn gate(&mut self, rows: usize, block: &Block, activation: Activation, beside: Beside<'_>) {
         const PARTS: [Part; 2] = [Part::Gate, Part::Up];
         self.lower(rows, &PARTS, beside);
         let depth = block.down.depth;

@@ -75,8 +75,7 @@ fn odd(format: Format, width: usize, head_dim: usize) -> Model {
 fn a_window_shows_its_positions_and_none_before_them() {
     let mut model = odd(Format::F32, 40, 10);
     let (sight, length) = (20, 90);
-    let window =
-        Window { positions: sight, layers: vec![true, true], rope_base: Some(10_000.0) };
+    let window = Window { positions: sight, layers: vec![true, true], rope_base: Some(10_000.0) };
     model.config.window = Some(window);
     let tokens: Vec<u32> = (0..length as u32).map(|at| at * 7 % 50).collect();
     let expected = last(&model, &mut model.cache(), &tokens, length);
