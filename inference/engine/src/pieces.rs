@@ -153,7 +153,8 @@ impl Pieces {
             let mut at = 0;
             while at + length <= text.len() {
                 let word = &text[at..at + length];
-                let token = if begins[usize::from(word[0])] { self.matched.find(word) } else { None };
+                let token =
+                    if begins[usize::from(word[0])] { self.matched.find(word) } else { None };
                 let Some(token) = token.filter(|_| !taken[at..at + length].contains(&true)) else {
                     at += 1;
                     continue;

@@ -10,7 +10,7 @@ use selvedge_kernels::Crew;
 
 use crate::gguf::Gguf;
 use crate::llama::{Llama, Logits, Segment};
-use crate::testing::{collect, engine, greedy, request};
+use crate::testing::{collect, engine, fixture, greedy, request};
 use crate::text::Text;
 use crate::{Additions, EngineConfig, Tunable, inspect};
 
@@ -22,12 +22,6 @@ fn model() -> PathBuf {
     let path = directory.join("smollm2-135m-instruct.gguf");
     assert!(path.is_file(), "{} is missing: run `cargo xtask models`", path.display());
     path
-}
-
-fn fixture(name: &str) -> serde_json::Value {
-    let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(path).expect("the fixture is in the repository");
-    serde_json::from_str(&text).expect("the fixture is JSON")
 }
 
 fn load() -> (Gguf, Llama) {
@@ -88,7 +82,7 @@ fn the_chat_template_is_the_models_own() {
 }
 
 /// Divergence over the classes that the fixture keeps: its likeliest tokens and the rest.
-fn divergence(exact: &serde_json::Value, logits: &[f32]) -> (f64, bool) {
+pub(crate) fn divergence(exact: &serde_json::Value, logits: &[f32]) -> (f64, bool) {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&logit| f64::from(logit - highest).exp()).sum();
     let ours = |id: usize| f64::from(logits[id] - highest) - sum.ln();

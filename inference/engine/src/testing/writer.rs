@@ -178,6 +178,43 @@ impl Writer {
         self.set(key, value);
     }
 
+    pub(crate) fn flag(&mut self, key: &str, flag: bool) {
+        let mut value = 7u32.to_le_bytes().to_vec();
+        value.push(u8::from(flag));
+        self.set(key, value);
+    }
+
+    /// A list of flags.
+    pub(crate) fn flags(&mut self, key: &str, flags: &[bool]) {
+        let mut value = 9u32.to_le_bytes().to_vec();
+        value.extend(7u32.to_le_bytes());
+        value.extend((flags.len() as u64).to_le_bytes());
+        value.extend(flags.iter().map(|flag| u8::from(*flag)));
+        self.set(key, value);
+    }
+
+    /// A vocabulary of pieces: text, score and kind of each.
+    pub(crate) fn pieces(&mut self, pieces: &[(String, f32, u32)]) {
+        self.text("tokenizer.ggml.model", "llama");
+        let texts: Vec<String> = pieces.iter().map(|(text, ..)| text.clone()).collect();
+        self.texts("tokenizer.ggml.tokens", &texts);
+        for (key, kind) in [("scores", 6u32), ("token_type", 4)] {
+            let mut value = 9u32.to_le_bytes().to_vec();
+            value.extend(kind.to_le_bytes());
+            value.extend((pieces.len() as u64).to_le_bytes());
+            for (_, score, kind) in pieces {
+                let bits = if key == "scores" { score.to_bits() } else { *kind };
+                value.extend(bits.to_le_bytes());
+            }
+            self.set(&format!("tokenizer.ggml.{key}"), value);
+        }
+    }
+
+    /// One more tensor, the innermost side first.
+    pub(crate) fn put(&mut self, name: &str, dims: Vec<u64>, values: Vec<f32>) {
+        self.tensors.push((name.to_owned(), dims, values));
+    }
+
     /// Replaces one tensor's values.
     pub(crate) fn fill(&mut self, name: &str, value: f32) {
         for (_, _, values) in self.tensors.iter_mut().filter(|(other, ..)| other == name) {
