@@ -1,9 +1,9 @@
 //! Text to tokens as SentencePiece does it (Kudo and Richardson, 2018), from a GGUF file's scores.
 //!
-//! Owns the order of things that llama.cpp's tokenizer has, token for token: tokens that are matched
-//! in text come first, the longest before the others; the rest is cut into characters, of which the
-//! pair whose token has the highest score is joined, again and again; what has no token is told byte
-//! by byte. Does not own what tokens mean: that is `tokenizer`.
+//! Owns the order of things that llama.cpp's tokenizer has, token for token: tokens that are
+//! matched in text come first, the longest before the others; the rest is cut into characters, of
+//! which the pair whose token has the highest score is joined, again and again; what has no token
+//! is told byte by byte. Does not own what tokens mean: that is `tokenizer`.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;

@@ -82,7 +82,7 @@ fn the_chat_template_is_the_models_own() {
 }
 
 /// Divergence over the classes that the fixture keeps: its likeliest tokens and the rest.
-pub(crate) fn divergence(exact: &serde_json::Value, logits: &[f32]) -> (f64, bool) {
+fn divergence(exact: &serde_json::Value, logits: &[f32]) -> (f64, bool) {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&logit| f64::from(logit - highest).exp()).sum();
     let ours = |id: usize| f64::from(logits[id] - highest) - sum.ln();

@@ -209,8 +209,8 @@ impl Kernel for Keep<'_> {
     }
 }
 
-/// Norms one head in place (RMSNorm, as Qwen 3 and Gemma 3 do to queries and keys); sums sixteen by sixteen,
-/// in one order on every processor.
+/// Norms one head in place (RMSNorm, as Qwen 3 and Gemma 3 do to queries and keys); sums sixteen by
+/// sixteen, in one order on every processor.
 pub(crate) fn norm_head(head: &mut [f32], weights: &[f32], epsilon: f32) {
     let mut sums = [0.0; LANES];
     for part in head.chunks(LANES) {

@@ -220,7 +220,10 @@ fn pieces(gemma: bool) -> Value {
     let words = ["<unk>", "<s>", "</s>", "<0x21>", "\u{2581}", "a", "b", "ab", "\u{2581}ab"];
     let vocabulary: serde_json::Map<_, _> =
         words.iter().enumerate().map(|(at, word)| ((*word).to_owned(), json!(at))).collect();
-    let added = |id: u32, content: &str, special: bool| json!({ "id": id, "content": content, "special": special });
+    let added = |id: u32, content: &str, special: bool| {
+        let special = json!(special);
+        json!({ "id": id, "content": content, "special": special })
+    };
     let writes = json!({ "type": "Replace", "pattern": { "String": " " }, "content": "\u{2581}" });
     let adds = json!({ "type": "Prepend", "prepend": "\u{2581}" });
     let splits = json!({

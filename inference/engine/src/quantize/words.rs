@@ -311,7 +311,8 @@ fn adds_space(told: &Told) -> Result<bool, EngineError> {
         return Ok(adds);
     }
     Err(EngineError::unsupported(
-        "the rule by which the tokenizer writes spaces (those of Llama 2, Phi-3 and Gemma are known)",
+        "the rule by which the tokenizer writes spaces (those of Llama 2, Phi-3 and Gemma are \
+         known)",
     ))
 }
 
