@@ -421,8 +421,8 @@ impl Reader<'_> {
     }
 
     /// Rotation speeds: powers of the base, divided by the file's own factors where it has them
-    /// (the long-context scalings of Llama 3.1 and of Phi-3). Computed without the system's library,
-    /// whose last bits differ from machine to machine.
+    /// (the long-context scalings of Llama 3.1 and of Phi-3). Computed without the system's
+    /// library, whose last bits differ from machine to machine.
     fn frequencies(&mut self, config: &Config) -> Result<Vec<f64>, KernelError> {
         let half = config.rotated / 2;
         let factors = self.vector_if_any(config.rope_factors, half)?;

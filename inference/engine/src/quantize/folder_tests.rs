@@ -240,6 +240,7 @@ fn pieces(gemma: bool) -> Value {
         "added_tokens": [
             added(0, "<unk>", true), added(1, "<s>", true), added(2, "</s>", true),
             added(9, "\u{2581}\u{2581}", false), added(10, "<|end|>", true),
+            added(48, "<a picture>", false),
         ],
     })
 }

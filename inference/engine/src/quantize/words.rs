@@ -210,7 +210,10 @@ pub(super) fn tell(
             )));
         }
     };
-    let (mut tokens, mut kinds) = tokens(vocabulary, &told.added_tokens, rows)?;
+    // Gemma's directories of text alone have a token for pictures, which no row is for.
+    let has_row = |one: &&Added| !told.model.byte_fallback || one.id < rows;
+    let added: Vec<&Added> = told.added_tokens.iter().filter(has_row).collect();
+    let (mut tokens, mut kinds) = tokens(vocabulary, &added, rows)?;
     if told.model.byte_fallback {
         entries.text("tokenizer.ggml.model", "llama");
         entries.text("tokenizer.ggml.pre", "default");
@@ -393,7 +396,7 @@ fn rule(whole: Option<&Step>) -> Result<&'static str, EngineError> {
 /// All tokens by number, and their kinds.
 fn tokens(
     vocabulary: &BTreeMap<String, u32>,
-    added: &[Added],
+    added: &[&Added],
     rows: u32,
 ) -> Result<(Vec<String>, Vec<i32>), EngineError> {
     let wrong = |what: &str| EngineError::corrupt(format!("tokenizer.json: {what}"));

@@ -91,6 +91,25 @@ impl Writer {
         }
     }
 
+    /// The same model as a Gemma 3: as that Qwen 3, with norms behind both parts of a layer, and a
+    /// first layer that sees a window of no whole page.
+    pub(crate) fn become_gemma3(&mut self, seed: u64) {
+        self.become_qwen3(seed);
+        for (key, _) in &mut self.entries {
+            *key = key.replace("qwen3.", "gemma3.");
+        }
+        self.text("general.architecture", "gemma3");
+        self.number("gemma3.attention.sliding_window", 40);
+        self.number("gemma3.attention.sliding_window_pattern", 2);
+        let mut dice = Dice::keyed(seed, "behind");
+        for layer in 0..2 {
+            for name in ["post_attention_norm", "post_ffw_norm"] {
+                let name = format!("blk.{layer}.{name}.weight");
+                self.tensor(&mut dice, &name, &[Self::WIDTH as u64]);
+            }
+        }
+    }
+
     fn vocabulary(&mut self) {
         let mut tokens: Vec<String> = (0u32..256).map(|byte| alphabet(byte).to_string()).collect();
         tokens.extend(["<|im_start|>", "<|im_end|>", "<extra>"].map(str::to_owned));
