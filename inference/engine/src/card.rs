@@ -8,10 +8,13 @@ use std::path::Path;
 
 use selvedge_base::ModelDigest;
 use selvedge_contract::ModelCard;
+use selvedge_kernels::Window;
 
 use crate::embed;
 use crate::error::EngineError;
+use crate::family::{Architecture, SUPPORTED};
 use crate::gguf::Gguf;
+use crate::gguf_value::Value;
 use crate::text::Text;
 
 /// Layers: the deepest published models have fewer than 200.
@@ -26,6 +29,15 @@ const MAX_HEAD_DIM: u64 = 1_024;
 const MAX_CONTEXT: u64 = 1 << 21;
 /// Tokens in a vocabulary.
 const MAX_VOCABULARY: usize = 1 << 20;
+/// Of six layers of Gemma 3 the last sees everything; its files do not say so.
+const GEMMA_PERIOD: u64 = 6;
+/// The rotation base of Gemma 3's layers that see a window; its files seldom say so.
+const GEMMA_NEAR_BASE: f32 = 10_000.0;
+/// Layers of Gemma 3 27B, which alone scales queries by its heads' share of the width. Files do
+/// not say so; llama.cpp knows it by its layers, too.
+const GEMMA_27B_LAYERS: usize = 62;
+/// What Phi-3's longer rotations are multiplied by lies near 1.2.
+const ROPE_SCALES: std::ops::RangeInclusive<f64> = 0.1..=10.0;
 
 /// What a model file says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,27 +113,6 @@ pub(crate) fn facts(gguf: &Gguf) -> Result<Inspected, EngineError> {
     })
 }
 
-/// The families whose forward pass is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Architecture {
-    /// Llama and what shares its layout: SmolLM, Mistral, TinyLlama.
-    Llama,
-    /// Qwen 2 and 2.5: biases on q, k and v, rotation of halves instead of pairs.
-    Qwen2,
-    /// Qwen 3: as Qwen 2, with a norm of each query and key head instead of biases.
-    Qwen3,
-}
-
-impl Architecture {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-        }
-    }
-}
-
 /// The checked dimensions of a model.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
@@ -138,26 +129,25 @@ pub(crate) struct Shape {
     pub(crate) rope_base: f32,
     /// Positions are divided by this (linear scaling).
     pub(crate) rope_divisor: f32,
+    /// Dimensions of a head that rotate, from the first on.
+    pub(crate) rotated: usize,
+    /// The tensor whose numbers rotation speeds are divided by, where a file has one.
+    pub(crate) rope_factors: &'static str,
+    /// What has rotated is multiplied by it.
+    pub(crate) rope_scale: f32,
+    pub(crate) embedding_scale: f32,
+    pub(crate) query_scale: f32,
+    /// The layers that look back only so far, if any do.
+    pub(crate) window: Option<Window>,
 }
 
 impl Shape {
     pub(crate) fn read(gguf: &Gguf) -> Result<Self, EngineError> {
-        let architecture = match gguf.text("general.architecture") {
-            Some("llama") => Architecture::Llama,
-            Some("qwen2") => Architecture::Qwen2,
-            Some("qwen3") => Architecture::Qwen3,
-            Some(other) => {
-                let other: String = other.chars().take(64).collect();
-                return Err(EngineError::unsupported(format!(
-                    "architecture '{other}' (llama, qwen2 and qwen3 run here)"
-                )));
-            }
-            None => return Err(EngineError::corrupt("general.architecture is missing")),
-        };
-        let keys = Keys { gguf, prefix: architecture.name() };
-        if keys.gguf.number(&keys.name("expert_count")).unwrap_or(0) > 0 {
-            return Err(EngineError::unsupported("mixtures of experts"));
-        }
+        let architecture = architecture(gguf)?;
+        let keys = Keys { gguf, architecture };
+        keys.check_kind()?;
+        let layers = keys.sized("block_count", MAX_LAYERS)?;
+        let context = keys.sized("context_length", MAX_CONTEXT)?;
         let width = keys.sized("embedding_length", MAX_WIDTH)?;
         let heads = keys.sized("attention.head_count", MAX_HEADS)?;
         let kv_heads = match gguf.metadata.get(&keys.name("attention.head_count_kv")) {
@@ -170,30 +160,29 @@ impl Shape {
             )));
         }
         let head_dim = keys.head_dim(width, heads)?;
-        let rotated = gguf.number(&keys.name("rope.dimension_count"));
-        if !head_dim.is_multiple_of(2) || rotated.is_some_and(|dims| dims != head_dim as u64) {
-            return Err(EngineError::unsupported(format!(
-                "rotary embedding over {rotated:?} of {head_dim} dimensions"
-            )));
-        }
-        let embedding = gguf.tensor("token_embd.weight")?;
-        let vocabulary = match *embedding.dims {
-            [rows, columns] if columns == width && rows <= MAX_VOCABULARY => rows,
-            _ => return Err(EngineError::corrupt("token_embd.weight has the wrong shape")),
-        };
+        let (rope_factors, rope_scale) = keys.long_rope(context)?;
+        let gemma = architecture == Architecture::Gemma3;
+        let shared = if gemma && layers == GEMMA_27B_LAYERS { width / heads } else { head_dim };
         Ok(Self {
             architecture,
-            layers: keys.sized("block_count", MAX_LAYERS)?,
-            context: keys.sized("context_length", MAX_CONTEXT)?,
+            layers,
+            context,
             width,
             feed_forward: keys.sized("feed_forward_length", MAX_WIDTH)?,
             heads,
             kv_heads,
             head_dim,
-            vocabulary,
+            vocabulary: vocabulary(gguf, width)?,
             epsilon: keys.epsilon()?,
-            rope_base: keys.rope_base()?,
+            // The value of the paper and of the files that leave the key out.
+            rope_base: keys.rope_base("rope.freq_base")?.unwrap_or(10_000.0),
             rope_divisor: keys.rope_divisor()?,
+            rotated: keys.rotated(head_dim)?,
+            rope_factors,
+            rope_scale,
+            embedding_scale: if gemma { (width as f32).sqrt() } else { 1.0 },
+            query_scale: 1.0 / (shared.max(1) as f32).sqrt(),
+            window: keys.window(layers, context)?,
         })
     }
 
@@ -203,15 +192,132 @@ impl Shape {
     }
 }
 
+fn architecture(gguf: &Gguf) -> Result<Architecture, EngineError> {
+    let Some(name) = gguf.text("general.architecture") else {
+        return Err(EngineError::corrupt("general.architecture is missing"));
+    };
+    Architecture::named(name).ok_or_else(|| {
+        let name: String = name.chars().take(64).collect();
+        EngineError::unsupported(format!("architecture '{name}' ({SUPPORTED})"))
+    })
+}
+
+fn vocabulary(gguf: &Gguf, width: usize) -> Result<usize, EngineError> {
+    match *gguf.tensor("token_embd.weight")?.dims {
+        [rows, columns] if columns == width && rows <= MAX_VOCABULARY => Ok(rows),
+        _ => Err(EngineError::corrupt("token_embd.weight has the wrong shape")),
+    }
+}
+
 /// Metadata under the architecture's own prefix.
 struct Keys<'a> {
     gguf: &'a Gguf,
-    prefix: &'static str,
+    architecture: Architecture,
 }
 
 impl Keys<'_> {
     fn name(&self, key: &str) -> String {
-        format!("{}.{key}", self.prefix)
+        format!("{}.{key}", self.architecture.name())
+    }
+
+    /// Refuses what would be computed as if it were not there.
+    fn check_kind(&self) -> Result<(), EngineError> {
+        if self.gguf.number(&self.name("expert_count")).unwrap_or(0) > 0 {
+            return Err(EngineError::unsupported("mixtures of experts"));
+        }
+        for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+            match self.gguf.metadata.get(&self.name(key)) {
+                None | Some(Value::Number(0)) => {}
+                Some(Value::Real(cap)) if *cap == 0.0 => {}
+                Some(_) => {
+                    let what = format!("{} (logits that are capped)", self.name(key));
+                    return Err(EngineError::unsupported(what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many dimensions of a head rotate.
+    fn rotated(&self, head_dim: usize) -> Result<usize, EngineError> {
+        let rotated = match self.gguf.metadata.get(&self.name("rope.dimension_count")) {
+            None => head_dim,
+            Some(_) => self.sized("rope.dimension_count", MAX_HEAD_DIM)?,
+        };
+        let some = self.architecture == Architecture::Phi3 && rotated < head_dim;
+        if rotated.is_multiple_of(2) && (some || rotated == head_dim) {
+            return Ok(rotated);
+        }
+        Err(EngineError::unsupported(format!(
+            "rotary embedding over {rotated} of {head_dim} dimensions"
+        )))
+    }
+
+    /// The layers that do not see everything.
+    fn window(&self, layers: usize, context: usize) -> Result<Option<Window>, EngineError> {
+        let near = match self.architecture {
+            Architecture::Gemma3 => true,
+            Architecture::Phi3 => false,
+            // What the others' files say of windows their models do not mean.
+            Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => return Ok(None),
+        };
+        let positions = match self.gguf.metadata.get(&self.name("attention.sliding_window")) {
+            None | Some(Value::Number(0)) => return Ok(None),
+            Some(_) => self.sized("attention.sliding_window", MAX_CONTEXT)?,
+        };
+        // One that hides nothing is none, unless its layers rotate by another base.
+        if !near && positions >= context {
+            return Ok(None);
+        }
+        let rope_base = match near {
+            true => Some(self.rope_base("rope.freq_base_swa")?.unwrap_or(GEMMA_NEAR_BASE)),
+            false => None,
+        };
+        Ok(Some(Window { positions, layers: self.pattern(layers, near)?, rope_base }))
+    }
+
+    /// Which layers see a window only: all but each so many-th, or those that a list names.
+    fn pattern(&self, layers: usize, near: bool) -> Result<Vec<bool>, EngineError> {
+        let name = self.name("attention.sliding_window_pattern");
+        let each = |period: u64| {
+            let see_all = |layer: u64| period > 0 && layer % period == period - 1;
+            (0..layers as u64).map(|layer| !see_all(layer)).collect()
+        };
+        match self.gguf.metadata.get(&name) {
+            None => Ok(each(if near { GEMMA_PERIOD } else { 0 })),
+            Some(Value::Number(period)) => Ok(each(*period)),
+            Some(Value::Array(list)) if list.len() == layers => {
+                let said = |one: &Value| one.as_flag().or_else(|| Some(one.as_number()? != 0));
+                let list: Option<Vec<bool>> = list.iter().map(said).collect();
+                list.ok_or_else(|| EngineError::corrupt(format!("{name} is not a list of flags")))
+            }
+            Some(_) => Err(EngineError::corrupt(format!(
+                "{name} is neither a number nor a list of {layers} flags"
+            ))),
+        }
+    }
+
+    /// The tensor of factors of rotation, and what is multiplied with what has rotated. LongRoPE
+    /// (Ding et al., 2024) has two tensors: for texts within the length that a model was first
+    /// trained for, and for longer ones. A sequence may grow from the one into the other, and pages
+    /// of its keys are shared with others, so what holds is the longest text that may come.
+    fn long_rope(&self, context: usize) -> Result<(&'static str, f32), EngineError> {
+        if self.architecture != Architecture::Phi3 {
+            return Ok(("rope_freqs.weight", 1.0));
+        }
+        let first = match self.gguf.metadata.get(&self.name("rope.scaling.original_context_length"))
+        {
+            None => context,
+            Some(_) => self.sized("rope.scaling.original_context_length", MAX_CONTEXT)?,
+        };
+        let name = self.name("rope.scaling.attn_factor");
+        let scale = self.gguf.real(&name).unwrap_or(1.0);
+        if !ROPE_SCALES.contains(&scale) {
+            return Err(EngineError::corrupt(format!("{name} is {scale}")));
+        }
+        let factors =
+            if context > first { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
+        Ok((factors, scale as f32))
     }
 
     fn sized(&self, key: &str, limit: u64) -> Result<usize, EngineError> {
@@ -250,19 +356,20 @@ impl Keys<'_> {
             .ok_or_else(|| EngineError::corrupt(format!("{name} is missing or out of range")))
     }
 
-    fn rope_base(&self) -> Result<f32, EngineError> {
-        let name = self.name("rope.freq_base");
-        // 10,000 is the value of the paper and of the files that leave the key out.
-        let base = self.gguf.real(&name).unwrap_or(10_000.0);
-        if !(1.0..=1e12).contains(&base) {
-            return Err(EngineError::corrupt(format!("{name} is {base}")));
+    /// A base of rotation speeds, if the file says one.
+    fn rope_base(&self, key: &str) -> Result<Option<f32>, EngineError> {
+        let name = self.name(key);
+        let base = self.gguf.real(&name);
+        if base.is_some_and(|base| !(1.0..=1e12).contains(&base)) {
+            return Err(EngineError::corrupt(format!("{name} is {base:?}")));
         }
-        Ok(base as f32)
+        Ok(base.map(|base| base as f32))
     }
 
     fn rope_divisor(&self) -> Result<f32, EngineError> {
         match self.gguf.text(&self.name("rope.scaling.type")) {
             None | Some("none") => Ok(1.0),
+            Some("longrope") if self.architecture == Architecture::Phi3 => Ok(1.0),
             Some("linear") => {
                 let factor = self.gguf.real(&self.name("rope.scaling.factor")).unwrap_or(1.0);
                 if !(1e-3..=1e6).contains(&factor) {

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Shape as Dims, Storage, Tensor};
 
-use crate::card::{Architecture, Shape};
+use crate::card::Shape;
 use crate::error::EngineError;
+use crate::family::Architecture;
 use crate::gguf::Gguf;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Loader;
@@ -74,6 +75,12 @@ impl Tunable {
     pub fn open(path: &Path) -> Result<Self, EngineError> {
         let gguf = Gguf::open(path)?;
         let shape = Shape::read(&gguf)?;
+        if let family @ (Architecture::Gemma3 | Architecture::Phi3) = shape.architecture {
+            return Err(EngineError::unsupported(format!(
+                "models of the family {} are not tuned here; llama, qwen2 and qwen3 are",
+                family.name()
+            )));
+        }
         let weights = gguf.tensors.values().map(crate::gguf::TensorInfo::elements);
         let weights = weights.fold(0, u64::saturating_add);
         if weights > MAX_WEIGHTS {
@@ -354,9 +361,9 @@ impl Block {
             weights.insert(which, weight);
             biases.extend(bias.map(|bias| (which, bias)));
         }
-        let head_norms = match shape.architecture {
-            Architecture::Llama | Architecture::Qwen2 => None,
-            Architecture::Qwen3 => Some([
+        let head_norms = match shape.architecture.norms_heads() {
+            false => None,
+            true => Some([
                 loader.vector(&name("attn_q_norm"), shape.head_dim)?,
                 loader.vector(&name("attn_k_norm"), shape.head_dim)?,
             ]),

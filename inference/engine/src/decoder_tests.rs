@@ -156,6 +156,14 @@ fn gradients_are_those_of_the_function() {
 }
 
 #[test]
+fn a_family_without_a_pass_for_tuning_is_refused_by_name() {
+    let mut writer = Writer::tiny(7);
+    writer.become_gemma3(7);
+    let said = Tunable::open(temporary(&writer.bytes()).path()).err().expect("refused");
+    assert!(said.to_string().contains("gemma3 are not tuned here; llama"), "{said}");
+}
+
+#[test]
 fn what_is_no_model_or_too_large_is_refused() {
     assert!(Tunable::open(temporary(b"GGUF").path()).is_err());
     let file = family("llama");

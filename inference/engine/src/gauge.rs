@@ -97,7 +97,11 @@ impl Gauge {
         tokens.truncate(most);
         let (mut loss, mut foretold) = (0.0, 0);
         let mut read = 0;
-        for window in tokens.chunks(WINDOW.min(self.context)) {
+        // Some models foretell nothing of use unless a text begins as they learned that texts do.
+        let begin = self.tokenizer.bos();
+        let room = WINDOW.min(self.context) - usize::from(begin.is_some() && self.context > 1);
+        for window in tokens.chunks(room) {
+            let window: Vec<u32> = begin.into_iter().chain(window.iter().copied()).collect();
             let mut cache = self.llama.cache()?;
             for (at, chunk) in window.chunks(CHUNK).enumerate() {
                 let next = &window[(at * CHUNK + 1).min(window.len())..];
@@ -109,7 +113,7 @@ impl Gauge {
                     foretold += 1;
                 }
                 read += chunk.len();
-                advanced(read, tokens.len());
+                advanced(read.min(tokens.len()), tokens.len());
             }
         }
         if foretold == 0 {
@@ -125,9 +129,10 @@ impl Gauge {
     /// [`EngineError`] for an empty text.
     pub fn write(&mut self, text: &str, count: usize) -> Result<usize, EngineError> {
         let prompt = self.tokenizer.encode(text).map_err(EngineError::Compute)?;
+        let prompt = self.tokenizer.bos().into_iter().chain(prompt);
         let count = count.min(self.context / 2);
         let room = self.context.saturating_sub(count);
-        let mut tokens: Vec<u32> = prompt.into_iter().take(CHUNK.min(room)).collect();
+        let mut tokens: Vec<u32> = prompt.take(CHUNK.min(room)).collect();
         let mut cache = self.llama.cache()?;
         for _ in 0..count {
             let segment =

@@ -18,6 +18,7 @@ mod config;
 mod decoder;
 mod embed;
 mod error;
+mod family;
 mod front;
 mod gauge;
 mod gguf;
@@ -30,6 +31,7 @@ mod loader;
 mod local;
 mod mailbox;
 mod packed;
+mod pieces;
 mod quantize;
 #[cfg(test)]
 #[allow(clippy::expect_used)]
@@ -45,6 +47,7 @@ mod tensors;
 #[allow(clippy::expect_used)]
 mod testing;
 mod text;
+mod texts;
 mod tokenizer;
 mod tuned;
 mod weights;

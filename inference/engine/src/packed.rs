@@ -5,9 +5,9 @@
 use std::fs::File;
 
 use candle_core::quantized::GgmlDType;
-use selvedge_kernels::{Config, Format, KernelError, Model, Rotation, Source, held_bytes};
+use selvedge_kernels::{Config, Format, KernelError, Model, Source, held_bytes};
 
-use crate::card::{Architecture, Shape};
+use crate::card::Shape;
 use crate::error::EngineError;
 use crate::gguf::{Gguf, TensorInfo};
 
@@ -48,11 +48,17 @@ pub(crate) fn config(shape: &Shape) -> Config {
         epsilon: shape.epsilon,
         rope_base: shape.rope_base,
         rope_divisor: shape.rope_divisor,
-        rotation: match shape.architecture {
-            Architecture::Llama => Rotation::Pairs,
-            Architecture::Qwen2 | Architecture::Qwen3 => Rotation::Halves,
-        },
-        head_norms: shape.architecture == Architecture::Qwen3,
+        rotation: shape.architecture.rotation(),
+        rotated: shape.rotated,
+        rope_factors: shape.rope_factors,
+        rope_scale: shape.rope_scale,
+        head_norms: shape.architecture.norms_heads(),
+        post_norms: shape.architecture.norms_behind(),
+        activation: shape.architecture.activation(),
+        embedding_scale: shape.embedding_scale,
+        query_scale: shape.query_scale,
+        fused: shape.architecture.fused(),
+        window: shape.window.clone(),
     }
 }
 

@@ -70,11 +70,12 @@ fn gated(engine: &LocalEngine) -> (mpsc::Sender<()>, mpsc::Receiver<Answer>) {
 
 #[test]
 fn an_answer_behind_kept_pages_is_the_cold_one_to_the_last_bit() {
-    for family in ["llama", "qwen2", "qwen3"] {
+    for family in ["llama", "qwen2", "qwen3", "gemma3"] {
         let mut writer = Writer::tiny(1);
         match family {
             "qwen2" => writer.become_qwen2(1),
             "qwen3" => writer.become_qwen3(1),
+            "gemma3" => writer.become_gemma3(1),
             _ => {}
         }
         let file = temporary(&writer.bytes());

@@ -5,6 +5,7 @@
 //! that a GGUF file says of itself is copied byte for byte, but the note of its type. One piece of
 //! one tensor is in memory at a time.
 
+mod config;
 mod entries;
 mod folder;
 mod recipe;
@@ -24,7 +25,7 @@ pub use weigh::SHARES;
 
 use crate::error::EngineError;
 use crate::gguf::MAGIC;
-use source::Source;
+use source::{Change, Source};
 use weigh::Magnitudes;
 
 /// Numbers of a piece that is turned at once: 4 MiB of f32, enough that a core does nothing but
@@ -176,6 +177,7 @@ fn turn(
 ) -> Result<f64, EngineError> {
     let tensor = &source.tensors[at];
     let (kind, is_matrix) = (tensor.kind, tensor.dims.len() > 1);
+    let plus = if let Change::Plus(more) = tensor.change { more } else { 0.0 };
     let (rows, row) = tensor.rows();
     let name = tensor.name.clone();
     if row > MAX_ROW {
@@ -190,14 +192,15 @@ fn turn(
         let count = at_once.min(rows - first);
         bytes.clear();
         source.read(at, first, count, &mut bytes)?;
-        let before = numbers(kind, &bytes, [count, row])?;
+        let mut before = numbers(kind, &bytes, [count, row])?;
+        before.iter_mut().for_each(|weight| *weight += plus);
         if before.iter().any(|weight| !weight.is_finite()) {
             return Err(no_number(&name));
         }
         if is_matrix {
             magnitudes.add(&before);
         }
-        if kind == to {
+        if kind == to && plus == 0.0 {
             out.put(&bytes)?;
         } else {
             let turned = Tensor::from_slice(&before, (count, row), &Device::Cpu)?;

@@ -10,7 +10,7 @@ use selvedge_kernels::Crew;
 
 use crate::gguf::Gguf;
 use crate::llama::{Llama, Logits, Segment};
-use crate::testing::{collect, engine, greedy, request};
+use crate::testing::{collect, engine, fixture, greedy, request};
 use crate::text::Text;
 use crate::{Additions, EngineConfig, Tunable, inspect};
 
@@ -22,12 +22,6 @@ fn model() -> PathBuf {
     let path = directory.join("smollm2-135m-instruct.gguf");
     assert!(path.is_file(), "{} is missing: run `cargo xtask models`", path.display());
     path
-}
-
-fn fixture(name: &str) -> serde_json::Value {
-    let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(path).expect("the fixture is in the repository");
-    serde_json::from_str(&text).expect("the fixture is JSON")
 }
 
 fn load() -> (Gguf, Llama) {

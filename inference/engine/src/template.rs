@@ -11,6 +11,7 @@ use selvedge_base::{Code, Refusal, Stage};
 use selvedge_contract::ChatMessage;
 
 use crate::error::{EngineError, elsewhere};
+use crate::texts::Texts;
 
 /// The longest published templates have about 20 KiB.
 const MAX_SOURCE_BYTES: usize = 128 << 10;
@@ -89,10 +90,11 @@ impl Template {
                 Refusal::client(Stage::Validate, Code::InvalidRequest, message).param("messages")
             );
         };
+        let control = Control::new(control);
         let messages: Vec<Value> = messages
             .iter()
             .map(|message| {
-                let content = cut(&message.content, control, mark);
+                let content = control.cut(&message.content, mark);
                 context! { role => message.role.as_str(), content }
             })
             .collect();
@@ -115,7 +117,7 @@ pub(crate) fn apart(text: &str, control: &[String]) -> Result<Vec<String>, Refus
         let message = "the text uses every private-use character of plane 16";
         return Err(Refusal::client(Stage::Validate, Code::InvalidRequest, message));
     };
-    Ok(cut(text, control, mark).split(mark).map(str::to_owned).collect())
+    Ok(Control::new(control).cut(text, mark).split(mark).map(str::to_owned).collect())
 }
 
 /// Refuses what would nest deeper than a stack holds.
@@ -188,20 +190,36 @@ fn to_json(value: &Value, indent: Option<Value>, more: Kwargs) -> Result<Value, 
     minijinja::filters::tojson(value, indent, more)
 }
 
-/// `text` with `mark` after the first character of each control text in it.
-fn cut(text: &str, control: &[String], mark: char) -> String {
-    let mut out = String::with_capacity(text.len());
-    for (at, character) in text.char_indices() {
-        out.push(character);
-        // Control texts begin with '<' or '[' in every published vocabulary, but that is not
-        // relied upon: all are tried where the first character fits.
-        let rest = &text[at..];
-        if control.iter().any(|control| control.starts_with(character) && rest.starts_with(control))
-        {
-            out.push(mark);
-        }
+/// Control texts: Gemma's vocabulary has more than six thousand of them.
+struct Control {
+    texts: Texts,
+    /// Their lengths, each with the bytes that texts of it begin with.
+    lengths: Vec<(usize, [bool; 256])>,
+}
+
+impl Control {
+    fn new(control: &[String]) -> Self {
+        let texts = Texts::new(control.iter().map(|text| (text.as_str(), 0)));
+        let lengths = texts.lengths().map(|length| (length, texts.begins(length))).collect();
+        Self { texts, lengths }
     }
-    out
+
+    /// `text` with `mark` after the first character of each control text in it.
+    fn cut(&self, text: &str, mark: char) -> String {
+        let mut out = String::with_capacity(text.len());
+        let bytes = text.as_bytes();
+        for (at, character) in text.char_indices() {
+            out.push(character);
+            let is_there = |(length, begins): &(usize, [bool; 256])| {
+                let word = bytes.get(at..at + length).filter(|word| begins[usize::from(word[0])]);
+                word.is_some_and(|word| self.texts.find(word).is_some())
+            };
+            if self.lengths.iter().any(is_there) {
+                out.push(mark);
+            }
+        }
+        out
+    }
 }
 
 fn fault_of_syntax(error: &minijinja::Error) -> EngineError {

@@ -1,5 +1,5 @@
-//! The forward pass of the llama family on candle's tensors: RMSNorm, grouped-query attention with
-//! rotary positions, SwiGLU, embeddings shared with the output or not.
+//! The forward pass of all families on candle's tensors: RMSNorm, grouped-query attention with
+//! rotary positions and windows, gated feed-forward, embeddings shared with the output or not.
 //!
 //! Owns one step over a ragged batch: rows of several sequences, each with its own position, some
 //! one token long (decoding), some a chunk of a prompt. The same code runs on every candle device;
@@ -7,11 +7,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{D, Device, Result, Tensor};
 use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
 use candle_nn::rotary_emb::{rope, rope_i};
+use selvedge_kernels::{Activation, Rotation, Window};
 
-use crate::card::{Architecture, Shape};
+use crate::card::Shape;
 use crate::error::EngineError;
 use crate::gguf::Gguf;
 use crate::kv::KvCache;
@@ -28,6 +29,8 @@ pub(crate) struct Llama {
     head: Matrix,
     /// Radians per position for each rotated pair.
     frequencies: Vec<f64>,
+    /// The same in the layers of the window, if they differ.
+    near_frequencies: Option<Vec<f64>>,
 }
 
 /// The tokens of one sequence in a step.
@@ -46,16 +49,25 @@ struct Block {
     head_norms: Option<[Tensor; 2]>,
     output: Matrix,
     feed_forward_norm: Tensor,
+    /// Norms of what attention and what feed-forward hand on.
+    post_norms: Option<[Tensor; 2]>,
     gate_up: Matrix,
     down: Matrix,
 }
 
 /// What all layers of a step share.
 struct Step {
-    cos: Tensor,
-    sin: Tensor,
     /// First row and number of rows of each segment.
     spans: Vec<(usize, usize)>,
+    far: Places,
+    /// In the layers of the window.
+    near: Option<Places>,
+}
+
+/// Angles of all rows, and what each segment's rows do not see.
+struct Places {
+    cos: Tensor,
+    sin: Tensor,
     masks: Vec<Option<Tensor>>,
 }
 
@@ -79,7 +91,10 @@ impl Llama {
             .collect::<std::result::Result<_, _>>()?;
         let norm = loader.vector("output_norm.weight", shape.width)?;
         let frequencies = frequencies(&mut loader, &shape)?;
-        Ok(Self { shape, device: device.clone(), embedding, blocks, norm, head, frequencies })
+        let near = shape.window.as_ref().and_then(|window| window.rope_base);
+        let near_frequencies = near.map(|base| speeds(base, shape.rotated).collect());
+        let device = device.clone();
+        Ok(Self { shape, device, embedding, blocks, norm, head, frequencies, near_frequencies })
     }
 
     /// An empty cache for a new sequence.
@@ -96,12 +111,22 @@ impl Llama {
     ) -> Result<Vec<Vec<Vec<f32>>>> {
         let tokens: Vec<u32> = segments.iter().flat_map(|s| s.tokens.iter().copied()).collect();
         let step = self.prepare(segments)?;
+        let (epsilon, activation) = (self.shape.epsilon, self.shape.architecture.activation());
         let mut x = self.embedding.rows(&tokens, &self.device)?;
+        x = (x * f64::from(self.shape.embedding_scale))?;
         for (layer, block) in self.blocks.iter().enumerate() {
-            let normed = rms_norm(&x, &block.attention_norm, self.shape.epsilon)?;
-            x = (x + self.attend(block, layer, &normed, segments, &step)?)?;
-            let normed = rms_norm(&x, &block.feed_forward_norm, self.shape.epsilon)?;
-            x = (x + block.feed_forward(&normed)?)?;
+            let normed = rms_norm(&x, &block.attention_norm, epsilon)?;
+            let mut attended = self.attend(block, layer, &normed, segments, &step)?;
+            if let Some([of_attended, _]) = &block.post_norms {
+                attended = rms_norm(&attended, of_attended, epsilon)?;
+            }
+            x = (x + attended)?;
+            let normed = rms_norm(&x, &block.feed_forward_norm, epsilon)?;
+            let mut fed = block.feed_forward(&normed, activation)?;
+            if let Some([_, of_fed]) = &block.post_norms {
+                fed = rms_norm(&fed, of_fed, epsilon)?;
+            }
+            x = (x + fed)?;
             progress.fetch_add(1, Ordering::Relaxed);
         }
         for segment in segments.iter_mut() {
@@ -111,41 +136,63 @@ impl Llama {
     }
 
     fn prepare(&self, segments: &mut [Segment<'_>]) -> Result<Step> {
-        let (mut cos, mut sin) = (Vec::new(), Vec::new());
-        let (mut spans, mut masks) = (Vec::new(), Vec::new());
-        let mut row = 0;
+        let (mut spans, mut row) = (Vec::new(), 0);
         for segment in segments.iter_mut() {
+            segment.cache.reserve(segment.tokens.len())?;
+            spans.push((row, segment.tokens.len()));
+            row += segment.tokens.len();
+        }
+        let near = |window: &Window| {
+            let frequencies = self.near_frequencies.as_ref().unwrap_or(&self.frequencies);
+            let own = self.near_frequencies.is_some();
+            let scale = if own { 1.0 } else { self.shape.rope_scale };
+            self.places(segments, frequencies, scale, window.positions)
+        };
+        Ok(Step {
+            spans,
+            far: self.places(segments, &self.frequencies, self.shape.rope_scale, usize::MAX)?,
+            near: self.shape.window.as_ref().map(near).transpose()?,
+        })
+    }
+
+    /// Where rows that see `sight` positions are.
+    fn places(
+        &self,
+        segments: &[Segment<'_>],
+        frequencies: &[f64],
+        scale: f32,
+        sight: usize,
+    ) -> Result<Places> {
+        let (mut cos, mut sin, mut masks) = (Vec::new(), Vec::new(), Vec::new());
+        for segment in segments {
             let (start, count) = (segment.cache.len(), segment.tokens.len());
-            segment.cache.reserve(count)?;
             for position in start..start + count {
-                for frequency in &self.frequencies {
+                for frequency in frequencies {
                     let angle = position as f64 * frequency;
-                    cos.push(angle.cos() as f32);
-                    sin.push(angle.sin() as f32);
+                    cos.push(angle.cos() as f32 * scale);
+                    sin.push(angle.sin() as f32 * scale);
                 }
             }
-            masks.push(self.mask(start, count)?);
-            spans.push((row, count));
-            row += count;
+            masks.push(self.mask(start, count, sight)?);
         }
-        let dims = (row, self.frequencies.len());
-        Ok(Step {
+        let dims = (cos.len() / frequencies.len(), frequencies.len());
+        Ok(Places {
             cos: Tensor::from_vec(cos, dims, &self.device)?,
             sin: Tensor::from_vec(sin, dims, &self.device)?,
-            spans,
             masks,
         })
     }
 
-    /// Hides later tokens from earlier ones; one token has nothing to hide from.
-    fn mask(&self, start: usize, count: usize) -> Result<Option<Tensor>> {
-        if count == 1 {
+    /// Hides later tokens from earlier ones, and those out of sight; none where none is hidden.
+    fn mask(&self, start: usize, count: usize, sight: usize) -> Result<Option<Tensor>> {
+        let length = start + count;
+        if count == 1 && length <= sight {
             return Ok(None);
         }
-        let length = start + count;
-        let values = (0..count)
+        let seen = |row: usize, at: usize| at <= row && row - at < sight;
+        let values = (start..length)
             .flat_map(|row| {
-                (0..length).map(move |at| if at <= start + row { 0.0 } else { f32::NEG_INFINITY })
+                (0..length).map(move |at| if seen(row, at) { 0.0 } else { f32::NEG_INFINITY })
             })
             .collect();
         Tensor::from_vec(values, (1, 1, count, length), &self.device).map(Some)
@@ -161,21 +208,22 @@ impl Llama {
     ) -> Result<Tensor> {
         let shape = &self.shape;
         let (queries, keys, values) = block.project(normed)?;
-        let scale = 1.0 / (shape.head_dim as f64).sqrt();
+        let windowed = shape.window.as_ref().is_some_and(|window| window.layers[layer]);
+        let places = step.near.as_ref().filter(|_| windowed).unwrap_or(&step.far);
         let mut queries = self.split(&queries, shape.heads)?;
         let mut keys = self.split(&keys, shape.kv_heads)?;
         if let Some([of_queries, of_keys]) = &block.head_norms {
             queries = rms_norm(&queries, of_queries, shape.epsilon)?;
             keys = rms_norm(&keys, of_keys, shape.epsilon)?;
         }
-        let queries = self.rotate(&queries, step)?.affine(scale, 0.0)?;
-        let keys = self.rotate(&keys, step)?;
+        let queries = (self.rotate(&queries, places)? * f64::from(shape.query_scale))?;
+        let keys = self.rotate(&keys, places)?;
         let values = self.split(&values, shape.kv_heads)?;
         let mut outputs = Vec::with_capacity(segments.len());
         for (index, (segment, &(start, count))) in segments.iter().zip(&step.spans).enumerate() {
             let of = |tensor: &Tensor| tensor.narrow(1, start, count)?.contiguous();
             let (all_keys, all_values) = segment.cache.write(layer, &of(&keys)?, &of(&values)?)?;
-            let mask = step.masks.get(index).and_then(Option::as_ref);
+            let mask = places.masks.get(index).and_then(Option::as_ref);
             outputs.push(self.weigh(&of(&queries)?, &all_keys, &all_values, mask)?);
         }
         let output = if outputs.len() == 1 { outputs.remove(0) } else { Tensor::cat(&outputs, 0)? };
@@ -188,13 +236,21 @@ impl Llama {
         tensor.reshape((rows, heads, self.shape.head_dim))?.transpose(0, 1)?.contiguous()
     }
 
-    fn rotate(&self, tensor: &Tensor, step: &Step) -> Result<Tensor> {
+    fn rotate(&self, tensor: &Tensor, places: &Places) -> Result<Tensor> {
+        let Shape { rotated, head_dim, .. } = self.shape;
+        if rotated < head_dim {
+            let turned = self.rotate_all(&tensor.narrow(2, 0, rotated)?.contiguous()?, places)?;
+            let rest = tensor.narrow(2, rotated, head_dim - rotated)?;
+            return Tensor::cat(&[turned, rest], D::Minus1)?.contiguous();
+        }
+        self.rotate_all(tensor, places)
+    }
+
+    fn rotate_all(&self, tensor: &Tensor, places: &Places) -> Result<Tensor> {
         let tensor = tensor.unsqueeze(0)?;
-        match self.shape.architecture {
-            Architecture::Llama => rope_i(&tensor, &step.cos, &step.sin)?.squeeze(0),
-            Architecture::Qwen2 | Architecture::Qwen3 => {
-                rope(&tensor, &step.cos, &step.sin)?.squeeze(0)
-            }
+        match self.shape.architecture.rotation() {
+            Rotation::Pairs => rope_i(&tensor, &places.cos, &places.sin)?.squeeze(0),
+            Rotation::Halves => rope(&tensor, &places.cos, &places.sin)?.squeeze(0),
         }
     }
 
@@ -261,26 +317,38 @@ impl Block {
         let all = shape.heads * shape.head_dim;
         let qkv = [("attn_q", all), ("attn_k", kv_width), ("attn_v", kv_width)];
         let gate_up = ["ffn_gate", "ffn_up"].map(|part| (name(part), shape.feed_forward));
+        let family = shape.architecture;
         let mut biases = Vec::new();
         for (part, length) in qkv {
             biases.extend(loader.vector_if_any(&format!("blk.{layer}.{part}.bias"), length)?);
         }
         let biases = if biases.is_empty() { None } else { biases.try_into().ok() };
-        let head_norms = match shape.architecture {
-            Architecture::Llama | Architecture::Qwen2 => None,
-            Architecture::Qwen3 => Some([
-                loader.vector(&name("attn_q_norm"), shape.head_dim)?,
-                loader.vector(&name("attn_k_norm"), shape.head_dim)?,
-            ]),
+        let mut two = |present: bool, names: [&str; 2], length: usize| {
+            let mut both = Vec::new();
+            for part in names.into_iter().filter(|_| present) {
+                both.push(loader.vector(&name(part), length)?);
+            }
+            std::result::Result::<_, EngineError>::Ok(both.try_into().ok())
         };
+        let head_norms = ["attn_q_norm", "attn_k_norm"];
+        let head_norms = two(family.norms_heads(), head_norms, shape.head_dim)?;
+        let post_norms = ["post_attention_norm", "post_ffw_norm"];
+        let post_norms = two(family.norms_behind(), post_norms, width)?;
         Ok(Self {
             attention_norm: loader.vector(&name("attn_norm"), width)?,
-            qkv: loader.stacked(&qkv.map(|(part, rows)| (name(part), rows)), width)?,
+            qkv: match family.fused() {
+                true => loader.fused(&name("attn_qkv"), &qkv.map(|(_, rows)| rows), width)?,
+                false => loader.stacked(&qkv.map(|(part, rows)| (name(part), rows)), width)?,
+            },
             biases,
             head_norms,
+            post_norms,
             output: loader.matrix(&name("attn_output"), width, all)?,
             feed_forward_norm: loader.vector(&name("ffn_norm"), width)?,
-            gate_up: loader.stacked(&gate_up, width)?,
+            gate_up: match family.fused() {
+                true => loader.fused(&name("ffn_up"), &[shape.feed_forward; 2], width)?,
+                false => loader.stacked(&gate_up, width)?,
+            },
             down: loader.matrix(&name("ffn_down"), width, shape.feed_forward)?,
         })
     }
@@ -296,10 +364,14 @@ impl Block {
         }
     }
 
-    fn feed_forward(&self, normed: &Tensor) -> Result<Tensor> {
+    fn feed_forward(&self, normed: &Tensor, activation: Activation) -> Result<Tensor> {
         let [gate, up]: [Tensor; 2] =
             self.gate_up.forward_all(normed)?.try_into().map_err(|_| unexpected("gate and up"))?;
-        self.down.forward(&(silu(&gate)? * up)?)
+        let gate = match activation {
+            Activation::Silu => silu(&gate)?,
+            Activation::Gelu => gate.gelu()?,
+        };
+        self.down.forward(&(gate * up)?)
     }
 }
 
@@ -308,24 +380,23 @@ fn unexpected(what: &str) -> candle_core::Error {
 }
 
 /// Rotation speeds: powers of the base, divided by the file's own factors where it has them
-/// (Llama 3.1's long-context scaling).
+/// (the long-context scalings of Llama 3.1 and of Phi-3).
 pub(crate) fn frequencies(
     loader: &mut Loader<'_>,
     shape: &Shape,
 ) -> std::result::Result<Vec<f64>, EngineError> {
-    let half = shape.head_dim / 2;
-    let factors = match loader.vector_if_any("rope_freqs.weight", half)? {
+    let half = shape.rotated / 2;
+    let factors = match loader.vector_if_any(shape.rope_factors, half)? {
         Some(factors) => factors.to_vec1::<f32>()?,
         None => vec![1.0; half],
     };
-    let base = f64::from(shape.rope_base);
     let divisor = f64::from(shape.rope_divisor);
-    Ok(factors
-        .iter()
-        .enumerate()
-        .map(|(pair, factor)| {
-            let speed = base.powf(-2.0 * pair as f64 / shape.head_dim as f64);
-            speed / divisor / f64::from(*factor)
-        })
-        .collect())
+    let speeds = speeds(shape.rope_base, shape.rotated).zip(factors);
+    Ok(speeds.map(|(speed, factor)| speed / divisor / f64::from(factor)).collect())
+}
+
+/// Rotation speeds of the pairs of so many dimensions.
+fn speeds(base: f32, rotated: usize) -> impl Iterator<Item = f64> {
+    let base = f64::from(base);
+    (0..rotated / 2).map(move |pair| base.powf(-2.0 * pair as f64 / rotated as f64))
 }

@@ -12,9 +12,18 @@ use selvedge_contract::{
 
 use crate::{EngineConfig, LocalEngine};
 
+pub(crate) mod families;
 pub(crate) mod writer;
 
+pub(crate) use families::Family;
 pub(crate) use writer::Writer;
+
+/// A file of `tests/fixtures`.
+pub(crate) fn fixture(name: &str) -> serde_json::Value {
+    let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).expect("the fixture is in the repository");
+    serde_json::from_str(&text).expect("the fixture is JSON")
+}
 
 /// A prompt that makes a step panic, to see what becomes of the others.
 pub(crate) const FATAL: [u32; 4] = [258, 1, 258, 1];

@@ -89,7 +89,7 @@ impl Text {
                 self.check_size(text.len())?;
                 let bos = self.tokenizer.bos();
                 let mut tokens: Vec<u32> = bos.into_iter().collect();
-                tokens.extend(self.encode(text)?);
+                tokens.extend(encoded(self.tokenizer.encode(text))?);
                 Ok(tokens)
             }
             Input::Tokens(tokens) => {
@@ -106,9 +106,8 @@ impl Text {
     pub(crate) fn begun(&self, input: &Input, text: &str) -> Result<Vec<u32>, Refusal> {
         self.check_size(text.len())?;
         let mut tokens = self.tokens(input)?;
-        for piece in apart(text, &self.tokenizer.control_texts)? {
-            tokens.extend(self.encode(&piece)?);
-        }
+        let pieces = apart(text, &self.tokenizer.control_texts)?;
+        tokens.extend(encoded(self.tokenizer.encode_on(&pieces))?);
         Ok(tokens)
     }
 
@@ -124,21 +123,12 @@ impl Text {
         }
         self.check_size(messages.iter().map(|message| message.content.len()).sum())?;
         let pieces = template.render(messages)?;
-        let mut tokens = Vec::new();
-        for piece in &pieces {
-            tokens.extend(self.encode(piece)?);
-        }
+        let mut tokens = encoded(self.tokenizer.encode_all(&pieces))?;
         // A template may write the begin token itself; it is not wanted twice.
         if let Some(bos) = self.tokenizer.bos().filter(|bos| tokens.first() != Some(bos)) {
             tokens.insert(0, bos);
         }
         Ok(tokens)
-    }
-
-    fn encode(&self, text: &str) -> Result<Vec<u32>, Refusal> {
-        self.tokenizer.encode(text).map_err(|error| {
-            elsewhere(Code::Internal, format!("the prompt cannot be tokenized: {error}"))
-        })
     }
 
     /// Refuses what cannot fit however it is tokenized, before time is spent on it.
@@ -157,6 +147,12 @@ impl Text {
         );
         Refusal::client(Stage::Validate, Code::ContextLengthExceeded, message).param("messages")
     }
+}
+
+fn encoded(tokens: Result<Vec<u32>, String>) -> Result<Vec<u32>, Refusal> {
+    tokens.map_err(|error| {
+        elsewhere(Code::Internal, format!("the prompt cannot be tokenized: {error}"))
+    })
 }
 
 fn invalid(message: &str) -> Refusal {

@@ -2,8 +2,10 @@
 //!
 //! Owns byte-level BPE (`tokenizer.ggml.model = gpt2`) with the splitting rule the file names, the
 //! special tokens and the set of tokens that end an answer. A splitting rule that is not known
-//! here is refused by name: guessing one gives a model that almost works. SentencePiece
-//! vocabularies are refused too. Does not own streaming: that is `stream`.
+//! here is refused by name: guessing one gives a model that almost works. How SentencePiece
+//! (`llama`) cuts a text is `pieces`'; what its tokens mean is told here. An end token that a file
+//! wants behind every text is not added: behind a prompt it would end the answer. Does not own
+//! streaming: that is `stream`.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +19,7 @@ use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
 use crate::error::EngineError;
 use crate::gguf::Gguf;
 use crate::gguf_value::Value;
+use crate::pieces::{self, Before, Pieces};
 
 /// How Llama 3 splits words: digits in groups of up to three.
 pub(crate) const SPLIT_LLAMA3: &str = concat!(
@@ -43,12 +46,16 @@ const ENDINGS: [&str; 9] = [
 ];
 /// `tokenizer.ggml.token_type` of tokens that steer and are never text.
 const TYPE_CONTROL: u64 = 3;
+/// `tokenizer.ggml.token_type` of the token for what has none.
+const TYPE_UNKNOWN: u64 = 2;
+/// `tokenizer.ggml.token_type` of tokens for single bytes.
+const TYPE_BYTE: u64 = 6;
 /// `tokenizer.ggml.token_type` of tokens matched in text before it is split into words.
 const TYPE_USER_DEFINED: u64 = 4;
 
 /// A model's tokenizer.
 pub(crate) struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Inner,
     /// The bytes of all tokens, one after the other.
     bytes: Vec<u8>,
     /// Where each token's bytes end in `bytes`.
@@ -65,21 +72,28 @@ pub(crate) struct Tokenizer {
     longest: usize,
 }
 
+/// How a text is cut.
+enum Inner {
+    /// Byte-level BPE.
+    Words(Box<tokenizers::Tokenizer>),
+    /// SentencePiece.
+    Pieces(Box<Pieces>),
+}
+
 impl Tokenizer {
     pub(crate) fn read(gguf: &Gguf, rows: usize) -> Result<Self, EngineError> {
-        match gguf.text("tokenizer.ggml.model") {
-            Some("gpt2") => {}
-            Some("llama") => {
-                return Err(EngineError::unsupported(
-                    "tokenizer model 'llama' (SentencePiece); byte-level BPE ('gpt2') is read",
-                ));
-            }
+        let in_pieces = match gguf.text("tokenizer.ggml.model") {
+            Some("gpt2") => false,
+            Some("llama") => true,
             Some(other) => {
                 let other: String = other.chars().take(64).collect();
-                return Err(EngineError::unsupported(format!("tokenizer model '{other}'")));
+                return Err(EngineError::unsupported(format!(
+                    "tokenizer model '{other}' (byte-level BPE, 'gpt2', and SentencePiece, \
+                     'llama', are read)"
+                )));
             }
             None => return Err(EngineError::corrupt("tokenizer.ggml.model is missing")),
-        }
+        };
         let tokens = texts(gguf, "tokenizer.ggml.tokens")?;
         if tokens.is_empty() || tokens.len() > rows {
             return Err(EngineError::corrupt(format!(
@@ -87,11 +101,22 @@ impl Tokenizer {
                 tokens.len()
             )));
         }
-        let types = types(gguf, tokens.len())?;
-        let inner = build(gguf, &tokens, &types)?;
+        let mut types = types(gguf, tokens.len())?;
+        let inner = match in_pieces {
+            false => Inner::Words(Box::new(build(gguf, &tokens, &types)?)),
+            true => {
+                steer(&tokens, &mut types);
+                Inner::Pieces(Box::new(read_pieces(gguf, &tokens, &types)?))
+            }
+        };
         let id =
             |key: &str| gguf.number(key).filter(|&id| id < tokens.len() as u64).map(|id| id as u32);
-        let (bos, eos) = (id("tokenizer.ggml.bos_token_id"), id("tokenizer.ggml.eos_token_id"));
+        // What SentencePiece's own files have where a key is missing.
+        let or = |id: Option<u32>, other: u32| {
+            id.or((in_pieces && (other as usize) < tokens.len()).then_some(other))
+        };
+        let bos = or(id("tokenizer.ggml.bos_token_id"), 1);
+        let eos = or(id("tokenizer.ggml.eos_token_id"), 2);
         let text_of = |id: Option<u32>| id.map_or("", |id| tokens[id as usize]).to_owned();
         let mut this = Self {
             inner,
@@ -102,25 +127,49 @@ impl Tokenizer {
                 .into_iter()
                 .flatten()
                 .collect(),
-            bos: if gguf.flag("tokenizer.ggml.add_bos_token").unwrap_or(false) {
-                bos
-            } else {
-                None
-            },
+            bos: bos.filter(|_| gguf.flag("tokenizer.ggml.add_bos_token").unwrap_or(in_pieces)),
             eos,
             bos_text: text_of(bos),
             eos_text: text_of(eos),
             control_texts: Vec::new(),
             longest: 1,
         };
-        this.index(&tokens, &types);
+        this.index(&tokens, &types, in_pieces);
         Ok(this)
     }
 
     /// Tokens of `text`, in which control tokens are recognised.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| error.to_string())?;
-        Ok(encoding.get_ids().to_vec())
+        self.encode_all(std::slice::from_ref(&text))
+    }
+
+    /// Tokens of a text that comes in pieces: no token spans two of them.
+    pub(crate) fn encode_all(&self, pieces: &[impl AsRef<str>]) -> Result<Vec<u32>, String> {
+        self.encode_behind(Before::Nothing, pieces)
+    }
+
+    /// The same behind other text, to which no space is added.
+    pub(crate) fn encode_on(&self, pieces: &[impl AsRef<str>]) -> Result<Vec<u32>, String> {
+        self.encode_behind(Before::Text, pieces)
+    }
+
+    fn encode_behind(
+        &self,
+        mut before: Before,
+        pieces: &[impl AsRef<str>],
+    ) -> Result<Vec<u32>, String> {
+        let mut tokens = Vec::new();
+        for piece in pieces {
+            match &self.inner {
+                Inner::Pieces(inner) => before = inner.encode(piece.as_ref(), before, &mut tokens),
+                Inner::Words(inner) => {
+                    let encoding = inner.encode_fast(piece.as_ref(), false);
+                    let encoding = encoding.map_err(|error| error.to_string())?;
+                    tokens.extend(encoding.get_ids());
+                }
+            }
+        }
+        Ok(tokens)
     }
 
     /// The token every text begins with, if the model wants one.
@@ -161,10 +210,19 @@ impl Tokenizer {
         self.endings.contains(&token)
     }
 
-    fn index(&mut self, tokens: &[&str], types: &[u64]) {
+    fn index(&mut self, tokens: &[&str], types: &[u64], in_pieces: bool) {
         for (id, (text, kind)) in (0u32..).zip(tokens.iter().zip(types)) {
             let before = self.bytes.len();
             match *kind {
+                TYPE_UNKNOWN if in_pieces => {
+                    self.bytes.extend_from_slice(text.as_bytes());
+                    self.control.insert(id);
+                    self.control_texts.push((*text).to_owned());
+                }
+                TYPE_BYTE if in_pieces => {
+                    let byte = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+                    self.bytes.extend(byte.and_then(|byte| u8::from_str_radix(byte, 16).ok()));
+                }
                 TYPE_CONTROL => {
                     self.bytes.extend_from_slice(text.as_bytes());
                     self.control.insert(id);
@@ -174,6 +232,9 @@ impl Tokenizer {
                     }
                 }
                 TYPE_USER_DEFINED => self.bytes.extend_from_slice(text.as_bytes()),
+                _ if in_pieces => {
+                    self.bytes.extend(text.replace(pieces::SPACE, " ").into_bytes());
+                }
                 _ => push_decoded(&mut self.bytes, text),
             }
             self.longest = self.longest.max(self.bytes.len() - before);
@@ -218,6 +279,35 @@ fn build(
     inner.add_special_tokens(of(TYPE_CONTROL, true)).map_err(failed)?;
     inner.add_tokens(of(TYPE_USER_DEFINED, false)).map_err(failed)?;
     Ok(inner)
+}
+
+/// Makes tokens that end a turn control tokens, which some converters forget.
+fn steer(tokens: &[&str], types: &mut [u64]) {
+    for (text, kind) in tokens.iter().zip(types) {
+        if *kind == TYPE_USER_DEFINED && ENDINGS.contains(text) {
+            *kind = TYPE_CONTROL;
+        }
+    }
+}
+
+fn read_pieces(gguf: &Gguf, tokens: &[&str], types: &[u64]) -> Result<Pieces, EngineError> {
+    let scores = gguf.metadata.get("tokenizer.ggml.scores").and_then(Value::as_array);
+    let scores: Option<Vec<f32>> = scores.and_then(|scores| {
+        scores.iter().map(|score| score.as_real().map(|score| score as f32)).collect()
+    });
+    let matched = |kind: u64| matches!(kind, TYPE_UNKNOWN | TYPE_CONTROL | TYPE_USER_DEFINED);
+    let kinds = (0u32..).zip(types);
+    let name = gguf.text("general.name").unwrap_or_default().to_lowercase();
+    let unknown = gguf.number("tokenizer.ggml.unknown_token_id").unwrap_or(0);
+    Pieces::new(pieces::Said {
+        tokens,
+        scores: scores.unwrap_or_default(),
+        matched: kinds.filter(|(_, kind)| matched(**kind)).map(|(id, _)| id).collect(),
+        adds_space: gguf.flag("tokenizer.ggml.add_space_prefix").unwrap_or(true),
+        // As llama.cpp knows them; the files do not say it.
+        strips: ["phi-3", "phi3"].iter().any(|phi| name.contains(phi)),
+        unknown: u32::try_from(unknown).ok().filter(|id| (*id as usize) < tokens.len()),
+    })
 }
 
 /// The rule the file names, and whether whole words in the vocabulary bypass the merges.

@@ -41,7 +41,7 @@ fn control_tokens_are_recognised_hidden_and_may_end_an_answer() {
 fn unknown_kinds_are_refused_by_name() {
     for (key, value) in [
         ("tokenizer.ggml.pre", "deepseek-llm"),
-        ("tokenizer.ggml.model", "llama"),
+        ("tokenizer.ggml.model", "bert"),
         ("tokenizer.ggml.model", "t5"),
     ] {
         let mut writer = Writer::tiny(1);

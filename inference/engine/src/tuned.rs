@@ -12,9 +12,10 @@ use std::sync::Arc;
 use selvedge_base::ModelDigest;
 use selvedge_kernels::{Additions, Part};
 
-use crate::card::{Architecture, Shape};
+use crate::card::Shape;
 use crate::decoder::{Projection, TunableShape};
 use crate::error::EngineError;
+use crate::family::Architecture;
 use crate::gguf::Gguf;
 use crate::shared::{Reservation, Shared};
 

@@ -102,6 +102,17 @@ impl<'a> Loader<'a> {
         Ok(Matrix { parts: self.candle(tensors)?, widths })
     }
 
+    /// Several matrices over the same inputs that lie in one tensor.
+    pub(crate) fn fused(
+        &mut self,
+        name: &str,
+        widths: &[usize],
+        columns: usize,
+    ) -> Result<Matrix, EngineError> {
+        let whole = self.matrix(name, widths.iter().sum(), columns)?;
+        Ok(Matrix { widths: widths.to_vec(), ..whole })
+    }
+
     /// A matrix of `rows` outputs and `columns` inputs in f32, however the file stores it.
     pub(crate) fn dense(
         &mut self,

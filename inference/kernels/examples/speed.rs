@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use selvedge_kernels::{
-    Config, Crew, Format, Isa, KernelError, Logits, Model, Rotation, Segment, Source,
+    Activation, Config, Crew, Format, Isa, KernelError, Logits, Model, Rotation, Segment, Source,
 };
 
 /// Repetitions of each measurement; the median is shown.
@@ -70,7 +70,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         rope_base: 100_000.0,
         rope_divisor: 1.0,
         rotation: Rotation::Pairs,
+        rotated: 64,
+        rope_factors: "rope_freqs.weight",
+        rope_scale: 1.0,
         head_norms: false,
+        post_norms: false,
+        activation: Activation::Silu,
+        embedding_scale: 1.0,
+        query_scale: 0.125,
+        fused: false,
+        window: None,
     };
     let began = Instant::now();
     let open = || -> Result<Box<dyn Source>, KernelError> { Ok(Box::new(Synthetic(format))) };

@@ -4,12 +4,14 @@
 //! multiply-adds over the dimensions, a mixed value one chain over the positions; heads that share
 //! keys are computed side by side only to share the loads.
 
-use crate::kv::{GROUPS, Geometry};
+use crate::kv::{Geometry, PAGE};
 use crate::math::{exp, greatest, total};
 use crate::simd::{Floats, Halves, Kernel, LANES, Simd};
 
 /// Vectors of values that are mixed side by side.
 const WIDE: usize = 4;
+/// Positions whose scores are computed side by side.
+const PAIR: usize = 2 * LANES;
 
 /// Some query heads of one row that share a key head.
 pub(crate) struct Attend<'a, P> {
@@ -18,7 +20,9 @@ pub(crate) struct Attend<'a, P> {
     pub(crate) geometry: Geometry,
     /// Where the key head begins in a page.
     pub(crate) offset: usize,
-    /// Positions that the row sees.
+    /// The first position that the row sees.
+    pub(crate) start: usize,
+    /// The position behind the last that it sees.
     pub(crate) length: usize,
     /// Head after head, rotated and scaled, each padded with zeros to whole vectors.
     pub(crate) queries: &'a [f32],
@@ -72,7 +76,13 @@ impl<P: Numbers> Attend<'_, P> {
         HEADS
     }
 
-    /// The scores of all positions; those beyond the row's own are minus infinity.
+    /// Where the scores begin: groups of positions are computed two by two, from the beginning of
+    /// the text on, so that a window changes no order of operations.
+    const fn begin(&self) -> usize {
+        self.start / PAIR * PAIR
+    }
+
+    /// The scores of the positions in sight; those before them and behind them are minus infinity.
     #[inline(always)]
     fn score<S: Simd, const HEADS: usize>(&mut self, s: S, first: usize) {
         let padded = self.geometry.padded();
@@ -80,12 +90,13 @@ impl<P: Numbers> Attend<'_, P> {
             return;
         };
         self.scores.clear();
-        let mut position = 0;
-        for page in self.pages {
+        let mut position = self.begin();
+        let mut skipped = position % PAGE / PAIR;
+        for page in self.pages.iter().skip(position / PAGE) {
             let keys = &page.numbers()[self.offset..self.offset + self.geometry.side()];
             let keys: &[Halves] = keys.as_chunks().0;
             // Two groups at once, so that two chains grow side by side for each head.
-            for pair in keys.chunks_exact(padded * 2) {
+            for pair in keys.chunks_exact(padded * 2).skip(std::mem::take(&mut skipped)) {
                 if position >= self.length {
                     return;
                 }
@@ -105,6 +116,8 @@ impl<P: Numbers> Attend<'_, P> {
                         s.store(sums[head][side], &mut scores);
                         let kept = self.length.saturating_sub(position).min(LANES);
                         scores[kept..].fill(f32::NEG_INFINITY);
+                        let hidden = self.start.saturating_sub(position).min(LANES);
+                        scores[..hidden].fill(f32::NEG_INFINITY);
                         self.scores.push(scores);
                     }
                     position += LANES;
@@ -142,15 +155,19 @@ impl<P: Numbers> Attend<'_, P> {
         let Geometry { dim, .. } = self.geometry;
         let vectors = self.geometry.padded() / LANES;
         let mut sums = [[s.splat(0.0); VECTORS]; HEADS];
-        let mut left = self.length;
+        let mut position = self.begin();
+        let mut skipped = position % PAGE / LANES;
         let mut groups = self.scores.chunks_exact(HEADS);
-        for page in self.pages {
+        for page in self.pages.iter().skip(position / PAGE) {
             let from = self.offset + self.geometry.side();
             let values = &page.numbers()[from..from + self.geometry.side()];
             let values: &[Halves] = values.as_chunks().0;
-            for values in values.chunks_exact(vectors * LANES).take(GROUPS) {
-                let Some(weights) = groups.next().filter(|_| left > 0) else { break };
-                for lane in 0..left.min(LANES) {
+            let all = values.chunks_exact(vectors * LANES);
+            for values in all.skip(std::mem::take(&mut skipped)) {
+                let seen = position < self.length;
+                let Some(weights) = groups.next().filter(|_| seen) else { break };
+                let hidden = self.start.saturating_sub(position).min(LANES);
+                for lane in hidden..(self.length - position).min(LANES) {
                     let row = &values[lane * vectors + vector..][..VECTORS];
                     for at in 0..VECTORS {
                         let value = s.widen(&row[at]);
@@ -160,7 +177,7 @@ impl<P: Numbers> Attend<'_, P> {
                         }
                     }
                 }
-                left -= left.min(LANES);
+                position += LANES;
             }
         }
         for head in 0..HEADS {

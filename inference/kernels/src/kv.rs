@@ -13,9 +13,6 @@ use crate::simd::LANES;
 /// Positions per page.
 pub const PAGE: usize = 64;
 
-/// Groups of positions whose keys lie side by side in a page.
-pub(crate) const GROUPS: usize = PAGE / LANES;
-
 /// The dimensions that a cache is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {

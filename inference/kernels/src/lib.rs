@@ -1,5 +1,5 @@
 //! The arithmetic of language models on a processor: packed weights, products, attention, one step
-//! of a llama over a batch of sequences.
+//! of a decoder over a batch of sequences.
 //!
 //! Owns the kernels, the threads that run them and the memory that they work on. Knows no files,
 //! requests or clocks. What holds: a row's logits are bitwise the same whatever else is in its
@@ -43,6 +43,6 @@ pub use encoder::{Encoder, EncoderConfig, EncoderCrew, Tensors};
 pub use error::KernelError;
 pub use format::Format;
 pub use kv::{Cache, PAGE, SharedPage};
-pub use model::{Config, Model, Open, Rotation, Source, held_bytes, unpacked};
+pub use model::{Activation, Config, Model, Open, Rotation, Source, Window, held_bytes, unpacked};
 pub use simd::Isa;
 pub use step::{Crew, Logits, Segment};

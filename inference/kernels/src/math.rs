@@ -1,4 +1,4 @@
-//! Functions of floats in sixteen lanes: the exponential, SiLU, sums in one fixed order.
+//! Functions of floats in sixteen lanes: the exponential, SiLU, GELU, sums in one fixed order.
 //!
 //! Owns polynomials, not instructions: the same multiplications and additions on every processor.
 
@@ -37,6 +37,18 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
 pub(crate) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
     let one = s.splat(1.0);
     s.div(x, s.add(one, exp(s, s.sub(s.splat(0.0), x))))
+}
+
+/// sqrt(2 / pi) and the cube's part of GELU by a hyperbolic tangent (Hendrycks and Gimpel, 2016).
+const GELU: [f32; 2] = [0.797_884_6, 0.044_715];
+
+/// x (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), which is x / (1 + e^-2u).
+#[inline(always)]
+pub(crate) fn gelu<S: Simd>(s: S, x: S::F) -> S::F {
+    let one = s.splat(1.0);
+    let cube = s.mul(s.mul(x, x), x);
+    let u = s.mul(s.splat(-2.0 * GELU[0]), s.fma(cube, s.splat(GELU[1]), x));
+    s.div(x, s.add(one, exp(s, u)))
 }
 
 /// The sum of all lanes, always in the same order.

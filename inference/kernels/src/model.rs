@@ -1,8 +1,9 @@
-//! A model of the llama family in memory: its shape and its weights.
+//! A decoder in memory (llamas, Qwens, Gemma 3, Phi-3): its shape and its weights.
 //!
 //! Owns loading, several tensors at a time. Where tensors come from, and what they are called in
 //! files other than GGUF, is the caller's affair.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -37,8 +38,47 @@ pub struct Config {
     pub rope_divisor: f32,
     /// Which dimensions rotate together.
     pub rotation: Rotation,
+    /// Dimensions of a head that rotate, from the first on; even.
+    pub rotated: usize,
+    /// The tensor whose numbers rotation speeds are divided by, where a file has one.
+    pub rope_factors: &'static str,
+    /// What has rotated is multiplied by it.
+    pub rope_scale: f32,
     /// Whether each query and each key head is normed before it rotates.
     pub head_norms: bool,
+    /// Whether what attention and feed-forward hand on is normed before it is added.
+    pub post_norms: bool,
+    /// What gates the feed-forward part.
+    pub activation: Activation,
+    /// Embeddings are multiplied by it.
+    pub embedding_scale: f32,
+    /// Queries are multiplied by it.
+    pub query_scale: f32,
+    /// Whether queries, keys and values are one tensor, and gate and up another.
+    pub fused: bool,
+    /// The layers that look back only so far, if any do.
+    pub window: Option<Window>,
+}
+
+/// Layers that do not look back at everything (Beltagy et al., 2020).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Window {
+    /// Positions that a row sees, its own counted.
+    pub positions: usize,
+    /// Which layers, from the first on; those behind its end see all.
+    pub layers: Vec<bool>,
+    /// Their rotation speeds are powers of it, neither divided nor multiplied; as in the other
+    /// layers if there is none.
+    pub rope_base: Option<f32>,
+}
+
+/// The function that a gate goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// x / (1 + e^-x).
+    Silu,
+    /// The Gaussian error linear unit, by a hyperbolic tangent.
+    Gelu,
 }
 
 /// Which dimensions of a head rotate together.
@@ -86,6 +126,8 @@ pub struct Model {
     pub(crate) blocks: Vec<Block>,
     /// Radians per position for each rotated pair.
     pub(crate) frequencies: Vec<f64>,
+    /// The same in the layers of the window, if they differ.
+    pub(crate) near_frequencies: Option<Vec<f64>>,
 }
 
 #[derive(Debug)]
@@ -97,6 +139,8 @@ pub(crate) struct Block {
     pub(crate) biases: Vec<Floats>,
     /// Weights of the norms of a query head and of a key head; or nothing.
     pub(crate) head_norms: Option<[Vec<f32>; 2]>,
+    /// Weights of the norms of what attention and what feed-forward hand on; or nothing.
+    pub(crate) post_norms: Option<[Vec<Floats>; 2]>,
     pub(crate) output: Matrix,
     pub(crate) feed_forward_norm: Vec<Floats>,
     pub(crate) gate: Matrix,
@@ -113,6 +157,7 @@ struct Ends {
     head: Option<Matrix>,
     norm: Vec<Floats>,
     frequencies: Vec<f64>,
+    near_frequencies: Option<Vec<f64>>,
 }
 
 enum Piece {
@@ -125,6 +170,12 @@ impl Config {
         Geometry { layers: self.layers, kv_heads: self.kv_heads, dim: self.head_dim }
     }
 
+    /// The window of a layer, if it has one.
+    pub(crate) fn window_of(&self, layer: usize) -> Option<&Window> {
+        let window = self.window.as_ref()?;
+        window.layers.get(layer).copied().unwrap_or(false).then_some(window)
+    }
+
     /// Bytes that one position takes in a cache.
     pub const fn position_bytes(&self) -> usize {
         self.geometry().position_bytes()
@@ -132,9 +183,12 @@ impl Config {
 
     fn check(&self) -> Result<(), KernelError> {
         let sizes = [self.layers, self.width, self.feed_forward, self.kv_heads, self.vocabulary];
-        let even = self.head_dim > 0 && self.head_dim.is_multiple_of(2);
+        let even = self.rotated > 0 && self.rotated.is_multiple_of(2);
+        let nothing = self.window.as_ref().is_some_and(|window| window.positions == 0);
         if sizes.contains(&0)
             || !even
+            || self.rotated > self.head_dim
+            || nothing
             || !self.heads.is_multiple_of(self.kv_heads)
             || self.heads == 0
         {
@@ -217,10 +271,10 @@ impl Model {
         }
         blocks.sort_by_key(|(layer, _)| *layer);
         let blocks = blocks.into_iter().map(|(_, block)| block).collect();
-        let Some(Ends { embedding, head, norm, frequencies }) = ends else {
+        let Some(Ends { embedding, head, norm, frequencies, near_frequencies }) = ends else {
             return Err(KernelError::Bytes);
         };
-        Ok(Self { config, embedding, head, norm, blocks, frequencies })
+        Ok(Self { config, embedding, head, norm, blocks, frequencies, near_frequencies })
     }
 
     /// An empty cache for a new sequence.
@@ -244,6 +298,11 @@ impl Reader<'_> {
             },
             norm: tiled(&self.vector("output_norm.weight", width)?),
             frequencies: self.frequencies(config)?,
+            near_frequencies: config
+                .window
+                .as_ref()
+                .and_then(|window| window.rope_base)
+                .map(|base| speeds(base, config.rotated).collect()),
         })
     }
 
@@ -260,13 +319,24 @@ impl Reader<'_> {
         if biases.len() % parts.len() > 0 {
             return Err(KernelError::Shape(format!("biases of layer {layer} are incomplete")));
         }
+        let forward = config.feed_forward;
+        let [gate, up] = match config.fused {
+            false => [
+                self.matrix(&name("ffn_gate"), forward, width)?,
+                self.matrix(&name("ffn_up"), forward, width)?,
+            ],
+            true => self.parts(&name("ffn_up"), [forward; 2], width)?,
+        };
         Ok(Block {
             attention_norm: tiled(&self.vector(&name("attn_norm"), width)?),
-            qkv: [
-                self.matrix(&name("attn_q"), all, width)?,
-                self.matrix(&name("attn_k"), few, width)?,
-                self.matrix(&name("attn_v"), few, width)?,
-            ],
+            qkv: match config.fused {
+                false => [
+                    self.matrix(&name("attn_q"), all, width)?,
+                    self.matrix(&name("attn_k"), few, width)?,
+                    self.matrix(&name("attn_v"), few, width)?,
+                ],
+                true => self.parts(&name("attn_qkv"), [all, few, few], width)?,
+            },
             biases: biases.concat(),
             head_norms: match config.head_norms {
                 false => None,
@@ -275,24 +345,57 @@ impl Reader<'_> {
                     self.vector(&name("attn_k_norm"), dim)?,
                 ]),
             },
+            post_norms: match config.post_norms {
+                false => None,
+                true => Some([
+                    tiled(&self.vector(&name("post_attention_norm"), width)?),
+                    tiled(&self.vector(&name("post_ffw_norm"), width)?),
+                ]),
+            },
             output: self.matrix(&name("attn_output"), width, all)?,
             feed_forward_norm: tiled(&self.vector(&name("ffn_norm"), width)?),
-            gate: self.matrix(&name("ffn_gate"), config.feed_forward, width)?,
-            up: self.matrix(&name("ffn_up"), config.feed_forward, width)?,
-            down: self.matrix(&name("ffn_down"), width, config.feed_forward)?,
+            gate,
+            up,
+            down: self.matrix(&name("ffn_down"), width, forward)?,
         })
     }
 
     fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Matrix, KernelError> {
+        let [matrix] = self.parts(name, [rows], columns)?;
+        Ok(matrix)
+    }
+
+    /// Matrices that lie in one tensor, one below the other.
+    fn parts<const PARTS: usize>(
+        &mut self,
+        name: &str,
+        heights: [usize; PARTS],
+        columns: usize,
+    ) -> Result<[Matrix; PARTS], KernelError> {
+        let rows = heights.iter().sum();
         let format = self.source.format(name, &[rows, columns])?.ok_or_else(|| missing(name))?;
+        let (mut parts, mut first) = (Vec::with_capacity(PARTS), 0);
+        for height in heights {
+            parts.push(self.part(name, format, first..first + height, columns)?);
+            first += height;
+        }
+        self.source.advanced();
+        parts.try_into().map_err(|_| KernelError::Bytes)
+    }
+
+    fn part(
+        &mut self,
+        name: &str,
+        format: Format,
+        rows: Range<usize>,
+        columns: usize,
+    ) -> Result<Matrix, KernelError> {
         let row_bytes = format.bytes_for(columns);
         let source = &mut self.source;
-        let matrix = Matrix::pack(format, rows, columns, &mut |first, count, into| {
-            let from = (first as u64).saturating_mul(row_bytes as u64);
+        Matrix::pack(format, rows.len(), columns, &mut |first, count, into| {
+            let from = ((rows.start + first) as u64).saturating_mul(row_bytes as u64);
             source.read(name, from, count.saturating_mul(row_bytes), into)
-        })?;
-        self.source.advanced();
-        Ok(matrix)
+        })
     }
 
     fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, KernelError> {
@@ -318,19 +421,22 @@ impl Reader<'_> {
     }
 
     /// Rotation speeds: powers of the base, divided by the file's own factors where it has them
-    /// (Llama 3.1's long-context scaling). Computed without the system's library, whose last bits
-    /// differ from machine to machine.
+    /// (the long-context scalings of Llama 3.1 and of Phi-3). Computed without the system's
+    /// library, whose last bits differ from machine to machine.
     fn frequencies(&mut self, config: &Config) -> Result<Vec<f64>, KernelError> {
-        let half = config.head_dim / 2;
-        let factors = self.vector_if_any("rope_freqs.weight", half)?;
+        let half = config.rotated / 2;
+        let factors = self.vector_if_any(config.rope_factors, half)?;
         let factors = factors.unwrap_or_else(|| vec![1.0; half]);
-        let (base, divisor) = (f64::from(config.rope_base), f64::from(config.rope_divisor));
-        let speeds = factors.iter().enumerate().map(|(pair, factor)| {
-            let speed = libm::pow(base, -2.0 * pair as f64 / config.head_dim as f64);
-            speed / divisor / f64::from(*factor)
-        });
-        Ok(speeds.collect())
+        let divisor = f64::from(config.rope_divisor);
+        let speeds = speeds(config.rope_base, config.rotated).zip(factors);
+        Ok(speeds.map(|(speed, factor)| speed / divisor / f64::from(factor)).collect())
     }
+}
+
+/// Rotation speeds of the pairs of so many dimensions.
+fn speeds(base: f32, rotated: usize) -> impl Iterator<Item = f64> {
+    let base = f64::from(base);
+    (0..rotated / 2).map(move |pair| libm::pow(base, -2.0 * pair as f64 / rotated as f64))
 }
 
 fn missing(name: &str) -> KernelError {

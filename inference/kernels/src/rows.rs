@@ -5,8 +5,8 @@
 //! any number of groups can be computed by different threads.
 
 use crate::act::Act;
-use crate::math::{silu, total};
-use crate::model::Rotation;
+use crate::math::{gelu, silu, total};
+use crate::model::{Activation, Rotation};
 use crate::simd::{Floats, Kernel, LANES, Simd};
 
 /// Numbers `from..` of one row, as many as `out` takes.
@@ -109,8 +109,36 @@ impl Kernel for RoundPlain<'_> {
     }
 }
 
-/// One block of all rows: `silu(gate) * up` (Shazeer, 2020), rounded. Both have two tiles.
+/// Some tiles of all rows from `first` on: what was computed apart, normed, is added to them.
+pub(crate) struct AddNormed<'a> {
+    pub(crate) apart: &'a [Floats],
+    pub(crate) rows: usize,
+    pub(crate) factors: &'a [f32],
+    pub(crate) weights: &'a [Floats],
+    pub(crate) first: usize,
+    pub(crate) out: &'a mut [Floats],
+}
+
+impl Kernel for AddNormed<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (index, out) in self.out.chunks_exact_mut(self.rows).enumerate() {
+            let tile = self.first + index;
+            let weights = s.load(&self.weights[tile]);
+            let apart = &self.apart[tile * self.rows..][..self.rows];
+            for (row, out) in out.iter_mut().enumerate() {
+                let normed = s.mul(s.load(&apart[row]), s.splat(self.factors[row]));
+                s.store(s.fma(normed, weights, s.load(out)), out);
+            }
+        }
+    }
+}
+
+/// One block of all rows: `activation(gate) * up` (Shazeer, 2020), rounded. Both have two tiles.
 pub(crate) struct Gated<'a> {
+    pub(crate) activation: Activation,
     pub(crate) gate: &'a [Floats],
     pub(crate) up: &'a [Floats],
     pub(crate) out: &'a mut [Act],
@@ -121,14 +149,31 @@ impl Kernel for Gated<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        match self.activation {
+            Activation::Silu => self.by::<S, false>(s),
+            Activation::Gelu => self.by::<S, true>(s),
+        }
+    }
+}
+
+impl Gated<'_> {
+    #[inline(always)]
+    fn by<S: Simd, const GELU: bool>(self, s: S) {
         let rows = self.out.len();
         for (row, out) in self.out.iter_mut().enumerate() {
             let (low, high) = (row, rows + row);
-            let first = s.mul(silu(s, s.load(&self.gate[low])), s.load(&self.up[low]));
-            let second = s.mul(silu(s, s.load(&self.gate[high])), s.load(&self.up[high]));
+            let first = opened::<S, GELU>(s, s.load(&self.gate[low]));
+            let second = opened::<S, GELU>(s, s.load(&self.gate[high]));
+            let first = s.mul(first, s.load(&self.up[low]));
+            let second = s.mul(second, s.load(&self.up[high]));
             *out = Act::round(s, first, second);
         }
     }
+}
+
+#[inline(always)]
+fn opened<S: Simd, const GELU: bool>(s: S, gate: S::F) -> S::F {
+    if GELU { gelu(s, gate) } else { silu(s, gate) }
 }
 
 /// Keys and values of one position and head, put into its page.
@@ -164,8 +209,8 @@ impl Kernel for Keep<'_> {
     }
 }
 
-/// Norms one head in place (RMSNorm, as Qwen 3 does to queries and keys); sums sixteen by sixteen,
-/// in one order on every processor.
+/// Norms one head in place (RMSNorm, as Qwen 3 and Gemma 3 do to queries and keys); sums sixteen by
+/// sixteen, in one order on every processor.
 pub(crate) fn norm_head(head: &mut [f32], weights: &[f32], epsilon: f32) {
     let mut sums = [0.0; LANES];
     for part in head.chunks(LANES) {

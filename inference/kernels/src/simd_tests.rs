@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -6,10 +8,11 @@ use crate::attend::{Attend, Numbers};
 use crate::format::Format;
 use crate::half;
 use crate::kv::{Geometry, PAGE};
-use crate::math::{exp, silu};
+use crate::math::{exp, gelu, silu};
 use crate::matrix::Matrix;
+use crate::model::Activation;
 use crate::product::Acts;
-use crate::rows::{Gated, Norm, RoundPlain};
+use crate::rows::{AddNormed, Gated, Norm, RoundPlain};
 
 /// Formats with a layout of their own, and one that goes through eight bits.
 const FORMATS: [Format; 9] = [
@@ -90,7 +93,15 @@ impl Dice {
     }
 }
 
-struct Each<'a>(&'a [Floats], bool);
+/// A function of each number.
+struct Each<'a>(&'a [Floats], Which);
+
+#[derive(Clone, Copy)]
+enum Which {
+    Exp,
+    Silu,
+    Gelu,
+}
 
 impl Kernel for Each<'_> {
     type Output = Vec<Floats>;
@@ -100,7 +111,11 @@ impl Kernel for Each<'_> {
         let mut out = self.0.to_vec();
         for value in &mut out {
             let x = s.load(value);
-            let result = if self.1 { silu(s, x) } else { exp(s, x) };
+            let result = match self.1 {
+                Which::Exp => exp(s, x),
+                Which::Silu => silu(s, x),
+                Which::Gelu => gelu(s, x),
+            };
             s.store(result, value);
         }
         out
@@ -118,13 +133,21 @@ fn the_exponential_is_exact_enough_and_the_same_everywhere() {
         })
         .chain([[f32::NEG_INFINITY; LANES], [f32::INFINITY; LANES], [0.0; LANES]])
         .collect();
-    let all = same(|isa| bits(&isa.run(Each(&numbers, false))));
+    let all = same(|isa| bits(&isa.run(Each(&numbers, Which::Exp))));
     for (x, ours) in numbers.iter().flatten().zip(&all) {
         let exact = f64::from(x.clamp(-87.0, 88.0)).exp();
         let error = (f64::from(f32::from_bits(*ours)) - exact).abs() / exact;
         assert!(error < 2e-7, "e^{x}: {error}");
     }
-    same(|isa| bits(&isa.run(Each(&numbers, true))));
+    same(|isa| bits(&isa.run(Each(&numbers, Which::Silu))));
+    let all = same(|isa| bits(&isa.run(Each(&numbers, Which::Gelu))));
+    for (x, ours) in numbers.iter().flatten().zip(&all).filter(|(x, _)| x.is_finite()) {
+        let x = f64::from(*x);
+        let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+        let exact = 0.5 * x * (1.0 + u.tanh());
+        let error = (f64::from(f32::from_bits(*ours)) - exact).abs();
+        assert!(error < 1e-6 * exact.abs().max(1.0), "GELU of {x}: {error}");
+    }
 }
 
 /// Activations of `rows` rows, block by block.
@@ -200,8 +223,10 @@ proptest! {
         dim in prop::sample::select(vec![2usize, 8, 16, 40, 64, 80, 128]),
         heads in 1usize..9,
         length in 1usize..200,
+        sight in 1usize..300,
         seed: u64,
     ) {
+        let start = length.saturating_sub(sight);
         let geometry = Geometry { layers: 1, kv_heads: 1, dim };
         let padded = geometry.padded();
         let mut dice = Dice(seed);
@@ -216,7 +241,8 @@ proptest! {
         let run = |isa: Isa, queries: &[f32], heads: usize| {
             let (mut out, mut scores) = (vec![0.0; heads * dim], Vec::new());
             let (pages, scores, out_) = (pages.as_slice(), &mut scores, &mut out);
-            isa.run(Attend { pages, geometry, offset: 0, length, queries, scores, out: out_ });
+            let out = &mut *out_;
+            isa.run(Attend { pages, geometry, offset: 0, start, length, queries, scores, out });
             out.iter().map(|number| number.to_bits()).collect::<Vec<_>>()
         };
         let all = same(|isa| run(isa, &queries, heads));
@@ -224,7 +250,7 @@ proptest! {
             let query = &queries[head * padded..(head + 1) * padded];
             let ours = &all[head * dim..(head + 1) * dim];
             prop_assert!(run(Isa::detect(), query, 1) == ours, "a head alone");
-            let exact = exact_attention(&pages, geometry, query, length);
+            let exact = exact_attention(&pages, geometry, query, start..length);
             for (ours, exact) in ours.iter().zip(exact) {
                 let ours = f64::from(f32::from_bits(*ours));
                 prop_assert!((ours - exact).abs() < 1e-5, "{ours} for {exact}");
@@ -251,9 +277,25 @@ proptest! {
         same(|isa| {
             let (gate, up) = (&x[..2 * rows], &x[x.len() - 2 * rows..]);
             let mut out = vec![Act::default(); rows];
-            isa.run(Gated { gate, up, out: &mut out });
-            out
+            isa.run(Gated { activation: Activation::Silu, gate, up, out: &mut out });
+            let first = out.clone();
+            isa.run(Gated { activation: Activation::Gelu, gate, up, out: &mut out });
+            (first, out)
         });
+        let added = same(|isa| {
+            let (mut out, factors) = (vec![[0.5; LANES]; rows], vec![2.0; rows]);
+            let (apart, weights, out_) = (&*x, &*x, &mut out);
+            let first = 1;
+            let kernel = AddNormed { apart, rows, factors: &factors, weights, first, out: out_ };
+            isa.run(kernel);
+            bits(&out)
+        });
+        for (row, ours) in added.chunks(LANES).enumerate() {
+            for (lane, ours) in ours.iter().enumerate() {
+                let exact = 0.5 + 2.0 * f64::from(x[rows + row][lane]) * f64::from(x[1][lane]);
+                prop_assert!((f64::from(f32::from_bits(*ours)) - exact).abs() < 1e-6);
+            }
+        }
     }
 
     #[test]
@@ -286,7 +328,12 @@ impl Numbers for Plain {
     }
 }
 
-fn exact_attention(pages: &[Plain], geometry: Geometry, query: &[f32], length: usize) -> Vec<f64> {
+fn exact_attention(
+    pages: &[Plain],
+    geometry: Geometry,
+    query: &[f32],
+    seen: Range<usize>,
+) -> Vec<f64> {
     let padded = geometry.padded();
     let key = |position: usize, at: usize| {
         let (page, slot) = (&pages[position / PAGE].0, position % PAGE);
@@ -296,13 +343,13 @@ fn exact_attention(pages: &[Plain], geometry: Geometry, query: &[f32], length: u
         let (page, slot) = (&pages[position / PAGE].0, position % PAGE);
         f64::from(half::to_f32(page[geometry.side() + slot * padded + at]))
     };
-    let scores: Vec<f64> = (0..length)
+    let scores: Vec<f64> = (seen.clone())
         .map(|position| (0..padded).map(|at| f64::from(query[at]) * key(position, at)).sum())
         .collect();
     let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
     let sum: f64 = weights.iter().sum();
-    let mixed = |at| (0..length).map(|p| weights[p] * value(p, at)).sum::<f64>() / sum;
+    let mixed = |at| seen.clone().zip(&weights).map(|(p, w)| w * value(p, at)).sum::<f64>() / sum;
     (0..geometry.dim).map(mixed).collect()
 }
 
@@ -353,7 +400,7 @@ fn what_is_no_number_is_never_lost() {
                 let mut acts = [Act::default()];
                 isa.run(RoundPlain { values: &[values], out: &mut acts });
                 assert!(acts[0].scale.is_nan() && acts[0].sum.is_nan());
-                assert!(isa.run(Each(&[[strange; LANES]], false))[0][0].is_nan());
+                assert!(isa.run(Each(&[[strange; LANES]], Which::Exp))[0][0].is_nan());
             }
             let mut bytes: Vec<u8> = [1.0f32; BLOCK].iter().flat_map(|n| n.to_le_bytes()).collect();
             let at = 4 * (16 * half + lane);

@@ -14,9 +14,11 @@ use crate::attend::{Attend, Numbers};
 use crate::error::KernelError;
 use crate::kv::{Cache, PAGE, Page, SharedPage};
 use crate::matrix::Matrix;
-use crate::model::{Block, Config, Model};
+use crate::model::{Activation, Block, Config, Model};
 use crate::product::Acts;
-use crate::rows::{Gated, Keep, Norm, RoundNormed, RoundPlain, gather, norm_head, rotate, scatter};
+use crate::rows::{
+    AddNormed, Gated, Keep, Norm, RoundNormed, RoundPlain, gather, norm_head, rotate, scatter,
+};
 use crate::simd::{Floats, Isa, LANES};
 use crate::team::Team;
 
@@ -73,6 +75,8 @@ struct Buffers {
     seen: Vec<f32>,
     /// What is multiplied on the way down.
     gated: Vec<Act>,
+    /// A product that is normed before it is added.
+    apart: Vec<Floats>,
     /// What the A of each part made of each row.
     low: Vec<Floats>,
     logits: Vec<Floats>,
@@ -137,6 +141,8 @@ struct Plan<'a> {
     pages: Vec<PageRef<'a>>,
     /// Cosine and sine of each row's angles.
     angles: Vec<[f32; 2]>,
+    /// The same in the layers of the window; empty where they are no others.
+    near_angles: Vec<[f32; 2]>,
     /// What each row adds; empty where none adds anything.
     added: Vec<Option<&'a Additions>>,
 }
@@ -236,13 +242,22 @@ impl Model {
         let mut numbers = vec![0.0; width];
         for (row, &token) in tokens.iter().enumerate() {
             self.embedding.row(token as usize, &mut numbers);
+            if self.config.embedding_scale != 1.0 {
+                numbers.iter_mut().for_each(|number| *number *= self.config.embedding_scale);
+            }
             scatter(&numbers, rows, row, x);
         }
     }
 
     fn plan<'a>(&self, segments: &'a mut [Segment<'_>]) -> Plan<'a> {
-        let (places, pages, angles, added) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut plan = Plan { places, pages, angles, added };
+        let mut plan = Plan {
+            places: Vec::new(),
+            pages: Vec::new(),
+            angles: Vec::new(),
+            near_angles: Vec::new(),
+            added: Vec::new(),
+        };
+        let scale = self.config.rope_scale;
         let adds = segments.iter().any(|segment| segment.added.is_some());
         for segment in segments.iter_mut() {
             let (start, count) = (segment.cache.length, segment.tokens.len());
@@ -261,9 +276,11 @@ impl Model {
             for position in start..start + count {
                 plan.places.push(Place { pages: page..plan.pages.len(), position });
                 plan.angles.extend(self.frequencies.iter().map(|frequency| {
-                    let angle = position as f64 * frequency;
-                    [libm::cos(angle) as f32, libm::sin(angle) as f32]
+                    let [cos, sin] = angle(position, *frequency);
+                    [cos * scale, sin * scale]
                 }));
+                let near = self.near_frequencies.iter().flatten();
+                plan.near_angles.extend(near.map(|frequency| angle(position, *frequency)));
             }
         }
         plan
@@ -277,10 +294,29 @@ impl Model {
         self.attend(crew, block, layer, plan);
         let beside = Beside { rows: &plan.added, layer };
         crew.round_seen(rows, &self.config);
-        crew.add_product(rows, &block.output, (Part::Output, beside));
+        let [attended, fed] = match &block.post_norms {
+            None => [None, None],
+            Some([attended, fed]) => [Some(&**attended), Some(&**fed)],
+        };
+        self.add(crew, rows, &block.output, (Part::Output, beside), attended);
         crew.normed(rows, &self.config, &block.feed_forward_norm);
-        crew.gate(rows, block, beside);
-        crew.add_product(rows, &block.down, (Part::Down, beside));
+        crew.gate(rows, block, self.config.activation, beside);
+        self.add(crew, rows, &block.down, (Part::Down, beside), fed);
+    }
+
+    /// Adds a product to the rows, normed first if there are weights of a norm.
+    fn add(
+        &self,
+        crew: &mut Crew,
+        rows: usize,
+        matrix: &Matrix,
+        beside: (Part, Beside<'_>),
+        norm: Option<&[Floats]>,
+    ) {
+        crew.product(rows, matrix, beside, norm.is_some());
+        if let Some(weights) = norm {
+            crew.add_normed(rows, &self.config, weights);
+        }
     }
 
     /// Keeps the rows' keys and values.
@@ -288,9 +324,13 @@ impl Model {
         let (config, geometry) = (&self.config, self.config.geometry());
         let (isa, qkv, rows) = (crew.isa, &crew.buffers.qkv, plan.places.len());
         let [from_keys, from_values] = block.places_of_keys_and_values();
-        let (dim, half, angles) = (config.head_dim, config.head_dim / 2, &plan.angles);
-        let piece = crew.piece(plan.pages.len(), rows <= FEW_ROWS);
-        crew.team.split(&mut plan.pages, piece, &mut crew.scratches, |_, pages, scratch| {
+        let (dim, rotated, half) = (config.head_dim, config.rotated, config.rotated / 2);
+        let window = config.window_of(layer);
+        let Plan { pages, angles, near_angles, .. } = plan;
+        let near = window.is_some() && !near_angles.is_empty();
+        let angles = if near { &*near_angles } else { &*angles };
+        let piece = crew.piece(pages.len(), rows <= FEW_ROWS);
+        crew.team.split(pages, piece, &mut crew.scratches, |_, pages, scratch| {
             let Scratch { head: key, value, .. } = scratch;
             for buffer in [&mut *key, &mut *value] {
                 buffer.clear();
@@ -304,7 +344,8 @@ impl Model {
                         if let Some([_, weights]) = &block.head_norms {
                             norm_head(&mut key[..dim], weights, config.epsilon);
                         }
-                        rotate(&mut key[..dim], &angles[row * half..][..half], config.rotation);
+                        let angles = &angles[row * half..][..half];
+                        rotate(&mut key[..rotated], angles, config.rotation);
                         let numbers = &mut page.page[geometry.offset(layer, head)..];
                         let (keys, values) = numbers.split_at_mut(geometry.side());
                         let slot = page.slot + index;
@@ -318,14 +359,18 @@ impl Model {
     /// What each head of each row sees.
     fn attend(&self, crew: &mut Crew, block: &Block, layer: usize, plan: &Plan<'_>) {
         let (config, geometry) = (&self.config, self.config.geometry());
-        let (rows, dim, half) = (plan.places.len(), config.head_dim, config.head_dim / 2);
+        let (rows, dim, half) = (plan.places.len(), config.head_dim, config.rotated / 2);
+        let window = config.window_of(layer);
+        let near = window.is_some() && !plan.near_angles.is_empty();
+        let angles = if near { &plan.near_angles } else { &plan.angles };
+        let sight = window.map_or(usize::MAX, |window| window.positions);
         let (group, padded) = (config.heads / config.kv_heads, geometry.padded());
         let Buffers { qkv, seen, .. } = &mut crew.buffers;
         seen.resize(config.heads * rows * dim, 0.0);
         // Heads that share keys stay together where there is enough else to divide.
         let shared = config.kv_heads * rows >= PIECES * crew.team.size();
         let together = if shared { group } else { 1 };
-        let (isa, scale) = (crew.isa, 1.0 / (dim as f32).sqrt());
+        let (isa, scale) = (crew.isa, config.query_scale);
         crew.team.split(seen, together * dim, &mut crew.scratches, |index, out, scratch| {
             let first = index * together;
             let (key_head, row) = (first / (rows * group), first / group % rows);
@@ -339,7 +384,8 @@ impl Model {
                 if let Some([weights, _]) = &block.head_norms {
                     norm_head(query, weights, config.epsilon);
                 }
-                rotate(query, &plan.angles[row * half..][..half], config.rotation);
+                let rotated = &mut query[..config.rotated];
+                rotate(rotated, &angles[row * half..][..half], config.rotation);
                 query.iter_mut().for_each(|number| *number *= scale);
             }
             let place = &plan.places[row];
@@ -347,6 +393,7 @@ impl Model {
                 pages: &plan.pages[place.pages.clone()],
                 geometry,
                 offset: geometry.offset(layer, key_head),
+                start: (place.position + 1).saturating_sub(sight),
                 length: place.position + 1,
                 queries,
                 scores,
@@ -495,7 +542,7 @@ impl Crew {
     }
 
     /// The gated half of the feed-forward part.
-    fn gate(&mut self, rows: usize, block: &Block, beside: Beside<'_>) {
+    fn gate(&mut self, rows: usize, block: &Block, activation: Activation, beside: Beside<'_>) {
         const PARTS: [Part; 2] = [Part::Gate, Part::Up];
         self.lower(rows, &PARTS, beside);
         let depth = block.down.depth;
@@ -518,24 +565,48 @@ impl Crew {
                         }
                     }
                 }
-                isa.run(Gated { gate: &scratch.gate, up: &scratch.up, out });
+                isa.run(Gated { activation, gate: &scratch.gate, up: &scratch.up, out });
             }
         });
     }
 
-    /// Adds a product to the rows.
-    fn add_product(&mut self, rows: usize, matrix: &Matrix, (part, beside): (Part, Beside<'_>)) {
+    /// Adds a product to the rows, or leaves it apart.
+    fn product(
+        &mut self,
+        rows: usize,
+        matrix: &Matrix,
+        (part, beside): (Part, Beside<'_>),
+        apart: bool,
+    ) {
         self.lower(rows, &[part], beside);
         let (isa, piece) = (self.isa, self.piece(matrix.height(), false));
         let buffers = &mut self.buffers;
         let acts = if part == Part::Down { &buffers.gated } else { &buffers.acts };
         let (acts, low) = (Acts { acts, rows }, &buffers.low);
-        let x = &mut buffers.x[..matrix.height() * rows];
-        self.team.split(x, piece * rows, &mut self.scratches, |index, out, _| {
+        buffers.apart.resize(if apart { matrix.height() * rows } else { 0 }, [0.0; LANES]);
+        let out = if apart { &mut buffers.apart } else { &mut buffers.x };
+        let out = &mut out[..matrix.height() * rows];
+        self.team.split(out, piece * rows, &mut self.scratches, |index, out, _| {
             for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
-                matrix.multiply(isa, index * piece + offset, acts, out, true);
+                matrix.multiply(isa, index * piece + offset, acts, out, !apart);
                 beside.raise(isa, part, low, index * piece + offset, out);
             }
+        });
+    }
+
+    /// Norms what was left apart and adds it to the rows.
+    fn add_normed(&mut self, rows: usize, config: &Config, weights: &[Floats]) {
+        let (isa, height, alone) = (self.isa, config.width.div_ceil(LANES), rows <= FEW_ROWS);
+        let (rows_piece, piece) = (self.piece(rows, alone), self.piece(height, alone));
+        let Buffers { x, apart, factors, .. } = &mut self.buffers;
+        let (apart, width, epsilon) = (&**apart, config.width, config.epsilon);
+        factors.resize(rows, 0.0);
+        self.team.split(factors, rows_piece, &mut self.scratches, |index, out, _| {
+            isa.run(Norm { x: apart, rows, width, epsilon, first: index * rows_piece, out });
+        });
+        let (factors, x) = (&**factors, &mut x[..height * rows]);
+        self.team.split(x, piece * rows, &mut self.scratches, |index, out, _| {
+            isa.run(AddNormed { apart, rows, factors, weights, first: index * piece, out });
         });
     }
 
@@ -566,6 +637,12 @@ impl Crew {
             }
         });
     }
+}
+
+/// Cosine and sine of an angle.
+fn angle(position: usize, frequency: f64) -> [f32; 2] {
+    let angle = position as f64 * frequency;
+    [libm::cos(angle) as f32, libm::sin(angle) as f32]
 }
 
 /// The parts of a product, each with what its A made of the rows; nothing where none has one.

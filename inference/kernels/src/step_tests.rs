@@ -1,6 +1,6 @@
 use super::*;
 use crate::format::Format;
-use crate::model::{Rotation, Source};
+use crate::model::{Rotation, Source, Window};
 use crate::simd::tests::Dice;
 
 /// A model whose weights follow from their names.
@@ -37,6 +37,7 @@ impl Source for Drawn {
 
 /// Nothing here is a multiple of anything else.
 fn odd(format: Format, width: usize, head_dim: usize) -> Model {
+    let strange = head_dim == 10;
     let config = Config {
         layers: 2,
         width,
@@ -50,10 +51,43 @@ fn odd(format: Format, width: usize, head_dim: usize) -> Model {
         rope_divisor: 1.0,
         rotation: Rotation::Halves,
         // With the odd head, so that both ways are computed.
-        head_norms: head_dim == 10,
+        rotated: if strange { 8 } else { head_dim },
+        rope_factors: "rope_freqs.weight",
+        rope_scale: if strange { 1.25 } else { 1.0 },
+        head_norms: strange,
+        post_norms: strange,
+        activation: if strange { Activation::Gelu } else { Activation::Silu },
+        embedding_scale: if strange { 3.0 } else { 1.0 },
+        query_scale: 1.0 / (head_dim as f32).sqrt(),
+        fused: false,
+        window: strange.then(|| Window {
+            positions: 37,
+            layers: vec![true, false],
+            rope_base: Some(100.0),
+        }),
     };
     let open = || -> Result<Box<dyn Source>, KernelError> { Ok(Box::new(Drawn(format))) };
     Model::load(config, &open, 2).expect("loads")
+}
+
+/// With a window in both layers, the last row sees twice as far, its own counted once.
+#[test]
+fn a_window_shows_its_positions_and_none_before_them() {
+    let mut model = odd(Format::F32, 40, 10);
+    let (sight, length) = (20, 90);
+    let window = Window { positions: sight, layers: vec![true, true], rope_base: Some(10_000.0) };
+    model.config.window = Some(window);
+    let tokens: Vec<u32> = (0..length as u32).map(|at| at * 7 % 50).collect();
+    let expected = last(&model, &mut model.cache(), &tokens, length);
+    let farthest = length - 1 - 2 * (sight - 1);
+    for at in [0, farthest - 1, farthest, length - 2] {
+        let mut other = tokens.clone();
+        other[at] = (other[at] + 1) % 50;
+        for chunk in [length, 7] {
+            let seen = last(&model, &mut model.cache(), &other, chunk) != expected;
+            assert_eq!(seen, at >= farthest, "position {at} in chunks of {chunk}");
+        }
+    }
 }
 
 fn bits(logits: &[f32]) -> Vec<u32> {

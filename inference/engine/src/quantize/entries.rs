@@ -47,6 +47,13 @@ impl Entries {
         self.entry(key, LIST, &value);
     }
 
+    pub(super) fn reals(&mut self, key: &str, numbers: &[f32]) {
+        let mut value = REAL.to_le_bytes().to_vec();
+        value.extend((numbers.len() as u64).to_le_bytes());
+        numbers.iter().for_each(|number| value.extend(number.to_le_bytes()));
+        self.entry(key, LIST, &value);
+    }
+
     /// Key and bytes of each, in the order in which they were said.
     pub(super) fn into_all(self) -> Vec<(String, Vec<u8>)> {
         self.0

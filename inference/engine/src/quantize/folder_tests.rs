@@ -1,10 +1,14 @@
+use std::sync::atomic::AtomicU64;
+
+use selvedge_kernels::{Crew, Logits, Segment};
 use serde_json::json;
 
 use super::super::{Mixture, Recipe, quantize};
 use super::*;
 use crate::gguf::Gguf;
+use crate::testing::families::drawn;
 use crate::testing::writer::alphabet;
-use crate::testing::{Writer, temporary};
+use crate::testing::{Family, Writer, temporary};
 use crate::tokenizer::Tokenizer;
 
 const HALF: Recipe = Recipe { mixture: Mixture::F16, again: false };
@@ -190,6 +194,148 @@ fn weights_in_parts_and_rows_without_tokens_are_taken() {
     let gguf = Gguf::open(file.path()).unwrap();
     let tokens = gguf.metadata["tokenizer.ggml.tokens"].as_array().unwrap();
     assert_eq!(tokens[258].as_text(), Some("[PAD258]"));
+}
+
+/// A directory of a family as its makers lay it out: weights, and a vocabulary of pieces.
+fn family_folder(family: &Family, config: &Value, tokenizer: &Value) -> Folder {
+    let folder = folder();
+    folder.write("config.json", config.to_string());
+    folder.write("tokenizer.json", tokenizer.to_string());
+    let settings = json!({ "bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true });
+    folder.write("tokenizer_config.json", settings.to_string());
+    let gemma = config["architectures"][0] == "Gemma3ForCausalLM";
+    let weights = family.tensors.iter().map(|(ours, theirs, sides)| {
+        let mut values = drawn(ours, sides.iter().product());
+        if gemma && ours.contains("norm") {
+            values.iter_mut().for_each(|value| *value -= 1.0);
+        }
+        (theirs.clone(), sides.clone(), values)
+    });
+    folder.write("model.safetensors", safetensors(&weights.collect::<Vec<_>>()));
+    folder
+}
+
+/// Pieces as Llama 2 and Phi-3 have them, or as Gemma does: `ab` before `▁ab`, and no others.
+fn pieces(gemma: bool) -> Value {
+    let words = ["<unk>", "<s>", "</s>", "<0x21>", "\u{2581}", "a", "b", "ab", "\u{2581}ab"];
+    let vocabulary: serde_json::Map<_, _> =
+        words.iter().enumerate().map(|(at, word)| ((*word).to_owned(), json!(at))).collect();
+    let added = |id: u32, content: &str, special: bool| {
+        let special = json!(special);
+        json!({ "id": id, "content": content, "special": special })
+    };
+    let writes = json!({ "type": "Replace", "pattern": { "String": " " }, "content": "\u{2581}" });
+    let adds = json!({ "type": "Prepend", "prepend": "\u{2581}" });
+    let splits = json!({
+        "type": "Split", "pattern": { "String": " " }, "behavior": "MergedWithPrevious",
+    });
+    let steps = json!({ "type": "Sequence", "normalizers": [adds, writes.clone()] });
+    json!({
+        "normalizer": if gemma { writes } else { steps },
+        "pre_tokenizer": if gemma { splits } else { Value::Null },
+        "model": {
+            "type": "BPE", "vocab": vocabulary, "byte_fallback": true, "unk_token": "<unk>",
+            "merges": [["a", "b"], ["\u{2581}", "ab"]],
+        },
+        "added_tokens": [
+            added(0, "<unk>", true), added(1, "<s>", true), added(2, "</s>", true),
+            added(9, "\u{2581}\u{2581}", false), added(10, "<|end|>", true),
+            added(48, "<a picture>", false),
+        ],
+    })
+}
+
+#[test]
+fn directories_of_gemma_and_phi_become_files_that_compute_what_transformers_computes() {
+    for name in Family::NAMES {
+        let family = Family::read(name);
+        for config in &family.configs {
+            let folder = family_folder(&family, config, &pieces(name == "gemma3"));
+            let file = temporary(&turned(&folder.0).unwrap());
+            let gguf = Gguf::open(file.path()).unwrap();
+            let model = crate::packed::load(&gguf, 1, &|| ()).unwrap();
+            let (mut cache, mut crew) = (model.cache(), Crew::new(1).unwrap());
+            let (tokens, logits) = (&*family.tokens, Logits::All);
+            let segment = Segment { cache: &mut cache, tokens, logits, added: None };
+            let ours = model.step(&mut crew, &mut [segment], &AtomicU64::new(0)).unwrap();
+            let (mut error, mut size) = (0.0, 0.0);
+            for (ours, theirs) in ours[0].iter().flatten().zip(family.logits.iter().flatten()) {
+                error += f64::from(ours - theirs).powi(2);
+                size += f64::from(*theirs).powi(2);
+            }
+            assert!((error / size).sqrt() < 0.1, "{name}: off by {}", (error / size).sqrt());
+            // In norms nothing is lost, and what the file says is what the other one says.
+            let expected = temporary(&family.writer.bytes());
+            let expected = Gguf::open(expected.path()).unwrap();
+            for (name, info) in expected.tensors.iter().filter(|(_, info)| info.dims.len() == 1) {
+                let (ours, theirs) = (raw(&gguf, name), raw(&expected, name));
+                for (ours, theirs) in ours.chunks(4).zip(theirs.chunks(4)) {
+                    let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+                    assert!((number(ours) - number(theirs)).abs() < 1e-6, "{name} {info:?}");
+                }
+            }
+            for (key, value) in &expected.metadata {
+                assert_eq!(gguf.metadata.get(key), Some(value), "{name}: {key}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pieces_of_a_directory_are_joined_in_the_order_of_its_merges() {
+    for (gemma, text, expected) in [
+        (false, "ab", vec![8]),
+        (true, "ab", vec![7]),
+        (true, "a ab", vec![5, 8]),
+        // Behind a token that is matched a text begins anew.
+        (false, "a  ab!</s>", vec![4, 5, 9, 8, 3, 2]),
+        (true, "  ?<|end|>", vec![9, 0, 10]),
+    ] {
+        let family = Family::read(if gemma { "gemma3" } else { "phi3" });
+        let folder = family_folder(&family, &family.configs[0], &pieces(gemma));
+        let file = temporary(&turned(&folder.0).unwrap());
+        let tokenizer = Tokenizer::read(&Gguf::open(file.path()).unwrap(), 48).unwrap();
+        assert_eq!(tokenizer.encode(text).unwrap(), expected, "{gemma} {text:?}");
+        assert_eq!(tokenizer.bos(), Some(1));
+    }
+}
+
+#[test]
+fn what_of_gemma_and_phi_has_no_word_in_gguf_is_refused_by_name() {
+    let change = |name: &str, key: &str, value: Value, expected: &str| {
+        let family = Family::read(name);
+        let mut config = family.configs[0].clone();
+        config[key] = value;
+        let folder = family_folder(&family, &config, &pieces(name == "gemma3"));
+        refused(&folder, expected);
+    };
+    change("gemma3", "query_pre_attn_scalar", json!(16), "scaled by Some(16.0)");
+    change("gemma3", "final_logit_softcapping", json!(30.0), "softcapping");
+    change("gemma3", "hidden_activation", json!("silu"), "the activation");
+    change("gemma3", "use_bidirectional_attention", json!(true), "both ways");
+    let mixed = ["full", "full", "sliding", "full", "sliding", "full"];
+    let mixed = mixed.map(|kind| format!("{kind}_attention"));
+    change("gemma3", "layer_types", json!(mixed), "in no period");
+    change("phi3-long", "rope_scaling", json!({ "type": "longrope" }), "without its factors");
+    let short = json!({ "type": "longrope", "short_factor": [1.0], "long_factor": [1.0] });
+    change("phi3-long", "rope_scaling", short, "1 and 1 factors");
+    change("phi3-long", "rope_scaling", json!({ "type": "yarn" }), "'yarn'");
+    let family = Family::read("phi3");
+    for edit in [
+        json!({ "normalizer": { "type": "NFC" } }),
+        json!({ "normalizer": null }),
+        json!({ "pre_tokenizer": { "type": "Metaspace", "replacement": "\u{2581}" } }),
+    ] {
+        let mut all = pieces(false);
+        all.as_object_mut().unwrap().extend(edit.as_object().unwrap().clone());
+        refused(&family_folder(&family, &family.configs[0], &all), "writes spaces");
+    }
+    let mut newer = pieces(false);
+    newer["normalizer"] = Value::Null;
+    newer["pre_tokenizer"] = json!({
+        "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "first", "split": false,
+    });
+    turned(&family_folder(&family, &family.configs[0], &newer).0).unwrap();
 }
 
 #[test]

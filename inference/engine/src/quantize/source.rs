@@ -35,9 +35,19 @@ pub(super) struct Original {
     pub(super) kind: GgmlDType,
     /// Which file, and where in it.
     pub(super) place: (usize, u64),
+    pub(super) change: Change,
+}
+
+/// In what a tensor of the file that is written differs from that of the file that is read.
+pub(super) enum Change {
+    None,
     /// Of so many heads the first half of the rows and the second become pairs: GGUF's llamas
     /// rotate neighbours, and Hugging Face's the halves of a head.
-    pub(super) paired: Option<usize>,
+    Paired(usize),
+    /// Each number becomes so much more.
+    Plus(f32),
+    /// It lies in no file: these are its numbers.
+    Held(Vec<f32>),
 }
 
 impl Original {
@@ -51,8 +61,8 @@ impl Original {
 
     /// Rows, and numbers in each. A vector is one row, unless its numbers change places.
     pub(super) fn rows(&self) -> (usize, usize) {
-        let row = match (&*self.dims, self.paired) {
-            ([_], Some(_)) => 1,
+        let row = match (&*self.dims, &self.change) {
+            ([_], Change::Paired(_)) => 1,
             (dims, _) => dims.last().copied().unwrap_or(1).max(1),
         };
         ((self.elements() / row as u64) as usize, row)
@@ -60,7 +70,7 @@ impl Original {
 
     /// The row of the file that becomes this row.
     fn origin(&self, row: usize, rows: usize) -> usize {
-        let Some(heads) = self.paired else { return row };
+        let Change::Paired(heads) = self.change else { return row };
         let head_rows = (rows / heads.max(1)).max(1);
         let (head, within) = (row / head_rows, row % head_rows);
         head * head_rows + within % 2 * (head_rows / 2) + within / 2
@@ -99,7 +109,7 @@ impl Source {
             dims: info.dims.clone(),
             kind: info.kind,
             place: (0, info.start),
-            paired: None,
+            change: Change::None,
         };
         let mut tensors: Vec<Original> = gguf.tensors.iter().map(original).collect();
         tensors.sort_by_key(|tensor| tensor.place);
@@ -116,6 +126,10 @@ impl Source {
         into: &mut Vec<u8>,
     ) -> Result<(), EngineError> {
         let tensor = &self.tensors[at];
+        if let Change::Held(numbers) = &tensor.change {
+            into.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+            return Ok(());
+        }
         let (rows, row) = tensor.rows();
         let (number, start) = tensor.place;
         let row_bytes = row / tensor.kind.block_size() * tensor.kind.type_size();
@@ -126,7 +140,7 @@ impl Source {
             file.seek(SeekFrom::Start(start + (row * row_bytes) as u64))?;
             file.read_exact(&mut into[old..])
         };
-        let read = if tensor.paired.is_some() {
+        let read = if matches!(tensor.change, Change::Paired(_)) {
             (first..first + count).try_for_each(|row| part(tensor.origin(row, rows), 1))
         } else {
             part(first, count)

@@ -1,7 +1,8 @@
 //! A vocabulary of `tokenizer.json` in the words of GGUF.
 //!
 //! Owns the order of tokens, what kind each is, and the name of the rule that splits words, which
-//! is recognised by what it does and never guessed. Byte-level BPE is turned; others are refused.
+//! is recognised by what it does and never guessed. Byte-level BPE is turned, and BPE over
+//! SentencePiece's pieces, whose scores follow from the order of its merges; others are refused.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use super::entries::Entries;
 use crate::error::EngineError;
+use crate::pieces::SPACE;
 use crate::tokenizer::{SPLIT_LLAMA3, SPLIT_QWEN2};
 
 /// `tokenizer.ggml.token_type`: text, control tokens, tokens matched before words are split, and
@@ -19,9 +21,14 @@ use crate::tokenizer::{SPLIT_LLAMA3, SPLIT_QWEN2};
 const NORMAL: i32 = 1;
 const CONTROL: i32 = 3;
 const MATCHED: i32 = 4;
+/// In vocabularies of pieces: what stands for what has no token, and tokens of single bytes.
+const UNKNOWN: i32 = 2;
+const BYTE: i32 = 6;
 const UNUSED: i32 = 5;
 /// Tokens in a vocabulary, as `card` bounds them.
 const MAX_TOKENS: u32 = 1 << 20;
+/// The score of tokens that are joined from nothing, as llama.cpp's converters write it.
+const UNSCORED: f32 = -1_000.0;
 /// How published tokenizers write the endings of English words, and how it is written here.
 const ENDINGS: [&str; 2] =
     ["(?i:'s|'t|'re|'ve|'m|'ll|'d)", "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"];
@@ -33,6 +40,8 @@ pub(super) struct Told {
     model: Model,
     #[serde(default)]
     added_tokens: Vec<Added>,
+    #[serde(default)]
+    normalizer: Option<Step>,
     #[serde(default)]
     pre_tokenizer: Option<Step>,
     #[serde(default)]
@@ -47,6 +56,9 @@ struct Model {
     vocab: Option<Vocabulary>,
     #[serde(default)]
     merges: Merges,
+    #[serde(default)]
+    byte_fallback: bool,
+    unk_token: Option<String>,
 }
 
 /// A vocabulary of byte-level BPE, or one of another kind.
@@ -76,7 +88,16 @@ struct Step {
     pretokenizers: Vec<Step>,
     #[serde(default)]
     processors: Vec<Step>,
+    #[serde(default)]
+    normalizers: Vec<Step>,
     pattern: Option<Pattern>,
+    prepend: Option<String>,
+    content: Option<String>,
+    behavior: Option<String>,
+    replacement: Option<String>,
+    prepend_scheme: Option<String>,
+    add_prefix_space: Option<bool>,
+    split: Option<bool>,
     individual_digits: Option<bool>,
     use_regex: Option<bool>,
     #[serde(default)]
@@ -87,6 +108,8 @@ struct Step {
 struct Pattern {
     #[serde(rename = "Regex")]
     regex: Option<String>,
+    #[serde(rename = "String")]
+    text: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -182,17 +205,28 @@ pub(super) fn tell(
         }
         (kind, _) => {
             return Err(EngineError::unsupported(format!(
-                "a tokenizer of type '{}' (byte-level BPE is turned into GGUF)",
+                "a tokenizer of type '{}' (BPE is turned into GGUF)",
                 kind.unwrap_or("another").escape_debug()
             )));
         }
     };
-    entries.text("tokenizer.ggml.model", "gpt2");
-    entries.text("tokenizer.ggml.pre", rule(told.pre_tokenizer.as_ref())?);
-    let (tokens, kinds) = tokens(vocabulary, &told.added_tokens, rows)?;
+    // Gemma's directories of text alone have a token for pictures, which no row is for.
+    let has_row = |one: &&Added| !told.model.byte_fallback || one.id < rows;
+    let added: Vec<&Added> = told.added_tokens.iter().filter(has_row).collect();
+    let (mut tokens, mut kinds) = tokens(vocabulary, &added, rows)?;
+    if told.model.byte_fallback {
+        entries.text("tokenizer.ggml.model", "llama");
+        entries.text("tokenizer.ggml.pre", "default");
+        entries.flag("tokenizer.ggml.add_space_prefix", adds_space(told)?);
+        entries.reals("tokenizer.ggml.scores", &scores(&told.model.merges.0, &tokens, &kinds));
+        name_pieces(&told.model, &mut tokens, &mut kinds);
+    } else {
+        entries.text("tokenizer.ggml.model", "gpt2");
+        entries.text("tokenizer.ggml.pre", rule(told.pre_tokenizer.as_ref())?);
+        entries.texts("tokenizer.ggml.merges", told.model.merges.0.iter().map(String::as_str));
+    }
     entries.texts("tokenizer.ggml.tokens", tokens.iter().map(String::as_str));
     entries.wholes("tokenizer.ggml.token_type", &kinds);
-    entries.texts("tokenizer.ggml.merges", told.model.merges.0.iter().map(String::as_str));
     let id = |name: &str| {
         let text = said(settings, name)?;
         tokens.iter().position(|token| token == text).map(|at| at as u32)
@@ -242,6 +276,90 @@ fn chat_template(settings: &Value) -> Option<String> {
     said.as_str().map(str::to_owned).or_else(|| said.as_array().and_then(named))
 }
 
+/// Whether a text of pieces gets a space before it, by rules that do nothing else than that and
+/// writing spaces as such pieces have them.
+fn adds_space(told: &Told) -> Result<bool, EngineError> {
+    let space = SPACE.to_string();
+    let steps: Vec<&Step> = match &told.normalizer {
+        Some(whole) if !whole.normalizers.is_empty() => whole.normalizers.iter().collect(),
+        other => other.iter().collect(),
+    };
+    let (mut adds, mut writes, mut others) = (false, false, false);
+    for step in steps {
+        match step.kind.as_deref() {
+            Some("Prepend") if step.prepend.as_ref() == Some(&space) => adds = true,
+            Some("Replace") if step.is_of(" ") && step.content.as_ref() == Some(&space) => {
+                writes = true;
+            }
+            _ => others = true,
+        }
+    }
+    match &told.pre_tokenizer {
+        None => {}
+        // Behind the replacement there is no space to split at.
+        Some(step) if step.kind.as_deref() == Some("Split") && step.is_of(" ") && writes => {
+            others |= step.behavior.as_deref() != Some("MergedWithPrevious");
+        }
+        Some(step) if step.kind.as_deref() == Some("Metaspace") && !adds && !writes => {
+            adds = match step.prepend_scheme.as_deref() {
+                Some(scheme) => scheme != "never",
+                None => step.add_prefix_space.unwrap_or(true),
+            };
+            writes = step.replacement.as_ref() == Some(&space);
+            others |= step.split != Some(false);
+        }
+        Some(_) => others = true,
+    }
+    if writes && !others {
+        return Ok(adds);
+    }
+    Err(EngineError::unsupported(
+        "the rule by which the tokenizer writes spaces (those of Llama 2, Phi-3 and Gemma are \
+         known)",
+    ))
+}
+
+/// The scores of pieces: those that are joined earlier have higher ones. What nothing is joined to
+/// has one that is never asked for.
+fn scores(merges: &[String], tokens: &[String], kinds: &[i32]) -> Vec<f32> {
+    let mut ranks = BTreeMap::new();
+    for (rank, merge) in merges.iter().enumerate() {
+        // No piece has a space: it is written otherwise.
+        ranks.entry(merge.replacen(' ', "", 1)).or_insert(rank);
+    }
+    let score = |(token, kind): (&String, &i32)| match ranks.get(token) {
+        Some(rank) if *kind == NORMAL => -(*rank as f32),
+        _ if *kind == NORMAL => -(merges.len() as f32),
+        _ => UNSCORED,
+    };
+    tokens.iter().zip(kinds).map(score).collect()
+}
+
+/// Gives pieces the kinds that they have in files of pieces, and tokens that are matched in text
+/// the spaces that they are to match.
+fn name_pieces(model: &Model, tokens: &mut [String], kinds: &mut [i32]) {
+    for (token, kind) in tokens.iter_mut().zip(kinds) {
+        let byte = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+        let is_byte = byte.is_some_and(|byte| {
+            byte.len() == 2 && byte.bytes().all(|digit| digit.is_ascii_hexdigit())
+        });
+        if Some(&*token) == model.unk_token.as_ref() {
+            *kind = UNKNOWN;
+        } else if is_byte && *kind == NORMAL {
+            *kind = BYTE;
+        } else if *kind == MATCHED {
+            *token = token.replace(SPACE, " ");
+        }
+    }
+}
+
+impl Step {
+    /// Whether it looks for exactly this text.
+    fn is_of(&self, text: &str) -> bool {
+        self.pattern.as_ref().and_then(|pattern| pattern.text.as_deref()) == Some(text)
+    }
+}
+
 /// llama.cpp's name of the rule that splits words.
 fn rule(whole: Option<&Step>) -> Result<&'static str, EngineError> {
     let parts: Vec<&Step> = match whole {
@@ -278,7 +396,7 @@ fn rule(whole: Option<&Step>) -> Result<&'static str, EngineError> {
 /// All tokens by number, and their kinds.
 fn tokens(
     vocabulary: &BTreeMap<String, u32>,
-    added: &[Added],
+    added: &[&Added],
     rows: u32,
 ) -> Result<(Vec<String>, Vec<i32>), EngineError> {
     let wrong = |what: &str| EngineError::corrupt(format!("tokenizer.json: {what}"));

@@ -91,6 +91,25 @@ impl Writer {
         }
     }
 
+    /// The same model as a Gemma 3: as that Qwen 3, with norms behind both parts of a layer, and a
+    /// first layer that sees a window of no whole page.
+    pub(crate) fn become_gemma3(&mut self, seed: u64) {
+        self.become_qwen3(seed);
+        for (key, _) in &mut self.entries {
+            *key = key.replace("qwen3.", "gemma3.");
+        }
+        self.text("general.architecture", "gemma3");
+        self.number("gemma3.attention.sliding_window", 40);
+        self.number("gemma3.attention.sliding_window_pattern", 2);
+        let mut dice = Dice::keyed(seed, "behind");
+        for layer in 0..2 {
+            for name in ["post_attention_norm", "post_ffw_norm"] {
+                let name = format!("blk.{layer}.{name}.weight");
+                self.tensor(&mut dice, &name, &[Self::WIDTH as u64]);
+            }
+        }
+    }
+
     fn vocabulary(&mut self) {
         let mut tokens: Vec<String> = (0u32..256).map(|byte| alphabet(byte).to_string()).collect();
         tokens.extend(["<|im_start|>", "<|im_end|>", "<extra>"].map(str::to_owned));
@@ -176,6 +195,43 @@ impl Writer {
         value.extend((texts.len() as u64).to_le_bytes());
         texts.iter().for_each(|text| push_text(&mut value, text));
         self.set(key, value);
+    }
+
+    pub(crate) fn flag(&mut self, key: &str, flag: bool) {
+        let mut value = 7u32.to_le_bytes().to_vec();
+        value.push(u8::from(flag));
+        self.set(key, value);
+    }
+
+    /// A list of flags.
+    pub(crate) fn flags(&mut self, key: &str, flags: &[bool]) {
+        let mut value = 9u32.to_le_bytes().to_vec();
+        value.extend(7u32.to_le_bytes());
+        value.extend((flags.len() as u64).to_le_bytes());
+        value.extend(flags.iter().map(|flag| u8::from(*flag)));
+        self.set(key, value);
+    }
+
+    /// A vocabulary of pieces: text, score and kind of each.
+    pub(crate) fn pieces(&mut self, pieces: &[(String, f32, u32)]) {
+        self.text("tokenizer.ggml.model", "llama");
+        let texts: Vec<String> = pieces.iter().map(|(text, ..)| text.clone()).collect();
+        self.texts("tokenizer.ggml.tokens", &texts);
+        for (key, kind) in [("scores", 6u32), ("token_type", 4)] {
+            let mut value = 9u32.to_le_bytes().to_vec();
+            value.extend(kind.to_le_bytes());
+            value.extend((pieces.len() as u64).to_le_bytes());
+            for (_, score, kind) in pieces {
+                let bits = if key == "scores" { score.to_bits() } else { *kind };
+                value.extend(bits.to_le_bytes());
+            }
+            self.set(&format!("tokenizer.ggml.{key}"), value);
+        }
+    }
+
+    /// One more tensor, the innermost side first.
+    pub(crate) fn put(&mut self, name: &str, dims: Vec<u64>, values: Vec<f32>) {
+        self.tensors.push((name.to_owned(), dims, values));
     }
 
     /// Replaces one tensor's values.

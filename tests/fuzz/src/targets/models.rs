@@ -32,6 +32,11 @@ pub(super) const TARGETS: &[Target] = &[
             "token_embd.weight",
             "qwen2",
             "qwen3",
+            "gemma3",
+            "phi3",
+            "tokenizer.ggml.scores",
+            "gemma3.attention.sliding_window",
+            "phi3.rope.scaling.original_context_length",
             "llama.attention.key_length",
         ],
     },
@@ -128,13 +133,19 @@ fn check_template(input: &[u8]) {
     }
 }
 
-/// The smallest file that is a model: one layer, a vocabulary of a few tokens.
+/// The smallest files that are models: one layer, a vocabulary of a few tokens.
 fn files() -> Vec<Vec<u8>> {
+    let (words, pieces) = (whole(false), whole(true));
+    vec![words, pieces, File::default().bytes(), b"GGUF\x02\0\0\0".to_vec()]
+}
+
+/// A model with a vocabulary of byte-level BPE or of SentencePiece's pieces, and a window then.
+fn whole(pieces: bool) -> Vec<u8> {
     let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}";
     let mut whole = File::default();
-    for (key, value) in [("general.architecture", "llama"), ("tokenizer.ggml.model", "gpt2")] {
-        whole.entry(key, 8, &text(value));
-    }
+    let family = if pieces { "gemma3" } else { "llama" };
+    whole.entry("general.architecture", 8, &text(family));
+    whole.entry("tokenizer.ggml.model", 8, &text(if pieces { "llama" } else { "gpt2" }));
     whole.entry("tokenizer.ggml.pre", 8, &text("gpt-2"));
     whole.entry("tokenizer.chat_template", 8, &text(template));
     for (key, value) in [
@@ -145,9 +156,13 @@ fn files() -> Vec<Vec<u8>> {
         ("attention.head_count", 2),
         ("attention.head_count_kv", 1),
     ] {
-        whole.entry(&format!("llama.{key}"), 4, &value.to_le_bytes());
+        whole.entry(&format!("{family}.{key}"), 4, &value.to_le_bytes());
     }
-    whole.entry("llama.attention.layer_norm_rms_epsilon", 6, &1e-5_f32.to_le_bytes());
+    whole.entry(&format!("{family}.attention.sliding_window"), 4, &8_u32.to_le_bytes());
+    let epsilon = format!("{family}.attention.layer_norm_rms_epsilon");
+    whole.entry(&epsilon, 6, &1e-5_f32.to_le_bytes());
+    let scores = [0_f32, -1.0, -2.0, 0.0, 0.0].map(|score| score.to_le_bytes().to_vec());
+    whole.entry("tokenizer.ggml.scores", 9, &array(6, &scores));
     let tokens = ["a", "b", "ab", "<|im_start|>", "<|im_end|>"];
     whole.entry("tokenizer.ggml.tokens", 9, &array(8, &tokens.map(text)));
     whole.entry("tokenizer.ggml.merges", 9, &array(8, &[text("a b")]));
@@ -156,7 +171,7 @@ fn files() -> Vec<Vec<u8>> {
     whole.entry("tokenizer.ggml.eos_token_id", 4, &4_u32.to_le_bytes());
     let found = inspect_bytes(&whole.bytes());
     assert!(found.is_ok(), "the seed is a model: {found:?}");
-    vec![whole.bytes(), File::default().bytes(), b"GGUF\x02\0\0\0".to_vec()]
+    whole.bytes()
 }
 
 /// A file in the making; its one tensor holds the embeddings.
