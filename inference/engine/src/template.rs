@@ -13,6 +13,10 @@ use selvedge_contract::ChatMessage;
 use crate::error::{EngineError, elsewhere};
 use crate::texts::Texts;
 
+/// Characters of what a template raises that a refusal repeats: a sentence for people has fewer,
+/// and a template may raise all that somebody wrote.
+const RAISED_CHARS: usize = 500;
+
 /// The longest published templates have about 20 KiB.
 const MAX_SOURCE_BYTES: usize = 128 << 10;
 /// Instructions plus one unit per 64 bytes of data: the published templates spend fewer than 100
@@ -64,7 +68,8 @@ impl Template {
         environment.set_unknown_method_callback(method);
         environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", |message: String| -> Result<String, _> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+            let said: String = message.chars().take(RAISED_CHARS).collect();
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, said))
         });
         let added = environment.add_template_owned(NAME, source.to_owned());
         added.map_err(|error| fault_of_syntax(&error))?;

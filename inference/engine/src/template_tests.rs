@@ -46,6 +46,10 @@ fn what_a_template_raises_is_the_clients_fault() {
     let refusal = render(source, &[message(Role::User, "x")]).expect_err("raises");
     assert_eq!((refusal.blame, refusal.code), (Blame::Client, Code::InvalidRequest));
     assert!(refusal.message.contains("roles must alternate"), "{refusal}");
+    // It may raise all that somebody wrote, of which a refusal repeats the beginning.
+    let long = [message(Role::User, &"y".repeat(1 << 20))];
+    let refusal = render("{{ raise_exception(messages[0].content) }}", &long).expect_err("raises");
+    assert!(refusal.message.ends_with("yyy") && refusal.message.len() < 1_000, "{refusal}");
 }
 
 #[test]
