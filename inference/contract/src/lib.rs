@@ -4,6 +4,7 @@
 //! an engine (what to run in the next step, when a request would finish here). Deliberately lacks
 //! tensors, files, threads and channels: those are in `inference/engine`.
 
+pub mod carried;
 pub mod cost;
 pub mod embed;
 pub mod prefix;
@@ -11,6 +12,7 @@ pub mod request;
 pub mod schedule;
 mod sequence;
 pub mod status;
+pub mod tensors;
 
 pub use cost::CostModel;
 pub use embed::{EmbedRequest, EmbedSink, Embedded};
@@ -20,6 +22,9 @@ pub use request::{
     LogProbs, Role, Sampling, TokenEvent, TokenLogProb, Usage,
 };
 pub use status::{EngineStatus, ModelCard, ModelState, ModelStatus};
+pub use tensors::{Datatype, InferRequest, InferSink, Signature, Tensor, TensorSpec};
+
+use std::sync::Arc;
 
 use selvedge_base::{Blame, Code, ModelDigest, Refusal, RequestId, Retry, Stage};
 
@@ -71,6 +76,22 @@ pub trait Engine: Send + Sync {
     fn embed(&self, _request: EmbedRequest, _sink: EmbedSink) -> Result<(), Refusal> {
         let (stage, blame) = (Stage::Execute, Blame::Us);
         let message = "this engine makes no embeddings";
+        Err(Refusal::new(stage, blame, Retry::Elsewhere, Code::Unsupported, message))
+    }
+
+    /// What a model takes and gives that is asked with tensors; `None` where it is not.
+    fn signature(&self, _model: ModelDigest) -> Option<Arc<Signature>> {
+        None
+    }
+
+    /// Queues a request for an inference. Only once it is queued is the sink heard of again.
+    ///
+    /// # Errors
+    /// A refusal when the request cannot be queued at all, does not fit the model, or the model is
+    /// not asked with tensors.
+    fn infer(&self, _request: InferRequest, _sink: InferSink) -> Result<(), Refusal> {
+        let (stage, blame) = (Stage::Execute, Blame::Us);
+        let message = "this engine runs no models that are asked with tensors";
         Err(Refusal::new(stage, blame, Retry::Elsewhere, Code::Unsupported, message))
     }
 }

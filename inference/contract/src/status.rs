@@ -37,6 +37,16 @@ impl ModelCard {
         crate::embed::embeds(&self.architecture)
     }
 
+    /// Whether it is asked with tensors and writes no text.
+    pub fn infers(&self) -> bool {
+        crate::tensors::infers(&self.architecture)
+    }
+
+    /// Whether it writes text.
+    pub fn writes(&self) -> bool {
+        !self.embeds() && !self.infers()
+    }
+
     /// The card of a model that is this one, tuned by a job of learning in so many rounds. The
     /// round stands behind the quantization: programs of before show it as it is.
     #[must_use]

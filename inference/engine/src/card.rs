@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use selvedge_base::ModelDigest;
-use selvedge_contract::ModelCard;
+use selvedge_contract::{ModelCard, Signature};
 use selvedge_kernels::Window;
 
 use crate::embed;
@@ -15,6 +15,7 @@ use crate::error::EngineError;
 use crate::family::{Architecture, SUPPORTED};
 use crate::gguf::Gguf;
 use crate::gguf_value::Value;
+use crate::onnx;
 use crate::text::Text;
 
 /// Layers: the deepest published models have fewer than 200.
@@ -58,6 +59,8 @@ pub struct Inspected {
     pub chat: bool,
     /// Numbers of the vectors it makes of texts, if that is what it makes.
     pub dimensions: Option<u32>,
+    /// What it takes and gives, if it is asked with tensors.
+    pub signature: Option<Signature>,
 }
 
 impl Inspected {
@@ -85,6 +88,9 @@ pub fn inspect(path: &Path) -> Result<Inspected, EngineError> {
     if embed::is_folder(path) {
         return Ok(embed::Folder::open(path)?.facts());
     }
+    if onnx::is_file(path) {
+        return Ok(onnx::File::open(path)?.facts());
+    }
     facts(&Gguf::open(path)?)
 }
 
@@ -110,6 +116,7 @@ pub(crate) fn facts(gguf: &Gguf) -> Result<Inspected, EngineError> {
         context_length: shape.context as u32,
         chat: gguf.text("tokenizer.chat_template").is_some(),
         dimensions: None,
+        signature: None,
     })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns the values and their defaults. Reading configuration files belongs to the node.
 
+use crate::onnx::Running;
 use crate::renderer::Rendering;
 
 /// Where tensors live.
@@ -33,6 +34,8 @@ pub struct EngineConfig {
     pub lazy: bool,
     /// Where chat templates are rendered.
     pub rendering: Rendering,
+    /// Where ONNX models run.
+    pub running: Running,
 }
 
 impl Default for EngineConfig {
@@ -50,6 +53,7 @@ impl Default for EngineConfig {
             memory_budget_bytes: 4 << 30,
             lazy: false,
             rendering: Rendering::Here,
+            running: Running::Here,
         }
     }
 }

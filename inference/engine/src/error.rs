@@ -66,6 +66,9 @@ pub enum EngineError {
     /// Chat templates cannot be rendered in a process of their own.
     #[error("cannot render chat templates: {0}")]
     Renderer(String),
+    /// An ONNX model cannot be run in a process of its own.
+    #[error("cannot run the model: {0}")]
+    Runner(String),
     /// The arithmetic failed.
     #[error("computation failed: {0}")]
     Compute(String),
@@ -84,7 +87,7 @@ impl EngineError {
     pub(crate) fn passes(&self) -> bool {
         use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
         match self {
-            Self::Thread(_) | Self::Renderer(_) => true,
+            Self::Thread(_) | Self::Renderer(_) | Self::Runner(_) => true,
             Self::Io { source, .. } => {
                 !matches!(source.kind(), NotFound | PermissionDenied | NotADirectory | IsADirectory)
             }
@@ -106,7 +109,8 @@ impl EngineError {
             | Self::NameTaken(_)
             | Self::TooManyModels(_)
             | Self::Thread(_)
-            | Self::Renderer(_) => Code::ModelUnavailable,
+            | Self::Renderer(_)
+            | Self::Runner(_) => Code::ModelUnavailable,
         };
         Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, code, self.to_string())
     }

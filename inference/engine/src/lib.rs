@@ -11,7 +11,8 @@
 //! within bounds, `card` checks what it claims, `weights` and `llama` hold it; `decoder` holds one
 //! that is being tuned, `tuned` what was learned, beside the weights that answer, `quantize` writes
 //! one in another form and `gauge` says what that costs. Models of embeddings, which are
-//! directories, have a way of their own: `embed`.
+//! directories, have a way of their own: `embed`. So have those that take and give tensors, which
+//! run in processes of their own: `onnx`.
 
 mod card;
 mod config;
@@ -30,6 +31,7 @@ mod llama;
 mod loader;
 mod local;
 mod mailbox;
+mod onnx;
 mod packed;
 mod pieces;
 mod quantize;
@@ -60,6 +62,7 @@ pub use embed::FOLDER_FILES;
 pub use error::EngineError;
 pub use gauge::{Gauge, Gauged};
 pub use local::LocalEngine;
+pub use onnx::{Running, inspect_onnx_bytes, serve_onnx};
 pub use quantize::{Mixture, Quantized, Recipe, SHARES, Turned, UnknownMixture, quantize};
 pub use renderer::{Renderer, Rendering, Source, serve_templates};
 pub use template::Template;

@@ -18,6 +18,7 @@ use crate::embed::{self, Folder, Reader};
 use crate::error::EngineError;
 use crate::gguf::Gguf;
 use crate::llama::Llama;
+use crate::onnx::{self, Host};
 use crate::shared::Shared;
 use crate::worker::{Loaded, Message};
 
@@ -62,6 +63,9 @@ fn read(
     if embed::is_folder(&path) {
         return read_folder(shared, digest, &path).map(|()| None);
     }
+    if onnx::is_file(&path) {
+        return read_onnx(shared, digest, &path).map(|()| None);
+    }
     let gguf = Gguf::open(&path)?;
     let shape = Shape::read(&gguf)?;
     shared.read_text(digest, &gguf)?;
@@ -94,5 +98,20 @@ fn read_folder(shared: &Arc<Shared>, digest: ModelDigest, path: &Path) -> Result
     tracing::info!(%digest, bytes = needed, "model loaded");
     // A closed engine needs no weights any more.
     drop(shared.desk.push(embed::Message::Loaded(digest, Box::new((reader, reservation)))));
+    Ok(())
+}
+
+/// Starts the process of a model that takes tensors and hands it to whoever runs such.
+fn read_onnx(shared: &Arc<Shared>, digest: ModelDigest, path: &Path) -> Result<(), EngineError> {
+    let file = onnx::File::open(path)?;
+    let needed = file.needed();
+    let reservation = shared.reserve_weights(needed, 0)?;
+    // Pages that others keep there are given up before the weights come.
+    shared.worker.nudge();
+    let host = Host::open(file, &shared.config.running, shared.config.thread_count())?;
+    shared.progress.fetch_add(1, Ordering::Relaxed);
+    tracing::info!(%digest, bytes = needed, "model loaded");
+    // A closed engine needs no process any more.
+    drop(shared.tensors.push(onnx::Message::Loaded(digest, Box::new((host, reservation)))));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The engine that the rest of a node talks to.
 //!
 //! Owns the threads: one hands requests to those that prepare them, one for each model; one
-//! computes, one makes vectors, one more exists while a model loads.
+//! computes, one makes vectors, one hands out tensors, one more exists while a model loads.
 //! Calls here never wait for a computation.
 
 use std::path::Path;
@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use selvedge_base::{ModelDigest, Mono, Refusal, RequestId};
+use selvedge_base::{Micros, ModelDigest, Mono, Refusal, RequestId};
+use selvedge_contract::carried::{self, Carried};
 use selvedge_contract::{
-    EmbedRequest, EmbedSink, Engine, EngineStatus, EventSink, GenerateRequest, Input, ModelCard,
-    Scope,
+    Answer, EmbedRequest, EmbedSink, Engine, EngineStatus, EventSink, FinishReason,
+    GenerateRequest, InferRequest, InferSink, Input, ModelCard, Scope, Signature, Usage,
 };
 
 use crate::card::inspect;
@@ -23,9 +24,14 @@ use crate::front::{self, Order, closing};
 use crate::gguf::Gguf;
 use crate::job::{Outlet, check};
 use crate::loader;
-use crate::shared::Shared;
+use crate::onnx;
+use crate::shared::{Makes, Shared, Wish};
 use crate::tuned::{Tuned, TunedModel};
 use crate::worker::{Message, Worker};
+
+/// How long a request of a peer may take here: the peer's own deadline is kept where its stream is
+/// served, which cancels the request.
+const MOST_CARRIED: Micros = Micros::secs(3_600);
 
 /// Runs models on this machine.
 pub struct LocalEngine {
@@ -50,6 +56,8 @@ impl LocalEngine {
         engine.thread("selvedge-engine", move || worker.serve())?;
         let mut desk = Desk::new(Arc::clone(&shared), engine.device.clone());
         engine.thread("selvedge-vectors", move || desk.serve())?;
+        let mut desk = onnx::Desk::new(Arc::clone(&shared), engine.device.clone());
+        engine.thread("selvedge-tensors", move || desk.serve())?;
         engine.thread("selvedge-prompts", move || front::run(&shared))?;
         Ok(engine)
     }
@@ -67,7 +75,9 @@ impl LocalEngine {
     ) -> Result<ModelCard, EngineError> {
         let inspected = inspect(path)?;
         let card = inspected.card(name, digest);
-        let new = self.shared.add(card.clone(), path.to_owned(), inspected.dimensions)?;
+        let signature = inspected.signature.map(Arc::new);
+        let makes = Makes { dimensions: inspected.dimensions, signature };
+        let new = self.shared.add(card.clone(), path.to_owned(), makes)?;
         if new && !self.shared.config.lazy && self.shared.begin_loading(digest) {
             loader::spawn(&self.shared, &self.device, digest, Duration::ZERO);
         }
@@ -81,6 +91,7 @@ impl LocalEngine {
         drop(self.shared.front.push(front::Message::Removed(digest)));
         drop(self.shared.worker.push(Message::Removed(digest)));
         drop(self.shared.desk.push(embed::Message::Removed(digest)));
+        drop(self.shared.tensors.push(onnx::Message::Removed(digest)));
         true
     }
 
@@ -127,6 +138,31 @@ impl LocalEngine {
         drop(self);
     }
 
+    /// A request for a model that is asked with tensors, which came as one for text: from a peer,
+    /// or from somebody who takes it for a model that writes.
+    fn hear(
+        &self,
+        request: &GenerateRequest,
+        signature: Arc<Signature>,
+        mut sink: Box<dyn EventSink>,
+    ) -> Result<(), Refusal> {
+        let Some(asked) = carried::of_hand_off(request, MOST_CARRIED) else {
+            // In the words for every model that writes nothing.
+            return self.shared.check_makes(request.model, Wish::Text);
+        };
+        if asked.inputs.is_empty() {
+            tell(Carried::Signature(Signature::clone(&signature)), sink.as_mut());
+            return Ok(());
+        }
+        self.infer(
+            asked,
+            Box::new(move |made| match made {
+                Ok(tensors) => tell(Carried::Tensors(tensors), sink.as_mut()),
+                Err(refusal) => drop(sink.send(Answer::Failed(refusal))),
+            }),
+        )
+    }
+
     fn thread(
         &mut self,
         name: &str,
@@ -146,6 +182,7 @@ impl Drop for LocalEngine {
         self.shared.front.close();
         self.shared.worker.close();
         self.shared.desk.close();
+        self.shared.tensors.close();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the engine had panicked");
@@ -168,7 +205,10 @@ impl Engine for LocalEngine {
             None => Scope::new(tenant),
         };
         request.model = base;
-        self.shared.check_makes(request.model, false)?;
+        if let Some(signature) = self.shared.signature(request.model) {
+            return self.hear(&request, signature, sink);
+        }
+        self.shared.check_makes(request.model, Wish::Text)?;
         let place = self.shared.admit(request.id, request.model)?;
         let outlet = Outlet::new(sink, place);
         let submitted = self.shared.now();
@@ -199,16 +239,42 @@ impl Engine for LocalEngine {
     }
 
     fn embed(&self, request: EmbedRequest, sink: EmbedSink) -> Result<(), Refusal> {
-        self.shared.check_makes(request.model, true)?;
+        self.shared.check_makes(request.model, Wish::Vectors)?;
         let place = self.shared.admit(request.id, request.model)?;
         let job = Box::new(embed::Job::new(request, sink, place));
         // The sink is dropped with the job, unheard: the caller hears it here.
         self.shared.desk.push(embed::Message::Job(job)).map_err(|_| closing())
     }
 
+    fn signature(&self, model: ModelDigest) -> Option<Arc<Signature>> {
+        self.shared.signature(model)
+    }
+
+    fn infer(&self, request: InferRequest, sink: InferSink) -> Result<(), Refusal> {
+        self.shared.check_makes(request.model, Wish::Tensors)?;
+        if let Some(signature) = self.shared.signature(request.model) {
+            signature.check(&request.inputs, &request.outputs)?;
+        }
+        let place = self.shared.admit(request.id, request.model)?;
+        let job = Box::new(onnx::Job::new(request, sink, place, self.shared.now()));
+        // The sink is dropped with the job, unheard: the caller hears it here.
+        self.shared.tensors.push(onnx::Message::Job(job)).map_err(|_| closing())
+    }
+
     fn begun(&self, model: ModelDigest, input: &Input, text: &str) -> Result<Vec<u32>, Refusal> {
         self.shared.text(self.shared.meant(model).0)?.begun(input, text)
     }
+}
+
+/// Tells a peer an answer.
+fn tell(carried: Carried, sink: &mut dyn EventSink) {
+    let end = Answer::Finished {
+        reason: FinishReason::Stop,
+        text: String::new(),
+        usage: Usage::default(),
+    };
+    // Whoever does not listen any more needs no more.
+    let _heard = carried::to_events(carried).into_iter().chain([end]).all(|event| sink.send(event));
 }
 
 fn open(device: Device) -> Result<candle_core::Device, EngineError> {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal, RequestId, Stage};
 use selvedge_contract::cost::completion_time;
-use selvedge_contract::{CostModel, EngineStatus, ModelCard, ModelState, ModelStatus};
+use selvedge_contract::{CostModel, EngineStatus, ModelCard, ModelState, ModelStatus, Signature};
 
 use crate::config::EngineConfig;
 use crate::embed;
@@ -19,6 +19,7 @@ use crate::error::{EngineError, elsewhere, overloaded};
 use crate::front;
 use crate::gguf::Gguf;
 use crate::mailbox::Mailbox;
+use crate::onnx;
 use crate::text::Text;
 use crate::tuned::{Tuned, Versions};
 use crate::worker::Message;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) worker: Mailbox<Message>,
     /// Requests for vectors and orders about models that make them.
     pub(crate) desk: Mailbox<embed::Message>,
+    /// Requests with tensors and orders about models that take them.
+    pub(crate) tensors: Mailbox<onnx::Message>,
     pub(crate) progress: AtomicU64,
     pub(crate) computing: AtomicBool,
     models: Mutex<BTreeMap<ModelDigest, Entry>>,
@@ -98,13 +101,32 @@ struct Entry {
     /// When one that failed is tried again, if the reason may be over then.
     again: Option<Mono>,
     text: Option<Arc<Text>>,
-    /// Numbers of its vectors, of a model that makes them.
-    dimensions: Option<u32>,
+    makes: Makes,
     /// Requests submitted and not ended.
     accepted: usize,
     /// Bytes that its answers need at least, while it is loaded.
     kept: u64,
     pulse: Pulse,
+}
+
+/// What a model makes, where that is not text.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Makes {
+    /// Numbers of its vectors, of a model that makes them of texts.
+    pub(crate) dimensions: Option<u32>,
+    /// What it takes and gives, of a model that is asked with tensors.
+    pub(crate) signature: Option<Arc<Signature>>,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Text.
+    Text,
+    /// Vectors of texts.
+    Vectors,
+    /// Tensors.
+    Tensors,
 }
 
 /// What the stepping thread says of a model after each step.
@@ -127,6 +149,7 @@ impl Shared {
             front: Mailbox::new(),
             worker: Mailbox::new(),
             desk: Mailbox::new(),
+            tensors: Mailbox::new(),
             progress: AtomicU64::new(0),
             computing: AtomicBool::new(false),
             models: Mutex::new(BTreeMap::new()),
@@ -145,7 +168,7 @@ impl Shared {
         &self,
         card: ModelCard,
         path: PathBuf,
-        dimensions: Option<u32>,
+        makes: Makes,
     ) -> Result<bool, EngineError> {
         let mut models = self.models.lock();
         let taken = |(digest, entry): (&ModelDigest, &Entry)| {
@@ -163,7 +186,7 @@ impl Shared {
                 entry.state = ModelState::Cold;
                 (entry.reason, entry.again) = (None, None);
             }
-            (entry.card, entry.path, entry.dimensions) = (card, path, dimensions);
+            (entry.card, entry.path, entry.makes) = (card, path, makes);
             return Ok(load);
         }
         // Requests of a model of this digest that was removed a moment ago may not have ended yet.
@@ -175,7 +198,7 @@ impl Shared {
             reason: None,
             again: None,
             text: None,
-            dimensions,
+            makes,
             kept: 0,
             accepted: live.values().filter(|live| live.model == card.digest).count(),
             pulse: Pulse::default(),
@@ -226,6 +249,7 @@ impl Shared {
         }
         self.worker.nudge();
         self.desk.nudge();
+        self.tensors.nudge();
     }
 
     /// Notes that a model's weights are gone, if it is known at all: it may have been added again.
@@ -248,7 +272,7 @@ impl Shared {
     /// Models that write answers.
     pub(crate) fn ready_models(&self) -> Vec<ModelDigest> {
         let models = self.models.lock();
-        let ready = |entry: &Entry| entry.state == ModelState::Ready && !entry.card.embeds();
+        let ready = |entry: &Entry| entry.state == ModelState::Ready && entry.card.writes();
         let ready = models.iter().filter(|(_, entry)| ready(entry));
         ready.map(|(digest, _)| *digest).collect()
     }
@@ -281,7 +305,11 @@ impl Shared {
     }
 
     pub(crate) fn dimensions(&self, digest: ModelDigest) -> Option<u32> {
-        self.models.lock().get(&digest)?.dimensions
+        self.models.lock().get(&digest)?.makes.dimensions
+    }
+
+    pub(crate) fn signature(&self, digest: ModelDigest) -> Option<Arc<Signature>> {
+        self.models.lock().get(&digest)?.makes.signature.clone()
     }
 
     pub(crate) fn path(&self, digest: ModelDigest) -> Option<PathBuf> {
@@ -302,23 +330,30 @@ impl Shared {
         }
     }
 
-    /// Refuses what a model is not made for: vectors or text.
-    pub(crate) fn check_makes(&self, digest: ModelDigest, vectors: bool) -> Result<(), Refusal> {
+    /// Refuses what a model is not made for.
+    pub(crate) fn check_makes(&self, digest: ModelDigest, wish: Wish) -> Result<(), Refusal> {
         let models = self.models.lock();
         let card = &models.get(&digest).ok_or_else(not_found)?.card;
-        if card.embeds() == vectors {
+        let (fits, makes) = match (card.embeds(), card.infers()) {
+            (true, _) => (wish == Wish::Vectors, "makes embeddings"),
+            (_, true) => (wish == Wish::Tensors, "takes and gives tensors"),
+            (false, false) => (wish == Wish::Text, "generates text"),
+        };
+        if fits {
             return Ok(());
         }
-        let message = match vectors {
-            true => format!("model '{}' generates text and makes no embeddings", card.name),
-            false => format!("model '{}' makes embeddings and generates no text", card.name),
+        let no = match wish {
+            Wish::Text => "generates no text",
+            Wish::Vectors => "makes no embeddings",
+            Wish::Tensors => "takes no tensors",
         };
+        let message = format!("model '{}' {makes} and {no}", card.name);
         Err(Refusal::client(Stage::Validate, Code::Unsupported, message).param("model"))
     }
 
     /// A model's text side, read from its file at the first call.
     pub(crate) fn text(&self, digest: ModelDigest) -> Result<Arc<Text>, Refusal> {
-        self.check_makes(digest, false)?;
+        self.check_makes(digest, Wish::Text)?;
         let path = {
             let models = self.models.lock();
             let entry = models.get(&digest).ok_or_else(not_found)?;
@@ -405,6 +440,7 @@ impl Shared {
         }
         self.worker.nudge();
         self.desk.nudge();
+        self.tensors.nudge();
     }
 
     pub(crate) fn publish(&self, digest: ModelDigest, pulse: Pulse) {

@@ -164,6 +164,7 @@ impl Folder {
             context_length: self.longest as u32,
             chat: false,
             dimensions: Some(self.config.width as u32),
+            signature: None,
         }
     }
 
