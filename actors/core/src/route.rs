@@ -207,7 +207,7 @@ pub fn choose(
     let Some(held) = holders.first().and_then(|node| node.model(&digest)) else {
         return Err(not_found(view, &need.model));
     };
-    if held.card.embeds() {
+    if !held.card.writes() {
         return Err(writes_nothing(&held.card));
     }
     let inside: Vec<&NodeView> =
@@ -223,6 +223,38 @@ pub fn choose(
     let answer_tokens = need.answer_tokens.unwrap_or(USUAL_ANSWER_TOKENS).min(USUAL_ANSWER_TOKENS);
     let demand = choice::Need { prompt_tokens: need.prompt_tokens, output_tokens: answer_tokens };
     Ok((digest, choice::choose(demand, &candidates, dice)))
+}
+
+/// The file of a model that is asked with tensors, and the nodes that have it and may be asked: this
+/// node first, then those whose model is loaded, then the others, each in the order of their ids.
+///
+/// # Errors
+/// `ModelNotFound` when no node has such a model, `Unsupported` when it writes text or makes
+/// vectors, `Forbidden` when only nodes beyond the label's boundary have it.
+pub fn holders(
+    view: &MeshView,
+    model: &str,
+    label: Label,
+) -> Result<(ModelDigest, Vec<NodeId>), Refusal> {
+    let digest = resolve(view, model)?;
+    let all = view.nodes.iter().filter_map(|node| Some((node, node.model(&digest)?)));
+    let mut all: Vec<(&NodeView, &ModelStatus)> = all.collect();
+    let Some((_, held)) = all.first() else {
+        return Err(not_found(view, model));
+    };
+    if !held.card.infers() {
+        let message = format!("model '{model}' is not asked with tensors");
+        return Err(Refusal::client(Stage::Route, Code::Unsupported, message).param("model"));
+    }
+    all.retain(|(node, _)| may_reach(view, node, label));
+    if all.is_empty() {
+        let (model, digest) = (model.to_owned(), Some(digest));
+        let need = Need { model, digest, prompt_tokens: 0, answer_tokens: None, label };
+        return Err(out_of_bounds(&need));
+    }
+    all.retain(|(node, status)| node.is_usable() && (node.me || status.state != ModelState::Failed));
+    all.sort_by_key(|(node, status)| (!node.me, status.state != ModelState::Ready, node.node));
+    Ok((digest, all.into_iter().map(|(node, _)| node.node).collect()))
 }
 
 /// The file a name means: exact digest, `name@prefix`, or the name (this node's file first, then
@@ -312,10 +344,16 @@ fn not_found(view: &MeshView, name: &str) -> Refusal {
 }
 
 fn writes_nothing(card: &ModelCard) -> Refusal {
-    let message = format!(
-        "model '{}' makes embeddings and generates no text; ask it at POST /v1/embeddings",
-        card.name
-    );
+    let name = &card.name;
+    let message = match card.infers() {
+        true => format!(
+            "model '{name}' takes and gives tensors and generates no text; ask it at POST \
+             /v2/models/{name}/infer"
+        ),
+        false => format!(
+            "model '{name}' makes embeddings and generates no text; ask it at POST /v1/embeddings"
+        ),
+    };
     Refusal::client(Stage::Route, Code::Unsupported, message).param("model")
 }
 

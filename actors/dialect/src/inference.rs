@@ -3,11 +3,13 @@
 //! Owns what an inference means here, whichever encoding it comes in: texts in, one tensor of texts
 //! or of vectors out. Source: the protocol's REST and gRPC specifications and its binary tensor
 //! extension. Encodings are `rest` and `grpc`. Such a model has one version. Models that were
-//! learned take and give other tensors: `rows`.
+//! learned take and give other tensors: `rows`; so do those that are asked in their own terms:
+//! `tensors`.
 
 pub mod grpc;
 mod rest;
 pub mod rows;
+pub mod tensors;
 #[cfg(test)]
 #[path = "inference/tests.rs"]
 mod tests;

@@ -323,6 +323,8 @@ pub const COMPLETION: &str = "text_completion";
 pub const EMBEDDINGS: &str = "embeddings";
 /// Classes of rows of numbers, for which the conventions of GenAI have no word.
 pub const CLASSES: &str = "classify";
+/// What a model that is asked with tensors is asked for.
+pub const INFERENCE: &str = "infer";
 
 /// Somebody is being asked; noted when this is dropped, as cancelled unless it ended otherwise.
 /// Does nothing for a request that is not told of.

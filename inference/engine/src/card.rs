@@ -61,6 +61,8 @@ pub struct Inspected {
     pub dimensions: Option<u32>,
     /// What it takes and gives, if it is asked with tensors.
     pub signature: Option<Signature>,
+    /// The classes of texts that it tells, if it does, in its own order.
+    pub classes: Option<Vec<String>>,
 }
 
 impl Inspected {
@@ -85,11 +87,11 @@ impl Inspected {
 /// # Errors
 /// [`EngineError`] when it is unreadable, damaged or of a kind this engine does not run.
 pub fn inspect(path: &Path) -> Result<Inspected, EngineError> {
-    if embed::is_folder(path) {
-        return Ok(embed::Folder::open(path)?.facts());
-    }
     if onnx::is_file(path) {
         return Ok(onnx::File::open(path)?.facts());
+    }
+    if embed::is_folder(path) {
+        return Ok(embed::Folder::open(path)?.facts());
     }
     facts(&Gguf::open(path)?)
 }
@@ -117,6 +119,7 @@ pub(crate) fn facts(gguf: &Gguf) -> Result<Inspected, EngineError> {
         chat: gguf.text("tokenizer.chat_template").is_some(),
         dimensions: None,
         signature: None,
+        classes: None,
     })
 }
 

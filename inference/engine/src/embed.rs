@@ -1,9 +1,11 @@
-//! Models that make vectors of texts.
+//! Models that make vectors of texts, or tell their classes.
 //!
 //! Owns what such a model is on the disk, a directory as Hugging Face lays it out (`folder`,
-//! `tensors`), what it is in memory (`reader`), and the thread that computes (`desk`). The
+//! `tensors`), what it is in memory (`reader`), what a head makes of it (`classes`), and the thread
+//! that computes (`desk`). The
 //! arithmetic is `selvedge_kernels`' encoder. Devices other than the processor are not used.
 
+mod classes;
 mod desk;
 mod folder;
 mod reader;
@@ -12,6 +14,7 @@ mod reader;
 mod real_tests;
 mod tensors;
 
+pub(crate) use classes::{infer, outputs, signature, told};
 pub(crate) use desk::{Desk, Job, Message};
 pub use folder::FOLDER_FILES;
 pub(crate) use folder::Folder;

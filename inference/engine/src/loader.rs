@@ -60,11 +60,11 @@ fn read(
     digest: ModelDigest,
 ) -> Result<Option<Loaded>, EngineError> {
     let Some(path) = shared.path(digest) else { return Ok(None) };
-    if embed::is_folder(&path) {
-        return read_folder(shared, digest, &path).map(|()| None);
-    }
     if onnx::is_file(&path) {
         return read_onnx(shared, digest, &path).map(|()| None);
+    }
+    if embed::is_folder(&path) {
+        return read_folder(shared, digest, &path).map(|()| None);
     }
     let gguf = Gguf::open(&path)?;
     let shape = Shape::read(&gguf)?;

@@ -76,7 +76,8 @@ impl LocalEngine {
         let inspected = inspect(path)?;
         let card = inspected.card(name, digest);
         let signature = inspected.signature.map(Arc::new);
-        let makes = Makes { dimensions: inspected.dimensions, signature };
+        let classes = inspected.classes.map(Arc::new);
+        let makes = Makes { dimensions: inspected.dimensions, signature, classes };
         let new = self.shared.add(card.clone(), path.to_owned(), makes)?;
         if new && !self.shared.config.lazy && self.shared.begin_loading(digest) {
             loader::spawn(&self.shared, &self.device, digest, Duration::ZERO);
@@ -136,6 +137,14 @@ impl LocalEngine {
     /// Ends the engine's threads within a step; requests under way fail.
     pub fn shutdown(self) {
         drop(self);
+    }
+
+    /// Queues texts for a model that reads them whole.
+    fn queue_texts(&self, request: EmbedRequest, sink: EmbedSink) -> Result<(), Refusal> {
+        let place = self.shared.admit(request.id, request.model)?;
+        let job = Box::new(embed::Job::new(request, sink, place));
+        // The sink is dropped with the job, unheard: the caller hears it here.
+        self.shared.desk.push(embed::Message::Job(job)).map_err(|_| closing())
     }
 
     /// A request for a model that is asked with tensors, which came as one for text: from a peer,
@@ -240,10 +249,7 @@ impl Engine for LocalEngine {
 
     fn embed(&self, request: EmbedRequest, sink: EmbedSink) -> Result<(), Refusal> {
         self.shared.check_makes(request.model, Wish::Vectors)?;
-        let place = self.shared.admit(request.id, request.model)?;
-        let job = Box::new(embed::Job::new(request, sink, place));
-        // The sink is dropped with the job, unheard: the caller hears it here.
-        self.shared.desk.push(embed::Message::Job(job)).map_err(|_| closing())
+        self.queue_texts(request, sink)
     }
 
     fn signature(&self, model: ModelDigest) -> Option<Arc<Signature>> {
@@ -254,6 +260,10 @@ impl Engine for LocalEngine {
         self.shared.check_makes(request.model, Wish::Tensors)?;
         if let Some(signature) = self.shared.signature(request.model) {
             signature.check(&request.inputs, &request.outputs)?;
+        }
+        if let Some(classes) = self.shared.classes(request.model) {
+            let (request, sink) = embed::infer(&classes, request, sink)?;
+            return self.queue_texts(request, sink);
         }
         let place = self.shared.admit(request.id, request.model)?;
         let job = Box::new(onnx::Job::new(request, sink, place, self.shared.now()));

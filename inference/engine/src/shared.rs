@@ -116,6 +116,8 @@ pub(crate) struct Makes {
     pub(crate) dimensions: Option<u32>,
     /// What it takes and gives, of a model that is asked with tensors.
     pub(crate) signature: Option<Arc<Signature>>,
+    /// The classes that it tells of texts, if it does.
+    pub(crate) classes: Option<Arc<Vec<String>>>,
 }
 
 /// What a request is for.
@@ -310,6 +312,10 @@ impl Shared {
 
     pub(crate) fn signature(&self, digest: ModelDigest) -> Option<Arc<Signature>> {
         self.models.lock().get(&digest)?.makes.signature.clone()
+    }
+
+    pub(crate) fn classes(&self, digest: ModelDigest) -> Option<Arc<Vec<String>>> {
+        self.models.lock().get(&digest)?.makes.classes.clone()
     }
 
     pub(crate) fn path(&self, digest: ModelDigest) -> Option<PathBuf> {

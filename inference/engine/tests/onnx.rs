@@ -61,6 +61,49 @@ fn hear(heard: &Heard) -> Result<f32, Refusal> {
     Ok(f32::from_le_bytes(bytes))
 }
 
+/// What onnxruntime makes of two files' bytes (`make_magika.py`).
+#[derive(serde::Deserialize)]
+struct Magika {
+    bytes: String,
+    told: Vec<Share>,
+}
+
+#[derive(serde::Deserialize)]
+struct Share {
+    class: usize,
+    share: f64,
+}
+
+#[test]
+fn a_published_model_tells_types_of_files() {
+    let directory = std::env::var_os("SELVEDGE_TEST_MODELS").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.models")),
+        PathBuf::from,
+    );
+    let path = directory.join("magika/model.onnx");
+    assert!(path.is_file(), "{} is missing: run `cargo xtask models`", path.display());
+    let wanted = std::fs::read(fixture("../magika.json")).unwrap();
+    let wanted: Magika = serde_json::from_slice(&wanted).unwrap();
+    let pairs = wanted.bytes.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+    let data = pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+    let (name, shape) = ("bytes".to_owned(), vec![2, 2_048]);
+    let input = Tensor { name, datatype: Datatype::Int32, shape, data };
+    let (engine, _) = apart();
+    engine.add_model(&path, "magika", MODEL).expect("a model");
+    let heard = begin(&engine, 1, MODEL, input).recv_timeout(Duration::from_secs(60));
+    let made = heard.expect("an end").expect("shares");
+    assert_eq!(made[0].shape, [2, 214]);
+    let shares = made[0].data.as_chunks().0.iter();
+    let shares: Vec<f64> = shares.map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect();
+    for (told, row) in wanted.told.chunks(5).zip(shares.chunks(214)) {
+        let best = (0..214).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
+        assert_eq!(best, told[0].class);
+        for Share { class, share } in told {
+            assert!((row[*class] - share).abs() < 1e-4, "{class}: {} {share}", row[*class]);
+        }
+    }
+}
+
 #[test]
 fn a_process_of_its_own_answers_and_one_that_takes_all_memory_ends_alone() {
     let (engine, now) = apart();

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use selvedge_base::Micros;
-use selvedge_engine::{Device, EngineConfig, Rendering};
+use selvedge_engine::{Device, EngineConfig, Rendering, Running};
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::privacy::ledger::Cap;
 use selvedge_federated::round::MAX_PER_NODE;
@@ -142,6 +142,7 @@ impl Config {
                 lazy: raw.engine.lazy,
                 // A matter of the program, not of its user: `up` decides it.
                 rendering: Rendering::Here,
+                running: Running::Here,
             },
             rollback_guard: raw.quota.rollback_guard,
             cache: raw.cache.enabled.then(|| cache(&raw.cache)),

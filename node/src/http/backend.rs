@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use selvedge_base::{Micros, ModelDigest, NodeId, Refusal, RequestId, TraceContext};
+use selvedge_contract::carried::Carried;
 use selvedge_core::Piece;
 use selvedge_core::upstream::RawProvider;
 use selvedge_dialect::chat::Failure;
@@ -16,7 +17,9 @@ use selvedge_dialect::inference::Makes;
 use selvedge_dialect::inference::rows::{Card, Found};
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::settings::{SettingKey, Which};
-use selvedge_runtime::{Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Question, Said, Trace};
+use selvedge_runtime::{
+    Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Question, Said, TensorCall, Trace,
+};
 use serde_json::Value;
 
 use super::wire::{self, Budget, Status};
@@ -81,6 +84,13 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// The classes of a request's examples. Dropping the future cancels the work.
     fn classify(&self, call: ClassCall) -> BoxFuture<'_, Result<Found, Refusal>>;
+
+    /// Whether a name means a model of the mesh that is asked with tensors; comes before all else.
+    fn takes_tensors(&self, model: &str) -> bool;
+
+    /// What a model takes and gives, or the tensors that it gives. Dropping the future cancels the
+    /// work.
+    fn infer(&self, call: TensorCall) -> BoxFuture<'_, Result<Carried, Refusal>>;
 
     /// The models of providers, as clients name them.
     fn provided(&self) -> Vec<String>;

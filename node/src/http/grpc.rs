@@ -10,7 +10,7 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Response, StatusCode};
 use selvedge_base::{Code, Micros};
-use selvedge_dialect::inference::{grpc, rows};
+use selvedge_dialect::inference::{grpc, rows, tensors};
 use selvedge_runtime::check_version;
 
 use super::body::{Answer, whole};
@@ -80,7 +80,7 @@ impl Exchange<'_> {
                 let (model, version) = grpc::parse_named(frame(&received.bytes)?)?;
                 holder.check_model(&model)?;
                 let ready = match self.meant(&model, &version) {
-                    Ok(Meant::Texts(_)) => true,
+                    Ok(Meant::Texts(_) | Meant::Tensors) => true,
                     Ok(Meant::Rows(card)) => check_version(&model, &card, Some(&version)).is_ok(),
                     Err(_) => false,
                 };
@@ -94,6 +94,10 @@ impl Exchange<'_> {
                 let told = match self.meant(&model, &version)? {
                     Meant::Texts(makes) => grpc::metadata(&model, makes),
                     Meant::Rows(card) => rows::grpc_metadata(&model, &card),
+                    Meant::Tensors => {
+                        let caller = self.app.guard.caller(&parts.headers, holder.clone())?;
+                        tensors::grpc_metadata(&model, &self.signature(&model, caller).await?)
+                    }
                 };
                 Ok(answer(&told))
             }
@@ -108,7 +112,14 @@ impl Exchange<'_> {
                 // What the rest of it means depends on the model.
                 let (model, version) = grpc::parse_named(message)?;
                 caller.holder.check_model(&model)?;
-                if let Meant::Rows(_) = self.meant(&model, &version)? {
+                let meant = self.meant(&model, &version)?;
+                if let Meant::Tensors = meant {
+                    let asked = tensors::grpc_parse(message)?;
+                    drop(received);
+                    let (asked, outputs) = self.tensors(&model, asked, caller).await?;
+                    return Ok(answer(&tensors::grpc_answer(&model, &asked, outputs)));
+                }
+                if let Meant::Rows(_) = meant {
                     let asked = rows::grpc_parse(message)?;
                     drop(received);
                     let (asked, found) = self.classes(&model, &version, asked, caller).await?;

@@ -1,8 +1,8 @@
 //! The Open Inference Protocol over HTTP.
 //!
 //! Owns its paths and the way from an inference to an answer, whichever encoding it came in: one
-//! text is a chat, texts for vectors are embeddings; rows of numbers are in `rows`. Bodies are the
-//! dialect's.
+//! text is a chat, texts for vectors are embeddings; rows of numbers are in `rows`, and tensors in
+//! a model's own terms in `tensors`. Bodies are the dialect's.
 
 use futures::StreamExt as _;
 use hyper::body::Incoming;
@@ -10,9 +10,11 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Response, StatusCode};
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
+use selvedge_contract::carried::Carried;
+use selvedge_contract::{self as contract, Signature};
 use selvedge_dialect::chat::{Event, Gathered, Usage};
 use selvedge_dialect::inference::rows::{self, Asked, Card, Found};
-use selvedge_dialect::inference::{self, Infer, Makes, Output, Tensor};
+use selvedge_dialect::inference::{self, Infer, Makes, Output, Tensor, tensors};
 use selvedge_runtime::{self as runtime, Said, check_version};
 
 use super::body::{Answer, whole};
@@ -56,6 +58,8 @@ pub(super) enum Meant {
     Texts(Makes),
     /// It takes rows of numbers.
     Rows(Card),
+    /// It takes tensors in its own terms.
+    Tensors,
 }
 
 /// Where a request goes.
@@ -126,10 +130,15 @@ impl Exchange<'_> {
                 json(StatusCode::OK, inference::server_body(env!("CARGO_PKG_VERSION")))
             }
             Endpoint::Model(Named { model, version }) => {
-                self.holder(parts, Surface::Inference)?.check_model(&model)?;
+                let holder = self.holder(parts, Surface::Inference)?;
+                holder.check_model(&model)?;
                 let told = match self.meant(&model, &version)? {
                     Meant::Texts(makes) => inference::metadata_body(&model, makes),
                     Meant::Rows(card) => rows::metadata_body(&model, &card),
+                    Meant::Tensors => {
+                        let caller = self.app.guard.caller(&parts.headers, holder.clone())?;
+                        tensors::metadata_body(&model, &self.signature(&model, caller).await?)
+                    }
                 };
                 json(StatusCode::OK, told)
             }
@@ -147,7 +156,14 @@ impl Exchange<'_> {
                 let length = json_length(&parts.headers)?;
                 caller.holder.check_model(&name)?;
                 let received = self.app.reader.read(&parts.headers, body).await?;
-                if let Meant::Rows(_) = self.meant(&name, &version)? {
+                let meant = self.meant(&name, &version)?;
+                if let Meant::Tensors = meant {
+                    let asked = tensors::parse(&received.bytes, length)?;
+                    drop(received);
+                    let (asked, outputs) = self.tensors(&name, asked, caller).await?;
+                    return Ok(written(&tensors::body(&name, &asked, &outputs)?));
+                }
+                if let Meant::Rows(_) = meant {
                     let asked = rows::parse(&received.bytes, length)?;
                     // While others are computed for it has its numbers alone, which are bounded.
                     drop(received);
@@ -165,6 +181,10 @@ impl Exchange<'_> {
     /// What a model is, which there must be, in this version. A learned one has whichever version
     /// it has when it answers: until then only a wrong version of a known one is refused.
     pub(super) fn meant(&self, model: &str, version: &str) -> Result<Meant, Problem> {
+        if self.app.backend.takes_tensors(model) {
+            check_only(version)?;
+            return Ok(Meant::Tensors);
+        }
         if let Some(makes) = self.app.backend.makes(model) {
             check_only(version)?;
             return Ok(Meant::Texts(makes));
@@ -198,6 +218,39 @@ impl Exchange<'_> {
         let call = self.class_call((model, version), asked, caller);
         let found = self.app.backend.classify(call).await?;
         Ok((rest, found))
+    }
+
+    /// What a model takes and gives that is asked with tensors.
+    pub(super) async fn signature(
+        &self,
+        model: &str,
+        caller: Caller,
+    ) -> Result<Signature, Problem> {
+        match self.app.backend.infer(self.tensor_call(model, None, caller)).await? {
+            Carried::Signature(signature) => Ok(signature),
+            Carried::Tensors(_) => Err(odd()),
+        }
+    }
+
+    /// The outputs of a model that is asked with tensors, and what was asked, without the inputs.
+    pub(super) async fn tensors(
+        &self,
+        model: &str,
+        mut asked: tensors::Asked,
+        mut caller: Caller,
+    ) -> Result<(tensors::Asked, Vec<contract::Tensor>), Problem> {
+        caller.holder.check_model(model)?;
+        if let Some(timeout) = asked.timeout {
+            caller.deadline = caller.deadline.min(timeout);
+        }
+        // The inputs go to whoever computes, the rest stays here for the answer.
+        let inputs = std::mem::take(&mut asked.inputs);
+        let rest = asked.clone();
+        asked.inputs = inputs;
+        match self.app.backend.infer(self.tensor_call(model, Some(asked), caller)).await? {
+            Carried::Tensors(outputs) => Ok((rest, outputs)),
+            Carried::Signature(_) => Err(odd()),
+        }
     }
 
     /// What a model makes, which there must be.
@@ -316,6 +369,12 @@ fn json_length(headers: &HeaderMap) -> Result<Option<usize>, Problem> {
             Err(Problem::invalid("Inference-Header-Content-Length", message))
         }
     }
+}
+
+fn odd() -> Problem {
+    let message = "the model answered something else than it was asked";
+    let (blame, retry) = (Blame::Us, Retry::Elsewhere);
+    Refusal::new(Stage::Execute, blame, retry, Code::Internal, message).into()
 }
 
 fn ragged() -> Problem {

@@ -15,11 +15,13 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use selvedge_base::{Code, ModelDigest, NodeId, RequestId};
 use selvedge_core::Piece;
 use selvedge_dialect::embed::{EmbedRequest, Embeddings};
-use selvedge_dialect::inference::rows;
+use selvedge_dialect::inference::{rows, tensors};
 use selvedge_dialect::tap::{self, Kind};
 use selvedge_dialect::{self as dialect, anthropic};
 use selvedge_net::clock;
-use selvedge_runtime::{Asked, ChatCall, ClassCall, EmbedCall, Keeper, Trace, Wish, tells_classes};
+use selvedge_runtime::{
+    Asked, ChatCall, ClassCall, EmbedCall, Keeper, TensorCall, Trace, Wish, tells_classes,
+};
 
 use super::answers::Answers;
 use super::backend::{Backend, Holder};
@@ -625,6 +627,25 @@ impl Exchange<'_> {
     }
 
     /// A request for classes, of a model in this version or, where that is empty, any.
+    pub(super) fn tensor_call(
+        &self,
+        model: &str,
+        asked: Option<tensors::Asked>,
+        caller: Caller,
+    ) -> TensorCall {
+        TensorCall {
+            id: self.id,
+            tenant: caller.holder.tenant,
+            account: caller.holder.account,
+            key: caller.holder.key,
+            label: caller.label,
+            deadline: caller.deadline,
+            trace: self.trace.get().cloned(),
+            model: model.to_owned(),
+            asked,
+        }
+    }
+
     pub(super) fn class_call(
         &self,
         (model, version): (&str, &str),

@@ -10,7 +10,10 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use selvedge_base::{Code, ModelDigest, NodeId, Refusal, RequestId, Stage, TraceContext};
-use selvedge_contract::{FinishReason, TokenEvent, TokenLogProb, Usage};
+use selvedge_contract::carried::Carried;
+use selvedge_contract::{
+    Datatype, FinishReason, Signature, Tensor, TensorSpec, TokenEvent, TokenLogProb, Usage,
+};
 use selvedge_core::Piece;
 use selvedge_dialect::chat::{self as dialect, Event, Failure};
 use selvedge_dialect::embed::Embeddings;
@@ -18,7 +21,8 @@ use selvedge_dialect::inference::Makes;
 use selvedge_dialect::inference::rows::{Card, Found};
 use selvedge_proto::policy::KeyId;
 use selvedge_runtime::{
-    Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Question, Said, Trace, check_version,
+    Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Question, Said, TensorCall, Trace,
+    check_version,
 };
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
@@ -302,6 +306,26 @@ impl Backend for Script {
             let rows = call.asked.rows(&card)?;
             let shares = [0.25, 0.75].repeat(rows);
             Ok(Found { version: 12, probabilities: shares, classes: vec![1; rows] })
+        })
+    }
+
+    fn takes_tensors(&self, model: &str) -> bool {
+        model == "sensor"
+    }
+
+    fn infer(&self, call: TensorCall) -> BoxFuture<'_, Result<Carried, Refusal>> {
+        Box::pin(async move {
+            let spec = |name: &str| TensorSpec {
+                name: name.to_owned(),
+                datatype: Datatype::Fp32,
+                shape: vec![-1, 2],
+            };
+            let (inputs, outputs) = (vec![spec("x")], vec![spec("y")]);
+            let signature = Signature { platform: "onnx".to_owned(), inputs, outputs };
+            let Some(asked) = call.asked else { return Ok(Carried::Signature(signature)) };
+            signature.check(&asked.inputs, &asked.outputs())?;
+            let made = asked.inputs.into_iter().map(|x| Tensor { name: "y".to_owned(), ..x });
+            Ok(Carried::Tensors(made.collect()))
         })
     }
 

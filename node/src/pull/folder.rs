@@ -89,7 +89,8 @@ impl BuiltInFolder {
 
 /// Whether a directory looks like a model.
 pub(crate) fn is_model(path: &Path) -> bool {
-    path.is_dir() && path.join("config.json").is_file() && path.join("model.safetensors").is_file()
+    let has = |file: &str| path.join(file).is_file();
+    path.is_dir() && (has("model.onnx") || has("config.json") && has("model.safetensors"))
 }
 
 /// Bytes of the files that make it one.
@@ -104,7 +105,7 @@ pub(crate) fn digest(path: &Path) -> Result<ModelDigest> {
     if !is_model(path) {
         bail!(
             "{} is no model: a directory of one holds config.json, model.safetensors and \
-             tokenizer.json",
+             tokenizer.json, or model.onnx",
             path.display()
         );
     }

@@ -8,10 +8,16 @@ use anyhow::{Result, bail};
 /// How many bytes are needed to tell.
 pub(crate) const HEAD_BYTES: usize = 8;
 
-/// Refuses a file that is not a GGUF model, saying what it is.
+/// Whether a file begins as ONNX models do: with the version of their format.
+pub(crate) const fn is_onnx(head: &[u8]) -> bool {
+    matches!(head, [0x08, 1..=0x1f, ..])
+}
+
+/// Refuses a file that is neither a GGUF nor an ONNX model, saying what it is.
 pub(crate) fn check(head: &[u8]) -> Result<()> {
     match head {
         [b'G', b'G', b'U', b'F', ..] => Ok(()),
+        head if is_onnx(head) => Ok(()),
         // Protocol 2 to 5 of Python's pickle.
         [0x80, 2..=5, ..] => bail!(
             "this is a Python pickle, which could run code when loaded, so it is refused; look for \
@@ -31,7 +37,7 @@ pub(crate) fn check(head: &[u8]) -> Result<()> {
              so look for one of the model (one of embeddings is a directory: place that in the \
              home's models)"
         ),
-        _ => bail!("this is not a GGUF file; look for a GGUF file of the model"),
+        _ => bail!("this is neither a GGUF nor an ONNX file; look for one of the model"),
     }
 }
 
@@ -41,14 +47,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_gguf_passes_and_the_rest_is_named() {
+    fn models_pass_and_the_rest_is_named() {
         check(b"GGUF\x03\0\0\0").unwrap();
+        check(b"\x08\x08\x12\x07").unwrap();
         let said = |head: &[u8]| check(head).unwrap_err().to_string();
         assert!(said(b"\x80\x02}q\0(X\0").contains("pickle"));
         assert!(said(b"\x80\x05\x95\0\0\0\0\0").contains("pickle"));
         assert!(said(b"PK\x03\x04\0\0\x08\x08").contains("zip"));
         assert!(said(b"<!doctyp").contains("web page"));
         assert!(said(b"\x10\x02\0\0\0\0\0\0").contains("safetensors"));
-        assert!(said(b"").contains("not a GGUF"));
+        assert!(said(b"").contains("neither a GGUF"));
     }
 }

@@ -63,7 +63,7 @@ impl Source {
             Self::At(Place::File(path)) => path.to_string_lossy().into_owned(),
         };
         let file = file.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
-        let stem = file.strip_suffix(".gguf").unwrap_or(&file);
+        let stem = file.strip_suffix(".gguf").or_else(|| file.strip_suffix(".onnx")).unwrap_or(&file);
         let tidy = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
         stem.chars().map(tidy).collect::<String>().trim_matches(['-', '.']).to_owned()
     }
@@ -140,7 +140,7 @@ impl FromStr for Source {
                 bail!("'{text}' is not an address");
             }
             Place::Url(text.to_owned())
-        } else if text.contains('/') || text.ends_with(".gguf") {
+        } else if text.contains('/') || text.ends_with(".gguf") || text.ends_with(".onnx") {
             Place::File(std::path::absolute(text)?)
         } else {
             bail!(

@@ -1,6 +1,6 @@
 //! The models of a home.
 //!
-//! Owns `models/`: one `NAME.gguf` per model, or a directory `NAME` of a model of embeddings, and
+//! Owns `models/`: one `NAME.gguf` or `NAME.onnx` per model, or a directory `NAME` of a model of embeddings, and
 //! beside it `NAME.toml` with where it came from and its digests. What was placed there by hand is
 //! a model too; its digest is taken when it is first seen. Parts on their way in are in
 //! `models/incoming/`.
@@ -14,7 +14,7 @@ use selvedge_base::ModelDigest;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Sha256Digest;
-use super::folder;
+use super::{folder, kind};
 use super::part::Part;
 use super::source::{Place, Source};
 use crate::home::{Home, write_private};
@@ -23,6 +23,8 @@ use crate::home::{Home, write_private};
 const MAX_MODELS: usize = 1_024;
 /// The format of the files beside the models.
 const VERSION: u32 = 1;
+/// What the names of files end with: of GGUF, and of ONNX.
+const ENDINGS: [&str; 2] = [".gguf", ".onnx"];
 /// Characters of a name.
 const MAX_NAME: usize = 64;
 
@@ -73,8 +75,16 @@ impl Store {
         self.incoming().join(format!("{name}-{key}.part"))
     }
 
+    /// The file of a model; where there is none, where one of GGUF would be.
     fn file(&self, name: &str) -> PathBuf {
-        self.home.models().join(format!("{name}.gguf"))
+        let [gguf, onnx] = ENDINGS.map(|ending| self.home.models().join(format!("{name}{ending}")));
+        if !gguf.is_file() && onnx.is_file() { onnx } else { gguf }
+    }
+
+    /// Where a file that begins like this is kept.
+    fn place(&self, name: &str, head: &[u8]) -> PathBuf {
+        let ending = ENDINGS[usize::from(kind::is_onnx(head))];
+        self.home.models().join(format!("{name}{ending}"))
     }
 
     pub(crate) fn folder(&self, name: &str) -> PathBuf {
@@ -97,7 +107,7 @@ impl Store {
         };
         let mut names: Vec<String> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter_map(|file| match file.strip_suffix(".gguf") {
+            .filter_map(|file| match ENDINGS.iter().find_map(|ending| file.strip_suffix(ending)) {
                 Some(name) => Some(name.to_owned()),
                 None => folder::is_model(&directory.join(&file)).then_some(file),
             })
@@ -183,7 +193,10 @@ impl Store {
             bytes: part.len(),
         };
         write_private(&self.sidecar(name), &toml::to_string(&sidecar)?)?;
-        let path = self.file(name);
+        let mut head = [0; kind::HEAD_BYTES];
+        let read = File::open(part.path()).and_then(|mut file| file.read(&mut head));
+        let head = &head[..read.with_context(|| format!("cannot read {}", part.path().display()))?];
+        let path = self.place(name, head);
         std::fs::rename(part.path(), &path)
             .with_context(|| format!("cannot make {}", path.display()))?;
         let stored = Stored {

@@ -113,6 +113,7 @@ replayed! {
     file_image: "file.image",
     file_parquet: "file.parquet",
     model_gguf: "model.gguf",
+    model_onnx: "model.onnx",
     model_template: "model.template",
     text_short: "text.short",
 }

@@ -76,6 +76,15 @@ const MODELS: &[Model] = &[
             },
         ],
     },
+    // 3 MB, a graph of ONNX that tells types of files; Apache-2.0.
+    Model {
+        package: "magika==1.0.3",
+        files: &[Member {
+            file: "magika/model.onnx",
+            member: "/standard_v3_3/model.onnx",
+            sha256: "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c",
+        }],
+    },
 ];
 
 /// Bytes read at a time while hashing: large enough that reading is not the cost.

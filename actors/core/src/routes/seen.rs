@@ -85,6 +85,10 @@ fn reach(view: &MeshView, node: &NodeView) -> Reach {
 /// What a model of the mesh can do.
 fn of(card: &ModelCard) -> Abilities {
     let context_tokens = card.context_length;
+    if card.infers() {
+        // It is asked under its own name alone, by whoever knows its tensors.
+        return Abilities::default();
+    }
     if card.embeds() {
         return Abilities {
             // A longer text is cut, or refused by the node where it is not to be cut.

@@ -105,8 +105,18 @@ pub(super) struct Input {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Contents {
+    #[prost(bool, repeated, tag = "1")]
+    pub(super) bool_contents: Vec<bool>,
+    #[prost(int32, repeated, tag = "2")]
+    pub(super) int_contents: Vec<i32>,
+    #[prost(int64, repeated, tag = "3")]
+    pub(super) int64_contents: Vec<i64>,
+    #[prost(uint32, repeated, tag = "4")]
+    pub(super) uint_contents: Vec<u32>,
     #[prost(float, repeated, tag = "6")]
     pub(super) fp32_contents: Vec<Component>,
+    #[prost(double, repeated, tag = "7")]
+    pub(super) fp64_contents: Vec<Double>,
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub(super) bytes_contents: Vec<Vec<u8>>,
 }

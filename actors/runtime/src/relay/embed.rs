@@ -77,6 +77,9 @@ impl Gateway {
             Target::Mesh { model } => {
                 let view = self.shared.view.load();
                 let card = view.card_of(&model)?;
+                if card.infers() {
+                    return None;
+                }
                 Some(match card.embeds() {
                     true => Makes::Embeddings(self.shared.engine.dimensions(card.digest)),
                     false => Makes::Text,

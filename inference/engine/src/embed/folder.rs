@@ -10,10 +10,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use selvedge_contract::tensors::CLASSIFIER;
 use selvedge_kernels::EncoderConfig;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::classes::{Body, Classes, Raw};
 use super::tensors::Tensors;
 use crate::card::Inspected;
 use crate::error::EngineError;
@@ -38,8 +40,8 @@ const MAX_MODULES: usize = 16;
 /// Where sentence-transformers puts the second module.
 const POOLING: &str = "1_Pooling";
 
-/// What is read of a directory; nothing else in it changes a vector.
-pub const FOLDER_FILES: [&str; 7] = [
+/// What is read of a directory, of ONNX or not; nothing else in it changes an answer.
+pub const FOLDER_FILES: [&str; 10] = [
     "config.json",
     "tokenizer.json",
     "model.safetensors",
@@ -47,6 +49,9 @@ pub const FOLDER_FILES: [&str; 7] = [
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "1_Pooling/config.json",
+    "model.onnx",
+    "classify.toml",
+    "labels.txt",
 ];
 
 /// How a text's rows become one vector.
@@ -70,24 +75,44 @@ pub(crate) struct Folder {
     pub(crate) pooling: Pooling,
     /// Whether vectors are brought to length one.
     pub(crate) unit: bool,
+    /// What it tells of texts instead of making vectors, if it does.
+    pub(crate) classes: Option<Classes>,
     pub(crate) tensors: Tensors,
 }
 
 #[derive(Deserialize)]
 struct Config {
     model_type: Option<String>,
-    #[serde(default)]
+    #[serde(flatten)]
+    classes: Raw,
+    #[serde(default, alias = "activation")]
     hidden_act: Option<String>,
     #[serde(default)]
     position_embedding_type: Option<String>,
+    #[serde(alias = "dim")]
     hidden_size: usize,
+    #[serde(alias = "hidden_dim")]
     intermediate_size: usize,
+    #[serde(alias = "n_heads")]
     num_attention_heads: usize,
+    #[serde(alias = "n_layers")]
     num_hidden_layers: usize,
     max_position_embeddings: usize,
+    /// DistilBERT has one kind of text, and says so nowhere.
+    #[serde(default = "one")]
     type_vocab_size: usize,
     vocab_size: usize,
+    /// What DistilBERT has built in.
+    #[serde(default = "tiny")]
     layer_norm_eps: f64,
+}
+
+const fn one() -> usize {
+    1
+}
+
+const fn tiny() -> f64 {
+    1e-12
 }
 
 #[derive(Deserialize)]
@@ -123,7 +148,8 @@ impl Folder {
     /// Reads what a directory says it holds, and the header of its weights.
     pub(crate) fn open(path: &Path) -> Result<Self, EngineError> {
         let config: Config = needed(path, "config.json")?;
-        let config = config.checked()?;
+        let classes = Classes::of(&config.classes)?;
+        let config = config.checked(classes.as_ref())?;
         let prompts: Option<Prompts> = optional(path, "config_sentence_transformers.json")?;
         if prompts.is_some_and(|prompts| prompts.default_prompt_name.is_some()) {
             return Err(EngineError::unsupported("a prompt before every text"));
@@ -150,7 +176,7 @@ impl Folder {
         let tensors = Tensors::open(&weights)?;
         let dims = [config.vocabulary, config.width];
         tensors.find("embeddings.word_embeddings.weight", &dims)?;
-        Ok(Self { path: path.to_owned(), config, longest, pooling, unit, tensors })
+        Ok(Self { path: path.to_owned(), config, longest, pooling, unit, classes, tensors })
     }
 
     /// What people and routing see.
@@ -158,13 +184,14 @@ impl Folder {
         Inspected {
             name: None,
             bytes: self.tensors.file_bytes,
-            architecture: "bert".to_owned(),
+            architecture: if self.classes.is_some() { CLASSIFIER } else { "bert" }.to_owned(),
             quantization: self.tensors.type_of("embeddings.word_embeddings.weight"),
             parameters: self.tensors.parameters(),
             context_length: self.longest as u32,
             chat: false,
-            dimensions: Some(self.config.width as u32),
-            signature: None,
+            dimensions: self.classes.is_none().then_some(self.config.width as u32),
+            signature: self.classes.as_ref().map(super::signature),
+            classes: self.classes.as_ref().map(|classes| classes.labels.clone()),
         }
     }
 
@@ -175,13 +202,14 @@ impl Folder {
 }
 
 impl Config {
-    fn checked(self) -> Result<EncoderConfig, EngineError> {
+    fn checked(self, classes: Option<&Classes>) -> Result<EncoderConfig, EngineError> {
         let other = |what: &str, value: &str| {
             let value: String = value.chars().take(64).collect();
             Err(EngineError::unsupported(format!("{what} '{value}'")))
         };
         match self.model_type.as_deref() {
-            Some("bert") => {}
+            Some("bert") if classes.is_none_or(|classes| classes.body == Body::Bert) => {}
+            Some("distilbert") if classes.is_some_and(|it| it.body == Body::Distil) => {}
             kind => return other("model_type (bert is run here)", kind.unwrap_or("none")),
         }
         match self.hidden_act.as_deref() {

@@ -9,6 +9,7 @@ use selvedge_base::{Code, Refusal, Stage};
 use selvedge_kernels::{Encoder, EncoderCrew, KernelError};
 use tokenizers::{Tokenizer, TruncationParams};
 
+use super::classes::{self, Head};
 use super::folder::{Folder, Pooling};
 use crate::error::{EngineError, elsewhere};
 
@@ -19,6 +20,7 @@ pub(crate) struct Reader {
     longest: usize,
     pooling: Pooling,
     unit: bool,
+    head: Option<Head>,
 }
 
 impl Reader {
@@ -26,13 +28,23 @@ impl Reader {
         let tokenizer = tokenizer(folder)?;
         let mut file = folder.tensors.file()?;
         let mut source = |name: &str, dims: &[usize]| {
-            let read = folder.tensors.read(&mut file, name, dims);
+            let read = match &folder.classes {
+                Some(told) => classes::read(told, name, dims, |name| {
+                    folder.tensors.read(&mut file, name, dims)
+                }),
+                None => folder.tensors.read(&mut file, name, dims),
+            };
             read.map_err(|error| KernelError::Source(Box::new(error)))
         };
         let encoder = Encoder::load(folder.config.clone(), &mut source);
         let encoder = encoder.map_err(|error| EngineError::corrupt(error.to_string()))?;
+        let width = folder.config.width;
+        let head = folder.classes.as_ref().map(|classes| {
+            Head::load(classes, width, |name, dims| folder.tensors.read(&mut file, name, dims))
+        });
+        let head = head.transpose()?;
         let Folder { longest, pooling, unit, .. } = *folder;
-        Ok(Self { tokenizer, encoder, longest, pooling, unit })
+        Ok(Self { tokenizer, encoder, longest, pooling, unit, head })
     }
 
     /// The tokens of a text, the model's own marks included.
@@ -77,6 +89,9 @@ impl Reader {
     }
 
     fn vector(&self, rows: &[f32], width: usize) -> Result<Vec<f32>, EngineError> {
+        if let Some(head) = &self.head {
+            return head.shares(rows.get(..width).unwrap_or_default());
+        }
         let rows = rows.chunks_exact(width);
         let mut vector: Vec<f64> = match self.pooling {
             Pooling::First => rows.take(1).flatten().map(|n| f64::from(*n)).collect(),

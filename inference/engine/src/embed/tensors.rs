@@ -20,8 +20,11 @@ use crate::error::EngineError;
 const MAX_HEADER_BYTES: u64 = 4 << 20;
 /// The length of the header stands before it.
 const LENGTH_BYTES: u64 = 8;
-/// What some files write before every name.
-const PREFIX: &str = "bert.";
+/// What some files write before every name but those of a head.
+const PREFIXES: [&str; 2] = ["bert.", "distilbert."];
+
+/// Stands before a name that has nothing before it in any file.
+pub(crate) const BARE: char = '/';
 
 /// A file's header.
 #[derive(Debug)]
@@ -58,8 +61,11 @@ impl Tensors {
             .map_err(|error| EngineError::corrupt(format!("the safetensors header: {error}")))?;
         let data = LENGTH_BYTES + length;
         let mut this = Self { path: path.to_owned(), file_bytes: size, data, header, prefix: "" };
-        if this.header.info("embeddings.word_embeddings.weight").is_none() {
-            this.prefix = PREFIX;
+        let words =
+            |prefix: &str| this.header.info(&format!("{prefix}embeddings.word_embeddings.weight"));
+        if words("").is_none() {
+            let found = PREFIXES.into_iter().find(|prefix| words(prefix).is_some());
+            this.prefix = found.unwrap_or(PREFIXES[0]);
         }
         Ok(this)
     }
@@ -86,7 +92,10 @@ impl Tensors {
         name: &str,
         dims: &[usize],
     ) -> Result<(u64, usize, DType), EngineError> {
-        let name = format!("{}{name}", self.prefix);
+        let name = match name.strip_prefix(BARE) {
+            Some(bare) => bare.to_owned(),
+            None => format!("{}{name}", self.prefix),
+        };
         let info = self.header.info(&name);
         let info =
             info.ok_or_else(|| EngineError::corrupt(format!("tensor '{name}' is missing")))?;

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use selvedge_contract::Tensor;
 
-use super::header;
+use super::file::{self, Settings};
 use super::host::{MAX_RUN, OPENED_WITHIN};
-use super::runtime::{Failed, Rten, Runtime};
+use super::runtime::Failed;
 use super::speech::{self, Ask, Head, Told, VERSION};
 
 /// How much later than the node this process ends a run that takes too long: the node's end of it
@@ -37,7 +37,8 @@ fn serve(
     watch: &Watch,
     confine: &dyn Fn(u64),
 ) -> io::Result<()> {
-    let Some(Ask::Open { version, file_bytes, data_bytes, threads, .. }) = speech::read(input)?
+    let Some(Ask::Open { version, file_bytes, data_bytes, threads, classifies, text, labels }) =
+        speech::read(input)?
     else {
         return Ok(());
     };
@@ -47,7 +48,9 @@ fn serve(
     confine(data_bytes);
     watch.begins(OPENED_WITHIN);
     let file = speech::read_file(input, file_bytes)?;
-    let model = caught(|| load(file, threads));
+    let settings = classifies.then_some(Settings { text, labels });
+    // The node has read the file too, but this process trusts nobody else's word.
+    let model = caught(|| file::load(file, settings.as_ref(), threads));
     watch.ends();
     let model = match model {
         Ok(model) => model,
@@ -67,13 +70,6 @@ fn serve(
         }
     }
     Ok(())
-}
-
-fn load(file: Vec<u8>, threads: u32) -> Result<Box<dyn Runtime>, String> {
-    // The node has read it too, but this process trusts nobody else's word.
-    let header = header::read(&file).map_err(|error| error.to_string())?;
-    let threads = usize::try_from(threads).unwrap_or(1);
-    Ok(Box::new(Rten::load(file, header.signature, threads)?))
 }
 
 /// A panic costs what was asked, and no more: the library's values are made anew for each run.

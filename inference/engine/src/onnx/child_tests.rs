@@ -9,7 +9,8 @@ fn answers(case: &Case, file: &[u8], runs: &[(&[Tensor], &[&str])]) -> Vec<(Told
         file_bytes: file.len() as u64,
         data_bytes: 1 << 30,
         threads: 2,
-        settings: String::new(),
+        classifies: false,
+        text: String::new(),
         labels: Vec::new(),
     };
     speech::write(&mut asks, &open, [file].into_iter()).expect("said");

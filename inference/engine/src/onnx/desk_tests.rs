@@ -91,10 +91,9 @@ fn models_that_write_and_models_that_take_tensors_are_not_confused() {
     let tensors = InferRequest { model: OTHER, ..asked(&case, 1) };
     let refusal = begin(&engine, tensors).expect_err("it writes");
     assert!(refusal.message.contains("generates text and takes no tensors"), "{refusal}");
-    let (outlet, _events) = Outlet::new();
-    let chat = request(2, Input::Text("hello".to_owned()));
-    let chat = selvedge_contract::GenerateRequest { model: MODEL, ..chat };
-    let refusal = engine.submit("tenant", chat, Box::new(outlet)).expect_err("it takes tensors");
+    let (outlet, _events) = mpsc::channel();
+    let chat = request(2, MODEL, Input::Text("hello".to_owned()));
+    let refusal = engine.submit("tenant", chat, Box::new(Outlet(outlet))).expect_err("it takes tensors");
     assert!(refusal.message.contains("takes and gives tensors and generates no text"), "{refusal}");
     assert!(engine.count_tokens(MODEL, &Input::Text("hello".to_owned())).is_err());
 }
@@ -104,9 +103,9 @@ fn a_peer_is_answered_as_if_it_asked_for_text() {
     let case = case("lstm");
     let engine = with(&case, config());
     let carry = |id: u128, inputs: &[Tensor]| {
-        let (outlet, events) = Outlet::new();
+        let (outlet, events) = mpsc::channel();
         let handed = carried::to_hand_off(RequestId(id), MODEL, inputs.to_vec(), Vec::new());
-        engine.submit("peer", handed.expect("fits"), Box::new(outlet)).expect("queued");
+        engine.submit("peer", handed.expect("fits"), Box::new(Outlet(outlet))).expect("queued");
         let mut gathering = Gathering::default();
         loop {
             match events.recv_timeout(Duration::from_secs(60)).expect("an event") {

@@ -308,7 +308,7 @@ fn count(value: Value<'_>, size: usize) -> Result<usize, EngineError> {
             }
         }
         (Value::Bytes(bytes), size) if bytes.len().is_multiple_of(size) => Ok(bytes.len() / size),
-        (Value::Number(_), 0) | (Value::Four(_), 4) | (Value::Eight(_), 8) => Ok(1),
+        (Value::Number(_), 0) | (Value::Four, 4) | (Value::Eight, 8) => Ok(1),
         _ => Err(EngineError::corrupt("a list of numbers holds something else")),
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use selvedge_base::{Blame, Code, Micros, Mono, Refusal, Retry, Stage};
 use selvedge_contract::{Signature, Tensor};
 
-use super::file::File;
+use super::file::{File, Settings};
 use super::runtime::{Failed, Runtime};
 use super::speech::{self, Ask, Head, Told, VERSION};
 use crate::error::{EngineError, elsewhere};
@@ -243,9 +243,11 @@ fn start(
     threads: u32,
 ) -> Result<Process, EngineError> {
     let bytes = file.bytes()?;
-    let (data_bytes, settings, labels) = file.opening();
-    let file_bytes = bytes.len() as u64;
-    let ask = Ask::Open { version: VERSION, file_bytes, data_bytes, threads, settings, labels };
+    let (data_bytes, settings) = file.opening();
+    let (classifies, settings) = (settings.is_some(), settings.unwrap_or_default());
+    let Settings { text, labels } = settings;
+    let (version, file_bytes) = (VERSION, bytes.len() as u64);
+    let ask = Ask::Open { version, file_bytes, data_bytes, threads, classifies, text, labels };
     let mut process = Process::spawn(program, arguments)?;
     let order = Order { ask, file: bytes, tensors: Vec::new() };
     match process.ask(order, OPENED_WITHIN, &|| true) {

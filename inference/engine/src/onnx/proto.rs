@@ -12,9 +12,9 @@ pub(super) enum Value<'a> {
     /// A whole number.
     Number(u64),
     /// Four bytes.
-    Four([u8; 4]),
+    Four,
     /// Eight bytes.
-    Eight([u8; 8]),
+    Eight,
     /// Bytes, a text or a message.
     Bytes(&'a [u8]),
 }
@@ -51,9 +51,8 @@ impl<'a> Fields<'a> {
         let value = match tag & 7 {
             0 => Value::Number(self.number()?),
             1 => {
-                let (eight, rest) = self.0.split_first_chunk()?;
-                self.0 = rest;
-                Value::Eight(*eight)
+                (_, self.0) = self.0.split_at_checked(8)?;
+                Value::Eight
             }
             2 => {
                 let length = usize::try_from(self.number()?).ok()?;
@@ -62,9 +61,8 @@ impl<'a> Fields<'a> {
                 Value::Bytes(bytes)
             }
             5 => {
-                let (four, rest) = self.0.split_first_chunk()?;
-                self.0 = rest;
-                Value::Four(*four)
+                (_, self.0) = self.0.split_at_checked(4)?;
+                Value::Four
             }
             // Groups are not in any file of this format.
             _ => return None,
@@ -94,7 +92,7 @@ impl<'a> Value<'a> {
     pub(super) fn bytes(self) -> Result<&'a [u8], EngineError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
-            Self::Number(_) | Self::Four(_) | Self::Eight(_) => Err(wrong("bytes")),
+            Self::Number(_) | Self::Four | Self::Eight => Err(wrong("bytes")),
         }
     }
 
@@ -112,7 +110,7 @@ impl<'a> Value<'a> {
     pub(super) fn whole(self) -> Result<i64, EngineError> {
         match self {
             Self::Number(number) => Ok(number.cast_signed()),
-            Self::Bytes(_) | Self::Four(_) | Self::Eight(_) => Err(wrong("a number")),
+            Self::Bytes(_) | Self::Four | Self::Eight => Err(wrong("a number")),
         }
     }
 
@@ -134,7 +132,7 @@ impl<'a> Value<'a> {
                 }
                 Ok(())
             }
-            Self::Four(_) | Self::Eight(_) => Err(wrong("numbers")),
+            Self::Four | Self::Eight => Err(wrong("numbers")),
         }
     }
 }

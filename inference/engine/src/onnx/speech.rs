@@ -30,8 +30,10 @@ pub(super) enum Ask {
         data_bytes: u64,
         /// Threads that compute.
         threads: u32,
-        /// What is made of the model's tensors, as JSON; empty: nothing.
-        settings: String,
+        /// Whether classes are made of its outputs.
+        classifies: bool,
+        /// The settings of that, as they stand beside the file.
+        text: String,
         /// The name of each class, where the settings do not tell.
         labels: Vec<String>,
     },

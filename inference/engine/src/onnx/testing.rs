@@ -49,6 +49,11 @@ impl Case {
     }
 }
 
+/// The bytes of a file among the fixtures.
+pub(super) fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(fixtures().join(name)).expect("a fixture")
+}
+
 fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }

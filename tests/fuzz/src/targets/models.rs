@@ -1,10 +1,11 @@
-//! Files of models, which come from anybody: headers, vocabularies and chat templates.
+//! Files of models, which come from anybody: headers, vocabularies, graphs and chat templates.
 //!
 //! Holds: within the bounds of time and memory they are read or refused in few words, and a
 //! template gives no more text than its fuel pays for.
 
+use selvedge_contract::tensors::MAX_SIDES;
 use selvedge_contract::{ChatMessage, Role};
-use selvedge_engine::{EngineError, Template, inspect_bytes};
+use selvedge_engine::{EngineError, Template, inspect_bytes, inspect_onnx_bytes};
 
 use super::{Target, none};
 
@@ -38,6 +39,17 @@ pub(super) const TARGETS: &[Target] = &[
             "gemma3.attention.sliding_window",
             "phi3.rope.scaling.original_context_length",
             "llama.attention.key_length",
+        ],
+    },
+    Target {
+        name: "model.onnx",
+        holds: "read or refused in few words; inputs and outputs with names and bounded shapes",
+        check: check_onnx,
+        shares: &[],
+        seeds: none,
+        words: &[
+            "Identity", "If", "Loop", "then_branch", "body", "location", "\x08\x08", "\x3a",
+            "\x0a", "\x12", "\x2a", "\x4a", "\x5a", "\x62", "\x70\x01", "\x6a",
         ],
     },
     Target {
@@ -99,6 +111,19 @@ fn check_gguf(input: &[u8]) {
             assert!(facts.context_length > 0, "{facts:?}");
             // Four bits are the least a weight takes in any format that is read here.
             assert!(facts.parameters <= 8 * facts.bytes, "{facts:?}");
+        }
+        Err(error) => check_error(&error),
+    }
+}
+
+fn check_onnx(input: &[u8]) {
+    match inspect_onnx_bytes(input) {
+        Ok(signature) => {
+            assert!(!signature.inputs.is_empty() && !signature.outputs.is_empty(), "{signature:?}");
+            for spec in signature.inputs.iter().chain(&signature.outputs) {
+                assert!(!spec.name.is_empty() && spec.shape.len() <= MAX_SIDES, "{spec:?}");
+                assert!(spec.shape.iter().all(|side| *side >= -1), "{spec:?}");
+            }
         }
         Err(error) => check_error(&error),
     }

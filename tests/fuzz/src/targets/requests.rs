@@ -6,6 +6,7 @@
 use selvedge_base::Refusal;
 use selvedge_dialect::chat::{ChatRequest, for_engine};
 use selvedge_dialect::exchange::Outgoing;
+use selvedge_contract::tensors::MAX_TENSOR_BYTES;
 use selvedge_dialect::{anthropic, bedrock, cohere, embed, gemini, inference, ollama, openai};
 use selvedge_dialect::{responses, tap};
 
@@ -208,6 +209,8 @@ fn check_inference(input: &[u8]) {
     let json = Some(u16::from_le_bytes(*head)).filter(|json| *json != u16::MAX);
     check_infer(inference::parse(body, json.map(usize::from)));
     check_infer(inference::parse(body, None));
+    check_tensors(inference::tensors::parse(body, json.map(usize::from)));
+    check_tensors(inference::tensors::parse(body, None));
 }
 
 fn check_grpc(message: &[u8]) {
@@ -215,6 +218,23 @@ fn check_grpc(message: &[u8]) {
         check_refusal(&refusal);
     }
     check_infer(inference::grpc::parse_infer(message).map(|(_, _, infer)| infer));
+    check_tensors(inference::tensors::grpc_parse(message));
+}
+
+/// Whatever is read has bounded bytes; whether those fit the shape is the next check's to say.
+fn check_tensors(asked: Result<inference::tensors::Asked, Refusal>) {
+    match asked {
+        Ok(asked) => {
+            let bytes: usize = asked.inputs.iter().map(|tensor| tensor.data.len()).sum();
+            assert!(bytes <= MAX_TENSOR_BYTES, "{bytes} bytes");
+            for tensor in &asked.inputs {
+                if let Err(refusal) = tensor.check() {
+                    check_refusal(&refusal);
+                }
+            }
+        }
+        Err(refusal) => check_refusal(&refusal),
+    }
 }
 
 fn check_infer(infer: Result<inference::Infer, Refusal>) {

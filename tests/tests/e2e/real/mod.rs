@@ -26,6 +26,7 @@ mod membership;
 mod mixing;
 mod namespaces;
 mod npm;
+mod onnx;
 mod openai;
 mod overspend;
 mod providers;
