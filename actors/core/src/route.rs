@@ -225,8 +225,8 @@ pub fn choose(
     Ok((digest, choice::choose(demand, &candidates, dice)))
 }
 
-/// The file of a model that is asked with tensors, and the nodes that have it and may be asked: this
-/// node first, then those whose model is loaded, then the others, each in the order of their ids.
+/// The file of a model that is asked with tensors, and the nodes that have it and may be asked:
+/// this node first, then those whose model is loaded, then the others, each in the order of ids.
 ///
 /// # Errors
 /// `ModelNotFound` when no node has such a model, `Unsupported` when it writes text or makes
@@ -252,7 +252,9 @@ pub fn holders(
         let need = Need { model, digest, prompt_tokens: 0, answer_tokens: None, label };
         return Err(out_of_bounds(&need));
     }
-    all.retain(|(node, status)| node.is_usable() && (node.me || status.state != ModelState::Failed));
+    all.retain(|(node, status)| {
+        node.is_usable() && (node.me || status.state != ModelState::Failed)
+    });
     all.sort_by_key(|(node, status)| (!node.me, status.state != ModelState::Ready, node.node));
     Ok((digest, all.into_iter().map(|(node, _)| node.node).collect()))
 }

@@ -2,9 +2,9 @@
 //!
 //! Owns what such a file is (`proto`, `header`, `file`), where it runs, which is a process of its
 //! own (`host`, `child`, `speech`), what computes it there (`runtime`), what makes classes of it
-//! (`classify`), and the threads that hand requests to it (`desk`). A file comes from anybody. What it claims is checked before anything is
-//! computed; what computing it takes, in memory and time, nothing but a process can bound
-//! (docs/decisions/0049).
+//! (`classify`), and the threads that hand requests to it (`desk`). A file comes from anybody. What
+//! it claims is checked before anything is computed; what computing it takes, in memory and time,
+//! nothing but a process can bound (docs/decisions/0049).
 
 mod child;
 mod classify;

@@ -109,9 +109,8 @@ fn a_process_of_its_own_answers_and_one_that_takes_all_memory_ends_alone() {
     let (engine, now) = apart();
     engine.add_model(&fixture("greedy.onnx"), "greedy", MODEL).expect("a model");
     engine.add_model(&fixture("endless.onnx"), "endless", OTHER).expect("a model");
-    let greedy = |id, sides: [i64; 2]| {
-        hear(&begin(&engine, id, MODEL, whole("shape", &[2], &sides)))
-    };
+    let greedy =
+        |id, sides: [i64; 2]| hear(&begin(&engine, id, MODEL, whole("shape", &[2], &sides)));
     assert_eq!(greedy(1, [3, 4]), Ok(0.0));
     let refusal = greedy(2, [1 << 20, 1 << 20]).expect_err("a terabyte");
     assert!(matches!(refusal.code, Code::OutOfMemory | Code::InvalidRequest | Code::Internal));
@@ -174,9 +173,8 @@ fn a_program_that_runs_no_models_is_told() {
         };
         let (sender, heard) = mpsc::channel::<Result<Vec<Tensor>, Refusal>>();
         let failed = engine.infer(request, Box::new(move |end| drop(sender.send(end))));
-        let failed = failed.and_then(|()| {
-            heard.recv_timeout(Duration::from_secs(60)).expect("an end").map(drop)
-        });
+        let failed = failed
+            .and_then(|()| heard.recv_timeout(Duration::from_secs(60)).expect("an end").map(drop));
         let refusal = failed.expect_err("nobody runs it");
         assert!(matches!(refusal.code, Code::ModelUnavailable | Code::Corrupt), "{refusal}");
     }

@@ -15,7 +15,7 @@ use selvedge_contract::{self as contract, Signature};
 use selvedge_dialect::chat::{Event, Gathered, Usage};
 use selvedge_dialect::inference::rows::{self, Asked, Card, Found};
 use selvedge_dialect::inference::{self, Infer, Makes, Output, Tensor, tensors};
-use selvedge_runtime::{self as runtime, Said, check_version};
+use selvedge_runtime::{self as runtime, Said, TensorCall, check_version};
 
 use super::body::{Answer, whole};
 use super::errors::Problem;
@@ -218,6 +218,26 @@ impl Exchange<'_> {
         let call = self.class_call((model, version), asked, caller);
         let found = self.app.backend.classify(call).await?;
         Ok((rest, found))
+    }
+
+    /// One inference with tensors, or the question what a model takes.
+    fn tensor_call(
+        &self,
+        model: &str,
+        asked: Option<tensors::Asked>,
+        caller: Caller,
+    ) -> TensorCall {
+        TensorCall {
+            id: self.id,
+            tenant: caller.holder.tenant,
+            account: caller.holder.account,
+            key: caller.holder.key,
+            label: caller.label,
+            deadline: caller.deadline,
+            trace: self.trace.get().cloned(),
+            model: model.to_owned(),
+            asked,
+        }
     }
 
     /// What a model takes and gives that is asked with tensors.

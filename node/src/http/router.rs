@@ -15,13 +15,11 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use selvedge_base::{Code, ModelDigest, NodeId, RequestId};
 use selvedge_core::Piece;
 use selvedge_dialect::embed::{EmbedRequest, Embeddings};
-use selvedge_dialect::inference::{rows, tensors};
+use selvedge_dialect::inference::rows;
 use selvedge_dialect::tap::{self, Kind};
 use selvedge_dialect::{self as dialect, anthropic};
 use selvedge_net::clock;
-use selvedge_runtime::{
-    Asked, ChatCall, ClassCall, EmbedCall, Keeper, TensorCall, Trace, Wish, tells_classes,
-};
+use selvedge_runtime::{Asked, ChatCall, ClassCall, EmbedCall, Keeper, Trace, Wish, tells_classes};
 
 use super::answers::Answers;
 use super::backend::{Backend, Holder};
@@ -309,12 +307,12 @@ impl Route {
 /// One request on its way.
 pub(super) struct Exchange<'a> {
     pub(super) app: &'a App,
-    id: RequestId,
+    pub(super) id: RequestId,
     drawn: u64,
     /// Who asks, once that is known.
     holder: OnceLock<Holder>,
     /// Its place in a trace, if it has one.
-    trace: OnceLock<Arc<Trace>>,
+    pub(super) trace: OnceLock<Arc<Trace>>,
 }
 
 impl Exchange<'_> {
@@ -627,25 +625,6 @@ impl Exchange<'_> {
     }
 
     /// A request for classes, of a model in this version or, where that is empty, any.
-    pub(super) fn tensor_call(
-        &self,
-        model: &str,
-        asked: Option<tensors::Asked>,
-        caller: Caller,
-    ) -> TensorCall {
-        TensorCall {
-            id: self.id,
-            tenant: caller.holder.tenant,
-            account: caller.holder.account,
-            key: caller.holder.key,
-            label: caller.label,
-            deadline: caller.deadline,
-            trace: self.trace.get().cloned(),
-            model: model.to_owned(),
-            asked,
-        }
-    }
-
     pub(super) fn class_call(
         &self,
         (model, version): (&str, &str),

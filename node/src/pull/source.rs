@@ -63,7 +63,8 @@ impl Source {
             Self::At(Place::File(path)) => path.to_string_lossy().into_owned(),
         };
         let file = file.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
-        let stem = file.strip_suffix(".gguf").or_else(|| file.strip_suffix(".onnx")).unwrap_or(&file);
+        let stem =
+            file.strip_suffix(".gguf").or_else(|| file.strip_suffix(".onnx")).unwrap_or(&file);
         let tidy = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
         stem.chars().map(tidy).collect::<String>().trim_matches(['-', '.']).to_owned()
     }

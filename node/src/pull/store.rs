@@ -1,7 +1,7 @@
 //! The models of a home.
 //!
-//! Owns `models/`: one `NAME.gguf` or `NAME.onnx` per model, or a directory `NAME` of a model of embeddings, and
-//! beside it `NAME.toml` with where it came from and its digests. What was placed there by hand is
+//! Owns `models/`: one `NAME.gguf` or `NAME.onnx` per model, or a directory `NAME` of a model of
+//! embeddings or of a classifier, and beside it `NAME.toml` with where it came from and its digests. What was placed there by hand is
 //! a model too; its digest is taken when it is first seen. Parts on their way in are in
 //! `models/incoming/`.
 
@@ -14,9 +14,9 @@ use selvedge_base::ModelDigest;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Sha256Digest;
-use super::{folder, kind};
 use super::part::Part;
 use super::source::{Place, Source};
+use super::{folder, kind};
 use crate::home::{Home, write_private};
 
 /// Models one home lists: more than any disk of today holds.
@@ -195,7 +195,8 @@ impl Store {
         write_private(&self.sidecar(name), &toml::to_string(&sidecar)?)?;
         let mut head = [0; kind::HEAD_BYTES];
         let read = File::open(part.path()).and_then(|mut file| file.read(&mut head));
-        let head = &head[..read.with_context(|| format!("cannot read {}", part.path().display()))?];
+        let head =
+            &head[..read.with_context(|| format!("cannot read {}", part.path().display()))?];
         let path = self.place(name, head);
         std::fs::rename(part.path(), &path)
             .with_context(|| format!("cannot make {}", path.display()))?;

@@ -10,7 +10,9 @@ mod elsewhere;
 
 use std::sync::Arc;
 
-use selvedge_base::{Blame, Code, Micros, ModelDigest, Mono, NodeId, Refusal, RequestId, Retry, Stage};
+use selvedge_base::{
+    Blame, Code, Micros, ModelDigest, Mono, NodeId, Refusal, RequestId, Retry, Stage,
+};
 use selvedge_contract as contract;
 use selvedge_contract::carried::Carried;
 use selvedge_core::bill::Took;

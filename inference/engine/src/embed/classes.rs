@@ -162,7 +162,10 @@ impl Head {
     ) -> Result<Self, EngineError> {
         let mut layer = |name: &str, outputs: usize| {
             let weights = read(&format!("{name}.weight"), &[outputs, width])?;
-            Ok::<_, EngineError>(Layer { weights, bias: read(&format!("{name}.bias"), &[outputs])? })
+            Ok::<_, EngineError>(Layer {
+                weights,
+                bias: read(&format!("{name}.bias"), &[outputs])?,
+            })
         };
         let inner = match classes.body {
             Body::Bert => layer("pooler.dense", width)?,
@@ -201,7 +204,7 @@ impl Head {
 impl Layer {
     fn of<'a>(&'a self, row: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
         let weights = self.weights.chunks(row.len().max(1));
-        weights.zip(&self.bias).map(|(weights, bias)| {
+        weights.zip(&self.bias).map(move |(weights, bias)| {
             let products = weights.iter().zip(row).map(|(weight, n)| f64::from(*weight) * n);
             products.sum::<f64>() + f64::from(*bias)
         })

@@ -29,7 +29,11 @@ fn cases(model: &str) -> Vec<Case> {
     let text = std::fs::read(fixtures().join("classes.json")).expect("a fixture");
     let cases: Vec<Value> = serde_json::from_slice(&text).expect("cases");
     let strings = |value: &Value| -> Vec<String> {
-        value.as_array().expect("a list").iter().map(|one| one.as_str().expect("a text").into())
+        value
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|one| one.as_str().expect("a text").into())
             .collect()
     };
     cases
@@ -89,7 +93,10 @@ fn classes_are_those_of_the_reference_alone_and_in_a_batch() {
         }
         // The likeliest first, under their names.
         let top = width.min(TOP);
-        assert_eq!((&batch[0].shape, &batch[1].shape), (&vec![6, top as u64], &vec![6, top as u64]));
+        assert_eq!(
+            (&batch[0].shape, &batch[1].shape),
+            (&vec![6, top as u64], &vec![6, top as u64])
+        );
         let names = batch[0].byte_elements().expect("whole");
         for (at, share) in floats(&batch[1]).into_iter().enumerate() {
             let (case, rank) = (&cases[at / top], at % top);

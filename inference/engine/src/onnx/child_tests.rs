@@ -83,11 +83,8 @@ fn what_cannot_be_computed_is_told_and_the_next_request_is_answered() {
     far[0].data[..8].copy_from_slice(&(1_i64 << 40).to_le_bytes());
     let mut beyond = case.inputs.clone();
     beyond[0].data[..8].copy_from_slice(&99_i64.to_le_bytes());
-    let runs = [
-        (far.as_slice(), [].as_slice()),
-        (beyond.as_slice(), &[]),
-        (case.inputs.as_slice(), &[]),
-    ];
+    let runs =
+        [(far.as_slice(), [].as_slice()), (beyond.as_slice(), &[]), (case.inputs.as_slice(), &[])];
     let told = answers(&case, &case.bytes(), &runs);
     let Told::Refused(why) = &told[1].0 else { panic!("{told:?}") };
     assert!(why.contains("element 0 is 1099511627776"), "{why}");

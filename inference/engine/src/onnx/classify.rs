@@ -2,8 +2,8 @@
 //! its outputs; pictures as its input.
 //!
 //! Owns `classify.toml` and `labels.txt` of a directory with `model.onnx`, the way from the bytes
-//! of a PNG or JPEG to the numbers of a graph, and the way from its numbers to labels. Pictures come
-//! from anybody and are read in the process of the model, which bounds what they cost.
+//! of a PNG or JPEG to the numbers of a graph, and the way from its numbers to labels. Pictures
+//! come from anybody and are read in the process of the model, which bounds what they cost.
 
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
@@ -115,7 +115,11 @@ pub(super) struct Classify {
 
 impl Classify {
     /// What the text of `classify.toml` makes of a graph; `beside` are the lines of `labels.txt`.
-    pub(super) fn of(text: &str, beside: &[String], graph: &Signature) -> Result<Self, EngineError> {
+    pub(super) fn of(
+        text: &str,
+        beside: &[String],
+        graph: &Signature,
+    ) -> Result<Self, EngineError> {
         let raw: Raw = toml::from_str(text).map_err(|error| {
             let message: String = error.message().chars().take(300).collect();
             EngineError::corrupt(format!("classify.toml: {message}"))
@@ -174,8 +178,8 @@ impl Classify {
         }
         let mut data = Vec::new();
         for (at, bytes) in pictures.iter().enumerate() {
-            let picture = decoded(bytes)
-                .map_err(|error| Failed::Inputs(format!("picture {at}: {error}")))?;
+            let picture =
+                decoded(bytes).map_err(|error| Failed::Inputs(format!("picture {at}: {error}")))?;
             image.numbers(&picture, &mut data);
         }
         let shape = image.shape(pictures.len() as u64);
@@ -227,9 +231,8 @@ impl Runtime for Classifier {
 impl Image {
     /// The graph's input that it becomes, and itself where that fits.
     fn checked(self, graph: &Signature) -> Result<(String, Self), EngineError> {
-        let bad = |message: String| {
-            Err(EngineError::corrupt(format!("classify.toml: image: {message}")))
-        };
+        let bad =
+            |message: String| Err(EngineError::corrupt(format!("classify.toml: image: {message}")));
         let sides = 1..=MAX_INPUT_SIDE;
         if !sides.contains(&self.width) || !sides.contains(&self.height) {
             return bad(format!("width and height are 1 to {MAX_INPUT_SIDE}"));

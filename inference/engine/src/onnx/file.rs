@@ -115,8 +115,8 @@ impl File {
         }
     }
 
-    /// What the process that runs it is told beside the bytes: how much memory it may take, and what
-    /// is made of tensors.
+    /// What the process that runs it is told beside the bytes: how much memory it may take, and
+    /// what is made of tensors.
     pub(super) fn opening(&self) -> (u64, Option<Settings>) {
         (self.needed() + RUN_BYTES, self.settings.clone())
     }

@@ -18,7 +18,7 @@ use crate::error::EngineError;
 pub(crate) const PLATFORM: &str = "onnx";
 /// Graphs inside of graphs: conditions and loops of published models nest three deep.
 const MAX_DEPTH: usize = 16;
-/// Operators of all graphs: models of a billion weights that were exported step by step have 50,000.
+/// Operators of all graphs: those of a billion weights that were exported step by step have 50,000.
 const MAX_NODES: usize = 200_000;
 /// Names of values of all graphs, those of weights included.
 const MAX_VALUES: usize = 600_000;
@@ -219,7 +219,8 @@ impl<'a> Walk<'a> {
             return Err(EngineError::corrupt(format!("more than {MAX_VALUES} values")));
         }
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
-            let message = format!("a value's name has {} bytes, not 1 to {MAX_NAME_BYTES}", name.len());
+            let message =
+                format!("a value's name has {} bytes, not 1 to {MAX_NAME_BYTES}", name.len());
             return Err(EngineError::corrupt(message));
         }
         let new = self.known.last_mut().is_some_and(|known| known.insert(name));

@@ -385,8 +385,8 @@ pub(super) fn late() -> Refusal {
 fn crashed(rest: Micros) -> Refusal {
     let seconds = rest.0.div_ceil(1_000_000);
     let message = format!(
-        "running the model took more memory than it may, or crashed; it is tried again in {seconds} \
-         s at the earliest. Ask with smaller inputs"
+        "running the model took more memory than it may, or crashed; it is tried again in \
+         {seconds} s at the earliest. Ask with smaller inputs"
     );
     Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, Code::OutOfMemory, message)
 }

@@ -83,7 +83,9 @@ impl<'a> Iterator for Fields<'a> {
             // Nothing more comes of what cannot be read.
             self.0 = &[];
         }
-        Some(field.ok_or_else(|| EngineError::corrupt("the file ends within a field or is no ONNX")))
+        Some(
+            field.ok_or_else(|| EngineError::corrupt("the file ends within a field or is no ONNX")),
+        )
     }
 }
 
@@ -149,7 +151,8 @@ mod tests {
     #[test]
     fn fields_are_read_and_cut_ones_are_refused() {
         // 1: 150, 2: "hi", 3: four bytes, 4: eight.
-        let bytes = b"\x08\x96\x01\x12\x02hi\x1d\x01\x02\x03\x04\x21\x01\x02\x03\x04\x05\x06\x07\x08";
+        let bytes =
+            b"\x08\x96\x01\x12\x02hi\x1d\x01\x02\x03\x04\x21\x01\x02\x03\x04\x05\x06\x07\x08";
         let all: Vec<_> = Fields::of(bytes).collect::<Result<_, _>>().expect("whole");
         assert_eq!(all.len(), 4);
         assert_eq!(all[0].1.whole().expect("a number"), 150);

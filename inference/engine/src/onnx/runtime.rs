@@ -68,7 +68,8 @@ impl Runtime for Rten {
                 names.iter().filter_map(named).collect()
             }
         };
-        let nodes = specs.iter().map(|spec| self.node(&spec.name)).collect::<Result<Vec<_>, _>>()?;
+        let nodes =
+            specs.iter().map(|spec| self.node(&spec.name)).collect::<Result<Vec<_>, _>>()?;
         let options = RunOptions::default().with_thread_pool(Some(Arc::clone(&self.pool)));
         let run = self.model.run(given, &nodes, Some(options));
         // With inputs of another size the graph may well work: it is the caller who can help it.
@@ -92,15 +93,16 @@ fn value(tensor: &Tensor) -> Result<Value, Failed> {
         }
         Datatype::Int32 => Value::from_shape(&shape, each(data, i32::from_le_bytes)).map_err(text),
         Datatype::Int64 => {
-            let values = each(data, i64::from_le_bytes).into_iter().enumerate().map(|(at, value)| {
-                i32::try_from(value).map_err(|_| {
+            let values =
+                each(data, i64::from_le_bytes).into_iter().enumerate().map(|(at, value)| {
+                    i32::try_from(value).map_err(|_| {
                     let name = &tensor.name;
                     Failed::Inputs(format!(
                         "input '{name}': element {at} is {value}; whole numbers are computed with \
                          32 bits"
                     ))
                 })
-            });
+                });
             Value::from_shape(&shape, values.collect::<Result<Vec<i32>, _>>()?).map_err(text)
         }
         Datatype::Int16 => {

@@ -117,7 +117,8 @@ pub(super) fn read_tensors(input: &mut impl Read, heads: Vec<Head>) -> io::Resul
     let mut room = MAX_TENSOR_BYTES as u64;
     let mut tensors = Vec::with_capacity(heads.len());
     for Head { name, datatype, shape, bytes } in heads {
-        room = room.checked_sub(bytes).ok_or_else(|| io::Error::other("tensors beyond the bound"))?;
+        room =
+            room.checked_sub(bytes).ok_or_else(|| io::Error::other("tensors beyond the bound"))?;
         let data = exactly(input, bytes)?;
         let tensor = Tensor { name, datatype, shape, data };
         tensor.check().map_err(io::Error::other)?;

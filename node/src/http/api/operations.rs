@@ -162,7 +162,7 @@ operations! {
     GET "/v2/models/{model}/ready" Nothing
         => Json(|_| answers::yes("ready")), "Whether a model can be asked";
     POST "/v2/models/{model}/infer" Tensors(|_| inference::infer_schema())
-        => Tensors(|_| answers::inference()), "A text, vectors, classes or a model's own outputs, as tensors";
+        => Tensors(|_| answers::inference()), "What a model makes, as tensors";
     GET "/v2/models/{model}/versions/{version}" Nothing
         => Json(|_| answers::metadata()), "What a version of a model takes and gives";
     GET "/v2/models/{model}/versions/{version}/ready" Nothing

@@ -4,9 +4,9 @@
 //! provider or refused; said in its own dialect, it is understood again and said alike.
 
 use selvedge_base::Refusal;
+use selvedge_contract::tensors::MAX_TENSOR_BYTES;
 use selvedge_dialect::chat::{ChatRequest, for_engine};
 use selvedge_dialect::exchange::Outgoing;
-use selvedge_contract::tensors::MAX_TENSOR_BYTES;
 use selvedge_dialect::{anthropic, bedrock, cohere, embed, gemini, inference, ollama, openai};
 use selvedge_dialect::{responses, tap};
 

@@ -85,7 +85,8 @@ fn damaged_and_hostile_onnx_files_are_refused_and_the_node_goes_on() {
         let node = spec.up(s, &[])?;
         let client = node.client();
         let whole = |name: &str, shape: Value, data: Value| {
-            json!({"inputs": [{"name": name, "datatype": "INT64", "shape": shape, "data": data}]})
+            let input = json!({"name": name, "datatype": "INT64", "shape": shape, "data": data});
+            json!({ "inputs": [input] })
         };
         s.step("a file that is cut short");
         let listed = node.cli(&["models", "list"])?.success()?;

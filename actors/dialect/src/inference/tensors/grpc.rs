@@ -31,7 +31,8 @@ pub fn parse(bytes: &[u8]) -> Result<Asked, Refusal> {
         let contents = input.contents.unwrap_or_default();
         tensor.data = match raw.next() {
             Some(_) if contents != Contents::default() => {
-                let message = format!("'{}' has its elements in more places than one", cut(&tensor.name));
+                let message =
+                    format!("'{}' has its elements in more places than one", cut(&tensor.name));
                 return Err(invalid("raw_input_contents", message));
             }
             Some(data) => data,
@@ -89,7 +90,8 @@ fn typed(tensor: &Tensor, contents: Contents) -> Result<Vec<u8>, Refusal> {
     if rest != Contents::default() {
         let message = format!(
             "input '{}' of {} has elements in the field of another type",
-            cut(&tensor.name), tensor.datatype
+            cut(&tensor.name),
+            tensor.datatype
         );
         return Err(invalid(&cut(&tensor.name), message));
     }

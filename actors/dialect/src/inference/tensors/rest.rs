@@ -67,12 +67,10 @@ pub fn parse(bytes: &[u8], json: Option<usize>) -> Result<Asked, Refusal> {
         let mut tensor = head((input.name, &input.datatype), input.shape.0, &inputs)?;
         let size = input.parameters.unwrap_or_default().binary_data_size;
         tensor.data = match (input.data, size) {
-            (Some(data), None) => {
-                elements(tensor.datatype, &data, left).map_err(|error| {
-                    let field = format!("inputs[{at}].data");
-                    invalid(&field, format!("'{field}': {error}"))
-                })?
-            }
+            (Some(data), None) => elements(tensor.datatype, &data, left).map_err(|error| {
+                let field = format!("inputs[{at}].data");
+                invalid(&field, format!("'{field}': {error}"))
+            })?,
             (None, Some(size)) => {
                 let Some((data, rest)) = binary.split_at_checked(size) else {
                     let message = format!(
@@ -86,7 +84,8 @@ pub fn parse(bytes: &[u8], json: Option<usize>) -> Result<Asked, Refusal> {
             }
             (None, None) => return Err(required(&format!("inputs[{at}].data"))),
             (Some(_), Some(_)) => {
-                let message = format!("'{}' has both 'data' and bytes after the JSON", cut(&tensor.name));
+                let message =
+                    format!("'{}' has both 'data' and bytes after the JSON", cut(&tensor.name));
                 return Err(invalid(&cut(&tensor.name), message));
             }
         };

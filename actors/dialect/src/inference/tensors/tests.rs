@@ -213,12 +213,12 @@ fn answers_and_metadata_say_what_the_model_gives() {
     let plain = asked(&body("FP32", &json!([1]), &json!([1]))).expect("understood");
     let answer = Answer::decode(grpc_answer("m", &plain, outputs).as_slice()).expect("a message");
     assert_eq!((answer.model_name.as_str(), answer.model_version.as_str()), ("m", "1"));
-    assert_eq!((answer.outputs[0].shape.as_slice(), answer.raw_output_contents[0].len()), (&[2][..], 16));
-    let spec = |name: &str, datatype| TensorSpec {
-        name: name.to_owned(),
-        datatype,
-        shape: vec![-1, 4],
-    };
+    assert_eq!(
+        (answer.outputs[0].shape.as_slice(), answer.raw_output_contents[0].len()),
+        (&[2][..], 16)
+    );
+    let spec =
+        |name: &str, datatype| TensorSpec { name: name.to_owned(), datatype, shape: vec![-1, 4] };
     let signature = Signature {
         platform: "onnx".to_owned(),
         inputs: vec![spec("x", Datatype::Fp32)],
@@ -228,7 +228,10 @@ fn answers_and_metadata_say_what_the_model_gives() {
     assert_eq!((&told["platform"], &told["versions"]), (&json!("onnx"), &json!(["1"])));
     assert_eq!(told["inputs"], json!([{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]));
     let told = Metadata::decode(grpc_metadata("m", &signature).as_slice()).expect("a message");
-    assert_eq!((told.outputs[0].datatype.as_str(), &told.outputs[0].shape[..]), ("BYTES", &[-1, 4][..]));
+    assert_eq!(
+        (told.outputs[0].datatype.as_str(), &told.outputs[0].shape[..]),
+        ("BYTES", &[-1, 4][..])
+    );
 }
 
 /// The JSON of an answer, and the bytes after it.

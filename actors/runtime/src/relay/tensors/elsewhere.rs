@@ -66,9 +66,8 @@ impl Errand {
                 told = tokio::time::timeout(deadline.into(), answer(&mut heard)) => told,
             };
             let told = told.unwrap_or_else(|_| Err(late()));
-            let fits = |carried: &Carried| {
-                matches!(carried, Carried::Signature(_)) == wants_signature
-            };
+            let fits =
+                |carried: &Carried| matches!(carried, Carried::Signature(_)) == wants_signature;
             match told {
                 Ok(carried) if fits(&carried) => {
                     asking.finished(None);
