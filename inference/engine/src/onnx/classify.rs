@@ -5,6 +5,10 @@
 //! of a PNG or JPEG to the numbers of a graph, and the way from its numbers to labels. Pictures
 //! come from anybody and are read in the process of the model, which bounds what they cost.
 
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
 use selvedge_contract::{Datatype, Signature, Tensor, TensorSpec};
@@ -178,8 +182,8 @@ impl Classify {
         }
         let mut data = Vec::new();
         for (at, bytes) in pictures.iter().enumerate() {
-            let picture =
-                decoded(bytes).map_err(|error| Failed::Inputs(format!("picture {at}: {error}")))?;
+            let picture = decoded(&plain(bytes))
+                .map_err(|error| Failed::Inputs(format!("picture {at}: {error}")))?;
             image.numbers(&picture, &mut data);
         }
         let shape = image.shape(pictures.len() as u64);
@@ -315,6 +319,17 @@ impl Image {
             Resize::Stretch => picture.resize_exact(width, height, FilterType::Triangle),
             Resize::Crop => picture.resize_to_fill(width, height, FilterType::Triangle),
         }
+    }
+}
+
+/// A picture's bytes, also where JSON, which holds texts alone, has them as base64.
+fn plain(bytes: &[u8]) -> Cow<'_, [u8]> {
+    // No letter of base64 begins a picture.
+    match bytes.first() {
+        Some(b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/') => {
+            STANDARD.decode(bytes).map_or(Cow::Borrowed(bytes), Cow::Owned)
+        }
+        _ => Cow::Borrowed(bytes),
     }
 }
 

@@ -51,6 +51,9 @@ fn pictures_are_told_as_onnxruntime_tells_them() {
         assert_eq!(labels[0], [b"abcde"[best]]);
         assert!((top[0] - all[best]).abs() < 1e-9 && top[0] >= top[1]);
         assert_eq!(labels[..5], labels[5..], "the same picture twice");
+        let coded = STANDARD.encode(&png);
+        let told_of_text = classifier.run(&asked(&[coded.as_bytes(), &png]), &[]);
+        assert_eq!(told_of_text.expect("classes"), told, "as base64");
         let only = classifier.run(&asked(&[&png]), &["label".to_owned()]).expect("labels");
         assert_eq!((only.len(), &only[0].shape), (1, &vec![1, 5]));
     }
