@@ -162,8 +162,8 @@ pub(crate) struct Up {
     /// Do not look for nodes by mDNS
     #[arg(long)]
     pub(crate) no_mdns: bool,
-    /// Serve this model, a name, a GGUF file or a directory of a model of embeddings; may be
-    /// repeated [default: all in the home]
+    /// Serve this model, a name, a GGUF or ONNX file or a directory; may be repeated [default:
+    /// all in the home]
     #[arg(long, value_name = "PATH_OR_NAME")]
     pub(crate) model: Vec<String>,
     /// Threads that compute [default: one per core]

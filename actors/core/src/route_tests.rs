@@ -132,6 +132,32 @@ fn a_model_that_writes_nothing_is_not_asked_to() {
 }
 
 #[test]
+fn a_model_of_tensors_is_asked_where_it_is_ready_and_the_data_may_go() {
+    let mut view = mesh();
+    let sensor = |state| {
+        let mut sensor = model("sensor", 9);
+        sensor.card.architecture = "onnx".to_owned();
+        ModelStatus { state, ..sensor }
+    };
+    assert_eq!(holders(&view, "sensor", Label::Mesh).expect_err("none").code, Code::ModelNotFound);
+    assert_eq!(holders(&view, "small", Label::Mesh).expect_err("writes").code, Code::Unsupported);
+    view.nodes[1].engine.models.push(sensor(ModelState::Cold));
+    view.nodes[2].engine.models.push(sensor(ModelState::Ready));
+    let nodes = |view: &MeshView, label| holders(view, "sensor", label).map(|(_, nodes)| nodes);
+    assert_eq!(nodes(&view, Label::Mesh), Ok(vec![FAR, PEER]), "the one that is loaded first");
+    assert_eq!(nodes(&view, Label::Site), Ok(vec![PEER]));
+    assert_eq!(nodes(&view, Label::Node).expect_err("elsewhere").code, Code::Forbidden);
+    view.nodes[0].engine.models.push(sensor(ModelState::Cold));
+    assert_eq!(nodes(&view, Label::Mesh), Ok(vec![ME, FAR, PEER]));
+    assert_eq!(nodes(&view, Label::Node), Ok(vec![ME]));
+    view.nodes[0].engine.models.clear();
+    view.nodes[1].engine.models.clear();
+    view.nodes[2].linked = false;
+    assert_eq!(nodes(&view, Label::Mesh), Ok(vec![]), "known, and out of reach");
+    assert_eq!(pick(&view, &need("sensor", Label::Mesh), &[]), Err(Code::Unsupported));
+}
+
+#[test]
 fn a_failed_node_does_not_change_the_file_of_a_running_answer() {
     let mut view = mesh();
     view.nodes.push(node(NodeId([4; 32]), "shop", vec![model("small", 9)]));

@@ -121,3 +121,41 @@ async fn a_learned_model_is_no_partner_for_a_chat() {
     let message = refused.json()["error"]["message"].to_string();
     assert!(message.contains("selvedge infer wear"), "{message}");
 }
+
+fn readings(shape: &[usize], more: &Value) -> Value {
+    let count = shape.iter().product();
+    let mut body = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": shape,
+        "data": vec![0.5; count]}]});
+    body.as_object_mut().expect("an object").extend(more.as_object().expect("one").clone());
+    body
+}
+
+#[tokio::test]
+async fn a_model_of_tensors_is_asked_in_its_own_terms() {
+    let surface = surface(Script::hello()).await;
+    let told = surface.ask("GET", "/v2/models/sensor", "", "").await.json();
+    let wanted = json!([{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]);
+    assert_eq!((&told["platform"], &told["inputs"]), (&json!("onnx"), &wanted));
+    for path in ["/v2/models/sensor/infer", "/v2/models/sensor/versions/1/infer"] {
+        let answer = surface.post(path, &readings(&[3, 2], &json!({"id": "7"}))).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let output = json!([{"name": "y", "datatype": "FP32", "shape": [3, 2],
+            "data": [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]}]);
+        assert_eq!((&answer.json()["id"], &answer.json()["outputs"]), (&json!("7"), &output));
+    }
+    for (path, body, status) in [
+        ("/v2/models/sensor/infer", readings(&[3, 3], &json!({})), 400),
+        ("/v2/models/sensor/infer", readings(&[1, 2], &json!({"outputs": [{"name": "z"}]})), 400),
+        ("/v2/models/sensor/versions/2/infer", readings(&[1, 2], &json!({})), 404),
+    ] {
+        let refused = surface.post(path, &body).await;
+        assert_eq!(refused.status, status, "{path} {refused:?}");
+        assert!(refused.json()["error"].is_string(), "{refused:?}");
+    }
+    let lines = format!("content-type: application/json\r\nx-api-key: {NARROW_KEY}\r\n");
+    let body = readings(&[1, 2], &json!({})).to_string();
+    let narrow = surface.ask("POST", "/v2/models/other/infer", &lines, &body).await;
+    assert_eq!(narrow.status, 403, "{narrow:?}");
+    assert_eq!(surface.ask("GET", "/v2/models/sensor/ready", "", "").await.status, 200);
+    assert_eq!(surface.ask("GET", "/v2/models/sensor/versions/3", "", "").await.status, 404);
+}
