@@ -244,7 +244,11 @@ fn model_state(model: &wire::Model) -> String {
     if model.state == "failed" {
         return model.state.clone();
     }
-    format!("{}, context {}", model.state, model.context_length)
+    match model.context_length {
+        // It reads tensors, and has none.
+        0 => model.state.clone(),
+        context => format!("{}, context {context}", model.state),
+    }
 }
 
 /// The path of a model of the running node.

@@ -43,7 +43,11 @@ fn triton_clients_infer_onnx_models_here_and_at_a_peer() {
         let mesh = pair(s)?;
         let cases = fixtures().join("onnx.json").display().to_string();
         let names = NAMES.join(",");
-        let more = [("SELVEDGE_CASES", cases.as_str()), ("SELVEDGE_ONNX", names.as_str())];
+        let more = [
+            ("SELVEDGE_MODEL", NAMES[0]),
+            ("SELVEDGE_CASES", cases.as_str()),
+            ("SELVEDGE_ONNX", names.as_str()),
+        ];
         for node in &mesh {
             s.step("the official client");
             let said = python::run_with("onnx_models.py", &node.client(), &more)?;
