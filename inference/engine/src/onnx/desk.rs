@@ -207,7 +207,7 @@ impl Bench {
     fn serve(&mut self) {
         while let Some(job) = self.jobs.take() {
             self.publish(1);
-            self.run(job);
+            self.run(*job);
             self.shared.progress.fetch_add(1, Ordering::Relaxed);
             self.publish(0);
         }
@@ -220,7 +220,7 @@ impl Bench {
         self.shared.publish(self.digest, Pulse { running, ..Pulse::default() });
     }
 
-    fn run(&mut self, mut job: Box<Job>) {
+    fn run(&mut self, mut job: Job) {
         let now = self.shared.now();
         let within = job.until.since(now);
         if job.is_cancelled() {

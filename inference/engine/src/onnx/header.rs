@@ -49,7 +49,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Header, EngineError> {
         match field? {
             (1, value) => version = Some(value.whole()?),
             (7, value) => {
-                if graph.replace(value.bytes()?).is_some() {
+                let before = graph.replace(value.bytes()?);
+                if before.is_some() {
                     return Err(EngineError::corrupt("the file has two graphs"));
                 }
             }

@@ -117,10 +117,9 @@ async fn answer(heard: &mut mpsc::Receiver<FlowInput>) -> Result<Carried, Refusa
         match input {
             FlowInput::Refused { refusal, .. } => return Err(refusal),
             FlowInput::Answered { answer: Answer::Failed(refusal), .. } => return Err(refusal),
-            FlowInput::Answered { answer: Answer::Token(event), .. } => {
-                if !gathering.take(&event) {
-                    return Err(no_answer("with more than it may"));
-                }
+            FlowInput::Answered { answer: Answer::Token(event), .. } if gathering.take(&event) => {}
+            FlowInput::Answered { answer: Answer::Token(_), .. } => {
+                return Err(no_answer("with more than it may"));
             }
             FlowInput::Answered { answer: Answer::Finished { .. }, .. } => {
                 return gathering.finish().ok_or_else(|| no_answer("with what is no answer"));
