@@ -101,40 +101,47 @@ impl Exchange<'_> {
                 };
                 Ok(answer(&told))
             }
-            Method::ModelInfer => {
-                let holder = self.holder(parts, Surface::Grpc)?.clone();
-                let mut caller = self.app.guard.caller(&parts.headers, holder)?;
-                if let Some(timeout) = timeout(&parts.headers)? {
-                    caller.deadline = caller.deadline.min(timeout);
-                }
-                let received = self.app.reader.read(&parts.headers, body).await?;
-                let message = frame(&received.bytes)?;
-                // What the rest of it means depends on the model.
-                let (model, version) = grpc::parse_named(message)?;
-                caller.holder.check_model(&model)?;
-                let meant = self.meant(&model, &version)?;
-                if let Meant::Tensors = meant {
-                    let asked = tensors::grpc_parse(message)?;
-                    drop(received);
-                    let (asked, outputs) = self.tensors(&model, asked, caller).await?;
-                    return Ok(answer(&tensors::grpc_answer(&model, &asked, outputs)));
-                }
-                if let Meant::Rows(_) = meant {
-                    let asked = rows::grpc_parse(message)?;
-                    drop(received);
-                    let (asked, found) = self.classes(&model, &version, asked, caller).await?;
-                    return Ok(answer(&rows::grpc_answer(&model, &asked, &found)));
-                }
-                let (_, _, infer) = grpc::parse_infer(message)?;
-                drop(received);
-                let (tensor, usage) = self.infer(&model, &infer, caller).await?;
-                Ok(answer(&grpc::answer(&model, &infer, &tensor, usage)))
-            }
+            Method::ModelInfer => self.model_infer(parts, body).await,
             Method::Other => {
                 let message = format!("{} has no such method here", grpc::SERVICE);
                 Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "not_found", message))
             }
         }
+    }
+
+    /// One inference.
+    async fn model_infer(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<Response<Answer>, Problem> {
+        let holder = self.holder(parts, Surface::Grpc)?.clone();
+        let mut caller = self.app.guard.caller(&parts.headers, holder)?;
+        if let Some(timeout) = timeout(&parts.headers)? {
+            caller.deadline = caller.deadline.min(timeout);
+        }
+        let received = self.app.reader.read(&parts.headers, body).await?;
+        let message = frame(&received.bytes)?;
+        // What the rest of it means depends on the model.
+        let (model, version) = grpc::parse_named(message)?;
+        caller.holder.check_model(&model)?;
+        let meant = self.meant(&model, &version)?;
+        if let Meant::Tensors = meant {
+            let asked = tensors::grpc_parse(message)?;
+            drop(received);
+            let (asked, outputs) = self.tensors(&model, asked, caller).await?;
+            return Ok(answer(&tensors::grpc_answer(&model, &asked, outputs)));
+        }
+        if let Meant::Rows(_) = meant {
+            let asked = rows::grpc_parse(message)?;
+            drop(received);
+            let (asked, found) = self.classes(&model, &version, asked, caller).await?;
+            return Ok(answer(&rows::grpc_answer(&model, &asked, &found)));
+        }
+        let (_, _, infer) = grpc::parse_infer(message)?;
+        drop(received);
+        let (tensor, usage) = self.infer(&model, &infer, caller).await?;
+        Ok(answer(&grpc::answer(&model, &infer, &tensor, usage)))
     }
 }
 

@@ -1,8 +1,9 @@
 //! The models of a home.
 //!
 //! Owns `models/`: one `NAME.gguf` or `NAME.onnx` per model, or a directory `NAME` of a model of
-//! embeddings or of a classifier, and beside it `NAME.toml` with where it came from and its digests. What was placed there by hand is
-//! a model too; its digest is taken when it is first seen. Parts on their way in are in
+//! embeddings or of a classifier, and beside it `NAME.toml` with where it came from and its
+//! digests. What was placed there by hand is a model too; its digest is taken when it is first
+//! seen. Parts on their way in are in
 //! `models/incoming/`.
 
 use std::fs::File;
