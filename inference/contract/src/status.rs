@@ -19,7 +19,7 @@ pub struct ModelCard {
     pub digest: ModelDigest,
     /// Bytes of the file.
     pub bytes: u64,
-    /// Architecture, as the file names it (`llama`, `bert`); it tells what the model makes.
+    /// Architecture, as the file names it (`llama`, `bert`, `whisper`); it tells what the model makes.
     pub architecture: String,
     /// Quantization, as people write it (`Q4_1`).
     pub quantization: String,
@@ -35,6 +35,16 @@ impl ModelCard {
     /// Whether it makes vectors of texts and writes none.
     pub fn embeds(&self) -> bool {
         crate::embed::embeds(&self.architecture)
+    }
+
+    /// Whether it writes down what is said in sound, and nothing else.
+    pub fn hears(&self) -> bool {
+        crate::speech::hears(&self.architecture)
+    }
+
+    /// Whether it writes text after text.
+    pub fn writes(&self) -> bool {
+        !self.embeds() && !self.hears()
     }
 
     /// The card of a model that is this one, tuned by a job of learning in so many rounds. The

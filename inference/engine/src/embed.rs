@@ -5,12 +5,12 @@
 //! arithmetic is `selvedge_kernels`' encoder. Devices other than the processor are not used.
 
 mod desk;
-mod folder;
+pub(crate) mod folder;
 mod reader;
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod real_tests;
-mod tensors;
+pub(crate) mod tensors;
 
 pub(crate) use desk::{Desk, Job, Message};
 pub use folder::FOLDER_FILES;

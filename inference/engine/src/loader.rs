@@ -19,6 +19,7 @@ use crate::error::EngineError;
 use crate::gguf::Gguf;
 use crate::llama::Llama;
 use crate::shared::Shared;
+use crate::speech::{self, Listener};
 use crate::worker::{Loaded, Message};
 
 /// Tokens for which keys and values must fit beside the weights: room for a few short answers.
@@ -60,7 +61,10 @@ fn read(
 ) -> Result<Option<Loaded>, EngineError> {
     let Some(path) = shared.path(digest) else { return Ok(None) };
     if embed::is_folder(&path) {
-        return read_folder(shared, digest, &path).map(|()| None);
+        return match speech::is_folder(&path) {
+            true => read_listener(shared, digest, &path).map(|()| None),
+            false => read_folder(shared, digest, &path).map(|()| None),
+        };
     }
     let gguf = Gguf::open(&path)?;
     let shape = Shape::read(&gguf)?;
@@ -94,5 +98,24 @@ fn read_folder(shared: &Arc<Shared>, digest: ModelDigest, path: &Path) -> Result
     tracing::info!(%digest, bytes = needed, "model loaded");
     // A closed engine needs no weights any more.
     drop(shared.desk.push(embed::Message::Loaded(digest, Box::new((reader, reservation)))));
+    Ok(())
+}
+
+/// Loads a model that hears and hands it to whoever does.
+fn read_listener(
+    shared: &Arc<Shared>,
+    digest: ModelDigest,
+    path: &Path,
+) -> Result<(), EngineError> {
+    let folder = speech::Folder::open(path)?;
+    let needed = folder.config.bytes().saturating_add(folder.config.working_bytes());
+    let reservation = shared.reserve_weights(needed, 0)?;
+    // Pages that others keep there are given up before the weights come.
+    shared.worker.nudge();
+    let listener = Listener::load(&folder)?;
+    shared.progress.fetch_add(1, Ordering::Relaxed);
+    tracing::info!(%digest, bytes = needed, "model loaded");
+    // A closed engine needs no weights any more.
+    drop(shared.hearing.push(speech::Message::Loaded(digest, Box::new((listener, reservation)))));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The engine that the rest of a node talks to.
 //!
 //! Owns the threads: one hands requests to those that prepare them, one for each model; one
-//! computes, one makes vectors, one more exists while a model loads.
+//! computes, one makes vectors, one hears, one more exists while a model loads.
 //! Calls here never wait for a computation.
 
 use std::path::Path;
@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use selvedge_base::{ModelDigest, Mono, Refusal, RequestId};
+use selvedge_base::{Code, ModelDigest, Mono, Refusal, RequestId, Stage};
+use selvedge_contract::speech::MAX_SAMPLES;
 use selvedge_contract::{
     EmbedRequest, EmbedSink, Engine, EngineStatus, EventSink, GenerateRequest, Input, ModelCard,
-    Scope,
+    Samples, Scope, SpeechRequest, SpeechSink,
 };
 
 use crate::card::inspect;
@@ -23,7 +24,8 @@ use crate::front::{self, Order, closing};
 use crate::gguf::Gguf;
 use crate::job::{Outlet, check};
 use crate::loader;
-use crate::shared::Shared;
+use crate::shared::{Made, Shared};
+use crate::speech;
 use crate::tuned::{Tuned, TunedModel};
 use crate::worker::{Message, Worker};
 
@@ -50,6 +52,8 @@ impl LocalEngine {
         engine.thread("selvedge-engine", move || worker.serve())?;
         let mut desk = Desk::new(Arc::clone(&shared), engine.device.clone());
         engine.thread("selvedge-vectors", move || desk.serve())?;
+        let mut hearing = speech::Desk::new(Arc::clone(&shared), engine.device.clone());
+        engine.thread("selvedge-hearing", move || hearing.serve())?;
         engine.thread("selvedge-prompts", move || front::run(&shared))?;
         Ok(engine)
     }
@@ -81,6 +85,7 @@ impl LocalEngine {
         drop(self.shared.front.push(front::Message::Removed(digest)));
         drop(self.shared.worker.push(Message::Removed(digest)));
         drop(self.shared.desk.push(embed::Message::Removed(digest)));
+        drop(self.shared.hearing.push(speech::Message::Removed(digest)));
         true
     }
 
@@ -146,6 +151,7 @@ impl Drop for LocalEngine {
         self.shared.front.close();
         self.shared.worker.close();
         self.shared.desk.close();
+        self.shared.hearing.close();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the engine had panicked");
@@ -168,7 +174,7 @@ impl Engine for LocalEngine {
             None => Scope::new(tenant),
         };
         request.model = base;
-        self.shared.check_makes(request.model, false)?;
+        self.shared.check_makes(request.model, Made::Text)?;
         let place = self.shared.admit(request.id, request.model)?;
         let outlet = Outlet::new(sink, place);
         let submitted = self.shared.now();
@@ -199,11 +205,29 @@ impl Engine for LocalEngine {
     }
 
     fn embed(&self, request: EmbedRequest, sink: EmbedSink) -> Result<(), Refusal> {
-        self.shared.check_makes(request.model, true)?;
+        self.shared.check_makes(request.model, Made::Vectors)?;
         let place = self.shared.admit(request.id, request.model)?;
         let job = Box::new(embed::Job::new(request, sink, place));
         // The sink is dropped with the job, unheard: the caller hears it here.
         self.shared.desk.push(embed::Message::Job(job)).map_err(|_| closing())
+    }
+
+    fn hear(
+        &self,
+        request: SpeechRequest,
+        sound: Samples,
+        sink: SpeechSink,
+    ) -> Result<(), Refusal> {
+        self.shared.check_makes(request.model, Made::Transcripts)?;
+        if sound.is_empty() || sound.len() > MAX_SAMPLES {
+            let message = format!("{} samples of sound (1 to {MAX_SAMPLES} are heard)", sound.len());
+            let code = Code::InvalidRequest;
+            return Err(Refusal::client(Stage::Validate, code, message).param("file"));
+        }
+        let place = self.shared.admit(request.id, request.model)?;
+        let job = Box::new(speech::Job::new(request, sound, sink, place));
+        // The sink is dropped with the job, unheard: the caller hears it here.
+        self.shared.hearing.push(speech::Message::Job(job)).map_err(|_| closing())
     }
 
     fn begun(&self, model: ModelDigest, input: &Input, text: &str) -> Result<Vec<u32>, Refusal> {

@@ -19,6 +19,7 @@ use crate::error::{EngineError, elsewhere, overloaded};
 use crate::front;
 use crate::gguf::Gguf;
 use crate::mailbox::Mailbox;
+use crate::speech;
 use crate::text::Text;
 use crate::tuned::{Tuned, Versions};
 use crate::worker::Message;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) worker: Mailbox<Message>,
     /// Requests for vectors and orders about models that make them.
     pub(crate) desk: Mailbox<embed::Message>,
+    /// Requests for what is said in sound, and orders about models that hear.
+    pub(crate) hearing: Mailbox<speech::Message>,
     pub(crate) progress: AtomicU64,
     pub(crate) computing: AtomicBool,
     models: Mutex<BTreeMap<ModelDigest, Entry>>,
@@ -89,6 +92,35 @@ impl Drop for Reservation {
     }
 }
 
+/// What models are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// Text after text.
+    Text,
+    /// Vectors of texts.
+    Vectors,
+    /// What is said in sound.
+    Transcripts,
+}
+
+impl Made {
+    const fn does(self) -> &'static str {
+        match self {
+            Self::Text => "generates text",
+            Self::Vectors => "makes embeddings",
+            Self::Transcripts => "writes down what is said in sound",
+        }
+    }
+
+    const fn lacks(self) -> &'static str {
+        match self {
+            Self::Text => "generates no text",
+            Self::Vectors => "makes no embeddings",
+            Self::Transcripts => "hears nothing",
+        }
+    }
+}
+
 /// A model as callers see it.
 struct Entry {
     card: ModelCard,
@@ -127,6 +159,7 @@ impl Shared {
             front: Mailbox::new(),
             worker: Mailbox::new(),
             desk: Mailbox::new(),
+            hearing: Mailbox::new(),
             progress: AtomicU64::new(0),
             computing: AtomicBool::new(false),
             models: Mutex::new(BTreeMap::new()),
@@ -226,6 +259,7 @@ impl Shared {
         }
         self.worker.nudge();
         self.desk.nudge();
+        self.hearing.nudge();
     }
 
     /// Notes that a model's weights are gone, if it is known at all: it may have been added again.
@@ -248,7 +282,7 @@ impl Shared {
     /// Models that write answers.
     pub(crate) fn ready_models(&self) -> Vec<ModelDigest> {
         let models = self.models.lock();
-        let ready = |entry: &Entry| entry.state == ModelState::Ready && !entry.card.embeds();
+        let ready = |entry: &Entry| entry.state == ModelState::Ready && entry.card.writes();
         let ready = models.iter().filter(|(_, entry)| ready(entry));
         ready.map(|(digest, _)| *digest).collect()
     }
@@ -302,23 +336,25 @@ impl Shared {
         }
     }
 
-    /// Refuses what a model is not made for: vectors or text.
-    pub(crate) fn check_makes(&self, digest: ModelDigest, vectors: bool) -> Result<(), Refusal> {
+    /// Refuses what a model is not made for.
+    pub(crate) fn check_makes(&self, digest: ModelDigest, wanted: Made) -> Result<(), Refusal> {
         let models = self.models.lock();
         let card = &models.get(&digest).ok_or_else(not_found)?.card;
-        if card.embeds() == vectors {
+        let made = match (card.embeds(), card.hears()) {
+            (true, _) => Made::Vectors,
+            (_, true) => Made::Transcripts,
+            _ => Made::Text,
+        };
+        if made == wanted {
             return Ok(());
         }
-        let message = match vectors {
-            true => format!("model '{}' generates text and makes no embeddings", card.name),
-            false => format!("model '{}' makes embeddings and generates no text", card.name),
-        };
+        let message = format!("model '{}' {}, and {}", card.name, made.does(), wanted.lacks());
         Err(Refusal::client(Stage::Validate, Code::Unsupported, message).param("model"))
     }
 
     /// A model's text side, read from its file at the first call.
     pub(crate) fn text(&self, digest: ModelDigest) -> Result<Arc<Text>, Refusal> {
-        self.check_makes(digest, false)?;
+        self.check_makes(digest, Made::Text)?;
         let path = {
             let models = self.models.lock();
             let entry = models.get(&digest).ok_or_else(not_found)?;
@@ -405,6 +441,7 @@ impl Shared {
         }
         self.worker.nudge();
         self.desk.nudge();
+        self.hearing.nudge();
     }
 
     pub(crate) fn publish(&self, digest: ModelDigest, pulse: Pulse) {

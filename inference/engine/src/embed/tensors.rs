@@ -20,8 +20,6 @@ use crate::error::EngineError;
 const MAX_HEADER_BYTES: u64 = 4 << 20;
 /// The length of the header stands before it.
 const LENGTH_BYTES: u64 = 8;
-/// What some files write before every name.
-const PREFIX: &str = "bert.";
 
 /// A file's header.
 #[derive(Debug)]
@@ -35,8 +33,12 @@ pub(crate) struct Tensors {
 }
 
 impl Tensors {
-    /// Reads the header of the file at `path`.
-    pub(crate) fn open(path: &Path) -> Result<Self, EngineError> {
+    /// Reads the header of the file at `path`. Some files write a prefix before every name: those
+    /// that have no tensor of the first name as it is.
+    pub(crate) fn open(
+        path: &Path,
+        (first, prefix): (&str, &'static str),
+    ) -> Result<Self, EngineError> {
         let io = |source| EngineError::Io { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
@@ -58,8 +60,8 @@ impl Tensors {
             .map_err(|error| EngineError::corrupt(format!("the safetensors header: {error}")))?;
         let data = LENGTH_BYTES + length;
         let mut this = Self { path: path.to_owned(), file_bytes: size, data, header, prefix: "" };
-        if this.header.info("embeddings.word_embeddings.weight").is_none() {
-            this.prefix = PREFIX;
+        if this.header.info(first).is_none() {
+            this.prefix = prefix;
         }
         Ok(this)
     }
