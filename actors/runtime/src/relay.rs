@@ -19,6 +19,7 @@ mod local;
 mod outlet;
 mod paid;
 mod resume;
+pub(crate) mod speech;
 mod text;
 
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub use self::learned::{ClassCall, check_version, tells_classes};
 use self::outlet::Outlet;
 pub use self::outlet::{ChatStream, Said};
 use self::resume::{Going, Had};
+pub use self::speech::{Sound, SpeechCall, Transcribed};
 use crate::counters::Held;
 use crate::gateway::{Gateway, node_full};
 use crate::providers::counts;

@@ -220,7 +220,8 @@ impl Engine for LocalEngine {
     ) -> Result<(), Refusal> {
         self.shared.check_makes(request.model, Made::Transcripts)?;
         if sound.is_empty() || sound.len() > MAX_SAMPLES {
-            let message = format!("{} samples of sound (1 to {MAX_SAMPLES} are heard)", sound.len());
+            let message =
+                format!("{} samples of sound (1 to {MAX_SAMPLES} are heard)", sound.len());
             let code = Code::InvalidRequest;
             return Err(Refusal::client(Stage::Validate, code, message).param("file"));
         }

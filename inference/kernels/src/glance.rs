@@ -107,8 +107,7 @@ impl Glance<'_> {
         let scale = s.splat(1.0 / (dim as f32).sqrt());
         let mut keys: [&[Floats]; N] = [&[]; N];
         for side in 0..N {
-            keys[side] =
-                &self.kept.keys[(self.head * self.kept.groups + at + side) * dim..][..dim];
+            keys[side] = &self.kept.keys[(self.head * self.kept.groups + at + side) * dim..][..dim];
         }
         let mut sums = [s.splat(0.0); N];
         for place in 0..dim {

@@ -237,7 +237,7 @@ impl Heard {
 }
 
 /// Whether to go on; asked after each layer of a window.
-pub type GoOn<'a> = dyn FnMut() -> ControlFlow<()> + 'a;
+pub(crate) type GoOn<'a> = dyn FnMut() -> ControlFlow<()> + 'a;
 
 /// Products of rows: few are divided by outputs, many by rows.
 fn multiply(

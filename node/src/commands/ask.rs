@@ -4,6 +4,7 @@ use std::io::Read as _;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use selvedge_contract::embed::embeds;
+use selvedge_contract::speech::hears;
 use selvedge_net::clock;
 use serde_json::{Value, json};
 
@@ -47,9 +48,10 @@ fn prompt(words: &[String]) -> Result<String> {
 fn first_model(client: &Client) -> Result<String> {
     let models: Value = client.get("/v1/models")?;
     let all = models["data"].as_array().into_iter().flatten();
-    // What makes embeddings answers no question.
-    let makes =
-        |model: &&Value| model["selvedge"]["architecture"].as_str().is_none_or(|a| !embeds(a));
+    // What makes embeddings or hears answers no question.
+    let makes = |model: &&Value| {
+        model["selvedge"]["architecture"].as_str().is_none_or(|a| !embeds(a) && !hears(a))
+    };
     let mut names: Vec<&str> = all.filter(makes).filter_map(|model| model["id"].as_str()).collect();
     names.sort_unstable();
     names.first().map(|name| (*name).to_owned()).ok_or_else(|| {

@@ -13,6 +13,7 @@ use hyper::header::{ALLOW, HOST, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use selvedge_base::{Code, ModelDigest, NodeId, RequestId};
+use selvedge_contract::SpeechTask;
 use selvedge_core::Piece;
 use selvedge_dialect::embed::{EmbedRequest, Embeddings};
 use selvedge_dialect::inference::rows;
@@ -65,6 +66,7 @@ pub(super) enum Surface {
     Chat,
     Completions,
     Embeddings,
+    Audio,
     Messages,
     Responses,
     Ollama,
@@ -84,6 +86,7 @@ impl Surface {
             Self::Chat => "chat",
             Self::Completions => "completions",
             Self::Embeddings => "embeddings",
+            Self::Audio => "audio",
             Self::Messages => "messages",
             Self::Responses => "responses",
             Self::Ollama => "ollama",
@@ -165,6 +168,8 @@ pub(super) enum Route {
     Chat,
     Completions,
     Embeddings,
+    Transcriptions,
+    Translations,
     Messages,
     CountTokens,
     Responses,
@@ -191,10 +196,12 @@ pub(super) enum Route {
 }
 
 /// The paths that hold no name, and where they lead.
-static FIXED: [(&str, Route); 17] = [
+static FIXED: [(&str, Route); 19] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/embeddings", Route::Embeddings),
+    ("/v1/audio/transcriptions", Route::Transcriptions),
+    ("/v1/audio/translations", Route::Translations),
     ("/v1/messages", Route::Messages),
     ("/v1/messages/count_tokens", Route::CountTokens),
     ("/v1/responses", Route::Responses),
@@ -258,6 +265,7 @@ impl Route {
             Self::Chat => Surface::Chat,
             Self::Completions => Surface::Completions,
             Self::Embeddings => Surface::Embeddings,
+            Self::Transcriptions | Self::Translations => Surface::Audio,
             Self::Messages | Self::CountTokens => Surface::Messages,
             Self::Responses => Surface::Responses,
             Self::OllamaChat
@@ -281,6 +289,8 @@ impl Route {
             Self::Chat
             | Self::Completions
             | Self::Embeddings
+            | Self::Transcriptions
+            | Self::Translations
             | Self::Messages
             | Self::CountTokens
             | Self::Responses
@@ -307,12 +317,12 @@ impl Route {
 /// One request on its way.
 pub(super) struct Exchange<'a> {
     pub(super) app: &'a App,
-    id: RequestId,
-    drawn: u64,
+    pub(super) id: RequestId,
+    pub(super) drawn: u64,
     /// Who asks, once that is known.
     holder: OnceLock<Holder>,
     /// Its place in a trace, if it has one.
-    trace: OnceLock<Arc<Trace>>,
+    pub(super) trace: OnceLock<Arc<Trace>>,
 }
 
 impl Exchange<'_> {
@@ -365,6 +375,8 @@ impl Exchange<'_> {
             Route::Chat => self.generate(parts, body, surface, chat::plan).await,
             Route::Completions => self.generate(parts, body, surface, completions::plan).await,
             Route::Embeddings => self.embed(parts, body, surface, embed::OPENAI).await,
+            Route::Transcriptions => self.hear(parts, body, SpeechTask::Transcribe).await,
+            Route::Translations => self.hear(parts, body, SpeechTask::Translate).await,
             Route::OllamaEmbed => self.embed(parts, body, surface, embed::OLLAMA).await,
             Route::OllamaEmbeddings => self.embed(parts, body, surface, embed::OLLAMA_OLDER).await,
             Route::Messages => self.told(parts, body, surface, speech::ANTHROPIC).await,
@@ -718,7 +730,7 @@ impl Exchange<'_> {
     }
 
     /// Says which node answered. A name that no header can hold is given as the node's id.
-    fn name_node(&self, response: &mut Response<Answer>, node: Option<NodeId>) {
+    pub(super) fn name_node(&self, response: &mut Response<Answer>, node: Option<NodeId>) {
         let Some(node) = node else { return };
         let name = self.app.backend.name_of(&node);
         let value = HeaderValue::from_str(&name).or_else(|_| HeaderValue::from_str(&node.short()));

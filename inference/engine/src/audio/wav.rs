@@ -83,12 +83,8 @@ impl Form {
         match (self.float, sample) {
             (false, [a]) => (f32::from(*a) - 128.0) / 128.0,
             (false, [a, b]) => f32::from(i16::from_le_bytes([*a, *b])) / 32_768.0,
-            (false, [a, b, c]) => {
-                (i32::from_le_bytes([0, *a, *b, *c]) >> 8) as f32 / 8_388_608.0
-            }
-            (false, [a, b, c, d]) => {
-                i32::from_le_bytes([*a, *b, *c, *d]) as f32 / 2_147_483_648.0
-            }
+            (false, [a, b, c]) => (i32::from_le_bytes([0, *a, *b, *c]) >> 8) as f32 / 8_388_608.0,
+            (false, [a, b, c, d]) => i32::from_le_bytes([*a, *b, *c, *d]) as f32 / 2_147_483_648.0,
             (true, [a, b, c, d]) => f32::from_le_bytes([*a, *b, *c, *d]),
             (true, [a, b, c, d, e, f, g, h]) => {
                 f64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]) as f32

@@ -275,7 +275,10 @@ pub(crate) fn needed<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T
         .map_err(|error| EngineError::corrupt(format!("{name}: {error}")))
 }
 
-pub(crate) fn optional<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<T>, EngineError> {
+pub(crate) fn optional<T: DeserializeOwned>(
+    folder: &Path,
+    name: &str,
+) -> Result<Option<T>, EngineError> {
     match folder.join(name).exists() {
         true => needed(folder, name).map(Some),
         false => Ok(None),

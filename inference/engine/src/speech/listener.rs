@@ -135,8 +135,8 @@ impl Listener {
                 return Ok(None);
             };
             let silent = written.silence > MOST_SILENCE && written.mean_logprob < LEAST_LOGPROB;
-            let good = written.compression <= MOST_COMPRESSION
-                && written.mean_logprob >= LEAST_LOGPROB;
+            let good =
+                written.compression <= MOST_COMPRESSION && written.mean_logprob >= LEAST_LOGPROB;
             last = Some(written);
             if silent || good {
                 break;

@@ -98,7 +98,8 @@ impl Spectrum {
             for at in 0..SPAN {
                 let begin = ((from + first) * HOP + at) as isize - (SPAN / 2) as isize;
                 let weight = self.window[at];
-                let second = if first + 1 < count { sample(sound, begin + HOP as isize) } else { 0.0 };
+                let second =
+                    if first + 1 < count { sample(sound, begin + HOP as isize) } else { 0.0 };
                 work.given[at] = (weight * sample(sound, begin), weight * second);
             }
             self.transform(&mut work);

@@ -38,9 +38,8 @@ pub(super) struct Words {
 
 impl Words {
     pub(super) fn load(folder: &Folder) -> Result<Self, EngineError> {
-        let wrong = |error: tokenizers::Error| {
-            EngineError::corrupt(format!("tokenizer.json: {error}"))
-        };
+        let wrong =
+            |error: tokenizers::Error| EngineError::corrupt(format!("tokenizer.json: {error}"));
         let mut tokenizer = Tokenizer::from_bytes(folder.tokenizer()?).map_err(wrong)?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(wrong)?;
@@ -73,9 +72,9 @@ impl Words {
             transcribe,
             translate,
             before: mark("startofprev")?,
-            silence: silence.filter(|id| (*id as usize) < vocabulary).ok_or_else(|| {
-                EngineError::corrupt("tokenizer.json has no mark for silence")
-            })?,
+            silence: silence
+                .filter(|id| (*id as usize) < vocabulary)
+                .ok_or_else(|| EngineError::corrupt("tokenizer.json has no mark for silence"))?,
             timeless,
             first_time: timeless + 1,
             languages,

@@ -27,7 +27,8 @@ impl Speech {
     ) -> Result<ControlFlow<()>, KernelError> {
         let SpeechConfig { bands, frames, width, .. } = self.config;
         if spectrum.len() != 2 * frames * bands || heard.layers.len() != self.writing.len() {
-            let why = format!("a spectrum of {} numbers, not {}", spectrum.len(), 2 * frames * bands);
+            let why =
+                format!("a spectrum of {} numbers, not {}", spectrum.len(), 2 * frames * bands);
             return Err(KernelError::Shape(why));
         }
         heard.written = 0;
