@@ -72,12 +72,13 @@ struct Mixer {
 impl Mixer {
     fn new(rate: u32, channels: usize) -> Result<Self, SoundError> {
         if !RATES.contains(&rate) {
-            return Err(SoundError::Unsupported(format!("{rate} samples a second")));
+            return Err(unusual(rate));
         }
         if !(1..=MAX_CHANNELS).contains(&channels) {
             return Err(SoundError::Unsupported(format!("{channels} channels")));
         }
         let resampler = Resampler::new(rate, RATE);
+        let resampler = resampler.ok_or_else(|| unusual(rate))?;
         Ok(Self { channels, mono: Vec::new(), resampler, out: Vec::new() })
     }
 
@@ -109,6 +110,10 @@ impl Mixer {
     fn check(&self) -> Result<(), SoundError> {
         if self.out.len() > MAX_SAMPLES { Err(SoundError::TooLong) } else { Ok(()) }
     }
+}
+
+fn unusual(rate: u32) -> SoundError {
+    SoundError::Unsupported(format!("{rate} samples a second"))
 }
 
 /// The nearest sample of 16 bits: one that was so before is the same again.

@@ -114,5 +114,7 @@ replayed! {
     file_parquet: "file.parquet",
     model_gguf: "model.gguf",
     model_template: "model.template",
+    request_audio: "request.audio",
+    file_sound: "file.sound",
     text_short: "text.short",
 }

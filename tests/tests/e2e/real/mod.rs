@@ -34,6 +34,7 @@ mod reclaimed;
 mod resume;
 mod shapes;
 mod shared_routes;
+mod speech;
 mod surface;
 mod telemetry;
 mod templates;
