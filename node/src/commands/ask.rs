@@ -15,8 +15,7 @@ use crate::record::Record;
 use crate::ui::{self, Ink, paint_err, span_text};
 
 /// Said where no model answers questions.
-const MISSING: &str =
-    "no node of the mesh has a model; `selvedge models pull` fetches a small one";
+const MISSING: &str = "no node of the mesh has a model; `selvedge models pull` fetches a small one";
 /// The longest question read from standard input: what a request may carry.
 const MAX_PROMPT_BYTES: u64 = 8 << 20;
 
@@ -58,7 +57,8 @@ pub(super) fn first_model(
     let models: Value = client.get("/v1/models")?;
     let all = models["data"].as_array().into_iter().flatten();
     // Of a provider's model nothing is known but its name.
-    let makes = |model: &&Value| made(model["selvedge"]["architecture"].as_str().unwrap_or_default());
+    let makes =
+        |model: &&Value| made(model["selvedge"]["architecture"].as_str().unwrap_or_default());
     let mut names: Vec<&str> = all.filter(makes).filter_map(|model| model["id"].as_str()).collect();
     names.sort_unstable();
     names.first().map(|name| (*name).to_owned()).ok_or_else(|| anyhow!(missing))
