@@ -51,8 +51,9 @@ pub(crate) fn transcribe(home: &Home, options: &cli::Transcribe) -> Result<()> {
     Ok(())
 }
 
-const MISSING: &str = "no node of the mesh has a model that hears: place the directory of one, such \
-                       as Whisper, in the home's models";
+/// Said where no model hears.
+const MISSING: &str = "no node of the mesh has a model that hears: place the directory of one, \
+                       such as Whisper, in the home's models";
 
 fn read(options: &cli::Transcribe) -> Result<Vec<u8>> {
     let shown = options.file.display();

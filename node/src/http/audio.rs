@@ -14,7 +14,7 @@ use super::body::{Answer, whole};
 use super::errors::Problem;
 use super::guard::Guard;
 use super::metrics::Progress;
-use super::router::{Exchange, Surface};
+use super::router::{Exchange, Route, Surface};
 
 /// Bytes of a form: a file of 25 MiB, which is what OpenAI's API takes, and the other fields.
 const FORM_BYTES: usize = (25 << 20) + (64 << 10);
@@ -25,8 +25,10 @@ impl Exchange<'_> {
         &self,
         parts: &Parts,
         body: Incoming,
-        task: SpeechTask,
+        route: &Route,
     ) -> Result<Response<Answer>, Problem> {
+        let translates = matches!(route, Route::Translations);
+        let task = if translates { SpeechTask::Translate } else { SpeechTask::Transcribe };
         let holder = self.holder(parts, Surface::Audio)?;
         let caller = self.app.guard.caller(&parts.headers, holder.clone())?;
         let form = Guard::check_form(&parts.headers)?;

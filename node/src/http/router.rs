@@ -13,7 +13,6 @@ use hyper::header::{ALLOW, HOST, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use selvedge_base::{Code, ModelDigest, NodeId, RequestId};
-use selvedge_contract::SpeechTask;
 use selvedge_core::Piece;
 use selvedge_dialect::embed::{EmbedRequest, Embeddings};
 use selvedge_dialect::inference::rows;
@@ -375,8 +374,7 @@ impl Exchange<'_> {
             Route::Chat => self.generate(parts, body, surface, chat::plan).await,
             Route::Completions => self.generate(parts, body, surface, completions::plan).await,
             Route::Embeddings => self.embed(parts, body, surface, embed::OPENAI).await,
-            Route::Transcriptions => self.hear(parts, body, SpeechTask::Transcribe).await,
-            Route::Translations => self.hear(parts, body, SpeechTask::Translate).await,
+            Route::Transcriptions | Route::Translations => self.hear(parts, body, &route).await,
             Route::OllamaEmbed => self.embed(parts, body, surface, embed::OLLAMA).await,
             Route::OllamaEmbeddings => self.embed(parts, body, surface, embed::OLLAMA_OLDER).await,
             Route::Messages => self.told(parts, body, surface, speech::ANTHROPIC).await,
