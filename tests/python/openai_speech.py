@@ -6,12 +6,12 @@ import wave
 from pathlib import Path
 
 import openai
-from checks import KEY, URL, check, done, fails
+from checks import KEY, MODEL, URL, check, done, fails
 from openai import OpenAI
 
 client = OpenAI(base_url=URL, api_key=KEY, max_retries=0, timeout=120)
 create = client.audio.transcriptions.create
-NAME = "whisper-tiny.en"
+NAME = MODEL
 CLIP = Path(os.environ["SELVEDGE_CLIP"])
 TEXT = "Ever tried, ever failed. No matter, try again. Fail again. Fail better."
 

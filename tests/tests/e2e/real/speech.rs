@@ -20,27 +20,27 @@ fn giver(s: &Scenario, name: &str) -> Result<selvedge_tests::NodeSpec> {
 fn a_node_without_the_model_has_a_peer_hear() {
     scenario(|s| {
         let clip = places::clip()?.display().to_string();
-        let mesh = s.mesh(&[giver(s, "giver")?, s.node("asker")])?;
-        mesh[1].admin()?.until("the model at its peer", Deadline::patient(), |view| {
+        let mesh = s.mesh(&[s.node("asker"), giver(s, "giver")?])?;
+        mesh[0].admin()?.until("the model at its peer", Deadline::patient(), |view| {
             view.to_string().contains(NAME)
         })?;
         s.step("the official client at the node without the model");
-        let more = [("SELVEDGE_CLIP", clip.as_str())];
-        let said = python::run_with("openai_speech.py", &mesh[1].client(), &more)?;
+        let more = [("SELVEDGE_MODEL", NAME), ("SELVEDGE_CLIP", clip.as_str())];
+        let said = python::run_with("openai_speech.py", &mesh[0].client(), &more)?;
         s.say(said.trim_end());
         ensure!(said.trim_end().ends_with("all good"), "{said}");
         s.step("a budget counts the seconds, wherever they are heard");
-        let key = fund(&mesh[1], "acme", "1500 tokens/month")?;
+        let key = fund(&mesh[0], "acme", "1500 tokens/month")?;
         let args = ["transcribe", clip.as_str(), "--key", key.as_str()];
-        let ran = mesh[1].cli(&args)?;
+        let ran = mesh[0].cli(&args)?;
         ensure!(ran.err.contains("giver"), "{}", ran.err);
         let told = ran.success()?;
         ensure!(told.trim_end().ends_with("Fail again. Fail better."), "{told}");
         // Ten seconds are 500; the text and its times are the rest.
-        until_books(&mesh[1], "acme", "what it took", Deadline::patient(), |books| {
+        until_books(&mesh[0], "acme", "what it took", Deadline::patient(), |books| {
             (510..600).contains(&books.spent) && books.reserved == 0
         })?;
-        let refused = mesh[1].cli(&args)?.failure()?;
+        let refused = mesh[0].cli(&args)?.failure()?;
         ensure!(refused.contains("budget"), "{refused}");
         Ok(())
     });
