@@ -19,7 +19,8 @@ pub struct ModelCard {
     pub digest: ModelDigest,
     /// Bytes of the file.
     pub bytes: u64,
-    /// Architecture, as the file names it (`llama`, `bert`, `whisper`); it tells what the model makes.
+    /// Architecture, as the file names it (`llama`, `bert`, `whisper`); it tells what the model
+    /// makes.
     pub architecture: String,
     /// Quantization, as people write it (`Q4_1`).
     pub quantization: String,

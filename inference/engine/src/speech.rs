@@ -3,8 +3,8 @@
 //! Owns what such a model is on the disk, a directory as Hugging Face lays Whisper out (`folder`),
 //! how sound becomes what it hears (`spectrum`), its tokens and the rules of its answers (`words`,
 //! `rules`), one window (`listener`), a request window by window (`listening`), and the thread that
-//! computes (`desk`). The arithmetic is `selvedge_kernels`' speech. Devices other than the processor
-//! are not used.
+//! computes (`desk`). The arithmetic is `selvedge_kernels`' speech. Devices other than the
+//! processor are not used.
 
 mod desk;
 mod folder;

@@ -11,8 +11,8 @@
 //! row: `act` rounds it, `product` multiplies it, `added` adds what a tuned model has beside it,
 //! `attend` looks back, `step` puts them in order.
 //! Models that read and do not write keep full precision: `dense` multiplies, `look` attends both
-//! ways, `encoder` puts them in order. So does what hears: `speech` reads half a minute of sound and
-//! writes what was said, each row by a `glance` at what is kept.
+//! ways, `encoder` puts them in order. So does what hears: `speech` reads half a minute of sound
+//! and writes what was said, each row by a `glance` at what is kept.
 
 #![allow(
     clippy::needless_range_loop,

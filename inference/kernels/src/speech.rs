@@ -1,8 +1,8 @@
 //! Models that hear and write: Whisper (Radford et al., 2022), in full precision.
 //!
 //! Owns the dimensions, the weights and the threads. How sound is read is in `hear`, how text is
-//! written in `write`. The bits of an answer do not depend on the number of threads or on the set of
-//! instructions.
+//! written in `write`. The bits of an answer do not depend on the number of threads or on the set
+//! of instructions.
 
 mod hear;
 mod load;

@@ -95,8 +95,8 @@ pub enum HelloReply {
 }
 
 /// The first frame of a stream says what the stream is for. `R` is a request, `Q` a message about
-/// budgets, `P` one about policies, `F` one of federated rounds, `M` a personal model, `S` a request
-/// to write down what is said. New variants go to the end: frames count them.
+/// budgets, `P` one about policies, `F` one of federated rounds, `M` a personal model, `S` a
+/// request to write down what is said. New variants go to the end: frames count them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Opening<R, Q = (), P = (), F = (), M = (), S = ()> {
     /// A request for the peer to compute; answered by [`HandOffReply`]s.

@@ -67,8 +67,8 @@ impl Spectrum {
         most
     }
 
-    /// A window of `out.len()` numbers: `count` rows of sound from `from` on, then silence, relative
-    /// to the loudest value of all.
+    /// A window of `out.len()` numbers: `count` rows of sound from `from` on, then silence,
+    /// relative to the loudest value of all.
     pub(super) fn window(
         &self,
         sound: &[i16],

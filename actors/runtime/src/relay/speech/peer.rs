@@ -2,8 +2,8 @@
 //!
 //! Owns both ends of such a stream: the request first, then its sound in chunks; `Accepted` once
 //! the engine has it, signs of life, and the transcript whole. The serving side checks as it does
-//! for any hand-off ([`selvedge_core::receive`]), before sound is taken. Dropping either end cancels
-//! the work.
+//! for any hand-off ([`selvedge_core::receive`]), before sound is taken. Dropping either end
+//! cancels the work.
 
 use std::sync::Arc;
 
