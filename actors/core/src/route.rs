@@ -215,12 +215,15 @@ pub fn choose_listener(
     choose_made(view, need, exclude, in_flight, (dice, hears))
 }
 
+/// Refuses a model that is not made for what is asked.
+type IsMade = fn(&ModelCard) -> Result<(), Refusal>;
+
 fn choose_made(
     view: &MeshView,
     need: &Need,
     exclude: &[NodeId],
     in_flight: &BTreeMap<NodeId, u32>,
-    (dice, is_made): (&mut Dice, fn(&ModelCard) -> Result<(), Refusal>),
+    (dice, is_made): (&mut Dice, IsMade),
 ) -> Result<(ModelDigest, Choice), Refusal> {
     let digest = match need.digest {
         Some(digest) => digest,

@@ -38,7 +38,7 @@ pub(super) fn restrict(words: &Words, written: &[u32], logits: &mut [f32]) {
             false => logits[..(words.end as usize).min(times)].fill(none),
         }
     }
-    if let Some(time) = written.iter().copied().filter(|token| is_time(token)).next_back() {
+    if let Some(time) = written.iter().copied().rfind(is_time) {
         // A part lasts; only the next one may begin where it ended.
         let from = if last && !before { time } else { time + 1 };
         let until = (from as usize).clamp(times, logits.len());
