@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
 use selvedge_base::{Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Stage, TraceContext};
@@ -28,7 +29,8 @@ use selvedge_dialect::inference::rows::{Card, Found};
 use selvedge_proto::swim::PeerState;
 use selvedge_runtime::{
     Admin, Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Gateway, Labeller, MeshView,
-    NodeView, Outcome, Piece, Question, RequestRecord, Said, TensorCall, Trace,
+    NodeView, Outcome, Piece, Question, RequestRecord, Said, Sound, SpeechCall, TensorCall, Trace,
+    Transcribed,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -122,6 +124,14 @@ impl Backend for Bridge {
 
     fn embed(&self, call: EmbedCall) -> BoxFuture<'_, Result<Embeddings, Failure>> {
         Box::pin(self.gateway.embed(call))
+    }
+
+    fn sound(&self, file: Bytes) -> BoxFuture<'_, Result<Sound, Refusal>> {
+        Box::pin(self.gateway.sound(file))
+    }
+
+    fn hear(&self, call: SpeechCall) -> BoxFuture<'_, Result<Transcribed, Refusal>> {
+        Box::pin(self.gateway.hear(call))
     }
 
     fn trace(&self, caller: Option<TraceContext>, came: Came) -> Option<Arc<Trace>> {

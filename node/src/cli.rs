@@ -9,6 +9,7 @@ mod infer;
 mod provider;
 mod quota;
 mod routes;
+mod transcribe;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub(crate) use infer::Infer;
 pub(crate) use provider::{Continues, Kind, Provider, ProviderAdd, ProviderKey};
 pub(crate) use quota::{Budget, BudgetSet, Key, KeyCreate, Tenant};
 pub(crate) use routes::Routes;
+pub(crate) use transcribe::Transcribe;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -73,6 +75,8 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Ask a question and watch the answer arrive
     Ask(Ask),
+    /// Write down what is said in a file with sound
+    Transcribe(Transcribe),
     /// Ask a model that a job of learning made for the classes of rows of numbers
     Infer(Infer),
     /// The mesh: who belongs to it, who may join

@@ -43,6 +43,15 @@ pub(crate) enum Said {
     Comment(String),
 }
 
+/// A text that was written for a form.
+pub(crate) struct Written {
+    pub(crate) text: String,
+    /// The node that answered.
+    pub(crate) node: String,
+    /// The request's id.
+    pub(crate) request: String,
+}
+
 /// An answer as it arrives.
 pub(crate) struct Talk {
     /// The request's id.
@@ -132,6 +141,37 @@ impl Client {
         Ok((read(response)?, request))
     }
 
+    /// Sends a form with a file in it, for an answer that takes as long as it takes.
+    pub(crate) fn form(
+        &self,
+        path: &str,
+        fields: &[(&str, &str)],
+        (name, file): (&str, &[u8]),
+    ) -> Result<Written> {
+        // What the file holds is not what it is called by.
+        let boundary = format!("selvedge-{}", &blake3::hash(file).to_hex()[..32]);
+        let mut body = Vec::with_capacity(file.len() + 1_024);
+        let disposition = |more: &str| {
+            format!("--{boundary}\r\ncontent-disposition: form-data; name={more}\r\n\r\n")
+        };
+        for (name, value) in fields {
+            body.extend(disposition(&format!("\"{name}\"")).as_bytes());
+            body.extend(value.as_bytes());
+            body.extend(b"\r\n");
+        }
+        let name: String =
+            name.chars().filter(|c| !c.is_control() && !matches!(c, '"' | '\\')).collect();
+        body.extend(disposition(&format!("\"file\"; filename=\"{name}\"")).as_bytes());
+        body.extend(file);
+        body.extend(format!("\r\n--{boundary}--\r\n").as_bytes());
+        let kind = format!("multipart/form-data; boundary={boundary}");
+        let mut response = good(self.sent_as(&kind, path, &body, None)?)?;
+        let request = header(&response, "x-request-id");
+        let node = header(&response, "x-selvedge-node");
+        let text = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string()?;
+        Ok(Written { text, node, request })
+    }
+
     /// Asks for a streamed answer.
     pub(crate) fn talk(&self, path: &str, body: &Value) -> Result<Talk> {
         let response = good(self.send(path, body, None)?)?;
@@ -148,18 +188,27 @@ impl Client {
         body: &impl Serialize,
         timeout: Option<Duration>,
     ) -> Result<Response<Body>> {
-        let body = serde_json::to_vec(body)?;
+        self.sent_as("application/json", path, &serde_json::to_vec(body)?, timeout)
+    }
+
+    fn sent_as(
+        &self,
+        kind: &str,
+        path: &str,
+        body: &[u8],
+        timeout: Option<Duration>,
+    ) -> Result<Response<Body>> {
         let mut request = self
             .agent
             .post(self.url(path))
             .config()
             .timeout_global(timeout)
             .build()
-            .header("content-type", "application/json");
+            .header("content-type", kind);
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        self.sent(request.send(&body[..]))
+        self.sent(request.send(body))
     }
 
     fn url(&self, path: &str) -> String {

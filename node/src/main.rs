@@ -80,6 +80,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Up(options) => serve(&home, &config, options),
         Command::Demo(options) => demo::demo(&home, &config, options, cli.global.verbose),
         Command::Ask(options) => commands::ask(&home, options),
+        Command::Transcribe(options) => commands::transcribe(&home, options),
         Command::Infer(options) => commands::infer(&home, options),
         Command::Mesh(command) => commands::mesh(&home, &config, command),
         Command::Models(command) => {

@@ -47,6 +47,26 @@ pub fn embedder() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The directory of the test model of speech.
+///
+/// # Errors
+/// As [`model`].
+pub fn listener() -> Result<PathBuf> {
+    let path = model()?.with_file_name("whisper-tiny.en");
+    ensure!(path.is_dir(), "no test model at {}: run `cargo xtask models`", path.display());
+    Ok(path)
+}
+
+/// Ten seconds of speech.
+///
+/// # Errors
+/// As [`model`].
+pub fn clip() -> Result<PathBuf> {
+    let path = model()?.with_file_name("clips").join("beckett.wav");
+    ensure!(path.is_file(), "no clip at {}: run `cargo xtask models`", path.display());
+    Ok(path)
+}
+
 /// The Python that has the packages of tests/requirements.txt: `SELVEDGE_PYTHON`, or the virtual
 /// environment at the root of the repository.
 ///

@@ -30,5 +30,5 @@ pub use record::{Attempt, Outcome, RequestRecord};
 pub use route::{MeshView, ModelSummary, Need, NodeView};
 pub use rows::{
     Charged, FederatedWord, HandOff, HandOffReply, NodeRow, Opening, PersonalWord, PolicyWord,
-    Shaped, Traced,
+    Shaped, Spoken, SpokenReply, Traced,
 };

@@ -198,6 +198,33 @@ pub fn choose(
     in_flight: &BTreeMap<NodeId, u32>,
     dice: &mut Dice,
 ) -> Result<(ModelDigest, Choice), Refusal> {
+    choose_made(view, need, exclude, in_flight, (dice, writes))
+}
+
+/// Chooses a node whose model writes down what is said in sound.
+///
+/// # Errors
+/// As [`choose`]; `Unsupported` when the model hears nothing.
+pub fn choose_listener(
+    view: &MeshView,
+    need: &Need,
+    exclude: &[NodeId],
+    in_flight: &BTreeMap<NodeId, u32>,
+    dice: &mut Dice,
+) -> Result<(ModelDigest, Choice), Refusal> {
+    choose_made(view, need, exclude, in_flight, (dice, hears))
+}
+
+/// Refuses a model that is not made for what is asked.
+type IsMade = fn(&ModelCard) -> Result<(), Refusal>;
+
+fn choose_made(
+    view: &MeshView,
+    need: &Need,
+    exclude: &[NodeId],
+    in_flight: &BTreeMap<NodeId, u32>,
+    (dice, is_made): (&mut Dice, IsMade),
+) -> Result<(ModelDigest, Choice), Refusal> {
     let digest = match need.digest {
         Some(digest) => digest,
         None => resolve(view, &need.model)?,
@@ -207,9 +234,7 @@ pub fn choose(
     let Some(held) = holders.first().and_then(|node| node.model(&digest)) else {
         return Err(not_found(view, &need.model));
     };
-    if !held.card.writes() {
-        return Err(writes_nothing(&held.card));
-    }
+    is_made(&held.card)?;
     let inside: Vec<&NodeView> =
         holders.into_iter().filter(|node| may_reach(view, node, need.label)).collect();
     if inside.is_empty() {
@@ -345,18 +370,35 @@ fn not_found(view: &MeshView, name: &str) -> Refusal {
     Refusal::client(Stage::Route, Code::ModelNotFound, message).param("model")
 }
 
-fn writes_nothing(card: &ModelCard) -> Refusal {
+/// Refuses a model that is not made to write text.
+fn writes(card: &ModelCard) -> Result<(), Refusal> {
+    if card.writes() {
+        return Ok(());
+    }
     let name = &card.name;
-    let message = match card.infers() {
-        true => format!(
-            "model '{name}' takes and gives tensors and generates no text; ask it at POST \
-             /v2/models/{name}/infer"
-        ),
-        false => format!(
-            "model '{name}' makes embeddings and generates no text; ask it at POST /v1/embeddings"
+    let does = match (card.embeds(), card.hears()) {
+        (true, _) => "makes embeddings and generates no text; ask it at POST /v1/embeddings".into(),
+        (_, true) => "writes down what is said in sound and generates no text; ask it at POST \
+                      /v1/audio/transcriptions"
+            .into(),
+        _ => format!(
+            "takes and gives tensors and generates no text; ask it at POST /v2/models/{name}/infer"
         ),
     };
-    Refusal::client(Stage::Route, Code::Unsupported, message).param("model")
+    let message = format!("model '{name}' {does}");
+    Err(Refusal::client(Stage::Route, Code::Unsupported, message).param("model"))
+}
+
+/// Refuses a model that is not made to hear.
+fn hears(card: &ModelCard) -> Result<(), Refusal> {
+    if card.hears() {
+        return Ok(());
+    }
+    let message = format!(
+        "model '{}' hears nothing; models made to write down what is said do, such as Whisper",
+        card.name
+    );
+    Err(Refusal::client(Stage::Route, Code::Unsupported, message).param("model"))
 }
 
 fn out_of_bounds(need: &Need) -> Refusal {

@@ -177,3 +177,24 @@ fn a_model_is_counted_by_its_name_however_it_is_written() {
     assert_eq!(view.plain_model_name("none@here"), "none@here");
     assert_eq!(view.own_model("small"), None, "only peers have it");
 }
+
+#[test]
+fn sound_goes_to_models_that_hear_and_nothing_else_does() {
+    let mut view = mesh();
+    let mut ears = model("ears", 9);
+    ears.card.architecture = "whisper".to_owned();
+    view.nodes[2].engine.models.push(ears);
+    let listener = |need: &Need| {
+        let mut dice = Dice::from_seed([0; 32]);
+        choose_listener(&view, need, &[], &BTreeMap::new(), &mut dice)
+    };
+    let (digest, choice) = listener(&need("ears", Label::Mesh)).expect("one that hears");
+    assert_eq!((digest, choice.chosen), (ModelDigest([9; 32]), Some(FAR)));
+    assert_eq!(listener(&need("ears", Label::Site)).expect_err("far").code, Code::Forbidden);
+    let deaf = listener(&need("small", Label::Mesh)).expect_err("it writes");
+    assert!(deaf.code == Code::Unsupported && deaf.message.contains("hears nothing"), "{deaf}");
+    let mut dice = Dice::from_seed([0; 32]);
+    let chat = need("ears", Label::Mesh);
+    let refused = choose(&view, &chat, &[], &BTreeMap::new(), &mut dice).expect_err("it hears");
+    assert!(refused.message.contains("/v1/audio/transcriptions"), "{refused}");
+}

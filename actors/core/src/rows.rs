@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use selvedge_contract::{Answer, EngineStatus, GenerateRequest};
+use selvedge_contract::{Answer, EngineStatus, GenerateRequest, Heard, SpeechRequest};
 use selvedge_federated::epidemic::Told;
 use selvedge_federated::round::{Digest, Message};
 use selvedge_proto::policy::PolicyMessage;
@@ -16,14 +16,24 @@ use serde::{Deserialize, Serialize};
 use crate::quota::QuotaMessage;
 
 /// First frame of a stream between members.
-pub type Opening =
-    wire::Opening<GenerateRequest, QuotaMessage, PolicyWord, FederatedWord, PersonalWord>;
+pub type Opening = wire::Opening<
+    GenerateRequest,
+    QuotaMessage,
+    PolicyWord,
+    FederatedWord,
+    PersonalWord,
+    SpeechRequest,
+>;
 /// A request that was reserved for, handed to a peer.
 pub type Charged = wire::Charged<GenerateRequest>;
 /// A request that is part of a trace, handed to a peer.
 pub type Traced = wire::Traced<GenerateRequest>;
 /// A hand-off whose answer must hold to a schema.
 pub type Shaped = wire::Shaped<GenerateRequest>;
+/// Sound whose words a peer shall write down.
+pub type Spoken = wire::Spoken<SpeechRequest>;
+/// What the peer sends back.
+pub type SpokenReply = wire::HandOffReply<Heard>;
 /// A request handed to a peer.
 pub type HandOff = wire::HandOff<GenerateRequest>;
 /// What the peer sends back.

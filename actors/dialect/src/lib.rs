@@ -22,6 +22,7 @@ mod decode;
 pub mod embed;
 pub mod exchange;
 pub mod failure;
+pub mod form;
 pub mod frame;
 pub mod gemini;
 pub mod inference;

@@ -1,12 +1,13 @@
-//! OpenAI's chat completions, text completions and embeddings, and the many who speak alike (Azure
-//! among them).
+//! OpenAI's chat completions, text completions, embeddings and transcriptions, and the many who
+//! speak alike (Azure among them).
 //!
-//! Owns both roles. Source: the OpenAI API reference, "Chat", "Completions (legacy)" and
-//! "Embeddings". Beyond it are
+//! Owns both roles, of transcriptions the server's. Source: the OpenAI API reference, "Chat",
+//! "Completions (legacy)", "Embeddings" and "Audio". Beyond it are
 //! accepted and written: `top_k`, `min_p` and `repetition_penalty` (common among compatible
 //! servers) and `reasoning_content` (thinking, as compatible servers call it).
 
 mod answer;
+mod audio;
 mod embed;
 mod error;
 mod fields;
@@ -18,6 +19,7 @@ mod whole;
 mod write;
 
 pub use answer::{Parser, WholeParser};
+pub use audio::{AudioFormat, AudioRequest, audio_body, audio_schema, parse_audio};
 pub use embed::{embed_body, embed_schema, parse_embed, read_embed, render_embed};
 pub use error::{error_body, failure, status};
 pub use fields::{body_schema, parse};

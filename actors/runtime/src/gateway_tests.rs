@@ -139,6 +139,7 @@ fn gateway_by(node: &Node, pace: Duration, quota: crate::quota::QuotaLine) -> Ga
         tracer: None,
         permits: Arc::new(Semaphore::new(64)),
         preparing: crate::shared::Preparing::default(),
+        sounds: crate::relay::speech::Sounds::default(),
         in_flight: crate::shared::Tally::default(),
         serving: crate::shared::Tally::default(),
         dice: Mutex::new(selvedge_net::entropy::dice()),

@@ -56,7 +56,7 @@ pub use policies::{BudgetDraft, BudgetSet, KeyDraft, TenantView};
 pub use providers::{ProviderView, ProvidersError};
 pub use relay::{
     Asked, CacheView, Cached, ChatCall, ChatStream, ClassCall, EmbedCall, Keeper, Kept, Question,
-    Said, TensorCall, Wish, check_version, tells_classes,
+    Said, Sound, SpeechCall, TensorCall, Transcribed, Wish, check_version, tells_classes,
 };
 pub use routing::{RouteSaving, SharedEntry, StoredBook};
 pub use selvedge_core::auth::NewKey;
@@ -68,5 +68,6 @@ pub use stepper::{Clock, Recorded, Stepper, system_clock};
 pub use store::{Store, StoreError};
 pub use task::{Finished, Run};
 pub use trace::{
-    CHAT, CLASSES, COMPLETION, Came, EMBEDDINGS, INFERENCE, Story, Told, Trace, Tracer, Turn, Whom,
+    CHAT, CLASSES, COMPLETION, Came, EMBEDDINGS, INFERENCE, Story, TRANSCRIPTION, Told, Trace,
+    Tracer, Turn, Whom,
 };

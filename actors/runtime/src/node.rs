@@ -55,6 +55,7 @@ use crate::providers::{Providers, ProvidersError};
 use crate::quota::{self, NodeSeal, Order, QuotaLine};
 use crate::records::Records;
 use crate::relay::CacheLine;
+use crate::relay::speech::Sounds;
 use crate::routing::{Place, Routing};
 use crate::shared::{Preparing, Shared, Tally};
 use crate::stepper::{Clock, Stepper, system_clock};
@@ -508,6 +509,7 @@ async fn share(
         tracer: config.tracer.clone(),
         permits: Arc::new(Semaphore::new(config.max_requests)),
         preparing: Preparing::default(),
+        sounds: Sounds::default(),
         in_flight: Tally::default(),
         serving: Tally::default(),
         dice: Mutex::new(entropy::dice()),

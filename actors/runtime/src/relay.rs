@@ -19,6 +19,7 @@ mod local;
 mod outlet;
 mod paid;
 mod resume;
+pub(crate) mod speech;
 mod tensors;
 mod text;
 
@@ -45,6 +46,7 @@ pub use self::learned::{ClassCall, check_version, tells_classes};
 use self::outlet::Outlet;
 pub use self::outlet::{ChatStream, Said};
 use self::resume::{Going, Had};
+pub use self::speech::{Sound, SpeechCall, Transcribed};
 pub use self::tensors::TensorCall;
 use crate::counters::Held;
 use crate::gateway::{Gateway, node_full};

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::counters::Held;
 use crate::line::MeshLine;
 use crate::membership::Membership;
+use crate::relay::speech::peer as speech;
 use crate::shared::Shared;
 use crate::trace::{Asking, Came, Trace, Whom, finish_of, usage_of};
 use crate::{answers, policy_sync, sync};
@@ -76,6 +77,9 @@ pub(crate) async fn stream(
             hand_off(&context.shared, from, Taken { handed, receipt, trace }, sender, receiver)
                 .await
         }
+        Ok(Ok(Some(Opening::Spoken(spoken)))) => {
+            speech::take(&context.shared, from, *spoken, sender, receiver).await
+        }
         Ok(Ok(Some(Opening::Quota(message)))) => {
             context.shared.quota.hear(from, *message).await;
             Ok(())
@@ -122,7 +126,7 @@ fn traced(shared: &Shared, from: &NodeId, taken: &Taken) -> Asking {
     Trace::ask(Some(&trace), &model_name(shared, taken.handed.request.model), || Whom::Here)
 }
 
-fn model_name(shared: &Shared, digest: ModelDigest) -> String {
+pub(crate) fn model_name(shared: &Shared, digest: ModelDigest) -> String {
     let models = shared.engine.status().models;
     let known = models.into_iter().find(|model| model.card.digest == digest);
     known.map_or_else(|| digest.to_string(), |model| model.card.name)
@@ -221,9 +225,9 @@ impl EventSink for PeerSink {
 }
 
 /// Frees the engine however the stream's task ends.
-struct CancelOnDrop<'a> {
-    shared: &'a Shared,
-    id: RequestId,
+pub(crate) struct CancelOnDrop<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) id: RequestId,
 }
 
 impl Drop for CancelOnDrop<'_> {
@@ -232,12 +236,12 @@ impl Drop for CancelOnDrop<'_> {
     }
 }
 
-fn engine_went_silent() -> Refusal {
+pub(crate) fn engine_went_silent() -> Refusal {
     let message = "the engine dropped the request";
     Refusal::new(Stage::Execute, Blame::Peer, Retry::Elsewhere, Code::Internal, message)
 }
 
-fn deadline_passed() -> Refusal {
+pub(crate) fn deadline_passed() -> Refusal {
     let message = "the request's deadline passed on the serving node";
     Refusal::new(Stage::Execute, Blame::Peer, Retry::Never, Code::Timeout, message)
 }

@@ -28,6 +28,7 @@ use crate::providers::Providers;
 use crate::quota::QuotaLine;
 use crate::records::Records;
 use crate::relay::CacheLine;
+use crate::relay::speech::Sounds;
 use crate::routing::Routing;
 use crate::trace::Tracer;
 
@@ -76,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) permits: Arc<Semaphore>,
     /// Prompts that are counted and continued.
     pub(crate) preparing: Preparing,
+    /// Sound that is decoded and held.
+    pub(crate) sounds: Sounds,
     /// Requests handed to each peer and not yet over.
     pub(crate) in_flight: Tally,
     /// Requests of each peer running here.

@@ -321,6 +321,8 @@ pub const CHAT: &str = "chat";
 pub const COMPLETION: &str = "text_completion";
 /// Vectors.
 pub const EMBEDDINGS: &str = "embeddings";
+/// What is said in sound, for which the conventions of GenAI have no word.
+pub const TRANSCRIPTION: &str = "transcription";
 /// Classes of rows of numbers, for which the conventions of GenAI have no word.
 pub const CLASSES: &str = "classify";
 /// What a model that is asked with tensors is asked for.

@@ -11,6 +11,7 @@ pub mod prefix;
 pub mod request;
 pub mod schedule;
 mod sequence;
+pub mod speech;
 pub mod status;
 pub mod tensors;
 
@@ -20,6 +21,9 @@ pub use prefix::Scope;
 pub use request::{
     Answer, ChatMessage, Emitted, EventSink, FinishReason, GenerateRequest, Input, Limits,
     LogProbs, Role, Sampling, TokenEvent, TokenLogProb, Usage,
+};
+pub use speech::{
+    Chunk, Heard, Samples, Segment, SpeechRequest, SpeechSink, SpeechTask, Transcript,
 };
 pub use status::{EngineStatus, ModelCard, ModelState, ModelStatus};
 pub use tensors::{Datatype, InferRequest, InferSink, Signature, Tensor, TensorSpec};
@@ -92,6 +96,22 @@ pub trait Engine: Send + Sync {
     fn infer(&self, _request: InferRequest, _sink: InferSink) -> Result<(), Refusal> {
         let (stage, blame) = (Stage::Execute, Blame::Us);
         let message = "this engine runs no models that are asked with tensors";
+        Err(Refusal::new(stage, blame, Retry::Elsewhere, Code::Unsupported, message))
+    }
+
+    /// Queues sound for a model that writes down what is said. Only once it is queued is the sink
+    /// heard of again.
+    ///
+    /// # Errors
+    /// A refusal when the request cannot be queued at all, or the model hears nothing.
+    fn hear(
+        &self,
+        _request: SpeechRequest,
+        _sound: Samples,
+        _sink: SpeechSink,
+    ) -> Result<(), Refusal> {
+        let (stage, blame) = (Stage::Execute, Blame::Us);
+        let message = "this engine hears nothing";
         Err(Refusal::new(stage, blame, Retry::Elsewhere, Code::Unsupported, message))
     }
 }

@@ -19,7 +19,8 @@ pub struct ModelCard {
     pub digest: ModelDigest,
     /// Bytes of the file.
     pub bytes: u64,
-    /// Architecture, as the file names it (`llama`, `bert`); it tells what the model makes.
+    /// Architecture, as the file names it (`llama`, `bert`, `whisper`); it tells what the model
+    /// makes.
     pub architecture: String,
     /// Quantization, as people write it (`Q4_1`).
     pub quantization: String,
@@ -42,9 +43,14 @@ impl ModelCard {
         crate::tensors::infers(&self.architecture)
     }
 
-    /// Whether it writes text.
+    /// Whether it writes down what is said in sound, and nothing else.
+    pub fn hears(&self) -> bool {
+        crate::speech::hears(&self.architecture)
+    }
+
+    /// Whether it writes text after text.
     pub fn writes(&self) -> bool {
-        !self.embeds() && !self.infers()
+        !self.embeds() && !self.infers() && !self.hears()
     }
 
     /// The card of a model that is this one, tuned by a job of learning in so many rounds. The

@@ -16,6 +16,7 @@ use crate::family::{Architecture, SUPPORTED};
 use crate::gguf::Gguf;
 use crate::gguf_value::Value;
 use crate::onnx;
+use crate::speech;
 use crate::text::Text;
 
 /// Layers: the deepest published models have fewer than 200.
@@ -81,8 +82,8 @@ impl Inspected {
     }
 }
 
-/// Reads a model file's header, within bounds, and says what it is; or, of a model of embeddings,
-/// its directory's.
+/// Reads a model file's header, within bounds, and says what it is; or, of a model of embeddings
+/// or of speech, its directory's.
 ///
 /// # Errors
 /// [`EngineError`] when it is unreadable, damaged or of a kind this engine does not run.
@@ -91,7 +92,10 @@ pub fn inspect(path: &Path) -> Result<Inspected, EngineError> {
         return Ok(onnx::File::open(path)?.facts());
     }
     if embed::is_folder(path) {
-        return Ok(embed::Folder::open(path)?.facts());
+        return match speech::is_folder(path) {
+            true => Ok(speech::Folder::open(path)?.facts()),
+            false => Ok(embed::Folder::open(path)?.facts()),
+        };
     }
     facts(&Gguf::open(path)?)
 }

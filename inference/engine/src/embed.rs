@@ -7,12 +7,12 @@
 
 mod classes;
 mod desk;
-mod folder;
+pub(crate) mod folder;
 mod reader;
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod real_tests;
-mod tensors;
+pub(crate) mod tensors;
 
 pub(crate) use classes::{infer, outputs, signature, told};
 pub(crate) use desk::{Desk, Job, Message};

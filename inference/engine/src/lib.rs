@@ -1,5 +1,5 @@
 //! Runs language models on this machine: reads GGUF files, tokenizes, computes, streams; and makes
-//! vectors of texts with models that are made for that.
+//! vectors of texts, or writes down what is said, with models that are made for that.
 //!
 //! Owns model files in memory and the engine's threads. The arithmetic is `selvedge_kernels`' on
 //! the processor and candle's on other devices. The decisions of each step are in
@@ -11,9 +11,11 @@
 //! within bounds, `card` checks what it claims, `weights` and `llama` hold it; `decoder` holds one
 //! that is being tuned, `tuned` what was learned, beside the weights that answer, `quantize` writes
 //! one in another form and `gauge` says what that costs. Models of embeddings, which are
-//! directories, have a way of their own: `embed`. So have those that take and give tensors, which
-//! run in processes of their own: `onnx`.
+//! directories, have a way of their own: `embed`; and so have those that write down what is said in
+//! sound: `audio` reads its files, `speech` hears; and those that take and give tensors, which run
+//! in processes of their own: `onnx`.
 
+mod audio;
 mod card;
 mod config;
 mod decoder;
@@ -42,6 +44,7 @@ mod renderer;
 mod runner;
 mod sampling;
 mod shared;
+mod speech;
 mod stream;
 mod template;
 mod tensors;
@@ -55,6 +58,7 @@ mod tuned;
 mod weights;
 mod worker;
 
+pub use audio::{SoundError, samples};
 pub use card::{Inspected, inspect, inspect_bytes};
 pub use config::{Device, EngineConfig};
 pub use decoder::{Additions, Decoder, LowRank, Projection, Tunable, TunableShape};

@@ -20,6 +20,7 @@ use crate::gguf::Gguf;
 use crate::llama::Llama;
 use crate::onnx::{self, Host};
 use crate::shared::Shared;
+use crate::speech::{self, Listener};
 use crate::worker::{Loaded, Message};
 
 /// Tokens for which keys and values must fit beside the weights: room for a few short answers.
@@ -64,7 +65,10 @@ fn read(
         return read_onnx(shared, digest, &path).map(|()| None);
     }
     if embed::is_folder(&path) {
-        return read_folder(shared, digest, &path).map(|()| None);
+        return match speech::is_folder(&path) {
+            true => read_listener(shared, digest, &path).map(|()| None),
+            false => read_folder(shared, digest, &path).map(|()| None),
+        };
     }
     let gguf = Gguf::open(&path)?;
     let shape = Shape::read(&gguf)?;
@@ -113,5 +117,24 @@ fn read_onnx(shared: &Arc<Shared>, digest: ModelDigest, path: &Path) -> Result<(
     tracing::info!(%digest, bytes = needed, "model loaded");
     // A closed engine needs no process any more.
     drop(shared.tensors.push(onnx::Message::Loaded(digest, Box::new((host, reservation)))));
+    Ok(())
+}
+
+/// Loads a model that hears and hands it to whoever does.
+fn read_listener(
+    shared: &Arc<Shared>,
+    digest: ModelDigest,
+    path: &Path,
+) -> Result<(), EngineError> {
+    let folder = speech::Folder::open(path)?;
+    let needed = folder.config.bytes().saturating_add(folder.config.working_bytes());
+    let reservation = shared.reserve_weights(needed, 0)?;
+    // Pages that others keep there are given up before the weights come.
+    shared.worker.nudge();
+    let listener = Listener::load(&folder)?;
+    shared.progress.fetch_add(1, Ordering::Relaxed);
+    tracing::info!(%digest, bytes = needed, "model loaded");
+    // A closed engine needs no weights any more.
+    drop(shared.hearing.push(speech::Message::Loaded(digest, Box::new((listener, reservation)))));
     Ok(())
 }

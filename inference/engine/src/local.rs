@@ -1,7 +1,8 @@
 //! The engine that the rest of a node talks to.
 //!
 //! Owns the threads: one hands requests to those that prepare them, one for each model; one
-//! computes, one makes vectors, one hands out tensors, one more exists while a model loads.
+//! computes, one makes vectors, one hears, one hands out tensors, one more exists while a model
+//! loads.
 //! Calls here never wait for a computation.
 
 use std::path::Path;
@@ -9,11 +10,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use selvedge_base::{Micros, ModelDigest, Mono, Refusal, RequestId};
+use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal, RequestId, Stage};
 use selvedge_contract::carried::{self, Carried};
+use selvedge_contract::speech::MAX_SAMPLES;
 use selvedge_contract::{
     Answer, EmbedRequest, EmbedSink, Engine, EngineStatus, EventSink, FinishReason,
-    GenerateRequest, InferRequest, InferSink, Input, ModelCard, Scope, Signature, Usage,
+    GenerateRequest, InferRequest, InferSink, Input, ModelCard, Samples, Scope, Signature,
+    SpeechRequest, SpeechSink, Usage,
 };
 
 use crate::card::inspect;
@@ -25,7 +28,8 @@ use crate::gguf::Gguf;
 use crate::job::{Outlet, check};
 use crate::loader;
 use crate::onnx;
-use crate::shared::{Makes, Shared, Wish};
+use crate::shared::{Made, Shared};
+use crate::speech;
 use crate::tuned::{Tuned, TunedModel};
 use crate::worker::{Message, Worker};
 
@@ -58,6 +62,8 @@ impl LocalEngine {
         engine.thread("selvedge-vectors", move || desk.serve())?;
         let mut desk = onnx::Desk::new(Arc::clone(&shared), engine.device.clone());
         engine.thread("selvedge-tensors", move || desk.serve())?;
+        let mut hearing = speech::Desk::new(Arc::clone(&shared), engine.device.clone());
+        engine.thread("selvedge-hearing", move || hearing.serve())?;
         engine.thread("selvedge-prompts", move || front::run(&shared))?;
         Ok(engine)
     }
@@ -93,6 +99,7 @@ impl LocalEngine {
         drop(self.shared.worker.push(Message::Removed(digest)));
         drop(self.shared.desk.push(embed::Message::Removed(digest)));
         drop(self.shared.tensors.push(onnx::Message::Removed(digest)));
+        drop(self.shared.hearing.push(speech::Message::Removed(digest)));
         true
     }
 
@@ -149,7 +156,7 @@ impl LocalEngine {
 
     /// A request for a model that is asked with tensors, which came as one for text: from a peer,
     /// or from somebody who takes it for a model that writes.
-    fn hear(
+    fn carries(
         &self,
         request: &GenerateRequest,
         signature: Arc<Signature>,
@@ -157,7 +164,7 @@ impl LocalEngine {
     ) -> Result<(), Refusal> {
         let Some(asked) = carried::of_hand_off(request, MOST_CARRIED) else {
             // In the words for every model that writes nothing.
-            return self.shared.check_makes(request.model, Wish::Text);
+            return self.shared.check_makes(request.model, Made::Text);
         };
         if asked.inputs.is_empty() {
             tell(Carried::Signature(Signature::clone(&signature)), sink.as_mut());
@@ -192,6 +199,7 @@ impl Drop for LocalEngine {
         self.shared.worker.close();
         self.shared.desk.close();
         self.shared.tensors.close();
+        self.shared.hearing.close();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the engine had panicked");
@@ -215,9 +223,9 @@ impl Engine for LocalEngine {
         };
         request.model = base;
         if let Some(signature) = self.shared.signature(request.model) {
-            return self.hear(&request, signature, sink);
+            return self.carries(&request, signature, sink);
         }
-        self.shared.check_makes(request.model, Wish::Text)?;
+        self.shared.check_makes(request.model, Made::Text)?;
         let place = self.shared.admit(request.id, request.model)?;
         let outlet = Outlet::new(sink, place);
         let submitted = self.shared.now();
@@ -248,7 +256,7 @@ impl Engine for LocalEngine {
     }
 
     fn embed(&self, request: EmbedRequest, sink: EmbedSink) -> Result<(), Refusal> {
-        self.shared.check_makes(request.model, Wish::Vectors)?;
+        self.shared.check_makes(request.model, Made::Vectors)?;
         self.queue_texts(request, sink)
     }
 
@@ -257,7 +265,7 @@ impl Engine for LocalEngine {
     }
 
     fn infer(&self, request: InferRequest, sink: InferSink) -> Result<(), Refusal> {
-        self.shared.check_makes(request.model, Wish::Tensors)?;
+        self.shared.check_makes(request.model, Made::Tensors)?;
         if let Some(signature) = self.shared.signature(request.model) {
             signature.check(&request.inputs, &request.outputs)?;
         }
@@ -269,6 +277,25 @@ impl Engine for LocalEngine {
         let job = Box::new(onnx::Job::new(request, sink, place, self.shared.now()));
         // The sink is dropped with the job, unheard: the caller hears it here.
         self.shared.tensors.push(onnx::Message::Job(job)).map_err(|_| closing())
+    }
+
+    fn hear(
+        &self,
+        request: SpeechRequest,
+        sound: Samples,
+        sink: SpeechSink,
+    ) -> Result<(), Refusal> {
+        self.shared.check_makes(request.model, Made::Transcripts)?;
+        if sound.is_empty() || sound.len() > MAX_SAMPLES {
+            let message =
+                format!("{} samples of sound (1 to {MAX_SAMPLES} are heard)", sound.len());
+            let code = Code::InvalidRequest;
+            return Err(Refusal::client(Stage::Validate, code, message).param("file"));
+        }
+        let place = self.shared.admit(request.id, request.model)?;
+        let job = Box::new(speech::Job::new(request, sound, sink, place));
+        // The sink is dropped with the job, unheard: the caller hears it here.
+        self.shared.hearing.push(speech::Message::Job(job)).map_err(|_| closing())
     }
 
     fn begun(&self, model: ModelDigest, input: &Input, text: &str) -> Result<Vec<u32>, Refusal> {

@@ -20,6 +20,7 @@ use crate::front;
 use crate::gguf::Gguf;
 use crate::mailbox::Mailbox;
 use crate::onnx;
+use crate::speech;
 use crate::text::Text;
 use crate::tuned::{Tuned, Versions};
 use crate::worker::Message;
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) desk: Mailbox<embed::Message>,
     /// Requests with tensors and orders about models that take them.
     pub(crate) tensors: Mailbox<onnx::Message>,
+    /// Requests for what is said in sound, and orders about models that hear.
+    pub(crate) hearing: Mailbox<speech::Message>,
     pub(crate) progress: AtomicU64,
     pub(crate) computing: AtomicBool,
     models: Mutex<BTreeMap<ModelDigest, Entry>>,
@@ -92,6 +95,39 @@ impl Drop for Reservation {
     }
 }
 
+/// What models are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// Text after text.
+    Text,
+    /// Vectors of texts.
+    Vectors,
+    /// What is said in sound.
+    Transcripts,
+    /// Tensors.
+    Tensors,
+}
+
+impl Made {
+    const fn does(self) -> &'static str {
+        match self {
+            Self::Text => "generates text",
+            Self::Vectors => "makes embeddings",
+            Self::Transcripts => "writes down what is said in sound",
+            Self::Tensors => "takes and gives tensors",
+        }
+    }
+
+    const fn lacks(self) -> &'static str {
+        match self {
+            Self::Text => "generates no text",
+            Self::Vectors => "makes no embeddings",
+            Self::Transcripts => "hears nothing",
+            Self::Tensors => "takes no tensors",
+        }
+    }
+}
+
 /// A model as callers see it.
 struct Entry {
     card: ModelCard,
@@ -120,17 +156,6 @@ pub(crate) struct Makes {
     pub(crate) classes: Option<Arc<Vec<String>>>,
 }
 
-/// What a request is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
-    /// Text.
-    Text,
-    /// Vectors of texts.
-    Vectors,
-    /// Tensors.
-    Tensors,
-}
-
 /// What the stepping thread says of a model after each step.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pulse {
@@ -152,6 +177,7 @@ impl Shared {
             worker: Mailbox::new(),
             desk: Mailbox::new(),
             tensors: Mailbox::new(),
+            hearing: Mailbox::new(),
             progress: AtomicU64::new(0),
             computing: AtomicBool::new(false),
             models: Mutex::new(BTreeMap::new()),
@@ -252,6 +278,7 @@ impl Shared {
         self.worker.nudge();
         self.desk.nudge();
         self.tensors.nudge();
+        self.hearing.nudge();
     }
 
     /// Notes that a model's weights are gone, if it is known at all: it may have been added again.
@@ -337,29 +364,25 @@ impl Shared {
     }
 
     /// Refuses what a model is not made for.
-    pub(crate) fn check_makes(&self, digest: ModelDigest, wish: Wish) -> Result<(), Refusal> {
+    pub(crate) fn check_makes(&self, digest: ModelDigest, wanted: Made) -> Result<(), Refusal> {
         let models = self.models.lock();
         let card = &models.get(&digest).ok_or_else(not_found)?.card;
-        let (fits, makes) = match (card.embeds(), card.infers()) {
-            (true, _) => (wish == Wish::Vectors, "makes embeddings"),
-            (_, true) => (wish == Wish::Tensors, "takes and gives tensors"),
-            (false, false) => (wish == Wish::Text, "generates text"),
+        let made = match (card.embeds(), card.hears(), card.infers()) {
+            (true, ..) => Made::Vectors,
+            (_, true, _) => Made::Transcripts,
+            (.., true) => Made::Tensors,
+            _ => Made::Text,
         };
-        if fits {
+        if made == wanted {
             return Ok(());
         }
-        let no = match wish {
-            Wish::Text => "generates no text",
-            Wish::Vectors => "makes no embeddings",
-            Wish::Tensors => "takes no tensors",
-        };
-        let message = format!("model '{}' {makes} and {no}", card.name);
+        let message = format!("model '{}' {}, and {}", card.name, made.does(), wanted.lacks());
         Err(Refusal::client(Stage::Validate, Code::Unsupported, message).param("model"))
     }
 
     /// A model's text side, read from its file at the first call.
     pub(crate) fn text(&self, digest: ModelDigest) -> Result<Arc<Text>, Refusal> {
-        self.check_makes(digest, Wish::Text)?;
+        self.check_makes(digest, Made::Text)?;
         let path = {
             let models = self.models.lock();
             let entry = models.get(&digest).ok_or_else(not_found)?;
@@ -447,6 +470,7 @@ impl Shared {
         self.worker.nudge();
         self.desk.nudge();
         self.tensors.nudge();
+        self.hearing.nudge();
     }
 
     pub(crate) fn publish(&self, digest: ModelDigest, pulse: Pulse) {

@@ -5,9 +5,13 @@
 //! else is multiplied (one chain of fused multiply-adds from the bias on, over the inputs in their
 //! order), and nothing about threads.
 
+mod row;
+
 use crate::error::KernelError;
 use crate::math::{exp, total};
 use crate::simd::{Floats, Kernel, LANES, Simd};
+
+pub(crate) use row::MultiplyRow;
 
 /// Rows that a weight is multiplied with while it is in a register, and tiles beside each other:
 /// sixteen sums, two weights and a row's number fill 32 registers by two thirds, and hide the four

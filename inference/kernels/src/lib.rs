@@ -11,7 +11,8 @@
 //! row: `act` rounds it, `product` multiplies it, `added` adds what a tuned model has beside it,
 //! `attend` looks back, `step` puts them in order.
 //! Models that read and do not write keep full precision: `dense` multiplies, `look` attends both
-//! ways, `encoder` puts them in order.
+//! ways, `encoder` puts them in order. So does what hears: `speech` reads half a minute of sound
+//! and writes what was said, each row by a `glance` at what is kept.
 
 #![allow(
     clippy::needless_range_loop,
@@ -25,6 +26,7 @@ mod dense;
 mod encoder;
 mod error;
 mod format;
+mod glance;
 mod half;
 mod kv;
 mod look;
@@ -34,6 +36,7 @@ mod model;
 mod product;
 mod rows;
 mod simd;
+mod speech;
 mod step;
 mod team;
 mod tile;
@@ -45,4 +48,5 @@ pub use format::Format;
 pub use kv::{Cache, PAGE, SharedPage};
 pub use model::{Activation, Config, Model, Open, Rotation, Source, Window, held_bytes, unpacked};
 pub use simd::Isa;
+pub use speech::{Heard, Speech, SpeechConfig, SpeechCrew};
 pub use step::{Crew, Logits, Segment};

@@ -95,10 +95,10 @@ pub enum HelloReply {
 }
 
 /// The first frame of a stream says what the stream is for. `R` is a request, `Q` a message about
-/// budgets, `P` one about policies, `F` one of federated rounds, `M` a personal model. New variants
-/// go to the end: frames count them.
+/// budgets, `P` one about policies, `F` one of federated rounds, `M` a personal model, `S` a
+/// request to write down what is said. New variants go to the end: frames count them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Opening<R, Q = (), P = (), F = (), M = ()> {
+pub enum Opening<R, Q = (), P = (), F = (), M = (), S = ()> {
     /// A request for the peer to compute; answered by [`HandOffReply`]s.
     HandOff(HandOff<R>),
     /// An exchange of state; answered by [`SyncMessage`]s.
@@ -126,9 +126,12 @@ pub enum Opening<R, Q = (), P = (), F = (), M = ()> {
     /// A request whose answer must hold to a schema; answered as [`Opening::HandOff`]. Since
     /// version 8.
     Shaped(Box<Shaped<R>>),
+    /// A request to write down what is said in sound, which follows in frames of its own; answered
+    /// by [`HandOffReply`]s. Since version 9.
+    Spoken(Box<Spoken<S>>),
 }
 
-impl<R, Q, P, F, M> Opening<R, Q, P, F, M> {
+impl<R, Q, P, F, M, S> Opening<R, Q, P, F, M, S> {
     /// The wire version that brought this variant: it is written to no peer of an older one.
     pub const fn since(&self) -> u8 {
         match self {
@@ -139,6 +142,7 @@ impl<R, Q, P, F, M> Opening<R, Q, P, F, M> {
             Self::Federated(_) => 6,
             Self::Personal(_) => 7,
             Self::Shaped(_) => 8,
+            Self::Spoken(_) => 9,
         }
     }
 }
@@ -172,6 +176,19 @@ pub struct Shaped<R> {
     pub trace: Option<TraceContext>,
     /// The request.
     pub handed: HandOff<R>,
+    /// As in [`Charged`], where budgets count it.
+    pub receipt: Option<Signed<Receipt>>,
+}
+
+/// A hand-off of sound, in a trace or not, with or without a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spoken<S> {
+    /// Samples that follow.
+    pub samples: u32,
+    /// As in [`Traced`], if it is part of a trace.
+    pub trace: Option<TraceContext>,
+    /// The request.
+    pub handed: HandOff<S>,
     /// As in [`Charged`], where budgets count it.
     pub receipt: Option<Signed<Receipt>>,
 }

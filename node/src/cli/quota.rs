@@ -102,8 +102,8 @@ pub(crate) struct KeyCreate {
     /// Only these models, by name or by its beginning and `*` [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "account")]
     pub(crate) models: Vec<String>,
-    /// Only these endpoints: chat, completions, embeddings, messages, responses, ollama, inference,
-    /// models [default: all]
+    /// Only these endpoints: chat, completions, embeddings, audio, messages, responses, ollama,
+    /// inference, models [default: all]
     #[arg(long, value_name = "ROUTES", value_delimiter = ',', requires = "account")]
     pub(crate) routes: Vec<String>,
 }

@@ -4,6 +4,7 @@ use std::io::Read as _;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use selvedge_contract::embed::embeds;
+use selvedge_contract::speech::hears;
 use selvedge_net::clock;
 use serde_json::{Value, json};
 
@@ -13,6 +14,8 @@ use crate::home::{Contact, Home};
 use crate::record::Record;
 use crate::ui::{self, Ink, paint_err, span_text};
 
+/// Said where no model answers questions.
+const MISSING: &str = "no node of the mesh has a model; `selvedge models pull` fetches a small one";
 /// The longest question read from standard input: what a request may carry.
 const MAX_PROMPT_BYTES: u64 = 8 << 20;
 
@@ -26,7 +29,8 @@ pub(crate) fn ask(home: &Home, options: &cli::Ask) -> Result<()> {
     let client = Client::new(base.unwrap_or_default(), options.key.clone());
     let model = match &options.model {
         Some(model) => model.clone(),
-        None => first_model(&client)?,
+        // What makes embeddings or hears answers no question.
+        None => first_model(&client, |made| !embeds(made) && !hears(made), MISSING)?,
     };
     let body = body(options, &model, prompt(&options.prompt)?);
     if options.json { whole(&client, &body) } else { stream(&client, &body, contact.as_ref()) }
@@ -44,17 +48,20 @@ fn prompt(words: &[String]) -> Result<String> {
     Ok(text)
 }
 
-fn first_model(client: &Client) -> Result<String> {
+/// The first model by name that is made for something, as its architecture says.
+pub(super) fn first_model(
+    client: &Client,
+    made: impl Fn(&str) -> bool,
+    missing: &'static str,
+) -> Result<String> {
     let models: Value = client.get("/v1/models")?;
     let all = models["data"].as_array().into_iter().flatten();
-    // What makes embeddings answers no question.
+    // Of a provider's model nothing is known but its name.
     let makes =
-        |model: &&Value| model["selvedge"]["architecture"].as_str().is_none_or(|a| !embeds(a));
+        |model: &&Value| made(model["selvedge"]["architecture"].as_str().unwrap_or_default());
     let mut names: Vec<&str> = all.filter(makes).filter_map(|model| model["id"].as_str()).collect();
     names.sort_unstable();
-    names.first().map(|name| (*name).to_owned()).ok_or_else(|| {
-        anyhow!("no node of the mesh has a model; `selvedge models pull` fetches a small one")
-    })
+    names.first().map(|name| (*name).to_owned()).ok_or_else(|| anyhow!(missing))
 }
 
 fn body(options: &cli::Ask, model: &str, prompt: String) -> Value {

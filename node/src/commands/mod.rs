@@ -16,6 +16,7 @@ mod quantize;
 mod routes;
 mod sim;
 mod tenants;
+mod transcribe;
 
 use anyhow::{Context as _, Result};
 use selvedge_base::RequestId;
@@ -41,6 +42,7 @@ pub(crate) use routes::routes;
 pub(crate) use sim::cli::Sim;
 pub(crate) use sim::sim;
 pub(crate) use tenants::tenants;
+pub(crate) use transcribe::transcribe;
 
 /// `selvedge explain`.
 pub(crate) fn explain(home: &Home, options: &cli::Explain) -> Result<()> {

@@ -274,6 +274,10 @@ fn body(takes: &Takes, generator: &mut SchemaGenerator) -> Option<Value> {
         Takes::Empty => json(false, json!({ "type": "object", "maxProperties": 0 })),
         Takes::Optional(shape) => json(false, shape(generator)),
         Takes::Body(shape) => json(true, shape(generator)),
+        Takes::Form(shape) => Some(json!({
+            "required": true,
+            "content": { "multipart/form-data": { "schema": shape(generator) } },
+        })),
         Takes::Tensors(shape) => {
             let mut said = json(true, shape(generator))?;
             // JSON of the length that a header tells, then bytes.
@@ -291,6 +295,14 @@ fn content(gives: &Gives, generator: &mut SchemaGenerator) -> Value {
         Gives::Tensors(shape) => (shape, Some("application/octet-stream")),
         Gives::OrEvents(shape) => (shape, Some("text/event-stream")),
         Gives::OrLines(shape) => (shape, Some("application/x-ndjson")),
+        Gives::OrText(shape) => {
+            let text = json!({ "schema": { "type": "string" } });
+            return json!({
+                "application/json": { "schema": shape(generator) },
+                "text/plain": text,
+                "text/vtt": text,
+            });
+        }
         Gives::Text(kind) => return json!({ *kind: { "schema": { "type": "string" } } }),
     };
     let mut content = Map::new();

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use selvedge_base::{Micros, ModelDigest, NodeId, Refusal, RequestId, TraceContext};
@@ -18,7 +19,8 @@ use selvedge_dialect::inference::rows::{Card, Found};
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::settings::{SettingKey, Which};
 use selvedge_runtime::{
-    Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Question, Said, TensorCall, Trace,
+    Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Question, Said, Sound, SpeechCall,
+    TensorCall, Trace, Transcribed,
 };
 use serde_json::Value;
 
@@ -70,6 +72,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// The vectors of a request's inputs. Dropping the future cancels the work.
     fn embed(&self, call: EmbedCall) -> BoxFuture<'_, Result<Embeddings, Failure>>;
+
+    /// The sound in a file.
+    fn sound(&self, file: Bytes) -> BoxFuture<'_, Result<Sound, Refusal>>;
+
+    /// What is said in sound. Dropping the future cancels the work.
+    fn hear(&self, call: SpeechCall) -> BoxFuture<'_, Result<Transcribed, Refusal>>;
 
     /// The place of a request in a trace, which its caller may have begun; none where nobody traces
     /// it.

@@ -3,7 +3,8 @@
 //! A loopback address needs no key, so a web page in the user's browser must not be able to reach
 //! it: `Host` has to be a name of this machine (DNS rebinding), a foreign `Origin` is refused, and
 //! only JSON is accepted, which a page cannot send across origins without a preflight that is
-//! never granted. Any other address needs a key. Owns these rules; keys are verified behind the
+//! never granted; forms, in which files come, are refused where a browser says that they come from
+//! elsewhere. Any other address needs a key. Owns these rules; keys are verified behind the
 //! backend.
 
 use std::net::{IpAddr, SocketAddr};
@@ -27,13 +28,18 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const LABEL: HeaderName = HeaderName::from_static("x-selvedge-label");
 /// How long the caller waits.
 const TIMEOUT: HeaderName = HeaderName::from_static("x-selvedge-timeout-ms");
+/// Where a page is that has a browser send a request (W3C Fetch Metadata).
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// What files come in.
+const FORM: &str = "multipart/form-data";
 /// Longest deadline a caller may ask for: one hour, longer than any answer takes to generate.
 pub(super) const LONGEST_MS: u64 = 3_600_000;
 /// The endpoints a key may be limited to.
-pub(super) const ROUTES: [&str; 8] = [
+pub(super) const ROUTES: [&str; 9] = [
     Surface::Chat.as_str(),
     Surface::Completions.as_str(),
     Surface::Embeddings.as_str(),
+    Surface::Audio.as_str(),
     Surface::Messages.as_str(),
     Surface::Responses.as_str(),
     Surface::Ollama.as_str(),
@@ -91,6 +97,29 @@ impl Guard {
         let message = "the body must be JSON, declared with 'content-type: application/json'";
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         Err(Problem::new(status, "unsupported_media_type", message))
+    }
+
+    /// The content type of a body that must be a form. A page could send one across origins without
+    /// asking first; browsers say so, and those that do not say where from are refused by
+    /// [`Guard::check_site`].
+    pub(super) fn check_form(headers: &HeaderMap) -> Result<&str, Problem> {
+        let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = declared.and_then(|text| text.split(';').next()).map(str::trim);
+        let foreign = headers
+            .get(FETCH_SITE)
+            .is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
+        if foreign {
+            return Err(forbidden("requests from web pages of another origin are refused"));
+        }
+        match declared {
+            Some(text) if essence.is_some_and(|kind| kind.eq_ignore_ascii_case(FORM)) => Ok(text),
+            _ => {
+                let message = "the body must be a form, declared with 'content-type: \
+                               multipart/form-data'";
+                let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+                Err(Problem::new(status, "unsupported_media_type", message))
+            }
+        }
     }
 
     /// Who calls the OpenAI API.

@@ -61,36 +61,47 @@ impl Reader {
     pub(super) async fn read(
         &self,
         headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<Received, Problem> {
+        self.read_within(headers, body, self.limit).await
+    }
+
+    /// The same of a body that may have another size. A larger one may take longer in proportion.
+    pub(super) async fn read_within(
+        &self,
+        headers: &HeaderMap,
         mut body: Incoming,
+        limit: usize,
     ) -> Result<Received, Problem> {
         let announced = body.size_hint().exact().map(usize::try_from);
-        if announced.is_some_and(|len| len.map_or(true, |len| len > self.limit)) {
+        if announced.is_some_and(|len| len.map_or(true, |len| len > limit)) {
             // Who asks first (`Expect: 100-continue`) does not send without a yes.
             if !headers.contains_key(EXPECT) {
                 drain(body);
             }
-            return Err(self.too_large());
+            return Err(too_large(limit));
         }
-        match timeout(self.time, self.collect(&mut body)).await {
+        let time = self.time * limit.div_ceil(self.limit.max(1)) as u32;
+        match timeout(time, self.collect(&mut body, limit)).await {
             Ok(Ok(received)) => Ok(received),
             Ok(Err(problem)) => {
                 drain(body);
                 Err(problem)
             }
-            Err(_) => Err(self.too_slow()),
+            Err(_) => Err(too_slow(time)),
         }
     }
 
     /// Reads to the end, taking a share of the memory for what has arrived, not for what was
     /// announced.
-    async fn collect(&self, body: &mut Incoming) -> Result<Received, Problem> {
+    async fn collect(&self, body: &mut Incoming, limit: usize) -> Result<Received, Problem> {
         let mut share = self.share(0)?;
         let mut whole = Whole::default();
         let mut len = 0;
         while let Some(chunk) = self.chunk(body).await? {
             len += chunk.len();
-            if len > self.limit {
-                return Err(self.too_large());
+            if len > limit {
+                return Err(too_large(limit));
             }
             share.merge(self.share(chunk.len())?);
             whole.push(chunk);
@@ -120,16 +131,16 @@ impl Reader {
         }
         Ok(None)
     }
+}
 
-    fn too_large(&self) -> Problem {
-        let message = format!("the body is larger than the limit of {} bytes", self.limit);
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge.as_str(), message)
-    }
+fn too_large(limit: usize) -> Problem {
+    let message = format!("the body is larger than the limit of {limit} bytes");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge.as_str(), message)
+}
 
-    fn too_slow(&self) -> Problem {
-        let message = format!("the body did not arrive within {} s", self.time.as_secs());
-        Problem::new(StatusCode::REQUEST_TIMEOUT, Code::Timeout.as_str(), message)
-    }
+fn too_slow(time: Duration) -> Problem {
+    let message = format!("the body did not arrive within {} s", time.as_secs());
+    Problem::new(StatusCode::REQUEST_TIMEOUT, Code::Timeout.as_str(), message)
 }
 
 /// A body as it grows. Most arrive in one piece, which then is not copied.

@@ -14,6 +14,7 @@ mod admin;
 mod allowance;
 mod answers;
 mod api;
+mod audio;
 mod backend;
 mod body;
 mod cache;

@@ -6,6 +6,7 @@
 use hyper::{Response, StatusCode};
 use selvedge_base::Code;
 use selvedge_contract::embed::embeds;
+use selvedge_contract::speech::hears;
 use selvedge_dialect::ollama::{self, Card};
 
 use super::body::{Answer, whole};
@@ -74,7 +75,13 @@ fn card(model: &wire::Model) -> Card {
         parameter_size,
         quantization: model.quantization.clone(),
         context_length: model.context_length,
-        capabilities: vec![if embeds(&model.architecture) { "embedding" } else { "completion" }],
+        capabilities: vec![if embeds(&model.architecture) {
+            "embedding"
+        } else if hears(&model.architecture) {
+            "audio"
+        } else {
+            "completion"
+        }],
     }
 }
 

@@ -65,6 +65,7 @@ pub(super) enum Surface {
     Chat,
     Completions,
     Embeddings,
+    Audio,
     Messages,
     Responses,
     Ollama,
@@ -84,6 +85,7 @@ impl Surface {
             Self::Chat => "chat",
             Self::Completions => "completions",
             Self::Embeddings => "embeddings",
+            Self::Audio => "audio",
             Self::Messages => "messages",
             Self::Responses => "responses",
             Self::Ollama => "ollama",
@@ -165,6 +167,8 @@ pub(super) enum Route {
     Chat,
     Completions,
     Embeddings,
+    Transcriptions,
+    Translations,
     Messages,
     CountTokens,
     Responses,
@@ -191,10 +195,12 @@ pub(super) enum Route {
 }
 
 /// The paths that hold no name, and where they lead.
-static FIXED: [(&str, Route); 17] = [
+static FIXED: [(&str, Route); 19] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/embeddings", Route::Embeddings),
+    ("/v1/audio/transcriptions", Route::Transcriptions),
+    ("/v1/audio/translations", Route::Translations),
     ("/v1/messages", Route::Messages),
     ("/v1/messages/count_tokens", Route::CountTokens),
     ("/v1/responses", Route::Responses),
@@ -258,6 +264,7 @@ impl Route {
             Self::Chat => Surface::Chat,
             Self::Completions => Surface::Completions,
             Self::Embeddings => Surface::Embeddings,
+            Self::Transcriptions | Self::Translations => Surface::Audio,
             Self::Messages | Self::CountTokens => Surface::Messages,
             Self::Responses => Surface::Responses,
             Self::OllamaChat
@@ -281,6 +288,8 @@ impl Route {
             Self::Chat
             | Self::Completions
             | Self::Embeddings
+            | Self::Transcriptions
+            | Self::Translations
             | Self::Messages
             | Self::CountTokens
             | Self::Responses
@@ -308,7 +317,7 @@ impl Route {
 pub(super) struct Exchange<'a> {
     pub(super) app: &'a App,
     pub(super) id: RequestId,
-    drawn: u64,
+    pub(super) drawn: u64,
     /// Who asks, once that is known.
     holder: OnceLock<Holder>,
     /// Its place in a trace, if it has one.
@@ -365,6 +374,7 @@ impl Exchange<'_> {
             Route::Chat => self.generate(parts, body, surface, chat::plan).await,
             Route::Completions => self.generate(parts, body, surface, completions::plan).await,
             Route::Embeddings => self.embed(parts, body, surface, embed::OPENAI).await,
+            Route::Transcriptions | Route::Translations => self.hear(parts, body, &route).await,
             Route::OllamaEmbed => self.embed(parts, body, surface, embed::OLLAMA).await,
             Route::OllamaEmbeddings => self.embed(parts, body, surface, embed::OLLAMA_OLDER).await,
             Route::Messages => self.told(parts, body, surface, speech::ANTHROPIC).await,
@@ -718,7 +728,7 @@ impl Exchange<'_> {
     }
 
     /// Says which node answered. A name that no header can hold is given as the node's id.
-    fn name_node(&self, response: &mut Response<Answer>, node: Option<NodeId>) {
+    pub(super) fn name_node(&self, response: &mut Response<Answer>, node: Option<NodeId>) {
         let Some(node) = node else { return };
         let name = self.app.backend.name_of(&node);
         let value = HeaderValue::from_str(&name).or_else(|_| HeaderValue::from_str(&node.short()));

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -12,7 +13,8 @@ use parking_lot::Mutex;
 use selvedge_base::{Code, ModelDigest, NodeId, Refusal, RequestId, Stage, TraceContext};
 use selvedge_contract::carried::Carried;
 use selvedge_contract::{
-    Datatype, FinishReason, Signature, Tensor, TensorSpec, TokenEvent, TokenLogProb, Usage,
+    Datatype, FinishReason, Segment, Signature, Tensor, TensorSpec, TokenEvent, TokenLogProb,
+    Transcript, Usage,
 };
 use selvedge_core::Piece;
 use selvedge_dialect::chat::{self as dialect, Event, Failure};
@@ -21,8 +23,8 @@ use selvedge_dialect::inference::Makes;
 use selvedge_dialect::inference::rows::{Card, Found};
 use selvedge_proto::policy::KeyId;
 use selvedge_runtime::{
-    Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Question, Said, TensorCall, Trace,
-    check_version,
+    Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Question, Said, Sound, SpeechCall,
+    TensorCall, Trace, Transcribed, check_version,
 };
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
@@ -69,6 +71,8 @@ pub(super) struct Script {
     pub(super) chats: Mutex<Vec<ChatCall>>,
     /// The requests for embeddings that came.
     pub(super) embeds: Mutex<Vec<EmbedCall>>,
+    /// The requests for what is said that came.
+    pub(super) hears: Mutex<Vec<SpeechCall>>,
     /// Opens [`Step::Gate`]s.
     pub(super) gate: Arc<Semaphore>,
     /// Every call so far.
@@ -103,6 +107,7 @@ impl Script {
             events,
             chats: Mutex::default(),
             embeds: Mutex::default(),
+            hears: Mutex::default(),
             gate: Arc::new(Semaphore::new(0)),
             calls: Mutex::default(),
             orders: Mutex::default(),
@@ -269,6 +274,27 @@ impl Backend for Script {
             let usage = dialect::Usage { prompt_tokens: 7, ..dialect::Usage::default() };
             let vectors = vec![vec![0.5, -1.0, 0.25]; request.inputs.len()];
             Ok(Embeddings { model: request.model, vectors, usage: Some(usage) })
+        })
+    }
+
+    fn sound(&self, file: Bytes) -> BoxFuture<'_, Result<Sound, Refusal>> {
+        let samples = file.iter().map(|byte| i16::from(*byte)).collect();
+        Box::pin(async move { Ok(Sound::new(Arc::new(samples))) })
+    }
+
+    fn hear(&self, call: SpeechCall) -> BoxFuture<'_, Result<Transcribed, Refusal>> {
+        let text = format!(" {:?} {:?} {:?}", call.task, call.language, call.sound);
+        self.hears.lock().push(call);
+        Box::pin(async move {
+            let segment = Segment { end_ms: 900, text, ..Segment::default() };
+            let transcript = Transcript {
+                language: "de".to_owned(),
+                duration_ms: 1_000,
+                segments: vec![segment],
+                prompt_tokens: 50,
+                completion_tokens: 3,
+            };
+            Ok(Transcribed { transcript, by: NodeId([7; 32]) })
         })
     }
 

@@ -676,6 +676,9 @@ async fn stopping_lets_answers_finish_then_ends_them() {
 #[path = "relay_tests.rs"]
 mod relayed;
 
+#[path = "audio_tests.rs"]
+mod audio;
+
 #[path = "embed_tests.rs"]
 mod embed;
 

@@ -7,7 +7,7 @@
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use selvedge_base::TraceContext;
-use selvedge_runtime::{CHAT, COMPLETION, Came, EMBEDDINGS};
+use selvedge_runtime::{CHAT, COMPLETION, Came, EMBEDDINGS, TRANSCRIPTION};
 
 use super::router::Route;
 use super::{grpc, infer};
@@ -33,6 +33,8 @@ pub(super) fn came(route: &Route) -> Option<Came> {
         Route::Chat => ("/v1/chat/completions", CHAT),
         Route::Completions => ("/v1/completions", COMPLETION),
         Route::Embeddings => ("/v1/embeddings", EMBEDDINGS),
+        Route::Transcriptions => ("/v1/audio/transcriptions", TRANSCRIPTION),
+        Route::Translations => ("/v1/audio/translations", TRANSCRIPTION),
         Route::Messages => ("/v1/messages", CHAT),
         Route::Responses => ("/v1/responses", CHAT),
         Route::OllamaChat => ("/api/chat", CHAT),

@@ -9,6 +9,7 @@ mod files;
 mod mesh;
 mod models;
 mod requests;
+mod sound;
 mod tap;
 mod text;
 
@@ -39,6 +40,7 @@ pub const TARGETS: &[&[Target]] = &[
     files::TARGETS,
     examples::TARGETS,
     models::TARGETS,
+    sound::TARGETS,
     text::TARGETS,
 ];
 

@@ -115,5 +115,7 @@ replayed! {
     model_gguf: "model.gguf",
     model_onnx: "model.onnx",
     model_template: "model.template",
+    request_audio: "request.audio",
+    file_sound: "file.sound",
     text_short: "text.short",
 }

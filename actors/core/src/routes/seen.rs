@@ -99,6 +99,15 @@ fn of(card: &ModelCard) -> Abilities {
             ..Abilities::default()
         };
     }
+    if card.hears() {
+        return Abilities {
+            // It reads no text, so that no chat goes there.
+            context_tokens: 0,
+            input: [Modality::Audio].into(),
+            output: [Modality::Text].into(),
+            ..Abilities::default()
+        };
+    }
     Abilities {
         context_tokens,
         input: [Modality::Text].into(),

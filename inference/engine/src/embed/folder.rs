@@ -23,7 +23,7 @@ use crate::error::EngineError;
 /// Published configurations are a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Vocabularies of 250,000 tokens with scores take 17 MB.
-const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 /// Layers: BERT-large has 24.
 const MAX_LAYERS: usize = 256;
 /// Width of rows and of the feed-forward part: BERT-large has 1,024 and 4,096.
@@ -40,8 +40,12 @@ const MAX_MODULES: usize = 16;
 /// Where sentence-transformers puts the second module.
 const POOLING: &str = "1_Pooling";
 
-/// What is read of a directory, of ONNX or not; nothing else in it changes an answer.
-pub const FOLDER_FILES: [&str; 10] = [
+/// What some files write before every name but those of a head.
+const PREFIXES: &[&str] = &["bert.", "distilbert."];
+
+/// What is read of a directory, of ONNX or not, also of one that hears; nothing else in it changes
+/// an answer.
+pub const FOLDER_FILES: [&str; 11] = [
     "config.json",
     "tokenizer.json",
     "model.safetensors",
@@ -52,6 +56,7 @@ pub const FOLDER_FILES: [&str; 10] = [
     "model.onnx",
     "classify.toml",
     "labels.txt",
+    "generation_config.json",
 ];
 
 /// How a text's rows become one vector.
@@ -173,7 +178,8 @@ impl Folder {
                 path.display()
             )));
         }
-        let tensors = Tensors::open(&weights)?;
+        let words = ("embeddings.word_embeddings.weight", PREFIXES);
+        let tensors = Tensors::open(&weights, words)?;
         let dims = [config.vocabulary, config.width];
         tensors.find("embeddings.word_embeddings.weight", &dims)?;
         Ok(Self { path: path.to_owned(), config, longest, pooling, unit, classes, tensors })
@@ -291,7 +297,7 @@ fn after(path: &Path, modules: &[Module]) -> Result<(Pooling, bool), EngineError
     }
 }
 
-fn needed<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, EngineError> {
+pub(crate) fn needed<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, EngineError> {
     let path = folder.join(name);
     if !path.exists() {
         return Err(EngineError::unsupported(format!(
@@ -303,14 +309,17 @@ fn needed<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, EngineErr
         .map_err(|error| EngineError::corrupt(format!("{name}: {error}")))
 }
 
-fn optional<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<T>, EngineError> {
+pub(crate) fn optional<T: DeserializeOwned>(
+    folder: &Path,
+    name: &str,
+) -> Result<Option<T>, EngineError> {
     match folder.join(name).exists() {
         true => needed(folder, name).map(Some),
         false => Ok(None),
     }
 }
 
-fn read(path: &Path, most: u64) -> Result<Vec<u8>, EngineError> {
+pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, EngineError> {
     let io = |source| EngineError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io)?;
     if !file.metadata().map_err(io)?.is_file() {

@@ -20,9 +20,6 @@ use crate::error::EngineError;
 const MAX_HEADER_BYTES: u64 = 4 << 20;
 /// The length of the header stands before it.
 const LENGTH_BYTES: u64 = 8;
-/// What some files write before every name but those of a head.
-const PREFIXES: [&str; 2] = ["bert.", "distilbert."];
-
 /// Stands before a name that has nothing before it in any file.
 pub(crate) const BARE: char = '/';
 
@@ -38,8 +35,12 @@ pub(crate) struct Tensors {
 }
 
 impl Tensors {
-    /// Reads the header of the file at `path`.
-    pub(crate) fn open(path: &Path) -> Result<Self, EngineError> {
+    /// Reads the header of the file at `path`. Some files write one of some prefixes before every
+    /// name: those that have no tensor of the first name as it is.
+    pub(crate) fn open(
+        path: &Path,
+        (first, prefixes): (&str, &[&'static str]),
+    ) -> Result<Self, EngineError> {
         let io = |source| EngineError::Io { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
@@ -61,11 +62,10 @@ impl Tensors {
             .map_err(|error| EngineError::corrupt(format!("the safetensors header: {error}")))?;
         let data = LENGTH_BYTES + length;
         let mut this = Self { path: path.to_owned(), file_bytes: size, data, header, prefix: "" };
-        let words =
-            |prefix: &str| this.header.info(&format!("{prefix}embeddings.word_embeddings.weight"));
-        if words("").is_none() {
-            let found = PREFIXES.into_iter().find(|prefix| words(prefix).is_some());
-            this.prefix = found.unwrap_or(PREFIXES[0]);
+        let has = |prefix: &str| this.header.info(&format!("{prefix}{first}")).is_some();
+        if !has("") {
+            let found = prefixes.iter().find(|prefix| has(prefix)).or(prefixes.first());
+            this.prefix = found.copied().unwrap_or_default();
         }
         Ok(this)
     }

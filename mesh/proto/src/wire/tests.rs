@@ -15,7 +15,7 @@ use selvedge_base::{Blame, RequestId, Retry, Wall};
 use serde::de::DeserializeOwned;
 
 type Request = (String, Vec<u32>);
-type Opening = super::Opening<Request, u64, String, [u8; 3], [u16; 2]>;
+type Opening = super::Opening<Request, u64, String, [u8; 3], [u16; 2], Request>;
 
 /// Whatever the bytes, decoding ends with a value or an error.
 fn survives<T: DeserializeOwned + Serialize>(body: &[u8]) {
@@ -91,6 +91,7 @@ fn openings_and_replies_round_trip() {
     let (handed, receipt) = (hand_off(), Some(charged.receipt.clone()));
     let shaped = Shaped { schema: schema.clone(), trace: Some(trace), handed, receipt };
     let plain = Shaped { schema, trace: None, handed: hand_off(), receipt: None };
+    let spoken = Spoken { samples: 16_000, trace: None, handed: hand_off(), receipt: None };
     for opening in [
         Opening::HandOff(hand_off()),
         Opening::Echo,
@@ -107,6 +108,7 @@ fn openings_and_replies_round_trip() {
         Opening::Personal(Box::new([7, 700])),
         Opening::Shaped(Box::new(shaped)),
         Opening::Shaped(Box::new(plain)),
+        Opening::Spoken(Box::new(spoken)),
     ] {
         let frame = encode(&opening, codec::MAX_FRAME).unwrap();
         assert_eq!(decode_body(&frame[4..]), Ok(opening));

@@ -116,6 +116,10 @@ pub(super) fn ollama(said: &str) -> Value {
     with(&[("model", text()), ("created_at", text()), (said, shape), ("done", done)])
 }
 
+pub(super) fn transcript() -> Value {
+    with(&[("text", text()), ("usage", object())])
+}
+
 pub(super) fn ollama_embed() -> Value {
     with(&[("model", text()), ("embeddings", list(vector())), ("prompt_eval_count", count())])
 }

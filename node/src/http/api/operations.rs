@@ -4,6 +4,7 @@
 //! which statuses it refuses. HEAD and OPTIONS follow from the paths' methods.
 
 use schemars::{JsonSchema, SchemaGenerator};
+use selvedge_contract::SpeechTask;
 use selvedge_core::upstream::RawProvider;
 use selvedge_dialect::{anthropic, inference, ollama, openai, responses};
 use serde_json::Value;
@@ -23,6 +24,8 @@ pub(super) enum Takes {
     Empty,
     Optional(Shape),
     Body(Shape),
+    /// A form, with a file in it.
+    Form(Shape),
     /// JSON, or JSON and bytes after it.
     Tensors(Shape),
 }
@@ -38,6 +41,8 @@ pub(super) enum Gives {
     OrEvents(Shape),
     /// JSON, or lines of JSON.
     OrLines(Shape),
+    /// JSON, or text where the form asks for it.
+    OrText(Shape),
     /// A text of this type.
     Text(&'static str),
 }
@@ -69,7 +74,8 @@ impl Operation {
 
     /// Whether it heeds what callers say about labels and deadlines.
     pub(super) fn takes_caller(&self) -> bool {
-        matches!(self.takes, Takes::Body(_) | Takes::Tensors(_)) && !self.path.starts_with("/admin")
+        let asks = matches!(self.takes, Takes::Body(_) | Takes::Form(_) | Takes::Tensors(_));
+        asks && !self.path.starts_with("/admin")
     }
 
     /// Whether it is open to the holders of keys.
@@ -136,6 +142,10 @@ operations! {
         => OrEvents(|_| answers::completion()), "A text goes on, as OpenAI's API has it";
     POST "/v1/embeddings" Body(|_| openai::embed_schema())
         => Json(|_| answers::embeddings()), "Vectors of texts, as OpenAI's API has it";
+    POST "/v1/audio/transcriptions" Form(|_| openai::audio_schema(SpeechTask::Transcribe))
+        => OrText(|_| answers::transcript()), "What is said in sound, as OpenAI's API has it";
+    POST "/v1/audio/translations" Form(|_| openai::audio_schema(SpeechTask::Translate))
+        => OrText(|_| answers::transcript()), "The same in English";
     POST "/v1/responses" Body(|_| responses::body_schema())
         => OrEvents(|_| answers::response()), "A response, as OpenAI's API has it";
     POST "/v1/messages" Body(|_| anthropic::body_schema())

@@ -35,6 +35,7 @@ mod reclaimed;
 mod resume;
 mod shapes;
 mod shared_routes;
+mod speech;
 mod surface;
 mod telemetry;
 mod templates;

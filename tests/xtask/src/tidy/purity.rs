@@ -29,10 +29,12 @@ const FLOAT_HOMES: &[&str] = &[
     "mesh/base/src/dice.rs",
     "inference/contract/src/embed.rs",
     "inference/contract/src/request.rs",
+    "inference/contract/src/speech.rs",
     "inference/federated/src/fixed.rs",
     "inference/federated/src/privacy/accountant.rs",
     "inference/federated/src/round/client.rs",
     "actors/dialect/src/number.rs",
+    "actors/dialect/src/openai/audio.rs",
     "sim/src/federated/world.rs",
 ];
 
