@@ -277,12 +277,10 @@ impl Keys<'_> {
         };
         let positions = match self.gguf.metadata.get(&self.name("attention.sliding_window")) {
             None | Some(Value::Number(0)) => return Ok(None),
+            // One that hides nothing is none, unless its layers rotate by another base.
+            Some(Value::Number(said)) if !near && *said >= context as u64 => return Ok(None),
             Some(_) => self.sized("attention.sliding_window", MAX_CONTEXT)?,
         };
-        // One that hides nothing is none, unless its layers rotate by another base.
-        if !near && positions >= context {
-            return Ok(None);
-        }
         let rope_base = match near {
             true => Some(self.rope_base("rope.freq_base_swa")?.unwrap_or(GEMMA_NEAR_BASE)),
             false => None,
@@ -331,6 +329,12 @@ impl Keys<'_> {
         }
         let factors =
             if context > first { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
+        if context > first && !self.gguf.tensors.contains_key(factors) {
+            return Err(EngineError::corrupt(format!(
+                "a context of {context} tokens beyond the first {first} needs the factors of \
+                 rotation in {factors}, which is missing"
+            )));
+        }
         Ok((factors, scale as f32))
     }
 

@@ -82,11 +82,13 @@ impl Gauge {
         Ok(Self { llama, tokenizer, context: shape.context, crew })
     }
 
-    /// Foretells the first `most` tokens of a text, in windows of 512 or what the model attends to.
+    /// Foretells the first `most` tokens of a text, in windows of 512 or what the model attends to,
+    /// of which the first is the token that stands before texts where the model wants one.
     /// `advanced` is told how many of how many tokens were.
     ///
     /// # Errors
-    /// [`EngineError`] for a text of fewer than two tokens.
+    /// [`EngineError`] for a text of which nothing is foretold: an empty one, or one of one token
+    /// where the model has none that stands before a text.
     pub fn foretell(
         &mut self,
         text: &str,
@@ -117,7 +119,8 @@ impl Gauge {
             }
         }
         if foretold == 0 {
-            return Err(EngineError::Compute("a text of two tokens at least is needed".to_owned()));
+            let what = "the text is too short to foretell anything of it; take a longer one";
+            return Err(EngineError::Compute(what.to_owned()));
         }
         Ok(Gauged { perplexity: (loss / foretold as f64).exp(), tokens: foretold })
     }

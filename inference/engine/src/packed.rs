@@ -10,6 +10,7 @@ use selvedge_kernels::{Config, Format, KernelError, Model, Source, held_bytes};
 use crate::card::Shape;
 use crate::error::EngineError;
 use crate::gguf::{Gguf, TensorInfo};
+use crate::tensors::check_factors;
 
 /// Reads and packs the weights on so many threads.
 pub(crate) fn load(
@@ -17,7 +18,9 @@ pub(crate) fn load(
     threads: usize,
     advanced: &(dyn Fn() + Sync),
 ) -> Result<Model, EngineError> {
-    let config = config(&Shape::read(gguf)?);
+    let shape = Shape::read(gguf)?;
+    check_factors(gguf, &shape)?;
+    let config = config(&shape);
     let open = || -> Result<Box<dyn Source + '_>, KernelError> {
         let file = File::open(&gguf.path)
             .map_err(|source| from_engine(EngineError::Io { path: gguf.path.clone(), source }))?;

@@ -139,6 +139,12 @@ fn what_files_say_of_windows_and_rotation_counts() {
         let off = change(name, &|writer| writer.real(key, number));
         assert!(off > 1e-3, "{key} of {number}: off by {off}");
     }
+    // A window beyond any context hides nothing, however far it reaches.
+    for window in [64, 1 << 21, u32::MAX] {
+        let key = "phi3.attention.sliding_window";
+        let off = change("phi3-long", &|writer| writer.number(key, window));
+        assert!(off < 1e-5, "{key} of {window}: off by {off}");
+    }
     // The same, said otherwise.
     let flags = [true, true, true, true, true, false];
     let key = "gemma3.attention.sliding_window_pattern";
@@ -171,11 +177,26 @@ fn what_is_not_computed_is_refused_by_name() {
     ] {
         assert!(said.contains(expected), "{said}");
     }
+    let said = load_of(Family::read("phi3-long").writer.without("rope_factors_long.weight"));
+    assert!(said.contains("rope_factors_long.weight, which is missing"), "{said}");
+    for factor in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let said = refused("phi3-long", &|w| w.fill("rope_factors_long.weight", factor));
+        assert!(said.contains("rope_factors_long.weight has the factor"), "{said}");
+        let mut writer = Writer::tiny(9);
+        writer.put("rope_freqs.weight", vec![4], vec![1.0, 1.0, factor, 1.0]);
+        let said = load_of(writer);
+        assert!(said.contains("rope_freqs.weight has the factor"), "{said}");
+    }
     let without = Family::read("gemma3").writer.without("blk.1.post_ffw_norm.weight");
-    let file = temporary(&without.bytes());
-    let gguf = Gguf::open(file.path()).expect("well formed");
-    let said = load(&gguf, 1, &|| ()).expect_err("refused").to_string();
+    let said = load_of(without);
     assert!(said.contains("blk.1.post_ffw_norm.weight is missing"), "{said}");
+}
+
+/// Why a file is refused.
+fn load_of(writer: Writer) -> String {
+    let file = temporary(&writer.bytes());
+    let gguf = Gguf::open(file.path()).expect("well formed");
+    load(&gguf, 1, &|| ()).expect_err("refused").to_string()
 }
 
 #[test]

@@ -148,8 +148,7 @@ impl Pieces {
     fn found(&self, text: &[u8]) -> Vec<Found> {
         let mut found = Vec::new();
         let mut taken = vec![false; text.len()];
-        for length in self.matched.lengths() {
-            let begins = self.matched.begins(length);
+        for (length, begins) in self.matched.lengths() {
             let mut at = 0;
             while at + length <= text.len() {
                 let word = &text[at..at + length];

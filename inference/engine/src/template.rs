@@ -11,7 +11,7 @@ use selvedge_base::{Code, Refusal, Stage};
 use selvedge_contract::ChatMessage;
 
 use crate::error::{EngineError, elsewhere};
-use crate::texts::Texts;
+use crate::texts::{Begins, Texts};
 
 /// Characters of what a template raises that a refusal repeats: a sentence for people has fewer,
 /// and a template may raise all that somebody wrote.
@@ -199,13 +199,13 @@ fn to_json(value: &Value, indent: Option<Value>, more: Kwargs) -> Result<Value, 
 struct Control {
     texts: Texts,
     /// Their lengths, each with the bytes that texts of it begin with.
-    lengths: Vec<(usize, [bool; 256])>,
+    lengths: Vec<(usize, Begins)>,
 }
 
 impl Control {
     fn new(control: &[String]) -> Self {
         let texts = Texts::new(control.iter().map(|text| (text.as_str(), 0)));
-        let lengths = texts.lengths().map(|length| (length, texts.begins(length))).collect();
+        let lengths = texts.lengths().map(|(length, begins)| (length, *begins)).collect();
         Self { texts, lengths }
     }
 
@@ -215,7 +215,7 @@ impl Control {
         let bytes = text.as_bytes();
         for (at, character) in text.char_indices() {
             out.push(character);
-            let is_there = |(length, begins): &(usize, [bool; 256])| {
+            let is_there = |(length, begins): &(usize, Begins)| {
                 let word = bytes.get(at..at + length).filter(|word| begins[usize::from(word[0])]);
                 word.is_some_and(|word| self.texts.find(word).is_some())
             };

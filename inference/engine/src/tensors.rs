@@ -390,9 +390,24 @@ pub(crate) fn frequencies(
         Some(factors) => factors.to_vec1::<f32>()?,
         None => vec![1.0; half],
     };
+    if let Some(factor) = factors.iter().find(|factor| !divides(**factor)) {
+        let name = shape.rope_factors;
+        return Err(EngineError::corrupt(format!("{name} has the factor {factor}")));
+    }
     let divisor = f64::from(shape.rope_divisor);
     let speeds = speeds(shape.rope_base, shape.rotated).zip(factors);
     Ok(speeds.map(|(speed, factor)| speed / divisor / f64::from(factor)).collect())
+}
+
+/// Refuses factors of rotation by which no speed may be divided.
+pub(crate) fn check_factors(gguf: &Gguf, shape: &Shape) -> std::result::Result<(), EngineError> {
+    let mut loader = Loader::open(gguf, Device::Cpu, &|| ())?;
+    frequencies(&mut loader, shape).map(drop)
+}
+
+/// Whether a rotation speed may be divided by it.
+pub(crate) fn divides(factor: f32) -> bool {
+    factor.is_finite() && factor > 0.0
 }
 
 /// Rotation speeds of the pairs of so many dimensions.

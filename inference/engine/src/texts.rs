@@ -11,12 +11,17 @@ use std::collections::BTreeMap;
 pub(crate) struct Texts(BTreeMap<usize, Bucket>);
 
 /// Texts of one length.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Bucket {
     /// One after the other, in order.
     bytes: Vec<u8>,
     numbers: Vec<u32>,
+    /// The bytes that they begin with.
+    begins: Begins,
 }
+
+/// For each byte whether a text begins with it.
+pub(crate) type Begins = [bool; 256];
 
 impl Texts {
     /// Of texts that are there twice, the later one counts; empty ones do not.
@@ -32,9 +37,10 @@ impl Texts {
             if all.get(at + 1).is_some_and(|(next, _)| next == text) {
                 continue;
             }
-            let bucket = this.0.entry(text.len()).or_default();
+            let bucket = this.0.entry(text.len()).or_insert_with(Bucket::empty);
             bucket.bytes.extend_from_slice(text);
             bucket.numbers.push(*number);
+            bucket.begins[usize::from(text[0])] = true;
         }
         this
     }
@@ -44,24 +50,18 @@ impl Texts {
         self.0.get(&text.len())?.find(text)
     }
 
-    /// How long texts are, the longest first.
-    pub(crate) fn lengths(&self) -> impl Iterator<Item = usize> {
-        self.0.keys().rev().copied()
-    }
-
-    /// The bytes that texts of this length begin with.
-    pub(crate) fn begins(&self, length: usize) -> [bool; 256] {
-        let mut begins = [false; 256];
-        if let Some(bucket) = self.0.get(&length) {
-            for text in bucket.bytes.chunks_exact(length) {
-                begins[usize::from(text[0])] = true;
-            }
-        }
-        begins
+    /// How long texts are, the longest first, each with the bytes that texts of it begin with.
+    /// Those are kept: whoever asks for each piece of a text walks through no vocabulary.
+    pub(crate) fn lengths(&self) -> impl Iterator<Item = (usize, &Begins)> {
+        self.0.iter().rev().map(|(length, bucket)| (*length, &bucket.begins))
     }
 }
 
 impl Bucket {
+    const fn empty() -> Self {
+        Self { bytes: Vec::new(), numbers: Vec::new(), begins: [false; 256] }
+    }
+
     fn find(&self, text: &[u8]) -> Option<u32> {
         let (mut low, mut high) = (0, self.numbers.len());
         while low < high {
@@ -90,9 +90,11 @@ mod tests {
         for word in ["", "c", "ab", "ba", "abcd", "zz", "abb"] {
             assert_eq!(texts.find(word.as_bytes()), None, "{word}");
         }
-        assert_eq!(texts.lengths().collect::<Vec<_>>(), [3, 2, 1]);
-        let begins = texts.begins(2);
-        let begins: Vec<usize> = (0..256).filter(|byte| begins[*byte]).collect();
-        assert_eq!(begins, [usize::from(b'a'), usize::from(b'b'), 0xc3]);
+        let all = texts.lengths().map(|(length, begins)| {
+            (length, (0..256).filter(|byte| begins[*byte]).collect::<Vec<usize>>())
+        });
+        let (a, b) = (usize::from(b'a'), usize::from(b'b'));
+        let expected = [(3, vec![a]), (2, vec![a, b, 0xc3]), (1, vec![a, b])];
+        assert_eq!(all.collect::<Vec<_>>(), expected);
     }
 }

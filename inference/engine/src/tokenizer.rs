@@ -44,6 +44,23 @@ const ENDINGS: [&str; 9] = [
     "<end_of_turn>",
     "</s>",
 ];
+/// Texts of tokens that begin a turn, or say whose it is, in the families that run here.
+const TURNS: [&str; 10] = [
+    "<|im_start|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<start_of_turn>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|tool|>",
+    "[INST]",
+    "[/INST]",
+];
+/// Bytes of a token that is matched in text, or must not be where a person wrote it: each place of
+/// a text is compared with each length that there is, so that this bounds the time a text takes.
+/// The longest published ones, runs of spaces, have 93.
+const MAX_MATCHED_BYTES: usize = 256;
 /// `tokenizer.ggml.token_type` of tokens that steer and are never text.
 const TYPE_CONTROL: u64 = 3;
 /// `tokenizer.ggml.token_type` of the token for what has none.
@@ -102,12 +119,12 @@ impl Tokenizer {
             )));
         }
         let mut types = types(gguf, tokens.len())?;
+        let template = gguf.text("tokenizer.chat_template").unwrap_or_default();
+        steer(template, in_pieces, &tokens, &mut types);
+        check_matched(&tokens, &types)?;
         let inner = match in_pieces {
             false => Inner::Words(Box::new(build(gguf, &tokens, &types)?)),
-            true => {
-                steer(&tokens, &mut types);
-                Inner::Pieces(Box::new(read_pieces(gguf, &tokens, &types)?))
-            }
+            true => Inner::Pieces(Box::new(read_pieces(gguf, &tokens, &types)?)),
         };
         let id =
             |key: &str| gguf.number(key).filter(|&id| id < tokens.len() as u64).map(|id| id as u32);
@@ -281,12 +298,41 @@ fn build(
     Ok(inner)
 }
 
-/// Makes tokens that end a turn control tokens, which some converters forget.
-fn steer(tokens: &[&str], types: &mut [u64]) {
+/// Makes tokens that begin or end a turn control tokens, which some converters forget: those that
+/// are known, and marks that the chat template writes. A person who writes one would begin a turn
+/// of somebody else. In vocabularies of words only marks with bars are taken for such: templates
+/// there look for others, as `</think>`, in what was said before, and are to find them.
+fn steer(template: &str, in_pieces: bool, tokens: &[&str], types: &mut [u64]) {
+    let within = |text: &str, open: &str, close: &str| {
+        text.strip_prefix(open)
+            .and_then(|rest| rest.strip_suffix(close))
+            .is_some_and(|name| !name.is_empty() && !name.contains(char::is_whitespace))
+    };
+    let is_mark = |text: &str| {
+        let plain = || within(text, "<", ">") || within(text, "[", "]");
+        within(text, "<|", "|>") || in_pieces && plain()
+    };
     for (text, kind) in tokens.iter().zip(types) {
-        if *kind == TYPE_USER_DEFINED && ENDINGS.contains(text) {
+        let steers = || {
+            ENDINGS.contains(text)
+                || TURNS.contains(text)
+                || is_mark(text) && template.contains(text)
+        };
+        if *kind == TYPE_USER_DEFINED && steers() {
             *kind = TYPE_CONTROL;
         }
+    }
+}
+
+/// Refuses tokens that would take too long to look for.
+fn check_matched(tokens: &[&str], types: &[u64]) -> Result<(), EngineError> {
+    let matched = |kind: u64| matches!(kind, TYPE_UNKNOWN | TYPE_CONTROL | TYPE_USER_DEFINED);
+    let longest = tokens.iter().zip(types).filter(|(_, kind)| matched(**kind));
+    match longest.map(|(text, _)| text.len()).max() {
+        Some(bytes) if bytes > MAX_MATCHED_BYTES => Err(EngineError::unsupported(format!(
+            "a token of {bytes} bytes that is matched in text (at most {MAX_MATCHED_BYTES})"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -297,17 +343,22 @@ fn read_pieces(gguf: &Gguf, tokens: &[&str], types: &[u64]) -> Result<Pieces, En
     });
     let matched = |kind: u64| matches!(kind, TYPE_UNKNOWN | TYPE_CONTROL | TYPE_USER_DEFINED);
     let kinds = (0u32..).zip(types);
-    let name = gguf.text("general.name").unwrap_or_default().to_lowercase();
     let unknown = gguf.number("tokenizer.ggml.unknown_token_id").unwrap_or(0);
     Pieces::new(pieces::Said {
         tokens,
         scores: scores.unwrap_or_default(),
         matched: kinds.filter(|(_, kind)| matched(**kind)).map(|(id, _)| id).collect(),
         adds_space: gguf.flag("tokenizer.ggml.add_space_prefix").unwrap_or(true),
-        // As llama.cpp knows them; the files do not say it.
-        strips: ["phi-3", "phi3"].iter().any(|phi| name.contains(phi)),
+        strips: strips(gguf.text("general.name").unwrap_or_default()),
         unknown: u32::try_from(unknown).ok().filter(|id| (*id as usize) < tokens.len()),
     })
+}
+
+/// Whether white space behind matched tokens goes in a model of this name, as llama.cpp knows it:
+/// no key of GGUF says so.
+pub(crate) fn strips(name: &str) -> bool {
+    let name = name.to_lowercase();
+    ["phi-3", "phi3"].iter().any(|phi| name.contains(phi))
 }
 
 /// The rule the file names, and whether whole words in the vocabulary bypass the merges.

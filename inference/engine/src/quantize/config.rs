@@ -4,12 +4,15 @@
 //! configuration that means arithmetic which this engine does not do, or that no key of GGUF can
 //! say, is refused by name: a file of it would answer, and wrongly.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::entries::Entries;
 use crate::error::EngineError;
 use crate::family::Architecture;
+use crate::tensors::divides;
 
 /// What an error says that names the families.
 const TURNED: &str = "Gemma3ForCausalLM, LlamaForCausalLM, MistralForCausalLM, Phi3ForCausalLM, \
@@ -20,8 +23,12 @@ const GEMMA_BASE: f32 = 1_000_000.0;
 const GEMMA_NEAR_BASE: f32 = 10_000.0;
 const GEMMA_PERIOD: usize = 6;
 const GEMMA_WINDOW: u32 = 4_096;
+const GEMMA_QUERY_SCALAR: f32 = 256.0;
 /// Layers of Gemma 3 27B, by which readers know that its queries are scaled in another way.
 const GEMMA_27B_LAYERS: u32 = 62;
+
+/// Layers of a model, as `card` bounds them.
+const MAX_LAYERS: u32 = 1_024;
 
 /// What is needed of `config.json`.
 #[derive(Deserialize)]
@@ -39,7 +46,7 @@ pub(super) struct Config {
     rms_norm_eps: f32,
     rope_theta: Option<f32>,
     rope_local_base_freq: Option<f32>,
-    rope_parameters: Option<Ropes>,
+    rope_parameters: Option<Rope>,
     rope_scaling: Option<Rope>,
     partial_rotary_factor: Option<f32>,
     query_pre_attn_scalar: Option<f32>,
@@ -73,14 +80,12 @@ struct Rope {
     long_factor: Option<Vec<f32>>,
     short_mscale: Option<f32>,
     long_mscale: Option<f32>,
-}
-
-/// The newer words, for all layers or for each kind of them.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Ropes {
-    Kinds { full_attention: Rope, sliding_attention: Rope },
-    All(Rope),
+    /// The newer words for each kind of layers, where they are not said for all.
+    full_attention: Option<Box<Rope>>,
+    sliding_attention: Option<Box<Rope>>,
+    /// What else there is: numbers of scalings that are refused by their type, or kinds of layers.
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
 }
 
 /// A vector that a configuration holds and a file has as a tensor.
@@ -136,11 +141,15 @@ impl Config {
             GEMMA_27B_LAYERS => self.hidden_size / heads,
             _ => self.head_dim(family),
         };
-        let scalar = self.query_pre_attn_scalar.filter(|_| family == Architecture::Gemma3);
-        if scalar.is_some_and(|scalar| scalar != shared as f32) {
-            return refused(format!("queries scaled by {scalar:?}, which GGUF has no word for"));
+        let scalar = self.query_pre_attn_scalar.unwrap_or(GEMMA_QUERY_SCALAR);
+        if family == Architecture::Gemma3 && scalar != shared as f32 {
+            return refused(format!("queries scaled by {scalar}, which GGUF has no word for"));
         }
-        Ok(())
+        if self.num_hidden_layers > MAX_LAYERS {
+            let layers = self.num_hidden_layers;
+            return refused(format!("{layers} layers (at most {MAX_LAYERS})"));
+        }
+        [&self.rope_parameters, &self.rope_scaling].into_iter().flatten().try_for_each(Rope::check)
     }
 
     /// Heads of queries and of keys, where their rows change places.
@@ -198,7 +207,7 @@ impl Config {
         entries.real(&key("rope.freq_base"), base);
         match family {
             Architecture::Gemma3 => self.tell_gemma(&key, entries)?,
-            Architecture::Phi3 => self.tell_phi(&key, entries),
+            Architecture::Phi3 => self.tell_phi(&key, entries)?,
             Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => {}
         }
         match far.rope_type.as_deref().or(far.older_type.as_deref()) {
@@ -220,10 +229,11 @@ impl Config {
     /// How positions are told in layers that see everything, and in those of the window.
     fn ropes(&self) -> (Rope, Rope) {
         let (far, near) = match &self.rope_parameters {
-            Some(Ropes::Kinds { full_attention, sliding_attention }) => {
-                (full_attention.clone(), sliding_attention.clone())
+            Some(all) if all.has_kinds() => {
+                let of = |kind: &Option<Box<Rope>>| kind.as_deref().cloned().unwrap_or_default();
+                (of(&all.full_attention), of(&all.sliding_attention))
             }
-            Some(Ropes::All(all)) => (all.clone(), Rope::default()),
+            Some(all) => (all.clone(), Rope::default()),
             None => (Rope::default(), Rope::default()),
         };
         (self.rope_scaling.clone().unwrap_or(far), near)
@@ -244,8 +254,18 @@ impl Config {
         entries.number(&key("attention.sliding_window"), window);
         let period = self.sliding_window_pattern.unwrap_or(GEMMA_PERIOD);
         let sees_all = |layer: usize, period: usize| layer % period.max(1) + 1 == period.max(1);
+        let known = ["full_attention", "sliding_attention"];
+        let kinds = self.layer_types.iter().flatten();
+        if let Some(other) = kinds.clone().find(|kind| !known.contains(&kind.as_str())) {
+            let other = other.escape_debug();
+            return Err(EngineError::unsupported(format!("layers of the kind '{other}'")));
+        }
+        let no_layer_sees_all = kinds.clone().count() == self.num_hidden_layers as usize
+            && kinds.clone().all(|kind| kind == "sliding_attention");
         let period = match &self.layer_types {
             None => Some(period),
+            // Told by a period of none, as llama.cpp reads it.
+            Some(_) if no_layer_sees_all => Some(0),
             // The period that says the same, if one does.
             Some(kinds) => (1..=kinds.len().max(GEMMA_PERIOD)).rev().find(|period| {
                 let told = |(layer, kind): (usize, &String)| {
@@ -265,9 +285,24 @@ impl Config {
         }
     }
 
-    fn tell_phi(&self, key: &dyn Fn(&str) -> String, entries: &mut Entries) {
-        entries.number(&key("rope.scaling.original_context_length"), self.first_context());
+    fn tell_phi(
+        &self,
+        key: &dyn Fn(&str) -> String,
+        entries: &mut Entries,
+    ) -> Result<(), EngineError> {
+        let (first, far) = (self.first_context(), self.ropes().0);
+        let kind = far.rope_type.as_deref().or(far.older_type.as_deref());
+        let plain = matches!(kind, None | Some("default" | "linear"));
+        if plain && first < self.max_position_embeddings {
+            return Err(EngineError::unsupported(format!(
+                "a context of {} tokens beyond the first {first} without its factors of rotation \
+                 (rope_scaling)",
+                self.max_position_embeddings
+            )));
+        }
+        entries.number(&key("rope.scaling.original_context_length"), first);
         entries.number(&key("attention.sliding_window"), self.sliding_window.unwrap_or(0));
+        Ok(())
     }
 
     /// The length of texts that a model was first trained for.
@@ -298,6 +333,9 @@ impl Config {
                 long.len()
             )));
         }
+        if let Some(factor) = short.iter().chain(long).find(|factor| !divides(**factor)) {
+            return Err(EngineError::corrupt(format!("a factor of rotation of {factor}")));
+        }
         let first = f64::from(self.first_context());
         let longer = f64::from(self.max_position_embeddings) / first;
         let usual = if longer > 1.0 { (1.0 + longer.ln() / first.ln()).sqrt() } else { 1.0 };
@@ -305,6 +343,29 @@ impl Config {
         entries.real(&key("rope.scaling.attn_factor"), scale);
         let long = ("rope_factors_long.weight", long.clone());
         Ok(vec![long, ("rope_factors_short.weight", short.clone())])
+    }
+}
+
+impl Rope {
+    fn has_kinds(&self) -> bool {
+        self.full_attention.is_some() || self.sliding_attention.is_some()
+    }
+
+    /// Refuses what would be passed over: other kinds of layers, and words for all beside those
+    /// for kinds.
+    fn check(&self) -> Result<(), EngineError> {
+        let other = self.others.iter().find(|(_, value)| value.is_object());
+        if let Some((kind, _)) = other {
+            let kind = kind.escape_debug();
+            return Err(EngineError::unsupported(format!("rotation in layers of kind '{kind}'")));
+        }
+        let own =
+            self.rope_type.is_some() || self.older_type.is_some() || self.rope_theta.is_some();
+        if self.has_kinds() && own {
+            let what = "rotation that is told for all layers and for kinds of them";
+            return Err(EngineError::unsupported(what));
+        }
+        Ok(())
     }
 }
 
@@ -349,8 +410,11 @@ pub(super) fn renamed(family: Architecture, name: &str) -> Result<Option<String>
         "mlp.down_proj" => "ffn_down",
         _ => return Err(unknown()),
     };
+    // The others would be written and never read.
+    let biased = !family.fused() && matches!(part, "attn_q" | "attn_k" | "attn_v");
     match end {
-        "weight" | "bias" => Ok(Some(format!("blk.{layer}.{part}.{end}"))),
+        "weight" => Ok(Some(format!("blk.{layer}.{part}.{end}"))),
+        "bias" if biased => Ok(Some(format!("blk.{layer}.{part}.{end}"))),
         _ => Err(unknown()),
     }
 }

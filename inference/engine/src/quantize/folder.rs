@@ -21,6 +21,7 @@ use super::source::{Change, Original, Source};
 use super::words;
 use crate::error::EngineError;
 use crate::family::Architecture;
+use crate::tokenizer;
 
 /// Configurations have a few kilobytes, and chat templates in them tens of them.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
@@ -40,15 +41,16 @@ pub(super) fn open(path: &Path) -> Result<Source, EngineError> {
     let mut entries = Entries::default();
     let name = path.canonicalize().ok();
     let name = name.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
-    let held = config.tell(family, name.unwrap_or("model"), &mut entries)?;
+    let tokenizer = bytes(&path.join("tokenizer.json"), MAX_TOKENIZER_BYTES)?;
+    let tokenizer: words::Told = serde_json::from_slice(&tokenizer)
+        .map_err(|error| EngineError::corrupt(format!("tokenizer.json: {error}")))?;
+    let name = called(family, name.unwrap_or("model"), tokenizer.strips());
+    let held = config.tell(family, &name, &mut entries)?;
     let settings: Value = optional(path, "tokenizer_config.json")?.unwrap_or_default();
     let template = match path.join("chat_template.jinja").exists() {
         true => Some(text(path, "chat_template.jinja")?),
         false => None,
     };
-    let tokenizer = bytes(&path.join("tokenizer.json"), MAX_TOKENIZER_BYTES)?;
-    let tokenizer: words::Told = serde_json::from_slice(&tokenizer)
-        .map_err(|error| EngineError::corrupt(format!("tokenizer.json: {error}")))?;
     words::tell(&tokenizer, &settings, template, config.vocab_size, &mut entries)?;
     let paired = config.paired(family);
     let (files, found) = shards(path)?;
@@ -83,6 +85,16 @@ pub(super) fn open(path: &Path) -> Result<Source, EngineError> {
         change: Change::Held(numbers),
     }));
     Ok(Source::new(entries.into_all(), tensors, config.num_hidden_layers as usize, files))
+}
+
+/// A model's name. Readers of GGUF know by it, and by nothing else, whether white space behind
+/// matched tokens goes, so that a directory's own name is not enough.
+fn called(family: Architecture, name: &str, strips: bool) -> String {
+    match (family, tokenizer::strips(name)) {
+        (Architecture::Phi3, false) if strips => format!("Phi-3 {name}"),
+        (Architecture::Phi3, true) if !strips => "Phi".to_owned(),
+        _ => name.to_owned(),
+    }
 }
 
 /// Tensors by name: sides, form, and place.

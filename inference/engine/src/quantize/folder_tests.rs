@@ -309,7 +309,20 @@ fn what_of_gemma_and_phi_has_no_word_in_gguf_is_refused_by_name() {
         let folder = family_folder(&family, &config, &pieces(name == "gemma3"));
         refused(&folder, expected);
     };
-    change("gemma3", "query_pre_attn_scalar", json!(16), "scaled by Some(16.0)");
+    change("gemma3", "query_pre_attn_scalar", json!(16), "scaled by 16");
+    change("gemma3", "query_pre_attn_scalar", Value::Null, "scaled by 256");
+    change("gemma3", "num_hidden_layers", json!(1_025), "1025 layers");
+    change("gemma3", "layer_types", json!(["chunked_attention"]), "kind 'chunked_attention'");
+    let kinds = json!({ "full_attention": {}, "chunked_attention": {} });
+    change("gemma3", "rope_parameters", kinds, "kind 'chunked_attention'");
+    let both = json!({ "full_attention": {}, "rope_theta": 5.0 });
+    change("gemma3", "rope_parameters", both, "for all layers and for kinds");
+    for factor in [0.0, -1.0, 1e39] {
+        let long =
+            json!({ "type": "longrope", "short_factor": [1, 1, 1], "long_factor": [1, 1, factor] });
+        change("phi3-long", "rope_scaling", long, "a factor of rotation of");
+    }
+    change("phi3-long", "rope_scaling", Value::Null, "without its factors of rotation");
     change("gemma3", "final_logit_softcapping", json!(30.0), "softcapping");
     change("gemma3", "hidden_activation", json!("silu"), "the activation");
     change("gemma3", "use_bidirectional_attention", json!(true), "both ways");
@@ -336,6 +349,112 @@ fn what_of_gemma_and_phi_has_no_word_in_gguf_is_refused_by_name() {
         "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "first", "split": false,
     });
     turned(&family_folder(&family, &family.configs[0], &newer).0).unwrap();
+}
+
+/// What a file of a changed configuration says under a key.
+fn said(name: &str, key: &str, edit: &dyn Fn(&mut Value)) -> Option<crate::gguf_value::Value> {
+    let family = Family::read(name);
+    let mut config = family.configs[0].clone();
+    edit(&mut config);
+    let folder = family_folder(&family, &config, &pieces(name == "gemma3"));
+    let file = temporary(&turned(&folder.0).unwrap());
+    Gguf::open(file.path()).unwrap().metadata.get(key).cloned()
+}
+
+#[test]
+fn kinds_of_layers_need_not_all_be_told() {
+    let base = |edit: &dyn Fn(&mut Value), key: &str| {
+        let edit = |config: &mut Value| {
+            for key in ["rope_theta", "rope_local_base_freq", "rope_scaling"] {
+                config.as_object_mut().unwrap().remove(key);
+            }
+            edit(config);
+        };
+        said("gemma3", key, &edit).and_then(|value| value.as_real())
+    };
+    let far = |config: &mut Value| {
+        config["rope_parameters"] = json!({ "full_attention": { "rope_theta": 500.0 } });
+    };
+    assert_eq!(base(&far, "gemma3.rope.freq_base"), Some(500.0));
+    assert_eq!(base(&far, "gemma3.rope.freq_base_swa"), Some(10_000.0));
+    let near = |config: &mut Value| {
+        config["rope_parameters"] = json!({ "sliding_attention": { "rope_theta": 500.0 } });
+    };
+    assert_eq!(base(&near, "gemma3.rope.freq_base"), Some(1_000_000.0));
+    assert_eq!(base(&near, "gemma3.rope.freq_base_swa"), Some(500.0));
+    let all_near = |config: &mut Value| config["layer_types"] = json!(vec!["sliding_attention"; 6]);
+    let key = "gemma3.attention.sliding_window_pattern";
+    assert_eq!(said("gemma3", key, &all_near).and_then(|value| value.as_number()), Some(0));
+}
+
+/// Whatever the directory is called: readers know it by the name that the file has.
+#[test]
+fn white_space_behind_tokens_goes_where_the_directory_says_so() {
+    let family = Family::read("phi3");
+    let folder = |strips: bool| {
+        let mut all = pieces(false);
+        all["added_tokens"][4]["rstrip"] = json!(strips);
+        family_folder(&family, &family.configs[0], &all)
+    };
+    let tokens = |path: &Path| {
+        let file = temporary(&turned(path).unwrap());
+        let gguf = Gguf::open(file.path()).unwrap();
+        let name = gguf.text("general.name").unwrap().to_owned();
+        let tokenizer = Tokenizer::read(&gguf, 48).unwrap();
+        (name, tokenizer.encode("<|end|>  ab").unwrap())
+    };
+    let (stripping, keeping) = (folder(true), folder(false));
+    let (name, stripped) = tokens(&stripping.0);
+    assert!(name.starts_with("Phi-3 selvedge-hf-"), "{name}");
+    assert_eq!(stripped, [10, 8]);
+    let (name, kept) = tokens(&keeping.0);
+    assert!(name.starts_with("selvedge-hf-"), "{name}");
+    assert_ne!(kept, stripped);
+    // A name that says otherwise than the directory is not taken.
+    for (strips, folder) in [(true, &stripping), (false, &keeping)] {
+        let named = folder.0.join("phi-3-tuned");
+        std::fs::create_dir(&named).unwrap();
+        for entry in std::fs::read_dir(&folder.0).unwrap().flatten() {
+            if entry.path().is_file() {
+                std::fs::copy(entry.path(), named.join(entry.file_name())).unwrap();
+            }
+        }
+        let (name, found) = tokens(&named);
+        assert_eq!(name, if strips { "phi-3-tuned" } else { "Phi" });
+        assert_eq!(found, if strips { stripped.clone() } else { kept.clone() });
+    }
+}
+
+/// A bias that no reader would add.
+#[test]
+fn biases_of_other_matrices_are_refused_by_name() {
+    let mut tensors = weights(&Writer::tiny(5));
+    let folder = folder();
+    let width = Writer::WIDTH;
+    tensors.push((
+        "model.layers.0.self_attn.q_proj.bias".to_owned(),
+        vec![width],
+        vec![1.0; width],
+    ));
+    folder.write("model.safetensors", safetensors(&tensors));
+    turned(&folder.0).unwrap();
+    let name = "model.layers.0.self_attn.o_proj.bias";
+    tensors.push((name.to_owned(), vec![width], vec![1.0; width]));
+    folder.write("model.safetensors", safetensors(&tensors));
+    refused(&folder, name);
+    let family = Family::read("phi3");
+    let folder = family_folder(&family, &family.configs[0], &pieces(false));
+    let mut tensors: Vec<_> = family
+        .tensors
+        .iter()
+        .map(|(ours, theirs, sides)| {
+            (theirs.clone(), sides.clone(), drawn(ours, sides.iter().product()))
+        })
+        .collect();
+    let name = "model.layers.0.self_attn.qkv_proj.bias";
+    tensors.push((name.to_owned(), vec![64], vec![1.0; 64]));
+    folder.write("model.safetensors", safetensors(&tensors));
+    refused(&folder, name);
 }
 
 #[test]

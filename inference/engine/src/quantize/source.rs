@@ -14,6 +14,7 @@ use super::folder;
 use crate::card::Shape;
 use crate::error::EngineError;
 use crate::gguf::{DEFAULT_ALIGNMENT, Gguf};
+use crate::tensors::check_factors;
 
 /// A model, ready to be read.
 pub(super) struct Source {
@@ -96,7 +97,8 @@ impl Source {
 
     fn of_file(path: &Path) -> Result<Self, EngineError> {
         let gguf = Gguf::open(path)?;
-        let layers = Shape::read(&gguf)?.layers;
+        let shape = Shape::read(&gguf)?;
+        check_factors(&gguf, &shape)?;
         let alignment = gguf.number("general.alignment").unwrap_or(DEFAULT_ALIGNMENT);
         let io = |source| EngineError::Io { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(io)?;
@@ -114,7 +116,8 @@ impl Source {
         let mut tensors: Vec<Original> = gguf.tensors.iter().map(original).collect();
         tensors.sort_by_key(|tensor| tensor.place);
         let files = vec![(path.to_owned(), file)];
-        Ok(Self { entries, tensors, layers, alignment, bytes: gguf.file_bytes, files })
+        let (layers, bytes) = (shape.layers, gguf.file_bytes);
+        Ok(Self { entries, tensors, layers, alignment, bytes, files })
     }
 
     /// The bytes of some rows of the tensor at this place, in the order in which they are written.

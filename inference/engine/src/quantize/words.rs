@@ -77,6 +77,9 @@ struct Added {
     content: String,
     #[serde(default)]
     special: bool,
+    /// Whether white space behind it goes.
+    #[serde(default)]
+    rstrip: bool,
 }
 
 /// A step before or after the model, or several.
@@ -187,6 +190,13 @@ impl<'de> Deserialize<'de> for Merges {
             }
         }
         from.deserialize_seq(Read)
+    }
+}
+
+impl Told {
+    /// Whether white space behind some token that is matched goes.
+    pub(super) fn strips(&self) -> bool {
+        self.added_tokens.iter().any(|one| one.rstrip)
     }
 }
 
@@ -301,6 +311,8 @@ fn adds_space(told: &Told) -> Result<bool, EngineError> {
             others |= step.behavior.as_deref() != Some("MergedWithPrevious");
         }
         Some(step) if step.kind.as_deref() == Some("Metaspace") && !adds && !writes => {
+            // GGUF has one word for "first" and "always", and it is read as the latter: behind a
+            // token that is matched, too.
             adds = match step.prepend_scheme.as_deref() {
                 Some(scheme) => scheme != "never",
                 None => step.add_prefix_space.unwrap_or(true),
@@ -319,8 +331,9 @@ fn adds_space(told: &Told) -> Result<bool, EngineError> {
     ))
 }
 
-/// The scores of pieces: those that are joined earlier have higher ones. What nothing is joined to
-/// has one that is never asked for.
+/// The scores of pieces: those that are joined earlier have higher ones. A piece that no merge
+/// makes has a lower one than all of those. Of a single character it is never asked for; a longer
+/// one is joined last, where its parts stand side by side, which by merges alone it would not be.
 fn scores(merges: &[String], tokens: &[String], kinds: &[i32]) -> Vec<f32> {
     let mut ranks = BTreeMap::new();
     for (rank, merge) in merges.iter().enumerate() {
