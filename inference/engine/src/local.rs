@@ -28,7 +28,7 @@ use crate::gguf::Gguf;
 use crate::job::{Outlet, check};
 use crate::loader;
 use crate::onnx;
-use crate::shared::{Made, Shared};
+use crate::shared::{Made, Makes, Shared};
 use crate::speech;
 use crate::tuned::{Tuned, TunedModel};
 use crate::worker::{Message, Worker};

@@ -136,6 +136,7 @@ const MODELS: &[Model] = &[
             member: "/standard_v3_3/model.onnx",
             sha256: "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c",
         }],
+        turned: None,
     },
 ];
 

@@ -135,6 +135,8 @@ impl Folder {
             context_length: self.config.positions as u32,
             chat: false,
             dimensions: None,
+            signature: None,
+            classes: None,
         }
     }
 
