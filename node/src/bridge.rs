@@ -126,8 +126,8 @@ impl Backend for Bridge {
         Box::pin(self.gateway.embed(call))
     }
 
-    fn sound(&self, file: Bytes) -> BoxFuture<'_, Result<Sound, Refusal>> {
-        Box::pin(self.gateway.sound(file))
+    fn sound(&self, file: Bytes, within: Micros) -> BoxFuture<'_, Result<Sound, Refusal>> {
+        Box::pin(self.gateway.sound(file, within))
     }
 
     fn hear(&self, call: SpeechCall) -> BoxFuture<'_, Result<Transcribed, Refusal>> {

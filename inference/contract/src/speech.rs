@@ -15,15 +15,16 @@ const LISTENERS: [&str; 1] = ["whisper"];
 pub const RATE: u32 = 16_000;
 /// Samples of a request at most: an hour, which takes 115 MB.
 pub const MAX_SAMPLES: usize = 3_600 * RATE as usize;
-/// Samples of a chunk at most: a minute, so that a chunk is a fifth of the largest frame.
+/// Samples of a chunk at most: a minute. A sample takes up to three bytes on the wire, so that a
+/// chunk is less than a third of the largest frame.
 pub const CHUNK_SAMPLES: usize = 60 * RATE as usize;
 /// Bytes of the text before: models read 223 tokens of it, and few tokens have more than 8 bytes.
 pub const PROMPT_BYTES: usize = 4 << 10;
 /// Tokens that a second of sound counts for: the rows that it becomes inside of such a model.
 pub const TOKENS_PER_SECOND: u32 = 50;
-/// Tokens that may be written for a second of sound, and for each request beside. Whoever speaks
+/// Tokens that count at most for a second of sound, and for each request beside. Whoever speaks
 /// fast says six words a second, which are ten tokens with their times; a model that repeats
-/// itself over noise writes more.
+/// itself over noise writes more, and is cut short.
 pub const WRITTEN_PER_SECOND: u32 = 16;
 /// See [`WRITTEN_PER_SECOND`].
 pub const WRITTEN_AT_LEAST: u32 = 448;
@@ -89,7 +90,7 @@ pub struct Chunk {
 /// What was said.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Transcript {
-    /// The language, as ISO 639-1 has it.
+    /// The language, as ISO 639-1 has it; empty where the sound was too short to tell.
     pub language: String,
     /// What the sound lasts.
     pub duration_ms: u32,
@@ -97,7 +98,7 @@ pub struct Transcript {
     pub segments: Vec<Segment>,
     /// Tokens that the sound and the text before count for.
     pub prompt_tokens: u32,
-    /// Tokens written, those included that were written in vain.
+    /// Tokens written, those included that were written in vain; at most what [`tokens_of`] says.
     pub completion_tokens: u32,
 }
 

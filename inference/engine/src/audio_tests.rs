@@ -95,6 +95,7 @@ fn packed_files_are_heard() {
         let loud = |samples: &[i16]| samples.iter().map(|n| f64::from(*n).powi(2)).sum::<f64>();
         let (found, exact) = (loud(&found), loud(&exact));
         assert!((0.8..1.2).contains(&(found / exact)), "{name}: {found} {exact}");
+        assert_eq!(samples_while(&file, &|| false), Err(SoundError::GivenUp));
         for cut in [3, 40, file.len() / 2] {
             // Refused or shorter: whatever it is, it ends.
             let _heard = samples(&file[..cut]);
@@ -103,6 +104,16 @@ fn packed_files_are_heard() {
         damaged[20..].iter_mut().step_by(7).for_each(|byte| *byte ^= 0x5a);
         let _heard = samples(&damaged);
     }
+}
+
+#[test]
+fn sounds_one_after_the_other_are_all_heard() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/sound.ogg");
+    let one = std::fs::read(path).expect("a fixture");
+    let single = samples(&one).expect("heard").len();
+    let double = samples(&[one.clone(), one].concat()).expect("heard").len();
+    // Coders add and cut silence at the ends.
+    assert!(double > single + single / 2, "{single} {double}");
 }
 
 #[test]
@@ -129,6 +140,9 @@ fn damaged_files_are_refused_in_words() {
         let said = said(&file);
         assert!(said.contains(part), "{part}: {said}");
     }
+    let mut padded = good.clone();
+    padded[32] = 4;
+    assert!(said(&padded).contains("frames of 4 bytes"), "{}", said(&padded));
     // Sizes that a pipe left open, and chunks that nobody knows.
     let mut open = good.clone();
     open[40..44].copy_from_slice(&u32::MAX.to_le_bytes());

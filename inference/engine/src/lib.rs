@@ -58,7 +58,7 @@ mod tuned;
 mod weights;
 mod worker;
 
-pub use audio::{SoundError, samples};
+pub use audio::{SoundError, samples, samples_while};
 pub use card::{Inspected, inspect, inspect_bytes};
 pub use config::{Device, EngineConfig};
 pub use decoder::{Additions, Decoder, LowRank, Projection, Tunable, TunableShape};

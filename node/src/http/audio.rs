@@ -36,7 +36,8 @@ impl Exchange<'_> {
         let asked = openai::parse_audio(form, &received.bytes, task)?;
         caller.holder.check_model(&asked.model)?;
         let backend = self.app.backend.as_ref();
-        let sound = backend.sound(received.bytes.slice(asked.file.clone())).await?;
+        let file = received.bytes.slice(asked.file.clone());
+        let sound = backend.sound(file, caller.deadline).await?;
         // From here on the sound counts instead.
         drop(received);
         let mut progress = Progress::new(&self.app.metrics);

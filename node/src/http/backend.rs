@@ -73,8 +73,8 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// The vectors of a request's inputs. Dropping the future cancels the work.
     fn embed(&self, call: EmbedCall) -> BoxFuture<'_, Result<Embeddings, Failure>>;
 
-    /// The sound in a file.
-    fn sound(&self, file: Bytes) -> BoxFuture<'_, Result<Sound, Refusal>>;
+    /// The sound in a file, of a request that may take so long.
+    fn sound(&self, file: Bytes, within: Micros) -> BoxFuture<'_, Result<Sound, Refusal>>;
 
     /// What is said in sound. Dropping the future cancels the work.
     fn hear(&self, call: SpeechCall) -> BoxFuture<'_, Result<Transcribed, Refusal>>;

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
-use selvedge_base::{Code, ModelDigest, NodeId, Refusal, RequestId, Stage, TraceContext};
+use selvedge_base::{Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Stage, TraceContext};
 use selvedge_contract::carried::Carried;
 use selvedge_contract::{
     Datatype, FinishReason, Segment, Signature, Tensor, TensorSpec, TokenEvent, TokenLogProb,
@@ -277,7 +277,7 @@ impl Backend for Script {
         })
     }
 
-    fn sound(&self, file: Bytes) -> BoxFuture<'_, Result<Sound, Refusal>> {
+    fn sound(&self, file: Bytes, _: Micros) -> BoxFuture<'_, Result<Sound, Refusal>> {
         let samples = file.iter().map(|byte| i16::from(*byte)).collect();
         Box::pin(async move { Ok(Sound::new(Arc::new(samples))) })
     }

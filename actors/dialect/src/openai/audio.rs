@@ -230,13 +230,16 @@ fn verbose(request: &AudioRequest, transcript: &Transcript) -> Value {
             "no_speech_prob": segment.silence,
         })
     });
+    // Sound of no whole row is heard in no language.
+    let code = Some(transcript.language.as_str()).filter(|code| !code.is_empty());
+    let language = code.map(languages::name_of);
     let task = match request.task {
         SpeechTask::Transcribe => "transcribe",
         SpeechTask::Translate => "translate",
     };
     json!({
         "task": task,
-        "language": languages::name_of(&transcript.language),
+        "language": language,
         "duration": seconds(transcript.duration_ms),
         "text": transcript.text(),
         "segments": segments.collect::<Vec<_>>(),
@@ -252,7 +255,11 @@ fn subtitles(transcript: &Transcript, head: &str, numbered: bool, mark: char) ->
             // Writing into a text does not fail.
             let _written = writeln!(out, "{}", number + 1);
         }
-        let text = segment.text.trim().replace("-->", "->").replace(['\r', '\n'], " ");
+        let mut text = segment.text.trim().replace("-->", "->").replace(['\r', '\n'], " ");
+        if !numbered {
+            // Those of the web have marks in their text.
+            text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        }
         let (start, end) = (clock(segment.start_ms, mark), clock(segment.end_ms, mark));
         let _written = write!(out, "{start} --> {end}\n{text}\n\n");
     }

@@ -121,8 +121,8 @@ fn transcripts_are_written_as_asked() {
     );
     assert_eq!(
         body("vtt"),
-        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello.\n\n00:00:01.500 --> 01:02:05.040\nA -> b \
-         c.\n\n"
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello.\n\n00:00:01.500 --> 01:02:05.040\nA -&gt; \
+         b c.\n\n"
     );
     let plain: Value = serde_json::from_str(&body("json")).expect("JSON");
     let usage = json!({ "type": "duration", "seconds": 3_726 });
@@ -133,4 +133,8 @@ fn transcripts_are_written_as_asked() {
     assert_eq!(verbose["segments"][0]["avg_logprob"], -0.5);
     assert_eq!(verbose["segments"][0]["temperature"], 0.2);
     assert_eq!((&verbose["task"], &verbose["usage"]), (&json!("transcribe"), &usage));
+    let request = parsed(&[("model", "m"), ("file", "a"), ("response_format", "verbose_json")]);
+    let short = audio_body(&request.expect("good"), &Transcript::default());
+    let short: Value = serde_json::from_slice(&short).expect("JSON");
+    assert_eq!(short["language"], Value::Null);
 }

@@ -77,7 +77,8 @@ impl Gateway {
             Target::Mesh { model } => {
                 let view = self.shared.view.load();
                 let card = view.card_of(&model)?;
-                if card.infers() {
+                // Those that hear are asked elsewhere.
+                if card.infers() || card.hears() {
                     return None;
                 }
                 Some(match card.embeds() {

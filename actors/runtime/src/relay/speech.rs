@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use selvedge_base::{Blame, Code, Micros, ModelDigest, Mono, NodeId, Refusal, RequestId};
 use selvedge_base::{Retry, Stage};
-use selvedge_contract::speech::{SpeechTask, tokens_of};
+use selvedge_contract::speech::{SpeechTask, lasting_ms, tokens_of};
 use selvedge_contract::{SpeechRequest, Transcript};
 use selvedge_core::aim::Aim;
 use selvedge_core::bill::Took;
@@ -87,12 +87,13 @@ pub struct Transcribed {
 }
 
 impl Gateway {
-    /// The sound in a file. What is decoded and held at a time is bounded; it waits for its turn.
+    /// The sound in a file, of a request that may take so long. What is decoded and held at a time
+    /// is bounded; it waits for its turn.
     ///
     /// # Errors
     /// Why it cannot be heard, or that too much is held.
-    pub async fn sound(&self, file: bytes::Bytes) -> Result<Sound, Refusal> {
-        self.shared.sounds.decode(file).await
+    pub async fn sound(&self, file: bytes::Bytes, within: Micros) -> Result<Sound, Refusal> {
+        self.shared.sounds.decode(file, within).await
     }
 
     /// What is said in sound. Dropping the future cancels the work. Must be called inside a tokio
@@ -144,7 +145,8 @@ struct Errand {
 
 impl Errand {
     fn new(shared: Arc<Shared>, call: SpeechCall) -> Self {
-        let arrived = clock::mono();
+        // Its time runs while its file is decoded, too.
+        let arrived = call.sound.came().unwrap_or_else(clock::mono);
         let mut aim = aimed(&shared, &call);
         let targets = std::mem::take(&mut aim.targets);
         let deadline = arrived.plus(call.deadline);
@@ -204,6 +206,7 @@ impl Errand {
             };
             match heard {
                 Ok(transcript) => {
+                    let transcript = self.believed(transcript);
                     self.settle(reservation.as_mut(), &mut meter, &transcript);
                     asking.finished(Some(usage_of(&transcript)));
                     // Whoever has the answer finds it settled.
@@ -351,16 +354,26 @@ impl Errand {
         })
     }
 
+    /// A transcript whose counts are what they can be, whatever a peer says.
+    fn believed(&self, mut transcript: Transcript) -> Transcript {
+        let samples = self.call.sound.len();
+        let (prompt, most) = tokens_of(samples);
+        let before = if self.call.prompt.trim().is_empty() { 0 } else { TEXT_BEFORE };
+        let longest = prompt.saturating_add(before);
+        transcript.prompt_tokens = transcript.prompt_tokens.clamp(prompt, longest);
+        transcript.completion_tokens = transcript.completion_tokens.min(most);
+        transcript.duration_ms = lasting_ms(samples);
+        transcript
+    }
+
     fn settle(
         &mut self,
         reservation: Option<&mut Reservation>,
         meter: &mut Meter,
         transcript: &Transcript,
     ) {
-        // A peer that counts more than there can be is not believed.
         meter.started(transcript.prompt_tokens);
-        let (_, most) = tokens_of(self.call.sound.len());
-        let written = transcript.completion_tokens.min(most);
+        let written = transcript.completion_tokens;
         if let Some(reservation) = reservation {
             reservation.started(transcript.prompt_tokens);
             (0..written).for_each(|_| reservation.token());

@@ -65,7 +65,12 @@ impl Form {
                 return Err(SoundError::Unsupported(what));
             }
         };
-        Ok(Self { rate, channels, bytes: usize::from(bits / 8), float })
+        let (bytes, frame) = (usize::from(bits / 8), usize::from(half(12)?));
+        if frame != channels * bytes {
+            let what = format!("WAV frames of {frame} bytes of {channels} channels of {bits} bits");
+            return Err(SoundError::Unsupported(what));
+        }
+        Ok(Self { rate, channels, bytes, float })
     }
 
     fn decode(self, data: &[u8]) -> Result<Vec<i16>, SoundError> {

@@ -76,8 +76,9 @@ struct Config {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Writing {
-    suppress_tokens: Option<Vec<u32>>,
-    begin_suppress_tokens: Option<Vec<u32>>,
+    // -1 stands in lists that somebody emptied.
+    suppress_tokens: Option<Vec<i64>>,
+    begin_suppress_tokens: Option<Vec<i64>>,
     is_multilingual: Option<bool>,
     lang_to_id: Option<BTreeMap<String, u32>>,
 }
@@ -96,13 +97,12 @@ impl Folder {
         let said: Option<Writing> = optional(path, "generation_config.json")?;
         let (said, before) = (said.unwrap_or_default(), std::mem::take(&mut config.writing));
         let config = config.checked()?;
-        let known = |tokens: Option<Vec<u32>>| -> Result<Option<Vec<u32>>, EngineError> {
-            match &tokens {
-                Some(tokens) if tokens.len() > MAX_SUPPRESSED => {
-                    Err(EngineError::corrupt(format!("{} suppressed tokens", tokens.len())))
-                }
-                _ => Ok(tokens),
+        let known = |tokens: Option<Vec<i64>>| -> Result<Option<Vec<u32>>, EngineError> {
+            let Some(tokens) = tokens else { return Ok(None) };
+            if tokens.len() > MAX_SUPPRESSED {
+                return Err(EngineError::corrupt(format!("{} suppressed tokens", tokens.len())));
             }
+            Ok(Some(tokens.into_iter().filter_map(|token| u32::try_from(token).ok()).collect()))
         };
         let weights = path.join("model.safetensors");
         if !weights.exists() {

@@ -29,7 +29,7 @@ fn older_directories_say_all_in_one_file() {
     let directory = tiny(true);
     directory.write("generation_config.json", b"{}");
     let mut all = config();
-    all["suppress_tokens"] = json!([1, 2]);
+    all["suppress_tokens"] = json!([-1, 1, 2]);
     all["begin_suppress_tokens"] = json!(null);
     directory.write("config.json", all.to_string().as_bytes());
     let folder = Folder::open(directory.path()).expect("reads");

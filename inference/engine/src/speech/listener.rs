@@ -49,6 +49,8 @@ pub(super) struct Asked<'a> {
     pub(super) seed: u64,
     /// The window's number, so that each has dice of its own.
     pub(super) number: u64,
+    /// Whether it is written once, good or not.
+    pub(super) once: bool,
 }
 
 /// What was written of a window.
@@ -59,6 +61,8 @@ pub(super) struct Written {
     pub(super) mean_logprob: f32,
     pub(super) compression: f32,
     pub(super) silence: f32,
+    /// Tokens written, those of tries that came to nothing included.
+    pub(super) spent: u32,
 }
 
 /// Whether to go on; asked after each layer and each token.
@@ -128,12 +132,15 @@ impl Listener {
         go_on: &mut GoOn<'_>,
     ) -> Result<Option<Written>, EngineError> {
         let one = [asked.temperature_milli];
-        let temperatures = if asked.temperature_milli == 0 { &TEMPERATURES[..] } else { &one };
-        let mut last = None;
+        let several = asked.temperature_milli == 0 && !asked.once;
+        let temperatures = if several { &TEMPERATURES[..] } else { &one };
+        let (mut last, mut spent) = (None, 0);
         for temperature in temperatures {
-            let Some(written) = self.attempt(crew, asked, *temperature, go_on)? else {
+            let Some(mut written) = self.attempt(crew, asked, *temperature, go_on)? else {
                 return Ok(None);
             };
+            spent += written.spent;
+            written.spent = spent;
             let silent = written.silence > MOST_SILENCE && written.mean_logprob < LEAST_LOGPROB;
             let good =
                 written.compression <= MOST_COMPRESSION && written.mean_logprob >= LEAST_LOGPROB;
@@ -199,6 +206,7 @@ impl Listener {
             compression: compression(text.trim()),
             silence,
             temperature_milli,
+            spent: tokens.len() as u32,
             tokens,
         }))
     }

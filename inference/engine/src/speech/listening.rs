@@ -11,7 +11,7 @@ use selvedge_kernels::SpeechCrew;
 
 use super::listener::{Asked, GoOn, LEAST_LOGPROB, Listener, MOST_SILENCE, Written};
 use super::spectrum::Spectrum;
-use crate::error::{EngineError, elsewhere};
+use crate::error::EngineError;
 
 /// Milliseconds of a row, and rows of a step of time.
 const ROW_MS: u32 = 10;
@@ -41,6 +41,8 @@ pub(super) struct Listening {
     /// Those that the next window is not told.
     untold: usize,
     windows: u64,
+    /// Tokens written, those of tries that came to nothing left out.
+    written: u32,
     done: Transcript,
 }
 
@@ -74,6 +76,7 @@ impl Listening {
             tokens: Vec::new(),
             untold: 0,
             windows: 0,
+            written: 0,
             done,
         }
     }
@@ -113,11 +116,6 @@ impl Listening {
         };
         let count = self.count(listener);
         self.take(listener, &written, count).map_err(|error| error.to_refusal())?;
-        let (_, most) = tokens_of(self.sound.len());
-        if self.done.completion_tokens > most {
-            let message = "the model repeats itself over this sound; cut out what is no speech";
-            return Err(elsewhere(Code::Internal, message));
-        }
         Ok(if self.at < self.rows { Step::More } else { Step::Done })
     }
 
@@ -162,6 +160,12 @@ impl Listening {
         Ok(())
     }
 
+    /// Whether as much was written as may be: the model repeats itself. What is left is heard in
+    /// whole windows with one try each, so that it ends soon and what was written stays.
+    fn is_full(&self) -> bool {
+        self.written > tokens_of(self.sound.len()).1
+    }
+
     /// Rows of the window that is next.
     fn count(&self, listener: &Listener) -> usize {
         listener.rows().min(self.rows - self.at)
@@ -189,6 +193,7 @@ impl Listening {
             temperature_milli: self.request.temperature_milli,
             seed: self.request.seed,
             number: self.windows,
+            once: self.is_full(),
         };
         self.windows += 1;
         listener.write(crew, &asked, go_on)
@@ -202,7 +207,11 @@ impl Listening {
         count: usize,
     ) -> Result<(), EngineError> {
         let first = listener.words.first_time;
-        self.done.completion_tokens += written.tokens.len() as u32;
+        self.written = self.written.saturating_add(written.tokens.len() as u32);
+        // No more is reserved.
+        let (_, most) = tokens_of(self.sound.len());
+        let spent = self.done.completion_tokens.saturating_add(written.spent);
+        self.done.completion_tokens = spent.min(most);
         if written.silence > MOST_SILENCE && written.mean_logprob < LEAST_LOGPROB {
             self.at += count;
             return Ok(());
@@ -235,7 +244,8 @@ impl Listening {
                 begin = cut;
             }
         }
-        self.at += advance.clamp(LEAST_ADVANCE.min(count), count);
+        let least = if self.is_full() { count } else { LEAST_ADVANCE.min(count) };
+        self.at += advance.clamp(least, count);
         if written.temperature_milli > MOST_TOLD {
             self.untold = self.tokens.len();
         }

@@ -1,9 +1,9 @@
 //! Sound at a node's engine: this one's, or a peer's over a stream.
 //!
-//! Owns both ends of such a stream: the request first, then its sound in chunks; `Accepted` once
-//! the engine has it, signs of life, and the transcript whole. The serving side checks as it does
-//! for any hand-off ([`selvedge_core::receive`]), before sound is taken. Dropping either end
-//! cancels the work.
+//! Owns both ends of such a stream: the request first, then its sound in chunks; signs of life from
+//! the first chunk on, `Accepted` once the engine has it, and the transcript whole. The serving
+//! side checks as it does for any hand-off ([`selvedge_core::receive`]), before sound is taken.
+//! Dropping either end cancels the work.
 
 use std::sync::Arc;
 
@@ -30,6 +30,11 @@ use crate::trace::{Asking, Came, TRANSCRIPTION, Trace, Whom};
 const SOUND_SINCE: u8 = 9;
 /// A peer that says nothing for so long is left: it sends signs of life many times a second.
 const SILENCE: Micros = Micros::secs(5);
+/// Bytes a second that sound comes at over the poorest link that it is sent over: faster than it is
+/// spoken, so that an hour comes within one.
+const SLOWEST: u64 = 64 << 10;
+/// Bytes of a sample on the wire at most: a mark and two, as the codec writes whole numbers.
+const SAMPLE_BYTES: u64 = 3;
 
 /// A request for a peer.
 pub(super) struct Handed {
@@ -117,8 +122,30 @@ async fn exchange(
         },
     };
     begin(&mut sender, &Opening::Spoken(Box::new(spoken))).await?;
-    // A peer that refuses takes no sound, and has said why.
-    let sent = tell(&mut sender, sound).await;
+    let listening = listen(shared, peer, &mut receiver);
+    let within = arrives_within(sound.len());
+    let telling = tokio::time::timeout(within.into(), tell(&mut sender, sound));
+    tokio::pin!(listening, telling);
+    let sent = tokio::select! {
+        biased;
+        // A peer that refuses takes no sound, and says why.
+        heard = &mut listening => return heard,
+        sent = &mut telling => sent,
+    };
+    // One that does not read on is left for another.
+    let sent = sent.map_err(|_| NetError::Lost("it takes no sound".to_owned()))?;
+    match listening.await? {
+        Some(heard) => Ok(Some(heard)),
+        None => sent.map(|()| None),
+    }
+}
+
+/// What a peer says, from its first sign of life on, which comes while it takes the sound.
+async fn listen(
+    shared: &Shared,
+    peer: NodeId,
+    receiver: &mut FrameReceiver,
+) -> Result<Option<Heard>, NetError> {
     loop {
         let reply = tokio::time::timeout(SILENCE.into(), receiver.recv::<SpokenReply>()).await;
         let reply = reply.unwrap_or_else(|_| Err(NetError::Lost("it is silent".to_owned())))?;
@@ -130,9 +157,14 @@ async fn exchange(
                 // The failure detector hears it too: this is the fastest sign of a frozen peer.
                 shared.mesh.tell_or_drop(MeshMessage::PulseSeen { node: peer, pulse });
             }
-            None => return sent.map(|()| None),
+            None => return Ok(None),
         }
     }
+}
+
+/// The time in which so many samples come over the poorest link.
+const fn arrives_within(samples: usize) -> Micros {
+    WHOLE_WITHIN.plus(Micros::secs(samples as u64 * SAMPLE_BYTES / SLOWEST))
 }
 
 async fn tell(sender: &mut FrameSender, sound: &Samples) -> Result<(), NetError> {
@@ -160,10 +192,12 @@ pub(crate) async fn take(
     let _serving = shared.serving.hold(from);
     let id = shared.run_id();
     let _cancel = CancelOnDrop { shared, id };
-    let submitted = match checked.and_then(|()| shared.sounds.share(samples as usize)) {
+    let submitted = match checked.and_then(|()| shared.sounds.share_of(from, samples as usize)) {
         Err(refusal) => Err(refusal),
         Ok(share) => {
-            let sound = receive(&mut receiver, samples as usize).await?;
+            let samples = samples as usize;
+            let within = arrives_within(samples).min(handed.deadline);
+            let sound = receive(shared, &mut sender, &mut receiver, (samples, within)).await?;
             let request = SpeechRequest { id, ..handed.request };
             engine(shared, request, Arc::new(sound)).map(|ended| (ended, share))
         }
@@ -222,13 +256,33 @@ async fn watched(
     }
 }
 
-/// The sound that follows a request: exactly as much as was announced.
-async fn receive(receiver: &mut FrameReceiver, samples: usize) -> Result<Vec<i16>, NetError> {
+/// The sound that follows a request, all of it within a time, with signs of life meanwhile.
+async fn receive(
+    shared: &Shared,
+    sender: &mut FrameSender,
+    receiver: &mut FrameReceiver,
+    (samples, within): (usize, Micros),
+) -> Result<Vec<i16>, NetError> {
+    let whole = tokio::time::timeout(within.into(), gather(receiver, samples));
+    tokio::pin!(whole);
+    loop {
+        tokio::select! {
+            biased;
+            gathered = &mut whole => {
+                let late = |_| NetError::Lost("the sound did not come in time".to_owned());
+                return gathered.map_err(late)?;
+            }
+            () = tokio::time::sleep(ALIVE_EVERY.into()) => {}
+        }
+        sender.send(&SpokenReply::Alive(shared.pulse())).await?;
+    }
+}
+
+/// Exactly as much sound as was announced.
+async fn gather(receiver: &mut FrameReceiver, samples: usize) -> Result<Vec<i16>, NetError> {
     let mut sound = Vec::new();
     while sound.len() < samples {
-        let chunk = tokio::time::timeout(WHOLE_WITHIN.into(), receiver.recv::<Chunk>()).await;
-        let late = || NetError::Lost("the sound did not come in time".to_owned());
-        let Some(chunk) = chunk.map_err(|_| late())?? else { return Err(NetError::Truncated) };
+        let Some(chunk) = receiver.recv::<Chunk>().await? else { return Err(NetError::Truncated) };
         let fits = !chunk.samples.is_empty()
             && chunk.samples.len() <= CHUNK_SAMPLES
             && sound.len() + chunk.samples.len() <= samples
