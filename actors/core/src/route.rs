@@ -147,6 +147,14 @@ impl MeshView {
         self.nodes.iter().find_map(|node| node.model(&digest)).map(|model| &model.card)
     }
 
+    /// Whether any node of the mesh has what a caller means as a model that is asked with tensors;
+    /// one of an older version may take its file for something else.
+    pub fn infers(&self, asked: &str) -> bool {
+        let Some(digest) = find(self, asked) else { return false };
+        let mut held = self.nodes.iter().filter_map(|node| node.model(&digest));
+        held.any(|model| model.card.infers())
+    }
+
     /// Whether any node of the mesh has what a caller means.
     pub fn has_model(&self, asked: &str) -> bool {
         let has = |digest| self.nodes.iter().any(|node| node.model(&digest).is_some());
@@ -264,10 +272,12 @@ pub fn holders(
     let digest = resolve(view, model)?;
     let all = view.nodes.iter().filter_map(|node| Some((node, node.model(&digest)?)));
     let mut all: Vec<(&NodeView, &ModelStatus)> = all.collect();
-    let Some((_, held)) = all.first() else {
+    if all.is_empty() {
         return Err(not_found(view, model));
-    };
-    if !held.card.infers() {
+    }
+    // A node of an older version may take the file for something else.
+    all.retain(|(_, held)| held.card.infers());
+    if all.is_empty() {
         let message = format!("model '{model}' is not asked with tensors");
         return Err(Refusal::client(Stage::Route, Code::Unsupported, message).param("model"));
     }

@@ -147,6 +147,13 @@ fn a_model_of_tensors_is_asked_where_it_is_ready_and_the_data_may_go() {
     assert_eq!(nodes(&view, Label::Mesh), Ok(vec![FAR, PEER]), "the one that is loaded first");
     assert_eq!(nodes(&view, Label::Site), Ok(vec![PEER]));
     assert_eq!(nodes(&view, Label::Node).expect_err("elsewhere").code, Code::Forbidden);
+    // A node that takes the same file for something else is not asked.
+    let mut older = sensor(ModelState::Ready);
+    older.card.architecture = "bert".to_owned();
+    view.nodes[0].engine.models.push(older);
+    assert_eq!(nodes(&view, Label::Mesh), Ok(vec![FAR, PEER]));
+    assert_eq!((view.infers("sensor"), view.infers("small")), (true, false));
+    view.nodes[0].engine.models.clear();
     view.nodes[0].engine.models.push(sensor(ModelState::Cold));
     assert_eq!(nodes(&view, Label::Mesh), Ok(vec![ME, FAR, PEER]));
     assert_eq!(nodes(&view, Label::Node), Ok(vec![ME]));

@@ -6,8 +6,12 @@
 //! are its prompt's tokens, four to a token after their number; an answer's bytes are the bytes
 //! that stand beside tokens. A request without inputs asks what the model takes and gives.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use selvedge_base::codec::{self, CodecError};
 use selvedge_base::{Micros, ModelDigest, RequestId};
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::request::{Answer, GenerateRequest, Input, Sampling, TokenEvent, TokenLogProb};
@@ -26,7 +30,9 @@ const MAX_ANSWER_BYTES: usize = crate::tensors::MAX_TENSOR_BYTES + (1 << 20);
 /// The request as it is said.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Asked {
+    #[serde(deserialize_with = "few")]
     inputs: Vec<Tensor>,
+    #[serde(deserialize_with = "few")]
     outputs: Vec<String>,
 }
 
@@ -99,12 +105,36 @@ pub fn of_hand_off(request: &GenerateRequest, within: Micros) -> Option<InferReq
     bytes.truncate(length);
     let Asked { inputs, outputs } = codec::decode_body(bytes.get(codec::LENGTH_BYTES..)?).ok()?;
     let named = |name: &String| name.len() <= MAX_NAME_BYTES;
-    let fits = inputs.len() <= MAX_TENSORS
-        && outputs.len() <= MAX_TENSORS
-        && outputs.iter().all(named)
-        && inputs.iter().all(|tensor| named(&tensor.name));
+    let fits = outputs.iter().all(named) && inputs.iter().all(|tensor| named(&tensor.name));
     let (id, model) = (request.id, request.model);
     fits.then_some(InferRequest { id, model, inputs, outputs, within })
+}
+
+/// A list, refused as soon as it is longer than a request's may be: its parts take a few bytes on
+/// the wire and some dozens here.
+fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(decoder: D) -> Result<Vec<T>, D::Error> {
+    decoder.deserialize_seq(Few(PhantomData))
+}
+
+struct Few<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of up to {MAX_TENSORS}")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+        let mut all = Vec::new();
+        while let Some(one) = seq.next_element()? {
+            if all.len() == MAX_TENSORS {
+                return Err(A::Error::custom("the list is too long"));
+            }
+            all.push(one);
+        }
+        Ok(all)
+    }
 }
 
 /// The events that tell an answer: a token for each piece.
@@ -229,6 +259,13 @@ mod tests {
         assert!(of(Input::Text("hi".to_owned())).is_none());
         for end in 0..tokens.len() {
             assert!(of(Input::Tokens(tokens[..end].to_vec())).is_none(), "{end}");
+        }
+        for (count, fits) in [(MAX_TENSORS, true), (MAX_TENSORS + 1, false)] {
+            let names = vec![String::new(); count];
+            let many = to_hand_off(ID, MODEL, vec![tensor(0); 2], names).expect("fits");
+            assert_eq!(of_hand_off(&many, Micros::secs(1)).is_some(), fits, "{count} outputs");
+            let many = to_hand_off(ID, MODEL, vec![tensor(0); count], vec![]).expect("fits");
+            assert_eq!(of_hand_off(&many, Micros::secs(1)).is_some(), fits, "{count} inputs");
         }
         for word in [0, 1, u32::MAX] {
             assert!(of(Input::Tokens(vec![word; 9])).is_none());

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 use selvedge_base::{Code, Refusal, Stage};
+use selvedge_contract::tensors::MAX_TENSORS;
 use serde_json::Value;
 
 use super::{
@@ -21,6 +22,9 @@ use crate::number::{Component, Double};
 
 /// The service's name, as it stands in paths.
 pub const SERVICE: &str = "inference.GRPCInferenceService";
+
+/// The lists of a request, each with its tag.
+const LISTS: [(usize, &str); 3] = [(5, "inputs"), (6, "outputs"), (7, "raw_input_contents")];
 
 #[derive(Clone, PartialEq, Message)]
 struct Yes {
@@ -179,7 +183,7 @@ pub fn parse_named(bytes: &[u8]) -> Result<(String, String), Refusal> {
 /// # Errors
 /// A refusal that names the field at fault.
 pub fn parse_infer(bytes: &[u8]) -> Result<(String, String, Infer), Refusal> {
-    let request: Request = message(bytes)?;
+    let request = request(bytes)?;
     let inputs = request.inputs;
     let [input] = <[Input; 1]>::try_from(inputs).map_err(|inputs| {
         let message = format!("'inputs' must hold the one input '{INPUT}', not {}", inputs.len());
@@ -215,11 +219,40 @@ pub fn parse_infer(bytes: &[u8]) -> Result<(String, String, Infer), Refusal> {
     Ok((decode::model(Some(request.model_name))?, request.model_version, infer))
 }
 
-pub(super) fn message<M: Message + Default>(bytes: &[u8]) -> Result<M, Refusal> {
-    M::decode(bytes).map_err(|error| {
-        let message = format!("the message is none of this service: {error}");
-        Refusal::client(Stage::Validate, Code::InvalidRequest, message)
-    })
+/// A request for inference, of which no list is longer than models have tensors: one that is empty
+/// takes two bytes here, and hundreds once it is understood.
+pub(super) fn request(bytes: &[u8]) -> Result<Request, Refusal> {
+    let broken = |error: prost::DecodeError| unknown(&error);
+    let (mut rest, mut counts) = (bytes, [0_usize; LISTS.len()]);
+    while !rest.is_empty() {
+        let key = prost::decode_length_delimiter(&mut rest).map_err(broken)?;
+        let skipped = match key & 7 {
+            0 => prost::decode_length_delimiter(&mut rest).map(|_| 0),
+            1 => Ok(8),
+            2 => prost::decode_length_delimiter(&mut rest),
+            5 => Ok(4),
+            // Groups, which nobody writes, and what nothing is.
+            _ => return Err(unknown(&"a field of an unknown kind")),
+        };
+        let skipped = skipped.map_err(broken)?;
+        rest = rest.get(skipped..).ok_or_else(|| unknown(&"it ends within a field"))?;
+        for ((tag, name), count) in LISTS.iter().zip(&mut counts) {
+            *count += usize::from(key >> 3 == *tag);
+            if *count > MAX_TENSORS {
+                return Err(invalid(name, format!("'{name}' holds more than {MAX_TENSORS}")));
+            }
+        }
+    }
+    message(bytes)
+}
+
+fn unknown(error: &dyn std::fmt::Display) -> Refusal {
+    let message = format!("the message is none of this service: {error}");
+    Refusal::client(Stage::Validate, Code::InvalidRequest, message)
+}
+
+fn message<M: Message + Default>(bytes: &[u8]) -> Result<M, Refusal> {
+    M::decode(bytes).map_err(|error| unknown(&error))
 }
 
 /// There are no parameters here that are understood.
@@ -373,6 +406,14 @@ mod tests {
         parameter(&mut good, "temperature", Choice::Double(0.5));
         let (.., infer) = parse_infer(&good.encode_to_vec()).expect("understood");
         assert_eq!(infer.settings.max_tokens, Some(4));
+        // What is long is refused before anything is made of it, wherever it stands.
+        for (tag, param) in [(0x2a_u8, "inputs"), (0x32, "outputs"), (0x3a, "raw_input_contents")] {
+            let long = [tag, 0].repeat(MAX_TENSORS + 1);
+            let refusal = parse_infer(&long).expect_err("must be refused");
+            assert_eq!(refusal.param.as_deref(), Some(param), "{refusal}");
+            let behind = [&[0x53, 0x54][..], &long].concat();
+            assert!(parse_infer(&behind).is_err(), "behind a group");
+        }
         // Bytes of any kind harm nothing.
         for byte in 0..=u8::MAX {
             let _ = parse_infer(&[byte; 64]);

@@ -64,10 +64,7 @@ impl Gateway {
             return false;
         }
         match aim::by_name(&self.shared, model).targets.into_iter().next() {
-            Some((Target::Mesh { model }, _)) => {
-                let view = self.shared.view.load();
-                view.card_of(&model).is_some_and(contract::ModelCard::infers)
-            }
+            Some((Target::Mesh { model }, _)) => self.shared.view.load().infers(&model),
             Some((Target::Provider { .. }, _)) | None => false,
         }
     }

@@ -12,6 +12,8 @@ use selvedge_contract::{
     Datatype, EmbedRequest, EmbedSink, InferRequest, InferSink, Signature, Tensor, TensorSpec,
 };
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::tensors::BARE;
 use crate::error::EngineError;
@@ -33,10 +35,11 @@ const PLATFORM: &str = "selvedge_classifier";
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Raw {
-    architectures: Vec<String>,
-    id2label: Option<BTreeMap<String, String>>,
-    num_labels: Option<usize>,
-    problem_type: Option<String>,
+    // As they stand: where there is no head, nothing of it has to make sense.
+    architectures: Value,
+    id2label: Value,
+    num_labels: Value,
+    problem_type: Value,
 }
 
 /// Whose body a head is on.
@@ -73,13 +76,15 @@ struct Layer {
 impl Classes {
     /// What a configuration says; none where it is a model without such a head.
     pub(super) fn of(raw: &Raw) -> Result<Option<Self>, EngineError> {
-        let named = |name: &str| raw.architectures.iter().any(|one| one == name);
+        let all = raw.architectures.as_array().map(Vec::as_slice).unwrap_or_default();
+        let named = |name: &str| all.iter().any(|one| one.as_str() == Some(name));
         let body = match () {
             () if named("BertForSequenceClassification") => Body::Bert,
             () if named("DistilBertForSequenceClassification") => Body::Distil,
             () => return Ok(None),
         };
-        let several = match raw.problem_type.as_deref() {
+        let problem: Option<String> = part(&raw.problem_type, "problem_type")?;
+        let several = match problem.as_deref() {
             None | Some("single_label_classification") => false,
             Some("multi_label_classification") => true,
             Some(other) => {
@@ -90,7 +95,9 @@ impl Classes {
                 )));
             }
         };
-        let labels = match &raw.id2label {
+        let known: Option<BTreeMap<String, String>> = part(&raw.id2label, "id2label")?;
+        let count: Option<usize> = part(&raw.num_labels, "num_labels")?;
+        let labels = match known {
             Some(known) => {
                 let label = |at: usize| known.get(&at.to_string()).cloned();
                 (0..known.len()).map(label).collect::<Option<Vec<_>>>().ok_or_else(|| {
@@ -98,7 +105,7 @@ impl Classes {
                 })?
             }
             // What the configurations of Hugging Face mean without it.
-            None => (0..raw.num_labels.unwrap_or(2).min(MAX_CLASSES + 1))
+            None => (0..count.unwrap_or(2).min(MAX_CLASSES + 1))
                 .map(|at| format!("LABEL_{at}"))
                 .collect(),
         };
@@ -114,6 +121,12 @@ impl Classes {
         }
         Ok(Some(Self { body, labels, several }))
     }
+}
+
+/// What a configuration says of a head, if it does.
+fn part<T: DeserializeOwned>(value: &Value, name: &str) -> Result<Option<T>, EngineError> {
+    let part = Option::<T>::deserialize(value);
+    part.map_err(|_| EngineError::corrupt(format!("config.json: {name} is of another type")))
 }
 
 /// A tensor of the body that the kernels ask for by BERT's name.

@@ -147,11 +147,30 @@ fn heads_that_do_not_fit_are_refused_by_name() {
         (json!({"id2label": {}}), "0 classes"),
         (json!({"num_labels": 1_000_000}), "classes, not 1 to"),
         (json!({"id2label": {"0": "x".repeat(2_000), "1": "b"}}), "bytes"),
+        (json!({"id2label": ["a", "b"]}), "config.json: id2label"),
         (json!({"model_type": "distilbert"}), "model_type"),
     ] {
         let said = with(more);
         assert!(said.contains(says), "{said} / {says}");
     }
+}
+
+#[test]
+fn a_model_of_embeddings_is_one_whatever_it_says_of_heads_and_whatever_stands_beside_it() {
+    let directory = tiny();
+    for more in [
+        json!({"architectures": null, "id2label": null, "num_labels": "two"}),
+        json!({"architectures": "BertModel", "id2label": {"0": 0}, "problem_type": 1}),
+    ] {
+        let mut config = config();
+        config.as_object_mut().expect("one").extend(more.as_object().expect("one").clone());
+        directory.write("config.json", config.to_string().as_bytes());
+        assert!(Folder::open(directory.path()).expect("reads").classes.is_none(), "{more}");
+    }
+    directory.write("model.onnx", &[8, 8]);
+    assert!(crate::inspect(directory.path()).expect("reads").dimensions.is_some());
+    directory.write("classify.toml", b"");
+    assert!(crate::inspect(directory.path()).is_err(), "the other one is meant");
 }
 
 #[test]

@@ -101,7 +101,7 @@ enum Resize {
     /// To the sides, whatever that does to shapes.
     #[default]
     Stretch,
-    /// To the shorter side, then the middle.
+    /// The middle, as large as it has the wanted shape.
     Crop,
 }
 
@@ -317,9 +317,23 @@ impl Image {
         }
         match self.resize {
             Resize::Stretch => picture.resize_exact(width, height, FilterType::Triangle),
-            Resize::Crop => picture.resize_to_fill(width, height, FilterType::Triangle),
+            Resize::Crop => {
+                // Cut first: a thin picture, enlarged as a whole, would be a thousand times larger.
+                let (wide, high) = (picture.width(), picture.height());
+                let across = share(high, width, height).clamp(1, wide.max(1));
+                let down = share(wide, height, width).clamp(1, high.max(1));
+                let (left, top) = (wide.saturating_sub(across) / 2, high.saturating_sub(down) / 2);
+                let middle = picture.crop_imm(left, top, across, down);
+                middle.resize_exact(width, height, FilterType::Triangle)
+            }
         }
     }
+}
+
+/// A side, by the ratio of two others.
+fn share(side: u32, over: u32, under: u32) -> u32 {
+    let scaled = u64::from(side) * u64::from(over) / u64::from(under.max(1));
+    u32::try_from(scaled).unwrap_or(u32::MAX)
 }
 
 /// A picture's bytes, also where JSON, which holds texts alone, has them as base64.

@@ -76,6 +76,24 @@ fn pictures_of_other_sizes_and_kinds_are_brought_to_size() {
 }
 
 #[test]
+fn the_middle_of_a_picture_has_the_wanted_shape() {
+    let settings: Image = toml::from_str("width = 12\nheight = 6\nresize = 'crop'").expect("good");
+    // Green in the middle of red, as large as it has the wanted shape.
+    let point = |green: bool| image::Rgb(if green { [0_u8, 255, 0] } else { [255, 0, 0] });
+    let wide = image::RgbImage::from_fn(96, 24, |x, _| point((24..72).contains(&x)));
+    let high = image::RgbImage::from_fn(24, 48, |_, y| point((18..30).contains(&y)));
+    for picture in [wide, high] {
+        let sized = settings.sized(&DynamicImage::ImageRgb8(picture)).to_rgb8();
+        assert_eq!(sized.dimensions(), (12, 6));
+        assert!(sized.pixels().all(|point| point.0 == [0, 255, 0]));
+    }
+    for (width, height) in [(1, 900), (900, 1)] {
+        let sized = settings.sized(&DynamicImage::new_rgb8(width, height));
+        assert_eq!((sized.width(), sized.height()), (12, 6));
+    }
+}
+
+#[test]
 fn what_is_no_picture_is_refused() {
     let (classifier, png) = (classifier(SETTINGS), fixture("onnx/picture.png"));
     let refused = |pictures: &[&[u8]]| match classifier.run(&asked(pictures), &[]) {

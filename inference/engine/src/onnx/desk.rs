@@ -16,7 +16,7 @@ use candle_core::Device;
 use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal};
 use selvedge_contract::{InferRequest, InferSink, ModelState, Tensor};
 
-use super::host::{Host, late};
+use super::host::{Host, Patience, late};
 use crate::error::elsewhere;
 use crate::front::closing;
 use crate::job::cancelled;
@@ -221,21 +221,22 @@ impl Bench {
     }
 
     fn run(&mut self, mut job: Job) {
-        let now = self.shared.now();
-        let within = job.until.since(now);
         if job.is_cancelled() {
             return job.end(Err(cancelled()));
         }
-        if within == Micros(0) {
+        if job.until.since(self.shared.now()) == Micros(0) {
             return job.end(Err(late()));
         }
         let inputs = std::mem::take(&mut job.request.inputs);
         let outputs = std::mem::take(&mut job.request.outputs);
         let stopped = Arc::clone(&self.stopped);
-        let wanted = || !job.is_cancelled() && !stopped.load(Ordering::Relaxed);
+        let kept = || !stopped.load(Ordering::Relaxed);
+        let wanted = || !job.is_cancelled() && kept();
+        let (shared, until) = (&self.shared, job.until);
+        let clock = || shared.now();
+        let patience = Patience { until, clock: &clock, wanted: &wanted, kept: &kept };
         let host = &mut self.host;
-        let made =
-            catch_unwind(AssertUnwindSafe(|| host.run(inputs, outputs, (within, now), &wanted)));
+        let made = catch_unwind(AssertUnwindSafe(|| host.run(inputs, outputs, &patience)));
         let made = made.unwrap_or_else(|_| {
             Err(elsewhere(Code::Internal, "the computation of these outputs broke down"))
         });

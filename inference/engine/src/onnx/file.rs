@@ -27,6 +27,8 @@ const RUN_BYTES: u64 = 1 << 30;
 
 /// The file in a directory.
 const GRAPH: &str = "model.onnx";
+/// What a model of the other kinds has in a directory.
+const WEIGHTS: &str = "model.safetensors";
 /// What is made of its outputs.
 const SETTINGS: &str = "classify.toml";
 /// The names of its classes, one on each line.
@@ -55,10 +57,15 @@ pub(super) struct Settings {
 }
 
 /// Whether a path leads to such a file, or to a directory with one: it begins with the version of
-/// its format.
+/// its format. Directories of Hugging Face often hold the same model as ONNX too: that it is what
+/// is meant there, only `classify.toml` says.
 pub(crate) fn is_file(path: &Path) -> bool {
     let mut head = [0; 2];
-    let path = if path.is_dir() { path.join(GRAPH) } else { path.to_owned() };
+    let path = match path.is_dir() {
+        true if path.join(WEIGHTS).exists() && !path.join(SETTINGS).exists() => return false,
+        true => path.join(GRAPH),
+        false => path.to_owned(),
+    };
     let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
     read.is_ok() && matches!(head, [0x08, 1..=0x1f])
 }

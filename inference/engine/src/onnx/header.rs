@@ -26,6 +26,9 @@ const MAX_VALUES: usize = 600_000;
 const MAX_SIDE: i64 = 1 << 31;
 /// Sides of a tensor of weights; those of inputs and outputs are fewer.
 const MAX_WEIGHT_SIDES: usize = 16;
+/// From here on a whole number is a slice's end: exporters write the least and greatest of 64 bits,
+/// some less one or rounded, and nothing has so many elements.
+const ENDLESS: u64 = 1 << 62;
 /// The versions of the format that are read. 3 began to keep names of values apart.
 const VERSIONS: std::ops::RangeInclusive<i64> = 3..=13;
 
@@ -189,12 +192,21 @@ impl<'a> Walk<'a> {
                         self.check_known(name)?;
                     }
                 }
-                (2, value) => made.push(value.text()?),
+                (2, value) => {
+                    let name = value.text()?;
+                    // An empty name is an output that is left out.
+                    if !name.is_empty() {
+                        if self.values + made.len() >= MAX_VALUES {
+                            return Err(too_many_values());
+                        }
+                        made.push(name);
+                    }
+                }
                 (5, value) => self.attribute(value, depth)?,
                 _ => {}
             }
         }
-        made.into_iter().filter(|name| !name.is_empty()).try_for_each(|name| self.define(name))
+        made.into_iter().try_for_each(|name| self.define(name))
     }
 
     fn attribute(&mut self, value: Value<'a>, depth: usize) -> Result<(), EngineError> {
@@ -217,7 +229,7 @@ impl<'a> Walk<'a> {
     fn define(&mut self, name: &'a str) -> Result<(), EngineError> {
         self.values += 1;
         if self.values > MAX_VALUES {
-            return Err(EngineError::corrupt(format!("more than {MAX_VALUES} values")));
+            return Err(too_many_values());
         }
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             let message =
@@ -245,20 +257,24 @@ impl<'a> Walk<'a> {
     fn tensor(&mut self, bytes: &'a [u8]) -> Result<&'a str, EngineError> {
         let (mut dims, mut kind, mut name) = (Vec::new(), 0, "");
         // Bytes of numbers where they stand as bytes, and how many numbers else.
-        let (mut raw, mut listed) = (None, 0_usize);
+        let (mut raw, mut listed, mut narrow) = (None, 0_usize, true);
         for field in Fields::of(bytes) {
             match field? {
                 (1, value) => value.wholes(&mut dims, MAX_WEIGHT_SIDES)?,
                 (2, value) => kind = value.whole()?,
                 (3, _) => return Err(EngineError::unsupported("tensors in segments")),
                 (4, value) => listed += count(value, 4)?,
-                (5 | 7 | 11, value) => listed += count(value, 0)?,
+                (7, value) => {
+                    listed += count(value, 0)?;
+                    narrow &= value.all(is_narrow)?;
+                }
+                (5 | 11, value) => listed += count(value, 0)?,
                 (6, value) => {
                     let _text = value.bytes()?;
                     listed += 1;
                 }
                 (8, value) => name = value.text()?,
-                (9, value) => raw = Some(value.bytes()?.len()),
+                (9, value) => raw = Some(value.bytes()?),
                 (10, value) => listed += count(value, 8)?,
                 (13, _) => return Err(outside()),
                 (14, value) if value.whole()? != 0 => return Err(outside()),
@@ -275,7 +291,7 @@ impl<'a> Walk<'a> {
         })?;
         let needed = elements.and_then(|all| all.checked_mul(bits)).map(|bits| bits.div_ceil(8));
         let fits = match raw {
-            Some(raw) if listed == 0 => needed == Some(raw as u64),
+            Some(raw) if listed == 0 => needed == Some(raw.len() as u64),
             Some(_) => false,
             // Numbers of several kinds share lists; two of half a byte share a number.
             None => {
@@ -287,7 +303,17 @@ impl<'a> Walk<'a> {
             return Err(EngineError::corrupt(format!(
                 "the weights '{}' of shape {dims:?} have {} and need {elements:?} elements",
                 cut(name),
-                raw.map_or_else(|| format!("{listed} numbers"), |raw| format!("{raw} bytes")),
+                raw.map_or_else(
+                    || format!("{listed} numbers"),
+                    |raw| format!("{} bytes", raw.len())
+                ),
+            )));
+        }
+        let wide = |bytes: &[u8; 8]| !is_narrow(i64::from_le_bytes(*bytes));
+        if !narrow || kind == 7 && raw.is_some_and(|raw| raw.as_chunks::<8>().0.iter().any(wide)) {
+            return Err(EngineError::unsupported(format!(
+                "weights '{}' with whole numbers beyond 32 bits",
+                cut(name)
             )));
         }
         let elements = elements.unwrap_or(0);
@@ -313,6 +339,15 @@ fn count(value: Value<'_>, size: usize) -> Result<usize, EngineError> {
         (Value::Number(_), 0) | (Value::Four, 4) | (Value::Eight, 8) => Ok(1),
         _ => Err(EngineError::corrupt("a list of numbers holds something else")),
     }
+}
+
+fn too_many_values() -> EngineError {
+    EngineError::corrupt(format!("more than {MAX_VALUES} values"))
+}
+
+/// Whether a whole number of the file's is computed as it stands, or means "to the end".
+fn is_narrow(number: i64) -> bool {
+    i32::try_from(number).is_ok() || number.unsigned_abs() >= ENDLESS
 }
 
 fn outside() -> EngineError {

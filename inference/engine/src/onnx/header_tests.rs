@@ -110,6 +110,8 @@ fn graphs_are_read_in_the_order_in_which_they_are_computed() {
         let error = read(&with(&parts)).expect_err("must be refused").to_string();
         assert!(error.contains(says), "{error}");
     }
+    // An output that is left out has no name.
+    assert!(read(&with(&[node(&["x"], &["", "y", ""], &[])])).is_ok());
     // What is around a graph is known inside of it, and not the other way round.
     let inside = |graph: &[Vec<u8>]| field(5, &field(6, &graph.concat()));
     let branch = inside(&[node(&["x"], &["z"], &[]), value(12, "z")]);
@@ -133,6 +135,16 @@ fn weights_have_the_bytes_that_their_shapes_need() {
     assert_eq!(one(weights("w", &[2, 3], &field(4, &[0; 24]))).expect("floats"), 6);
     assert_eq!(one(weights("w", &[], &field(9, &[0; 4]))).expect("one"), 1);
     assert_eq!(one(weights("w", &[0, 3], &[])).expect("none"), 0);
+    // Whole numbers of 64 bits: as bytes, and as a list.
+    let whole = |more: Vec<u8>| one([weights("w", &[1], &more), vec![0x10, 7]].concat());
+    for good in [0, -1, i64::from(i32::MAX), i64::from(i32::MIN), i64::MAX, i64::MIN + 1] {
+        assert_eq!(whole(field(9, &good.to_le_bytes())).expect("narrow"), 1, "{good}");
+    }
+    let far = field(7, &[0xff, 0xff, 0xff, 0xff, 0xff, 0x01]);
+    for bad in [field(9, &(1_i64 << 31).to_le_bytes()), far] {
+        let error = whole(bad).expect_err("must be refused").to_string();
+        assert!(error.contains("beyond 32 bits"), "{error}");
+    }
     for (tensor, says) in [
         (weights("w", &[2, 3], &field(9, &[0; 23])), "have 23 bytes"),
         (weights("w", &[2, 3], &[]), "have 0 numbers"),

@@ -94,6 +94,19 @@ struct Order {
     tensors: Vec<Tensor>,
 }
 
+/// How long somebody waits for outputs.
+pub(crate) struct Patience<'a> {
+    /// Until when.
+    pub(super) until: Mono,
+    /// What time it is.
+    pub(super) clock: &'a dyn Fn() -> Mono,
+    /// Whether whoever asked waits still.
+    pub(super) wanted: &'a dyn Fn() -> bool,
+    /// Whether the model is kept: a process that is being started is of use to the next request,
+    /// and to nobody once the model is removed.
+    pub(super) kept: &'a dyn Fn() -> bool,
+}
+
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Silence {
@@ -114,7 +127,7 @@ impl Host {
             Running::Here => Place::Here(file.load_here(threads)?),
             Running::Apart { program, arguments } => {
                 let (program, arguments) = (program.clone(), arguments.clone());
-                let process = start(&program, &arguments, &file, threads)?;
+                let process = start(&program, &arguments, &file, threads, &|| true)?;
                 let (process, faults) = (Some(process), Faults::default());
                 Place::Apart(Box::new(Apart { program, arguments, process, faults }))
             }
@@ -122,23 +135,17 @@ impl Host {
         Ok(Self { signature, file, threads, place })
     }
 
-    /// The outputs for inputs that fit the signature, within so long, while somebody wants them.
+    /// The outputs for inputs that fit the signature, while somebody waits for them.
     pub(crate) fn run(
         &mut self,
         inputs: Vec<Tensor>,
         outputs: Vec<String>,
-        (within, now): (Micros, Mono),
-        wanted: &dyn Fn() -> bool,
+        patience: &Patience<'_>,
     ) -> Result<Vec<Tensor>, Refusal> {
-        let most = u64::try_from(MAX_RUN.as_millis()).unwrap_or(u64::MAX);
-        let within_ms = (within.0 / 1_000).clamp(1, most);
         let tensors = match &mut self.place {
             Place::Here(runtime) => runtime.run(&inputs, &outputs).map_err(failed)?,
             Place::Apart(apart) => {
-                let heads = inputs.iter().map(Head::of).collect();
-                let ask = Ask::Run { inputs: heads, outputs: outputs.clone(), within_ms };
-                let order = Order { ask, file: Vec::new(), tensors: inputs };
-                apart.run(&self.file, self.threads, order, (within_ms, now), wanted)?
+                apart.run((&self.file, self.threads), inputs, &outputs, patience)?
             }
         };
         self.check(tensors, &outputs)
@@ -164,22 +171,35 @@ impl Host {
     }
 }
 
+impl Patience<'_> {
+    /// What is left of the time.
+    fn left(&self) -> Micros {
+        self.until.since((self.clock)())
+    }
+}
+
 impl Apart {
     fn run(
         &mut self,
-        file: &File,
-        threads: u32,
-        order: Order,
-        (within_ms, now): (u64, Mono),
-        wanted: &dyn Fn() -> bool,
+        (file, threads): (&File, u32),
+        inputs: Vec<Tensor>,
+        outputs: &[String],
+        patience: &Patience<'_>,
     ) -> Result<Vec<Tensor>, Refusal> {
-        self.faults.check(now)?;
-        let mut process = match self.process.take().and_then(Process::running) {
-            Some(process) => process,
-            None => start(&self.program, &self.arguments, file, threads)
-                .map_err(|error| error.to_refusal())?,
-        };
-        match process.ask(order, Duration::from_millis(within_ms), wanted) {
+        self.faults.check((patience.clock)())?;
+        let mut process = self.started(file, threads, patience)?;
+        // Meanwhile the time may have passed, or whoever asked left: the next one has use for it.
+        let left = patience.left();
+        if left == Micros(0) || !(patience.wanted)() {
+            self.process = Some(process);
+            return Err(if left == Micros(0) { late() } else { cancelled() });
+        }
+        let most = u64::try_from(MAX_RUN.as_millis()).unwrap_or(u64::MAX);
+        let within_ms = (left.0 / 1_000).clamp(1, most);
+        let heads = inputs.iter().map(Head::of).collect();
+        let ask = Ask::Run { inputs: heads, outputs: outputs.to_vec(), within_ms };
+        let order = Order { ask, file: Vec::new(), tensors: inputs };
+        match process.ask(order, Duration::from_millis(within_ms), patience.wanted) {
             Ok((told, tensors)) => {
                 self.process = Some(process);
                 match told {
@@ -194,18 +214,39 @@ impl Apart {
             }
             Err(Silence::Unwanted) => Err(cancelled()),
             Err(Silence::TooLong) => {
-                let most = u64::try_from(MAX_RUN.as_millis()).unwrap_or(u64::MAX);
                 if within_ms == most {
-                    self.faults.note(now);
+                    self.faults.note((patience.clock)());
                 }
                 Err(late())
             }
             Err(Silence::Ended) => {
-                let rest = self.faults.note(now);
+                let rest = self.faults.note((patience.clock)());
                 tracing::warn!(seconds = rest.0 / 1_000_000, "a model's process ended");
-                Err(crashed(rest))
+                // What ended this process would end those of peers, one after the other.
+                Err(crashed(rest, Retry::Never))
             }
         }
+    }
+
+    /// The process as it was left, or one that is started now.
+    fn started(
+        &mut self,
+        file: &File,
+        threads: u32,
+        patience: &Patience<'_>,
+    ) -> Result<Process, Refusal> {
+        if let Some(process) = self.process.take().and_then(Process::running) {
+            return Ok(process);
+        }
+        let started = start(&self.program, &self.arguments, file, threads, patience.kept);
+        started.map_err(|error| {
+            if !(patience.kept)() {
+                return cancelled();
+            }
+            let rest = self.faults.note((patience.clock)());
+            tracing::warn!(seconds = rest.0 / 1_000_000, %error, "a model did not start again");
+            error.to_refusal()
+        })
     }
 }
 
@@ -214,7 +255,10 @@ impl Faults {
     fn check(&self, now: Mono) -> Result<(), Refusal> {
         let Some(last) = self.last else { return Ok(()) };
         let (since, rest) = (now.since(last), self.rest());
-        if since >= rest { Ok(()) } else { Err(crashed(Micros(rest.0 - since.0))) }
+        if since >= rest {
+            return Ok(());
+        }
+        Err(crashed(Micros(rest.0 - since.0), Retry::Elsewhere))
     }
 
     /// Notes a crash; how long the model is left alone now.
@@ -235,12 +279,13 @@ impl Faults {
     }
 }
 
-/// Starts a process and has it load the model.
+/// Starts a process and has it load the model, as long as that is kept.
 fn start(
     program: &PathBuf,
     arguments: &[OsString],
     file: &File,
     threads: u32,
+    kept: &dyn Fn() -> bool,
 ) -> Result<Process, EngineError> {
     let bytes = file.bytes()?;
     let (data_bytes, settings) = file.opening();
@@ -250,7 +295,7 @@ fn start(
     let ask = Ask::Open { version, file_bytes, data_bytes, threads, classifies, text, labels };
     let mut process = Process::spawn(program, arguments)?;
     let order = Order { ask, file: bytes, tensors: Vec::new() };
-    match process.ask(order, OPENED_WITHIN, &|| true) {
+    match process.ask(order, OPENED_WITHIN, kept) {
         Ok((Told::Opened, _)) => Ok(process),
         Ok((Told::Unusable(why), _)) => Err(EngineError::unsupported(short(&why))),
         Ok((Told::Version(_), _)) => Err(EngineError::Runner(
@@ -259,7 +304,10 @@ fn start(
         Ok((Told::Made(_) | Told::Refused(_) | Told::Failed(_), _)) => {
             Err(EngineError::Runner("the program does not run models".to_owned()))
         }
-        Err(Silence::Ended | Silence::Unwanted) => {
+        Err(Silence::Unwanted) => {
+            Err(EngineError::Runner("it was removed while it was loaded".to_owned()))
+        }
+        Err(Silence::Ended) => {
             let mebibytes = data_bytes >> 20;
             Err(EngineError::corrupt(format!(
                 "loading it ended its process, which may take {mebibytes} MiB of memory"
@@ -382,15 +430,20 @@ pub(super) fn late() -> Refusal {
     Refusal::new(Stage::Execute, Blame::Us, Retry::Never, Code::Timeout, message)
 }
 
-fn crashed(rest: Micros) -> Refusal {
+fn crashed(rest: Micros, retry: Retry) -> Refusal {
     let seconds = rest.0.div_ceil(1_000_000);
     let message = format!(
         "running the model took more memory than it may, or crashed; it is tried again in \
          {seconds} s at the earliest. Ask with smaller inputs"
     );
-    Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, Code::OutOfMemory, message)
+    Refusal::new(Stage::Execute, Blame::Us, retry, Code::OutOfMemory, message)
 }
 
 fn short(text: &str) -> String {
     text.chars().take(SHOWN_CHARS).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+#[path = "host_tests.rs"]
+mod tests;

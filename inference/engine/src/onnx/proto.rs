@@ -116,6 +116,22 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Whether each of the numbers that it is, one or several that are packed, is as wanted.
+    pub(super) fn all(self, is_wanted: impl Fn(i64) -> bool) -> Result<bool, EngineError> {
+        match self {
+            Self::Number(number) => Ok(is_wanted(number.cast_signed())),
+            Self::Bytes(bytes) => {
+                let (mut fields, mut all) = (Fields::of(bytes), true);
+                while !fields.0.is_empty() {
+                    let number = fields.number().ok_or_else(|| wrong("packed numbers"))?;
+                    all &= is_wanted(number.cast_signed());
+                }
+                Ok(all)
+            }
+            Self::Four | Self::Eight => Err(wrong("numbers")),
+        }
+    }
+
     /// Adds the numbers that it is: one, or several that are packed.
     pub(super) fn wholes(self, into: &mut Vec<i64>, most: usize) -> Result<(), EngineError> {
         let mut push = |number: u64| {
@@ -174,6 +190,9 @@ mod tests {
         Value::Number(u64::MAX).wholes(&mut numbers, 3).expect("one");
         Value::Bytes(b"\x01\x96\x01").wholes(&mut numbers, 3).expect("two");
         assert_eq!(numbers, [-1, 1, 150]);
+        assert!(Value::Bytes(b"\x01\x96\x01").all(|number| number > 0).expect("two"));
+        assert!(!Value::Bytes(b"\x01\x96\x01").all(|number| number > 1).expect("two"));
+        assert!(Value::Bytes(b"\x96").all(|_| true).is_err());
         assert!(Value::Bytes(b"\x01").wholes(&mut numbers, 3).is_err());
         assert!(Value::Bytes(b"\x96").wholes(&mut Vec::new(), 3).is_err());
     }

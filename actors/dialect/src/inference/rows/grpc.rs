@@ -3,7 +3,7 @@
 use prost::Message as _;
 use selvedge_base::Refusal;
 
-use super::super::grpc::{Answer, Metadata, OfTensor, Request, fields, message, none};
+use super::super::grpc::{Answer, Metadata, OfTensor, fields, none, request};
 use super::{
     Asked, Card, Found, INPUT, MAX_VALUES, Output, PLATFORM, check_input, floats, one,
     unknown_contents, wanted,
@@ -15,7 +15,7 @@ use crate::decode::invalid;
 /// # Errors
 /// A refusal that names the field at fault.
 pub fn parse(bytes: &[u8]) -> Result<Asked, Refusal> {
-    let request: Request = message(bytes)?;
+    let request = request(bytes)?;
     let input = one(request.inputs)?;
     check_input(&input.name, &input.datatype)?;
     none(&input.parameters, "inputs[0].parameters")?;

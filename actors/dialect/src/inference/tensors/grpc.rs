@@ -5,7 +5,7 @@ use selvedge_base::Refusal;
 use selvedge_contract::{Datatype, Signature, Tensor, TensorSpec};
 
 use super::super::VERSION;
-use super::super::grpc::{Answer, Contents, Metadata, OfTensor, Request, fields, message, none};
+use super::super::grpc::{Answer, Contents, Metadata, OfTensor, fields, none, request};
 use super::{Asked, MAX_BYTES, Wanted, cut, head, room};
 use crate::decode::invalid;
 
@@ -14,7 +14,7 @@ use crate::decode::invalid;
 /// # Errors
 /// A refusal that names the field at fault.
 pub fn parse(bytes: &[u8]) -> Result<Asked, Refusal> {
-    let request: Request = message(bytes)?;
+    let request = request(bytes)?;
     let raw = request.raw_input_contents;
     if !raw.is_empty() && raw.len() != request.inputs.len() {
         let message = format!(

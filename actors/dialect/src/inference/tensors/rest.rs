@@ -67,7 +67,7 @@ pub fn parse(bytes: &[u8], json: Option<usize>) -> Result<Asked, Refusal> {
         let mut tensor = head((input.name, &input.datatype), input.shape.0, &inputs)?;
         let size = input.parameters.unwrap_or_default().binary_data_size;
         tensor.data = match (input.data, size) {
-            (Some(data), None) => elements(tensor.datatype, &data, left).map_err(|error| {
+            (Some(data), None) => elements(&tensor, &data, left).map_err(|error| {
                 let field = format!("inputs[{at}].data");
                 invalid(&field, format!("'{field}': {error}"))
             })?,
@@ -106,11 +106,13 @@ pub fn parse(bytes: &[u8], json: Option<usize>) -> Result<Asked, Refusal> {
     Asked::of(body.id.unwrap_or_default(), inputs, wanted.collect(), fields)
 }
 
-/// The bytes of elements that are JSON, at most so many.
-fn elements(datatype: Datatype, data: &Json, most: usize) -> Result<Vec<u8>, serde_json::Error> {
-    let mut bytes = Vec::new();
+/// The bytes of a tensor's elements that are JSON, at most so many.
+fn elements(tensor: &Tensor, data: &Json, most: usize) -> Result<Vec<u8>, serde_json::Error> {
+    let (mut bytes, mut nested) = (Vec::new(), false);
+    let (datatype, shape) = (tensor.datatype, tensor.shape.as_slice());
     let mut decoder = serde_json::Deserializer::from_str(data.text());
-    Nest { datatype, bytes: &mut bytes, depth: 0, most }.deserialize(&mut decoder)?;
+    let (bytes_of, nested) = (&mut bytes, &mut nested);
+    Nest { datatype, bytes: bytes_of, depth: 0, most, shape, nested }.deserialize(&mut decoder)?;
     decoder.end()?;
     Ok(bytes)
 }
@@ -121,6 +123,9 @@ struct Nest<'a> {
     bytes: &'a mut Vec<u8>,
     depth: usize,
     most: usize,
+    shape: &'a [u64],
+    /// Whether there are lists in lists, which are then as long as the shape says.
+    nested: &'a mut bool,
 }
 
 impl Nest<'_> {
@@ -226,13 +231,24 @@ impl<'de> Visitor<'de> for Nest<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Nest { datatype, bytes, most, .. } = self;
+        let Nest { datatype, bytes, most, shape, nested, .. } = self;
         let depth = self.depth + 1;
         if depth > MAX_SIDES {
             return Err(A::Error::custom(format_args!("more than {MAX_SIDES} lists in lists")));
         }
-        let mut next = || seq.next_element_seed(Nest { datatype, bytes: &mut *bytes, depth, most });
-        while next()?.is_some() {}
+        *nested |= depth > 1;
+        let mut count = 0_u64;
+        let mut next = || {
+            let (bytes, nested) = (&mut *bytes, &mut *nested);
+            seq.next_element_seed(Nest { datatype, bytes, depth, most, shape, nested })
+        };
+        while next()?.is_some() {
+            count += 1;
+        }
+        if *nested && shape.get(depth - 1) != Some(&count) {
+            let message = format!("a list of {count} where the shape is {shape:?}");
+            return Err(A::Error::custom(message));
+        }
         Ok(())
     }
 }
