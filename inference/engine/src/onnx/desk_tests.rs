@@ -90,12 +90,15 @@ fn models_that_write_and_models_that_take_tensors_are_not_confused() {
     engine.add_model(file.path(), "tiny", OTHER).expect("a model");
     let tensors = InferRequest { model: OTHER, ..asked(&case, 1) };
     let refusal = begin(&engine, tensors).expect_err("it writes");
-    assert!(refusal.message.contains("generates text and takes no tensors"), "{refusal}");
+    assert!(refusal.message.contains("generates text, and takes no tensors"), "{refusal}");
     let (outlet, _events) = mpsc::channel();
     let chat = request(2, MODEL, Input::Text("hello".to_owned()));
     let refusal =
         engine.submit("tenant", chat, Box::new(Outlet(outlet))).expect_err("it takes tensors");
-    assert!(refusal.message.contains("takes and gives tensors and generates no text"), "{refusal}");
+    assert!(
+        refusal.message.contains("takes and gives tensors, and generates no text"),
+        "{refusal}"
+    );
     assert!(engine.count_tokens(MODEL, &Input::Text("hello".to_owned())).is_err());
 }
 
