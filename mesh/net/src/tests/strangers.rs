@@ -121,11 +121,12 @@ async fn an_unreadable_hello_is_refused_by_name() {
     let mesh = Mesh::new();
     let mut node = mesh.node().await;
     let hello = codec::encode(&node.pass.hello(), MAX_HELLO_BYTES).unwrap();
-    let newer = [&hello[..4], &[9], &hello[5..]].concat();
+    let newer = [&hello[..4], &[codec::VERSION + 1], &hello[5..]].concat();
+    let said_newer = format!("version {}", codec::VERSION + 1);
     let huge = [&[0, 255, 255, 255], &hello[4..]].concat();
     let cut = [&[0, 0, 0, 9], &hello[4..13]].concat();
     for (said, code, word) in [
-        (newer, Code::Unsupported, "version 9"),
+        (newer, Code::Unsupported, said_newer.as_str()),
         (huge, Code::TooLarge, "over the limit"),
         (cut, Code::InvalidRequest, "cannot be read"),
     ] {

@@ -52,7 +52,7 @@ async fn say(link: &Link, bytes: &[u8]) -> quinn::SendStream {
 async fn bad_frames_are_refused_and_the_writer_is_told() {
     let (_a, mut b, link) = pair().await;
     let good = codec::encode(&1u8, MAX_FRAME).unwrap();
-    let newer = [&good[..4], &[9], &good[5..]].concat();
+    let newer = [&good[..4], &[codec::VERSION + 1], &good[5..]].concat();
     let malformed = [&good[..], &[0, 0, 0, 3, 1, 1, 255]].concat();
     let cases: [(&[u8], u32); 4] = [
         (&[0xff; 64], stream_code::OVERSIZED),
