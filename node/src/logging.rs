@@ -15,8 +15,8 @@ pub(crate) fn start(config: &Config, verbose: u8) {
         _ => "debug",
     };
     let lines = tracing_subscriber::fmt()
-        // libp2p reports every query it could not send as an error; a pulled cable is none. Symphonia
-        // does so of files that callers damaged, who are told.
+        // libp2p reports every query it could not send as an error; a pulled cable is none.
+        // Symphonia does so of files that callers damaged, who are told.
         .with_env_filter(EnvFilter::new(format!("libp2p_mdns=off,symphonia=off,{filter}")))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && crate::ui::fancy_stderr());
