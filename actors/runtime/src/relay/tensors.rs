@@ -183,19 +183,28 @@ impl Errand {
         if !holders.contains(&self.shared.me) {
             return self.elsewhere(digest, holders, asked, reservation).await;
         }
+        let again = if holders.len() > 1 { asked.clone() } else { None };
         let mut asking = Trace::ask(self.call.trace.as_ref(), &self.call.model, || Whom::Here);
         asking.note(|turn| turn.operation = INFERENCE);
-        let made = tokio::select! {
+        let (made, is_ours) = tokio::select! {
             biased;
-            lost = lost(reservation) => Err(lost),
-            barred = self.barred() => Err(barred),
-            made = self.here(digest, asked.unwrap_or_default()) => made,
+            lost = lost(reservation) => (Err(lost), false),
+            barred = self.barred() => (Err(barred), false),
+            made = self.here(digest, asked.unwrap_or_default()) => (made, true),
         };
         match &made {
             Ok(_) => asking.finished(None),
             Err(refusal) => asking.failed(refusal.code.as_str()),
         }
-        made
+        match made {
+            // This node's own copy cannot: it is full, or the file is damaged. Where nobody else
+            // can either, that is the reason that counts.
+            Err(refusal) if is_ours && again.is_some() && moves(&refusal) => {
+                let made = self.elsewhere(digest, holders, again, reservation).await;
+                made.map_err(|_| refusal)
+            }
+            made => made,
+        }
     }
 
     /// The engine's outputs, within the request's time.
@@ -302,6 +311,11 @@ impl Errand {
 
 fn ours(retry: Retry, code: Code, message: &str) -> Refusal {
     Refusal::new(Stage::Execute, Blame::Us, retry, code, message)
+}
+
+/// Whether another node may do what this one refuses.
+fn moves(refusal: &Refusal) -> bool {
+    matches!(refusal.retry, Retry::Elsewhere) && refusal.blame != Blame::Client
 }
 
 fn late() -> Refusal {

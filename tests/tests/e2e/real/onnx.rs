@@ -112,3 +112,36 @@ fn damaged_and_hostile_onnx_files_are_refused_and_the_node_goes_on() {
         Ok(())
     });
 }
+
+#[test]
+fn a_node_whose_own_copy_does_not_fit_has_a_peer_infer() {
+    scenario(|s| {
+        let (giver, small) = (s.node("giver"), s.node("small"));
+        for spec in [&giver, &small] {
+            let models = spec.home.join("models");
+            fs::create_dir_all(&models)?;
+            fs::copy(fixtures().join("onnx/mlp.onnx"), models.join("mlp.onnx"))?;
+        }
+        // Less than the process of any model is counted with.
+        fs::write(small.home.join("config.toml"), "[engine]\nmemory_budget_bytes = 16777216\n")?;
+        let mesh = s.mesh(&[giver, small])?;
+        mesh[1].admin()?.until("the model at the peer", Deadline::patient(), |view| {
+            let nodes = view["nodes"].as_array().into_iter().flatten();
+            nodes.filter(|node| node.to_string().contains("mlp")).count() == 2
+        })?;
+        let answer = mesh[1].client().post("/v2/models/mlp/infer", &readings())?.ok()?;
+        let here = mesh[0].client().post("/v2/models/mlp/infer", &readings())?.ok()?;
+        ensure!(answer["outputs"] == here["outputs"], "{answer} {here}");
+        s.step("alone it says why it cannot");
+        mesh[0].terminate()?;
+        mesh[1].admin()?.until("the peer gone", Deadline::patient(), |view| {
+            let nodes = view["nodes"].as_array().into_iter().flatten();
+            let mut others = nodes.filter(|node| node["name"] == "giver");
+            others.all(|node| node["state"] != "alive")
+        })?;
+        let refused = mesh[1].client().post("/v2/models/mlp/infer", &readings())?;
+        let (status, text) = (refused.status, refused.text()?);
+        ensure!(status == 503 && text.contains("memory"), "{status} {text}");
+        Ok(())
+    });
+}
