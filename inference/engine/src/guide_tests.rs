@@ -49,6 +49,12 @@ fn drawn(text: &Text, guide: &mut Guide, seed: u64, most: usize) -> (String, boo
     (String::from_utf8_lossy(&bytes).into_owned(), false)
 }
 
+/// A number without a fraction, which `-0` is too, though the parser keeps it as one with a point.
+fn whole(value: &Value) -> Option<i64> {
+    let zero = || value.as_f64().filter(|number| *number == 0.0).map(|_| 0);
+    value.as_i64().or_else(zero)
+}
+
 /// Whether a value holds to a schema of the kind that [`schemas`] makes: a second opinion that
 /// shares nothing with the grammar.
 fn holds(schema: &Value, value: &Value) -> bool {
@@ -61,7 +67,7 @@ fn holds(schema: &Value, value: &Value) -> bool {
     match schema["type"].as_str() {
         Some("null") => value.is_null(),
         Some("boolean") => value.is_boolean(),
-        Some("integer") => value.as_i64().is_some_and(|number| {
+        Some("integer") => whole(value).is_some_and(|number| {
             schema["minimum"].as_i64().is_none_or(|least| number >= least)
                 && schema["maximum"].as_i64().is_none_or(|most| number <= most)
         }),
@@ -132,6 +138,13 @@ proptest! {
         let value: Value = serde_json::from_str(&answer).expect("JSON");
         prop_assert!(holds(&schema, &value), "{schema}: {answer}");
     }
+}
+
+#[test]
+fn a_zero_below_zero_is_an_integer() {
+    let schema = json!({"type": "integer", "minimum": -1, "maximum": 0});
+    let value: Value = serde_json::from_str("-0").expect("JSON");
+    assert!(holds(&schema, &value) && !holds(&schema, &json!(0.5)) && !holds(&schema, &json!(1)));
 }
 
 #[test]
