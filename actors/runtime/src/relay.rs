@@ -12,6 +12,7 @@ mod asked;
 mod cached;
 mod count;
 mod embed;
+mod errand;
 mod fetch;
 mod judge;
 mod learned;

@@ -28,12 +28,10 @@ use selvedge_net::clock;
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::wire::Label;
 use selvedge_upstream::{Call, MediaType};
-use tokio::sync::oneshot;
 
 use super::aim::{self, BYTES_PER_TOKEN};
-use super::paid;
-use crate::counters::Held;
-use crate::gateway::{Gateway, change, node_full};
+use super::{errand, paid};
+use crate::gateway::{Gateway, change};
 use crate::providers::embed::{self, Part};
 use crate::providers::{Open, counts};
 use crate::quota::Reservation;
@@ -106,33 +104,7 @@ impl Gateway {
     /// # Errors
     /// Why there are none, with what the provider said.
     pub async fn embed(&self, call: EmbedCall) -> Result<Embeddings, Failure> {
-        let Ok(permit) = Arc::clone(&self.shared.permits).try_acquire_owned() else {
-            self.shared.counters.turned_away.bump();
-            return Err(node_full().into());
-        };
-        let (mut to_caller, answer) = oneshot::channel();
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            let _permit = permit;
-            let _in_flight = Held::new(&shared.counters.in_flight);
-            let mut errand = Errand::new(Arc::clone(&shared), call);
-            let ended = tokio::select! {
-                biased;
-                () = to_caller.closed() => None,
-                ended = errand.run() => Some(ended),
-            };
-            // Whoever has the answer may ask for its record at once.
-            errand.record(ended.as_ref());
-            if let Some(ended) = ended {
-                // A caller that left just now has been answered all the same.
-                let _delivered = to_caller.send(ended);
-            }
-        });
-        match answer.await {
-            Ok(ended) => ended,
-            // Its task panicked, and has told so.
-            Err(_) => Err(super::nowhere().into()),
-        }
+        errand::carry_out::<Errand>(&self.shared, call).await
     }
 }
 
@@ -168,7 +140,11 @@ struct Errand {
     deadline: Mono,
 }
 
-impl Errand {
+impl errand::Errand for Errand {
+    type Call = EmbedCall;
+    type Made = Embeddings;
+    type Failure = Failure;
+
     fn new(shared: Arc<Shared>, call: EmbedCall) -> Self {
         let arrived = clock::mono();
         let mut aim = aimed(&shared, &call);
@@ -209,6 +185,58 @@ impl Errand {
         }
     }
 
+    /// Keeps the record of the request; `None`: its caller left.
+    fn record(self, ended: Option<&Result<Embeddings, Failure>>) {
+        let counters = &self.shared.counters;
+        let took = clock::mono().since(self.arrived);
+        let outcome = match ended {
+            Some(Ok(embeddings)) => {
+                let tokens = embeddings.usage.unwrap_or_default().prompt_tokens;
+                counters.finished.bump();
+                counters.prompt_tokens.add(tokens);
+                Outcome::Finished {
+                    reason: selvedge_contract::FinishReason::Stop,
+                    usage: selvedge_contract::Usage {
+                        prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+                        total: took,
+                        ..selvedge_contract::Usage::default()
+                    },
+                }
+            }
+            Some(Err(failure)) => {
+                counters.failed.bump();
+                Outcome::Failed(failure.refusal.clone())
+            }
+            None => {
+                counters.cancelled.bump();
+                Outcome::Cancelled
+            }
+        };
+        let mut legs: Vec<Leg> = self.journey.legs().to_vec();
+        legs.extend(self.aim.passed_over.iter().cloned());
+        counters.paid(&legs);
+        let account = self.call.account;
+        let record = RequestRecord {
+            id: self.call.id,
+            model: self.call.request.model,
+            downgraded_to: None,
+            tenant: self.call.tenant,
+            legs,
+            attempts: Vec::new(),
+            outcome,
+            took,
+            first_token: None,
+            longest_gap: None,
+            saving: None,
+        };
+        let record = self.shared.records.keep((&account, self.call.key), record);
+        if let Some(trace) = &self.call.trace {
+            trace.recorded(&record);
+        }
+    }
+}
+
+impl Errand {
     /// Asks a provider's model for all vectors.
     async fn ask(&mut self, provider: &str, model: &str) -> Result<Embeddings, Missed> {
         let open = self.shared.providers.find(provider).ok_or_else(|| paid::gone(provider))?;
@@ -336,56 +364,6 @@ impl Errand {
         if let Some(target) = self.journey.target() {
             let took = clock::mono().since(self.arrived);
             self.shared.routing.observe(target, took, Micros::ZERO);
-        }
-    }
-
-    /// Keeps the record of the request; `None`: its caller left.
-    fn record(self, ended: Option<&Result<Embeddings, Failure>>) {
-        let counters = &self.shared.counters;
-        let took = clock::mono().since(self.arrived);
-        let outcome = match ended {
-            Some(Ok(embeddings)) => {
-                let tokens = embeddings.usage.unwrap_or_default().prompt_tokens;
-                counters.finished.bump();
-                counters.prompt_tokens.add(tokens);
-                Outcome::Finished {
-                    reason: selvedge_contract::FinishReason::Stop,
-                    usage: selvedge_contract::Usage {
-                        prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
-                        total: took,
-                        ..selvedge_contract::Usage::default()
-                    },
-                }
-            }
-            Some(Err(failure)) => {
-                counters.failed.bump();
-                Outcome::Failed(failure.refusal.clone())
-            }
-            None => {
-                counters.cancelled.bump();
-                Outcome::Cancelled
-            }
-        };
-        let mut legs: Vec<Leg> = self.journey.legs().to_vec();
-        legs.extend(self.aim.passed_over.iter().cloned());
-        counters.paid(&legs);
-        let account = self.call.account;
-        let record = RequestRecord {
-            id: self.call.id,
-            model: self.call.request.model,
-            downgraded_to: None,
-            tenant: self.call.tenant,
-            legs,
-            attempts: Vec::new(),
-            outcome,
-            took,
-            first_token: None,
-            longest_gap: None,
-            saving: None,
-        };
-        let record = self.shared.records.keep((&account, self.call.key), record);
-        if let Some(trace) = &self.call.trace {
-            trace.recorded(&record);
         }
     }
 }

@@ -16,12 +16,11 @@ use selvedge_core::record::{Outcome, RequestRecord};
 use selvedge_dialect::inference::rows::{Asked, Card, Found};
 use selvedge_net::clock;
 use selvedge_proto::policy::{AccountPath, KeyId};
-use tokio::sync::oneshot;
 
 use super::embed::lost;
-use crate::counters::Held;
+use super::errand;
 use crate::federated::{Labelled, Labeller, Learned, Served, unknown_request as unknown};
-use crate::gateway::{Gateway, change, node_full};
+use crate::gateway::{Gateway, change};
 use crate::quota::{Reservation, Takes, Wanted};
 use crate::shared::Shared;
 use crate::trace::{CLASSES, Trace, Whom};
@@ -103,33 +102,7 @@ impl Gateway {
     /// # Errors
     /// Why there are none.
     pub async fn classify(&self, call: ClassCall) -> Result<Found, Refusal> {
-        let Ok(permit) = Arc::clone(&self.shared.permits).try_acquire_owned() else {
-            self.shared.counters.turned_away.bump();
-            return Err(node_full());
-        };
-        let (mut to_caller, answer) = oneshot::channel();
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            let _permit = permit;
-            let _in_flight = Held::new(&shared.counters.in_flight);
-            let mut errand = Errand::new(Arc::clone(&shared), call);
-            let ended = tokio::select! {
-                biased;
-                () = to_caller.closed() => None,
-                ended = errand.run() => Some(ended),
-            };
-            // Whoever has the answer may ask for its record at once.
-            errand.record(ended.as_ref());
-            if let Some(ended) = ended {
-                // A caller that left just now has been answered all the same.
-                let _delivered = to_caller.send(ended);
-            }
-        });
-        match answer.await {
-            Ok(ended) => ended,
-            // Its task panicked, and has told so.
-            Err(_) => Err(super::nowhere()),
-        }
+        errand::carry_out::<Errand>(&self.shared, call).await
     }
 }
 
@@ -142,7 +115,11 @@ struct Errand {
     deadline: Mono,
 }
 
-impl Errand {
+impl errand::Errand for Errand {
+    type Call = ClassCall;
+    type Made = Found;
+    type Failure = Refusal;
+
     fn new(shared: Arc<Shared>, call: ClassCall) -> Self {
         let arrived = clock::mono();
         let target = Target::Mesh { model: call.model.clone() };
@@ -206,6 +183,46 @@ impl Errand {
         Ok(Found { version, probabilities: told.probabilities, classes })
     }
 
+    /// Keeps the record of the request; `None`: its caller left.
+    fn record(mut self, ended: Option<&Result<Found, Refusal>>) {
+        let counters = &self.shared.counters;
+        let took = clock::mono().since(self.arrived);
+        let outcome = match ended {
+            Some(Ok(_)) => {
+                counters.finished.bump();
+                let usage = contract::Usage { total: took, ..contract::Usage::default() };
+                Outcome::Finished { reason: contract::FinishReason::Stop, usage }
+            }
+            Some(Err(refusal)) => {
+                counters.failed.bump();
+                Outcome::Failed(refusal.clone())
+            }
+            None => {
+                counters.cancelled.bump();
+                Outcome::Cancelled
+            }
+        };
+        let record = RequestRecord {
+            id: self.call.id,
+            model: self.call.model,
+            downgraded_to: None,
+            tenant: self.call.tenant,
+            legs: self.journey.take_legs(),
+            attempts: Vec::new(),
+            outcome,
+            took,
+            first_token: None,
+            longest_gap: None,
+            saving: None,
+        };
+        let record = self.shared.records.keep((&self.call.account, self.call.key), record);
+        if let Some(trace) = &self.call.trace {
+            trace.recorded(&record);
+        }
+    }
+}
+
+impl Errand {
     /// The one version that answers, and how many examples it is asked of.
     fn version(&self) -> Result<(Arc<Served>, usize), Refusal> {
         let ClassCall { model, version, asked, .. } = &self.call;
@@ -258,44 +275,6 @@ impl Errand {
             if let Some(barred) = self.shared.policies.bars(account, key) {
                 return barred;
             }
-        }
-    }
-
-    /// Keeps the record of the request; `None`: its caller left.
-    fn record(mut self, ended: Option<&Result<Found, Refusal>>) {
-        let counters = &self.shared.counters;
-        let took = clock::mono().since(self.arrived);
-        let outcome = match ended {
-            Some(Ok(_)) => {
-                counters.finished.bump();
-                let usage = contract::Usage { total: took, ..contract::Usage::default() };
-                Outcome::Finished { reason: contract::FinishReason::Stop, usage }
-            }
-            Some(Err(refusal)) => {
-                counters.failed.bump();
-                Outcome::Failed(refusal.clone())
-            }
-            None => {
-                counters.cancelled.bump();
-                Outcome::Cancelled
-            }
-        };
-        let record = RequestRecord {
-            id: self.call.id,
-            model: self.call.model,
-            downgraded_to: None,
-            tenant: self.call.tenant,
-            legs: self.journey.take_legs(),
-            attempts: Vec::new(),
-            outcome,
-            took,
-            first_token: None,
-            longest_gap: None,
-            saving: None,
-        };
-        let record = self.shared.records.keep((&self.call.account, self.call.key), record);
-        if let Some(trace) = &self.call.trace {
-            trace.recorded(&record);
         }
     }
 }

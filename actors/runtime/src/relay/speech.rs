@@ -28,14 +28,12 @@ use selvedge_net::clock;
 use selvedge_proto::choice::Choice;
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::wire::{Label, MAX_RECEIPT_BUDGETS, Receipt};
-use tokio::sync::oneshot;
 
 pub use self::sound::Sound;
 pub(crate) use self::sound::Sounds;
-use super::aim;
 use super::embed::lost;
-use crate::counters::Held;
-use crate::gateway::{Gateway, change, node_full};
+use super::{aim, errand};
+use crate::gateway::{Gateway, change};
 use crate::quota::{Reservation, Takes, Wanted};
 use crate::shared::Shared;
 use crate::trace::{Asking, TRANSCRIPTION, Trace, Whom};
@@ -102,33 +100,7 @@ impl Gateway {
     /// # Errors
     /// Why there is no transcript.
     pub async fn hear(&self, call: SpeechCall) -> Result<Transcribed, Refusal> {
-        let Ok(permit) = Arc::clone(&self.shared.permits).try_acquire_owned() else {
-            self.shared.counters.turned_away.bump();
-            return Err(node_full());
-        };
-        let (mut to_caller, answer) = oneshot::channel();
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            let _permit = permit;
-            let _in_flight = Held::new(&shared.counters.in_flight);
-            let mut errand = Errand::new(Arc::clone(&shared), call);
-            let ended = tokio::select! {
-                biased;
-                () = to_caller.closed() => None,
-                ended = errand.run() => Some(ended),
-            };
-            // Whoever has the answer may ask for its record at once.
-            errand.record(ended.as_ref());
-            if let Some(ended) = ended {
-                // A caller that left just now has been answered all the same.
-                let _delivered = to_caller.send(ended);
-            }
-        });
-        match answer.await {
-            Ok(ended) => ended,
-            // Its task panicked, and has told so.
-            Err(_) => Err(super::nowhere()),
-        }
+        errand::carry_out::<Errand>(&self.shared, call).await
     }
 }
 
@@ -143,7 +115,11 @@ struct Errand {
     deadline: Mono,
 }
 
-impl Errand {
+impl errand::Errand for Errand {
+    type Call = SpeechCall;
+    type Made = Transcribed;
+    type Failure = Refusal;
+
     fn new(shared: Arc<Shared>, call: SpeechCall) -> Self {
         // Its time runs while its file is decoded, too.
         let arrived = call.sound.came().unwrap_or_else(clock::mono);
@@ -176,6 +152,57 @@ impl Errand {
         }
     }
 
+    /// Keeps the record of the request; `None`: its caller left.
+    fn record(mut self, ended: Option<&Result<Transcribed, Refusal>>) {
+        let counters = &self.shared.counters;
+        let took = clock::mono().since(self.arrived);
+        let outcome = match ended {
+            Some(Ok(Transcribed { transcript, .. })) => {
+                counters.finished.bump();
+                counters.prompt_tokens.add(u64::from(transcript.prompt_tokens));
+                counters.answer_tokens.add(u64::from(transcript.completion_tokens));
+                Outcome::Finished {
+                    reason: selvedge_contract::FinishReason::Stop,
+                    usage: selvedge_contract::Usage {
+                        prompt_tokens: transcript.prompt_tokens,
+                        completion_tokens: transcript.completion_tokens,
+                        total: took,
+                        ..selvedge_contract::Usage::default()
+                    },
+                }
+            }
+            Some(Err(refusal)) => {
+                counters.failed.bump();
+                Outcome::Failed(refusal.clone())
+            }
+            None => {
+                counters.cancelled.bump();
+                Outcome::Cancelled
+            }
+        };
+        let mut legs: Vec<Leg> = self.journey.take_legs();
+        legs.append(&mut self.aim.passed_over);
+        let record = RequestRecord {
+            id: self.call.id,
+            model: self.call.model,
+            downgraded_to: None,
+            tenant: self.call.tenant,
+            legs,
+            attempts: self.attempts,
+            outcome,
+            took,
+            first_token: None,
+            longest_gap: None,
+            saving: None,
+        };
+        let record = self.shared.records.keep((&self.call.account, self.call.key), record);
+        if let Some(trace) = &self.call.trace {
+            trace.recorded(&record);
+        }
+    }
+}
+
+impl Errand {
     /// Has a node of the mesh hear it, or after that another one.
     async fn ask_mesh(&mut self, model: &str) -> Result<Transcribed, Refusal> {
         let (prompt, written) = tokens_of(self.call.sound.len());
@@ -391,55 +418,6 @@ impl Errand {
             if let Some(barred) = self.shared.policies.bars(account, key) {
                 return barred;
             }
-        }
-    }
-
-    /// Keeps the record of the request; `None`: its caller left.
-    fn record(mut self, ended: Option<&Result<Transcribed, Refusal>>) {
-        let counters = &self.shared.counters;
-        let took = clock::mono().since(self.arrived);
-        let outcome = match ended {
-            Some(Ok(Transcribed { transcript, .. })) => {
-                counters.finished.bump();
-                counters.prompt_tokens.add(u64::from(transcript.prompt_tokens));
-                counters.answer_tokens.add(u64::from(transcript.completion_tokens));
-                Outcome::Finished {
-                    reason: selvedge_contract::FinishReason::Stop,
-                    usage: selvedge_contract::Usage {
-                        prompt_tokens: transcript.prompt_tokens,
-                        completion_tokens: transcript.completion_tokens,
-                        total: took,
-                        ..selvedge_contract::Usage::default()
-                    },
-                }
-            }
-            Some(Err(refusal)) => {
-                counters.failed.bump();
-                Outcome::Failed(refusal.clone())
-            }
-            None => {
-                counters.cancelled.bump();
-                Outcome::Cancelled
-            }
-        };
-        let mut legs: Vec<Leg> = self.journey.take_legs();
-        legs.append(&mut self.aim.passed_over);
-        let record = RequestRecord {
-            id: self.call.id,
-            model: self.call.model,
-            downgraded_to: None,
-            tenant: self.call.tenant,
-            legs,
-            attempts: self.attempts,
-            outcome,
-            took,
-            first_token: None,
-            longest_gap: None,
-            saving: None,
-        };
-        let record = self.shared.records.keep((&self.call.account, self.call.key), record);
-        if let Some(trace) = &self.call.trace {
-            trace.recorded(&record);
         }
     }
 }
