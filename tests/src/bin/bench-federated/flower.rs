@@ -1,19 +1,17 @@
 //! The same job in Flower's simulation: what it reads is written here, and its answer read.
 //!
-//! Owns the folder between the two programs; what runs in Flower is tests/compare/flower.py.
-
-use std::fs;
-use std::path::Path;
+//! Owns starting it and reading what it says; what runs in Flower is tests/compare/flower.py.
 
 use anyhow::{Context, Result, ensure};
-use selvedge_tests::digits::{Digits, model};
+use selvedge_tests::digits::Digits;
 use selvedge_tests::home::TempDir;
 use selvedge_tests::places;
 use selvedge_tests::process;
 use selvedge_tests::time::Deadline;
-use selvedge_train::{Examples, Split, split};
+use selvedge_train::Split;
 use serde::Deserialize;
 
+use crate::folder;
 use crate::run::CLIENTS;
 
 /// Its workers start once, and take half a minute on two cores; a round takes seconds.
@@ -38,7 +36,7 @@ pub(crate) fn run(digits: &Digits, rounds: u64) -> Result<Option<Flower>> {
         return Ok(None);
     }
     let home = TempDir::new()?;
-    write(home.path(), digits)?;
+    folder::write(home.path(), digits, Split::Equal, 1)?;
     let script = places::repository().join("tests/compare/flower.py");
     let (clients, rounds) = (CLIENTS.to_string(), rounds.to_string());
     let words = [script.display().to_string(), home.path().display().to_string()];
@@ -50,25 +48,4 @@ pub(crate) fn run(digits: &Digits, rounds: u64) -> Result<Option<Flower>> {
     let told: Flower = serde_json::from_str(line).context("Flower's last line")?;
     ensure!(!told.seconds.is_empty(), "Flower measured no round");
     Ok(Some(told))
-}
-
-fn write(folder: &Path, digits: &Digits) -> Result<()> {
-    let clients = split(&digits.train, CLIENTS, Split::Equal, 1)?;
-    for (at, client) in clients.iter().enumerate() {
-        write_examples(folder, &format!("client-{at}"), client)?;
-    }
-    write_examples(folder, "test", &digits.test)?;
-    fs::write(folder.join("first.f32"), bytes(&model().first(1)?))?;
-    Ok(())
-}
-
-fn write_examples(folder: &Path, name: &str, examples: &Examples) -> Result<()> {
-    fs::write(folder.join(format!("{name}.x")), bytes(examples.values()))?;
-    let labels: Vec<u8> = examples.labels().iter().flat_map(|label| label.to_le_bytes()).collect();
-    fs::write(folder.join(format!("{name}.y")), labels)?;
-    Ok(())
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }

@@ -51,12 +51,22 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(crate) fn best(&self) -> f64 {
-        self.accuracy.iter().copied().fold(0.0, f64::max)
+        best(&self.accuracy)
     }
 
     pub(crate) fn last(&self) -> f64 {
-        self.accuracy.last().copied().unwrap_or_default()
+        last(&self.accuracy)
     }
+}
+
+/// The best round of a job.
+pub(crate) fn best(accuracy: &[f64]) -> f64 {
+    accuracy.iter().copied().fold(0.0, f64::max)
+}
+
+/// The last round of a job.
+pub(crate) fn last(accuracy: &[f64]) -> f64 {
+    accuracy.last().copied().unwrap_or_default()
 }
 
 fn job(setting: &Setting, dim: usize) -> Result<Job> {
