@@ -34,6 +34,8 @@ pub enum Scenario {
     Cached,
     /// Streams that are all open at the same time.
     Streams,
+    /// [`Scenario::Json1k`] for minutes, to see what becomes of the memory.
+    Soak,
 }
 
 /// A request to be sent again and again.
@@ -66,7 +68,7 @@ pub enum Expected {
 
 impl Scenario {
     /// All of them in the order they run.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Json1k,
         Self::Json16k,
         Self::SseBurst,
@@ -74,6 +76,7 @@ impl Scenario {
         Self::Translate,
         Self::Cached,
         Self::Streams,
+        Self::Soak,
     ];
 
     /// Its name in figures and tables.
@@ -86,19 +89,25 @@ impl Scenario {
             Self::Translate => "translate",
             Self::Cached => "cached",
             Self::Streams => "streams",
+            Self::Soak => "soak",
         }
     }
 
     /// The mock's model behind it.
     pub fn model(self) -> &'static str {
         match self {
-            Self::Json1k | Self::Translate => "bench-json-1k",
+            Self::Json1k | Self::Translate | Self::Soak => "bench-json-1k",
             Self::Json16k => "bench-json-16k",
             Self::SseBurst => "bench-burst",
             Self::SsePaced => "bench-paced",
             Self::Cached => "bench-cached",
             Self::Streams => "bench-slow",
         }
+    }
+
+    /// Whether it takes ten minutes and runs only when it is named.
+    pub fn is_long(self) -> bool {
+        self == Self::Soak
     }
 
     /// Whether the answer is a stream.

@@ -32,6 +32,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub(super) const STREAMS: usize = 2_000;
 /// Patience with all of them, in milliseconds: paced, they take six seconds.
 const STREAMS_MS: u64 = 20_000;
+/// After minutes of load, before memory at rest is read: allocators give back in ten seconds.
+const COOLING: Duration = Duration::from_secs(15);
 /// Share of saturation above which a fixed rate says nothing but that it is too much.
 const TOO_MUCH: f64 = 0.7;
 
@@ -70,10 +72,10 @@ impl Bench {
         note("stranger_status", stranger.map_or(0.0, |(status, _)| f64::from(status)));
         clock::pause(REST);
         note("idle_mib", process::memory(gateway.process.id())?.0);
-        if scenario == Scenario::Streams {
-            self.streams(&gateway, &mut figures)?;
-        } else {
-            self.load(peer, &gateway, scenario, &mut figures)?;
+        match scenario {
+            Scenario::Streams => self.streams(&gateway, &mut figures)?,
+            Scenario::Soak => self.soak(peer, &gateway, &mut figures)?,
+            _ => self.load(peer, &gateway, scenario, &mut figures)?,
         }
         let peak = process::memory(gateway.process.id())?.1;
         figures.insert("peak_mib".to_owned(), peak);
@@ -161,6 +163,43 @@ impl Bench {
         Ok(())
     }
 
+    /// Half of saturation for minutes: the memory at the beginning, at the end and afterwards.
+    fn soak(&self, peer: Peer, gateway: &Gateway, figures: &mut Figures) -> Result<()> {
+        let scenario = Scenario::Soak;
+        let connections = peer.connections(scenario);
+        let job = |pace: Pace, connections: usize, measure_ms: u64| Job {
+            addr: gateway.addr,
+            template: gateway.template(scenario),
+            expected: gateway.expected(scenario),
+            pace,
+            connections,
+            warm_ms: 0,
+            measure_ms,
+            gateway: Some(gateway.process.id()),
+        };
+        let saturated = self.run(&job(Pace::Closed, connections, self.spans.saturated_ms))?;
+        let rate = saturated.rate() / 2.0;
+        let (mut memory, mut bad, mut done) = (Vec::new(), saturated.bad, saturated.done);
+        for _ in 0..self.spans.soak_pieces {
+            let piece = job(Pace::Open(rate), connections.max(256), self.spans.soak_ms);
+            let outcome = self.run(&piece)?;
+            bad += outcome.bad;
+            done += outcome.done;
+            memory.push(process::memory(gateway.process.id())?.0);
+        }
+        clock::pause(COOLING);
+        let (early, late) = ends(&memory);
+        let mut note = |name: &str, value: f64| figures.insert(name.to_owned(), value);
+        note("per_s", rate);
+        note("done", done as f64);
+        note("bad", bad as f64);
+        note("early_mib", early);
+        note("late_mib", late);
+        note("growth", late / early);
+        note("after_mib", process::memory(gateway.process.id())?.0);
+        Ok(())
+    }
+
     /// One job of the load generator.
     fn run(&self, job: &Job) -> Result<Outcome> {
         let mut command = self.starter.command(LOAD_CORE, &std::env::current_exe()?);
@@ -183,6 +222,14 @@ impl Bench {
         }
         Ok(outcome)
     }
+}
+
+/// The most memory in the second tenth of the samples, when all is warm, and in the last tenth.
+fn ends(samples: &[f64]) -> (f64, f64) {
+    let tenth = (samples.len() / 10).max(1);
+    let most = |part: &[f64]| part.iter().copied().fold(0.0, f64::max);
+    let early = samples.iter().copied().skip(tenth).take(tenth).collect::<Vec<_>>();
+    (most(&early), most(&samples[samples.len().saturating_sub(tenth)..]))
 }
 
 /// The latency that counts: of a paced stream the first byte, as its length is its upstream's.

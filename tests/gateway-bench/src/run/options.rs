@@ -29,6 +29,10 @@ pub struct Spans {
     pub saturated_ms: u64,
     /// Load at a fixed rate that counts, in milliseconds.
     pub fixed_ms: u64,
+    /// Pieces of the load that lasts, after each of which memory is read.
+    pub soak_pieces: usize,
+    /// Each of them, in milliseconds.
+    pub soak_ms: u64,
 }
 
 impl Options {
@@ -42,7 +46,7 @@ impl Options {
             quick: false,
             fair: false,
             peers: Peer::ALL.to_vec(),
-            scenarios: Scenario::ALL.to_vec(),
+            scenarios: Scenario::ALL.into_iter().filter(|one| !one.is_long()).collect(),
         };
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -67,10 +71,17 @@ impl Options {
     /// How long things last.
     pub fn spans(&self) -> Spans {
         if self.quick {
-            Spans { rounds: 1, saturated_ms: 1_000, fixed_ms: 800 }
+            Spans { rounds: 1, saturated_ms: 1_000, fixed_ms: 800, soak_pieces: 10, soak_ms: 500 }
         } else {
             // Three rounds make a median; three seconds are 300 ticks of the kernel's CPU clock.
-            Spans { rounds: 3, saturated_ms: 3_000, fixed_ms: 2_000 }
+            // Ten minutes of load in sixty pieces show a leak of a megabyte.
+            Spans {
+                rounds: 3,
+                saturated_ms: 3_000,
+                fixed_ms: 2_000,
+                soak_pieces: 60,
+                soak_ms: 10_000,
+            }
         }
     }
 }
@@ -95,6 +106,9 @@ mod tests {
         let options = Options::read(&words(&["--only", "nginx,floor", "--quick"])).unwrap();
         assert_eq!(options.peers, [Peer::Floor, Peer::Nginx]);
         assert_eq!(options.spans().rounds, 1);
+        assert!(!options.scenarios.contains(&Scenario::Soak));
+        let named = Options::read(&words(&["--scenario", "soak"])).unwrap();
+        assert_eq!(named.scenarios, [Scenario::Soak]);
         let error = Options::read(&words(&["--only", "apache"])).unwrap_err().to_string();
         assert!(error.contains("apache") && error.contains("haproxy"), "{error}");
         assert!(Options::read(&words(&["--fast"])).is_err());

@@ -32,7 +32,11 @@ type Column = (&'static str, usize, String, usize);
 pub(super) fn scenario(scenario: Scenario, findings: &Findings) {
     println!("\n{scenario}");
     let (lo, hi) = if scenario.streams() { (100, 500) } else { (500, 2_000) };
-    let columns = if scenario == Scenario::Streams { of_streams() } else { of_load(lo, hi) };
+    let columns = match scenario {
+        Scenario::Streams => of_streams(),
+        Scenario::Soak => of_soak(),
+        _ => of_load(lo, hi),
+    };
     let titles = columns.iter().map(|(title, width, ..)| format!(" {title:>width$}"));
     println!("{:<10}{}", "gateway", titles.collect::<String>());
     for peer in Peer::ALL {
@@ -47,7 +51,7 @@ pub(super) fn scenario(scenario: Scenario, findings: &Findings) {
             println!("{:<10} not measured: {}", peer.name(), said.lines().next().unwrap_or(""));
         }
     }
-    if scenario != Scenario::Streams {
+    if !matches!(scenario, Scenario::Streams | Scenario::Soak) {
         println!("added us: at half of saturation, at {lo}/s (lo) and at {hi}/s (hi)");
     }
 }
@@ -60,6 +64,20 @@ fn of_streams() -> Vec<Column> {
         ("CPU us", 9, "cpu_us", 0),
         ("MiB idle", 9, "idle_mib", 1),
         ("peak", 9, "peak_mib", 1),
+        ("after", 9, "after_mib", 1),
+    ]
+    .map(|(title, width, name, digits)| (title, width, name.to_owned(), digits))
+    .to_vec()
+}
+
+fn of_soak() -> Vec<Column> {
+    [
+        ("/s", 9, "per_s", 0),
+        ("done", 9, "done", 0),
+        ("bad", 5, "bad", 0),
+        ("MiB idle", 9, "idle_mib", 1),
+        ("early", 9, "early_mib", 1),
+        ("late", 9, "late_mib", 1),
         ("after", 9, "after_mib", 1),
     ]
     .map(|(title, width, name, digits)| (title, width, name.to_owned(), digits))

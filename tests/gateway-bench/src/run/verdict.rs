@@ -26,6 +26,9 @@ const ADDED_P99_US: f64 = 300.0;
 /// Memory without a model, and how much of it may be more after load.
 const IDLE_MIB: f64 = 25.0;
 const AFTER_TO_IDLE: f64 = 1.1;
+/// Memory at the end of ten minutes of load as a multiple of that in their second one: samples of a
+/// flat one lie so far apart.
+const FLAT: f64 = 1.05;
 /// From the start of the process to its first answer.
 const START_MS: f64 = 100.0;
 /// Below this share of nginx's throughput the floor is no floor and the run is void.
@@ -122,7 +125,8 @@ impl Verdict {
 
     /// What is added at half of saturation.
     fn latency(&mut self, findings: &Findings) {
-        for scenario in Scenario::ALL.into_iter().filter(|one| *one != Scenario::Streams) {
+        let without = [Scenario::Streams, Scenario::Soak];
+        for scenario in Scenario::ALL.into_iter().filter(|one| !without.contains(one)) {
             for (quantile, bound) in [("p50", ADDED_P50_US), ("p99", ADDED_P99_US)] {
                 let name = format!("half_added_{quantile}_us");
                 let value = figure(findings, Peer::Selvedge, scenario, &name);
@@ -138,9 +142,13 @@ impl Verdict {
         for name in ["whole", "at_once"] {
             self.check(streams, name, own(streams, name), Bound::Least(STREAMS as f64));
         }
-        let after = own(streams, "after_mib").zip(own(streams, "idle_mib"));
-        let after = after.map(|(after, idle)| after / idle);
-        self.check(streams, "after_to_idle", after, Bound::Most(AFTER_TO_IDLE));
+        for scenario in [streams, Scenario::Soak] {
+            let after = own(scenario, "after_mib").zip(own(scenario, "idle_mib"));
+            let after = after.map(|(after, idle)| after / idle);
+            self.check(scenario, "after_to_idle", after, Bound::Most(AFTER_TO_IDLE));
+        }
+        let growth = own(Scenario::Soak, "growth");
+        self.check(Scenario::Soak, "growth", growth, Bound::Most(FLAT));
         self.check(json, "idle_mib", own(json, "idle_mib"), Bound::Most(IDLE_MIB));
         self.check(json, "start_ms", own(json, "start_ms"), Bound::Most(START_MS));
     }
