@@ -8,7 +8,7 @@ use crate::kv::{Geometry, PAGE};
 use crate::math::{exp, greatest, total};
 use crate::simd::{Floats, Halves, Kernel, LANES, Simd};
 
-/// Vectors of values that are mixed side by side.
+/// Vectors of values that are mixed side by side where there is room for their sums.
 const WIDE: usize = 4;
 /// Positions whose scores are computed side by side.
 const PAIR: usize = 2 * LANES;
@@ -45,7 +45,8 @@ impl<P: Numbers> Kernel for Attend<'_, P> {
         let heads = self.out.len() / self.geometry.dim.max(1);
         let mut first = 0;
         while first < heads {
-            first += match heads - first {
+            // A score takes two vectors of sums for each head.
+            first += match (heads - first).min(S::BESIDE / 2) {
                 1 => self.some::<S, 1>(s, first),
                 2 => self.some::<S, 2>(s, first),
                 3 => self.some::<S, 3>(s, first),
@@ -65,9 +66,13 @@ impl<P: Numbers> Attend<'_, P> {
         }
         let vectors = self.geometry.padded() / LANES;
         let mut vector = 0;
-        while vector + WIDE <= vectors {
+        while vector + WIDE <= vectors && HEADS * WIDE <= S::BESIDE {
             self.mix::<S, HEADS, WIDE>(s, first, vector, &inverse);
             vector += WIDE;
+        }
+        while vector + 2 <= vectors && HEADS * 2 <= S::BESIDE {
+            self.mix::<S, HEADS, 2>(s, first, vector, &inverse);
+            vector += 2;
         }
         while vector < vectors {
             self.mix::<S, HEADS, 1>(s, first, vector, &inverse);

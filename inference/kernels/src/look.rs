@@ -11,6 +11,8 @@ use crate::simd::{Floats, Kernel, LANES, Simd};
 
 /// Scores or values computed side by side: as many sums as hide a multiply-add's time.
 pub(crate) const SIDE: usize = 8;
+/// The same where registers hold fewer.
+const FEW: usize = SIDE / 2;
 
 /// The heads of some rows.
 pub(crate) struct Look<'a> {
@@ -41,13 +43,19 @@ impl Kernel for Look<'_> {
             let mut at = 0;
             while at < self.text.len() {
                 at += match self.text.len() - at {
-                    SIDE.. => self.score::<S, SIDE>(s, head, dim, at),
+                    SIDE.. if S::BESIDE >= SIDE => self.score::<S, SIDE>(s, head, dim, at),
+                    FEW.. => self.score::<S, FEW>(s, head, dim, at),
                     _ => self.score::<S, 1>(s, head, dim, at),
                 };
             }
             let inverse = self.soften(s);
             for first in (0..dim).step_by(SIDE) {
-                self.mix(s, head, dim, first, inverse);
+                if S::BESIDE >= SIDE {
+                    self.mix::<S, SIDE>(s, head, dim, first, inverse);
+                } else {
+                    self.mix::<S, FEW>(s, head, dim, first, inverse);
+                    self.mix::<S, FEW>(s, head, dim, first + FEW, inverse);
+                }
             }
         }
     }
@@ -110,17 +118,24 @@ impl Look<'_> {
     }
 
     #[inline(always)]
-    fn mix<S: Simd>(&mut self, s: S, head: usize, dim: usize, first: usize, inverse: S::F) {
-        let mut sums = [s.splat(0.0); SIDE];
+    fn mix<S: Simd, const N: usize>(
+        &mut self,
+        s: S,
+        head: usize,
+        dim: usize,
+        first: usize,
+        inverse: S::F,
+    ) {
+        let mut sums = [s.splat(0.0); N];
         for (at, score) in self.scores.iter().enumerate() {
             let place = (self.text.start + at) * 3 * self.width + 2 * self.width + head * dim;
-            let values = &self.qkv[place + first..][..SIDE];
+            let values = &self.qkv[place + first..][..N];
             let weight = s.load(score);
-            for side in 0..SIDE {
+            for side in 0..N {
                 sums[side] = s.fma(weight, s.splat(values[side]), sums[side]);
             }
         }
-        for side in 0..SIDE {
+        for side in 0..N {
             let mut lanes: Floats = [0.0; LANES];
             s.store(s.mul(sums[side], inverse), &mut lanes);
             for lane in 0..self.from.len() {

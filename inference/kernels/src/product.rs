@@ -48,6 +48,7 @@ struct Product<'a, T> {
 
 impl<T: Tile> Kernel for Product<'_, T> {
     type Output = ();
+    const TILES: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
@@ -79,10 +80,7 @@ impl<T: Tile> Product<'_, T> {
             let Some(acts) = acts.get(first..).and_then(<[Act]>::first_chunk::<ROWS>) else {
                 return;
             };
-            let (weights, scales) = tile.open(s);
-            for row in 0..ROWS {
-                sums[row] = T::add(s, &weights, &scales, &acts[row], sums[row]);
-            }
+            s.multiply(tile, acts, &mut sums);
         }
         for (row, out) in self.out[first..].iter_mut().take(ROWS).enumerate() {
             let sum = if self.add { s.add(s.load(out), sums[row]) } else { sums[row] };

@@ -9,9 +9,14 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
 mod scalar;
 
 pub(crate) use scalar::Scalar;
+
+use crate::act::Act;
+use crate::tile::Tile;
 
 /// Lanes of every vector: output rows of a tile, positions of a group of keys.
 pub(crate) const LANES: usize = 16;
@@ -33,6 +38,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type B: Copy;
     /// Whether a register holds all lanes, and there are 32 of them: how much is kept at hand.
     const ROOMY: bool;
+    /// Vectors of sums that attention lets grow side by side: they share loads and hide the time of
+    /// a multiply-add. No result depends on it.
+    const BESIDE: usize;
 
     fn splat(self, value: f32) -> Self::F;
     fn load(self, from: &Floats) -> Self::F;
@@ -70,6 +78,19 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn with_bit(self, low: Self::B, bits: Self::B, at: u32) -> Self::B;
     /// Bits `2 at` and `2 at + 1` of each byte as bits 4 and 5; `at` is below 4.
     fn with_pair(self, low: Self::B, bits: Self::B, at: u32) -> Self::B;
+
+    /// Adds to the sums of some rows the products of a tile with their activations, each row's as
+    /// if it were alone: integers exactly, then [`Tile::scale`] once for each of the tile's parts.
+    fn multiply<T: Tile, const ROWS: usize>(
+        self,
+        tile: &T,
+        acts: &[Act; ROWS],
+        sums: &mut [Self::F; ROWS],
+    );
+}
+
+/// What multiplies step by step while it holds an opened tile ([`crate::tile::held`]).
+pub(crate) trait Dot: Simd {
     /// `sum` and, lane by lane, the products of four bytes below 64 with the four signed bytes of
     /// `by`. Exact.
     fn dot(self, sum: Self::I, bytes: Self::B, by: u32) -> Self::I;
@@ -80,6 +101,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 /// Work that is compiled once for each instruction set.
 pub(crate) trait Kernel {
     type Output;
+    /// Whether it multiplies tiles: what does not is the same in all classes of a processor, and is
+    /// compiled for one of them.
+    const TILES: bool = false;
     /// Implementations are `#[inline(always)]`, as is all that they call with `simd`: only then do
     /// the instructions end up in the function that may use them.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
@@ -96,6 +120,12 @@ enum Set {
     Avx2(avx2::Avx2),
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512),
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    Neon(neon::Neon<neon::Plain>),
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    Dotprod(neon::Neon<neon::Dotprod>),
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    I8mm(neon::Neon<neon::I8mm>),
 }
 
 impl Isa {
@@ -106,12 +136,18 @@ impl Isa {
 
     /// All that this processor has, the slowest first.
     pub fn available() -> Vec<Self> {
-        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "none are added"))]
+        #[allow(unused_mut, reason = "some processors have nothing to add")]
         let mut all = vec![Self::scalar()];
         #[cfg(target_arch = "x86_64")]
         {
             all.extend(avx2::Avx2::detect().map(|set| Self(Set::Avx2(set))));
             all.extend(avx512::Avx512::detect().map(|set| Self(Set::Avx512(set))));
+        }
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        {
+            all.extend(neon::Plain::detect().map(|set| Self(Set::Neon(set))));
+            all.extend(neon::Dotprod::detect().map(|set| Self(Set::Dotprod(set))));
+            all.extend(neon::I8mm::detect().map(|set| Self(Set::I8mm(set))));
         }
         all
     }
@@ -129,6 +165,12 @@ impl Isa {
             Set::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Set::Avx512(_) => "avx512-vnni",
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Set::Neon(_) => "neon",
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Set::Dotprod(_) => "neon-dotprod",
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Set::I8mm(_) => "neon-i8mm",
         }
     }
 
@@ -140,6 +182,12 @@ impl Isa {
             Set::Avx2(set) => set.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Set::Avx512(set) => set.run(kernel),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Set::Neon(set) => set.run(kernel),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Set::Dotprod(set) => set.run(kernel),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Set::I8mm(set) => set.run(kernel),
         }
     }
 }

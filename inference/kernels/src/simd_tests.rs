@@ -165,10 +165,11 @@ fn acts(rows: usize, depth: usize, dice: &mut Dice) -> (Vec<[Floats; 2]>, Vec<Ac
     (values, out)
 }
 
-/// Cases of a property: few under Miri, which takes seconds for each.
+/// Cases of a property: few under Miri, which takes seconds for each, and as many as
+/// `PROPTEST_CASES` says on emulated processors.
 fn cases() -> ProptestConfig {
     ProptestConfig {
-        cases: if cfg!(miri) { 2 } else { 96 },
+        cases: if cfg!(miri) { 2 } else { ProptestConfig::default().cases.min(96) },
         failure_persistence: None,
         ..ProptestConfig::default()
     }
@@ -407,5 +408,21 @@ fn what_is_no_number_is_never_lost() {
             bytes[at..at + 4].copy_from_slice(&strange.to_le_bytes());
             assert!(half::to_f32(Format::F32.codes(&bytes, 0).factors[0]).is_nan());
         }
+    }
+}
+
+/// On emulated processors `cargo xtask arm` says which it must be.
+#[test]
+fn the_best_of_the_processors_own_sets_is_chosen() {
+    let names: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+    assert_eq!(names.first(), Some(&"scalar"));
+    assert_eq!(names.last(), Some(&Isa::detect().name()));
+    let unlike: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(unlike.len(), names.len(), "{names:?}");
+    if cfg!(target_arch = "aarch64") {
+        assert_eq!(names.get(1), Some(&"neon"), "every such processor has it");
+    }
+    if let Ok(expected) = std::env::var("SELVEDGE_TEST_ISA") {
+        assert_eq!(Isa::detect().name(), expected);
     }
 }

@@ -296,3 +296,21 @@ fn rows_of_several_additions_and_of_none_do_not_change_each_other() {
     assert!(model.step(&mut crew, &mut [segment], &AtomicU64::new(0)).is_err());
     assert!(cache.is_empty());
 }
+
+/// Between kinds of processors nothing can be compared in one run: each must give these bits. Who
+/// changes the order of operations changes them, and what nodes of two versions hand to each other.
+#[test]
+fn logits_have_the_bits_that_every_kind_of_processor_gives() {
+    let tokens: Vec<u32> = (0..20).map(|at| at * 7 % 50).collect();
+    for (format, width, dim, expected) in
+        [(Format::F32, 40, 10, 0x0_u64), (Format::Q8_0, 96, 16, 0x0)]
+    {
+        let model = odd(format, width, dim);
+        let logits = last(&model, &mut model.cache(), &tokens, 16);
+        // FNV-1a, word by word.
+        let digest = logits.iter().fold(0xcbf2_9ce4_8422_2325_u64, |digest, &bits| {
+            (digest ^ u64::from(bits)).wrapping_mul(0x100_0000_01b3)
+        });
+        assert_eq!(digest, expected, "{format:?}: {digest:#x}");
+    }
+}

@@ -6,23 +6,32 @@
 //! multiply-add per block and scale, in the order of the blocks, whoever computes it.
 
 use crate::act::Act;
-use crate::simd::{Halves, Simd, Words};
+use crate::simd::{Dot, Halves, Simd, Words};
 
 /// Steps of four inputs in a tile.
 pub(crate) const STEPS: usize = 8;
 
 /// A layout of tiles.
 pub(crate) trait Tile: Copy + Send + Sync {
+    /// Bits of a code: one of eight is any byte, all others are below 64.
+    const BITS: u32;
+    /// Parts, in equal shares of the steps, that have a factor of their own: one or two.
+    const PARTS: usize;
+    /// What codes are too large by.
+    const EXCESS: i32;
     /// What scales the integers, loaded.
     type Scales<S: Simd>: Copy;
 
-    /// The weights of each step as unsigned bytes, and the scales.
-    fn open<S: Simd>(&self, s: S) -> ([S::B; STEPS], Self::Scales<S>);
+    fn scales<S: Simd>(&self, s: S) -> Self::Scales<S>;
 
-    /// `sum` and the product of the opened tile with one block of activations.
-    fn add<S: Simd>(
+    /// The weights of a step as unsigned bytes.
+    fn step<S: Simd>(&self, s: S, step: usize) -> S::B;
+
+    /// `sum` and the scaled `dots` of one part of the tile, the excess taken off.
+    fn scale<S: Simd>(
         s: S,
-        weights: &[S::B; STEPS],
+        part: usize,
+        dots: S::I,
         scales: &Self::Scales<S>,
         act: &Act,
         sum: S::F,
@@ -94,31 +103,79 @@ pub(crate) const EXCESS6: i32 = 32;
 /// What eight-bit codes are too large by.
 pub(crate) const EXCESS8: i32 = 128;
 
-/// All steps' lower four bits.
+/// The lower four bits of a step.
 #[inline(always)]
-fn nibbles<S: Simd>(s: S, low: &[Words; 4]) -> [S::B; STEPS] {
-    let both = [s.bytes(&low[0]), s.bytes(&low[1]), s.bytes(&low[2]), s.bytes(&low[3])];
-    [
-        s.lower(both[0]),
-        s.lower(both[1]),
-        s.lower(both[2]),
-        s.lower(both[3]),
-        s.upper(both[0]),
-        s.upper(both[1]),
-        s.upper(both[2]),
-        s.upper(both[3]),
-    ]
+fn nibble<S: Simd>(s: S, low: &[Words; 4], step: usize) -> S::B {
+    let both = s.bytes(&low[step % 4]);
+    if step < 4 { s.lower(both) } else { s.upper(both) }
 }
 
-/// Codes below 64 times the activations: two chains, because one waits for each of its sums.
+/// What the integer sum of a part begins with, so that codes count without their excess.
 #[inline(always)]
-fn dots<S: Simd>(s: S, weights: &[S::B; STEPS], act: &Act) -> S::I {
-    let (mut even, mut odd) = (s.splat_integer(0), s.splat_integer(0));
+pub(crate) const fn start<T: Tile>(act: &Act, part: usize) -> i32 {
+    let sum = if T::PARTS == 1 { act.halves[0] + act.halves[1] } else { act.halves[part] };
+    -T::EXCESS * sum
+}
+
+/// [`Simd::multiply`] by a processor that opens the tile once and multiplies row after row.
+#[inline(always)]
+pub(crate) fn held<S: Dot, T: Tile, const ROWS: usize>(
+    s: S,
+    tile: &T,
+    acts: &[Act; ROWS],
+    sums: &mut [S::F; ROWS],
+) {
+    let weights = [
+        tile.step(s, 0),
+        tile.step(s, 1),
+        tile.step(s, 2),
+        tile.step(s, 3),
+        tile.step(s, 4),
+        tile.step(s, 5),
+        tile.step(s, 6),
+        tile.step(s, 7),
+    ];
+    let scales = tile.scales(s);
+    for row in 0..ROWS {
+        for part in 0..T::PARTS {
+            let dots = dots::<S, T>(s, &weights, &acts[row], part);
+            sums[row] = T::scale(s, part, dots, &scales, &acts[row], sums[row]);
+        }
+    }
+}
+
+/// A part's codes times the activations: where it is long in two chains, because one waits for each
+/// of its sums.
+#[inline(always)]
+fn dots<S: Dot, T: Tile>(s: S, weights: &[S::B; STEPS], act: &Act, part: usize) -> S::I {
+    let mut even = s.splat_integer(start::<T>(act, part));
+    if T::PARTS == 2 {
+        for step in STEPS / 2 * part..STEPS / 2 * (part + 1) {
+            even = dot::<S, T>(s, even, weights, act, step);
+        }
+        return even;
+    }
+    let mut odd = s.splat_integer(0);
     for step in 0..STEPS / 2 {
-        even = s.dot(even, weights[2 * step], act.words[2 * step]);
-        odd = s.dot(odd, weights[2 * step + 1], act.words[2 * step + 1]);
+        even = dot::<S, T>(s, even, weights, act, 2 * step);
+        odd = dot::<S, T>(s, odd, weights, act, 2 * step + 1);
     }
     s.add_integers(even, odd)
+}
+
+#[inline(always)]
+fn dot<S: Dot, T: Tile>(
+    s: S,
+    sum: S::I,
+    weights: &[S::B; STEPS],
+    act: &Act,
+    step: usize,
+) -> S::I {
+    if T::BITS == 8 {
+        s.dot_wide(sum, weights[step], act.words[step])
+    } else {
+        s.dot(sum, weights[step], act.words[step])
+    }
 }
 
 /// The sum of integers, scaled, and the offset's share.
@@ -129,22 +186,31 @@ fn scaled<S: Simd>(s: S, dots: S::I, scales: &[S::F; 2], act: &Act, sum: S::F) -
 }
 
 impl Tile for Tile4 {
+    const BITS: u32 = 4;
+    const PARTS: usize = 1;
+    const EXCESS: i32 = 0;
     type Scales<S: Simd> = [S::F; 2];
 
     #[inline(always)]
-    fn open<S: Simd>(&self, s: S) -> ([S::B; STEPS], [S::F; 2]) {
-        (nibbles(s, &self.low), [s.widen(&self.factor), s.widen(&self.offset)])
+    fn scales<S: Simd>(&self, s: S) -> [S::F; 2] {
+        [s.widen(&self.factor), s.widen(&self.offset)]
     }
 
     #[inline(always)]
-    fn add<S: Simd>(
+    fn step<S: Simd>(&self, s: S, step: usize) -> S::B {
+        nibble(s, &self.low, step)
+    }
+
+    #[inline(always)]
+    fn scale<S: Simd>(
         s: S,
-        weights: &[S::B; STEPS],
+        _: usize,
+        dots: S::I,
         scales: &[S::F; 2],
         act: &Act,
         sum: S::F,
     ) -> S::F {
-        scaled(s, dots(s, weights, act), scales, act, sum)
+        scaled(s, dots, scales, act, sum)
     }
 
     fn row(&self, row: usize) -> Row {
@@ -157,27 +223,31 @@ impl Tile for Tile4 {
 }
 
 impl Tile for Tile5 {
+    const BITS: u32 = 5;
+    const PARTS: usize = 1;
+    const EXCESS: i32 = 0;
     type Scales<S: Simd> = [S::F; 2];
 
     #[inline(always)]
-    fn open<S: Simd>(&self, s: S) -> ([S::B; STEPS], [S::F; 2]) {
-        let mut weights = nibbles(s, &self.low);
-        let high = s.bytes(&self.high);
-        for step in 0..STEPS {
-            weights[step] = s.with_bit(weights[step], high, step as u32);
-        }
-        (weights, [s.widen(&self.factor), s.widen(&self.offset)])
+    fn scales<S: Simd>(&self, s: S) -> [S::F; 2] {
+        [s.widen(&self.factor), s.widen(&self.offset)]
     }
 
     #[inline(always)]
-    fn add<S: Simd>(
+    fn step<S: Simd>(&self, s: S, step: usize) -> S::B {
+        s.with_bit(nibble(s, &self.low, step), s.bytes(&self.high), step as u32)
+    }
+
+    #[inline(always)]
+    fn scale<S: Simd>(
         s: S,
-        weights: &[S::B; STEPS],
+        _: usize,
+        dots: S::I,
         scales: &[S::F; 2],
         act: &Act,
         sum: S::F,
     ) -> S::F {
-        scaled(s, dots(s, weights, act), scales, act, sum)
+        scaled(s, dots, scales, act, sum)
     }
 
     fn row(&self, row: usize) -> Row {
@@ -191,36 +261,32 @@ impl Tile for Tile5 {
 }
 
 impl Tile for Tile6 {
+    const BITS: u32 = 6;
+    const PARTS: usize = 2;
+    const EXCESS: i32 = EXCESS6;
     type Scales<S: Simd> = [S::F; 2];
 
     #[inline(always)]
-    fn open<S: Simd>(&self, s: S) -> ([S::B; STEPS], [S::F; 2]) {
-        let mut weights = nibbles(s, &self.low);
-        let high = [s.bytes(&self.high[0]), s.bytes(&self.high[1])];
-        for step in 0..STEPS {
-            weights[step] = s.with_pair(weights[step], high[step / 4], step as u32 % 4);
-        }
-        (weights, [s.widen(&self.factors[0]), s.widen(&self.factors[1])])
+    fn scales<S: Simd>(&self, s: S) -> [S::F; 2] {
+        [s.widen(&self.factors[0]), s.widen(&self.factors[1])]
     }
 
     #[inline(always)]
-    fn add<S: Simd>(
+    fn step<S: Simd>(&self, s: S, step: usize) -> S::B {
+        let high = s.bytes(&self.high[step / 4]);
+        s.with_pair(nibble(s, &self.low, step), high, step as u32 % 4)
+    }
+
+    #[inline(always)]
+    fn scale<S: Simd>(
         s: S,
-        weights: &[S::B; STEPS],
+        part: usize,
+        dots: S::I,
         scales: &[S::F; 2],
         act: &Act,
         sum: S::F,
     ) -> S::F {
-        let mut sum = sum;
-        let scale = s.splat(act.scale);
-        for half in 0..2 {
-            let mut dots = s.splat_integer(-EXCESS6 * act.halves[half]);
-            for step in 4 * half..4 * half + 4 {
-                dots = s.dot(dots, weights[step], act.words[step]);
-            }
-            sum = s.fma(s.to_float(dots), s.mul(scales[half], scale), sum);
-        }
-        sum
+        s.fma(s.to_float(dots), s.mul(scales[part], s.splat(act.scale)), sum)
     }
 
     fn row(&self, row: usize) -> Row {
@@ -234,34 +300,24 @@ impl Tile for Tile6 {
 }
 
 impl Tile for Tile8 {
+    const BITS: u32 = 8;
+    const PARTS: usize = 1;
+    const EXCESS: i32 = EXCESS8;
     type Scales<S: Simd> = S::F;
 
     #[inline(always)]
-    fn open<S: Simd>(&self, s: S) -> ([S::B; STEPS], S::F) {
-        let codes = &self.codes;
-        let weights = [
-            s.bytes(&codes[0]),
-            s.bytes(&codes[1]),
-            s.bytes(&codes[2]),
-            s.bytes(&codes[3]),
-            s.bytes(&codes[4]),
-            s.bytes(&codes[5]),
-            s.bytes(&codes[6]),
-            s.bytes(&codes[7]),
-        ];
-        (weights, s.widen(&self.factor))
+    fn scales<S: Simd>(&self, s: S) -> S::F {
+        s.widen(&self.factor)
     }
 
     #[inline(always)]
-    fn add<S: Simd>(s: S, weights: &[S::B; STEPS], factor: &S::F, act: &Act, sum: S::F) -> S::F {
-        let mut even = s.splat_integer(-EXCESS8 * (act.halves[0] + act.halves[1]));
-        let mut odd = s.splat_integer(0);
-        for step in 0..STEPS / 2 {
-            even = s.dot_wide(even, weights[2 * step], act.words[2 * step]);
-            odd = s.dot_wide(odd, weights[2 * step + 1], act.words[2 * step + 1]);
-        }
-        let dots = s.to_float(s.add_integers(even, odd));
-        s.fma(dots, s.mul(*factor, s.splat(act.scale)), sum)
+    fn step<S: Simd>(&self, s: S, step: usize) -> S::B {
+        s.bytes(&self.codes[step])
+    }
+
+    #[inline(always)]
+    fn scale<S: Simd>(s: S, _: usize, dots: S::I, factor: &S::F, act: &Act, sum: S::F) -> S::F {
+        s.fma(s.to_float(dots), s.mul(*factor, s.splat(act.scale)), sum)
     }
 
     fn row(&self, row: usize) -> Row {

@@ -85,7 +85,7 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Result<bool> {
     Ok(status.success())
 }
 
-fn heading(text: &str) {
+pub(crate) fn heading(text: &str) {
     let colour = std::io::stdout().is_terminal();
     let (on, off) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
     println!("\n{on}── {text}{off}");

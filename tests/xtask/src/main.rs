@@ -10,6 +10,7 @@
     reason = "printing is what this program is for"
 )]
 
+mod arm;
 mod bench;
 mod check;
 mod deny;
@@ -45,6 +46,8 @@ enum Command {
     Test,
     /// Run the checks that need no build: formatting, layers, tidy, licences.
     Check,
+    /// Run the kernels' tests on emulated ARM processors, one of each class.
+    Arm,
     /// Run a benchmark: `cargo xtask bench mesh`.
     Bench {
         /// Which one; without a name the known ones are listed.
@@ -104,6 +107,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
         }
         Command::Test => suite::test(),
         Command::Check => suite::check(),
+        Command::Arm => arm::test(),
         Command::Bench { name, json, more } => bench::run(name.as_deref(), json, &more),
         Command::Fuzz { target, more } => {
             // Without optimisation: overflows and broken assertions are found, too.

@@ -6,16 +6,16 @@ use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
-use crate::{models, repo};
+use crate::{arm, models, repo};
 
 /// The Python packages of the tests, pinned.
 const REQUIREMENTS: &str = "tests/requirements.txt";
 
 /// A program the tests call: how to ask whether it is there, and what brings it.
-struct Program {
-    name: &'static str,
-    probe: &'static [&'static str],
-    install: &'static str,
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    pub(crate) probe: &'static [&'static str],
+    pub(crate) install: &'static str,
 }
 
 /// Programs of the machine and of the toolchain.
@@ -70,17 +70,24 @@ const PROGRAMS: &[Program] = &[
 
 /// What is missing, one line each with the command that brings it.
 pub(crate) fn missing() -> Result<Vec<String>> {
-    let mut missing = Vec::new();
-    for program in PROGRAMS {
-        if !answers(program.probe) {
-            missing.push(format!("{:<18} {}", program.name, program.install));
-        }
-    }
+    let mut missing = unanswered(PROGRAMS);
+    missing.extend(arm::missing());
     missing.extend(missing_packages(&repo::text(REQUIREMENTS)?.unwrap_or_default()));
     if !models::present()? {
-        missing.push(format!("{:<18} cargo xtask models", "test model"));
+        missing.push(line("test model", "cargo xtask models"));
     }
     Ok(missing)
+}
+
+/// A line for each program that does not answer.
+pub(crate) fn unanswered(programs: &[Program]) -> Vec<String> {
+    let silent = programs.iter().filter(|program| !answers(program.probe));
+    silent.map(|program| line(program.name, program.install)).collect()
+}
+
+/// What is missing, and the command that brings it.
+pub(crate) fn line(name: &str, install: &str) -> String {
+    format!("{name:<20} {install}")
 }
 
 /// Whether the tests that make network namespaces can: they need root and fail by name without.
@@ -95,7 +102,7 @@ fn missing_packages(requirements: &str) -> Vec<String> {
         "python3 -m venv .venv && .venv/bin/python -m pip install --requirement {REQUIREMENTS}"
     );
     if !python.is_file() {
-        return vec![format!("{:<18} {bring}", ".venv")];
+        return vec![line(".venv", &bring)];
     }
     let mut missing = Vec::new();
     for (name, version) in pins(requirements) {
@@ -103,7 +110,7 @@ fn missing_packages(requirements: &str) -> Vec<String> {
             "import importlib.metadata as m, sys; sys.exit(m.version('{name}') != '{version}')"
         );
         if !answers(&[&python.to_string_lossy(), "-c", &script]) {
-            missing.push(format!("{:<18} {bring}", format!("{name}=={version}")));
+            missing.push(line(&format!("{name}=={version}"), &bring));
         }
     }
     missing

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use crate::check::Run;
-use crate::{deny, docs, layers, needs, repo, report, tidy};
+use crate::{arm, deny, docs, layers, needs, repo, report, tidy};
 
 /// Runs the checks that need no build.
 pub(crate) fn check() -> Result<bool> {
@@ -32,7 +32,7 @@ pub(crate) fn test() -> Result<bool> {
     if !needs::is_root() {
         println!("not root: the tests that make network namespaces will fail, by name");
     }
-    let mut run = Run::new(8);
+    let mut run = Run::new(9);
     checks(&mut run);
     run.command(
         "clippy",
@@ -40,6 +40,7 @@ pub(crate) fn test() -> Result<bool> {
         &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"],
     );
     let built = run.command("build", "cargo", &["build", "--locked", "--workspace"]);
+    run.step("kernels on ARM", "cargo xtask arm", arm::test);
     let mut closing = None;
     if built {
         run.step("generated pages", "cargo xtask docs --check", || {

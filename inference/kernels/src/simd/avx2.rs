@@ -6,7 +6,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{Floats, Halves, Kernel, LANES, Simd, Words};
+use super::{Dot, Floats, Halves, Kernel, LANES, Simd, Words};
+use crate::act::Act;
+use crate::tile::{Tile, held};
 
 /// Proof that this processor has AVX2, FMA and F16C: only [`Avx2::detect`] makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,7 @@ impl Simd for Avx2 {
     type I = [__m256i; 2];
     type B = [__m256i; 2];
     const ROOMY: bool = false;
+    const BESIDE: usize = 16;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
@@ -213,6 +216,18 @@ impl Simd for Avx2 {
         })
     }
 
+    #[inline(always)]
+    fn multiply<T: Tile, const ROWS: usize>(
+        self,
+        tile: &T,
+        acts: &[Act; ROWS],
+        sums: &mut [Self::F; ROWS],
+    ) {
+        held(self, tile, acts, sums);
+    }
+}
+
+impl Dot for Avx2 {
     /// The sums of two products are at most 2 * 63 * 128 = 16,128: the instruction's 16 bits hold
     /// them without saturating.
     #[inline(always)]

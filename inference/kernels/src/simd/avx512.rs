@@ -6,7 +6,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{Floats, Halves, Kernel, LANES, Simd, Words};
+use super::{Dot, Floats, Halves, Kernel, LANES, Simd, Words};
+use crate::act::Act;
+use crate::tile::{Tile, held};
 
 /// Proof that this processor has AVX-512 (F, BW, VL, VNNI), AVX2, FMA and F16C: only
 /// [`Avx512::detect`] makes one.
@@ -50,6 +52,7 @@ impl Simd for Avx512 {
     type I = __m512i;
     type B = __m512i;
     const ROOMY: bool = true;
+    const BESIDE: usize = 16;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {
@@ -189,6 +192,18 @@ impl Simd for Avx512 {
         })
     }
 
+    #[inline(always)]
+    fn multiply<T: Tile, const ROWS: usize>(
+        self,
+        tile: &T,
+        acts: &[Act; ROWS],
+        sums: &mut [__m512; ROWS],
+    ) {
+        held(self, tile, acts, sums);
+    }
+}
+
+impl Dot for Avx512 {
     #[inline(always)]
     fn dot(self, sum: __m512i, bytes: __m512i, by: u32) -> __m512i {
         self.dot_wide(sum, bytes, by)

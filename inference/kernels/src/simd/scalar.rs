@@ -1,8 +1,10 @@
 //! The lanes one by one: what every other implementation must equal, and what runs where there is
 //! no other.
 
-use super::{Floats, Halves, LANES, Simd, Words};
+use super::{Dot, Floats, Halves, LANES, Simd, Words};
+use crate::act::Act;
 use crate::half;
+use crate::tile::{Tile, held};
 
 /// No vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,7 @@ impl Simd for Scalar {
     type I = [i32; LANES];
     type B = Words;
     const ROOMY: bool = false;
+    const BESIDE: usize = 16;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Floats {
@@ -129,6 +132,18 @@ impl Simd for Scalar {
         std::array::from_fn(|lane| low[lane] | (bits[lane] >> (2 * at) & TWO) << 4)
     }
 
+    #[inline(always)]
+    fn multiply<T: Tile, const ROWS: usize>(
+        self,
+        tile: &T,
+        acts: &[Act; ROWS],
+        sums: &mut [Floats; ROWS],
+    ) {
+        held(self, tile, acts, sums);
+    }
+}
+
+impl Dot for Scalar {
     #[inline(always)]
     fn dot(self, sum: [i32; LANES], bytes: Words, by: u32) -> [i32; LANES] {
         let by = by.to_le_bytes().map(|byte| i32::from(byte as i8));

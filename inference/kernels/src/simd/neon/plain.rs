@@ -1,0 +1,133 @@
+//! Products by what every 64-bit ARM processor has: bytes into sums of sixteen bits, these by pairs
+//! into sums of 32 bits. The Cortex-A53 and A72 have no more.
+//!
+//! Owns the proof that the short sums are long enough.
+#![allow(unsafe_code, reason = "instructions of one kind of processor")]
+
+use std::arch::aarch64::*;
+
+use super::dotprod::signed;
+use super::rows::{Class, Weights};
+use super::{I, Neon};
+use crate::act::Act;
+use crate::simd::Kernel;
+use crate::tile::{STEPS, Tile, start};
+
+/// Proof that this processor has NEON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::simd) struct Plain(());
+
+impl Plain {
+    pub(in crate::simd) fn detect() -> Option<Neon<Self>> {
+        std::arch::is_aarch64_feature_detected!("neon").then_some(Neon(Self(())))
+    }
+
+    /// Whatever a processor has besides, it has NEON.
+    pub(super) const fn of<C: Class>(_: Neon<C>) -> Neon<Self> {
+        Neon(Self(()))
+    }
+}
+
+/// Sums of one row: two for each output in turn, two registers for each quarter of the outputs.
+type Short = [[int16x8_t; 2]; 4];
+type Long = [[int32x4_t; 2]; 4];
+
+impl Class for Plain {
+    const GROUP: usize = 2;
+
+    /// A short sum takes at most, with activations of at most 127 (a block of which is rounded so
+    /// that -128 is left out): 2 * 8 products of codes below 32, 2 * 31 * 127 * 8 / 2 = 31,496; of
+    /// codes below 64 the four steps of a part, 63 * 127 * 4 = 32,004; of signed bytes two steps,
+    /// 128 * 127 * 2 = 32,512. None leaves sixteen bits.
+    #[inline(always)]
+    fn dots<W: Weights, const ROWS: usize>(
+        set: Neon<Self>,
+        weights: &W,
+        acts: &[Act; ROWS],
+        part: usize,
+    ) -> [I; ROWS] {
+        // SAFETY: a `Neon` exists, so the processor has the instruction, which touches no memory.
+        let (zero, short) = unsafe { (vdupq_n_s32(0), vdupq_n_s16(0)) };
+        let mut long: [Long; ROWS] = [[[zero; 2]; 4]; ROWS];
+        let mut sums: [Short; ROWS] = [[[short; 2]; 4]; ROWS];
+        let steps = STEPS / W::Tile::PARTS;
+        for at in 0..steps {
+            // Of the whole the lower and the upper four bits of the same bytes one after the
+            // other: one load.
+            let step = if steps == STEPS { at / 2 + at % 2 * 4 } else { at + part * 4 };
+            if W::Tile::BITS == 8 && at > 0 && at.is_multiple_of(2) {
+                lengthen(set, &mut sums, &mut long);
+            }
+            add(set, weights, acts, step, &mut sums);
+        }
+        lengthen(set, &mut sums, &mut long);
+        let mut out = [[zero; 4]; ROWS];
+        for row in 0..ROWS {
+            let start = if W::Tile::BITS == 8 { 0 } else { start::<W::Tile>(&acts[row], part) };
+            for quarter in 0..4 {
+                let [low, high] = long[row][quarter];
+                // SAFETY: as above.
+                out[row][quarter] =
+                    unsafe { vaddq_s32(vpaddq_s32(low, high), vdupq_n_s32(start)) };
+            }
+        }
+        out
+    }
+
+    #[inline]
+    fn run<K: Kernel>(set: Neon<Self>, kernel: K) -> K::Output {
+        #[target_feature(enable = "neon")]
+        fn inside<K: Kernel>(set: Neon<Plain>, kernel: K) -> K::Output {
+            kernel.run(set)
+        }
+        // SAFETY: `set` exists, so the processor has what `inside` is compiled for.
+        unsafe { inside(set, kernel) }
+    }
+}
+
+/// Adds one step's products to the short sums.
+#[inline(always)]
+fn add<W: Weights, const ROWS: usize>(
+    set: Neon<Plain>,
+    weights: &W,
+    acts: &[Act; ROWS],
+    step: usize,
+    sums: &mut [Short; ROWS],
+) {
+    let bytes = weights.step(set, step);
+    let bytes = if W::Tile::BITS == 8 { signed(bytes) } else { bytes };
+    for row in 0..ROWS {
+        // SAFETY: a `Neon` exists, so the processor has the instructions, which touch no memory.
+        unsafe {
+            let by = vreinterpretq_s8_u32(vdupq_n_u32(acts[row].words[step]));
+            for quarter in 0..4 {
+                let bytes = vreinterpretq_s8_u8(bytes[quarter]);
+                let [low, high] = &mut sums[row][quarter];
+                *low = vmlal_s8(*low, vget_low_s8(bytes), vget_low_s8(by));
+                *high = vmlal_high_s8(*high, bytes, by);
+            }
+        }
+    }
+}
+
+/// Adds the short sums by pairs to the long ones, and begins them anew.
+#[inline(always)]
+fn lengthen<const ROWS: usize>(
+    _: Neon<Plain>,
+    sums: &mut [Short; ROWS],
+    long: &mut [Long; ROWS],
+) {
+    for row in 0..ROWS {
+        for quarter in 0..4 {
+            for side in 0..2 {
+                // SAFETY: a `Neon` exists, so the processor has the instructions, which touch no
+                // memory.
+                unsafe {
+                    let long = &mut long[row][quarter][side];
+                    *long = vpadalq_s16(*long, sums[row][quarter][side]);
+                    sums[row][quarter][side] = vdupq_n_s16(0);
+                }
+            }
+        }
+    }
+}
