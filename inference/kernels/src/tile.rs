@@ -164,13 +164,7 @@ fn dots<S: Dot, T: Tile>(s: S, weights: &[S::B; STEPS], act: &Act, part: usize) 
 }
 
 #[inline(always)]
-fn dot<S: Dot, T: Tile>(
-    s: S,
-    sum: S::I,
-    weights: &[S::B; STEPS],
-    act: &Act,
-    step: usize,
-) -> S::I {
+fn dot<S: Dot, T: Tile>(s: S, sum: S::I, weights: &[S::B; STEPS], act: &Act, step: usize) -> S::I {
     if T::BITS == 8 {
         s.dot_wide(sum, weights[step], act.words[step])
     } else {

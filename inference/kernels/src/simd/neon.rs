@@ -200,12 +200,7 @@ impl<C: Class> Simd for Neon<C> {
         let from: *const u8 = from.as_ptr().cast();
         // SAFETY: the processor has the instruction; four times sixteen of 64 readable bytes.
         unsafe {
-            [
-                vld1q_u8(from),
-                vld1q_u8(from.add(16)),
-                vld1q_u8(from.add(32)),
-                vld1q_u8(from.add(48)),
-            ]
+            [vld1q_u8(from), vld1q_u8(from.add(16)), vld1q_u8(from.add(32)), vld1q_u8(from.add(48))]
         }
     }
 

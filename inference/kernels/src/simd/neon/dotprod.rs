@@ -117,30 +117,17 @@ pub(super) fn by_lanes<C: Lanes, W: Weights, const ROWS: usize>(
         }
     }
     // The lower and the upper four bits of the same bytes one after the other: one load.
-    if whole || part == 0 {
-        lane::<C, W, ROWS, 0>(set, weights, 0, &by, &mut sums);
+    macro_rules! lanes {
+        ($($lane:literal)*) => {$(
+            if whole || part == 0 {
+                lane::<C, W, ROWS, $lane>(set, weights, 0, &by, &mut sums);
+            }
+            if whole || part == 1 {
+                lane::<C, W, ROWS, $lane>(set, weights, 1, &by, &mut sums);
+            }
+        )*};
     }
-    if whole || part == 1 {
-        lane::<C, W, ROWS, 0>(set, weights, 1, &by, &mut sums);
-    }
-    if whole || part == 0 {
-        lane::<C, W, ROWS, 1>(set, weights, 0, &by, &mut sums);
-    }
-    if whole || part == 1 {
-        lane::<C, W, ROWS, 1>(set, weights, 1, &by, &mut sums);
-    }
-    if whole || part == 0 {
-        lane::<C, W, ROWS, 2>(set, weights, 0, &by, &mut sums);
-    }
-    if whole || part == 1 {
-        lane::<C, W, ROWS, 2>(set, weights, 1, &by, &mut sums);
-    }
-    if whole || part == 0 {
-        lane::<C, W, ROWS, 3>(set, weights, 0, &by, &mut sums);
-    }
-    if whole || part == 1 {
-        lane::<C, W, ROWS, 3>(set, weights, 1, &by, &mut sums);
-    }
+    lanes!(0 1 2 3);
     let [mut low, high] = sums;
     if ROWS == 1 {
         for quarter in 0..4 {
@@ -163,8 +150,9 @@ fn lane<C: Lanes, W: Weights, const ROWS: usize, const LANE: i32>(
     let bytes = weights.step(set, STEPS / 2 * half + LANE as usize);
     let bytes = if C::SIGNED && W::Tile::BITS == 8 { signed(bytes) } else { bytes };
     let chain = if ROWS == 1 { half } else { 0 };
-    for row in 0..ROWS {
-        for quarter in 0..4 {
+    // All that a register of weights is for at once, so that few of them are needed.
+    for quarter in 0..4 {
+        for row in 0..ROWS {
             let sum = &mut sums[chain][row][quarter];
             *sum = set.0.dot::<LANE>(*sum, bytes[quarter], by[half][row]);
         }

@@ -50,16 +50,22 @@ impl Class for Plain {
         let (zero, short) = unsafe { (vdupq_n_s32(0), vdupq_n_s16(0)) };
         let mut long: [Long; ROWS] = [[[zero; 2]; 4]; ROWS];
         let mut sums: [Short; ROWS] = [[[short; 2]; 4]; ROWS];
-        let steps = STEPS / W::Tile::PARTS;
-        for at in 0..steps {
-            // Of the whole the lower and the upper four bits of the same bytes one after the
-            // other: one load.
-            let step = if steps == STEPS { at / 2 + at % 2 * 4 } else { at + part * 4 };
-            if W::Tile::BITS == 8 && at > 0 && at.is_multiple_of(2) {
-                lengthen(set, &mut sums, &mut long);
-            }
-            add(set, weights, acts, step, &mut sums);
+        let whole = W::Tile::PARTS == 1;
+        // The lower and the upper four bits of the same bytes one after the other: one load.
+        macro_rules! steps {
+            ($($step:literal)*) => {$(
+                if whole || part == 0 {
+                    add(set, weights, acts, $step, &mut sums);
+                }
+                if whole || part == 1 {
+                    add(set, weights, acts, STEPS / 2 + $step, &mut sums);
+                }
+                if W::Tile::BITS == 8 && $step < 3 {
+                    lengthen(set, &mut sums, &mut long);
+                }
+            )*};
         }
+        steps!(0 1 2 3);
         lengthen(set, &mut sums, &mut long);
         let mut out = [[zero; 4]; ROWS];
         for row in 0..ROWS {
@@ -67,8 +73,7 @@ impl Class for Plain {
             for quarter in 0..4 {
                 let [low, high] = long[row][quarter];
                 // SAFETY: as above.
-                out[row][quarter] =
-                    unsafe { vaddq_s32(vpaddq_s32(low, high), vdupq_n_s32(start)) };
+                out[row][quarter] = unsafe { vaddq_s32(vpaddq_s32(low, high), vdupq_n_s32(start)) };
             }
         }
         out
@@ -96,15 +101,18 @@ fn add<W: Weights, const ROWS: usize>(
 ) {
     let bytes = weights.step(set, step);
     let bytes = if W::Tile::BITS == 8 { signed(bytes) } else { bytes };
-    for row in 0..ROWS {
-        // SAFETY: a `Neon` exists, so the processor has the instructions, which touch no memory.
-        unsafe {
-            let by = vreinterpretq_s8_u32(vdupq_n_u32(acts[row].words[step]));
-            for quarter in 0..4 {
-                let bytes = vreinterpretq_s8_u8(bytes[quarter]);
+    // SAFETY: a `Neon` exists, so the processor has the instructions, which touch no memory.
+    unsafe {
+        let mut by = [vdupq_n_s8(0); ROWS];
+        for row in 0..ROWS {
+            by[row] = vreinterpretq_s8_u32(vdupq_n_u32(acts[row].words[step]));
+        }
+        for quarter in 0..4 {
+            let bytes = vreinterpretq_s8_u8(bytes[quarter]);
+            for row in 0..ROWS {
                 let [low, high] = &mut sums[row][quarter];
-                *low = vmlal_s8(*low, vget_low_s8(bytes), vget_low_s8(by));
-                *high = vmlal_high_s8(*high, bytes, by);
+                *low = vmlal_s8(*low, vget_low_s8(bytes), vget_low_s8(by[row]));
+                *high = vmlal_high_s8(*high, bytes, by[row]);
             }
         }
     }
@@ -112,11 +120,7 @@ fn add<W: Weights, const ROWS: usize>(
 
 /// Adds the short sums by pairs to the long ones, and begins them anew.
 #[inline(always)]
-fn lengthen<const ROWS: usize>(
-    _: Neon<Plain>,
-    sums: &mut [Short; ROWS],
-    long: &mut [Long; ROWS],
-) {
+fn lengthen<const ROWS: usize>(_: Neon<Plain>, sums: &mut [Short; ROWS], long: &mut [Long; ROWS]) {
     for row in 0..ROWS {
         for quarter in 0..4 {
             for side in 0..2 {
