@@ -103,6 +103,10 @@ pub(crate) trait Kernel {
     type Output;
     /// Whether it multiplies tiles: what does not is the same in all classes of a processor, and is
     /// compiled for one of them.
+    #[cfg_attr(
+        not(all(target_arch = "aarch64", target_endian = "little")),
+        allow(dead_code, reason = "other processors have no such classes")
+    )]
     const TILES: bool = false;
     /// Implementations are `#[inline(always)]`, as is all that they call with `simd`: only then do
     /// the instructions end up in the function that may use them.

@@ -180,6 +180,7 @@ fn scaled<S: Simd>(s: S, dots: S::I, scales: &[S::F; 2], act: &Act, sum: S::F) -
 }
 
 impl Tile for Tile4 {
+    /// A nibble.
     const BITS: u32 = 4;
     const PARTS: usize = 1;
     const EXCESS: i32 = 0;
@@ -217,6 +218,7 @@ impl Tile for Tile4 {
 }
 
 impl Tile for Tile5 {
+    /// A nibble and a bit.
     const BITS: u32 = 5;
     const PARTS: usize = 1;
     const EXCESS: i32 = 0;
@@ -255,7 +257,9 @@ impl Tile for Tile5 {
 }
 
 impl Tile for Tile6 {
+    /// A nibble and two bits.
     const BITS: u32 = 6;
+    /// Q6_K has a factor for each sixteen weights.
     const PARTS: usize = 2;
     const EXCESS: i32 = EXCESS6;
     type Scales<S: Simd> = [S::F; 2];
@@ -294,6 +298,7 @@ impl Tile for Tile6 {
 }
 
 impl Tile for Tile8 {
+    /// A byte.
     const BITS: u32 = 8;
     const PARTS: usize = 1;
     const EXCESS: i32 = EXCESS8;

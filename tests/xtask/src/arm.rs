@@ -44,7 +44,7 @@ pub(crate) fn missing() -> Vec<String> {
     if !Path::new(SYSROOT).join("lib/crt1.o").is_file() {
         missing.push(needs::line("ARM C library", "apt-get install libc6-dev-arm64-cross"));
     }
-    if !has_target() {
+    if !has_target(TARGET) {
         let install = format!("rustup target add {TARGET}");
         missing.push(needs::line("ARM standard library", &install));
     }
@@ -89,13 +89,33 @@ fn on(processor: &str, set: &str) -> Result<bool> {
 }
 
 /// Whether the compiler has the standard library for it.
-fn has_target() -> bool {
+fn has_target(target: &str) -> bool {
     let found = Command::new("rustc")
-        .args(["--print", "target-libdir", "--target", TARGET])
+        .args(["--print", "target-libdir", "--target", target])
         .current_dir(repo::root())
         .output();
     found.is_ok_and(|found| {
         let path = String::from_utf8_lossy(&found.stdout).trim().to_owned();
         found.status.success() && !path.is_empty() && Path::new(&path).is_dir()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_is_not_installed_is_missing() {
+        assert!(!has_target("no-such-target"));
+        assert!(!has_target("aarch64-unknown-redox"), "known to the compiler, not installed");
+    }
+
+    #[test]
+    fn each_class_of_the_kernels_has_a_processor() {
+        let sets = repo::text("inference/kernels/src/simd.rs").ok().flatten().unwrap_or_default();
+        let named: Vec<&str> =
+            sets.split('"').filter(|name| *name == "neon" || name.starts_with("neon-")).collect();
+        let run: Vec<&str> = PROCESSORS.iter().map(|(_, set)| *set).collect();
+        assert_eq!(named, run);
+    }
 }

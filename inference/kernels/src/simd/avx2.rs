@@ -57,6 +57,7 @@ impl Simd for Avx2 {
     type I = [__m256i; 2];
     type B = [__m256i; 2];
     const ROOMY: bool = false;
+    /// More than registers hold, as for AVX-512: what is measured in docs/BENCHMARKS.md.
     const BESIDE: usize = 16;
 
     #[inline(always)]

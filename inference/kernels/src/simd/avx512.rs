@@ -52,6 +52,7 @@ impl Simd for Avx512 {
     type I = __m512i;
     type B = __m512i;
     const ROOMY: bool = true;
+    /// Half of the registers.
     const BESIDE: usize = 16;
 
     #[inline(always)]

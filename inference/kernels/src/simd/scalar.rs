@@ -20,6 +20,7 @@ impl Simd for Scalar {
     type I = [i32; LANES];
     type B = Words;
     const ROOMY: bool = false;
+    /// There is nothing to hold them in, whatever it is: the shapes of AVX-512 are tested here.
     const BESIDE: usize = 16;
 
     #[inline(always)]

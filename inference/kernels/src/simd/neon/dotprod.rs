@@ -28,7 +28,9 @@ impl Dotprod {
 }
 
 impl Class for Dotprod {
+    /// Sixteen registers of sums, eight of activations; eight remain for weights.
     const GROUP: usize = 4;
+    const INTERLEAVES: bool = false;
 
     #[inline(always)]
     fn dots<W: Weights, const ROWS: usize>(
@@ -116,18 +118,28 @@ pub(super) fn by_lanes<C: Lanes, W: Weights, const ROWS: usize>(
             sums[0][row] = unsafe { [vdupq_n_s32(start::<W::Tile>(&acts[row], part)); 4] };
         }
     }
-    // The lower and the upper four bits of the same bytes one after the other: one load.
     macro_rules! lanes {
-        ($($lane:literal)*) => {$(
-            if whole || part == 0 {
-                lane::<C, W, ROWS, $lane>(set, weights, 0, &by, &mut sums);
-            }
-            if whole || part == 1 {
-                lane::<C, W, ROWS, $lane>(set, weights, 1, &by, &mut sums);
-            }
+        ($half:literal: $($lane:literal)*) => {$(
+            lane::<C, W, ROWS, $lane>(set, weights, $half, &by, &mut sums);
         )*};
     }
-    lanes!(0 1 2 3);
+    if W::PAIRED {
+        lanes!(0: 0);
+        lanes!(1: 0);
+        lanes!(0: 1);
+        lanes!(1: 1);
+        lanes!(0: 2);
+        lanes!(1: 2);
+        lanes!(0: 3);
+        lanes!(1: 3);
+    } else {
+        if whole || part == 0 {
+            lanes!(0: 0 1 2 3);
+        }
+        if whole || part == 1 {
+            lanes!(1: 0 1 2 3);
+        }
+    }
     let [mut low, high] = sums;
     if ROWS == 1 {
         for quarter in 0..4 {

@@ -73,7 +73,9 @@ impl Lanes for I8mm {
 }
 
 impl Class for I8mm {
+    /// Sixteen registers of sums, eight of activations; eight remain for weights.
     const GROUP: usize = 4;
+    const INTERLEAVES: bool = true;
 
     #[inline(always)]
     fn dots<W: Weights, const ROWS: usize>(

@@ -33,7 +33,9 @@ type Short = [[int16x8_t; 2]; 4];
 type Long = [[int32x4_t; 2]; 4];
 
 impl Class for Plain {
+    /// Eight registers of short sums for each row.
     const GROUP: usize = 2;
+    const INTERLEAVES: bool = false;
 
     /// A short sum takes at most, with activations of at most 127 (a block of which is rounded so
     /// that -128 is left out): 2 * 8 products of codes below 32, 2 * 31 * 127 * 8 / 2 = 31,496; of

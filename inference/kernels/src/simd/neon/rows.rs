@@ -15,6 +15,8 @@ use crate::tile::{STEPS, Tile};
 pub(in crate::simd) trait Class: Copy + Debug + Eq + Send + Sync + 'static {
     /// Rows whose sums leave room in the registers for what they are computed from: 4 or 2.
     const GROUP: usize;
+    /// Whether it interleaves the weights of two steps, which is work that groups can share.
+    const INTERLEAVES: bool;
 
     /// For each row the sums of one part of the tile's codes, less their excess, times the
     /// activations. Exact.
@@ -33,6 +35,8 @@ pub(in crate::simd) trait Class: Copy + Debug + Eq + Send + Sync + 'static {
 pub(in crate::simd) trait Weights {
     /// Its layout.
     type Tile: Tile;
+    /// Whether a step and the one half a tile behind it come of one load.
+    const PAIRED: bool;
 
     fn step<C: Class>(&self, set: Neon<C>, step: usize) -> B;
 }
@@ -48,6 +52,8 @@ type Scales<C, W> = <<W as Weights>::Tile as Tile>::Scales<Neon<C>>;
 
 impl<T: Tile> Weights for Closed<'_, T> {
     type Tile = T;
+    /// Nibbles; where both halves have a factor of their own, one comes after the other.
+    const PAIRED: bool = T::BITS < 8 && T::PARTS == 1;
 
     #[inline(always)]
     fn step<C: Class>(&self, set: Neon<C>, step: usize) -> B {
@@ -57,6 +63,7 @@ impl<T: Tile> Weights for Closed<'_, T> {
 
 impl<T: Tile> Weights for Opened<T> {
     type Tile = T;
+    const PAIRED: bool = false;
 
     #[inline(always)]
     fn step<C: Class>(&self, _: Neon<C>, step: usize) -> B {
@@ -72,7 +79,9 @@ pub(super) fn multiply<C: Class, T: Tile, const ROWS: usize>(
     acts: &[Act; ROWS],
     sums: &mut [F; ROWS],
 ) {
-    if ROWS <= C::GROUP {
+    // Several groups share an opened tile where that is quicker to load than to open.
+    let slow = C::INTERLEAVES || T::BITS == 5 || T::BITS == 6;
+    if ROWS <= C::GROUP || !slow {
         return all(set, &Closed(tile), &tile.scales(set), acts, sums);
     }
     let steps = [
