@@ -37,10 +37,11 @@ impl Class for Plain {
     const GROUP: usize = 2;
     const INTERLEAVES: bool = false;
 
-    /// A short sum takes at most, with activations of at most 127 (a block of which is rounded so
-    /// that -128 is left out): 2 * 8 products of codes below 32, 2 * 31 * 127 * 8 / 2 = 31,496; of
-    /// codes below 64 the four steps of a part, 63 * 127 * 4 = 32,004; of signed bytes two steps,
-    /// 128 * 127 * 2 = 32,512. None leaves sixteen bits.
+    /// A short sum takes one product a step. Activations are at most 127, as their rounding leaves
+    /// out -128: eight products of codes below 32 are at most 8 * 31 * 127 = 31,496, the four of a
+    /// part with codes below 64 at most 4 * 63 * 127 = 32,004, two of signed bytes at most
+    /// 2 * 128 * 127 = 32,512. None leaves sixteen bits. A block with what is no number may hold
+    /// any bytes; its sums wrap, and are then scaled by what is no number.
     #[inline(always)]
     fn dots<W: Weights, const ROWS: usize>(
         set: Neon<Self>,
