@@ -1,7 +1,7 @@
 //! One job as files, for the programs in other languages that ours is held against.
 //!
-//! Owns their names and form: `first.f32`, `client-N.x`, `client-N.y`, `test.x`, `test.y`; values are
-//! f32 and labels u32, little-endian.
+//! Owns their names and form: `first.f32`, `client-N.x`, `client-N.y`, `test.x`, `test.y`; values
+//! are f32 and labels u32, little-endian.
 
 use std::fs;
 use std::path::Path;

@@ -19,8 +19,8 @@ use selvedge_tests::time::cpu_time;
 
 /// Percent points that a mean may lie below what it is held against: the published figure, or the
 /// same jobs in numpy where those come to less. Published means are of two or three divisions, and
-/// one division lies up to 1.8 points from the next: what a program written from the papers does not
-/// reach on these divisions no right one is bound to.
+/// one division lies up to 2 points from the next: what a program written from the papers does not
+/// reach on these divisions, no right one is bound to.
 const MARGIN: f64 = 1.0;
 
 /// Divisions of the digits with the published accuracy of FedAvg and SCAFFOLD, in percent (best of
