@@ -14,11 +14,13 @@ mod reader;
 mod real_tests;
 pub(crate) mod tensors;
 
-pub(crate) use classes::{infer, outputs, signature, told};
+pub(crate) use classes::{
+    Layer, PLATFORM, Raw, infer, likeliest, outputs, shares, signature, spec, told, wanted,
+};
 pub(crate) use desk::{Desk, Job, Message};
 pub use folder::FOLDER_FILES;
 pub(crate) use folder::Folder;
-pub(crate) use reader::Reader;
+pub(crate) use reader::{Reader, Words};
 
 use std::path::Path;
 

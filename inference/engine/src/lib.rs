@@ -1,5 +1,6 @@
 //! Runs language models on this machine: reads GGUF files, tokenizes, computes, streams; and makes
-//! vectors of texts, or writes down what is said, with models that are made for that.
+//! vectors of texts, writes down what is said, or tells what pictures show, with models that are
+//! made for that.
 //!
 //! Owns model files in memory and the engine's threads. The arithmetic is `selvedge_kernels`' on
 //! the processor and candle's on other devices. The decisions of each step are in
@@ -12,8 +13,9 @@
 //! that is being tuned, `tuned` what was learned, beside the weights that answer, `quantize` writes
 //! one in another form and `gauge` says what that costs. Models of embeddings, which are
 //! directories, have a way of their own: `embed`; and so have those that write down what is said in
-//! sound: `audio` reads its files, `speech` hears; and those that take and give tensors, which run
-//! in processes of their own: `onnx`.
+//! sound: `audio` reads its files, `speech` hears; those that take and give tensors, which run in
+//! processes of their own: `onnx`; and those that see: `pictures` reads what is asked about,
+//! `vision` sees.
 
 mod audio;
 mod card;
@@ -35,6 +37,7 @@ mod local;
 mod mailbox;
 mod onnx;
 mod packed;
+mod pictures;
 mod pieces;
 mod quantize;
 #[cfg(test)]
@@ -55,6 +58,7 @@ mod text;
 mod texts;
 mod tokenizer;
 mod tuned;
+mod vision;
 mod weights;
 mod worker;
 
@@ -71,3 +75,4 @@ pub use quantize::{Mixture, Quantized, Recipe, SHARES, Turned, UnknownMixture, q
 pub use renderer::{Renderer, Rendering, Source, serve_templates};
 pub use template::Template;
 pub use tuned::{TunedModel, TunedPart};
+pub use vision::picture_files;

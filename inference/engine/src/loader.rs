@@ -21,6 +21,7 @@ use crate::llama::Llama;
 use crate::onnx::{self, Host};
 use crate::shared::Shared;
 use crate::speech::{self, Listener};
+use crate::vision::{self, Seer};
 use crate::worker::{Loaded, Message};
 
 /// Tokens for which keys and values must fit beside the weights: room for a few short answers.
@@ -63,6 +64,9 @@ fn read(
     let Some(path) = shared.path(digest) else { return Ok(None) };
     if onnx::is_file(&path) {
         return read_onnx(shared, digest, &path).map(|()| None);
+    }
+    if vision::is_folder(&path) {
+        return read_seer(shared, digest, &path).map(|()| None);
     }
     if embed::is_folder(&path) {
         return match speech::is_folder(&path) {
@@ -136,5 +140,20 @@ fn read_listener(
     tracing::info!(%digest, bytes = needed, "model loaded");
     // A closed engine needs no weights any more.
     drop(shared.hearing.push(speech::Message::Loaded(digest, Box::new((listener, reservation)))));
+    Ok(())
+}
+
+/// Loads a model that sees and hands it to whoever does.
+fn read_seer(shared: &Arc<Shared>, digest: ModelDigest, path: &Path) -> Result<(), EngineError> {
+    let folder = vision::Folder::open(path)?;
+    let needed = folder.needed();
+    let reservation = shared.reserve_weights(needed, 0)?;
+    // Pages that others keep there are given up before the weights come.
+    shared.worker.nudge();
+    let seer = Seer::load(&folder)?;
+    shared.progress.fetch_add(1, Ordering::Relaxed);
+    tracing::info!(%digest, bytes = needed, "model loaded");
+    // A closed engine needs no weights any more.
+    drop(shared.sight.push(vision::Message::Loaded(digest, Box::new((seer, reservation)))));
     Ok(())
 }

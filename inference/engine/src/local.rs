@@ -1,8 +1,8 @@
 //! The engine that the rest of a node talks to.
 //!
 //! Owns the threads: one hands requests to those that prepare them, one for each model; one
-//! computes, one makes vectors, one hears, one hands out tensors, one more exists while a model
-//! loads.
+//! computes, one makes vectors, one hears, one sees, one hands out tensors, one more exists while a
+//! model loads.
 //! Calls here never wait for a computation.
 
 use std::path::Path;
@@ -31,6 +31,7 @@ use crate::onnx;
 use crate::shared::{Made, Makes, Shared};
 use crate::speech;
 use crate::tuned::{Tuned, TunedModel};
+use crate::vision;
 use crate::worker::{Message, Worker};
 
 /// How long a request of a peer may take here: the peer's own deadline is kept where its stream is
@@ -64,6 +65,8 @@ impl LocalEngine {
         engine.thread("selvedge-tensors", move || desk.serve())?;
         let mut hearing = speech::Desk::new(Arc::clone(&shared), engine.device.clone());
         engine.thread("selvedge-hearing", move || hearing.serve())?;
+        let mut sight = vision::Desk::new(Arc::clone(&shared), engine.device.clone());
+        engine.thread("selvedge-sight", move || sight.serve())?;
         engine.thread("selvedge-prompts", move || front::run(&shared))?;
         Ok(engine)
     }
@@ -100,6 +103,7 @@ impl LocalEngine {
         drop(self.shared.desk.push(embed::Message::Removed(digest)));
         drop(self.shared.tensors.push(onnx::Message::Removed(digest)));
         drop(self.shared.hearing.push(speech::Message::Removed(digest)));
+        drop(self.shared.sight.push(vision::Message::Removed(digest)));
         true
     }
 
@@ -200,6 +204,7 @@ impl Drop for LocalEngine {
         self.shared.desk.close();
         self.shared.tensors.close();
         self.shared.hearing.close();
+        self.shared.sight.close();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the engine had panicked");
@@ -257,17 +262,29 @@ impl Engine for LocalEngine {
 
     fn embed(&self, request: EmbedRequest, sink: EmbedSink) -> Result<(), Refusal> {
         self.shared.check_makes(request.model, Made::Vectors)?;
-        self.queue_texts(request, sink)
+        if !self.shared.sees(request.model) {
+            return self.queue_texts(request, sink);
+        }
+        let place = self.shared.admit(request.id, request.model)?;
+        let job = Box::new(vision::Job::vectors(request, sink, place));
+        // The sink is dropped with the job, unheard: the caller hears it here.
+        self.shared.sight.push(vision::Message::Job(job)).map_err(|_| closing())
     }
 
     fn signature(&self, model: ModelDigest) -> Option<Arc<Signature>> {
         self.shared.signature(model)
     }
 
-    fn infer(&self, request: InferRequest, sink: InferSink) -> Result<(), Refusal> {
+    fn infer(&self, mut request: InferRequest, sink: InferSink) -> Result<(), Refusal> {
         self.shared.check_makes(request.model, Made::Tensors)?;
         if let Some(signature) = self.shared.signature(request.model) {
+            request = vision::completed(request, &signature);
             signature.check(&request.inputs, &request.outputs)?;
+        }
+        if self.shared.sees(request.model) {
+            let admit = || self.shared.admit(request.id, request.model);
+            let job = Box::new(vision::Job::tensors(&request, sink, admit)?);
+            return self.shared.sight.push(vision::Message::Job(job)).map_err(|_| closing());
         }
         if let Some(classes) = self.shared.classes(request.model) {
             let (request, sink) = embed::infer(&classes, request, sink)?;

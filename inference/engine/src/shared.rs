@@ -23,6 +23,7 @@ use crate::onnx;
 use crate::speech;
 use crate::text::Text;
 use crate::tuned::{Tuned, Versions};
+use crate::vision;
 use crate::worker::Message;
 
 /// Models an engine keeps track of: far more than fit a machine's memory at once.
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) tensors: Mailbox<onnx::Message>,
     /// Requests for what is said in sound, and orders about models that hear.
     pub(crate) hearing: Mailbox<speech::Message>,
+    /// Requests with pictures, or for vectors of models that see, and orders about such models.
+    pub(crate) sight: Mailbox<vision::Message>,
     pub(crate) progress: AtomicU64,
     pub(crate) computing: AtomicBool,
     models: Mutex<BTreeMap<ModelDigest, Entry>>,
@@ -178,6 +181,7 @@ impl Shared {
             desk: Mailbox::new(),
             tensors: Mailbox::new(),
             hearing: Mailbox::new(),
+            sight: Mailbox::new(),
             progress: AtomicU64::new(0),
             computing: AtomicBool::new(false),
             models: Mutex::new(BTreeMap::new()),
@@ -279,6 +283,7 @@ impl Shared {
         self.desk.nudge();
         self.tensors.nudge();
         self.hearing.nudge();
+        self.sight.nudge();
     }
 
     /// Notes that a model's weights are gone, if it is known at all: it may have been added again.
@@ -345,6 +350,11 @@ impl Shared {
         self.models.lock().get(&digest)?.makes.classes.clone()
     }
 
+    /// Whether a model sees pictures.
+    pub(crate) fn sees(&self, digest: ModelDigest) -> bool {
+        self.models.lock().get(&digest).is_some_and(|entry| entry.card.sees())
+    }
+
     pub(crate) fn path(&self, digest: ModelDigest) -> Option<PathBuf> {
         self.models.lock().get(&digest).map(|entry| entry.path.clone())
     }
@@ -367,15 +377,18 @@ impl Shared {
     pub(crate) fn check_makes(&self, digest: ModelDigest, wanted: Made) -> Result<(), Refusal> {
         let models = self.models.lock();
         let card = &models.get(&digest).ok_or_else(not_found)?.card;
-        let made = match (card.embeds(), card.hears(), card.infers()) {
-            (true, ..) => Made::Vectors,
-            (_, true, _) => Made::Transcripts,
-            (.., true) => Made::Tensors,
-            _ => Made::Text,
-        };
-        if made == wanted {
+        // One that compares pictures with texts makes two of these.
+        let all = [
+            (card.embeds(), Made::Vectors),
+            (card.hears(), Made::Transcripts),
+            (card.infers(), Made::Tensors),
+            (card.writes(), Made::Text),
+        ];
+        let mut made = all.into_iter().filter(|(makes, _)| *makes).map(|(_, made)| made);
+        let Some(first) = made.clone().next().filter(|_| made.all(|made| made != wanted)) else {
             return Ok(());
-        }
+        };
+        let made = first;
         let message = format!("model '{}' {}, and {}", card.name, made.does(), wanted.lacks());
         Err(Refusal::client(Stage::Validate, Code::Unsupported, message).param("model"))
     }
@@ -471,6 +484,7 @@ impl Shared {
         self.desk.nudge();
         self.tensors.nudge();
         self.hearing.nudge();
+        self.sight.nudge();
     }
 
     pub(crate) fn publish(&self, digest: ModelDigest, pulse: Pulse) {

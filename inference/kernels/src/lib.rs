@@ -11,7 +11,8 @@
 //! row: `act` rounds it, `product` multiplies it, `added` adds what a tuned model has beside it,
 //! `attend` looks back, `step` puts them in order.
 //! Models that read and do not write keep full precision: `dense` multiplies, `look` attends both
-//! ways, `encoder` puts them in order. So does what hears: `speech` reads half a minute of sound
+//! ways, `encoder` puts them in order, and so does `tower` for those that see or read with their
+//! norms before. So does what hears: `speech` reads half a minute of sound
 //! and writes what was said, each row by a `glance` at what is kept.
 
 #![allow(
@@ -40,6 +41,7 @@ mod speech;
 mod step;
 mod team;
 mod tile;
+mod tower;
 
 pub use added::{Additions, Part};
 pub use encoder::{Encoder, EncoderConfig, EncoderCrew, Tensors};
@@ -50,3 +52,4 @@ pub use model::{Activation, Config, Model, Open, Rotation, Source, Window, held_
 pub use simd::Isa;
 pub use speech::{Heard, Speech, SpeechConfig, SpeechCrew};
 pub use step::{Crew, Logits, Segment};
+pub use tower::{Bend, Captions, CaptionsConfig, Sight, SightConfig, TowerConfig};

@@ -13,38 +13,41 @@ use super::classes::{self, Head};
 use super::folder::{Folder, Pooling};
 use crate::error::{EngineError, elsewhere};
 
+/// A model's tokenizer, which cuts at its longest text and pads nothing.
+pub(crate) struct Words {
+    tokenizer: Tokenizer,
+    longest: usize,
+}
+
 /// A model's tokenizer and weights.
 pub(crate) struct Reader {
-    tokenizer: Tokenizer,
+    words: Words,
     encoder: Encoder,
-    longest: usize,
     pooling: Pooling,
     unit: bool,
     head: Option<Head>,
 }
 
-impl Reader {
-    pub(crate) fn load(folder: &Folder) -> Result<Self, EngineError> {
-        let tokenizer = tokenizer(folder)?;
-        let mut file = folder.tensors.file()?;
-        let mut source = |name: &str, dims: &[usize]| {
-            let read = match &folder.classes {
-                Some(told) => classes::read(told, name, dims, |name| {
-                    folder.tensors.read(&mut file, name, dims)
-                }),
-                None => folder.tensors.read(&mut file, name, dims),
-            };
-            read.map_err(|error| KernelError::Source(Box::new(error)))
-        };
-        let encoder = Encoder::load(folder.config.clone(), &mut source);
-        let encoder = encoder.map_err(|error| EngineError::corrupt(error.to_string()))?;
-        let width = folder.config.width;
-        let head = folder.classes.as_ref().map(|classes| {
-            Head::load(classes, width, |name, dims| folder.tensors.read(&mut file, name, dims))
-        });
-        let head = head.transpose()?;
-        let Folder { longest, pooling, unit, .. } = *folder;
-        Ok(Self { tokenizer, encoder, longest, pooling, unit, head })
+impl Words {
+    /// Reads the bytes of a `tokenizer.json`.
+    pub(crate) fn load(
+        bytes: Vec<u8>,
+        vocabulary: usize,
+        longest: usize,
+    ) -> Result<Self, EngineError> {
+        let wrong =
+            |error: tokenizers::Error| EngineError::corrupt(format!("tokenizer.json: {error}"));
+        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(wrong)?;
+        let known = tokenizer.get_vocab_size(true);
+        if known > vocabulary {
+            return Err(EngineError::corrupt(format!(
+                "tokenizer.json knows {known} tokens and the model {vocabulary}"
+            )));
+        }
+        tokenizer.with_padding(None);
+        let cut = TruncationParams { max_length: longest, ..TruncationParams::default() };
+        tokenizer.with_truncation(Some(cut)).map_err(wrong)?;
+        Ok(Self { tokenizer, longest })
     }
 
     /// The tokens of a text, the model's own marks included.
@@ -73,6 +76,36 @@ impl Reader {
             );
         }
         Ok(encoded.get_ids().to_vec())
+    }
+}
+
+impl Reader {
+    pub(crate) fn load(folder: &Folder) -> Result<Self, EngineError> {
+        let words = Words::load(folder.tokenizer()?, folder.config.vocabulary, folder.longest)?;
+        let mut file = folder.tensors.file()?;
+        let mut source = |name: &str, dims: &[usize]| {
+            let read = match &folder.classes {
+                Some(told) => classes::read(told, name, dims, |name| {
+                    folder.tensors.read(&mut file, name, dims)
+                }),
+                None => folder.tensors.read(&mut file, name, dims),
+            };
+            read.map_err(|error| KernelError::Source(Box::new(error)))
+        };
+        let encoder = Encoder::load(folder.config.clone(), &mut source);
+        let encoder = encoder.map_err(|error| EngineError::corrupt(error.to_string()))?;
+        let width = folder.config.width;
+        let head = folder.classes.as_ref().map(|classes| {
+            Head::load(classes, width, |name, dims| folder.tensors.read(&mut file, name, dims))
+        });
+        let head = head.transpose()?;
+        let Folder { pooling, unit, .. } = *folder;
+        Ok(Self { words, encoder, pooling, unit, head })
+    }
+
+    /// The tokens of a text, the model's own marks included.
+    pub(crate) fn tokens(&self, text: &str, cut: bool) -> Result<Vec<u32>, Refusal> {
+        self.words.tokens(text, cut)
     }
 
     /// The vectors of texts.
@@ -121,22 +154,6 @@ impl Reader {
     }
 }
 
-/// The directory's tokenizer, which cuts at the model's longest text and pads nothing.
-fn tokenizer(folder: &Folder) -> Result<Tokenizer, EngineError> {
-    let wrong = |error: tokenizers::Error| EngineError::corrupt(format!("tokenizer.json: {error}"));
-    let mut tokenizer = Tokenizer::from_bytes(folder.tokenizer()?).map_err(wrong)?;
-    let known = tokenizer.get_vocab_size(true);
-    if known > folder.config.vocabulary {
-        return Err(EngineError::corrupt(format!(
-            "tokenizer.json knows {known} tokens and the model {}",
-            folder.config.vocabulary
-        )));
-    }
-    tokenizer.with_padding(None);
-    let cut = TruncationParams { max_length: folder.longest, ..TruncationParams::default() };
-    tokenizer.with_truncation(Some(cut)).map_err(wrong)?;
-    Ok(tokenizer)
-}
 /// Bytes that a token has at most in usual texts: their words are shorter.
 const TOKEN_BYTES: usize = 64;
 

@@ -40,4 +40,5 @@ mod surface;
 mod telemetry;
 mod templates;
 mod tuned;
+mod vision;
 mod weather;
