@@ -8,7 +8,7 @@ Examples:
   echo \"0.91,0.13\" | selvedge infer wear --input -
   selvedge infer digits --input pixels.json --json
   selvedge infer vit-base --image cat.jpg
-  selvedge infer clip-vit --image cat.jpg --labels "a photo of a cat,a photo of a dog"
+  selvedge infer clip-vit --image cat.jpg --labels \"a photo of a cat,a photo of a dog\"
 
 With --image the model is one that tells classes of pictures, or, with --labels, which of some texts
 a picture shows: for each picture the likeliest, with their probabilities, go to standard output.

@@ -31,7 +31,9 @@ pub(crate) fn ask(home: &Home, options: &cli::Ask) -> Result<()> {
     let model = match &options.model {
         Some(model) => model.clone(),
         // What makes embeddings, hears or takes tensors answers no question.
-        None => first_model(&client, |made| !embeds(made) && !hears(made) && !infers(made), MISSING)?,
+        None => {
+            first_model(&client, |made| !embeds(made) && !hears(made) && !infers(made), MISSING)?
+        }
     };
     let body = body(options, &model, prompt(&options.prompt)?);
     if options.json { whole(&client, &body) } else { stream(&client, &body, contact.as_ref()) }

@@ -42,7 +42,9 @@ pub(super) fn infer(client: &Client, options: &cli::Infer) -> Result<()> {
             client.ask(&path, &body).with_context(|| format!("cannot ask about {file}"))?;
         for (label, probability) in likeliest(&answer)? {
             match options.json {
-                true => told.push(json!({"image": file, "label": label, "probability": probability})),
+                true => {
+                    told.push(json!({"image": file, "label": label, "probability": probability}))
+                }
                 false => ui::out(line(file, label, probability)),
             }
         }
@@ -54,9 +56,7 @@ pub(super) fn infer(client: &Client, options: &cli::Infer) -> Result<()> {
 }
 
 fn asked(picture: &str, labels: &[String]) -> Value {
-    let input = |name: &str, data: Value, count: usize| {
-        json!({"name": name, "datatype": "BYTES", "shape": [count], "data": data})
-    };
+    let input = |name: &str, data: Value, count: usize| json!({"name": name, "datatype": "BYTES", "shape": [count], "data": data});
     let mut inputs = vec![input("image", json!([picture]), 1)];
     if !labels.is_empty() {
         inputs.push(input("labels", json!(labels), labels.len()));
@@ -115,9 +115,11 @@ mod tests {
         let all = likeliest(&answer).unwrap();
         assert_eq!(all, [("cat", 0.75), ("dog", 0.25)]);
         assert_eq!(line("x.png", "cat", 0.75), "x.png  cat                       0.7500");
-        for odd in [json!({"outputs": []}), json!({"outputs": [
-            {"name": "label", "data": [1]}, {"name": "probability", "data": [0.5]}]})]
-        {
+        for odd in [
+            json!({"outputs": []}),
+            json!({"outputs": [
+            {"name": "label", "data": [1]}, {"name": "probability", "data": [0.5]}]}),
+        ] {
             let answer: Answer = serde_json::from_value(odd).unwrap();
             assert!(likeliest(&answer).is_err());
         }
