@@ -77,7 +77,7 @@ pub(crate) enum Command {
     Ask(Ask),
     /// Write down what is said in a file with sound
     Transcribe(Transcribe),
-    /// Ask a model that a job of learning made for the classes of rows of numbers
+    /// Ask for the classes of rows of numbers or of pictures
     Infer(Infer),
     /// The mesh: who belongs to it, who may join
     #[command(subcommand)]

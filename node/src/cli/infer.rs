@@ -14,9 +14,9 @@ With --image the model is one that tells classes of pictures, or, with --labels,
 a picture shows: for each picture the likeliest, with their probabilities, go to standard output.
 
 With --input the model is one that a job of learning makes (`selvedge fed status` lists the jobs);
-each node of the mesh has its newest version. A row of the file is one example: as many numbers as the job's
-model takes, of an image channel by channel and row by row. CSV may begin with a line of names;
-JSON is a list of lists of numbers.
+each node of the mesh has its newest version. A row of the file is one example: as many numbers as
+the job's model takes, of an image channel by channel and row by row. CSV may begin with a line of
+names; JSON is a list of lists of numbers.
 
 Values must come as training read them. Tables were divided by the `scale` of the nodes' [[data]],
 which --scale does here too; bytes of images were divided by 255, so that they are 0 to 1.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::runtime::{Failed, Runtime};
 use crate::embed;
 use crate::error::EngineError;
-use crate::pictures;
+use crate::pictures::{self, MAX_PICTURES};
 
 /// Bytes of a picture's points: 64 megapixels in three channels and some.
 const MAX_POINT_BYTES: u64 = 256 << 20;
@@ -167,9 +167,8 @@ impl Classify {
         for tensor in given {
             pictures.extend(tensor.byte_elements().map_err(|error| Failed::Inputs(error.message))?);
         }
-        if !(1..=pictures::MAX_PICTURES).contains(&pictures.len()) {
-            let message =
-                format!("{} pictures; 1 to {pictures::MAX_PICTURES} are taken", pictures.len());
+        if !(1..=MAX_PICTURES).contains(&pictures.len()) {
+            let message = format!("{} pictures; 1 to {MAX_PICTURES} are taken", pictures.len());
             return Err(Failed::Inputs(message));
         }
         let mut data = Vec::new();

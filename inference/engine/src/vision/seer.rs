@@ -200,7 +200,7 @@ impl Seer {
 impl Vectors {
     /// How alike a picture is to each text.
     fn logits(&self, picture: &[f32], texts: &[Vec<f32>]) -> impl Iterator<Item = f64> {
-        texts.iter().map(|text| {
+        texts.iter().map(move |text| {
             let products = text.iter().zip(picture).map(|(a, b)| f64::from(*a) * f64::from(*b));
             products.sum::<f64>() * self.factor
         })

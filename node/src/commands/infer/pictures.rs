@@ -41,11 +41,11 @@ pub(super) fn infer(client: &Client, options: &cli::Infer) -> Result<()> {
         let (answer, _): (Answer, String) =
             client.ask(&path, &body).with_context(|| format!("cannot ask about {file}"))?;
         for (label, probability) in likeliest(&answer)? {
-            match options.json {
-                true => {
-                    told.push(json!({"image": file, "label": label, "probability": probability}))
-                }
-                false => ui::out(line(file, label, probability)),
+            if options.json {
+                let one = json!({"image": file, "label": label, "probability": probability});
+                told.push(one);
+            } else {
+                ui::out(line(file, label, probability));
             }
         }
     }
