@@ -124,8 +124,11 @@ impl Prepare {
             (None, Size::Same | Size::Shorter(_)) => None,
         };
         if given != Some((side, side)) {
+            let given = given.map_or("sizes of their own".to_owned(), |(width, height)| {
+                format!("{width} by {height} points")
+            });
             return Err(EngineError::unsupported(format!(
-                "pictures are brought to {given:?} points, and the model sees {side} by {side}"
+                "pictures are brought to {given}, and the model sees {side} by {side}"
             )));
         }
         let scale = match said.do_rescale.unwrap_or(true) {

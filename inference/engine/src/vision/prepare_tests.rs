@@ -35,8 +35,8 @@ fn files_of_all_ages_mean_the_same() {
 #[test]
 fn what_gives_other_pictures_than_the_model_sees_is_refused() {
     for (said, part) in [
-        (json!({"size": 9, "crop_size": 7}), "Some((7, 7)) points, and the model sees 8 by 8"),
-        (json!({"size": 9, "do_center_crop": false}), "None points"),
+        (json!({"size": 9, "crop_size": 7}), "7 by 7 points, and the model sees 8 by 8"),
+        (json!({"size": 9, "do_center_crop": false}), "sizes of their own"),
         (json!({"size": {"longest_edge": 9}}), "size {\"longest_edge\":9}"),
         (json!({"size": {"height": 0, "width": 8}}), "size"),
         (json!({"size": 100_000}), "size 100000"),

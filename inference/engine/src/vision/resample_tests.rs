@@ -75,7 +75,7 @@ fn sizes_are_brought_as_pillow_brings_them() {
     // Larger, where weights below none make bytes above the greatest.
     let larger = whole(Filter::Bicubic, (4, 4), (7, 5));
     assert_eq!(larger[..12], [0, 43, 93, 3, 53, 103, 27, 77, 127, 100, 150, 200]);
-    assert_eq!(larger[93..], [26, 76, 232, 5, 55, 214, 0, 47,][..larger.len() - 93]);
+    assert_eq!(larger[97..], [26, 76, 232, 5, 55, 214, 0, 47]);
 }
 
 #[test]
