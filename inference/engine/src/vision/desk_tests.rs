@@ -172,7 +172,7 @@ fn what_is_no_picture_and_no_text_is_refused_with_its_place() {
         (&vit, bytes("image", &[]), "0 pictures"),
         (&vit, bytes("image", &[good; 65]), "65 pictures"),
         (&vit, bytes("labels", &[b"a"]), "no input 'labels'"),
-        (&clip, bytes("labels", &[b"a"; 1_025]), "1025 labels"),
+        (&clip, bytes("labels", &[b"a".as_slice(); 1_025]), "1025 labels"),
         (&clip, bytes("labels", &[&[b'a'; 1_025]]), "a label of 1025 bytes"),
         (&clip, bytes("labels", &[&[0xff]]), "not UTF-8"),
         (&clip, bytes("labels", &["dog ".repeat(50).as_bytes()]), "longer than the 20 tokens"),
