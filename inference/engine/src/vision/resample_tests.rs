@@ -30,7 +30,7 @@ fn whole(filter: Filter, from: (usize, usize), to: (usize, usize)) -> Vec<u8> {
 
 #[test]
 fn sizes_are_brought_as_pillow_brings_them() {
-    // Pillow 13.0, `Image.fromarray(points).resize(to, filter)`.
+    // Pillow 12.0, `Image.fromarray(points).resize(to, filter)`.
     for (filter, from, to, wanted) in [
         (
             Filter::Lanczos,
