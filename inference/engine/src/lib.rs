@@ -16,6 +16,7 @@
 //! in processes of their own: `onnx`.
 
 mod audio;
+mod calls;
 mod card;
 mod config;
 mod decoder;
@@ -54,6 +55,7 @@ mod testing;
 mod text;
 mod texts;
 mod tokenizer;
+mod tools;
 mod tuned;
 mod weights;
 mod worker;
