@@ -1,8 +1,8 @@
 //! A body's canonical form: equal for requests that say the same in another order or layout.
 //!
 //! Owns what counts as the same: the order of an object's names, white space and escapes do not
-//! matter, all else does. Below what says the form of an answer the order does matter: whoever
-//! holds an answer to a schema writes its fields in the schema's order. No field is left out, so
+//! matter, all else does. Below what says the form of an answer or of a call the order does matter:
+//! whoever holds an answer to a schema writes its fields in the schema's order. No field is left out, so
 //! that what is new in a dialect tells requests apart on the day it appears. What is done with the
 //! form is the caller's business.
 
@@ -74,8 +74,9 @@ enum Path {
 }
 
 /// Where bodies say the form of an answer: OpenAI's chats, its responses, Anthropic's messages of
-/// two versions, Ollama.
-const FORMS: [&str; 5] = ["response_format", "text", "output_config", "output_format", "format"];
+/// two versions, Ollama; and where all of them say what may be called.
+const FORMS: [&str; 6] =
+    ["response_format", "text", "output_config", "output_format", "format", "tools"];
 
 impl Path {
     fn enter(self, name: &str, knobs: Knobs) -> Self {
@@ -270,6 +271,7 @@ mod tests {
                 format!(r#"{{"output_config":{{"format":{{"schema":{schema}}}}}}}"#),
                 format!(r#"{{"output_format":{{"schema":{schema}}}}}"#),
                 format!(r#"{{"format":{schema}}}"#),
+                format!(r#"{{"tools":[{{"function":{{"parameters":{schema}}}}}]}}"#),
             ]
         };
         let (one, other) = (bodies(r#""a":{},"b":{}"#), bodies(r#""b":{},"a":{}"#));

@@ -14,6 +14,7 @@ mod sequence;
 pub mod speech;
 pub mod status;
 pub mod tensors;
+pub mod tools;
 
 pub use cost::CostModel;
 pub use embed::{EmbedRequest, EmbedSink, Embedded};
@@ -27,6 +28,7 @@ pub use speech::{
 };
 pub use status::{EngineStatus, ModelCard, ModelState, ModelStatus};
 pub use tensors::{Datatype, InferRequest, InferSink, Signature, Tensor, TensorSpec};
+pub use tools::{Tool, ToolCall, ToolChoice, Tooled, Turn, TurnKind};
 
 use std::sync::Arc;
 

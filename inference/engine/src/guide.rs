@@ -165,6 +165,18 @@ impl Guide {
     pub(crate) fn is_over(&self) -> bool {
         self.0.is_stopped() && !self.0.is_error()
     }
+
+    /// Another one at the same place.
+    pub(crate) fn fork(&self) -> Self {
+        Self(self.0.deep_clone())
+    }
+
+    /// Takes text that came with other text in one token; false where an answer cannot begin so.
+    pub(crate) fn begun(&mut self, text: &[u8]) -> bool {
+        let Ok(environment) = self.0.tok_env() else { return false };
+        let tokens = environment.tok_trie().greedy_tokenize(text);
+        self.0.try_consume_tokens(&tokens).is_ok_and(|taken| taken == tokens.len())
+    }
 }
 
 /// The schema as it is compiled: within bounds, and with this engine's own options only.

@@ -18,6 +18,7 @@
 //! `vision` sees.
 
 mod audio;
+mod calls;
 mod card;
 mod config;
 mod decoder;
@@ -57,6 +58,7 @@ mod testing;
 mod text;
 mod texts;
 mod tokenizer;
+mod tools;
 mod tuned;
 mod vision;
 mod weights;

@@ -117,6 +117,7 @@ fn of(card: &ModelCard) -> Abilities {
             Capability::Prefill,
             Capability::JsonObject,
             Capability::JsonSchema,
+            Capability::Tools,
         ]
         .into(),
         ..Abilities::default()
