@@ -123,20 +123,29 @@ impl Reader {
 
 /// The directory's tokenizer, which cuts at the model's longest text and pads nothing.
 fn tokenizer(folder: &Folder) -> Result<Tokenizer, EngineError> {
+    read_tokenizer(&folder.tokenizer()?, folder.config.vocabulary, folder.longest)
+}
+
+/// A tokenizer of at most so many tokens, which cuts at so many.
+pub(super) fn read_tokenizer(
+    bytes: &[u8],
+    vocabulary: usize,
+    longest: usize,
+) -> Result<Tokenizer, EngineError> {
     let wrong = |error: tokenizers::Error| EngineError::corrupt(format!("tokenizer.json: {error}"));
-    let mut tokenizer = Tokenizer::from_bytes(folder.tokenizer()?).map_err(wrong)?;
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(wrong)?;
     let known = tokenizer.get_vocab_size(true);
-    if known > folder.config.vocabulary {
+    if known > vocabulary {
         return Err(EngineError::corrupt(format!(
-            "tokenizer.json knows {known} tokens and the model {}",
-            folder.config.vocabulary
+            "tokenizer.json knows {known} tokens and the model {vocabulary}"
         )));
     }
     tokenizer.with_padding(None);
-    let cut = TruncationParams { max_length: folder.longest, ..TruncationParams::default() };
+    let cut = TruncationParams { max_length: longest, ..TruncationParams::default() };
     tokenizer.with_truncation(Some(cut)).map_err(wrong)?;
     Ok(tokenizer)
 }
+
 /// Bytes that a token has at most in usual texts: their words are shorter.
 const TOKEN_BYTES: usize = 64;
 
