@@ -50,9 +50,8 @@ pub fn inspect_tokenizer_bytes(
     longest: usize,
 ) -> Result<Vec<u32>, EngineError> {
     let tokenizer = reader::read_tokenizer(bytes, folder::MAX_VOCABULARY, longest)?;
-    let encoded = tokenizer.encode(text, true);
-    let encoded = encoded.map_err(|error| EngineError::Compute(error.to_string()))?;
-    Ok(encoded.get_ids().to_vec())
+    let encoded = reader::encode(&tokenizer, text);
+    encoded.map(|(tokens, _)| tokens).map_err(|error| EngineError::Compute(error.to_string()))
 }
 
 /// Whether a model's path leads to one of these.

@@ -202,7 +202,8 @@ impl Gauge {
             let Some(row) = logits.iter().flatten().last() else { break };
             let began = clock();
             let Some(ruled) = guide.rule(row).map_err(refused)? else { break };
-            let Some(token) = (0..ruled.len()).max_by(|a, b| ruled[*a].total_cmp(&ruled[*b])) else {
+            let Some(token) = (0..ruled.len()).max_by(|a, b| ruled[*a].total_cmp(&ruled[*b]))
+            else {
                 break;
             };
             guide.push(token as u32).map_err(refused)?;

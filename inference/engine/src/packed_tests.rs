@@ -309,8 +309,7 @@ fn embeddings_beside_a_head_stay_in_the_file() {
     // Cut short, it ends the step and nothing else.
     kept.set_len(gguf.tensor("token_embd.weight").expect("there").start).expect("cuts");
     let mut cache = model.cache();
-    let segment =
-        Segment { cache: &mut cache, tokens: &[1, 2], logits: Logits::Last, added: None };
+    let segment = Segment { cache: &mut cache, tokens: &[1, 2], logits: Logits::Last, added: None };
     let refused = model.step(&mut crew, &mut [segment], &AtomicU64::new(0));
     let refused = EngineError::from(refused.expect_err("no row is there"));
     assert!(matches!(refused, EngineError::Io { .. }), "{refused}");

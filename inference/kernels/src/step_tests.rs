@@ -376,9 +376,8 @@ fn embeddings_that_stay_where_they_are_are_the_same_numbers() {
     ] {
         let load = |stays| {
             let config = odd(format, 256, 8).config;
-            let open = || -> Result<Box<dyn Source>, KernelError> {
-                Ok(Box::new(Apart(format, stays)))
-            };
+            let open =
+                || -> Result<Box<dyn Source>, KernelError> { Ok(Box::new(Apart(format, stays))) };
             Model::load(config, &open, 1).expect("loads")
         };
         let (here, there) = (load(false), load(true));

@@ -181,8 +181,8 @@ impl Reader {
         self.next += 1;
         let (sender, made) = mpsc::channel();
         let request = EmbedRequest { id: RequestId(self.next), model: DIGEST, texts, cut: false };
-        let sink = Box::new(move |made| drop(sender.send(made)));
-        self.engine.embed(request, sink).map_err(anyhow::Error::msg)?;
+        let asked = self.engine.embed(request, Box::new(move |made| drop(sender.send(made))));
+        asked.map_err(anyhow::Error::msg)?;
         made.recv().context("no vectors")?.map_err(anyhow::Error::msg)
     }
 }
@@ -190,7 +190,8 @@ impl Reader {
 /// A text of so many words, as the other side makes it.
 fn text(words: u32, salt: u32, index: u32) -> String {
     let known: Vec<&str> = WORDS.split_whitespace().collect();
-    let word = |at: u32| known[(salt * 7_919 + index * 131 + at * 31 + at * at) as usize % known.len()];
+    let word =
+        |at: u32| known[(salt * 7_919 + index * 131 + at * 31 + at * at) as usize % known.len()];
     (0..words).map(word).collect::<Vec<_>>().join(" ")
 }
 

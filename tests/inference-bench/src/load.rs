@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn a_load_is_read_as_it_is_ordered() {
         let order = format!("{} 7", order(STREAMS, LONGS, true));
-        let numbers: Vec<u32> = order.split(' ').skip(1).map(|word| word.parse().unwrap()).collect();
+        let numbers: Vec<u32> =
+            order.split(' ').skip(1).map(|word| word.parse().unwrap()).collect();
         let load = Load::parse(&numbers).unwrap();
         assert_eq!((load.streams, load.longs, load.long, load.salt), (6, 2, LONG, 7));
         assert_eq!(Load::parse(&numbers[1..]), None);

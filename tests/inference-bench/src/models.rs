@@ -56,34 +56,36 @@ pub(crate) fn names(quick: bool, only: Option<&str>) -> Result<Vec<&str>> {
 /// The files among them, fetched or made.
 pub(crate) fn all(names: &[&str], quick: bool) -> Result<Vec<Model>> {
     let rounds = |rounds| if quick { 1 } else { rounds };
-    let model = |name: &&str| match *name {
-        SMOLLM2 => {
-            let path = place::model()?;
-            Ok(Some(Model {
-                name: SMOLLM2,
-                title: "SmolLM2-135M-Instruct Q4_1",
-                context: context(&path)?,
-                path,
-                step_bytes: SMOLLM2_BYTES,
-                weights: SMOLLM2_WEIGHTS,
-                holds: true,
-                rounds: rounds(SMALL_ROUNDS),
-            }))
-        }
-        SYNTHETIC => {
-            let made = synthetic::file()?;
-            Ok(Some(Model {
-                name: SYNTHETIC,
-                title: "random weights in the shape and types of a Qwen2.5 0.5B Q4_K_M",
-                context: context(&made.path)?,
-                path: made.path,
-                step_bytes: made.step_bytes,
-                weights: made.weights,
-                holds: false,
-                rounds: rounds(LARGE_ROUNDS),
-            }))
-        }
-        _ => Ok(None),
+    let model = |name: &&str| -> Result<Option<Model>> {
+        Ok(match *name {
+            SMOLLM2 => {
+                let path = place::model()?;
+                Some(Model {
+                    name: SMOLLM2,
+                    title: "SmolLM2-135M-Instruct Q4_1",
+                    context: context(&path)?,
+                    path,
+                    step_bytes: SMOLLM2_BYTES,
+                    weights: SMOLLM2_WEIGHTS,
+                    holds: true,
+                    rounds: rounds(SMALL_ROUNDS),
+                })
+            }
+            SYNTHETIC => {
+                let made = synthetic::file()?;
+                Some(Model {
+                    name: SYNTHETIC,
+                    title: "random weights in the shape and types of a Qwen2.5 0.5B Q4_K_M",
+                    context: context(&made.path)?,
+                    path: made.path,
+                    step_bytes: made.step_bytes,
+                    weights: made.weights,
+                    holds: false,
+                    rounds: rounds(LARGE_ROUNDS),
+                })
+            }
+            _ => None,
+        })
     };
     names.iter().filter_map(|name| model(name).transpose()).collect()
 }

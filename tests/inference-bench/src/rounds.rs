@@ -70,12 +70,7 @@ pub(crate) const LOAD: &str = "load_ms";
 pub(crate) const PEAK: &str = "peak_mib";
 
 /// Measures a model on both sides.
-pub(crate) fn run(
-    starter: &Starter,
-    peer: &Path,
-    model: &Model,
-    quick: bool,
-) -> Result<Rounds> {
+pub(crate) fn run(starter: &Starter, peer: &Path, model: &Model, quick: bool) -> Result<Rounds> {
     // Loading is measured of a file that is in the system's cache.
     let mut file = std::fs::File::open(&model.path)
         .with_context(|| format!("opening {}", model.path.display()))?;

@@ -106,7 +106,7 @@ impl Table {
             let sides = (rounds.ours.median(column), rounds.llama.median(column));
             let (Some(ours), Some(llama)) = sides else { continue };
             let goal = GOALS.iter().find(|(name, _)| *name == column).map(|(_, goal)| *goal);
-            self.compare((model.name, column), goal, ours, ("llama_cpp", llama));
+            self.compare((model.name, column.as_str()), goal, ours, ("llama_cpp", llama));
         }
         self.loaded(model, rounds);
         self.bandwidth(model, rounds);
@@ -180,8 +180,9 @@ impl Table {
             (share(rounds.ours.median("decode_1")), share(rounds.llama.median("decode_1")));
         let gigabytes = |bytes: f64| bytes / 1e9;
         let (cached, dram) = (gigabytes(rounds.cached), gigabytes(rounds.dram));
-        let columns = ["decode_1 % of bandwidth", &format!("{ours:.0}"), &format!("{llama:.0}")];
-        print(&row(&[columns[0], columns[1], columns[2], "", &BANDWIDTH.shown(ours)]));
+        let number = |value: f64| format!("{value:.0}");
+        let (name, shown) = ("decode_1 % of bandwidth", BANDWIDTH.shown(ours));
+        print(&row(&[name, &number(ours), &number(llama), "", &shown]));
         print(&format!(
             "a token reads {:.1} MB; memory is read at {cached:.1} GB/s for so many, {dram:.1} for \
              1 GiB",

@@ -67,7 +67,7 @@ impl Asked {
     /// Serves the clients of a load for as long as it lasts. The number of answers that began, then
     /// what their first tokens took, then what lay between tokens, in microseconds.
     pub(super) fn load_of(&mut self, load: &Load) -> Result<Vec<u128>> {
-        let client = |[prompt, steps]: [u32; 2], pause, streams, now| Client {
+        let client = |[prompt, steps]: [u32; 2], pause: u32, streams: bool, now| Client {
             prompt,
             steps,
             pause: Duration::from_millis(u64::from(pause)),
