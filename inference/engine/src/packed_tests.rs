@@ -291,7 +291,7 @@ fn every_format_means_what_candle_takes_it_to_mean() {
     }
 }
 
-/// A table of embeddings beside a head of its own is read row by row, from the file that was opened.
+/// A table of embeddings beside a head of its own is read row by row, from the file as opened.
 #[test]
 fn embeddings_beside_a_head_stay_in_the_file() {
     let file = temporary(&Writer::tiny(7).bytes());

@@ -200,8 +200,8 @@ impl Model {
     /// `progress` advances with every layer.
     ///
     /// # Errors
-    /// [`KernelError::Token`] when a token is none of the model's, and what the source says when its
-    /// rows cannot be read; nothing is computed then.
+    /// [`KernelError::Token`] when a token is none of the model's, and what the source says when
+    /// its rows cannot be read; nothing is computed then.
     pub fn step(
         &self,
         crew: &mut Crew,

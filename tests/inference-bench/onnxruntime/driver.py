@@ -50,7 +50,8 @@ class Driver:
             for at in range(count)
         ]
         tokens = numpy.array(rows, numpy.int32)
-        return {"tokens": tokens, "kinds": numpy.zeros_like(tokens), "mask": numpy.ones_like(tokens)}
+        kinds, mask = numpy.zeros_like(tokens), numpy.ones_like(tokens)
+        return {"tokens": tokens, "kinds": kinds, "mask": mask}
 
     def run(self, request):
         return self.session.run(["vectors"], request)[0]

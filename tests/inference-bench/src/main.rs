@@ -4,8 +4,8 @@
 //! Owns the order of the measurements. Each side runs as a process of its own with two threads,
 //! measured in turn by one column after the other, several rounds; medians and ratios are told, and
 //! how much is reached of the memory's bandwidth and of what the processor multiplies. What is
-//! measured beside ours is built or installed under `target` if it is not there yet. `--quick` takes
-//! one round and leaves out the larger model, `--only NAME` measures one alone; `--fair` does
+//! measured beside ours is built or installed under `target` if it is not there yet. `--quick`
+//! takes one round and leaves out the larger model, `--only NAME` measures one alone; `--fair` does
 //! without real-time priority.
 
 mod bandwidth;

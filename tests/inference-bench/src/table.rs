@@ -199,8 +199,8 @@ impl Table {
         let [half, most] = [0.5, 0.99].map(|share| percentile(&masks.tokens, share));
         let [first, compiled] = [masks.first, masks.compiled].map(|micros| micros / 1e3);
         print(&format!(
-            "held to a JSON Schema: the model's first one {first:.0} ms, another {compiled:.1} ms, a \
-             token {half:.0} us (p50), {most:.0} us (p99)"
+            "held to a JSON Schema: the model's first one {first:.0} ms, another {compiled:.1} ms, \
+             a token {half:.0} us (p50), {most:.0} us (p99)"
         ));
         self.figure(model.name, "schema_first_ms", first);
         self.figure(model.name, "schema_ms", compiled);

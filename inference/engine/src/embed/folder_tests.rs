@@ -222,7 +222,8 @@ fn marks_that_leave_no_room_for_a_text_are_refused() {
             r#"{{"added_tokens":[],"model":{{"type":"WordLevel","vocab":{{"a":0,"m":1}},
             "unk_token":"a"}},"post_processor":{{"type":"TemplateProcessing",
             "single":[{marks},{{"Sequence":{{"id":"A","type_id":0}}}}],
-            "pair":[{{"Sequence":{{"id":"A","type_id":0}}}},{{"Sequence":{{"id":"B","type_id":0}}}}],
+            "pair":[{{"Sequence":{{"id":"A","type_id":0}}}},
+            {{"Sequence":{{"id":"B","type_id":0}}}}],
             "special_tokens":{{"m":{{"id":"m","ids":[1],"tokens":["m"]}}}}}}}}"#
         )
     };

@@ -1,7 +1,7 @@
 //! Files of models that are directories: the headers of safetensors and `tokenizer.json`.
 //!
-//! Holds: within the bounds of time and memory they are read or refused in few words, no tensor lies
-//! outside of its file, and a text becomes no more tokens than the model reads.
+//! Holds: within the bounds of time and memory they are read or refused in few words, no tensor
+//! lies outside of its file, and a text becomes no more tokens than the model reads.
 
 use std::fmt::Display;
 
@@ -85,8 +85,10 @@ pub(super) const TARGETS: &[Target] = &[
             "\"vocab\"",
             "\"added_tokens\"",
             "\"id\":4294967295",
-            "\"truncation\":{\"direction\":\"Right\",\"max_length\":0,\"strategy\":\"LongestFirst\",\"stride\":9}",
-            "\"padding\":{\"strategy\":{\"Fixed\":1000000000},\"direction\":\"Right\",\"pad_to_multiple_of\":0,\"pad_id\":0,\"pad_type_id\":0,\"pad_token\":\"p\"}",
+            "\"truncation\":{\"direction\":\"Right\",\"max_length\":0,\
+             \"strategy\":\"LongestFirst\",\"stride\":9}",
+            "\"padding\":{\"strategy\":{\"Fixed\":1000000000},\"direction\":\"Right\",\
+             \"pad_to_multiple_of\":0,\"pad_id\":0,\"pad_type_id\":0,\"pad_token\":\"p\"}",
             "\"dropout\":1.0",
             "\"byte_fallback\":true",
             "\"ignore_merges\":true",
