@@ -1,6 +1,6 @@
 //! How fast this machine multiplies bytes: the ceiling of computing prompts.
 //!
-//! Owns a sweep of products in registers, by as many threads as compute. It is a process of its
+//! Owns a sweep of the kernels' product of a tile in the nearest cache, by as many threads as compute. It is a process of its
 //! own, started like the others.
 
 use std::hint::black_box;
@@ -20,7 +20,7 @@ pub(crate) const WORD: &str = "--multiply";
 /// Sweeps of which the best counts: the first ones find a processor that sleeps.
 const SWEEPS: usize = 8;
 /// Rounds of a sweep: some tens of milliseconds with vectors.
-const ROUNDS: u32 = 5_000_000;
+const ROUNDS: u32 = 1_000_000;
 /// In what products are told.
 const MILLION: u64 = 1_000_000;
 

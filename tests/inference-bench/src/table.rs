@@ -223,7 +223,7 @@ impl Table {
         }
         print(&format!(
             "a prompt's token is multiplied by {:.1} M weights; the processor's vectors multiply \
-             {:.0} G bytes a second in registers",
+             {:.0} G bytes a second in the nearest cache",
             model.weights as f64 / 1e6,
             products / 1e9,
         ));
