@@ -351,8 +351,8 @@ fn factory(tokenizer: &Tokenizer) -> Option<ParserFactory> {
         step_lexer_fuel: 40_000,
         step_max_items: 20_000,
         max_items_in_row: 2_000,
-        // A kilobyte or two each, for each answer under way.
-        max_lexer_states: 20_000,
+        // A kilobyte or two each, for each answer under way: 10 MB at worst.
+        max_lexer_states: 5_000,
         max_grammar_size: 200_000,
         precompute_large_lexemes: true,
         verbose_errors: false,

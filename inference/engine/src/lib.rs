@@ -68,12 +68,14 @@ pub use audio::{SoundError, samples, samples_while};
 pub use card::{Inspected, inspect, inspect_bytes};
 pub use config::{Device, EngineConfig};
 pub use decoder::{Additions, Decoder, LowRank, Projection, Tunable, TunableShape};
-pub use embed::FOLDER_FILES;
+pub use embed::{FOLDER_FILES, inspect_tokenizer_bytes, inspect_weights_bytes};
 pub use error::EngineError;
-pub use gauge::{Gauge, Gauged};
+pub use gauge::{Gauge, Gauged, Held};
 pub use local::LocalEngine;
 pub use onnx::{Running, inspect_onnx_bytes, serve_onnx};
-pub use quantize::{Mixture, Quantized, Recipe, SHARES, Turned, UnknownMixture, quantize};
+pub use quantize::{
+    Mixture, Quantized, Recipe, SHARES, Turned, UnknownMixture, inspect_directory_bytes, quantize,
+};
 pub use renderer::{Renderer, Rendering, Source, serve_templates};
 pub use template::Template;
 pub use tuned::{TunedModel, TunedPart};

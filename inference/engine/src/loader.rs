@@ -74,9 +74,11 @@ fn read(
             false => read_folder(shared, digest, &path).map(|()| None),
         };
     }
-    let gguf = Gguf::open(&path)?;
+    let mut gguf = Gguf::open(&path)?;
     let shape = Shape::read(&gguf)?;
     shared.read_text(digest, &gguf)?;
+    // Read by now, it need not lie beside the weights.
+    gguf.metadata.retain(|key, _| !key.starts_with("tokenizer."));
     let kv_token_bytes = Llama::token_bytes(&shape, device);
     let kept = kv_token_bytes.saturating_mul(LEAST_TOKENS.min(shape.context as u64));
     let needed = Llama::bytes(&gguf, device);

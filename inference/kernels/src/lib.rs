@@ -12,8 +12,8 @@
 //! `attend` looks back, `step` puts them in order.
 //! Models that read and do not write keep full precision: `dense` multiplies, `look` attends both
 //! ways, `encoder` puts them in order, and so does `tower` for those that see or read with their
-//! norms before. So does what hears: `speech` reads half a minute of sound
-//! and writes what was said, each row by a `glance` at what is kept.
+//! norms before. So does what hears: `speech` reads half a minute of sound and writes what was said,
+//! each row by a `glance` at what is kept. `ceiling` measures what the products could reach at best.
 
 #![allow(
     clippy::needless_range_loop,
@@ -23,6 +23,7 @@
 mod act;
 mod added;
 mod attend;
+mod ceiling;
 mod dense;
 mod encoder;
 mod error;
@@ -48,7 +49,9 @@ pub use encoder::{Encoder, EncoderConfig, EncoderCrew, Tensors};
 pub use error::KernelError;
 pub use format::Format;
 pub use kv::{Cache, PAGE, SharedPage};
-pub use model::{Activation, Config, Model, Open, Rotation, Source, Window, held_bytes, unpacked};
+pub use model::{
+    Activation, Config, Model, Open, Rotation, Rows, Source, Window, held_bytes, unpacked,
+};
 pub use simd::Isa;
 pub use speech::{Heard, Speech, SpeechConfig, SpeechCrew};
 pub use step::{Crew, Logits, Segment};

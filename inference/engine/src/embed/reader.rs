@@ -3,11 +3,12 @@
 //! Owns what a text is to the model. A vector depends on its text alone, bit for bit: the kernels'
 //! rows do, and the rest is computed text by text in one order.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 
 use selvedge_base::{Code, Refusal, Stage};
 use selvedge_kernels::{Encoder, EncoderCrew, KernelError};
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::{PostProcessor as _, Tokenizer, TruncationParams};
 
 use super::classes::{self, Head};
 use super::folder::{Folder, Pooling};
@@ -31,37 +32,26 @@ pub(crate) struct Reader {
 impl Words {
     /// Reads the bytes of a `tokenizer.json`.
     pub(crate) fn load(
-        bytes: Vec<u8>,
+        bytes: &[u8],
         vocabulary: usize,
         longest: usize,
     ) -> Result<Self, EngineError> {
-        let wrong =
-            |error: tokenizers::Error| EngineError::corrupt(format!("tokenizer.json: {error}"));
-        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(wrong)?;
-        let known = tokenizer.get_vocab_size(true);
-        if known > vocabulary {
-            return Err(EngineError::corrupt(format!(
-                "tokenizer.json knows {known} tokens and the model {vocabulary}"
-            )));
-        }
-        tokenizer.with_padding(None);
-        let cut = TruncationParams { max_length: longest, ..TruncationParams::default() };
-        tokenizer.with_truncation(Some(cut)).map_err(wrong)?;
+        let tokenizer = read_tokenizer(bytes, vocabulary, longest)?;
         Ok(Self { tokenizer, longest })
     }
 
     /// The tokens of a text, the model's own marks included.
     pub(crate) fn tokens(&self, text: &str, cut: bool) -> Result<Vec<u32>, Refusal> {
-        let encode = |text: &str| {
-            self.tokenizer.encode(text, true).map_err(|error| {
+        let read = |text: &str| {
+            encode(&self.tokenizer, text).map_err(|error| {
                 elsewhere(Code::Internal, format!("a text cannot be tokenized: {error}"))
             })
         };
         // Of a long text that is to be cut only a beginning is looked at, where that is enough.
-        let begins = beginning(text, self.longest).filter(|_| cut).map(encode).transpose()?;
-        let begins = begins.filter(|encoded| !encoded.get_overflowing().is_empty());
-        let encoded = begins.map_or_else(|| encode(text), Ok)?;
-        if !cut && !encoded.get_overflowing().is_empty() {
+        let begins = beginning(text, self.longest).filter(|_| cut).map(read).transpose()?;
+        let begins = begins.filter(|(_, overflows)| *overflows);
+        let (tokens, overflows) = begins.map_or_else(|| read(text), Ok)?;
+        if !cut && overflows {
             let message = format!(
                 "a text is longer than the {} tokens that the model reads, and was not to be cut",
                 self.longest
@@ -69,19 +59,19 @@ impl Words {
             let code = Code::ContextLengthExceeded;
             return Err(Refusal::client(Stage::Validate, code, message).param("input"));
         }
-        if encoded.get_ids().is_empty() {
+        if tokens.is_empty() {
             let message = "a text has no tokens";
             return Err(
                 Refusal::client(Stage::Validate, Code::InvalidRequest, message).param("input")
             );
         }
-        Ok(encoded.get_ids().to_vec())
+        Ok(tokens)
     }
 }
 
 impl Reader {
     pub(crate) fn load(folder: &Folder) -> Result<Self, EngineError> {
-        let words = Words::load(folder.tokenizer()?, folder.config.vocabulary, folder.longest)?;
+        let words = Words::load(&folder.tokenizer()?, folder.config.vocabulary, folder.longest)?;
         let mut file = folder.tensors.file()?;
         let mut source = |name: &str, dims: &[usize]| {
             let read = match &folder.classes {
@@ -152,6 +142,45 @@ impl Reader {
             false => Err(EngineError::Compute("a vector holds what is no number".to_owned())),
         }
     }
+}
+
+/// A tokenizer of at most so many tokens, which cuts at so many.
+pub(super) fn read_tokenizer(
+    bytes: &[u8],
+    vocabulary: usize,
+    longest: usize,
+) -> Result<Tokenizer, EngineError> {
+    let wrong = |error: tokenizers::Error| EngineError::corrupt(format!("tokenizer.json: {error}"));
+    let mut tokenizer = guarded(|| Tokenizer::from_bytes(bytes)).map_err(wrong)?;
+    let known = tokenizer.get_vocab_size(true);
+    if known > vocabulary {
+        return Err(EngineError::corrupt(format!(
+            "tokenizer.json knows {known} tokens and the model {vocabulary}"
+        )));
+    }
+    // The crate subtracts the one from the other unseen.
+    let marks = tokenizer.get_post_processor().map_or(0, |marks| marks.added_tokens(false));
+    if marks >= longest {
+        return Err(EngineError::corrupt(format!(
+            "tokenizer.json puts {marks} marks around texts of {longest} tokens"
+        )));
+    }
+    tokenizer.with_padding(None);
+    let cut = TruncationParams { max_length: longest, ..TruncationParams::default() };
+    tokenizer.with_truncation(Some(cut)).map_err(wrong)?;
+    Ok(tokenizer)
+}
+
+/// The tokens of a text and whether some were cut off.
+pub(super) fn encode(tokenizer: &Tokenizer, text: &str) -> tokenizers::Result<(Vec<u32>, bool)> {
+    let encoded = guarded(|| tokenizer.encode(text, true))?;
+    Ok((encoded.get_ids().to_vec(), !encoded.get_overflowing().is_empty()))
+}
+
+/// The crate takes some things that a file says for granted, and panics where they do not hold.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    let worked = catch_unwind(AssertUnwindSafe(work));
+    worked.unwrap_or_else(|_| Err("it is contradictory in itself".into()))
 }
 
 /// Bytes that a token has at most in usual texts: their words are shorter.

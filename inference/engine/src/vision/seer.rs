@@ -83,7 +83,7 @@ impl Seer {
             Kind::Clip { captions, dimensions, end } => {
                 let text = captions.tower.width;
                 let words =
-                    Words::load(folder.tokenizer()?, captions.vocabulary, captions.positions)?;
+                    Words::load(&folder.tokenizer()?, captions.vocabulary, captions.positions)?;
                 let of_picture = layer("visual_projection", *dimensions, width, false)?;
                 let of_text = layer("text_projection", *dimensions, text, false)?;
                 let factor = folder.tensors.read(&mut file, "logit_scale", &[])?;
