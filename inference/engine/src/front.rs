@@ -1,7 +1,8 @@
 //! The threads that turn requests into tokens.
 //!
 //! Owns tokenizing and templates off the stepping thread, so that a long prompt delays nobody's
-//! next token. Each model has a thread of its own for it, from its first request until it leaves: a template that hangs delays its own model's prompts alone. A panic in one costs the
+//! next token. Each model has a thread of its own for it, from its first request until it
+//! leaves: a template that hangs delays its own model's prompts alone. A panic in one costs the
 //! request that caused it.
 
 use std::collections::BTreeMap;

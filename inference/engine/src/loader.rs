@@ -1,8 +1,8 @@
 //! Loading a model in the background.
 //!
 //! Owns the order of things: header, text side, memory, weights. Memory is set aside before weights
-//! are read, so that two loads never both count on the same. A file is untrusted: whatever goes wrong becomes the
-//! model's reason to be unavailable, and nothing else stops.
+//! are read, so that two loads never both count on the same. A file is untrusted:
+//! whatever goes wrong becomes the model's reason to be unavailable, and nothing else stops.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
