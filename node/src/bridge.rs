@@ -21,11 +21,13 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
 use selvedge_base::{Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Stage, TraceContext};
 use selvedge_contract::carried::Carried;
+use selvedge_contract::residence::Standing;
 use selvedge_contract::{FinishReason, ModelState, ModelStatus};
 use selvedge_dialect::chat::Failure;
 use selvedge_dialect::embed::Embeddings;
 use selvedge_dialect::inference::Makes;
 use selvedge_dialect::inference::rows::{Card, Found};
+use selvedge_engine::MemoryUse;
 use selvedge_proto::swim::PeerState;
 use selvedge_runtime::{
     Admin, Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Gateway, Labeller, MeshView,
@@ -203,6 +205,10 @@ impl Backend for Bridge {
 
     fn federated_watch(&self) -> BoxStream<'static, wire::List<wire::FederatedJob>> {
         self.federated_changes()
+    }
+
+    fn memory(&self) -> Option<MemoryUse> {
+        Some(self.admin.memory())
     }
 
     fn totals(&self) -> Vec<(&'static str, &'static str, u64)> {
@@ -421,7 +427,7 @@ fn done(what: String) -> Result<Value, Refusal> {
     said(&wire::Done { done: what })
 }
 
-/// What only this node knows of its models: why some of them failed.
+/// What only this node knows of its models: why some of them failed, what they take of its memory.
 struct Own {
     admin: Admin,
     unserved: Unserved,
@@ -444,6 +450,12 @@ impl Own {
                     listed.failure = Some(short(&reason));
                 }
             }
+            for standing in &self.admin.model_standings() {
+                let digest = standing.model.to_string();
+                if let Some(listed) = node.models.iter_mut().find(|m| m.digest == digest) {
+                    stands(listed, standing);
+                }
+            }
             let known = |name: &str| node.models.iter().any(|model| model.name == name);
             let mut unserved = self.unserved.models();
             unserved.retain(|model| !known(&model.name));
@@ -451,6 +463,19 @@ impl Own {
         }
         status
     }
+}
+
+/// Adds what only this node knows of its memory.
+fn stands(model: &mut wire::Model, standing: &Standing) {
+    let seconds = |span: Micros| span.0 / 1_000_000;
+    model.memory_bytes = Some(standing.bytes);
+    model.idle_s = standing.idle.map(seconds);
+    model.stays_loaded = standing.pinned;
+    model.evicted = standing.evicted.as_ref().map(|(why, comes, ago)| wire::Evicted {
+        reason: why.as_str().to_owned(),
+        comes: comes.clone(),
+        ago_s: seconds(*ago),
+    });
 }
 
 fn status(view: &MeshView) -> wire::Status {
@@ -504,6 +529,10 @@ fn model(model: &ModelStatus) -> wire::Model {
         chat: model.card.chat,
         state: state.to_owned(),
         failure: None,
+        memory_bytes: None,
+        idle_s: None,
+        stays_loaded: false,
+        evicted: None,
         running: model.running,
         queued: model.queued,
         prefill_rate: model.prefill_rate,

@@ -107,6 +107,18 @@ impl MeshView {
         named.map_or_else(|| id.short(), |node| node.name.clone())
     }
 
+    /// How many other nodes that can be asked have which files in memory.
+    pub fn copies(&self) -> BTreeMap<ModelDigest, u32> {
+        let mut copies = BTreeMap::new();
+        for node in self.nodes.iter().filter(|node| !node.me && node.is_usable()) {
+            let ready = node.engine.models.iter().filter(|model| model.state == ModelState::Ready);
+            for model in ready {
+                *copies.entry(model.card.digest).or_default() += 1;
+            }
+        }
+        copies
+    }
+
     /// The union of all models on nodes that can be relied on, by name, then digest.
     pub fn models(&self) -> Vec<ModelSummary> {
         let mut union: BTreeMap<(String, ModelDigest), ModelSummary> = BTreeMap::new();
@@ -259,7 +271,8 @@ fn choose_made(
 }
 
 /// The file of a model that is asked with tensors, and the nodes that have it and may be asked:
-/// this node first, then those whose model is loaded, then the others, each in the order of ids.
+/// this node if its model is loaded, then others whose model is, then this node, then the others,
+/// each in the order of ids.
 ///
 /// # Errors
 /// `ModelNotFound` when no node has such a model, `Unsupported` when it writes text or makes
@@ -290,7 +303,8 @@ pub fn holders(
     all.retain(|(node, status)| {
         node.is_usable() && (node.me || status.state != ModelState::Failed)
     });
-    all.sort_by_key(|(node, status)| (!node.me, status.state != ModelState::Ready, node.node));
+    // One that must load may have to throw another out for it.
+    all.sort_by_key(|(node, status)| (status.state != ModelState::Ready, !node.me, node.node));
     Ok((digest, all.into_iter().map(|(node, _)| node.node).collect()))
 }
 

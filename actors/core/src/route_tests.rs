@@ -155,13 +155,35 @@ fn a_model_of_tensors_is_asked_where_it_is_ready_and_the_data_may_go() {
     assert_eq!((view.infers("sensor"), view.infers("small")), (true, false));
     view.nodes[0].engine.models.clear();
     view.nodes[0].engine.models.push(sensor(ModelState::Cold));
-    assert_eq!(nodes(&view, Label::Mesh), Ok(vec![ME, FAR, PEER]));
+    assert_eq!(nodes(&view, Label::Mesh), Ok(vec![FAR, ME, PEER]), "its own copy must load");
     assert_eq!(nodes(&view, Label::Node), Ok(vec![ME]));
+    view.nodes[0].engine.models[0].state = ModelState::Ready;
+    assert_eq!(nodes(&view, Label::Mesh), Ok(vec![ME, FAR, PEER]));
     view.nodes[0].engine.models.clear();
     view.nodes[1].engine.models.clear();
     view.nodes[2].linked = false;
     assert_eq!(nodes(&view, Label::Mesh), Ok(vec![]), "known, and out of reach");
     assert_eq!(pick(&view, &need("sensor", Label::Mesh), &[]), Err(Code::Unsupported));
+}
+
+#[test]
+fn copies_are_those_in_memory_of_others_that_can_be_asked() {
+    let mut view = mesh();
+    let small = ModelDigest([7; 32]);
+    let holds = |view: &MeshView| view.copies().get(&small).copied();
+    let before = holds(&view).expect("peers have it");
+    let of = |view: &mut MeshView, node: NodeId, state| {
+        let node = view.nodes.iter_mut().find(|one| one.node == node).expect("it is there");
+        let model = node.engine.models.iter_mut().find(|model| model.card.digest == small);
+        model.expect("it has it").state = state;
+    };
+    of(&mut view, PEER, ModelState::Cold);
+    assert_eq!(holds(&view).unwrap_or(0), before - 1);
+    of(&mut view, PEER, ModelState::Ready);
+    view.nodes.iter_mut().find(|one| one.node == PEER).expect("it is there").linked = false;
+    assert_eq!(holds(&view).unwrap_or(0), before - 1, "out of reach");
+    view.nodes.retain(|node| node.me);
+    assert_eq!(holds(&view), None, "its own copy is no second one");
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod cost;
 pub mod embed;
 pub mod prefix;
 pub mod request;
+pub mod residence;
 pub mod schedule;
 mod sequence;
 pub mod speech;
@@ -30,6 +31,7 @@ pub use status::{EngineStatus, ModelCard, ModelState, ModelStatus};
 pub use tensors::{Datatype, InferRequest, InferSink, Signature, Tensor, TensorSpec};
 pub use tools::{Tool, ToolCall, ToolChoice, Tooled, Turn, TurnKind};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use selvedge_base::{Blame, Code, ModelDigest, Refusal, RequestId, Retry, Stage};
@@ -56,6 +58,10 @@ pub trait Engine: Send + Sync {
 
     /// What the engine holds and does now.
     fn status(&self) -> EngineStatus;
+
+    /// How many other nodes that can be asked have which models in memory. One that goes to make
+    /// room for another is taken from these first.
+    fn copied(&self, _copies: &BTreeMap<ModelDigest, u32>) {}
 
     /// The prompt's tokens as the model would see them, without running it.
     ///

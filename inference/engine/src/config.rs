@@ -32,6 +32,8 @@ pub struct EngineConfig {
     pub memory_budget_bytes: u64,
     /// Load a model at its first request instead of when it is added.
     pub lazy: bool,
+    /// Names of models that are never unloaded to make room for others; `*` means all.
+    pub keep_loaded: Vec<String>,
     /// Where chat templates are rendered.
     pub rendering: Rendering,
     /// Where ONNX models run.
@@ -52,6 +54,7 @@ impl Default for EngineConfig {
             // machine of 8 GiB half of its memory.
             memory_budget_bytes: 4 << 30,
             lazy: false,
+            keep_loaded: Vec::new(),
             rendering: Rendering::Here,
             running: Running::Here,
         }
@@ -59,6 +62,11 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
+    /// Whether a model is never unloaded to make room for others.
+    pub(crate) fn keeps(&self, name: &str) -> bool {
+        self.keep_loaded.iter().any(|kept| kept == "*" || kept == name)
+    }
+
     /// Threads that compute, with 0 resolved.
     pub(crate) fn thread_count(&self) -> usize {
         match self.threads {

@@ -82,6 +82,11 @@ impl Outlet {
         self.place.as_ref().is_some_and(|place| place.cancelled.load(Ordering::Relaxed))
     }
 
+    /// How many of its model's loads had been given up when it was admitted.
+    pub(crate) fn turn(&self) -> u64 {
+        self.place.as_ref().map_or(u64::MAX, |place| place.turn)
+    }
+
     /// Ends without an event: the caller hears otherwise.
     pub(crate) fn abandon(mut self) {
         self.ended = true;
@@ -233,6 +238,11 @@ impl Job {
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.outlet.is_cancelled()
+    }
+
+    /// As [`Outlet::turn`].
+    pub(crate) fn turn(&self) -> u64 {
+        self.outlet.turn()
     }
 
     fn answer_tokens(&self) -> usize {

@@ -8,7 +8,8 @@
 //! clock and no entropy: both are handed in.
 //!
 //! The way of a request: `local` admits it, `front` turns it into tokens, `worker` and `runner`
-//! compute it step by step, `job` draws and delivers. The way of a file: `gguf` reads the header
+//! compute it step by step, `job` draws and delivers; `memory` has other models go where its own is
+//! not loaded and does not fit. The way of a file: `gguf` reads the header
 //! within bounds, `card` checks what it claims, `weights` and `llama` hold it; `decoder` holds one
 //! that is being tuned, `tuned` what was learned, beside the weights that answer, `quantize` writes
 //! one in another form and `gauge` says what that costs. Models of embeddings, which are
@@ -36,6 +37,7 @@ mod llama;
 mod loader;
 mod local;
 mod mailbox;
+mod memory;
 mod onnx;
 mod packed;
 mod pictures;
@@ -72,6 +74,7 @@ pub use embed::{FOLDER_FILES, inspect_tokenizer_bytes, inspect_weights_bytes};
 pub use error::EngineError;
 pub use gauge::{Gauge, Gauged, Held};
 pub use local::LocalEngine;
+pub use memory::MemoryUse;
 pub use onnx::{Running, inspect_onnx_bytes, serve_onnx};
 pub use quantize::{
     Mixture, Quantized, Recipe, SHARES, Turned, UnknownMixture, inspect_directory_bytes, quantize,

@@ -5,6 +5,7 @@
 //! model loads.
 //! Calls here never wait for a computation.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal, RequestId, Stage};
 use selvedge_contract::carried::{self, Carried};
+use selvedge_contract::residence::{Residence, Standing, Wish};
 use selvedge_contract::speech::MAX_SAMPLES;
 use selvedge_contract::{
     Answer, EmbedRequest, EmbedSink, Engine, EngineStatus, EventSink, FinishReason,
@@ -27,6 +29,7 @@ use crate::front::{self, Order, closing};
 use crate::gguf::Gguf;
 use crate::job::{Outlet, check};
 use crate::loader;
+use crate::memory::MemoryUse;
 use crate::onnx;
 use crate::shared::{Made, Makes, Shared};
 use crate::speech;
@@ -71,8 +74,9 @@ impl LocalEngine {
         Ok(engine)
     }
 
-    /// Adds a model file: reads its header only; the weights are loaded in the background, or at
-    /// the first request when the engine is lazy. A model whose loading failed is tried again.
+    /// Adds a model file: reads its header only; the weights are loaded in the background if there
+    /// is memory for them, else at the first request, as when the engine is lazy. A model whose
+    /// loading failed is tried again.
     ///
     /// # Errors
     /// [`EngineError`] when the file cannot be a model here or the name is taken.
@@ -89,7 +93,7 @@ impl LocalEngine {
         let makes = Makes { dimensions: inspected.dimensions, signature, classes };
         let new = self.shared.add(card.clone(), path.to_owned(), makes)?;
         if new && !self.shared.config.lazy && self.shared.begin_loading(digest) {
-            loader::spawn(&self.shared, &self.device, digest, Duration::ZERO);
+            loader::spawn(&self.shared, &self.device, digest, (Duration::ZERO, Wish::Ahead));
         }
         Ok(card)
     }
@@ -143,6 +147,17 @@ impl LocalEngine {
     /// Why a model could not be loaded, if so.
     pub fn failure(&self, digest: ModelDigest) -> Option<String> {
         self.shared.failure(self.shared.meant(digest).0)
+    }
+
+    /// What is in memory, and how often models came and went.
+    pub fn memory(&self) -> MemoryUse {
+        self.shared.memory_use()
+    }
+
+    /// Each model's part of it, its last use, and why it went the last time.
+    pub fn standings(&self) -> Vec<Standing> {
+        let now = self.shared.now();
+        self.shared.memory.look(|account| account.standings(now))
     }
 
     /// Ends the engine's threads within a step; requests under way fail.
@@ -199,6 +214,7 @@ impl LocalEngine {
 
 impl Drop for LocalEngine {
     fn drop(&mut self) {
+        self.shared.memory.change(Residence::close);
         self.shared.front.close();
         self.shared.worker.close();
         self.shared.desk.close();
@@ -249,6 +265,10 @@ impl Engine for LocalEngine {
 
     fn status(&self) -> EngineStatus {
         self.shared.status()
+    }
+
+    fn copied(&self, copies: &BTreeMap<ModelDigest, u32>) {
+        self.shared.memory.change(|account| account.copied(copies));
     }
 
     fn count_tokens(&self, model: ModelDigest, input: &Input) -> Result<u32, Refusal> {

@@ -157,6 +157,9 @@ const HOT_QUANTILE_PERMILLE: usize = 840;
 /// ... and comes later only while a cool one takes at most this many times as long: among unequal
 /// machines the fast one deserves more requests.
 const COOL_WORTH: u64 = 2;
+/// Where the model is in memory comes first, unless it takes more than this many times as long as
+/// loading it elsewhere: a load may throw another model out there, whose next request pays for it.
+const LOAD_WORTH: u64 = 2;
 
 /// Ranks the candidates for `need` and says which to take first.
 pub fn choose(need: Need, candidates: &[Candidate], dice: &mut Dice) -> Choice {
@@ -166,7 +169,8 @@ pub fn choose(need: Need, candidates: &[Candidate], dice: &mut Dice) -> Choice {
         .filter(|candidate| first_verdict(candidate, hot_above) == Verdict::Slower)
         .map(|candidate| estimate(need, candidate))
         .min();
-    let mut ranked: Vec<(Candidate, Scored)> = candidates
+    let soonest = soonest_ready(need, candidates);
+    let mut ranked: Vec<(Candidate, Scored, u8)> = candidates
         .iter()
         .map(|candidate| {
             let estimate = estimate(need, candidate);
@@ -175,13 +179,16 @@ pub fn choose(need: Need, candidates: &[Candidate], dice: &mut Dice) -> Choice {
             if verdict == Verdict::Busy && !coolest.is_some_and(worth) {
                 verdict = Verdict::Slower;
             }
-            (candidate.clone(), Scored { node: candidate.node, estimate, verdict })
+            let loads = matches!(verdict, Verdict::Loading | Verdict::Cold);
+            let late = |ready: Micros| estimate.times(LOAD_WORTH) < ready;
+            let tier = if loads && soonest.is_some_and(late) { 0 } else { tier(verdict) };
+            (candidate.clone(), Scored { node: candidate.node, estimate, verdict }, tier)
         })
         .collect();
     // Ties go by name, so that the order never depends on the caller's.
-    ranked.sort_by_key(|(_, scored)| (tier(scored.verdict), scored.estimate, scored.node));
+    ranked.sort_by_key(|(_, scored, tier)| (*tier, scored.estimate, scored.node));
     let chosen = pick(&mut ranked, dice);
-    Choice { ranked: ranked.into_iter().map(|(_, scored)| scored).collect(), chosen }
+    Choice { ranked: ranked.into_iter().map(|(_, scored, _)| scored).collect(), chosen }
 }
 
 /// `rtt + (pending + prompt) / prefill rate + waiting for a place + output × time per token`.
@@ -212,6 +219,14 @@ const fn known(measured: u32, otherwise: u32) -> u32 {
     if measured == 0 { otherwise } else { measured }
 }
 
+/// The least time where the model is in memory; none where it is nowhere.
+fn soonest_ready(need: Need, candidates: &[Candidate]) -> Option<Micros> {
+    let ready = |candidate: &&Candidate| {
+        candidate.state == PeerState::Alive && candidate.model_state == Readiness::Ready
+    };
+    candidates.iter().filter(ready).map(|candidate| estimate(need, candidate)).min()
+}
+
 /// Requests in flight above which a peer is hot; none when all have about the same.
 fn hot_threshold(candidates: &[Candidate]) -> u32 {
     let usable = |candidate: &&Candidate| candidate.state == PeerState::Alive && !candidate.is_me;
@@ -240,7 +255,8 @@ fn first_verdict(candidate: &Candidate, hot_above: u32) -> Verdict {
     }
 }
 
-/// Ready ones first, then hot ones, then those that must load, then those that cannot.
+/// Ready ones first, then hot ones, then those that must load, then those that cannot. Where all
+/// that are ready are overloaded, those that must load compete with them.
 const fn tier(verdict: Verdict) -> u8 {
     match verdict {
         Verdict::Fastest | Verdict::Local | Verdict::Drawn | Verdict::Slower => 0,
@@ -252,16 +268,16 @@ const fn tier(verdict: Verdict) -> u8 {
 }
 
 /// Moves the one to take to the front and says why it was taken.
-fn pick(ranked: &mut [(Candidate, Scored)], dice: &mut Dice) -> Option<NodeId> {
-    let (_, best) = ranked.first().filter(|(_, scored)| scored.verdict.usable())?;
-    let (best_tier, least) = (tier(best.verdict), best.estimate);
-    let rivals = ranked.iter().take_while(|(_, scored)| tier(scored.verdict) == best_tier).count();
+fn pick(ranked: &mut [(Candidate, Scored, u8)], dice: &mut Dice) -> Option<NodeId> {
+    let (_, best, best_tier) = ranked.first().filter(|(_, best, _)| best.verdict.usable())?;
+    let (best_tier, least) = (*best_tier, best.estimate);
+    let rivals = ranked.iter().take_while(|(_, _, tier)| *tier == best_tier).count();
     let within = |slack: Micros, scored: &Scored| scored.estimate <= least.plus(slack);
     let local = ranked[..rivals]
         .iter()
-        .position(|(candidate, scored)| candidate.is_me && within(LOCAL_SLACK, scored));
+        .position(|(candidate, scored, _)| candidate.is_me && within(LOCAL_SLACK, scored));
     let slack = Micros(least.0 / 1_000 * NEAR_EQUAL_PERMILLE).max(NEAR_EQUAL_AT_LEAST);
-    let near = ranked[..rivals].iter().take_while(|(_, scored)| within(slack, scored)).count();
+    let near = ranked[..rivals].iter().take_while(|(_, scored, _)| within(slack, scored)).count();
     let (at, verdict) = match local {
         Some(at) => (at, Verdict::Local),
         None if near > 1 => {
@@ -273,11 +289,11 @@ fn pick(ranked: &mut [(Candidate, Scored)], dice: &mut Dice) -> Option<NodeId> {
         None => (0, Verdict::Fastest),
     };
     // A taken candidate that must load says so rather than "fastest".
-    if best_tier == 0 {
+    if !matches!(ranked[at].1.verdict, Verdict::Loading | Verdict::Cold) && best_tier == 0 {
         ranked[at].1.verdict = verdict;
     }
     ranked[..=at].rotate_right(1);
-    ranked.first().map(|(_, scored)| scored.node)
+    ranked.first().map(|(_, scored, _)| scored.node)
 }
 
 /// Two different indices below `count`, which is at least 2.

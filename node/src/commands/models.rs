@@ -80,17 +80,18 @@ fn list(home: &Home, as_json: bool) -> Result<()> {
         ui::out("no models; `selvedge models pull` fetches a small one");
         return Ok(());
     }
-    let head = ["name", "size", "type", "state", "source"];
+    let head = ["name", "size", "type", "state", "last use", "source"];
     let mut rows = vec![head.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()];
     let served = |name: &str| running.iter().find(|model| model.name == name);
     for model in &stored {
         let line = |state: &str| {
-            vec![model.name.clone(), bytes_text(model.bytes), "-".to_owned(), state.to_owned()]
+            let name = model.name.clone();
+            vec![name, bytes_text(model.bytes), "-".to_owned(), state.to_owned(), "-".to_owned()]
         };
         let mut row = match served(&model.name) {
             // The engine could not even read what it is.
             Some(running) if running.digest.is_empty() => line(&running.state),
-            Some(running) => running_line(running),
+            Some(running) => used_line(running),
             None => line("not served"),
         };
         row.push(model.source.clone().unwrap_or_else(|| "placed by hand".to_owned()));
@@ -99,7 +100,7 @@ fn list(home: &Home, as_json: bool) -> Result<()> {
     let names: BTreeSet<&str> = stored.iter().map(|model| model.name.as_str()).collect();
     let is_learned = |name: &str| learned.iter().any(|model| model.name == name);
     for model in running.iter().filter(|model| !names.contains(model.name.as_str())) {
-        let mut row = running_line(model);
+        let mut row = used_line(model);
         let source = match is_learned(&model.name) {
             true => "a job of learning",
             false => "a file outside the home",
@@ -110,7 +111,7 @@ fn list(home: &Home, as_json: bool) -> Result<()> {
     // A language model that was tuned runs as others do.
     for model in learned.iter().filter(|model| served(&model.name).is_none()) {
         let state = format!("version {}", model.version);
-        let row = [model.name.as_str(), "-", "learned", &state, "a job of learning"];
+        let row = [model.name.as_str(), "-", "learned", &state, "-", "a job of learning"];
         rows.push(row.map(str::to_owned).into());
     }
     ui::out(ui::table(&rows));
@@ -118,7 +119,38 @@ fn list(home: &Home, as_json: bool) -> Result<()> {
     for (name, why) in failed {
         ui::out(format_args!("{name} is not served: {why}"));
     }
+    for model in &running {
+        if let Some(line) = evicted_text(model) {
+            ui::out(format_args!("{line}"));
+        }
+    }
     Ok(())
+}
+
+/// A model of the running node with its last use.
+fn used_line(model: &wire::Model) -> Vec<String> {
+    let mut row = running_line(model);
+    let used = match (model.running + model.queued, model.idle_s) {
+        (0, Some(seconds)) => format!("{seconds} s ago"),
+        (0, None) => "-".to_owned(),
+        _ => "now".to_owned(),
+    };
+    row.push(if model.stays_loaded { format!("{used}, stays loaded") } else { used });
+    row
+}
+
+/// Why a model is not in memory any more.
+fn evicted_text(model: &wire::Model) -> Option<String> {
+    let evicted = model.evicted.as_ref().filter(|_| model.state == "cold")?;
+    let wire::Evicted { reason, comes, ago_s } = evicted;
+    let why = match reason.as_str() {
+        "copy_elsewhere" => "a peer has it in memory",
+        _ => "it was the least recently used",
+    };
+    let name = &model.name;
+    Some(format!(
+        "{name} made room for {comes} {ago_s} s ago, since {why}; it is loaded when it is asked for"
+    ))
 }
 
 /// A model that a job makes, as the node serves it.

@@ -273,11 +273,16 @@ pub(crate) struct RawEngine {
     /// Requests that may wait for a place; more are refused and go elsewhere.
     #[schemars(range(min = 1, max = 4096))]
     pub(crate) max_queue: u64,
-    /// Memory for all models and their caches together, in bytes.
+    /// Memory for all models and their caches together, in bytes. Where not all of them fit, those
+    /// that are asked for are in memory in turn.
     #[schemars(range(min = 16777216, max = 17592186044416_u64))]
     pub(crate) memory_budget_bytes: u64,
     /// Load a model at its first request instead of at the start.
     pub(crate) lazy: bool,
+    /// Models that stay in memory once they are loaded, by name; `*` means all. The others make
+    /// room for one that is asked for and does not fit.
+    #[schemars(length(max = 256))]
+    pub(crate) keep_loaded: Vec<String>,
 }
 
 impl Default for RawEngine {
@@ -290,6 +295,7 @@ impl Default for RawEngine {
             max_queue: engine.max_queue as u64,
             memory_budget_bytes: engine.memory_budget_bytes,
             lazy: engine.lazy,
+            keep_loaded: engine.keep_loaded,
         }
     }
 }

@@ -18,6 +18,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use selvedge_base::Mono;
+use selvedge_contract::residence::Why;
+use selvedge_engine::MemoryUse;
 use selvedge_net::clock;
 use selvedge_proto::policy::AccountPath;
 
@@ -223,6 +225,7 @@ impl Collector for Mesh {
             ("engine_queued", "Requests waiting in this node's engine, by model"),
             own().map(|model| ([("model", model.name.clone())], i64::from(model.queued))),
         )?;
+        memory(&mut encoder, self.0.memory())?;
         budgets(&mut encoder, &self.0.budgets(None))?;
         cache(&mut encoder, self.0.cache())?;
         for (name, help, value) in self.0.totals() {
@@ -232,6 +235,52 @@ impl Collector for Mesh {
         }
         Ok(())
     }
+}
+
+/// What models take of the engine's memory, and how often they came and went, by the few reasons
+/// that there are.
+fn memory(
+    encoder: &mut DescriptorEncoder<'_>,
+    memory: Option<MemoryUse>,
+) -> Result<(), fmt::Error> {
+    let Some(MemoryUse { taken, budget, waiting, counts }) = memory else { return Ok(()) };
+    let level = |value: u64| [([], i64::try_from(value).unwrap_or(i64::MAX))];
+    let help = "Bytes of the models in memory, as the engine counts them";
+    gauges(encoder, ("engine_memory_bytes", help), level(taken))?;
+    let help = "Bytes that models and their caches may take";
+    gauges(encoder, ("engine_memory_budget_bytes", help), level(budget))?;
+    let help = "Models that are asked for and wait for memory";
+    gauges(encoder, ("engine_loads_waiting", help), level(waiting))?;
+    let reasons = [
+        (
+            ("engine_loads", "Models loaded, by why: before anybody asked, or for a request"),
+            vec![("ahead", counts.loaded_ahead), ("request", counts.loaded_asked)],
+        ),
+        (
+            ("engine_evictions", "Models unloaded to make room for others, by why these"),
+            vec![
+                (Why::Copied.as_str(), counts.evicted_copied),
+                (Why::Oldest.as_str(), counts.evicted_oldest),
+            ],
+        ),
+        (
+            ("engine_load_refusals", "Loads that were refused, by why"),
+            vec![
+                ("larger_than_budget", counts.refused_too_large),
+                ("others_stay_loaded", counts.refused_kept),
+                ("others_at_work", counts.refused_busy),
+            ],
+        ),
+    ];
+    let kind = ConstCounter::<u64>::new(0).metric_type();
+    for ((name, help), lines) in reasons {
+        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+        for (reason, value) in lines {
+            let counter = ConstCounter::<u64>::new(value);
+            counter.encode(family.encode_family(&[("reason", reason)])?)?;
+        }
+    }
+    Ok(())
 }
 
 /// What the cache of answers keeps and how often it helped; nothing where there is none.

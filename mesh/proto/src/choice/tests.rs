@@ -81,7 +81,7 @@ fn unwell_peers_are_excluded_with_the_reason() {
 fn a_ready_model_beats_one_that_must_load_however_fast() {
     let cold = Candidate { model_state: Readiness::Cold, step_us: 1, ..peer(1) };
     let loading = Candidate { model_state: Readiness::Loading, step_us: 1, ..peer(2) };
-    let busy = Candidate { queued: 50, running: 1, ..peer(3) };
+    let busy = Candidate { queued: 10, running: 1, ..peer(3) };
     let order: Vec<u8> = choose(NEED, &[cold.clone(), loading, busy], &mut dice())
         .ranked
         .iter()
@@ -197,4 +197,26 @@ proptest! {
         list.reverse();
         prop_assert_eq!(forward, choose(NEED, &list, &mut Dice::keyed(seed, "choice")));
     }
+}
+
+#[test]
+fn one_that_must_load_is_the_last_choice_until_all_that_are_ready_are_overloaded() {
+    let cold = Candidate { model_state: Readiness::Cold, ..me(1) };
+    // Half a second of tokens for each that waits; the load takes ten.
+    let queued = |queued| Candidate { running: 1, queued, ..peer(2) };
+    let choice = choose(NEED, &[cold.clone(), queued(10)], &mut dice());
+    assert_eq!(
+        choice.chosen,
+        Some(NodeId([2; 32])),
+        "waiting there is over sooner than a load here"
+    );
+    assert_eq!(verdict_of(&choice, 1), Verdict::Cold);
+    let choice = choose(NEED, &[cold.clone(), queued(60)], &mut dice());
+    assert_eq!(choice.chosen, Some(NodeId([1; 32])));
+    assert_eq!(verdict_of(&choice, 1), Verdict::Cold, "it says that it must load");
+    assert_eq!(choice.ranked.len(), 2);
+    // One that may be gone is no reason to wait, and none to hurry.
+    let gone = Candidate { state: PeerState::Dead, ..queued(60) };
+    let choice = choose(NEED, &[cold, gone], &mut dice());
+    assert_eq!(choice.chosen, Some(NodeId([1; 32])));
 }

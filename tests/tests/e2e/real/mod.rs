@@ -32,6 +32,7 @@ mod overspend;
 mod providers;
 mod quantized;
 mod reclaimed;
+mod residence;
 mod resume;
 mod shapes;
 mod shared_routes;
