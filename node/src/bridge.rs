@@ -5,6 +5,7 @@
 
 mod cache;
 mod federated;
+mod machine;
 mod providers;
 mod quota;
 mod routes;
@@ -47,6 +48,8 @@ pub(crate) struct Bridge {
     pub(crate) stop: Stop,
     /// Models of this node that its engine did not take.
     pub(crate) unserved: Unserved,
+    /// What was chosen, when the node started, of models with several files.
+    pub(crate) variants: Arc<[wire::VariantChoice]>,
 }
 
 impl Backend for Bridge {
@@ -377,6 +380,7 @@ impl Bridge {
             Order::Federated(order) => self.federated(order).await,
             Order::Cache => self.cache_show(),
             Order::CachePurge(purge) => self.cache_purge(purge).await,
+            Order::Variants => said(&wire::List { data: self.variants.to_vec() }),
             Order::Record(id) => self.record(id),
         }
     }
@@ -483,6 +487,7 @@ fn node(node: &NodeView) -> wire::Node {
         computing: node.engine.computing,
         loading: node.engine.loading,
         models: node.engine.models.iter().map(model).collect(),
+        machine: machine::told(&node.machine),
     }
 }
 
@@ -543,7 +548,7 @@ fn told(record: &RequestRecord, view: &MeshView) -> Record {
                 node: scored.node.to_string(),
                 name: view.name_of(&scored.node),
                 estimate_us: scored.estimate.0,
-                verdict: scored.verdict.as_str().to_owned(),
+                verdict: scored.verdict.to_string(),
             })
             .collect(),
     });
