@@ -588,7 +588,7 @@ fn leg(leg: &selvedge_core::journey::Leg) -> Leg {
 
 #[cfg(test)]
 mod tests {
-    use selvedge_proto::choice::{Choice, Scored, Verdict};
+    use selvedge_proto::choice::{Choice, Scored, Strain, Verdict};
     use selvedge_runtime::RequestRecord;
 
     use super::*;
@@ -604,7 +604,11 @@ mod tests {
     #[test]
     fn a_record_is_told_with_every_turn_and_candidate() {
         let choice = Choice {
-            ranked: vec![scored(1, Verdict::Fastest), scored(2, Verdict::Slower)],
+            ranked: vec![
+                scored(1, Verdict::Fastest),
+                scored(2, Verdict::Slower),
+                scored(3, Verdict::Spared(Strain::Battery { percent: 14 })),
+            ],
             chosen: Some(node(1)),
         };
         let attempt = |byte, from_index, ended: Option<&str>| selvedge_core::Attempt {
@@ -637,7 +641,9 @@ mod tests {
         assert_eq!(told.longest_gap_us, Some(12_000));
         assert_eq!(told.attempts.len(), 2);
         assert_eq!(told.attempts[0].ended.as_deref(), Some("gone"));
-        assert_eq!((told.attempts[1].from_index, told.attempts[1].candidates.len()), (9, 2));
+        assert_eq!((told.attempts[1].from_index, told.attempts[1].candidates.len()), (9, 3));
         assert_eq!(told.attempts[0].candidates[1].verdict, "slower");
+        let spared = &told.attempts[0].candidates[2].verdict;
+        assert_eq!(spared, "on battery at 14 %: after others");
     }
 }

@@ -3,7 +3,7 @@
 //! Owns the reading of `/proc/meminfo` and of the limits of control groups, of which the tightest
 //! holds.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::files::Root;
 
@@ -52,7 +52,7 @@ pub(super) fn read(root: &Root) -> Memory {
 /// Lowers what there is to what a group may have, if that is less.
 fn limit(
     root: &Root,
-    level: &PathBuf,
+    level: &Path,
     names: &Names,
     total: &mut Option<u64>,
     available: &mut Option<u64>,
