@@ -260,7 +260,7 @@ fn unseen(listed: &str, bytes: Option<u64>) -> Variant {
     let upper = listed.to_uppercase();
     let named = TYPES.iter().find(|(name, _)| upper.contains(name));
     let (quantization, tenths) =
-        named.map_or(("of unknown type", 45), |(name, bits)| (name, *bits));
+        named.map_or(("of unknown type", 45), |(name, bits)| (*name, *bits));
     // Without a size it is out of every choice.
     let file_bytes = bytes.unwrap_or(u64::MAX);
     let weights = u128::from(file_bytes) * 80 / u128::from(tenths);

@@ -83,7 +83,8 @@ fn list(home: &Home, config: &Config, as_json: bool) -> Result<()> {
         ui::out(format_args!("{told:#}"));
         return Ok(());
     }
-    if stored.is_empty() && running.is_empty() && learned.is_empty() {
+    let nothing = stored.is_empty() && running.is_empty() && learned.is_empty();
+    if nothing && variants.is_empty() {
         ui::out("no models; `selvedge models pull` fetches a small one");
         return Ok(());
     }

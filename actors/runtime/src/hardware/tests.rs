@@ -269,18 +269,20 @@ fn a_board_with_thermal_zones() {
 #[test]
 fn hostile_files_are_not_there() {
     let long = "9".repeat(3 << 20);
+    let cpuinfo = format!("model name : {long}\nflags : avx2\n");
+    let groups = format!("garbage\n0::/\n4:cpu:{}\n", "/a".repeat(20_000));
     let tree = Tree::new(&[
-        ("proc/cpuinfo", &format!("model name : {long}\nflags : avx2\n")),
+        ("proc/cpuinfo", cpuinfo.as_str()),
         ("proc/meminfo", "MemTotal: -5 kB\nMemAvailable: 99999999999999999999 kB\n"),
         ("proc/self/status", "Cpus_allowed_list:\t0-4294967295\n"),
-        ("proc/self/cgroup", &format!("garbage\n0::/\n4:cpu:{}\n", "/a".repeat(20_000))),
+        ("proc/self/cgroup", groups.as_str()),
         ("sys/fs/cgroup/cpu.max", "100000 0\n"),
         ("sys/fs/cgroup/memory.max", "-1\n"),
         ("sys/devices/system/cpu/online", "9-1,,\n"),
         ("sys/class/thermal/thermal_zone0/type", "cpu\n"),
         ("sys/class/thermal/thermal_zone0/temp", "-273000\n"),
         ("sys/class/thermal/thermal_zone1/type", "cpu\n"),
-        ("sys/class/thermal/thermal_zone1/temp", &long),
+        ("sys/class/thermal/thermal_zone1/temp", long.as_str()),
         ("sys/class/hwmon/hwmon0/name", "k10temp\n"),
         ("sys/class/hwmon/hwmon0/temp1_input", "\u{fffd}\0\n"),
         ("sys/class/hwmon/hwmon0/temp1_crit", "5\n"),
