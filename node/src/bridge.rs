@@ -5,6 +5,7 @@
 
 mod cache;
 mod federated;
+mod machine;
 mod providers;
 mod quota;
 mod routes;
@@ -49,6 +50,8 @@ pub(crate) struct Bridge {
     pub(crate) stop: Stop,
     /// Models of this node that its engine did not take.
     pub(crate) unserved: Unserved,
+    /// What was chosen, when the node started, of models with several files.
+    pub(crate) variants: Arc<[wire::VariantChoice]>,
 }
 
 impl Backend for Bridge {
@@ -383,6 +386,7 @@ impl Bridge {
             Order::Federated(order) => self.federated(order).await,
             Order::Cache => self.cache_show(),
             Order::CachePurge(purge) => self.cache_purge(purge).await,
+            Order::Variants => said(&wire::List { data: self.variants.to_vec() }),
             Order::Record(id) => self.record(id),
         }
     }
@@ -508,6 +512,7 @@ fn node(node: &NodeView) -> wire::Node {
         computing: node.engine.computing,
         loading: node.engine.loading,
         models: node.engine.models.iter().map(model).collect(),
+        machine: machine::told(&node.machine),
     }
 }
 
@@ -572,7 +577,7 @@ fn told(record: &RequestRecord, view: &MeshView) -> Record {
                 node: scored.node.to_string(),
                 name: view.name_of(&scored.node),
                 estimate_us: scored.estimate.0,
-                verdict: scored.verdict.as_str().to_owned(),
+                verdict: scored.verdict.to_string(),
             })
             .collect(),
     });
@@ -612,7 +617,7 @@ fn leg(leg: &selvedge_core::journey::Leg) -> Leg {
 
 #[cfg(test)]
 mod tests {
-    use selvedge_proto::choice::{Choice, Scored, Verdict};
+    use selvedge_proto::choice::{Choice, Scored, Strain, Verdict};
     use selvedge_runtime::RequestRecord;
 
     use super::*;
@@ -628,7 +633,11 @@ mod tests {
     #[test]
     fn a_record_is_told_with_every_turn_and_candidate() {
         let choice = Choice {
-            ranked: vec![scored(1, Verdict::Fastest), scored(2, Verdict::Slower)],
+            ranked: vec![
+                scored(1, Verdict::Fastest),
+                scored(2, Verdict::Slower),
+                scored(3, Verdict::Spared(Strain::Battery { percent: 14 })),
+            ],
             chosen: Some(node(1)),
         };
         let attempt = |byte, from_index, ended: Option<&str>| selvedge_core::Attempt {
@@ -661,7 +670,9 @@ mod tests {
         assert_eq!(told.longest_gap_us, Some(12_000));
         assert_eq!(told.attempts.len(), 2);
         assert_eq!(told.attempts[0].ended.as_deref(), Some("gone"));
-        assert_eq!((told.attempts[1].from_index, told.attempts[1].candidates.len()), (9, 2));
+        assert_eq!((told.attempts[1].from_index, told.attempts[1].candidates.len()), (9, 3));
         assert_eq!(told.attempts[0].candidates[1].verdict, "slower");
+        let spared = &told.attempts[0].candidates[2].verdict;
+        assert_eq!(spared, "on battery at 14 %: after others");
     }
 }

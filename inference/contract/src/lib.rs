@@ -1,12 +1,14 @@
 //! What an engine must do, in plain data: requests, tokens, usage, state, batching policy.
 //!
 //! Owns the contract between the request path and whatever runs models, and the pure decisions of
-//! an engine (what to run in the next step, when a request would finish here). Deliberately lacks
-//! tensors, files, threads and channels: those are in `inference/engine`.
+//! an engine (what to run in the next step, when a request would finish here, which of a model's
+//! files suits a machine). Deliberately lacks tensors, files, threads and channels: those are in
+//! `inference/engine`.
 
 pub mod carried;
 pub mod cost;
 pub mod embed;
+pub mod hardware;
 pub mod prefix;
 pub mod request;
 pub mod residence;
@@ -16,9 +18,11 @@ pub mod speech;
 pub mod status;
 pub mod tensors;
 pub mod tools;
+pub mod variants;
 
 pub use cost::CostModel;
 pub use embed::{EmbedRequest, EmbedSink, Embedded};
+pub use hardware::{Card, Condition, Hardware, Machine};
 pub use prefix::Scope;
 pub use request::{
     Answer, ChatMessage, Emitted, EventSink, FinishReason, GenerateRequest, Input, Limits,

@@ -2,6 +2,8 @@
 //!
 //! Owns the values and their defaults. Reading configuration files belongs to the node.
 
+use selvedge_kernels::Isa;
+
 use crate::onnx::Running;
 use crate::renderer::Rendering;
 
@@ -38,6 +40,18 @@ pub struct EngineConfig {
     pub rendering: Rendering,
     /// Where ONNX models run.
     pub running: Running,
+}
+
+impl EngineConfig {
+    /// What language models are computed with here, as people call it: the fastest kernels that
+    /// this processor has, or a card.
+    pub fn kernels(&self) -> &'static str {
+        match self.device {
+            Device::Cpu => Isa::detect().name(),
+            Device::Cuda(_) => "cuda",
+            Device::Metal(_) => "metal",
+        }
+    }
 }
 
 impl Default for EngineConfig {

@@ -38,6 +38,7 @@ mod loader;
 mod local;
 mod mailbox;
 mod memory;
+mod needs;
 mod onnx;
 mod packed;
 mod pictures;
@@ -75,6 +76,7 @@ pub use error::EngineError;
 pub use gauge::{Gauge, Gauged, Held};
 pub use local::LocalEngine;
 pub use memory::MemoryUse;
+pub use needs::{Needs, needs};
 pub use onnx::{Running, inspect_onnx_bytes, serve_onnx};
 pub use quantize::{
     Mixture, Quantized, Recipe, SHARES, Turned, UnknownMixture, inspect_directory_bytes, quantize,

@@ -26,7 +26,7 @@ use crate::vision::{self, Seer};
 use crate::worker::{Loaded, Message};
 
 /// Tokens for which keys and values must fit beside the weights: room for a few short answers.
-const LEAST_TOKENS: u64 = 2_048;
+pub(crate) const LEAST_TOKENS: u64 = 2_048;
 
 /// Loads a model on a thread of its own, after `delay`; its state is Loading meanwhile, and Cold
 /// while it waits for memory.

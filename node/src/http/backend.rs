@@ -201,6 +201,8 @@ pub(crate) enum Order {
     },
     /// Lists members.
     Members,
+    /// What was chosen of models with several files.
+    Variants,
     /// Shuts a node out.
     Revoke(NodeId),
     /// Lets a node admit others.

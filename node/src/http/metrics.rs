@@ -226,6 +226,9 @@ impl Collector for Mesh {
             own().map(|model| ([("model", model.name.clone())], i64::from(model.queued))),
         )?;
         memory(&mut encoder, self.0.memory())?;
+        if let Some(me) = status.nodes.iter().find(|node| node.me) {
+            machine(&mut encoder, &me.machine)?;
+        }
         budgets(&mut encoder, &self.0.budgets(None))?;
         cache(&mut encoder, self.0.cache())?;
         for (name, help, value) in self.0.totals() {
@@ -278,6 +281,49 @@ fn memory(
         for (reason, value) in lines {
             let counter = ConstCounter::<u64>::new(value);
             counter.encode(family.encode_family(&[("reason", reason)])?)?;
+        }
+    }
+    Ok(())
+}
+
+/// How this node's machine stands; a line for what is known alone.
+fn machine(encoder: &mut DescriptorEncoder<'_>, machine: &wire::Machine) -> Result<(), fmt::Error> {
+    let bytes = |value: Option<u64>| value.map(|value| i64::try_from(value).unwrap_or(i64::MAX));
+    for (name, help, value) in [
+        ("machine_memory_bytes", "Memory of this machine", bytes(machine.memory_bytes)),
+        (
+            "machine_memory_available_bytes",
+            "What programs could still take of it",
+            bytes(machine.memory_available_bytes),
+        ),
+        (
+            "machine_temperature_decidegrees",
+            "The hottest sensor, in tenths of a degree Celsius",
+            machine.temperature_decidegrees.map(i64::from),
+        ),
+        (
+            "machine_headroom_decidegrees",
+            "What is left to the nearest critical point",
+            machine.headroom_decidegrees.map(i64::from),
+        ),
+        (
+            "machine_battery_percent",
+            "How full the battery is",
+            machine.battery_percent.map(i64::from),
+        ),
+        (
+            "machine_on_battery",
+            "Whether the battery carries the machine",
+            machine.on_battery.map(i64::from),
+        ),
+        (
+            "machine_spared",
+            "Whether requests go to other nodes first",
+            Some(i64::from(machine.spared.is_some())),
+        ),
+    ] {
+        if let Some(value) = value {
+            gauges(encoder, (name, help), [([], value)])?;
         }
     }
     Ok(())

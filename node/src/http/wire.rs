@@ -4,6 +4,7 @@
 
 mod cache;
 mod federated;
+mod machine;
 mod provider;
 mod quota;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use cache::*;
 pub(crate) use federated::*;
+pub(crate) use machine::*;
 pub(crate) use provider::*;
 pub(crate) use quota::*;
 
@@ -55,6 +57,9 @@ pub(crate) struct Node {
     pub(crate) loading: bool,
     /// Its models.
     pub(crate) models: Vec<Model>,
+    /// Its machine, as far as it tells.
+    #[serde(default)]
+    pub(crate) machine: Machine,
 }
 
 impl Node {

@@ -18,6 +18,7 @@ fn peer(name: u8) -> Candidate {
         prefill_rate: 1_000,
         step_us: 10_000,
         in_flight_from_here: 0,
+        strain: None,
     }
 }
 
@@ -133,6 +134,35 @@ fn nobody_is_an_answer_too() {
     assert_eq!(choose(NEED, &[], &mut dice()), Choice::default());
 }
 
+#[test]
+fn a_machine_that_runs_low_or_hot_comes_after_the_others_with_its_reason() {
+    let low = Candidate { strain: Some(Strain::Battery { percent: 14 }), step_us: 1_000, ..me(1) };
+    let hot = Candidate { strain: Some(Strain::Hot { decidegrees: 912 }), ..peer(2) };
+    let slow = Candidate { step_us: 100_000, ..peer(3) };
+    let choice = choose(NEED, &[low.clone(), hot.clone(), slow], &mut dice());
+    assert_eq!(choice.chosen, Some(NodeId([3; 32])));
+    assert_eq!(verdict_of(&choice, 1).to_string(), "on battery at 14 %: after others");
+    assert_eq!(verdict_of(&choice, 2).to_string(), "at 91.2 °C: after others");
+    let near = Strain::NearLimit { decidegrees: -5 };
+    assert_eq!(near.to_string(), "-0.5 °C below its critical point");
+
+    // Among those that are to be spared the better one is asked, and before one that must load.
+    let cold = Candidate { model_state: Readiness::Cold, ..peer(4) };
+    let choice = choose(NEED, &[cold, hot, low.clone()], &mut dice());
+    assert_eq!(choice.chosen, Some(NodeId([1; 32])));
+    let alone = choose(NEED, &[low], &mut dice());
+    assert_eq!(alone.chosen, Some(NodeId([1; 32])));
+    assert_eq!(verdict_of(&alone, 1).to_string(), "on battery at 14 %: after others");
+}
+
+fn any_strain() -> impl Strategy<Value = Strain> {
+    prop_oneof![
+        any::<u8>().prop_map(|percent| Strain::Battery { percent }),
+        any::<i16>().prop_map(|decidegrees| Strain::Hot { decidegrees }),
+        any::<i16>().prop_map(|decidegrees| Strain::NearLimit { decidegrees }),
+    ]
+}
+
 fn any_candidate() -> impl Strategy<Value = Candidate> {
     let state = prop_oneof![
         Just(PeerState::Alive),
@@ -146,8 +176,13 @@ fn any_candidate() -> impl Strategy<Value = Candidate> {
         Just(Readiness::Cold),
         Just(Readiness::Failed)
     ];
-    (any::<u8>(), any::<bool>(), state, model, any::<[u32; 6]>(), any::<Option<u64>>()).prop_map(
-        |(name, is_me, state, model_state, numbers, rtt)| Candidate {
+    let strain = prop_oneof![
+        3 => Just(None),
+        1 => any_strain().prop_map(Some),
+    ];
+    let numbers = (any::<[u32; 6]>(), any::<Option<u64>>());
+    (any::<u8>(), any::<bool>(), state, model, numbers, strain).prop_map(
+        |(name, is_me, state, model_state, (numbers, rtt), strain)| Candidate {
             node: NodeId([name; 32]),
             is_me,
             state,
@@ -159,6 +194,7 @@ fn any_candidate() -> impl Strategy<Value = Candidate> {
             prefill_rate: numbers[3],
             step_us: numbers[4],
             in_flight_from_here: numbers[5],
+            strain,
         },
     )
 }
@@ -181,6 +217,32 @@ proptest! {
         }
         let unusable = choice.ranked.iter().skip_while(|scored| scored.verdict.usable());
         prop_assert!(unusable.into_iter().all(|scored| !scored.verdict.usable()));
+    }
+
+    #[test]
+    fn strain_excludes_nobody_and_comes_after_whoever_is_ready(
+        list in proptest::collection::vec(any_candidate(), 0..12),
+        strain in any_strain(),
+        seed in any::<u64>(),
+    ) {
+        let rested: Vec<Candidate> =
+            list.iter().map(|one| Candidate { strain: None, ..one.clone() }).collect();
+        let dice = || Dice::keyed(seed, "choice");
+        let usable = |choice: &Choice| choice.ranked.iter().filter(|s| s.verdict.usable()).count();
+        let (with, without) = (choose(NEED, &list, &mut dice()), choose(NEED, &rested, &mut dice()));
+        prop_assert_eq!(usable(&with), usable(&without));
+        prop_assert_eq!(with.chosen.is_some(), without.chosen.is_some());
+        // Where all are strained somebody is asked all the same.
+        let all: Vec<Candidate> =
+            rested.iter().map(|one| Candidate { strain: Some(strain), ..one.clone() }).collect();
+        prop_assert_eq!(choose(NEED, &all, &mut dice()).chosen.is_some(), with.chosen.is_some());
+        // Whoever is taken is spared only if nobody ready is not.
+        let is_ready = |one: &&Candidate| {
+            let ready = one.model_state == Readiness::Ready && one.state == PeerState::Alive;
+            ready && one.strain.is_none()
+        };
+        let spared = matches!(with.ranked.first(), Some(Scored { verdict: Verdict::Spared(_), .. }));
+        prop_assert!(!spared || !list.iter().any(|one| is_ready(&one)));
     }
 
     #[test]

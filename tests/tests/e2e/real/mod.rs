@@ -13,6 +13,7 @@ mod described;
 mod embeddings;
 mod federated;
 mod frozen;
+mod hardware;
 mod hostile;
 mod inference;
 mod joining;
