@@ -364,6 +364,7 @@ fn settings(config: &Config, token: &str) -> Settings {
         body_limit: config.api.max_body_bytes,
         deadline: Micros(u64::try_from(config.api.request_timeout.as_micros()).unwrap_or(u64::MAX)),
         connections: config.api.max_requests.saturating_add(RESTING),
+        workers: std::thread::available_parallelism().map_or(1, usize::from),
         ..Settings::default()
     }
 }

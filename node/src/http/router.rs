@@ -80,6 +80,9 @@ pub(super) enum Surface {
 }
 
 impl Surface {
+    /// How many there are.
+    pub(super) const COUNT: usize = Self::Other as usize + 1;
+
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Chat => "chat",
