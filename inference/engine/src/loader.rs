@@ -71,7 +71,7 @@ fn read(
         return read_onnx(shared, digest, &path, wish).map(|()| None);
     }
     if vision::is_folder(&path) {
-        return read_seer(shared, digest, &path).map(|()| None);
+        return read_seer(shared, digest, &path, wish).map(|()| None);
     }
     if embed::is_folder(&path) {
         return match speech::is_folder(&path) {
@@ -171,10 +171,16 @@ fn read_listener(
 }
 
 /// Loads a model that sees and hands it to whoever does.
-fn read_seer(shared: &Arc<Shared>, digest: ModelDigest, path: &Path) -> Result<(), EngineError> {
+fn read_seer(
+    shared: &Arc<Shared>,
+    digest: ModelDigest,
+    path: &Path,
+    wish: Wish,
+) -> Result<(), EngineError> {
     let folder = vision::Folder::open(path)?;
     let needed = folder.needed();
-    let reservation = shared.reserve_weights(needed, 0)?;
+    let room = Room { weights: needed, beside: 0 };
+    let reservation = shared.make_room(digest, room, wish)?;
     // Pages that others keep there are given up before the weights come.
     shared.worker.nudge();
     let seer = Seer::load(&folder)?;

@@ -16,7 +16,7 @@ use selvedge_contract::residence::{Counts, Decision, Eviction, Reason, Residence
 
 use crate::error::EngineError;
 use crate::shared::Shared;
-use crate::{embed, front, onnx, speech, worker};
+use crate::{embed, front, onnx, speech, vision, worker};
 
 /// How often a load that waits looks at the clock, which is handed in and may go its own way.
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
@@ -135,6 +135,7 @@ impl Shared {
         drop(self.desk.push(embed::Message::Removed(*model)));
         drop(self.tensors.push(onnx::Message::Removed(*model)));
         drop(self.hearing.push(speech::Message::Removed(*model)));
+        drop(self.sight.push(vision::Message::Removed(*model)));
     }
 
     /// Keeps so many bytes for a model's running answers, or as many as there are.
