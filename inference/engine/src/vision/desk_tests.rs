@@ -164,11 +164,16 @@ fn what_is_no_picture_and_no_text_is_refused_with_its_place() {
     let mut sum = flate2::Crc::new();
     sum.update(&bomb[12..29]);
     bomb[29..33].copy_from_slice(&sum.sum().to_be_bytes());
+    let mut wide = std::fs::read(fixtures().join("large.jpg")).expect("a picture");
+    // Sides of a JPEG stand at the fifth byte after its frame's mark.
+    let frame = wide.windows(2).position(|mark| mark == [0xff, 0xc0]).expect("a frame");
+    wide[frame + 5..frame + 9].copy_from_slice(&[0x10, 0, 0x10, 0]);
     let cut = &picture[..picture.len() / 2];
     for (engine, inputs, says) in [
         (&vit, bytes("image", &[good, b"GIF89a"]), "picture 1: it is neither PNG nor JPEG"),
         (&vit, bytes("image", &[good, cut]), "picture 1: "),
-        (&vit, bytes("image", &[&bomb]), "picture 0: its points have more than 96 MiB"),
+        (&vit, bytes("image", &[&bomb]), "picture 0: its points have more than 36 MiB"),
+        (&vit, bytes("image", &[good, &wide]), "picture 1: its points have more than 36 MiB"),
         (&vit, bytes("image", &[]), "0 pictures"),
         (&vit, bytes("image", &[good; 65]), "65 pictures"),
         (&vit, bytes("labels", &[b"a"]), "no input 'labels'"),

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::prepare::{Prepare, Usual};
 use super::resample::Filter;
-use super::seer::MAX_POINT_BYTES;
+use super::seer::PEAK_BYTES;
 use super::{asked, names::Half};
 use crate::card::Inspected;
 use crate::embed::Raw;
@@ -194,7 +194,7 @@ impl Folder {
                 captions.bytes().saturating_add(widths * *dimensions as u64 * 4)
             }
         };
-        self.sight.bytes().saturating_add(kind).saturating_add(MAX_POINT_BYTES)
+        self.sight.bytes().saturating_add(kind).saturating_add(PEAK_BYTES)
     }
 
     /// The bytes of `tokenizer.json`.
