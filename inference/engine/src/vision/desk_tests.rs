@@ -168,7 +168,7 @@ fn what_is_no_picture_and_no_text_is_refused_with_its_place() {
     // Sides of a JPEG stand at the fifth byte after its frame's mark.
     let frame = wide.windows(2).position(|mark| mark == [0xff, 0xc0]).expect("a frame");
     wide[frame + 5..frame + 9].copy_from_slice(&[0x10, 0, 0x10, 0]);
-    let cut = &picture[..picture.len() / 2];
+    let (cut, long) = (&picture[..picture.len() / 2], "dog ".repeat(50));
     for (engine, inputs, says) in [
         (&vit, bytes("image", &[good, b"GIF89a"]), "picture 1: it is neither PNG nor JPEG"),
         (&vit, bytes("image", &[good, cut]), "picture 1: "),
@@ -178,13 +178,20 @@ fn what_is_no_picture_and_no_text_is_refused_with_its_place() {
         (&vit, bytes("image", &[good; 65]), "65 pictures"),
         (&vit, bytes("labels", &[b"a"]), "no input 'labels'"),
         (&clip, bytes("labels", &[b"a".as_slice(); 1_025]), "1025 labels"),
-        (&clip, bytes("labels", &[&[b'a'; 1_025]]), "a label of 1025 bytes"),
-        (&clip, bytes("labels", &[&[0xff]]), "not UTF-8"),
-        (&clip, bytes("labels", &["dog ".repeat(50).as_bytes()]), "longer than the 20 tokens"),
+        (&clip, bytes("labels", &[&[b'a'; 1_025]]), "label 0: it has 1025 bytes"),
+        (&clip, bytes("labels", &[b"a".as_slice(), &[0xff]]), "label 1: it is not UTF-8"),
+        (
+            &clip,
+            bytes("labels", &[b"a".as_slice(), long.as_bytes()]),
+            "label 1: a text is longer than the 20",
+        ),
     ] {
         let refused = told(engine, asked(1, vec![inputs], &[])).expect_err("must be refused");
         assert!(refused.message.contains(says), "{refused} / {says}");
         assert_eq!(refused.blame, selvedge_base::Blame::Client, "{refused}");
+        if says.starts_with("label ") {
+            assert_eq!(refused.param.as_deref(), Some("labels"), "{refused}");
+        }
     }
     told(&vit, asked(2, vec![bytes("image", &[good])], &[])).expect("it goes on");
     let text = crate::testing::request(3, MODEL, Input::Text("a".to_owned()));
