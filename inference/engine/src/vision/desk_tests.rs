@@ -1,12 +1,15 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use selvedge_base::{Micros, RequestId};
+use selvedge_base::{Micros, Mono, RequestId};
 use selvedge_contract::{Engine, Input};
 
+use super::super::folder::Folder;
 use super::super::folder::tests::copied;
 use super::super::golden_tests::{Case, cases, fixtures};
 use super::*;
+use crate::card::inspect;
+use crate::shared::Makes;
 use crate::testing::{Directory, engine};
 use crate::{EngineConfig, LocalEngine};
 
@@ -23,6 +26,34 @@ fn with(model: &str) -> LocalEngine {
     let engine = running();
     engine.add_model(&fixtures().join(model), model, MODEL).expect("a model");
     engine
+}
+
+/// A desk whose steps the test takes, with a model in memory.
+fn by_hand(model: &str) -> (Arc<Shared>, Desk) {
+    let config = EngineConfig { threads: 1, ..EngineConfig::default() };
+    let shared = Shared::new(config, Arc::new(|| Mono(0)));
+    let path = fixtures().join(model);
+    let card = inspect(&path).expect("reads").card(model, MODEL);
+    assert!(shared.add(card, path.clone(), Makes::default()).expect("added"));
+    let seer = Seer::load(&Folder::open(&path).expect("reads")).expect("loads");
+    let reservation = shared.reserve(1).expect("room");
+    let mut desk = Desk::new(Arc::clone(&shared), Device::Cpu);
+    desk.receive(VecDeque::from([Message::Loaded(MODEL, Box::new((seer, reservation)))]));
+    (shared, desk)
+}
+
+/// A request for classes of pictures, as that desk is told.
+fn queued(
+    (shared, desk): (&Arc<Shared>, &mut Desk),
+    id: u128,
+    pictures: &[&[u8]],
+) -> Told<Vec<Tensor>> {
+    let (sender, heard) = mpsc::channel();
+    let request = asked(id, vec![bytes("image", pictures)], &[]);
+    let sink: InferSink = Box::new(move |end| drop(sender.send(end)));
+    let job = Job::tensors(&request, sink, || shared.admit(request.id, MODEL)).expect("fits");
+    desk.receive(VecDeque::from([Message::Job(Box::new(job))]));
+    heard
 }
 
 fn bytes(name: &str, elements: &[&[u8]]) -> Tensor {
@@ -202,16 +233,28 @@ fn what_is_no_picture_and_no_text_is_refused_with_its_place() {
 
 #[test]
 fn a_request_that_is_given_up_ends_and_others_go_on() {
-    let (engine, picture) = (with("vit"), of("vit")[0].bytes());
-    let pictures = vec![picture.as_slice(); 64];
-    let long = begin(&engine, asked(1, vec![bytes("image", &pictures)], &[])).expect("queued");
-    let short = begin(&engine, asked(2, vec![bytes("image", &[&picture])], &[])).expect("queued");
-    engine.cancel(RequestId(1));
-    assert_eq!(end(&short).expect("classes")[2].shape, [1, 7]);
-    // It may have been over before it was given up.
-    if let Err(refused) = end(&long) {
-        assert_eq!(refused.code, Code::Cancelled);
-    }
+    let (picture, (shared, mut desk)) = (of("vit")[0].bytes(), by_hand("vit"));
+    let (one, two) = ([picture.as_slice()], [picture.as_slice(); 2]);
+    let over = |told: &Told<Vec<Tensor>>| told.try_recv().expect("an end");
+    // Before its turn.
+    let early = queued((&shared, &mut desk), 1, &two);
+    let other = queued((&shared, &mut desk), 2, &one);
+    shared.cancel(RequestId(1));
+    desk.sweep();
+    assert_eq!(over(&early).expect_err("given up").code, Code::Cancelled);
+    desk.step();
+    assert_eq!(over(&other).expect("classes")[2].shape, [1, 7]);
+    // Within its second picture, which nothing but the layers' looking ends.
+    let late = queued((&shared, &mut desk), 3, &two);
+    let other = queued((&shared, &mut desk), 4, &one);
+    desk.step();
+    assert!(late.try_recv().is_err(), "one of two was seen");
+    desk.step();
+    assert_eq!(over(&other).expect("classes")[2].shape, [1, 7]);
+    shared.cancel(RequestId(3));
+    desk.step();
+    assert_eq!(over(&late).expect_err("given up").code, Code::Cancelled);
+    assert!(desk.jobs.is_empty());
 }
 
 #[test]
