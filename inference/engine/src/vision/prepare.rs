@@ -87,8 +87,8 @@ pub(super) struct Prepare {
 impl Said {
     /// Refuses what is done otherwise than here.
     fn check(&self) -> Result<(), EngineError> {
-        for name in [&self.image_processor_type, &self.feature_extractor_type] {
-            let Some(name) = name else { continue };
+        let names = [&self.image_processor_type, &self.feature_extractor_type];
+        for name in names.into_iter().flatten() {
             let kind = PROCESSORS.iter().find_map(|kind| name.strip_prefix(kind));
             if !kind.is_some_and(|end| ENDS.contains(&end)) {
                 let name: String = name.chars().take(64).collect();

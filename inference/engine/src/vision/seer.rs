@@ -25,8 +25,8 @@ pub(super) const MAX_POINT_BYTES: u64 = 36 << 20;
 /// Bytes that the one picture takes that is read at a time, which is in the node's own memory: its
 /// points, and beside them the most of three. A JPEG in several scans keeps two bytes for each
 /// number of each channel until the last one, of which CMYK has four and becomes three: eight
-/// thirds of the points. What is turned by a quarter is copied once. What is brought to size has as
-/// many rows as its longest side and as many columns as the widest model sees: 96 MiB.
+/// thirds of the points. What is turned by a quarter is copied once. What is brought to size has up
+/// to 16,384 rows, a side's most, of up to 2,048 points, which the widest model sees: 96 MiB.
 pub(super) const PEAK_BYTES: u64 = 4 * MAX_POINT_BYTES;
 /// The end token's number in older files, which was none: they mean the greatest token of a text.
 const NO_END: u64 = 2;
