@@ -531,6 +531,8 @@ mod tests {
             "selvedge budget lower acme tokens-hour 10k",
             "selvedge budget show acme --json",
             "selvedge infer wear --input - --columns a,b --scale 100 --classes ok,worn",
+            "selvedge infer vit-base --image a.png --image b.jpg --json",
+            "selvedge infer clip --image a.png --labels cat,dog",
             "selvedge explain req_00000000000000000000000000000001",
             "selvedge config check",
             "selvedge completions zsh",
@@ -540,5 +542,10 @@ mod tests {
         }
         let wrong = Cli::try_parse_from(["selvedge", "up", "--threads", "0"]).unwrap_err();
         assert_eq!(wrong.exit_code(), 2);
+        // What is for rows changes no picture.
+        for more in [["--scale", "255"], ["--columns", "a"], ["--classes", "a"], ["--input", "-"]] {
+            let line = ["selvedge", "infer", "vit-base", "--image", "a.png"];
+            assert!(Cli::try_parse_from(line.into_iter().chain(more)).is_err(), "{more:?}");
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns reading them within bounds, whichever model they are for. What becomes of a picture's
 //! points is the model's. A picture comes from anybody: it is refused by its head where its points
-//! would take too much memory, and turned as its camera says that it was held.
+//! would take too much memory, and turned as its camera says that it was held. What a decoder takes
+//! beside them is a few times as much: whoever bounds the points counts it.
 
 use std::borrow::Cow;
 
@@ -43,12 +44,14 @@ fn decoded(bytes: &[u8], most: u64) -> Result<DynamicImage, String> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
+    // That of JPEG looks at the sides alone; both are asked for the bytes of the points below.
     limits.max_alloc = Some(most);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(told)?;
     let orientation = decoder.orientation().map_err(told)?;
     if decoder.total_bytes() > most {
-        return Err(format!("its points have more than {} MiB", most >> 20));
+        let most = most >> 20;
+        return Err(format!("its points have more than {most} MiB; make the picture smaller"));
     }
     let mut picture = DynamicImage::from_decoder(decoder).map_err(told)?;
     picture.apply_orientation(orientation);

@@ -199,11 +199,13 @@ impl CaptionsConfig {
         }
     }
 
-    /// Bytes that the weights take in memory.
-    pub fn bytes(&self) -> u64 {
+    /// Bytes that the weights take in memory, and texts of so many tokens beside them while they
+    /// are read at once.
+    pub fn bytes(&self, tokens: usize) -> u64 {
         let rows = (self.vocabulary + self.positions + 2) as u64;
         let before = rows.saturating_mul(self.tower.width as u64);
-        self.tower.numbers().saturating_add(before).saturating_mul(4)
+        let weights = self.tower.numbers().saturating_add(before).saturating_mul(4);
+        weights.saturating_add(self.tower.rows_bytes(tokens))
     }
 }
 

@@ -255,3 +255,11 @@ fn what_is_not_the_models_is_refused_and_what_is_given_up_ends() {
     assert!(Sight::load(sight(), &mut |_, _| Err(KernelError::Bytes)).is_err());
     assert!(Captions::load(captions(), &mut |_, _| Err(KernelError::Bytes)).is_err());
 }
+
+#[test]
+fn texts_that_are_read_are_counted_beside_the_weights() {
+    let (alone, read) = (captions().bytes(0), captions().bytes(562));
+    // Rows before and after a layer, and queries, keys and values.
+    let least = 562 * 5 * captions().tower.width as u64 * 4;
+    assert!(read >= alone + least, "{alone} {read}");
+}

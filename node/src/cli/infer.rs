@@ -33,7 +33,8 @@ pub(crate) struct Infer {
     #[arg(long, short, value_name = "FILE", required_unless_present = "image")]
     pub(crate) input: Option<String>,
     /// A picture, PNG or JPEG; may be given several times
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["input", "columns", "classes"])]
+    #[arg(long, value_name = "FILE")]
+    #[arg(conflicts_with_all = ["input", "columns", "classes", "scale"])]
     pub(crate) image: Vec<String>,
     /// The texts that are compared with each picture, by a model that does
     #[arg(long, value_name = "TEXTS", value_delimiter = ',', requires = "image")]
@@ -50,7 +51,7 @@ pub(crate) struct Infer {
     /// The version that must answer, which is its rounds [default: the newest]
     #[arg(long, value_name = "N", conflicts_with = "image")]
     pub(crate) version: Option<u64>,
-    /// Print JSON, with the probabilities of all classes
+    /// Print JSON, with the probabilities of all classes, or of a picture's likeliest
     #[arg(long)]
     pub(crate) json: bool,
     /// Ask this API [default: this home's running node]

@@ -7,6 +7,7 @@ use hyper::{Response, StatusCode};
 use selvedge_base::Code;
 use selvedge_contract::embed::embeds;
 use selvedge_contract::speech::hears;
+use selvedge_contract::tensors::infers;
 use selvedge_dialect::ollama::{self, Card};
 
 use super::body::{Answer, whole};
@@ -79,6 +80,9 @@ fn card(model: &wire::Model) -> Card {
             vec!["embedding"]
         } else if hears(&model.architecture) {
             vec!["audio"]
+        } else if infers(&model.architecture) {
+            // Ollama has no word for what is asked with tensors.
+            vec![]
         } else {
             vec!["completion", "tools"]
         },
@@ -88,6 +92,22 @@ fn card(model: &wire::Model) -> Card {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_models_that_write_complete() {
+        for (architecture, capabilities) in [
+            ("llama", &["completion", "tools"][..]),
+            ("bert", &["embedding"]),
+            ("clip", &["embedding"]),
+            ("whisper", &["audio"]),
+            ("vit", &[]),
+            ("onnx", &[]),
+            ("bert-classifier", &[]),
+        ] {
+            let model = wire::Model { architecture: architecture.to_owned(), ..Default::default() };
+            assert_eq!(card(&model).capabilities, capabilities, "{architecture}");
+        }
+    }
 
     #[test]
     fn sizes_read_as_people_say_them() {

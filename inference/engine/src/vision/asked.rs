@@ -69,21 +69,28 @@ impl Asked {
     /// A request whose tensors fit the signature.
     pub(super) fn tensors(request: &InferRequest) -> Result<Self, Refusal> {
         let mut asked = Self { outputs: request.outputs.clone(), ..Self::default() };
-        for input in &request.inputs {
-            let elements = input.byte_elements()?;
-            if input.name == LABELS {
-                asked.texts = elements.into_iter().map(label).collect::<Result<_, _>>()?;
-            } else {
-                asked.pictures = elements.into_iter().map(<[u8]>::to_vec).collect();
-            }
-        }
-        let (pictures, labels) = (asked.pictures.len(), asked.texts.len());
-        if pictures > MAX_PICTURES || labels > MAX_LABELS || pictures + labels == 0 {
+        // Before any is copied: millions of empty ones fit a request.
+        let count = |labels: bool| {
+            let those = request.inputs.iter().filter(|input| (input.name == LABELS) == labels);
+            let counts = those.map(|input| input.elements().unwrap_or(usize::MAX));
+            counts.fold(0, usize::saturating_add)
+        };
+        let (pictures, labels) = (count(false), count(true));
+        if pictures > MAX_PICTURES || labels > MAX_LABELS || (pictures, labels) == (0, 0) {
             let message = format!(
                 "{pictures} pictures and {labels} labels; 1 to {MAX_PICTURES} pictures are taken, \
                  and, by a model that is asked with labels, up to {MAX_LABELS} of those"
             );
             return Err(wrong(pictures::INPUT, message));
+        }
+        for input in &request.inputs {
+            let elements = input.byte_elements()?.into_iter();
+            if input.name == LABELS {
+                let labels = elements.enumerate().map(|(at, bytes)| label(at, bytes));
+                asked.texts = labels.collect::<Result<_, _>>()?;
+            } else {
+                asked.pictures = elements.map(<[u8]>::to_vec).collect();
+            }
         }
         for output in &asked.outputs {
             asked.check(output, request.inputs.len() > 1)?;
@@ -118,13 +125,26 @@ impl Asked {
     }
 }
 
-fn label(bytes: &[u8]) -> Result<String, Refusal> {
+fn label(at: usize, bytes: &[u8]) -> Result<String, Refusal> {
     if bytes.len() > MAX_LABEL_BYTES {
-        let message = format!("a label of {} bytes; up to {MAX_LABEL_BYTES} are read", bytes.len());
+        let message = format!(
+            "label {at}: it has {} bytes, and up to {MAX_LABEL_BYTES} are read; shorten it",
+            bytes.len()
+        );
         return Err(wrong(LABELS, message));
     }
     let text = std::str::from_utf8(bytes);
-    text.map(str::to_owned).map_err(|_| wrong(LABELS, "a label is not UTF-8".to_owned()))
+    text.map(str::to_owned).map_err(|_| wrong(LABELS, format!("label {at}: it is not UTF-8")))
+}
+
+/// The refusal of a label for what is wrong with it as a text.
+pub(super) fn of_label(at: usize, refusal: Refusal) -> Refusal {
+    let next = match refusal.code {
+        Code::ContextLengthExceeded => "; shorten it",
+        _ => "",
+    };
+    let message = format!("label {at}: {}{next}", refusal.message);
+    Refusal { message, ..refusal }.param(LABELS)
 }
 
 /// Vectors as a tensor.
@@ -140,4 +160,30 @@ pub(super) fn vectors(name: &str, all: &[Vec<f32>]) -> Tensor {
 
 fn wrong(param: &str, message: String) -> Refusal {
     Refusal::client(Stage::Validate, Code::InvalidRequest, message).param(param)
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use selvedge_base::{Micros, ModelDigest, RequestId};
+
+    use super::*;
+
+    #[test]
+    fn too_many_are_refused_before_any_is_read() {
+        for (name, count, says) in [
+            (pictures::INPUT, MAX_PICTURES as u64 + 1, "65 pictures"),
+            (LABELS, MAX_LABELS as u64 + 1, "1025 labels"),
+            (LABELS, u64::MAX, " labels"),
+        ] {
+            // What it holds would be refused for itself.
+            let many =
+                Tensor { data: vec![7], ..Tensor::of_bytes(name, vec![count], std::iter::empty()) };
+            let (id, model) = (RequestId(1), ModelDigest([1; 32]));
+            let (inputs, outputs, within) = (vec![many], Vec::new(), Micros::secs(1));
+            let request = InferRequest { id, model, inputs, outputs, within };
+            let refused = Asked::tensors(&request).expect_err("too many").message;
+            assert!(refused.contains(says) && refused.contains("are taken"), "{refused}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use selvedge_contract::{
 };
 use selvedge_kernels::EncoderCrew;
 
-use super::asked::Asked;
+use super::asked::{Asked, of_label};
 use super::seer::Seer;
 use crate::error::elsewhere;
 use crate::front::closing;
@@ -31,7 +31,7 @@ use crate::shared::{Place, Pulse, Shared};
 use crate::worker;
 
 /// Tokens of texts that are read at a time: weights are brought from memory for many rows at once.
-const BATCH_TOKENS: usize = 512;
+pub(super) const BATCH_TOKENS: usize = 512;
 
 /// What the thread is told.
 pub(crate) enum Message {
@@ -259,7 +259,12 @@ impl Desk {
         if let Some(texts) = asked.texts.get(made.of_texts.len()..).filter(|all| !all.is_empty()) {
             let (mut some, mut tokens) = (Vec::new(), 0);
             for text in texts {
-                some.push(seer.tokens(text, asked.cut)?);
+                let at = made.of_texts.len() + some.len();
+                let read = seer.tokens(text, asked.cut);
+                some.push(read.map_err(|refusal| match &job.sink {
+                    Sink::Tensors(_) => of_label(at, refusal),
+                    Sink::Vectors(_) => refusal,
+                })?);
                 tokens += some.last().map_or(0, Vec::len);
                 if tokens >= BATCH_TOKENS {
                     break;

@@ -1,12 +1,15 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use selvedge_base::{Micros, RequestId};
+use selvedge_base::{Micros, Mono, RequestId};
 use selvedge_contract::{Engine, Input};
 
+use super::super::folder::Folder;
 use super::super::folder::tests::copied;
 use super::super::golden_tests::{Case, cases, fixtures};
 use super::*;
+use crate::card::inspect;
+use crate::shared::Makes;
 use crate::testing::{Directory, engine};
 use crate::{EngineConfig, LocalEngine};
 
@@ -23,6 +26,34 @@ fn with(model: &str) -> LocalEngine {
     let engine = running();
     engine.add_model(&fixtures().join(model), model, MODEL).expect("a model");
     engine
+}
+
+/// A desk whose steps the test takes, with a model in memory.
+fn by_hand(model: &str) -> (Arc<Shared>, Desk) {
+    let config = EngineConfig { threads: 1, ..EngineConfig::default() };
+    let shared = Shared::new(config, Arc::new(|| Mono(0)));
+    let path = fixtures().join(model);
+    let card = inspect(&path).expect("reads").card(model, MODEL);
+    assert!(shared.add(card, path.clone(), Makes::default()).expect("added"));
+    let seer = Seer::load(&Folder::open(&path).expect("reads")).expect("loads");
+    let reservation = shared.reserve(1).expect("room");
+    let mut desk = Desk::new(Arc::clone(&shared), Device::Cpu);
+    desk.receive(VecDeque::from([Message::Loaded(MODEL, Box::new((seer, reservation)))]));
+    (shared, desk)
+}
+
+/// A request for classes of pictures, as that desk is told.
+fn queued(
+    (shared, desk): (&Arc<Shared>, &mut Desk),
+    id: u128,
+    pictures: &[&[u8]],
+) -> Told<Vec<Tensor>> {
+    let (sender, heard) = mpsc::channel();
+    let request = asked(id, vec![bytes("image", pictures)], &[]);
+    let sink: InferSink = Box::new(move |end| drop(sender.send(end)));
+    let job = Job::tensors(&request, sink, || shared.admit(request.id, MODEL)).expect("fits");
+    desk.receive(VecDeque::from([Message::Job(Box::new(job))]));
+    heard
 }
 
 fn bytes(name: &str, elements: &[&[u8]]) -> Tensor {
@@ -164,22 +195,34 @@ fn what_is_no_picture_and_no_text_is_refused_with_its_place() {
     let mut sum = flate2::Crc::new();
     sum.update(&bomb[12..29]);
     bomb[29..33].copy_from_slice(&sum.sum().to_be_bytes());
-    let cut = &picture[..picture.len() / 2];
+    let mut wide = std::fs::read(fixtures().join("large.jpg")).expect("a picture");
+    // Sides of a JPEG stand at the fifth byte after its frame's mark.
+    let frame = wide.windows(2).position(|mark| mark == [0xff, 0xc0]).expect("a frame");
+    wide[frame + 5..frame + 9].copy_from_slice(&[0x10, 0, 0x10, 0]);
+    let (cut, long) = (&picture[..picture.len() / 2], "dog ".repeat(50));
     for (engine, inputs, says) in [
         (&vit, bytes("image", &[good, b"GIF89a"]), "picture 1: it is neither PNG nor JPEG"),
         (&vit, bytes("image", &[good, cut]), "picture 1: "),
-        (&vit, bytes("image", &[&bomb]), "picture 0: its points have more than 96 MiB"),
+        (&vit, bytes("image", &[&bomb]), "picture 0: its points have more than 36 MiB"),
+        (&vit, bytes("image", &[good, &wide]), "picture 1: its points have more than 36 MiB"),
         (&vit, bytes("image", &[]), "0 pictures"),
         (&vit, bytes("image", &[good; 65]), "65 pictures"),
         (&vit, bytes("labels", &[b"a"]), "no input 'labels'"),
         (&clip, bytes("labels", &[b"a".as_slice(); 1_025]), "1025 labels"),
-        (&clip, bytes("labels", &[&[b'a'; 1_025]]), "a label of 1025 bytes"),
-        (&clip, bytes("labels", &[&[0xff]]), "not UTF-8"),
-        (&clip, bytes("labels", &["dog ".repeat(50).as_bytes()]), "longer than the 20 tokens"),
+        (&clip, bytes("labels", &[&[b'a'; 1_025]]), "label 0: it has 1025 bytes"),
+        (&clip, bytes("labels", &[b"a".as_slice(), &[0xff]]), "label 1: it is not UTF-8"),
+        (
+            &clip,
+            bytes("labels", &[b"a".as_slice(), long.as_bytes()]),
+            "label 1: a text is longer than the 20",
+        ),
     ] {
         let refused = told(engine, asked(1, vec![inputs], &[])).expect_err("must be refused");
         assert!(refused.message.contains(says), "{refused} / {says}");
         assert_eq!(refused.blame, selvedge_base::Blame::Client, "{refused}");
+        if says.starts_with("label ") {
+            assert_eq!(refused.param.as_deref(), Some("labels"), "{refused}");
+        }
     }
     told(&vit, asked(2, vec![bytes("image", &[good])], &[])).expect("it goes on");
     let text = crate::testing::request(3, MODEL, Input::Text("a".to_owned()));
@@ -190,16 +233,28 @@ fn what_is_no_picture_and_no_text_is_refused_with_its_place() {
 
 #[test]
 fn a_request_that_is_given_up_ends_and_others_go_on() {
-    let (engine, picture) = (with("vit"), of("vit")[0].bytes());
-    let pictures = vec![picture.as_slice(); 64];
-    let long = begin(&engine, asked(1, vec![bytes("image", &pictures)], &[])).expect("queued");
-    let short = begin(&engine, asked(2, vec![bytes("image", &[&picture])], &[])).expect("queued");
-    engine.cancel(RequestId(1));
-    assert_eq!(end(&short).expect("classes")[2].shape, [1, 7]);
-    // It may have been over before it was given up.
-    if let Err(refused) = end(&long) {
-        assert_eq!(refused.code, Code::Cancelled);
-    }
+    let (picture, (shared, mut desk)) = (of("vit")[0].bytes(), by_hand("vit"));
+    let (one, two) = ([picture.as_slice()], [picture.as_slice(); 2]);
+    let over = |told: &Told<Vec<Tensor>>| told.try_recv().expect("an end");
+    // Before its turn.
+    let early = queued((&shared, &mut desk), 1, &two);
+    let other = queued((&shared, &mut desk), 2, &one);
+    shared.cancel(RequestId(1));
+    desk.sweep();
+    assert_eq!(over(&early).expect_err("given up").code, Code::Cancelled);
+    desk.step();
+    assert_eq!(over(&other).expect("classes")[2].shape, [1, 7]);
+    // Within its second picture, which nothing but the layers' looking ends.
+    let late = queued((&shared, &mut desk), 3, &two);
+    let other = queued((&shared, &mut desk), 4, &one);
+    desk.step();
+    assert!(late.try_recv().is_err(), "one of two was seen");
+    desk.step();
+    assert_eq!(over(&other).expect("classes")[2].shape, [1, 7]);
+    shared.cancel(RequestId(3));
+    desk.step();
+    assert_eq!(over(&late).expect_err("given up").code, Code::Cancelled);
+    assert!(desk.jobs.is_empty());
 }
 
 #[test]

@@ -12,9 +12,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::desk::BATCH_TOKENS;
 use super::prepare::{Prepare, Usual};
 use super::resample::Filter;
-use super::seer::MAX_POINT_BYTES;
+use super::seer::PEAK_BYTES;
 use super::{asked, names::Half};
 use crate::card::Inspected;
 use crate::embed::Raw;
@@ -95,7 +96,7 @@ struct ClipConfig {
     text_config: Map<String, Value>,
     #[serde(default)]
     vision_config: Map<String, Value>,
-    // Files of before have these beside, and mean them.
+    // Files of before have these beside, and mean them alone: what they leave out is as usual.
     #[serde(default)]
     text_config_dict: Option<Map<String, Value>>,
     #[serde(default)]
@@ -160,7 +161,29 @@ impl Folder {
         let tensors = Tensors::open(&weights, (kind.first(), &[]))?;
         let (width, square) = (sight.tower.width, sight.square);
         tensors.find(kind.first(), &[width, 3, square, square])?;
-        Ok(Self { path: path.to_owned(), sight, prepare, kind, tensors })
+        let folder = Self { path: path.to_owned(), sight, prepare, kind, tensors };
+        folder.check_ends()?;
+        Ok(folder)
+    }
+
+    /// Refuses a directory that lacks what makes classes or vectors of rows: it would be told to
+    /// peers, and fail at the first request.
+    fn check_ends(&self) -> Result<(), EngineError> {
+        let width = self.sight.tower.width;
+        match &self.kind {
+            Kind::Vit { labels, .. } => {
+                self.tensors.find("classifier.weight", &[labels.len(), width])?;
+                self.tensors.find("classifier.bias", &[labels.len()])?;
+            }
+            Kind::Clip { captions, dimensions, .. } => {
+                let (of_text, dims) = (captions.tower.width, *dimensions);
+                self.tensors.find("visual_projection.weight", &[dims, width])?;
+                self.tensors.find("text_projection.weight", &[dims, of_text])?;
+                self.tensors.find("logit_scale", &[])?;
+                self.tokenizer_path()?;
+            }
+        }
+        Ok(())
     }
 
     /// What people and routing see.
@@ -191,14 +214,21 @@ impl Folder {
             Kind::Vit { labels, .. } => (labels.len() * self.sight.tower.width * 4) as u64,
             Kind::Clip { captions, dimensions, .. } => {
                 let widths = (captions.tower.width + self.sight.tower.width) as u64;
-                captions.bytes().saturating_add(widths * *dimensions as u64 * 4)
+                // What is read at once ends with the text that reaches its number of tokens.
+                let read = captions.bytes(BATCH_TOKENS + captions.positions);
+                read.saturating_add(widths * *dimensions as u64 * 4)
             }
         };
-        self.sight.bytes().saturating_add(kind).saturating_add(MAX_POINT_BYTES)
+        self.sight.bytes().saturating_add(kind).saturating_add(PEAK_BYTES)
     }
 
     /// The bytes of `tokenizer.json`.
     pub(super) fn tokenizer(&self) -> Result<Vec<u8>, EngineError> {
+        read(&self.tokenizer_path()?, MAX_TOKENIZER_BYTES)
+    }
+
+    /// Where `tokenizer.json` is.
+    fn tokenizer_path(&self) -> Result<PathBuf, EngineError> {
         let path = self.path.join("tokenizer.json");
         if !path.exists() {
             return Err(EngineError::unsupported(format!(
@@ -207,7 +237,7 @@ impl Folder {
                 self.path.display()
             )));
         }
-        read(&path, MAX_TOKENIZER_BYTES)
+        Ok(path)
     }
 }
 
@@ -278,11 +308,10 @@ fn check_architecture(said: &Value, runs: &str) -> Result<(), EngineError> {
 /// What is said of one half of CLIP.
 fn half<T: DeserializeOwned>(
     name: &str,
-    mut said: Map<String, Value>,
+    said: Map<String, Value>,
     beside: Option<Map<String, Value>>,
 ) -> Result<T, EngineError> {
-    said.extend(beside.unwrap_or_default());
-    let half = serde_json::from_value(Value::Object(said));
+    let half = serde_json::from_value(Value::Object(beside.unwrap_or(said)));
     half.map_err(|error| EngineError::corrupt(format!("config.json: {name}: {error}")))
 }
 

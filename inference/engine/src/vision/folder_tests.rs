@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::super::Seer;
 use super::super::golden_tests::fixtures;
+use super::super::seer::MAX_POINT_BYTES;
 use super::*;
 use crate::testing::Directory;
 
@@ -36,7 +37,8 @@ fn a_directory_says_what_it_is() {
         let path = fixtures().join(model);
         assert!(is_folder(&path));
         let folder = Folder::open(&path).expect("reads");
-        assert!(folder.needed() > MAX_POINT_BYTES + 50_000);
+        // What a decoder takes beside the points is counted too.
+        assert!(folder.needed() > 4 * MAX_POINT_BYTES + 50_000);
         let facts = folder.facts();
         assert_eq!((&*facts.architecture, &*facts.quantization), (architecture, kind));
         assert_eq!((facts.context_length, facts.dimensions), (context, dimensions));
@@ -94,12 +96,51 @@ fn what_does_not_fit_is_refused_by_name() {
 fn what_a_file_says_beside_a_half_is_meant() {
     let directory = copied("clip");
     let mut config = json_of(&directory, "config.json");
+    let plain = config["text_config"].clone();
+    let mut whole = plain.clone();
+    whole["hidden_act"] = json!("gelu");
+    for (beside, bend) in
+        [(whole, Bend::Gelu), (plain, Bend::QuickGelu), (json!(null), Bend::QuickGelu)]
+    {
+        config["text_config_dict"] = beside;
+        directory.write("config.json", config.to_string().as_bytes());
+        let folder = Folder::open(directory.path()).expect("reads");
+        let Kind::Clip { captions, .. } = folder.kind else { unreachable!("it is a CLIP") };
+        assert_eq!(captions.tower.bend, bend);
+        assert_eq!(folder.sight.tower.bend, Bend::QuickGelu);
+    }
+    // What it leaves out is as usual, and not as the half says: rows of 512.
     config["text_config_dict"] = json!({"hidden_act": "gelu"});
     directory.write("config.json", config.to_string().as_bytes());
-    let folder = Folder::open(directory.path()).expect("reads");
-    let Kind::Clip { captions, .. } = folder.kind else { unreachable!("it is a CLIP") };
-    assert_eq!(captions.tower.bend, Bend::Gelu);
-    assert_eq!(folder.sight.tower.bend, Bend::QuickGelu);
+    assert!(refusal(directory.path()).contains("[24, 32], not [24, 512]"));
+}
+
+#[test]
+fn a_directory_without_its_ends_is_refused_when_it_is_added() {
+    let renamed = |model: &str, from: &str, to: &str| {
+        let directory = copied(model);
+        let path = directory.path().join("model.safetensors");
+        let mut bytes = std::fs::read(path).expect("weights");
+        let (from, to) = (format!("\"{from}\""), format!("\"{to}\""));
+        let at = bytes.windows(from.len()).position(|part| part == from.as_bytes());
+        bytes[at.expect("a name")..][..to.len()].copy_from_slice(to.as_bytes());
+        directory.write("model.safetensors", &bytes);
+        Folder::open(directory.path()).expect_err("must be refused").to_string()
+    };
+    for (model, name, other) in [
+        ("vit", "classifier.weight", "classifier.wright"),
+        ("vit", "classifier.bias", "classifier.bios"),
+        ("clip", "visual_projection.weight", "visual_projection.wright"),
+        ("clip", "text_projection.weight", "text_projection.wright"),
+        ("clip", "logit_scale", "logit_scala"),
+    ] {
+        let said = renamed(model, name, other);
+        assert!(said.contains(&format!("tensor '{name}' is missing")), "{said}");
+    }
+    let directory = copied("clip");
+    std::fs::remove_file(directory.path().join("tokenizer.json")).expect("removed");
+    let said = Folder::open(directory.path()).expect_err("must be refused").to_string();
+    assert!(said.contains("holds no tokenizer.json"), "{said}");
 }
 
 #[test]

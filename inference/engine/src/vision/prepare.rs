@@ -31,8 +31,19 @@ struct Said {
     do_normalize: Option<bool>,
     image_mean: Option<Value>,
     image_std: Option<Value>,
-    do_pad: Option<bool>,
+    image_processor_type: Option<String>,
+    feature_extractor_type: Option<String>,
+    do_pad: Option<Value>,
+    do_flip_channel_order: Option<Value>,
+    do_thumbnail: Option<Value>,
+    crop_pct: Option<Value>,
+    offset: Option<Value>,
 }
+
+/// Processors that do no more than is done here, and the ends of their names over the years.
+const PROCESSORS: [&str; 3] = ["CLIP", "ViT", "DeiT"];
+const ENDS: [&str; 4] =
+    ["ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor"];
 
 /// What newer directories have in place of it.
 #[derive(Deserialize)]
@@ -73,29 +84,55 @@ pub(super) struct Prepare {
     std: [f32; CHANNELS],
 }
 
+impl Said {
+    /// Refuses what is done otherwise than here.
+    fn check(&self) -> Result<(), EngineError> {
+        let names = [&self.image_processor_type, &self.feature_extractor_type];
+        for name in names.into_iter().flatten() {
+            let kind = PROCESSORS.iter().find_map(|kind| name.strip_prefix(kind));
+            if !kind.is_some_and(|end| ENDS.contains(&end)) {
+                let name: String = name.chars().take(64).collect();
+                return Err(EngineError::unsupported(format!(
+                    "pictures are prepared by '{name}' (those of {} are run here)",
+                    PROCESSORS.join(", ")
+                )));
+            }
+        }
+        for (name, said) in [
+            ("do_pad", &self.do_pad),
+            ("do_flip_channel_order", &self.do_flip_channel_order),
+            ("do_thumbnail", &self.do_thumbnail),
+            ("crop_pct", &self.crop_pct),
+            ("offset", &self.offset),
+        ] {
+            if said.as_ref().is_some_and(|said| *said != Value::Bool(false)) {
+                return Err(EngineError::unsupported(format!("{name} (it is not done here)")));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Prepare {
     /// What a directory says of a model that sees pictures of so many points a side.
     pub(super) fn read(folder: &Path, side: usize, usual: Usual) -> Result<Self, EngineError> {
-        let said = match optional::<Said>(folder, super::PREPARING[0])? {
+        // As the reference does: the file of before counts where the newer one says nothing.
+        let both: Option<Processors> = optional(folder, super::PREPARING[1])?;
+        let said = match both.and_then(|both| both.image_processor) {
             Some(said) => said,
-            None => {
-                let both: Option<Processors> = optional(folder, super::PREPARING[1])?;
-                both.and_then(|both| both.image_processor).ok_or_else(|| {
-                    EngineError::unsupported(format!(
-                        "{} holds no {}, which says how pictures become numbers",
-                        folder.display(),
-                        super::PREPARING[0]
-                    ))
-                })?
-            }
+            None => optional::<Said>(folder, super::PREPARING[0])?.ok_or_else(|| {
+                EngineError::unsupported(format!(
+                    "{} holds no {}, which says how pictures become numbers",
+                    folder.display(),
+                    super::PREPARING[0]
+                ))
+            })?,
         };
         Self::of(&said, side, usual)
     }
 
     fn of(said: &Said, side: usize, usual: Usual) -> Result<Self, EngineError> {
-        if said.do_pad == Some(true) {
-            return Err(EngineError::unsupported("do_pad (pictures are not padded here)"));
-        }
+        said.check()?;
         let size = match said.do_resize.unwrap_or(true) {
             true => sizes(said.size.as_ref(), "size", side, usual.middle)?,
             false => Size::Same,

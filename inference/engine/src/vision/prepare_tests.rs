@@ -24,12 +24,34 @@ fn files_of_all_ages_mean_the_same() {
     directory
         .write("processor_config.json", json!({"image_processor": newest}).to_string().as_bytes());
     assert_eq!(Prepare::read(directory.path(), 8, USUAL).expect("good"), wanted);
+    for said in [
+        json!({"image_processor_type": "CLIPImageProcessorFast", "do_pad": false}),
+        json!({"image_processor_type": "ViTImageProcessor", "crop_pct": null}),
+        json!({"feature_extractor_type": "DeiTFeatureExtractor", "offset": false}),
+    ] {
+        assert_eq!(read(&said, 8).expect("good").size, Size::Shorter(8));
+    }
     let exact = json!({"size": {"height": 8, "width": 8}, "do_center_crop": false, "resample": 2});
     let exact = read(&exact, 8).expect("good");
     assert_eq!((exact.size, exact.middle), (Size::Exact(8, 8), None));
     let plain = json!({"do_resize": false, "do_normalize": false, "do_rescale": false});
     let plain = read(&plain, 8).expect("good");
     assert_eq!((plain.size, plain.scale, plain.std), (Size::Same, 1.0, [1.0; CHANNELS]));
+}
+
+#[test]
+fn of_two_files_the_newer_counts_where_it_speaks_of_pictures() {
+    let directory = Directory::new();
+    let older = json!({"size": 9, "crop_size": 8}).to_string();
+    let newer = json!({"image_processor": {"size": 10, "crop_size": 8}}).to_string();
+    directory.write("preprocessor_config.json", older.as_bytes());
+    for (newer, size) in
+        [(newer.as_str(), 10), ("{}", 9), ("{\"processor_class\": \"CLIPProcessor\"}", 9)]
+    {
+        directory.write("processor_config.json", newer.as_bytes());
+        let read = Prepare::read(directory.path(), 8, USUAL).expect("good");
+        assert_eq!(read.size, Size::Shorter(size), "{newer}");
+    }
 }
 
 #[test]
@@ -44,6 +66,13 @@ fn what_gives_other_pictures_than_the_model_sees_is_refused() {
         (json!({"crop_size": {"height": 8}}), "crop_size"),
         (json!({"resample": 0}), "resample 0"),
         (json!({"do_pad": true}), "do_pad"),
+        (json!({"do_flip_channel_order": true}), "do_flip_channel_order"),
+        (json!({"do_thumbnail": true}), "do_thumbnail"),
+        (json!({"crop_pct": 0.875}), "crop_pct"),
+        (json!({"offset": true}), "offset"),
+        (json!({"image_processor_type": "BlipImageProcessor"}), "by 'BlipImageProcessor'"),
+        (json!({"image_processor_type": "CLIPImageProcessorSlow"}), "'CLIPImageProcessorSlow'"),
+        (json!({"feature_extractor_type": "BeitFeatureExtractor"}), "'BeitFeatureExtractor'"),
         (json!({"image_mean": [0.5, 0.5]}), "image_mean is not 3 numbers"),
         (json!({"image_mean": [0.5, 0.5, "x"]}), "image_mean"),
         (json!({"image_std": [0.5, 0.0, 0.5]}), "image_std"),

@@ -1,11 +1,10 @@
 //! Bringing the points of a picture to another size.
 //!
-//! Owns the arithmetic, which is that of Pillow up to 12 (`Image.resize` of bytes, `src/libImaging/
-//! Resample.c`): models were trained on what it gives. Pillow 13 begins with the other side where a
-//! picture is tall, which moves some bytes by a few steps. Across first, then down; each number is a
-//! weighted sum of bytes with weights of 22 bits after the point, rounded to a byte after both.
-//! Where a picture becomes smaller, the weights reach as much further, so that no point is passed
-//! over.
+//! Owns the arithmetic, which is that of Pillow up to 12 (`Image.resize` of bytes): models were
+//! trained on what it gives. Pillow 13 begins with the other side where a picture is tall, which
+//! moves some bytes by a few steps. Across first, then down; each number is a weighted sum of bytes
+//! with weights of 22 bits after the point, rounded to a byte after both. Where a picture becomes
+//! smaller, the weights reach as much further, so that no point is passed over.
 
 use std::ops::Range;
 

@@ -19,9 +19,15 @@ use crate::embed::{self, Layer, Words};
 use crate::error::EngineError;
 use crate::pictures;
 
-/// Bytes of a picture's points: 32 megapixels in three channels. They are in the node's own memory
-/// while they are brought to size, which is counted.
-pub(super) const MAX_POINT_BYTES: u64 = 96 << 20;
+/// Bytes of a picture's points: the twelve megapixels of a telephone's camera in three channels.
+/// Models see a hundredth of that, and a decoder takes a multiple of it.
+pub(super) const MAX_POINT_BYTES: u64 = 36 << 20;
+/// Bytes that the one picture takes that is read at a time, which is in the node's own memory: its
+/// points, and beside them the most of three. A JPEG in several scans keeps two bytes for each
+/// number of each channel until the last one, of which CMYK has four and becomes three: eight
+/// thirds of the points. What is turned by a quarter is copied once. What is brought to size has up
+/// to 16,384 rows, a side's most, of up to 2,048 points, which the widest model sees: 96 MiB.
+pub(super) const PEAK_BYTES: u64 = 4 * MAX_POINT_BYTES;
 /// The end token's number in older files, which was none: they mean the greatest token of a text.
 const NO_END: u64 = 2;
 /// What keeps a vector of zeros from being divided by none.

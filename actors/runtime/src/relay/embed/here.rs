@@ -170,9 +170,14 @@ fn held_here(view: &MeshView, model: &str) -> Result<ModelDigest, Refusal> {
         return Err(Refusal::client(Stage::Route, Code::ModelNotFound, message).param("model"));
     };
     if !card.embeds() {
+        let does = match (card.infers(), card.hears()) {
+            (true, _) => "takes tensors",
+            (_, true) => "writes down speech",
+            _ => "generates text",
+        };
         let message = format!(
-            "model '{model}' of the mesh generates text and makes no embeddings; models made for \
-             them do, here and at providers"
+            "model '{model}' of the mesh {does} and makes no embeddings; models made for them do, \
+             here and at providers"
         );
         return Err(Refusal::client(Stage::Route, Code::Unsupported, message).param("model"));
     }
