@@ -2,9 +2,9 @@
 //!
 //! Owns what counts as the same: the order of an object's names, white space and escapes do not
 //! matter, all else does. Below what says the form of an answer or of a call the order does matter:
-//! whoever holds an answer to a schema writes its fields in the schema's order. No field is left out, so
-//! that what is new in a dialect tells requests apart on the day it appears. What is done with the
-//! form is the caller's business.
+//! whoever holds an answer to a schema writes its fields in the schema's order. No field is left
+//! out, so that what is new in a dialect tells requests apart on the day it appears. What is done
+//! with the form is the caller's business.
 
 use std::fmt;
 

@@ -1,7 +1,8 @@
 //! One target in the mesh: the chat as generation requests, their pieces as canonical events.
 //!
 //! Owns the translation both ways, calls of tools included. What a text model of the mesh cannot do
-//! is refused by name, so that another target may be tried. Nodes, resuming and budgets are the gateway's.
+//! is refused by name, so that another target may be tried. Nodes, resuming and budgets are the
+//! gateway's.
 
 use std::future::Future;
 use std::pin::Pin;
