@@ -37,8 +37,7 @@ use super::settings::Settings;
 use super::speech::{self, Speech};
 use super::stop::Stop;
 use super::{
-    admin, allowance, api, cache, chat, completions, embed, grpc, infer, models, ollama, relay,
-    trace,
+    admin, allowance, api, cache, chat, completions, embed, grpc, models, ollama, relay, trace,
 };
 
 /// Names a response, so that a person can ask about it.
