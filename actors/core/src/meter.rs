@@ -22,8 +22,11 @@ const SYSTEM_TOKENS: u64 = 64;
 /// What a template says of how to call functions, or this program where a template says nothing:
 /// the published ones write up to some 900 bytes of it.
 const CALLING_TOKENS: u64 = 1_024;
-/// What stands around each function in a prompt.
+/// What stands around each function in a prompt, and around each call or result: the names of their
+/// fields and the marks of a call are some 60 bytes.
 const TOOL_TOKENS: u64 = 128;
+/// Letters of a control character in JSON, less the two that each byte is reserved anyway.
+const CONTROL_TOKENS: u64 = 4;
 /// Tokens a node may count that were not seen: the end mark, and a stop sequence it kept back.
 const HIDDEN_TOKENS: u64 = 64;
 
@@ -163,8 +166,9 @@ fn prompt_at_most(input: &Input) -> u64 {
         // line of its own, and say how a function is called.
         Input::Tooled(chat) => {
             let around = chat.messages.len() as u64 * TEMPLATE_TOKENS
-                + chat.tools.len() as u64 * TOOL_TOKENS;
-            2 * chat.bytes() as u64 + around + SYSTEM_TOKENS + CALLING_TOKENS
+                + (chat.tools.len() + chat.calls()) as u64 * TOOL_TOKENS;
+            let texts = 2 * chat.bytes() as u64 + CONTROL_TOKENS * chat.controls() as u64;
+            texts + around + SYSTEM_TOKENS + CALLING_TOKENS
         }
     };
     tokens + TEMPLATE_TOKENS
@@ -189,6 +193,27 @@ mod tests {
             assert!(!meter.is_used_up());
         }
         assert_eq!(meter.used(), 190);
+    }
+
+    #[test]
+    fn a_chat_with_tools_is_reserved_for_as_it_may_be_written() {
+        use selvedge_contract::{
+            ChatMessage, Role, Tool, ToolCall, ToolChoice, Tooled, Turn, TurnKind,
+        };
+        let description = "\u{1}".repeat(1_000);
+        let tool = Tool { name: "f".to_owned(), description, parameters: "{}".to_owned() };
+        let (id, name, arguments) = ("a".to_owned(), "f".to_owned(), "{}".to_owned());
+        let called = TurnKind::Called(vec![ToolCall { id, name, arguments }; 128]);
+        let chat = Tooled {
+            messages: vec![ChatMessage { role: Role::Assistant, content: String::new() }],
+            turns: vec![Turn { at: 0, what: called }],
+            tools: vec![tool],
+            choice: ToolChoice::Auto,
+            parallel: true,
+        };
+        let reserved = Meter::new(&Input::Tooled(Box::new(chat)), Some(1)).reserved();
+        // Six letters for each control character; some 60 bytes around what each call has.
+        assert!(reserved >= 6 * 1_000 + 128 * (4 + 60), "{reserved}");
     }
 
     #[test]

@@ -102,6 +102,23 @@ impl Tooled {
         messages + turns + self.tool_bytes()
     }
 
+    /// Control characters in it: where a prompt has them in JSON, each takes six letters.
+    pub fn controls(&self) -> usize {
+        let messages = self.messages.iter().map(|message| message.content.as_str());
+        let turns = self.turns.iter().flat_map(Turn::texts);
+        let tools = self.tools.iter();
+        let tools = tools.flat_map(|tool| {
+            [tool.name.as_str(), tool.description.as_str(), tool.parameters.as_str()]
+        });
+        let of = |text: &str| text.bytes().filter(u8::is_ascii_control).count();
+        messages.chain(turns).chain(tools).map(of).sum()
+    }
+
+    /// Calls and results in it.
+    pub fn calls(&self) -> usize {
+        self.turns.iter().map(Turn::calls).sum()
+    }
+
     /// Bytes of what may be called.
     pub fn tool_bytes(&self) -> usize {
         let of = |tool: &Tool| tool.name.len() + tool.description.len() + tool.parameters.len();
@@ -149,6 +166,16 @@ impl Turn {
         match &self.what {
             TurnKind::Called(calls) => calls.len(),
             TurnKind::Answers { .. } => 1,
+        }
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        match &self.what {
+            TurnKind::Called(calls) => calls
+                .iter()
+                .flat_map(|call| [call.id.as_str(), call.name.as_str(), call.arguments.as_str()])
+                .collect(),
+            TurnKind::Answers { id, name } => vec![id.as_str(), name.as_str()],
         }
     }
 
@@ -211,6 +238,12 @@ mod tests {
             assert!(of(bad).check().is_err());
         }
         let call = ToolCall { id: String::new(), name: String::new(), arguments: String::new() };
+        let two = TurnKind::Called(vec![
+            call.clone(),
+            ToolCall { arguments: "\u{1}\n".to_owned(), ..call.clone() },
+        ]);
+        let two = of(vec![Turn { at: 0, what: two }, answers(1)]);
+        assert_eq!((two.calls(), two.controls(), two.bytes()), (3, 2, 3 * 2 + 2 + 2));
         let many = TurnKind::Called(vec![call; Limits::CALLS + 1]);
         assert!(of(vec![Turn { at: 0, what: many }]).check().is_err());
     }

@@ -139,7 +139,14 @@ impl CallHold {
                 Ok(Ruled::Only(only))
             }
             State::Free(_) => Ok(Ruled::Any),
-            State::Call(guide) => ruled(guide, logits).map_err(of_tools),
+            State::Call(guide) => match ruled(guide, logits) {
+                Err(_) if !self.must => {
+                    // Whoever may call is not refused an answer for a call that cannot be held.
+                    self.state = State::Free(Vec::new());
+                    Ok(Ruled::Any)
+                }
+                ruled => ruled.map_err(of_tools),
+            },
             State::Over => Ok(Ruled::End),
         }
     }
@@ -164,13 +171,16 @@ impl CallHold {
                     last.drain(..more);
                 }
             }
-            State::Call(guide) => {
-                guide.push(token).map_err(of_tools)?;
-                if guide.is_over() {
+            State::Call(guide) => match guide.push(token) {
+                Err(refusal) if self.must => return Err(of_tools(refusal)),
+                // It was let go of, here or by the node that began the answer.
+                Err(_) => self.state = State::Free(Vec::new()),
+                Ok(()) if guide.is_over() => {
                     let free = !self.must && self.several;
                     self.state = if free { State::Free(Vec::new()) } else { State::Over };
                 }
-            }
+                Ok(()) => {}
+            },
             State::Over => {}
         }
         Ok(())

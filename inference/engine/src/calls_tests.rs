@@ -145,6 +145,23 @@ fn a_call_may_begin_within_the_token_of_its_mark() {
 }
 
 #[test]
+fn a_call_that_cannot_be_held_any_further_fails_only_what_must_be_one() {
+    let text = text();
+    let logits = vec![0.0; text.tokenizer.len()];
+    let broken = text.tokens_behind("]").expect("tokenizes");
+    let token = broken.last().copied().expect("one");
+    let mut may = hold(&text, chat(ToolChoice::Auto, true));
+    say(&text, &mut may, "<tool_call>{\"name\": ");
+    may.push(token, b"]").expect("it is text from here on");
+    assert!(matches!(may.rule(&logits), Ok(Ruled::Any)));
+    let mut must = hold(&text, chat(ToolChoice::Required, true));
+    say(&text, &mut must, "<tool_call>\n");
+    say(&text, &mut must, "{\"name\": ");
+    let refusal = must.push(token, b"]").expect_err("no call begins so");
+    assert_eq!(refusal.param.as_deref(), Some("tools"));
+}
+
+#[test]
 fn schemas_that_cannot_be_held_to_are_refused_only_where_they_must_be() {
     let text = text();
     let odd = tool("odd", json!({"type": "object", "not": {"required": ["a"]}}));

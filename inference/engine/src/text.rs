@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use selvedge_base::{Code, Mono, Refusal, Stage};
-use selvedge_contract::{ChatMessage, Input, Limits, Role, Tooled};
+use selvedge_contract::{ChatMessage, Input, Limits, Role, Tooled, Turn, TurnKind};
 
 use crate::card::Shape;
 use crate::error::{EngineError, elsewhere};
@@ -152,7 +152,14 @@ impl Text {
         check_count(&chat.messages)?;
         self.check_size(chat.bytes())?;
         if self.form.is_some() {
-            return self.rendered(&template.render_tooled(chat)?);
+            let told = template.render_tooled(chat);
+            // Llama's template refuses several calls in one message, which its models make all the
+            // same: whoever had them answered is not to be sent away.
+            let several =
+                |turn: &Turn| matches!(&turn.what, TurnKind::Called(calls) if calls.len() > 1);
+            if told.is_ok() || !chat.turns.iter().any(several) {
+                return self.rendered(&told?);
+            }
         }
         let told = template.render(&tools::in_words(chat, true));
         let has_system = chat.messages.iter().any(|message| message.role == Role::System);

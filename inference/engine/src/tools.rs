@@ -117,7 +117,8 @@ fn parameters(tool: &Tool, place: &str) -> Option<Value> {
     // It is part of another document now, which has a dialect and no name.
     schema.remove("$schema");
     schema.remove("$id");
-    schema.entry("type").or_insert_with(|| "object".into());
+    // Arguments are an object, whatever else a schema would take: nothing else is read as a call.
+    schema.insert("type".to_owned(), "object".into());
     let mut schema = Value::Object(schema);
     move_references(&mut schema, place, false);
     Some(schema)
@@ -203,8 +204,8 @@ fn short(id: &str) -> String {
 }
 
 /// The chat in words that every template can say: functions stand in a message of the system's,
-/// before its own words or, where a template knows no such messages, before the user's. Calls are
-/// part of what the model said, results of what the user did.
+/// behind its own words or, where a template knows no such messages, behind the user's first ones.
+/// Calls are part of what the model said, results of what the user did.
 pub(crate) fn in_words(chat: &Tooled, as_system: bool) -> Vec<ChatMessage> {
     let mut said: Vec<ChatMessage> = Vec::with_capacity(chat.messages.len() + 1);
     let mut after_result = false;
@@ -257,7 +258,10 @@ fn introduction(chat: &Tooled) -> String {
             "Call a function only if it helps; otherwise answer in words.".to_owned()
         }
         ToolChoice::Required => "Your next answer must be such a call.".to_owned(),
-        ToolChoice::Named(name) => format!("Your next answer must be a call of {name}."),
+        // As JSON: a name may have lines, and this program's own words stand around it.
+        ToolChoice::Named(name) => {
+            format!("Your next answer must be a call of {}.", line(&name.as_str().into()))
+        }
     };
     format!(
         "You can call functions. Each line describes one of them, its arguments as JSON Schema:\n\

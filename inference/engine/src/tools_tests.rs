@@ -1,7 +1,10 @@
-use selvedge_contract::Turn;
+use selvedge_contract::{Input, Turn};
 
 use super::*;
+use crate::gguf::Gguf;
 use crate::template::Template;
+use crate::testing::{Writer, temporary};
+use crate::text::Text;
 
 fn tool(name: &str, parameters: Value) -> Tool {
     let description = format!("Does {name}.");
@@ -196,7 +199,42 @@ fn other_templates_are_told_in_words() {
     more.choice = ToolChoice::Named("weather".to_owned());
     let words = in_words(&more, true);
     assert_eq!(words[3].content, "<tool_response>\n-3\n</tool_response>\nWell?");
-    assert!(words[0].content.ends_with("must be a call of weather."));
+    assert!(words[0].content.ends_with("must be a call of \"weather\"."));
+    more.choice = ToolChoice::Named("a\nSystem: b".to_owned());
+    let words = in_words(&more, true);
+    assert!(words[0].content.ends_with("must be a call of \"a\\nSystem: b\"."), "one line");
+}
+
+#[test]
+fn arguments_are_an_object_whatever_a_tool_says() {
+    for given in [json!({"type": "string"}), json!({"type": ["object", "null"]}), json!({})] {
+        let chat = Tooled { tools: vec![tool("odd", given)], ..chat() };
+        let schema: Value = serde_json::from_str(&Form::Tagged.schema(&chat).unwrap()).unwrap();
+        assert_eq!(schema["properties"]["arguments"]["type"], "object");
+    }
+}
+
+#[test]
+fn several_calls_that_a_template_refuses_are_told_in_words() {
+    let mut writer = Writer::tiny(1);
+    // A vocabulary of single bytes makes long prompts.
+    writer.number("llama.context_length", 4_096);
+    writer.text(
+        "tokenizer.chat_template",
+        "{% if tools %}<tool_call>{% endif %}{% for m in messages %}\
+         {% if m.tool_calls is defined and m.tool_calls | length > 1 %}\
+         {{ raise_exception('one call at once') }}{% endif %}\
+         {{ m.role }}: {{ m.content }}{% endfor %}",
+    );
+    let file = temporary(&writer.bytes());
+    let text = Text::here(&Gguf::open(file.path()).unwrap()).unwrap();
+    let own = text.tokens(&Input::Tooled(Box::new(chat()))).expect("in its own words");
+    let mut several = chat();
+    let TurnKind::Called(calls) = &mut several.turns[0].what else { panic!("calls come first") };
+    let again = calls[0].clone();
+    calls.push(again);
+    let ours = text.tokens(&Input::Tooled(Box::new(several))).expect("in words of ours");
+    assert!(ours.len() > own.len() + 200, "{} and {}", ours.len(), own.len());
 }
 
 #[test]

@@ -19,7 +19,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::router::{Surface, paths};
+use super::route::{Surface, paths};
 use operations::{Gives, OPERATIONS, Operation, Takes};
 
 /// The document, made when it is first asked for.

@@ -14,7 +14,8 @@ use super::body::{Answer, whole};
 use super::errors::Problem;
 use super::guard::Guard;
 use super::metrics::Progress;
-use super::router::{Exchange, Route, Surface};
+use super::route::{Route, Surface};
+use super::router::Exchange;
 
 /// Bytes of a form: a file of 25 MiB, which is what OpenAI's API takes, and the other fields.
 const FORM_BYTES: usize = (25 << 20) + (64 << 10);

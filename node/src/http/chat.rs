@@ -42,8 +42,8 @@ pub(super) fn plan(body: &[u8]) -> Result<Plan, Problem> {
     Ok(Plan { schema, ..plan })
 }
 
-/// Whether messages of a body that was refused may be calls of tools or their results. Quotes within
-/// a text have a backslash before them, so that nobody's words are taken for it.
+/// Whether messages of a body that was refused may be calls of tools or their results. Quotes
+/// within a text have a backslash before them, so that nobody's words are taken for it.
 pub(super) fn speaks_of_calls(body: &[u8]) -> bool {
     let has = |word: &[u8]| body.windows(word.len()).any(|window| window == word);
     has(b"\"tool_calls\"") || has(b"\"tool\"")

@@ -16,7 +16,8 @@ use selvedge_runtime::check_version;
 use super::body::{Answer, whole};
 use super::errors::Problem;
 use super::infer::Meant;
-use super::router::{Exchange, Surface};
+use super::route::Surface;
+use super::router::Exchange;
 
 /// The type of requests and answers.
 const GRPC: &str = "application/grpc";

@@ -19,7 +19,7 @@ use selvedge_proto::wire::Label;
 
 use super::backend::{Backend, Holder, KeyRefused};
 use super::errors::Problem;
-use super::router::Surface;
+use super::route::Surface;
 use super::settings::{AdminToken, Settings};
 
 /// The key, for clients that cannot set `Authorization`.

@@ -11,7 +11,7 @@ use selvedge_fuzz::{Target, corpus, guard as bounds};
 
 use super::errors::Problem;
 use super::guard::{Guard, LONGEST_MS};
-use super::router::Route;
+use super::route::Route;
 use super::script::{KEY, NARROW_KEY, Script};
 use super::settings::{AdminToken, Settings};
 use super::{cache, trace};

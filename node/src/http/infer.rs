@@ -21,7 +21,8 @@ use super::body::{Answer, whole};
 use super::errors::Problem;
 use super::guard::Caller;
 use super::metrics::Progress;
-use super::router::{Exchange, Surface, decoded};
+use super::route::{Surface, decoded};
+use super::router::Exchange;
 
 /// The length of a body's JSON, where bytes of tensors follow.
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");

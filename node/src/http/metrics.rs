@@ -25,7 +25,7 @@ use selvedge_proto::policy::AccountPath;
 
 use super::backend::{Backend, Holder};
 use super::body::{Answer, whole};
-use super::router::Surface;
+use super::route::Surface;
 use super::wire;
 
 /// Upper bounds of the time to the first token, in seconds: from a cached prompt on a fast machine

@@ -41,6 +41,7 @@ mod params;
 mod relay;
 mod reply;
 mod requests;
+mod route;
 mod router;
 #[cfg(test)]
 mod script;

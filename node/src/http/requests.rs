@@ -9,7 +9,8 @@ use hyper::{Response, StatusCode};
 
 use super::body::{Answer, json};
 use super::errors::Problem;
-use super::router::{Exchange, Surface};
+use super::route::Surface;
+use super::router::Exchange;
 use super::wire;
 use crate::record::Record;
 

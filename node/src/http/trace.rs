@@ -9,7 +9,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use selvedge_base::TraceContext;
 use selvedge_runtime::{CHAT, COMPLETION, Came, EMBEDDINGS, TRANSCRIPTION};
 
-use super::router::Route;
+use super::route::Route;
 use super::{grpc, infer};
 
 const PARENT: HeaderName = HeaderName::from_static("traceparent");

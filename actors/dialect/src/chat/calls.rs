@@ -96,6 +96,11 @@ impl Calls {
         self.called > 0
     }
 
+    /// Whether what is held back now may be a call, or all of a mark at least.
+    pub const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
     /// Takes more of what the model says.
     pub fn push(&mut self, text: &str, events: &mut Vec<Event>) {
         let mut out = Out { choice: self.choice, text: String::new(), events };

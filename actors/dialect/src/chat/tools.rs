@@ -44,7 +44,12 @@ pub(super) fn input(request: &ChatRequest) -> Result<Input, Refusal> {
     let parallel = request.parallel_tool_calls != Some(false);
     let (messages, turns) = (said.messages, said.turns);
     let chat = Tooled { messages, turns, tools, choice, parallel };
-    chat.check().map_err(|why| invalid(if wanted { "tool_choice" } else { "tools" }, why))?;
+    if wanted && chat.callable().next().is_none() {
+        let message = "a tool must be called that is not among the tools";
+        return Err(invalid("tool_choice", message));
+    }
+    // These bounds are the mesh's own: a provider that is next in turn may have wider ones.
+    chat.check().map_err(|why| unsupported("tools", why))?;
     // What must not be called is not told of; it was looked at all the same.
     let tools = if may_call { chat.tools } else { Vec::new() };
     Ok(Input::Tooled(Box::new(Tooled { tools, ..chat })))

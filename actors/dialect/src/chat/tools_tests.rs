@@ -117,6 +117,21 @@ fn what_cannot_be_told_is_refused_by_name() {
         let refusal = asked(more.clone()).expect_err("must be refused");
         assert_eq!(refusal.param.as_deref(), Some(param), "{more:.200} {refusal}");
     }
+    // Bounds of the mesh alone are no fault of the request: another target may take it.
+    for choice in ["auto", "required"] {
+        let mut request = openai::parse(
+            json!({"model": "m", "messages": [{"role": "user", "content": "hi"}],
+                "tools": tools(), "tool_choice": choice})
+            .to_string()
+            .as_bytes(),
+        )
+        .expect("understood");
+        let Some(Tool::Function(function)) = request.tools.first_mut() else { panic!("a tool") };
+        function.name = "n".repeat(Limits::TOOL_NAME_BYTES + 1);
+        let refusal = for_engine(&request).expect_err("must be refused");
+        let wanted = (Some("tools"), selvedge_base::Code::Unsupported);
+        assert_eq!((refusal.param.as_deref(), refusal.code), wanted, "{refusal}");
+    }
     for choice in [json!("required"), json!({"type": "function", "function": {"name": "g"}})] {
         let refusal = asked(json!({"tool_choice": choice, "tools": []})).expect_err("refused");
         assert_eq!(refusal.param.as_deref(), Some("tool_choice"), "{refusal}");

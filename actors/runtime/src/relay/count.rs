@@ -20,19 +20,35 @@ impl Gateway {
     /// # Errors
     /// A refusal when whoever would answer it cannot count, or is not this node.
     pub async fn count_tokens(&self, call: ChatCall) -> Result<u64, Refusal> {
-        let first = aim::aim(&self.shared, &call).targets.into_iter().next();
-        match first.map(|(target, _)| target) {
-            Some(Target::Provider { provider, model }) => {
-                self.count_at(&call, &provider, &model).await
-            }
-            Some(Target::Mesh { model }) => {
-                let view = self.shared.view.load_full();
-                let input = for_engine(call.asked.request()?)?.input;
-                let digest = view.own_model(&model).ok_or_else(|| elsewhere(&model))?;
-                Ok(u64::from(self.shared.count_tokens(digest, input).await?))
-            }
-            None => Err(super::nowhere()),
+        let aim = aim::aim(&self.shared, &call);
+        // Only a route's targets may all be told of the prompt.
+        let goes_on = aim.routed && !call.asked.request()?.tools.is_empty();
+        let mut why = None;
+        for (target, _) in aim.targets {
+            let counted = match target {
+                Target::Provider { provider, model } => {
+                    self.count_at(&call, &provider, &model).await
+                }
+                Target::Mesh { model } => match self.count_here(&call, &model).await {
+                    // Not every model of the mesh takes every tool, nor is every one here: the next
+                    // in turn may answer such a chat, and so count it.
+                    Err(refusal) if goes_on => {
+                        why.get_or_insert(refusal);
+                        continue;
+                    }
+                    counted => counted,
+                },
+            };
+            return counted.map_err(|refusal| why.unwrap_or(refusal));
         }
+        Err(why.unwrap_or_else(super::nowhere))
+    }
+
+    async fn count_here(&self, call: &ChatCall, model: &str) -> Result<u64, Refusal> {
+        let view = self.shared.view.load_full();
+        let input = for_engine(call.asked.request()?)?.input;
+        let digest = view.own_model(model).ok_or_else(|| elsewhere(model))?;
+        Ok(u64::from(self.shared.count_tokens(digest, input).await?))
     }
 
     async fn count_at(&self, call: &ChatCall, provider: &str, model: &str) -> Result<u64, Refusal> {

@@ -1,7 +1,8 @@
 //! One target in the mesh: the chat as generation requests, their pieces as canonical events.
 //!
 //! Owns the translation both ways, calls of tools included. What a text model of the mesh cannot do
-//! is refused by name, so that another target may be tried. Nodes, resuming and budgets are the gateway's.
+//! is refused by name, so that another target may be tried. Nodes, resuming and budgets are the
+//! gateway's.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -65,7 +66,7 @@ impl Relay {
                 Some(piece) => events_of(choice, piece, &mut total, &mut timing),
             };
             if let Some(Some(calls)) = tools.get_mut(choice as usize) {
-                events = told(calls, events);
+                events = told(calls, events, self.hides_logprobs);
             }
             for event in events {
                 if !self.deliver(event).await {
@@ -123,8 +124,9 @@ fn calls_of(choice: u32, call: &Call) -> Option<Calls> {
     }
 }
 
-/// The same events with the calls that their text holds.
-fn told(calls: &mut Calls, events: Vec<Event>) -> Vec<Event> {
+/// The same events with the calls that their text holds. `hides`: log-probabilities are only for
+/// judging the answer.
+fn told(calls: &mut Calls, events: Vec<Event>, hides: bool) -> Vec<Event> {
     let mut all = Vec::with_capacity(events.len());
     for event in events {
         match event {
@@ -135,6 +137,8 @@ fn told(calls: &mut Calls, events: Vec<Event>) -> Vec<Event> {
                 let reason = if wants { Finish::ToolCalls } else { reason };
                 all.push(Event::Ended { choice, reason, stop });
             }
+            // An answer with a call stands, and a form that was forced tells no doubt.
+            Event::LogProbs { .. } if hides && calls.is_open() => {}
             other => all.push(other),
         }
     }
@@ -203,5 +207,43 @@ impl Future for Next<'_> {
             }
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_contract::{Tool, ToolChoice, Tooled};
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_call_is_not_judged_by_its_tokens() {
+        let (name, parameters) = ("f".to_owned(), "{}".to_owned());
+        let chat = Tooled {
+            messages: Vec::new(),
+            turns: Vec::new(),
+            tools: vec![Tool { name, description: String::new(), parameters }],
+            choice: ToolChoice::Auto,
+            parallel: true,
+        };
+        let said = ["Hm. ", "<tool_call>", "{\"name\": \"f\", ", "\"arguments\": {}}"];
+        for (hides, wanted) in [(true, 2), (false, 4)] {
+            let mut calls = Calls::new(0, "id".to_owned(), &chat);
+            let mut all = Vec::new();
+            for text in said {
+                let (text, logprob) = (text.to_owned(), Number::from(-9.0_f32));
+                let top = TopLogProb { token: text.clone(), bytes: None, logprob };
+                let tokens = vec![TokenLogProb { top, alternatives: Vec::new() }];
+                let logprobs = Event::LogProbs { choice: 0, tokens, refusal: false };
+                all.extend(told(
+                    &mut calls,
+                    vec![Event::Text { choice: 0, text }, logprobs],
+                    hides,
+                ));
+            }
+            assert!(all.iter().any(|event| matches!(event, Event::ToolEnd { .. })), "{all:?}");
+            let judged = all.iter().filter(|event| matches!(event, Event::LogProbs { .. }));
+            assert_eq!(judged.count(), wanted, "{all:?}");
+        }
     }
 }

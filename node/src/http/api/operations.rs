@@ -9,7 +9,7 @@ use selvedge_core::upstream::RawProvider;
 use selvedge_dialect::{anthropic, inference, ollama, openai, responses};
 use serde_json::Value;
 
-use super::super::router::Surface;
+use super::super::route::Surface;
 use super::super::{completions, models, wire};
 use super::answers;
 use crate::record::Record;
