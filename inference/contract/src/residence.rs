@@ -233,9 +233,14 @@ impl Model {
         self.wanted.and_then(|wanted| wanted.claim).unwrap_or(0)
     }
 
+    /// Whether it is in memory whole: nothing more of it is on its way there.
+    const fn is_settled(&self) -> bool {
+        self.rests_until.is_some() && self.pieces == 1
+    }
+
     /// Whether it could go now, were its rest over.
     const fn is_idle(&self) -> bool {
-        self.rests_until.is_some() && self.work == 0 && !self.pinned && !self.leaves()
+        self.is_settled() && self.work == 0 && !self.pinned && !self.leaves()
     }
 
     /// Whether it may go now. One that a peer has in memory needs no rest: who asks for it is
@@ -264,6 +269,8 @@ impl Residence {
     pub fn removed(&mut self, model: ModelDigest) {
         if let Some(entry) = self.models.get_mut(&model) {
             (entry.removed, entry.wanted) = (true, None);
+            // It goes all the same when it is added again before it is gone.
+            entry.leaving |= entry.is_settled();
             if entry.pieces == 0 {
                 self.models.remove(&model);
             }

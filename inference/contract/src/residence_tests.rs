@@ -199,6 +199,32 @@ fn a_model_removed_while_it_is_in_memory_is_counted_until_it_is_freed() {
 }
 
 #[test]
+fn one_that_comes_back_before_it_is_gone_waits_for_its_own_memory() {
+    for wish in [Wish::Ahead, Wish::Asked] {
+        let mut residence = loaded(BUDGET, &[80]);
+        residence.removed(digest(0));
+        residence.added(digest(0), "again", false, 1);
+        let wants = |residence: &mut Residence| residence.want(digest(0), weights(80), wish, at(9));
+        assert_eq!(wants(&mut residence), Decision::Wait { until: at(39) });
+        residence.freed(Some(digest(0)), 80);
+        assert_eq!(wants(&mut residence), Decision::Load);
+    }
+}
+
+#[test]
+fn one_of_which_a_second_copy_is_on_its_way_does_not_go_before_that_has_come() {
+    let mut residence = loaded(BUDGET, &[40]);
+    residence.worked(digest(0), 1, at(1));
+    assert_eq!(residence.want(digest(0), weights(40), Wish::Asked, at(2)), Decision::Load);
+    residence.worked(digest(0), 0, at(3));
+    assert!(matches!(asked(&mut residence, 1, weights(50), at(9)), Decision::Wait { .. }));
+    // Nobody needs it twice.
+    residence.freed(Some(digest(0)), 40);
+    assert_eq!(residence.want(digest(1), weights(50), Wish::Asked, at(9)), Decision::Load);
+    assert_eq!(gone(&asked(&mut residence, 2, weights(40), at(9))), [(0, Why::Oldest)]);
+}
+
+#[test]
 fn memory_is_divided_equally_but_for_what_each_needs() {
     assert_eq!(divide(90, &[0, 0, 0]), [30, 30, 30]);
     assert_eq!(divide(90, &[50, 0, 10]), [50, 20, 20]);

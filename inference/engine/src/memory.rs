@@ -94,7 +94,12 @@ impl Shared {
             let mut models = self.models.lock();
             let mut account = self.memory.account.lock();
             let now = self.now();
-            let until = match account.want(model, room, wish, now) {
+            let decision = account.want(model, room, wish, now);
+            if !matches!(decision, Decision::Wait { .. }) {
+                // Whoever waits behind it may be next.
+                self.memory.changed.notify_all();
+            }
+            let until = match decision {
                 Decision::Load => {
                     if let Some(entry) = models.get_mut(&model) {
                         entry.seeks(ModelState::Loading);

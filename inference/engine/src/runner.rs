@@ -132,6 +132,7 @@ impl Runner {
         let room = self.set_aside_for(room.min(job.prompt_tokens + job.limit)).min(room);
         if job.tokens.len() >= room {
             let message = format!("this node has memory for {room} tokens of this model");
+            self.release();
             return job.fail(elsewhere(Code::OutOfMemory, message));
         }
         job.room = room;

@@ -32,6 +32,9 @@ const MAX_MODELS: usize = 256;
 /// How long a model rests for which the system had no thread, process or file to spare: what was
 /// short may be there by then, and trying costs little.
 const TRIED_AGAIN_AFTER: Micros = Micros::secs(10);
+/// Doublings of it while each load fails: a load may throw other models out before it does, and
+/// those are back at work in the five minutes that it comes to.
+const MOST_DOUBLINGS: u32 = 5;
 /// A refused caller does not come back sooner than this: less would be busy waiting.
 const LEAST_WAIT: Micros = Micros::secs(1);
 /// Nor is it sent away for longer than this: the estimate is not worth more.
@@ -128,6 +131,8 @@ pub(crate) struct Entry {
     reason: Option<EngineError>,
     /// When one that failed is tried again, if the reason may be over then.
     again: Option<Mono>,
+    /// Loads that failed since the last one that did not.
+    failures: u32,
     text: Option<Arc<Text>>,
     makes: Makes,
     /// Requests submitted and not ended.
@@ -226,6 +231,7 @@ impl Shared {
             state: ModelState::Cold,
             reason: None,
             again: None,
+            failures: 0,
             text: None,
             makes,
             seeking: false,
@@ -270,6 +276,7 @@ impl Shared {
         (entry.state, entry.seeking) = (state, state == ModelState::Loading);
         (entry.reason, entry.again) = (reason, None);
         if state == ModelState::Ready {
+            entry.failures = 0;
             let now = self.now();
             self.memory.change(|account| account.loaded(digest, now));
         }
@@ -549,6 +556,8 @@ impl Entry {
             // There was no memory, and nobody who needs it; whoever comes begins another.
             EngineError::OutOfMemory { .. } | EngineError::Unwanted => {
                 self.state = ModelState::Cold;
+                // Of many models on disk, these would fill memory that nobody counts.
+                self.text = None;
             }
             EngineError::Occupied { .. } => {
                 let name = &self.card.name;
@@ -560,13 +569,17 @@ impl Entry {
             reason => {
                 let name = &self.card.name;
                 tracing::warn!(%name, %reason, "model could not be loaded");
+                // Nothing was thrown out for one that others keep out.
+                let more = u32::from(!matches!(reason, EngineError::KeptOut { .. }));
                 self.fail(reason, now);
+                self.failures = self.failures.saturating_add(more);
             }
         }
     }
 
     fn fail(&mut self, reason: EngineError, now: Mono) {
-        self.again = reason.passes().then(|| now.plus(TRIED_AGAIN_AFTER));
+        let rest = TRIED_AGAIN_AFTER.times(1 << self.failures.min(MOST_DOUBLINGS));
+        self.again = reason.passes().then(|| now.plus(rest));
         self.state = ModelState::Failed;
         self.reason = Some(reason);
     }

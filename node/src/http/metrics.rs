@@ -410,6 +410,12 @@ fn gauges<const N: usize>(
 ) -> Result<(), fmt::Error> {
     let kind = ConstGauge::<i64>::new(0).metric_type();
     let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    let mut lines = lines.into_iter();
+    if N == 0 {
+        // A set of no labels would be written, as `{}`.
+        let Some((_, value)) = lines.next() else { return Ok(()) };
+        return ConstGauge::<i64>::new(value).encode(family);
+    }
     for (labels, value) in lines {
         let gauge = ConstGauge::<i64>::new(value);
         gauge.encode(family.encode_family(&labels)?)?;

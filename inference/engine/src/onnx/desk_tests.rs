@@ -1,3 +1,4 @@
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
 
 use selvedge_base::{RequestId, Retry};
@@ -179,4 +180,23 @@ fn a_model_of_tensors_and_one_that_writes_make_room_for_each_other() {
         assert!(collect(&answers).finished.is_some());
     }
     assert_eq!(engine.memory().counts.evicted_oldest, 3);
+}
+
+#[test]
+fn one_that_does_not_load_is_tried_less_and_less_often() {
+    let (case, now) = (case("mlp"), Arc::new(AtomicU64::new(1)));
+    let theirs = Arc::clone(&now);
+    // It stands until it is set.
+    let clock = move || Mono(theirs.load(Ordering::Relaxed));
+    let running = crate::Running::Apart { program: "/nowhere".into(), arguments: Vec::new() };
+    let config = EngineConfig { lazy: true, running, ..config() };
+    let engine = LocalEngine::start(config, Arc::new(clock)).expect("starts");
+    engine.add_model(&case.path(), "sensor", MODEL).expect("a model");
+    for seconds in [10, 20, 40] {
+        let tried = begin(&engine, asked(&case, 1)).expect("it is tried");
+        assert_eq!(hear(&tried).expect_err("no program").code, Code::ModelUnavailable);
+        now.fetch_add(seconds * 1_000_000 - 1, Ordering::Relaxed);
+        begin(&engine, asked(&case, 2)).expect_err("not yet");
+        now.fetch_add(1, Ordering::Relaxed);
+    }
 }

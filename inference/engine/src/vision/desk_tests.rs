@@ -10,7 +10,7 @@ use super::super::golden_tests::{Case, cases, fixtures};
 use super::*;
 use crate::card::inspect;
 use crate::shared::Makes;
-use crate::testing::{Directory, engine};
+use crate::testing::{Directory, Outlet, Writer, collect, engine, needs, request, temporary};
 use crate::{EngineConfig, LocalEngine};
 
 const MODEL: ModelDigest = ModelDigest([1; 32]);
@@ -279,4 +279,30 @@ fn models_whose_weights_do_not_fit_are_refused_and_others_see() {
     told(&engine, asked(2, vec![bytes("image", &[&picture])], &[])).expect("classes");
     assert!(engine.remove_model("vit"));
     assert!(begin(&engine, asked(3, vec![bytes("image", &[&picture])], &[])).is_err());
+}
+
+#[test]
+fn a_model_that_sees_and_one_that_writes_make_room_for_each_other() {
+    let (file, picture) = (temporary(&Writer::tiny(1).bytes()), of("vit")[0].bytes());
+    let eyes = Folder::open(&fixtures().join("vit")).expect("a model").needed();
+    let memory_budget_bytes = needs(file.path()).max(eyes);
+    let engine = engine(EngineConfig {
+        threads: 1,
+        lazy: true,
+        memory_budget_bytes,
+        ..EngineConfig::default()
+    });
+    engine.add_model(&fixtures().join("vit"), "vit", MODEL).expect("a model");
+    engine.add_model(file.path(), "writer", OTHER).expect("a model");
+    let ask = |id| asked(id, vec![bytes("image", &[&picture])], &["probabilities"]);
+    let seen = floats(&told(&engine, ask(1)).expect("classes")[0]);
+    for _ in 0..2 {
+        let (sender, answers) = mpsc::channel();
+        let text = request(2, OTHER, Input::Text("x".to_owned()));
+        engine.submit("acme", text, Box::new(Outlet(sender))).expect("submitted");
+        assert!(collect(&answers).finished.is_some());
+        assert_eq!(floats(&told(&engine, ask(3)).expect("classes")[0]), seen);
+        assert_eq!(engine.memory().taken, eyes, "the other one is gone");
+    }
+    assert_eq!(engine.memory().counts.evicted_oldest, 4);
 }

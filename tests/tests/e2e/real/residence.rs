@@ -88,6 +88,12 @@ fn two_models_answer_in_turn_where_one_fits() {
         }
         ensure!(evictions(&node)? >= 4, "one went each time");
         s.step("who was thrown out, and why");
+        // The view of a node follows its engine a few times a second.
+        node.admin()?.until("the second one cold", Deadline::patient(), |view| {
+            let nodes = view["nodes"].as_array().into_iter().flatten();
+            let mut models = nodes.flat_map(|n| n["models"].as_array().into_iter().flatten());
+            models.any(|model| model["name"] == "second" && model["state"] == "cold")
+        })?;
         let cold = state(&node, "second")?;
         ensure!(cold["state"] == "cold" && cold["memory_bytes"] == json!(0), "{cold}");
         ensure!(cold["evicted"]["for"] == "first", "{cold}");
@@ -97,16 +103,17 @@ fn two_models_answer_in_turn_where_one_fits() {
         ensure!(listed.contains(" s ago") && listed.contains("last use"), "{listed}");
         s.step("an answer that runs is not cut");
         let before = evictions(&node)?;
-        let mut stream = Asked::stream(&client, question("first", 300))?;
+        // Seconds of tokens, and within the half minute that a model waits for another.
+        let mut stream = Asked::stream(&client, question("first", 2_000))?;
         stream.until(3)?;
         let other = {
             let client = client.clone();
             thread::spawn(move || ask(&client, "second"))
         };
-        node.admin()?.until("the other one waiting", Deadline::patient(), |view| {
-            let nodes = view["nodes"].as_array().into_iter().flatten();
-            let mut models = nodes.flat_map(|n| n["models"].as_array().into_iter().flatten());
-            models.any(|model| model["name"] == "second" && model["queued"] == json!(1))
+        // Metrics are read from the engine as it is.
+        Deadline::patient().until("the other one waiting", || {
+            let waiting = counted(&node, "selvedge_engine_loads_waiting")? == 1;
+            Ok(waiting.then_some(()))
         })?;
         ensure!(evictions(&node)? == before, "nobody went while it ran");
         let heard = stream.to_the_end()?.whole()?;
