@@ -1,8 +1,8 @@
 //! Models of which a node has several files: which one it serves, and why.
 //!
 //! Owns finding the files and what the machine has for them. The choice itself is
-//! `selvedge_contract::variants`'. What an operator lists is trusted to be the same model in more or
-//! fewer bits.
+//! `selvedge_contract::variants`'. What an operator lists is trusted to be the same model in more
+//! or fewer bits.
 
 use std::path::{Path, PathBuf};
 
