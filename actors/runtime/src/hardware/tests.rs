@@ -207,6 +207,10 @@ fn a_container_has_what_its_groups_allow() {
     assert_eq!(made.physical_cores, None, "no topology is shown");
     assert_eq!(made.memory, Some(1 << 30));
     assert_eq!(tree.probe().condition().memory_available, Some(512 << 20));
+    // What others in the group above have taken is not there for this one.
+    let tree = tree.with(&[("sys/fs/cgroup/app/memory.current", "2013265920\n")]);
+    assert_eq!(tree.probe().hardware().memory, Some(1 << 30));
+    assert_eq!(tree.probe().condition().memory_available, Some(128 << 20));
     // In a group's own namespace its path is not below the mount; what is set is at the mount.
     let apart = Tree::new(&[
         ("proc/self/status", "Cpus_allowed_list:\t0-7\n"),
