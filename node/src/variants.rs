@@ -221,7 +221,7 @@ fn find(store: &Store, listed: &str, bytes: Option<u64>, means: &Means) -> Found
         name: listed.to_owned(),
         quantization: needs.facts.quantization.clone(),
         weights: needs.facts.parameters,
-        file_bytes: needs.facts.bytes,
+        file_bytes: needs.stored_bytes,
         held_bytes: needs.held_bytes,
         answer_bytes: needs.answer_bytes,
         present: true,
