@@ -347,16 +347,7 @@ impl Bridge {
                 self.admin.key_revoke(&id).await?;
                 done(format!("revoked key {id}"))
             }
-            Order::ModelAdd { path, name, digest } => {
-                let added = self.admin.model_add(Path::new(&path), &name, digest).await;
-                if let Err(refusal) = &added {
-                    self.unserved.note(&name, &refusal.message);
-                }
-                let card = added?;
-                self.unserved.forget(&name);
-                self.until_served(&name, true).await;
-                done(format!("serving {} ({})", card.name, card.quantization))
-            }
+            Order::ModelAdd { path, name, digest } => self.model_add(&path, &name, digest).await,
             Order::ModelRemove(name) => {
                 self.model_remove(&name)?;
                 self.until_served(&name, false).await;
@@ -389,6 +380,22 @@ impl Bridge {
             Order::Variants => said(&wire::List { data: self.variants.to_vec() }),
             Order::Record(id) => self.record(id),
         }
+    }
+
+    async fn model_add(
+        &self,
+        path: &str,
+        name: &str,
+        digest: ModelDigest,
+    ) -> Result<Value, Refusal> {
+        let added = self.admin.model_add(Path::new(path), name, digest).await;
+        if let Err(refusal) = &added {
+            self.unserved.note(name, &refusal.message);
+        }
+        let card = added?;
+        self.unserved.forget(name);
+        self.until_served(name, true).await;
+        done(format!("serving {} ({})", card.name, card.quantization))
     }
 
     async fn invite(&self, ttl: Micros) -> Result<Value, Refusal> {

@@ -1,8 +1,8 @@
 //! Models of which a node has several files: which one it serves, and why.
 //!
 //! Owns finding the files and what the machine has for them. The choice itself is
-//! `selvedge_contract::variants`'. What an operator lists is trusted to be the same model in more or
-//! fewer bits.
+//! `selvedge_contract::variants`'. What an operator lists is trusted to be the same model in more
+//! or fewer bits.
 
 use std::path::{Path, PathBuf};
 
@@ -221,7 +221,7 @@ fn find(store: &Store, listed: &str, bytes: Option<u64>, means: &Means) -> Found
         name: listed.to_owned(),
         quantization: needs.facts.quantization.clone(),
         weights: needs.facts.parameters,
-        file_bytes: needs.facts.bytes,
+        file_bytes: needs.stored_bytes,
         held_bytes: needs.held_bytes,
         answer_bytes: needs.answer_bytes,
         present: true,

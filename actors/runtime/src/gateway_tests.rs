@@ -16,6 +16,7 @@ use selvedge_proto::policy::{OnExhausted, Scope, Unit};
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::hardware::{Machines, Probe};
 use crate::quota::tests::{Home, account, another_line, monthly, spent, until};
 use crate::store::tests::Disk;
 use crate::{KeyDraft, Node};
@@ -126,6 +127,7 @@ fn gateway_by(node: &Node, pace: Duration, quota: crate::quota::QuotaLine) -> Ga
         keys: ArcSwap::new(real.keys.load_full()),
         receive: real.receive.clone(),
         receipts: Mutex::default(),
+        machines: Machines::new(Probe::here("scalar")),
         identity: Arc::clone(&real.identity),
         policies: Arc::clone(&real.policies),
         quota,

@@ -24,33 +24,45 @@ pub(crate) use telling::{Machines, child};
 
 use files::Root;
 
+/// Where the program that tells what NVIDIA's driver knows is installed. It is run by its whole
+/// path: what else has its name and is found first is not.
+const DRIVERS: [&str; 5] = [
+    "/usr/bin/nvidia-smi",
+    "/usr/sbin/nvidia-smi",
+    "/usr/local/bin/nvidia-smi",
+    "/opt/bin/nvidia-smi",
+    "/run/current-system/sw/bin/nvidia-smi",
+];
+
 /// Reads a machine: this one, or one whose files stand under another root.
 #[derive(Clone, Debug)]
 pub struct Probe {
     root: Root,
     /// Which kernels the engine uses.
     kernels: String,
-    /// The program that tells what NVIDIA's driver knows.
-    driver: Option<PathBuf>,
+    /// Where the program that tells what NVIDIA's driver knows may be.
+    drivers: Vec<PathBuf>,
 }
 
 impl Probe {
     /// The machine that this program runs on.
     pub fn here(kernels: &str) -> Self {
-        let driver = Some(PathBuf::from("nvidia-smi"));
-        Self { root: Root::system(), kernels: kernels.to_owned(), driver }
+        let drivers = DRIVERS.map(PathBuf::from).into();
+        Self { root: Root::system(), kernels: kernels.to_owned(), drivers }
     }
 
     /// A machine whose `/proc` and `/sys` stand in a directory.
     #[cfg(test)]
     pub(crate) fn under(root: &std::path::Path, driver: Option<PathBuf>) -> Self {
-        Self { root: Root::under(root), kernels: "scalar".to_owned(), driver }
+        let drivers = driver.into_iter().collect();
+        Self { root: Root::under(root), kernels: "scalar".to_owned(), drivers }
     }
 
     /// What does not change; takes up to a few seconds where a driver is asked.
     pub fn hardware(&self) -> Hardware {
         let cores = cores::read(&self.root);
-        let mut cards = cards::read(&self.root, self.driver.as_deref());
+        let driver = self.drivers.iter().find(|path| path.is_file());
+        let mut cards = cards::read(&self.root, driver.map(PathBuf::as_path));
         cards.truncate(MAX_CARDS);
         Hardware {
             os: std::env::consts::OS.to_owned(),

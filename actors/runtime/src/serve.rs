@@ -45,73 +45,78 @@ pub(crate) async fn stream(
     mut sender: FrameSender,
     mut receiver: FrameReceiver,
 ) {
-    let begun = tokio::time::timeout(OPENING_WITHIN.into(), receiver.begun()).await;
-    if !matches!(begun, Ok(Ok(()))) {
-        return;
-    }
-    let opening = tokio::time::timeout(WHOLE_WITHIN.into(), receiver.recv::<Opening>()).await;
-    let served = match opening {
-        Ok(Ok(Some(Opening::HandOff(handed)))) => {
+    let served = match opening(&mut receiver).await {
+        Ok(Some(Opening::HandOff(handed))) => {
             let taken = Taken { handed, receipt: None, trace: None };
             hand_off(&context.shared, from, taken, sender, receiver).await
         }
-        Ok(Ok(Some(Opening::Sync(message)))) => {
+        Ok(Some(Opening::Sync(message))) => {
             sync::answer(&context, from, message, sender, receiver).await
         }
-        Ok(Ok(Some(Opening::Renew(held)))) => {
+        Ok(Some(Opening::Renew(held))) => {
             sync::answer_renewal(&context.membership, from, *held, sender).await
         }
-        Ok(Ok(Some(Opening::Charged(charged)))) => {
+        Ok(Some(Opening::Charged(charged))) => {
             let Charged { handed, receipt } = *charged;
             let taken = Taken { handed, receipt: Some(receipt), trace: None };
             hand_off(&context.shared, from, taken, sender, receiver).await
         }
-        Ok(Ok(Some(Opening::Traced(traced)))) => {
+        Ok(Some(Opening::Traced(traced))) => {
             let Traced { trace, handed, receipt } = *traced;
             let taken = Taken { handed, receipt, trace: Some(trace) };
             hand_off(&context.shared, from, taken, sender, receiver).await
         }
-        Ok(Ok(Some(Opening::Shaped(shaped)))) => {
+        Ok(Some(Opening::Shaped(shaped))) => {
             let Shaped { schema, trace, mut handed, receipt } = *shaped;
             handed.request.schema = Some(schema);
             hand_off(&context.shared, from, Taken { handed, receipt, trace }, sender, receiver)
                 .await
         }
-        Ok(Ok(Some(Opening::Spoken(spoken)))) => {
+        Ok(Some(Opening::Spoken(spoken))) => {
             speech::take(&context.shared, from, *spoken, sender, receiver).await
         }
-        Ok(Ok(Some(Opening::Quota(message)))) => {
+        Ok(Some(Opening::Quota(message))) => {
             context.shared.quota.hear(from, *message).await;
             Ok(())
         }
-        Ok(Ok(Some(Opening::Policy(message)))) => {
+        Ok(Some(Opening::Policy(message))) => {
             policy_sync::take(&context, from, *message).await;
             Ok(())
         }
-        Ok(Ok(Some(Opening::Settings(message)))) => {
+        Ok(Some(Opening::Settings(message))) => {
             policy_sync::take_settings(&context, from, *message).await;
             Ok(())
         }
-        Ok(Ok(Some(Opening::Answers(word)))) => answers::take(&context, from, *word, sender).await,
-        Ok(Ok(Some(Opening::Echo))) => sender.send(&()).await,
-        Ok(Ok(Some(Opening::Federated(word)))) => {
+        Ok(Some(Opening::Answers(word))) => answers::take(&context, from, *word, sender).await,
+        Ok(Some(Opening::Echo)) => sender.send(&()).await,
+        Ok(Some(Opening::Federated(word))) => {
             context.shared.federation.hear(from, *word).await;
             Ok(())
         }
-        Ok(Ok(Some(Opening::Personal(word)))) => {
+        Ok(Some(Opening::Personal(word))) => {
             context.shared.federation.hear_personal(from, *word).await;
             Ok(())
         }
-        Ok(Ok(Some(Opening::Machine(machine)))) => {
+        Ok(Some(Opening::Machine(machine))) => {
             context.shared.machines.hear(from, *machine);
             Ok(())
         }
-        Ok(Ok(None)) | Err(_) => Ok(()),
-        Ok(Err(error)) => Err(error),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
     };
     if let Err(error) = served {
         tracing::debug!(peer = %from.short(), %error, "stream ended early");
     }
+}
+
+/// What a stream is for; none where it does not say so in time.
+async fn opening(receiver: &mut FrameReceiver) -> Result<Option<Opening>, NetError> {
+    let begun = tokio::time::timeout(OPENING_WITHIN.into(), receiver.begun()).await;
+    if !matches!(begun, Ok(Ok(()))) {
+        return Ok(None);
+    }
+    let whole = tokio::time::timeout(WHOLE_WITHIN.into(), receiver.recv::<Opening>()).await;
+    whole.unwrap_or(Ok(None))
 }
 
 /// What a peer hands over.

@@ -127,7 +127,11 @@ proptest! {
             memory_available: Some(bytes),
             ..Condition::default()
         };
-        let last = Condition { temperature: last, memory_available: before, ..Condition::default() };
+        let last = Condition {
+            temperature: last,
+            memory_available: before,
+            ..Condition::default()
+        };
         let told = now.settled(&last, memory);
         prop_assert!(told.temperature.unwrap().abs_diff(heat) < 20);
         prop_assert!(told.memory_available.unwrap().abs_diff(bytes) < 2 << 30);

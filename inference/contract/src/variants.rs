@@ -31,7 +31,7 @@ pub struct Variant {
     pub quantization: String,
     /// Number of weights.
     pub weights: u64,
-    /// Bytes of the file.
+    /// Bytes of its weights in the file; of one that is not here, of the file.
     pub file_bytes: u64,
     /// Bytes that its weights take in memory.
     pub held_bytes: u64,

@@ -17,6 +17,8 @@ use crate::weights;
 pub struct Needs {
     /// What it is.
     pub facts: Inspected,
+    /// Bytes of its weights in the file, without the words and the rest of its header.
+    pub stored_bytes: u64,
     /// Bytes that its weights take in memory.
     pub held_bytes: u64,
     /// Bytes that must be free beside them for answers.
@@ -31,7 +33,8 @@ pub struct Needs {
 pub fn needs(path: &Path, on_card: bool) -> Result<Needs, EngineError> {
     if !is_gguf(path) {
         let facts = inspect(path)?;
-        return Ok(Needs { held_bytes: facts.bytes, answer_bytes: 0, facts });
+        let bytes = facts.bytes;
+        return Ok(Needs { facts, stored_bytes: bytes, held_bytes: bytes, answer_bytes: 0 });
     }
     let gguf = Gguf::open(path)?;
     let shape = Shape::read(&gguf)?;
@@ -40,7 +43,9 @@ pub fn needs(path: &Path, on_card: bool) -> Result<Needs, EngineError> {
         true => (weights::bytes(&gguf), shape.kv_token_bytes()),
     };
     let answer_bytes = token_bytes.saturating_mul(LEAST_TOKENS.min(shape.context as u64));
-    Ok(Needs { facts: facts(&gguf)?, held_bytes, answer_bytes })
+    let stored = gguf.tensors.values().map(|info| info.bytes);
+    let stored_bytes = stored.fold(0, u64::saturating_add);
+    Ok(Needs { facts: facts(&gguf)?, stored_bytes, held_bytes, answer_bytes })
 }
 
 fn is_gguf(path: &Path) -> bool {

@@ -236,8 +236,12 @@ pub fn choose(need: Need, candidates: &[Candidate], dice: &mut Dice) -> Choice {
             }
             let loads = matches!(verdict, Verdict::Loading | Verdict::Cold);
             let late = |ready: Micros| estimate.times(LOAD_WORTH) < ready;
-            let tier = if loads && soonest.is_some_and(late) { 0 } else { tier(verdict) };
-            // To load a model is work, too.
+            let tier = match (loads && soonest.is_some_and(late), candidate.strain) {
+                (true, None) => 0,
+                // To load a model is work, too: it competes with those that are spared.
+                (true, Some(strain)) => tier(Verdict::Spared(strain)),
+                (false, _) => tier(verdict),
+            };
             let rank = (tier, candidate.strain.is_some());
             (candidate.clone(), Scored { node: candidate.node, estimate, verdict }, rank)
         })
@@ -314,7 +318,7 @@ fn first_verdict(candidate: &Candidate, hot_above: u32) -> Verdict {
 
 /// Ready ones first, then busy ones, then those that are spared, then those that must load, then
 /// those that cannot. Where all that are ready are overloaded, those that must load compete with
-/// them.
+/// their like.
 const fn tier(verdict: Verdict) -> u8 {
     match verdict {
         Verdict::Fastest | Verdict::Local | Verdict::Drawn | Verdict::Slower => 0,

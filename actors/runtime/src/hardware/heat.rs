@@ -2,11 +2,12 @@
 //!
 //! Owns which sensors count: those of processors, cards and boards. Disks, radios, batteries and
 //! memory modules have limits of their own, which say nothing of whether the machine can compute.
+//! Many sensors lie, and always say the same: one that is believed spares its machine for ever.
 
 use super::files::Root;
 
 /// Parts of the names of sensors that do not count.
-const OTHERS: [&str; 18] = [
+const OTHERS: [&str; 22] = [
     "nvme",
     "drivetemp",
     "iwlwifi",
@@ -25,13 +26,22 @@ const OTHERS: [&str; 18] = [
     "phy",
     "r8169",
     "pch",
+    // Chips of boards that watch fans: their inputs are often connected to nothing, and say 110 °C.
+    "nct6",
+    "it8",
+    "w83",
+    "f718",
 ];
 /// Sensors of one monitor: the largest boards have some thirty.
 const MAX_SENSORS: u32 = 64;
 /// Trip points of a zone: ACPI has at most a dozen.
 const MAX_TRIPS: u32 = 12;
-/// What a sensor may say, in thousandths of a degree; one that is not connected says less or more.
-const SENSIBLE: std::ops::RangeInclusive<i64> = -40_000..=150_000;
+/// What a sensor may say, in thousandths of a degree. One that is not connected says less or more,
+/// 127 °C above all, the most that eight bits hold; whatever computes has stopped below that.
+const SENSIBLE: std::ops::RangeInclusive<i64> = -40_000..=120_000;
+/// How far a sensor may be above its own critical point, where its machine throttles or stops: one
+/// that is further above it, and is read all the same, is wrong in one of them.
+const BEYOND: i64 = 5_000;
 /// Where a critical point may lie: nothing is cooled below the one or works above the other.
 const CRITICAL: std::ops::RangeInclusive<i64> = 40_000..=150_000;
 
@@ -51,6 +61,7 @@ struct Sensor {
 pub(super) fn read(root: &Root) -> Heat {
     let mut sensors = zones(root);
     sensors.extend(monitors(root));
+    sensors.retain(|sensor| sensor.critical.is_none_or(|most| sensor.reads <= most + BEYOND));
     let tenths = |milli: i64| i16::try_from(milli / 100).ok();
     let hottest = sensors.iter().map(|sensor| sensor.reads).max();
     let left = sensors.iter().filter_map(|sensor| Some(sensor.critical? - sensor.reads)).min();

@@ -37,40 +37,40 @@ pub(super) fn read(root: &Root) -> Memory {
         let number: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         number.checked_mul(1_024)
     };
-    let (mut total, mut available) = (kilobytes("MemTotal"), kilobytes("MemAvailable"));
+    let whole = kilobytes("MemTotal");
+    let (mut total, mut available) = (whole, kilobytes("MemAvailable"));
     let unified = root.group_of(None).map(|path| (root.group("sys/fs/cgroup", &path), &V2));
     let group = root.group_of(Some("memory"));
     let old = group.map(|path| (root.group("sys/fs/cgroup/memory", &path), &V1));
     for (levels, names) in unified.into_iter().chain(old) {
         for level in levels {
-            limit(root, &level, names, &mut total, &mut available);
+            // One that allows more may have less left: others are in it, too.
+            if let Some((most, left)) = limit(root, &level, names, whole) {
+                total = Some(total.map_or(most, |known| known.min(most)));
+                available = match (available, left) {
+                    (Some(known), left) => Some(known.min(left.unwrap_or(most))),
+                    (None, left) => left,
+                };
+            }
         }
     }
     Memory { total, available }
 }
 
-/// Lowers what there is to what a group may have, if that is less.
+/// What a group may have, if that is less than the whole machine, and what is left of it.
 fn limit(
     root: &Root,
     level: &Path,
     names: &Names,
-    total: &mut Option<u64>,
-    available: &mut Option<u64>,
-) {
+    whole: Option<u64>,
+) -> Option<(u64, Option<u64>)> {
     let number = |name: &str| u64::try_from(root.number(level.join(name))?).ok();
     // Version 2 says `max` where there is none, version 1 a number beyond any machine.
-    let Some(most) = number(names.limit).filter(|most| total.is_none_or(|all| *most < all)) else {
-        return;
-    };
-    *total = Some(most);
-    let Some(used) = number(names.used) else {
-        *available = available.map(|left| left.min(most));
-        return;
-    };
+    let most = number(names.limit).filter(|most| whole.is_none_or(|all| *most < all))?;
+    let Some(used) = number(names.used) else { return Some((most, None)) };
     let stat = root.text(level.join("memory.stat")).unwrap_or_default();
     let spare = stat.lines().find_map(|line| {
         line.strip_prefix(names.reclaimable)?.strip_prefix(' ')?.trim().parse::<u64>().ok()
     });
-    let left = most.saturating_sub(used.saturating_sub(spare.unwrap_or(0)));
-    *available = Some(available.map_or(left, |known| known.min(left)));
+    Some((most, Some(most.saturating_sub(used.saturating_sub(spare.unwrap_or(0))))))
 }

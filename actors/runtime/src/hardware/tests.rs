@@ -49,8 +49,8 @@ impl Tree {
 const LAPTOP: [(&str, &str); 27] = [
     (
         "proc/cpuinfo",
-        "processor\t: 0\nmodel name\t: Intel(R) Core(TM)  i5-1235U\nflags\t\t: fpu sse4_2 avx avx2 fma \
-         avx_vnni\n\nprocessor\t: 1\nmodel name\t: other\n",
+        "processor\t: 0\nmodel name\t: Intel(R) Core(TM)  i5-1235U\nflags\t\t: fpu sse4_2 avx avx2 \
+         fma avx_vnni\n\nprocessor\t: 1\nmodel name\t: other\n",
     ),
     ("proc/self/status", "Name:\tx\nCpus_allowed_list:\t0-3\n"),
     ("proc/self/cgroup", "0::/user.slice\n"),
@@ -207,6 +207,10 @@ fn a_container_has_what_its_groups_allow() {
     assert_eq!(made.physical_cores, None, "no topology is shown");
     assert_eq!(made.memory, Some(1 << 30));
     assert_eq!(tree.probe().condition().memory_available, Some(512 << 20));
+    // What others in the group above have taken is not there for this one.
+    let tree = tree.with(&[("sys/fs/cgroup/app/memory.current", "2013265920\n")]);
+    assert_eq!(tree.probe().hardware().memory, Some(1 << 30));
+    assert_eq!(tree.probe().condition().memory_available, Some(128 << 20));
     // In a group's own namespace its path is not below the mount; what is set is at the mount.
     let apart = Tree::new(&[
         ("proc/self/status", "Cpus_allowed_list:\t0-7\n"),
@@ -264,6 +268,49 @@ fn a_board_with_thermal_zones() {
     let now = tree.probe().condition();
     assert_eq!((now.temperature, now.headroom), (Some(830), Some(37)));
     assert_eq!((now.has_battery, now.memory_available), (None, None));
+}
+
+#[test]
+fn sensors_that_always_say_the_same_spare_no_machine() {
+    let zone = |what: &'static str, text: &'static str| -> (String, &'static str) {
+        (format!("sys/class/thermal/thermal_zone0/{what}"), text)
+    };
+    let monitor = |what: &'static str, text: &'static str| -> (String, &'static str) {
+        (format!("sys/class/hwmon/hwmon0/{what}"), text)
+    };
+    let beside = |files: &[(String, &'static str)]| {
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (&**path, *text)).collect();
+        let tree = Tree::new(&files).with(&[
+            ("sys/class/hwmon/hwmon9/name", "coretemp\n"),
+            ("sys/class/hwmon/hwmon9/temp1_input", "60000\n"),
+            ("sys/class/hwmon/hwmon9/temp1_crit", "100000\n"),
+        ]);
+        let now = tree.probe().condition();
+        (now.temperature, now.headroom)
+    };
+    let honest = (Some(600), Some(400));
+    let critical = |most| [zone("trip_point_0_type", "critical"), zone("trip_point_0_temp", most)];
+    for reads in ["0", "-273000", "-263200", "127000", "127500", "128000"] {
+        let mut files = vec![zone("type", "acpitz"), zone("temp", reads)];
+        assert_eq!(beside(&files), honest, "{reads}");
+        for most in ["0", "-274000", "16800"] {
+            files.truncate(2);
+            files.extend(critical(most));
+            assert_eq!(beside(&files), honest, "{reads} of {most}");
+        }
+    }
+    // Above its critical point nothing runs on; at it a processor throttles.
+    let mut files = vec![zone("type", "acpitz"), zone("temp", "105100")];
+    files.extend(critical("100000"));
+    assert_eq!(beside(&files), honest);
+    files[1] = zone("temp", "100000");
+    assert_eq!(beside(&files), (Some(1_000), Some(0)));
+    // What is connected to nothing.
+    let open = |chip| [monitor("name", chip), monitor("temp3_input", "110000")];
+    for chip in ["nct6798", "it8728", "w83627ehf", "f71882fg"] {
+        assert_eq!(beside(&open(chip)), honest, "{chip}");
+    }
+    assert_eq!(beside(&open("k10temp")), (Some(1_100), Some(400)), "a processor's counts");
 }
 
 #[test]

@@ -229,7 +229,8 @@ proptest! {
             list.iter().map(|one| Candidate { strain: None, ..one.clone() }).collect();
         let dice = || Dice::keyed(seed, "choice");
         let usable = |choice: &Choice| choice.ranked.iter().filter(|s| s.verdict.usable()).count();
-        let (with, without) = (choose(NEED, &list, &mut dice()), choose(NEED, &rested, &mut dice()));
+        let with = choose(NEED, &list, &mut dice());
+        let without = choose(NEED, &rested, &mut dice());
         prop_assert_eq!(usable(&with), usable(&without));
         prop_assert_eq!(with.chosen.is_some(), without.chosen.is_some());
         // Where all are strained somebody is asked all the same.
@@ -241,7 +242,10 @@ proptest! {
             let ready = one.model_state == Readiness::Ready && one.state == PeerState::Alive;
             ready && one.strain.is_none()
         };
-        let spared = matches!(with.ranked.first(), Some(Scored { verdict: Verdict::Spared(_), .. }));
+        // One that must load is no exception.
+        let spared = with.chosen.is_some_and(|node| {
+            list.iter().filter(|one| one.node == node).all(|one| one.strain.is_some())
+        });
         prop_assert!(!spared || !list.iter().any(|one| is_ready(&one)));
     }
 
@@ -281,4 +285,18 @@ fn one_that_must_load_is_the_last_choice_until_all_that_are_ready_are_overloaded
     let gone = Candidate { state: PeerState::Dead, ..queued(60) };
     let choice = choose(NEED, &[cold, gone], &mut dice());
     assert_eq!(choice.chosen, Some(NodeId([1; 32])));
+}
+
+#[test]
+fn a_strained_one_that_must_load_comes_after_whoever_is_ready_however_overloaded() {
+    let strain = Some(Strain::Battery { percent: 5 });
+    let cold = Candidate { model_state: Readiness::Cold, strain, ..me(1) };
+    let queued = Candidate { running: 1, queued: 60, ..peer(2) };
+    let choice = choose(NEED, &[cold.clone(), queued.clone()], &mut dice());
+    assert_eq!(choice.chosen, Some(NodeId([2; 32])));
+    // Where that one is to be spared as well, the load is over sooner.
+    let both = Candidate { strain, ..queued };
+    let choice = choose(NEED, &[cold, both], &mut dice());
+    assert_eq!(choice.chosen, Some(NodeId([1; 32])));
+    assert_eq!(verdict_of(&choice, 1), Verdict::Cold, "it says that it must load");
 }

@@ -249,7 +249,7 @@ operations! {
     DELETE "/admin/models/{name}" Nothing
         => Json(of::<wire::Done>), "Removes a model from service";
     GET "/admin/variants" Nothing
-        => Json(of::<wire::List<wire::VariantChoice>>), "Which files of models with several, and why";
+        => Json(of::<wire::List<wire::VariantChoice>>), "Which file of each model with several";
     GET "/admin/providers" Nothing => Json(of::<wire::List<wire::Provider>>), "The providers";
     POST "/admin/providers" Body(of::<RawProvider>)
         => Json(of::<wire::Done>), "Adds a provider, or replaces the one of its name";

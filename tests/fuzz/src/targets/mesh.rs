@@ -304,6 +304,12 @@ fn handed() -> HandOff {
     }
 }
 
+fn machine() -> Machine {
+    let made = Hardware { processor: "A Processor".into(), memory: Some(1), ..Hardware::default() };
+    let now = Condition { temperature: Some(512), on_battery: Some(true), ..Condition::default() };
+    Machine { made, now }
+}
+
 /// One of each.
 fn frames() -> Vec<Vec<u8>> {
     let refusal =
@@ -338,9 +344,6 @@ fn frames() -> Vec<Vec<u8>> {
     let word = PolicyWord { incarnation: 1, message: policy };
     let (words, replies) = answers();
     let [purges, told, ask] = words;
-    let made = Hardware { processor: "A Processor".into(), memory: Some(1), ..Hardware::default() };
-    let now = Condition { temperature: Some(512), on_battery: Some(true), ..Condition::default() };
-    let machine = Machine { made, now };
     let [purges_too, held, piece] = replies;
     let fits = |bytes: Result<Vec<u8>, codec::CodecError>| {
         bytes.unwrap_or_else(|error| panic!("a frame: {error}"))
@@ -365,7 +368,7 @@ fn frames() -> Vec<Vec<u8>> {
         Opening::Answers(Box::new(purges)),
         Opening::Answers(Box::new(told)),
         Opening::Answers(Box::new(ask)),
-        Opening::Machine(Box::new(machine)),
+        Opening::Machine(Box::new(machine())),
         purges_too,
         held,
         piece,
