@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use selvedge_base::{Blame, Code, Micros, ModelDigest, Mono, Refusal, RequestId, Retry, Stage};
-use selvedge_contract::schedule::{Arrival, Bounds, Plan as StepPlan, Schedule};
+use selvedge_contract::schedule::{Arrival, Bounds, Plan as StepPlan, Schedule, Work};
 use selvedge_contract::{
     Answer, CostModel, EngineStatus, FinishReason, GenerateRequest, Input, ModelCard, ModelState,
     ModelStatus, Scope, TokenEvent, Usage,
@@ -56,6 +56,10 @@ impl Model {
 const DENSE: u32 = 8;
 /// The most tokens of an answer that are counted and not seen; less than what a node believes.
 const MOST_HIDDEN: u32 = 48;
+/// Every how manieth answer says the same again and again: enough that each run has some.
+const CIRCLING: u32 = 4;
+/// After how many tokens it begins anew: some answers are longer, some not.
+const CIRCLE: u32 = 12;
 /// What is left of an engine's memory when it is short.
 const SHORT: u64 = 8;
 
@@ -143,8 +147,9 @@ impl Prompt {
         (0..self.tokens.max(1)).map(move |index| mix(!seed ^ u64::from(index)) as u32)
     }
 
-    /// The answer's token at a place.
+    /// The answer's token at a place. Some answers turn in a circle, as those of small models do.
     pub(crate) const fn token(self, model: Model, index: u32) -> u32 {
+        let index = if self.seed.is_multiple_of(CIRCLING) { index % CIRCLE } else { index };
         let seed = self.seed ^ model.digest().0[0] as u32;
         mix(((seed as u64) << 32) | index as u64) as u32
     }
@@ -269,10 +274,12 @@ impl Engine {
         let plan = self.schedule.plan();
         self.paused += plan.paused.len() as u64;
         let prompt: u32 = plan.work.iter().map(|work| work.tokens).filter(|n| *n > 1).sum();
+        // A token computed ahead takes what one of a prompt takes.
+        let drafted: usize = plan.work.iter().map(|work| work.draft.len()).sum();
         self.took = self
             .plan
             .step
-            .plus(self.plan.prompt_token.times(u64::from(prompt)))
+            .plus(self.plan.prompt_token.times(u64::from(prompt) + drafted as u64))
             .times(self.throttle);
         self.step = Some(plan);
         Some(now.plus(self.took))
@@ -291,21 +298,34 @@ impl Engine {
             return;
         }
         self.progress += plan.work.len() as u64;
-        self.cost.stepped(self.took);
+        let mut drawn = 0;
         for work in &plan.work {
             if work.tokens > 1 {
                 self.cost.prefilled(work.tokens, self.took);
             }
-            let Some(job) = self.jobs.get_mut(&(work.id.0 as u64)) else { continue };
-            self.schedule.computed(work);
-            if !work.draws {
-                continue;
+            if self.jobs.contains_key(&(work.id.0 as u64)) {
+                self.schedule.computed(work);
+                drawn += self.draw(work, answers);
             }
+        }
+        if plan.work.iter().all(|work| work.tokens == 1 && work.draws) {
+            let rows = plan.work.iter().map(|work| 1 + work.draft.len()).sum();
+            self.schedule.stepped(rows, self.took);
+        }
+        let per_token = self.took.0.saturating_mul(plan.work.len() as u64) / drawn.max(1);
+        self.cost.stepped(Micros(per_token.min(self.took.0)));
+    }
+
+    /// Says what a step allows of one answer; how many tokens.
+    fn draw(&mut self, work: &Work, answers: &mut Vec<(Owner, Answer)>) -> u64 {
+        let rows = if work.draws { 1 + work.draft.len() } else { 0 };
+        for at in 0..rows {
+            let Some(job) = self.jobs.get_mut(&(work.id.0 as u64)) else { return at as u64 };
             let (index, owner, prompt, model) = (job.drawn, job.owner, job.prompt, job.model);
             let (longest, reason) = prompt.end(job.max_tokens);
+            let token = prompt.token(model, index);
             if index < longest {
                 job.drawn += 1;
-                let token = prompt.token(model, index);
                 self.schedule.drawn(work.id, token);
                 let event = TokenEvent { index, token, text: String::new(), logprob: None };
                 answers.push((owner, Answer::Token(event)));
@@ -319,8 +339,14 @@ impl Engine {
                 answers.push((owner, Answer::Finished { reason, text: String::new(), usage }));
                 self.jobs.remove(&(work.id.0 as u64));
                 self.schedule.leave(work.id);
+                return at as u64 + 1;
             }
+            if work.draft.get(at) != Some(&token) {
+                return at as u64 + 1;
+            }
+            self.schedule.accepted(work.id);
         }
+        rows as u64
     }
 
     /// The model becomes unusable (everything that runs fails) or usable again.
@@ -392,7 +418,8 @@ impl Engine {
 }
 
 const fn bounds(plan: &EnginePlan) -> Bounds {
-    Bounds { max_batch: plan.max_batch, max_queue: plan.max_queue, pages: plan.pages }
+    let EnginePlan { max_batch, max_queue, pages, .. } = *plan;
+    Bounds { max_batch, max_queue, pages, drafts: true }
 }
 
 fn refusal(code: Code, message: String) -> Refusal {

@@ -6,6 +6,7 @@
 
 pub mod carried;
 pub mod cost;
+pub mod draft;
 pub mod embed;
 pub mod prefix;
 pub mod request;
@@ -14,6 +15,7 @@ mod sequence;
 pub mod speech;
 pub mod status;
 pub mod tensors;
+mod worth;
 
 pub use cost::CostModel;
 pub use embed::{EmbedRequest, EmbedSink, Embedded};

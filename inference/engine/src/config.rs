@@ -32,6 +32,9 @@ pub struct EngineConfig {
     pub memory_budget_bytes: u64,
     /// Load a model at its first request instead of when it is added.
     pub lazy: bool,
+    /// Whether tokens are computed that an answer is likely to say next, where it repeats what was
+    /// said. No answer depends on it.
+    pub speculation: bool,
     /// Where chat templates are rendered.
     pub rendering: Rendering,
     /// Where ONNX models run.
@@ -52,6 +55,7 @@ impl Default for EngineConfig {
             // machine of 8 GiB half of its memory.
             memory_budget_bytes: 4 << 30,
             lazy: false,
+            speculation: true,
             rendering: Rendering::Here,
             running: Running::Here,
         }

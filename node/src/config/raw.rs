@@ -278,6 +278,9 @@ pub(crate) struct RawEngine {
     pub(crate) memory_budget_bytes: u64,
     /// Load a model at its first request instead of at the start.
     pub(crate) lazy: bool,
+    /// Compute, with a token, those that followed when the same was said before, and keep them where
+    /// the model says the same: answers that repeat their prompt come sooner, and none is another.
+    pub(crate) speculation: bool,
 }
 
 impl Default for RawEngine {
@@ -290,6 +293,7 @@ impl Default for RawEngine {
             max_queue: engine.max_queue as u64,
             memory_budget_bytes: engine.memory_budget_bytes,
             lazy: engine.lazy,
+            speculation: engine.speculation,
         }
     }
 }

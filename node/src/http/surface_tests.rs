@@ -358,6 +358,8 @@ async fn metrics_count_what_happened() {
         "selvedge_nodes{state=\"alive\"} 2",
         "selvedge_nodes{state=\"dead\"} 0",
         "selvedge_engine_queued{model=\"small\"} 3",
+        "selvedge_engine_drafted_tokens_total{model=\"small\"} 9",
+        "selvedge_engine_accepted_tokens_total{model=\"small\"} 7",
         "selvedge_handed_off_total 5",
         "selvedge_build_info{version=",
     ] {
