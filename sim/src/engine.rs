@@ -56,10 +56,6 @@ impl Model {
 const DENSE: u32 = 8;
 /// The most tokens of an answer that are counted and not seen; less than what a node believes.
 const MOST_HIDDEN: u32 = 48;
-/// Every how manieth answer says the same again and again: enough that each run has some.
-const CIRCLING: u32 = 4;
-/// After how many tokens it begins anew: some answers are longer, some not.
-const CIRCLE: u32 = 12;
 /// What is left of an engine's memory when it is short.
 const SHORT: u64 = 8;
 
@@ -147,9 +143,8 @@ impl Prompt {
         (0..self.tokens.max(1)).map(move |index| mix(!seed ^ u64::from(index)) as u32)
     }
 
-    /// The answer's token at a place. Some answers turn in a circle, as those of small models do.
+    /// The answer's token at a place.
     pub(crate) const fn token(self, model: Model, index: u32) -> u32 {
-        let index = if self.seed.is_multiple_of(CIRCLING) { index % CIRCLE } else { index };
         let seed = self.seed ^ model.digest().0[0] as u32;
         mix(((seed as u64) << 32) | index as u64) as u32
     }

@@ -147,10 +147,10 @@ fn bench(engine: &LocalEngine) -> Result<()> {
 }
 
 /// Text of the kind that answers repeat.
-const TEXT: &str = "The harbour master keeps a list of all ships that enter the harbour, with the day \
-    of their arrival, the name of their captain and the goods that they carry. Ships that carry \
-    coal pay two crowns for each day, ships that carry grain pay one crown, and fishing boats pay \
-    nothing. A ship that stays for more than thirty days pays double from then on.";
+const TEXT: &str = "The harbour master keeps a list of all ships that enter the harbour, with the \
+    day of their arrival, the name of their captain and the goods that they carry. Ships that \
+    carry coal pay two crowns for each day, ships that carry grain pay one crown, and fishing \
+    boats pay nothing. A ship that stays for more than thirty days pays double from then on.";
 /// Data of that kind.
 const DATA: &str = concat!(
     r#"[{"name": "Anna", "city": "Bergen", "age": 34, "active": true}, "#,

@@ -30,6 +30,16 @@ fn samplings() -> [Sampling; 4] {
     [greedy(), cool, penalties, cut]
 }
 
+/// How much of a token depends on more than the one before it.
+const SHARES: [f32; 3] = [0.02, 0.05, 0.1];
+
+/// A model whose answers turn in circles, the sooner the smaller the share.
+fn circling(seed: u64, share: f32) -> Writer {
+    let mut writer = Writer::tiny(seed);
+    writer.circle(share);
+    writer
+}
+
 /// All that is heard of an answer, but the time it took.
 type Heard = (Bits, FinishReason, [u32; 3]);
 
@@ -45,7 +55,7 @@ fn heard(all: &Collected) -> Heard {
 struct Both {
     ahead: LocalEngine,
     plain: LocalEngine,
-    _file: Temporary,
+    file: Temporary,
 }
 
 impl Both {
@@ -56,7 +66,7 @@ impl Both {
             engine.add_model(file.path(), "tiny", MODEL).expect("a model");
             engine
         };
-        Self { ahead: started(config()), plain: started(plain()), _file: file }
+        Self { ahead: started(config()), plain: started(plain()), file }
     }
 
     /// What both say; how many tokens were there before they were drawn.
@@ -78,6 +88,8 @@ impl Drop for Both {
 #[test]
 fn an_answer_computed_ahead_is_the_plain_one_to_the_last_bit() {
     for family in ["llama", "qwen2", "qwen3", "gemma3"] {
+        let mut all = Drafts::default();
+        let mut ahead = [0; 4];
         let mut writer = Writer::tiny(1);
         match family {
             "qwen2" => writer.become_qwen2(1),
@@ -86,38 +98,46 @@ fn an_answer_computed_ahead_is_the_plain_one_to_the_last_bit() {
             "gemma3" => writer.become_gemma3(1),
             _ => {}
         }
-        let both = Both::of(&writer);
-        let mut ahead = [0; 4];
-        for (at, sampling) in samplings().iter().enumerate() {
-            for seed in 1..7 {
-                let length = [5, 20, 58, 63, 90, 140][seed as usize - 1];
-                let request = prompted(1, &repeating(seed, length), sampling);
-                ahead[at] += both.check(&GenerateRequest { max_tokens: 120, ..request }).1;
+        for share in SHARES {
+            let mut writer = writer.clone();
+            writer.circle(share);
+            let both = Both::of(&writer);
+            for (at, sampling) in samplings().iter().enumerate() {
+                for (seed, length) in (1..).zip([5, 20, 58, 63, 90, 140]) {
+                    let request = prompted(1, &repeating(seed, length), sampling);
+                    ahead[at] += both.check(&GenerateRequest { max_tokens: 120, ..request }).1;
+                }
             }
+            let Drafts { drafted, accepted } = drafts(&both.ahead);
+            all = Drafts { drafted: all.drafted + drafted, accepted: all.accepted + accepted };
         }
         assert!(ahead.iter().all(|accepted| *accepted > 20), "{family}: {ahead:?}");
-        let Drafts { drafted, accepted } = drafts(&both.ahead);
-        assert!(drafted > accepted + 20, "{family}: some were wrong: {accepted} of {drafted}");
+        assert!(all.drafted > all.accepted + 20, "{family}: some were wrong: {all:?}");
     }
 }
 
-/// A request whose greedy answer goes on for long, and of which much is computed ahead.
-fn circling(both: &Both) -> (GenerateRequest, Collected) {
-    let of = |seed: u64| {
-        let request = prompted(1, &repeating(seed, 40), &greedy());
-        GenerateRequest { max_tokens: 200, ..request }
-    };
-    let asked = (1..60).map(of).find_map(|request| {
-        let (all, ahead) = both.check(&request);
-        (all.tokens.len() == 200 && ahead > 100).then_some((request, all))
+/// Two engines, and a request whose greedy answer goes on for long and is computed ahead for much
+/// of it.
+fn long() -> (Both, GenerateRequest, Collected) {
+    let tried = (1..10).flat_map(|model| SHARES.map(|share| (model, share)));
+    let found = tried.into_iter().find_map(|(model, share)| {
+        let both = Both::of(&circling(model, share));
+        let of = |seed: u64| {
+            let request = prompted(1, &repeating(seed, 40), &greedy());
+            GenerateRequest { max_tokens: 200, ..request }
+        };
+        let asked = (1..10).map(of).find_map(|request| {
+            let (all, ahead) = both.check(&request);
+            (all.tokens.len() == 200 && ahead > 100).then_some((request, all))
+        });
+        asked.map(|(request, all)| (both, request, all))
     });
-    asked.expect("one of many answers turns in a circle")
+    found.expect("one of many answers turns in a circle")
 }
 
 #[test]
 fn an_answer_ends_where_it_must_within_what_was_computed_ahead() {
-    let both = Both::of(&Writer::tiny(1));
-    let (request, whole) = circling(&both);
+    let (both, request, whole) = long();
     let (mut ahead, mut limits) = (0, 0);
     for most in 100..140 {
         let (all, accepted) = both.check(&GenerateRequest { max_tokens: most, ..request.clone() });
@@ -125,7 +145,7 @@ fn an_answer_ends_where_it_must_within_what_was_computed_ahead() {
         assert_eq!(all.finished.map(|end| end.0), Some(FinishReason::Length));
         (ahead, limits) = (ahead + accepted, limits + 1);
     }
-    assert!(ahead > 20 * limits, "{ahead}");
+    assert!(ahead > 10 * limits, "{ahead}");
     // Texts that end the answer, in its first turn and in later ones.
     let mut stopped = 0;
     for at in (0..40).chain(100..140) {
@@ -140,27 +160,35 @@ fn an_answer_ends_where_it_must_within_what_was_computed_ahead() {
     assert!(stopped > 20, "{stopped}");
 }
 
+/// A short answer that ends by itself, and then the same prompt again behind both: the end is what
+/// followed the last time.
 #[test]
 fn the_end_of_an_answer_is_foreseen_and_ends_it() {
-    // Of these answers some say the token that ends them where the prompt has it.
-    let both = Both::of(&Writer::tiny(1));
-    let (mut ended, mut ahead) = (0, 0);
-    for seed in 1..80 {
-        let phrase = tokens(seed % 8, 6);
-        let end = [phrase.clone(), vec![Writer::END]].concat();
-        let prompt = [end.clone(), vec![7], end, phrase].concat();
-        let sampling = Sampling { temperature: 1.0, top_k: 3, seed, ..greedy() };
-        let request = prompted(1, &prompt, &sampling);
-        let (all, accepted) = both.check(&GenerateRequest { max_tokens: 60, ..request });
-        ended += usize::from(all.finished.is_some_and(|end| end.0 == FinishReason::Stop));
-        ahead += accepted;
+    let mut foreseen = 0;
+    for model in 1..12 {
+        let both = Both::of(&circling(model, 0.02));
+        for seed in 1..12 {
+            let prompt = tokens(seed, 12);
+            let request = GenerateRequest { max_tokens: 60, ..prompted(1, &prompt, &greedy()) };
+            let (first, _) = both.check(&request);
+            let ended = first.finished.is_some_and(|end| end.0 == FinishReason::Stop);
+            if !ended || first.tokens.len() < 4 {
+                continue;
+            }
+            let again = [&prompt[..], &first.ids(), &[Writer::END], &prompt].concat();
+            let before = drafts(&both.ahead);
+            let request = GenerateRequest { max_tokens: 60, ..prompted(2, &again, &greedy()) };
+            let (second, ahead) = both.check(&request);
+            let drafted = drafts(&both.ahead).drafted - before.drafted;
+            foreseen += u32::from(second.ids() == first.ids() && drafted > ahead && ahead > 0);
+        }
     }
-    assert!(ahead > 0 && drafts(&both.ahead).drafted > 100, "{ended} ended, {ahead} ahead");
+    assert!(foreseen > 0, "of some answers the end was computed before it was drawn");
 }
 
 #[test]
 fn an_answer_computed_ahead_ends_where_the_context_does() {
-    let both = Both::of(&Writer::tiny(1));
+    let both = Both::of(&circling(1, 0.05));
     let mut ahead = 0;
     for length in 440..452 {
         let request = prompted(1, &repeating(length, length as usize), &greedy());
@@ -170,12 +198,12 @@ fn an_answer_computed_ahead_ends_where_the_context_does() {
         assert!(reason == FinishReason::Stop || whole == u64::from(Writer::CONTEXT));
         ahead += accepted;
     }
-    assert!(ahead > 100, "{ahead}");
+    assert!(ahead > 50, "{ahead}");
 }
 
 #[test]
 fn what_is_computed_ahead_holds_to_a_schema() {
-    let both = Both::of(&Writer::tiny(1));
+    let both = Both::of(&circling(1, 0.1));
     let item = r#"{"type":"object","properties":{"name":{"enum":["red","green"]},
         "count":{"type":"integer","minimum":0,"maximum":9}},"required":["name","count"],
         "additionalProperties":false}"#;
@@ -198,8 +226,8 @@ fn what_is_computed_ahead_holds_to_a_schema() {
 
 #[test]
 fn what_is_tuned_is_computed_ahead_with_what_is_added() {
-    let both = Both::of(&Writer::tiny(1));
-    let shape = shape(&both._file);
+    let both = Both::of(&circling(1, 0.05));
+    let shape = shape(&both.file);
     for engine in [&both.ahead, &both.plain] {
         engine.tune(version(&shape, 1)).expect("fits");
     }
@@ -209,13 +237,12 @@ fn what_is_tuned_is_computed_ahead_with_what_is_added() {
         let model = digest(1);
         ahead += both.check(&GenerateRequest { model, max_tokens: 150, ..request }).1;
     }
-    assert!(ahead > 100, "{ahead}");
+    assert!(ahead > 5, "{ahead}");
 }
 
 #[test]
 fn an_answer_begun_elsewhere_is_gone_on_with_from_every_token() {
-    let both = Both::of(&Writer::tiny(1));
-    let (request, whole) = circling(&both);
+    let (both, request, whole) = long();
     let request = GenerateRequest { max_tokens: 60, ..request };
     for split in (0..60).step_by(7) {
         let emitted =
@@ -247,7 +274,13 @@ fn said(all: &Collected) -> (Bits, Option<FinishReason>) {
 /// shared, kept and forgotten, and drafts end in the middle of them.
 #[test]
 fn whoever_is_beside_and_however_little_memory_there_is_every_answer_is_the_plain_one() {
-    let ((ahead, _file), (alone, _other)) = (with_pages(12), with_tiny(plain()));
+    let file = temporary(&circling(1, 0.05).bytes());
+    let memory_budget_bytes = with_pages(12).0.shared.config.memory_budget_bytes;
+    let ahead = engine(EngineConfig { memory_budget_bytes, ..config() });
+    let alone = engine(plain());
+    for engine in [&ahead, &alone] {
+        engine.add_model(file.path(), "tiny", MODEL).expect("a model");
+    }
     let mut dice = Dice::keyed(5, "company");
     let mut id = 1;
     for _ in 0..16 {
@@ -272,13 +305,12 @@ fn whoever_is_beside_and_however_little_memory_there_is_every_answer_is_the_plai
         }
     }
     let Drafts { drafted, accepted } = drafts(&ahead);
-    assert!(accepted > 300 && drafted > accepted + 30, "{accepted} of {drafted}");
+    assert!(accepted > 100 && drafted > accepted + 30, "{accepted} of {drafted}");
 }
 
 #[test]
 fn pages_that_end_within_what_was_computed_ahead_are_kept_as_others() {
-    let both = Both::of(&Writer::tiny(1));
-    let (request, whole) = circling(&both);
+    let (both, request, whole) = long();
     let Input::Tokens(prompt) = &request.input else { panic!("tokens") };
     let next = [&prompt[..], &whole.ids(), &[1, 2, 3]].concat();
     let request = prompted(2, &next, &greedy());
@@ -296,8 +328,7 @@ fn who_leaves_in_the_midst_of_a_draft_leaves_nothing_behind() {
             !matches!(event, Answer::Token(TokenEvent { index, .. }) if index >= self.0)
         }
     }
-    let both = Both::of(&Writer::tiny(1));
-    let (request, _) = circling(&both);
+    let (both, request, _) = long();
     for most in 100..120 {
         let sink = Box::new(Short(most));
         both.ahead.submit("acme", request.clone(), sink).expect("a place");
