@@ -234,8 +234,8 @@ impl Schedule {
         plan
     }
 
-    /// Notes that `work` was computed, up to what was drafted. If it ended a page: under which name the page is kept from
-    /// now on, or which equal one takes its place.
+    /// Notes that `work` was computed, up to what was drafted. If it ended a page: under which name
+    /// the page is kept from now on, or which equal one takes its place.
     pub fn computed(&mut self, work: &Work) -> Option<Kept> {
         let sequence = self.running.iter_mut().find(|s| s.id == work.id)?;
         sequence.advance(work.tokens, &mut self.prefixes)

@@ -14,9 +14,9 @@ use selvedge_base::Micros;
 
 /// Rows of a step with guesses in it, at most: beyond them a step is bound by arithmetic
 /// everywhere, and a further row costs what a step of its own would.
-pub const GUESS_ROWS: usize = 16;
+pub(crate) const GUESS_ROWS: usize = 16;
 /// Tokens of one guess: what one sequence alone could have computed.
-pub const MOST_GUESSED: usize = GUESS_ROWS - 1;
+pub(crate) const MOST_GUESSED: usize = GUESS_ROWS - 1;
 /// Numbers of rows whose time is told apart: the most answers of a batch that can be configured.
 const TIMED_ROWS: usize = 64;
 /// One, in what chances are counted in.
