@@ -32,11 +32,12 @@ fn main() -> Result<()> {
     let usage = "usage: generate MODEL PROMPT | generate MODEL --bench";
     let (model, prompt) = (arguments.next().context(usage)?, arguments.next().context(usage)?);
     let started = Instant::now();
-    let clock = Arc::new(move || Mono(started.elapsed().as_micros() as u64));
+    let clock: Arc<dyn Fn() -> Mono + Send + Sync> =
+        Arc::new(move || Mono(started.elapsed().as_micros() as u64));
     let is_bench = prompt == "--bench";
     // What is measured is what a step computes; what is computed ahead is measured apart.
     let config = EngineConfig { speculation: !is_bench, ..EngineConfig::default() };
-    let engine = LocalEngine::start(config, Arc::clone(&clock) as Arc<_>)?;
+    let engine = LocalEngine::start(config, Arc::clone(&clock))?;
     let card = engine.add_model(Path::new(&model), "model", DIGEST)?;
     println!("{card:?}");
     wait_until_loaded(&engine)?;
@@ -178,7 +179,8 @@ fn speculation(plain: &LocalEngine, ahead: &LocalEngine, chat: bool) -> Result<(
             let before = ahead.drafts().first().map(|(_, drafts)| *drafts).unwrap_or_default();
             for round in 0..ROUNDS {
                 for (engine, rates) in [plain, ahead].into_iter().zip(&mut rates) {
-                    let (rate, tokens) = answers(engine, (&prompt, chat), (round, together), most)?;
+                    let (rate, tokens) =
+                        answers(engine, (prompt.as_str(), chat), (round, together), most)?;
                     rates.push(rate);
                     said.push(tokens);
                 }

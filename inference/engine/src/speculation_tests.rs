@@ -119,8 +119,8 @@ fn an_answer_computed_ahead_is_the_plain_one_to_the_last_bit() {
 /// Two engines, and a request whose greedy answer goes on for long and is computed ahead for much
 /// of it.
 fn long() -> (Both, GenerateRequest, Collected) {
-    let tried = (1..10).flat_map(|model| SHARES.map(|share| (model, share)));
-    let found = tried.into_iter().find_map(|(model, share)| {
+    let mut tried = (1..10).flat_map(|model| SHARES.map(|share| (model, share)));
+    let found = tried.find_map(|(model, share)| {
         let both = Both::of(&circling(model, share));
         let of = |seed: u64| {
             let request = prompted(1, &repeating(seed, 40), &greedy());
