@@ -5,6 +5,7 @@
 
 mod cache;
 mod federated;
+mod machine;
 mod providers;
 mod quota;
 mod routes;
@@ -21,11 +22,13 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
 use selvedge_base::{Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Stage, TraceContext};
 use selvedge_contract::carried::Carried;
+use selvedge_contract::residence::Standing;
 use selvedge_contract::{FinishReason, ModelState, ModelStatus};
 use selvedge_dialect::chat::Failure;
 use selvedge_dialect::embed::Embeddings;
 use selvedge_dialect::inference::Makes;
 use selvedge_dialect::inference::rows::{Card, Found};
+use selvedge_engine::MemoryUse;
 use selvedge_proto::swim::PeerState;
 use selvedge_runtime::{
     Admin, Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Gateway, Labeller, MeshView,
@@ -47,6 +50,8 @@ pub(crate) struct Bridge {
     pub(crate) stop: Stop,
     /// Models of this node that its engine did not take.
     pub(crate) unserved: Unserved,
+    /// What was chosen, when the node started, of models with several files.
+    pub(crate) variants: Arc<[wire::VariantChoice]>,
 }
 
 impl Backend for Bridge {
@@ -203,6 +208,10 @@ impl Backend for Bridge {
 
     fn federated_watch(&self) -> BoxStream<'static, wire::List<wire::FederatedJob>> {
         self.federated_changes()
+    }
+
+    fn memory(&self) -> Option<MemoryUse> {
+        Some(self.admin.memory())
     }
 
     fn totals(&self) -> Vec<(&'static str, &'static str, u64)> {
@@ -382,6 +391,7 @@ impl Bridge {
             Order::Federated(order) => self.federated(order).await,
             Order::Cache => self.cache_show(),
             Order::CachePurge(purge) => self.cache_purge(purge).await,
+            Order::Variants => said(&wire::List { data: self.variants.to_vec() }),
             Order::Record(id) => self.record(id),
         }
     }
@@ -426,7 +436,7 @@ fn done(what: String) -> Result<Value, Refusal> {
     said(&wire::Done { done: what })
 }
 
-/// What only this node knows of its models: why some of them failed.
+/// What only this node knows of its models: why some of them failed, what they take of its memory.
 struct Own {
     admin: Admin,
     unserved: Unserved,
@@ -449,6 +459,12 @@ impl Own {
                     listed.failure = Some(short(&reason));
                 }
             }
+            for standing in &self.admin.model_standings() {
+                let digest = standing.model.to_string();
+                if let Some(listed) = node.models.iter_mut().find(|m| m.digest == digest) {
+                    stands(listed, standing);
+                }
+            }
             let known = |name: &str| node.models.iter().any(|model| model.name == name);
             let mut unserved = self.unserved.models();
             unserved.retain(|model| !known(&model.name));
@@ -456,6 +472,19 @@ impl Own {
         }
         status
     }
+}
+
+/// Adds what only this node knows of its memory.
+fn stands(model: &mut wire::Model, standing: &Standing) {
+    let seconds = |span: Micros| span.0 / 1_000_000;
+    model.memory_bytes = Some(standing.bytes);
+    model.idle_s = standing.idle.map(seconds);
+    model.stays_loaded = standing.pinned;
+    model.evicted = standing.evicted.as_ref().map(|(why, comes, ago)| wire::Evicted {
+        reason: why.as_str().to_owned(),
+        comes: comes.clone(),
+        ago_s: seconds(*ago),
+    });
 }
 
 fn status(view: &MeshView) -> wire::Status {
@@ -488,6 +517,7 @@ fn node(node: &NodeView) -> wire::Node {
         computing: node.engine.computing,
         loading: node.engine.loading,
         models: node.engine.models.iter().map(model).collect(),
+        machine: machine::told(&node.machine),
     }
 }
 
@@ -509,6 +539,10 @@ fn model(model: &ModelStatus) -> wire::Model {
         chat: model.card.chat,
         state: state.to_owned(),
         failure: None,
+        memory_bytes: None,
+        idle_s: None,
+        stays_loaded: false,
+        evicted: None,
         running: model.running,
         queued: model.queued,
         prefill_rate: model.prefill_rate,
@@ -548,7 +582,7 @@ fn told(record: &RequestRecord, view: &MeshView) -> Record {
                 node: scored.node.to_string(),
                 name: view.name_of(&scored.node),
                 estimate_us: scored.estimate.0,
-                verdict: scored.verdict.as_str().to_owned(),
+                verdict: scored.verdict.to_string(),
             })
             .collect(),
     });
@@ -588,7 +622,7 @@ fn leg(leg: &selvedge_core::journey::Leg) -> Leg {
 
 #[cfg(test)]
 mod tests {
-    use selvedge_proto::choice::{Choice, Scored, Verdict};
+    use selvedge_proto::choice::{Choice, Scored, Strain, Verdict};
     use selvedge_runtime::RequestRecord;
 
     use super::*;
@@ -604,7 +638,11 @@ mod tests {
     #[test]
     fn a_record_is_told_with_every_turn_and_candidate() {
         let choice = Choice {
-            ranked: vec![scored(1, Verdict::Fastest), scored(2, Verdict::Slower)],
+            ranked: vec![
+                scored(1, Verdict::Fastest),
+                scored(2, Verdict::Slower),
+                scored(3, Verdict::Spared(Strain::Battery { percent: 14 })),
+            ],
             chosen: Some(node(1)),
         };
         let attempt = |byte, from_index, ended: Option<&str>| selvedge_core::Attempt {
@@ -637,7 +675,9 @@ mod tests {
         assert_eq!(told.longest_gap_us, Some(12_000));
         assert_eq!(told.attempts.len(), 2);
         assert_eq!(told.attempts[0].ended.as_deref(), Some("gone"));
-        assert_eq!((told.attempts[1].from_index, told.attempts[1].candidates.len()), (9, 2));
+        assert_eq!((told.attempts[1].from_index, told.attempts[1].candidates.len()), (9, 3));
         assert_eq!(told.attempts[0].candidates[1].verdict, "slower");
+        let spared = &told.attempts[0].candidates[2].verdict;
+        assert_eq!(spared, "on battery at 14 %: after others");
     }
 }

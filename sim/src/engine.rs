@@ -133,7 +133,7 @@ impl Prompt {
                 }
                 _ => None,
             },
-            Input::Chat(_) | Input::Text(_) => None,
+            Input::Chat(_) | Input::Text(_) | Input::Tooled(_) => None,
         }
     }
 

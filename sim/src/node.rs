@@ -454,6 +454,7 @@ fn blank(node: NodeId, site: usize, me: bool) -> NodeView {
         api: None,
         version: String::new(),
         engine: selvedge_contract::EngineStatus::default(),
+        machine: selvedge_contract::Machine::default(),
     }
 }
 

@@ -21,8 +21,8 @@ fails("an unknown model is not retrieved", openai.NotFoundError, 404,
       lambda: client.models.retrieve("gpt-17"))
 error = fails("a bad temperature", openai.BadRequestError, 400, lambda: ask(temperature=3))
 check("its field", error.param == "temperature", error.param)
-error = fails("tools", openai.BadRequestError, 400, lambda: ask(
-    tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}]))
+error = fails("a tool that nobody runs", openai.BadRequestError, 400, lambda: ask(
+    tools=[{"type": "custom", "custom": {"name": "f"}}]))
 check("its field", error.param.startswith("tools"), error.param)
 error = fails("a schema that answers cannot be held to", openai.BadRequestError, 400,
               lambda: ask(response_format={"type": "json_schema", "json_schema": {

@@ -34,13 +34,27 @@ pub fn twin(model: &Path, name: &str) -> Result<PathBuf> {
 pub fn with_template(dir: &Path, name: &str, template: &str) -> Result<PathBuf> {
     let path = dir.join(format!("{name}.gguf"));
     fs::create_dir_all(dir)?;
-    fs::write(&path, file(template)).with_context(|| path.display().to_string())?;
+    fs::write(&path, file(template, FORWARD)).with_context(|| path.display().to_string())?;
+    Ok(path)
+}
+
+/// Writes one whose weights take some eleven million bytes of a node's memory: one of them fits
+/// the least memory that a node may be given, two do not.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn wide(dir: &Path, name: &str) -> Result<PathBuf> {
+    let path = dir.join(format!("{name}.gguf"));
+    fs::create_dir_all(dir)?;
+    fs::write(&path, file(TEMPLATE, WIDE)).with_context(|| path.display().to_string())?;
     Ok(path)
 }
 
 /// Sizes of the layers: the smallest that exercise grouped attention.
 const WIDTH: u64 = 32;
 const FORWARD: u64 = 64;
+/// The same of the wide one: nine million weights in all.
+const WIDE: u64 = 49_152;
 const LAYERS: u32 = 2;
 /// What it makes of a chat.
 const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}";
@@ -66,7 +80,8 @@ const ARRAY: u32 = 9;
 pub fn write(dir: &Path) -> Result<PathBuf> {
     let path = dir.join(format!("{TINY}.gguf"));
     fs::create_dir_all(dir)?;
-    fs::write(&path, file(TEMPLATE)).with_context(|| format!("cannot write {}", path.display()))?;
+    let bytes = file(TEMPLATE, FORWARD);
+    fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
 
@@ -77,14 +92,14 @@ struct Gguf {
     tensors: Vec<(String, Vec<u64>, Vec<f32>)>,
 }
 
-fn file(template: &str) -> Vec<u8> {
+fn file(template: &str, forward: u64) -> Vec<u8> {
     let mut gguf = Gguf::default();
     gguf.text("general.architecture", "llama");
     for (key, value) in [
         ("block_count", LAYERS),
         ("context_length", CONTEXT),
         ("embedding_length", WIDTH as u32),
-        ("feed_forward_length", FORWARD as u32),
+        ("feed_forward_length", forward as u32),
         ("attention.head_count", 4),
         ("attention.head_count_kv", 2),
     ] {
@@ -96,7 +111,7 @@ fn file(template: &str) -> Vec<u8> {
     gguf.text("tokenizer.ggml.pre", "gpt-2");
     gguf.vocabulary();
     gguf.text("tokenizer.chat_template", template);
-    gguf.weights();
+    gguf.weights(forward);
     gguf.bytes()
 }
 
@@ -139,7 +154,7 @@ impl Gguf {
         self.number("tokenizer.ggml.eos_token_id", END);
     }
 
-    fn weights(&mut self) {
+    fn weights(&mut self, forward: u64) {
         let mut dice = Dice::keyed(1, "tiny model");
         self.tensor(&mut dice, "token_embd.weight", &[WIDTH, VOCABULARY]);
         self.tensor(&mut dice, "output.weight", &[WIDTH, VOCABULARY]);
@@ -161,9 +176,9 @@ impl Gguf {
                 ("attn_v", vec![WIDTH, WIDTH / 2]),
                 ("attn_output", vec![WIDTH, WIDTH]),
                 ("ffn_norm", vec![WIDTH]),
-                ("ffn_gate", vec![WIDTH, FORWARD]),
-                ("ffn_up", vec![WIDTH, FORWARD]),
-                ("ffn_down", vec![FORWARD, WIDTH]),
+                ("ffn_gate", vec![WIDTH, forward]),
+                ("ffn_up", vec![WIDTH, forward]),
+                ("ffn_down", vec![forward, WIDTH]),
             ] {
                 self.tensor(&mut dice, &format!("blk.{layer}.{name}.weight"), &dims);
             }
@@ -223,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_file_has_what_its_header_promises() {
-        let bytes = file(TEMPLATE);
+        let bytes = file(TEMPLATE, FORWARD);
         assert_eq!(&bytes[..4], b"GGUF");
         let count = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
         assert_eq!((count(8), count(16)), (3 + 9 * u64::from(LAYERS), 16));

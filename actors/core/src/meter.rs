@@ -19,6 +19,11 @@ const TEMPLATE_TOKENS: u64 = 32;
 /// What a template says by itself when the caller gives no system message: those in use add up to
 /// forty tokens.
 const SYSTEM_TOKENS: u64 = 64;
+/// What a template says of how to call functions, or this program where a template says nothing:
+/// the published ones write up to some 900 bytes of it.
+const CALLING_TOKENS: u64 = 1_024;
+/// What stands around each function in a prompt.
+const TOOL_TOKENS: u64 = 128;
 /// Tokens a node may count that were not seen: the end mark, and a stop sequence it kept back.
 const HIDDEN_TOKENS: u64 = 64;
 
@@ -154,6 +159,13 @@ fn prompt_at_most(input: &Input) -> u64 {
         }
         Input::Text(text) => of(text),
         Input::Tokens(tokens) => tokens.len() as u64,
+        // Templates write tools and calls with spaces between the parts of their JSON, or each on a
+        // line of its own, and say how a function is called.
+        Input::Tooled(chat) => {
+            let around = chat.messages.len() as u64 * TEMPLATE_TOKENS
+                + chat.tools.len() as u64 * TOOL_TOKENS;
+            2 * chat.bytes() as u64 + around + SYSTEM_TOKENS + CALLING_TOKENS
+        }
     };
     tokens + TEMPLATE_TOKENS
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, Retry, Stage};
-use selvedge_contract::request::Limits;
+use selvedge_contract::request::{Input, Limits};
 use selvedge_proto::wire::{Label, MAX_TENANT_BYTES};
 
 pub use receipts::{MAX_RECEIPTS, Receipts};
@@ -101,7 +101,8 @@ fn check_request(handed: &HandOff) -> Result<(), Refusal> {
         && emitted <= Limits::ANSWER_TOKENS as usize
         && request.stop.len() <= Limits::STOPS
         && request.stop.iter().all(|stop| stop.len() <= Limits::STOP_BYTES)
-        && request.logprobs.is_none_or(|wanted| wanted.top <= Limits::TOP_LOGPROBS);
+        && request.logprobs.is_none_or(|wanted| wanted.top <= Limits::TOP_LOGPROBS)
+        && !matches!(&request.input, Input::Tooled(chat) if chat.check().is_err());
     if within {
         return Ok(());
     }

@@ -11,8 +11,8 @@ use selvedge_base::plant::{self, Plant};
 use selvedge_base::{
     Blame, Code, Dice, MeshId, Micros, ModelDigest, NodeId, Refusal, Retry, Stage,
 };
-use selvedge_contract::{EngineStatus, ModelCard, ModelState, ModelStatus};
-use selvedge_proto::choice::{self, Candidate, Choice, Readiness};
+use selvedge_contract::{Condition, EngineStatus, Machine, ModelCard, ModelState, ModelStatus};
+use selvedge_proto::choice::{self, Candidate, Choice, Readiness, Strain};
 use selvedge_proto::swim::PeerState;
 use selvedge_proto::wire::Label;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,14 @@ const USUAL_ANSWER_TOKENS: u32 = 256;
 const MIN_DIGEST_PREFIX: usize = 8;
 /// Model names listed in a refusal: enough to see a typing error.
 const NAMES_IN_REFUSAL: usize = 8;
+
+/// A battery that carries its machine and is emptier than this is spared: the last fifth is what
+/// people leave a device for what they do at it.
+const LOW_BATTERY_PERCENT: u8 = 20;
+/// A machine this hot is spared, in tenths of a degree: most processors throttle from 95 °C on.
+const HOT_DECIDEGREES: i16 = 900;
+/// ... and so is one of which a part is this near to its critical point.
+const NEAR_LIMIT_DECIDEGREES: i16 = 50;
 
 /// What one node knows of the mesh at a moment; replaced as a whole, never changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +70,8 @@ pub struct NodeView {
     pub version: String,
     /// Its models and how busy they are.
     pub engine: EngineStatus,
+    /// Its machine; of a node that has not told of it, nothing is known.
+    pub machine: Machine,
 }
 
 /// A model of the mesh, wherever it is.
@@ -105,6 +115,18 @@ impl MeshView {
     pub fn name_of(&self, id: &NodeId) -> String {
         let named = self.node(id).filter(|node| !node.name.is_empty());
         named.map_or_else(|| id.short(), |node| node.name.clone())
+    }
+
+    /// How many other nodes that can be asked have which files in memory.
+    pub fn copies(&self) -> BTreeMap<ModelDigest, u32> {
+        let mut copies = BTreeMap::new();
+        for node in self.nodes.iter().filter(|node| !node.me && node.is_usable()) {
+            let ready = node.engine.models.iter().filter(|model| model.state == ModelState::Ready);
+            for model in ready {
+                *copies.entry(model.card.digest).or_default() += 1;
+            }
+        }
+        copies
     }
 
     /// The union of all models on nodes that can be relied on, by name, then digest.
@@ -259,7 +281,8 @@ fn choose_made(
 }
 
 /// The file of a model that is asked with tensors, and the nodes that have it and may be asked:
-/// this node first, then those whose model is loaded, then the others, each in the order of ids.
+/// this node if its model is loaded, then others whose model is, then this node, then the others,
+/// each in the order of ids; those whose machines should be spared after all of them.
 ///
 /// # Errors
 /// `ModelNotFound` when no node has such a model, `Unsupported` when it writes text or makes
@@ -290,7 +313,11 @@ pub fn holders(
     all.retain(|(node, status)| {
         node.is_usable() && (node.me || status.state != ModelState::Failed)
     });
-    all.sort_by_key(|(node, status)| (!node.me, status.state != ModelState::Ready, node.node));
+    // One that must load may have to throw another out for it.
+    all.sort_by_key(|(node, status)| {
+        let spared = strain(&node.machine.now).is_some();
+        (spared, status.state != ModelState::Ready, !node.me, node.node)
+    });
     Ok((digest, all.into_iter().map(|(node, _)| node.node).collect()))
 }
 
@@ -356,7 +383,19 @@ fn candidate(
         prefill_rate: model.prefill_rate,
         step_us: model.step_us,
         in_flight_from_here: in_flight.get(&node.node).copied().unwrap_or(0),
+        strain: strain(&node.machine.now),
     })
+}
+
+/// Why a machine should be spared, if it should. What is not known is no reason.
+pub fn strain(now: &Condition) -> Option<Strain> {
+    let percent = now.battery_percent.filter(|_| now.on_battery == Some(true));
+    let low = percent.filter(|percent| *percent < LOW_BATTERY_PERCENT);
+    let hot = now.temperature.filter(|heat| *heat >= HOT_DECIDEGREES);
+    let near = now.headroom.filter(|left| *left <= NEAR_LIMIT_DECIDEGREES);
+    low.map(|percent| Strain::Battery { percent })
+        .or(hot.map(|decidegrees| Strain::Hot { decidegrees }))
+        .or(near.map(|decidegrees| Strain::NearLimit { decidegrees }))
 }
 
 /// A node without a connection is as good as dead to a request, whatever was last heard of it.

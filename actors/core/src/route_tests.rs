@@ -40,6 +40,7 @@ fn node(id: NodeId, site: &str, models: Vec<ModelStatus>) -> NodeView {
         api: None,
         version: String::new(),
         engine: EngineStatus { models, ..EngineStatus::default() },
+        machine: Machine::default(),
     }
 }
 
@@ -155,13 +156,35 @@ fn a_model_of_tensors_is_asked_where_it_is_ready_and_the_data_may_go() {
     assert_eq!((view.infers("sensor"), view.infers("small")), (true, false));
     view.nodes[0].engine.models.clear();
     view.nodes[0].engine.models.push(sensor(ModelState::Cold));
-    assert_eq!(nodes(&view, Label::Mesh), Ok(vec![ME, FAR, PEER]));
+    assert_eq!(nodes(&view, Label::Mesh), Ok(vec![FAR, ME, PEER]), "its own copy must load");
     assert_eq!(nodes(&view, Label::Node), Ok(vec![ME]));
+    view.nodes[0].engine.models[0].state = ModelState::Ready;
+    assert_eq!(nodes(&view, Label::Mesh), Ok(vec![ME, FAR, PEER]));
     view.nodes[0].engine.models.clear();
     view.nodes[1].engine.models.clear();
     view.nodes[2].linked = false;
     assert_eq!(nodes(&view, Label::Mesh), Ok(vec![]), "known, and out of reach");
     assert_eq!(pick(&view, &need("sensor", Label::Mesh), &[]), Err(Code::Unsupported));
+}
+
+#[test]
+fn copies_are_those_in_memory_of_others_that_can_be_asked() {
+    let mut view = mesh();
+    let small = ModelDigest([7; 32]);
+    let holds = |view: &MeshView| view.copies().get(&small).copied();
+    let before = holds(&view).expect("peers have it");
+    let of = |view: &mut MeshView, node: NodeId, state| {
+        let node = view.nodes.iter_mut().find(|one| one.node == node).expect("it is there");
+        let model = node.engine.models.iter_mut().find(|model| model.card.digest == small);
+        model.expect("it has it").state = state;
+    };
+    of(&mut view, PEER, ModelState::Cold);
+    assert_eq!(holds(&view).unwrap_or(0), before - 1);
+    of(&mut view, PEER, ModelState::Ready);
+    view.nodes.iter_mut().find(|one| one.node == PEER).expect("it is there").linked = false;
+    assert_eq!(holds(&view).unwrap_or(0), before - 1, "out of reach");
+    view.nodes.retain(|node| node.me);
+    assert_eq!(holds(&view), None, "its own copy is no second one");
 }
 
 #[test]
@@ -204,4 +227,34 @@ fn sound_goes_to_models_that_hear_and_nothing_else_does() {
     let chat = need("ears", Label::Mesh);
     let refused = choose(&view, &chat, &[], &BTreeMap::new(), &mut dice).expect_err("it hears");
     assert!(refused.message.contains("/v1/audio/transcriptions"), "{refused}");
+}
+
+#[test]
+fn a_machine_is_spared_for_what_is_known_of_it_only() {
+    let on_battery = |percent| Condition {
+        has_battery: Some(true),
+        battery_percent: percent,
+        on_battery: Some(true),
+        ..Condition::default()
+    };
+    assert_eq!(strain(&Condition::default()), None);
+    assert_eq!(strain(&on_battery(None)), None);
+    assert_eq!(strain(&on_battery(Some(20))), None);
+    assert_eq!(strain(&on_battery(Some(19))), Some(Strain::Battery { percent: 19 }));
+    let charging = Condition { on_battery: Some(false), ..on_battery(Some(3)) };
+    assert_eq!(strain(&charging), None);
+    let warm = |temperature, headroom| Condition { temperature, headroom, ..Condition::default() };
+    assert_eq!(strain(&warm(Some(899), Some(51))), None);
+    assert_eq!(strain(&warm(Some(900), None)), Some(Strain::Hot { decidegrees: 900 }));
+    assert_eq!(strain(&warm(Some(700), Some(50))), Some(Strain::NearLimit { decidegrees: 50 }));
+}
+
+#[test]
+fn a_strained_node_is_asked_after_others_and_all_the_same_where_it_is_the_only_one() {
+    let mut view = mesh();
+    view.nodes[1].machine.now =
+        Condition { on_battery: Some(true), battery_percent: Some(9), ..Condition::default() };
+    assert_eq!(pick(&view, &need("small", Label::Mesh), &[]), Ok(Some(FAR)));
+    assert_eq!(pick(&view, &need("small", Label::Site), &[]), Ok(Some(PEER)));
+    assert_eq!(pick(&view, &need("small", Label::Mesh), &[FAR]), Ok(Some(PEER)));
 }

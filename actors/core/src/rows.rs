@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use selvedge_contract::{Answer, EngineStatus, GenerateRequest, Heard, SpeechRequest};
+use selvedge_contract::{Answer, EngineStatus, GenerateRequest, Heard, Machine, SpeechRequest};
 use selvedge_federated::epidemic::Told;
 use selvedge_federated::round::{Digest, Message};
 use selvedge_proto::policy::PolicyMessage;
@@ -23,6 +23,7 @@ pub type Opening = wire::Opening<
     FederatedWord,
     PersonalWord,
     SpeechRequest,
+    Machine,
 >;
 /// A request that was reserved for, handed to a peer.
 pub type Charged = wire::Charged<GenerateRequest>;

@@ -1,8 +1,8 @@
 //! A body's canonical form: equal for requests that say the same in another order or layout.
 //!
 //! Owns what counts as the same: the order of an object's names, white space and escapes do not
-//! matter, all else does. Below what says the form of an answer the order does matter: whoever
-//! holds an answer to a schema writes its fields in the schema's order. No field is left out, so
+//! matter, all else does. Below what says the form of an answer or of a call the order does matter:
+//! whoever holds an answer to a schema writes its fields in the schema's order. No field is left out, so
 //! that what is new in a dialect tells requests apart on the day it appears. What is done with the
 //! form is the caller's business.
 
@@ -74,8 +74,9 @@ enum Path {
 }
 
 /// Where bodies say the form of an answer: OpenAI's chats, its responses, Anthropic's messages of
-/// two versions, Ollama.
-const FORMS: [&str; 5] = ["response_format", "text", "output_config", "output_format", "format"];
+/// two versions, Ollama; and where all of them say what may be called.
+const FORMS: [&str; 6] =
+    ["response_format", "text", "output_config", "output_format", "format", "tools"];
 
 impl Path {
     fn enter(self, name: &str, knobs: Knobs) -> Self {
@@ -100,6 +101,11 @@ impl Writer {
     fn number(&mut self, kind: u8, bits: u64) {
         self.form.push(kind);
         self.form.extend_from_slice(&bits.to_be_bytes());
+    }
+
+    fn name(&mut self, name: &str) {
+        self.number(b's', name.len() as u64);
+        self.form.extend_from_slice(name.as_bytes());
     }
 
     fn text(&mut self, text: &str) {
@@ -194,50 +200,85 @@ impl<'de> Visitor<'de> for Value<'_> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
         self.writer.form.push(b'{');
         let here = self.writer.path;
-        let begin = self.writer.form.len();
-        // Each name, and where its entry begins.
-        let mut names: Vec<(String, usize)> = Vec::new();
-        while let Some(name) = entries.next_key::<String>()? {
-            let at = self.writer.form.len();
-            self.writer.text(&name);
-            self.writer.path = here.enter(&name, self.knobs);
+        // Where each entry begins, with its name.
+        let mut starts: Vec<usize> = Vec::new();
+        loop {
+            starts.push(self.writer.form.len());
+            let name = Name { writer: &mut *self.writer, knobs: self.knobs };
+            let Some(path) = entries.next_key_seed(name)? else { break };
+            self.writer.path = path;
             entries.next_value_seed(self.again())?;
-            names.push((name, at - begin));
+            self.writer.path = here;
         }
         self.writer.path = here;
         let keeps = here == Path::Form;
-        sort(&mut self.writer.form, begin, names, keeps).map_err(A::Error::custom)?;
+        sort(&mut self.writer.form, &starts, keeps).map_err(A::Error::custom)?;
         self.writer.form.push(b'}');
         Ok(())
     }
 }
 
+/// Writes a name where it stands in the form, and tells where its value stands.
+struct Name<'a> {
+    writer: &'a mut Writer,
+    knobs: Knobs,
+}
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = Path;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Path, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = Path;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Path, E> {
+        self.writer.name(name);
+        Ok(self.writer.path.enter(name, self.knobs))
+    }
+}
+
+/// The name that an entry begins with.
+fn name_of(entry: &[u8]) -> &[u8] {
+    let Some((len, rest)) = entry.get(1..).and_then(|rest| rest.split_first_chunk()) else {
+        return &[];
+    };
+    let len = usize::try_from(u64::from_be_bytes(*len)).unwrap_or(usize::MAX);
+    rest.get(..len).unwrap_or_default()
+}
+
 /// Puts the entries of an object, which lie at the end of `form`, in the order of their names,
-/// unless it `keeps` the order that they have.
-fn sort(
-    form: &mut Vec<u8>,
-    begin: usize,
-    names: Vec<(String, usize)>,
-    keeps: bool,
-) -> Result<(), String> {
-    let ends = names.iter().skip(1).map(|(_, at)| *at).chain([form.len() - begin]);
-    let mut entries: Vec<(&str, usize, usize)> =
-        names.iter().zip(ends).map(|((name, at), end)| (name.as_str(), *at, end)).collect();
-    let in_order = entries.is_sorted_by(|one, other| one.0 < other.0);
+/// unless it `keeps` the order that they have. `starts`: where each of them begins, and where the
+/// last one ends.
+fn sort(form: &mut Vec<u8>, starts: &[usize], keeps: bool) -> Result<(), String> {
+    let name = |at: &usize| name_of(&form[*at..]);
+    let Some((end, entries)) = starts.split_last() else { return Ok(()) };
+    let in_order = entries.is_sorted_by(|one, other| name(one) < name(other));
     if in_order || plant::is_on(Plant::CanonKeepsOrder) {
         return Ok(());
     }
-    entries.sort_unstable_by_key(|(name, ..)| *name);
-    if let Some(twice) = entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return Err(format!("the name '{}' comes twice", twice[0].0));
+    let ends = starts.iter().skip(1);
+    let mut spans: Vec<_> = entries.iter().zip(ends).map(|(at, end)| *at..*end).collect();
+    spans.sort_unstable_by_key(|span| name(&span.start));
+    if let Some(twice) = spans.windows(2).find(|two| name(&two[0].start) == name(&two[1].start)) {
+        let twice = String::from_utf8_lossy(name(&twice[0].start));
+        return Err(format!("the name '{twice}' comes twice"));
     }
     if keeps {
         return Ok(());
     }
-    let written = form.split_off(begin);
-    for (_, at, end) in entries {
-        form.extend_from_slice(&written[at..end]);
+    let mut sorted = Vec::with_capacity(end - entries[0]);
+    for span in spans {
+        sorted.extend_from_slice(&form[span]);
     }
+    form[entries[0]..].copy_from_slice(&sorted);
     Ok(())
 }
 
@@ -270,6 +311,7 @@ mod tests {
                 format!(r#"{{"output_config":{{"format":{{"schema":{schema}}}}}}}"#),
                 format!(r#"{{"output_format":{{"schema":{schema}}}}}"#),
                 format!(r#"{{"format":{schema}}}"#),
+                format!(r#"{{"tools":[{{"function":{{"parameters":{schema}}}}}]}}"#),
             ]
         };
         let (one, other) = (bodies(r#""a":{},"b":{}"#), bodies(r#""b":{},"a":{}"#));

@@ -4,12 +4,15 @@
 //! dialects can say it; what only one can say is kept as an [`Extension`] of that dialect, so that
 //! a translation to the dialect it came from loses nothing and any other one refuses it by name.
 
+mod calls;
 mod event;
 mod gather;
 mod local;
 mod request;
+mod tools;
 mod usage;
 
+pub use calls::Calls;
 pub use event::{Citation, Event, Failure, Finish, Head, Provider, TokenLogProb, TopLogProb};
 pub use gather::{Block, Choice, Gathered};
 pub use local::{ForEngine, for_engine};

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, Micros, ModelDigest, NodeId, Refusal, Retry, Stage, Wall};
 use selvedge_contract::ModelCard;
+use selvedge_contract::residence::Standing;
 use selvedge_contract::schedule::Drafts;
-use selvedge_engine::{EngineError, LocalEngine};
+use selvedge_engine::{EngineError, LocalEngine, MemoryUse};
 use selvedge_net::clock;
 use selvedge_proto::join::JoinCode;
 use selvedge_proto::records;
@@ -202,6 +203,16 @@ impl Admin {
     /// name.
     pub fn model_remove(&self, name: &str) -> bool {
         self.engine.remove_model(name)
+    }
+
+    /// What this node's models take of its memory, their last use, and why they went.
+    pub fn model_standings(&self) -> Vec<Standing> {
+        self.engine.standings()
+    }
+
+    /// What is in memory, and how often models came and went.
+    pub fn memory(&self) -> MemoryUse {
+        self.engine.memory()
     }
 
     /// Why a model of this node could not be loaded, if so.

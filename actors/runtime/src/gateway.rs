@@ -670,6 +670,7 @@ fn bytes(input: &Input) -> usize {
         Input::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
         Input::Text(text) => text.len(),
         Input::Tokens(tokens) => 4 * tokens.len(),
+        Input::Tooled(chat) => chat.bytes(),
     }
 }
 

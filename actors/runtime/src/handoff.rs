@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, Retry, Stage, TraceContext};
-use selvedge_contract::GenerateRequest;
+use selvedge_contract::{GenerateRequest, Input};
 use selvedge_core::flow::FlowInput;
 use selvedge_core::{Charged, HandOff, HandOffReply, Opening, Shaped, Traced};
 use selvedge_net::{FrameSender, Link, NetError};
@@ -31,6 +31,9 @@ const TRACES_SINCE: u8 = 4;
 
 /// The wire version that knows answers that hold to a schema.
 const SCHEMAS_SINCE: u8 = 8;
+
+/// The wire version that knows chats with tools.
+const TOOLS_SINCE: u8 = 10;
 
 /// A stream notices the end of its link a moment before the reason is known.
 const REASON_WITHIN: Micros = Micros::millis(20);
@@ -173,12 +176,16 @@ async fn exchange(
     Ok(())
 }
 
-/// Why a peer of a version is not asked: it would answer anything where a schema must be held to.
+/// Why a peer of a version is not asked: it would answer anything where a schema must be held to,
+/// and does not understand what a chat with tools is.
 fn unfit(version: u8, request: &GenerateRequest) -> Option<Refusal> {
-    if request.schema.is_none() || version >= SCHEMAS_SINCE {
+    let message = if request.schema.is_some() && version < SCHEMAS_SINCE {
+        "the node that has the model cannot hold answers to a schema; update it"
+    } else if matches!(request.input, Input::Tooled(_)) && version < TOOLS_SINCE {
+        "the node that has the model does not know chats with tools; update it"
+    } else {
         return None;
-    }
-    let message = "the node that has the model cannot hold answers to a schema; update it";
+    };
     let (stage, blame) = (Stage::HandOff, Blame::Peer);
     Some(Refusal::new(stage, blame, Retry::Elsewhere, Code::Unsupported, message))
 }

@@ -116,6 +116,21 @@ fn a_schema_reaches_peers_that_know_it_and_no_others() {
 }
 
 #[test]
+fn a_chat_with_tools_reaches_peers_that_know_them_and_no_others() {
+    let mut given = handed(NodeId([4; 32]), 7);
+    given.request.input = Input::Tooled(Box::new(selvedge_contract::Tooled {
+        messages: Vec::new(),
+        turns: Vec::new(),
+        tools: Vec::new(),
+        choice: selvedge_contract::ToolChoice::Auto,
+        parallel: true,
+    }));
+    let refusal = unfit(TOOLS_SINCE - 1, &given.request).expect("an older one is not asked");
+    assert_eq!((refusal.retry, refusal.code), (Retry::Elsewhere, Code::Unsupported));
+    assert!(unfit(TOOLS_SINCE, &given.request).is_none());
+}
+
+#[test]
 fn a_peer_is_told_as_much_as_its_version_knows() {
     let identity = selvedge_net::Identity::generate();
     let (me, given) = (identity.node_id(), handed(NodeId([4; 32]), 7));

@@ -15,6 +15,7 @@ mod federated;
 mod gate;
 mod gateway;
 mod handoff;
+mod hardware;
 mod ingress;
 mod join;
 mod line;
@@ -50,6 +51,7 @@ pub use federated::{
     Training, Verified, VerifyError, name_taken, verify_chain, verify_model,
 };
 pub use gateway::{AnswerStream, Call, Gateway};
+pub use hardware::{Probe, read_rate};
 pub use join::JoinFailed;
 pub use node::{Node, Replay, StartError};
 pub use policies::{BudgetDraft, BudgetSet, KeyDraft, TenantView};

@@ -450,6 +450,8 @@ impl MeshState {
             contacts: &self.contacts,
         };
         let view = view::build(&parts);
+        // What makes room for others here is taken from these first.
+        self.args.shared.engine.copied(&view.copies());
         if **self.args.shared.view.load() != view {
             self.args.shared.view.store(Arc::new(view));
             self.args.shared.view_changed.send_replace(());

@@ -44,6 +44,7 @@ use crate::discover::{self, DiscoveryArgs};
 use crate::federated::{self, Federation, FederationParts};
 use crate::gate::MemberGate;
 use crate::gateway::Gateway;
+use crate::hardware::{self, Machines, Probe};
 use crate::ingress::Ingress;
 use crate::join::{self, JoinFailed};
 use crate::line::MeshLine;
@@ -411,7 +412,7 @@ fn budgets(
 }
 
 /// Keeps running what carries out the orders of the budgets' machine, what spreads policies, what
-/// tells peers which answers are kept, and the jobs of learning.
+/// tells peers which answers are kept and what this machine is, and the jobs of learning.
 async fn keep_budgets(
     shared: &Arc<Shared>,
     engine: &Arc<LocalEngine>,
@@ -423,9 +424,11 @@ async fn keep_budgets(
         task::child("policies", policy_sync::child(Arc::clone(shared)));
     let (answers, _until_shutdown) = task::child("answers", answers::child(Arc::clone(shared)));
     let (learning, _until_shutdown) = task::child("learning", federated::child(Arc::clone(shared)));
+    let machine = hardware::child(Arc::clone(shared));
+    let (machine, _until_shutdown) = task::child("machine", machine);
     let tuned = federated::serving(Arc::clone(shared), Arc::clone(engine));
     let (tuned, _until_shutdown) = task::child("tuned models", tuned);
-    Ok(Supervisor::start(vec![quota, policies, answers, learning, tuned]).await?)
+    Ok(Supervisor::start(vec![quota, policies, answers, machine, learning, tuned]).await?)
 }
 
 /// The keys of this node alone.
@@ -486,6 +489,7 @@ async fn share(
             max_per_peer: config.max_handoffs_per_peer,
         },
         receipts: Mutex::default(),
+        machines: Machines::new(Probe::here(config.engine.kernels())),
         identity: Arc::clone(&opened.identity),
         policies: Arc::new(policies),
         quota: parts.quota,

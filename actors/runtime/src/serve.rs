@@ -102,6 +102,10 @@ pub(crate) async fn stream(
             context.shared.federation.hear_personal(from, *word).await;
             Ok(())
         }
+        Ok(Ok(Some(Opening::Machine(machine)))) => {
+            context.shared.machines.hear(from, *machine);
+            Ok(())
+        }
         Ok(Ok(None)) | Err(_) => Ok(()),
         Ok(Err(error)) => Err(error),
     };

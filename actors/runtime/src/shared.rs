@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::answers::Purges;
 use crate::counters::Counters;
 use crate::federated::Federation;
+use crate::hardware::Machines;
 use crate::line::MeshLine;
 use crate::policies::Policies;
 use crate::providers::Providers;
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) receive: ReceivePolicy,
     /// Receipts of hand-offs worked on here.
     pub(crate) receipts: Mutex<Receipts>,
+    /// This node's machine, and those of its peers.
+    pub(crate) machines: Machines,
     /// Signs receipts.
     pub(crate) identity: Arc<Identity>,
     /// Who has which budget.

@@ -1,7 +1,7 @@
 //! Building the snapshot that routing and people look at.
 //!
-//! Owns how the failure detector's verdict, the rows and the links are put together. Pure reading;
-//! the mesh actor decides when.
+//! Owns how the failure detector's verdict, the rows, the links and what was said over them are put
+//! together. Pure reading; the mesh actor decides when.
 
 use std::net::SocketAddr;
 
@@ -47,6 +47,8 @@ pub(crate) fn build(parts: &ViewParts<'_>) -> MeshView {
             api: row.api,
             version: row.version.clone(),
             engine: with_pulse(row, &peer.pulse),
+            // What was said over a link that is gone may no longer hold.
+            machine: parts.shared.machines.of(&peer.node).filter(|_| linked).unwrap_or_default(),
         }
     }));
     MeshView { me: parts.shared.me, mesh: Some(parts.membership.mesh()), nodes }
@@ -67,6 +69,7 @@ fn myself(parts: &ViewParts<'_>) -> NodeView {
         api: row.api,
         version: row.version,
         engine: parts.shared.engine.status(),
+        machine: parts.shared.machines.own(),
     }
 }
 

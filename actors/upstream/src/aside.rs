@@ -60,6 +60,12 @@ impl<F> Aside<F> {
         &mut self.waits
     }
 
+    /// Nobody is woken any more until the next look.
+    pub(crate) fn rest(&mut self) {
+        self.told = None;
+        drop(self.bell.waiter.lock().take());
+    }
+
     /// A look at what waits, unless it was found waiting and has not woken since. What gave
     /// something, as a stream does, is looked at again.
     pub fn look<T>(

@@ -74,6 +74,24 @@ impl Credential {
     }
 }
 
+/// A credential as requests show it. What is the same in all of them is made once.
+pub(crate) struct Shown {
+    pub(crate) credential: Credential,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Shown {
+    /// A credential for a kind of provider.
+    pub(crate) fn new(kind: ProviderKind, credential: Credential) -> Self {
+        let header = match &credential {
+            // What cannot be a header is told when a request would need it.
+            Credential::Key(key) => header_of(kind, key).ok(),
+            Credential::None | Credential::Amazon(_) => None,
+        };
+        Self { credential, header }
+    }
+}
+
 /// A request that is about to be signed.
 pub(crate) struct Unsigned<'a> {
     pub(crate) method: &'a str,
@@ -86,8 +104,8 @@ pub(crate) struct Unsigned<'a> {
 /// Adds the headers that say who asks.
 pub(crate) fn authorize(
     spec: &ProviderSpec,
-    credential: &Credential,
-    wall: Wall,
+    shown: &Shown,
+    wall: fn() -> Wall,
     request: &Unsigned<'_>,
     headers: &mut HeaderMap,
 ) -> Result<(), Lost> {
@@ -96,7 +114,11 @@ pub(crate) fn authorize(
             .map_err(|_| unsent("its version cannot be a header"))?;
         headers.insert(ANTHROPIC_VERSION, version);
     }
-    match credential {
+    if let Some((name, value)) = &shown.header {
+        headers.insert(name.clone(), value.clone());
+        return Ok(());
+    }
+    match &shown.credential {
         Credential::None => Ok(()),
         Credential::Amazon(keys) => {
             let signed = sigv4::sign(
@@ -107,7 +129,7 @@ pub(crate) fn authorize(
                     headers: &[("host", request.host)],
                     body: request.body,
                 },
-                &sigv4::Scope { region: &spec.region, service: BEDROCK_SERVICE, at: wall },
+                &sigv4::Scope { region: &spec.region, service: BEDROCK_SERVICE, at: wall() },
             );
             for (name, value) in signed {
                 headers.insert(HeaderName::from_static(name), sensitive(value.expose())?);
@@ -115,25 +137,25 @@ pub(crate) fn authorize(
             Ok(())
         }
         Credential::Key(key) => {
-            let (name, value) = match spec.kind {
-                ProviderKind::Anthropic => {
-                    (HeaderName::from_static("x-api-key"), sensitive(key.expose())?)
-                }
-                ProviderKind::Gemini => {
-                    (HeaderName::from_static("x-goog-api-key"), sensitive(key.expose())?)
-                }
-                ProviderKind::Azure => {
-                    (HeaderName::from_static("api-key"), sensitive(key.expose())?)
-                }
-                ProviderKind::OpenAi
-                | ProviderKind::Bedrock
-                | ProviderKind::Cohere
-                | ProviderKind::Ollama => (AUTHORIZATION, bearer(key)?),
-            };
+            let (name, value) = header_of(spec.kind, key)?;
             headers.insert(name, value);
             Ok(())
         }
     }
+}
+
+/// The header that a key is shown in.
+fn header_of(kind: ProviderKind, key: &Secret) -> Result<(HeaderName, HeaderValue), Lost> {
+    let name = match kind {
+        ProviderKind::Anthropic => HeaderName::from_static("x-api-key"),
+        ProviderKind::Gemini => HeaderName::from_static("x-goog-api-key"),
+        ProviderKind::Azure => HeaderName::from_static("api-key"),
+        ProviderKind::OpenAi
+        | ProviderKind::Bedrock
+        | ProviderKind::Cohere
+        | ProviderKind::Ollama => return Ok((AUTHORIZATION, bearer(key)?)),
+    };
+    Ok((name, sensitive(key.expose())?))
 }
 
 fn bearer(key: &Secret) -> Result<HeaderValue, Lost> {

@@ -14,10 +14,9 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming};
 use selvedge_base::Mono;
 use selvedge_core::upstream::{Ending, Phase, Watch};
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::Clock;
-use crate::aside::Aside;
+use crate::alarm::Alarm;
 use crate::error::{Failed, Lost};
 use crate::pool::{Lease, Pool};
 use crate::provider::Guard;
@@ -40,14 +39,6 @@ pub(crate) struct Flow {
     first: Option<Bytes>,
     /// A piece was given out, and the reader's time with it is not the provider's.
     given: bool,
-    alarm: Option<Alarm>,
-}
-
-/// Rings when the watch may say that it takes too long; set anew only when it rings too late or has
-/// rung too early, not for every piece.
-struct Alarm {
-    rings_at: Mono,
-    sleep: Aside<Pin<Box<Sleep>>>,
 }
 
 impl Flow {
@@ -60,8 +51,7 @@ impl Flow {
         clock: Clock,
     ) -> Self {
         let lease = Some(lease);
-        let (first, given, alarm) = (None, false, None);
-        Self { body, lease, pool, watch, left: most, clock, first, given, alarm }
+        Self { body, lease, pool, watch, left: most, clock, first: None, given: false }
     }
 
     /// Waits for the first piece and keeps it for [`Flow::chunk`].
@@ -130,31 +120,9 @@ impl Flow {
         if std::mem::take(&mut self.given) {
             self.watch.resumed((self.clock.mono)());
         }
-        loop {
-            let due = self.watch.wake_at();
-            let in_time = self.alarm.as_mut().filter(|alarm| alarm.rings_at <= due);
-            if let Some(alarm) = in_time {
-                ready!(Pin::new(&mut alarm.sleep).poll(cx));
-            }
-            let now = (self.clock.mono)();
-            if let Some(ending) = self.watch.expired(now) {
-                return Poll::Ready(Err(Lost::late(ending)));
-            }
-            self.set_alarm(due, now);
-        }
-    }
-
-    fn set_alarm(&mut self, due: Mono, now: Mono) {
-        let at = Instant::now() + Duration::from(due.since(now));
-        match &mut self.alarm {
-            Some(alarm) => {
-                alarm.rings_at = due;
-                alarm.sleep.change().as_mut().reset(at);
-            }
-            None => {
-                let sleep = Aside::new(Box::pin(sleep_until(at)));
-                self.alarm = Some(Alarm { rings_at: due, sleep });
-            }
+        match &mut self.lease {
+            Some(lease) => poll_late(&mut lease.alarm, &self.watch, self.clock, cx).map(Err),
+            None => Poll::Ready(Ok(None)),
         }
     }
 
@@ -184,21 +152,34 @@ impl Flow {
 pub(crate) async fn timed<T>(
     watch: &Watch,
     clock: Clock,
+    alarm: &mut Alarm<Mono>,
     what: impl Future<Output = T>,
 ) -> Result<T, Lost> {
     let mut what = std::pin::pin!(what);
-    loop {
-        let now = (clock.mono)();
-        let wait = watch.wake_at().since(now).into();
-        if let Ok(done) = tokio::time::timeout(wait, &mut what).await {
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = what.as_mut().poll(cx) {
             // What lies ready when a stopped process goes on may come too late.
-            return watch.late((clock.mono)()).map_or(Ok(done), |ending| Err(Lost::late(ending)));
+            let late = watch.late((clock.mono)());
+            return Poll::Ready(late.map_or(Ok(done), |ending| Err(Lost::late(ending))));
         }
+        poll_late(alarm, watch, clock, cx).map(Err)
+    })
+    .await
+}
+
+/// Waits for the end of the time that the watch gives.
+fn poll_late(
+    alarm: &mut Alarm<Mono>,
+    watch: &Watch,
+    clock: Clock,
+    cx: &mut Context<'_>,
+) -> Poll<Lost> {
+    let due = watch.wake_at();
+    alarm.poll(cx, due, || {
         // tokio's clock and ours may differ by a hair: only ours decides.
-        if let Some(ending) = watch.expired((clock.mono)()) {
-            return Err(Lost::late(ending));
-        }
-    }
+        let now = (clock.mono)();
+        watch.expired(now).map_or(Ok(due.since(now).into()), |ending| Err(Lost::late(ending)))
+    })
 }
 
 /// A provider's answer, from its first byte on.
@@ -232,12 +213,13 @@ impl Answer {
         &self.head.media_type
     }
 
-    /// The provider's own name for the request, for its support; empty when it gives none.
-    pub fn request_id(&self) -> &str {
-        &self.head.request_id
+    /// Bytes that are still to come, as far as the provider said beforehand.
+    pub(crate) fn announced(&self) -> Option<u64> {
+        self.flow.as_ref()?.body.size_hint().exact()
     }
 
-    /// Tokens of the prompt, where the provider tells them beside the answer and not in it.
+    /// Tokens of the prompt, where the provider tells them beside the answer and not in it, as
+    /// Bedrock does.
     pub const fn prompt_tokens(&self) -> Option<u64> {
         self.head.prompt_tokens
     }

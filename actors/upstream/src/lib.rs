@@ -8,6 +8,7 @@
 
 #![warn(missing_docs, clippy::wildcard_enum_match_arm)]
 
+mod alarm;
 mod aside;
 pub mod auth;
 mod body;
@@ -26,6 +27,7 @@ mod target;
 mod tls;
 pub mod vault;
 
+pub use alarm::Alarm;
 pub use aside::Aside;
 pub use auth::Credential;
 pub use body::Answer;

@@ -35,6 +35,10 @@ enum Tap {
     Whole(Box<Whole>),
 }
 
+/// Bytes of an answer that room is made for at once, on the provider's word: a megabyte is more than
+/// any answer but pictures has, and little to be fooled about.
+const ANNOUNCED_BYTES: usize = 1 << 20;
+
 struct Whole {
     tap: WholeTap,
     gathered: BytesMut,
@@ -88,7 +92,10 @@ impl Passing {
                 }
             };
             let passed = match piece {
-                Some(bytes) => self.take(bytes),
+                Some(bytes) => {
+                    let more = self.answer.announced().unwrap_or(0);
+                    self.take(bytes, usize::try_from(more).unwrap_or(usize::MAX))
+                }
                 None => self.finish()?,
             };
             if matches!(self.tap, Tap::Whole(_)) && self.took().failed {
@@ -123,7 +130,8 @@ impl Passing {
         self.took().usage
     }
 
-    fn take(&mut self, bytes: Bytes) -> Passed {
+    /// Takes what came; `more` bytes are said to follow.
+    fn take(&mut self, bytes: Bytes, more: usize) -> Passed {
         match &mut self.tap {
             Tap::Stream { tap, edits } => {
                 let bytes = if *edits {
@@ -137,7 +145,7 @@ impl Passing {
                 let took = tap.took();
                 Passed { bytes, last: took.done || took.failed, failed: took.failed }
             }
-            Tap::Whole(whole) => whole.take(bytes),
+            Tap::Whole(whole) => whole.take(bytes, more),
         }
     }
 
@@ -165,9 +173,11 @@ impl Passing {
 }
 
 impl Whole {
-    fn take(&mut self, bytes: Bytes) -> Passed {
+    fn take(&mut self, bytes: Bytes, more: usize) -> Passed {
         self.tap.see(&bytes);
         if !self.tap.took().done {
+            // Grown bit by bit, what was gathered would be copied again and again.
+            self.gathered.reserve(bytes.len() + more.min(ANNOUNCED_BYTES));
             self.gathered.extend_from_slice(&bytes);
             return Passed { bytes: Bytes::new(), last: false, failed: false };
         }

@@ -1,15 +1,17 @@
 //! Connections that wait for their next request.
 //!
 //! Owns how many and how old they may be. Newest first, so that a pool that was needed once shrinks
-//! again. A pool belongs to one target of one worker: its lock is never waited for.
+//! again. All runtimes of a node share a pool and its bounds, and each gets its own connections.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use selvedge_base::{Micros, Mono};
+use tokio::runtime::{self, Handle};
 
 use crate::Clock;
+use crate::alarm::Alarm;
 use crate::connect::Connection;
 
 /// How many connections wait, and for how long.
@@ -42,12 +44,17 @@ struct Waiting {
 /// A connection in use. Dropped, it is closed.
 pub(crate) struct Lease {
     pub(crate) connection: Connection,
+    /// For whatever is waited for on it.
+    pub(crate) alarm: Alarm<Mono>,
     born: Mono,
+    /// The runtime that drives it: another one would be woken for each word.
+    home: runtime::Id,
 }
 
 impl Lease {
-    pub(crate) const fn new(connection: Connection, now: Mono) -> Self {
-        Self { connection, born: now }
+    /// One that was made in the present runtime.
+    pub(crate) fn new(connection: Connection, alarm: Alarm<Mono>, now: Mono) -> Self {
+        Self { connection, alarm, born: now, home: Handle::current().id() }
     }
 }
 
@@ -56,11 +63,12 @@ impl Pool {
         Arc::new(Self { limits, clock, inner: Mutex::default() })
     }
 
-    /// The connection that was used last and is still open.
+    /// The connection of the present runtime that was used last and is still open.
     pub(crate) fn take(&self) -> Option<Lease> {
-        let now = (self.clock.mono)();
+        let (now, home) = ((self.clock.mono)(), Handle::current().id());
         let mut inner = self.inner.lock();
-        while let Some(waiting) = inner.waiting.pop_back() {
+        while let Some(at) = inner.waiting.iter().rposition(|one| one.lease.home == home) {
+            let waiting = inner.waiting.remove(at)?;
             if self.is_good(&waiting, now) {
                 return Some(waiting.lease);
             }
@@ -69,7 +77,8 @@ impl Pool {
     }
 
     /// Takes a connection back whose answer was read to its end.
-    pub(crate) fn put(self: &Arc<Self>, lease: Lease) {
+    pub(crate) fn put(self: &Arc<Self>, mut lease: Lease) {
+        lease.alarm.rest();
         let now = (self.clock.mono)();
         let waiting = Waiting { lease, since: now };
         if self.limits.idle == 0 || !self.is_good(&waiting, now) {

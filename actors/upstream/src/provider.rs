@@ -13,7 +13,7 @@ use selvedge_core::upstream::{
 };
 
 use crate::Clock;
-use crate::auth::Credential;
+use crate::auth::{Credential, Shown};
 use crate::body::Answer;
 use crate::call::Call;
 use crate::error::{Failed, Lost};
@@ -27,7 +27,7 @@ pub struct Shared {
     spec: ProviderSpec,
     desk: Mutex<Desk>,
     /// One for each configured key, in that order; one [`Credential::None`] where none is.
-    credentials: RwLock<Vec<Option<Arc<Credential>>>>,
+    credentials: RwLock<Vec<Option<Arc<Shown>>>>,
     dice: Mutex<Dice>,
     clock: Clock,
     watcher: Watcher,
@@ -43,11 +43,11 @@ impl Shared {
         clock: Clock,
         watcher: Watcher,
     ) -> Arc<Self> {
-        let mut credentials: Vec<_> =
-            credentials.into_iter().map(|credential| credential.map(Arc::new)).collect();
-        if spec.keys.is_empty() {
-            credentials = vec![Some(Arc::new(Credential::None))];
-        }
+        let shown = |credential| Arc::new(Shown::new(spec.kind, credential));
+        let credentials = match spec.keys.is_empty() {
+            true => vec![Some(shown(Credential::None))],
+            false => credentials.into_iter().map(|known| known.map(shown)).collect(),
+        };
         let desk = Mutex::new(Desk::new(spec.desk));
         let credentials = RwLock::new(credentials);
         Arc::new(Self { spec, desk, credentials, dice: Mutex::new(dice), clock, watcher })
@@ -61,7 +61,7 @@ impl Shared {
     /// A key was added, replaced or removed in the vault.
     pub fn replace(&self, place: usize, credential: Option<Credential>) {
         if let Some(slot) = self.credentials.write().get_mut(place) {
-            *slot = credential.map(Arc::new);
+            *slot = credential.map(|known| Arc::new(Shown::new(self.spec.kind, known)));
         }
         self.desk.lock().key_replaced(place);
     }
@@ -83,7 +83,7 @@ impl Shared {
         (self.clock.mono)()
     }
 
-    fn credential(&self, place: usize) -> Option<Arc<Credential>> {
+    fn credential(&self, place: usize) -> Option<Arc<Shown>> {
         self.credentials.read().get(place).cloned().flatten()
     }
 }

@@ -14,16 +14,19 @@ use hyper::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER,
     USER_AGENT,
 };
-use hyper::{HeaderMap, Method, Request, Response};
+use hyper::http::uri::PathAndQuery;
+use hyper::{HeaderMap, Method, Request, Response, Uri};
+use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
 use selvedge_base::{Micros, Mono, Wall};
-use selvedge_core::upstream::{Ending, ProviderSpec, Watch};
+use selvedge_core::upstream::{Ending, ProviderKind, ProviderSpec, Watch};
 
 use crate::Clock;
-use crate::auth::{Credential, Unsigned, authorize};
+use crate::alarm::Alarm;
+use crate::auth::{Credential, Shown, Unsigned, authorize};
 use crate::body::{Flow, timed};
 use crate::call::{Call, on_wire};
-use crate::connect::Route;
+use crate::connect::{Connection, Route};
 use crate::error::{Lost, Said, SetupError, header_text};
 use crate::pool::{Lease, Pool, PoolLimits};
 use crate::proxy::Proxy;
@@ -85,6 +88,8 @@ pub struct Target {
     settings: TargetSettings,
     pool: Arc<Pool>,
     clock: Clock,
+    /// The path of the last call, and what it is on the wire.
+    last: Mutex<Option<(String, Uri)>>,
 }
 
 impl Target {
@@ -119,6 +124,7 @@ impl Target {
             settings,
             pool: Pool::new(pool, clock),
             clock,
+            last: Mutex::default(),
         })
     }
 
@@ -132,27 +138,28 @@ impl Target {
         &self,
         spec: &ProviderSpec,
         call: &Call,
-        credential: &Credential,
+        shown: &Shown,
         deadline: Mono,
     ) -> Result<(Flow, Head), Lost> {
         let mut watch = Watch::new(spec.times, self.now(), deadline);
-        let request = self.request(spec, call, credential)?;
+        let request = self.request(spec, call, shown)?;
         let (response, lease) = self.send(&mut watch, request).await?;
         let (parts, body) = response.into_parts();
         let status = parts.status.as_u16();
-        let ending = Ending::of_status(status, self.retry_after(&parts.headers));
-        let head = Head {
-            status,
-            media_type: header_text(&parts.headers, &CONTENT_TYPE),
-            request_id: request_id(&parts.headers),
-            prompt_tokens: header_text(&parts.headers, &PROMPT_TOKENS).parse().ok(),
-        };
+        // A good answer says nothing of when to come back.
+        let after = if parts.status.is_success() { None } else { self.retry_after(&parts.headers) };
+        let ending = Ending::of_status(status, after);
+        let counts = spec.kind == ProviderKind::Bedrock;
+        let beside = counts.then(|| header_text(&parts.headers, &PROMPT_TOKENS).parse().ok());
+        let media_type = header_text(&parts.headers, &CONTENT_TYPE);
+        let head = Head { status, media_type, prompt_tokens: beside.flatten() };
         let most =
             if ending == Ending::Answered { self.settings.max_answer } else { MAX_REFUSAL_BYTES };
         let pool = Arc::clone(&self.pool);
         let mut flow = Flow::new(body, lease, pool, watch, most, self.clock);
         if ending != Ending::Answered {
-            return Err(refused(ending, head, &mut flow, credential).await);
+            let request_id = request_id(&parts.headers);
+            return Err(refused(ending, (head, request_id), &mut flow, &shown.credential).await);
         }
         self.check(call, &head, &parts.headers)?;
         // An answer begins with its first byte: until then it may be made elsewhere.
@@ -164,13 +171,9 @@ impl Target {
         &self,
         spec: &ProviderSpec,
         call: &Call,
-        credential: &Credential,
+        shown: &Shown,
     ) -> Result<Request<Full<Bytes>>, Lost> {
-        let unsent = |why: &str| Lost::new(Ending::Unsent, why);
-        let path = on_wire(spec, call);
-        if path.len() > MAX_PATH_BYTES {
-            return Err(unsent("the path of the request is too long"));
-        }
+        let uri = self.uri(spec, call)?;
         let method = Method::from_bytes(call.method.as_bytes())
             .map_err(|_| unsent("the request has no method"))?;
         let mut headers = HeaderMap::with_capacity(call.headers.len() + 6);
@@ -183,15 +186,37 @@ impl Target {
             let value = value.map_err(|_| unsent("a header of the request has no valid value"))?;
             headers.append(name, value);
         }
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let unsigned =
-            Unsigned { method: call.method, path: &path, host: &self.authority, body: &call.body };
-        authorize(spec, credential, (self.clock.wall)(), &unsigned, &mut headers)?;
+            Unsigned { method: call.method, path, host: &self.authority, body: &call.body };
+        authorize(spec, shown, self.clock.wall, &unsigned, &mut headers)?;
         let mut request = Request::new(Full::new(call.body.clone()));
         *request.method_mut() = method;
-        *request.uri_mut() =
-            path.parse().map_err(|_| unsent("the request's path is not one that HTTP has"))?;
+        *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         Ok(request)
+    }
+
+    /// Where a call goes. Nearly all calls to one target go to one path.
+    fn uri(&self, spec: &ProviderSpec, call: &Call) -> Result<Uri, Lost> {
+        // Azure's path names the model's deployment too.
+        let same = spec.kind != ProviderKind::Azure;
+        if same
+            && let Some((path, uri)) = &*self.last.lock()
+            && *path == call.path
+        {
+            return Ok(uri.clone());
+        }
+        let path = on_wire(spec, call);
+        if path.len() > MAX_PATH_BYTES {
+            return Err(unsent("the path of the request is too long"));
+        }
+        let uri: Uri =
+            path.parse().map_err(|_| unsent("the request's path is not one that HTTP has"))?;
+        if same {
+            *self.last.lock() = Some((call.path.clone(), uri.clone()));
+        }
+        Ok(uri)
     }
 
     async fn send(
@@ -208,21 +233,23 @@ impl Target {
                     watch.disconnected(self.now());
                     // Far larger than all else: most requests do not carry it along.
                     let connecting = Box::pin(self.route.connect());
-                    let connection = timed(watch, self.clock, connecting).await??;
-                    Lease::new(connection, self.now())
+                    let mut alarm = Alarm::default();
+                    let connection = timed(watch, self.clock, &mut alarm, connecting).await??;
+                    Lease::new(connection, alarm, self.now())
                 }
             };
             watch.connected(self.now());
             // A connection is ready for the next request once its task has seen the last one's end.
-            let ready = timed(watch, self.clock, lease.connection.sender.ready()).await?;
+            let Lease { connection: Connection { sender, .. }, alarm, .. } = &mut lease;
+            let ready = timed(watch, self.clock, alarm, sender.ready()).await?;
             if ready.is_err() && fresh {
                 return Err(Lost::new(Ending::Unreachable, "it closes new connections"));
             }
             if ready.is_err() {
                 continue;
             }
-            let sent = lease.connection.sender.try_send_request(request);
-            match timed(watch, self.clock, sent).await? {
+            let sent = sender.try_send_request(request);
+            match timed(watch, self.clock, alarm, sent).await? {
                 Ok(response) => return Ok((response, lease)),
                 Err(mut error) => match error.take_message() {
                     None => return Err(Lost::exchange(error.error())),
@@ -284,12 +311,16 @@ impl Target {
 pub(crate) struct Head {
     pub(crate) status: u16,
     pub(crate) media_type: String,
-    pub(crate) request_id: String,
     pub(crate) prompt_tokens: Option<u64>,
 }
 
 /// Reads what a provider says when it says no, and takes our secrets out of it.
-async fn refused(ending: Ending, head: Head, flow: &mut Flow, credential: &Credential) -> Lost {
+async fn refused(
+    ending: Ending,
+    (head, request_id): (Head, String),
+    flow: &mut Flow,
+    credential: &Credential,
+) -> Lost {
     if ending == Ending::Malformed {
         let why = if (300..400).contains(&head.status) {
             "it redirects to another address, which is not followed with a key"
@@ -312,11 +343,15 @@ async fn refused(ending: Ending, head: Head, flow: &mut Flow, credential: &Crede
     let said = Said {
         status: head.status,
         media_type: clean(head.media_type),
-        request_id: clean(head.request_id),
+        request_id: clean(request_id),
         body: said.into(),
     };
     let why = format!("it answers with status {}", said.status);
     Lost { ending, why, said: Some(Box::new(said)) }
+}
+
+fn unsent(why: &str) -> Lost {
+    Lost::new(Ending::Unsent, why)
 }
 
 fn request_id(headers: &HeaderMap) -> String {

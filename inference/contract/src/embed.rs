@@ -4,8 +4,10 @@
 
 use selvedge_base::{ModelDigest, Refusal, RequestId};
 
+use crate::tensors::CLIP;
+
 /// Architectures of models that make vectors of texts and write none.
-const ENCODERS: [&str; 1] = ["bert"];
+const ENCODERS: [&str; 2] = ["bert", CLIP];
 
 /// Whether models of an architecture, as a card names it, make vectors and write no text.
 pub fn embeds(architecture: &str) -> bool {

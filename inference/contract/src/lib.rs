@@ -1,24 +1,30 @@
 //! What an engine must do, in plain data: requests, tokens, usage, state, batching policy.
 //!
 //! Owns the contract between the request path and whatever runs models, and the pure decisions of
-//! an engine (what to run in the next step, when a request would finish here). Deliberately lacks
-//! tensors, files, threads and channels: those are in `inference/engine`.
+//! an engine (what to run in the next step, when a request would finish here, which of a model's
+//! files suits a machine). Deliberately lacks tensors, files, threads and channels: those are in
+//! `inference/engine`.
 
 pub mod carried;
 pub mod cost;
 pub mod draft;
 pub mod embed;
+pub mod hardware;
 pub mod prefix;
 pub mod request;
+pub mod residence;
 pub mod schedule;
 mod sequence;
 pub mod speech;
 pub mod status;
 pub mod tensors;
+pub mod tools;
+pub mod variants;
 mod worth;
 
 pub use cost::CostModel;
 pub use embed::{EmbedRequest, EmbedSink, Embedded};
+pub use hardware::{Card, Condition, Hardware, Machine};
 pub use prefix::Scope;
 pub use request::{
     Answer, ChatMessage, Emitted, EventSink, FinishReason, GenerateRequest, Input, Limits,
@@ -29,7 +35,9 @@ pub use speech::{
 };
 pub use status::{EngineStatus, ModelCard, ModelState, ModelStatus};
 pub use tensors::{Datatype, InferRequest, InferSink, Signature, Tensor, TensorSpec};
+pub use tools::{Tool, ToolCall, ToolChoice, Tooled, Turn, TurnKind};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use selvedge_base::{Blame, Code, ModelDigest, Refusal, RequestId, Retry, Stage};
@@ -56,6 +64,10 @@ pub trait Engine: Send + Sync {
 
     /// What the engine holds and does now.
     fn status(&self) -> EngineStatus;
+
+    /// How many other nodes that can be asked have which models in memory. One that goes to make
+    /// room for another is taken from these first.
+    fn copied(&self, _copies: &BTreeMap<ModelDigest, u32>) {}
 
     /// The prompt's tokens as the model would see them, without running it.
     ///

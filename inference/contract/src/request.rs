@@ -7,6 +7,8 @@
 use selvedge_base::{Micros, ModelDigest, Refusal, RequestId};
 use serde::{Deserialize, Serialize};
 
+use crate::tools::Tooled;
+
 /// Bounds on a request, checked before any work.
 pub struct Limits;
 
@@ -25,6 +27,14 @@ impl Limits {
     pub const ANSWER_TOKENS: u32 = 131_072;
     /// Bytes of a JSON Schema that an answer must hold to: generated ones have a few thousand.
     pub const SCHEMA_BYTES: usize = 64 << 10;
+    /// Functions that a chat may name (the OpenAI API allows 128).
+    pub const TOOLS: usize = 128;
+    /// Bytes of all functions with their schemas: more than any model's context is worth.
+    pub const TOOL_BYTES: usize = 512 << 10;
+    /// Bytes of a function's name (the OpenAI API allows 64, servers of tools write longer ones).
+    pub const TOOL_NAME_BYTES: usize = 256;
+    /// Calls in one message, as many as there may be functions.
+    pub const CALLS: usize = 128;
 }
 
 /// Who said a message.
@@ -36,6 +46,8 @@ pub enum Role {
     User,
     /// The model's own earlier words.
     Assistant,
+    /// The result of a call; only in [`Input::Tooled`]. On the wire since version 10.
+    Tool,
 }
 
 impl Role {
@@ -45,6 +57,7 @@ impl Role {
             Self::System => "system",
             Self::User => "user",
             Self::Assistant => "assistant",
+            Self::Tool => "tool",
         }
     }
 }
@@ -67,6 +80,8 @@ pub enum Input {
     Text(String),
     /// Tokens as they are.
     Tokens(Vec<u32>),
+    /// A chat with functions. On the wire since version 10.
+    Tooled(Box<Tooled>),
 }
 
 /// How the next token is drawn. Probabilities are floats: they reach arithmetic, never a hash.

@@ -298,6 +298,12 @@ impl Schedule {
         all.map(|sequence| u64::from(sequence.longest.saturating_sub(sequence.known()))).sum()
     }
 
+    /// Pages of the longest sequence at its longest, were it alone.
+    pub fn longest_pages(&self) -> u64 {
+        let all = self.queue.iter().chain(&self.running);
+        all.map(|sequence| pages_for(sequence.longest)).max().unwrap_or(0)
+    }
+
     /// Pages held by running sequences, each counted once.
     pub fn pages_held(&self) -> u64 {
         self.running.iter().map(Sequence::own_pages).sum::<u64>() + self.prefixes.used()

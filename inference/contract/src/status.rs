@@ -19,8 +19,8 @@ pub struct ModelCard {
     pub digest: ModelDigest,
     /// Bytes of the file.
     pub bytes: u64,
-    /// Architecture, as the file names it (`llama`, `bert`, `whisper`); it tells what the model
-    /// makes.
+    /// Architecture, as the file names it (`llama`, `bert`, `whisper`, `vit`); it tells what the
+    /// model makes.
     pub architecture: String,
     /// Quantization, as people write it (`Q4_1`).
     pub quantization: String,
@@ -33,7 +33,7 @@ pub struct ModelCard {
 }
 
 impl ModelCard {
-    /// Whether it makes vectors of texts and writes none.
+    /// Whether it makes vectors of texts and writes none. One may be asked with tensors as well.
     pub fn embeds(&self) -> bool {
         crate::embed::embeds(&self.architecture)
     }
@@ -41,6 +41,11 @@ impl ModelCard {
     /// Whether it is asked with tensors and writes no text.
     pub fn infers(&self) -> bool {
         crate::tensors::infers(&self.architecture)
+    }
+
+    /// Whether it sees pictures.
+    pub fn sees(&self) -> bool {
+        crate::tensors::sees(&self.architecture)
     }
 
     /// Whether it writes down what is said in sound, and nothing else.

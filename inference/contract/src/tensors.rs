@@ -11,9 +11,13 @@ use selvedge_base::{Code, Micros, ModelDigest, Refusal, RequestId, Stage};
 use serde::{Deserialize, Serialize};
 
 /// Architectures of models that are asked with tensors and write no text.
-const KINDS: [&str; 2] = ["onnx", CLASSIFIER];
+const KINDS: [&str; 4] = ["onnx", CLASSIFIER, VIT, CLIP];
 /// The architecture of BERT with a head that tells classes of texts.
 pub const CLASSIFIER: &str = "bert-classifier";
+/// The architecture of ViT, which tells classes of pictures.
+pub const VIT: &str = "vit";
+/// The architecture of CLIP, which compares pictures with texts, and makes vectors of both.
+pub const CLIP: &str = "clip";
 /// Inputs or outputs of one model: those of published ones are below ten, but for models that write
 /// text and hand on a cache of each layer.
 pub const MAX_TENSORS: usize = 256;
@@ -28,6 +32,11 @@ pub const MAX_NAME_BYTES: usize = 512;
 /// Whether models of an architecture, as a card names it, are asked with tensors.
 pub fn infers(architecture: &str) -> bool {
     KINDS.contains(&architecture)
+}
+
+/// Whether models of an architecture, as a card names it, see pictures.
+pub fn sees(architecture: &str) -> bool {
+    [VIT, CLIP].contains(&architecture)
 }
 
 /// What the elements of a tensor are.

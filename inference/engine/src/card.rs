@@ -18,6 +18,7 @@ use crate::gguf_value::Value;
 use crate::onnx;
 use crate::speech;
 use crate::text::Text;
+use crate::vision;
 
 /// Layers: the deepest published models have fewer than 200.
 const MAX_LAYERS: u64 = 1_024;
@@ -82,14 +83,17 @@ impl Inspected {
     }
 }
 
-/// Reads a model file's header, within bounds, and says what it is; or, of a model of embeddings
-/// or of speech, its directory's.
+/// Reads a model file's header, within bounds, and says what it is; or, of a model of embeddings,
+/// of speech or of pictures, its directory's.
 ///
 /// # Errors
 /// [`EngineError`] when it is unreadable, damaged or of a kind this engine does not run.
 pub fn inspect(path: &Path) -> Result<Inspected, EngineError> {
     if onnx::is_file(path) {
         return Ok(onnx::File::open(path)?.facts());
+    }
+    if vision::is_folder(path) {
+        return Ok(vision::Folder::open(path)?.facts());
     }
     if embed::is_folder(path) {
         return match speech::is_folder(path) {

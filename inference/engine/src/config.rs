@@ -2,6 +2,8 @@
 //!
 //! Owns the values and their defaults. Reading configuration files belongs to the node.
 
+use selvedge_kernels::Isa;
+
 use crate::onnx::Running;
 use crate::renderer::Rendering;
 
@@ -35,10 +37,24 @@ pub struct EngineConfig {
     /// Whether tokens are computed that an answer is likely to say next, where it repeats what was
     /// said. No answer depends on it.
     pub speculation: bool,
+    /// Names of models that are never unloaded to make room for others; `*` means all.
+    pub keep_loaded: Vec<String>,
     /// Where chat templates are rendered.
     pub rendering: Rendering,
     /// Where ONNX models run.
     pub running: Running,
+}
+
+impl EngineConfig {
+    /// What language models are computed with here, as people call it: the fastest kernels that
+    /// this processor has, or a card.
+    pub fn kernels(&self) -> &'static str {
+        match self.device {
+            Device::Cpu => Isa::detect().name(),
+            Device::Cuda(_) => "cuda",
+            Device::Metal(_) => "metal",
+        }
+    }
 }
 
 impl Default for EngineConfig {
@@ -56,6 +72,7 @@ impl Default for EngineConfig {
             memory_budget_bytes: 4 << 30,
             lazy: false,
             speculation: true,
+            keep_loaded: Vec::new(),
             rendering: Rendering::Here,
             running: Running::Here,
         }
@@ -63,6 +80,11 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
+    /// Whether a model is never unloaded to make room for others.
+    pub(crate) fn keeps(&self, name: &str) -> bool {
+        self.keep_loaded.iter().any(|kept| kept == "*" || kept == name)
+    }
+
     /// Threads that compute, with 0 resolved.
     pub(crate) fn thread_count(&self) -> usize {
         match self.threads {

@@ -46,6 +46,46 @@ pub enum EngineError {
         /// Bytes of the budget that are free.
         free: u64,
     },
+    /// The model does not fit the memory the engine may use, whatever goes for it.
+    #[error(
+        "the model needs {needed} bytes of memory, more than the whole budget of {budget}: raise \
+         memory_budget_bytes in [engine], or take a smaller model or a type of fewer bits"
+    )]
+    OverBudget {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes of the budget.
+        budget: u64,
+    },
+    /// What is never unloaded leaves less than the model needs.
+    #[error(
+        "the model needs {needed} bytes of memory and what stays loaded leaves {left} of the \
+         budget: raise memory_budget_bytes in [engine], or take a model off keep_loaded (loaded \
+         now: {names})"
+    )]
+    KeptOut {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes that could be free.
+        left: u64,
+        /// The models that stay.
+        names: String,
+    },
+    /// All models that could make room were at work.
+    #[error(
+        "the model is not in memory, needs {needed} bytes there, and those that could make room \
+         were answering for {seconds} s: ask again in a while, or raise memory_budget_bytes in \
+         [engine]"
+    )]
+    Occupied {
+        /// Bytes needed.
+        needed: u64,
+        /// How long it waited.
+        seconds: u64,
+    },
+    /// Nobody waits for the model any more.
+    #[error("the model is not loaded: it was removed, or nobody waits for it any more")]
+    Unwanted,
     /// The compute device cannot be used.
     #[error("device {name} cannot be used: {reason}")]
     Device {
@@ -87,7 +127,8 @@ impl EngineError {
     pub(crate) fn passes(&self) -> bool {
         use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
         match self {
-            Self::Thread(_) | Self::Renderer(_) | Self::Runner(_) => true,
+            // What stays loaded may be less by then.
+            Self::Thread(_) | Self::Renderer(_) | Self::Runner(_) | Self::KeptOut { .. } => true,
             Self::Io { source, .. } => {
                 !matches!(source.kind(), NotFound | PermissionDenied | NotADirectory | IsADirectory)
             }
@@ -99,13 +140,17 @@ impl EngineError {
     pub fn to_refusal(&self) -> Refusal {
         let code = match self {
             Self::Corrupt(_) => Code::Corrupt,
-            Self::OutOfMemory { .. } => Code::OutOfMemory,
+            Self::OutOfMemory { .. } | Self::OverBudget { .. } | Self::KeptOut { .. } => {
+                Code::OutOfMemory
+            }
+            Self::Occupied { .. } => Code::Overloaded,
             Self::Compute(_) => Code::Internal,
             Self::Io { .. }
             | Self::Unsupported(_)
             | Self::Quantized { .. }
             | Self::Written(_)
             | Self::Device { .. }
+            | Self::Unwanted
             | Self::NameTaken(_)
             | Self::TooManyModels(_)
             | Self::Thread(_)

@@ -1,8 +1,8 @@
 //! The threads that turn requests into tokens.
 //!
 //! Owns tokenizing and templates off the stepping thread, so that a long prompt delays nobody's
-//! next token. Each model has a thread of its own for it, from its first request until it is
-//! removed: a template that hangs delays its own model's prompts alone. A panic in one costs the
+//! next token. Each model has a thread of its own for it, from its first request until it
+//! leaves: a template that hangs delays its own model's prompts alone. A panic in one costs the
 //! request that caused it.
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ use crate::worker;
 pub(crate) enum Message {
     /// A request to prepare.
     Order(Box<Order>),
-    /// A model was removed.
+    /// A model was removed, or makes room for another.
     Removed(ModelDigest),
 }
 
@@ -76,7 +76,7 @@ fn hand_out(shared: &Arc<Shared>, lanes: &mut BTreeMap<ModelDigest, Lane>, order
         Some(lane) => lane,
         None => {
             // Removed meanwhile, it would have a thread for ever.
-            if let Some(refusal) = shared.unavailable(model) {
+            if let Some(refusal) = shared.unavailable(model, order.outlet.turn()) {
                 return order.fail(refusal);
             }
             match Lane::start(shared, model) {
@@ -117,7 +117,8 @@ fn prepare_all(shared: &Arc<Shared>, model: ModelDigest, orders: &Mailbox<Box<Or
         prepare(shared, *order);
     }
     for order in orders.drain() {
-        order.fail(shared.unavailable(model).unwrap_or_else(closing));
+        let turn = order.outlet.turn();
+        order.fail(shared.unavailable(model, turn).unwrap_or_else(closing));
     }
 }
 

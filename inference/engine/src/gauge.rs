@@ -1,10 +1,12 @@
 //! How well and how fast a model file foretells a text, as the engine runs it.
 //!
-//! Owns one sequence and the sums of its losses, for people who choose between forms of a model.
-//! Reads no clock: the caller times the calls.
+//! Owns one sequence and the sums of its losses, for people who choose between forms of a model;
+//! and what holding an answer to a schema takes. Reads no clock: the caller times the calls, or hands
+//! one in.
 
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use candle_core::Device;
 use selvedge_kernels::Crew;
@@ -12,6 +14,7 @@ use selvedge_kernels::Crew;
 use crate::card::Shape;
 use crate::error::EngineError;
 use crate::gguf::Gguf;
+use crate::guide::Guides;
 use crate::llama::{Llama, Logits, Segment};
 use crate::tokenizer::Tokenizer;
 
@@ -48,6 +51,19 @@ pub struct Gauged {
     pub perplexity: f64,
     /// Tokens that were foretold.
     pub tokens: usize,
+}
+
+/// What it took to hold an answer to a schema.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    /// Reading the vocabulary, as the first schema of a model does, and compiling the schema.
+    pub first: Duration,
+    /// Compiling another one.
+    pub compiled: Duration,
+    /// Of each token: ruling out what cannot come, and taking what came.
+    pub tokens: Vec<Duration>,
+    /// The answer.
+    pub text: String,
 }
 
 impl Gauge {
@@ -150,6 +166,56 @@ impl Gauge {
             tokens = vec![likeliest as u32];
         }
         Ok(count)
+    }
+}
+
+impl Gauge {
+    /// Writes an answer of at most so many tokens behind a text, the likeliest that a JSON Schema
+    /// allows each time, and times the schema's part of it by `clock`.
+    ///
+    /// # Errors
+    /// [`EngineError`] for a schema that nothing is held to here.
+    pub fn hold(
+        &mut self,
+        (text, schema): (&str, &str),
+        most: usize,
+        clock: &dyn Fn() -> Duration,
+    ) -> Result<Held, EngineError> {
+        let refused = |refusal: selvedge_base::Refusal| EngineError::Compute(refusal.message);
+        let (guides, mut held) = (Guides::default(), Held::default());
+        let began = clock();
+        guides.guide(&self.tokenizer, schema).map_err(refused)?;
+        held.first = clock().saturating_sub(began);
+        // Another text is another schema; this one means the same.
+        let (again, began) = (format!("{schema} "), clock());
+        let mut guide = guides.guide(&self.tokenizer, &again).map_err(refused)?;
+        held.compiled = clock().saturating_sub(began);
+        let prompt = self.tokenizer.encode(text).map_err(EngineError::Compute)?;
+        let prompt = self.tokenizer.bos().into_iter().chain(prompt);
+        let room = self.context.saturating_sub(most);
+        let mut tokens: Vec<u32> = prompt.take(CHUNK.min(room)).collect();
+        let (mut cache, mut answer) = (self.llama.cache()?, Vec::new());
+        for _ in 0..most {
+            let segment =
+                Segment { cache: &mut cache, tokens: &tokens, logits: Logits::Last, added: None };
+            let logits = self.llama.step(&mut self.crew, &mut [segment], &AtomicU64::new(0))?;
+            let Some(row) = logits.iter().flatten().last() else { break };
+            let began = clock();
+            let Some(ruled) = guide.rule(row).map_err(refused)? else { break };
+            let Some(token) = (0..ruled.len()).max_by(|a, b| ruled[*a].total_cmp(&ruled[*b]))
+            else {
+                break;
+            };
+            guide.push(token as u32).map_err(refused)?;
+            held.tokens.push(clock().saturating_sub(began));
+            answer.extend_from_slice(self.tokenizer.bytes(token as u32));
+            if guide.is_over() {
+                break;
+            }
+            tokens = vec![token as u32];
+        }
+        held.text = String::from_utf8_lossy(&answer).into_owned();
+        Ok(held)
     }
 }
 

@@ -165,6 +165,18 @@ impl Guide {
     pub(crate) fn is_over(&self) -> bool {
         self.0.is_stopped() && !self.0.is_error()
     }
+
+    /// Another one at the same place.
+    pub(crate) fn fork(&self) -> Self {
+        Self(self.0.deep_clone())
+    }
+
+    /// Takes text that came with other text in one token; false where an answer cannot begin so.
+    pub(crate) fn begun(&mut self, text: &[u8]) -> bool {
+        let Ok(environment) = self.0.tok_env() else { return false };
+        let tokens = environment.tok_trie().greedy_tokenize(text);
+        self.0.try_consume_tokens(&tokens).is_ok_and(|taken| taken == tokens.len())
+    }
 }
 
 /// The schema as it is compiled: within bounds, and with this engine's own options only.
@@ -339,8 +351,8 @@ fn factory(tokenizer: &Tokenizer) -> Option<ParserFactory> {
         step_lexer_fuel: 40_000,
         step_max_items: 20_000,
         max_items_in_row: 2_000,
-        // A kilobyte or two each, for each answer under way.
-        max_lexer_states: 20_000,
+        // A kilobyte or two each, for each answer under way: 10 MB at worst.
+        max_lexer_states: 5_000,
         max_grammar_size: 200_000,
         precompute_large_lexemes: true,
         verbose_errors: false,

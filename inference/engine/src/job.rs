@@ -10,12 +10,12 @@ use std::sync::atomic::Ordering;
 
 use selvedge_base::{Blame, Code, ModelDigest, Mono, Refusal, RequestId, Retry, Stage};
 use selvedge_contract::{
-    Answer, EventSink, FinishReason, GenerateRequest, Limits, LogProbs, Sampling, Scope,
+    Answer, EventSink, FinishReason, GenerateRequest, Input, Limits, LogProbs, Sampling, Scope,
     TokenEvent, TokenLogProb, Usage,
 };
 
+use crate::calls::{Hold, Ruled};
 use crate::error::elsewhere;
-use crate::guide::Guide;
 use crate::llama::Cache;
 use crate::sampling;
 use crate::shared::Place;
@@ -48,8 +48,10 @@ pub(crate) struct Job {
     logprobs: Option<LogProbs>,
     counts: BTreeMap<u32, u32>,
     stream: TextStream,
-    /// What holds the answer to a schema, if it must hold to one.
-    guide: Option<Box<Guide>>,
+    /// What holds the answer to a schema or its calls to their form, if anything does.
+    guide: Option<Box<Hold>>,
+    /// Marks of calls are part of what is said, tokens that steer or not.
+    shows_marks: bool,
     outlet: Outlet,
     submitted: Mono,
     first_token: Option<Mono>,
@@ -78,6 +80,11 @@ impl Outlet {
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.place.as_ref().is_some_and(|place| place.cancelled.load(Ordering::Relaxed))
+    }
+
+    /// How many of its model's loads had been given up when it was admitted.
+    pub(crate) fn turn(&self) -> u64 {
+        self.place.as_ref().map_or(u64::MAX, |place| place.turn)
     }
 
     /// Ends without an event: the caller hears otherwise.
@@ -149,6 +156,7 @@ impl Job {
             counts: BTreeMap::new(),
             stream: TextStream::new(&request.stop),
             guide,
+            shows_marks: matches!(request.input, Input::Tooled(_)),
             outlet,
             submitted,
             first_token: None,
@@ -182,11 +190,12 @@ impl Job {
         let logits = logits.get(..known).unwrap_or(logits);
         let index = self.answer_tokens() as u32;
         let ruled = match self.guide.as_mut().map(|guide| guide.rule(logits)).transpose() {
-            Ok(Some(None)) => {
+            Ok(Some(Ruled::End)) => {
                 self.finish(FinishReason::Stop, now);
                 return None;
             }
-            Ok(ruled) => ruled.flatten(),
+            Ok(Some(Ruled::Only(ruled))) => Some(ruled),
+            Ok(Some(Ruled::Any) | None) => None,
             Err(refusal) => {
                 self.fail(refusal);
                 return None;
@@ -231,6 +240,11 @@ impl Job {
         self.outlet.is_cancelled()
     }
 
+    /// As [`Outlet::turn`].
+    pub(crate) fn turn(&self) -> u64 {
+        self.outlet.turn()
+    }
+
     fn answer_tokens(&self) -> usize {
         self.tokens.len() - self.prompt_tokens
     }
@@ -238,12 +252,13 @@ impl Job {
     fn append(&mut self, token: u32) -> String {
         self.tokens.push(token);
         *self.counts.entry(token).or_default() += 1;
-        self.stream.push(self.text.tokenizer.shown(token))
+        self.stream.push(self.text.shown(token, self.shows_marks))
     }
 
     /// Leads the answer's guide on, if it has one.
     fn guided(&mut self, token: u32) -> Result<(), Refusal> {
-        self.guide.as_mut().map_or(Ok(()), |guide| guide.push(token))
+        let Some(guide) = &mut self.guide else { return Ok(()) };
+        guide.push(token, self.text.shown(token, self.shows_marks))
     }
 
     fn complete(&self) -> Option<FinishReason> {
@@ -304,6 +319,11 @@ pub(crate) fn check(request: &GenerateRequest) -> Result<(), Refusal> {
     if request.stop.iter().any(|stop| stop.is_empty() || stop.len() > Limits::STOP_BYTES) {
         return invalid(format!("stop texts have 1 to {} bytes", Limits::STOP_BYTES), "stop");
     }
+    if let Input::Tooled(chat) = &request.input
+        && let Err(why) = chat.check()
+    {
+        return invalid(why, "tools");
+    }
     if request.logprobs.is_some_and(|wanted| wanted.top > Limits::TOP_LOGPROBS) {
         return invalid(
             format!("top_logprobs is at most {}", Limits::TOP_LOGPROBS),
@@ -313,14 +333,13 @@ pub(crate) fn check(request: &GenerateRequest) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A request's tokens, their digest and what holds its answer to a schema.
-type Checked = (Vec<u32>, [u8; 32], Option<Box<Guide>>);
+/// A request's tokens, their digest and what holds its answer.
+type Checked = (Vec<u32>, [u8; 32], Option<Box<Hold>>);
 
 fn checked(request: &GenerateRequest, text: &Text) -> Result<Checked, Refusal> {
     let tokens = text.prompt(&request.input)?;
     let digest = prompt_digest(&tokens);
-    let guide = request.schema.as_deref().map(|schema| text.guide(schema)).transpose()?;
-    let guide = guide.map(Box::new);
+    let guide = Hold::begin(text, &request.input, request.schema.as_deref())?.map(Box::new);
     let Some(emitted) = &request.emitted else {
         return Ok((tokens, digest, guide));
     };

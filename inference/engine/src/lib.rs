@@ -1,5 +1,6 @@
 //! Runs language models on this machine: reads GGUF files, tokenizes, computes, streams; and makes
-//! vectors of texts, or writes down what is said, with models that are made for that.
+//! vectors of texts, writes down what is said, or tells what pictures show, with models that are
+//! made for that.
 //!
 //! Owns model files in memory and the engine's threads. The arithmetic is `selvedge_kernels`' on
 //! the processor and candle's on other devices. The decisions of each step are in
@@ -7,15 +8,18 @@
 //! clock and no entropy: both are handed in.
 //!
 //! The way of a request: `local` admits it, `front` turns it into tokens, `worker` and `runner`
-//! compute it step by step, `job` draws and delivers. The way of a file: `gguf` reads the header
+//! compute it step by step, `job` draws and delivers; `memory` has other models go where its own is
+//! not loaded and does not fit. The way of a file: `gguf` reads the header
 //! within bounds, `card` checks what it claims, `weights` and `llama` hold it; `decoder` holds one
 //! that is being tuned, `tuned` what was learned, beside the weights that answer, `quantize` writes
 //! one in another form and `gauge` says what that costs. Models of embeddings, which are
 //! directories, have a way of their own: `embed`; and so have those that write down what is said in
-//! sound: `audio` reads its files, `speech` hears; and those that take and give tensors, which run
-//! in processes of their own: `onnx`.
+//! sound: `audio` reads its files, `speech` hears; those that take and give tensors, which run in
+//! processes of their own: `onnx`; and those that see: `pictures` reads what is asked about,
+//! `vision` sees.
 
 mod audio;
+mod calls;
 mod card;
 mod config;
 mod decoder;
@@ -33,8 +37,11 @@ mod llama;
 mod loader;
 mod local;
 mod mailbox;
+mod memory;
+mod needs;
 mod onnx;
 mod packed;
+mod pictures;
 mod pieces;
 mod quantize;
 #[cfg(test)]
@@ -54,7 +61,9 @@ mod testing;
 mod text;
 mod texts;
 mod tokenizer;
+mod tools;
 mod tuned;
+mod vision;
 mod weights;
 mod worker;
 
@@ -62,12 +71,17 @@ pub use audio::{SoundError, samples, samples_while};
 pub use card::{Inspected, inspect, inspect_bytes};
 pub use config::{Device, EngineConfig};
 pub use decoder::{Additions, Decoder, LowRank, Projection, Tunable, TunableShape};
-pub use embed::FOLDER_FILES;
+pub use embed::{FOLDER_FILES, inspect_tokenizer_bytes, inspect_weights_bytes};
 pub use error::EngineError;
-pub use gauge::{Gauge, Gauged};
+pub use gauge::{Gauge, Gauged, Held};
 pub use local::LocalEngine;
+pub use memory::MemoryUse;
+pub use needs::{Needs, needs};
 pub use onnx::{Running, inspect_onnx_bytes, serve_onnx};
-pub use quantize::{Mixture, Quantized, Recipe, SHARES, Turned, UnknownMixture, quantize};
+pub use quantize::{
+    Mixture, Quantized, Recipe, SHARES, Turned, UnknownMixture, inspect_directory_bytes, quantize,
+};
 pub use renderer::{Renderer, Rendering, Source, serve_templates};
 pub use template::Template;
 pub use tuned::{TunedModel, TunedPart};
+pub use vision::picture_files;

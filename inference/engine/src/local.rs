@@ -1,10 +1,11 @@
 //! The engine that the rest of a node talks to.
 //!
 //! Owns the threads: one hands requests to those that prepare them, one for each model; one
-//! computes, one makes vectors, one hears, one hands out tensors, one more exists while a model
-//! loads.
+//! computes, one makes vectors, one hears, one sees, one hands out tensors, one more exists while a
+//! model loads.
 //! Calls here never wait for a computation.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal, RequestId, Stage};
 use selvedge_contract::carried::{self, Carried};
+use selvedge_contract::residence::{Residence, Standing, Wish};
 use selvedge_contract::schedule::Drafts;
 use selvedge_contract::speech::MAX_SAMPLES;
 use selvedge_contract::{
@@ -28,10 +30,12 @@ use crate::front::{self, Order, closing};
 use crate::gguf::Gguf;
 use crate::job::{Outlet, check};
 use crate::loader;
+use crate::memory::MemoryUse;
 use crate::onnx;
 use crate::shared::{Made, Makes, Shared};
 use crate::speech;
 use crate::tuned::{Tuned, TunedModel};
+use crate::vision;
 use crate::worker::{Message, Worker};
 
 /// How long a request of a peer may take here: the peer's own deadline is kept where its stream is
@@ -65,12 +69,15 @@ impl LocalEngine {
         engine.thread("selvedge-tensors", move || desk.serve())?;
         let mut hearing = speech::Desk::new(Arc::clone(&shared), engine.device.clone());
         engine.thread("selvedge-hearing", move || hearing.serve())?;
+        let mut sight = vision::Desk::new(Arc::clone(&shared), engine.device.clone());
+        engine.thread("selvedge-sight", move || sight.serve())?;
         engine.thread("selvedge-prompts", move || front::run(&shared))?;
         Ok(engine)
     }
 
-    /// Adds a model file: reads its header only; the weights are loaded in the background, or at
-    /// the first request when the engine is lazy. A model whose loading failed is tried again.
+    /// Adds a model file: reads its header only; the weights are loaded in the background if there
+    /// is memory for them, else at the first request, as when the engine is lazy. A model whose
+    /// loading failed is tried again.
     ///
     /// # Errors
     /// [`EngineError`] when the file cannot be a model here or the name is taken.
@@ -87,7 +94,7 @@ impl LocalEngine {
         let makes = Makes { dimensions: inspected.dimensions, signature, classes };
         let new = self.shared.add(card.clone(), path.to_owned(), makes)?;
         if new && !self.shared.config.lazy && self.shared.begin_loading(digest) {
-            loader::spawn(&self.shared, &self.device, digest, Duration::ZERO);
+            loader::spawn(&self.shared, &self.device, digest, (Duration::ZERO, Wish::Ahead));
         }
         Ok(card)
     }
@@ -101,6 +108,7 @@ impl LocalEngine {
         drop(self.shared.desk.push(embed::Message::Removed(digest)));
         drop(self.shared.tensors.push(onnx::Message::Removed(digest)));
         drop(self.shared.hearing.push(speech::Message::Removed(digest)));
+        drop(self.shared.sight.push(vision::Message::Removed(digest)));
         true
     }
 
@@ -145,6 +153,17 @@ impl LocalEngine {
     /// What was drafted for each model that writes, since it was loaded.
     pub fn drafts(&self) -> Vec<(String, Drafts)> {
         self.shared.drafts()
+    }
+
+    /// What is in memory, and how often models came and went.
+    pub fn memory(&self) -> MemoryUse {
+        self.shared.memory_use()
+    }
+
+    /// Each model's part of it, its last use, and why it went the last time.
+    pub fn standings(&self) -> Vec<Standing> {
+        let now = self.shared.now();
+        self.shared.memory.look(|account| account.standings(now))
     }
 
     /// Ends the engine's threads within a step; requests under way fail.
@@ -201,11 +220,13 @@ impl LocalEngine {
 
 impl Drop for LocalEngine {
     fn drop(&mut self) {
+        self.shared.memory.change(Residence::close);
         self.shared.front.close();
         self.shared.worker.close();
         self.shared.desk.close();
         self.shared.tensors.close();
         self.shared.hearing.close();
+        self.shared.sight.close();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the engine had panicked");
@@ -252,6 +273,10 @@ impl Engine for LocalEngine {
         self.shared.status()
     }
 
+    fn copied(&self, copies: &BTreeMap<ModelDigest, u32>) {
+        self.shared.memory.change(|account| account.copied(copies));
+    }
+
     fn count_tokens(&self, model: ModelDigest, input: &Input) -> Result<u32, Refusal> {
         let tokens = self.shared.text(self.shared.meant(model).0)?.tokens(input)?;
         Ok(tokens.len().min(u32::MAX as usize) as u32)
@@ -263,17 +288,29 @@ impl Engine for LocalEngine {
 
     fn embed(&self, request: EmbedRequest, sink: EmbedSink) -> Result<(), Refusal> {
         self.shared.check_makes(request.model, Made::Vectors)?;
-        self.queue_texts(request, sink)
+        if !self.shared.sees(request.model) {
+            return self.queue_texts(request, sink);
+        }
+        let place = self.shared.admit(request.id, request.model)?;
+        let job = Box::new(vision::Job::vectors(request, sink, place));
+        // The sink is dropped with the job, unheard: the caller hears it here.
+        self.shared.sight.push(vision::Message::Job(job)).map_err(|_| closing())
     }
 
     fn signature(&self, model: ModelDigest) -> Option<Arc<Signature>> {
         self.shared.signature(model)
     }
 
-    fn infer(&self, request: InferRequest, sink: InferSink) -> Result<(), Refusal> {
+    fn infer(&self, mut request: InferRequest, sink: InferSink) -> Result<(), Refusal> {
         self.shared.check_makes(request.model, Made::Tensors)?;
         if let Some(signature) = self.shared.signature(request.model) {
+            request = vision::completed(request, &signature);
             signature.check(&request.inputs, &request.outputs)?;
+        }
+        if self.shared.sees(request.model) {
+            let admit = || self.shared.admit(request.id, request.model);
+            let job = Box::new(vision::Job::tensors(&request, sink, admit)?);
+            return self.shared.sight.push(vision::Message::Job(job)).map_err(|_| closing());
         }
         if let Some(classes) = self.shared.classes(request.model) {
             let (request, sink) = embed::infer(&classes, request, sink)?;

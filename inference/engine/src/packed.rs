@@ -3,14 +3,21 @@
 //! Owns the translation of shapes, formats and errors between the two.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 
 use candle_core::quantized::GgmlDType;
-use selvedge_kernels::{Config, Format, KernelError, Model, Source, held_bytes};
+use selvedge_kernels::{Config, Format, KernelError, Model, Rows, Source, held_bytes};
 
 use crate::card::Shape;
 use crate::error::EngineError;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::tensors::check_factors;
+
+/// The table of embeddings.
+const TABLE: &str = "token_embd.weight";
+/// What tokens are judged by, where it is not the table.
+const HEAD: &str = "output.weight";
 
 /// Reads and packs the weights on so many threads.
 pub(crate) fn load(
@@ -31,11 +38,14 @@ pub(crate) fn load(
 
 /// Bytes that the weights take when packed.
 pub(crate) fn bytes(gguf: &Gguf) -> u64 {
+    // A table beside a head of its own stays in the file.
+    let apart = gguf.tensors.contains_key(HEAD);
+    let all = gguf.tensors.iter().filter(|(name, _)| !(apart && *name == TABLE));
     let held = |info: &TensorInfo| match (&*info.dims, format(info.kind)) {
         (&[rows, columns], Some(format)) => held_bytes(format, rows, columns),
         _ => info.elements().saturating_mul(size_of::<f32>() as u64),
     };
-    gguf.tensors.values().map(held).fold(0, u64::saturating_add)
+    all.map(|(_, info)| held(info)).fold(0, u64::saturating_add)
 }
 
 /// The shape as the kernels take it.
@@ -97,8 +107,35 @@ impl Source for Tensors<'_> {
         self.gguf.read_part(&mut self.file, info, from, bytes, into).map_err(from_engine)
     }
 
+    fn rows(&mut self, name: &str) -> Result<Option<Box<dyn Rows>>, KernelError> {
+        let info = self.gguf.tensor(name).map_err(from_engine)?.clone();
+        let path = self.gguf.path.clone();
+        let file = File::open(&path)
+            .map_err(|source| from_engine(EngineError::Io { path: path.clone(), source }))?;
+        Ok(Some(Box::new(Stays { path, file, info })))
+    }
+
     fn advanced(&mut self) {
         (self.advanced)();
+    }
+}
+
+/// A tensor whose rows are read from the file one by one. The open file stays the same whatever
+/// becomes of its name.
+#[derive(Debug)]
+struct Stays {
+    path: PathBuf,
+    file: File,
+    info: TensorInfo,
+}
+
+impl Rows for Stays {
+    fn read(&self, from: u64, into: &mut [u8]) -> Result<(), KernelError> {
+        if from.saturating_add(into.len() as u64) > self.info.bytes {
+            return Err(KernelError::Bytes);
+        }
+        let read = self.file.read_exact_at(into, self.info.start + from);
+        read.map_err(|source| from_engine(EngineError::Io { path: self.path.clone(), source }))
     }
 }
 

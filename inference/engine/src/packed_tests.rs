@@ -290,3 +290,28 @@ fn every_format_means_what_candle_takes_it_to_mean() {
         }
     }
 }
+
+/// A table of embeddings beside a head of its own is read row by row, from the file as opened.
+#[test]
+fn embeddings_beside_a_head_stay_in_the_file() {
+    let file = temporary(&Writer::tiny(7).bytes());
+    let gguf = Gguf::open(file.path()).expect("well formed");
+    let tied = temporary(&Writer::tiny(7).without("output.weight").bytes());
+    let tied = Gguf::open(tied.path()).expect("well formed");
+    assert_eq!(bytes(&gguf), bytes(&tied), "one matrix of the vocabulary in memory");
+    let model = load(&gguf, 2, &|| ()).expect("loads");
+    let mut crew = Crew::new(2).expect("threads");
+    let before = logits(&model, &mut crew, &tokens(), 40);
+    // Its name is gone, and it is what it was.
+    let kept = std::fs::File::options().write(true).open(file.path()).expect("opens");
+    std::fs::remove_file(file.path()).expect("removes");
+    assert!(logits(&model, &mut crew, &tokens(), 40) == before);
+    // Cut short, it ends the step and nothing else.
+    kept.set_len(gguf.tensor("token_embd.weight").expect("there").start).expect("cuts");
+    let mut cache = model.cache();
+    let segment = Segment { cache: &mut cache, tokens: &[1, 2], logits: Logits::Last, added: None };
+    let refused = model.step(&mut crew, &mut [segment], &AtomicU64::new(0));
+    let refused = EngineError::from(refused.expect_err("no row is there"));
+    assert!(matches!(refused, EngineError::Io { .. }), "{refused}");
+    assert_eq!(cache.len(), 0);
+}

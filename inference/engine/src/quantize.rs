@@ -20,6 +20,7 @@ use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
+pub use folder::inspect_directory_bytes;
 pub use recipe::{Mixture, UnknownMixture};
 pub use weigh::SHARES;
 

@@ -119,7 +119,7 @@ fn a_model_that_was_loaded_twice_keeps_its_requests() {
     let (gate, first) = hold(&engine, lively(1, 3));
     let free = engine.shared.free_bytes();
     let second = begin(&engine, lively(2, 3));
-    loader::load(&engine.shared, &engine.device, MODEL);
+    loader::load(&engine.shared, &engine.device, MODEL, Wish::Ahead);
     drop(gate);
     assert!(collect(&first).finished.is_some());
     assert!(collect(&second).finished.is_some());
@@ -144,7 +144,7 @@ fn a_model_added_again_before_its_removal_was_seen_is_loaded_again() {
     let (engine, file) = with_tiny(EngineConfig { lazy: true, ..config() });
     let (gate, first) = hold(&engine, lively(1, 3));
     engine.add_model(file.path(), "other", OTHER).expect("a model");
-    loader::load(&engine.shared, &engine.device, OTHER);
+    loader::load(&engine.shared, &engine.device, OTHER, Wish::Ahead);
     assert!(engine.remove_model("other"));
     engine.add_model(file.path(), "other", OTHER).expect("a model");
     drop(gate);

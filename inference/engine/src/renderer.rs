@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use selvedge_base::{Mono, Refusal};
-use selvedge_contract::ChatMessage;
+use selvedge_contract::{ChatMessage, Tooled};
 
 use crate::error::EngineError;
 use crate::template::Template;
@@ -93,6 +93,17 @@ impl Renderer {
         match &self.0 {
             Place::Here { template, control } => template.render(messages, control),
             Place::Apart(host) => host.render(messages),
+        }
+    }
+
+    /// The same for a chat with functions, by a template that knows some.
+    ///
+    /// # Errors
+    /// As [`Renderer::render`].
+    pub(crate) fn render_tooled(&self, chat: &Tooled) -> Result<Vec<String>, Refusal> {
+        match &self.0 {
+            Place::Here { template, control } => template.render_tooled(chat, control),
+            Place::Apart(host) => host.render_tooled(chat),
         }
     }
 

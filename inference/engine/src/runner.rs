@@ -12,7 +12,9 @@ use std::sync::atomic::Ordering;
 use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal, RequestId};
 use selvedge_contract::CostModel;
 use selvedge_contract::prefix::{Kept, PageId};
-use selvedge_contract::schedule::{Arrival, Bounds, Joined, PAGE_TOKENS, Schedule, Work};
+use selvedge_contract::schedule::{
+    Arrival, Bounds, Joined, PAGE_TOKENS, Schedule, Work, pages_for,
+};
 use selvedge_kernels::{Crew, SharedPage};
 
 use crate::error::{EngineError, elsewhere};
@@ -37,6 +39,8 @@ pub(crate) struct Runner {
     schedule: Schedule,
     jobs: BTreeMap<RequestId, Box<Job>>,
     pages: u64,
+    /// Bytes of keys and values that are not given to weights.
+    set_aside: u64,
     /// The pages that the schedule keeps.
     kept: BTreeMap<PageId, SharedPage>,
     cost: CostModel,
@@ -96,16 +100,51 @@ impl Runner {
         };
         let schedule = Schedule::new(bounds);
         let (jobs, kept) = (BTreeMap::new(), BTreeMap::new());
-        Self { shared, digest, loaded, schedule, jobs, pages: 0, kept, cost }
+        let set_aside = loaded.kept;
+        Self { shared, digest, loaded, schedule, jobs, pages: 0, set_aside, kept, cost }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
         self.schedule.is_idle()
     }
 
+    /// Bytes of keys and values that it needs at least: so many that each of its requests can come
+    /// to its end.
+    pub(crate) const fn set_aside(&self) -> u64 {
+        self.set_aside
+    }
+
+    const fn page_bytes(&self) -> u64 {
+        let token = self.loaded.kv_token_bytes;
+        PAGE_TOKENS as u64 * if token == 0 { 1 } else { token }
+    }
+
+    /// Sets memory aside for a request of so many tokens. How many there is memory for, if not for
+    /// all of them.
+    fn set_aside_for(&mut self, tokens: usize) -> usize {
+        let page = self.page_bytes();
+        let pages = pages_for(u32::try_from(tokens).unwrap_or(u32::MAX));
+        let bytes = self.shared.keep(self.digest, pages.saturating_mul(page));
+        self.set_aside = self.set_aside.max(bytes);
+        if bytes >= pages.saturating_mul(page) {
+            return usize::MAX;
+        }
+        usize::try_from(bytes / page * u64::from(PAGE_TOKENS)).unwrap_or(usize::MAX)
+    }
+
+    /// Gives back what requests that ended needed.
+    fn release(&mut self) {
+        let needed = self.schedule.longest_pages().saturating_mul(self.page_bytes());
+        let needed = needed.max(self.loaded.kept);
+        if needed < self.set_aside {
+            self.set_aside = needed;
+            self.shared.release(self.digest, needed);
+        }
+    }
+
     /// Sets the memory for keys and values.
     pub(crate) fn resize(&mut self, bytes: u64) {
-        self.pages = bytes / (u64::from(PAGE_TOKENS) * self.loaded.kv_token_bytes.max(1));
+        self.pages = bytes / self.page_bytes();
         let evicted = self.schedule.resize(self.pages);
         self.forget(&evicted);
     }
@@ -121,6 +160,7 @@ impl Runner {
     pub(crate) fn accept(&mut self, mut job: Box<Job>) {
         let capacity = self.pages.saturating_mul(u64::from(PAGE_TOKENS));
         let room = usize::try_from(capacity).unwrap_or(usize::MAX);
+        let room = self.set_aside_for(room.min(job.prompt_tokens + job.limit)).min(room);
         if job.tokens.len() >= room {
             let message = format!("this node has memory for {room} tokens of this model");
             return job.fail(elsewhere(Code::OutOfMemory, message));
@@ -354,7 +394,8 @@ impl Runner {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        self.release();
         let pulse = Pulse {
             running: self.schedule.running(),
             pending_tokens: self.schedule.pending_tokens(),

@@ -20,10 +20,12 @@ use crate::error::{EngineError, elsewhere, overloaded};
 use crate::front;
 use crate::gguf::Gguf;
 use crate::mailbox::Mailbox;
+use crate::memory::Memory;
 use crate::onnx;
 use crate::speech;
 use crate::text::Text;
 use crate::tuned::{Tuned, Versions};
+use crate::vision;
 use crate::worker::Message;
 
 /// Models an engine keeps track of: far more than fit a machine's memory at once.
@@ -50,14 +52,16 @@ pub(crate) struct Shared {
     pub(crate) tensors: Mailbox<onnx::Message>,
     /// Requests for what is said in sound, and orders about models that hear.
     pub(crate) hearing: Mailbox<speech::Message>,
+    /// Requests with pictures, or for vectors of models that see, and orders about such models.
+    pub(crate) sight: Mailbox<vision::Message>,
     pub(crate) progress: AtomicU64,
     pub(crate) computing: AtomicBool,
-    models: Mutex<BTreeMap<ModelDigest, Entry>>,
+    pub(crate) models: Mutex<BTreeMap<ModelDigest, Entry>>,
     /// What is one of them with something added.
     tuned: Mutex<Versions>,
     live: Mutex<BTreeMap<RequestId, Live>>,
-    /// Bytes of weights in memory or being loaded.
-    weights: AtomicU64,
+    /// What the models take, and who goes for whom.
+    pub(crate) memory: Memory,
 }
 
 /// A request between submission and its last event.
@@ -70,6 +74,8 @@ struct Live {
 pub(crate) struct Place {
     shared: Weak<Shared>,
     id: RequestId,
+    /// How many loads of its model had been given up by then.
+    pub(crate) turn: u64,
     /// Set when the request is cancelled.
     pub(crate) cancelled: Arc<AtomicBool>,
 }
@@ -78,20 +84,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade() {
             shared.ended(self.id);
-        }
-    }
-}
-
-/// Memory set aside for weights. It is given back with its owner, however that ends.
-pub(crate) struct Reservation {
-    shared: Weak<Shared>,
-    bytes: u64,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.weights.fetch_sub(self.bytes, Ordering::Relaxed);
         }
     }
 }
@@ -130,7 +122,7 @@ impl Made {
 }
 
 /// A model as callers see it.
-struct Entry {
+pub(crate) struct Entry {
     card: ModelCard,
     path: PathBuf,
     state: ModelState,
@@ -141,8 +133,12 @@ struct Entry {
     makes: Makes,
     /// Requests submitted and not ended.
     accepted: usize,
-    /// Bytes that its answers need at least, while it is loaded.
-    kept: u64,
+    /// A load is under way or waits for memory.
+    seeking: bool,
+    /// Loads that were given up for want of memory, and what those are told who waited for the last
+    /// of them.
+    turns: u64,
+    turned_away: Option<Refusal>,
     pulse: Pulse,
 }
 
@@ -172,6 +168,7 @@ impl Shared {
         config: EngineConfig,
         clock: Arc<dyn Fn() -> Mono + Send + Sync>,
     ) -> Arc<Self> {
+        let memory = Memory::new(config.memory_budget_bytes);
         Arc::new(Self {
             config,
             clock,
@@ -180,12 +177,13 @@ impl Shared {
             desk: Mailbox::new(),
             tensors: Mailbox::new(),
             hearing: Mailbox::new(),
+            sight: Mailbox::new(),
             progress: AtomicU64::new(0),
             computing: AtomicBool::new(false),
             models: Mutex::new(BTreeMap::new()),
             tuned: Mutex::default(),
             live: Mutex::new(BTreeMap::new()),
-            weights: AtomicU64::new(0),
+            memory,
         })
     }
 
@@ -210,7 +208,10 @@ impl Shared {
         if models.len() >= MAX_MODELS && !models.contains_key(&card.digest) {
             return Err(EngineError::TooManyModels(MAX_MODELS));
         }
+        let kept = self.config.keeps(&card.name);
         if let Some(entry) = models.get_mut(&card.digest) {
+            let work = entry.accepted;
+            self.memory.change(|account| account.added(card.digest, &card.name, kept, work));
             let load = entry.state == ModelState::Failed;
             if load {
                 entry.state = ModelState::Cold;
@@ -229,10 +230,14 @@ impl Shared {
             again: None,
             text: None,
             makes,
-            kept: 0,
+            seeking: false,
+            turns: 0,
+            turned_away: None,
             accepted: live.values().filter(|live| live.model == card.digest).count(),
             pulse: Pulse::default(),
         };
+        let work = entry.accepted;
+        self.memory.change(|account| account.added(card.digest, &card.name, kept, work));
         models.insert(card.digest, entry);
         Ok(true)
     }
@@ -242,16 +247,16 @@ impl Shared {
         let mut models = self.models.lock();
         let digest = models.iter().find(|(_, entry)| entry.card.name == name).map(|(d, _)| *d)?;
         models.remove(&digest);
+        self.memory.change(|account| account.removed(digest));
         Some(digest)
     }
 
-    /// Marks a cold model as loading; false when it is not cold.
+    /// Marks a cold model as loading; false when it is not cold, or waits for memory already.
     pub(crate) fn begin_loading(&self, digest: ModelDigest) -> bool {
         let mut models = self.models.lock();
-        let Some(entry) = models.get_mut(&digest).filter(|e| e.state == ModelState::Cold) else {
-            return false;
-        };
-        entry.state = ModelState::Loading;
+        let cold = |entry: &&mut Entry| entry.state == ModelState::Cold && !entry.seeking;
+        let Some(entry) = models.get_mut(&digest).filter(cold) else { return false };
+        (entry.state, entry.seeking) = (ModelState::Loading, true);
         true
     }
 
@@ -264,23 +269,29 @@ impl Shared {
     ) -> bool {
         let mut models = self.models.lock();
         let Some(entry) = models.get_mut(&digest) else { return false };
-        entry.state = state;
+        (entry.state, entry.seeking) = (state, state == ModelState::Loading);
         (entry.reason, entry.again) = (reason, None);
+        if state == ModelState::Ready {
+            let now = self.now();
+            self.memory.change(|account| account.loaded(digest, now));
+        }
         true
     }
 
     /// Notes that a load came to nothing. Another load of the same model may have been faster.
     pub(crate) fn load_failed(&self, digest: ModelDigest, reason: EngineError) {
         let now = self.now();
+        self.memory.change(|account| account.given_up(digest));
         if let Some(entry) = self.models.lock().get_mut(&digest)
-            && entry.state == ModelState::Loading
+            && entry.seeking
         {
-            entry.fail(reason, now);
+            entry.gave_up(reason, now);
         }
         self.worker.nudge();
         self.desk.nudge();
         self.tensors.nudge();
         self.hearing.nudge();
+        self.sight.nudge();
     }
 
     /// Notes that a model's weights are gone, if it is known at all: it may have been added again.
@@ -289,15 +300,12 @@ impl Shared {
             && entry.state == ModelState::Ready
         {
             entry.state = ModelState::Cold;
-            entry.kept = 0;
         }
     }
 
-    /// A model is loaded whose answers need so many bytes at least.
-    pub(crate) fn keeps(&self, digest: ModelDigest, bytes: u64) {
-        if let Some(entry) = self.models.lock().get_mut(&digest) {
-            entry.kept = bytes;
-        }
+    /// What was measured of a model.
+    pub(crate) fn cost(&self, digest: ModelDigest) -> CostModel {
+        self.models.lock().get(&digest).map(|entry| entry.pulse.cost).unwrap_or_default()
     }
 
     /// Models that write answers.
@@ -347,6 +355,11 @@ impl Shared {
         self.models.lock().get(&digest)?.makes.classes.clone()
     }
 
+    /// Whether a model sees pictures.
+    pub(crate) fn sees(&self, digest: ModelDigest) -> bool {
+        self.models.lock().get(&digest).is_some_and(|entry| entry.card.sees())
+    }
+
     pub(crate) fn path(&self, digest: ModelDigest) -> Option<PathBuf> {
         self.models.lock().get(&digest).map(|entry| entry.path.clone())
     }
@@ -356,11 +369,13 @@ impl Shared {
         models.get(&digest)?.reason.as_ref().map(ToString::to_string)
     }
 
-    /// Why requests for a model cannot be answered, if so.
-    pub(crate) fn unavailable(&self, digest: ModelDigest) -> Option<Refusal> {
+    /// Why a request for a model cannot be answered that was admitted after so many loads had been
+    /// given up, if so.
+    pub(crate) fn unavailable(&self, digest: ModelDigest, turn: u64) -> Option<Refusal> {
         match self.models.lock().get(&digest) {
             None => Some(not_found()),
             Some(entry) if entry.state == ModelState::Failed => Some(entry.refusal()),
+            Some(entry) if turn < entry.turns => entry.turned_away.clone(),
             Some(_) => None,
         }
     }
@@ -369,15 +384,18 @@ impl Shared {
     pub(crate) fn check_makes(&self, digest: ModelDigest, wanted: Made) -> Result<(), Refusal> {
         let models = self.models.lock();
         let card = &models.get(&digest).ok_or_else(not_found)?.card;
-        let made = match (card.embeds(), card.hears(), card.infers()) {
-            (true, ..) => Made::Vectors,
-            (_, true, _) => Made::Transcripts,
-            (.., true) => Made::Tensors,
-            _ => Made::Text,
-        };
-        if made == wanted {
+        // One that compares pictures with texts makes two of these.
+        let all = [
+            (card.embeds(), Made::Vectors),
+            (card.hears(), Made::Transcripts),
+            (card.infers(), Made::Tensors),
+            (card.writes(), Made::Text),
+        ];
+        let mut made = all.into_iter().filter(|(makes, _)| *makes).map(|(_, made)| made);
+        let Some(first) = made.clone().next().filter(|_| made.all(|made| made != wanted)) else {
             return Ok(());
-        }
+        };
+        let made = first;
         let message = format!("model '{}' {}, and {}", card.name, made.does(), wanted.lacks());
         Err(Refusal::client(Stage::Validate, Code::Unsupported, message).param("model"))
     }
@@ -450,9 +468,11 @@ impl Shared {
             return Err(elsewhere(Code::Internal, format!("{id} is being answered already")));
         }
         entry.accepted += 1;
+        let (work, turn, now) = (entry.accepted, entry.turns, self.now());
+        self.memory.change(|account| account.worked(model, work, now));
         let cancelled = Arc::new(AtomicBool::new(false));
         live.insert(id, Live { model, cancelled: Arc::clone(&cancelled) });
-        Ok(Place { shared: Arc::downgrade(self), id, cancelled })
+        Ok(Place { shared: Arc::downgrade(self), id, turn, cancelled })
     }
 
     /// Forgets a request that ended.
@@ -462,6 +482,8 @@ impl Shared {
         let Some(live) = self.live.lock().remove(&id) else { return };
         if let Some(entry) = models.get_mut(&live.model) {
             entry.accepted = entry.accepted.saturating_sub(1);
+            let (work, now) = (entry.accepted, self.now());
+            self.memory.change(|account| account.worked(live.model, work, now));
         }
     }
 
@@ -473,6 +495,7 @@ impl Shared {
         self.desk.nudge();
         self.tensors.nudge();
         self.hearing.nudge();
+        self.sight.nudge();
     }
 
     /// What was drafted for each model that writes, since it was loaded.
@@ -486,30 +509,6 @@ impl Shared {
         if let Some(entry) = self.models.lock().get_mut(&digest) {
             entry.pulse = pulse;
         }
-    }
-
-    /// Sets memory aside for weights of so many bytes, beside which so many must stay free.
-    pub(crate) fn reserve_weights(
-        self: &Arc<Self>,
-        bytes: u64,
-        beside: u64,
-    ) -> Result<Reservation, EngineError> {
-        // The models' lock makes looking and taking one act.
-        let models = self.models.lock();
-        // Models that are loaded must be able to go on answering.
-        let kept: u64 = models.values().map(|entry| entry.kept).sum();
-        let free = self.free_bytes().saturating_sub(beside).saturating_sub(kept);
-        if bytes > free {
-            return Err(EngineError::OutOfMemory { needed: bytes, free });
-        }
-        self.weights.fetch_add(bytes, Ordering::Relaxed);
-        Ok(Reservation { shared: Arc::downgrade(self), bytes })
-    }
-
-    /// Bytes of the budget that no weights take.
-    pub(crate) fn free_bytes(&self) -> u64 {
-        let used = self.weights.load(Ordering::Relaxed);
-        self.config.memory_budget_bytes.saturating_sub(used)
     }
 
     pub(crate) fn status(&self) -> EngineStatus {
@@ -537,6 +536,44 @@ impl Shared {
 }
 
 impl Entry {
+    /// Where its load stands, if there is one.
+    pub(crate) fn seeks(&mut self, state: ModelState) {
+        if self.seeking {
+            self.state = state;
+        }
+    }
+
+    /// It makes room for another. Its text side goes with its weights, and is read with them again.
+    pub(crate) fn goes(&mut self) {
+        if self.state == ModelState::Ready {
+            self.state = ModelState::Cold;
+        }
+        self.text = None;
+    }
+
+    /// Its load came to nothing.
+    fn gave_up(&mut self, reason: EngineError, now: Mono) {
+        self.seeking = false;
+        match reason {
+            // There was no memory, and nobody who needs it; whoever comes begins another.
+            EngineError::OutOfMemory { .. } | EngineError::Unwanted => {
+                self.state = ModelState::Cold;
+            }
+            EngineError::Occupied { .. } => {
+                let name = &self.card.name;
+                tracing::warn!(%name, %reason, "requests for a model are turned away");
+                self.turns += 1;
+                self.turned_away = Some(reason.to_refusal());
+                self.state = ModelState::Cold;
+            }
+            reason => {
+                let name = &self.card.name;
+                tracing::warn!(%name, %reason, "model could not be loaded");
+                self.fail(reason, now);
+            }
+        }
+    }
+
     fn fail(&mut self, reason: EngineError, now: Mono) {
         self.again = reason.passes().then(|| now.plus(TRIED_AGAIN_AFTER));
         self.state = ModelState::Failed;

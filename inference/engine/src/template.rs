@@ -5,13 +5,14 @@
 //! undefined (templates that know it test for it), so that every node renders the same prompt.
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
+use minijinja::value::{Kwargs, Serde};
 use minijinja::{Environment, ErrorKind, State, UndefinedBehavior, Value, context};
 use selvedge_base::{Code, Refusal, Stage};
-use selvedge_contract::ChatMessage;
+use selvedge_contract::{ChatMessage, Tooled};
 
 use crate::error::{EngineError, elsewhere};
 use crate::texts::{Begins, Texts};
+use crate::tools;
 
 /// Characters of what a template raises that a refusal repeats: a sentence for people has fewer,
 /// and a template may raise all that somebody wrote.
@@ -86,15 +87,7 @@ impl Template {
         messages: &[ChatMessage],
         control: &[String],
     ) -> Result<Vec<String>, Refusal> {
-        let mark = MARKS.clone().find(|&mark| {
-            !self.source.contains(mark) && !messages.iter().any(|m| m.content.contains(mark))
-        });
-        let Some(mark) = mark else {
-            let message = "the messages use every private-use character of plane 16";
-            return Err(
-                Refusal::client(Stage::Validate, Code::InvalidRequest, message).param("messages")
-            );
-        };
+        let mark = self.mark(|mark| messages.iter().any(|m| m.content.contains(mark)))?;
         let control = Control::new(control);
         let messages: Vec<Value> = messages
             .iter()
@@ -103,13 +96,53 @@ impl Template {
                 context! { role => message.role.as_str(), content }
             })
             .collect();
+        self.run(messages, None, mark)
+    }
+
+    /// The same for a chat with functions: `tools`, `tool_calls` and messages of tools as published
+    /// templates know them. What stands in their JSON is cut too, names included.
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub fn render_tooled(&self, chat: &Tooled, control: &[String]) -> Result<Vec<String>, Refusal> {
+        let said = chat.messages.iter().enumerate();
+        let messages = said.map(|(at, message)| tools::message(message, chat.turn(at))).collect();
+        let messages = serde_json::Value::Array(messages);
+        let declared = tools::declared(&chat.tools);
+        let told = [messages.to_string(), declared.to_string()];
+        let mark = self.mark(|mark| told.iter().any(|told| told.contains(mark)))?;
+        let control = Control::new(control);
+        let cut = |value| Value::from(Serde(control.cut_all(value, mark)));
+        let messages = cut(messages).try_iter().map_err(|error| fault(&error))?.collect();
+        let tools = (!chat.tools.is_empty()).then(|| cut(declared));
+        self.run(messages, tools, mark)
+    }
+
+    /// A character that is in none of the texts.
+    fn mark(&self, is_used: impl Fn(char) -> bool) -> Result<char, Refusal> {
+        let mark = MARKS.clone().find(|&mark| !self.source.contains(mark) && !is_used(mark));
+        mark.ok_or_else(|| {
+            let message = "the messages use every private-use character of plane 16";
+            Refusal::client(Stage::Validate, Code::InvalidRequest, message).param("messages")
+        })
+    }
+
+    fn run(
+        &self,
+        messages: Vec<Value>,
+        tools: Option<Value>,
+        mark: char,
+    ) -> Result<Vec<String>, Refusal> {
         let template = self.environment.get_template(NAME).map_err(|error| fault(&error))?;
         let rendered = template
             .render(context! {
-                messages,
-                add_generation_prompt => true,
-                bos_token => self.bos.as_str(),
-                eos_token => self.eos.as_str(),
+                ..tools.map_or_else(|| context! {}, |tools| context! { tools }),
+                ..context! {
+                    messages,
+                    add_generation_prompt => true,
+                    bos_token => self.bos.as_str(),
+                    eos_token => self.eos.as_str(),
+                }
             })
             .map_err(|error| fault(&error))?;
         Ok(rendered.split(mark).map(str::to_owned).collect())
@@ -187,12 +220,18 @@ fn text_of(arguments: &[Value], at: usize) -> Option<&str> {
 /// The filter, with a bound on the spaces before each line, which have no fuel.
 fn to_json(value: &Value, indent: Option<Value>, more: Kwargs) -> Result<Value, minijinja::Error> {
     let named = more.peek::<Option<Value>>("indent").ok().flatten();
-    for indent in indent.iter().chain(&named) {
-        if u64::try_from(indent.clone()).is_ok_and(|spaces| spaces > MAX_INDENT) {
-            return Err(minijinja::Error::from(ErrorKind::OutOfFuel));
-        }
+    let indent = indent.or(named).and_then(|indent| u64::try_from(indent).ok());
+    if indent.is_some_and(|spaces| spaces > MAX_INDENT) {
+        return Err(minijinja::Error::from(ErrorKind::OutOfFuel));
     }
-    minijinja::filters::tojson(value, indent, more)
+    // As Python's, with a space behind commas and colons, and nothing escaped for web pages: so it
+    // was when the models learned to read it.
+    let text = match indent {
+        None => tools::spaced(value),
+        Some(spaces) => tools::indented(value, spaces as usize),
+    };
+    let failed = || minijinja::Error::new(ErrorKind::BadSerialization, "this has no JSON");
+    text.map(Value::from_safe_string).ok_or_else(failed)
 }
 
 /// Control texts: Gemma's vocabulary has more than six thousand of them.
@@ -207,6 +246,22 @@ impl Control {
         let texts = Texts::new(control.iter().map(|text| (text.as_str(), 0)));
         let lengths = texts.lengths().map(|(length, begins)| (length, *begins)).collect();
         Self { texts, lengths }
+    }
+
+    /// The same for all texts of a value.
+    fn cut_all(&self, value: serde_json::Value, mark: char) -> serde_json::Value {
+        use serde_json::Value;
+        match value {
+            Value::String(text) => self.cut(&text, mark).into(),
+            Value::Array(all) => all.into_iter().map(|one| self.cut_all(one, mark)).collect(),
+            Value::Object(all) => {
+                let entry = |(name, value): (String, Value)| {
+                    (self.cut(&name, mark), self.cut_all(value, mark))
+                };
+                Value::Object(all.into_iter().map(entry).collect())
+            }
+            other @ (Value::Null | Value::Bool(_) | Value::Number(_)) => other,
+        }
     }
 
     /// `text` with `mark` after the first character of each control text in it.

@@ -10,7 +10,9 @@ use selvedge_contract::{
     Answer, EventSink, FinishReason, GenerateRequest, Input, Sampling, TokenEvent, Usage,
 };
 
-use crate::{EngineConfig, LocalEngine};
+use crate::card::Shape;
+use crate::gguf::Gguf;
+use crate::{EngineConfig, LocalEngine, loader};
 
 pub(crate) mod families;
 pub(crate) mod writer;
@@ -159,6 +161,14 @@ pub(crate) fn request(id: u128, model: ModelDigest, input: Input) -> GenerateReq
         schema: None,
         emitted: None,
     }
+}
+
+/// The memory that a model takes which writes.
+pub(crate) fn needs(path: &Path) -> u64 {
+    let gguf = Gguf::open(path).expect("a model");
+    let shape = Shape::read(&gguf).expect("a model");
+    let room = loader::room(&gguf, &shape, &candle_core::Device::Cpu);
+    room.weights + room.beside
 }
 
 /// An engine whose clock counts how often it is read: enough for what needs some time.

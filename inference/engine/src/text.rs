@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use selvedge_base::{Code, Mono, Refusal, Stage};
-use selvedge_contract::{ChatMessage, Input, Limits};
+use selvedge_contract::{ChatMessage, Input, Limits, Role, Tooled};
 
 use crate::card::Shape;
 use crate::error::{EngineError, elsewhere};
@@ -15,6 +15,7 @@ use crate::guide::{Guide, Guides};
 use crate::renderer::{Renderer, Rendering, Source};
 use crate::template::apart;
 use crate::tokenizer::Tokenizer;
+use crate::tools::{self, Form};
 
 /// No published vocabulary has a token of more bytes; a file that claims one does not raise the
 /// amount of text that is tokenized before it is refused.
@@ -24,6 +25,8 @@ const MAX_TOKEN_BYTES: usize = 1_024;
 pub(crate) struct Text {
     pub(crate) tokenizer: Tokenizer,
     template: Option<Renderer>,
+    /// How the template tells the model to call functions.
+    form: Option<Form>,
     guides: Guides,
     context: usize,
 }
@@ -45,7 +48,8 @@ impl Text {
                 Renderer::open(rendering, source, Arc::clone(clock))
             })
             .transpose()?;
-        Ok(Self { tokenizer, template, guides: Guides::default(), context: shape.context })
+        let form = gguf.text("tokenizer.chat_template").and_then(Form::of);
+        Ok(Self { tokenizer, template, form, guides: Guides::default(), context: shape.context })
     }
 
     /// Reads it for a program that chose the file itself: its template is rendered right here.
@@ -69,6 +73,29 @@ impl Text {
         self.guides.guide(&self.tokenizer, schema)
     }
 
+    /// How the model calls functions, where its template says how.
+    pub(crate) const fn form(&self) -> Option<Form> {
+        self.form
+    }
+
+    /// The tokens of a text of ours behind a prompt.
+    pub(crate) fn tokens_behind(&self, text: &str) -> Result<Vec<u32>, Refusal> {
+        encoded(self.tokenizer.encode_on(&[text]))
+    }
+
+    /// What a token adds to an answer: nothing where it steers, but for the marks of calls where
+    /// they are to be seen.
+    pub(crate) fn shown(&self, token: u32, marks: bool) -> &[u8] {
+        let shown = self.tokenizer.shown(token);
+        if !marks || !shown.is_empty() {
+            return shown;
+        }
+        let bytes = self.tokenizer.bytes(token);
+        let forms = [Form::Tagged, Form::Bare, Form::Listed];
+        let is_mark = forms.iter().any(|form| form.mark().as_bytes() == bytes);
+        if is_mark || bytes == tools::CLOSING.as_bytes() { bytes } else { shown }
+    }
+
     /// The tokens of a prompt that leaves room for at least one token of answer.
     pub(crate) fn prompt(&self, input: &Input) -> Result<Vec<u32>, Refusal> {
         let tokens = self.tokens(input)?;
@@ -85,6 +112,7 @@ impl Text {
     pub(crate) fn tokens(&self, input: &Input) -> Result<Vec<u32>, Refusal> {
         match input {
             Input::Chat(messages) => self.chat(messages),
+            Input::Tooled(chat) => self.tooled(chat),
             Input::Text(text) => {
                 self.check_size(text.len())?;
                 let bos = self.tokenizer.bos();
@@ -112,18 +140,39 @@ impl Text {
     }
 
     fn chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, Refusal> {
-        let Some(template) = &self.template else {
-            let message = "this model has no chat template; ask it for a completion of text";
-            return Err(Refusal::client(Stage::Validate, Code::Unsupported, message).param("model"));
-        };
-        if messages.is_empty() || messages.len() > Limits::MESSAGES {
-            let message =
-                format!("{} messages (1 to {} are possible)", messages.len(), Limits::MESSAGES);
-            return Err(invalid(&message).param("messages"));
-        }
+        let template = self.template()?;
+        check_count(messages)?;
         self.check_size(messages.iter().map(|message| message.content.len()).sum())?;
-        let pieces = template.render(messages)?;
-        let mut tokens = encoded(self.tokenizer.encode_all(&pieces))?;
+        self.rendered(&template.render(messages)?)
+    }
+
+    /// A chat with functions, in the template's own words where it has any.
+    fn tooled(&self, chat: &Tooled) -> Result<Vec<u32>, Refusal> {
+        let template = self.template()?;
+        check_count(&chat.messages)?;
+        self.check_size(chat.bytes())?;
+        if self.form.is_some() {
+            return self.rendered(&template.render_tooled(chat)?);
+        }
+        let told = template.render(&tools::in_words(chat, true));
+        let has_system = chat.messages.iter().any(|message| message.role == Role::System);
+        // Some templates refuse messages of the system's. The user's own are not touched for that.
+        let told = told.or_else(|refusal| match has_system || chat.tools.is_empty() {
+            true => Err(refusal),
+            false => template.render(&tools::in_words(chat, false)),
+        });
+        self.rendered(&told?)
+    }
+
+    fn template(&self) -> Result<&Renderer, Refusal> {
+        self.template.as_ref().ok_or_else(|| {
+            let message = "this model has no chat template; ask it for a completion of text";
+            Refusal::client(Stage::Validate, Code::Unsupported, message).param("model")
+        })
+    }
+
+    fn rendered(&self, pieces: &[String]) -> Result<Vec<u32>, Refusal> {
+        let mut tokens = encoded(self.tokenizer.encode_all(pieces))?;
         // A template may write the begin token itself; it is not wanted twice.
         if let Some(bos) = self.tokenizer.bos().filter(|bos| tokens.first() != Some(bos)) {
             tokens.insert(0, bos);
@@ -147,6 +196,14 @@ impl Text {
         );
         Refusal::client(Stage::Validate, Code::ContextLengthExceeded, message).param("messages")
     }
+}
+
+fn check_count(messages: &[ChatMessage]) -> Result<(), Refusal> {
+    if (1..=Limits::MESSAGES).contains(&messages.len()) {
+        return Ok(());
+    }
+    let message = format!("{} messages (1 to {} are possible)", messages.len(), Limits::MESSAGES);
+    Err(invalid(&message).param("messages"))
 }
 
 fn encoded(tokens: Result<Vec<u32>, String>) -> Result<Vec<u32>, Refusal> {

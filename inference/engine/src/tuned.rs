@@ -17,7 +17,8 @@ use crate::decoder::{Projection, TunableShape};
 use crate::error::EngineError;
 use crate::family::Architecture;
 use crate::gguf::Gguf;
-use crate::shared::{Reservation, Shared};
+use crate::memory::Reservation;
+use crate::shared::Shared;
 
 /// Tuned models that are kept: several times as many as jobs run at a node.
 const MAX_TUNED: usize = 64;
@@ -131,7 +132,7 @@ impl Tuned {
             let b = paired.as_deref().unwrap_or(b);
             additions.add((*layer, part_of(*projection)), model.rank, (a, b), model.scale)?;
         }
-        let reservation = shared.reserve_weights(additions.bytes(), 0)?;
+        let reservation = shared.reserve(additions.bytes())?;
         let TunedModel { name, base, digest, round, .. } = model;
         Ok(Self { name, base, digest, round, additions, reservation })
     }

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use candle_core::Device;
 use selvedge_base::{Code, ModelDigest, Refusal};
-use selvedge_contract::{CostModel, ModelState};
+use selvedge_contract::ModelState;
+use selvedge_contract::residence::{Wish, divide};
 use selvedge_kernels::Crew;
 
 use crate::error::{EngineError, elsewhere};
@@ -22,8 +23,9 @@ use crate::front::closing;
 use crate::job::{Job, cancelled};
 use crate::llama::Llama;
 use crate::loader;
+use crate::memory::Reservation;
 use crate::runner::{Crash, Runner};
-use crate::shared::{Pulse, Reservation, Shared};
+use crate::shared::{Pulse, Shared};
 
 /// Wait before the first reload after a panic; it doubles with each one after.
 const FIRST_RELOAD: Duration = Duration::from_secs(1);
@@ -39,6 +41,8 @@ pub(crate) enum Message {
     Loaded(ModelDigest, Box<Loaded>),
     /// A model was removed.
     Removed(ModelDigest),
+    /// A model makes room for another: it has no request.
+    Evicted(ModelDigest),
     /// Other models' weights have come or gone.
     Memory,
 }
@@ -50,6 +54,8 @@ pub(crate) struct Loaded {
     #[expect(dead_code, reason = "held for what its end does")]
     pub(crate) reservation: Reservation,
     pub(crate) kv_token_bytes: u64,
+    /// Bytes that are kept for its keys and values at least.
+    pub(crate) kept: u64,
 }
 
 /// The stepping thread's state.
@@ -135,6 +141,7 @@ impl Worker {
                 Message::Job(job) => self.waiting.push(job),
                 Message::Loaded(digest, loaded) => self.loaded(digest, *loaded),
                 Message::Memory => self.share_memory(),
+                Message::Evicted(digest) => self.evict(digest),
                 Message::Removed(digest) => {
                     let refusal = elsewhere(Code::ModelNotFound, "the model was removed");
                     self.unload(digest, &refusal);
@@ -147,19 +154,23 @@ impl Worker {
         if !self.shared.set_state(digest, ModelState::Ready, None) {
             return;
         }
+        // What was measured before it was unloaded holds still.
+        let cost = self.shared.cost(digest);
         // A model that was removed and added again while it was loading is loaded twice. The
         // weights are the same: the first ones stay, with the requests they work on.
-        self.runners.entry(digest).or_insert_with(|| {
-            Runner::new(Arc::clone(&self.shared), digest, loaded, CostModel::default())
-        });
+        self.runners
+            .entry(digest)
+            .or_insert_with(|| Runner::new(Arc::clone(&self.shared), digest, loaded, cost));
         self.share_memory();
     }
 
-    /// Divides what weights leave of the budget among the models in memory.
+    /// Divides what weights leave of the budget among the models in memory. None gets less than its
+    /// running answers need: weights that come find no memory before those have ended.
     fn share_memory(&mut self) {
-        let share = self.shared.free_bytes() / self.runners.len().max(1) as u64;
-        for runner in self.runners.values_mut() {
-            runner.resize(share);
+        let floors: Vec<u64> = self.runners.values().map(Runner::set_aside).collect();
+        let parts = divide(self.shared.free_bytes(), &floors);
+        for (runner, part) in self.runners.values_mut().zip(parts) {
+            runner.resize(part);
         }
     }
 
@@ -172,11 +183,16 @@ impl Worker {
                 job.fail(cancelled());
             } else if let Some(runner) = self.runners.get_mut(&job.model) {
                 runner.accept(job);
-            } else if let Some(refusal) = self.shared.unavailable(job.model) {
+            } else if let Some(refusal) = self.shared.unavailable(job.model, job.turn()) {
                 job.fail(refusal);
             } else {
                 if self.shared.begin_loading(job.model) {
-                    loader::spawn(&self.shared, &self.device, job.model, Duration::ZERO);
+                    loader::spawn(
+                        &self.shared,
+                        &self.device,
+                        job.model,
+                        (Duration::ZERO, Wish::Asked),
+                    );
                 }
                 self.waiting.push(job);
             }
@@ -219,8 +235,22 @@ impl Worker {
             let error = EngineError::Compute(format!("its computation panicked {count} times"));
             self.shared.set_state(digest, ModelState::Failed, Some(error));
         } else if self.shared.set_state(digest, ModelState::Loading, None) {
-            loader::spawn(&self.shared, &self.device, digest, delay);
+            loader::spawn(&self.shared, &self.device, digest, (delay, Wish::Ahead));
         }
+    }
+
+    /// Frees a model that has nothing to do.
+    fn evict(&mut self, digest: ModelDigest) {
+        let Some(mut runner) = self.runners.remove(&digest) else { return };
+        // There are none; one that there was would wait for the model to come back.
+        self.waiting.extend(runner.take_jobs());
+        // Giving gigabytes back takes a while that other models' answers need not wait for. Where
+        // there is no thread to be had it is done here.
+        let thread = std::thread::Builder::new().name("selvedge-free".to_owned());
+        if let Err(error) = thread.spawn(move || drop(runner)) {
+            tracing::debug!(%error, "a model was freed between two steps");
+        }
+        self.share_memory();
     }
 
     fn unload(&mut self, digest: ModelDigest, refusal: &Refusal) {

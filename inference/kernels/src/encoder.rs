@@ -96,21 +96,22 @@ struct Layer {
 
 /// The threads that compute, with the memory that they work on.
 pub struct EncoderCrew {
-    isa: Isa,
-    team: Team,
-    rows: Vec<f32>,
-    qkv: Vec<f32>,
-    scratches: Vec<Scratch>,
+    pub(crate) isa: Isa,
+    pub(crate) team: Team,
+    pub(crate) rows: Vec<f32>,
+    pub(crate) qkv: Vec<f32>,
+    pub(crate) scratches: Vec<Scratch>,
 }
 
 /// What one thread needs for itself.
 #[derive(Default)]
-struct Scratch {
-    turned: Vec<Floats>,
-    scores: Vec<Floats>,
-    seen: Vec<f32>,
-    product: Vec<f32>,
-    wide: Vec<f32>,
+pub(crate) struct Scratch {
+    pub(crate) turned: Vec<Floats>,
+    pub(crate) scores: Vec<Floats>,
+    pub(crate) normed: Vec<f32>,
+    pub(crate) seen: Vec<f32>,
+    pub(crate) product: Vec<f32>,
+    pub(crate) wide: Vec<f32>,
 }
 
 impl EncoderCrew {
@@ -133,7 +134,7 @@ impl EncoderCrew {
     }
 
     /// Rows per piece: enough pieces for all threads, none too small.
-    const fn piece(&self, rows: usize) -> usize {
+    pub(crate) const fn piece(&self, rows: usize) -> usize {
         let share = rows.div_ceil(2 * self.team.size()).next_multiple_of(LEAST_ROWS);
         if share > MOST_ROWS { MOST_ROWS } else { share }
     }
@@ -227,7 +228,7 @@ impl Encoder {
         });
         let qkv = &*qkv;
         team.split(rows, piece * width, scratches, |index, rows, scratch| {
-            let Scratch { turned, scores, seen, product, wide } = scratch;
+            let Scratch { turned, scores, seen, product, wide, .. } = scratch;
             let first = index * piece;
             let mine = first..first + rows.len() / width;
             for buffer in [&mut *seen, &mut *product] {
@@ -241,7 +242,8 @@ impl Encoder {
                     let from = start..to.min(start + LANES);
                     let out = &mut seen[(start - first) * width..][..from.len() * width];
                     let text = text.clone();
-                    isa.run(Look { qkv, width, heads, text, from, turned, scores, out });
+                    let back = false;
+                    isa.run(Look { qkv, width, heads, text, from, back, turned, scores, out });
                 }
             }
             let (dense, then) = (&layer.output, Then::Nothing);
@@ -285,7 +287,11 @@ impl Layer {
     }
 }
 
-fn gains(tensors: &mut Tensors<'_>, name: &str, width: usize) -> Result<Gains, KernelError> {
+pub(crate) fn gains(
+    tensors: &mut Tensors<'_>,
+    name: &str,
+    width: usize,
+) -> Result<Gains, KernelError> {
     let mut read = |part: &str| -> Result<Vec<Floats>, KernelError> {
         let numbers = tensors(&format!("{name}.{part}"), &[width])?;
         Ok(numbers.as_chunks().0.to_vec())

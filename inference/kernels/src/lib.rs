@@ -11,8 +11,9 @@
 //! row: `act` rounds it, `product` multiplies it, `added` adds what a tuned model has beside it,
 //! `attend` looks back, `step` puts them in order.
 //! Models that read and do not write keep full precision: `dense` multiplies, `look` attends both
-//! ways, `encoder` puts them in order. So does what hears: `speech` reads half a minute of sound
-//! and writes what was said, each row by a `glance` at what is kept.
+//! ways, `encoder` puts them in order, and so does `tower` for those that see or read with their
+//! norms before. So does what hears: `speech` reads half a minute of sound and writes what was said,
+//! each row by a `glance` at what is kept. `ceiling` measures what the products could reach at best.
 
 #![allow(
     clippy::needless_range_loop,
@@ -22,6 +23,7 @@
 mod act;
 mod added;
 mod attend;
+mod ceiling;
 mod dense;
 mod encoder;
 mod error;
@@ -40,13 +42,17 @@ mod speech;
 mod step;
 mod team;
 mod tile;
+mod tower;
 
 pub use added::{Additions, Part};
 pub use encoder::{Encoder, EncoderConfig, EncoderCrew, Tensors};
 pub use error::KernelError;
 pub use format::Format;
 pub use kv::{Cache, PAGE, SharedPage};
-pub use model::{Activation, Config, Model, Open, Rotation, Source, Window, held_bytes, unpacked};
+pub use model::{
+    Activation, Config, Model, Open, Rotation, Rows, Source, Window, held_bytes, unpacked,
+};
 pub use simd::Isa;
 pub use speech::{Heard, Speech, SpeechConfig, SpeechCrew};
 pub use step::{Crew, Logits, Segment};
+pub use tower::{Bend, Captions, CaptionsConfig, Sight, SightConfig, TowerConfig};

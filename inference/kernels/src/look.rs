@@ -1,4 +1,5 @@
-//! Attention both ways: up to sixteen rows of a text look at all of its rows.
+//! Attention within a text: up to sixteen of its rows look at all of them, or, where a model was
+//! trained so, at those up to themselves.
 //!
 //! Owns the order of operations. The rows that look are the lanes, so that nothing is summed across
 //! lanes: a score is one chain of fused multiply-adds over the dimensions, a mixed value one chain
@@ -24,6 +25,8 @@ pub(crate) struct Look<'a> {
     pub(crate) text: Range<usize>,
     /// Those that look, at most sixteen.
     pub(crate) from: Range<usize>,
+    /// Whether a row sees nothing that comes after it.
+    pub(crate) back: bool,
     pub(crate) turned: &'a mut Vec<Floats>,
     pub(crate) scores: &'a mut Vec<Floats>,
     /// What they see, row after row.
@@ -36,6 +39,9 @@ impl Kernel for Look<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let dim = self.width / self.heads;
+        if self.back {
+            self.text.end = self.text.end.min(self.from.end);
+        }
         self.turned.resize(dim, [0.0; LANES]);
         self.scores.resize(self.text.len(), [0.0; LANES]);
         for head in 0..self.heads {
@@ -48,7 +54,9 @@ impl Kernel for Look<'_> {
                     _ => self.score::<S, 1>(s, head, dim, at),
                 };
             }
+            self.hide(f32::NEG_INFINITY);
             let inverse = self.soften(s);
+            self.hide(0.0);
             for first in (0..dim).step_by(SIDE) {
                 if S::BESIDE >= SIDE {
                     self.mix::<S, SIDE>(s, head, dim, first, inverse);
@@ -99,6 +107,20 @@ impl Look<'_> {
             s.store(sums[side], &mut self.scores[at + side]);
         }
         N
+    }
+
+    /// Gives the scores of what rows do not see this value: such that it weighs nothing, then none.
+    /// A row's own score comes before those, so that no sum and no greatest depends on them.
+    #[inline(always)]
+    fn hide(&mut self, value: f32) {
+        if self.back {
+            for row in self.from.clone() {
+                // Rows that look and come before this one.
+                for lane in 0..row - self.from.start {
+                    self.scores[row - self.text.start][lane] = value;
+                }
+            }
+        }
     }
 
     /// Scores to weights; one over their sums.

@@ -8,7 +8,7 @@ use crate::error::KernelError;
 use crate::format::{Codes, Format, Layout};
 use crate::half;
 use crate::simd::LANES;
-use crate::tile::{Offsets, Row, STEPS, Tile, Tile4, Tile5, Tile6, Tile8};
+use crate::tile::{EXCESS6, EXCESS8, Offsets, Row, STEPS, Tile, Tile4, Tile5, Tile6, Tile8};
 
 /// Bytes that are read at once: enough that the call costs nothing beside them, and little beside
 /// the model.
@@ -89,17 +89,35 @@ impl Matrix {
 fn unpack<T: Tile>(tiles: &[T], depth: usize, row: usize, out: &mut [f32]) {
     let tiles = tiles.get(row / LANES * depth..).unwrap_or_default();
     for (tile, out) in tiles.iter().zip(out.chunks_mut(BLOCK)) {
-        let Row { words, factors, offsets } = tile.row(row % LANES);
-        for (half, out) in out.chunks_mut(BLOCK / 2).enumerate() {
-            let factor = half::to_f32(factors[half]);
-            let offset = match offsets {
-                Offsets::Own(bits) => half::to_f32(bits),
-                Offsets::Factors(count) => factor * count as f32,
-            };
-            let words = words[half * STEPS / 2..].iter();
-            for (out, code) in out.iter_mut().zip(words.flat_map(|word| word.to_le_bytes())) {
-                *out = factor * f32::from(code) + offset;
-            }
+        spell(&tile.row(row % LANES), out);
+    }
+}
+
+/// The weights of a row whose bytes are as its file has them, as many as `out` takes: the same
+/// numbers that [`Matrix::row`] gives when it is packed.
+pub(crate) fn spell_row(format: Format, bytes: &[u8], out: &mut [f32]) {
+    for (index, out) in out.chunks_mut(BLOCK).enumerate() {
+        let Codes { words, factors, offset } = format.codes(bytes, index);
+        let offsets = match format.layout() {
+            Layout::Four | Layout::Five => Offsets::Own(offset),
+            Layout::Six => Offsets::Factors(-EXCESS6),
+            Layout::Eight => Offsets::Factors(-EXCESS8),
+        };
+        spell(&Row { words, factors, offsets }, out);
+    }
+}
+
+fn spell(row: &Row, out: &mut [f32]) {
+    let Row { words, factors, offsets } = row;
+    for (half, out) in out.chunks_mut(BLOCK / 2).enumerate() {
+        let factor = half::to_f32(factors[half]);
+        let offset = match offsets {
+            Offsets::Own(bits) => half::to_f32(*bits),
+            Offsets::Factors(count) => factor * *count as f32,
+        };
+        let words = words[half * STEPS / 2..].iter();
+        for (out, code) in out.iter_mut().zip(words.flat_map(|word| word.to_le_bytes())) {
+            *out = factor * f32::from(code) + offset;
         }
     }
 }

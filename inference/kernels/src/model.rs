@@ -3,6 +3,7 @@
 //! Owns loading, several tensors at a time. Where tensors come from, and what they are called in
 //! files other than GGUF, is the caller's affair.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::KernelError;
 use crate::format::Format;
 use crate::kv::{Cache, Geometry};
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, spell_row};
 use crate::simd::{Floats, LANES};
 
 /// The shape of a model.
@@ -111,23 +112,51 @@ pub trait Source {
         into: &mut Vec<u8>,
     ) -> Result<(), KernelError>;
 
+    /// Single rows of the tensor while the model answers, where they can be had: then it is not
+    /// brought into memory if rows are all that is wanted of it.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the tensor cannot be opened.
+    fn rows(&mut self, name: &str) -> Result<Option<Box<dyn Rows>>, KernelError> {
+        let _ = name;
+        Ok(None)
+    }
+
     /// Is told of each tensor that is in memory.
     fn advanced(&mut self);
+}
+
+/// A tensor that stays where it is.
+pub trait Rows: fmt::Debug + Send + Sync {
+    /// Fills `into` with the tensor's bytes from `from` on.
+    ///
+    /// # Errors
+    /// [`KernelError`] when they cannot be read.
+    fn read(&self, from: u64, into: &mut [u8]) -> Result<(), KernelError>;
 }
 
 /// A model in memory.
 #[derive(Debug)]
 pub struct Model {
     pub(crate) config: Config,
-    pub(crate) embedding: Matrix,
-    /// The embedding serves when there is none.
-    pub(crate) head: Option<Matrix>,
+    pub(crate) words: Words,
     pub(crate) norm: Vec<Floats>,
     pub(crate) blocks: Vec<Block>,
     /// Radians per position for each rotated pair.
     pub(crate) frequencies: Vec<f64>,
     /// The same in the layers of the window, if they differ.
     pub(crate) near_frequencies: Option<Vec<f64>>,
+}
+
+/// What stands at both ends: a row for each token, and what each token is judged by.
+#[derive(Debug)]
+pub(crate) enum Words {
+    /// One matrix is both.
+    Tied(Matrix),
+    /// Two matrices in memory.
+    Apart { embedding: Matrix, head: Matrix },
+    /// The rows stay where they are: a step wants no more than one for each of its tokens.
+    Kept { embedding: Box<dyn Rows>, format: Format, head: Matrix },
 }
 
 #[derive(Debug)]
@@ -153,8 +182,7 @@ pub type Open<'a> = dyn Fn() -> Result<Box<dyn Source + 'a>, KernelError> + Sync
 
 /// What does not belong to a layer.
 struct Ends {
-    embedding: Matrix,
-    head: Option<Matrix>,
+    words: Words,
     norm: Vec<Floats>,
     frequencies: Vec<f64>,
     near_frequencies: Option<Vec<f64>>,
@@ -271,15 +299,39 @@ impl Model {
         }
         blocks.sort_by_key(|(layer, _)| *layer);
         let blocks = blocks.into_iter().map(|(_, block)| block).collect();
-        let Some(Ends { embedding, head, norm, frequencies, near_frequencies }) = ends else {
+        let Some(Ends { words, norm, frequencies, near_frequencies }) = ends else {
             return Err(KernelError::Bytes);
         };
-        Ok(Self { config, embedding, head, norm, blocks, frequencies, near_frequencies })
+        Ok(Self { config, words, norm, blocks, frequencies, near_frequencies })
     }
 
     /// An empty cache for a new sequence.
     pub const fn cache(&self) -> Cache {
         Cache::new(self.config.geometry())
+    }
+}
+
+impl Words {
+    /// What each token is judged by.
+    pub(crate) const fn head(&self) -> &Matrix {
+        match self {
+            Self::Tied(matrix) => matrix,
+            Self::Apart { head, .. } | Self::Kept { head, .. } => head,
+        }
+    }
+
+    /// A token's row, which has as many numbers as `out` takes.
+    pub(crate) fn row(&self, token: usize, out: &mut [f32]) -> Result<(), KernelError> {
+        match self {
+            Self::Tied(matrix) => matrix.row(token, out),
+            Self::Apart { embedding, .. } => embedding.row(token, out),
+            Self::Kept { embedding, format, .. } => {
+                let mut bytes = vec![0; format.bytes_for(out.len())];
+                embedding.read((token as u64).saturating_mul(bytes.len() as u64), &mut bytes)?;
+                spell_row(*format, &bytes, out);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -289,13 +341,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn ends(&mut self, config: &Config) -> Result<Ends, KernelError> {
-        let (vocabulary, width) = (config.vocabulary, config.width);
+        let width = config.width;
         Ok(Ends {
-            embedding: self.matrix("token_embd.weight", vocabulary, width)?,
-            head: match self.source.format("output.weight", &[vocabulary, width])? {
-                Some(_) => Some(self.matrix("output.weight", vocabulary, width)?),
-                None => None,
-            },
+            words: self.words(config)?,
             norm: tiled(&self.vector("output_norm.weight", width)?),
             frequencies: self.frequencies(config)?,
             near_frequencies: config
@@ -304,6 +352,24 @@ impl Reader<'_> {
                 .and_then(|window| window.rope_base)
                 .map(|base| speeds(base, config.rotated).collect()),
         })
+    }
+
+    fn words(&mut self, config: &Config) -> Result<Words, KernelError> {
+        let (table, head, dims) =
+            ("token_embd.weight", "output.weight", [config.vocabulary, config.width]);
+        let [vocabulary, width] = dims;
+        if self.source.format(head, &dims)?.is_none() {
+            return Ok(Words::Tied(self.matrix(table, vocabulary, width)?));
+        }
+        let head = self.matrix(head, vocabulary, width)?;
+        let format = self.source.format(table, &dims)?.ok_or_else(|| missing(table))?;
+        match self.source.rows(table)? {
+            Some(embedding) if width.is_multiple_of(format.block_len()) => {
+                self.source.advanced();
+                Ok(Words::Kept { embedding, format, head })
+            }
+            _ => Ok(Words::Apart { embedding: self.matrix(table, vocabulary, width)?, head }),
+        }
     }
 
     fn block(&mut self, config: &Config, layer: usize) -> Result<Block, KernelError> {

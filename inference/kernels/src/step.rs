@@ -200,7 +200,8 @@ impl Model {
     /// `progress` advances with every layer.
     ///
     /// # Errors
-    /// [`KernelError::Token`] when a token is none of the model's; nothing is computed then.
+    /// [`KernelError::Token`] when a token is none of the model's, and what the source says when
+    /// its rows cannot be read; nothing is computed then.
     pub fn step(
         &self,
         crew: &mut Crew,
@@ -219,7 +220,7 @@ impl Model {
             return Err(KernelError::Shape("additions to another model".to_owned()));
         }
         let rows = tokens.len();
-        self.begin(crew, &tokens);
+        self.begin(crew, &tokens)?;
         {
             let mut plan = self.plan(segments);
             for (layer, block) in self.blocks.iter().enumerate() {
@@ -234,19 +235,20 @@ impl Model {
     }
 
     /// The rows' embeddings.
-    fn begin(&self, crew: &mut Crew, tokens: &[u32]) {
+    fn begin(&self, crew: &mut Crew, tokens: &[u32]) -> Result<(), KernelError> {
         let (rows, width) = (tokens.len(), self.config.width);
         let Buffers { x, .. } = &mut crew.buffers;
         x.clear();
         x.resize(2 * width.div_ceil(BLOCK) * rows, [0.0; LANES]);
         let mut numbers = vec![0.0; width];
         for (row, &token) in tokens.iter().enumerate() {
-            self.embedding.row(token as usize, &mut numbers);
+            self.words.row(token as usize, &mut numbers)?;
             if self.config.embedding_scale != 1.0 {
                 numbers.iter_mut().for_each(|number| *number *= self.config.embedding_scale);
             }
             scatter(&numbers, rows, row, x);
         }
+        Ok(())
     }
 
     fn plan<'a>(&self, segments: &'a mut [Segment<'_>]) -> Plan<'a> {
@@ -418,7 +420,7 @@ impl Model {
         let picked = wanted.len();
         crew.pick(&wanted, rows);
         crew.normed(picked, &self.config, &self.norm);
-        crew.head(picked, self.head.as_ref().unwrap_or(&self.embedding));
+        crew.head(picked, self.words.head());
         let logits = &crew.buffers.logits;
         let mut picked_rows = 0..picked;
         let of = |row| {

@@ -350,3 +350,105 @@ fn logits_have_the_bits_that_every_kind_of_processor_gives() {
     });
     assert_eq!(digests, [0x39b7_c6ae_ccf5_a596, 0xdace_e389_f185_f4e6], "{digests:#x?}");
 }
+
+/// A model with a head of its own, whose table of embeddings has this format and may stay where it
+/// is.
+#[derive(Clone, Debug)]
+struct Apart(Format, bool);
+
+impl Apart {
+    const TABLE: &'static str = "token_embd.weight";
+
+    /// Fifty rows of finite numbers: whatever is taken for a float has a small exponent.
+    fn table(&self) -> Vec<u8> {
+        let mut dice = Dice(7);
+        (0..50 * self.0.bytes_for(256)).map(|_| dice.next() as u8 & 0x3b).collect()
+    }
+
+    fn of(name: &str) -> Drawn {
+        Drawn(if name == "output.weight" { Format::Q8_0 } else { Format::F32 })
+    }
+}
+
+#[derive(Debug)]
+struct Stays(Vec<u8>);
+
+impl crate::model::Rows for Stays {
+    fn read(&self, from: u64, into: &mut [u8]) -> Result<(), KernelError> {
+        let bytes = self.0.get(from as usize..).and_then(|rest| rest.get(..into.len()));
+        into.copy_from_slice(bytes.ok_or(KernelError::Bytes)?);
+        Ok(())
+    }
+}
+
+impl Source for Apart {
+    fn format(&mut self, name: &str, dims: &[usize]) -> Result<Option<Format>, KernelError> {
+        match name {
+            Self::TABLE => Ok(Some(self.0)),
+            "output.weight" => Ok(Some(Format::Q8_0)),
+            _ => Self::of(name).format(name, dims),
+        }
+    }
+
+    fn read(
+        &mut self,
+        name: &str,
+        from: u64,
+        bytes: usize,
+        into: &mut Vec<u8>,
+    ) -> Result<(), KernelError> {
+        if name != Self::TABLE {
+            return Self::of(name).read(name, from, bytes, into);
+        }
+        into.extend_from_slice(&self.table()[from as usize..][..bytes]);
+        Ok(())
+    }
+
+    fn rows(&mut self, name: &str) -> Result<Option<Box<dyn crate::model::Rows>>, KernelError> {
+        assert_eq!(name, Self::TABLE);
+        let mut bytes = self.table();
+        // Of fifty rows the last two are missing.
+        bytes.truncate(48 * self.0.bytes_for(256));
+        Ok(self.1.then(|| Box::new(Stays(bytes)) as _))
+    }
+
+    fn advanced(&mut self) {}
+}
+
+#[test]
+fn embeddings_that_stay_where_they_are_are_the_same_numbers() {
+    for format in [
+        Format::F32,
+        Format::BF16,
+        Format::Q4_0,
+        Format::Q5_0,
+        Format::Q8_0,
+        Format::Q2K,
+        Format::Q4K,
+        Format::Q6K,
+    ] {
+        let load = |stays| {
+            let config = odd(Format::F32, 256, 8).config;
+            let open =
+                || -> Result<Box<dyn Source>, KernelError> { Ok(Box::new(Apart(format, stays))) };
+            Model::load(config, &open, 1).expect("loads")
+        };
+        let (here, there) = (load(false), load(true));
+        let mut crew = Crew::new(1).expect("a crew");
+        let mut logits = |model: &Model, tokens: &[u32]| {
+            let mut cache = model.cache();
+            let segment = Segment { cache: &mut cache, tokens, logits: Logits::All, added: None };
+            let computed = model.step(&mut crew, &mut [segment], &AtomicU64::new(0));
+            (computed, cache.len())
+        };
+        let tokens = [0, 7, 31, 47];
+        let (ours, theirs) = (logits(&here, &tokens).0, logits(&there, &tokens).0);
+        let bits = |all: Vec<Vec<Vec<f32>>>| -> Vec<u32> {
+            all.into_iter().flatten().flatten().map(f32::to_bits).collect()
+        };
+        assert_eq!(bits(ours.expect("computes")), bits(theirs.expect("computes")), "{format:?}");
+        // A row that cannot be read leaves nothing half done.
+        let (refused, length) = logits(&there, &[1, 49]);
+        assert!(matches!(refused, Err(KernelError::Bytes)) && length == 0);
+    }
+}

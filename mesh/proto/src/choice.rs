@@ -4,8 +4,12 @@
 //! completion time, `rtt + (pending + prompt tokens) / prefill rate + output × time per token`.
 //! Stale load herds, so among near-equal candidates two are drawn and the better one is taken
 //! (Mitzenmacher 2001), and those with unusually many requests in flight from here come later
-//! (Prequal, NSDI 2024). Every candidate gets its verdict, so that a decision can be explained.
+//! (Prequal, NSDI 2024). A machine that runs low or hot comes after the others and is asked all
+//! the same where there is no other. Every candidate gets its verdict, so that a decision can be
+//! explained.
 //! Owns no state: capability, label and tenant rules were applied by whoever lists candidates.
+
+use std::fmt;
 
 use selvedge_base::{Dice, Micros, NodeId};
 use serde::{Deserialize, Serialize};
@@ -37,6 +41,53 @@ pub struct Candidate {
     pub step_us: u32,
     /// Requests this node has handed there and that are not finished.
     pub in_flight_from_here: u32,
+    /// Why its machine should be spared, if it should.
+    pub strain: Option<Strain>,
+}
+
+/// Why a machine should be spared while others can do the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Strain {
+    /// Its battery carries it, and is this full.
+    Battery {
+        /// Of a full one.
+        percent: u8,
+    },
+    /// It is this hot.
+    Hot {
+        /// Tenths of a degree Celsius.
+        decidegrees: i16,
+    },
+    /// A part of it is this near to where it throttles or stops.
+    NearLimit {
+        /// Tenths of a degree that are left.
+        decidegrees: i16,
+    },
+}
+
+impl fmt::Display for Strain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Battery { percent } => write!(f, "on battery at {percent} %"),
+            Self::Hot { decidegrees } => write!(f, "at {} °C", Tenths(*decidegrees)),
+            Self::NearLimit { decidegrees } => {
+                write!(f, "{} °C below its critical point", Tenths(*decidegrees))
+            }
+        }
+    }
+}
+
+/// A number of tenths as people write it.
+struct Tenths(i16);
+
+impl fmt::Display for Tenths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, all) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());
+        match all % 10 {
+            0 => write!(f, "{sign}{}", all / 10),
+            tenth => write!(f, "{sign}{}.{tenth}", all / 10),
+        }
+    }
 }
 
 /// Where a model stands, best first.
@@ -106,6 +157,8 @@ pub enum Verdict {
     Dead,
     /// Excluded: could not load the model.
     Failed,
+    /// Usable, but its machine is spared while another can answer.
+    Spared(Strain),
 }
 
 impl Verdict {
@@ -113,10 +166,11 @@ impl Verdict {
     pub const fn usable(self) -> bool {
         !matches!(self, Self::Suspect | Self::Frozen | Self::Dead | Self::Failed)
     }
+}
 
-    /// For people.
-    pub const fn as_str(self) -> &'static str {
-        match self {
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Self::Fastest => "fastest",
             Self::Local => "local, and no peer is faster by enough",
             Self::Drawn => "drawn among the near-equal fastest",
@@ -128,7 +182,8 @@ impl Verdict {
             Self::Frozen => "computes without progress",
             Self::Dead => "gone",
             Self::Failed => "could not load the model",
-        }
+            Self::Spared(strain) => return write!(f, "{strain}: after others"),
+        })
     }
 }
 
@@ -157,6 +212,9 @@ const HOT_QUANTILE_PERMILLE: usize = 840;
 /// ... and comes later only while a cool one takes at most this many times as long: among unequal
 /// machines the fast one deserves more requests.
 const COOL_WORTH: u64 = 2;
+/// Where the model is in memory comes first, unless it takes more than this many times as long as
+/// loading it elsewhere: a load may throw another model out there, whose next request pays for it.
+const LOAD_WORTH: u64 = 2;
 
 /// Ranks the candidates for `need` and says which to take first.
 pub fn choose(need: Need, candidates: &[Candidate], dice: &mut Dice) -> Choice {
@@ -166,7 +224,8 @@ pub fn choose(need: Need, candidates: &[Candidate], dice: &mut Dice) -> Choice {
         .filter(|candidate| first_verdict(candidate, hot_above) == Verdict::Slower)
         .map(|candidate| estimate(need, candidate))
         .min();
-    let mut ranked: Vec<(Candidate, Scored)> = candidates
+    let soonest = soonest_ready(need, candidates);
+    let mut ranked: Vec<(Candidate, Scored, Rank)> = candidates
         .iter()
         .map(|candidate| {
             let estimate = estimate(need, candidate);
@@ -175,13 +234,18 @@ pub fn choose(need: Need, candidates: &[Candidate], dice: &mut Dice) -> Choice {
             if verdict == Verdict::Busy && !coolest.is_some_and(worth) {
                 verdict = Verdict::Slower;
             }
-            (candidate.clone(), Scored { node: candidate.node, estimate, verdict })
+            let loads = matches!(verdict, Verdict::Loading | Verdict::Cold);
+            let late = |ready: Micros| estimate.times(LOAD_WORTH) < ready;
+            let tier = if loads && soonest.is_some_and(late) { 0 } else { tier(verdict) };
+            // To load a model is work, too.
+            let rank = (tier, candidate.strain.is_some());
+            (candidate.clone(), Scored { node: candidate.node, estimate, verdict }, rank)
         })
         .collect();
     // Ties go by name, so that the order never depends on the caller's.
-    ranked.sort_by_key(|(_, scored)| (tier(scored.verdict), scored.estimate, scored.node));
+    ranked.sort_by_key(|(_, scored, rank)| (*rank, scored.estimate, scored.node));
     let chosen = pick(&mut ranked, dice);
-    Choice { ranked: ranked.into_iter().map(|(_, scored)| scored).collect(), chosen }
+    Choice { ranked: ranked.into_iter().map(|(_, scored, _)| scored).collect(), chosen }
 }
 
 /// `rtt + (pending + prompt) / prefill rate + waiting for a place + output × time per token`.
@@ -212,6 +276,14 @@ const fn known(measured: u32, otherwise: u32) -> u32 {
     if measured == 0 { otherwise } else { measured }
 }
 
+/// The least time where the model is in memory; none where it is nowhere.
+fn soonest_ready(need: Need, candidates: &[Candidate]) -> Option<Micros> {
+    let ready = |candidate: &&Candidate| {
+        candidate.state == PeerState::Alive && candidate.model_state == Readiness::Ready
+    };
+    candidates.iter().filter(ready).map(|candidate| estimate(need, candidate)).min()
+}
+
 /// Requests in flight above which a peer is hot; none when all have about the same.
 fn hot_threshold(candidates: &[Candidate]) -> u32 {
     let usable = |candidate: &&Candidate| candidate.state == PeerState::Alive && !candidate.is_me;
@@ -229,39 +301,45 @@ fn first_verdict(candidate: &Candidate, hot_above: u32) -> Verdict {
         PeerState::Dead => return Verdict::Dead,
         PeerState::Alive => {}
     }
-    match candidate.model_state {
-        Readiness::Failed => Verdict::Failed,
-        Readiness::Cold => Verdict::Cold,
-        Readiness::Loading => Verdict::Loading,
-        Readiness::Ready if !candidate.is_me && candidate.in_flight_from_here > hot_above => {
-            Verdict::Busy
-        }
-        Readiness::Ready => Verdict::Slower,
+    let is_busy = !candidate.is_me && candidate.in_flight_from_here > hot_above;
+    match (candidate.model_state, candidate.strain) {
+        (Readiness::Failed, _) => Verdict::Failed,
+        (Readiness::Cold, _) => Verdict::Cold,
+        (Readiness::Loading, _) => Verdict::Loading,
+        (Readiness::Ready, Some(strain)) => Verdict::Spared(strain),
+        (Readiness::Ready, None) if is_busy => Verdict::Busy,
+        (Readiness::Ready, None) => Verdict::Slower,
     }
 }
 
-/// Ready ones first, then hot ones, then those that must load, then those that cannot.
+/// Ready ones first, then busy ones, then those that are spared, then those that must load, then
+/// those that cannot. Where all that are ready are overloaded, those that must load compete with
+/// them.
 const fn tier(verdict: Verdict) -> u8 {
     match verdict {
         Verdict::Fastest | Verdict::Local | Verdict::Drawn | Verdict::Slower => 0,
         Verdict::Busy => 1,
-        Verdict::Loading => 2,
-        Verdict::Cold => 3,
-        Verdict::Suspect | Verdict::Frozen | Verdict::Dead | Verdict::Failed => 4,
+        Verdict::Spared(_) => 2,
+        Verdict::Loading => 3,
+        Verdict::Cold => 4,
+        Verdict::Suspect | Verdict::Frozen | Verdict::Dead | Verdict::Failed => 5,
     }
 }
 
+/// The tier of a candidate, and within it whether its machine is spared.
+type Rank = (u8, bool);
+
 /// Moves the one to take to the front and says why it was taken.
-fn pick(ranked: &mut [(Candidate, Scored)], dice: &mut Dice) -> Option<NodeId> {
-    let (_, best) = ranked.first().filter(|(_, scored)| scored.verdict.usable())?;
-    let (best_tier, least) = (tier(best.verdict), best.estimate);
-    let rivals = ranked.iter().take_while(|(_, scored)| tier(scored.verdict) == best_tier).count();
+fn pick(ranked: &mut [(Candidate, Scored, Rank)], dice: &mut Dice) -> Option<NodeId> {
+    let (_, best, best_rank) = ranked.first().filter(|(_, best, _)| best.verdict.usable())?;
+    let (best_rank, least) = (*best_rank, best.estimate);
+    let rivals = ranked.iter().take_while(|(_, _, rank)| *rank == best_rank).count();
     let within = |slack: Micros, scored: &Scored| scored.estimate <= least.plus(slack);
     let local = ranked[..rivals]
         .iter()
-        .position(|(candidate, scored)| candidate.is_me && within(LOCAL_SLACK, scored));
+        .position(|(candidate, scored, _)| candidate.is_me && within(LOCAL_SLACK, scored));
     let slack = Micros(least.0 / 1_000 * NEAR_EQUAL_PERMILLE).max(NEAR_EQUAL_AT_LEAST);
-    let near = ranked[..rivals].iter().take_while(|(_, scored)| within(slack, scored)).count();
+    let near = ranked[..rivals].iter().take_while(|(_, scored, _)| within(slack, scored)).count();
     let (at, verdict) = match local {
         Some(at) => (at, Verdict::Local),
         None if near > 1 => {
@@ -272,12 +350,12 @@ fn pick(ranked: &mut [(Candidate, Scored)], dice: &mut Dice) -> Option<NodeId> {
         }
         None => (0, Verdict::Fastest),
     };
-    // A taken candidate that must load says so rather than "fastest".
-    if best_tier == 0 {
+    // A taken candidate that must load, or should be spared, says so rather than "fastest".
+    if !matches!(ranked[at].1.verdict, Verdict::Loading | Verdict::Cold) && best_rank.0 == 0 {
         ranked[at].1.verdict = verdict;
     }
     ranked[..=at].rotate_right(1);
-    ranked.first().map(|(_, scored)| scored.node)
+    ranked.first().map(|(_, scored, _)| scored.node)
 }
 
 /// Two different indices below `count`, which is at least 2.

@@ -96,9 +96,10 @@ pub enum HelloReply {
 
 /// The first frame of a stream says what the stream is for. `R` is a request, `Q` a message about
 /// budgets, `P` one about policies, `F` one of federated rounds, `M` a personal model, `S` a
-/// request to write down what is said. New variants go to the end: frames count them.
+/// request to write down what is said, `H` what a node's machine is. New variants go to the end:
+/// frames count them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Opening<R, Q = (), P = (), F = (), M = (), S = ()> {
+pub enum Opening<R, Q = (), P = (), F = (), M = (), S = (), H = ()> {
     /// A request for the peer to compute; answered by [`HandOffReply`]s.
     HandOff(HandOff<R>),
     /// An exchange of state; answered by [`SyncMessage`]s.
@@ -129,9 +130,13 @@ pub enum Opening<R, Q = (), P = (), F = (), M = (), S = ()> {
     /// A request to write down what is said in sound, which follows in frames of its own; answered
     /// by [`HandOffReply`]s. Since version 9.
     Spoken(Box<Spoken<S>>),
+    /// What the sender's machine is and how it stands; not answered on this stream. Rows cannot
+    /// carry it: they travel through nodes of every version, which would not read them. Since
+    /// version 10.
+    Machine(Box<H>),
 }
 
-impl<R, Q, P, F, M, S> Opening<R, Q, P, F, M, S> {
+impl<R, Q, P, F, M, S, H> Opening<R, Q, P, F, M, S, H> {
     /// The wire version that brought this variant: it is written to no peer of an older one.
     pub const fn since(&self) -> u8 {
         match self {
@@ -143,6 +148,7 @@ impl<R, Q, P, F, M, S> Opening<R, Q, P, F, M, S> {
             Self::Personal(_) => 7,
             Self::Shaped(_) => 8,
             Self::Spoken(_) => 9,
+            Self::Machine(_) => 10,
         }
     }
 }

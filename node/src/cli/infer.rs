@@ -1,4 +1,4 @@
-//! The command line of asking learned models.
+//! The command line of asking learned models, and models that see.
 
 use clap::Args;
 
@@ -7,11 +7,16 @@ Examples:
   selvedge infer wear --input states.csv --columns heat,humidity --scale 100 --classes ok,worn
   echo \"0.91,0.13\" | selvedge infer wear --input -
   selvedge infer digits --input pixels.json --json
+  selvedge infer vit-base --image cat.jpg
+  selvedge infer clip-vit --image cat.jpg --labels \"a photo of a cat,a photo of a dog\"
 
-The model is one that a job of learning makes (`selvedge fed status` lists the jobs); each node of
-the mesh has its newest version. A row of the file is one example: as many numbers as the job's
-model takes, of an image channel by channel and row by row. CSV may begin with a line of names;
-JSON is a list of lists of numbers.
+With --image the model is one that tells classes of pictures, or, with --labels, which of some texts
+a picture shows: for each picture the likeliest, with their probabilities, go to standard output.
+
+With --input the model is one that a job of learning makes (`selvedge fed status` lists the jobs);
+each node of the mesh has its newest version. A row of the file is one example: as many numbers as
+the job's model takes, of an image channel by channel and row by row. CSV may begin with a line of
+names; JSON is a list of lists of numbers.
 
 Values must come as training read them. Tables were divided by the `scale` of the nodes' [[data]],
 which --scale does here too; bytes of images were divided by 255, so that they are 0 to 1.
@@ -22,11 +27,17 @@ standard output, which version of the model answered to standard error.";
 #[derive(Debug, Args)]
 #[command(after_help = INFER_NOTES)]
 pub(crate) struct Infer {
-    /// The model: the name of a job
+    /// The model: the name of a job, or of a model that sees
     pub(crate) name: String,
     /// A file of rows in CSV or JSON; `-` reads standard input
-    #[arg(long, short, value_name = "FILE")]
-    pub(crate) input: String,
+    #[arg(long, short, value_name = "FILE", required_unless_present = "image")]
+    pub(crate) input: Option<String>,
+    /// A picture, PNG or JPEG; may be given several times
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["input", "columns", "classes"])]
+    pub(crate) image: Vec<String>,
+    /// The texts that are compared with each picture, by a model that does
+    #[arg(long, value_name = "TEXTS", value_delimiter = ',', requires = "image")]
+    pub(crate) labels: Vec<String>,
     /// The columns of a CSV to take, in the order of the model [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) columns: Vec<String>,
@@ -37,7 +48,7 @@ pub(crate) struct Infer {
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) classes: Vec<String>,
     /// The version that must answer, which is its rounds [default: the newest]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "image")]
     pub(crate) version: Option<u64>,
     /// Print JSON, with the probabilities of all classes
     #[arg(long)]

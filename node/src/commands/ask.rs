@@ -5,6 +5,7 @@ use std::io::Read as _;
 use anyhow::{Context as _, Result, anyhow, bail};
 use selvedge_contract::embed::embeds;
 use selvedge_contract::speech::hears;
+use selvedge_contract::tensors::infers;
 use selvedge_net::clock;
 use serde_json::{Value, json};
 
@@ -29,8 +30,10 @@ pub(crate) fn ask(home: &Home, options: &cli::Ask) -> Result<()> {
     let client = Client::new(base.unwrap_or_default(), options.key.clone());
     let model = match &options.model {
         Some(model) => model.clone(),
-        // What makes embeddings or hears answers no question.
-        None => first_model(&client, |made| !embeds(made) && !hears(made), MISSING)?,
+        // What makes embeddings, hears or takes tensors answers no question.
+        None => {
+            first_model(&client, |made| !embeds(made) && !hears(made) && !infers(made), MISSING)?
+        }
     };
     let body = body(options, &model, prompt(&options.prompt)?);
     if options.json { whole(&client, &body) } else { stream(&client, &body, contact.as_ref()) }

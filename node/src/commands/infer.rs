@@ -1,4 +1,7 @@
-//! `selvedge infer`: rows of numbers to a learned model, and their classes.
+//! `selvedge infer`: rows of numbers to a learned model, and their classes; or pictures to a model
+//! that sees (`pictures`).
+
+mod pictures;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -42,9 +45,10 @@ pub(crate) fn infer(home: &Home, options: &cli::Infer) -> Result<()> {
     };
     let base = options.api.as_deref().or(contact.as_ref().map(|contact| contact.api.as_str()));
     let client = Client::new(base.unwrap_or_default(), options.key.clone());
+    let Some(input) = &options.input else { return pictures::infer(&client, options) };
     let how = Reading { columns: options.columns.clone(), scale: options.scale };
-    let rows = Unlabelled::read(&text_of(&options.input)?, &how)
-        .with_context(|| format!("{} holds no rows of numbers", options.input))?;
+    let rows = Unlabelled::read(&text_of(input)?, &how)
+        .with_context(|| format!("{input} holds no rows of numbers"))?;
     let version = options.version.map(|version| format!("/versions/{version}"));
     let version = version.unwrap_or_default();
     let path = format!("/v2/models/{}{version}/infer", escaped(&options.name));

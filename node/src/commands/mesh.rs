@@ -38,6 +38,7 @@ pub(crate) fn mesh(home: &Home, config: &Config, command: &cli::Mesh) -> Result<
         cli::Mesh::Root(Root::Rotate)
         | cli::Mesh::Invite { .. }
         | cli::Mesh::Status { .. }
+        | cli::Mesh::Hardware { .. }
         | cli::Mesh::Members { .. }
         | cli::Mesh::Revoke { .. }
         | cli::Mesh::Promote { .. }
@@ -74,6 +75,9 @@ fn ask_the_node(client: &Client, command: &cli::Mesh) -> Result<()> {
             ui::out(format_args!("{:#}", client.get::<serde_json::Value>("/admin/status")?));
         }
         cli::Mesh::Status { json: false } => status(&client.get("/admin/status")?),
+        cli::Mesh::Hardware { json } => {
+            super::hardware::show(&client.get("/admin/status")?, *json)?
+        }
         cli::Mesh::Members { json } => members(client, *json)?,
         cli::Mesh::Revoke { node } => {
             let member = find(client, node)?;

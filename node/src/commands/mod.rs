@@ -7,6 +7,7 @@ mod ask;
 mod budgets;
 mod cache;
 mod fed;
+mod hardware;
 mod infer;
 mod keys;
 mod mesh;

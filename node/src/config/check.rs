@@ -17,13 +17,20 @@ use selvedge_federated::round::MAX_PER_NODE;
 use selvedge_runtime::{Bounds, CacheConfig, DataParts, DataSource, JobSpec};
 use selvedge_train::{Idx, Images, Requests, Source, Table, Texts};
 
-use super::raw::{LogFormat, RawCache, RawConfig, RawData};
+use super::raw::{LogFormat, RawCache, RawConfig, RawData, RawModel, RawVariant};
 use super::reference::{Field, fields};
 use super::secret::Secret;
 use super::telemetry::{self, TelemetryConfig};
+use crate::pull::check_name;
 
 /// Sources of one node: each is a client of its jobs, and there are not more of those on one.
 const MAX_SOURCES: usize = 64;
+/// Models with several files: a node serves a handful.
+const MAX_MODELS: usize = 32;
+/// Files of one model: there are not many more quantizations.
+const MAX_VARIANTS: usize = 16;
+/// Tokens a second that somebody may want: no model writes faster for one reader.
+const MAX_RATE: u32 = 10_000;
 /// Parts of the data of one name: as many clients as a job may count of one node.
 const MAX_PARTS: usize = MAX_PER_NODE as usize;
 /// The least epsilon that is counted, which is also its unit.
@@ -56,6 +63,17 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     /// What jobs may train on here, by name.
     pub(crate) data: BTreeMap<String, DataParts>,
+    /// Models with several files to choose from.
+    pub(crate) variants: Vec<VariantsConfig>,
+}
+
+/// A model with several files to choose from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VariantsConfig {
+    pub(crate) name: String,
+    /// Each as it was written, with its bytes where they were.
+    pub(crate) files: Vec<(String, Option<u64>)>,
+    pub(crate) wanted_rate: u32,
 }
 
 /// The HTTP API.
@@ -141,6 +159,7 @@ impl Config {
                 memory_budget_bytes: raw.engine.memory_budget_bytes,
                 lazy: raw.engine.lazy,
                 speculation: raw.engine.speculation,
+                keep_loaded: raw.engine.keep_loaded.clone(),
                 // A matter of the program, not of its user: `up` decides it.
                 rendering: Rendering::Here,
                 running: Running::Here,
@@ -157,6 +176,7 @@ impl Config {
             log_filter: problems.filter(&raw.log.filter),
             log_format: raw.log.format,
             data: problems.sources(&raw.data),
+            variants: problems.variants(&raw.model),
         };
         if problems.0.is_empty() { Ok(config) } else { Err(ConfigErrors(problems.0)) }
     }
@@ -242,6 +262,42 @@ impl Problems {
             }
         }
         sources
+    }
+
+    fn variants(&mut self, written: &[RawModel]) -> Vec<VariantsConfig> {
+        if written.len() > MAX_MODELS {
+            let many = format!("{} tables", written.len());
+            self.say("model", many, format!("at most {MAX_MODELS}"));
+        }
+        let mut names = BTreeSet::new();
+        let each = written.iter().map(|raw| {
+            if check_name(&raw.name).is_err() {
+                let allowed = "up to 64 of a-z 0-9 . _ - that begin with a letter or digit";
+                self.say("model.name", raw.name.escape_debug(), allowed);
+            } else if !names.insert(&raw.name) {
+                self.say("model.name", &raw.name, "a name that no other [[model]] table has");
+            }
+            if !(1..=MAX_VARIANTS).contains(&raw.variants.len()) {
+                let (count, allowed) = (raw.variants.len(), format!("1 to {MAX_VARIANTS}"));
+                self.say("model.variants", format!("{count} files"), allowed);
+            }
+            if raw.min_tokens_per_s > MAX_RATE {
+                let allowed = format!("0 to {MAX_RATE}");
+                self.say("model.min_tokens_per_s", raw.min_tokens_per_s, allowed);
+            }
+            let file = |raw: &RawVariant| match raw {
+                RawVariant::Named(source) => (source.clone(), None),
+                RawVariant::Sized(sized) => (sized.source.clone(), Some(sized.bytes)),
+            };
+            let files: Vec<_> = raw.variants.iter().map(file).collect();
+            if files.iter().any(|(source, _)| *source == raw.name) {
+                let allowed = "files under other names than the model's own";
+                self.say("model.variants", &raw.name, allowed);
+            }
+            let (name, wanted_rate) = (raw.name.clone(), raw.min_tokens_per_s);
+            VariantsConfig { name, files, wanted_rate }
+        });
+        each.collect()
     }
 
     /// The bound of a source's privacy, as its ledger counts it.

@@ -12,7 +12,7 @@ mod reference;
 mod secret;
 mod telemetry;
 
-pub(crate) use check::{Config, ModelsConfig};
+pub(crate) use check::{Config, ModelsConfig, VariantsConfig};
 pub(crate) use overlay::{Env, load};
 pub(crate) use raw::{LogFormat, RawConfig};
 pub(crate) use reference::{commented_defaults, markdown, schema_json};

@@ -37,6 +37,53 @@ pub(crate) struct RawConfig {
     /// source by its name only; its files never leave the node, and what is trained from them does.
     #[schemars(length(max = 64))]
     pub(crate) data: Vec<RawData>,
+    /// Models of which this node has several files, in more or fewer bits, one `[[model]]` table
+    /// each. When it starts it serves the one that suits its memory, its kernels and its speed best
+    /// under the name; `selvedge models list` says which and why. Files that are named here are not
+    /// served under names of their own.
+    #[schemars(length(max = 32))]
+    pub(crate) model: Vec<RawModel>,
+}
+
+/// A model of which there are several files.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawModel {
+    /// The name in requests.
+    pub(crate) name: String,
+    /// The files: names of models of this home, paths, or sources as `selvedge models pull` takes
+    /// them, which count once they are here.
+    #[schemars(length(min = 1, max = 16))]
+    pub(crate) variants: Vec<RawVariant>,
+    /// Tokens a second that one answer should have at least; slower files are taken only where none
+    /// is faster.
+    #[serde(default = "reading_rate")]
+    #[schemars(range(min = 0, max = 10000))]
+    pub(crate) min_tokens_per_s: u32,
+}
+
+/// One file of a model.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum RawVariant {
+    /// Which one.
+    Named(String),
+    /// The same, and how large it is.
+    Sized(RawSized),
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawSized {
+    /// Which one.
+    pub(crate) source: String,
+    /// Bytes of the file: with it `selvedge models pull NAME` can choose it before it is here.
+    pub(crate) bytes: u64,
+}
+
+/// People read about so fast.
+const fn reading_rate() -> u32 {
+    5
 }
 
 /// A source of examples.
@@ -273,7 +320,8 @@ pub(crate) struct RawEngine {
     /// Requests that may wait for a place; more are refused and go elsewhere.
     #[schemars(range(min = 1, max = 4096))]
     pub(crate) max_queue: u64,
-    /// Memory for all models and their caches together, in bytes.
+    /// Memory for all models and their caches together, in bytes. Where not all of them fit, those
+    /// that are asked for are in memory in turn.
     #[schemars(range(min = 16777216, max = 17592186044416_u64))]
     pub(crate) memory_budget_bytes: u64,
     /// Load a model at its first request instead of at the start.
@@ -281,6 +329,10 @@ pub(crate) struct RawEngine {
     /// Compute, with a token, those that followed when the same was said before, and keep them where
     /// the model says the same: answers that repeat their prompt come sooner, and none is another.
     pub(crate) speculation: bool,
+    /// Models that stay in memory once they are loaded, by name; `*` means all. The others make
+    /// room for one that is asked for and does not fit.
+    #[schemars(length(max = 256))]
+    pub(crate) keep_loaded: Vec<String>,
 }
 
 impl Default for RawEngine {
@@ -294,6 +346,7 @@ impl Default for RawEngine {
             memory_budget_bytes: engine.memory_budget_bytes,
             lazy: engine.lazy,
             speculation: engine.speculation,
+            keep_loaded: engine.keep_loaded,
         }
     }
 }

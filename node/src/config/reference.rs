@@ -124,8 +124,27 @@ pub(crate) fn commented_defaults() -> String {
     for line in DATA_EXAMPLE.lines() {
         text.push_str(&format!("# {line}\n").replace(" \n", "\n"));
     }
+    text.push('\n');
+    for line in wrap(&model_docs(), 96) {
+        text.push_str(&format!("# {line}\n"));
+    }
+    for line in MODEL_EXAMPLE.lines() {
+        text.push_str(&format!("# {line}\n"));
+    }
     text
 }
+
+/// A model with several files; `config::tests` reads it.
+pub(crate) const MODEL_EXAMPLE: &str = "\
+[[model]]
+name = \"assistant\"
+variants = [
+  \"assistant-q8_0\",
+  \"/srv/models/assistant.Q4_K_M.gguf\",
+  { source = \"hf:OWNER/REPO/assistant.Q4_0.gguf\", bytes = 900000000 },
+]
+min_tokens_per_s = 8
+";
 
 /// Sources, one of each kind; `config::tests` reads it.
 pub(crate) const DATA_EXAMPLE: &str = "\
@@ -171,6 +190,10 @@ kind = \"requests\"
 model = \"wear\"
 ";
 
+fn model_docs() -> String {
+    one_line(&schema()["properties"]["model"]["description"])
+}
+
 fn data_docs() -> String {
     one_line(&schema()["properties"]["data"]["description"])
 }
@@ -193,6 +216,8 @@ pub(crate) fn markdown() -> String {
         }
     }
     text.push_str(&format!("\n## [[data]]\n\n{}\n\n```toml\n{DATA_EXAMPLE}```\n", data_docs()));
+    let model = model_docs();
+    text.push_str(&format!("\n## [[model]]\n\n{model}\n\n```toml\n{MODEL_EXAMPLE}```\n"));
     text
 }
 

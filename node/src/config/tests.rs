@@ -206,3 +206,32 @@ fn sources_of_data_are_read_and_named_once() {
     let (_scratch, file) = written(&csv("a").repeat(65));
     assert!(failure(load(&file, true, &Env::new(), |_| ())).contains("at most 64"));
 }
+
+#[test]
+fn models_with_several_files_are_read_and_bounded() {
+    let (_scratch, file) = written(super::reference::MODEL_EXAMPLE);
+    let config = load(&file, true, &Env::new(), |_| ()).unwrap();
+    let [model] = &config.variants[..] else { panic!("{:?}", config.variants) };
+    assert_eq!((model.name.as_str(), model.wanted_rate), ("assistant", 8));
+    let sizes: Vec<Option<u64>> = model.files.iter().map(|(_, bytes)| *bytes).collect();
+    assert_eq!(sizes, [None, None, Some(900_000_000)]);
+    let table =
+        |name: &str, files: &str| format!("[[model]]\nname = '{name}'\nvariants = {files}\n");
+    for (text, problem) in [
+        (table("Big", "['a']"), "model.name is 'Big'"),
+        (table("a", "['b']") + &table("a", "['c']"), "no other [[model]] table has"),
+        (table("a", "[]"), "model.variants is '0 files'"),
+        (table("a", &format!("[{}]", "'x',".repeat(17))), "model.variants is '17 files'"),
+        (table("a", "['a']"), "other names than the model's own"),
+        (table("a", "['b']") + "min_tokens_per_s = 10001\n", "model.min_tokens_per_s is '10001'"),
+    ] {
+        let (_scratch, file) = written(&text);
+        let said = failure(load(&file, true, &Env::new(), |_| ()));
+        assert!(said.contains(problem), "{said} lacks {problem}");
+    }
+    let many: String = (0..33).map(|at| table(&format!("m{at}"), "['x']")).collect();
+    let (_scratch, file) = written(&many);
+    assert!(failure(load(&file, true, &Env::new(), |_| ())).contains("at most 32"));
+    let (_scratch, file) = written(&(table("a", "['b']") + "secret = 1\n"));
+    assert!(failure(load(&file, true, &Env::new(), |_| ())).contains("secret"));
+}

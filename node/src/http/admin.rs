@@ -35,7 +35,7 @@ const TAKE_AWAY: &str = "DELETE, OPTIONS";
 
 /// The paths after `/admin/` and the methods of each. What stands in braces is the rest of a path,
 /// slashes included; a path without comes before.
-pub(super) const PATHS: [(&str, &str); 42] = [
+pub(super) const PATHS: [(&str, &str); 43] = [
     ("status", READ),
     ("members", READ),
     ("watch", READ),
@@ -64,6 +64,7 @@ pub(super) const PATHS: [(&str, &str); 42] = [
     ("budgets/{account}", READ),
     ("models", BOTH),
     ("models/{name}", TAKE_AWAY),
+    ("variants", READ),
     ("providers", BOTH),
     ("providers/{name}", TAKE_AWAY),
     ("provider-keys", BOTH),
@@ -188,6 +189,7 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
         ("cache", "purge") => purge(body),
         ("cache", _) => Ok(Order::Cache),
         ("models", "") => model(body),
+        ("variants", _) => Ok(Order::Variants),
         ("models", name) => Ok(Order::ModelRemove(name.to_owned())),
         ("requests", id) => id
             .parse()

@@ -16,6 +16,7 @@ use selvedge_dialect::chat::Failure;
 use selvedge_dialect::embed::Embeddings;
 use selvedge_dialect::inference::Makes;
 use selvedge_dialect::inference::rows::{Card, Found};
+use selvedge_engine::MemoryUse;
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::settings::{SettingKey, Which};
 use selvedge_runtime::{
@@ -127,6 +128,9 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// The jobs of learning at this node, now and again whenever they changed; never ends.
     fn federated_watch(&self) -> BoxStream<'static, wire::List<wire::FederatedJob>>;
 
+    /// What models take of the engine's memory, and how often they came and went.
+    fn memory(&self) -> Option<MemoryUse>;
+
     /// Running totals the node keeps itself: metric name, help, value.
     fn totals(&self) -> Vec<(&'static str, &'static str, u64)>;
 
@@ -201,6 +205,8 @@ pub(crate) enum Order {
     },
     /// Lists members.
     Members,
+    /// What was chosen of models with several files.
+    Variants,
     /// Shuts a node out.
     Revoke(NodeId),
     /// Lets a node admit others.

@@ -1,6 +1,7 @@
 //! `POST /v1/chat/completions`: from the body to a plan.
 //!
-//! Owns the parameters only chats have and how messages become the model's input.
+//! Owns the parameters only chats have and how messages become the model's input. Chats with tools
+//! are read by the dialect instead, whoever answers them.
 
 use selvedge_contract::{ChatMessage, Input, Limits, LogProbs, Role};
 use serde::Deserialize;
@@ -39,6 +40,13 @@ pub(super) fn plan(body: &[u8]) -> Result<Plan, Problem> {
     let schema = schema(fields.response_format.as_deref())?;
     let plan = Plan::new(Shape::Chat, &mut fields, vec![Input::Chat(messages)], logprobs)?;
     Ok(Plan { schema, ..plan })
+}
+
+/// Whether messages of a body that was refused may be calls of tools or their results. Quotes within
+/// a text have a backslash before them, so that nobody's words are taken for it.
+pub(super) fn speaks_of_calls(body: &[u8]) -> bool {
+    let has = |word: &[u8]| body.windows(word.len()).any(|window| window == word);
+    has(b"\"tool_calls\"") || has(b"\"tool\"")
 }
 
 fn refuse_unsupported(fields: &Fields) -> Result<(), Problem> {

@@ -31,7 +31,7 @@ pub(super) fn plan(body: &[u8]) -> Result<Plan, Problem> {
 pub(super) fn as_chat(plan: &Plan) -> ChatRequest {
     let texts = plan.inputs.iter().filter_map(|input| match input {
         Input::Text(text) => Some(Message::text(Role::User, text.as_str())),
-        Input::Tokens(_) | Input::Chat(_) => None,
+        Input::Tokens(_) | Input::Chat(_) | Input::Tooled(_) => None,
     });
     ChatRequest {
         model: plan.model.clone(),
@@ -82,6 +82,7 @@ fn inputs(prompt: Option<Prompt>) -> Result<Vec<Input>, Problem> {
         Input::Text(text) => text.is_empty(),
         Input::Tokens(tokens) => tokens.is_empty(),
         Input::Chat(messages) => messages.is_empty(),
+        Input::Tooled(chat) => chat.messages.is_empty(),
     };
     if inputs.iter().any(is_empty) {
         return Err(Problem::invalid("prompt", "'prompt' must not be empty"));

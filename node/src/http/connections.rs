@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,10 +22,12 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::backend::Backend;
+use super::heads::Heads;
 use super::limits::Patient;
 use super::router::{App, handle};
 use super::settings::Settings;
 use super::stop::{Phase, Stop};
+use super::workers::Workers;
 
 /// Bytes of a request's head: the longest cookies and tokens in use stay below half of it.
 const HEAD_BYTES: usize = 32 << 10;
@@ -57,7 +60,7 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: applicat
 /// come to serve them.
 ///
 /// # Errors
-/// When the listener cannot be taken out of the runtime.
+/// When the listener cannot be taken out of the runtime, or the system gives no threads.
 pub(crate) fn lasting(
     listener: TcpListener,
     backend: Arc<dyn Backend>,
@@ -65,8 +68,9 @@ pub(crate) fn lasting(
     stop: Stop,
 ) -> io::Result<Run> {
     let socket = Arc::new(Mutex::new(Some(listener.into_std()?)));
+    let workers = Arc::new(Workers::start(settings.workers)?);
     Ok(Arc::new(move || {
-        let socket = Arc::clone(&socket);
+        let (socket, workers) = (Arc::clone(&socket), Arc::clone(&workers));
         let (backend, settings, stop) = (Arc::clone(&backend), settings.clone(), stop.clone());
         Box::pin(async move {
             let held = socket.lock().as_ref().map(std::net::TcpListener::try_clone);
@@ -74,31 +78,28 @@ pub(crate) fn lasting(
             let Some(listener) = held else { return Ok(()) };
             let listener = listener.and_then(TcpListener::from_std);
             let listener = listener.map_err(|error| error.to_string())?;
-            let mut serving = pin!(serve(listener, backend, settings, stop.clone()));
-            let served = tokio::select! {
-                served = &mut serving => served,
+            let app = App::new(backend, settings, stop.clone(), address(&listener)?);
+            let mut serving = pin!(serve(listener, Arc::new(app), &workers, stop.clone()));
+            tokio::select! {
+                () = &mut serving => {}
                 () = stop.requested() => {
                     drop(socket.lock().take());
-                    serving.await
+                    serving.await;
                 }
-            };
-            served.map_err(|error| error.to_string())
+            }
+            Ok(())
         })
     }))
 }
 
+/// Where a listener listens; one without an address is not a usable socket.
+fn address(listener: &TcpListener) -> Result<SocketAddr, String> {
+    listener.local_addr().map_err(|error| error.to_string())
+}
+
 /// Serves clients on `listener` until `stop` is requested and the running answers have ended or
 /// their grace is over.
-///
-/// # Errors
-/// When the listener has no address, which means that it is not a usable socket.
-async fn serve(
-    listener: TcpListener,
-    backend: Arc<dyn Backend>,
-    settings: Settings,
-    stop: Stop,
-) -> io::Result<()> {
-    let app = Arc::new(App::new(backend, settings, stop.clone(), listener.local_addr()?));
+async fn serve(listener: TcpListener, app: Arc<App>, workers: &Workers, stop: Stop) {
     let mut running = JoinSet::new();
     let mut requested = pin!(stop.requested());
     loop {
@@ -108,7 +109,14 @@ async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) if running.len() >= app.settings.connections => turn_away(socket),
                 Ok((socket, _)) => {
-                    running.spawn(connection(Arc::clone(&app), socket));
+                    // A worker knows only sockets of its own.
+                    let (app, socket) = (Arc::clone(&app), socket.into_std());
+                    workers.serve(&mut running, async move {
+                        match socket.and_then(TcpStream::from_std) {
+                            Ok(socket) => connection(app, socket).await,
+                            Err(error) => warn!(%error, "a connection could not be taken over"),
+                        }
+                    });
                 }
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
@@ -119,7 +127,6 @@ async fn serve(
     }
     drop(listener);
     finish(running, &stop, app.settings.grace).await;
-    Ok(())
 }
 
 /// Lets what runs finish, then makes it finish.
@@ -262,7 +269,7 @@ async fn one(app: Arc<App>, socket: TcpStream) {
     // failed write.
     let mut serving = pin!(
         http1::Builder::new()
-            .timer(TokioTimer::new())
+            .timer(Heads::default())
             .header_read_timeout(app.settings.header_timeout)
             .max_header_size(HEAD_BYTES)
             .max_buf_size(BUFFER_BYTES)

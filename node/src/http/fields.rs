@@ -116,7 +116,7 @@ pub(super) struct Fields {
     _safety_identifier: Option<String>,
     #[serde(rename = "prompt_cache_key")]
     _prompt_cache_key: Option<String>,
-    /// Means something only with tools, which are refused.
+    /// Means something only with tools, which go another way.
     #[serde(rename = "parallel_tool_calls")]
     _parallel_tool_calls: Option<bool>,
 }

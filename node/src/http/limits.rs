@@ -4,9 +4,9 @@
 //! leaves a response unread. Limits on heads and idle connections are hyper's, set in
 //! `connections`.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -29,6 +29,9 @@ const BODIES_TOTAL: usize = 256 << 20;
 /// A body that was refused is still read, and thrown away, up to here: a client that sees its
 /// connection reset while it sends does not read the refusal.
 const DRAIN_BYTES: usize = 64 << 20;
+/// Bytes that room is made for before they came: what a fast sender has on its way, and nothing that
+/// many who only announce it could fill the memory with.
+const MORE_BYTES: usize = 64 << 10;
 /// How long that may take.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
@@ -44,7 +47,7 @@ pub(super) struct Reader {
 pub(super) struct Received {
     /// The body.
     pub(super) bytes: Bytes,
-    _share: OwnedSemaphorePermit,
+    _share: Option<OwnedSemaphorePermit>,
 }
 
 impl Reader {
@@ -82,7 +85,14 @@ impl Reader {
             return Err(too_large(limit));
         }
         let time = self.time * limit.div_ceil(self.limit.max(1)) as u32;
-        match timeout(time, self.collect(&mut body, limit)).await {
+        let collected = {
+            let mut collecting = pin!(self.collect(&mut body, limit));
+            match glance(collecting.as_mut()).await {
+                Some(collected) => Ok(collected),
+                None => timeout(time, collecting).await,
+            }
+        };
+        match collected {
             Ok(Ok(received)) => Ok(received),
             Ok(Err(problem)) => {
                 drain(body);
@@ -95,7 +105,7 @@ impl Reader {
     /// Reads to the end, taking a share of the memory for what has arrived, not for what was
     /// announced.
     async fn collect(&self, body: &mut Incoming, limit: usize) -> Result<Received, Problem> {
-        let mut share = self.share(0)?;
+        let mut share: Option<OwnedSemaphorePermit> = None;
         let mut whole = Whole::default();
         let mut len = 0;
         while let Some(chunk) = self.chunk(body).await? {
@@ -103,8 +113,13 @@ impl Reader {
             if len > limit {
                 return Err(too_large(limit));
             }
-            share.merge(self.share(chunk.len())?);
-            whole.push(chunk);
+            let more = self.share(chunk.len())?;
+            match &mut share {
+                Some(share) => share.merge(more),
+                None => share = Some(more),
+            }
+            let more = body.size_hint().exact().unwrap_or(0).min(MORE_BYTES as u64);
+            whole.push(chunk, more as usize);
         }
         Ok(Received { bytes: whole.bytes(), _share: share })
     }
@@ -133,6 +148,21 @@ impl Reader {
     }
 }
 
+/// What is there within two looks: hyper gives out a body that came with its head only when it was
+/// asked for once. Most need no timer, then.
+async fn glance<T>(mut what: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    let mut looked = false;
+    poll_fn(|cx| match what.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if std::mem::replace(&mut looked, true) => Poll::Ready(None),
+        Poll::Pending => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
+}
+
 fn too_large(limit: usize) -> Problem {
     let message = format!("the body is larger than the limit of {limit} bytes");
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge.as_str(), message)
@@ -153,11 +183,13 @@ enum Whole {
 }
 
 impl Whole {
-    fn push(&mut self, chunk: Bytes) {
+    /// Takes a chunk, which so many bytes are to follow.
+    fn push(&mut self, chunk: Bytes, more: usize) {
         *self = match std::mem::take(self) {
             Self::Nothing => Self::One(chunk),
             Self::One(first) => {
-                let mut all = BytesMut::from(first);
+                let mut all = BytesMut::with_capacity(first.len() + chunk.len() + more);
+                all.extend_from_slice(&first);
                 all.extend_from_slice(&chunk);
                 Self::Many(all)
             }

@@ -5,7 +5,7 @@
 //! they are never stale and cost nothing in between.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hyper::{Response, StatusCode};
 use prometheus_client::collector::Collector;
@@ -18,6 +18,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use selvedge_base::Mono;
+use selvedge_contract::residence::Why;
+use selvedge_engine::MemoryUse;
 use selvedge_net::clock;
 use selvedge_proto::policy::AccountPath;
 
@@ -39,6 +41,8 @@ const CLIENT_LEFT: u16 = 499;
 pub(super) struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
+    /// Of those the good ones of each surface, which are nearly all: found without a look-up.
+    good: [OnceLock<Counter>; Surface::COUNT],
     refusals: Family<Refused, Counter>,
     in_flight: Gauge,
     prompt_tokens: Counter,
@@ -69,6 +73,7 @@ impl Metrics {
         let mut metrics = Self {
             registry,
             requests: Family::default(),
+            good: Default::default(),
             refusals: Family::default(),
             in_flight: Gauge::default(),
             prompt_tokens: Counter::default(),
@@ -137,8 +142,14 @@ impl Tally {
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        let request = Request { surface: self.surface.as_str(), code: self.status };
-        self.metrics.requests.get_or_create(&request).inc();
+        let counter = || {
+            let request = Request { surface: self.surface.as_str(), code: self.status };
+            self.metrics.requests.get_or_create_owned(&request)
+        };
+        match self.metrics.good.get(self.surface as usize) {
+            Some(good) if self.status == StatusCode::OK.as_u16() => good.get_or_init(counter).inc(),
+            _ => counter().inc(),
+        };
     }
 }
 
@@ -224,6 +235,10 @@ impl Collector for Mesh {
             own().map(|model| ([("model", model.name.clone())], i64::from(model.queued))),
         )?;
         drafts(&mut encoder, &self.0.drafts())?;
+        memory(&mut encoder, self.0.memory())?;
+        if let Some(me) = status.nodes.iter().find(|node| node.me) {
+            machine(&mut encoder, &me.machine)?;
+        }
         budgets(&mut encoder, &self.0.budgets(None))?;
         cache(&mut encoder, self.0.cache())?;
         for (name, help, value) in self.0.totals() {
@@ -253,6 +268,95 @@ fn drafts(
     for (model, _, accepted) in drafts {
         let labels = [("model", model.clone())];
         ConstCounter::new(*accepted).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// What models take of the engine's memory, and how often they came and went, by the few reasons
+/// that there are.
+fn memory(
+    encoder: &mut DescriptorEncoder<'_>,
+    memory: Option<MemoryUse>,
+) -> Result<(), fmt::Error> {
+    let Some(MemoryUse { taken, budget, waiting, counts }) = memory else { return Ok(()) };
+    let level = |value: u64| [([], i64::try_from(value).unwrap_or(i64::MAX))];
+    let help = "Bytes of the models in memory, as the engine counts them";
+    gauges(encoder, ("engine_memory_bytes", help), level(taken))?;
+    let help = "Bytes that models and their caches may take";
+    gauges(encoder, ("engine_memory_budget_bytes", help), level(budget))?;
+    let help = "Models that are asked for and wait for memory";
+    gauges(encoder, ("engine_loads_waiting", help), level(waiting))?;
+    let reasons = [
+        (
+            ("engine_loads", "Models loaded, by why: before anybody asked, or for a request"),
+            vec![("ahead", counts.loaded_ahead), ("request", counts.loaded_asked)],
+        ),
+        (
+            ("engine_evictions", "Models unloaded to make room for others, by why these"),
+            vec![
+                (Why::Copied.as_str(), counts.evicted_copied),
+                (Why::Oldest.as_str(), counts.evicted_oldest),
+            ],
+        ),
+        (
+            ("engine_load_refusals", "Loads that were refused, by why"),
+            vec![
+                ("larger_than_budget", counts.refused_too_large),
+                ("others_stay_loaded", counts.refused_kept),
+                ("others_at_work", counts.refused_busy),
+            ],
+        ),
+    ];
+    let kind = ConstCounter::<u64>::new(0).metric_type();
+    for ((name, help), lines) in reasons {
+        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+        for (reason, value) in lines {
+            let counter = ConstCounter::<u64>::new(value);
+            counter.encode(family.encode_family(&[("reason", reason)])?)?;
+        }
+    }
+    Ok(())
+}
+
+/// How this node's machine stands; a line for what is known alone.
+fn machine(encoder: &mut DescriptorEncoder<'_>, machine: &wire::Machine) -> Result<(), fmt::Error> {
+    let bytes = |value: Option<u64>| value.map(|value| i64::try_from(value).unwrap_or(i64::MAX));
+    for (name, help, value) in [
+        ("machine_memory_bytes", "Memory of this machine", bytes(machine.memory_bytes)),
+        (
+            "machine_memory_available_bytes",
+            "What programs could still take of it",
+            bytes(machine.memory_available_bytes),
+        ),
+        (
+            "machine_temperature_decidegrees",
+            "The hottest sensor, in tenths of a degree Celsius",
+            machine.temperature_decidegrees.map(i64::from),
+        ),
+        (
+            "machine_headroom_decidegrees",
+            "What is left to the nearest critical point",
+            machine.headroom_decidegrees.map(i64::from),
+        ),
+        (
+            "machine_battery_percent",
+            "How full the battery is",
+            machine.battery_percent.map(i64::from),
+        ),
+        (
+            "machine_on_battery",
+            "Whether the battery carries the machine",
+            machine.on_battery.map(i64::from),
+        ),
+        (
+            "machine_spared",
+            "Whether requests go to other nodes first",
+            Some(i64::from(machine.spared.is_some())),
+        ),
+    ] {
+        if let Some(value) = value {
+            gauges(encoder, (name, help), [([], value)])?;
+        }
     }
     Ok(())
 }

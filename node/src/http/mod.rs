@@ -29,6 +29,7 @@ mod grpc;
 mod guard;
 #[cfg(test)]
 mod headers_tests;
+mod heads;
 mod ids;
 mod infer;
 mod limits;
@@ -50,6 +51,7 @@ mod stop;
 mod surface_tests;
 mod trace;
 pub(crate) mod wire;
+mod workers;
 
 pub(crate) use backend::{Allowance, Backend, FederatedOrder, Holder, KeyRefused, Order};
 pub(crate) use connections::lasting;

@@ -75,13 +75,13 @@ fn card(model: &wire::Model) -> Card {
         parameter_size,
         quantization: model.quantization.clone(),
         context_length: model.context_length,
-        capabilities: vec![if embeds(&model.architecture) {
-            "embedding"
+        capabilities: if embeds(&model.architecture) {
+            vec!["embedding"]
         } else if hears(&model.architecture) {
-            "audio"
+            vec!["audio"]
         } else {
-            "completion"
-        }],
+            vec!["completion", "tools"]
+        },
     }
 }
 

@@ -80,6 +80,9 @@ pub(super) enum Surface {
 }
 
 impl Surface {
+    /// How many there are.
+    pub(super) const COUNT: usize = Self::Other as usize + 1;
+
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Chat => "chat",
@@ -462,7 +465,7 @@ impl Exchange<'_> {
         // A body that is not good is refused by whoever reads all of it.
         if surface == Surface::Chat
             && let Ok(seen) = tap::look(&received.bytes)
-            && backend.leaves_the_mesh(&seen.model)
+            && (seen.has_tools || backend.leaves_the_mesh(&seen.model))
         {
             let Speech { parse, .. } = speech::OPENAI;
             let asked = Asked::seen(seen, received.bytes.clone(), Kind::OpenAi, parse)?;
@@ -473,17 +476,20 @@ impl Exchange<'_> {
             && let Ok(request) = dialect::openai::parse_text(&received.bytes)
             && backend.leaves_the_mesh(&request.model)
         {
-            let asked = Asked::from(request);
-            return self.relay(asked, speech::TEXT, caller, wish, received.bytes).await;
+            return self.relay(request.into(), speech::TEXT, caller, wish, received.bytes).await;
         }
-        let mut plan = plan(&received.bytes)?;
+        let plan = plan(&received.bytes);
+        if plan.is_err() && surface == Surface::Chat && chat::speaks_of_calls(&received.bytes) {
+            let asked = (speech::OPENAI.parse)(&received.bytes)?.into();
+            return self.relay(asked, speech::OPENAI, caller, wish, received.bytes).await;
+        }
+        let mut plan = plan?;
         caller.holder.check_model(&plan.model)?;
         let named = plan.model.clone();
-        let mut routed = false;
-        if surface == Surface::Completions && backend.leaves_the_mesh(&named) {
+        let routed = surface == Surface::Completions && backend.leaves_the_mesh(&named);
+        if routed {
             let asked = completions::as_chat(&plan).into();
             plan.model = backend.continues(&self.call(asked, caller.clone()))?;
-            routed = true;
         }
         let (shape, stream, include_usage) = (plan.shape, plan.stream, plan.include_usage);
         let digest = self.writer(&plan.model)?;

@@ -12,6 +12,7 @@ use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use selvedge_base::{Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Stage, TraceContext};
 use selvedge_contract::carried::Carried;
+use selvedge_contract::residence::Counts;
 use selvedge_contract::{
     Datatype, FinishReason, Segment, Signature, Tensor, TensorSpec, TokenEvent, TokenLogProb,
     Transcript, Usage,
@@ -21,6 +22,7 @@ use selvedge_dialect::chat::{self as dialect, Event, Failure};
 use selvedge_dialect::embed::Embeddings;
 use selvedge_dialect::inference::Makes;
 use selvedge_dialect::inference::rows::{Card, Found};
+use selvedge_engine::MemoryUse;
 use selvedge_proto::policy::KeyId;
 use selvedge_runtime::{
     Cached, Call, Came, ChatCall, ClassCall, EmbedCall, Question, Said, Sound, SpeechCall,
@@ -437,6 +439,11 @@ impl Backend for Script {
     fn federated_watch(&self) -> BoxStream<'static, wire::List<wire::FederatedJob>> {
         let now = wire::List { data: Vec::new() };
         futures::stream::iter([now.clone(), now]).chain(futures::stream::pending()).boxed()
+    }
+
+    fn memory(&self) -> Option<MemoryUse> {
+        let counts = Counts { loaded_asked: 4, evicted_copied: 2, ..Counts::default() };
+        Some(MemoryUse { taken: 70, budget: 100, waiting: 1, counts })
     }
 
     fn totals(&self) -> Vec<(&'static str, &'static str, u64)> {

@@ -29,6 +29,9 @@ pub(crate) struct Settings {
     /// Connections at a time: each holds a few KiB when idle. A client has one for each request it
     /// waits for and some that rest.
     pub(crate) connections: usize,
+    /// Threads that serve connections; none: the threads of the runtime do. As many as there are
+    /// cores, so that no thread of these waits for another.
+    pub(crate) workers: usize,
     /// Silence on a stream after which a comment line keeps proxies from closing it; common proxy
     /// limits are 30 s and 60 s.
     pub(crate) keep_alive: Duration,
@@ -49,6 +52,7 @@ impl Default for Settings {
             body_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
             connections: 768,
+            workers: 0,
             keep_alive: Duration::from_secs(15),
             deadline: Micros::secs(600),
             grace: Duration::from_millis(1_200),

@@ -360,6 +360,13 @@ async fn metrics_count_what_happened() {
         "selvedge_engine_queued{model=\"small\"} 3",
         "selvedge_engine_drafted_tokens_total{model=\"small\"} 9",
         "selvedge_engine_accepted_tokens_total{model=\"small\"} 7",
+        "selvedge_engine_memory_bytes 70",
+        "selvedge_engine_memory_budget_bytes 100",
+        "selvedge_engine_loads_waiting 1",
+        "selvedge_engine_loads_total{reason=\"request\"} 4",
+        "selvedge_engine_evictions_total{reason=\"copy_elsewhere\"} 2",
+        "selvedge_engine_evictions_total{reason=\"least_recently_used\"} 0",
+        "selvedge_engine_load_refusals_total{reason=\"others_at_work\"} 0",
         "selvedge_handed_off_total 5",
         "selvedge_build_info{version=",
     ] {

@@ -4,6 +4,7 @@
 
 mod cache;
 mod federated;
+mod machine;
 mod provider;
 mod quota;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use cache::*;
 pub(crate) use federated::*;
+pub(crate) use machine::*;
 pub(crate) use provider::*;
 pub(crate) use quota::*;
 
@@ -55,6 +57,9 @@ pub(crate) struct Node {
     pub(crate) loading: bool,
     /// Its models.
     pub(crate) models: Vec<Model>,
+    /// Its machine, as far as it tells.
+    #[serde(default)]
+    pub(crate) machine: Machine,
 }
 
 impl Node {
@@ -88,6 +93,18 @@ pub(crate) struct Model {
     /// Why it could not be loaded; only of the asked node's own models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) failure: Option<String>,
+    /// Bytes of its weights in memory; only of the asked node's own models, as are the next three.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_bytes: Option<u64>,
+    /// Seconds since it was asked for or answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) idle_s: Option<u64>,
+    /// Whether it is never unloaded to make room for others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) stays_loaded: bool,
+    /// Why it was unloaded the last time, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) evicted: Option<Evicted>,
     /// Sequences being computed.
     pub(crate) running: u32,
     /// Requests waiting.
@@ -96,6 +113,18 @@ pub(crate) struct Model {
     pub(crate) prefill_rate: u32,
     /// Time of one step; 0 = not yet known.
     pub(crate) step_us: u32,
+}
+
+/// Why a model was unloaded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Evicted {
+    /// `copy_elsewhere` or `least_recently_used`.
+    pub(crate) reason: String,
+    /// The model that it made room for.
+    #[serde(rename = "for")]
+    pub(crate) comes: String,
+    /// Seconds since.
+    pub(crate) ago_s: u64,
 }
 
 /// `POST /admin/invite`; all fields have defaults.

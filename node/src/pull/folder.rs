@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use selvedge_base::ModelDigest;
-use selvedge_engine::FOLDER_FILES;
+use selvedge_engine::{FOLDER_FILES, picture_files};
 
 use super::digest::Sha256Digest;
 use super::part::Part;
@@ -93,9 +93,14 @@ pub(crate) fn is_model(path: &Path) -> bool {
     path.is_dir() && (has("model.onnx") || has("config.json") && has("model.safetensors"))
 }
 
+/// The files that can change what a directory's model says, in a fixed order.
+fn files(path: &Path) -> impl Iterator<Item = &'static str> {
+    FOLDER_FILES.into_iter().chain(picture_files(path).iter().copied())
+}
+
 /// Bytes of the files that make it one.
 pub(crate) fn bytes(path: &Path) -> u64 {
-    let lengths = FOLDER_FILES.iter().filter_map(|file| std::fs::metadata(path.join(file)).ok());
+    let lengths = files(path).filter_map(|file| std::fs::metadata(path.join(file)).ok());
     lengths.map(|metadata| metadata.len()).sum()
 }
 
@@ -111,7 +116,7 @@ pub(crate) fn digest(path: &Path) -> Result<ModelDigest> {
     }
     let mut hasher = blake3::Hasher::new();
     let mut chunk = vec![0; CHUNK_BYTES];
-    for name in FOLDER_FILES {
+    for name in files(path) {
         let path = path.join(name);
         let mut file = match File::open(&path) {
             Ok(file) => file,

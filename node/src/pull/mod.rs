@@ -34,7 +34,7 @@ use crate::ui::{self, Progress};
 pub(crate) use builtin::DEFAULT_MODEL;
 pub(crate) use digest::Sha256Digest;
 pub(crate) use source::{Place, Source};
-pub(crate) use store::{Store, Stored, file_digest};
+pub(crate) use store::{Store, Stored, check_name, file_digest};
 
 use builtin::BuiltIn;
 use part::Part;

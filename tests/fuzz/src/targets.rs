@@ -6,6 +6,7 @@
 mod answers;
 mod examples;
 mod files;
+mod folders;
 mod mesh;
 mod models;
 mod requests;
@@ -40,6 +41,7 @@ pub const TARGETS: &[&[Target]] = &[
     files::TARGETS,
     examples::TARGETS,
     models::TARGETS,
+    folders::TARGETS,
     sound::TARGETS,
     text::TARGETS,
 ];

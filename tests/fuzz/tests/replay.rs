@@ -115,6 +115,8 @@ replayed! {
     model_gguf: "model.gguf",
     model_onnx: "model.onnx",
     model_template: "model.template",
+    model_safetensors: "model.safetensors",
+    model_tokenizer: "model.tokenizer",
     request_audio: "request.audio",
     file_sound: "file.sound",
     text_short: "text.short",

@@ -171,7 +171,8 @@ fn run(
         let (status, body) = probe_on(&mut stream, &template)?;
         expected.check(status, &body)?;
     }
-    gateway.process.end();
+    // The counts are written at its end.
+    gateway.process.end_within(PATIENCE);
     total(&out)
 }
 

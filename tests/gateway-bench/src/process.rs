@@ -135,10 +135,15 @@ impl Process {
     }
 
     /// Asks it to end and waits until it has.
-    pub fn end(mut self) {
+    pub fn end(self) {
+        self.end_within(ENDING);
+    }
+
+    /// The same with more patience, or less.
+    pub fn end_within(mut self, patience: Duration) {
         self.signal(Signal::TERM);
         let step = Duration::from_millis(10);
-        clock::poll(ENDING, step, || self.has_ended().then_some(()));
+        clock::poll(patience, step, || self.has_ended().then_some(()));
     }
 
     fn signal(&self, signal: Signal) {

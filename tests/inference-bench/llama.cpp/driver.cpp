@@ -2,9 +2,11 @@
 //
 // llama-driver MODEL THREADS loads the model and says `measured 0 MICROSECONDS`, then answers each
 // line of its input with `measured TOKENS MICROSECONDS`: `prefill TOKENS SALT` or
-// `decode SEQUENCES PROMPT_TOKENS STEPS SALT`. Every measurement has a context of just the size it
-// needs, and nothing is sampled: the best case of llama.cpp in speed and in memory. Ends when its
-// input ends.
+// `decode SEQUENCES PROMPT_TOKENS STEPS SALT`. `load STREAMS PROMPT STEPS LONGS PROMPT STEPS PAUSE_MS
+// MS SALT` serves so many clients for so many milliseconds and says `listed COUNT MICROSECONDS...`:
+// how long the first tokens of COUNT answers took, then what lay between tokens. Every measurement
+// has a context of just the size it needs, and nothing is sampled: the best case of llama.cpp in
+// speed and in memory. Ends when its input ends.
 
 #include <algorithm>
 #include <chrono>
@@ -13,6 +15,7 @@
 #include <iostream>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "llama.h"
@@ -50,6 +53,20 @@ struct Tokens {
         batch.seq_id[at][0] = sequence;
         batch.logits[at] = wanted;
     }
+};
+
+// Somebody who asks again when an answer has ended, after a pause.
+struct Client {
+    int prompt;
+    int steps;
+    std::chrono::milliseconds pause;
+    Clock::time_point asked;
+    Clock::time_point last;
+    // Tokens of the prompt that were computed, and of the answer.
+    int computed = 0;
+    int drawn = 0;
+    // Whether the batch at hand gives its next token.
+    bool draws = false;
 };
 
 struct Driver {
@@ -125,7 +142,95 @@ struct Driver {
         report(sequences * steps, began);
         llama_free(made);
     }
+
+    // As llama.cpp's server batches by default: the next token of every answer first, then as much
+    // of the waiting prompts, in turn, as the batch holds.
+    void gather(std::vector<Client> & clients, Tokens & tokens) const {
+        const int count = static_cast<int>(clients.size());
+        for (int at = 0; at < count; at++) {
+            Client & client = clients[at];
+            client.draws = client.computed == client.prompt;
+            if (client.draws) {
+                tokens.add(token(client.drawn * 31 + at), client.prompt + client.drawn - 1, at, true);
+            }
+        }
+        const auto now = Clock::now();
+        for (int at = 0; at < count; at++) {
+            Client & client = clients[at];
+            while (client.asked <= now && client.computed < client.prompt && tokens.batch.n_tokens < BATCH) {
+                const int position = client.computed++;
+                client.draws = client.computed == client.prompt;
+                tokens.add(token(position + at * 977), position, at, client.draws);
+            }
+        }
+    }
+
+    void load(std::vector<Client> clients, std::chrono::milliseconds lasts) const {
+        int longest = 0;
+        for (const Client & client : clients) {
+            longest = std::max(longest, client.prompt + client.steps);
+        }
+        Tokens tokens;
+        llama_context * made = context(static_cast<int>(clients.size()), longest);
+        warm(made, tokens);
+        std::vector<long long> firsts;
+        std::vector<long long> between;
+        const auto micros = [](Clock::duration took) {
+            return static_cast<long long>(
+                std::chrono::duration_cast<std::chrono::microseconds>(took).count());
+        };
+        const auto end = Clock::now() + lasts;
+        for (Client & client : clients) {
+            client.asked = Clock::now();
+        }
+        while (Clock::now() < end) {
+            gather(clients, tokens);
+            if (tokens.batch.n_tokens == 0) {
+                std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                continue;
+            }
+            compute(made, tokens);
+            const auto now = Clock::now();
+            for (size_t at = 0; at < clients.size(); at++) {
+                Client & client = clients[at];
+                if (!client.draws) {
+                    continue;
+                }
+                if (client.drawn == 0) {
+                    firsts.push_back(micros(now - client.asked));
+                } else {
+                    between.push_back(micros(now - client.last));
+                }
+                client.last = now;
+                if (++client.drawn == client.steps) {
+                    llama_memory_seq_rm(llama_get_memory(made), static_cast<llama_seq_id>(at), -1, -1);
+                    client.computed = client.drawn = 0;
+                    client.asked = now + client.pause;
+                }
+            }
+        }
+        llama_free(made);
+        std::printf("listed %zu", firsts.size());
+        for (const auto & times : { firsts, between }) {
+            for (const long long time : times) {
+                std::printf(" %lld", time);
+            }
+        }
+        std::printf("\n");
+        std::fflush(stdout);
+    }
 };
+
+// Clients of two kinds, and for how long they are served.
+void load(const Driver & driver, const std::vector<int> & numbers) {
+    using std::chrono::milliseconds;
+    std::vector<Client> clients;
+    const Client streams{ numbers[1], numbers[2], milliseconds(0), {}, {} };
+    const Client longs{ numbers[4], numbers[5], milliseconds(numbers[6]), {}, {} };
+    clients.insert(clients.end(), static_cast<size_t>(numbers[0]), streams);
+    clients.insert(clients.end(), static_cast<size_t>(numbers[3]), longs);
+    driver.load(clients, milliseconds(numbers[7]));
+}
 
 void warnings_only(ggml_log_level level, const char * text, void *) {
     if (level == GGML_LOG_LEVEL_ERROR) {
@@ -167,6 +272,8 @@ int main(int argc, char ** argv) {
             driver.prefill(numbers[0]);
         } else if (what == "decode" && numbers.size() == 4 && positive && numbers[1] <= BATCH) {
             driver.decode(numbers[0], numbers[1], numbers[2]);
+        } else if (what == "load" && numbers.size() == 9 && positive && numbers[0] + numbers[3] > 0) {
+            load(driver, numbers);
         } else {
             fail("not understood: " + line);
         }

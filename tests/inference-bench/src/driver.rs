@@ -92,6 +92,13 @@ impl Driver {
         self.answer().with_context(|| format!("measuring {order}"))
     }
 
+    /// Asks for numbers and waits for them.
+    pub(crate) fn list(&mut self, order: &str) -> Result<Vec<f64>> {
+        writeln!(self.input, "{order}").with_context(|| format!("asking for {order}"))?;
+        let line = self.line().with_context(|| format!("asking for {order}"))?;
+        listed(&line).with_context(|| format!("a driver listed no numbers for {order}"))
+    }
+
     /// The most memory it has held so far, in MiB, pages of its files included.
     pub(crate) fn peak_mib(&self) -> Result<f64> {
         let path = format!("/proc/{}/status", self.child.id());
@@ -100,12 +107,16 @@ impl Driver {
     }
 
     fn answer(&mut self) -> Result<Measured> {
+        Measured::parse(&self.line()?)
+    }
+
+    fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         if line.is_empty() {
             bail!("the driver ended before it answered; what it said is above");
         }
-        Measured::parse(&line)
+        Ok(line)
     }
 }
 
@@ -121,6 +132,24 @@ pub(crate) fn tell(measured: Measured) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", measured.line())?;
     Ok(out.flush()?)
+}
+
+/// Tells numbers, from inside a driver.
+pub(crate) fn tell_list<N: std::fmt::Display>(numbers: impl IntoIterator<Item = N>) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    write!(out, "listed")?;
+    for number in numbers {
+        write!(out, " {number}")?;
+    }
+    writeln!(out)?;
+    Ok(out.flush()?)
+}
+
+/// The numbers of a line that lists some.
+fn listed(line: &str) -> Option<Vec<f64>> {
+    let mut words = line.split_whitespace();
+    words.next().filter(|word| *word == "listed")?;
+    words.map(|word| word.parse().ok().filter(|number: &f64| number.is_finite())).collect()
 }
 
 /// The peak in a process' `status`, in KiB.
@@ -142,6 +171,15 @@ mod tests {
         for bad in ["", "measured 1", "measured x 1", "measured 1 -1", "took 1 2", "measured 1 2 3"]
         {
             assert!(Measured::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_listed_whole_or_not_at_all() {
+        assert_eq!(listed("listed 1 -2.5\n"), Some(vec![1.0, -2.5]));
+        assert_eq!(listed("listed\n"), Some(vec![]));
+        for bad in ["", "measured 1 2", "listed 1 x", "listed NaN"] {
+            assert_eq!(listed(bad), None, "{bad}");
         }
     }
 

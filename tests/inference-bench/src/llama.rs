@@ -111,7 +111,7 @@ fn mended(text: &str) -> Result<String> {
 }
 
 /// Runs a step to its end. What it prints goes to standard error: the table is standard output.
-fn run(command: &mut Command, bring: &str) -> Result<()> {
+pub(crate) fn run(command: &mut Command, bring: &str) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(std::io::stderr());
     let status = command.status().with_context(|| format!("{name} is missing: {bring}"))?;

@@ -1,15 +1,22 @@
-//! `cargo xtask bench inference`: the local engine beside llama.cpp, on the same files.
+//! `cargo xtask bench inference`: the local engine beside llama.cpp and ONNX Runtime, on the same
+//! weights.
 //!
-//! Owns the order of the measurements. Both run as processes of their own with two threads, each
+//! Owns the order of the measurements. Each side runs as a process of its own with two threads,
 //! measured in turn by one column after the other, several rounds; medians and ratios are told, and
-//! how much of the memory's bandwidth is reached. llama.cpp is built on this machine if it is not
-//! there yet. `--quick` takes one round of the real model, `--only NAME` that model alone; `--fair`
-//! does without real-time priority.
+//! how much is reached of the memory's bandwidth and of what the processor multiplies. What is
+//! measured beside ours is built or installed under `target` if it is not there yet. `--quick`
+//! takes one round and leaves out the larger model, `--only NAME` measures one alone; `--fair` does
+//! without real-time priority.
 
 mod bandwidth;
+mod dots;
 mod driver;
+mod embeddings;
 mod llama;
+mod load;
+mod masks;
 mod models;
+mod onnxruntime;
 mod ours;
 mod place;
 mod rounds;
@@ -27,6 +34,11 @@ fn main() -> Result<()> {
         [bandwidth::WORD, bytes, threads] => {
             return bandwidth::serve(bytes.parse()?, threads.parse()?);
         }
+        [dots::WORD, threads] => return dots::serve(threads.parse()?),
+        [masks::WORD, model, threads] => return masks::serve(model.as_ref(), threads.parse()?),
+        [embeddings::WORD, folder, threads] => {
+            return embeddings::serve(folder.as_ref(), threads.parse()?);
+        }
         _ => {}
     }
     let (mut as_json, mut quick, mut fair, mut only) = (false, false, false, None);
@@ -42,16 +54,28 @@ fn main() -> Result<()> {
             }
         }
     }
-    let models = models::all(quick, only)?;
-    let peer = llama::driver().context("llama.cpp is not there to be measured")?;
+    let names = models::names(quick, only)?;
     let starter = Starter { first: !fair && Starter::can_be_first() };
     let mut table = table::Table::default();
     if !starter.first {
         table.heading("without real-time priority: other work on this machine shows");
     }
-    for model in &models {
-        let measured = rounds::run(&starter, &peer, model)?;
-        table.model(model, &measured);
+    let models = models::all(&names, quick)?;
+    if !models.is_empty() {
+        let peer = llama::driver().context("llama.cpp is not there to be measured")?;
+        let products = dots::rate(&starter, rounds::THREADS)?;
+        for model in &models {
+            let measured = rounds::run(&starter, &peer, model, quick)?;
+            table.model(model, &measured, products);
+            if model.holds {
+                table.masks(model, &masks::run(&starter, &model.path, rounds::THREADS)?);
+            }
+        }
+    }
+    if names.contains(&embeddings::NAME) {
+        let peer = onnxruntime::peer(&place::embeddings()?);
+        let peer = peer.context("ONNX Runtime is not there to be measured")?;
+        table.embeddings(&embeddings::run(&starter, &peer, quick)?);
     }
     table.end(as_json)
 }

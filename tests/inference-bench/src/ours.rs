@@ -14,8 +14,11 @@ use selvedge_base::{ModelDigest, Mono, RequestId};
 use selvedge_contract::{Answer, Engine, EventSink, GenerateRequest, Input, ModelState, Sampling};
 use selvedge_engine::{EngineConfig, LocalEngine};
 
-use crate::driver::{Measured, tell};
+use crate::driver::{Measured, tell, tell_list};
+use crate::load::Load;
 use crate::place::now;
+
+mod clients;
 
 /// The argument that makes this program the driver.
 pub(crate) const WORD: &str = "--drive-ours";
@@ -53,6 +56,10 @@ pub(crate) fn serve(model: &Path, threads: usize) -> Result<()> {
             asked.prefill(WARMING, u32::MAX)?;
             is_warm = true;
         }
+        if let ("load", Some(load)) = (*what, Load::parse(&numbers)) {
+            tell_list(asked.load_of(&load)?)?;
+            continue;
+        }
         tell(match (*what, numbers.as_slice()) {
             ("prefill", &[tokens, salt]) => asked.prefill(tokens, salt)?,
             ("decode", &[sequences, prompt, steps, salt]) => {
@@ -64,11 +71,17 @@ pub(crate) fn serve(model: &Path, threads: usize) -> Result<()> {
     Ok(())
 }
 
-fn wait_until_loaded(engine: &LocalEngine) -> Result<()> {
+/// A prompt of arbitrary tokens. No two of a run begin alike, so that none is helped by another.
+fn arbitrary(count: u32, salt: u32) -> Vec<u32> {
+    (0..count).map(|at| 1_000 + (at * 7 + salt % 20_000 * 131) % 20_000).collect()
+}
+
+/// Waits until a model can be asked.
+pub(crate) fn wait_until_loaded(engine: &LocalEngine, digest: ModelDigest) -> Result<()> {
     loop {
         match engine.status().models.first().map(|model| model.state) {
             Some(ModelState::Ready) => return Ok(()),
-            Some(ModelState::Failed) => bail!("{:?}", engine.failure(DIGEST)),
+            Some(ModelState::Failed) => bail!("{:?}", engine.failure(digest)),
             Some(ModelState::Cold | ModelState::Loading) | None => thread::park_timeout(LOOK),
         }
     }
@@ -108,17 +121,15 @@ impl Asked {
         let config = EngineConfig { threads, speculation: false, ..EngineConfig::default() };
         let engine = LocalEngine::start(config, clock)?;
         engine.add_model(model, "model", DIGEST)?;
-        wait_until_loaded(&engine)?;
+        wait_until_loaded(&engine, DIGEST)?;
         Ok(Self { engine, began, next: 0 })
     }
 
     /// A prompt of arbitrary tokens, from its submission to the first token of its answer.
     fn prefill(&mut self, count: u32, salt: u32) -> Result<Measured> {
-        // No two prompts of a run begin alike, so that none is helped by another.
-        let tokens = (0..count).map(|at| 1_000 + (at * 7 + salt % 20_000 * 131) % 20_000).collect();
         let before = self.began.elapsed();
         let (sender, events) = mpsc::channel();
-        self.submit(0, tokens, 1, sender)?;
+        self.submit(0, arbitrary(count, salt), 1, sender)?;
         let mut after = None;
         for event in events {
             match event.answer {
@@ -160,13 +171,7 @@ impl Asked {
         let (sender, events) = mpsc::channel();
         let mut prompts = Vec::new();
         for of in 0..count {
-            let text = format!("{salt}, {of}: it was the day on which {STORY}");
-            let mut tokens = self
-                .engine
-                .begun(DIGEST, &Input::Text(String::new()), &text)
-                .map_err(anyhow::Error::msg)?;
-            tokens.truncate(prompt);
-            prompts.push(tokens);
+            prompts.push(self.story(salt, of, prompt)?);
         }
         for (of, tokens) in prompts.into_iter().enumerate() {
             self.submit(of, tokens, steps, sender.clone())?;
@@ -181,6 +186,15 @@ impl Asked {
             }
         }
         Ok(times)
+    }
+
+    /// A prompt of so many tokens that a model goes on with.
+    fn story(&self, salt: u32, of: usize, count: usize) -> Result<Vec<u32>> {
+        let text = format!("{salt}, {of}: it was the day on which {STORY}");
+        let begun = self.engine.begun(DIGEST, &Input::Text(String::new()), &text);
+        let mut tokens = begun.map_err(anyhow::Error::msg)?;
+        tokens.truncate(count);
+        Ok(tokens)
     }
 
     fn submit(

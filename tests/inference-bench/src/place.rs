@@ -25,3 +25,10 @@ pub(crate) fn model() -> Result<PathBuf> {
     ensure!(path.is_file(), "no model at {}: run `cargo xtask models`", path.display());
     Ok(path)
 }
+
+/// The directory of the model of embeddings, which the tests use too.
+pub(crate) fn embeddings() -> Result<PathBuf> {
+    let path = repository().join(".models/all-minilm-l6-v2");
+    ensure!(path.is_dir(), "no model at {}: run `cargo xtask models`", path.display());
+    Ok(path)
+}

@@ -8,9 +8,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::driver::Starter;
+use crate::driver::{Driver, Starter};
+use crate::load::{ALONE, BETWEEN, LOADS, MIXED};
 use crate::models::Model;
-use crate::{bandwidth, ours};
+use crate::{bandwidth, load, ours};
 
 /// Threads of both sides: the cores of the smallest machine that is worth serving from.
 pub(crate) const THREADS: usize = 2;
@@ -22,8 +23,14 @@ const BATCHES: &[u32] = &[1, 4, 8, 16];
 const QUESTION: u32 = 32;
 /// Tokens of each answer: a paragraph.
 const STEPS: u32 = 128;
-/// More than there are columns.
+/// More than there are columns and loads.
 const SALTS: u32 = 16;
+/// What is shown of the loads.
+const SHOWN: &[(&str, &[&str])] = &[
+    (ALONE, &["between_p50_ms", BETWEEN]),
+    ("streams", &[BETWEEN]),
+    (MIXED, &["first_p50_ms", "first_p99_ms", "between_p50_ms", BETWEEN]),
+];
 /// Larger than any cache of the machines that are measured.
 const DRAM_BYTES: u64 = 1 << 30;
 
@@ -44,7 +51,8 @@ pub(crate) struct Rounds {
 }
 
 impl Side {
-    fn note(&mut self, column: &str, value: f64) {
+    /// Notes a round's value.
+    pub(crate) fn note(&mut self, column: &str, value: f64) {
         self.0.entry(column.to_owned()).or_default().push(value);
     }
 
@@ -62,7 +70,7 @@ pub(crate) const LOAD: &str = "load_ms";
 pub(crate) const PEAK: &str = "peak_mib";
 
 /// Measures a model on both sides.
-pub(crate) fn run(starter: &Starter, peer: &Path, model: &Model) -> Result<Rounds> {
+pub(crate) fn run(starter: &Starter, peer: &Path, model: &Model, quick: bool) -> Result<Rounds> {
     // Loading is measured of a file that is in the system's cache.
     let mut file = std::fs::File::open(&model.path)
         .with_context(|| format!("opening {}", model.path.display()))?;
@@ -70,6 +78,8 @@ pub(crate) fn run(starter: &Starter, peer: &Path, model: &Model) -> Result<Round
     let orders = orders(model.context);
     let mut columns: Vec<String> = orders.iter().map(|(column, _)| column.clone()).collect();
     columns.extend([LOAD.to_owned(), PEAK.to_owned()]);
+    let shown = SHOWN.iter().flat_map(|(load, names)| names.iter().map(move |name| (load, name)));
+    columns.extend(shown.map(|(load, name)| format!("{load}_{name}")));
     let mut rounds = Rounds {
         columns,
         ours: Side::default(),
@@ -79,7 +89,8 @@ pub(crate) fn run(starter: &Starter, peer: &Path, model: &Model) -> Result<Round
     };
     for round in 0..model.rounds {
         say(&format!("{}: round {} of {}", model.name, round + 1, model.rounds));
-        one(starter, peer, model, round, &orders, &mut rounds)?;
+        let mut sides = one(starter, peer, model, round, &orders, &mut rounds)?;
+        under_load(&mut sides, round, quick, &mut rounds)?;
     }
     Ok(rounds)
 }
@@ -91,7 +102,7 @@ fn one(
     round: u32,
     orders: &[(String, String)],
     rounds: &mut Rounds,
-) -> Result<()> {
+) -> Result<[Driver; 2]> {
     let path = model.path.to_str().context("a path that is no text")?;
     let threads = THREADS.to_string();
     let this = std::env::current_exe()?;
@@ -116,6 +127,27 @@ fn one(
     for (driver, side) in [(&ours, &mut rounds.ours), (&llama, &mut rounds.llama)] {
         side.note(LOAD, driver.load.as_secs_f64() * 1e3);
         side.note(PEAK, driver.peak_mib()?);
+    }
+    Ok([ours, llama])
+}
+
+/// The loads, after the peak was read: what eight long contexts take is not what a model takes.
+fn under_load(
+    [ours, llama]: &mut [Driver; 2],
+    round: u32,
+    quick: bool,
+    rounds: &mut Rounds,
+) -> Result<()> {
+    for (number, (name, streams, longs)) in (0..).zip(LOADS) {
+        let salt = (round + 1) * SALTS - 1 - number;
+        let order = format!("{} {salt}", load::order(*streams, *longs, quick));
+        let mut turns = [(&mut *ours, &mut rounds.ours), (&mut *llama, &mut rounds.llama)];
+        turns.rotate_left((round + number) as usize % 2);
+        for (driver, side) in turns {
+            for (figure, value) in load::figures(&driver.list(&order)?)? {
+                side.note(&format!("{name}_{figure}"), value);
+            }
+        }
     }
     Ok(())
 }

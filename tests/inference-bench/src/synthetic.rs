@@ -17,6 +17,8 @@ use crate::place::repository;
 pub(crate) struct Made {
     pub(crate) path: PathBuf,
     pub(crate) step_bytes: u64,
+    /// Weights of all layers.
+    pub(crate) weights: u64,
 }
 
 /// The published model's width, inner width, layers, heads and tokens.
@@ -112,6 +114,8 @@ pub(crate) fn file() -> Result<Made> {
     // A token reads one row of the table of embeddings and everything else whole.
     let read = tensors.iter().filter(|tensor| tensor.name != "token_embd.weight");
     let step_bytes = read.map(Tensor::bytes).sum();
+    let layers = tensors.iter().filter(|tensor| tensor.rows > 1 && tensor.name.starts_with("blk."));
+    let weights = layers.map(|tensor| tensor.rows * tensor.columns).sum();
     let path = folder.join("synthetic-0.5b.gguf");
     // A file of another length is one of another version of this writer.
     if fs::metadata(&path).map_or(0, |found| found.len()) != length(&SHAPE, &tensors) {
@@ -119,7 +123,7 @@ pub(crate) fn file() -> Result<Made> {
         write(&part, &SHAPE, &tensors).with_context(|| format!("writing {}", part.display()))?;
         fs::rename(&part, &path)?;
     }
-    Ok(Made { path, step_bytes })
+    Ok(Made { path, step_bytes, weights })
 }
 
 fn tensors(shape: &Shape) -> Vec<Tensor> {

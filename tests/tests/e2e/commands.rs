@@ -28,6 +28,7 @@ const SUBCOMMANDS: &[&str] = &[
     "mesh init",
     "mesh invite",
     "mesh status",
+    "mesh hardware",
     "mesh members",
     "mesh revoke",
     "mesh promote",

@@ -93,7 +93,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     (
         "selvedge-inference-bench",
         "tests/inference-bench",
-        &["selvedge-base", "selvedge-contract", "selvedge-engine"],
+        &["selvedge-base", "selvedge-contract", "selvedge-engine", "selvedge-kernels"],
     ),
     ("xtask", "tests/xtask", &[]),
 ];

@@ -85,7 +85,7 @@ fn reach(view: &MeshView, node: &NodeView) -> Reach {
 /// What a model of the mesh can do.
 fn of(card: &ModelCard) -> Abilities {
     let context_tokens = card.context_length;
-    if card.infers() {
+    if card.infers() && !card.embeds() {
         // It is asked under its own name alone, by whoever knows its tensors.
         return Abilities::default();
     }
@@ -117,6 +117,7 @@ fn of(card: &ModelCard) -> Abilities {
             Capability::Prefill,
             Capability::JsonObject,
             Capability::JsonSchema,
+            Capability::Tools,
         ]
         .into(),
         ..Abilities::default()

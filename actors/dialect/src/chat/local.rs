@@ -1,13 +1,14 @@
 //! A canonical request as local engines take it.
 //!
-//! Owns what a local text model can do, and the refusal, by name, of what it cannot. Rendering
-//! tools with a chat template is not here: whoever adds it gives [`for_engine`] messages that say
-//! in text what the tools are, and reads calls back from the answer's text.
+//! Owns what a local text model can do, and the refusal, by name, of what it cannot. Messages and
+//! tools are `tools`'; how a model is told of tools is the engine's, and what it calls is read back
+//! from its text by `calls`.
 
-use selvedge_base::{Code, Refusal, Stage};
-use selvedge_contract::{self as contract, ChatMessage, Input, Limits};
+use selvedge_base::Refusal;
+use selvedge_contract::{self as contract, Input, Limits};
 
-use super::request::{ChatRequest, Content, Effort, Format, Message, Part, Role, Thinking};
+use super::request::{ChatRequest, Effort, Format, Thinking};
+use super::tools;
 use crate::decode::{invalid, unsupported};
 use crate::number::Number;
 
@@ -55,16 +56,18 @@ pub fn for_engine(request: &ChatRequest) -> Result<ForEngine, Refusal> {
         let message = format!("'stop' may be at most {most} strings of 1 to {bytes} bytes each");
         return Err(invalid("stop", message));
     }
-    if request.messages.len() > Limits::MESSAGES {
-        let message = format!("'messages' may hold at most {}", Limits::MESSAGES);
-        return Err(invalid("messages", message));
-    }
-    let messages = request.messages.iter().enumerate();
-    let messages = messages.map(|(at, message)| self::message(at, message));
-    let input = match messages.collect::<Result<Vec<_>, _>>()? {
-        only if request.raw => Input::Text(only.into_iter().map(|one| one.content).collect()),
-        messages => Input::Chat(messages),
+    let input = match tools::input(request)? {
+        Input::Chat(only) if request.raw => {
+            Input::Text(only.into_iter().map(|one| one.content).collect())
+        }
+        input => input,
     };
+    let schema = schema(request.format.as_ref())?;
+    if schema.is_some() && matches!(&input, Input::Tooled(chat) if !chat.tools.is_empty()) {
+        let message = "models of this mesh hold an answer to a schema or let it call tools, not \
+                       both; leave out 'tools', or set 'tool_choice' to none";
+        return Err(unsupported("response_format", message));
+    }
     Ok(ForEngine {
         input,
         n: n as usize,
@@ -73,7 +76,7 @@ pub fn for_engine(request: &ChatRequest) -> Result<ForEngine, Refusal> {
         max_tokens: request.max_tokens,
         stop: request.stop.clone(),
         logprobs: request.logprobs.map(|logprobs| contract::LogProbs { top: logprobs.top }),
-        schema: schema(request.format.as_ref())?,
+        schema,
     })
 }
 
@@ -82,7 +85,6 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Refusal> {
     let reasoning = request.reasoning.unwrap_or_default();
     let thinks = matches!(reasoning.thinking, Some(Thinking::On | Thinking::Adaptive));
     let fields = [
-        ("tools", !request.tools.is_empty()),
         ("logit_bias", !sampling.logit_bias.is_empty()),
         ("min_p", sampling.min_p.is_some_and(|value| value > Number::from(0))),
         ("repetition_penalty", sampling.repetition_penalty.is_some_and(|p| p != Number::from(1))),
@@ -136,49 +138,9 @@ fn sampling(request: &ChatRequest) -> Result<contract::Sampling, Refusal> {
     })
 }
 
-fn message(at: usize, message: &Message) -> Result<ChatMessage, Refusal> {
-    let path = |field: &str| format!("messages[{at}].{field}");
-    let role = match message.role {
-        Role::System | Role::Developer => contract::Role::System,
-        Role::User => contract::Role::User,
-        Role::Assistant => contract::Role::Assistant,
-        Role::Tool => {
-            let message = "messages of tools are not supported by models of this mesh";
-            return Err(unsupported(&path("role"), message));
-        }
-    };
-    if message.name.is_some() {
-        // Chat templates have no place for a speaker's name; dropping it would change who spoke.
-        return Err(unsupported(&path("name"), "'name' is not supported by models of this mesh"));
-    }
-    if let Some(own) = message.extensions.first() {
-        let text = format!("'{}' is not supported by models of this mesh", own.name);
-        return Err(unsupported(&path(&own.name), text));
-    }
-    let parts = message.parts.iter().enumerate();
-    let texts: Vec<&str> = parts
-        .map(|(index, part)| text(&format!("messages[{at}].content[{index}]"), part))
-        .collect::<Result<_, _>>()?;
-    if texts.is_empty() {
-        return Err(invalid(&path("content"), "'content' is required"));
-    }
-    // Parts are separate paragraphs of a message.
-    Ok(ChatMessage { role, content: texts.join("\n") })
-}
-
-fn text<'p>(path: &str, part: &'p Part) -> Result<&'p str, Refusal> {
-    match &part.content {
-        Content::Text(text) => Ok(text),
-        _ => {
-            let message = "only parts of the type \"text\" are supported by models of this mesh";
-            let refusal = Refusal::client(Stage::Validate, Code::Unsupported, message);
-            Err(refusal.param(format!("{path}.type")))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use selvedge_contract::ChatMessage;
     use serde_json::{Value, json};
 
     use super::*;
@@ -227,7 +189,11 @@ mod tests {
     fn what_a_local_text_model_cannot_do_is_refused_by_name() {
         let user = |part: Value| json!({"messages": [{"role": "user", "content": [part]}]});
         for (more, param) in [
-            (json!({"tools": [{"type": "function", "function": {"name": "f"}}]}), "tools"),
+            (
+                json!({"tools": [{"type": "function", "function": {"name": "f"}}],
+                    "response_format": {"type": "json_object"}}),
+                "response_format",
+            ),
             (json!({"logit_bias": {"1": 1}}), "logit_bias"),
             (json!({"reasoning_effort": "low"}), "reasoning_effort"),
             (json!({"service_tier": "flex"}), "service_tier"),

@@ -176,6 +176,41 @@ enum Which {
     Other,
 }
 
+/// In whose requests a field costs what the tap makes of it.
+enum Known {
+    /// OpenAI's chats and Anthropic's messages.
+    Both,
+    OpenAi,
+    Anthropic,
+    Neither,
+}
+
+impl Known {
+    /// Who knows a field that is skipped.
+    fn of(name: &str) -> Self {
+        match name {
+            "messages" | "temperature" | "top_p" | "top_k" | "tool_choice" | "metadata" => {
+                Self::Both
+            }
+            "min_p"
+            | "presence_penalty"
+            | "frequency_penalty"
+            | "repetition_penalty"
+            | "seed"
+            | "logit_bias"
+            | "stop"
+            | "top_logprobs"
+            | "parallel_tool_calls"
+            | "reasoning_effort"
+            | "user"
+            | "safety_identifier"
+            | "prompt_cache_key" => Self::OpenAi,
+            "system" | "stop_sequences" | "thinking" => Self::Anthropic,
+            _ => Self::Neither,
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(decoder: D) -> Result<Self, D::Error> {
         struct Read;
@@ -187,22 +222,27 @@ impl<'de> Deserialize<'de> for Name {
             }
 
             fn visit_str<E: Error>(self, name: &str) -> Result<Name, E> {
-                let which = match name {
-                    "model" => Which::Model,
-                    "stream" => Which::Stream,
-                    "stream_options" => Which::StreamOptions,
-                    "max_tokens" => Which::MaxTokens,
-                    "max_completion_tokens" => Which::MaxCompletionTokens,
-                    "n" => Which::N,
-                    "tools" => Which::Tools,
-                    "response_format" => Which::ResponseFormat,
-                    "logprobs" => Which::LogProbs,
-                    name => {
-                        let dear = DEAR_FIELDS.iter().position(|dear| *dear == name);
-                        dear.map_or(Which::Other, Which::Dear)
-                    }
+                let (which, known) = match name {
+                    "model" => (Which::Model, Known::Both),
+                    "stream" => (Which::Stream, Known::Both),
+                    "stream_options" => (Which::StreamOptions, Known::OpenAi),
+                    "max_tokens" => (Which::MaxTokens, Known::Both),
+                    "max_completion_tokens" => (Which::MaxCompletionTokens, Known::OpenAi),
+                    "n" => (Which::N, Known::OpenAi),
+                    "tools" => (Which::Tools, Known::Both),
+                    "response_format" => (Which::ResponseFormat, Known::OpenAi),
+                    "logprobs" => (Which::LogProbs, Known::OpenAi),
+                    name => match DEAR_FIELDS.iter().position(|dear| *dear == name) {
+                        Some(dear) => (Which::Dear(dear), Known::Neither),
+                        None => (Which::Other, Known::of(name)),
+                    },
                 };
-                let unknown = [!OPENAI_FIELDS.contains(&name), !ANTHROPIC_FIELDS.contains(&name)];
+                let unknown = match known {
+                    Known::Both => [false, false],
+                    Known::OpenAi => [false, true],
+                    Known::Anthropic => [true, false],
+                    Known::Neither => [true, true],
+                };
                 Ok(Name { which, unknown })
             }
         }
@@ -386,55 +426,6 @@ fn is_plain(body: &[u8]) -> bool {
         && KIND.find_iter(body).all(plain)
         && !memchr_iter(b'_', body).any(caches)
 }
-
-/// Fields of OpenAI's chats that cost what the tap makes of them.
-const OPENAI_FIELDS: [&str; 28] = [
-    "model",
-    "messages",
-    "stream",
-    "stream_options",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
-    "seed",
-    "logit_bias",
-    "stop",
-    "max_tokens",
-    "max_completion_tokens",
-    "logprobs",
-    "top_logprobs",
-    "n",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "response_format",
-    "reasoning_effort",
-    "user",
-    "safety_identifier",
-    "prompt_cache_key",
-    "metadata",
-];
-
-/// The same of Anthropic's messages.
-const ANTHROPIC_FIELDS: [&str; 13] = [
-    "model",
-    "messages",
-    "max_tokens",
-    "system",
-    "stream",
-    "temperature",
-    "top_p",
-    "top_k",
-    "stop_sequences",
-    "tools",
-    "tool_choice",
-    "metadata",
-    "thinking",
-];
 
 /// Where a borrowed value lies in the body it was borrowed from.
 fn span(body: &[u8], value: &RawValue) -> Range<usize> {

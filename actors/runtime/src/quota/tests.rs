@@ -33,7 +33,7 @@ impl Home {
         Self(path)
     }
 
-    pub(super) fn config(&self, peers: &[SocketAddr]) -> NodeConfig {
+    pub(crate) fn config(&self, peers: &[SocketAddr]) -> NodeConfig {
         NodeConfig {
             home: self.0.clone(),
             name: self.0.file_name().unwrap().to_string_lossy().chars().take(40).collect(),

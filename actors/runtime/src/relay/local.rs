@@ -1,18 +1,18 @@
 //! One target in the mesh: the chat as generation requests, their pieces as canonical events.
 //!
-//! Owns the translation both ways. What a text model of the mesh cannot do is refused by name, so
-//! that another target may be tried. Nodes, resuming and budgets are the gateway's.
+//! Owns the translation both ways, calls of tools included. What a text model of the mesh cannot do
+//! is refused by name, so that another target may be tried. Nodes, resuming and budgets are the gateway's.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use selvedge_base::{Dice, Refusal, RequestId};
-use selvedge_contract::{self as contract, FinishReason};
+use selvedge_contract::{self as contract, FinishReason, Input};
 use selvedge_core::Piece;
 use selvedge_core::bill::Took;
 use selvedge_dialect::chat::{
-    Event, Finish, ForEngine, Head, Timing, TokenLogProb, TopLogProb, Usage, for_engine,
+    Calls, Event, Finish, ForEngine, Head, Timing, TokenLogProb, TopLogProb, Usage, for_engine,
 };
 use selvedge_dialect::number::Number;
 use selvedge_proto::wire::Label;
@@ -27,6 +27,8 @@ impl Relay {
             Ok(calls) => calls,
             Err(refusal) => return End::Failed(refusal.into()),
         };
+        let mut tools: Vec<Option<Calls>> =
+            (0..).zip(&calls).map(|(choice, call)| calls_of(choice, call)).collect();
         let mut open: Vec<_> =
             calls.into_iter().map(|call| Some(self.gateway.begin(call))).collect();
         let head = Head { id: self.call.id.to_string(), model, ..Head::default() };
@@ -57,11 +59,14 @@ impl Relay {
                 completion_tokens: took.tokens - prompt,
                 ..self.counted
             };
-            let events = match piece {
+            let mut events = match piece {
                 Some(Piece::Failed(refusal)) => return End::Failed(refusal.into()),
                 None => return End::Failed(super::nowhere().into()),
                 Some(piece) => events_of(choice, piece, &mut total, &mut timing),
             };
+            if let Some(Some(calls)) = tools.get_mut(choice as usize) {
+                events = told(calls, events);
+            }
             for event in events {
                 if !self.deliver(event).await {
                     // Its budgets are to know what it took before more is asked of them.
@@ -106,6 +111,34 @@ impl Relay {
         };
         Ok((0..n).map(call).collect())
     }
+}
+
+/// What tells an answer's calls from its text, where it may call.
+fn calls_of(choice: u32, call: &Call) -> Option<Calls> {
+    match &call.input {
+        Input::Tooled(chat) if !chat.tools.is_empty() => {
+            Some(Calls::new(choice, format!("call_{:032x}", call.id.0), chat))
+        }
+        _ => None,
+    }
+}
+
+/// The same events with the calls that their text holds.
+fn told(calls: &mut Calls, events: Vec<Event>) -> Vec<Event> {
+    let mut all = Vec::with_capacity(events.len());
+    for event in events {
+        match event {
+            Event::Text { text, .. } => calls.push(&text, &mut all),
+            Event::Ended { choice, reason, stop } => {
+                calls.finish(&mut all);
+                let wants = calls.any() && reason == Finish::Stop;
+                let reason = if wants { Finish::ToolCalls } else { reason };
+                all.push(Event::Ended { choice, reason, stop });
+            }
+            other => all.push(other),
+        }
+    }
+    all
 }
 
 /// The seed of one answer: the first uses the caller's, so that `n` does not change it.

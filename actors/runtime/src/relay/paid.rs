@@ -38,6 +38,8 @@ struct ToSay {
     priced: Priced,
     call: Call,
     reading: Reading,
+    /// A budget counts it.
+    limited: bool,
 }
 
 /// How an answer is read.
@@ -79,12 +81,12 @@ impl Relay {
         if let Some(barred) = self.bars() {
             return End::Failed(barred.into());
         }
-        let ToSay { priced, mut call, reading } = match self.prepare(&open, model) {
+        let ToSay { priced, mut call, reading, limited } = match self.prepare(&open, model) {
             Ok(to_say) => to_say,
             Err(refusal) => return End::Failed(refusal.into()),
         };
         let mut reservation = None;
-        if self.shared.policies.limits(&self.call.account, self.call.key.as_ref()) {
+        if limited {
             match self.reserve(provider, model, &priced).await {
                 // Another answer does not begin after a part of this one.
                 Ok(held) if held.local_only() && self.going.is_some() => {
@@ -184,7 +186,7 @@ impl Relay {
                 let drops = kind == Kind::OpenAi && stream && !asked.seen.asks_usage;
                 let reading = Reading::Passed { kind, stream, drops };
                 let call = call_of(upstream, outgoing, expects, &priced);
-                return Ok(ToSay { priced, call, reading });
+                return Ok(ToSay { priced, call, reading, limited });
             }
         }
         let mut request = self.to_ask(Some((open, known.as_deref())))?.into_owned();
@@ -204,12 +206,12 @@ impl Relay {
         let speak::Spoken { outgoing, expects, parser } =
             speak::say(open.spec(), &request, &id, priced.longest())?;
         let call = call_of(upstream, outgoing, expects, &priced);
-        Ok(ToSay { priced, call, reading: Reading::Translated(parser) })
+        Ok(ToSay { priced, call, reading: Reading::Translated(parser), limited })
     }
 
     fn check_price(&self, open: &Open, model: &str, priced: &Priced) -> Result<(), Refusal> {
         let (account, key) = (&self.call.account, self.call.key.as_ref());
-        if self.shared.policies.counts_money(account, key) && !priced.is_known() {
+        if !priced.is_known() && self.shared.policies.counts_money(account, key) {
             return Err(unpriced(open, model));
         }
         Ok(())

@@ -259,8 +259,9 @@ impl Relay {
         let Some(going) = self.going.as_ref().filter(|going| !going.begun.is_empty()) else {
             return Ok(input);
         };
-        if shaped {
-            // What holds an answer to a schema begins with it, and not within.
+        if shaped || matches!(input, Input::Tooled(_)) {
+            // What holds an answer to a schema begins with it, and not within; nor is it known
+            // whether what was begun is a call.
             return Err(cannot_go_on(model));
         }
         let digest = self.shared.view.load().own_model(model).ok_or_else(|| cannot_go_on(model))?;

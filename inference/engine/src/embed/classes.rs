@@ -29,12 +29,12 @@ const TOP: usize = 5;
 /// The one input.
 const INPUT: &str = "text";
 /// What such a model is called in metadata.
-const PLATFORM: &str = "selvedge_classifier";
+pub(crate) const PLATFORM: &str = "selvedge_classifier";
 
 /// What a configuration says of a head.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Raw {
+pub(crate) struct Raw {
     // As they stand: where there is no head, nothing of it has to make sense.
     architectures: Value,
     id2label: Value,
@@ -68,9 +68,9 @@ pub(super) struct Head {
 }
 
 /// A layer: rows of weights, and what is added.
-struct Layer {
-    weights: Vec<f32>,
-    bias: Vec<f32>,
+pub(crate) struct Layer {
+    pub(crate) weights: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
 }
 
 impl Classes {
@@ -83,7 +83,15 @@ impl Classes {
             () if named("DistilBertForSequenceClassification") => Body::Distil,
             () => return Ok(None),
         };
-        let problem: Option<String> = part(&raw.problem_type, "problem_type")?;
+        let (labels, several) = raw.told()?;
+        Ok(Some(Self { body, labels, several }))
+    }
+}
+
+impl Raw {
+    /// The names of a head's classes, and whether each is told for itself.
+    pub(crate) fn told(&self) -> Result<(Vec<String>, bool), EngineError> {
+        let problem: Option<String> = part(&self.problem_type, "problem_type")?;
         let several = match problem.as_deref() {
             None | Some("single_label_classification") => false,
             Some("multi_label_classification") => true,
@@ -95,8 +103,8 @@ impl Classes {
                 )));
             }
         };
-        let known: Option<BTreeMap<String, String>> = part(&raw.id2label, "id2label")?;
-        let count: Option<usize> = part(&raw.num_labels, "num_labels")?;
+        let known: Option<BTreeMap<String, String>> = part(&self.id2label, "id2label")?;
+        let count: Option<usize> = part(&self.num_labels, "num_labels")?;
         let labels = match known {
             Some(known) => {
                 let label = |at: usize| known.get(&at.to_string()).cloned();
@@ -119,7 +127,7 @@ impl Classes {
         if labels.len() == 1 && !several {
             return Err(EngineError::unsupported("a single class, which is a regression"));
         }
-        Ok(Some(Self { body, labels, several }))
+        Ok((labels, several))
     }
 }
 
@@ -197,25 +205,30 @@ impl Head {
         };
         let inner: Vec<f64> = self.inner.of(&row).map(bend).collect();
         let logits: Vec<f64> = self.outer.of(&inner).collect();
-        let shares: Vec<f64> = match self.several {
-            true => logits.iter().map(|n| 1.0 / (1.0 + (-n).exp())).collect(),
-            false => {
-                let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let powers: Vec<f64> = logits.iter().map(|n| (n - most).exp()).collect();
-                let sum: f64 = powers.iter().sum();
-                powers.iter().map(|n| n / sum).collect()
-            }
-        };
-        let shares: Vec<f32> = shares.into_iter().map(|n| n as f32).collect();
-        match shares.iter().all(|n| n.is_finite()) {
-            true => Ok(shares),
-            false => Err(EngineError::Compute("a share is no number".to_owned())),
+        shares(&logits, self.several)
+    }
+}
+
+/// The share of each class by its logit: each for itself, or all together one.
+pub(crate) fn shares(logits: &[f64], several: bool) -> Result<Vec<f32>, EngineError> {
+    let shares: Vec<f64> = match several {
+        true => logits.iter().map(|n| 1.0 / (1.0 + (-n).exp())).collect(),
+        false => {
+            let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let powers: Vec<f64> = logits.iter().map(|n| (n - most).exp()).collect();
+            let sum: f64 = powers.iter().sum();
+            powers.iter().map(|n| n / sum).collect()
         }
+    };
+    let shares: Vec<f32> = shares.into_iter().map(|n| n as f32).collect();
+    match shares.iter().all(|n| n.is_finite()) {
+        true => Ok(shares),
+        false => Err(EngineError::Compute("a share is no number".to_owned())),
     }
 }
 
 impl Layer {
-    fn of<'a>(&'a self, row: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+    pub(crate) fn of<'a>(&'a self, row: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
         let weights = self.weights.chunks(row.len().max(1));
         weights.zip(&self.bias).map(move |(weights, bias)| {
             let products = weights.iter().zip(row).map(|(weight, n)| f64::from(*weight) * n);
@@ -246,7 +259,7 @@ pub(crate) fn outputs(classes: usize) -> Vec<TensorSpec> {
     ]
 }
 
-fn spec(name: &str, datatype: Datatype, shape: &[i64]) -> TensorSpec {
+pub(crate) fn spec(name: &str, datatype: Datatype, shape: &[i64]) -> TensorSpec {
     TensorSpec { name: name.to_owned(), datatype, shape: shape.to_vec() }
 }
 
@@ -280,7 +293,23 @@ pub(crate) fn infer(
 }
 
 /// The outputs that are wanted, by name; none: all.
-pub(crate) fn told(labels: &[String], shares: &[Vec<f32>], wanted: &[String]) -> Vec<Tensor> {
+pub(crate) fn told(labels: &[String], shares: &[Vec<f32>], names: &[String]) -> Vec<Tensor> {
+    wanted(likeliest(labels, shares).into(), names)
+}
+
+/// Those of some tensors that are named, in the order of the names; no names: all.
+pub(crate) fn wanted(all: Vec<Tensor>, names: &[String]) -> Vec<Tensor> {
+    match names {
+        [] => all,
+        names => {
+            let named = |name: &String| all.iter().find(|tensor| tensor.name == *name).cloned();
+            names.iter().filter_map(named).collect()
+        }
+    }
+}
+
+/// What is told of classes by the shares of each of them.
+pub(crate) fn likeliest(labels: &[String], shares: &[Vec<f32>]) -> [Tensor; 3] {
     let top = labels.len().min(TOP);
     let likeliest: Vec<Vec<(usize, f32)>> = shares
         .iter()
@@ -299,18 +328,11 @@ pub(crate) fn told(labels: &[String], shares: &[Vec<f32>], wanted: &[String]) ->
         data: all.flat_map(f32::to_le_bytes).collect(),
     };
     let names = likeliest.iter().flatten().map(|(class, _)| labels[*class].as_bytes());
-    let all = [
+    [
         Tensor::of_bytes("label", vec![shares.len() as u64, top as u64], names),
         floats("probability", top, &mut likeliest.iter().flatten().map(|(_, share)| *share)),
         floats("probabilities", labels.len(), &mut shares.iter().flatten().copied()),
-    ];
-    match wanted {
-        [] => all.into(),
-        names => {
-            let named = |name: &String| all.iter().find(|tensor| tensor.name == *name).cloned();
-            names.iter().filter_map(named).collect()
-        }
-    }
+    ]
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 use selvedge_base::{Code, ModelDigest, Refusal};
+use selvedge_contract::residence::Wish;
 use selvedge_contract::{EmbedRequest, EmbedSink, Embedded, ModelState};
 use selvedge_kernels::EncoderCrew;
 
@@ -22,7 +23,8 @@ use crate::error::elsewhere;
 use crate::front::closing;
 use crate::job::cancelled;
 use crate::loader;
-use crate::shared::{Place, Pulse, Reservation, Shared};
+use crate::memory::Reservation;
+use crate::shared::{Place, Pulse, Shared};
 use crate::worker;
 
 /// Tokens of a batch: enough that weights are brought from memory for many rows at once, few enough
@@ -35,7 +37,7 @@ pub(crate) enum Message {
     Job(Box<Job>),
     /// A model's weights are in memory.
     Loaded(ModelDigest, Box<(Reader, Reservation)>),
-    /// A model was removed.
+    /// A model was removed, or makes room for another.
     Removed(ModelDigest),
 }
 
@@ -132,6 +134,9 @@ impl Desk {
                 }
                 Message::Removed(digest) => {
                     if self.readers.remove(&digest).is_some() {
+                        if self.readers.is_empty() {
+                            self.crew = None;
+                        }
                         self.shared.unloaded(digest);
                         self.tell_memory();
                     }
@@ -153,11 +158,11 @@ impl Desk {
             let model = job.request.model;
             if job.is_cancelled() {
                 job.fail(cancelled());
-            } else if let Some(refusal) = self.shared.unavailable(model) {
+            } else if let Some(refusal) = self.shared.unavailable(model, job.place.turn) {
                 job.fail(refusal);
             } else {
                 if !self.readers.contains_key(&model) && self.shared.begin_loading(model) {
-                    loader::spawn(&self.shared, &self.device, model, Duration::ZERO);
+                    loader::spawn(&self.shared, &self.device, model, (Duration::ZERO, Wish::Asked));
                 }
                 kept.push_back(job);
             }

@@ -4,8 +4,9 @@ use std::time::Duration;
 use selvedge_base::{Code, ModelDigest, Refusal, RequestId};
 use selvedge_contract::{EmbedRequest, Embedded, Engine, Input, ModelState};
 
+use super::super::folder::Folder;
 use super::super::folder::tests::tiny;
-use crate::testing::{Outlet, Writer, engine, request, temporary};
+use crate::testing::{Outlet, Writer, collect, engine, needs, request, temporary};
 use crate::{EngineConfig, LocalEngine};
 
 const MODEL: ModelDigest = ModelDigest([1; 32]);
@@ -148,4 +149,25 @@ fn an_engine_that_ends_tells_those_who_wait() {
         Err(refused) => assert_eq!(refused.code, Code::OutOfMemory),
     }
     drop(engine);
+}
+
+#[test]
+fn a_model_of_vectors_and_one_that_writes_make_room_for_each_other() {
+    let (directory, file) = (tiny(), temporary(&Writer::tiny(1).bytes()));
+    let reader = Folder::open(directory.path()).expect("a model").config.bytes();
+    let memory_budget_bytes = needs(file.path()).max(reader);
+    let engine = engine(EngineConfig { lazy: true, memory_budget_bytes, ..config() });
+    engine.add_model(directory.path(), "vectors", MODEL).expect("a model");
+    engine.add_model(file.path(), "writer", WRITER).expect("a model");
+    let vectors = embedded(&engine, asked(1, &["a b c"])).vectors;
+    for _ in 0..2 {
+        let (sender, answers) = mpsc::channel();
+        let ask = request(2, WRITER, Input::Text("x".to_owned()));
+        engine.submit("acme", ask, Box::new(Outlet(sender))).expect("submitted");
+        assert!(collect(&answers).finished.is_some());
+        assert!(engine.memory().taken <= memory_budget_bytes);
+        assert_eq!(embedded(&engine, asked(3, &["a b c"])).vectors, vectors);
+        assert_eq!(engine.memory().taken, reader, "the other one is gone");
+    }
+    assert_eq!(engine.memory().counts.evicted_oldest, 4);
 }

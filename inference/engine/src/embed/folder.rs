@@ -31,7 +31,7 @@ const MAX_WIDTH: usize = 1 << 15;
 /// Tokens of a text: the longest published reads 8,192.
 const MAX_POSITIONS: usize = 1 << 17;
 /// Tokens in a vocabulary.
-const MAX_VOCABULARY: usize = 1 << 20;
+pub(crate) const MAX_VOCABULARY: usize = 1 << 20;
 /// Kinds of text: BERT has two.
 const MAX_KINDS: usize = 16;
 /// Modules of a sentence-transformers model; published ones have two to four.

@@ -212,3 +212,25 @@ fn tokenizers_that_do_not_fit_are_refused() {
     directory.write("tokenizer.json", larger.to_string().as_bytes());
     assert!(refusal(directory.path()).contains("knows 13 tokens and the model 12"));
 }
+
+#[test]
+fn marks_that_leave_no_room_for_a_text_are_refused() {
+    let mark = r#"{"SpecialToken":{"id":"m","type_id":0}}"#;
+    let tokenizer = |marks: usize| {
+        let marks = vec![mark; marks].join(",");
+        format!(
+            r#"{{"added_tokens":[],"model":{{"type":"WordLevel","vocab":{{"a":0,"m":1}},
+            "unk_token":"a"}},"post_processor":{{"type":"TemplateProcessing",
+            "single":[{marks},{{"Sequence":{{"id":"A","type_id":0}}}}],
+            "pair":[{{"Sequence":{{"id":"A","type_id":0}}}},
+            {{"Sequence":{{"id":"B","type_id":0}}}}],
+            "special_tokens":{{"m":{{"id":"m","ids":[1],"tokens":["m"]}}}}}}}}"#
+        )
+    };
+    let read = |marks| crate::inspect_tokenizer_bytes(tokenizer(marks).as_bytes(), "a", 4);
+    assert_eq!(read(3).expect("one token of text"), [1, 1, 1, 0]);
+    for marks in [4, 5, 300] {
+        let refused = read(marks).expect_err("no room").to_string();
+        assert!(refused.contains(&format!("{marks} marks around texts of 4")), "{refused}");
+    }
+}

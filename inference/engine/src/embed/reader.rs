@@ -3,29 +3,75 @@
 //! Owns what a text is to the model. A vector depends on its text alone, bit for bit: the kernels'
 //! rows do, and the rest is computed text by text in one order.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 
 use selvedge_base::{Code, Refusal, Stage};
 use selvedge_kernels::{Encoder, EncoderCrew, KernelError};
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::{PostProcessor as _, Tokenizer, TruncationParams};
 
 use super::classes::{self, Head};
 use super::folder::{Folder, Pooling};
 use crate::error::{EngineError, elsewhere};
 
+/// A model's tokenizer, which cuts at its longest text and pads nothing.
+pub(crate) struct Words {
+    tokenizer: Tokenizer,
+    longest: usize,
+}
+
 /// A model's tokenizer and weights.
 pub(crate) struct Reader {
-    tokenizer: Tokenizer,
+    words: Words,
     encoder: Encoder,
-    longest: usize,
     pooling: Pooling,
     unit: bool,
     head: Option<Head>,
 }
 
+impl Words {
+    /// Reads the bytes of a `tokenizer.json`.
+    pub(crate) fn load(
+        bytes: &[u8],
+        vocabulary: usize,
+        longest: usize,
+    ) -> Result<Self, EngineError> {
+        let tokenizer = read_tokenizer(bytes, vocabulary, longest)?;
+        Ok(Self { tokenizer, longest })
+    }
+
+    /// The tokens of a text, the model's own marks included.
+    pub(crate) fn tokens(&self, text: &str, cut: bool) -> Result<Vec<u32>, Refusal> {
+        let read = |text: &str| {
+            encode(&self.tokenizer, text).map_err(|error| {
+                elsewhere(Code::Internal, format!("a text cannot be tokenized: {error}"))
+            })
+        };
+        // Of a long text that is to be cut only a beginning is looked at, where that is enough.
+        let begins = beginning(text, self.longest).filter(|_| cut).map(read).transpose()?;
+        let begins = begins.filter(|(_, overflows)| *overflows);
+        let (tokens, overflows) = begins.map_or_else(|| read(text), Ok)?;
+        if !cut && overflows {
+            let message = format!(
+                "a text is longer than the {} tokens that the model reads, and was not to be cut",
+                self.longest
+            );
+            let code = Code::ContextLengthExceeded;
+            return Err(Refusal::client(Stage::Validate, code, message).param("input"));
+        }
+        if tokens.is_empty() {
+            let message = "a text has no tokens";
+            return Err(
+                Refusal::client(Stage::Validate, Code::InvalidRequest, message).param("input")
+            );
+        }
+        Ok(tokens)
+    }
+}
+
 impl Reader {
     pub(crate) fn load(folder: &Folder) -> Result<Self, EngineError> {
-        let tokenizer = tokenizer(folder)?;
+        let words = Words::load(&folder.tokenizer()?, folder.config.vocabulary, folder.longest)?;
         let mut file = folder.tensors.file()?;
         let mut source = |name: &str, dims: &[usize]| {
             let read = match &folder.classes {
@@ -43,36 +89,13 @@ impl Reader {
             Head::load(classes, width, |name, dims| folder.tensors.read(&mut file, name, dims))
         });
         let head = head.transpose()?;
-        let Folder { longest, pooling, unit, .. } = *folder;
-        Ok(Self { tokenizer, encoder, longest, pooling, unit, head })
+        let Folder { pooling, unit, .. } = *folder;
+        Ok(Self { words, encoder, pooling, unit, head })
     }
 
     /// The tokens of a text, the model's own marks included.
     pub(crate) fn tokens(&self, text: &str, cut: bool) -> Result<Vec<u32>, Refusal> {
-        let encode = |text: &str| {
-            self.tokenizer.encode(text, true).map_err(|error| {
-                elsewhere(Code::Internal, format!("a text cannot be tokenized: {error}"))
-            })
-        };
-        // Of a long text that is to be cut only a beginning is looked at, where that is enough.
-        let begins = beginning(text, self.longest).filter(|_| cut).map(encode).transpose()?;
-        let begins = begins.filter(|encoded| !encoded.get_overflowing().is_empty());
-        let encoded = begins.map_or_else(|| encode(text), Ok)?;
-        if !cut && !encoded.get_overflowing().is_empty() {
-            let message = format!(
-                "a text is longer than the {} tokens that the model reads, and was not to be cut",
-                self.longest
-            );
-            let code = Code::ContextLengthExceeded;
-            return Err(Refusal::client(Stage::Validate, code, message).param("input"));
-        }
-        if encoded.get_ids().is_empty() {
-            let message = "a text has no tokens";
-            return Err(
-                Refusal::client(Stage::Validate, Code::InvalidRequest, message).param("input")
-            );
-        }
-        Ok(encoded.get_ids().to_vec())
+        self.words.tokens(text, cut)
     }
 
     /// The vectors of texts.
@@ -121,22 +144,45 @@ impl Reader {
     }
 }
 
-/// The directory's tokenizer, which cuts at the model's longest text and pads nothing.
-fn tokenizer(folder: &Folder) -> Result<Tokenizer, EngineError> {
+/// A tokenizer of at most so many tokens, which cuts at so many.
+pub(super) fn read_tokenizer(
+    bytes: &[u8],
+    vocabulary: usize,
+    longest: usize,
+) -> Result<Tokenizer, EngineError> {
     let wrong = |error: tokenizers::Error| EngineError::corrupt(format!("tokenizer.json: {error}"));
-    let mut tokenizer = Tokenizer::from_bytes(folder.tokenizer()?).map_err(wrong)?;
+    let mut tokenizer = guarded(|| Tokenizer::from_bytes(bytes)).map_err(wrong)?;
     let known = tokenizer.get_vocab_size(true);
-    if known > folder.config.vocabulary {
+    if known > vocabulary {
         return Err(EngineError::corrupt(format!(
-            "tokenizer.json knows {known} tokens and the model {}",
-            folder.config.vocabulary
+            "tokenizer.json knows {known} tokens and the model {vocabulary}"
+        )));
+    }
+    // The crate subtracts the one from the other unseen.
+    let marks = tokenizer.get_post_processor().map_or(0, |marks| marks.added_tokens(false));
+    if marks >= longest {
+        return Err(EngineError::corrupt(format!(
+            "tokenizer.json puts {marks} marks around texts of {longest} tokens"
         )));
     }
     tokenizer.with_padding(None);
-    let cut = TruncationParams { max_length: folder.longest, ..TruncationParams::default() };
+    let cut = TruncationParams { max_length: longest, ..TruncationParams::default() };
     tokenizer.with_truncation(Some(cut)).map_err(wrong)?;
     Ok(tokenizer)
 }
+
+/// The tokens of a text and whether some were cut off.
+pub(super) fn encode(tokenizer: &Tokenizer, text: &str) -> tokenizers::Result<(Vec<u32>, bool)> {
+    let encoded = guarded(|| tokenizer.encode(text, true))?;
+    Ok((encoded.get_ids().to_vec(), !encoded.get_overflowing().is_empty()))
+}
+
+/// The crate takes some things that a file says for granted, and panics where they do not hold.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    let worked = catch_unwind(AssertUnwindSafe(work));
+    worked.unwrap_or_else(|_| Err("it is contradictory in itself".into()))
+}
+
 /// Bytes that a token has at most in usual texts: their words are shorter.
 const TOKEN_BYTES: usize = 64;
 

@@ -42,15 +42,26 @@ impl Tensors {
         (first, prefixes): (&str, &[&'static str]),
     ) -> Result<Self, EngineError> {
         let io = |source| EngineError::Io { path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(io)?;
+        let file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
         if !metadata.is_file() {
             return Err(EngineError::corrupt(format!("{} is not a file", path.display())));
         }
+        Self::from_reader(path, file, metadata.len(), (first, prefixes))
+    }
+
+    /// Reads the header of a file of this size.
+    pub(super) fn from_reader(
+        path: &Path,
+        mut file: impl Read,
+        size: u64,
+        (first, prefixes): (&str, &[&'static str]),
+    ) -> Result<Self, EngineError> {
+        let io = |source| EngineError::Io { path: path.to_owned(), source };
         let mut length = [0; LENGTH_BYTES as usize];
         file.read_exact(&mut length).map_err(io)?;
-        let (length, size) = (u64::from_le_bytes(length), metadata.len());
-        if length > MAX_HEADER_BYTES || length > size - LENGTH_BYTES {
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER_BYTES || length > size.saturating_sub(LENGTH_BYTES) {
             return Err(EngineError::corrupt(format!(
                 "a header of {length} bytes in a safetensors file of {size} (at most \
                  {MAX_HEADER_BYTES} are read)"
@@ -68,6 +79,16 @@ impl Tensors {
             this.prefix = found.copied().unwrap_or_default();
         }
         Ok(this)
+    }
+
+    /// Where each tensor of floats lies, as [`Self::find`] would tell whoever asks for its shape.
+    pub(super) fn places(&self) -> impl Iterator<Item = Result<(u64, usize), EngineError>> {
+        let floats = self.header.tensors().into_iter();
+        let floats = floats.filter(|(_, info)| kind(info.dtype).is_some());
+        floats.map(|(name, info)| {
+            let found = self.find(&format!("{BARE}{name}"), &info.shape);
+            found.map(|(start, bytes, _)| (start, bytes))
+        })
     }
 
     /// Numbers in all tensors of floats.

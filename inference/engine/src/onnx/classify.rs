@@ -5,33 +5,24 @@
 //! of a PNG or JPEG to the numbers of a graph, and the way from its numbers to labels. Pictures
 //! come from anybody and are read in the process of the model, which bounds what they cost.
 
-use std::borrow::Cow;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use image::DynamicImage;
 use image::imageops::FilterType;
-use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
 use selvedge_contract::{Datatype, Signature, Tensor, TensorSpec};
 use serde::Deserialize;
 
 use super::runtime::{Failed, Runtime};
 use crate::embed;
 use crate::error::EngineError;
+use crate::pictures::{self, MAX_PICTURES};
 
-/// Sides of a picture: those of large cameras are below this.
-const MAX_SIDE: u32 = 16_384;
 /// Bytes of a picture's points: 64 megapixels in three channels and some.
 const MAX_POINT_BYTES: u64 = 256 << 20;
 /// Sides of what a graph takes.
 const MAX_INPUT_SIDE: u32 = 4_096;
-/// Pictures of one request: a batch of more is no faster.
-const MAX_PICTURES: usize = 64;
 /// Classes that a graph may tell.
 const MAX_CLASSES: usize = 1 << 16;
 /// Bytes of a class's name.
 const MAX_LABEL_BYTES: usize = 1_024;
-/// The input in place of the graph's own.
-const INPUT: &str = "image";
 /// What such a model is called in metadata.
 const PLATFORM: &str = "selvedge_classifier";
 
@@ -160,7 +151,7 @@ impl Classify {
     pub(super) fn signature(&self) -> Signature {
         let inputs = match &self.image {
             Some(_) => {
-                let (name, datatype) = (INPUT.to_owned(), Datatype::Bytes);
+                let (name, datatype) = (pictures::INPUT.to_owned(), Datatype::Bytes);
                 vec![TensorSpec { name, datatype, shape: vec![-1] }]
             }
             None => self.graph.inputs.clone(),
@@ -182,7 +173,7 @@ impl Classify {
         }
         let mut data = Vec::new();
         for (at, bytes) in pictures.iter().enumerate() {
-            let picture = decoded(&plain(bytes))
+            let picture = pictures::read(bytes, MAX_POINT_BYTES)
                 .map_err(|error| Failed::Inputs(format!("picture {at}: {error}")))?;
             image.numbers(&picture, &mut data);
         }
@@ -334,39 +325,6 @@ impl Image {
 fn share(side: u32, over: u32, under: u32) -> u32 {
     let scaled = u64::from(side) * u64::from(over) / u64::from(under.max(1));
     u32::try_from(scaled).unwrap_or(u32::MAX)
-}
-
-/// A picture's bytes, also where JSON, which holds texts alone, has them as base64.
-fn plain(bytes: &[u8]) -> Cow<'_, [u8]> {
-    // No letter of base64 begins a picture.
-    match bytes.first() {
-        Some(b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/') => {
-            STANDARD.decode(bytes).map_or(Cow::Borrowed(bytes), Cow::Owned)
-        }
-        _ => Cow::Borrowed(bytes),
-    }
-}
-
-/// A picture within bounds.
-fn decoded(bytes: &[u8]) -> Result<DynamicImage, String> {
-    let format = image::guess_format(bytes).ok();
-    let format = format.filter(|it| matches!(it, ImageFormat::Png | ImageFormat::Jpeg));
-    let format = format.ok_or_else(|| "it is neither PNG nor JPEG".to_owned())?;
-    let told = |error: image::ImageError| error.to_string();
-    let mut reader = ImageReader::with_format(std::io::Cursor::new(bytes), format);
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_POINT_BYTES);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(told)?;
-    let orientation = decoder.orientation().map_err(told)?;
-    if decoder.total_bytes() > MAX_POINT_BYTES {
-        return Err(format!("its points have more than {} MiB", MAX_POINT_BYTES >> 20));
-    }
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(told)?;
-    picture.apply_orientation(orientation);
-    Ok(picture)
 }
 
 fn softmax(row: &[f32]) -> Vec<f32> {

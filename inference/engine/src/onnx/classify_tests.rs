@@ -1,5 +1,9 @@
 use std::io::Cursor;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use image::ImageFormat;
+
 use super::super::header;
 use super::super::runtime::Rten;
 use super::super::testing::{Case, case, fixture};
@@ -20,7 +24,7 @@ fn classifier(settings: &str) -> Classifier {
 }
 
 fn asked(pictures: &[&[u8]]) -> Vec<Tensor> {
-    vec![Tensor::of_bytes(INPUT, vec![pictures.len() as u64], pictures.iter().copied())]
+    vec![Tensor::of_bytes(pictures::INPUT, vec![pictures.len() as u64], pictures.iter().copied())]
 }
 
 fn shares(tensor: &Tensor) -> Vec<f64> {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal};
+use selvedge_contract::residence::Wish;
 use selvedge_contract::{InferRequest, InferSink, ModelState, Tensor};
 
 use super::host::{Host, Patience, late};
@@ -22,7 +23,8 @@ use crate::front::closing;
 use crate::job::cancelled;
 use crate::loader;
 use crate::mailbox::Mailbox;
-use crate::shared::{Place, Pulse, Reservation, Shared};
+use crate::memory::Reservation;
+use crate::shared::{Place, Pulse, Shared};
 use crate::worker;
 
 /// What the thread that knows the models is told.
@@ -31,7 +33,7 @@ pub(crate) enum Message {
     Job(Box<Job>),
     /// A model is loaded.
     Loaded(ModelDigest, Box<(Host, Reservation)>),
-    /// A model was removed.
+    /// A model was removed, or makes room for another.
     Removed(ModelDigest),
 }
 
@@ -155,7 +157,7 @@ impl Desk {
             let model = job.request.model;
             if job.is_cancelled() {
                 job.end(Err(cancelled()));
-            } else if let Some(refusal) = self.shared.unavailable(model) {
+            } else if let Some(refusal) = self.shared.unavailable(model, job.place.turn) {
                 job.end(Err(refusal));
             } else if let Some(runner) = self.runners.get(&model) {
                 if let Err(job) = runner.jobs.push(job) {
@@ -163,7 +165,7 @@ impl Desk {
                 }
             } else {
                 if self.shared.begin_loading(model) {
-                    loader::spawn(&self.shared, &self.device, model, Duration::ZERO);
+                    loader::spawn(&self.shared, &self.device, model, (Duration::ZERO, Wish::Asked));
                 }
                 self.waiting.push_back(job);
             }

@@ -6,7 +6,7 @@ use selvedge_contract::{Answer, Engine, Input};
 
 use super::super::testing::{Case, assert_near, case};
 use super::*;
-use crate::testing::{Outlet, Writer, engine, request, temporary};
+use crate::testing::{Outlet, Writer, collect, engine, needs, request, temporary};
 use crate::{EngineConfig, LocalEngine};
 
 const MODEL: ModelDigest = ModelDigest([1; 32]);
@@ -160,4 +160,23 @@ fn a_file_that_changed_or_does_not_fit_the_memory_is_not_loaded() {
     std::fs::write(file.path(), &bytes[..bytes.len() - 1]).expect("writable");
     let error = Host::open(opened, &crate::Running::Here, 1).err().expect("changed").to_string();
     assert!(error.contains("is not the one that was added"), "{error}");
+}
+
+#[test]
+fn a_model_of_tensors_and_one_that_writes_make_room_for_each_other() {
+    let (case, file) = (case("mlp"), temporary(&Writer::tiny(1).bytes()));
+    let sensor = super::super::File::open(&case.path()).expect("a model").needed();
+    let memory_budget_bytes = needs(file.path()).max(sensor);
+    let engine = with(&case, EngineConfig { lazy: true, memory_budget_bytes, ..config() });
+    engine.add_model(file.path(), "writer", OTHER).expect("a model");
+    for turn in 0..2 {
+        let heard = begin(&engine, asked(&case, 1)).expect("queued");
+        assert_near(&hear(&heard).expect("tensors"), &case.outputs, "mlp");
+        assert_eq!(engine.memory().taken, sensor, "turn {turn}: the other one is gone");
+        let (sender, answers) = mpsc::channel();
+        let ask = request(2, OTHER, Input::Text("x".to_owned()));
+        engine.submit("acme", ask, Box::new(Outlet(sender))).expect("submitted");
+        assert!(collect(&answers).finished.is_some());
+    }
+    assert_eq!(engine.memory().counts.evicted_oldest, 3);
 }

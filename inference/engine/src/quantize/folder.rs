@@ -130,9 +130,21 @@ fn shards(path: &Path) -> Result<(Vec<(PathBuf, File)>, Found), EngineError> {
 /// One file's tensors.
 fn shard(path: &Path, number: usize, found: &mut Found) -> Result<File, EngineError> {
     let io = |source| EngineError::Io { path: path.to_owned(), source };
-    let wrong = |what: String| EngineError::corrupt(format!("{}: {what}", path.display()));
     let mut file = File::open(path).map_err(io)?;
     let size = file.metadata().map_err(io)?.len();
+    read_shard(path, (&mut file, size), number, found)?;
+    Ok(file)
+}
+
+/// The tensors of a file of this size.
+fn read_shard(
+    path: &Path,
+    (mut file, size): (impl Read, u64),
+    number: usize,
+    found: &mut Found,
+) -> Result<(), EngineError> {
+    let io = |source| EngineError::Io { path: path.to_owned(), source };
+    let wrong = |what: String| EngineError::corrupt(format!("{}: {what}", path.display()));
     let mut length = [0; LENGTH_BYTES as usize];
     file.read_exact(&mut length).map_err(io)?;
     let length = u64::from_le_bytes(length);
@@ -169,7 +181,25 @@ fn shard(path: &Path, number: usize, found: &mut Found) -> Result<File, EngineEr
             return Err(wrong(format!("tensor '{}' is there twice", name.escape_debug())));
         }
     }
-    Ok(file)
+    Ok(())
+}
+
+/// Reads weights and vocabulary of a directory that are held in memory, as they are read to be
+/// turned: how many tensors there are.
+///
+/// # Errors
+/// [`EngineError`] when they cannot be a model's.
+pub fn inspect_directory_bytes(
+    weights: &[u8],
+    tokenizer: &[u8],
+    rows: u32,
+) -> Result<usize, EngineError> {
+    let mut found = Found::new();
+    read_shard(Path::new("memory"), (weights, weights.len() as u64), 0, &mut found)?;
+    let tokenizer: words::Told = serde_json::from_slice(tokenizer)
+        .map_err(|error| EngineError::corrupt(format!("tokenizer.json: {error}")))?;
+    words::tell(&tokenizer, &Value::Null, None, rows, &mut Entries::default())?;
+    Ok(found.len())
 }
 
 fn needed<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, EngineError> {

@@ -4,11 +4,8 @@
 //! time of one rendering. It needs no more than its standard input and output, and ends when the
 //! input does, as it does when the node is killed.
 
-use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-
-use selvedge_contract::ChatMessage;
 
 use super::host::DEADLINE;
 use super::speech::{self, Ask, Fault, Told, VERSION};
@@ -46,20 +43,16 @@ fn serve(input: &mut impl Read, output: &mut impl Write, watch: &Watch) -> io::R
     };
     tell(output, &Told::Opened)?;
     while let Some(ask) = speech::read(input)? {
-        let Ask::Render(messages) = ask else { break };
         watch.begins();
-        let told = render(&template, messages, &control);
+        let rendered = match ask {
+            Ask::Open { .. } => break,
+            Ask::Render(messages) => template.render(&messages, &control),
+            Ask::RenderTooled(chat) => template.render_tooled(&chat, &control),
+        };
         watch.ends();
-        tell(output, &told)?;
+        tell(output, &rendered.map_or_else(Told::Refused, Told::Rendered))?;
     }
     Ok(())
-}
-
-fn render(template: &Template, messages: Cow<'_, [ChatMessage]>, control: &[String]) -> Told {
-    match template.render(&messages, control) {
-        Ok(pieces) => Told::Rendered(pieces),
-        Err(refusal) => Told::Refused(refusal),
-    }
 }
 
 fn tell(output: &mut impl Write, told: &Told) -> io::Result<()> {

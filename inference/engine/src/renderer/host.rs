@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, Micros, Mono, Refusal, Retry, Stage};
-use selvedge_contract::ChatMessage;
+use selvedge_contract::{ChatMessage, Tooled};
 
 use super::Source;
 use super::speech::{self, Ask, Fault, Told, VERSION};
@@ -104,8 +104,15 @@ impl Host {
     }
 
     pub(super) fn render(&self, messages: &[ChatMessage]) -> Result<Vec<String>, Refusal> {
-        let ask = speech::frame(&Ask::Render(Cow::Borrowed(messages)));
-        let ask = ask.map_err(|error| {
+        self.ask(&Ask::Render(Cow::Borrowed(messages)))
+    }
+
+    pub(super) fn render_tooled(&self, chat: &Tooled) -> Result<Vec<String>, Refusal> {
+        self.ask(&Ask::RenderTooled(Cow::Borrowed(chat)))
+    }
+
+    fn ask(&self, ask: &Ask<'_>) -> Result<Vec<String>, Refusal> {
+        let ask = speech::frame(ask).map_err(|error| {
             let message = format!("the messages are too long for a chat template: {error}");
             Refusal::client(Stage::Validate, Code::TooLarge, message).param("messages")
         })?;

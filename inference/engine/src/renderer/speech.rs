@@ -8,12 +8,12 @@ use std::borrow::Cow;
 use std::io::{self, Read, Write};
 
 use selvedge_base::codec;
-use selvedge_contract::ChatMessage;
+use selvedge_contract::{ChatMessage, Tooled};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Counts changes of these messages.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 /// Bytes of one message: a frame of the wire holds the largest chat that can be asked.
 const LIMIT: usize = codec::MAX_FRAME;
 
@@ -30,6 +30,8 @@ pub(super) enum Ask<'a> {
     },
     /// Wants the prompt for these messages.
     Render(Cow<'a, [ChatMessage]>),
+    /// Wants the prompt for this chat with functions.
+    RenderTooled(Cow<'a, Tooled>),
 }
 
 /// What is answered, once for each [`Ask`].

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 use selvedge_base::{Code, ModelDigest, Refusal};
+use selvedge_contract::residence::Wish;
 use selvedge_contract::{ModelState, Samples, SpeechRequest, SpeechSink, Transcript};
 use selvedge_kernels::SpeechCrew;
 
@@ -22,7 +23,8 @@ use crate::error::elsewhere;
 use crate::front::closing;
 use crate::job::cancelled;
 use crate::loader;
-use crate::shared::{Place, Pulse, Reservation, Shared};
+use crate::memory::Reservation;
+use crate::shared::{Place, Pulse, Shared};
 use crate::worker;
 
 /// What the thread is told.
@@ -31,7 +33,7 @@ pub(crate) enum Message {
     Job(Box<Job>),
     /// A model's weights are in memory.
     Loaded(ModelDigest, Box<(Listener, Reservation)>),
-    /// A model was removed.
+    /// A model was removed, or makes room for another.
     Removed(ModelDigest),
 }
 
@@ -130,6 +132,9 @@ impl Desk {
                 }
                 Message::Removed(digest) => {
                     if self.listeners.remove(&digest).is_some() {
+                        if self.listeners.is_empty() {
+                            self.crew = None;
+                        }
                         self.shared.unloaded(digest);
                         self.tell_memory();
                     }
@@ -151,11 +156,11 @@ impl Desk {
             let model = job.model();
             if job.is_cancelled() {
                 job.fail(cancelled());
-            } else if let Some(refusal) = self.shared.unavailable(model) {
+            } else if let Some(refusal) = self.shared.unavailable(model, job.place.turn) {
                 job.fail(refusal);
             } else {
                 if !self.listeners.contains_key(&model) && self.shared.begin_loading(model) {
-                    loader::spawn(&self.shared, &self.device, model, Duration::ZERO);
+                    loader::spawn(&self.shared, &self.device, model, (Duration::ZERO, Wish::Asked));
                 }
                 kept.push_back(job);
             }

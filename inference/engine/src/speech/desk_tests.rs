@@ -7,7 +7,7 @@ use selvedge_contract::{
 };
 
 use super::super::testing::{tiny, tone, weights};
-use crate::testing::{Outlet, engine, request};
+use crate::testing::{Outlet, Writer, collect, engine, needs, request, temporary};
 use crate::{EngineConfig, LocalEngine};
 
 const MODEL: ModelDigest = ModelDigest([1; 32]);
@@ -170,4 +170,30 @@ fn an_engine_that_ends_tells_those_who_wait() {
         Err(refused) => assert_eq!(refused.code, Code::OutOfMemory),
     }
     drop(engine);
+}
+
+#[test]
+fn a_model_that_hears_and_one_that_writes_make_room_for_each_other() {
+    let (directory, file) = (tiny(true), temporary(&Writer::tiny(1).bytes()));
+    let ears = {
+        let engine = engine(config());
+        engine.add_model(directory.path(), "ears", MODEL).expect("a model");
+        heard(&engine, asked(1), 0.5);
+        engine.memory().taken
+    };
+    let memory_budget_bytes = needs(file.path()).max(ears);
+    let engine = engine(EngineConfig { lazy: true, memory_budget_bytes, ..config() });
+    engine.add_model(directory.path(), "ears", MODEL).expect("a model");
+    let writer = ModelDigest([2; 32]);
+    engine.add_model(file.path(), "writer", writer).expect("a model");
+    let words = heard(&engine, asked(1), 0.5);
+    for _ in 0..2 {
+        let (sender, answers) = mpsc::channel();
+        let ask = request(2, writer, Input::Text("x".to_owned()));
+        engine.submit("acme", ask, Box::new(Outlet(sender))).expect("submitted");
+        assert!(collect(&answers).finished.is_some());
+        assert_eq!(heard(&engine, asked(3), 0.5), words);
+        assert_eq!(engine.memory().taken, ears, "the other one is gone");
+    }
+    assert_eq!(engine.memory().counts.evicted_oldest, 4);
 }

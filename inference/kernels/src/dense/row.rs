@@ -3,7 +3,7 @@
 //! Owns the same order of operations as products of many rows have, so that a row's numbers are
 //! the same bits whichever way it was computed.
 
-use super::{Dense, Then, gelu};
+use super::{Dense, Then};
 use crate::simd::{Kernel, LANES, Simd};
 
 /// Tiles beside each other: as many sums as hide a multiply-add's time, in a quarter of the
@@ -72,11 +72,7 @@ impl MultiplyRow<'_> {
         }
         let out = self.out.as_chunks_mut().0;
         for wide in 0..WIDE {
-            let sum = match self.then {
-                Then::Nothing => sums[wide],
-                Then::Gelu => gelu(s, sums[wide]),
-            };
-            s.store(sum, &mut out[at + wide]);
+            s.store(self.then.of(s, sums[wide]), &mut out[at + wide]);
         }
     }
 }

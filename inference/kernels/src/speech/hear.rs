@@ -91,8 +91,8 @@ impl Speech {
             for start in (0..count).step_by(LANES) {
                 let from = first + start..first + count.min(start + LANES);
                 let out = &mut seen[start * width..][..from.len() * width];
-                let text = 0..frames;
-                isa.run(Look { qkv, width, heads, text, from, turned, scores, out });
+                let (text, back) = (0..frames, false);
+                isa.run(Look { qkv, width, heads, text, from, back, turned, scores, out });
             }
             let (dense, then) = (&layer.output, Then::Nothing);
             isa.run(Multiply { dense, rows: seen, then, out: product });

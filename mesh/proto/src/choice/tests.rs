@@ -18,6 +18,7 @@ fn peer(name: u8) -> Candidate {
         prefill_rate: 1_000,
         step_us: 10_000,
         in_flight_from_here: 0,
+        strain: None,
     }
 }
 
@@ -81,7 +82,7 @@ fn unwell_peers_are_excluded_with_the_reason() {
 fn a_ready_model_beats_one_that_must_load_however_fast() {
     let cold = Candidate { model_state: Readiness::Cold, step_us: 1, ..peer(1) };
     let loading = Candidate { model_state: Readiness::Loading, step_us: 1, ..peer(2) };
-    let busy = Candidate { queued: 50, running: 1, ..peer(3) };
+    let busy = Candidate { queued: 10, running: 1, ..peer(3) };
     let order: Vec<u8> = choose(NEED, &[cold.clone(), loading, busy], &mut dice())
         .ranked
         .iter()
@@ -133,6 +134,35 @@ fn nobody_is_an_answer_too() {
     assert_eq!(choose(NEED, &[], &mut dice()), Choice::default());
 }
 
+#[test]
+fn a_machine_that_runs_low_or_hot_comes_after_the_others_with_its_reason() {
+    let low = Candidate { strain: Some(Strain::Battery { percent: 14 }), step_us: 1_000, ..me(1) };
+    let hot = Candidate { strain: Some(Strain::Hot { decidegrees: 912 }), ..peer(2) };
+    let slow = Candidate { step_us: 100_000, ..peer(3) };
+    let choice = choose(NEED, &[low.clone(), hot.clone(), slow], &mut dice());
+    assert_eq!(choice.chosen, Some(NodeId([3; 32])));
+    assert_eq!(verdict_of(&choice, 1).to_string(), "on battery at 14 %: after others");
+    assert_eq!(verdict_of(&choice, 2).to_string(), "at 91.2 °C: after others");
+    let near = Strain::NearLimit { decidegrees: -5 };
+    assert_eq!(near.to_string(), "-0.5 °C below its critical point");
+
+    // Among those that are to be spared the better one is asked, and before one that must load.
+    let cold = Candidate { model_state: Readiness::Cold, ..peer(4) };
+    let choice = choose(NEED, &[cold, hot, low.clone()], &mut dice());
+    assert_eq!(choice.chosen, Some(NodeId([1; 32])));
+    let alone = choose(NEED, &[low], &mut dice());
+    assert_eq!(alone.chosen, Some(NodeId([1; 32])));
+    assert_eq!(verdict_of(&alone, 1).to_string(), "on battery at 14 %: after others");
+}
+
+fn any_strain() -> impl Strategy<Value = Strain> {
+    prop_oneof![
+        any::<u8>().prop_map(|percent| Strain::Battery { percent }),
+        any::<i16>().prop_map(|decidegrees| Strain::Hot { decidegrees }),
+        any::<i16>().prop_map(|decidegrees| Strain::NearLimit { decidegrees }),
+    ]
+}
+
 fn any_candidate() -> impl Strategy<Value = Candidate> {
     let state = prop_oneof![
         Just(PeerState::Alive),
@@ -146,8 +176,13 @@ fn any_candidate() -> impl Strategy<Value = Candidate> {
         Just(Readiness::Cold),
         Just(Readiness::Failed)
     ];
-    (any::<u8>(), any::<bool>(), state, model, any::<[u32; 6]>(), any::<Option<u64>>()).prop_map(
-        |(name, is_me, state, model_state, numbers, rtt)| Candidate {
+    let strain = prop_oneof![
+        3 => Just(None),
+        1 => any_strain().prop_map(Some),
+    ];
+    let numbers = (any::<[u32; 6]>(), any::<Option<u64>>());
+    (any::<u8>(), any::<bool>(), state, model, numbers, strain).prop_map(
+        |(name, is_me, state, model_state, (numbers, rtt), strain)| Candidate {
             node: NodeId([name; 32]),
             is_me,
             state,
@@ -159,6 +194,7 @@ fn any_candidate() -> impl Strategy<Value = Candidate> {
             prefill_rate: numbers[3],
             step_us: numbers[4],
             in_flight_from_here: numbers[5],
+            strain,
         },
     )
 }
@@ -184,6 +220,32 @@ proptest! {
     }
 
     #[test]
+    fn strain_excludes_nobody_and_comes_after_whoever_is_ready(
+        list in proptest::collection::vec(any_candidate(), 0..12),
+        strain in any_strain(),
+        seed in any::<u64>(),
+    ) {
+        let rested: Vec<Candidate> =
+            list.iter().map(|one| Candidate { strain: None, ..one.clone() }).collect();
+        let dice = || Dice::keyed(seed, "choice");
+        let usable = |choice: &Choice| choice.ranked.iter().filter(|s| s.verdict.usable()).count();
+        let (with, without) = (choose(NEED, &list, &mut dice()), choose(NEED, &rested, &mut dice()));
+        prop_assert_eq!(usable(&with), usable(&without));
+        prop_assert_eq!(with.chosen.is_some(), without.chosen.is_some());
+        // Where all are strained somebody is asked all the same.
+        let all: Vec<Candidate> =
+            rested.iter().map(|one| Candidate { strain: Some(strain), ..one.clone() }).collect();
+        prop_assert_eq!(choose(NEED, &all, &mut dice()).chosen.is_some(), with.chosen.is_some());
+        // Whoever is taken is spared only if nobody ready is not.
+        let is_ready = |one: &&Candidate| {
+            let ready = one.model_state == Readiness::Ready && one.state == PeerState::Alive;
+            ready && one.strain.is_none()
+        };
+        let spared = matches!(with.ranked.first(), Some(Scored { verdict: Verdict::Spared(_), .. }));
+        prop_assert!(!spared || !list.iter().any(|one| is_ready(&one)));
+    }
+
+    #[test]
     fn the_order_of_the_list_does_not_matter(
         seed in any::<u64>(),
         steps in proptest::collection::vec(1_000u32..200_000, 2..8),
@@ -197,4 +259,26 @@ proptest! {
         list.reverse();
         prop_assert_eq!(forward, choose(NEED, &list, &mut Dice::keyed(seed, "choice")));
     }
+}
+
+#[test]
+fn one_that_must_load_is_the_last_choice_until_all_that_are_ready_are_overloaded() {
+    let cold = Candidate { model_state: Readiness::Cold, ..me(1) };
+    // Half a second of tokens for each that waits; the load takes ten.
+    let queued = |queued| Candidate { running: 1, queued, ..peer(2) };
+    let choice = choose(NEED, &[cold.clone(), queued(10)], &mut dice());
+    assert_eq!(
+        choice.chosen,
+        Some(NodeId([2; 32])),
+        "waiting there is over sooner than a load here"
+    );
+    assert_eq!(verdict_of(&choice, 1), Verdict::Cold);
+    let choice = choose(NEED, &[cold.clone(), queued(60)], &mut dice());
+    assert_eq!(choice.chosen, Some(NodeId([1; 32])));
+    assert_eq!(verdict_of(&choice, 1), Verdict::Cold, "it says that it must load");
+    assert_eq!(choice.ranked.len(), 2);
+    // One that may be gone is no reason to wait, and none to hurry.
+    let gone = Candidate { state: PeerState::Dead, ..queued(60) };
+    let choice = choose(NEED, &[cold, gone], &mut dice());
+    assert_eq!(choice.chosen, Some(NodeId([1; 32])));
 }

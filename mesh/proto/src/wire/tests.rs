@@ -15,7 +15,7 @@ use selvedge_base::{Blame, RequestId, Retry, Wall};
 use serde::de::DeserializeOwned;
 
 type Request = (String, Vec<u32>);
-type Opening = super::Opening<Request, u64, String, [u8; 3], [u16; 2], Request>;
+type Opening = super::Opening<Request, u64, String, [u8; 3], [u16; 2], Request, Option<u32>>;
 
 /// Whatever the bytes, decoding ends with a value or an error.
 fn survives<T: DeserializeOwned + Serialize>(body: &[u8]) {
@@ -109,6 +109,7 @@ fn openings_and_replies_round_trip() {
         Opening::Shaped(Box::new(shaped)),
         Opening::Shaped(Box::new(plain)),
         Opening::Spoken(Box::new(spoken)),
+        Opening::Machine(Box::new(Some(7))),
     ] {
         let frame = encode(&opening, codec::MAX_FRAME).unwrap();
         assert_eq!(decode_body(&frame[4..]), Ok(opening));
@@ -245,6 +246,7 @@ fn what_version_1_does_not_have_says_so() {
     assert_eq!(Opening::Personal(Box::default()).since(), 7);
     let shaped = Shaped { schema: String::new(), trace: None, handed: hand_off(), receipt: None };
     assert_eq!(Opening::Shaped(Box::new(shaped)).since(), 8);
+    assert_eq!(Opening::Machine(Box::default()).since(), 10);
     // A refusal for want of budget is said to an old peer in words it has.
     let refusal = Refusal::client(Stage::Reserve, Code::QuotaExhausted, "nothing left");
     let reply = HandOffReply::<u8>::Refused(refusal.clone().spoken_at(1));

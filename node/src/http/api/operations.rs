@@ -248,6 +248,8 @@ operations! {
         => Json(of::<wire::Done>), "Adds a model from this node's disk";
     DELETE "/admin/models/{name}" Nothing
         => Json(of::<wire::Done>), "Removes a model from service";
+    GET "/admin/variants" Nothing
+        => Json(of::<wire::List<wire::VariantChoice>>), "Which files of models with several, and why";
     GET "/admin/providers" Nothing => Json(of::<wire::List<wire::Provider>>), "The providers";
     POST "/admin/providers" Body(of::<RawProvider>)
         => Json(of::<wire::Done>), "Adds a provider, or replaces the one of its name";

@@ -12,6 +12,7 @@ use selvedge_base::{
     Blame, Code, MeshId, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry, TraceContext,
 };
 use selvedge_base::{Mono, Stage, Wall};
+use selvedge_contract::hardware::{Condition, Hardware, Machine};
 use selvedge_contract::request::{Answer, GenerateRequest, Input, Sampling};
 use selvedge_core::cache::{Key, Near, Peers, Scope};
 use selvedge_core::quota::{QuotaDigest, QuotaHeader, QuotaMessage, QuotaStored, StoredRow};
@@ -192,6 +193,14 @@ fn check_records(body: &[u8]) {
     if let Ok(Opening::Answers(word)) = codec::decode_body::<Opening>(body) {
         check_answers(*word);
     }
+    if let Ok(Opening::Machine(machine)) = codec::decode_body::<Opening>(body)
+        && let Some(taken) = machine.received()
+    {
+        let texts = [&taken.made.os, &taken.made.processor, &taken.made.kernels];
+        let plain = |text: &&String| text.chars().all(|c| c == ' ' || c.is_ascii_graphic());
+        assert!(texts.iter().all(plain), "what a terminal would obey: {taken:?}");
+        assert_eq!(taken.clone().received(), Some(taken), "taken twice, it is another");
+    }
     if let Ok(Opening::Charged(charged)) = codec::decode_body::<Opening>(body) {
         drop(charged.receipt.check());
     }
@@ -329,6 +338,9 @@ fn frames() -> Vec<Vec<u8>> {
     let word = PolicyWord { incarnation: 1, message: policy };
     let (words, replies) = answers();
     let [purges, told, ask] = words;
+    let made = Hardware { processor: "A Processor".into(), memory: Some(1), ..Hardware::default() };
+    let now = Condition { temperature: Some(512), on_battery: Some(true), ..Condition::default() };
+    let machine = Machine { made, now };
     let [purges_too, held, piece] = replies;
     let fits = |bytes: Result<Vec<u8>, codec::CodecError>| {
         bytes.unwrap_or_else(|error| panic!("a frame: {error}"))
@@ -353,6 +365,7 @@ fn frames() -> Vec<Vec<u8>> {
         Opening::Answers(Box::new(purges)),
         Opening::Answers(Box::new(told)),
         Opening::Answers(Box::new(ask)),
+        Opening::Machine(Box::new(machine)),
         purges_too,
         held,
         piece,

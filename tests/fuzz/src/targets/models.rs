@@ -10,7 +10,7 @@ use selvedge_engine::{EngineError, Template, inspect_bytes, inspect_onnx_bytes};
 use super::{Target, none};
 
 /// Characters of an error: it may repeat a name of the file, which are bounded, but not the file.
-const ERROR_CHARS: usize = 2_000;
+pub(super) const ERROR_CHARS: usize = 2_000;
 /// Bytes of a prompt: no template of an input's size can say more with its fuel.
 const PROMPT_BYTES: usize = 64 << 20;
 

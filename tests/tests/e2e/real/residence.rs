@@ -1,0 +1,174 @@
+//! A node with more models than memory: they are in memory in turn, and no answer is cut for it.
+
+use std::fs;
+use std::thread;
+
+use anyhow::{Context as _, Result, ensure};
+use selvedge_tests::chat::Asked;
+use selvedge_tests::http::Client;
+use selvedge_tests::node::{Node, NodeSpec};
+use selvedge_tests::time::Deadline;
+use selvedge_tests::{scenario, tiny};
+use serde_json::{Value, json};
+
+/// The least that a node may be given: one of the two models fits.
+const BUDGET: u64 = 16 << 20;
+
+/// Gives a home two models of the same size.
+fn two_models(spec: &NodeSpec) -> Result<()> {
+    let model = tiny::wide(&spec.home.join("models"), "first")?;
+    tiny::twin(&model, "second")?;
+    Ok(())
+}
+
+fn short_of_memory(spec: &NodeSpec, more: &str) -> Result<()> {
+    let lines = format!("[engine]\nmemory_budget_bytes = {BUDGET}\n{more}");
+    Ok(fs::write(spec.home.join("config.toml"), lines)?)
+}
+
+fn question(model: &str, max_tokens: u32) -> Value {
+    json!({"model": model, "prompt": "once upon a time", "max_tokens": max_tokens,
+           "temperature": 0})
+}
+
+/// An answer and the node that gave it.
+fn ask(client: &Client, model: &str) -> Result<(String, String)> {
+    let reply = client.post("/v1/completions", &question(model, 4))?;
+    let node = reply.header("x-selvedge-node").unwrap_or_default().to_owned();
+    let answer = reply.ok().with_context(|| format!("an answer of {model}"))?;
+    let text = answer["choices"][0]["text"].as_str().unwrap_or_default().to_owned();
+    ensure!(text.len() == 4, "{answer}");
+    Ok((text, node))
+}
+
+/// A number of the page of metrics.
+fn counted(node: &Node, name: &str) -> Result<u64> {
+    let page = node.client().get("/metrics")?.text()?;
+    let line = page.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.with_context(|| format!("no {name} in {page}"))?;
+    Ok(line.trim().parse()?)
+}
+
+fn evictions(node: &Node) -> Result<u64> {
+    let of =
+        |reason| counted(node, &format!("selvedge_engine_evictions_total{{reason=\"{reason}\"}}"));
+    Ok(of("least_recently_used")? + of("copy_elsewhere")?)
+}
+
+fn within_the_budget(node: &Node) -> Result<()> {
+    let taken = counted(node, "selvedge_engine_memory_bytes")?;
+    ensure!((BUDGET / 2..=BUDGET).contains(&taken), "{taken} bytes: one model, and not two");
+    ensure!(counted(node, "selvedge_engine_memory_budget_bytes")? == BUDGET);
+    Ok(())
+}
+
+fn state(node: &Node, model: &str) -> Result<Value> {
+    let view = node.admin()?.status()?;
+    let nodes = view["nodes"].as_array().into_iter().flatten();
+    let own = nodes.filter(|node| node["me"] == json!(true));
+    let mut models = own.flat_map(|node| node["models"].as_array().into_iter().flatten());
+    let found = models.find(|one| one["name"] == json!(model)).cloned();
+    found.with_context(|| format!("no {model}: {view}"))
+}
+
+#[test]
+fn two_models_answer_in_turn_where_one_fits() {
+    scenario(|s| {
+        let spec = s.node("small");
+        two_models(&spec)?;
+        short_of_memory(&spec, "")?;
+        let node = spec.up(s, &[])?;
+        let client = node.client();
+        s.step("whoever is asked for comes");
+        let (first, _) = ask(&client, "first")?;
+        for model in ["second", "first", "second", "first"] {
+            let (text, _) = ask(&client, model)?;
+            ensure!(text == first, "the same weights say the same: {text} {first}");
+            within_the_budget(&node)?;
+        }
+        ensure!(evictions(&node)? >= 4, "one went each time");
+        s.step("who was thrown out, and why");
+        let cold = state(&node, "second")?;
+        ensure!(cold["state"] == "cold" && cold["memory_bytes"] == json!(0), "{cold}");
+        ensure!(cold["evicted"]["for"] == "first", "{cold}");
+        ensure!(cold["evicted"]["reason"] == "least_recently_used", "{cold}");
+        let listed = node.cli(&["models", "list"])?.success()?;
+        ensure!(listed.contains("second made room for first"), "{listed}");
+        ensure!(listed.contains(" s ago") && listed.contains("last use"), "{listed}");
+        s.step("an answer that runs is not cut");
+        let before = evictions(&node)?;
+        let mut stream = Asked::stream(&client, question("first", 300))?;
+        stream.until(3)?;
+        let other = {
+            let client = client.clone();
+            thread::spawn(move || ask(&client, "second"))
+        };
+        node.admin()?.until("the other one waiting", Deadline::patient(), |view| {
+            let nodes = view["nodes"].as_array().into_iter().flatten();
+            let mut models = nodes.flat_map(|n| n["models"].as_array().into_iter().flatten());
+            models.any(|model| model["name"] == "second" && model["queued"] == json!(1))
+        })?;
+        ensure!(evictions(&node)? == before, "nobody went while it ran");
+        let heard = stream.to_the_end()?.whole()?;
+        ensure!(heard.finish.as_deref() == Some("length"), "{heard:?}");
+        let (text, _) = other.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
+        ensure!(text == first && evictions(&node)? == before + 1);
+        within_the_budget(&node)
+    });
+}
+
+#[test]
+fn a_model_that_stays_loaded_is_not_thrown_out() {
+    scenario(|s| {
+        let spec = s.node("small");
+        two_models(&spec)?;
+        short_of_memory(&spec, "lazy = true\nkeep_loaded = [\"first\"]\n")?;
+        let node = spec.up(s, &[])?;
+        ask(&node.client(), "first")?;
+        let refused = node.client().post("/v1/completions", &question("second", 4))?;
+        let error = refused.refused(503)?;
+        let message = error["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("keep_loaded") && message.contains("first"), "{message}");
+        ask(&node.client(), "first")?;
+        ensure!(evictions(&node)? == 0);
+        within_the_budget(&node)
+    });
+}
+
+#[test]
+fn a_peer_that_has_the_model_in_memory_answers_in_place_of_a_load() {
+    scenario(|s| {
+        let (small, large) = (s.node("small"), s.node("large"));
+        for spec in [&small, &large] {
+            two_models(spec)?;
+        }
+        short_of_memory(&small, "lazy = true\n")?;
+        let mesh = s.mesh(&[small, large])?;
+        let client = mesh[0].client();
+        mesh[0].admin()?.until("both models at the peer", Deadline::patient(), |view| {
+            let nodes = view["nodes"].as_array().into_iter().flatten();
+            let peers = nodes.filter(|node| node["name"] == "large");
+            let models = peers.flat_map(|n| n["models"].as_array().into_iter().flatten());
+            models.filter(|model| model["state"] == "ready").count() == 2
+        })?;
+        s.step("its own copies are cold, and the last choice");
+        for model in ["first", "second", "first"] {
+            let (_, node) = ask(&client, model)?;
+            ensure!(node == "large", "answered by {node}");
+        }
+        ensure!(counted(&mesh[0], "selvedge_engine_memory_bytes")? == 0);
+        s.step("without the peer they are loaded, in turn");
+        mesh[1].terminate()?;
+        mesh[0].admin()?.until("the peer gone", Deadline::patient(), |view| {
+            let nodes = view["nodes"].as_array().into_iter().flatten();
+            let mut others = nodes.filter(|node| node["name"] == "large");
+            others.all(|node| node["state"] != "alive")
+        })?;
+        for model in ["first", "second"] {
+            let (_, node) = ask(&client, model)?;
+            ensure!(node == "small", "answered by {node}");
+        }
+        ensure!(evictions(&mesh[0])? == 1);
+        within_the_budget(&mesh[0])
+    });
+}
