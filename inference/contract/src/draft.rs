@@ -47,8 +47,14 @@ pub struct Guess {
 }
 
 impl Lookup {
-    /// Remembers what is new of a sequence's tokens, at most so many places. Returns how many.
+    /// Remembers what is new of a sequence's tokens, at most so many places, and none that the
+    /// [`WINDOW`] has passed already. Returns how many.
     pub fn follow(&mut self, tokens: &[u32], most: usize) -> usize {
+        let first = tokens.len().saturating_sub(WINDOW);
+        if first > self.next {
+            // All that is remembered lies before it.
+            *self = Self { next: first, ..Self::default() };
+        }
         let from = self.next.max(1);
         let to = tokens.len().min(from.saturating_add(most));
         for place in from..to {

@@ -69,6 +69,17 @@ fn what_was_said_long_ago_is_forgotten() {
     assert!(entries.into_iter().all(|entries| entries <= WINDOW), "memory is bounded");
 }
 
+#[test]
+fn of_a_long_text_what_is_out_of_sight_is_not_remembered_first() {
+    let tokens: Vec<u32> = (0..3 * WINDOW as u32).collect();
+    for known in [0, 100] {
+        let mut lookup = Lookup::default();
+        lookup.follow(&tokens[..known], usize::MAX);
+        assert_eq!(lookup.follow(&tokens, usize::MAX), WINDOW);
+        assert!(lookup.places.iter().all(|places| places.len() == WINDOW), "{known}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

@@ -158,6 +158,8 @@ pub struct Schedule {
     turn: usize,
     times: RowTimes,
     drafts: Drafts,
+    /// Nobody waits for the machine but these sequences.
+    is_alone: bool,
 }
 
 impl Schedule {
@@ -172,6 +174,7 @@ impl Schedule {
             turn: 0,
             times: RowTimes::default(),
             drafts: Drafts::default(),
+            is_alone: true,
         }
     }
 
@@ -234,9 +237,15 @@ impl Schedule {
         plan
     }
 
+    /// Notes whether sequences of other models wait for each of these steps; at first none do.
+    pub const fn alone(&mut self, is_alone: bool) {
+        self.is_alone = is_alone;
+    }
+
     /// Notes that `work` was computed, up to what was drafted. If it ended a page: under which name
     /// the page is kept from now on, or which equal one takes its place.
     pub fn computed(&mut self, work: &Work) -> Option<Kept> {
+        self.drafts.drafted += work.draft.len() as u64;
         let sequence = self.running.iter_mut().find(|s| s.id == work.id)?;
         sequence.advance(work.tokens, &mut self.prefixes)
     }
@@ -256,7 +265,8 @@ impl Schedule {
         sequence.advance(1, &mut self.prefixes)
     }
 
-    /// Notes how long a step without any prompt took: so many rows, drafted ones included.
+    /// Notes how long a step without any prompt took: so many rows, drafted ones included. One of
+    /// none says nothing.
     pub fn stepped(&mut self, rows: usize, took: Micros) {
         self.times.measured(rows, took);
     }
@@ -264,6 +274,15 @@ impl Schedule {
     /// How long a step of so many rows takes; zero = not known.
     pub fn step_time(&self, rows: usize) -> Micros {
         Micros(self.times.of(rows) / 1_000)
+    }
+
+    /// How long a step of so many rows would have taken without what was drafted, for so many
+    /// answers: the time that each of their tokens takes where nothing repeats itself.
+    pub fn plain_time(&self, answers: usize, rows: usize, took: Micros) -> Micros {
+        match self.step_time(answers) {
+            plain if rows > answers && plain > Micros::ZERO => plain.min(took),
+            _ => took,
+        }
     }
 
     /// What was drafted so far.
@@ -460,13 +479,12 @@ impl Schedule {
         if answers < self.running.len() || !plan.paused.is_empty() {
             return;
         }
-        let counts = choose(&self.times, &offers);
+        let counts = choose(&self.times, &offers, self.is_alone);
         let taken = self.pages_held() + self.pages_idle();
         let mut free = self.bounds.pages.saturating_sub(taken);
         for (sequence, count) in self.running.iter_mut().zip(counts) {
             if let Some(work) = plan.work.iter_mut().find(|work| work.id == sequence.id) {
                 work.draft = sequence.lend(count, &mut free);
-                self.drafts.drafted += work.draft.len() as u64;
             }
         }
     }

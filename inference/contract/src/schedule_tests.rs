@@ -506,6 +506,59 @@ fn drafts_take_no_page_that_is_kept_or_needed() {
     assert!(drafted > 40, "{drafted}");
 }
 
+#[test]
+fn beside_other_models_steps_with_drafts_stay_short() {
+    let mut engine = drafting(bounds(4, 4, 100));
+    engine.schedule.alone(false);
+    engine.arrive(arrival(1, 40, 300)).expect("fits");
+    while !engine.schedule.is_idle() {
+        let plan = engine.step();
+        // Three rows take 6.5 ms, and one 5.5.
+        assert!(plan.work.iter().all(|work| work.draft.len() <= 2), "{plan:?}");
+    }
+    assert!(engine.schedule.drafts().accepted > 100, "{:?}", engine.schedule.drafts());
+}
+
+#[test]
+fn what_was_planned_and_is_not_computed_is_not_counted() {
+    let mut engine = drafting(bounds(4, 4, 100));
+    engine.arrive(arrival(1, 40, 300)).expect("fits");
+    while engine.schedule.drafts().drafted == 0 {
+        engine.step();
+    }
+    let before = engine.schedule.drafts();
+    let plan = engine.schedule.plan();
+    assert!(plan.work.iter().any(|work| !work.draft.is_empty()), "{plan:?}");
+    assert_eq!(engine.schedule.drafts(), before);
+}
+
+#[test]
+fn the_time_of_a_token_is_told_without_what_was_drafted() {
+    let mut schedule = Schedule::new(bounds(4, 4, 100));
+    assert_eq!(schedule.plain_time(1, 8, Micros(9_000)), Micros(9_000), "nothing is known");
+    for _ in 0..30 {
+        schedule.stepped(1, Micros(5_000));
+        schedule.stepped(8, Micros(9_000));
+    }
+    assert_eq!(schedule.plain_time(1, 8, Micros(9_000)), Micros(5_000));
+    assert_eq!(schedule.plain_time(1, 8, Micros(4_000)), Micros(4_000), "never more than it took");
+    assert_eq!(schedule.plain_time(1, 1, Micros(7_000)), Micros(7_000), "nothing was drafted");
+    schedule.stepped(0, Micros(1));
+    assert_eq!(schedule.step_time(1), Micros(5_000), "a step of nothing says nothing");
+}
+
+#[test]
+fn nothing_is_remembered_where_nothing_is_left_to_guess_or_while_one_waits() {
+    for (answer, remembered) in [(1, 0), (2, 39), (200, 39)] {
+        let mut sequence = Sequence::new(arrival(1, 40, answer), 40 + answer);
+        assert_eq!(sequence.remember(100), remembered, "{answer} tokens to say");
+    }
+    let mut sequence = Sequence::new(arrival(1, 40, 9), 49);
+    assert_eq!((sequence.remember(100), sequence.remember(100)), (39, 0));
+    sequence.restart(&mut Prefixes::default());
+    assert_eq!(sequence.remember(100), 39, "it was forgotten");
+}
+
 /// Prompt and answer, how many steps after the last one it comes, its tenant, and how many of its
 /// tokens are those of all others.
 fn arrivals() -> impl Strategy<Value = Vec<(u32, u32, usize, usize, u32)>> {

@@ -144,8 +144,12 @@ impl Sequence {
         }
     }
 
-    /// Remembers what it has said, at most so many tokens of it. Returns how many.
+    /// Remembers what it has said, at most so many tokens of it, unless it is so near its end that
+    /// there is nothing to guess. Returns how many.
     pub(crate) fn remember(&mut self, most: usize) -> usize {
+        if self.longest <= self.known().saturating_add(1) {
+            return 0;
+        }
         self.lookup.follow(&self.tokens, most)
     }
 
@@ -183,11 +187,12 @@ impl Sequence {
         self.lent = 0;
     }
 
-    /// Forgets what is computed and holds no page any more.
+    /// Forgets what is computed and holds no page any more, nor memory to guess by while it waits.
     pub(crate) fn restart(&mut self, prefixes: &mut Prefixes) {
         prefixes.release(&self.chain);
         self.chain.clear();
         (self.computed, self.pages, self.lent) = (0, 0, 0);
+        (self.lookup, self.guess) = (Lookup::default(), None);
         self.expect(prefixes);
     }
 

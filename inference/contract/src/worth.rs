@@ -30,15 +30,20 @@ const CHANCE_SHIFT: u32 = 3;
 /// few steps that lose by it.
 const TIME_SHIFT: u32 = 2;
 /// Weight by which a time that was not measured moves to what is assumed, at its turn: those of
-/// longer texts grow meanwhile, and what one slow moment said is forgotten within 512 steps.
+/// longer texts grow meanwhile. Of what one slow moment said a third is left after 512 steps and
+/// an eighth after 1,024; a greater weight would forget as soon what is true, and try it again.
 const DRIFT_SHIFT: u32 = 3;
+/// Steps after which the time of one without guesses is to be measured again: what guesses win is
+/// judged by it. A step in 64 without them costs what is lost of it less than 2 %.
+const FRESH_STEPS: u64 = 64;
 /// Rows that a step's fixed part is assumed to cost before it is measured: of the default model on
 /// two cores, eight rows take twice the time of one and sixteen some four times.
 const FIXED_ROWS: u64 = 5;
 /// What guessing must win at least, as a fraction: less is within the noise of what is measured.
 const MARGIN: (u64, u64) = (17, 16);
-/// By how much others that have no guess may wait longer for their next token, as a fraction: they
-/// gain nothing by it but an earlier end of whom they share the machine with.
+/// By how much anybody may wait longer for a token, on average, as a fraction: who gains less by
+/// its own guess than the step takes longer has nothing of it but an earlier end of whom it shares
+/// the machine with.
 const PATIENCE: (u64, u64) = (5, 4);
 
 /// How often a sequence's guesses are right, by how much was equal before them.
@@ -48,8 +53,9 @@ pub(crate) struct Chances([u64; 5]);
 impl Default for Chances {
     fn default() -> Self {
         // Of free text two equal tokens foretell the third in one of five cases; a copy that has
-        // gone on for long goes on. What is assumed for less than that must not win by itself.
-        Self([160, 256, 400, 760, 960])
+        // gone on for long goes on. Less than four equal tokens must not win by what is assumed of
+        // times: 240/1024 of a token more, for a sixth more time, is less than the margin.
+        Self([160, 240, 400, 760, 960])
     }
 }
 
@@ -88,23 +94,37 @@ const fn kind(equal: usize) -> usize {
 pub(crate) struct RowTimes {
     /// Nanoseconds; 0 = not measured.
     ns: [u64; TIMED_ROWS + 1],
+    /// In which step each was measured last.
+    seen: [u64; TIMED_ROWS + 1],
+    /// Steps that were measured.
+    steps: u64,
     /// Whose turn it is to move to what is assumed.
     turn: usize,
 }
 
 impl Default for RowTimes {
     fn default() -> Self {
-        Self { ns: [0; TIMED_ROWS + 1], turn: 0 }
+        Self { ns: [0; TIMED_ROWS + 1], seen: [0; TIMED_ROWS + 1], steps: 0, turn: 0 }
     }
 }
 
 impl RowTimes {
-    /// Notes that a step of so many rows took so long.
+    /// Notes that a step of so many rows took so long; a step of none says nothing.
     pub(crate) fn measured(&mut self, rows: usize, took: Micros) {
-        let Some(time) = self.ns.get_mut(rows) else { return };
+        let (Some(time), Some(seen)) = (self.ns.get_mut(rows), self.seen.get_mut(rows)) else {
+            return;
+        };
+        if rows == 0 {
+            return;
+        }
         let sample = took.0.saturating_mul(1_000).max(1);
+        self.steps += 1;
+        let is_old = self.steps - *seen > FRESH_STEPS;
+        *seen = self.steps;
         *time = match *time {
             0 => sample,
+            // Chance makes steps slower and not faster: so less than was known is so by now.
+            known if is_old => blend(known, sample, TIME_SHIFT).min(sample),
             known => blend(known, sample, TIME_SHIFT),
         };
         let time = *time;
@@ -114,6 +134,23 @@ impl RowTimes {
         {
             *other = blend(*other, scaled(time, rows, self.turn), DRIFT_SHIFT);
         }
+        self.order(rows, time);
+    }
+
+    /// Corrects what contradicts the time just noted: no step is faster for a row more, so what was
+    /// measured otherwise was measured at another time.
+    fn order(&mut self, rows: usize, time: u64) {
+        for (at, other) in self.ns.iter_mut().enumerate().filter(|(_, other)| **other > 0) {
+            if (at < rows && *other > time) || (at > rows && *other < time) {
+                *other = scaled(time, rows, at);
+            }
+        }
+    }
+
+    /// Whether a step of so many rows was measured not long ago.
+    fn is_fresh(&self, rows: usize) -> bool {
+        let seen = self.seen.get(rows).copied().filter(|seen| *seen > 0);
+        seen.is_some_and(|seen| self.steps - seen < FRESH_STEPS)
     }
 
     /// Nanoseconds of a step of so many rows, assumed from the nearest measured ones if it was not
@@ -137,11 +174,12 @@ fn blend(known: u64, sample: u64, shift: u32) -> u64 {
 }
 
 /// How many tokens of each sequence's guess to compute: `offers` are their chances, an empty list
-/// where there is no guess. All zero where none is worth it.
-pub(crate) fn choose(times: &RowTimes, offers: &[Vec<u64>]) -> Vec<usize> {
+/// where there is no guess. All zero where none is worth it, or where it is not known of late how
+/// long a step takes without. If not `alone`, somebody waits who is not of this step at all.
+pub(crate) fn choose(times: &RowTimes, offers: &[Vec<u64>], alone: bool) -> Vec<usize> {
     let mut counts = vec![0; offers.len()];
     let plain = times.of(offers.len());
-    if plain == 0 || offers.is_empty() {
+    if plain == 0 || !times.is_fresh(offers.len()) {
         return counts;
     }
     let all = offers.iter().enumerate();
@@ -150,22 +188,24 @@ pub(crate) fn choose(times: &RowTimes, offers: &[Vec<u64>]) -> Vec<usize> {
     // The likeliest first; of one sequence they stay in order, as each is likelier than the next.
     rows.sort_by_key(|(_, chance)| Reverse(*chance));
     rows.truncate(GUESS_ROWS.saturating_sub(offers.len()));
-    let mut waiting = offers.len();
-    let mut has = vec![false; offers.len()];
+    let mut own = vec![ONE; offers.len()];
     let mut tokens = ONE * offers.len() as u64;
     let mut best = Rate { tokens: tokens.saturating_mul(MARGIN.0) / MARGIN.1, time: plain };
     let mut taken = 0;
     for (index, &(of, chance)) in rows.iter().enumerate() {
-        if let Some(has) = has.get_mut(of).filter(|has| !**has) {
-            *has = true;
-            waiting -= 1;
+        if let Some(own) = own.get_mut(of) {
+            *own += chance;
         }
         tokens += chance;
         // No step is faster for a row more; where it was measured so, that was chance.
         let time = times.of(offers.len() + index + 1).max(plain);
-        let patient = time.saturating_mul(PATIENCE.1) <= plain.saturating_mul(PATIENCE.0);
+        let patient = |own: u64| {
+            let patience = u128::from(own) * u128::from(plain) * u128::from(PATIENCE.0);
+            patience >= u128::from(ONE) * u128::from(time) * u128::from(PATIENCE.1)
+        };
+        let fair = own.iter().all(|own| patient(*own)) && (alone || patient(ONE));
         let rate = Rate { tokens, time };
-        if rate.beats(best) && (waiting == 0 || patient) {
+        if rate.beats(best) && fair {
             (best, taken) = (rate, index + 1);
         }
     }
