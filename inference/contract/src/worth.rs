@@ -5,8 +5,8 @@
 //! the step, and where that is nearly free or nearly certain to be right, answers come sooner. The
 //! choice must never make them slower: it is taken only where it wins by a margin.
 //!
-//! Guesses are judged by what is drawn whether or not they were computed, so to learn that guessing
-//! pays again costs nothing. Integers only, so that the simulator and production choose alike.
+//! Guesses are judged by what is drawn whether or not they were computed, so to learn that they are
+//! right again costs nothing. Integers only, so that the simulator and production choose alike.
 
 use std::cmp::Reverse;
 
@@ -123,8 +123,8 @@ impl RowTimes {
         *seen = self.steps;
         *time = match *time {
             0 => sample,
-            // Chance makes steps slower and not faster: so less than was known is so by now.
-            known if is_old => blend(known, sample, TIME_SHIFT).min(sample),
+            // What was known has moved to what is assumed by now, or the texts have grown.
+            _ if is_old => sample,
             known => blend(known, sample, TIME_SHIFT),
         };
         let time = *time;
