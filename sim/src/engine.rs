@@ -293,29 +293,28 @@ impl Engine {
             return;
         }
         self.progress += plan.work.len() as u64;
-        let mut drawn = 0;
         for work in &plan.work {
             if work.tokens > 1 {
                 self.cost.prefilled(work.tokens, self.took);
             }
             if self.jobs.contains_key(&(work.id.0 as u64)) {
                 self.schedule.computed(work);
-                drawn += self.draw(work, answers);
+                self.draw(work, answers);
             }
         }
+        // Drafts come in steps of answers alone.
+        let rows = plan.work.iter().map(|work| 1 + work.draft.len()).sum();
         if plan.work.iter().all(|work| work.tokens == 1 && work.draws) {
-            let rows = plan.work.iter().map(|work| 1 + work.draft.len()).sum();
             self.schedule.stepped(rows, self.took);
         }
-        let per_token = self.took.0.saturating_mul(plan.work.len() as u64) / drawn.max(1);
-        self.cost.stepped(Micros(per_token.min(self.took.0)));
+        self.cost.stepped(self.schedule.plain_time(plan.work.len(), rows, self.took));
     }
 
-    /// Says what a step allows of one answer; how many tokens.
-    fn draw(&mut self, work: &Work, answers: &mut Vec<(Owner, Answer)>) -> u64 {
+    /// Says what a step allows of one answer.
+    fn draw(&mut self, work: &Work, answers: &mut Vec<(Owner, Answer)>) {
         let rows = if work.draws { 1 + work.draft.len() } else { 0 };
         for at in 0..rows {
-            let Some(job) = self.jobs.get_mut(&(work.id.0 as u64)) else { return at as u64 };
+            let Some(job) = self.jobs.get_mut(&(work.id.0 as u64)) else { return };
             let (index, owner, prompt, model) = (job.drawn, job.owner, job.prompt, job.model);
             let (longest, reason) = prompt.end(job.max_tokens);
             let token = prompt.token(model, index);
@@ -334,14 +333,13 @@ impl Engine {
                 answers.push((owner, Answer::Finished { reason, text: String::new(), usage }));
                 self.jobs.remove(&(work.id.0 as u64));
                 self.schedule.leave(work.id);
-                return at as u64 + 1;
+                return;
             }
             if work.draft.get(at) != Some(&token) {
-                return at as u64 + 1;
+                return;
             }
             self.schedule.accepted(work.id);
         }
-        rows as u64
     }
 
     /// The model becomes unusable (everything that runs fails) or usable again.

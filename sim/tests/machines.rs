@@ -40,6 +40,8 @@ const CALLS: &[(&str, &str)] = &[
     ("what is taken over", "sync::apply_checked("),
     ("which version is spoken", "wire::agree("),
     ("what an engine computes next", "schedule.plan("),
+    // Wired as in production; its answers say nothing twice, so none is, and the schedule's own
+    // properties hold what becomes of it.
     ("what is computed ahead of its draw", "schedule.accepted("),
     ("what it costs", "CostModel::"),
     ("leaving", "QuotaInput::Drained"),

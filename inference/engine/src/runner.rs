@@ -193,11 +193,14 @@ impl Runner {
             .collect()
     }
 
-    /// Computes one step.
-    pub(crate) fn step(&mut self, crew: &mut Crew) -> Result<(), Crash> {
+    /// Computes one step; `is_alone` where no other model's answers wait for it.
+    pub(crate) fn step(&mut self, crew: &mut Crew, is_alone: bool) -> Result<(), Crash> {
         self.sweep();
+        self.schedule.alone(is_alone);
         let plan = self.schedule.plan();
         for id in &plan.paused {
+            #[cfg(test)]
+            self.shared.pauses.fetch_add(1, Ordering::Relaxed);
             if let Some(job) = self.jobs.get_mut(id) {
                 job.cache = None;
             }
@@ -296,8 +299,8 @@ impl Runner {
         match computed {
             Ok(Ok(logits)) => {
                 let load = Load::of(&parts);
-                let drawn = self.deliver(parts, logits);
-                self.measure(load, drawn, took);
+                self.deliver(parts, logits);
+                self.measure(load, took);
             }
             Ok(Err(error)) => {
                 tracing::error!(digest = %self.digest, %error, "a step failed");
@@ -313,16 +316,15 @@ impl Runner {
         Ok(())
     }
 
-    /// A step of decoding alone measures a step, of which each answer has as many tokens as were
-    /// drawn for it; one with prompts measures prompts, less what decoding beside them is known to
-    /// take.
-    fn measure(&mut self, load: Load, drawn: usize, took: Micros) {
+    /// A step of decoding alone measures a step, less what drafts made it longer, which promise the
+    /// next answer nothing; one with prompts measures prompts, less what decoding beside them is
+    /// known to take.
+    fn measure(&mut self, load: Load, took: Micros) {
         let Load { parts, chunked, prompt, rows } = load;
         self.shared.progress.fetch_add(chunked as u64, Ordering::Relaxed);
         if prompt == 0 {
             self.schedule.stepped(rows, took);
-            let per_token = took.0.saturating_mul(parts as u64) / drawn.max(1) as u64;
-            self.cost.stepped(Micros(per_token));
+            self.cost.stepped(self.schedule.plain_time(parts, rows, took));
         } else {
             let step = if chunked < parts { self.schedule.step_time(parts - chunked).0 } else { 0 };
             // Never less than half: rows share the reading of weights.
@@ -330,15 +332,17 @@ impl Runner {
         }
     }
 
-    /// Draws what a step's logits allow; how many tokens.
-    fn deliver(&mut self, parts: Vec<Part>, logits: Computed) -> usize {
+    /// Draws what a step's logits allow.
+    fn deliver(&mut self, parts: Vec<Part>, logits: Computed) {
         let now = self.shared.now();
-        parts.into_iter().zip(logits).map(|(part, logits)| self.draw(part, &logits, now)).sum()
+        for (part, logits) in parts.into_iter().zip(logits) {
+            self.draw(part, &logits, now);
+        }
     }
 
     /// Draws a part's tokens: behind what was known, and behind each drafted token that was drawn,
     /// as if it had been computed in a step of its own.
-    fn draw(&mut self, part: Part, logits: &[Vec<f32>], now: Mono) -> usize {
+    fn draw(&mut self, part: Part, logits: &[Vec<f32>], now: Mono) {
         let Part { work, mut cache, .. } = part;
         let id = work.id;
         // First of all: what is kept outlives the request.
@@ -347,7 +351,7 @@ impl Runner {
         {
             self.lost(id, &error);
         }
-        let Some(mut job) = self.jobs.remove(&id) else { return 0 };
+        let Some(mut job) = self.jobs.remove(&id) else { return };
         let mut length = (work.computed + work.tokens) as usize;
         job.reach(length, false);
         for (at, logits) in logits.iter().enumerate() {
@@ -355,7 +359,7 @@ impl Runner {
                 Some(job) => job,
                 None => {
                     self.schedule.leave(id);
-                    return at + 1;
+                    return;
                 }
             };
             let Some(&token) = job.tokens.last() else { break };
@@ -370,7 +374,7 @@ impl Runner {
                 tracing::error!(%id, %error, "a page is lost");
                 self.schedule.leave(id);
                 job.fail(failure(&error));
-                return at + 1;
+                return;
             }
         }
         // What was computed behind a token that was not drawn.
@@ -378,7 +382,6 @@ impl Runner {
         job.reach(length, false);
         job.cache = Some(cache);
         self.jobs.insert(id, job);
-        length - work.computed as usize - work.tokens as usize + usize::from(work.draws)
     }
 
     fn end(&mut self, id: RequestId, refusal: Refusal) {

@@ -62,6 +62,9 @@ pub(crate) struct Shared {
     live: Mutex<BTreeMap<RequestId, Live>>,
     /// What the models take, and who goes for whom.
     pub(crate) memory: Memory,
+    /// Sequences that were paused.
+    #[cfg(test)]
+    pub(crate) pauses: AtomicU64,
 }
 
 /// A request between submission and its last event.
@@ -184,6 +187,8 @@ impl Shared {
             tuned: Mutex::default(),
             live: Mutex::new(BTreeMap::new()),
             memory,
+            #[cfg(test)]
+            pauses: AtomicU64::new(0),
         })
     }
 
