@@ -8,6 +8,10 @@ use super::prefix::{Bits, ask, bits, gated, prompted, tokens, with_pages};
 use super::tuned::{digest, shape, version};
 use super::*;
 
+fn ahead() -> EngineConfig {
+    EngineConfig { speculation: true, ..config() }
+}
+
 fn plain() -> EngineConfig {
     EngineConfig { speculation: false, ..config() }
 }
@@ -66,7 +70,7 @@ impl Both {
             engine.add_model(file.path(), "tiny", MODEL).expect("a model");
             engine
         };
-        Self { ahead: started(config()), plain: started(plain()), file }
+        Self { ahead: started(ahead()), plain: started(plain()), file }
     }
 
     /// What both say; how many tokens were there before they were drawn.
@@ -266,8 +270,10 @@ fn together(engine: &LocalEngine, requests: &[(&'static str, GenerateRequest)]) 
     all.iter().map(collect).collect()
 }
 
-fn said(all: &Collected) -> (Bits, Option<FinishReason>) {
-    (bits(all), all.finished.map(|end| end.0))
+/// As [`heard`], but for what was there already, which depends on who asked before.
+fn said(all: &Collected) -> Heard {
+    let (bits, reason, [prompt_tokens, _, completion_tokens]) = heard(all);
+    (bits, reason, [prompt_tokens, 0, completion_tokens])
 }
 
 /// Few pages, so that answers are paused and computed again with drafts under way, pages are
@@ -276,7 +282,7 @@ fn said(all: &Collected) -> (Bits, Option<FinishReason>) {
 fn whoever_is_beside_and_however_little_memory_there_is_every_answer_is_the_plain_one() {
     let file = temporary(&circling(1, 0.05).bytes());
     let memory_budget_bytes = with_pages(12).0.shared.config.memory_budget_bytes;
-    let ahead = engine(EngineConfig { memory_budget_bytes, ..config() });
+    let ahead = engine(EngineConfig { memory_budget_bytes, ..ahead() });
     let alone = engine(plain());
     for engine in [&ahead, &alone] {
         engine.add_model(file.path(), "tiny", MODEL).expect("a model");
@@ -306,6 +312,8 @@ fn whoever_is_beside_and_however_little_memory_there_is_every_answer_is_the_plai
     }
     let Drafts { drafted, accepted } = drafts(&ahead);
     assert!(accepted > 100 && drafted > accepted + 30, "{accepted} of {drafted}");
+    let pauses = ahead.shared.pauses.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(pauses > 0, "memory was never short");
 }
 
 #[test]
