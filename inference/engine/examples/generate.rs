@@ -44,7 +44,8 @@ fn main() -> Result<()> {
     println!("loaded after {} ms", started.elapsed().as_millis());
     if is_bench {
         bench(&engine)?;
-        let ahead = LocalEngine::start(EngineConfig::default(), clock)?;
+        let config = EngineConfig { speculation: true, ..EngineConfig::default() };
+        let ahead = LocalEngine::start(config, clock)?;
         ahead.add_model(Path::new(&model), "model", DIGEST)?;
         wait_until_loaded(&ahead)?;
         return speculation(&engine, &ahead, card.chat);
