@@ -42,6 +42,9 @@ const RESTING: usize = 512;
 /// Descriptors besides those of clients and providers: the store, models, peers, what is accepted
 /// while others close.
 const OTHER_FILES: u64 = 256;
+/// Descriptors of a thread that serves connections: its runtime waits at two, is woken by one and
+/// hears of signals by one.
+const WORKER_FILES: u64 = 4;
 
 /// A stop that hangs must not keep an orphan alive: twice the time any stop takes.
 const ORPHAN: std::time::Duration = std::time::Duration::from_secs(4);
@@ -364,16 +367,22 @@ fn settings(config: &Config, token: &str) -> Settings {
         body_limit: config.api.max_body_bytes,
         deadline: Micros(u64::try_from(config.api.request_timeout.as_micros()).unwrap_or(u64::MAX)),
         connections: config.api.max_requests.saturating_add(RESTING),
-        workers: std::thread::available_parallelism().map_or(1, usize::from),
+        workers: workers(),
         ..Settings::default()
     }
+}
+
+/// Threads that serve connections: one for each core that this process may use.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Lets the process open as many sockets as its requests may need, one to the client and one to a
 /// provider each; as far as the machine allows, which a connection too many is told then.
 fn raise_descriptors(requests: usize) {
     let sockets = u64::try_from(requests.saturating_mul(2).saturating_add(RESTING));
-    let wanted = sockets.unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let others = OTHER_FILES.saturating_add(WORKER_FILES.saturating_mul(workers() as u64));
+    let wanted = sockets.unwrap_or(u64::MAX).saturating_add(others);
     let limits = getrlimit(Resource::Nofile);
     let allowed = limits.maximum.map_or(wanted, |most| most.min(wanted));
     if limits.current.is_some_and(|now| now < allowed) {

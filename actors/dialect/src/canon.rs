@@ -2,9 +2,9 @@
 //!
 //! Owns what counts as the same: the order of an object's names, white space and escapes do not
 //! matter, all else does. Below what says the form of an answer or of a call the order does matter:
-//! whoever holds an answer to a schema writes its fields in the schema's order. No field is left out, so
-//! that what is new in a dialect tells requests apart on the day it appears. What is done with the
-//! form is the caller's business.
+//! whoever holds an answer to a schema writes its fields in the schema's order. No field is left
+//! out, so that what is new in a dialect tells requests apart on the day it appears. What is done
+//! with the form is the caller's business.
 
 use std::fmt;
 
@@ -430,7 +430,54 @@ mod tests {
         }
     }
 
+    /// The form of a document without forms in it, made the long way: whole, names sorted first.
+    fn written(value: &Value, form: &mut Vec<u8>) {
+        fn counted(form: &mut Vec<u8>, kind: u8, bits: u64) {
+            form.push(kind);
+            form.extend(bits.to_be_bytes());
+        }
+        fn text(form: &mut Vec<u8>, text: &str) {
+            counted(form, b's', text.len() as u64);
+            form.extend(text.as_bytes());
+        }
+        match value {
+            Value::Null => form.push(b'n'),
+            Value::Bool(value) => form.push(if *value { b't' } else { b'f' }),
+            Value::Number(number) => match number.as_u64() {
+                Some(number) => counted(form, b'u', number),
+                None => counted(form, b'i', number.as_i64().unwrap().cast_unsigned()),
+            },
+            Value::String(value) => text(form, value),
+            Value::Array(values) => {
+                form.push(b'[');
+                for value in values {
+                    written(value, form);
+                }
+                form.push(b']');
+            }
+            Value::Object(map) => {
+                form.push(b'{');
+                let entries: std::collections::BTreeMap<_, _> = map.iter().collect();
+                for (name, value) in entries {
+                    text(form, name);
+                    written(value, form);
+                }
+                form.push(b'}');
+            }
+        }
+    }
+
     proptest! {
+        /// Reference: the form written from the whole document. Answers are kept under it, also by
+        /// nodes of other versions.
+        #[test]
+        fn the_form_is_the_same_as_ever(value in values()) {
+            let mut long = Vec::new();
+            written(&value, &mut long);
+            prop_assert_eq!(form(&value.to_string()), long.clone());
+            prop_assert_eq!(form(&mixed(&value)), long);
+        }
+
         /// Reference: equality of documents.
         #[test]
         fn forms_are_equal_where_documents_are(one in values(), other in values()) {

@@ -35,8 +35,8 @@ enum Tap {
     Whole(Box<Whole>),
 }
 
-/// Bytes of an answer that room is made for at once, on the provider's word: a megabyte is more than
-/// any answer but pictures has, and little to be fooled about.
+/// Bytes of an answer that room is made for at once, on the provider's word: a megabyte is more
+/// than any answer but pictures has, and little to be fooled about.
 const ANNOUNCED_BYTES: usize = 1 << 20;
 
 struct Whole {

@@ -2,9 +2,7 @@ use std::sync::mpsc;
 
 use proptest::prelude::*;
 use selvedge_base::{Code, Dice, ModelDigest};
-use selvedge_contract::{
-    Answer, ChatMessage, Emitted, Engine, GenerateRequest, Role, Sampling, Tool,
-};
+use selvedge_contract::{ChatMessage, Emitted, Engine, GenerateRequest, Role, Sampling, Tool};
 use serde_json::{Value, json};
 
 use super::*;

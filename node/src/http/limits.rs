@@ -29,8 +29,8 @@ const BODIES_TOTAL: usize = 256 << 20;
 /// A body that was refused is still read, and thrown away, up to here: a client that sees its
 /// connection reset while it sends does not read the refusal.
 const DRAIN_BYTES: usize = 64 << 20;
-/// Bytes that room is made for before they came: what a fast sender has on its way, and nothing that
-/// many who only announce it could fill the memory with.
+/// Bytes that room is made for before they came: what a fast sender has on its way, and nothing
+/// that many who only announce it could fill the memory with.
 const MORE_BYTES: usize = 64 << 10;
 /// How long that may take.
 const DRAIN_TIME: Duration = Duration::from_secs(2);

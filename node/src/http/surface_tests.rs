@@ -530,6 +530,21 @@ async fn slow_heads_and_bodies_are_cut_off() {
 }
 
 #[tokio::test]
+async fn silence_is_cut_off_before_a_request_and_between_two() {
+    let settings = Settings { workers: 2, ..impatient() };
+    let surface = surface_at("127.0.0.1:0", Script::hello(), settings).await;
+    for first in ["", "P"] {
+        assert_eq!(surface.raw(first.as_bytes()).await, "", "after '{first}'");
+    }
+    let whole = request("GET", "/health", "", "");
+    for next in ["", "G", "GET /v1/models HTTP/1.1\r\nhost: loc"] {
+        let text = surface.raw(format!("{whole}{next}").as_bytes()).await;
+        assert!(text.starts_with("HTTP/1.1 200 "), "after '{next}': {text}");
+        assert!(!text.contains("\"small\""), "half a head was served: {text}");
+    }
+}
+
+#[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let surface = surface(Script::hello()).await;
     let first = request("GET", "/health", "", "");

@@ -21,7 +21,8 @@ struct Worker {
     handle: Handle,
     /// Each of its connections has a clone.
     load: Arc<()>,
-    _alive: oneshot::Sender<Infallible>,
+    /// Closed once the thread has ended, for which only a fault in the runtime itself is a reason.
+    alive: oneshot::Sender<Infallible>,
 }
 
 impl Workers {
@@ -33,14 +34,16 @@ impl Workers {
         (0..count).map(Worker::start).collect::<io::Result<_>>().map(Self)
     }
 
-    /// Has the worker with the fewest connections serve one.
+    /// Has the worker with the fewest connections serve one. A thread that ended has none, and
+    /// would be given them all: it is left out. Where no thread is left, the runtime that this is
+    /// called in serves.
     pub(super) fn serve(
         &self,
         running: &mut JoinSet<()>,
         connection: impl Future<Output = ()> + Send + 'static,
     ) {
-        let Some(worker) = self.0.iter().min_by_key(|worker| Arc::strong_count(&worker.load))
-        else {
+        let living = self.0.iter().filter(|worker| !worker.alive.is_closed());
+        let Some(worker) = living.min_by_key(|worker| Arc::strong_count(&worker.load)) else {
             running.spawn(connection);
             return;
         };
@@ -63,7 +66,7 @@ impl Worker {
             let _over: Result<Infallible, _> = runtime.block_on(over);
             runtime.shutdown_background();
         })?;
-        Ok(Self { handle, load: Arc::new(()), _alive: alive })
+        Ok(Self { handle, load: Arc::new(()), alive })
     }
 }
 
@@ -96,6 +99,27 @@ mod tests {
         while let Some(ended) = running.join_next().await {
             ended.expect("no panic");
         }
+    }
+
+    /// The name of the thread that a connection is given to.
+    async fn given_to(workers: &Workers) -> Option<String> {
+        let (tell, told) = oneshot::channel();
+        let mut running = JoinSet::new();
+        workers.serve(&mut running, async move {
+            tell.send(thread::current().name().map(str::to_owned)).expect("somebody asks");
+        });
+        told.await.expect("it is served")
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_ended_is_given_no_connections() {
+        let mut workers = Workers::start(2).expect("two threads");
+        // What a thread that ends leaves behind; these two run on, so that they could serve.
+        let ended = || oneshot::channel().0;
+        let _first = std::mem::replace(&mut workers.0[0].alive, ended());
+        assert_eq!(given_to(&workers).await.as_deref(), Some("http-1"));
+        let _second = std::mem::replace(&mut workers.0[1].alive, ended());
+        assert_eq!(given_to(&workers).await.as_deref(), thread::current().name());
     }
 
     #[tokio::test]

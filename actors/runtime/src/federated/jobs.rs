@@ -19,6 +19,7 @@ use selvedge_net::{Endpoint, Identity, clock, entropy};
 use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::seal::sealing_key;
 use selvedge_train::{Local, Model, Requests, Source, Subject};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -74,6 +75,8 @@ pub(crate) struct FederationParts {
 pub(crate) struct Federation {
     parts: FederationParts,
     me: NodeId,
+    /// Where jobs run, not on the thread of the connection that ordered one.
+    home: Handle,
     /// One thread trains for all jobs.
     local: Mutex<Option<Arc<Local>>>,
     /// Where learned models answer.
@@ -150,6 +153,7 @@ pub(crate) fn child(shared: Arc<Shared>) -> Run {
 }
 
 impl Federation {
+    /// Must be called in the runtime that is to run the jobs.
     pub(crate) fn new(parts: FederationParts) -> Self {
         let me = parts.identity.node_id();
         let sources = parts.data.values().flat_map(BTreeMap::values);
@@ -166,6 +170,7 @@ impl Federation {
             log,
             parts,
             me,
+            home: Handle::current(),
             local: Mutex::default(),
             desk: Desk::new(),
             ledgers: Mutex::default(),
@@ -194,7 +199,7 @@ impl Federation {
             if let Known::Runs(running) = entry.known {
                 let is_told = told.values().any(|content| digest_of(content) == Some(running.job));
                 let disk = JobDisk::new(self.parts.store.clone(), &running.job);
-                tokio::spawn(forget(running, disk, is_told));
+                self.home.spawn(forget(running, disk, is_told));
             }
         }
         self.changed.send_replace(());
@@ -264,7 +269,7 @@ impl Federation {
             state: Arc::clone(&state),
         };
         tracing::info!(job = name, digest = %hex(&job), "a job of the mesh runs here");
-        let task = tokio::spawn(start.keep_running(heard));
+        let task = self.home.spawn(start.keep_running(heard));
         Known::Runs(Running { job, told, mailbox, post, state, task })
     }
 
