@@ -34,7 +34,7 @@ const TIME_SHIFT: u32 = 2;
 /// an eighth after 1,024; a greater weight would forget as soon what is true, and try it again.
 const DRIFT_SHIFT: u32 = 3;
 /// Steps after which the time of one without guesses is to be measured again: what guesses win is
-/// judged by it. A step in 64 without them costs what is lost of it less than 2 %.
+/// judged by it. One such step after 64 with guesses gives away less than 2 % of what they win.
 const FRESH_STEPS: u64 = 64;
 /// Rows that a step's fixed part is assumed to cost before it is measured: of the default model on
 /// two cores, eight rows take twice the time of one and sixteen some four times.
