@@ -279,6 +279,11 @@ impl Backend for Bridge {
         totals
     }
 
+    fn drafts(&self) -> Vec<(String, u64, u64)> {
+        let all = self.admin.drafts().into_iter();
+        all.map(|(model, drafts)| (model, drafts.drafted, drafts.accepted)).collect()
+    }
+
     fn manage(&self, order: Order) -> BoxFuture<'_, Result<Value, Refusal>> {
         Box::pin(self.carry_out(order))
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use selvedge_base::{Blame, Code, Micros, ModelDigest, Mono, Refusal, RequestId, Retry, Stage};
-use selvedge_contract::schedule::{Arrival, Bounds, Plan as StepPlan, Schedule};
+use selvedge_contract::schedule::{Arrival, Bounds, Plan as StepPlan, Schedule, Work};
 use selvedge_contract::{
     Answer, CostModel, EngineStatus, FinishReason, GenerateRequest, Input, ModelCard, ModelState,
     ModelStatus, Scope, TokenEvent, Usage,
@@ -269,10 +269,12 @@ impl Engine {
         let plan = self.schedule.plan();
         self.paused += plan.paused.len() as u64;
         let prompt: u32 = plan.work.iter().map(|work| work.tokens).filter(|n| *n > 1).sum();
+        // A token computed ahead takes what one of a prompt takes.
+        let drafted: usize = plan.work.iter().map(|work| work.draft.len()).sum();
         self.took = self
             .plan
             .step
-            .plus(self.plan.prompt_token.times(u64::from(prompt)))
+            .plus(self.plan.prompt_token.times(u64::from(prompt) + drafted as u64))
             .times(self.throttle);
         self.step = Some(plan);
         Some(now.plus(self.took))
@@ -291,21 +293,33 @@ impl Engine {
             return;
         }
         self.progress += plan.work.len() as u64;
-        self.cost.stepped(self.took);
         for work in &plan.work {
             if work.tokens > 1 {
                 self.cost.prefilled(work.tokens, self.took);
             }
-            let Some(job) = self.jobs.get_mut(&(work.id.0 as u64)) else { continue };
-            self.schedule.computed(work);
-            if !work.draws {
-                continue;
+            if self.jobs.contains_key(&(work.id.0 as u64)) {
+                self.schedule.computed(work);
+                self.draw(work, answers);
             }
+        }
+        // Drafts come in steps of answers alone.
+        let rows = plan.work.iter().map(|work| 1 + work.draft.len()).sum();
+        if plan.work.iter().all(|work| work.tokens == 1 && work.draws) {
+            self.schedule.stepped(rows, self.took);
+        }
+        self.cost.stepped(self.schedule.plain_time(plan.work.len(), rows, self.took));
+    }
+
+    /// Says what a step allows of one answer.
+    fn draw(&mut self, work: &Work, answers: &mut Vec<(Owner, Answer)>) {
+        let rows = if work.draws { 1 + work.draft.len() } else { 0 };
+        for at in 0..rows {
+            let Some(job) = self.jobs.get_mut(&(work.id.0 as u64)) else { return };
             let (index, owner, prompt, model) = (job.drawn, job.owner, job.prompt, job.model);
             let (longest, reason) = prompt.end(job.max_tokens);
+            let token = prompt.token(model, index);
             if index < longest {
                 job.drawn += 1;
-                let token = prompt.token(model, index);
                 self.schedule.drawn(work.id, token);
                 let event = TokenEvent { index, token, text: String::new(), logprob: None };
                 answers.push((owner, Answer::Token(event)));
@@ -319,7 +333,12 @@ impl Engine {
                 answers.push((owner, Answer::Finished { reason, text: String::new(), usage }));
                 self.jobs.remove(&(work.id.0 as u64));
                 self.schedule.leave(work.id);
+                return;
             }
+            if work.draft.get(at) != Some(&token) {
+                return;
+            }
+            self.schedule.accepted(work.id);
         }
     }
 
@@ -392,7 +411,8 @@ impl Engine {
 }
 
 const fn bounds(plan: &EnginePlan) -> Bounds {
-    Bounds { max_batch: plan.max_batch, max_queue: plan.max_queue, pages: plan.pages }
+    let EnginePlan { max_batch, max_queue, pages, .. } = *plan;
+    Bounds { max_batch, max_queue, pages, drafts: true }
 }
 
 fn refusal(code: Code, message: String) -> Refusal {

@@ -40,6 +40,9 @@ const CALLS: &[(&str, &str)] = &[
     ("what is taken over", "sync::apply_checked("),
     ("which version is spoken", "wire::agree("),
     ("what an engine computes next", "schedule.plan("),
+    // Wired as in production; its answers say nothing twice, so none is, and the schedule's own
+    // properties hold what becomes of it.
+    ("what is computed ahead of its draw", "schedule.accepted("),
     ("what it costs", "CostModel::"),
     ("leaving", "QuotaInput::Drained"),
     ("how many rows of a peer are checked", "intake.admit("),
@@ -163,6 +166,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
         "what is shown to people",
         &[
             "BudgetStatus",
+            "Drafts",
             "HolderStatus",
             "ModelSummary",
             "Remaining",
@@ -184,7 +188,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
     ("who asks without a key, which nobody does here", &["LOCAL_ACCOUNT"]),
     (
         "the inside of a real engine",
-        &["EventSink", "Emitted", "PageId", "Work", "PAGE_TOKENS", "completion_time"],
+        &["EventSink", "Emitted", "PageId", "PAGE_TOKENS", "completion_time"],
     ),
     (
         "kinds of errors and of records that the calls above take and give",

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, Micros, ModelDigest, NodeId, Refusal, Retry, Stage, Wall};
 use selvedge_contract::ModelCard;
 use selvedge_contract::residence::Standing;
+use selvedge_contract::schedule::Drafts;
 use selvedge_engine::{EngineError, LocalEngine, MemoryUse};
 use selvedge_net::clock;
 use selvedge_proto::join::JoinCode;
@@ -217,6 +218,11 @@ impl Admin {
     /// Why a model of this node could not be loaded, if so.
     pub fn model_failure(&self, digest: ModelDigest) -> Option<String> {
         self.engine.failure(digest)
+    }
+
+    /// What this node's engine computed ahead, by model.
+    pub fn drafts(&self) -> Vec<(String, Drafts)> {
+        self.engine.drafts()
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod carried;
 pub mod cost;
+pub mod draft;
 pub mod embed;
 pub mod hardware;
 pub mod prefix;
@@ -19,6 +20,7 @@ pub mod status;
 pub mod tensors;
 pub mod tools;
 pub mod variants;
+mod worth;
 
 pub use cost::CostModel;
 pub use embed::{EmbedRequest, EmbedSink, Embedded};

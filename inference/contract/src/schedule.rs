@@ -15,14 +15,21 @@
 //! that begins with their tokens joins them ([`Prefixes`]); at least one token of its prompt is
 //! computed, since the first draw needs it. A prompt whose next page an older sequence is computing
 //! waits for that page. Pages that no sequence holds give way before anybody waits or is paused.
+//!
+//! Where a sequence has said before what it says now, what followed then is guessed to follow again
+//! ([`crate::draft`]) and computed in the same step, as drafted tokens: as many as are worth it
+//! ([`crate::worth`]), and none while a prompt is computed or pages that are kept would have to go.
+//! What is drawn decides which of them stay, so no answer depends on them. How long steps took is
+//! told; it decides how many tokens are drafted and nothing else.
 
 use std::collections::VecDeque;
 
-use selvedge_base::RequestId;
+use selvedge_base::{Micros, RequestId};
 use thiserror::Error;
 
 use crate::prefix::{Kept, PageId, Prefixes, Scope};
 use crate::sequence::Sequence;
+use crate::worth::{MOST_GUESSED, RowTimes, choose};
 
 /// Tokens per page of the key/value cache: small enough that a short answer wastes little, large
 /// enough that growing is rare.
@@ -33,8 +40,13 @@ pub const CHUNK_TOKENS: u32 = 16;
 /// Prompt tokens of all sequences in one step: bounds how long the running answers wait.
 pub const PROMPT_ROWS: u32 = 64;
 
+/// Tokens of prompts that are remembered in one step, to guess by: a millisecond's worth, so that a
+/// long prompt that comes delays nobody.
+const REMEMBERED_TOKENS: usize = 1_024;
+
 // So a step ends at most one page of a sequence.
 const _: () = assert!(CHUNK_TOKENS <= PROMPT_ROWS && PROMPT_ROWS <= PAGE_TOKENS);
+const _: () = assert!(MOST_GUESSED < PAGE_TOKENS as usize);
 
 /// Bounds of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +57,9 @@ pub struct Bounds {
     pub max_queue: usize,
     /// Pages for the keys and values of all sequences.
     pub pages: u64,
+    /// Whether tokens are drafted. Only where a row's numbers do not depend on how many rows there
+    /// are: else an answer would depend on what was guessed.
+    pub drafts: bool,
 }
 
 /// A request as the schedule sees it.
@@ -106,7 +121,7 @@ pub struct Joined {
 }
 
 /// One sequence's part of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Work {
     /// Which sequence.
     pub id: RequestId,
@@ -114,8 +129,21 @@ pub struct Work {
     pub computed: u32,
     /// How many to compute now.
     pub tokens: u32,
-    /// Whether a token is to be drawn afterwards.
+    /// Tokens to compute behind them although they are not drawn yet. Those that are then drawn
+    /// stay computed ([`Schedule::accepted`]); what was computed for the others is to be dropped.
+    pub draft: Vec<u32>,
+    /// Whether a token is to be drawn afterwards, and one more behind each drafted token that was
+    /// drawn.
     pub draws: bool,
+}
+
+/// Tokens drafted since the schedule began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drafts {
+    /// Tokens that were computed before they were drawn.
+    pub drafted: u64,
+    /// Those of them that were then drawn.
+    pub accepted: u64,
 }
 
 /// One model's queue and running sequences.
@@ -128,6 +156,10 @@ pub struct Schedule {
     running: Vec<Sequence>,
     /// Which prompt begins the next step's round.
     turn: usize,
+    times: RowTimes,
+    drafts: Drafts,
+    /// Nobody waits for the machine but these sequences.
+    is_alone: bool,
 }
 
 impl Schedule {
@@ -140,6 +172,9 @@ impl Schedule {
             queue: VecDeque::new(),
             running: Vec::new(),
             turn: 0,
+            times: RowTimes::default(),
+            drafts: Drafts::default(),
+            is_alone: true,
         }
     }
 
@@ -186,23 +221,31 @@ impl Schedule {
     }
 
     /// Decides the next step. The caller carries all of it out, in the order of the plan's fields,
-    /// and reports each part with [`Schedule::computed`] and [`Schedule::drawn`] before it asks
-    /// again.
+    /// and reports each part with [`Schedule::computed`], [`Schedule::drawn`] and
+    /// [`Schedule::accepted`] before it asks again.
     pub fn plan(&mut self) -> Plan {
         let mut plan = Plan::default();
+        self.running.iter_mut().for_each(Sequence::settle);
         self.expel(&mut plan);
         self.join(&mut plan);
         let chunk = self.chunk();
         let shares = self.shares(chunk);
         self.grow(&shares, &mut plan);
         self.admit(chunk, &mut plan);
+        self.draft(&mut plan);
         plan.evicted = self.evict();
         plan
     }
 
-    /// Notes that `work` was computed. If it ended a page: under which name the page is kept from
-    /// now on, or which equal one takes its place.
+    /// Notes whether sequences of other models wait for each of these steps; at first none do.
+    pub const fn alone(&mut self, is_alone: bool) {
+        self.is_alone = is_alone;
+    }
+
+    /// Notes that `work` was computed, up to what was drafted. If it ended a page: under which name
+    /// the page is kept from now on, or which equal one takes its place.
     pub fn computed(&mut self, work: &Work) -> Option<Kept> {
+        self.drafts.drafted += work.draft.len() as u64;
         let sequence = self.running.iter_mut().find(|s| s.id == work.id)?;
         sequence.advance(work.tokens, &mut self.prefixes)
     }
@@ -210,8 +253,41 @@ impl Schedule {
     /// Notes that a sequence goes on with a token that was drawn.
     pub fn drawn(&mut self, id: RequestId, token: u32) {
         if let Some(sequence) = self.running.iter_mut().find(|s| s.id == id) {
-            sequence.tokens.push(token);
+            sequence.draw(token);
         }
+    }
+
+    /// Notes that the token drawn last was the one drafted: what was computed for it stays. If it
+    /// ended a page: as [`Schedule::computed`].
+    pub fn accepted(&mut self, id: RequestId) -> Option<Kept> {
+        let sequence = self.running.iter_mut().find(|s| s.id == id)?;
+        self.drafts.accepted += 1;
+        sequence.advance(1, &mut self.prefixes)
+    }
+
+    /// Notes how long a step without any prompt took: so many rows, drafted ones included. One of
+    /// none says nothing.
+    pub fn stepped(&mut self, rows: usize, took: Micros) {
+        self.times.measured(rows, took);
+    }
+
+    /// How long a step of so many rows takes; zero = not known.
+    pub fn step_time(&self, rows: usize) -> Micros {
+        Micros(self.times.of(rows) / 1_000)
+    }
+
+    /// How long a step of so many rows would have taken without what was drafted, for so many
+    /// answers: the time that each of their tokens takes where nothing repeats itself.
+    pub fn plain_time(&self, answers: usize, rows: usize, took: Micros) -> Micros {
+        match self.step_time(answers) {
+            plain if rows > answers && plain > Micros::ZERO => plain.min(took),
+            _ => took,
+        }
+    }
+
+    /// What was drafted so far.
+    pub const fn drafts(&self) -> Drafts {
+        self.drafts
     }
 
     /// Sequences being computed.
@@ -385,6 +461,31 @@ impl Schedule {
                 plan.work.push(sequence.take(tokens));
             }
             self.running.push(sequence);
+        }
+    }
+
+    /// Adds what may be drawn next to a step of answers alone. Guesses are made in every step: how
+    /// they turn out tells what they are worth.
+    fn draft(&mut self, plan: &mut Plan) {
+        if !self.bounds.drafts {
+            return;
+        }
+        let mut left = REMEMBERED_TOKENS;
+        for sequence in &mut self.running {
+            left -= sequence.remember(left).min(left);
+        }
+        let offers: Vec<_> = self.running.iter_mut().map(Sequence::offer).collect();
+        let answers = plan.work.iter().filter(|work| work.tokens == 1 && work.draws).count();
+        if answers < self.running.len() || !plan.paused.is_empty() {
+            return;
+        }
+        let counts = choose(&self.times, &offers, self.is_alone);
+        let taken = self.pages_held() + self.pages_idle();
+        let mut free = self.bounds.pages.saturating_sub(taken);
+        for (sequence, count) in self.running.iter_mut().zip(counts) {
+            if let Some(work) = plan.work.iter_mut().find(|work| work.id == sequence.id) {
+                work.draft = sequence.lend(count, &mut free);
+            }
         }
     }
 

@@ -5,8 +5,10 @@
 
 use selvedge_base::RequestId;
 
+use crate::draft::{Guess, Lookup};
 use crate::prefix::{Kept, PageId, Prefixes, Scope};
 use crate::schedule::{Arrival, PAGE_TOKENS, Work, pages_for};
+use crate::worth::{Chances, MOST_GUESSED};
 
 /// What is known of one sequence.
 #[derive(Clone, Debug)]
@@ -24,6 +26,14 @@ pub(crate) struct Sequence {
     pub(crate) pages: u64,
     /// Its whole pages, all of them when it has a scope.
     pub(crate) chain: Vec<PageId>,
+    /// Pages of those it holds that are there for guessed tokens only.
+    lent: u64,
+    /// What it has said.
+    lookup: Lookup,
+    /// How often its guesses are right.
+    chances: Chances,
+    /// What it may say next, as far as that is not known yet.
+    guess: Option<Guess>,
 }
 
 impl Sequence {
@@ -38,6 +48,10 @@ impl Sequence {
             longest,
             pages: 0,
             chain: Vec::new(),
+            lent: 0,
+            lookup: Lookup::default(),
+            chances: Chances::default(),
+            guess: None,
         }
     }
 
@@ -65,6 +79,7 @@ impl Sequence {
     pub(crate) fn next_decode(&self) -> u32 {
         u32::from(self.known() - self.computed == 1)
     }
+
     pub(crate) fn next_chunk(&self, chunk: u32) -> u32 {
         (self.known() - self.computed).min(chunk)
     }
@@ -75,6 +90,7 @@ impl Sequence {
             id: self.id,
             computed: self.computed,
             tokens,
+            draft: Vec::new(),
             draws: self.computed + tokens == self.known(),
         }
     }
@@ -115,11 +131,68 @@ impl Sequence {
         Some(kept)
     }
 
-    /// Forgets what is computed and holds no page any more.
+    /// Goes on with a token that was drawn, by which the guess is judged.
+    pub(crate) fn draw(&mut self, token: u32) {
+        self.tokens.push(token);
+        let Some(guess) = &mut self.guess else { return };
+        let is_right = guess.tokens.first() == Some(&token);
+        self.chances.judge(guess.equal, is_right);
+        guess.equal += 1;
+        guess.tokens.remove(0);
+        if !is_right || guess.tokens.is_empty() {
+            self.guess = None;
+        }
+    }
+
+    /// Remembers what it has said, at most so many tokens of it, unless it is so near its end that
+    /// there is nothing to guess. Returns how many.
+    pub(crate) fn remember(&mut self, most: usize) -> usize {
+        if self.longest <= self.known().saturating_add(1) {
+            return 0;
+        }
+        self.lookup.follow(&self.tokens, most)
+    }
+
+    /// Guesses what it says next, where only its last token is to be computed. Returns for each
+    /// token how likely all up to it are right; none where there is no guess.
+    pub(crate) fn offer(&mut self) -> Vec<u64> {
+        if self.next_decode() == 0 {
+            self.guess = None;
+            return Vec::new();
+        }
+        self.guess = self.lookup.guess(&self.tokens, MOST_GUESSED);
+        let Some(guess) = &self.guess else { return Vec::new() };
+        // What would be drawn behind the last token that may be drawn is not wanted.
+        let undrawn = self.longest.saturating_sub(self.known()).saturating_sub(1) as usize;
+        self.chances.of(guess.equal, guess.tokens.len().min(undrawn)).collect()
+    }
+
+    /// The first tokens of its guess, at most so many and as many as it has room for in its pages
+    /// and the free ones. It takes of those what it needs.
+    pub(crate) fn lend(&mut self, count: usize, free: &mut u64) -> Vec<u32> {
+        let Some(guess) = self.guess.as_ref().filter(|_| count > 0) else { return Vec::new() };
+        let positions = (self.pages + *free).saturating_mul(u64::from(PAGE_TOKENS));
+        let room = positions.saturating_sub(u64::from(self.known()));
+        let count = guess.tokens.len().min(count).min(usize::try_from(room).unwrap_or(usize::MAX));
+        let needed = pages_for(self.known().saturating_add(count as u32));
+        self.lent = needed.saturating_sub(self.pages);
+        self.pages += self.lent;
+        *free -= self.lent;
+        guess.tokens.iter().take(count).copied().collect()
+    }
+
+    /// Gives back the pages of guessed tokens that were not right.
+    pub(crate) fn settle(&mut self) {
+        self.pages = (self.pages - self.lent).max(pages_for(self.computed));
+        self.lent = 0;
+    }
+
+    /// Forgets what is computed and holds no page any more, nor memory to guess by while it waits.
     pub(crate) fn restart(&mut self, prefixes: &mut Prefixes) {
         prefixes.release(&self.chain);
         self.chain.clear();
-        (self.computed, self.pages) = (0, 0);
+        (self.computed, self.pages, self.lent) = (0, 0, 0);
+        (self.lookup, self.guess) = (Lookup::default(), None);
         self.expect(prefixes);
     }
 

@@ -32,14 +32,23 @@ fn main() -> Result<()> {
     let usage = "usage: generate MODEL PROMPT | generate MODEL --bench";
     let (model, prompt) = (arguments.next().context(usage)?, arguments.next().context(usage)?);
     let started = Instant::now();
-    let clock = Arc::new(move || Mono(started.elapsed().as_micros() as u64));
-    let engine = LocalEngine::start(EngineConfig::default(), clock)?;
+    let clock: Arc<dyn Fn() -> Mono + Send + Sync> =
+        Arc::new(move || Mono(started.elapsed().as_micros() as u64));
+    let is_bench = prompt == "--bench";
+    // What is measured is what a step computes; what is computed ahead is measured apart.
+    let config = EngineConfig { speculation: !is_bench, ..EngineConfig::default() };
+    let engine = LocalEngine::start(config, Arc::clone(&clock))?;
     let card = engine.add_model(Path::new(&model), "model", DIGEST)?;
     println!("{card:?}");
     wait_until_loaded(&engine)?;
     println!("loaded after {} ms", started.elapsed().as_millis());
-    if prompt == "--bench" {
-        return bench(&engine);
+    if is_bench {
+        bench(&engine)?;
+        let config = EngineConfig { speculation: true, ..EngineConfig::default() };
+        let ahead = LocalEngine::start(config, clock)?;
+        ahead.add_model(Path::new(&model), "model", DIGEST)?;
+        wait_until_loaded(&ahead)?;
+        return speculation(&engine, &ahead, card.chat);
     }
     let message = ChatMessage { role: Role::User, content: prompt.clone() };
     let input = if card.chat { Input::Chat(vec![message]) } else { Input::Text(prompt) };
@@ -137,6 +146,96 @@ fn bench(engine: &LocalEngine) -> Result<()> {
     beginnings(engine)?;
     println!("{:?}", engine.status().models);
     Ok(())
+}
+
+/// Text of the kind that answers repeat.
+const TEXT: &str = "The harbour master keeps a list of all ships that enter the harbour, with the \
+    day of their arrival, the name of their captain and the goods that they carry. Ships that \
+    carry coal pay two crowns for each day, ships that carry grain pay one crown, and fishing \
+    boats pay nothing. A ship that stays for more than thirty days pays double from then on.";
+/// Data of that kind.
+const DATA: &str = concat!(
+    r#"[{"name": "Anna", "city": "Bergen", "age": 34, "active": true}, "#,
+    r#"{"name": "Jonas", "city": "Oslo", "age": 41, "active": true}, "#,
+    r#"{"name": "Mette", "city": "Aarhus", "age": 29, "active": true}, "#,
+    r#"{"name": "Lars", "city": "Malmo", "age": 53, "active": true}]"#,
+);
+/// Times each answer is measured with and without, in turn.
+const ROUNDS: u128 = 7;
+
+/// Answers that repeat their prompt and answers that do not, with and without tokens computed
+/// ahead, alone and four together. The answers must be the same.
+fn speculation(plain: &LocalEngine, ahead: &LocalEngine, chat: bool) -> Result<()> {
+    let tasks = [
+        ("repeat a text", format!("Repeat the following text word for word.\n\n{TEXT}"), 128),
+        ("repeat data", format!("Repeat the following JSON exactly.\n\n{DATA}"), 128),
+        ("a story", "Write a long story about a lighthouse keeper and a whale.".to_owned(), 256),
+        ("a letter", "Write a letter to the mayor about noise at night.".to_owned(), 256),
+        ("a program", "Write a Python class for a bank account with tests.".to_owned(), 256),
+    ];
+    for (name, prompt, most) in tasks {
+        for together in [1u128, 4] {
+            let mut rates = [Vec::new(), Vec::new()];
+            let mut said = Vec::new();
+            let before = ahead.drafts().first().map(|(_, drafts)| *drafts).unwrap_or_default();
+            for round in 0..ROUNDS {
+                for (engine, rates) in [plain, ahead].into_iter().zip(&mut rates) {
+                    let (rate, tokens) =
+                        answers(engine, (prompt.as_str(), chat), (round, together), most)?;
+                    rates.push(rate);
+                    said.push(tokens);
+                }
+            }
+            anyhow::ensure!(said.windows(2).all(|two| two[0] == two[1]), "{name}: other tokens");
+            let after = ahead.drafts().first().map(|(_, drafts)| *drafts).unwrap_or_default();
+            let [plain, ahead] = rates.map(|mut rates| {
+                rates.sort_by(f64::total_cmp);
+                rates[rates.len() / 2]
+            });
+            let tokens = said.first().map_or(0, Vec::len) as u128 * ROUNDS;
+            println!(
+                "{name}, {together} together: {plain:.0} tokens/s, ahead {ahead:.0}, ratio {:.3}; \
+                 of {tokens} tokens {} were there, {} for nothing",
+                ahead / plain,
+                after.accepted - before.accepted,
+                after.drafted - before.drafted - (after.accepted - before.accepted),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Tokens a second of some answers together, from the first token of all on, and the tokens.
+fn answers(
+    engine: &LocalEngine,
+    (prompt, chat): (&str, bool),
+    (round, together): (u128, u128),
+    most: u32,
+) -> Result<(f64, Vec<u32>)> {
+    let streams: Vec<_> = (0..together)
+        .map(|index| {
+            // Each begins otherwise, so that they do not all say the same.
+            let prompt = if index == 0 { prompt.to_owned() } else { format!("({index}) {prompt}") };
+            let message = ChatMessage { role: Role::User, content: prompt.clone() };
+            let input = if chat { Input::Chat(vec![message]) } else { Input::Text(prompt) };
+            ask(engine, "ahead", 10_000 + round * 100 + index, input, most)
+        })
+        .collect::<Result<_>>()?;
+    let (mut tokens, mut began) = (Vec::new(), None);
+    for stream in streams {
+        for event in stream {
+            match event {
+                Answer::Token(token) => {
+                    began.get_or_insert_with(Instant::now);
+                    tokens.push(token.token);
+                }
+                Answer::Failed(refusal) => bail!("{refusal}"),
+                Answer::Started { .. } | Answer::Finished { .. } => {}
+            }
+        }
+    }
+    let took = began.context("no answer")?.elapsed().as_secs_f64();
+    Ok((tokens.len() as f64 / took, tokens))
 }
 
 /// 540 tokens of which the engine has the first 512, and as many of which it has none, in turn.

@@ -34,6 +34,10 @@ pub struct EngineConfig {
     pub memory_budget_bytes: u64,
     /// Load a model at its first request instead of when it is added.
     pub lazy: bool,
+    /// Whether tokens are computed that an answer is likely to say next, where it repeats what was
+    /// said. No answer depends on it. What is remembered for it, up to 2 MB of each answer that
+    /// runs, comes on top of the memory above.
+    pub speculation: bool,
     /// Names of models that are never unloaded to make room for others; `*` means all.
     pub keep_loaded: Vec<String>,
     /// Where chat templates are rendered.
@@ -68,6 +72,8 @@ impl Default for EngineConfig {
             // machine of 8 GiB half of its memory.
             memory_budget_bytes: 4 << 30,
             lazy: false,
+            // What it wins and loses on real texts is not measured yet.
+            speculation: false,
             keep_loaded: Vec::new(),
             rendering: Rendering::Here,
             running: Running::Here,

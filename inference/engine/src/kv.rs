@@ -32,6 +32,11 @@ impl KvCache {
         self.length
     }
 
+    /// Forgets all but the first tokens; what comes next is written over the others.
+    pub(crate) fn truncate(&mut self, tokens: usize) {
+        self.length = self.length.min(tokens);
+    }
+
     /// Makes room for `more` tokens.
     pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
         let needed = (self.length + more).next_multiple_of(PAGE_TOKENS as usize);

@@ -45,6 +45,14 @@ impl Cache {
         }
     }
 
+    /// Forgets all but the first tokens.
+    pub(crate) fn truncate(&mut self, tokens: usize) {
+        match self {
+            Self::Packed(cache) => cache.truncate(tokens),
+            Self::Tensors(cache) => cache.truncate(tokens),
+        }
+    }
+
     /// Shares the first whole page that is the sequence's own; `None` when there is none.
     pub(crate) fn share(&mut self) -> Option<SharedPage> {
         match self {

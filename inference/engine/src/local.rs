@@ -14,6 +14,7 @@ use std::time::Duration;
 use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal, RequestId, Stage};
 use selvedge_contract::carried::{self, Carried};
 use selvedge_contract::residence::{Residence, Standing, Wish};
+use selvedge_contract::schedule::Drafts;
 use selvedge_contract::speech::MAX_SAMPLES;
 use selvedge_contract::{
     Answer, EmbedRequest, EmbedSink, Engine, EngineStatus, EventSink, FinishReason,
@@ -147,6 +148,11 @@ impl LocalEngine {
     /// Why a model could not be loaded, if so.
     pub fn failure(&self, digest: ModelDigest) -> Option<String> {
         self.shared.failure(self.shared.meant(digest).0)
+    }
+
+    /// What was drafted for each model that writes, since it was loaded.
+    pub fn drafts(&self) -> Vec<(String, Drafts)> {
+        self.shared.drafts()
     }
 
     /// What is in memory, and how often models came and went.

@@ -16,6 +16,8 @@ use crate::testing::{
 mod prefix;
 #[path = "recovery_tests.rs"]
 mod recovery;
+#[path = "speculation_tests.rs"]
+mod speculation;
 #[path = "tuned_tests.rs"]
 mod tuned;
 

@@ -20,7 +20,11 @@ pub(super) fn cached(all: &Collected) -> u32 {
     all.finished.as_ref().expect("finished").1.cached_tokens
 }
 
-fn ask(engine: &LocalEngine, tenant: &str, request: GenerateRequest) -> mpsc::Receiver<Answer> {
+pub(super) fn ask(
+    engine: &LocalEngine,
+    tenant: &str,
+    request: GenerateRequest,
+) -> mpsc::Receiver<Answer> {
     let (sender, receiver) = mpsc::channel();
     engine.submit(tenant, request, Box::new(Outlet(sender))).expect("submitted");
     receiver
@@ -49,7 +53,7 @@ pub(super) fn tokens(seed: u64, count: usize) -> Vec<u32> {
 }
 
 /// An engine with memory for so many pages beside the tiny model's weights.
-fn with_pages(pages: u64) -> (LocalEngine, Temporary) {
+pub(super) fn with_pages(pages: u64) -> (LocalEngine, Temporary) {
     let (engine, file) = with_tiny(config());
     wait_for(&engine, |status| status.models[0].state == ModelState::Ready);
     let weights = config().memory_budget_bytes - engine.shared.free_bytes();
@@ -63,7 +67,7 @@ fn with_pages(pages: u64) -> (LocalEngine, Temporary) {
 }
 
 /// Holds the stepping thread up until the gate is dropped.
-fn gated(engine: &LocalEngine) -> (mpsc::Sender<()>, mpsc::Receiver<Answer>) {
+pub(super) fn gated(engine: &LocalEngine) -> (mpsc::Sender<()>, mpsc::Receiver<Answer>) {
     let request = prompted(999, &[1, 2, 3], &greedy());
     recovery::hold(engine, GenerateRequest { max_tokens: 2, ..request })
 }

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use selvedge_base::{Code, Micros, ModelDigest, Refusal, RequestId};
+use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal, RequestId};
 use selvedge_contract::CostModel;
 use selvedge_contract::prefix::{Kept, PageId};
 use selvedge_contract::schedule::{
@@ -57,6 +57,31 @@ struct Part {
 /// The logits of each part.
 type Computed = Vec<Vec<Vec<f32>>>;
 
+/// What a step had to compute.
+#[derive(Clone, Copy)]
+struct Load {
+    /// Sequences.
+    parts: usize,
+    /// Those with more than one token of a prompt.
+    chunked: usize,
+    /// Tokens of prompts.
+    prompt: u32,
+    /// Tokens, drafted ones included.
+    rows: usize,
+}
+
+impl Load {
+    fn of(parts: &[Part]) -> Self {
+        let chunks = || parts.iter().map(|part| part.work.tokens).filter(|tokens| *tokens > 1);
+        Self {
+            parts: parts.len(),
+            chunked: chunks().count(),
+            prompt: chunks().sum(),
+            rows: parts.iter().map(|part| part.tokens.len()).sum(),
+        }
+    }
+}
+
 impl Runner {
     pub(crate) fn new(
         shared: Arc<Shared>,
@@ -65,8 +90,14 @@ impl Runner {
         cost: CostModel,
     ) -> Self {
         let (max_batch, max_queue) = (shared.config.max_batch, shared.config.max_queue);
-        // Admission has counted already: every admitted request finds a place in this queue.
-        let bounds = Bounds { max_batch, max_queue: max_batch + max_queue, pages: 0 };
+        let bounds = Bounds {
+            max_batch,
+            // Admission has counted already: every admitted request finds a place in this queue.
+            max_queue: max_batch + max_queue,
+            pages: 0,
+            // Elsewhere rounding differs with the number of rows.
+            drafts: shared.config.speculation && loaded.llama.shares(),
+        };
         let schedule = Schedule::new(bounds);
         let (jobs, kept) = (BTreeMap::new(), BTreeMap::new());
         let set_aside = loaded.kept;
@@ -163,11 +194,14 @@ impl Runner {
             .collect()
     }
 
-    /// Computes one step.
-    pub(crate) fn step(&mut self, crew: &mut Crew) -> Result<(), Crash> {
+    /// Computes one step; `is_alone` where no other model's answers wait for it.
+    pub(crate) fn step(&mut self, crew: &mut Crew, is_alone: bool) -> Result<(), Crash> {
         self.sweep();
+        self.schedule.alone(is_alone);
         let plan = self.schedule.plan();
         for id in &plan.paused {
+            #[cfg(test)]
+            self.shared.pauses.fetch_add(1, Ordering::Relaxed);
             if let Some(job) = self.jobs.get_mut(id) {
                 job.cache = None;
             }
@@ -243,9 +277,10 @@ impl Runner {
             .filter_map(|work| {
                 let job = self.jobs.get_mut(&work.id)?;
                 let (from, count) = (work.computed as usize, work.tokens as usize);
-                let tokens = job.tokens.get(from..from + count)?.to_vec();
+                let mut tokens = job.tokens.get(from..from + count)?.to_vec();
+                tokens.extend_from_slice(&work.draft);
                 Some(Part {
-                    work: *work,
+                    work: work.clone(),
                     cache: job.cache.take()?,
                     tokens,
                     tuned: job.tuned.clone(),
@@ -264,8 +299,9 @@ impl Runner {
         let took = self.shared.now().since(before);
         match computed {
             Ok(Ok(logits)) => {
-                self.measure(&parts, took);
+                let load = Load::of(&parts);
                 self.deliver(parts, logits);
+                self.measure(load, took);
             }
             Ok(Err(error)) => {
                 tracing::error!(digest = %self.digest, %error, "a step failed");
@@ -281,50 +317,72 @@ impl Runner {
         Ok(())
     }
 
-    /// A step of decoding alone measures a step; one with prompts measures prompts, less what
-    /// decoding beside them is known to take.
-    fn measure(&mut self, parts: &[Part], took: Micros) {
-        let chunks = parts.iter().filter(|part| part.work.tokens > 1);
-        let prompt: u32 = chunks.map(|part| part.work.tokens).sum();
-        let chunked = parts.iter().filter(|part| part.work.tokens > 1).count();
+    /// A step of decoding alone measures a step, less what drafts made it longer, which promise the
+    /// next answer nothing; one with prompts measures prompts, less what decoding beside them is
+    /// known to take.
+    fn measure(&mut self, load: Load, took: Micros) {
+        let Load { parts, chunked, prompt, rows } = load;
         self.shared.progress.fetch_add(chunked as u64, Ordering::Relaxed);
         if prompt == 0 {
-            self.cost.stepped(took);
+            self.schedule.stepped(rows, took);
+            self.cost.stepped(self.schedule.plain_time(parts, rows, took));
         } else {
-            let step = if chunked < parts.len() { u64::from(self.cost.step_us()) } else { 0 };
+            let step = if chunked < parts { self.schedule.step_time(parts - chunked).0 } else { 0 };
             // Never less than half: rows share the reading of weights.
             self.cost.prefilled(prompt, Micros(took.0.saturating_sub(step).max(took.0 / 2)));
         }
     }
 
+    /// Draws what a step's logits allow.
     fn deliver(&mut self, parts: Vec<Part>, logits: Computed) {
         let now = self.shared.now();
         for (part, logits) in parts.into_iter().zip(logits) {
-            let Part { work, mut cache, .. } = part;
-            let id = work.id;
-            // First of all: what is kept outlives the request.
-            if let Some(page) = self.schedule.computed(&work)
+            self.draw(part, &logits, now);
+        }
+    }
+
+    /// Draws a part's tokens: behind what was known, and behind each drafted token that was drawn,
+    /// as if it had been computed in a step of its own.
+    fn draw(&mut self, part: Part, logits: &[Vec<f32>], now: Mono) {
+        let Part { work, mut cache, .. } = part;
+        let id = work.id;
+        // First of all: what is kept outlives the request.
+        if let Some(page) = self.schedule.computed(&work)
+            && let Err(error) = self.keep(page, &mut cache)
+        {
+            self.lost(id, &error);
+        }
+        let Some(mut job) = self.jobs.remove(&id) else { return };
+        let mut length = (work.computed + work.tokens) as usize;
+        job.reach(length, false);
+        for (at, logits) in logits.iter().enumerate() {
+            job = match job.deliver(logits, now) {
+                Some(job) => job,
+                None => {
+                    self.schedule.leave(id);
+                    return;
+                }
+            };
+            let Some(&token) = job.tokens.last() else { break };
+            self.schedule.drawn(id, token);
+            if work.draft.get(at) != Some(&token) {
+                break;
+            }
+            length += 1;
+            if let Some(page) = self.schedule.accepted(id)
                 && let Err(error) = self.keep(page, &mut cache)
             {
-                self.lost(id, &error);
-            }
-            let Some(mut job) = self.jobs.remove(&id) else { continue };
-            job.reach(cache.len(), false);
-            job.cache = Some(cache);
-            let drawn = match logits.last() {
-                None => Some(job),
-                Some(logits) => job.deliver(logits, now),
-            };
-            match drawn {
-                Some(job) => {
-                    if let Some(&token) = job.tokens.last().filter(|_| work.draws) {
-                        self.schedule.drawn(id, token);
-                    }
-                    self.jobs.insert(id, job);
-                }
-                None => self.schedule.leave(id),
+                tracing::error!(%id, %error, "a page is lost");
+                self.schedule.leave(id);
+                job.fail(failure(&error));
+                return;
             }
         }
+        // What was computed behind a token that was not drawn.
+        cache.truncate(length);
+        job.reach(length, false);
+        job.cache = Some(cache);
+        self.jobs.insert(id, job);
     }
 
     fn end(&mut self, id: RequestId, refusal: Refusal) {
@@ -347,6 +405,7 @@ impl Runner {
             pending_tokens: self.schedule.pending_tokens(),
             undrawn_tokens: self.schedule.undrawn_tokens(),
             cost: self.cost,
+            drafts: self.schedule.drafts(),
         };
         self.shared.publish(self.digest, pulse);
     }
@@ -363,7 +422,12 @@ fn run(
         .map(|part| Segment {
             cache: &mut part.cache,
             tokens: &part.tokens,
-            logits: if part.work.draws { Logits::Last } else { Logits::None },
+            logits: match (part.work.draws, part.work.draft.is_empty()) {
+                (false, _) => Logits::None,
+                (true, true) => Logits::Last,
+                // Then its last known token is its only one.
+                (true, false) => Logits::All,
+            },
             added: part.tuned.as_ref().map(|tuned| &tuned.additions),
         })
         .collect();

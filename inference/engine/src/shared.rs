@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal, RequestId, Stage};
 use selvedge_contract::cost::completion_time;
+use selvedge_contract::schedule::Drafts;
 use selvedge_contract::{CostModel, EngineStatus, ModelCard, ModelState, ModelStatus, Signature};
 
 use crate::config::EngineConfig;
@@ -64,6 +65,9 @@ pub(crate) struct Shared {
     live: Mutex<BTreeMap<RequestId, Live>>,
     /// What the models take, and who goes for whom.
     pub(crate) memory: Memory,
+    /// Sequences that were paused.
+    #[cfg(test)]
+    pub(crate) pauses: AtomicU64,
 }
 
 /// A request between submission and its last event.
@@ -164,6 +168,7 @@ pub(crate) struct Pulse {
     pub(crate) pending_tokens: u64,
     pub(crate) undrawn_tokens: u64,
     pub(crate) cost: CostModel,
+    pub(crate) drafts: Drafts,
 }
 
 impl Shared {
@@ -187,6 +192,8 @@ impl Shared {
             tuned: Mutex::default(),
             live: Mutex::new(BTreeMap::new()),
             memory,
+            #[cfg(test)]
+            pauses: AtomicU64::new(0),
         })
     }
 
@@ -501,6 +508,13 @@ impl Shared {
         self.tensors.nudge();
         self.hearing.nudge();
         self.sight.nudge();
+    }
+
+    /// What was drafted for each model that writes, since it was loaded.
+    pub(crate) fn drafts(&self) -> Vec<(String, Drafts)> {
+        let models = self.models.lock();
+        let writing = models.values().filter(|entry| entry.card.writes());
+        writing.map(|entry| (entry.card.name.clone(), entry.pulse.drafts)).collect()
     }
 
     pub(crate) fn publish(&self, digest: ModelDigest, pulse: Pulse) {

@@ -14,7 +14,7 @@ use crate::tuned::TunedPart;
 const RANK: usize = 3;
 
 /// A version in which something is added to every projection.
-fn version(shape: &TunableShape, round: u64) -> TunedModel {
+pub(super) fn version(shape: &TunableShape, round: u64) -> TunedModel {
     let mut dice = Dice::keyed(round, "a tuned model");
     let mut draw = |count: usize| (0..count).map(|_| (dice.unit_f32() - 0.5) * 0.5).collect();
     let mut parts = Vec::new();
@@ -29,11 +29,11 @@ fn version(shape: &TunableShape, round: u64) -> TunedModel {
     TunedModel { name, base: MODEL, digest, round, rank: RANK, scale: 0.5, parts }
 }
 
-fn digest(round: u64) -> ModelDigest {
+pub(super) fn digest(round: u64) -> ModelDigest {
     ModelDigest([100 + round as u8; 32])
 }
 
-fn shape(file: &Temporary) -> TunableShape {
+pub(super) fn shape(file: &Temporary) -> TunableShape {
     Tunable::open(file.path()).expect("well formed").shape()
 }
 

@@ -106,8 +106,10 @@ impl Worker {
             self.share_memory();
             self.settle_waiting();
             let busy = self.runners.iter().filter(|(_, runner)| !runner.is_idle());
-            for digest in busy.map(|(digest, _)| *digest).collect::<Vec<_>>() {
-                self.step(digest);
+            let busy: Vec<_> = busy.map(|(digest, _)| *digest).collect();
+            let is_alone = busy.len() < 2;
+            for digest in busy {
+                self.step(digest, is_alone);
             }
         }
         self.shared.computing.store(false, Ordering::Relaxed);
@@ -199,9 +201,9 @@ impl Worker {
         }
     }
 
-    fn step(&mut self, digest: ModelDigest) {
+    fn step(&mut self, digest: ModelDigest, is_alone: bool) {
         let Some(runner) = self.runners.get_mut(&digest) else { return };
-        match catch_unwind(AssertUnwindSafe(|| runner.step(&mut self.crew))) {
+        match catch_unwind(AssertUnwindSafe(|| runner.step(&mut self.crew, is_alone))) {
             Ok(Ok(())) => {}
             Ok(Err(Crash)) => self.crashed(digest),
             Err(_) => {

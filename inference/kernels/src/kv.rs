@@ -120,6 +120,17 @@ impl Cache {
         self.length == 0
     }
 
+    /// Forgets what is behind the first positions, whole pages with their memory. What stays of a
+    /// page is not touched: a row sees nothing behind its own position, and what is computed there
+    /// next is written over what was forgotten. Shared pages stay.
+    pub fn truncate(&mut self, length: usize) {
+        let length = length.max(self.shared.len() * PAGE);
+        if length < self.length {
+            self.length = length;
+            self.pages.truncate(length.div_ceil(PAGE) - self.shared.len());
+        }
+    }
+
     /// Makes room for `more` positions.
     pub(crate) fn reserve(&mut self, more: usize) {
         let pages = (self.length + more).div_ceil(PAGE);

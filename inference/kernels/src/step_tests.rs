@@ -206,6 +206,44 @@ fn behind_shared_pages_no_bit_changes() {
     }
 }
 
+/// Rows that were computed and forgotten leave nothing behind, wherever in a group of positions or
+/// in a page they stood, and their pages are given back.
+#[test]
+fn what_was_forgotten_is_written_over() {
+    let model = odd(Format::Q8_0, 96, 10);
+    let length = if cfg!(miri) { 5 } else { 150 };
+    let token = |at: usize| (at * 5 % 50) as u32;
+    let tokens: Vec<u32> = (0..length).map(token).collect();
+    let mut crew = Crew::new(2).expect("threads");
+    let progress = AtomicU64::new(0);
+    let mut step = |cache: &mut Cache, tokens: &[u32]| {
+        let segment = Segment { cache, tokens, logits: Logits::All, added: None };
+        model.step(&mut crew, &mut [segment], &progress).expect("computes").remove(0)
+    };
+    let expected: Vec<_> = step(&mut model.cache(), &tokens).iter().map(|row| bits(row)).collect();
+    let mut cache = model.cache();
+    let mut at = 0;
+    while at < length {
+        // The token itself, some right ones behind it and some wrong ones.
+        let (right, wrong) = (at * 7 % 4, at * 11 % 13);
+        let right = right.min(length - at - 1);
+        let wrong = (0..wrong).map(|index| (token(at + right) + 7 + index as u32) % 50);
+        let drafted: Vec<u32> = tokens[at..=at + right].iter().copied().chain(wrong).collect();
+        let logits = step(&mut cache, &drafted);
+        for (row, logits) in logits.iter().take(right + 1).enumerate() {
+            assert!(bits(logits) == expected[at + row], "position {}", at + row);
+        }
+        at += right + 1;
+        cache.truncate(at);
+        assert_eq!((cache.len(), cache.pages.len()), (at, at.div_ceil(PAGE)));
+    }
+    let page = cache.share();
+    assert_eq!(page.is_some(), length >= PAGE);
+    cache.truncate(0);
+    let kept = page.map_or(0, |_| PAGE);
+    assert_eq!((cache.len(), cache.pages.len()), (kept, 0), "shared pages stay");
+}
+
 #[test]
 fn a_page_is_joined_where_it_belongs_and_nowhere_else() {
     let (model, other) = (odd(Format::F32, 40, 10), odd(Format::F32, 40, 12));

@@ -158,6 +158,7 @@ impl Config {
                 max_queue: to_usize(raw.engine.max_queue),
                 memory_budget_bytes: raw.engine.memory_budget_bytes,
                 lazy: raw.engine.lazy,
+                speculation: raw.engine.speculation,
                 keep_loaded: raw.engine.keep_loaded.clone(),
                 // A matter of the program, not of its user: `up` decides it.
                 rendering: Rendering::Here,

@@ -134,6 +134,10 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Running totals the node keeps itself: metric name, help, value.
     fn totals(&self) -> Vec<(&'static str, &'static str, u64)>;
 
+    /// Tokens that this node's engine drafted and those of them that were then drawn, by model,
+    /// since it was loaded.
+    fn drafts(&self) -> Vec<(String, u64, u64)>;
+
     /// What is remembered of a request of the holder's account, or of one below it; of its key's
     /// own alone where [`Holder::reads_account`] does not hold.
     fn record_of(&self, id: RequestId, holder: &Holder) -> Option<Record>;

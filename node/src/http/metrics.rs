@@ -234,6 +234,7 @@ impl Collector for Mesh {
             ("engine_queued", "Requests waiting in this node's engine, by model"),
             own().map(|model| ([("model", model.name.clone())], i64::from(model.queued))),
         )?;
+        drafts(&mut encoder, &self.0.drafts())?;
         memory(&mut encoder, self.0.memory())?;
         if let Some(me) = status.nodes.iter().find(|node| node.me) {
             machine(&mut encoder, &me.machine)?;
@@ -247,6 +248,28 @@ impl Collector for Mesh {
         }
         Ok(())
     }
+}
+
+/// How many tokens were computed before they were drawn, and how many of them for something.
+fn drafts(
+    encoder: &mut DescriptorEncoder<'_>,
+    drafts: &[(String, u64, u64)],
+) -> Result<(), fmt::Error> {
+    let kind = ConstCounter::<u64>::new(0).metric_type();
+    let help = "Tokens this node's engine computed ahead, by model, since it was loaded";
+    let mut family = encoder.encode_descriptor("engine_drafted_tokens", help, None, kind)?;
+    for (model, drafted, _) in drafts {
+        let labels = [("model", model.clone())];
+        ConstCounter::new(*drafted).encode(family.encode_family(&labels)?)?;
+    }
+    let help = "Those of them that the model then said";
+    let kind = ConstCounter::<u64>::new(0).metric_type();
+    let mut family = encoder.encode_descriptor("engine_accepted_tokens", help, None, kind)?;
+    for (model, _, accepted) in drafts {
+        let labels = [("model", model.clone())];
+        ConstCounter::new(*accepted).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 /// What models take of the engine's memory, and how often they came and went, by the few reasons

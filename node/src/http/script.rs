@@ -450,6 +450,10 @@ impl Backend for Script {
         vec![("handed_off", "Requests handed to peers", 5)]
     }
 
+    fn drafts(&self) -> Vec<(String, u64, u64)> {
+        vec![("small".to_owned(), 9, 7)]
+    }
+
     fn manage(&self, order: Order) -> BoxFuture<'_, Result<Value, Refusal>> {
         self.orders.lock().push(order.clone());
         Box::pin(async move {

@@ -358,6 +358,8 @@ async fn metrics_count_what_happened() {
         "selvedge_nodes{state=\"alive\"} 2",
         "selvedge_nodes{state=\"dead\"} 0",
         "selvedge_engine_queued{model=\"small\"} 3",
+        "selvedge_engine_drafted_tokens_total{model=\"small\"} 9",
+        "selvedge_engine_accepted_tokens_total{model=\"small\"} 7",
         "selvedge_engine_memory_bytes 70",
         "selvedge_engine_memory_budget_bytes 100",
         "selvedge_engine_loads_waiting 1",

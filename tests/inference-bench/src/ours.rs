@@ -117,7 +117,8 @@ impl Asked {
     fn load(model: &Path, threads: usize) -> Result<Self> {
         let began = now();
         let clock = Arc::new(move || Mono(began.elapsed().as_micros() as u64));
-        let config = EngineConfig { threads, ..EngineConfig::default() };
+        // Each token by a step of its own, as the other side computes them.
+        let config = EngineConfig { threads, speculation: false, ..EngineConfig::default() };
         let engine = LocalEngine::start(config, clock)?;
         engine.add_model(model, "model", DIGEST)?;
         wait_until_loaded(&engine, DIGEST)?;
