@@ -145,7 +145,6 @@ fn gateway_by(node: &Node, pace: Duration, quota: crate::quota::QuotaLine) -> Ga
         in_flight: crate::shared::Tally::default(),
         serving: crate::shared::Tally::default(),
         dice: Mutex::new(selvedge_net::entropy::dice()),
-        machines: crate::hardware::Machines::new(crate::hardware::Probe::here("scalar")),
     };
     Gateway { shared: Arc::new(shared) }
 }
