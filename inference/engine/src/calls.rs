@@ -47,6 +47,8 @@ enum State {
     Lead { tokens: Vec<u32>, at: usize },
     /// Text; the last bytes of it, fewer than a mark has.
     Free(Vec<u8>),
+    /// The mark is written and nothing of the call, but for white space.
+    Marked(Guide),
     /// A call.
     Call(Guide),
     /// Nothing follows.
@@ -139,7 +141,7 @@ impl CallHold {
                 Ok(Ruled::Only(only))
             }
             State::Free(_) => Ok(Ruled::Any),
-            State::Call(guide) => match ruled(guide, logits) {
+            State::Marked(guide) | State::Call(guide) => match ruled(guide, logits) {
                 Err(_) if !self.must => {
                     // Whoever may call is not refused an answer for a call that cannot be held.
                     self.state = State::Free(Vec::new());
@@ -171,6 +173,13 @@ impl CallHold {
                     last.drain(..more);
                 }
             }
+            State::Marked(_) => {
+                let begun = shown.trim_ascii_start();
+                if !begun.is_empty() {
+                    let begun = begun.to_vec();
+                    self.open(&begun);
+                }
+            }
             State::Call(guide) => match guide.push(token) {
                 Err(refusal) if self.must => return Err(of_tools(refusal)),
                 // It was let go of, here or by the node that began the answer.
@@ -189,6 +198,10 @@ impl CallHold {
     /// A mark was written, and this much of the call with it.
     fn open(&mut self, begun: &[u8]) {
         let mut call = self.fresh.fork();
+        if begun.is_empty() {
+            self.state = State::Marked(call);
+            return;
+        }
         // What cannot be gone on with is no call, and whoever reads it takes it for text.
         self.state = match call.begun(begun) {
             true => State::Call(call),

@@ -114,13 +114,25 @@ pub enum EngineError {
     Compute(String),
 }
 
+/// Characters of what is said of a file: names in it may be as long as its writer likes, and a
+/// person reads no more than some lines.
+const MOST_SAID: usize = 1_000;
+
+/// The beginning of a message, where it is long.
+fn shortened(message: String) -> String {
+    match message.char_indices().nth(MOST_SAID) {
+        Some((at, _)) => format!("{}…", &message[..at]),
+        None => message,
+    }
+}
+
 impl EngineError {
     pub(crate) fn corrupt(message: impl Into<String>) -> Self {
-        Self::Corrupt(message.into())
+        Self::Corrupt(shortened(message.into()))
     }
 
     pub(crate) fn unsupported(message: impl Into<String>) -> Self {
-        Self::Unsupported(message.into())
+        Self::Unsupported(shortened(message.into()))
     }
 
     /// Whether it may be over in a moment: the system had no thread, process or file to spare.

@@ -1,8 +1,8 @@
 //! How well and how fast a model file foretells a text, as the engine runs it.
 //!
 //! Owns one sequence and the sums of its losses, for people who choose between forms of a model;
-//! and what holding an answer to a schema takes. Reads no clock: the caller times the calls, or hands
-//! one in.
+//! and what holding an answer to a schema takes. Reads no clock: the caller times the calls, or
+//! hands one in.
 
 use std::path::Path;
 use std::sync::atomic::AtomicU64;

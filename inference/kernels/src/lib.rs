@@ -12,8 +12,9 @@
 //! `attend` looks back, `step` puts them in order.
 //! Models that read and do not write keep full precision: `dense` multiplies, `look` attends both
 //! ways, `encoder` puts them in order, and so does `tower` for those that see or read with their
-//! norms before. So does what hears: `speech` reads half a minute of sound and writes what was said,
-//! each row by a `glance` at what is kept. `ceiling` measures what the products could reach at best.
+//! norms before. So does what hears: `speech` reads half a minute of sound and writes what was
+//! said, each row by a `glance` at what is kept. `ceiling` measures what the products could reach at
+//! best.
 
 #![allow(
     clippy::needless_range_loop,

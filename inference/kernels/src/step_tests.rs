@@ -210,7 +210,7 @@ fn behind_shared_pages_no_bit_changes() {
 /// in a page they stood, and their pages are given back.
 #[test]
 fn what_was_forgotten_is_written_over() {
-    let model = odd(Format::Q8_0, 96, 10);
+    let model = odd(Format::Q8_0, 96, 16);
     let length = if cfg!(miri) { 5 } else { 150 };
     let token = |at: usize| (at * 5 % 50) as u32;
     let tokens: Vec<u32> = (0..length).map(token).collect();

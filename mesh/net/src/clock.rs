@@ -10,6 +10,9 @@ use selvedge_base::{Mono, Now, Wall};
 /// The monotonic clock's zero: the first reading of this process.
 static START: OnceLock<Instant> = OnceLock::new();
 
+/// A moment as traits of other libraries name it. Whoever implements one asks tokio for the time.
+pub type SystemInstant = Instant;
+
 /// Both clocks.
 pub fn now() -> Now {
     Now { mono: mono(), wall: wall() }

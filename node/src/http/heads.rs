@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use hyper::rt::{Sleep, Timer};
 use parking_lot::Mutex;
+use selvedge_net::clock::SystemInstant;
 use selvedge_upstream::Alarm;
 use tokio::time::Instant;
 
@@ -30,11 +31,11 @@ impl Timer for Heads {
         self.sleep_until(self.now() + duration)
     }
 
-    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn Sleep>> {
+    fn sleep_until(&self, deadline: SystemInstant) -> Pin<Box<dyn Sleep>> {
         Box::pin(Due { at: deadline.into(), heads: self.clone() })
     }
 
-    fn now(&self) -> std::time::Instant {
+    fn now(&self) -> SystemInstant {
         Instant::now().into()
     }
 }

@@ -272,8 +272,8 @@ impl Exchange<'_> {
             && let Ok(seen) = tap::look(&received.bytes)
             && (seen.has_tools || backend.leaves_the_mesh(&seen.model))
         {
-            let Speech { parse, .. } = speech::OPENAI;
-            let asked = Asked::seen(seen, received.bytes.clone(), Kind::OpenAi, parse)?;
+            let (bytes, parse) = (received.bytes.clone(), speech::OPENAI.parse);
+            let asked = Asked::seen(seen, bytes, Kind::OpenAi, parse)?;
             return self.relay(asked, speech::OPENAI, caller, wish, received.bytes).await;
         }
         // Several texts, or tokens, are for models of the mesh alone.
@@ -290,8 +290,8 @@ impl Exchange<'_> {
         }
         let mut plan = plan?;
         caller.holder.check_model(&plan.model)?;
-        let named = plan.model.clone();
-        let routed = surface == Surface::Completions && backend.leaves_the_mesh(&named);
+        let (named, completes) = (plan.model.clone(), surface == Surface::Completions);
+        let routed = completes && backend.leaves_the_mesh(&named);
         if routed {
             let asked = completions::as_chat(&plan).into();
             plan.model = backend.continues(&self.call(asked, caller.clone()))?;
@@ -304,15 +304,14 @@ impl Exchange<'_> {
         for call in &mut calls {
             call.trace = self.trace.get().cloned();
         }
-        let bytes = &received.bytes;
-        let (said, keeper) =
-            match cache::mesh_door(backend.as_ref(), &calls, (shape, routed), wish, bytes).await? {
-                cache::Door::Answered(response) => return Ok(*response),
-                cache::Door::Ask(verdict) => verdict.parts(),
-            };
+        let (bytes, shape) = (&received.bytes, (shape, routed));
+        let door = cache::mesh_door(backend.as_ref(), &calls, shape, wish, bytes).await?;
+        let (said, keeper) = match door {
+            cache::Door::Answered(response) => return Ok(*response),
+            cache::Door::Ask(verdict) => verdict.parts(),
+        };
         drop(received);
-        let progress = Progress::new(metrics);
-        let count = calls.len();
+        let (progress, count) = (Progress::new(metrics), calls.len());
         let answers = Answers::ask(backend.as_ref(), calls);
         if stream {
             let mut response =

@@ -1,7 +1,7 @@
 //! How fast this machine multiplies bytes: the ceiling of computing prompts.
 //!
-//! Owns a sweep of the kernels' product of a tile in the nearest cache, by as many threads as compute. It is a process of its
-//! own, started like the others.
+//! Owns a sweep of the kernels' product of a tile in the nearest cache, by as many threads as
+//! compute. It is a process of its own, started like the others.
 
 use std::hint::black_box;
 use std::sync::Barrier;

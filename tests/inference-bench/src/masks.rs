@@ -28,7 +28,8 @@ const SCHEMA: &str = r#"{"type":"object","properties":{
     "status":{"enum":["open","paid","sent","returned"]},
     "items":{"type":"array","minItems":2,"maxItems":4,"items":{"type":"object","properties":{
         "article":{"type":"string","maxLength":30},
-        "count":{"type":"integer","minimum":1,"maximum":99},"price":{"type":"number"}},"required":["article","count","price"],
+        "count":{"type":"integer","minimum":1,"maximum":99},"price":{"type":"number"}},
+        "required":["article","count","price"],
         "additionalProperties":false}},
     "note":{"type":["string","null"],"maxLength":60}},
     "required":["id","customer","status","items","note"],"additionalProperties":false}"#;

@@ -151,6 +151,13 @@ pub(super) fn read_tokenizer(
     longest: usize,
 ) -> Result<Tokenizer, EngineError> {
     let wrong = |error: tokenizers::Error| EngineError::corrupt(format!("tokenizer.json: {error}"));
+    let growth = growth(bytes).map_err(|error| wrong(error.into()))?;
+    if growth > MAX_GROWTH {
+        return Err(EngineError::corrupt(format!(
+            "tokenizer.json makes texts {growth} times as long before it reads them; {MAX_GROWTH} \
+             times are taken"
+        )));
+    }
     let mut tokenizer = guarded(|| Tokenizer::from_bytes(bytes)).map_err(wrong)?;
     let known = tokenizer.get_vocab_size(true);
     if known > vocabulary {
@@ -169,6 +176,29 @@ pub(super) fn read_tokenizer(
     let cut = TruncationParams { max_length: longest, ..TruncationParams::default() };
     tokenizer.with_truncation(Some(cut)).map_err(wrong)?;
     Ok(tokenizer)
+}
+
+/// How many times as long a text may become by what is replaced in it: published tokenizers put
+/// three bytes for a blank, or do a few such steps; chains of them grow without end and take all
+/// memory.
+const MAX_GROWTH: u64 = 64;
+
+/// How many times as long a text becomes at most by the replacements of a tokenizer's normalizer.
+fn growth(bytes: &[u8]) -> serde_json::Result<u64> {
+    let file: serde_json::Value = serde_json::from_slice(bytes)?;
+    let mut growth = 1_u64;
+    let mut open = vec![&file["normalizer"]];
+    while let Some(one) = open.pop() {
+        open.extend(one["normalizers"].as_array().into_iter().flatten());
+        if one["type"] == "Replace" {
+            let content = one["content"].as_str().map_or(0, str::len) as u64;
+            // Where a pattern matches nothing it does so between any two bytes.
+            let plain = one["pattern"]["String"].as_str().is_some_and(|text| !text.is_empty());
+            let factor = if plain { content.max(1) } else { content.saturating_add(1) };
+            growth = growth.saturating_mul(factor);
+        }
+    }
+    Ok(growth)
 }
 
 /// The tokens of a text and whether some were cut off.
