@@ -38,12 +38,13 @@ check("a provider counts", counted.input_tokens == 42, counted)
 counted = client.messages.count_tokens(model=MODEL, messages=messages)
 check("the node counts for its own models", counted.input_tokens == answer.usage.input_tokens, counted)
 
-tool = {"name": "weather", "description": "x", "input_schema": {"type": "object"}}
+picture = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
 try:
-    client.messages.create(model=MODEL, messages=messages, max_tokens=9, tools=[tool])
-    check("a model of the mesh does not call tools", False)
+    shown = [{"role": "user", "content": [picture]}]
+    client.messages.create(model=MODEL, messages=shown, max_tokens=9)
+    check("a model of the mesh sees no pictures", False)
 except anthropic.BadRequestError as error:
-    check("what cannot be done is refused by name", "tools" in str(error), error)
+    check("what cannot be done is refused by name", "image" in str(error), error)
     check("in this API's own shape", error.body["type"] == "error", error.body)
 try:
     client.messages.create(model="nobody", messages=messages, max_tokens=9)

@@ -94,8 +94,11 @@ for kind, triton, bad in (("http", http, "400"), ("grpc", grpc, "StatusCode.INVA
 
 openai = OpenAI(base_url=URL, api_key=KEY, max_retries=0, timeout=60)
 if os.environ["SELVEDGE_HERE"] == "yes":
-    answer = openai.embeddings.create(model="clip", input=texts)
+    # That API takes no empty text.
+    said = [at for at, text in enumerate(texts) if text]
+    answer = openai.embeddings.create(model="clip", input=[texts[at] for at in said])
+    of_texts = [of_texts[at] for at in said]
     got = [item.embedding for item in answer.data]
     check("embeddings of texts", apart(got, of_texts) < 1e-4, apart(got, of_texts))
-    check("usage", answer.usage.prompt_tokens == sum(CASES["clip"][0]["tokens"]), answer.usage)
+    check("usage", answer.usage.prompt_tokens == sum(CASES["clip"][0]["tokens"][at] for at in said), answer.usage)
 done()

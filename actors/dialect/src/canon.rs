@@ -257,7 +257,7 @@ fn name_of(entry: &[u8]) -> &[u8] {
 /// Puts the entries of an object, which lie at the end of `form`, in the order of their names,
 /// unless it `keeps` the order that they have. `starts`: where each of them begins, and where the
 /// last one ends.
-fn sort(form: &mut Vec<u8>, starts: &[usize], keeps: bool) -> Result<(), String> {
+fn sort(form: &mut [u8], starts: &[usize], keeps: bool) -> Result<(), String> {
     let name = |at: &usize| name_of(&form[*at..]);
     let Some((end, entries)) = starts.split_last() else { return Ok(()) };
     let in_order = entries.is_sorted_by(|one, other| name(one) < name(other));

@@ -25,7 +25,7 @@ pub(crate) enum Ruled {
 /// What holds an answer.
 pub(crate) enum Hold {
     /// To a schema.
-    Answer(Guide),
+    Answer(Box<Guide>),
     /// To calls in their form.
     Calls(Box<CallHold>),
 }
@@ -63,7 +63,7 @@ impl Hold {
         schema: Option<&str>,
     ) -> Result<Option<Self>, Refusal> {
         if let Some(schema) = schema {
-            return text.guide(schema).map(|guide| Some(Self::Answer(guide)));
+            return text.guide(schema).map(|guide| Some(Self::Answer(Box::new(guide))));
         }
         match input {
             Input::Tooled(chat) if !chat.tools.is_empty() => CallHold::begin(text, chat),

@@ -13,8 +13,8 @@
 //! Models that read and do not write keep full precision: `dense` multiplies, `look` attends both
 //! ways, `encoder` puts them in order, and so does `tower` for those that see or read with their
 //! norms before. So does what hears: `speech` reads half a minute of sound and writes what was
-//! said, each row by a `glance` at what is kept. `ceiling` measures what the products could reach at
-//! best.
+//! said, each row by a `glance` at what is kept. `ceiling` measures what the products could reach
+//! at best.
 
 #![allow(
     clippy::needless_range_loop,

@@ -56,7 +56,10 @@ pub(super) fn infer(client: &Client, options: &cli::Infer) -> Result<()> {
 }
 
 fn asked(picture: &str, labels: &[String]) -> Value {
-    let input = |name: &str, data: Value, count: usize| json!({"name": name, "datatype": "BYTES", "shape": [count], "data": data});
+    let input = |name: &str, data: Value, count: usize| {
+        let shape = [count];
+        json!({"name": name, "datatype": "BYTES", "shape": shape, "data": data})
+    };
     let mut inputs = vec![input("image", json!([picture]), 1)];
     if !labels.is_empty() {
         inputs.push(input("labels", json!(labels), labels.len()));

@@ -107,7 +107,7 @@ fn refused_requests(s: &Scenario, client: &Client) -> Result<()> {
         ("stop", json!({"stop": [""]})),
         ("top_logprobs", json!({"logprobs": true, "top_logprobs": 50})),
         ("logit_bias", json!({"logit_bias": {"50256": -100}})),
-        ("tools", json!({"tools": [{"type": "function", "function": {"name": "f"}}]})),
+        ("tools", json!({"tools": [{"type": "function", "function": {}}]})),
         ("response_format", json!({"response_format": {"type": "xml"}})),
         ("messages", json!({"messages": []})),
         ("messages", json!({"messages": [{"role": "wizard", "content": "hi"}]})),
