@@ -6,6 +6,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use selvedge_base::{Code, Refusal, Stage};
 use selvedge_kernels::{Encoder, EncoderCrew, KernelError};
 use tokenizers::{PostProcessor as _, Tokenizer, TruncationParams};
@@ -151,11 +153,12 @@ pub(super) fn read_tokenizer(
     longest: usize,
 ) -> Result<Tokenizer, EngineError> {
     let wrong = |error: tokenizers::Error| EngineError::corrupt(format!("tokenizer.json: {error}"));
-    let growth = growth(bytes).map_err(|error| wrong(error.into()))?;
-    if growth > MAX_GROWTH {
+    let Normalizing { growth, overstates } =
+        normalizing(bytes).map_err(|error| wrong(error.into()))?;
+    if growth > MAX_GROWTH || overstates {
         return Err(EngineError::corrupt(format!(
-            "tokenizer.json makes texts {growth} times as long before it reads them; {MAX_GROWTH} \
-             times are taken"
+            "tokenizer.json makes texts {growth} times as long before it reads them, of at most \
+             {MAX_GROWTH}, or has a table of characters that is cut short"
         )));
     }
     let mut tokenizer = guarded(|| Tokenizer::from_bytes(bytes)).map_err(wrong)?;
@@ -183,22 +186,35 @@ pub(super) fn read_tokenizer(
 /// memory.
 const MAX_GROWTH: u64 = 64;
 
-/// How many times as long a text becomes at most by the replacements of a tokenizer's normalizer.
-fn growth(bytes: &[u8]) -> serde_json::Result<u64> {
+/// What a tokenizer's normalizer takes for granted and would take all memory for.
+struct Normalizing {
+    /// How many times as long a text becomes at most by what is replaced in it.
+    growth: u64,
+    /// Whether a table of characters says to be longer than it is: room is made for all it says.
+    overstates: bool,
+}
+
+/// Looks at a normalizer by its fields: the crate reads some of them without their type, too.
+fn normalizing(bytes: &[u8]) -> serde_json::Result<Normalizing> {
     let file: serde_json::Value = serde_json::from_slice(bytes)?;
-    let mut growth = 1_u64;
+    let mut told = Normalizing { growth: 1, overstates: false };
     let mut open = vec![&file["normalizer"]];
     while let Some(one) = open.pop() {
         open.extend(one["normalizers"].as_array().into_iter().flatten());
-        if one["type"] == "Replace" {
-            let content = one["content"].as_str().map_or(0, str::len) as u64;
+        if let Some(content) = one["content"].as_str() {
+            let content = content.len() as u64;
             // Where a pattern matches nothing it does so between any two bytes.
             let plain = one["pattern"]["String"].as_str().is_some_and(|text| !text.is_empty());
             let factor = if plain { content.max(1) } else { content.saturating_add(1) };
-            growth = growth.saturating_mul(factor);
+            told.growth = told.growth.saturating_mul(factor);
+        }
+        if let Some(table) = one["precompiled_charsmap"].as_str() {
+            let table = STANDARD.decode(table).unwrap_or_default();
+            let said = table.first_chunk().map_or(0, |first| u32::from_le_bytes(*first));
+            told.overstates |= said as usize > table.len();
         }
     }
-    Ok(growth)
+    Ok(told)
 }
 
 /// The tokens of a text and whether some were cut off.
