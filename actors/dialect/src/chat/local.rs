@@ -215,4 +215,21 @@ mod tests {
             assert_eq!(refusal.param.as_deref(), Some(param), "{more} {refusal}");
         }
     }
+
+    #[test]
+    fn what_is_not_text_is_named() {
+        let named = [
+            (json!({"type": "image_url", "image_url": {"url": "https://a/b"}}), "an image"),
+            (
+                json!({"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}),
+                "audio",
+            ),
+            (json!({"type": "file", "file": {"file_id": "a"}}), "a document"),
+        ];
+        for (part, name) in named {
+            let body = json!({"messages": [{"role": "user", "content": [part]}]});
+            let refusal = asked(body).expect_err("must be refused");
+            assert!(refusal.to_string().contains(name), "{refusal}");
+        }
+    }
 }

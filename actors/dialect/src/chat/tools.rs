@@ -167,13 +167,20 @@ impl Said {
 }
 
 fn text<'p>(path: &str, part: &'p Part) -> Result<&'p str, Refusal> {
-    match &part.content {
-        Content::Text(text) => Ok(text),
-        _ => {
-            let message = "only parts of the type \"text\" are supported by models of this mesh";
-            Err(unsupported(&format!("{path}.type"), message))
-        }
-    }
+    // What it is instead is said by name: the path alone means nothing to a reader of another API.
+    let kind = match &part.content {
+        Content::Text(text) => return Ok(text),
+        Content::Image { .. } => "an image",
+        Content::Audio(_) => "audio",
+        Content::Document { .. } => "a document",
+        Content::ToolUse { .. } => "a tool call",
+        Content::ToolResult { .. } => "a tool result",
+        Content::Thinking { .. } | Content::Redacted(_) => "thinking",
+        Content::Refusal(_) => "a refusal",
+        Content::Native { .. } => "a part of one API alone",
+    };
+    let message = format!("models of this mesh take text only, and this part is {kind}");
+    Err(unsupported(&format!("{path}.type"), message))
 }
 
 #[cfg(test)]
