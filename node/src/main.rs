@@ -16,6 +16,7 @@ mod http;
 mod logging;
 mod pull;
 mod record;
+mod rest;
 mod scratch;
 mod telemetry;
 mod ui;

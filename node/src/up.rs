@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::home::Home;
 use crate::http::{self, AdminToken, Settings, Stop};
 use crate::pull::{Store, Stored, file_digest};
+use crate::rest;
 use crate::telemetry::{Last, Telemetry, Who};
 use crate::ui::{self, Ink, paint};
 use crate::unserved::Unserved;
@@ -78,6 +79,7 @@ pub(crate) async fn up(home: &Home, config: &Config, options: &cli::Up) -> Resul
     let settings = settings(config, &token);
     let surface = http::lasting(listener, Arc::new(bridge), settings, stop)?;
     let mut surface = node.keep_running("http", surface).await?;
+    node.keep_running("rest", rest::watching()).await?;
     running.announce(&api.to_string(), &token)?;
     ui::out(format_args!(
         "ready api=http://{api} quic={} node={}",
