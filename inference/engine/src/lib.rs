@@ -23,6 +23,7 @@ mod calls;
 mod card;
 mod config;
 mod decoder;
+mod desk;
 mod embed;
 mod error;
 mod family;
