@@ -6,6 +6,7 @@
 //! learned take and give other tensors: `rows`; so do those that are asked in their own terms:
 //! `tensors`.
 
+mod body;
 pub mod grpc;
 mod rest;
 pub mod rows;
@@ -171,14 +172,7 @@ impl Infer {
     /// # Errors
     /// A refusal that names what does not fit.
     pub fn embeddings(&self, model: &str) -> Result<EmbedRequest, Refusal> {
-        let of_text = [
-            ("max_tokens", self.settings.max_tokens.is_some()),
-            ("temperature", self.settings.temperature.is_some()),
-            ("top_p", self.settings.top_p.is_some()),
-            ("seed", self.settings.seed.is_some()),
-            ("stop", !self.settings.stop.is_empty()),
-        ];
-        refuse(&of_text, "is for models that generate text")?;
+        self.settings.refuse_of_text("is for models that generate text")?;
         Ok(EmbedRequest {
             model: model.to_owned(),
             inputs: checked(INPUT, self.texts.iter().cloned().map(EmbedInput::Text).collect())?,
@@ -209,6 +203,26 @@ impl Infer {
             stop,
             ..ChatRequest::default()
         })
+    }
+}
+
+impl Settings {
+    /// Refuses what only means something where text is generated.
+    fn refuse_of_text(&self, why: &str) -> Result<(), Refusal> {
+        let of_text = [
+            ("max_tokens", self.max_tokens.is_some()),
+            ("temperature", self.temperature.is_some()),
+            ("top_p", self.top_p.is_some()),
+            ("seed", self.seed.is_some()),
+            ("stop", !self.stop.is_empty()),
+        ];
+        refuse(&of_text, why)
+    }
+
+    /// Refuses all but how long the caller waits.
+    fn refuse_all(&self, why: &str) -> Result<(), Refusal> {
+        self.refuse_of_text(why)?;
+        refuse(&[("dimensions", self.dimensions.is_some())], why)
     }
 }
 

@@ -185,19 +185,26 @@ impl Tensor {
     /// # Errors
     /// A refusal where they end within an element.
     pub fn byte_elements(&self) -> Result<Vec<&[u8]>, Refusal> {
-        let mut elements = Vec::new();
+        self.walk().collect()
+    }
+
+    /// The elements of a tensor of bytes, one after the other. A refusal is the last.
+    fn walk(&self) -> impl Iterator<Item = Result<&[u8], Refusal>> {
         let mut bytes = self.data.as_slice();
-        while !bytes.is_empty() {
+        std::iter::from_fn(move || {
+            if bytes.is_empty() {
+                return None;
+            }
             let split = bytes.split_first_chunk().and_then(|(length, rest)| {
                 rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
             });
             let Some((element, rest)) = split else {
-                return Err(bad(&self.name, "its bytes end within an element".to_owned()));
+                bytes = &[];
+                return Some(Err(bad(&self.name, "its bytes end within an element".to_owned())));
             };
-            elements.push(element);
             bytes = rest;
-        }
-        Ok(elements)
+            Some(Ok(element))
+        })
     }
 
     /// A tensor of bytes with these elements.
@@ -233,7 +240,8 @@ impl Tensor {
                 );
                 return Err(bad(&self.name, message));
             }
-            None => self.byte_elements()?.len(),
+            // An element may be four bytes long: a list of them would be four times as large.
+            None => self.walk().try_fold(0_usize, |all, one| one.map(|_| all + 1))?,
         };
         if self.elements() != Some(has) {
             let message = format!("the shape {:?} does not fit its {has} elements", self.shape);

@@ -77,6 +77,32 @@ fn elements_of_bytes_stand_after_their_lengths() {
 }
 
 #[test]
+fn elements_of_bytes_are_counted_as_they_are_listed() {
+    let all: Vec<Vec<u8>> = (0..40_u8).map(|at| vec![at; usize::from(at) % 7]).collect();
+    for count in [0, 1, 2, all.len()] {
+        let elements = || all[..count].iter().map(Vec::as_slice);
+        for sides in [count.saturating_sub(1), count, count + 1] {
+            let tensor = Tensor::of_bytes("t", vec![sides as u64], elements());
+            assert_eq!(tensor.byte_elements().expect("whole").len(), count);
+            match tensor.check() {
+                Ok(()) => assert_eq!(sides, count),
+                Err(refusal) => {
+                    assert_ne!(sides, count);
+                    let says = format!("does not fit its {count} elements");
+                    assert!(refusal.message.contains(&says), "{refusal}");
+                }
+            }
+        }
+        // What is cut short is so however many whole ones stand before it.
+        let mut cut = Tensor::of_bytes("t", vec![count as u64], elements());
+        cut.data.extend([9, 0, 0]);
+        let refusal = cut.check().expect_err("cut short");
+        assert!(refusal.message.contains("end within an element"), "{refusal}");
+        assert_eq!(cut.byte_elements(), Err(refusal));
+    }
+}
+
+#[test]
 fn types_have_one_name_each() {
     for datatype in Datatype::ALL {
         assert_eq!(Datatype::of_name(datatype.as_str()), Some(datatype));

@@ -14,15 +14,18 @@
 //! that is being tuned, `tuned` what was learned, beside the weights that answer, `quantize` writes
 //! one in another form and `gauge` says what that costs. Models of embeddings, which are
 //! directories, have a way of their own: `embed`; and so have those that write down what is said in
-//! sound: `audio` reads its files, `speech` hears; those that take and give tensors, which run in
-//! processes of their own: `onnx`; and those that see: `pictures` reads what is asked about,
-//! `vision` sees.
+//! sound: `audio` reads its files, `speech` hears; those that take and give tensors: `onnx`; and
+//! those that see: `pictures` reads what is asked about, `vision` sees. Those that read, hear or
+//! see have one loop, `desk`. What runs in a process of its own, models of `onnx` and the templates
+//! of `renderer`, has it from `apart`.
 
+mod apart;
 mod audio;
 mod calls;
 mod card;
 mod config;
 mod decoder;
+mod desk;
 mod embed;
 mod error;
 mod family;

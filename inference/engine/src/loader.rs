@@ -15,10 +15,12 @@ use selvedge_base::ModelDigest;
 use selvedge_contract::residence::{Room, Wish};
 
 use crate::card::Shape;
+use crate::desk;
 use crate::embed::{self, Folder, Reader};
 use crate::error::EngineError;
 use crate::gguf::Gguf;
 use crate::llama::Llama;
+use crate::mailbox::Mailbox;
 use crate::onnx::{self, Host};
 use crate::shared::Shared;
 use crate::speech::{self, Listener};
@@ -68,15 +70,15 @@ fn read(
 ) -> Result<Option<Loaded>, EngineError> {
     let Some(path) = shared.path(digest) else { return Ok(None) };
     if onnx::is_file(&path) {
-        return read_onnx(shared, digest, &path, wish).map(|()| None);
+        return read_onnx(shared, (digest, wish), &path).map(|()| None);
     }
     if vision::is_folder(&path) {
-        return read_seer(shared, digest, &path, wish).map(|()| None);
+        return read_seer(shared, (digest, wish), &path).map(|()| None);
     }
     if embed::is_folder(&path) {
         return match speech::is_folder(&path) {
-            true => read_listener(shared, digest, &path, wish).map(|()| None),
-            false => read_folder(shared, digest, &path, wish).map(|()| None),
+            true => read_listener(shared, (digest, wish), &path).map(|()| None),
+            false => read_folder(shared, (digest, wish), &path).map(|()| None),
         };
     }
     let mut gguf = Gguf::open(&path)?;
@@ -107,86 +109,67 @@ pub(crate) fn room(gguf: &Gguf, shape: &Shape, device: &Device) -> Room {
     Room { weights: Llama::bytes(gguf, device), beside }
 }
 
-/// Loads a model of embeddings and hands it to whoever makes vectors.
+/// Loads a model that does not write and hands it to whoever computes with it. `needed` is the
+/// memory that it takes.
+fn read_for<W, M>(
+    shared: &Arc<Shared>,
+    (digest, wish): (ModelDigest, Wish),
+    needed: u64,
+    mailbox: &Mailbox<desk::Message<W, M>>,
+    load: impl FnOnce() -> Result<M, EngineError>,
+) -> Result<(), EngineError> {
+    let room = Room { weights: needed, beside: 0 };
+    let reservation = shared.make_room(digest, room, wish)?;
+    // Pages that others keep there are given up before the weights come.
+    shared.worker.nudge();
+    let model = load()?;
+    shared.progress.fetch_add(1, Ordering::Relaxed);
+    tracing::info!(%digest, bytes = needed, "model loaded");
+    // A closed engine needs no model any more.
+    drop(mailbox.push(desk::Message::Loaded(digest, Box::new((model, reservation)))));
+    Ok(())
+}
+
+/// Loads a model of embeddings.
 fn read_folder(
     shared: &Arc<Shared>,
-    digest: ModelDigest,
+    wanted: (ModelDigest, Wish),
     path: &Path,
-    wish: Wish,
 ) -> Result<(), EngineError> {
     let folder = Folder::open(path)?;
-    let needed = folder.config.bytes();
-    let room = Room { weights: needed, beside: 0 };
-    let reservation = shared.make_room(digest, room, wish)?;
-    // Pages that others keep there are given up before the weights come.
-    shared.worker.nudge();
-    let reader = Reader::load(&folder)?;
-    shared.progress.fetch_add(1, Ordering::Relaxed);
-    tracing::info!(%digest, bytes = needed, "model loaded");
-    // A closed engine needs no weights any more.
-    drop(shared.desk.push(embed::Message::Loaded(digest, Box::new((reader, reservation)))));
-    Ok(())
+    read_for(shared, wanted, folder.config.bytes(), &shared.desk, || Reader::load(&folder))
 }
 
-/// Starts the process of a model that takes tensors and hands it to whoever runs such.
+/// Starts the process of a model that takes tensors.
 fn read_onnx(
     shared: &Arc<Shared>,
-    digest: ModelDigest,
+    wanted: (ModelDigest, Wish),
     path: &Path,
-    wish: Wish,
 ) -> Result<(), EngineError> {
     let file = onnx::File::open(path)?;
-    let needed = file.needed();
-    let room = Room { weights: needed, beside: 0 };
-    let reservation = shared.make_room(digest, room, wish)?;
-    // Pages that others keep there are given up before the weights come.
-    shared.worker.nudge();
-    let host = Host::open(file, &shared.config.running, shared.config.thread_count())?;
-    shared.progress.fetch_add(1, Ordering::Relaxed);
-    tracing::info!(%digest, bytes = needed, "model loaded");
-    // A closed engine needs no process any more.
-    drop(shared.tensors.push(onnx::Message::Loaded(digest, Box::new((host, reservation)))));
-    Ok(())
+    let threads = shared.config.thread_count();
+    read_for(shared, wanted, file.needed(), &shared.tensors, || {
+        Host::open(file, &shared.config.running, threads)
+    })
 }
 
-/// Loads a model that hears and hands it to whoever does.
+/// Loads a model that hears.
 fn read_listener(
     shared: &Arc<Shared>,
-    digest: ModelDigest,
+    wanted: (ModelDigest, Wish),
     path: &Path,
-    wish: Wish,
 ) -> Result<(), EngineError> {
     let folder = speech::Folder::open(path)?;
     let needed = folder.config.bytes().saturating_add(folder.config.working_bytes());
-    let room = Room { weights: needed, beside: 0 };
-    let reservation = shared.make_room(digest, room, wish)?;
-    // Pages that others keep there are given up before the weights come.
-    shared.worker.nudge();
-    let listener = Listener::load(&folder)?;
-    shared.progress.fetch_add(1, Ordering::Relaxed);
-    tracing::info!(%digest, bytes = needed, "model loaded");
-    // A closed engine needs no weights any more.
-    drop(shared.hearing.push(speech::Message::Loaded(digest, Box::new((listener, reservation)))));
-    Ok(())
+    read_for(shared, wanted, needed, &shared.hearing, || Listener::load(&folder))
 }
 
-/// Loads a model that sees and hands it to whoever does.
+/// Loads a model that sees.
 fn read_seer(
     shared: &Arc<Shared>,
-    digest: ModelDigest,
+    wanted: (ModelDigest, Wish),
     path: &Path,
-    wish: Wish,
 ) -> Result<(), EngineError> {
     let folder = vision::Folder::open(path)?;
-    let needed = folder.needed();
-    let room = Room { weights: needed, beside: 0 };
-    let reservation = shared.make_room(digest, room, wish)?;
-    // Pages that others keep there are given up before the weights come.
-    shared.worker.nudge();
-    let seer = Seer::load(&folder)?;
-    shared.progress.fetch_add(1, Ordering::Relaxed);
-    tracing::info!(%digest, bytes = needed, "model loaded");
-    // A closed engine needs no weights any more.
-    drop(shared.sight.push(vision::Message::Loaded(digest, Box::new((seer, reservation)))));
-    Ok(())
+    read_for(shared, wanted, folder.needed(), &shared.sight, || Seer::load(&folder))
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::dense::{Dense, Gains, Multiply, Normalize, Then};
 use crate::error::KernelError;
+use crate::load::{Tensors, dense, gains, joined};
 use crate::look::{Look, SIDE};
 use crate::simd::{Floats, Isa, LANES};
 use crate::team::Team;
@@ -69,10 +70,6 @@ impl EncoderConfig {
         numbers.saturating_mul(n(self.width)).saturating_mul(size_of::<f32>() as u64)
     }
 }
-
-/// Where the weights come from: a name as Hugging Face's BERT has it, and how many numbers there
-/// must be.
-pub type Tensors<'a> = dyn FnMut(&str, &[usize]) -> Result<Vec<f32>, KernelError> + 'a;
 
 /// A model's weights.
 pub struct Encoder {
@@ -266,37 +263,16 @@ impl Layer {
     ) -> Result<Self, KernelError> {
         let (width, wide) = (config.width, config.feed_forward);
         let name = |part: &str| format!("encoder.layer.{at}.{part}");
-        let (mut weights, mut bias) = (Vec::new(), Vec::new());
-        for part in ["query", "key", "value"] {
-            let part = name(&format!("attention.self.{part}"));
-            weights.extend(tensors(&format!("{part}.weight"), &[width, width])?);
-            bias.extend(tensors(&format!("{part}.bias"), &[width])?);
-        }
-        let mut dense = |part: &str, inputs: usize, outputs: usize| {
-            let weights = tensors(&name(&format!("{part}.weight")), &[outputs, inputs])?;
-            Dense::pack(inputs, &weights, &tensors(&name(&format!("{part}.bias")), &[outputs])?)
-        };
+        let (own, parts) = (name("attention.self"), ["query", "key", "value"]);
         Ok(Self {
-            qkv: Dense::pack(width, &weights, &bias)?,
-            output: dense("attention.output.dense", width, width)?,
-            up: dense("intermediate.dense", width, wide)?,
-            down: dense("output.dense", wide, width)?,
+            qkv: joined(tensors, &own, &parts, width, None)?,
+            output: dense(tensors, &name("attention.output.dense"), width, width)?,
+            up: dense(tensors, &name("intermediate.dense"), width, wide)?,
+            down: dense(tensors, &name("output.dense"), wide, width)?,
             attention_norm: gains(tensors, &name("attention.output.LayerNorm"), width)?,
             norm: gains(tensors, &name("output.LayerNorm"), width)?,
         })
     }
-}
-
-pub(crate) fn gains(
-    tensors: &mut Tensors<'_>,
-    name: &str,
-    width: usize,
-) -> Result<Gains, KernelError> {
-    let mut read = |part: &str| -> Result<Vec<Floats>, KernelError> {
-        let numbers = tensors(&format!("{name}.{part}"), &[width])?;
-        Ok(numbers.as_chunks().0.to_vec())
-    };
-    Ok(Gains { gain: read("weight")?, shift: read("bias")? })
 }
 
 #[cfg(test)]

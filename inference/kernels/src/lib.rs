@@ -10,11 +10,11 @@
 //! The way of a weight: `format` reads its block, `matrix` packs it into a `tile`. The way of a
 //! row: `act` rounds it, `product` multiplies it, `added` adds what a tuned model has beside it,
 //! `attend` looks back, `step` puts them in order.
-//! Models that read and do not write keep full precision: `dense` multiplies, `look` attends both
-//! ways, `encoder` puts them in order, and so does `tower` for those that see or read with their
-//! norms before. So does what hears: `speech` reads half a minute of sound and writes what was
-//! said, each row by a `glance` at what is kept. `ceiling` measures what the products could reach
-//! at best.
+//! Models that read and do not write keep full precision: `load` reads their weights, `dense`
+//! multiplies, `look` attends both ways, `encoder` puts them in order, and so does `tower` for
+//! those that see or read with their norms before. So does what hears: `speech` reads half a minute
+//! of sound and writes what was said, each row by a `glance` at what is kept. `ceiling` measures
+//! what the products could reach at best.
 
 #![allow(
     clippy::needless_range_loop,
@@ -32,6 +32,7 @@ mod format;
 mod glance;
 mod half;
 mod kv;
+mod load;
 mod look;
 mod math;
 mod matrix;
@@ -46,10 +47,11 @@ mod tile;
 mod tower;
 
 pub use added::{Additions, Part};
-pub use encoder::{Encoder, EncoderConfig, EncoderCrew, Tensors};
+pub use encoder::{Encoder, EncoderConfig, EncoderCrew};
 pub use error::KernelError;
 pub use format::Format;
 pub use kv::{Cache, PAGE, SharedPage};
+pub use load::Tensors;
 pub use model::{
     Activation, Config, Model, Open, Rotation, Rows, Source, Window, held_bytes, unpacked,
 };

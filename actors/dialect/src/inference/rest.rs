@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use selvedge_base::Refusal;
 use serde::Deserialize;
 
+use super::body::split;
 use super::{
     EXTENSIONS, Fields, INPUT, Infer, Makes, PLATFORM, SERVER, Tensor, VERSION, check_id,
     check_input, check_shape, elements, input_shape, one_output, output, outputs,
@@ -73,11 +74,7 @@ pub fn infer_schema() -> serde_json::Value {
 /// # Errors
 /// A refusal that names the field at fault.
 pub fn parse(bytes: &[u8], json: Option<usize>) -> Result<Infer, Refusal> {
-    let length = json.unwrap_or(bytes.len());
-    let Some((json, binary)) = bytes.split_at_checked(length) else {
-        let message = "'Inference-Header-Content-Length' is more than the whole body";
-        return Err(invalid("Inference-Header-Content-Length", message));
-    };
+    let (json, binary) = split(bytes, json)?;
     let body: Body = decode::body(json)?;
     let inputs = body.inputs.ok_or_else(|| required("inputs"))?.0;
     let [input] = <[Input; 1]>::try_from(inputs).map_err(|inputs| {

@@ -15,7 +15,7 @@ use selvedge_base::{Micros, Refusal};
 
 pub use self::grpc::{answer as grpc_answer, metadata as grpc_metadata, parse as grpc_parse};
 pub use self::rest::{body, metadata_body, parse};
-use super::{Fields, check_id, cut, refuse};
+use super::{Fields, check_id, cut};
 use crate::decode::{invalid, unsupported};
 use crate::number::Component;
 
@@ -137,15 +137,7 @@ impl Asked {
         fields: Fields,
     ) -> Result<Self, Refusal> {
         let settings = fields.settings()?;
-        let of_text = [
-            ("max_tokens", settings.max_tokens.is_some()),
-            ("temperature", settings.temperature.is_some()),
-            ("top_p", settings.top_p.is_some()),
-            ("seed", settings.seed.is_some()),
-            ("stop", !settings.stop.is_empty()),
-            ("dimensions", settings.dimensions.is_some()),
-        ];
-        refuse(&of_text, "means nothing to a model that tells classes")?;
+        settings.refuse_all("means nothing to a model that tells classes")?;
         if shape.len() > MAX_SIDES {
             return Err(invalid(INPUT, format!("'{INPUT}' has more than {MAX_SIDES} sides")));
         }

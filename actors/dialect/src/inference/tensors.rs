@@ -16,7 +16,7 @@ use selvedge_contract::{Datatype, Tensor};
 
 pub use self::grpc::{answer as grpc_answer, metadata as grpc_metadata, parse as grpc_parse};
 pub use self::rest::{body, metadata_body, parse};
-use super::{Fields, check_id, cut, refuse};
+use super::{Fields, check_id, cut};
 use crate::decode::{invalid, unsupported};
 
 /// Bytes of all inputs of one request. The body holds them with some that say what they are, and is
@@ -55,15 +55,7 @@ impl Asked {
     ) -> Result<Self, Refusal> {
         let binary = fields.binary_data_output.unwrap_or(false);
         let settings = fields.settings()?;
-        let of_text = [
-            ("max_tokens", settings.max_tokens.is_some()),
-            ("temperature", settings.temperature.is_some()),
-            ("top_p", settings.top_p.is_some()),
-            ("seed", settings.seed.is_some()),
-            ("stop", !settings.stop.is_empty()),
-            ("dimensions", settings.dimensions.is_some()),
-        ];
-        refuse(&of_text, "means nothing to a model that takes tensors")?;
+        settings.refuse_all("means nothing to a model that takes tensors")?;
         if inputs.is_empty() {
             return Err(invalid("inputs", "'inputs' must hold the model's inputs"));
         }

@@ -12,13 +12,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use selvedge_base::{Blame, Code, Micros, Mono, Refusal, RequestId, Retry, Stage};
-use selvedge_contract::ModelCard;
+use selvedge_contract::{self as contract, ModelCard};
 use selvedge_core::aim::{Aim, Leaving};
 use selvedge_core::bill::Took;
 use selvedge_core::catalogue::Needs;
 use selvedge_core::journey::{Journey, Leg, Step, Target};
 use selvedge_core::paid::Priced;
-use selvedge_core::record::{Outcome, RequestRecord};
 use selvedge_core::routes::{Boundary, Request, Signals};
 use selvedge_core::upstream::Ending;
 use selvedge_dialect::chat::{Failure, Usage};
@@ -30,8 +29,9 @@ use selvedge_proto::wire::Label;
 use selvedge_upstream::{Call, MediaType};
 
 use super::aim::{self, BYTES_PER_TOKEN};
-use super::{errand, paid};
-use crate::gateway::{Gateway, change};
+use super::errand::{self, Past, lost};
+use super::paid;
+use crate::gateway::Gateway;
 use crate::providers::embed::{self, Part};
 use crate::providers::{Open, counts};
 use crate::quota::Reservation;
@@ -186,53 +186,24 @@ impl errand::Errand for Errand {
     }
 
     /// Keeps the record of the request; `None`: its caller left.
-    fn record(self, ended: Option<&Result<Embeddings, Failure>>) {
+    fn record(mut self, ended: Option<&Result<Embeddings, Failure>>) {
         let counters = &self.shared.counters;
-        let took = clock::mono().since(self.arrived);
-        let outcome = match ended {
-            Some(Ok(embeddings)) => {
+        let ended = ended.map(|ended| match ended {
+            Ok(embeddings) => {
                 let tokens = embeddings.usage.unwrap_or_default().prompt_tokens;
-                counters.finished.bump();
                 counters.prompt_tokens.add(tokens);
-                Outcome::Finished {
-                    reason: selvedge_contract::FinishReason::Stop,
-                    usage: selvedge_contract::Usage {
-                        prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
-                        total: took,
-                        ..selvedge_contract::Usage::default()
-                    },
-                }
+                let prompt_tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+                Ok(contract::Usage { prompt_tokens, ..contract::Usage::default() })
             }
-            Some(Err(failure)) => {
-                counters.failed.bump();
-                Outcome::Failed(failure.refusal.clone())
-            }
-            None => {
-                counters.cancelled.bump();
-                Outcome::Cancelled
-            }
-        };
-        let mut legs: Vec<Leg> = self.journey.legs().to_vec();
-        legs.extend(self.aim.passed_over.iter().cloned());
+            Err(failure) => Err(&failure.refusal),
+        });
+        let mut legs: Vec<Leg> = self.journey.take_legs();
+        legs.append(&mut self.aim.passed_over);
         counters.paid(&legs);
-        let account = self.call.account;
-        let record = RequestRecord {
-            id: self.call.id,
-            model: self.call.request.model,
-            downgraded_to: None,
-            tenant: self.call.tenant,
-            legs,
-            attempts: Vec::new(),
-            outcome,
-            took,
-            first_token: None,
-            longest_gap: None,
-            saving: None,
-        };
-        let record = self.shared.records.keep((&account, self.call.key), record);
-        if let Some(trace) = &self.call.trace {
-            trace.recorded(&record);
-        }
+        let EmbedCall { id, tenant, account, key, trace, request, .. } = self.call;
+        let (arrived, attempts, model) = (self.arrived, Vec::new(), request.model);
+        let past = Past { id, model, tenant, account, key, trace, arrived, legs, attempts };
+        past.record(&self.shared, ended);
     }
 }
 
@@ -293,8 +264,7 @@ impl Errand {
         priced: &Priced,
     ) -> Result<Reservation, Missed> {
         let times = (self.call.id, self.call.deadline);
-        let payer = (&self.call.account, self.call.key);
-        let wanted = paid::wanted_at((provider, model), priced, times, payer);
+        let wanted = paid::wanted_at((provider, model), priced, times, self.payer());
         let refused = |refusal: Refusal| {
             self.shared.counters.budget_refusals.bump();
             refusal
@@ -335,7 +305,7 @@ impl Errand {
         let asked = tokio::select! {
             biased;
             lost = lost(&mut paying.reservation) => Err(lost.into()),
-            barred = self.barred() => Err(barred.into()),
+            barred = errand::barred(&self.shared, self.payer()) => Err(barred.into()),
             asked = exchange(open, &call, self.deadline, (read, part.inputs), &mut begun) => asked,
         };
         match &asked {
@@ -347,16 +317,9 @@ impl Errand {
         asked
     }
 
-    /// Resolves when the key was revoked or the account suspended: it buys no more.
-    async fn barred(&self) -> Refusal {
-        let mut changes = Some(self.shared.policies.changes());
-        loop {
-            change(&mut changes).await;
-            let (account, key) = (&self.call.account, self.call.key.as_ref());
-            if let Some(barred) = self.shared.policies.bars(account, key) {
-                return barred;
-            }
-        }
+    /// Whose budgets it counts against.
+    const fn payer(&self) -> (&AccountPath, Option<KeyId>) {
+        (&self.call.account, self.call.key)
     }
 
     /// Notes how fast the target answered, for routes that go by it. There is no second token.
@@ -388,20 +351,6 @@ impl Paying {
     /// What it cost so far.
     fn cost(&self) -> Took {
         self.priced.cost(&counts(&self.took))
-    }
-}
-
-/// Resolves when the budgets take back what they gave: why the request must end.
-pub(super) async fn lost(reservation: &mut Option<Reservation>) -> Refusal {
-    loop {
-        match reservation {
-            Some(reservation) => {
-                if let Some(refusal) = reservation.answer().await {
-                    return refusal;
-                }
-            }
-            None => return std::future::pending().await,
-        }
     }
 }
 

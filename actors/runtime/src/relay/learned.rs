@@ -12,16 +12,14 @@ use selvedge_contract as contract;
 use selvedge_core::bill::Took;
 use selvedge_core::journey::{Journey, Step, Target};
 use selvedge_core::meter::Meter;
-use selvedge_core::record::{Outcome, RequestRecord};
 use selvedge_dialect::inference::rows::{Asked, Card, Found};
 use selvedge_net::clock;
 use selvedge_proto::policy::{AccountPath, KeyId};
 
-use super::embed::lost;
-use super::errand;
+use super::errand::{self, Past, lost};
 use crate::federated::{Labelled, Labeller, Learned, Served, unknown_request as unknown};
-use crate::gateway::{Gateway, change};
-use crate::quota::{Reservation, Takes, Wanted};
+use crate::gateway::Gateway;
+use crate::quota::Reservation;
 use crate::shared::Shared;
 use crate::trace::{CLASSES, Trace, Whom};
 
@@ -156,7 +154,7 @@ impl errand::Errand for Errand {
                 tokio::select! {
                     biased;
                     lost = lost(&mut reservation) => Err(lost),
-                    barred = self.barred() => Err(barred),
+                    barred = errand::barred(&self.shared, self.payer()) => Err(barred),
                     told = desk.classify(served, waiting, self.deadline) => told,
                 }
             }
@@ -185,40 +183,12 @@ impl errand::Errand for Errand {
 
     /// Keeps the record of the request; `None`: its caller left.
     fn record(mut self, ended: Option<&Result<Found, Refusal>>) {
-        let counters = &self.shared.counters;
-        let took = clock::mono().since(self.arrived);
-        let outcome = match ended {
-            Some(Ok(_)) => {
-                counters.finished.bump();
-                let usage = contract::Usage { total: took, ..contract::Usage::default() };
-                Outcome::Finished { reason: contract::FinishReason::Stop, usage }
-            }
-            Some(Err(refusal)) => {
-                counters.failed.bump();
-                Outcome::Failed(refusal.clone())
-            }
-            None => {
-                counters.cancelled.bump();
-                Outcome::Cancelled
-            }
-        };
-        let record = RequestRecord {
-            id: self.call.id,
-            model: self.call.model,
-            downgraded_to: None,
-            tenant: self.call.tenant,
-            legs: self.journey.take_legs(),
-            attempts: Vec::new(),
-            outcome,
-            took,
-            first_token: None,
-            longest_gap: None,
-            saving: None,
-        };
-        let record = self.shared.records.keep((&self.call.account, self.call.key), record);
-        if let Some(trace) = &self.call.trace {
-            trace.recorded(&record);
-        }
+        let ended = ended.map(|ended| ended.as_ref().map(|_| contract::Usage::default()));
+        let legs = self.journey.take_legs();
+        let ClassCall { id, tenant, account, key, trace, model, .. } = self.call;
+        let (arrived, attempts) = (self.arrived, Vec::new());
+        let past = Past { id, model, tenant, account, key, trace, arrived, legs, attempts };
+        past.record(&self.shared, ended);
     }
 }
 
@@ -243,39 +213,14 @@ impl Errand {
 
     /// What the budgets hold for it: one request.
     async fn reserve(&self) -> Result<Option<Reservation>, Refusal> {
-        let (account, key) = (&self.call.account, self.call.key.as_ref());
-        if !self.shared.policies.limits(account, key) {
-            return Ok(None);
-        }
-        let wanted = Wanted {
-            id: self.call.id,
-            account: account.clone(),
-            key: self.call.key,
-            model: self.call.model.clone(),
-            takes: Takes::Free(Meter::counted(0, Some(0))),
-            deadline: self.call.deadline,
-        };
-        let refused = |refusal| {
-            self.shared.counters.budget_refusals.bump();
-            refusal
-        };
-        let held = self.shared.quota.reserve(wanted).await.map_err(refused)?;
-        match held.downgrade() {
-            Some(other) => Err(refused(no_stand_in(other))),
-            None => Ok(Some(held)),
-        }
+        let times = (self.call.id, self.call.deadline);
+        let asks = || (self.call.model.clone(), Meter::counted(0, Some(0)));
+        errand::reserve(&self.shared, times, self.payer(), asks, no_stand_in).await
     }
 
-    /// Resolves when the key was revoked or the account suspended.
-    async fn barred(&self) -> Refusal {
-        let mut changes = Some(self.shared.policies.changes());
-        loop {
-            change(&mut changes).await;
-            let (account, key) = (&self.call.account, self.call.key.as_ref());
-            if let Some(barred) = self.shared.policies.bars(account, key) {
-                return barred;
-            }
-        }
+    /// Whose budgets it counts against.
+    const fn payer(&self) -> (&AccountPath, Option<KeyId>) {
+        (&self.call.account, self.call.key)
     }
 }
 

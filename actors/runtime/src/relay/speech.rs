@@ -14,13 +14,13 @@ use std::sync::Arc;
 use selvedge_base::{Blame, Code, Micros, ModelDigest, Mono, NodeId, Refusal, RequestId};
 use selvedge_base::{Retry, Stage};
 use selvedge_contract::speech::{SpeechTask, lasting_ms, tokens_of};
-use selvedge_contract::{SpeechRequest, Transcript};
+use selvedge_contract::{self as contract, SpeechRequest, Transcript};
 use selvedge_core::aim::Aim;
 use selvedge_core::bill::Took;
 use selvedge_core::catalogue::{Modality, Needs};
 use selvedge_core::journey::{Journey, Leg, Step, Target};
 use selvedge_core::meter::Meter;
-use selvedge_core::record::{Attempt, Outcome, RequestRecord};
+use selvedge_core::record::Attempt;
 use selvedge_core::route::{self, Need};
 use selvedge_core::routes::{Boundary, Request, Signals};
 use selvedge_dialect::chat::Usage;
@@ -31,10 +31,10 @@ use selvedge_proto::wire::{Label, MAX_RECEIPT_BUDGETS, Receipt};
 
 pub use self::sound::Sound;
 pub(crate) use self::sound::Sounds;
-use super::embed::lost;
-use super::{aim, errand};
-use crate::gateway::{Gateway, change};
-use crate::quota::{Reservation, Takes, Wanted};
+use super::aim;
+use super::errand::{self, Past, lost};
+use crate::gateway::Gateway;
+use crate::quota::Reservation;
 use crate::shared::Shared;
 use crate::trace::{Asking, TRANSCRIPTION, Trace, Whom};
 
@@ -155,50 +155,20 @@ impl errand::Errand for Errand {
     /// Keeps the record of the request; `None`: its caller left.
     fn record(mut self, ended: Option<&Result<Transcribed, Refusal>>) {
         let counters = &self.shared.counters;
-        let took = clock::mono().since(self.arrived);
-        let outcome = match ended {
-            Some(Ok(Transcribed { transcript, .. })) => {
-                counters.finished.bump();
-                counters.prompt_tokens.add(u64::from(transcript.prompt_tokens));
-                counters.answer_tokens.add(u64::from(transcript.completion_tokens));
-                Outcome::Finished {
-                    reason: selvedge_contract::FinishReason::Stop,
-                    usage: selvedge_contract::Usage {
-                        prompt_tokens: transcript.prompt_tokens,
-                        completion_tokens: transcript.completion_tokens,
-                        total: took,
-                        ..selvedge_contract::Usage::default()
-                    },
-                }
-            }
-            Some(Err(refusal)) => {
-                counters.failed.bump();
-                Outcome::Failed(refusal.clone())
-            }
-            None => {
-                counters.cancelled.bump();
-                Outcome::Cancelled
-            }
-        };
+        let ended = ended.map(|ended| {
+            ended.as_ref().map(|Transcribed { transcript, .. }| {
+                let Transcript { prompt_tokens, completion_tokens, .. } = *transcript;
+                counters.prompt_tokens.add(u64::from(prompt_tokens));
+                counters.answer_tokens.add(u64::from(completion_tokens));
+                contract::Usage { prompt_tokens, completion_tokens, ..contract::Usage::default() }
+            })
+        });
         let mut legs: Vec<Leg> = self.journey.take_legs();
         legs.append(&mut self.aim.passed_over);
-        let record = RequestRecord {
-            id: self.call.id,
-            model: self.call.model,
-            downgraded_to: None,
-            tenant: self.call.tenant,
-            legs,
-            attempts: self.attempts,
-            outcome,
-            took,
-            first_token: None,
-            longest_gap: None,
-            saving: None,
-        };
-        let record = self.shared.records.keep((&self.call.account, self.call.key), record);
-        if let Some(trace) = &self.call.trace {
-            trace.recorded(&record);
-        }
+        let SpeechCall { id, tenant, account, key, trace, model, .. } = self.call;
+        let (arrived, attempts) = (self.arrived, self.attempts);
+        let past = Past { id, model, tenant, account, key, trace, arrived, legs, attempts };
+        past.record(&self.shared, ended);
     }
 }
 
@@ -211,12 +181,6 @@ impl Errand {
         // Refused before anything is reserved.
         let (mut digest, mut choice) = self.choose(model, None, &[])?;
         let mut reservation = self.reserve(model, &meter).await?;
-        if let Some(held) = &reservation
-            && let Some(other) = held.downgrade()
-        {
-            self.shared.counters.budget_refusals.bump();
-            return Err(no_stand_in(other));
-        }
         self.shared.counters.admitted.bump();
         let (mut tried, mut last) = (Vec::new(), None);
         while tried.len() < MAX_NODES {
@@ -228,7 +192,7 @@ impl Errand {
             let heard = tokio::select! {
                 biased;
                 lost = lost(&mut reservation) => return Err(lost),
-                barred = self.barred() => return Err(barred),
+                barred = errand::barred(&self.shared, self.payer()) => return Err(barred),
                 heard = self.ask(node, digest, tried.len() as u64, receipt, &asking) => heard,
             };
             match heard {
@@ -337,20 +301,9 @@ impl Errand {
 
     /// What the budgets hold for it.
     async fn reserve(&self, model: &str, meter: &Meter) -> Result<Option<Reservation>, Refusal> {
-        let (account, key) = (&self.call.account, self.call.key.as_ref());
-        if !self.shared.policies.limits(account, key) {
-            return Ok(None);
-        }
-        let wanted = Wanted {
-            id: self.call.id,
-            account: account.clone(),
-            key: self.call.key,
-            model: self.shared.view.load().plain_model_name(model),
-            takes: Takes::Free(meter.clone()),
-            deadline: self.call.deadline,
-        };
-        let held = self.shared.quota.reserve(wanted).await;
-        held.map(Some).inspect_err(|_| self.shared.counters.budget_refusals.bump())
+        let times = (self.call.id, self.call.deadline);
+        let asks = || (self.shared.view.load().plain_model_name(model), meter.clone());
+        errand::reserve(&self.shared, times, self.payer(), asks, no_stand_in).await
     }
 
     /// What a serving peer is shown of the reservation, as for chats.
@@ -409,16 +362,9 @@ impl Errand {
         self.journey.took(Took { tokens, micro_dollars: 0 });
     }
 
-    /// Resolves when the key was revoked or the account suspended.
-    async fn barred(&self) -> Refusal {
-        let mut changes = Some(self.shared.policies.changes());
-        loop {
-            change(&mut changes).await;
-            let (account, key) = (&self.call.account, self.call.key.as_ref());
-            if let Some(barred) = self.shared.policies.bars(account, key) {
-                return barred;
-            }
-        }
+    /// Whose budgets it counts against.
+    const fn payer(&self) -> (&AccountPath, Option<KeyId>) {
+        (&self.call.account, self.call.key)
     }
 }
 

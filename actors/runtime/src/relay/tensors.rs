@@ -18,7 +18,6 @@ use selvedge_contract::carried::Carried;
 use selvedge_core::bill::Took;
 use selvedge_core::journey::{Journey, Step, Target};
 use selvedge_core::meter::Meter;
-use selvedge_core::record::{Outcome, RequestRecord};
 use selvedge_core::route;
 use selvedge_dialect::inference::tensors::Asked;
 use selvedge_net::clock;
@@ -26,10 +25,11 @@ use selvedge_proto::policy::{AccountPath, KeyId};
 use selvedge_proto::wire::Label;
 use tokio::sync::oneshot;
 
-use super::embed::lost;
-use super::{aim, errand};
-use crate::gateway::{Gateway, change};
-use crate::quota::{Reservation, Takes, Wanted};
+use super::aim;
+use super::errand::{self, Past, lost};
+use crate::gateway::Gateway;
+use crate::quota::Reservation;
+use crate::serve::CancelOnDrop;
 use crate::shared::Shared;
 use crate::trace::{INFERENCE, Trace, Whom};
 
@@ -87,19 +87,6 @@ struct Errand {
     deadline: Mono,
 }
 
-/// What must end with the request, whatever ends that.
-struct Run {
-    shared: Arc<Shared>,
-    id: RequestId,
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        // One that is over is unknown to the engine.
-        self.shared.engine.cancel(self.id);
-    }
-}
-
 impl errand::Errand for Errand {
     type Call = TensorCall;
     type Made = Carried;
@@ -150,40 +137,12 @@ impl errand::Errand for Errand {
         if matches!(ended, Some(Ok(Carried::Signature(_)))) {
             return;
         }
-        let counters = &self.shared.counters;
-        let took = clock::mono().since(self.arrived);
-        let outcome = match ended {
-            Some(Ok(_)) => {
-                counters.finished.bump();
-                let usage = contract::Usage { total: took, ..contract::Usage::default() };
-                Outcome::Finished { reason: contract::FinishReason::Stop, usage }
-            }
-            Some(Err(refusal)) => {
-                counters.failed.bump();
-                Outcome::Failed(refusal.clone())
-            }
-            None => {
-                counters.cancelled.bump();
-                Outcome::Cancelled
-            }
-        };
-        let record = RequestRecord {
-            id: self.call.id,
-            model: self.call.model,
-            downgraded_to: None,
-            tenant: self.call.tenant,
-            legs: self.journey.take_legs(),
-            attempts: Vec::new(),
-            outcome,
-            took,
-            first_token: None,
-            longest_gap: None,
-            saving: None,
-        };
-        let record = self.shared.records.keep((&self.call.account, self.call.key), record);
-        if let Some(trace) = &self.call.trace {
-            trace.recorded(&record);
-        }
+        let ended = ended.map(|ended| ended.as_ref().map(|_| contract::Usage::default()));
+        let legs = self.journey.take_legs();
+        let TensorCall { id, tenant, account, key, trace, model, .. } = self.call;
+        let (arrived, attempts) = (self.arrived, Vec::new());
+        let past = Past { id, model, tenant, account, key, trace, arrived, legs, attempts };
+        past.record(&self.shared, ended);
     }
 }
 
@@ -209,7 +168,7 @@ impl Errand {
         let (made, is_ours) = tokio::select! {
             biased;
             lost = lost(reservation) => (Err(lost), false),
-            barred = self.barred() => (Err(barred), false),
+            barred = errand::barred(&self.shared, self.payer()) => (Err(barred), false),
             made = self.here(digest, asked.unwrap_or_default()) => (made, true),
         };
         match &made {
@@ -238,7 +197,7 @@ impl Errand {
             // Nobody listens when the request was given up.
             let _heard = sink.send(made);
         });
-        let _run = Run { shared: Arc::clone(&self.shared), id };
+        let _cancel = CancelOnDrop { shared: &self.shared, id };
         self.shared.engine.infer(request, sink)?;
         match tokio::time::timeout(within.into(), end).await {
             Ok(Ok(made)) => made.map(Carried::Tensors),
@@ -252,39 +211,14 @@ impl Errand {
 
     /// What the budgets hold for it: one request.
     async fn reserve(&self, model: String) -> Result<Option<Reservation>, Refusal> {
-        let (account, key) = (&self.call.account, self.call.key.as_ref());
-        if !self.shared.policies.limits(account, key) {
-            return Ok(None);
-        }
-        let wanted = Wanted {
-            id: self.call.id,
-            account: account.clone(),
-            key: self.call.key,
-            model,
-            takes: Takes::Free(Meter::counted(0, Some(0))),
-            deadline: self.call.deadline,
-        };
-        let refused = |refusal| {
-            self.shared.counters.budget_refusals.bump();
-            refusal
-        };
-        let held = self.shared.quota.reserve(wanted).await.map_err(refused)?;
-        match held.downgrade() {
-            Some(other) => Err(refused(no_stand_in(other))),
-            None => Ok(Some(held)),
-        }
+        let times = (self.call.id, self.call.deadline);
+        let asks = || (model, Meter::counted(0, Some(0)));
+        errand::reserve(&self.shared, times, self.payer(), asks, no_stand_in).await
     }
 
-    /// Resolves when the key was revoked or the account suspended.
-    async fn barred(&self) -> Refusal {
-        let mut changes = Some(self.shared.policies.changes());
-        loop {
-            change(&mut changes).await;
-            let (account, key) = (&self.call.account, self.call.key.as_ref());
-            if let Some(barred) = self.shared.policies.bars(account, key) {
-                return barred;
-            }
-        }
+    /// Whose budgets it counts against.
+    const fn payer(&self) -> (&AccountPath, Option<KeyId>) {
+        (&self.call.account, self.call.key)
     }
 }
 

@@ -1,12 +1,11 @@
 //! The process that runs one ONNX model.
 //!
-//! Owns its loop and the bounds it puts on itself before it reads the file: memory, files, the time
-//! of one run. It needs no more than its standard input and output, and ends when the input does,
-//! as it does when the node is killed.
+//! Owns its loop, and how tight the bounds are that it puts on itself before it reads the file:
+//! memory, files, the time of one run. It needs no more than its standard input and output, and
+//! ends when the input does, as it does when the node is killed.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use selvedge_contract::Tensor;
@@ -15,6 +14,7 @@ use super::file::{self, Settings};
 use super::host::{MAX_RUN, OPENED_WITHIN};
 use super::runtime::Failed;
 use super::speech::{self, Ask, Head, Told, VERSION};
+use crate::apart::{Watch, confine, short};
 
 /// How much later than the node this process ends a run that takes too long: the node's end of it
 /// says why.
@@ -92,60 +92,6 @@ fn made_of(output: &mut impl Write, tensors: &[Tensor]) -> io::Result<()> {
     let told = Told::Made(tensors.iter().map(Head::of).collect());
     speech::write(output, &told, tensors.iter().map(|tensor| tensor.data.as_slice()))
 }
-
-/// An error's text is in part the file's.
-fn short(text: &str) -> String {
-    text.chars().take(500).collect()
-}
-
-/// A thread that ends the process when a run takes too long. The node does so too; but one that was
-/// killed meanwhile cannot, and nobody else would.
-struct Watch {
-    runs: SyncSender<Option<Duration>>,
-}
-
-impl Watch {
-    fn start() -> io::Result<Self> {
-        let (runs, states) = sync_channel(1);
-        std::thread::Builder::new().name("watch".to_owned()).spawn(move || watch(&states))?;
-        Ok(Self { runs })
-    }
-
-    fn begins(&self, within: Duration) {
-        // The thread lives as long as this sender.
-        let _ = self.runs.send(Some(within));
-    }
-
-    fn ends(&self) {
-        let _ = self.runs.send(None);
-    }
-}
-
-fn watch(states: &Receiver<Option<Duration>>) {
-    while let Ok(state) = states.recv() {
-        if let Some(within) = state
-            && states.recv_timeout(within) == Err(RecvTimeoutError::Timeout)
-        {
-            std::process::abort();
-        }
-    }
-}
-
-/// Gives up what running a model does not need. A system that does not have one of the limits
-/// refuses to set it; the time holds everywhere.
-#[cfg(unix)]
-fn confine(data_bytes: u64) {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    let only = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
-    let _ = setrlimit(Resource::Data, only(data_bytes));
-    // No file can be opened or written any more, and a crash leaves none behind.
-    let _ = setrlimit(Resource::Nofile, only(0));
-    let _ = setrlimit(Resource::Fsize, only(0));
-    let _ = setrlimit(Resource::Core, only(0));
-}
-
-#[cfg(not(unix))]
-fn confine(_data_bytes: u64) {}
 
 #[cfg(test)]
 #[allow(clippy::expect_used)]

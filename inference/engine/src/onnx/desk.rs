@@ -18,6 +18,7 @@ use selvedge_contract::residence::Wish;
 use selvedge_contract::{InferRequest, InferSink, ModelState, Tensor};
 
 use super::host::{Host, Patience, late};
+use crate::desk::{self, Work, tell_memory};
 use crate::error::elsewhere;
 use crate::front::closing;
 use crate::job::cancelled;
@@ -25,44 +26,35 @@ use crate::loader;
 use crate::mailbox::Mailbox;
 use crate::memory::Reservation;
 use crate::shared::{Place, Pulse, Shared};
-use crate::worker;
 
 /// What the thread that knows the models is told.
-pub(crate) enum Message {
-    /// A request.
-    Job(Box<Job>),
-    /// A model is loaded.
-    Loaded(ModelDigest, Box<(Host, Reservation)>),
-    /// A model was removed, or makes room for another.
-    Removed(ModelDigest),
-}
-
+pub(crate) type Message = desk::Message<Inferring, Host>;
 /// A request under way.
-pub(crate) struct Job {
+pub(crate) type Job = desk::Job<Inferring>;
+
+/// What is asked, and who hears of it.
+pub(crate) struct Inferring {
     request: InferRequest,
     sink: InferSink,
-    /// Held until the end.
-    place: Place,
     until: Mono,
 }
 
 impl Job {
     pub(crate) fn new(request: InferRequest, sink: InferSink, place: Place, now: Mono) -> Self {
         let until = now.plus(request.within);
-        Self { request, sink, place, until }
+        Self { work: Inferring { request, sink, until }, place }
+    }
+}
+
+impl Work for Inferring {
+    type Told = Vec<Tensor>;
+
+    fn model(&self) -> ModelDigest {
+        self.request.model
     }
 
-    fn is_cancelled(&self) -> bool {
-        self.place.cancelled.load(Ordering::Relaxed)
-    }
-
-    /// Ends it. A sink that panics hears nothing more.
-    fn end(self, end: Result<Vec<Tensor>, Refusal>) {
-        // Given up first: whoever hears of the end may submit the next request at once.
-        drop(self.place);
-        if catch_unwind(AssertUnwindSafe(|| (self.sink)(end))).is_err() {
-            tracing::error!("hearing the end of a request panicked");
-        }
+    fn tell(self, end: Result<Vec<Tensor>, Refusal>) {
+        (self.sink)(end);
     }
 }
 
@@ -121,7 +113,7 @@ impl Desk {
                 Message::Removed(digest) => {
                     if self.runners.remove(&digest).is_some() {
                         self.shared.unloaded(digest);
-                        self.tell_memory();
+                        tell_memory(&self.shared);
                     }
                 }
             }
@@ -135,7 +127,7 @@ impl Desk {
         match Runner::start(&self.shared, digest, host, reservation) {
             Ok(runner) => {
                 self.runners.insert(digest, runner);
-                self.tell_memory();
+                tell_memory(&self.shared);
             }
             Err(error) => {
                 let reason = crate::EngineError::Thread(error.to_string());
@@ -144,17 +136,11 @@ impl Desk {
         }
     }
 
-    /// Has what is left of the memory divided anew among models that write.
-    fn tell_memory(&self) {
-        // A closed engine divides nothing any more.
-        drop(self.shared.worker.push(worker::Message::Memory));
-    }
-
     /// Hands on what can be run, ends what was given up or whose model is not coming, and loads
     /// models that are wanted.
     fn sweep(&mut self) {
         for job in std::mem::take(&mut self.waiting) {
-            let model = job.request.model;
+            let model = job.work.model();
             if job.is_cancelled() {
                 job.end(Err(cancelled()));
             } else if let Some(refusal) = self.shared.unavailable(model, job.place.turn) {
@@ -226,15 +212,15 @@ impl Bench {
         if job.is_cancelled() {
             return job.end(Err(cancelled()));
         }
-        if job.until.since(self.shared.now()) == Micros(0) {
+        if job.work.until.since(self.shared.now()) == Micros(0) {
             return job.end(Err(late()));
         }
-        let inputs = std::mem::take(&mut job.request.inputs);
-        let outputs = std::mem::take(&mut job.request.outputs);
+        let inputs = std::mem::take(&mut job.work.request.inputs);
+        let outputs = std::mem::take(&mut job.work.request.outputs);
         let stopped = Arc::clone(&self.stopped);
         let kept = || !stopped.load(Ordering::Relaxed);
         let wanted = || !job.is_cancelled() && kept();
-        let (shared, until) = (&self.shared, job.until);
+        let (shared, until) = (&self.shared, job.work.until);
         let clock = || shared.now();
         let patience = Patience { until, clock: &clock, wanted: &wanted, kept: &kept };
         let host = &mut self.host;

@@ -1,14 +1,13 @@
 //! The node's side of an ONNX model that runs in a process of its own.
 //!
-//! Owns the process: it is started with the model, asked one thing at a time, ended when whoever
-//! asked waits no longer, and started again at the next request, later each time it was the model's
-//! fault. What the process says is bounded and checked against what the file promised.
+//! Owns when there is a process: it is started with the model, ended when whoever asked waits no
+//! longer, and started again at the next request, later each time it was the model's fault. What
+//! the process says is bounded and checked against what the file promised.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use selvedge_base::{Blame, Code, Micros, Mono, Refusal, Retry, Stage};
@@ -17,6 +16,7 @@ use selvedge_contract::{Signature, Tensor};
 use super::file::{File, Settings};
 use super::runtime::{Failed, Runtime};
 use super::speech::{self, Ask, Head, Told, VERSION};
+use crate::apart::{self, Faults, Heard, Silence, short};
 use crate::error::{EngineError, elsewhere};
 use crate::job::cancelled;
 
@@ -25,16 +25,6 @@ pub(super) const MAX_RUN: Duration = Duration::from_secs(120);
 /// What starting a process and loading a file take at most: a second for half a gigabyte, but a
 /// machine that swaps may take long.
 pub(super) const OPENED_WITHIN: Duration = Duration::from_secs(60);
-/// How often one that waits looks whether anybody still wants the outputs.
-const LOOKS_EVERY: Duration = Duration::from_millis(20);
-/// How long a model is left alone after its first crash; it doubles with each more.
-const FIRST_REST: Micros = Micros::secs(1);
-/// Doublings of it: a model that always crashes is started every four minutes.
-const MAX_DOUBLINGS: u32 = 8;
-/// A model that did well for so long begins afresh.
-const FORGIVEN_AFTER: Micros = Micros::secs(3_600);
-/// Characters of an error that are shown: the text is in part the file's.
-const SHOWN_CHARS: usize = 500;
 
 /// Where ONNX models run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,20 +62,8 @@ struct Apart {
     faults: Faults,
 }
 
-/// Crashes that are not forgiven.
-#[derive(Default)]
-struct Faults {
-    count: u32,
-    last: Option<Mono>,
-}
-
-/// A running process. The thread that writes to it and reads from it is apart, so that whoever
-/// waits can stop waiting.
-struct Process {
-    child: Child,
-    asks: SyncSender<Order>,
-    answers: Receiver<(Told, Vec<Tensor>)>,
-}
+/// A process that runs a model.
+type Process = apart::Process<Order, (Told, Vec<Tensor>)>;
 
 /// What is said, and what follows it.
 struct Order {
@@ -105,17 +83,6 @@ pub(crate) struct Patience<'a> {
     /// Whether the model is kept: a process that is being started is of use to the next request,
     /// and to nobody once the model is removed.
     pub(super) kept: &'a dyn Fn() -> bool,
-}
-
-/// Why there is no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Silence {
-    /// Nobody waits any more.
-    Unwanted,
-    /// The time is over.
-    TooLong,
-    /// The process ended.
-    Ended,
 }
 
 impl Host {
@@ -199,7 +166,7 @@ impl Apart {
         let heads = inputs.iter().map(Head::of).collect();
         let ask = Ask::Run { inputs: heads, outputs: outputs.to_vec(), within_ms };
         let order = Order { ask, file: Vec::new(), tensors: inputs };
-        match process.ask(order, Duration::from_millis(within_ms), patience.wanted) {
+        match process.ask_while(order, Duration::from_millis(within_ms), patience.wanted) {
             Ok((told, tensors)) => {
                 self.process = Some(process);
                 match told {
@@ -253,28 +220,9 @@ impl Apart {
 impl Faults {
     /// Refuses while a model that crashed is left alone.
     fn check(&self, now: Mono) -> Result<(), Refusal> {
-        let Some(last) = self.last else { return Ok(()) };
-        let (since, rest) = (now.since(last), self.rest());
-        if since >= rest {
-            return Ok(());
-        }
-        Err(crashed(Micros(rest.0 - since.0), Retry::Elsewhere))
-    }
-
-    /// Notes a crash; how long the model is left alone now.
-    fn note(&mut self, now: Mono) -> Micros {
-        if self.last.is_some_and(|last| now.since(last) >= FORGIVEN_AFTER) {
-            self.count = 0;
-        }
-        self.count = self.count.saturating_add(1);
-        self.last = Some(now);
-        self.rest()
-    }
-
-    fn rest(&self) -> Micros {
-        match self.count.checked_sub(1) {
-            None => Micros(0),
-            Some(doublings) => Micros(FIRST_REST.0 << doublings.min(MAX_DOUBLINGS)),
+        match self.rests(now) {
+            Some(rest) => Err(crashed(rest, Retry::Elsewhere)),
+            None => Ok(()),
         }
     }
 }
@@ -293,9 +241,13 @@ fn start(
     let Settings { text, labels } = settings;
     let (version, file_bytes) = (VERSION, bytes.len() as u64);
     let ask = Ask::Open { version, file_bytes, data_bytes, threads, classifies, text, labels };
-    let mut process = Process::spawn(program, arguments)?;
+    let mut command = Command::new(program);
+    // What the environment may ask of the library is not asked by this node.
+    command.args(arguments).env_clear();
+    let process = Process::spawn(command, "selvedge-onnx-io", exchange);
+    let mut process = process.map_err(|error| EngineError::Runner(error.to_string()))?;
     let order = Order { ask, file: bytes, tensors: Vec::new() };
-    match process.ask(order, OPENED_WITHIN, kept) {
+    match process.ask_while(order, OPENED_WITHIN, kept) {
         Ok((Told::Opened, _)) => Ok(process),
         Ok((Told::Unusable(why), _)) => Err(EngineError::unsupported(short(&why))),
         Ok((Told::Version(_), _)) => Err(EngineError::Runner(
@@ -320,96 +272,28 @@ fn start(
     }
 }
 
-impl Process {
-    fn spawn(program: &PathBuf, arguments: &[OsString]) -> Result<Self, EngineError> {
-        let failed = |error: std::io::Error| EngineError::Runner(error.to_string());
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        // It says what there is to say in its answers; a crash's last words would be a file's. What
-        // the environment may ask of the library is not asked by this node.
-        command.stderr(Stdio::null()).env_clear();
-        #[cfg(unix)]
-        {
-            // A key that interrupts the node on a terminal is not for its helpers.
-            std::os::unix::process::CommandExt::process_group(&mut command, 0);
+/// Says what is asked and hears what is told.
+fn exchange(
+    Order { ask, file, tensors }: Order,
+    input: &mut ChildStdin,
+    output: &mut ChildStdout,
+) -> Heard<(Told, Vec<Tensor>)> {
+    let file = std::iter::once(file.as_slice());
+    let bytes = file.chain(tensors.iter().map(|tensor| tensor.data.as_slice()));
+    // One that refuses a file may do so before it has read it whole.
+    let wrote = speech::write(input, &ask, bytes);
+    let heard = match speech::read(output) {
+        Ok(Some(Told::Made(heads))) => {
+            let tensors = speech::read_tensors(output, heads);
+            tensors.map(|tensors| Some((Told::Made(Vec::new()), tensors)))
         }
-        let mut child = command.spawn().map_err(failed)?;
-        let (asks, asked) = sync_channel(1);
-        let (told, answers) = sync_channel(1);
-        let pipes = child.stdin.take().zip(child.stdout.take());
-        // From here on the process ends with this value.
-        let process = Self { child, asks, answers };
-        let Some((input, output)) = pipes else {
-            return Err(EngineError::Runner("it has no pipes".to_owned()));
-        };
-        std::thread::Builder::new()
-            .name("selvedge-onnx-io".to_owned())
-            .spawn(move || carry(&asked, &told, input, output))
-            .map_err(failed)?;
-        Ok(process)
-    }
-
-    /// The process, unless it has ended.
-    fn running(mut self) -> Option<Self> {
-        matches!(self.child.try_wait(), Ok(None)).then_some(self)
-    }
-
-    /// Asks one thing and waits for the answer. After a silence the process is of no use.
-    fn ask(
-        &mut self,
-        order: Order,
-        within: Duration,
-        wanted: &dyn Fn() -> bool,
-    ) -> Result<(Told, Vec<Tensor>), Silence> {
-        // One thing at a time: there is always room for it.
-        self.asks.send(order).map_err(|_| Silence::Ended)?;
-        let mut left = within;
-        loop {
-            let look = left.min(LOOKS_EVERY);
-            left = left.saturating_sub(look);
-            match self.answers.recv_timeout(look) {
-                Ok(told) => return Ok(told),
-                Err(RecvTimeoutError::Disconnected) => return Err(Silence::Ended),
-                Err(RecvTimeoutError::Timeout) if !wanted() => return Err(Silence::Unwanted),
-                Err(RecvTimeoutError::Timeout) if left.is_zero() => return Err(Silence::TooLong),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both fail only when it is gone already. It holds nothing that is worth a farewell.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Writes what is asked and reads what is told, until one of the sides is gone.
-fn carry(
-    asked: &Receiver<Order>,
-    told: &SyncSender<(Told, Vec<Tensor>)>,
-    mut input: ChildStdin,
-    mut output: ChildStdout,
-) {
-    while let Ok(Order { ask, file, tensors }) = asked.recv() {
-        let file = std::iter::once(file.as_slice());
-        let bytes = file.chain(tensors.iter().map(|tensor| tensor.data.as_slice()));
-        // One that refuses a file may do so before it has read it whole.
-        let wrote = speech::write(&mut input, &ask, bytes);
-        let heard = match speech::read(&mut output) {
-            Ok(Some(Told::Made(heads))) => {
-                let tensors = speech::read_tensors(&mut output, heads);
-                tensors.map(|tensors| Some((Told::Made(Vec::new()), tensors)))
-            }
-            Ok(other) => Ok(other.map(|told| (told, Vec::new()))),
-            Err(error) => Err(error),
-        };
-        let Ok(Some(heard)) = heard else { return };
-        if told.send(heard).is_err() || wrote.is_err() {
-            return;
-        }
+        Ok(other) => Ok(other.map(|told| (told, Vec::new()))),
+        Err(error) => Err(error),
+    };
+    match heard {
+        Ok(Some(heard)) if wrote.is_ok() => Heard::Answer(heard),
+        Ok(Some(heard)) => Heard::Last(heard),
+        Ok(None) | Err(_) => Heard::Nothing,
     }
 }
 
@@ -437,10 +321,6 @@ fn crashed(rest: Micros, retry: Retry) -> Refusal {
          {seconds} s at the earliest. Ask with smaller inputs"
     );
     Refusal::new(Stage::Execute, Blame::Us, retry, Code::OutOfMemory, message)
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(SHOWN_CHARS).collect()
 }
 
 #[cfg(test)]

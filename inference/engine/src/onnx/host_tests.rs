@@ -1,5 +1,6 @@
 use super::super::testing::case;
 use super::*;
+use crate::apart::FIRST_REST;
 
 #[test]
 fn a_model_whose_process_does_not_start_again_rests() {

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::MAX_FILE_BYTES;
+use crate::apart::{self, exactly};
 
 /// Counts changes of these messages.
 pub(super) const VERSION: u8 = 1;
@@ -94,14 +95,7 @@ pub(super) fn write<'a, T: Serialize>(
 
 /// Reads a message without what follows; `None` where the other side has ended.
 pub(super) fn read<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<Option<T>> {
-    let mut header = [0; codec::LENGTH_BYTES];
-    match input.read_exact(&mut header) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
-    }
-    let length = codec::body_length(header, MAX_HEAD).map_err(io::Error::other)?;
-    let head = exactly(input, length as u64)?;
-    codec::decode_body(&head).map(Some).map_err(io::Error::other)
+    apart::read(input, MAX_HEAD)
 }
 
 /// The file that follows.
@@ -125,15 +119,6 @@ pub(super) fn read_tensors(input: &mut impl Read, heads: Vec<Head>) -> io::Resul
         tensors.push(tensor);
     }
     Ok(tensors)
-}
-
-/// Grows with what comes: a length alone takes no memory.
-fn exactly(input: &mut impl Read, bytes: u64) -> io::Result<Vec<u8>> {
-    let mut all = Vec::new();
-    match input.take(bytes).read_to_end(&mut all)? as u64 == bytes {
-        true => Ok(all),
-        false => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,14 @@
 //! The node's side of a template that is rendered in a process of its own.
 //!
-//! Owns the process: it is started with the model, asked one thing at a time, ended when it takes
-//! too long, and started again at the next request, later each time it was the template's fault.
-//! What the process says is bounded and believed no further than a template's text would be.
+//! Owns when there is a process: it is started with the model, ended when it takes too long, and
+//! started again at the next request, later each time it was the template's fault. What the process
+//! says is bounded and believed no further than a template's text would be.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, ExitStatus};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -18,6 +17,7 @@ use selvedge_contract::{ChatMessage, Tooled};
 
 use super::Source;
 use super::speech::{self, Ask, Fault, Told, VERSION};
+use crate::apart::{self, Faults, Heard, Silence, short};
 use crate::error::{EngineError, elsewhere, overloaded};
 
 /// A prompt takes about a millisecond, the longest chat on a slow and busy machine a second.
@@ -26,18 +26,8 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// that swaps or starts much else may take seconds for it. The process itself ends a compiler that
 /// takes more than [`DEADLINE`] once it is at it, so this long is waited only for a machine.
 const OPENED_WITHIN: Duration = Duration::from_secs(30);
-/// Milliseconds from the end of a process's output to its own: usually less than one.
-const REAPED_WITHIN_MS: u32 = 500;
 /// When to come back where others wait for the same template: a prompt takes about a millisecond.
 const BUSY_WAIT: Micros = Micros::secs(1);
-/// How long a template is left alone after its first hang or crash; it doubles with each more.
-const FIRST_REST: Micros = Micros::secs(1);
-/// Doublings of it: a template that always hangs takes five seconds of one core in four minutes.
-const MAX_DOUBLINGS: u32 = 8;
-/// A template that did well for so long begins afresh.
-const FORGIVEN_AFTER: Micros = Micros::secs(3_600);
-/// Characters of an error that are shown: the text is the template's.
-const SHOWN_CHARS: usize = 500;
 
 /// One model's template and the process that renders it.
 pub(super) struct Host {
@@ -53,27 +43,13 @@ pub(super) struct Host {
 #[derive(Default)]
 struct State {
     process: Option<Process>,
-    /// Hangs and crashes that are not forgiven.
-    faults: u32,
-    /// When the last one was.
-    faulted: Option<Mono>,
-    /// Who may be asked after it.
+    faults: Faults,
+    /// Who may be asked after the last one.
     retry: Option<Retry>,
 }
 
-/// A running process. The thread that writes to it and reads from it is apart, so that whoever
-/// waits can stop waiting.
-struct Process {
-    child: Child,
-    asks: SyncSender<Vec<u8>>,
-    answers: Receiver<Told>,
-}
-
-/// Why there is no answer.
-enum Silence {
-    TooLong,
-    Ended,
-}
+/// A process that renders.
+type Process = apart::Process<Vec<u8>, Told>;
 
 impl Host {
     /// Starts the process and has it compile the template.
@@ -100,7 +76,7 @@ impl Host {
     }
 
     pub(super) fn process(&self) -> Option<u32> {
-        self.state.lock().process.as_ref().map(|process| process.child.id())
+        self.state.lock().process.as_ref().map(|process| process.id())
     }
 
     pub(super) fn render(&self, messages: &[ChatMessage]) -> Result<Vec<String>, Refusal> {
@@ -130,7 +106,7 @@ impl Host {
                 Err(error) => {
                     if matches!(error, EngineError::Corrupt(_)) {
                         // What compiled once and does not now has taken its time or crashed.
-                        self.fault(&mut state);
+                        state.faults.note((self.clock)());
                     }
                     return Err(error.to_refusal());
                 }
@@ -143,16 +119,19 @@ impl Host {
             }
             Err(silence) => {
                 drop(process);
-                let wait = self.fault(&mut state);
-                tracing::warn!(seconds = wait.0 / 1_000_000, "a chat template {}", silence.what());
-                state.retry = Some(silence.retry());
-                Err(at_fault(silence.what(), wait, silence.retry()))
+                let wait = state.faults.note((self.clock)());
+                tracing::warn!(seconds = wait.0 / 1_000_000, "a chat template {}", what(silence));
+                state.retry = Some(retry(silence));
+                Err(at_fault(what(silence), wait, retry(silence)))
             }
         }
     }
 
     fn start(&self) -> Result<Process, EngineError> {
-        let mut process = Process::spawn(&self.program, &self.arguments)?;
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments);
+        let process = Process::spawn(command, "selvedge-template", exchange);
+        let mut process = process.map_err(|error| EngineError::Renderer(error.to_string()))?;
         match process.ask(self.opening.clone(), OPENED_WITHIN) {
             Ok(Told::Opened) => Ok(process),
             Ok(Told::Unusable(Fault::Corrupt(reason))) => Err(EngineError::Corrupt(short(&reason))),
@@ -165,14 +144,14 @@ impl Host {
             Ok(Told::Rendered(_) | Told::Refused(_) | Told::TooLong) => {
                 Err(EngineError::Renderer("the program does not render chat templates".to_owned()))
             }
-            Err(Silence::Ended) if process.crashed() => {
-                let what = Silence::Ended.what();
+            Err(Silence::Ended) if process.ended().is_some_and(by_crash) => {
+                let what = what(Silence::Ended);
                 Err(EngineError::corrupt(format!("its chat template {what}")))
             }
             Err(Silence::Ended) => {
                 Err(EngineError::Renderer("the process for it ended at once".to_owned()))
             }
-            Err(Silence::TooLong) => {
+            Err(Silence::TooLong | Silence::Unwanted) => {
                 let seconds = OPENED_WITHIN.as_secs();
                 let message = format!("the process for it said nothing for {seconds} s");
                 Err(EngineError::Renderer(message))
@@ -182,124 +161,33 @@ impl Host {
 
     /// Refuses while a template that was at fault is left alone.
     fn check_rest(&self, state: &State) -> Result<(), Refusal> {
-        let Some(faulted) = state.faulted else { return Ok(()) };
-        let since = (self.clock)().since(faulted);
-        let rest = rest_after(state.faults);
-        if since >= rest {
-            return Ok(());
-        }
+        let Some(rest) = state.faults.rests((self.clock)()) else { return Ok(()) };
         let retry = state.retry.unwrap_or(Retry::Never);
-        Err(at_fault("hung or crashed lately", Micros(rest.0 - since.0), retry))
-    }
-
-    /// Notes a fault; how long the template is left alone now.
-    fn fault(&self, state: &mut State) -> Micros {
-        let now = (self.clock)();
-        if state.faulted.is_some_and(|last| now.since(last) >= FORGIVEN_AFTER) {
-            state.faults = 0;
-        }
-        state.faults = state.faults.saturating_add(1);
-        state.faulted = Some(now);
-        rest_after(state.faults)
+        Err(at_fault("hung or crashed lately", rest, retry))
     }
 }
 
-impl Process {
-    fn spawn(program: &PathBuf, arguments: &[OsString]) -> Result<Self, EngineError> {
-        let failed = |error: std::io::Error| EngineError::Renderer(error.to_string());
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        // It says what there is to say in its answers; a crash's last words would be a template's.
-        command.stderr(Stdio::null());
-        #[cfg(unix)]
-        {
-            // A key that interrupts the node on a terminal is not for its helpers.
-            std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        }
-        let mut child = command.spawn().map_err(failed)?;
-        let (asks, asked) = sync_channel(1);
-        let (told, answers) = sync_channel(1);
-        let pipes = child.stdin.take().zip(child.stdout.take());
-        // From here on the process ends with this value.
-        let process = Self { child, asks, answers };
-        let Some((input, output)) = pipes else {
-            return Err(EngineError::Renderer("it has no pipes".to_owned()));
-        };
-        std::thread::Builder::new()
-            .name("selvedge-template".to_owned())
-            .spawn(move || carry(&asked, &told, input, output))
-            .map_err(failed)?;
-        Ok(process)
-    }
-
-    /// The process, unless it has ended.
-    fn running(mut self) -> Option<Self> {
-        matches!(self.child.try_wait(), Ok(None)).then_some(self)
-    }
-
-    /// Whether a process that closed its output ended by a crash of its own, as it does when a
-    /// template takes its stack or its time; not when somebody else ended it.
-    fn crashed(&mut self) -> bool {
-        for _ in 0..REAPED_WITHIN_MS {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return by_crash(status),
-                Ok(None) => std::thread::park_timeout(Duration::from_millis(1)),
-                Err(_) => return false,
-            }
-        }
-        false
-    }
-
-    /// Asks one thing and waits for the answer. After a silence the process is of no use.
-    fn ask(&mut self, frame: Vec<u8>, within: Duration) -> Result<Told, Silence> {
-        // One thing at a time: there is always room for it.
-        self.asks.send(frame).map_err(|_| Silence::Ended)?;
-        self.answers.recv_timeout(within).map_err(|error| match error {
-            RecvTimeoutError::Timeout => Silence::TooLong,
-            RecvTimeoutError::Disconnected => Silence::Ended,
-        })
+const fn what(silence: Silence) -> &'static str {
+    match silence {
+        Silence::TooLong | Silence::Unwanted => "took too long and was stopped",
+        Silence::Ended => "made the process that renders it end",
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both fail only when it is gone already. It holds nothing that is worth a farewell.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// The same file takes too long at any node; a process may also be ended for want of memory, which
+/// another node may have.
+const fn retry(silence: Silence) -> Retry {
+    match silence {
+        Silence::TooLong | Silence::Unwanted => Retry::Never,
+        Silence::Ended => Retry::Elsewhere,
     }
 }
 
-impl Silence {
-    const fn what(&self) -> &'static str {
-        match self {
-            Self::TooLong => "took too long and was stopped",
-            Self::Ended => "made the process that renders it end",
-        }
-    }
-
-    /// The same file takes too long at any node; a process may also be ended for want of memory,
-    /// which another node may have.
-    const fn retry(&self) -> Retry {
-        match self {
-            Self::TooLong => Retry::Never,
-            Self::Ended => Retry::Elsewhere,
-        }
-    }
-}
-
-/// Writes what is asked and reads what is told, until one of the sides is gone.
-fn carry(
-    asked: &Receiver<Vec<u8>>,
-    told: &SyncSender<Told>,
-    mut input: ChildStdin,
-    mut output: ChildStdout,
-) {
-    while let Ok(frame) = asked.recv() {
-        let answer = speech::write(&mut input, &frame).and_then(|()| speech::read(&mut output));
-        let Ok(Some(answer)) = answer else { return };
-        if told.send(answer).is_err() {
-            return;
-        }
+/// Says what is asked and hears what is told.
+fn exchange(ask: Vec<u8>, input: &mut ChildStdin, output: &mut ChildStdout) -> Heard<Told> {
+    match speech::write(input, &ask).and_then(|()| speech::read(output)) {
+        Ok(Some(told)) => Heard::Answer(told),
+        Ok(None) | Err(_) => Heard::Nothing,
     }
 }
 
@@ -321,6 +209,8 @@ fn answer(told: Told) -> Result<Vec<String>, Refusal> {
     }
 }
 
+/// Whether a process ended by a crash of its own, as it does when a template takes its stack or its
+/// time; not when somebody else ended it.
 #[cfg(unix)]
 fn by_crash(status: ExitStatus) -> bool {
     use rustix::process::Signal;
@@ -343,15 +233,4 @@ fn at_fault(what: &str, rest: Micros, retry: Retry) -> Refusal {
          another file of this model, or ask for a completion of text"
     );
     Refusal::new(Stage::Execute, Blame::Us, retry, Code::Corrupt, message)
-}
-
-fn rest_after(faults: u32) -> Micros {
-    match faults.checked_sub(1) {
-        None => Micros(0),
-        Some(doublings) => Micros(FIRST_REST.0 << doublings.min(MAX_DOUBLINGS)),
-    }
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(SHOWN_CHARS).collect()
 }

@@ -12,6 +12,8 @@ use selvedge_contract::{ChatMessage, Tooled};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::apart;
+
 /// Counts changes of these messages.
 pub(super) const VERSION: u8 = 2;
 /// Bytes of one message: a frame of the wire holds the largest chat that can be asked.
@@ -71,18 +73,7 @@ pub(super) fn write(output: &mut impl Write, frame: &[u8]) -> io::Result<()> {
 
 /// Reads one message; `None` where the other side has ended.
 pub(super) fn read<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<Option<T>> {
-    let mut header = [0; codec::LENGTH_BYTES];
-    match input.read_exact(&mut header) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
-    }
-    let bytes = codec::body_length(header, LIMIT).map_err(io::Error::other)?;
-    // Grows with what comes: a length alone takes no memory.
-    let mut body = Vec::new();
-    if input.take(bytes as u64).read_to_end(&mut body)? < bytes {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    codec::decode_body(&body).map(Some).map_err(io::Error::other)
+    apart::read(input, LIMIT)
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! `listening`'s.
 
 use std::io::Write as _;
-use std::ops::ControlFlow;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
@@ -17,6 +16,7 @@ use super::folder::Folder;
 use super::rules;
 use super::spectrum::Spectrum;
 use super::words::Words;
+use crate::desk::GoOn;
 use crate::error::EngineError;
 
 /// How freely tokens are drawn, in thousandths, one after the other, until the text is good.
@@ -64,9 +64,6 @@ pub(super) struct Written {
     /// Tokens written, those of tries that came to nothing included.
     pub(super) spent: u32,
 }
-
-/// Whether to go on; asked after each layer and each token.
-pub(super) type GoOn<'a> = dyn FnMut() -> ControlFlow<()> + 'a;
 
 impl Listener {
     pub(crate) fn load(folder: &Folder) -> Result<Self, EngineError> {

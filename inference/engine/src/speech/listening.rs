@@ -9,8 +9,9 @@ use selvedge_contract::speech::{PROMPT_BYTES, lasting_ms, tokens_of};
 use selvedge_contract::{Samples, Segment, SpeechRequest, SpeechTask, Transcript};
 use selvedge_kernels::SpeechCrew;
 
-use super::listener::{Asked, GoOn, LEAST_LOGPROB, Listener, MOST_SILENCE, Written};
+use super::listener::{Asked, LEAST_LOGPROB, Listener, MOST_SILENCE, Written};
 use super::spectrum::Spectrum;
+use crate::desk::{GoOn, Step};
 use crate::error::EngineError;
 
 /// Milliseconds of a row, and rows of a step of time.
@@ -44,16 +45,6 @@ pub(super) struct Listening {
     /// Tokens written, those of tries that came to nothing left out.
     written: u32,
     done: Transcript,
-}
-
-/// How a step ended.
-pub(super) enum Step {
-    /// There is more to do.
-    More,
-    /// That was all.
-    Done,
-    /// Nobody wants it any more.
-    GivenUp,
 }
 
 impl Listening {

@@ -1,7 +1,9 @@
-use std::sync::mpsc;
+use std::collections::VecDeque;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use selvedge_base::{Micros, Mono, RequestId};
+use candle_core::Device;
+use selvedge_base::{Code, Micros, Mono, RequestId};
 use selvedge_contract::{Engine, Input};
 
 use super::super::folder::Folder;

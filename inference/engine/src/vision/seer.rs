@@ -4,7 +4,6 @@
 //! Owns one picture or a few texts at a time. An answer depends on its picture and its texts alone,
 //! bit for bit.
 
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use selvedge_base::{Code, Refusal, Stage};
@@ -15,6 +14,7 @@ use super::asked;
 use super::folder::{Folder, Kind};
 use super::names::Half;
 use super::prepare::Prepare;
+use crate::desk::GoOn;
 use crate::embed::{self, Layer, Words};
 use crate::error::EngineError;
 use crate::pictures;
@@ -34,9 +34,6 @@ const NO_END: u64 = 2;
 const LEAST_LENGTH: f64 = 1e-12;
 /// The greatest factor of likenesses: that to which CLIP's training holds it is 100.
 const MAX_FACTOR: f64 = 1e6;
-
-/// Whether to go on; asked after each layer.
-pub(super) type GoOn<'a> = dyn FnMut() -> ControlFlow<()> + 'a;
 
 /// A model in memory.
 pub(crate) struct Seer {

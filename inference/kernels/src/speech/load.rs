@@ -1,10 +1,10 @@
 //! Reading a model's weights, by the names that Hugging Face's Whisper has.
 
 use super::{Forward, Hearing, Speech, SpeechConfig, Writing};
-use crate::dense::{Dense, Gains};
-use crate::encoder::Tensors;
+use crate::dense::Dense;
 use crate::error::KernelError;
-use crate::simd::{Floats, LANES};
+use crate::load::{self, Tensors, dense, gains};
+use crate::simd::LANES;
 
 impl Speech {
     /// Reads the weights.
@@ -88,13 +88,11 @@ impl Forward {
         width: usize,
         wide: usize,
     ) -> Result<Self, KernelError> {
-        let norm = gains(tensors, &format!("{name}.final_layer_norm"), width)?;
-        let mut dense = |part: &str, inputs: usize, outputs: usize| {
-            let weights = tensors(&format!("{name}.{part}.weight"), &[outputs, inputs])?;
-            let bias = tensors(&format!("{name}.{part}.bias"), &[outputs])?;
-            Dense::pack(inputs, &weights, &bias)
-        };
-        Ok(Self { norm, up: dense("fc1", width, wide)?, down: dense("fc2", wide, width)? })
+        Ok(Self {
+            norm: gains(tensors, &format!("{name}.final_layer_norm"), width)?,
+            up: dense(tensors, &format!("{name}.fc1"), width, wide)?,
+            down: dense(tensors, &format!("{name}.fc2"), wide, width)?,
+        })
     }
 }
 
@@ -105,15 +103,7 @@ fn joined(
     parts: &[&str],
     width: usize,
 ) -> Result<Dense, KernelError> {
-    let (mut weights, mut bias) = (Vec::new(), Vec::new());
-    for part in parts {
-        weights.extend(tensors(&format!("{name}.{part}.weight"), &[width, width])?);
-        match *part {
-            "k_proj" => bias.resize(bias.len() + width, 0.0),
-            part => bias.extend(tensors(&format!("{name}.{part}.bias"), &[width])?),
-        }
-    }
-    Dense::pack(width, &weights, &bias)
+    load::joined(tensors, name, parts, width, Some("k_proj"))
 }
 
 /// A convolution over three neighbours, as a product of their numbers one after the other.
@@ -132,12 +122,4 @@ fn convolution(
         }
     }
     Dense::pack(3 * inputs, &weights, &bias)
-}
-
-fn gains(tensors: &mut Tensors<'_>, name: &str, width: usize) -> Result<Gains, KernelError> {
-    let mut read = |part: &str| -> Result<Vec<Floats>, KernelError> {
-        let numbers = tensors(&format!("{name}.{part}"), &[width])?;
-        Ok(numbers.as_chunks().0.to_vec())
-    };
-    Ok(Gains { gain: read("weight")?, shift: read("bias")? })
 }

@@ -3,8 +3,8 @@
 
 use super::{Captions, CaptionsConfig, Layer, Sight, SightConfig, Tower, TowerConfig, add};
 use crate::dense::Dense;
-use crate::encoder::{Tensors, gains};
 use crate::error::KernelError;
+use crate::load::{Tensors, dense, gains, joined};
 
 impl Sight {
     /// Reads the weights.
@@ -73,21 +73,12 @@ impl Layer {
     ) -> Result<Self, KernelError> {
         let (width, wide) = (config.width, config.feed_forward);
         let name = |part: &str| format!("encoder.layers.{at}.{part}");
-        let (mut weights, mut bias) = (Vec::new(), Vec::new());
-        for part in ["q_proj", "k_proj", "v_proj"] {
-            let part = name(&format!("self_attn.{part}"));
-            weights.extend(tensors(&format!("{part}.weight"), &[width, width])?);
-            bias.extend(tensors(&format!("{part}.bias"), &[width])?);
-        }
-        let mut dense = |part: &str, inputs: usize, outputs: usize| {
-            let weights = tensors(&name(&format!("{part}.weight")), &[outputs, inputs])?;
-            Dense::pack(inputs, &weights, &tensors(&name(&format!("{part}.bias")), &[outputs])?)
-        };
+        let (own, parts) = (name("self_attn"), ["q_proj", "k_proj", "v_proj"]);
         Ok(Self {
-            qkv: Dense::pack(width, &weights, &bias)?,
-            output: dense("self_attn.out_proj", width, width)?,
-            up: dense("mlp.fc1", width, wide)?,
-            down: dense("mlp.fc2", wide, width)?,
+            qkv: joined(tensors, &own, &parts, width, None)?,
+            output: dense(tensors, &name("self_attn.out_proj"), width, width)?,
+            up: dense(tensors, &name("mlp.fc1"), width, wide)?,
+            down: dense(tensors, &name("mlp.fc2"), wide, width)?,
             norm: gains(tensors, &name("layer_norm1"), width)?,
             forward_norm: gains(tensors, &name("layer_norm2"), width)?,
         })

@@ -6,52 +6,15 @@ use selvedge_base::Refusal;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
-use super::super::{Fields, Written};
+use super::super::Written;
+use super::super::body::{Body, split};
 use super::{
     Asked, Card, Found, INPUT, MAX_SIDES, MAX_VALUES, Output, PLATFORM, check_input, floats, one,
     wanted,
 };
-use crate::decode::{self, List, invalid, required};
+use crate::decode::{self, invalid, required};
 use crate::json::{Array, Object};
 use crate::number::{Component, Double, component};
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Body {
-    id: Option<String>,
-    parameters: Option<Fields>,
-    inputs: Option<List<Input>>,
-    outputs: Option<List<Named>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Input {
-    name: String,
-    shape: List<i64>,
-    datatype: String,
-    parameters: Option<OfInput>,
-    data: Option<Data>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OfInput {
-    binary_data_size: Option<usize>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Named {
-    name: String,
-    parameters: Option<OfOutput>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OfOutput {
-    binary_data: Option<bool>,
-}
 
 /// Numbers, flat or nested as their shape is.
 #[derive(Debug)]
@@ -128,12 +91,8 @@ impl<'de> Visitor<'de> for Nest<'_> {
 /// # Errors
 /// A refusal that names the field at fault.
 pub fn parse(bytes: &[u8], json: Option<usize>) -> Result<Asked, Refusal> {
-    let length = json.unwrap_or(bytes.len());
-    let Some((json, binary)) = bytes.split_at_checked(length) else {
-        let message = "'Inference-Header-Content-Length' is more than the whole body";
-        return Err(invalid("Inference-Header-Content-Length", message));
-    };
-    let body: Body = decode::body(json)?;
+    let (json, binary) = split(bytes, json)?;
+    let body: Body<Data> = decode::body(json)?;
     let input = one(body.inputs.ok_or_else(|| required("inputs"))?.0)?;
     check_input(&input.name, &input.datatype)?;
     let size = input.parameters.unwrap_or_default().binary_data_size;
@@ -153,8 +112,7 @@ pub fn parse(bytes: &[u8], json: Option<usize>) -> Result<Asked, Refusal> {
     let fields = body.parameters.unwrap_or_default();
     let all = fields.binary_data_output.unwrap_or(false);
     let named = body.outputs.unwrap_or_default().0;
-    let own = |named: &Named| named.parameters.as_ref().and_then(|own| own.binary_data);
-    let names = named.iter().map(|named| (named.name.as_str(), own(named).unwrap_or(all)));
+    let names = named.iter().map(|named| (named.name.as_str(), named.binary().unwrap_or(all)));
     let wanted = wanted(names, all)?;
     Asked::of(body.id.unwrap_or_default(), (input.shape.0, values), wanted, fields)
 }

@@ -4,64 +4,22 @@ use std::fmt;
 
 use selvedge_base::Refusal;
 use selvedge_contract::{Datatype, Signature, Tensor, TensorSpec};
-use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
-use super::super::{Fields, VERSION, Written};
+use super::super::body::{Body, split};
+use super::super::{VERSION, Written};
 use super::{Asked, MAX_BYTES, MAX_SIDES, Wanted, cut, head, room};
-use crate::decode::{self, List, invalid, required, unsupported};
+use crate::decode::{self, invalid, required, unsupported};
 use crate::json::{Array, Json, Object};
 use crate::number::{Component, Double, component};
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Body {
-    id: Option<String>,
-    parameters: Option<Fields>,
-    inputs: Option<List<Input>>,
-    outputs: Option<List<Named>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Input {
-    name: String,
-    shape: List<i64>,
-    datatype: String,
-    parameters: Option<OfInput>,
-    data: Option<Json>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OfInput {
-    binary_data_size: Option<usize>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Named {
-    name: String,
-    parameters: Option<OfOutput>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OfOutput {
-    binary_data: Option<bool>,
-}
 
 /// The inference that a body means. `json` is the length of its JSON, when bytes follow.
 ///
 /// # Errors
 /// A refusal that names the field at fault.
 pub fn parse(bytes: &[u8], json: Option<usize>) -> Result<Asked, Refusal> {
-    let length = json.unwrap_or(bytes.len());
-    let Some((json, mut binary)) = bytes.split_at_checked(length) else {
-        let message = "'Inference-Header-Content-Length' is more than the whole body";
-        return Err(invalid("Inference-Header-Content-Length", message));
-    };
-    let body: Body = decode::body(json)?;
+    let (json, mut binary) = split(bytes, json)?;
+    let body: Body<Json> = decode::body(json)?;
     let (mut inputs, mut left) = (Vec::new(), MAX_BYTES);
     for (at, input) in body.inputs.ok_or_else(|| required("inputs"))?.0.into_iter().enumerate() {
         let mut tensor = head((input.name, &input.datatype), input.shape.0, &inputs)?;
@@ -100,8 +58,8 @@ pub fn parse(bytes: &[u8], json: Option<usize>) -> Result<Asked, Refusal> {
     let all = fields.binary_data_output.unwrap_or(false);
     let named = body.outputs.unwrap_or_default().0.into_iter();
     let wanted = named.map(|named| {
-        let own = named.parameters.and_then(|own| own.binary_data);
-        Wanted { name: named.name, binary: own.unwrap_or(all) }
+        let binary = named.binary().unwrap_or(all);
+        Wanted { name: named.name, binary }
     });
     Asked::of(body.id.unwrap_or_default(), inputs, wanted.collect(), fields)
 }

@@ -3,9 +3,7 @@
 //! Owns what of a request a model of the mesh can be told, and the refusals for what it cannot.
 //! Vectors are made only at the node that has the model; other nodes are not asked for them.
 
-use std::sync::Arc;
-
-use selvedge_base::{Blame, Code, ModelDigest, Refusal, RequestId, Retry, Stage};
+use selvedge_base::{Blame, Code, ModelDigest, Refusal, Retry, Stage};
 use selvedge_contract as contract;
 use selvedge_core::bill::Took;
 use selvedge_core::meter::Meter;
@@ -16,26 +14,12 @@ use selvedge_dialect::exchange::Dialect;
 use selvedge_net::clock;
 use tokio::sync::oneshot;
 
-use super::{Errand, Missed, lost, no_stand_in};
-use crate::quota::{Takes, Wanted};
-use crate::shared::Shared;
+use super::{Errand, Missed, errand, lost, no_stand_in};
+use crate::serve::CancelOnDrop;
 use crate::trace::{EMBEDDINGS, Trace, Whom};
 
 /// Tokens that a model puts around a text: BERT has two, and no published one more than four.
 const MARKS: usize = 4;
-
-/// What must end with the request, whatever ends that.
-struct Run {
-    shared: Arc<Shared>,
-    id: RequestId,
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        // One that is over is unknown to the engine.
-        self.shared.engine.cancel(self.id);
-    }
-}
 
 impl Errand {
     /// Has a model of this node make all vectors.
@@ -44,34 +28,17 @@ impl Errand {
         let digest = held_here(&view, model)?;
         let texts = self.texts(digest, model)?;
         let most = at_most(&view, digest, &texts);
-        let (account, key) = (&self.call.account, self.call.key.as_ref());
-        let mut reservation = match self.shared.policies.limits(account, key) {
-            true => {
-                let wanted = Wanted {
-                    id: self.call.id,
-                    account: self.call.account.clone(),
-                    key: self.call.key,
-                    model: view.plain_model_name(model),
-                    takes: Takes::Free(Meter::counted(most, Some(0))),
-                    deadline: self.call.deadline,
-                };
-                let held = self.shared.quota.reserve(wanted).await;
-                let held = held.inspect_err(|_| self.shared.counters.budget_refusals.bump())?;
-                if let Some(other) = held.downgrade() {
-                    self.shared.counters.budget_refusals.bump();
-                    return Err(no_stand_in(other).into());
-                }
-                Some(held)
-            }
-            false => None,
-        };
+        let times = (self.call.id, self.call.deadline);
+        let asks = || (view.plain_model_name(model), Meter::counted(most, Some(0)));
+        let reserved = errand::reserve(&self.shared, times, self.payer(), asks, no_stand_in);
+        let mut reservation = reserved.await?;
         self.shared.counters.admitted.bump();
         let mut asking = Trace::ask(self.call.trace.as_ref(), model, || Whom::Here);
         asking.note(|turn| turn.operation = EMBEDDINGS);
         let made = tokio::select! {
             biased;
             lost = lost(&mut reservation) => Err(lost),
-            barred = self.barred() => Err(barred),
+            barred = errand::barred(&self.shared, self.payer()) => Err(barred),
             made = self.made(digest, texts) => made,
         };
         let made = match made {
@@ -107,7 +74,7 @@ impl Errand {
             // Nobody listens when the request was given up.
             let _heard = sink.send(made);
         });
-        let _run = Run { shared: Arc::clone(&self.shared), id };
+        let _cancel = CancelOnDrop { shared: &self.shared, id };
         let request = contract::EmbedRequest { id, model, texts, cut };
         self.shared.engine.embed(request, sink)?;
         let left = self.deadline.since(clock::mono());

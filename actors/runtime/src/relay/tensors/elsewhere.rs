@@ -15,7 +15,7 @@ use selvedge_net::clock;
 use selvedge_proto::wire::{Label, MAX_RECEIPT_BUDGETS, Receipt};
 use tokio::sync::mpsc;
 
-use super::{Errand, late, lost};
+use super::{Errand, errand, late, lost};
 use crate::handoff::{self, Handed};
 use crate::quota::Reservation;
 use crate::trace::{INFERENCE, Trace, Whom};
@@ -62,7 +62,7 @@ impl Errand {
             let told = tokio::select! {
                 biased;
                 lost = lost(reservation) => return Err(lost),
-                barred = self.barred() => return Err(barred),
+                barred = errand::barred(&self.shared, self.payer()) => return Err(barred),
                 told = tokio::time::timeout(deadline.into(), answer(&mut heard)) => told,
             };
             let told = told.unwrap_or_else(|_| Err(late()));
