@@ -76,6 +76,7 @@ pub(super) const fn kind_name(kind: EventKind) -> &'static str {
         EventKind::Started => "process started",
         EventKind::StoreFailed => "write failed",
         EventKind::PolicyChanged => "policy changed",
+        EventKind::MemoryChanged => "models in memory",
         EventKind::ClockSet => "clock set",
         EventKind::QuotaReported => "budget",
         _ => "event",

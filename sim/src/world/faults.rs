@@ -96,6 +96,10 @@ impl World<'_> {
                 self.fail_engine(*node, true);
                 self.fired(index);
             }
+            FaultKind::LowBattery { .. } | FaultKind::Hot { .. } => {
+                self.strained(kind, true);
+                self.fired(index);
+            }
             FaultKind::DiskSlow { node, by } => {
                 self.nodes[*node].disk.slow = *by;
             }
@@ -196,6 +200,9 @@ impl World<'_> {
                 self.nodes[*node].freezes -= 1;
                 let frozen = self.nodes[*node].freezes > 0;
                 self.nodes[*node].memory.engine.frozen = frozen;
+                if !frozen {
+                    self.memory_awakes(*node);
+                }
                 if !frozen && std::mem::take(&mut self.nodes[*node].memory.engine.stalled) {
                     self.later(*node, self.now.0, super::Own::StepEnded);
                 }
@@ -207,6 +214,7 @@ impl World<'_> {
                 }
                 self.set_throttle(*node);
             }
+            FaultKind::LowBattery { .. } | FaultKind::Hot { .. } => self.strained(kind, false),
             FaultKind::ShortOfMemory { node } => {
                 self.nodes[*node].shortages -= 1;
                 let short = self.nodes[*node].shortages > 0;
@@ -342,6 +350,7 @@ impl World<'_> {
 
     /// A stopped process goes on: its socket is full, its timers are late.
     fn go_on(&mut self, node: usize) {
+        self.memory_awakes(node);
         let backlog = std::mem::take(&mut self.nodes[node].memory.backlog);
         for packet in backlog {
             self.deliver(node, Micros::ZERO, packet);
