@@ -391,7 +391,8 @@ impl Engine {
     pub(crate) fn fail(&mut self, now: Mono, failed: bool, answers: &mut Vec<(Owner, Answer)>) {
         self.failed = failed;
         if !failed {
-            self.ready_at = now.plus(if self.shelf.is_some() { Micros::ZERO } else { self.plan.load });
+            self.ready_at =
+                now.plus(if self.shelf.is_some() { Micros::ZERO } else { self.plan.load });
             self.wish_ahead();
             return;
         }

@@ -133,16 +133,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
     (
         "what a machine is and which file of a model suits it: read and chosen once, on one node, \
          and no other decides by it; how it stands is simulated",
-        &[
-            "Card",
-            "Chosen",
-            "Fate",
-            "Hardware",
-            "MAX_CARDS",
-            "MAX_NAME",
-            "Variant",
-            "clean",
-        ],
+        &["Card", "Chosen", "Fate", "Hardware", "MAX_CARDS", "MAX_NAME", "Variant", "clean"],
     ),
     (
         "calls of functions: what words say, and answers have none here",

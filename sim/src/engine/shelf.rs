@@ -13,7 +13,7 @@ use selvedge_contract::residence::{
     Decision, Eviction, MOST_WAIT, Reason, Residence, Room, Wish, divide,
 };
 use selvedge_contract::schedule::{Arrival, Bounds, Schedule, pages_for};
-use selvedge_contract::{Answer, Emitted, ModelState, Scope};
+use selvedge_contract::{Answer, ModelState, Scope};
 
 use super::{Engine, Job, Model, Owner, refusal};
 use crate::plan::{MemoryPlan, ModelPlan};
@@ -451,7 +451,7 @@ impl Engine {
         };
         let mut all: Vec<usize> = (0..shelf.held.len()).filter(sought).collect();
         let first = shelf.stream.below(all.len() as u64) as usize;
-        all.rotate_left(first.min(all.len()));
+        all.rotate_left(first);
         let (mut decided, mut waits) = (false, None::<Mono>);
         for at in all {
             match self.ask_one(at, now, changes, answers) {

@@ -104,6 +104,8 @@ pub(super) const fn family(kind: &FaultKind) -> u8 {
         FaultKind::Pause { .. }
         | FaultKind::Freeze { .. }
         | FaultKind::Throttle { .. }
+        | FaultKind::LowBattery { .. }
+        | FaultKind::Hot { .. }
         | FaultKind::ShortOfMemory { .. }
         | FaultKind::OutOfMemory { .. }
         | FaultKind::LoadFailure { .. } => 2,

@@ -177,7 +177,8 @@ impl World<'_> {
         let known = known.filter(|_| self.is_last_copy(node, model));
         if let Some(other) = believed.or(known) {
             let other = other.name();
-            let seen = format!("node {node} unloads {name} of {bytes}, and keeps {other}: {stay:?}");
+            let seen =
+                format!("node {node} unloads {name} of {bytes}, and keeps {other}: {stay:?}");
             self.broken(Invariant::MemoryCopyFirst, seen);
         }
         if (eviction.why == Why::Copied) != copied(model) {
@@ -202,8 +203,13 @@ impl World<'_> {
         let now = self.now.0;
         let long = |since: Option<Mono>| since.is_some_and(|at| now.since(at) >= KNOWN_AFTER);
         let Some(at) = place(model).filter(|_| long(self.calm_since)) else { return false };
-        let tells = |one: usize| self.nodes[one].acts() && self.is_whole(one);
-        let has = |one: usize| one != node && tells(one) && long(self.residents.ready[one][at].since);
+        let tells = |one: usize| {
+            let engine = &self.nodes[one].memory.engine;
+            let awake = engine.shelf.as_ref().map(|shelf| shelf.awake_since);
+            self.nodes[one].acts() && self.is_whole(one) && !engine.frozen && long(awake)
+        };
+        let has =
+            |one: usize| one != node && tells(one) && long(self.residents.ready[one][at].since);
         now < self.writes_end() && (0..self.nodes.len()).any(has)
     }
 
@@ -230,7 +236,8 @@ impl World<'_> {
         if self.plan.memory.is_none() {
             return;
         }
-        for node in (0..self.nodes.len()).filter(|node| self.nodes[*node].acts()).collect::<Vec<_>>()
+        for node in
+            (0..self.nodes.len()).filter(|node| self.nodes[*node].acts()).collect::<Vec<_>>()
         {
             self.audit_memory(node);
         }

@@ -126,9 +126,8 @@ impl World<'_> {
                 (*of, *last) == (conn, turn) && now.since(*at) < AGAIN_EVERY
             })
         };
-        let news = links.filter(|(peer, link)| {
-            link.version >= MACHINES_SINCE && !knows(*peer, link.conn)
-        });
+        let news =
+            links.filter(|(peer, link)| link.version >= MACHINES_SINCE && !knows(*peer, link.conn));
         let news: Vec<(usize, u64)> = news.map(|(peer, link)| (peer, link.conn)).collect();
         for (peer, conn) in news {
             let load = Load::Machine(Box::new(machine.clone()));
