@@ -3,8 +3,8 @@
 //!
 //! Token `i` of an answer is a function of the prompt and `i` alone, so that the omniscient
 //! observer knows the answer every node must give. Owns what runs, how long a step takes, and the
-//! ways an engine fails. Does not own where answers go. Which models are in memory, where they share
-//! one that is too small for all, is the business of [`shelf`].
+//! ways an engine fails. Does not own where answers go. Which models are in memory, where they
+//! share one that is too small for all, is the business of [`shelf`].
 
 mod shelf;
 
@@ -300,8 +300,8 @@ impl Engine {
     /// Begins a step if there is work and none is under way; returns when it ends.
     pub(crate) fn begin(&mut self, now: Mono) -> Option<Mono> {
         let count = self.lanes.len();
-        let turns = (0..count).map(|at| (self.turn + at) % count);
-        let lane = turns.into_iter().find(|lane| !self.lanes[*lane].is_idle());
+        let mut turns = (0..count).map(|at| (self.turn + at) % count);
+        let lane = turns.find(|lane| !self.lanes[*lane].is_idle());
         let lane = lane.filter(|_| self.step.is_none() && !self.failed)?;
         if now < self.ready_at {
             // Loading: an empty step that ends when the model is there.
@@ -397,7 +397,7 @@ impl Engine {
             return;
         }
         let all: Vec<u64> = self.jobs.keys().copied().collect();
-        for job in all.into_iter().filter_map(|id| self.forget(id)).collect::<Vec<_>>() {
+        for job in all.into_iter().filter_map(|id| self.forget(id)) {
             let failed = refusal(Code::ModelUnavailable, "the model was lost".to_owned());
             answers.push((job.owner, Answer::Failed(failed)));
         }
@@ -406,8 +406,8 @@ impl Engine {
 
     pub(crate) fn squeeze(&mut self, short: bool) {
         let pages = if short { (self.plan.pages / SHORT).max(2) } else { self.plan.pages };
-        // Pages have no numbers here: what is forgotten needs no freeing. Models that share a memory
-        // have theirs divided.
+        // Pages have no numbers here: what is forgotten needs no freeing. Models that share a
+        // memory have theirs divided.
         if self.shelf.is_none() {
             drop(self.lanes[0].resize(pages));
         }

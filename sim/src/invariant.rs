@@ -198,8 +198,8 @@ registry! {
 }
 
 impl Invariant {
-    /// The family: F flow, Q quota, H hand-over, R routing, P providers, C cache, E engines' memory,
-    /// M membership and state, S store, B bounds, V liveness.
+    /// The family: F flow, Q quota, H hand-over, R routing, P providers, C cache, E engines'
+    /// memory, M membership and state, S store, B bounds, V liveness.
     pub fn family(self) -> char {
         self.id().chars().next().unwrap_or('?')
     }

@@ -527,8 +527,8 @@ impl Residence {
         if sum < missing {
             return BTreeSet::new();
         }
-        // A large one may have made smaller ones before it superfluous. The last of these are spared
-        // first: those that are last copies, and were asked for more lately.
+        // A large one may have made smaller ones before it superfluous. The last of these are
+        // spared first: those that are last copies, and were asked for more lately.
         let mut spared = |(_, bytes): &(ModelDigest, u64)| {
             let spared = sum - bytes >= missing;
             sum -= if spared { *bytes } else { 0 };

@@ -60,21 +60,25 @@ pub(super) const MODELS_IN_TURN: Scenario = Scenario {
     nodes: 3,
     nodes_least: 2,
     build: |nodes, seed| {
-        let plan = sharing(Plan::calm(seed, nodes), &[40, 40, 30, 60], Micros::millis(800))
-            .client(asking(&[0, 1], 20, 3, 100))
-            .client(asking(&[2], 10, 3, 60))
-            .client(asking(&[3, 0], 6, 10, 100).at(&[0]))
-            .client(asking(&[1, 3], 6, 30, 100).at(&[1]))
+        // Some of the requests may not leave their node, so that a model comes to several.
+        let all = &[0, 1, 2, 3, 4, 5];
+        let stays = ClientPlan { home_permille: 300, ..asking(all, 60, 3, 100) };
+        let weights = [40, 40, 30, 60, 45, 50];
+        let mut plan = sharing(Plan::calm(seed, nodes), &weights, Micros::millis(500))
+            .client(stays)
+            .client(asking(&[0, 3], 20, 10, 60).at(&[0]))
             .with(FaultKind::Crash { node: 1, reset: false }, s(50), s(3));
+        plan.memory.failing_permille = 50;
         asked_at_the_end(plan)
     },
     expect: |_, outcome| {
-        let failed = outcome.requests.failed * 10 <= outcome.requests.finished;
+        let failed = outcome.requests.failed * 4 <= outcome.requests.finished;
         all(&[
             happened(outcome, Mark::ModelLoaded),
             happened(outcome, Mark::ModelWentCopied),
             happened(outcome, Mark::ModelWentOldest),
-            (failed, "nearly all are answered"),
+            happened(outcome, Mark::ModelLoadFailed),
+            (failed, "most are answered"),
         ])
     },
 };
@@ -85,14 +89,13 @@ pub(super) const NEVER_IDLE: Scenario = Scenario {
     nodes: 2,
     nodes_least: 2,
     build: |nodes, seed| {
-        let mut busy = asking(&[0], 240 * nodes as u64, 8, 80);
+        let mut busy = asking(&[0], 200 * nodes as u64, 8, 80);
         busy.answer = (100, 200);
-        let mut plan = sharing(Plan::calm(seed, nodes), &[60, 50, 30, 75], Micros::millis(800))
+        let mut plan = sharing(Plan::calm(seed, nodes), &[60, 50, 10, 75], Micros::millis(800))
             .client(busy)
             .client(ClientPlan { deadline: s(70), ..asking(&[1], 20, 15, 45) })
             .client(asking(&[3], 10, 15, 60));
         plan.memory.models[2].kept = true;
-        plan.memory.failing_permille = 250;
         asked_at_the_end(plan)
     },
     expect: |_, outcome| {

@@ -196,17 +196,7 @@ impl World<'_> {
     /// A part of a machine, or the way between machines, is well again.
     fn end_in_parts(&mut self, index: usize, kind: &FaultKind) {
         match kind {
-            FaultKind::Freeze { node } => {
-                self.nodes[*node].freezes -= 1;
-                let frozen = self.nodes[*node].freezes > 0;
-                self.nodes[*node].memory.engine.frozen = frozen;
-                if !frozen {
-                    self.memory_awakes(*node);
-                }
-                if !frozen && std::mem::take(&mut self.nodes[*node].memory.engine.stalled) {
-                    self.later(*node, self.now.0, super::Own::StepEnded);
-                }
-            }
+            FaultKind::Freeze { node } => self.thaw(*node),
             FaultKind::Throttle { node, times } => {
                 let throttles = &mut self.nodes[*node].throttles;
                 if let Some(at) = throttles.iter().position(|one| one == times) {
@@ -266,6 +256,20 @@ impl World<'_> {
                 self.fired_if(index, hit);
                 self.network.end(index);
             }
+        }
+    }
+
+    /// An engine computes again, unless another fault keeps it from that.
+    fn thaw(&mut self, node: usize) {
+        self.nodes[node].freezes -= 1;
+        let frozen = self.nodes[node].freezes > 0;
+        self.nodes[node].memory.engine.frozen = frozen;
+        if frozen {
+            return;
+        }
+        self.memory_awakes(node);
+        if std::mem::take(&mut self.nodes[node].memory.engine.stalled) {
+            self.later(node, self.now.0, super::Own::StepEnded);
         }
     }
 
