@@ -153,8 +153,9 @@ fn every_planted_bug_is_found_and_shrinks() {
         if let Some(folder) = std::env::var_os("SELVEDGE_SIM_KEEP") {
             let name = format!("{}.toml", dashed(bug.as_str()));
             let path = std::path::Path::new("sim/seeds/regressions").join(&name);
+            let story = if OF_MEMORY.contains(&bug) { " of many-models" } else { "" };
             let page = shrunk.page(
-                &format!("seed {seed} with the planted bug {}", bug.as_str()),
+                &format!("seed {seed}{story} with the planted bug {}", bug.as_str()),
                 &format!("selvedge sim replay {}", path.display()),
             );
             std::fs::write(std::path::Path::new(&folder).join(name), page).unwrap();
