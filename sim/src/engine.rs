@@ -3,7 +3,10 @@
 //!
 //! Token `i` of an answer is a function of the prompt and `i` alone, so that the omniscient
 //! observer knows the answer every node must give. Owns what runs, how long a step takes, and the
-//! ways an engine fails. Does not own where answers go.
+//! ways an engine fails. Does not own where answers go. Which models are in memory, where they
+//! share one that is too small for all, is the business of [`shelf`].
+
+mod shelf;
 
 use std::collections::BTreeMap;
 
@@ -15,23 +18,32 @@ use selvedge_contract::{
 };
 use selvedge_proto::swim::Pulse;
 
-use crate::plan::EnginePlan;
+pub(crate) use self::shelf::{Change, Changed, Shelf, place};
+use crate::plan::{EnginePlan, MAX_SHARED};
 use crate::stream::mix;
 
 /// The models there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Model {
     /// What clients ask for.
     Loom,
     /// A smaller one that budgets may downgrade to.
     Heddle,
+    /// One of those that share a memory: its place in the plan.
+    Shared(u8),
 }
+
+/// The names of those that share a memory.
+const SHARED: [&str; MAX_SHARED] = ["warp", "weft", "reed", "bobbin", "spindle", "shuttle"];
+/// What their digests begin with: none of the others' do.
+const SHARED_FROM: u8 = 0x10;
 
 impl Model {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Loom => "loom",
             Self::Heddle => "heddle",
+            Self::Shared(at) => SHARED[at as usize % MAX_SHARED],
         }
     }
 
@@ -39,16 +51,22 @@ impl Model {
         match self {
             Self::Loom => ModelDigest([0x6d; 32]),
             Self::Heddle => ModelDigest([0x68; 32]),
+            Self::Shared(at) => ModelDigest([SHARED_FROM + at; 32]),
         }
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        let shared = (0..MAX_SHARED as u8).map(Self::Shared);
+        [Self::Loom, Self::Heddle].into_iter().chain(shared)
     }
 
     /// The model of a name.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        [Self::Loom, Self::Heddle].into_iter().find(|model| model.name() == name)
+        Self::all().find(|model| model.name() == name)
     }
 
     fn of(digest: ModelDigest) -> Option<Self> {
-        [Self::Loom, Self::Heddle].into_iter().find(|model| model.digest() == digest)
+        Self::all().find(|model| model.digest() == digest)
     }
 }
 
@@ -83,13 +101,18 @@ pub(crate) enum Owner {
 pub(crate) struct Engine {
     plan: EnginePlan,
     has_model: bool,
-    schedule: Schedule,
+    /// One for all models, or one for each where they share a memory.
+    lanes: Vec<Schedule>,
+    /// Which lane's step is next.
+    turn: usize,
+    /// The models that share a memory, where they do.
+    pub(crate) shelf: Option<Box<Shelf>>,
     cost: CostModel,
     jobs: BTreeMap<u64, Job>,
     next_job: u64,
     ready_at: Mono,
     /// The step under way: what it computes.
-    step: Option<StepPlan>,
+    step: Option<(usize, StepPlan)>,
     took: Micros,
     /// A step that ended while nobody could take note.
     pub(crate) stalled: bool,
@@ -109,6 +132,8 @@ struct Job {
     max_tokens: u32,
     /// Tokens of the answer that exist.
     drawn: u32,
+    /// The schedule that it is on.
+    lane: usize,
 }
 
 impl Prompt {
@@ -174,7 +199,9 @@ impl Prompt {
 impl Engine {
     pub(crate) fn new(plan: EnginePlan, has_model: bool, now: Mono) -> Self {
         Self {
-            schedule: Schedule::new(bounds(&plan)),
+            lanes: vec![Schedule::new(bounds(&plan))],
+            turn: 0,
+            shelf: None,
             plan,
             has_model,
             cost: CostModel::default(),
@@ -198,6 +225,7 @@ impl Engine {
     /// As production's engine refuses.
     pub(crate) fn submit(
         &mut self,
+        now: Mono,
         owner: Owner,
         tenant: &str,
         request: &GenerateRequest,
@@ -218,6 +246,11 @@ impl Engine {
         let drawn = emitted.len() as u32;
         let (longest, _) = prompt.end(request.max_tokens);
         let id = self.next_job;
+        if self.shelf.is_some() {
+            let max_tokens = request.max_tokens;
+            let job = Job { owner, model, prompt, max_tokens, drawn, lane: 0 };
+            return self.take_in(now, job, (tenant, emitted));
+        }
         let arrival = Arrival {
             id: RequestId(u128::from(id)),
             tokens: prompt.all_tokens().chain(emitted.iter().copied()).collect(),
@@ -225,11 +258,12 @@ impl Engine {
             // One schedule has both models here; their pages are not the same.
             scope: Some(Scope::new(&format!("{}/{tenant}", model.name()))),
         };
-        self.schedule
+        self.lanes[0]
             .arrive(arrival)
             .map_err(|error| refusal(Code::Overloaded, error.to_string()))?;
         self.next_job += 1;
-        self.jobs.insert(id, Job { owner, model, prompt, max_tokens: request.max_tokens, drawn });
+        let max_tokens = request.max_tokens;
+        self.jobs.insert(id, Job { owner, model, prompt, max_tokens, drawn, lane: 0 });
         Ok(Answer::Started { prompt_tokens: prompt.tokens, prompt_digest: prompt.digest() })
     }
 
@@ -237,16 +271,24 @@ impl Engine {
     pub(crate) fn cancel(&mut self, owner: Owner) {
         let found = self.jobs.iter().find(|(_, job)| job.owner == owner).map(|(id, _)| *id);
         if let Some(id) = found {
-            self.jobs.remove(&id);
-            self.schedule.leave(RequestId(u128::from(id)));
+            self.forget(id);
         }
     }
 
-    const fn models(&self) -> &'static [Model] {
-        match (self.has_model, self.plan.small) {
-            (false, _) => &[],
-            (true, false) => &[Model::Loom],
-            (true, true) => &[Model::Loom, Model::Heddle],
+    /// A job ends, however it does.
+    fn forget(&mut self, id: u64) -> Option<Job> {
+        let job = self.jobs.remove(&id)?;
+        self.lanes[job.lane].leave(RequestId(u128::from(id)));
+        self.worked(job.model);
+        Some(job)
+    }
+
+    fn models(&self) -> Vec<Model> {
+        match (&self.shelf, self.has_model, self.plan.small) {
+            (_, false, _) => Vec::new(),
+            (Some(shelf), ..) => shelf.models().collect(),
+            (None, true, false) => vec![Model::Loom],
+            (None, true, true) => vec![Model::Loom, Model::Heddle],
         }
     }
 
@@ -257,16 +299,19 @@ impl Engine {
 
     /// Begins a step if there is work and none is under way; returns when it ends.
     pub(crate) fn begin(&mut self, now: Mono) -> Option<Mono> {
-        if self.step.is_some() || self.schedule.is_idle() || self.failed {
-            return None;
-        }
+        let count = self.lanes.len();
+        let mut turns = (0..count).map(|at| (self.turn + at) % count);
+        let lane = turns.find(|lane| !self.lanes[*lane].is_idle());
+        let lane = lane.filter(|_| self.step.is_none() && !self.failed)?;
         if now < self.ready_at {
             // Loading: an empty step that ends when the model is there.
-            self.step = Some(StepPlan::default());
+            self.step = Some((lane, StepPlan::default()));
             self.took = Micros::ZERO;
             return Some(self.ready_at);
         }
-        let plan = self.schedule.plan();
+        self.turn = lane + 1;
+        let schedule = &mut self.lanes[lane];
+        let plan = schedule.plan();
         self.paused += plan.paused.len() as u64;
         let prompt: u32 = plan.work.iter().map(|work| work.tokens).filter(|n| *n > 1).sum();
         // A token computed ahead takes what one of a prompt takes.
@@ -276,15 +321,15 @@ impl Engine {
             .step
             .plus(self.plan.prompt_token.times(u64::from(prompt) + drafted as u64))
             .times(self.throttle);
-        self.step = Some(plan);
+        self.step = Some((lane, plan));
         Some(now.plus(self.took))
     }
 
     /// The step under way is over: what came of it.
     pub(crate) fn end_step(&mut self, answers: &mut Vec<(Owner, Answer)>) {
-        let Some(plan) = self.step.take() else { return };
+        let Some((lane, plan)) = self.step.take() else { return };
         for id in &plan.expelled {
-            if let Some(job) = self.jobs.remove(&(id.0 as u64)) {
+            if let Some(job) = self.forget(id.0 as u64) {
                 let failed = refusal(Code::OutOfMemory, "memory has shrunk".to_owned());
                 answers.push((job.owner, Answer::Failed(failed)));
             }
@@ -298,20 +343,20 @@ impl Engine {
                 self.cost.prefilled(work.tokens, self.took);
             }
             if self.jobs.contains_key(&(work.id.0 as u64)) {
-                self.schedule.computed(work);
-                self.draw(work, answers);
+                self.lanes[lane].computed(work);
+                self.draw(lane, work, answers);
             }
         }
         // Drafts come in steps of answers alone.
         let rows = plan.work.iter().map(|work| 1 + work.draft.len()).sum();
         if plan.work.iter().all(|work| work.tokens == 1 && work.draws) {
-            self.schedule.stepped(rows, self.took);
+            self.lanes[lane].stepped(rows, self.took);
         }
-        self.cost.stepped(self.schedule.plain_time(plan.work.len(), rows, self.took));
+        self.cost.stepped(self.lanes[lane].plain_time(plan.work.len(), rows, self.took));
     }
 
     /// Says what a step allows of one answer.
-    fn draw(&mut self, work: &Work, answers: &mut Vec<(Owner, Answer)>) {
+    fn draw(&mut self, lane: usize, work: &Work, answers: &mut Vec<(Owner, Answer)>) {
         let rows = if work.draws { 1 + work.draft.len() } else { 0 };
         for at in 0..rows {
             let Some(job) = self.jobs.get_mut(&(work.id.0 as u64)) else { return };
@@ -320,7 +365,7 @@ impl Engine {
             let token = prompt.token(model, index);
             if index < longest {
                 job.drawn += 1;
-                self.schedule.drawn(work.id, token);
+                self.lanes[lane].drawn(work.id, token);
                 let event = TokenEvent { index, token, text: String::new(), logprob: None };
                 answers.push((owner, Answer::Token(event)));
             }
@@ -331,14 +376,14 @@ impl Engine {
                     ..Usage::default()
                 };
                 answers.push((owner, Answer::Finished { reason, text: String::new(), usage }));
-                self.jobs.remove(&(work.id.0 as u64));
-                self.schedule.leave(work.id);
+                self.forget(work.id.0 as u64);
                 return;
             }
             if work.draft.get(at) != Some(&token) {
                 return;
             }
-            self.schedule.accepted(work.id);
+            let schedule = &mut self.lanes[lane];
+            schedule.accepted(work.id);
         }
     }
 
@@ -346,32 +391,50 @@ impl Engine {
     pub(crate) fn fail(&mut self, now: Mono, failed: bool, answers: &mut Vec<(Owner, Answer)>) {
         self.failed = failed;
         if !failed {
-            self.ready_at = now.plus(self.plan.load);
+            self.ready_at =
+                now.plus(if self.shelf.is_some() { Micros::ZERO } else { self.plan.load });
+            self.wish_ahead();
             return;
         }
-        for (id, job) in std::mem::take(&mut self.jobs) {
-            self.schedule.leave(RequestId(u128::from(id)));
+        let all: Vec<u64> = self.jobs.keys().copied().collect();
+        for job in all.into_iter().filter_map(|id| self.forget(id)) {
             let failed = refusal(Code::ModelUnavailable, "the model was lost".to_owned());
             answers.push((job.owner, Answer::Failed(failed)));
         }
+        self.lose_models();
     }
 
     pub(crate) fn squeeze(&mut self, short: bool) {
         let pages = if short { (self.plan.pages / SHORT).max(2) } else { self.plan.pages };
-        // Pages have no numbers here: what is forgotten needs no freeing.
-        drop(self.schedule.resize(pages));
+        // Pages have no numbers here: what is forgotten needs no freeing. Models that share a
+        // memory have theirs divided.
+        if self.shelf.is_none() {
+            drop(self.lanes[0].resize(pages));
+        }
     }
 
     pub(crate) fn pulse(&self, now: Mono) -> Pulse {
-        let running = self.schedule.running() as u32;
-        let loading = self.has_model && !self.failed && now < self.ready_at;
+        let running = self.running() as u32;
+        let loading = match &self.shelf {
+            Some(shelf) => !self.failed && shelf.is_loading(),
+            None => self.has_model && !self.failed && now < self.ready_at,
+        };
         Pulse {
             progress: self.progress,
-            computing: self.frozen || (running > 0 && !loading),
+            computing: self.frozen || (running > 0 && (!loading || self.shelf.is_some())),
             loading: loading && !self.frozen,
             running,
-            queued: self.schedule.queued() as u32,
+            queued: self.queued() as u32,
         }
+    }
+
+    fn running(&self) -> usize {
+        self.lanes.iter().map(Schedule::running).sum()
+    }
+
+    fn queued(&self) -> usize {
+        let waiting = self.shelf.as_ref().map_or(0, |shelf| shelf.waiting());
+        waiting + self.lanes.iter().map(Schedule::queued).sum::<usize>()
     }
 
     pub(crate) fn status(&self, now: Mono) -> EngineStatus {
@@ -383,6 +446,7 @@ impl Engine {
         } else {
             ModelState::Ready
         };
+        let pending: u64 = self.lanes.iter().map(Schedule::pending_tokens).sum();
         let status = |model: &Model| ModelStatus {
             card: ModelCard {
                 name: model.name().to_owned(),
@@ -394,10 +458,13 @@ impl Engine {
                 context_length: 8_192,
                 chat: true,
             },
-            state,
+            state: match (&self.shelf, self.failed) {
+                (Some(shelf), false) => shelf.state(*model),
+                _ => state,
+            },
             running: pulse.running,
             queued: pulse.queued,
-            pending_prompt_tokens: self.schedule.pending_tokens().min(u64::from(u32::MAX)) as u32,
+            pending_prompt_tokens: pending.min(u64::from(u32::MAX)) as u32,
             prefill_rate: self.cost.prefill_rate(),
             step_us: self.cost.step_us(),
         };

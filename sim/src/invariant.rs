@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 macro_rules! registry {
     ($($(#[doc = $doc:literal])+ $name:ident, $id:literal, $sentence:literal;)+) => {
         /// Something that must hold, whatever happens. The first letter of the id is the family:
-        /// F flow, Q quota, H hand-over, R routing, P providers, C cache, M membership and state,
-        /// S store, B bounds, V liveness.
+        /// F flow, Q quota, H hand-over, R routing, P providers, C cache, E engines' memory, M
+        /// membership and state, S store, B bounds, V liveness.
         #[derive(
             Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
         )]
@@ -97,6 +97,8 @@ registry! {
     RouteLosersCancelled, "R4", "an engine stops working for a request that moved on";
     /// What governs is signed and newest.
     RouteByGoverning, "R5", "a node routes by what was signed and by nothing that was replaced";
+    /// The weak are spared.
+    RouteStrainedSpared, "R6", "a node that runs low or hot is asked only if no other can answer";
     /// Bills are paid.
     PaidAsBilled, "P1", "what a provider bills and says is settled, whatever was reserved";
     /// Money is asked for first.
@@ -127,6 +129,14 @@ registry! {
     CacheNobodyForgotten, "C8", "who waits for an answer waits for somebody, for half of its time";
     /// Labels bind.
     CacheStaysHome, "C9", "no answer leaves the node or the site that its label keeps it at";
+    /// Memory is finite.
+    MemoryWithinBudget, "E1", "weights and what answers need stay within an engine's memory";
+    /// Nobody is cut off for another.
+    MemoryWorkStays, "E2", "no model leaves memory while a request for it has not ended";
+    /// Nobody waits for ever.
+    MemoryInTime, "E3", "who waits for a model is answered or told why not, in bounded time";
+    /// Copies first.
+    MemoryCopyFirst, "E4", "a model that a peer has in memory goes before a last copy as small";
     /// Silence is noticed.
     MemberSilentDead, "M1", "a silent peer is dead within 3 s";
     /// Resets are noticed.
@@ -183,11 +193,13 @@ registry! {
     LiveJoins, "V6", "after healing whoever was told to join is a member";
     /// Providers are asked again.
     LiveProvided, "V8", "after healing providers are asked again, as soon as their breakers allow";
+    /// Models come.
+    LiveLoads, "V11", "after healing whoever asks for a model that fits is answered";
 }
 
 impl Invariant {
-    /// The family: F flow, Q quota, H hand-over, R routing, P providers, C cache, M membership and
-    /// state, S store, B bounds, V liveness.
+    /// The family: F flow, Q quota, H hand-over, R routing, P providers, C cache, E engines'
+    /// memory, M membership and state, S store, B bounds, V liveness.
     pub fn family(self) -> char {
         self.id().chars().next().unwrap_or('?')
     }

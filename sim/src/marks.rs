@@ -128,6 +128,14 @@ marks! {
     CacheLookedEnough, "Who had looked at peers for long enough asked a target.";
     CacheOtherPurges, "A peer that knew other purges was given nothing.";
     PurgeHeard, "A node heard of a purge that was made elsewhere.";
+    ModelLoaded, "A model came into memory.";
+    ModelLoadFailed, "A load failed, and its model rested.";
+    ModelWentCopied, "A model made room because a peer has it in memory.";
+    ModelWentOldest, "A model made room because it was asked for the longest ago.";
+    ModelTurnedAway, "Who waited for a model was turned away: all that could go was at work.";
+    ModelKeptOut, "A model did not come, since what never goes leaves too little.";
+    StrainedSpared, "A node that ran low or hot was passed over.";
+    StrainedAsked, "A node that ran low or hot was asked, as no other could answer.";
     CacheBeside, "A caller would have nothing to do with the cache.";
 }
 

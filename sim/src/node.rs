@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use selvedge_base::{Dice, MeshId, Micros, Mono, NodeId, Now, Refusal, Wall};
+use selvedge_contract::Condition;
 use selvedge_core::auth::KeyRing;
 use selvedge_core::flow::Flow;
 use selvedge_core::journey::Target;
@@ -25,9 +26,9 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::names::{Names, is_row_signed, sign_row};
-use crate::plan::{EnginePlan, MAX_NODES};
+use crate::plan::{EnginePlan, MAX_NODES, MemoryPlan};
 use crate::stream::Stream;
-use crate::world::{CacheSide, DeskSide, Drawn, Joining, Relayed, ring};
+use crate::world::{CacheSide, DeskSide, Drawn, Joining, Machines, Relayed, ring};
 
 /// Rows a node keeps: everybody's.
 pub(crate) const MAX_ROWS: usize = MAX_NODES;
@@ -44,6 +45,10 @@ pub(crate) struct Node<P, W> {
     index: usize,
     mesh: MeshId,
     engine_plan: EnginePlan,
+    /// The models that share its engine's memory, if any do.
+    pub(crate) shares: MemoryPlan,
+    /// How its machine really stands.
+    pub(crate) sensors: Condition,
     pub(crate) site: usize,
     /// How many faults keep it down, stopped, or its engine frozen.
     pub(crate) crashes: u32,
@@ -140,6 +145,8 @@ pub(crate) struct Memory<P, W> {
     pub(crate) desks: Vec<DeskSide>,
     /// The purges of the mesh.
     pub(crate) purges: PurgeBook,
+    /// How this machine and those of linked peers stand, as far as they were told.
+    pub(crate) machines: Machines,
     /// The exact cache, where there is one.
     pub(crate) cache: Option<Box<CacheSide>>,
     /// How fast targets answered; as many as routes and providers name.
@@ -239,6 +246,8 @@ impl<P, W> Node<P, W> {
             index,
             mesh,
             engine_plan,
+            shares: MemoryPlan::default(),
+            sensors: Condition::default(),
             site,
             crashes: 0,
             pauses: 0,
@@ -279,6 +288,7 @@ impl<P, W> Node<P, W> {
         self.memory.receive.max_per_peer = self.per_peer;
         self.memory.invites = self.disk.stored.invites.clone();
         let engine = &mut self.memory.engine;
+        engine.share(&self.shares, now, (self.seed, self.index, self.starts));
         engine.frozen = self.freezes > 0;
         engine.throttle = self.throttles.iter().copied().max().unwrap_or(1);
         engine.squeeze(self.shortages > 0);
@@ -335,6 +345,7 @@ impl<P, W> Node<P, W> {
             memory.view.nodes.push(blank(id, site, true));
         }
         memory.view.nodes[0].engine = memory.engine.status(now);
+        memory.view.nodes[0].machine.now = memory.machines.own;
         let mut at = 1;
         for peer in memory.swim.states() {
             let nodes = &mut memory.view.nodes;
@@ -344,9 +355,11 @@ impl<P, W> Node<P, W> {
                 nodes.insert(at, blank(peer.node, 0, false));
                 memory.stale.insert(peer.node);
             }
-            let linked = memory.links[names.index(&peer.node)].conn != 0;
+            let index = names.index(&peer.node);
+            let linked = memory.links[index].conn != 0;
             let row = memory.stale.remove(&peer.node).then(|| memory.rows.get(&peer.node));
             refresh(&mut nodes[at], &peer, linked, row.flatten());
+            nodes[at].machine.now = memory.machines.of(index);
             at += 1;
         }
         memory.view.nodes.truncate(at);
@@ -410,6 +423,7 @@ impl<P, W> Memory<P, W> {
             relays: BTreeMap::new(),
             desks: Vec::new(),
             purges: PurgeBook::new(mesh),
+            machines: Machines::default(),
             cache: None,
             measured: BTreeMap::new(),
         }

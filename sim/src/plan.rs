@@ -7,6 +7,7 @@
 mod cache;
 mod cloud;
 mod fault;
+mod memory;
 mod seeded;
 mod workload;
 
@@ -18,6 +19,8 @@ use thiserror::Error;
 pub use cache::CachePlan;
 pub use cloud::{CloudPlan, ProviderPlan};
 pub use fault::{FAULT_NAMES, Fault, FaultKind, ProviderFault, Rerouting};
+pub(crate) use memory::MAX_SHARED;
+pub use memory::{MemoryPlan, ModelPlan};
 pub(crate) use workload::MAX_ANSWER;
 pub use workload::{BudgetPlan, BudgetUnit, ClientPlan, PerPeriod, TenantPlan, Workload};
 
@@ -50,6 +53,9 @@ pub struct Plan {
     /// The engines.
     #[serde(default)]
     pub engine: EnginePlan,
+    /// The models that share an engine's memory, if any do.
+    #[serde(default, skip_serializing_if = "MemoryPlan::is_none")]
+    pub memory: MemoryPlan,
     /// Who asks for what.
     #[serde(default)]
     pub workload: Workload,
@@ -145,6 +151,9 @@ pub enum PlanError {
     /// A tenant, budget or client that cannot be.
     #[error("workload: {0}")]
     Workload(String),
+    /// Models that cannot share a memory, or one that is asked for and is not there.
+    #[error("memory: {0}")]
+    Memory(String),
     /// A provider or a route that cannot be, or one that is asked for and is not there.
     #[error("providers: {0}")]
     Cloud(String),
@@ -184,6 +193,7 @@ impl Plan {
             return Err(PlanError::Zero(name));
         }
         self.workload.check(self.nodes).map_err(PlanError::Workload)?;
+        self.memory.check(&self.workload.clients).map_err(PlanError::Memory)?;
         let (_, routes) = self.cloud.checked().map_err(PlanError::Cloud)?;
         for asked in self.workload.clients.iter().filter_map(|client| client.asks.as_ref()) {
             let providers = &self.cloud.providers;
@@ -249,6 +259,7 @@ impl Plan {
             options: Options::default(),
             network: NetworkPlan::default(),
             engine: EnginePlan::default(),
+            memory: MemoryPlan::default(),
             workload: Workload::default(),
             cloud: CloudPlan::default(),
             faults: Vec::new(),

@@ -4,6 +4,7 @@
 mod cache;
 mod cloud;
 mod members;
+mod memory;
 mod mesh;
 mod quota;
 mod requests;
@@ -95,6 +96,10 @@ const ALL: &[Scenario] = &[
     cache::SHARED,
     cloud::REROUTED_WHILE_CUT,
     cloud::CUT_STREAM_GOES_ON,
+    memory::LOW_BATTERY,
+    memory::MODELS_IN_TURN,
+    memory::NEVER_IDLE,
+    memory::MANY_MODELS,
 ];
 
 impl Scenario {

@@ -245,6 +245,9 @@ impl Search<'_> {
         self.try_with(|plan| plan.network.duplicate_permille = 0);
         self.try_with(|plan| plan.network.reorder_permille = 0);
         self.try_with(|plan| plan.engine = EnginePlan::default());
+        self.try_with(|plan| plan.memory.failing_permille = 0);
+        self.try_with(|plan| plan.memory.frees = Micros::ZERO);
+        self.try_with(|plan| plan.memory.models.iter_mut().for_each(|model| model.kept = false));
         self.try_with(|plan| plan.options = Options::default());
         self.try_with(|plan| plan.options.old_version.clear());
         self.try_with(|plan| plan.options.newcomers.clear());

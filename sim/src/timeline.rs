@@ -302,6 +302,7 @@ impl Watch for Timeline {
             | EventKind::Started
             | EventKind::StoreFailed
             | EventKind::PolicyChanged
+            | EventKind::MemoryChanged
             | EventKind::ClockSet
             | EventKind::QuotaReported
                 if !scene::is_dull(&event) && self.points.len() < MOST_POINTS =>

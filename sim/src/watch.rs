@@ -107,6 +107,8 @@ pub enum EventKind {
     StoreFailed,
     /// A policy, a key or a membership changed, by an operator or because `node` learnt of it.
     PolicyChanged,
+    /// A model came into memory, went, or could not be had.
+    MemoryChanged,
     /// A clock was set.
     ClockSet,
     /// Something that must not happen did; the text begins with the invariant's id.
@@ -249,6 +251,7 @@ impl EventKind {
             Self::Stored => "store",
             Self::StoreFailed => "DISK",
             Self::PolicyChanged => "policy",
+            Self::MemoryChanged => "memory",
             Self::ClockSet => "clock",
             Self::Violated => "BROKEN",
         }

@@ -10,7 +10,9 @@ mod kept;
 mod keys;
 mod lent;
 mod limits;
+mod loads;
 mod members;
+mod packet;
 mod paid;
 mod policy;
 mod probe;
@@ -21,6 +23,7 @@ mod reports;
 mod requests;
 mod serving;
 mod settings;
+mod strain;
 mod traffic;
 mod truth;
 mod work;
@@ -28,20 +31,14 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_base::codec::OLDEST_VERSION;
-use selvedge_base::{Machine, MeshId, Micros, Mono, NodeId};
-use selvedge_core::quota::QuotaMessage;
+use selvedge_base::{Machine as _, MeshId, Micros, Mono, NodeId};
+use selvedge_core::FlowInput;
 use selvedge_core::routes::Routes;
 use selvedge_core::upstream::ProviderSpec;
-use selvedge_core::{FlowInput, HandOffReply};
 use selvedge_crdt::escrow::{BudgetId, Holder};
-use selvedge_proto::answers::{Ask, KeptInBrief, Print, PurgeLine};
 use selvedge_proto::join::JoinMessage;
-use selvedge_proto::policy::{AccountPath, PolicyBook, PolicyMessage};
-use selvedge_proto::records::{Credential, Signed};
-use selvedge_proto::settings::SettingsMessage;
-use selvedge_proto::swim::{PeerState, SwimEffect, SwimInput, SwimMessage};
-use selvedge_proto::sync::{SyncDelta, SyncDigest};
-use selvedge_proto::wire::Receipt;
+use selvedge_proto::policy::{AccountPath, PolicyBook};
+use selvedge_proto::swim::{PeerState, SwimEffect, SwimInput};
 
 use crate::check::Checker;
 use crate::cloud::{Cloud, Exchange, Word};
@@ -50,7 +47,7 @@ use crate::ledger::Books;
 use crate::marks::{Mark, Marks};
 use crate::names::Names;
 use crate::network::Network;
-use crate::node::{Node, Opened};
+use crate::node::Node;
 use crate::outcome::{Counters, Outcome, Requests};
 use crate::plan::{Fault, FaultKind, Plan, PlanError, TenantPlan};
 use crate::queue::{Class, Moment, Queue};
@@ -59,11 +56,14 @@ use crate::trace::Trace;
 use crate::watch::{Event, EventKind, Record, Watch};
 pub(crate) use cached::CacheSide;
 pub(crate) use keys::ring;
+pub(crate) use loads::lasts_after;
 pub(crate) use members::Joining;
+use packet::{Load, Packet};
 pub(crate) use paid::DeskSide;
 pub(crate) use quota::Drawn;
 pub(crate) use relay::Relayed;
 use requests::{Group, Request};
+pub(crate) use strain::Machines;
 
 /// How often an engine reports to its node's detector.
 const REPORT_EVERY: Micros = Micros::millis(100);
@@ -104,6 +104,7 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome, PlanError> {
         }
         world.now = moment;
         world.happen(due);
+        world.tend_memories();
     }
     Ok(world.finish())
 }
@@ -137,6 +138,7 @@ fn made_node(plan: &Plan, mesh: MeshId, (index, id): (usize, NodeId)) -> SimNode
         node.version = OLDEST_VERSION;
     }
     node.per_peer = plan.options.per_peer;
+    node.shares = plan.memory.clone();
     let joins = |fault: &Fault| matches!(fault.kind, FaultKind::Join { node } if node == index);
     if index > 0 && plan.faults.iter().any(joins) {
         (node.is_in, node.may_join) = (false, false);
@@ -205,6 +207,9 @@ struct World<'a> {
     settling_as: Option<Holder>,
     /// What nodes that will repeat themselves said last.
     said: adversary::Said,
+    /// Which models are in memory where, and how machines stand, as the observer knows it.
+    residents: loads::Residents,
+    strains: strain::Strains,
     /// Emptied and used again, so that a step allocates nothing.
     swim_effects: Vec<SwimEffect>,
     bytes: Vec<u8>,
@@ -246,6 +251,11 @@ enum Due {
     },
     ClientCame {
         group: usize,
+    },
+    /// The observer asks for one of the models that share a memory.
+    ModelProbed {
+        node: usize,
+        model: usize,
     },
     /// The observer asks at a node that has a right to spend.
     Probed {
@@ -338,6 +348,10 @@ enum Own {
     },
     /// Peers are told what is kept.
     CacheTells,
+    /// Something about the models that share a memory is due.
+    MemoryDue,
+    /// How the machine stands is read and told.
+    MachineLooked,
     JoinTried,
     JoinAnswered {
         attempt: u64,
@@ -351,63 +365,6 @@ enum Own {
     PersistFailed {
         ticket: u64,
     },
-}
-
-#[derive(Debug)]
-struct Packet {
-    from: usize,
-    conn: u64,
-    load: Load,
-}
-
-#[derive(Clone, Debug)]
-enum Load {
-    Swim(SwimMessage),
-    Digest(Box<SyncDigest>),
-    Delta(Box<SyncDelta>),
-    /// A hand-off, with a receipt when it was reserved for.
-    Open {
-        stream: u64,
-        handed: Opened,
-        receipt: Option<Box<Signed<Receipt>>>,
-    },
-    /// What the serving node says.
-    Reply {
-        stream: u64,
-        reply: HandOffReply,
-    },
-    /// The ingest node wants no more of a stream.
-    Stop {
-        stream: u64,
-    },
-    /// About rights.
-    Quota(Box<QuotaMessage>),
-    /// About policies.
-    Policy(Box<PolicyMessage>),
-    /// About routes.
-    Settings(Box<SettingsMessage>),
-    /// About purges, in brief or in whole.
-    PurgesInBrief(Print),
-    Purges(Vec<Signed<PurgeLine>>),
-    /// Which answers a node keeps.
-    Kept(Box<KeptInBrief>),
-    /// A wish for one, and the answer with its age and how long it is good for.
-    Ask {
-        request: u64,
-        ask: Ask,
-    },
-    Lent {
-        request: u64,
-        lent: Option<(cached::Kept, Micros, Micros)>,
-    },
-    /// A member asks a steward for a new lease.
-    Renew(Box<Credential>),
-    /// A steward grants it.
-    Renewed(Box<Credential>),
-    /// A member shows its new lease.
-    LeaseShown(Box<Credential>),
-    /// The other side knows no such connection.
-    Reset,
 }
 
 impl<'a> World<'a> {
@@ -461,6 +418,8 @@ impl<'a> World<'a> {
             settling: Vec::new(),
             settling_as: None,
             said: adversary::speakers(plan),
+            residents: loads::Residents::new(plan),
+            strains: strain::Strains::new(plan),
             tenants: plan.workload.tenants.iter().filter_map(tenant_of).collect(),
             requests: Vec::new(),
             tally: Requests { finished_at: vec![0; plan.nodes], ..Requests::default() },
@@ -519,6 +478,7 @@ impl<'a> World<'a> {
         self.introduce_all(node);
         self.boot_budgets(node);
         self.wants_in(node);
+        self.boot_machine(node);
     }
 
     fn happen(&mut self, due: Due) {
@@ -547,7 +507,7 @@ impl<'a> World<'a> {
                 if self.nodes[node].acts() {
                     self.nodes[node].write(self.now.0);
                 }
-                if self.now.0 < Mono(self.plan.quiet_at.plus(WRITES_GO_ON).0) {
+                if self.now.0 < self.writes_end() {
                     self.again(WRITE_EVERY.times(ease * ease), Due::WriteCame { node });
                 }
             }
@@ -556,6 +516,7 @@ impl<'a> World<'a> {
             }
             Due::ClientCame { group } => self.client_came(group),
             Due::CloudSpeaks { exchange } => self.cloud_speaks(exchange),
+            Due::ModelProbed { node, model } => self.probe_model(node, model),
             Due::Probed { node } => self.probe(node),
             Due::ProbedElsewhere => self.probe_elsewhere(),
             Due::ProbedAgain => self.probe_again(),
@@ -565,6 +526,7 @@ impl<'a> World<'a> {
             Due::Audited => {
                 self.audit();
                 self.audit_work();
+                self.audit_memories();
                 let at = self.now.0.plus(AUDIT.times(ease * ease));
                 self.queue.push(at, Class::Check, Due::Audited);
             }
@@ -630,6 +592,8 @@ impl<'a> World<'a> {
             Own::CacheTold { request } => self.told_by_cache(node, request),
             Own::CacheLooked { request } => self.looked_enough(node, request),
             Own::CacheTells => self.tell_kept(node),
+            Own::MemoryDue => self.memory_due(node),
+            Own::MachineLooked => self.look_at_machine(node),
             Own::JoinTried => self.try_to_join(node),
             Own::JoinAnswered { attempt } => self.join_answered(node, attempt),
             Own::Left => self.left(node),
@@ -760,26 +724,6 @@ impl<'a> World<'a> {
         {
             self.nodes[node].memory.tick_at = Some(at);
             self.later(node, at, Own::SwimTick);
-        }
-    }
-}
-
-impl Load {
-    const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Swim(_) => "swim",
-            Self::Digest(_) => "digest",
-            Self::Delta(_) => "delta",
-            Self::Open { .. } => "open",
-            Self::Reply { .. } => "reply",
-            Self::Stop { .. } => "stop",
-            Self::Quota(_) => "rights",
-            Self::Policy(_) => "policy",
-            Self::Settings(_) => "settings",
-            Self::PurgesInBrief(_) | Self::Purges(_) => "purges",
-            Self::Kept(_) | Self::Ask { .. } | Self::Lent { .. } => "answers",
-            Self::Renew(_) | Self::Renewed(_) | Self::LeaseShown(_) => "lease",
-            Self::Reset => "reset",
         }
     }
 }

@@ -85,6 +85,17 @@ const CALLS: &[(&str, &str)] = &[
     ("an order to purge", "purges.next("),
     ("which purges are heeded", "purges.sound("),
     ("purges of the mesh", "purges.take_by("),
+    ("which models come, go and wait", "account.want("),
+    ("which models are at work", "account.worked("),
+    ("which models peers have in memory", "view(now, &self.names).copies("),
+    ("how long a model stays that just came", "account.loaded("),
+    ("memory that is free again", "account.freed("),
+    ("what running answers need", "account.keep("),
+    ("what they need no more", "account.release("),
+    ("how models divide what is left", "divide(shelf.account.untaken("),
+    ("how a machine stands, as it is told", "sensors.settled("),
+    ("what is believed of a machine", "machine.received("),
+    ("which machines are spared", "strain(&one.machine.now)"),
 ];
 
 /// What the shells use of the pure crates and the simulator does not, and why that proves nothing
@@ -120,25 +131,9 @@ const EXCUSED: &[(&str, &[&str])] = &[
         &["EmbedRequest", "EmbedSink", "Embedded", "embeds"],
     ),
     (
-        "which models are in memory: one node's own affair, held to a reference by its properties; \
-         a simulated engine has memory for all that it serves",
-        &["Eviction", "Reason", "Residence", "Room", "divide", "pages_for"],
-    ),
-    (
-        "what a machine is and which file of a model suits it: read and chosen on one node; what \
-         routing makes of it is held by its own properties, as simulated machines have no sensors",
-        &[
-            "Card",
-            "Chosen",
-            "Condition",
-            "Fate",
-            "Hardware",
-            "MAX_CARDS",
-            "MAX_NAME",
-            "Variant",
-            "clean",
-            "strain",
-        ],
+        "what a machine is and which file of a model suits it: read and chosen once, on one node, \
+         and no other decides by it; how it stands is simulated",
+        &["Card", "Chosen", "Fate", "Hardware", "MAX_CARDS", "MAX_NAME", "Variant", "clean"],
     ),
     (
         "calls of functions: what words say, and answers have none here",

@@ -16,6 +16,14 @@ use selvedge_sim::{Invariant, Outcome, Plan, run, scenarios};
 const SEEDS: u64 = 1_000;
 /// Bugs that need more to come together than seeds do: a written scenario finds each.
 const BY_STORY: &[Plant] = &[Plant::HorizonForgotten, Plant::CacheLabelIgnored];
+/// Bugs of models that share a memory, which seeds of a story of its own find.
+const OF_MEMORY: &[Plant] = &[
+    Plant::BusyModelGoes,
+    Plant::CopiesIgnored,
+    Plant::LeavingCountsAsFree,
+    Plant::WaitsForMemoryForEver,
+    Plant::StrainIgnored,
+];
 /// Runs a shrink may take: well under a minute.
 const RUNS: u64 = 2_000;
 
@@ -38,10 +46,18 @@ fn dashed(name: &str) -> String {
     dashed
 }
 
+/// The plan of a seed that may find a bug.
+fn plan_of(bug: Plant, seed: u64) -> Plan {
+    match OF_MEMORY.contains(&bug) {
+        true => Plan::scenario("many-models", 0, seed).unwrap(),
+        false => Plan::seeded(seed),
+    }
+}
+
 /// The first seed in which the bug breaks something that holds without it.
 fn found(bug: Plant) -> Option<(u64, Outcome)> {
     (0..SEEDS).find_map(|seed| {
-        let plan = Plan::seeded(seed);
+        let plan = plan_of(bug, seed);
         let outcome = with_bug(bug, || run(&plan, &mut ()).unwrap());
         let is_found =
             !outcome.violations.is_empty() && run(&plan, &mut ()).unwrap().violations.is_empty();
@@ -87,6 +103,11 @@ const MUST_FAIL: &[Invariant] = &[
     Invariant::CacheOneAsks,
     Invariant::CacheNobodyForgotten,
     Invariant::CacheStaysHome,
+    Invariant::RouteStrainedSpared,
+    Invariant::MemoryWithinBudget,
+    Invariant::MemoryWorkStays,
+    Invariant::MemoryInTime,
+    Invariant::MemoryCopyFirst,
     Invariant::BoundTables,
     Invariant::StateOnlyMembersLinked,
     Invariant::StateCodesBind,
@@ -117,7 +138,7 @@ fn every_planted_bug_is_found_and_shrinks() {
         };
         failed.extend(outcome.violations.iter().map(|one| one.invariant));
         let violation = outcome.violations.first().unwrap();
-        let plan = Plan::seeded(seed);
+        let plan = plan_of(bug, seed);
         let shrunk = with_bug(bug, || {
             shrink(&plan, Some(violation.invariant), &mut |step| step.runs < RUNS).unwrap()
         });
@@ -132,8 +153,9 @@ fn every_planted_bug_is_found_and_shrinks() {
         if let Some(folder) = std::env::var_os("SELVEDGE_SIM_KEEP") {
             let name = format!("{}.toml", dashed(bug.as_str()));
             let path = std::path::Path::new("sim/seeds/regressions").join(&name);
+            let story = if OF_MEMORY.contains(&bug) { " of many-models" } else { "" };
             let page = shrunk.page(
-                &format!("seed {seed} with the planted bug {}", bug.as_str()),
+                &format!("seed {seed}{story} with the planted bug {}", bug.as_str()),
                 &format!("selvedge sim replay {}", path.display()),
             );
             std::fs::write(std::path::Path::new(&folder).join(name), page).unwrap();

@@ -383,7 +383,7 @@ fn candidate(
         prefill_rate: model.prefill_rate,
         step_us: model.step_us,
         in_flight_from_here: in_flight.get(&node.node).copied().unwrap_or(0),
-        strain: strain(&node.machine.now),
+        strain: strain(&node.machine.now).filter(|_| !plant::is_on(Plant::StrainIgnored)),
     })
 }
 

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Micros, ModelDigest, Mono};
 
 /// How long a model waits for those that could make room: a usual answer of 256 tokens takes a
@@ -239,8 +240,9 @@ impl Model {
     }
 
     /// Whether it could go now, were its rest over.
-    const fn is_idle(&self) -> bool {
-        self.is_settled() && self.work == 0 && !self.pinned && !self.leaves()
+    fn is_idle(&self) -> bool {
+        let works = self.work > 0 && !plant::is_on(Plant::BusyModelGoes);
+        self.is_settled() && !works && !self.pinned && !self.leaves()
     }
 
     /// Whether it may go now. One that a peer has in memory needs no rest: who asks for it is
@@ -442,7 +444,8 @@ impl Residence {
             }
             self.claim(model, needed);
         }
-        let used = self.taken.saturating_add(self.floors(None));
+        let gone = if plant::is_on(Plant::LeavingCountsAsFree) { self.leaving() } else { 0 };
+        let used = (self.taken - gone).saturating_add(self.floors(None));
         if !leaving && used.saturating_add(needed) <= self.budget {
             self.grant(model, room, wish, now);
             return Decision::Load;
@@ -509,7 +512,8 @@ impl Residence {
         };
         let mut order: Vec<(&ModelDigest, &Model)> = self.models.iter().filter(may_go).collect();
         order.sort_by_key(|(digest, other)| {
-            (other.copies == 0, other.used, other.name.as_str(), **digest)
+            let is_last = other.copies == 0 && !plant::is_on(Plant::CopiesIgnored);
+            (is_last, other.used, other.name.as_str(), **digest)
         });
         let mut sum = 0_u64;
         let mut victims = Vec::new();
@@ -523,12 +527,15 @@ impl Residence {
         if sum < missing {
             return BTreeSet::new();
         }
-        // A large one may have made a small one before it superfluous.
-        victims.retain(|(_, bytes)| {
+        // A large one may have made smaller ones before it superfluous. The last of these are
+        // spared first: those that are last copies, and were asked for more lately.
+        let mut spared = |(_, bytes): &(ModelDigest, u64)| {
             let spared = sum - bytes >= missing;
             sum -= if spared { *bytes } else { 0 };
-            !spared
-        });
+            spared
+        };
+        victims.reverse();
+        victims.retain(|one| !spared(one));
         victims.into_iter().map(|(digest, _)| digest).collect()
     }
 
@@ -565,6 +572,7 @@ impl Residence {
 
     fn wait(&self, model: ModelDigest, needed: u64, now: Mono, next: Option<Mono>) -> Decision {
         let since = self.wanted(model).map_or(now, |wanted| wanted.since);
+        let since = if plant::is_on(Plant::WaitsForMemoryForEver) { now } else { since };
         let (waited, last) = (now.since(since), since.plus(MOST_WAIT));
         if waited >= MOST_WAIT {
             return Decision::Refuse(Reason::Busy { needed, waited });

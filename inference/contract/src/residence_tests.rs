@@ -90,6 +90,17 @@ fn one_that_a_larger_one_makes_superfluous_stays() {
 }
 
 #[test]
+fn of_those_that_a_larger_one_makes_superfluous_the_last_stay() {
+    // 65 are missing: 50 with 10 are too few, and with the 60 behind them one of both need not go.
+    let mut residence = loaded(120, &[50, 10, 60]);
+    residence.copied(&BTreeMap::from([(digest(0), 1)]));
+    let wants = |residence: &mut Residence| gone(&asked(residence, 3, weights(65), at(200)));
+    assert_eq!(wants(&mut residence), [(0, Why::Copied), (2, Why::Oldest)], "a last copy stays");
+    let mut residence = loaded(120, &[50, 10, 60]);
+    assert_eq!(wants(&mut residence), [(0, Why::Oldest), (2, Why::Oldest)], "the oldest goes");
+}
+
+#[test]
 fn one_that_is_at_work_is_waited_for_and_not_for_ever() {
     let mut residence = loaded(BUDGET, &[80]);
     residence.worked(digest(0), 1, at(9));
@@ -384,6 +395,14 @@ impl Shell {
         assert!(bytes(&gone) >= missing, "it is enough: {self:?}");
         for one in &gone {
             assert!(bytes(&gone) - bytes(&[*one]) < missing, "m{one} need not go: {self:?}");
+        }
+        for (place, one) in gone.iter().map(|one| (order.iter().position(|o| o == one), one)) {
+            // Nobody before it could go in its place.
+            let mut before = order[..place.expect("it may go")].iter();
+            let instead = |other: &usize| {
+                !gone.contains(other) && bytes(&gone) - bytes(&[*one]) + bytes(&[*other]) >= missing
+            };
+            assert!(!before.any(|other| instead(other) && bytes(&[*other]) >= bytes(&[*one])));
         }
         let last = order.iter().rposition(|one| gone.contains(one)).expect("not empty");
         assert!(bytes(&order[..last]) < missing, "earlier ones would do: {self:?}");

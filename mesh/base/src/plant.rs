@@ -187,6 +187,16 @@ plants! {
     FetchedGrowsYoung,
     /// Any node may ask for an answer, and be given it, whatever its label says.
     CacheLabelIgnored,
+    /// A model makes room for another although requests for it have not ended.
+    BusyModelGoes,
+    /// That a peer has a model in memory is no reason for it to go first.
+    CopiesIgnored,
+    /// Memory that is being freed counts as free.
+    LeavingCountsAsFree,
+    /// A model waits for memory as long as all that could go is at work.
+    WaitsForMemoryForEver,
+    /// A node that runs low or hot is asked as any other.
+    StrainIgnored,
 }
 
 /// Whether this bug is planted: never, without the feature `plants`.

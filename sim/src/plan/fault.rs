@@ -73,6 +73,20 @@ pub enum FaultKind {
         /// How many times; up to 20, a second a step, nobody may take it for frozen.
         times: u64,
     },
+    /// The machine's battery carries it, and is this full.
+    LowBattery {
+        /// Which node.
+        node: usize,
+        /// Of a full one.
+        percent: u8,
+    },
+    /// The machine is this hot.
+    Hot {
+        /// Which node.
+        node: usize,
+        /// Tenths of a degree Celsius.
+        decidegrees: i16,
+    },
     /// The engine has an eighth of its memory.
     ShortOfMemory {
         /// Which node.
@@ -369,6 +383,8 @@ pub const FAULT_NAMES: &[&str] = &[
     "pause",
     "freeze",
     "throttle",
+    "low battery",
+    "hot",
     "short of memory",
     "load failure",
     "one-way cut",
@@ -448,6 +464,11 @@ impl FaultKind {
         }
     }
 
+    /// Whether it is about how a machine stands.
+    pub(crate) const fn strains(&self) -> bool {
+        matches!(self, Self::LowBattery { .. } | Self::Hot { .. })
+    }
+
     /// Whether a member says what is not so.
     pub(crate) const fn lies(&self) -> bool {
         matches!(self, Self::Equivocate { .. } | Self::Garble { .. } | Self::Forge { .. })
@@ -465,6 +486,8 @@ impl FaultKind {
             | Self::Pause { node }
             | Self::Freeze { node }
             | Self::Throttle { node, .. }
+            | Self::LowBattery { node, .. }
+            | Self::Hot { node, .. }
             | Self::ShortOfMemory { node }
             | Self::LoadFailure { node }
             | Self::Isolate { node }
@@ -547,6 +570,8 @@ impl FaultKind {
             Self::Pause { .. } => "pause",
             Self::Freeze { .. } => "freeze",
             Self::Throttle { .. } => "throttle",
+            Self::LowBattery { .. } => "low battery",
+            Self::Hot { .. } => "hot",
             Self::ShortOfMemory { .. } => "short of memory",
             Self::LoadFailure { .. } => "load failure",
             Self::OneWay { .. } => "one-way cut",

@@ -134,6 +134,10 @@ pub struct ClientPlan {
     /// Which models their key of the mesh is good for; none = all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub key_models: Vec<String>,
+    /// Which of the models that share a memory they ask for, by their places in the plan; none =
+    /// the mesh's model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<usize>,
     /// What they ask for by name: a route, `PROVIDER/MODEL`, or a model; none = the mesh's model,
     /// as a completion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -243,6 +247,7 @@ impl ClientPlan {
             unlimited: false,
             key_lasts: None,
             key_models: Vec::new(),
+            models: Vec::new(),
             asks: None,
             label: None,
             tools_permille: 0,
@@ -255,6 +260,13 @@ impl ClientPlan {
     #[must_use]
     pub const fn repeating(mut self, questions: u64) -> Self {
         self.questions = questions;
+        self
+    }
+
+    /// The same clients, asking for these of the models that share a memory.
+    #[must_use]
+    pub fn of(mut self, models: &[usize]) -> Self {
+        self.models = models.to_vec();
         self
     }
 

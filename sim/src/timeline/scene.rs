@@ -76,6 +76,7 @@ pub(super) const fn kind_name(kind: EventKind) -> &'static str {
         EventKind::Started => "process started",
         EventKind::StoreFailed => "write failed",
         EventKind::PolicyChanged => "policy changed",
+        EventKind::MemoryChanged => "models in memory",
         EventKind::ClockSet => "clock set",
         EventKind::QuotaReported => "budget",
         _ => "event",
@@ -103,6 +104,8 @@ pub(super) const fn family(kind: &FaultKind) -> u8 {
         FaultKind::Pause { .. }
         | FaultKind::Freeze { .. }
         | FaultKind::Throttle { .. }
+        | FaultKind::LowBattery { .. }
+        | FaultKind::Hot { .. }
         | FaultKind::ShortOfMemory { .. }
         | FaultKind::OutOfMemory { .. }
         | FaultKind::LoadFailure { .. } => 2,

@@ -96,6 +96,10 @@ impl World<'_> {
                 self.fail_engine(*node, true);
                 self.fired(index);
             }
+            FaultKind::LowBattery { .. } | FaultKind::Hot { .. } => {
+                self.strained(kind, true);
+                self.fired(index);
+            }
             FaultKind::DiskSlow { node, by } => {
                 self.nodes[*node].disk.slow = *by;
             }
@@ -192,14 +196,7 @@ impl World<'_> {
     /// A part of a machine, or the way between machines, is well again.
     fn end_in_parts(&mut self, index: usize, kind: &FaultKind) {
         match kind {
-            FaultKind::Freeze { node } => {
-                self.nodes[*node].freezes -= 1;
-                let frozen = self.nodes[*node].freezes > 0;
-                self.nodes[*node].memory.engine.frozen = frozen;
-                if !frozen && std::mem::take(&mut self.nodes[*node].memory.engine.stalled) {
-                    self.later(*node, self.now.0, super::Own::StepEnded);
-                }
-            }
+            FaultKind::Freeze { node } => self.thaw(*node),
             FaultKind::Throttle { node, times } => {
                 let throttles = &mut self.nodes[*node].throttles;
                 if let Some(at) = throttles.iter().position(|one| one == times) {
@@ -207,6 +204,7 @@ impl World<'_> {
                 }
                 self.set_throttle(*node);
             }
+            FaultKind::LowBattery { .. } | FaultKind::Hot { .. } => self.strained(kind, false),
             FaultKind::ShortOfMemory { node } => {
                 self.nodes[*node].shortages -= 1;
                 let short = self.nodes[*node].shortages > 0;
@@ -258,6 +256,20 @@ impl World<'_> {
                 self.fired_if(index, hit);
                 self.network.end(index);
             }
+        }
+    }
+
+    /// An engine computes again, unless another fault keeps it from that.
+    fn thaw(&mut self, node: usize) {
+        self.nodes[node].freezes -= 1;
+        let frozen = self.nodes[node].freezes > 0;
+        self.nodes[node].memory.engine.frozen = frozen;
+        if frozen {
+            return;
+        }
+        self.memory_awakes(node);
+        if std::mem::take(&mut self.nodes[node].memory.engine.stalled) {
+            self.later(node, self.now.0, super::Own::StepEnded);
         }
     }
 
@@ -342,6 +354,7 @@ impl World<'_> {
 
     /// A stopped process goes on: its socket is full, its timers are late.
     fn go_on(&mut self, node: usize) {
+        self.memory_awakes(node);
         let backlog = std::mem::take(&mut self.nodes[node].memory.backlog);
         for packet in backlog {
             self.deliver(node, Micros::ZERO, packet);

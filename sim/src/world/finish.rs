@@ -33,6 +33,7 @@ impl World<'_> {
             self.rights_at_rest();
             self.probes_served();
             self.provided();
+            self.models_came();
             self.all_joined();
             self.limits_held();
             self.own_rows_newest();

@@ -85,6 +85,9 @@ impl World<'_> {
         if self.plan.span < self.plan.quiet_at.plus(CALM_END) || self.ease() > 1 {
             return;
         }
+        if !self.plan.memory.is_none() {
+            return self.plan_model_probes();
+        }
         for node in 0..self.plan.nodes.min(MOST) {
             let clients = self.plan.workload.clients.iter().enumerate();
             let by_name = clients.filter(|(_, client)| client.asks.is_some());

@@ -178,6 +178,10 @@ impl World<'_> {
             0 => (prompt.seed, 0),
             _ => (stream.next() as u32, stream.next()),
         };
+        let model = match client.models.len() as u64 {
+            0 => Model::Loom,
+            all => Model::Shared(client.models[stream.below(all) as usize] as u8),
+        };
         if !self.nodes[node].acts() || !self.belongs(node) || self.nodes[node].is_leaving {
             self.tally.unreachable += 1;
             return;
@@ -189,6 +193,8 @@ impl World<'_> {
             tools,
             drawn,
             words,
+            asked: model,
+            model,
             ..Request::new(group, prompt, max_tokens, self.now.0.plus(client.deadline))
         });
         self.tally.arrived += 1;
@@ -205,7 +211,7 @@ impl World<'_> {
         }
         let now = self.nodes[node].now(self.now.0);
         let (id, account) = (RequestId(u128::from(request)), client.account.clone());
-        let flow = Flow::new(now, id, Model::Loom.name().to_owned(), account, client.deadline);
+        let flow = Flow::new(now, id, model.name().to_owned(), account, client.deadline);
         let taken = Taken::new(flow, Meter::new(&prompt.input(), max_tokens));
         self.nodes[node].memory.taken.insert(request, taken);
         if self.may_call(node, request) {
@@ -337,6 +343,7 @@ impl World<'_> {
         {
             let to = self.names.index(&to);
             self.record("route", [node, to], &request.to_be_bytes());
+            self.audit_spared(node, request, (to, exclude));
         }
         chosen
     }
@@ -374,8 +381,8 @@ impl World<'_> {
             let owner = Owner::Own { request, fence };
             let taken = self.nodes[node].memory.taken.get_mut(&request)?;
             taken.attempt = Some(attempt);
-            let tenant = self.tenant(request).to_owned();
-            let started = self.nodes[node].memory.engine.submit(owner, &tenant, &wanted);
+            let (now, tenant) = (self.now.0, self.tenant(request).to_owned());
+            let started = self.nodes[node].memory.engine.submit(now, owner, &tenant, &wanted);
             return Some(match started {
                 Ok(started) => {
                     self.audit_reserved(node, request);
@@ -558,6 +565,7 @@ impl World<'_> {
             }
             Piece::Failed(refusal) => {
                 truth.ends += 1;
+                self.audit_reason(node, request, &refusal);
                 self.tally.failed += 1;
                 if refusal.code == selvedge_base::Code::Timeout {
                     self.hit(Mark::DeadlinePassed);
@@ -651,6 +659,7 @@ impl World<'_> {
 
     /// The node that took these requests died with them.
     pub(super) fn lose_requests(&mut self, node: usize) {
+        self.lose_residents(node);
         self.quota_died(node);
         self.lose_relays(node);
         self.lose_cache(node);

@@ -69,7 +69,7 @@ impl World<'_> {
         self.nodes[node].memory.served.insert(stream, served);
         let started = checked.and_then(|()| {
             let engine = &mut self.nodes[node].memory.engine;
-            engine.submit(Owner::Stream(stream), &handed.tenant, &handed.request)
+            engine.submit(now, Owner::Stream(stream), &handed.tenant, &handed.request)
         });
         match started {
             Ok(started) => {
@@ -129,7 +129,7 @@ impl World<'_> {
         }
     }
 
-    fn answer_all(&mut self, node: usize, answers: Vec<(Owner, Answer)>) {
+    pub(super) fn answer_all(&mut self, node: usize, answers: Vec<(Owner, Answer)>) {
         for (owner, answer) in answers {
             match owner {
                 Owner::Own { request, fence } => {

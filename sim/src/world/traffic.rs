@@ -136,6 +136,7 @@ impl World<'_> {
             Load::Purges(lines) => self.purges_received(to, from, lines),
             Load::Kept(told) => self.told_kept(to, from, *told),
             Load::Ask { request, ask } => self.asked_for_answer(to, from, request, &ask),
+            Load::Machine(machine) => self.machine_told(to, from, *machine),
             Load::Lent { request, lent } => self.lent(to, from, request, lent),
             Load::Renew(held) => self.lease_shown(to, from, &held, true),
             Load::LeaseShown(held) => self.lease_shown(to, from, &held, false),
@@ -308,6 +309,7 @@ impl World<'_> {
         self.step(node, SwimInput::LinkLost { node: id });
         self.quota(node, QuotaInput::PeerDown { node: id });
         self.peer_left_cache(node, id);
+        self.nodes[node].memory.machines.forget(peer);
         self.lose_streams(node, peer);
     }
 
