@@ -268,7 +268,7 @@ impl Engine {
         }
         let plan = self.schedule.plan();
         self.paused += plan.paused.len() as u64;
-        let prompt: u32 = plan.work.iter().map(|work| work.tokens).filter(|n| *n > 1).sum();
+        let prompt: u32 = plan.work.iter().map(Work::prompt).sum();
         // A token computed ahead takes what one of a prompt takes.
         let drafted: usize = plan.work.iter().map(|work| work.draft.len()).sum();
         self.took = self
@@ -294,9 +294,7 @@ impl Engine {
         }
         self.progress += plan.work.len() as u64;
         for work in &plan.work {
-            if work.tokens > 1 {
-                self.cost.prefilled(work.tokens, self.took);
-            }
+            self.cost.prefilled(work.prompt(), self.took);
             if self.jobs.contains_key(&(work.id.0 as u64)) {
                 self.schedule.computed(work);
                 self.draw(work, answers);
@@ -304,8 +302,10 @@ impl Engine {
         }
         // Drafts come in steps of answers alone.
         let rows = plan.work.iter().map(|work| 1 + work.draft.len()).sum();
-        if plan.work.iter().all(|work| work.tokens == 1 && work.draws) {
-            self.schedule.stepped(rows, self.took);
+        let answers = plan.work.iter().filter(|work| work.prompt() == 0).count();
+        match plan.work.iter().map(Work::prompt).sum() {
+            0 => self.schedule.stepped(rows, self.took),
+            prompt => self.schedule.stretched(answers, prompt, self.took),
         }
         self.cost.stepped(self.schedule.plain_time(plan.work.len(), rows, self.took));
     }
