@@ -174,7 +174,7 @@ pub struct Schedule {
     queue: VecDeque<Sequence>,
     /// In order of admission.
     running: Vec<Sequence>,
-    /// Counts steps: who had rows longest ago is next.
+    /// Two for each step, so that there is a place between them: who had rows longest ago is next.
     round: u64,
     times: RowTimes,
     pace: Pace,
@@ -440,7 +440,7 @@ impl Schedule {
     /// How many tokens each running sequence advances: one when it decodes, a chunk of its prompt
     /// when it is its turn.
     fn shares(&mut self, room: Room) -> Vec<(RequestId, u32)> {
-        self.round += 1;
+        self.round += 2;
         let mut shares: Vec<_> = self.running.iter().map(|s| (s.id, s.next_decode())).collect();
         let mut turns: Vec<_> = self.running.iter().map(|s| s.served).enumerate().collect();
         // Of those that had rows at the same time the oldest is first.
@@ -502,8 +502,6 @@ impl Schedule {
             // The whole prompt's pages are set aside now: admitting more than fits would only
             // lead to pauses.
             sequence.pages = sequence.next_pages();
-            // Behind all that have begun.
-            sequence.served = self.round;
             plan.admitted.push(sequence.id);
             let pages = sequence.find(prefixes);
             if !pages.is_empty() {
@@ -514,7 +512,9 @@ impl Schedule {
             let prompt = if waits { 0 } else { sequence.next_chunk(room.chunk).min(rows) };
             let tokens = sequence.next_decode().max(prompt);
             rows -= tokens.min(rows);
-            // Without a row left it gets its turn in the next step.
+            // Without a row left it gets its turn later: behind those that have waited for theirs,
+            // and before those that had it in this step.
+            sequence.served = self.round - u64::from(tokens == 0);
             if tokens > 0 {
                 plan.work.push(sequence.take(tokens));
             }

@@ -22,7 +22,7 @@ pub(crate) struct Sequence {
     pub(crate) expected: u32,
     /// Tokens at its longest.
     pub(crate) longest: u32,
-    /// The round in which it had rows for its prompt last, or began.
+    /// When it had rows for its prompt last, as rounds are counted.
     pub(crate) served: u64,
     /// Pages it holds, those of `chain` included.
     pub(crate) pages: u64,
