@@ -302,10 +302,11 @@ impl Engine {
         }
         // Drafts come in steps of answers alone.
         let rows = plan.work.iter().map(|work| 1 + work.draft.len()).sum();
-        let answers = plan.work.iter().filter(|work| work.prompt() == 0).count();
-        match plan.work.iter().map(Work::prompt).sum() {
+        let answering = plan.work.iter().filter(|work| work.prompt() == 0).count();
+        let prompt: u32 = plan.work.iter().map(Work::prompt).sum();
+        match prompt {
             0 => self.schedule.stepped(rows, self.took),
-            prompt => self.schedule.stretched(answers, prompt, self.took),
+            _ => self.schedule.stretched(answering, prompt, self.took),
         }
         self.cost.stepped(self.schedule.plain_time(plan.work.len(), rows, self.took));
     }

@@ -96,9 +96,10 @@ impl Engine {
         let rows = plan.work.iter().map(|w| w.tokens as usize + w.draft.len()).sum();
         let took = Micros(fixed + row * rows as u64);
         let answers = plan.work.iter().filter(|work| work.prompt() == 0).count();
-        match plan.work.iter().map(Work::prompt).sum() {
+        let prompt: u32 = plan.work.iter().map(Work::prompt).sum();
+        match prompt {
             0 => self.schedule.stepped(rows, took),
-            prompt => self.schedule.stretched(answers, prompt, took),
+            _ => self.schedule.stretched(answers, prompt, took),
         }
     }
 
