@@ -32,11 +32,11 @@ const ONE: u64 = 1_024;
 /// cards on which the rows of a step are all but free; what lies beyond was a mistake, and found
 /// out sooner for these.
 const PRICES: (u64, u64) = (ONE / 64, ONE * 64);
-/// Weight of a row that was dearer than believed, as a part: a step that was too long is followed by
-/// few more.
+/// Weight of a row that was dearer than believed, as a part: a step that was too long is followed
+/// by few more.
 const DEARER: u64 = 4;
-/// Weight of a row that was cheaper: a fourth of that, so that where steps differ it is four in five
-/// that are no longer than believed, and not every other.
+/// Weight of a row that was cheaper: a fourth of that, so that where steps differ it is four in
+/// five that are no longer than believed, and not every other.
 const CHEAPER: u64 = 16;
 /// How many times the price that is believed a sample counts for at most: one slow moment lengthens
 /// a prompt by some quarter for a few steps.
@@ -59,9 +59,9 @@ impl Default for Pace {
 
 impl Pace {
     /// Rows of all prompts together beside so many answers: as many as are believed to make the
-    /// step no longer than [`STRETCH`] allows, and [`LEAST_ROWS`] in any case. With the answers they
-    /// are an even number where they can be: the kernels take eight, four and two rows together,
-    /// and the last one of an odd number costs nearly as much as two.
+    /// step no longer than [`STRETCH`] allows, and [`LEAST_ROWS`] in any case. With the answers
+    /// they are an even number where they can be: the kernels take eight, four and two rows
+    /// together, and the last one of an odd number costs nearly as much as two.
     pub(crate) fn rows(&self, answers: usize) -> u32 {
         let all = FIXED_ROWS.saturating_add(answers as u64);
         let room = all.saturating_mul((STRETCH.0 - STRETCH.1) * ONE);

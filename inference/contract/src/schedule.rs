@@ -418,7 +418,11 @@ impl Schedule {
     /// it would be beside one answer.
     fn room(&mut self) -> Room {
         let answers = self.answering();
-        if answers > 0 && self.pace.rests(self.times.is_plain(answers)) {
+        let oldest = self.running.iter().position(|sequence| sequence.next_decode() > 0);
+        // Where the oldest one waits for memory a step without prompts might have no work at all.
+        if oldest.is_some_and(|oldest| self.fits(oldest, 1))
+            && self.pace.rests(self.times.is_plain(answers))
+        {
             return Room { rows: 0, chunk: 0 };
         }
         if answers > 0 || self.others_answer {
@@ -509,9 +513,13 @@ impl Schedule {
                 plan.joined.push(Joined { id: sequence.id, pages });
             }
             let waits = self.running.iter().any(|older| sequence.follows(older));
-            let prompt = if waits { 0 } else { sequence.next_chunk(room.chunk).min(rows) };
-            let tokens = sequence.next_decode().max(prompt);
-            rows -= tokens.min(rows);
+            let decode = sequence.next_decode();
+            let prompt = match decode > 0 || waits {
+                true => 0,
+                false => sequence.next_chunk(room.chunk).min(rows),
+            };
+            rows -= prompt;
+            let tokens = decode.max(prompt);
             // Without a row left it gets its turn later: behind those that have waited for theirs,
             // and before those that had it in this step.
             sequence.served = self.round - u64::from(tokens == 0);

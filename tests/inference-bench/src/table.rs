@@ -306,7 +306,7 @@ mod tests {
             }
             let model = Model {
                 name: "m",
-                title: String::new(),
+                title: "",
                 path: std::path::PathBuf::new(),
                 context: 0,
                 step_bytes: 0,
