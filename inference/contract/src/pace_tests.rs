@@ -119,7 +119,7 @@ proptest! {
         for answers in 1..=64 {
             let rows = pace.rows(answers);
             prop_assert_eq!(rows, most(pace.price, answers), "{} answers", answers);
-            prop_assert!(rows >= LEAST_ROWS && rows <= PROMPT_ROWS);
+            prop_assert!((LEAST_ROWS..=PROMPT_ROWS).contains(&rows));
             prop_assert!(pace.rows(answers + 1) + 1 >= rows);
         }
     }

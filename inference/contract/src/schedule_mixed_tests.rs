@@ -193,7 +193,7 @@ proptest! {
                 prop_assert!(since >= REST_STEPS, "{} steps after the last free one", since);
                 since = 0;
             } else {
-                prop_assert!(rows <= most && rows >= LEAST_ROWS.min(left));
+                prop_assert!((LEAST_ROWS.min(left)..=most).contains(&rows));
                 // With nobody answered they are divided, and the division leaves a rest.
                 prop_assert!(answers == 0 || rows == most.min(left), "{} of {}", rows, most);
                 since += u32::from(rows > 0);
