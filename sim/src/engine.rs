@@ -313,7 +313,7 @@ impl Engine {
         let schedule = &mut self.lanes[lane];
         let plan = schedule.plan();
         self.paused += plan.paused.len() as u64;
-        let prompt: u32 = plan.work.iter().map(|work| work.tokens).filter(|n| *n > 1).sum();
+        let prompt: u32 = plan.work.iter().map(Work::prompt).sum();
         // A token computed ahead takes what one of a prompt takes.
         let drafted: usize = plan.work.iter().map(|work| work.draft.len()).sum();
         self.took = self
@@ -339,9 +339,7 @@ impl Engine {
         }
         self.progress += plan.work.len() as u64;
         for work in &plan.work {
-            if work.tokens > 1 {
-                self.cost.prefilled(work.tokens, self.took);
-            }
+            self.cost.prefilled(work.prompt(), self.took);
             if self.jobs.contains_key(&(work.id.0 as u64)) {
                 self.lanes[lane].computed(work);
                 self.draw(lane, work, answers);
@@ -349,8 +347,11 @@ impl Engine {
         }
         // Drafts come in steps of answers alone.
         let rows = plan.work.iter().map(|work| 1 + work.draft.len()).sum();
-        if plan.work.iter().all(|work| work.tokens == 1 && work.draws) {
-            self.lanes[lane].stepped(rows, self.took);
+        let answering = plan.work.iter().filter(|work| work.prompt() == 0).count();
+        let prompt: u32 = plan.work.iter().map(Work::prompt).sum();
+        match prompt {
+            0 => self.lanes[lane].stepped(rows, self.took),
+            _ => self.lanes[lane].stretched(answering, prompt, self.took),
         }
         self.cost.stepped(self.lanes[lane].plain_time(plan.work.len(), rows, self.took));
     }

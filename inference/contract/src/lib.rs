@@ -10,6 +10,7 @@ pub mod cost;
 pub mod draft;
 pub mod embed;
 pub mod hardware;
+mod pace;
 pub mod prefix;
 pub mod request;
 pub mod residence;

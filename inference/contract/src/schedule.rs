@@ -4,9 +4,11 @@
 //! tokens, whom to admit, and whom to pause when memory for keys and values runs short. It is a
 //! pure policy: no time, no tensors; the engine carries a [`Plan`] out and says what came of it.
 //!
-//! The rules: every running answer advances by one token in every step, so that a long prompt
-//! never stalls the others. Prompts advance by chunks, in turn, within a budget of rows per step;
-//! while nobody is answered the chunks are as large as the budget allows.
+//! The rules: every running answer advances by one token in every step. Prompts advance by chunks,
+//! in turn, within a budget of rows per step: while nobody is answered it is a whole step's, and
+//! beside answers as many rows, of all prompts together, as lengthen the step little
+//! ([`crate::pace`]), so that a long prompt never stalls the others. Whoever had rows longest ago
+//! is next, so of `p` prompts that run each has some of its own in every `p` steps that have any.
 //! Admission is first come, first served, and never ahead of the growth of what runs. When memory
 //! is short the youngest sequence is paused: its memory is freed, it goes back to the head of the
 //! queue and is recomputed later. The oldest therefore always advances, so everything ends.
@@ -20,13 +22,15 @@
 //! ([`crate::draft`]) and computed in the same step, as drafted tokens: as many as are worth it
 //! ([`crate::worth`]), and none while a prompt is computed or pages that are kept would have to go.
 //! What is drawn decides which of them stay, so no answer depends on them. How long steps took is
-//! told; it decides how many tokens are drafted and nothing else.
+//! told; it decides how many tokens are drafted, how many of prompts are computed beside answers,
+//! and nothing else.
 
 use std::collections::VecDeque;
 
 use selvedge_base::{Micros, RequestId};
 use thiserror::Error;
 
+use crate::pace::Pace;
 use crate::prefix::{Kept, PageId, Prefixes, Scope};
 use crate::sequence::Sequence;
 use crate::worth::{MOST_GUESSED, RowTimes, choose};
@@ -34,10 +38,10 @@ use crate::worth::{MOST_GUESSED, RowTimes, choose};
 /// Tokens per page of the key/value cache: small enough that a short answer wastes little, large
 /// enough that growing is rare.
 pub const PAGE_TOKENS: u32 = 64;
-/// Prompt tokens of one sequence in one step beside running answers, which wait for it: of 16 rows
-/// a step takes some three times as long as without.
+/// Prompt tokens of one sequence in one step while nobody is answered, at least: fewer cost more a
+/// token, and four prompts at once share a step.
 pub const CHUNK_TOKENS: u32 = 16;
-/// Prompt tokens of all sequences in one step: bounds how long the running answers wait.
+/// Prompt tokens of all sequences in one step: bounds how long those wait that come meanwhile.
 pub const PROMPT_ROWS: u32 = 64;
 
 /// Tokens of prompts that are remembered in one step, to guess by: a millisecond's worth, so that a
@@ -137,6 +141,22 @@ pub struct Work {
     pub draws: bool,
 }
 
+impl Work {
+    /// Tokens of a prompt that are computed; none where an answer goes on by its last token.
+    pub const fn prompt(&self) -> u32 {
+        if self.tokens == 1 && self.draws { 0 } else { self.tokens }
+    }
+}
+
+/// What prompts may have of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    /// Rows of all prompts together.
+    rows: u32,
+    /// Rows of one.
+    chunk: u32,
+}
+
 /// Tokens drafted since the schedule began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drafts {
@@ -154,12 +174,15 @@ pub struct Schedule {
     queue: VecDeque<Sequence>,
     /// In order of admission.
     running: Vec<Sequence>,
-    /// Which prompt begins the next step's round.
-    turn: usize,
+    /// Two for each step, so that there is a place between them: who had rows longest ago is next.
+    round: u64,
     times: RowTimes,
+    pace: Pace,
     drafts: Drafts,
     /// Nobody waits for the machine but these sequences.
     is_alone: bool,
+    /// Answers of other models wait for each of these steps.
+    others_answer: bool,
 }
 
 impl Schedule {
@@ -171,10 +194,12 @@ impl Schedule {
             prefixes: Prefixes::default(),
             queue: VecDeque::new(),
             running: Vec::new(),
-            turn: 0,
+            round: 0,
             times: RowTimes::default(),
+            pace: Pace::default(),
             drafts: Drafts::default(),
             is_alone: true,
+            others_answer: false,
         }
     }
 
@@ -228,18 +253,20 @@ impl Schedule {
         self.running.iter_mut().for_each(Sequence::settle);
         self.expel(&mut plan);
         self.join(&mut plan);
-        let chunk = self.chunk();
-        let shares = self.shares(chunk);
+        let room = self.room();
+        let shares = self.shares(room);
         self.grow(&shares, &mut plan);
-        self.admit(chunk, &mut plan);
+        self.admit(room, &mut plan);
         self.draft(&mut plan);
         plan.evicted = self.evict();
         plan
     }
 
-    /// Notes whether sequences of other models wait for each of these steps; at first none do.
-    pub const fn alone(&mut self, is_alone: bool) {
-        self.is_alone = is_alone;
+    /// Notes how many other models wait for each of these steps, and how many of them have answers
+    /// that do; at first none.
+    pub const fn company(&mut self, others: usize, answering: usize) {
+        self.is_alone = others == 0;
+        self.others_answer = answering > 0;
     }
 
     /// Notes that `work` was computed, up to what was drafted. If it ended a page: under which name
@@ -268,7 +295,17 @@ impl Schedule {
     /// Notes how long a step without any prompt took: so many rows, drafted ones included. One of
     /// none says nothing.
     pub fn stepped(&mut self, rows: usize, took: Micros) {
+        self.pace.rested();
         self.times.measured(rows, took);
+    }
+
+    /// Notes how long a step took that had so many tokens of prompts beside so many answers. One
+    /// without either says nothing.
+    pub fn stretched(&mut self, answers: usize, prompt: u32, took: Micros) {
+        if answers > 0 && prompt > 0 {
+            self.times.passed();
+            self.pace.stretched(answers, prompt, self.times.of(answers), took);
+        }
     }
 
     /// How long a step of so many rows takes; zero = not known.
@@ -293,6 +330,11 @@ impl Schedule {
     /// Sequences being computed.
     pub fn running(&self) -> usize {
         self.running.len()
+    }
+
+    /// Sequences of which only the last token is to be computed: answers that are under way.
+    pub fn answering(&self) -> usize {
+        self.running.iter().filter(|sequence| sequence.next_decode() > 0).count()
     }
 
     /// Requests waiting, paused ones included.
@@ -370,11 +412,22 @@ impl Schedule {
         }
     }
 
-    /// Prompt tokens of one sequence in this step. Larger chunks compute a prompt a third faster;
-    /// they are divided among all that have a prompt, so that the step is no longer for it.
-    fn chunk(&self) -> u32 {
-        if self.running.iter().any(|sequence| sequence.next_decode() > 0) {
-            return CHUNK_TOKENS;
+    /// What prompts may have of this step. While nobody is answered it is all of it; larger chunks
+    /// compute a prompt a third faster, and they are divided among all that have a prompt, so that
+    /// the step is no longer for it. Where only answers of other models wait, a step is as long as
+    /// it would be beside one answer.
+    fn room(&mut self) -> Room {
+        let answers = self.answering();
+        let oldest = self.running.iter().position(|sequence| sequence.next_decode() > 0);
+        // Where the oldest one waits for memory a step without prompts might have no work at all.
+        if oldest.is_some_and(|oldest| self.fits(oldest, 1))
+            && self.pace.rests(self.times.is_plain(answers))
+        {
+            return Room { rows: 0, chunk: 0 };
+        }
+        if answers > 0 || self.others_answer {
+            let rows = self.pace.rows(answers.max(1));
+            return Room { rows, chunk: rows };
         }
         // Whoever waits for a page that another computes, or for a place, takes no rows.
         let alone = |(at, sequence): &(usize, &Sequence)| {
@@ -384,26 +437,33 @@ impl Schedule {
         let places = self.bounds.max_batch.saturating_sub(self.running.len());
         let prompts = computing + self.queue.len().min(places);
         let prompts = u32::try_from(prompts).unwrap_or(u32::MAX);
-        (PROMPT_ROWS / prompts.max(1)).max(CHUNK_TOKENS)
+        let chunk = (PROMPT_ROWS / prompts.max(1)).max(CHUNK_TOKENS);
+        Room { rows: PROMPT_ROWS, chunk }
     }
 
     /// How many tokens each running sequence advances: one when it decodes, a chunk of its prompt
-    /// when it is its turn. Prompts take turns within [`PROMPT_ROWS`].
-    fn shares(&mut self, chunk: u32) -> Vec<(RequestId, u32)> {
-        let count = self.running.len();
+    /// when it is its turn.
+    fn shares(&mut self, room: Room) -> Vec<(RequestId, u32)> {
+        self.round += 2;
         let mut shares: Vec<_> = self.running.iter().map(|s| (s.id, s.next_decode())).collect();
-        let mut rows = PROMPT_ROWS;
-        let first = self.turn;
-        for offset in 0..count {
-            let index = (first + offset) % count;
+        let mut turns: Vec<_> = self.running.iter().map(|s| s.served).enumerate().collect();
+        // Of those that had rows at the same time the oldest is first.
+        turns.sort_by_key(|(_, served)| *served);
+        let mut rows = room.rows;
+        for (index, _) in turns {
+            let waits = |sequence: &Sequence| {
+                self.running.iter().take(index).any(|older| sequence.follows(older))
+            };
             if let (Some(sequence), Some(share)) = (self.running.get(index), shares.get_mut(index))
                 && share.1 == 0
                 && rows > 0
-                && !self.running.iter().take(index).any(|older| sequence.follows(older))
+                && !waits(sequence)
             {
-                share.1 = sequence.next_chunk(chunk).min(rows);
+                share.1 = sequence.next_chunk(room.chunk).min(rows);
                 rows -= share.1;
-                self.turn = index + 1;
+                if let Some(sequence) = self.running.get_mut(index) {
+                    sequence.served = self.round;
+                }
             }
         }
         shares
@@ -432,9 +492,9 @@ impl Schedule {
     }
 
     /// Admits from the queue while there is room for a whole prompt and the token after it.
-    fn admit(&mut self, chunk: u32, plan: &mut Plan) {
-        let computing: u32 = plan.work.iter().filter(|w| w.tokens > 1).map(|w| w.tokens).sum();
-        let mut rows = PROMPT_ROWS.saturating_sub(computing);
+    fn admit(&mut self, room: Room, plan: &mut Plan) {
+        let computing: u32 = plan.work.iter().map(Work::prompt).sum();
+        let mut rows = room.rows.saturating_sub(computing);
         while self.running.len() < self.bounds.max_batch && plan.paused.is_empty() {
             let free = self.bounds.pages.saturating_sub(self.pages_held());
             let prefixes = &mut self.prefixes;
@@ -453,10 +513,16 @@ impl Schedule {
                 plan.joined.push(Joined { id: sequence.id, pages });
             }
             let waits = self.running.iter().any(|older| sequence.follows(older));
-            let prompt = if waits { 0 } else { sequence.next_chunk(chunk).min(rows) };
-            let tokens = sequence.next_decode().max(prompt);
-            rows -= tokens.min(rows);
-            // Without a row left it gets its turn in the next step.
+            let decode = sequence.next_decode();
+            let prompt = match decode > 0 || waits {
+                true => 0,
+                false => sequence.next_chunk(room.chunk).min(rows),
+            };
+            rows -= prompt;
+            let tokens = decode.max(prompt);
+            // Without a row left it gets its turn later: behind those that have waited for theirs,
+            // and before those that had it in this step.
+            sequence.served = self.round - u64::from(tokens == 0);
             if tokens > 0 {
                 plan.work.push(sequence.take(tokens));
             }
@@ -475,7 +541,7 @@ impl Schedule {
             left -= sequence.remember(left).min(left);
         }
         let offers: Vec<_> = self.running.iter_mut().map(Sequence::offer).collect();
-        let answers = plan.work.iter().filter(|work| work.tokens == 1 && work.draws).count();
+        let answers = plan.work.iter().filter(|work| work.prompt() == 0).count();
         if answers < self.running.len() || !plan.paused.is_empty() {
             return;
         }

@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+#[path = "schedule_mixed_tests.rs"]
+mod mixed;
+
 fn bounds(max_batch: usize, max_queue: usize, pages: u64) -> Bounds {
     Bounds { max_batch, max_queue, pages, drafts: true }
 }
@@ -80,14 +83,24 @@ impl Engine {
             self.work(work);
         }
         self.steps += 1;
-        if let Some((fixed, row)) = self.machine.filter(|_| alone(&plan)) {
-            let rows = plan.work.iter().map(|w| 1 + w.draft.len()).sum();
-            self.schedule.stepped(rows, Micros(fixed + row * rows as u64));
-        }
+        self.tell(&plan);
         let kept = self.store.len() as u64;
         assert_eq!(kept, self.schedule.prefixes.len());
         assert!(self.schedule.pages_held() + self.schedule.pages_idle() <= self.pages);
         plan
+    }
+
+    /// Tells how long a step took, where that is known.
+    fn tell(&mut self, plan: &Plan) {
+        let Some((fixed, row)) = self.machine.filter(|_| !plan.work.is_empty()) else { return };
+        let rows = plan.work.iter().map(|w| w.tokens as usize + w.draft.len()).sum();
+        let took = Micros(fixed + row * rows as u64);
+        let answers = plan.work.iter().filter(|work| work.prompt() == 0).count();
+        let prompt: u32 = plan.work.iter().map(Work::prompt).sum();
+        match prompt {
+            0 => self.schedule.stepped(rows, took),
+            _ => self.schedule.stretched(answers, prompt, took),
+        }
     }
 
     fn join(&mut self, joined: &Joined) {
@@ -168,11 +181,6 @@ impl Engine {
     }
 }
 
-/// Whether a step has answers and nothing else.
-fn alone(plan: &Plan) -> bool {
-    !plan.work.is_empty() && plan.work.iter().all(|work| work.tokens == 1 && work.draws)
-}
-
 /// An engine on a machine of which rows cost little.
 fn drafting(bounds: Bounds) -> Engine {
     Engine { machine: Some((5_000, 500)), ..Engine::new(bounds) }
@@ -210,7 +218,7 @@ fn answers_advance_every_step_while_a_long_prompt_is_computed() {
     for _ in 0..50 {
         let plan = engine.step();
         let tokens: Vec<_> = plan.work.iter().map(|w| (w.id.0, w.tokens)).collect();
-        assert_eq!(tokens, [(1, 1), (2, CHUNK_TOKENS)]);
+        assert_eq!(tokens, [(1, 1), (2, 3)], "a step of four rows takes half as long again");
     }
 }
 
@@ -379,15 +387,15 @@ fn who_is_paused_in_the_step_in_which_it_would_join_does_not() {
     for id in 1..=2 {
         engine.arrive(arrival(id, 64, 200)).expect("fits");
     }
-    // Two prompts take two steps; then both answers stand four tokens before the end of their
-    // second page.
-    for _ in 0..62 {
+    // Two prompts take two steps; beside both answers the page of a third one takes sixteen. Then
+    // they stand at the end of their second page.
+    for _ in 0..50 {
         engine.step();
     }
     for id in 3..=4 {
         engine.arrive(shared(id, "acme", vec![7; 66], 1)).expect("fits");
     }
-    for _ in 0..4 {
+    for _ in 0..16 {
         assert!(engine.step().paused.is_empty());
     }
     let plan = engine.step();
@@ -509,7 +517,7 @@ fn drafts_take_no_page_that_is_kept_or_needed() {
 #[test]
 fn beside_other_models_steps_with_drafts_stay_short() {
     let mut engine = drafting(bounds(4, 4, 100));
-    engine.schedule.alone(false);
+    engine.schedule.company(1, 0);
     engine.arrive(arrival(1, 40, 300)).expect("fits");
     while !engine.schedule.is_idle() {
         let plan = engine.step();

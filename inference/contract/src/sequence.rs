@@ -22,6 +22,8 @@ pub(crate) struct Sequence {
     pub(crate) expected: u32,
     /// Tokens at its longest.
     pub(crate) longest: u32,
+    /// When it had rows for its prompt last, as rounds are counted.
+    pub(crate) served: u64,
     /// Pages it holds, those of `chain` included.
     pub(crate) pages: u64,
     /// Its whole pages, all of them when it has a scope.
@@ -46,6 +48,7 @@ impl Sequence {
             computed: 0,
             expected: 0,
             longest,
+            served: 0,
             pages: 0,
             chain: Vec::new(),
             lent: 0,

@@ -107,7 +107,7 @@ pub struct ModelStatus {
 /// An engine, now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineStatus {
-    /// Advances with every layer computed and every prefill chunk of at most 16 tokens.
+    /// Advances with every layer computed and every chunk of a prompt.
     pub progress: u64,
     /// Whether any sequence is being computed (loading and queueing are not computing).
     pub computing: bool,

@@ -36,9 +36,12 @@ const DRIFT_SHIFT: u32 = 3;
 /// Steps after which the time of one without guesses is to be measured again: what guesses win is
 /// judged by it. One such step after 64 with guesses gives away less than 2 % of what they win.
 const FRESH_STEPS: u64 = 64;
+/// Steps after which the time of one without prompts is measured again where prompts are computed
+/// beside answers: half of those, so that it is corrected by what is measured and not replaced.
+const PLAIN_STEPS: u64 = FRESH_STEPS / 2;
 /// Rows that a step's fixed part is assumed to cost before it is measured: of the default model on
 /// two cores, eight rows take twice the time of one and sixteen some four times.
-const FIXED_ROWS: u64 = 5;
+pub(crate) const FIXED_ROWS: u64 = 5;
 /// What guessing must win at least, as a fraction: less is within the noise of what is measured.
 const MARGIN: (u64, u64) = (17, 16);
 /// By how much anybody may wait longer for a token, on average, as a fraction: who gains less by
@@ -96,7 +99,7 @@ pub(crate) struct RowTimes {
     ns: [u64; TIMED_ROWS + 1],
     /// In which step each was measured last.
     seen: [u64; TIMED_ROWS + 1],
-    /// Steps that were measured.
+    /// Steps that there were, those with prompts beside answers included.
     steps: u64,
     /// Whose turn it is to move to what is assumed.
     turn: usize,
@@ -137,6 +140,11 @@ impl RowTimes {
         self.order(rows, time);
     }
 
+    /// Notes a step that was not measured, since it had prompts.
+    pub(crate) const fn passed(&mut self) {
+        self.steps = self.steps.saturating_add(1);
+    }
+
     /// Corrects what contradicts the time just noted: no step is faster for a row more, so what was
     /// measured otherwise was measured at another time.
     fn order(&mut self, rows: usize, time: u64) {
@@ -149,8 +157,17 @@ impl RowTimes {
 
     /// Whether a step of so many rows was measured not long ago.
     fn is_fresh(&self, rows: usize) -> bool {
+        self.is_within(rows, FRESH_STEPS)
+    }
+
+    /// Whether the time of a step of so many rows is known well enough to compute prompts beside.
+    pub(crate) fn is_plain(&self, rows: usize) -> bool {
+        self.is_within(rows, PLAIN_STEPS)
+    }
+
+    fn is_within(&self, rows: usize, steps: u64) -> bool {
         let seen = self.seen.get(rows).copied().filter(|seen| *seen > 0);
-        seen.is_some_and(|seen| self.steps - seen < FRESH_STEPS)
+        seen.is_some_and(|seen| self.steps - seen < steps)
     }
 
     /// Nanoseconds of a step of so many rows, assumed from the nearest measured ones if it was not

@@ -60,9 +60,9 @@ type Computed = Vec<Vec<Vec<f32>>>;
 /// What a step had to compute.
 #[derive(Clone, Copy)]
 struct Load {
-    /// Sequences.
-    parts: usize,
-    /// Those with more than one token of a prompt.
+    /// Sequences that are answered.
+    answers: usize,
+    /// Those of which a prompt is computed.
     chunked: usize,
     /// Tokens of prompts.
     prompt: u32,
@@ -72,10 +72,11 @@ struct Load {
 
 impl Load {
     fn of(parts: &[Part]) -> Self {
-        let chunks = || parts.iter().map(|part| part.work.tokens).filter(|tokens| *tokens > 1);
+        let chunks = || parts.iter().map(|part| part.work.prompt()).filter(|tokens| *tokens > 0);
+        let chunked = chunks().count();
         Self {
-            parts: parts.len(),
-            chunked: chunks().count(),
+            answers: parts.len() - chunked,
+            chunked,
             prompt: chunks().sum(),
             rows: parts.iter().map(|part| part.tokens.len()).sum(),
         }
@@ -194,10 +195,20 @@ impl Runner {
             .collect()
     }
 
-    /// Computes one step; `is_alone` where no other model's answers wait for it.
-    pub(crate) fn step(&mut self, crew: &mut Crew, is_alone: bool) -> Result<(), Crash> {
+    /// Whether answers are under way.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.schedule.answering() > 0
+    }
+
+    /// Computes one step, for which so many other models wait; of these so many have answers under
+    /// way.
+    pub(crate) fn step(
+        &mut self,
+        crew: &mut Crew,
+        (others, answering): (usize, usize),
+    ) -> Result<(), Crash> {
         self.sweep();
-        self.schedule.alone(is_alone);
+        self.schedule.company(others, answering);
         let plan = self.schedule.plan();
         for id in &plan.paused {
             #[cfg(test)]
@@ -321,13 +332,14 @@ impl Runner {
     /// next answer nothing; one with prompts measures prompts, less what decoding beside them is
     /// known to take.
     fn measure(&mut self, load: Load, took: Micros) {
-        let Load { parts, chunked, prompt, rows } = load;
+        let Load { answers, chunked, prompt, rows } = load;
         self.shared.progress.fetch_add(chunked as u64, Ordering::Relaxed);
         if prompt == 0 {
             self.schedule.stepped(rows, took);
-            self.cost.stepped(self.schedule.plain_time(parts, rows, took));
+            self.cost.stepped(self.schedule.plain_time(answers, rows, took));
         } else {
-            let step = if chunked < parts { self.schedule.step_time(parts - chunked).0 } else { 0 };
+            let step = if answers > 0 { self.schedule.step_time(answers).0 } else { 0 };
+            self.schedule.stretched(answers, prompt, took);
             // Never less than half: rows share the reading of weights.
             self.cost.prefilled(prompt, Micros(took.0.saturating_sub(step).max(took.0 / 2)));
         }

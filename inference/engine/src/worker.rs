@@ -106,10 +106,11 @@ impl Worker {
             self.share_memory();
             self.settle_waiting();
             let busy = self.runners.iter().filter(|(_, runner)| !runner.is_idle());
-            let busy: Vec<_> = busy.map(|(digest, _)| *digest).collect();
-            let is_alone = busy.len() < 2;
-            for digest in busy {
-                self.step(digest, is_alone);
+            let busy: Vec<_> =
+                busy.map(|(digest, runner)| (*digest, runner.is_answering())).collect();
+            for &(digest, answers) in &busy {
+                let answering = busy.iter().filter(|(_, answers)| *answers).count();
+                self.step(digest, (busy.len() - 1, answering - usize::from(answers)));
             }
         }
         self.shared.computing.store(false, Ordering::Relaxed);
@@ -201,9 +202,10 @@ impl Worker {
         }
     }
 
-    fn step(&mut self, digest: ModelDigest, is_alone: bool) {
+    /// Computes one step of a model, for which so many others wait, so many of them with answers.
+    fn step(&mut self, digest: ModelDigest, others: (usize, usize)) {
         let Some(runner) = self.runners.get_mut(&digest) else { return };
-        match catch_unwind(AssertUnwindSafe(|| runner.step(&mut self.crew, is_alone))) {
+        match catch_unwind(AssertUnwindSafe(|| runner.step(&mut self.crew, others))) {
             Ok(Ok(())) => {}
             Ok(Err(Crash)) => self.crashed(digest),
             Err(_) => {

@@ -200,7 +200,7 @@ impl Why {
 /// How a node's engine is doing; in every ping and ack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pulse {
-    /// Advances with every layer computed and every prefill chunk of at most 16 tokens.
+    /// Advances with every layer computed and every chunk of a prompt.
     pub progress: u64,
     /// Whether any sequence is being computed.
     pub computing: bool,

@@ -289,6 +289,40 @@ mod tests {
     }
 
     #[test]
+    fn a_load_is_missed_by_its_ratio_to_the_same_run_without() {
+        for (mixed, missed) in [(10.1, &["m_loaded_to_alone_selvedge"][..]), (9.9, &[])] {
+            let mut rounds = Rounds {
+                columns: Vec::new(),
+                ours: Side::default(),
+                llama: Side::default(),
+                cached: 1.0,
+                dram: 1.0,
+            };
+            // What the other side misses is not ours.
+            for (side, mixed) in [(&mut rounds.ours, mixed), (&mut rounds.llama, 500.0)] {
+                for (load, value) in [(ALONE, 5.0), ("streams", 8.0), (MIXED, mixed)] {
+                    side.note(&format!("{load}_{BETWEEN}"), value);
+                }
+            }
+            let model = Model {
+                name: "m",
+                title: "",
+                path: std::path::PathBuf::new(),
+                context: 0,
+                step_bytes: 0,
+                weights: 0,
+                holds: false,
+                rounds: 1,
+            };
+            let mut table = Table::default();
+            table.loaded(&model, &rounds);
+            assert_eq!(table.missed, missed);
+            assert_eq!(table.figures["m_loaded_to_alone_llama_cpp"], json!(100.0));
+            assert!(table.figures.contains_key("m_loaded_to_streams_selvedge"));
+        }
+    }
+
+    #[test]
     fn an_aim_is_told_and_never_missed() {
         let goal = Goal::new(Target::AtLeast(1.2), Some(Target::AtLeast(2.0)));
         assert_eq!(goal.shown(1.5), ">= 1.2 held, aim >= 2 not reached");
