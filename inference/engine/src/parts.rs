@@ -22,9 +22,8 @@ fn layer_is_whole(gguf: &Gguf, shape: &Shape, layer: usize) -> Result<(), Engine
     let (family, dim) = (shape.architecture, shape.head_dim);
     let (width, forward) = (shape.width, shape.feed_forward);
     let (all, few) = (shape.heads * dim, shape.kv_heads * dim);
-    let part = |name: &str, dims: &[usize]| {
-        needed(gguf, &format!("blk.{layer}.{name}.weight"), dims)
-    };
+    let part =
+        |name: &str, dims: &[usize]| needed(gguf, &format!("blk.{layer}.{name}.weight"), dims);
     part("attn_norm", &[width])?;
     part("attn_output", &[width, all])?;
     part("ffn_norm", &[width])?;

@@ -156,8 +156,7 @@ fn what_was_quantized_is_written_out_in_halves_where_that_is_asked_for() {
     let (out, found) = turned(&four, Recipe { again: true, ..half }).unwrap();
     assert!(out.len() > four.len());
     let (before, after) = (temporary(&four), temporary(&out));
-    let (before, after) =
-        (Gguf::open(before.path()).unwrap(), Gguf::open(after.path()).unwrap());
+    let (before, after) = (Gguf::open(before.path()).unwrap(), Gguf::open(after.path()).unwrap());
     for told in &found.tensors {
         let info = after.tensor(&told.name).unwrap();
         let expected = if info.dims.len() > 1 { GgmlDType::F16 } else { GgmlDType::F32 };

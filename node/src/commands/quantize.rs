@@ -326,8 +326,7 @@ mod tests {
     fn only_files_that_are_not_read_are_written_over_and_only_when_asked() {
         let scratch = Scratch::new("quantize");
         let place = |name: &str| scratch.path().join(name);
-        let (from, other, weights) =
-            (place("a.gguf"), place("b.gguf"), place("model.safetensors"));
+        let (from, other, weights) = (place("a.gguf"), place("b.gguf"), place("model.safetensors"));
         for file in [&from, &other, &weights] {
             std::fs::write(file, "GGUF").unwrap();
         }

@@ -82,7 +82,7 @@ pub(crate) struct Foretold {
     pub(crate) perplexity: f64,
     /// Tokens read in a second, with the logits of each.
     pub(crate) rate: f64,
-    tokens: f64,
+    tokens: u64,
 }
 
 impl Foretold {
@@ -92,7 +92,7 @@ impl Foretold {
         let &[loss, tokens, read, micros] = numbers else { bail!("no figures of a text") };
         ensure!(tokens > 0.0 && loss.is_finite(), "nothing was foretold");
         let (perplexity, rate) = ((loss / tokens).exp(), read * 1e6 / micros.max(1.0));
-        Ok(Self { perplexity, rate, tokens })
+        Ok(Self { perplexity, rate, tokens: tokens as u64 })
     }
 }
 
@@ -110,8 +110,8 @@ impl Made {
     fn by_us(from: &Path, form: &Form, again: bool) -> Result<Self> {
         say(&format!("{NAME}: writing {}", form.name));
         let made = Self(place::folder()?.join(format!("quantized-{}.gguf", form.name)));
-        let file = File::create(&made.0)
-            .with_context(|| format!("creating {}", made.0.display()))?;
+        let file =
+            File::create(&made.0).with_context(|| format!("creating {}", made.0.display()))?;
         let recipe = Recipe { mixture: form.mixture, again };
         quantize(from, BufWriter::new(file), recipe, &mut |_, _| ())?;
         Gauge::check(&made.0)?;
@@ -147,7 +147,7 @@ pub(crate) fn run(starter: &Starter, peer: &Path, quick: bool) -> Result<Forms> 
         }
         found.push(one);
     }
-    let tokens = found.first().map_or(0.0, |first| first.ours.tokens) as u64;
+    let tokens = found.first().map_or(0, |first| first.ours.tokens);
     let same = |one: &Found| one.ours.tokens == one.llama.tokens;
     ensure!(found.iter().all(same), "the two foretold different numbers of tokens");
     Ok(Forms { tokens, found, rounds })
@@ -290,7 +290,7 @@ mod tests {
         let mut gauge = Gauge::open(&model, 2).unwrap();
         let told = Foretold::read(&foretell(&mut gauge, &order).unwrap()).unwrap();
         let gauged = gauge.foretell(TEXT, some, &mut |_, _| ()).unwrap();
-        assert_eq!(told.tokens as usize, gauged.tokens);
+        assert_eq!(told.tokens, gauged.tokens as u64);
         assert!((told.perplexity / gauged.perplexity - 1.0).abs() < 1e-9, "{told:?} {gauged:?}");
         for bad in ["", "decode 3 1 2", "foretell", "foretell 1 5 6", "foretell 4 x"] {
             assert!(foretell(&mut gauge, bad).is_err(), "{bad}");

@@ -66,7 +66,7 @@ impl Target {
             Self::AtLeast(bound) => value < bound,
             Self::AtMost(bound) => value > bound,
             // What is no number is not near one either.
-            Self::Within(bound) => !((value - 1.0).abs() <= bound),
+            Self::Within(bound) => value.is_nan() || (value - 1.0).abs() > bound,
         }
     }
 

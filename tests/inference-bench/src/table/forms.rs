@@ -39,7 +39,12 @@ impl Table {
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         match &found.own {
             Some((bytes, _)) => {
-                self.precise(&format!("{name}_mb*"), None, megabytes(found.bytes), megabytes(*bytes));
+                self.precise(
+                    &format!("{name}_mb*"),
+                    None,
+                    megabytes(found.bytes),
+                    megabytes(*bytes),
+                );
             }
             None => {
                 let size = megabytes(found.bytes);
@@ -87,7 +92,8 @@ mod tests {
         }
         table.precise("file*", Some(SAME_FORM), 9.0, 10.0);
         table.precise("worse*", Some(SAME_FORM), 10.1, 10.0);
-        let missed = ["low", "high", "none", "worse_of_files"].map(|one| format!("quantize_{one}_ratio"));
+        let missed =
+            ["low", "high", "none", "worse_of_files"].map(|one| format!("quantize_{one}_ratio"));
         assert_eq!(table.missed, missed);
         assert_eq!(table.figures["quantize_near_ratio"], json!(1.004));
         assert_eq!(table.figures["quantize_file_of_files_selvedge"], json!(9.0));
