@@ -9,14 +9,14 @@
 //!
 //! The way of a request: `local` admits it, `front` turns it into tokens, `worker` and `runner`
 //! compute it step by step, `job` draws and delivers; `memory` has other models go where its own is
-//! not loaded and does not fit. The way of a file: `gguf` reads the header
-//! within bounds, `card` checks what it claims, `parts` that nothing is missing, `weights` and `llama` hold it; `decoder` holds one
-//! that is being tuned, `tuned` what was learned, beside the weights that answer, `quantize` writes
-//! one in another form and `gauge` says what that costs. Models of embeddings, which are
-//! directories, have a way of their own: `embed`; and so have those that write down what is said in
-//! sound: `audio` reads its files, `speech` hears; those that take and give tensors, which run in
-//! processes of their own: `onnx`; and those that see: `pictures` reads what is asked about,
-//! `vision` sees.
+//! not loaded and does not fit. The way of a file: `gguf` reads the header within bounds, `card`
+//! checks what it claims, `parts` that nothing is missing, `weights` and `llama` hold it; `decoder`
+//! holds one that is being tuned, `tuned` what was learned, beside the weights that answer,
+//! `quantize` writes one in another form and `gauge` says what that costs. Models of embeddings,
+//! which are directories, have a way of their own: `embed`; and so have those that write down what
+//! is said in sound: `audio` reads its files, `speech` hears; those that take and give tensors,
+//! which run in processes of their own: `onnx`; and those that see: `pictures` reads what is asked
+//! about, `vision` sees.
 
 mod audio;
 mod calls;
