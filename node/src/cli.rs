@@ -356,7 +356,8 @@ pub(crate) enum Models {
 const QUANTIZE_EXAMPLES: &str = "\
 Types, the smallest last: F16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q5_1, Q5_0, Q4_K_M, Q4_K_S, Q4_1, Q4_0.
 They are llama.cpp's, which reads what is written. Norms stay as they are; rows that do not divide
-into a type's blocks get the next better type.
+into a type's blocks get the next better type. OUT is there when it is whole and not before: until
+then it is called OUT.part.
 
 Examples:
   selvedge models quantize model.F16.gguf model.Q4_K_M.gguf --type q4_k_m
@@ -377,7 +378,7 @@ pub(crate) struct Quantize {
     /// The type to write (see below)
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) kind: String,
-    /// Quantize again what was quantized before; what that lost stays lost
+    /// Quantize again what was quantized before, or write it out as F16; what that lost stays lost
     #[arg(long)]
     pub(crate) again: bool,
     /// Measure both files on this text

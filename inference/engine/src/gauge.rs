@@ -16,25 +16,13 @@ use crate::error::EngineError;
 use crate::gguf::Gguf;
 use crate::guide::Guides;
 use crate::llama::{Llama, Logits, Segment};
+use crate::parts;
 use crate::tokenizer::Tokenizer;
 
 /// Tokens of one window; each window begins with an empty memory, as llama.cpp's own measure does.
 const WINDOW: usize = 512;
 /// Tokens whose logits are in memory at once: of the largest vocabularies, 64 MiB.
 const CHUNK: usize = 64;
-
-/// What every layer of every family has.
-const LAYER: [&str; 9] = [
-    "attn_norm",
-    "attn_q",
-    "attn_k",
-    "attn_v",
-    "attn_output",
-    "ffn_norm",
-    "ffn_gate",
-    "ffn_up",
-    "ffn_down",
-];
 
 /// A model that is measured.
 pub struct Gauge {
@@ -67,8 +55,8 @@ pub struct Held {
 }
 
 impl Gauge {
-    /// Whether a file is a model that runs here: its header, its vocabulary, and that the weights
-    /// of every layer are there. Reads no weights.
+    /// Whether a file is a model that runs here: its header, its vocabulary, and that all tensors
+    /// are there and have their sides. Reads no weights.
     ///
     /// # Errors
     /// [`EngineError`] with the first thing that is missing.
@@ -76,13 +64,17 @@ impl Gauge {
         let gguf = Gguf::open(path)?;
         let shape = Shape::read(&gguf)?;
         Tokenizer::read(&gguf, shape.vocabulary)?;
-        gguf.tensor("output_norm.weight")?;
-        for layer in 0..shape.layers {
-            for part in LAYER {
-                gguf.tensor(&format!("blk.{layer}.{part}.weight"))?;
-            }
-        }
-        Ok(())
+        parts::check(&gguf, &shape)
+    }
+
+    /// The windows of a text that [`Gauge::foretell`] reads, in tokens. Reads no weights.
+    ///
+    /// # Errors
+    /// [`EngineError`] for a file that this engine does not run.
+    pub fn windows(path: &Path, text: &str, most: usize) -> Result<Vec<Vec<u32>>, EngineError> {
+        let gguf = Gguf::open(path)?;
+        let shape = Shape::read(&gguf)?;
+        windows(&Tokenizer::read(&gguf, shape.vocabulary)?, shape.context, text, most)
     }
 
     /// A model on the processor, on so many threads.
@@ -111,34 +103,56 @@ impl Gauge {
         most: usize,
         advanced: &mut dyn FnMut(usize, usize),
     ) -> Result<Gauged, EngineError> {
-        let mut tokens = self.tokenizer.encode(text).map_err(EngineError::Compute)?;
-        tokens.truncate(most);
-        let (mut loss, mut foretold) = (0.0, 0);
-        let mut read = 0;
-        // Some models foretell nothing of use unless a text begins as they learned that texts do.
-        let begin = self.tokenizer.bos();
-        let room = WINDOW.min(self.context) - usize::from(begin.is_some() && self.context > 1);
-        for window in tokens.chunks(room) {
-            let window: Vec<u32> = begin.into_iter().chain(window.iter().copied()).collect();
-            let mut cache = self.llama.cache()?;
-            for (at, chunk) in window.chunks(CHUNK).enumerate() {
-                let next = &window[(at * CHUNK + 1).min(window.len())..];
-                let segment =
-                    Segment { cache: &mut cache, tokens: chunk, logits: Logits::All, added: None };
-                let logits = self.llama.step(&mut self.crew, &mut [segment], &AtomicU64::new(0))?;
-                for (row, token) in logits.iter().flatten().zip(next) {
-                    loss += lost(row, *token)?;
-                    foretold += 1;
-                }
-                read += chunk.len();
-                advanced(read.min(tokens.len()), tokens.len());
-            }
+        let windows = windows(&self.tokenizer, self.context, text, most)?;
+        let all = windows.iter().map(Vec::len).sum();
+        let (mut loss, mut foretold, mut read) = (0.0, 0, 0);
+        for window in &windows {
+            let mut read_more = |count: usize| {
+                read += count;
+                advanced(read, all);
+            };
+            loss += self.lose(window, &|| Duration::ZERO, &mut read_more)?.0;
+            foretold += window.len().saturating_sub(1);
         }
         if foretold == 0 {
             let what = "the text is too short to foretell anything of it; take a longer one";
             return Err(EngineError::Compute(what.to_owned()));
         }
         Ok(Gauged { perplexity: (loss / foretold as f64).exp(), tokens: foretold })
+    }
+
+    /// The loss of all tokens of a window but the first, in nats and together, and what the model
+    /// took to compute it by `clock`, without the sums over its vocabulary. `advanced` is told of
+    /// tokens that were read.
+    ///
+    /// # Errors
+    /// [`EngineError`] for tokens that the model has not, or more than it attends to.
+    pub fn lose(
+        &mut self,
+        window: &[u32],
+        clock: &dyn Fn() -> Duration,
+        advanced: &mut dyn FnMut(usize),
+    ) -> Result<(f64, Duration), EngineError> {
+        if window.len() > self.context {
+            let (length, context) = (window.len(), self.context);
+            let what = format!("a window of {length} tokens; the model attends to {context}");
+            return Err(EngineError::Compute(what));
+        }
+        let (mut loss, mut took) = (0.0, Duration::ZERO);
+        let mut cache = self.llama.cache()?;
+        for (at, chunk) in window.chunks(CHUNK).enumerate() {
+            let next = &window[(at * CHUNK + 1).min(window.len())..];
+            let segment =
+                Segment { cache: &mut cache, tokens: chunk, logits: Logits::All, added: None };
+            let began = clock();
+            let logits = self.llama.step(&mut self.crew, &mut [segment], &AtomicU64::new(0))?;
+            took += clock().saturating_sub(began);
+            for (row, token) in logits.iter().flatten().zip(next) {
+                loss += lost(row, *token)?;
+            }
+            advanced(chunk.len());
+        }
+        Ok((loss, took))
     }
 
     /// Writes so many tokens behind the text's first ones, the likeliest each time, or as many as
@@ -217,6 +231,23 @@ impl Gauge {
         held.text = String::from_utf8_lossy(&answer).into_owned();
         Ok(held)
     }
+}
+
+/// The first tokens of a text in windows, each behind the token that stands before texts where the
+/// model wants one: some foretell nothing of use unless a text begins as they learned that texts
+/// do.
+fn windows(
+    tokenizer: &Tokenizer,
+    context: usize,
+    text: &str,
+    most: usize,
+) -> Result<Vec<Vec<u32>>, EngineError> {
+    let mut tokens = tokenizer.encode(text).map_err(EngineError::Compute)?;
+    tokens.truncate(most);
+    let begin = tokenizer.bos();
+    let room = WINDOW.min(context) - usize::from(begin.is_some() && context > 1);
+    let behind = |window: &[u32]| begin.into_iter().chain(window.iter().copied()).collect();
+    Ok(tokens.chunks(room).map(behind).collect())
 }
 
 /// The loss of a token in nats.

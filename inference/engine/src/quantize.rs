@@ -48,7 +48,9 @@ const U32: u32 = 4;
 pub struct Recipe {
     /// Into what.
     pub mixture: Mixture,
-    /// Whether matrices that were quantized before may be again: what was lost then stays lost.
+    /// Whether matrices that were quantized before may be again: what was lost then stays lost, and
+    /// more bits are spent on it only where all are asked for as they are read
+    /// ([`Mixture::F16`]).
     pub again: bool,
 }
 
@@ -140,6 +142,8 @@ fn plan(source: &Source, recipe: Recipe) -> Result<Vec<GgmlDType>, EngineError> 
         Ok(match wanted {
             // More bits bring nothing back; both halves have sixteen.
             Some(form) if bits(form) < bits(tensor.kind) => form,
+            // What any program reads and any other form can be made of.
+            Some(_) if was_quantized && recipe.mixture == Mixture::F16 => GgmlDType::F16,
             Some(GgmlDType::F16) if tensor.kind == GgmlDType::BF16 => GgmlDType::F16,
             Some(_) => tensor.kind,
             // Vectors are added and multiplied as they are, which llama.cpp does in f32 only.

@@ -100,6 +100,36 @@ fn a_quantized_model_foretells_as_the_first_one_did() {
     assert!(near(perplexity(&four), 0.3), "{first} {}", perplexity(&four));
 }
 
+/// What other programs are asked for the same tokens by.
+#[test]
+fn windows_lose_together_what_the_text_loses() {
+    let text = "a node that is asked answers, or says why it does not. ".repeat(20);
+    let file = temporary(&Writer::tiny(5).bytes());
+    let mut gauge = Gauge::open(file.path(), 1).unwrap();
+    let gauged = gauge.foretell(&text, 700, &mut |_, _| ()).unwrap();
+    let windows = Gauge::windows(file.path(), &text, 700).unwrap();
+    assert_eq!(windows.iter().map(Vec::len).collect::<Vec<_>>(), [512, 188]);
+    assert_eq!(windows.iter().map(|window| window.len() - 1).sum::<usize>(), gauged.tokens);
+    let steps = std::cell::Cell::new(0);
+    let clock = || {
+        steps.set(steps.get() + 1);
+        std::time::Duration::from_secs(steps.get())
+    };
+    let (mut loss, mut took, mut read) = (0.0, 0, 0);
+    for window in &windows {
+        let (lost, computed) = gauge.lose(window, &clock, &mut |count| read += count).unwrap();
+        loss += lost;
+        took += computed.as_secs();
+    }
+    assert!((loss - gauged.perplexity.ln() * gauged.tokens as f64).abs() < 1e-6, "{loss}");
+    // A second for each 64 tokens that are computed at once.
+    assert_eq!((took, read), (8 + 3, 700));
+    let long = vec![0; Writer::CONTEXT as usize + 1];
+    let said = gauge.lose(&long, &clock, &mut |_| ()).unwrap_err().to_string();
+    assert!(said.contains("513") && said.contains("512"), "{said}");
+    assert!(gauge.lose(&[1, 1_000], &clock, &mut |_| ()).is_err());
+}
+
 #[test]
 fn what_was_lost_is_not_lost_twice_without_being_asked() {
     let (eight, _) = turned(&model().bytes(), EASY).unwrap();
@@ -114,6 +144,29 @@ fn what_was_lost_is_not_lost_twice_without_being_asked() {
     for (then, now) in found.tensors.iter().zip(&back.tensors) {
         assert_eq!((&then.to, &now.to, now.error), (&now.from, &now.from, 0.0));
     }
+}
+
+/// What other forms can be made of without asking once more.
+#[test]
+fn what_was_quantized_is_written_out_in_halves_where_that_is_asked_for() {
+    let (four, _) =
+        turned(&model().bytes(), Recipe { mixture: Mixture::Q4_1, again: false }).unwrap();
+    let half = Recipe { mixture: Mixture::F16, again: false };
+    assert!(turned(&four, half).unwrap_err().to_string().contains("already"));
+    let (out, found) = turned(&four, Recipe { again: true, ..half }).unwrap();
+    assert!(out.len() > four.len());
+    let (before, after) = (temporary(&four), temporary(&out));
+    let (before, after) = (Gguf::open(before.path()).unwrap(), Gguf::open(after.path()).unwrap());
+    for told in &found.tensors {
+        let info = after.tensor(&told.name).unwrap();
+        let expected = if info.dims.len() > 1 { GgmlDType::F16 } else { GgmlDType::F32 };
+        assert_eq!(info.kind, expected, "{}", told.name);
+        assert!(told.error < 0.000_5, "{} {}", told.name, told.error);
+        for (old, new) in read(&before, &told.name).iter().zip(read(&after, &told.name)) {
+            assert!((old - new).abs() <= old.abs() / 1_000.0 + 1e-7, "{}: {old} {new}", told.name);
+        }
+    }
+    assert_eq!(turned(&out, EASY).unwrap().1.tensors.len(), found.tensors.len());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::io::{BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use selvedge_engine::{Gauge, Mixture, Quantized, Recipe, SHARES, quantize};
+use selvedge_engine::{EngineError, Gauge, Mixture, Quantized, Recipe, SHARES, quantize};
 use selvedge_net::clock;
 use serde_json::json;
 
@@ -26,15 +26,7 @@ pub(super) fn run(home: &Home, options: &cli::Quantize) -> Result<()> {
     let mixture: Mixture = options.kind.parse()?;
     let from = source(home, &options.from)?;
     let to = &options.to;
-    if to.is_dir() {
-        bail!("{} is a directory; name the file to write", to.display());
-    }
-    if same(&from, to) {
-        bail!("{} would be written over itself; name another file", from.display());
-    }
-    if to.exists() && !options.force {
-        bail!("{} exists; name another file, or add --force", to.display());
-    }
+    may_be_written(&from, to, options.force)?;
     if options.measure.is_some() && from.is_dir() {
         bail!(
             "--measure compares two files that run here, and a directory is none: write it as F16 \
@@ -43,11 +35,12 @@ pub(super) fn run(home: &Home, options: &cli::Quantize) -> Result<()> {
     }
     let text = options.measure.as_deref().map(read_text).transpose()?;
     let recipe = Recipe { mixture, again: options.again };
-    let found = write(&from, to, recipe)?;
-    let measured = match &text {
-        Some(text) => Some([measure(&from, text, options)?, measure(to, text, options)?]),
-        None => None,
-    };
+    let found = write((&from, to), recipe, options.force)?;
+    let measured = text.map(|text| -> Result<_> {
+        Ok([measure(&from, &text, options)?, measure(to, &text, options)?])
+    });
+    let unmeasured = || format!("{} is written, but could not be measured", to.display());
+    let measured = measured.transpose().with_context(unmeasured)?;
     if options.json {
         ui::out(format_args!("{:#}", as_value(&found, mixture, measured.as_ref())));
         return Ok(());
@@ -74,6 +67,44 @@ fn source(home: &Home, from: &str) -> Result<PathBuf> {
              lists them"
         ),
     }
+}
+
+/// Refuses a place where there is something that is not to be written over.
+fn may_be_written(from: &Path, to: &Path, force: bool) -> Result<()> {
+    if to.is_dir() || to.file_name().is_none() {
+        bail!("'{}' is a directory; name the file to write", to.display());
+    }
+    if same(from, to) {
+        bail!("{} would be written over itself; name another file", from.display());
+    }
+    // Not what a link leads to: the link is what would go.
+    if to.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    if !force {
+        bail!("{} exists; name another file, or add --force", to.display());
+    }
+    // A device would be gone until the machine starts anew.
+    if to.exists() && !to.is_file() {
+        bail!("{} is no file, and --force writes over files alone", to.display());
+    }
+    let beside = to.parent().is_some_and(|parent| same(from, whole(parent)));
+    if beside && !is_gguf(to) {
+        bail!(
+            "{} belongs to the directory that is read; name another file, one that ends in .gguf",
+            to.display()
+        );
+    }
+    Ok(())
+}
+
+/// A parent of nothing is the directory at hand.
+fn whole(parent: &Path) -> &Path {
+    if parent.as_os_str().is_empty() { Path::new(".") } else { parent }
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"))
 }
 
 fn same(from: &Path, to: &Path) -> bool {
@@ -103,7 +134,7 @@ fn read_text(path: &Path) -> Result<String> {
 }
 
 /// Writes beside the file and puts it in its place when it is whole: nobody finds half a model.
-fn write(from: &Path, to: &Path, recipe: Recipe) -> Result<Quantized> {
+fn write((from, to): (&Path, &Path), recipe: Recipe, force: bool) -> Result<Quantized> {
     let mut part = to.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
@@ -116,10 +147,12 @@ fn write(from: &Path, to: &Path, recipe: Recipe) -> Result<Quantized> {
         ),
         opened => opened.with_context(cannot)?,
     };
-    let written = quantized(from, &file, recipe).and_then(|found| {
+    let written = quantized(from, (&file, to), recipe).and_then(|found| {
         file.sync_all().with_context(cannot)?;
         // Nobody is handed a file that a node would refuse.
         Gauge::check(&part).context("what was written is no model that runs here")?;
+        // Minutes have gone by since this was asked first.
+        may_be_written(from, to, force)?;
         std::fs::rename(&part, to).with_context(|| format!("cannot write {}", to.display()))?;
         Ok(found)
     });
@@ -130,7 +163,7 @@ fn write(from: &Path, to: &Path, recipe: Recipe) -> Result<Quantized> {
     written
 }
 
-fn quantized(from: &Path, file: &File, recipe: Recipe) -> Result<Quantized> {
+fn quantized(from: &Path, (file, to): (&File, &Path), recipe: Recipe) -> Result<Quantized> {
     let mut progress = Progress::bytes("quantized", None);
     let found = quantize(from, BufWriter::new(file), recipe, &mut |done, all| {
         progress.set_total(Some(all));
@@ -138,9 +171,12 @@ fn quantized(from: &Path, file: &File, recipe: Recipe) -> Result<Quantized> {
     });
     progress.done();
     match found {
-        Err(selvedge_engine::EngineError::Quantized { .. }) => {
+        Err(EngineError::Quantized { .. }) => {
             found.map_err(anyhow::Error::from).context("add --again to quantize it all the same")
         }
+        Err(EngineError::Written(error)) => Err(error).with_context(|| {
+            format!("cannot write {}; make room, or name a file elsewhere", to.display())
+        }),
         found => Ok(found?),
     }
 }
@@ -278,4 +314,45 @@ fn as_value(
         "pruning": pruned,
         "tensors": tensors,
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn only_files_that_are_not_read_are_written_over_and_only_when_asked() {
+        let scratch = Scratch::new("quantize");
+        let place = |name: &str| scratch.path().join(name);
+        let (from, other, weights) = (place("a.gguf"), place("b.gguf"), place("model.safetensors"));
+        for file in [&from, &other, &weights] {
+            std::fs::write(file, "GGUF").unwrap();
+        }
+        std::os::unix::fs::symlink(&from, place("link")).unwrap();
+        std::os::unix::fs::symlink(place("nowhere"), place("dangling")).unwrap();
+        let said = |from: &Path, to: &Path, force| {
+            may_be_written(from, to, force).map_err(|error| error.to_string()).err()
+        };
+        let refused = |from: &Path, to: &Path, force, expected: &str| {
+            let said = said(from, to, force).unwrap();
+            assert!(said.contains(expected), "{said}");
+        };
+        assert_eq!(said(&from, &place("new.gguf"), false), None);
+        refused(&from, &other, false, "--force");
+        assert_eq!(said(&from, &other, true), None);
+        refused(&from, &from, true, "over itself");
+        refused(&from, &place("link"), true, "over itself");
+        refused(&other, &place("link"), false, "--force");
+        refused(&from, &place("dangling"), false, "--force");
+        assert_eq!(said(&from, &place("dangling"), true), None);
+        refused(&from, scratch.path(), true, "is a directory");
+        refused(&from, Path::new(""), true, "is a directory");
+        refused(&from, Path::new("/dev/null"), true, "is no file");
+        // Of a directory that is read its own files stay.
+        refused(scratch.path(), &weights, true, "belongs to the directory");
+        assert_eq!(said(scratch.path(), &other, true), None);
+        assert_eq!(said(scratch.path(), &place("new"), false), None);
+    }
 }

@@ -4,12 +4,18 @@
 // line of its input with `measured TOKENS MICROSECONDS`: `prefill TOKENS SALT` or
 // `decode SEQUENCES PROMPT_TOKENS STEPS SALT`. `load STREAMS PROMPT STEPS LONGS PROMPT STEPS PAUSE_MS
 // MS SALT` serves so many clients for so many milliseconds and says `listed COUNT MICROSECONDS...`:
-// how long the first tokens of COUNT answers took, then what lay between tokens. Every measurement
+// how long the first tokens of COUNT answers took, then what lay between tokens. `foretell WINDOW
+// TOKEN...` reads the tokens in windows of that length and says `listed LOSS FORETOLD READ
+// MICROSECONDS`: what all tokens but each window's first cost in nats, together. Every measurement
 // has a context of just the size it needs, and nothing is sampled: the best case of llama.cpp in
 // speed and in memory. Ends when its input ends.
+//
+// llama-driver --quantize IN OUT TYPE writes a file in another form, by llama.cpp's number of it,
+// says how long that took as if it had loaded it, and ends.
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -36,6 +42,16 @@ void report(int tokens, Clock::time_point began) {
     const auto took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - began);
     std::printf("measured %d %lld\n", tokens, static_cast<long long>(took.count()));
     std::fflush(stdout);
+}
+
+// What a token costs in nats.
+double lost(const float * logits, int count, llama_token token) {
+    const float highest = *std::max_element(logits, logits + count);
+    double sum = 0.0;
+    for (int at = 0; at < count; at++) {
+        sum += std::exp(static_cast<double>(logits[at] - highest));
+    }
+    return std::log(sum) - static_cast<double>(logits[token] - highest);
 }
 
 struct Tokens {
@@ -143,6 +159,40 @@ struct Driver {
         llama_free(made);
     }
 
+    // How well the tokens are foretold. What is timed are the logits of every token, without the
+    // sums over the vocabulary. The first window is read twice, and timed once.
+    void foretell(int window, const std::vector<int> & all) const {
+        const int known = llama_vocab_n_tokens(llama_model_get_vocab(model));
+        Tokens tokens;
+        llama_context * made = context(1, window);
+        double loss = 0.0;
+        long long foretold = 0;
+        Clock::duration took{};
+        const int total = static_cast<int>(all.size());
+        const auto read = [&](int first, int count) {
+            llama_memory_clear(llama_get_memory(made), true);
+            for (int at = 0; at < count; at++) {
+                tokens.add(all[first + at], at, 0, true);
+            }
+            const auto began = Clock::now();
+            compute(made, tokens);
+            return Clock::now() - began;
+        };
+        read(0, std::min(window, total));
+        for (int first = 0; first < total; first += window) {
+            const int count = std::min(window, total - first);
+            took += read(first, count);
+            for (int at = 0; at + 1 < count; at++) {
+                loss += lost(llama_get_logits_ith(made, at), known, all[first + at + 1]);
+                foretold++;
+            }
+        }
+        llama_free(made);
+        const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(took).count();
+        std::printf("listed %.17g %lld %d %lld\n", loss, foretold, total, static_cast<long long>(micros));
+        std::fflush(stdout);
+    }
+
     // As llama.cpp's server batches by default: the next token of every answer first, then as much
     // of the waiting prompts, in turn, as the batch holds.
     void gather(std::vector<Client> & clients, Tokens & tokens) const {
@@ -232,6 +282,24 @@ void load(const Driver & driver, const std::vector<int> & numbers) {
     driver.load(clients, milliseconds(numbers[7]));
 }
 
+// Tokens of a vocabulary, in windows that fit a batch.
+bool can_be_foretold(const Driver & driver, const std::vector<int> & numbers) {
+    const int known = llama_vocab_n_tokens(llama_model_get_vocab(driver.model));
+    return numbers.size() > 2 && numbers[0] > 1 && numbers[0] <= BATCH
+        && std::all_of(numbers.begin() + 1, numbers.end(), [&](int token) { return token < known; });
+}
+
+// By llama.cpp's own rules, as its program for that does without options.
+void quantize(const char * from, const char * to, const char * type) {
+    const auto began = Clock::now();
+    llama_model_quantize_params params = llama_model_quantize_default_params();
+    params.ftype = static_cast<llama_ftype>(std::atoi(type));
+    if (llama_model_quantize(from, to, &params) != 0) {
+        fail(std::string("cannot quantize ") + from);
+    }
+    report(0, began);
+}
+
 void warnings_only(ggml_log_level level, const char * text, void *) {
     if (level == GGML_LOG_LEVEL_ERROR) {
         std::fputs(text, stderr);
@@ -241,10 +309,16 @@ void warnings_only(ggml_log_level level, const char * text, void *) {
 } // namespace
 
 int main(int argc, char ** argv) {
-    if (argc != 3) {
-        fail("usage: llama-driver MODEL THREADS");
-    }
     llama_log_set(warnings_only, nullptr);
+    if (argc == 5 && std::string(argv[1]) == "--quantize") {
+        llama_backend_init();
+        quantize(argv[2], argv[3], argv[4]);
+        llama_backend_free();
+        return 0;
+    }
+    if (argc != 3) {
+        fail("usage: llama-driver MODEL THREADS, or llama-driver --quantize IN OUT TYPE");
+    }
     Driver driver;
     driver.threads = std::max(1, std::atoi(argv[2]));
     const auto began = Clock::now();
@@ -274,6 +348,8 @@ int main(int argc, char ** argv) {
             driver.decode(numbers[0], numbers[1], numbers[2]);
         } else if (what == "load" && numbers.size() == 9 && positive && numbers[0] + numbers[3] > 0) {
             load(driver, numbers);
+        } else if (what == "foretell" && positive && can_be_foretold(driver, numbers)) {
+            driver.foretell(numbers[0], { numbers.begin() + 1, numbers.end() });
         } else {
             fail("not understood: " + line);
         }

@@ -5,13 +5,14 @@
 //! measured in turn by one column after the other, several rounds; medians and ratios are told, and
 //! how much is reached of the memory's bandwidth and of what the processor multiplies. What is
 //! measured beside ours is built or installed under `target` if it is not there yet. `--quick`
-//! takes one round and leaves out the larger model, `--only NAME` measures one alone; `--fair` does
-//! without real-time priority.
+//! takes one round and leaves out the larger model and the forms that models are quantized into,
+//! `--only NAME` measures one alone; `--fair` does without real-time priority.
 
 mod bandwidth;
 mod dots;
 mod driver;
 mod embeddings;
+mod forms;
 mod llama;
 mod load;
 mod masks;
@@ -35,6 +36,7 @@ fn main() -> Result<()> {
             return bandwidth::serve(bytes.parse()?, threads.parse()?);
         }
         [dots::WORD, threads] => return dots::serve(threads.parse()?),
+        [forms::WORD, model, threads] => return forms::serve(model.as_ref(), threads.parse()?),
         [masks::WORD, model, threads] => return masks::serve(model.as_ref(), threads.parse()?),
         [embeddings::WORD, folder, threads] => {
             return embeddings::serve(folder.as_ref(), threads.parse()?);
@@ -60,22 +62,39 @@ fn main() -> Result<()> {
     if !starter.first {
         table.heading("without real-time priority: other work on this machine shows");
     }
-    let models = models::all(&names, quick)?;
-    if !models.is_empty() {
-        let peer = llama::driver().context("llama.cpp is not there to be measured")?;
-        let products = dots::rate(&starter, rounds::THREADS)?;
-        for model in &models {
-            let measured = rounds::run(&starter, &peer, model, quick)?;
-            table.model(model, &measured, products);
-            if model.holds {
-                table.masks(model, &masks::run(&starter, &model.path, rounds::THREADS)?);
-            }
-        }
-    }
+    beside_llama(&starter, &names, quick, &mut table)?;
     if names.contains(&embeddings::NAME) {
         let peer = onnxruntime::peer(&place::embeddings()?);
         let peer = peer.context("ONNX Runtime is not there to be measured")?;
         table.embeddings(&embeddings::run(&starter, &peer, quick)?);
     }
     table.end(as_json)
+}
+
+/// What llama.cpp is measured with, if any of it is asked for.
+fn beside_llama(
+    starter: &Starter,
+    names: &[&str],
+    quick: bool,
+    table: &mut table::Table,
+) -> Result<()> {
+    let (models, in_forms) = (models::all(names, quick)?, names.contains(&forms::NAME));
+    if models.is_empty() && !in_forms {
+        return Ok(());
+    }
+    let peer = llama::driver().context("llama.cpp is not there to be measured")?;
+    if !models.is_empty() {
+        let products = dots::rate(starter, rounds::THREADS)?;
+        for model in &models {
+            let measured = rounds::run(starter, &peer, model, quick)?;
+            table.model(model, &measured, products);
+            if model.holds {
+                table.masks(model, &masks::run(starter, &model.path, rounds::THREADS)?);
+            }
+        }
+    }
+    if in_forms {
+        table.forms(&forms::run(starter, &peer, quick)?);
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{embeddings, place, synthetic};
+use crate::{embeddings, forms, place, synthetic};
 
 /// A file to be measured.
 pub(crate) struct Model {
@@ -41,14 +41,14 @@ const LARGE_ROUNDS: u32 = 3;
 
 /// What is measured: those named, or what does not take long when it is to be quick.
 pub(crate) fn names(quick: bool, only: Option<&str>) -> Result<Vec<&str>> {
-    const KNOWN: &[&str] = &[SMOLLM2, SYNTHETIC, embeddings::NAME];
+    const KNOWN: &[&str] = &[SMOLLM2, SYNTHETIC, embeddings::NAME, forms::NAME];
     let names: Vec<&str> = match only {
         Some(names) => names.split(',').collect(),
         None if quick => vec![SMOLLM2, embeddings::NAME],
         None => KNOWN.to_vec(),
     };
     match names.iter().find(|name| !KNOWN.contains(name)) {
-        Some(other) => bail!("no model {other}; there are: {}", KNOWN.join(", ")),
+        Some(other) => bail!("nothing called {other}; there are: {}", KNOWN.join(", ")),
         None => Ok(names),
     }
 }
@@ -104,5 +104,7 @@ mod tests {
     fn a_model_that_is_not_known_is_refused_by_name() {
         let error = names(false, Some("smollm3")).map_err(|error| error.to_string());
         assert!(error.is_err_and(|error| error.contains("smollm3") && error.contains("smollm2")));
+        assert!(names(true, Some("quantize")).is_ok_and(|names| names == [forms::NAME]));
+        assert!(names(true, None).is_ok_and(|names| !names.contains(&forms::NAME)));
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! Owns the paths in the repository, and the only reading of a clock of this package.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 /// The monotonic clock.
 #[allow(clippy::disallowed_methods, reason = "the one reading of the monotonic clock")]
@@ -17,6 +18,13 @@ pub(crate) fn now() -> Instant {
 pub(crate) fn repository() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.ancestors().nth(2).unwrap_or(package).to_path_buf()
+}
+
+/// Where this package keeps what it writes, made if it is not there.
+pub(crate) fn folder() -> Result<PathBuf> {
+    let folder = repository().join("target/bench-inference");
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    Ok(folder)
 }
 
 /// The real model, which the tests use too.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use selvedge_base::Dice;
 
-use crate::place::repository;
+use crate::place;
 
 /// Where the file lies, and what a token reads of it.
 pub(crate) struct Made {
@@ -108,8 +108,7 @@ impl Tensor {
 
 /// The file, written if it is not there.
 pub(crate) fn file() -> Result<Made> {
-    let folder = repository().join("target/bench-inference");
-    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let folder = place::folder()?;
     let tensors = tensors(&SHAPE);
     // A token reads one row of the table of embeddings and everything else whole.
     let read = tensors.iter().filter(|tensor| tensor.name != "token_embd.weight");

@@ -14,11 +14,15 @@ use crate::masks::Masks;
 use crate::models::Model;
 use crate::rounds::{LOAD, PEAK, Rounds, Side};
 
+mod forms;
+
 /// What a figure should be.
 #[derive(Clone, Copy, Debug)]
 enum Target {
     AtLeast(f64),
     AtMost(f64),
+    /// No further from one than this, on either side.
+    Within(f64),
 }
 
 /// What a figure should be, and what it is wished to be one day, which is told and never missed.
@@ -61,6 +65,8 @@ impl Target {
         match self {
             Self::AtLeast(bound) => value < bound,
             Self::AtMost(bound) => value > bound,
+            // What is no number is not near one either.
+            Self::Within(bound) => value.is_nan() || (value - 1.0).abs() > bound,
         }
     }
 
@@ -68,6 +74,7 @@ impl Target {
         match self {
             Self::AtLeast(bound) => format!(">= {bound}"),
             Self::AtMost(bound) => format!("<= {bound}"),
+            Self::Within(bound) => format!("within {} %", bound * 100.0),
         }
     }
 }

@@ -31,6 +31,8 @@ const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 const MAX_HEADER_BYTES: u64 = 4 << 20;
 /// The largest models that run here come in fewer files.
 const MAX_SHARDS: usize = 64;
+/// What tokens are judged by, where it is not the table of embeddings.
+const HEAD: &str = "lm_head.weight";
 /// The length of a safetensors header stands before it.
 const LENGTH_BYTES: u64 = 8;
 
@@ -54,9 +56,17 @@ pub(super) fn open(path: &Path) -> Result<Source, EngineError> {
     words::tell(&tokenizer, &settings, template, config.vocab_size, &mut entries)?;
     let paired = config.paired(family);
     let (files, found) = shards(path)?;
+    // Readers of GGUF take the table for it where it is missing: such a file would answer, and
+    // wrongly.
+    if !config.ties(family) && !found.contains_key(HEAD) {
+        return Err(EngineError::corrupt(format!(
+            "there is no '{HEAD}', and config.json does not say that the embeddings serve for it \
+             (tie_word_embeddings)"
+        )));
+    }
     let mut tensors = Vec::with_capacity(found.len());
     for (name, (dims, kind, place)) in found {
-        if config.ties(family) && name == "lm_head.weight" {
+        if config.ties(family) && name == HEAD {
             continue;
         }
         let Some(own) = renamed(family, &name)? else { continue };
@@ -106,9 +116,11 @@ fn shards(path: &Path) -> Result<(Vec<(PathBuf, File)>, Found), EngineError> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let names: BTreeSet<String> = match optional::<Index>(path, "model.safetensors.index.json")? {
-        Some(index) => index.weight_map.into_values().collect(),
-        None => BTreeSet::from(["model.safetensors".to_owned()]),
+    let index = optional::<Index>(path, "model.safetensors.index.json")?;
+    let promised = index.map(|index| index.weight_map).unwrap_or_default();
+    let names: BTreeSet<String> = match promised.is_empty() {
+        false => promised.values().cloned().collect(),
+        true => BTreeSet::from(["model.safetensors".to_owned()]),
     };
     if names.len() > MAX_SHARDS {
         return Err(EngineError::unsupported(format!("weights in more than {MAX_SHARDS} files")));
@@ -123,6 +135,14 @@ fn shards(path: &Path) -> Result<(Vec<(PathBuf, File)>, Found), EngineError> {
         let path = path.join(name);
         let file = shard(&path, files.len(), &mut found)?;
         files.push((path, file));
+    }
+    // Some tensors may be missing from a model and still leave one: biases, a head of its own.
+    if let Some((name, file)) = promised.iter().find(|(name, _)| !found.contains_key(*name)) {
+        return Err(EngineError::corrupt(format!(
+            "{} has no tensor '{}', which model.safetensors.index.json says it has",
+            file.escape_debug(),
+            name.escape_debug()
+        )));
     }
     Ok((files, found))
 }

@@ -196,6 +196,42 @@ fn weights_in_parts_and_rows_without_tokens_are_taken() {
     assert_eq!(tokens[258].as_text(), Some("[PAD258]"));
 }
 
+/// What readers would do without, and answer wrongly.
+#[test]
+fn a_tensor_that_was_promised_and_is_missing_is_named() {
+    let folder = folder();
+    let mut all = weights(&Writer::tiny(5));
+    let map: serde_json::Map<_, _> =
+        all.iter().map(|(name, ..)| (name.clone(), json!("model.safetensors"))).collect();
+    folder.write("model.safetensors.index.json", json!({ "weight_map": map }).to_string());
+    turned(&folder.0).unwrap();
+    all.retain(|(name, ..)| name != "model.layers.1.mlp.up_proj.weight");
+    folder.write("model.safetensors", safetensors(&all));
+    refused(&folder, "model.safetensors has no tensor 'model.layers.1.mlp.up_proj.weight'");
+}
+
+#[test]
+fn embeddings_serve_as_the_head_only_where_the_directory_says_so() {
+    let folder = folder();
+    let mut tied = config();
+    tied["tie_word_embeddings"] = json!(true);
+    // A head beside it is what the table was copied to, and is not read.
+    folder.write("config.json", tied.to_string());
+    let with = turned(&folder.0).unwrap();
+    let mut all = weights(&Writer::tiny(5));
+    all.retain(|(name, ..)| name != "lm_head.weight");
+    folder.write("model.safetensors", safetensors(&all));
+    let without = turned(&folder.0).unwrap();
+    assert_eq!(with, without);
+    let file = temporary(&without);
+    assert!(!Gguf::open(file.path()).unwrap().tensors.contains_key("output.weight"));
+    for untied in [json!(false), Value::Null] {
+        tied["tie_word_embeddings"] = untied;
+        folder.write("config.json", tied.to_string());
+        refused(&folder, "there is no 'lm_head.weight'");
+    }
+}
+
 /// A directory of a family as its makers lay it out: weights, and a vocabulary of pieces.
 fn family_folder(family: &Family, config: &Value, tokenizer: &Value) -> Folder {
     let folder = folder();

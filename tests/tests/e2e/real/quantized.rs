@@ -1,12 +1,16 @@
 //! A model in a smaller form: judged by llama.cpp's own reader, and answered with.
 
 use std::fs;
+use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, Result, ensure};
 use selvedge_tests::node::cli;
 use selvedge_tests::{Deadline, places, process, scenario};
 use serde_json::{Value, json};
 
+/// Blocks that a file may have where a test says so, of half a kilobyte or a whole one by the
+/// shell: a fifth of the model at most.
+const ROOM: u32 = 20_000;
 /// Tokens to measure on: two seconds of a debug build.
 const TOKENS: &str = "96";
 
@@ -60,6 +64,51 @@ fn a_quantized_model_is_what_llama_cpp_reads_and_a_node_answers_with() {
             "messages": [{"role": "user", "content": "Say hello."}]});
         let answer = node.client().post("/v1/chat/completions", &body)?.ok()?;
         ensure!(answer["usage"]["completion_tokens"].as_u64() > Some(0), "{answer}");
+        Ok(())
+    });
+}
+
+/// A command that may write so much to a file and no more: where `told` it hears so as of a full
+/// disk, otherwise the system ends it in the middle of a write.
+fn cramped(home: &Path, told: bool, words: &[&str]) -> Result<process::Finished> {
+    let heard = if told { "trap '' XFSZ; " } else { "" };
+    let script = format!("{heard}ulimit -c 0; ulimit -f {ROOM}; exec \"$0\" \"$@\"");
+    let mut arguments = vec!["-c".to_owned(), script, places::selvedge()?.display().to_string()];
+    arguments.extend(words.iter().map(|&word| word.to_owned()));
+    arguments.extend(["--home".to_owned(), home.display().to_string()]);
+    process::run(Path::new("/bin/sh"), &arguments, None, &[], Deadline::patient())
+}
+
+#[test]
+fn a_model_that_is_cut_while_it_is_written_leaves_what_was_there() {
+    scenario(|s| {
+        let home = s.node("cut").home;
+        let (before, after) = (places::model()?, home.join("small.gguf"));
+        let part = home.join("small.gguf.part");
+        let (from, to) = (before.display().to_string(), after.display().to_string());
+        fs::create_dir_all(&home)?;
+        let words = |force: bool| {
+            let words = ["models", "quantize", &from, &to, "--type", "q4_0", "--again", "--force"];
+            words[..words.len() - usize::from(!force)].to_vec()
+        };
+        s.step("a full disk is told, and nothing is left");
+        let said = cramped(&home, true, &words(false))?.failure()?;
+        ensure!(said.contains("cannot write") && said.contains(&to), "{said}");
+        ensure!(!after.exists() && !part.exists(), "something is left");
+        s.step("the same where a file was before: it stays");
+        fs::write(&after, "something else")?;
+        cramped(&home, true, &words(true))?.failure()?;
+        ensure!(fs::read(&after)? == b"something else" && !part.exists());
+        s.step("ended in the middle of a write");
+        let ended = cramped(&home, false, &words(true))?;
+        ensure!(ended.status.code().is_none(), "{:?} where a signal was meant", ended.status);
+        ensure!(fs::read(&after)? == b"something else", "half a model has the name of a whole one");
+        let half = fs::metadata(&part)?.len();
+        ensure!(half > 0 && half <= u64::from(ROOM) * 1_024, "{half} bytes");
+        s.step("what is left is named to who comes next");
+        let said = cli(&home, None, &words(true))?.failure()?;
+        ensure!(said.contains("small.gguf.part") && said.contains("remove it"), "{said}");
+        ensure!(fs::metadata(&part)?.len() == half);
         Ok(())
     });
 }
