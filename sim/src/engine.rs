@@ -310,7 +310,13 @@ impl Engine {
             return Some(self.ready_at);
         }
         self.turn = lane + 1;
+        let others = self.lanes.iter().enumerate();
+        let others = others.filter(|(at, other)| *at != lane && !other.is_idle());
+        let (others, answering) = others.fold((0, 0), |(count, answering), (_, other)| {
+            (count + 1, answering + usize::from(other.answering() > 0))
+        });
         let schedule = &mut self.lanes[lane];
+        schedule.company(others, answering);
         let plan = schedule.plan();
         self.paused += plan.paused.len() as u64;
         let prompt: u32 = plan.work.iter().map(Work::prompt).sum();
