@@ -19,8 +19,9 @@ const TICK_US: u64 = 10_000;
 
 /// How often it is looked: a rest begins within three of these. Each look costs some microseconds.
 const LOOK: Duration = Duration::from_millis(500);
-/// Time of the processor within one look beyond which the node had something to do, two of the
-/// kernel's ticks and a twenty-fifth. A linked node at rest takes less than a hundredth (`docs/BENCHMARKS.md`).
+/// Time of the processor within one look beyond which the node had something to do: two of the
+/// kernel's ticks, a twenty-fifth. A linked node at rest takes less than a hundredth
+/// (`docs/BENCHMARKS.md`).
 const BUSY: Duration = Duration::from_millis(20);
 /// Looks without work until the node rests: one alone falls between two requests of a slow client.
 const QUIET: u8 = 2;
