@@ -160,21 +160,20 @@ a000-b000 r-xp 00000000 00:00 0 [vdso]
     }
 
     /// The bytes of a mapping as this process sees them.
-    fn seen(code: &Code) -> Vec<u8> {
-        let memory = File::open("/proc/self/mem").expect("its own memory");
+    fn seen(code: &Code) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; code.bytes];
-        memory.read_exact_at(&mut bytes, code.start as u64).expect("all of it");
-        bytes
+        File::open("/proc/self/mem")?.read_exact_at(&mut bytes, code.start as u64)?;
+        Ok(bytes)
     }
 
     #[test]
     fn what_was_given_back_is_read_again_as_it_was() {
         let code = own_code().expect("the kernel tells");
         assert_eq!(code.len(), 1, "{code:?}");
-        let before = seen(&code[0]);
+        let before = seen(&code[0]).expect("its own memory");
         // All of it was just read, and other tests run in this process: some of it comes back.
         assert!(give_back().expect("given back") > 0);
         assert!(own_code().expect("the kernel tells")[0].resident < code[0].bytes as u64 / 2);
-        assert!(seen(&code[0]) == before, "the code differs");
+        assert!(seen(&code[0]).expect("its own memory") == before, "the code differs");
     }
 }
