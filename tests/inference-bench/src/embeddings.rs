@@ -18,6 +18,7 @@ use crate::driver::{Driver, Measured, Starter, tell, tell_list};
 use crate::onnxruntime::Peer;
 use crate::ours::wait_until_loaded;
 use crate::place::{self, now};
+use crate::progress::say;
 use crate::rounds::{Side, THREADS};
 
 /// The argument that makes this program our driver.
@@ -193,11 +194,6 @@ fn text(words: u32, salt: u32, index: u32) -> String {
     let word =
         |at: u32| known[(salt * 7_919 + index * 131 + at * 31 + at * at) as usize % known.len()];
     (0..words).map(word).collect::<Vec<_>>().join(" ")
-}
-
-#[expect(clippy::print_stderr, reason = "progress of minutes, beside the table")]
-fn say(text: &str) {
-    eprintln!("{text}");
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use selvedge_engine::{Gauge, Mixture, Recipe, quantize};
 use crate::driver::{Driver, Measured, Starter, tell, tell_list};
 use crate::ours;
 use crate::place::{self, now};
+use crate::progress::say;
 use crate::rounds::{Side, THREADS};
 
 /// The argument that makes this program our side of it.
@@ -249,11 +250,6 @@ fn bytes(path: &Path) -> Result<u64> {
 
 fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is no text")
-}
-
-#[expect(clippy::print_stderr, reason = "progress of minutes, beside the table")]
-fn say(text: &str) {
-    eprintln!("{text}");
 }
 
 #[cfg(test)]

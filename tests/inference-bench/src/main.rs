@@ -20,6 +20,7 @@ mod models;
 mod onnxruntime;
 mod ours;
 mod place;
+mod progress;
 mod rounds;
 mod synthetic;
 mod table;

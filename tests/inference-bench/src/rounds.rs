@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use crate::driver::{Driver, Starter};
 use crate::load::{ALONE, BETWEEN, LOADS, MIXED};
 use crate::models::Model;
+use crate::progress::say;
 use crate::{bandwidth, load, ours};
 
 /// Threads of both sides: the cores of the smallest machine that is worth serving from.
@@ -160,11 +161,6 @@ fn orders(context: u32) -> Vec<(String, String)> {
         .iter()
         .map(|batch| (format!("decode_{batch}"), format!("decode {batch} {QUESTION} {STEPS}")));
     prompts.chain(answers).collect()
-}
-
-#[expect(clippy::print_stderr, reason = "progress of minutes, beside the table")]
-fn say(text: &str) {
-    eprintln!("{text}");
 }
 
 #[cfg(test)]
