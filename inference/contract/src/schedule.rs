@@ -7,8 +7,10 @@
 //! The rules: every running answer advances by one token in every step. Prompts advance by chunks,
 //! in turn, within a budget of rows per step: while nobody is answered it is a whole step's, and
 //! beside answers as many rows, of all prompts together, as lengthen the step little
-//! ([`crate::pace`]), so that a long prompt never stalls the others. Whoever had rows longest ago
-//! is next, so of `p` prompts that run each has some of its own in every `p` steps that have any.
+//! ([`crate::pace`]), so that a long prompt never stalls the others. Prompts take turns of
+//! [`TURN_ROWS`]: most questions are computed whole in one, so that of many that come together the
+//! first is answered first and not all of them last; and a long prompt delays others by its turn.
+//! Whoever had a turn longest ago is next.
 //! Admission is first come, first served, and never ahead of the growth of what runs. When memory
 //! is short the youngest sequence is paused: its memory is freed, it goes back to the head of the
 //! queue and is recomputed later. The oldest therefore always advances, so everything ends.
@@ -49,6 +51,9 @@ pub const PROMPT_ROWS: u32 = 64;
 const REMEMBERED_TOKENS: usize = 1_024;
 
 // So a step ends at most one page of a sequence.
+/// Rows after which a prompt lets the next one have its turn: a step's worth. Fewer would cut
+/// questions of a few sentences, and more would make them wait for one of a few pages.
+pub(crate) const TURN_ROWS: u32 = PROMPT_ROWS;
 const _: () = assert!(CHUNK_TOKENS <= PROMPT_ROWS && PROMPT_ROWS <= PAGE_TOKENS);
 const _: () = assert!(MOST_GUESSED < PAGE_TOKENS as usize);
 
@@ -447,7 +452,7 @@ impl Schedule {
         self.round += 2;
         let mut shares: Vec<_> = self.running.iter().map(|s| (s.id, s.next_decode())).collect();
         let mut turns: Vec<_> = self.running.iter().map(|s| s.served).enumerate().collect();
-        // Of those that had rows at the same time the oldest is first.
+        // Of those whose turns ended at the same time the oldest is first.
         turns.sort_by_key(|(_, served)| *served);
         let mut rows = room.rows;
         for (index, _) in turns {
@@ -462,7 +467,7 @@ impl Schedule {
                 share.1 = sequence.next_chunk(room.chunk).min(rows);
                 rows -= share.1;
                 if let Some(sequence) = self.running.get_mut(index) {
-                    sequence.served = self.round;
+                    sequence.serve(share.1, self.round);
                 }
             }
         }
@@ -520,9 +525,10 @@ impl Schedule {
             };
             rows -= prompt;
             let tokens = decode.max(prompt);
-            // Without a row left it gets its turn later: behind those that have waited for theirs,
-            // and before those that had it in this step.
-            sequence.served = self.round - u64::from(tokens == 0);
+            // Its turn is behind those that have waited for theirs, and before those that ended
+            // theirs in this step, whether or not rows were left for it to begin.
+            sequence.served = self.round - 1;
+            sequence.serve(prompt, self.round);
             if tokens > 0 {
                 plan.work.push(sequence.take(tokens));
             }

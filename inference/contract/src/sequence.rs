@@ -7,7 +7,7 @@ use selvedge_base::RequestId;
 
 use crate::draft::{Guess, Lookup};
 use crate::prefix::{Kept, PageId, Prefixes, Scope};
-use crate::schedule::{Arrival, PAGE_TOKENS, Work, pages_for};
+use crate::schedule::{Arrival, PAGE_TOKENS, TURN_ROWS, Work, pages_for};
 use crate::worth::{Chances, MOST_GUESSED};
 
 /// What is known of one sequence.
@@ -22,8 +22,10 @@ pub(crate) struct Sequence {
     pub(crate) expected: u32,
     /// Tokens at its longest.
     pub(crate) longest: u32,
-    /// When it had rows for its prompt last, as rounds are counted.
+    /// When its last turn of rows for its prompt ended, as rounds are counted.
     pub(crate) served: u64,
+    /// Rows it has had in the turn that it is in.
+    turn: u32,
     /// Pages it holds, those of `chain` included.
     pub(crate) pages: u64,
     /// Its whole pages, all of them when it has a scope.
@@ -49,12 +51,21 @@ impl Sequence {
             expected: 0,
             longest,
             served: 0,
+            turn: 0,
             pages: 0,
             chain: Vec::new(),
             lent: 0,
             lookup: Lookup::default(),
             chances: Chances::default(),
             guess: None,
+        }
+    }
+
+    /// Notes that it has so many rows for its prompt in this round: they may end its turn.
+    pub(crate) const fn serve(&mut self, rows: u32, round: u64) {
+        self.turn += rows;
+        if self.turn >= TURN_ROWS {
+            (self.turn, self.served) = (0, round);
         }
     }
 

@@ -18,10 +18,9 @@ const LONG: [u32; 2] = [1_024, 16];
 /// for a side that computes prompts slowly, and streams have a time of their own.
 const PAUSE_MS: u32 = 1_000;
 /// How long a load lasts, in milliseconds: some thousand tokens, so that ten of them lie beyond the
-/// 99th percentile.
+/// 99th percentile. A quick run has as many: a side that computes both long prompts in one step is at
+/// it for longer than half of this.
 const LASTS_MS: u32 = 12_000;
-/// The same in a quick run.
-const QUICK_MS: u32 = 5_000;
 
 /// A load by its name, with the numbers of clients of both kinds.
 pub(crate) const LOADS: &[(&str, u32, u32)] =
@@ -35,10 +34,9 @@ pub(crate) const MIXED: &str = "mixed";
 pub(crate) const BETWEEN: &str = "between_p99_ms";
 
 /// The order for a load, but for the salt.
-pub(crate) fn order(streams: u32, longs: u32, quick: bool) -> String {
-    let lasts = if quick { QUICK_MS } else { LASTS_MS };
+pub(crate) fn order(streams: u32, longs: u32) -> String {
     let ([prompt, steps], [long, short]) = (STREAM, LONG);
-    format!("load {streams} {prompt} {steps} {longs} {long} {short} {PAUSE_MS} {lasts}")
+    format!("load {streams} {prompt} {steps} {longs} {long} {short} {PAUSE_MS} {LASTS_MS}")
 }
 
 /// A load as a driver reads it.
@@ -109,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_load_is_read_as_it_is_ordered() {
-        let order = format!("{} 7", order(STREAMS, LONGS, true));
+        let order = format!("{} 7", order(STREAMS, LONGS));
         let numbers: Vec<u32> =
             order.split(' ').skip(1).map(|word| word.parse().unwrap()).collect();
         let load = Load::parse(&numbers).unwrap();

@@ -87,7 +87,7 @@ fn beside_llama(
     if !models.is_empty() {
         let products = dots::rate(starter, rounds::THREADS)?;
         for model in &models {
-            let measured = rounds::run(starter, &peer, model, quick)?;
+            let measured = rounds::run(starter, &peer, model)?;
             table.model(model, &measured, products);
             if model.holds {
                 table.masks(model, &masks::run(starter, &model.path, rounds::THREADS)?);

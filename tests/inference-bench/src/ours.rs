@@ -29,11 +29,15 @@ const DIGEST: ModelDigest = ModelDigest([0; 32]);
 const WARMING: u32 = 16;
 /// How often is looked whether the model is loaded: a hundredth of what loading takes.
 const LOOK: Duration = Duration::from_millis(1);
-/// A model may end an answer before it was long enough to be measured; so many other prompts are
-/// tried then.
-const TRIES: u32 = 8;
+/// A model may end an answer before it was long enough to be measured. So many beginnings are tried
+/// together, so many times, for those that it goes on with: random weights end one in two.
+const TRIED: usize = 16;
+const TRIES: usize = 16;
 /// What is measured of answers must be at least this share of the steps asked for, in percent.
 const LEAST_PERCENT: usize = 50;
+/// Answers that come together last so many times the steps that are measured: the first of them goes
+/// on alone while the prompts of the others are read beside it.
+const LASTING: u32 = 2;
 /// What prompts are cut from, so that the model goes on in sentences and does not end at once.
 const STORY: &str = "a small boat left the harbour in the early morning, and the old man who \
     sailed it had told nobody where he was going, because he did not know it himself yet. Once \
@@ -62,8 +66,8 @@ pub(crate) fn serve(model: &Path, threads: usize) -> Result<()> {
         }
         tell(match (*what, numbers.as_slice()) {
             ("prefill", &[tokens, salt]) => asked.prefill(tokens, salt)?,
-            ("decode", &[sequences, prompt, steps, salt]) => {
-                asked.decode(sequences, prompt as usize, steps, salt)?
+            ("decode", &[sequences, prompt, steps, _]) => {
+                asked.decode(sequences, prompt as usize, steps)?
             }
             _ => bail!("not understood: {line}"),
         })?;
@@ -92,6 +96,10 @@ struct Asked {
     engine: LocalEngine,
     began: Instant,
     next: u128,
+    /// Beginnings that the model answers at length, and how long they and the answers are.
+    lasting: Vec<(usize, u32, Vec<u32>)>,
+    /// Beginnings that were tried.
+    tried: usize,
 }
 
 /// An event of one of several answers, and when it came.
@@ -122,7 +130,7 @@ impl Asked {
         let engine = LocalEngine::start(config, clock)?;
         engine.add_model(model, "model", DIGEST)?;
         wait_until_loaded(&engine, DIGEST)?;
-        Ok(Self { engine, began, next: 0 })
+        Ok(Self { engine, began, next: 0, lasting: Vec::new(), tried: 0 })
     }
 
     /// A prompt of arbitrary tokens, from its submission to the first token of its answer.
@@ -148,36 +156,51 @@ impl Asked {
     }
 
     /// Answers of `steps` tokens together, while all of them are being computed.
-    fn decode(&mut self, count: u32, prompt: usize, steps: u32, salt: u32) -> Result<Measured> {
-        for again in 0..TRIES {
-            let times = self.answers(count as usize, prompt, steps, salt * TRIES + again)?;
-            if let Some(measured) = together(&times)
-                && measured.tokens as usize * 100 >= count as usize * steps as usize * LEAST_PERCENT
-            {
-                return Ok(measured);
+    fn decode(&mut self, count: u32, prompt: usize, steps: u32) -> Result<Measured> {
+        let length = if count == 1 { steps } else { steps * LASTING };
+        let prompts = self.lasting(count as usize, prompt, length)?;
+        let measured = together(&self.answers(prompts, length)?).context("answers apart")?;
+        let least = count as usize * steps as usize * LEAST_PERCENT / 100;
+        ensure!(
+            measured.tokens as usize >= least,
+            "{count} answers of {length} tokens have {} tokens in common, {least} wanted",
+            measured.tokens
+        );
+        Ok(measured)
+    }
+
+    /// So many prompts that the model answers at such length. Sought once: an answer is the same
+    /// whatever else is computed with it, and no tenant gains by what another one computed.
+    fn lasting(&mut self, count: usize, prompt: usize, length: u32) -> Result<Vec<Vec<u32>>> {
+        for again in 0..=TRIES {
+            let known = self.lasting.iter().filter(|known| (known.0, known.1) == (prompt, length));
+            let known: Vec<Vec<u32>> = known.take(count).map(|known| known.2.clone()).collect();
+            if known.len() == count {
+                return Ok(known);
             }
+            if again == TRIES {
+                break;
+            }
+            let tried = self.tried..self.tried + TRIED;
+            let stories: Vec<Vec<u32>> =
+                tried.clone().map(|of| self.story(0, of, prompt)).collect::<Result<_>>()?;
+            self.tried = tried.end;
+            let times = self.answers(stories.clone(), length)?;
+            let long = stories.into_iter().zip(times);
+            let long = long.filter(|(_, times)| times.len() >= length as usize);
+            self.lasting.extend(long.map(|(story, _)| (prompt, length, story)));
         }
-        bail!("the model ended each of {TRIES} tries before {LEAST_PERCENT} % of {steps} tokens")
+        bail!("of {} beginnings fewer than {count} led to {length} tokens", TRIED * TRIES)
     }
 
     /// When the tokens of each answer came.
-    fn answers(
-        &mut self,
-        count: usize,
-        prompt: usize,
-        steps: u32,
-        salt: u32,
-    ) -> Result<Vec<Vec<Duration>>> {
+    fn answers(&mut self, prompts: Vec<Vec<u32>>, steps: u32) -> Result<Vec<Vec<Duration>>> {
         let (sender, events) = mpsc::channel();
-        let mut prompts = Vec::new();
-        for of in 0..count {
-            prompts.push(self.story(salt, of, prompt)?);
-        }
+        let mut times = vec![Vec::new(); prompts.len()];
         for (of, tokens) in prompts.into_iter().enumerate() {
             self.submit(of, tokens, steps, sender.clone())?;
         }
         drop(sender);
-        let mut times = vec![Vec::new(); count];
         for event in events {
             match event.answer {
                 Answer::Token(_) => times[event.of].push(event.at),
@@ -250,7 +273,7 @@ pub(crate) const TEST_STEPS: u32 = 512;
 #[cfg(test)]
 pub(crate) fn measure_once(model: &Path) -> Result<(Measured, Measured)> {
     let mut asked = Asked::load(model, 2)?;
-    Ok((asked.prefill(32, 0)?, asked.decode(2, 8, TEST_STEPS, 0)?))
+    Ok((asked.prefill(32, 0)?, asked.decode(2, 8, TEST_STEPS)?))
 }
 
 #[cfg(test)]

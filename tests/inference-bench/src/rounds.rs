@@ -71,7 +71,7 @@ pub(crate) const LOAD: &str = "load_ms";
 pub(crate) const PEAK: &str = "peak_mib";
 
 /// Measures a model on both sides.
-pub(crate) fn run(starter: &Starter, peer: &Path, model: &Model, quick: bool) -> Result<Rounds> {
+pub(crate) fn run(starter: &Starter, peer: &Path, model: &Model) -> Result<Rounds> {
     // Loading is measured of a file that is in the system's cache.
     let mut file = std::fs::File::open(&model.path)
         .with_context(|| format!("opening {}", model.path.display()))?;
@@ -91,7 +91,7 @@ pub(crate) fn run(starter: &Starter, peer: &Path, model: &Model, quick: bool) ->
     for round in 0..model.rounds {
         say(&format!("{}: round {} of {}", model.name, round + 1, model.rounds));
         let mut sides = one(starter, peer, model, round, &orders, &mut rounds)?;
-        under_load(&mut sides, round, quick, &mut rounds)?;
+        under_load(&mut sides, round, &mut rounds)?;
     }
     Ok(rounds)
 }
@@ -133,15 +133,10 @@ fn one(
 }
 
 /// The loads, after the peak was read: what eight long contexts take is not what a model takes.
-fn under_load(
-    [ours, llama]: &mut [Driver; 2],
-    round: u32,
-    quick: bool,
-    rounds: &mut Rounds,
-) -> Result<()> {
+fn under_load([ours, llama]: &mut [Driver; 2], round: u32, rounds: &mut Rounds) -> Result<()> {
     for (number, (name, streams, longs)) in (0..).zip(LOADS) {
         let salt = (round + 1) * SALTS - 1 - number;
-        let order = format!("{} {salt}", load::order(*streams, *longs, quick));
+        let order = format!("{} {salt}", load::order(*streams, *longs));
         let mut turns = [(&mut *ours, &mut rounds.ours), (&mut *llama, &mut rounds.llama)];
         turns.rotate_left((round + number) as usize % 2);
         for (driver, side) in turns {
