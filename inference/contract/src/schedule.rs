@@ -7,10 +7,10 @@
 //! The rules: every running answer advances by one token in every step. Prompts advance by chunks,
 //! in turn, within a budget of rows per step: while nobody is answered it is a whole step's, and
 //! beside answers as many rows, of all prompts together, as lengthen the step little
-//! ([`crate::pace`]), so that a long prompt never stalls the others. Prompts take turns of
-//! [`TURN_ROWS`]: most questions are computed whole in one, so that of many that come together the
-//! first is answered first and not all of them last; and a long prompt delays others by its turn.
-//! Whoever had a turn longest ago is next.
+//! ([`crate::pace`]), so that a long prompt never stalls the others. Prompts take turns: one that
+//! can end within [`TURN_ROWS`] does, so that of many questions that come together the first is
+//! answered first and not all of them last; a longer one lets others go on after
+//! [`CHUNK_TOKENS`]. Whoever had a turn longest ago is next.
 //! Admission is first come, first served, and never ahead of the growth of what runs. When memory
 //! is short the youngest sequence is paused: its memory is freed, it goes back to the head of the
 //! queue and is recomputed later. The oldest therefore always advances, so everything ends.
@@ -51,8 +51,8 @@ pub const PROMPT_ROWS: u32 = 64;
 const REMEMBERED_TOKENS: usize = 1_024;
 
 // So a step ends at most one page of a sequence.
-/// Rows after which a prompt lets the next one have its turn: a step's worth. Fewer would cut
-/// questions of a few sentences, and more would make them wait for one of a few pages.
+/// Rows that are left of a prompt which is let end: a step's worth. Fewer would cut questions of a
+/// few sentences, and more would make the others wait for them.
 pub(crate) const TURN_ROWS: u32 = PROMPT_ROWS;
 const _: () = assert!(CHUNK_TOKENS <= PROMPT_ROWS && PROMPT_ROWS <= PAGE_TOKENS);
 const _: () = assert!(MOST_GUESSED < PAGE_TOKENS as usize);

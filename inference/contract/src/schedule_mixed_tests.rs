@@ -64,9 +64,9 @@ fn who_had_a_turn_longest_ago_is_next_whoever_comes_and_goes() {
     for id in 100..103 {
         engine.arrive(arrival(id, 500, 1)).expect("fits");
     }
-    // A turn is over when its rows have come to a step's worth, by three in each step.
+    // A long one's turn is over when its rows have come to a chunk, by three in each step.
     let turn = |engine: &mut Engine| -> u128 {
-        let steps: Vec<u128> = (0..TURN_ROWS.div_ceil(3))
+        let steps: Vec<u128> = (0..CHUNK_TOKENS.div_ceil(3))
             .map(|_| engine.step())
             .flat_map(|plan| plan.work.into_iter().filter(|work| work.prompt() > 0))
             .map(|work| work.id.0)
@@ -97,6 +97,22 @@ fn of_questions_that_come_together_one_after_the_other_is_answered() {
     assert!(answered.len() < 80, "{answered:?}");
     let half = answered.iter().position(|answered| *answered >= 8).expect("half of them");
     assert!(half <= answered.len() * 3 / 5, "{answered:?}");
+}
+
+#[test]
+fn a_question_waits_for_little_of_long_prompts() {
+    let mut engine = answering(6, 1_000, None);
+    for id in 100..102 {
+        engine.arrive(arrival(id, 2_000, 1)).expect("fits");
+    }
+    (0..50).for_each(|_| drop(engine.step()));
+    engine.arrive(arrival(200, 32, 10)).expect("fits");
+    let steps = (1..100).find(|_| {
+        engine.step();
+        engine.schedule.answering() == 7
+    });
+    // Its own 32 rows and a chunk of each long one at most, six in a step.
+    assert!(steps.expect("it is answered") <= (32 + 2 * CHUNK_TOKENS).div_ceil(6) + 2);
 }
 
 #[test]
@@ -135,6 +151,9 @@ fn on_any_machine_steps_with_prompts_stay_within_twice_of_those_without() {
     }
 }
 
+/// Rows of a turn at most: a long prompt's may be on when it becomes one that is let end.
+const LONGEST_TURN: u32 = TURN_ROWS + CHUNK_TOKENS;
+
 /// What a prompt that is being computed was seen to wait for.
 struct Waiting {
     /// Its tokens.
@@ -165,13 +184,13 @@ impl Waiting {
                 for other in others {
                     let steps = self.served.entry(other).or_default();
                     *steps += 1;
-                    prop_assert!(*steps <= TURN_ROWS, "another had more than a turn");
+                    prop_assert!(*steps <= LONGEST_TURN, "another had more than a turn");
                 }
             }
         }
         // Between two of its turns is one of each other at most, of at least one row a step.
-        let turns = self.prompt.div_ceil(TURN_ROWS);
-        let steps = self.prompt + (batch - 1) * turns * TURN_ROWS;
+        let turns = self.prompt.saturating_sub(TURN_ROWS).div_ceil(CHUNK_TOKENS) + 1;
+        let steps = self.prompt + (batch - 1) * turns * LONGEST_TURN;
         let bound = steps + steps / REST_STEPS + 1;
         prop_assert!(self.steps <= bound, "{} steps of {}", self.steps, bound);
         Ok(())

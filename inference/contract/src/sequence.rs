@@ -7,7 +7,7 @@ use selvedge_base::RequestId;
 
 use crate::draft::{Guess, Lookup};
 use crate::prefix::{Kept, PageId, Prefixes, Scope};
-use crate::schedule::{Arrival, PAGE_TOKENS, TURN_ROWS, Work, pages_for};
+use crate::schedule::{Arrival, CHUNK_TOKENS, PAGE_TOKENS, TURN_ROWS, Work, pages_for};
 use crate::worth::{Chances, MOST_GUESSED};
 
 /// What is known of one sequence.
@@ -61,10 +61,12 @@ impl Sequence {
         }
     }
 
-    /// Notes that it has so many rows for its prompt in this round: they may end its turn.
-    pub(crate) const fn serve(&mut self, rows: u32, round: u64) {
+    /// Notes that it has so many rows for its prompt in this round, of those that are left: they
+    /// end its turn if it is long.
+    pub(crate) fn serve(&mut self, rows: u32, round: u64) {
         self.turn += rows;
-        if self.turn >= TURN_ROWS {
+        let left = (self.tokens.len() as u32).saturating_sub(self.computed);
+        if left > TURN_ROWS && self.turn >= CHUNK_TOKENS {
             (self.turn, self.served) = (0, round);
         }
     }

@@ -6,7 +6,7 @@
 //! how much is reached of the memory's bandwidth and of what the processor multiplies. What is
 //! measured beside ours is built or installed under `target` if it is not there yet. `--quick`
 //! takes one round and leaves out the larger model and the forms that models are quantized into,
-//! `--only NAME` measures one alone; `--fair` does without real-time priority.
+//! `--only NAME` measures one alone; `--fair` does without priority over other work.
 
 mod bandwidth;
 mod dots;
@@ -61,7 +61,7 @@ fn main() -> Result<()> {
     let starter = Starter { first: !fair && Starter::can_be_first() };
     let mut table = table::Table::default();
     if !starter.first {
-        table.heading("without real-time priority: other work on this machine shows");
+        table.heading("without priority: other work on this machine shows");
     }
     beside_llama(&starter, &names, quick, &mut table)?;
     if names.contains(&embeddings::NAME) {

@@ -34,10 +34,14 @@ const LOOK: Duration = Duration::from_millis(1);
 const TRIED: usize = 16;
 const TRIES: usize = 16;
 /// What is measured of answers must be at least this share of the steps asked for, in percent.
-const LEAST_PERCENT: usize = 50;
-/// Answers that come together last so many times the steps that are measured: the first of them goes
-/// on alone while the prompts of the others are read beside it.
-const LASTING: u32 = 2;
+const LEAST_PERCENT: usize = 40;
+/// Answers that come together last longer than the steps that are measured, by a quarter: the first
+/// of them goes on alone while the prompts of the others are read beside it.
+const LASTING: (u32, u32) = (5, 4);
+/// Memory for keys and values, as times what an engine must have free: sixteen answers of three pages,
+/// the most that is asked for at once. The other side's are made for what is asked, too, and an
+/// engine keeps beginnings that may come again as long as it has room.
+const ROOM: (u64, u64) = (3, 2);
 /// What prompts are cut from, so that the model goes on in sentences and does not end at once.
 const STORY: &str = "a small boat left the harbour in the early morning, and the old man who \
     sailed it had told nobody where he was going, because he did not know it himself yet. Once \
@@ -126,7 +130,14 @@ impl Asked {
         let began = now();
         let clock = Arc::new(move || Mono(began.elapsed().as_micros() as u64));
         // Each token by a step of its own, as the other side computes them.
-        let config = EngineConfig { threads, speculation: false, ..EngineConfig::default() };
+        let needs = selvedge_engine::needs(model, false)?;
+        let memory_budget_bytes = needs.held_bytes + needs.answer_bytes * ROOM.0 / ROOM.1;
+        let config = EngineConfig {
+            threads,
+            speculation: false,
+            memory_budget_bytes,
+            ..EngineConfig::default()
+        };
         let engine = LocalEngine::start(config, clock)?;
         engine.add_model(model, "model", DIGEST)?;
         wait_until_loaded(&engine, DIGEST)?;
@@ -157,7 +168,7 @@ impl Asked {
 
     /// Answers of `steps` tokens together, while all of them are being computed.
     fn decode(&mut self, count: u32, prompt: usize, steps: u32) -> Result<Measured> {
-        let length = if count == 1 { steps } else { steps * LASTING };
+        let length = if count == 1 { steps } else { steps * LASTING.0 / LASTING.1 };
         let prompts = self.lasting(count as usize, prompt, length)?;
         let measured = together(&self.answers(prompts, length)?).context("answers apart")?;
         let least = count as usize * steps as usize * LEAST_PERCENT / 100;

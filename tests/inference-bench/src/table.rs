@@ -44,8 +44,8 @@ const GOALS: &[(&str, Goal)] = &[
 ];
 /// The goal of all columns of vectors.
 const EMBEDDINGS: Goal = Goal::new(Target::AtLeast(1.0), None);
-/// A reader of an answer should notice little of seven others: the 99th percentile of the time
-/// between tokens under load, to that of one client alone.
+/// A reader of an answer should notice little of others' long prompts: the 99th percentile of the
+/// time between tokens with them, to that without.
 const LOADED: Goal = Goal::new(Target::AtMost(2.0), None);
 /// Of the memory's bandwidth, in percent: what is left is norms, attention and waiting.
 const BANDWIDTH: Goal = Goal { target: None, aim: Some(Target::AtLeast(80.0)) };
@@ -157,7 +157,7 @@ impl Table {
     /// How much longer a reader waits for tokens when there are eight clients.
     fn loaded(&mut self, model: &Model, rounds: &Rounds) {
         for (name, base, goal) in
-            [("loaded_to_alone", ALONE, Some(LOADED)), ("loaded_to_streams", "streams", None)]
+            [("loaded_to_alone", ALONE, None), ("loaded_to_streams", "streams", Some(LOADED))]
         {
             let ratio = |side: &Side| {
                 let of = |load: &str| side.median(&format!("{load}_{BETWEEN}"));
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_load_is_missed_by_its_ratio_to_the_same_run_without() {
-        for (mixed, missed) in [(10.1, &["m_loaded_to_alone_selvedge"][..]), (9.9, &[])] {
+        for (mixed, missed) in [(16.1, &["m_loaded_to_streams_selvedge"][..]), (15.9, &[])] {
             let mut rounds = Rounds {
                 columns: Vec::new(),
                 ours: Side::default(),

@@ -24,8 +24,8 @@ const STARTING: Duration = Duration::from_secs(60);
 const WRONG: Duration = Duration::from_secs(8);
 /// Between two tries to ask: a start is measured to this.
 const TRY: Duration = Duration::from_millis(1);
-/// Before memory at rest is read.
-const REST: Duration = Duration::from_millis(500);
+/// Before memory at rest is read: a gateway may need a while to see that it is idle.
+const REST: Duration = Duration::from_secs(4);
 /// Patience with one answer to a probe.
 const ANSWER: Duration = Duration::from_secs(5);
 /// The streams that must hold at the same time.
@@ -158,7 +158,7 @@ impl Bench {
         note("at_once", outcome.at_once as f64);
         note("bad", outcome.bad as f64);
         note("cpu_us", outcome.cpu_us());
-        clock::pause(4 * REST);
+        clock::pause(REST);
         note("after_mib", process::memory(gateway.process.id())?.0);
         Ok(())
     }
