@@ -324,11 +324,11 @@ mod tests {
         let facts = facts.unwrap();
         assert_eq!((facts.architecture.as_str(), facts.context_length), ("qwen2", CONTEXT));
         assert_eq!((facts.bytes, bytes), (bytes, length(&SMALL, &tensors(&SMALL))));
-        // Two answers, less what came before both had begun.
+        // Two answers of a quarter more, less what came before both had begun.
         let (prefill, decode) = measured.unwrap();
         assert_eq!(prefill.tokens, 32);
         let steps = crate::ours::TEST_STEPS;
-        assert!((steps..2 * steps).contains(&decode.tokens), "{decode:?}");
+        assert!((steps..=steps * 5 / 2).contains(&decode.tokens), "{decode:?}");
     }
 
     #[test]
