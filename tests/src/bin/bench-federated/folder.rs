@@ -7,18 +7,18 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
-use selvedge_tests::digits::{Digits, model};
-use selvedge_train::{Examples, Split, split};
+use selvedge_tests::digits::model;
+use selvedge_train::Examples;
 
-use crate::run::CLIENTS;
+use crate::divided::{Divided, Division};
 
 /// Writes what the clients of a job have, and the weights it begins with.
-pub(crate) fn write(folder: &Path, digits: &Digits, how: Split, seed: u64) -> Result<()> {
-    let clients = split(&digits.train, CLIENTS, how, seed)?;
+pub(crate) fn write(folder: &Path, data: &Divided, how: Division, seed: u64) -> Result<()> {
+    let clients = data.clients(how, seed)?;
     for (at, client) in clients.iter().enumerate() {
         write_examples(folder, &format!("client-{at}"), client)?;
     }
-    write_examples(folder, "test", &digits.test)?;
+    write_examples(folder, "test", &data.digits.test)?;
     fs::write(folder.join("first.f32"), bytes(&model().first(seed)?))?;
     Ok(())
 }

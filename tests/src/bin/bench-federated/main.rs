@@ -7,6 +7,7 @@
 //! runs with three seeds; `--quick` runs one, `--seeds N` as many as that, which tells luck with a
 //! division from more; `--costs` measures bytes and time alone.
 
+mod divided;
 mod fleet;
 mod flower;
 mod folder;
@@ -15,13 +16,13 @@ mod run;
 mod table;
 
 use anyhow::{Context, Result, bail, ensure};
-use selvedge_tests::digits::{self, Digits};
+use divided::Divided;
 use selvedge_tests::report::Report;
 
-/// Seeds of each setting. In two shards one division lies 1.5 points from the next, so that a mean
-/// of three is known to 0.9 points; the same divisions in numpy take most of that luck out.
+/// Seeds of each setting. In two shards one division lies a point from the next, so that a mean
+/// of three is known to 0.6 points; the same divisions in numpy take most of that luck out.
 const SEEDS: u64 = 3;
-/// The most that can be asked for: each holds its own division of the digits, 30 MiB.
+/// The most that can be asked for: an hour and a half on two cores.
 const MAX_SEEDS: u64 = 30;
 
 fn main() -> Result<()> {
@@ -42,25 +43,21 @@ fn main() -> Result<()> {
             }
         }
     }
-    let seeds: Vec<u64> = (1..=if costs { 1 } else { count }).collect();
-    // Which digits measure moves the figures by half a point: each seed has others.
-    let digits: Vec<Digits> = seeds
-        .iter()
-        .map(|&seed| digits::load(seed).context("reading the digits"))
-        .collect::<Result<_>>()?;
+    let seeds: Vec<u64> = (0..if costs { 1 } else { count }).collect();
+    let data = Divided::load(seeds.len() as u64)?;
     let mut report = Report::default();
     if !costs {
-        learning(&digits, &seeds, &mut report)?;
+        learning(&data, &seeds, &mut report)?;
     }
     report.heading("a round of ten clients and five anchors, 79,510 weights");
-    table::costs(&digits[0], &mut report)?;
+    table::costs(&data, &mut report)?;
     report.end(as_json)
 }
 
 /// How well models learn, honest clients and others.
-fn learning(digits: &[Digits], seeds: &[u64], report: &mut Report) -> Result<()> {
+fn learning(data: &Divided, seeds: &[u64], report: &mut Report) -> Result<()> {
     report.heading("accuracy: best round of 30, percent, mean of the seeds (percent points below)");
-    table::accuracy(digits, seeds, report)?;
+    table::accuracy(data, seeds, report)?;
     report.heading("two of ten clients send what is wrong: last of 15 rounds, percent");
-    table::attacked(digits, seeds, report)
+    table::attacked(data, seeds, report)
 }

@@ -7,13 +7,13 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use selvedge_tests::digits::Digits;
 use selvedge_tests::home::TempDir;
 use selvedge_tests::places;
 use selvedge_tests::process;
 use selvedge_tests::time::Deadline;
 use serde_json::json;
 
+use crate::divided::Divided;
 use crate::folder;
 use crate::run::{CLIENTS, KRUM, Setting};
 
@@ -21,15 +21,14 @@ use crate::run::{CLIENTS, KRUM, Setting};
 const PATIENCE_SECS: u64 = 3_600;
 
 /// Of every setting the share of digits that was right, by round.
-pub(crate) fn run_all(digits: &[Digits], settings: &[Setting]) -> Result<Vec<Vec<f64>>> {
+pub(crate) fn run_all(data: &Divided, settings: &[Setting]) -> Result<Vec<Vec<f64>>> {
     let home = TempDir::new()?;
     let mut jobs = Vec::new();
     for (at, setting) in settings.iter().enumerate() {
         let (name, strategy) = (at.to_string(), strategy(setting));
         let own = home.path().join(&name);
         fs::create_dir(&own)?;
-        // Settings go by seed, and so do the divisions.
-        folder::write(&own, &digits[at % digits.len()], setting.split, setting.seed)?;
+        folder::write(&own, data, setting.division, setting.seed)?;
         jobs.push(json!({
             "folder": name, "strategy": strategy, "clients": CLIENTS,
             "rounds": setting.rounds, "attackers": setting.attackers, "seed": setting.seed,

@@ -11,10 +11,11 @@ use selvedge_federated::round::{Committee, Job, Mode, Pace};
 use selvedge_federated::server::{Server, Strategy};
 use selvedge_federated::shamir::Scheme;
 use selvedge_tests::time::Stopwatch;
-use selvedge_train::{Control, Examples, Local, Model, Plan, Split, measure, split};
+use selvedge_train::{Control, Examples, Local, Model, Plan, measure};
 
+use crate::divided::{Divided, Division};
 use crate::fleet::{Fleet, Spent, Trained};
-use selvedge_tests::digits::{Digits, model};
+use selvedge_tests::digits::model;
 
 /// Clients of every job.
 pub(crate) const CLIENTS: usize = 10;
@@ -28,7 +29,7 @@ const PLAN: Plan = Plan { epochs: 2, batch: 32, learning_rate: 0.05, proximal: 0
 /// A job of the bench.
 #[derive(Clone, Copy)]
 pub(crate) struct Setting {
-    pub(crate) split: Split,
+    pub(crate) division: Division,
     pub(crate) scaffold: bool,
     pub(crate) mode: Mode,
     pub(crate) rounds: u64,
@@ -103,11 +104,11 @@ fn job(setting: &Setting, dim: usize) -> Result<Job> {
 }
 
 /// Runs a job, so many nodes at a time.
-pub(crate) fn run(digits: &Digits, setting: &Setting, threads: usize) -> Result<Outcome> {
+pub(crate) fn run(data: &Divided, setting: &Setting, threads: usize) -> Result<Outcome> {
     let model = model();
     // One for each client, as every node has one.
     let locals = (0..CLIENTS).map(|_| Local::new()).collect::<Result<Vec<_>, _>>()?;
-    let clients = split(&digits.train, CLIENTS, setting.split, setting.seed)?;
+    let clients = data.clients(setting.division, setting.seed)?;
     let first = model.first(setting.seed)?;
     let units = first.iter().map(|weight| to_units(*weight)).collect();
     let mut fleet = Fleet::new(job(setting, first.len())?, CLIENTS, units, threads)?;
@@ -124,7 +125,7 @@ pub(crate) fn run(digits: &Digits, setting: &Setting, threads: usize) -> Result<
         |server| {
             times.push(begun.elapsed());
             let weights = from_units(server.model().iter().map(|unit| i64::from(*unit)));
-            accuracy.push(measure(&locals[0], &model, &weights, &digits.test)?.accuracy());
+            accuracy.push(measure(&locals[0], &model, &weights, &data.digits.test)?.accuracy());
             begun = Stopwatch::start();
             Ok(())
         },

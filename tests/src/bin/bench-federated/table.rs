@@ -8,13 +8,12 @@ use anyhow::{Context, Result};
 use selvedge_federated::robust::Rule;
 use selvedge_federated::round::Mode;
 use selvedge_tests::report::Report;
-use selvedge_train::Split;
 
+use crate::divided::{Divided, Division};
 use crate::fleet::PARTS;
 use crate::flower;
 use crate::reference;
 use crate::run::{KRUM, Outcome, Setting, best, last, run};
-use selvedge_tests::digits::Digits;
 use selvedge_tests::time::cpu_time;
 
 /// Percent points that a mean may lie below the published figure, and below the same jobs in numpy.
@@ -24,16 +23,16 @@ const MARGIN: f64 = 1.0;
 
 /// Divisions of the digits with the published accuracy of FedAvg and SCAFFOLD, in percent (best of
 /// 30 rounds, the same model, data and steps, in another program).
-const DIVISIONS: &[(&str, Split, f64, f64)] = &[
-    ("iid", Split::Equal, 93.2, 93.3),
-    ("dirichlet_0_5", Split::Dirichlet(0.5), 92.2, 93.1),
-    ("dirichlet_0_1", Split::Dirichlet(0.1), 88.6, 91.5),
-    ("two_shards", Split::Shards(2), 87.2, 91.7),
+const DIVISIONS: &[(&str, Division, f64, f64)] = &[
+    ("iid", Division::Equal, 93.2, 93.3),
+    ("dirichlet_0_5", Division::Half, 92.2, 93.1),
+    ("dirichlet_0_1", Division::Tenth, 88.6, 91.5),
+    ("two_shards", Division::Shards, 87.2, 91.7),
 ];
 
 /// Under attack: division, mean, multi-Krum; last of 15 rounds, in percent.
-const ATTACKED: &[(&str, Split, f64, f64)] =
-    &[("iid", Split::Equal, 10.4, 91.6), ("dirichlet_0_5", Split::Dirichlet(0.5), 37.0, 90.3)];
+const ATTACKED: &[(&str, Division, f64, f64)] =
+    &[("iid", Division::Equal, 10.4, 91.6), ("dirichlet_0_5", Division::Half, 37.0, 90.3)];
 
 /// Rounds of the jobs that are timed: enough that a slow one does not decide, and Flower's start is
 /// spread.
@@ -43,12 +42,12 @@ const COMPARED_ROUNDS: u64 = 10;
 const TURNS: usize = 3;
 
 /// Accuracy without attackers, in shares.
-pub(crate) fn accuracy(digits: &[Digits], seeds: &[u64], report: &mut Report) -> Result<()> {
+pub(crate) fn accuracy(data: &Divided, seeds: &[u64], report: &mut Report) -> Result<()> {
     for scaffold in [false, true] {
         let mut settings = Vec::new();
-        for (_, split, ..) in DIVISIONS {
+        for (_, division, ..) in DIVISIONS {
             settings.extend(seeds.iter().map(|&seed| Setting {
-                split: *split,
+                division: *division,
                 scaffold,
                 mode: Mode::Secure,
                 rounds: 30,
@@ -56,8 +55,8 @@ pub(crate) fn accuracy(digits: &[Digits], seeds: &[u64], report: &mut Report) ->
                 seed,
             }));
         }
-        let outcomes = run_all(digits, &settings)?;
-        let numpy = reference::run_all(digits, &settings)?;
+        let outcomes = run_all(data, &settings)?;
+        let numpy = reference::run_all(data, &settings)?;
         let rows = outcomes.chunks(seeds.len()).zip(numpy.chunks(seeds.len()));
         for (division, (outcomes, numpy)) in DIVISIONS.iter().zip(rows) {
             let (name, _, average, with_control) = division;
@@ -84,12 +83,12 @@ fn row(name: &str, own: &[f64], numpy: &[f64], published: f64, report: &mut Repo
 }
 
 /// Accuracy with two attackers, in the open.
-pub(crate) fn attacked(digits: &[Digits], seeds: &[u64], report: &mut Report) -> Result<()> {
+pub(crate) fn attacked(data: &Divided, seeds: &[u64], report: &mut Report) -> Result<()> {
     for (rule, mode) in [("mean", Mode::Plain(Rule::Mean)), ("multi_krum", KRUM)] {
         let mut settings = Vec::new();
-        for (_, split, ..) in ATTACKED {
+        for (_, division, ..) in ATTACKED {
             settings.extend(seeds.iter().map(|&seed| Setting {
-                split: *split,
+                division: *division,
                 scaffold: false,
                 mode,
                 rounds: 15,
@@ -97,9 +96,9 @@ pub(crate) fn attacked(digits: &[Digits], seeds: &[u64], report: &mut Report) ->
                 seed,
             }));
         }
-        let outcomes = run_all(digits, &settings)?;
+        let outcomes = run_all(data, &settings)?;
         // What the mean comes to is whatever the attackers like: nothing to hold it against.
-        let numpy = if mode == KRUM { reference::run_all(digits, &settings)? } else { Vec::new() };
+        let numpy = if mode == KRUM { reference::run_all(data, &settings)? } else { Vec::new() };
         for (at, (division, outcomes)) in
             ATTACKED.iter().zip(outcomes.chunks(seeds.len())).enumerate()
         {
@@ -137,7 +136,7 @@ impl Took {
 }
 
 /// Bytes and time of a round; the same job in Flower in turn with it.
-pub(crate) fn costs(digits: &Digits, report: &mut Report) -> Result<()> {
+pub(crate) fn costs(data: &Divided, report: &mut Report) -> Result<()> {
     let kinds = [("secure", Mode::Secure), ("plain", Mode::Plain(Rule::Mean))];
     let mut own = [Took::default(), Took::default()];
     let mut flower: Option<Took> = None;
@@ -145,9 +144,9 @@ pub(crate) fn costs(digits: &Digits, report: &mut Report) -> Result<()> {
     for _ in 0..TURNS {
         last.clear();
         for ((_, mode), took) in kinds.iter().zip(&mut own) {
-            last.push(timed(digits, *mode, took)?);
+            last.push(timed(data, *mode, took)?);
         }
-        if let Some(told) = flower::run(digits, COMPARED_ROUNDS)? {
+        if let Some(told) = flower::run(data, COMPARED_ROUNDS)? {
             let took = flower.get_or_insert_default();
             took.seconds.extend(&told.seconds);
             took.cpu_seconds.push(told.cpu_seconds);
@@ -174,17 +173,17 @@ pub(crate) fn costs(digits: &Digits, report: &mut Report) -> Result<()> {
 }
 
 /// One turn of one kind, on as many threads as there are cores.
-fn timed(digits: &Digits, mode: Mode, took: &mut Took) -> Result<Outcome> {
+fn timed(data: &Divided, mode: Mode, took: &mut Took) -> Result<Outcome> {
     let setting = Setting {
-        split: Split::Equal,
+        division: Division::Equal,
         scaffold: false,
         mode,
         rounds: COMPARED_ROUNDS,
         attackers: 0,
-        seed: 1,
+        seed: 0,
     };
     let before = cpu_time();
-    let outcome = run(digits, &setting, threads())?;
+    let outcome = run(data, &setting, threads())?;
     // Measuring between the rounds is in it, which is a fiftieth.
     let cpu = cpu_time().saturating_sub(before).as_secs_f64();
     took.seconds.extend(outcome.times.iter().skip(1).map(Duration::as_secs_f64));
@@ -216,7 +215,7 @@ fn deviation(shares: &[f64]) -> f64 {
 }
 
 /// Runs the settings, one at a time on each core; outcomes in their order.
-fn run_all(digits: &[Digits], settings: &[Setting]) -> Result<Vec<Outcome>> {
+fn run_all(data: &Divided, settings: &[Setting]) -> Result<Vec<Outcome>> {
     let next = AtomicUsize::new(0);
     let threads = threads().min(settings.len());
     let work = || -> Result<Vec<(usize, Outcome)>> {
@@ -224,8 +223,7 @@ fn run_all(digits: &[Digits], settings: &[Setting]) -> Result<Vec<Outcome>> {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(setting) = settings.get(at) else { return Ok(own) };
-            // Settings go by seed, and so do the divisions.
-            own.push((at, run(&digits[at % digits.len()], setting, 1)?));
+            own.push((at, run(data, setting, 1)?));
         }
     };
     let mut all = thread::scope(|scope| -> Result<Vec<(usize, Outcome)>> {

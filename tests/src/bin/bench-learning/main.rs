@@ -63,7 +63,7 @@ fn learn(s: &Scenario, rounds: u64, count: usize) -> Result<(Report, PathBuf)> {
         "ten clients on {count} nodes, five anchors, two kinds of digits each; sums that nobody \
          takes apart"
     ));
-    let all = digits::load(0).context("reading the digits")?.train;
+    let all = digits::load().context("reading the digits")?.train;
     let parts = split(&all, CLIENTS, Split::Shards(2), 1)?;
     let each = CLIENTS / count;
     let specs = parts.chunks(each).enumerate().map(|(at, parts)| with_digits(s, at, parts));
