@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// Before everything that is not as nice. No real-time priority: of that the kernel takes a twentieth
-/// of each second back at once, which is a stall of 50 ms that neither side has.
+/// Before everything that is not as nice. No real-time priority: of that the kernel takes a
+/// twentieth of each second back at once, which is a stall of 50 ms that neither side has.
 const NICENESS: &str = "-20";
 
 /// How drivers are started.

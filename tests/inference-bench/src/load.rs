@@ -18,8 +18,8 @@ const LONG: [u32; 2] = [1_024, 16];
 /// for a side that computes prompts slowly, and streams have a time of their own.
 const PAUSE_MS: u32 = 1_000;
 /// How long a load lasts, in milliseconds: some thousand tokens, so that ten of them lie beyond the
-/// 99th percentile. A quick run has as many: a side that computes both long prompts in one step is at
-/// it for longer than half of this.
+/// 99th percentile. A quick run has as many: a side that computes both long prompts in one step is
+/// at it for longer than half of this.
 const LASTS_MS: u32 = 12_000;
 
 /// A load by its name, with the numbers of clients of both kinds.

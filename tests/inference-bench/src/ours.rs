@@ -38,8 +38,8 @@ const LEAST_PERCENT: usize = 40;
 /// Answers that come together last longer than the steps that are measured, by a quarter: the first
 /// of them goes on alone while the prompts of the others are read beside it.
 const LASTING: (u32, u32) = (5, 4);
-/// Memory for keys and values, as times what an engine must have free: sixteen answers of three pages,
-/// the most that is asked for at once. The other side's are made for what is asked, too, and an
+/// Memory for keys and values, as times what an engine must have free: sixteen answers of three
+/// pages, the most that is asked for at once. The other side's are made for what is asked, too, and an
 /// engine keeps beginnings that may come again as long as it has room.
 const ROOM: (u64, u64) = (3, 2);
 /// What prompts are cut from, so that the model goes on in sentences and does not end at once.
