@@ -39,8 +39,8 @@ const LEAST_PERCENT: usize = 40;
 /// of them goes on alone while the prompts of the others are read beside it.
 const LASTING: (u32, u32) = (5, 4);
 /// Memory for keys and values, as times what an engine must have free: sixteen answers of three
-/// pages, the most that is asked for at once. The other side's are made for what is asked, too, and an
-/// engine keeps beginnings that may come again as long as it has room.
+/// pages, the most that is asked for at once. The other side's are made for what is asked, too, and
+/// an engine keeps beginnings that may come again as long as it has room.
 const ROOM: (u64, u64) = (3, 2);
 /// What prompts are cut from, so that the model goes on in sentences and does not end at once.
 const STORY: &str = "a small boat left the harbour in the early morning, and the old man who \
