@@ -145,6 +145,7 @@ fn running(
         writes_text: false,
         anchors: progress.anchors.iter().map(|node| mesh.name_of(node)).collect(),
         contributions: contributions.collect(),
+        refused: progress.refused.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect(),
         examples: progress.examples,
         not_training: progress.why_not.clone(),
         training: progress.training,

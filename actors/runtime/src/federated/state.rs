@@ -38,6 +38,8 @@ pub struct JobProgress {
     pub anchors: Vec<NodeId>,
     /// Contributions that were folded or expired, by node.
     pub contributions: BTreeMap<NodeId, u64>,
+    /// Contributions that this node refused as an anchor since its start, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
     /// What this node has spent on the job, where it has privacy.
     pub spent: Option<MicroEpsilon>,
     /// Examples that this node trains on; none where it only follows.
@@ -364,6 +366,10 @@ impl JobState {
             Event::Receipted(id) => tracing::debug!(job, seq = id.seq, "a contribution is safe"),
             Event::Refused { id, why } => {
                 tracing::debug!(job, client = %id.client.node.short(), %why, "refused");
+                // A client hears of its own from anchors, which count it.
+                if at.is_none() {
+                    *self.progress.lock().refused.entry(why.kind()).or_default() += 1;
+                }
             }
             Event::PrivacySpent { spent } => {
                 let spent = spent.0;

@@ -165,6 +165,24 @@ pub enum Refused {
     Full,
 }
 
+impl Refused {
+    /// The reason in a word, to count by.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Sender => "sender",
+            Self::NoAnchor => "no_anchor",
+            Self::Epoch(_) => "epoch",
+            Self::Replayed { .. } => "replayed",
+            Self::Ahead { .. } => "ahead",
+            Self::Bound => "bound",
+            Self::Digest => "digest",
+            Self::Sealed => "sealed",
+            Self::Update(_) => "update",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// An order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect<C> {

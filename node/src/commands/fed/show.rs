@@ -1,5 +1,6 @@
 //! Jobs of learning as people look at them: a table, one job in full, its rounds as they pass.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::ui::{self, Ink};
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// What losses are counted in.
 const NATS: f64 = 1e6;
+/// Parts of a bar of rounds: beside the four other columns it fits a terminal of 80.
+const BAR: u64 = 10;
 /// Digits of a digest that tell it from others at a glance.
 const SHORT: usize = 16;
 
@@ -103,8 +106,14 @@ fn row(job: &FederatedJob) -> Vec<String> {
         return vec![job.name.clone(), "-".to_owned(), "-".to_owned(), why.clone(), String::new()];
     }
     let measured = job.measured.last().map_or_else(|| "-".to_owned(), accuracy);
-    let rounds = format!("{} of {}", job.round, job.rounds);
+    let rounds = format!("{} {} of {}", bar_of(job.round, job.rounds), job.round, job.rounds);
     vec![job.name.clone(), rounds, measured, doing(job), short(&job.model).to_owned()]
+}
+
+/// How far a job has come, as a bar of text.
+fn bar_of(done: u64, all: u64) -> String {
+    let filled = (done.saturating_mul(BAR) / all.max(1)).min(BAR) as usize;
+    format!("{}{}", "━".repeat(filled), "╌".repeat(BAR as usize - filled))
 }
 
 /// What this node does for a job, in words.
@@ -138,7 +147,8 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
         false => format!("plain, from {nodes}: every anchor SEES every update"),
     };
     rows.push(("digest", job.job.clone()));
-    rows.push(("rounds", format!("{} of {} by {}", job.round, job.rounds, job.strategy)));
+    let bar = bar_of(job.round, job.rounds);
+    rows.push(("rounds", format!("{bar} {} of {} by {}", job.round, job.rounds, job.strategy)));
     rows.push(("mode", mode));
     rows.push(("model", format!("{} weights, {}", job.weights, job.model)));
     rows.push(("served", served(job)));
@@ -148,6 +158,9 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
     let who: Vec<String> = who.collect();
     let who = if who.is_empty() { "nobody yet".to_owned() } else { who.join(", ") };
     rows.push(("contributed", who));
+    if !job.refused.is_empty() {
+        rows.push(("refused here", counts(&job.refused)));
+    }
     let node = match (&job.not_training, job.examples) {
         (Some(why), _) => format!("follows and does not train: {why}"),
         (None, Some(examples)) => {
@@ -204,9 +217,8 @@ fn in_words(part: &FederatedPart) -> String {
 /// A node's own model in words.
 fn personal(own: &FederatedPersonal) -> String {
     let measured = own.measured.as_ref().map_or_else(|| "not measured".to_owned(), accuracy);
-    let refused: Vec<String> =
-        own.refused.iter().map(|(why, count)| format!("{count} {why}")).collect();
-    let refused = if refused.is_empty() { "none".to_owned() } else { refused.join(", ") };
+    let refused = counts(&own.refused);
+    let refused = if refused.is_empty() { "none" } else { &refused };
     format!(
         "{}, {} steps from round {}; mixed {} models of peers, refused {refused}",
         measured.trim_start(),
@@ -214,6 +226,11 @@ fn personal(own: &FederatedPersonal) -> String {
         own.round,
         own.mixed
     )
+}
+
+/// What was refused, by reason.
+fn counts(refused: &BTreeMap<String, u64>) -> String {
+    refused.iter().map(|(why, count)| format!("{count} {why}")).collect::<Vec<_>>().join(", ")
 }
 
 /// A time of day in UTC, of seconds since 1970: that which says since when is not days ago.
@@ -282,6 +299,10 @@ mod tests {
         for part in ["81.5 % (163 of 200) after round 2", "trains for round 3", "1.01 of 16.00"] {
             assert!(told(&job).contains(part), "no {part} in {}", told(&job));
         }
+        assert!(row(&job).concat().contains("━━━━━━╌╌╌╌ 2 of 3"), "{:?}", row(&job));
+        assert!(!told(&job).contains("refused"), "{}", told(&job));
+        job.refused = [("replayed".to_owned(), 3), ("digest".to_owned(), 1)].into();
+        assert!(told(&job).contains("refused here 1 digest, 3 replayed"), "{}", told(&job));
         job.personal = Some(FederatedPersonal {
             no_quorum_since_s: Some(1_800_000_061),
             round: 2,

@@ -85,6 +85,9 @@ pub(crate) struct FederatedJob {
     pub(crate) anchors: Vec<String>,
     /// Contributions that were folded or expired.
     pub(crate) contributions: Vec<FederatedClient>,
+    /// Contributions that this node refused as an anchor since its start, by reason.
+    #[serde(default)]
+    pub(crate) refused: BTreeMap<String, u64>,
     /// Examples that this node trains on.
     pub(crate) examples: Option<u64>,
     /// Why this node does not train, where it does not.
