@@ -1,15 +1,15 @@
 """How the ten thousand digits are divided, for `cargo xtask bench federated`: as the published
-accuracies were measured, which names numpy, one fifth that measures (seed 0) and the seeds from 0.
+accuracies were measured, which names numpy, one fifth that measures (seed 0) and seeds from 0.
 
-`digits.py FOLDER held-out`: of every class a fifth, rounded down, measures and is never trained on:
-1,996 digits. A fifth of so few is easier or harder than the next by half a point. Prints a JSON list
-of their places by class, sorted, a line each: what tests/compare/held_out.json holds.
+`digits.py FOLDER held-out`: of every class a fifth, rounded down, measures and is never trained
+on: 1,996 digits. A fifth of so few is easier or harder than the next by half a point. Prints a
+JSON list of their places by class, sorted, a line each: what tests/compare/held_out.json holds.
 
-`digits.py FOLDER divide CLIENTS SEEDS OUT`: who trains on what. Writes a JSON object: of every division a
-list by seed of lists by client of places among the digits that are trained on, which are in the
-order of the package: `equal`; `dirichlet_0.5`, `dirichlet_0.1` (Hsu et al. 2019, arXiv 1909.06335:
-each class by shares drawn anew); `shards_2` (McMahan et al. 2017, arXiv 1602.05629: sorted by label,
-cut, two dealt to each).
+`digits.py FOLDER divide CLIENTS SEEDS OUT`: who trains on what. Writes a JSON object: of every
+division a list by seed of lists by client of places among the digits that are trained on, which
+are in the order of the package: `equal`; `dirichlet_0.5`, `dirichlet_0.1` (Hsu et al. 2019, arXiv
+1909.06335: each class by shares drawn anew); `shards_2` (McMahan et al. 2017, arXiv 1602.05629:
+sorted by label, cut, two dealt to each).
 
 FOLDER is where the npm package keeps the digits, a file each class.
 """

@@ -50,10 +50,10 @@ pub const PROMPT_ROWS: u32 = 64;
 /// long prompt that comes delays nobody.
 const REMEMBERED_TOKENS: usize = 1_024;
 
-// So a step ends at most one page of a sequence.
 /// Rows that are left of a prompt which is let end: a step's worth. Fewer would cut questions of a
 /// few sentences, and more would make the others wait for them.
 pub(crate) const TURN_ROWS: u32 = PROMPT_ROWS;
+// So a step ends at most one page of a sequence.
 const _: () = assert!(CHUNK_TOKENS <= PROMPT_ROWS && PROMPT_ROWS <= PAGE_TOKENS);
 const _: () = assert!(MOST_GUESSED < PAGE_TOKENS as usize);
 
@@ -179,7 +179,7 @@ pub struct Schedule {
     queue: VecDeque<Sequence>,
     /// In order of admission.
     running: Vec<Sequence>,
-    /// Two for each step, so that there is a place between them: who had rows longest ago is next.
+    /// Two for each step, so that there is a place between them: who had a turn longest ago is next.
     round: u64,
     times: RowTimes,
     pace: Pace,

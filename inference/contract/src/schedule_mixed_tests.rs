@@ -151,7 +151,7 @@ fn on_any_machine_steps_with_prompts_stay_within_twice_of_those_without() {
     }
 }
 
-/// Rows of a turn at most: a long prompt's may be on when it becomes one that is let end.
+/// Steps of a turn at most: a long prompt's may be on when it becomes one that is let end.
 const LONGEST_TURN: u32 = TURN_ROWS + CHUNK_TOKENS;
 
 /// What a prompt that is being computed was seen to wait for.
@@ -162,8 +162,8 @@ struct Waiting {
     left: u32,
     /// Steps since it was admitted.
     steps: u32,
-    /// Prompts that had rows since it had some, and in how many steps.
-    served: BTreeMap<RequestId, u32>,
+    /// Prompts that had rows since it had some: how many, and the most in one step.
+    served: BTreeMap<RequestId, (u32, u32)>,
 }
 
 impl Waiting {
@@ -174,7 +174,7 @@ impl Waiting {
     /// Notes what a step computed of it, as one of so many at once, and of others.
     fn note(&mut self, own: Option<&Work>, plan: &Plan, batch: u32) -> Result<(), TestCaseError> {
         self.steps += 1;
-        let others = plan.work.iter().filter(|work| work.prompt() > 0).map(|work| work.id);
+        let others = plan.work.iter().filter(|work| work.prompt() > 0);
         match own {
             Some(work) => {
                 self.left -= work.tokens;
@@ -182,9 +182,10 @@ impl Waiting {
             }
             None => {
                 for other in others {
-                    let steps = self.served.entry(other).or_default();
-                    *steps += 1;
-                    prop_assert!(*steps <= LONGEST_TURN, "another had more than a turn");
+                    let (rows, most) = self.served.entry(other.id).or_default();
+                    (*rows, *most) = (*rows + other.prompt(), other.prompt().max(*most));
+                    // The step after which it is let end may have been one of many rows.
+                    prop_assert!(*rows < LONGEST_TURN + *most, "another had more than a turn");
                 }
             }
         }

@@ -61,11 +61,11 @@ impl Sequence {
         }
     }
 
-    /// Notes that it has so many rows for its prompt in this round, of those that are left: they
-    /// end its turn if it is long.
+    /// Notes that it is about to have so many rows for its prompt in this round. They end its turn
+    /// where it has had a chunk and more is left than it may end.
     pub(crate) fn serve(&mut self, rows: u32, round: u64) {
         self.turn += rows;
-        let left = (self.tokens.len() as u32).saturating_sub(self.computed);
+        let left = self.known().saturating_sub(self.computed).saturating_sub(rows);
         if left > TURN_ROWS && self.turn >= CHUNK_TOKENS {
             (self.turn, self.served) = (0, round);
         }
@@ -207,7 +207,7 @@ impl Sequence {
     pub(crate) fn restart(&mut self, prefixes: &mut Prefixes) {
         prefixes.release(&self.chain);
         self.chain.clear();
-        (self.computed, self.pages, self.lent) = (0, 0, 0);
+        (self.computed, self.pages, self.lent, self.turn) = (0, 0, 0, 0);
         (self.lookup, self.guess) = (Lookup::default(), None);
         self.expect(prefixes);
     }

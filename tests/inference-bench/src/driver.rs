@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 /// Before everything that is not as nice. No real-time priority: of that the kernel takes a
-/// twentieth of each second back at once, which is a stall of 50 ms that neither side has.
+/// twentieth of each second back at once, a stall of 50 ms that niceness does not cost.
 const NICENESS: &str = "-20";
 
 /// How drivers are started.
@@ -59,7 +59,7 @@ impl Measured {
 }
 
 impl Starter {
-    /// Whether the machine allows it. `nice` alone tells its own niceness.
+    /// Whether the machine allows [`NICENESS`]. `nice` alone tells its own niceness.
     pub(crate) fn can_be_first() -> bool {
         let mut probe = Command::new("nice");
         probe.args(["-n", NICENESS, "nice"]).stderr(Stdio::null());

@@ -30,7 +30,7 @@ const WARMING: u32 = 16;
 /// How often is looked whether the model is loaded: a hundredth of what loading takes.
 const LOOK: Duration = Duration::from_millis(1);
 /// A model may end an answer before it was long enough to be measured. So many beginnings are tried
-/// together, so many times, for those that it goes on with: random weights end one in two.
+/// together, so many times, for those that it goes on with.
 const TRIED: usize = 16;
 const TRIES: usize = 16;
 /// What is measured of answers must be at least this share of the steps asked for, in percent.
@@ -38,10 +38,10 @@ const LEAST_PERCENT: usize = 40;
 /// Answers that come together last longer than the steps that are measured, by a quarter: the first
 /// of them goes on alone while the prompts of the others are read beside it.
 const LASTING: (u32, u32) = (5, 4);
-/// Memory for keys and values, as times what an engine must have free: sixteen answers of three
-/// pages, the most that is asked for at once. The other side's are made for what is asked, too, and
-/// an engine keeps beginnings that may come again as long as it has room.
-const ROOM: (u64, u64) = (3, 2);
+/// Memory for keys and values, as times what an engine must have free, which is 32 pages: the mixed
+/// load holds six answers of three pages and two of seventeen. The other side's are made for what is
+/// asked, too, and an engine keeps beginnings that may come again as long as it has room.
+const ROOM: (u64, u64) = (13, 8);
 /// What prompts are cut from, so that the model goes on in sentences and does not end at once.
 const STORY: &str = "a small boat left the harbour in the early morning, and the old man who \
     sailed it had told nobody where he was going, because he did not know it himself yet. Once \

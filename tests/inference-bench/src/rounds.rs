@@ -116,7 +116,7 @@ fn one(
         (start_ours()?, llama)
     };
     for (number, (column, order)) in (0..).zip(orders) {
-        // No two prompts of a process begin alike, so that none is helped by another.
+        // Prompts differ, or whose they are does, so that none is helped by another.
         let order = format!("{order} {}", round * SALTS + number);
         let (mine, theirs) = (&mut rounds.ours, &mut rounds.llama);
         let mut turns = [(&mut ours, mine), (&mut llama, theirs)];
