@@ -179,7 +179,7 @@ pub struct Schedule {
     queue: VecDeque<Sequence>,
     /// In order of admission.
     running: Vec<Sequence>,
-    /// Two for each step, so that there is a place between them: who had a turn longest ago is next.
+    /// Two for each step, so that there is a place between: who had a turn longest ago is next.
     round: u64,
     times: RowTimes,
     pace: Pace,

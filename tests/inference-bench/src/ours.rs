@@ -39,8 +39,8 @@ const LEAST_PERCENT: usize = 40;
 /// of them goes on alone while the prompts of the others are read beside it.
 const LASTING: (u32, u32) = (5, 4);
 /// Memory for keys and values, as times what an engine must have free, which is 32 pages: the mixed
-/// load holds six answers of three pages and two of seventeen. The other side's are made for what is
-/// asked, too, and an engine keeps beginnings that may come again as long as it has room.
+/// load holds six answers of three pages and two of seventeen. The other side's are made for what
+/// is asked, too, and an engine keeps beginnings that may come again as long as it has room.
 const ROOM: (u64, u64) = (13, 8);
 /// What prompts are cut from, so that the model goes on in sentences and does not end at once.
 const STORY: &str = "a small boat left the harbour in the early morning, and the old man who \
