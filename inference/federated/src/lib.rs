@@ -14,6 +14,7 @@ pub mod field;
 pub mod fixed;
 pub mod mask;
 pub mod privacy;
+pub mod proof;
 pub mod robust;
 pub mod round;
 pub mod seal;

@@ -3,7 +3,7 @@
 //! The mean weighs by examples; the other rules count every client alike, since a weight is what a
 //! client says of itself. All work on integer levels, and ties go by the order of the updates, so
 //! that every node comes to the same bytes. Nothing here works on shares: these rules look at
-//! single updates.
+//! single updates, or at the means of groups where only those are seen.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -81,6 +81,28 @@ impl Rule {
                 Err(RuleError::Keep)
             }
             Self::Mean | Self::Median | Self::Trimmed { .. } | Self::MultiKrum { .. } => Ok(()),
+        }
+    }
+
+    /// What people call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Median => "median",
+            Self::Trimmed { .. } => "trimmed",
+            Self::MultiKrum { .. } => "multi-krum",
+        }
+    }
+
+    /// The rule for what is left when so many were left out already, each of them a liar or beside
+    /// one: as many liars fewer are among the others.
+    pub(crate) const fn without(self, liars: u32) -> Self {
+        match self {
+            Self::Mean | Self::Median => self,
+            Self::Trimmed { cut } => Self::Trimmed { cut: cut.saturating_sub(liars) },
+            Self::MultiKrum { byzantine, keep } => {
+                Self::MultiKrum { byzantine: byzantine.saturating_sub(liars), keep }
+            }
         }
     }
 

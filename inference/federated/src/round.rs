@@ -30,6 +30,7 @@ mod job;
 mod message;
 mod outbox;
 mod propose;
+mod sums;
 mod tip;
 
 pub use anchor::{Anchor, AnchorChange, AnchorInput, AnchorStored, Held};
@@ -41,6 +42,7 @@ pub use close::{
 };
 pub use job::{Committee, Job, JobError, MAX_CLIENTS, MAX_PER_NODE, Mode, Pace, Seat};
 pub use message::{Effect, Event, Message, Payload, Refused};
+pub use sums::{Guard, GuardError, MAX_GROUPS};
 pub use tip::{FoldError, Folded, Opening, Partial, Tip};
 
 /// A BLAKE3 hash.

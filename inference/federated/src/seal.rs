@@ -15,6 +15,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use crate::field::Fp;
 use crate::fixed::MAX_DIM;
 use crate::mask::Seed;
+use crate::proof::CHECKS;
 
 /// The version of the form.
 const VERSION: u8 = 1;
@@ -22,8 +23,10 @@ const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 33;
 /// What the cipher adds.
 const TAG_BYTES: usize = 16;
-/// The longest sealed share: a model of the largest size without packing.
-pub const MAX_SEALED_BYTES: usize = HEADER_BYTES + 4 * MAX_DIM + TAG_BYTES;
+/// Elements of the longest share: a model of the largest size without packing, and its proof's.
+const MAX_SHARE: usize = MAX_DIM + CHECKS;
+/// The longest sealed share.
+pub const MAX_SEALED_BYTES: usize = HEADER_BYTES + 4 * MAX_SHARE + TAG_BYTES;
 
 /// Why a share cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -97,7 +100,7 @@ pub fn seal(
     seed: &Seed,
     context: &[u8],
 ) -> Result<Vec<u8>, SealError> {
-    if share.len() > MAX_DIM {
+    if share.len() > MAX_SHARE {
         return Err(SealError::Length(share.len()));
     }
     let secret = StaticSecret::from(seed.0);

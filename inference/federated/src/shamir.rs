@@ -97,14 +97,25 @@ impl Scheme {
         Fp::reduced(index as u64 + 1)
     }
 
+    /// Where a polynomial is known by its k values: at a block's elements and the first T shares.
+    fn known_points(self) -> Vec<Fp> {
+        let secrets = (0..self.packing()).map(Self::secret_point);
+        secrets.chain((0..self.colluding()).map(Self::share_point)).collect()
+    }
+
+    /// What these k values count in the share of the anchor at a place; nothing where no anchor is.
+    pub(crate) fn known_at(self, place: usize) -> Vec<Fp> {
+        if place >= self.anchors() {
+            return Vec::new();
+        }
+        lagrange(&self.known_points(), Self::share_point(place))
+    }
+
     /// One share for each anchor; what is random in them comes from `masks`.
     pub fn share(self, update: &[Fp], masks: &mut Masks) -> Vec<Vec<Fp>> {
         let (packing, colluding) = (self.packing(), self.colluding());
-        let mut known: Vec<Fp> = (0..packing).map(Self::secret_point).collect();
-        known.extend((0..colluding).map(Self::share_point));
-        let rows: Vec<Vec<Fp>> = (colluding..self.anchors())
-            .map(|anchor| lagrange(&known, Self::share_point(anchor)))
-            .collect();
+        let rows: Vec<Vec<Fp>> =
+            (colluding..self.anchors()).map(|anchor| self.known_at(anchor)).collect();
         let blocks = self.share_len(update.len());
         let mut drawn = vec![vec![Fp::ZERO; blocks]; colluding];
         // Block after block, as shares have always been drawn.

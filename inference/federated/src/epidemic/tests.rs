@@ -41,6 +41,7 @@ fn job() -> Job {
             patience: Micros::secs(1),
         },
         per_node: 1,
+        guard: None,
     }
 }
 

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Digest;
 use super::certificate::{Ballot, Certificate, Receipt};
-use super::client::{commitment, context, payload_digest, sharing_digest};
-use super::close::{Close, ContributionId, Header};
+use super::client::{challenge, commitment, context, payload_digest, sharing_digest};
+use super::close::{Close, ContributionId, Entry, Header};
 use super::job::{Committee, Job, MAX_CLIENTS, Mode};
 use super::message::{Effect, Event, Message, Payload, Refused};
 use super::outbox::{Outbox, SEND_AGAIN};
@@ -23,6 +23,7 @@ use super::propose::Campaign;
 use super::tip::{Folded, Opening, Partial, Tip};
 use crate::field::Fp;
 use crate::fixed::{UpdateError, to_field};
+use crate::proof::{CHECKS, is_proven};
 use crate::seal::OpeningKey;
 use crate::shamir::add_weighted;
 
@@ -156,19 +157,25 @@ impl AnchorStored {
 
     /// What counts of this set in an anchor's part, if it holds all of it.
     fn partial(&self, job: &Job, close: &Close) -> Option<Partial> {
-        let mut shares = Vec::with_capacity(close.entries.len());
-        for entry in &close.entries {
-            let held =
-                self.held.get(&entry.header.id).filter(|held| held.header == entry.header)?;
-            shares.push((entry.weight, held.share.as_slice()));
-        }
+        let share = |entry: &Entry| {
+            let held = self.held.get(&entry.header.id)?;
+            (held.header == entry.header).then_some((entry.weight, held.share.as_slice()))
+        };
         match job.mode {
             Mode::Secure => {
-                let mut sum = vec![Fp::ZERO; job.scheme.share_len(job.payload_len())];
-                shares.iter().for_each(|(weight, share)| add_weighted(&mut sum, share, *weight));
-                Some(Partial::Shares(sum))
+                let len = job.scheme.share_len(job.payload_len());
+                let mut parts = vec![Fp::ZERO; job.part_len()];
+                for (sum, group) in parts.chunks_exact_mut(len.max(1)).zip(close.groups(job)) {
+                    for entry in group {
+                        let (weight, share) = share(entry)?;
+                        add_weighted(sum, share, weight);
+                    }
+                }
+                Some(Partial::Shares(parts))
             }
             Mode::Plain(rule) => {
+                let shares: Vec<(u32, &[Fp])> =
+                    close.entries.iter().map(share).collect::<Option<_>>()?;
                 let level = |element: &Fp| element.signed() as i32;
                 let levels: Vec<Vec<i32>> =
                     shares.iter().map(|(_, share)| share.iter().map(level).collect()).collect();
@@ -317,22 +324,41 @@ impl Anchor {
         }
         let is_named = digests.len() == tip.committee.seats.len()
             && digests.get(place) == Some(&payload_digest(payload))
-            && sharing_digest(digests) == header.sharing;
+            && sharing_digest(digests, payload.proof()) == header.sharing;
         if !is_named {
             return Err(Refused::Digest);
         }
-        self.open(header, place, payload).map(Some)
+        self.open(header, place, digests, payload).map(Some)
     }
 
-    fn open(&self, header: Header, place: usize, payload: &Payload) -> Result<Held, Refused> {
+    fn open(
+        &self,
+        header: Header,
+        place: usize,
+        digests: &[Digest],
+        payload: &Payload,
+    ) -> Result<Held, Refused> {
         let (job, name) = (&self.job, &self.stored.tip.job);
-        let (share, wanted) = match (job.mode, payload) {
-            (Mode::Secure, Payload::Sealed(sealed)) => {
-                let context = context(name, &header.id, header.epoch, place);
-                let share = self.key.open(sealed, &context).map_err(|_| Refused::Sealed)?;
+        let (share, wanted) = match (job.mode, job.guard, payload) {
+            (Mode::Secure, None, Payload::Sealed(sealed)) => {
+                let share = self.unsealed(&header, place, sealed)?;
                 (share, job.scheme.share_len(job.payload_len()))
             }
-            (Mode::Plain(_), Payload::Open { levels, salt }) => {
+            (Mode::Secure, Some(_), Payload::Proven { sealed, proof }) => {
+                let mut share = self.unsealed(&header, place, sealed)?;
+                let wanted = job.scheme.share_len(job.payload_len());
+                if share.len() != wanted + CHECKS {
+                    let found = share.len();
+                    return Err(UpdateError::Length { found, wanted: wanted + CHECKS }.into());
+                }
+                let challenge = challenge(name, &header, digests);
+                if !is_proven(job.scheme, place, &share, proof, &challenge) {
+                    return Err(Refused::Unproven);
+                }
+                share.truncate(wanted);
+                (share, wanted)
+            }
+            (Mode::Plain(_), _, Payload::Open { levels, salt }) => {
                 let Header { id, base_round, examples, .. } = &header;
                 let bound = commitment(name, id, *base_round, *examples, salt, levels);
                 if bound != header.commitment {
@@ -340,7 +366,10 @@ impl Anchor {
                 }
                 (to_field(levels, job.level_max())?, job.payload_len())
             }
-            (Mode::Secure, Payload::Open { .. }) | (Mode::Plain(_), Payload::Sealed(_)) => {
+            (Mode::Secure, Some(_), Payload::Sealed(_)) => return Err(Refused::Unproven),
+            (Mode::Secure, _, Payload::Open { .. })
+            | (Mode::Secure, None, Payload::Proven { .. })
+            | (Mode::Plain(_), _, Payload::Sealed(_) | Payload::Proven { .. }) => {
                 return Err(Refused::Sealed);
             }
         };
@@ -348,6 +377,12 @@ impl Anchor {
             return Err(UpdateError::Length { found: share.len(), wanted }.into());
         }
         Ok(Held { header, share })
+    }
+
+    /// The share that is sealed to this anchor.
+    fn unsealed(&self, header: &Header, place: usize, sealed: &[u8]) -> Result<Vec<Fp>, Refused> {
+        let context = context(&self.stored.tip.job, &header.id, header.epoch, place);
+        self.key.open(sealed, &context).map_err(|_| Refused::Sealed)
     }
 
     /// A set is closed: this anchor writes down which, and then shows its part.
@@ -434,13 +469,16 @@ impl Anchor {
         if round > self.stored.tip.round {
             return self.catch_up(from, round, out);
         }
-        let tip = match self.stored.tip.fold(&self.job, &folded, &*self.seal) {
-            Ok(tip) => tip,
+        let folds = self.stored.tip.fold_telling(&self.job, &folded, &*self.seal);
+        let (tip, left_out) = match folds {
+            Ok(folds) => folds,
             Err(why) => {
                 let what = why.to_string();
                 return out.push(Effect::Report(Event::Misdeed { by: from, what }));
             }
         };
+        let why = Refused::Beyond;
+        out.extend(left_out.into_iter().map(|id| Effect::Report(Event::Refused { id, why })));
         let record = tip.record;
         if self.wanted.as_ref().is_some_and(|wanted| wanted.epoch <= tip.committee.epoch) {
             self.wanted = None;

@@ -17,13 +17,15 @@ use super::Digest;
 use super::canon::Canon;
 use super::close::{Close, ContributionId, Header};
 use super::job::{Job, Mode};
-use super::message::{Effect, Event, Message, Payload};
+use super::message::{Effect, Event, Message, Payload, Refused};
 use super::outbox::{Outbox, SEND_AGAIN};
 use super::tip::{Folded, Tip};
+use crate::field::Fp;
 use crate::fixed::{UpdateError, to_field};
 use crate::mask::{Masks, Seed};
 use crate::privacy::accountant::MicroEpsilon;
 use crate::privacy::ledger::{Overspent, Spend};
+use crate::proof::{blinded, prove};
 use crate::seal::seal;
 use crate::select::is_asked;
 
@@ -183,7 +185,10 @@ pub(super) fn context(job: &Digest, id: &ContributionId, epoch: u64, place: usiz
 /// The digest of a share as it is sent.
 pub(super) fn payload_digest(payload: &Payload) -> Digest {
     match payload {
-        Payload::Sealed(sealed) => *blake3::hash(sealed).as_bytes(),
+        // Not of the proof, which the digests of all shares decide.
+        Payload::Sealed(sealed) | Payload::Proven { sealed, .. } => {
+            *blake3::hash(sealed).as_bytes()
+        }
         Payload::Open { levels, salt } => Canon::of("selvedge federated open")
             .fixed(salt)
             .numbers(levels.iter().map(|level| i64::from(*level) as u64))
@@ -191,9 +196,21 @@ pub(super) fn payload_digest(payload: &Payload) -> Digest {
     }
 }
 
-/// The digest of all shares.
-pub(super) fn sharing_digest(digests: &[Digest]) -> Digest {
-    Canon::of("selvedge federated sharing").list(digests.iter(), Canon::fixed).digest()
+/// The digest of all shares and of what proves them, where something does.
+pub(super) fn sharing_digest(digests: &[Digest], proof: &[Fp]) -> Digest {
+    let canon = Canon::of("selvedge federated sharing").list(digests.iter(), Canon::fixed);
+    if proof.is_empty() {
+        return canon.digest();
+    }
+    canon.numbers(proof.iter().map(|element| u64::from(element.residue()))).digest()
+}
+
+/// What the coefficients of a proof are drawn from: known only once all shares are sealed.
+pub(super) fn challenge(job: &Digest, header: &Header, digests: &[Digest]) -> Seed {
+    let Header { id, base_round, examples, commitment, epoch, .. } = header;
+    let canon = id.put(Canon::of("selvedge federated challenge").fixed(job));
+    let canon = canon.number(*base_round).number(u64::from(*examples)).fixed(commitment);
+    Seed(canon.number(*epoch).list(digests.iter(), Canon::fixed).digest())
 }
 
 impl ClientStored {
@@ -373,8 +390,9 @@ impl Client {
         if close.round != self.stored.tip.round {
             return;
         }
-        let tip = match self.stored.tip.fold(&self.job, &folded, &*self.seal) {
-            Ok(tip) => tip,
+        let folds = self.stored.tip.fold_telling(&self.job, &folded, &*self.seal);
+        let (tip, left_out) = match folds {
+            Ok(folds) => folds,
             Err(why) => {
                 let what = why.to_string();
                 return out.push(Effect::Report(Event::Misdeed { by: from, what }));
@@ -382,7 +400,7 @@ impl Client {
         };
         let moved = tip.committee.epoch != self.stored.tip.committee.epoch;
         let (round, record) = (close.round, tip.record);
-        self.tell_what_became(close, out);
+        self.tell_what_became(close, &left_out, out);
         self.stored.follow(tip);
         if moved || self.under_way().is_none() {
             self.shared = None;
@@ -394,9 +412,17 @@ impl Client {
         out.push(Effect::Report(Event::Folded { round, record }));
     }
 
-    fn tell_what_became(&self, close: &Close, out: &mut Vec<Effect<ClientChange>>) {
+    fn tell_what_became(
+        &self,
+        close: &Close,
+        left_out: &[ContributionId],
+        out: &mut Vec<Effect<ClientChange>>,
+    ) {
         let Some(pending) = &self.stored.pending else { return };
-        if close.entries.iter().any(|entry| entry.header.id == pending.id) {
+        if left_out.contains(&pending.id) {
+            let (id, why) = (pending.id, Refused::Beyond);
+            out.push(Effect::Report(Event::Refused { id, why }));
+        } else if close.entries.iter().any(|entry| entry.header.id == pending.id) {
             out.push(Effect::Report(Event::Counted(pending.id)));
         }
         if let Some(expired) = close.expired.iter().find(|expired| expired.id == pending.id) {
@@ -537,41 +563,56 @@ impl Client {
     /// A contribution as it is sent: all of it follows from what is written down.
     fn prepare(&self, pending: &Pending) -> Result<Shared, UpdateError> {
         let Tip { job: name, committee, .. } = &self.stored.tip;
-        let bound = pending.commitment(name);
-        let Pending { id, base_round, examples, levels, seed } = pending;
-        let salt = pending.salt();
-        let epoch = committee.epoch;
-        let (payloads, digests): (Vec<Payload>, Vec<Digest>) = match self.job.mode {
-            Mode::Secure => {
-                let elements = to_field(levels, self.job.level_max())?;
-                let mut masks = Masks::new(&seed.derive("masks", epoch));
-                let shares = self.job.scheme.share(&elements, &mut masks);
-                let sealed = shares.iter().zip(&committee.seats).enumerate();
-                let each = |(place, (share, seat)): (usize, (&Vec<_>, &super::job::Seat))| {
-                    let own = seed.derive("seal", epoch).derive("seal", place as u64);
-                    let context = context(name, id, epoch, place);
-                    // A seat whose key cannot be sealed to gets nothing it could open.
-                    Payload::Sealed(seal(share, &seat.key, &own, &context).unwrap_or_default())
-                };
-                let payloads: Vec<Payload> = sealed.map(each).collect();
-                let digests = payloads.iter().map(payload_digest).collect();
-                (payloads, digests)
-            }
+        let Pending { id, base_round, examples, levels, .. } = pending;
+        let mut header = Header {
+            id: *id,
+            base_round: *base_round,
+            examples: *examples,
+            commitment: pending.commitment(name),
+            epoch: committee.epoch,
+            sharing: [0; 32],
+        };
+        let (payloads, digests) = match self.job.mode {
+            Mode::Secure => self.sealed(pending, &header)?,
             Mode::Plain(_) => {
-                let one = Payload::Open { levels: levels.clone(), salt };
+                let one = Payload::Open { levels: levels.clone(), salt: pending.salt() };
                 let (digest, seats) = (payload_digest(&one), committee.seats.len());
                 (vec![one; seats], vec![digest; seats])
             }
         };
-        let header = Header {
-            id: *id,
-            base_round: *base_round,
-            examples: *examples,
-            commitment: bound,
-            epoch,
-            sharing: sharing_digest(&digests),
-        };
+        header.sharing = sharing_digest(&digests, payloads.first().map_or(&[], Payload::proof));
         Ok(Shared { header, digests, payloads })
+    }
+
+    /// A share for each anchor, sealed to it, with the proof that a guard asks for.
+    fn sealed(
+        &self,
+        pending: &Pending,
+        header: &Header,
+    ) -> Result<(Vec<Payload>, Vec<Digest>), UpdateError> {
+        let Tip { job: name, committee, .. } = &self.stored.tip;
+        let (scheme, epoch, seed) = (self.job.scheme, committee.epoch, &pending.seed);
+        let mut elements = to_field(&pending.levels, self.job.level_max())?;
+        let mut masks = Masks::new(&seed.derive("masks", epoch));
+        if self.job.guard.is_some() {
+            elements = blinded(scheme, &elements, &mut masks);
+        }
+        let shares = scheme.share(&elements, &mut masks);
+        let each = |(place, (share, seat)): (usize, (&Vec<_>, &super::job::Seat))| {
+            let own = seed.derive("seal", epoch).derive("seal", place as u64);
+            let context = context(name, &header.id, epoch, place);
+            // A seat whose key cannot be sealed to gets nothing it could open.
+            seal(share, &seat.key, &own, &context).unwrap_or_default()
+        };
+        let sealed: Vec<Vec<u8>> =
+            shares.iter().zip(&committee.seats).enumerate().map(each).collect();
+        let mut payloads: Vec<Payload> = sealed.into_iter().map(Payload::Sealed).collect();
+        let digests: Vec<Digest> = payloads.iter().map(payload_digest).collect();
+        if self.job.guard.is_some() {
+            let proof = prove(scheme, &elements, &shares, &challenge(name, header, &digests));
+            payloads = payloads.into_iter().map(|one| one.with_proof(&proof)).collect();
+        }
+        Ok((payloads, digests))
     }
 
     fn tick(&mut self, now: Now, out: &mut Vec<Effect<ClientChange>>) {

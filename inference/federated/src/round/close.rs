@@ -210,8 +210,8 @@ impl Close {
             return Err(CloseError::Size);
         }
         let found = self.nodes();
-        if found < job.min_clients && !plant::is_on(Plant::PrivacyFloorIgnored) {
-            return Err(CloseError::Floor { found, wanted: job.min_clients });
+        if found < job.floor() && !plant::is_on(Plant::PrivacyFloorIgnored) {
+            return Err(CloseError::Floor { found, wanted: job.floor() });
         }
         let entries = self.entries.iter().map(|entry| entry.header.id);
         let expired = self.expired.iter().map(|expired| expired.id);

@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::Digest;
 use super::canon::Canon;
 use super::close::MAX_STALENESS;
+use super::sums::{Guard, GuardError};
 use crate::fixed::{Clip, LEVEL_MAX, MAX_DIM};
 use crate::privacy::{NOISY_MAX, Privacy, PrivacyError};
 use crate::robust::Rule;
@@ -83,7 +84,7 @@ pub struct Job {
     pub scheme: Scheme,
     /// The first anchors.
     pub committee: Committee,
-    /// Distinct nodes that a sum is of at least, however many clients each has: the floor of
+    /// Distinct nodes that each sum is of at least, however many clients each has: the floor of
     /// privacy.
     pub min_clients: usize,
     /// Contributions a round waits for, while its patience lasts.
@@ -107,6 +108,9 @@ pub struct Job {
     /// there before: whoever tells a job tells it beside them.
     #[serde(skip, default = "one")]
     pub per_node: u8,
+    /// What secure mode refuses. Beside the bytes as well; jobs of older programs have none.
+    #[serde(skip)]
+    pub guard: Option<Guard>,
 }
 
 /// Clients of one node unless a job says more.
@@ -169,10 +173,13 @@ pub enum JobError {
     PerNode(u8),
     /// One node could outvote the others.
     #[error(
-        "of one node a single client can count where the rule is not the mean: with several a \
-         node that lies would have as many votes"
+        "of one node a single client can count where the rule is not the mean, or sums are in \
+         groups: with several a node that lies would have as many votes"
     )]
     Votes,
+    /// The groups of secure sums cannot be.
+    #[error("{0}")]
+    Guard(#[from] GuardError),
     /// The strategy's numbers are out of range.
     #[error("the strategy {0}")]
     Strategy(crate::server::StrategyError),
@@ -244,15 +251,36 @@ impl Job {
         if !(1..=MAX_PER_NODE).contains(&self.per_node) {
             return Err(JobError::PerNode(self.per_node));
         }
-        if self.per_node > 1 && !matches!(self.mode, Mode::Secure | Mode::Plain(Rule::Mean)) {
+        self.check_guard()?;
+        let by_weight = matches!(self.mode, Mode::Secure | Mode::Plain(Rule::Mean));
+        if self.per_node > 1 && (!by_weight || self.groups() > 1) {
             return Err(JobError::Votes);
         }
         self.strategy.check().map_err(JobError::Strategy)?;
         self.check_privacy().map_err(JobError::Privacy)
     }
 
+    fn check_guard(&self) -> Result<(), JobError> {
+        let Some(guard) = self.guard else { return Ok(()) };
+        if self.mode != Mode::Secure {
+            return Err(GuardError::Plain.into());
+        }
+        guard.check()?;
+        if self.floor() > MAX_CLIENTS {
+            return Err(JobError::Floor(self.floor()));
+        }
+        Ok(())
+    }
+
     fn check_privacy(&self) -> Result<(), PrivacyError> {
         let Some(privacy) = &self.privacy else { return Ok(()) };
+        match self.guard.map(|guard| guard.rule) {
+            Some(Rule::MultiKrum { .. }) => return Err(PrivacyError::Krum),
+            Some(rule) if privacy.adaptive.is_some() && rule != Rule::Mean => {
+                return Err(PrivacyError::Votes);
+            }
+            Some(_) | None => {}
+        }
         match self.mode {
             Mode::Plain(Rule::MultiKrum { .. }) => return Err(PrivacyError::Krum),
             Mode::Plain(_) if privacy.honest != 1 => return Err(PrivacyError::Plain),
@@ -294,6 +322,7 @@ impl Job {
         });
         let several = (self.per_node != one()).then_some(self.per_node);
         let canon = several.iter().fold(canon, |canon, most| canon.number((*most).into()));
+        let canon = self.guard.iter().fold(canon, |canon, guard| guard.put(canon));
         let Pace { tick, stagger, gather, patience } = self.pace;
         let times = [tick.0, stagger.0, gather.0, patience.0];
         self.committee.put(times.into_iter().fold(canon, Canon::number)).digest()
@@ -322,6 +351,25 @@ impl Job {
     /// shortened to another norm would have another noise than the rest of the sum.
     pub const fn max_staleness(&self) -> u64 {
         if self.follows_norm() { 0 } else { MAX_STALENESS }
+    }
+
+    /// Sums that a set is opened in.
+    pub const fn groups(&self) -> u8 {
+        match self.guard {
+            Some(guard) => guard.groups,
+            None => 1,
+        }
+    }
+
+    /// Distinct nodes that a set is of at least: each of its sums has the floor of privacy.
+    pub const fn floor(&self) -> usize {
+        self.min_clients.saturating_mul(self.groups() as usize)
+    }
+
+    /// Elements of one anchor's part of a set's sums.
+    pub const fn part_len(&self) -> usize {
+        let one = self.scheme.share_len(self.payload_len());
+        one.saturating_mul(self.groups() as usize)
     }
 
     /// The largest level of an update: more than else where noise lies on it.

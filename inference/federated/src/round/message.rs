@@ -8,6 +8,7 @@ use super::Digest;
 use super::certificate::{Ballot, Certificate, Receipt, SignedAccept};
 use super::close::{Close, ContributionId, Header, Why};
 use super::tip::{Folded, Opening};
+use crate::field::Fp;
 use crate::fixed::UpdateError;
 use crate::privacy::accountant::MicroEpsilon;
 use crate::privacy::ledger::{Overspent, Spend};
@@ -24,6 +25,14 @@ pub enum Payload {
         /// What the commitment was made with.
         salt: Digest,
     },
+    /// Its share, sealed to it, and what proves that all shares lie on polynomials. In jobs with a
+    /// guard, which nodes before wire version 11 do not know.
+    Proven {
+        /// The share, with its part of the proof's random blocks.
+        sealed: Vec<u8>,
+        /// The same for all anchors.
+        proof: Vec<Fp>,
+    },
 }
 
 impl Payload {
@@ -31,8 +40,25 @@ impl Payload {
     pub const fn bytes(&self) -> usize {
         match self {
             Self::Sealed(sealed) => sealed.len(),
+            Self::Proven { sealed, proof } => sealed.len() + 5 * proof.len(),
             // A level takes three bytes or four.
             Self::Open { levels, .. } => 4 * levels.len() + 32,
+        }
+    }
+
+    /// The same with what proves the shares.
+    pub(super) fn with_proof(self, proof: &[Fp]) -> Self {
+        match self {
+            Self::Sealed(sealed) => Self::Proven { sealed, proof: proof.to_vec() },
+            Self::Open { .. } | Self::Proven { .. } => self,
+        }
+    }
+
+    /// What proves the shares; nothing where there is no proof.
+    pub(super) fn proof(&self) -> &[Fp] {
+        match self {
+            Self::Proven { proof, .. } => proof,
+            Self::Sealed(_) | Self::Open { .. } => &[],
         }
     }
 }
@@ -163,6 +189,12 @@ pub enum Refused {
     /// There is no room.
     #[error("there is no room for another client")]
     Full,
+    /// The shares lie on no polynomial, or nothing shows that they do.
+    #[error("nothing proves that the shares belong together")]
+    Unproven,
+    /// It was in a sum that no honest updates make. Nobody says so to others: each finds out.
+    #[error("its group's sum is beyond what updates within the clip add up to: one of them lies")]
+    Beyond,
 }
 
 impl Refused {
@@ -179,6 +211,8 @@ impl Refused {
             Self::Sealed => "sealed",
             Self::Update(_) => "update",
             Self::Full => "full",
+            Self::Unproven => "unproven",
+            Self::Beyond => "beyond",
         }
     }
 }

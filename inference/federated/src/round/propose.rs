@@ -98,7 +98,7 @@ impl Anchor {
         }
         let waited = self.since.map_or(Micros::ZERO, |since| now.mono.since(since));
         let (nodes, contributions) = self.fresh();
-        let reaches_floor = nodes >= self.job.min_clients;
+        let reaches_floor = nodes >= self.job.floor();
         // Others may hold more than this anchor; one that just came to its place holds nothing. So
         // it tries after some time even if it cannot see that it will do.
         let is_enough = contributions >= self.job.target || waited >= pace.patience;
@@ -247,7 +247,7 @@ impl Anchor {
                     promises.values().map(|(_, held)| held.as_slice()).collect();
                 let close = Close::gathered(&self.job, &self.stored.tip, &held, wanted);
                 let (round, found) = (close.round, close.nodes());
-                if found < self.job.min_clients && !plant::is_on(Plant::PrivacyFloorIgnored) {
+                if found < self.job.floor() && !plant::is_on(Plant::PrivacyFloorIgnored) {
                     out.push(Effect::Report(Event::BelowFloor { round, found }));
                     return self.give_up(now);
                 }

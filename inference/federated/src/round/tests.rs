@@ -69,6 +69,7 @@ fn job(mode: Mode) -> Job {
             patience: Micros::secs(1),
         },
         per_node: 1,
+        guard: None,
     }
 }
 
@@ -730,3 +731,6 @@ fn what_the_ledger_denies_does_not_leave() {
     let trains = |effect: &Effect<_>| matches!(effect, Effect::Train { .. } | Effect::Spend(_));
     assert!(client.pending().is_none() && !later.iter().any(trains), "{later:?}");
 }
+
+#[path = "tests/guard.rs"]
+mod guard;

@@ -17,6 +17,7 @@ use super::canon::Canon;
 use super::certificate::{Certificate, CertificateError};
 use super::close::{CloseError, ContributionId};
 use super::job::{Committee, Job, JobError, Mode};
+use super::sums::summed;
 use crate::field::Fp;
 use crate::privacy::accountant::MicroEpsilon;
 use crate::robust::Aggregate;
@@ -26,7 +27,7 @@ use crate::shamir::ShareError;
 /// What an anchor shows of a closed set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Partial {
-    /// Its share of the weighted sum.
+    /// Its share of the weighted sum; of several, one behind the other.
     Shares(Vec<Fp>),
     /// All of what the rule makes of the updates, which it saw.
     Open(Aggregate),
@@ -44,9 +45,7 @@ impl Partial {
     /// Whether it can be a part of a sum of this job.
     pub(super) fn fits(&self, job: &Job) -> bool {
         match (job.mode, self) {
-            (Mode::Secure, Self::Shares(share)) => {
-                share.len() == job.scheme.share_len(job.payload_len())
-            }
+            (Mode::Secure, Self::Shares(share)) => share.len() == job.part_len(),
             (Mode::Plain(_), Self::Open(aggregate)) => aggregate.is_within(job),
             (Mode::Secure, Self::Open(_)) | (Mode::Plain(_), Self::Shares(_)) => false,
         }
@@ -175,6 +174,20 @@ impl Tip {
     /// # Errors
     /// [`FoldError`].
     pub fn fold(&self, job: &Job, folded: &Folded, seal: &dyn Seal) -> Result<Self, FoldError> {
+        self.fold_telling(job, folded, seal).map(|(tip, _)| tip)
+    }
+
+    /// The same, and which contributions of the set are left out of the model since what their
+    /// group adds up to no honest updates make.
+    ///
+    /// # Errors
+    /// [`FoldError`].
+    pub fn fold_telling(
+        &self,
+        job: &Job,
+        folded: &Folded,
+        seal: &dyn Seal,
+    ) -> Result<(Self, Vec<ContributionId>), FoldError> {
         let Folded { certificate, openings } = folded;
         certificate.check(job, self, seal)?;
         let close = certificate.close.digest();
@@ -189,38 +202,8 @@ impl Tip {
                 return Err(FoldError::Opening(opening.anchor));
             }
         }
-        let aggregate = self.aggregate(job, folded)?;
-        Ok(self.after(job, folded, &aggregate))
-    }
-
-    fn aggregate(&self, job: &Job, folded: &Folded) -> Result<Aggregate, FoldError> {
-        let wanted = job.openings();
-        match job.mode {
-            Mode::Secure => {
-                let mut shares = Vec::new();
-                for opening in &folded.openings {
-                    let place = self.committee.place(&opening.anchor);
-                    let (Some(place), Partial::Shares(share)) = (place, &opening.partial) else {
-                        return Err(FoldError::Opening(opening.anchor));
-                    };
-                    shares.push((place as u8, share.as_slice()));
-                }
-                let sum = job.scheme.reconstruct(&shares, job.payload_len())?;
-                let sum = sum.into_iter().map(Fp::signed).collect();
-                let close = &folded.certificate.close;
-                let clients = close.entries.len() as u32;
-                Ok(Aggregate { sum, weight: close.total_weight(), clients })
-            }
-            Mode::Plain(_) => {
-                let open = folded.openings.iter().filter_map(|opening| match &opening.partial {
-                    Partial::Open(aggregate) => Some(aggregate),
-                    Partial::Shares(_) => None,
-                });
-                let equals = |one: &&Aggregate| open.clone().filter(|other| other == one).count();
-                let agreed = open.clone().find(|one| equals(one) >= wanted);
-                agreed.cloned().ok_or(FoldError::Unequal(wanted))
-            }
-        }
+        let summed = summed(self, job, folded)?;
+        Ok((self.after(job, folded, &summed.aggregate), summed.left_out))
     }
 
     fn after(&self, job: &Job, folded: &Folded, aggregate: &Aggregate) -> Self {
@@ -228,11 +211,14 @@ impl Tip {
         let mut next = self.clone();
         next.round += 1;
         let privacy = job.privacy.map(|privacy| privacy.at(self.norm));
+        // Where all of a set is left out, moments do not move either.
+        let counts = aggregate.weight > 0;
         let following = privacy.filter(|_| job.follows_norm());
-        if let Some((privacy, (votes, sum))) = following.zip(aggregate.sum.split_last()) {
+        let voted = following.filter(|_| counts).zip(aggregate.sum.split_last());
+        if let Some((privacy, (votes, sum))) = voted {
             next.norm = privacy.next_norm(job.clip, *votes, aggregate.clients);
             next.server.apply(job.clip, &Aggregate { sum: sum.to_vec(), ..*aggregate });
-        } else {
+        } else if counts {
             next.server.apply(job.clip, aggregate);
         }
         let counted = close.entries.iter().map(|entry| entry.header.id);
