@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 use selvedge_federated::privacy::accountant::MicroEpsilon;
-use selvedge_federated::round::{Job, Mode};
+use selvedge_federated::round::{Guard, Job, Mode};
 use selvedge_runtime::{BaseModel, DataParts, JobSpec};
 use selvedge_train::{Requests, Source, Subject, Tuner, Tuning, read};
 
@@ -189,7 +189,11 @@ fn privacy(rules: &Job) -> String {
     };
     match rules.mode {
         Mode::Secure => {
-            format!("in sums of at least {floor} nodes{several} that nobody can take apart")
+            let groups = rules.guard.filter(|guard| guard.groups > 1);
+            let groups = groups.map_or_else(String::new, |Guard { groups, rule }| {
+                format!("; {groups} of them in a round, the {} of whose means counts", rule.name())
+            });
+            format!("in sums of at least {floor} nodes{several} that nobody can take apart{groups}")
         }
         Mode::Plain(_) => format!("from {floor} nodes{several}; every anchor SEES every update"),
     }

@@ -10,7 +10,7 @@ use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta, Rho};
 use selvedge_federated::privacy::adaptive::Adaptive;
 use selvedge_federated::privacy::ledger::Cap;
 use selvedge_federated::robust::Rule;
-use selvedge_federated::round::{Committee, Job, Mode, Pace, Seat};
+use selvedge_federated::round::{Committee, Guard, Job, Mode, Pace, Seat};
 use selvedge_federated::seal::OpeningKey;
 use selvedge_federated::server::Strategy;
 use selvedge_federated::shamir::Scheme;
@@ -187,6 +187,7 @@ impl Plan {
                 patience: Micros::secs(2),
             },
             per_node: 1,
+            guard: (mode == Mode::Secure).then_some(Guard::ONE),
         };
         Self {
             seed,

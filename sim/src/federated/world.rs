@@ -348,7 +348,10 @@ impl<'a> World<'a> {
                     self.follow(node);
                 }
             }
-            Event::Counted(_) | Event::Expired(..) | Event::Closed { .. } => {}
+            Event::Counted(_)
+            | Event::Expired(..)
+            | Event::Closed { .. }
+            | Event::LeftOut { .. } => {}
             Event::BelowFloor { .. } => {}
         }
     }
@@ -397,6 +400,7 @@ impl<'a> World<'a> {
             Effect::Train { .. } | Effect::Spend(_) => {}
             Effect::Report(event) => match event {
                 Event::Closed { .. } => self.count("closed"),
+                Event::LeftOut { .. } => self.count("left out"),
                 Event::BelowFloor { .. } => self.count("below the floor"),
                 Event::Refused { .. } => self.count("contribution refused"),
                 Event::Misdeed { .. } => self.count("misdeed"),
@@ -482,7 +486,11 @@ impl<'a> World<'a> {
         let mut message = message;
         if faulty && self.network.chance(self.plan.damage_permille) {
             let bits = self.network.next();
-            if let Message::Share { payload: Payload::Sealed(sealed), .. } = &mut *message {
+            if let Message::Share {
+                payload: Payload::Sealed(sealed) | Payload::Proven { sealed, .. },
+                ..
+            } = &mut *message
+            {
                 let at = bits as usize % sealed.len().max(1);
                 sealed.get_mut(at).into_iter().for_each(|byte| *byte ^= 1 << (bits >> 61));
             }

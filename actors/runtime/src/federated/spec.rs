@@ -10,8 +10,9 @@ use selvedge_federated::fixed::{Clip, ClipError, MODEL_BITS};
 use selvedge_federated::privacy::Privacy;
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::privacy::adaptive::Adaptive;
+use selvedge_federated::proof::CHECKS;
 use selvedge_federated::robust::Rule;
-use selvedge_federated::round::{Committee, Digest, Job, JobError, Mode, Pace, Seat};
+use selvedge_federated::round::{Committee, Digest, Guard, Job, JobError, Mode, Pace, Seat};
 use selvedge_federated::server::Strategy;
 use selvedge_federated::shamir::Scheme;
 use selvedge_train::{Layer, Model, Schema, Shape, Subject, Target, TrainError, Tuning};
@@ -27,6 +28,8 @@ const ROUNDS_SINCE: u8 = 6;
 const MORE_SINCE: u8 = 7;
 /// The first one all of whose nodes know jobs with several clients of one node.
 const SHARING_SINCE: u8 = 8;
+/// The one whose nodes prove their shares and know sums in groups.
+const PROVEN_SINCE: u8 = 11;
 
 /// The longest job file: a hundred times the longest sensible one.
 const MAX_TEXT_BYTES: usize = 64 << 10;
@@ -124,15 +127,16 @@ pub enum SpecError {
     /// One round does not fit a message.
     #[error(
         "one round of this model takes {bytes} bytes and a message holds {MAX_ROUND_BYTES}: use \
-         fewer weights ({weights} now){}", if *.open { ", or secure mode" } else { "" }
+         fewer weights ({weights} now){}",
+        or_else
     )]
     TooWide {
         /// Bytes of the end of a round.
         bytes: usize,
         /// Weights of the model.
         weights: usize,
-        /// Whether the job is plain.
-        open: bool,
+        /// What else would help.
+        or_else: &'static str,
     },
 }
 
@@ -219,6 +223,9 @@ impl JobSpec {
     /// setting says, or do not know clients beside each other on one node.
     pub(super) fn since(&self) -> u8 {
         let follows = self.job.privacy.is_some_and(|privacy| privacy.adaptive.is_some());
+        if self.job.guard.is_some() {
+            return PROVEN_SINCE;
+        }
         if self.job.per_node > 1 {
             return SHARING_SINCE;
         }
@@ -245,10 +252,14 @@ impl JobSpec {
 
     /// Bytes that a client sends in a round, to all anchors, at most.
     pub const fn upload_bytes(&self) -> usize {
-        let (anchors, values) = (self.job.scheme.anchors(), self.job.payload_len());
+        let (scheme, values) = (self.job.scheme, self.job.payload_len());
+        let anchors = scheme.anchors();
         match self.job.mode {
-            // Elements are sealed as four bytes each.
-            Mode::Secure => anchors * 4 * self.job.scheme.share_len(values),
+            // Elements are sealed as four bytes each; every anchor gets the whole proof.
+            Mode::Secure => {
+                let sealed = 4 * (scheme.share_len(values) + CHECKS);
+                anchors * (sealed + ELEMENT_BYTES * CHECKS * scheme.threshold())
+            }
             Mode::Plain(_) => anchors * ELEMENT_BYTES * values,
         }
     }
@@ -260,7 +271,7 @@ pub(super) const fn round_bytes(job: &Job) -> usize {
     match job.mode {
         Mode::Secure => {
             // Everybody's parts may be kept, not only as many as are needed.
-            job.scheme.anchors() * ELEMENT_BYTES * job.scheme.share_len(values)
+            job.scheme.anchors() * ELEMENT_BYTES * job.part_len()
         }
         Mode::Plain(_) => parts * OPEN_BYTES * values,
     }
@@ -416,23 +427,45 @@ enum WrittenStrategy {
     },
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 enum WrittenMode {
-    #[default]
-    Secure,
+    Secure {
+        #[serde(default = "a_sum")]
+        groups: u8,
+        #[serde(default)]
+        rule: WrittenRule,
+    },
     Plain {
         rule: WrittenRule,
     },
 }
 
-#[derive(Debug, Deserialize)]
+/// Sums of a secure job unless it says more: each more wants the floor of nodes once more.
+const fn a_sum() -> u8 {
+    1
+}
+
+impl Default for WrittenMode {
+    /// Nobody sees updates unless a job says so.
+    fn default() -> Self {
+        Self::Secure { groups: a_sum(), rule: WrittenRule::Mean }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 enum WrittenRule {
+    #[default]
     Mean,
     Median,
-    Trimmed { cut: u32 },
-    MultiKrum { byzantine: u32, keep: u32 },
+    Trimmed {
+        cut: u32,
+    },
+    MultiKrum {
+        byzantine: u32,
+        keep: u32,
+    },
 }
 
 #[derive(Debug, Deserialize)]
@@ -511,7 +544,7 @@ impl Written {
             rate_millionths: scaled("training.learning_rate", learning_rate, MILLION)?,
             proximal_permille,
         };
-        let mode = self.mode.checked();
+        let (mode, guard) = self.mode.checked();
         let privacy = self.privacy.map(|written| written.checked(mode, self.min_clients));
         let job = Job {
             nonce: 0,
@@ -522,7 +555,7 @@ impl Written {
             scheme,
             committee: Committee { epoch: 0, seats: Vec::new() },
             min_clients: self.min_clients,
-            target: self.target.unwrap_or(self.min_clients),
+            target: 0,
             sample_permille: self.sample_permille,
             max_examples,
             // All but one: what the protocol needs for nothing to be lost.
@@ -532,11 +565,9 @@ impl Written {
             privacy: privacy.transpose()?,
             pace: self.pace.checked()?,
             per_node: self.clients_per_node,
+            guard,
         };
-        if job.target < job.min_clients {
-            let allowed = format!("'min_clients' ({}) or more", job.min_clients);
-            return Err(wrong("target", job.target, &allowed));
-        }
+        let job = Job { target: target(self.target, &job)?, ..job };
         let Self { name, data, seed, held_out_permille, epidemic, .. } = self;
         if held_out_permille > MAX_HELD_OUT {
             return Err(wrong("held_out_permille", held_out_permille, "0 to 500"));
@@ -546,9 +577,14 @@ impl Written {
             JobSpec { name, data, subject, training, seed, held_out_permille, epidemic, job };
         // The rest of the rules are the round's own; they need anchors, and any will do.
         spec.told(0, &stand_ins(scheme), [0; 32], NodeId([0; 32]))?;
-        let (bytes, open) = (round_bytes(&spec.job), matches!(mode, Mode::Plain(_)));
+        let bytes = round_bytes(&spec.job);
         if bytes > MAX_ROUND_BYTES {
-            return Err(SpecError::TooWide { bytes, weights: dim, open });
+            let or_else = match mode {
+                Mode::Plain(_) => ", or secure mode",
+                Mode::Secure if spec.job.groups() > 1 => ", or fewer groups",
+                Mode::Secure => "",
+            };
+            return Err(SpecError::TooWide { bytes, weights: dim, or_else });
         }
         Ok(spec)
     }
@@ -574,16 +610,40 @@ impl WrittenStrategy {
 }
 
 impl WrittenMode {
-    const fn checked(self) -> Mode {
+    const fn checked(self) -> (Mode, Option<Guard>) {
         match self {
-            Self::Secure => Mode::Secure,
-            Self::Plain { rule } => Mode::Plain(match rule {
-                WrittenRule::Mean => Rule::Mean,
-                WrittenRule::Median => Rule::Median,
-                WrittenRule::Trimmed { cut } => Rule::Trimmed { cut },
-                WrittenRule::MultiKrum { byzantine, keep } => Rule::MultiKrum { byzantine, keep },
-            }),
+            Self::Secure { groups, rule } => {
+                (Mode::Secure, Some(Guard { groups, rule: rule.checked() }))
+            }
+            Self::Plain { rule } => (Mode::Plain(rule.checked()), None),
         }
+    }
+}
+
+impl WrittenRule {
+    const fn checked(self) -> Rule {
+        match self {
+            Self::Mean => Rule::Mean,
+            Self::Median => Rule::Median,
+            Self::Trimmed { cut } => Rule::Trimmed { cut },
+            Self::MultiKrum { byzantine, keep } => Rule::MultiKrum { byzantine, keep },
+        }
+    }
+}
+
+/// What a round waits for: as many as a set needs at least, unless said.
+fn target(said: Option<usize>, job: &Job) -> Result<usize, SpecError> {
+    let floor = job.floor();
+    match said {
+        Some(target) if target < floor && job.groups() > 1 => {
+            let allowed = format!("'min_clients' times 'groups' ({floor}) or more");
+            Err(wrong("target", target, &allowed))
+        }
+        Some(target) if target < floor => {
+            Err(wrong("target", target, &format!("'min_clients' ({floor}) or more")))
+        }
+        Some(target) => Ok(target),
+        None => Ok(floor),
     }
 }
 

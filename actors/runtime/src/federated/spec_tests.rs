@@ -78,7 +78,9 @@ fn a_job_file_becomes_a_job_that_passes_its_check() {
     assert_eq!(spec.rules().mode, Mode::Secure, "nobody sees updates unless the job says so");
     assert_eq!((spec.rules().min_clients, spec.rules().receipts), (8, 4));
     assert_eq!(spec.training.rate_millionths, 50_000);
-    assert_eq!(spec.upload_bytes(), 5 * 4 * 79_510);
+    // With the proof: four elements more of each share, and four times three values.
+    assert_eq!(spec.upload_bytes(), 5 * (4 * (79_510 + 4) + 5 * 12));
+    assert_eq!(spec.rules().guard, Some(Guard::ONE));
     let told = |nonce, scheme| spec.told(nonce, &stand_ins(scheme), [3; 32], NodeId([1; 32]));
     let job = told(9, Scheme::Sixteen).unwrap().job;
     assert_eq!((job.nonce, job.committee.seats.len()), (9, 5));
@@ -104,6 +106,36 @@ fn strategies_and_rules_are_read_with_their_numbers() {
     assert_eq!(mode("kind = \"plain\"\nrule = \"median\""), Mode::Plain(Rule::Median));
     let krum = "kind = \"plain\"\nrule = { multi-krum = { byzantine = 2, keep = 6 } }";
     assert_eq!(mode(krum), Mode::Plain(Rule::MultiKrum { byzantine: 2, keep: 6 }));
+}
+
+#[test]
+fn sums_in_groups_want_the_floor_of_each() {
+    let small = GOOD.replace("dense = 100", "dense = 20");
+    let with = |text: &str| format!("{small}[mode]\nkind = \"secure\"\n{text}");
+    let spec = read(&with("groups = 5\nrule = \"median\"")).unwrap();
+    let rules = spec.rules();
+    assert_eq!(rules.guard, Some(Guard { groups: 5, rule: Rule::Median }));
+    assert_eq!((rules.min_clients, rules.floor(), rules.target), (8, 40, 40));
+    assert_eq!((rules.per_node, spec.since()), (1, 11));
+    let cases = [
+        (with("rule = \"median\""), "the rule median needs at least 3 groups, not 1"),
+        (with("groups = 17"), "1 to 16 groups, not in 17"),
+        (with("groups = 5\nrule = { trimmed = { cut = 3 } }"), "leaves out all of 5"),
+        (
+            with("groups = 3\nrule = \"median\"")
+                .replace("rounds = 30", "rounds = 30\ntarget = 23"),
+            "target is 23; allowed: 'min_clients' times 'groups' (24) or more",
+        ),
+        (
+            with("groups = 3").replace("rounds = 30", "rounds = 30\nclients_per_node = 2"),
+            "sums are in groups",
+        ),
+        (with("groups = 16").replace("dense = 20", "dense = 100"), "or fewer groups"),
+    ];
+    for (text, part) in cases {
+        let error = said(&text);
+        assert!(error.contains(part), "'{error}' lacks '{part}'");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use selvedge_base::{NodeId, Wall};
 use selvedge_federated::epidemic::MixerEvent;
 use selvedge_federated::privacy::accountant::MicroEpsilon;
-use selvedge_federated::round::{Event, Job, Tip};
+use selvedge_federated::round::{ContributionId, Event, Job, Refused, Tip};
 use selvedge_train::Subject;
 use tokio::sync::watch;
 
@@ -22,6 +22,8 @@ use super::tuned::Tuned;
 
 /// Lines kept of what happened: what fits a screen.
 const MAX_LINES: usize = 32;
+/// Nodes that one line names: two lines of a terminal.
+const MAX_NAMED: usize = 16;
 
 /// A job at this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -338,6 +340,29 @@ impl JobState {
         self.changed.send_replace(());
     }
 
+    fn refused(&self, why: Refused, times: u64) {
+        *self.progress.lock().refused.entry(why.kind()).or_default() += times;
+    }
+
+    /// Nobody could refuse it before it was added up, and nobody can say which of them it is:
+    /// people should look who is among them again and again.
+    fn left_out(&self, round: u64, ids: &[ContributionId]) {
+        let job = &self.name;
+        let mut names: Vec<String> =
+            ids.iter().take(MAX_NAMED).map(|id| id.client.node.short()).collect();
+        if ids.len() > MAX_NAMED {
+            names.push(format!("{} more", ids.len() - MAX_NAMED));
+        }
+        let names = names.join(", ");
+        tracing::warn!(job, round, clients = names, "what they add up to cannot be: left out");
+        self.refused(Refused::Beyond, ids.len() as u64);
+        self.trouble(format!(
+            "round {}: one of {names} lies, and none of them counts: what they add up to is beyond \
+             what updates within the clip make",
+            round + 1
+        ));
+    }
+
     /// Notes what the machine of a client reported, or that of the anchor.
     pub(super) fn happened(&self, at: Option<usize>, event: &Event) {
         let job = &self.name;
@@ -368,9 +393,12 @@ impl JobState {
                 tracing::debug!(job, client = %id.client.node.short(), %why, "refused");
                 // A client hears of its own from anchors, which count it.
                 if at.is_none() {
-                    *self.progress.lock().refused.entry(why.kind()).or_default() += 1;
+                    self.refused(*why, 1);
+                } else if *why == Refused::Beyond {
+                    said(format!("contribution {} does not count: {why}", id.seq));
                 }
             }
+            Event::LeftOut { round, ids } => self.left_out(*round, ids),
             Event::PrivacySpent { spent } => {
                 let spent = spent.0;
                 tracing::info!(job, spent, "this node contributes no more: its epsilon is spent");

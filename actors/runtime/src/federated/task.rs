@@ -9,7 +9,7 @@ use selvedge_base::codec;
 use selvedge_federated::epidemic::{Epidemic, EpidemicError};
 use selvedge_federated::fixed::MODEL_BITS;
 use selvedge_federated::privacy::adaptive::Adaptive;
-use selvedge_federated::round::{Digest, Job, JobError, Tip};
+use selvedge_federated::round::{Digest, Guard, Job, JobError, Tip};
 use selvedge_proto::seal::sealing_key;
 use selvedge_proto::settings::{MAX_CONTENT_BYTES, SettingKey};
 use selvedge_train::{Subject, TrainError};
@@ -28,6 +28,8 @@ const VERSION: u8 = 1;
 const VERSION_MORE: u8 = 2;
 /// The version of jobs that count several clients of a node.
 const VERSION_PARTS: u8 = 3;
+/// The version of jobs with a guard: whose shares are proven, and whose sums are in groups.
+const VERSION_GUARDED: u8 = 4;
 /// The codec's version for what is inside: the one that all versions of a setting are read with.
 const CODEC_VERSION: u8 = 1;
 /// Examples of a thousand that are only measured on, at most: half.
@@ -206,8 +208,13 @@ impl Announced {
     /// [`AnnouncedError::Bytes`] when it is too large.
     pub fn to_bytes(&self) -> Result<Vec<u8>, AnnouncedError> {
         let adaptive = self.job.privacy.and_then(|privacy| privacy.adaptive);
+        let subject = &self.task.subject;
+        if let Some(guard) = self.job.guard {
+            let (epidemic, per_node) = (self.epidemic, self.job.per_node);
+            let told = (self.written(subject), adaptive, epidemic, per_node, guard);
+            return encoded(VERSION_GUARDED, &told);
+        }
         if self.job.per_node > 1 {
-            let subject = &self.task.subject;
             let told = (self.written(subject), adaptive, self.epidemic, self.job.per_node);
             return encoded(VERSION_PARTS, &told);
         }
@@ -224,27 +231,7 @@ impl Announced {
     /// # Errors
     /// [`AnnouncedError`], the first thing that is wrong.
     pub fn from_bytes(content: &[u8]) -> Result<Self, AnnouncedError> {
-        let bad = |why: String| AnnouncedError::Bytes(why);
-        let (version, rest) = content.split_first().ok_or_else(|| bad("it is empty".to_owned()))?;
-        let (mut told, how, epidemic, per_node) = match *version {
-            VERSION => (Self::read(decoded(rest)?, Subject::Model), None, None, 1),
-            VERSION_MORE => {
-                let (written, how, epidemic): (_, Option<Adaptive>, Option<Epidemic>) =
-                    decoded(rest)?;
-                (Self::read(written, |subject: Subject| subject), how, epidemic, 1)
-            }
-            VERSION_PARTS => {
-                let (written, how, epidemic, per_node): (_, Option<Adaptive>, _, u8) =
-                    decoded(rest)?;
-                // A job has one form: those with one client of a node are told as they were.
-                if per_node < 2 {
-                    return Err(AnnouncedError::Unbound);
-                }
-                (Self::read(written, |subject: Subject| subject), how, epidemic, per_node)
-            }
-            other => return Err(AnnouncedError::Version(other)),
-        };
-        (told.epidemic, told.job.per_node) = (epidemic, per_node);
+        let (mut told, how) = Self::read_version(content)?;
         if let Some(how) = how {
             let privacy = told.job.privacy.as_mut();
             privacy.ok_or(AnnouncedError::Unbound)?.adaptive = Some(how);
@@ -271,6 +258,38 @@ impl Announced {
             return Err(AnnouncedError::Key(seat.node));
         }
         Ok(told)
+    }
+
+    /// What a setting says in whichever version, and how a norm follows.
+    fn read_version(content: &[u8]) -> Result<(Self, Option<Adaptive>), AnnouncedError> {
+        let empty = || AnnouncedError::Bytes("it is empty".to_owned());
+        let (version, rest) = content.split_first().ok_or_else(empty)?;
+        let any = |subject: Subject| subject;
+        let (told, how, epidemic, per_node, guard) = match *version {
+            VERSION => (Self::read(decoded(rest)?, Subject::Model), None, None, 1, None),
+            VERSION_MORE => {
+                let (written, how, epidemic): (_, Option<Adaptive>, Option<Epidemic>) =
+                    decoded(rest)?;
+                (Self::read(written, any), how, epidemic, 1, None)
+            }
+            VERSION_PARTS => {
+                let (written, how, epidemic, per_node): (_, Option<Adaptive>, _, u8) =
+                    decoded(rest)?;
+                // A job has one form: those with one client of a node are told as they were.
+                if per_node < 2 {
+                    return Err(AnnouncedError::Unbound);
+                }
+                (Self::read(written, any), how, epidemic, per_node, None)
+            }
+            VERSION_GUARDED => {
+                let (written, how, epidemic, per_node, guard): (_, Option<Adaptive>, _, u8, Guard) =
+                    decoded(rest)?;
+                (Self::read(written, any), how, epidemic, per_node, Some(guard))
+            }
+            other => return Err(AnnouncedError::Version(other)),
+        };
+        let job = Job { per_node, guard, ..told.job };
+        Ok((Self { epidemic, job, ..told }, how))
     }
 
     fn written<S: Clone>(&self, subject: &S) -> Written<S> {

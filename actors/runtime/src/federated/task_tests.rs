@@ -2,6 +2,7 @@
 
 use selvedge_federated::privacy::Privacy;
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
+use selvedge_federated::robust::Rule;
 use selvedge_federated::round::Seat;
 use selvedge_federated::seal::OpeningKey;
 use selvedge_net::Identity;
@@ -29,6 +30,12 @@ fn told(rounds: u64) -> Announced {
     spec.told(7, &seats, first, seats[0].node).unwrap()
 }
 
+/// As older programs told it: without a guard.
+fn bare(rounds: u64) -> Announced {
+    let told = told(rounds);
+    Announced { job: Job { guard: None, ..told.job }, ..told }
+}
+
 #[test]
 fn a_job_is_read_as_it_was_told() {
     let told = told(3);
@@ -36,7 +43,29 @@ fn a_job_is_read_as_it_was_told() {
     assert_eq!(Announced::from_bytes(&bytes).unwrap(), told);
     let tip = told.first().unwrap();
     assert_eq!((tip.job, tip.round), (told.job.digest(), 0));
-    assert!(matches!(Announced::from_bytes(&[4, 1]), Err(AnnouncedError::Version(4))));
+    assert!(matches!(Announced::from_bytes(&[5, 1]), Err(AnnouncedError::Version(5))));
+    for end in 0..bytes.len() {
+        assert!(Announced::from_bytes(&bytes[..end]).is_err(), "{end}");
+    }
+}
+
+/// A guard is told in a version that older programs refuse by its number, and is a part of the
+/// job's name; jobs without one are told, and called, as before.
+#[test]
+fn a_guard_is_told_in_the_fourth_version() {
+    let (mut told, bare) = (told(3), bare(3));
+    assert_eq!(told.job.guard, Some(Guard::ONE), "secure jobs have one");
+    assert_eq!((told.to_bytes().unwrap()[0], bare.to_bytes().unwrap()[0]), (4, 1));
+    let one = told.job.digest();
+    assert_ne!(one, Job { guard: None, ..told.job.clone() }.digest());
+    told.job.guard = Some(Guard { groups: 3, rule: Rule::Median });
+    told.job.per_node = 2;
+    let read = Announced::from_bytes(&told.to_bytes().unwrap());
+    assert!(matches!(read, Err(AnnouncedError::Job(JobError::Votes))), "{read:?}");
+    told.job.per_node = 1;
+    assert_ne!(told.job.digest(), one);
+    let bytes = told.to_bytes().unwrap();
+    assert_eq!(Announced::from_bytes(&bytes).unwrap(), told);
     for end in 0..bytes.len() {
         assert!(Announced::from_bytes(&bytes[..end]).is_err(), "{end}");
     }
@@ -46,7 +75,7 @@ fn a_job_is_read_as_it_was_told() {
 /// number; all others are told, and called, as before.
 #[test]
 fn several_clients_of_a_node_are_told_in_the_third_version() {
-    let mut told = told(3);
+    let mut told = bare(3);
     let before = told.job.digest();
     told.job.per_node = 4;
     assert_ne!(told.job.digest(), before, "another job");
@@ -68,7 +97,7 @@ fn several_clients_of_a_node_are_told_in_the_third_version() {
 /// What has no place in the first version makes the second one; all others stay as they were.
 #[test]
 fn a_norm_that_follows_is_told_in_the_second_version() {
-    let mut told = told(3);
+    let mut told = bare(3);
     assert_eq!(told.to_bytes().unwrap()[0], 1);
     let adaptive = Some(Adaptive { quantile_permille: 500, rate_permille: 200 });
     let epsilon = MicroEpsilon(50_000_000);
@@ -120,7 +149,7 @@ fn a_name_that_is_no_key_can_be_sealed_to_by_nobody() {
 
 #[test]
 fn epidemic_mode_is_bound_to_the_rules_and_told_in_a_shape_of_its_own() {
-    let good = told(3);
+    let good = bare(3);
     assert_eq!(good.to_bytes().unwrap()[0], 1, "who knows no such mode reads the others");
     let mut plain = good.clone();
     plain.job.mode = selvedge_federated::round::Mode::Plain(selvedge_federated::robust::Rule::Mean);

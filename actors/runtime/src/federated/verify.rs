@@ -40,6 +40,9 @@ pub struct Verified {
     pub counted: BTreeMap<NodeId, u64>,
     /// Contributions that never will.
     pub expired: u64,
+    /// Contributions that were in a set and are left out of the model, by node, since what they
+    /// add up to no honest updates make. Who lies is among them every time, others by chance.
+    pub left_out: BTreeMap<NodeId, u64>,
 }
 
 /// Why a model is not proven: the first thing that is wrong.
@@ -135,21 +138,24 @@ fn fold_all(mut chain: ChainReader<impl Read>) -> Result<Verified, VerifyError> 
     let mut tip = told.first()?;
     let mut anchors = vec![(0, nodes(&tip.committee))];
     let mut counted: BTreeMap<NodeId, u64> = BTreeMap::new();
+    let mut left_out: BTreeMap<NodeId, u64> = BTreeMap::new();
     let mut expired = 0;
     while let Some(folded) = chain.round()? {
         let round = tip.round;
-        let next = tip.fold(&told.job, &folded, &Reader);
-        tip = next.map_err(|why| VerifyError::Round { round, why })?;
+        let next = tip.fold_telling(&told.job, &folded, &Reader);
+        let (next, refused) = next.map_err(|why| VerifyError::Round { round, why })?;
+        tip = next;
         let close = &folded.certificate.close;
-        for entry in &close.entries {
-            *counted.entry(entry.header.id.client.node).or_default() += 1;
+        for id in close.entries.iter().map(|entry| entry.header.id) {
+            let of = if refused.contains(&id) { &mut left_out } else { &mut counted };
+            *of.entry(id.client.node).or_default() += 1;
         }
         expired += close.expired.len() as u64;
         if close.next.is_some() {
             anchors.push((tip.round, nodes(&tip.committee)));
         }
     }
-    Ok(Verified { told, tip, anchors, counted, expired })
+    Ok(Verified { told, tip, anchors, counted, expired, left_out })
 }
 
 fn compare(model: &TrainedModel, tip: &Tip) -> Result<(), VerifyError> {

@@ -477,8 +477,9 @@ impl Anchor {
                 return out.push(Effect::Report(Event::Misdeed { by: from, what }));
             }
         };
-        let why = Refused::Beyond;
-        out.extend(left_out.into_iter().map(|id| Effect::Report(Event::Refused { id, why })));
+        if !left_out.is_empty() {
+            out.push(Effect::Report(Event::LeftOut { round, ids: left_out }));
+        }
         let record = tip.record;
         if self.wanted.as_ref().is_some_and(|wanted| wanted.epoch <= tip.committee.epoch) {
             self.wanted = None;

@@ -192,7 +192,7 @@ pub enum Refused {
     /// The shares lie on no polynomial, or nothing shows that they do.
     #[error("nothing proves that the shares belong together")]
     Unproven,
-    /// It was in a sum that no honest updates make. Nobody says so to others: each finds out.
+    /// It was in a sum that no honest updates make. Nobody tells others: each finds out.
     #[error("its group's sum is beyond what updates within the clip add up to: one of them lies")]
     Beyond,
 }
@@ -263,6 +263,13 @@ pub enum Event {
     Counted(ContributionId),
     /// A contribution never will.
     Expired(ContributionId, Why),
+    /// What these add up to no honest updates make: at least one lies, and none of them counts.
+    LeftOut {
+        /// The round.
+        round: u64,
+        /// Which.
+        ids: Vec<ContributionId>,
+    },
     /// A contribution was refused.
     Refused {
         /// Which.

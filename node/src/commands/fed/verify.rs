@@ -1,5 +1,6 @@
 //! `selvedge fed verify`: a model file and its chain, without a node.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ fn bytes_of(file: &Path) -> Result<Vec<u8>> {
 }
 
 fn told(model: &TrainedModel, verified: &Verified) -> String {
-    let Verified { told, tip, anchors, counted, expired } = verified;
+    let Verified { told, tip, anchors, counted, expired, left_out } = verified;
     let rules = &told.job;
     let rounds = match rules.rounds - tip.round {
         0 => format!("{}, all of the job", tip.round),
@@ -77,6 +78,13 @@ fn told(model: &TrainedModel, verified: &Verified) -> String {
     let parts = counted.iter().map(|(node, count)| ("", format!("{node} {count}")));
     rows.push(("updates of", "in all rounds together".to_owned()));
     rows.extend(parts);
+    if !left_out.is_empty() {
+        rows.push((
+            "left out of",
+            "rounds whose sum no honest updates make: one of them lies".into(),
+        ));
+        rows.extend(left_out.iter().map(|(node, count)| ("", format!("{node} {count}"))));
+    }
     let rows: Vec<_> = rows.into_iter().map(|(what, text)| vec![what.to_owned(), text]).collect();
     format!(
         "proven: the model is what the rounds of this job made. The file calls the job '{}'.\n{}\n\
@@ -88,13 +96,14 @@ fn told(model: &TrainedModel, verified: &Verified) -> String {
 }
 
 fn as_json(model: &TrainedModel, verified: &Verified) -> Value {
-    let Verified { told, tip, anchors, counted, expired } = verified;
+    let Verified { told, tip, anchors, counted, expired, left_out } = verified;
     let names = |nodes: &[NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>();
     let anchors =
         anchors.iter().map(|(round, nodes)| json!({ "from_round": round, "nodes": names(nodes) }));
-    let counted = counted
-        .iter()
-        .map(|(node, count)| json!({ "node": node.to_string(), "contributions": count }));
+    let by_node = |counts: &BTreeMap<NodeId, u64>| -> Vec<Value> {
+        let one = |(node, count): (&NodeId, &u64)| json!({ "node": node.to_string(), "contributions": count });
+        counts.iter().map(one).collect()
+    };
     json!({
         "proven": true,
         "name": model.name,
@@ -105,8 +114,9 @@ fn as_json(model: &TrainedModel, verified: &Verified) -> Value {
         "model": hex(&tip.server.digest()),
         "weights": model.weights.len(),
         "anchors": anchors.collect::<Vec<_>>(),
-        "contributions": counted.collect::<Vec<_>>(),
+        "contributions": by_node(counted),
         "expired": expired,
+        "left_out": by_node(left_out),
     })
 }
 

@@ -393,6 +393,7 @@ fn told(event: &Event) -> Result<()> {
     match event {
         Event::BadUpdate(_)
         | Event::Refused { .. }
+        | Event::LeftOut { .. }
         | Event::Expired(..)
         | Event::PrivacySpent { .. }
         | Event::PrivacyDenied(_)

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use selvedge_base::Micros;
 use selvedge_federated::fixed::{Clip, MODEL_BITS};
 use selvedge_federated::robust::Rule;
-use selvedge_federated::round::{Committee, Job, Mode, Pace};
+use selvedge_federated::round::{Committee, Guard, Job, Mode, Pace};
 use selvedge_federated::server::{Server, Strategy};
 use selvedge_federated::shamir::Scheme;
 use selvedge_tests::time::Stopwatch;
@@ -86,6 +86,7 @@ fn job(setting: &Setting, dim: usize) -> Result<Job> {
         committee: Committee { epoch: 0, seats: Vec::new() },
         // Where the rule keeps eight honest ones of ten, all ten must be there.
         per_node: 1,
+        guard: (setting.mode == Mode::Secure).then_some(Guard::ONE),
         min_clients: if setting.attackers > 0 { CLIENTS } else { 8 },
         target: CLIENTS,
         sample_permille: 1_000,
