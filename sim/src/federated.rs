@@ -2,22 +2,26 @@
 //!
 //! The machines are those of `selvedge-federated`, with real shares, sealed and opened; signatures
 //! are stand-ins. Training is a draw. A seed makes a [`Plan`]: who the anchors are, how many
-//! clients a node has, what is lost, doubled and delayed, who is cut off, who crashes, in which
-//! step and with how much of its last writes, who dies for good, and when the anchors are replaced.
+//! clients a node has, what is made of their updates, what is lost, doubled and delayed, who is cut
+//! off, who crashes, in which step and with how much of its last writes, who dies for good, and when
+//! the anchors are replaced.
 //! An observer that sees everything holds what happens against what must hold. This is a harness of
 //! its own beside the meshes of [`crate::run`]: rounds need nothing of a mesh but that it carries
 //! messages.
 
 mod check;
 mod disk;
+mod kill;
 mod mixing;
 mod node;
 mod plan;
+mod reference;
 mod world;
 
 pub use check::{Broken, Promise};
+pub use kill::{Kill, Moment, Steps};
 pub use mixing::Step;
-pub use plan::{Cut, Kill, Moment, Plan};
+pub use plan::{Cut, Plan};
 pub use world::{Counters, Outcome, run};
 
 use selvedge_base::Plant;
@@ -37,6 +41,9 @@ pub const PLANTS: &[Plant] = &[
     Plant::PrivacyCapIgnored,
     Plant::NoiseRedrawn,
     Plant::LeftUnasked,
+    Plant::RobustWeighed,
+    Plant::ControlOverdone,
+    Plant::MomentForgotten,
 ];
 
 /// The planted bugs that are of personal models; [`Plan::mixing`] has the plans that find them.

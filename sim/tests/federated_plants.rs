@@ -14,12 +14,12 @@ const SEEDS: u64 = 1_000;
 
 #[test]
 fn every_bug_planted_in_rounds_is_found() {
-    let mut missed = Vec::new();
+    let (mut found, mut missed) = (0, Vec::new());
     let wanted = std::env::var("SELVEDGE_SIM_PLANT").ok();
     let is_wanted = |bug: &Plant| wanted.as_deref().is_none_or(|name| name == bug.as_str());
     for bug in PLANTS.iter().chain(MIXING_PLANTS).copied().filter(is_wanted) {
         let is_mixing = MIXING_PLANTS.contains(&bug);
-        let found = (0..SEEDS).find_map(|seed| {
+        let by = (0..SEEDS).find_map(|seed| {
             let plan = if is_mixing { Plan::mixing(seed) } else { Plan::seeded(seed) };
             plant::plant(Some(bug));
             let outcome = run(&plan);
@@ -27,12 +27,14 @@ fn every_bug_planted_in_rounds_is_found() {
             let broken = outcome.broken.first().cloned()?;
             run(&plan).broken.is_empty().then_some((seed, broken.promise))
         });
-        match found {
+        match by {
             Some((seed, promise)) => {
+                found += 1;
                 println!("planted {}: seed {seed} breaks {promise:?}", bug.as_str());
             }
             None => missed.push(bug.as_str()),
         }
     }
+    println!("{found} planted bugs found, {} missed", missed.len());
     assert!(missed.is_empty(), "not found: {missed:?}");
 }

@@ -5,6 +5,7 @@
 //! that every node comes to the same bytes. Nothing here works on shares: these rules look at
 //! single updates, or at the means of groups where only those are seen.
 
+use selvedge_base::plant::{Plant, is_on};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -140,8 +141,10 @@ impl Rule {
             }
             Self::MultiKrum { byzantine, keep } => {
                 let kept = closest(updates, byzantine as usize, keep as usize);
-                let alike = kept.iter().map(|at| (1, updates[*at].1));
-                Aggregate { sum: added(alike, len), weight: kept.len() as u32, clients }
+                let own = |at: &usize| if is_on(Plant::RobustWeighed) { updates[*at].0 } else { 1 };
+                let alike = kept.iter().map(|at| (own(at), updates[*at].1));
+                let weight = kept.iter().map(own).sum();
+                Aggregate { sum: added(alike, len), weight, clients }
             }
         }
     }

@@ -4,6 +4,7 @@
 //! weights and moments are integers of 2^-20, squares of 2^-40, roots are integer roots, and each
 //! division says how it rounds.
 
+use selvedge_base::plant::{Plant, is_on};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -161,7 +162,8 @@ impl Server {
                 Strategy::Scaffold { .. } if at < dim => self.add(at, mean),
                 Strategy::Scaffold { clients: all } => {
                     // c += |S| / N times the mean of the changes of c_i (line 17).
-                    let part = mean * i64::from((*clients).min(all));
+                    let took_part = if is_on(Plant::ControlOverdone) { all } else { *clients };
+                    let part = mean * i64::from(took_part.min(all));
                     let moment = &mut self.first[at - dim];
                     *moment = moment.saturating_add(rounded(part, i64::from(all)));
                 }
@@ -182,7 +184,8 @@ impl Server {
                 i128::from(old) * i128::from(beta) + i128::from(new) * i128::from(BETA_ONE - beta);
             (2 * sum + i128::from(BETA_ONE)).div_euclid(2 * i128::from(BETA_ONE)) as i64
         };
-        self.first[at] = decayed(self.first[at], mean, BETA_FIRST);
+        let before = if is_on(Plant::MomentForgotten) { 0 } else { self.first[at] };
+        self.first[at] = decayed(before, mean, BETA_FIRST);
         self.second[at] = decayed(self.second[at], mean * mean, BETA_SECOND).max(0);
         let root = self.second[at].isqrt() + i64::from(tau);
         self.add(at, rounded(i64::from(rate) * self.first[at], root));

@@ -155,6 +155,12 @@ plants! {
     NoiseRedrawn,
     /// What a contribution costs in privacy is asked for when it is under way already.
     LeftUnasked,
+    /// A rule that must count all alike counts an update by the weight its client claims.
+    RobustWeighed,
+    /// SCAFFOLD's control variate moves as if all clients had taken part.
+    ControlOverdone,
+    /// Adam begins every round without its first moment.
+    MomentForgotten,
     /// A peer's personal model is mixed as often as it comes.
     PersonalMixedTwice,
     /// A personal model leaves before it is durable.

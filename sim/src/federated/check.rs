@@ -7,8 +7,11 @@ use selvedge_crdt::escrow::Holder;
 use selvedge_federated::privacy::accountant::Rho;
 use selvedge_federated::privacy::ledger::Cap;
 use selvedge_federated::round::{
-    Ballot, ContributionId, Digest, Folded, Header, Job, Opening, Pending, SignedAccept, Tip,
+    Ballot, ContributionId, Digest, Entry, Folded, Header, Job, Opening, Pending, SignedAccept, Tip,
 };
+use selvedge_federated::server::Strategy;
+
+use super::reference::{self, Reference, Update};
 
 /// What must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +36,7 @@ pub enum Promise {
     NumberBound,
     /// All nodes come to the same record and model.
     SameModel,
-    /// The model moved by the sum of the updates that were folded.
+    /// The model is what the reference makes of the updates that were folded.
     ModelIsSum,
     /// What left a node with privacy was written down as spent before.
     SpentFirst,
@@ -72,7 +75,7 @@ pub(super) struct Observer {
     shown: BTreeMap<u64, BTreeSet<Digest>>,
     records: BTreeMap<u64, (Digest, Digest)>,
     /// The model before each round, and the norm of its updates.
-    models: BTreeMap<u64, (Vec<i32>, u32)>,
+    models: BTreeMap<u64, (Reference, u32)>,
     /// What left each client with privacy, by its commitment.
     left: BTreeMap<Holder, BTreeSet<Digest>>,
     /// Where contributions ended: folded or not.
@@ -99,8 +102,9 @@ impl Observer {
     }
 
     /// The model before the first round.
-    pub(super) fn begins(&mut self, tip: &Tip) {
-        self.models.insert(0, (tip.server.model().to_vec(), tip.norm));
+    pub(super) fn begins(&mut self, job: &Job, tip: &Tip) {
+        let first = Reference::new(job.strategy, tip.server.model());
+        self.models.insert(0, (first, tip.norm));
     }
 
     /// A client wrote down what it contributes.
@@ -222,36 +226,48 @@ impl Observer {
         }
         self.carried +=
             close.entries.iter().filter(|entry| entry.header.base_round < round).count() as u64;
-        self.is_sum(job, folded, tip);
+        // A set below the floor is broken already, and no rule need cope with it.
+        if close.nodes() >= job.min_clients {
+            self.is_sum(job, folded, tip);
+        }
     }
 
+    /// The model after a round is that of the reference, which knows the updates from their
+    /// clients' disks.
     fn is_sum(&mut self, job: &Job, folded: &Folded, tip: &Tip) {
         let close = &folded.certificate.close;
-        let mut sums = vec![0i64; job.payload_len()];
-        let mut known = true;
-        for entry in &close.entries {
-            let update = self.updates.get(&entry.header.id);
-            known &= update.is_some();
-            for (sum, level) in sums.iter_mut().zip(update.iter().flat_map(|one| &one.levels)) {
-                *sum += i64::from(*level) * i64::from(entry.weight);
-            }
-        }
-        let weight = close.total_weight();
-        let (before, norm) = self.models.get(&close.round).cloned().unwrap_or_default();
-        let votes = sums.split_off(job.dim);
-        let privacy = job.privacy.map(|privacy| privacy.at(norm));
-        let next = privacy.zip(votes.first()).map_or(norm, |(privacy, votes)| {
-            privacy.next_norm(job.clip, *votes, close.entries.len() as u32)
+        let round = close.round;
+        let weighs = |entry: &&Entry| {
+            i128::from(entry.weight) == reference::weight(job, &entry.header, round)
+        };
+        let weighed = close.entries.iter().filter(weighs).count();
+        let of = |entry: &Entry| {
+            let update = self.updates.get(&entry.header.id)?;
+            (update.levels.len() == job.payload_len()).then_some((entry.weight, &*update.levels))
+        };
+        let updates: Vec<Update<'_>> = close.entries.iter().filter_map(of).collect();
+        let is_known = updates.len() == close.entries.len() && weighed == updates.len();
+        let before = self.models.get(&round).cloned().filter(|_| is_known);
+        let next = before.map(|(before, norm)| {
+            let votes = updates.iter().filter_map(|(_, levels)| levels.get(job.trained_len()));
+            let votes: i64 = votes.map(|vote| i64::from(*vote)).sum();
+            let privacy = job.privacy.map(|privacy| privacy.at(norm));
+            let next = privacy.filter(|_| job.follows_norm());
+            let count = updates.len() as u32;
+            let norm = next.map_or(norm, |privacy| privacy.next_norm(job.clip, votes, count));
+            (before.after(job, &updates), norm)
         });
-        let moved = before
-            .iter()
-            .zip(&sums)
-            .map(|(weights, sum)| (i64::from(*weights) + job.clip.mean(*sum, weight)) as i32);
-        let moved: Vec<i32> = moved.collect();
-        let is_so = known && moved == tip.server.model() && next == tip.norm;
-        self.models.insert(close.round + 1, (tip.server.model().to_vec(), tip.norm));
+        let is_so = next.as_ref().is_some_and(|(reference, norm)| {
+            let model = tip.server.model().iter().map(|weight| i128::from(*weight));
+            let control = tip.server.control().iter().map(|control| i128::from(*control));
+            let has_control = matches!(job.strategy, Strategy::Scaffold { .. });
+            reference.model.iter().copied().eq(model)
+                && (!has_control || reference.first.iter().copied().eq(control))
+                && *norm == tip.norm
+        });
+        self.models.extend(next.map(|next| (round + 1, next)));
         self.require(is_so, Promise::ModelIsSum, || {
-            format!("the model after round {} is not what the updates add up to", close.round)
+            format!("the model after round {round} is not what follows from the updates")
         });
     }
 

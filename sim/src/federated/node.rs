@@ -25,6 +25,8 @@ pub(super) struct Node {
     pub(super) anchor: Anchor,
     pub(super) anchor_disk: Disk<AnchorStored, AnchorChange>,
     pub(super) dice: Stream,
+    /// How control variates change, where a job has them.
+    pub(super) controls: Stream,
 }
 
 /// One client of a node: a part of its data.
@@ -74,6 +76,7 @@ impl Node {
             anchor: anchor_of(plan, index, anchor.clone()),
             anchor_disk: Disk::new(anchor, dice(11, 0), plan.slow_disks),
             dice: dice(12, 0),
+            controls: dice(14, 0),
         }
     }
 

@@ -15,6 +15,7 @@ use selvedge_federated::seal::OpeningKey;
 use selvedge_federated::server::Strategy;
 use selvedge_federated::shamir::Scheme;
 
+use super::kill::{Kill, Moment, Steps};
 use crate::stream::Stream;
 
 /// Weights of the models here: enough for a block that is not full in every scheme.
@@ -29,66 +30,6 @@ const PLENTY: u64 = 200;
 const POOR: usize = 2;
 /// Faults happen until then.
 const FAULTY_S: u64 = 40;
-
-/// A step of an anchor, as seen from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Moment {
-    /// It orders a share to be stored.
-    StoreHeld,
-    /// It sends a receipt.
-    SendReceipt,
-    /// It orders a promise to be stored.
-    StorePromised,
-    /// It asks for a promise.
-    SendPrepare,
-    /// It promises.
-    SendPromise,
-    /// It proposes.
-    SendPropose,
-    /// It orders an acceptance to be stored.
-    StoreAccepted,
-    /// It accepts.
-    SendAccepted,
-    /// It orders the closed set to be stored.
-    StoreOpened,
-    /// It tells the closed set.
-    SendClosed,
-    /// It shows its part of the sum.
-    SendOpened,
-    /// It orders the end of a round to be stored.
-    StoreFolded,
-}
-
-impl Moment {
-    /// All of them, in the order of a round.
-    pub const ALL: &'static [Self] = &[
-        Self::StoreHeld,
-        Self::SendReceipt,
-        Self::StorePromised,
-        Self::SendPrepare,
-        Self::SendPromise,
-        Self::SendPropose,
-        Self::StoreAccepted,
-        Self::SendAccepted,
-        Self::StoreOpened,
-        Self::SendClosed,
-        Self::SendOpened,
-        Self::StoreFolded,
-    ];
-}
-
-/// Whoever comes to a step dies there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kill {
-    /// Which step.
-    pub moment: Moment,
-    /// How many such steps pass before, of all anchors.
-    pub after: u32,
-    /// Whether it dies just before the step, or just after.
-    pub before: bool,
-    /// When it is back.
-    pub back: Micros,
-}
 
 /// A delta of 10^-5, of the jobs and of the nodes.
 const DELTA: PicoDelta = PicoDelta(10_000_000);
@@ -260,9 +201,19 @@ impl Plan {
         self
     }
 
-    /// The plan of a seed; every fourth one is with privacy, every eighth with a norm that follows,
-    /// and of all of them every fifth with several clients on a node.
+    /// The plan of a seed: that of [`Plan::averaging`] with a strategy, now and then with a rule
+    /// that looks at single updates, and with clients and proposers that die in their steps.
     pub fn seeded(seed: u64) -> Self {
+        let mut plan = Self::averaging(seed);
+        plan.draw_strategy(&mut Stream::keyed(seed, 4, 0, 0));
+        plan.draw_kills(&mut Stream::keyed(seed, 5, 0, 0));
+        plan
+    }
+
+    /// The plan of a seed whose rounds are means and whose anchors alone die in their steps. Every
+    /// fourth one is with privacy, every eighth with a norm that follows, and of all of them every
+    /// fifth with several clients on a node.
+    pub fn averaging(seed: u64) -> Self {
         let mut dice = Stream::keyed(seed, 1, 0, 0);
         let scheme = match dice.below(10) {
             0..8 => Scheme::Five,
@@ -344,10 +295,9 @@ impl Plan {
         }
         if dice.chance(700) {
             for _ in 0..1 + dice.below(6) {
-                let moment = Moment::ALL[dice.below(Moment::ALL.len() as u64) as usize];
-                let (after, before) = (dice.below(40) as u32, dice.chance(500));
-                let back = Micros::millis(dice.below(8_000));
-                self.kills.push(Kill { moment, after, before, back });
+                let moment = dice.below(Moment::ANCHORS.len() as u64) as usize;
+                let steps = Steps::Of(Moment::ANCHORS[moment]);
+                self.draw_kill(dice, steps, 40);
             }
         }
         if dice.chance(600) {
@@ -377,6 +327,58 @@ impl Plan {
         if is_whole && dice.chance(350) {
             self.reconfigure = Some(Micros(dice.below(span / 2)));
         }
+    }
+
+    fn draw_kill(&mut self, dice: &mut Stream, steps: Steps, most: u64) {
+        let (after, before) = (dice.below(most) as u32, dice.chance(500));
+        let back = Some(Micros::millis(dice.below(8_000)));
+        self.kills.push(Kill { steps, after, before, back });
+    }
+
+    /// Which steps of clients and of proposers somebody dies in.
+    fn draw_kills(&mut self, dice: &mut Stream) {
+        if dice.chance(400) {
+            for _ in 0..1 + dice.below(3) {
+                let moment = dice.below(Moment::CLIENTS.len() as u64) as usize;
+                self.draw_kill(dice, Steps::Of(Moment::CLIENTS[moment]), 30);
+            }
+        }
+        if dice.chance(400) {
+            for _ in 0..1 + dice.below(2) {
+                let (round, turn) = (dice.below(self.job.rounds), dice.below(5) as usize / 4);
+                self.draw_kill(dice, Steps::OfProposer { round, turn }, 40);
+            }
+        }
+    }
+
+    /// What is made of a sum; and a job of open means without privacy may get another rule. More
+    /// jobs are open than before: those lose no more anchors, so that the faults stay bearable.
+    fn draw_strategy(&mut self, dice: &mut Stream) {
+        let mut job = (*self.job).clone();
+        job.strategy = match dice.below(8) {
+            0..3 => job.strategy,
+            3 => Strategy::Average { proximal_permille: 10 },
+            4 | 5 => Strategy::Adam { rate: 1 << 16, tau: 1 << 10 },
+            _ => Strategy::Scaffold { clients: self.nodes as u32 },
+        };
+        let is_free = job.privacy.is_none() && job.per_node == 1;
+        if is_free && dice.chance(350) {
+            job.mode = Mode::Plain(Rule::Mean);
+        }
+        let sees_updates = job.mode != Mode::Secure && job.per_node == 1 && !job.follows_norm();
+        if sees_updates {
+            job.mode = Mode::Plain(match dice.below(4) {
+                0 => Rule::Mean,
+                1 => Rule::Median,
+                3 if is_free => {
+                    let byzantine = dice.below(2) as u32;
+                    job.min_clients += byzantine as usize;
+                    Rule::MultiKrum { byzantine, keep: 2 + dice.below(2) as u32 }
+                }
+                _ => Rule::Trimmed { cut: 1 },
+            });
+        }
+        self.job = Arc::new(job);
     }
 
     /// Whether a node trains too. An anchor that is to die does not: what it had shared to a few

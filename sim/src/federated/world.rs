@@ -5,15 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use selvedge_base::{Machine, Micros, Mono, NodeId, Now, Wall};
 use selvedge_federated::mask::Seed;
 use selvedge_federated::privacy::ledger::{LedgerEffect, LedgerInput};
+use selvedge_federated::robust::Rule;
 use selvedge_federated::round::{
     AnchorChange, AnchorInput, ClientChange, ClientInput, Effect, Event, Folded, Job, Message,
-    Payload, Tip,
+    Mode, Payload, Tip,
 };
+use selvedge_federated::server::Strategy;
 
 use super::check::{Broken, Observer, Promise};
+use super::kill::{self, Kill, Killer, Moment, Steps};
 use super::mixing::{self, Mixing, Seen, Step};
 use super::node::Node;
-use super::plan::{DIM, Moment, Plan, committee, name};
+use super::plan::{DIM, Plan, committee, name};
 use crate::names::StandIn;
 use crate::queue::{Class, Queue};
 use crate::stream::Stream;
@@ -45,6 +48,8 @@ pub struct Outcome {
     pub took: Micros,
     /// What nodes made of personal models, in order.
     pub steps: Vec<Step>,
+    /// The steps that proposers took, by round and by who was how manieth to propose in it.
+    pub proposed: BTreeMap<(u64, usize), Vec<Moment>>,
 }
 
 enum Happening {
@@ -76,7 +81,7 @@ struct World<'a> {
     counters: Counters,
     hasher: blake3::Hasher,
     network: Stream,
-    steps: BTreeMap<Moment, u32>,
+    killer: Killer<'a>,
     until: Micros,
     /// Personal models, where the plan has them.
     mixing: Option<Mixing<'a>>,
@@ -107,34 +112,25 @@ pub(super) const fn index_of(node: &NodeId) -> usize {
     node.0[0] as usize
 }
 
-/// The step that an order is.
-fn moment_of(effect: &Effect<AnchorChange>) -> Option<Moment> {
-    Some(match effect {
-        Effect::Store { change, .. } => match **change {
-            AnchorChange::Held(_) => Moment::StoreHeld,
-            AnchorChange::Promised(_) => Moment::StorePromised,
-            AnchorChange::Accepted(..) => Moment::StoreAccepted,
-            AnchorChange::Opened(_) => Moment::StoreOpened,
-            AnchorChange::Folded(_) => Moment::StoreFolded,
-        },
-        Effect::Send { message, .. } => match **message {
-            Message::Receipt(_) => Moment::SendReceipt,
-            Message::Prepare { .. } => Moment::SendPrepare,
-            Message::Promise { .. } => Moment::SendPromise,
-            Message::Propose { .. } => Moment::SendPropose,
-            Message::Accepted(_) => Moment::SendAccepted,
-            Message::Closed(_) => Moment::SendClosed,
-            Message::Opened(_) => Moment::SendOpened,
-            Message::Share { .. }
-            | Message::Refused { .. }
-            | Message::Behind { .. }
-            | Message::Ask { .. }
-            | Message::Folded(_) => return None,
-        },
-        Effect::Replay { .. } | Effect::Train { .. } | Effect::Spend(_) | Effect::Report(_) => {
-            return None;
-        }
-    })
+/// A job by its strategy.
+const fn strategy(job: &Job) -> &'static str {
+    match job.strategy {
+        Strategy::Average { proximal_permille: 0 } => "jobs of FedAvg",
+        Strategy::Average { .. } => "jobs of FedProx",
+        Strategy::Adam { .. } => "jobs of FedAdam",
+        Strategy::Scaffold { .. } => "jobs of SCAFFOLD",
+    }
+}
+
+/// A job by how it adds up.
+const fn rule(job: &Job) -> &'static str {
+    match job.mode {
+        Mode::Secure => "jobs of secure sums",
+        Mode::Plain(Rule::Mean) => "jobs of open means",
+        Mode::Plain(Rule::Median) => "jobs of medians",
+        Mode::Plain(Rule::Trimmed { .. }) => "jobs of trimmed means",
+        Mode::Plain(Rule::MultiKrum { .. }) => "jobs of multi-Krum",
+    }
 }
 
 impl<'a> World<'a> {
@@ -142,7 +138,7 @@ impl<'a> World<'a> {
         let first = Tip::first(&plan.job, vec![0; DIM])
             .unwrap_or_else(|_| unreachable!("a model of the job's size"));
         let mut observer = Observer::default();
-        observer.begins(&first);
+        observer.begins(&plan.job, &first);
         let mut world = Self {
             plan,
             now: Mono(0),
@@ -152,7 +148,7 @@ impl<'a> World<'a> {
             counters: Counters::default(),
             hasher: blake3::Hasher::new(),
             network: Stream::keyed(plan.seed, 20, 0, 0),
-            steps: BTreeMap::new(),
+            killer: Killer::new(&plan.kills),
             until: plan.faulty_until(),
             mixing: plan.epidemic.map(|rules| Mixing::new(plan, rules)),
         };
@@ -170,6 +166,8 @@ impl<'a> World<'a> {
             world.after(at, Class::Fault, Happening::Reconfigure);
         }
         (0..plan.nodes).for_each(|node| world.follow(node));
+        world.count(strategy(&plan.job));
+        world.count(rule(&plan.job));
         world
     }
 
@@ -263,14 +261,45 @@ impl<'a> World<'a> {
     }
 
     fn step_client(&mut self, (node, at): (usize, usize), input: ClientInput) {
-        if !self.plan.is_client(node) {
+        if !self.plan.is_client(node) || !self.nodes[node].is_up {
             return;
         }
         let mut effects = Vec::new();
         let now = self.clock();
         self.nodes[node].members[at].client.step(now, input, &mut effects);
         for effect in effects {
-            self.client_effect((node, at), effect);
+            let moment = kill::of_client(&effect);
+            if !self.takes(node, moment, |world| world.client_effect((node, at), effect)) {
+                return;
+            }
+        }
+    }
+
+    /// A node takes a step, unless it is to die just before it. Whether it lives on.
+    fn takes(&mut self, node: usize, moment: Option<Moment>, step: impl FnOnce(&mut Self)) -> bool {
+        let life = self.nodes[node].life;
+        let kill = moment.and_then(|moment| self.killer.comes(node, moment));
+        if kill.is_none_or(|kill| !kill.before) {
+            step(self);
+        }
+        if let Some(kill) = kill.filter(|_| self.nodes[node].is_up) {
+            self.kill(node, &kill);
+        }
+        self.nodes[node].life == life
+    }
+
+    fn kill(&mut self, node: usize, kill: &Kill) {
+        match kill.steps {
+            Steps::OfProposer { .. } => self.count("a proposer killed"),
+            Steps::Of(moment) if Moment::CLIENTS.contains(&moment) => {
+                self.count("killed in a client's step");
+            }
+            Steps::Of(_) => self.count("killed in an anchor's step"),
+        }
+        self.crash(node, "killed in a step");
+        match kill.back {
+            Some(back) => self.after(back, Class::Fault, Happening::Back(node)),
+            None => self.nodes[node].is_dead = true,
         }
     }
 
@@ -305,19 +334,27 @@ impl<'a> World<'a> {
         let mut effects = Vec::new();
         self.nodes[node].members[at].ledger.step(input, &mut effects);
         for effect in effects {
-            match effect {
-                LedgerEffect::Store { write, change } => {
-                    let span = self.nodes[node].members[at].ledger_disk.write(write, change);
-                    let life = self.nodes[node].life;
-                    let event = Happening::Durable { node, life, whose: Whose::Ledger(at), write };
-                    self.after(span, Class::Node, event);
-                }
-                LedgerEffect::Granted { commitment, .. } => {
-                    self.step_client((node, at), ClientInput::Granted { commitment });
-                }
-                LedgerEffect::Denied { commitment, why, .. } => {
-                    self.step_client((node, at), ClientInput::Denied { commitment, why });
-                }
+            let stores = matches!(effect, LedgerEffect::Store { .. });
+            let moment = stores.then_some(Moment::StoreSpent);
+            if !self.takes(node, moment, |world| world.ledger_effect((node, at), effect)) {
+                return;
+            }
+        }
+    }
+
+    fn ledger_effect(&mut self, (node, at): (usize, usize), effect: LedgerEffect) {
+        match effect {
+            LedgerEffect::Store { write, change } => {
+                let span = self.nodes[node].members[at].ledger_disk.write(write, change);
+                let life = self.nodes[node].life;
+                let event = Happening::Durable { node, life, whose: Whose::Ledger(at), write };
+                self.after(span, Class::Node, event);
+            }
+            LedgerEffect::Granted { commitment, .. } => {
+                self.step_client((node, at), ClientInput::Granted { commitment });
+            }
+            LedgerEffect::Denied { commitment, why, .. } => {
+                self.step_client((node, at), ClientInput::Denied { commitment, why });
             }
         }
     }
@@ -358,22 +395,21 @@ impl<'a> World<'a> {
 
     /// A step of an anchor; somebody who is to die in it does.
     fn step_anchor(&mut self, node: usize, input: AnchorInput) {
+        if !self.nodes[node].is_up {
+            return;
+        }
         let mut effects = Vec::new();
         let now = self.clock();
         self.nodes[node].anchor.step(now, input, &mut effects);
         for effect in effects {
-            let kill = moment_of(&effect).and_then(|moment| {
-                let steps = self.steps.entry(moment).or_default();
-                *steps += 1;
-                let kills = self.plan.kills.iter();
-                kills.copied().find(|kill| kill.moment == moment && kill.after + 1 == *steps)
-            });
-            if kill.is_none_or(|kill| !kill.before) {
-                self.anchor_effect(node, effect);
+            if let Effect::Store { change, .. } = &effect
+                && let AnchorChange::Promised(ballot) = &**change
+            {
+                let round = self.nodes[node].anchor.tip().round;
+                self.killer.promises(node, round, ballot);
             }
-            if let Some(kill) = kill {
-                self.crash(node, "killed in a step");
-                self.after(kill.back, Class::Fault, Happening::Back(node));
+            let moment = kill::of_anchor(&effect);
+            if !self.takes(node, moment, |world| world.anchor_effect(node, effect)) {
                 return;
             }
         }
@@ -591,9 +627,11 @@ impl<'a> World<'a> {
 
     /// Training is a draw; now and then it fails.
     fn trained(&mut self, (node, at): (usize, usize), round: u64) {
-        let dice = &mut self.nodes[node].dice;
-        let mut delta: Vec<f32> =
-            (0..DIM).map(|_| (dice.below(2_000) as f32 - 1_000.0) / 4_001.0).collect();
+        let controls = self.plan.job.trained_len() - DIM;
+        let Node { dice, controls: others, .. } = &mut self.nodes[node];
+        let value = |dice: &mut Stream| (dice.below(2_000) as f32 - 1_000.0) / 4_001.0;
+        let mut delta: Vec<f32> = (0..DIM).map(|_| value(dice)).collect();
+        delta.extend((0..controls).map(|_| value(others)));
         if dice.chance(30) {
             delta[dice.below(DIM as u64) as usize] =
                 [f32::NAN, f32::INFINITY, 9.0][round as usize % 3];
@@ -682,6 +720,7 @@ impl<'a> World<'a> {
         let hash = *self.hasher.finalize().as_bytes();
         let took = Micros(self.now.0);
         let steps = self.mixing.map(|mixing| mixing.steps).unwrap_or_default();
-        Outcome { hash, broken: self.observer.broken, counters: self.counters, took, steps }
+        let (broken, counters) = (self.observer.broken, self.counters);
+        Outcome { hash, broken, counters, took, steps, proposed: self.killer.taken }
     }
 }

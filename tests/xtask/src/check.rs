@@ -77,8 +77,14 @@ impl Run {
 
 /// Runs a program in the root of the repository with its output shown; true if it succeeded.
 pub(crate) fn run(program: &str, args: &[&str]) -> Result<bool> {
+    run_with(program, args, &[])
+}
+
+/// The same with some variables of the environment set.
+pub(crate) fn run_with(program: &str, args: &[&str], set: &[(&str, &str)]) -> Result<bool> {
     let status = Command::new(program)
         .args(args)
+        .envs(set.iter().copied())
         .current_dir(repo::root())
         .status()
         .with_context(|| format!("{program} did not start"))?;

@@ -23,6 +23,7 @@ mod needs;
 mod pictures_tests;
 mod repo;
 mod report;
+mod rounds;
 mod suite;
 mod tidy;
 
@@ -66,6 +67,12 @@ enum Command {
         /// What else it takes: `--seconds N`, `--seed N`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         more: Vec<String>,
+    },
+    /// Run federated rounds under drawn faults, seed by seed, and look for every planted bug.
+    SimFederated {
+        /// How many seeds, from 0 on.
+        #[arg(long, default_value_t = 1_000)]
+        seeds: u64,
     },
     /// Fetch the models the tests use into .models/ and check their digests.
     Models,
@@ -115,6 +122,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
             args.extend(target.iter().chain(&more).map(String::as_str));
             check::run("cargo", &args)
         }
+        Command::SimFederated { seeds } => rounds::run(seeds),
         Command::Models => models::fetch().map(|()| true),
         Command::Docs { check: true } => Ok(report::show("docs", &docs::check()?)),
         Command::Docs { check: false } => docs::write().map(|()| true),
