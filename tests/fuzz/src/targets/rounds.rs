@@ -22,7 +22,7 @@ use selvedge_federated::privacy::adaptive::Adaptive;
 use selvedge_federated::robust::Rule;
 use selvedge_federated::round::{
     Anchor, AnchorInput, AnchorStored, Ballot, Client, ClientInput, ClientStored, Committee,
-    Effect, Event, Folded, Job, MAX_CLIENTS, Message, Mode, Pace, Payload, Refused, Seat, Tip,
+    Effect, Event, Folded, Job, MAX_CLIENTS, Message, Mode, Pace, Refused, Seat, Tip,
 };
 use selvedge_federated::seal::OpeningKey;
 use selvedge_federated::server::Strategy;
@@ -452,6 +452,8 @@ fn talks() -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use selvedge_federated::round::Payload;
+
     use super::*;
 
     /// What is recorded leads those who hear it to the end: mutations begin deep in a job.
