@@ -129,7 +129,8 @@ fn a_small_network_learns_images_that_stay_at_home() {
             at_least += ends[0]["sent_bytes"].as_u64().context("bytes")? / 2;
             for node in &all.nodes {
                 let job = measured(node, name, IMAGE_ROUNDS)?;
-                let last = &job["measured"][IMAGE_ROUNDS as usize - 1];
+                let last = job["measured"].as_array().and_then(|all| all.last());
+                let last = last.context("figures")?;
                 let (right, of) = (last["right"].as_u64(), last["examples"].as_u64());
                 ensure!(of == Some(IMAGES / 5) && right > Some(IMAGES / 6), "{}", job["measured"]);
             }
@@ -168,7 +169,7 @@ fn wear(mode: &str) -> String {
     format!(
         "name = \"wear\"\ndata = \"line3\"\nrounds = {MANY_ROUNDS}\nmin_clients = 3\ntarget = 5\n\
          [model]\nshape = {{ flat = 2 }}\nclasses = 2\nhidden = [{{ dense = 64 }}]\n\
-         [training]\nepochs = 2\nbatch = 1\nlearning_rate = 0.2\n{mode}\
+         [training]\nepochs = 2\nbatch = 1\nlearning_rate = 0.1\n{mode}\
          {}",
         PACE.replace("patience_ms = 3000", "patience_ms = 1000")
     )
