@@ -47,17 +47,22 @@ pub(crate) fn python(installs: bool) -> Result<Result<PathBuf, String>> {
     if !installs {
         return Ok(Err(format!("Flower is not installed: {INSTALL} flower")));
     }
-    eprintln!("installing Flower once, into target/peers: {INSTALL} flower");
+    say(&format!("installing Flower once, into target/peers: {INSTALL} flower"));
     let script = places::repository().join(INSTALL);
     let deadline = Deadline::secs(INSTALL_SECS);
     // Without a network, or without room: the rest of the table is worth having all the same.
     let ran = process::run(&script, &["flower".to_owned()], None, &[], deadline);
     if let Err(error) = ran.and_then(|ran| ran.success()) {
-        eprintln!("{error:#}");
+        say(&format!("{error:#}"));
         return Ok(Err(format!("Flower cannot be installed: {INSTALL} flower says why")));
     }
     ensure!(is_there(&python)?, "{INSTALL} flower left no Flower at {}", python.display());
     Ok(Ok(python))
+}
+
+#[expect(clippy::print_stderr, reason = "progress of minutes, beside the table")]
+fn say(text: &str) {
+    eprintln!("{text}");
 }
 
 /// Whether an environment has Flower: one whose installing was cut off has not.
