@@ -7,6 +7,7 @@ use super::super::client::{commitment, context, payload_digest, sharing_digest};
 use super::*;
 use crate::fixed::{LEVEL_MAX, UpdateError};
 use crate::privacy::NOISY_MAX;
+use crate::proof::CHECKS;
 use crate::seal::seal;
 
 /// The anchor that what is wrong is sent to.
@@ -108,9 +109,11 @@ impl World {
     }
 }
 
-/// Both kinds of jobs.
-fn jobs() -> [Job; 2] {
-    [Mode::Secure, Mode::Plain(Rule::Mean)].map(job)
+/// All kinds of jobs: in shares, in the open, and in shares that are proven to belong together.
+fn jobs() -> [Job; 3] {
+    let [secure, plain] = [Mode::Secure, Mode::Plain(Rule::Mean)].map(job);
+    let guarded = Job { guard: Some(Guard { groups: 1, rule: Rule::Mean }), ..secure.clone() };
+    [secure, plain, guarded]
 }
 
 fn holder(client: u8, incarnation: u64) -> Holder {
@@ -178,7 +181,7 @@ impl Parts {
             }
         };
         self.digests.iter_mut().enumerate().for_each(ours);
-        self.header.sharing = sharing_digest(&self.digests);
+        self.header.sharing = sharing_digest(&self.digests, self.payload.proof());
         self
     }
 
@@ -203,8 +206,24 @@ fn sealed_share(job: &Job, elements: usize) -> Parts {
     let context = context(&job.digest(), &parts.header.id, 0, AT);
     let share = vec![Fp::ONE; elements];
     let sealed = seal(&share, &key(AT as u8).public(), &Seed([6; 32]), &context);
-    parts.payload = Payload::Sealed(sealed.unwrap());
+    parts.payload = resealed(&parts.payload, sealed.unwrap());
     parts.fitting()
+}
+
+fn sealed_of(payload: &Payload) -> Vec<u8> {
+    match payload {
+        Payload::Sealed(sealed) | Payload::Proven { sealed, .. } => sealed.clone(),
+        Payload::Open { .. } => panic!("an open share"),
+    }
+}
+
+/// The same form with something else sealed.
+fn resealed(payload: &Payload, sealed: Vec<u8>) -> Payload {
+    let bare = Payload::Sealed(sealed);
+    match payload {
+        Payload::Proven { proof, .. } => bare.with_proof(proof),
+        Payload::Sealed(_) | Payload::Open { .. } => bare,
+    }
 }
 
 /// A way to be refused: by whom, what, and why.
@@ -246,26 +265,28 @@ fn sealed_ways(job: &Job) -> Vec<Way> {
     let parts = Parts::new(job);
     let all = shares_of(job, holder(7, 1), 7, &[0.75, -0.75, 0.5]);
     let with = |payload: Payload| Parts { payload, ..parts.clone() }.fitting().message();
-    let Payload::Sealed(good) = parts.payload.clone() else { panic!("an open share") };
+    let good = sealed_of(&parts.payload);
     let damaged = |at: usize| {
         let mut sealed = good.clone();
         sealed[at] ^= 1;
-        Payload::Sealed(sealed)
+        resealed(&parts.payload, sealed)
     };
     // All of it is another's but the name on it.
     let [_, other] = honest(job, &first(job)).map(|shares| Parts::of(&shares[AT]));
     let id = parts.header.id;
     let taken = Parts { header: Header { id, ..other.header }, ..other };
     let open = Payload::Open { levels: vec![1; 3], salt: [0; 32] };
-    let length = |found| Refused::from(UpdateError::Length { found, wanted: 3 });
+    let wanted = if job.guard.is_some() { 3 + CHECKS } else { 3 };
+    let length = |found| Refused::from(UpdateError::Length { found, wanted });
+    let bare = |sealed: Vec<u8>| resealed(&parts.payload, sealed);
     let mut ways = vec![
         ("for another anchor", 7, with(Parts::of(&all[3]).payload), Refused::Sealed),
         ("of another client", 7, taken.message(), Refused::Sealed),
         ("damaged", 7, with(damaged(good.len() - 1)), Refused::Sealed),
         ("damaged key", 7, with(damaged(5)), Refused::Sealed),
         ("of another version", 7, with(damaged(0)), Refused::Sealed),
-        ("nothing", 7, with(Payload::Sealed(Vec::new())), Refused::Sealed),
-        ("too short for a seal", 7, with(Payload::Sealed(vec![1; 48])), Refused::Sealed),
+        ("nothing", 7, with(bare(Vec::new())), Refused::Sealed),
+        ("too short for a seal", 7, with(bare(vec![1; 48])), Refused::Sealed),
         ("unsealed", 7, with(open), Refused::Sealed),
         (
             "damaged on the way",
@@ -278,6 +299,24 @@ fn sealed_ways(job: &Job) -> Vec<Way> {
         let share = sealed_share(job, elements).message();
         ways.push(("of another length", 7, share, length(elements)));
     }
+    let Payload::Proven { proof, .. } = &parts.payload else {
+        let proven = Payload::Proven { sealed: good.clone(), proof: vec![Fp::ONE] };
+        ways.push(("a proof that nobody asked for", 7, with(proven), Refused::Sealed));
+        return ways;
+    };
+    let proven = |change: &dyn Fn(&mut Vec<Fp>)| {
+        let mut proof = proof.clone();
+        change(&mut proof);
+        with(Payload::Proven { sealed: good.clone(), proof })
+    };
+    let other = |proof: &mut Vec<Fp>| proof[0] = proof[0].plus(Fp::ONE);
+    ways.extend([
+        ("without a proof", 7, with(Payload::Sealed(good.clone())), Refused::Unproven),
+        ("another proof", 7, proven(&other), Refused::Unproven),
+        ("an empty proof", 7, proven(&Vec::clear), Refused::Unproven),
+        ("a longer proof", 7, proven(&|proof| proof.push(Fp::ZERO)), Refused::Unproven),
+        ("of no polynomial", 7, sealed_share(job, wanted).message(), Refused::Unproven),
+    ]);
     ways
 }
 
@@ -296,6 +335,8 @@ fn open_ways(job: &Job) -> Vec<Way> {
         parts.message()
     };
     let sealed = Parts { payload: Payload::Sealed(vec![1; 64]), ..Parts::new(job) };
+    let proof = Payload::Proven { sealed: vec![1; 64], proof: vec![Fp::ONE] };
+    let proven = Parts { payload: proof, ..Parts::new(job) };
     let level = |index| Refused::from(UpdateError::Level { index });
     let length = |found| Refused::from(UpdateError::Length { found, wanted: 3 });
     let most = LEVEL_MAX;
@@ -317,6 +358,7 @@ fn open_ways(job: &Job) -> Vec<Way> {
             Refused::Digest,
         ),
         ("sealed", 7, sealed.fitting().message(), Refused::Sealed),
+        ("proven", 7, proven.fitting().message(), Refused::Sealed),
     ]
 }
 
@@ -366,15 +408,17 @@ fn what_is_refused_is_told_reported_and_never_in_the_sum() {
     }
 }
 
-/// The reasons above are all there are but for those that rest on what came before.
+/// The reasons above are all there are but for those that rest on what came before, and for the
+/// one that is found when a sum is opened.
 #[test]
 fn no_reason_is_left_out() {
     let mut kinds: Vec<&str> = jobs().iter().flat_map(ways).map(|(.., why)| why.kind()).collect();
-    kinds.extend(["bound", "full", "no_anchor"]);
+    kinds.extend(["beyond", "bound", "full", "no_anchor"]);
     kinds.sort_unstable();
     kinds.dedup();
     let all = [
         "ahead",
+        "beyond",
         "bound",
         "digest",
         "epoch",
@@ -383,6 +427,7 @@ fn no_reason_is_left_out() {
         "replayed",
         "sealed",
         "sender",
+        "unproven",
         "update",
     ];
     assert_eq!(kinds, all);
@@ -509,8 +554,7 @@ fn what_is_no_number_never_leaves_its_client() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         bad.extend((0..3).map(|at| (spoilt(at, value), UpdateError::NotFinite { index: at })));
     }
-    let [secure, plain] = jobs();
-    for job in [secure, plain, private(3)] {
+    for job in jobs().into_iter().chain([private(3)]) {
         let over = (spoilt(1, 1.5), UpdateError::OverClip { index: 1 });
         // With privacy what is beyond the clip is brought to it: that alone would tell something.
         let more = job.privacy.is_none().then_some(over);
@@ -598,11 +642,12 @@ proptest! {
     /// One bit that turned on the way, in whatever of a payload or of the digests, and the share
     /// is not held.
     #[test]
-    fn a_turned_bit_is_noticed(secure in any::<bool>(), place in any::<prop::sample::Index>()) {
-        let job = job(if secure { Mode::Secure } else { Mode::Plain(Rule::Mean) });
+    fn a_turned_bit_is_noticed(kind in 0usize..3, place in any::<prop::sample::Index>()) {
+        let job = jobs()[kind].clone();
         let mut parts = Parts::new(&job);
         let bytes = match &parts.payload {
             Payload::Sealed(sealed) => sealed.len(),
+            Payload::Proven { sealed, proof } => sealed.len() + 4 * proof.len(),
             Payload::Open { levels, .. } => 4 * levels.len() + 32,
         };
         let bit = place.index(8 * (bytes + 5 * 32 + 64));
@@ -611,10 +656,15 @@ proptest! {
             Some(behind @ 0..160) => parts.digests[behind / 32][behind % 32] ^= turned,
             Some(behind @ 160..192) => parts.header.sharing[behind - 160] ^= turned,
             // What binds the update: an anchor that sees none cannot tell.
-            Some(behind) if secure => parts.header.sharing[behind - 192] ^= turned,
+            Some(behind) if job.mode == Mode::Secure => parts.header.sharing[behind - 192] ^= turned,
             Some(behind) => parts.header.commitment[behind - 192] ^= turned,
             None => match &mut parts.payload {
                 Payload::Sealed(sealed) => sealed[byte] ^= turned,
+                Payload::Proven { sealed, .. } if byte < sealed.len() => sealed[byte] ^= turned,
+                Payload::Proven { sealed, proof } => {
+                    let (at, shift) = ((byte - sealed.len()) / 4, 8 * ((byte - sealed.len()) % 4));
+                    proof[at] = proof[at].plus(Fp::of_signed(i64::from(turned) << shift));
+                }
                 Payload::Open { salt, .. } if byte < 32 => salt[byte] ^= turned,
                 Payload::Open { levels, .. } => {
                     levels[(byte - 32) / 4] ^= i32::from(turned) << (8 * (byte % 4));
@@ -634,10 +684,10 @@ proptest! {
     /// the round is the one without it.
     #[test]
     fn rounds_are_those_without_what_was_refused(
-        secure in any::<bool>(),
+        kind in 0usize..3,
         noise in proptest::collection::vec((any::<prop::sample::Index>(), 0..11usize), 0..24),
     ) {
-        let job = job(if secure { Mode::Secure } else { Mode::Plain(Rule::Mean) });
+        let job = jobs()[kind].clone();
         let good = undisturbed(&job);
         let mut world = World::new(&job);
         let all = ways(&job);

@@ -22,7 +22,7 @@ use selvedge_federated::privacy::adaptive::Adaptive;
 use selvedge_federated::robust::Rule;
 use selvedge_federated::round::{
     Anchor, AnchorInput, AnchorStored, Ballot, Client, ClientInput, ClientStored, Committee,
-    Effect, Event, Folded, Job, MAX_CLIENTS, Message, Mode, Pace, Refused, Seat, Tip,
+    Effect, Event, Folded, Guard, Job, MAX_CLIENTS, Message, Mode, Pace, Refused, Seat, Tip,
 };
 use selvedge_federated::seal::OpeningKey;
 use selvedge_federated::server::Strategy;
@@ -66,7 +66,7 @@ const MAX_ORDERS: usize = 64;
 /// Contributions of one node that an anchor holds: of a store and of the one before.
 const MAX_OF_NODE: usize = 2;
 /// Kinds of jobs; see [`job_of`].
-const KINDS: u8 = 4;
+const KINDS: u8 = 5;
 
 /// Signs with a hash of signer and bytes; one that is open takes any signature.
 struct Stamp {
@@ -101,7 +101,8 @@ fn holder(index: u8) -> Holder {
 static JOBS: LazyLock<Vec<Arc<Job>>> =
     LazyLock::new(|| (0..KINDS).map(|kind| Arc::new(job_of(kind))).collect());
 
-/// In shares, in the open by two rules, and in shares with a norm that follows.
+/// In shares, in the open by two rules, in shares with a norm that follows, and in shares that are
+/// proven to belong together.
 fn job_of(kind: u8) -> Job {
     let mode = match kind {
         1 => Mode::Plain(Rule::Mean),
@@ -137,6 +138,7 @@ fn job_of(kind: u8) -> Job {
         privacy: (kind == 3).then_some(privacy),
         pace: Pace { tick, stagger: tick, gather: tick, patience },
         per_node: 1,
+        guard: (kind == 4).then_some(Guard { groups: 1, rule: Rule::Mean }),
     };
     job.check().unwrap_or_else(|error| panic!("job {kind}: {error}"));
     job
@@ -203,7 +205,7 @@ fn check_talk(input: &[u8]) {
             turns.push(Turn { from: node(how & 7), ticks, stores, message });
         }
     }
-    hear(first & 3, first & 4 != 0, &turns);
+    hear(first & 7, first & 8 != 0, &turns);
 }
 
 /// An anchor and a client of a job hear messages.
@@ -446,7 +448,7 @@ fn talks() -> Vec<Vec<u8>> {
         bytes
     };
     let of_kind =
-        |kind| [talk(kind, AT, kind), talk(kind, AT, kind | 4), talk(kind, CLIENTS[1], kind)];
+        |kind| [talk(kind, AT, kind), talk(kind, AT, kind | 8), talk(kind, CLIENTS[1], kind)];
     (0..KINDS).flat_map(of_kind).collect()
 }
 
