@@ -34,6 +34,7 @@ CONNECTION_ID = 8
 # What fits a packet of Ethernet. Larger datagrams, and some smaller ones, are several of one size
 # that the kernel has not yet taken apart.
 WHOLE = 1472
+BETWEEN = b"<another packet>" * 4
 SIZES = [*range(1200, WHOLE + 1), *range(30, 1200)]
 
 
@@ -356,7 +357,8 @@ def read(path, keylog, wanted):
     streams = list(reader.streams())
     calls = [b"".join(data for _, data in sorted(flow.items())) for flow in tcp.values()]
     wanted = {name: bytes.fromhex(value) for name, value in json.load(open(wanted)).items()}
-    said = streams + calls + reader.plain
+    # What is between two packets is in nothing that is searched.
+    said = [*streams, *calls, BETWEEN.join(reader.plain)]
     seen = [name for name, value in wanted.items() if any(value in one for one in said)]
     print(
         json.dumps(

@@ -10,7 +10,11 @@ use crate::figures::Figures;
 
 /// Figures in the order they were measured.
 #[derive(Debug, Default)]
-pub struct Report(Vec<Row>);
+pub struct Report {
+    rows: Vec<Row>,
+    /// Targets that nothing was measured for, each with the reason.
+    lacking: Vec<(String, String)>,
+}
 
 #[derive(Debug)]
 struct Row {
@@ -22,8 +26,8 @@ struct Row {
 impl Report {
     /// Notes a figure; a target is an upper bound.
     pub fn note(&mut self, name: &str, value: f64, target: Option<f64>) {
-        self.0.push(Row { name: name.to_owned(), value, target });
-        let Some(Row { name, value, target }) = self.0.last() else { return };
+        self.rows.push(Row { name: name.to_owned(), value, target });
+        let Some(Row { name, value, target }) = self.rows.last() else { return };
         let bound = target.map_or_else(String::new, |bound| format!("target <= {bound}"));
         let verdict = match target {
             Some(bound) if value > bound => "MISSED",
@@ -55,9 +59,15 @@ impl Report {
         self.note(&format!("{name}_cpu_us"), each, None);
     }
 
+    /// Notes a target that nothing could be measured for: it counts as missed.
+    pub fn lacks(&mut self, name: &str, why: &str) {
+        self.lacking.push((name.to_owned(), why.to_owned()));
+        let _ = writeln!(io::stdout(), "{name:<38} {:>12}   {why:<20} MISSED", "-");
+    }
+
     /// The value of a figure noted before; zero when there is none.
     pub fn value(&self, name: &str) -> f64 {
-        self.0.iter().find(|row| row.name == name).map_or(0.0, |row| row.value)
+        self.rows.iter().find(|row| row.name == name).map_or(0.0, |row| row.value)
     }
 
     /// A line between the figures.
@@ -65,27 +75,55 @@ impl Report {
         let _ = writeln!(io::stdout(), "\n{text}");
     }
 
+    /// What was missed, by name; what was not measured with the reason.
+    fn missed(&self) -> Vec<String> {
+        let is_missed = |row: &&Row| row.target.is_some_and(|bound| row.value > bound);
+        let measured = self.rows.iter().filter(is_missed).map(|row| row.name.clone());
+        let lacking = self.lacking.iter().map(|(name, why)| format!("{name} ({why})"));
+        measured.chain(lacking).collect()
+    }
+
+    /// The JSON line. Two decimals: the rest is noise.
+    fn line(&self) -> Value {
+        let round = |value: f64| json!((value * 100.0).round() / 100.0);
+        let figures = self.rows.iter().map(|row| (row.name.clone(), round(row.value)));
+        let lacking = self.lacking.iter().map(|(name, _)| (name.clone(), Value::Null));
+        let mut object: Map<String, Value> = figures.chain(lacking).collect();
+        object.insert("missed".to_owned(), json!(self.missed()));
+        Value::Object(object)
+    }
+
     /// Ends the table: what was missed, and the JSON line if asked for.
     ///
     /// # Errors
     /// When standard output is gone.
     pub fn end(self, as_json: bool) -> Result<()> {
-        let is_missed = |row: &&Row| row.target.is_some_and(|bound| row.value > bound);
-        let missed: Vec<&str> =
-            self.0.iter().filter(is_missed).map(|row| row.name.as_str()).collect();
         let mut out = io::stdout().lock();
-        match missed.as_slice() {
+        match self.missed().as_slice() {
             [] => writeln!(out, "\nall targets held")?,
             names => writeln!(out, "\nmissed: {}", names.join(", "))?,
         }
         if as_json {
-            // Two decimals: the rest is noise.
-            let round = |value: f64| json!((value * 100.0).round() / 100.0);
-            let figures = self.0.iter().map(|row| (row.name.clone(), round(row.value)));
-            let mut object: Map<String, Value> = figures.collect();
-            object.insert("missed".to_owned(), json!(missed));
-            writeln!(out, "{}", Value::Object(object))?;
+            writeln!(out, "{}", self.line())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_was_not_measured_is_missed_with_the_reason() {
+        let mut report = Report::default();
+        report.note("held", 1.0, Some(1.0));
+        report.note("late", 2.004, Some(1.0));
+        report.note("told", 9.0, None);
+        report.lacks("beside", "it is not installed");
+        assert_eq!(report.missed(), ["late", "beside (it is not installed)"]);
+        let line = json!({"held": 1.0, "late": 2.0, "told": 9.0, "beside": null,
+            "missed": ["late", "beside (it is not installed)"]});
+        assert_eq!(report.line(), line);
     }
 }

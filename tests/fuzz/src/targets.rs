@@ -10,6 +10,7 @@ mod folders;
 mod mesh;
 mod models;
 mod requests;
+mod rounds;
 mod sound;
 mod tap;
 mod text;
@@ -38,6 +39,7 @@ pub const TARGETS: &[&[Target]] = &[
     answers::TARGETS,
     tap::TARGETS,
     mesh::TARGETS,
+    rounds::TARGETS,
     files::TARGETS,
     examples::TARGETS,
     models::TARGETS,

@@ -107,6 +107,8 @@ replayed! {
     mesh_records: "mesh.records",
     mesh_length: "mesh.length",
     disk_records: "disk.records",
+    rounds_message: "rounds.message",
+    rounds_talk: "rounds.talk",
     file_routes: "file.routes",
     file_routes_bytes: "file.routes.bytes",
     file_providers: "file.providers",

@@ -85,6 +85,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
             "selvedge-crdt",
             "selvedge-dialect",
             "selvedge-engine",
+            "selvedge-federated",
             "selvedge-proto",
             "selvedge-train",
         ],

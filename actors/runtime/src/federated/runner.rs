@@ -424,9 +424,15 @@ impl Runner {
         let Some(machines) = self.machines.take() else {
             return Err("the machines are gone".to_owned());
         };
+        let before = machines.followed();
         let stepped = tokio::task::spawn_blocking(move || machines.step(inputs, &clock::now)).await;
         let (machines, orders) = stepped.map_err(|error| format!("a step panicked: {error}"))?;
+        let has_followed = machines.followed() != before;
         self.machines = Some(machines);
+        if has_followed {
+            // What a client has spent it knows from the chain, as far as it followed that itself.
+            self.show();
+        }
         for order in orders.map_err(|error| error.to_string())? {
             self.carry_out(order)?;
         }
@@ -582,6 +588,11 @@ impl Runner {
 }
 
 impl Machines {
+    /// Rounds that the clients followed, all together.
+    fn followed(&self) -> u64 {
+        self.members.iter().map(|member| member.client.tip().round).sum()
+    }
+
     /// Takes what happened, in order; what is to be done.
     fn step(
         mut self,

@@ -18,6 +18,9 @@ use crate::seal::OpeningKey;
 use crate::server::Strategy;
 use crate::shamir::Scheme;
 
+#[path = "refusal_tests.rs"]
+mod refusals;
+
 /// Signs with a hash of signer and bytes.
 struct Stamp(NodeId);
 

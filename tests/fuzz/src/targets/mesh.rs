@@ -95,7 +95,7 @@ fn check_frames(body: &[u8]) {
     frame::<NodeRow>(body);
 }
 
-fn frame<T: Serialize + DeserializeOwned>(body: &[u8]) {
+pub(super) fn frame<T: Serialize + DeserializeOwned>(body: &[u8]) {
     let Ok(value) = codec::decode_body::<T>(body) else { return };
     let written = codec::encode_datagram_at(body[0], &value, MAX_FRAME)
         .unwrap_or_else(|error| panic!("read, but not written: {error}"));

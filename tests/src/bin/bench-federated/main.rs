@@ -2,10 +2,11 @@
 //!
 //! Owns the order of the measurements: accuracy by strategy and by how unequal the clients' data
 //! are, accuracy under attack, both beside the same jobs in numpy; then bytes and time of a round,
-//! beside the same job in Flower where that is installed. The rounds are those of the product: its
-//! machines, real shares, real signatures, in one process without network or disk. Every setting
-//! runs with three seeds; `--quick` runs one, `--seeds N` as many as that, which tells luck with a
-//! division from more; `--costs` measures bytes and time alone.
+//! beside the same job in Flower, which is installed once unless `--as-is` says not to; without it
+//! its targets are missed. The rounds are those of the product: its machines, real shares, real
+//! signatures, in one process without network or disk. Every setting runs with three seeds;
+//! `--quick` runs one, `--seeds N` as many as that, which tells luck with a division from more;
+//! `--costs` measures bytes and time alone.
 
 mod divided;
 mod fleet;
@@ -26,7 +27,7 @@ const SEEDS: u64 = 3;
 const MAX_SEEDS: u64 = 30;
 
 fn main() -> Result<()> {
-    let (mut as_json, mut costs, mut count) = (false, false, SEEDS);
+    let (mut as_json, mut costs, mut installs, mut count) = (false, false, true, SEEDS);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -38,9 +39,10 @@ fn main() -> Result<()> {
                 ensure!((1..=MAX_SEEDS).contains(&count), "--seeds takes 1 to {MAX_SEEDS}");
             }
             "--costs" => costs = true,
-            other => {
-                bail!("unknown option `{other}`; there are --json, --quick, --seeds N and --costs")
-            }
+            "--as-is" => installs = false,
+            other => bail!(
+                "unknown option `{other}`; there are --json, --quick, --seeds N, --costs and --as-is"
+            ),
         }
     }
     let seeds: Vec<u64> = (0..if costs { 1 } else { count }).collect();
@@ -50,7 +52,7 @@ fn main() -> Result<()> {
         learning(&data, &seeds, &mut report)?;
     }
     report.heading("a round of ten clients and five anchors, 79,510 weights");
-    table::costs(&data, &mut report)?;
+    table::costs(&data, installs, &mut report)?;
     report.end(as_json)
 }
 
