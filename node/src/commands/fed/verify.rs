@@ -116,7 +116,10 @@ fn as_json(model: &TrainedModel, verified: &Verified) -> Value {
     let anchors =
         anchors.iter().map(|(round, nodes)| json!({ "from_round": round, "nodes": names(nodes) }));
     let by_node = |counts: &BTreeMap<NodeId, u64>| -> Vec<Value> {
-        let one = |(node, count): (&NodeId, &u64)| json!({ "node": node.to_string(), "contributions": count });
+        let one = |(node, count): (&NodeId, &u64)| {
+            let node = node.to_string();
+            json!({ "node": node, "contributions": count })
+        };
         counts.iter().map(one).collect()
     };
     json!({
