@@ -22,6 +22,7 @@ pub mod process;
 pub mod proxy;
 pub mod python;
 pub mod report;
+pub mod rounds;
 pub mod scenario;
 pub mod sse;
 pub mod stall;

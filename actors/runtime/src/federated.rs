@@ -48,5 +48,5 @@ pub use task::{Announced, AnnouncedError, Task};
 pub(crate) use task::{is_job, key_of};
 pub use trained::{TrainedError, TrainedModel};
 pub(crate) use tuned::serving;
-pub use verify::{Verified, VerifyError, verify_chain, verify_model};
+pub use verify::{Fate, Settled, Verified, VerifyError, verify_chain, verify_each, verify_model};
 pub use view::{JobRun, JobView};

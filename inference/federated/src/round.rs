@@ -42,6 +42,7 @@ pub use close::{
 };
 pub use job::{Committee, Job, JobError, MAX_CLIENTS, MAX_PER_NODE, Mode, Pace, Seat};
 pub use message::{Effect, Event, Message, Payload, Refused};
+pub use propose::{OpenRound, Phase};
 pub use sums::{Guard, GuardError, MAX_GROUPS};
 pub use tip::{FoldError, Folded, Opening, Partial, Tip};
 

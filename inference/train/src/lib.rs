@@ -4,14 +4,15 @@
 //! Owns examples in memory and how they are read (`source`), models of a fixed layout whose
 //! parameters are one flat vector (`model`, `net`), a client's local steps (`local`), measuring
 //! (`measure`), telling the classes of what has no labels (`classify`, `unlabelled`), dividing one
-//! set among clients (`split`) and models as bytes of a file (`saved`); and of language models the
-//! small matrices that are learned (`tuning`, `adapter`) and the windows of text they are learned
-//! from (`tuner`).
+//! set among clients (`split`), models as bytes of a file (`saved`) and pictures of how well they
+//! did (`curve`); and of language models the small matrices that are learned (`tuning`, `adapter`)
+//! and the windows of text they are learned from (`tuner`).
 //! What becomes of an update, who may see it and how updates are joined is decided elsewhere;
 //! nothing here sends anything. Reads no clock and no entropy: seeds are handed in.
 
 mod adapter;
 mod classify;
+pub mod curve;
 mod entropy;
 mod error;
 mod examples;

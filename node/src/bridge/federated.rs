@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::stream::{BoxStream, StreamExt as _};
 use selvedge_base::{Refusal, RequestId, Wall};
-use selvedge_federated::round::Mode;
+use selvedge_federated::round::{Mode, OpenRound};
 use selvedge_federated::server::Strategy;
 use selvedge_runtime::{
     Admin, Announced, Gateway, JobProgress, JobRun, JobView, Labelled, Labeller, MeshView,
@@ -144,6 +144,7 @@ fn running(
         not_served: None,
         writes_text: false,
         anchors: progress.anchors.iter().map(|node| mesh.name_of(node)).collect(),
+        open_round: progress.open.as_ref().map(|open| open_round(open, mesh)),
         contributions: contributions.collect(),
         refused: progress.refused.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect(),
         examples: progress.examples,
@@ -156,9 +157,31 @@ fn running(
         epsilon_millionths: rules.privacy.map(|privacy| privacy.epsilon.0),
         measured: measured.collect(),
         parts: progress.parts.iter().filter_map(part).collect(),
+        clients: progress.parts.iter().filter(|one| one.examples.is_some()).map(gave).collect(),
         personal: progress.personal.as_ref().map(personal),
         sent_bytes,
         lines: progress.lines.clone(),
+    }
+}
+
+fn open_round(open: &OpenRound, mesh: &MeshView) -> wire::FederatedRound {
+    let OpenRound { round, phase, proposer } = *open;
+    wire::FederatedRound {
+        round,
+        phase: phase.word().to_owned(),
+        proposer: proposer.map(|node| mesh.name_of(&node)),
+        here: proposer == Some(mesh.me),
+    }
+}
+
+/// What one of the node's clients gave.
+fn gave(one: &PartProgress) -> wire::FederatedContributed {
+    wire::FederatedContributed {
+        part: one.part.clone(),
+        client: format!("{:016x}", one.client),
+        written: one.written,
+        receipted: one.receipted,
+        under_way: one.under_way,
     }
 }
 

@@ -109,6 +109,10 @@ pub(crate) struct FedVerify {
     /// The chain of its rounds [default: MODEL with .chain in place of its extension]
     #[arg(long, value_name = "FILE")]
     pub(crate) chain: Option<PathBuf>,
+    /// List every contribution too: whose it is, its number, and in which round it counts or
+    /// expired
+    #[arg(long)]
+    pub(crate) contributions: bool,
     /// Print what is proven as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -9,7 +9,6 @@ use selvedge_federated::round::{Guard, Job, Mode};
 use selvedge_runtime::{BaseModel, DataParts, JobSpec};
 use selvedge_train::{Requests, Source, Subject, Tuner, Tuning, read};
 
-mod curve;
 mod export;
 mod show;
 mod verify;

@@ -16,6 +16,7 @@ use selvedge_net::Identity;
 use super::disk::{JobDisk, LoadedClient, Part, RoundMeasured};
 use super::ledger::LedgerLine;
 use super::runner::{Order, Whose};
+use super::state::Contributed;
 use super::trainer::{self, Bench};
 use crate::store::StoreError;
 
@@ -92,6 +93,16 @@ pub(super) fn members(
 }
 
 impl Member {
+    /// How far its contributions are.
+    pub(super) fn contributed(&self, me: Holder) -> Contributed {
+        let pending = self.client.pending();
+        // What another store of this node wrote down has numbers of its own.
+        let own = pending.filter(|pending| pending.id.client == me);
+        let written = own.map_or(0, |pending| pending.id.seq).max(self.client.tip().last(&me));
+        let under_way = own.map(|pending| pending.base_round);
+        Contributed { client: me.incarnation, written, under_way }
+    }
+
     pub(super) fn control(&self) -> &[f32] {
         &self.control
     }

@@ -239,6 +239,7 @@ impl Runner {
     /// Why it cannot go on; the next run begins from the disk.
     pub(super) async fn run(mut self, heard: &mut mpsc::Receiver<Heard>) -> Result<(), String> {
         self.show();
+        self.stand();
         self.judge();
         self.judge_own();
         let begun = (clock::mono(), self.round());
@@ -436,6 +437,7 @@ impl Runner {
         for order in orders.map_err(|error| error.to_string())? {
             self.carry_out(order)?;
         }
+        self.stand();
         Ok(())
     }
 
@@ -573,6 +575,15 @@ impl Runner {
             }
         }
         self.judge();
+    }
+
+    /// Tells people where the round that is open stands, and what this node's clients gave to it.
+    fn stand(&self) {
+        if let Some(machines) = &self.machines {
+            let clients = machines.members.iter().zip(&self.parts.own);
+            let clients = clients.map(|(member, own)| member.contributed(own.me));
+            self.parts.state.stands(machines.anchor.open_round(), clients);
+        }
     }
 
     /// Tells people where the job is.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use selvedge_base::{NodeId, Wall};
 use selvedge_federated::epidemic::MixerEvent;
 use selvedge_federated::privacy::accountant::MicroEpsilon;
-use selvedge_federated::round::{ContributionId, Event, Job, Refused, Tip};
+use selvedge_federated::round::{ContributionId, Event, Job, OpenRound, Refused, Tip};
 use selvedge_train::Subject;
 use tokio::sync::watch;
 
@@ -38,6 +38,8 @@ pub struct JobProgress {
     pub model: String,
     /// The anchors of the next round.
     pub anchors: Vec<NodeId>,
+    /// Where the next round stands, where this node is one of them.
+    pub open: Option<OpenRound>,
     /// Contributions that were folded or expired, by node.
     pub contributions: BTreeMap<NodeId, u64>,
     /// Contributions that this node refused as an anchor since its start, by reason.
@@ -73,6 +75,14 @@ pub struct JobProgress {
 pub struct PartProgress {
     /// The part of the node's data, by name; none where they are not parted.
     pub part: Option<String>,
+    /// Which client of the node it is in the record.
+    pub client: u64,
+    /// The last number that it gave to a contribution.
+    pub written: u64,
+    /// The last one of which enough anchors said that they hold it, since the node's start.
+    pub receipted: u64,
+    /// The round that the last one was trained for, while it is neither folded nor expired.
+    pub under_way: Option<u64>,
     /// Examples that it trains on; none where it does not.
     pub examples: Option<u64>,
     /// Why it does not train, where it does not.
@@ -89,6 +99,16 @@ pub struct PartProgress {
     pub data_spent: Option<MicroEpsilon>,
     /// How well the models did by its own examples.
     pub measured: Vec<RoundMeasured>,
+}
+
+/// How far the contributions of a client are.
+pub(super) struct Contributed {
+    /// Which client of its node.
+    pub(super) client: u64,
+    /// The last number that it gave.
+    pub(super) written: u64,
+    /// The round of the one that is neither folded nor expired.
+    pub(super) under_way: Option<u64>,
 }
 
 impl JobProgress {
@@ -219,6 +239,28 @@ impl JobState {
         let mut progress = self.progress.lock();
         for (part, spent) in progress.parts.iter_mut().zip(spent) {
             part.spent = Some(spent);
+        }
+    }
+
+    /// Where the next round stands here, and how far the contributions of the node's clients are.
+    pub(super) fn stands(
+        &self,
+        open: Option<OpenRound>,
+        clients: impl Iterator<Item = Contributed>,
+    ) {
+        let mut progress = self.progress.lock();
+        let mut is_new = progress.open != open;
+        progress.open = open;
+        for (part, Contributed { client, written, under_way }) in
+            progress.parts.iter_mut().zip(clients)
+        {
+            let told = (part.client, part.written, part.under_way);
+            is_new |= told != (client, written, under_way);
+            (part.client, part.written, part.under_way) = (client, written, under_way);
+        }
+        drop(progress);
+        if is_new {
+            self.changed.send_replace(());
         }
     }
 
@@ -388,7 +430,10 @@ impl JobState {
                     round + 1
                 ));
             }
-            Event::Receipted(id) => tracing::debug!(job, seq = id.seq, "a contribution is safe"),
+            Event::Receipted(id) => {
+                tracing::debug!(job, seq = id.seq, "a contribution is safe");
+                at.into_iter().for_each(|at| self.part(at, |part| part.receipted = id.seq));
+            }
             Event::Refused { id, why } => {
                 tracing::debug!(job, client = %id.client.node.short(), %why, "refused");
                 // A client hears of its own from anchors, which count it.
@@ -420,5 +465,40 @@ impl JobState {
                 self.trouble(format!("{} sent {what}", by.short()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_crdt::escrow::Holder;
+    use selvedge_federated::round::{ContributionId, Phase};
+
+    use super::super::test_rounds::{job_file, run};
+    use super::*;
+
+    #[test]
+    fn an_open_round_and_what_clients_gave_are_told_once_they_change() {
+        let told = run(&job_file("rounds = 1", ""), false).told;
+        let changed = watch::Sender::new(());
+        let mut seen = changed.subscribe();
+        let state = JobState::new("small", &told, changed);
+        state.takes_part(vec![(Some("a".to_owned()), Ok(9)), (Some("b".to_owned()), Ok(3))]);
+        let client = |client, written| Contributed { client, written, under_way: Some(2) };
+        let open = OpenRound { round: 2, phase: Phase::Gathering, proposer: None };
+        let mut is_told = |open| {
+            state.stands(Some(open), [client(7, 3), client(8, 5)].into_iter());
+            let is_new = seen.has_changed().is_ok_and(|is_new| is_new);
+            seen.mark_unchanged();
+            is_new
+        };
+        assert!(is_told(open) && !is_told(open), "nothing new is told");
+        assert!(is_told(OpenRound { phase: Phase::Asking, ..open }));
+        let client = Holder { node: NodeId([1; 32]), incarnation: 8 };
+        state.happened(Some(1), &Event::Receipted(ContributionId { client, seq: 4 }));
+        let JobProgress { parts, open, .. } = state.progress();
+        assert_eq!(open.map(|open| open.phase), Some(Phase::Asking));
+        let gave = |one: &PartProgress| (one.client, one.written, one.receipted, one.under_way);
+        let gave: Vec<_> = parts.iter().map(gave).collect();
+        assert_eq!(gave, [(7, 3, 0, Some(2)), (8, 5, 4, Some(2))]);
     }
 }

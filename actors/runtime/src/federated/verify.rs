@@ -18,7 +18,9 @@ use std::io::Read;
 use selvedge_base::NodeId;
 use selvedge_crdt::Signature;
 use selvedge_crdt::escrow::Seal;
-use selvedge_federated::round::{Committee, Digest, FoldError, Tip};
+use selvedge_federated::round::{
+    Committee, ContributionId, Digest, Entry, Expired, FoldError, Header, Tip, Why,
+};
 use selvedge_proto::seal::is_signed;
 use thiserror::Error;
 
@@ -43,6 +45,30 @@ pub struct Verified {
     /// Contributions that were in a set and are left out of the model, by node, since what they
     /// add up to no honest updates make. Who lies is among them every time, others by chance.
     pub left_out: BTreeMap<NodeId, u64>,
+}
+
+/// What the chain says of one contribution; it says so once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The round that it is recorded in, counted from 0.
+    pub round: u64,
+    /// Which.
+    pub id: ContributionId,
+    /// The round that it was trained for.
+    pub base_round: u64,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of a contribution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It counts in the sum of its round, with this weight.
+    Counts(u32),
+    /// It was in the set of its round and is left out of the model with its group.
+    LeftOut,
+    /// It never will count.
+    Expired(Why),
 }
 
 /// Why a model is not proven: the first thing that is wrong.
@@ -112,6 +138,19 @@ pub enum VerifyError {
 /// # Errors
 /// [`VerifyError`], the first thing that is wrong.
 pub fn verify_model(model: &TrainedModel, chain: impl Read) -> Result<Verified, VerifyError> {
+    verify_each(model, chain, &mut |_| {})
+}
+
+/// The same, and tells what becomes of each contribution, as far as the rounds follow: round by
+/// round, in order of clients, and what expired after what counts.
+///
+/// # Errors
+/// [`VerifyError`], the first thing that is wrong; then nothing that was told is proven.
+pub fn verify_each(
+    model: &TrainedModel,
+    chain: impl Read,
+    tell: &mut dyn FnMut(Settled),
+) -> Result<Verified, VerifyError> {
     let chain = ChainReader::open(chain)?;
     let (told, job) = (chain.told(), chain.told().job.digest());
     if model.job != job {
@@ -120,7 +159,7 @@ pub fn verify_model(model: &TrainedModel, chain: impl Read) -> Result<Verified, 
     if model.subject != told.task.subject {
         return Err(VerifyError::Layers);
     }
-    let verified = fold_all(chain)?;
+    let verified = fold_all(chain, tell)?;
     compare(model, &verified.tip)?;
     Ok(verified)
 }
@@ -130,10 +169,13 @@ pub fn verify_model(model: &TrainedModel, chain: impl Read) -> Result<Verified, 
 /// # Errors
 /// [`VerifyError`], the first thing that is wrong.
 pub fn verify_chain(chain: impl Read) -> Result<Verified, VerifyError> {
-    fold_all(ChainReader::open(chain)?)
+    fold_all(ChainReader::open(chain)?, &mut |_| {})
 }
 
-fn fold_all(mut chain: ChainReader<impl Read>) -> Result<Verified, VerifyError> {
+fn fold_all(
+    mut chain: ChainReader<impl Read>,
+    tell: &mut dyn FnMut(Settled),
+) -> Result<Verified, VerifyError> {
     let told = chain.told().clone();
     let mut tip = told.first()?;
     let mut anchors = vec![(0, nodes(&tip.committee))];
@@ -146,11 +188,18 @@ fn fold_all(mut chain: ChainReader<impl Read>) -> Result<Verified, VerifyError> 
         let (next, refused) = next.map_err(|why| VerifyError::Round { round, why })?;
         tip = next;
         let close = &folded.certificate.close;
-        for id in close.entries.iter().map(|entry| entry.header.id) {
-            let of = if refused.contains(&id) { &mut left_out } else { &mut counted };
+        for Entry { header, weight } in &close.entries {
+            let Header { id, base_round, .. } = *header;
+            let is_out = refused.contains(&id);
+            let of = if is_out { &mut left_out } else { &mut counted };
             *of.entry(id.client.node).or_default() += 1;
+            let fate = if is_out { Fate::LeftOut } else { Fate::Counts(*weight) };
+            tell(Settled { round, id, base_round, fate });
         }
-        expired += close.expired.len() as u64;
+        for Expired { id, base_round, why } in close.expired.iter().copied() {
+            expired += 1;
+            tell(Settled { round, id, base_round, fate: Fate::Expired(why) });
+        }
         if close.next.is_some() {
             anchors.push((tip.round, nodes(&tip.committee)));
         }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use selvedge_crdt::escrow::Holder;
 use selvedge_federated::field::Fp;
 use selvedge_federated::robust::Rule;
-use selvedge_federated::round::{ContributionId, Expired, Folded, Job, Mode, Partial, Seat, Why};
+use selvedge_federated::round::{Folded, Job, Mode, Partial, Seat};
 use selvedge_net::Identity;
 use selvedge_proto::seal::sealing_key;
 use selvedge_train::Subject;
@@ -72,6 +72,38 @@ fn a_model_is_proven_by_its_chain() {
     let verified = verify_model(&model(ran), &chain(ran)[..]).unwrap();
     assert_eq!((&verified.tip, verified.tip.round), (&ran.tip, 2));
     assert_eq!(verified.anchors, [(0, ran.nodes[..5].to_vec())]);
+}
+
+#[test]
+fn each_contribution_is_told_once_with_what_became_of_it() {
+    let ran = &*SECURE;
+    let mut told = Vec::new();
+    let verified = verify_each(&model(ran), &chain(ran)[..], &mut |one| told.push(one)).unwrap();
+    let counts: u64 = verified.counted.values().sum();
+    let (mut weighed, mut expired) = (0, 0);
+    for one in &told {
+        match one.fate {
+            Fate::Counts(weight) => weighed += u64::from(weight > 0),
+            Fate::Expired(_) => expired += 1,
+            Fate::LeftOut => panic!("no sum is beyond what honest updates make: {one:?}"),
+        }
+    }
+    assert_eq!((weighed, expired), (counts, verified.expired));
+    let mut last: BTreeMap<Holder, u64> = BTreeMap::new();
+    for one in &told {
+        let last = last.entry(one.id.client).or_default();
+        assert_eq!(one.id.seq, *last + 1, "{one:?}");
+        *last += 1;
+        assert!(one.base_round <= one.round, "{one:?}");
+    }
+    assert_eq!(last, verified.tip.done, "as far as the record says");
+    assert!(told.is_sorted_by_key(|one| one.round));
+    let mut forged = ran.rounds.clone();
+    forged[1].certificate.close.entries[0].header.id.seq += 1;
+    let mut told = Vec::new();
+    let forged = self::forged(&ran.told, &forged);
+    verify_each(&model(ran), &forged[..], &mut |one| told.push(one)).unwrap_err();
+    assert!(told.iter().all(|one| one.round == 0), "nothing is told of what does not follow");
 }
 
 #[test]

@@ -105,7 +105,7 @@ pub struct Anchor {
     pub(super) stored: AnchorStored,
     pub(super) outbox: Outbox,
     /// This anchor's part of the closed set's sum, once it was made.
-    shown: Option<Opening>,
+    pub(super) shown: Option<Opening>,
     /// Parts of this round's sum, by anchor.
     openings: BTreeMap<NodeId, Opening>,
     pub(super) campaign: Option<Campaign>,

@@ -15,7 +15,7 @@ use selvedge_base::plant::{self, Plant};
 use selvedge_base::{Micros, Mono, NodeId, Now};
 use selvedge_crdt::Signature;
 
-use super::anchor::{Anchor, AnchorChange, Out};
+use super::anchor::{Anchor, AnchorChange, AnchorStored, Out};
 use super::canon::Canon;
 use super::certificate::{Ballot, Certificate, SignedAccept};
 use super::close::{Close, Header, MAX_ENTRIES};
@@ -27,6 +27,45 @@ type Promised = (Option<(Ballot, Close)>, Vec<Header>);
 /// How often the patience of a turn doubles while a round's turns fail: from a LAN's way there and
 /// back to 16 times that, which is a satellite's.
 const MAX_DOUBLINGS: u64 = 4;
+
+/// Where the round that is next stands, as far as an anchor knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenRound {
+    /// Which, counted from 0: so many are over.
+    pub round: u64,
+    /// What it waits for.
+    pub phase: Phase,
+    /// Whose turn it is, or in whose the set was closed; none while nobody has one.
+    pub proposer: Option<NodeId>,
+}
+
+/// What an open round waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Contributions, and somebody to propose.
+    Gathering,
+    /// What the anchors hold: somebody asked them.
+    Asking,
+    /// A quorum of anchors that accept the set that somebody proposes.
+    Proposing,
+    /// Parts of the closed set's sum: this anchor does not hold all of the set and has none.
+    Closed,
+    /// The other parts of the closed set's sum: this anchor has shown its own.
+    Opening,
+}
+
+impl Phase {
+    /// The phase in a word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Gathering => "gathering",
+            Self::Asking => "asking",
+            Self::Proposing => "proposing",
+            Self::Closed => "closed",
+            Self::Opening => "opening",
+        }
+    }
+}
 
 /// A turn of this anchor.
 #[derive(Clone, Debug)]
@@ -46,6 +85,36 @@ enum Stage {
 }
 
 impl Anchor {
+    /// Where the open round stands, as far as this anchor knows; none once the job is done, and
+    /// where it is no anchor of the round.
+    pub fn open_round(&self) -> Option<OpenRound> {
+        let AnchorStored { tip, promised, accepted, opened, .. } = &self.stored;
+        if tip.round >= self.job.rounds || !self.is_seated() {
+            return None;
+        }
+        // A turn of its own that it gave up, or that a crash ended, is nobody's.
+        let others = promised.filter(|ballot| ballot.by != self.me);
+        let (phase, proposer) = match (opened, &self.campaign, others) {
+            (Some(closed), ..) => {
+                let phase = if self.shown.is_some() { Phase::Opening } else { Phase::Closed };
+                (phase, Some(closed.ballot.by))
+            }
+            (None, Some(campaign), _) => {
+                let phase = match campaign.stage {
+                    Stage::Asking(_) => Phase::Asking,
+                    Stage::Proposing(..) => Phase::Proposing,
+                };
+                (phase, Some(self.me))
+            }
+            (None, None, Some(turn)) => {
+                let is_told = accepted.as_ref().is_some_and(|(ballot, _)| *ballot == turn);
+                (if is_told { Phase::Proposing } else { Phase::Asking }, Some(turn.by))
+            }
+            (None, None, None) => (Phase::Gathering, None),
+        };
+        Some(OpenRound { round: tip.round, phase, proposer })
+    }
+
     /// This anchor's place in the order in which they try in this round, which changes with each.
     fn rank(&self) -> u64 {
         let lot = |node: &NodeId| {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use selvedge_base::{Machine, Micros, NodeId, Now};
+use selvedge_base::{Machine, Micros, Mono, NodeId, Now};
 use selvedge_crdt::Signature;
 use selvedge_crdt::escrow::{Holder, Seal};
 
@@ -330,6 +330,54 @@ fn a_promise_binds_and_tells_and_nothing_opens_without_a_certificate() {
     assert!(blame(&mut anchor, Partial::Shares(vec![Fp::ONE; 2])));
     assert!(blame(&mut anchor, Partial::Open(open)));
     assert!(!blame(&mut anchor, Partial::Shares(vec![Fp::ONE; 3])));
+}
+
+#[test]
+fn an_anchor_tells_where_its_round_stands_and_who_proposes() {
+    let job = Job { target: 9, ..job(Mode::Secure) };
+    let stands = |anchor: &Anchor| {
+        let OpenRound { round, phase, proposer } = anchor.open_round().unwrap();
+        assert_eq!(round, 0);
+        (phase, proposer)
+    };
+    let mut own = anchor(&job, 2);
+    assert_eq!(stands(&own), (Phase::Gathering, None));
+    // A turn of its own, once its patience is over.
+    for at in [0, 60] {
+        let now = Now { mono: Mono(0).plus(Micros::secs(at)), ..Now::default() };
+        own.step(now, AnchorInput::Ticked, &mut Vec::new());
+    }
+    assert_eq!(stands(&own), (Phase::Asking, Some(node(2))));
+    let (stored, seal) = (own.stored().clone(), Arc::new(Stamp(node(2))));
+    let back = Anchor::new(Arc::new(job.clone()), node(2), key(2), seal, stored);
+    assert_eq!(stands(&back), (Phase::Gathering, None), "a crash ended its turn");
+    let turn = Ballot { number: 7, by: node(0) };
+    hear(&mut own, 0, Message::Prepare { round: 0, ballot: turn });
+    assert_eq!(stands(&own), (Phase::Asking, Some(node(0))), "it has given its own up");
+    let mut whole = anchor(&job, 2);
+    for client in [8, 9] {
+        hear(&mut whole, client, shares(&job, client, &[0.1; 3]).swap_remove(2));
+    }
+    let headers: Vec<Header> = whole.stored().held.values().map(|held| held.header).collect();
+    let close = Box::new(closing(&job, own.tip(), &headers));
+    hear(&mut own, 0, Message::Propose { ballot: turn, close: close.clone() });
+    assert_eq!(stands(&own), (Phase::Proposing, Some(node(0))));
+    let accept = |index: u8| {
+        let (name, seal) = (close.job, Stamp(node(index)));
+        let one = SignedAccept::sign(&name, 0, turn, close.digest(), node(index), &seal);
+        (node(index), one.signature)
+    };
+    let accepts = [0, 1, 3].map(accept).to_vec();
+    let certificate = Certificate { close: (*close).clone(), ballot: turn, accepts };
+    for (anchor, phase) in [(&mut own, Phase::Closed), (&mut whole, Phase::Opening)] {
+        hear(anchor, 0, Message::Closed(Box::new(certificate.clone())));
+        assert_eq!(stands(anchor), (phase, Some(node(0))), "who holds all of it shows a part");
+    }
+    let words = [Phase::Gathering, Phase::Closed, Phase::Opening].map(Phase::word);
+    assert_eq!(words, ["gathering", "closed", "opening"]);
+    assert_eq!(anchor(&job, 7).open_round(), None, "no anchor");
+    let over = Job { rounds: 0, ..job };
+    assert_eq!(anchor(&over, 2).open_round(), None, "nothing is open any more");
 }
 
 #[test]

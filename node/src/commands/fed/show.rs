@@ -6,21 +6,27 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use indicatif::ProgressBar;
+use selvedge_train::curve::{svg, svg_of_losses};
 
-use super::curve::{svg, svg_of_losses};
 use crate::client::Client;
 use crate::home::Home;
-use crate::http::wire::{self, FederatedJob, FederatedMeasured, FederatedPart, FederatedPersonal};
+use crate::http::wire::{
+    self, FederatedJob, FederatedMeasured, FederatedPart, FederatedPersonal, FederatedRound,
+};
 use crate::ui::{self, Ink};
 
 /// How long a job is watched at most: a year, in which it may have an hour's rounds.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// What losses are counted in.
 const NATS: f64 = 1e6;
-/// Parts of a bar of rounds: beside the four other columns it fits a terminal of 80.
-const BAR: u64 = 10;
+/// Parts of a bar of rounds: beside the six other columns it fits a terminal of 80.
+const BAR: u64 = 8;
+/// What the columns of the table of jobs are.
+const HEAD: [&str; 7] = ["JOB", "ROUNDS", "HELD OUT", "NODES", "EPSILON", "HERE", "MODEL"];
 /// Digits of a digest that tell it from others at a glance.
 const SHORT: usize = 16;
+/// The same beside other columns.
+const SHORTER: usize = 8;
 
 /// `selvedge fed status`.
 pub(super) fn show(home: &Home, job: Option<&str>, json: bool) -> Result<()> {
@@ -44,11 +50,15 @@ pub(super) fn show(home: &Home, job: Option<&str>, json: bool) -> Result<()> {
         ui::out("no jobs; `selvedge fed submit FILE` starts one");
         return Ok(());
     }
-    let head = ["JOB", "ROUNDS", "HELD OUT HERE", "THIS NODE", "MODEL"].map(str::to_owned);
-    let rows: Vec<Vec<String>> =
-        std::iter::once(head.to_vec()).chain(jobs.iter().map(row)).collect();
-    ui::out(ui::table(&rows));
+    ui::out(listed(&jobs));
     Ok(())
+}
+
+/// All jobs as a table.
+fn listed(jobs: &[FederatedJob]) -> String {
+    let head = HEAD.map(str::to_owned).to_vec();
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(jobs.iter().map(row)).collect();
+    ui::table(&rows)
 }
 
 /// `selvedge fed watch`.
@@ -89,7 +99,7 @@ fn draw(job: &FederatedJob, file: &Path) -> Result<()> {
     let losses: Vec<(u64, f64)> =
         losses.map(|(round, micronats)| (round, micronats as f64 / NATS)).collect();
     let picture = match losses.is_empty() {
-        true => svg(&job.name, &points, &[]),
+        true => svg(&job.name, &points, &[], &[]),
         false => svg_of_losses(&job.name, &losses),
     };
     std::fs::write(file, picture).with_context(|| format!("cannot write {}", file.display()))?;
@@ -102,12 +112,21 @@ fn jobs(client: &Client) -> Result<Vec<FederatedJob>> {
 }
 
 fn row(job: &FederatedJob) -> Vec<String> {
+    let nothing = || "-".to_owned();
     if let Some(why) = &job.not_here {
-        return vec![job.name.clone(), "-".to_owned(), "-".to_owned(), why.clone(), String::new()];
+        let [name, why, no] = [job.name.clone(), why.clone(), "no".to_owned()];
+        return vec![name, nothing(), nothing(), nothing(), nothing(), no, why];
     }
-    let measured = job.measured.last().map_or_else(|| "-".to_owned(), accuracy);
+    let measured = job.measured.last().map_or_else(nothing, briefly);
     let rounds = format!("{} {} of {}", bar_of(job.round, job.rounds), job.round, job.rounds);
-    vec![job.name.clone(), rounds, measured, doing(job), short(&job.model).to_owned()]
+    let spent = job.epsilon_spent_millionths.zip(job.epsilon_millionths);
+    let spent = spent.map(|(spent, most)| format!("{} of {}", epsilon(spent), epsilon(most)));
+    let nodes = job.contributions.len().to_string();
+    // For which round is told of one job alone.
+    let here = doing(job);
+    let here = here.split(" for round").next().unwrap_or_default().to_owned();
+    let model = job.model.get(..SHORTER).unwrap_or(&job.model).to_owned();
+    vec![job.name.clone(), rounds, measured, nodes, spent.unwrap_or_else(nothing), here, model]
 }
 
 /// How far a job has come, as a bar of text.
@@ -154,10 +173,8 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
     rows.push(("served", served(job)));
     rows.push(("record", job.record.clone()));
     rows.push(("anchors", job.anchors.join(", ")));
-    let who = job.contributions.iter().map(|one| format!("{} {}", one.node, one.contributions));
-    let who: Vec<String> = who.collect();
-    let who = if who.is_empty() { "nobody yet".to_owned() } else { who.join(", ") };
-    rows.push(("contributed", who));
+    rows.extend(job.open_round.iter().map(|open| ("round", stands(open))));
+    rows.push(("contributed", contributed(job)));
     if !job.refused.is_empty() {
         rows.push(("refused here", counts(&job.refused)));
     }
@@ -186,6 +203,35 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
         rows.push(("own model", personal(own)));
     }
     rows.into_iter().map(|(what, text)| vec![what.to_owned(), text]).collect()
+}
+
+/// Where the round that is open stands, in words.
+fn stands(open: &FederatedRound) -> String {
+    let who = open.proposer.as_deref().unwrap_or("nobody");
+    let here = if open.here { ", this node," } else { "" };
+    let what = match open.phase.as_str() {
+        "asking" => format!("{who}{here} asks the anchors what they hold"),
+        "proposing" => format!("{who}{here} proposes the set"),
+        "closed" => format!("{who}{here} closed the set, of which this node does not hold all"),
+        "opening" => format!("{who}{here} closed the set, whose sum is being opened"),
+        "gathering" => "contributions are gathered, nobody proposes yet".to_owned(),
+        // A newer node's.
+        other => format!("{other}, {who}{here} proposes"),
+    };
+    format!("{}: {what}", open.round.saturating_add(1))
+}
+
+/// Who contributed, and how often.
+fn contributed(job: &FederatedJob) -> String {
+    let who = job.contributions.iter().map(|one| format!("{} {}", one.node, one.contributions));
+    let who: Vec<String> = who.collect();
+    let all =
+        job.contributions.iter().fold(0_u64, |all, one| all.saturating_add(one.contributions));
+    match who.len() {
+        0 => "nobody yet".to_owned(),
+        1 => format!("{}: {all} of 1 node", who.join(", ")),
+        nodes => format!("{}: {all} of {nodes} nodes", who.join(", ")),
+    }
 }
 
 /// A part of the node's data in words.
@@ -263,6 +309,12 @@ fn loss(micronats: u64, tokens: u64) -> String {
     format!("loss {nats:.4}, perplexity {:.2} ({tokens} tokens)", nats.exp())
 }
 
+/// How well a model did, without what it is of.
+fn briefly(one: &FederatedMeasured) -> String {
+    let words = accuracy(one);
+    words.split(" (").next().unwrap_or(&words).split(',').next().unwrap_or(&words).to_owned()
+}
+
 /// A share in percent with one decimal, and what it is of; of a language model its loss.
 fn accuracy(one: &FederatedMeasured) -> String {
     if let Some(micronats) = one.loss_micronats {
@@ -299,7 +351,7 @@ mod tests {
         for part in ["81.5 % (163 of 200) after round 2", "trains for round 3", "1.01 of 16.00"] {
             assert!(told(&job).contains(part), "no {part} in {}", told(&job));
         }
-        assert!(row(&job).concat().contains("━━━━━━╌╌╌╌ 2 of 3"), "{:?}", row(&job));
+        assert!(row(&job).concat().contains("━━━━━╌╌╌ 2 of 3"), "{:?}", row(&job));
         assert!(!told(&job).contains("refused"), "{}", told(&job));
         job.refused = [("replayed".to_owned(), 3), ("digest".to_owned(), 1)].into();
         assert!(told(&job).contains("refused here 1 digest, 3 replayed"), "{}", told(&job));
@@ -331,6 +383,90 @@ mod tests {
         assert!(row(&job).concat().contains("done"), "{:?}", row(&job));
         job.not_here = Some("32 jobs run here already".to_owned());
         assert!(row(&job).concat().contains("32 jobs") && told(&job).contains("32 jobs"));
+    }
+
+    fn private_job() -> FederatedJob {
+        let client = |node: &str, contributions| wire::FederatedClient {
+            node: node.to_owned(),
+            contributions,
+        };
+        let measured =
+            FederatedMeasured { round: 9, right: 163, examples: 200, loss_micronats: None };
+        FederatedJob {
+            name: "digits".to_owned(),
+            round: 9,
+            rounds: 30,
+            examples: Some(1_800),
+            training: Some(9),
+            measured: vec![measured],
+            contributions: vec![client("n0", 9), client("n1", 7), client("n3", 8)],
+            epsilon_spent_millionths: Some(1_000_001),
+            epsilon_millionths: Some(16_000_000),
+            model: "0123456789abcdef".to_owned(),
+            ..FederatedJob::default()
+        }
+    }
+
+    #[test]
+    fn the_table_says_how_far_how_well_of_whom_and_for_which_epsilon() {
+        let plain = FederatedJob {
+            name: "wear".to_owned(),
+            rounds: 4,
+            model: "ff".to_owned(),
+            ..FederatedJob::default()
+        };
+        let other = FederatedJob {
+            name: "verses".to_owned(),
+            not_here: Some("32 jobs run".to_owned()),
+            ..FederatedJob::default()
+        };
+        let table = listed(&[private_job(), plain, other]);
+        let lines: Vec<&str> = table.lines().collect();
+        // In bold where this is a terminal.
+        let head = "JOB     ROUNDS            HELD OUT  NODES  EPSILON        HERE        MODEL";
+        assert!(lines[0].contains(head), "{table}");
+        assert_eq!(
+            lines[1..],
+            [
+                "digits  ━━╌╌╌╌╌╌ 9 of 30   81.5 %   3      1.01 of 16.00  trains      01234567",
+                "wear    ╌╌╌╌╌╌╌╌ 0 of 4   -         0      -              takes part  ff",
+                "verses  -                 -         -      -              no          32 jobs run",
+            ]
+        );
+        assert!(lines[1..3].iter().all(|line| line.chars().count() <= 80), "{table}");
+    }
+
+    #[test]
+    fn one_job_says_who_contributed_how_often_and_who_proposes() {
+        let mut job = private_job();
+        let told = |job: &FederatedJob| in_full(job).concat().join(" ");
+        assert!(told(&job).contains("contributed n0 9, n1 7, n3 8: 24 of 3 nodes"));
+        assert!(in_full(&job).iter().all(|row| row[0] != "round"), "it is no anchor");
+        for (phase, proposer, here, said) in [
+            ("gathering", None, false, "round 10: contributions are gathered, nobody proposes yet"),
+            ("asking", Some("n3"), false, "round 10: n3 asks the anchors what they hold"),
+            ("proposing", Some("n0"), true, "round 10: n0, this node, proposes the set"),
+            ("closed", Some("n3"), false, "round 10: n3 closed the set, of which this node does"),
+            ("opening", Some("n3"), false, "round 10: n3 closed the set, whose sum is being"),
+            ("resting", Some("n3"), false, "round 10: resting, n3 proposes"),
+        ] {
+            let (phase, proposer) = (phase.to_owned(), proposer.map(str::to_owned));
+            job.open_round = Some(FederatedRound { round: 9, phase, proposer, here });
+            assert!(told(&job).contains(said), "no {said} in {}", told(&job));
+        }
+        job.contributions.truncate(1);
+        assert!(told(&job).contains("contributed n0 9: 9 of 1 node "), "{}", told(&job));
+        job.contributions.clear();
+        assert!(told(&job).contains("contributed nobody yet"), "{}", told(&job));
+    }
+
+    #[test]
+    fn a_node_of_before_says_nothing_of_open_rounds_and_clients() {
+        let mut told = serde_json::to_value(private_job()).unwrap_or_default();
+        let fields = told.as_object_mut().into_iter();
+        fields.for_each(|all| all.retain(|name, _| name != "open_round" && name != "clients"));
+        let read: Option<FederatedJob> = serde_json::from_value(told).ok();
+        assert_eq!(read, Some(private_job()));
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use selvedge_base::NodeId;
-use selvedge_federated::round::Digest;
-use selvedge_runtime::{TrainedModel, Verified, verify_model};
+use selvedge_federated::round::{Digest, Why};
+use selvedge_runtime::{Fate, Settled, TrainedModel, Verified, verify_each};
 use selvedge_train::MAX_LEARNED_BYTES;
 use serde_json::{Value, json};
 
@@ -17,16 +17,29 @@ use crate::ui;
 
 /// Proves a model, or says what is wrong first.
 pub(super) fn verify(options: &cli::FedVerify) -> Result<()> {
-    let (model, verified) = proven(options)?;
+    let Proven { model, verified, each } = proven(options)?;
     if options.json {
-        ui::out(format_args!("{:#}", as_json(&model, &verified)));
+        let mut told = as_json(&model, &verified);
+        if let Some(each) = &each {
+            told["each_contribution"] = each.iter().map(recorded).collect();
+        }
+        ui::out(format_args!("{told:#}"));
     } else {
         ui::out(told(&model, &verified));
+        each.iter().for_each(|each| ui::out(ui::table(&listed(each))));
     }
     Ok(())
 }
 
-fn proven(options: &cli::FedVerify) -> Result<(TrainedModel, Verified)> {
+/// What two files prove.
+struct Proven {
+    model: TrainedModel,
+    verified: Verified,
+    /// Every contribution, where that was asked for; the chain, which is longer, bounds it.
+    each: Option<Vec<Settled>>,
+}
+
+fn proven(options: &cli::FedVerify) -> Result<Proven> {
     let file = &options.model;
     let model = TrainedModel::from_bytes(&bytes_of(file)?)
         .with_context(|| format!("{} is no model of a job", file.display()))?;
@@ -34,9 +47,11 @@ fn proven(options: &cli::FedVerify) -> Result<(TrainedModel, Verified)> {
     let chain = File::open(&path).with_context(|| {
         format!("cannot open the chain {}; --chain names another file", path.display())
     })?;
-    let verified = verify_model(&model, chain)
+    let mut each = options.contributions.then(Vec::new);
+    let mut tell = |one| each.iter_mut().for_each(|each| each.push(one));
+    let verified = verify_each(&model, BufReader::new(chain), &mut tell)
         .with_context(|| format!("{} is NOT proven by {}", file.display(), path.display()))?;
-    Ok((model, verified))
+    Ok(Proven { model, verified, each })
 }
 
 /// The chain that was named, or the one beside the model.
@@ -101,7 +116,10 @@ fn as_json(model: &TrainedModel, verified: &Verified) -> Value {
     let anchors =
         anchors.iter().map(|(round, nodes)| json!({ "from_round": round, "nodes": names(nodes) }));
     let by_node = |counts: &BTreeMap<NodeId, u64>| -> Vec<Value> {
-        let one = |(node, count): (&NodeId, &u64)| json!({ "node": node.to_string(), "contributions": count });
+        let one = |(node, count): (&NodeId, &u64)| {
+            let node = node.to_string();
+            json!({ "node": node, "contributions": count })
+        };
         counts.iter().map(one).collect()
     };
     json!({
@@ -118,6 +136,54 @@ fn as_json(model: &TrainedModel, verified: &Verified) -> Value {
         "expired": expired,
         "left_out": by_node(left_out),
     })
+}
+
+/// A contribution as JSON.
+fn recorded(one: &Settled) -> Value {
+    let (weight, left_out, expired) = match one.fate {
+        Fate::Counts(weight) => (Some(weight), false, None),
+        Fate::LeftOut => (None, true, None),
+        Fate::Expired(why) => (None, false, Some(in_a_word(why))),
+    };
+    json!({
+        "round": one.round,
+        "node": one.id.client.node.to_string(),
+        "client": client(one),
+        "number": one.id.seq,
+        "trained_for_round": one.base_round,
+        "weight": weight,
+        "left_out": left_out,
+        "expired": expired,
+    })
+}
+
+/// All contributions as rows of a table.
+fn listed(each: &[Settled]) -> Vec<Vec<String>> {
+    let head = ["ROUND", "NUMBER", "TRAINED FOR", "WEIGHT", "NODE", "CLIENT"].map(str::to_owned);
+    let row = |one: &Settled| {
+        let fate = match one.fate {
+            Fate::Counts(weight) => weight.to_string(),
+            Fate::LeftOut => "left out".to_owned(),
+            Fate::Expired(why) => format!("expired: {}", in_a_word(why)),
+        };
+        let round = |round: u64| (round + 1).to_string();
+        let node = one.id.client.node.to_string();
+        let number = one.id.seq.to_string();
+        vec![round(one.round), number, round(one.base_round), fate, node, client(one)]
+    };
+    std::iter::once(head.to_vec()).chain(each.iter().map(row)).collect()
+}
+
+/// Which client of its node: as in the status of that node.
+fn client(one: &Settled) -> String {
+    format!("{:016x}", one.id.client.incarnation)
+}
+
+const fn in_a_word(why: Why) -> &'static str {
+    match why {
+        Why::Stale => "stale",
+        Why::Reconfigured => "reconfigured",
+    }
 }
 
 fn hex(digest: &Digest) -> String {

@@ -10,7 +10,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn options(model: PathBuf) -> cli::FedVerify {
-    cli::FedVerify { model, chain: None, json: false }
+    cli::FedVerify { model, chain: None, contributions: false, json: false }
 }
 
 fn refusal(options: &cli::FedVerify) -> String {
@@ -19,7 +19,8 @@ fn refusal(options: &cli::FedVerify) -> String {
 
 #[test]
 fn a_model_is_proven_by_the_chain_beside_it() {
-    let (model, verified) = proven(&options(golden("small.safetensors"))).unwrap();
+    let Proven { model, verified, each } = proven(&options(golden("small.safetensors"))).unwrap();
+    assert_eq!(each, None);
     let said = told(&model, &verified);
     let job = hex(&verified.told.job.digest());
     for part in ["proven: ", "'small'", "3, all of the job", &job, "5, from round 1 on"] {
@@ -38,6 +39,31 @@ fn a_model_is_proven_by_the_chain_beside_it() {
     assert_eq!(sum, verified.counted.values().sum::<u64>());
     assert!(sum >= 12, "three rounds of four nodes at least");
     verify(&options(golden("small.safetensors"))).unwrap();
+}
+
+#[test]
+fn every_contribution_is_listed_when_asked_for() {
+    let options = cli::FedVerify { contributions: true, ..options(golden("small.safetensors")) };
+    let Proven { verified, each, .. } = proven(&options).unwrap();
+    let each = each.unwrap();
+    assert_eq!(each.len() as u64, verified.counted.values().sum::<u64>() + verified.expired);
+    assert!(verified.left_out.is_empty());
+    let first = recorded(&each[0]);
+    assert_eq!((&first["round"], &first["number"]), (&0.into(), &1.into()));
+    assert!(first["weight"].as_u64() >= Some(1) && first["expired"].is_null(), "{first}");
+    assert_eq!(first["node"], each[0].id.client.node.to_string());
+    assert_eq!(first["client"].as_str().unwrap().len(), 16);
+    let gone = Settled { fate: Fate::Expired(Why::Reconfigured), ..each[0] };
+    assert_eq!(recorded(&gone)["expired"], "reconfigured");
+    assert!(recorded(&gone)["weight"].is_null());
+    let out = Settled { fate: Fate::LeftOut, ..each[0] };
+    assert!(recorded(&out)["left_out"] == true && recorded(&gone)["left_out"] == false);
+    let rows = listed(&[each[0], gone, out]);
+    assert_eq!(rows[3][3], "left out");
+    assert_eq!((rows[0].len(), rows[1].len()), (6, 6));
+    assert_eq!((rows[1][0].as_str(), rows[2][3].as_str()), ("1", "expired: reconfigured"));
+    verify(&options).unwrap();
+    verify(&cli::FedVerify { json: true, ..options }).unwrap();
 }
 
 #[test]

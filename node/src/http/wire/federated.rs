@@ -83,6 +83,10 @@ pub(crate) struct FederatedJob {
     pub(crate) writes_text: bool,
     /// The anchors, by name.
     pub(crate) anchors: Vec<String>,
+    /// Where the round that is open stands, as far as this node knows; none where it is no anchor,
+    /// and once the job is done.
+    #[serde(default)]
+    pub(crate) open_round: Option<FederatedRound>,
     /// Contributions that were folded or expired.
     pub(crate) contributions: Vec<FederatedClient>,
     /// Contributions that this node refused as an anchor since its start, by reason.
@@ -110,12 +114,46 @@ pub(crate) struct FederatedJob {
     /// The parts of this node's data, each of which is a client by itself; none where they are not
     /// parted.
     pub(crate) parts: Vec<FederatedPart>,
+    /// What this node's clients gave to the job: one for all of its data, or one for each part.
+    #[serde(default)]
+    pub(crate) clients: Vec<FederatedContributed>,
     /// This node's own model, where the job has epidemic mode and it came to that.
     pub(crate) personal: Option<FederatedPersonal>,
     /// Bytes of shares and parts that this node sent, since its start.
     pub(crate) sent_bytes: u64,
     /// What happened, newest last.
     pub(crate) lines: Vec<String>,
+}
+
+/// A round that is not over, as an anchor knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FederatedRound {
+    /// Which, counted from 0: so many are over.
+    pub(crate) round: u64,
+    /// What it waits for. `gathering`: contributions, and somebody to propose. `asking`: what the
+    /// anchors hold. `proposing`: anchors that accept the set. `closed`, `opening`: the parts of
+    /// the set's sum; with `opening` this node has shown its own.
+    pub(crate) phase: String,
+    /// Who proposes, or proposed what was closed, by name; none while nobody does.
+    pub(crate) proposer: Option<String>,
+    /// Whether that is this node.
+    pub(crate) here: bool,
+}
+
+/// What a client of this node gave to a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FederatedContributed {
+    /// The part of the node's data; none where they are not parted.
+    pub(crate) part: Option<String>,
+    /// Which client of the node it is in the job's record, in hexadecimal.
+    pub(crate) client: String,
+    /// The last number that it gave to a contribution; they count from 1.
+    pub(crate) written: u64,
+    /// The last one of which enough anchors said that they hold it, since the node's start.
+    pub(crate) receipted: u64,
+    /// The round, counted from 0, that the last one was trained for, while it is neither folded
+    /// nor expired.
+    pub(crate) under_way: Option<u64>,
 }
 
 /// A part of this node's data, a client by itself.

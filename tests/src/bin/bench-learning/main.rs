@@ -1,5 +1,5 @@
 //! `cargo xtask bench learning`: ten clients on five real nodes on this machine learn real digits
-//! together; one node is killed in the middle of a round, and comes back.
+//! together; the node that proposes is killed in the middle of its round, and comes back.
 //!
 //! Owns the show: how the digits are divided (two shards by label for each client, so that none has
 //! seen more than a few kinds), what is started, what is looked at, and the picture at the end.
@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use selvedge_tests::report::Report;
+use selvedge_tests::rounds::{self, Hunt, Killed};
 use selvedge_tests::{Deadline, Node, NodeSpec, Scenario, Stopwatch, digits, places};
+use selvedge_train::curve::svg;
 use selvedge_train::{Examples, Split, split};
 use serde_json::Value;
 
@@ -22,10 +24,14 @@ const CLIENTS: usize = 10;
 const NODES: usize = 5;
 /// Rounds unless told otherwise: most of what there is to learn is learned by then.
 const ROUNDS: u64 = 20;
-/// An anchor dies when so many rounds are over.
+/// The next node that proposes once so many rounds are over dies.
 const KILLED_AFTER: u64 = 4;
-/// It is started again when so many are: the others have learned on without it by then.
-const BACK_AFTER: u64 = 8;
+/// It is started again when so many more are: the others have learned on without it by then.
+const BACK_AFTER: u64 = 4;
+/// How long somebody may take to propose and be caught: some rounds.
+const CATCH_S: u64 = 120;
+/// What the job is called.
+const JOB: &str = "digits";
 /// Of a hundred digits at most so many are told wrong after the last round: FedAvg comes to 13 on
 /// these digits in 30 rounds when all ten clients live.
 const WRONG: f64 = 25.0;
@@ -45,7 +51,8 @@ fn main() -> Result<()> {
             other => bail!("unknown option `{other}`; there are --json, --rounds N and --nodes N"),
         }
     }
-    ensure!(rounds > BACK_AFTER + 1, "a show needs more than {} rounds", BACK_AFTER + 1);
+    let least = KILLED_AFTER + BACK_AFTER + 2;
+    ensure!(rounds >= least, "a show needs {least} rounds or more");
     ensure!([5, 10].contains(&nodes), "the ten clients live on 5 nodes or on 10");
     let scenario = Scenario::new()?;
     let shown = learn(&scenario, rounds, nodes);
@@ -53,7 +60,7 @@ fn main() -> Result<()> {
         scenario.show();
     }
     let (report, picture) = shown?;
-    scenario.say(&format!("the curve of one node is in {}", picture.display()));
+    scenario.say(&format!("the curve is in {}", picture.display()));
     report.end(as_json)
 }
 
@@ -73,7 +80,7 @@ fn learn(s: &Scenario, rounds: u64, count: usize) -> Result<(Report, PathBuf)> {
     fs::write(&file, job(rounds, count))?;
     nodes[0].cli(&["fed", "submit", &file.display().to_string()])?.success()?;
     let begun = Stopwatch::start();
-    let accuracy = follow(s, &specs, &mut nodes, rounds)?;
+    let shown = follow(s, &specs, &mut nodes, rounds)?;
     let took = begun.elapsed().as_secs_f64();
     let deadline = Deadline::patient();
     let ends = nodes.iter().map(|node| deadline.until("the end", || ended(node, rounds)));
@@ -86,12 +93,26 @@ fn learn(s: &Scenario, rounds: u64, count: usize) -> Result<(Report, PathBuf)> {
     let clients = |end: &Value| end["parts"].as_array().map_or(0, Vec::len).max(1);
     let clients: usize = ends.iter().map(clients).sum();
     ensure!(clients == CLIENTS, "{clients} clients took part");
-    report.note("told wrong after the last round, percent", 100.0 - accuracy, Some(WRONG));
+    let last = shown.points.last().context("no round was shown")?.1;
+    report.note("told wrong after the last round, percent", 100.0 * (1.0 - last), Some(WRONG));
     report.note("seconds a round", took / rounds as f64, None);
     let picture = places::repository().join("target").join("learning.svg");
-    let words = ["fed", "watch", "digits", "--picture", &picture.display().to_string()];
-    nodes[0].cli(&words)?.success()?;
+    fs::write(&picture, drawn(&shown, &ends))
+        .with_context(|| format!("cannot write {}", picture.display()))?;
     Ok((report, picture))
+}
+
+/// What the terminal showed, and beside it each node by its own digits.
+fn drawn(shown: &Shown, ends: &[Value]) -> String {
+    let share = |one: &Value| {
+        let [round, right, all] = ["round", "right", "examples"].map(|what| one[what].as_u64());
+        Some((round?, right? as f64 / all?.max(1) as f64))
+    };
+    let own = |end: &Value| -> Vec<(u64, f64)> {
+        end["measured"].as_array().into_iter().flatten().filter_map(share).collect()
+    };
+    let own: Vec<_> = ends.iter().map(own).collect();
+    svg("digits told right: all nodes together, each alone", &shown.points, &own, &shown.marks)
 }
 
 /// The nodes, in a mesh: one after the other, as a node admits a few at a time only.
@@ -111,32 +132,65 @@ fn ended(node: &Node, rounds: u64) -> Result<Option<Value>> {
     Ok(Some(job_of(node)?).filter(|job| job["round"] == rounds))
 }
 
-/// Shows each round as it ends, kills a node in the middle of one and starts it again later; the
-/// last accuracy.
-fn follow(s: &Scenario, specs: &[NodeSpec], nodes: &mut [Node], rounds: u64) -> Result<f64> {
-    let deadline = Deadline::secs(LONGEST_S);
-    let (mut shown, mut last, mut dead) = (None, 0.0, 0);
-    while shown != Some(rounds) {
-        let next = shown.map_or(0, |round| round + 1);
-        last = deadline.until(&format!("round {next}"), || measured(nodes, next))?;
-        let bar = "█".repeat((last / 100.0 * BAR as f64) as usize);
-        s.say(&format!("round {next:>2}  {bar:<BAR$} {last:.1} %"));
-        if next == KILLED_AFTER {
-            dead = an_anchor(nodes)?;
-            nodes[dead].kill()?;
-            s.say(&format!("{} is killed in the middle of the next round", nodes[dead].name()));
-        }
-        if next == BACK_AFTER {
-            nodes[dead] = specs[dead].up(s, &[])?;
-            s.say(&format!("{} is back, and goes on from its disk", nodes[dead].name()));
-        }
-        shown = Some(next);
-    }
-    Ok(last)
+/// What was shown.
+#[derive(Default)]
+struct Shown {
+    /// The share of all digits that are held out which was told right, by round.
+    points: Vec<(u64, f64)>,
+    /// What happened in a round, which is the one that was over next.
+    marks: Vec<(u64, String)>,
 }
 
-/// How many of all digits that are held out are told right after a round, in percent; none before
-/// every node that lives has measured it.
+/// Shows each round as it ends, kills the node that proposes in the middle of one and starts it
+/// again later.
+fn follow(s: &Scenario, specs: &[NodeSpec], nodes: &mut [Node], rounds: u64) -> Result<Shown> {
+    let deadline = Deadline::secs(LONGEST_S);
+    let mut shown = Shown::default();
+    let (mut next, mut back_after, mut dead) = (0, None, 0);
+    loop {
+        let share = deadline.until(&format!("round {next}"), || measured(nodes, next))?;
+        let bar = "█".repeat((share * BAR as f64) as usize);
+        s.say(&format!("round {next:>2}  {bar:<BAR$} {:.1} %", share * 100.0));
+        shown.points.push((next, share));
+        if next == KILLED_AFTER {
+            let killed = one_dies(s, specs, nodes)?;
+            let mark = format!("{} killed as it proposes", nodes[killed.node].name());
+            shown.marks.push((killed.round + 1, mark));
+            back_after = Some(killed.round + BACK_AFTER);
+            dead = killed.node;
+        }
+        if back_after.is_some_and(|after| next >= after || next == rounds) {
+            back_after = None;
+            nodes[dead] = specs[dead].up(s, &[])?;
+            s.say(&format!("{} is back, and goes on from its disk", nodes[dead].name()));
+            shown.marks.push((next + 1, format!("{} is back", nodes[dead].name())));
+        }
+        if next == rounds {
+            return Ok(shown);
+        }
+        next += 1;
+    }
+}
+
+/// Kills whoever proposes next, in the middle of its round.
+fn one_dies(s: &Scenario, specs: &[NodeSpec], nodes: &mut [Node]) -> Result<Killed> {
+    let (among, deadline) = ((0, nodes.len()), Deadline::secs(CATCH_S));
+    let hunt = Hunt { job: JOB, among, phases: rounds::PROPOSES, deadline };
+    let killed = rounds::kill_a_proposer(s, (specs, nodes), hunt)?;
+    let what = match killed.phase.as_str() {
+        "asking" => "asked the anchors what they hold",
+        _ => "proposed the set",
+    };
+    let (who, round) = (nodes[killed.node].name(), killed.round + 1);
+    s.say(&format!(
+        "{who} is killed in the middle of round {round}, while it {what}: no other node has the \
+         end of that round"
+    ));
+    Ok(killed)
+}
+
+/// The share of all digits that are held out which is told right after a round; none before every
+/// node that lives has measured it.
 fn measured(nodes: &[Node], round: u64) -> Result<Option<f64>> {
     let (mut right, mut examples) = (0, 0);
     for node in living(nodes) {
@@ -148,16 +202,7 @@ fn measured(nodes: &[Node], round: u64) -> Result<Option<f64>> {
         right += found["right"].as_u64().context("right")?;
         examples += found["examples"].as_u64().context("examples")?;
     }
-    Ok(Some(100.0 * right as f64 / examples.max(1) as f64))
-}
-
-/// An anchor that is to die: any but the first node, which is asked.
-fn an_anchor(nodes: &[Node]) -> Result<usize> {
-    let job = job_of(&nodes[0])?;
-    let anchors = job["anchors"].as_array().context("anchors")?;
-    let is_one = |node: &Node| anchors.iter().any(|name| *name == node.name());
-    let dies = nodes.iter().skip(1).position(is_one).context("no anchor is known")?;
-    Ok(dies + 1)
+    Ok(Some(right as f64 / examples.max(1) as f64))
 }
 
 fn living(nodes: &[Node]) -> impl Iterator<Item = &Node> {
@@ -165,20 +210,15 @@ fn living(nodes: &[Node]) -> impl Iterator<Item = &Node> {
 }
 
 fn job_of(node: &Node) -> Result<Value> {
-    let told = node.cli(&["fed", "status", "digits", "--json"])?;
-    let jobs: Vec<Value> = match told.success() {
-        Ok(text) => serde_json::from_str(&text)?,
-        // It has not heard of the job yet.
-        Err(_) => Vec::new(),
-    };
-    Ok(jobs.into_iter().next().unwrap_or_else(|| serde_json::json!({ "measured": [] })))
+    // It may not have heard of the job yet.
+    Ok(rounds::job(node, JOB)?.unwrap_or_else(|| serde_json::json!({ "measured": [] })))
 }
 
 /// The floor is of nodes: with one of them dead it must be reached.
 fn job(rounds: u64, nodes: usize) -> String {
     let (floor, each) = (nodes - nodes / 5, CLIENTS / nodes);
     format!(
-        "name = \"digits\"\ndata = \"digits\"\nrounds = {rounds}\nmin_clients = {floor}\n\
+        "name = \"{JOB}\"\ndata = \"digits\"\nrounds = {rounds}\nmin_clients = {floor}\n\
          target = 8\nclients_per_node = {each}\n\
          [model]\nshape = {{ image = {{ channels = 1, height = 28, width = 28 }} }}\n\
          classes = 10\nhidden = [{{ dense = 100 }}]\n\

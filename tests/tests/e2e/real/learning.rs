@@ -1,12 +1,13 @@
 //! A job of learning over real nodes: shared data stay home, an anchor is killed, all come to the
 //! same model, and nothing is folded twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use selvedge_tests::rounds::{self, Hunt, Killed};
 use selvedge_tests::{Bridge, Deadline, Host, Node, NodeSpec, Scenario, Stopwatch, scenario};
 use serde_json::Value;
 
@@ -14,6 +15,9 @@ const ROUNDS: u64 = 24;
 /// Rounds of the job that outlasts a cut: three nodes of five take two seconds for one, and on a
 /// slow machine many pass while a node starts again.
 const MANY_ROUNDS: u64 = 60;
+
+/// Rounds after which a contribution that did not count is recorded as expired, and one more.
+const STALE: u64 = 6;
 
 /// How long two of five machines are cut off.
 const CUT: Duration = Duration::from_secs(20);
@@ -134,15 +138,20 @@ fn nodes_learn_together_and_the_death_of_an_anchor_costs_nothing() {
         ensure!(follows["not_training"].to_string().contains("no data 'line3'"), "{follows}");
         let told = nodes[4].cli(&["fed", "status", "wear"])?.success()?;
         ensure!(told.contains("follows and does not train"), "{told}");
+        ensure!(told.contains(" nodes") && told.contains("contributed"), "{told}");
+        let table = nodes[0].cli(&["fed", "status"])?.success()?;
+        ensure!(table.contains("NODES") && table.contains("EPSILON"), "{table}");
 
-        s.step("an anchor that trains is killed in the middle; the others go on");
-        nodes[1].kill()?;
+        s.step("an anchor that trains is killed while it proposes; the others go on");
+        // The first node is looked at, and the last one only follows.
+        let hunt = hunt((1, 4), rounds::PROPOSES);
+        let Killed { node, .. } = rounds::kill_a_proposer(s, (&specs, &mut nodes), hunt)?;
         let before = until_round(&nodes[0], 4)?["round"].as_u64().context("a round")?;
         ensure!(before + 4 < ROUNDS, "it is over too early: {before}");
         until_round(&nodes[0], before + 3)?;
 
         s.step("it comes back, catches up and takes part again");
-        nodes[1] = specs[1].up(s, &[])?;
+        nodes[node] = specs[node].up(s, &[])?;
         let end = same_end(&nodes, ROUNDS)?;
         let measured = end["measured"].as_array().context("measured")?;
         let last = measured.last().context("nothing was measured")?;
@@ -235,27 +244,18 @@ fn five_machines_learn_through_a_kill_a_restart_and_a_cut() {
         submit(s, &nodes[0], MANY_ROUNDS)?;
         until_round(&nodes[0], 2)?;
 
-        s.step("one is killed in the middle and started again");
-        nodes[1].kill()?;
-        let at = round(&nodes[0])?;
-        until_round(&nodes[0], at + 2)?;
-        nodes[1] = specs[1].up(s, &[])?;
-        until_round(&nodes[1], at + 2)?;
-
-        s.step("two are cut off together for twenty seconds: three go on, two wait");
-        for host in &hosts[3..] {
-            host.plug_aside()?;
+        let mut safe = Safe::default();
+        let mut dead = 0;
+        for phase in rounds::PROPOSES {
+            dead = one_dies(s, (&specs, &mut nodes), phase, &mut safe)?;
         }
-        let cut = Stopwatch::start();
-        let at = round(&nodes[3])?;
-        Deadline::patient().until("the end of the cut", || {
-            Ok((cut.elapsed() >= CUT && round(&nodes[0])? >= at + 3).then_some(()))
-        })?;
-        let (here, there) = (round(&nodes[0])?, round(&nodes[3])?);
-        s.say(&format!("round {here} on one side, round {there} on the other"));
-        ensure!(here < MANY_ROUNDS, "it was over before the cut was");
-        // What was under way when the cables went may still have come.
-        ensure!(there <= at + 1 && round(&nodes[4])? <= at + 1, "{there} after {at}");
+        s.step("another one is restarted");
+        let restarted = (dead + 1) % 5;
+        nodes[restarted].terminate()?;
+        nodes[restarted] = specs[restarted].up(s, &[])?;
+        until_round(&nodes[restarted], round(&nodes[dead])?)?;
+
+        two_are_cut_off(s, &hosts, &nodes, &mut safe)?;
 
         s.step("together again, all come to the same model, and count the same");
         for host in &hosts[3..] {
@@ -264,11 +264,156 @@ fn five_machines_learn_through_a_kill_a_restart_and_a_cut() {
         let end = same_end(&nodes, MANY_ROUNDS)?;
         let counted = end["contributions"].as_array().context("contributions")?;
         ensure!(counted.len() == 5, "everybody contributed: {end}");
-        // A node contributes at most once a round.
-        let within = |one: &Value| one["contributions"].as_u64().is_some_and(|n| n <= MANY_ROUNDS);
-        ensure!(counted.iter().all(within), "{end}");
-        Ok(())
+        each_is_folded_once(s, &nodes, &end, &safe)
     });
+}
+
+fn hunt<'a>(among: (usize, usize), phases: &'a [&'a str]) -> Hunt<'a> {
+    Hunt { job: "wear", among, phases, deadline: Deadline::patient() }
+}
+
+/// Whoever proposes is killed before its round is over anywhere, and comes back; who it was.
+fn one_dies(
+    s: &Scenario,
+    (specs, nodes): (&[NodeSpec], &mut [Node]),
+    phase: &str,
+    safe: &mut Safe,
+) -> Result<usize> {
+    s.step(&format!("the one that proposes is killed while its round is {phase}"));
+    let killed = rounds::kill_a_proposer(s, (specs, nodes), hunt((0, 5), &[phase]))?;
+    let Killed { node: dead, round: open, .. } = killed;
+    s.say(&format!("{} died in round {}", nodes[dead].name(), open + 1));
+    safe.note(&nodes[dead], &killed.told)?;
+
+    s.step("another one proposes: the round comes to its end, and two more do");
+    let other = usize::from(dead == 0);
+    for (at, node) in nodes.iter().enumerate().filter(|(at, _)| *at != dead) {
+        let job = until_round(node, open + if at == other { 3 } else { 1 })?;
+        safe.note(node, &job)?;
+    }
+
+    s.step("it is started again, and catches up");
+    nodes[dead] = specs[dead].up(s, &[])?;
+    until_round(&nodes[dead], open + 3)?;
+    Ok(dead)
+}
+
+/// Nobody may lose what was receipted, whatever happens to whom.
+fn two_are_cut_off(s: &Scenario, hosts: &[Host], nodes: &[Node], safe: &mut Safe) -> Result<()> {
+    s.step("two are cut off together for twenty seconds: three go on, two wait");
+    for host in &hosts[3..] {
+        host.plug_aside()?;
+    }
+    let cut = Stopwatch::start();
+    let at = round(&nodes[3])?;
+    for node in nodes {
+        safe.note(node, &shown(node)?.context("no such job")?)?;
+    }
+    Deadline::patient().until("the end of the cut", || {
+        Ok((cut.elapsed() >= CUT && round(&nodes[0])? >= at + 3).then_some(()))
+    })?;
+    let (here, there) = (round(&nodes[0])?, round(&nodes[3])?);
+    s.say(&format!("round {here} on one side, round {there} on the other"));
+    // What they trained before they were cut off must come to be counted or to expire.
+    ensure!(here + STALE < MANY_ROUNDS, "it was over before the cut was, or soon after");
+    // What was under way when the cables went may still have come.
+    ensure!(there <= at + 1 && round(&nodes[4])? <= at + 1, "{there} after {at}");
+    for node in nodes {
+        safe.note(node, &shown(node)?.context("no such job")?)?;
+    }
+    Ok(())
+}
+
+/// A client of a node, as files and statuses call it.
+type Client = (String, String);
+
+/// The last contribution of each client of which it was told that it is safe.
+#[derive(Default)]
+struct Safe(BTreeMap<Client, u64>);
+
+impl Safe {
+    /// Notes what a node says of its own clients.
+    fn note(&mut self, node: &Node, job: &Value) -> Result<()> {
+        for (client, one) in own(node, job)? {
+            let last = self.0.entry(client).or_default();
+            *last = (*last).max(one["receipted"].as_u64().context("receipted")?);
+        }
+        Ok(())
+    }
+}
+
+/// What a node says of its own clients.
+fn own(node: &Node, job: &Value) -> Result<Vec<(Client, Value)>> {
+    let all = job["clients"].as_array().context("clients")?;
+    let one = |one: &Value| {
+        let client = one["client"].as_str().context("a client")?.to_owned();
+        Ok(((node.id.clone(), client), one.clone()))
+    };
+    all.iter().map(one).collect()
+}
+
+/// What the chains of all nodes say is the same, and nothing is in them twice, nothing passed over
+/// and nothing lost.
+fn each_is_folded_once(s: &Scenario, nodes: &[Node], end: &Value, safe: &Safe) -> Result<()> {
+    s.step("the chains of all five prove one history");
+    let (mut chains, mut files) = (Vec::new(), BTreeSet::new());
+    for node in nodes {
+        let path = s.path(&format!("{}.safetensors", node.name())).display().to_string();
+        node.cli(&["fed", "model", "export", "wear", &path])?.success()?;
+        let told = node.cli(&["fed", "verify", &path, "--json", "--contributions"])?.success()?;
+        chains.push((fs::read(&path)?, serde_json::from_str::<Value>(&told)?));
+        files.insert(fs::read(s.path(&format!("{}.chain", node.name())))?);
+    }
+    // Each node keeps the acceptances and the parts of a sum that came to it first.
+    s.say(&format!("{} different files prove it", files.len()));
+    let (model, first) = &chains[0];
+    for (other, told) in &chains {
+        ensure!(other == model && told == first, "{told} and {first}");
+    }
+    ensure!(first["record"] == end["record"] && first["model"] == end["model"], "{first} {end}");
+
+    s.step("each client's contributions are in it once, in order and without a gap");
+    let each = first["each_contribution"].as_array().context("each contribution")?;
+    let text = |one: &Value, what: &str| one[what].as_str().map(str::to_owned).context("a text");
+    let mut last: BTreeMap<Client, u64> = BTreeMap::new();
+    let (mut weighed, mut seen) = (0, BTreeSet::new());
+    for one in each {
+        let client = (text(one, "node")?, text(one, "client")?);
+        let number = one["number"].as_u64().context("a number")?;
+        ensure!(seen.insert((client.clone(), number)), "it is there twice: {one}");
+        let before = last.insert(client, number).unwrap_or(0);
+        ensure!(number == before + 1, "{before} is before {one}");
+        ensure!(one["weight"].as_u64() > Some(0) || one["expired"].is_string(), "{one}");
+        weighed += u64::from(one["weight"].is_u64());
+    }
+    ensure!(last.len() == 5, "five clients of five nodes: {last:?}");
+    let counted = first["contributions"].as_array().into_iter().flatten();
+    let counted: u64 = counted.filter_map(|one| one["contributions"].as_u64()).sum();
+    ensure!(
+        counted == weighed && seen.len() as u64 == weighed + count(&first["expired"])?,
+        "{first}"
+    );
+    s.say(&format!("{} contributions, {weighed} count: {last:?}", seen.len()));
+
+    s.step("what was receipted is in it, and of each client all but what came too late");
+    for (client, receipted) in &safe.0 {
+        ensure!(last.get(client) >= Some(receipted), "{client:?} {receipted}: {last:?}");
+    }
+    ensure!(safe.0.len() == 5 && safe.0.values().all(|number| *number > 0), "{:?}", safe.0);
+    for node in nodes {
+        for (client, one) in own(node, &until_round(node, MANY_ROUNDS)?)? {
+            let (written, recorded) = (count(&one["written"])?, last.get(&client).copied());
+            // What was trained for one of the last rounds may have missed them, and none is left.
+            let late = u64::from(!one["under_way"].is_null());
+            ensure!(Some(written) == recorded.map(|last| last + late), "{one}: {recorded:?}");
+            ensure!(late == 0 || count(&one["under_way"])? + STALE >= MANY_ROUNDS, "{one}");
+        }
+    }
+    Ok(())
+}
+
+fn count(value: &Value) -> Result<u64> {
+    value.as_u64().context("a count")
 }
 
 fn round(node: &Node) -> Result<u64> {

@@ -21,6 +21,8 @@ const RIGHT: f64 = 56.0;
 const MAX_POINTS: usize = 10_000;
 /// Marks that can still be told apart.
 const MAX_MARKS: usize = 32;
+/// Thin lines that can still be told apart, or seen as a crowd.
+const MAX_BESIDE: usize = 64;
 /// Letters of a text that fit.
 const MAX_TEXT: usize = 72;
 /// Numbers along the rounds.
@@ -34,20 +36,38 @@ const LINE: &str = "#2f81f7";
 /// Where something happened.
 const MARK: &str = "#d1571f";
 
-/// An SVG picture of accuracy (0 to 1) by round, in order of rounds; `marks` are what happened
-/// before a round's end, as a node that died. What is no number is left out, and what is beyond 0
-/// or 1 is drawn at the edge.
-pub(crate) fn svg(title: &str, points: &[(u64, f64)], marks: &[(u64, String)]) -> String {
-    let finite = points.iter().filter(|(_, value)| value.is_finite()).take(MAX_POINTS);
-    let points: Vec<(u64, f64)> =
-        finite.map(|(round, value)| (*round, value.clamp(0.0, 1.0))).collect();
+/// An SVG picture of accuracy (0 to 1) by round, in order of rounds. `beside` are thin lines of
+/// what the one of `points` is of, as the nodes of a mesh; `marks` are what happened before a
+/// round's end, as a node that died. What is no number is left out, and what is beyond 0 or 1 is
+/// drawn at the edge.
+pub fn svg(
+    title: &str,
+    points: &[(u64, f64)],
+    beside: &[Vec<(u64, f64)>],
+    marks: &[(u64, String)],
+) -> String {
+    let points = within(points);
+    let beside: Vec<Vec<(u64, f64)>> =
+        beside.iter().take(MAX_BESIDE).map(|points| within(points)).collect();
     let marks = &marks[..marks.len().min(MAX_MARKS)];
-    let rounds = points.iter().map(|point| point.0).chain(marks.iter().map(|mark| mark.0));
-    let span = Span::of(rounds, &points);
-    picture(title, &span, &points, marks)
+    let all: Vec<(u64, f64)> = beside.iter().flatten().chain(&points).copied().collect();
+    let rounds = all.iter().map(|point| point.0).chain(marks.iter().map(|mark| mark.0));
+    let span = Span::of(rounds, &all);
+    picture(title, &span, (&points, &beside), marks)
 }
 
-fn picture(title: &str, span: &Span, points: &[(u64, f64)], marks: &[(u64, String)]) -> String {
+/// The points that are drawn, within the axes.
+fn within(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
+    let finite = points.iter().filter(|(_, value)| value.is_finite()).take(MAX_POINTS);
+    finite.map(|(round, value)| (*round, value.clamp(0.0, 1.0))).collect()
+}
+
+fn picture(
+    title: &str,
+    span: &Span,
+    (points, beside): (&[(u64, f64)], &[Vec<(u64, f64)>]),
+    marks: &[(u64, String)],
+) -> String {
     let mut out = String::new();
     let (middle, title) = (WIDTH / 2.0, text(title));
     // Writing to a string cannot fail.
@@ -62,13 +82,21 @@ fn picture(title: &str, span: &Span, points: &[(u64, f64)], marks: &[(u64, Strin
     for (at, (round, what)) in marks.iter().enumerate() {
         mark(&mut out, span, at, *round, what);
     }
+    for points in beside {
+        let places = places(span, points);
+        let _ = writeln!(
+            out,
+            "<polyline fill=\"none\" stroke=\"{LINE}\" stroke-width=\"1\" \
+             stroke-opacity=\"0.45\" stroke-linejoin=\"round\" points=\"{places}\"/>"
+        );
+    }
     line(&mut out, span, points);
     out.push_str("</svg>\n");
     out
 }
 
 /// An SVG picture of a language model's loss by round, in nats; what is no number is left out.
-pub(crate) fn svg_of_losses(title: &str, points: &[(u64, f64)]) -> String {
+pub fn svg_of_losses(title: &str, points: &[(u64, f64)]) -> String {
     let finite = points.iter().copied().filter(|(_, value)| value.is_finite());
     let points: Vec<(u64, f64)> = finite.take(MAX_POINTS).collect();
     let most = points.iter().map(|point| point.1).fold(f64::NEG_INFINITY, f64::max);
@@ -85,7 +113,7 @@ pub(crate) fn svg_of_losses(title: &str, points: &[(u64, f64)]) -> String {
     let rounds = points.iter().map(|point| point.0);
     let mut span = Span::of(rounds, &[]);
     span.nats = Some((low, high));
-    picture(title, &span, &shares, &[])
+    picture(title, &span, (&shares, &[]), &[])
 }
 
 /// What of rounds and accuracy is in the picture.
@@ -190,21 +218,24 @@ fn line(out: &mut String, span: &Span, points: &[(u64, f64)]) {
         );
         return;
     };
-    let places: Vec<String> = points
-        .iter()
-        .map(|(round, value)| format!("{:.1},{:.1}", span.x(*round), span.y(*value)))
-        .collect();
+    let places = places(span, points);
     let (x, y) = (span.x(last.0), span.y(last.1));
     let _ = writeln!(
         out,
         "<polyline fill=\"none\" stroke=\"{LINE}\" stroke-width=\"2.5\" stroke-linejoin=\"round\" \
-         points=\"{}\"/>\n<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{LINE}\"/>\n\
+         points=\"{places}\"/>\n<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{LINE}\"/>\n\
          <text x=\"{:.1}\" y=\"{:.1}\" fill=\"{LINE}\">{}</text>",
-        places.join(" "),
         x + 8.0,
         y + 4.5,
         span.said(last.1, 1)
     );
+}
+
+/// Where points are in the picture, as a line of SVG has them.
+fn places(span: &Span, points: &[(u64, f64)]) -> String {
+    let place =
+        |(round, value): &(u64, f64)| format!("{:.1},{:.1}", span.x(*round), span.y(*value));
+    points.iter().map(place).collect::<Vec<_>>().join(" ")
 }
 
 /// A text of a picture: what XML takes for its own is written as its names, what it has no place
@@ -232,6 +263,11 @@ const fn is_noncharacter(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A picture of one line.
+    fn svg(title: &str, points: &[(u64, f64)], marks: &[(u64, String)]) -> String {
+        super::svg(title, points, &[], marks)
+    }
 
     /// Whether the tags of a picture fit into each other and no number is none.
     fn check(picture: &str) {
@@ -311,6 +347,20 @@ mod tests {
         assert!(picture.contains(&format!("x1=\"{:.1}\"", WIDTH - RIGHT)), "{picture}");
         let many: Vec<(u64, String)> = (0..100).map(|round| (round, "x".to_owned())).collect();
         assert_eq!(svg("a", &[], &many).matches("stroke-dasharray").count(), MAX_MARKS);
+    }
+
+    #[test]
+    fn thin_lines_are_beside_the_one_and_within_the_same_axes() {
+        let (points, low) = ([(0, 0.8), (4, 0.9)], vec![(0, 0.1), (4, f64::NAN), (6, 0.7)]);
+        let picture = super::svg("a", &points, &[low, vec![]], &[]);
+        check(&picture);
+        assert_eq!(picture.matches("stroke-width=\"1\"").count(), 2);
+        assert!(picture.contains(">10 %<") && !picture.contains(">0 %<"), "{picture}");
+        let thin = places(&picture);
+        assert_eq!((thin.len(), thin[0], thin[1].0), (2, (LEFT, HEIGHT - BOTTOM), WIDTH - RIGHT));
+        let many = vec![vec![(0, 0.5)]; MAX_BESIDE + 9];
+        let crowd = super::svg("a", &points, &many, &[]);
+        assert_eq!(crowd.matches("<polyline").count(), MAX_BESIDE + 1);
     }
 
     #[test]
