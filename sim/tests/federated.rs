@@ -91,6 +91,7 @@ fn rounds_hold_under_faults() {
         "jobs of multi-Krum",
         "jobs of open means",
         "jobs of secure sums",
+        "jobs of sums in groups",
         "jobs of trimmed means",
         "killed in a client's step",
         "killed in an anchor's step",

@@ -195,9 +195,13 @@ impl Observer {
             return;
         }
         self.records.insert(round, reached);
-        self.require(close.nodes() >= job.min_clients, Promise::FloorKept, || {
-            format!("round {round} has a sum of {} nodes", close.nodes())
-        });
+        for group in close.groups(job) {
+            let of = |entry: &&Entry| entry.header.id.client.node;
+            let nodes = group.iter().map(of).collect::<BTreeSet<NodeId>>().len();
+            self.require(nodes >= job.min_clients, Promise::FloorKept, || {
+                format!("round {round} has a sum of {nodes} nodes")
+            });
+        }
         let mut of_nodes: BTreeMap<NodeId, usize> = BTreeMap::new();
         for entry in &close.entries {
             *of_nodes.entry(entry.header.id.client.node).or_default() += 1;
@@ -227,7 +231,7 @@ impl Observer {
         self.carried +=
             close.entries.iter().filter(|entry| entry.header.base_round < round).count() as u64;
         // A set below the floor is broken already, and no rule need cope with it.
-        if close.nodes() >= job.min_clients {
+        if close.nodes() >= job.floor() {
             self.is_sum(job, folded, tip);
         }
     }
@@ -241,21 +245,26 @@ impl Observer {
             i128::from(entry.weight) == reference::weight(job, &entry.header, round)
         };
         let weighed = close.entries.iter().filter(weighs).count();
-        let of = |entry: &Entry| {
+        let of = |entry: &&Entry| {
             let update = self.updates.get(&entry.header.id)?;
             (update.levels.len() == job.payload_len()).then_some((entry.weight, &*update.levels))
         };
-        let updates: Vec<Update<'_>> = close.entries.iter().filter_map(of).collect();
-        let is_known = updates.len() == close.entries.len() && weighed == updates.len();
+        // Who is in which group is the machines' own; that each is in one, and each has the floor,
+        // is asked apart.
+        let groups: Vec<Vec<Update<'_>>> =
+            close.groups(job).iter().map(|own| own.iter().filter_map(of).collect()).collect();
+        let count: usize = groups.iter().map(Vec::len).sum();
+        let is_known = count == close.entries.len() && weighed == count;
         let before = self.models.get(&round).cloned().filter(|_| is_known);
         let next = before.map(|(before, norm)| {
-            let votes = updates.iter().filter_map(|(_, levels)| levels.get(job.trained_len()));
+            let updates = groups.iter().flatten();
+            let votes = updates.filter_map(|(_, levels)| levels.get(job.trained_len()));
             let votes: i64 = votes.map(|vote| i64::from(*vote)).sum();
             let privacy = job.privacy.map(|privacy| privacy.at(norm));
             let next = privacy.filter(|_| job.follows_norm());
-            let count = updates.len() as u32;
-            let norm = next.map_or(norm, |privacy| privacy.next_norm(job.clip, votes, count));
-            (before.after(job, &updates), norm)
+            let norm =
+                next.map_or(norm, |privacy| privacy.next_norm(job.clip, votes, count as u32));
+            (before.after(job, &groups), norm)
         });
         let is_so = next.as_ref().is_some_and(|(reference, norm)| {
             let model = tip.server.model().iter().map(|weight| i128::from(*weight));

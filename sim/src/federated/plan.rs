@@ -82,6 +82,19 @@ pub struct Plan {
     pub learns: u64,
 }
 
+/// Sums in groups. Three of two nodes are six of the eight there are: as many as train at least.
+fn draw_groups(job: &mut Job, dice: &mut Stream) {
+    let (groups, rule) = match dice.below(4) {
+        0 => (2, Rule::Mean),
+        1 => (3, Rule::Mean),
+        2 => (3, Rule::Median),
+        _ => (3, Rule::Trimmed { cut: 1 }),
+    };
+    job.guard = Some(Guard { groups, rule });
+    job.min_clients = 2;
+    job.target = job.target.max(job.floor());
+}
+
 /// The key of a node for shares.
 pub(super) fn key(index: usize) -> OpeningKey {
     let number = (index as u64).to_be_bytes();
@@ -251,7 +264,7 @@ impl Plan {
     pub fn mixing(seed: u64) -> Self {
         let mut plan = Self::seeded(seed);
         let mut job = (*plan.job).clone();
-        (job.mode, job.privacy) = (Mode::Plain(Rule::Mean), None);
+        (job.mode, job.guard, job.privacy) = (Mode::Plain(Rule::Mean), None, None);
         plan.job = Arc::new(job);
         let mut dice = Stream::keyed(seed, 3, 0, 0);
         let from = Micros::millis(500 + dice.below(6_000));
@@ -363,7 +376,7 @@ impl Plan {
         };
         let is_free = job.privacy.is_none() && job.per_node == 1;
         if is_free && dice.chance(350) {
-            job.mode = Mode::Plain(Rule::Mean);
+            (job.mode, job.guard) = (Mode::Plain(Rule::Mean), None);
         }
         let sees_updates = job.mode != Mode::Secure && job.per_node == 1 && !job.follows_norm();
         if sees_updates {
@@ -377,6 +390,9 @@ impl Plan {
                 }
                 _ => Rule::Trimmed { cut: 1 },
             });
+        }
+        if job.mode == Mode::Secure && is_free && dice.chance(500) {
+            draw_groups(&mut job, dice);
         }
         self.job = Arc::new(job);
     }

@@ -115,6 +115,12 @@ fn score(updates: &[Update<'_>], one: usize, near: usize) -> i128 {
     distances.iter().take(near).sum()
 }
 
+/// The mean of a group, in levels.
+fn levels(group: &[Update<'_>], values: usize) -> Vec<i32> {
+    let mean = |(sum, weight): (i128, i128)| rounded(sum, weight) as i32;
+    aggregate(Mode::Secure, group, values).into_iter().map(mean).collect()
+}
+
 impl Reference {
     /// A model before its first round.
     pub(super) fn new(strategy: Strategy, model: &[i32]) -> Self {
@@ -128,14 +134,24 @@ impl Reference {
         Self { model, first: vec![0; first], second: vec![0; second] }
     }
 
-    /// The model after a round with these updates, in the order of its set.
-    pub(super) fn after(&self, job: &Job, updates: &[Update<'_>]) -> Self {
+    /// The model after a round with these updates, in the groups that they were summed in and in
+    /// the order of its set.
+    pub(super) fn after(&self, job: &Job, groups: &[Vec<Update<'_>>]) -> Self {
         let mut next = self.clone();
         let clip = i128::from(job.clip.units());
         let change = |(sum, weight): (i128, i128)| {
             rounded(sum * clip, weight * FULL_LEVEL).clamp(-MEAN_MAX, MEAN_MAX)
         };
-        let sums = aggregate(job.mode, updates, job.strategy.payload_len(job.dim));
+        let values = job.strategy.payload_len(job.dim);
+        let updates: Vec<Update<'_>> = groups.iter().flatten().copied().collect();
+        let sums = match job.guard.map(|guard| guard.rule) {
+            None | Some(Rule::Mean) => aggregate(job.mode, &updates, values),
+            Some(rule) => {
+                let means: Vec<Vec<i32>> = groups.iter().map(|own| levels(own, values)).collect();
+                let means: Vec<Update<'_>> = means.iter().map(|mean| (1, &mean[..])).collect();
+                aggregate(Mode::Plain(rule), &means, values)
+            }
+        };
         let changes: Vec<i128> = sums.into_iter().map(change).collect();
         match job.strategy {
             // FedProx is a term of the clients' steps.

@@ -125,6 +125,7 @@ const fn strategy(job: &Job) -> &'static str {
 /// A job by how it adds up.
 const fn rule(job: &Job) -> &'static str {
     match job.mode {
+        Mode::Secure if job.groups() > 1 => "jobs of sums in groups",
         Mode::Secure => "jobs of secure sums",
         Mode::Plain(Rule::Mean) => "jobs of open means",
         Mode::Plain(Rule::Median) => "jobs of medians",
