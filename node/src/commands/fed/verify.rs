@@ -32,6 +32,7 @@ pub(super) fn verify(options: &cli::FedVerify) -> Result<()> {
 }
 
 /// What two files prove.
+#[derive(Debug)]
 struct Proven {
     model: TrainedModel,
     verified: Verified,
