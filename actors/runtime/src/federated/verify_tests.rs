@@ -306,7 +306,7 @@ fn a_job_that_was_changed_has_other_rounds() {
         |job| job.target += 1,
         |job| job.rounds += 1,
         |job| job.max_examples -= 1,
-        |job| job.mode = Mode::Plain(Rule::Mean),
+        |job| (job.mode, job.guard) = (Mode::Plain(Rule::Mean), None),
         |job| job.committee.epoch = u64::MAX,
         |job| job.committee.seats.reverse(),
         |job| {
