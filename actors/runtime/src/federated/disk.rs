@@ -490,3 +490,7 @@ impl LedgerDisk {
 pub(super) fn hex(bytes: &[u8; 32]) -> String {
     blake3::Hash::from_bytes(*bytes).to_hex().to_string()
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;
