@@ -7,7 +7,8 @@
 //! is room. redb's `StorageBackend` is the seam where a simulated disk goes in. Does not own what
 //! the records mean.
 
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
@@ -81,6 +82,35 @@ pub enum StoreError {
     Closed,
 }
 
+/// Makes the file of a node's first start under another name, and gives it its own once it is on
+/// the disk: a crash in between leaves nothing that would be refused ever after.
+fn make(path: &Path) -> Result<(), String> {
+    if path.exists() {
+        return Ok(());
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.to_string()),
+        Ok(()) | Err(_) => {}
+    }
+    first(&beside).map_err(|error| error.to_string())?;
+    std::fs::rename(&beside, path).map_err(|error| error.to_string())?;
+    // The name has to be on the disk as well.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = std::fs::File::open(folder.unwrap_or_else(|| Path::new(".")));
+    folder.and_then(|folder| folder.sync_all()).map_err(|error| error.to_string())
+}
+
+/// A file with an empty table, on the disk.
+fn first(path: &Path) -> Result<(), redb::Error> {
+    let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+    let transaction = database.begin_write()?;
+    transaction.open_table(RECORDS)?;
+    Ok(transaction.commit()?)
+}
+
 /// A handle to the store; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -100,6 +130,7 @@ impl Store {
         let refused =
             move |reason: String| StoreError::Open { path: path.display().to_string(), reason };
         Self::start(Box::new(move || {
+            make(&at).map_err(&refused)?;
             let opened = Database::builder().set_cache_size(CACHE_BYTES).create(&at);
             opened.map_err(|error| refused(error.to_string()))
         }))

@@ -18,6 +18,27 @@ async fn what_was_saved_is_loaded_after_reopening() {
     std::fs::remove_dir_all(&folder).expect("cleans up");
 }
 
+/// The first start was cut off while the file was made: what is left of it is made anew.
+#[tokio::test]
+async fn a_file_that_was_half_made_is_made_again() {
+    let folder = std::env::temp_dir().join(format!("selvedge-made-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    let (path, beside) = (folder.join("state.redb"), folder.join("state.redb.new"));
+    for left in [&b""[..], b"redb", &[0; 5_000]] {
+        std::fs::write(&beside, left).expect("written");
+        let store = Store::open(&path).await.expect("opens");
+        store.save("a", &7u32).await.expect("saves");
+        store.close().await;
+        assert!(!beside.exists(), "what is left is gone");
+        std::fs::remove_file(&path).expect("removed");
+    }
+    std::fs::create_dir(&beside).expect("a folder in its place");
+    let refused = Store::open(&path).await.err().expect("refused");
+    assert!(refused.to_string().contains("state.redb"), "{refused}");
+    assert!(!path.exists());
+    std::fs::remove_dir_all(&folder).expect("cleans up");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_store_can_be_opened_again_at_once() {
     let folder = std::env::temp_dir().join(format!("selvedge-reopen-{}", std::process::id()));

@@ -56,6 +56,9 @@ pub fn svg(
     picture(title, &span, (&points, &beside), marks)
 }
 
+/// A round, and the value after it.
+type Point = (u64, f64);
+
 /// The points that are drawn, within the axes.
 fn within(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     let finite = points.iter().filter(|(_, value)| value.is_finite()).take(MAX_POINTS);
@@ -65,7 +68,7 @@ fn within(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
 fn picture(
     title: &str,
     span: &Span,
-    (points, beside): (&[(u64, f64)], &[Vec<(u64, f64)>]),
+    (points, beside): (&[Point], &[Vec<Point>]),
     marks: &[(u64, String)],
 ) -> String {
     let mut out = String::new();

@@ -246,7 +246,7 @@ fn epidemic_mode_is_an_explicit_choice_of_a_plain_job() {
 #[test]
 fn anchors_are_nodes_that_can_read_the_job() {
     let since = |text: &str| read(text).map(|spec| spec.since()).unwrap();
-    assert_eq!(since(GOOD), 6);
+    assert_eq!(since(GOOD), 11, "shares are proven");
     let plain = format!("{GOOD}[mode]\nkind = \"plain\"\nrule = \"mean\"\n");
     assert_eq!(since(&plain), 6);
     assert_eq!(since(&format!("{plain}[epidemic]\n")), 7);

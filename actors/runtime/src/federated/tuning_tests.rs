@@ -237,14 +237,19 @@ fn a_job_is_told_in_the_version_that_knows_it() {
     };
     let ran = run_with(&job_file(LORA), &bases, false, Some(&step));
     let bytes = ran.told.to_bytes().unwrap();
-    assert_eq!(bytes[0], 2, "nodes that know layers alone say that they do not know it");
     assert_eq!(Announced::from_bytes(&bytes).unwrap(), ran.told);
+    assert_eq!(bytes[0], 4, "its shares are proven");
+    let version = |told: &Announced| {
+        let job = Job { guard: None, ..told.job.clone() };
+        Announced { job, ..told.clone() }.to_bytes().unwrap()[0]
+    };
+    assert_eq!(version(&ran.told), 2, "nodes that know layers alone say that they do not know it");
     let mut other = ran.told.clone();
     other.task.seed += 1;
     other.job.task = other.task.digest(None).unwrap();
     assert!(Announced::from_bytes(&other.to_bytes().unwrap()).is_err(), "two seeds in one job");
     let layers = run(&super::test_rounds::job_file("rounds = 1", ""), false);
-    assert_eq!(layers.told.to_bytes().unwrap()[0], 1);
+    assert_eq!(version(&layers.told), 1);
 }
 
 #[test]

@@ -656,7 +656,9 @@ proptest! {
             Some(behind @ 0..160) => parts.digests[behind / 32][behind % 32] ^= turned,
             Some(behind @ 160..192) => parts.header.sharing[behind - 160] ^= turned,
             // What binds the update: an anchor that sees none cannot tell.
-            Some(behind) if job.mode == Mode::Secure => parts.header.sharing[behind - 192] ^= turned,
+            Some(behind) if job.mode == Mode::Secure => {
+                parts.header.sharing[behind - 192] ^= turned;
+            }
             Some(behind) => parts.header.commitment[behind - 192] ^= turned,
             None => match &mut parts.payload {
                 Payload::Sealed(sealed) => sealed[byte] ^= turned,
@@ -693,7 +695,8 @@ proptest! {
         let all = ways(&job);
         let shares = honest(&job, &first(&job));
         let mut wrong = 0;
-        for (turn, (at, share)) in shares.iter().flat_map(|all| all.iter().enumerate()).enumerate() {
+        let shares = shares.iter().flat_map(|all| all.iter().enumerate());
+        for (turn, (at, share)) in shares.enumerate() {
             for (way, _) in noise.iter().filter(|(_, when)| *when == turn) {
                 let (_, from, message, _) = way.get(&all).clone();
                 world.hear(node(from), AT, message);

@@ -41,7 +41,7 @@ fn main() -> Result<()> {
             "--costs" => costs = true,
             "--as-is" => installs = false,
             other => bail!(
-                "unknown option `{other}`; there are --json, --quick, --seeds N, --costs and --as-is"
+                "unknown option `{other}`; there are --json, --quick, --seeds N, --costs, --as-is"
             ),
         }
     }

@@ -273,7 +273,9 @@ fn guards_that_cannot_be_are_refused() {
 proptest! {
     /// Every contribution of a set is in one group, sizes differ by one, and each has the floor.
     #[test]
-    fn groups_are_a_division_of_the_set(groups in 1u8..=16, more in 0usize..20, floor in 2usize..4) {
+    fn groups_are_a_division_of_the_set(
+        groups in 1u8..=16, more in 0usize..20, floor in 2usize..4,
+    ) {
         let rule = if groups < 3 { Rule::Mean } else { Rule::Median };
         let job = Job { min_clients: floor, ..guarded(groups, rule) };
         let tip = first(&job);
