@@ -4,9 +4,9 @@
 //! are stand-ins. Training is a draw. A seed makes a [`Plan`]: who the anchors are, how many
 //! clients a node has, what is made of their updates, what is lost, doubled and delayed, who is cut
 //! off, who crashes, in which step and with how much of its last writes, who dies for good, and
-//! when the anchors are replaced. An observer that sees everything holds what happens against what must hold. This is a harness of
-//! its own beside the meshes of [`crate::run`]: rounds need nothing of a mesh but that it carries
-//! messages.
+//! when the anchors are replaced. An observer that sees everything holds what happens against what
+//! must hold. This is a harness of its own beside the meshes of [`crate::run`]: rounds need nothing
+//! of a mesh but that it carries messages.
 
 mod check;
 mod disk;
