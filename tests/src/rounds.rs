@@ -84,8 +84,8 @@ pub fn kill_a_proposer(
 fn strike(nodes: &[Node], hunt: Hunt<'_>) -> Result<Killed> {
     let Hunt { job: name, among: (first, end), phases, deadline } = hunt;
     let (tell, told) = mpsc::channel();
-    for at in first..end {
-        let client = nodes[at].admin()?.client().clone();
+    for (at, node) in nodes.iter().enumerate().take(end).skip(first) {
+        let client = node.admin()?.client().clone();
         let changes = client.send("GET", "/admin/federated-watch", b"", deadline)?;
         ensure!(changes.status == 200, "status {}", changes.status);
         let tell = tell.clone();

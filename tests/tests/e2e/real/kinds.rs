@@ -107,7 +107,7 @@ fn same_end(nodes: &[Node], name: &str, rounds: u64) -> Result<Vec<Value>> {
 
 /// How well a model does on what a node holds out, once it has measured the last round's.
 fn measured(node: &Node, name: &str, rounds: u64) -> Result<Value> {
-    let last = |job: &Value| Some(job["measured"].as_array()?.last()?["round"].as_u64()?);
+    let last = |job: &Value| job["measured"].as_array()?.last()?["round"].as_u64();
     until(node, name, "the last figures", |job| last(job) == Some(rounds))
 }
 
