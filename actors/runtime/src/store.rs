@@ -85,7 +85,8 @@ pub enum StoreError {
 /// Makes the file of a node's first start under another name, and gives it its own once it is on
 /// the disk: a crash in between leaves nothing that would be refused ever after.
 fn make(path: &Path) -> Result<(), String> {
-    if path.exists() {
+    // A link that leads nowhere is there too: redb makes what it names.
+    if !std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         return Ok(());
     }
     let mut beside = path.as_os_str().to_owned();
@@ -97,10 +98,12 @@ fn make(path: &Path) -> Result<(), String> {
     }
     first(&beside).map_err(|error| error.to_string())?;
     std::fs::rename(&beside, path).map_err(|error| error.to_string())?;
-    // The name has to be on the disk as well.
+    // The name should be on the disk as well; not every file system can say so, and what is lost
+    // with it is an empty file.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = std::fs::File::open(folder.unwrap_or_else(|| Path::new(".")));
-    folder.and_then(|folder| folder.sync_all()).map_err(|error| error.to_string())
+    let _unsynced = folder.and_then(|folder| folder.sync_all());
+    Ok(())
 }
 
 /// A file with an empty table, on the disk.

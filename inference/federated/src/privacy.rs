@@ -193,6 +193,15 @@ impl Privacy {
         (deviation * deviation).div_ceil(1_000_000 * u128::from(self.honest.max(1)))
     }
 
+    /// What no value of a sum of so many updates with their noise exceeds, in levels: the largest
+    /// levels and 14 deviations, beyond which an honest one is with a chance below 2^-140.
+    pub(crate) fn most_of(&self, clip: Clip, clients: u32) -> i64 {
+        let clients = u64::from(clients);
+        let variance = self.exact_variance(clip).min(u128::from(MAX_VARIANCE)) as u64;
+        let deviation = (variance * clients).isqrt() + 1;
+        (clients * u64::from(LEVEL_MAX.unsigned_abs()) + 14 * deviation) as i64
+    }
+
     /// Shortens an update, adds its vote where the norm follows, and puts noise on all of it.
     ///
     /// # Errors

@@ -205,12 +205,11 @@ pub(super) fn sharing_digest(digests: &[Digest], proof: &[Fp]) -> Digest {
     canon.numbers(proof.iter().map(|element| u64::from(element.residue()))).digest()
 }
 
-/// What the coefficients of a proof are drawn from: known only once all shares are sealed.
+/// What the coefficients of a proof are drawn from: the sealed shares alone, so that whoever wants
+/// others has to seal all shares again.
 pub(super) fn challenge(job: &Digest, header: &Header, digests: &[Digest]) -> Seed {
-    let Header { id, base_round, examples, commitment, epoch, .. } = header;
-    let canon = id.put(Canon::of("selvedge federated challenge").fixed(job));
-    let canon = canon.number(*base_round).number(u64::from(*examples)).fixed(commitment);
-    Seed(canon.number(*epoch).list(digests.iter(), Canon::fixed).digest())
+    let canon = header.id.put(Canon::of("selvedge federated challenge").fixed(job));
+    Seed(canon.number(header.epoch).list(digests.iter(), Canon::fixed).digest())
 }
 
 impl ClientStored {

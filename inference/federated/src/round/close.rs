@@ -26,6 +26,8 @@ pub const MAX_EXPIRED: usize = super::job::MAX_CLIENTS;
 /// The weight of a fresh contribution with as many examples as count: fine enough to tell a tenth
 /// of the examples from a ninth, and 128 full weights fit a round.
 const FULL_WEIGHT: u64 = 64;
+/// Contributions of full weight that fit a round.
+pub(super) const MAX_FULL_ENTRIES: usize = MAX_TOTAL_WEIGHT as usize / FULL_WEIGHT as usize;
 /// 1/sqrt(1 + s) for a staleness of s rounds, in 1/1,024.
 const STALE: [u64; MAX_STALENESS as usize + 1] = [1_024, 724, 591, 512, 458];
 

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::Digest;
 use super::canon::Canon;
-use super::close::MAX_STALENESS;
+use super::close::{MAX_FULL_ENTRIES, MAX_STALENESS};
 use super::sums::{Guard, GuardError};
 use crate::fixed::{Clip, LEVEL_MAX, MAX_DIM};
 use crate::privacy::{NOISY_MAX, Privacy, PrivacyError};
@@ -266,8 +266,10 @@ impl Job {
             return Err(GuardError::Plain.into());
         }
         guard.check()?;
-        if self.floor() > MAX_CLIENTS {
-            return Err(JobError::Floor(self.floor()));
+        // More of full weight are in no set; with privacy all weigh one.
+        let most = if self.privacy.is_some() { MAX_CLIENTS } else { MAX_FULL_ENTRIES };
+        if self.floor() > most {
+            return Err(GuardError::Floor { found: self.floor(), most }.into());
         }
         Ok(())
     }

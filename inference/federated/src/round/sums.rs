@@ -2,7 +2,7 @@
 //!
 //! Nobody sees an update in secure mode, so what can be refused there is what many make together.
 //! A set is opened in one sum or in several, of disjoint groups that each reach the floor of
-//! privacy; who is in which follows from the set and is known only once that is closed. A sum that
+//! privacy; who is in which is drawn from the record before, anew in each round. A sum that
 //! honest updates cannot make is left out with its whole group, and a rule of `robust` looks at the
 //! means of the others. Owns the groups, the bound and the rule over them; that the parts belong to
 //! the set was checked before.
@@ -15,6 +15,7 @@ use super::close::{Close, ContributionId, Entry};
 use super::job::{Job, Mode};
 use super::tip::{FoldError, Folded, Partial, Tip};
 use crate::field::Fp;
+use crate::fixed::LEVEL_MAX;
 use crate::robust::{Aggregate, Rule, RuleError};
 
 /// Sums of one set at most: a median of 16 groups holds against seven that lie, and each sum takes
@@ -49,6 +50,14 @@ pub enum GuardError {
         rule: &'static str,
         /// Groups there are.
         found: u8,
+    },
+    /// No set can have so many nodes.
+    #[error("all groups together need {found} nodes, and a set has at most {most}")]
+    Floor {
+        /// Nodes of all groups.
+        found: usize,
+        /// Nodes of a set.
+        most: usize,
     },
     /// The rule cannot do with so few groups.
     #[error("over groups the rule {0}")]
@@ -96,17 +105,17 @@ struct Group {
 }
 
 impl Close {
-    /// The set in the groups of a job, each in order of ids. They are dealt out by lots that follow
-    /// from the whole set, so that nobody chooses beside whom it counts; sizes differ by one.
+    /// The set in the groups of a job, each in order of ids; sizes differ by one. They are dealt out
+    /// by lots of the nodes that follow from the record before: who contributes has nothing to draw
+    /// again, so that no client chooses beside whom it counts.
     pub fn groups(&self, job: &Job) -> Vec<Vec<&Entry>> {
         let count = usize::from(job.groups());
         if count == 1 {
             return vec![self.entries.iter().collect()];
         }
-        let set = self.digest();
         let lot = |at: &usize| {
-            let canon = Canon::of("selvedge federated group").fixed(&set);
-            self.entries[*at].header.id.put(canon).digest()
+            let canon = Canon::of("selvedge federated group").fixed(&self.previous);
+            canon.fixed(&self.entries[*at].header.id.client.node.0).digest()
         };
         let mut places: Vec<usize> = (0..self.entries.len()).collect();
         places.sort_by_cached_key(lot);
@@ -170,14 +179,22 @@ fn secure(tip: &Tip, job: &Job, folded: &Folded) -> Result<Summed, FoldError> {
             sum: sum.into_iter().map(Fp::signed).collect(),
         });
     }
-    Ok(judged(job, groups))
+    Ok(judged(job, tip.norm, groups))
+}
+
+/// What no value of an honest group's sum exceeds; `norm` is that of the round, with privacy.
+fn bound(job: &Job, norm: u32, group: &Group) -> i64 {
+    let levels = i64::from(group.weight) * i64::from(LEVEL_MAX);
+    // All weigh one there.
+    let clients = group.ids.len() as u32;
+    job.privacy.map_or(levels, |privacy| privacy.at(norm).most_of(job.clip, clients))
 }
 
 /// What counts of the sums: of those that can be, what the rule makes.
-fn judged(job: &Job, groups: Vec<Group>) -> Summed {
+fn judged(job: &Job, norm: u32, groups: Vec<Group>) -> Summed {
     let rule = job.guard.map_or(Rule::Mean, |guard| guard.rule);
     let can_be = |group: &Group| {
-        let most = i64::from(group.weight) * i64::from(job.level_max());
+        let most = bound(job, norm, group);
         job.guard.is_none() || group.sum.iter().all(|sum| (-most..=most).contains(sum))
     };
     let (good, bad): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(can_be);
@@ -200,7 +217,7 @@ fn judged(job: &Job, groups: Vec<Group>) -> Summed {
 
 impl Group {
     /// Its mean in levels, to the nearest, halves upwards. The sum is within its bound, so that it
-    /// is a level.
+    /// is a level, with privacy one with noise.
     fn mean(&self) -> Vec<i32> {
         let weight = i64::from(self.weight.max(1));
         self.sum.iter().map(|sum| (2 * sum + weight).div_euclid(2 * weight) as i32).collect()

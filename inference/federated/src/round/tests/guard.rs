@@ -200,9 +200,89 @@ fn a_sum_that_honest_updates_cannot_make_is_left_out_and_told() {
     let counted =
         |effect: &Effect<ClientChange>| matches!(effect, Effect::Report(Event::Counted(_)));
     assert!(!effects.iter().any(counted), "{effects:?}");
-    // The largest honest update is none.
-    let (tip, left_out, _) = with_liar(i64::from(LEVEL_MAX));
-    assert!(left_out.is_empty() && moved(&tip)[0] > 0.25, "{:?}", moved(&tip));
+    // The largest honest update is none. A lie that fits the sum's bound moves its mean as far as the
+    // clip: more than any honest update, and what groups are for.
+    let most = i64::from(LEVEL_MAX);
+    let of = |lie: i64| {
+        let (tip, left_out, _) = with_liar(lie);
+        assert!(left_out.is_empty(), "{lie}");
+        moved(&tip)[0]
+    };
+    assert!(of(most) > 0.4 && of(most) < 0.6 && of(5 * most / 2) > 0.95, "{}", of(5 * most / 2));
+}
+
+/// With noise the bound has room for the noise, and no more.
+#[test]
+fn with_privacy_the_bound_is_that_of_the_noise() {
+    let job = Job { privacy: private(3).privacy, ..guarded(1, Rule::Mean) };
+    assert_eq!(job.check(), Ok(()));
+    let privacy = job.privacy.unwrap();
+    let most = privacy.most_of(job.clip, 5);
+    let levels = 5 * i64::from(LEVEL_MAX);
+    assert!(levels < most && most < 100 * levels, "{most}");
+    let with_liar = |lie: i64| {
+        let mut shared: Vec<_> = (10..14).map(|at| levels_of_one(&job, at, [0; 3])).collect();
+        shared.push(levels_of_one(&job, 9, [lie, 0, 0]));
+        round_of(&job, &shared).1.len()
+    };
+    assert_eq!((with_liar(most), with_liar(-most)), (0, 0));
+    assert_eq!((with_liar(most + 1), with_liar(-most - 1), with_liar(1 << 30)), (5, 5, 5));
+}
+
+/// A contribution of a job with privacy, whose header says one example.
+fn levels_of_one(job: &Job, index: u8, levels: [i64; 3]) -> Vec<Message> {
+    forged(job, index, &levels.map(Fp::of_signed), |_| ())
+}
+
+/// Coefficients that did not follow from every share could be known before they are sealed.
+#[test]
+fn the_challenge_follows_from_each_sealed_share() {
+    let (header, digests) = (header(9, 0, 9), vec![[1; 32], [2; 32], [3; 32]]);
+    let of = |job: [u8; 32], header: &Header, digests: &[Digest]| challenge(&job, header, digests);
+    let first = of([0; 32], &header, &digests);
+    for at in 0..digests.len() {
+        let mut other = digests.clone();
+        other[at][31] ^= 1;
+        assert_ne!(of([0; 32], &header, &other), first, "{at}");
+    }
+    let mut swapped = digests.clone();
+    swapped.swap(0, 1);
+    let mut next = header;
+    next.id.seq += 1;
+    let later = Header { epoch: 1, ..header };
+    for other in [
+        of([0; 32], &header, &swapped),
+        of([0; 32], &header, &digests[..2]),
+        of([1; 32], &header, &digests),
+        of([0; 32], &next, &digests),
+        of([0; 32], &later, &digests),
+    ] {
+        assert_ne!(other, first);
+    }
+}
+
+/// Who is beside whom changes from round to round, and with nothing that a client says.
+#[test]
+fn groups_are_drawn_from_the_record_before() {
+    let job = guarded(3, Rule::Median);
+    let tip = first(&job);
+    let headers: Vec<Header> = (0..12).map(|at| header(at, 0, 9)).collect();
+    let close = closing(&job, &tip, &headers);
+    let nodes = |close: &Close| -> Vec<Vec<NodeId>> {
+        let of = |group: &Vec<&Entry>| group.iter().map(|one| one.header.id.client.node).collect();
+        close.groups(&job).iter().map(of).collect()
+    };
+    let mut said = close.clone();
+    for entry in &mut said.entries {
+        entry.header.commitment = [7; 32];
+        entry.header.sharing = [8; 32];
+        entry.header.examples = 99;
+        entry.header.id.client.incarnation = 5;
+        entry.header.id.seq = 3;
+    }
+    assert_eq!(nodes(&said), nodes(&close));
+    let later = Close { previous: [5; 32], ..close.clone() };
+    assert_ne!(nodes(&later), nodes(&close));
 }
 
 #[test]
@@ -256,8 +336,11 @@ fn guards_that_cannot_be_are_refused() {
     assert_eq!(plain.check(), Err(JobError::Guard(GuardError::Plain)));
     let several = Job { per_node: 2, ..guarded(3, Rule::Mean) };
     assert_eq!(several.check(), Err(JobError::Votes));
-    let wide = Job { min_clients: 100, ..guarded(16, Rule::Median) };
-    assert_eq!(wide.check(), Err(JobError::Floor(1_600)));
+    let wide = |min_clients| Job { min_clients, ..guarded(16, Rule::Median) };
+    let floor = |found, most| Err(JobError::Guard(GuardError::Floor { found, most }));
+    assert_eq!((wide(8).check(), wide(9).check()), (Ok(()), floor(144, 128)));
+    let private = |min_clients| Job { privacy: super::private(3).privacy, ..wide(min_clients) };
+    assert_eq!((private(64).check(), private(65).check()), (Ok(()), floor(1_040, 1_024)));
     let mut private = guarded(3, Rule::Median);
     let privacy = super::private(3).privacy;
     private.privacy = privacy;
