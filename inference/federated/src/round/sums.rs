@@ -105,8 +105,8 @@ struct Group {
 }
 
 impl Close {
-    /// The set in the groups of a job, each in order of ids; sizes differ by one. They are dealt out
-    /// by lots of the nodes that follow from the record before: who contributes has nothing to draw
+    /// The set in the groups of a job, each in order of ids; sizes differ by one. They are dealt by
+    /// lots of the nodes that follow from the record before: who contributes has nothing to draw
     /// again, so that no client chooses beside whom it counts.
     pub fn groups(&self, job: &Job) -> Vec<Vec<&Entry>> {
         let count = usize::from(job.groups());

@@ -200,8 +200,8 @@ fn a_sum_that_honest_updates_cannot_make_is_left_out_and_told() {
     let counted =
         |effect: &Effect<ClientChange>| matches!(effect, Effect::Report(Event::Counted(_)));
     assert!(!effects.iter().any(counted), "{effects:?}");
-    // The largest honest update is none. A lie that fits the sum's bound moves its mean as far as the
-    // clip: more than any honest update, and what groups are for.
+    // The largest honest update is none. A lie that fits the sum's bound moves its mean as far as
+    // the clip: more than any honest update, and what groups are for.
     let most = i64::from(LEVEL_MAX);
     let of = |lie: i64| {
         let (tip, left_out, _) = with_liar(lie);
