@@ -501,4 +501,29 @@ mod tests {
         let gave: Vec<_> = parts.iter().map(gave).collect();
         assert_eq!(gave, [(7, 3, 0, Some(2)), (8, 5, 4, Some(2))]);
     }
+
+    #[test]
+    fn who_was_in_a_sum_that_cannot_be_is_named_and_counted() {
+        let told = run(&job_file("rounds = 1", ""), false).told;
+        let state = JobState::new("small", &told, watch::Sender::new(()));
+        state.takes_part(vec![(None, Ok(9))]);
+        let id = |node: u8| {
+            let client = Holder { node: NodeId([node; 32]), incarnation: 1 };
+            ContributionId { client, seq: 3 }
+        };
+        let ids: Vec<ContributionId> = (0..20).map(id).collect();
+        state.happened(None, &Event::LeftOut { round: 6, ids: ids[..2].to_vec() });
+        state.happened(None, &Event::LeftOut { round: 7, ids: ids.clone() });
+        let why = Refused::Beyond;
+        state.happened(Some(0), &Event::Refused { id: ids[0], why });
+        let JobProgress { refused, lines, .. } = state.progress();
+        assert_eq!(refused.into_iter().collect::<Vec<_>>(), [("beyond", 22)]);
+        let [seventh, eighth, own] = &lines[..] else { panic!("{lines:?}") };
+        let names = ids.iter().map(|id| id.client.node.short());
+        assert!(seventh.starts_with("round 7: one of "), "{seventh}");
+        assert_eq!(names.clone().filter(|name| seventh.contains(name)).count(), 2, "{seventh}");
+        assert_eq!(names.filter(|name| eighth.contains(name)).count(), 16, "{eighth}");
+        assert!(eighth.contains("4 more"), "{eighth}");
+        assert!(own.contains("contribution 3 does not count"), "{own}");
+    }
 }

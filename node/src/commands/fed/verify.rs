@@ -87,7 +87,8 @@ fn told(model: &TrainedModel, verified: &Verified) -> String {
         ("epsilon", super::epsilon(rules)),
     ];
     for (round, nodes) in anchors {
-        let from = if *round == 0 { String::new() } else { format!(", from round {round} on") };
+        let from =
+            if *round == 0 { String::new() } else { format!(", from round {} on", round + 1) };
         rows.push(("anchors", format!("{}{from}", nodes.len())));
         rows.extend(nodes.iter().map(|node| ("", node.to_string())));
     }

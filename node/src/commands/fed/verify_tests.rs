@@ -23,7 +23,7 @@ fn a_model_is_proven_by_the_chain_beside_it() {
     assert_eq!(each, None);
     let said = told(&model, &verified);
     let job = hex(&verified.told.job.digest());
-    for part in ["proven: ", "'small'", "3, all of the job", &job, "5, from round 1 on"] {
+    for part in ["proven: ", "'small'", "3, all of the job", &job, "5, from round 2 on"] {
         assert!(said.contains(part), "{part} in {said}");
     }
     let json = as_json(&model, &verified);
