@@ -73,6 +73,11 @@ impl Fp {
         folded(self.0 as u64 * other.0 as u64)
     }
 
+    /// The same with any number of 32 bits, which need not be a residue.
+    pub(crate) const fn loose_times(self, word: u32) -> u64 {
+        folded(self.0 as u64 * word as u64)
+    }
+
     /// The element whose product with this one is one; zero for zero. By Fermat, the power p - 2.
     #[must_use]
     pub const fn inverse(self) -> Self {
@@ -153,6 +158,11 @@ mod tests {
             prop_assert_eq!(u64::from(a.plus(b).0), sum % u64::from(P));
             prop_assert!(a.loose_product(b) < 1 << 35);
             prop_assert_eq!(Fp::reduced(a.loose_product(b)), a.times(b));
+            for word in [b.residue(), P, u32::MAX] {
+                let wanted = a.times(Fp::reduced(word.into()));
+                prop_assert!(a.loose_times(word) < 1 << 35);
+                prop_assert_eq!(Fp::reduced(a.loose_times(word)), wanted);
+            }
         }
 
         #[test]

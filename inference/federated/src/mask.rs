@@ -41,6 +41,14 @@ impl Masks {
         Self(ChaCha20Rng::from_seed(seed.0))
     }
 
+    /// The next `count` words of 32 bits, as they are.
+    pub(crate) fn words(&mut self, count: usize) -> Vec<u32> {
+        let mut bytes = vec![0; 4 * count];
+        self.0.fill_bytes(&mut bytes);
+        let (words, _) = bytes.as_chunks::<4>();
+        words.iter().map(|word| u32::from_le_bytes(*word)).collect()
+    }
+
     /// The next element. Draws again with a probability of 5 / 2^32, so it ends.
     pub fn element(&mut self) -> Fp {
         loop {
@@ -61,6 +69,7 @@ mod tests {
         let mut masks = Masks::new(&Seed([0; 32]));
         let words: Vec<u32> = (0..4).map(|_| masks.element().residue()).collect();
         assert_eq!(words, [0xade0_b876, 0x903d_f1a0, 0xe56a_5d40, 0x28bd_8653]);
+        assert_eq!(Masks::new(&Seed([0; 32])).words(4), words);
     }
 
     #[test]

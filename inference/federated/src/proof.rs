@@ -5,9 +5,9 @@
 //! random elements. A challenge that follows from all sealed shares draws a coefficient for every
 //! block; for each check the blocks, each times its coefficient, and the check's own random block
 //! add up to one polynomial, which the client publishes and every anchor compares with what its own
-//! share adds up to. Where a block lies on no polynomial a check passes with a chance of 1/p (the
+//! share adds up to. Where a block lies on no polynomial a check passes with a chance of 2/p (the
 //! dual code's test of Cascudo and David 2017, made non-interactive as Fiat and Shamir 1986); all
-//! four do with 2^-128, and the challenge can be drawn again at the price of a sealing each time.
+//! four do with 2^-124, and the challenge can be drawn again at the price of a sealing each time.
 //! The published polynomial is uniform, since its random block is: it tells nothing.
 //!
 //! Owns the blocks, the proof and its check; whose shares, and what the challenge follows from, are
@@ -17,7 +17,7 @@ use crate::field::Fp;
 use crate::mask::{Masks, Seed};
 use crate::shamir::Scheme;
 
-/// Checks of one sharing: p^-4 is 2^-128.
+/// Checks of one sharing: (2/p)^4 is 2^-124.
 pub const CHECKS: usize = 4;
 
 /// An update with the random blocks of its proof behind it, ready to be shared.
@@ -71,16 +71,16 @@ pub fn is_proven(
         })
 }
 
-/// What each block counts in a check.
-fn coefficients(challenge: &Seed, check: usize, blocks: usize) -> Vec<Fp> {
-    let mut drawn = Masks::new(&challenge.derive("check", check as u64));
-    (0..blocks).map(|_| drawn.element()).collect()
+/// What each block counts in a check: 32 bits as they are drawn, of which five numbers stand for
+/// two residues each, so that a check passes with 2/p at most.
+fn coefficients(challenge: &Seed, check: usize, blocks: usize) -> Vec<u32> {
+    Masks::new(&challenge.derive("check", check as u64)).words(blocks)
 }
 
 /// Values of the blocks, each times its coefficient, and the check's own: at most 2^20 products
 /// below 2^35.
-fn added<'a>(drawn: &[Fp], values: impl Iterator<Item = &'a Fp>, own: Option<&Fp>) -> Fp {
-    let sum: u64 = drawn.iter().zip(values).map(|(one, value)| one.loose_product(*value)).sum();
+fn added<'a>(drawn: &[u32], values: impl Iterator<Item = &'a Fp>, own: Option<&Fp>) -> Fp {
+    let sum: u64 = drawn.iter().zip(values).map(|(word, value)| value.loose_times(*word)).sum();
     Fp::reduced(sum).plus(own.copied().unwrap_or_default())
 }
 
