@@ -5,10 +5,12 @@
 //! random elements. A challenge that follows from all sealed shares draws a coefficient for every
 //! block; for each check the blocks, each times its coefficient, and the check's own random block
 //! add up to one polynomial, which the client publishes and every anchor compares with what its own
-//! share adds up to. Where a block lies on no polynomial a check passes with a chance of 2/p (the
-//! dual code's test of Cascudo and David 2017, made non-interactive as Fiat and Shamir 1986); all
-//! four do with 2^-124, and the challenge can be drawn again at the price of a sealing each time.
-//! The published polynomial is uniform, since its random block is: it tells nothing.
+//! share adds up to (the dual code's test of Cascudo and David 2017, made non-interactive as Fiat
+//! and Shamir 1986). Coefficients are products of two drawn numbers: where a block lies on no
+//! polynomial, what a check compares is of degree two in what is drawn, and is nothing with a
+//! chance of 2/p (Schwartz 1980, Zippel 1979), 4/p as numbers are drawn here. All four pass with
+//! 2^-120, and the challenge can be drawn again at the price of a sealing each time. The published
+//! polynomial is uniform, since its random block is: it tells nothing.
 //!
 //! Owns the blocks, the proof and its check; whose shares, and what the challenge follows from, are
 //! the caller's.
@@ -17,7 +19,7 @@ use crate::field::Fp;
 use crate::mask::{Masks, Seed};
 use crate::shamir::Scheme;
 
-/// Checks of one sharing: (2/p)^4 is 2^-124.
+/// Checks of one sharing: (4/p)^4 is 2^-120.
 pub const CHECKS: usize = 4;
 
 /// An update with the random blocks of its proof behind it, ready to be shared.
@@ -34,17 +36,20 @@ pub fn blinded(scheme: Scheme, update: &[Fp], masks: &mut Masks) -> Vec<Fp> {
 pub fn prove(scheme: Scheme, blinded: &[Fp], shares: &[Vec<Fp>], challenge: &Seed) -> Vec<Fp> {
     let packing = scheme.packing();
     let blocks = (blinded.len() / packing).saturating_sub(CHECKS);
-    let mut proof = Vec::with_capacity(CHECKS * scheme.threshold());
+    let column = |place: usize| -> Vec<Fp> {
+        blinded.iter().skip(place).step_by(packing).copied().collect()
+    };
+    let elements: Vec<Vec<Fp>> = (0..packing).map(column).collect();
+    let known: Vec<&Vec<Fp>> =
+        elements.iter().chain(shares.iter().take(scheme.colluding())).collect();
+    let mut proof = Vec::with_capacity(CHECKS * known.len());
     for check in 0..CHECKS {
-        let drawn = coefficients(challenge, check, blocks);
-        for place in 0..packing {
-            let values = blinded.iter().skip(place).step_by(packing);
-            let own = blinded.get((blocks + check) * packing + place);
-            proof.push(added(&drawn, values, own));
-        }
-        for share in shares.iter().take(scheme.colluding()) {
-            proof.push(added(&drawn, share.iter(), share.get(blocks + check)));
-        }
+        let drawn = Coefficients::drawn(challenge, check, blocks);
+        let each = known.iter().map(|values| {
+            let (values, own) = values.split_at(blocks.min(values.len()));
+            drawn.added(values, own.get(check))
+        });
+        proof.extend(each);
     }
     proof
 }
@@ -58,30 +63,46 @@ pub fn is_proven(
     proof: &[Fp],
     challenge: &Seed,
 ) -> bool {
-    let Some(blocks) = share.len().checked_sub(CHECKS) else { return false };
+    let Some((values, own)) = share.split_last_chunk::<CHECKS>() else { return false };
     let row = scheme.known_at(place);
     if row.is_empty() {
         return false;
     }
     proof.len() == CHECKS * row.len()
-        && proof.chunks_exact(row.len()).enumerate().all(|(check, values)| {
-            let drawn = coefficients(challenge, check, blocks);
-            let told = row.iter().zip(values).map(|(factor, value)| factor.loose_product(*value));
-            Fp::reduced(told.sum()) == added(&drawn, share.iter(), share.get(blocks + check))
+        && proof.chunks_exact(row.len()).enumerate().all(|(check, told)| {
+            let drawn = Coefficients::drawn(challenge, check, values.len());
+            let told = row.iter().zip(told).map(|(factor, value)| factor.loose_product(*value));
+            Fp::reduced(told.sum()) == drawn.added(values, own.get(check))
         })
 }
 
-/// What each block counts in a check: 32 bits as they are drawn, of which five numbers stand for
-/// two residues each, so that a check passes with 2/p at most.
-fn coefficients(challenge: &Seed, check: usize, blocks: usize) -> Vec<u32> {
-    Masks::new(&challenge.derive("check", check as u64)).words(blocks)
+/// What the blocks count in a check: block b as a drawn number for b / width times one for
+/// b mod width, so that few are drawn. They are words of 32 bits, of which five stand for two
+/// residues each.
+struct Coefficients {
+    rows: Vec<u32>,
+    columns: Vec<u32>,
 }
 
-/// Values of the blocks, each times its coefficient, and the check's own: at most 2^20 products
-/// below 2^35.
-fn added<'a>(drawn: &[u32], values: impl Iterator<Item = &'a Fp>, own: Option<&Fp>) -> Fp {
-    let sum: u64 = drawn.iter().zip(values).map(|(word, value)| value.loose_times(*word)).sum();
-    Fp::reduced(sum).plus(own.copied().unwrap_or_default())
+impl Coefficients {
+    fn drawn(challenge: &Seed, check: usize, blocks: usize) -> Self {
+        let width = blocks.isqrt().max(1);
+        let mut drawn = Masks::new(&challenge.derive("check", check as u64));
+        let rows = drawn.words(blocks.div_ceil(width));
+        Self { rows, columns: drawn.words(width) }
+    }
+
+    /// Values of the blocks, each times its coefficient, and the check's own: at most 2^10 or so
+    /// products below 2^35 in a row, and as many rows.
+    fn added(&self, values: &[Fp], own: Option<&Fp>) -> Fp {
+        let row = |values: &[Fp]| {
+            let products = values.iter().zip(&self.columns);
+            Fp::reduced(products.map(|(value, word)| value.loose_times(*word)).sum())
+        };
+        let rows = values.chunks(self.columns.len()).zip(&self.rows);
+        let sum: u64 = rows.map(|(values, word)| row(values).loose_times(*word)).sum();
+        Fp::reduced(sum).plus(own.copied().unwrap_or_default())
+    }
 }
 
 #[cfg(test)]
