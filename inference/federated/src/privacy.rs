@@ -195,7 +195,7 @@ impl Privacy {
 
     /// What no value of a sum of so many updates with their noise exceeds, in levels: the largest
     /// levels and 14 deviations, beyond which an honest one is with a chance below 2^-140.
-    pub(crate) fn most_of(&self, clip: Clip, clients: u32) -> i64 {
+    pub(crate) fn sum_bound(&self, clip: Clip, clients: u32) -> i64 {
         let clients = u64::from(clients);
         let variance = self.exact_variance(clip).min(u128::from(MAX_VARIANCE)) as u64;
         let deviation = (variance * clients).isqrt() + 1;

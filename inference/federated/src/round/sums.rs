@@ -166,12 +166,10 @@ fn secure(tip: &Tip, job: &Job, folded: &Folded) -> Result<Summed, FoldError> {
     }
     let mut groups = Vec::new();
     for (at, entries) in folded.certificate.close.groups(job).iter().enumerate() {
-        let own = |(place, share): &(u8, &'_ [Fp])| -> (u8, Vec<Fp>) {
-            (*place, share.get(at * len..(at + 1) * len).unwrap_or(&[]).to_vec())
-        };
-        let own: Vec<(u8, Vec<Fp>)> = parts.iter().map(own).collect();
-        let own: Vec<(u8, &[Fp])> =
-            own.iter().map(|(place, share)| (*place, share.as_slice())).collect();
+        let own = parts
+            .iter()
+            .map(|&(place, share)| (place, share.get(at * len..(at + 1) * len).unwrap_or(&[])));
+        let own: Vec<(u8, &[Fp])> = own.collect();
         let sum = job.scheme.reconstruct(&own, job.payload_len())?;
         groups.push(Group {
             ids: entries.iter().map(|entry| entry.header.id).collect(),
@@ -187,7 +185,7 @@ fn bound(job: &Job, norm: u32, group: &Group) -> i64 {
     let levels = i64::from(group.weight) * i64::from(LEVEL_MAX);
     // All weigh one there.
     let clients = group.ids.len() as u32;
-    job.privacy.map_or(levels, |privacy| privacy.at(norm).most_of(job.clip, clients))
+    job.privacy.map_or(levels, |privacy| privacy.at(norm).sum_bound(job.clip, clients))
 }
 
 /// What counts of the sums: of those that can be, what the rule makes.

@@ -217,21 +217,16 @@ fn with_privacy_the_bound_is_that_of_the_noise() {
     let job = Job { privacy: private(3).privacy, ..guarded(1, Rule::Mean) };
     assert_eq!(job.check(), Ok(()));
     let privacy = job.privacy.unwrap();
-    let most = privacy.most_of(job.clip, 5);
-    let levels = 5 * i64::from(LEVEL_MAX);
-    assert!(levels < most && most < 100 * levels, "{most}");
+    let most = privacy.sum_bound(job.clip, 5);
+    let bare = 5 * i64::from(LEVEL_MAX);
+    assert!(bare < most && most < 100 * bare, "{most}");
     let with_liar = |lie: i64| {
-        let mut shared: Vec<_> = (10..14).map(|at| levels_of_one(&job, at, [0; 3])).collect();
-        shared.push(levels_of_one(&job, 9, [lie, 0, 0]));
+        let mut shared: Vec<_> = (10..14).map(|at| levels(&job, at, [0; 3])).collect();
+        shared.push(levels(&job, 9, [lie, 0, 0]));
         round_of(&job, &shared).1.len()
     };
     assert_eq!((with_liar(most), with_liar(-most)), (0, 0));
     assert_eq!((with_liar(most + 1), with_liar(-most - 1), with_liar(1 << 30)), (5, 5, 5));
-}
-
-/// A contribution of a job with privacy, whose header says one example.
-fn levels_of_one(job: &Job, index: u8, levels: [i64; 3]) -> Vec<Message> {
-    forged(job, index, &levels.map(Fp::of_signed), |_| ())
 }
 
 /// Coefficients that did not follow from every share could be known before they are sealed.
