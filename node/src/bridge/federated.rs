@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::stream::{BoxStream, StreamExt as _};
-use selvedge_base::{Refusal, RequestId, Wall};
+use selvedge_base::{NodeId, Refusal, RequestId, Wall};
 use selvedge_federated::round::{Mode, OpenRound};
 use selvedge_federated::server::Strategy;
 use selvedge_runtime::{
@@ -33,6 +33,16 @@ impl Bridge {
             FederatedOrder::Cancel(name) => {
                 self.admin.federated_cancel(&name).await?;
                 done(format!("cancelled {name}"))
+            }
+            FederatedOrder::Reseat(name) => {
+                let nodes = self.admin.federated_reseat(&name).await?;
+                let view = self.gateway.view();
+                let names: Vec<String> = nodes.iter().map(|node| view.name_of(node)).collect();
+                done(format!(
+                    "{} are to be the anchors of {name}, from the end of the round on that the \
+                     anchors before them close next",
+                    names.join(", ")
+                ))
             }
             FederatedOrder::Personal(name) => {
                 let bytes = self.admin.federated_personal(&name).await?;
@@ -126,6 +136,9 @@ fn running(
         node: mesh.name_of(node),
         contributions: *count,
     });
+    let is_usable =
+        |node: &&NodeId| mesh.nodes.iter().any(|one| one.node == **node && one.is_usable());
+    let lost = progress.anchors.iter().filter(|node| !is_usable(node));
     wire::FederatedJob {
         name,
         not_here: None,
@@ -144,6 +157,7 @@ fn running(
         not_served: None,
         writes_text: false,
         anchors: progress.anchors.iter().map(|node| mesh.name_of(node)).collect(),
+        anchors_not_reached: lost.map(|node| mesh.name_of(node)).collect(),
         open_round: progress.open.as_ref().map(|open| open_round(open, mesh)),
         contributions: contributions.collect(),
         refused: progress.refused.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect(),

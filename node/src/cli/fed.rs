@@ -55,6 +55,14 @@ pub(crate) enum Fed {
         #[arg(long, value_name = "FILE")]
         picture: Option<PathBuf>,
     },
+    /// Replace the anchors of a job that this node cannot reach by members that it can
+    ///
+    /// Rounds need a majority of their anchors. Do this while there is one: the anchors that are
+    /// left hand the job on with the next round that they end. A steward's node signs it.
+    Anchors {
+        /// The job
+        job: String,
+    },
     /// Take a job away from all nodes, with its model; what was spent of privacy stays spent
     Cancel {
         /// The job

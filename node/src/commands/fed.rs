@@ -43,6 +43,14 @@ pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()
                 false => export::export(&client, job, file),
             }
         }
+        cli::Fed::Anchors { job } => {
+            let path = format!("/admin/federated-anchors/{}", escaped(job));
+            let (done, _): (wire::Done, String) =
+                Client::admin(&home.running()?).ask(&path, &serde_json::json!({}))?;
+            ui::out(done.done);
+            ui::note(format_args!("`selvedge fed status {job}` shows the anchors of the round"));
+            Ok(())
+        }
         cli::Fed::Cancel { job } => {
             let path = format!("/admin/federated/{}", escaped(job));
             let done: wire::Done = Client::admin(&home.running()?).delete(&path)?;

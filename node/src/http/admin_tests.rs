@@ -31,6 +31,7 @@ async fn paths_and_bodies_become_orders() {
     let submit = Order::Federated(FederatedOrder::Submit("x".to_owned()));
     let piece = Order::Federated(FederatedOrder::Piece("digits".to_owned(), 3));
     let own = Order::Federated(FederatedOrder::Personal("digits".to_owned()));
+    let reseat = Order::Federated(FederatedOrder::Reseat("digits".to_owned()));
     let cancel = Order::Federated(FederatedOrder::Cancel("digits".to_owned()));
     let table = [
         (&post, "invite", "", Order::Invite { ttl: Micros::secs(3_600) }),
@@ -48,6 +49,7 @@ async fn paths_and_bodies_become_orders() {
         (&get, "federated", "", Order::Federated(FederatedOrder::List)),
         (&post, "federated", "{\"text\": \"x\"}", submit),
         (&delete, "federated/digits", "", cancel),
+        (&post, "federated-anchors/digits", "", reseat),
         (&get, "federated-chain/digits/3", "", piece),
         (&get, "federated-personal/digits", "", own),
         (

@@ -300,6 +300,8 @@ pub(crate) enum FederatedOrder {
     Name(String),
     /// Takes a job away from the mesh.
     Cancel(String),
+    /// Asks for other anchors of a job in place of those that are lost.
+    Reseat(String),
     /// Shows a piece of the chain of a job.
     Piece(String, u64),
     /// Shows this node's own model of a job.

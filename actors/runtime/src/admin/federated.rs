@@ -1,6 +1,6 @@
 //! Jobs of learning, as operators see them.
 
-use selvedge_base::Refusal;
+use selvedge_base::{NodeId, Refusal};
 use selvedge_proto::policy::KeyId;
 use tokio::sync::watch;
 
@@ -22,6 +22,16 @@ impl Admin {
     /// A refusal where there is no such job, or this node may not sign.
     pub async fn federated_cancel(&self, name: &str) -> Result<(), Refusal> {
         self.shared.federation.cancel(&self.shared, name).await
+    }
+
+    /// Asks the mesh for other anchors of a job, in place of those that cannot be reached from here;
+    /// who they are to be. They take over with the next set that the anchors before them close.
+    ///
+    /// # Errors
+    /// A refusal where there is no such job, none has to be replaced, too few can be reached, or
+    /// this node may not sign.
+    pub async fn federated_reseat(&self, name: &str) -> Result<Vec<NodeId>, Refusal> {
+        self.shared.federation.reseat(&self.shared, name).await
     }
 
     /// The jobs of the mesh, by name.

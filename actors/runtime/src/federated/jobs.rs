@@ -13,25 +13,24 @@ use selvedge_core::{FederatedWord, PersonalWord};
 use selvedge_crdt::escrow::Holder;
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::privacy::ledger::Cap;
-use selvedge_federated::round::{Digest, Job, Seat};
+use selvedge_federated::round::{Committee, Digest, Job};
 use selvedge_federated::seal::OpeningKey;
 use selvedge_net::{Endpoint, Identity, clock, entropy};
-use selvedge_proto::policy::{AccountPath, KeyId};
-use selvedge_proto::seal::sealing_key;
-use selvedge_train::{Local, Model, Requests, Source, Subject};
+use selvedge_train::{Local, Model, Requests, Source};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::chain::ChainWriter;
 use super::disk::{JobDisk, Part, forget_others, hex};
-use super::labelled::{Lessons, RequestLog};
+use super::labelled::{Lessons, RequestLog, log_of};
 use super::ledger::LedgerLine;
 use super::member::{Own, holder, ledger_name};
 use super::post::Post;
 use super::runner::{Heard, Parts, Runner, Word};
+use super::seats::Reseated;
 use super::served::{Desk, Served};
-use super::state::JobState;
+use super::state::{JobProgress, JobState};
 use super::trainer::{Bench, Data, labelled, try_out};
 use super::tuned::Tuned;
 use super::view::{JobRun, JobView};
@@ -109,6 +108,8 @@ struct Running {
     mailbox: mpsc::Sender<Heard>,
     post: Post,
     state: Arc<JobState>,
+    /// Who is to be its anchors, once somebody asked for others.
+    seats: watch::Sender<Option<Committee>>,
     task: JoinHandle<()>,
 }
 
@@ -181,7 +182,7 @@ impl Federation {
     }
 
     /// Runs the jobs that the mesh has now, and no others.
-    fn heed(&self, shared: &Arc<Shared>) {
+    pub(super) fn heed(&self, shared: &Arc<Shared>) {
         // Whoever submits and whoever follows would each begin a job; two runs of one must not be.
         let _turn = self.turn.lock();
         let told: BTreeMap<String, Vec<u8>> = shared.routing.jobs().into_iter().collect();
@@ -211,6 +212,24 @@ impl Federation {
                 }
                 self.jobs.lock().insert(name, Entry { content, known });
             }
+        }
+        self.heed_seats(shared);
+    }
+
+    /// Hands each job what the mesh says of its anchors.
+    fn heed_seats(&self, shared: &Shared) {
+        let jobs = self.jobs.lock();
+        for (name, content) in shared.routing.seats() {
+            let Some(Known::Runs(running)) = jobs.get(&name).map(|entry| &entry.known) else {
+                continue;
+            };
+            let told = Reseated::from_bytes(&content).filter(|told| told.job == running.job);
+            let Some(Reseated { committee, .. }) = told else { continue };
+            running.seats.send_if_modified(|now| {
+                let is_new = now.as_ref() != Some(&committee);
+                *now = Some(committee);
+                is_new
+            });
         }
     }
 
@@ -260,6 +279,7 @@ impl Federation {
         let (endpoint, clients) = (Arc::clone(&self.parts.endpoint), told.job.per_node);
         let post = Post::new(endpoint, self.me, job, mailbox.clone(), clients.into());
         let state = Arc::new(JobState::new(name, &told, self.changed.clone()));
+        let seats = watch::Sender::new(None);
         let start = Start {
             shared: Arc::clone(shared),
             told: Arc::clone(&told),
@@ -267,10 +287,11 @@ impl Federation {
             name: job,
             post: post.clone(),
             state: Arc::clone(&state),
+            seats: seats.clone(),
         };
         tracing::info!(job = name, digest = %hex(&job), "a job of the mesh runs here");
         let task = self.home.spawn(start.keep_running(heard));
-        Known::Runs(Running { job, told, mailbox, post, state, task })
+        Known::Runs(Running { job, told, mailbox, post, state, seats, task })
     }
 
     /// Takes what a peer says of a round.
@@ -408,7 +429,7 @@ impl Federation {
         }
         self.fits(shared, &spec).await.map_err(bad)?;
         let nonce = u64::from_le_bytes(*entropy::seed().first_chunk().unwrap_or(&[0; 8]));
-        let anchors = self.anchors(shared, nonce, &spec);
+        let anchors = self.can_be_anchors(shared, nonce, spec.since());
         let told = spec.told(nonce, &anchors, Task::digest_of(&first), self.me);
         let told = told.map_err(|why| bad(why.to_string()))?;
         let content = told.to_bytes().map_err(|why| bad(why.to_string()))?;
@@ -469,26 +490,25 @@ impl Federation {
         Ok(())
     }
 
-    /// Members that can be anchors now, in an order that the nonce draws.
-    fn anchors(&self, shared: &Shared, nonce: u64, spec: &JobSpec) -> Vec<Seat> {
-        let since = spec.since();
-        let speaks = |node: &NodeId| {
-            let link = self.parts.endpoint.link(node);
-            link.is_some_and(|link| link.version() >= since)
-        };
-        let view = shared.view.load();
-        let others = view.nodes.iter().map(|node| node.node);
-        let others = others.filter(|node| *node != self.me && speaks(node));
-        let seat = |node: NodeId| Some(Seat { node, key: sealing_key(&node)? });
-        let mut seats: Vec<Seat> = others.chain([self.me]).filter_map(seat).collect();
-        let lot = |node: &NodeId| {
-            let mut hasher = blake3::Hasher::new_derive_key("selvedge 2026 anchors of a job");
-            hasher.update(&nonce.to_le_bytes());
-            hasher.update(&node.0);
-            *hasher.finalize().as_bytes()
-        };
-        seats.sort_by_key(|seat| lot(&seat.node));
-        seats
+    /// A job that runs here, who its anchors are, and how many sets of them were before.
+    pub(super) fn seated(&self, name: &str) -> Result<(Arc<Announced>, Vec<NodeId>, u64), Refusal> {
+        let jobs = self.jobs.lock();
+        match jobs.get(name).map(|entry| &entry.known) {
+            Some(Known::Runs(running)) => {
+                let JobProgress { anchors, epoch, .. } = running.state.progress();
+                Ok((Arc::clone(&running.told), anchors, epoch))
+            }
+            Some(Known::Not(why)) => Err(not_here(name, why)),
+            None => Err(unknown(name)),
+        }
+    }
+
+    pub(super) const fn me(&self) -> NodeId {
+        self.me
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.parts.endpoint
     }
 
     /// A job that runs here: its rules and what is stored of it.
@@ -499,10 +519,7 @@ impl Federation {
                 let disk = JobDisk::new(self.parts.store.clone(), &running.job);
                 Ok((Arc::clone(&running.told), disk))
             }
-            Some(Known::Not(why)) => {
-                let message = format!("the job '{name}' does not run here: {why}");
-                Err(Refusal::client(Stage::Validate, Code::InvalidRequest, message))
-            }
+            Some(Known::Not(why)) => Err(not_here(name, why)),
             None => Err(unknown(name)),
         }
     }
@@ -577,6 +594,7 @@ struct Start {
     name: Digest,
     post: Post,
     state: Arc<JobState>,
+    seats: watch::Sender<Option<Committee>>,
 }
 
 impl Start {
@@ -639,6 +657,7 @@ impl Start {
             own,
             holders: self.holders(),
             grown,
+            seats: self.seats.subscribe(),
             epidemic: self.told.epidemic,
         };
         Ok(Runner::new(parts, loaded))
@@ -737,29 +756,6 @@ impl Start {
     }
 }
 
-/// The labelled requests of a model that fit what is learned, but of keys and accounts that are
-/// refused now. Touches the disk.
-fn log_of(
-    log: &RequestLog,
-    shared: &Shared,
-    model: &str,
-    subject: &Subject,
-) -> Result<Lessons, String> {
-    let Subject::Model(learned) = subject else {
-        return Err("it holds labelled requests, and the job learns from texts".to_owned());
-    };
-    let width = learned.schema.check().map_err(|error| error.to_string())?;
-    let barred =
-        |account: &AccountPath, key: Option<&KeyId>| shared.policies.bars(account, key).is_some();
-    let lessons = log.examples(model, (width, learned.schema.classes), &barred);
-    let lessons = lessons.map_err(|error| error.to_string())?;
-    if lessons.unfit > 0 {
-        let (unfit, fit) = (lessons.unfit, lessons.labels.len());
-        tracing::warn!(model, unfit, fit, "labelled requests that do not fit the job are left out");
-    }
-    Ok(lessons)
-}
-
 /// What a job has learned, as it answers.
 pub(crate) struct Learned {
     /// The job's digest, in hexadecimal.
@@ -790,6 +786,11 @@ pub fn name_taken(name: &str, what: &str) -> String {
 
 fn unknown(name: &str) -> Refusal {
     let message = format!("there is no job '{name}': `selvedge fed status` lists them");
+    Refusal::client(Stage::Validate, Code::InvalidRequest, message)
+}
+
+fn not_here(name: &str, why: &str) -> Refusal {
+    let message = format!("the job '{name}' does not run here: {why}");
     Refusal::client(Stage::Validate, Code::InvalidRequest, message)
 }
 

@@ -16,9 +16,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, Refusal, RequestId, Retry, Stage};
 use selvedge_proto::policy::{AccountPath, KeyId};
+use selvedge_train::Subject;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, watch};
 
+use crate::shared::Shared;
 use crate::store::{Batch, Store, StoreError};
 
 /// What the names of all records begin with.
@@ -573,6 +575,29 @@ fn bad(message: impl Into<String>) -> Refusal {
 fn broken(why: &dyn std::fmt::Display) -> Refusal {
     let message = why.to_string();
     Refusal::new(Stage::Execute, Blame::Us, Retry::Never, Code::Internal, message)
+}
+
+/// The labelled requests of a model that fit what is learned, but of keys and accounts that are
+/// refused now. Touches the disk.
+pub(super) fn log_of(
+    log: &RequestLog,
+    shared: &Shared,
+    model: &str,
+    subject: &Subject,
+) -> Result<Lessons, String> {
+    let Subject::Model(learned) = subject else {
+        return Err("it holds labelled requests, and the job learns from texts".to_owned());
+    };
+    let width = learned.schema.check().map_err(|error| error.to_string())?;
+    let barred =
+        |account: &AccountPath, key: Option<&KeyId>| shared.policies.bars(account, key).is_some();
+    let lessons = log.examples(model, (width, learned.schema.classes), &barred);
+    let lessons = lessons.map_err(|error| error.to_string())?;
+    if lessons.unfit > 0 {
+        let (unfit, fit) = (lessons.unfit, lessons.labels.len());
+        tracing::warn!(model, unfit, fit, "labelled requests that do not fit the job are left out");
+    }
+    Ok(lessons)
 }
 
 #[cfg(test)]

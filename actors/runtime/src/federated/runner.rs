@@ -21,7 +21,8 @@ use selvedge_federated::epidemic::{
 };
 use selvedge_federated::mask::Seed;
 use selvedge_federated::round::{
-    Anchor, AnchorChange, AnchorInput, ClientInput, Digest, Effect, Event, Job, Message, Tip,
+    Anchor, AnchorChange, AnchorInput, ClientInput, Committee, Digest, Effect, Event, Job, Message,
+    Tip,
 };
 use selvedge_federated::seal::OpeningKey;
 use selvedge_net::{clock, entropy};
@@ -74,6 +75,8 @@ pub(super) struct Parts {
     pub(super) grown: Option<watch::Receiver<u64>>,
     /// The job's epidemic mode, if it has one.
     pub(super) epidemic: Option<Epidemic>,
+    /// Who is to be the job's anchors, once somebody asked for others.
+    pub(super) seats: watch::Receiver<Option<Committee>>,
 }
 
 /// Whose write it was; clients by their place among the node's.
@@ -191,7 +194,9 @@ type Awaited = futures::future::BoxFuture<'static, (Whose, u64, Result<(), Store
 
 impl Runner {
     /// A run from what the disk has.
-    pub(super) fn new(parts: Parts, loaded: Loaded) -> Self {
+    pub(super) fn new(mut parts: Parts, loaded: Loaded) -> Self {
+        // What was told before this run is heard again.
+        parts.seats.mark_changed();
         let Parts { job, me, key, seal, disk, epidemic, .. } = &parts;
         let Loaded { anchor, written, clients, personal, is_lost } = loaded;
         personal.iter().for_each(|kept| parts.state.kept(kept));
@@ -329,6 +334,9 @@ impl Runner {
                 self.judged(judged.unwrap_or((self.judges, Err(panicked()))));
             }
             () = grows(&mut self.parts.grown) => self.has_grown = true,
+            Some(committee) = reseated(&mut self.parts.seats) => {
+                inputs.push(Input::Anchor(AnchorInput::Reconfigured { committee }));
+            }
             more = heard.recv() => match more {
                 Some(more) => self.take(more, &mut inputs),
                 // The sender lives as long as the job.
@@ -729,6 +737,17 @@ const READ_AGAIN: selvedge_base::Micros = selvedge_base::Micros::secs(60);
 
 /// The longest that a job sleeps: one that is done has nothing to wake for.
 const LONGEST_REST: selvedge_base::Micros = selvedge_base::Micros::secs(60);
+
+/// Waits until somebody asks for other anchors; never ends well where nobody can any more.
+async fn reseated(seats: &mut watch::Receiver<Option<Committee>>) -> Option<Committee> {
+    loop {
+        seats.changed().await.ok()?;
+        let wanted = seats.borrow_and_update().clone();
+        if wanted.is_some() {
+            return wanted;
+        }
+    }
+}
 
 /// Resolves when there is more to learn from, where that may be.
 async fn grows(grown: &mut Option<watch::Receiver<u64>>) {

@@ -219,18 +219,9 @@ impl JobSpec {
         Ok(Announced { job, task, by, epidemic })
     }
 
-    /// The first wire version whose nodes can be its anchors: older ones cannot read what the job's
-    /// setting says, or do not know clients beside each other on one node.
+    /// The first wire version whose nodes can be its anchors.
     pub(super) fn since(&self) -> u8 {
-        let follows = self.job.privacy.is_some_and(|privacy| privacy.adaptive.is_some());
-        if self.job.guard.is_some() {
-            return PROVEN_SINCE;
-        }
-        if self.job.per_node > 1 {
-            return SHARING_SINCE;
-        }
-        let has_more = follows || self.epidemic.is_some() || self.subject.as_model().is_none();
-        if has_more { MORE_SINCE } else { ROUNDS_SINCE }
+        known_since(&self.job, self.epidemic.is_some(), &self.subject)
     }
 
     /// Whether so many members are enough for its anchors.
@@ -263,6 +254,20 @@ impl JobSpec {
             Mode::Plain(_) => anchors * ELEMENT_BYTES * values,
         }
     }
+}
+
+/// The first wire version whose nodes can be anchors of a job: older ones cannot read what the job's
+/// setting says, do not know clients beside each other on one node, or prove no shares.
+pub(super) fn known_since(job: &Job, has_epidemic: bool, subject: &Subject) -> u8 {
+    let follows = job.privacy.is_some_and(|privacy| privacy.adaptive.is_some());
+    if job.guard.is_some() {
+        return PROVEN_SINCE;
+    }
+    if job.per_node > 1 {
+        return SHARING_SINCE;
+    }
+    let has_more = follows || has_epidemic || subject.as_model().is_none();
+    if has_more { MORE_SINCE } else { ROUNDS_SINCE }
 }
 
 /// Bytes of the end of a round, and of the largest message before it.

@@ -38,6 +38,8 @@ pub struct JobProgress {
     pub model: String,
     /// The anchors of the next round.
     pub anchors: Vec<NodeId>,
+    /// How many sets of anchors the job had before them.
+    pub epoch: u64,
     /// Where the next round stands, where this node is one of them.
     pub open: Option<OpenRound>,
     /// Contributions that were folded or expired, by node.
@@ -289,6 +291,7 @@ impl JobState {
         progress.rounds = job.rounds;
         progress.record = hex(&tip.record);
         progress.model = hex(&tip.server.digest());
+        progress.epoch = tip.committee.epoch;
         progress.anchors = tip.committee.seats.iter().map(|seat| seat.node).collect();
         progress.contributions = contributions;
         drop(progress);

@@ -17,10 +17,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::spec::{JobSpec, MAX_ROUND_BYTES, Training, round_bytes};
+use super::spec::{JobSpec, MAX_ROUND_BYTES, Training, known_since, round_bytes};
 
 /// The kind of settings that are jobs. Names of routes and models have 1 and 2.
 const KIND: u8 = 3;
+/// The kind of settings that say who a job's anchors are to be from some round on.
+const KIND_SEATS: u8 = 4;
 /// The version of the shape of a job's setting, where a small model is trained.
 const VERSION: u8 = 1;
 /// The version of what the first one has no place for: a language model that is tuned, a norm that
@@ -144,6 +146,16 @@ pub(crate) fn key_of(name: &str) -> SettingKey {
 /// Whether a setting is a job.
 pub(crate) const fn is_job(key: &SettingKey) -> bool {
     key.kind == KIND
+}
+
+/// Where it is kept who a job's anchors are to be.
+pub(crate) fn seats_of(name: &str) -> SettingKey {
+    SettingKey { kind: KIND_SEATS, name: name.to_owned() }
+}
+
+/// Whether a setting says who a job's anchors are to be.
+pub(crate) const fn is_seats(key: &SettingKey) -> bool {
+    key.kind == KIND_SEATS
 }
 
 impl Task {
@@ -290,6 +302,11 @@ impl Announced {
         };
         let job = Job { per_node, guard, ..told.job };
         Ok((Self { epidemic, job, ..told }, how))
+    }
+
+    /// The first wire version whose nodes can be its anchors.
+    pub(super) fn since(&self) -> u8 {
+        known_since(&self.job, self.epidemic.is_some(), &self.task.subject)
     }
 
     fn written<S: Clone>(&self, subject: &S) -> Written<S> {

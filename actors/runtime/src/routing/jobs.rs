@@ -8,7 +8,7 @@ use selvedge_proto::settings::{SettingKey, SettingsBook};
 use tokio::sync::watch;
 
 use super::{Routing, refused};
-use crate::federated::is_job;
+use crate::federated::{is_job, is_seats, seats_of};
 
 impl Routing {
     /// The jobs of the mesh: names and contents.
@@ -16,6 +16,26 @@ impl Routing {
         let book = self.settings.book();
         let jobs = book.current().filter(|(setting, _)| is_job(&setting.key));
         jobs.map(|(setting, content)| (setting.key.name.clone(), content.to_vec())).collect()
+    }
+
+    /// What the mesh says of anchors of jobs: names of jobs and contents.
+    pub(crate) fn seats(&self) -> Vec<(String, Vec<u8>)> {
+        let book = self.settings.book();
+        let seats = book.current().filter(|(setting, _)| is_seats(&setting.key));
+        seats.map(|(setting, content)| (setting.key.name.clone(), content.to_vec())).collect()
+    }
+
+    /// Tells the mesh who is to be the anchors of a job.
+    ///
+    /// # Errors
+    /// A refusal where this node may not sign, or it cannot be stored.
+    pub(crate) async fn tell_seats(
+        &self,
+        key: SettingKey,
+        content: Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let make = |_: &SettingsBook| Ok(vec![(key.clone(), Some(content))]);
+        self.settings.change(make, |_, _, _| Ok(())).await.map(drop)
     }
 
     /// Tells whenever settings of the mesh changed.
@@ -42,12 +62,17 @@ impl Routing {
         self.settings.change(make, |_, _, _| Ok(())).await.map(drop)
     }
 
-    /// Takes a job away from the whole mesh.
+    /// Takes a job away from the whole mesh, and what was said of its anchors.
     ///
     /// # Errors
     /// A refusal where there is none, this node may not sign, or it cannot be stored.
     pub(crate) async fn take_job_away(&self, key: SettingKey) -> Result<(), Refusal> {
-        let make = |_: &SettingsBook| Ok(vec![(key.clone(), None)]);
+        let seats = seats_of(&key.name);
+        let make = |book: &SettingsBook| {
+            let head = book.head(&seats).and_then(|head| head.signed.body.content.as_ref());
+            let more = head.is_some().then(|| (seats.clone(), None));
+            Ok(std::iter::once((key.clone(), None)).chain(more).collect())
+        };
         self.settings.change(make, |_, _, _| Ok(())).await.map(drop)
     }
 }

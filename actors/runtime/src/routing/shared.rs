@@ -10,7 +10,7 @@ use selvedge_core::routes::{BOOK_VERSION, Item, RouteBook, RouteError, Trouble};
 use selvedge_proto::settings::{Setting, SettingKey, SettingNotice, SettingsBook, Which};
 
 use super::{MAX_TEXT_BYTES, Routing, refused};
-use crate::federated::is_job;
+use crate::federated::{is_job, is_seats};
 
 /// One version of an entry of the mesh's routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +35,15 @@ pub struct SharedEntry {
     pub trouble: Option<String>,
 }
 
+/// Whether a setting is of jobs, and no entry of routes.
+const fn is_of_jobs(key: &SettingKey) -> bool {
+    is_job(key) || is_seats(key)
+}
+
 /// The entries in a book, and what of it this build does not understand.
 pub(super) fn entries_of(book: &SettingsBook) -> (Vec<Item>, BTreeMap<SettingKey, Trouble>) {
     let (mut items, mut unread) = (Vec::new(), BTreeMap::new());
-    for (setting, content) in book.current().filter(|(setting, _)| !is_job(&setting.key)) {
+    for (setting, content) in book.current().filter(|(setting, _)| !is_of_jobs(&setting.key)) {
         match Item::of_setting(&setting.key, content) {
             Ok(item) => items.push(item),
             Err(error) => {
@@ -95,7 +100,7 @@ impl Routing {
     /// The entries of the mesh that are not removed.
     pub(crate) fn shared(&self) -> Vec<SharedEntry> {
         let (book, force) = (self.settings.book(), self.force.load());
-        let routes = book.current().filter(|(setting, _)| !is_job(&setting.key));
+        let routes = book.current().filter(|(setting, _)| !is_of_jobs(&setting.key));
         let heads = routes.filter_map(|(setting, _)| book.head(&setting.key));
         heads
             .map(|notice| {

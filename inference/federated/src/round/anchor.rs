@@ -85,7 +85,8 @@ pub enum AnchorInput {
         /// Its number.
         write: u64,
     },
-    /// The operator wants other anchors; they take over with the next set that is closed here.
+    /// The operator wants other anchors; they take over with the next set that is closed here, or,
+    /// where theirs is a later set of anchors than the next one, after those before them.
     Reconfigured {
         /// Which.
         committee: Committee,
@@ -604,8 +605,8 @@ impl Machine for Anchor {
             }
             AnchorInput::Stored { write } => self.outbox.stored(write, &mut out),
             AnchorInput::Reconfigured { committee } => {
-                let next = self.stored.tip.committee.epoch.checked_add(1);
-                if next == Some(committee.epoch) && committee.check(self.job.scheme).is_ok() {
+                let is_later = committee.epoch > self.stored.tip.committee.epoch;
+                if is_later && committee.check(self.job.scheme).is_ok() {
                     self.wanted = Some(committee);
                 }
             }

@@ -305,7 +305,9 @@ impl Anchor {
 
     /// Proposes what was accepted before, or a set of what all who promised hold.
     fn put_forward(&mut self, now: Now, out: &mut Out) {
-        let (wanted, until) = (self.wanted.clone(), self.later(now, 1));
+        let next = self.stored.tip.committee.epoch.checked_add(1);
+        let wanted = self.wanted.clone().filter(|wanted| Some(wanted.epoch) == next);
+        let until = self.later(now, 1);
         let Some(campaign) = &mut self.campaign else { return };
         let Stage::Asking(promises) = &campaign.stage else { return };
         let before = promises.values().filter_map(|(accepted, _)| accepted.as_ref());

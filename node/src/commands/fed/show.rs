@@ -172,7 +172,7 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
     rows.push(("model", format!("{} weights, {}", job.weights, job.model)));
     rows.push(("served", served(job)));
     rows.push(("record", job.record.clone()));
-    rows.push(("anchors", job.anchors.join(", ")));
+    rows.push(("anchors", anchors(job)));
     rows.extend(job.open_round.iter().map(|open| ("round", stands(open))));
     rows.push(("contributed", contributed(job)));
     if !job.refused.is_empty() {
@@ -203,6 +203,20 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
         rows.push(("own model", personal(own)));
     }
     rows.into_iter().map(|(what, text)| vec![what.to_owned(), text]).collect()
+}
+
+/// The anchors, and what to do where some of them are away.
+fn anchors(job: &FederatedJob) -> String {
+    let (all, lost) = (&job.anchors, &job.anchors_not_reached);
+    let names = all.join(", ");
+    if lost.is_empty() || job.round >= job.rounds {
+        return names;
+    }
+    let what = match lost.len() > all.len().saturating_sub(1) / 2 {
+        true => "rounds end again when more than half of them are back".to_owned(),
+        false => format!("if not for long: `selvedge fed anchors {}`", job.name),
+    };
+    format!("{names} ({} not reached from here; {what})", lost.join(", "))
 }
 
 /// Where the round that is open stands, in words.

@@ -83,6 +83,9 @@ pub(crate) struct FederatedJob {
     pub(crate) writes_text: bool,
     /// The anchors, by name.
     pub(crate) anchors: Vec<String>,
+    /// Those of them that this node cannot reach now.
+    #[serde(default)]
+    pub(crate) anchors_not_reached: Vec<String>,
     /// Where the round that is open stands, as far as this node knows; none where it is no anchor,
     /// and once the job is done.
     #[serde(default)]

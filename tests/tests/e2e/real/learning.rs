@@ -419,3 +419,48 @@ fn count(value: &Value) -> Result<u64> {
 fn round(node: &Node) -> Result<u64> {
     shown(node)?.and_then(|job| job["round"].as_u64()).context("no such job")
 }
+
+#[test]
+fn anchors_that_are_lost_for_good_are_replaced() {
+    scenario(|s| {
+        let specs: Vec<NodeSpec> = (0..7_u64)
+            .map(|node| with_data(s.node(&format!("n{node}")), node))
+            .collect::<Result<_>>()?;
+        let nodes = s.mesh(&specs)?;
+        submit(s, &nodes[0], MANY_ROUNDS)?;
+        let begun = until_round(&nodes[0], 2)?;
+        let all = nodes[0].cli(&["fed", "anchors", "wear"])?.failure()?;
+        ensure!(all.contains("none has to be replaced"), "{all}");
+
+        s.step("two anchors are gone; those who are left hand the job on");
+        let is_anchor = |job: &Value, node: &Node| {
+            let all = job["anchors"].as_array().into_iter().flatten();
+            all.filter_map(Value::as_str).any(|name| name == node.name())
+        };
+        let lost: Vec<usize> = (1..7).filter(|at| is_anchor(&begun, &nodes[*at])).take(2).collect();
+        ensure!(lost.len() == 2, "{begun}");
+        for at in &lost {
+            nodes[*at].kill()?;
+        }
+        let living = |at: &usize| !lost.contains(at);
+        let has_moved = |job: &Value| lost.iter().all(|at| !is_anchor(job, &nodes[*at]));
+        let moved = Deadline::patient().until("a job with other anchors", || {
+            // One may be missed before the other is; then somebody asks again, as a steward would.
+            drop(nodes[0].cli(&["fed", "anchors", "wear"])?);
+            Ok(shown(&nodes[0])?.filter(has_moved))
+        })?;
+        ensure!(moved["anchors"].as_array().is_some_and(|all| all.len() == 5), "{moved}");
+
+        s.step("another one of the first anchors is gone, more than the scheme bears: it goes on");
+        let third = (1..7).filter(living).find(|at| is_anchor(&begun, &nodes[*at]));
+        let third = third.context("a third anchor")?;
+        nodes[third].kill()?;
+        let left: Vec<Node> = (0..)
+            .zip(nodes)
+            .filter(|(at, _)| living(at) && *at != third)
+            .map(|(_, node)| node)
+            .collect();
+        same_end(&left, MANY_ROUNDS)?;
+        Ok(())
+    });
+}
