@@ -17,6 +17,7 @@ mod ledger;
 mod member;
 mod personal;
 mod post;
+mod refused;
 mod runner;
 mod seats;
 mod served;

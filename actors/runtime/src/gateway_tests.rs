@@ -144,6 +144,7 @@ fn gateway_by(node: &Node, pace: Duration, quota: crate::quota::QuotaLine) -> Ga
         sounds: crate::relay::speech::Sounds::default(),
         in_flight: crate::shared::Tally::default(),
         serving: crate::shared::Tally::default(),
+        unread: Mutex::default(),
         dice: Mutex::new(selvedge_net::entropy::dice()),
     };
     Gateway { shared: Arc::new(shared) }

@@ -516,6 +516,7 @@ async fn share(
         sounds: Sounds::default(),
         in_flight: Tally::default(),
         serving: Tally::default(),
+        unread: Mutex::default(),
         dice: Mutex::new(entropy::dice()),
     })
 }

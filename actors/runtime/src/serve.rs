@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use selvedge_base::codec::CodecError;
 use selvedge_base::{
     Blame, Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry, Stage, TraceContext,
 };
@@ -102,7 +103,7 @@ pub(crate) async fn stream(
             Ok(())
         }
         Ok(None) => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => Err(unread(&context.shared, from, error)),
     };
     if let Err(error) = served {
         tracing::debug!(peer = %from.short(), %error, "stream ended early");
@@ -117,6 +118,25 @@ async fn opening(receiver: &mut FrameReceiver) -> Result<Option<Opening>, NetErr
     }
     let whole = tokio::time::timeout(WHOLE_WITHIN.into(), receiver.recv::<Opening>()).await;
     whole.unwrap_or(Ok(None))
+}
+
+/// Tells people of a member whose streams say what nobody can read; of what is said only how it is
+/// wrong. A stream that broke off is no lie.
+fn unread(shared: &Shared, from: NodeId, error: NetError) -> NetError {
+    let NetError::Codec(wrong) = &error else { return error };
+    let reason = match wrong {
+        CodecError::TooLarge { .. } => "oversized",
+        CodecError::Version(_)
+        | CodecError::NotAgreed { .. }
+        | CodecError::Format(_)
+        | CodecError::Malformed(_)
+        | CodecError::Trailing(_) => "malformed",
+    };
+    if let Some(times) = shared.unread.lock().note(clock::mono(), from, reason, 1) {
+        let (node, id) = (shared.view.load().name_of(&from), from.short());
+        tracing::warn!(node, id, reason, times, "a node sent what cannot be read");
+    }
+    error
 }
 
 /// What a peer hands over.

@@ -15,6 +15,7 @@ use selvedge_contract::{Engine, Input};
 use selvedge_core::auth::KeyRing;
 use selvedge_core::receive::{Receipts, ReceivePolicy};
 use selvedge_core::route::MeshView;
+use selvedge_federated::refusals::Refusals;
 use selvedge_net::{Endpoint, Identity};
 use selvedge_proto::swim::Pulse;
 use tokio::sync::{Semaphore, watch};
@@ -86,6 +87,8 @@ pub(crate) struct Shared {
     pub(crate) in_flight: Tally,
     /// Requests of each peer running here.
     pub(crate) serving: Tally,
+    /// Peers whose streams could not be read, as people are told of them.
+    pub(crate) unread: Mutex<Refusals>,
     pub(crate) dice: Mutex<Dice>,
 }
 

@@ -15,6 +15,7 @@ pub mod fixed;
 pub mod mask;
 pub mod privacy;
 pub mod proof;
+pub mod refusals;
 pub mod robust;
 pub mod round;
 pub mod seal;

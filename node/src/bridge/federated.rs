@@ -139,6 +139,11 @@ fn running(
     let is_usable =
         |node: &&NodeId| mesh.nodes.iter().any(|one| one.node == **node && one.is_usable());
     let lost = progress.anchors.iter().filter(|node| !is_usable(node));
+    let refusals = progress.refusals.iter().map(|(node, reasons)| wire::FederatedRefusal {
+        node: mesh.name_of(node),
+        id: node.to_string(),
+        reasons: reasons.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect(),
+    });
     wire::FederatedJob {
         name,
         not_here: None,
@@ -161,6 +166,7 @@ fn running(
         open_round: progress.open.as_ref().map(|open| open_round(open, mesh)),
         contributions: contributions.collect(),
         refused: progress.refused.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect(),
+        refusals: refusals.collect(),
         examples: progress.examples,
         not_training: progress.why_not.clone(),
         training: progress.training,

@@ -9,6 +9,7 @@
 //! federated/JOB/part/PART/pending, /control, /measured, /losses   of a part of the data by itself
 //! federated/JOB/client/personal   this node's own model, where the job has epidemic mode
 //! federated/JOB/measured     how well this node found the models of the rounds to do
+//! federated/JOB/refused      whom this node refused as an anchor, how often and for which reason
 //! federated/JOB/losses       by round, where a language model is tuned: millionths of a nat
 //! ```
 //!
@@ -19,6 +20,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use selvedge_base::NodeId;
 use selvedge_crdt::escrow::Seal;
 use selvedge_federated::privacy::ledger::{LedgerChange, LedgerStored, Spent};
 use selvedge_federated::round::{
@@ -28,6 +30,7 @@ use selvedge_federated::round::{
 use serde::{Deserialize, Serialize};
 
 use super::personal::Kept;
+use super::refused::Recorded;
 use super::trainer::moved as moved_by;
 use crate::store::{Batch, Store, StoreError};
 
@@ -84,6 +87,8 @@ pub(super) struct Loaded {
     pub(super) personal: Option<Kept>,
     /// Whether it had one that nobody can read any more: then it makes no other.
     pub(super) is_lost: bool,
+    /// Whom this node refused as an anchor.
+    pub(super) refused: Recorded,
 }
 
 /// What a node has of one of its clients.
@@ -178,6 +183,7 @@ impl JobDisk {
             clients: parts.iter().map(client).collect::<Result<_, _>>()?,
             personal,
             is_lost,
+            refused: self.load_refused()?,
         })
     }
 
@@ -405,6 +411,27 @@ impl JobDisk {
             batch.put(&micronats, &losses)?;
         }
         Ok(batch)
+    }
+
+    /// Writes down whom this node refused; it may be lost.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn refused(&self, all: &[(NodeId, String, u64)]) -> Result<Batch, StoreError> {
+        let mut batch = Batch::default();
+        batch.put(&self.name("refused"), &all)?;
+        Ok(batch)
+    }
+
+    /// Whom this node refused. Rounds need nothing of it, so a damaged record is none.
+    fn load_refused(&self) -> Result<Recorded, StoreError> {
+        match self.store.load(&self.name("refused")) {
+            Err(StoreError::Damaged { name, reason }) => {
+                tracing::warn!(name, reason, "who was refused before is not known any more");
+                Ok(Recorded::new())
+            }
+            other => Ok(other?.unwrap_or_default()),
+        }
     }
 
     /// Everything of the job goes.

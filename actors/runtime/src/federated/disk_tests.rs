@@ -102,6 +102,7 @@ struct Found {
     personal: Option<Kept>,
     rounds: Vec<Option<Folded>>,
     spent: LedgerStored,
+    refused: Recorded,
 }
 
 /// A job that ran, of which one node writes things down.
@@ -128,7 +129,7 @@ impl Life {
     /// What a node has that begins from this store.
     fn found(&self, store: &Store) -> Result<Found, StoreError> {
         let (disk, ledger) = self.disks(store);
-        let Loaded { anchor, mut clients, personal, is_lost, .. } =
+        let Loaded { anchor, mut clients, personal, is_lost, refused, .. } =
             disk.load(&self.job, &self.first, &self.seal, &[None])?;
         assert!(!is_lost, "a personal model was half a one");
         let LoadedClient { stored, control, measured, .. } = clients.remove(0);
@@ -140,6 +141,7 @@ impl Life {
             personal,
             rounds: (0..2).map(|round| disk.round(round)).collect::<Result<_, _>>()?,
             spent: ledger.load()?,
+            refused,
         })
     }
 
@@ -180,6 +182,7 @@ impl Life {
             Write::Client(ClientChange::Folded(Box::new(first.clone()))),
             Write::Measured(RoundMeasured { round: 1, right: 3, examples: 5, loss_micronats }),
             Write::Personal(Kept { stored, weights: vec![6; 40] }),
+            Write::Refused(vec![(client.node, "digest".to_owned(), 3)]),
         ]
     }
 
@@ -201,6 +204,7 @@ impl Life {
             }
             Write::Measured(one) => disk.measured(&None, &[*one]),
             Write::Personal(kept) => disk.keep(kept),
+            Write::Refused(all) => disk.refused(all),
             Write::Ledger(change) => {
                 let before = ledger.load().expect("loads");
                 let mut now = before.clone();
@@ -220,6 +224,7 @@ enum Write {
     Client(ClientChange),
     Measured(RoundMeasured),
     Personal(Kept),
+    Refused(Recorded),
     Ledger(LedgerChange),
 }
 

@@ -278,7 +278,8 @@ impl Federation {
         let (mailbox, heard) = mpsc::channel(MAX_WAITING);
         let (endpoint, clients) = (Arc::clone(&self.parts.endpoint), told.job.per_node);
         let post = Post::new(endpoint, self.me, job, mailbox.clone(), clients.into());
-        let state = Arc::new(JobState::new(name, &told, self.changed.clone()));
+        let state = JobState::new(name, &told, self.changed.clone());
+        let state = Arc::new(state.naming(super::refused::names_of(shared)));
         let seats = watch::Sender::new(None);
         let start = Start {
             shared: Arc::clone(shared),

@@ -198,7 +198,8 @@ impl Runner {
         // What was told before this run is heard again.
         parts.seats.mark_changed();
         let Parts { job, me, key, seal, disk, epidemic, .. } = &parts;
-        let Loaded { anchor, written, clients, personal, is_lost } = loaded;
+        let Loaded { anchor, written, clients, personal, is_lost, refused } = loaded;
+        parts.state.refused_before(refused);
         personal.iter().for_each(|kept| parts.state.kept(kept));
         let own = parts.own.iter().map(|own| (own.part.clone(), own.me));
         let (members, measured) = members(job, (seal, &parts.holders), own, clients);
@@ -473,7 +474,9 @@ impl Runner {
             }
             Order::Report { at, event } => {
                 let folded = matches!(event, Event::Folded { .. });
-                self.parts.state.happened(at, &event);
+                if self.parts.state.happened(at, &event, clock::mono()) {
+                    self.write_refused();
+                }
                 if folded {
                     self.show();
                     self.judge();
@@ -583,6 +586,15 @@ impl Runner {
             }
         }
         self.judge();
+    }
+
+    /// Writes down whom this node refused; people were told of it, so this is seldom.
+    fn write_refused(&self) {
+        let Parts { disk, state, .. } = &self.parts;
+        // A count that is too low harms nobody.
+        if let Err(error) = disk.refused(&state.recorded()).and_then(|batch| disk.begin(batch)) {
+            tracing::debug!(%error, "who was refused was not written");
+        }
     }
 
     /// Tells people where the round that is open stands, and what this node's clients gave to it.

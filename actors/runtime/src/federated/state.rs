@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use selvedge_base::{NodeId, Wall};
+use selvedge_base::{Mono, NodeId, Wall};
 use selvedge_federated::epidemic::MixerEvent;
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{ContributionId, Event, Job, OpenRound, Refused, Tip};
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::disk::{Part, RoundMeasured, hex};
 use super::personal::{Kept, PersonalProgress};
+use super::refused::{Naming, Recorded, Refusees, Said};
 use super::served::Served;
 use super::task::Announced;
 use super::tuned::Tuned;
@@ -46,6 +47,10 @@ pub struct JobProgress {
     pub contributions: BTreeMap<NodeId, u64>,
     /// Contributions that this node refused as an anchor since its start, by reason.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Whom this node refused, as an anchor or for what cannot be, by reason; of a bounded number
+    /// of nodes, those that were refused last. Kept over restarts, but for what came since people
+    /// were last told.
+    pub refusals: BTreeMap<NodeId, BTreeMap<&'static str, u64>>,
     /// What this node has spent on the job, where it has privacy.
     pub spent: Option<MicroEpsilon>,
     /// Examples that this node trains on; none where it only follows.
@@ -165,6 +170,7 @@ pub(super) struct JobState {
     tuned: ArcSwapOption<Tuned>,
     progress: Mutex<JobProgress>,
     lines: Mutex<VecDeque<String>>,
+    refusees: Refusees,
     /// Told whenever something is shown otherwise.
     changed: watch::Sender<()>,
 }
@@ -178,7 +184,23 @@ impl JobState {
         let (progress, lines) = (Mutex::new(begins), Mutex::default());
         let (name, subject) = (name.to_owned(), told.task.subject.clone());
         let (served, tuned) = (ArcSwapOption::empty(), ArcSwapOption::empty());
-        Self { name, subject, served, tuned, progress, lines, changed }
+        let refusees = Refusees::new(&name);
+        Self { name, subject, served, tuned, progress, lines, refusees, changed }
+    }
+
+    /// The same with the names that the mesh has for nodes.
+    pub(super) fn naming(self, naming: Naming) -> Self {
+        Self { refusees: self.refusees.named(naming), ..self }
+    }
+
+    /// Whom earlier lives of this node refused.
+    pub(super) fn refused_before(&self, recorded: Recorded) {
+        self.refusees.restore(recorded);
+    }
+
+    /// Whom this node refused, to be written down.
+    pub(super) fn recorded(&self) -> Recorded {
+        self.refusees.recorded()
     }
 
     /// The model that answers now.
@@ -208,7 +230,8 @@ impl JobState {
     /// All of it.
     pub(super) fn progress(&self) -> JobProgress {
         let lines = self.lines.lock().iter().cloned().collect();
-        let mut progress = JobProgress { lines, ..self.progress.lock().clone() };
+        let refusals = self.refusees.counts();
+        let mut progress = JobProgress { lines, refusals, ..self.progress.lock().clone() };
         progress.add_up();
         progress
     }
@@ -394,13 +417,14 @@ impl JobState {
     fn left_out(&self, round: u64, ids: &[ContributionId]) {
         let job = &self.name;
         let mut names: Vec<String> =
-            ids.iter().take(MAX_NAMED).map(|id| id.client.node.short()).collect();
+            ids.iter().take(MAX_NAMED).map(|id| self.refusees.name(&id.client.node)).collect();
         if ids.len() > MAX_NAMED {
             names.push(format!("{} more", ids.len() - MAX_NAMED));
         }
         let names = names.join(", ");
         tracing::warn!(job, round, clients = names, "what they add up to cannot be: left out");
         self.refused(Refused::Beyond, ids.len() as u64);
+        ids.iter().for_each(|id| self.refusees.beyond(id.client.node));
         self.trouble(format!(
             "round {}: one of {names} lies, and none of them counts: what they add up to is beyond \
              what updates within the clip make",
@@ -408,8 +432,44 @@ impl JobState {
         ));
     }
 
-    /// Notes what the machine of a client reported, or that of the anchor.
-    pub(super) fn happened(&self, at: Option<usize>, event: &Event) {
+    /// People were told of a refusal.
+    fn told(&self, Said { line }: Said) {
+        match line {
+            Some(line) => self.trouble(line),
+            None => {
+                self.changed.send_replace(());
+            }
+        }
+    }
+
+    /// A contribution was refused by this node's anchor, or one of a client of this node.
+    fn turned_down(
+        &self,
+        at: Option<usize>,
+        (id, from): (&ContributionId, NodeId),
+        why: Refused,
+        now: Mono,
+    ) -> bool {
+        let job = &self.name;
+        let (client, peer) = (id.client.node.short(), from.short());
+        tracing::debug!(job, client, peer, %why, "refused");
+        let Some(at) = at else {
+            self.refused(why, 1);
+            let said = self.refusees.contribution(now, from, why);
+            return said.map(|said| self.told(said)).is_some();
+        };
+        // A client hears of its own from anchors, which count it. That it was in a sum which cannot
+        // be it finds out itself: whoever else says so may be lying.
+        if why == Refused::Beyond && from == id.client.node {
+            let said = format!("contribution {} does not count: {why}", id.seq);
+            self.trouble(self.of_client(Some(at), said));
+        }
+        false
+    }
+
+    /// Notes what the machine of a client reported, or that of the anchor. Whether people were told
+    /// of somebody who was refused, which is then to be written down.
+    pub(super) fn happened(&self, at: Option<usize>, event: &Event, now: Mono) -> bool {
         let job = &self.name;
         let said = |said: String| self.trouble(self.of_client(at, said));
         match event {
@@ -437,16 +497,13 @@ impl JobState {
                 tracing::debug!(job, seq = id.seq, "a contribution is safe");
                 at.into_iter().for_each(|at| self.part(at, |part| part.receipted = id.seq));
             }
-            Event::Refused { id, why } => {
-                tracing::debug!(job, client = %id.client.node.short(), %why, "refused");
-                // A client hears of its own from anchors, which count it.
-                if at.is_none() {
-                    self.refused(*why, 1);
-                } else if *why == Refused::Beyond {
-                    said(format!("contribution {} does not count: {why}", id.seq));
-                }
+            Event::Refused { id, from, why } => {
+                return self.turned_down(at, (id, *from), *why, now);
             }
-            Event::LeftOut { round, ids } => self.left_out(*round, ids),
+            Event::LeftOut { round, ids } => {
+                self.left_out(*round, ids);
+                return true;
+            }
             Event::PrivacySpent { spent } => {
                 let spent = spent.0;
                 tracing::info!(job, spent, "this node contributes no more: its epsilon is spent");
@@ -463,11 +520,12 @@ impl JobState {
                 said(format!("what was trained cannot be contributed: {why}"));
             }
             Event::Misdeed { by, what } => {
-                // As often as somebody likes: people have the job's lines.
                 tracing::debug!(job, peer = %by.short(), what, "a peer sent what cannot be");
-                self.trouble(format!("{} sent {what}", by.short()));
+                let said = self.refusees.misdeed(now, *by, what);
+                return said.map(|said| self.told(said)).is_some();
             }
         }
+        false
     }
 }
 
@@ -497,7 +555,7 @@ mod tests {
         assert!(is_told(open) && !is_told(open), "nothing new is told");
         assert!(is_told(OpenRound { phase: Phase::Asking, ..open }));
         let client = Holder { node: NodeId([1; 32]), incarnation: 8 };
-        state.happened(Some(1), &Event::Receipted(ContributionId { client, seq: 4 }));
+        state.happened(Some(1), &Event::Receipted(ContributionId { client, seq: 4 }), Mono(0));
         let JobProgress { parts, open, .. } = state.progress();
         assert_eq!(open.map(|open| open.phase), Some(Phase::Asking));
         let gave = |one: &PartProgress| (one.client, one.written, one.receipted, one.under_way);
@@ -515,12 +573,16 @@ mod tests {
             ContributionId { client, seq: 3 }
         };
         let ids: Vec<ContributionId> = (0..20).map(id).collect();
-        state.happened(None, &Event::LeftOut { round: 6, ids: ids[..2].to_vec() });
-        state.happened(None, &Event::LeftOut { round: 7, ids: ids.clone() });
-        let why = Refused::Beyond;
-        state.happened(Some(0), &Event::Refused { id: ids[0], why });
-        let JobProgress { refused, lines, .. } = state.progress();
+        state.happened(None, &Event::LeftOut { round: 6, ids: ids[..2].to_vec() }, Mono(0));
+        state.happened(None, &Event::LeftOut { round: 7, ids: ids.clone() }, Mono(0));
+        let (id, why) = (ids[0], Refused::Beyond);
+        let from = id.client.node;
+        state.happened(Some(0), &Event::Refused { id, from, why }, Mono(0));
+        let JobProgress { refused, refusals, lines, .. } = state.progress();
         assert_eq!(refused.into_iter().collect::<Vec<_>>(), [("beyond", 22)]);
+        assert_eq!(refusals.len(), 20);
+        let times = |at: usize| refusals[&ids[at].client.node]["beyond"];
+        assert_eq!((times(1), times(2)), (2, 1));
         let [seventh, eighth, own] = &lines[..] else { panic!("{lines:?}") };
         let names = ids.iter().map(|id| id.client.node.short());
         assert!(seventh.starts_with("round 7: one of "), "{seventh}");
@@ -528,5 +590,29 @@ mod tests {
         assert_eq!(names.filter(|name| eighth.contains(name)).count(), 16, "{eighth}");
         assert!(eighth.contains("4 more"), "{eighth}");
         assert!(own.contains("contribution 3 does not count"), "{own}");
+    }
+
+    #[test]
+    fn whoever_sent_what_is_refused_is_blamed_and_nobody_whose_name_is_on_it() {
+        let told = run(&job_file("rounds = 1", ""), false).told;
+        let state = JobState::new("small", &told, watch::Sender::new(()));
+        let (liar, victim) = (NodeId([1; 32]), NodeId([2; 32]));
+        let client = Holder { node: victim, incarnation: 1 };
+        let id = ContributionId { client, seq: 1 };
+        let sent = Event::Refused { id, from: liar, why: Refused::Sender };
+        assert!(state.happened(None, &sent, Mono(0)), "it is said");
+        assert!(!state.happened(None, &sent, Mono(1)), "and not again at once");
+        // Another node's word that a contribution does not count is no reason to say so.
+        let forged = Event::Refused { id, from: liar, why: Refused::Beyond };
+        assert!(!state.happened(Some(0), &forged, Mono(2)));
+        let what = "a receipt that does not fit".to_owned();
+        assert!(state.happened(Some(0), &Event::Misdeed { by: liar, what }, Mono(3)));
+        let JobProgress { refused, refusals, lines, .. } = state.progress();
+        assert_eq!(refused, BTreeMap::from([("sender", 2)]));
+        let of_liar = BTreeMap::from([("misdeed", 1), ("sender", 2)]);
+        assert_eq!(refusals, BTreeMap::from([(liar, of_liar)]));
+        let [first, second] = &lines[..] else { panic!("{lines:?}") };
+        assert!(first.starts_with(&format!("refused a contribution of {}", liar.short())));
+        assert!(second.ends_with("sent a receipt that does not fit"), "{second}");
     }
 }

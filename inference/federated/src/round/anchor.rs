@@ -268,7 +268,7 @@ impl Anchor {
                 self.change(AnchorChange::Held(held), out);
             }
             Err(why) => {
-                out.push(Effect::Report(Event::Refused { id, why }));
+                out.push(Effect::Report(Event::Refused { id, from, why }));
                 return self.outbox.send(from, Message::Refused { id, why }, out);
             }
         }

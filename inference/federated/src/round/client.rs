@@ -370,7 +370,9 @@ impl Client {
                     out.push(Effect::Report(Event::Receipted(shared.header.id)));
                 }
             }
-            Message::Refused { id, why } => out.push(Effect::Report(Event::Refused { id, why })),
+            Message::Refused { id, why } => {
+                out.push(Effect::Report(Event::Refused { id, from, why }));
+            }
             Message::Folded(folded) => self.folded(from, *folded, out),
             Message::Share { .. }
             | Message::Prepare { .. }
@@ -419,8 +421,8 @@ impl Client {
     ) {
         let Some(pending) = &self.stored.pending else { return };
         if left_out.contains(&pending.id) {
-            let (id, why) = (pending.id, Refused::Beyond);
-            out.push(Effect::Report(Event::Refused { id, why }));
+            let (id, from, why) = (pending.id, self.me.node, Refused::Beyond);
+            out.push(Effect::Report(Event::Refused { id, from, why }));
         } else if close.entries.iter().any(|entry| entry.header.id == pending.id) {
             out.push(Effect::Report(Event::Counted(pending.id)));
         }

@@ -198,6 +198,38 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// All reasons in a word each.
+    pub const KINDS: [&'static str; 12] = [
+        "ahead",
+        "beyond",
+        "bound",
+        "digest",
+        "epoch",
+        "full",
+        "no_anchor",
+        "replayed",
+        "sealed",
+        "sender",
+        "unproven",
+        "update",
+    ];
+
+    /// Whether nodes that do all they should come to it too: word of a round, or of other anchors,
+    /// that is on its way.
+    pub const fn is_of_timing(&self) -> bool {
+        match self {
+            Self::NoAnchor | Self::Epoch(_) | Self::Replayed { .. } | Self::Ahead { .. } => true,
+            Self::Sender
+            | Self::Bound
+            | Self::Digest
+            | Self::Sealed
+            | Self::Update(_)
+            | Self::Full
+            | Self::Unproven
+            | Self::Beyond => false,
+        }
+    }
+
     /// The reason in a word, to count by.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -272,8 +304,10 @@ pub enum Event {
     },
     /// A contribution was refused.
     Refused {
-        /// Which.
+        /// Which. Whoever sends it writes what it likes here.
         id: ContributionId,
+        /// Who sent it, which the transport proved; of a client's own contribution, who refused.
+        from: NodeId,
         /// Why.
         why: Refused,
     },

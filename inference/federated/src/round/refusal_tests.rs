@@ -39,6 +39,12 @@ impl World {
         let now = Now { mono: selvedge_base::Mono(self.turns * 100_000), ..Now::default() };
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
+            let sender = match &input {
+                AnchorInput::Received { from, .. } => Some(*from),
+                AnchorInput::Stored { .. }
+                | AnchorInput::Reconfigured { .. }
+                | AnchorInput::Ticked => None,
+            };
             let mut effects = Vec::new();
             self.anchors[at].step(now, input, &mut effects);
             for effect in effects {
@@ -50,7 +56,11 @@ impl World {
                         }
                         _ => self.said.push((at, *message)),
                     },
-                    Effect::Report(Event::Refused { id, why }) => self.reported.push((at, id, why)),
+                    Effect::Report(Event::Refused { id, from, why }) => {
+                        // Not whose name is on it, which may be anybody's.
+                        assert_eq!(Some(from), sender, "{why}");
+                        self.reported.push((at, id, why));
+                    }
                     Effect::Report(Event::Misdeed { by, what }) => panic!("{by:?}: {what}"),
                     Effect::Replay { .. }
                     | Effect::Train { .. }
@@ -416,21 +426,7 @@ fn no_reason_is_left_out() {
     kinds.extend(["beyond", "bound", "full", "no_anchor"]);
     kinds.sort_unstable();
     kinds.dedup();
-    let all = [
-        "ahead",
-        "beyond",
-        "bound",
-        "digest",
-        "epoch",
-        "full",
-        "no_anchor",
-        "replayed",
-        "sealed",
-        "sender",
-        "unproven",
-        "update",
-    ];
-    assert_eq!(kinds, all);
+    assert_eq!(kinds, Refused::KINDS);
 }
 
 #[test]
@@ -497,7 +493,7 @@ fn who_is_no_anchor_takes_nothing() {
         let (id, why) = (share.header.id, Refused::NoAnchor);
         let effects = hear(&mut other, 7, share.message());
         assert_eq!(sent(&effects), [Message::Refused { id, why }]);
-        assert!(effects.contains(&Effect::Report(Event::Refused { id, why })));
+        assert!(effects.contains(&Effect::Report(Event::Refused { id, from: node(7), why })));
         assert!(other.stored().held.is_empty());
     }
 }
@@ -532,7 +528,7 @@ fn who_finds_no_room_is_told_so() {
         let effects = hear(&mut anchor, 7, of(7, 1)[AT].clone());
         let (id, why) = (Parts::of(&of(7, 1)[AT]).header.id, Refused::Full);
         assert_eq!(sent(&effects), [Message::Refused { id, why }]);
-        assert!(effects.contains(&Effect::Report(Event::Refused { id, why })));
+        assert!(effects.contains(&Effect::Report(Event::Refused { id, from: node(7), why })));
         let taken = hear(&mut anchor, 9, of(9, 1)[AT].clone());
         assert!(matches!(taken[..], [Effect::Store { .. }]), "a client that is known: {taken:?}");
     }
@@ -585,7 +581,8 @@ fn a_client_tells_that_it_was_refused() {
     let (id, why) = (pending.id, Refused::Full);
     let message = Box::new(Message::Refused { id, why });
     let effects = told(&mut client, 2, ClientInput::Received { from: node(AT as u8), message });
-    assert_eq!(effects, [Effect::Report(Event::Refused { id, why })]);
+    let from = node(AT as u8);
+    assert_eq!(effects, [Effect::Report(Event::Refused { id, from, why })]);
     assert_eq!(client.pending(), Some(&pending));
 }
 
@@ -677,7 +674,7 @@ proptest! {
         let (id, why) = (parts.header.id, Refused::Digest);
         let effects = hear(&mut anchor, 7, parts.message());
         prop_assert_eq!(sent(&effects), [Message::Refused { id, why }]);
-        let reports = effects.contains(&Effect::Report(Event::Refused { id, why }));
+        let reports = effects.contains(&Effect::Report(Event::Refused { id, from: node(7), why }));
         prop_assert!(reports, "it is reported");
         prop_assert!(anchor.stored().held.is_empty());
     }

@@ -11,7 +11,8 @@ use selvedge_train::curve::{svg, svg_of_losses};
 use crate::client::Client;
 use crate::home::Home;
 use crate::http::wire::{
-    self, FederatedJob, FederatedMeasured, FederatedPart, FederatedPersonal, FederatedRound,
+    self, FederatedJob, FederatedMeasured, FederatedPart, FederatedPersonal, FederatedRefusal,
+    FederatedRound,
 };
 use crate::ui::{self, Ink};
 
@@ -178,6 +179,7 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
     if !job.refused.is_empty() {
         rows.push(("refused here", counts(&job.refused)));
     }
+    rows.extend(job.refusals.iter().map(|one| ("refused of", refusal(one))));
     let node = match (&job.not_training, job.examples) {
         (Some(why), _) => format!("follows and does not train: {why}"),
         (None, Some(examples)) => {
@@ -288,6 +290,14 @@ fn personal(own: &FederatedPersonal) -> String {
     )
 }
 
+/// Whom this node refused, with the end of the id: a node could take another's name.
+fn refusal(one: &FederatedRefusal) -> String {
+    let FederatedRefusal { node, id, reasons } = one;
+    let end = id.get(id.len().saturating_sub(SHORTER)..).unwrap_or(id);
+    let who = if node == end { node.clone() } else { format!("{node} ({end})") };
+    format!("{who}: {}", counts(reasons))
+}
+
 /// What was refused, by reason.
 fn counts(refused: &BTreeMap<String, u64>) -> String {
     refused.iter().map(|(why, count)| format!("{count} {why}")).collect::<Vec<_>>().join(", ")
@@ -369,6 +379,16 @@ mod tests {
         assert!(!told(&job).contains("refused"), "{}", told(&job));
         job.refused = [("replayed".to_owned(), 3), ("digest".to_owned(), 1)].into();
         assert!(told(&job).contains("refused here 1 digest, 3 replayed"), "{}", told(&job));
+        assert!(!told(&job).contains("refused of"), "{}", told(&job));
+        let refusal = |node: &str, why: &str, times| FederatedRefusal {
+            node: node.to_owned(),
+            id: "12D3KooWliarliar".to_owned(),
+            reasons: [(why.to_owned(), times)].into(),
+        };
+        job.refusals = vec![refusal("n2", "digest", 1), refusal("liarliar", "replayed", 3)];
+        for part in ["refused of n2 (liarliar): 1 digest", "refused of liarliar: 3 replayed"] {
+            assert!(told(&job).contains(part), "no {part} in {}", told(&job));
+        }
         job.personal = Some(FederatedPersonal {
             no_quorum_since_s: Some(1_800_000_061),
             round: 2,

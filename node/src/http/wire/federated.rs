@@ -95,6 +95,10 @@ pub(crate) struct FederatedJob {
     /// Contributions that this node refused as an anchor since its start, by reason.
     #[serde(default)]
     pub(crate) refused: BTreeMap<String, u64>,
+    /// Whom this node refused as an anchor, or told of for what cannot be: up to 128 nodes, those
+    /// that were refused last. Kept over restarts, but for what came since people were last told.
+    #[serde(default)]
+    pub(crate) refusals: Vec<FederatedRefusal>,
     /// Examples that this node trains on.
     pub(crate) examples: Option<u64>,
     /// Why this node does not train, where it does not.
@@ -221,6 +225,18 @@ pub(crate) struct FederatedClient {
     pub(crate) node: String,
     /// Its contributions that were folded or expired.
     pub(crate) contributions: u64,
+}
+
+/// Who was refused how often.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FederatedRefusal {
+    /// The node's name, which it writes itself.
+    pub(crate) node: String,
+    /// The node's id, which nobody else can have.
+    pub(crate) id: String,
+    /// How often, by reason. `ahead`, `epoch`, `no_anchor` and `replayed` come to nodes that do all
+    /// they should, too; `beyond` counts all who were in a sum with one that lies.
+    pub(crate) reasons: BTreeMap<String, u64>,
 }
 
 /// How well a model did.

@@ -21,6 +21,7 @@ mod keys;
 mod kinds;
 mod learned;
 mod learning;
+mod lies;
 mod lifecycle;
 mod load;
 mod local_embeddings;
