@@ -24,6 +24,7 @@ mod learning;
 mod lifecycle;
 mod load;
 mod local_embeddings;
+mod lora;
 mod membership;
 mod mixing;
 mod namespaces;
