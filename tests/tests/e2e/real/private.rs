@@ -22,8 +22,9 @@ const NODES: usize = 5;
 const FLOOR: u64 = 3;
 /// Contributions of a node that the short job allows.
 const FEW: u64 = 2;
-/// Rounds of the long job, which allows a contribution in each.
-const ROUNDS: u64 = 8;
+/// Rounds of the long job, which allows a contribution in each: on a slow machine some pass while a
+/// node starts again.
+const ROUNDS: u64 = 12;
 /// What a node's data may be in, in all jobs together: both jobs, and a few more.
 const BOUND: u64 = FEW + ROUNDS + 3;
 /// More rounds than there can be: all data together have not so many contributions.
