@@ -18,6 +18,7 @@ pub mod members;
 pub mod namespaces;
 pub mod node;
 pub mod output;
+pub mod parquet;
 pub mod places;
 pub mod process;
 pub mod proxy;

@@ -1,6 +1,7 @@
-//! Other kinds of data than a table, each over real nodes: a directory of images for a small
-//! convolutional network, a node's own labelled requests, and texts that a language model is tuned
-//! by. The jobs learn, and nothing of the data is in any byte that leaves the node.
+//! Other kinds of data than a table, each over real nodes: images for a small convolutional
+//! network, in a directory and in IDX files, a node's own labelled requests, and texts that a
+//! language model is tuned by. The jobs learn, and nothing of the data is in any byte that leaves
+//! the node.
 
 use std::fs;
 
@@ -17,15 +18,19 @@ const PACE: &str = "[pace]\ntick_ms = 50\nstagger_ms = 100\ngather_ms = 150\npat
 
 /// Pixels of a side.
 const SIDE: usize = 12;
-/// Images of a node; every second one of each class.
+/// Images of a node in each of its sources; every second one of each class.
 const IMAGES: u64 = 40;
 const IMAGE_ROUNDS: u64 = 5;
 const WELDS: [&str; 2] = ["crack-qzv41", "whole-qzv42"];
+/// The file in IDX that has the images, and the one that has their labels.
+const PLATES: [&str; 2] = ["plates-qzv45", "states-qzv46"];
+/// A set that is opened in two sums, of two nodes each at least.
+const GROUPS: &str = "[mode]\nkind = \"secure\"\ngroups = 2\n";
 
 /// A picture that is bright above or at the left, as its class is, under noise that nothing else
 /// has.
-fn pixels(node: u64, at: u64) -> Vec<u8> {
-    let mut dice = Dice::keyed(node << 32 | at, "welds");
+fn pixels(of: &str, node: u64, at: u64) -> Vec<u8> {
+    let mut dice = Dice::keyed(node << 32 | at, of);
     let pixel = |place: usize| {
         let is_bright = match at % 2 {
             0 => place / SIDE < SIDE / 2,
@@ -39,8 +44,25 @@ fn pixels(node: u64, at: u64) -> Vec<u8> {
 
 fn picture(node: u64, at: u64) -> Vec<u8> {
     let mut file = format!("P5\n{SIDE} {SIDE}\n255\n").into_bytes();
-    file.extend(pixels(node, at));
+    file.extend(pixels("welds", node, at));
     file
+}
+
+/// A file of bytes in IDX, of so many along each side.
+fn idx(sides: &[usize], bytes: &[u8]) -> Vec<u8> {
+    let mut file = vec![0, 0, 8, sides.len() as u8];
+    file.extend(sides.iter().flat_map(|side| (*side as u32).to_be_bytes()));
+    file.extend(bytes);
+    file
+}
+
+/// The files of [`PLATES`]: one class after the other, so that some of each are held out.
+fn plates(node: u64) -> [Vec<u8>; 2] {
+    let order = || (0..IMAGES).step_by(2).chain((1..IMAGES).step_by(2));
+    let all: Vec<u8> = order().flat_map(|at| pixels("plates", node, at)).collect();
+    let labels: Vec<u8> = order().map(|at| (at % 2) as u8).collect();
+    let count = IMAGES as usize;
+    [idx(&[count, SIDE, SIDE], &all), idx(&[count], &labels)]
 }
 
 fn with_images(spec: NodeSpec, node: u64) -> Result<NodeSpec> {
@@ -52,18 +74,27 @@ fn with_images(spec: NodeSpec, node: u64) -> Result<NodeSpec> {
         let name = format!("weld-qzv44-{at}.pgm");
         fs::write(path.join(WELDS[at as usize % 2]).join(name), picture(node, at))?;
     }
+    let [images, labels] = PLATES.map(|name| spec.home.join(name));
+    for (file, bytes) in [&images, &labels].into_iter().zip(plates(node)) {
+        fs::write(file, bytes)?;
+    }
     let config = format!(
-        "[[data]]\nname = \"welds\"\nkind = \"images\"\npath = \"{}\"\nclasses = {WELDS:?}\n",
-        path.display()
+        "[[data]]\nname = \"welds\"\nkind = \"images\"\npath = \"{}\"\nclasses = {WELDS:?}\n\
+         [[data]]\nname = \"plates\"\nkind = \"idx\"\nimages = \"{}\"\nlabels = \"{}\"\n",
+        path.display(),
+        images.display(),
+        labels.display()
     );
     fs::write(spec.home.join("config.toml"), config)?;
     Ok(spec)
 }
 
-fn image_job(name: &str, mode: &str) -> String {
+fn image_job(name: &str, data: &str, mode: &str) -> String {
+    // Both groups together are of no more nodes than there are.
+    let least = if mode == GROUPS { 2 } else { 3 };
     format!(
-        "name = \"{name}\"\ndata = \"welds\"\nrounds = {IMAGE_ROUNDS}\nmin_clients = 3\n\
-         target = 5\nheld_out_permille = 250\n\
+        "name = \"{name}\"\ndata = \"{data}\"\nrounds = {IMAGE_ROUNDS}\n\
+         min_clients = {least}\ntarget = 5\nheld_out_permille = 250\n\
          [model]\nshape = {{ image = {{ channels = 1, height = {SIDE}, width = {SIDE} }} }}\n\
          classes = 2\nhidden = [{{ convolution = 4 }}, {{ dense = 16 }}]\n\
          [training]\nepochs = 2\nbatch = 4\nlearning_rate = 0.1\n{mode}{PACE}"
@@ -73,23 +104,32 @@ fn image_job(name: &str, mode: &str) -> String {
 /// What would be an image: its file, its rows, and what a trainer makes of them.
 fn of_images(node: u64) -> Forms {
     let mut all = Forms::default();
-    WELDS.iter().chain(&["welds-qzv43", "weld-qzv44"]).for_each(|word| all.text(word));
+    let words = WELDS.iter().chain(&["welds-qzv43", "weld-qzv44"]).chain(&PLATES);
+    words.for_each(|word| all.text(word));
+    let [_, labels] = plates(node);
+    all.bytes("labels", &labels);
     for at in 0..IMAGES {
-        let pixels = pixels(node, at);
         all.bytes(&format!("image {at}"), &picture(node, at));
-        for (row, pixels) in pixels.chunks(SIDE).enumerate() {
-            // Every fourth row: a picture that leaves leaves with all of them.
-            if row % 4 == at as usize % 4 {
-                all.bytes(&format!("row {at}.{row}"), pixels);
-                all.whole(&format!("row {at}.{row}"), pixels);
-                let exact: Vec<f64> = pixels.iter().map(|one| f64::from(*one) / 255.0).collect();
-                let single: Vec<f32> = pixels.iter().map(|one| f32::from(*one) / 255.0).collect();
-                // A convolution looks at three pixels of a row at once.
-                all.run(&format!("parts {at}.{row}"), &exact[..3], &single[..3]);
-            }
-        }
+        // Every fourth row: a picture that leaves leaves with all of them.
+        of_pixels(&mut all, &format!("weld {at}"), &pixels("welds", node, at), at as usize, 4);
+        let pixels = pixels("plates", node, at);
+        all.bytes(&format!("plate {at}"), &pixels);
+        of_pixels(&mut all, &format!("plate {at}"), &pixels, at as usize, SIDE);
     }
     all
+}
+
+/// Some rows of an image: one of so many, another one in each image.
+fn of_pixels(all: &mut Forms, name: &str, pixels: &[u8], at: usize, apart: usize) {
+    let rows = pixels.chunks(SIDE).enumerate().filter(|(row, _)| row % apart == at % apart);
+    for (row, pixels) in rows {
+        all.bytes(&format!("row {name}.{row}"), pixels);
+        all.whole(&format!("row {name}.{row}"), pixels);
+        let exact: Vec<f64> = pixels.iter().map(|one| f64::from(*one) / 255.0).collect();
+        let single: Vec<f32> = pixels.iter().map(|one| f32::from(*one) / 255.0).collect();
+        // A convolution looks at three pixels of a row at once.
+        all.run(&format!("parts {name}.{row}"), &exact[..3], &single[..3]);
+    }
 }
 
 /// All nodes come to the end of a job with the same model, which is told.
@@ -118,14 +158,21 @@ fn a_small_network_learns_images_that_stay_at_home() {
         let file = s.path("job.toml");
         let words = file.display().to_string();
         let mut at_least = 0;
-        for (name, mode) in MODES {
-            s.step(&format!("convolutions over images of five nodes: {name}"));
-            fs::write(&file, image_job(name, mode))?;
+        let [(closed, secure), (open, plain)] = MODES;
+        let jobs = [
+            (closed, "welds", secure),
+            (open, "welds", plain),
+            ("grouped", "plates", GROUPS),
+            ("shown", "plates", plain),
+        ];
+        for (name, data, mode) in jobs {
+            s.step(&format!("convolutions over images of five nodes, '{data}': {name}"));
+            fs::write(&file, image_job(name, data, mode))?;
             let told = all.nodes[0].cli(&["fed", "check", &words])?.success()?;
             ensure!(told.contains(&format!("{IMAGES} examples")), "{told}");
             all.nodes[0].cli(&["fed", "submit", &words])?.success()?;
             let ends = same_end(&all.nodes, name, IMAGE_ROUNDS)?;
-            ensure!(ends[0]["secure"] == (name == "closed"), "{}", ends[0]);
+            ensure!(ends[0]["secure"] == (mode != plain), "{}", ends[0]);
             at_least += ends[0]["sent_bytes"].as_u64().context("bytes")? / 2;
             for node in &all.nodes {
                 let job = measured(node, name, IMAGE_ROUNDS)?;
@@ -136,10 +183,11 @@ fn a_small_network_learns_images_that_stay_at_home() {
             }
         }
         s.step("images of another size are another source than the job's: refused by name");
-        fs::write(&file, image_job("wide", "").replace("width = 12", "width = 16"))?;
+        fs::write(&file, image_job("wide", "welds", "").replace("width = 12", "width = 16"))?;
         let refused = all.nodes[0].cli(&["fed", "submit", &words])?.failure()?;
         ensure!(refused.contains("weld-qzv44") && refused.contains("resize"), "{refused}");
-        all.holds(s, of_images(0), &["welds", "closed", "open"], at_least)
+        let said = ["welds", "plates", closed, open, "grouped", "shown"];
+        all.holds(s, of_images(0), &said, at_least)
     });
 }
 

@@ -25,6 +25,7 @@ mod lies;
 mod lifecycle;
 mod load;
 mod local_embeddings;
+mod lora;
 mod membership;
 mod mixing;
 mod namespaces;
