@@ -19,6 +19,7 @@ pub(crate) enum Ink {
     Red,
     Green,
     Yellow,
+    Blue,
     Magenta,
     Cyan,
 }
@@ -31,6 +32,8 @@ impl Ink {
             Self::Red => "31",
             Self::Green => "32",
             Self::Yellow => "33",
+            // The bright one: the other is hardly read on black.
+            Self::Blue => "94",
             Self::Magenta => "35",
             Self::Cyan => "36",
         }

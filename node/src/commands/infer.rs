@@ -57,10 +57,7 @@ pub(crate) fn infer(home: &Home, options: &cli::Infer) -> Result<()> {
     let mut row = 0;
     for part in rows.values.chunks(at_once * rows.width) {
         let count = part.len() / rows.width;
-        let input = json!({ "name": "input", "datatype": "FP32", "shape": [count, rows.width],
-            "data": part });
-        let (answer, request): (Answer, String) =
-            client.ask(&path, &json!({ "inputs": [input] }))?;
+        let (answer, request): (Answer, String) = client.ask(&path, &body_of(part, rows.width))?;
         for one in examples(&answer, count)? {
             row += 1;
             match options.json {
@@ -78,6 +75,29 @@ pub(crate) fn infer(home: &Home, options: &cli::Infer) -> Result<()> {
         ui::out(format_args!("{:#}", Value::Array(told)));
     }
     Ok(())
+}
+
+/// The class of each row of so many numbers and how likely the model finds it, and the version
+/// that answered; one request, which waits no longer than a command to the node does.
+pub(crate) fn classes_of(
+    client: &Client,
+    model: &str,
+    values: &[f32],
+    width: usize,
+) -> Result<(Vec<(usize, f64)>, String)> {
+    let path = format!("/v2/models/{}/infer", escaped(model));
+    let answer: Answer = client.post(&path, &body_of(values, width))?;
+    let all = examples(&answer, values.len() / width.max(1))?;
+    let told = all.iter().map(|one| (one.class, one.probabilities[one.class])).collect();
+    drop(all);
+    Ok((told, answer.model_version))
+}
+
+/// What asks for the classes of rows.
+fn body_of(values: &[f32], width: usize) -> Value {
+    let shape = [values.len() / width.max(1), width];
+    let input = json!({ "name": "input", "datatype": "FP32", "shape": shape, "data": values });
+    json!({ "inputs": [input] })
 }
 
 /// One example's answer.

@@ -34,7 +34,7 @@ pub(crate) use ask::ask;
 pub(crate) use budgets::budgets;
 pub(crate) use cache::cache;
 pub(crate) use fed::fed;
-pub(crate) use infer::infer;
+pub(crate) use infer::{classes_of, infer};
 pub(crate) use keys::keys;
 pub(crate) use mesh::mesh;
 pub(crate) use models::{fetch, models};

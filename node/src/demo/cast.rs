@@ -17,7 +17,7 @@ use super::stage;
 use crate::brood::{Brood, Chick, Pipes};
 use crate::client::Client;
 use crate::home::Home;
-use crate::http::wire::{Invite, InviteRequest};
+use crate::http::wire::{Invite, InviteRequest, Node, Status};
 use crate::record::Record;
 
 /// How long a node may take to be ready: it opens its store and joins, which takes well below a
@@ -26,7 +26,11 @@ const READY: Duration = Duration::from_secs(60);
 /// How long a join code is good for: the next node uses it at once.
 const INVITE_S: u64 = 120;
 
-/// One of the three.
+/// How long the nodes may take to know each other and to load a model: generous for a small
+/// machine with a slow disk; the usual time is about a second.
+const MEETING: Duration = Duration::from_secs(90);
+
+/// One of the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Role {
     pub(super) name: &'static str,
@@ -36,6 +40,8 @@ impl Role {
     pub(super) const ALDER: Self = Self { name: "alder" };
     pub(super) const BIRCH: Self = Self { name: "birch" };
     pub(super) const CEDAR: Self = Self { name: "cedar" };
+    pub(super) const ELDER: Self = Self { name: "elder" };
+    pub(super) const HAZEL: Self = Self { name: "hazel" };
 }
 
 /// A running node.
@@ -44,6 +50,8 @@ pub(super) struct Player {
     api: String,
     client: Client,
     chick: Chick,
+    /// Whether nobody has killed it.
+    lives: bool,
     /// Its closing is the order to stop.
     _stdin: Option<ChildStdin>,
 }
@@ -56,6 +64,11 @@ pub(super) struct Cast<'a> {
 }
 
 impl Cast<'_> {
+    /// Where a node keeps its things; it need not be there yet.
+    pub(super) fn home(&self, role: Role) -> PathBuf {
+        self.place.join(role.name)
+    }
+
     /// Starts a node; it may serve a model and join by a code.
     pub(super) fn start(
         &self,
@@ -63,7 +76,7 @@ impl Cast<'_> {
         model: Option<&Path>,
         join: Option<&str>,
     ) -> Result<Player> {
-        let home = self.place.join(role.name);
+        let home = self.home(role);
         let mut command = command(self.place, &home, role)?;
         command.args((0..self.verbose).map(|_| "-v"));
         if let Some(model) = model {
@@ -84,7 +97,7 @@ impl Cast<'_> {
             .ok_or_else(|| anyhow!("{} said '{ready}', without its address", role.name))?;
         let contact = Home::locate(Some(&home))?.running()?;
         let client = Client::admin(&contact);
-        Ok(Player { role, api: api.to_owned(), client, chick, _stdin: stdin })
+        Ok(Player { role, api: api.to_owned(), client, chick, lives: true, _stdin: stdin })
     }
 }
 
@@ -93,14 +106,24 @@ impl Player {
         self.role.name
     }
 
+    pub(super) const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Its process.
+    pub(super) const fn pid(&self) -> u32 {
+        self.chick.pid()
+    }
+
+    /// Whether nobody has killed it.
+    pub(super) const fn lives(&self) -> bool {
+        self.lives
+    }
+
     /// One line about the node.
     pub(super) fn introduction(&self, what: &str) -> String {
         let api = self.api.trim_start_matches("http://");
-        format!(
-            "{}  process {}, API on {api}; {what}",
-            stage::named(self.role.name),
-            self.chick.pid()
-        )
+        format!("{}  process {}, API on {api}; {what}", stage::named(self.role.name), self.pid())
     }
 
     /// The API of the node, with its admin token.
@@ -126,7 +149,35 @@ impl Player {
     /// SIGKILL.
     pub(super) fn kill(&mut self) {
         self.chick.kill();
+        self.lives = false;
     }
+}
+
+/// Waits until every node sees every other one alive and so many with a model ready; what the last
+/// one sees.
+pub(super) fn meet(players: &[Player], ready: usize) -> Result<Status> {
+    let mut last = None;
+    for player in players {
+        let mut seen = player.client().lines::<Status>("/admin/watch", MEETING)?;
+        last = loop {
+            match seen.next() {
+                Some(Ok(status)) if is_whole(&status, players.len(), ready) => break Some(status),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => bail!(
+                    "{} does not see the other nodes after {} s; run the demo with -v to see why",
+                    player.name(),
+                    MEETING.as_secs()
+                ),
+            }
+        };
+    }
+    last.context("there are no nodes")
+}
+
+fn is_whole(status: &Status, count: usize, ready: usize) -> bool {
+    let alive = status.nodes.iter().filter(|node| node.me || node.state == "alive").count();
+    let is_ready = |node: &&Node| node.models.iter().any(|model| model.state == "ready");
+    alive == count && status.nodes.iter().filter(is_ready).count() == ready
 }
 
 fn command(place: &Path, home: &Path, role: Role) -> Result<Command> {

@@ -1,13 +1,16 @@
 //! `selvedge demo`: a mesh of three nodes on this machine, shown at work and surviving a death.
 //!
-//! Owns the story and how it is told. The nodes are real processes of this same executable with
-//! homes of their own; they die with this process, whichever way it ends. The demo checks what it
-//! claims: that the answer went on at another node and that no token was lost or doubled.
+//! Owns the story and how it is told; another one is `learning`'s. The nodes are real processes of
+//! this same executable with homes of their own; they die with this process, whichever way it
+//! ends. The demo checks what it claims: that the answer went on at another node and that no token
+//! was lost or doubled.
 
 mod cast;
+mod digits;
+mod learning;
+mod picture;
+mod rounds;
 mod stage;
-
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use selvedge_base::Micros;
@@ -20,7 +23,6 @@ use crate::client::{Said, Talk};
 use crate::commands;
 use crate::config::Config;
 use crate::home::Home;
-use crate::http::wire::Status;
 use crate::record::Record;
 use crate::scratch::Scratch;
 use crate::ui::{self, Ink, span_text};
@@ -33,9 +35,6 @@ const TOKENS_BEFORE_KILL: u32 = 25;
 /// Tokens of the first and the second answer.
 const FIRST_TOKENS: u32 = 90;
 const SECOND_TOKENS: u32 = 120;
-/// How long the nodes may take to know each other and to load the model: generous for a small
-/// machine with a slow disk; the usual time is about a second.
-const MEETING: Duration = Duration::from_secs(90);
 
 const FIRST_QUESTION: &str = "Summarise in one sentence: The bakery on Mill Street opens at six \
     every morning. Its owner, Rosa, bakes forty loaves of bread before the first customers come \
@@ -49,6 +48,9 @@ pub(crate) fn demo(home: &Home, config: &Config, options: &cli::Demo, verbose: u
         ui::plain();
     }
     brood::end_with_signals()?;
+    if options.learning {
+        return learning::learn(home, options.picture.as_deref(), verbose);
+    }
     let mut stage = Stage::default();
     stage.title("Three nodes on this machine, one mesh; one node dies while it answers.");
     stage.act("A model");
@@ -90,7 +92,8 @@ fn gather(stage: &mut Stage, cast: &Cast<'_>, model: &std::path::Path) -> Result
          they meet by address files in a rendezvous directory.",
     );
     let players = vec![alder, birch, cedar];
-    let status = meet(&players)?;
+    // Two of them have the model.
+    let status = cast::meet(&players, 2)?;
     for node in status.nodes.iter().filter(|node| !node.me) {
         let rtt = node.rtt_us.map_or_else(String::new, |rtt| format!(", {} away", span_text(rtt)));
         let name = stage::named(&node.name);
@@ -101,34 +104,6 @@ fn gather(stage: &mut Stage, cast: &Cast<'_>, model: &std::path::Path) -> Result
         span_text(clock::mono().since(begun).0)
     ));
     Ok(players)
-}
-
-/// Waits until every node sees every other one alive and two with the model ready; what the last
-/// one sees.
-fn meet(players: &[Player]) -> Result<Status> {
-    let mut last = None;
-    for player in players {
-        let mut seen = player.client().lines::<Status>("/admin/watch", MEETING)?;
-        last = loop {
-            match seen.next() {
-                Some(Ok(status)) if is_whole(&status, players.len()) => break Some(status),
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => bail!(
-                    "{} does not see the other nodes after {} s; run the demo with -v to see why",
-                    player.name(),
-                    MEETING.as_secs()
-                ),
-            }
-        };
-    }
-    last.context("there are no nodes")
-}
-
-fn is_whole(status: &Status, count: usize) -> bool {
-    let alive = status.nodes.iter().filter(|node| node.me || node.state == "alive").count();
-    let ready =
-        |node: &&crate::http::wire::Node| node.models.iter().any(|model| model.state == "ready");
-    alive == count && status.nodes.iter().filter(ready).count() == 2
 }
 
 fn first_question(stage: &mut Stage, players: &[Player], model: &str) -> Result<()> {
@@ -283,15 +258,20 @@ fn report_check(stage: &mut Stage, interrupted: &str, whole: Option<&str>) {
 
 fn next_steps(stage: &mut Stage, home: &Home) {
     stage.act("What to type next");
-    let program = stage::program();
-    let default = Home::locate(None).is_ok_and(|usual| usual.path() == home.path());
-    let at = if default { String::new() } else { format!(" --home {}", home.path().display()) };
+    let (program, at) = (stage::program(), named_home(home));
     stage.lines(&[
         (format!("{program} up{at}"), "start this machine's own node; the model is there"),
         (format!("{program} ask{at} \"Say hello\""), "ask it, in another terminal"),
         (format!("{program} mesh invite{at}"), "print the line for the next machine"),
+        (format!("{program} demo --learning{at}"), "five nodes learn together, and one dies"),
         (format!("{program} --help"), "everything else"),
     ]);
+}
+
+/// What names the home in a command; nothing where it is the usual one.
+fn named_home(home: &Home) -> String {
+    let usual = Home::locate(None).is_ok_and(|usual| usual.path() == home.path());
+    if usual { String::new() } else { format!(" --home {}", home.path().display()) }
 }
 
 const PATH: &str = "/v1/chat/completions";

@@ -11,6 +11,8 @@ use crate::ui::{Ink, out, out_part, paint};
 /// Columns of text: fits the narrowest terminal in use and reads well in wider ones.
 const WIDTH: usize = 76;
 const INDENT: &str = "   ";
+/// Letters of a bar that stands for a hundred percent: with what stands beside it, it fits.
+const BAR: usize = 40;
 
 /// Where the story stands.
 #[derive(Default)]
@@ -141,6 +143,30 @@ impl Stage {
         }
     }
 
+    /// Lines as they are, such as a picture made of letters.
+    pub(super) fn as_is(&self, lines: &[String]) {
+        for line in lines {
+            out(format_args!("{INDENT}{line}"));
+        }
+    }
+
+    /// Lines of a file.
+    pub(super) fn file(&self, text: &str) {
+        for line in text.lines() {
+            out(format_args!("{INDENT}{}", paint(Ink::Dim, format_args!("  {line}"))));
+        }
+    }
+
+    /// How well a round did, from 0 to 1, as a bar.
+    pub(super) fn bar(&self, round: u64, part: f64, remark: &str) {
+        let filled = (part.clamp(0.0, 1.0) * BAR as f64).round() as usize;
+        let (full, rest) = ("█".repeat(filled), "░".repeat(BAR - filled));
+        let bar = format!("{}{}", paint(Ink::Green, full), paint(Ink::Dim, rest));
+        let percent = part * 100.0;
+        let line = format!("round {round:>2}  {bar} {percent:>5.1} %  {remark}");
+        out(format_args!("{INDENT}{}", line.trim_end()));
+    }
+
     pub(super) fn strong(&self, text: impl Display) -> String {
         paint(Ink::Bold, text)
     }
@@ -152,10 +178,13 @@ pub(super) fn named(node: &str) -> String {
 }
 
 fn ink_of(node: &str) -> Ink {
-    [(Role::ALDER, Ink::Green), (Role::BIRCH, Ink::Magenta), (Role::CEDAR, Ink::Cyan)]
-        .into_iter()
-        .find(|(role, _)| role.name == node)
-        .map_or(Ink::Yellow, |(_, ink)| ink)
+    let inks = [
+        (Role::ALDER, Ink::Green),
+        (Role::BIRCH, Ink::Magenta),
+        (Role::CEDAR, Ink::Cyan),
+        (Role::HAZEL, Ink::Blue),
+    ];
+    inks.into_iter().find(|(role, _)| role.name == node).map_or(Ink::Yellow, |(_, ink)| ink)
 }
 
 /// How to call this program from here.
