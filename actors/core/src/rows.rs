@@ -99,6 +99,7 @@ impl NodeRow {
         self.engine.models.len() <= Self::MAX_MODELS
             && self.addrs.len() <= Self::MAX_ADDRS
             && names.iter().all(|name| name.len() <= Self::MAX_NAME)
+            && !names.iter().any(|name| name.chars().any(char::is_control))
             && self.engine.models.iter().all(|model| model.card.name.len() <= 4 * Self::MAX_NAME)
     }
 }

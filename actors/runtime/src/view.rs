@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use selvedge_base::NodeId;
 use selvedge_core::NodeRow;
 use selvedge_core::route::{MeshView, NodeView};
+use selvedge_proto::records::check_name;
 use selvedge_proto::swim::{PeerState, Pulse, Swim};
 
 use crate::contacts::Contacts;
@@ -74,7 +75,8 @@ fn myself(parts: &ViewParts<'_>) -> NodeView {
 }
 
 fn name_of(parts: &ViewParts<'_>, node: &NodeId, row: &NodeRow) -> String {
-    if !row.name.is_empty() {
+    // A node writes its row itself; what could not be a member's name moves terminals' cursors.
+    if check_name(&row.name).is_ok() {
         return row.name.clone();
     }
     parts.membership.with(|roster| {

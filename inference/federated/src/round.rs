@@ -33,7 +33,7 @@ mod propose;
 mod sums;
 mod tip;
 
-pub use anchor::{Anchor, AnchorChange, AnchorInput, AnchorStored, Held};
+pub use anchor::{Anchor, AnchorChange, AnchorInput, AnchorStored, Held, MAX_WISHES};
 pub use certificate::{Ballot, Certificate, CertificateError, Receipt, SignedAccept};
 pub use client::{Client, ClientChange, ClientInput, ClientStored, Pending};
 pub use close::{

@@ -105,7 +105,7 @@ fn job(view: &JobView, gateway: &Gateway) -> wire::FederatedJob {
             let not_here = Some(why.clone());
             wire::FederatedJob { name, not_here, ..wire::FederatedJob::default() }
         }
-        JobRun::Runs { job, told, progress, sent, data_spent } => {
+        JobRun::Runs { job, told, progress, sent, data_spent, wanted } => {
             let (served, not_served) = match (told.task.subject.as_model(), &progress.answers) {
                 (Some(_), _) => {
                     let not_served = taken(gateway, &name);
@@ -117,9 +117,18 @@ fn job(view: &JobView, gateway: &Gateway) -> wire::FederatedJob {
                 (None, None) => (None, taken(gateway, &name)),
             };
             let writes_text = told.task.subject.as_tuning().is_some();
-            let job = running((name, job.clone(), *sent), told, progress, &gateway.view());
+            let view = gateway.view();
+            let job = running((name, job.clone(), *sent), told, progress, &view);
             let data_epsilon_millionths = data_spent.map(|spent| spent.0);
-            wire::FederatedJob { data_epsilon_millionths, served, not_served, writes_text, ..job }
+            let anchors_wanted = wanted.iter().map(|node| view.name_of(node)).collect();
+            wire::FederatedJob {
+                data_epsilon_millionths,
+                served,
+                not_served,
+                writes_text,
+                anchors_wanted,
+                ..job
+            }
         }
     }
 }
@@ -163,6 +172,8 @@ fn running(
         writes_text: false,
         anchors: progress.anchors.iter().map(|node| mesh.name_of(node)).collect(),
         anchors_not_reached: lost.map(|node| mesh.name_of(node)).collect(),
+        anchors_needed: rules.gathering() as u64,
+        anchors_wanted: Vec::new(),
         open_round: progress.open.as_ref().map(|open| open_round(open, mesh)),
         contributions: contributions.collect(),
         refused: progress.refused.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect(),

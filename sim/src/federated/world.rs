@@ -379,6 +379,7 @@ impl<'a> World<'a> {
             Event::PrivacyDenied(_) => self.count("privacy of a node used up"),
             Event::Refused { .. } => self.count("contribution refused"),
             Event::Misdeed { .. } => self.count("misdeed"),
+            Event::Unasked { .. } => self.count("a proposal of other anchors waits"),
             Event::Folded { .. } => {
                 let tip = self.nodes[node].members[at].client.tip().clone();
                 self.hasher.update(&tip.record);
@@ -441,6 +442,7 @@ impl<'a> World<'a> {
                 Event::BelowFloor { .. } => self.count("below the floor"),
                 Event::Refused { .. } => self.count("contribution refused"),
                 Event::Misdeed { .. } => self.count("misdeed"),
+                Event::Unasked { .. } => self.count("a proposal of other anchors waits"),
                 Event::Folded { .. } => {
                     let record = self.nodes[node].anchor.tip().record;
                     self.hasher.update(&record);

@@ -28,9 +28,9 @@ use super::ledger::LedgerLine;
 use super::member::{Own, holder, ledger_name};
 use super::post::Post;
 use super::runner::{Heard, Parts, Runner, Word};
-use super::seats::Reseated;
+use super::seats;
 use super::served::{Desk, Served};
-use super::state::{JobProgress, JobState};
+use super::state::JobState;
 use super::trainer::{Bench, Data, labelled, try_out};
 use super::tuned::Tuned;
 use super::view::{JobRun, JobView};
@@ -102,14 +102,14 @@ enum Known {
     Not(String),
 }
 
-struct Running {
-    job: Digest,
-    told: Arc<Announced>,
+pub(super) struct Running {
+    pub(super) job: Digest,
+    pub(super) told: Arc<Announced>,
     mailbox: mpsc::Sender<Heard>,
     post: Post,
-    state: Arc<JobState>,
-    /// Who is to be its anchors, once somebody asked for others.
-    seats: watch::Sender<Option<Committee>>,
+    pub(super) state: Arc<JobState>,
+    /// Who is to be its anchors, once somebody asked for others; the last wish at the end.
+    pub(super) seats: watch::Sender<Vec<Committee>>,
     task: JoinHandle<()>,
 }
 
@@ -216,23 +216,6 @@ impl Federation {
         self.heed_seats(shared);
     }
 
-    /// Hands each job what the mesh says of its anchors.
-    fn heed_seats(&self, shared: &Shared) {
-        let jobs = self.jobs.lock();
-        for (name, content) in shared.routing.seats() {
-            let Some(Known::Runs(running)) = jobs.get(&name).map(|entry| &entry.known) else {
-                continue;
-            };
-            let told = Reseated::from_bytes(&content).filter(|told| told.job == running.job);
-            let Some(Reseated { committee, .. }) = told else { continue };
-            running.seats.send_if_modified(|now| {
-                let is_new = now.as_ref() != Some(&committee);
-                *now = Some(committee);
-                is_new
-            });
-        }
-    }
-
     /// Takes off the disk what is left of jobs that were taken away while this node was off.
     fn tidy(&self) {
         let jobs = self.jobs.lock();
@@ -280,7 +263,7 @@ impl Federation {
         let post = Post::new(endpoint, self.me, job, mailbox.clone(), clients.into());
         let state = JobState::new(name, &told, self.changed.clone());
         let state = Arc::new(state.naming(super::refused::names_of(shared)));
-        let seats = watch::Sender::new(None);
+        let seats = watch::Sender::new(Vec::new());
         let start = Start {
             shared: Arc::clone(shared),
             told: Arc::clone(&told),
@@ -350,7 +333,8 @@ impl Federation {
                     }
                     let data_spent = progress.parts.iter().filter_map(|one| one.data_spent).max();
                     let (job, told) = (hex(&running.job), Arc::clone(&running.told));
-                    JobRun::Runs { job, told, progress, sent: running.post.sent(), data_spent }
+                    let (sent, wanted) = (running.post.sent(), seats::wanted(running, &progress));
+                    JobRun::Runs { job, told, progress, sent, data_spent, wanted }
                 }
             };
             JobView { name: name.clone(), run }
@@ -491,14 +475,18 @@ impl Federation {
         Ok(())
     }
 
-    /// A job that runs here, who its anchors are, and how many sets of them were before.
-    pub(super) fn seated(&self, name: &str) -> Result<(Arc<Announced>, Vec<NodeId>, u64), Refusal> {
-        let jobs = self.jobs.lock();
-        match jobs.get(name).map(|entry| &entry.known) {
-            Some(Known::Runs(running)) => {
-                let JobProgress { anchors, epoch, .. } = running.state.progress();
-                Ok((Arc::clone(&running.told), anchors, epoch))
-            }
+    /// A job that runs here: its rules and what is stored of it.
+    fn running(&self, name: &str) -> Result<(Arc<Announced>, JobDisk), Refusal> {
+        self.look(name, |running| {
+            let disk = JobDisk::new(self.parts.store.clone(), &running.job);
+            (Arc::clone(&running.told), disk)
+        })
+    }
+
+    /// Looks at a job that runs here.
+    pub(super) fn look<T>(&self, name: &str, at: impl FnOnce(&Running) -> T) -> Result<T, Refusal> {
+        match self.jobs.lock().get(name).map(|entry| &entry.known) {
+            Some(Known::Runs(running)) => Ok(at(running)),
             Some(Known::Not(why)) => Err(not_here(name, why)),
             None => Err(unknown(name)),
         }
@@ -510,19 +498,6 @@ impl Federation {
 
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.parts.endpoint
-    }
-
-    /// A job that runs here: its rules and what is stored of it.
-    fn running(&self, name: &str) -> Result<(Arc<Announced>, JobDisk), Refusal> {
-        let jobs = self.jobs.lock();
-        match jobs.get(name).map(|entry| &entry.known) {
-            Some(Known::Runs(running)) => {
-                let disk = JobDisk::new(self.parts.store.clone(), &running.job);
-                Ok((Arc::clone(&running.told), disk))
-            }
-            Some(Known::Not(why)) => Err(not_here(name, why)),
-            None => Err(unknown(name)),
-        }
     }
 
     /// A piece of a job's chain as a file: the first one is its beginning, and each of the others
@@ -595,7 +570,7 @@ struct Start {
     name: Digest,
     post: Post,
     state: Arc<JobState>,
-    seats: watch::Sender<Option<Committee>>,
+    seats: watch::Sender<Vec<Committee>>,
 }
 
 impl Start {

@@ -16,6 +16,8 @@ use crate::shared::Shared;
 
 /// The reason, in a word, where somebody sent what is no contribution and cannot be.
 const MISDEED: &str = "misdeed";
+/// The reason where an anchor proposes others that no steward asked for, as far as is known.
+const UNASKED: &str = "unasked";
 
 /// What people call a node.
 pub(super) type Naming = Box<dyn Fn(&NodeId) -> String + Send + Sync>;
@@ -40,12 +42,6 @@ pub(super) struct Refusees {
     book: Mutex<Refusals>,
 }
 
-/// What was said of a refusal.
-pub(super) struct Said {
-    /// In words, for the job's lines; none where nodes that do all they should come to it too.
-    pub(super) line: Option<String>,
-}
-
 impl Refusees {
     /// Nobody yet; nodes have no names.
     pub(super) fn new(job: &str) -> Self {
@@ -59,8 +55,14 @@ impl Refusees {
     }
 
     /// What people call a node, without what would move a terminal's cursor.
-    pub(super) fn name(&self, node: &NodeId) -> String {
+    fn called(&self, node: &NodeId) -> String {
         (self.naming)(node).chars().filter(|letter| !letter.is_control()).collect()
+    }
+
+    /// The same with the end of the node's id: a node may call itself as another does.
+    pub(super) fn name(&self, node: &NodeId) -> String {
+        let (called, id) = (self.called(node), node.short());
+        if called == id { id } else { format!("{called} ({id})") }
     }
 
     /// What earlier lives of this node wrote down, unless this one knows more.
@@ -68,7 +70,7 @@ impl Refusees {
         let mut book = self.book.lock();
         if book.is_empty() {
             let mut reasons = Refused::KINDS.to_vec();
-            reasons.push(MISDEED);
+            reasons.extend([MISDEED, UNASKED]);
             *book = Refusals::restored(recorded, &reasons);
         }
     }
@@ -91,33 +93,45 @@ impl Refusees {
         self.book.lock().count(node, Refused::Beyond.kind(), 1);
     }
 
-    /// A contribution that this node refused as an anchor.
-    pub(super) fn contribution(&self, now: Mono, from: NodeId, why: Refused) -> Option<Said> {
+    /// A contribution that this node refused as an anchor. Where nodes that do all they should come
+    /// to it too it is counted, and nobody is told.
+    pub(super) fn contribution(&self, now: Mono, from: NodeId, why: Refused) -> Option<String> {
         let reason = why.kind();
-        let times = self.book.lock().note(now, from, reason, 1)?;
-        let (job, node, id) = (&self.job, self.name(&from), from.short());
         if why.is_of_timing() {
-            tracing::info!(job, node, id, reason, times, %why, "a contribution is refused for now");
-            return Some(Said { line: None });
+            self.book.lock().count(from, reason, 1);
+            return None;
         }
+        let times = self.book.lock().note(now, from, reason, 1)?;
+        let (job, node, id) = (&self.job, self.called(&from), from.short());
         tracing::warn!(job, node, id, reason, times, %why, "a contribution is refused");
         let what = match times {
             1 => "a contribution".to_owned(),
             _ => format!("{times} contributions"),
         };
-        Some(Said { line: Some(format!("refused {what} of {node}: {why}")) })
+        Some(format!("refused {what} of {}: {why}", self.name(&from)))
+    }
+
+    /// A proposal to hand the job to anchors that nobody is known to have asked for.
+    pub(super) fn unasked(&self, now: Mono, by: NodeId) -> Option<String> {
+        let times = self.book.lock().note(now, by, UNASKED, 1)?;
+        let (job, node, id) = (&self.job, self.called(&by), by.short());
+        tracing::info!(job, node, id, times, "proposes anchors that nobody is known to ask for");
+        let node = self.name(&by);
+        Some(format!(
+            "{node} proposed to hand the job to anchors that nobody is known here to have asked for"
+        ))
     }
 
     /// Something that nobody may send.
-    pub(super) fn misdeed(&self, now: Mono, by: NodeId, what: &str) -> Option<Said> {
+    pub(super) fn misdeed(&self, now: Mono, by: NodeId, what: &str) -> Option<String> {
         let times = self.book.lock().note(now, by, MISDEED, 1)?;
-        let (job, node, id) = (&self.job, self.name(&by), by.short());
+        let (job, node, id) = (&self.job, self.called(&by), by.short());
         tracing::warn!(job, node, id, times, what, "a node sent what cannot be");
         let more = match times {
             1 => String::new(),
             _ => format!(", and {} times before since that was last told", times - 1),
         };
-        Some(Said { line: Some(format!("{node} sent {what}{more}")) })
+        Some(format!("{} sent {what}{more}", self.name(&by)))
     }
 }
 
@@ -136,24 +150,21 @@ mod tests {
         }))
     }
 
-    fn line(said: Option<Said>) -> Option<String> {
-        said.and_then(|said| said.line)
-    }
-
     #[test]
     fn the_line_names_the_sender_and_the_reason_and_how_often() {
         let all = named();
-        let first = line(all.contribution(Mono(0), LIAR, Refused::Sealed));
-        let said = "refused a contribution of li[2Jar: the share cannot be opened";
-        assert_eq!(first.as_deref(), Some(said));
+        let first = all.contribution(Mono(0), LIAR, Refused::Sealed);
+        let id = LIAR.short();
+        let said = format!("refused a contribution of li[2Jar ({id}): the share cannot be opened");
+        assert_eq!(first, Some(said));
         for _ in 0..3 {
             assert!(all.contribution(Mono(1), LIAR, Refused::Sealed).is_none(), "too soon");
         }
-        let later = line(all.contribution(Mono(SAY_EVERY.0), LIAR, Refused::Sealed));
-        let said = "refused 4 contributions of li[2Jar: the share cannot be opened";
-        assert_eq!(later.as_deref(), Some(said));
+        let later = all.contribution(Mono(SAY_EVERY.0), LIAR, Refused::Sealed);
+        let said = format!("refused 4 contributions of li[2Jar ({id}): the share cannot be opened");
+        assert_eq!(later, Some(said));
         let other = NodeId([2; 32]);
-        let sent = line(all.misdeed(Mono(3), other, "a receipt that does not fit"));
+        let sent = all.misdeed(Mono(3), other, "a receipt that does not fit");
         assert_eq!(sent, Some(format!("{} sent a receipt that does not fit", other.short())));
         let counts = all.counts();
         assert_eq!(counts[&LIAR], BTreeMap::from([("sealed", 5)]));
@@ -164,7 +175,7 @@ mod tests {
     fn what_honest_nodes_come_to_is_counted_and_blames_nobody() {
         let all = named();
         let said = all.contribution(Mono(0), LIAR, Refused::Replayed { last: 3 });
-        assert!(said.is_some_and(|said| said.line.is_none()));
+        assert_eq!(said, None);
         assert_eq!(all.counts()[&LIAR], BTreeMap::from([("replayed", 1)]));
     }
 

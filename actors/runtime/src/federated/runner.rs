@@ -75,8 +75,8 @@ pub(super) struct Parts {
     pub(super) grown: Option<watch::Receiver<u64>>,
     /// The job's epidemic mode, if it has one.
     pub(super) epidemic: Option<Epidemic>,
-    /// Who is to be the job's anchors, once somebody asked for others.
-    pub(super) seats: watch::Receiver<Option<Committee>>,
+    /// Who is to be the job's anchors, once somebody asked for others; the last wish at the end.
+    pub(super) seats: watch::Receiver<Vec<Committee>>,
 }
 
 /// Whose write it was; clients by their place among the node's.
@@ -335,8 +335,11 @@ impl Runner {
                 self.judged(judged.unwrap_or((self.judges, Err(panicked()))));
             }
             () = grows(&mut self.parts.grown) => self.has_grown = true,
-            Some(committee) = reseated(&mut self.parts.seats) => {
-                inputs.push(Input::Anchor(AnchorInput::Reconfigured { committee }));
+            Some(wishes) = reseated(&mut self.parts.seats) => {
+                let told = wishes.into_iter();
+                inputs.extend(told.map(|committee| {
+                    Input::Anchor(AnchorInput::Reconfigured { committee })
+                }));
             }
             more = heard.recv() => match more {
                 Some(more) => self.take(more, &mut inputs),
@@ -751,14 +754,9 @@ const READ_AGAIN: selvedge_base::Micros = selvedge_base::Micros::secs(60);
 const LONGEST_REST: selvedge_base::Micros = selvedge_base::Micros::secs(60);
 
 /// Waits until somebody asks for other anchors; never ends well where nobody can any more.
-async fn reseated(seats: &mut watch::Receiver<Option<Committee>>) -> Option<Committee> {
-    loop {
-        seats.changed().await.ok()?;
-        let wanted = seats.borrow_and_update().clone();
-        if wanted.is_some() {
-            return wanted;
-        }
-    }
+async fn reseated(seats: &mut watch::Receiver<Vec<Committee>>) -> Option<Vec<Committee>> {
+    seats.changed().await.ok()?;
+    Some(seats.borrow_and_update().clone())
 }
 
 /// Resolves when there is more to learn from, where that may be.

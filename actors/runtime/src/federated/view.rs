@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use selvedge_base::NodeId;
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 
 use super::Announced;
@@ -34,6 +35,8 @@ pub enum JobRun {
         /// What all jobs together have spent of this node's data for it: of the part of them that
         /// spent most.
         data_spent: Option<MicroEpsilon>,
+        /// The anchors that somebody asked for last and that are none yet.
+        wanted: Vec<NodeId>,
     },
     /// It does not.
     Not {

@@ -25,16 +25,25 @@ impl Routing {
         seats.map(|(setting, content)| (setting.key.name.clone(), content.to_vec())).collect()
     }
 
-    /// Tells the mesh who is to be the anchors of a job.
+    /// Tells the mesh who is to be the anchors of a job, by what was told of that before.
     ///
     /// # Errors
-    /// A refusal where this node may not sign, or it cannot be stored.
+    /// A refusal where the job is gone, `make` refuses, this node may not sign, or it cannot be
+    /// stored.
     pub(crate) async fn tell_seats(
         &self,
-        key: SettingKey,
-        content: Vec<u8>,
+        job: SettingKey,
+        make: impl FnOnce(Option<&[u8]>) -> Result<Vec<u8>, Refusal>,
     ) -> Result<(), Refusal> {
-        let make = |_: &SettingsBook| Ok(vec![(key.clone(), Some(content))]);
+        let seats = seats_of(&job.name);
+        let make = |book: &SettingsBook| {
+            let content = |key| book.head(key).and_then(|head| head.signed.body.content.as_deref());
+            if content(&job).is_none() {
+                return Err(refused(format!("the job '{}' was cancelled", job.name)));
+            }
+            let told = make(content(&seats))?;
+            Ok(vec![(seats.clone(), Some(told))])
+        };
         self.settings.change(make, |_, _, _| Ok(())).await.map(drop)
     }
 

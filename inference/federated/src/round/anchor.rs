@@ -30,6 +30,9 @@ use crate::shamir::add_weighted;
 /// Contributions of one client that an anchor holds: the last store's, and one of the store before.
 /// A node has as many as its clients that the job counts have together.
 const MAX_HELD: usize = 2;
+/// Wishes for other anchors that are known at once: stewards who do not know of each other are few,
+/// and one who asks again while nothing was closed has seen another machine fail.
+pub const MAX_WISHES: usize = 8;
 
 /// A contribution as an anchor has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +89,9 @@ pub enum AnchorInput {
         write: u64,
     },
     /// The operator wants other anchors; they take over with the next set that is closed here, or,
-    /// where theirs is a later set of anchors than the next one, after those before them.
+    /// where theirs is a later set of anchors than the next one, after those before them. Of several
+    /// wishes the last one told is proposed, and each of them is accepted: no anchor hands the job
+    /// to others that it was not told of.
     Reconfigured {
         /// Which.
         committee: Committee,
@@ -110,8 +115,8 @@ pub struct Anchor {
     /// Parts of this round's sum, by anchor.
     openings: BTreeMap<NodeId, Opening>,
     pub(super) campaign: Option<Campaign>,
-    /// Who shall be the next anchors.
-    pub(super) wanted: Option<Committee>,
+    /// Who shall be the next anchors, the last wish at the end.
+    pub(super) wanted: Vec<Committee>,
     /// Proposals of this anchor in this round.
     pub(super) tries: u64,
     pub(super) since: Option<Mono>,
@@ -210,7 +215,7 @@ impl Anchor {
             shown: None,
             openings: BTreeMap::new(),
             campaign: None,
-            wanted: None,
+            wanted: Vec::new(),
             tries: 0,
             since: None,
             try_at: Mono(0),
@@ -482,9 +487,7 @@ impl Anchor {
             out.push(Effect::Report(Event::LeftOut { round, ids: left_out }));
         }
         let record = tip.record;
-        if self.wanted.as_ref().is_some_and(|wanted| wanted.epoch <= tip.committee.epoch) {
-            self.wanted = None;
-        }
+        self.wanted.retain(|wanted| wanted.epoch > tip.committee.epoch);
         if tip.committee.epoch != self.stored.tip.committee.epoch || self.job.follows_norm() {
             // What these would say is held is not, from here on: its client shares once more, or
             // passes over it.
@@ -607,7 +610,11 @@ impl Machine for Anchor {
             AnchorInput::Reconfigured { committee } => {
                 let is_later = committee.epoch > self.stored.tip.committee.epoch;
                 if is_later && committee.check(self.job.scheme).is_ok() {
-                    self.wanted = Some(committee);
+                    self.wanted.retain(|wanted| *wanted != committee);
+                    if self.wanted.len() >= MAX_WISHES {
+                        self.wanted.remove(0);
+                    }
+                    self.wanted.push(committee);
                 }
             }
             AnchorInput::Ticked => self.tick(now, &mut out),

@@ -96,11 +96,15 @@ impl Receipt {
         receipt
     }
 
-    /// Whether it is a receipt for this contribution, signed by its anchor.
-    pub fn is_for(&self, job: &Digest, header: &Header, seal: &dyn Seal) -> bool {
+    /// Whether it is of this contribution as it was shared last, whoever wrote it.
+    pub fn names(&self, header: &Header) -> bool {
         let Header { id, epoch, commitment, sharing, .. } = *header;
         (self.id, self.epoch, self.commitment, self.sharing) == (id, epoch, commitment, sharing)
-            && seal.is_signed(&self.anchor, &self.bytes(job), &self.signature)
+    }
+
+    /// Whether it is a receipt for this contribution, signed by its anchor.
+    pub fn is_for(&self, job: &Digest, header: &Header, seal: &dyn Seal) -> bool {
+        self.names(header) && seal.is_signed(&self.anchor, &self.bytes(job), &self.signature)
     }
 
     fn bytes(&self, job: &Digest) -> Vec<u8> {

@@ -361,6 +361,10 @@ impl Client {
                     return;
                 };
                 let Some(place) = self.stored.tip.committee.place(&from) else { return };
+                // Word of an earlier contribution, or of an earlier sharing, may come late.
+                if !receipt.names(&shared.header) {
+                    return;
+                }
                 if !receipt.is_for(&self.stored.tip.job, &shared.header, &*self.seal) {
                     let what = "a receipt that does not fit".to_owned();
                     return out.push(Effect::Report(Event::Misdeed { by: from, what }));

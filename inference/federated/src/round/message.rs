@@ -341,6 +341,14 @@ pub enum Event {
         /// The digest of its record.
         record: Digest,
     },
+    /// An anchor proposed to hand the job to anchors that nobody asked this one for. It is not
+    /// accepted; word of the wish may be on its way.
+    Unasked {
+        /// Who.
+        by: NodeId,
+        /// The round.
+        round: u64,
+    },
     /// Somebody sent what cannot be.
     Misdeed {
         /// Who.

@@ -306,7 +306,8 @@ impl Anchor {
     /// Proposes what was accepted before, or a set of what all who promised hold.
     fn put_forward(&mut self, now: Now, out: &mut Out) {
         let next = self.stored.tip.committee.epoch.checked_add(1);
-        let wanted = self.wanted.clone().filter(|wanted| Some(wanted.epoch) == next);
+        let last = self.wanted.iter().rev().find(|wanted| Some(wanted.epoch) == next);
+        let wanted = last.cloned();
         let until = self.later(now, 1);
         let Some(campaign) = &mut self.campaign else { return };
         let Stage::Asking(promises) = &campaign.stage else { return };
@@ -373,6 +374,11 @@ impl Anchor {
         if let Err(why) = close.check(&self.job, &self.stored.tip) {
             let what = format!("a set that cannot be closed: {why}");
             return out.push(Effect::Report(Event::Misdeed { by: from, what }));
+        }
+        // Else one anchor that lies could hand the job to whom it likes. The wish may be on its way
+        // here; the set is proposed again until it is.
+        if close.next.as_ref().is_some_and(|next| !self.wanted.contains(next)) {
+            return out.push(Effect::Report(Event::Unasked { by: from, round }));
         }
         let digest = close.digest();
         if self.stored.accepted.as_ref() != Some(&(ballot, close.clone())) {

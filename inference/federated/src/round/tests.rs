@@ -785,3 +785,5 @@ fn what_the_ledger_denies_does_not_leave() {
 
 #[path = "tests/guard.rs"]
 mod guard;
+#[path = "tests/wishes.rs"]
+mod wishes;

@@ -209,16 +209,23 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
 
 /// The anchors, and what to do where some of them are away.
 fn anchors(job: &FederatedJob) -> String {
-    let (all, lost) = (&job.anchors, &job.anchors_not_reached);
-    let names = all.join(", ");
-    if lost.is_empty() || job.round >= job.rounds {
-        return names;
+    let (all, lost, wanted) = (&job.anchors, &job.anchors_not_reached, &job.anchors_wanted);
+    let mut text = all.join(", ");
+    if job.round >= job.rounds {
+        return text;
     }
-    let what = match lost.len() > all.len().saturating_sub(1) / 2 {
-        true => "rounds end again when more than half of them are back".to_owned(),
-        false => format!("if not for long: `selvedge fed anchors {}`", job.name),
-    };
-    format!("{names} ({} not reached from here; {what})", lost.join(", "))
+    if !lost.is_empty() {
+        let there = all.len().saturating_sub(lost.len()) as u64;
+        let what = match there < job.anchors_needed {
+            true => format!("rounds end again when {} are there", job.anchors_needed),
+            false => format!("if that is for good: `selvedge fed anchors {}`", job.name),
+        };
+        text += &format!(" ({} not reached from here; {what})", lost.join(", "));
+    }
+    if !wanted.is_empty() {
+        text += &format!("; after them, as asked: {}", wanted.join(", "));
+    }
+    text
 }
 
 /// Where the round that is open stands, in words.

@@ -86,6 +86,12 @@ pub(crate) struct FederatedJob {
     /// Those of them that this node cannot reach now.
     #[serde(default)]
     pub(crate) anchors_not_reached: Vec<String>,
+    /// How many of them it takes to end a round.
+    #[serde(default)]
+    pub(crate) anchors_needed: u64,
+    /// The anchors that were asked for last and that are none yet.
+    #[serde(default)]
+    pub(crate) anchors_wanted: Vec<String>,
     /// Where the round that is open stands, as far as this node knows; none where it is no anchor,
     /// and once the job is done.
     #[serde(default)]

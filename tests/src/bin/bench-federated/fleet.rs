@@ -397,6 +397,7 @@ fn told(event: &Event) -> Result<()> {
         | Event::Expired(..)
         | Event::PrivacySpent { .. }
         | Event::PrivacyDenied(_)
+        | Event::Unasked { .. }
         | Event::Misdeed { .. } => {
             bail!("in a calm job this happened: {event:?}")
         }
