@@ -10,6 +10,7 @@
 
 mod check;
 mod disk;
+mod faults;
 mod kill;
 mod mixing;
 mod node;
@@ -18,7 +19,7 @@ mod reference;
 mod world;
 
 pub use check::{Broken, Promise};
-pub use kill::{Kill, Moment, Steps};
+pub use kill::{Kill, Moment, Steps, Taken};
 pub use mixing::Step;
 pub use plan::{Cut, Plan};
 pub use world::{Counters, Outcome, run};

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use selvedge_base::Micros;
 use selvedge_federated::epidemic::Epidemic;
@@ -23,6 +22,13 @@ const FOUND: &[u64] = &[
     // Receipts of the last round, whose anchors were replaced and whose client died after the end.
     791, 842,
 ];
+
+/// Seeds from which on what is rare has to happen, too: a tenth of the jobs has sixteen anchors,
+/// and few of them lose five.
+const MANY: u64 = 1_000;
+/// What is rare.
+const RARE: &[&str] =
+    &["a spend lost in a crash", "closed by the fewest of nine", "closed by the fewest of sixteen"];
 
 /// Runs after which a line says how far it is.
 const PROGRESS: u64 = 100;
@@ -72,17 +78,22 @@ fn rounds_hold_under_faults() {
     for seed in FOUND {
         tally.take(&format!("seed {seed} of means"), &run(&Plan::averaging(*seed)));
     }
-    tally.holds(&[
+    let wanted = &[
         "a proposer killed",
         "anchors replaced",
+        "as many anchors dead as may be",
         "bad update refused",
         "carried",
         "closed",
+        "closed by the fewest of five",
+        "closed on one side of a cut",
         "contribution refused",
         "crash",
+        "cuts felt with a quorum on no side",
+        "cuts felt with a quorum on one side",
         "death",
-        "doubled",
         "expired",
+        "fewer anchors up than a quorum",
         "jobs of FedAdam",
         "jobs of FedAvg",
         "jobs of FedProx",
@@ -99,11 +110,17 @@ fn rounds_hold_under_faults() {
         "later turn",
         "privacy of a node used up",
         "lost in a cut",
+        "messages that came after a later one",
+        "messages that came twice",
         "receipted",
         "round told again",
         "several clients of a node in a sum",
+        "writes in part lost in a crash",
+        "writes kept in a crash that nobody was told of",
         "writes lost in a crash",
-    ]);
+    ];
+    let rare = if seeds() < MANY { &[][..] } else { RARE };
+    tally.holds(&[wanted, rare].concat());
 }
 
 #[test]
@@ -142,79 +159,6 @@ fn whoever_comes_to_a_step_may_die_there() {
         }
     }
     assert_eq!(killed, 5 * moments.len() as u64);
-}
-
-/// What whoever proposes does in a round, one after the other.
-const PROPOSES: &[Moment] = &[
-    Moment::StorePromised,
-    Moment::SendPrepare,
-    Moment::StoreAccepted,
-    Moment::SendPropose,
-    Moment::StoreOpened,
-    Moment::SendClosed,
-    Moment::SendOpened,
-    Moment::StoreFolded,
-];
-
-/// When a node that is killed is back: soon, when the others have long gone on, and never.
-const BACK: [Option<Micros>; 3] = [Some(Micros::millis(50)), Some(Micros::secs(20)), None];
-
-/// A plan without faults in which a proposer comes to its end before the next one begins.
-fn in_turn(mode: Mode) -> Plan {
-    let mut plan = Plan::calm(11, Scheme::Five, mode, 3);
-    let mut job = (*plan.job).clone();
-    job.pace.stagger = Micros::secs(3);
-    plan.job = Arc::new(job);
-    plan
-}
-
-#[test]
-fn the_proposer_may_die_between_any_two_of_its_steps() {
-    let cases = [
-        (in_turn(Mode::Secure), 0, PROPOSES),
-        (in_turn(Mode::Secure), 1, PROPOSES),
-        (in_turn(Mode::Plain(Rule::Median)), 1, PROPOSES),
-        // Here several propose at once, and the first of them is overtaken.
-        (Plan::calm(11, Scheme::Five, Mode::Secure, 3), 0, &PROPOSES[..2]),
-    ];
-    for (calm, round, wanted) in cases {
-        let mode = calm.job.mode;
-        let steps = run(&calm).proposed.remove(&(round, 0)).unwrap();
-        let missing: Vec<_> = wanted.iter().filter(|step| !steps.contains(step)).collect();
-        assert!(missing.is_empty(), "{missing:?} of {steps:?}");
-        let points = (0..steps.len() as u32).flat_map(|after| [(after, true), (after, false)]);
-        for ((after, before), back) in points.flat_map(|point| BACK.map(|back| (point, back))) {
-            let mut plan = calm.clone();
-            let steps = Steps::OfProposer { round, turn: 0 };
-            plan.kills.push(Kill { steps, after, before, back });
-            let outcome = run(&plan);
-            let point = format!("{mode:?} {round}: {after} {before} {back:?}");
-            assert!(outcome.broken.is_empty(), "{point}: {:?}", outcome.broken);
-            assert_eq!(outcome.counters.seen.get("a proposer killed"), Some(&1), "{point}");
-        }
-        println!("{mode:?}, round {round}: the proposer died around each of {} steps", steps.len());
-    }
-}
-
-#[test]
-fn who_proposes_after_a_dead_proposer_may_die_as_well() {
-    let calm = in_turn(Mode::Secure);
-    let steps = run(&calm).proposed.remove(&(0, 0)).unwrap().len() as u32;
-    let mut second = 0;
-    for (first, then) in
-        (0..steps).flat_map(|first| [0, first / 2, first].map(|then| (first, then)))
-    {
-        let mut plan = calm.clone();
-        for (turn, after) in [(0, first), (1, then)] {
-            let (steps, back) = (Steps::OfProposer { round: 0, turn }, Some(Micros::secs(20)));
-            plan.kills.push(Kill { steps, after, before: true, back });
-        }
-        let outcome = run(&plan);
-        assert!(outcome.broken.is_empty(), "{first} {then}: {:?}", outcome.broken);
-        second += u64::from(outcome.counters.seen.get("a proposer killed") == Some(&2));
-    }
-    // Once the first one has told the closed set nobody proposes any more.
-    assert!(second >= u64::from(steps), "{second} of {steps}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Owns the count of steps and who proposes; what a death does to a node is the world's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_base::Micros;
 use selvedge_federated::round::{AnchorChange, Ballot, ClientChange, Effect, Message};
@@ -67,6 +67,16 @@ impl Moment {
         &[Self::StoreSpent, Self::StoreContributed, Self::SendShare, Self::StoreFollowed];
 }
 
+/// A step that a proposer took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Which.
+    pub moment: Moment,
+    /// Whether nothing at all was between the one before and it: to die after that one and to die
+    /// before this one is the same.
+    pub follows: bool,
+}
+
 /// Which steps are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steps {
@@ -104,8 +114,10 @@ pub(super) struct Killer<'a> {
     proposers: BTreeMap<u64, Vec<usize>>,
     /// The round that a node proposes in, and in which turn.
     proposing: BTreeMap<usize, (u64, usize)>,
+    /// Who has done nothing since its last step.
+    still: BTreeSet<usize>,
     /// The steps that proposers took, by round and turn.
-    pub(super) taken: BTreeMap<(u64, usize), Vec<Moment>>,
+    pub(super) taken: BTreeMap<(u64, usize), Vec<Taken>>,
 }
 
 impl<'a> Killer<'a> {
@@ -115,6 +127,7 @@ impl<'a> Killer<'a> {
             passed: vec![0; kills.len()],
             proposers: BTreeMap::new(),
             proposing: BTreeMap::new(),
+            still: BTreeSet::new(),
             taken: BTreeMap::new(),
         }
     }
@@ -128,11 +141,19 @@ impl<'a> Killer<'a> {
         }
     }
 
+    /// A node does something that is no step, or begins another answer of a machine.
+    pub(super) fn acts(&mut self, node: usize) {
+        self.still.remove(&node);
+    }
+
     /// A node comes to a step: how it dies in it, if it does.
     pub(super) fn comes(&mut self, node: usize, moment: Moment) -> Option<Kill> {
         let proposing = self.proposing.get(&node).copied();
         if let Some(turn) = proposing {
-            self.taken.entry(turn).or_default().push(moment);
+            let taken = self.taken.entry(turn).or_default();
+            // What came before its turn is none of these steps.
+            let follows = !self.still.insert(node) && !taken.is_empty();
+            taken.push(Taken { moment, follows });
             if moment == Moment::StoreFolded {
                 self.proposing.remove(&node);
             }

@@ -82,6 +82,13 @@ pub struct Plan {
     pub learns: u64,
 }
 
+/// Sums in groups of two nodes.
+fn set_groups(job: &mut Job, guard: Guard) {
+    job.guard = Some(guard);
+    job.min_clients = 2;
+    job.target = job.target.max(job.floor());
+}
+
 /// Sums in groups. Three of two nodes are six of the eight there are: as many as train at least.
 fn draw_groups(job: &mut Job, dice: &mut Stream) {
     let (groups, rule) = match dice.below(4) {
@@ -90,9 +97,7 @@ fn draw_groups(job: &mut Job, dice: &mut Stream) {
         2 => (3, Rule::Median),
         _ => (3, Rule::Trimmed { cut: 1 }),
     };
-    job.guard = Some(Guard { groups, rule });
-    job.min_clients = 2;
-    job.target = job.target.max(job.floor());
+    set_groups(job, Guard { groups, rule });
 }
 
 /// The key of a node for shares.
@@ -176,6 +181,14 @@ impl Plan {
         self
     }
 
+    /// The same plan, whose sums are in groups of two nodes at least.
+    pub fn with_groups(mut self, guard: Guard) -> Self {
+        let mut job = (*self.job).clone();
+        set_groups(&mut job, guard);
+        self.job = Arc::new(job);
+        self
+    }
+
     /// What the data of a node may spend, in a job with privacy.
     pub(super) fn cap(&self, node: usize) -> Cap {
         let delta = DELTA;
@@ -215,11 +228,13 @@ impl Plan {
     }
 
     /// The plan of a seed: that of [`Plan::averaging`] with a strategy, now and then with a rule
-    /// that looks at single updates, and with clients and proposers that die in their steps.
+    /// that looks at single updates, with clients and proposers that die in their steps, and with
+    /// cuts that leave no quorum anywhere.
     pub fn seeded(seed: u64) -> Self {
         let mut plan = Self::averaging(seed);
         plan.draw_strategy(&mut Stream::keyed(seed, 4, 0, 0));
         plan.draw_kills(&mut Stream::keyed(seed, 5, 0, 0));
+        plan.draw_shards(&mut Stream::keyed(seed, 6, 0, 0));
         plan
     }
 
@@ -361,6 +376,31 @@ impl Plan {
                 let (round, turn) = (dice.below(self.job.rounds), dice.below(5) as usize / 4);
                 self.draw_kill(dice, Steps::OfProposer { round, turn }, 40);
             }
+        }
+    }
+
+    /// Now and then two cuts at once, which leave three parts of the anchors and a quorum in none:
+    /// one cut alone leaves one wherever their number is odd.
+    fn draw_shards(&mut self, dice: &mut Stream) {
+        if !dice.chance(200) {
+            return;
+        }
+        let (quorum, anchors) = (self.job.quorum(), self.job.scheme.anchors());
+        let from = dice.below(Micros::secs(15).0);
+        let until = from + Micros::secs(3).0 + dice.below(Micros::secs(12).0);
+        let (first, most) = (dice.below(anchors as u64) as usize, quorum - 1);
+        // The second part leaves the third one no quorum either.
+        let second = most - dice.below((3 * most - anchors + 1) as u64) as usize;
+        for (begins, len) in [(0, most), (most, second)] {
+            let is_in = |place: usize| (begins..begins + len).contains(&place);
+            let is_there = |node: &usize| match *node < anchors {
+                true => is_in((node + first) % anchors),
+                // A node that is no anchor is somewhere, too.
+                false => is_in(node % anchors),
+            };
+            let side = (0..self.nodes).filter(is_there).collect();
+            let (from, until) = (Micros(from), Micros(until));
+            self.cuts.push(Cut { from, until, side, one_way: false });
         }
     }
 

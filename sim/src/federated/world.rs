@@ -13,7 +13,8 @@ use selvedge_federated::round::{
 use selvedge_federated::server::Strategy;
 
 use super::check::{Broken, Observer, Promise};
-use super::kill::{self, Kill, Killer, Moment, Steps};
+use super::faults::{self, Faults, Parts};
+use super::kill::{self, Kill, Killer, Moment, Steps, Taken};
 use super::mixing::{self, Mixing, Seen, Step};
 use super::node::Node;
 use super::plan::{DIM, Plan, committee, name};
@@ -49,12 +50,12 @@ pub struct Outcome {
     /// What nodes made of personal models, in order.
     pub steps: Vec<Step>,
     /// The steps that proposers took, by round and by who was how manieth to propose in it.
-    pub proposed: BTreeMap<(u64, usize), Vec<Moment>>,
+    pub proposed: BTreeMap<(u64, usize), Vec<Taken>>,
 }
 
 enum Happening {
     Tick(usize),
-    Arrives { from: usize, to: usize, message: Box<Message> },
+    Arrives { from: usize, to: usize, number: u64, message: Box<Message> },
     Durable { node: usize, life: u32, whose: Whose, write: u64 },
     Trained { node: usize, at: usize, life: u32, round: u64 },
     Crash(usize),
@@ -82,6 +83,7 @@ struct World<'a> {
     hasher: blake3::Hasher,
     network: Stream,
     killer: Killer<'a>,
+    faults: Faults,
     until: Micros,
     /// Personal models, where the plan has them.
     mixing: Option<Mixing<'a>>,
@@ -150,6 +152,7 @@ impl<'a> World<'a> {
             hasher: blake3::Hasher::new(),
             network: Stream::keyed(plan.seed, 20, 0, 0),
             killer: Killer::new(&plan.kills),
+            faults: Faults::default(),
             until: plan.faulty_until(),
             mixing: plan.epidemic.map(|rules| Mixing::new(plan, rules)),
         };
@@ -187,7 +190,13 @@ impl<'a> World<'a> {
     fn happen(&mut self, event: Happening) {
         match event {
             Happening::Tick(node) => self.tick(node),
-            Happening::Arrives { from, to, message } => self.arrives(from, to, &message),
+            Happening::Arrives { from, to, number, message } => {
+                if self.nodes[to].is_up {
+                    let wrong = self.faults.arrives(from, to, number);
+                    wrong.into_iter().for_each(|what| self.count(what));
+                    self.arrives(from, to, &message);
+                }
+            }
             Happening::Durable { node, life, whose, write } => {
                 if self.nodes[node].life == life && self.nodes[node].is_up {
                     self.durable(node, whose, write);
@@ -201,8 +210,9 @@ impl<'a> World<'a> {
             Happening::Crash(node) => self.crash(node, "crash"),
             Happening::Back(node) => self.back(node),
             Happening::Dies(node) => {
-                self.crash(node, "death");
-                self.nodes[node].is_dead = true;
+                self.count("death");
+                self.crash(node, "up until its death");
+                self.dies(node);
             }
             Happening::Reconfigure => self.reconfigure(),
             Happening::Mixing(event) => self.mixes(event),
@@ -267,6 +277,7 @@ impl<'a> World<'a> {
         }
         let mut effects = Vec::new();
         let now = self.clock();
+        self.killer.acts(node);
         self.nodes[node].members[at].client.step(now, input, &mut effects);
         for effect in effects {
             let moment = kill::of_client(&effect);
@@ -279,7 +290,13 @@ impl<'a> World<'a> {
     /// A node takes a step, unless it is to die just before it. Whether it lives on.
     fn takes(&mut self, node: usize, moment: Option<Moment>, step: impl FnOnce(&mut Self)) -> bool {
         let life = self.nodes[node].life;
-        let kill = moment.and_then(|moment| self.killer.comes(node, moment));
+        let kill = match moment {
+            Some(moment) => self.killer.comes(node, moment),
+            None => {
+                self.killer.acts(node);
+                None
+            }
+        };
         if kill.is_none_or(|kill| !kill.before) {
             step(self);
         }
@@ -300,7 +317,15 @@ impl<'a> World<'a> {
         self.crash(node, "killed in a step");
         match kill.back {
             Some(back) => self.after(back, Class::Fault, Happening::Back(node)),
-            None => self.nodes[node].is_dead = true,
+            None => self.dies(node),
+        }
+    }
+
+    /// A node that is down never comes back.
+    fn dies(&mut self, node: usize) {
+        self.nodes[node].is_dead = true;
+        if self.faults.dies(self.plan, &self.nodes) {
+            self.count("as many anchors dead as may be");
         }
     }
 
@@ -333,6 +358,7 @@ impl<'a> World<'a> {
 
     fn step_ledger(&mut self, (node, at): (usize, usize), input: LedgerInput) {
         let mut effects = Vec::new();
+        self.killer.acts(node);
         self.nodes[node].members[at].ledger.step(input, &mut effects);
         for effect in effects {
             let stores = matches!(effect, LedgerEffect::Store { .. });
@@ -402,6 +428,7 @@ impl<'a> World<'a> {
         }
         let mut effects = Vec::new();
         let now = self.clock();
+        self.killer.acts(node);
         self.nodes[node].anchor.step(now, input, &mut effects);
         for effect in effects {
             if let Effect::Store { change, .. } = &effect
@@ -437,7 +464,7 @@ impl<'a> World<'a> {
             }
             Effect::Train { .. } | Effect::Spend(_) => {}
             Effect::Report(event) => match event {
-                Event::Closed { .. } => self.count("closed"),
+                Event::Closed { .. } => self.closed(),
                 Event::LeftOut { .. } => self.count("left out"),
                 Event::BelowFloor { .. } => self.count("below the floor"),
                 Event::Refused { .. } => self.count("contribution refused"),
@@ -454,6 +481,17 @@ impl<'a> World<'a> {
                 | Event::PrivacyDenied(_)
                 | Event::BadUpdate(_) => {}
             },
+        }
+    }
+
+    /// An anchor closed a set, beside whatever faults there are now.
+    fn closed(&mut self) {
+        self.count("closed");
+        let fewest = self.faults.closed(self.plan.job.scheme);
+        fewest.into_iter().for_each(|what| self.count(what));
+        let parts = faults::parts(self.plan, &self.nodes, Micros(self.now.0));
+        if parts == Some(Parts::OneSide) {
+            self.count("closed on one side of a cut");
         }
     }
 
@@ -501,13 +539,16 @@ impl<'a> World<'a> {
         let is_cut = self.plan.is_cut(from, to, at);
         if is_cut {
             self.count("lost in a cut");
+            let felt = self.faults.felt(self.plan, &self.nodes, at);
+            felt.into_iter().for_each(|parts| self.count(parts.felt()));
         }
         is_cut || (at < self.until && self.network.chance(self.plan.loss_permille))
     }
 
     fn send(&mut self, from: usize, to: usize, message: Box<Message>) {
         if from == to {
-            let event = Happening::Arrives { from, to, message };
+            let number = self.faults.sends();
+            let event = Happening::Arrives { from, to, number, message };
             return self.after(Micros(1), Class::Network, event);
         }
         if self.is_lost(from, to) {
@@ -515,11 +556,12 @@ impl<'a> World<'a> {
         }
         let faulty = self.now.0 < self.until.0;
         let way = Micros(500 + self.network.below(self.plan.delay.0));
+        let number = self.faults.sends();
         if faulty && self.network.chance(self.plan.double_permille) {
-            self.count("doubled");
+            self.faults.doubles();
             let late = if self.network.chance(250) { self.network.below(LATE.0) } else { 5_000 };
             let message = message.clone();
-            let event = Happening::Arrives { from, to, message };
+            let event = Happening::Arrives { from, to, number, message };
             self.after(way.plus(Micros(late)), Class::Network, event);
         }
         let mut message = message;
@@ -534,13 +576,10 @@ impl<'a> World<'a> {
                 sealed.get_mut(at).into_iter().for_each(|byte| *byte ^= 1 << (bits >> 61));
             }
         }
-        self.after(way, Class::Network, Happening::Arrives { from, to, message });
+        self.after(way, Class::Network, Happening::Arrives { from, to, number, message });
     }
 
     fn arrives(&mut self, from: usize, to: usize, message: &Message) {
-        if !self.nodes[to].is_up {
-            return;
-        }
         self.hasher.update(&self.now.0.to_be_bytes());
         self.hasher.update(&[from as u8, to as u8]);
         let from = name(from);
@@ -651,24 +690,36 @@ impl<'a> World<'a> {
             return;
         }
         self.count(why);
+        let had_quorum = !faults::is_without_quorum(self.plan, &self.nodes);
         self.nodes[node].is_up = false;
         self.nodes[node].life += 1;
-        let (found, mut torn) = self.nodes[node].anchor_disk.crash();
+        if had_quorum && faults::is_without_quorum(self.plan, &self.nodes) {
+            self.count("fewer anchors up than a quorum");
+        }
+        let (found, mut lost) = self.nodes[node].anchor_disk.crash();
+        let mut torn = lost && !found.is_empty();
+        let mut untold = !found.is_empty();
         found.iter().for_each(|change| self.anchor_wrote(node, change));
         for at in 0..self.nodes[node].members.len() {
-            let (found, also_torn) = self.nodes[node].members[at].disk.crash();
+            let (found, also_lost) = self.nodes[node].members[at].disk.crash();
+            (torn, lost) = (torn || (also_lost && !found.is_empty()), lost || also_lost);
+            untold |= !found.is_empty();
             found.iter().for_each(|change| self.client_wrote((node, at), change));
-            torn |= also_torn;
             let disk = &mut self.nodes[node].members[at].ledger_disk;
-            let (found, torn_too) = disk.crash();
+            let (found, spend_lost) = disk.crash();
+            torn |= spend_lost && !found.is_empty();
+            untold |= !found.is_empty();
             found.iter().for_each(|change| disk.durable.apply(change));
-            if torn_too {
+            if spend_lost {
                 self.count("a spend lost in a crash");
             }
         }
-        if torn {
-            self.count("writes lost in a crash");
-        }
+        let writes = [
+            (lost, "writes lost in a crash"),
+            (torn, "writes in part lost in a crash"),
+            (untold, "writes kept in a crash that nobody was told of"),
+        ];
+        writes.into_iter().filter(|(is_so, _)| *is_so).for_each(|(_, what)| self.count(what));
         self.mix(node, |mixing, seen| mixing.crash(node, seen));
     }
 

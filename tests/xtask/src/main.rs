@@ -68,7 +68,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         more: Vec<String>,
     },
-    /// Run federated rounds under drawn faults, seed by seed, and look for every planted bug.
+    /// Run federated rounds under drawn faults, kill the proposer around every step, and look for
+    /// every planted bug.
     SimFederated {
         /// How many seeds, from 0 on.
         #[arg(long, default_value_t = 1_000)]

@@ -8,15 +8,20 @@ use crate::check;
 
 /// The package of the simulator.
 const PACKAGE: &str = "selvedge-sim";
-/// Its tests of rounds: seeds that must hold, and bugs that must be found.
-const TESTS: [&str; 2] = ["federated", "federated_plants"];
+/// Its tests of rounds: seeds that must hold, proposers that die around each of their steps, and
+/// bugs that must be found.
+const TESTS: [&str; 3] = ["federated", "federated_proposers", "federated_plants"];
 /// Tells the first one how many seeds it runs.
 const SEEDS: &str = "SELVEDGE_SIM_SEEDS";
+/// Tells the second one to sweep every number of anchors, in how many seeds each.
+const SWEEPS: &str = "SELVEDGE_SIM_SWEEPS";
+/// So many: what a turn's steps are hardly depends on the seed, when they come does.
+const SWEPT_SEEDS: &str = "3";
 
-/// Runs so many seeds, from 0 on, and looks for every planted bug. False if one broke a promise or
-/// was missed.
+/// Runs so many seeds, from 0 on, kills the proposer around every step for each number of anchors,
+/// and looks for every planted bug. False if a promise was broken or a bug missed.
 pub(crate) fn run(seeds: u64) -> Result<bool> {
-    check::run_with("cargo", &arguments(), &[(SEEDS, &seeds.to_string())])
+    check::run_with("cargo", &arguments(), &[(SEEDS, &seeds.to_string()), (SWEEPS, SWEPT_SEEDS)])
 }
 
 fn arguments() -> Vec<&'static str> {
@@ -44,6 +49,7 @@ mod tests {
             std::fs::read_to_string(folder.join("tests").join(format!("{test}.rs"))).unwrap()
         };
         assert!(read(TESTS[0]).contains(&format!("var(\"{SEEDS}\")")));
-        assert!(read(TESTS[1]).contains("#![cfg(feature = \"plants\")]"));
+        assert!(read(TESTS[1]).contains(&format!("var(\"{SWEEPS}\")")));
+        assert!(read(TESTS[2]).contains("#![cfg(feature = \"plants\")]"));
     }
 }
