@@ -16,12 +16,13 @@ mod mixing;
 mod node;
 mod plan;
 mod reference;
+mod steward;
 mod world;
 
 pub use check::{Broken, Promise};
 pub use kill::{Kill, Moment, Steps, Taken};
 pub use mixing::Step;
-pub use plan::{Cut, Plan};
+pub use plan::{Cut, Plan, Wish};
 pub use world::{Counters, Outcome, run};
 
 use selvedge_base::Plant;

@@ -28,6 +28,8 @@ pub enum Promise {
     NodeBounded,
     /// A contribution is folded once at most.
     FoldedOnce,
+    /// A job is handed to anchors that were asked for, and to no others.
+    AnchorsAsked,
     /// What has a receipt is folded or recorded as expired.
     ReceiptedEnds,
     /// An anchor that says it has a contribution has it.

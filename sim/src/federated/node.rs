@@ -95,10 +95,11 @@ impl Node {
         self.members.first().map_or_else(|| self.anchor.tip(), |first| first.client.tip())
     }
 
-    /// Whether its disks have all rounds of the job.
-    pub(super) fn has_all(&self, rounds: u64) -> bool {
+    /// Whether its disks have all rounds of the job; those of its clients, if it trains.
+    pub(super) fn has_all(&self, rounds: u64, trains: bool) -> bool {
         let mut follow = self.members.iter().map(|member| member.disk.durable.tip.round);
-        self.anchor_disk.durable.tip.round >= rounds && follow.all(|round| round >= rounds)
+        let has_anchor = self.anchor_disk.durable.tip.round >= rounds;
+        has_anchor && (!trains || follow.all(|round| round >= rounds))
     }
 
     /// Where it stands, for whoever reads why a job did not end.

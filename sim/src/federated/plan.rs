@@ -74,8 +74,10 @@ pub struct Plan {
     pub kills: Vec<Kill>,
     /// Who does not hear whom.
     pub cuts: Vec<Cut>,
-    /// When the anchors are replaced, if they are.
-    pub reconfigure: Option<Micros>,
+    /// When a steward asks for other anchors, and for which.
+    pub wishes: Vec<(Micros, Wish)>,
+    /// One of the first anchors that dies for good once there are others.
+    pub late: Option<(usize, Micros)>,
     /// The job's epidemic mode, if it has one.
     pub epidemic: Option<Epidemic>,
     /// Steps of a personal model in which a node learns; after them it only mixes.
@@ -113,10 +115,23 @@ pub(super) const fn name(index: usize) -> NodeId {
     NodeId(bytes)
 }
 
+/// Where a node is an anchor.
+pub(super) fn seat(index: usize) -> Seat {
+    Seat { node: name(index), key: key(index).public() }
+}
+
 /// The committee of so many nodes from one on.
 pub(super) fn committee(epoch: u64, first: usize, scheme: Scheme) -> Committee {
-    let seat = |index| Seat { node: name(index), key: key(index).public() };
     Committee { epoch, seats: (first..first + scheme.anchors()).map(seat).collect() }
+}
+
+/// That a steward asks for other anchors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The node where it is asked, or the next one that is up.
+    pub steward: usize,
+    /// Whether nodes that are no anchors come first; else anchors that can be reached stay.
+    pub fresh: bool,
 }
 
 impl Plan {
@@ -161,7 +176,8 @@ impl Plan {
             deaths: Vec::new(),
             kills: Vec::new(),
             cuts: Vec::new(),
-            reconfigure: None,
+            wishes: Vec::new(),
+            late: None,
             epidemic: None,
             learns: 0,
         }
@@ -235,6 +251,7 @@ impl Plan {
         plan.draw_strategy(&mut Stream::keyed(seed, 4, 0, 0));
         plan.draw_kills(&mut Stream::keyed(seed, 5, 0, 0));
         plan.draw_shards(&mut Stream::keyed(seed, 6, 0, 0));
+        plan.draw_wishes(&mut Stream::keyed(seed, 7, 0, 0));
         plan
     }
 
@@ -351,9 +368,30 @@ impl Plan {
             1 => self.deaths.push((self.nodes - 1, Micros(dice.below(span)))),
             _ => {}
         }
-        let is_whole = self.deaths.iter().all(|(node, _)| *node >= anchors);
-        if is_whole && dice.chance(350) {
-            self.reconfigure = Some(Micros(dice.below(span / 2)));
+    }
+
+    /// Now and then a steward asks for other anchors, also more than once and soon after; and once
+    /// there are others one more of the first ones may die.
+    fn draw_wishes(&mut self, dice: &mut Stream) {
+        if !dice.chance(350) {
+            return;
+        }
+        let span = Micros::secs(FAULTY_S).0;
+        for _ in 0..1 + dice.below(3) {
+            let at = Micros(dice.below(span * 2 / 3));
+            let steward = dice.below(self.nodes as u64) as usize;
+            self.wishes.push((at, Wish { steward, fresh: dice.chance(400) }));
+        }
+        let anchors = self.job.scheme.anchors();
+        let node = dice.below(anchors as u64) as usize;
+        let last = self.deaths.iter().map(|(_, at)| *at);
+        let last = last.chain(self.wishes.iter().map(|(at, _)| *at)).max().unwrap_or_default();
+        let at = last.plus(Micros(dice.below(Micros::secs(15).0)));
+        // Whoever is to die is no client, and of those there must be enough without it.
+        let others = (0..self.nodes).filter(|one| *one != node && self.is_client(*one)).count();
+        let lives = self.deaths.iter().all(|(dead, _)| *dead != node);
+        if dice.chance(600) && lives && others >= self.job.floor() + 1 {
+            self.late = Some((node, at));
         }
     }
 
@@ -441,14 +479,17 @@ impl Plan {
     /// anchors only would be lost with it, which is a client's death and another anchor's at once.
     pub(super) fn is_client(&self, node: usize) -> bool {
         let anchors = self.job.scheme.anchors();
-        node >= anchors || self.deaths.iter().all(|(dead, _)| *dead != node)
+        let dies = self.deaths.iter().any(|(dead, _)| *dead == node);
+        node >= anchors || !(dies || self.late.is_some_and(|(dead, _)| dead == node))
     }
 
     /// Until when faults happen.
     pub fn faulty_until(&self) -> Micros {
         let ends = self.crashes.iter().map(|(.., back)| *back);
         let ends = ends.chain(self.deaths.iter().map(|(_, at)| *at));
-        let ends = ends.chain(self.cuts.iter().map(|cut| cut.until)).chain(self.reconfigure);
+        let ends = ends.chain(self.cuts.iter().map(|cut| cut.until));
+        let ends = ends.chain(self.wishes.iter().map(|(at, _)| *at));
+        let ends = ends.chain(self.late.map(|(_, at)| at));
         let is_lossy = self.loss_permille + self.double_permille + self.damage_permille > 0;
         let lossy = is_lossy.then_some(Micros::secs(FAULTY_S));
         ends.chain(lossy).max().unwrap_or_default()

@@ -17,10 +17,13 @@ use super::faults::{self, Faults, Parts};
 use super::kill::{self, Kill, Killer, Moment, Steps, Taken};
 use super::mixing::{self, Mixing, Seen, Step};
 use super::node::Node;
-use super::plan::{DIM, Plan, committee, name};
+use super::plan::{DIM, Plan, Wish, name};
+use super::steward::Steward;
 use crate::names::StandIn;
 use crate::queue::{Class, Queue};
 use crate::stream::Stream;
+
+mod seats;
 
 /// How long a job may take once all faults are over: some hundred times what a calm one takes.
 const PATIENCE: Micros = Micros::secs(600);
@@ -55,13 +58,32 @@ pub struct Outcome {
 
 enum Happening {
     Tick(usize),
-    Arrives { from: usize, to: usize, number: u64, message: Box<Message> },
-    Durable { node: usize, life: u32, whose: Whose, write: u64 },
-    Trained { node: usize, at: usize, life: u32, round: u64 },
+    Arrives {
+        from: usize,
+        to: usize,
+        number: u64,
+        message: Box<Message>,
+    },
+    Durable {
+        node: usize,
+        life: u32,
+        whose: Whose,
+        write: u64,
+    },
+    Trained {
+        node: usize,
+        at: usize,
+        life: u32,
+        round: u64,
+    },
     Crash(usize),
     Back(usize),
     Dies(usize),
-    Reconfigure,
+    DiesLate(usize),
+    /// A steward asks for other anchors.
+    Asks(Wish),
+    /// A node hears of what was asked for.
+    Told(usize),
     Mixing(mixing::Happening),
 }
 
@@ -84,6 +106,7 @@ struct World<'a> {
     network: Stream,
     killer: Killer<'a>,
     faults: Faults,
+    steward: Steward,
     until: Micros,
     /// Personal models, where the plan has them.
     mixing: Option<Mixing<'a>>,
@@ -153,6 +176,7 @@ impl<'a> World<'a> {
             network: Stream::keyed(plan.seed, 20, 0, 0),
             killer: Killer::new(&plan.kills),
             faults: Faults::default(),
+            steward: Steward::default(),
             until: plan.faulty_until(),
             mixing: plan.epidemic.map(|rules| Mixing::new(plan, rules)),
         };
@@ -166,8 +190,11 @@ impl<'a> World<'a> {
         for (node, at) in &plan.deaths {
             world.after(*at, Class::Fault, Happening::Dies(*node));
         }
-        if let Some(at) = plan.reconfigure {
-            world.after(at, Class::Fault, Happening::Reconfigure);
+        for (at, wish) in &plan.wishes {
+            world.after(*at, Class::Fault, Happening::Asks(*wish));
+        }
+        if let Some((node, at)) = plan.late {
+            world.after(at, Class::Fault, Happening::DiesLate(node));
         }
         (0..plan.nodes).for_each(|node| world.follow(node));
         world.count(strategy(&plan.job));
@@ -214,7 +241,9 @@ impl<'a> World<'a> {
                 self.crash(node, "up until its death");
                 self.dies(node);
             }
-            Happening::Reconfigure => self.reconfigure(),
+            Happening::DiesLate(node) => self.dies_late(node),
+            Happening::Asks(wish) => self.asks(wish),
+            Happening::Told(node) => self.told(node),
             Happening::Mixing(event) => self.mixes(event),
         }
     }
@@ -662,8 +691,15 @@ impl<'a> World<'a> {
         if !folded.certificate.close.expired.is_empty() {
             self.count("expired");
         }
-        if folded.certificate.close.next.is_some() {
-            self.count("anchors replaced");
+        if let Some(next) = &folded.certificate.close.next {
+            let is_asked = self.steward.has_asked_for(next);
+            self.observer.require(is_asked, Promise::AnchorsAsked, || {
+                format!("anchors of epoch {} that nobody asked for", next.epoch)
+            });
+            self.count(if next.epoch > 1 { "anchors replaced again" } else { "anchors replaced" });
+            if self.nodes.iter().any(|node| node.is_dead) {
+                self.count("anchors replaced after a death");
+            }
         }
     }
 
@@ -732,25 +768,18 @@ impl<'a> World<'a> {
         at.starts(plan, node);
         let tip = at.tip().clone();
         self.mix(node, |mixing, seen| mixing.back(node, &tip, seen));
-    }
-
-    /// The operator asks for the anchors that begin with the third node, at every anchor.
-    fn reconfigure(&mut self) {
-        let plan = self.plan;
-        let next = committee(1, 3, plan.job.scheme);
-        for node in 0..plan.job.scheme.anchors() {
-            if self.nodes[node].is_up {
-                let committee = next.clone();
-                self.step_anchor(node, AnchorInput::Reconfigured { committee });
-            }
-        }
+        // From its own copy of the mesh's settings.
+        self.told(node);
     }
 
     /// Whether faults are over and all who live know the end of the job.
     fn has_ended(&self) -> bool {
         let rounds = self.plan.job.rounds;
-        let mut lives = self.nodes.iter().filter(|node| !node.is_dead);
-        self.now.0 >= self.until.0 && lives.all(|node| node.is_up && node.has_all(rounds))
+        let mut lives = self.nodes.iter().enumerate().filter(|(_, node)| !node.is_dead);
+        let has_all = |(index, node): (usize, &Node)| {
+            node.is_up && node.has_all(rounds, self.plan.is_client(index))
+        };
+        self.now.0 >= self.until.0 && lives.all(has_all)
     }
 
     fn finish(mut self, ended: bool) -> Outcome {

@@ -58,13 +58,23 @@ impl Reseated {
     }
 
     /// One more wish, after those that are still open.
-    fn with(job: Digest, before: Option<&[u8]>, wish: Committee) -> Self {
+    ///
+    /// # Errors
+    /// Where others know of later anchors than whoever wishes: theirs may be under way.
+    fn with(job: Digest, before: Option<&[u8]>, wish: Committee) -> Result<Self, Refusal> {
         let mut wishes = before.map(|told| Self::of(&job, told)).unwrap_or_default();
+        if wishes.iter().any(|one| one.epoch > wish.epoch) {
+            return Err(refused(
+                "this node has not heard of the last rounds, nor of the job's anchors now: ask \
+                 again once `selvedge fed status` shows them"
+                    .to_owned(),
+            ));
+        }
         wishes.retain(|one| one.epoch == wish.epoch && *one != wish);
         let spare = (wishes.len() + 1).saturating_sub(MAX_WISHES);
         wishes.drain(..spare);
         wishes.push(wish);
-        Self { job, wishes }
+        Ok(Self { job, wishes })
     }
 }
 
@@ -172,7 +182,7 @@ impl Federation {
         }
         let nodes = can.iter().map(|seat| seat.node).collect();
         let wish = Committee { epoch: next, seats: can };
-        let make = |before: Option<&[u8]>| Reseated::with(job, before, wish).to_bytes();
+        let make = |before: Option<&[u8]>| Reseated::with(job, before, wish)?.to_bytes();
         shared.routing.tell_seats(key_of(name), make).await?;
         self.heed(shared);
         Ok(nodes)
@@ -227,20 +237,22 @@ mod tests {
 
     #[test]
     fn wishes_before_the_last_are_kept_while_they_may_be_closed() {
-        let mut told = Reseated::with(JOB, None, committee(3, 1));
+        let mut told = Reseated::with(JOB, None, committee(3, 1)).unwrap();
         for first in 2..20 {
             let before = told.to_bytes().unwrap();
-            told = Reseated::with(JOB, Some(&before), committee(3, first));
+            told = Reseated::with(JOB, Some(&before), committee(3, first)).unwrap();
             assert_eq!(told.wishes.last(), Some(&committee(3, first)));
             assert_eq!(told.wishes.len(), MAX_WISHES.min(first));
         }
         let before = told.to_bytes().unwrap();
-        let again = Reseated::with(JOB, Some(&before), committee(3, 15));
+        let again = Reseated::with(JOB, Some(&before), committee(3, 15)).unwrap();
         assert_eq!(again.wishes.len(), MAX_WISHES);
         assert_eq!(again.wishes.last(), Some(&committee(3, 15)));
-        let later = Reseated::with(JOB, Some(&before), committee(4, 1));
+        let later = Reseated::with(JOB, Some(&before), committee(4, 1)).unwrap();
         assert_eq!(later.wishes, [committee(4, 1)], "of an earlier set none can be closed");
-        let other = Reseated::with([8; 32], Some(&before), committee(3, 1));
+        let told = later.to_bytes().unwrap();
+        assert!(Reseated::with(JOB, Some(&told), committee(3, 1)).is_err(), "of one behind");
+        let other = Reseated::with([8; 32], Some(&before), committee(3, 1)).unwrap();
         assert_eq!(other.wishes, [committee(3, 1)]);
     }
 

@@ -446,10 +446,15 @@ fn anchors_that_are_lost_for_good_are_replaced() {
         let has_moved = |job: &Value| lost.iter().all(|at| !is_anchor(job, &nodes[*at]));
         let moved = Deadline::patient().until("a job with other anchors", || {
             // One may be missed before the other is; then somebody asks again, as a steward would.
-            drop(nodes[0].cli(&["fed", "anchors", "wear"])?);
+            let asked = nodes[0].cli(&["fed", "anchors", "wear"])?;
+            let said = format!("{}{}", asked.out, asked.err);
+            let is_answer = |one: &&str| said.contains(one);
+            let answers = ["are to be the anchors of wear", "none has to be replaced"];
+            ensure!(answers.iter().any(|one| is_answer(&one)), "{said}");
             Ok(shown(&nodes[0])?.filter(has_moved))
         })?;
         ensure!(moved["anchors"].as_array().is_some_and(|all| all.len() == 5), "{moved}");
+        ensure!(moved["anchors_needed"] == 3, "{moved}");
 
         s.step("another one of the first anchors is gone, more than the scheme bears: it goes on");
         let third = (1..7).filter(living).find(|at| is_anchor(&begun, &nodes[*at]));
