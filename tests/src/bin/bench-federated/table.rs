@@ -1,5 +1,6 @@
 //! The settings that are run, the figures they are held against, and what is noted.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -141,10 +142,12 @@ impl Took {
     }
 }
 
-/// Bytes and time of a round; the same job in Flower in turn with it, which is installed for that
-/// unless it may not be.
-pub(crate) fn costs(data: &Divided, installs: bool, report: &mut Report) -> Result<()> {
-    let python = flower::python(installs)?;
+/// Bytes and time of a round; the same job in Flower in turn with it, in the Python that has it.
+pub(crate) fn costs(
+    data: &Divided,
+    python: &Result<PathBuf, String>,
+    report: &mut Report,
+) -> Result<()> {
     let kinds = [("secure", Mode::Secure), ("plain", Mode::Plain(Rule::Mean))];
     let mut own = [Took::default(), Took::default()];
     let mut flower: Option<Took> = None;
@@ -154,7 +157,7 @@ pub(crate) fn costs(data: &Divided, installs: bool, report: &mut Report) -> Resu
         for ((_, mode), took) in kinds.iter().zip(&mut own) {
             last.push(timed(data, *mode, took)?);
         }
-        if let Ok(python) = &python {
+        if let Ok(python) = python {
             let told = flower::run(python, data, COMPARED_ROUNDS)?;
             let took = flower.get_or_insert_default();
             took.seconds.extend(&told.seconds);
@@ -171,7 +174,7 @@ pub(crate) fn costs(data: &Divided, installs: bool, report: &mut Report) -> Resu
         }
     }
     report.heading(THEIRS);
-    let why = python.err().unwrap_or_default();
+    let why = python.as_ref().err().map_or("", String::as_str);
     if let Some(flower) = &flower {
         flower.note("flower", report);
     }
@@ -182,7 +185,7 @@ pub(crate) fn costs(data: &Divided, installs: bool, report: &mut Report) -> Resu
                 let ratio = median(&took.seconds) / median(&flower.seconds);
                 report.note(&name, ratio, Some(1.0));
             }
-            None => report.lacks(&name, &why),
+            None => report.lacks(&name, why),
         }
     }
     Ok(())
