@@ -39,6 +39,9 @@ const TEXT: Table = Table { name: "line3", kind: "csv", examples: 120, first: 1 
 /// Fewer: there is more to look for of each.
 const PARQUET: Table = Table { name: "line4", kind: "parquet", examples: 40, first: 3 };
 
+/// A rule that looks at every update, and a server that has moments.
+const KRUM: &str = "[mode]\nkind = \"plain\"\nrule = { multi-krum = { byzantine = 0, keep = 2 } }\n\
+                    [strategy]\nkind = \"fedadam\"\nrate = 0.01\ntau = 0.01\n";
 /// Noise of a job with privacy, small beside what an update may be: so much of it that a model is
 /// lost would end the training.
 const PRIVACY: &str =
@@ -148,7 +151,7 @@ fn nothing_of_a_nodes_examples_is_in_any_byte_that_leaves_it() {
             (closed, TEXT, secure),
             (open, TEXT, plain),
             ("hidden", PARQUET, PRIVACY),
-            ("shown", PARQUET, plain),
+            ("shown", PARQUET, KRUM),
         ];
         let file = s.path("job.toml");
         let mut at_least = 0;
