@@ -226,7 +226,8 @@ fn sweeps() -> u64 {
     std::env::var("SELVEDGE_SIM_SWEEPS").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// Turns in jobs of all kinds, in so many seeds: in one the first round's, in the next the second's.
+/// Turns in jobs of all kinds, in so many seeds: in one the first round's, in the next the
+/// second's.
 /// In the first seed whoever dies is back in all ways, in each other one in another way.
 fn turns(scheme: Scheme, seeds: u64) -> Vec<Turn> {
     let of = |at: u64| {

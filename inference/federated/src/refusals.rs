@@ -82,10 +82,13 @@ impl Refusals {
         Some(unsaid)
     }
 
-    /// Counts that a node was refused; people are told of it otherwise.
-    pub fn count(&mut self, node: NodeId, why: &'static str, times: u64) {
+    /// Counts that a node was refused; people are told of it otherwise, or need not be. Whether it
+    /// is the first time for this reason.
+    pub fn count(&mut self, node: NodeId, why: &'static str, times: u64) -> bool {
         let tally = self.tally(node, why);
+        let is_first = tally.times == 0;
         tally.times = tally.times.saturating_add(times);
+        is_first
     }
 
     /// How often each node was refused, by reason.

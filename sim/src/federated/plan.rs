@@ -386,11 +386,13 @@ impl Plan {
         let node = dice.below(anchors as u64) as usize;
         let last = self.deaths.iter().map(|(_, at)| *at);
         let last = last.chain(self.wishes.iter().map(|(at, _)| *at)).max().unwrap_or_default();
-        let at = last.plus(Micros(dice.below(Micros::secs(15).0)));
+        let at = last.plus(Micros::secs(3)).plus(Micros(dice.below(Micros::secs(15).0)));
         // Whoever is to die is no client, and of those there must be enough without it.
         let others = (0..self.nodes).filter(|one| *one != node && self.is_client(*one)).count();
         let lives = self.deaths.iter().all(|(dead, _)| *dead != node);
-        if dice.chance(600) && lives && others >= self.job.floor() + 1 {
+        // Where as many died before as one set of anchors bears it is the more worth seeing.
+        let odds = if self.deaths.is_empty() { 400 } else { 900 };
+        if dice.chance(odds) && lives && others >= self.job.floor() + 1 {
             self.late = Some((node, at));
         }
     }

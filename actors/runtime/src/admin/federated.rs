@@ -24,8 +24,9 @@ impl Admin {
         self.shared.federation.cancel(&self.shared, name).await
     }
 
-    /// Asks the mesh for other anchors of a job, in place of those that cannot be reached from here;
-    /// who they are to be. They take over with the next set that the anchors before them close.
+    /// Asks the mesh for other anchors of a job, in place of those that cannot be reached from
+    /// here; who they are to be. They take over with the next set that the anchors before them
+    /// close.
     ///
     /// # Errors
     /// A refusal where there is no such job, none has to be replaced, too few can be reached, or

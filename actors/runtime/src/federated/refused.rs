@@ -35,6 +35,18 @@ pub(super) fn names_of(shared: &Arc<Shared>) -> Naming {
     })
 }
 
+/// What was noted of a refusal, and is to be written down.
+pub(super) struct Noted {
+    /// What people shall be told; nothing where nodes that do all they should come to it too.
+    pub(super) line: Option<String>,
+}
+
+impl Noted {
+    const fn said(line: String) -> Self {
+        Self { line: Some(line) }
+    }
+}
+
 /// Who was refused in one job.
 pub(super) struct Refusees {
     job: String,
@@ -90,16 +102,17 @@ impl Refusees {
 
     /// Counts a node that was in a sum which cannot be; people are told of all of them together.
     pub(super) fn beyond(&self, node: NodeId) {
-        self.book.lock().count(node, Refused::Beyond.kind(), 1);
+        // The sum that it was in is written down with it.
+        let _ = self.book.lock().count(node, Refused::Beyond.kind(), 1);
     }
 
     /// A contribution that this node refused as an anchor. Where nodes that do all they should come
     /// to it too it is counted, and nobody is told.
-    pub(super) fn contribution(&self, now: Mono, from: NodeId, why: Refused) -> Option<String> {
+    pub(super) fn contribution(&self, now: Mono, from: NodeId, why: Refused) -> Option<Noted> {
         let reason = why.kind();
         if why.is_of_timing() {
-            self.book.lock().count(from, reason, 1);
-            return None;
+            let is_first = self.book.lock().count(from, reason, 1);
+            return is_first.then_some(Noted { line: None });
         }
         let times = self.book.lock().note(now, from, reason, 1)?;
         let (job, node, id) = (&self.job, self.called(&from), from.short());
@@ -108,22 +121,22 @@ impl Refusees {
             1 => "a contribution".to_owned(),
             _ => format!("{times} contributions"),
         };
-        Some(format!("refused {what} of {}: {why}", self.name(&from)))
+        Some(Noted::said(format!("refused {what} of {}: {why}", self.name(&from))))
     }
 
     /// A proposal to hand the job to anchors that nobody is known to have asked for.
-    pub(super) fn unasked(&self, now: Mono, by: NodeId) -> Option<String> {
+    pub(super) fn unasked(&self, now: Mono, by: NodeId) -> Option<Noted> {
         let times = self.book.lock().note(now, by, UNASKED, 1)?;
         let (job, node, id) = (&self.job, self.called(&by), by.short());
         tracing::info!(job, node, id, times, "proposes anchors that nobody is known to ask for");
         let node = self.name(&by);
-        Some(format!(
+        Some(Noted::said(format!(
             "{node} proposed to hand the job to anchors that nobody is known here to have asked for"
-        ))
+        )))
     }
 
     /// Something that nobody may send.
-    pub(super) fn misdeed(&self, now: Mono, by: NodeId, what: &str) -> Option<String> {
+    pub(super) fn misdeed(&self, now: Mono, by: NodeId, what: &str) -> Option<Noted> {
         let times = self.book.lock().note(now, by, MISDEED, 1)?;
         let (job, node, id) = (&self.job, self.called(&by), by.short());
         tracing::warn!(job, node, id, times, what, "a node sent what cannot be");
@@ -131,7 +144,7 @@ impl Refusees {
             1 => String::new(),
             _ => format!(", and {} times before since that was last told", times - 1),
         };
-        Some(format!("{} sent {what}{more}", self.name(&by)))
+        Some(Noted::said(format!("{} sent {what}{more}", self.name(&by))))
     }
 }
 
@@ -150,21 +163,25 @@ mod tests {
         }))
     }
 
+    fn line(noted: Option<Noted>) -> Option<String> {
+        noted.and_then(|noted| noted.line)
+    }
+
     #[test]
     fn the_line_names_the_sender_and_the_reason_and_how_often() {
         let all = named();
-        let first = all.contribution(Mono(0), LIAR, Refused::Sealed);
+        let first = line(all.contribution(Mono(0), LIAR, Refused::Sealed));
         let id = LIAR.short();
         let said = format!("refused a contribution of li[2Jar ({id}): the share cannot be opened");
         assert_eq!(first, Some(said));
         for _ in 0..3 {
             assert!(all.contribution(Mono(1), LIAR, Refused::Sealed).is_none(), "too soon");
         }
-        let later = all.contribution(Mono(SAY_EVERY.0), LIAR, Refused::Sealed);
+        let later = line(all.contribution(Mono(SAY_EVERY.0), LIAR, Refused::Sealed));
         let said = format!("refused 4 contributions of li[2Jar ({id}): the share cannot be opened");
         assert_eq!(later, Some(said));
         let other = NodeId([2; 32]);
-        let sent = all.misdeed(Mono(3), other, "a receipt that does not fit");
+        let sent = line(all.misdeed(Mono(3), other, "a receipt that does not fit"));
         assert_eq!(sent, Some(format!("{} sent a receipt that does not fit", other.short())));
         let counts = all.counts();
         assert_eq!(counts[&LIAR], BTreeMap::from([("sealed", 5)]));
@@ -174,9 +191,10 @@ mod tests {
     #[test]
     fn what_honest_nodes_come_to_is_counted_and_blames_nobody() {
         let all = named();
-        let said = all.contribution(Mono(0), LIAR, Refused::Replayed { last: 3 });
-        assert_eq!(said, None);
-        assert_eq!(all.counts()[&LIAR], BTreeMap::from([("replayed", 1)]));
+        let noted = || all.contribution(Mono(0), LIAR, Refused::Replayed { last: 3 });
+        assert!(noted().is_some_and(|noted| noted.line.is_none()), "the first one is written down");
+        assert!(noted().is_none());
+        assert_eq!(all.counts()[&LIAR], BTreeMap::from([("replayed", 2)]));
     }
 
     #[test]

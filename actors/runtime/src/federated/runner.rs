@@ -335,12 +335,7 @@ impl Runner {
                 self.judged(judged.unwrap_or((self.judges, Err(panicked()))));
             }
             () = grows(&mut self.parts.grown) => self.has_grown = true,
-            Some(wishes) = reseated(&mut self.parts.seats) => {
-                let told = wishes.into_iter();
-                inputs.extend(told.map(|committee| {
-                    Input::Anchor(AnchorInput::Reconfigured { committee })
-                }));
-            }
+            Some(wishes) = reseated(&mut self.parts.seats) => inputs.extend(wishes),
             more = heard.recv() => match more {
                 Some(more) => self.take(more, &mut inputs),
                 // The sender lives as long as the job.
@@ -754,9 +749,10 @@ const READ_AGAIN: selvedge_base::Micros = selvedge_base::Micros::secs(60);
 const LONGEST_REST: selvedge_base::Micros = selvedge_base::Micros::secs(60);
 
 /// Waits until somebody asks for other anchors; never ends well where nobody can any more.
-async fn reseated(seats: &mut watch::Receiver<Vec<Committee>>) -> Option<Vec<Committee>> {
+async fn reseated(seats: &mut watch::Receiver<Vec<Committee>>) -> Option<Vec<Input>> {
     seats.changed().await.ok()?;
-    Some(seats.borrow_and_update().clone())
+    let wish = |one: &Committee| AnchorInput::Reconfigured { committee: one.clone() };
+    Some(seats.borrow_and_update().iter().map(|one| Input::Anchor(wish(one))).collect())
 }
 
 /// Resolves when there is more to learn from, where that may be.

@@ -127,7 +127,8 @@ impl Federation {
     }
 
     /// Asks the mesh for other anchors of a job: of those that there are the ones that can be
-    /// reached from here stay, others that can be reached take the places of the rest. Who they are.
+    /// reached from here stay, others that can be reached take the places of the rest. Who they
+    /// are.
     ///
     /// # Errors
     /// A refusal where there is no such job or it is over, nothing would change, too few can be
@@ -156,9 +157,9 @@ impl Federation {
             (now.iter().filter(|node| is_usable(node)).count(), told.job.gathering());
         if found < needed {
             return Err(refused(format!(
-                "{found} of the anchors of '{name}' can be reached from here, and it takes {needed} \
-                 of them to hand it to others: bring some back, or cancel the job and submit it \
-                 anew"
+                "{found} of the anchors of '{name}' can be reached from here, and it takes \
+                 {needed} of them to hand it to others: bring some back, or cancel the job and \
+                 submit it anew"
             )));
         }
         let mut can = self.can_be_anchors(shared, told.job.nonce.wrapping_add(next), told.since());
@@ -168,8 +169,8 @@ impl Federation {
         let count = told.job.scheme.anchors();
         if can.len() < count {
             return Err(refused(format!(
-                "the job needs {count} anchors and {} members can be reached from here: start some, \
-                 or add nodes with `selvedge mesh invite`",
+                "the job needs {count} anchors and {} members can be reached from here: start \
+                 some, or add nodes with `selvedge mesh invite`",
                 can.len()
             )));
         }

@@ -256,8 +256,8 @@ impl JobSpec {
     }
 }
 
-/// The first wire version whose nodes can be anchors of a job: older ones cannot read what the job's
-/// setting says, do not know clients beside each other on one node, or prove no shares.
+/// The first wire version whose nodes can be anchors of a job: older ones cannot read what the
+/// job's setting says, do not know clients beside each other on one node, or prove no shares.
 pub(super) fn known_since(job: &Job, has_epidemic: bool, subject: &Subject) -> u8 {
     let follows = job.privacy.is_some_and(|privacy| privacy.adaptive.is_some());
     if job.guard.is_some() {

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::disk::{Part, RoundMeasured, hex};
 use super::personal::{Kept, PersonalProgress};
-use super::refused::{Naming, Recorded, Refusees};
+use super::refused::{Naming, Noted, Recorded, Refusees};
 use super::served::Served;
 use super::task::Announced;
 use super::tuned::Tuned;
@@ -432,6 +432,16 @@ impl JobState {
         ));
     }
 
+    /// A refusal was noted.
+    fn noted(&self, Noted { line }: Noted) {
+        match line {
+            Some(line) => self.trouble(line),
+            None => {
+                self.changed.send_replace(());
+            }
+        }
+    }
+
     /// A contribution was refused by this node's anchor, or one of a client of this node.
     fn turned_down(
         &self,
@@ -446,7 +456,7 @@ impl JobState {
         let Some(at) = at else {
             self.refused(why, 1);
             let said = self.refusees.contribution(now, from, why);
-            return said.map(|said| self.trouble(said)).is_some();
+            return said.map(|said| self.noted(said)).is_some();
         };
         // A client hears of its own from anchors, which count it. That it was in a sum which cannot
         // be it finds out itself: whoever else says so may be lying.
@@ -510,14 +520,14 @@ impl JobState {
                 said(format!("what was trained cannot be contributed: {why}"));
             }
             Event::Unasked { by, round } => {
-                tracing::debug!(job, round, peer = %by.short(), "a proposal of other anchors waits");
+                tracing::debug!(job, round, peer = %by.short(), "other anchors are proposed");
                 let said = self.refusees.unasked(now, *by);
-                return said.map(|said| self.trouble(said)).is_some();
+                return said.map(|said| self.noted(said)).is_some();
             }
             Event::Misdeed { by, what } => {
                 tracing::debug!(job, peer = %by.short(), what, "a peer sent what cannot be");
                 let said = self.refusees.misdeed(now, *by, what);
-                return said.map(|said| self.trouble(said)).is_some();
+                return said.map(|said| self.noted(said)).is_some();
             }
         }
         false

@@ -89,9 +89,9 @@ pub enum AnchorInput {
         write: u64,
     },
     /// The operator wants other anchors; they take over with the next set that is closed here, or,
-    /// where theirs is a later set of anchors than the next one, after those before them. Of several
-    /// wishes the last one told is proposed, and each of them is accepted: no anchor hands the job
-    /// to others that it was not told of.
+    /// where theirs is a later set of anchors than the next one, after those before them. Of
+    /// several wishes the last one told is proposed, and each of them is accepted: no anchor hands
+    /// the job to others that it was not told of.
     Reconfigured {
         /// Which.
         committee: Committee,
