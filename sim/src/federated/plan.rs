@@ -392,7 +392,7 @@ impl Plan {
         let lives = self.deaths.iter().all(|(dead, _)| *dead != node);
         // Where as many died before as one set of anchors bears it is the more worth seeing.
         let odds = if self.deaths.is_empty() { 400 } else { 900 };
-        if dice.chance(odds) && lives && others >= self.job.floor() + 1 {
+        if dice.chance(odds) && lives && others > self.job.floor() {
             self.late = Some((node, at));
         }
     }

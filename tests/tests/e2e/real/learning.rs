@@ -450,7 +450,7 @@ fn anchors_that_are_lost_for_good_are_replaced() {
             let said = format!("{}{}", asked.out, asked.err);
             let is_answer = |one: &&str| said.contains(one);
             let answers = ["are to be the anchors of wear", "none has to be replaced"];
-            ensure!(answers.iter().any(|one| is_answer(&one)), "{said}");
+            ensure!(answers.iter().any(is_answer), "{said}");
             Ok(shown(&nodes[0])?.filter(has_moved))
         })?;
         ensure!(moved["anchors"].as_array().is_some_and(|all| all.len() == 5), "{moved}");
