@@ -29,6 +29,7 @@ const MANY: u64 = 1_000;
 /// What is rare.
 const RARE: &[&str] = &[
     "a spend lost in a crash",
+    "an earlier wish for anchors closed",
     "closed by the fewest of nine",
     "closed by the fewest of sixteen",
     "more anchors dead than one set of them bears",
@@ -83,6 +84,7 @@ fn rounds_hold_under_faults() {
         tally.take(&format!("seed {seed} of means"), &run(&Plan::averaging(*seed)));
     }
     let wanted = &[
+        "a proposal of other anchors waits",
         "a proposer killed",
         "anchors replaced",
         "anchors replaced after a death",

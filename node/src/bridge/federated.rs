@@ -39,8 +39,8 @@ impl Bridge {
                 let view = self.gateway.view();
                 let names: Vec<String> = nodes.iter().map(|node| view.name_of(node)).collect();
                 done(format!(
-                    "{} are to be the anchors of {name}, from the end of the round on that the \
-                     anchors before them close next",
+                    "{} are to be the anchors of {name} once those before them have ended their \
+                     next round",
                     names.join(", ")
                 ))
             }

@@ -57,10 +57,10 @@ pub(crate) enum Fed {
     },
     /// Replace the anchors of a job that this node cannot reach by members that it can
     ///
-    /// Rounds need some of their anchors: 3 of 5, 6 of 9, 11 of 16. Do this while so many are
-    /// there: the anchors that are left hand the job on with the next round that they end. Asked
-    /// again before that, the new wish takes the place of the one before. A steward's node signs
-    /// it.
+    /// Rounds need some of their anchors: 3 of 5, 6 of 9, 11 of 16, and of a plain job 3, 5 or 9.
+    /// Do this while so many are there: the anchors that are left hand the job on with the next
+    /// round that they end. Asked again before that, the new wish is proposed from then on; what
+    /// was proposed already may still be closed. A steward's node signs it.
     Anchors {
         /// The job
         job: String,

@@ -55,8 +55,6 @@ struct Story<'a> {
 /// Shows it to its end.
 pub(super) fn learn(home: &Home, picture: Option<&Path>, verbose: u8) -> Result<()> {
     let picture = Picture::at(picture)?;
-    // Where it cannot be written that shows now, and not after the first round.
-    picture.draw(&Curve::default(), &[])?;
     let mut stage = Stage::default();
     stage.title("Five nodes on this machine learn together; one dies while it decides a round.");
     let place = Scratch::within(&home.path().join("demo"), "learn")

@@ -3,7 +3,7 @@
 //! Owns where it is put, and that no other file is written over. How it is drawn is
 //! `selvedge_train::curve`'s.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -45,6 +45,14 @@ impl Picture {
                 file.display()
             );
         }
+        // Where it cannot be written that shows now, and not after the first round.
+        let is_new = !file.exists();
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&file)
+            .and_then(|_| if is_new { std::fs::remove_file(&file) } else { Ok(()) })
+            .with_context(|| cannot_write(&file))?;
         Ok(Self { file })
     }
 
@@ -54,10 +62,13 @@ impl Picture {
 
     /// Draws what was measured so far, and beside it each node by its own digits.
     pub(super) fn draw(&self, curve: &Curve, own: &[Vec<(u64, f64)>]) -> Result<()> {
-        std::fs::write(&self.file, svg(TITLE, &curve.all, own, &curve.marks)).with_context(|| {
-            format!("cannot write {}; --picture FILE names another place", self.file.display())
-        })
+        std::fs::write(&self.file, svg(TITLE, &curve.all, own, &curve.marks))
+            .with_context(|| cannot_write(&self.file))
     }
+}
+
+fn cannot_write(file: &Path) -> String {
+    format!("cannot write {}; --picture FILE names another place", file.display())
 }
 
 /// Whether nothing is there, or a picture of an earlier demo.
@@ -100,5 +111,11 @@ mod tests {
             assert_eq!(std::fs::read(&file).unwrap(), other);
         }
         assert!(Picture::at(Some(scratch.path())).is_err(), "a directory is no place");
+        let nowhere = scratch.path().join("no").join("curve.svg");
+        let refused = Picture::at(Some(&nowhere)).err().unwrap().to_string();
+        assert!(refused.contains("--picture FILE"), "{refused}");
+        let unused = scratch.path().join("unused.svg");
+        Picture::at(Some(&unused)).unwrap();
+        assert!(!unused.exists(), "nothing is left where nothing was drawn");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns whom it asks for and which wishes are known; who hears of them when is the world's. The
 //! rules are those of the product (`federated/seats.rs` of the runtime): whoever can be reached
-//! and is an anchor stays, and wishes that may still be closed are told beside the last one.
+//! and is an anchor stays, and wishes that may still be closed are told beside the last one. Some
+//! wishes are for others first, which the product never asks for: more seats change hands so.
 
 use selvedge_federated::round::{Committee, Job, MAX_WISHES, Tip};
 
@@ -57,6 +58,12 @@ impl Steward {
     /// What a node hears that hears of all.
     pub(super) fn told(&self) -> Vec<Committee> {
         self.told.clone()
+    }
+
+    /// Whether others were asked for after these, in their place.
+    pub(super) fn has_followed(&self, committee: &Committee) -> bool {
+        let last = self.told.iter().rev().find(|told| told.epoch == committee.epoch);
+        last.is_some_and(|last| last != committee)
     }
 
     /// Whether these were ever asked for.

@@ -701,6 +701,9 @@ impl<'a> World<'a> {
             if self.nodes.iter().any(|node| node.is_dead) {
                 self.count("anchors replaced after a death");
             }
+            if self.steward.has_followed(next) {
+                self.count("an earlier wish for anchors closed");
+            }
         }
     }
 

@@ -16,8 +16,6 @@ use crate::shared::Shared;
 
 /// The reason, in a word, where somebody sent what is no contribution and cannot be.
 const MISDEED: &str = "misdeed";
-/// The reason where an anchor proposes others that no steward asked for, as far as is known.
-const UNASKED: &str = "unasked";
 
 /// What people call a node.
 pub(super) type Naming = Box<dyn Fn(&NodeId) -> String + Send + Sync>;
@@ -82,7 +80,7 @@ impl Refusees {
         let mut book = self.book.lock();
         if book.is_empty() {
             let mut reasons = Refused::KINDS.to_vec();
-            reasons.extend([MISDEED, UNASKED]);
+            reasons.push(MISDEED);
             *book = Refusals::restored(recorded, &reasons);
         }
     }
@@ -122,17 +120,6 @@ impl Refusees {
             _ => format!("{times} contributions"),
         };
         Some(Noted::said(format!("refused {what} of {}: {why}", self.name(&from))))
-    }
-
-    /// A proposal to hand the job to anchors that nobody is known to have asked for.
-    pub(super) fn unasked(&self, now: Mono, by: NodeId) -> Option<Noted> {
-        let times = self.book.lock().note(now, by, UNASKED, 1)?;
-        let (job, node, id) = (&self.job, self.called(&by), by.short());
-        tracing::info!(job, node, id, times, "proposes anchors that nobody is known to ask for");
-        let node = self.name(&by);
-        Some(Noted::said(format!(
-            "{node} proposed to hand the job to anchors that nobody is known here to have asked for"
-        )))
     }
 
     /// Something that nobody may send.

@@ -586,7 +586,8 @@ impl Runner {
         self.judge();
     }
 
-    /// Writes down whom this node refused; people were told of it, so this is seldom.
+    /// Writes down whom this node refused: where people are told of it, and the first time that a
+    /// node is refused for a reason; so this is seldom.
     fn write_refused(&self) {
         let Parts { disk, state, .. } = &self.parts;
         // A count that is too low harms nobody.

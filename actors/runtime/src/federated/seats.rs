@@ -47,12 +47,18 @@ impl Reseated {
         (*version == VERSION).then(|| codec::decode_body(rest).ok()).flatten()
     }
 
-    /// Wishes for a job, of which each seat is sealed to by the node's own key and no other.
-    fn of(job: &Digest, content: &[u8]) -> Vec<Committee> {
-        let told = Self::from_bytes(content).filter(|told| told.job == *job);
-        let mut wishes = told.map(|told| told.wishes).unwrap_or_default();
-        wishes.truncate(MAX_WISHES);
+    /// Wishes for a job in all that was told of its anchors, of which each seat is sealed to by the
+    /// node's own key and no other. What governs comes last; before it may be wishes of a steward
+    /// who did not know of that one, of which a set may have been proposed all the same.
+    fn of(job: &Digest, told: &[Vec<u8>]) -> Vec<Committee> {
+        let told = told.iter().filter_map(|content| Self::from_bytes(content));
+        let mut wishes: Vec<Committee> = Vec::new();
+        for wish in told.filter(|told| told.job == *job).flat_map(|told| told.wishes) {
+            wishes.retain(|one| *one != wish);
+            wishes.push(wish);
+        }
         let is_own = |seat: &Seat| sealing_key(&seat.node) == Some(seat.key);
+        wishes.drain(..wishes.len().saturating_sub(MAX_WISHES));
         wishes.retain(|committee| committee.seats.iter().all(is_own));
         wishes
     }
@@ -61,18 +67,17 @@ impl Reseated {
     ///
     /// # Errors
     /// Where others know of later anchors than whoever wishes: theirs may be under way.
-    fn with(job: Digest, before: Option<&[u8]>, wish: Committee) -> Result<Self, Refusal> {
-        let mut wishes = before.map(|told| Self::of(&job, told)).unwrap_or_default();
+    fn with(job: Digest, before: &[Vec<u8>], wish: Committee) -> Result<Self, Refusal> {
+        let mut wishes = Self::of(&job, before);
         if wishes.iter().any(|one| one.epoch > wish.epoch) {
             return Err(refused(
-                "this node has not heard of the last rounds, nor of the job's anchors now: ask \
-                 again once `selvedge fed status` shows them"
+                "this node is behind: later anchors were asked for already. Ask again once \
+                 `selvedge fed status` shows a later round of the job"
                     .to_owned(),
             ));
         }
         wishes.retain(|one| one.epoch == wish.epoch && *one != wish);
-        let spare = (wishes.len() + 1).saturating_sub(MAX_WISHES);
-        wishes.drain(..spare);
+        wishes.drain(..(wishes.len() + 1).saturating_sub(MAX_WISHES));
         wishes.push(wish);
         Ok(Self { job, wishes })
     }
@@ -111,9 +116,9 @@ impl Federation {
 
     /// Hands each job what the mesh says of its anchors.
     pub(super) fn heed_seats(&self, shared: &Shared) {
-        for (name, content) in shared.routing.seats() {
+        for (name, told) in shared.routing.seats() {
             let heed = |running: &Running| {
-                let wishes = Reseated::of(&running.job, &content);
+                let wishes = Reseated::of(&running.job, &told);
                 running.seats.send_if_modified(|now| {
                     let is_new = *now != wishes;
                     *now = wishes;
@@ -183,7 +188,7 @@ impl Federation {
         }
         let nodes = can.iter().map(|seat| seat.node).collect();
         let wish = Committee { epoch: next, seats: can };
-        let make = |before: Option<&[u8]>| Reseated::with(job, before, wish)?.to_bytes();
+        let make = |before: &[Vec<u8>]| Reseated::with(job, before, wish)?.to_bytes();
         shared.routing.tell_seats(key_of(name), make).await?;
         self.heed(shared);
         Ok(nodes)
@@ -224,8 +229,8 @@ mod tests {
         }
         let later = [&[VERSION + 1], &bytes[1..]].concat();
         assert_eq!(Reseated::from_bytes(&later), None);
-        assert_eq!(Reseated::of(&JOB, &bytes), told.wishes);
-        assert_eq!(Reseated::of(&[8; 32], &bytes), [], "another job of the name");
+        assert_eq!(Reseated::of(&JOB, std::slice::from_ref(&bytes)), told.wishes);
+        assert_eq!(Reseated::of(&[8; 32], &[bytes]), [], "another job of the name");
     }
 
     #[test]
@@ -233,28 +238,41 @@ mod tests {
         let mut forged = committee(3, 1);
         forged.seats[2].key = committee(3, 9).seats[0].key;
         let told = Reseated { job: JOB, wishes: vec![forged, committee(3, 2)] };
-        assert_eq!(Reseated::of(&JOB, &told.to_bytes().unwrap()), [committee(3, 2)]);
+        assert_eq!(Reseated::of(&JOB, &[told.to_bytes().unwrap()]), [committee(3, 2)]);
     }
 
     #[test]
     fn wishes_before_the_last_are_kept_while_they_may_be_closed() {
-        let mut told = Reseated::with(JOB, None, committee(3, 1)).unwrap();
+        let mut told = Reseated::with(JOB, &[], committee(3, 1)).unwrap();
         for first in 2..20 {
-            let before = told.to_bytes().unwrap();
-            told = Reseated::with(JOB, Some(&before), committee(3, first)).unwrap();
+            let before = [told.to_bytes().unwrap()];
+            told = Reseated::with(JOB, &before, committee(3, first)).unwrap();
             assert_eq!(told.wishes.last(), Some(&committee(3, first)));
             assert_eq!(told.wishes.len(), MAX_WISHES.min(first));
         }
-        let before = told.to_bytes().unwrap();
-        let again = Reseated::with(JOB, Some(&before), committee(3, 15)).unwrap();
+        let before = [told.to_bytes().unwrap()];
+        let again = Reseated::with(JOB, &before, committee(3, 15)).unwrap();
         assert_eq!(again.wishes.len(), MAX_WISHES);
         assert_eq!(again.wishes.last(), Some(&committee(3, 15)));
-        let later = Reseated::with(JOB, Some(&before), committee(4, 1)).unwrap();
+        let later = Reseated::with(JOB, &before, committee(4, 1)).unwrap();
         assert_eq!(later.wishes, [committee(4, 1)], "of an earlier set none can be closed");
-        let told = later.to_bytes().unwrap();
-        assert!(Reseated::with(JOB, Some(&told), committee(3, 1)).is_err(), "of one behind");
-        let other = Reseated::with([8; 32], Some(&before), committee(3, 1)).unwrap();
+        let told = [later.to_bytes().unwrap()];
+        assert!(Reseated::with(JOB, &told, committee(3, 1)).is_err(), "of one behind");
+        let other = Reseated::with([8; 32], &before, committee(3, 1)).unwrap();
         assert_eq!(other.wishes, [committee(3, 1)]);
+    }
+
+    #[test]
+    fn of_two_stewards_who_did_not_know_of_each_other_both_are_heard() {
+        let told =
+            |first| Reseated { job: JOB, wishes: vec![committee(3, first)] }.to_bytes().unwrap();
+        let both = [told(1), told(2)];
+        assert_eq!(Reseated::of(&JOB, &both), [committee(3, 1), committee(3, 2)]);
+        let third = Reseated::with(JOB, &both, committee(3, 4)).unwrap();
+        assert_eq!(third.wishes, [committee(3, 1), committee(3, 2), committee(3, 4)]);
+        // A version with both after one of them: each is there once.
+        let more = [told(1), third.to_bytes().unwrap()];
+        assert_eq!(Reseated::of(&JOB, &more), third.wishes);
     }
 
     #[test]

@@ -467,8 +467,8 @@ impl JobState {
         false
     }
 
-    /// Notes what the machine of a client reported, or that of the anchor. Whether people were told
-    /// of somebody who was refused, which is then to be written down.
+    /// Notes what the machine of a client reported, or that of the anchor. Whether whom it refused
+    /// is to be written down.
     pub(super) fn happened(&self, at: Option<usize>, event: &Event, now: Mono) -> bool {
         let job = &self.name;
         let said = |said: String| self.trouble(self.of_client(at, said));
@@ -519,10 +519,10 @@ impl JobState {
                 tracing::warn!(job, %why, "what was trained cannot be contributed");
                 said(format!("what was trained cannot be contributed: {why}"));
             }
+            // Nobody is blamed: word of the wish may be on its way, and whoever heard of a set that
+            // was accepted somewhere has to propose it.
             Event::Unasked { by, round } => {
                 tracing::debug!(job, round, peer = %by.short(), "other anchors are proposed");
-                let said = self.refusees.unasked(now, *by);
-                return said.map(|said| self.noted(said)).is_some();
             }
             Event::Misdeed { by, what } => {
                 tracing::debug!(job, peer = %by.short(), what, "a peer sent what cannot be");

@@ -10,6 +10,14 @@ use tokio::sync::watch;
 use super::{Routing, refused};
 use crate::federated::{is_job, is_seats, seats_of};
 
+/// What was ever said under a name and is remembered, the version that governs at the end.
+fn versions(book: &SettingsBook, key: &SettingKey) -> Vec<Vec<u8>> {
+    let contents = book.history(key).filter_map(|one| one.signed.body.content.clone());
+    let mut contents: Vec<Vec<u8>> = contents.collect();
+    contents.reverse();
+    contents
+}
+
 impl Routing {
     /// The jobs of the mesh: names and contents.
     pub(crate) fn jobs(&self) -> Vec<(String, Vec<u8>)> {
@@ -18,11 +26,14 @@ impl Routing {
         jobs.map(|(setting, content)| (setting.key.name.clone(), content.to_vec())).collect()
     }
 
-    /// What the mesh says of anchors of jobs: names of jobs and contents.
-    pub(crate) fn seats(&self) -> Vec<(String, Vec<u8>)> {
+    /// What the mesh says of anchors of jobs: names of jobs, and contents, the one that governs at
+    /// the end. Those before it are of stewards who did not know of each other, too.
+    pub(crate) fn seats(&self) -> Vec<(String, Vec<Vec<u8>>)> {
         let book = self.settings.book();
         let seats = book.current().filter(|(setting, _)| is_seats(&setting.key));
-        seats.map(|(setting, content)| (setting.key.name.clone(), content.to_vec())).collect()
+        seats
+            .map(|(setting, _)| (setting.key.name.clone(), versions(&book, &setting.key)))
+            .collect()
     }
 
     /// Tells the mesh who is to be the anchors of a job, by what was told of that before.
@@ -33,15 +44,15 @@ impl Routing {
     pub(crate) async fn tell_seats(
         &self,
         job: SettingKey,
-        make: impl FnOnce(Option<&[u8]>) -> Result<Vec<u8>, Refusal>,
+        make: impl FnOnce(&[Vec<u8>]) -> Result<Vec<u8>, Refusal>,
     ) -> Result<(), Refusal> {
         let seats = seats_of(&job.name);
         let make = |book: &SettingsBook| {
-            let content = |key| book.head(key).and_then(|head| head.signed.body.content.as_deref());
-            if content(&job).is_none() {
+            let head = book.head(&job).and_then(|head| head.signed.body.content.as_ref());
+            if head.is_none() {
                 return Err(refused(format!("the job '{}' was cancelled", job.name)));
             }
-            let told = make(content(&seats))?;
+            let told = make(&versions(book, &seats))?;
             Ok(vec![(seats.clone(), Some(told))])
         };
         self.settings.change(make, |_, _, _| Ok(())).await.map(drop)

@@ -222,7 +222,7 @@ fn anchors(job: &FederatedJob) -> String {
         };
         text += &format!(" ({} not reached from here; {what})", lost.join(", "));
     }
-    if !wanted.is_empty() {
+    if wanted.iter().any(|name| !all.contains(name)) {
         text += &format!("; after them, as asked: {}", wanted.join(", "));
     }
     text

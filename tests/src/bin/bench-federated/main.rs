@@ -3,10 +3,10 @@
 //! Owns the order of the measurements: accuracy by strategy and by how unequal the clients' data
 //! are, accuracy under attack, both beside the same jobs in numpy; then bytes and time of a round,
 //! beside the same job in Flower, which is installed once unless `--as-is` says not to; without it
-//! its targets are missed, as is the time that all of it may take. The rounds are those of the product: its machines, real shares, real
-//! signatures, in one process without network or disk. Every setting runs with three seeds;
-//! `--quick` runs one, `--seeds N` as many as that, which tells luck with a division from more;
-//! `--costs` measures bytes and time alone.
+//! its targets are missed, as is the time that all of it may take. The rounds are those of the
+//! product: its machines, real shares, real signatures, in one process without network or disk.
+//! Every setting runs with three seeds; `--quick` runs one, `--seeds N` as many as that, which
+//! tells luck with a division from more; `--costs` measures bytes and time alone.
 
 mod divided;
 mod fleet;
