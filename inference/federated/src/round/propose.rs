@@ -297,6 +297,12 @@ impl Anchor {
         if !is_seated || held.len() > MAX_ENTRIES {
             return;
         }
+        // Whoever proposed this would be named for what the one that promised made up.
+        let wrong = accepted.as_ref().map(|(_, close)| close.check(&self.job, &self.stored.tip));
+        if let Some(Err(why)) = wrong {
+            let what = format!("word that it accepted a set that cannot be closed: {why}");
+            return out.push(Effect::Report(Event::Misdeed { by: from, what }));
+        }
         promises.insert(from, (accepted, held));
         if promises.len() == all {
             self.put_forward(now, out);

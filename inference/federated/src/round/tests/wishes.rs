@@ -76,6 +76,27 @@ fn wishes_are_bounded_and_the_last_ones_are_known() {
     assert_eq!(anchor.wanted.last(), Some(&others(1, 15)));
 }
 
+#[test]
+fn word_of_a_set_that_cannot_be_is_its_tellers_and_is_not_proposed() {
+    let job = job(Mode::Secure);
+    let mut anchor = anchor(&job, 2);
+    // Whoever waited long enough asks the others, whatever it holds itself.
+    for at in [Micros::ZERO, job.pace.patience.times(5)] {
+        let now = Now { mono: Mono(at.0), ..Now::default() };
+        anchor.step(now, AnchorInput::Ticked, &mut Vec::new());
+    }
+    let ballot = Ballot { number: 1, by: node(2) };
+    let mut close = closing(&job, anchor.tip(), &[header(8, 0, 9), header(9, 0, 9)]);
+    close.entries.truncate(1);
+    let accepted = Some((Ballot { number: 9, by: node(0) }, Box::new(close)));
+    let promise = Message::Promise { round: 0, ballot, accepted, held: Vec::new() };
+    let effects = hear(&mut anchor, 0, promise);
+    let [Effect::Report(Event::Misdeed { by, what })] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert!(*by == node(0) && what.contains("cannot be closed"), "{what}");
+}
+
 /// A client of which anchors have heard, and its contribution.
 fn sharing(job: &Job) -> (Client, Header) {
     let me = Holder { node: node(9), incarnation: 1 };
