@@ -117,15 +117,22 @@ impl Federation {
     /// Hands each job what the mesh says of its anchors.
     pub(super) fn heed_seats(&self, shared: &Shared) {
         for (name, told) in shared.routing.seats() {
-            let heed = |running: &Running| {
-                let wishes = Reseated::of(&running.job, &told);
-                running.seats.send_if_modified(|now| {
-                    let is_new = *now != wishes;
-                    *now = wishes;
-                    is_new
-                });
-            };
-            if let Err(why) = self.look(&name, heed) {
+            // Whose keys are whose is worked out without holding up who asks for another job.
+            let wishes = self.look(&name, |running| running.job);
+            let wishes = wishes.map(|job| (job, Reseated::of(&job, &told)));
+            let heard = wishes.and_then(|(job, wishes)| {
+                self.look(&name, |running| {
+                    if running.job != job {
+                        return;
+                    }
+                    running.seats.send_if_modified(|now| {
+                        let is_new = *now != wishes;
+                        *now = wishes;
+                        is_new
+                    });
+                })
+            });
+            if let Err(why) = heard {
                 tracing::debug!(job = name, %why, "what is said of its anchors waits");
             }
         }

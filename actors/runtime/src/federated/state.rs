@@ -48,8 +48,8 @@ pub struct JobProgress {
     /// Contributions that this node refused as an anchor since its start, by reason.
     pub refused: BTreeMap<&'static str, u64>,
     /// Whom this node refused, as an anchor or for what cannot be, by reason; of a bounded number
-    /// of nodes, those that were refused last. Kept over restarts, but for what came since people
-    /// were last told.
+    /// of nodes, those that were refused last. Kept over restarts, but for what came since it
+    /// was last written down.
     pub refusals: BTreeMap<NodeId, BTreeMap<&'static str, u64>>,
     /// What this node has spent on the job, where it has privacy.
     pub spent: Option<MicroEpsilon>,
