@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use selvedge_base::Micros;
+use selvedge_core::NodeRow;
 use selvedge_engine::{Device, EngineConfig, Rendering, Running};
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::privacy::ledger::Cap;
@@ -133,7 +134,7 @@ impl Config {
         problems.bounds(raw);
         let config = Self {
             name: problems.name(&raw.node.name),
-            site: raw.node.site.clone(),
+            site: problems.site(&raw.node.site),
             api: ApiConfig {
                 listen: problems.address("api.listen", &raw.api.listen),
                 allowed_hosts: raw.api.allowed_hosts.iter().map(|h| h.to_lowercase()).collect(),
@@ -215,6 +216,15 @@ impl Problems {
             self.say("node.name", name, "a name without control characters or outer spaces");
         }
         name.to_owned()
+    }
+
+    /// Other nodes ignore one whose site moves a terminal's cursor, or is longer than they keep.
+    fn site(&mut self, site: &str) -> String {
+        if site.len() > NodeRow::MAX_NAME || site.chars().any(char::is_control) {
+            let fits = format!("{} bytes at most, without control characters", NodeRow::MAX_NAME);
+            self.say("node.site", site, fits);
+        }
+        site.to_owned()
     }
 
     fn sources(&mut self, written: &[RawData]) -> BTreeMap<String, DataParts> {

@@ -147,6 +147,17 @@ fn opentelemetrys_own_variables_are_honoured_and_their_secrets_hidden() {
 }
 
 #[test]
+fn a_site_that_other_nodes_would_not_take_is_refused() {
+    let (nowhere, none) = (Path::new("/nonexistent"), Env::new());
+    let with = |site: &str| load(nowhere, false, &none, |raw| raw.node.site = site.to_owned());
+    assert_eq!(with("Halle 3").unwrap().site, "Halle 3");
+    for wrong in ["a\tb", "\u{1b}[2J", &"x".repeat(65)] {
+        let refused = with(wrong).unwrap_err().to_string();
+        assert!(refused.contains("node.site"), "{refused}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_telemetry_is_said_without_its_secrets() {
     let wrong = env(&[
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:hush@collector"),
