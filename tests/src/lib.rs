@@ -30,6 +30,7 @@ pub mod sse;
 pub mod stall;
 pub mod time;
 pub mod tiny;
+pub mod unsigned;
 
 pub use admin::{Admin, Watch};
 pub use chat::{Asked, Heard};

@@ -12,14 +12,14 @@ use selvedge_base::{Dice, Machine, Micros, Mono, NodeId, Now, RequestId, Wall};
 use selvedge_core::quota::{
     Charge, CostClass, Grants, Quota, QuotaEffect, QuotaInput, QuotaOptions, QuotaStored, Verdict,
 };
-use selvedge_crdt::Signature;
-use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey, Seal};
+use selvedge_crdt::escrow::{BudgetId, Holder, LedgerKey};
 use selvedge_proto::policy::{
     AccountPath, Budget, BudgetSpec, Hardness, KeyId, Ledgers, Level, OnExhausted, Period, Scope,
     Standing, Unit,
 };
 use selvedge_tests::report::Report;
 use selvedge_tests::time::cpu_time;
+use selvedge_tests::unsigned::Unsigned;
 
 /// Requests of one measurement, and measurements; the median counts.
 const REQUESTS: u64 = 200_000;
@@ -198,18 +198,5 @@ impl Grants for Policy {
 
     fn resets_at(&self, key: &LedgerKey) -> Option<Wall> {
         Some(Period::Day.end(key.window))
-    }
-}
-
-/// Signatures are made when rows are sent, which nobody asks for here.
-struct Unsigned;
-
-impl Seal for Unsigned {
-    fn sign(&self, _: &[u8]) -> Signature {
-        Signature([0; 32], [0; 32])
-    }
-
-    fn is_signed(&self, _: &NodeId, _: &[u8], _: &Signature) -> bool {
-        false
     }
 }

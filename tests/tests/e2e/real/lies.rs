@@ -11,8 +11,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use selvedge_base::{Dice, Machine as _, NodeId, Now};
-use selvedge_crdt::Signature;
-use selvedge_crdt::escrow::{Holder, Seal};
+use selvedge_crdt::escrow::Holder;
 use selvedge_federated::field::Fp;
 use selvedge_federated::fixed::LEVEL_MAX;
 use selvedge_federated::mask::Seed;
@@ -24,6 +23,7 @@ use selvedge_federated::round::{
 use selvedge_federated::seal::seal;
 use selvedge_runtime::ChainReader;
 use selvedge_tests::output::Source;
+use selvedge_tests::unsigned::Unsigned;
 use selvedge_tests::{Deadline, Liar, Node, NodeSpec, Scenario, admin, scenario};
 use serde_json::Value;
 
@@ -56,19 +56,6 @@ struct Known {
     job: Arc<Job>,
     name: Digest,
     first: Tip,
-}
-
-/// Signs nothing: contributions are proven by the link they come over.
-struct Unsigned;
-
-impl Seal for Unsigned {
-    fn sign(&self, _: &[u8]) -> Signature {
-        Signature([0; 32], [0; 32])
-    }
-
-    fn is_signed(&self, _: &NodeId, _: &[u8], _: &Signature) -> bool {
-        false
-    }
 }
 
 impl Known {
