@@ -188,7 +188,7 @@ model, which is fetched once and kept. Ctrl-C ends it and leaves no process behi
 With --learning it starts five nodes, divides real handwritten digits among them by their kind, and
 shows how well they tell all kinds after each round of learning together; the node that proposes is
 killed in the middle of its round and comes back later. It needs no model and no network, takes
-about half a minute, and draws the curve into learning.svg in this directory.";
+some ten seconds, and draws the curve into learning.svg in this directory.";
 
 #[derive(Debug, Args)]
 #[command(after_help = DEMO_EXAMPLES)]

@@ -45,8 +45,8 @@ pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()
         }
         cli::Fed::Anchors { job } => {
             let path = format!("/admin/federated-anchors/{}", escaped(job));
-            let (done, _): (wire::Done, String) =
-                Client::admin(&home.running()?).ask(&path, &serde_json::json!({}))?;
+            let client = Client::admin(&home.running()?);
+            let done: wire::Done = client.post(&path, &serde_json::json!({}))?;
             ui::out(done.done);
             ui::note(format_args!("`selvedge fed status {job}` shows the anchors of the round"));
             Ok(())

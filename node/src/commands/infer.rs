@@ -89,7 +89,6 @@ pub(crate) fn classes_of(
     let answer: Answer = client.post(&path, &body_of(values, width))?;
     let all = examples(&answer, values.len() / width.max(1))?;
     let told = all.iter().map(|one| (one.class, one.probabilities[one.class])).collect();
-    drop(all);
     Ok((told, answer.model_version))
 }
 

@@ -14,9 +14,9 @@ use selvedge_net::clock;
 use super::cast::Player;
 use crate::http::wire::{FederatedJob, FederatedMeasured, FederatedPart, List};
 
-/// The longest that all of it may take; the usual time is half a minute.
+/// The longest that all of it may take; the usual time is ten seconds.
 const LONGEST: Duration = Duration::from_secs(300);
-/// How long no node may have any news: a round takes about a second, and some on a slow machine.
+/// How long no node may have any news: a round takes less than a second.
 const STALL: Duration = Duration::from_secs(60);
 /// What may wait to be heard: five nodes say less in a minute. One that has more to say waits.
 const WAITING: usize = 1_024;

@@ -9,8 +9,8 @@ use rustix::process::Signal;
 use selvedge_tests::output::Source;
 use selvedge_tests::{Deadline, Process, Scenario, Stopwatch, places, scenario};
 
-/// The longest that the demo of learning may take here: its rounds take about a second each, a few
-/// two while a node is dead, and on a busy machine thrice as long.
+/// The longest that the demo of learning may take here: it takes ten seconds where nothing
+/// else runs, and each round may wait for its patience where much does.
 const LEARNING_S: u64 = 300;
 
 #[test]
