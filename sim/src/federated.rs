@@ -12,6 +12,7 @@ mod check;
 mod disk;
 mod faults;
 mod kill;
+mod liar;
 mod mixing;
 mod node;
 mod plan;

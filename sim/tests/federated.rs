@@ -133,6 +133,24 @@ fn rounds_hold_under_faults() {
 }
 
 #[test]
+fn an_anchor_that_lies_about_its_parts_is_named_and_changes_no_model() {
+    let mut tally = Tally::default();
+    for seed in 0..seeds() {
+        tally.take(&format!("seed {seed} with a liar"), &run(&Plan::lying(seed)));
+    }
+    tally.holds(&[
+        "a part of a sum that is a lie",
+        "an end of a round that is a lie",
+        "crash",
+        "jobs of open means",
+        "jobs of secure sums",
+        "jobs of sums in groups",
+        "misdeed",
+        "parts that disagree",
+    ]);
+}
+
+#[test]
 fn what_a_seed_draws_are_jobs_that_pass_their_checks() {
     for seed in 0..2_000 {
         let plan = Plan::seeded(seed);

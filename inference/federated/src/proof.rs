@@ -12,6 +12,8 @@
 //! 2^-120, and the challenge can be drawn again at the price of a sealing each time. The published
 //! polynomial is uniform, since its random block is: it tells nothing.
 //!
+//! Parts of a sum are compared in the same way, see [`traces`].
+//!
 //! Owns the blocks, the proof and its check; whose shares, and what the challenge follows from, are
 //! the caller's.
 
@@ -74,6 +76,15 @@ pub fn is_proven(
             let told = row.iter().zip(told).map(|(factor, value)| factor.loose_product(*value));
             Fp::reduced(told.sum()) == drawn.added(values, own.get(check))
         })
+}
+
+/// What a share comes to in each check, each value times its coefficient: those of shares of one
+/// polynomial lie on one polynomial, and of others they do but for a chance of 2^-120, whoever made
+/// the shares before the challenge was known.
+pub(crate) fn traces(share: &[Fp], challenge: &Seed) -> [Fp; CHECKS] {
+    std::array::from_fn(|check| {
+        Coefficients::drawn(challenge, check, share.len()).added(share, None)
+    })
 }
 
 /// What the blocks count in a check: block b as a drawn number for b / width times one for

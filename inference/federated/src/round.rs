@@ -6,7 +6,7 @@
 //!   share ──────────────────▶ write down, sign a receipt
 //!                             close: one decision among them, written down before it is said
 //!                             open: with the certificate, written down before anything is shown
-//!   fold ◀── k partial sums ─ fold: the same model everywhere, a chain of records
+//!   fold ◀─ k + 1 partial sums fold: the same model everywhere, a chain of records
 //! ```
 //!
 //! **One set.** A set is closed by single-decree Paxos (Lamport 1998) per round among the anchors:
@@ -18,7 +18,7 @@
 //! each later set folds it, carries it, or records that it expired.
 //!
 //! The anchors are trusted to stop rather than to lie about ballots; what they are not trusted with
-//! is the updates. Owns the records and both machines. A machine's orders to send wait until what
+//! is the updates, and their parts of a sum as long as more than k of them show one (see `parts`). Owns the records and both machines. A machine's orders to send wait until what
 //! it ordered to be stored before is durable; after a crash it begins from what was stored.
 
 mod anchor;
@@ -29,6 +29,7 @@ mod close;
 mod job;
 mod message;
 mod outbox;
+mod parts;
 mod propose;
 mod sums;
 mod tip;

@@ -173,6 +173,53 @@ impl Scheme {
     }
 }
 
+impl Scheme {
+    /// Which of these shares lie on one polynomial, the most there are of: their places in what is
+    /// given. Among k or fewer nothing tells, so all of them do. Shares are short here: every k of
+    /// them are tried, at most 4,368 times for the 16 that there can be.
+    pub(crate) fn fitting(self, shares: &[(u8, &[Fp])]) -> Vec<usize> {
+        let (count, threshold) = (shares.len().min(self.anchors()), self.threshold());
+        let mut best: Vec<usize> = (0..count.min(threshold)).collect();
+        let mut base = best.clone();
+        while base.len() == threshold {
+            let found = self.on_polynomial(shares, &base, count);
+            if found.len() > best.len() {
+                best = found;
+            }
+            // Had all been right, the first k would have shown it.
+            if best.len() + 1 >= count || !next_choice(&mut base, count) {
+                break;
+            }
+        }
+        best
+    }
+
+    /// Of the first `count` shares those on the polynomial through these k.
+    fn on_polynomial(self, shares: &[(u8, &[Fp])], base: &[usize], count: usize) -> Vec<usize> {
+        let point = |at: usize| Self::share_point(usize::from(shares[at].0));
+        let points: Vec<Fp> = base.iter().map(|at| point(*at)).collect();
+        let columns: Vec<Column<'_>> = base.iter().map(|at| Column::of(shares[*at].1)).collect();
+        let fits = |at: &usize| {
+            base.contains(at) || {
+                let (row, share) = (lagrange(&points, point(*at)), shares[*at].1);
+                combined(&row, &columns, share.len()) == share
+            }
+        };
+        (0..count).filter(fits).collect()
+    }
+}
+
+/// The next choice of as many of `count` things, in order; false after the last one.
+fn next_choice(chosen: &mut [usize], count: usize) -> bool {
+    let size = chosen.len();
+    let Some(at) = (0..size).rev().find(|at| chosen[*at] + (size - at) < count) else {
+        return false;
+    };
+    let first = chosen[at] + 1;
+    chosen[at..].iter_mut().zip(first..).for_each(|(place, value)| *place = value);
+    true
+}
+
 /// One value of every block: that of block b is at `from + b · step`, zero beyond the end.
 #[derive(Clone, Copy)]
 struct Column<'a> {

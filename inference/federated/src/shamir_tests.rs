@@ -163,3 +163,46 @@ fn shares_that_cannot_do_are_refused() {
     assert_eq!(one.reconstruct(&[(5, &shares[0])], 1), Err(ShareError::Place(5)));
     assert_eq!(one.reconstruct(&pick(&shares, &[0, 1, 2]), 2), Err(ShareError::Length(0)));
 }
+
+proptest! {
+    /// However many are wrong, each for itself, and wherever: those that are right are found as long
+    /// as they are one more than tell what is shared.
+    #[test]
+    fn shares_that_lie_on_one_polynomial_are_found_among_others(
+        scheme in scheme(), seed: u8, choice: u64, wrong in 0usize..5, blocks in 1usize..4,
+    ) {
+        let update = vec![Fp::ONE; blocks * scheme.packing()];
+        let mut masks = Masks::new(&Seed([seed; 32]));
+        let mut shares = scheme.share(&update, &mut masks);
+        let wrong = wrong.min(scheme.anchors() - scheme.threshold() - 1);
+        let spoilt = subset(scheme.anchors(), wrong, choice);
+        for place in &spoilt {
+            let share = &mut shares[usize::from(*place)];
+            let at = share.len() - 1;
+            share[at] = share[at].plus(masks.element());
+        }
+        let given = subset(scheme.anchors(), scheme.anchors(), choice ^ 1);
+        let found = scheme.fitting(&pick(&shares, &given));
+        let found: Vec<u8> = found.into_iter().map(|at| given[at]).collect();
+        let right: Vec<u8> =
+            given.iter().copied().filter(|place| !spoilt.contains(place)).collect();
+        prop_assert_eq!(found, right);
+    }
+}
+
+#[test]
+fn among_shares_that_are_no_more_than_tell_the_update_all_fit() {
+    let one = Scheme::Five;
+    let shares = vec![vec![Fp::ONE; 2], vec![Fp::ZERO; 2], vec![Fp::reduced(7); 2]];
+    for count in 0..=3u8 {
+        let given: Vec<u8> = (0..count).collect();
+        let all: Vec<usize> = (0..usize::from(count)).collect();
+        assert_eq!(one.fitting(&pick(&shares, &given)), all);
+    }
+    let mut choice = vec![0, 1, 2];
+    let mut seen = 1;
+    while next_choice(&mut choice, 5) {
+        seen += 1;
+    }
+    assert_eq!((seen, choice), (10, vec![2, 3, 4]));
+}

@@ -44,6 +44,8 @@ pub enum Promise {
     SpentFirst,
     /// No more leaves a node, and no more of it is folded, than its data and the job allow.
     PrivacyKept,
+    /// Of what cannot be only who did it is named.
+    LiarsNamed,
     /// After all faults the job comes to its end.
     Ends,
     /// A personal model is mixed once at most into another.

@@ -78,6 +78,8 @@ pub struct Plan {
     pub wishes: Vec<(Micros, Wish)>,
     /// One of the first anchors that dies for good once there are others.
     pub late: Option<(usize, Micros)>,
+    /// An anchor that lies about its parts of sums.
+    pub liar: Option<usize>,
     /// The job's epidemic mode, if it has one.
     pub epidemic: Option<Epidemic>,
     /// Steps of a personal model in which a node learns; after them it only mixes.
@@ -178,6 +180,7 @@ impl Plan {
             cuts: Vec::new(),
             wishes: Vec::new(),
             late: None,
+            liar: None,
             epidemic: None,
             learns: 0,
         }
@@ -446,7 +449,7 @@ impl Plan {
 
     /// What is made of a sum; and a job of open means without privacy may get another rule. More
     /// jobs are open than before: those lose no more anchors, so that the faults stay bearable.
-    fn draw_strategy(&mut self, dice: &mut Stream) {
+    pub(super) fn draw_strategy(&mut self, dice: &mut Stream) {
         let mut job = (*self.job).clone();
         job.strategy = match dice.below(8) {
             0..3 => job.strategy,

@@ -24,6 +24,7 @@ use crate::queue::{Class, Queue};
 use crate::stream::Stream;
 
 mod ends;
+mod lies;
 mod seats;
 
 /// How long a job may take once all faults are over: some hundred times what a calm one takes.
@@ -434,7 +435,8 @@ impl<'a> World<'a> {
             Event::PrivacySpent { .. } => self.count("privacy of a job used up"),
             Event::PrivacyDenied(_) => self.count("privacy of a node used up"),
             Event::Refused { .. } => self.count("contribution refused"),
-            Event::Misdeed { .. } => self.count("misdeed"),
+            Event::Misdeed { by, what } => self.misdeed(&by, &what),
+            Event::Disagree { .. } => {}
             Event::Unasked { .. } => self.count("a proposal of other anchors waits"),
             Event::Folded { .. } => {
                 let tip = self.nodes[node].members[at].client.tip().clone();
@@ -484,12 +486,12 @@ impl<'a> World<'a> {
             }
             Effect::Send { to, message } => {
                 self.anchor_says(node, &message);
-                self.send(node, index_of(&to), message);
+                self.anchor_sends(node, &to, message);
             }
             Effect::Replay { to, round } => {
                 if let Some(folded) = self.nodes[node].anchor_disk.rounds.get(&round).cloned() {
                     self.count("round told again");
-                    self.send(node, index_of(&to), Box::new(Message::Folded(Box::new(folded))));
+                    self.anchor_sends(node, &to, Box::new(Message::Folded(Box::new(folded))));
                 }
             }
             Effect::Train { .. } | Effect::Spend(_) => {}
@@ -498,7 +500,8 @@ impl<'a> World<'a> {
                 Event::LeftOut { .. } => self.count("left out"),
                 Event::BelowFloor { .. } => self.count("below the floor"),
                 Event::Refused { .. } => self.count("contribution refused"),
-                Event::Misdeed { .. } => self.count("misdeed"),
+                Event::Misdeed { by, what } => self.misdeed(&by, &what),
+                Event::Disagree { .. } => self.count("parts that disagree"),
                 Event::Unasked { .. } => self.count("a proposal of other anchors waits"),
                 Event::Folded { .. } => {
                     let record = self.nodes[node].anchor.tip().record;

@@ -524,6 +524,14 @@ impl JobState {
             Event::Unasked { by, round } => {
                 tracing::debug!(job, round, peer = %by.short(), "other anchors are proposed");
             }
+            Event::Disagree { round } => {
+                tracing::warn!(job, round, "parts of the round's sum contradict each other");
+                said(
+                    "parts of the round's sum contradict each other, and too few anchors showed \
+                     theirs to tell whose is wrong: bring the anchors back that are away"
+                        .to_owned(),
+                );
+            }
             Event::Misdeed { by, what } => {
                 tracing::debug!(job, peer = %by.short(), what, "a peer sent what cannot be");
                 let said = self.refusees.misdeed(now, *by, what);

@@ -4,7 +4,7 @@
 //! A receipt, a promise, an acceptance and a part of a sum are each written down before they are
 //! said. An anchor that is in no committee yet, or no more, follows the chain and tells it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use selvedge_base::plant::{self, Plant};
@@ -16,9 +16,10 @@ use super::Digest;
 use super::certificate::{Ballot, Certificate, Receipt};
 use super::client::{challenge, commitment, context, payload_digest, sharing_digest};
 use super::close::{Close, ContributionId, Entry, Header};
-use super::job::{Committee, Job, MAX_CLIENTS, Mode};
+use super::job::{Committee, Job, MAX_CLIENTS, Mode, Seat};
 use super::message::{Effect, Event, Message, Payload, Refused};
 use super::outbox::{Outbox, SEND_AGAIN};
+use super::parts::{self, Hearsay, SENDINGS, Sorted, Word};
 use super::propose::Campaign;
 use super::tip::{Folded, Opening, Partial, Tip};
 use crate::field::Fp;
@@ -114,6 +115,13 @@ pub struct Anchor {
     pub(super) shown: Option<Opening>,
     /// Parts of this round's sum, by anchor.
     openings: BTreeMap<NodeId, Opening>,
+    /// Ticks since there were enough of them.
+    enough_for: usize,
+    /// Anchors that showed no part though they were waited for, and were not heard of since.
+    silent: BTreeSet<NodeId>,
+    /// Whether it was said that parts disagree.
+    disagree: bool,
+    hearsay: Hearsay,
     pub(super) campaign: Option<Campaign>,
     /// Who shall be the next anchors, the last wish at the end.
     pub(super) wanted: Vec<Committee>,
@@ -122,6 +130,7 @@ pub struct Anchor {
     pub(super) since: Option<Mono>,
     pub(super) try_at: Mono,
     next_tick: Mono,
+    ticks: usize,
     asked: usize,
 }
 
@@ -214,12 +223,17 @@ impl Anchor {
             outbox: Outbox::default(),
             shown: None,
             openings: BTreeMap::new(),
+            enough_for: 0,
+            silent: BTreeSet::new(),
+            disagree: false,
+            hearsay: Hearsay::default(),
             campaign: None,
             wanted: Vec::new(),
             tries: 0,
             since: None,
             try_at: Mono(0),
             next_tick: Mono(0),
+            ticks: 0,
             asked: 0,
         }
     }
@@ -458,12 +472,40 @@ impl Anchor {
             return out.push(Effect::Report(Event::Misdeed { by: from, what }));
         }
         self.openings.insert(from, opening);
-        if self.openings.len() < self.job.openings() {
-            return;
+        self.fold_parts(out);
+    }
+
+    /// Ends the round with the parts there are, if they are enough and agree.
+    fn fold_parts(&mut self, out: &mut Out) {
+        let Some(certificate) = &self.stored.opened else { return };
+        let committee = &self.stored.tip.committee;
+        let lost = |seat: &Seat| {
+            self.silent.contains(&seat.node) && !self.openings.contains_key(&seat.node)
+        };
+        let expected = committee.seats.iter().filter(|seat| !lost(seat)).count();
+        let is_all =
+            self.openings.len() >= expected || self.enough_for > SENDINGS * SEND_AGAIN;
+        match parts::sorted(&self.job, committee, &self.openings, is_all) {
+            Sorted::Waits => {}
+            Sorted::Disagree => {
+                if !std::mem::replace(&mut self.disagree, true) {
+                    let round = self.stored.tip.round;
+                    out.push(Effect::Report(Event::Disagree { round }));
+                }
+            }
+            Sorted::Agree { parts, wrong } => {
+                let folded = Folded { certificate: certificate.clone(), openings: parts };
+                for by in wrong {
+                    let what = "a part of a sum that does not fit the other parts".to_owned();
+                    out.push(Effect::Report(Event::Misdeed { by, what }));
+                }
+                let shows = |seat: &Seat| self.openings.contains_key(&seat.node);
+                // What comes late says by itself that its anchor is there.
+                let seats = committee.seats.iter().filter(|seat| is_all && !shows(seat));
+                self.silent = seats.map(|seat| seat.node).collect();
+                self.folded(self.me, folded, out);
+            }
         }
-        let openings = self.openings.values().cloned().collect();
-        let folded = Folded { certificate: certificate.clone(), openings };
-        self.folded(from, folded, out);
     }
 
     fn folded(&mut self, from: NodeId, folded: Folded, out: &mut Out) {
@@ -483,10 +525,13 @@ impl Anchor {
                 return out.push(Effect::Report(Event::Misdeed { by: from, what }));
             }
         };
+        let record = tip.record;
+        if !self.is_believed(from, &folded, record, out) {
+            return;
+        }
         if !left_out.is_empty() {
             out.push(Effect::Report(Event::LeftOut { round, ids: left_out }));
         }
-        let record = tip.record;
         self.wanted.retain(|wanted| wanted.epoch > tip.committee.epoch);
         if tip.committee.epoch != self.stored.tip.committee.epoch || self.job.follows_norm() {
             // What these would say is held is not, from here on: its client shares once more, or
@@ -495,6 +540,8 @@ impl Anchor {
         }
         self.stored.follow(&self.job, tip);
         self.openings.clear();
+        self.enough_for = 0;
+        self.disagree = false;
         self.shown = None;
         self.campaign = None;
         self.tries = 0;
@@ -502,6 +549,34 @@ impl Anchor {
         // Not by `change`: what it proves was worked out above.
         self.outbox.store(AnchorChange::Folded(Box::new(folded)), out);
         out.push(Effect::Report(Event::Folded { round, record }));
+    }
+
+    /// Whether a round is over as somebody says: its parts show it, or another anchor said the same.
+    /// If so, who said something else lies.
+    fn is_believed(
+        &mut self,
+        from: NodeId,
+        folded: &Folded,
+        record: Digest,
+        out: &mut Out,
+    ) -> bool {
+        let is_shown = from == self.me || parts::is_shown(&self.job, folded);
+        if !is_shown {
+            let is_anchor = self.known().contains(&from);
+            match self.hearsay.hears(from, record, is_anchor) {
+                Word::Seconded => {}
+                Word::First => {
+                    self.ask_next(out);
+                    return false;
+                }
+                Word::Idle => return false,
+            }
+        }
+        for by in self.hearsay.settle(record) {
+            let what = "an end of a round that others contradict".to_owned();
+            out.push(Effect::Report(Event::Misdeed { by, what }));
+        }
+        true
     }
 
     /// Somebody is in another round: who is behind is told, who is ahead is asked.
@@ -527,6 +602,7 @@ impl Anchor {
     }
 
     fn receive(&mut self, now: Now, from: NodeId, message: Message, out: &mut Out) {
+        self.silent.remove(&from);
         match message {
             Message::Share { header, digests, payload } => {
                 self.share(from, header, &digests, &payload, out);
@@ -547,22 +623,36 @@ impl Anchor {
         }
     }
 
-    fn tick(&mut self, now: Now, out: &mut Out) {
-        if now.mono < self.next_tick || self.has_ended() {
-            return;
-        }
-        self.next_tick = now.mono.plus(self.job.pace.tick);
+    /// Other anchors, of the first round and of this one.
+    fn known(&self) -> Vec<NodeId> {
         let seats = self.job.committee.seats.iter().chain(&self.stored.tip.committee.seats);
-        let known: Vec<NodeId> =
-            seats.map(|seat| seat.node).filter(|node| *node != self.me).collect();
+        seats.map(|seat| seat.node).filter(|node| *node != self.me).collect()
+    }
+
+    /// Asks one of them after the other how its rounds go on.
+    fn ask_next(&mut self, out: &mut Out) {
+        let known = self.known();
         self.asked += 1;
         if let Some(peer) = known.get(self.asked % known.len().max(1)) {
             let round = self.stored.tip.round;
             self.outbox.send(*peer, Message::Ask { round }, out);
         }
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Out) {
+        if now.mono < self.next_tick || self.has_ended() {
+            return;
+        }
+        self.next_tick = now.mono.plus(self.job.pace.tick);
+        self.ticks += 1;
+        self.ask_next(out);
         if self.stored.opened.is_some() {
-            if self.shown.is_none() || self.asked.is_multiple_of(SEND_AGAIN) {
+            if self.shown.is_none() || self.ticks.is_multiple_of(SEND_AGAIN) {
                 self.show(out);
+            }
+            if self.openings.len() >= self.job.openings() {
+                self.enough_for += 1;
+                self.fold_parts(out);
             }
         } else if self.is_seated() {
             self.decide(now, out);

@@ -19,6 +19,7 @@ use super::close::{Close, ContributionId, Header};
 use super::job::{Job, Mode};
 use super::message::{Effect, Event, Message, Payload, Refused};
 use super::outbox::{Outbox, SEND_AGAIN};
+use super::parts::{self, Hearsay, Word};
 use super::tip::{Folded, Tip};
 use crate::field::Fp;
 use crate::fixed::{UpdateError, to_field};
@@ -139,8 +140,10 @@ pub struct Client {
     /// When it came to its tip.
     since: Option<Mono>,
     next_tick: Mono,
+    hearsay: Hearsay,
     /// It trains not before, after training failed.
     rests_until: Mono,
+    ticks: usize,
     asked: usize,
 }
 
@@ -256,7 +259,9 @@ impl Client {
             is_spent: false,
             since: None,
             next_tick: Mono(0),
+            hearsay: Hearsay::default(),
             rests_until: Mono(0),
+            ticks: 0,
             asked: 0,
         }
     }
@@ -405,6 +410,9 @@ impl Client {
         };
         let moved = tip.committee.epoch != self.stored.tip.committee.epoch;
         let (round, record) = (close.round, tip.record);
+        if !self.is_believed(from, &folded, record, out) {
+            return;
+        }
         self.tell_what_became(close, &left_out, out);
         self.stored.follow(tip);
         if moved || self.under_way().is_none() {
@@ -415,6 +423,51 @@ impl Client {
         self.since = None;
         self.outbox.store(ClientChange::Folded(Box::new(folded)), out);
         out.push(Effect::Report(Event::Folded { round, record }));
+    }
+
+    /// Whether a round is over as somebody says: its parts show it, or another anchor said the same.
+    /// If so, who said something else lies.
+    fn is_believed(
+        &mut self,
+        from: NodeId,
+        folded: &Folded,
+        record: Digest,
+        out: &mut Vec<Effect<ClientChange>>,
+    ) -> bool {
+        // This node's own anchor made its end of what it was shown, or believed it.
+        let is_shown = from == self.me.node || parts::is_shown(&self.job, folded);
+        if !is_shown {
+            let is_anchor = self.anchors().contains(&from);
+            match self.hearsay.hears(from, record, is_anchor) {
+                Word::Seconded => {}
+                Word::First => {
+                    self.ask_next(out);
+                    return false;
+                }
+                Word::Idle => return false,
+            }
+        }
+        for by in self.hearsay.settle(record) {
+            let what = "an end of a round that others contradict".to_owned();
+            out.push(Effect::Report(Event::Misdeed { by, what }));
+        }
+        true
+    }
+
+    /// The anchors, of the first round and of this one.
+    fn anchors(&self) -> Vec<NodeId> {
+        let seats = self.job.committee.seats.iter().chain(&self.stored.tip.committee.seats);
+        seats.map(|seat| seat.node).collect()
+    }
+
+    /// Asks one of them after the other how its rounds go on.
+    fn ask_next(&mut self, out: &mut Vec<Effect<ClientChange>>) {
+        let anchors = self.anchors();
+        self.asked += 1;
+        if let Some(anchor) = anchors.get(self.asked % anchors.len().max(1)) {
+            let round = self.stored.tip.round;
+            self.outbox.send(*anchor, Message::Ask { round }, out);
+        }
     }
 
     fn tell_what_became(
@@ -626,15 +679,10 @@ impl Client {
         }
         self.next_tick = now.mono.plus(self.job.pace.tick);
         let since = *self.since.get_or_insert(now.mono);
-        let tip = &self.stored.tip;
-        let anchors = self.job.committee.seats.iter().chain(&tip.committee.seats);
-        let anchors: Vec<NodeId> = anchors.map(|seat| seat.node).collect();
-        self.asked += 1;
-        if let Some(anchor) = anchors.get(self.asked % anchors.len().max(1)) {
-            self.outbox.send(*anchor, Message::Ask { round: tip.round }, out);
-        }
+        self.ticks += 1;
+        self.ask_next(out);
         if self.under_way().is_some() {
-            if self.shared.is_none() || self.asked.is_multiple_of(SEND_AGAIN) {
+            if self.shared.is_none() || self.ticks.is_multiple_of(SEND_AGAIN) {
                 self.share(out);
             }
             return;

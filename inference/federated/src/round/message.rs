@@ -341,6 +341,12 @@ pub enum Event {
         /// The digest of its record.
         record: Digest,
     },
+    /// Parts of the round's sum contradict each other, and too few came to tell whose is wrong: the
+    /// round waits for another anchor's.
+    Disagree {
+        /// The round.
+        round: u64,
+    },
     /// An anchor proposed to hand the job to anchors that nobody asked this one for. It is not
     /// accepted; word of the wish may be on its way.
     Unasked {

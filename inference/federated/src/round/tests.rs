@@ -785,5 +785,7 @@ fn what_the_ledger_denies_does_not_leave() {
 
 #[path = "tests/guard.rs"]
 mod guard;
+#[path = "tests/parts.rs"]
+mod parts;
 #[path = "tests/wishes.rs"]
 mod wishes;

@@ -398,6 +398,7 @@ fn told(event: &Event) -> Result<()> {
         | Event::PrivacySpent { .. }
         | Event::PrivacyDenied(_)
         | Event::Unasked { .. }
+        | Event::Disagree { .. }
         | Event::Misdeed { .. } => {
             bail!("in a calm job this happened: {event:?}")
         }

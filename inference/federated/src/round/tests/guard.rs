@@ -82,7 +82,7 @@ fn round_of(job: &Job, shared: &[Vec<Message>]) -> (Tip, Vec<ContributionId>, Fo
     };
     let accepts = [0, 1, 2].map(accept).to_vec();
     let openings =
-        anchors[..job.openings()].iter().map(|anchor| anchor.part_of(&close).unwrap()).collect();
+        anchors[..=job.openings()].iter().map(|anchor| anchor.part_of(&close).unwrap()).collect();
     let folded = Folded { certificate: Certificate { close, ballot, accepts }, openings };
     let (next, left_out) = tip.fold_telling(job, &folded, &Stamp(node(0))).unwrap();
     // An anchor, and a client, come to the same and say what is left out.
