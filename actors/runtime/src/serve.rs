@@ -23,7 +23,7 @@ use crate::membership::Membership;
 use crate::relay::speech::peer as speech;
 use crate::shared::Shared;
 use crate::trace::{Asking, Came, Trace, Whom, finish_of, usage_of};
-use crate::{answers, policy_sync, sync};
+use crate::{answers, federated, policy_sync, sync};
 
 /// A stream must begin to say what it is within this: its first frame was written before it was
 /// opened.
@@ -101,6 +101,9 @@ pub(crate) async fn stream(
         Ok(Some(Opening::Machine(machine))) => {
             context.shared.machines.hear(from, *machine);
             Ok(())
+        }
+        Ok(Some(Opening::Fits(word))) => {
+            federated::answer_fits(&context.shared, from, *word, sender).await
         }
         Ok(None) => Ok(()),
         Err(error) => Err(unread(&context.shared, from, error)),
