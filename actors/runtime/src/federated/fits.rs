@@ -37,8 +37,8 @@ const SINCE: u8 = 12;
 /// each asks one thing at a time.
 const MAX_ASKING: usize = 4;
 /// How long a node looks at its data, its wait for other questions included: somebody stands before
-/// a terminal meanwhile. A disk reads a gigabyte in it; whoever has more says that it is late, which
-/// keeps nobody from starting a job.
+/// a terminal meanwhile. A disk reads a gigabyte in it; whoever has more says that it is late,
+/// which keeps nobody from starting a job.
 const LOOK_WITHIN: Micros = Micros::secs(10);
 /// How long an answer may take: the look, and two seconds for the way there and back.
 const ANSWER_WITHIN: Micros = Micros::secs(12);
