@@ -18,12 +18,13 @@ use selvedge_proto::wire::{ALIVE_EVERY, Receipt};
 use tokio::sync::mpsc;
 
 use crate::counters::Held;
+use crate::federated::answer_fits;
 use crate::line::MeshLine;
 use crate::membership::Membership;
 use crate::relay::speech::peer as speech;
 use crate::shared::Shared;
 use crate::trace::{Asking, Came, Trace, Whom, finish_of, usage_of};
-use crate::{answers, federated, policy_sync, sync};
+use crate::{answers, policy_sync, sync};
 
 /// A stream must begin to say what it is within this: its first frame was written before it was
 /// opened.
@@ -102,9 +103,7 @@ pub(crate) async fn stream(
             context.shared.machines.hear(from, *machine);
             Ok(())
         }
-        Ok(Some(Opening::Fits(word))) => {
-            federated::answer_fits(&context.shared, from, *word, sender).await
-        }
+        Ok(Some(Opening::Fits(word))) => answer_fits(&context.shared, from, *word, sender).await,
         Ok(None) => Ok(()),
         Err(error) => Err(unread(&context.shared, from, error)),
     };

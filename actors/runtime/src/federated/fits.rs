@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use selvedge_base::{Code, Micros, NodeId, Refusal, Stage};
-use selvedge_core::{FitsWord, Opening};
+use selvedge_core::{FitsWord, NodeView, Opening};
 use selvedge_federated::fits::{Answer, Fit, FitsReply, Misfit, Verdict};
 use selvedge_federated::refusals::Refusals;
 use selvedge_federated::round::{Job, Seat};
@@ -40,6 +40,9 @@ const MAX_ASKING: usize = 4;
 /// a terminal meanwhile. A disk reads a gigabyte in it; whoever has more says that it is late,
 /// which keeps nobody from starting a job.
 const LOOK_WITHIN: Micros = Micros::secs(10);
+/// How long a link to a member that is there is waited for: as long as one takes that was lost and
+/// is dialled again on a LAN.
+const LINK_WITHIN: Micros = Micros::secs(2);
 /// How long an answer may take: the look, and two seconds for the way there and back.
 const ANSWER_WITHIN: Micros = Micros::secs(12);
 /// A question is not a job: the number that tells jobs apart is the same for all. The same question
@@ -312,7 +315,7 @@ impl Federation {
         };
         let own = self.looked(shared, me, content.clone());
         let others = members.into_iter().filter(|(node, _)| *node != me).map(|(node, name)| {
-            let (asked, name) = (self.ask(node, job, content.clone()), named(node, &name));
+            let (asked, name) = (self.ask(shared, node, job, content.clone()), named(node, &name));
             async move { NodeFits { node, name, answer: asked.await, why: None } }
         });
         let others = futures::future::join_all(others);
@@ -345,10 +348,25 @@ impl Federation {
         (seats, reached)
     }
 
+    /// The link to a member; waits for one a moment where the member is there.
+    async fn linked(&self, shared: &Shared, node: NodeId) -> Option<Link> {
+        let mut changes = shared.view_changed.subscribe();
+        let waits = async {
+            loop {
+                let link = self.endpoint().link(&node).filter(|link| !link.is_closed());
+                let view = shared.view.load_full();
+                let is_there = view.node(&node).is_some_and(NodeView::is_usable);
+                if link.is_some() || !is_there || changes.changed().await.is_err() {
+                    return link;
+                }
+            }
+        };
+        tokio::time::timeout(LINK_WITHIN.into(), waits).await.ok().flatten()
+    }
+
     /// Asks one member.
-    async fn ask(&self, node: NodeId, job: &Job, content: Vec<u8>) -> Answer {
-        let link = self.endpoint().link(&node).filter(|link| !link.is_closed());
-        let Some(link) = link else { return Answer::Away };
+    async fn ask(&self, shared: &Shared, node: NodeId, job: &Job, content: Vec<u8>) -> Answer {
+        let Some(link) = self.linked(shared, node).await else { return Answer::Away };
         if link.version() < SINCE {
             return Answer::Older;
         }

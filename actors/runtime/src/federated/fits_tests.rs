@@ -60,7 +60,8 @@ impl Pair {
     async fn ask(&self, file: &str) -> Answer {
         let told = run(file, false).told;
         let content = told.to_bytes().unwrap();
-        self.asking().federation.ask(self.asked().me, &told.job, content).await
+        let asking = self.asking();
+        asking.federation.ask(&asking, self.asked().me, &told.job, content).await
     }
 
     /// Ten rows, of which one is held out; in the last one stands this.
@@ -116,8 +117,9 @@ async fn what_is_no_job_is_refused_and_the_link_stands() {
     let pair = Pair::new("none", codec::VERSION).await;
     pair.write(HEADER, "1,2,3,4,1");
     let (job, node) = (run(&self::job(), false).told.job, pair.asked().me);
+    let asking = pair.asking();
     for content in [Vec::new(), vec![0xff; 40], vec![1; MAX_CONTENT_BYTES + 1]] {
-        let answer = pair.asking().federation.ask(node, &job, content).await;
+        let answer = asking.federation.ask(&asking, node, &job, content).await;
         assert_eq!(answer, Answer::Said(Fit::not(Misfit::Program)));
     }
     assert!(matches!(pair.ask(&self::job()).await, Answer::Said(fit) if fit.trains()));
@@ -160,7 +162,7 @@ async fn who_is_not_linked_is_away() {
     let shared = Arc::clone(&node.gateway().shared);
     let told = run(&job(), false).told;
     let content = told.to_bytes().unwrap();
-    let answer = shared.federation.ask(NodeId([9; 32]), &told.job, content).await;
+    let answer = shared.federation.ask(&shared, NodeId([9; 32]), &told.job, content).await;
     assert_eq!(answer, Answer::Away);
     node.shutdown().await;
 }
