@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use selvedge_base::{Code, Micros, NodeId, Refusal, Stage};
-use selvedge_core::{FitsWord, NodeView, Opening};
+use selvedge_core::{FitsWord, Opening};
 use selvedge_federated::fits::{Answer, Fit, FitsReply, Misfit, Verdict};
 use selvedge_federated::refusals::Refusals;
 use selvedge_federated::round::{Job, Seat};
@@ -18,6 +18,7 @@ use selvedge_net::{FrameSender, Link, NetError, clock};
 use selvedge_proto::records::check_name;
 use selvedge_proto::seal::sealing_key;
 use selvedge_proto::settings::MAX_CONTENT_BYTES;
+use selvedge_proto::swim::PeerState;
 use selvedge_train::{Requests, Source, TrainError, Wrong};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -355,7 +356,7 @@ impl Federation {
             loop {
                 let link = self.endpoint().link(&node).filter(|link| !link.is_closed());
                 let view = shared.view.load_full();
-                let is_there = view.node(&node).is_some_and(NodeView::is_usable);
+                let is_there = view.node(&node).is_some_and(|node| node.state == PeerState::Alive);
                 if link.is_some() || !is_there || changes.changed().await.is_err() {
                     return link;
                 }
