@@ -367,19 +367,20 @@ impl Federation {
 
     /// Asks one member.
     async fn ask(&self, shared: &Shared, node: NodeId, job: &Job, content: Vec<u8>) -> Answer {
-        let Some(link) = self.linked(shared, node).await else { return Answer::Away };
-        if link.version() < SINCE {
-            return Answer::Older;
-        }
-        let asked = exchange(&link, FitsWord { job: content });
-        match tokio::time::timeout(ANSWER_WITHIN.into(), asked).await {
-            Ok(Ok(reply)) => answer_of(reply, job),
-            Ok(Err(error)) => {
-                tracing::debug!(peer = %node.short(), %error, "a node did not say whether it fits");
-                Answer::Away
+        let asked = async {
+            let Some(link) = self.linked(shared, node).await else { return Answer::Away };
+            if link.version() < SINCE {
+                return Answer::Older;
             }
-            Err(_late) => Answer::Late,
-        }
+            match exchange(&link, FitsWord { job: content }).await {
+                Ok(reply) => answer_of(reply, job),
+                Err(error) => {
+                    tracing::debug!(peer = %node.short(), %error, "a node did not say if it fits");
+                    Answer::Away
+                }
+            }
+        };
+        tokio::time::timeout(ANSWER_WITHIN.into(), asked).await.unwrap_or(Answer::Late)
     }
 
     /// Tells this node's own people why its data do not fit, at a pace that they can read.
