@@ -24,6 +24,7 @@ pub type Opening = wire::Opening<
     PersonalWord,
     SpeechRequest,
     Machine,
+    FitsWord,
 >;
 /// A request that was reserved for, handed to a peer.
 pub type Charged = wire::Charged<GenerateRequest>;
@@ -66,6 +67,14 @@ pub struct PersonalWord {
     pub job: Digest,
     /// The model.
     pub told: Told,
+}
+
+/// The question whether a node's data fit a job; answered by a
+/// [`FitsReply`](selvedge_federated::fits::FitsReply).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FitsWord {
+    /// The job as it would be told to the mesh.
+    pub job: Vec<u8>,
 }
 
 /// A node's row: written by that node alone.

@@ -11,6 +11,7 @@
 mod bases;
 mod chain;
 mod disk;
+mod fits;
 mod jobs;
 mod labelled;
 mod ledger;
@@ -37,6 +38,8 @@ mod view;
 pub use bases::{BaseFacts, BaseModel};
 pub use chain::{ChainError, ChainPart, ChainReader, ChainWriter};
 pub use disk::RoundMeasured;
+pub(crate) use fits::answer as answer_fits;
+pub use fits::{FitsReport, NodeFits};
 pub use jobs::name_taken;
 pub use jobs::{DataParts, DataSource};
 pub(crate) use jobs::{Federation, FederationParts, Learned, child};

@@ -46,10 +46,10 @@ pub use config::{CacheConfig, NodeConfig};
 pub use counters::{Count, Counters, FIRST_TOKEN_BOUNDS_MS};
 pub use federated::{
     Announced, AnnouncedError, BaseFacts, BaseModel, Bases, ChainError, ChainPart, ChainReader,
-    ChainWriter, DataParts, DataSource, Fate, JobProgress, JobRun, JobSpec, JobView, Labelled,
-    Labeller, PartProgress, PersonalProgress, RoundMeasured, Settled, SpecError, Task,
-    TrainedError, TrainedModel, Training, Verified, VerifyError, name_taken, verify_chain,
-    verify_each, verify_model,
+    ChainWriter, DataParts, DataSource, Fate, FitsReport, JobProgress, JobRun, JobSpec, JobView,
+    Labelled, Labeller, NodeFits, PartProgress, PersonalProgress, RoundMeasured, Settled,
+    SpecError, Task, TrainedError, TrainedModel, Training, Verified, VerifyError, name_taken,
+    verify_chain, verify_each, verify_model,
 };
 pub use gateway::{AnswerStream, Call, Gateway};
 pub use hardware::{Probe, read_rate};

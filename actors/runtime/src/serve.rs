@@ -18,6 +18,7 @@ use selvedge_proto::wire::{ALIVE_EVERY, Receipt};
 use tokio::sync::mpsc;
 
 use crate::counters::Held;
+use crate::federated::answer_fits;
 use crate::line::MeshLine;
 use crate::membership::Membership;
 use crate::relay::speech::peer as speech;
@@ -102,6 +103,7 @@ pub(crate) async fn stream(
             context.shared.machines.hear(from, *machine);
             Ok(())
         }
+        Ok(Some(Opening::Fits(word))) => answer_fits(&context.shared, from, *word, sender).await,
         Ok(None) => Ok(()),
         Err(error) => Err(unread(&context.shared, from, error)),
     };

@@ -11,6 +11,7 @@
 mod digest;
 pub mod epidemic;
 pub mod field;
+pub mod fits;
 pub mod fixed;
 pub mod mask;
 pub mod privacy;

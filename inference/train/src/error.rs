@@ -1,6 +1,6 @@
 //! What can go wrong with examples, models and training. Branch on the variant, show the message.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -22,6 +22,8 @@ pub enum TrainError {
         path: PathBuf,
         /// What is wrong, where, and what would be right.
         reason: String,
+        /// The same without anything of the file.
+        wrong: Wrong,
     },
     /// The examples do not fit what the job says of them.
     #[error("the examples do not fit the job: {0}")]
@@ -68,8 +70,33 @@ pub enum TrainError {
     Compute(#[from] candle_core::Error),
 }
 
+/// What is wrong with a file, in a word that may be told to others: nothing of the file is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// Something in it.
+    Content,
+    /// Which columns or sides its examples have.
+    Columns,
+    /// Which classes there are.
+    Classes,
+    /// There are no examples in it.
+    Empty,
+}
+
 impl TrainError {
-    pub(crate) fn malformed(path: &std::path::Path, reason: impl Into<String>) -> Self {
-        Self::Malformed { path: path.to_owned(), reason: reason.into() }
+    pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> Self {
+        Self::wrong(Wrong::Content, path, reason)
+    }
+
+    pub(crate) fn wrong(wrong: Wrong, path: &Path, reason: impl Into<String>) -> Self {
+        Self::Malformed { path: path.to_owned(), reason: reason.into(), wrong }
+    }
+
+    /// The same of a file, by another word.
+    pub(crate) fn named(self, wrong: Wrong) -> Self {
+        match self {
+            Self::Malformed { path, reason, .. } => Self::Malformed { path, reason, wrong },
+            other => other,
+        }
     }
 }

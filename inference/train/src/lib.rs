@@ -39,7 +39,7 @@ mod unlabelled;
 
 pub use adapter::{Adapter, Learned, MAX_LEARNED_BYTES};
 pub use classify::{Classified, Classifier};
-pub use error::TrainError;
+pub use error::{TrainError, Wrong};
 pub use examples::{Examples, Schema, Shape};
 pub use local::{Control, Local, Plan, Update};
 pub use measure::{Measured, measure};

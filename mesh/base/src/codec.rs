@@ -17,8 +17,9 @@ use thiserror::Error;
 /// what is said of answers that are kept: purges, which ones a node has, and the wish for one. 6
 /// added the messages of federated rounds, 7 the personal models of epidemic mode, 8 hand-offs
 /// whose answers hold to a schema, 9 sound whose words are wanted, 10 chats with tools and what
-/// nodes' machines are, 11 shares of federated rounds with a proof.
-pub const VERSION: u8 = 11;
+/// nodes' machines are, 11 shares of federated rounds with a proof, 12 the question whether data
+/// of a node fit a job.
+pub const VERSION: u8 = 12;
 /// The oldest version this build writes and reads: the one before its own, and the first, which
 /// costs nothing to read on. What is said before two nodes have agreed on a version is said in this
 /// one.

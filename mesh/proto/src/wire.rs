@@ -96,10 +96,10 @@ pub enum HelloReply {
 
 /// The first frame of a stream says what the stream is for. `R` is a request, `Q` a message about
 /// budgets, `P` one about policies, `F` one of federated rounds, `M` a personal model, `S` a
-/// request to write down what is said, `H` what a node's machine is. New variants go to the end:
-/// frames count them.
+/// request to write down what is said, `H` what a node's machine is, `W` the question whether data
+/// fit a job. New variants go to the end: frames count them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Opening<R, Q = (), P = (), F = (), M = (), S = (), H = ()> {
+pub enum Opening<R, Q = (), P = (), F = (), M = (), S = (), H = (), W = ()> {
     /// A request for the peer to compute; answered by [`HandOffReply`]s.
     HandOff(HandOff<R>),
     /// An exchange of state; answered by [`SyncMessage`]s.
@@ -134,9 +134,12 @@ pub enum Opening<R, Q = (), P = (), F = (), M = (), S = (), H = ()> {
     /// carry it: they travel through nodes of every version, which would not read them. Since
     /// version 10.
     Machine(Box<H>),
+    /// Whether the peer's data fit a job of learning that is not told yet; answered by one frame.
+    /// Since version 12.
+    Fits(Box<W>),
 }
 
-impl<R, Q, P, F, M, S, H> Opening<R, Q, P, F, M, S, H> {
+impl<R, Q, P, F, M, S, H, W> Opening<R, Q, P, F, M, S, H, W> {
     /// The wire version that brought this variant: it is written to no peer of an older one.
     pub const fn since(&self) -> u8 {
         match self {
@@ -149,6 +152,7 @@ impl<R, Q, P, F, M, S, H> Opening<R, Q, P, F, M, S, H> {
             Self::Shaped(_) => 8,
             Self::Spoken(_) => 9,
             Self::Machine(_) => 10,
+            Self::Fits(_) => 12,
         }
     }
 }

@@ -4,11 +4,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::stream::{BoxStream, StreamExt as _};
 use selvedge_base::{NodeId, Refusal, RequestId, Wall};
+use selvedge_federated::fits::{Answer, Outlook};
 use selvedge_federated::round::{Mode, OpenRound};
 use selvedge_federated::server::Strategy;
 use selvedge_runtime::{
-    Admin, Announced, Gateway, JobProgress, JobRun, JobView, Labelled, Labeller, MeshView,
-    PartProgress, PersonalProgress, RoundMeasured, name_taken,
+    Admin, Announced, FitsReport, Gateway, JobProgress, JobRun, JobView, Labelled, Labeller,
+    MeshView, NodeFits, PartProgress, PersonalProgress, RoundMeasured, name_taken,
 };
 use serde_json::Value;
 
@@ -30,6 +31,9 @@ impl Bridge {
                 done(format!("forgot {count} labelled requests to {model}"))
             }
             FederatedOrder::Submit(text) => self.federated_submit(&text).await,
+            FederatedOrder::Check(text) => {
+                said(&checked(&self.admin.federated_check(&text).await?))
+            }
             FederatedOrder::Cancel(name) => {
                 self.admin.federated_cancel(&name).await?;
                 done(format!("cancelled {name}"))
@@ -91,6 +95,50 @@ impl Bridge {
 
 fn listed(admin: &Admin, gateway: &Gateway) -> wire::List<wire::FederatedJob> {
     wire::List { data: admin.federated_jobs().iter().map(|view| job(view, gateway)).collect() }
+}
+
+/// What members said of a job.
+fn checked(report: &FitsReport) -> wire::FederatedCheck {
+    let verdict = &report.verdict;
+    let outlook = match verdict.outlook() {
+        Outlook::Enough => "enough",
+        Outlook::Unsure => "unsure",
+        Outlook::TooFew => "few",
+    };
+    wire::FederatedCheck {
+        name: report.name.clone(),
+        data: report.data.clone(),
+        outlook: outlook.to_owned(),
+        needed: verdict.needed as u64,
+        fit: verdict.nodes as u64,
+        clients: verdict.clients as u64,
+        unsaid: verdict.unsaid as u64,
+        away: verdict.away as u64,
+        anchors: report.anchors as u64,
+        anchors_reached: report.anchors_reached as u64,
+        // This node is the first one.
+        nodes: (0..).zip(&report.nodes).map(|(at, one)| fit(one, at == 0)).collect(),
+    }
+}
+
+fn fit(one: &NodeFits, me: bool) -> wire::FederatedFit {
+    let (answer, fit) = match one.answer {
+        Answer::Said(fit) => (if fit.trains() { "fits" } else { "unfit" }, fit),
+        Answer::Busy => ("busy", Default::default()),
+        Answer::Late => ("late", Default::default()),
+        Answer::Older => ("older", Default::default()),
+        Answer::Away => ("away", Default::default()),
+    };
+    wire::FederatedFit {
+        node: one.name.clone(),
+        id: one.node.to_string(),
+        me,
+        answer: answer.to_owned(),
+        reason: fit.misfit.map(|misfit| misfit.word().to_owned()),
+        why: one.why.clone(),
+        clients: fit.clients.into(),
+        examples: fit.examples,
+    }
 }
 
 /// Why a job's model would not answer to a name, if so.

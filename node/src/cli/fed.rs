@@ -26,18 +26,33 @@ configuration has the data train, all others follow, and the anchors may be any 
 #[derive(Debug, Subcommand)]
 #[command(after_help = FED_EXAMPLES)]
 pub(crate) enum Fed {
-    /// Check a job file, this node's data for it, and that the mesh has nodes for its anchors
+    /// Check a job file, that members' data fit it, and that the mesh has nodes for its anchors
+    ///
+    /// Each member looks at its own data as it would before it trains, and says whether they fit, a
+    /// reason of a fixed list and how many examples it has: nothing of the data. It has ten seconds.
+    /// Without a node that runs here only this node's own data are looked at. Exits with 1 where
+    /// `fed submit` would refuse the job.
     Check {
         /// A file in TOML
         file: PathBuf,
+        /// Print what the members say as JSON; needs a node that runs
+        #[arg(long)]
+        json: bool,
     },
     /// Start the job of a file at all nodes of the mesh
+    ///
+    /// Asks the members as `fed check` does, and refuses a job of which no round could end: rounds
+    /// need as many nodes with data that fit as the job's floor (min_clients, for each group).
     Submit {
         /// A file in TOML
         file: PathBuf,
         /// Stay, and show the rounds until the job is done
         #[arg(long)]
         watch: bool,
+        /// Start it also where too few nodes fit: nodes that are off now, or get their data later,
+        /// take part once they are there
+        #[arg(long)]
+        anyway: bool,
     },
     /// Show the jobs of the mesh, or one of them, as this node sees them
     Status {

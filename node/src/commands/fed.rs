@@ -10,6 +10,7 @@ use selvedge_runtime::{BaseModel, DataParts, JobSpec};
 use selvedge_train::{Requests, Source, Subject, Tuner, Tuning, read};
 
 mod export;
+mod fits;
 mod show;
 mod verify;
 
@@ -18,7 +19,7 @@ use crate::bridge::method;
 use crate::cli;
 use crate::client::Client;
 use crate::config::Config;
-use crate::home::Home;
+use crate::home::{Contact, Home};
 use crate::http::wire;
 use crate::pull::{Store, Stored};
 use crate::ui;
@@ -30,8 +31,8 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Carries out a command on federated rounds.
 pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()> {
     match command {
-        cli::Fed::Check { file } => check(home, config, file),
-        cli::Fed::Submit { file, watch } => submit(home, file, *watch),
+        cli::Fed::Check { file, json } => check(home, config, file, *json),
+        cli::Fed::Submit { file, watch, anyway } => submit(home, file, *watch, *anyway),
         cli::Fed::Status { job, json } => show(home, job.as_deref(), *json),
         cli::Fed::Watch { job, picture } => {
             watch(&Client::admin(&home.running()?), job, picture.as_deref())
@@ -61,21 +62,45 @@ pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()
     }
 }
 
-fn check(home: &Home, config: &Config, file: &Path) -> Result<()> {
+fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
+    let text = text_of(file)?;
+    if json {
+        let told = fits::ask(&Client::admin(&home.running()?), &text)?;
+        ui::out(serde_json::to_string_pretty(&told)?);
+        return fits::may_start(&told, false);
+    }
     let bases = own_models(home)?;
-    let spec = JobSpec::from_toml(&text_of(file)?, &|name| BaseModel::facts(&bases, name))
+    let spec = JobSpec::from_toml(&text, &|name| BaseModel::facts(&bases, name))
         .with_context(|| format!("{} is no job", file.display()))?;
-    let rules = spec.rules();
     let data = match config.data.get(&spec.data) {
-        Some(parts) => own_data(&spec, parts, &bases)?,
-        None => format!(
+        Some(parts) => own_data(&spec, parts, &bases),
+        None => Ok(format!(
             "this node has no '{}' and would not train; a [[data]] table in {} gives it some",
             spec.data,
             home.config_file().display()
-        ),
+        )),
     };
-    let members = members(home, &spec)?;
-    free_name(home, &spec.name)?;
+    let Ok(contact) = home.running() else {
+        described(&spec, data?, None);
+        ui::note("no node runs here: other members were not asked whether their data fit");
+        return Ok(());
+    };
+    let members = members(&contact, &spec)?;
+    free_name(&contact, &spec.name)?;
+    // What others said is shown also where this node's own data do not fit.
+    let (data, own) = match data {
+        Ok(data) => (data, Ok(())),
+        Err(why) => ("this node's own do not fit".to_owned(), Err(why)),
+    };
+    described(&spec, data, Some(members));
+    let told = fits::ask(&Client::admin(&contact), &text)?;
+    fits::show(&told, file);
+    own.and_then(|()| fits::may_start(&told, false))
+}
+
+/// What a job is, in a table.
+fn described(spec: &JobSpec, data: String, members: Option<usize>) {
+    let rules = spec.rules();
     ui::out(format_args!("job '{}' is good", spec.name));
     let rows = [
         ("model", learned(&spec.subject, rules)),
@@ -87,7 +112,6 @@ fn check(home: &Home, config: &Config, file: &Path) -> Result<()> {
     ];
     let rows = rows.map(|(what, text)| vec![what.to_owned(), text]);
     ui::out(ui::table(&rows));
-    Ok(())
 }
 
 /// The models of this home that a job could tune.
@@ -142,9 +166,12 @@ fn learned(subject: &Subject, rules: &Job) -> String {
     }
 }
 
-fn submit(home: &Home, file: &Path, stay: bool) -> Result<()> {
+fn submit(home: &Home, file: &Path, stay: bool, anyway: bool) -> Result<()> {
     let text = text_of(file)?;
     let client = Client::admin(&home.running()?);
+    let told = fits::ask(&client, &text)?;
+    fits::show(&told, file);
+    fits::may_start(&told, anyway)?;
     // The node reads its own data for it first, which may be many files.
     let (job, _): (wire::FederatedJob, String) =
         client.ask("/admin/federated", &serde_json::to_value(wire::FederatedRequest { text })?)?;
@@ -171,20 +198,18 @@ fn text_of(file: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// How many members the mesh has, where a node runs that knows; refuses a mesh that is too small.
-fn members(home: &Home, spec: &JobSpec) -> Result<Option<usize>> {
-    let Ok(contact) = home.running() else { return Ok(None) };
-    let list: wire::List<wire::Member> = Client::admin(&contact).get("/admin/members")?;
+/// How many members the mesh has; refuses one that is too small.
+fn members(contact: &Contact, spec: &JobSpec) -> Result<usize> {
+    let list: wire::List<wire::Member> = Client::admin(contact).get("/admin/members")?;
     let count = list.data.iter().filter(|member| !member.revoked).count();
     spec.has_room(count)?;
-    Ok(Some(count))
+    Ok(count)
 }
 
-/// Refuses a name that something else has, where a node runs that knows.
-fn free_name(home: &Home, name: &str) -> Result<()> {
-    let Ok(contact) = home.running() else { return Ok(()) };
+/// Refuses a name that something else has.
+fn free_name(contact: &Contact, name: &str) -> Result<()> {
     let path = format!("/admin/federated-name/{}", escaped(name));
-    let told: wire::FederatedName = Client::admin(&contact).get(&path)?;
+    let told: wire::FederatedName = Client::admin(contact).get(&path)?;
     told.taken.map_or(Ok(()), |why| Err(anyhow!(why)))
 }
 

@@ -35,7 +35,7 @@ const TAKE_AWAY: &str = "DELETE, OPTIONS";
 
 /// The paths after `/admin/` and the methods of each. What stands in braces is the rest of a path,
 /// slashes included; a path without comes before.
-pub(super) const PATHS: [(&str, &str); 44] = [
+pub(super) const PATHS: [(&str, &str); 45] = [
     ("status", READ),
     ("members", READ),
     ("watch", READ),
@@ -71,6 +71,7 @@ pub(super) const PATHS: [(&str, &str); 44] = [
     ("provider-keys/{name}", TAKE_AWAY),
     ("federated", BOTH),
     ("federated/{name}", TAKE_AWAY),
+    ("federated-check", SEND),
     ("federated-anchors/{name}", SEND),
     ("federated-watch", READ),
     ("federated-chain/{piece}", READ),
@@ -182,6 +183,10 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
         ("labels", "") => label(body),
         ("labels", model) => Ok(Order::Federated(FederatedOrder::Forget(model.to_owned()))),
         ("federated", rest) => federated(rest, post, body),
+        ("federated-check", "") => {
+            let request: wire::FederatedRequest = decode(body)?;
+            Ok(Order::Federated(FederatedOrder::Check(request.text)))
+        }
         ("federated-anchors", name) => {
             let order = Order::Federated(FederatedOrder::Reseat(name.to_owned()));
             nothing_in(body).map(|()| order)

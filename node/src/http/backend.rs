@@ -296,6 +296,8 @@ pub(crate) enum FederatedOrder {
     List,
     /// Signs the job of a file for the mesh.
     Submit(String),
+    /// Asks all members whether their data fit the job of a file.
+    Check(String),
     /// Whether a job could have a name.
     Name(String),
     /// Takes a job away from the mesh.

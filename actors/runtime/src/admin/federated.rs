@@ -2,10 +2,11 @@
 
 use selvedge_base::{NodeId, Refusal};
 use selvedge_proto::policy::KeyId;
+use selvedge_proto::records::Roster;
 use tokio::sync::watch;
 
 use super::Admin;
-use crate::federated::JobView;
+use crate::federated::{FitsReport, JobView};
 
 impl Admin {
     /// Signs the job of a file for the whole mesh; its name. It runs as soon as nodes hear of it.
@@ -14,6 +15,19 @@ impl Admin {
     /// A refusal with what is wrong with the file or the mesh, or when this node may not sign.
     pub async fn federated_submit(&self, text: &str) -> Result<String, Refusal> {
         self.shared.federation.submit(&self.shared, text).await
+    }
+
+    /// Asks all members whether their data fit the job of a file, before anybody is told of it;
+    /// each has some seconds to say.
+    ///
+    /// # Errors
+    /// A refusal with what is wrong with the file or the mesh.
+    pub async fn federated_check(&self, text: &str) -> Result<FitsReport, Refusal> {
+        let named = |roster: &Roster| {
+            roster.members().map(|(node, member)| (*node, member.name.clone())).collect()
+        };
+        let members = self.membership.with(named);
+        self.shared.federation.ask_all(&self.shared, members, text).await
     }
 
     /// Takes a job away from the whole mesh. What data have spent on it stays spent.

@@ -23,7 +23,8 @@ use tokio::task::JoinHandle;
 
 use super::chain::ChainWriter;
 use super::disk::{JobDisk, Part, forget_others, hex};
-use super::labelled::{Lessons, RequestLog, log_of};
+use super::fits::{Checks, no_source};
+use super::labelled::RequestLog;
 use super::ledger::LedgerLine;
 use super::member::{Own, holder, ledger_name};
 use super::post::Post;
@@ -31,7 +32,7 @@ use super::runner::{Heard, Parts, Runner, Word};
 use super::seats;
 use super::served::{Desk, Served};
 use super::state::JobState;
-use super::trainer::{Bench, Data, labelled, try_out};
+use super::trainer::{Bench, Data};
 use super::tuned::Tuned;
 use super::view::{JobRun, JobView};
 use super::{Announced, BaseModel, JobSpec, SpecError, Task, key_of};
@@ -72,7 +73,7 @@ pub(crate) struct FederationParts {
 
 /// The jobs of a node.
 pub(crate) struct Federation {
-    parts: FederationParts,
+    pub(super) parts: FederationParts,
     me: NodeId,
     /// Where jobs run, not on the thread of the connection that ordered one.
     home: Handle,
@@ -83,6 +84,8 @@ pub(crate) struct Federation {
     /// Requests to learned models that were given labels.
     log: Arc<RequestLog>,
     ledgers: Mutex<BTreeMap<String, LedgerLine>>,
+    /// Questions of members whether this node's data fit a job.
+    pub(super) checks: Checks,
     /// By name; at most [`MAX_JOBS`] of them run.
     jobs: Mutex<BTreeMap<String, Entry>>,
     /// Changes of which jobs run happen one after another.
@@ -175,6 +178,7 @@ impl Federation {
             local: Mutex::default(),
             desk: Desk::new(),
             ledgers: Mutex::default(),
+            checks: Checks::default(),
             jobs: Mutex::default(),
             turn: Mutex::default(),
             changed: watch::Sender::new(()),
@@ -238,16 +242,20 @@ impl Federation {
         }
     }
 
+    /// Why no other job can run here, where as many run as may.
+    pub(super) fn is_full(&self) -> Option<String> {
+        let runs = |entry: &&Entry| matches!(entry.known, Known::Runs(_));
+        let is_full = self.jobs.lock().values().filter(runs).count() >= MAX_JOBS;
+        is_full.then(|| format!("{MAX_JOBS} jobs run here already: cancel those that are done"))
+    }
+
     fn begin(&self, shared: &Arc<Shared>, name: &str, content: &[u8]) -> Known {
         let told = match Announced::from_bytes(content) {
             Ok(told) => Arc::new(told),
             Err(error) => return Known::Not(error.to_string()),
         };
-        let runs = |entry: &Entry| matches!(entry.known, Known::Runs(_));
-        if self.jobs.lock().values().filter(|entry| runs(entry)).count() >= MAX_JOBS {
-            return Known::Not(format!(
-                "{MAX_JOBS} jobs run here already: cancel those that are done"
-            ));
+        if let Some(why) = self.is_full() {
+            return Known::Not(why);
         }
         let job = told.job.digest();
         let twin = self.jobs.lock().iter().find_map(|(name, entry)| match &entry.known {
@@ -399,7 +407,27 @@ impl Federation {
     /// # Errors
     /// A refusal with what is wrong with the file, or with the mesh for it.
     pub(crate) async fn submit(&self, shared: &Arc<Shared>, text: &str) -> Result<String, Refusal> {
-        let bad = |why: String| Refusal::client(Stage::Validate, Code::InvalidRequest, why);
+        let (spec, first) = self.checked(shared, text).await?;
+        self.own_fit(shared, &spec).await.map_err(bad)?;
+        let nonce = u64::from_le_bytes(*entropy::seed().first_chunk().unwrap_or(&[0; 8]));
+        let anchors = self.can_be_anchors(shared, nonce, spec.since());
+        let told = spec.told(nonce, &anchors, Task::digest_of(&first), self.me);
+        let told = told.map_err(|why| bad(why.to_string()))?;
+        let content = told.to_bytes().map_err(|why| bad(why.to_string()))?;
+        shared.routing.tell_job(key_of(&spec.name), content).await?;
+        self.heed(shared);
+        Ok(spec.name)
+    }
+
+    /// The job of a file, and the first weights of what it learns.
+    ///
+    /// # Errors
+    /// A refusal with what is wrong with the file, or that its name is taken.
+    pub(super) async fn checked(
+        &self,
+        shared: &Shared,
+        text: &str,
+    ) -> Result<(JobSpec, Vec<i32>), Refusal> {
         let (text, bases) = (text.to_owned(), self.parts.bases.clone());
         // Reads the header of a base model, and draws first weights.
         let checked = tokio::task::spawn_blocking(move || {
@@ -412,54 +440,7 @@ impl Federation {
         if let Some(what) = taken(shared, &spec.name) {
             return Err(bad(name_taken(&spec.name, what)));
         }
-        self.fits(shared, &spec).await.map_err(bad)?;
-        let nonce = u64::from_le_bytes(*entropy::seed().first_chunk().unwrap_or(&[0; 8]));
-        let anchors = self.can_be_anchors(shared, nonce, spec.since());
-        let told = spec.told(nonce, &anchors, Task::digest_of(&first), self.me);
-        let told = told.map_err(|why| bad(why.to_string()))?;
-        let content = told.to_bytes().map_err(|why| bad(why.to_string()))?;
-        shared.routing.tell_job(key_of(&spec.name), content).await?;
-        self.heed(shared);
-        Ok(spec.name)
-    }
-
-    /// Whether this node's own data are what the job says; one that has none has no say in it.
-    /// Whoever else has such data finds out before it trains, and says so in its own status.
-    async fn fits(&self, shared: &Arc<Shared>, spec: &JobSpec) -> Result<(), String> {
-        for (part, own) in self.parts.data.get(&spec.data).into_iter().flatten() {
-            let read = self.fits_one(shared, spec, own).await;
-            let name = ledger_name(&spec.data, part);
-            read.map_err(|why| format!("this node's data '{name}' do not fit: {why}"))?;
-        }
-        Ok(())
-    }
-
-    async fn fits_one(
-        &self,
-        shared: &Arc<Shared>,
-        spec: &JobSpec,
-        own: &DataSource,
-    ) -> Result<(), String> {
-        let (source, subject) = (own.source.clone(), spec.subject.clone());
-        if let Source::Requests(Requests { model }) = &source {
-            let (log, model) = (Arc::clone(&self.log), model.clone());
-            let shared = Arc::clone(shared);
-            let reading = tokio::task::spawn_blocking(move || {
-                let Lessons { values, labels, .. } = log_of(&log, &shared, &model, &subject)?;
-                // There may be none yet.
-                let read = (!labels.is_empty()).then(|| labelled(&subject, values, labels));
-                read.transpose().map(drop).map_err(|error| error.to_string())
-            });
-            return reading.await.map_err(|error| error.to_string())?;
-        }
-        let base = match spec.subject.as_tuning() {
-            Some(tuning) => Some(BaseModel::file_of(&self.parts.bases, tuning)?),
-            None => None,
-        };
-        let reading =
-            tokio::task::spawn_blocking(move || try_out(&source, &subject, base.as_deref()));
-        let read = reading.await.map_err(|error| error.to_string())?;
-        read.map_err(|error| error.to_string())
+        Ok((spec, first))
     }
 
     /// Takes a job away from the whole mesh. What data have spent on it stays spent.
@@ -547,7 +528,7 @@ impl Federation {
         Ok(made)
     }
 
-    fn ledger(&self, name: &str, source: &DataSource) -> Result<LedgerLine, StoreError> {
+    pub(super) fn ledger(&self, name: &str, source: &DataSource) -> Result<LedgerLine, StoreError> {
         let mut ledgers = self.ledgers.lock();
         if let Some(line) = ledgers.get(name) {
             return Ok(line.clone());
@@ -662,9 +643,7 @@ impl Start {
     async fn clients(&self) -> Vec<Own> {
         let (federation, name) = (&self.shared.federation, &self.told.task.data);
         let Some(parts) = federation.parts.data.get(name) else {
-            self.state.takes_no_part(format!(
-                "it has no data '{name}': a [[data]] table of its configuration gives it some"
-            ));
+            self.state.takes_no_part(no_source(name));
             return Vec::new();
         };
         let (identity, most) = (&federation.parts.identity, usize::from(self.rules.per_node));
@@ -700,35 +679,12 @@ impl Start {
         source: &DataSource,
         other: Option<Arc<Data>>,
     ) -> Result<(Bench, LedgerLine), String> {
-        let (federation, task) = (&self.shared.federation, &self.told.task);
-        let name = ledger_name(&task.data, part);
-        if source.cap.is_some() && self.rules.privacy.is_none() {
-            return Err(format!(
-                "its data '{name}' have a bound of epsilon, and the job has no [privacy]"
-            ));
-        }
-        let ledger = federation.ledger(&name, source).map_err(|error| error.to_string())?;
-        let base = match task.subject.as_tuning() {
-            Some(tuning) => Some(BaseModel::file_of(&federation.parts.bases, tuning)?),
-            None => None,
-        };
-        let (from, task) = (source.source.clone(), Arc::new(task.clone()));
-        let reading = Arc::clone(&task);
-        let (log, shared) = (Arc::clone(&federation.log), Arc::clone(&self.shared));
-        let read = tokio::task::spawn_blocking(move || {
-            if let Source::Requests(Requests { model }) = &from {
-                let lessons = log_of(&log, &shared, model, &reading.subject)?;
-                let read = Data::of(&reading, lessons);
-                return read.map_err(|error| error.to_string());
-            }
-            let read = Data::read(&from, &reading, base.as_deref(), other.as_deref());
-            read.map_err(|error| error.to_string())
-        });
-        let data = read.await.map_err(|error| error.to_string())?;
-        let data = data.map_err(|error| format!("its data '{name}' do not fit: {error}"))?;
-        let local = federation.local()?;
-        let job = Arc::clone(&self.rules);
-        Ok((Bench { local, job, task, data: Arc::new(data) }, ledger))
+        let (federation, task) = (&self.shared.federation, Arc::new(self.told.task.clone()));
+        let job = (&*self.rules, &task);
+        let read = federation.read_part(&self.shared, job, (part, source), other, None).await;
+        let (data, ledger) = read.map_err(|unfit| unfit.why)?;
+        let (local, job) = (federation.local()?, Arc::clone(&self.rules));
+        Ok((Bench { local, job, task, data }, ledger))
     }
 }
 
@@ -758,6 +714,10 @@ pub fn name_taken(name: &str, what: &str) -> String {
         "'{name}' is the name of {what} here, which answers to it; what a job learns is served \
          under the job's name, so give the job another one"
     )
+}
+
+fn bad(why: String) -> Refusal {
+    Refusal::client(Stage::Validate, Code::InvalidRequest, why)
 }
 
 fn unknown(name: &str) -> Refusal {

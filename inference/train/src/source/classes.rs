@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use crate::{Schema, TrainError};
+use crate::{Schema, TrainError, Wrong};
 
 /// Refuses a list that is not the job's: another number of names, or one of them twice.
 pub(super) fn check(path: &Path, classes: &[String], schema: &Schema) -> Result<(), TrainError> {
@@ -16,13 +16,13 @@ pub(super) fn check(path: &Path, classes: &[String], schema: &Schema) -> Result<
     if classes.len() != schema.classes {
         let (named, wanted) = (classes.len(), schema.classes);
         let reason = format!("{named} classes are named, and the job has {wanted}");
-        return Err(TrainError::malformed(path, reason));
+        return Err(TrainError::wrong(Wrong::Classes, path, reason));
     }
     let mut sorted: Vec<&String> = classes.iter().collect();
     sorted.sort_unstable();
     if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
         let reason = format!("the class '{}' is named twice", short(pair[0]));
-        return Err(TrainError::malformed(path, reason));
+        return Err(TrainError::wrong(Wrong::Classes, path, reason));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use csv::{ReaderBuilder, StringRecord};
 use super::classes::{self, short};
 use super::table::{Columns, Table};
 use crate::examples::MAX_VALUES;
-use crate::{Examples, Schema, TrainError};
+use crate::{Examples, Schema, TrainError, Wrong};
 
 /// Bytes of a table: as many values as are kept, written with seven digits and a comma each.
 const MAX_BYTES: u64 = 8 * MAX_VALUES as u64;
@@ -57,11 +57,12 @@ fn read_within(
         }
         let cell = record.get(columns.label).unwrap_or_default().trim();
         labels.push(classes::number(&table.classes, cell, schema).ok_or_else(|| {
-            wrong(format!(
+            let reason = format!(
                 "line {line}, column '{}': '{}' is no class of the job",
                 table.label,
                 short(cell)
-            ))
+            );
+            TrainError::wrong(Wrong::Classes, &table.path, reason)
         })?);
     }
     if reader.get_ref().limit() == 0 {
@@ -70,7 +71,8 @@ fn read_within(
         return Err(TrainError::TooLarge { what, limit });
     }
     if labels.is_empty() {
-        return Err(wrong("no rows below the line of names".to_owned()));
+        let reason = "no rows below the line of names";
+        return Err(TrainError::wrong(Wrong::Empty, &table.path, reason));
     }
     Examples::new(schema.clone(), values, labels)
 }
@@ -137,5 +139,18 @@ mod tests {
         assert!(said("heat,hum,state\n1,2\n").contains("line3.csv"));
         assert!(said("heat,hum,state\n").contains("no rows"));
         assert!(said("").contains("no column"));
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_word_without_anything_of_the_file() {
+        let word = |text| match told(&table(), text) {
+            Err(TrainError::Malformed { wrong, .. }) => Some(wrong),
+            _ => None,
+        };
+        assert_eq!(word("heat,hum,state\n1,warm,ok\n"), Some(Wrong::Content));
+        assert_eq!(word("heat,wet,state\n1,2,ok\n"), Some(Wrong::Columns));
+        assert_eq!(word("heat,hum,state\n1,2,broken\n"), Some(Wrong::Classes));
+        assert_eq!(word("heat,hum,state\n"), Some(Wrong::Empty));
+        assert_eq!(word("heat,hum,state\n1,2,ok\n"), None);
     }
 }

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::examples::MAX_VALUES;
-use crate::{Examples, Schema, TrainError};
+use crate::{Examples, Schema, TrainError, Wrong};
 
 /// A pair of files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,8 @@ pub(super) fn read(
     let own: Option<usize> =
         sides.iter().skip(1).try_fold(1_usize, |product, &side| product.checked_mul(side));
     if sides.len() < 2 || own != Some(width) {
-        return Err(TrainError::malformed(
+        return Err(TrainError::wrong(
+            Wrong::Columns,
             &pair.images,
             format!("examples of {:?}, and the job's have {width} values", &sides[1..]),
         ));
@@ -43,6 +44,13 @@ pub(super) fn read(
             &pair.labels,
             format!("labels of {counted:?} for {} examples", sides[0]),
         ));
+    }
+    if let Some(at) = labels.iter().position(|&label| usize::from(label) >= schema.classes) {
+        let (label, classes) = (labels[at], schema.classes);
+        let reason = format!(
+            "example {at} has the label {label}, and the job has {classes} classes, counted from 0"
+        );
+        return Err(TrainError::wrong(Wrong::Classes, &pair.labels, reason));
     }
     let values = values.iter().map(|&byte| f32::from(byte) / 255.0).collect();
     Examples::new(schema.clone(), values, labels.iter().map(|&label| u32::from(label)).collect())
@@ -129,5 +137,16 @@ mod tests {
         assert!(said(&huge).unwrap_or_default().contains("limit"));
         assert!(said(LABELS).unwrap_or_default().contains("the job's have 4"));
         assert!(told(IMAGES, IMAGES).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_word() {
+        let word = |images: &[u8], labels: &[u8]| match told(images, labels) {
+            Err(TrainError::Malformed { wrong, .. }) => Some(wrong),
+            _ => None,
+        };
+        assert_eq!(word(LABELS, LABELS), Some(Wrong::Columns));
+        assert_eq!(word(IMAGES, &[0, 0, 8, 1, 0, 0, 0, 2, 7, 10]), Some(Wrong::Classes));
+        assert_eq!(word(&IMAGES[..20], LABELS), Some(Wrong::Content));
     }
 }

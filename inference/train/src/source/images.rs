@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::classes;
 use super::picture::{self, MAX_FILE_BYTES};
 use crate::examples::MAX_VALUES;
-use crate::{Examples, Schema, Shape, TrainError};
+use crate::{Examples, Schema, Shape, TrainError, Wrong};
 
 /// A directory of images.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub(super) fn read(folder: &Images, schema: &Schema) -> Result<Examples, TrainEr
         }
     }
     if files.is_empty() {
-        return Err(TrainError::malformed(&folder.path, "no images in its folders"));
+        return Err(TrainError::wrong(Wrong::Empty, &folder.path, "no images in its folders"));
     }
     // Folders come in the order of their numbers and files in that of their names.
     let mut values = Vec::new();
@@ -86,7 +86,7 @@ fn folders(folder: &Images, schema: &Schema) -> Result<Vec<(u32, PathBuf)>, Trai
                 } else {
                     "no class of the job: 'classes' in [[data]] does not list it".to_owned()
                 };
-                TrainError::malformed(&path, reason)
+                TrainError::wrong(Wrong::Classes, &path, reason)
             })?;
         found.push((number, path));
     }

@@ -21,7 +21,7 @@ use super::footer;
 use super::pages::{Pages, Within};
 use super::table::{Columns, Table};
 use crate::examples::MAX_VALUES;
-use crate::{Examples, Schema, TrainError};
+use crate::{Examples, Schema, TrainError, Wrong};
 
 /// Bytes of the footer: a hundred thousand column chunks with their statistics. The parser makes
 /// some hundred bytes of each.
@@ -63,7 +63,7 @@ pub(super) fn read_within(
         told.group(&file, group, &columns)?;
     }
     if told.labels.is_empty() {
-        return Err(TrainError::malformed(path, "it has no rows"));
+        return Err(TrainError::wrong(Wrong::Empty, path, "it has no rows"));
     }
     Examples::new(schema.clone(), told.values, told.labels)
 }
@@ -96,7 +96,7 @@ fn notes(path: &Path, file: &Within<impl ChunkReader>) -> Result<ParquetMetaData
 fn check_column(path: &Path, column: &ColumnDescriptor, is_label: bool) -> Result<(), TrainError> {
     let wrong = |what: String| {
         let reason = format!("column '{}' {what}", column.path().string());
-        Err(TrainError::malformed(path, reason))
+        Err(TrainError::wrong(Wrong::Columns, path, reason))
     };
     if column.path().parts().len() != 1 || column.max_rep_level() > 0 {
         return wrong("is nested; only columns with one value in a row are read".to_owned());
@@ -175,7 +175,8 @@ impl Rows<'_> {
         }
         let (table, schema, labels) = (self.table, self.schema, &mut self.labels);
         let label = Chunk { path, file, group, at: columns.label, before };
-        label.each(|_, cell| {
+        let mut is_foreign = false;
+        let read = label.each(|_, cell| {
             let number = match &cell {
                 Cell::Number(number) => {
                     classes::number(&table.classes, &number.to_string(), schema)
@@ -191,10 +192,12 @@ impl Rows<'_> {
                     .ok()
                     .and_then(|name| classes::number(&table.classes, name, schema)),
             };
+            is_foreign = number.is_none();
             let number = number.ok_or_else(|| format!("{} is no class of the job", cell.text()))?;
             labels.push(number);
             Ok(())
-        })?;
+        });
+        read.map_err(|error| if is_foreign { error.named(Wrong::Classes) } else { error })?;
         let start = self.values.len();
         // As many as were there, not as many as were promised.
         self.values.resize(self.labels.len() * self.width, 0.0);

@@ -9,7 +9,7 @@ use std::path::Path;
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
 
-use crate::{Shape, TrainError};
+use crate::{Shape, TrainError, Wrong};
 
 /// Bytes of one file: more than cameras write, and little beside a node's other memory.
 pub(super) const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -59,7 +59,8 @@ pub(super) fn append_within(
         (Ok(wide), Ok(high)) => (wide, high),
         _ => return Err(TrainError::Schema(format!("{shape:?} is larger than any image"))),
     };
-    let mut image = decoded(most, bytes, (wide, high), resize).map_err(wrong)?;
+    let refused = |(what, reason): Refused| TrainError::wrong(what, path, reason);
+    let mut image = decoded(most, bytes, (wide, high), resize).map_err(refused)?;
     if !is_opaque(&image) {
         let reason = "parts of it are transparent, and what is behind them is not told: save it \
                       without an alpha channel";
@@ -85,25 +86,29 @@ pub(super) fn append_within(
     Ok(())
 }
 
+/// Why an image is not taken.
+type Refused = (Wrong, String);
+
 /// The image as people see it, once its size is known to be what is wanted or small enough.
 fn decoded(
     most: u64,
     bytes: &[u8],
     wanted: (u32, u32),
     resize: bool,
-) -> Result<DynamicImage, String> {
+) -> Result<DynamicImage, Refused> {
+    let content = |reason: &str| (Wrong::Content, reason.to_owned());
     let format = image::guess_format(bytes).ok();
     let format = format
         .filter(|format| matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Pnm));
-    let format = format.ok_or("not a PNG, JPEG or PNM image")?;
+    let format = format.ok_or_else(|| content("not a PNG, JPEG or PNM image"))?;
     if format == ImageFormat::Jpeg && is_cut(bytes) {
-        return Err("the file ends before the image does".to_owned());
+        return Err(content("the file ends before the image does"));
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_DECODER_BYTES);
     reader.limits(limits);
-    let told = |error: image::ImageError| error.to_string();
+    let told = |error: image::ImageError| content(&error.to_string());
     let mut decoder = reader.into_decoder().map_err(told)?;
     let (wide, high) = decoder.dimensions();
     let orientation = decoder.orientation().map_err(told)?;
@@ -113,7 +118,7 @@ fn decoded(
         return Err(other_size((wide, high), wanted));
     }
     if pixels == 0 || pixels > most {
-        return Err(format!("{wide} x {high} pixels; an image has 1 to {most}"));
+        return Err(content(&format!("{wide} x {high} pixels; an image has 1 to {most}")));
     }
     let mut image = DynamicImage::from_decoder(decoder).map_err(told)?;
     image.apply_orientation(orientation);
@@ -124,11 +129,12 @@ fn decoded(
     Ok(image)
 }
 
-fn other_size(found: (u32, u32), wanted: (u32, u32)) -> String {
-    format!(
+fn other_size(found: (u32, u32), wanted: (u32, u32)) -> Refused {
+    let reason = format!(
         "{} x {} pixels, and the job's images have {} x {}; 'resize = true' in [[data]] scales",
         found.0, found.1, wanted.0, wanted.1
-    )
+    );
+    (Wrong::Columns, reason)
 }
 
 /// Whether a JPEG file lacks its end. Decoders fill what is missing with grey, and no job learns

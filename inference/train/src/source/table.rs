@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::classes;
-use crate::{Schema, TrainError};
+use crate::{Schema, TrainError, Wrong};
 
 /// A table.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +48,7 @@ impl Columns {
             names.iter().position(|name| name.trim() == wanted).ok_or_else(|| {
                 let first: Vec<&str> = names.iter().take(16).copied().collect();
                 let reason = format!("no column '{wanted}'; the first are: {}", first.join(", "));
-                TrainError::malformed(&table.path, reason)
+                TrainError::wrong(Wrong::Columns, &table.path, reason)
             })
         };
         let label = place(&table.label)?;
@@ -58,7 +58,8 @@ impl Columns {
             table.values.iter().map(|name| place(name)).collect::<Result<_, _>>()?
         };
         if values.len() != width {
-            return Err(TrainError::malformed(
+            return Err(TrainError::wrong(
+                Wrong::Columns,
                 &table.path,
                 format!("{} columns of values, and the job's examples have {width}", values.len()),
             ));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::TrainError;
+use crate::{TrainError, Wrong};
 
 /// Where texts are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ fn within(path: &Path, most: usize) -> Result<Vec<String>, TrainError> {
     }
     all.retain(|text: &String| !text.trim().is_empty());
     if all.is_empty() {
-        return Err(TrainError::malformed(path, "there is no text in it"));
+        return Err(TrainError::wrong(Wrong::Empty, path, "there is no text in it"));
     }
     Ok(all)
 }
@@ -86,7 +86,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
     }
     if files.is_empty() {
         let said = "it has no files that end in .txt, .md or .jsonl";
-        return Err(TrainError::malformed(path, said));
+        return Err(TrainError::wrong(Wrong::Empty, path, said));
     }
     files.sort_unstable();
     Ok(files)

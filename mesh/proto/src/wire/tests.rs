@@ -15,7 +15,8 @@ use selvedge_base::{Blame, RequestId, Retry, Wall};
 use serde::de::DeserializeOwned;
 
 type Request = (String, Vec<u32>);
-type Opening = super::Opening<Request, u64, String, [u8; 3], [u16; 2], Request, Option<u32>>;
+type Opening =
+    super::Opening<Request, u64, String, [u8; 3], [u16; 2], Request, Option<u32>, (u8, String)>;
 
 /// Whatever the bytes, decoding ends with a value or an error.
 fn survives<T: DeserializeOwned + Serialize>(body: &[u8]) {
@@ -110,6 +111,7 @@ fn openings_and_replies_round_trip() {
         Opening::Shaped(Box::new(plain)),
         Opening::Spoken(Box::new(spoken)),
         Opening::Machine(Box::new(Some(7))),
+        Opening::Fits(Box::new((1, "job".to_owned()))),
     ] {
         let frame = encode(&opening, codec::MAX_FRAME).unwrap();
         assert_eq!(decode_body(&frame[4..]), Ok(opening));
@@ -247,6 +249,7 @@ fn what_version_1_does_not_have_says_so() {
     let shaped = Shaped { schema: String::new(), trace: None, handed: hand_off(), receipt: None };
     assert_eq!(Opening::Shaped(Box::new(shaped)).since(), 8);
     assert_eq!(Opening::Machine(Box::default()).since(), 10);
+    assert_eq!(Opening::Fits(Box::default()).since(), 12);
     // A refusal for want of budget is said to an old peer in words it has.
     let refusal = Refusal::client(Stage::Reserve, Code::QuotaExhausted, "nothing left");
     let reply = HandOffReply::<u8>::Refused(refusal.clone().spoken_at(1));

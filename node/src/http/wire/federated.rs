@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `POST /admin/federated`.
+/// `POST /admin/federated` and `POST /admin/federated-check`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FederatedRequest {
@@ -215,6 +215,59 @@ pub(crate) struct FederatedPersonal {
 pub(crate) struct FederatedName {
     /// Why not, where something else answers to it at this node.
     pub(crate) taken: Option<String>,
+}
+
+/// Whether nodes' data fit a job that is not told yet: `POST /admin/federated-check`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FederatedCheck {
+    /// What people call the job.
+    pub(crate) name: String,
+    /// The name of the data that it trains on.
+    pub(crate) data: String,
+    /// `enough`: rounds can end. `unsure`: only if some of those train that are there and did not
+    /// say. `few`: not with the nodes that are there now.
+    pub(crate) outlook: String,
+    /// Distinct nodes that have to train before a round can end.
+    pub(crate) needed: u64,
+    /// Nodes whose data fit.
+    pub(crate) fit: u64,
+    /// Clients that those have.
+    pub(crate) clients: u64,
+    /// Nodes that are there and did not say.
+    pub(crate) unsaid: u64,
+    /// Nodes that are away.
+    pub(crate) away: u64,
+    /// Anchors of the job.
+    pub(crate) anchors: u64,
+    /// Members that could be one now.
+    pub(crate) anchors_reached: u64,
+    /// All members: this node first, the others by name.
+    pub(crate) nodes: Vec<FederatedFit>,
+}
+
+/// What a member said of a job that is not told yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FederatedFit {
+    /// The node's name.
+    pub(crate) node: String,
+    /// The node's id.
+    pub(crate) id: String,
+    /// Whether it is the node that answers.
+    pub(crate) me: bool,
+    /// `fits`, `unfit`, `busy` with other such questions, `late`, `older` than the question, or
+    /// `away`.
+    pub(crate) answer: String,
+    /// Why it would not train, or not on all parts of its data, in a word: `source`, `file`,
+    /// `content`, `columns`, `classes`, `few`, `large`, `privacy`, `base`, `program`, `processor`,
+    /// `full`, `failed`.
+    pub(crate) reason: Option<String>,
+    /// The same in full, of the node that answers alone.
+    pub(crate) why: Option<String>,
+    /// Its clients that would train.
+    pub(crate) clients: u64,
+    /// Examples that they would train on; none of a job with differential privacy, whose rounds do
+    /// not tell them either.
+    pub(crate) examples: Option<u64>,
 }
 
 /// A piece of the chain of a job as a file: `GET /admin/federated-chain/{piece}`.

@@ -16,9 +16,12 @@ use selvedge_contract::hardware::{Condition, Hardware, Machine};
 use selvedge_contract::request::{Answer, GenerateRequest, Input, Sampling};
 use selvedge_core::cache::{Key, Near, Peers, Scope};
 use selvedge_core::quota::{QuotaDigest, QuotaHeader, QuotaMessage, QuotaStored, StoredRow};
-use selvedge_core::{Charged, HandOff, HandOffReply, NodeRow, Opening, PolicyWord, Traced};
+use selvedge_core::{
+    Charged, FitsWord, HandOff, HandOffReply, NodeRow, Opening, PolicyWord, Traced,
+};
 use selvedge_crdt::escrow::Holder;
 use selvedge_crdt::{Row, RowMap, Stamp};
+use selvedge_federated::fits::{Fit, FitsReply, Misfit};
 use selvedge_proto::answers::{
     AnswersReply, AnswersWord, Ask, Digests, Held, KeptInBrief, PurgeBook, sign_purge,
 };
@@ -89,6 +92,7 @@ fn check_frames(body: &[u8]) {
     frame::<HandOffReply>(body);
     frame::<RenewReply>(body);
     frame::<AnswersReply>(body);
+    frame::<FitsReply>(body);
     frame::<JoinMessage>(body);
     frame::<SwimMessage>(body);
     frame::<SyncMessage>(body);
@@ -310,6 +314,12 @@ fn machine() -> Machine {
     Machine { made, now }
 }
 
+fn trace() -> TraceContext {
+    let parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let trace = TraceContext::parse(parent, [b"a=1,b=2".as_slice()]);
+    trace.unwrap_or_else(|| panic!("a context"))
+}
+
 /// One of each.
 fn frames() -> Vec<Vec<u8>> {
     let refusal =
@@ -329,11 +339,8 @@ fn frames() -> Vec<Vec<u8>> {
         budgets: vec![[1; 16]],
     };
     let charged = Charged { handed: handed.clone(), receipt: receipt.seal(&key(3)) };
-    let parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let trace = TraceContext::parse(parent, [b"a=1,b=2".as_slice()]);
-    let trace = trace.unwrap_or_else(|| panic!("a context"));
     let receipt = Some(charged.receipt.clone());
-    let traced = Traced { trace, handed: handed.clone(), receipt };
+    let traced = Traced { trace: trace(), handed: handed.clone(), receipt };
     let notice = revoke(&key(1), None, mesh(), node(4), NOW);
     let mut delta = SyncDelta { rows: vec![row()], ..SyncDelta::default() };
     delta.roster.revocations.push(notice);
@@ -345,6 +352,7 @@ fn frames() -> Vec<Vec<u8>> {
     let (words, replies) = answers();
     let [purges, told, ask] = words;
     let [purges_too, held, piece] = replies;
+    let fit = Fit { clients: 2, examples: Some(300), misfit: Some(Misfit::Few) };
     let fits = |bytes: Result<Vec<u8>, codec::CodecError>| {
         bytes.unwrap_or_else(|error| panic!("a frame: {error}"))
     };
@@ -369,6 +377,9 @@ fn frames() -> Vec<Vec<u8>> {
         Opening::Answers(Box::new(told)),
         Opening::Answers(Box::new(ask)),
         Opening::Machine(Box::new(machine())),
+        Opening::Fits(Box::new(FitsWord { job: vec![1, 1, 2, 3] })),
+        FitsReply::Looked(fit),
+        FitsReply::Late,
         purges_too,
         held,
         piece,

@@ -12,6 +12,7 @@ mod demo;
 mod described;
 mod embeddings;
 mod federated;
+mod fits;
 mod frozen;
 mod hardware;
 mod hostile;

@@ -1,0 +1,184 @@
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::PathBuf;
+
+use selvedge_base::codec;
+use selvedge_train::Table;
+
+use super::super::test_rounds::{job_file, run};
+use super::*;
+use crate::Node;
+use crate::quota::tests::Home;
+
+/// What is in one cell of a file and in nothing else.
+const CELL: &str = "qzv90317";
+
+/// Two nodes of a mesh that are linked: one asks, and the other one has a table.
+struct Pair {
+    asks: Node,
+    has: Node,
+    file: PathBuf,
+    // The last to go.
+    homes: (Home, Home),
+}
+
+impl Pair {
+    /// The second one speaks at most `newest`.
+    async fn new(name: &str, newest: u8) -> Self {
+        let homes = (Home::new(&format!("fits-{name}-a")), Home::new(&format!("fits-{name}-b")));
+        let asks = homes.0.start(&[]).await;
+        let code = asks.admin().invite(Micros::secs(600)).await.unwrap();
+        let mut config = homes.1.config(&[]);
+        let file = config.home.join("digits.csv");
+        let table = Table {
+            path: file.clone(),
+            label: "digit".to_owned(),
+            values: Vec::new(),
+            classes: Vec::new(),
+            scale: 1.0,
+        };
+        let own = DataSource { source: Source::Csv(table), cap: None };
+        config.data = [("digits".to_owned(), [(None, own)].into())].into();
+        Node::join(&homes.1.config(&[asks.quic_addr()]), &code).await.unwrap();
+        let has = Node::start(config).await.unwrap();
+        has.admin().membership.speak_at_most(newest);
+        let endpoint = Arc::clone(&asks.gateway().shared.endpoint);
+        endpoint.connect(has.gateway().view().me, &[has.quic_addr()]).await.unwrap();
+        Self { asks, has, file, homes }
+    }
+
+    fn asking(&self) -> Arc<Shared> {
+        Arc::clone(&self.asks.gateway().shared)
+    }
+
+    fn asked(&self) -> Arc<Shared> {
+        Arc::clone(&self.has.gateway().shared)
+    }
+
+    /// Asks whether the data of the other one fit the job of such a file.
+    async fn ask(&self, file: &str) -> Answer {
+        let told = run(file, false).told;
+        let content = told.to_bytes().unwrap();
+        let asking = self.asking();
+        asking.federation.ask(&asking, self.asked().me, &told.job, content).await
+    }
+
+    /// Ten rows, of which one is held out; in the last one stands this.
+    fn write(&self, header: &str, last: &str) {
+        let rows: String = (0..9).map(|at| format!("{at},1,2,3,{}\n", at % 2)).collect();
+        fs::write(&self.file, format!("{header}\n{rows}{last}\n")).unwrap();
+    }
+
+    async fn end(self) {
+        self.asks.shutdown().await;
+        self.has.shutdown().await;
+        drop(self.homes);
+    }
+}
+
+const HEADER: &str = "a,b,c,d,digit";
+
+fn job() -> String {
+    job_file("rounds = 1", "")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_says_whether_its_data_fit_and_nothing_of_them() {
+    let pair = Pair::new("says", codec::VERSION).await;
+    let not = |misfit| Answer::Said(Fit::not(misfit));
+    assert_eq!(pair.ask(&job()).await, not(Misfit::File), "there is no file");
+
+    pair.write(HEADER, "1,2,3,4,1");
+    let fits = Fit { clients: 1, examples: Some(9), misfit: None };
+    assert_eq!(pair.ask(&job()).await, Answer::Said(fits));
+    let other = job().replace("data = 'digits'", "data = 'letters'");
+    assert_eq!(pair.ask(&other).await, not(Misfit::Source));
+
+    pair.write(HEADER, &format!("1,2,3,{CELL},1"));
+    assert_eq!(pair.ask(&job()).await, not(Misfit::Content));
+    let (told, asked) = (run(&job(), false).told, pair.asked());
+    let (asker, content) = (pair.asking().me, told.to_bytes().unwrap());
+    let (reply, why) = asked.federation.looked(&asked, asker, content).await;
+    assert!(why.is_some_and(|why| why.contains(CELL)), "its own people hear which cell");
+    assert_eq!(reply, FitsReply::Looked(Fit::not(Misfit::Content)));
+
+    pair.write("a,b,c,digit", "1,2,3,1");
+    assert_eq!(pair.ask(&job()).await, not(Misfit::Columns));
+    pair.write(HEADER, "1,2,3,4,7");
+    assert_eq!(pair.ask(&job()).await, not(Misfit::Classes));
+    fs::write(&pair.file, format!("{HEADER}\n")).unwrap();
+    assert_eq!(pair.ask(&job()).await, not(Misfit::Few));
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_job_is_refused_and_the_link_stands() {
+    let pair = Pair::new("none", codec::VERSION).await;
+    pair.write(HEADER, "1,2,3,4,1");
+    let (job, node) = (run(&self::job(), false).told.job, pair.asked().me);
+    let asking = pair.asking();
+    for content in [Vec::new(), vec![0xff; 40], vec![1; MAX_CONTENT_BYTES + 1]] {
+        let answer = asking.federation.ask(&asking, node, &job, content).await;
+        assert_eq!(answer, Answer::Said(Fit::not(Misfit::Program)));
+    }
+    assert!(matches!(pair.ask(&self::job()).await, Answer::Said(fit) if fit.trains()));
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_of_the_version_before_does_not_say_and_stays_linked() {
+    let pair = Pair::new("old", SINCE - 1).await;
+    pair.write(HEADER, "1,2,3,4,1");
+    assert_eq!(pair.ask(&job()).await, Answer::Older);
+    let link = pair.asking().endpoint.link(&pair.asked().me).unwrap();
+    assert_eq!((link.version(), link.is_closed()), (SINCE - 1, false));
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_answers_each_asker_once_at_a_time_and_few_at_once() {
+    let pair = Pair::new("busy", codec::VERSION).await;
+    pair.write(HEADER, "1,2,3,4,1");
+    let (asker, asked) = (pair.asking().me, pair.asked());
+    let checks = &asked.federation.checks;
+    let place = checks.place(asker);
+    assert!(place.is_some() && checks.place(asker).is_none());
+    assert_eq!(pair.ask(&job()).await, Answer::Busy);
+    drop(place);
+    assert!(matches!(pair.ask(&job()).await, Answer::Said(fit) if fit.trains()));
+    let others = (0..MAX_ASKING as u8).map(|name| checks.place(NodeId([name; 32])));
+    let others: Vec<Option<Place<'_>>> = others.collect();
+    assert!(others.iter().all(Option::is_some));
+    assert_eq!(pair.ask(&job()).await, Answer::Busy);
+    drop(others);
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_linked_is_away() {
+    let home = Home::new("fits-away");
+    let node = home.start(&[]).await;
+    let shared = Arc::clone(&node.gateway().shared);
+    let told = run(&job(), false).told;
+    let content = told.to_bytes().unwrap();
+    let answer = shared.federation.ask(&shared, NodeId([9; 32]), &told.job, content).await;
+    assert_eq!(answer, Answer::Away);
+    node.shutdown().await;
+}
+
+#[test]
+fn the_answer_on_the_wire_is_as_it_was() {
+    let fit = Fit { clients: 2, examples: Some(300), misfit: Some(Misfit::Few) };
+    let table = [
+        (FitsReply::Looked(fit), vec![12, 1, 0, 2, 1, 251, 44, 1, 1, 5]),
+        (FitsReply::Looked(Fit::not(Misfit::Failed)), vec![12, 1, 0, 0, 0, 1, 12]),
+        (FitsReply::Busy, vec![12, 1, 1]),
+        (FitsReply::Late, vec![12, 1, 2]),
+    ];
+    for (reply, bytes) in table {
+        let frame = codec::encode_datagram_at(SINCE, &reply, codec::MAX_FRAME).unwrap();
+        assert_eq!(frame, bytes, "{reply:?}");
+        assert_eq!(codec::decode_body::<FitsReply>(&bytes), Ok(reply));
+    }
+}

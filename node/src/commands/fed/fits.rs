@@ -1,0 +1,255 @@
+//! Whether nodes' data fit a job before it starts: the question to the node that runs, and what
+//! members said in words.
+//!
+//! Owns those words, and when a job is not started. Which nodes are enough is the runtime's to say.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::client::Client;
+use crate::http::wire::{FederatedCheck, FederatedFit, FederatedRequest};
+use crate::ui;
+
+/// What the columns of the table of members are.
+const HEAD: [&str; 4] = ["NODE", "DATA", "EXAMPLES", "WHY"];
+/// Members that one line names: a line of a terminal.
+const MAX_NAMED: usize = 4;
+
+/// Asks the node that runs; its members have some seconds to say.
+pub(super) fn ask(client: &Client, text: &str) -> Result<FederatedCheck> {
+    if ui::fancy_stderr() {
+        ui::note("asking the members whether their data fit, for 12 seconds at most");
+    }
+    let request = serde_json::to_value(FederatedRequest { text: text.to_owned() })?;
+    Ok(client.ask("/admin/federated-check", &request)?.0)
+}
+
+/// Shows what each member said, and what follows.
+pub(super) fn show(told: &FederatedCheck, file: &Path) {
+    let head = HEAD.map(str::to_owned).to_vec();
+    let rows = told.nodes.iter().map(|one| row(told, one, file));
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    ui::out(ui::table(&rows));
+    ui::out(verdict(told));
+    if told.anchors_reached < told.anchors {
+        let (wanted, reached) = (told.anchors, told.anchors_reached);
+        ui::warn(format_args!(
+            "the job wants {wanted} anchors, and {reached} members that could be one are reached \
+             now: it can be started once the others are back"
+        ));
+    }
+}
+
+/// Refuses a job of which no round could end with the nodes that are there, unless it is wanted
+/// all the same.
+pub(super) fn may_start(told: &FederatedCheck, anyway: bool) -> Result<()> {
+    let FederatedCheck { name, needed, .. } = told;
+    match told.outlook.as_str() {
+        "few" if !anyway => {}
+        "few" => {
+            ui::warn(format_args!(
+                "no round of '{name}' ends before {needed} nodes have such data"
+            ));
+            return Ok(());
+        }
+        "unsure" => {
+            ui::warn(format_args!("whether rounds of '{name}' can end shows once it has started"));
+            return Ok(());
+        }
+        _ => return Ok(()),
+    }
+    let unfit = told.nodes.iter().filter(|one| one.answer == "unfit");
+    let unfit = unfit.filter(|one| !one.me && one.reason.as_deref() != Some("source"));
+    let unfit: Vec<&str> = unfit.map(|one| one.node.as_str()).collect();
+    let mut hints = Vec::new();
+    let own = told.nodes.iter().find(|one| one.me && one.answer == "unfit");
+    if let Some(why) = own.and_then(|one| one.why.as_deref()) {
+        hints.push(format!("of this node: {why}"));
+    }
+    if !unfit.is_empty() {
+        let more = unfit.len().saturating_sub(MAX_NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let named = unfit.iter().take(MAX_NAMED).copied().collect::<Vec<_>>().join(", ");
+        hints.push(format!("mend the data of {named}{more}"));
+    }
+    match told.away {
+        0 => {}
+        1 => hints.push("1 member is away".to_owned()),
+        away => hints.push(format!("{away} members are away")),
+    }
+    let anyway = "`--anyway` of `selvedge fed submit` starts it for nodes that come later";
+    hints.push(anyway.to_owned());
+    bail!("{}; {}", verdict(told), hints.join("; "))
+}
+
+/// How many fit, beside how many it takes.
+fn verdict(told: &FederatedCheck) -> String {
+    let FederatedCheck { fit, clients, needed, unsaid, .. } = told;
+    let fits = match fit {
+        1 => "1 node fits".to_owned(),
+        _ => format!("{fit} nodes fit"),
+    };
+    let clients = if clients > fit { format!(" with {clients} clients") } else { String::new() };
+    let follows = match told.outlook.as_str() {
+        "enough" => "enough".to_owned(),
+        "unsure" => format!("it takes some of the {unsaid} that did not say"),
+        _ => "too few".to_owned(),
+    };
+    format!("{fits}{clients}, and a round needs {needed} nodes: {follows}")
+}
+
+fn row(told: &FederatedCheck, one: &FederatedFit, file: &Path) -> Vec<String> {
+    let name = if one.me { format!("{} (this node)", one.node) } else { one.node.clone() };
+    let data = match one.answer.as_str() {
+        "fits" => "fits",
+        "unfit" => "does not fit",
+        "away" => "not reached",
+        _ => "does not say",
+    };
+    let examples = one.examples.map_or_else(|| "-".to_owned(), |count| count.to_string());
+    vec![name, data.to_owned(), examples, why(told, one, file)]
+}
+
+/// Why a member would not train, and what to do.
+fn why(told: &FederatedCheck, one: &FederatedFit, file: &Path) -> String {
+    match one.answer.as_str() {
+        "fits" | "unfit" => {}
+        "busy" => return "it looks for others: ask again".to_owned(),
+        "late" => return "it could not read all in time; it may train".to_owned(),
+        "older" => return "(older program); it may train".to_owned(),
+        "away" => return "it may come later".to_owned(),
+        other => return other.to_owned(),
+    }
+    let Some(reason) = one.reason.as_deref() else { return String::new() };
+    let but = if one.answer == "fits" { "not all of its data: " } else { "" };
+    if let Some(why) = &one.why {
+        return format!("{but}{why}");
+    }
+    let (text, is_seen_there) = in_words(reason);
+    let text = text.replace("{data}", &told.data);
+    let there = match is_seen_there {
+        true => format!("; `selvedge fed check {}` there says where", file.display()),
+        false => String::new(),
+    };
+    format!("{but}{text}{there}")
+}
+
+/// A reason in words, and whether a look at the node itself says more.
+fn in_words(reason: &str) -> (&'static str, bool) {
+    match reason {
+        "source" => {
+            ("no data '{data}': a [[data]] table of its configuration gives it some", false)
+        }
+        "file" => ("a file is missing or cannot be read", true),
+        "content" => ("something in its data is not what the job wants", true),
+        "columns" => ("columns, sizes or the kind of examples are not the job's", true),
+        "classes" => ("labels or classes are not the job's", true),
+        "few" => ("it has no examples to train on", true),
+        "large" => ("its data are more than a node reads", true),
+        "privacy" => ("its data have a bound of epsilon, and the job has no [privacy]", false),
+        "base" => ("the model that the job tunes is not there", true),
+        "program" => ("its program does not know such a job: update selvedge there", false),
+        "processor" => ("first weights come out differently on its processor", false),
+        "full" => ("as many jobs run there as may: cancel those that are done", false),
+        // Of a newer node, too.
+        _ => ("it failed as it looked; its log says more", false),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn fit(node: &str, answer: &str, reason: Option<&str>) -> FederatedFit {
+        FederatedFit {
+            node: node.to_owned(),
+            answer: answer.to_owned(),
+            reason: reason.map(str::to_owned),
+            examples: (answer == "fits").then_some(9),
+            ..FederatedFit::default()
+        }
+    }
+
+    fn told(outlook: &str, nodes: Vec<FederatedFit>) -> FederatedCheck {
+        FederatedCheck {
+            name: "wear".to_owned(),
+            data: "line3".to_owned(),
+            outlook: outlook.to_owned(),
+            needed: 3,
+            fit: nodes.iter().filter(|one| one.answer == "fits").count() as u64,
+            nodes,
+            ..FederatedCheck::default()
+        }
+    }
+
+    #[test]
+    fn each_answer_says_what_to_do() {
+        let file = Path::new("job.toml");
+        let said = |answer: &str, reason: Option<&str>| {
+            let one = fit("n1", answer, reason);
+            row(&told("few", vec![one.clone()]), &one, file).join(" | ")
+        };
+        assert_eq!(said("fits", None), "n1 | fits | 9 | ");
+        let columns = said("unfit", Some("columns"));
+        assert!(columns.starts_with("n1 | does not fit | - | columns"), "{columns}");
+        assert!(columns.ends_with("`selvedge fed check job.toml` there says where"), "{columns}");
+        assert!(said("unfit", Some("source")).contains("no data 'line3'"));
+        assert!(said("fits", Some("few")).contains("not all of its data: it has no examples"));
+        assert!(said("older", None).contains("does not say | - | (older program)"));
+        assert!(said("away", None).contains("not reached"));
+        assert!(said("unfit", Some("of-a-newer-node")).contains("its log"));
+        let own = FederatedFit {
+            me: true,
+            why: Some("its data: line 3".to_owned()),
+            ..fit("n0", "unfit", Some("content"))
+        };
+        let own = row(&told("few", Vec::new()), &own, file).join(" | ");
+        assert_eq!(own, "n0 (this node) | does not fit | - | its data: line 3");
+    }
+
+    #[test]
+    fn a_job_that_could_not_end_a_round_is_started_only_if_it_is_wanted_so() {
+        let nodes = || {
+            vec![
+                fit("n0", "fits", None),
+                fit("n1", "unfit", Some("columns")),
+                fit("n2", "unfit", Some("source")),
+                fit("n3", "away", None),
+            ]
+        };
+        let few = FederatedCheck { away: 1, ..told("few", nodes()) };
+        let refused = may_start(&few, false).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("1 node fits, and a round needs 3 nodes: too few"),
+            "{refused}"
+        );
+        assert!(refused.contains("mend the data of n1;"), "{refused}");
+        assert!(refused.contains("1 member is away") && refused.contains("--anyway"), "{refused}");
+        assert!(may_start(&few, true).is_ok());
+        for outlook in ["enough", "unsure"] {
+            assert!(may_start(&told(outlook, nodes()), false).is_ok(), "{outlook}");
+        }
+    }
+
+    #[test]
+    fn why_this_nodes_own_data_do_not_fit_is_in_the_refusal() {
+        let own = FederatedFit {
+            me: true,
+            why: Some("its data 'line3' do not fit: no column 'heat'".to_owned()),
+            ..fit("n0", "unfit", Some("columns"))
+        };
+        let refused = may_start(&told("few", vec![own]), false).unwrap_err().to_string();
+        assert!(refused.contains("data 'line3' do not fit: no column 'heat'"), "{refused}");
+    }
+
+    #[test]
+    fn what_is_enough_is_told_in_nodes_and_clients() {
+        let all = FederatedCheck { clients: 4, ..told("enough", vec![fit("n0", "fits", None)]) };
+        let all = FederatedCheck { fit: 3, ..all };
+        assert_eq!(verdict(&all), "3 nodes fit with 4 clients, and a round needs 3 nodes: enough");
+        let unsure = FederatedCheck { fit: 2, unsaid: 2, outlook: "unsure".to_owned(), ..all };
+        assert!(verdict(&unsure).ends_with("it takes some of the 2 that did not say"));
+    }
+}
