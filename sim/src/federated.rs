@@ -33,6 +33,7 @@ pub const PLANTS: &[Plant] = &[
     Plant::SharedBeforeStored,
     Plant::PromiseForgotten,
     Plant::AcceptedUntold,
+    Plant::WishesForgotten,
     Plant::MinorityCloses,
     Plant::OpenedUncertified,
     Plant::PrivacyFloorIgnored,
