@@ -39,7 +39,7 @@ fn holds(plan: impl Fn(u64) -> Plan, wanted: &[&str]) {
 #[test]
 fn two_who_ask_at_once_are_both_heard() {
     let plan = |seed| {
-        let mut plan = calm(seed, 6);
+        let mut plan = calm(seed, 9);
         plan.wishes.push((Micros::millis(1_000), wish(1, 0)));
         plan.wishes.push((Micros::millis(1_100), wish(3, 4)));
         plan
@@ -75,7 +75,7 @@ fn what_was_asked_for_on_both_sides_of_a_cut_is_known_on_both_in_the_end() {
 #[test]
 fn a_steward_that_is_behind_keeps_nobody_from_the_next_anchors() {
     let plan = |seed| {
-        let mut plan = calm(seed, 12);
+        let mut plan = calm(seed, 14);
         let back = Micros::secs(12);
         plan.crashes.push((7, Micros::millis(300), back));
         plan.wishes.push((Micros::millis(500), wish(0, 4)));

@@ -54,7 +54,8 @@ fn what_was_asked_for_on_both_sides_of_a_cut_comes_together() {
     let after = "a wish heard after another anchor accepted it";
     assert_eq!(seen, [after, late, twice, "wishes heard in another order", both]);
     // Of whoever is no anchor nothing is counted.
-    exchange(&mut wishes, (1, 2), at(7));
+    let line = wishes.line(1);
+    assert!(wishes.takes(2, line, at(7)));
     assert_eq!(wishes.handed(2, at(7), false), [""; 0]);
 }
 
