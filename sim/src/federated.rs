@@ -4,7 +4,7 @@
 //! are stand-ins. Training is a draw. A seed makes a [`Plan`]: who the anchors are, how many
 //! clients a node has, what is made of their updates, what is lost, doubled and delayed, who is cut
 //! off, who crashes, in which step and with how much of its last writes, who dies for good, and
-//! when the anchors are replaced. An observer that sees everything holds what happens against what
+//! which stewards ask for other anchors, when and by what they know. An observer that sees everything holds what happens against what
 //! must hold. This is a harness of its own beside the meshes of [`crate::run`]: rounds need nothing
 //! of a mesh but that it carries messages.
 
@@ -18,12 +18,14 @@ mod node;
 mod plan;
 mod reference;
 mod steward;
+mod wishes;
 mod world;
 
 pub use check::{Broken, Promise};
 pub use kill::{Kill, Moment, Steps, Taken};
 pub use mixing::Step;
 pub use plan::{Cut, Plan, Wish};
+pub use steward::View;
 pub use world::{Counters, Outcome, run};
 
 use selvedge_base::Plant;
@@ -34,6 +36,7 @@ pub const PLANTS: &[Plant] = &[
     Plant::SharedBeforeStored,
     Plant::PromiseForgotten,
     Plant::AcceptedUntold,
+    Plant::WishesForgotten,
     Plant::MinorityCloses,
     Plant::OpenedUncertified,
     Plant::PrivacyFloorIgnored,

@@ -33,8 +33,9 @@ mod parts;
 mod propose;
 mod sums;
 mod tip;
+mod wishes;
 
-pub use anchor::{Anchor, AnchorChange, AnchorInput, AnchorStored, Held, MAX_WISHES};
+pub use anchor::{Anchor, AnchorChange, AnchorInput, AnchorStored, Held};
 pub use certificate::{Ballot, Certificate, CertificateError, Receipt, SignedAccept};
 pub use client::{Client, ClientChange, ClientInput, ClientStored, Pending};
 pub use close::{
@@ -46,6 +47,7 @@ pub use message::{Effect, Event, Message, Payload, Refused};
 pub use propose::{OpenRound, Phase};
 pub use sums::{Guard, GuardError, MAX_GROUPS};
 pub use tip::{FoldError, Folded, Opening, Partial, Tip};
+pub use wishes::{Behind, MAX_WISHES, last_wish_after, merge_wishes, one_more_wish};
 
 /// A BLAKE3 hash.
 pub type Digest = [u8; 32];

@@ -137,6 +137,8 @@ plants! {
     PromiseForgotten,
     /// An anchor that promises a turn does not tell what it accepted before.
     AcceptedUntold,
+    /// An anchor that hears of a wish for other anchors forgets the wishes before it.
+    WishesForgotten,
     /// One anchor is a quorum.
     MinorityCloses,
     /// An anchor shows its part of a set that it accepted and that is not closed.

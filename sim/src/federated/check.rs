@@ -28,8 +28,14 @@ pub enum Promise {
     NodeBounded,
     /// A contribution is folded once at most.
     FoldedOnce,
-    /// A job is handed to anchors that were asked for, and to no others.
+    /// A job is handed to anchors that were asked for, and to no others; an anchor accepts none
+    /// that it was not told of.
     AnchorsAsked,
+    /// The anchors of all nodes are of one line of epochs, each after the one before.
+    OneLineOfAnchors,
+    /// What all who may propose know to be asked for is served with the next round that begins, or
+    /// overtaken.
+    WishesEnd,
     /// What has a receipt is folded or recorded as expired.
     ReceiptedEnds,
     /// An anchor that says it has a contribution has it.

@@ -16,6 +16,7 @@ use selvedge_federated::server::Strategy;
 use selvedge_federated::shamir::Scheme;
 
 use super::kill::{Kill, Moment, Steps};
+use super::steward::View;
 use crate::stream::Stream;
 
 /// Weights of the models here: enough for a block that is not full in every scheme.
@@ -134,6 +135,8 @@ pub struct Wish {
     pub steward: usize,
     /// Whether nodes that are no anchors come first; else anchors that can be reached stay.
     pub fresh: bool,
+    /// Whom it can reach, as it sees it.
+    pub view: View,
 }
 
 impl Plan {
@@ -247,14 +250,15 @@ impl Plan {
     }
 
     /// The plan of a seed: that of [`Plan::averaging`] with a strategy, now and then with a rule
-    /// that looks at single updates, with clients and proposers that die in their steps, and with
-    /// cuts that leave no quorum anywhere.
+    /// that looks at single updates, with clients and proposers that die in their steps, with cuts
+    /// that leave no quorum anywhere, and with stewards who do not know of each other.
     pub fn seeded(seed: u64) -> Self {
         let mut plan = Self::averaging(seed);
         plan.draw_strategy(&mut Stream::keyed(seed, 4, 0, 0));
         plan.draw_kills(&mut Stream::keyed(seed, 5, 0, 0));
         plan.draw_shards(&mut Stream::keyed(seed, 6, 0, 0));
         plan.draw_wishes(&mut Stream::keyed(seed, 7, 0, 0));
+        plan.draw_stewards(&mut Stream::keyed(seed, 30, 0, 0));
         plan
     }
 
@@ -383,7 +387,8 @@ impl Plan {
         for _ in 0..1 + dice.below(3) {
             let at = Micros(dice.below(span * 2 / 3));
             let steward = dice.below(self.nodes as u64) as usize;
-            self.wishes.push((at, Wish { steward, fresh: dice.chance(400) }));
+            let fresh = dice.chance(400);
+            self.wishes.push((at, Wish { steward, fresh, view: View::All }));
         }
         let anchors = self.job.scheme.anchors();
         let node = dice.below(anchors as u64) as usize;

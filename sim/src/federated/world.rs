@@ -17,8 +17,8 @@ use super::faults::{self, Faults, Parts};
 use super::kill::{self, Kill, Killer, Moment, Steps, Taken};
 use super::mixing::{self, Mixing, Seen, Step};
 use super::node::Node;
-use super::plan::{DIM, Plan, Wish, name};
-use super::steward::Steward;
+use super::plan::{DIM, Plan, name};
+use super::wishes::Wishes;
 use crate::names::StandIn;
 use crate::queue::{Class, Queue};
 use crate::stream::Stream;
@@ -60,32 +60,14 @@ pub struct Outcome {
 
 enum Happening {
     Tick(usize),
-    Arrives {
-        from: usize,
-        to: usize,
-        number: u64,
-        message: Box<Message>,
-    },
-    Durable {
-        node: usize,
-        life: u32,
-        whose: Whose,
-        write: u64,
-    },
-    Trained {
-        node: usize,
-        at: usize,
-        life: u32,
-        round: u64,
-    },
+    Arrives { from: usize, to: usize, number: u64, message: Box<Message> },
+    Durable { node: usize, life: u32, whose: Whose, write: u64 },
+    Trained { node: usize, at: usize, life: u32, round: u64 },
     Crash(usize),
     Back(usize),
     Dies(usize),
     DiesLate(usize),
-    /// A steward asks for other anchors.
-    Asks(Wish),
-    /// A node hears of what was asked for.
-    Told(usize),
+    Seats(seats::Happening),
     Mixing(mixing::Happening),
 }
 
@@ -108,7 +90,7 @@ struct World<'a> {
     network: Stream,
     killer: Killer<'a>,
     faults: Faults,
-    steward: Steward,
+    wishes: Wishes,
     until: Micros,
     /// Personal models, where the plan has them.
     mixing: Option<Mixing<'a>>,
@@ -178,7 +160,7 @@ impl<'a> World<'a> {
             network: Stream::keyed(plan.seed, 20, 0, 0),
             killer: Killer::new(&plan.kills),
             faults: Faults::default(),
-            steward: Steward::default(),
+            wishes: Wishes::new(plan),
             until: plan.faulty_until(),
             mixing: plan.epidemic.map(|rules| Mixing::new(plan, rules)),
         };
@@ -192,9 +174,7 @@ impl<'a> World<'a> {
         for (node, at) in &plan.deaths {
             world.after(*at, Class::Fault, Happening::Dies(*node));
         }
-        for (at, wish) in &plan.wishes {
-            world.after(*at, Class::Fault, Happening::Asks(*wish));
-        }
+        world.begin_seats();
         if let Some((node, at)) = plan.late {
             world.after(at, Class::Fault, Happening::DiesLate(node));
         }
@@ -244,8 +224,7 @@ impl<'a> World<'a> {
                 self.dies(node);
             }
             Happening::DiesLate(node) => self.dies_late(node),
-            Happening::Asks(wish) => self.asks(wish),
-            Happening::Told(node) => self.told(node),
+            Happening::Seats(event) => self.seats(event),
             Happening::Mixing(event) => self.mixes(event),
         }
     }
@@ -665,7 +644,8 @@ impl<'a> World<'a> {
                 disk.rounds.insert(folded.certificate.close.round, (**folded).clone());
                 self.folded(job, folded, &tip);
             }
-            AnchorChange::Promised(_) | AnchorChange::Accepted(..) | AnchorChange::Opened(_) => {}
+            AnchorChange::Accepted(_, close) => self.accepted(node, close),
+            AnchorChange::Promised(_) | AnchorChange::Opened(_) => {}
         }
     }
 
@@ -695,19 +675,7 @@ impl<'a> World<'a> {
         if !folded.certificate.close.expired.is_empty() {
             self.count("expired");
         }
-        if let Some(next) = &folded.certificate.close.next {
-            let is_asked = self.steward.has_asked_for(next);
-            self.observer.require(is_asked, Promise::AnchorsAsked, || {
-                format!("anchors of epoch {} that nobody asked for", next.epoch)
-            });
-            self.count(if next.epoch > 1 { "anchors replaced again" } else { "anchors replaced" });
-            if self.nodes.iter().any(|node| node.is_dead) {
-                self.count("anchors replaced after a death");
-            }
-            if self.steward.has_followed(next) {
-                self.count("an earlier wish for anchors closed");
-            }
-        }
+        self.hands_on(folded, tip);
     }
 
     /// Training is a draw; now and then it fails.
@@ -775,7 +743,6 @@ impl<'a> World<'a> {
         at.starts(plan, node);
         let tip = at.tip().clone();
         self.mix(node, |mixing, seen| mixing.back(node, &tip, seen));
-        // From its own copy of the mesh's settings.
         self.told(node);
     }
 }

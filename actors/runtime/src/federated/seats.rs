@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use selvedge_base::codec;
 use selvedge_base::{Code, NodeId, Refusal, Stage};
-use selvedge_federated::round::{Committee, Digest, MAX_WISHES, Seat};
+use selvedge_federated::round::{
+    Committee, Digest, Seat, last_wish_after, merge_wishes, one_more_wish,
+};
 use selvedge_proto::seal::sealing_key;
 use selvedge_proto::settings::MAX_CONTENT_BYTES;
 use serde::{Deserialize, Serialize};
@@ -52,13 +54,9 @@ impl Reseated {
     /// who did not know of that one, of which a set may have been proposed all the same.
     fn of(job: &Digest, told: &[Vec<u8>]) -> Vec<Committee> {
         let told = told.iter().filter_map(|content| Self::from_bytes(content));
-        let mut wishes: Vec<Committee> = Vec::new();
-        for wish in told.filter(|told| told.job == *job).flat_map(|told| told.wishes) {
-            wishes.retain(|one| *one != wish);
-            wishes.push(wish);
-        }
+        let told = told.filter(|told| told.job == *job);
+        let mut wishes = merge_wishes(told.map(|told| told.wishes));
         let is_own = |seat: &Seat| sealing_key(&seat.node) == Some(seat.key);
-        wishes.drain(..wishes.len().saturating_sub(MAX_WISHES));
         wishes.retain(|committee| committee.seats.iter().all(is_own));
         wishes
     }
@@ -68,17 +66,12 @@ impl Reseated {
     /// # Errors
     /// Where others know of later anchors than whoever wishes: theirs may be under way.
     fn with(job: Digest, before: &[Vec<u8>], wish: Committee) -> Result<Self, Refusal> {
-        let mut wishes = Self::of(&job, before);
-        if wishes.iter().any(|one| one.epoch > wish.epoch) {
-            return Err(refused(
-                "this node is behind: later anchors were asked for already. Ask again once \
-                 `selvedge fed status` shows a later round of the job"
-                    .to_owned(),
-            ));
-        }
-        wishes.retain(|one| one.epoch == wish.epoch && *one != wish);
-        wishes.drain(..(wishes.len() + 1).saturating_sub(MAX_WISHES));
-        wishes.push(wish);
+        let wishes = one_more_wish(Self::of(&job, before), wish).map_err(|behind| {
+            refused(format!(
+                "this node is behind: {behind}. Ask again once `selvedge fed status` shows a \
+                 later round of the job"
+            ))
+        })?;
         Ok(Self { job, wishes })
     }
 }
@@ -86,7 +79,7 @@ impl Reseated {
 /// The anchors that were asked for last and that are none yet.
 pub(super) fn wanted(running: &Running, progress: &JobProgress) -> Vec<NodeId> {
     let wishes = running.seats.borrow();
-    let last = wishes.last().filter(|last| last.epoch > progress.epoch);
+    let last = last_wish_after(&wishes, progress.epoch);
     let seats = last.map(|last| last.seats.as_slice()).unwrap_or_default();
     seats.iter().map(|seat| seat.node).collect()
 }
@@ -211,6 +204,7 @@ fn refused(why: String) -> Refusal {
 mod tests {
     use std::sync::LazyLock;
 
+    use selvedge_federated::round::MAX_WISHES;
     use selvedge_net::Identity;
 
     use super::*;

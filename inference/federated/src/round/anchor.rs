@@ -22,6 +22,7 @@ use super::outbox::{Outbox, SEND_AGAIN};
 use super::parts::{self, Hearsay, SENDINGS, Sorted, Word};
 use super::propose::Campaign;
 use super::tip::{Folded, Opening, Partial, Tip};
+use super::wishes;
 use crate::field::Fp;
 use crate::fixed::{UpdateError, to_field};
 use crate::proof::{CHECKS, is_proven};
@@ -31,9 +32,6 @@ use crate::shamir::add_weighted;
 /// Contributions of one client that an anchor holds: the last store's, and one of the store before.
 /// A node has as many as its clients that the job counts have together.
 const MAX_HELD: usize = 2;
-/// Wishes for other anchors that are known at once: stewards who do not know of each other are few,
-/// and one who asks again while nothing was closed has seen another machine fail.
-pub const MAX_WISHES: usize = 8;
 
 /// A contribution as an anchor has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -700,11 +698,10 @@ impl Machine for Anchor {
             AnchorInput::Reconfigured { committee } => {
                 let is_later = committee.epoch > self.stored.tip.committee.epoch;
                 if is_later && committee.check(self.job.scheme).is_ok() {
-                    self.wanted.retain(|wanted| *wanted != committee);
-                    if self.wanted.len() >= MAX_WISHES {
-                        self.wanted.remove(0);
+                    if plant::is_on(Plant::WishesForgotten) {
+                        self.wanted.clear();
                     }
-                    self.wanted.push(committee);
+                    wishes::hear(&mut self.wanted, committee);
                 }
             }
             AnchorInput::Ticked => self.tick(now, &mut out),

@@ -7,14 +7,15 @@ use selvedge_base::Micros;
 use super::{Node, Outcome, Promise, World, name};
 
 impl World<'_> {
-    /// Whether faults are over and all who live know the end of the job.
+    /// Whether faults are over and all who live know the end of the job, and what stewards asked
+    /// for of it.
     pub(super) fn has_ended(&self) -> bool {
         let rounds = self.plan.job.rounds;
         let mut lives = self.nodes.iter().enumerate().filter(|(_, node)| !node.is_dead);
         let has_all = |(index, node): (usize, &Node)| {
             node.is_up && node.has_all(rounds, self.plan.is_client(index))
         };
-        self.now.0 >= self.until.0 && lives.all(has_all)
+        self.now.0 >= self.until.0 && lives.all(has_all) && self.knows_one()
     }
 
     pub(super) fn finish(mut self, ended: bool) -> Outcome {
@@ -32,7 +33,10 @@ impl World<'_> {
             let epoch = epoch.unwrap_or_default();
             self.observer.ends(&self.plan.job, &held, &kept, &dead, epoch);
         } else if self.observer.broken.is_empty() {
-            let story = self.nodes.iter().map(Node::story).collect::<Vec<_>>().join("; ");
+            let mut story = self.nodes.iter().map(Node::story).collect::<Vec<_>>().join("; ");
+            if !self.knows_one() {
+                story.push_str("; not all know of the same wishes");
+            }
             self.observer.require(false, Promise::Ends, || story);
         }
         let hash = *self.hasher.finalize().as_bytes();

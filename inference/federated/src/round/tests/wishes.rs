@@ -154,3 +154,51 @@ fn a_receipt_that_comes_late_accuses_nobody_and_a_forged_one_does() {
     let safe = hears(receipt(&job, 4, &header));
     assert_eq!(safe, [Effect::Report(Event::Receipted(header.id))]);
 }
+
+#[test]
+fn lists_of_stewards_who_did_not_know_of_each_other_become_one() {
+    let of = |firsts: &[u8]| firsts.iter().map(|first| others(1, *first)).collect::<Vec<_>>();
+    assert_eq!(merge_wishes([of(&[1]), of(&[2])]), of(&[1, 2]));
+    // Whichever list governs has the last word; what both have is there once.
+    assert_eq!(merge_wishes([of(&[2, 3]), of(&[1, 2])]), of(&[3, 1, 2]));
+    assert_eq!(merge_wishes([of(&[2]), of(&[2])]), of(&[2]));
+    let many: Vec<Vec<Committee>> = (0..20).map(|first| of(&[first])).collect();
+    assert_eq!(merge_wishes(many), of(&[12, 13, 14, 15, 16, 17, 18, 19]));
+    assert_eq!(merge_wishes([]), []);
+}
+
+#[test]
+fn a_steward_tells_what_may_still_be_closed_and_nothing_where_it_is_behind() {
+    let known = vec![others(1, 1), others(1, 2)];
+    let more = [others(1, 1), others(1, 2), others(1, 3)];
+    assert_eq!(one_more_wish(known.clone(), others(1, 3)).unwrap(), more);
+    assert_eq!(one_more_wish(known.clone(), others(1, 1)).unwrap(), [others(1, 2), others(1, 1)]);
+    assert_eq!(one_more_wish(known.clone(), others(2, 1)).unwrap(), [others(2, 1)]);
+    let later = vec![others(2, 1), others(1, 2)];
+    assert_eq!(one_more_wish(later, others(1, 3)), Err(Behind { known: 2, asked: 1 }));
+    let full: Vec<Committee> = (0..8).map(|first| others(1, first)).collect();
+    let told = one_more_wish(full, others(1, 9)).unwrap();
+    assert_eq!((told.len(), told.last()), (MAX_WISHES, Some(&others(1, 9))));
+}
+
+#[test]
+fn a_wish_of_a_steward_that_was_behind_hides_no_later_one() {
+    let wishes = [others(1, 1), others(2, 2), others(1, 3)];
+    assert_eq!(last_wish_after(&wishes, 0), Some(&others(1, 3)));
+    assert_eq!(last_wish_after(&wishes, 1), Some(&others(2, 2)));
+    assert_eq!(last_wish_after(&wishes, 2), None);
+}
+
+#[test]
+fn wishes_of_two_epochs_are_told_in_any_order() {
+    let job = job(Mode::Secure);
+    let mut anchor = anchor(&job, 2);
+    ask(&mut anchor, others(2, 5));
+    ask(&mut anchor, others(1, 3));
+    ask(&mut anchor, others(2, 5));
+    let mut close = closing(&job, anchor.tip(), &[header(8, 0, 9), header(9, 0, 9)]);
+    // A later set of anchors does not take the place of the next one.
+    close.next = Some(others(1, 3));
+    assert!(accepts(&proposed(&mut anchor, 1, &close)));
+    assert_eq!(anchor.wanted, [others(1, 3), others(2, 5)]);
+}
