@@ -2,10 +2,11 @@
 without shares, integers, seals or machines, written from the papers and not from the product.
 
 Reads what the bench wrote: a folder with `jobs.json`, a list of jobs of `folder`, `strategy`
-(`average`, `scaffold`, `multi_krum`), `clients`, `rounds`, `attackers` and `seed`, and a folder for
-each with `first.f32` (weights), `client-N.x` and `client-N.y` (f32 values and u32 labels), `test.x`,
-`test.y`. Trains a multilayer perceptron 784-100-10. Prints one JSON list: of every job its accuracy
-by round.
+(`average`, `scaffold`, `multi_krum`), `clients`, `rounds`, `attackers`, `clip` (how far one weight
+may move in a round: more is cut), `seed` and `order` (the examples' order is drawn from both); and
+a folder for each with `first.f32` (weights), `client-N.x` and `client-N.y` (f32 values and u32
+labels), `test.x`, `test.y`. Trains a multilayer perceptron 784-100-10. Prints one JSON list: of
+every job its accuracy by round.
 
 Federated averaging: McMahan et al. 2017, arXiv 1602.05629. SCAFFOLD: Karimireddy et al. 2020,
 arXiv 1910.06378, its second way to renew a client's variate. Multi-Krum: Blanchard et al. 2017,
@@ -85,12 +86,13 @@ def krum(deltas):
 
 
 def job(folder, one):
-    order = np.random.default_rng(one["seed"])
+    order = np.random.default_rng([one["seed"], one["order"]])
     clients = [examples(folder, f"client-{at}") for at in range(one["clients"])]
     values, labels = examples(folder, "test")
     model = np.fromfile(folder / "first.f32", dtype="<f4")
     shared = np.zeros_like(model)
     own = [np.zeros_like(model) for _ in clients]
+    clip = one["clip"]
     sizes = np.array([len(y) for _, y in clients], dtype=np.float64)
     accuracy = []
     for _ in range(one["rounds"]):
@@ -101,9 +103,10 @@ def job(folder, one):
             delta, steps = train(model, x, y, order, correction)
             if control:
                 renewed = own[at] - shared - delta / np.float32(steps * RATE)
-                changes.append(renewed - own[at])
+                changes.append(np.clip(renewed - own[at], -clip, clip))
                 own[at] = renewed
-            deltas.append(delta * np.float32(ATTACK) if at < one["attackers"] else delta)
+            said = delta * np.float32(ATTACK) if at < one["attackers"] else delta
+            deltas.append(np.clip(said, -clip, clip))
         if one["strategy"] == "multi_krum":
             model = model + np.mean([deltas[at] for at in krum(deltas)], axis=0)
         else:

@@ -68,6 +68,6 @@ fn main() -> Result<()> {
 fn learning(data: &Divided, seeds: &[u64], report: &mut Report) -> Result<()> {
     report.heading("accuracy: best round of 30, percent, mean of the seeds (percent points below)");
     table::accuracy(data, seeds, report)?;
-    report.heading("two of ten clients send what is wrong: last of 15 rounds, percent");
+    report.heading("two of ten clients send what is wrong: last of 15 rounds (rounds: mean of 15)");
     table::attacked(data, seeds, report)
 }

@@ -5,6 +5,7 @@
 //! seeds tell whether rounds lose something by being shares of integers among machines.
 
 use std::fs;
+use std::iter;
 
 use anyhow::{Context, Result, ensure};
 use selvedge_tests::home::TempDir;
@@ -15,13 +16,18 @@ use serde_json::json;
 
 use crate::divided::Divided;
 use crate::folder;
-use crate::run::{CLIENTS, KRUM, Setting};
+use crate::run::{CLIENTS, CLIP_VALUE, KRUM, Setting};
 
-/// A job takes some ten seconds on one core, and a table of `--seeds 30` has a hundred and twenty.
+/// A job takes some ten seconds on one core, and a table of `--seeds 30` has 180 at most.
 const PATIENCE_SECS: u64 = 3_600;
 
-/// Of every setting the share of digits that was right, by round.
-pub(crate) fn run_all(data: &Divided, settings: &[Setting]) -> Result<Vec<Vec<f64>>> {
+/// Of every setting the share of digits that was right, by round: the mean of so many orders of the
+/// clients' examples, at least one.
+pub(crate) fn run_all(
+    data: &Divided,
+    settings: &[Setting],
+    orders: usize,
+) -> Result<Vec<Vec<f64>>> {
     let home = TempDir::new()?;
     let mut jobs = Vec::new();
     for (at, setting) in settings.iter().enumerate() {
@@ -29,9 +35,12 @@ pub(crate) fn run_all(data: &Divided, settings: &[Setting]) -> Result<Vec<Vec<f6
         let own = home.path().join(&name);
         fs::create_dir(&own)?;
         folder::write(&own, data, setting.division, setting.seed)?;
-        jobs.push(json!({
-            "folder": name, "strategy": strategy, "clients": CLIENTS,
-            "rounds": setting.rounds, "attackers": setting.attackers, "seed": setting.seed,
+        jobs.extend((0..orders).map(|order| {
+            json!({
+                "folder": name, "strategy": strategy, "clients": CLIENTS, "clip": CLIP_VALUE,
+                "rounds": setting.rounds, "attackers": setting.attackers,
+                "seed": setting.seed, "order": order,
+            })
         }));
     }
     fs::write(home.path().join("jobs.json"), serde_json::to_vec(&jobs)?)?;
@@ -42,8 +51,17 @@ pub(crate) fn run_all(data: &Divided, settings: &[Setting]) -> Result<Vec<Vec<f6
     let out = ran.success().context("tests/compare/rounds.py")?;
     let line = out.lines().last().context("the rounds in numpy printed nothing")?;
     let told: Vec<Vec<f64>> = serde_json::from_str(line).context("the last line of rounds.py")?;
-    ensure!(told.len() == settings.len(), "{} jobs of {}", told.len(), settings.len());
-    Ok(told)
+    let asked = settings.iter().flat_map(|one| iter::repeat_n(one.rounds, orders));
+    let found = told.iter().map(|one| one.len() as u64);
+    ensure!(found.eq(asked), "rounds.py ran other jobs or rounds than it was asked for");
+    Ok(told.chunks(orders).map(mean_by_round).collect())
+}
+
+/// Of each round the mean of all orders, which have as many rounds.
+fn mean_by_round(orders: &[Vec<f64>]) -> Vec<f64> {
+    let rounds = orders.first().map_or(0, Vec::len);
+    let mean = |at: usize| orders.iter().map(|one| one[at]).sum::<f64>() / orders.len() as f64;
+    (0..rounds).map(mean).collect()
 }
 
 /// The strategy's name there.

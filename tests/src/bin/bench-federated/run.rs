@@ -19,8 +19,11 @@ use selvedge_tests::digits::model;
 
 /// Clients of every job.
 pub(crate) const CLIENTS: usize = 10;
-/// How far a weight may move in a round: several times what it does here.
+/// How far a weight may move in a round: further than it does where nobody lies. Attackers of a model
+/// that is lost come to more, which is cut.
 const CLIP: u32 = 1 << MODEL_BITS;
+/// The same as a value.
+pub(crate) const CLIP_VALUE: f32 = CLIP as f32 / (1_u32 << MODEL_BITS) as f32;
 /// What an attacker sends is what it learned, four times the other way.
 const ATTACK: f32 = -4.0;
 /// What is trained with: the literature's figures for this model.
@@ -70,7 +73,8 @@ pub(crate) fn last(accuracy: &[f64]) -> f64 {
     accuracy.last().copied().unwrap_or_default()
 }
 
-fn job(setting: &Setting, dim: usize) -> Result<Job> {
+/// A job of clients of whom none has more examples than `most`.
+fn job(setting: &Setting, dim: usize, most: usize) -> Result<Job> {
     let strategy = if setting.scaffold {
         Strategy::Scaffold { clients: u32::try_from(CLIENTS)? }
     } else {
@@ -90,7 +94,9 @@ fn job(setting: &Setting, dim: usize) -> Result<Job> {
         min_clients: if setting.attackers > 0 { CLIENTS } else { 8 },
         target: CLIENTS,
         sample_permille: 1_000,
-        max_examples: 10_000,
+        // A weight is so many 64ths of this: far above what anyone has, clients of unequal size
+        // would weigh alike.
+        max_examples: u32::try_from(most)?,
         receipts: 4,
         rounds: setting.rounds,
         strategy,
@@ -112,7 +118,8 @@ pub(crate) fn run(data: &Divided, setting: &Setting, threads: usize) -> Result<O
     let clients = data.clients(setting.division, setting.seed)?;
     let first = model.first(setting.seed)?;
     let units = first.iter().map(|weight| to_units(*weight)).collect();
-    let mut fleet = Fleet::new(job(setting, first.len())?, CLIENTS, units, threads)?;
+    let most = clients.iter().map(Examples::len).max().unwrap_or_default();
+    let mut fleet = Fleet::new(job(setting, first.len(), most)?, CLIENTS, units, threads)?;
     let own: Vec<Mutex<Vec<f32>>> =
         (0..CLIENTS).map(|_| Mutex::new(vec![0.0; first.len()])).collect();
     let (mut accuracy, mut times) = (Vec::new(), Vec::new());
@@ -166,8 +173,7 @@ impl Work<'_> {
             own.iter_mut().zip(&change).for_each(|(own, change)| *own += change);
             delta.extend(change);
         }
-        let clip = CLIP as f32 / (1_u32 << MODEL_BITS) as f32;
-        delta.iter_mut().for_each(|value| *value = value.clamp(-clip, clip));
+        delta.iter_mut().for_each(|value| *value = value.clamp(-CLIP_VALUE, CLIP_VALUE));
         Ok(Trained { delta, examples: u32::try_from(update.examples)? })
     }
 }

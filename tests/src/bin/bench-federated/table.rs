@@ -31,9 +31,50 @@ const DIVISIONS: &[(&str, Division, f64, f64)] = &[
     ("two_shards", Division::Shards, 87.2, 91.7),
 ];
 
-/// Under attack: division, mean, multi-Krum; last of 15 rounds, in percent.
-const ATTACKED: &[(&str, Division, f64, f64)] =
-    &[("iid", Division::Equal, 10.4, 91.6), ("dirichlet_0_5", Division::Half, 37.0, 90.3)];
+/// A division of which two clients send what is wrong.
+struct Attacked {
+    name: &'static str,
+    division: Division,
+    /// The published figure of the mean: last of 15 rounds, in percent.
+    mean: f64,
+    /// The same of multi-Krum.
+    krum: f64,
+    /// Percent points that the mean may lie above what was published.
+    above: Option<f64>,
+    /// Percent points that the mean of all its rounds may lie from numpy's, either way.
+    apart: Option<f64>,
+}
+
+const ATTACKED: &[Attacked] = &[
+    // A fifth of the weight, four times the other way, leaves nothing of a step: the bound is what
+    // naming one digit always gets (11.3), and any more is learning, which says that lies count
+    // for less than they weigh. What is learned of nothing is chance, beside numpy too.
+    Attacked {
+        name: "iid",
+        division: Division::Equal,
+        mean: 10.4,
+        krum: 91.6,
+        above: Some(MARGIN),
+        apart: None,
+    },
+    // What is left follows from the examples that the two happen to have, and how far clips and
+    // weights cut it: the same divisions tell, another draw's figure does not (decision 0057).
+    Attacked {
+        name: "dirichlet_0_5",
+        division: Division::Half,
+        mean: 37.0,
+        krum: 90.3,
+        above: None,
+        apart: Some(APART),
+    },
+];
+
+/// Rounds under attack go up and down with the order of examples: one by a point, the mean of 15 by
+/// 0.3. This is three deviations of ours less the mean of [`ORDERS`] of numpy's; weights in coarse
+/// steps move it by 3, and weights that are all the same by 20.
+const APART: f64 = 1.0;
+/// Orders of examples of which numpy's mean is taken there.
+const ORDERS: usize = 3;
 
 /// What the figures of a round are of, and what they are not.
 const OURS: &str =
@@ -62,7 +103,7 @@ pub(crate) fn accuracy(data: &Divided, seeds: &[u64], report: &mut Report) -> Re
             }));
         }
         let outcomes = run_all(data, &settings)?;
-        let numpy = reference::run_all(data, &settings)?;
+        let numpy = reference::run_all(data, &settings, 1)?;
         let rows = outcomes.chunks(seeds.len()).zip(numpy.chunks(seeds.len()));
         for (division, (outcomes, numpy)) in DIVISIONS.iter().zip(rows) {
             let (name, _, average, with_control) = division;
@@ -90,11 +131,11 @@ fn row(name: &str, own: &[f64], numpy: &[f64], published: f64, report: &mut Repo
 
 /// Accuracy with two attackers, in the open.
 pub(crate) fn attacked(data: &Divided, seeds: &[u64], report: &mut Report) -> Result<()> {
-    for (rule, mode) in [("mean", Mode::Plain(Rule::Mean)), ("multi_krum", KRUM)] {
+    for (mode, orders) in [(Mode::Plain(Rule::Mean), ORDERS), (KRUM, 1)] {
         let mut settings = Vec::new();
-        for (_, division, ..) in ATTACKED {
+        for attacked in ATTACKED {
             settings.extend(seeds.iter().map(|&seed| Setting {
-                division: *division,
+                division: attacked.division,
                 scaffold: false,
                 mode,
                 rounds: 15,
@@ -103,25 +144,42 @@ pub(crate) fn attacked(data: &Divided, seeds: &[u64], report: &mut Report) -> Re
             }));
         }
         let outcomes = run_all(data, &settings)?;
-        // What the mean comes to follows from how many examples the attackers happen to have, with
-        // a deviation of 34 points over divisions: nothing to hold it against (decision 0057).
-        let numpy = if mode == KRUM { reference::run_all(data, &settings)? } else { Vec::new() };
-        for (at, (division, outcomes)) in
-            ATTACKED.iter().zip(outcomes.chunks(seeds.len())).enumerate()
-        {
-            let (name, _, _, krum) = division;
-            let name = format!("attacked_{rule}_{name}");
+        let numpy = reference::run_all(data, &settings, orders)?;
+        let rows = outcomes.chunks(seeds.len()).zip(numpy.chunks(seeds.len()));
+        for (attacked, (outcomes, numpy)) in ATTACKED.iter().zip(rows) {
             let own: Vec<f64> = outcomes.iter().map(Outcome::last).collect();
-            match numpy.chunks(seeds.len()).nth(at) {
-                Some(numpy) => {
-                    let numpy: Vec<f64> = numpy.iter().map(|rounds| last(rounds)).collect();
-                    row(&name, &own, &numpy, *krum, report);
-                }
-                None => report.note(&format!("{name}_percent"), percent(&own), None),
+            let other: Vec<f64> = numpy.iter().map(|rounds| last(rounds)).collect();
+            if mode == KRUM {
+                let name = format!("attacked_multi_krum_{}", attacked.name);
+                row(&name, &own, &other, attacked.krum, report);
+            } else {
+                lost(attacked, &own, &other, report);
+                let own: Vec<f64> =
+                    outcomes.iter().flat_map(|outcome| outcome.accuracy.iter().copied()).collect();
+                throughout(attacked, &own, &numpy.concat(), report);
             }
         }
     }
     Ok(())
+}
+
+/// What the mean under attack comes to in the end.
+fn lost(attacked: &Attacked, own: &[f64], numpy: &[f64], report: &mut Report) {
+    let (name, mean) = (format!("attacked_mean_{}", attacked.name), percent(own));
+    report.note(&format!("{name}_percent"), mean, None);
+    report.note(&format!("{name}_deviation"), deviation(own), None);
+    report.note(&format!("{name}_published"), attacked.mean, None);
+    report.note(&format!("{name}_numpy"), percent(numpy), None);
+    report.note(&format!("{name}_above"), mean - attacked.mean, attacked.above);
+}
+
+/// What it comes to over all rounds, which tells of how much the lies count.
+fn throughout(attacked: &Attacked, own: &[f64], numpy: &[f64], report: &mut Report) {
+    let (name, mean, other) =
+        (format!("attacked_mean_{}", attacked.name), percent(own), percent(numpy));
+    report.note(&format!("{name}_rounds"), mean, None);
+    report.note(&format!("{name}_rounds_numpy"), other, None);
+    report.note(&format!("{name}_apart"), (mean - other).abs(), attacked.apart);
 }
 
 /// What rounds of one kind took, over all turns.
