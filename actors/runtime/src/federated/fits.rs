@@ -235,7 +235,7 @@ impl Federation {
         job: Vec<u8>,
     ) -> (FitsReply, Option<String>) {
         let Some(_place) = self.checks.place(asker) else { return (FitsReply::Busy, None) };
-        let look = self.looked(shared, job);
+        let look = self.look_at_own(shared, job);
         match tokio::time::timeout(LOOK_WITHIN.into(), look).await {
             Ok(Ok((fit, why))) => (FitsReply::Looked(fit), why),
             Ok(Err(Unfit { reason, why })) => (FitsReply::Looked(Fit::not(reason)), Some(why)),
@@ -243,7 +243,7 @@ impl Federation {
         }
     }
 
-    async fn looked(
+    async fn look_at_own(
         &self,
         shared: &Arc<Shared>,
         job: Vec<u8>,
