@@ -107,6 +107,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
             "Charged",
             "AnswersReply",
             "FederatedWord",
+            "FitsWord",
             "Shaped",
             "PersonalWord",
             "AnswersWord",

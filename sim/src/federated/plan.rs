@@ -490,7 +490,9 @@ impl Plan {
     pub(super) fn is_client(&self, node: usize) -> bool {
         let anchors = self.job.scheme.anchors();
         let dies = self.deaths.iter().any(|(dead, _)| *dead == node);
-        node >= anchors || !(dies || self.late.is_some_and(|(dead, _)| dead == node))
+        // Nor does one that lies: its client would share with whom it likes.
+        let lies = self.liar == Some(node);
+        node >= anchors || !(dies || lies || self.late.is_some_and(|(dead, _)| dead == node))
     }
 
     /// Until when faults happen.

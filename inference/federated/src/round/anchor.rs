@@ -550,7 +550,8 @@ impl Anchor {
     }
 
     /// Whether a round is over as somebody says: its parts show it, or another anchor said the same.
-    /// If so, who said something else lies.
+    /// If so, who said something else lies. An anchor of the round looks at the parts itself, beside
+    /// its own and others: whoever told them may have gone on, and shows its part no more.
     fn is_believed(
         &mut self,
         from: NodeId,
@@ -559,6 +560,16 @@ impl Anchor {
         out: &mut Out,
     ) -> bool {
         let is_shown = from == self.me || parts::is_shown(&self.job, folded);
+        if !is_shown && self.is_seated() {
+            if self.stored.opened.is_none() {
+                self.closed(from, folded.certificate.clone(), out);
+            }
+            for part in &folded.openings {
+                self.openings.entry(part.anchor).or_insert_with(|| part.clone());
+            }
+            self.fold_parts(out);
+            return false;
+        }
         if !is_shown {
             let is_anchor = self.known().contains(&from);
             match self.hearsay.hears(from, record, is_anchor) {

@@ -150,15 +150,28 @@ fn an_end_that_its_parts_do_not_show_is_believed_of_two_anchors() {
     let asks = |effects: &[Effect<AnchorChange>]| {
         sent(effects).iter().filter(|one| matches!(one, Message::Ask { round: 0 })).count()
     };
-    // An anchor: the first word makes it ask, the same one again does not.
-    let last = &mut anchors[4];
-    assert_eq!((asks(&hear(last, 0, folded(&lie))), last.tip().round), (1, 0));
-    assert_eq!((asks(&hear(last, 0, folded(&lie))), last.tip().round), (0, 0));
-    assert_eq!((asks(&hear(last, 9, folded(&lie))), last.tip().round), (0, 0), "no anchor");
-    assert_eq!((asks(&hear(last, 1, folded(&few))), last.tip().round), (1, 0));
-    assert_eq!(named(&hear(last, 2, folded(&few))), [node(0)]);
     let wanted = first(&job).fold(&job, &few, &Stamp(node(9))).unwrap();
+    // Who is no anchor: the first word makes it ask, the same one again does not.
+    let mut other = anchor(&job, 7);
+    assert_eq!((asks(&hear(&mut other, 0, folded(&lie))), other.tip().round), (1, 0));
+    assert_eq!((asks(&hear(&mut other, 0, folded(&lie))), other.tip().round), (0, 0));
+    assert_eq!((asks(&hear(&mut other, 9, folded(&lie))), other.tip().round), (0, 0), "no anchor");
+    assert_eq!((asks(&hear(&mut other, 1, folded(&few))), other.tip().round), (1, 0));
+    assert_eq!(named(&hear(&mut other, 2, folded(&few))), [node(0)]);
+    assert_eq!(other.tip(), &wanted);
+    // An anchor of the round looks at the parts beside its own.
+    let last = &mut anchors[4];
+    assert!(disagree(&hear(last, 0, folded(&lie))));
+    hear(last, 1, folded(&few));
+    assert_eq!(last.tip().round, 0);
+    assert_eq!(named(&hear(last, 3, opened(&shown.openings[3]))), [node(0)]);
     assert_eq!(last.tip(), &wanted);
+    // Of one that has gone on it takes the parts that nobody shows any more.
+    let mut late = anchor(&job, 3);
+    hear(&mut late, 1, folded(&few));
+    assert_eq!(late.stored().opened.as_ref(), Some(&certificate));
+    ticks(&mut late, 0, SENDINGS * SEND_AGAIN + 1);
+    assert_eq!(late.tip(), &wanted);
     // A client; what one part more shows is believed of whoever tells it.
     let mut follower = client(&job, ClientStored::new(first(&job)));
     let mut hears = |from: u8, message: Message| {
