@@ -3,10 +3,11 @@
 //! The machines are those of `selvedge-federated`, with real shares, sealed and opened; signatures
 //! are stand-ins. Training is a draw. A seed makes a [`Plan`]: who the anchors are, how many
 //! clients a node has, what is made of their updates, what is lost, doubled and delayed, who is cut
-//! off, who crashes, in which step and with how much of its last writes, who dies for good, and
-//! which stewards ask for other anchors, when and by what they know. An observer that sees everything holds what happens against what
-//! must hold. This is a harness of its own beside the meshes of [`crate::run`]: rounds need nothing
-//! of a mesh but that it carries messages.
+//! off, who crashes, in which step and with how much of its last writes, who dies for good, who
+//! lies about its parts of sums, and which stewards ask for other anchors, when and by what they
+//! know. An observer that sees everything holds what happens against what must hold. This is a
+//! harness of its own beside the meshes of [`crate::run`]: rounds need nothing of a mesh but that
+//! it carries messages.
 
 mod check;
 mod disk;

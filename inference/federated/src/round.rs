@@ -18,8 +18,9 @@
 //! each later set folds it, carries it, or records that it expired.
 //!
 //! The anchors are trusted to stop rather than to lie about ballots; what they are not trusted with
-//! is the updates, and their parts of a sum as long as more than k of them show one (see `parts`). Owns the records and both machines. A machine's orders to send wait until what
-//! it ordered to be stored before is durable; after a crash it begins from what was stored.
+//! is the updates, and their parts of a sum as long as more than k of them show one (see `parts`).
+//! Owns the records and both machines. A machine's orders to send wait until what it ordered to be
+//! stored before is durable; after a crash it begins from what was stored.
 
 mod anchor;
 mod canon;

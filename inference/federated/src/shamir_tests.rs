@@ -165,8 +165,8 @@ fn shares_that_cannot_do_are_refused() {
 }
 
 proptest! {
-    /// However many are wrong, each for itself, and wherever: those that are right are found as long
-    /// as they are one more than tell what is shared.
+    /// However many are wrong, each for itself, and wherever: those that are right are found as
+    /// long as they are one more than tell what is shared.
     #[test]
     fn shares_that_lie_on_one_polynomial_are_found_among_others(
         scheme in scheme(), seed: u8, choice: u64, wrong in 0usize..5, blocks in 1usize..4,

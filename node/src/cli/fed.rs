@@ -28,8 +28,8 @@ configuration has the data train, all others follow, and the anchors may be any 
 pub(crate) enum Fed {
     /// Check a job file, that members' data fit it, and that the mesh has nodes for its anchors
     ///
-    /// Each member looks at its own data as it would before it trains, and says whether they fit, a
-    /// reason of a fixed list and how many examples it has: nothing of the data. It has ten seconds.
+    /// Each member looks at its own data as before it trains, and says whether they fit, a reason
+    /// of a fixed list and how many examples it has: nothing of the data. It has ten seconds.
     /// Without a node that runs here only this node's own data are looked at. Exits with 1 where
     /// `fed submit` would refuse the job.
     Check {

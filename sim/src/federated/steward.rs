@@ -3,8 +3,8 @@
 //!
 //! Owns whom a steward takes for lost, whom it asks for, and the draw of two stewards at once; what
 //! becomes of a wish is [`super::wishes`]'s. The rules are those of the product
-//! (`federated/seats.rs` of the runtime): whoever can be reached and is an anchor stays. Some wishes
-//! are for others first, which the product never asks for: more seats change hands so.
+//! (`federated/seats.rs` of the runtime): whoever can be reached and is an anchor stays. Some
+//! wishes are for others first, which the product never asks for: more seats change hands so.
 
 use std::sync::Arc;
 

@@ -26,6 +26,10 @@ const MAX_LINES: usize = 32;
 /// Nodes that one line names: two lines of a terminal.
 const MAX_NAMED: usize = 16;
 
+/// What people are told where a part of a sum is wrong and nobody knows whose.
+const DISAGREE: &str = "parts of the round's sum contradict each other, and too few anchors showed \
+                        theirs to tell whose is wrong: bring the anchors back that are away";
+
 /// A job at this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobProgress {
@@ -526,11 +530,7 @@ impl JobState {
             }
             Event::Disagree { round } => {
                 tracing::warn!(job, round, "parts of the round's sum contradict each other");
-                said(
-                    "parts of the round's sum contradict each other, and too few anchors showed \
-                     theirs to tell whose is wrong: bring the anchors back that are away"
-                        .to_owned(),
-                );
+                said(DISAGREE.to_owned());
             }
             Event::Misdeed { by, what } => {
                 tracing::debug!(job, peer = %by.short(), what, "a peer sent what cannot be");

@@ -481,8 +481,7 @@ impl Anchor {
             self.silent.contains(&seat.node) && !self.openings.contains_key(&seat.node)
         };
         let expected = committee.seats.iter().filter(|seat| !lost(seat)).count();
-        let is_all =
-            self.openings.len() >= expected || self.enough_for > SENDINGS * SEND_AGAIN;
+        let is_all = self.openings.len() >= expected || self.enough_for > SENDINGS * SEND_AGAIN;
         match parts::sorted(&self.job, committee, &self.openings, is_all) {
             Sorted::Waits => {}
             Sorted::Disagree => {
@@ -549,9 +548,9 @@ impl Anchor {
         out.push(Effect::Report(Event::Folded { round, record }));
     }
 
-    /// Whether a round is over as somebody says: its parts show it, or another anchor said the same.
-    /// If so, who said something else lies. An anchor of the round looks at the parts itself, beside
-    /// its own and others: whoever told them may have gone on, and shows its part no more.
+    /// Whether a round is over as somebody says: its parts show it, or another anchor said so too.
+    /// If so, who said something else lies. An anchor of the round looks at the parts itself,
+    /// beside its own and others: whoever told them may have gone on, and shows its part no more.
     fn is_believed(
         &mut self,
         from: NodeId,

@@ -425,7 +425,7 @@ impl Client {
         out.push(Effect::Report(Event::Folded { round, record }));
     }
 
-    /// Whether a round is over as somebody says: its parts show it, or another anchor said the same.
+    /// Whether a round is over as somebody says: its parts show it, or another anchor said so too.
     /// If so, who said something else lies.
     fn is_believed(
         &mut self,

@@ -5,7 +5,7 @@
 //! with k others. So anchors fold k + 1 parts that agree, and name those that do not. Where nobody
 //! shows more than k, for so long that it would have come, a sum is made of k: losing anchors must
 //! not stop a job. Nothing but its teller vouches for such an end of a round, so another anchor
-//! has to tell the same. Open sums are shown by being equal, which says of each whether it is right.
+//! has to tell the same. Open sums are shown by being equal, which says of each if it is right.
 //!
 //! Owns the choice among parts and what is heard of ends of rounds; holds no part and no record.
 

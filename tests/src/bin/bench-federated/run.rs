@@ -19,8 +19,8 @@ use selvedge_tests::digits::model;
 
 /// Clients of every job.
 pub(crate) const CLIENTS: usize = 10;
-/// How far a weight may move in a round: further than it does where nobody lies. Attackers of a model
-/// that is lost come to more, which is cut.
+/// How far a weight may move in a round: further than it does where nobody lies. Attackers of a
+/// model that is lost come to more, which is cut.
 const CLIP: u32 = 1 << MODEL_BITS;
 /// The same as a value.
 pub(crate) const CLIP_VALUE: f32 = CLIP as f32 / (1_u32 << MODEL_BITS) as f32;

@@ -24,8 +24,7 @@ fn closed(job: &Job) -> (Vec<Anchor>, Certificate) {
     let ballot = Ballot { number: 1, by: node(0) };
     let accept = |index: u8| {
         let seal = Stamp(node(index));
-        let one =
-            SignedAccept::sign(&tip.job, 0, ballot, close.digest(), node(index), &seal);
+        let one = SignedAccept::sign(&tip.job, 0, ballot, close.digest(), node(index), &seal);
         (node(index), one.signature)
     };
     let accepts = [0, 1, 2].map(accept).to_vec();
