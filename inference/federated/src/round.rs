@@ -27,6 +27,7 @@ mod canon;
 mod certificate;
 mod client;
 mod close;
+mod hearsay;
 mod job;
 mod message;
 mod outbox;

@@ -4,7 +4,7 @@
 //! A receipt, a promise, an acceptance and a part of a sum are each written down before they are
 //! said. An anchor that is in no committee yet, or no more, follows the chain and tells it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use selvedge_base::plant::{self, Plant};
@@ -16,10 +16,11 @@ use super::Digest;
 use super::certificate::{Ballot, Certificate, Receipt};
 use super::client::{challenge, commitment, context, payload_digest, sharing_digest};
 use super::close::{Close, ContributionId, Entry, Header};
-use super::job::{Committee, Job, MAX_CLIENTS, Mode, Seat};
+use super::hearsay::{Hearsay, Word};
+use super::job::{Committee, Job, MAX_CLIENTS, Mode};
 use super::message::{Effect, Event, Message, Payload, Refused};
 use super::outbox::{Outbox, SEND_AGAIN};
-use super::parts::{self, Hearsay, SENDINGS, Sorted, Word};
+use super::parts::{self, Parts, Sorted, Took};
 use super::propose::Campaign;
 use super::tip::{Folded, Opening, Partial, Tip};
 use super::wishes;
@@ -111,14 +112,8 @@ pub struct Anchor {
     pub(super) outbox: Outbox,
     /// This anchor's part of the closed set's sum, once it was made.
     pub(super) shown: Option<Opening>,
-    /// Parts of this round's sum, by anchor.
-    openings: BTreeMap<NodeId, Opening>,
-    /// Ticks since there were enough of them.
-    enough_for: usize,
-    /// Anchors that showed no part though they were waited for, and were not heard of since.
-    silent: BTreeSet<NodeId>,
-    /// Whether it was said that parts disagree.
-    disagree: bool,
+    /// Parts of this round's sum.
+    parts: Parts,
     hearsay: Hearsay,
     pub(super) campaign: Option<Campaign>,
     /// Who shall be the next anchors, the last wish at the end.
@@ -220,10 +215,7 @@ impl Anchor {
             stored,
             outbox: Outbox::default(),
             shown: None,
-            openings: BTreeMap::new(),
-            enough_for: 0,
-            silent: BTreeSet::new(),
-            disagree: false,
+            parts: Parts::default(),
             hearsay: Hearsay::default(),
             campaign: None,
             wanted: Vec::new(),
@@ -405,6 +397,7 @@ impl Anchor {
 
     /// A set is closed: this anchor writes down which, and then shows its part.
     pub(super) fn closed(&mut self, from: NodeId, certificate: Certificate, out: &mut Out) {
+        self.confirm(from, &certificate, out);
         let round = self.stored.tip.round;
         if certificate.close.round != round {
             return self.catch_up(from, certificate.close.round, out);
@@ -469,43 +462,61 @@ impl Anchor {
             let what = "a part of a sum that does not belong to the set".to_owned();
             return out.push(Effect::Report(Event::Misdeed { by: from, what }));
         }
-        self.openings.insert(from, opening);
-        self.fold_parts(out);
+        if self.takes(&opening, out) {
+            self.fold_parts(out);
+        }
+    }
+
+    /// Takes a part that belongs to the set; whether it changes anything.
+    fn takes(&mut self, part: &Opening, out: &mut Out) -> bool {
+        let took = self.parts.take(part);
+        if took == Took::Lie {
+            let what = "two parts of one sum".to_owned();
+            out.push(Effect::Report(Event::Misdeed { by: part.anchor, what }));
+        }
+        took != Took::Known
     }
 
     /// Ends the round with the parts there are, if they are enough and agree.
     fn fold_parts(&mut self, out: &mut Out) {
-        let Some(certificate) = &self.stored.opened else { return };
-        let committee = &self.stored.tip.committee;
-        let lost = |seat: &Seat| {
-            self.silent.contains(&seat.node) && !self.openings.contains_key(&seat.node)
-        };
-        let expected = committee.seats.iter().filter(|seat| !lost(seat)).count();
-        let is_all = self.openings.len() >= expected || self.enough_for > SENDINGS * SEND_AGAIN;
-        match parts::sorted(&self.job, committee, &self.openings, is_all) {
+        let Some(certificate) = self.stored.opened.clone() else { return };
+        let round = self.stored.tip.round;
+        match self.parts.look(&self.job, &self.stored.tip.committee, &self.me) {
             Sorted::Waits => {}
-            Sorted::Disagree => {
-                if !std::mem::replace(&mut self.disagree, true) {
-                    let round = self.stored.tip.round;
-                    out.push(Effect::Report(Event::Disagree { round }));
-                }
-            }
+            Sorted::Disagree => out.push(Effect::Report(Event::Disagree { round })),
             Sorted::Agree { parts, wrong } => {
-                let folded = Folded { certificate: certificate.clone(), openings: parts };
                 for by in wrong {
                     let what = "a part of a sum that does not fit the other parts".to_owned();
                     out.push(Effect::Report(Event::Misdeed { by, what }));
                 }
-                let shows = |seat: &Seat| self.openings.contains_key(&seat.node);
-                // What comes late says by itself that its anchor is there.
-                let seats = committee.seats.iter().filter(|seat| is_all && !shows(seat));
-                self.silent = seats.map(|seat| seat.node).collect();
-                self.folded(self.me, folded, out);
+                self.ends(self.me, Folded { certificate, openings: parts }, true, out);
             }
         }
     }
 
+    /// Tells those who showed a part all that are here: who shows two of one sum is found out.
+    fn tell_parts(&mut self, out: &mut Out) {
+        let Some(certificate) = self.stored.opened.clone() else { return };
+        let folded = Folded { certificate, openings: self.parts.all() };
+        for anchor in self.parts.anchors().into_iter().filter(|node| *node != self.me) {
+            self.outbox.send(anchor, Message::Folded(Box::new(folded.clone())), out);
+        }
+    }
+
     fn folded(&mut self, from: NodeId, folded: Folded, out: &mut Out) {
+        self.confirm(from, &folded.certificate, out);
+        self.ends(from, folded, from == self.me, out);
+    }
+
+    /// A round was closed: an end of the one before that it was closed on top of is believed.
+    fn confirm(&mut self, from: NodeId, certificate: &Certificate, out: &mut Out) {
+        if let Some(end) = self.hearsay.before(certificate, &self.job, &*self.seal) {
+            self.ends(from, end, true, out);
+        }
+    }
+
+    /// Somebody tells an end of a round, or this anchor found it itself.
+    fn ends(&mut self, from: NodeId, folded: Folded, is_known: bool, out: &mut Out) {
         let round = folded.certificate.close.round;
         if round < self.stored.tip.round {
             // An answer that came twice: its sender is not behind, and must not be answered.
@@ -523,8 +534,12 @@ impl Anchor {
             }
         };
         let record = tip.record;
-        if !self.is_believed(from, &folded, record, out) {
+        if !is_known && !self.is_believed(from, &folded, &tip, out) {
             return;
+        }
+        for by in self.hearsay.settle(record) {
+            let what = "another end of the round than the one it came to".to_owned();
+            out.push(Effect::Report(Event::Misdeed { by, what }));
         }
         if !left_out.is_empty() {
             out.push(Effect::Report(Event::LeftOut { round, ids: left_out }));
@@ -536,9 +551,7 @@ impl Anchor {
             self.outbox.retain(|message| !matches!(message, Message::Receipt(_)));
         }
         self.stored.follow(&self.job, tip);
-        self.openings.clear();
-        self.enough_for = 0;
-        self.disagree = false;
+        self.parts.end();
         self.shown = None;
         self.campaign = None;
         self.tries = 0;
@@ -549,42 +562,35 @@ impl Anchor {
     }
 
     /// Whether a round is over as somebody says: its parts show it, or another anchor said so too.
-    /// If so, who said something else lies. An anchor of the round looks at the parts itself,
-    /// beside its own and others: whoever told them may have gone on, and shows its part no more.
-    fn is_believed(
-        &mut self,
-        from: NodeId,
-        folded: &Folded,
-        record: Digest,
-        out: &mut Out,
-    ) -> bool {
-        let is_shown = from == self.me || parts::is_shown(&self.job, folded);
-        if !is_shown && self.is_seated() {
-            if self.stored.opened.is_none() {
-                self.closed(from, folded.certificate.clone(), out);
-            }
+    /// An anchor of the round looks at the parts itself, beside its own and others: whoever told
+    /// them may have gone on, and shows its part no more.
+    fn is_believed(&mut self, from: NodeId, folded: &Folded, tip: &Tip, out: &mut Out) -> bool {
+        if parts::is_shown(&self.job, folded) {
+            return true;
+        }
+        let is_anchor = self.known().contains(&from);
+        let word = self.hearsay.hears((from, is_anchor), folded, tip);
+        if word == Word::First {
+            // Who has gone on tells what was closed on top of it.
+            let round = tip.round;
+            self.outbox.send(from, Message::Ask { round }, out);
+            self.ask_next(out);
+        }
+        if !self.is_seated() {
+            return word == Word::Seconded;
+        }
+        if self.stored.opened.is_none() {
+            self.closed(from, folded.certificate.clone(), out);
+        }
+        let opened = self.stored.opened.as_ref();
+        if opened.is_some_and(|opened| opened.close == folded.certificate.close) {
             for part in &folded.openings {
-                self.openings.entry(part.anchor).or_insert_with(|| part.clone());
+                self.takes(part, out);
             }
+            self.parts.compare(from, folded);
             self.fold_parts(out);
-            return false;
         }
-        if !is_shown {
-            let is_anchor = self.known().contains(&from);
-            match self.hearsay.hears(from, record, is_anchor) {
-                Word::Seconded => {}
-                Word::First => {
-                    self.ask_next(out);
-                    return false;
-                }
-                Word::Idle => return false,
-            }
-        }
-        for by in self.hearsay.settle(record) {
-            let what = "an end of a round that others contradict".to_owned();
-            out.push(Effect::Report(Event::Misdeed { by, what }));
-        }
-        true
+        false
     }
 
     /// Somebody is in another round: who is behind is told, who is ahead is asked.
@@ -610,7 +616,7 @@ impl Anchor {
     }
 
     fn receive(&mut self, now: Now, from: NodeId, message: Message, out: &mut Out) {
-        self.silent.remove(&from);
+        self.parts.heard_of(from, &self.stored.tip.committee);
         match message {
             Message::Share { header, digests, payload } => {
                 self.share(from, header, &digests, &payload, out);
@@ -654,12 +660,20 @@ impl Anchor {
         self.next_tick = now.mono.plus(self.job.pace.tick);
         self.ticks += 1;
         self.ask_next(out);
+        if !self.is_seated()
+            && let Some(end) = self.hearsay.tick()
+        {
+            self.ends(self.me, end, true, out);
+        }
         if self.stored.opened.is_some() {
             if self.shown.is_none() || self.ticks.is_multiple_of(SEND_AGAIN) {
                 self.show(out);
             }
-            if self.openings.len() >= self.job.openings() {
-                self.enough_for += 1;
+            let (looks, tells) = self.parts.tick(&self.job);
+            if tells {
+                self.tell_parts(out);
+            }
+            if looks {
                 self.fold_parts(out);
             }
         } else if self.is_seated() {

@@ -16,10 +16,11 @@ use serde::{Deserialize, Serialize};
 use super::Digest;
 use super::canon::Canon;
 use super::close::{Close, ContributionId, Header};
+use super::hearsay::{Hearsay, Word};
 use super::job::{Job, Mode};
 use super::message::{Effect, Event, Message, Payload, Refused};
 use super::outbox::{Outbox, SEND_AGAIN};
-use super::parts::{self, Hearsay, Word};
+use super::parts;
 use super::tip::{Folded, Tip};
 use crate::field::Fp;
 use crate::fixed::{UpdateError, to_field};
@@ -396,6 +397,21 @@ impl Client {
     }
 
     fn folded(&mut self, from: NodeId, folded: Folded, out: &mut Vec<Effect<ClientChange>>) {
+        if let Some(end) = self.hearsay.before(&folded.certificate, &self.job, &*self.seal) {
+            self.ends(from, end, true, out);
+        }
+        // This node's own anchor made its end of what it was shown, or believed it.
+        self.ends(from, folded, from == self.me.node, out);
+    }
+
+    /// Somebody tells an end of a round; whether it is known to be right beside what shows it.
+    fn ends(
+        &mut self,
+        from: NodeId,
+        folded: Folded,
+        is_known: bool,
+        out: &mut Vec<Effect<ClientChange>>,
+    ) {
         let close = &folded.certificate.close;
         if close.round != self.stored.tip.round {
             return;
@@ -410,8 +426,12 @@ impl Client {
         };
         let moved = tip.committee.epoch != self.stored.tip.committee.epoch;
         let (round, record) = (close.round, tip.record);
-        if !self.is_believed(from, &folded, record, out) {
+        if !is_known && !self.is_believed(from, &folded, &tip, out) {
             return;
+        }
+        for by in self.hearsay.settle(record) {
+            let what = "another end of the round than the one it came to".to_owned();
+            out.push(Effect::Report(Event::Misdeed { by, what }));
         }
         self.tell_what_became(close, &left_out, out);
         self.stored.follow(tip);
@@ -426,32 +446,25 @@ impl Client {
     }
 
     /// Whether a round is over as somebody says: its parts show it, or another anchor said so too.
-    /// If so, who said something else lies.
     fn is_believed(
         &mut self,
         from: NodeId,
         folded: &Folded,
-        record: Digest,
+        tip: &Tip,
         out: &mut Vec<Effect<ClientChange>>,
     ) -> bool {
-        // This node's own anchor made its end of what it was shown, or believed it.
-        let is_shown = from == self.me.node || parts::is_shown(&self.job, folded);
-        if !is_shown {
-            let is_anchor = self.anchors().contains(&from);
-            match self.hearsay.hears(from, record, is_anchor) {
-                Word::Seconded => {}
-                Word::First => {
-                    self.ask_next(out);
-                    return false;
-                }
-                Word::Idle => return false,
-            }
+        if parts::is_shown(&self.job, folded) {
+            return true;
         }
-        for by in self.hearsay.settle(record) {
-            let what = "an end of a round that others contradict".to_owned();
-            out.push(Effect::Report(Event::Misdeed { by, what }));
+        let is_anchor = self.anchors().contains(&from);
+        let word = self.hearsay.hears((from, is_anchor), folded, tip);
+        if word == Word::First {
+            // Who has gone on tells what was closed on top of it.
+            let round = tip.round;
+            self.outbox.send(from, Message::Ask { round }, out);
+            self.ask_next(out);
         }
-        true
+        word == Word::Seconded
     }
 
     /// The anchors, of the first round and of this one.
@@ -681,6 +694,9 @@ impl Client {
         let since = *self.since.get_or_insert(now.mono);
         self.ticks += 1;
         self.ask_next(out);
+        if let Some(end) = self.hearsay.tick() {
+            self.ends(self.me.node, end, true, out);
+        }
         if self.under_way().is_some() {
             if self.shared.is_none() || self.ticks.is_multiple_of(SEND_AGAIN) {
                 self.share(out);

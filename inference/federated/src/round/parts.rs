@@ -1,29 +1,36 @@
-//! Which parts of a sum belong together, and whose word that a round is over is taken.
+//! Which parts of a sum belong together, and when there are enough of them.
 //!
 //! k parts tell a secure sum, and nothing tells whether one of them is wrong. One part more does;
 //! with another one more it is known whose, since only parts that are right lie on one polynomial
 //! with k others. So anchors fold k + 1 parts that agree, and name those that do not. Where nobody
-//! shows more than k, for so long that it would have come, a sum is made of k: losing anchors must
-//! not stop a job. Nothing but its teller vouches for such an end of a round, so another anchor
-//! has to tell the same. Open sums are shown by being equal, which says of each if it is right.
+//! shows more than k a sum is made of k: losing anchors must not stop a job. That comes after a
+//! wait, and those who showed a part tell each other all of theirs meanwhile: who shows two parts of
+//! one sum is found out so, and none of them counts. Open sums are shown by being equal, which says
+//! of each if it is right.
 //!
-//! Owns the choice among parts and what is heard of ends of rounds; holds no part and no record.
+//! Owns the parts of one round, what is known of who shows none, and the choice among them; that a
+//! part belongs to the set and is its anchor's was checked before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_base::NodeId;
 
-use super::Digest;
 use super::canon::Canon;
-use super::job::{Committee, Job, Mode};
+use super::job::{Committee, Job, Mode, Seat};
+use super::outbox::SEND_AGAIN;
 use super::tip::{Folded, Opening, Partial};
 use crate::field::Fp;
 use crate::mask::Seed;
 use crate::proof::{CHECKS, traces};
 
-/// Times that parts are sent again before those that have not come count as lost: of three sendings
-/// one arrives but for one time in a thousand where one message of ten is lost.
-pub(super) const SENDINGS: usize = 3;
+/// Ticks that parts of anchors that are not heard of are waited for: in these each is sent three
+/// times, of which one arrives but for one time in a thousand where one message of ten is lost.
+pub(super) const LOST_AFTER: usize = 3 * SEND_AGAIN;
+/// So many times as long where they are heard of, which may have a slow link: a part of the largest
+/// jobs takes five seconds at ten megabits a second, and this is twice that at the usual tick.
+pub(super) const SLOWER: usize = 4;
+/// Ticks between two tellings of all parts, the first one after two of them.
+const TELLS_EVERY: usize = SEND_AGAIN;
 
 /// What is made of the parts that came.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +48,148 @@ pub(super) enum Sorted {
     },
 }
 
+/// What a part is to those that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Took {
+    /// It is its anchor's first.
+    New,
+    /// It is there already, or its anchor's parts count no more.
+    Known,
+    /// Its anchor showed another one: neither counts.
+    Lie,
+}
+
+/// The parts of one round's sum, as they come.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    shown: BTreeMap<NodeId, Opening>,
+    /// Who showed two.
+    liars: BTreeSet<NodeId>,
+    /// Who was heard of since there were enough.
+    heard: BTreeSet<NodeId>,
+    /// Who told that it has the same ones.
+    same: BTreeSet<NodeId>,
+    /// Ticks since there were enough.
+    enough_for: usize,
+    /// Whether it was said that they disagree.
+    is_said: bool,
+    /// Who showed none in the round before though it was waited for, and was not heard of since.
+    silent: BTreeSet<NodeId>,
+}
+
+impl Parts {
+    /// A part that belongs to the set comes, from whomever.
+    pub(super) fn take(&mut self, part: &Opening) -> Took {
+        match self.shown.get(&part.anchor) {
+            _ if self.liars.contains(&part.anchor) => Took::Known,
+            Some(before) if before.partial == part.partial => Took::Known,
+            Some(_) => {
+                self.shown.remove(&part.anchor);
+                self.liars.insert(part.anchor);
+                self.same.clear();
+                Took::Lie
+            }
+            None => {
+                self.shown.insert(part.anchor, part.clone());
+                self.same.clear();
+                Took::New
+            }
+        }
+    }
+
+    /// Somebody told an end of the round: whether it has the same parts.
+    pub(super) fn compare(&mut self, from: NodeId, folded: &Folded) {
+        let has = |part: &Opening| {
+            self.shown.get(&part.anchor).is_some_and(|own| own.partial == part.partial)
+        };
+        if folded.openings.len() == self.shown.len() && folded.openings.iter().all(has) {
+            self.same.insert(from);
+        }
+    }
+
+    /// An anchor said something: it is there.
+    pub(super) fn heard_of(&mut self, from: NodeId, committee: &Committee) {
+        self.silent.remove(&from);
+        if self.enough_for > 0 && committee.place(&from).is_some() {
+            self.heard.insert(from);
+        }
+    }
+
+    /// Time passed: whether the parts are to be looked at, and told to those who showed one.
+    pub(super) fn tick(&mut self, job: &Job) -> (bool, bool) {
+        let (found, least) = (self.shown.len(), job.openings());
+        if found < least {
+            return (false, false);
+        }
+        self.enough_for += 1;
+        // With more of them only a further part changes anything.
+        let looks = found == least || self.enough_for == LOST_AFTER + 1;
+        let tells = self.is_bare(job) && self.enough_for % TELLS_EVERY == 2;
+        (looks, tells)
+    }
+
+    /// Whether there are just as many as tell a secure sum.
+    fn is_bare(&self, job: &Job) -> bool {
+        job.mode == Mode::Secure && self.shown.len() == job.openings()
+    }
+
+    /// Anchors that showed none, and did not lie.
+    fn missing<'a>(&'a self, committee: &'a Committee) -> impl Iterator<Item = &'a NodeId> {
+        let nodes = committee.seats.iter().map(|Seat { node, .. }| node);
+        nodes.filter(|node| !self.shown.contains_key(*node) && !self.liars.contains(*node))
+    }
+
+    /// Whether all who may still show a part were silent before: then nobody waits for them.
+    pub(super) fn is_left(&self, job: &Job, committee: &Committee) -> bool {
+        self.is_bare(job) && self.missing(committee).all(|node| self.silent.contains(node))
+    }
+
+    /// Whether no more will come than there are, as far as one can know.
+    fn is_all(&self, job: &Job, committee: &Committee, me: &NodeId) -> bool {
+        let is_slow = self.missing(committee).any(|node| self.heard.contains(node));
+        let patience = if is_slow { SLOWER * LOST_AFTER } else { LOST_AFTER };
+        let others = || self.shown.keys().filter(|node| *node != me);
+        self.enough_for > patience
+            || (self.is_left(job, committee) && others().all(|node| self.same.contains(node)))
+    }
+
+    /// What they come to.
+    pub(super) fn look(&mut self, job: &Job, committee: &Committee, me: &NodeId) -> Sorted {
+        let is_all = self.is_all(job, committee, me);
+        let sorted = sorted(job, committee, &self.shown, is_all);
+        match sorted {
+            Sorted::Disagree if self.enough_for <= LOST_AFTER || self.is_said => Sorted::Waits,
+            Sorted::Disagree => {
+                self.is_said = true;
+                Sorted::Disagree
+            }
+            Sorted::Agree { .. } => {
+                // What comes late says by itself that its anchor is there.
+                let silent = self.missing(committee).filter(|_| is_all).copied().collect();
+                self.silent = silent;
+                sorted
+            }
+            Sorted::Waits => Sorted::Waits,
+        }
+    }
+
+    /// All of them, as an end of the round.
+    pub(super) fn all(&self) -> Vec<Opening> {
+        self.shown.values().cloned().collect()
+    }
+
+    /// Who showed one.
+    pub(super) fn anchors(&self) -> Vec<NodeId> {
+        self.shown.keys().copied().collect()
+    }
+
+    /// The round is over.
+    pub(super) fn end(&mut self) {
+        let silent = std::mem::take(&mut self.silent);
+        *self = Self { silent, ..Self::default() };
+    }
+}
+
 /// Whether a secure sum is of more parts than it needs, so that all of them are right but for
 /// anchors that lie together; open sums are equal, which says as much.
 pub(super) fn is_shown(job: &Job, folded: &Folded) -> bool {
@@ -51,7 +200,7 @@ pub(super) fn is_shown(job: &Job, folded: &Folded) -> bool {
 }
 
 /// What the parts of a set come to. `is_all` when no more will come than there are.
-pub(super) fn sorted(
+fn sorted(
     job: &Job,
     committee: &Committee,
     parts: &BTreeMap<NodeId, Opening>,
@@ -123,42 +272,4 @@ fn fitting(
     let places: Vec<(u8, &[Fp])> =
         traced.iter().map(|(_, place, traces)| (*place, traces.as_slice())).collect();
     job.scheme.fitting(&places).into_iter().map(|at| traced[at].0).collect()
-}
-
-/// What anchors told of the end of a round that nothing else shows.
-#[derive(Debug, Default)]
-pub(super) struct Hearsay(BTreeMap<NodeId, Digest>);
-
-/// What word of the end of a round is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
-    /// Another anchor said the same.
-    Seconded,
-    /// It is the first of its anchor.
-    First,
-    /// Its anchor spoke before, or it is no anchor's.
-    Idle,
-}
-
-impl Hearsay {
-    /// Somebody tells an end of the round. What others than anchors tell counts for nothing, so
-    /// there is no more to keep than there are anchors.
-    pub(super) fn hears(&mut self, from: NodeId, record: Digest, is_anchor: bool) -> Word {
-        if !is_anchor {
-            return Word::Idle;
-        }
-        let before = self.0.insert(from, record);
-        let seconds = |(other, told): (&NodeId, &Digest)| *other != from && *told == record;
-        match before {
-            _ if self.0.iter().any(seconds) => Word::Seconded,
-            None => Word::First,
-            Some(_) => Word::Idle,
-        }
-    }
-
-    /// The round ended so: who told another end, and nothing is kept.
-    pub(super) fn settle(&mut self, record: Digest) -> Vec<NodeId> {
-        let told = std::mem::take(&mut self.0).into_iter();
-        told.filter(|(_, told)| *told != record).map(|(from, _)| from).collect()
-    }
 }

@@ -24,7 +24,7 @@ impl World<'_> {
     pub(super) fn misdeed(&mut self, by: &NodeId, what: &str) {
         self.count("misdeed");
         let by = index_of(by);
-        let is_so = self.plan.liar.is_none_or(|liar| liar == by);
+        let is_so = self.plan.liar == Some(by);
         self.observer.require(is_so, Promise::LiarsNamed, || format!("{by} is honest: {what}"));
     }
 }

@@ -1,8 +1,7 @@
 //! A wrong part of a sum is seen and its anchor named; what only its teller vouches for is not
 //! believed; and anchors that are lost stop nothing.
 
-use super::super::outbox::SEND_AGAIN;
-use super::super::parts::SENDINGS;
+use super::super::parts::LOST_AFTER;
 use super::*;
 
 /// A closed set of two contributions: the anchors that hold it, which know that it is closed, and
@@ -71,12 +70,14 @@ fn disagree(effects: &[Effect<AnchorChange>]) -> bool {
     effects.contains(&Effect::Report(Event::Disagree { round: 0 }))
 }
 
-/// Looks of an anchor, so many ticks of its job.
-fn ticks(anchor: &mut Anchor, from: u64, count: usize) {
+/// Looks of an anchor, so many ticks of its job: what it orders.
+fn ticks(anchor: &mut Anchor, from: u64, count: usize) -> Vec<Effect<AnchorChange>> {
+    let mut effects = Vec::new();
     for at in from..from + count as u64 {
         let now = Now { mono: Mono((at + 1) * 100_000), ..Now::default() };
-        anchor.step(now, AnchorInput::Ticked, &mut Vec::new());
+        anchor.step(now, AnchorInput::Ticked, &mut effects);
     }
+    effects
 }
 
 /// The end of the round of these anchors' parts.
@@ -101,12 +102,12 @@ fn a_wrong_part_is_not_folded_and_its_anchor_is_named() {
         }
         let effects = hear(last, 2, opened(&parts[2]));
         if mode == Mode::Secure {
-            assert!(disagree(&effects), "four, of which one is wrong: nobody knows whose");
+            // Of four one is wrong, and nobody knows whose, however long it takes.
+            assert!(!disagree(&effects), "another one may be under way");
             assert_eq!((named(&effects), last.tip().round), (vec![], 0));
-            // However long it takes.
-            ticks(last, 0, SENDINGS * SEND_AGAIN + 2);
+            assert!(disagree(&ticks(last, 0, LOST_AFTER + 1)));
+            assert!(!disagree(&ticks(last, 50, 2 * LOST_AFTER)), "it is said once");
             assert_eq!(last.tip().round, 0);
-            assert!(!disagree(&hear(last, 1, opened(&parts[1]))), "it is said once");
             let effects = hear(last, 3, opened(&parts[3]));
             assert_eq!(named(&effects), [node(0)]);
         } else {
@@ -125,9 +126,28 @@ fn as_many_parts_as_tell_a_sum_are_folded_once_no_more_come() {
     let last = &mut anchors[4];
     hear(last, 1, opened(&parts[1]));
     hear(last, 2, opened(&parts[2]));
-    ticks(last, 0, SENDINGS * SEND_AGAIN);
+    let told = |effects: &[Effect<AnchorChange>]| {
+        let to = |effect: &Effect<AnchorChange>| match effect {
+            Effect::Send { to, message } if matches!(**message, Message::Folded(_)) => Some(*to),
+            _ => None,
+        };
+        effects.iter().filter_map(to).collect::<Vec<NodeId>>()
+    };
+    let effects = ticks(last, 0, LOST_AFTER);
     assert_eq!(last.tip().round, 0, "another one may come");
+    assert_eq!(told(&effects), [1, 2].repeat(3).into_iter().map(node).collect::<Vec<_>>());
     ticks(last, 100, 1);
+    assert_eq!(last.tip().round, 1);
+    // Anchors that are there, with a slow link, are waited for longer.
+    let (mut anchors, _) = closed(&job);
+    let last = &mut anchors[4];
+    hear(last, 1, opened(&parts[1]));
+    hear(last, 2, opened(&parts[2]));
+    ticks(last, 0, 1);
+    hear(last, 3, Message::Ask { round: 0 });
+    ticks(last, 10, 2 * LOST_AFTER);
+    assert_eq!(last.tip().round, 0);
+    ticks(last, 100, 2 * LOST_AFTER);
     assert_eq!(last.tip().round, 1);
     // With one more nobody waits.
     let (mut anchors, _) = closed(&job);
@@ -158,18 +178,19 @@ fn an_end_that_its_parts_do_not_show_is_believed_of_two_anchors() {
     assert_eq!((asks(&hear(&mut other, 1, folded(&few))), other.tip().round), (1, 0));
     assert_eq!(named(&hear(&mut other, 2, folded(&few))), [node(0)]);
     assert_eq!(other.tip(), &wanted);
-    // An anchor of the round looks at the parts beside its own.
+    // An anchor of the round looks at the parts beside its own; who shows two of one sum lies.
     let last = &mut anchors[4];
-    assert!(disagree(&hear(last, 0, folded(&lie))));
-    hear(last, 1, folded(&few));
+    assert_eq!(named(&hear(last, 0, folded(&lie))), []);
+    assert_eq!(named(&hear(last, 1, folded(&few))), [node(0)]);
+    assert_eq!(named(&hear(last, 0, opened(&few.openings[0]))), [], "none of its parts counts");
     assert_eq!(last.tip().round, 0);
-    assert_eq!(named(&hear(last, 3, opened(&shown.openings[3]))), [node(0)]);
+    hear(last, 3, opened(&shown.openings[3]));
     assert_eq!(last.tip(), &wanted);
     // Of one that has gone on it takes the parts that nobody shows any more.
     let mut late = anchor(&job, 3);
     hear(&mut late, 1, folded(&few));
     assert_eq!(late.stored().opened.as_ref(), Some(&certificate));
-    ticks(&mut late, 0, SENDINGS * SEND_AGAIN + 1);
+    ticks(&mut late, 0, LOST_AFTER + 1);
     assert_eq!(late.tip(), &wanted);
     // A client; what one part more shows is believed of whoever tells it.
     let mut follower = client(&job, ClientStored::new(first(&job)));
@@ -194,4 +215,73 @@ fn an_end_that_its_parts_do_not_show_is_believed_of_two_anchors() {
 
 fn told_at(client: &mut Client, input: ClientInput) -> Vec<Effect<ClientChange>> {
     super::told(client, 1, input)
+}
+
+/// Whoever reaches one other node only, or comes to a job whose anchors were replaced, follows too.
+#[test]
+fn an_end_is_believed_that_the_next_round_was_closed_on_top_of_or_that_nobody_contradicts() {
+    let job = job(Mode::Secure);
+    let (anchors, certificate) = closed(&job);
+    let few = end(&job, &anchors, &certificate, &[0, 1, 2]);
+    let wanted = first(&job).fold(&job, &few, &Stamp(node(9))).unwrap();
+    let close = closing(&job, &wanted, &[header(21, 1, 9), header(22, 1, 9)]);
+    assert_eq!(close.check(&job, &wanted), Ok(()));
+    let ballot = Ballot { number: 1, by: node(0) };
+    let accept = |index: u8| {
+        let seal = Stamp(node(index));
+        let one = SignedAccept::sign(&wanted.job, 1, ballot, close.digest(), node(index), &seal);
+        (node(index), one.signature)
+    };
+    let next = |indices: &[u8]| {
+        let accepts = indices.iter().map(|index| accept(*index)).collect();
+        Certificate { close: close.clone(), ballot, accepts }
+    };
+    let told = Message::Folded(Box::new(few.clone()));
+    // Nobody knows who tells it.
+    let mut other = anchor(&job, 7);
+    let asked = sent(&hear(&mut other, 77, told.clone()));
+    assert!(asked.contains(&Message::Ask { round: 1 }), "{asked:?}");
+    hear(&mut other, 77, Message::Closed(Box::new(next(&[0, 1]))));
+    assert_eq!(other.tip().round, 0, "two are no quorum");
+    hear(&mut other, 77, Message::Closed(Box::new(next(&[0, 1, 2]))));
+    assert_eq!(other.tip(), &wanted);
+    let mut follower = client(&job, ClientStored::new(first(&job)));
+    let received =
+        |message: Message| ClientInput::Received { from: node(77), message: Box::new(message) };
+    told_at(&mut follower, received(told.clone()));
+    assert_eq!(follower.tip().round, 0);
+    let after = Folded { certificate: next(&[0, 1, 2]), openings: Vec::new() };
+    told_at(&mut follower, received(Message::Folded(Box::new(after))));
+    assert_eq!(follower.tip(), &wanted);
+    // The last end of a job has none after it.
+    let (mut other, mut follower) = (anchor(&job, 7), client(&job, ClientStored::new(first(&job))));
+    hear(&mut other, 77, told.clone());
+    told_at(&mut follower, received(told));
+    ticks(&mut other, 0, LOST_AFTER);
+    for at in 0..LOST_AFTER as u64 {
+        super::told(&mut follower, at, ClientInput::Ticked);
+    }
+    assert_eq!((other.tip().round, follower.tip().round), (0, 0));
+    ticks(&mut other, 100, 1);
+    super::told(&mut follower, 100, ClientInput::Ticked);
+    assert_eq!((other.tip(), follower.tip()), (&wanted, &wanted));
+}
+
+/// Anchors that reach as many as tell a sum and no more find out who tells each something else.
+#[test]
+fn who_tells_as_few_as_can_be_each_something_else_is_found_out() {
+    let job = job(Mode::Secure);
+    let (mut anchors, certificate) = closed(&job);
+    let parts: Vec<Opening> =
+        (0..3).map(|index| part(&job, &anchors, index, &certificate)).collect();
+    let lie = spoilt(&job, &parts[0]);
+    hear(&mut anchors[1], 0, opened(&parts[0]));
+    hear(&mut anchors[1], 2, opened(&parts[2]));
+    hear(&mut anchors[2], 0, opened(&lie));
+    hear(&mut anchors[2], 1, opened(&parts[1]));
+    let told = sent(&ticks(&mut anchors[1], 0, 2));
+    let told = told.into_iter().find(|one| matches!(one, Message::Folded(_))).unwrap();
+    assert_eq!(named(&hear(&mut anchors[2], 1, told)), [node(0)]);
+    ticks(&mut anchors[2], 0, 8 * LOST_AFTER);
+    assert_eq!(anchors[2].tip().round, 0, "two parts tell nothing");
 }
