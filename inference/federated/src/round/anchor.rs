@@ -453,8 +453,9 @@ impl Anchor {
         let Some(certificate) = &self.stored.opened else {
             return self.outbox.send(from, Message::Ask { round: *round }, out);
         };
-        let is_good = opening.anchor == from
-            && committee.place(&from).is_some()
+        // Others' as well: those who have few tell each other all of them.
+        let is_good = committee.place(&from).is_some()
+            && committee.place(&opening.anchor).is_some()
             && opening.close == certificate.close.digest()
             && opening.partial.fits(&self.job)
             && opening.is_signed(job, &*self.seal);
@@ -462,14 +463,14 @@ impl Anchor {
             let what = "a part of a sum that does not belong to the set".to_owned();
             return out.push(Effect::Report(Event::Misdeed { by: from, what }));
         }
-        if self.takes(&opening, out) {
+        if self.takes(from, &opening, out) {
             self.fold_parts(out);
         }
     }
 
     /// Takes a part that belongs to the set; whether it changes anything.
-    fn takes(&mut self, part: &Opening, out: &mut Out) -> bool {
-        let took = self.parts.take(part);
+    fn takes(&mut self, from: NodeId, part: &Opening, out: &mut Out) -> bool {
+        let took = self.parts.take(from, part);
         if took == Took::Lie {
             let what = "two parts of one sum".to_owned();
             out.push(Effect::Report(Event::Misdeed { by: part.anchor, what }));
@@ -482,7 +483,11 @@ impl Anchor {
         let Some(certificate) = self.stored.opened.clone() else { return };
         let round = self.stored.tip.round;
         match self.parts.look(&self.job, &self.stored.tip.committee, &self.me) {
-            Sorted::Waits => {}
+            Sorted::Waits => {
+                if self.parts.is_to_tell(&self.job, &self.stored.tip.committee) {
+                    self.tell_parts(out);
+                }
+            }
             Sorted::Disagree => out.push(Effect::Report(Event::Disagree { round })),
             Sorted::Agree { parts, wrong } => {
                 for by in wrong {
@@ -494,12 +499,14 @@ impl Anchor {
         }
     }
 
-    /// Tells those who showed a part all that are here: who shows two of one sum is found out.
+    /// Tells those who showed a part those of the others: who shows two of one sum is found out.
     fn tell_parts(&mut self, out: &mut Out) {
-        let Some(certificate) = self.stored.opened.clone() else { return };
-        let folded = Folded { certificate, openings: self.parts.all() };
-        for anchor in self.parts.anchors().into_iter().filter(|node| *node != self.me) {
-            self.outbox.send(anchor, Message::Folded(Box::new(folded.clone())), out);
+        for part in self.parts.all() {
+            for anchor in self.parts.anchors() {
+                if anchor != self.me && anchor != part.anchor {
+                    self.outbox.send(anchor, Message::Opened(Box::new(part.clone())), out);
+                }
+            }
         }
     }
 
@@ -537,10 +544,7 @@ impl Anchor {
         if !is_known && !self.is_believed(from, &folded, &tip, out) {
             return;
         }
-        for by in self.hearsay.settle(record) {
-            let what = "another end of the round than the one it came to".to_owned();
-            out.push(Effect::Report(Event::Misdeed { by, what }));
-        }
+        self.hearsay.end();
         if !left_out.is_empty() {
             out.push(Effect::Report(Event::LeftOut { round, ids: left_out }));
         }
@@ -585,9 +589,8 @@ impl Anchor {
         let opened = self.stored.opened.as_ref();
         if opened.is_some_and(|opened| opened.close == folded.certificate.close) {
             for part in &folded.openings {
-                self.takes(part, out);
+                self.takes(from, part, out);
             }
-            self.parts.compare(from, folded);
             self.fold_parts(out);
         }
         false
@@ -660,11 +663,6 @@ impl Anchor {
         self.next_tick = now.mono.plus(self.job.pace.tick);
         self.ticks += 1;
         self.ask_next(out);
-        if !self.is_seated()
-            && let Some(end) = self.hearsay.tick()
-        {
-            self.ends(self.me, end, true, out);
-        }
         if self.stored.opened.is_some() {
             if self.shown.is_none() || self.ticks.is_multiple_of(SEND_AGAIN) {
                 self.show(out);

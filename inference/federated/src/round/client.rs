@@ -429,10 +429,7 @@ impl Client {
         if !is_known && !self.is_believed(from, &folded, &tip, out) {
             return;
         }
-        for by in self.hearsay.settle(record) {
-            let what = "another end of the round than the one it came to".to_owned();
-            out.push(Effect::Report(Event::Misdeed { by, what }));
-        }
+        self.hearsay.end();
         self.tell_what_became(close, &left_out, out);
         self.stored.follow(tip);
         if moved || self.under_way().is_none() {
@@ -694,9 +691,6 @@ impl Client {
         let since = *self.since.get_or_insert(now.mono);
         self.ticks += 1;
         self.ask_next(out);
-        if let Some(end) = self.hearsay.tick() {
-            self.ends(self.me.node, end, true, out);
-        }
         if self.under_way().is_some() {
             if self.shared.is_none() || self.ticks.is_multiple_of(SEND_AGAIN) {
                 self.share(out);

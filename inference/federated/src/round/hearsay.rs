@@ -1,8 +1,9 @@
 //! Ends of a round that are told and that their parts do not show.
 //!
-//! An end of k parts is one anchor's word. It is taken when another anchor said the same; when the
-//! round after it was closed on top of it, which a quorum of anchors signed; or when nobody said
-//! anything else for as long as anchors wait for each other: a node may reach one other only.
+//! An end of k parts is one anchor's word: who lies has made one up as soon as k - 1 others showed
+//! their parts. It is taken when another anchor said the same, or when the round after it was closed
+//! on top of it, which a quorum of anchors signed. So a node that reaches one other only follows all
+//! rounds but the last of a job, where that was made of so few.
 //!
 //! Owns what was told of the round that is next and who said what; whether an end follows from what
 //! is told was worked out before.
@@ -15,7 +16,6 @@ use selvedge_crdt::escrow::Seal;
 use super::Digest;
 use super::certificate::Certificate;
 use super::job::Job;
-use super::parts::LOST_AFTER;
 use super::tip::{Folded, Tip};
 
 /// Ends that are kept at once: that of the honest, and those of some anchors that lie.
@@ -28,8 +28,6 @@ pub(super) struct Hearsay {
     told: BTreeMap<NodeId, Digest>,
     /// By its record what follows, and from what.
     ends: BTreeMap<Digest, (Tip, Folded)>,
-    /// Ticks since the first one came.
-    ticks: usize,
 }
 
 /// What word of the end of a round is worth.
@@ -72,17 +70,8 @@ impl Hearsay {
         next.check(job, tip, seal).is_ok().then(|| folded.clone())
     }
 
-    /// Time passed: an end that nobody contradicted for long enough.
-    pub(super) fn tick(&mut self) -> Option<Folded> {
-        let (_, folded) = self.ends.values().next()?;
-        self.ticks += 1;
-        let is_alone = self.ends.len() == 1;
-        (is_alone && self.ticks > LOST_AFTER).then(|| folded.clone())
-    }
-
-    /// The round ended so: who told another end, and nothing is kept.
-    pub(super) fn settle(&mut self, record: Digest) -> Vec<NodeId> {
-        let told = std::mem::take(self).told.into_iter();
-        told.filter(|(_, told)| *told != record).map(|(from, _)| from).collect()
+    /// The round is over. Who told another end is not named: it may have believed somebody else.
+    pub(super) fn end(&mut self) {
+        *self = Self::default();
     }
 }

@@ -53,7 +53,9 @@ pub(super) enum Sorted {
 pub(super) enum Took {
     /// It is its anchor's first.
     New,
-    /// It is there already, or its anchor's parts count no more.
+    /// It is there already, and somebody else says the same.
+    Same,
+    /// It says nothing new, or its anchor's parts count no more.
     Known,
     /// Its anchor showed another one: neither counts.
     Lie,
@@ -67,8 +69,10 @@ pub(super) struct Parts {
     liars: BTreeSet<NodeId>,
     /// Who was heard of since there were enough.
     heard: BTreeSet<NodeId>,
-    /// Who told that it has the same ones.
-    same: BTreeSet<NodeId>,
+    /// Whose parts, the same as are here, each anchor told.
+    told: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    /// Whether all were told to the others.
+    has_told: bool,
     /// Ticks since there were enough.
     enough_for: usize,
     /// Whether it was said that they disagree.
@@ -78,33 +82,23 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// A part that belongs to the set comes, from whomever.
-    pub(super) fn take(&mut self, part: &Opening) -> Took {
-        match self.shown.get(&part.anchor) {
-            _ if self.liars.contains(&part.anchor) => Took::Known,
-            Some(before) if before.partial == part.partial => Took::Known,
-            Some(_) => {
-                self.shown.remove(&part.anchor);
-                self.liars.insert(part.anchor);
-                self.same.clear();
-                Took::Lie
-            }
-            None => {
-                self.shown.insert(part.anchor, part.clone());
-                self.same.clear();
-                Took::New
-            }
+    /// A part that belongs to the set comes, from an anchor of the round, its own or another one's.
+    pub(super) fn take(&mut self, from: NodeId, part: &Opening) -> Took {
+        if self.liars.contains(&part.anchor) {
+            return Took::Known;
         }
-    }
-
-    /// Somebody told an end of the round: whether it has the same parts.
-    pub(super) fn compare(&mut self, from: NodeId, folded: &Folded) {
-        let has = |part: &Opening| {
-            self.shown.get(&part.anchor).is_some_and(|own| own.partial == part.partial)
-        };
-        if folded.openings.len() == self.shown.len() && folded.openings.iter().all(has) {
-            self.same.insert(from);
+        let before = self.shown.get(&part.anchor).map(|before| before.partial == part.partial);
+        if before == Some(false) {
+            self.shown.remove(&part.anchor);
+            self.liars.insert(part.anchor);
+            return Took::Lie;
         }
+        let is_new = self.told.entry(from).or_default().insert(part.anchor);
+        if before.is_none() {
+            self.shown.insert(part.anchor, part.clone());
+            return Took::New;
+        }
+        if is_new { Took::Same } else { Took::Known }
     }
 
     /// An anchor said something: it is there.
@@ -140,17 +134,25 @@ impl Parts {
     }
 
     /// Whether all who may still show a part were silent before: then nobody waits for them.
-    pub(super) fn is_left(&self, job: &Job, committee: &Committee) -> bool {
+    fn is_left(&self, job: &Job, committee: &Committee) -> bool {
         self.is_bare(job) && self.missing(committee).all(|node| self.silent.contains(node))
+    }
+
+    /// Whether all are to be told to the others at once, and were not yet.
+    pub(super) fn is_to_tell(&mut self, job: &Job, committee: &Committee) -> bool {
+        self.is_left(job, committee) && !std::mem::replace(&mut self.has_told, true)
     }
 
     /// Whether no more will come than there are, as far as one can know.
     fn is_all(&self, job: &Job, committee: &Committee, me: &NodeId) -> bool {
         let is_slow = self.missing(committee).any(|node| self.heard.contains(node));
         let patience = if is_slow { SLOWER * LOST_AFTER } else { LOST_AFTER };
-        let others = || self.shown.keys().filter(|node| *node != me);
-        self.enough_for > patience
-            || (self.is_left(job, committee) && others().all(|node| self.same.contains(node)))
+        let has_all = |node: &NodeId| {
+            let told = self.told.get(node);
+            told.is_some_and(|told| self.shown.keys().all(|anchor| told.contains(anchor)))
+        };
+        let mut others = self.shown.keys().filter(|node| *node != me);
+        self.enough_for > patience || (self.is_left(job, committee) && others.all(has_all))
     }
 
     /// What they come to.
@@ -173,7 +175,7 @@ impl Parts {
         }
     }
 
-    /// All of them, as an end of the round.
+    /// All of them.
     pub(super) fn all(&self) -> Vec<Opening> {
         self.shown.values().cloned().collect()
     }
