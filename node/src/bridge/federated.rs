@@ -127,6 +127,7 @@ fn fit(one: &NodeFits, me: bool) -> wire::FederatedFit {
         Answer::Busy => ("busy", Default::default()),
         Answer::Late => ("late", Default::default()),
         Answer::Older => ("older", Default::default()),
+        Answer::Unreached => ("unreached", Default::default()),
         Answer::Away => ("away", Default::default()),
     };
     wire::FederatedFit {

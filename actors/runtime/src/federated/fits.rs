@@ -276,6 +276,16 @@ impl Federation {
         for own in parts.iter().take(usize::from(job.per_node)) {
             let (other, turn) = (first.clone(), Some(Arc::clone(&turn)));
             match self.read_part(shared, (&job, &task), own, other, turn).await {
+                Ok((_, ledger)) if spent(&job, &ledger) => {
+                    let name = ledger_name(&task.data, own.0);
+                    let left = format!(
+                        "what is left of the bound of epsilon of its data '{name}' is less than \
+                         one contribution of the job costs: take part with other data, or raise \
+                         the bound"
+                    );
+                    fit = fit.but(Misfit::Spent);
+                    why.get_or_insert(left);
+                }
                 Ok((data, _)) => {
                     fit = fit.with(&job, data.len() as u64);
                     first.get_or_insert(data);
@@ -316,7 +326,8 @@ impl Federation {
         };
         let own = self.looked(shared, me, content.clone());
         let others = members.into_iter().filter(|(node, _)| *node != me).map(|(node, name)| {
-            let (asked, name) = (self.ask(shared, node, job, content.clone()), named(node, &name));
+            let name = named(node, &name);
+            let asked = self.ask(shared, node, &told, content.clone());
             async move { NodeFits { node, name, answer: asked.await, why: None } }
         });
         let others = futures::future::join_all(others);
@@ -349,34 +360,48 @@ impl Federation {
         (seats, reached)
     }
 
-    /// The link to a member; waits for one a moment where the member is there.
-    async fn linked(&self, shared: &Shared, node: NodeId) -> Option<Link> {
+    /// The link to a member; waits for one a moment where the member is there. One that is there
+    /// for others and not linked from here may train all the same.
+    async fn linked(&self, shared: &Shared, node: NodeId) -> Result<Link, Answer> {
         let mut changes = shared.view_changed.subscribe();
         let waits = async {
             loop {
                 let link = self.endpoint().link(&node).filter(|link| !link.is_closed());
-                let view = shared.view.load_full();
-                let is_there = view.node(&node).is_some_and(|node| node.state == PeerState::Alive);
-                if link.is_some() || !is_there || changes.changed().await.is_err() {
+                let is_over = link.is_some() || !is_there(shared, node);
+                if is_over || changes.changed().await.is_err() {
                     return link;
                 }
             }
         };
-        tokio::time::timeout(LINK_WITHIN.into(), waits).await.ok().flatten()
+        let link = tokio::time::timeout(LINK_WITHIN.into(), waits).await.ok().flatten();
+        link.ok_or_else(|| if is_there(shared, node) { Answer::Unreached } else { Answer::Away })
     }
 
     /// Asks one member.
-    async fn ask(&self, shared: &Shared, node: NodeId, job: &Job, content: Vec<u8>) -> Answer {
+    async fn ask(
+        &self,
+        shared: &Shared,
+        node: NodeId,
+        told: &Announced,
+        content: Vec<u8>,
+    ) -> Answer {
         let asked = async {
-            let Some(link) = self.linked(shared, node).await else { return Answer::Away };
+            let link = match self.linked(shared, node).await {
+                Ok(link) => link,
+                Err(answer) => return answer,
+            };
+            if link.version() < told.since() {
+                return Answer::Said(Fit::not(Misfit::Program));
+            }
             if link.version() < SINCE {
                 return Answer::Older;
             }
             match exchange(&link, FitsWord { job: content }).await {
-                Ok(reply) => answer_of(reply, job),
+                Ok(reply) => answer_of(reply, &told.job),
                 Err(error) => {
                     tracing::debug!(peer = %node.short(), %error, "a node did not say if it fits");
-                    Answer::Away
+                    // What went wrong with one question on a link that stands is no absence.
+                    if link.is_closed() { Answer::Away } else { Answer::Late }
                 }
             }
         };
@@ -440,9 +465,20 @@ impl Federation {
     }
 }
 
+/// Whether the mesh sees a member.
+fn is_there(shared: &Shared, node: NodeId) -> bool {
+    shared.view.load().node(&node).is_some_and(|node| node.state == PeerState::Alive)
+}
+
 /// Why a node without data for a job does not train for it.
 pub(super) fn no_source(name: &str) -> String {
     format!("it has no data '{name}': a [[data]] table of its configuration gives it some")
+}
+
+/// Whether nothing of a job could leave any more. Of one that runs already, what was paid for goes
+/// out all the same, so only who looks asks this.
+fn spent(job: &Job, ledger: &LedgerLine) -> bool {
+    job.privacy.is_some_and(|privacy| ledger.is_spent_for(privacy.cost()))
 }
 
 fn answer_of(reply: FitsReply, job: &Job) -> Answer {

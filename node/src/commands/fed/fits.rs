@@ -104,7 +104,7 @@ fn row(told: &FederatedCheck, one: &FederatedFit, file: &Path) -> Vec<String> {
     let data = match one.answer.as_str() {
         "fits" => "fits",
         "unfit" => "does not fit",
-        "away" => "not reached",
+        "away" | "unreached" => "not reached",
         _ => "does not say",
     };
     let examples = one.examples.map_or_else(|| "-".to_owned(), |count| count.to_string());
@@ -118,6 +118,7 @@ fn why(told: &FederatedCheck, one: &FederatedFit, file: &Path) -> String {
         "busy" => return "it looks for others: ask again".to_owned(),
         "late" => return "it could not read all in time; it may train".to_owned(),
         "older" => return "(older program); it may train".to_owned(),
+        "unreached" => return "it is there, but not reached from here; it may train".to_owned(),
         "away" => return "it may come later".to_owned(),
         other => return other.to_owned(),
     }
@@ -148,6 +149,7 @@ fn in_words(reason: &str) -> (&'static str, bool) {
         "few" => ("it has no examples to train on", true),
         "large" => ("its data are more than a node reads", true),
         "privacy" => ("its data have a bound of epsilon, and the job has no [privacy]", false),
+        "spent" => ("its data's bound of epsilon is spent", false),
         "base" => ("the model that the job tunes is not there", true),
         "program" => ("its program does not know such a job: update selvedge there", false),
         "processor" => ("first weights come out differently on its processor", false),
@@ -198,7 +200,9 @@ mod tests {
         assert!(said("unfit", Some("source")).contains("no data 'line3'"));
         assert!(said("fits", Some("few")).contains("not all of its data: it has no examples"));
         assert!(said("older", None).contains("does not say | - | (older program)"));
-        assert!(said("away", None).contains("not reached"));
+        assert!(said("away", None).contains("not reached | - | it may come later"));
+        assert!(said("unreached", None).contains("not reached | - | it is there"));
+        assert!(said("unfit", Some("spent")).contains("bound of epsilon is spent"));
         assert!(said("unfit", Some("of-a-newer-node")).contains("its log"));
         let own = FederatedFit {
             me: true,

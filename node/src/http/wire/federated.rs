@@ -254,12 +254,12 @@ pub(crate) struct FederatedFit {
     pub(crate) id: String,
     /// Whether it is the node that answers.
     pub(crate) me: bool,
-    /// `fits`, `unfit`, `busy` with other such questions, `late`, `older` than the question, or
-    /// `away`.
+    /// `fits`, `unfit`, `busy` with other such questions, `late`, `older` than the question,
+    /// `unreached` from here though it is there, or `away`.
     pub(crate) answer: String,
     /// Why it would not train, or not on all parts of its data, in a word: `source`, `file`,
     /// `content`, `columns`, `classes`, `few`, `large`, `privacy`, `base`, `program`, `processor`,
-    /// `full`, `failed`.
+    /// `full`, `failed`, `spent`.
     pub(crate) reason: Option<String>,
     /// The same in full, of the node that answers alone.
     pub(crate) why: Option<String>,
