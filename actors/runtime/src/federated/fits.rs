@@ -91,7 +91,7 @@ pub struct NodeFits {
 
 /// The questions that this node answers now.
 pub(super) struct Checks {
-    /// One reads data at a time.
+    /// One reads data at a time, whether for a question or for a job.
     turn: Arc<Semaphore>,
     asking: Mutex<BTreeSet<NodeId>>,
     /// What this node's people were told of them.
@@ -99,7 +99,7 @@ pub(super) struct Checks {
 }
 
 /// Held by whatever reads, until it has: also where nobody waits for it any more.
-type Turn = Arc<OwnedSemaphorePermit>;
+pub(super) type Turn = Arc<OwnedSemaphorePermit>;
 
 /// A place among those who ask.
 struct Place<'a> {
@@ -128,6 +128,24 @@ impl Checks {
         let is_taken = asking.len() < MAX_ASKING && asking.insert(asker);
         is_taken.then(|| Place { checks: self, asker })
     }
+
+    /// The turn to read data; whoever comes first has it first. Nobody who has it asks for it
+    /// again.
+    ///
+    /// # Errors
+    /// Never, as long as the node runs.
+    pub(super) async fn turn(&self) -> Result<Turn, String> {
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        turn.map(Arc::new).map_err(|error| error.to_string())
+    }
+}
+
+/// A part of this node's data, as a client trains on it.
+pub(super) struct PartRead {
+    pub(super) data: Arc<Data>,
+    pub(super) ledger: LedgerLine,
+    /// Labelled requests that do not fit the job.
+    pub(super) left_out: u64,
 }
 
 impl Unfit {
@@ -190,8 +208,8 @@ impl Federation {
         (rules, task): (&Job, &Arc<Task>),
         (part, own): (&Part, &DataSource),
         other: Option<Arc<Data>>,
-        turn: Option<Turn>,
-    ) -> Result<(Arc<Data>, LedgerLine), Unfit> {
+        turn: Turn,
+    ) -> Result<PartRead, Unfit> {
         let name = ledger_name(&task.data, part);
         if own.cap.is_some() && rules.privacy.is_none() {
             let why =
@@ -216,15 +234,19 @@ impl Federation {
                 let reason = if is_labelled { Misfit::Failed } else { Misfit::Columns };
                 let lessons = log_of(&log, &shared, model, &reading.subject);
                 let lessons = lessons.map_err(|why| (reason, why))?;
-                return Data::of(&reading, lessons).map_err(unread);
+                let left_out = lessons.unfit;
+                let data = Data::of(&reading, lessons).map_err(unread)?;
+                return Ok((data, left_out));
             }
-            Data::read(&from, &reading, base.as_deref(), other.as_deref()).map_err(unread)
+            let data = Data::read(&from, &reading, base.as_deref(), other.as_deref());
+            Ok::<_, (Misfit, String)>((data.map_err(unread)?, 0))
         });
-        let data = read.await.map_err(|error| Unfit::failed(&error))?;
+        let read = read.await.map_err(|error| Unfit::failed(&error))?;
         let unfit = |(reason, why): (Misfit, String)| {
             Unfit::new(reason, format!("its data '{name}' do not fit: {why}"))
         };
-        Ok((Arc::new(data.map_err(unfit)?), ledger))
+        let (data, left_out) = read.map_err(unfit)?;
+        Ok(PartRead { data: Arc::new(data), ledger, left_out })
     }
 
     /// Looks at this node's own data for whoever asks: what others may hear, and why in full.
@@ -252,8 +274,7 @@ impl Federation {
             let why = format!("a job of {} bytes; it has {MAX_CONTENT_BYTES} at most", job.len());
             return Err(Unfit::new(Misfit::Program, why));
         }
-        let turn = Arc::clone(&self.checks.turn).acquire_owned().await;
-        let turn: Turn = Arc::new(turn.map_err(|error| Unfit::failed(&error))?);
+        let turn = self.checks.turn().await.map_err(|error| Unfit::failed(&error))?;
         let held = Arc::clone(&turn);
         let read = tokio::task::spawn_blocking(move || {
             let _turn = held;
@@ -274,9 +295,9 @@ impl Federation {
         let (mut fit, mut why) = (Fit::default(), None);
         let mut first: Option<Arc<Data>> = None;
         for own in parts.iter().take(usize::from(job.per_node)) {
-            let (other, turn) = (first.clone(), Some(Arc::clone(&turn)));
+            let (other, turn) = (first.clone(), Arc::clone(&turn));
             match self.read_part(shared, (&job, &task), own, other, turn).await {
-                Ok((_, ledger)) if spent(&job, &ledger) => {
+                Ok(PartRead { ledger, .. }) if spent(&job, &ledger) => {
                     let name = ledger_name(&task.data, own.0);
                     let left = format!(
                         "what is left of the bound of epsilon of its data '{name}' is less than \
@@ -286,7 +307,7 @@ impl Federation {
                     fit = fit.but(Misfit::Spent);
                     why.get_or_insert(left);
                 }
-                Ok((data, _)) => {
+                Ok(PartRead { data, .. }) => {
                     fit = fit.with(&job, data.len() as u64);
                     first.get_or_insert(data);
                 }
@@ -422,14 +443,16 @@ impl Federation {
         }
     }
 
-    /// Whether this node's own data are what the job says; one that has none has no say in it, and
-    /// labelled requests may come later.
+    /// Whether this node's own data are what the job says, as far as it would train on them; one
+    /// that has none has no say in it, and labelled requests may come later.
     ///
     /// # Errors
     /// What is wrong with which of them.
     pub(super) async fn own_fit(&self, shared: &Arc<Shared>, spec: &JobSpec) -> Result<(), String> {
-        for (part, own) in self.parts.data.get(&spec.data).into_iter().flatten() {
-            let read = self.own_fits(shared, spec, own).await;
+        let most = usize::from(spec.rules().per_node);
+        for (part, own) in self.parts.data.get(&spec.data).into_iter().flatten().take(most) {
+            let turn = self.checks.turn().await?;
+            let read = self.own_fits(shared, spec, own, turn).await;
             let name = ledger_name(&spec.data, part);
             read.map_err(|why| format!("this node's data '{name}' do not fit: {why}"))?;
         }
@@ -441,12 +464,14 @@ impl Federation {
         shared: &Arc<Shared>,
         spec: &JobSpec,
         own: &DataSource,
+        turn: Turn,
     ) -> Result<(), String> {
         let (source, subject) = (own.source.clone(), spec.subject.clone());
         if let Source::Requests(Requests { model }) = &source {
             let (log, model) = (Arc::clone(self.log()), model.clone());
             let shared = Arc::clone(shared);
             let reading = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
                 let Lessons { values, labels, .. } = log_of(&log, &shared, &model, &subject)?;
                 // There may be none yet.
                 let read = (!labels.is_empty()).then(|| labelled(&subject, values, labels));
@@ -458,8 +483,10 @@ impl Federation {
             Some(tuning) => Some(BaseModel::file_of(&self.parts.bases, tuning)?),
             None => None,
         };
-        let reading =
-            tokio::task::spawn_blocking(move || try_out(&source, &subject, base.as_deref()));
+        let reading = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            try_out(&source, &subject, base.as_deref())
+        });
         let read = reading.await.map_err(|error| error.to_string())?;
         read.map_err(|error| error.to_string())
     }
