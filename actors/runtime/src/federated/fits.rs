@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use selvedge_base::{Code, Micros, NodeId, Refusal, Stage};
+use selvedge_base::{Code, Micros, Mono, NodeId, Refusal, Stage};
 use selvedge_core::{FitsWord, Opening};
 use selvedge_federated::fits::{Answer, Fit, FitsReply, Misfit, Verdict};
 use selvedge_federated::refusals::Refusals;
@@ -27,6 +27,7 @@ use super::jobs::{DataSource, Federation};
 use super::labelled::{Lessons, log_of};
 use super::ledger::LedgerLine;
 use super::member::ledger_name;
+use super::rests::Rests;
 use super::trainer::{Data, labelled, try_out};
 use super::{Announced, AnnouncedError, BaseModel, JobSpec, Task};
 use crate::handoff::{CONTROL_PRIORITY, begin};
@@ -49,6 +50,9 @@ const ANSWER_WITHIN: Micros = Micros::secs(12);
 /// A question is not a job: the number that tells jobs apart is the same for all. The same question
 /// is the same bytes.
 const NONCE: u64 = 0;
+
+/// What is said of who has data looked at, beside the words of reasons.
+const LOOKS: &str = "looks";
 
 /// Why a part of this node's data is not trained on.
 #[derive(Debug)]
@@ -94,6 +98,7 @@ pub(super) struct Checks {
     /// One reads data at a time, whether for a question or for a job.
     turn: Arc<Semaphore>,
     asking: Mutex<BTreeSet<NodeId>>,
+    rests: Mutex<Rests>,
     /// What this node's people were told of them.
     said: Mutex<Refusals>,
 }
@@ -105,10 +110,13 @@ pub(super) type Turn = Arc<OwnedSemaphorePermit>;
 struct Place<'a> {
     checks: &'a Checks,
     asker: NodeId,
+    /// When what it asks is looked at: after its last question's rest.
+    begins: Mono,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
+        self.checks.rests.lock().over(clock::mono(), self.asker, self.begins);
         self.checks.asking.lock().remove(&self.asker);
     }
 }
@@ -116,7 +124,7 @@ impl Drop for Place<'_> {
 impl Default for Checks {
     fn default() -> Self {
         let turn = Arc::new(Semaphore::new(1));
-        Self { turn, asking: Mutex::default(), said: Mutex::default() }
+        Self { turn, asking: Mutex::default(), rests: Mutex::default(), said: Mutex::default() }
     }
 }
 
@@ -126,7 +134,10 @@ impl Checks {
     fn place(&self, asker: NodeId) -> Option<Place<'_>> {
         let mut asking = self.asking.lock();
         let is_taken = asking.len() < MAX_ASKING && asking.insert(asker);
-        is_taken.then(|| Place { checks: self, asker })
+        drop(asking);
+        let now = clock::mono();
+        let begins = now.plus(self.rests.lock().left(now, &asker));
+        is_taken.then(|| Place { checks: self, asker, begins })
     }
 
     /// The turn to read data; whoever comes first has it first. Nobody who has it asks for it
@@ -256,8 +267,12 @@ impl Federation {
         asker: NodeId,
         job: Vec<u8>,
     ) -> (FitsReply, Option<String>) {
-        let Some(_place) = self.checks.place(asker) else { return (FitsReply::Busy, None) };
-        let look = self.look_at_own(shared, job);
+        let Some(place) = self.checks.place(asker) else { return (FitsReply::Busy, None) };
+        let look = async {
+            // Not refused meanwhile: whoever starts a job right after it checked it wants to know.
+            tokio::time::sleep(place.begins.since(clock::mono()).into()).await;
+            self.look_at_own(shared, job).await
+        };
         match tokio::time::timeout(LOOK_WITHIN.into(), look).await {
             Ok(Ok((fit, why))) => (FitsReply::Looked(fit), why),
             Ok(Err(Unfit { reason, why })) => (FitsReply::Looked(Fit::not(reason)), Some(why)),
@@ -429,6 +444,19 @@ impl Federation {
         tokio::time::timeout(ANSWER_WITHIN.into(), asked).await.unwrap_or(Answer::Late)
     }
 
+    /// Tells this node's own people that a member has data here looked at.
+    fn tell_of(&self, shared: &Shared, asker: NodeId, reply: FitsReply) {
+        let is_looked_at = match reply {
+            FitsReply::Looked(fit) => fit.misfit != Some(Misfit::Source),
+            FitsReply::Late => true,
+            FitsReply::Busy => false,
+        };
+        if is_looked_at && self.checks.said.lock().note(clock::mono(), asker, LOOKS, 1).is_some() {
+            let node = shared.view.load().name_of(&asker);
+            tracing::info!(node, "a member asks whether data here fit a job; they are looked at");
+        }
+    }
+
     /// Tells this node's own people why its data do not fit, at a pace that they can read.
     fn tell(&self, shared: &Shared, asker: NodeId, misfit: Misfit, why: &str) {
         let reason = misfit.word();
@@ -537,6 +565,7 @@ pub(crate) async fn answer(
         // Nobody waits for it any more; what reads goes on to its end.
         () = sender.stopped() => return Ok(()),
     };
+    federation.tell_of(shared, from, reply);
     if let (FitsReply::Looked(Fit { misfit: Some(misfit), .. }), Some(why)) = (reply, &why) {
         federation.tell(shared, from, misfit, why);
     }

@@ -131,7 +131,7 @@ fn why(told: &FederatedCheck, one: &FederatedFit) -> String {
     match one.answer.as_str() {
         "fits" | "unfit" => {}
         "busy" => return "it looks for others: ask again".to_owned(),
-        "late" => return "it could not read all in time; it may train".to_owned(),
+        "late" => return "it did not say in time; it may train".to_owned(),
         "older" => return "(older program); it may train".to_owned(),
         "unreached" => return "it is there, but not reached from here; it may train".to_owned(),
         "away" => return "it may come later".to_owned(),
@@ -208,9 +208,9 @@ mod tests {
             row(&told("few", vec![one.clone()]), &one).join(" | ")
         };
         assert_eq!(said("fits", None), "n1 | fits | 9 | ");
-        let columns = said("unfit", Some("columns"));
-        assert!(columns.starts_with("n1 | does not fit | - | columns"), "{columns}");
-        assert!(columns.ends_with("`selvedge fed check` with this job file says where"), "{columns}");
+        let cols = said("unfit", Some("columns"));
+        assert!(cols.starts_with("n1 | does not fit | - | columns"), "{cols}");
+        assert!(cols.ends_with("; there, `selvedge fed check` with this job file says where"));
         assert!(said("unfit", Some("source")).contains("no data 'line3'"));
         assert!(said("fits", Some("few")).contains("not all of its data: it has no examples"));
         assert!(said("older", None).contains("does not say | - | (older program)"));
