@@ -31,8 +31,8 @@ impl Bridge {
                 done(format!("forgot {count} labelled requests to {model}"))
             }
             FederatedOrder::Submit(text) => self.federated_submit(&text).await,
-            FederatedOrder::Check(text) => {
-                said(&checked(&self.admin.federated_check(&text).await?))
+            FederatedOrder::Check(text, starts) => {
+                said(&checked(&self.admin.federated_check(&text, starts).await?))
             }
             FederatedOrder::Cancel(name) => {
                 self.admin.federated_cancel(&name).await?;

@@ -65,7 +65,7 @@ pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()
 fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
     let text = text_of(file)?;
     if json {
-        let told = fits::ask(&Client::admin(&home.running()?), &text)?;
+        let told = fits::ask(&Client::admin(&home.running()?), &text, false)?;
         ui::out(serde_json::to_string_pretty(&told)?);
         return fits::may_start(&told, false);
     }
@@ -93,7 +93,7 @@ fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
         Err(why) => ("this node's own do not fit".to_owned(), Err(why)),
     };
     described(&spec, data, Some(members));
-    let told = fits::ask(&Client::admin(&contact), &text)?;
+    let told = fits::ask(&Client::admin(&contact), &text, false)?;
     fits::show(&told);
     own.and_then(|()| fits::may_start(&told, false))
 }
@@ -172,7 +172,7 @@ fn learned(subject: &Subject, rules: &Job) -> String {
 fn submit(home: &Home, file: &Path, stay: bool, anyway: bool) -> Result<()> {
     let text = text_of(file)?;
     let client = Client::admin(&home.running()?);
-    let told = fits::ask(&client, &text)?;
+    let told = fits::ask(&client, &text, true)?;
     fits::show(&told);
     fits::may_start(&told, anyway)?;
     // The node reads its own data for it first, which may be many files.

@@ -29,7 +29,7 @@ use super::ledger::LedgerLine;
 use super::member::ledger_name;
 use super::rests::Rests;
 use super::trainer::{Data, labelled, try_out};
-use super::{Announced, AnnouncedError, BaseModel, JobSpec, Task};
+use super::{Announced, AnnouncedError, BaseModel, JobSpec, Task, key_of};
 use crate::handoff::{CONTROL_PRIORITY, begin};
 use crate::shared::Shared;
 
@@ -336,17 +336,22 @@ impl Federation {
     }
 
     /// Asks all members whether their data fit the job of a file, and looks at this node's own.
+    /// With `starts` it is to be started then.
     ///
     /// # Errors
-    /// A refusal with what is wrong with the file, or with the mesh for it.
+    /// A refusal with what is wrong with the file, or with the mesh for it; of what is to be
+    /// started, also where this node may not sign or a job has the name, before anybody is asked.
     pub(crate) async fn ask_all(
         &self,
         shared: &Arc<Shared>,
         members: Vec<(NodeId, String)>,
-        text: &str,
+        (text, starts): (&str, bool),
     ) -> Result<FitsReport, Refusal> {
         let bad = |why: String| Refusal::client(Stage::Validate, Code::InvalidRequest, why);
         let (spec, first) = self.checked(shared, text).await?;
+        if starts {
+            shared.routing.may_tell_job(&key_of(&spec.name))?;
+        }
         let (seats, anchors_reached) = self.any_anchors(shared, &spec, &members);
         let told = spec.told(NONCE, &seats, Task::digest_of(&first), self.me());
         let told = told.map_err(|why| bad(why.to_string()))?;

@@ -6,7 +6,7 @@
 use anyhow::{Result, bail};
 
 use crate::client::Client;
-use crate::http::wire::{FederatedCheck, FederatedFit, FederatedRequest};
+use crate::http::wire::{FederatedCheck, FederatedFit, FederatedQuestion};
 use crate::ui;
 
 /// What the columns of the table of members are.
@@ -14,12 +14,13 @@ const HEAD: [&str; 4] = ["NODE", "DATA", "EXAMPLES", "WHY"];
 /// Members that one line names: a line of a terminal.
 const MAX_NAMED: usize = 4;
 
-/// Asks the node that runs; its members have some seconds to say.
-pub(super) fn ask(client: &Client, text: &str) -> Result<FederatedCheck> {
+/// Asks the node that runs; its members have some seconds to say. With `starts` they are not asked
+/// of a job that the node may not sign, or whose name is in use.
+pub(super) fn ask(client: &Client, text: &str, starts: bool) -> Result<FederatedCheck> {
     if ui::fancy_stderr() {
         ui::note("asking the members whether their data fit, for 12 seconds at most");
     }
-    let request = serde_json::to_value(FederatedRequest { text: text.to_owned() })?;
+    let request = serde_json::to_value(FederatedQuestion { text: text.to_owned(), starts })?;
     Ok(client.ask("/admin/federated-check", &request)?.0)
 }
 

@@ -5,12 +5,24 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `POST /admin/federated` and `POST /admin/federated-check`.
+/// `POST /admin/federated`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FederatedRequest {
     /// The job file, in TOML.
     pub(crate) text: String,
+}
+
+/// `POST /admin/federated-check`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FederatedQuestion {
+    /// The job file, in TOML.
+    pub(crate) text: String,
+    /// Whether it is to be started then: refused before members are asked where this node may not
+    /// sign it, or a job has its name.
+    #[serde(default)]
+    pub(crate) starts: bool,
 }
 
 /// `POST /v1/requests/{id}/labels`.
