@@ -172,6 +172,25 @@ async fn a_peer_that_cannot_read_such_a_job_does_not_fit() {
     pair.end().await;
 }
 
+/// Whether a node comes as far as to the anchors, of which these meshes have too few.
+async fn looks_for_anchors(node: &Arc<Shared>, starts: bool) -> bool {
+    let text = job();
+    let asked = node.federation.ask_all(node, Vec::new(), (&text, starts)).await;
+    asked.unwrap_err().message.contains("the job wants 5 anchors")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_sign_a_job_hears_it_before_members_are_asked() {
+    let pair = Pair::new("sign", codec::VERSION).await;
+    let (may, may_not) = (pair.asking(), pair.asked());
+    for starts in [false, true] {
+        assert!(looks_for_anchors(&may, starts).await);
+    }
+    assert!(looks_for_anchors(&may_not, false).await, "anybody may look");
+    assert!(!looks_for_anchors(&may_not, true).await);
+    pair.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_answers_each_asker_once_at_a_time_and_few_at_once() {
     let pair = Pair::new("busy", codec::VERSION).await;
