@@ -19,6 +19,7 @@ mod member;
 mod personal;
 mod post;
 mod refused;
+mod rests;
 mod runner;
 mod seats;
 mod served;

@@ -37,6 +37,8 @@ pub enum Misfit {
     Full,
     /// The node itself failed.
     Failed,
+    /// What is left of the data's bound of epsilon is less than one contribution costs.
+    Spent,
 }
 
 impl Misfit {
@@ -56,6 +58,7 @@ impl Misfit {
             Self::Processor => "processor",
             Self::Full => "full",
             Self::Failed => "failed",
+            Self::Spent => "spent",
         }
     }
 }
@@ -129,7 +132,9 @@ pub enum Answer {
     Late,
     /// Its program is older than the question.
     Older,
-    /// It cannot be reached now.
+    /// It is there, and this node has no link to it.
+    Unreached,
+    /// It is not there now.
     Away,
 }
 
@@ -170,7 +175,9 @@ impl Verdict {
                     verdict.clients += usize::from(fit.clients);
                 }
                 Answer::Said(_) => {}
-                Answer::Busy | Answer::Late | Answer::Older => verdict.unsaid += 1,
+                Answer::Busy | Answer::Late | Answer::Older | Answer::Unreached => {
+                    verdict.unsaid += 1;
+                }
                 Answer::Away => verdict.away += 1,
             }
         }

@@ -66,7 +66,7 @@ fn nodes_count_and_their_clients_do_not() {
 
 #[test]
 fn whoever_is_there_and_did_not_say_may_train_and_whoever_is_away_may_not() {
-    for unsaid in [Answer::Busy, Answer::Late, Answer::Older] {
+    for unsaid in [Answer::Busy, Answer::Late, Answer::Older, Answer::Unreached] {
         let verdict = Verdict::of(&job(), [fits(1), fits(1), unsaid]);
         assert_eq!((verdict.unsaid, verdict.outlook()), (1, Outlook::Unsure), "{unsaid:?}");
         let verdict = Verdict::of(&job(), [fits(1), unsaid, NOT]);
@@ -124,6 +124,7 @@ fn every_reason_has_a_word_of_its_own() {
         Misfit::Processor,
         Misfit::Full,
         Misfit::Failed,
+        Misfit::Spent,
     ];
     let words: std::collections::BTreeSet<&str> = all.iter().map(|one| one.word()).collect();
     assert_eq!(words.len(), all.len());

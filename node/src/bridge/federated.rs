@@ -31,8 +31,8 @@ impl Bridge {
                 done(format!("forgot {count} labelled requests to {model}"))
             }
             FederatedOrder::Submit(text) => self.federated_submit(&text).await,
-            FederatedOrder::Check(text) => {
-                said(&checked(&self.admin.federated_check(&text).await?))
+            FederatedOrder::Check(text, starts) => {
+                said(&checked(&self.admin.federated_check(&text, starts).await?))
             }
             FederatedOrder::Cancel(name) => {
                 self.admin.federated_cancel(&name).await?;
@@ -127,6 +127,7 @@ fn fit(one: &NodeFits, me: bool) -> wire::FederatedFit {
         Answer::Busy => ("busy", Default::default()),
         Answer::Late => ("late", Default::default()),
         Answer::Older => ("older", Default::default()),
+        Answer::Unreached => ("unreached", Default::default()),
         Answer::Away => ("away", Default::default()),
     };
     wire::FederatedFit {

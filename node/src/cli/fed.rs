@@ -31,7 +31,7 @@ pub(crate) enum Fed {
     /// Each member looks at its own data as before it trains, and says whether they fit, a reason
     /// of a fixed list and how many examples it has: nothing of the data. It has ten seconds.
     /// Without a node that runs here only this node's own data are looked at. Exits with 1 where
-    /// `fed submit` would refuse the job.
+    /// too few nodes fit, too few anchors are reached, or this node's own data do not fit.
     Check {
         /// A file in TOML
         file: PathBuf,
@@ -50,7 +50,8 @@ pub(crate) enum Fed {
         #[arg(long)]
         watch: bool,
         /// Start it also where too few nodes fit: nodes that are off now, or get their data later,
-        /// take part once they are there
+        /// take part once they are there. This node's own data have to fit all the same, or it has
+        /// none
         #[arg(long)]
         anyway: bool,
     },

@@ -65,7 +65,7 @@ pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()
 fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
     let text = text_of(file)?;
     if json {
-        let told = fits::ask(&Client::admin(&home.running()?), &text)?;
+        let told = fits::ask(&Client::admin(&home.running()?), &text, false)?;
         ui::out(serde_json::to_string_pretty(&told)?);
         return fits::may_start(&told, false);
     }
@@ -93,15 +93,15 @@ fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
         Err(why) => ("this node's own do not fit".to_owned(), Err(why)),
     };
     described(&spec, data, Some(members));
-    let told = fits::ask(&Client::admin(&contact), &text)?;
-    fits::show(&told, file);
+    let told = fits::ask(&Client::admin(&contact), &text, false)?;
+    fits::show(&told);
     own.and_then(|()| fits::may_start(&told, false))
 }
 
 /// What a job is, in a table.
 fn described(spec: &JobSpec, data: String, members: Option<usize>) {
     let rules = spec.rules();
-    ui::out(format_args!("job '{}' is good", spec.name));
+    ui::out(format_args!("the job file of '{}' is good", spec.name));
     let rows = [
         ("model", learned(&spec.subject, rules)),
         ("rounds", format!("{} by {}, {}", rules.rounds, method(rules.strategy), privacy(rules))),
@@ -129,6 +129,10 @@ fn own_data(spec: &JobSpec, parts: &DataParts, bases: &[BaseModel]) -> Result<St
     for (at, (part, own)) in parts.iter().enumerate() {
         let name =
             part.as_ref().map_or_else(|| spec.data.clone(), |p| format!("{}.{p}", spec.data));
+        if at >= most {
+            said.push(format!("'{name}' of this node: not trained on, see clients_per_node"));
+            continue;
+        }
         if let Source::Requests(Requests { model }) = &own.source {
             let whose = "which the node reads when the job is submitted";
             said.push(format!("'{name}' of this node: labelled requests to '{model}', {whose}"));
@@ -136,8 +140,7 @@ fn own_data(spec: &JobSpec, parts: &DataParts, bases: &[BaseModel]) -> Result<St
         }
         let examples = examples(&spec.subject, &own.source, bases)
             .with_context(|| format!("this node's data '{name}' does not fit"))?;
-        let idle = if at < most { "" } else { ", not trained on: see clients_per_node" };
-        said.push(format!("'{name}' of this node: {examples}{idle}"));
+        said.push(format!("'{name}' of this node: {examples}"));
     }
     Ok(said.join("; "))
 }
@@ -169,8 +172,8 @@ fn learned(subject: &Subject, rules: &Job) -> String {
 fn submit(home: &Home, file: &Path, stay: bool, anyway: bool) -> Result<()> {
     let text = text_of(file)?;
     let client = Client::admin(&home.running()?);
-    let told = fits::ask(&client, &text)?;
-    fits::show(&told, file);
+    let told = fits::ask(&client, &text, true)?;
+    fits::show(&told);
     fits::may_start(&told, anyway)?;
     // The node reads its own data for it first, which may be many files.
     let (job, _): (wire::FederatedJob, String) =

@@ -184,8 +184,8 @@ fn order(method: &Method, path: &str, body: &[u8]) -> Result<Order, Problem> {
         ("labels", model) => Ok(Order::Federated(FederatedOrder::Forget(model.to_owned()))),
         ("federated", rest) => federated(rest, post, body),
         ("federated-check", "") => {
-            let request: wire::FederatedRequest = decode(body)?;
-            Ok(Order::Federated(FederatedOrder::Check(request.text)))
+            let wire::FederatedQuestion { text, starts } = decode(body)?;
+            Ok(Order::Federated(FederatedOrder::Check(text, starts)))
         }
         ("federated-anchors", name) => {
             let order = Order::Federated(FederatedOrder::Reseat(name.to_owned()));

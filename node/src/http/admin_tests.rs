@@ -29,7 +29,7 @@ async fn paths_and_bodies_become_orders() {
     };
     let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
     let submit = Order::Federated(FederatedOrder::Submit("x".to_owned()));
-    let check = Order::Federated(FederatedOrder::Check("x".to_owned()));
+    let check = |starts| Order::Federated(FederatedOrder::Check("x".to_owned(), starts));
     let piece = Order::Federated(FederatedOrder::Piece("digits".to_owned(), 3));
     let own = Order::Federated(FederatedOrder::Personal("digits".to_owned()));
     let reseat = Order::Federated(FederatedOrder::Reseat("digits".to_owned()));
@@ -49,7 +49,8 @@ async fn paths_and_bodies_become_orders() {
         (&delete, "models/a/b", "", Order::ModelRemove("a/b".to_owned())),
         (&get, "federated", "", Order::Federated(FederatedOrder::List)),
         (&post, "federated", "{\"text\": \"x\"}", submit),
-        (&post, "federated-check", "{\"text\": \"x\"}", check),
+        (&post, "federated-check", "{\"text\": \"x\"}", check(false)),
+        (&post, "federated-check", "{\"text\": \"x\", \"starts\": true}", check(true)),
         (&delete, "federated/digits", "", cancel),
         (&post, "federated-anchors/digits", "", reseat),
         (&get, "federated-chain/digits/3", "", piece),

@@ -296,8 +296,9 @@ pub(crate) enum FederatedOrder {
     List,
     /// Signs the job of a file for the mesh.
     Submit(String),
-    /// Asks all members whether their data fit the job of a file.
-    Check(String),
+    /// Asks all members whether their data fit the job of a file; of one that is to be started
+    /// only where it could be signed.
+    Check(String, bool),
     /// Whether a job could have a name.
     Name(String),
     /// Takes a job away from the mesh.

@@ -18,16 +18,18 @@ impl Admin {
     }
 
     /// Asks all members whether their data fit the job of a file, before anybody is told of it;
-    /// each has some seconds to say.
+    /// each has some seconds to say. With `starts` nobody is asked of a job that could not be
+    /// signed.
     ///
     /// # Errors
-    /// A refusal with what is wrong with the file or the mesh.
-    pub async fn federated_check(&self, text: &str) -> Result<FitsReport, Refusal> {
+    /// A refusal with what is wrong with the file or the mesh, or of a job that is to be started
+    /// when this node may not sign.
+    pub async fn federated_check(&self, text: &str, starts: bool) -> Result<FitsReport, Refusal> {
         let named = |roster: &Roster| {
             roster.members().map(|(node, member)| (*node, member.name.clone())).collect()
         };
         let members = self.membership.with(named);
-        self.shared.federation.ask_all(&self.shared, members, text).await
+        self.shared.federation.ask_all(&self.shared, members, (text, starts)).await
     }
 
     /// Takes a job away from the whole mesh. What data have spent on it stays spent.

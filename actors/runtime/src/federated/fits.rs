@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use selvedge_base::{Code, Micros, NodeId, Refusal, Stage};
+use selvedge_base::{Code, Micros, Mono, NodeId, Refusal, Stage};
 use selvedge_core::{FitsWord, Opening};
 use selvedge_federated::fits::{Answer, Fit, FitsReply, Misfit, Verdict};
 use selvedge_federated::refusals::Refusals;
@@ -27,8 +27,9 @@ use super::jobs::{DataSource, Federation};
 use super::labelled::{Lessons, log_of};
 use super::ledger::LedgerLine;
 use super::member::ledger_name;
+use super::rests::Rests;
 use super::trainer::{Data, labelled, try_out};
-use super::{Announced, AnnouncedError, BaseModel, JobSpec, Task};
+use super::{Announced, AnnouncedError, BaseModel, JobSpec, Task, key_of};
 use crate::handoff::{CONTROL_PRIORITY, begin};
 use crate::shared::Shared;
 
@@ -49,6 +50,9 @@ const ANSWER_WITHIN: Micros = Micros::secs(12);
 /// A question is not a job: the number that tells jobs apart is the same for all. The same question
 /// is the same bytes.
 const NONCE: u64 = 0;
+
+/// What is said of who has data looked at, beside the words of reasons.
+const LOOKS: &str = "looks";
 
 /// Why a part of this node's data is not trained on.
 #[derive(Debug)]
@@ -91,24 +95,28 @@ pub struct NodeFits {
 
 /// The questions that this node answers now.
 pub(super) struct Checks {
-    /// One reads data at a time.
+    /// One reads data at a time, whether for a question or for a job.
     turn: Arc<Semaphore>,
     asking: Mutex<BTreeSet<NodeId>>,
+    rests: Mutex<Rests>,
     /// What this node's people were told of them.
     said: Mutex<Refusals>,
 }
 
 /// Held by whatever reads, until it has: also where nobody waits for it any more.
-type Turn = Arc<OwnedSemaphorePermit>;
+pub(super) type Turn = Arc<OwnedSemaphorePermit>;
 
 /// A place among those who ask.
 struct Place<'a> {
     checks: &'a Checks,
     asker: NodeId,
+    /// When what it asks is looked at: after its last question's rest.
+    begins: Mono,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
+        self.checks.rests.lock().over(clock::mono(), self.asker, self.begins);
         self.checks.asking.lock().remove(&self.asker);
     }
 }
@@ -116,7 +124,7 @@ impl Drop for Place<'_> {
 impl Default for Checks {
     fn default() -> Self {
         let turn = Arc::new(Semaphore::new(1));
-        Self { turn, asking: Mutex::default(), said: Mutex::default() }
+        Self { turn, asking: Mutex::default(), rests: Mutex::default(), said: Mutex::default() }
     }
 }
 
@@ -126,8 +134,29 @@ impl Checks {
     fn place(&self, asker: NodeId) -> Option<Place<'_>> {
         let mut asking = self.asking.lock();
         let is_taken = asking.len() < MAX_ASKING && asking.insert(asker);
-        is_taken.then(|| Place { checks: self, asker })
+        drop(asking);
+        let now = clock::mono();
+        let begins = now.plus(self.rests.lock().left(now, &asker));
+        is_taken.then(|| Place { checks: self, asker, begins })
     }
+
+    /// The turn to read data; whoever comes first has it first. Nobody who has it asks for it
+    /// again.
+    ///
+    /// # Errors
+    /// Never, as long as the node runs.
+    pub(super) async fn turn(&self) -> Result<Turn, String> {
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        turn.map(Arc::new).map_err(|error| error.to_string())
+    }
+}
+
+/// A part of this node's data, as a client trains on it.
+pub(super) struct PartRead {
+    pub(super) data: Arc<Data>,
+    pub(super) ledger: LedgerLine,
+    /// Labelled requests that do not fit the job.
+    pub(super) left_out: u64,
 }
 
 impl Unfit {
@@ -190,8 +219,8 @@ impl Federation {
         (rules, task): (&Job, &Arc<Task>),
         (part, own): (&Part, &DataSource),
         other: Option<Arc<Data>>,
-        turn: Option<Turn>,
-    ) -> Result<(Arc<Data>, LedgerLine), Unfit> {
+        turn: Turn,
+    ) -> Result<PartRead, Unfit> {
         let name = ledger_name(&task.data, part);
         if own.cap.is_some() && rules.privacy.is_none() {
             let why =
@@ -216,15 +245,19 @@ impl Federation {
                 let reason = if is_labelled { Misfit::Failed } else { Misfit::Columns };
                 let lessons = log_of(&log, &shared, model, &reading.subject);
                 let lessons = lessons.map_err(|why| (reason, why))?;
-                return Data::of(&reading, lessons).map_err(unread);
+                let left_out = lessons.unfit;
+                let data = Data::of(&reading, lessons).map_err(unread)?;
+                return Ok((data, left_out));
             }
-            Data::read(&from, &reading, base.as_deref(), other.as_deref()).map_err(unread)
+            let data = Data::read(&from, &reading, base.as_deref(), other.as_deref());
+            Ok::<_, (Misfit, String)>((data.map_err(unread)?, 0))
         });
-        let data = read.await.map_err(|error| Unfit::failed(&error))?;
+        let read = read.await.map_err(|error| Unfit::failed(&error))?;
         let unfit = |(reason, why): (Misfit, String)| {
             Unfit::new(reason, format!("its data '{name}' do not fit: {why}"))
         };
-        Ok((Arc::new(data.map_err(unfit)?), ledger))
+        let (data, left_out) = read.map_err(unfit)?;
+        Ok(PartRead { data: Arc::new(data), ledger, left_out })
     }
 
     /// Looks at this node's own data for whoever asks: what others may hear, and why in full.
@@ -234,8 +267,12 @@ impl Federation {
         asker: NodeId,
         job: Vec<u8>,
     ) -> (FitsReply, Option<String>) {
-        let Some(_place) = self.checks.place(asker) else { return (FitsReply::Busy, None) };
-        let look = self.look_at_own(shared, job);
+        let Some(place) = self.checks.place(asker) else { return (FitsReply::Busy, None) };
+        let look = async {
+            // Not refused meanwhile: whoever starts a job right after it checked it wants to know.
+            tokio::time::sleep(place.begins.since(clock::mono()).into()).await;
+            self.look_at_own(shared, job).await
+        };
         match tokio::time::timeout(LOOK_WITHIN.into(), look).await {
             Ok(Ok((fit, why))) => (FitsReply::Looked(fit), why),
             Ok(Err(Unfit { reason, why })) => (FitsReply::Looked(Fit::not(reason)), Some(why)),
@@ -252,8 +289,7 @@ impl Federation {
             let why = format!("a job of {} bytes; it has {MAX_CONTENT_BYTES} at most", job.len());
             return Err(Unfit::new(Misfit::Program, why));
         }
-        let turn = Arc::clone(&self.checks.turn).acquire_owned().await;
-        let turn: Turn = Arc::new(turn.map_err(|error| Unfit::failed(&error))?);
+        let turn = self.checks.turn().await.map_err(|error| Unfit::failed(&error))?;
         let held = Arc::clone(&turn);
         let read = tokio::task::spawn_blocking(move || {
             let _turn = held;
@@ -274,9 +310,19 @@ impl Federation {
         let (mut fit, mut why) = (Fit::default(), None);
         let mut first: Option<Arc<Data>> = None;
         for own in parts.iter().take(usize::from(job.per_node)) {
-            let (other, turn) = (first.clone(), Some(Arc::clone(&turn)));
+            let (other, turn) = (first.clone(), Arc::clone(&turn));
             match self.read_part(shared, (&job, &task), own, other, turn).await {
-                Ok((data, _)) => {
+                Ok(PartRead { ledger, .. }) if spent(&job, &ledger) => {
+                    let name = ledger_name(&task.data, own.0);
+                    let left = format!(
+                        "what is left of the bound of epsilon of its data '{name}' is less than \
+                         one contribution of the job costs: take part with other data, or raise \
+                         the bound"
+                    );
+                    fit = fit.but(Misfit::Spent);
+                    why.get_or_insert(left);
+                }
+                Ok(PartRead { data, .. }) => {
                     fit = fit.with(&job, data.len() as u64);
                     first.get_or_insert(data);
                 }
@@ -290,17 +336,22 @@ impl Federation {
     }
 
     /// Asks all members whether their data fit the job of a file, and looks at this node's own.
+    /// With `starts` it is to be started then.
     ///
     /// # Errors
-    /// A refusal with what is wrong with the file, or with the mesh for it.
+    /// A refusal with what is wrong with the file, or with the mesh for it; of what is to be
+    /// started, also where this node may not sign or a job has the name, before anybody is asked.
     pub(crate) async fn ask_all(
         &self,
         shared: &Arc<Shared>,
         members: Vec<(NodeId, String)>,
-        text: &str,
+        (text, starts): (&str, bool),
     ) -> Result<FitsReport, Refusal> {
         let bad = |why: String| Refusal::client(Stage::Validate, Code::InvalidRequest, why);
         let (spec, first) = self.checked(shared, text).await?;
+        if starts {
+            shared.routing.may_tell_job(&key_of(&spec.name))?;
+        }
         let (seats, anchors_reached) = self.any_anchors(shared, &spec, &members);
         let told = spec.told(NONCE, &seats, Task::digest_of(&first), self.me());
         let told = told.map_err(|why| bad(why.to_string()))?;
@@ -316,7 +367,8 @@ impl Federation {
         };
         let own = self.looked(shared, me, content.clone());
         let others = members.into_iter().filter(|(node, _)| *node != me).map(|(node, name)| {
-            let (asked, name) = (self.ask(shared, node, job, content.clone()), named(node, &name));
+            let name = named(node, &name);
+            let asked = self.ask(shared, node, &told, content.clone());
             async move { NodeFits { node, name, answer: asked.await, why: None } }
         });
         let others = futures::future::join_all(others);
@@ -349,38 +401,65 @@ impl Federation {
         (seats, reached)
     }
 
-    /// The link to a member; waits for one a moment where the member is there.
-    async fn linked(&self, shared: &Shared, node: NodeId) -> Option<Link> {
+    /// The link to a member; waits for one a moment where the member is there. One that is there
+    /// for others and not linked from here may train all the same.
+    async fn linked(&self, shared: &Shared, node: NodeId) -> Result<Link, Answer> {
         let mut changes = shared.view_changed.subscribe();
         let waits = async {
             loop {
                 let link = self.endpoint().link(&node).filter(|link| !link.is_closed());
-                let view = shared.view.load_full();
-                let is_there = view.node(&node).is_some_and(|node| node.state == PeerState::Alive);
-                if link.is_some() || !is_there || changes.changed().await.is_err() {
+                let is_over = link.is_some() || !is_there(shared, node);
+                if is_over || changes.changed().await.is_err() {
                     return link;
                 }
             }
         };
-        tokio::time::timeout(LINK_WITHIN.into(), waits).await.ok().flatten()
+        let link = tokio::time::timeout(LINK_WITHIN.into(), waits).await.ok().flatten();
+        link.ok_or_else(|| if is_there(shared, node) { Answer::Unreached } else { Answer::Away })
     }
 
     /// Asks one member.
-    async fn ask(&self, shared: &Shared, node: NodeId, job: &Job, content: Vec<u8>) -> Answer {
+    async fn ask(
+        &self,
+        shared: &Shared,
+        node: NodeId,
+        told: &Announced,
+        content: Vec<u8>,
+    ) -> Answer {
         let asked = async {
-            let Some(link) = self.linked(shared, node).await else { return Answer::Away };
+            let link = match self.linked(shared, node).await {
+                Ok(link) => link,
+                Err(answer) => return answer,
+            };
+            if link.version() < told.since() {
+                return Answer::Said(Fit::not(Misfit::Program));
+            }
             if link.version() < SINCE {
                 return Answer::Older;
             }
             match exchange(&link, FitsWord { job: content }).await {
-                Ok(reply) => answer_of(reply, job),
+                Ok(reply) => answer_of(reply, &told.job),
                 Err(error) => {
                     tracing::debug!(peer = %node.short(), %error, "a node did not say if it fits");
-                    Answer::Away
+                    // What went wrong with one question on a link that stands is no absence.
+                    if link.is_closed() { Answer::Away } else { Answer::Late }
                 }
             }
         };
         tokio::time::timeout(ANSWER_WITHIN.into(), asked).await.unwrap_or(Answer::Late)
+    }
+
+    /// Tells this node's own people that a member has data here looked at.
+    fn tell_of(&self, shared: &Shared, asker: NodeId, reply: FitsReply) {
+        let is_looked_at = match reply {
+            FitsReply::Looked(fit) => fit.misfit != Some(Misfit::Source),
+            FitsReply::Late => true,
+            FitsReply::Busy => false,
+        };
+        if is_looked_at && self.checks.said.lock().note(clock::mono(), asker, LOOKS, 1).is_some() {
+            let node = shared.view.load().name_of(&asker);
+            tracing::info!(node, "a member asks whether data here fit a job; they are looked at");
+        }
     }
 
     /// Tells this node's own people why its data do not fit, at a pace that they can read.
@@ -397,14 +476,16 @@ impl Federation {
         }
     }
 
-    /// Whether this node's own data are what the job says; one that has none has no say in it, and
-    /// labelled requests may come later.
+    /// Whether this node's own data are what the job says, as far as it would train on them; one
+    /// that has none has no say in it, and labelled requests may come later.
     ///
     /// # Errors
     /// What is wrong with which of them.
     pub(super) async fn own_fit(&self, shared: &Arc<Shared>, spec: &JobSpec) -> Result<(), String> {
-        for (part, own) in self.parts.data.get(&spec.data).into_iter().flatten() {
-            let read = self.own_fits(shared, spec, own).await;
+        let most = usize::from(spec.rules().per_node);
+        for (part, own) in self.parts.data.get(&spec.data).into_iter().flatten().take(most) {
+            let turn = self.checks.turn().await?;
+            let read = self.own_fits(shared, spec, own, turn).await;
             let name = ledger_name(&spec.data, part);
             read.map_err(|why| format!("this node's data '{name}' do not fit: {why}"))?;
         }
@@ -416,12 +497,14 @@ impl Federation {
         shared: &Arc<Shared>,
         spec: &JobSpec,
         own: &DataSource,
+        turn: Turn,
     ) -> Result<(), String> {
         let (source, subject) = (own.source.clone(), spec.subject.clone());
         if let Source::Requests(Requests { model }) = &source {
             let (log, model) = (Arc::clone(self.log()), model.clone());
             let shared = Arc::clone(shared);
             let reading = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
                 let Lessons { values, labels, .. } = log_of(&log, &shared, &model, &subject)?;
                 // There may be none yet.
                 let read = (!labels.is_empty()).then(|| labelled(&subject, values, labels));
@@ -433,16 +516,29 @@ impl Federation {
             Some(tuning) => Some(BaseModel::file_of(&self.parts.bases, tuning)?),
             None => None,
         };
-        let reading =
-            tokio::task::spawn_blocking(move || try_out(&source, &subject, base.as_deref()));
+        let reading = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            try_out(&source, &subject, base.as_deref())
+        });
         let read = reading.await.map_err(|error| error.to_string())?;
         read.map_err(|error| error.to_string())
     }
 }
 
+/// Whether the mesh sees a member.
+fn is_there(shared: &Shared, node: NodeId) -> bool {
+    shared.view.load().node(&node).is_some_and(|node| node.state == PeerState::Alive)
+}
+
 /// Why a node without data for a job does not train for it.
 pub(super) fn no_source(name: &str) -> String {
     format!("it has no data '{name}': a [[data]] table of its configuration gives it some")
+}
+
+/// Whether nothing of a job could leave any more. Of one that runs already, what was paid for goes
+/// out all the same, so only who looks asks this.
+fn spent(job: &Job, ledger: &LedgerLine) -> bool {
+    job.privacy.is_some_and(|privacy| ledger.is_spent_for(privacy.cost()))
 }
 
 fn answer_of(reply: FitsReply, job: &Job) -> Answer {
@@ -474,6 +570,7 @@ pub(crate) async fn answer(
         // Nobody waits for it any more; what reads goes on to its end.
         () = sender.stopped() => return Ok(()),
     };
+    federation.tell_of(shared, from, reply);
     if let (FitsReply::Looked(Fit { misfit: Some(misfit), .. }), Some(why)) = (reply, &why) {
         federation.tell(shared, from, misfit, why);
     }

@@ -4,6 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use selvedge_base::codec;
+use selvedge_federated::privacy::Privacy;
+use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
+use selvedge_federated::privacy::ledger::Cap;
 use selvedge_train::Table;
 
 use super::super::test_rounds::{job_file, run};
@@ -26,6 +29,11 @@ struct Pair {
 impl Pair {
     /// The second one speaks at most `newest`.
     async fn new(name: &str, newest: u8) -> Self {
+        Self::with(name, newest, None).await
+    }
+
+    /// The same; the data of the second one have this bound.
+    async fn with(name: &str, newest: u8, cap: Option<Cap>) -> Self {
         let homes = (Home::new(&format!("fits-{name}-a")), Home::new(&format!("fits-{name}-b")));
         let asks = homes.0.start(&[]).await;
         let code = asks.admin().invite(Micros::secs(600)).await.unwrap();
@@ -38,7 +46,7 @@ impl Pair {
             classes: Vec::new(),
             scale: 1.0,
         };
-        let own = DataSource { source: Source::Csv(table), cap: None };
+        let own = DataSource { source: Source::Csv(table), cap };
         config.data = [("digits".to_owned(), [(None, own)].into())].into();
         Node::join(&homes.1.config(&[asks.quic_addr()]), &code).await.unwrap();
         let has = Node::start(config).await.unwrap();
@@ -61,7 +69,7 @@ impl Pair {
         let told = run(file, false).told;
         let content = told.to_bytes().unwrap();
         let asking = self.asking();
-        asking.federation.ask(&asking, self.asked().me, &told.job, content).await
+        asking.federation.ask(&asking, self.asked().me, &told, content).await
     }
 
     /// Ten rows, of which one is held out; in the last one stands this.
@@ -113,16 +121,36 @@ async fn a_peer_says_whether_its_data_fit_and_nothing_of_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn data_whose_bound_is_less_than_a_contribution_costs_do_not_fit() {
+    let mut told = run(&job(), false).told;
+    let (noise_milli, norm, honest, delta) = (2_000, 1 << 19, 3, PicoDelta(10_000_000));
+    let epsilon = MicroEpsilon(50_000_000);
+    told.job.privacy = Some(Privacy { noise_milli, norm, honest, delta, epsilon, adaptive: None });
+    let content = told.to_bytes().unwrap();
+    let fits = Fit { clients: 1, examples: None, misfit: None };
+    for (bound, wanted) in [(1, Fit::not(Misfit::Spent)), (50_000_000, fits)] {
+        let cap = Cap { epsilon: MicroEpsilon(bound), delta };
+        let pair = Pair::with(&format!("spent-{bound}"), codec::VERSION, Some(cap)).await;
+        pair.write(HEADER, "1,2,3,4,1");
+        let (asking, node) = (pair.asking(), pair.asked().me);
+        let answer = asking.federation.ask(&asking, node, &told, content.clone()).await;
+        assert_eq!(answer, Answer::Said(wanted));
+        assert_eq!(pair.ask(&job()).await, Answer::Said(Fit::not(Misfit::Privacy)));
+        pair.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_job_is_refused_and_the_link_stands() {
     let pair = Pair::new("none", codec::VERSION).await;
     pair.write(HEADER, "1,2,3,4,1");
-    let (job, node) = (run(&self::job(), false).told.job, pair.asked().me);
+    let (told, node) = (run(&job(), false).told, pair.asked().me);
     let asking = pair.asking();
     for content in [Vec::new(), vec![0xff; 40], vec![1; MAX_CONTENT_BYTES + 1]] {
-        let answer = asking.federation.ask(&asking, node, &job, content).await;
+        let answer = asking.federation.ask(&asking, node, &told, content).await;
         assert_eq!(answer, Answer::Said(Fit::not(Misfit::Program)));
     }
-    assert!(matches!(pair.ask(&self::job()).await, Answer::Said(fit) if fit.trains()));
+    assert!(matches!(pair.ask(&job()).await, Answer::Said(fit) if fit.trains()));
     pair.end().await;
 }
 
@@ -133,6 +161,33 @@ async fn a_peer_of_the_version_before_does_not_say_and_stays_linked() {
     assert_eq!(pair.ask(&job()).await, Answer::Older);
     let link = pair.asking().endpoint.link(&pair.asked().me).unwrap();
     assert_eq!((link.version(), link.is_closed()), (SINCE - 1, false));
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_cannot_read_such_a_job_does_not_fit() {
+    let pair = Pair::new("older", SINCE - 2).await;
+    let answer = pair.ask(&job()).await;
+    assert_eq!(answer, Answer::Said(Fit::not(Misfit::Program)), "it cannot read such a job");
+    pair.end().await;
+}
+
+/// Whether a node comes as far as to the anchors, of which these meshes have too few.
+async fn looks_for_anchors(node: &Arc<Shared>, starts: bool) -> bool {
+    let text = job();
+    let asked = node.federation.ask_all(node, Vec::new(), (&text, starts)).await;
+    asked.unwrap_err().message.contains("the job wants 5 anchors")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_sign_a_job_hears_it_before_members_are_asked() {
+    let pair = Pair::new("sign", codec::VERSION).await;
+    let (may, may_not) = (pair.asking(), pair.asked());
+    for starts in [false, true] {
+        assert!(looks_for_anchors(&may, starts).await);
+    }
+    assert!(looks_for_anchors(&may_not, false).await, "anybody may look");
+    assert!(!looks_for_anchors(&may_not, true).await);
     pair.end().await;
 }
 
@@ -162,7 +217,7 @@ async fn who_is_not_linked_is_away() {
     let shared = Arc::clone(&node.gateway().shared);
     let told = run(&job(), false).told;
     let content = told.to_bytes().unwrap();
-    let answer = shared.federation.ask(&shared, NodeId([9; 32]), &told.job, content).await;
+    let answer = shared.federation.ask(&shared, NodeId([9; 32]), &told, content).await;
     assert_eq!(answer, Answer::Away);
     node.shutdown().await;
 }
@@ -173,6 +228,7 @@ fn the_answer_on_the_wire_is_as_it_was() {
     let table = [
         (FitsReply::Looked(fit), vec![12, 1, 0, 2, 1, 251, 44, 1, 1, 5]),
         (FitsReply::Looked(Fit::not(Misfit::Failed)), vec![12, 1, 0, 0, 0, 1, 12]),
+        (FitsReply::Looked(Fit::not(Misfit::Spent)), vec![12, 1, 0, 0, 0, 1, 13]),
         (FitsReply::Busy, vec![12, 1, 1]),
         (FitsReply::Late, vec![12, 1, 2]),
     ];

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use super::chain::ChainWriter;
 use super::disk::{JobDisk, Part, forget_others, hex};
-use super::fits::{Checks, no_source};
+use super::fits::{Checks, PartRead, no_source};
 use super::labelled::RequestLog;
 use super::ledger::LedgerLine;
 use super::member::{Own, holder, ledger_name};
@@ -681,8 +681,14 @@ impl Start {
     ) -> Result<(Bench, LedgerLine), String> {
         let (federation, task) = (&self.shared.federation, Arc::new(self.told.task.clone()));
         let job = (&*self.rules, &task);
-        let read = federation.read_part(&self.shared, job, (part, source), other, None).await;
-        let (data, ledger) = read.map_err(|unfit| unfit.why)?;
+        let turn = federation.checks.turn().await?;
+        let read = federation.read_part(&self.shared, job, (part, source), other, turn).await;
+        let PartRead { data, ledger, left_out } = read.map_err(|unfit| unfit.why)?;
+        if left_out > 0 {
+            let (job, data, fit) = (self.state.name(), ledger_name(&task.data, part), data.len());
+            let unfit = left_out;
+            tracing::warn!(job, data, unfit, fit, "labelled requests that do not fit are left out");
+        }
         let (local, job) = (federation.local()?, Arc::clone(&self.rules));
         Ok((Bench { local, job, task, data }, ledger))
     }

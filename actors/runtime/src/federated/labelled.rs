@@ -578,7 +578,8 @@ fn broken(why: &dyn std::fmt::Display) -> Refusal {
 }
 
 /// The labelled requests of a model that fit what is learned, but of keys and accounts that are
-/// refused now. Touches the disk.
+/// refused now. Touches the disk. What does not fit is counted, not said: a member may ask as often
+/// as it likes.
 pub(super) fn log_of(
     log: &RequestLog,
     shared: &Shared,
@@ -592,12 +593,7 @@ pub(super) fn log_of(
     let barred =
         |account: &AccountPath, key: Option<&KeyId>| shared.policies.bars(account, key).is_some();
     let lessons = log.examples(model, (width, learned.schema.classes), &barred);
-    let lessons = lessons.map_err(|error| error.to_string())?;
-    if lessons.unfit > 0 {
-        let (unfit, fit) = (lessons.unfit, lessons.labels.len());
-        tracing::warn!(model, unfit, fit, "labelled requests that do not fit the job are left out");
-    }
-    Ok(lessons)
+    lessons.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use selvedge_federated::privacy::accountant::MicroEpsilon;
+use selvedge_federated::privacy::accountant::{MicroEpsilon, Rho};
 use selvedge_federated::privacy::ledger::{
     Cap, Ledger, LedgerEffect, LedgerInput, Overspent, Spend,
 };
@@ -68,6 +68,12 @@ impl LedgerLine {
     /// What was spent in all.
     pub(super) fn epsilon(&self) -> Option<MicroEpsilon> {
         self.0.state.lock().ledger.as_ref().map(Ledger::epsilon)
+    }
+
+    /// Whether not even one contribution of such a cost may leave any more. What the disk does not
+    /// say now, it may say later.
+    pub(super) fn is_spent_for(&self, cost: Rho) -> bool {
+        self.0.state.lock().ledger.as_ref().is_some_and(|ledger| !ledger.affords(cost))
     }
 
     /// Asks for a contribution; the answer comes to whoever listens.

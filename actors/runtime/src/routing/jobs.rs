@@ -18,6 +18,18 @@ fn versions(book: &SettingsBook, key: &SettingKey) -> Vec<Vec<u8>> {
     contents
 }
 
+/// Refuses a name that a job has.
+fn has_no_job(book: &SettingsBook, key: &SettingKey) -> Result<(), Refusal> {
+    if book.head(key).is_none_or(|head| head.signed.body.content.is_none()) {
+        return Ok(());
+    }
+    let name = &key.name;
+    Err(refused(format!(
+        "there is a job '{name}': cancel it with `selvedge fed cancel {name}`, or give this one \
+         another name"
+    )))
+}
+
 impl Routing {
     /// The jobs of the mesh: names and contents.
     pub(crate) fn jobs(&self) -> Vec<(String, Vec<u8>)> {
@@ -63,20 +75,22 @@ impl Routing {
         self.settings.changes()
     }
 
+    /// Whether this node could tell the mesh of a job, before it is made.
+    ///
+    /// # Errors
+    /// A refusal where a job has the name, or this node may not sign.
+    pub(crate) fn may_tell_job(&self, key: &SettingKey) -> Result<(), Refusal> {
+        self.settings.may_sign()?;
+        has_no_job(&self.settings.book(), key)
+    }
+
     /// Tells the mesh of a job.
     ///
     /// # Errors
     /// A refusal where a job has the name, this node may not sign, or it cannot be stored.
     pub(crate) async fn tell_job(&self, key: SettingKey, content: Vec<u8>) -> Result<(), Refusal> {
         let make = |book: &SettingsBook| {
-            let known = book.head(&key).and_then(|head| head.signed.body.content.as_ref());
-            if known.is_some() {
-                let name = &key.name;
-                return Err(refused(format!(
-                    "there is a job '{name}': cancel it with `selvedge fed cancel {name}`, or give \
-                     this one another name"
-                )));
-            }
+            has_no_job(book, &key)?;
             Ok(vec![(key.clone(), Some(content))])
         };
         self.settings.change(make, |_, _, _| Ok(())).await.map(drop)

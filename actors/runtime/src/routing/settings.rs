@@ -118,6 +118,15 @@ impl Settings {
         false
     }
 
+    /// Whether this node may sign any.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub(super) fn may_sign(&self) -> Result<(), Refusal> {
+        let Place { identity, membership, home, .. } = &self.place;
+        Signing::here(membership, identity, home, false).map(drop)
+    }
+
     /// Signs contents, which `make` chooses, as next versions; `judge` sees the book before and
     /// after. Those whose content is what governs already are left as they are.
     pub(super) async fn change(

@@ -184,6 +184,16 @@ impl Ledger {
         }
     }
 
+    /// Whether one more contribution of such a cost may leave.
+    pub fn affords(&self, cost: Rho) -> bool {
+        self.after(cost) <= self.cap.epsilon
+    }
+
+    /// What would be spent with one more contribution.
+    fn after(&self, cost: Rho) -> MicroEpsilon {
+        self.stored.spent.plus(cost).epsilon(self.cap.delta)
+    }
+
     /// Takes what happened.
     pub fn step(&mut self, input: LedgerInput, effects: &mut Vec<LedgerEffect>) {
         match input {
@@ -207,7 +217,7 @@ impl Ledger {
             let now = Spent { contributions: known, ..before };
             self.store(LedgerChange { job, now, more: cost.times(missed) }, effects);
         }
-        let epsilon = self.stored.spent.plus(cost).epsilon(self.cap.delta);
+        let epsilon = self.after(cost);
         if epsilon > self.cap.epsilon && !plant::is_on(Plant::PrivacyCapIgnored) {
             let why = Overspent { epsilon, cap: self.cap.epsilon };
             return effects.push(LedgerEffect::Denied { job, commitment, why });
@@ -292,6 +302,18 @@ mod tests {
         assert!(!ask(&mut ledger, spend(2, 5, 1)));
         assert_eq!(ledger.epsilon(), cap(3).epsilon);
         assert!(ask(&mut ledger, spend(1, 3, 1)), "what was granted may be sent again");
+    }
+
+    #[test]
+    fn what_is_left_affords_a_contribution_as_long_as_one_is_granted() {
+        let mut ledger = Ledger::new(cap(2), LedgerStored::default());
+        assert!(!ledger.affords(cost().times(3)), "alone it is more than the cap");
+        for commitment in 1..=2 {
+            assert!(ledger.affords(cost()));
+            assert!(ask(&mut ledger, spend(1, commitment, u64::from(commitment) - 1)));
+        }
+        assert!(!ledger.affords(cost()) && !ledger.affords(Rho(u64::MAX)));
+        assert!(!ask(&mut ledger, spend(2, 3, 0)));
     }
 
     #[test]

@@ -3,12 +3,10 @@
 //!
 //! Owns those words, and when a job is not started. Which nodes are enough is the runtime's to say.
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
 
 use crate::client::Client;
-use crate::http::wire::{FederatedCheck, FederatedFit, FederatedRequest};
+use crate::http::wire::{FederatedCheck, FederatedFit, FederatedQuestion};
 use crate::ui;
 
 /// What the columns of the table of members are.
@@ -16,35 +14,43 @@ const HEAD: [&str; 4] = ["NODE", "DATA", "EXAMPLES", "WHY"];
 /// Members that one line names: a line of a terminal.
 const MAX_NAMED: usize = 4;
 
-/// Asks the node that runs; its members have some seconds to say.
-pub(super) fn ask(client: &Client, text: &str) -> Result<FederatedCheck> {
+/// Asks the node that runs; its members have some seconds to say. With `starts` they are not asked
+/// of a job that the node may not sign, or whose name is in use.
+pub(super) fn ask(client: &Client, text: &str, starts: bool) -> Result<FederatedCheck> {
     if ui::fancy_stderr() {
         ui::note("asking the members whether their data fit, for 12 seconds at most");
     }
-    let request = serde_json::to_value(FederatedRequest { text: text.to_owned() })?;
+    let request = serde_json::to_value(FederatedQuestion { text: text.to_owned(), starts })?;
     Ok(client.ask("/admin/federated-check", &request)?.0)
 }
 
 /// Shows what each member said, and what follows.
-pub(super) fn show(told: &FederatedCheck, file: &Path) {
+pub(super) fn show(told: &FederatedCheck) {
     let head = HEAD.map(str::to_owned).to_vec();
-    let rows = told.nodes.iter().map(|one| row(told, one, file));
+    let rows = told.nodes.iter().map(|one| row(told, one));
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
     ui::out(ui::table(&rows));
     ui::out(verdict(told));
-    if told.anchors_reached < told.anchors {
-        let (wanted, reached) = (told.anchors, told.anchors_reached);
-        ui::warn(format_args!(
-            "the job wants {wanted} anchors, and {reached} members that could be one are reached \
-             now: it can be started once the others are back"
-        ));
-    }
 }
 
-/// Refuses a job of which no round could end with the nodes that are there, unless it is wanted
-/// all the same.
+/// Refuses a job that the node would not start: its own data do not fit, or too few members that
+/// could be its anchors are reached. And one of which no round could end with the nodes that are
+/// there, unless it is wanted all the same.
 pub(super) fn may_start(told: &FederatedCheck, anyway: bool) -> Result<()> {
-    let FederatedCheck { name, needed, .. } = told;
+    let FederatedCheck { name, needed, anchors, anchors_reached, .. } = told;
+    if let Some(own) = told.nodes.iter().find(|one| one.me && is_refused(one)) {
+        let why = own.why.as_deref().unwrap_or("its log says more");
+        bail!(
+            "a node starts no job that its own data do not fit: {why}; mend them, or take their \
+             [[data]] table out of its configuration"
+        );
+    }
+    if anchors_reached < anchors {
+        bail!(
+            "the job wants {anchors} anchors, and {anchors_reached} members that could be one are \
+             reached now: it can be started once the others are back"
+        );
+    }
     match told.outlook.as_str() {
         "few" if !anyway => {}
         "few" => {
@@ -78,9 +84,19 @@ pub(super) fn may_start(told: &FederatedCheck, anyway: bool) -> Result<()> {
         1 => hints.push("1 member is away".to_owned()),
         away => hints.push(format!("{away} members are away")),
     }
-    let anyway = "`--anyway` of `selvedge fed submit` starts it for nodes that come later";
-    hints.push(anyway.to_owned());
+    // Of files without any examples the node that starts a job would refuse it all the same.
+    if own.is_none_or(|one| one.reason.as_deref() != Some("few")) {
+        let anyway = "`--anyway` of `selvedge fed submit` starts it for nodes that come later";
+        hints.push(anyway.to_owned());
+    }
     bail!("{}; {}", verdict(told), hints.join("; "))
+}
+
+/// Whether the node that starts a job refuses it for what its own data are. Without any, or with
+/// none that this job may have, it starts the job for others.
+fn is_refused(own: &FederatedFit) -> bool {
+    let reason = own.reason.as_deref().unwrap_or_default();
+    matches!(reason, "file" | "content" | "columns" | "classes" | "large" | "base")
 }
 
 /// How many fit, beside how many it takes.
@@ -99,25 +115,26 @@ fn verdict(told: &FederatedCheck) -> String {
     format!("{fits}{clients}, and a round needs {needed} nodes: {follows}")
 }
 
-fn row(told: &FederatedCheck, one: &FederatedFit, file: &Path) -> Vec<String> {
+fn row(told: &FederatedCheck, one: &FederatedFit) -> Vec<String> {
     let name = if one.me { format!("{} (this node)", one.node) } else { one.node.clone() };
     let data = match one.answer.as_str() {
         "fits" => "fits",
         "unfit" => "does not fit",
-        "away" => "not reached",
+        "away" | "unreached" => "not reached",
         _ => "does not say",
     };
     let examples = one.examples.map_or_else(|| "-".to_owned(), |count| count.to_string());
-    vec![name, data.to_owned(), examples, why(told, one, file)]
+    vec![name, data.to_owned(), examples, why(told, one)]
 }
 
 /// Why a member would not train, and what to do.
-fn why(told: &FederatedCheck, one: &FederatedFit, file: &Path) -> String {
+fn why(told: &FederatedCheck, one: &FederatedFit) -> String {
     match one.answer.as_str() {
         "fits" | "unfit" => {}
         "busy" => return "it looks for others: ask again".to_owned(),
-        "late" => return "it could not read all in time; it may train".to_owned(),
+        "late" => return "it did not say in time; it may train".to_owned(),
         "older" => return "(older program); it may train".to_owned(),
+        "unreached" => return "it is there, but not reached from here; it may train".to_owned(),
         "away" => return "it may come later".to_owned(),
         other => return other.to_owned(),
     }
@@ -129,8 +146,8 @@ fn why(told: &FederatedCheck, one: &FederatedFit, file: &Path) -> String {
     let (text, is_seen_there) = in_words(reason);
     let text = text.replace("{data}", &told.data);
     let there = match is_seen_there {
-        true => format!("; `selvedge fed check {}` there says where", file.display()),
-        false => String::new(),
+        true => "; there, `selvedge fed check` with this job file says where",
+        false => "",
     };
     format!("{but}{text}{there}")
 }
@@ -148,6 +165,7 @@ fn in_words(reason: &str) -> (&'static str, bool) {
         "few" => ("it has no examples to train on", true),
         "large" => ("its data are more than a node reads", true),
         "privacy" => ("its data have a bound of epsilon, and the job has no [privacy]", false),
+        "spent" => ("its data's bound of epsilon is spent", false),
         "base" => ("the model that the job tunes is not there", true),
         "program" => ("its program does not know such a job: update selvedge there", false),
         "processor" => ("first weights come out differently on its processor", false),
@@ -186,26 +204,27 @@ mod tests {
 
     #[test]
     fn each_answer_says_what_to_do() {
-        let file = Path::new("job.toml");
         let said = |answer: &str, reason: Option<&str>| {
             let one = fit("n1", answer, reason);
-            row(&told("few", vec![one.clone()]), &one, file).join(" | ")
+            row(&told("few", vec![one.clone()]), &one).join(" | ")
         };
         assert_eq!(said("fits", None), "n1 | fits | 9 | ");
-        let columns = said("unfit", Some("columns"));
-        assert!(columns.starts_with("n1 | does not fit | - | columns"), "{columns}");
-        assert!(columns.ends_with("`selvedge fed check job.toml` there says where"), "{columns}");
+        let cols = said("unfit", Some("columns"));
+        assert!(cols.starts_with("n1 | does not fit | - | columns"), "{cols}");
+        assert!(cols.ends_with("; there, `selvedge fed check` with this job file says where"));
         assert!(said("unfit", Some("source")).contains("no data 'line3'"));
         assert!(said("fits", Some("few")).contains("not all of its data: it has no examples"));
         assert!(said("older", None).contains("does not say | - | (older program)"));
-        assert!(said("away", None).contains("not reached"));
+        assert!(said("away", None).contains("not reached | - | it may come later"));
+        assert!(said("unreached", None).contains("not reached | - | it is there"));
+        assert!(said("unfit", Some("spent")).contains("bound of epsilon is spent"));
         assert!(said("unfit", Some("of-a-newer-node")).contains("its log"));
         let own = FederatedFit {
             me: true,
             why: Some("its data: line 3".to_owned()),
             ..fit("n0", "unfit", Some("content"))
         };
-        let own = row(&told("few", Vec::new()), &own, file).join(" | ");
+        let own = row(&told("few", Vec::new()), &own).join(" | ");
         assert_eq!(own, "n0 (this node) | does not fit | - | its data: line 3");
     }
 
@@ -240,8 +259,30 @@ mod tests {
             why: Some("its data 'line3' do not fit: no column 'heat'".to_owned()),
             ..fit("n0", "unfit", Some("columns"))
         };
-        let refused = may_start(&told("few", vec![own]), false).unwrap_err().to_string();
-        assert!(refused.contains("data 'line3' do not fit: no column 'heat'"), "{refused}");
+        for (outlook, anyway) in [("few", false), ("few", true), ("enough", false)] {
+            let told = told(outlook, vec![own.clone()]);
+            let refused = may_start(&told, anyway).unwrap_err().to_string();
+            assert!(refused.contains("data 'line3' do not fit: no column 'heat'"), "{refused}");
+            assert!(!refused.contains("--anyway"), "it does not help: {refused}");
+        }
+        // Some parts of them train, and the node refuses the job for the others.
+        let some = FederatedFit { answer: "fits".to_owned(), ..own };
+        assert!(may_start(&told("enough", vec![some]), false).is_err());
+        for reason in ["source", "privacy", "spent"] {
+            let own = FederatedFit { me: true, ..fit("n0", "unfit", Some(reason)) };
+            assert!(may_start(&told("enough", vec![own]), false).is_ok(), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_job_without_its_anchors_is_not_started() {
+        let all = told("enough", vec![fit("n0", "fits", None)]);
+        let some = FederatedCheck { anchors: 5, anchors_reached: 4, ..all };
+        for anyway in [false, true] {
+            let refused = may_start(&some, anyway).unwrap_err().to_string();
+            assert!(refused.contains("5 anchors, and 4 members"), "{refused}");
+        }
+        assert!(may_start(&FederatedCheck { anchors_reached: 5, ..some }, false).is_ok());
     }
 
     #[test]

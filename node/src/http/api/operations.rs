@@ -264,7 +264,7 @@ operations! {
         => Json(of::<wire::List<wire::FederatedJob>>), "The jobs of learning across nodes";
     POST "/admin/federated" Body(of::<wire::FederatedRequest>)
         => Json(of::<wire::FederatedJob>), "Starts a job of learning across nodes";
-    POST "/admin/federated-check" Body(of::<wire::FederatedRequest>)
+    POST "/admin/federated-check" Body(of::<wire::FederatedQuestion>)
         => Json(of::<wire::FederatedCheck>), "Whether nodes' data fit a job, before it starts";
     POST "/admin/federated-anchors/{name}" Nothing
         => Json(of::<wire::Done>), "Replaces the anchors of a job that cannot be reached";

@@ -5,12 +5,24 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `POST /admin/federated` and `POST /admin/federated-check`.
+/// `POST /admin/federated`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FederatedRequest {
     /// The job file, in TOML.
     pub(crate) text: String,
+}
+
+/// `POST /admin/federated-check`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FederatedQuestion {
+    /// The job file, in TOML.
+    pub(crate) text: String,
+    /// Whether it is to be started then: refused before members are asked where this node may not
+    /// sign it, or a job has its name.
+    #[serde(default)]
+    pub(crate) starts: bool,
 }
 
 /// `POST /v1/requests/{id}/labels`.
@@ -254,12 +266,12 @@ pub(crate) struct FederatedFit {
     pub(crate) id: String,
     /// Whether it is the node that answers.
     pub(crate) me: bool,
-    /// `fits`, `unfit`, `busy` with other such questions, `late`, `older` than the question, or
-    /// `away`.
+    /// `fits`, `unfit`, `busy` with other such questions, `late`, `older` than the question,
+    /// `unreached` from here though it is there, or `away`.
     pub(crate) answer: String,
     /// Why it would not train, or not on all parts of its data, in a word: `source`, `file`,
     /// `content`, `columns`, `classes`, `few`, `large`, `privacy`, `base`, `program`, `processor`,
-    /// `full`, `failed`.
+    /// `full`, `failed`, `spent`.
     pub(crate) reason: Option<String>,
     /// The same in full, of the node that answers alone.
     pub(crate) why: Option<String>,

@@ -84,7 +84,7 @@ fn who_does_not_fit_is_named(s: &Scenario, nodes: &[Node], file: &str) -> Result
     ensure!(own.contains("this node") && own.contains("fits") && own.contains("96"), "{own}");
     let wrong = line(&told, "n1")?;
     ensure!(wrong.contains("does not fit") && wrong.contains("columns"), "{wrong}");
-    ensure!(wrong.contains(&format!("`selvedge fed check {file}` there")), "{wrong}");
+    ensure!(wrong.contains("there, `selvedge fed check` with this job file"), "{wrong}");
     ensure!(line(&told, "n2")?.contains("no data 'line3'"), "{told}");
     ensure!(why.contains("1 node fits, and a round needs 3 nodes: too few"), "{why}");
     ensure!(why.contains("mend the data of n1"), "{why}");
@@ -104,12 +104,14 @@ fn who_does_not_fit_is_named(s: &Scenario, nodes: &[Node], file: &str) -> Result
 }
 
 fn nothing_of_a_cell_is_told(nodes: &[Node], file: &str) -> Result<()> {
-    let (told, why) = refused(&nodes[0], file)?;
-    ensure!(line(&told, "n1")?.contains("something in its data"), "{told}");
+    let (table, why) = refused(&nodes[0], file)?;
+    ensure!(line(&table, "n1")?.contains("something in its data"), "{table}");
     let asked = json!({ "text": of_three() });
     let told = nodes[0].admin()?.client().post("/admin/federated-check", &asked)?.ok()?.to_string();
     ensure!(told.contains("\"reason\":\"content\""), "{told}");
-    ensure!(![&told, &why].iter().any(|said| said.contains(CELL)), "{told} {why}");
+    for said in [&table, &told, &why] {
+        ensure!(!said.contains(CELL), "{said}");
+    }
     let log = nodes[1].process.output();
     log.wait(&mut 0, Deadline::patient(), "why in its log", |line| {
         (line.source == Source::Err && line.text.contains(CELL)).then_some(())

@@ -318,6 +318,12 @@ fn what_is_left(
         ensure!(spent == BOUND, "{spent} of {BOUND}, and none fits: {job}");
     }
 
+    s.step("one more job on these data is refused before it starts");
+    let file = s.path("job.toml");
+    fs::write(&file, job("more", ENDLESS, ENDLESS, PATIENCE_MS))?;
+    let refused = nodes[0].cli(&["fed", "submit", &file.display().to_string()])?.failure()?;
+    ensure!(refused.contains("too few"), "{refused}");
+
     s.step("killed and started again, it has as much as before, and says so once more");
     let (at, _) = out.into_iter().find(|(at, _)| *at > 0).context("one that may be killed")?;
     kill(s, (specs, &mut *nodes), at, books)?;
