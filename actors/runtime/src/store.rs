@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
+use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition, TableError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -161,8 +161,10 @@ impl Store {
 
     async fn start(open: Open) -> Result<Self, StoreError> {
         let file = Arc::new(File { open, database: Mutex::new(Held::Failed) });
-        // The table must exist before the first read.
-        file.commit(&[])?;
+        // The table must exist before the first read; where it does, nothing is written for it.
+        if !file.has_table()? {
+            file.commit(&[])?;
+        }
         let writer = Arc::new(ArcSwapOption::empty());
         let child = writer_child(Arc::downgrade(&file), Arc::clone(&writer));
         let supervisor = Supervisor::start(vec![child])
@@ -372,6 +374,15 @@ impl File {
                 *held = Held::Open(Arc::clone(&database));
                 Ok(database)
             }
+        }
+    }
+
+    fn has_table(&self) -> Result<bool, StoreError> {
+        let transaction = self.database()?.begin_read().map_err(disk)?;
+        match transaction.open_table(RECORDS) {
+            Ok(_) => Ok(true),
+            Err(TableError::TableDoesNotExist(_)) => Ok(false),
+            Err(error) => Err(disk(error)),
         }
     }
 
