@@ -231,7 +231,6 @@ impl Node {
         entropy::prewarm();
         let opened = open(&config.home).await?;
         let (membership, numbered) = open_membership(&opened, &config).await?;
-        let membership = Arc::new(membership);
         // The disk takes the number of this start meanwhile.
         let engine = Arc::new(LocalEngine::start(config.engine.clone(), Arc::new(clock::mono))?);
         let loaded = load(&opened, &config, &membership).await?;
@@ -250,13 +249,7 @@ impl Node {
         if replay.is_none() {
             shared.quota.policy_changed(shared.policies.book());
         }
-        let settings = Arc::new(MeshSettings {
-            name: config.name.clone(),
-            site: config.site.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            api: RwLock::new(None),
-            static_peers: config.static_peers.clone(),
-        });
+        let settings = Arc::new(mesh_settings(&config));
         let mesh_args = MeshArgs {
             shared: Arc::clone(&shared),
             membership: Arc::clone(&membership),
@@ -368,7 +361,7 @@ async fn open(home: &Path) -> Result<Opened, StartError> {
 async fn open_membership(
     opened: &Opened,
     config: &NodeConfig,
-) -> Result<(Membership, oneshot::Receiver<Result<(), StoreError>>), StartError> {
+) -> Result<(Arc<Membership>, oneshot::Receiver<Result<(), StoreError>>), StartError> {
     let me = opened.identity.node_id();
     let roster = match load_roster(&opened.store)? {
         Some(snapshot) => Roster::from_snapshot(snapshot, me)?,
@@ -385,7 +378,7 @@ async fn open_membership(
     let (identity, store) = (Arc::clone(&opened.identity), opened.store.clone());
     let home = config.home.clone();
     let membership = Membership::new(identity, store, home, incarnation, roster, invites);
-    Ok((membership, numbered))
+    Ok((Arc::new(membership), numbered))
 }
 
 /// A mesh of one: its root key, this node as its first steward and member.
@@ -545,6 +538,16 @@ fn share(
         serving: Tally::default(),
         unread: Mutex::default(),
         dice: Mutex::new(entropy::dice()),
+    }
+}
+
+fn mesh_settings(config: &NodeConfig) -> MeshSettings {
+    MeshSettings {
+        name: config.name.clone(),
+        site: config.site.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        api: RwLock::new(None),
+        static_peers: config.static_peers.clone(),
     }
 }
 
