@@ -245,7 +245,7 @@ impl Node {
         let (quota, orders) = budgets(&opened, &config, &counters, replay.as_mut())?;
         let parts =
             Parts { endpoint, engine: Arc::clone(&engine), mesh: mesh.clone(), quota, counters };
-        let shared = Arc::new(share(&opened, &config, &membership, (loaded, parts)));
+        let shared = Arc::new(share(&opened, &config, &membership, loaded, parts));
         if replay.is_none() {
             shared.quota.policy_changed(shared.policies.book());
         }
@@ -494,7 +494,8 @@ fn share(
     opened: &Opened,
     config: &NodeConfig,
     membership: &Arc<Membership>,
-    (loaded, parts): (Loaded, Parts),
+    loaded: Loaded,
+    parts: Parts,
 ) -> Shared {
     let me: NodeId = opened.identity.node_id();
     let view = MeshView { me, mesh: Some(membership.mesh()), nodes: Vec::new() };
