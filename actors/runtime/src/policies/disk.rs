@@ -124,7 +124,7 @@ fn in_parts(store: &Store, mesh: MeshId, sealing: &Sealing) -> Result<(Known, St
     // A seal of another version, or a damaged one, is none.
     let seal = store.load::<Print>(SEAL).unwrap_or_default();
     let parts = store.load_printed::<PolicyPart>(PARTS)?;
-    let prints = parts.iter().map(|(name, (print, _))| (name.clone(), *print)).collect();
+    let prints: Prints = parts.iter().map(|(name, (print, _))| (name.clone(), *print)).collect();
     let is_sealed = seal.is_some_and(|seal| sealing.fits(&prints, &seal));
     let parts = parts.into_iter().map(|(_, (_, part))| part);
     let snapshot = PolicySnapshot::of_parts(mesh, parts);

@@ -291,7 +291,8 @@ impl PolicyBook {
         roster: &Roster,
         wall: Wall,
     ) -> Result<Self, PolicyError> {
-        let mut book = Self { shown, ..Self::new(roster.mesh(), roster.me()) };
+        let mut book = Self::new(roster.mesh(), roster.me());
+        book.shown = shown;
         for (tenant, stored) in snapshot.chains.into_iter().take(MAX_TENANTS) {
             let (epochs, words) = stored.records();
             for epoch in epochs {
