@@ -136,8 +136,9 @@ impl Running {
     /// Leaves the address and the admin token for other commands of the same user.
     pub(crate) fn announce(&self, api: &str, token: &str) -> Result<()> {
         let run = self.home.run();
-        write_private(&run.join("admin.token"), token)?;
-        write_private(&run.join("api.addr"), api)
+        // Not waited for until the disk has them: after a crash of the machine they mean nothing.
+        put_private(&run.join("admin.token"), token, |_| Ok(()))?;
+        put_private(&run.join("api.addr"), api, |_| Ok(()))
     }
 
     fn retract(&self) {
@@ -153,14 +154,18 @@ impl Drop for Running {
     }
 }
 
-/// Writes a file only its owner may read, whole or not at all.
+/// Writes a file only its owner may read, whole or not at all; done when it is on the disk.
 pub(crate) fn write_private(path: &Path, text: &str) -> Result<()> {
+    put_private(path, text, File::sync_all)
+}
+
+fn put_private(path: &Path, text: &str, sync: fn(&File) -> io::Result<()>) -> Result<()> {
     let draft = path.with_extension(format!("draft-{}", std::process::id()));
     let written = (|| -> io::Result<()> {
         let _ = std::fs::remove_file(&draft);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
+        sync(&file)?;
         std::fs::rename(&draft, path)
     })();
     written.with_context(|| format!("cannot write {}", path.display()))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_runtime::Run;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::debug;
 
 /// What Linux counts the time of a process in, in microseconds: the kernel's `USER_HZ` is 100 on
@@ -61,7 +61,9 @@ impl Rest {
 pub(crate) fn watching() -> Run {
     Arc::new(|| {
         Box::pin(async {
-            // It runs from when the start is over, which left more behind than most work does.
+            // It runs from when the start is over, which left more behind than most work does. Who
+            // waits for a node to come up asks at once, and should find its code in place.
+            sleep(LOOK).await;
             give_back().await;
             let mut looks = interval(LOOK);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -18,6 +18,7 @@ use selvedge_runtime::{BaseModel, Node, NodeConfig, StartError, custody};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::bridge::Bridge;
@@ -72,14 +73,15 @@ pub(crate) async fn up(home: &Home, config: &Config, options: &cli::Up) -> Resul
         // Joining may wait for another node; whoever stops this one meanwhile need not.
         () = stop.requested() => return Ok(()),
     };
-    let Started { mut node, listener, bridge, telemetry } = started;
+    let Started { mut node, listener, bridge, telemetry, greeting } = started;
     let last = keep_telling(&mut node, config, telemetry).await?;
     let token = fresh_token();
     let api = listener.local_addr()?;
     let settings = settings(config, &token);
-    let surface = http::lasting(listener, Arc::new(bridge), settings, stop)?;
+    let surface = http::lasting(listener, bridge, settings, stop)?;
     let mut surface = node.keep_running("http", surface).await?;
     node.keep_running("rest", rest::watching()).await?;
+    greeting.await.context("telling how to use the node failed")?;
     running.announce(&api.to_string(), &token)?;
     ui::out(format_args!(
         "ready api=http://{api} quic={} node={}",
@@ -102,8 +104,10 @@ pub(crate) async fn up(home: &Home, config: &Config, options: &cli::Up) -> Resul
 struct Started {
     node: Node,
     listener: TcpListener,
-    bridge: Bridge,
+    bridge: Arc<Bridge>,
     telemetry: Option<Telemetry>,
+    /// Ends when a person was told what they want to know.
+    greeting: JoinHandle<()>,
 }
 
 async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> Result<Started> {
@@ -131,15 +135,19 @@ async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> 
     let node = start(home, config, options, telemetry.as_ref(), &models).await?;
     let (gateway, admin) = (node.gateway(), node.admin());
     let variants = variants.into();
-    let bridge = Bridge { gateway, admin, stop: stop.clone(), unserved, variants };
+    let bridge = Arc::new(Bridge { gateway, admin, stop: stop.clone(), unserved, variants });
     node.announce_api(api);
     let served = add_models(&bridge, &models).await;
-    say_hello(home, &bridge, api, &served, first).await;
+    // Its invitation waits for the disk, which need not keep requests waiting.
+    let greeting = tokio::spawn({
+        let (home, bridge, served) = (home.clone(), Arc::clone(&bridge), served.clone());
+        async move { say_hello(&home, &bridge, api, &served, first).await }
+    });
     // So that `ready` means that requests find the models.
     for name in &served {
         bridge.until_served(name, true).await;
     }
-    Ok(Started { node, listener, bridge, telemetry })
+    Ok(Started { node, listener, bridge, telemetry, greeting })
 }
 
 /// Begins to tell a collector of requests, if there is one.

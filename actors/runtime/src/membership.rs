@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use crate::answers::PURGES;
 use crate::custody;
 use crate::mesh::CONTACTS;
-use crate::policies::{HOLDERS, PARTS, POLICY};
+use crate::policies::{HOLDERS, PARTS, POLICY, SEAL};
 use crate::routing::SETTINGS;
 use crate::store::{Batch, Store, StoreError};
 
@@ -425,7 +425,7 @@ impl Membership {
     async fn forget(&self) -> Result<(), Refusal> {
         let moved = custody::retire_root(&self.home).map_err(|error| custody_refusal(&error))?;
         let mut batch = Batch::default();
-        for record in [ROSTER, LEASES, INVITES, CONTACTS, POLICY, HOLDERS, PURGES] {
+        for record in [ROSTER, LEASES, INVITES, CONTACTS, POLICY, SEAL, HOLDERS, PURGES] {
             batch.remove(record);
         }
         for prefix in [PARTS, SETTINGS] {

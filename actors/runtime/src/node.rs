@@ -60,7 +60,7 @@ use crate::relay::speech::Sounds;
 use crate::routing::{Place, Routing};
 use crate::shared::{Preparing, Shared, Tally};
 use crate::stepper::{Clock, Stepper, system_clock};
-use crate::store::{Store, StoreError};
+use crate::store::{Batch, Store, StoreError};
 use crate::supervise::{Child, Supervisor, SupervisorMessage};
 use crate::task::{self, Finished, Run};
 
@@ -230,28 +230,26 @@ impl Node {
     async fn begin(config: NodeConfig, mut replay: Option<Replay>) -> Result<Self, StartError> {
         entropy::prewarm();
         let opened = open(&config.home).await?;
-        let membership = Arc::new(open_membership(&opened, &config).await?);
+        let (membership, numbered) = open_membership(&opened, &config).await?;
+        // The disk takes the number of this start meanwhile.
+        let engine = Arc::new(LocalEngine::start(config.engine.clone(), Arc::new(clock::mono))?);
+        let loaded = load(&opened, &config, &membership).await?;
+        // Stored before it is used: no two starts share one.
+        numbered.await.map_err(|_| StoreError::Closed)??;
         let gate = Arc::new(MemberGate(Arc::clone(&membership)));
         let identity = Arc::clone(&opened.identity);
         let (endpoint, events) =
             Endpoint::bind(identity, config.listen, gate, NetConfig::default()).await?;
         let (endpoint, counters) = (Arc::new(endpoint), Arc::new(Counters::default()));
-        let engine = Arc::new(LocalEngine::start(config.engine.clone(), Arc::new(clock::mono))?);
         let mesh = MeshLine::new();
         let (quota, orders) = budgets(&opened, &config, &counters, replay.as_mut())?;
         let parts =
             Parts { endpoint, engine: Arc::clone(&engine), mesh: mesh.clone(), quota, counters };
-        let shared = Arc::new(share(&opened, &config, &membership, parts).await?);
+        let shared = Arc::new(share(&opened, &config, &membership, loaded, parts));
         if replay.is_none() {
             shared.quota.policy_changed(shared.policies.book());
         }
-        let settings = Arc::new(MeshSettings {
-            name: config.name.clone(),
-            site: config.site.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            api: RwLock::new(None),
-            static_peers: config.static_peers.clone(),
-        });
+        let settings = Arc::new(mesh_settings(&config));
         let mesh_args = MeshArgs {
             shared: Arc::clone(&shared),
             membership: Arc::clone(&membership),
@@ -359,7 +357,11 @@ async fn open(home: &Path) -> Result<Opened, StartError> {
     Ok(Opened { identity, store })
 }
 
-async fn open_membership(opened: &Opened, config: &NodeConfig) -> Result<Membership, StartError> {
+/// Who belongs, as the disk has it, and when the number of this start is on the disk.
+async fn open_membership(
+    opened: &Opened,
+    config: &NodeConfig,
+) -> Result<(Arc<Membership>, oneshot::Receiver<Result<(), StoreError>>), StartError> {
     let me = opened.identity.node_id();
     let roster = match load_roster(&opened.store)? {
         Some(snapshot) => Roster::from_snapshot(snapshot, me)?,
@@ -369,11 +371,14 @@ async fn open_membership(opened: &Opened, config: &NodeConfig) -> Result<Members
     // A rotation of the root key that a crash cut short is finished before anything signs.
     custody::resume_rotation(&config.home, roster.root())?;
     let incarnation = opened.store.load::<u64>(INCARNATION)?.unwrap_or(0) + 1;
-    // Stored before it is used: no two starts share one.
-    opened.store.save(INCARNATION, &incarnation).await?;
+    let mut batch = Batch::default();
+    batch.put(INCARNATION, &incarnation)?;
+    let numbered = opened.store.begin(batch)?;
     let invites = opened.store.load::<Invites>(INVITES)?.unwrap_or_default();
     let (identity, store) = (Arc::clone(&opened.identity), opened.store.clone());
-    Ok(Membership::new(identity, store, config.home.clone(), incarnation, roster, invites))
+    let home = config.home.clone();
+    let membership = Membership::new(identity, store, home, incarnation, roster, invites);
+    Ok((Arc::new(membership), numbered))
 }
 
 /// A mesh of one: its root key, this node as its first steward and member.
@@ -442,6 +447,40 @@ async fn key_ring(store: &Store) -> Result<KeyRing, StoreError> {
     Ok(ring)
 }
 
+/// What the disk has of a node's keys, policies, providers, routes and purges.
+struct Loaded {
+    keys: KeyRing,
+    policies: Policies,
+    providers: Arc<Providers>,
+    routing: Routing,
+    purges: Purges,
+}
+
+async fn load(
+    opened: &Opened,
+    config: &NodeConfig,
+    membership: &Arc<Membership>,
+) -> Result<Loaded, StartError> {
+    let (identity, store) = (&opened.identity, &opened.store);
+    let keys = key_ring(store).await?;
+    let policies = Policies::load(
+        Arc::clone(identity),
+        Arc::clone(membership),
+        store.clone(),
+        config.home.clone(),
+    )?;
+    let providers = Arc::new(Providers::open(identity, store).await?);
+    let place = Place {
+        identity: Arc::clone(identity),
+        membership: Arc::clone(membership),
+        store: store.clone(),
+        home: config.home.clone(),
+    };
+    let routing = Routing::load(place, Arc::clone(&providers))?;
+    let purges = Purges::load(Arc::clone(identity), Arc::clone(membership), store.clone())?;
+    Ok(Loaded { keys, policies, providers, routing, purges })
+}
+
 /// What runs already when the shared part is put together.
 struct Parts {
     endpoint: Arc<Endpoint>,
@@ -451,38 +490,24 @@ struct Parts {
     counters: Arc<Counters>,
 }
 
-async fn share(
+fn share(
     opened: &Opened,
     config: &NodeConfig,
     membership: &Arc<Membership>,
+    loaded: Loaded,
     parts: Parts,
-) -> Result<Shared, StartError> {
-    let keys = key_ring(&opened.store).await?;
+) -> Shared {
     let me: NodeId = opened.identity.node_id();
     let view = MeshView { me, mesh: Some(membership.mesh()), nodes: Vec::new() };
-    let policies = Policies::load(
-        Arc::clone(&opened.identity),
-        Arc::clone(membership),
-        opened.store.clone(),
-        config.home.clone(),
-    )?;
-    let providers = Arc::new(Providers::open(&opened.identity, &opened.store).await?);
-    let place = Place {
-        identity: Arc::clone(&opened.identity),
-        membership: Arc::clone(membership),
-        store: opened.store.clone(),
-        home: config.home.clone(),
-    };
-    let routing = Routing::load(place, Arc::clone(&providers))?;
     let federation_endpoint = Arc::clone(&parts.endpoint);
-    Ok(Shared {
+    Shared {
         me,
         endpoint: parts.endpoint,
         engine: parts.engine as Arc<dyn Engine>,
         mesh: parts.mesh,
         view: ArcSwap::from_pointee(view),
         view_changed: watch::Sender::new(()),
-        keys: ArcSwap::from_pointee(keys),
+        keys: ArcSwap::from_pointee(loaded.keys),
         receive: ReceivePolicy {
             site: config.site.clone(),
             tenants: config.serve_tenants.clone(),
@@ -491,12 +516,12 @@ async fn share(
         receipts: Mutex::default(),
         machines: Machines::new(Probe::here(config.engine.kernels())),
         identity: Arc::clone(&opened.identity),
-        policies: Arc::new(policies),
+        policies: Arc::new(loaded.policies),
         quota: parts.quota,
         counters: parts.counters,
         records: Records::default(),
-        providers,
-        routing: Arc::new(routing),
+        providers: loaded.providers,
+        routing: Arc::new(loaded.routing),
         federation: Arc::new(Federation::new(FederationParts {
             identity: Arc::clone(&opened.identity),
             store: opened.store.clone(),
@@ -505,11 +530,7 @@ async fn share(
             bases: config.bases.clone(),
         })),
         cache: config.cache.map(CacheLine::new),
-        purges: Arc::new(Purges::load(
-            Arc::clone(&opened.identity),
-            Arc::clone(membership),
-            opened.store.clone(),
-        )?),
+        purges: Arc::new(loaded.purges),
         tracer: config.tracer.clone(),
         permits: Arc::new(Semaphore::new(config.max_requests)),
         preparing: Preparing::default(),
@@ -518,7 +539,17 @@ async fn share(
         serving: Tally::default(),
         unread: Mutex::default(),
         dice: Mutex::new(entropy::dice()),
-    })
+    }
+}
+
+fn mesh_settings(config: &NodeConfig) -> MeshSettings {
+    MeshSettings {
+        name: config.name.clone(),
+        site: config.site.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        api: RwLock::new(None),
+        static_peers: config.static_peers.clone(),
+    }
 }
 
 fn mesh_child(args: MeshArgs) -> Child {

@@ -25,7 +25,7 @@ use selvedge_proto::policy::{
 };
 use tokio::sync::watch;
 
-pub(crate) use disk::{PARTS, POLICY, Prints, put_parts};
+pub(crate) use disk::{PARTS, POLICY, Prints, SEAL, put_parts};
 pub use orders::{BudgetDraft, BudgetSet, KeyDraft, TenantView};
 
 use crate::membership::{Key, Membership};
@@ -74,13 +74,20 @@ impl Policies {
         home: PathBuf,
     ) -> Result<Self, StoreError> {
         let (mesh, me) = (membership.mesh(), identity.node_id());
-        let (on_disk, stored) = disk::OnDisk::load(&store, mesh)?;
+        let (on_disk, stored) = disk::OnDisk::load(&store, mesh, &identity)?;
         let book = match stored {
-            Some(snapshot) => membership.with(|roster| {
-                PolicyBook::from_snapshot(snapshot, roster, clock::wall()).map_err(|error| {
-                    StoreError::Damaged { name: POLICY.to_owned(), reason: error.to_string() }
-                })
-            })?,
+            Some(disk::Stored { snapshot, is_sealed }) => {
+                let restore = match is_sealed {
+                    true => PolicyBook::from_own_snapshot,
+                    false => PolicyBook::from_snapshot,
+                };
+                membership.with(|roster| restore(snapshot, roster, clock::wall())).map_err(
+                    |error| StoreError::Damaged {
+                        name: POLICY.to_owned(),
+                        reason: error.to_string(),
+                    },
+                )?
+            }
             None => PolicyBook::new(mesh, me),
         };
         let holders = store.load(HOLDERS)?.unwrap_or_default();
@@ -218,7 +225,9 @@ impl Policies {
         self.store_latest().await;
         let _turn = self.turn.lock().await;
         let mut book = PolicyBook::clone(&self.book.load());
-        if book.tick(wall) {
+        let unsealed = self.on_disk.wants_seal();
+        // A seal is for the next start to be quick: what comes of it is no matter now.
+        if book.tick(wall) || unsealed {
             let _stored = self.keep(quota, book.clone(), false).await;
         }
         if book.adoption_due(wall) {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
+use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition, TableError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -161,8 +161,10 @@ impl Store {
 
     async fn start(open: Open) -> Result<Self, StoreError> {
         let file = Arc::new(File { open, database: Mutex::new(Held::Failed) });
-        // The table must exist before the first read.
-        file.commit(&[])?;
+        // The table must exist before the first read; where it does, nothing is written for it.
+        if !file.has_table()? {
+            file.commit(&[])?;
+        }
         let writer = Arc::new(ArcSwapOption::empty());
         let child = writer_child(Arc::downgrade(&file), Arc::clone(&writer));
         let supervisor = Supervisor::start(vec![child])
@@ -190,12 +192,31 @@ impl Store {
         &self,
         prefix: &str,
     ) -> Result<Vec<(String, T)>, StoreError> {
+        self.read_all(prefix, decode)
+    }
+
+    /// The same, each with the fingerprint that [`Batch::put_changed`] gives it.
+    ///
+    /// # Errors
+    /// As [`Store::load_all`].
+    pub(crate) fn load_printed<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+    ) -> Result<Vec<(String, (Print, T))>, StoreError> {
+        self.read_all(prefix, |name, bytes| Ok((print_of(bytes), decode(name, bytes)?)))
+    }
+
+    fn read_all<T>(
+        &self,
+        prefix: &str,
+        read: impl Fn(&str, &[u8]) -> Result<T, StoreError>,
+    ) -> Result<Vec<(String, T)>, StoreError> {
         let transaction = self.file.database()?.begin_read().map_err(disk)?;
         let table = transaction.open_table(RECORDS).map_err(disk)?;
         let mut found = Vec::new();
         for entry in table.range(prefix..past(prefix).as_str()).map_err(disk)? {
             let (name, bytes) = entry.map_err(disk)?;
-            found.push((name.value().to_owned(), decode(name.value(), bytes.value())?));
+            found.push((name.value().to_owned(), read(name.value(), bytes.value())?));
         }
         Ok(found)
     }
@@ -263,6 +284,13 @@ impl Store {
     }
 }
 
+/// What tells a record's bytes, its version's among them, from all others.
+pub(crate) type Print = [u8; 32];
+
+fn print_of(bytes: &[u8]) -> Print {
+    *blake3::hash(bytes).as_bytes()
+}
+
 /// Several changes that happen together, in their order.
 #[derive(Default)]
 pub(crate) struct Batch(Vec<Change>);
@@ -285,10 +313,10 @@ impl Batch {
         &mut self,
         name: &str,
         value: &T,
-        known: Option<&[u8; 32]>,
-    ) -> Result<[u8; 32], StoreError> {
+        known: Option<&Print>,
+    ) -> Result<Print, StoreError> {
         let bytes = encode(name, value)?;
-        let print = *blake3::hash(&bytes).as_bytes();
+        let print = print_of(&bytes);
         if known != Some(&print) {
             self.0.push(Change::Put(name.to_owned(), bytes));
         }
@@ -346,6 +374,15 @@ impl File {
                 *held = Held::Open(Arc::clone(&database));
                 Ok(database)
             }
+        }
+    }
+
+    fn has_table(&self) -> Result<bool, StoreError> {
+        let transaction = self.database()?.begin_read().map_err(disk)?;
+        match transaction.open_table(RECORDS) {
+            Ok(_) => Ok(true),
+            Err(TableError::TableDoesNotExist(_)) => Ok(false),
+            Err(error) => Err(disk(error)),
         }
     }
 

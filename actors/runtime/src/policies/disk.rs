@@ -1,31 +1,77 @@
 //! The policy book on the disk: a record for each of its parts, of which a change writes those that
-//! changed, all at once.
+//! changed, all at once, and a seal over what they are together.
 //!
 //! Owns the names of the records and the way from the one record that builds before this one wrote.
 //! That record stays, as a mark of a version they do not read: one of them would otherwise find no
-//! policy, and could break this node's word.
+//! policy, and could break this node's word. The seal says that this node stored these very bytes,
+//! of a book whose signatures it had checked: a start need not check a thousand of them again.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use selvedge_base::MeshId;
+use selvedge_net::Identity;
 use selvedge_proto::policy::{PolicyBook, PolicyPart, PolicySnapshot};
 use serde::Serialize;
 
-use crate::store::{Batch, Store, StoreError};
+use crate::store::{Batch, Print, Store, StoreError};
 
 /// Store record of the whole book, in builds before this one; now the mark.
 pub(crate) const POLICY: &str = "policy";
 /// What the names of the parts begin with.
 pub(crate) const PARTS: &str = "policy/";
+/// Store record of the seal. Builds before it leave it as it is when they write parts, so that it
+/// does not fit them.
+pub(crate) const SEAL: &str = "policy seal";
 /// The version of the mark.
 const IN_PARTS: u8 = 2;
+/// What the node's key makes the seal's key from. Its number changes whenever more is asked of a
+/// signature than before, so that what was checked otherwise is checked again.
+const SEALING: &str = "selvedge 2026 seal of checked policy parts 1";
 
 /// What is on the disk of the book, as far as this process knows.
 pub(super) struct OnDisk {
-    /// The fingerprint of each part by the record's name; none when nobody knows, and everything
-    /// must be written.
-    known: Mutex<Option<Prints>>,
+    /// None when nobody knows, and everything must be written.
+    known: Mutex<Option<Known>>,
+    sealing: Sealing,
+    /// Whether what was read has no seal that fits.
+    unsealed: AtomicBool,
+}
+
+/// What was written last, or read.
+#[derive(Clone)]
+struct Known {
+    /// The fingerprint of each part by the record's name.
+    prints: Prints,
+    seal: Option<Print>,
+}
+
+/// A book that was read.
+pub(super) struct Stored {
+    pub(super) snapshot: PolicySnapshot,
+    /// Whether it is what this node stored, all of its signatures checked.
+    pub(super) is_sealed: bool,
+}
+
+/// A key that nobody else has.
+struct Sealing([u8; 32]);
+
+impl Sealing {
+    fn seal(&self, prints: &Prints) -> Print {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        for (name, print) in prints {
+            hasher.update(&(name.len() as u64).to_be_bytes());
+            hasher.update(name.as_bytes());
+            hasher.update(print);
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// Compares in the same time wherever they differ.
+    fn fits(&self, prints: &Prints, seal: &Print) -> bool {
+        blake3::Hash::from(self.seal(prints)) == blake3::Hash::from(*seal)
+    }
 }
 
 impl OnDisk {
@@ -36,17 +82,24 @@ impl OnDisk {
     pub(super) fn load(
         store: &Store,
         mesh: MeshId,
-    ) -> Result<(Self, Option<PolicySnapshot>), StoreError> {
-        let unknown = Self { known: Mutex::new(None) };
-        match store.load::<PolicySnapshot>(POLICY) {
-            Ok(whole) => Ok((unknown, whole)),
-            Err(StoreError::Version { version: IN_PARTS, .. }) => {
-                let parts = store.load_all::<PolicyPart>(PARTS)?;
-                let snapshot = PolicySnapshot::of_parts(mesh, parts.into_iter().map(|(_, p)| p));
-                Ok((unknown, Some(snapshot)))
+        identity: &Identity,
+    ) -> Result<(Self, Option<Stored>), StoreError> {
+        let sealing = Sealing(identity.derive(SEALING));
+        let mark = store.load::<PolicySnapshot>(POLICY);
+        let (known, stored) = match mark {
+            Ok(whole) => {
+                let stored = whole.map(|snapshot| Stored { snapshot, is_sealed: false });
+                (None, stored)
             }
-            Err(error) => Err(error),
-        }
+            Err(StoreError::Version { version: IN_PARTS, .. }) => {
+                let (known, stored) = in_parts(store, mesh, &sealing)?;
+                (Some(known), Some(stored))
+            }
+            Err(error) => return Err(error),
+        };
+        let unsealed = stored.as_ref().is_some_and(|stored| !stored.is_sealed);
+        let unsealed = AtomicBool::new(unsealed);
+        Ok((Self { known: Mutex::new(known), sealing, unsealed }, stored))
     }
 
     /// Writes what changed; returns when it is on the disk. The caller has the writer's turn.
@@ -55,23 +108,49 @@ impl OnDisk {
     /// Any [`StoreError`]; then the next write is of everything.
     pub(super) async fn save(&self, store: &Store, book: &PolicyBook) -> Result<(), StoreError> {
         let known = self.known.lock().take();
-        let (batch, now) = changes(known, book)?;
+        let (batch, now) = changes(known, book, &self.sealing)?;
         store.begin(batch)?.await.map_err(|_| StoreError::Closed)??;
         *self.known.lock() = Some(now);
         Ok(())
     }
+
+    /// Whether what was read at the start is to be written once more for its seal; true once.
+    pub(super) fn wants_seal(&self) -> bool {
+        self.unsealed.swap(false, Ordering::Relaxed)
+    }
+}
+
+fn in_parts(store: &Store, mesh: MeshId, sealing: &Sealing) -> Result<(Known, Stored), StoreError> {
+    // A seal of another version, or a damaged one, is none.
+    let seal = store.load::<Print>(SEAL).unwrap_or_default();
+    let parts = store.load_printed::<PolicyPart>(PARTS)?;
+    let prints: Prints = parts.iter().map(|(name, (print, _))| (name.clone(), *print)).collect();
+    let is_sealed = seal.is_some_and(|seal| sealing.fits(&prints, &seal));
+    let parts = parts.into_iter().map(|(_, (_, part))| part);
+    let snapshot = PolicySnapshot::of_parts(mesh, parts);
+    Ok((Known { prints, seal }, Stored { snapshot, is_sealed }))
 }
 
 /// The fingerprints of what is on the disk, by the records' names.
-pub(crate) type Prints = BTreeMap<String, [u8; 32]>;
+pub(crate) type Prints = BTreeMap<String, Print>;
 
-fn changes(known: Option<Prints>, book: &PolicyBook) -> Result<(Batch, Prints), StoreError> {
+/// All in a book was checked when it was taken, or when an earlier run of this node took it.
+fn changes(
+    known: Option<Known>,
+    book: &PolicyBook,
+    sealing: &Sealing,
+) -> Result<(Batch, Known), StoreError> {
     let mut batch = Batch::default();
     if known.is_none() {
         batch.mark(POLICY, IN_PARTS);
     }
-    let now = put_parts(&mut batch, PARTS, known, book.parts())?;
-    Ok((batch, now))
+    let (before, seal) = known.map(|known| (known.prints, known.seal)).unzip();
+    let prints = put_parts(&mut batch, PARTS, before, book.parts())?;
+    let now = sealing.seal(&prints);
+    if seal.flatten() != Some(now) {
+        batch.put(SEAL, &now)?;
+    }
+    Ok((batch, Known { prints, seal: Some(now) }))
 }
 
 /// Writes those of some parts that are not what `known` says, and removes those that are gone;

@@ -53,13 +53,18 @@ impl Site {
         book
     }
 
-    fn load(&self, store: &Store) -> (OnDisk, Option<PolicySnapshot>) {
-        OnDisk::load(store, self.mesh()).expect("reads")
+    fn load(&self, store: &Store) -> (OnDisk, Option<Stored>) {
+        OnDisk::load(store, self.mesh(), &self.root).expect("reads")
     }
 
     fn read(&self, store: &Store) -> PolicyBook {
-        let stored = self.load(store).1.expect("was stored");
+        let stored = self.load(store).1.expect("was stored").snapshot;
         PolicyBook::from_snapshot(stored, &self.roster(), START).expect("is good")
+    }
+
+    /// Whether what is stored need not be checked.
+    fn is_sealed(&self, store: &Store) -> bool {
+        self.load(store).1.expect("was stored").is_sealed
     }
 }
 
@@ -90,12 +95,19 @@ async fn a_change_writes_what_changed() {
     let mut book = site.book(20);
     on_disk.save(&store, &book).await.expect("saves");
     let known = on_disk.known.lock().clone();
-    assert_eq!(changes(known.clone(), &book).expect("encodes").0.len(), 0);
-    // One key goes, its cut comes.
+    let changed = |book: &PolicyBook| {
+        changes(known.clone(), book, &on_disk.sealing).expect("encodes").0.len()
+    };
+    assert_eq!(changed(&book), 0);
+    // One key goes, its cut comes, the seal is another one.
     let order = CutOrder::Key(site.keys[5].notice.signed.body.id);
     let cut = sign_cut(&Key(&site.root), None, site.mesh(), order, START).expect("signs");
     book.apply_cut(cut, &site.roster(), START).expect("is good");
-    assert_eq!(changes(known, &book).expect("encodes").0.len(), 2);
+    assert_eq!(changed(&book), 3);
+    // So it does after a start, which reads what is there.
+    let (again, _) = site.load(&store);
+    let known = again.known.lock().clone();
+    assert_eq!(changes(known, &book, &again.sealing).expect("encodes").0.len(), 3);
     on_disk.save(&store, &book).await.expect("saves");
     let again = site.read(&store);
     assert_eq!(again.greeting(), book.greeting());
@@ -111,4 +123,43 @@ async fn after_a_write_that_failed_everything_is_written() {
     store.close().await;
     on_disk.save(&store, &site.book(2)).await.expect_err("the store is closed");
     assert!(on_disk.known.lock().is_none(), "nobody knows what is on the disk");
+}
+
+#[tokio::test]
+async fn only_what_this_node_stored_itself_has_a_seal() {
+    let (site, store) = (Site::new(3), store().await);
+    let (on_disk, _) = site.load(&store);
+    on_disk.save(&store, &site.book(3)).await.expect("saves");
+    assert!(site.is_sealed(&store));
+    let (again, _) = site.load(&store);
+    assert!(!again.wants_seal(), "it has one");
+    // Another node's key makes another one.
+    let other = Identity::generate();
+    let (_, read) = OnDisk::load(&store, site.mesh(), &other).expect("reads");
+    assert!(!read.expect("was stored").is_sealed);
+
+    // One part more, one less, one that is another, and one under another's name.
+    let parts = site.book(3).parts();
+    let names: Vec<String> = parts.keys().map(|name| format!("{PARTS}{name}")).collect();
+    let values: Vec<PolicyPart> = parts.into_values().collect();
+    let spoiled = [(3, Some(0)), (2, None), (1, Some(0)), (0, Some(1))];
+    for (at, put) in spoiled {
+        let name = names.get(at).cloned().unwrap_or_else(|| format!("{PARTS}key more"));
+        match put {
+            Some(value) => store.save(&name, &values[value]).await.expect("saves"),
+            None => store.remove(&name).await.expect("removes"),
+        }
+        assert!(!site.is_sealed(&store), "{name} was changed");
+        // A start writes it once more, after which it is as it should be.
+        let (on_disk, _) = site.load(&store);
+        assert!(on_disk.wants_seal() && !on_disk.wants_seal(), "once");
+        on_disk.save(&store, &site.book(3)).await.expect("saves");
+        assert!(site.is_sealed(&store));
+    }
+    // No seal, and one that cannot be read.
+    store.remove(SEAL).await.expect("removes");
+    assert!(!site.is_sealed(&store));
+    store.save(SEAL, &7u8).await.expect("saves");
+    assert!(!site.is_sealed(&store));
+    assert_eq!(site.read(&store).greeting(), site.book(3).greeting());
 }

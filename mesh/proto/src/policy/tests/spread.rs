@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use selvedge_base::codec::{MAX_FRAME, decode_body, encode_datagram};
 
 use super::*;
+use crate::records::revoke;
 
 /// A book with an epoch, a change that waits, accounts, keys and cuts.
 fn full(site: &Site, keys: u8) -> PolicyBook {
@@ -176,6 +177,51 @@ fn a_snapshot_brings_everything_back_and_a_damaged_one_grants_nothing() {
         }
     }
     assert!(refused > 5, "{refused}");
+}
+
+#[test]
+fn what_a_node_stored_itself_has_its_rights_checked_again_and_not_its_signatures() {
+    let site = site(1);
+    let (mut book, mut roster) = (site.book(0), site.roster(0));
+    let key = |entropy: u8, at| {
+        let draft = KeyDraft {
+            name: format!("key {entropy}"),
+            account: path("acme"),
+            models: Vec::new(),
+            routes: Vec::new(),
+            not_after: None,
+        };
+        let steward = Some(site.steward.clone());
+        let made = sign_key(&site.steward_key, steward, site.mesh, draft, [entropy; 32], at);
+        made.unwrap().notice
+    };
+    let (early, late, wall) = (key(1, START), key(2, START.plus(HOUR)), START.plus(DAY));
+    for notice in [early.clone(), late] {
+        book.apply_key(notice, &roster, wall).unwrap();
+    }
+    // Signatures that nobody made show whether they are looked at.
+    let mut stored = book.snapshot();
+    for notice in &mut stored.keys {
+        notice.signed.signature.0[0] ^= 1;
+    }
+    let strict = PolicyBook::from_snapshot(stored.clone(), &roster, wall).unwrap();
+    assert_eq!(strict.keys().count(), 0);
+    let own = PolicyBook::from_own_snapshot(stored.clone(), &roster, wall).unwrap();
+    assert_eq!(own.keys().count(), 2);
+    // The steward was put out since, before it signed the second one.
+    let out = revoke(&site.root, None, site.mesh, node(&site.steward_key), START.plus(MINUTE));
+    roster.apply_revocation(out, wall).unwrap();
+    let mut own = PolicyBook::from_own_snapshot(stored, &roster, wall).unwrap();
+    let kept: Vec<KeyId> = own.keys().map(|key| key.id).collect();
+    assert_eq!(kept, [early.signed.body.id]);
+    // What others say afterwards is checked as ever.
+    let mut forged = key(3, START);
+    forged.signed.signature.0[0] ^= 1;
+    let refused = own.apply_key(forged, &roster, wall);
+    assert!(
+        matches!(refused, Err(PolicyError::Record(RecordError::Signature("key")))),
+        "{refused:?}"
+    );
 }
 
 #[test]
