@@ -7,9 +7,10 @@
 //! What this does not prove. That the job is the one that somebody means: its digest says which it
 //! is, and names no person; what people call it and where it was submitted are not in the digest.
 //! That the nodes with the keys of the job's anchors are whoever they should be. That no quorum of
-//! anchors lied together: they are trusted to stop rather than to sign two sets in one turn or a
-//! wrong part of a sum (docs/decisions/0031-federated-rounds.md), and each later set of anchors is
-//! named by the one before. That clients trained on what they say. That this is
+//! anchors lied together: they are trusted to stop rather than to sign two sets in one turn
+//! (docs/decisions/0031-federated-rounds.md), and each later set of anchors is named by the one
+//! before. That none lied about a sum of which no more parts were shown than tell it
+//! (docs/decisions/0064-parts-that-agree.md). That clients trained on what they say. That this is
 //! the last model of the job: a chain may end early, and says so.
 
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! Ends of a round that are told and that their parts do not show.
 //!
 //! An end of k parts is one anchor's word: who lies has made one up as soon as k - 1 others showed
-//! their parts. It is taken when another anchor said the same, or when the round after it was closed
-//! on top of it, which a quorum of anchors signed. So a node that reaches one other only follows all
-//! rounds but the last of a job, where that was made of so few.
+//! their parts. It is taken when another anchor said the same, or when the round after it was
+//! closed on top of it, which a quorum of anchors signed. So a node that reaches one other only
+//! follows all rounds but the last of a job, where that was made of so few.
 //!
 //! Owns what was told of the round that is next and who said what; whether an end follows from what
 //! is told was worked out before.

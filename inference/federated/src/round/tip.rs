@@ -67,7 +67,7 @@ pub struct Opening {
     pub signature: Signature,
 }
 
-/// A round that is over: proves by itself what follows from it.
+/// A round that is over: with more parts than tell its sum it proves by itself what follows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Folded {
     /// The closed set.
