@@ -5,8 +5,8 @@
 //! with k others. So anchors fold k + 1 parts that agree, and name those that do not. Where nobody
 //! shows more than k a sum is made of k: losing anchors must not stop a job. That comes after a
 //! wait, and those who showed a part tell each other all of theirs meanwhile: who shows two parts
-//! of one sum is found out so, and none of them counts. Open sums are shown by being equal, which says
-//! of each if it is right.
+//! of one sum is found out so, and none of them counts. Open sums are shown by being equal, which
+//! says of each if it is right.
 //!
 //! Owns the parts of one round, what is known of who shows none, and the choice among them; that a
 //! part belongs to the set and is its anchor's was checked before.
