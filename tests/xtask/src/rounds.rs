@@ -8,9 +8,10 @@ use crate::check;
 
 /// The package of the simulator.
 const PACKAGE: &str = "selvedge-sim";
-/// Its tests of rounds: seeds that must hold, proposers that die around each of their steps, and
-/// bugs that must be found.
-const TESTS: [&str; 3] = ["federated", "federated_proposers", "federated_plants"];
+/// Its tests of rounds: seeds that must hold, proposers that die around each of their steps, bugs
+/// that must be found, and stewards who do not know of each other.
+const TESTS: [&str; 4] =
+    ["federated", "federated_proposers", "federated_plants", "federated_stewards"];
 /// Tells the first one how many seeds it runs.
 const SEEDS: &str = "SELVEDGE_SIM_SEEDS";
 /// Tells the second one to sweep every number of anchors, in how many seeds each.
