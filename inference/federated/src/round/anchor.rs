@@ -588,8 +588,10 @@ impl Anchor {
         }
         let opened = self.stored.opened.as_ref();
         if opened.is_some_and(|opened| opened.close == folded.certificate.close) {
+            let is_seat = self.stored.tip.committee.place(&from).is_some();
             for part in &folded.openings {
-                self.takes(from, part, out);
+                // Whoever else tells a part, its anchor signed it.
+                self.takes(if is_seat { from } else { part.anchor }, part, out);
             }
             self.fold_parts(out);
         }
