@@ -156,7 +156,6 @@ fn an_anchor_that_lies_about_its_parts_is_named_and_changes_no_model() {
         "jobs of secure sums",
         "jobs of sums in groups",
         "misdeed",
-        "parts that disagree",
     ]);
 }
 

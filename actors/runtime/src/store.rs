@@ -202,7 +202,7 @@ impl Store {
     pub(crate) fn load_printed<T: DeserializeOwned>(
         &self,
         prefix: &str,
-    ) -> Result<Vec<(String, (Print, T))>, StoreError> {
+    ) -> Result<Vec<(String, Printed<T>)>, StoreError> {
         self.read_all(prefix, |name, bytes| Ok((print_of(bytes), decode(name, bytes)?)))
     }
 
@@ -286,6 +286,9 @@ impl Store {
 
 /// What tells a record's bytes, its version's among them, from all others.
 pub(crate) type Print = [u8; 32];
+
+/// A record with the fingerprint of its bytes.
+pub(crate) type Printed<T> = (Print, T);
 
 fn print_of(bytes: &[u8]) -> Print {
     *blake3::hash(bytes).as_bytes()

@@ -471,9 +471,17 @@ impl Anchor {
     /// Takes a part that belongs to the set; whether it changes anything.
     fn takes(&mut self, from: NodeId, part: &Opening, out: &mut Out) -> bool {
         let took = self.parts.take(from, part);
-        if took == Took::Lie {
+        if let Took::Lie(before) = &took {
             let what = "two parts of one sum".to_owned();
             out.push(Effect::Report(Event::Misdeed { by: part.anchor, what }));
+            // Others saw one of the two, maybe: both together show it to all.
+            for anchor in self.anchors() {
+                if anchor != self.me && anchor != part.anchor {
+                    for part in [&**before, part] {
+                        self.outbox.send(anchor, Message::Opened(Box::new(part.clone())), out);
+                    }
+                }
+            }
         }
         took != Took::Known
     }
@@ -580,7 +588,7 @@ impl Anchor {
             self.outbox.send(from, Message::Ask { round }, out);
             self.ask_next(out);
         }
-        if !self.is_seated() {
+        if word == Word::Seconded || !self.is_seated() {
             return word == Word::Seconded;
         }
         if self.stored.opened.is_none() {

@@ -49,7 +49,7 @@ pub(super) enum Sorted {
 }
 
 /// What a part is to those that are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Took {
     /// It is its anchor's first.
     New,
@@ -57,8 +57,8 @@ pub(super) enum Took {
     Same,
     /// It says nothing new, or its anchor's parts count no more.
     Known,
-    /// Its anchor showed another one: neither counts.
-    Lie,
+    /// Its anchor showed this one before: neither counts.
+    Lie(Box<Opening>),
 }
 
 /// The parts of one round's sum, as they come.
@@ -87,14 +87,14 @@ impl Parts {
         if self.liars.contains(&part.anchor) {
             return Took::Known;
         }
-        let before = self.shown.get(&part.anchor).map(|before| before.partial == part.partial);
-        if before == Some(false) {
+        let differs = |before: &&Opening| before.partial != part.partial;
+        if let Some(before) = self.shown.get(&part.anchor).filter(differs).cloned() {
             self.shown.remove(&part.anchor);
             self.liars.insert(part.anchor);
-            return Took::Lie;
+            return Took::Lie(Box::new(before));
         }
         let is_new = self.told.entry(from).or_default().insert(part.anchor);
-        if before.is_none() {
+        if !self.shown.contains_key(&part.anchor) {
             self.shown.insert(part.anchor, part.clone());
             return Took::New;
         }
@@ -118,7 +118,8 @@ impl Parts {
         self.enough_for += 1;
         // With more of them only a further part changes anything.
         let looks = found == least || self.enough_for == LOST_AFTER + 1;
-        let tells = self.is_bare(job) && self.enough_for % TELLS_EVERY == 2;
+        // Had they agreed the round would be over.
+        let tells = job.mode == Mode::Secure && self.enough_for % TELLS_EVERY == 2;
         (looks, tells)
     }
 
