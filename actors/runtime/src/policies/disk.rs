@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use selvedge_base::MeshId;
+use selvedge_base::{MeshId, Wall};
 use selvedge_net::Identity;
-use selvedge_proto::policy::{PolicyBook, PolicyPart, PolicySnapshot};
+use selvedge_proto::policy::{PolicyBook, PolicyError, PolicyPart, PolicySnapshot};
+use selvedge_proto::records::Roster;
 use serde::Serialize;
 
 use crate::store::{Batch, Print, Store, StoreError};
@@ -49,9 +50,22 @@ struct Known {
 
 /// A book that was read.
 pub(super) struct Stored {
-    pub(super) snapshot: PolicySnapshot,
+    snapshot: PolicySnapshot,
     /// Whether it is what this node stored, all of its signatures checked.
-    pub(super) is_sealed: bool,
+    is_sealed: bool,
+}
+
+impl Stored {
+    /// The book of it. Here alone the seal decides what is believed without its signature.
+    ///
+    /// # Errors
+    /// As [`PolicyBook::from_snapshot`].
+    pub(super) fn restore(self, roster: &Roster, wall: Wall) -> Result<PolicyBook, PolicyError> {
+        match self.is_sealed {
+            true => PolicyBook::from_own_snapshot(self.snapshot, roster, wall),
+            false => PolicyBook::from_snapshot(self.snapshot, roster, wall),
+        }
+    }
 }
 
 /// A key that nobody else has.
