@@ -36,7 +36,8 @@ pub(super) struct OnDisk {
     /// None when nobody knows, and everything must be written.
     known: Mutex<Option<Known>>,
     sealing: Sealing,
-    /// Whether what was read has no seal that fits.
+    /// Whether the parts that were read have no seal that fits. The one record of earlier builds
+    /// stays until something changes: before, those builds can still be gone back to.
     unsealed: AtomicBool,
 }
 
@@ -111,7 +112,7 @@ impl OnDisk {
             }
             Err(error) => return Err(error),
         };
-        let unsealed = stored.as_ref().is_some_and(|stored| !stored.is_sealed);
+        let unsealed = known.is_some() && stored.as_ref().is_some_and(|stored| !stored.is_sealed);
         let unsealed = AtomicBool::new(unsealed);
         Ok((Self { known: Mutex::new(known), sealing, unsealed }, stored))
     }

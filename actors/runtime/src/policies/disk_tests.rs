@@ -90,6 +90,7 @@ async fn what_an_older_build_stored_is_read_and_then_kept_in_parts() {
     store.save(POLICY, &old.snapshot()).await.expect("saves");
     assert_eq!(site.read(&store).greeting(), old.greeting());
     let (on_disk, _) = site.load(&store);
+    assert!(!on_disk.wants_seal(), "the older build can be gone back to until something changes");
     let more = site.book(4);
     on_disk.save(&store, &more).await.expect("saves");
     assert_eq!(site.read(&store).greeting(), more.greeting());
