@@ -154,7 +154,8 @@ impl Drop for Running {
     }
 }
 
-/// Writes a file only its owner may read, whole or not at all; done when it is on the disk.
+/// Writes a file only its owner may read, whole or not at all: its bytes are on the disk before it
+/// has its name.
 pub(crate) fn write_private(path: &Path, text: &str) -> Result<()> {
     put_private(path, text, File::sync_all)
 }

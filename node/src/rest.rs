@@ -1,8 +1,9 @@
 //! What a node gives back to its machine when it has nothing to do.
 //!
 //! Owns the decision when that is, by the processor's time that the node takes, and the task that
-//! asks for it. What is given back is in [`pages`]; the allocator gives back what is free by
-//! itself. Deliberately knows of no request: whatever keeps a node busy shows in its time.
+//! asks for it, which runs from when the start is over. What is given back is in [`pages`]; the
+//! allocator gives back what is free by itself. Deliberately knows of no request: whatever keeps a
+//! node busy shows in its time.
 
 mod pages;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_runtime::Run;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 
 /// What Linux counts the time of a process in, in microseconds: the kernel's `USER_HZ` is 100 on
@@ -61,10 +62,9 @@ impl Rest {
 pub(crate) fn watching() -> Run {
     Arc::new(|| {
         Box::pin(async {
-            // It runs from when the start is over, which left more behind than most work does. Who
-            // waits for a node to come up asks at once, and should find its code in place.
-            sleep(LOOK).await;
-            give_back().await;
+            // The first look is at once, so that a start, which leaves more behind than most work
+            // does, is given back after half a second if nothing came meanwhile. Who waits for a
+            // node to come up asks at once, and finds its code in place.
             let mut looks = interval(LOOK);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut rest = Rest::new();

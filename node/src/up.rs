@@ -78,16 +78,26 @@ pub(crate) async fn up(home: &Home, config: &Config, options: &cli::Up) -> Resul
     let token = fresh_token();
     let api = listener.local_addr()?;
     let settings = settings(config, &token);
+    let stopping = stop.clone();
     let surface = http::lasting(listener, bridge, settings, stop)?;
     let mut surface = node.keep_running("http", surface).await?;
     node.keep_running("rest", rest::watching()).await?;
-    greeting.await.context("telling how to use the node failed")?;
-    running.announce(&api.to_string(), &token)?;
-    ui::out(format_args!(
-        "ready api=http://{api} quic={} node={}",
-        node.quic_addr(),
-        node.gateway().view().me
-    ));
+    let greeted = tokio::select! {
+        greeted = greeting => {
+            greeted.context("telling how to use the node failed")?;
+            true
+        }
+        // A slow disk, which the invitation waits for, must not hold up a stop.
+        () = stopping.requested() => false,
+    };
+    if greeted {
+        running.announce(&api.to_string(), &token)?;
+        ui::out(format_args!(
+            "ready api=http://{api} quic={} node={}",
+            node.quic_addr(),
+            node.gateway().view().me
+        ));
+    }
     surface.wait().await;
     // The commands of this home must not find a node that answers no more.
     drop(running);

@@ -1,7 +1,7 @@
 //! Starting and stopping a node: what is opened in which order, and who owns it.
 //!
 //! ```text
-//! store → identity → roster → endpoint → engine ─┬─ data side: engine's own threads, streams
+//! identity → store → roster → engine → endpoint ─┬─ data side: engine's own threads, streams
 //!                                                └─ control side (supervised): mesh, discovery
 //! ```
 //!
@@ -231,11 +231,13 @@ impl Node {
         entropy::prewarm();
         let opened = open(&config.home).await?;
         let (membership, numbered) = open_membership(&opened, &config).await?;
-        // The disk takes the number of this start meanwhile.
-        let engine = Arc::new(LocalEngine::start(config.engine.clone(), Arc::new(clock::mono))?);
-        let loaded = load(&opened, &config, &membership).await?;
+        // The disk takes the number of this start meanwhile. It is waited for even where these
+        // fail: whoever tries again then finds no write under way.
+        let engine = LocalEngine::start(config.engine.clone(), Arc::new(clock::mono)).map(Arc::new);
+        let loaded = load(&opened, &config, &membership).await;
         // Stored before it is used: no two starts share one.
         numbered.await.map_err(|_| StoreError::Closed)??;
+        let (engine, loaded) = (engine?, loaded?);
         let gate = Arc::new(MemberGate(Arc::clone(&membership)));
         let identity = Arc::clone(&opened.identity);
         let (endpoint, events) =
@@ -370,11 +372,11 @@ async fn open_membership(
     };
     // A rotation of the root key that a crash cut short is finished before anything signs.
     custody::resume_rotation(&config.home, roster.root())?;
+    let invites = opened.store.load::<Invites>(INVITES)?.unwrap_or_default();
     let incarnation = opened.store.load::<u64>(INCARNATION)?.unwrap_or(0) + 1;
     let mut batch = Batch::default();
     batch.put(INCARNATION, &incarnation)?;
     let numbered = opened.store.begin(batch)?;
-    let invites = opened.store.load::<Invites>(INVITES)?.unwrap_or_default();
     let (identity, store) = (Arc::clone(&opened.identity), opened.store.clone());
     let home = config.home.clone();
     let membership = Membership::new(identity, store, home, incarnation, roster, invites);

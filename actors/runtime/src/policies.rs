@@ -76,17 +76,12 @@ impl Policies {
         let (mesh, me) = (membership.mesh(), identity.node_id());
         let (on_disk, stored) = disk::OnDisk::load(&store, mesh, &identity)?;
         let book = match stored {
-            Some(disk::Stored { snapshot, is_sealed }) => {
-                let restore = match is_sealed {
-                    true => PolicyBook::from_own_snapshot,
-                    false => PolicyBook::from_snapshot,
-                };
-                membership.with(|roster| restore(snapshot, roster, clock::wall())).map_err(
-                    |error| StoreError::Damaged {
-                        name: POLICY.to_owned(),
-                        reason: error.to_string(),
-                    },
-                )?
+            Some(stored) => {
+                let book = membership.with(|roster| stored.restore(roster, clock::wall()));
+                book.map_err(|error| StoreError::Damaged {
+                    name: POLICY.to_owned(),
+                    reason: error.to_string(),
+                })?
             }
             None => PolicyBook::new(mesh, me),
         };

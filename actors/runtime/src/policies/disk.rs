@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use selvedge_base::MeshId;
+use selvedge_base::{MeshId, Wall};
 use selvedge_net::Identity;
-use selvedge_proto::policy::{PolicyBook, PolicyPart, PolicySnapshot};
+use selvedge_proto::policy::{PolicyBook, PolicyError, PolicyPart, PolicySnapshot};
+use selvedge_proto::records::Roster;
 use serde::Serialize;
 
 use crate::store::{Batch, Print, Store, StoreError};
@@ -35,7 +36,8 @@ pub(super) struct OnDisk {
     /// None when nobody knows, and everything must be written.
     known: Mutex<Option<Known>>,
     sealing: Sealing,
-    /// Whether what was read has no seal that fits.
+    /// Whether the parts that were read have no seal that fits. The one record of earlier builds
+    /// stays until something changes: before, those builds can still be gone back to.
     unsealed: AtomicBool,
 }
 
@@ -49,9 +51,22 @@ struct Known {
 
 /// A book that was read.
 pub(super) struct Stored {
-    pub(super) snapshot: PolicySnapshot,
+    snapshot: PolicySnapshot,
     /// Whether it is what this node stored, all of its signatures checked.
-    pub(super) is_sealed: bool,
+    is_sealed: bool,
+}
+
+impl Stored {
+    /// The book of it. Here alone the seal decides what is believed without its signature.
+    ///
+    /// # Errors
+    /// As [`PolicyBook::from_snapshot`].
+    pub(super) fn restore(self, roster: &Roster, wall: Wall) -> Result<PolicyBook, PolicyError> {
+        match self.is_sealed {
+            true => PolicyBook::from_own_snapshot(self.snapshot, roster, wall),
+            false => PolicyBook::from_snapshot(self.snapshot, roster, wall),
+        }
+    }
 }
 
 /// A key that nobody else has.
@@ -97,7 +112,7 @@ impl OnDisk {
             }
             Err(error) => return Err(error),
         };
-        let unsealed = stored.as_ref().is_some_and(|stored| !stored.is_sealed);
+        let unsealed = known.is_some() && stored.as_ref().is_some_and(|stored| !stored.is_sealed);
         let unsealed = AtomicBool::new(unsealed);
         Ok((Self { known: Mutex::new(known), sealing, unsealed }, stored))
     }

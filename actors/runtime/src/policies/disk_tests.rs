@@ -5,6 +5,7 @@ use selvedge_base::{NodeId, Wall};
 use selvedge_net::Identity;
 use selvedge_proto::policy::{CutOrder, KeyDraft, NewKey, sign_cut, sign_key};
 use selvedge_proto::records::Roster;
+use serde::de::DeserializeOwned;
 
 use super::*;
 use crate::membership::Key;
@@ -58,14 +59,24 @@ impl Site {
     }
 
     fn read(&self, store: &Store) -> PolicyBook {
-        let stored = self.load(store).1.expect("was stored").snapshot;
-        PolicyBook::from_snapshot(stored, &self.roster(), START).expect("is good")
+        let stored = self.load(store).1.expect("was stored");
+        stored.restore(&self.roster(), START).expect("is good")
     }
 
     /// Whether what is stored need not be checked.
     fn is_sealed(&self, store: &Store) -> bool {
         self.load(store).1.expect("was stored").is_sealed
     }
+}
+
+/// The same with a signature that nobody made under a key.
+fn forged<T: Serialize + DeserializeOwned>(told: &T, key: &NewKey) -> T {
+    let mut bytes = postcard::to_stdvec(told).expect("encodes");
+    let signature = key.notice.signed.signature.0;
+    let mut places = bytes.windows(signature.len());
+    let at = places.position(|found| found == signature.as_slice()).expect("is in it");
+    bytes[at] ^= 1;
+    postcard::from_bytes(&bytes).expect("decodes")
 }
 
 async fn store() -> Store {
@@ -79,6 +90,7 @@ async fn what_an_older_build_stored_is_read_and_then_kept_in_parts() {
     store.save(POLICY, &old.snapshot()).await.expect("saves");
     assert_eq!(site.read(&store).greeting(), old.greeting());
     let (on_disk, _) = site.load(&store);
+    assert!(!on_disk.wants_seal(), "the older build can be gone back to until something changes");
     let more = site.book(4);
     on_disk.save(&store, &more).await.expect("saves");
     assert_eq!(site.read(&store).greeting(), more.greeting());
@@ -162,4 +174,35 @@ async fn only_what_this_node_stored_itself_has_a_seal() {
     store.save(SEAL, &7u8).await.expect("saves");
     assert!(!site.is_sealed(&store));
     assert_eq!(site.read(&store).greeting(), site.book(3).greeting());
+}
+
+#[tokio::test]
+async fn a_forged_key_that_fits_no_seal_is_left_out() {
+    let (site, store) = (Site::new(2), store().await);
+    let (on_disk, _) = site.load(&store);
+    let book = site.book(2);
+    on_disk.save(&store, &book).await.expect("saves");
+    let [first, second] = [0, 1].map(|at| site.keys[at].notice.signed.body.id);
+    let (name, parts) = (format!("key {first}"), book.parts());
+    let part = forged(&parts[&name], &site.keys[0]);
+    store.save(&format!("{PARTS}{name}"), &part).await.expect("saves");
+    let read = site.read(&store);
+    assert!(read.key(&first).is_none(), "nobody signed it");
+    assert!(read.key(&second).is_some(), "it is as it was");
+}
+
+/// What no node does by itself: it shows that the signatures of what is sealed are not looked at.
+#[tokio::test]
+async fn what_fits_the_seal_is_not_checked_again() {
+    let (site, store) = (Site::new(1), store().await);
+    let (on_disk, _) = site.load(&store);
+    let unchecked = forged(&site.book(1).snapshot(), &site.keys[0]);
+    let book = PolicyBook::from_own_snapshot(unchecked, &site.roster(), START).expect("is taken");
+    on_disk.save(&store, &book).await.expect("saves");
+    assert!(site.is_sealed(&store));
+    assert_eq!(site.read(&store).keys().count(), 1);
+    // Another node's key makes another seal, so that it looks.
+    let (_, read) = OnDisk::load(&store, site.mesh(), &Identity::generate()).expect("reads");
+    let read = read.expect("was stored").restore(&site.roster(), START).expect("is good");
+    assert_eq!(read.keys().count(), 0);
 }
