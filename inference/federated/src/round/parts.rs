@@ -11,6 +11,7 @@
 //! Owns the parts of one round, what is known of who shows none, and the choice among them; that a
 //! part belongs to the set and is its anchor's was checked before.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_base::NodeId;
@@ -94,8 +95,8 @@ impl Parts {
             return Took::Lie(Box::new(before));
         }
         let is_new = self.told.entry(from).or_default().insert(part.anchor);
-        if !self.shown.contains_key(&part.anchor) {
-            self.shown.insert(part.anchor, part.clone());
+        if let Entry::Vacant(place) = self.shown.entry(part.anchor) {
+            place.insert(part.clone());
             return Took::New;
         }
         if is_new { Took::Same } else { Took::Known }
