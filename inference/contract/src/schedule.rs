@@ -410,8 +410,7 @@ impl Schedule {
 
     /// Drops what could not even run alone: memory has shrunk since it arrived.
     fn expel(&mut self, plan: &mut Plan) {
-        let (pages, prefixes, shares) =
-            (self.bounds.pages, &mut self.prefixes, &mut self.shares);
+        let (pages, prefixes, shares) = (self.bounds.pages, &mut self.prefixes, &mut self.shares);
         let mut fits = |sequence: &Sequence| {
             let fits = sequence.next_pages() <= pages;
             if !fits {

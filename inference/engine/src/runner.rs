@@ -241,8 +241,10 @@ impl Runner {
         for id in gone {
             self.end(id, cancelled());
         }
-        for id in self.schedule.expire(self.shared.now()) {
-            self.end(id, late());
+        if self.schedule.queued() > 0 {
+            for id in self.schedule.expire(self.shared.now()) {
+                self.end(id, late());
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use selvedge_contract::{
 
 use crate::config::EngineConfig;
 use crate::embed;
-use crate::error::{EngineError, elsewhere, overloaded, over_share};
+use crate::error::{EngineError, elsewhere, over_share, overloaded};
 use crate::front;
 use crate::gguf::Gguf;
 use crate::mailbox::Mailbox;
