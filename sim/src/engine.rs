@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use selvedge_base::{Blame, Code, Micros, ModelDigest, Mono, Refusal, RequestId, Retry, Stage};
 use selvedge_contract::schedule::{Arrival, Bounds, Plan as StepPlan, Schedule, Work};
 use selvedge_contract::{
-    Answer, CostModel, EngineStatus, FinishReason, GenerateRequest, Input, ModelCard, ModelState,
-    ModelStatus, Scope, TokenEvent, Usage,
+    Answer, Claim, CostModel, EngineStatus, FinishReason, GenerateRequest, Input, ModelCard,
+    ModelState, ModelStatus, Scope, TokenEvent, Usage,
 };
 use selvedge_proto::swim::Pulse;
 
@@ -257,6 +257,7 @@ impl Engine {
             answer_tokens: request.max_tokens.saturating_sub(drawn).max(longest - drawn),
             // One schedule has both models here; their pages are not the same.
             scope: Some(Scope::new(&format!("{}/{tenant}", model.name()))),
+            claim: Claim::of(tenant),
         };
         self.lanes[0]
             .arrive(arrival)

@@ -15,7 +15,7 @@ mod usage;
 pub use calls::Calls;
 pub use event::{Citation, Event, Failure, Finish, Head, Provider, TokenLogProb, TopLogProb};
 pub use gather::{Block, Choice, Gathered};
-pub use local::{ForEngine, for_engine};
+pub use local::{ForEngine, for_engine, priority_of, tier_of};
 pub use request::{
     Cache, ChatRequest, Content, Effort, Extension, Format, Function, LogProbs, Message, Part,
     Reasoning, Role, Sampling, Source, Thinking, Tool, ToolChoice,

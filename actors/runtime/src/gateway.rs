@@ -15,7 +15,7 @@ use selvedge_base::{
     TraceContext,
 };
 use selvedge_contract::{
-    Answer, Emitted, EventSink, GenerateRequest, Input, Limits, LogProbs, Sampling,
+    Answer, Asker, Emitted, EventSink, GenerateRequest, Input, Limits, LogProbs, Priority, Sampling,
 };
 use selvedge_core::flow::{Flow, FlowEffect, FlowInput, Piece};
 use selvedge_core::meter::Meter;
@@ -65,6 +65,8 @@ pub struct Call {
     pub label: Label,
     /// Time the whole answer may take.
     pub deadline: Micros,
+    /// How urgent it is among those of its tenant, at an engine of this node. Peers are not told.
+    pub priority: Priority,
     /// The model's name, `name@digest prefix`, or digest.
     pub model: String,
     /// What to continue.
@@ -481,9 +483,16 @@ impl Request {
             let run = self.shared.run_id();
             let request = GenerateRequest { id: run, ..request };
             let sink = LocalSink { fence, events: self.from_engine.clone() };
-            // A key of this node alone may be called as a tenant of the mesh is.
-            let tenant = format!("{}|{}", self.call.account.as_str(), self.call.tenant);
-            return match self.shared.engine.submit(&tenant, request, Box::new(sink)) {
+            // A key of this node alone may be called as a tenant of the mesh is. What is shared is
+            // an account's; turns are its tenant's, however many accounts that has.
+            let (account, tenant) = (&self.call.account, &self.call.tenant);
+            let asker = Asker {
+                scope: &format!("{}|{tenant}", account.as_str()),
+                tenant: &format!("{}|{tenant}", account.tenant()),
+                priority: self.call.priority,
+                within: Some(deadline),
+            };
+            return match self.shared.engine.submit_as(&asker, request, Box::new(sink)) {
                 Ok(()) => {
                     self.turn = Turn::Local { fence, run };
                     Some(FlowInput::Accepted { fence })

@@ -36,9 +36,9 @@ struct Script {
 }
 
 impl Engine for Script {
-    fn submit(
+    fn submit_as(
         &self,
-        _tenant: &str,
+        _asker: &Asker<'_>,
         request: GenerateRequest,
         mut sink: Box<dyn EventSink>,
     ) -> Result<(), Refusal> {
@@ -158,6 +158,7 @@ fn call(gateway: &Gateway, max_tokens: Option<u32>) -> Call {
         key: None,
         label: Label::Node,
         deadline: Micros::secs(60),
+        priority: Priority::Normal,
         model: MODEL.to_owned(),
         input: Input::Text("hello".to_owned()),
         sampling: Sampling {

@@ -10,7 +10,7 @@ use selvedge_base::codec::CodecError;
 use selvedge_base::{
     Blame, Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry, Stage, TraceContext,
 };
-use selvedge_contract::{Answer, EventSink};
+use selvedge_contract::{Answer, Asker, EventSink};
 use selvedge_core::{Charged, HandOff, HandOffReply, Opening, Shaped, Traced};
 use selvedge_net::{FrameReceiver, FrameSender, NetError, clock};
 use selvedge_proto::records::Signed;
@@ -187,7 +187,8 @@ async fn hand_off(
         // Bounded by the answer, as in the gateway: `max_tokens` tokens and three more events.
         // What a peer calls its tenants is its own affair: two peers' may have one name.
         let tenant = format!("{from}|{}", handed.tenant);
-        shared.engine.submit(&tenant, handed.request, Box::new(PeerSink(to_stream)))
+        let asker = Asker { within: Some(handed.deadline), ..Asker::new(&tenant) };
+        shared.engine.submit_as(&asker, handed.request, Box::new(PeerSink(to_stream)))
     });
     if let Err(refusal) = submitted {
         shared.counters.refused.bump();

@@ -9,6 +9,7 @@ pub mod carried;
 pub mod cost;
 pub mod draft;
 pub mod embed;
+pub mod fair;
 pub mod hardware;
 mod pace;
 pub mod prefix;
@@ -25,6 +26,7 @@ mod worth;
 
 pub use cost::CostModel;
 pub use embed::{EmbedRequest, EmbedSink, Embedded};
+pub use fair::{Asker, Claim, Priority, Tenant};
 pub use hardware::{Card, Condition, Hardware, Machine};
 pub use prefix::Scope;
 pub use request::{
@@ -47,18 +49,32 @@ use selvedge_base::{Blame, Code, ModelDigest, Refusal, RequestId, Retry, Stage};
 ///
 /// Many sequences share one model: an engine interleaves them step by step.
 pub trait Engine: Send + Sync {
-    /// Queues a tenant's request. Answers arrive at `sink` from the engine's own thread, ending
+    /// Queues somebody's request. Answers arrive at `sink` from the engine's own thread, ending
     /// with exactly one [`Answer::Finished`] or [`Answer::Failed`]. What the engine has computed
-    /// for the beginning of a prompt serves requests of the same tenant only.
+    /// for the beginning of a prompt serves requests of the same scope only, and whose request is
+    /// begun first follows from what their tenants have had.
     ///
     /// # Errors
     /// A refusal when the request cannot be queued at all: unknown model, full queue, too long.
+    fn submit_as(
+        &self,
+        asker: &Asker<'_>,
+        request: GenerateRequest,
+        sink: Box<dyn EventSink>,
+    ) -> Result<(), Refusal>;
+
+    /// Queues a request of a tenant of which nothing else is known.
+    ///
+    /// # Errors
+    /// As [`Engine::submit_as`].
     fn submit(
         &self,
         tenant: &str,
         request: GenerateRequest,
         sink: Box<dyn EventSink>,
-    ) -> Result<(), Refusal>;
+    ) -> Result<(), Refusal> {
+        self.submit_as(&Asker::new(tenant), request, sink)
+    }
 
     /// Frees a request's work within one step. Unknown ids are ignored.
     fn cancel(&self, id: RequestId);

@@ -2,7 +2,7 @@
 //!
 //! Owns one model's queue and the choice, step by step, of which sequences advance and by how many
 //! tokens, whom to admit, and whom to pause when memory for keys and values runs short. It is a
-//! pure policy: no time, no tensors; the engine carries a [`Plan`] out and says what came of it.
+//! pure policy: no clock, no tensors; the engine carries a [`Plan`] out and says what came of it.
 //!
 //! The rules: every running answer advances by one token in every step. Prompts advance by chunks,
 //! in turn, within a budget of rows per step: while nobody is answered it is a whole step's, and
@@ -11,9 +11,10 @@
 //! can end within [`TURN_ROWS`] does, so that of many questions that come together the first is
 //! answered first and not all of them last; a longer one lets others go on after
 //! [`CHUNK_TOKENS`]. Whoever had a turn longest ago is next.
-//! Admission is first come, first served, and never ahead of the growth of what runs. When memory
-//! is short the youngest sequence is paused: its memory is freed, it goes back to the head of the
-//! queue and is recomputed later. The oldest therefore always advances, so everything ends.
+//! Admission is in fair turns of the tenants ([`crate::fair`]), by arrival where there is one, and
+//! never ahead of the growth of what runs. When memory is short the youngest sequence is paused:
+//! its memory is freed, it goes back to the head of the queue and is recomputed later. The oldest
+//! therefore always advances, so everything ends.
 //!
 //! Whole pages stay when their sequence ends, as long as nobody needs the memory, and a sequence
 //! that begins with their tokens joins them ([`Prefixes`]); at least one token of its prompt is
@@ -29,9 +30,10 @@
 
 use std::collections::VecDeque;
 
-use selvedge_base::{Micros, RequestId};
+use selvedge_base::{Micros, Mono, RequestId};
 use thiserror::Error;
 
+use crate::fair::{Claim, Shares};
 use crate::pace::Pace;
 use crate::prefix::{Kept, PageId, Prefixes, Scope};
 use crate::sequence::Sequence;
@@ -82,6 +84,8 @@ pub struct Arrival {
     pub answer_tokens: u32,
     /// With whom its pages may be shared; `None` = with nobody.
     pub scope: Option<Scope>,
+    /// Whose turn it takes, and when it is to.
+    pub claim: Claim,
 }
 
 /// Why a request was not queued.
@@ -176,7 +180,9 @@ pub struct Drafts {
 pub struct Schedule {
     bounds: Bounds,
     prefixes: Prefixes,
+    /// In order of arrival, behind those that were paused.
     queue: VecDeque<Sequence>,
+    shares: Shares,
     /// In order of admission.
     running: Vec<Sequence>,
     /// Two for each step, so that there is a place between: who had a turn longest ago is next.
@@ -198,6 +204,7 @@ impl Schedule {
             bounds,
             prefixes: Prefixes::default(),
             queue: VecDeque::new(),
+            shares: Shares::new(bounds.max_batch.saturating_add(bounds.max_queue)),
             running: Vec::new(),
             round: 0,
             times: RowTimes::default(),
@@ -233,14 +240,35 @@ impl Schedule {
 
     /// Forgets a request that ended or was given up; unknown ids are ignored.
     pub fn leave(&mut self, id: RequestId) {
-        self.queue.retain(|sequence| sequence.id != id);
-        let prefixes = &mut self.prefixes;
-        self.running.retain(|sequence| {
+        let (prefixes, shares) = (&mut self.prefixes, &mut self.shares);
+        let mut stays = |sequence: &Sequence| {
             if sequence.id == id {
                 prefixes.release(&sequence.chain);
+                shares.give_back(&sequence.claim.tenant, sequence.owed);
             }
             sequence.id != id
-        });
+        };
+        self.queue.retain(&mut stays);
+        self.running.retain(&mut stays);
+        self.rest();
+    }
+
+    /// Forgets the requests whose deadline passed before they were begun, and says which.
+    pub fn expire(&mut self, now: Mono) -> Vec<RequestId> {
+        let late = self.queue.iter().filter(|sequence| sequence.is_late(now));
+        let late: Vec<_> = late.map(|sequence| sequence.id).collect();
+        if !late.is_empty() {
+            self.queue.retain(|sequence| !sequence.is_late(now));
+            self.rest();
+        }
+        late
+    }
+
+    /// Forgets what tenants were given, where there is nothing to share.
+    fn rest(&mut self) {
+        if self.is_idle() {
+            self.shares.rest();
+        }
     }
 
     /// Changes the memory there is. Returns pages whose memory is to be freed now; what no longer
@@ -382,12 +410,13 @@ impl Schedule {
 
     /// Drops what could not even run alone: memory has shrunk since it arrived.
     fn expel(&mut self, plan: &mut Plan) {
-        let (pages, prefixes) = (self.bounds.pages, &mut self.prefixes);
+        let (pages, prefixes, shares) = (self.bounds.pages, &mut self.prefixes, &mut self.shares);
         let mut fits = |sequence: &Sequence| {
             let fits = sequence.next_pages() <= pages;
             if !fits {
                 plan.expelled.push(sequence.id);
                 prefixes.release(&sequence.chain);
+                shares.give_back(&sequence.claim.tenant, sequence.owed);
             }
             fits
         };
@@ -501,13 +530,8 @@ impl Schedule {
         let computing: u32 = plan.work.iter().map(Work::prompt).sum();
         let mut rows = room.rows.saturating_sub(computing);
         while self.running.len() < self.bounds.max_batch && plan.paused.is_empty() {
-            let free = self.bounds.pages.saturating_sub(self.pages_held());
+            let Some(mut sequence) = self.take_next() else { break };
             let prefixes = &mut self.prefixes;
-            let fits = |next: &mut Sequence| {
-                let shared = prefixes.held_of(&next.find(prefixes));
-                next.next_pages() - shared <= free
-            };
-            let Some(mut sequence) = self.queue.pop_front_if(fits) else { break };
             // The whole prompt's pages are set aside now: admitting more than fits would only
             // lead to pauses.
             sequence.pages = sequence.next_pages();
@@ -516,6 +540,10 @@ impl Schedule {
             if !pages.is_empty() {
                 sequence.join(&pages, prefixes);
                 plan.joined.push(Joined { id: sequence.id, pages });
+            }
+            if !sequence.begun {
+                let tokens = sequence.begin();
+                self.shares.begin(&sequence.claim.tenant, tokens);
             }
             let waits = self.running.iter().any(|older| sequence.follows(older));
             let decode = sequence.next_decode();
@@ -534,6 +562,23 @@ impl Schedule {
             }
             self.running.push(sequence);
         }
+    }
+
+    /// Takes whoever is next from the queue, if there is room for it. Nobody else goes meanwhile: a
+    /// long prompt would wait for ever.
+    fn take_next(&mut self) -> Option<Sequence> {
+        let free = self.bounds.pages.saturating_sub(self.pages_held());
+        let at = self.shares.next(&self.queue)?;
+        let next = self.queue.get(at)?;
+        let shared = self.prefixes.held_of(&next.find(&self.prefixes));
+        if next.next_pages() - shared > free {
+            return None;
+        }
+        let sequence = self.queue.remove(at)?;
+        for older in self.queue.iter_mut().take(at) {
+            older.overtake(&sequence.claim.tenant);
+        }
+        Some(sequence)
     }
 
     /// Adds what may be drawn next to a step of answers alone. Guesses are made in every step: how

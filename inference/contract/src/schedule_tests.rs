@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+#[path = "schedule_fair_tests.rs"]
+mod fair;
 #[path = "schedule_mixed_tests.rs"]
 mod mixed;
 
@@ -14,12 +16,12 @@ fn bounds(max_batch: usize, max_queue: usize, pages: u64) -> Bounds {
 /// A request that shares nothing with others.
 fn arrival(id: u128, prompt_tokens: u32, answer_tokens: u32) -> Arrival {
     let tokens = vec![0; prompt_tokens as usize];
-    Arrival { id: RequestId(id), tokens, answer_tokens, scope: None }
+    Arrival { id: RequestId(id), tokens, answer_tokens, scope: None, claim: Claim::default() }
 }
 
 /// A request of a tenant, for its prompt.
 fn shared(id: u128, tenant: &str, tokens: Vec<u32>, answer_tokens: u32) -> Arrival {
-    Arrival { id: RequestId(id), tokens, answer_tokens, scope: Some(Scope::new(tenant)) }
+    Arrival { scope: Some(Scope::new(tenant)), tokens, ..arrival(id, 0, answer_tokens) }
 }
 
 /// Carries a plan out as an engine would; every sequence draws until its limit. A page's numbers
@@ -578,7 +580,7 @@ fn any_arrival(id: u128, prompt: u32, answer: u32, tenant: usize, same: u32) -> 
     let scope = ["acme", "zeta"].get(tenant).map(|tenant| Scope::new(tenant));
     let token = |at: u32| if at < same { at % 5 } else { 1_000 + id as u32 };
     let tokens = (0..prompt).map(token).collect();
-    Arrival { id: RequestId(id), tokens, answer_tokens: answer, scope }
+    Arrival { tokens, scope, ..arrival(id, 0, answer) }
 }
 
 proptest! {

@@ -3,9 +3,10 @@
 //! Owns the arithmetic of one sequence. Which sequence advances is the schedule's choice, which
 //! pages there are is known by [`Prefixes`].
 
-use selvedge_base::RequestId;
+use selvedge_base::{Mono, RequestId};
 
 use crate::draft::{Guess, Lookup};
+use crate::fair::{Claim, MOST_OVERTAKEN, Priority, Rank, Tenant};
 use crate::prefix::{Kept, PageId, Prefixes, Scope};
 use crate::schedule::{Arrival, CHUNK_TOKENS, PAGE_TOKENS, TURN_ROWS, Work, pages_for};
 use crate::worth::{Chances, MOST_GUESSED};
@@ -15,6 +16,16 @@ use crate::worth::{Chances, MOST_GUESSED};
 pub(crate) struct Sequence {
     pub(crate) id: RequestId,
     pub(crate) scope: Option<Scope>,
+    /// Whose turn it is to have.
+    pub(crate) claim: Claim,
+    /// It was begun once; if it waits it was paused.
+    pub(crate) begun: bool,
+    /// Later requests that went before it, as far as they count.
+    overtaken: u32,
+    /// Tokens that its tenant was given for it and that were not computed.
+    pub(crate) owed: u32,
+    /// Tokens that were computed or joined once, whatever a pause took away.
+    reached: u32,
     /// The prompt and what was drawn.
     pub(crate) tokens: Vec<u32>,
     pub(crate) computed: u32,
@@ -46,6 +57,11 @@ impl Sequence {
         Self {
             id: arrival.id,
             scope: arrival.scope,
+            claim: arrival.claim,
+            begun: false,
+            overtaken: 0,
+            owed: 0,
+            reached: 0,
             tokens: arrival.tokens,
             computed: 0,
             expected: 0,
@@ -59,6 +75,40 @@ impl Sequence {
             chances: Chances::default(),
             guess: None,
         }
+    }
+
+    /// How it stands among the waiting ones of its tenant.
+    pub(crate) fn rank(&self) -> Rank {
+        if self.overtaken >= MOST_OVERTAKEN {
+            return Rank::Overtaken;
+        }
+        let deadline = self.claim.deadline.unwrap_or(Mono(u64::MAX));
+        match self.claim.priority {
+            Priority::High => Rank::High(deadline),
+            Priority::Normal => Rank::Normal(deadline),
+            Priority::Low => Rank::Low(deadline),
+        }
+    }
+
+    /// Notes that a later request of this tenant goes before it.
+    pub(crate) fn overtake(&mut self, tenant: &Tenant) {
+        if self.claim.priority == Priority::Low || self.claim.tenant == *tenant {
+            self.overtaken = self.overtaken.saturating_add(1);
+        }
+    }
+
+    /// Notes that it begins. Returns the tokens that it may take, of those that are not joined: the
+    /// last one drawn is never computed.
+    pub(crate) const fn begin(&mut self) -> u32 {
+        self.begun = true;
+        self.reached = self.computed;
+        self.owed = self.longest.saturating_sub(1).saturating_sub(self.computed);
+        self.owed
+    }
+
+    /// Whether its time was over before it began.
+    pub(crate) fn is_late(&self, now: Mono) -> bool {
+        !self.begun && self.claim.deadline.is_some_and(|deadline| deadline <= now)
     }
 
     /// Notes that it is about to have so many rows for its prompt in this round. They end its turn
@@ -130,12 +180,17 @@ impl Sequence {
         prefixes.hold(pages);
         self.chain.extend_from_slice(pages);
         self.computed += pages.len() as u32 * PAGE_TOKENS;
+        self.reached = self.reached.max(self.computed);
         self.expected = 0;
     }
 
     /// Notes that tokens were computed. If they end a page: under which name it is kept.
     pub(crate) fn advance(&mut self, tokens: u32, prefixes: &mut Prefixes) -> Option<Kept> {
         self.computed = self.computed.saturating_add(tokens).min(self.known());
+        // What is computed again after a pause is not the tenant's affair.
+        let new = self.computed.saturating_sub(self.reached);
+        self.reached += new;
+        self.owed = self.owed.saturating_sub(new);
         self.expected = 0;
         let page = PAGE_TOKENS as usize;
         let (from, to) = (self.chain.len() * page, (self.chain.len() + 1) * page);

@@ -185,6 +185,13 @@ pub(crate) fn overloaded(message: impl Into<String>, retry_after: Micros) -> Ref
     Refusal::new(Stage::Execute, Blame::Us, retry, Code::Overloaded, message)
 }
 
+/// A refusal for work of somebody who has as much here as may be beside others, with when to come
+/// back.
+pub(crate) fn over_share(message: impl Into<String>, retry_after: Micros) -> Refusal {
+    let retry = Retry::After(retry_after);
+    Refusal::new(Stage::Execute, Blame::Client, retry, Code::Overloaded, message)
+}
+
 /// A refusal that another node may not have to give.
 pub(crate) fn elsewhere(code: Code, message: impl Into<String>) -> Refusal {
     Refusal::new(Stage::Execute, Blame::Us, Retry::Elsewhere, code, message)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use selvedge_base::{Code, ModelDigest, Mono};
-use selvedge_contract::{Answer, GenerateRequest, Scope};
+use selvedge_contract::{Answer, Claim, GenerateRequest, Scope};
 
 use crate::error::{EngineError, elsewhere};
 use crate::guide;
@@ -33,6 +33,8 @@ pub(crate) enum Message {
 pub(crate) struct Order {
     /// With whom its pages may be shared.
     pub(crate) scope: Scope,
+    /// Whose turn it takes.
+    pub(crate) claim: Claim,
     /// What is added to the request's model, if anything is.
     pub(crate) tuned: Option<Arc<Tuned>>,
     pub(crate) request: GenerateRequest,
@@ -128,7 +130,7 @@ pub(crate) fn closing() -> selvedge_base::Refusal {
 }
 
 fn prepare(shared: &Arc<Shared>, order: Order) {
-    let Order { scope, tuned, request, mut outlet, submitted } = order;
+    let Order { scope, claim, tuned, request, mut outlet, submitted } = order;
     let id = request.id;
     if outlet.is_cancelled() {
         outlet.send(Answer::Failed(cancelled()));
@@ -145,7 +147,7 @@ fn prepare(shared: &Arc<Shared>, order: Order) {
         catch_unwind(AssertUnwindSafe(|| Job::prepare(scope, request, outlet, text, submitted)));
     match prepared {
         Ok(Ok(Prepared::Job(mut job))) => {
-            job.tuned = tuned;
+            (job.tuned, job.claim) = (tuned, claim);
             if let Err(worker::Message::Job(job)) = shared.worker.push(worker::Message::Job(job)) {
                 job.fail(closing());
             }

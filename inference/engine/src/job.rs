@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 
 use selvedge_base::{Blame, Code, ModelDigest, Mono, Refusal, RequestId, Retry, Stage};
 use selvedge_contract::{
-    Answer, EventSink, FinishReason, GenerateRequest, Input, Limits, LogProbs, Sampling, Scope,
-    TokenEvent, TokenLogProb, Usage,
+    Answer, Claim, EventSink, FinishReason, GenerateRequest, Input, Limits, LogProbs, Sampling,
+    Scope, TokenEvent, TokenLogProb, Usage,
 };
 
 use crate::calls::{Hold, Ruled};
@@ -28,6 +28,8 @@ pub(crate) struct Job {
     pub(crate) id: RequestId,
     /// With whom its pages may be shared.
     pub(crate) scope: Scope,
+    /// Whose turn it takes.
+    pub(crate) claim: Claim,
     pub(crate) model: ModelDigest,
     /// What is added to the model's matrices, from its first token to its last.
     pub(crate) tuned: Option<Arc<Tuned>>,
@@ -141,6 +143,7 @@ impl Job {
         let mut job = Self {
             id: request.id,
             scope,
+            claim: Claim::default(),
             model: request.model,
             tuned: None,
             limit: limit.min(text.context() - prompt_tokens),
@@ -293,6 +296,12 @@ impl Job {
 pub(crate) fn cancelled() -> Refusal {
     let message = "the request was cancelled";
     Refusal::new(Stage::Execute, Blame::Client, Retry::Never, Code::Cancelled, message)
+}
+
+/// The refusal for a request whose turn did not come in time.
+pub(crate) fn late() -> Refusal {
+    let message = "the request's deadline passed before its turn came; allow more time";
+    Refusal::new(Stage::Execute, Blame::Us, Retry::Never, Code::Timeout, message)
 }
 
 /// The digest by which nodes agree that they see the same prompt.

@@ -17,7 +17,7 @@ use selvedge_contract::residence::{Residence, Standing, Wish};
 use selvedge_contract::schedule::Drafts;
 use selvedge_contract::speech::MAX_SAMPLES;
 use selvedge_contract::{
-    Answer, EmbedRequest, EmbedSink, Engine, EngineStatus, EventSink, FinishReason,
+    Answer, Asker, EmbedRequest, EmbedSink, Engine, EngineStatus, EventSink, FinishReason,
     GenerateRequest, InferRequest, InferSink, Input, ModelCard, Samples, Scope, Signature,
     SpeechRequest, SpeechSink, Usage,
 };
@@ -236,27 +236,28 @@ impl Drop for LocalEngine {
 }
 
 impl Engine for LocalEngine {
-    fn submit(
+    fn submit_as(
         &self,
-        tenant: &str,
+        asker: &Asker<'_>,
         mut request: GenerateRequest,
         sink: Box<dyn EventSink>,
     ) -> Result<(), Refusal> {
         check(&request)?;
         let (base, tuned) = self.shared.meant(request.model);
         let scope = match &tuned {
-            Some(tuned) => Scope::tuned(tenant, tuned.digest),
-            None => Scope::new(tenant),
+            Some(tuned) => Scope::tuned(asker.scope, tuned.digest),
+            None => Scope::new(asker.scope),
         };
         request.model = base;
         if let Some(signature) = self.shared.signature(request.model) {
             return self.carries(&request, signature, sink);
         }
         self.shared.check_makes(request.model, Made::Text)?;
-        let place = self.shared.admit(request.id, request.model)?;
-        let outlet = Outlet::new(sink, place);
         let submitted = self.shared.now();
-        let order = Box::new(Order { scope, tuned, request, outlet, submitted });
+        let claim = asker.claim(submitted);
+        let place = self.shared.admit_of(request.id, request.model, Some(&claim.tenant))?;
+        let outlet = Outlet::new(sink, place);
+        let order = Box::new(Order { scope, claim, tuned, request, outlet, submitted });
         self.shared.front.push(front::Message::Order(order)).map_err(|message| {
             if let front::Message::Order(order) = message {
                 order.outlet.abandon();

@@ -18,7 +18,7 @@ use selvedge_contract::schedule::{
 use selvedge_kernels::{Crew, SharedPage};
 
 use crate::error::{EngineError, elsewhere};
-use crate::job::{Job, cancelled};
+use crate::job::{Job, cancelled, late};
 use crate::llama::{Cache, Llama, Logits, Segment};
 use crate::shared::{Pulse, Shared};
 use crate::tuned::Tuned;
@@ -174,6 +174,7 @@ impl Runner {
             tokens: job.tokens.clone(),
             answer_tokens: longest.saturating_sub(job.tokens.len()) as u32,
             scope: self.loaded.llama.shares().then(|| job.scope.clone()),
+            claim: job.claim.clone(),
         };
         match self.schedule.arrive(arrival) {
             Ok(()) => drop(self.jobs.insert(job.id, job)),
@@ -233,12 +234,17 @@ impl Runner {
         self.compute(parts, crew)
     }
 
-    /// Frees what was given up since the last step.
+    /// Frees what was given up since the last step, or was not begun in time.
     fn sweep(&mut self) {
         let gone: Vec<_> =
             self.jobs.values().filter(|job| job.is_cancelled()).map(|job| job.id).collect();
         for id in gone {
             self.end(id, cancelled());
+        }
+        if self.schedule.queued() > 0 {
+            for id in self.schedule.expire(self.shared.now()) {
+                self.end(id, late());
+            }
         }
     }
 

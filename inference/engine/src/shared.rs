@@ -11,12 +11,15 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal, RequestId, Stage};
 use selvedge_contract::cost::completion_time;
+use selvedge_contract::fair::{Crowded, Places};
 use selvedge_contract::schedule::Drafts;
-use selvedge_contract::{CostModel, EngineStatus, ModelCard, ModelState, ModelStatus, Signature};
+use selvedge_contract::{
+    CostModel, EngineStatus, ModelCard, ModelState, ModelStatus, Signature, Tenant,
+};
 
 use crate::config::EngineConfig;
 use crate::embed;
-use crate::error::{EngineError, elsewhere, overloaded};
+use crate::error::{EngineError, elsewhere, over_share, overloaded};
 use crate::front;
 use crate::gguf::Gguf;
 use crate::mailbox::Mailbox;
@@ -73,6 +76,8 @@ pub(crate) struct Shared {
 /// A request between submission and its last event.
 struct Live {
     model: ModelDigest,
+    /// Whose it is, where models are shared out.
+    tenant: Option<Tenant>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -458,11 +463,21 @@ impl Shared {
         }
     }
 
-    /// Admits a request, or says when to come back.
+    /// Admits a request of nobody in particular, or says when to come back.
     pub(crate) fn admit(
         self: &Arc<Self>,
         id: RequestId,
         model: ModelDigest,
+    ) -> Result<Place, Refusal> {
+        self.admit_of(id, model, None)
+    }
+
+    /// Admits a request, or says when to come back. A tenant has no more places than its part.
+    pub(crate) fn admit_of(
+        self: &Arc<Self>,
+        id: RequestId,
+        model: ModelDigest,
+        tenant: Option<&Tenant>,
     ) -> Result<Place, Refusal> {
         let mut models = self.models.lock();
         let entry = models.get_mut(&model).ok_or_else(not_found)?;
@@ -470,12 +485,13 @@ impl Shared {
         if entry.state == ModelState::Failed {
             return Err(entry.refusal());
         }
-        if entry.accepted >= self.config.max_batch + self.config.max_queue {
-            let wait = entry.wait(self.config.max_batch);
-            let message = format!("{} requests are being answered already", entry.accepted);
-            return Err(overloaded(message, wait));
-        }
         let mut live = self.live.lock();
+        let own = |live: &&Live| tenant.is_some() && live.tenant.as_ref() == tenant;
+        let own = live.values().filter(|live| live.model == model).filter(own).count();
+        let places = Places { running: self.config.max_batch, waiting: self.config.max_queue };
+        if let Err(crowded) = places.admit(entry.accepted, own) {
+            return Err(entry.crowded(crowded, own, self.config.max_batch));
+        }
         if live.contains_key(&id) {
             return Err(elsewhere(Code::Internal, format!("{id} is being answered already")));
         }
@@ -483,7 +499,8 @@ impl Shared {
         let (work, turn, now) = (entry.accepted, entry.turns, self.now());
         self.memory.change(|account| account.worked(model, work, now));
         let cancelled = Arc::new(AtomicBool::new(false));
-        live.insert(id, Live { model, cancelled: Arc::clone(&cancelled) });
+        let tenant = tenant.cloned();
+        live.insert(id, Live { model, tenant, cancelled: Arc::clone(&cancelled) });
         Ok(Place { shared: Arc::downgrade(self), id, turn, cancelled })
     }
 
@@ -623,6 +640,24 @@ impl Entry {
         match &self.reason {
             Some(error) => error.to_refusal(),
             None => elsewhere(Code::ModelUnavailable, "the model could not be loaded"),
+        }
+    }
+
+    /// The refusal where there is no place for one more of a tenant that has so many.
+    fn crowded(&self, crowded: Crowded, own: usize, batch: usize) -> Refusal {
+        let wait = self.wait(batch);
+        match crowded {
+            Crowded::Everybody => {
+                let count = self.accepted;
+                overloaded(format!("{count} requests are being answered already"), wait)
+            }
+            Crowded::Tenant(most) => over_share(
+                format!(
+                    "{own} of your requests are being answered or wait already, and beside those \
+                     of others you may have {most}: wait for some to end"
+                ),
+                wait,
+            ),
         }
     }
 

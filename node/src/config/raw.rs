@@ -317,7 +317,8 @@ pub(crate) struct RawEngine {
     /// Answers one model computes in the same step.
     #[schemars(range(min = 1, max = 64))]
     pub(crate) max_batch: u64,
-    /// Requests that may wait for a place; more are refused and go elsewhere.
+    /// Requests that may wait for a place; more are refused and go elsewhere. Beside others a
+    /// tenant has half of the places at most.
     #[schemars(range(min = 1, max = 4096))]
     pub(crate) max_queue: u64,
     /// Memory for all models and their caches together, in bytes. Where not all of them fit, those

@@ -3,7 +3,8 @@
 //! Owns the parameters only chats have and how messages become the model's input. Chats with tools
 //! are read by the dialect instead, whoever answers them.
 
-use selvedge_contract::{ChatMessage, Input, Limits, LogProbs, Role};
+use selvedge_contract::{ChatMessage, Input, Limits, LogProbs, Priority, Role};
+use selvedge_dialect::chat::priority_of;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -38,8 +39,9 @@ pub(super) fn plan(body: &[u8]) -> Result<Plan, Problem> {
     let logprobs = logprobs(&fields)?;
     let messages = messages(fields.messages.take())?;
     let schema = schema(fields.response_format.as_deref())?;
+    let tier = tier(fields.service_tier.as_ref())?;
     let plan = Plan::new(Shape::Chat, &mut fields, vec![Input::Chat(messages)], logprobs)?;
-    Ok(Plan { schema, ..plan })
+    Ok(Plan { schema, tier, ..plan })
 }
 
 /// Whether messages of a body that was refused may be calls of tools or their results. Quotes
@@ -58,7 +60,6 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), Problem> {
     refuse_unless("function_call", fields.function_call.as_ref(), &["none", "auto"])?;
     refuse_unless("reasoning_effort", fields.reasoning_effort.as_ref(), &["none"])?;
     refuse_unless("verbosity", fields.verbosity.as_ref(), &["medium"])?;
-    refuse_unless("service_tier", fields.service_tier.as_ref(), &["auto", "default"])?;
     refuse_unless("audio", fields.audio.as_ref(), &[])?;
     refuse_unless("prediction", fields.prediction.as_ref(), &[])?;
     refuse_unless("web_search_options", fields.web_search_options.as_ref(), &[])?;
@@ -74,6 +75,16 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), Problem> {
         return Err(Problem::unsupported("store", message));
     }
     metadata(fields.metadata.as_ref())
+}
+
+/// How urgent `service_tier` makes a chat.
+fn tier(tier: Option<&Value>) -> Result<Option<Priority>, Problem> {
+    let Some(tier) = tier else { return Ok(None) };
+    let Some(priority) = tier.as_str().and_then(priority_of) else {
+        let message = "'service_tier' may only be auto, default, flex or priority here";
+        return Err(Problem::unsupported("service_tier", message));
+    };
+    Ok(Some(priority))
 }
 
 /// The schema that `response_format` means, in the caller's own words and order.

@@ -45,6 +45,9 @@ fn honoured() -> Vec<(Value, Check)> {
         (json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}), |p| {
             p.schema.is_some()
         }),
+        (json!({"service_tier": "flex"}), |p| p.tier == Some(Priority::Low)),
+        (json!({"service_tier": "priority"}), |p| p.tier == Some(Priority::High)),
+        (json!({"service_tier": "default"}), |p| p.tier == Some(Priority::Normal)),
         (json!({"stream": true}), |p| p.stream && !p.include_usage),
         (json!({"stream": true, "stream_options": {"include_usage": true}}), |p| p.include_usage),
         (json!({"stream": true, "stream_options": {"include_obfuscation": false}}), |p| p.stream),
@@ -92,7 +95,6 @@ fn harmless() -> Vec<Value> {
         json!({"modalities": ["text"]}),
         json!({"reasoning_effort": "none"}),
         json!({"verbosity": "medium"}),
-        json!({"service_tier": "auto"}),
     ]
 }
 
@@ -172,7 +174,8 @@ fn refused_rarely() -> Vec<(Value, &'static str)> {
         (json!({"prediction": {"type": "content"}}), "prediction"),
         (json!({"reasoning_effort": "high"}), "reasoning_effort"),
         (json!({"verbosity": "low"}), "verbosity"),
-        (json!({"service_tier": "flex"}), "service_tier"),
+        (json!({"service_tier": "scale"}), "service_tier"),
+        (json!({"service_tier": 1}), "service_tier"),
         (json!({"web_search_options": {}}), "web_search_options"),
         (json!({"safety_identifier": 1}), "safety_identifier"),
         (json!({"prompt_cache_key": 1}), "prompt_cache_key"),

@@ -246,6 +246,10 @@ impl Writer {
         put_json(&mut head, &heading.model);
         head.extend_from_slice(b",\"system_fingerprint\":");
         put_json(&mut head, &heading.fingerprint);
+        if let Some(tier) = heading.tier {
+            head.extend_from_slice(b",\"service_tier\":");
+            put_json(&mut head, &tier);
+        }
         head.extend_from_slice(b",\"choices\":[");
         // With usage asked for, every event before the last has it as null.
         let tail: &[u8] = if include_usage { b"],\"usage\":null}\n\n" } else { b"]}\n\n" };

@@ -82,6 +82,14 @@ async fn a_chat_is_written_as_the_official_clients_read_it() {
 }
 
 #[tokio::test]
+async fn every_event_says_the_class_of_service_that_was_named() {
+    let plan = chat_plan(&json!({"service_tier": "flex"}));
+    let text = all(events(&Script::hello(), plan, &Stop::new()).await).await;
+    let data = data(&text);
+    assert!(data.len() > 1 && data.iter().all(|event| event["service_tier"] == "flex"), "{text}");
+}
+
+#[tokio::test]
 async fn usage_comes_last_and_only_if_asked_for() {
     let plan = chat_plan(&json!({"stream_options": {"include_usage": true}}));
     let text = all(events(&Script::hello(), plan, &Stop::new()).await).await;

@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 
 use selvedge_base::{Dice, RequestId};
-use selvedge_contract::{Input, Limits, LogProbs, Sampling};
+use selvedge_contract::{Input, Limits, LogProbs, Priority, Sampling};
 use selvedge_runtime::Call;
 use serde_json::Value;
 
@@ -40,6 +40,8 @@ pub(super) struct Plan {
     pub(super) logprobs: Option<LogProbs>,
     /// A JSON Schema that answers must hold to, as text.
     pub(super) schema: Option<String>,
+    /// How urgent it is, where the caller said so.
+    pub(super) tier: Option<Priority>,
     /// Whether to send the answer as it is made.
     pub(super) stream: bool,
     /// Whether a stream ends with its usage.
@@ -81,6 +83,7 @@ impl Plan {
             stop: stop(fields.stop.take())?,
             logprobs,
             schema: None,
+            tier: None,
             stream,
             include_usage: include_usage(fields, stream)?,
         })
@@ -102,6 +105,7 @@ impl Plan {
             // Leaving the mesh has to be allowed by the caller.
             label: caller.label.unwrap_or_default(),
             deadline: caller.deadline,
+            priority: self.tier.unwrap_or_default(),
             model: self.model.clone(),
             input,
             sampling: Sampling { seed: seed_of(seed, index), ..self.sampling.clone() },

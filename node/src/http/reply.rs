@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use selvedge_base::{ModelDigest, NodeId, RequestId};
 use selvedge_contract::{FinishReason, TokenLogProb, Usage};
 use selvedge_core::Piece;
+use selvedge_dialect::chat::tier_of;
 use selvedge_net::clock;
 use serde::Serialize;
 
@@ -35,6 +36,8 @@ pub(super) struct Heading {
     pub(super) n: usize,
     /// Whether log probabilities were asked for.
     pub(super) logprobs: bool,
+    /// The class of service, where the caller named one.
+    pub(super) tier: Option<&'static str>,
 }
 
 impl Heading {
@@ -51,6 +54,7 @@ impl Heading {
             shape: plan.shape,
             n: plan.n,
             logprobs: plan.logprobs.is_some(),
+            tier: plan.tier.map(tier_of),
         }
     }
 }
@@ -151,6 +155,7 @@ fn object(heading: &Heading, gathered: Vec<Gathered>, totals: Totals) -> impl Se
         created: heading.created,
         model: &heading.model,
         system_fingerprint: heading.fingerprint.as_deref(),
+        service_tier: heading.tier,
         choices: choices.map(|(index, answer)| choice(heading, index, answer)).collect(),
         usage: totals.object(),
     }
@@ -182,6 +187,8 @@ struct Object<'a, U> {
     created: u64,
     model: &'a str,
     system_fingerprint: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_tier: Option<&'static str>,
     choices: Vec<Choice>,
     usage: U,
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use selvedge_base::{Blame, Code, Micros, Refusal, RequestId, Retry, Stage};
+use selvedge_contract::Priority;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -189,6 +190,20 @@ async fn a_chat_is_answered_whole() {
     assert_eq!(answer["usage"], usage);
     let call = surface.script.calls.lock().pop().expect("asked");
     assert_eq!((call.id.to_string(), call.tenant.as_str()), (id, "local"));
+}
+
+#[tokio::test]
+async fn a_class_of_service_is_a_priority_and_is_said() {
+    let surface = surface(Script::hello()).await;
+    for (asked, said, priority) in [
+        (json!({"service_tier": "flex"}), json!("flex"), Priority::Low),
+        (json!({"service_tier": "auto"}), json!("default"), Priority::Normal),
+        (json!({"service_tier": "priority"}), json!("priority"), Priority::High),
+        (json!({}), json!(null), Priority::Normal),
+    ] {
+        assert_eq!(surface.chat(&asked).await.json()["service_tier"], said);
+        assert_eq!(surface.script.calls.lock().pop().expect("asked").priority, priority);
+    }
 }
 
 #[tokio::test]

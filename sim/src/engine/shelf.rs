@@ -13,7 +13,7 @@ use selvedge_contract::residence::{
     Decision, Eviction, MOST_WAIT, Reason, Residence, Room, Wish, divide,
 };
 use selvedge_contract::schedule::{Arrival, Bounds, Schedule, pages_for};
-use selvedge_contract::{Answer, ModelState, Scope};
+use selvedge_contract::{Answer, Claim, ModelState, Scope};
 
 use super::{Engine, Job, Model, Owner, refusal};
 use crate::plan::{MemoryPlan, ModelPlan};
@@ -290,6 +290,7 @@ impl Engine {
             tokens: job.prompt.all_tokens().chain(emitted.iter().copied()).collect(),
             answer_tokens: job.max_tokens.max(longest).saturating_sub(job.drawn),
             scope: Some(Scope::new(tenant)),
+            claim: Claim::of(tenant),
         };
         let prompt = job.prompt;
         shelf.waits.insert(id, Wait { since: now, arrival });

@@ -5,7 +5,7 @@
 //! from its text by `calls`.
 
 use selvedge_base::Refusal;
-use selvedge_contract::{self as contract, Input, Limits};
+use selvedge_contract::{self as contract, Input, Limits, Priority};
 
 use super::request::{ChatRequest, Effort, Format, Thinking};
 use super::tools;
@@ -34,6 +34,27 @@ pub struct ForEngine {
     pub logprobs: Option<contract::LogProbs>,
     /// A JSON Schema that answers must hold to, as text.
     pub schema: Option<String>,
+    /// How urgent it is, where a class of service was named.
+    pub tier: Option<Priority>,
+}
+
+/// How urgent a class of service makes a request; none where models of the mesh do not have it.
+pub fn priority_of(tier: &str) -> Option<Priority> {
+    match tier {
+        "auto" | "default" => Some(Priority::Normal),
+        "flex" => Some(Priority::Low),
+        "priority" => Some(Priority::High),
+        _ => None,
+    }
+}
+
+/// The class of service that a request got which named one.
+pub const fn tier_of(priority: Priority) -> &'static str {
+    match priority {
+        Priority::High => "priority",
+        Priority::Normal => "default",
+        Priority::Low => "flex",
+    }
 }
 
 /// What a local text model is asked.
@@ -77,6 +98,7 @@ pub fn for_engine(request: &ChatRequest) -> Result<ForEngine, Refusal> {
         stop: request.stop.clone(),
         logprobs: request.logprobs.map(|logprobs| contract::LogProbs { top: logprobs.top }),
         schema,
+        tier: request.service_tier.as_deref().and_then(priority_of),
     })
 }
 
@@ -92,7 +114,7 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Refusal> {
         ("thinking", thinks || reasoning.budget_tokens.is_some()),
         (
             "service_tier",
-            !matches!(request.service_tier.as_deref(), None | Some("auto" | "default")),
+            request.service_tier.as_deref().is_some_and(|tier| priority_of(tier).is_none()),
         ),
     ];
     let extension = request.extensions.first().map(|field| field.name.as_str());
@@ -169,6 +191,21 @@ mod tests {
     }
 
     #[test]
+    fn a_class_of_service_is_a_priority_and_said_again() {
+        assert_eq!(asked(json!({})).expect("taken").tier, None);
+        for (tier, priority, said) in [
+            ("auto", Priority::Normal, "default"),
+            ("default", Priority::Normal, "default"),
+            ("flex", Priority::Low, "flex"),
+            ("priority", Priority::High, "priority"),
+        ] {
+            let taken = asked(json!({"service_tier": tier})).expect("taken").tier;
+            assert_eq!(taken, Some(priority), "{tier}");
+            assert_eq!(tier_of(priority), said);
+        }
+    }
+
+    #[test]
     fn a_format_is_a_schema() {
         let format = |format: Value| asked(json!({"response_format": format}));
         let schema = |format_is: Value| format(format_is).expect("taken").schema;
@@ -196,7 +233,7 @@ mod tests {
             ),
             (json!({"logit_bias": {"1": 1}}), "logit_bias"),
             (json!({"reasoning_effort": "low"}), "reasoning_effort"),
-            (json!({"service_tier": "flex"}), "service_tier"),
+            (json!({"service_tier": "scale"}), "service_tier"),
             (json!({"store": true}), "store"),
             (json!({"top_p": 0}), "top_p"),
             (json!({"n": 17}), "n"),

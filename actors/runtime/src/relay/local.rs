@@ -14,6 +14,7 @@ use selvedge_core::Piece;
 use selvedge_core::bill::Took;
 use selvedge_dialect::chat::{
     Calls, Event, Finish, ForEngine, Head, Timing, TokenLogProb, TopLogProb, Usage, for_engine,
+    tier_of,
 };
 use selvedge_dialect::number::Number;
 use selvedge_proto::wire::Label;
@@ -24,7 +25,7 @@ use crate::gateway::{AnswerStream, Call};
 impl Relay {
     /// Has a model of the mesh make the whole answer.
     pub(super) async fn ask_mesh(&mut self, model: String) -> End {
-        let calls = match self.calls(&model).await {
+        let (calls, service_tier) = match self.calls(&model).await {
             Ok(calls) => calls,
             Err(refusal) => return End::Failed(refusal.into()),
         };
@@ -32,7 +33,7 @@ impl Relay {
             (0..).zip(&calls).map(|(choice, call)| calls_of(choice, call)).collect();
         let mut open: Vec<_> =
             calls.into_iter().map(|call| Some(self.gateway.begin(call))).collect();
-        let head = Head { id: self.call.id.to_string(), model, ..Head::default() };
+        let head = Head { id: self.call.id.to_string(), model, service_tier, ..Head::default() };
         if !self.deliver(Event::Head(head)).await {
             return End::Doubted;
         }
@@ -84,9 +85,9 @@ impl Relay {
         End::Answered(Said::Event(finished))
     }
 
-    /// One call per answer wanted.
-    async fn calls(&mut self, model: &str) -> Result<Vec<Call>, Refusal> {
-        let ForEngine { input, n, sampling, seed, max_tokens, stop, logprobs, schema } =
+    /// One call per answer wanted, and the class of service that they get, if one was named.
+    async fn calls(&mut self, model: &str) -> Result<(Vec<Call>, Option<String>), Refusal> {
+        let ForEngine { input, n, sampling, seed, max_tokens, stop, logprobs, schema, tier } =
             for_engine(self.to_ask(None)?.as_ref())?;
         let input = self.begun(model, input, schema.is_some()).await?;
         let seed = seed.unwrap_or(self.call.drawn);
@@ -100,6 +101,7 @@ impl Relay {
             key: self.call.key,
             label: self.call.label.unwrap_or(Label::Mesh),
             deadline: self.deadline.since(selvedge_net::clock::mono()),
+            priority: tier.unwrap_or_default(),
             model: model.to_owned(),
             input: input.clone(),
             sampling: contract::Sampling { seed: seed_of(seed, index), ..sampling.clone() },
@@ -110,7 +112,8 @@ impl Relay {
             trace: self.call.trace.clone(),
             leg: self.journey.at(),
         };
-        Ok((0..n).map(call).collect())
+        let said = tier.map(|priority| tier_of(priority).to_owned());
+        Ok(((0..n).map(call).collect(), said))
     }
 }
 
