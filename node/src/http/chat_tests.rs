@@ -1,6 +1,6 @@
 //! Every parameter of a chat: honoured, or refused by name.
 
-use selvedge_contract::Sampling;
+use selvedge_contract::{Further, Sampling};
 use serde_json::Map;
 
 use super::super::backend::Holder;
@@ -31,6 +31,7 @@ fn default_sampling() -> Sampling {
         presence_penalty: 0.0,
         frequency_penalty: 0.0,
         seed: 0,
+        further: Further::NONE,
     }
 }
 
