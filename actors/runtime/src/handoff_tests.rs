@@ -119,7 +119,7 @@ fn a_schema_reaches_peers_that_know_it_and_no_others() {
 #[test]
 fn what_more_a_draw_heeds_reaches_peers_that_know_it_and_no_others() {
     let mut given = handed(NodeId([4; 32]), 7);
-    // A window or a penalty alone asks for nothing.
+    // A window alone asks for nothing.
     given.request.sampling.further = Further { repetition_window: 7, ..Further::NONE };
     assert!(unfit(1, &given.request).is_none());
     let further = Further { min_p: 0.05, repetition_penalty: 1.1, repetition_window: 9 };

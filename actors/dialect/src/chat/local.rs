@@ -262,7 +262,6 @@ mod tests {
             ),
             (json!({"logit_bias": {"1": 1}}), "logit_bias"),
             (json!({"repetition_penalty": 0}), "repetition_penalty"),
-            (json!({"min_p": 1.1}), "min_p"),
             (json!({"reasoning_effort": "low"}), "reasoning_effort"),
             (json!({"service_tier": "flex"}), "service_tier"),
             (json!({"store": true}), "store"),
