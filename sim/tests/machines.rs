@@ -105,6 +105,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
         "frames: their bytes are tested where they are made, and here they are handed over whole",
         &[
             "Charged",
+            "Detailed",
             "AnswersReply",
             "FederatedWord",
             "FitsWord",

@@ -29,6 +29,6 @@ pub use flow::{Flow, FlowEffect, FlowInput, Piece};
 pub use record::{Attempt, Outcome, RequestRecord};
 pub use route::{MeshView, ModelSummary, Need, NodeView};
 pub use rows::{
-    Charged, FederatedWord, FitsWord, HandOff, HandOffReply, NodeRow, Opening, PersonalWord,
-    PolicyWord, Shaped, Spoken, SpokenReply, Traced,
+    Charged, Detailed, FederatedWord, FitsWord, HandOff, HandOffReply, NodeRow, Opening,
+    PersonalWord, PolicyWord, Shaped, Spoken, SpokenReply, Traced,
 };

@@ -6,7 +6,9 @@
 
 use std::net::SocketAddr;
 
-use selvedge_contract::{Answer, EngineStatus, GenerateRequest, Heard, Machine, SpeechRequest};
+use selvedge_contract::{
+    Answer, Details, EngineStatus, GenerateRequest, Heard, Machine, SpeechRequest,
+};
 use selvedge_federated::epidemic::Told;
 use selvedge_federated::round::{Digest, Message};
 use selvedge_proto::policy::PolicyMessage;
@@ -25,6 +27,7 @@ pub type Opening = wire::Opening<
     SpeechRequest,
     Machine,
     FitsWord,
+    Details,
 >;
 /// A request that was reserved for, handed to a peer.
 pub type Charged = wire::Charged<GenerateRequest>;
@@ -32,6 +35,8 @@ pub type Charged = wire::Charged<GenerateRequest>;
 pub type Traced = wire::Traced<GenerateRequest>;
 /// A hand-off whose answer must hold to a schema.
 pub type Shaped = wire::Shaped<GenerateRequest>;
+/// A hand-off with what is asked beside the request.
+pub type Detailed = wire::Detailed<GenerateRequest, Details>;
 /// Sound whose words a peer shall write down.
 pub type Spoken = wire::Spoken<SpeechRequest>;
 /// What the peer sends back.

@@ -9,7 +9,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use selvedge_contract::{
-    Engine, EngineStatus, FinishReason, ModelCard, ModelState, ModelStatus, TokenEvent, Usage,
+    Engine, EngineStatus, FinishReason, Further, ModelCard, ModelState, ModelStatus, TokenEvent,
+    Usage,
 };
 use selvedge_dialect::chat::Event;
 use selvedge_proto::policy::{OnExhausted, Scope, Unit};
@@ -168,6 +169,7 @@ fn call(gateway: &Gateway, max_tokens: Option<u32>) -> Call {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             seed: 0,
+            further: Further::NONE,
         },
         max_tokens,
         stop: Vec::new(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, Retry, Stage, TraceContext};
 use selvedge_contract::{GenerateRequest, Input};
 use selvedge_core::flow::FlowInput;
-use selvedge_core::{Charged, HandOff, HandOffReply, Opening, Shaped, Traced};
+use selvedge_core::{Charged, Detailed, HandOff, HandOffReply, Opening, Shaped, Traced};
 use selvedge_net::{FrameSender, Link, NetError};
 use selvedge_proto::records::Signed;
 use selvedge_proto::wire::{Label, Receipt};
@@ -34,6 +34,9 @@ const SCHEMAS_SINCE: u8 = 8;
 
 /// The wire version that knows chats with tools.
 const TOOLS_SINCE: u8 = 10;
+
+/// The wire version that knows what is asked beside a request.
+const DETAILS_SINCE: u8 = 13;
 
 /// A stream notices the end of its link a moment before the reason is known.
 const REASON_WITHIN: Micros = Micros::millis(20);
@@ -119,6 +122,10 @@ fn opening(
 ) -> Opening {
     // A peer that knows no receipts knows no budgets either: this node answers for both.
     let receipt = receipt.filter(|_| version >= BUDGETS_SINCE);
+    if !handed.request.sampling.further.is_none() {
+        let details = handed.request.take_details();
+        return Opening::Detailed(Box::new(Detailed { details, trace, handed, receipt }));
+    }
     if let Some(schema) = handed.request.schema.take() {
         return Opening::Shaped(Box::new(Shaped { schema, trace, handed, receipt }));
     }
@@ -177,12 +184,15 @@ async fn exchange(
 }
 
 /// Why a peer of a version is not asked: it would answer anything where a schema must be held to,
-/// and does not understand what a chat with tools is.
+/// draw as if nothing more were asked of the draw, and does not understand what a chat with tools
+/// is.
 fn unfit(version: u8, request: &GenerateRequest) -> Option<Refusal> {
     let message = if request.schema.is_some() && version < SCHEMAS_SINCE {
         "the node that has the model cannot hold answers to a schema; update it"
     } else if matches!(request.input, Input::Tooled(_)) && version < TOOLS_SINCE {
         "the node that has the model does not know chats with tools; update it"
+    } else if !request.sampling.further.is_none() && version < DETAILS_SINCE {
+        "the node that has the model knows no 'min_p' and no penalty on repetition; update it"
     } else {
         return None;
     };

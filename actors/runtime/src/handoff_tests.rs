@@ -2,8 +2,8 @@
 
 //! What a serving node makes of hand-offs for a tenant with a hard budget.
 
-use selvedge_base::{Code, ModelDigest, Refusal, RequestId};
-use selvedge_contract::{Input, Sampling};
+use selvedge_base::{Code, ModelDigest, Refusal, RequestId, codec};
+use selvedge_contract::{Further, Input, Sampling};
 
 use super::*;
 use crate::Node;
@@ -29,6 +29,7 @@ fn handed(to: NodeId, id: u128) -> Handed {
                 presence_penalty: 0.0,
                 frequency_penalty: 0.0,
                 seed: 0,
+                further: Further::NONE,
             },
             max_tokens: 100,
             stop: Vec::new(),
@@ -111,6 +112,41 @@ fn a_schema_reaches_peers_that_know_it_and_no_others() {
     };
     match opening(SCHEMAS_SINCE, handed, None, None) {
         Opening::Shaped(shaped) => assert_eq!(shaped.schema, schema),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_more_a_draw_heeds_reaches_peers_that_know_it_and_no_others() {
+    let mut given = handed(NodeId([4; 32]), 7);
+    // A window alone asks for nothing.
+    given.request.sampling.further = Further { repetition_window: 7, ..Further::NONE };
+    assert!(unfit(1, &given.request).is_none());
+    let further = Further { min_p: 0.05, repetition_penalty: 1.1, repetition_window: 9 };
+    given.request.sampling.further = further;
+    given.request.schema = Some("{}".to_owned());
+    let refusal = unfit(DETAILS_SINCE - 1, &given.request).expect("an older one is not asked");
+    assert_eq!((refusal.retry, refusal.code), (Retry::Elsewhere, Code::Unsupported));
+    assert!(refusal.message.contains("min_p"), "{refusal}");
+    assert!(unfit(DETAILS_SINCE, &given.request).is_none());
+    let asked = given.request.clone();
+    let handed = HandOff {
+        hop: 1,
+        origin: NodeId([5; 32]),
+        tenant: given.tenant,
+        label: given.label,
+        deadline: given.deadline,
+        fence: given.fence,
+        request: given.request,
+    };
+    let told = opening(DETAILS_SINCE, handed, None, None);
+    assert_eq!(told.since(), DETAILS_SINCE);
+    let bytes = codec::encode(&told, codec::MAX_FRAME).expect("fits a frame");
+    match codec::decode_body(&bytes[codec::LENGTH_BYTES..]) {
+        Ok(Opening::Detailed(detailed)) => {
+            let Detailed { details, handed, .. } = *detailed;
+            assert_eq!(handed.request.with_details(details), asked, "it comes as it was asked");
+        }
         other => panic!("{other:?}"),
     }
 }

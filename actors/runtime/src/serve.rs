@@ -11,7 +11,7 @@ use selvedge_base::{
     Blame, Code, Micros, ModelDigest, NodeId, Refusal, RequestId, Retry, Stage, TraceContext,
 };
 use selvedge_contract::{Answer, Asker, EventSink};
-use selvedge_core::{Charged, HandOff, HandOffReply, Opening, Shaped, Traced};
+use selvedge_core::{Charged, Detailed, HandOff, HandOffReply, Opening, Shaped, Traced};
 use selvedge_net::{FrameReceiver, FrameSender, NetError, clock};
 use selvedge_proto::records::Signed;
 use selvedge_proto::wire::{ALIVE_EVERY, Receipt};
@@ -59,20 +59,16 @@ pub(crate) async fn stream(
             sync::answer_renewal(&context.membership, from, *held, sender).await
         }
         Ok(Some(Opening::Charged(charged))) => {
-            let Charged { handed, receipt } = *charged;
-            let taken = Taken { handed, receipt: Some(receipt), trace: None };
-            hand_off(&context.shared, from, taken, sender, receiver).await
+            hand_off(&context.shared, from, (*charged).into(), sender, receiver).await
         }
         Ok(Some(Opening::Traced(traced))) => {
-            let Traced { trace, handed, receipt } = *traced;
-            let taken = Taken { handed, receipt, trace: Some(trace) };
-            hand_off(&context.shared, from, taken, sender, receiver).await
+            hand_off(&context.shared, from, (*traced).into(), sender, receiver).await
         }
         Ok(Some(Opening::Shaped(shaped))) => {
-            let Shaped { schema, trace, mut handed, receipt } = *shaped;
-            handed.request.schema = Some(schema);
-            hand_off(&context.shared, from, Taken { handed, receipt, trace }, sender, receiver)
-                .await
+            hand_off(&context.shared, from, (*shaped).into(), sender, receiver).await
+        }
+        Ok(Some(Opening::Detailed(detailed))) => {
+            hand_off(&context.shared, from, (*detailed).into(), sender, receiver).await
         }
         Ok(Some(Opening::Spoken(spoken))) => {
             speech::take(&context.shared, from, *spoken, sender, receiver).await
@@ -146,6 +142,32 @@ struct Taken {
     handed: HandOff,
     receipt: Option<Signed<Receipt>>,
     trace: Option<TraceContext>,
+}
+
+impl From<Charged> for Taken {
+    fn from(Charged { handed, receipt }: Charged) -> Self {
+        Self { handed, receipt: Some(receipt), trace: None }
+    }
+}
+
+impl From<Traced> for Taken {
+    fn from(Traced { trace, handed, receipt }: Traced) -> Self {
+        Self { handed, receipt, trace: Some(trace) }
+    }
+}
+
+impl From<Shaped> for Taken {
+    fn from(Shaped { schema, trace, mut handed, receipt }: Shaped) -> Self {
+        handed.request.schema = Some(schema);
+        Self { handed, receipt, trace }
+    }
+}
+
+impl From<Detailed> for Taken {
+    fn from(Detailed { details, trace, mut handed, receipt }: Detailed) -> Self {
+        handed.request = handed.request.with_details(details);
+        Self { handed, receipt, trace }
+    }
 }
 
 /// The peer's request in the trace that it named, if this node tells of requests.

@@ -14,7 +14,7 @@ use selvedge_base::{Micros, ModelDigest, RequestId};
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::request::{Answer, GenerateRequest, Input, Sampling, TokenEvent, TokenLogProb};
+use crate::request::{Answer, Further, GenerateRequest, Input, Sampling, TokenEvent, TokenLogProb};
 use crate::tensors::{InferRequest, MAX_NAME_BYTES, MAX_TENSORS, Signature, Tensor};
 
 /// What frames inside of others are tagged with: their shape is the same since there are any, so
@@ -79,6 +79,7 @@ pub fn to_hand_off(
         presence_penalty: 0.0,
         frequency_penalty: 0.0,
         seed: 0,
+        further: Further::NONE,
     };
     Ok(GenerateRequest {
         id,

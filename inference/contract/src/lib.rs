@@ -30,8 +30,8 @@ pub use fair::{Asker, Claim, Priority, Tenant};
 pub use hardware::{Card, Condition, Hardware, Machine};
 pub use prefix::Scope;
 pub use request::{
-    Answer, ChatMessage, Emitted, EventSink, FinishReason, GenerateRequest, Input, Limits,
-    LogProbs, Role, Sampling, TokenEvent, TokenLogProb, Usage,
+    Answer, ChatMessage, Details, Emitted, EventSink, FinishReason, Further, GenerateRequest,
+    Input, Limits, LogProbs, Role, Sampling, TokenEvent, TokenLogProb, Usage,
 };
 pub use speech::{
     Chunk, Heard, Samples, Segment, SpeechRequest, SpeechSink, SpeechTask, Transcript,

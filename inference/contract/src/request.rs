@@ -99,6 +99,56 @@ pub struct Sampling {
     pub frequency_penalty: f32,
     /// Token `i` of the answer is drawn from a stream of (seed, i) alone.
     pub seed: u64,
+    /// What more is asked of the draw. It crosses the wire beside the request, to peers whose
+    /// version knows it.
+    #[serde(skip)]
+    pub further: Further,
+}
+
+/// What a draw heeds since wire version 13.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Further {
+    /// Drop tokens whose probability is below this share of the likeliest one's; 0 = none.
+    /// `0.0..=1.0`.
+    pub min_p: f32,
+    /// Divides the logit of a token that was said lately where it is positive, and multiplies it
+    /// where it is not (Keskar et al. 2019); 1 = none. `0.01..=2.0`.
+    pub repetition_penalty: f32,
+    /// How many of the last tokens, the prompt's counted, that penalty looks at; 0 = none.
+    pub repetition_window: u32,
+}
+
+impl Further {
+    /// Nothing more.
+    pub const NONE: Self =
+        Self { min_p: 0.0, repetition_penalty: 1.0, repetition_window: Self::WINDOW };
+    /// The window where a caller names none: llama.cpp's.
+    pub const WINDOW: u32 = 64;
+
+    /// Whether draws are as without it.
+    pub fn is_none(&self) -> bool {
+        self.min_p == 0.0 && !self.penalizes()
+    }
+
+    /// Whether tokens that were said lately are penalized.
+    pub fn penalizes(&self) -> bool {
+        self.repetition_penalty != 1.0 && self.repetition_window > 0
+    }
+}
+
+impl Default for Further {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// What crosses the wire beside a request, to peers of version 13 and newer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Details {
+    /// As in [`GenerateRequest`].
+    pub schema: Option<String>,
+    /// As in [`Sampling`].
+    pub further: Further,
 }
 
 /// Which log probabilities to report.
@@ -131,6 +181,22 @@ pub struct GenerateRequest {
     pub schema: Option<String>,
     /// An answer already begun elsewhere: continue after it.
     pub emitted: Option<Emitted>,
+}
+
+impl GenerateRequest {
+    /// What crosses the wire beside the request; taken out of it.
+    pub fn take_details(&mut self) -> Details {
+        let further = std::mem::take(&mut self.sampling.further);
+        Details { schema: self.schema.take(), further }
+    }
+
+    /// The request with what came beside it.
+    #[must_use]
+    pub fn with_details(mut self, details: Details) -> Self {
+        self.schema = details.schema;
+        self.sampling.further = details.further;
+        self
+    }
 }
 
 /// The part of an answer that some node has already produced.

@@ -13,7 +13,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use selvedge_base::{ModelDigest, Mono, RequestId};
 use selvedge_contract::{
-    Answer, ChatMessage, Engine, EventSink, GenerateRequest, Input, ModelState, Role, Sampling,
+    Answer, ChatMessage, Engine, EventSink, Further, GenerateRequest, Input, ModelState, Role,
+    Sampling,
 };
 use selvedge_engine::{EngineConfig, LocalEngine};
 
@@ -94,6 +95,7 @@ fn ask(
         presence_penalty: 0.0,
         frequency_penalty: 0.0,
         seed: 0,
+        further: Further::NONE,
     };
     let request = GenerateRequest {
         id: RequestId(id),

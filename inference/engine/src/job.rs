@@ -17,7 +17,7 @@ use selvedge_contract::{
 use crate::calls::{Hold, Ruled};
 use crate::error::elsewhere;
 use crate::llama::Cache;
-use crate::sampling;
+use crate::sampling::{self, Draws, Past};
 use crate::shared::Place;
 use crate::stream::TextStream;
 use crate::text::Text;
@@ -186,7 +186,12 @@ impl Job {
 
     /// Draws the next token from `logits` and delivers what follows from it. The job comes back
     /// when another token is to be drawn; else its last event was sent, or nobody listens.
-    pub(crate) fn deliver(mut self: Box<Self>, logits: &[f32], now: Mono) -> Option<Box<Self>> {
+    pub(crate) fn deliver(
+        mut self: Box<Self>,
+        logits: &[f32],
+        draws: &mut Draws,
+        now: Mono,
+    ) -> Option<Box<Self>> {
         #[cfg(test)]
         assert!(!self.tokens.starts_with(&crate::testing::FATAL_TO_DELIVER), "a test asked for it");
         let known = logits.len().min(self.text.tokenizer.len());
@@ -205,7 +210,8 @@ impl Job {
             }
         };
         let allowed = ruled.as_deref().unwrap_or(logits);
-        let Some(token) = sampling::draw(allowed, &self.sampling, &self.counts, index) else {
+        let past = Past { tokens: &self.tokens, counts: &self.counts };
+        let Some(token) = draws.draw(allowed, &self.sampling, past, index) else {
             self.fail(elsewhere(Code::Internal, "the model computed values that are no numbers"));
             return None;
         };

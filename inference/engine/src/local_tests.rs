@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use selvedge_base::{Code, Retry};
 use selvedge_contract::{
-    Answer, ChatMessage, Emitted, FinishReason, LogProbs, ModelState, Role, Sampling,
+    Answer, ChatMessage, Emitted, FinishReason, Further, LogProbs, ModelState, Role, Sampling,
 };
 
 use super::*;
@@ -109,6 +109,28 @@ fn an_answer_continues_exactly_from_every_token() {
             rest.finished.map(|f| f.1.completion_tokens),
             whole.finished.map(|f| f.1.completion_tokens)
         );
+    }
+}
+
+#[test]
+fn a_penalty_on_repetition_heeds_what_was_emitted_elsewhere() {
+    let (engine, _file) = with_tiny(config());
+    // More than the prompt has, so that both count.
+    let further = Further { min_p: 0.01, repetition_penalty: 2.0, repetition_window: 24 };
+    let of = |id, seed, emitted| {
+        let plain = lively(id, seed);
+        let sampling = Sampling { further, ..plain.sampling };
+        answer(&engine, GenerateRequest { sampling, emitted, ..plain })
+    };
+    let (seed, whole) = (0..50)
+        .map(|seed| (seed, of(1, seed, None)))
+        .find(|(_, whole)| whole.tokens.len() >= 20)
+        .expect("one of fifty seeds gives a long answer");
+    for split in 0..=whole.tokens.len() {
+        let emitted =
+            Emitted { tokens: whole.ids()[..split].to_vec(), prompt_digest: whole.digest };
+        let rest = of(2, seed, Some(emitted));
+        assert_eq!(rest.ids(), whole.ids()[split..], "continued after {split}");
     }
 }
 

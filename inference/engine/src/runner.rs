@@ -20,6 +20,7 @@ use selvedge_kernels::{Crew, SharedPage};
 use crate::error::{EngineError, elsewhere};
 use crate::job::{Job, cancelled, late};
 use crate::llama::{Cache, Llama, Logits, Segment};
+use crate::sampling::Draws;
 use crate::shared::{Pulse, Shared};
 use crate::tuned::Tuned;
 use crate::worker::Loaded;
@@ -44,6 +45,7 @@ pub(crate) struct Runner {
     /// The pages that the schedule keeps.
     kept: BTreeMap<PageId, SharedPage>,
     cost: CostModel,
+    draws: Draws,
 }
 
 /// One sequence's part of a step, with what the computation borrows.
@@ -102,7 +104,8 @@ impl Runner {
         let schedule = Schedule::new(bounds);
         let (jobs, kept) = (BTreeMap::new(), BTreeMap::new());
         let set_aside = loaded.kept;
-        Self { shared, digest, loaded, schedule, jobs, pages: 0, set_aside, kept, cost }
+        let (pages, draws) = (0, Draws::default());
+        Self { shared, digest, loaded, schedule, jobs, pages, set_aside, kept, cost, draws }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -317,7 +320,13 @@ impl Runner {
         match computed {
             Ok(Ok(logits)) => {
                 let load = Load::of(&parts);
-                self.deliver(parts, logits);
+                self.deliver(parts, &logits);
+                if self.schedule.is_idle() {
+                    // What is drawn next may take its memory anew; rest needs none.
+                    self.draws = Draws::default();
+                } else {
+                    crew.take_back(logits);
+                }
                 self.measure(load, took);
             }
             Ok(Err(error)) => {
@@ -352,10 +361,10 @@ impl Runner {
     }
 
     /// Draws what a step's logits allow.
-    fn deliver(&mut self, parts: Vec<Part>, logits: Computed) {
+    fn deliver(&mut self, parts: Vec<Part>, logits: &[Vec<Vec<f32>>]) {
         let now = self.shared.now();
         for (part, logits) in parts.into_iter().zip(logits) {
-            self.draw(part, &logits, now);
+            self.draw(part, logits, now);
         }
     }
 
@@ -374,7 +383,7 @@ impl Runner {
         let mut length = (work.computed + work.tokens) as usize;
         job.reach(length, false);
         for (at, logits) in logits.iter().enumerate() {
-            job = match job.deliver(logits, now) {
+            job = match job.deliver(logits, &mut self.draws, now) {
                 Some(job) => job,
                 None => {
                     self.schedule.leave(id);

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 
 use selvedge_base::{ModelDigest, Mono, RequestId};
 use selvedge_contract::{
-    Answer, EventSink, FinishReason, GenerateRequest, Input, Sampling, TokenEvent, Usage,
+    Answer, EventSink, FinishReason, Further, GenerateRequest, Input, Sampling, TokenEvent, Usage,
 };
 
 use crate::card::Shape;
@@ -146,6 +146,7 @@ pub(crate) fn greedy() -> Sampling {
         presence_penalty: 0.0,
         frequency_penalty: 0.0,
         seed: 0,
+        further: Further::NONE,
     }
 }
 

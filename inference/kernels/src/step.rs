@@ -58,6 +58,8 @@ pub struct Crew {
     team: Team,
     buffers: Buffers,
     scratches: Vec<Scratch>,
+    /// Rows of logits that nobody reads any more: no more than the last step had.
+    spare: Vec<Vec<f32>>,
 }
 
 /// What lies between phases.
@@ -186,7 +188,13 @@ impl Crew {
     pub fn with_isa(threads: usize, isa: Isa) -> std::io::Result<Self> {
         let team = Team::new(threads)?;
         let scratches = (0..team.size()).map(|_| Scratch::default()).collect();
-        Ok(Self { isa, team, buffers: Buffers::default(), scratches })
+        Ok(Self { isa, team, buffers: Buffers::default(), scratches, spare: Vec::new() })
+    }
+
+    /// Takes back the logits of a step: the next one writes its own there, instead of asking for
+    /// memory of a vocabulary's size for each row.
+    pub fn take_back(&mut self, logits: Vec<Vec<Vec<f32>>>) {
+        self.spare = logits.into_iter().flatten().collect();
     }
 
     /// Items per piece when `items` of them are divided; the leader keeps small work to itself.
@@ -421,15 +429,17 @@ impl Model {
         crew.pick(&wanted, rows);
         crew.normed(picked, &self.config, &self.norm);
         crew.head(picked, self.words.head());
+        let mut spare = std::mem::take(&mut crew.spare).into_iter();
         let logits = &crew.buffers.logits;
         let mut picked_rows = 0..picked;
-        let of = |row| {
-            let mut numbers = vec![0.0; self.config.vocabulary];
+        let mut of = |row| {
+            let mut numbers = spare.next().unwrap_or_default();
+            numbers.resize(self.config.vocabulary, 0.0);
             gather(logits, picked, row, 0, &mut numbers);
             numbers
         };
         let segments = counts.into_iter();
-        segments.map(|count| picked_rows.by_ref().take(count).map(of).collect()).collect()
+        segments.map(|count| picked_rows.by_ref().take(count).map(&mut of).collect()).collect()
     }
 }
 

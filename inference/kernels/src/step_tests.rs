@@ -140,6 +140,27 @@ fn sequences_that_come_and_go_do_not_change_each_other() {
 }
 
 #[test]
+fn rows_that_were_taken_back_are_written_anew() {
+    let (large, model) = (odd(Format::F32, 96, 16), odd(Format::F32, 40, 10));
+    let mut crew = Crew::new(1).expect("threads");
+    let mut logits = |model: &Model, taken: Vec<Vec<Vec<f32>>>| {
+        crew.take_back(taken);
+        let mut cache = model.cache();
+        let segment =
+            Segment { cache: &mut cache, tokens: &[3, 1, 4], logits: Logits::All, added: None };
+        model.step(&mut crew, &mut [segment], &AtomicU64::new(0)).expect("computes")
+    };
+    let rows = |computed: &[Vec<Vec<f32>>]| computed[0].iter().map(|row| bits(row)).collect();
+    let first = logits(&model, Vec::new());
+    let expected: Vec<Vec<u32>> = rows(&first);
+    // Of another model, fewer than are needed, longer ones and shorter ones.
+    let other = logits(&large, first);
+    assert_eq!(rows(&logits(&model, other)), expected);
+    let odd_ones = vec![vec![vec![f32::NAN; 70]], vec![], vec![vec![f32::NAN; 7]]];
+    assert_eq!(rows(&logits(&model, odd_ones)), expected);
+}
+
+#[test]
 fn what_is_not_the_models_is_refused_and_changes_nothing() {
     let (model, other) = (odd(Format::F32, 40, 10), odd(Format::F32, 40, 12));
     let mut crew = Crew::new(1).expect("threads");

@@ -97,9 +97,9 @@ pub enum HelloReply {
 /// The first frame of a stream says what the stream is for. `R` is a request, `Q` a message about
 /// budgets, `P` one about policies, `F` one of federated rounds, `M` a personal model, `S` a
 /// request to write down what is said, `H` what a node's machine is, `W` the question whether data
-/// fit a job. New variants go to the end: frames count them.
+/// fit a job, `D` what is asked beside a request. New variants go to the end: frames count them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Opening<R, Q = (), P = (), F = (), M = (), S = (), H = (), W = ()> {
+pub enum Opening<R, Q = (), P = (), F = (), M = (), S = (), H = (), W = (), D = ()> {
     /// A request for the peer to compute; answered by [`HandOffReply`]s.
     HandOff(HandOff<R>),
     /// An exchange of state; answered by [`SyncMessage`]s.
@@ -137,9 +137,11 @@ pub enum Opening<R, Q = (), P = (), F = (), M = (), S = (), H = (), W = ()> {
     /// Whether the peer's data fit a job of learning that is not told yet; answered by one frame.
     /// Since version 12.
     Fits(Box<W>),
+    /// A request with what is asked beside it; answered as [`Opening::HandOff`]. Since version 13.
+    Detailed(Box<Detailed<R, D>>),
 }
 
-impl<R, Q, P, F, M, S, H, W> Opening<R, Q, P, F, M, S, H, W> {
+impl<R, Q, P, F, M, S, H, W, D> Opening<R, Q, P, F, M, S, H, W, D> {
     /// The wire version that brought this variant: it is written to no peer of an older one.
     pub const fn since(&self) -> u8 {
         match self {
@@ -153,6 +155,7 @@ impl<R, Q, P, F, M, S, H, W> Opening<R, Q, P, F, M, S, H, W> {
             Self::Spoken(_) => 9,
             Self::Machine(_) => 10,
             Self::Fits(_) => 12,
+            Self::Detailed(_) => 13,
         }
     }
 }
@@ -182,6 +185,20 @@ pub struct Traced<R> {
 pub struct Shaped<R> {
     /// The schema, in the words of whoever made the request.
     pub schema: String,
+    /// As in [`Traced`], if it is part of a trace.
+    pub trace: Option<TraceContext>,
+    /// The request.
+    pub handed: HandOff<R>,
+    /// As in [`Charged`], where budgets count it.
+    pub receipt: Option<Signed<Receipt>>,
+}
+
+/// A hand-off with what is asked beside the request, a schema included, in a trace or not, with or
+/// without a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detailed<R, D> {
+    /// What is asked beside the request.
+    pub details: D,
     /// As in [`Traced`], if it is part of a trace.
     pub trace: Option<TraceContext>,
     /// The request.

@@ -1,6 +1,6 @@
 //! Every parameter of a chat: honoured, or refused by name.
 
-use selvedge_contract::Sampling;
+use selvedge_contract::{Further, Sampling};
 use serde_json::Map;
 
 use super::super::backend::Holder;
@@ -31,6 +31,7 @@ fn default_sampling() -> Sampling {
         presence_penalty: 0.0,
         frequency_penalty: 0.0,
         seed: 0,
+        further: Further::NONE,
     }
 }
 
@@ -56,6 +57,9 @@ fn honoured() -> Vec<(Value, Check)> {
         (json!({"top_p": 0.5}), |p| p.sampling.top_p == 0.5),
         (json!({"top_p": 1e-300}), |p| p.sampling.top_p > 0.0),
         (json!({"top_k": 40}), |p| p.sampling.top_k == 40),
+        (json!({"min_p": 0.25}), |p| p.sampling.further.min_p == 0.25),
+        (json!({"repetition_penalty": 1.5}), |p| p.sampling.further.repetition_penalty == 1.5),
+        (json!({"repetition_penalty": 0.01}), |p| p.sampling.further.penalizes()),
         (json!({"seed": 42}), |p| p.seed == Some(42)),
         (json!({"seed": -1}), |p| p.seed == Some(u64::MAX)),
         (json!({"seed": u64::MAX}), |p| p.seed == Some(u64::MAX)),
@@ -83,6 +87,8 @@ fn harmless() -> Vec<Value> {
         json!({"safety_identifier": "a"}),
         json!({"prompt_cache_key": "a"}),
         json!({"logit_bias": {}}),
+        json!({"min_p": 0}),
+        json!({"repetition_penalty": 1}),
         json!({"store": false}),
         json!({"metadata": {"a": "b"}}),
         json!({"tools": []}),
@@ -123,6 +129,9 @@ fn refused() -> Vec<(Value, &'static str)> {
         (json!({"top_p": 0}), "top_p"),
         (json!({"top_p": 1.1}), "top_p"),
         (json!({"top_k": -1}), "top_k"),
+        (json!({"min_p": 1.1}), "min_p"),
+        (json!({"repetition_penalty": 0}), "repetition_penalty"),
+        (json!({"repetition_penalty": 2.1}), "repetition_penalty"),
         (json!({"top_k": 1.5}), "top_k"),
         (json!({"seed": 1.5}), "seed"),
         (json!({"seed": "x"}), "seed"),

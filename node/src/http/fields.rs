@@ -30,9 +30,9 @@ const MAX_LIST: usize = 1_024;
 macro_rules! fields {
     ($($own:literal),*) => {
         &[
-            "model", "stream", "stream_options", "temperature", "top_p", "top_k", "seed", "stop",
-            "max_tokens", "presence_penalty", "frequency_penalty", "logprobs", "n", "user",
-            "logit_bias", $($own),*
+            "model", "stream", "stream_options", "temperature", "top_p", "top_k", "min_p", "seed",
+            "stop", "max_tokens", "presence_penalty", "frequency_penalty", "repetition_penalty",
+            "logprobs", "n", "user", "logit_bias", $($own),*
         ]
     };
 }
@@ -78,6 +78,7 @@ pub(super) struct Fields {
     pub(super) temperature: Option<f64>,
     pub(super) top_p: Option<f64>,
     pub(super) top_k: Option<i64>,
+    pub(super) min_p: Option<f64>,
     #[schemars(with = "Option<i128>")]
     pub(super) seed: Option<Seed>,
     #[schemars(with = "Option<TextsShape>")]
@@ -86,6 +87,7 @@ pub(super) struct Fields {
     pub(super) max_completion_tokens: Option<i64>,
     pub(super) presence_penalty: Option<f64>,
     pub(super) frequency_penalty: Option<f64>,
+    pub(super) repetition_penalty: Option<f64>,
     #[schemars(with = "Option<i64>")]
     pub(super) logprobs: Option<LogProbsField>,
     pub(super) top_logprobs: Option<i64>,

@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 
 use selvedge_base::{Dice, RequestId};
-use selvedge_contract::{Input, Limits, LogProbs, Priority, Sampling};
+use selvedge_contract::{Further, Input, Limits, LogProbs, Priority, Sampling};
 use selvedge_runtime::Call;
 use serde_json::Value;
 
@@ -157,6 +157,13 @@ fn sampling(fields: &Fields) -> Result<Sampling, Problem> {
         frequency_penalty: number("frequency_penalty", fields.frequency_penalty, penalties)?
             .unwrap_or(0.0),
         seed: 0,
+        further: Further {
+            min_p: number("min_p", fields.min_p, 0.0..=1.0)?.unwrap_or(0.0),
+            // What divides by less makes logits that are no numbers.
+            repetition_penalty: number("repetition_penalty", fields.repetition_penalty, 0.01..=2.0)?
+                .unwrap_or(1.0),
+            ..Further::NONE
+        },
     })
 }
 
@@ -208,7 +215,7 @@ fn number(
     match value {
         Some(value) if !range.contains(&value) => {
             let (from, to) = range.into_inner();
-            let message = format!("'{name}' must be {from:.1} to {to:.1}, not {value}");
+            let message = format!("'{name}' must be {from:?} to {to:?}, not {value}");
             Err(Problem::invalid(name, message))
         }
         value => Ok(value.map(|value| value as f32)),

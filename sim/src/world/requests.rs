@@ -2,7 +2,7 @@
 //! and the observer who knows what every answer must be.
 
 use selvedge_base::{Machine, Micros, Mono, Refusal, RequestId};
-use selvedge_contract::{Answer, FinishReason, GenerateRequest, Sampling, Usage};
+use selvedge_contract::{Answer, FinishReason, Further, GenerateRequest, Sampling, Usage};
 use selvedge_core::meter::Meter;
 use selvedge_core::route::{self, Need};
 use selvedge_core::{Flow, FlowEffect, FlowInput, HandOff, Piece};
@@ -736,6 +736,7 @@ const GREEDY: Sampling = Sampling {
     presence_penalty: 0.0,
     frequency_penalty: 0.0,
     seed: 0,
+    further: Further::NONE,
 };
 
 /// Whether an input comes from an attempt that may not speak any more.

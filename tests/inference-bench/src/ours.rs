@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use selvedge_base::{ModelDigest, Mono, RequestId};
-use selvedge_contract::{Answer, Engine, EventSink, GenerateRequest, Input, ModelState, Sampling};
+use selvedge_contract::{
+    Answer, Engine, EventSink, Further, GenerateRequest, Input, ModelState, Sampling,
+};
 use selvedge_engine::{EngineConfig, LocalEngine};
 
 use crate::driver::{Measured, tell, tell_list};
@@ -246,6 +248,7 @@ impl Asked {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             seed: 0,
+            further: Further::NONE,
         };
         let request = GenerateRequest {
             id: RequestId(self.next),

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use selvedge_base::{Micros, ModelDigest};
-use selvedge_contract::{GenerateRequest, Input, Sampling};
+use selvedge_contract::{Further, GenerateRequest, Input, Sampling};
 use selvedge_proto::records::Signer;
 use selvedge_proto::wire::Label;
 
@@ -34,6 +34,7 @@ fn handed() -> HandOff {
         presence_penalty: 0.0,
         frequency_penalty: 0.0,
         seed: 0,
+        further: Further::NONE,
     };
     HandOff {
         hop: 1,

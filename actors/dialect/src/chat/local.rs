@@ -5,15 +5,18 @@
 //! from its text by `calls`.
 
 use selvedge_base::Refusal;
-use selvedge_contract::{self as contract, Input, Limits, Priority};
+use selvedge_contract::{self as contract, Further, Input, Limits, Priority};
 
-use super::request::{ChatRequest, Effort, Format, Thinking};
+use super::request::{ChatRequest, Effort, Extension, Format, Thinking};
 use super::tools;
 use crate::decode::{invalid, unsupported};
+use crate::exchange::Dialect;
 use crate::number::Number;
 
 /// The schema of whatever is a JSON object.
 const ANY_OBJECT: &str = r#"{"type":"object"}"#;
+/// The option of Ollama's that says how many tokens a penalty on repetition looks at.
+const WINDOW: &str = "options.repeat_last_n";
 
 /// What an engine is asked, but for ids, the model's digest and a drawn seed.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,8 +111,6 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Refusal> {
     let thinks = matches!(reasoning.thinking, Some(Thinking::On | Thinking::Adaptive));
     let fields = [
         ("logit_bias", !sampling.logit_bias.is_empty()),
-        ("min_p", sampling.min_p.is_some_and(|value| value > Number::from(0))),
-        ("repetition_penalty", sampling.repetition_penalty.is_some_and(|p| p != Number::from(1))),
         ("reasoning_effort", !matches!(reasoning.effort, None | Some(Effort::None))),
         ("thinking", thinks || reasoning.budget_tokens.is_some()),
         (
@@ -117,7 +118,8 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Refusal> {
             request.service_tier.as_deref().is_some_and(|tier| priority_of(tier).is_none()),
         ),
     ];
-    let extension = request.extensions.first().map(|field| field.name.as_str());
+    let unknown = request.extensions.iter().find(|field| !is_window(field));
+    let extension = unknown.map(|field| field.name.as_str());
     let found = fields.iter().find(|(_, present)| *present).map(|(name, _)| *name);
     match found.or(extension) {
         None => Ok(()),
@@ -125,6 +127,11 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Refusal> {
             Err(unsupported(name, format!("'{name}' is not supported by models of this mesh")))
         }
     }
+}
+
+/// Whether a field is the one that [`further`] reads.
+fn is_window(field: &Extension) -> bool {
+    field.dialect == Dialect::Ollama && field.name == WINDOW
 }
 
 /// The schema that a format means. One that says only JSON means an object, as everywhere.
@@ -157,7 +164,39 @@ fn sampling(request: &ChatRequest) -> Result<contract::Sampling, Refusal> {
         presence_penalty: sampling.presence_penalty.unwrap_or_default().single(),
         frequency_penalty: sampling.frequency_penalty.unwrap_or_default().single(),
         seed: 0,
+        further: further(request)?,
     })
+}
+
+/// What more is asked of a draw.
+fn further(request: &ChatRequest) -> Result<Further, Refusal> {
+    let sampling = &request.sampling;
+    let penalty = sampling.repetition_penalty.unwrap_or(Number::from(1));
+    // What divides by less makes logits that are no numbers.
+    if !(Number::ratio(1, 100)..=Number::from(2)).contains(&penalty) {
+        let message = "'repetition_penalty' must be 0.01 to 2.0; 1 is none";
+        return Err(invalid("repetition_penalty", message));
+    }
+    let window = match request.extensions.iter().find(|field| is_window(field)) {
+        None => Further::WINDOW,
+        Some(field) => window(field.value.text())?,
+    };
+    Ok(Further {
+        min_p: sampling.min_p.unwrap_or_default().single(),
+        repetition_penalty: penalty.single(),
+        repetition_window: window,
+    })
+}
+
+/// How many tokens a penalty looks at: -1 is all of them, 0 none, as with Ollama.
+fn window(text: &str) -> Result<u32, Refusal> {
+    let wrong = || invalid(WINDOW, format!("'{WINDOW}' must be a count of tokens, or -1 for all"));
+    match serde_json::from_str::<Option<i64>>(text) {
+        Ok(None) => Ok(Further::WINDOW),
+        Ok(Some(-1)) => Ok(u32::MAX),
+        Ok(Some(tokens)) => u32::try_from(tokens).map_err(|_| wrong()),
+        Err(_) => Err(wrong()),
+    }
 }
 
 #[cfg(test)]
@@ -206,6 +245,33 @@ mod tests {
     }
 
     #[test]
+    fn what_more_a_draw_heeds_is_taken() {
+        assert_eq!(asked(json!({})).expect("taken").sampling.further, Further::NONE);
+        let more = json!({"min_p": 0.25, "repetition_penalty": 1.5});
+        let further = asked(more).expect("taken").sampling.further;
+        let wanted = Further { min_p: 0.25, repetition_penalty: 1.5, repetition_window: 64 };
+        assert_eq!(further, wanted);
+        let options = |options: Value| {
+            let messages = json!([{"role": "user", "content": "hi"}]);
+            let body = json!({"model": "m", "messages": messages, "options": options});
+            for_engine(&crate::ollama::parse(body.to_string().as_bytes()).expect("understood"))
+        };
+        let further = |given: Value| options(given).expect("taken").sampling.further;
+        let given = json!({"min_p": 0.25, "repeat_penalty": 1.5, "repeat_last_n": 9});
+        assert_eq!(further(given), Further { repetition_window: 9, ..wanted });
+        for (given, window) in [(json!(0), 0), (json!(-1), u32::MAX), (json!(null), 64)] {
+            let given = further(json!({ "repeat_last_n": given }));
+            assert_eq!(given.repetition_window, window);
+        }
+        for wrong in [json!(-2), json!(1.5), json!("9"), json!(1u64 << 40)] {
+            let refusal = options(json!({ "repeat_last_n": wrong })).expect_err("must be refused");
+            assert_eq!(refusal.param.as_deref(), Some(WINDOW), "{refusal}");
+        }
+        let refusal = options(json!({"num_ctx": 9})).expect_err("nothing else is");
+        assert_eq!(refusal.param.as_deref(), Some("options.num_ctx"));
+    }
+
+    #[test]
     fn a_format_is_a_schema() {
         let format = |format: Value| asked(json!({"response_format": format}));
         let schema = |format_is: Value| format(format_is).expect("taken").schema;
@@ -232,6 +298,7 @@ mod tests {
                 "response_format",
             ),
             (json!({"logit_bias": {"1": 1}}), "logit_bias"),
+            (json!({"repetition_penalty": 0}), "repetition_penalty"),
             (json!({"reasoning_effort": "low"}), "reasoning_effort"),
             (json!({"service_tier": "scale"}), "service_tier"),
             (json!({"store": true}), "store"),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use selvedge_base::{ModelDigest, RequestId};
 use selvedge_contract::{
-    Answer, Engine as _, EventSink, GenerateRequest, Input, LogProbs, Sampling,
+    Answer, Engine as _, EventSink, Further, GenerateRequest, Input, LogProbs, Sampling,
 };
 use selvedge_engine::{EngineConfig, LocalEngine};
 use selvedge_federated::round::{Job, Tip};
@@ -152,6 +152,7 @@ fn says(engine: &LocalEngine, model: ModelDigest) -> Vec<(u32, u32)> {
         presence_penalty: 0.0,
         frequency_penalty: 0.0,
         seed: 0,
+        further: Further::NONE,
     };
     let request = GenerateRequest {
         id: RequestId(1),

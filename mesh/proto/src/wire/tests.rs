@@ -15,8 +15,18 @@ use selvedge_base::{Blame, RequestId, Retry, Wall};
 use serde::de::DeserializeOwned;
 
 type Request = (String, Vec<u32>);
-type Opening =
-    super::Opening<Request, u64, String, [u8; 3], [u16; 2], Request, Option<u32>, (u8, String)>;
+type Fitting = (u8, String);
+type Opening = super::Opening<
+    Request,
+    u64,
+    String,
+    [u8; 3],
+    [u16; 2],
+    Request,
+    Option<u32>,
+    Fitting,
+    Option<String>,
+>;
 
 /// Whatever the bytes, decoding ends with a value or an error.
 fn survives<T: DeserializeOwned + Serialize>(body: &[u8]) {
@@ -92,6 +102,8 @@ fn openings_and_replies_round_trip() {
     let (handed, receipt) = (hand_off(), Some(charged.receipt.clone()));
     let shaped = Shaped { schema: schema.clone(), trace: Some(trace), handed, receipt };
     let plain = Shaped { schema, trace: None, handed: hand_off(), receipt: None };
+    let (details, receipt) = (Some("least".to_owned()), Some(charged.receipt.clone()));
+    let detailed = Detailed { details, trace: None, handed: hand_off(), receipt };
     let spoken = Spoken { samples: 16_000, trace: None, handed: hand_off(), receipt: None };
     for opening in [
         Opening::HandOff(hand_off()),
@@ -112,6 +124,7 @@ fn openings_and_replies_round_trip() {
         Opening::Spoken(Box::new(spoken)),
         Opening::Machine(Box::new(Some(7))),
         Opening::Fits(Box::new((1, "job".to_owned()))),
+        Opening::Detailed(Box::new(detailed)),
     ] {
         let frame = encode(&opening, codec::MAX_FRAME).unwrap();
         assert_eq!(decode_body(&frame[4..]), Ok(opening));
@@ -250,6 +263,8 @@ fn what_version_1_does_not_have_says_so() {
     assert_eq!(Opening::Shaped(Box::new(shaped)).since(), 8);
     assert_eq!(Opening::Machine(Box::default()).since(), 10);
     assert_eq!(Opening::Fits(Box::default()).since(), 12);
+    let detailed = Detailed { details: None, trace: None, handed: hand_off(), receipt: None };
+    assert_eq!(Opening::Detailed(Box::new(detailed)).since(), 13);
     // A refusal for want of budget is said to an old peer in words it has.
     let refusal = Refusal::client(Stage::Reserve, Code::QuotaExhausted, "nothing left");
     let reply = HandOffReply::<u8>::Refused(refusal.clone().spoken_at(1));

@@ -13,11 +13,11 @@ use selvedge_base::{
 };
 use selvedge_base::{Mono, Stage, Wall};
 use selvedge_contract::hardware::{Condition, Hardware, Machine};
-use selvedge_contract::request::{Answer, GenerateRequest, Input, Sampling};
+use selvedge_contract::request::{Answer, Details, Further, GenerateRequest, Input, Sampling};
 use selvedge_core::cache::{Key, Near, Peers, Scope};
 use selvedge_core::quota::{QuotaDigest, QuotaHeader, QuotaMessage, QuotaStored, StoredRow};
 use selvedge_core::{
-    Charged, FitsWord, HandOff, HandOffReply, NodeRow, Opening, PolicyWord, Traced,
+    Charged, Detailed, FitsWord, HandOff, HandOffReply, NodeRow, Opening, PolicyWord, Traced,
 };
 use selvedge_crdt::escrow::Holder;
 use selvedge_crdt::{Row, RowMap, Stamp};
@@ -290,6 +290,7 @@ fn handed() -> HandOff {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             seed: 1,
+            further: Further::NONE,
         },
         max_tokens: 5,
         stop: vec!["\n".into()],
@@ -306,6 +307,12 @@ fn handed() -> HandOff {
         fence: 1,
         request,
     }
+}
+
+/// A hand-off with what is asked beside the request.
+fn detailed() -> Detailed {
+    let details = Details { schema: Some("{}".into()), further: Further::NONE };
+    Detailed { details, trace: None, handed: handed(), receipt: None }
 }
 
 fn machine() -> Machine {
@@ -349,9 +356,7 @@ fn frames() -> Vec<Vec<u8>> {
     let digest = QuotaDigest { holder, heads: vec![] };
     let policy = PolicyMessage::Delta(Box::default());
     let word = PolicyWord { incarnation: 1, message: policy };
-    let (words, replies) = answers();
-    let [purges, told, ask] = words;
-    let [purges_too, held, piece] = replies;
+    let ([purges, told, ask], [purges_too, held, piece]) = answers();
     let fit = Fit { clients: 2, examples: Some(300), misfit: Some(Misfit::Few) };
     let fits = |bytes: Result<Vec<u8>, codec::CodecError>| {
         bytes.unwrap_or_else(|error| panic!("a frame: {error}"))
@@ -369,6 +374,7 @@ fn frames() -> Vec<Vec<u8>> {
         Opening::HandOff(handed),
         Opening::Charged(Box::new(charged)),
         Opening::Traced(Box::new(traced)),
+        Opening::Detailed(Box::new(detailed())),
         Opening::Quota(Box::new(QuotaMessage::Digest(digest))),
         Opening::Policy(Box::new(word)),
         Opening::Sync(SyncMessage::Delta(delta.clone())),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, Retry, Stage, TraceContext};
 use selvedge_contract::speech::{CHUNK_SAMPLES, Chunk, MAX_SAMPLES, PROMPT_BYTES, tokens_of};
 use selvedge_contract::{
-    GenerateRequest, Heard, Input, Limits, Samples, Sampling, SpeechRequest, Transcript,
+    Further, GenerateRequest, Heard, Input, Limits, Samples, Sampling, SpeechRequest, Transcript,
 };
 use selvedge_core::{HandOff, Opening, Spoken, SpokenReply};
 use selvedge_net::{FrameReceiver, FrameSender, Link, NetError, clock};
@@ -340,6 +340,7 @@ fn stand_in(handed: &wire::HandOff<SpeechRequest>, samples: usize) -> HandOff {
                 presence_penalty: 0.0,
                 frequency_penalty: 0.0,
                 seed: 0,
+                further: Further::NONE,
             },
             max_tokens: written.min(Limits::ANSWER_TOKENS),
             stop: Vec::new(),
