@@ -168,6 +168,8 @@ pub(crate) struct Pulse {
     pub(crate) pending_tokens: u64,
     pub(crate) undrawn_tokens: u64,
     pub(crate) cost: CostModel,
+    /// Microseconds that each token of an answer takes which comes next; 0 = not known.
+    pub(crate) step_us: u32,
     pub(crate) drafts: Drafts,
 }
 
@@ -615,7 +617,7 @@ impl Entry {
             queued: (self.accepted - running) as u32,
             pending_prompt_tokens: self.pulse.pending_tokens.min(u64::from(u32::MAX)) as u32,
             prefill_rate: self.pulse.cost.prefill_rate(),
-            step_us: self.pulse.cost.step_us(),
+            step_us: self.pulse.step_us,
         }
     }
 
