@@ -150,6 +150,12 @@ impl LocalEngine {
         self.shared.failure(self.shared.meant(digest).0)
     }
 
+    /// How much of a model is in memory, in percent, while it is loaded. Counted by tensors, of
+    /// models that write.
+    pub fn loading(&self, digest: ModelDigest) -> Option<u8> {
+        self.shared.loading(self.shared.meant(digest).0)
+    }
+
     /// What was drafted for each model that writes, since it was loaded.
     pub fn drafts(&self) -> Vec<(String, Drafts)> {
         self.shared.drafts()

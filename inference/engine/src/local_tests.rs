@@ -12,6 +12,8 @@ use crate::testing::{
     Collected, Outlet, Temporary, Writer, collect, engine, greedy, request, temporary,
 };
 
+#[path = "loading_tests.rs"]
+mod loading;
 #[path = "prefix_tests.rs"]
 mod prefix;
 #[path = "recovery_tests.rs"]

@@ -143,11 +143,33 @@ pub(crate) struct Entry {
     accepted: usize,
     /// A load is under way or waits for memory.
     seeking: bool,
+    /// How far the load under way has come, where that is counted.
+    meter: Option<Meter>,
     /// Loads that were given up for want of memory, and what those are told who waited for the last
     /// of them.
     turns: u64,
     turned_away: Option<Refusal>,
     pulse: Pulse,
+}
+
+/// How far a load has come, by its tensors.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    done: Arc<AtomicU64>,
+    all: u64,
+}
+
+impl Meter {
+    /// Another tensor is in memory.
+    pub(crate) fn advanced(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn percent(&self) -> u8 {
+        let done = self.done.load(Ordering::Relaxed).saturating_mul(100);
+        // A tensor may be read more than once.
+        u8::try_from(done / self.all.max(1)).unwrap_or(100).min(100)
+    }
 }
 
 /// What a model makes, where that is not text.
@@ -244,6 +266,7 @@ impl Shared {
             text: None,
             makes,
             seeking: false,
+            meter: None,
             turns: 0,
             turned_away: None,
             accepted: live.values().filter(|live| live.model == card.digest).count(),
@@ -269,8 +292,24 @@ impl Shared {
         let mut models = self.models.lock();
         let cold = |entry: &&mut Entry| entry.state == ModelState::Cold && !entry.seeking;
         let Some(entry) = models.get_mut(&digest).filter(cold) else { return false };
-        (entry.state, entry.seeking) = (ModelState::Loading, true);
+        (entry.state, entry.seeking, entry.meter) = (ModelState::Loading, true, None);
         true
+    }
+
+    /// Begins to count how many of so many tensors of a model are in memory.
+    pub(crate) fn measures(&self, digest: ModelDigest, all: usize) -> Meter {
+        let meter = Meter { done: Arc::default(), all: all as u64 };
+        if let Some(entry) = self.models.lock().get_mut(&digest) {
+            entry.meter = Some(meter.clone());
+        }
+        meter
+    }
+
+    /// How much of a model is in memory, in percent, while it is loaded and that is known.
+    pub(crate) fn loading(&self, digest: ModelDigest) -> Option<u8> {
+        let models = self.models.lock();
+        let entry = models.get(&digest).filter(|entry| entry.state == ModelState::Loading)?;
+        entry.meter.as_ref().map(Meter::percent)
     }
 
     /// Notes where a model stands now; false when it was removed meanwhile.
@@ -283,7 +322,7 @@ impl Shared {
         let mut models = self.models.lock();
         let Some(entry) = models.get_mut(&digest) else { return false };
         (entry.state, entry.seeking) = (state, state == ModelState::Loading);
-        (entry.reason, entry.again) = (reason, None);
+        (entry.reason, entry.again, entry.meter) = (reason, None, None);
         if state == ModelState::Ready {
             entry.failures = 0;
             let now = self.now();
@@ -567,7 +606,7 @@ impl Entry {
 
     /// Its load came to nothing.
     fn gave_up(&mut self, reason: EngineError, now: Mono) {
-        self.seeking = false;
+        (self.seeking, self.meter) = (false, None);
         match reason {
             // There was no memory, and nobody who needs it; whoever comes begins another.
             EngineError::OutOfMemory { .. } | EngineError::Unwanted => {
