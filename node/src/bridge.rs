@@ -458,6 +458,7 @@ impl Own {
         let mut status = status(view);
         let own = view.myself().into_iter().flat_map(|me| &me.engine.models);
         for node in status.nodes.iter_mut().filter(|node| node.me) {
+            node.machine.memory_budget_bytes = Some(self.admin.memory().budget);
             for model in own.clone() {
                 let listed = node.models.iter_mut().find(|m| m.name == model.card.name);
                 if let Some(listed) = listed {
