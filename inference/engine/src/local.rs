@@ -114,16 +114,16 @@ impl LocalEngine {
 
     /// Lets a model answer that is one of this engine's with something added, in place of its
     /// version before. Requests that run end with the version they began with. Reads the header of
-    /// the base's file.
+    /// the base's file. Others make room for it, and while they are at work it waits, as a model
+    /// does that is asked for.
     ///
     /// # Errors
     /// [`EngineError`] when the base is not here, the numbers are not of its matrices, the name is
     /// a file's, or memory is short.
     pub fn tune(&self, model: TunedModel) -> Result<ModelCard, EngineError> {
         self.tunes()?;
-        let Some(path) = self.shared.path(model.base) else {
-            return Err(EngineError::unsupported("the model that it adds to is not here"));
-        };
+        // Before anybody goes for it.
+        let path = self.shared.tunable(model.base, &model.name)?;
         let tuned = Tuned::pack(&self.shared, &Gguf::open(&path)?, model)?;
         self.shared.tune(tuned)
     }

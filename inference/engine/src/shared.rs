@@ -377,15 +377,15 @@ impl Shared {
         }
     }
 
+    /// The file of a model that something of this name can be added to.
+    pub(crate) fn tunable(&self, base: ModelDigest, name: &str) -> Result<PathBuf, EngineError> {
+        check_tunable(&self.models.lock(), base, name).map(|entry| entry.path.clone())
+    }
+
     /// A version takes the place of those before, for requests to come.
     pub(crate) fn tune(&self, tuned: Tuned) -> Result<ModelCard, EngineError> {
         let models = self.models.lock();
-        let Some(base) = models.get(&tuned.base) else {
-            return Err(EngineError::unsupported("the model that it adds to is not here"));
-        };
-        if models.values().any(|entry| entry.card.name == tuned.name) {
-            return Err(EngineError::NameTaken(tuned.name));
-        }
+        let base = check_tunable(&models, tuned.base, &tuned.name)?;
         let card = base.card.tuned(&tuned.name, tuned.digest, tuned.round);
         self.tuned.lock().put(tuned)?;
         Ok(card)
@@ -673,6 +673,21 @@ impl Entry {
         let answers = self.pulse.undrawn_tokens / batch.max(1) as u64;
         let (rate, step) = (cost.prefill_rate(), cost.step_us());
         completion_time(self.pulse.pending_tokens, rate, answers, step).clamp(LEAST_WAIT, MOST_WAIT)
+    }
+}
+
+/// The model that something of this name can be added to.
+fn check_tunable<'a>(
+    models: &'a BTreeMap<ModelDigest, Entry>,
+    base: ModelDigest,
+    name: &str,
+) -> Result<&'a Entry, EngineError> {
+    let Some(base) = models.get(&base) else {
+        return Err(EngineError::unsupported("the model that it adds to is not here"));
+    };
+    match models.values().any(|entry| entry.card.name == name) {
+        true => Err(EngineError::NameTaken(name.to_owned())),
+        false => Ok(base),
     }
 }
 
