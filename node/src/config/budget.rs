@@ -5,7 +5,7 @@
 
 use selvedge_engine::{Device, EngineConfig};
 
-/// The least that may be said: no model fits into less.
+/// The least that may be said: models that somebody publishes take more.
 const LEAST: u64 = 16 << 20;
 
 /// Memory for all models and their caches together.
