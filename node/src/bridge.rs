@@ -456,14 +456,13 @@ impl Own {
 
     fn status(&self, view: &MeshView) -> wire::Status {
         let mut status = status(view);
-        let failed = view.myself().into_iter().flat_map(|me| &me.engine.models);
-        let failed = failed.filter(|model| model.state == ModelState::Failed);
+        let own = view.myself().into_iter().flat_map(|me| &me.engine.models);
         for node in status.nodes.iter_mut().filter(|node| node.me) {
-            for model in failed.clone() {
-                let digest = model.card.digest;
+            node.machine.memory_budget_bytes = Some(self.admin.memory().budget);
+            for model in own.clone() {
                 let listed = node.models.iter_mut().find(|m| m.name == model.card.name);
-                if let (Some(listed), Some(reason)) = (listed, self.admin.model_failure(digest)) {
-                    listed.failure = Some(short(&reason));
+                if let Some(listed) = listed {
+                    self.tells(listed, model);
                 }
             }
             for standing in &self.admin.model_standings() {
@@ -478,6 +477,18 @@ impl Own {
             node.models.append(&mut unserved);
         }
         status
+    }
+
+    /// Adds why a model failed, or how far its load has come.
+    fn tells(&self, listed: &mut wire::Model, model: &ModelStatus) {
+        let digest = model.card.digest;
+        match model.state {
+            ModelState::Failed => {
+                listed.failure = self.admin.model_failure(digest).map(|reason| short(&reason));
+            }
+            ModelState::Loading => listed.loading_percent = self.admin.model_loading(digest),
+            ModelState::Cold | ModelState::Ready => {}
+        }
     }
 }
 
@@ -545,6 +556,7 @@ fn model(model: &ModelStatus) -> wire::Model {
         context_length: model.card.context_length,
         chat: model.card.chat,
         state: state.to_owned(),
+        loading_percent: None,
         failure: None,
         memory_bytes: None,
         idle_s: None,

@@ -68,6 +68,8 @@ pub(crate) async fn up(home: &Home, config: &Config, options: &cli::Up) -> Resul
         watch_stdin(stop.clone());
     }
     let running = home.occupy()?;
+    let (bytes, reason) = (config.budget.bytes, &config.budget.reason);
+    tracing::info!(bytes, reason, "memory for models");
     let started = tokio::select! {
         started = begin(home, config, options, &stop) => started?,
         // Joining may wait for another node; whoever stops this one meanwhile need not.

@@ -474,6 +474,7 @@ impl Engine {
             queued: pulse.queued,
             pending_prompt_tokens: pending.min(u64::from(u32::MAX)) as u32,
             prefill_rate: self.cost.prefill_rate(),
+            // Steps of more rows take no longer here, so that the average is the next answer's too.
             step_us: self.cost.step_us(),
         };
         EngineStatus {

@@ -220,6 +220,12 @@ impl Admin {
         self.engine.failure(digest)
     }
 
+    /// How much of a model of this node is in memory, in percent, while it is loaded and that is
+    /// known.
+    pub fn model_loading(&self, digest: ModelDigest) -> Option<u8> {
+        self.engine.loading(digest)
+    }
+
     /// What this node's engine computed ahead, by model.
     pub fn drafts(&self) -> Vec<(String, Drafts)> {
         self.engine.drafts()

@@ -78,6 +78,11 @@ impl Probe {
         }
     }
 
+    /// Bytes of memory that there are for this process, as in [`Self::hardware`]; takes no time.
+    pub fn memory(&self) -> Option<u64> {
+        memory::read(&self.root).total
+    }
+
     /// What changes.
     pub fn condition(&self) -> Condition {
         let (heat, power) = (heat::read(&self.root), power::read(&self.root));

@@ -209,6 +209,8 @@ struct Model {
     leaving: bool,
     wanted: Option<Wanted>,
     evicted: Option<(Why, String, Mono)>,
+    /// It is no model, but what is to be added to this one, and is here while it waits.
+    adds_to: Option<ModelDigest>,
 }
 
 /// A wish that is not decided.
@@ -264,7 +266,7 @@ impl Residence {
     pub fn added(&mut self, model: ModelDigest, name: &str, pinned: bool, work: usize) {
         let entry = self.models.entry(model).or_default();
         (entry.name, entry.pinned) = (name.to_owned(), pinned);
-        (entry.removed, entry.work) = (false, work);
+        (entry.removed, entry.work, entry.adds_to) = (false, work, None);
     }
 
     /// A model is there no more; its memory is freed as it is reported.
@@ -322,16 +324,40 @@ impl Residence {
         }
     }
 
-    /// Sets memory aside for what is no model of its own; false when there is none.
-    pub fn take(&mut self, bytes: u64) -> bool {
-        let fits = bytes <= self.free(None);
-        if fits {
-            self.taken += bytes;
+    /// Somebody wants memory for what is added to a model, under a digest of its own. Others go for
+    /// it as for a model that is asked for, but not the one that it is added to: it is of no use
+    /// without that. Asking again is the same wish until it is decided; what is set aside then is
+    /// no model's.
+    pub fn want_added(
+        &mut self,
+        (added, base): (ModelDigest, ModelDigest),
+        name: &str,
+        bytes: u64,
+        now: Mono,
+    ) -> Decision {
+        let has_base = self.models.get(&base).is_some_and(|entry| !entry.removed);
+        let entry = self.models.entry(added).or_insert_with(|| Model {
+            name: name.to_owned(),
+            // Whoever waits for it.
+            work: 1,
+            adds_to: Some(base),
+            ..Model::default()
+        });
+        if entry.adds_to.is_none() {
+            // A model of this digest is here already.
+            return Decision::Refuse(Reason::Unwanted);
         }
-        fits
+        let decision = match has_base {
+            true => self.want(added, Room { weights: bytes, beside: 0 }, Wish::Asked, now),
+            false => Decision::Refuse(Reason::Unwanted),
+        };
+        if matches!(decision, Decision::Load | Decision::Refuse(_)) {
+            self.models.remove(&added);
+        }
+        decision
     }
 
-    /// Memory was freed: a model's, or what [`Residence::take`] had set aside.
+    /// Memory was freed: a model's, or what [`Residence::want_added`] had set aside.
     pub fn freed(&mut self, model: Option<ModelDigest>, bytes: u64) {
         self.taken = self.taken.saturating_sub(bytes);
         let Some(model) = model else { return };
@@ -364,7 +390,7 @@ impl Residence {
     /// Keeps so many bytes for a loaded model beside its weights, or as many as there are; at least
     /// as many as are kept for it already. What is promised to others is not touched.
     pub fn keep(&mut self, model: ModelDigest, bytes: u64) -> u64 {
-        let most = self.free(Some(model));
+        let most = self.free(model);
         let Some(entry) = self.models.get_mut(&model).filter(|entry| entry.pieces > 0) else {
             return 0;
         };
@@ -406,7 +432,8 @@ impl Residence {
 
     /// Each model's part.
     pub fn standings(&self, now: Mono) -> Vec<Standing> {
-        let models = self.models.iter().filter(|(_, entry)| !entry.removed);
+        let is_model = |entry: &Model| !entry.removed && entry.adds_to.is_none();
+        let models = self.models.iter().filter(|(_, entry)| is_model(entry));
         let standing = |(model, entry): (&ModelDigest, &Model)| Standing {
             model: *model,
             bytes: entry.held,
@@ -466,14 +493,18 @@ impl Residence {
         if wish == Wish::Ahead && !pinned {
             return Decision::Refuse(Reason::NoRoom { needed, free });
         }
+        let base = self.base(model);
         let others = || self.models.iter().filter(|(digest, _)| **digest != model);
-        let movable = others().filter(|(_, other)| !other.pinned);
+        let remains = |digest: &ModelDigest, other: &Model| other.pinned || Some(*digest) == base;
+        let movable = others().filter(|(digest, other)| !remains(digest, other));
+        // What is added to a model does not go again for others.
+        let movable = movable.filter(|(_, other)| other.adds_to.is_none());
         let left = movable.fold(free, |sum, (_, other)| {
             sum.saturating_add(other.stays()).saturating_add(other.claim())
         });
         if needed > left {
             let stays = |other: &Model| other.pieces > 0 || other.claim() > 0;
-            let kept = others().filter(|(_, other)| other.pinned && stays(other));
+            let kept = others().filter(|(digest, other)| remains(digest, other) && stays(other));
             let names = kept.map(|(_, other)| other.name.clone()).collect();
             return Decision::Refuse(Reason::Kept { needed, left, names });
         }
@@ -507,8 +538,9 @@ impl Residence {
         hurried: bool,
         now: Mono,
     ) -> BTreeSet<ModelDigest> {
+        let base = self.base(model);
         let may_go = |(digest, other): &(&ModelDigest, &Model)| {
-            **digest != model && other.may_go(now, hurried)
+            **digest != model && Some(**digest) != base && other.may_go(now, hurried)
         };
         let mut order: Vec<(&ModelDigest, &Model)> = self.models.iter().filter(may_go).collect();
         order.sort_by_key(|(digest, other)| {
@@ -603,6 +635,11 @@ impl Residence {
         self.models.get(&model)?.wanted
     }
 
+    /// The model that this is to be added to, if it is no model itself.
+    fn base(&self, model: ModelDigest) -> Option<ModelDigest> {
+        self.models.get(&model)?.adds_to
+    }
+
     /// What models that stay need beside their weights, but for one.
     fn floors(&self, but: Option<ModelDigest>) -> u64 {
         let stay = self.models.iter().filter(|(_, entry)| !entry.leaves());
@@ -629,11 +666,11 @@ impl Residence {
         self.budget.saturating_sub(used)
     }
 
-    /// Bytes that are neither used nor promised, now and later; to one model those that are its own
-    /// beside its weights count as free.
-    fn free(&self, but: Option<ModelDigest>) -> u64 {
+    /// Bytes that are neither used nor promised, now and later; those that are a model's own beside
+    /// its weights count as free to it.
+    fn free(&self, model: ModelDigest) -> u64 {
         let later = self.taken.saturating_sub(self.leaving()).saturating_add(self.claims(None));
-        self.budget.saturating_sub(self.taken.max(later).saturating_add(self.floors(but)))
+        self.budget.saturating_sub(self.taken.max(later).saturating_add(self.floors(Some(model))))
     }
 }
 

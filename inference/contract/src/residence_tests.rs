@@ -191,7 +191,57 @@ fn what_running_answers_need_is_not_given_to_weights() {
     residence.release(digest(0), 5);
     assert_eq!(residence.want(digest(1), weights(50), Wish::Asked, at(9)), Decision::Load);
     assert_eq!(residence.keep(digest(0), 50), 10, "as much as there is");
-    assert!(!residence.take(1));
+    let added = added(&mut residence, digest(0), 1, at(9));
+    assert!(matches!(added, Decision::Wait { .. }), "nor to what is added to them");
+}
+
+/// What is added to a model.
+fn added(residence: &mut Residence, base: ModelDigest, bytes: u64, now: Mono) -> Decision {
+    residence.want_added((digest(9), base), "notes", bytes, now)
+}
+
+#[test]
+fn what_is_added_makes_room_and_its_base_does_not_go_for_it() {
+    // The base was asked for the longest ago.
+    let mut residence = loaded(BUDGET, &[40, 40]);
+    let notes = |residence: &mut Residence, now| added(residence, digest(0), 30, now);
+    let decision = notes(&mut residence, at(30));
+    assert_eq!(gone(&decision), [(1, Why::Oldest)]);
+    let Decision::Evict(evictions) = decision else { panic!("{residence:?}") };
+    assert_eq!(evictions[0].comes, "notes");
+    assert_eq!(notes(&mut residence, at(31)), Decision::Wait { until: at(60) }, "still there");
+    assert_eq!((residence.waiting(), residence.standings(at(31)).len()), (1, 2));
+    residence.worked(digest(0), 1, at(32));
+    let other = asked(&mut residence, 2, weights(35), at(32));
+    assert!(matches!(other, Decision::Wait { .. }), "what leaves is promised: {other:?}");
+    residence.freed(Some(digest(1)), 40);
+    assert_eq!(notes(&mut residence, at(33)), Decision::Load);
+    assert_eq!((residence.taken(), residence.standings(at(33)).len()), (70, 3));
+    residence.freed(None, 30);
+    assert_eq!(residence.taken(), 40);
+    // What is free needs nobody to go.
+    assert_eq!(added(&mut residence, digest(0), 10, at(33)), Decision::Load);
+}
+
+#[test]
+fn what_is_added_is_refused_where_its_base_leaves_too_little_or_is_not_there() {
+    let mut residence = loaded(BUDGET, &[80]);
+    let names = vec!["m0".to_owned()];
+    let kept = Decision::Refuse(Reason::Kept { needed: 30, left: 20, names });
+    assert_eq!(added(&mut residence, digest(0), 30, at(30)), kept);
+    let unwanted = Decision::Refuse(Reason::Unwanted);
+    assert_eq!(added(&mut residence, digest(5), 1, at(30)), unwanted, "no base");
+    assert_eq!(residence.want_added((digest(0), digest(0)), "m0", 1, at(30)), unwanted);
+    let mut residence = loaded(BUDGET, &[40, 50]);
+    residence.worked(digest(1), 1, at(30));
+    assert_eq!(added(&mut residence, digest(0), 30, at(30)), Decision::Wait { until: at(60) });
+    let busy = Decision::Refuse(Reason::Busy { needed: 30, waited: MOST_WAIT });
+    assert_eq!(added(&mut residence, digest(0), 30, at(60)), busy);
+    assert_eq!((residence.waiting(), residence.standings(at(60)).len()), (0, 2));
+    assert!(matches!(added(&mut residence, digest(0), 30, at(61)), Decision::Wait { .. }));
+    residence.removed(digest(0));
+    assert_eq!(added(&mut residence, digest(0), 30, at(62)), unwanted, "its base went");
+    assert_eq!(residence.waiting(), 0);
 }
 
 #[test]

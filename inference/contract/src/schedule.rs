@@ -33,6 +33,7 @@ use std::collections::VecDeque;
 use selvedge_base::{Micros, Mono, RequestId};
 use thiserror::Error;
 
+use crate::cost::CostModel;
 use crate::fair::{Claim, Shares};
 use crate::pace::Pace;
 use crate::prefix::{Kept, PageId, Prefixes, Scope};
@@ -344,6 +345,18 @@ impl Schedule {
     /// How long a step of so many rows takes; zero = not known.
     pub fn step_time(&self, rows: usize) -> Micros {
         Micros(self.times.of(rows) / 1_000)
+    }
+
+    /// Microseconds that each token of an answer takes which comes next: those of a step of a row
+    /// more than there are answers, as far as a batch goes. What steps took on average says where
+    /// nothing else is known: it is of as many rows as the last ones had, which an answer that
+    /// comes after a burst does not share its steps with.
+    pub fn next_step_us(&self, average: &CostModel) -> u32 {
+        let rows = (self.running() + 1).min(self.bounds.max_batch);
+        match self.step_time(rows) {
+            Micros(0) => average.step_us(),
+            Micros(time) => u32::try_from(time).unwrap_or(u32::MAX),
+        }
     }
 
     /// How long a step of so many rows would have taken without what was drafted, for so many

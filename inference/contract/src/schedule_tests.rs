@@ -558,6 +558,41 @@ fn the_time_of_a_token_is_told_without_what_was_drafted() {
 }
 
 #[test]
+fn an_idle_model_tells_the_time_of_one_row_after_a_burst() {
+    let (fixed, row) = (5_000, 1_000);
+    let step = |rows: u64| (fixed + row * rows) as u32;
+    let bounds = Bounds { drafts: false, ..bounds(8, 8, 100) };
+    let mut engine = Engine { machine: Some((fixed, row)), ..Engine::new(bounds) };
+    let mut average = CostModel::default();
+    assert_eq!(engine.schedule.next_step_us(&average), 0, "nothing is known");
+    average.stepped(Micros(7_777));
+    assert_eq!(engine.schedule.next_step_us(&average), 7_777, "all that is known");
+    let run = |engine: &mut Engine, average: &mut CostModel| {
+        while !engine.schedule.is_idle() {
+            let plan = engine.step();
+            if plan.work.iter().all(|work| work.prompt() == 0) {
+                average.stepped(Micros(u64::from(step(plan.work.len() as u64))));
+            }
+        }
+    };
+    engine.arrive(arrival(1, 4, 40)).expect("there is room");
+    run(&mut engine, &mut average);
+    for id in 2..=9 {
+        engine.arrive(arrival(id, 4, 200)).expect("there is room");
+    }
+    let began = (0..100).any(|_| {
+        engine.step();
+        engine.schedule.answering() == 8
+    });
+    assert!(began, "all eight are answered together");
+    engine.step();
+    assert_eq!(engine.schedule.next_step_us(&average), step(8), "a batch has no more rows");
+    run(&mut engine, &mut average);
+    assert!(average.step_us() > step(3), "{average:?} is that of the burst");
+    assert_eq!(engine.schedule.next_step_us(&average), step(1));
+}
+
+#[test]
 fn nothing_is_remembered_where_nothing_is_left_to_guess_or_while_one_waits() {
     for (answer, remembered) in [(1, 0), (2, 39), (200, 39)] {
         let mut sequence = Sequence::new(arrival(1, 40, answer), 40 + answer);

@@ -100,7 +100,7 @@ pub struct ModelStatus {
     pub pending_prompt_tokens: u32,
     /// Prompt tokens per second, measured; 0 = not yet known.
     pub prefill_rate: u32,
-    /// Microseconds per step of one token, measured at the present batch size; 0 = not yet known.
+    /// Microseconds per step of one token, with one answer more than there are; 0 = not yet known.
     pub step_us: u32,
 }
 

@@ -46,7 +46,21 @@ pub struct EngineConfig {
     pub running: Running,
 }
 
+/// Bytes for models where nobody says how many, at most: fits the default model with every sequence
+/// at a long context.
+const MOST_UNSAID: u64 = 4 << 30;
+
 impl EngineConfig {
+    /// Bytes for models where nobody says how many, of so much memory if that is known: half of it
+    /// at most, since the other half has the system, what else runs, and the files that it keeps
+    /// near.
+    pub const fn usual_budget(memory: Option<u64>) -> u64 {
+        match memory {
+            Some(memory) if memory / 2 < MOST_UNSAID => memory / 2,
+            Some(_) | None => MOST_UNSAID,
+        }
+    }
+
     /// What language models are computed with here, as people call it: the fastest kernels that
     /// this processor has, or a card.
     pub fn kernels(&self) -> &'static str {
@@ -68,9 +82,7 @@ impl Default for EngineConfig {
             max_batch: 16,
             // Four full batches: at 64 tokens/s per batch more would wait for minutes.
             max_queue: 64,
-            // Fits the default model with every sequence at a long context, and leaves a small
-            // machine of 8 GiB half of its memory.
-            memory_budget_bytes: 4 << 30,
+            memory_budget_bytes: Self::usual_budget(None),
             lazy: false,
             // What it wins and loses on real texts is not measured yet.
             speculation: false,

@@ -92,8 +92,10 @@ fn read(
     let reservation = shared.make_room(digest, room, wish)?;
     // Pages that others keep there are given up before the weights come.
     shared.worker.nudge();
+    let meter = shared.measures(digest, gguf.tensors.len());
     let advanced = || {
         shared.progress.fetch_add(1, Ordering::Relaxed);
+        meter.advanced();
     };
     #[cfg(test)]
     assert!(shape.context != crate::testing::FATAL_CONTEXT, "a test asked for it");

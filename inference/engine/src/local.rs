@@ -114,16 +114,16 @@ impl LocalEngine {
 
     /// Lets a model answer that is one of this engine's with something added, in place of its
     /// version before. Requests that run end with the version they began with. Reads the header of
-    /// the base's file.
+    /// the base's file. Others make room for it, and while they are at work it waits, as a model
+    /// does that is asked for.
     ///
     /// # Errors
     /// [`EngineError`] when the base is not here, the numbers are not of its matrices, the name is
     /// a file's, or memory is short.
     pub fn tune(&self, model: TunedModel) -> Result<ModelCard, EngineError> {
         self.tunes()?;
-        let Some(path) = self.shared.path(model.base) else {
-            return Err(EngineError::unsupported("the model that it adds to is not here"));
-        };
+        // Before anybody goes for it.
+        let path = self.shared.tunable(model.base, &model.name)?;
         let tuned = Tuned::pack(&self.shared, &Gguf::open(&path)?, model)?;
         self.shared.tune(tuned)
     }
@@ -148,6 +148,12 @@ impl LocalEngine {
     /// Why a model could not be loaded, if so.
     pub fn failure(&self, digest: ModelDigest) -> Option<String> {
         self.shared.failure(self.shared.meant(digest).0)
+    }
+
+    /// How much of a model is in memory, in percent, while it is loaded. Counted by tensors, of
+    /// models that write.
+    pub fn loading(&self, digest: ModelDigest) -> Option<u8> {
+        self.shared.loading(self.shared.meant(digest).0)
     }
 
     /// What was drafted for each model that writes, since it was loaded.

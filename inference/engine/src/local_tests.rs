@@ -14,6 +14,8 @@ use crate::testing::{
 
 #[path = "fair_tests.rs"]
 mod fair;
+#[path = "loading_tests.rs"]
+mod loading;
 #[path = "prefix_tests.rs"]
 mod prefix;
 #[path = "recovery_tests.rs"]

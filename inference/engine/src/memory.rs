@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use selvedge_base::ModelDigest;
+use selvedge_base::{ModelDigest, Mono};
 use selvedge_contract::ModelState;
 use selvedge_contract::residence::{Counts, Decision, Eviction, Reason, Residence, Room, Wish};
 
@@ -74,12 +74,16 @@ impl Memory {
 }
 
 impl Shared {
-    /// Sets memory aside for what is added to a model.
-    pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, EngineError> {
-        self.memory.change(|account| match account.take(bytes) {
-            true => Ok(Reservation { shared: Arc::downgrade(self), model: None, bytes }),
-            false => Err(EngineError::OutOfMemory { needed: bytes, free: account.untaken() }),
-        })
+    /// Sets memory aside for what is added to a model, under a digest and a name of its own, and
+    /// has others go for it, but not the model. Waits as [`Self::make_room`] does.
+    pub(crate) fn make_room_beside(
+        self: &Arc<Self>,
+        (added, base): (ModelDigest, ModelDigest),
+        name: &str,
+        bytes: u64,
+    ) -> Result<Reservation, EngineError> {
+        self.want(added, |account, now| account.want_added((added, base), name, bytes, now))?;
+        Ok(Reservation { shared: Arc::downgrade(self), model: None, bytes })
     }
 
     /// Sets memory aside for a model, and has others go for it if somebody asks for it. Waits
@@ -90,11 +94,22 @@ impl Shared {
         room: Room,
         wish: Wish,
     ) -> Result<Reservation, EngineError> {
+        self.want(model, |account, now| account.want(model, room, wish, now))?;
+        let shared = Arc::downgrade(self);
+        Ok(Reservation { shared, model: Some(model), bytes: room.weights })
+    }
+
+    /// Asks the account until it says yes or no, and carries out what it decides meanwhile.
+    fn want(
+        &self,
+        model: ModelDigest,
+        ask: impl Fn(&mut Residence, Mono) -> Decision,
+    ) -> Result<(), EngineError> {
         loop {
             let mut models = self.models.lock();
             let mut account = self.memory.account.lock();
             let now = self.now();
-            let decision = account.want(model, room, wish, now);
+            let decision = ask(&mut account, now);
             if !matches!(decision, Decision::Wait { .. }) {
                 // Whoever waits behind it may be next.
                 self.memory.changed.notify_all();
@@ -104,8 +119,7 @@ impl Shared {
                     if let Some(entry) = models.get_mut(&model) {
                         entry.seeks(ModelState::Loading);
                     }
-                    let shared = Arc::downgrade(self);
-                    return Ok(Reservation { shared, model: Some(model), bytes: room.weights });
+                    return Ok(());
                 }
                 Decision::Evict(evictions) => {
                     for eviction in evictions {

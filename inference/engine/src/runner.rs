@@ -432,6 +432,7 @@ impl Runner {
             pending_tokens: self.schedule.pending_tokens(),
             undrawn_tokens: self.schedule.undrawn_tokens(),
             cost: self.cost,
+            step_us: self.schedule.next_step_us(&self.cost),
             drafts: self.schedule.drafts(),
         };
         self.shared.publish(self.digest, pulse);

@@ -148,11 +148,33 @@ pub(crate) struct Entry {
     accepted: usize,
     /// A load is under way or waits for memory.
     seeking: bool,
+    /// How far the load under way has come, where that is counted.
+    meter: Option<Meter>,
     /// Loads that were given up for want of memory, and what those are told who waited for the last
     /// of them.
     turns: u64,
     turned_away: Option<Refusal>,
     pulse: Pulse,
+}
+
+/// How far a load has come, by its tensors.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    done: Arc<AtomicU64>,
+    all: u64,
+}
+
+impl Meter {
+    /// Another tensor is in memory.
+    pub(crate) fn advanced(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn percent(&self) -> u8 {
+        let done = self.done.load(Ordering::Relaxed).saturating_mul(100);
+        // A tensor may be read more than once.
+        u8::try_from(done / self.all.max(1)).unwrap_or(100).min(100)
+    }
 }
 
 /// What a model makes, where that is not text.
@@ -173,6 +195,8 @@ pub(crate) struct Pulse {
     pub(crate) pending_tokens: u64,
     pub(crate) undrawn_tokens: u64,
     pub(crate) cost: CostModel,
+    /// Microseconds that each token of an answer takes which comes next; 0 = not known.
+    pub(crate) step_us: u32,
     pub(crate) drafts: Drafts,
 }
 
@@ -247,6 +271,7 @@ impl Shared {
             text: None,
             makes,
             seeking: false,
+            meter: None,
             turns: 0,
             turned_away: None,
             accepted: live.values().filter(|live| live.model == card.digest).count(),
@@ -272,8 +297,24 @@ impl Shared {
         let mut models = self.models.lock();
         let cold = |entry: &&mut Entry| entry.state == ModelState::Cold && !entry.seeking;
         let Some(entry) = models.get_mut(&digest).filter(cold) else { return false };
-        (entry.state, entry.seeking) = (ModelState::Loading, true);
+        (entry.state, entry.seeking, entry.meter) = (ModelState::Loading, true, None);
         true
+    }
+
+    /// Begins to count how many of so many tensors of a model are in memory.
+    pub(crate) fn measures(&self, digest: ModelDigest, all: usize) -> Meter {
+        let meter = Meter { done: Arc::default(), all: all as u64 };
+        if let Some(entry) = self.models.lock().get_mut(&digest) {
+            entry.meter = Some(meter.clone());
+        }
+        meter
+    }
+
+    /// How much of a model is in memory, in percent, while it is loaded and that is known.
+    pub(crate) fn loading(&self, digest: ModelDigest) -> Option<u8> {
+        let models = self.models.lock();
+        let entry = models.get(&digest).filter(|entry| entry.state == ModelState::Loading)?;
+        entry.meter.as_ref().map(Meter::percent)
     }
 
     /// Notes where a model stands now; false when it was removed meanwhile.
@@ -286,7 +327,7 @@ impl Shared {
         let mut models = self.models.lock();
         let Some(entry) = models.get_mut(&digest) else { return false };
         (entry.state, entry.seeking) = (state, state == ModelState::Loading);
-        (entry.reason, entry.again) = (reason, None);
+        (entry.reason, entry.again, entry.meter) = (reason, None, None);
         if state == ModelState::Ready {
             entry.failures = 0;
             let now = self.now();
@@ -341,15 +382,15 @@ impl Shared {
         }
     }
 
+    /// The file of a model that something of this name can be added to.
+    pub(crate) fn tunable(&self, base: ModelDigest, name: &str) -> Result<PathBuf, EngineError> {
+        check_tunable(&self.models.lock(), base, name).map(|entry| entry.path.clone())
+    }
+
     /// A version takes the place of those before, for requests to come.
     pub(crate) fn tune(&self, tuned: Tuned) -> Result<ModelCard, EngineError> {
         let models = self.models.lock();
-        let Some(base) = models.get(&tuned.base) else {
-            return Err(EngineError::unsupported("the model that it adds to is not here"));
-        };
-        if models.values().any(|entry| entry.card.name == tuned.name) {
-            return Err(EngineError::NameTaken(tuned.name));
-        }
+        let base = check_tunable(&models, tuned.base, &tuned.name)?;
         let card = base.card.tuned(&tuned.name, tuned.digest, tuned.round);
         self.tuned.lock().put(tuned)?;
         Ok(card)
@@ -582,7 +623,7 @@ impl Entry {
 
     /// Its load came to nothing.
     fn gave_up(&mut self, reason: EngineError, now: Mono) {
-        self.seeking = false;
+        (self.seeking, self.meter) = (false, None);
         match reason {
             // There was no memory, and nobody who needs it; whoever comes begins another.
             EngineError::OutOfMemory { .. } | EngineError::Unwanted => {
@@ -632,7 +673,7 @@ impl Entry {
             queued: (self.accepted - running) as u32,
             pending_prompt_tokens: self.pulse.pending_tokens.min(u64::from(u32::MAX)) as u32,
             prefill_rate: self.pulse.cost.prefill_rate(),
-            step_us: self.pulse.cost.step_us(),
+            step_us: self.pulse.step_us,
         }
     }
 
@@ -667,6 +708,21 @@ impl Entry {
         let answers = self.pulse.undrawn_tokens / batch.max(1) as u64;
         let (rate, step) = (cost.prefill_rate(), cost.step_us());
         completion_time(self.pulse.pending_tokens, rate, answers, step).clamp(LEAST_WAIT, MOST_WAIT)
+    }
+}
+
+/// The model that something of this name can be added to.
+fn check_tunable<'a>(
+    models: &'a BTreeMap<ModelDigest, Entry>,
+    base: ModelDigest,
+    name: &str,
+) -> Result<&'a Entry, EngineError> {
+    let Some(base) = models.get(&base) else {
+        return Err(EngineError::unsupported("the model that it adds to is not here"));
+    };
+    match models.values().any(|entry| entry.card.name == name) {
+        true => Err(EngineError::NameTaken(name.to_owned())),
+        false => Ok(base),
     }
 }
 

@@ -132,8 +132,8 @@ impl Tuned {
             let b = paired.as_deref().unwrap_or(b);
             additions.add((*layer, part_of(*projection)), model.rank, (a, b), model.scale)?;
         }
-        let reservation = shared.reserve(additions.bytes())?;
         let TunedModel { name, base, digest, round, .. } = model;
+        let reservation = shared.make_room_beside((digest, base), &name, additions.bytes())?;
         Ok(Self { name, base, digest, round, additions, reservation })
     }
 }

@@ -173,6 +173,36 @@ fn a_new_round_answers_those_who_come_and_the_old_one_those_who_are_there() {
 }
 
 #[test]
+fn what_is_tuned_makes_room_and_its_base_does_not_go_for_it() {
+    let files = [1, 2].map(|seed| temporary(&Writer::tiny(seed).bytes()));
+    // Both fit, and nothing beside them.
+    let memory_budget_bytes = 2 * crate::testing::needs(files[0].path());
+    let config = EngineConfig { lazy: true, memory_budget_bytes, ..config() };
+    // It stands: no model rests, and of two the one whose name comes first would go.
+    let clock = Arc::new(|| selvedge_base::Mono(1));
+    let engine = LocalEngine::start(config, clock).expect("starts");
+    engine.add_model(files[0].path(), "tiny", MODEL).expect("a model");
+    engine.add_model(files[1].path(), "zeta", OTHER).expect("a model");
+    let ask = |id: u128, model: ModelDigest| {
+        answer(&engine, request(id, model, Input::Text("a".to_owned())))
+    };
+    for (id, model) in [(1, MODEL), (2, OTHER)] {
+        assert!(ask(id, model).finished.is_some());
+    }
+    let taken_name = TunedModel { name: "zeta".to_owned(), ..version(&shape(&files[0]), 1) };
+    assert!(engine.tune(taken_name).is_err(), "nobody goes for what is refused");
+    let state = |model: ModelDigest| {
+        let models = engine.status().models;
+        models.iter().find(|one| one.card.digest == model).expect("it is known").state
+    };
+    assert_eq!((state(MODEL), state(OTHER)), (ModelState::Ready, ModelState::Ready));
+    engine.tune(version(&shape(&files[0]), 1)).expect("another makes room");
+    assert_eq!((state(MODEL), state(OTHER)), (ModelState::Ready, ModelState::Cold));
+    assert!(engine.memory().taken <= memory_budget_bytes);
+    assert!(ask(3, digest(1)).finished.is_some());
+}
+
+#[test]
 fn what_is_tuned_is_there_with_its_base_and_takes_no_name_away() {
     let (engine, file) = with_tiny(config());
     let shape = shape(&file);

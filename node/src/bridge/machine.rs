@@ -20,6 +20,7 @@ pub(super) fn told(machine: &Machine) -> wire::Machine {
         usable_millicores: made.usable_millicores,
         memory_bytes: made.memory,
         memory_available_bytes: now.memory_available,
+        memory_budget_bytes: None,
         gpus: made.cards.iter().map(gpu).collect(),
         temperature_decidegrees: now.temperature,
         headroom_decidegrees: now.headroom,

@@ -82,11 +82,16 @@ fn cores(machine: &Machine) -> String {
 }
 
 fn memory(machine: &Machine) -> String {
-    match (machine.memory_bytes, machine.memory_available_bytes) {
-        (Some(all), Some(free)) => format!("{}, {} free", bytes_text(all), bytes_text(free)),
-        (Some(all), None) => bytes_text(all),
-        (None, _) => "-".to_owned(),
-    }
+    let all = machine.memory_bytes;
+    // Nothing is free of what is not known.
+    let free = all.and(machine.memory_available_bytes);
+    let parts = [
+        all.map(bytes_text),
+        free.map(|bytes| format!("{} free", bytes_text(bytes))),
+        machine.memory_budget_bytes.map(|bytes| format!("{} for models", bytes_text(bytes))),
+    ];
+    let known: Vec<String> = parts.into_iter().flatten().collect();
+    if known.is_empty() { "-".to_owned() } else { known.join(", ") }
 }
 
 fn gpus(gpus: &[Gpu]) -> String {
@@ -131,6 +136,7 @@ mod tests {
             usable_millicores: Some(1_500),
             memory_bytes: Some(16_000_000_000),
             memory_available_bytes: Some(9_000_000_000),
+            memory_budget_bytes: Some(4_000_000_000),
             gpus: vec![Gpu { name: "A Card".to_owned(), memory_bytes: Some(8_000_000_000) }; 3],
             temperature_decidegrees: Some(-125),
             battery_percent: Some(14),
@@ -145,7 +151,7 @@ mod tests {
             "A Processor",
             "4 (8 threads), 1.5 usable",
             "avx2",
-            "16.0 GB, 9.0 GB free",
+            "16.0 GB, 9.0 GB free, 4.0 GB for models",
             "A Card (8.0 GB) and 2 more",
             "-12.5 °C",
             "battery, 14 %",

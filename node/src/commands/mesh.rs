@@ -147,7 +147,15 @@ fn status(status: &wire::Status) {
 fn model_text(model: &wire::Model) -> String {
     match model.state.as_str() {
         "ready" => model.name.clone(),
-        state => format!("{} ({state})", model.name),
+        _ => format!("{} ({})", model.name, state_text(model)),
+    }
+}
+
+/// A model's state, and how far it has come of what takes a while.
+fn state_text(model: &wire::Model) -> String {
+    match model.loading_percent {
+        Some(percent) => format!("{} {percent} %", model.state),
+        None => model.state.clone(),
     }
 }
 
@@ -248,10 +256,11 @@ fn model_state(model: &wire::Model) -> String {
     if model.state == "failed" {
         return model.state.clone();
     }
+    let state = state_text(model);
     match model.context_length {
         // It reads tensors, and has none.
-        0 => model.state.clone(),
-        context => format!("{}, context {context}", model.state),
+        0 => state,
+        context => format!("{state}, context {context}"),
     }
 }
 
@@ -278,6 +287,21 @@ mod tests {
         assert!(chosen(all(), "a").is_err(), "one letter named a node");
         let twins = vec![member("12D3KooWaaaaaa", "pi"), member("12D3KooWbbbbbb", "pi")];
         assert!(chosen(twins, "pi").unwrap_err().to_string().contains("several"));
+    }
+
+    #[test]
+    fn a_model_that_loads_says_how_far_it_has_come() {
+        let model = wire::Model {
+            name: "small".to_owned(),
+            state: "loading".to_owned(),
+            loading_percent: Some(63),
+            context_length: 2_048,
+            ..wire::Model::default()
+        };
+        assert_eq!(model_text(&model), "small (loading 63 %)");
+        assert_eq!(model_state(&model), "loading 63 %, context 2048");
+        let unknown = wire::Model { loading_percent: None, context_length: 0, ..model };
+        assert_eq!(model_state(&unknown), "loading");
     }
 
     #[test]

@@ -15,9 +15,10 @@ use selvedge_engine::{Device, EngineConfig, Rendering, Running};
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::privacy::ledger::Cap;
 use selvedge_federated::round::MAX_PER_NODE;
-use selvedge_runtime::{Bounds, CacheConfig, DataParts, DataSource, JobSpec};
+use selvedge_runtime::{Bounds, CacheConfig, DataParts, DataSource, JobSpec, Probe};
 use selvedge_train::{Idx, Images, Requests, Source, Table, Texts};
 
+use super::budget::Budget;
 use super::raw::{LogFormat, RawCache, RawConfig, RawData, RawModel, RawVariant};
 use super::reference::{Field, fields};
 use super::secret::Secret;
@@ -53,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) api: ApiConfig,
     pub(crate) mesh: MeshConfig,
     pub(crate) engine: EngineConfig,
+    /// The engine's memory, and why so much.
+    pub(crate) budget: Budget,
     /// Spend only once a peer confirmed that the store was not rolled back.
     pub(crate) rollback_guard: bool,
     /// The cache of answers, if it is on.
@@ -132,6 +135,8 @@ impl Config {
     pub(crate) fn checked(raw: &RawConfig) -> Result<Self, ConfigErrors> {
         let mut problems = Problems::default();
         problems.bounds(raw);
+        let device = problems.device(&raw.engine.device);
+        let budget = problems.budget(raw.engine.memory_budget_bytes, device);
         let config = Self {
             name: problems.name(&raw.node.name),
             site: problems.site(&raw.node.site),
@@ -154,10 +159,10 @@ impl Config {
             },
             engine: EngineConfig {
                 threads: to_usize(raw.engine.threads),
-                device: problems.device(&raw.engine.device),
+                device,
                 max_batch: to_usize(raw.engine.max_batch),
                 max_queue: to_usize(raw.engine.max_queue),
-                memory_budget_bytes: raw.engine.memory_budget_bytes,
+                memory_budget_bytes: budget.bytes,
                 lazy: raw.engine.lazy,
                 speculation: raw.engine.speculation,
                 keep_loaded: raw.engine.keep_loaded.clone(),
@@ -165,6 +170,7 @@ impl Config {
                 rendering: Rendering::Here,
                 running: Running::Here,
             },
+            budget,
             rollback_guard: raw.quota.rollback_guard,
             cache: raw.cache.enabled.then(|| cache(&raw.cache)),
             models: ModelsConfig {
@@ -364,6 +370,14 @@ impl Problems {
                 Device::Cpu
             }
         }
+    }
+
+    /// Here and not where models are loaded, so that whoever counts before that counts alike.
+    fn budget(&mut self, said: u64, device: Device) -> Budget {
+        if let Some(allowed) = Budget::check(said) {
+            self.say("engine.memory_budget_bytes", said, allowed);
+        }
+        Budget::of(said, device, Probe::here("").memory())
     }
 
     fn url(&mut self, field: &str, text: &str) -> String {

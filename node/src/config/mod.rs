@@ -5,6 +5,7 @@
 //! uses, with every value parsed and inside its bounds. Does not own the home directory's layout
 //! (`home.rs`) nor state the node writes by itself.
 
+mod budget;
 mod check;
 mod overlay;
 mod raw;

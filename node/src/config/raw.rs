@@ -321,9 +321,11 @@ pub(crate) struct RawEngine {
     /// tenant has half of the places at most.
     #[schemars(range(min = 1, max = 4096))]
     pub(crate) max_queue: u64,
-    /// Memory for all models and their caches together, in bytes. Where not all of them fit, those
-    /// that are asked for are in memory in turn.
-    #[schemars(range(min = 16777216, max = 17592186044416_u64))]
+    /// Memory for all models and their caches together, in bytes, 16777216 at least. 0: half of
+    /// the machine's memory, or of the limit that is set for the node, and no more than 4294967296
+    /// (on a card always that). Where not all models fit, those that are asked for are in memory in
+    /// turn.
+    #[schemars(range(min = 0, max = 17592186044416_u64))]
     pub(crate) memory_budget_bytes: u64,
     /// Load a model at its first request instead of at the start.
     pub(crate) lazy: bool,
@@ -346,7 +348,8 @@ impl Default for RawEngine {
             device: "cpu".to_owned(),
             max_batch: engine.max_batch as u64,
             max_queue: engine.max_queue as u64,
-            memory_budget_bytes: engine.memory_budget_bytes,
+            // What that comes to, the machine decides.
+            memory_budget_bytes: 0,
             lazy: engine.lazy,
             speculation: engine.speculation,
             keep_loaded: engine.keep_loaded,

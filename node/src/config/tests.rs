@@ -77,6 +77,21 @@ fn every_number_is_bounded_and_the_error_says_by_what() {
 }
 
 #[test]
+fn memory_that_nobody_names_is_the_machines_and_too_little_is_refused() {
+    let (nowhere, key) = (Path::new("/nonexistent"), "SELVEDGE_ENGINE_MEMORY_BUDGET_BYTES");
+    let said = |bytes: &str| load(nowhere, false, &env(&[(key, bytes)]), |_| ());
+    let unsaid = load(nowhere, false, &Env::new(), |_| ()).unwrap();
+    let memory = selvedge_runtime::Probe::here("").memory();
+    let usual = selvedge_engine::EngineConfig::usual_budget(memory);
+    assert_eq!(unsaid.engine.memory_budget_bytes, usual);
+    assert_eq!(said("0").unwrap().budget, unsaid.budget);
+    let named = said("16777216").unwrap();
+    assert_eq!((named.engine.memory_budget_bytes, named.budget.bytes), (16 << 20, 16 << 20));
+    let text = failure(said("16777215"));
+    assert!(text.contains("memory_budget_bytes is '16777215'; allowed: 0, or 16777216"), "{text}");
+}
+
+#[test]
 fn no_request_may_take_longer_than_peers_accept() {
     let fields = fields();
     let field = fields.iter().find(|field| field.path() == "api.request_timeout_s").unwrap();

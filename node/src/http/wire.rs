@@ -90,6 +90,10 @@ pub(crate) struct Model {
     pub(crate) chat: bool,
     /// `cold`, `loading`, `ready` or `failed`.
     pub(crate) state: String,
+    /// How much of it is in memory, in percent, while it is loaded; only of the asked node's own
+    /// models, and of those that write answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) loading_percent: Option<u8>,
     /// Why it could not be loaded; only of the asked node's own models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) failure: Option<String>,

@@ -1,7 +1,8 @@
 // Measures llama.cpp for `cargo xtask bench inference`, through its public interface.
 //
 // llama-driver MODEL THREADS loads the model and says `measured 0 MICROSECONDS`, then answers each
-// line of its input with `measured TOKENS MICROSECONDS`: `prefill TOKENS SALT` or
+// line of its input with `measured TOKENS MICROSECONDS`: `first TOKENS`, if it is the first line, in
+// the context that was made while loading and that nothing has warmed, `prefill TOKENS SALT` or
 // `decode SEQUENCES PROMPT_TOKENS STEPS SALT`. `load STREAMS PROMPT STEPS LONGS PROMPT STEPS PAUSE_MS
 // MS SALT` serves so many clients for so many milliseconds and says `listed COUNT MICROSECONDS...`:
 // how long the first tokens of COUNT answers took, then what lay between tokens. `foretell WINDOW
@@ -123,6 +124,17 @@ struct Driver {
         }
         compute(context, tokens);
         llama_memory_clear(llama_get_memory(context), true);
+    }
+
+    // The first prompt of all.
+    void first(llama_context * made, int count) const {
+        Tokens tokens;
+        const auto began = Clock::now();
+        for (int at = 0; at < count; at++) {
+            tokens.add(token(at), at, 0, at == count - 1);
+        }
+        compute(made, tokens);
+        report(count, began);
     }
 
     void prefill(int count) const {
@@ -327,9 +339,9 @@ int main(int argc, char ** argv) {
     if (driver.model == nullptr) {
         fail(std::string("cannot load ") + argv[1]);
     }
-    llama_context * first = driver.context(1, 512);
+    constexpr int FIRST = 512;
+    llama_context * first = driver.context(1, FIRST);
     report(0, began);
-    llama_free(first);
 
     std::string line;
     while (std::getline(std::cin, line)) {
@@ -342,6 +354,16 @@ int main(int argc, char ** argv) {
         }
         // Answers and prompts of random tokens take the same time: the salt is the other side's.
         const bool positive = std::all_of(numbers.begin(), numbers.end(), [](int n) { return n >= 0; });
+        if (what == "first" && first != nullptr && numbers.size() == 1 && positive && numbers[0] <= FIRST) {
+            driver.first(first, numbers[0]);
+            llama_free(first);
+            first = nullptr;
+            continue;
+        }
+        if (first != nullptr) {
+            llama_free(first);
+            first = nullptr;
+        }
         if (what == "prefill" && numbers.size() == 2 && positive && numbers[0] <= BATCH) {
             driver.prefill(numbers[0]);
         } else if (what == "decode" && numbers.size() == 4 && positive && numbers[1] <= BATCH) {
@@ -353,6 +375,9 @@ int main(int argc, char ** argv) {
         } else {
             fail("not understood: " + line);
         }
+    }
+    if (first != nullptr) {
+        llama_free(first);
     }
     llama_model_free(driver.model);
     llama_backend_free();

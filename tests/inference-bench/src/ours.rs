@@ -28,7 +28,7 @@ pub(crate) const WORD: &str = "--drive-ours";
 /// The name of the model inside: there is only one.
 const DIGEST: ModelDigest = ModelDigest([0; 32]);
 /// Tokens of the first prompt, as many as the other side takes.
-const WARMING: u32 = 16;
+pub(crate) const WARMING: u32 = 16;
 /// How often is looked whether the model is loaded: a hundredth of what loading takes.
 const LOOK: Duration = Duration::from_millis(1);
 /// A model may end an answer before it was long enough to be measured. So many beginnings are tried
@@ -63,8 +63,12 @@ pub(crate) fn serve(model: &Path, threads: usize) -> Result<()> {
         // The first step makes threads' memory, which is not what is measured; not sooner, as the
         // other side may still be loading.
         if !is_warm {
-            asked.prefill(WARMING, u32::MAX)?;
+            let first = asked.prefill(WARMING, u32::MAX)?;
             is_warm = true;
+            if let ("first", [WARMING]) = (*what, numbers.as_slice()) {
+                tell(first)?;
+                continue;
+            }
         }
         if let ("load", Some(load)) = (*what, Load::parse(&numbers)) {
             tell_list(asked.load_of(&load)?)?;

@@ -67,6 +67,8 @@ impl Side {
 
 /// The column of loading, in milliseconds.
 pub(crate) const LOAD: &str = "load_ms";
+/// The column of the first token of a short prompt, from the start of loading, in milliseconds.
+pub(crate) const FIRST: &str = "first_token_ms";
 /// The column of the peak of memory.
 pub(crate) const PEAK: &str = "peak_mib";
 
@@ -78,7 +80,7 @@ pub(crate) fn run(starter: &Starter, peer: &Path, model: &Model) -> Result<Round
     std::io::copy(&mut file, &mut std::io::sink())?;
     let orders = orders(model.context);
     let mut columns: Vec<String> = orders.iter().map(|(column, _)| column.clone()).collect();
-    columns.extend([LOAD.to_owned(), PEAK.to_owned()]);
+    columns.extend([LOAD, FIRST, PEAK].map(str::to_owned));
     let shown = SHOWN.iter().flat_map(|(load, names)| names.iter().map(move |name| (load, name)));
     columns.extend(shown.map(|(load, name)| format!("{load}_{name}")));
     let mut rounds = Rounds {
@@ -115,6 +117,14 @@ fn one(
         let llama = start_llama()?;
         (start_ours()?, llama)
     };
+    // Before anything else is asked: nothing is warm but the file.
+    let first = format!("first {}", ours::WARMING);
+    let mut turns = [(&mut ours, &mut rounds.ours), (&mut llama, &mut rounds.llama)];
+    turns.rotate_left(round as usize % 2);
+    for (driver, side) in turns {
+        let took = driver.load + driver.ask(&first)?.took;
+        side.note(FIRST, took.as_secs_f64() * 1e3);
+    }
     for (number, (column, order)) in (0..).zip(orders) {
         // Prompts differ, or whose they are does, so that none is helped by another.
         let order = format!("{order} {}", round * SALTS + number);

@@ -12,7 +12,7 @@ use crate::embeddings;
 use crate::load::{ALONE, BETWEEN, MIXED, percentile};
 use crate::masks::Masks;
 use crate::models::Model;
-use crate::rounds::{LOAD, PEAK, Rounds, Side};
+use crate::rounds::{FIRST, LOAD, PEAK, Rounds, Side};
 
 mod forms;
 
@@ -115,6 +115,7 @@ impl Table {
             let goal = GOALS.iter().find(|(name, _)| *name == column).map(|(_, goal)| *goal);
             self.compare((model.name, column.as_str()), goal, ours, ("llama_cpp", llama));
         }
+        self.first(model, rounds);
         self.loaded(model, rounds);
         self.bandwidth(model, rounds);
         self.arithmetic(model, rounds, products);
@@ -151,6 +152,17 @@ impl Table {
         self.figure(model, &format!("{column}_ratio"), ratio);
         if goal.is_some_and(|goal| goal.is_missed(ratio)) {
             self.missed.push(format!("{model}_{column}_ratio"));
+        }
+    }
+
+    /// Whether the first token of ours comes soon enough where the model was not loaded.
+    fn first(&mut self, model: &Model, rounds: &Rounds) {
+        let goal = model.first_within_ms.map(|most| Goal::new(Target::AtMost(most), None));
+        let (Some(goal), Some(ours)) = (goal, rounds.ours.median(FIRST)) else { return };
+        let name = format!("{FIRST} by itself");
+        print(&row(&[&name, &format!("{ours:.1}"), "", "", &goal.shown(ours)]));
+        if goal.is_missed(ours) {
+            self.missed.push(format!("{}_{FIRST}_selvedge", model.name));
         }
     }
 
@@ -277,6 +289,42 @@ fn print(line: &str) {
 mod tests {
     use super::*;
 
+    fn model() -> Model {
+        Model {
+            name: "m",
+            title: "",
+            path: std::path::PathBuf::new(),
+            context: 0,
+            step_bytes: 0,
+            weights: 0,
+            holds: false,
+            first_within_ms: Some(300.0),
+            rounds: 1,
+        }
+    }
+
+    fn rounds() -> Rounds {
+        Rounds {
+            columns: Vec::new(),
+            ours: Side::default(),
+            llama: Side::default(),
+            cached: 1.0,
+            dram: 1.0,
+        }
+    }
+
+    #[test]
+    fn a_first_token_is_missed_by_its_time_and_not_by_the_other_sides() {
+        for (ours, missed) in [(300.1, &["m_first_token_ms_selvedge"][..]), (299.9, &[])] {
+            let (mut rounds, mut table) = (rounds(), Table::default());
+            rounds.ours.note(FIRST, ours);
+            rounds.llama.note(FIRST, 900.0);
+            table.first(&model(), &rounds);
+            table.first(&Model { first_within_ms: None, ..model() }, &rounds);
+            assert_eq!(table.missed, missed);
+        }
+    }
+
     #[test]
     fn what_is_beyond_its_target_is_missed_and_named() {
         let mut table = Table::default();
@@ -298,29 +346,14 @@ mod tests {
     #[test]
     fn a_load_is_missed_by_its_ratio_to_the_same_run_without() {
         for (mixed, missed) in [(16.1, &["m_loaded_to_streams_selvedge"][..]), (15.9, &[])] {
-            let mut rounds = Rounds {
-                columns: Vec::new(),
-                ours: Side::default(),
-                llama: Side::default(),
-                cached: 1.0,
-                dram: 1.0,
-            };
+            let mut rounds = rounds();
             // What the other side misses is not ours.
             for (side, mixed) in [(&mut rounds.ours, mixed), (&mut rounds.llama, 500.0)] {
                 for (load, value) in [(ALONE, 5.0), ("streams", 8.0), (MIXED, mixed)] {
                     side.note(&format!("{load}_{BETWEEN}"), value);
                 }
             }
-            let model = Model {
-                name: "m",
-                title: "",
-                path: std::path::PathBuf::new(),
-                context: 0,
-                step_bytes: 0,
-                weights: 0,
-                holds: false,
-                rounds: 1,
-            };
+            let model = model();
             let mut table = Table::default();
             table.loaded(&model, &rounds);
             assert_eq!(table.missed, missed);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use selvedge_contract::{Card, Condition};
+use selvedge_engine::EngineConfig;
 
 use super::*;
 
@@ -222,6 +223,20 @@ fn a_container_has_what_its_groups_allow() {
     let made = apart.probe().hardware();
     assert_eq!((made.usable_millicores, made.memory), (Some(500), Some(512 << 20)));
     assert_eq!(apart.probe().condition().memory_available, Some(512 << 20));
+}
+
+#[test]
+fn models_get_half_of_what_a_group_allows() {
+    let tree = Tree::new(&[
+        ("proc/meminfo", "MemTotal: 67108864 kB\nMemAvailable: 60000000 kB\n"),
+        ("proc/self/cgroup", "0::/board\n"),
+    ]);
+    let usual = |tree: &Tree| EngineConfig::usual_budget(tree.probe().memory());
+    assert_eq!(usual(&tree), 4 << 30, "of a large machine not half");
+    let tree = tree.with(&[("sys/fs/cgroup/board/memory.max", "1073741824\n")]);
+    assert_eq!(usual(&tree), 512 << 20);
+    assert_eq!(tree.probe().memory(), tree.probe().hardware().memory);
+    assert_eq!(usual(&Tree::new(&[])), 4 << 30, "nothing is known");
 }
 
 #[test]

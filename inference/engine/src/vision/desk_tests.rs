@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 use selvedge_base::{Code, Micros, Mono, RequestId};
+use selvedge_contract::residence::{Room, Wish};
 use selvedge_contract::{Engine, Input};
 
 use super::super::folder::Folder;
@@ -38,7 +39,8 @@ fn by_hand(model: &str) -> (Arc<Shared>, Desk) {
     let card = inspect(&path).expect("reads").card(model, MODEL);
     assert!(shared.add(card, path.clone(), Makes::default()).expect("added"));
     let seer = Seer::load(&Folder::open(&path).expect("reads")).expect("loads");
-    let reservation = shared.reserve(1).expect("room");
+    let room = Room { weights: 1, beside: 0 };
+    let reservation = shared.make_room(MODEL, room, Wish::Ahead).expect("room");
     let mut desk = Desk::new(Arc::clone(&shared), Device::Cpu);
     desk.receive(VecDeque::from([Message::Loaded(MODEL, Box::new((seer, reservation)))]));
     (shared, desk)

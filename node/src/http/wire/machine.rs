@@ -36,6 +36,9 @@ pub(crate) struct Machine {
     /// Bytes of it that programs could still take, roughly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) memory_available_bytes: Option<u64>,
+    /// Bytes that models may take; only of the asked node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_budget_bytes: Option<u64>,
     /// Cards that compute or draw.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) gpus: Vec<Gpu>,
