@@ -20,16 +20,8 @@ pub(crate) struct Family {
 
 impl Family {
     /// All that there are.
-    pub(crate) const NAMES: [&str; 8] = [
-        "gemma3",
-        "phi3",
-        "phi3-long",
-        "llama",
-        "llama-tied",
-        "llama-scaled",
-        "qwen2",
-        "qwen3",
-    ];
+    pub(crate) const NAMES: [&str; 8] =
+        ["gemma3", "phi3", "phi3-long", "llama", "llama-tied", "llama-scaled", "qwen2", "qwen3"];
 
     pub(crate) fn read(name: &str) -> Self {
         let all = fixture("families.json");
