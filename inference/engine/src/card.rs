@@ -18,6 +18,7 @@ use crate::gguf_value::Value;
 use crate::onnx;
 use crate::speech;
 use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::vision;
 
 /// Layers: the deepest published models have fewer than 200.
@@ -113,6 +114,31 @@ pub fn inspect_bytes(bytes: &[u8]) -> Result<Inspected, EngineError> {
     let gguf = Gguf::from_reader(Path::new("memory"), bytes, bytes.len() as u64)?;
     let facts = facts(&gguf)?;
     Text::here(&gguf).map(|_| facts)
+}
+
+/// What a text is to a model.
+#[derive(Debug)]
+pub struct Encoded {
+    pub tokens: Vec<u32>,
+    /// What those tokens stand for, one after the other.
+    pub bytes: Vec<u8>,
+    /// Tokens that the vocabulary has.
+    pub known: usize,
+    /// Whether it is one of SentencePiece's pieces, and not of byte-level BPE.
+    pub in_pieces: bool,
+}
+
+/// What a text is to a model whose file is held in memory.
+///
+/// # Errors
+/// [`EngineError`] when it cannot be a model here, or cannot read the text.
+pub fn encode_bytes(bytes: &[u8], text: &str) -> Result<Encoded, EngineError> {
+    let gguf = Gguf::from_reader(Path::new("memory"), bytes, bytes.len() as u64)?;
+    let tokenizer = Tokenizer::read(&gguf, Shape::read(&gguf)?.vocabulary)?;
+    let tokens = tokenizer.encode(text).map_err(EngineError::Compute)?;
+    let bytes = tokens.iter().flat_map(|token| tokenizer.bytes(*token)).copied().collect();
+    let (known, in_pieces) = (tokenizer.len(), tokenizer.in_pieces());
+    Ok(Encoded { tokens, bytes, known, in_pieces })
 }
 
 pub(crate) fn facts(gguf: &Gguf) -> Result<Inspected, EngineError> {

@@ -72,7 +72,7 @@ mod weights;
 mod worker;
 
 pub use audio::{SoundError, samples, samples_while};
-pub use card::{Inspected, inspect, inspect_bytes};
+pub use card::{Encoded, Inspected, encode_bytes, inspect, inspect_bytes};
 pub use config::{Device, EngineConfig};
 pub use decoder::{Additions, Decoder, LowRank, Projection, Tunable, TunableShape};
 pub use embed::{FOLDER_FILES, inspect_tokenizer_bytes, inspect_weights_bytes};

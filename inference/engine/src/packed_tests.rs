@@ -89,7 +89,7 @@ const ROUNDED: f64 = 0.1;
 /// In full precision to the last digits that the reference has, and so in every detail; rounded as
 /// near as all families are.
 #[test]
-fn gemma_and_phi_compute_what_transformers_computes() {
+fn all_families_compute_what_transformers_computes() {
     for name in Family::NAMES {
         let Family { writer, tokens, logits: expected, .. } = Family::read(name);
         let file = temporary(&writer.bytes());
@@ -139,6 +139,8 @@ fn what_files_say_of_windows_and_rotation_counts() {
         let off = change(name, &|writer| writer.real(key, number));
         assert!(off > 1e-3, "{key} of {number}: off by {off}");
     }
+    let off = change("llama-scaled", &|writer| writer.fill("rope_freqs.weight", 1.0));
+    assert!(off > 1e-3, "factors of one: off by {off}");
     // A window beyond any context hides nothing, however far it reaches.
     for window in [64, 1 << 21, u32::MAX] {
         let key = "phi3.attention.sliding_window";

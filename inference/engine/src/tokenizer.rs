@@ -199,6 +199,11 @@ impl Tokenizer {
         self.eos
     }
 
+    /// Whether it is one of SentencePiece's pieces.
+    pub(crate) const fn in_pieces(&self) -> bool {
+        matches!(self.inner, Inner::Pieces(_))
+    }
+
     /// Tokens that have a text.
     pub(crate) fn len(&self) -> usize {
         self.ends.len()

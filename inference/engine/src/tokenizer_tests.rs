@@ -63,17 +63,3 @@ fn damaged_vocabularies_are_refused() {
     tokens.texts("tokenizer.ggml.tokens", &["a".to_owned()]);
     assert!(read(&tokens).is_err(), "types of another length");
 }
-
-#[test]
-fn known_rules_split_as_their_models_do() {
-    let count = |rule: &str, text: &str| {
-        let mut writer = Writer::tiny(1);
-        writer.text("tokenizer.ggml.pre", rule);
-        // One merge over a digit pair shows whether the rule keeps digits together.
-        writer.texts("tokenizer.ggml.merges", &[]);
-        read(&writer).expect(rule).encode(text).expect("encodes").len()
-    };
-    for rule in ["gpt-2", "smollm", "llama-bpe", "qwen2"] {
-        assert_eq!(count(rule, "ab 12"), 5, "{rule}");
-    }
-}

@@ -240,8 +240,17 @@ fn family_folder(family: &Family, config: &Value, tokenizer: &Value) -> Folder {
     let settings = json!({ "bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true });
     folder.write("tokenizer_config.json", settings.to_string());
     let gemma = config["architectures"][0] == "Gemma3ForCausalLM";
+    let paired = config["architectures"][0] == "LlamaForCausalLM";
+    let heads = |ours: &str| match ours.rsplit('.').nth(1) {
+        Some("attn_q") if paired => config["num_attention_heads"].as_u64(),
+        Some("attn_k") if paired => config["num_key_value_heads"].as_u64(),
+        _ => None,
+    };
     let weights = family.tensors.iter().map(|(ours, theirs, sides)| {
         let mut values = drawn(ours, sides.iter().product());
+        if let Some(heads) = heads(ours) {
+            values = halved(&values, heads as usize, sides[1]);
+        }
         if gemma && ours.contains("norm") {
             values.iter_mut().for_each(|value| *value -= 1.0);
         }
@@ -282,7 +291,7 @@ fn pieces(gemma: bool) -> Value {
 }
 
 #[test]
-fn directories_of_gemma_and_phi_become_files_that_compute_what_transformers_computes() {
+fn directories_of_all_families_become_files_that_compute_what_transformers_computes() {
     for name in Family::NAMES {
         let family = Family::read(name);
         for config in &family.configs {

@@ -1,4 +1,4 @@
-//! Tiny models of other families, of weights that follow from their tensors' names, and what
+//! Tiny models of all families, of weights that follow from their tensors' names, and what
 //! transformers computes with them (`tests/fixtures/make_families.py`).
 
 use serde_json::Value;
@@ -10,7 +10,8 @@ pub(crate) struct Family {
     pub(crate) writer: Writer,
     /// Its tensors: GGUF's names, Hugging Face's, and the sides, outermost first.
     pub(crate) tensors: Vec<(String, String, Vec<usize>)>,
-    /// What its `config.json` says, in the older words and in the newer ones.
+    /// What its `config.json` says, in the older words and in the newer ones, where directories of
+    /// it are turned into files.
     pub(crate) configs: Vec<Value>,
     pub(crate) tokens: Vec<u32>,
     /// After each token.
@@ -19,7 +20,8 @@ pub(crate) struct Family {
 
 impl Family {
     /// All that there are.
-    pub(crate) const NAMES: [&str; 3] = ["gemma3", "phi3", "phi3-long"];
+    pub(crate) const NAMES: [&str; 8] =
+        ["gemma3", "phi3", "phi3-long", "llama", "llama-tied", "llama-scaled", "qwen2", "qwen3"];
 
     pub(crate) fn read(name: &str) -> Self {
         let all = fixture("families.json");

@@ -1,11 +1,12 @@
 //! Files of models, which come from anybody: headers, vocabularies, graphs and chat templates.
 //!
 //! Holds: within the bounds of time and memory they are read or refused in few words, and a
-//! template gives no more text than its fuel pays for.
+//! template gives no more text than its fuel pays for. A vocabulary that is read makes of a text no
+//! more tokens than its bytes can be cut into.
 
 use selvedge_contract::tensors::MAX_SIDES;
 use selvedge_contract::{ChatMessage, Role};
-use selvedge_engine::{EngineError, Template, inspect_bytes, inspect_onnx_bytes};
+use selvedge_engine::{EngineError, Template, encode_bytes, inspect_bytes, inspect_onnx_bytes};
 
 use super::{Target, none};
 
@@ -13,11 +14,16 @@ use super::{Target, none};
 pub(super) const ERROR_CHARS: usize = 2_000;
 /// Bytes of a prompt: no template of an input's size can say more with its fuel.
 const PROMPT_BYTES: usize = 64 << 20;
+/// What people write to see what breaks: marks whole and cut, spaces of several kinds, letters of
+/// several bytes, digits, what vocabularies write for spaces and bytes, and what no text has.
+const SAID: &str = "ab  aab<|im_end|><|im_start<|end|> \n\tx\u{0}\u{7f}\u{2581}\u{120}a<0x41>\
+                    e\u{301} \u{feff}\u{1f9ff}\u{200d}b 'LL'\u{17f} 12345\u{663}\r\n \n   \
+                    \u{a0}\u{3000}abab ";
 
 pub(super) const TARGETS: &[Target] = &[
     Target {
         name: "model.gguf",
-        holds: "read or refused in few words, no tensor outside of the file",
+        holds: "read or refused in few words, no tensor outside of the file; few tokens of a text",
         check: check_gguf,
         shares: &[],
         seeds: files,
@@ -36,6 +42,11 @@ pub(super) const TARGETS: &[Target] = &[
             "gemma3",
             "phi3",
             "tokenizer.ggml.scores",
+            "tokenizer.ggml.pre",
+            "tokenizer.ggml.add_space_prefix",
+            "llama-bpe",
+            "smollm",
+            "\u{2581}",
             "gemma3.attention.sliding_window",
             "phi3.rope.scaling.original_context_length",
             "llama.attention.key_length",
@@ -125,9 +136,26 @@ fn check_gguf(input: &[u8]) {
             assert!(facts.context_length > 0, "{facts:?}");
             // Four bits are the least a weight takes in any format that is read here.
             assert!(facts.parameters <= 8 * facts.bytes, "{facts:?}");
+            check_text(input);
         }
         Err(error) => check_error(&error),
     }
+}
+
+/// What a text is to a model that was read.
+fn check_text(input: &[u8]) {
+    let encoded = match encode_bytes(input, SAID) {
+        Ok(encoded) => encoded,
+        Err(error) => return check_error(&error),
+    };
+    let (tokens, bytes, known) = (encoded.tokens.len(), encoded.bytes.len(), encoded.known);
+    assert!(encoded.tokens.iter().all(|token| (*token as usize) < known), "of {known}");
+    // A piece that has no token is told byte by byte, and a space, also one that is added where the
+    // text begins and behind a mark, is written with three: a mark of one byte may so be four.
+    let most = if encoded.in_pieces { 4 * SAID.len() + 3 } else { SAID.len() };
+    assert!(tokens <= most, "{tokens} tokens of {} bytes", SAID.len());
+    // Letters that stand for bytes have two at most, and may be told as what they are.
+    assert!(encoded.in_pieces || bytes <= 2 * SAID.len(), "{bytes} bytes of {}", SAID.len());
 }
 
 fn check_onnx(input: &[u8]) {
@@ -174,43 +202,87 @@ fn check_template(input: &[u8]) {
 
 /// The smallest files that are models: one layer, a vocabulary of a few tokens.
 fn files() -> Vec<Vec<u8>> {
-    let (words, pieces) = (whole(false), whole(true));
-    vec![words, pieces, File::default().bytes(), b"GGUF\x02\0\0\0".to_vec()]
+    let words = Words {
+        rule: "gpt-2",
+        name: "Tiny",
+        tokens: ["a", "b", "ab", "<|im_start|>", "<|im_end|>"],
+        kinds: [1, 1, 1, 3, 3],
+    };
+    // A rule that takes words whole, and a token that is matched and has a space.
+    let whole = Words {
+        rule: "llama-bpe",
+        tokens: ["a", "b", "ab", "<|im_end|>", " \n"],
+        kinds: [1, 1, 1, 3, 4],
+        ..words
+    };
+    // Letters of bytes that print nothing, and one of them a mark.
+    let letters = Words {
+        rule: "qwen2",
+        tokens: ["a", "b", "ab", "\u{120}", "\u{120}a"],
+        kinds: [1, 1, 1, 4, 3],
+        ..words
+    };
+    // White space goes behind marks; some pieces have spaces of their own.
+    let stripping = Words {
+        name: "Phi-3",
+        tokens: ["\u{2581}", "a", "\u{2581}a", "<|end|>", " \n"],
+        kinds: [1, 1, 1, 3, 4],
+        ..words
+    };
+    let header = b"GGUF\x02\0\0\0".to_vec();
+    let files = [words.file(false), words.file(true), File::default().bytes(), header];
+    let more = [whole.file(false), letters.file(false), stripping.file(true)];
+    files.into_iter().chain(more).collect()
 }
 
-/// A model with a vocabulary of byte-level BPE or of SentencePiece's pieces, and a window then.
-fn whole(pieces: bool) -> Vec<u8> {
-    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}";
-    let mut whole = File::default();
-    let family = if pieces { "gemma3" } else { "llama" };
-    whole.entry("general.architecture", 8, &text(family));
-    whole.entry("tokenizer.ggml.model", 8, &text(if pieces { "llama" } else { "gpt2" }));
-    whole.entry("tokenizer.ggml.pre", 8, &text("gpt-2"));
-    whole.entry("tokenizer.chat_template", 8, &text(template));
-    for (key, value) in [
-        ("block_count", 1_u32),
-        ("context_length", 16),
-        ("embedding_length", 4),
-        ("feed_forward_length", 4),
-        ("attention.head_count", 2),
-        ("attention.head_count_kv", 1),
-    ] {
-        whole.entry(&format!("{family}.{key}"), 4, &value.to_le_bytes());
+/// A vocabulary in the making.
+#[derive(Clone, Copy)]
+struct Words {
+    rule: &'static str,
+    /// The model's.
+    name: &'static str,
+    tokens: [&'static str; 5],
+    kinds: [u32; 5],
+}
+
+impl Words {
+    /// A model with this vocabulary as byte-level BPE or as SentencePiece's pieces, and a window
+    /// then.
+    fn file(&self, pieces: bool) -> Vec<u8> {
+        let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}";
+        let mut whole = File::default();
+        let family = if pieces { "gemma3" } else { "llama" };
+        whole.entry("general.architecture", 8, &text(family));
+        whole.entry("general.name", 8, &text(self.name));
+        whole.entry("tokenizer.ggml.model", 8, &text(if pieces { "llama" } else { "gpt2" }));
+        whole.entry("tokenizer.ggml.pre", 8, &text(self.rule));
+        whole.entry("tokenizer.chat_template", 8, &text(template));
+        for (key, value) in [
+            ("block_count", 1_u32),
+            ("context_length", 16),
+            ("embedding_length", 4),
+            ("feed_forward_length", 4),
+            ("attention.head_count", 2),
+            ("attention.head_count_kv", 1),
+        ] {
+            whole.entry(&format!("{family}.{key}"), 4, &value.to_le_bytes());
+        }
+        whole.entry(&format!("{family}.attention.sliding_window"), 4, &8_u32.to_le_bytes());
+        let epsilon = format!("{family}.attention.layer_norm_rms_epsilon");
+        whole.entry(&epsilon, 6, &1e-5_f32.to_le_bytes());
+        let scores = [0_f32, -1.0, -2.0, 0.0, 0.0].map(|score| score.to_le_bytes().to_vec());
+        whole.entry("tokenizer.ggml.scores", 9, &array(6, &scores));
+        whole.entry("tokenizer.ggml.tokens", 9, &array(8, &self.tokens.map(text)));
+        // Pieces have no use for it.
+        whole.entry("tokenizer.ggml.merges", 9, &array(8, &[text("a b")]));
+        let kinds = self.kinds.map(|kind| kind.to_le_bytes().to_vec());
+        whole.entry("tokenizer.ggml.token_type", 9, &array(4, &kinds));
+        whole.entry("tokenizer.ggml.eos_token_id", 4, &4_u32.to_le_bytes());
+        let file = whole.bytes();
+        let found = inspect_bytes(&file);
+        assert!(found.is_ok(), "the seed is a model: {found:?}");
+        file
     }
-    whole.entry(&format!("{family}.attention.sliding_window"), 4, &8_u32.to_le_bytes());
-    let epsilon = format!("{family}.attention.layer_norm_rms_epsilon");
-    whole.entry(&epsilon, 6, &1e-5_f32.to_le_bytes());
-    let scores = [0_f32, -1.0, -2.0, 0.0, 0.0].map(|score| score.to_le_bytes().to_vec());
-    whole.entry("tokenizer.ggml.scores", 9, &array(6, &scores));
-    let tokens = ["a", "b", "ab", "<|im_start|>", "<|im_end|>"];
-    whole.entry("tokenizer.ggml.tokens", 9, &array(8, &tokens.map(text)));
-    whole.entry("tokenizer.ggml.merges", 9, &array(8, &[text("a b")]));
-    let kinds = [1_u32, 1, 1, 3, 3].map(|kind| kind.to_le_bytes().to_vec());
-    whole.entry("tokenizer.ggml.token_type", 9, &array(4, &kinds));
-    whole.entry("tokenizer.ggml.eos_token_id", 4, &4_u32.to_le_bytes());
-    let found = inspect_bytes(&whole.bytes());
-    assert!(found.is_ok(), "the seed is a model: {found:?}");
-    whole.bytes()
 }
 
 /// A file in the making; its one tensor holds the embeddings.
