@@ -7,7 +7,9 @@
 //! is room. redb's `StorageBackend` is the seam where a simulated disk goes in. Does not own what
 //! the records mean.
 
+use std::fs::{OpenOptions, TryLockError};
 use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -83,21 +85,35 @@ pub enum StoreError {
 }
 
 /// Makes the file of a node's first start under another name, and gives it its own once it is on
-/// the disk: a crash in between leaves nothing that would be refused ever after.
+/// the disk: a crash in between leaves nothing that would be refused ever after. A file that is
+/// there and empty is locked meanwhile, so that of two nodes that start in one home at once none
+/// replaces what the other one has begun to write.
 fn make(path: &Path) -> Result<(), String> {
-    // A link that leads nowhere is there too: redb makes what it names.
-    if !std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+    let text = |error: std::io::Error| error.to_string();
+    // What is linked to elsewhere stays linked: redb makes what a link names.
+    if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file() || found.len() > 0) {
+        return Ok(());
+    }
+    let held = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    let held = held.map_err(text)?;
+    // A disk that locks nothing is taken to have one node.
+    if let Err(TryLockError::WouldBlock) = held.try_lock() {
+        return Err("another process is making it".to_owned());
+    }
+    let (own, found) = (held.metadata().map_err(text)?, std::fs::metadata(path).map_err(text)?);
+    let is_same = (own.dev(), own.ino()) == (found.dev(), found.ino());
+    if !is_same || found.len() > 0 {
         return Ok(());
     }
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
     match std::fs::remove_file(&beside) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.to_string()),
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(text(error)),
         Ok(()) | Err(_) => {}
     }
     first(&beside).map_err(|error| error.to_string())?;
-    std::fs::rename(&beside, path).map_err(|error| error.to_string())?;
+    std::fs::rename(&beside, path).map_err(text)?;
     // The name should be on the disk as well; not every file system can say so, and what is lost
     // with it is an empty file.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -106,8 +122,10 @@ fn make(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// A file with an empty table, on the disk.
+/// A file with an empty table, on the disk. What comes into it are secrets as well: it is its
+/// owner's alone from the beginning.
 fn first(path: &Path) -> Result<(), redb::Error> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
     let transaction = database.begin_write()?;
     transaction.open_table(RECORDS)?;

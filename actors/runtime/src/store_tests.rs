@@ -1,3 +1,4 @@
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
@@ -24,18 +25,34 @@ async fn a_file_that_was_half_made_is_made_again() {
     let folder = std::env::temp_dir().join(format!("selvedge-made-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     let (path, beside) = (folder.join("state.redb"), folder.join("state.redb.new"));
-    for left in [&b""[..], b"redb", &[0; 5_000]] {
+    for (at, left) in [&b""[..], b"redb", &[0; 5_000]].into_iter().enumerate() {
         std::fs::write(&beside, left).expect("written");
+        // As whoever locks it, or an earlier start, left it.
+        (at > 0).then(|| std::fs::write(&path, b"").expect("written"));
         let store = Store::open(&path).await.expect("opens");
         store.save("a", &7u32).await.expect("saves");
         store.close().await;
         assert!(!beside.exists(), "what is left is gone");
+        let mode = std::fs::metadata(&path).expect("is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "its owner's alone");
         std::fs::remove_file(&path).expect("removed");
     }
     std::fs::create_dir(&beside).expect("a folder in its place");
     let refused = Store::open(&path).await.err().expect("refused");
     assert!(refused.to_string().contains("state.redb"), "{refused}");
-    assert!(!path.exists());
+    assert_eq!(std::fs::metadata(&path).map(|made| made.len()).ok(), Some(0));
+    std::fs::remove_dir(&beside).expect("removed");
+    // Of two that start at once one has the lock: the other one makes nothing.
+    let held = std::fs::File::open(&path).expect("opens");
+    held.try_lock().expect("locks");
+    assert!(make(&path).is_err_and(|why| why.contains("another process")));
+    assert_eq!(std::fs::metadata(&path).map(|made| made.len()).ok(), Some(0));
+    drop(held);
+    let store = Store::open(&path).await.expect("opens");
+    store.save("a", &7u32).await.expect("saves");
+    assert!(Store::open(&path).await.is_err(), "a second node");
+    assert_eq!(store.load::<u32>("a").expect("reads"), Some(7));
+    store.close().await;
     std::fs::remove_dir_all(&folder).expect("cleans up");
 }
 

@@ -116,6 +116,7 @@ fn checked(report: &FitsReport) -> wire::FederatedCheck {
         away: verdict.away as u64,
         anchors: report.anchors as u64,
         anchors_reached: report.anchors_reached as u64,
+        max_examples: report.max_examples.map(u64::from),
         // This node is the first one.
         nodes: (0..).zip(&report.nodes).map(|(at, one)| fit(one, at == 0)).collect(),
     }

@@ -78,6 +78,8 @@ pub struct FitsReport {
     pub anchors: usize,
     /// Members that could be one now.
     pub anchors_reached: usize,
+    /// Examples beyond which a client counts no more; none where all count alike.
+    pub max_examples: Option<u32>,
 }
 
 /// What a member said.
@@ -380,7 +382,8 @@ impl Federation {
         let verdict = Verdict::of(job, nodes.iter().map(|one| one.answer));
         let JobSpec { name, data, .. } = spec;
         let anchors = job.scheme.anchors();
-        Ok(FitsReport { name, data, nodes, verdict, anchors, anchors_reached })
+        let max_examples = job.privacy.is_none().then_some(job.max_examples);
+        Ok(FitsReport { name, data, nodes, verdict, anchors, anchors_reached, max_examples })
     }
 
     /// Anchors for the question: those that could be, then whoever is away and may be back. And how

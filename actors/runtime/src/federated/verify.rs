@@ -9,8 +9,8 @@
 //! That the nodes with the keys of the job's anchors are whoever they should be. That no quorum of
 //! anchors lied together: they are trusted to stop rather than to sign two sets in one turn
 //! (docs/decisions/0031-federated-rounds.md), and each later set of anchors is named by the one
-//! before. That none lied about a sum of which no more parts were shown than tell it
-//! (docs/decisions/0064-parts-that-agree.md). That clients trained on what they say. That this is
+//! before. That none lied about a sum of which no more parts were shown than tell it: such rounds
+//! are counted (docs/decisions/0064-parts-that-agree.md). That clients trained on what they say. That this is
 //! the last model of the job: a chain may end early, and says so.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,8 @@ use selvedge_base::NodeId;
 use selvedge_crdt::Signature;
 use selvedge_crdt::escrow::Seal;
 use selvedge_federated::round::{
-    Committee, ContributionId, Digest, Entry, Expired, FoldError, Header, Tip, Why,
+    Committee, ContributionId, Digest, Entry, Expired, FoldError, Folded, Header, Job, Mode, Tip,
+    Why,
 };
 use selvedge_proto::seal::is_signed;
 use thiserror::Error;
@@ -46,6 +47,9 @@ pub struct Verified {
     /// Contributions that were in a set and are left out of the model, by node, since what they
     /// add up to no honest updates make. Who lies is among them every time, others by chance.
     pub left_out: BTreeMap<NodeId, u64>,
+    /// Rounds whose secure sum is of as many parts as tell it and no more: nothing in this chain
+    /// checks those parts. A chain of another node may have one more.
+    pub unchecked: u64,
 }
 
 /// What the chain says of one contribution; it says so once.
@@ -182,13 +186,14 @@ fn fold_all(
     let mut anchors = vec![(0, nodes(&tip.committee))];
     let mut counted: BTreeMap<NodeId, u64> = BTreeMap::new();
     let mut left_out: BTreeMap<NodeId, u64> = BTreeMap::new();
-    let mut expired = 0;
+    let (mut expired, mut unchecked) = (0, 0);
     while let Some(folded) = chain.round()? {
         let round = tip.round;
         let next = tip.fold_telling(&told.job, &folded, &Reader);
         let (next, refused) = next.map_err(|why| VerifyError::Round { round, why })?;
         tip = next;
         let close = &folded.certificate.close;
+        unchecked += u64::from(is_unchecked(&told.job, &folded));
         for Entry { header, weight } in &close.entries {
             let Header { id, base_round, .. } = *header;
             let is_out = refused.contains(&id);
@@ -205,7 +210,15 @@ fn fold_all(
             anchors.push((tip.round, nodes(&tip.committee)));
         }
     }
-    Ok(Verified { told, tip, anchors, counted, expired, left_out })
+    Ok(Verified { told, tip, anchors, counted, expired, left_out, unchecked })
+}
+
+/// Whether a sum could be another one if an anchor had shown another part. In the open the fewest
+/// that tell it have agreed.
+fn is_unchecked(job: &Job, folded: &Folded) -> bool {
+    let is_secure = matches!(job.mode, Mode::Secure);
+    let is_of_some = !folded.certificate.close.entries.is_empty();
+    is_secure && is_of_some && folded.openings.len() <= job.openings()
 }
 
 fn compare(model: &TrainedModel, tip: &Tip) -> Result<(), VerifyError> {

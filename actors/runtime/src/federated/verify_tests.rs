@@ -75,6 +75,31 @@ fn a_model_is_proven_by_its_chain() {
 }
 
 #[test]
+fn rounds_of_which_nothing_checks_the_parts_are_counted() {
+    let ran = &*SECURE;
+    let unchecked = |rounds: &[Folded]| {
+        let verified = verify_model(&model(ran), &forged(&ran.told, rounds)[..]).unwrap();
+        assert_eq!(verified.tip, ran.tip, "the record does not say how many showed a part");
+        verified.unchecked
+    };
+    let enough = ran.told.job.openings();
+    let shown = |parts: usize, rounds: usize| {
+        let mut folded = ran.rounds.clone();
+        for one in folded.iter_mut().take(rounds) {
+            assert!(one.openings.len() > enough, "a round of the tests is of all parts");
+            one.openings.truncate(parts);
+        }
+        unchecked(&folded)
+    };
+    assert_eq!((shown(enough + 1, 3), shown(enough, 0)), (0, 0));
+    assert_eq!((shown(enough, 1), shown(enough, 3)), (1, 3));
+    let mut plain = PLAIN.rounds.clone();
+    plain.iter_mut().for_each(|one| one.openings.truncate(PLAIN.told.job.openings()));
+    let verified = verify_chain(&forged(&PLAIN.told, &plain)[..]).unwrap();
+    assert_eq!((verified.tip, verified.unchecked), (PLAIN.tip.clone(), 0), "equal sums agree");
+}
+
+#[test]
 fn each_contribution_is_told_once_with_what_became_of_it() {
     let ran = &*SECURE;
     let mut told = Vec::new();

@@ -13,6 +13,9 @@ use crate::ui;
 const HEAD: [&str; 4] = ["NODE", "DATA", "EXAMPLES", "WHY"];
 /// Members that one line names: a line of a terminal.
 const MAX_NAMED: usize = 4;
+/// Of a job's `max_examples` the part that the largest client should have: with a quarter it weighs
+/// 16 of 64ths, and rounding moves weights by 3 % at most.
+const COARSE: u64 = 4;
 
 /// Asks the node that runs; its members have some seconds to say. With `starts` they are not asked
 /// of a job that the node may not sign, or whose name is in use.
@@ -31,6 +34,22 @@ pub(super) fn show(told: &FederatedCheck) {
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
     ui::out(ui::table(&rows));
     ui::out(verdict(told));
+    if let Some(warning) = coarse(told) {
+        ui::warn(warning);
+    }
+}
+
+/// What to say where clients have so few examples that rounding makes them weigh alike. Only where
+/// all that are there have said: another may have more.
+fn coarse(told: &FederatedCheck) -> Option<String> {
+    let most = told.max_examples.filter(|_| told.unsaid == 0)?;
+    let largest =
+        told.nodes.iter().filter(|one| one.answer == "fits").filter_map(|one| one.examples);
+    let largest = largest.max().filter(|&largest| largest > 0 && most > largest * COARSE)?;
+    Some(format!(
+        "max_examples is {most} and no node that fits has more than {largest}: clients will weigh \
+         nearly alike, whatever they have; say about what the largest client has"
+    ))
 }
 
 /// Refuses a job that the node would not start: its own data do not fit, or too few members that
@@ -283,6 +302,15 @@ mod tests {
             assert!(refused.contains("5 anchors, and 4 members"), "{refused}");
         }
         assert!(may_start(&FederatedCheck { anchors_reached: 5, ..some }, false).is_ok());
+    }
+
+    #[test]
+    fn weights_that_rounding_makes_alike_are_told_where_all_have_said() {
+        let two = vec![fit("n0", "fits", None), fit("n1", "unfit", Some("columns"))];
+        let asked = |most| FederatedCheck { max_examples: most, ..told("enough", two.clone()) };
+        assert!(coarse(&asked(Some(37))).unwrap().contains("no node that fits has more than 9:"));
+        assert_eq!((coarse(&asked(Some(36))), coarse(&asked(None))), (None, None));
+        assert_eq!(coarse(&FederatedCheck { unsaid: 1, ..asked(Some(37)) }), None);
     }
 
     #[test]

@@ -70,7 +70,7 @@ fn bytes_of(file: &Path) -> Result<Vec<u8>> {
 }
 
 fn told(model: &TrainedModel, verified: &Verified) -> String {
-    let Verified { told, tip, anchors, counted, expired, left_out } = verified;
+    let Verified { told, tip, anchors, counted, expired, left_out, unchecked } = verified;
     let rules = &told.job;
     let rounds = match rules.rounds - tip.round {
         0 => format!("{}, all of the job", tip.round),
@@ -102,6 +102,11 @@ fn told(model: &TrainedModel, verified: &Verified) -> String {
         ));
         rows.extend(left_out.iter().map(|(node, count)| ("", format!("{node} {count}"))));
     }
+    if *unchecked > 0 {
+        let of =
+            format!("{unchecked} rounds of {}: no more parts of the sum than tell it", tip.round);
+        rows.push(("not checked", of));
+    }
     let rows: Vec<_> = rows.into_iter().map(|(what, text)| vec![what.to_owned(), text]).collect();
     format!(
         "proven: the model is what the rounds of this job made. The file calls the job '{}'.\n{}\n\
@@ -113,7 +118,7 @@ fn told(model: &TrainedModel, verified: &Verified) -> String {
 }
 
 fn as_json(model: &TrainedModel, verified: &Verified) -> Value {
-    let Verified { told, tip, anchors, counted, expired, left_out } = verified;
+    let Verified { told, tip, anchors, counted, expired, left_out, unchecked } = verified;
     let names = |nodes: &[NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>();
     let anchors =
         anchors.iter().map(|(round, nodes)| json!({ "from_round": round, "nodes": names(nodes) }));
@@ -137,6 +142,7 @@ fn as_json(model: &TrainedModel, verified: &Verified) -> Value {
         "contributions": by_node(counted),
         "expired": expired,
         "left_out": by_node(left_out),
+        "unchecked_rounds": unchecked,
     })
 }
 

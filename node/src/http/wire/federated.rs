@@ -253,6 +253,8 @@ pub(crate) struct FederatedCheck {
     pub(crate) anchors: u64,
     /// Members that could be one now.
     pub(crate) anchors_reached: u64,
+    /// Examples beyond which a client counts no more; none where all count alike.
+    pub(crate) max_examples: Option<u64>,
     /// All members: this node first, the others by name.
     pub(crate) nodes: Vec<FederatedFit>,
 }
