@@ -18,6 +18,7 @@ use thiserror::Error;
 use self::accountant::{MicroEpsilon, PicoDelta, Rho};
 use self::adaptive::Adaptive;
 use self::gauss::{Gauss, MAX_VARIANCE};
+use self::ledger::Cap;
 use crate::fixed::{Clip, LEVEL_MAX, MAX_DIM, UpdateError};
 use crate::mask::Seed;
 
@@ -50,7 +51,8 @@ pub struct Privacy {
     pub honest: u32,
     /// The chance that the promise does not hold.
     pub delta: PicoDelta,
-    /// What a node may spend on this job.
+    /// What a client may spend on this job; of data without a bound of their own, with all that
+    /// they gave to others before.
     pub epsilon: MicroEpsilon,
     /// How the norm follows the updates, if it does. Not in this form's bytes, which were there
     /// before: whoever tells a job tells it beside them.
@@ -142,6 +144,11 @@ impl Privacy {
     /// What one contribution costs.
     pub const fn cost(&self) -> Rho {
         Rho::of_noise(self.noise_milli)
+    }
+
+    /// What it promises to a client, as a bound.
+    pub const fn promised(&self) -> Cap {
+        Cap { epsilon: self.epsilon, delta: self.delta }
     }
 
     /// What so many contributions of one node cost.

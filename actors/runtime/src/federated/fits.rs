@@ -315,14 +315,8 @@ impl Federation {
             let (other, turn) = (first.clone(), Arc::clone(&turn));
             match self.read_part(shared, (&job, &task), own, other, turn).await {
                 Ok(PartRead { ledger, .. }) if spent(&job, &ledger) => {
-                    let name = ledger_name(&task.data, own.0);
-                    let left = format!(
-                        "what is left of the bound of epsilon of its data '{name}' is less than \
-                         one contribution of the job costs: take part with other data, or raise \
-                         the bound"
-                    );
                     fit = fit.but(Misfit::Spent);
-                    why.get_or_insert(left);
+                    why.get_or_insert_with(|| too_little(&ledger_name(&task.data, own.0), own.1));
                 }
                 Ok(PartRead { data, .. }) => {
                     fit = fit.with(&job, data.len() as u64);
@@ -541,7 +535,22 @@ pub(super) fn no_source(name: &str) -> String {
 /// Whether nothing of a job could leave any more. Of one that runs already, what was paid for goes
 /// out all the same, so only who looks asks this.
 fn spent(job: &Job, ledger: &LedgerLine) -> bool {
-    job.privacy.is_some_and(|privacy| ledger.is_spent_for(privacy.cost()))
+    job.privacy.is_some_and(|privacy| ledger.is_spent_for(&privacy))
+}
+
+/// The same in words, and what to do.
+fn too_little(name: &str, own: &DataSource) -> String {
+    if own.cap.is_some() {
+        return format!(
+            "what is left of the bound of epsilon of its data '{name}' is less than one \
+             contribution of the job costs: take part with other data, or raise the bound"
+        );
+    }
+    format!(
+        "its data '{name}' have no bound of epsilon, so all that they gave to earlier jobs counts \
+         against what this one promises, and not one contribution is left: take part with other \
+         data, or give them a bound (`epsilon = N` in their [[data]] table) that all jobs share"
+    )
 }
 
 fn answer_of(reply: FitsReply, job: &Job) -> Answer {

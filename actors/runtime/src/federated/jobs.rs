@@ -11,7 +11,6 @@ use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, Retry, Stage};
 use selvedge_core::restart::{Patience, Restart};
 use selvedge_core::{FederatedWord, PersonalWord};
 use selvedge_crdt::escrow::Holder;
-use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::privacy::ledger::Cap;
 use selvedge_federated::round::{Committee, Digest, Job};
 use selvedge_federated::seal::OpeningKey;
@@ -59,6 +58,7 @@ pub struct DataSource {
     /// Where it is.
     pub source: Source,
     /// What all jobs together may spend of its privacy; with one, only jobs with privacy get it.
+    /// Without one a job gets what it promises itself, less what all jobs before have spent.
     pub cap: Option<Cap>,
 }
 
@@ -533,15 +533,11 @@ impl Federation {
         if let Some(line) = ledgers.get(name) {
             return Ok(line.clone());
         }
-        let cap = source.cap.unwrap_or(UNCAPPED);
-        let line = LedgerLine::open(self.parts.store.clone(), name, cap)?;
+        let line = LedgerLine::open(self.parts.store.clone(), name, source.cap)?;
         ledgers.insert(name.to_owned(), line.clone());
         Ok(line)
     }
 }
-
-/// Without a cap what is spent is counted all the same, at the delta that most papers use.
-const UNCAPPED: Cap = Cap { epsilon: MicroEpsilon(u64::MAX), delta: PicoDelta(10_000_000) };
 
 /// What a job is started with, each time.
 struct Start {
