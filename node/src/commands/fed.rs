@@ -175,9 +175,9 @@ fn submit(home: &Home, file: &Path, stay: bool, anyway: bool) -> Result<()> {
     let told = fits::ask(&client, &text, true)?;
     fits::show(&told);
     fits::may_start(&told, anyway)?;
-    // The node reads its own data for it first, which may be many files.
-    let (job, _): (wire::FederatedJob, String) =
-        client.ask("/admin/federated", &serde_json::to_value(wire::FederatedRequest { text })?)?;
+    // The members were asked. The node reads its own data for it first, which may be many files.
+    let request = serde_json::to_value(wire::FederatedRequest { text, anyway: true })?;
+    let (job, _): (wire::FederatedJob, String) = client.ask("/admin/federated", &request)?;
     ui::out(format_args!("job '{}' runs at the nodes of the mesh as they hear of it", job.name));
     let anchors = job.anchors.join(", ");
     let rows = [("digest", job.job.clone()), ("anchors", anchors)];

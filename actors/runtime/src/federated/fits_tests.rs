@@ -267,6 +267,38 @@ async fn who_is_not_linked_is_away() {
 }
 
 #[test]
+fn a_job_of_which_no_round_could_end_is_refused_with_who_does_not_fit() {
+    let fits = Answer::Said(Fit { clients: 1, examples: None, misfit: None });
+    let wrong = Answer::Said(Fit::not(Misfit::Columns));
+    let report = |answers: &[Answer]| {
+        let nodes = (0..).zip(answers).map(|(at, answer)| {
+            let (node, name) = (NodeId([at; 32]), format!("n{at}"));
+            NodeFits { node, name, answer: *answer, why: None }
+        });
+        let job = run(&job(), false).told.job;
+        let verdict = Verdict::of(&job, answers.iter().copied());
+        FitsReport {
+            name: "small".to_owned(),
+            data: "digits".to_owned(),
+            nodes: nodes.collect(),
+            verdict,
+            anchors: 5,
+            anchors_reached: 5,
+            max_examples: None,
+        }
+    };
+    // The job has a floor of four.
+    assert_eq!(report(&[fits; 4]).may_start(), Ok(()));
+    assert_eq!(report(&[fits, fits, fits, Answer::Older]).may_start(), Ok(()), "it may train");
+    let few = [fits, fits, fits, wrong, Answer::Away];
+    let said = report(&few).may_start().unwrap_err().message;
+    assert!(said.starts_with("3 nodes fit, and a round needs 4 nodes: too few"), "{said}");
+    assert!(said.contains("n3 (columns); 1 members are away; POST"), "{said}");
+    let many = report(&[wrong; MAX_NAMED + 2]).may_start().unwrap_err().message;
+    assert!(many.contains("n7 (columns) and 2 more") && !many.contains("n8"), "{many}");
+}
+
+#[test]
 fn the_answer_on_the_wire_is_as_it_was() {
     let fit = Fit { clients: 2, examples: Some(300), misfit: Some(Misfit::Few) };
     let table = [
