@@ -183,6 +183,16 @@ impl Privacy {
         if self.at(next).check(clip, usize::MAX).is_ok() { next } else { self.norm }
     }
 
+    /// How long the noise of a round is beside the longest update, in tenths, rounded down. The
+    /// mean of so many contributions has noise of `noise / sqrt(honest * clients)` of the norm on
+    /// each of its values.
+    pub fn noise_tenths(&self, values: usize, clients: usize) -> u64 {
+        let noise = u128::from(self.noise_milli);
+        let others = u128::from(self.honest.max(1)) * clients.max(1) as u128;
+        let millionths = noise * noise * values as u128 / others;
+        u64::try_from(millionths.isqrt() / 100).unwrap_or(u64::MAX)
+    }
+
     /// The norm in levels, rounded down: how long an update is at most.
     pub const fn bound(&self, clip: Clip) -> u64 {
         self.norm as u64 * LEVEL_MAX as u64 / clip.units() as u64
@@ -323,6 +333,20 @@ mod tests {
         let least = good().spent(1);
         assert_eq!(spoilt(&|one| one.epsilon.0 = least.0 - 1), PrivacyError::Epsilon(least));
         assert_eq!(Privacy { epsilon: least, ..good() }.contributions(), 1);
+    }
+
+    #[test]
+    fn how_long_the_noise_of_a_round_is_grows_with_weights_and_falls_with_clients() {
+        let privacy = good();
+        // One of the norm, of four together; eight values: sqrt(8 / (4 * 8)).
+        assert_eq!(privacy.noise_tenths(8, 8), 5);
+        assert_eq!(privacy.noise_tenths(800, 8), 50);
+        assert_eq!(privacy.noise_tenths(800, 32), 25);
+        // What the manual told people once: as good as only noise.
+        let manual = Privacy { noise_milli: 4_000, honest: 7, ..privacy };
+        assert_eq!(manual.noise_tenths(79_510, 8), 1_507);
+        let most = Privacy { noise_milli: MAX_NOISE, honest: 0, ..privacy };
+        assert_eq!(most.noise_tenths(MAX_DIM, 0), 10_240_000);
     }
 
     /// The most noise of the most clients does not wrap around with 14 deviations.
