@@ -166,7 +166,7 @@ async fn data_without_a_bound_do_not_fit_a_job_that_is_run_again_once_they_gave_
 
     // What an earlier run spent, with another digest.
     let (job, promised) = ([1; 32], privacy(of(2)).promised());
-    let own = &asked.federation.parts.data["digits"][&None];
+    let own = &asked.federation.parts.data["digits"][&None::<String>];
     let ledger = asked.federation.ledger("digits", own).unwrap();
     let (tell, mut said) = mpsc::unbounded_channel();
     ledger.listen(job, tell);
