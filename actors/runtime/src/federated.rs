@@ -30,6 +30,7 @@ mod task;
 mod test_rounds;
 mod trained;
 mod trainer;
+mod tries;
 mod tuned;
 #[cfg(test)]
 mod tuning_tests;

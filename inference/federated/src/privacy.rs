@@ -18,6 +18,7 @@ use thiserror::Error;
 use self::accountant::{MicroEpsilon, PicoDelta, Rho};
 use self::adaptive::Adaptive;
 use self::gauss::{Gauss, MAX_VARIANCE};
+use self::ledger::Cap;
 use crate::fixed::{Clip, LEVEL_MAX, MAX_DIM, UpdateError};
 use crate::mask::Seed;
 
@@ -50,7 +51,8 @@ pub struct Privacy {
     pub honest: u32,
     /// The chance that the promise does not hold.
     pub delta: PicoDelta,
-    /// What a node may spend on this job.
+    /// What a client may spend on this job; of data without a bound of their own, with all that
+    /// they gave to others before.
     pub epsilon: MicroEpsilon,
     /// How the norm follows the updates, if it does. Not in this form's bytes, which were there
     /// before: whoever tells a job tells it beside them.
@@ -144,6 +146,11 @@ impl Privacy {
         Rho::of_noise(self.noise_milli)
     }
 
+    /// What it promises to a client, as a bound.
+    pub const fn promised(&self) -> Cap {
+        Cap { epsilon: self.epsilon, delta: self.delta }
+    }
+
     /// What so many contributions of one node cost.
     pub fn spent(&self, contributions: u64) -> MicroEpsilon {
         if contributions == 0 {
@@ -174,6 +181,16 @@ impl Privacy {
         let next = adaptive.next(self.norm, self.bound(clip), votes, clients);
         // The floor and what is trusted were looked at when the job began.
         if self.at(next).check(clip, usize::MAX).is_ok() { next } else { self.norm }
+    }
+
+    /// How long the noise of a round is beside the longest update, in tenths, rounded down. The
+    /// mean of so many contributions has noise of `noise / sqrt(honest * clients)` of the norm on
+    /// each of its values.
+    pub fn noise_tenths(&self, values: usize, clients: usize) -> u64 {
+        let noise = u128::from(self.noise_milli);
+        let others = u128::from(self.honest.max(1)) * clients.max(1) as u128;
+        let millionths = noise * noise * values as u128 / others;
+        u64::try_from(millionths.isqrt() / 100).unwrap_or(u64::MAX)
     }
 
     /// The norm in levels, rounded down: how long an update is at most.
@@ -316,6 +333,20 @@ mod tests {
         let least = good().spent(1);
         assert_eq!(spoilt(&|one| one.epsilon.0 = least.0 - 1), PrivacyError::Epsilon(least));
         assert_eq!(Privacy { epsilon: least, ..good() }.contributions(), 1);
+    }
+
+    #[test]
+    fn how_long_the_noise_of_a_round_is_grows_with_weights_and_falls_with_clients() {
+        let privacy = good();
+        // One of the norm, of four together; eight values: sqrt(8 / (4 * 8)).
+        assert_eq!(privacy.noise_tenths(8, 8), 5);
+        assert_eq!(privacy.noise_tenths(800, 8), 50);
+        assert_eq!(privacy.noise_tenths(800, 32), 25);
+        // What the manual told people once: as good as only noise.
+        let manual = Privacy { noise_milli: 4_000, honest: 7, ..privacy };
+        assert_eq!(manual.noise_tenths(79_510, 8), 1_507);
+        let most = Privacy { noise_milli: MAX_NOISE, honest: 0, ..privacy };
+        assert_eq!(most.noise_tenths(MAX_DIM, 0), 10_240_000);
     }
 
     /// The most noise of the most clients does not wrap around with 14 deviations.

@@ -30,7 +30,7 @@ impl Bridge {
                 let count = self.admin.labelled_forget(&model).await?;
                 done(format!("forgot {count} labelled requests to {model}"))
             }
-            FederatedOrder::Submit(text) => self.federated_submit(&text).await,
+            FederatedOrder::Submit(text, anyway) => self.federated_submit(&text, anyway).await,
             FederatedOrder::Check(text, starts) => {
                 said(&checked(&self.admin.federated_check(&text, starts).await?))
             }
@@ -85,8 +85,8 @@ impl Bridge {
         Ok(wire::Labelled { model, kept, forgotten })
     }
 
-    async fn federated_submit(&self, text: &str) -> Result<Value, Refusal> {
-        let name = self.admin.federated_submit(text).await?;
+    async fn federated_submit(&self, text: &str, anyway: bool) -> Result<Value, Refusal> {
+        let name = self.admin.federated_submit(text, anyway).await?;
         let views = self.admin.federated_jobs();
         let told = views.iter().find(|view| view.name == name);
         said(&told.map(|view| job(view, &self.gateway)).unwrap_or_default())

@@ -10,6 +10,7 @@ Example of a file:
   data = \"digits\"            # a [[data]] table of the nodes' own configurations
   rounds = 30
   anchors = 5
+  min_clients = 3            # nodes with data that a round needs; 8 unless said
   [model]
   shape = { image = { channels = 1, height = 28, width = 28 } }
   classes = 10

@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
+use selvedge_federated::fixed::MODEL_BITS;
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{Guard, Job, Mode};
 use selvedge_runtime::{BaseModel, DataParts, JobSpec};
@@ -27,6 +28,11 @@ use show::{show, watch};
 
 /// More than any job file; what is longer is refused by its length.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// In tenths of the longest update: noise of a round beyond which a job is warned of. What rounds
+/// learn adds up, their noise grows with the root of their number, so noise ten times as long takes
+/// a hundred rounds whose updates all agree to be no longer than what they learn.
+const DROWNS_TENTHS: u64 = 100;
 
 /// Carries out a command on federated rounds.
 pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()> {
@@ -112,6 +118,28 @@ fn described(spec: &JobSpec, data: String, members: Option<usize>) {
     ];
     let rows = rows.map(|(what, text)| vec![what.to_owned(), text]);
     ui::out(ui::table(&rows));
+    if let Some(warning) = drowned(rules) {
+        ui::warn(warning);
+    }
+}
+
+/// What to say of a job whose noise leaves nothing to learn.
+fn drowned(rules: &Job) -> Option<String> {
+    let privacy = rules.privacy?;
+    let tenths = privacy.noise_tenths(rules.dim, rules.target);
+    if tenths <= DROWNS_TENTHS {
+        return None;
+    }
+    let norm = f64::from(privacy.norm) / f64::from(1_u32 << MODEL_BITS);
+    let together = f64::from(privacy.honest) * rules.target as f64;
+    let noise = f64::from(privacy.noise_milli) / 1_000.0 * norm / together.sqrt();
+    let learned = norm / (rules.dim as f64).sqrt();
+    Some(format!(
+        "a round's noise is {} times as long as an update may be: {noise:.4} on each weight, \
+         beside {learned:.4} of what is learned; the model will hardly learn. More clients in a \
+         round ('target', 'min_clients'), fewer weights or less noise help",
+        tenths / 10
+    ))
 }
 
 /// The models of this home that a job could tune.
@@ -175,9 +203,9 @@ fn submit(home: &Home, file: &Path, stay: bool, anyway: bool) -> Result<()> {
     let told = fits::ask(&client, &text, true)?;
     fits::show(&told);
     fits::may_start(&told, anyway)?;
-    // The node reads its own data for it first, which may be many files.
-    let (job, _): (wire::FederatedJob, String) =
-        client.ask("/admin/federated", &serde_json::to_value(wire::FederatedRequest { text })?)?;
+    // The members were asked. The node reads its own data for it first, which may be many files.
+    let request = serde_json::to_value(wire::FederatedRequest { text, anyway: true })?;
+    let (job, _): (wire::FederatedJob, String) = client.ask("/admin/federated", &request)?;
     ui::out(format_args!("job '{}' runs at the nodes of the mesh as they hear of it", job.name));
     let anchors = job.anchors.join(", ");
     let rows = [("digest", job.job.clone()), ("anchors", anchors)];
@@ -234,7 +262,8 @@ fn privacy(rules: &Job) -> String {
     }
 }
 
-/// What differential privacy promises to a node that is in every round.
+/// What differential privacy promises to a client that is in every round: a part of a node's data,
+/// or all of them.
 fn epsilon(rules: &Job) -> String {
     let Some(privacy) = &rules.privacy else { return "no differential privacy".to_owned() };
     let of = |epsilon: MicroEpsilon| epsilon.0.div_ceil(10_000);
@@ -243,11 +272,11 @@ fn epsilon(rules: &Job) -> String {
     let (most, rounds) = (text(of(privacy.epsilon)), privacy.contributions());
     if rounds < rules.rounds {
         return format!(
-            "{all} for all rounds, and a node may spend {most}: it leaves after {rounds}, and \
+            "{all} for all rounds, and a client may spend {most}: it leaves after {rounds}, and \
              where too few are left the job does not end"
         );
     }
-    format!("{all} for a node in all rounds, of {most} that it may spend")
+    format!("{all} for a client in all rounds, of {most} that it may spend")
 }
 
 fn anchors(rules: &Job, members: Option<usize>) -> String {
@@ -255,5 +284,37 @@ fn anchors(rules: &Job, members: Option<usize>) -> String {
     match members {
         Some(count) => format!("{wanted} of the mesh's {count} members"),
         None => format!("{wanted}; no node runs here that could say how many members there are"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A job with privacy, of so many nodes in a sum and such hidden layers.
+    fn warned(clients: usize, hidden: &str) -> Option<String> {
+        let file = format!(
+            "name = 'wear'\ndata = 'line3'\nrounds = 30\nmin_clients = {clients}\n\
+             [model]\nshape = {{ flat = 2 }}\nclasses = 2\nhidden = [{hidden}]\n\
+             [training]\nepochs = 1\nbatch = 8\nlearning_rate = 0.2\n\
+             [privacy]\nnoise = 4.0\nnorm = 1.0\ndelta = 1e-5\nepsilon = 8.0\n"
+        );
+        let spec = JobSpec::from_toml(&file, &|_| Err("there is none here".to_owned())).unwrap();
+        drowned(spec.rules())
+    }
+
+    #[test]
+    fn a_job_whose_noise_drowns_what_is_learned_is_warned_of() {
+        let small = "{ dense = 8 }";
+        // 42 weights: 4 * sqrt(42 / (7 * 8)), and of two nodes, one of them honest, 18.
+        assert_eq!(warned(8, small), None);
+        let few = warned(2, small).unwrap();
+        assert!(few.contains("noise is 18 times as long"), "{few}");
+        // 502 weights: 11.9 times; a round of ten is below.
+        let wide = warned(8, "{ dense = 100 }").unwrap();
+        assert!(wide.contains("noise is 11 times as long"), "{wide}");
+        assert!(wide.contains("0.5345 on each weight, beside 0.0446 of"), "{wide}");
+        assert_eq!(warned(10, "{ dense = 100 }"), None);
     }
 }

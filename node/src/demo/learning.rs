@@ -178,7 +178,9 @@ fn submit(stage: &mut Stage, story: &Story<'_>) -> Result<()> {
     for (at, player) in story.players.iter().enumerate() {
         story.rounds.listen(at, player)?;
     }
-    let job: FederatedJob = first.client().post("/admin/federated", &FederatedRequest { text })?;
+    // Their data were written just now: nobody has to be asked.
+    let request = FederatedRequest { text, anyway: true };
+    let job: FederatedJob = first.client().post("/admin/federated", &request)?;
     stage.say(format_args!(
         "{} has it, and tells the others. A model of {} weights is trained where the digits are; \
          what leaves a node are shares of its update, of which anchors add up no sum of fewer than \
@@ -348,7 +350,10 @@ fn next_steps(stage: &Stage, home: &Home) {
     );
     stage.lines(&[
         (format!("{program} up{at}"), "start this machine's node; prints how others join"),
-        (format!("{program} fed check{at} job.toml"), "read a job file, and this node's data"),
+        (
+            format!("{program} fed check{at} job.toml"),
+            "read a job file, and ask all nodes if it fits",
+        ),
         (format!("{program} fed submit{at} job.toml --watch"), "start it, and watch its rounds"),
         (format!("{program} infer{at} JOB --input rows.csv"), "ask the model, at any node"),
     ]);

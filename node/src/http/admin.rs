@@ -225,8 +225,8 @@ fn label(body: &[u8]) -> Result<Order, Problem> {
 fn federated(rest: &str, post: bool, body: &[u8]) -> Result<Order, Problem> {
     match rest {
         "" if post => {
-            let request: wire::FederatedRequest = decode(body)?;
-            Ok(Order::Federated(FederatedOrder::Submit(request.text)))
+            let wire::FederatedRequest { text, anyway } = decode(body)?;
+            Ok(Order::Federated(FederatedOrder::Submit(text, anyway)))
         }
         "" => Ok(Order::Federated(FederatedOrder::List)),
         name => Ok(Order::Federated(FederatedOrder::Cancel(name.to_owned()))),

@@ -28,7 +28,7 @@ async fn paths_and_bodies_become_orders() {
         Order::KeyCreate(wire::KeyRequest { name: name.to_owned(), ..Default::default() })
     };
     let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
-    let submit = Order::Federated(FederatedOrder::Submit("x".to_owned()));
+    let submit = |anyway| Order::Federated(FederatedOrder::Submit("x".to_owned(), anyway));
     let check = |starts| Order::Federated(FederatedOrder::Check("x".to_owned(), starts));
     let piece = Order::Federated(FederatedOrder::Piece("digits".to_owned(), 3));
     let own = Order::Federated(FederatedOrder::Personal("digits".to_owned()));
@@ -48,7 +48,8 @@ async fn paths_and_bodies_become_orders() {
         (&post, "models", &model, added),
         (&delete, "models/a/b", "", Order::ModelRemove("a/b".to_owned())),
         (&get, "federated", "", Order::Federated(FederatedOrder::List)),
-        (&post, "federated", "{\"text\": \"x\"}", submit),
+        (&post, "federated", "{\"text\": \"x\"}", submit(false)),
+        (&post, "federated", "{\"text\": \"x\", \"anyway\": true}", submit(true)),
         (&post, "federated-check", "{\"text\": \"x\"}", check(false)),
         (&post, "federated-check", "{\"text\": \"x\", \"starts\": true}", check(true)),
         (&delete, "federated/digits", "", cancel),

@@ -294,8 +294,9 @@ pub(crate) enum Order {
 pub(crate) enum FederatedOrder {
     /// Lists them.
     List,
-    /// Signs the job of a file for the mesh.
-    Submit(String),
+    /// Signs the job of a file for the mesh; with `true` without asking the members first whether
+    /// their data fit.
+    Submit(String, bool),
     /// Asks all members whether their data fit the job of a file; of one that is to be started
     /// only where it could be signed.
     Check(String, bool),

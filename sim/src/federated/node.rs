@@ -63,7 +63,7 @@ impl Node {
             Member {
                 client: client_of(plan, index, me, stored.clone()),
                 disk: Disk::new(stored, dice(10, at), plan.slow_disks),
-                ledger: Ledger::new(plan.cap(index), LedgerStored::default()),
+                ledger: Ledger::new(Some(plan.cap(index)), LedgerStored::default()),
                 ledger_disk: Disk::new(LedgerStored::default(), dice(13, at), plan.slow_disks),
             }
         };
@@ -85,7 +85,7 @@ impl Node {
         self.is_up = true;
         for (me, member) in holders(plan, index).zip(&mut self.members) {
             member.client = client_of(plan, index, me, member.disk.durable.clone());
-            member.ledger = Ledger::new(plan.cap(index), member.ledger_disk.durable.clone());
+            member.ledger = Ledger::new(Some(plan.cap(index)), member.ledger_disk.durable.clone());
         }
         self.anchor = anchor_of(plan, index, self.anchor_disk.durable.clone());
     }

@@ -10,10 +10,15 @@ use crate::federated::{FitsReport, JobView};
 
 impl Admin {
     /// Signs the job of a file for the whole mesh; its name. It runs as soon as nodes hear of it.
+    /// Members are asked before whether their data fit, unless it is wanted `anyway`.
     ///
     /// # Errors
-    /// A refusal with what is wrong with the file or the mesh, or when this node may not sign.
-    pub async fn federated_submit(&self, text: &str) -> Result<String, Refusal> {
+    /// A refusal with what is wrong with the file or the mesh, where no round of it could end with
+    /// the members that are there, or when this node may not sign.
+    pub async fn federated_submit(&self, text: &str, anyway: bool) -> Result<String, Refusal> {
+        if !anyway {
+            self.federated_check(text, true).await?.may_start()?;
+        }
         self.shared.federation.submit(&self.shared, text).await
     }
 

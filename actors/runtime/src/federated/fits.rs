@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use selvedge_base::{Code, Micros, Mono, NodeId, Refusal, Stage};
 use selvedge_core::{FitsWord, Opening};
-use selvedge_federated::fits::{Answer, Fit, FitsReply, Misfit, Verdict};
+use selvedge_federated::fits::{Answer, Fit, FitsReply, Misfit, Outlook, Verdict};
 use selvedge_federated::refusals::Refusals;
 use selvedge_federated::round::{Job, Seat};
 use selvedge_net::{FrameSender, Link, NetError, clock};
@@ -50,6 +50,9 @@ const ANSWER_WITHIN: Micros = Micros::secs(12);
 /// A question is not a job: the number that tells jobs apart is the same for all. The same question
 /// is the same bytes.
 const NONCE: u64 = 0;
+
+/// Members that a refusal names: some lines of a terminal. All of them are in the report.
+const MAX_NAMED: usize = 8;
 
 /// What is said of who has data looked at, beside the words of reasons.
 const LOOKS: &str = "looks";
@@ -93,6 +96,42 @@ pub struct NodeFits {
     pub answer: Answer,
     /// Of this node: why its data do not fit, in full.
     pub why: Option<String>,
+}
+
+impl FitsReport {
+    /// Whether rounds of the job could end with the members that are there, those that did not say
+    /// among them.
+    ///
+    /// # Errors
+    /// A refusal with who does not fit for which reason, and what to do.
+    pub(crate) fn may_start(&self) -> Result<(), Refusal> {
+        let Verdict { needed, nodes, away, .. } = self.verdict;
+        if self.verdict.outlook() != Outlook::TooFew {
+            return Ok(());
+        }
+        let unfit = self.nodes.iter().filter_map(|one| {
+            let Answer::Said(fit) = one.answer else { return None };
+            let misfit = fit.misfit.filter(|_| !fit.trains())?;
+            Some(format!("{} ({})", one.name, misfit.word()))
+        });
+        let unfit: Vec<String> = unfit.collect();
+        let mut why = format!("{nodes} nodes fit, and a round needs {needed} nodes: too few");
+        if !unfit.is_empty() {
+            why.push_str("; without data that fit: ");
+            why.push_str(&unfit[..unfit.len().min(MAX_NAMED)].join(", "));
+        }
+        if unfit.len() > MAX_NAMED {
+            why.push_str(&format!(" and {} more", unfit.len() - MAX_NAMED));
+        }
+        if away > 0 {
+            why.push_str(&format!("; {away} members are away"));
+        }
+        why.push_str(
+            "; POST /admin/federated-check says what each member says, and with `anyway` the job \
+             starts for nodes that come later",
+        );
+        Err(Refusal::client(Stage::Validate, Code::InvalidRequest, why))
+    }
 }
 
 /// The questions that this node answers now.
@@ -315,14 +354,8 @@ impl Federation {
             let (other, turn) = (first.clone(), Arc::clone(&turn));
             match self.read_part(shared, (&job, &task), own, other, turn).await {
                 Ok(PartRead { ledger, .. }) if spent(&job, &ledger) => {
-                    let name = ledger_name(&task.data, own.0);
-                    let left = format!(
-                        "what is left of the bound of epsilon of its data '{name}' is less than \
-                         one contribution of the job costs: take part with other data, or raise \
-                         the bound"
-                    );
                     fit = fit.but(Misfit::Spent);
-                    why.get_or_insert(left);
+                    why.get_or_insert_with(|| too_little(&ledger_name(&task.data, own.0), own.1));
                 }
                 Ok(PartRead { data, .. }) => {
                     fit = fit.with(&job, data.len() as u64);
@@ -541,7 +574,22 @@ pub(super) fn no_source(name: &str) -> String {
 /// Whether nothing of a job could leave any more. Of one that runs already, what was paid for goes
 /// out all the same, so only who looks asks this.
 fn spent(job: &Job, ledger: &LedgerLine) -> bool {
-    job.privacy.is_some_and(|privacy| ledger.is_spent_for(privacy.cost()))
+    job.privacy.is_some_and(|privacy| ledger.is_spent_for(&privacy))
+}
+
+/// The same in words, and what to do.
+fn too_little(name: &str, own: &DataSource) -> String {
+    if own.cap.is_some() {
+        return format!(
+            "what is left of the bound of epsilon of its data '{name}' is less than one \
+             contribution of the job costs: take part with other data, or raise the bound"
+        );
+    }
+    format!(
+        "its data '{name}' have no bound of epsilon, so all that they gave to earlier jobs counts \
+         against what this one promises, and not one contribution is left: take part with other \
+         data, or give them a bound (`epsilon = N` in their [[data]] table) that all jobs share"
+    )
 }
 
 fn answer_of(reply: FitsReply, job: &Job) -> Answer {

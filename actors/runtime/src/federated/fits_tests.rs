@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use selvedge_base::codec;
 use selvedge_federated::privacy::Privacy;
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
-use selvedge_federated::privacy::ledger::Cap;
+use selvedge_federated::privacy::ledger::{Cap, Spend};
 use selvedge_train::Table;
+use tokio::sync::mpsc;
 
 use super::super::test_rounds::{job_file, run};
 use super::*;
@@ -120,16 +121,27 @@ async fn a_peer_says_whether_its_data_fit_and_nothing_of_them() {
     pair.end().await;
 }
 
+const DELTA: PicoDelta = PicoDelta(10_000_000);
+
+fn privacy(epsilon: MicroEpsilon) -> Privacy {
+    let (noise_milli, norm, honest, delta) = (2_000, 1 << 19, 3, DELTA);
+    Privacy { noise_milli, norm, honest, delta, epsilon, adaptive: None }
+}
+
+/// A job that lets a client spend so much.
+fn private(epsilon: MicroEpsilon) -> Announced {
+    let mut told = run(&job(), false).told;
+    told.job.privacy = Some(privacy(epsilon));
+    told
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn data_whose_bound_is_less_than_a_contribution_costs_do_not_fit() {
-    let mut told = run(&job(), false).told;
-    let (noise_milli, norm, honest, delta) = (2_000, 1 << 19, 3, PicoDelta(10_000_000));
-    let epsilon = MicroEpsilon(50_000_000);
-    told.job.privacy = Some(Privacy { noise_milli, norm, honest, delta, epsilon, adaptive: None });
+    let told = private(MicroEpsilon(50_000_000));
     let content = told.to_bytes().unwrap();
     let fits = Fit { clients: 1, examples: None, misfit: None };
     for (bound, wanted) in [(1, Fit::not(Misfit::Spent)), (50_000_000, fits)] {
-        let cap = Cap { epsilon: MicroEpsilon(bound), delta };
+        let cap = Cap { epsilon: MicroEpsilon(bound), delta: DELTA };
         let pair = Pair::with(&format!("spent-{bound}"), codec::VERSION, Some(cap)).await;
         pair.write(HEADER, "1,2,3,4,1");
         let (asking, node) = (pair.asking(), pair.asked().me);
@@ -138,6 +150,38 @@ async fn data_whose_bound_is_less_than_a_contribution_costs_do_not_fit() {
         assert_eq!(pair.ask(&job()).await, Answer::Said(Fit::not(Misfit::Privacy)));
         pair.end().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_without_a_bound_do_not_fit_a_job_that_is_run_again_once_they_gave_what_it_allows() {
+    let of = |contributions| privacy(MicroEpsilon(0)).spent(contributions);
+    let (twice, thrice) = (private(of(2)), private(of(3)));
+    let pair = Pair::new("again", codec::VERSION).await;
+    pair.write(HEADER, "1,2,3,4,1");
+    let (asking, asked) = (pair.asking(), pair.asked());
+    let looked = async |told: &Announced| {
+        asking.federation.ask(&asking, asked.me, told, told.to_bytes().unwrap()).await
+    };
+    let fits = Answer::Said(Fit { clients: 1, examples: None, misfit: None });
+
+    // What an earlier run spent, with another digest.
+    let (job, promised) = ([1; 32], privacy(of(2)).promised());
+    let own = &asked.federation.parts.data["digits"][&None::<String>];
+    let ledger = asked.federation.ledger("digits", own).unwrap();
+    let (tell, mut said) = mpsc::unbounded_channel();
+    ledger.listen(job, tell);
+    for known in 0..3 {
+        let wanted = if known < 2 { fits } else { Answer::Said(Fit::not(Misfit::Spent)) };
+        assert_eq!(looked(&twice).await, wanted, "{known} spent");
+        let (commitment, cost) = ([known as u8; 32], privacy(of(2)).cost());
+        ledger.ask(Spend { job, commitment, cost, promised, known });
+        assert_eq!(said.recv().await.unwrap().said.is_ok(), known < 2, "{known} spent");
+    }
+    assert_eq!(looked(&thrice).await, fits, "it promises less, with all that was given before");
+    let content = twice.to_bytes().unwrap();
+    let (_, why) = asked.federation.looked(&asked, asked.me, content).await;
+    assert!(why.unwrap().contains("`epsilon = N` in their [[data]] table"));
+    pair.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,6 +264,38 @@ async fn who_is_not_linked_is_away() {
     let answer = shared.federation.ask(&shared, NodeId([9; 32]), &told, content).await;
     assert_eq!(answer, Answer::Away);
     node.shutdown().await;
+}
+
+#[test]
+fn a_job_of_which_no_round_could_end_is_refused_with_who_does_not_fit() {
+    let fits = Answer::Said(Fit { clients: 1, examples: None, misfit: None });
+    let wrong = Answer::Said(Fit::not(Misfit::Columns));
+    let report = |answers: &[Answer]| {
+        let nodes = (0..).zip(answers).map(|(at, answer)| {
+            let (node, name) = (NodeId([at; 32]), format!("n{at}"));
+            NodeFits { node, name, answer: *answer, why: None }
+        });
+        let job = run(&job(), false).told.job;
+        let verdict = Verdict::of(&job, answers.iter().copied());
+        FitsReport {
+            name: "small".to_owned(),
+            data: "digits".to_owned(),
+            nodes: nodes.collect(),
+            verdict,
+            anchors: 5,
+            anchors_reached: 5,
+            max_examples: None,
+        }
+    };
+    // The job has a floor of four.
+    assert_eq!(report(&[fits; 4]).may_start(), Ok(()));
+    assert_eq!(report(&[fits, fits, fits, Answer::Older]).may_start(), Ok(()), "it may train");
+    let few = [fits, fits, fits, wrong, Answer::Away];
+    let said = report(&few).may_start().unwrap_err().message;
+    assert!(said.starts_with("3 nodes fit, and a round needs 4 nodes: too few"), "{said}");
+    assert!(said.contains("n3 (columns); 1 members are away; POST"), "{said}");
+    let many = report(&[wrong; MAX_NAMED + 2]).may_start().unwrap_err().message;
+    assert!(many.contains("n7 (columns) and 2 more") && !many.contains("n8"), "{many}");
 }
 
 #[test]

@@ -1,17 +1,15 @@
 //! The jobs of the mesh at this node: which there are, and what keeps each of them running.
 //!
-//! Owns the tasks of jobs, their back-off, and the orders of operators. A job that this build or
-//! this processor cannot follow is shown with the reason and not run.
+//! Owns the tasks of jobs, when they begin anew, and the orders of operators. A job that this build
+//! or this processor cannot follow is shown with the reason and not run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, Retry, Stage};
-use selvedge_core::restart::{Patience, Restart};
 use selvedge_core::{FederatedWord, PersonalWord};
 use selvedge_crdt::escrow::Holder;
-use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::privacy::ledger::Cap;
 use selvedge_federated::round::{Committee, Digest, Job};
 use selvedge_federated::seal::OpeningKey;
@@ -33,6 +31,7 @@ use super::seats;
 use super::served::{Desk, Served};
 use super::state::JobState;
 use super::trainer::{Bench, Data};
+use super::tries::{MAX_PANICS, Tries, caught};
 use super::tuned::Tuned;
 use super::view::{JobRun, JobView};
 use super::{Announced, BaseModel, JobSpec, SpecError, Task, key_of};
@@ -59,6 +58,7 @@ pub struct DataSource {
     /// Where it is.
     pub source: Source,
     /// What all jobs together may spend of its privacy; with one, only jobs with privacy get it.
+    /// Without one a job gets what it promises itself, less what all jobs before have spent.
     pub cap: Option<Cap>,
 }
 
@@ -533,15 +533,11 @@ impl Federation {
         if let Some(line) = ledgers.get(name) {
             return Ok(line.clone());
         }
-        let cap = source.cap.unwrap_or(UNCAPPED);
-        let line = LedgerLine::open(self.parts.store.clone(), name, cap)?;
+        let line = LedgerLine::open(self.parts.store.clone(), name, source.cap)?;
         ledgers.insert(name.to_owned(), line.clone());
         Ok(line)
     }
 }
-
-/// Without a cap what is spent is counted all the same, at the delta that most papers use.
-const UNCAPPED: Cap = Cap { epsilon: MicroEpsilon(u64::MAX), delta: PicoDelta(10_000_000) };
 
 /// What a job is started with, each time.
 struct Start {
@@ -555,30 +551,42 @@ struct Start {
 }
 
 impl Start {
-    /// Runs the job, again and again after failures, until it is taken away.
+    /// Runs the job, again and again after failures, until it is taken away or given up.
     async fn keep_running(self, mut heard: mpsc::Receiver<Heard>) {
-        let mut restart = Restart::new(Patience::ACTOR, clock::mono());
+        let (mut tries, job) = (Tries::new(clock::mono()), self.state.name());
         loop {
-            let why = match self.prepare().await {
-                Ok(runner) => match runner.run(&mut heard).await {
-                    // It has more examples than it read.
-                    Ok(()) => continue,
-                    Err(why) => why,
-                },
-                Err(Unable::For(why)) => why,
-                Err(Unable::Ever(why)) => {
-                    tracing::warn!(job = self.state.name(), why, "this node cannot follow the job");
+            let (why, panicked) = match caught(self.run_once(&mut heard)).await {
+                // It has more examples than it read.
+                Ok(Ok(())) => continue,
+                Ok(Err(Unable::For(why))) => (why, false),
+                Ok(Err(Unable::Ever(why))) => {
+                    tracing::warn!(job, why, "this node cannot follow the job");
                     self.state.trouble(format!("this node cannot follow the job: {why}"));
-                    // Nothing that comes is of use; the mailbox must not hold up those who send.
-                    while heard.recv().await.is_some() {}
-                    return;
+                    break;
                 }
+                Err(why) => (why, true),
             };
-            tracing::error!(job = self.state.name(), why, "a job failed; it goes on from the disk");
-            let wait = restart.failed(clock::mono());
+            tracing::error!(job, why, "a job failed; it goes on from the disk");
+            let Some(wait) = tries.failed(clock::mono(), panicked) else {
+                tracing::error!(job, why, "a job failed too often; it is given up at this node");
+                let given_up = format!(
+                    "the job is given up at this node, after {MAX_PANICS} failures: {why}; the \
+                     log says where, and the node tries it again once it is started anew"
+                );
+                self.state.takes_no_part(given_up.clone());
+                self.state.trouble(given_up);
+                break;
+            };
             tokio::time::sleep(wait.into()).await;
-            restart.started(clock::mono());
+            tries.started(clock::mono());
         }
+        // Nothing that comes is of use; the mailbox must not hold up those who send.
+        while heard.recv().await.is_some() {}
+    }
+
+    /// One run, from the disk to a failure or to more examples than were read.
+    async fn run_once(&self, heard: &mut mpsc::Receiver<Heard>) -> Result<(), Unable> {
+        self.prepare().await?.run(heard).await.map_err(Unable::For)
     }
 
     /// Reads what the data and the disk have.

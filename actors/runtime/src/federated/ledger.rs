@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use selvedge_federated::privacy::accountant::{MicroEpsilon, Rho};
+use selvedge_federated::privacy::Privacy;
+use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::privacy::ledger::{
     Cap, Ledger, LedgerEffect, LedgerInput, Overspent, Spend,
 };
@@ -30,7 +31,8 @@ pub(super) struct Paid {
 pub(super) struct LedgerLine(Arc<Inner>);
 
 struct Inner {
-    cap: Cap,
+    /// The operator's; without one what a job promises is the bound.
+    cap: Option<Cap>,
     disk: LedgerDisk,
     state: Mutex<State>,
 }
@@ -51,7 +53,7 @@ impl LedgerLine {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(super) fn open(store: Store, source: &str, cap: Cap) -> Result<Self, StoreError> {
+    pub(super) fn open(store: Store, source: &str, cap: Option<Cap>) -> Result<Self, StoreError> {
         let disk = LedgerDisk::new(store, source);
         let ledger = Some(Ledger::new(cap, disk.load()?));
         let state = State { ledger, under_way: 0, listeners: BTreeMap::new() };
@@ -70,10 +72,11 @@ impl LedgerLine {
         self.0.state.lock().ledger.as_ref().map(Ledger::epsilon)
     }
 
-    /// Whether not even one contribution of such a cost may leave any more. What the disk does not
-    /// say now, it may say later.
-    pub(super) fn is_spent_for(&self, cost: Rho) -> bool {
-        self.0.state.lock().ledger.as_ref().is_some_and(|ledger| !ledger.affords(cost))
+    /// Whether not even one contribution to a job that promises this may leave any more. What the
+    /// disk does not say now, it may say later.
+    pub(super) fn is_spent_for(&self, privacy: &Privacy) -> bool {
+        let (cost, promised) = (privacy.cost(), privacy.promised());
+        self.0.state.lock().ledger.as_ref().is_some_and(|ledger| !ledger.affords(cost, promised))
     }
 
     /// Asks for a contribution; the answer comes to whoever listens.

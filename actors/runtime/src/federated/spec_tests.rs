@@ -198,13 +198,24 @@ fn a_mesh_that_is_too_small_and_a_round_that_is_too_wide_are_refused() {
 }
 
 #[test]
-fn the_job_of_the_manual_is_one_and_a_node_may_stay_to_its_end() {
+fn the_jobs_of_the_manual_are_jobs_and_with_its_privacy_one_learns_to_its_end() {
     let manual = include_str!("../../../../docs/federated.md");
-    let file = manual.split("```toml\n").find(|rest| rest.starts_with("name = ")).unwrap();
-    let file = file.split("```").next().unwrap();
-    let spec = read(file).unwrap();
-    let privacy = spec.rules().privacy.unwrap();
-    assert!(privacy.contributions() >= spec.rules().rounds, "{privacy:?}");
+    let blocks = |begin: &str| -> Vec<&str> {
+        let blocks = manual.split("```toml\n").filter(|rest| rest.starts_with(begin));
+        blocks.map(|rest| rest.split("```").next().unwrap()).collect()
+    };
+    let jobs = blocks("name = ");
+    let [wear, digits] = jobs[..] else { panic!("{jobs:?}") };
+    assert_eq!(read(digits).unwrap().rules().dim, 79_510);
+    // Whoever tries it has five nodes, and some without data.
+    assert_eq!((read(wear).unwrap().rules().dim, read(wear).unwrap().rules().floor()), (42, 3));
+    let private = blocks("[privacy]");
+    let [privacy] = private[..] else { panic!("{private:?}") };
+    let eight = wear.replace("min_clients = 3", "min_clients = 8");
+    let spec = read(&format!("{eight}{privacy}")).unwrap();
+    let (privacy, rules) = (spec.rules().privacy.unwrap(), spec.rules());
+    assert!(privacy.contributions() >= rules.rounds, "{privacy:?}");
+    assert_eq!((privacy.honest, privacy.noise_tenths(rules.dim, rules.target)), (7, 34));
 }
 
 #[test]

@@ -4,10 +4,13 @@
 //! all jobs, re-runs and sides of a partition together. A contribution that is to leave is asked
 //! for by its commitment, which names its very bytes: the same again costs nothing, anything else
 //! costs, also under a number that was granted before. Owns the row; the cap is the operator's, and
-//! a node with several sources of data has a ledger for each. Jobs without privacy never ask:
-//! whoever runs jobs gives a source with a cap to none of them.
+//! a node with several sources of data has a ledger for each. Without a cap the bound is what the
+//! job that asks promises, for all that the data ever gave to any job: a job that is run again
+//! pays from the same purse. Jobs without privacy never ask: whoever runs jobs gives a source with
+//! a cap to none of them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
 use selvedge_base::plant::{self, Plant};
 use serde::{Deserialize, Serialize};
@@ -22,8 +25,10 @@ use crate::round::Digest;
 const MAX_JOBS: usize = 1_024;
 /// Answers that wait for the disk, as many as jobs. Whoever finds no room asks again.
 const MAX_WAITING: usize = MAX_JOBS;
+/// At which delta what was spent is told where data have no cap: 10^-5, which most papers use.
+const USUAL_DELTA: PicoDelta = PicoDelta(10_000_000);
 
-/// The bound of all jobs together.
+/// A bound of all jobs together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cap {
     /// Not more than this.
@@ -41,6 +46,9 @@ pub struct Spend {
     pub commitment: Digest,
     /// What one contribution of the job costs.
     pub cost: Rho,
+    /// What the job promises to a client. It binds data that have no cap: with all that they gave
+    /// to other jobs before.
+    pub promised: Cap,
     /// Contributions of this node that the job's record knows of, under whatever stores: what a
     /// ledger from an older disk does not know of is spent all the same.
     pub known: u64,
@@ -115,11 +123,32 @@ pub enum LedgerEffect {
     },
 }
 
+/// Whose bound it is that leaves no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// The cap of the data.
+    Data,
+    /// What the job promises: the data have no cap.
+    Job,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Data => "take part with other data, or raise the cap of this source",
+            Self::Job => {
+                "the data have no cap, so what they gave to all jobs counts against what this job \
+                 promises; `epsilon = N` in their [[data]] table is a cap that all jobs share"
+            }
+        })
+    }
+}
+
 /// Why a contribution may not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "the data's privacy is used up: with this contribution epsilon would be {} millionths and {} \
-     are allowed; take part with other data, or raise the cap of this source",
+     are allowed; {whose}",
     .epsilon.0, .cap.0
 )]
 pub struct Overspent {
@@ -127,12 +156,14 @@ pub struct Overspent {
     pub epsilon: MicroEpsilon,
     /// What may be.
     pub cap: MicroEpsilon,
+    /// Who says so.
+    pub whose: Bound,
 }
 
 /// The machine of one source of data.
 #[derive(Debug)]
 pub struct Ledger {
-    cap: Cap,
+    cap: Option<Cap>,
     stored: LedgerStored,
     ordered: u64,
     durable: u64,
@@ -166,8 +197,8 @@ impl LedgerStored {
 }
 
 impl Ledger {
-    /// A ledger as its disk has it; `cap` has passed its check.
-    pub const fn new(cap: Cap, stored: LedgerStored) -> Self {
+    /// A ledger as its disk has it; `cap`, if there is one, has passed its check.
+    pub const fn new(cap: Option<Cap>, stored: LedgerStored) -> Self {
         Self { cap, stored, ordered: 0, durable: 0, waiting: VecDeque::new() }
     }
 
@@ -180,18 +211,24 @@ impl Ledger {
     pub fn epsilon(&self) -> MicroEpsilon {
         match self.stored.spent {
             Rho(0) => MicroEpsilon(0),
-            spent => spent.epsilon(self.cap.delta),
+            spent => spent.epsilon(self.cap.map_or(USUAL_DELTA, |cap| cap.delta)),
         }
     }
 
-    /// Whether one more contribution of such a cost may leave.
-    pub fn affords(&self, cost: Rho) -> bool {
-        self.after(cost) <= self.cap.epsilon
+    /// Whether one more contribution of such a cost may leave, to a job that promises this.
+    pub fn affords(&self, cost: Rho, promised: Cap) -> bool {
+        let (bound, _) = self.bound(promised);
+        self.after(cost, bound.delta) <= bound.epsilon
     }
 
-    /// What would be spent with one more contribution.
-    fn after(&self, cost: Rho) -> MicroEpsilon {
-        self.stored.spent.plus(cost).epsilon(self.cap.delta)
+    /// What a job that promises this is held to, and who says so.
+    fn bound(&self, promised: Cap) -> (Cap, Bound) {
+        self.cap.map_or((promised, Bound::Job), |cap| (cap, Bound::Data))
+    }
+
+    /// What would be spent with one more contribution, at such a delta.
+    fn after(&self, cost: Rho, delta: PicoDelta) -> MicroEpsilon {
+        self.stored.spent.plus(cost).epsilon(delta)
     }
 
     /// Takes what happened.
@@ -206,7 +243,7 @@ impl Ledger {
     }
 
     fn asked(&mut self, spend: Spend, effects: &mut Vec<LedgerEffect>) {
-        let Spend { job, commitment, cost, known } = spend;
+        let Spend { job, commitment, cost, promised, known } = spend;
         let before = self.stored.jobs.get(&job).copied().unwrap_or_default();
         if before.last == Some(commitment) {
             return self.grant(job, commitment, effects);
@@ -217,9 +254,10 @@ impl Ledger {
             let now = Spent { contributions: known, ..before };
             self.store(LedgerChange { job, now, more: cost.times(missed) }, effects);
         }
-        let epsilon = self.after(cost);
-        if epsilon > self.cap.epsilon && !plant::is_on(Plant::PrivacyCapIgnored) {
-            let why = Overspent { epsilon, cap: self.cap.epsilon };
+        let (bound, whose) = self.bound(promised);
+        let epsilon = self.after(cost, bound.delta);
+        if epsilon > bound.epsilon && !plant::is_on(Plant::PrivacyCapIgnored) {
+            let why = Overspent { epsilon, cap: bound.epsilon, whose };
             return effects.push(LedgerEffect::Denied { job, commitment, why });
         }
         let contributions = before.contributions.max(known).saturating_add(1);
@@ -273,7 +311,9 @@ mod tests {
     }
 
     fn spend(job: u8, commitment: u8, known: u64) -> Spend {
-        Spend { job: [job; 32], commitment: [commitment; 32], cost: cost(), known }
+        // More than any cap here: where there is a cap, it alone binds.
+        let promised = cap(1 << 20);
+        Spend { job: [job; 32], commitment: [commitment; 32], cost: cost(), promised, known }
     }
 
     /// Whether it was granted, with a disk that never waits.
@@ -291,7 +331,7 @@ mod tests {
 
     #[test]
     fn the_same_bytes_are_free_and_two_jobs_share_the_cap() {
-        let mut ledger = Ledger::new(cap(3), LedgerStored::default());
+        let mut ledger = Ledger::new(Some(cap(3)), LedgerStored::default());
         assert_eq!(ledger.epsilon(), MicroEpsilon(0));
         assert!(ask(&mut ledger, spend(1, 1, 0)));
         assert!(ask(&mut ledger, spend(1, 1, 0)), "once more");
@@ -306,19 +346,20 @@ mod tests {
 
     #[test]
     fn what_is_left_affords_a_contribution_as_long_as_one_is_granted() {
-        let mut ledger = Ledger::new(cap(2), LedgerStored::default());
-        assert!(!ledger.affords(cost().times(3)), "alone it is more than the cap");
+        let mut ledger = Ledger::new(Some(cap(2)), LedgerStored::default());
+        let promised = cap(1 << 20);
+        assert!(!ledger.affords(cost().times(3), promised), "alone it is more than the cap");
         for commitment in 1..=2 {
-            assert!(ledger.affords(cost()));
+            assert!(ledger.affords(cost(), promised));
             assert!(ask(&mut ledger, spend(1, commitment, u64::from(commitment) - 1)));
         }
-        assert!(!ledger.affords(cost()) && !ledger.affords(Rho(u64::MAX)));
+        assert!(!ledger.affords(cost(), promised) && !ledger.affords(Rho(u64::MAX), promised));
         assert!(!ask(&mut ledger, spend(2, 3, 0)));
     }
 
     #[test]
     fn a_job_that_is_run_again_is_paid_for_again() {
-        let mut ledger = Ledger::new(cap(4), LedgerStored::default());
+        let mut ledger = Ledger::new(Some(cap(4)), LedgerStored::default());
         assert!(ask(&mut ledger, spend(1, 1, 0)));
         assert!(ask(&mut ledger, spend(1, 2, 1)));
         // From the beginning, with the same name: what is sent has other noise.
@@ -328,14 +369,52 @@ mod tests {
     }
 
     #[test]
+    fn without_a_cap_a_job_that_is_run_again_pays_from_what_it_promised_before() {
+        let mut ledger = Ledger::new(None, LedgerStored::default());
+        let small =
+            |job, commitment, known| Spend { promised: cap(2), ..spend(job, commitment, known) };
+        assert!(ask(&mut ledger, small(1, 1, 0)));
+        assert!(ledger.affords(cost(), cap(2)));
+        assert!(ask(&mut ledger, small(1, 2, 1)));
+        assert!(!ledger.affords(cost(), cap(2)));
+        // Cancelled and submitted again, it has another digest and a record without anybody.
+        assert!(!ask(&mut ledger, small(2, 3, 0)));
+        let mut effects = Vec::new();
+        ledger.step(LedgerInput::Asked(small(3, 4, 0)), &mut effects);
+        let [LedgerEffect::Denied { why, .. }] = effects[..] else { panic!("{effects:?}") };
+        assert_eq!((why.cap, why.whose), (cap(2).epsilon, Bound::Job));
+        assert!(why.to_string().contains("`epsilon = N` in their [[data]] table"), "{why}");
+        assert!(ask(&mut ledger, small(1, 2, 1)), "what was granted may be sent again");
+        // A job that promises less has more of it: what it promises is of all that the data gave.
+        let large = |commitment| Spend { promised: cap(3), ..spend(4, commitment, 0) };
+        assert!(ask(&mut ledger, large(5)));
+        assert!(!ask(&mut ledger, large(6)));
+        assert_eq!(ledger.stored().spent, cost().times(3));
+    }
+
+    #[test]
+    fn with_a_cap_what_a_job_promises_binds_only_the_job() {
+        let mut ledger = Ledger::new(Some(cap(3)), LedgerStored::default());
+        for commitment in 1..=3 {
+            let run = Spend { promised: cap(1), ..spend(commitment, commitment, 0) };
+            assert!(ask(&mut ledger, run), "jobs share the cap");
+        }
+        let mut effects = Vec::new();
+        ledger.step(LedgerInput::Asked(spend(4, 4, 0)), &mut effects);
+        let [LedgerEffect::Denied { why, .. }] = effects[..] else { panic!("{effects:?}") };
+        assert_eq!(why.whose, Bound::Data);
+        assert!(why.to_string().contains("raise the cap of this source"), "{why}");
+    }
+
+    #[test]
     fn an_older_disk_learns_from_the_record_what_was_spent() {
-        let mut ledger = Ledger::new(cap(5), LedgerStored::default());
+        let mut ledger = Ledger::new(Some(cap(5)), LedgerStored::default());
         assert!(ask(&mut ledger, spend(1, 1, 0)));
         let backup = ledger.stored().clone();
         for (commitment, known) in [(2, 1), (3, 2), (4, 3)] {
             assert!(ask(&mut ledger, spend(1, commitment, known)));
         }
-        let mut restored = Ledger::new(cap(5), backup);
+        let mut restored = Ledger::new(Some(cap(5)), backup);
         assert!(ask(&mut restored, spend(1, 5, 4)));
         assert_eq!(restored.stored().spent, cost().times(5));
         // What was learnt stays, also where nothing is granted.
@@ -345,7 +424,7 @@ mod tests {
 
     #[test]
     fn what_is_not_durable_is_not_granted() {
-        let mut ledger = Ledger::new(cap(9), LedgerStored::default());
+        let mut ledger = Ledger::new(Some(cap(9)), LedgerStored::default());
         let mut effects = Vec::new();
         for commitment in [1, 2, 2] {
             ledger.step(LedgerInput::Asked(spend(1, commitment, 0)), &mut effects);
@@ -368,7 +447,7 @@ mod tests {
 
     #[test]
     fn jobs_are_bounded_and_what_is_forgotten_stays_spent() {
-        let mut ledger = Ledger::new(cap(1 << 20), LedgerStored::default());
+        let mut ledger = Ledger::new(Some(cap(1 << 20)), LedgerStored::default());
         for job in 0..MAX_JOBS as u64 + 8 {
             let mut name = [0; 32];
             name[..8].copy_from_slice(&job.to_be_bytes());
@@ -387,7 +466,7 @@ mod tests {
         ) {
             let cap = cap(6);
             let mut disk = LedgerStored::default();
-            let mut ledger = Ledger::new(cap, disk.clone());
+            let mut ledger = Ledger::new(Some(cap), disk.clone());
             let mut writes: VecDeque<(u64, LedgerChange)> = VecDeque::new();
             let mut left = std::collections::BTreeSet::new();
             for (job, commitment, known, what) in steps {
@@ -396,7 +475,7 @@ mod tests {
                     // A crash loses what is on its way.
                     0 => {
                         writes.clear();
-                        ledger = Ledger::new(cap, disk.clone());
+                        ledger = Ledger::new(Some(cap), disk.clone());
                     }
                     1 | 2 => {
                         if let Some((write, change)) = writes.pop_front() {
@@ -421,6 +500,25 @@ mod tests {
                 prop_assert!(cost().times(left.len() as u64) <= disk.spent);
                 prop_assert!(cost().times(left.len() as u64).epsilon(DELTA) <= cap.epsilon);
             }
+        }
+
+        /// Without a cap, whichever jobs are run how often and in which order: all that left
+        /// together is within what the job that allows most promises.
+        #[test]
+        fn without_a_cap_nothing_leaves_beyond_the_largest_promise(
+            runs in proptest::collection::vec((1u64..6, 0u8..9), 1..40)
+        ) {
+            let mut ledger = Ledger::new(None, LedgerStored::default());
+            let (mut most, mut left) = (0, 0);
+            for (at, (allows, times)) in (0u8..).zip(runs) {
+                most = allows.max(most);
+                for commitment in 0..times {
+                    let promised = cap(allows);
+                    let spend = Spend { promised, ..spend(at, commitment, 0) };
+                    left += u64::from(ask(&mut ledger, spend));
+                }
+            }
+            prop_assert!(left <= most, "{left} of {most}");
         }
     }
 }

@@ -530,7 +530,8 @@ impl Client {
         let pending = Pending { id, base_round, examples: 1, levels, seed };
         let known = self.known();
         let (job, commitment) = (self.stored.tip.job, pending.commitment(&self.stored.tip.job));
-        let spend = Spend { job, commitment, cost: privacy.cost(), known };
+        let (cost, promised) = (privacy.cost(), privacy.promised());
+        let spend = Spend { job, commitment, cost, promised, known };
         out.push(Effect::Spend(spend));
         if plant::is_on(Plant::LeftUnasked) {
             return self.contribute(pending, out);

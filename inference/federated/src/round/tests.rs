@@ -11,7 +11,7 @@ use crate::fixed::Clip;
 use crate::mask::Seed;
 use crate::privacy::accountant::{MicroEpsilon, PicoDelta};
 use crate::privacy::adaptive::Adaptive;
-use crate::privacy::ledger::Overspent;
+use crate::privacy::ledger::{Bound, Overspent};
 use crate::privacy::{Privacy, PrivacyError};
 use crate::robust::Rule;
 use crate::seal::OpeningKey;
@@ -773,7 +773,8 @@ fn what_the_ledger_denies_does_not_leave() {
     let mut client = client(&job, ClientStored::new(first(&job)));
     let effects = trained(&mut client);
     let [Effect::Spend(spend)] = effects[..] else { panic!("{effects:?}") };
-    let why = Overspent { epsilon: MicroEpsilon(2), cap: MicroEpsilon(1) };
+    let (epsilon, cap) = (MicroEpsilon(2), MicroEpsilon(1));
+    let why = Overspent { epsilon, cap, whose: Bound::Data };
     let denied = ClientInput::Denied { commitment: spend.commitment, why };
     assert_eq!(told(&mut client, 2, denied), [Effect::Report(Event::PrivacyDenied(why))]);
     let granted = ClientInput::Granted { commitment: spend.commitment };

@@ -184,7 +184,11 @@ fn in_words(reason: &str) -> (&'static str, bool) {
         "few" => ("it has no examples to train on", true),
         "large" => ("its data are more than a node reads", true),
         "privacy" => ("its data have a bound of epsilon, and the job has no [privacy]", false),
-        "spent" => ("its data's bound of epsilon is spent", false),
+        "spent" => (
+            "its data's bound of epsilon is spent, or without one what the job promises; there, \
+             `epsilon = N` in their [[data]] table says what all jobs together may spend",
+            false,
+        ),
         "base" => ("the model that the job tunes is not there", true),
         "program" => ("its program does not know such a job: update selvedge there", false),
         "processor" => ("first weights come out differently on its processor", false),

@@ -263,7 +263,7 @@ operations! {
     GET "/admin/federated" Nothing
         => Json(of::<wire::List<wire::FederatedJob>>), "The jobs of learning across nodes";
     POST "/admin/federated" Body(of::<wire::FederatedRequest>)
-        => Json(of::<wire::FederatedJob>), "Starts a job of learning across nodes";
+        => Json(of::<wire::FederatedJob>), "Asks members if their data fit a job, and starts it";
     POST "/admin/federated-check" Body(of::<wire::FederatedQuestion>)
         => Json(of::<wire::FederatedCheck>), "Whether nodes' data fit a job, before it starts";
     POST "/admin/federated-anchors/{name}" Nothing

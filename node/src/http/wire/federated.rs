@@ -11,6 +11,12 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct FederatedRequest {
     /// The job file, in TOML.
     pub(crate) text: String,
+    /// Whether it is started without asking the members. Otherwise each is asked first whether its
+    /// data fit, as `POST /admin/federated-check` does, for 12 seconds at most, and a job of which
+    /// no round could end with the members that are there is refused. With `true` it starts for
+    /// nodes that come later, or whoever asks has checked it.
+    #[serde(default)]
+    pub(crate) anyway: bool,
 }
 
 /// `POST /admin/federated-check`.

@@ -63,7 +63,7 @@ fn a_job_is_checked_against_this_nodes_data_and_mesh() {
         let told = check(JOB)?.success()?;
         let is_good = told.contains("the job file of 'wear' is good");
         ensure!(is_good && told.contains("4 examples"), "{told}");
-        ensure!(told.contains("for a node in all rounds, of 9.00"), "{told}");
+        ensure!(told.contains("for a client in all rounds, of 9.00"), "{told}");
         let short = check(&JOB.replace("epsilon = 9.0", "epsilon = 2.0"))?.success()?;
         ensure!(short.contains("may spend 2.00: it leaves after"), "{short}");
 

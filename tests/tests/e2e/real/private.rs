@@ -1,6 +1,7 @@
 //! Differential privacy over real nodes: what a node says it has spent is what the accountant says,
-//! whoever has spent what a job allows leaves it and says so, and no kill, no cut and no second job
-//! makes a node's data spend more than their bound.
+//! whoever has spent what a job allows leaves it and says so, no kill, no cut and no second job
+//! makes a node's data spend more than their bound, and where they have none, a job that is run
+//! again gives no more than it allows.
 //!
 //! Who misses which round is up to the machine. What is held is true whoever does: waited for is
 //! only what must come.
@@ -211,6 +212,50 @@ fn what_may_be_spent_is_spent_and_said_and_no_more_whatever_happens() {
         books.is_over();
 
         what_is_left(s, (&specs, &mut nodes), &mut books)
+    });
+}
+
+#[test]
+fn a_job_that_is_run_again_gets_no_epsilon_twice_where_data_have_no_bound() {
+    scenario(|s| {
+        let spec = |node: u64| learning::with_data(s.node(&format!("n{node}")), node);
+        let specs: Vec<NodeSpec> = (0..NODES as u64).map(spec).collect::<Result<_>>()?;
+        let nodes = s.mesh(&specs)?;
+        what_a_job_allows(s, &nodes)?;
+        cancel(&nodes, "brief")?;
+
+        s.step("run again, it is refused: in each of its two rounds were at least three of five");
+        let file = s.path("job.toml");
+        fs::write(&file, brief())?;
+        let refused = nodes[0].cli(&["fed", "submit", &file.display().to_string()])?.failure()?;
+        ensure!(refused.contains("too few"), "{refused}");
+
+        s.step("started all the same, nobody gives more than it allows");
+        nodes[0].cli(&["fed", "submit", &file.display().to_string(), "--anyway"])?.success()?;
+        let used_up = "the data have no cap, so what they gave to all jobs counts";
+        let mut out = 0;
+        for node in &nodes {
+            // Who was in one round only may have one contribution left, and waits with it.
+            let job = until(node, "brief", "that it gives no more, or the last of it", |job| {
+                let gives = job["clients"][0]["written"].as_u64() > Some(0);
+                is_said(job, used_up) || gives
+            })?;
+            out += u64::from(is_said(&job, used_up));
+            let spent = number(&job, "data_epsilon_millionths")?;
+            ensure!(spent <= of(FEW), "{spent} of {}: {job}", of(FEW));
+        }
+        ensure!(out > 0, "two rounds are over, and nobody was in both");
+        cancel(&nodes, "brief")?;
+
+        s.step("a job that allows more goes on from what was spent");
+        submit(s, &nodes[0], &job("brief", 1, FEW + 2, PATIENCE_MS))?;
+        let mut most = 0;
+        for node in &nodes {
+            let end = until(node, "brief", "the end", |job| job["round"].as_u64() == Some(1))?;
+            most = most.max(number(&end, "data_epsilon_millionths")?);
+        }
+        ensure!(most > of(FEW), "three of five gave once more, and nobody has spent more");
+        Ok(())
     });
 }
 
