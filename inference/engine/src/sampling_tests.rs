@@ -136,10 +136,8 @@ fn thousand() -> Vec<f32> {
 /// would let an answer that another node goes on with take another turn.
 #[test]
 fn a_seed_draws_the_same_tokens_on_every_machine() {
-    let plain = |seed, temperature, top_p, top_k| Sampling {
-        seed,
-        ..sampling(temperature, top_p, top_k)
-    };
+    let plain =
+        |seed, temperature, top_p, top_k| Sampling { seed, ..sampling(temperature, top_p, top_k) };
     let less = |seed, temperature, top_p, top_k, min_p| {
         with(plain(seed, temperature, top_p, top_k), Further { min_p, ..Further::NONE })
     };

@@ -160,8 +160,12 @@ fn sampling(fields: &Fields) -> Result<Sampling, Problem> {
         further: Further {
             min_p: number("min_p", fields.min_p, 0.0..=1.0)?.unwrap_or(0.0),
             // What divides by less makes logits that are no numbers.
-            repetition_penalty: number("repetition_penalty", fields.repetition_penalty, 0.01..=2.0)?
-                .unwrap_or(1.0),
+            repetition_penalty: number(
+                "repetition_penalty",
+                fields.repetition_penalty,
+                0.01..=2.0,
+            )?
+            .unwrap_or(1.0),
             ..Further::NONE
         },
     })
