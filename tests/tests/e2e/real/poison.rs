@@ -25,7 +25,7 @@ use super::strategies::Chain;
 /// Honest nodes: two for each of three groups.
 const NODES: u64 = 6;
 const ROUNDS: u64 = 3;
-/// Examples that the liar says to have: as many as count, so that it weighs 64 and each other one 1.
+/// Examples that the liar says to have: as many as count, so that it weighs 64, and the others one.
 const EXAMPLES: u32 = 10_000;
 /// A level that is far beyond the clip; 64 of it do not wrap around.
 const BEYOND: i32 = 1 << 24;
