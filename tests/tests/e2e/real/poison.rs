@@ -12,7 +12,7 @@ use selvedge_base::NodeId;
 use selvedge_federated::fixed::{LEVEL_MAX, MODEL_BITS};
 use selvedge_federated::privacy::Privacy;
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
-use selvedge_federated::round::{Folded, Job, Tip};
+use selvedge_federated::round::{Folded, Job, Refused, Tip};
 use selvedge_tests::liar::Answer;
 use selvedge_tests::{Deadline, Liar, Node, NodeSpec, Scenario, rounds, scenario};
 use serde_json::{Value, json};
@@ -174,12 +174,14 @@ fn poisoned(
     let is_beyond = *given < one.beyond;
     *given += 1;
     let shares = poison(known, liar.node(), *given, round, is_beyond);
-    let answers = liar.contribute(known.name, shares, Deadline::patient())?;
-    // The round may be over at those that hear of it last.
-    let is_fine = |answer: &Answer| answer.err().is_none_or(|why| why.is_of_timing());
-    let all = answers.values().all(is_fine);
-    ensure!(all, "{}: {answers:?}", one.name);
-    Ok(())
+    // Who hears late that the round before is over is told again; for others this one may be over.
+    Deadline::patient().until("receipts of all anchors", || {
+        let answers = liar.contribute(known.name, shares.clone(), Deadline::patient())?;
+        let is_timing = |answer: &Answer| answer.err().is_none_or(|why| why.is_of_timing());
+        ensure!(answers.values().all(is_timing), "{}: {answers:?}", one.name);
+        let is_held = |answer: &Answer| matches!(answer, Ok(()) | Err(Refused::Replayed { .. }));
+        Ok(answers.values().all(is_held).then_some(()))
+    })
 }
 
 /// Whether a node is in the set of a round.
@@ -229,8 +231,9 @@ fn is_named(nodes: &[Node], (one, chain): (&Poisoned, &Chain), liar: &NodeId) ->
         let times = own.and_then(|own| own["reasons"]["beyond"].as_u64());
         ensure!(times >= Some(1), "{}: {told}", node.name());
         let told = node.cli(&["fed", "status", one.name])?.success()?;
-        let line = told.lines().find(|line| line.contains(&format!("{NAME} (")));
-        ensure!(line.is_some_and(|line| line.contains(" beyond")), "{told}");
+        let named = format!("{NAME} (");
+        let is_it = |line: &str| line.contains(&named) && line.contains(" beyond");
+        ensure!(told.contains("refused of") && told.lines().any(is_it), "{told}");
     }
 
     let path = chain.model.display().to_string();
