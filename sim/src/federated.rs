@@ -55,3 +55,7 @@ pub const PLANTS: &[Plant] = &[
 /// The planted bugs that are of personal models; [`Plan::mixing`] has the plans that find them.
 pub const MIXING_PLANTS: &[Plant] =
     &[Plant::PersonalMixedTwice, Plant::PersonalSentUnstored, Plant::PersonalBaseIgnored];
+
+/// The planted bugs that only an anchor that lies makes anything of; [`Plan::lying`] has the plans
+/// that find them.
+pub const LYING_PLANTS: &[Plant] = &[Plant::FewestPartsFolded, Plant::FirstWordBelieved];

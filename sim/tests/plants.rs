@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 
 use selvedge_base::plant::{self, Plant};
+use selvedge_sim::federated::{LYING_PLANTS, MIXING_PLANTS, PLANTS};
 use selvedge_sim::shrink::shrink;
 use selvedge_sim::{Invariant, Outcome, Plan, run, scenarios};
 
@@ -119,8 +120,7 @@ fn every_planted_bug_is_found_and_shrinks() {
     let wanted = std::env::var("SELVEDGE_SIM_PLANT").ok();
     let mut missed = Vec::new();
     let mut failed = BTreeSet::new();
-    let of_rounds =
-        [selvedge_sim::federated::PLANTS, selvedge_sim::federated::MIXING_PLANTS].concat();
+    let of_rounds = [PLANTS, MIXING_PLANTS, LYING_PLANTS].concat();
     for bug in Plant::ALL.iter().copied().filter(|bug| !of_rounds.contains(bug)) {
         if wanted.as_deref().is_some_and(|name| name != bug.as_str()) {
             continue;

@@ -143,6 +143,10 @@ plants! {
     MinorityCloses,
     /// An anchor shows its part of a set that it accepted and that is not closed.
     OpenedUncertified,
+    /// An anchor folds as few parts as tell a sum, as soon as they are there.
+    FewestPartsFolded,
+    /// An end of a round of as few parts as tell a sum is believed at the first word.
+    FirstWordBelieved,
     /// A sum may be of any number of clients.
     PrivacyFloorIgnored,
     /// What was folded is not numbered, and may be folded again.

@@ -41,7 +41,8 @@ impl Payload {
         match self {
             Self::Sealed(sealed) => sealed.len(),
             Self::Proven { sealed, proof } => sealed.len() + 5 * proof.len(),
-            // A level takes three bytes or four.
+            // A level takes one byte up to 125 either way, three up to a quarter of the clip, and
+            // five beyond.
             Self::Open { levels, .. } => 4 * levels.len() + 32,
         }
     }

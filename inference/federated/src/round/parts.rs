@@ -15,6 +15,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_base::NodeId;
+use selvedge_base::plant::{self, Plant};
 
 use super::canon::Canon;
 use super::job::{Committee, Job, Mode, Seat};
@@ -198,7 +199,9 @@ impl Parts {
 /// anchors that lie together; open sums are equal, which says as much.
 pub(super) fn is_shown(job: &Job, folded: &Folded) -> bool {
     match job.mode {
-        Mode::Secure => folded.openings.len() > job.openings(),
+        Mode::Secure => {
+            folded.openings.len() > job.openings() || plant::is_on(Plant::FirstWordBelieved)
+        }
         Mode::Plain(_) => true,
     }
 }
@@ -229,7 +232,7 @@ fn sorted(
             None => Sorted::Disagree,
         },
         Mode::Secure if parts.len() == least => {
-            if is_all {
+            if is_all || plant::is_on(Plant::FewestPartsFolded) {
                 agree(parts.keys().copied().collect(), least)
             } else {
                 Sorted::Waits

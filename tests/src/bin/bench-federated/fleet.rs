@@ -11,13 +11,15 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use selvedge_base::codec::{self, MAX_FRAME};
 use selvedge_base::{Machine, Micros, Mono, NodeId, Now, Wall};
+use selvedge_core::{FederatedWord, Opening};
 use selvedge_crdt::Signature;
 use selvedge_crdt::escrow::{Holder, Seal};
 use selvedge_federated::mask::Seed;
 use selvedge_federated::round::{
     Anchor, AnchorChange, AnchorInput, AnchorStored, Client, ClientInput, ClientStored, Committee,
-    Effect, Event, Folded, Job, Message, Seat, Tip,
+    Digest, Effect, Event, Folded, Job, Message, Seat, Tip,
 };
 use selvedge_federated::seal::OpeningKey;
 use selvedge_federated::server::Server;
@@ -40,7 +42,7 @@ pub(crate) enum Part {
     Training,
     /// A client makes its contribution: levels, shares, seals.
     Sharing,
-    /// Its bytes are counted, which writes them once.
+    /// The bytes of its contribution are counted, which writes them as they go to one anchor.
     Counting,
     /// An anchor opens a share and holds it.
     Taking,
@@ -78,7 +80,7 @@ struct Said {
     folded: Vec<Folded>,
     /// Whom it tells the end of which round.
     replays: Vec<(NodeId, u64)>,
-    /// Bytes that its client sent to anchors.
+    /// Bytes that its client sent to anchors of other nodes.
     sent: u64,
     spent: Spent,
 }
@@ -98,7 +100,7 @@ pub(crate) struct Fleet {
     folded: Vec<Folded>,
     now: Mono,
     threads: usize,
-    /// Bytes that clients sent to anchors.
+    /// Bytes that clients sent to anchors of other nodes.
     pub(crate) sent: u64,
     pub(crate) spent: Spent,
 }
@@ -295,13 +297,19 @@ impl Node {
             let begun = Stopwatch::start();
             self.client.step(now, input, &mut effects);
             said.spent[part as usize] += begun.elapsed();
+            // All shares of one contribution are of one length.
+            let mut share = None;
             for effect in effects {
                 match effect {
                     Effect::Store { write, .. } => inputs.push_back(ClientInput::Stored { write }),
                     Effect::Send { to, message } => {
-                        if matches!(*message, Message::Share { .. }) {
+                        // What a node says to itself is on no wire.
+                        if to != self.id && matches!(*message, Message::Share { .. }) {
                             let begun = Stopwatch::start();
-                            said.sent += postcard::experimental::serialized_size(&*message)? as u64;
+                            let job = self.client.tip().job;
+                            let bytes = share.map_or_else(|| on_the_wire(job, &message), Ok)?;
+                            share = Some(bytes);
+                            said.sent += bytes;
                             said.spent[Part::Counting as usize] += begun.elapsed();
                         }
                         said.messages.push((to, *message));
@@ -349,6 +357,13 @@ impl Node {
             }
         }
     }
+}
+
+/// Bytes of the frame in which a message of a job goes to another node.
+fn on_the_wire(job: Digest, message: &Message) -> Result<u64> {
+    let word = FederatedWord { job, message: message.clone() };
+    let frame = codec::encode(&Opening::Federated(Box::new(word)), MAX_FRAME)?;
+    Ok(frame.len() as u64)
 }
 
 fn part_of_client(input: &ClientInput) -> Part {

@@ -45,7 +45,7 @@ pub(crate) struct Setting {
 pub(crate) struct Outcome {
     /// Share of digits that were right, by round.
     pub(crate) accuracy: Vec<f64>,
-    /// Bytes that one client sent in one round.
+    /// Bytes that one client sent to anchors of other nodes in one round, on the mean.
     pub(crate) bytes: u64,
     /// Time of each round, without measuring.
     pub(crate) times: Vec<Duration>,

@@ -28,7 +28,7 @@ fn refused(node: &Node, file: &str) -> Result<(String, String)> {
 }
 
 /// The line of a table that begins with a node's name.
-fn line<'a>(told: &'a str, node: &str) -> Result<&'a str> {
+pub(super) fn line<'a>(told: &'a str, node: &str) -> Result<&'a str> {
     let found = told.lines().find(|line| line.split_whitespace().next() == Some(node));
     found.with_context(|| format!("no line of {node}: {told}"))
 }

@@ -136,7 +136,7 @@ fn of_pixels(all: &mut Forms, name: &str, pixels: &[u8], at: usize, apart: usize
 }
 
 /// All nodes come to the end of a job with the same model, which is told.
-fn same_end(nodes: &[Node], name: &str, rounds: u64) -> Result<Vec<Value>> {
+pub(super) fn same_end(nodes: &[Node], name: &str, rounds: u64) -> Result<Vec<Value>> {
     let is_over = |job: &Value| job["round"].as_u64() == Some(rounds);
     let ends: Vec<Value> =
         nodes.iter().map(|node| until(node, name, "the end", is_over)).collect::<Result<_>>()?;

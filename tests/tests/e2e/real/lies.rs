@@ -33,7 +33,7 @@ use super::overheard::{MODES, until};
 /// Rounds of a job: each takes a third of a second at least, and all lies a few seconds.
 const ROUNDS: u64 = 60;
 /// What the liar is called.
-const NAME: &str = "liar";
+pub(super) const NAME: &str = "liar";
 /// Which client of its node it says to be.
 const CLIENT: u64 = 7;
 /// Values of an update that is much too long.
@@ -42,7 +42,7 @@ const OVERSIZED: usize = 200_000;
 const OF_TIMING: [&str; 4] = ["ahead", "epoch", "no_anchor", "replayed"];
 
 /// What each anchor is sent, in the order of the seats.
-type Shares = Vec<(NodeId, Message)>;
+pub(super) type Shares = Vec<(NodeId, Message)>;
 
 /// A lie: what it is, and the reason for which it must be refused.
 struct Lie {
@@ -52,15 +52,15 @@ struct Lie {
 }
 
 /// A job as any member knows it: its rules, and the beginning of its chain.
-struct Known {
-    job: Arc<Job>,
-    name: Digest,
+pub(super) struct Known {
+    pub(super) job: Arc<Job>,
+    pub(super) name: Digest,
     first: Tip,
 }
 
 impl Known {
     /// A job by the chain that a node writes.
-    fn of(s: &Scenario, node: &Node, name: &str) -> Result<Self> {
+    pub(super) fn of(s: &Scenario, node: &Node, name: &str) -> Result<Self> {
         let file = s.path(&format!("{name}-early.safetensors"));
         let path = file.display().to_string();
         node.cli(&["fed", "model", "export", name, &path])?.success()?;
@@ -70,14 +70,14 @@ impl Known {
     }
 
     /// What a client would contribute to the first round.
-    fn pending(&self, me: NodeId) -> Pending {
+    pub(super) fn pending(&self, me: NodeId) -> Pending {
         let client = Holder { node: me, incarnation: CLIENT };
         let (id, levels) = (ContributionId { client, seq: 1 }, vec![1_000; self.job.payload_len()]);
         Pending { id, base_round: 0, examples: 60, levels, seed: Seed([5; 32]) }
     }
 
     /// What the product's client sends of it, by these rules.
-    fn shares(&self, job: &Arc<Job>, pending: Pending) -> Shares {
+    pub(super) fn shares(&self, job: &Arc<Job>, pending: Pending) -> Shares {
         let me = pending.id.client;
         let stored = ClientStored { tip: self.first.clone(), pending: Some(pending) };
         let mut client = Client::new(Arc::clone(job), me, Arc::new(Unsigned), stored);
@@ -204,15 +204,7 @@ fn a_member_that_lies_is_named_by_all_and_in_no_sum() {
             until(&nodes[0], name, "rounds enough", is_old)?;
         }
 
-        s.step("a sixth member joins, and is alive to all");
-        let mut liar = Liar::join(NAME, &nodes[0].invite()?)?;
-        for node in &nodes {
-            liar.meet(node.id.parse()?, node.quic)?;
-        }
-        for node in &nodes {
-            let is_alive = |view: &Value| admin::state(view, NAME) == "alive";
-            node.admin()?.until("the liar", Deadline::patient(), is_alive)?;
-        }
+        let mut liar = joined(s, &nodes)?;
         let mut told = Vec::new();
         for (name, _) in MODES {
             let known = Known::of(s, &nodes[0], name)?;
@@ -236,6 +228,20 @@ fn a_member_that_lies_is_named_by_all_and_in_no_sum() {
         }
         Ok(())
     });
+}
+
+/// One member more, which lies.
+pub(super) fn joined(s: &Scenario, nodes: &[Node]) -> Result<Liar> {
+    s.step("another member joins, and is alive to all");
+    let liar = Liar::join(NAME, &nodes[0].invite()?)?;
+    for node in nodes {
+        liar.meet(node.id.parse()?, node.quic)?;
+    }
+    for node in nodes {
+        let is_alive = |view: &Value| admin::state(view, NAME) == "alive";
+        node.admin()?.until("the liar", Deadline::patient(), is_alive)?;
+    }
+    Ok(liar)
 }
 
 fn job(name: &str, mode: &str) -> String {
@@ -292,7 +298,7 @@ fn refused(
 }
 
 /// Contributions of the liar that were folded or expired.
-fn recorded(job: &Value) -> Option<u64> {
+pub(super) fn recorded(job: &Value) -> Option<u64> {
     let mut all = job["contributions"].as_array()?.iter();
     all.find(|one| one["node"] == NAME)?["contributions"].as_u64()
 }

@@ -21,6 +21,10 @@ const ROUNDS: u64 = 2;
 /// three to measure on. Each goes through 135 million weights there and back.
 const WINDOW: usize = 16;
 const BYTES: usize = 600;
+/// By how much less than before the loss has to be at each node, of a thousand: half of what the
+/// least did in the measurement of decision 0041. The same job trains to the same bits each time on
+/// processors of one kind, so that what is asked for is far from the rounding of others.
+const FALLS_PERMILLE: u64 = 5;
 /// Both rounds, with three nodes at two cores that other work may share.
 const TRAINS_SECS: u64 = 180;
 
@@ -69,7 +73,8 @@ fn nodes_tune_a_model_that_people_use_on_texts_of_their_own() {
         for (node, text) in learners.iter().zip(TEXTS) {
             let (before, after) = losses(node)?;
             s.say(&format!("{} has {text}: {before} micronats, then {after}", node.name()));
-            ensure!(after < before, "{}: {before} micronats, then {after}", node.name());
+            let falls = before.saturating_sub(after) * 1_000 > before * FALLS_PERMILLE;
+            ensure!(falls, "{}: {before} micronats, then {after}", node.name());
         }
         all_have_the_same(s, &nodes)
     });

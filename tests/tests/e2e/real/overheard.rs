@@ -125,8 +125,9 @@ pub(super) fn until(
     })
 }
 
-/// The bytes of updates and parts of sums that a node sent for a job, once that is over. The node
-/// counts four bytes for each level of an update; a small one takes two or less.
+/// Fewer bytes than a node's updates and parts of sums took on the cable, once a job is over. The
+/// node counts of shares what they take; of open updates it counts four bytes for each level and
+/// five for each value of a sum, of which small ones take three or one.
 pub(super) fn sent(node: &Node, name: &str, rounds: u64) -> Result<u64> {
     let job = until(node, name, "the end", |job| job["round"].as_u64() == Some(rounds))?;
     Ok(job["sent_bytes"].as_u64().context("bytes")? / 2)
