@@ -555,7 +555,7 @@ impl Start {
     async fn keep_running(self, mut heard: mpsc::Receiver<Heard>) {
         let (mut tries, job) = (Tries::new(clock::mono()), self.state.name());
         loop {
-            let (why, panicked) = match caught(self.run_once(&mut heard)).await {
+            let (why, panicked) = match Box::pin(caught(self.run_once(&mut heard))).await {
                 // It has more examples than it read.
                 Ok(Ok(())) => continue,
                 Ok(Err(Unable::For(why))) => (why, false),
