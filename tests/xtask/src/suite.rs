@@ -65,7 +65,7 @@ fn checks(run: &mut Run) {
     run.step("licences and bans", "cargo xtask deny", || Ok(report::show("deny", &deny::check()?)));
 }
 
-/// What lints everything: clippy, or a build where clippy is the compiler of every build (`.ci/run`).
+/// What lints everything: clippy, or a build where clippy is the compiler (`.ci/run`).
 fn lint(wrapper: Option<&OsStr>) -> &'static [&'static str] {
     if wrapper.is_some_and(|wrapper| Path::new(wrapper).ends_with("clippy-driver")) {
         &["build", "--locked", "--workspace", "--all-targets"]

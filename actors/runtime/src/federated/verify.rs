@@ -10,8 +10,8 @@
 //! anchors lied together: they are trusted to stop rather than to sign two sets in one turn
 //! (docs/decisions/0031-federated-rounds.md), and each later set of anchors is named by the one
 //! before. That none lied about a sum of which no more parts were shown than tell it: such rounds
-//! are counted (docs/decisions/0064-parts-that-agree.md). That clients trained on what they say. That this is
-//! the last model of the job: a chain may end early, and says so.
+//! are counted (docs/decisions/0064-parts-that-agree.md). That clients trained on what they say.
+//! That this is the last model of the job: a chain may end early, and says so.
 
 use std::collections::BTreeMap;
 use std::io::Read;
