@@ -115,7 +115,8 @@ impl FitsReport {
             Some(format!("{} ({})", one.name, misfit.word()))
         });
         let unfit: Vec<String> = unfit.collect();
-        let mut why = format!("{nodes} nodes fit, and a round needs {needed} nodes: too few");
+        let fit = if nodes == 1 { "node fits" } else { "nodes fit" };
+        let mut why = format!("{nodes} {fit}, and a round needs {needed} nodes: too few");
         if !unfit.is_empty() {
             why.push_str("; without data that fit: ");
             why.push_str(&unfit[..unfit.len().min(MAX_NAMED)].join(", "));
@@ -124,7 +125,8 @@ impl FitsReport {
             why.push_str(&format!(" and {} more", unfit.len() - MAX_NAMED));
         }
         if away > 0 {
-            why.push_str(&format!("; {away} members are away"));
+            let are = if away == 1 { "member is" } else { "members are" };
+            why.push_str(&format!("; {away} {are} away"));
         }
         why.push_str(
             "; POST /admin/federated-check says what each member says, and with `anyway` the job \

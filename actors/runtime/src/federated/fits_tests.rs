@@ -293,7 +293,7 @@ fn a_job_of_which_no_round_could_end_is_refused_with_who_does_not_fit() {
     let few = [fits, fits, fits, wrong, Answer::Away];
     let said = report(&few).may_start().unwrap_err().message;
     assert!(said.starts_with("3 nodes fit, and a round needs 4 nodes: too few"), "{said}");
-    assert!(said.contains("n3 (columns); 1 members are away; POST"), "{said}");
+    assert!(said.contains("n3 (columns); 1 member is away; POST"), "{said}");
     let many = report(&[wrong; MAX_NAMED + 2]).may_start().unwrap_err().message;
     assert!(many.contains("n7 (columns) and 2 more") && !many.contains("n8"), "{many}");
 }

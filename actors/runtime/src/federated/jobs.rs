@@ -31,7 +31,7 @@ use super::seats;
 use super::served::{Desk, Served};
 use super::state::JobState;
 use super::trainer::{Bench, Data};
-use super::tries::{MAX_PANICS, Tries, caught};
+use super::tries::{Failed, MAX_PANICS, Tries, caught};
 use super::tuned::Tuned;
 use super::view::{JobRun, JobView};
 use super::{Announced, BaseModel, JobSpec, SpecError, Task, key_of};
@@ -555,16 +555,15 @@ impl Start {
     async fn keep_running(self, mut heard: mpsc::Receiver<Heard>) {
         let (mut tries, job) = (Tries::new(clock::mono()), self.state.name());
         loop {
-            let (why, panicked) = match Box::pin(caught(self.run_once(&mut heard))).await {
+            let Failed { why, panicked } = match Box::pin(caught(self.run_once(&mut heard))).await {
                 // It has more examples than it read.
                 Ok(Ok(())) => continue,
-                Ok(Err(Unable::For(why))) => (why, false),
+                Ok(Err(Unable::For(failed))) | Err(failed) => failed,
                 Ok(Err(Unable::Ever(why))) => {
                     tracing::warn!(job, why, "this node cannot follow the job");
                     self.state.trouble(format!("this node cannot follow the job: {why}"));
                     break;
                 }
-                Err(why) => (why, true),
             };
             tracing::error!(job, why, "a job failed; it goes on from the disk");
             let Some(wait) = tries.failed(clock::mono(), panicked) else {
@@ -573,7 +572,7 @@ impl Start {
                     "the job is given up at this node, after {MAX_PANICS} failures: {why}; the \
                      log says where, and the node tries it again once it is started anew"
                 );
-                self.state.takes_no_part(given_up.clone());
+                self.state.gives_up(&given_up);
                 self.state.trouble(given_up);
                 break;
             };
@@ -596,7 +595,7 @@ impl Start {
         let disk = JobDisk::new(federation.parts.store.clone(), &self.name);
         let seal = Arc::new(NodeSeal::new(Arc::clone(&federation.parts.identity)));
         let first = tokio::task::spawn_blocking(move || told.first());
-        let first = first.await.map_err(|error| Unable::For(error.to_string()))?;
+        let first = first.await.map_err(Failed::from)?;
         let first = first.map_err(|error| Unable::Ever(error.to_string()))?;
         // What comes while they are read is read at the next beginning.
         let asked = self.asked();
@@ -606,9 +605,9 @@ impl Start {
         let (reading, checking) = (disk.clone(), Arc::clone(&seal));
         let loaded = tokio::task::spawn_blocking(move || {
             let loaded = reading.load(&rules, &first, &*checking, &parts);
-            loaded.map_err(|error| Unable::For(error.to_string()))
+            loaded.map_err(|error| Failed::from(error.to_string()))
         });
-        let loaded = loaded.await.map_err(|error| Unable::For(error.to_string()))??;
+        let loaded = loaded.await.map_err(Failed::from)??;
         let secret = federation.parts.identity.opening_secret();
         let parts = Parts {
             job: Arc::clone(&self.rules),
@@ -717,9 +716,15 @@ pub(crate) struct Learned {
 /// Why a job does not run.
 enum Unable {
     /// It may later.
-    For(String),
+    For(Failed),
     /// It never will at this node.
     Ever(String),
+}
+
+impl From<Failed> for Unable {
+    fn from(failed: Failed) -> Self {
+        Self::For(failed)
+    }
 }
 
 /// Why a job may not have a name, or its model does not answer under it.

@@ -37,6 +37,7 @@ use super::personal::{self, Kept};
 use super::post::Post;
 use super::state::JobState;
 use super::trainer::{self, Bench, Learned};
+use super::tries::Failed;
 use crate::store::{Batch, StoreError};
 
 /// What is handed to the machines in one step of the thread at most: half of what may wait.
@@ -243,7 +244,7 @@ impl Runner {
     ///
     /// # Errors
     /// Why it cannot go on; the next run begins from the disk.
-    pub(super) async fn run(mut self, heard: &mut mpsc::Receiver<Heard>) -> Result<(), String> {
+    pub(super) async fn run(mut self, heard: &mut mpsc::Receiver<Heard>) -> Result<(), Failed> {
         self.show();
         self.stand();
         self.judge();
@@ -425,16 +426,16 @@ impl Runner {
     }
 
     /// Hands what happened to the machines, and carries out what they order.
-    async fn step(&mut self, inputs: Vec<Input>) -> Result<(), String> {
+    async fn step(&mut self, inputs: Vec<Input>) -> Result<(), Failed> {
         if inputs.is_empty() {
             return Ok(());
         }
         let Some(machines) = self.machines.take() else {
-            return Err("the machines are gone".to_owned());
+            return Err("the machines are gone".to_owned().into());
         };
         let before = machines.followed();
         let stepped = tokio::task::spawn_blocking(move || machines.step(inputs, &clock::now)).await;
-        let (machines, orders) = stepped.map_err(|error| format!("a step panicked: {error}"))?;
+        let (machines, orders) = stepped?;
         let has_followed = machines.followed() != before;
         self.machines = Some(machines);
         if has_followed {

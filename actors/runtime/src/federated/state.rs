@@ -247,6 +247,15 @@ impl JobState {
         progress.why_not = Some(why_not);
     }
 
+    /// No client of this node trains any more; what each has spent stays told.
+    pub(super) fn gives_up(&self, why_not: &str) {
+        let mut progress = self.progress.lock();
+        for part in &mut progress.parts {
+            part.why_not = Some(why_not.to_owned());
+        }
+        progress.why_not = Some(why_not.to_owned());
+    }
+
     /// The clients of this node, those that train first: how many examples each has, or why it
     /// does not train.
     pub(super) fn takes_part(&self, parts: Vec<(Part, Result<u64, String>)>) {

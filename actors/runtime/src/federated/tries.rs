@@ -11,10 +11,36 @@ use std::panic::AssertUnwindSafe;
 use futures::FutureExt as _;
 use selvedge_base::{Micros, Mono};
 use selvedge_core::restart::{Patience, Restart};
+use tokio::task::JoinError;
 
 /// Runs that panic one soon after the other before a job is given up: with the pauses between them
-/// they last a dozen seconds, longer than what passes by itself, and the log holds a few lines.
+/// they last some six seconds, longer than what passes by itself, and the log holds a few lines.
 pub(super) const MAX_PANICS: u32 = 8;
+
+/// Why a run failed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Failed {
+    pub(super) why: String,
+    /// Whether it was a fault of the program.
+    pub(super) panicked: bool,
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        Self { why, panicked: false }
+    }
+}
+
+impl From<JoinError> for Failed {
+    fn from(error: JoinError) -> Self {
+        let panicked = error.is_panic();
+        let why = match error.try_into_panic() {
+            Ok(panic) => words(&*panic),
+            Err(error) => error.to_string(),
+        };
+        Self { why, panicked }
+    }
+}
 
 /// The runs of one job.
 pub(super) struct Tries {
@@ -50,10 +76,11 @@ impl Tries {
 ///
 /// # Errors
 /// What it said where it panicked.
-pub(super) async fn caught<T>(run: impl Future<Output = T>) -> Result<T, String> {
+pub(super) async fn caught<T>(run: impl Future<Output = T>) -> Result<T, Failed> {
     // Nothing of a run is used after it but what other tasks share, whose locks hold no half-made
     // state over an await; and the mailbox.
-    AssertUnwindSafe(run).catch_unwind().await.map_err(|panic| words(&*panic))
+    let run = AssertUnwindSafe(run).catch_unwind().await;
+    run.map_err(|panic| Failed { why: words(&*panic), panicked: true })
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
@@ -77,10 +104,27 @@ mod tests {
             assert!(what != 1, "stumbled over {word:?}");
             if what == 2 { Err("the disk".to_owned()) } else { Ok(word) }
         };
-        let panicked = Err("it panicked: stumbled over Some(1)".to_owned());
+        let why = "it panicked: stumbled over Some(1)".to_owned();
+        let panicked = Err(Failed { why, panicked: true });
         assert_eq!(caught(run(&mut heard, 1)).await, panicked);
         assert_eq!(caught(run(&mut heard, 2)).await, Ok(Err("the disk".to_owned())));
         assert_eq!(caught(run(&mut heard, 3)).await, Ok(Ok(Some(3))));
+    }
+
+    #[tokio::test]
+    async fn a_panic_on_a_thread_of_its_own_is_a_panic_of_the_run() {
+        let broken =
+            tokio::task::spawn_blocking(|| assert!(clock_is_broken(), "round {}", 7)).await;
+        let failed = broken.map_err(Failed::from);
+        assert_eq!(failed, Err(Failed { why: "it panicked: round 7".to_owned(), panicked: true }));
+        let ended = tokio::spawn(std::future::pending::<()>());
+        ended.abort();
+        assert!(!ended.await.map_err(Failed::from).expect_err("ended").panicked);
+        assert!(!Failed::from("the disk".to_owned()).panicked);
+    }
+
+    const fn clock_is_broken() -> bool {
+        false
     }
 
     #[test]

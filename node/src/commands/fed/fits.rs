@@ -43,12 +43,15 @@ pub(super) fn show(told: &FederatedCheck) {
 /// all that are there have said: another may have more.
 fn coarse(told: &FederatedCheck) -> Option<String> {
     let most = told.max_examples.filter(|_| told.unsaid == 0)?;
+    // What a node has is told for all of its clients together: each has as much at most.
     let largest =
         told.nodes.iter().filter(|one| one.answer == "fits").filter_map(|one| one.examples);
     let largest = largest.max().filter(|&largest| largest > 0 && most > largest * COARSE)?;
+    let weight = (largest * 64 / most).max(1);
     Some(format!(
-        "max_examples is {most} and no node that fits has more than {largest}: clients will weigh \
-         nearly alike, whatever they have; say about what the largest client has"
+        "max_examples is {most} and no client that fits has more than {largest}: weights are whole \
+         numbers from 1 to 64, and the largest would be {weight}, so that clients with other \
+         numbers of examples weigh alike; say about what the largest client has"
     ))
 }
 
@@ -312,7 +315,7 @@ mod tests {
     fn weights_that_rounding_makes_alike_are_told_where_all_have_said() {
         let two = vec![fit("n0", "fits", None), fit("n1", "unfit", Some("columns"))];
         let asked = |most| FederatedCheck { max_examples: most, ..told("enough", two.clone()) };
-        assert!(coarse(&asked(Some(37))).unwrap().contains("no node that fits has more than 9:"));
+        assert!(coarse(&asked(Some(37))).unwrap().contains("has more than 9: weights are"));
         assert_eq!((coarse(&asked(Some(36))), coarse(&asked(None))), (None, None));
         assert_eq!(coarse(&FederatedCheck { unsaid: 1, ..asked(Some(37)) }), None);
     }

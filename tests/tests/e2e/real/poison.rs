@@ -124,7 +124,7 @@ fn poison_moves_a_mean_and_no_rule_and_whoever_is_beyond_the_clip_is_named() {
         s.step("five jobs, in each of which a member lies");
         for one in &JOBS {
             // Without asking all members first, which takes a second for each job.
-            let job = json!({ "text": text(one) });
+            let job = json!({ "text": text(one), "anyway": true });
             nodes[0].admin()?.client().post("/admin/federated", &job)?.ok()?;
         }
         let mut liar = joined(s, &nodes)?;

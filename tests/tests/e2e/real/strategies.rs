@@ -29,7 +29,7 @@ const NODES: usize = 6;
 /// nodes that nobody asked if nobody heeds who is.
 const ROUNDS: u64 = 12;
 /// Rounds of the job that outlasts two kills.
-const MORE_ROUNDS: u64 = 16;
+const MORE_ROUNDS: u64 = 20;
 /// The nodes that are killed; the first one is the steward's.
 const KILLED: [usize; 2] = [1, 2];
 /// How far the servers' control variate may be from the mean of the clients': all of it is counted
@@ -91,6 +91,11 @@ fn job(name: &str, rounds: u64, (least, target): (usize, usize), more: &str) -> 
     let job = learning::job(rounds).replace("\"wear\"", &format!("\"{name}\""));
     let job = job.replace("min_clients = 3", &format!("min_clients = {least}"));
     let job = job.replace("target = 4\n", &format!("target = {target}\n"));
+    // All are asked after it: long beside a round also where the machine is slow.
+    let job = match more {
+        LOTS => job.replace("patience_ms = 1500", "patience_ms = 4000"),
+        _ => job,
+    };
     // A table's place is before another table's, a field's before the first one's.
     let before = if more.starts_with('[') { "[pace]" } else { "[model]" };
     job.replace(before, &format!("{more}{before}"))
