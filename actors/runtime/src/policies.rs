@@ -219,14 +219,17 @@ impl Policies {
         }
         self.store_latest().await;
         let _turn = self.turn.lock().await;
-        let mut book = PolicyBook::clone(&self.book.load());
-        let unsealed = self.on_disk.wants_seal();
-        // A seal is for the next start to be quick: what comes of it is no matter now.
-        if book.tick(wall) || unsealed {
-            let _stored = self.keep(quota, book.clone(), false).await;
-        }
-        if book.adoption_due(wall) {
-            self.adopt(quota, book, wall).await;
+        let (held, unsealed) = (self.book(), self.on_disk.wants_seal());
+        // Seldom anything is due, and a copy of a thousand keys takes long.
+        if unsealed || held.tick_due(wall) || held.adoption_due(wall) {
+            let mut book = PolicyBook::clone(&held);
+            // A seal is for the next start to be quick: what comes of it is no matter now.
+            if book.tick(wall) || unsealed {
+                let _stored = self.keep(quota, book.clone(), false).await;
+            }
+            if book.adoption_due(wall) {
+                self.adopt(quota, book, wall).await;
+            }
         }
         if let Err(refusal) = self.renew_due(quota, wall).await {
             tracing::warn!(%refusal, "the budgets' configurations were not renewed");
