@@ -116,7 +116,7 @@ impl Policies {
 
     /// Whether any budget counts what an account and key do.
     pub(crate) fn limits(&self, account: &AccountPath, key: Option<&KeyId>) -> bool {
-        !self.book.load().budgets_of(account, key).is_empty()
+        self.book.load().has_budgets(account, key)
     }
 
     /// Whether a budget of money counts what an account and key do.

@@ -21,6 +21,7 @@ use selvedge_dialect::{self as dialect, anthropic};
 use selvedge_net::clock;
 use selvedge_runtime::{Asked, ChatCall, ClassCall, EmbedCall, Keeper, Trace, Wish, tells_classes};
 
+use super::allowance::Tightest;
 use super::answers::Answers;
 use super::backend::{Backend, Holder};
 use super::body::{Answer, json, whole};
@@ -36,9 +37,7 @@ use super::route::{Route, Surface};
 use super::settings::Settings;
 use super::speech::{self, Speech};
 use super::stop::Stop;
-use super::{
-    admin, allowance, api, cache, chat, completions, embed, grpc, models, ollama, relay, trace,
-};
+use super::{admin, api, cache, chat, completions, embed, grpc, models, ollama, relay, trace};
 
 /// Names a response, so that a person can ask about it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -108,7 +107,9 @@ pub(super) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
         trace.answered(status.as_u16(), code);
     }
     if let Some(holder) = exchange.holder.get() {
-        allowance::write(&app.backend.allowances(holder), response.headers_mut());
+        let mut tightest = Tightest::default();
+        app.backend.allowances(holder, &mut |allowance| tightest.take(allowance));
+        tightest.write(response.headers_mut());
     }
     if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(id.to_string())) {
         response.headers_mut().insert(REQUEST_ID, value);

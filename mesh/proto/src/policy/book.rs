@@ -107,12 +107,21 @@ impl PolicyBook {
     /// Every budget that a call of this account and key counts against, whatever its scope: from
     /// the key or the app up to the tenant.
     pub fn budgets_of(&self, account: &AccountPath, key: Option<&KeyId>) -> Arc<[Arc<Budget>]> {
+        self.listed(account, key).clone()
+    }
+
+    /// Whether there is any such budget.
+    pub fn has_budgets(&self, account: &AccountPath, key: Option<&KeyId>) -> bool {
+        !self.listed(account, key).is_empty()
+    }
+
+    fn listed(&self, account: &AccountPath, key: Option<&KeyId>) -> &Budgets {
         if let Some((owner, budgets)) = key.and_then(|key| self.by_key.get(key))
             && owner == account
         {
-            return budgets.clone();
+            return budgets;
         }
-        account.upward().find_map(|path| self.by_account.get(path)).unwrap_or(&self.none).clone()
+        account.upward().find_map(|path| self.by_account.get(path)).unwrap_or(&self.none)
     }
 
     /// All budgets, in the order of their identities.
@@ -290,7 +299,7 @@ impl PolicyBook {
     /// Whether a budget is listed for its level although it is over, or is not although it counts.
     fn is_misplaced(&self, entry: &Entry, wall: Wall) -> bool {
         let level = &entry.budget.level;
-        let budgets = self.budgets_of(&level.account, level.key.as_ref());
+        let budgets = self.listed(&level.account, level.key.as_ref());
         entry.is_over(wall) == budgets.iter().any(|budget| budget.id == entry.budget.id)
     }
 
