@@ -36,6 +36,13 @@ impl From<Framing> for MediaType {
 impl MediaType {
     /// Whether a `content-type` is of this kind.
     pub fn allows(self, content_type: &str) -> bool {
+        // As nearly all providers write it.
+        if matches!(
+            (self, content_type),
+            (Self::Json, "application/json") | (Self::EventStream, "text/event-stream")
+        ) {
+            return true;
+        }
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         let one_of = |names: &[&str]| names.iter().any(|name| essence.eq_ignore_ascii_case(name));
         match self {

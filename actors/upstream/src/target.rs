@@ -4,6 +4,7 @@
 //! head of the answer and whether it is an answer at all. Does not own whether to ask, nor asking
 //! again: a request that a closed connection never took is the one exception, for it was not asked.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -151,7 +152,7 @@ impl Target {
         let ending = Ending::of_status(status, after);
         let counts = spec.kind == ProviderKind::Bedrock;
         let beside = counts.then(|| header_text(&parts.headers, &PROMPT_TOKENS).parse().ok());
-        let media_type = header_text(&parts.headers, &CONTENT_TYPE);
+        let media_type = media_type(&parts.headers);
         let head = Head { status, media_type, prompt_tokens: beside.flatten() };
         let most =
             if ending == Ending::Answered { self.settings.max_answer } else { MAX_REFUSAL_BYTES };
@@ -310,8 +311,17 @@ impl Target {
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(crate) status: u16,
-    pub(crate) media_type: String,
+    pub(crate) media_type: Cow<'static, str>,
     pub(crate) prompt_tokens: Option<u64>,
+}
+
+/// The media type, which nearly all answers write in one of two ways: those are not copied.
+fn media_type(headers: &HeaderMap) -> Cow<'static, str> {
+    match headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) {
+        Some(b"application/json") => Cow::Borrowed("application/json"),
+        Some(b"text/event-stream") => Cow::Borrowed("text/event-stream"),
+        _ => Cow::Owned(header_text(headers, &CONTENT_TYPE)),
+    }
 }
 
 /// Reads what a provider says when it says no, and takes our secrets out of it.
@@ -342,7 +352,7 @@ async fn refused(
     credential.scrub(&mut said);
     let said = Said {
         status: head.status,
-        media_type: clean(head.media_type),
+        media_type: clean(head.media_type.into_owned()),
         request_id: clean(request_id),
         body: said.into(),
     };
