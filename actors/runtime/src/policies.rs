@@ -134,13 +134,26 @@ impl Policies {
 
     /// Why a caller that was let in may not go on, if it may not.
     pub(crate) fn bars(&self, account: &AccountPath, key: Option<&KeyId>) -> Option<Refusal> {
-        let (code, message) = match self.book.load().bars(account, key)? {
-            KeyProblem::Suspended(account) => {
-                (Code::Forbidden, format!("the account '{account}' is suspended"))
-            }
-            _ => (Code::Unauthorized, "the API key was revoked".to_owned()),
-        };
-        Some(Refusal::client(Stage::Authenticate, code, message))
+        self.book.load().bars(account, key).as_ref().map(barred_by)
+    }
+
+    /// The same for a request that may ask several times: it keeps in `let_in` which revision of
+    /// the records let it in last, and nothing is looked up while they are the same.
+    pub(crate) fn bars_again(
+        &self,
+        account: &AccountPath,
+        key: Option<&KeyId>,
+        let_in: &mut Option<u64>,
+    ) -> Option<Refusal> {
+        let book = self.book.load();
+        if *let_in == Some(book.revision()) {
+            return None;
+        }
+        let barred = book.bars(account, key);
+        if barred.is_none() {
+            *let_in = Some(book.revision());
+        }
+        barred.as_ref().map(barred_by)
     }
 
     /// What to send to a peer from time to time, and when something changed.
@@ -321,4 +334,15 @@ impl Policies {
         self.changed.send_replace(());
         stored
     }
+}
+
+/// What a caller is told that may not go on.
+fn barred_by(problem: &KeyProblem) -> Refusal {
+    let (code, message) = match problem {
+        KeyProblem::Suspended(account) => {
+            (Code::Forbidden, format!("the account '{account}' is suspended"))
+        }
+        _ => (Code::Unauthorized, "the API key was revoked".to_owned()),
+    };
+    Refusal::client(Stage::Authenticate, code, message)
 }

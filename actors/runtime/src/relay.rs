@@ -165,6 +165,8 @@ struct Relay {
     turns: Vec<Attempt>,
     /// The provider that is being asked, for the trace.
     asking: Asking,
+    /// By which revision of the policy it was let in last.
+    let_in: Option<u64>,
     recorded: bool,
 }
 
@@ -195,12 +197,13 @@ impl Relay {
             carried: Usage::default(),
             turns: Vec::new(),
             asking: Asking::default(),
+            let_in: None,
             recorded: false,
         }
     }
 
     async fn run(&mut self) {
-        let barred = self.shared.policies.bars(&self.call.account, self.call.key.as_ref());
+        let barred = self.bars();
         let mut step = match barred.or_else(|| self.aim.refusal.take()) {
             Some(refusal) => Step::Fail(refusal),
             None => self.journey.begin(),

@@ -324,8 +324,9 @@ impl Relay {
     }
 
     /// Why the caller may not go on, if it may not.
-    fn bars(&self) -> Option<Refusal> {
-        self.shared.policies.bars(&self.call.account, self.call.key.as_ref())
+    pub(super) fn bars(&mut self) -> Option<Refusal> {
+        let (account, key) = (&self.call.account, self.call.key.as_ref());
+        self.shared.policies.bars_again(account, key, &mut self.let_in)
     }
 
     /// Resolves when an answer that is asked for or comes must end at once: its budgets take back
