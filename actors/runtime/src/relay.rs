@@ -165,6 +165,8 @@ struct Relay {
     turns: Vec<Attempt>,
     /// The provider that is being asked, for the trace.
     asking: Asking,
+    /// A flow of the mesh was begun, which keeps a record too.
+    in_mesh: bool,
     /// By which revision of the policy it was let in last.
     let_in: Option<u64>,
     recorded: bool,
@@ -197,6 +199,7 @@ impl Relay {
             carried: Usage::default(),
             turns: Vec::new(),
             asking: Asking::default(),
+            in_mesh: false,
             let_in: None,
             recorded: false,
         }
@@ -372,7 +375,7 @@ impl Relay {
     /// Keeps the one record of the request. What a flow in the mesh noted is part of it.
     fn record(&mut self, outcome: Outcome) {
         self.recorded = true;
-        let in_mesh = self.shared.records.find(self.call.id);
+        let in_mesh = self.in_mesh.then(|| self.shared.records.find(self.call.id)).flatten();
         let mut attempts = std::mem::take(&mut self.turns);
         if let Some(known) = &in_mesh
             && !attempts.ends_with(&known.attempts)
