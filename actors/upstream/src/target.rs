@@ -48,6 +48,9 @@ static REQUEST_IDS: [HeaderName; 4] = [
 ];
 /// Who asks; some providers refuse requests without it.
 pub(crate) const AGENT: &str = concat!("selvedge/", env!("CARGO_PKG_VERSION"));
+static AGENT_VALUE: HeaderValue = HeaderValue::from_static(AGENT);
+/// What nearly all requests are declared as.
+static JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// OpenAI's and Azure's finer form of Retry-After.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// Longer waits are as good as none.
@@ -90,7 +93,7 @@ pub struct Target {
     pool: Arc<Pool>,
     clock: Clock,
     /// The path of the last call, and what it is on the wire.
-    last: Mutex<Option<(String, Uri)>>,
+    last: Mutex<Option<(Cow<'static, str>, Uri)>>,
 }
 
 impl Target {
@@ -179,8 +182,13 @@ impl Target {
             .map_err(|_| unsent("the request has no method"))?;
         let mut headers = HeaderMap::with_capacity(call.headers.len() + 6);
         headers.insert(HOST, self.host.clone());
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        headers.insert(USER_AGENT, AGENT_VALUE.clone());
         for (name, value) in &call.headers {
+            // As nearly all are declared.
+            if *name == "content-type" && *value == "application/json" {
+                headers.append(CONTENT_TYPE, JSON.clone());
+                continue;
+            }
             let name = HeaderName::from_bytes(name.as_bytes());
             let name = name.map_err(|_| unsent("a header of the request has no valid name"))?;
             let value = HeaderValue::from_str(value);

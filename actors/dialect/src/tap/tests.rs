@@ -67,10 +67,23 @@ fn bodies_are_changed_by_splicing() {
         (r#"{"model":"a","b":"keep  this"}"#, r#"{"model":"new","b":"keep  this"}"#),
     ] {
         let changed = looked(body)
-            .rewrite(body.as_bytes(), Rewrite { model: Some("new"), ask_usage: true, limit: None });
+            .rewrite(body.as_bytes(), Rewrite { model: Some("new"), ask_usage: true, limit: None })
+            .expect("changed");
         assert_eq!(String::from_utf8_lossy(&changed), wanted);
-        let same = looked(body).rewrite(body.as_bytes(), Rewrite::default());
-        assert_eq!(same, body.as_bytes());
+        assert_eq!(looked(body).rewrite(body.as_bytes(), Rewrite::default()), None);
+    }
+}
+
+#[test]
+fn usage_is_asked_for_only_where_a_stream_does_not_tell_it() {
+    let rewrite = Rewrite { ask_usage: true, ..Rewrite::default() };
+    for (body, changes) in [
+        (r#"{"model":"a"}"#, false),
+        (r#"{"model":"a","stream":false}"#, false),
+        (r#"{"model":"a","stream":true,"stream_options":{"include_usage":true}}"#, false),
+        (r#"{"model":"a","stream":true}"#, true),
+    ] {
+        assert_eq!(looked(body).rewrite(body.as_bytes(), rewrite).is_some(), changes, "{body}");
     }
 }
 
@@ -79,6 +92,7 @@ fn a_limit_is_put_in_front() {
     let body = r#" {"model":"a","n":1}"#;
     let limit = Some(("max_tokens", 9));
     let changed = looked(body).rewrite(body.as_bytes(), Rewrite { limit, ..Rewrite::default() });
+    let changed = changed.expect("changed");
     assert_eq!(String::from_utf8_lossy(&changed), r#" {"max_tokens":9,"model":"a","n":1}"#);
 }
 
