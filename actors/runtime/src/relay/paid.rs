@@ -125,15 +125,15 @@ impl Relay {
         };
         match reading {
             Reading::Translated(parser) => {
-                self.translate(&open, Events::new(answer, parser), paying, interrupted).await
+                Box::pin(self.translate(&open, (answer, parser), paying, interrupted)).await
             }
             Reading::Passed { kind, stream, drops } => {
                 let rename = self.renamed(&call);
-                let passing = match stream {
+                let mut passing = match stream {
                     true => Passing::stream(answer, kind, drops, rename),
                     false => Passing::whole(answer, kind, rename),
                 };
-                self.pass(&open, passing, paying, interrupted).await
+                self.pass(&open, &mut passing, &mut paying, &mut interrupted).await
             }
         }
     }
@@ -231,14 +231,16 @@ impl Relay {
         self.shared.quota.reserve(wanted).await
     }
 
-    /// Passes an answer on in the caller's dialect, event by event.
+    /// Passes an answer on in the caller's dialect, event by event. Boxed where it is asked for:
+    /// what passes as it came does not carry it along.
     async fn translate(
         &mut self,
         open: &Open,
-        mut events: Events,
+        (answer, parser): (Answer, Box<dyn AnswerParser>),
         mut paying: Paying,
         mut interrupted: Interrupted<'_>,
     ) -> End {
+        let mut events = Events::new(answer, parser);
         loop {
             let event = match interrupted.unless(pin!(events.next())).await {
                 Err(why) => return End::Failed(why.into()),
@@ -267,13 +269,14 @@ impl Relay {
         }
     }
 
-    /// Passes an answer's bytes on as they come.
+    /// Passes an answer's bytes on as they come. What is taken by value would be in the work of a
+    /// chat twice, which is copied once for each.
     async fn pass(
         &mut self,
         open: &Open,
-        mut passing: Passing,
-        mut paying: Paying,
-        mut interrupted: Interrupted<'_>,
+        passing: &mut Passing,
+        paying: &mut Paying,
+        interrupted: &mut Interrupted<'_>,
     ) -> End {
         // Pieces that were counted, and of those the ones whose bytes are held back.
         let (mut told, mut unsaid) = (0, 0);
@@ -287,7 +290,7 @@ impl Relay {
             told = took.pieces;
             unsaid += pieces;
             paying.passed(pieces, took.usage);
-            self.took(&paying);
+            self.took(paying);
             let passed = match next {
                 Ok(Some(passed)) => passed,
                 // The last bytes say that they are the last.
@@ -300,7 +303,7 @@ impl Relay {
             }
             if passed.last {
                 paying.ended(took.usage);
-                self.took(&paying);
+                self.took(paying);
                 let usage = took.usage;
                 let bytes = self.keep(passed.bytes, true);
                 let finish = took.finish.as_ref().map(finish_at);
