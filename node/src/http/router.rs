@@ -177,15 +177,20 @@ impl Exchange<'_> {
         parts: &Parts,
         body: Incoming,
     ) -> Result<Response<Answer>, Problem> {
-        let App { backend, guard, metrics, stop, .. } = self.app;
+        let App { backend, metrics, stop, .. } = self.app;
         let surface = route.surface();
         match route {
             Route::Chat => self.generate(parts, body, surface, chat::plan).await,
             Route::Completions => self.generate(parts, body, surface, completions::plan).await,
-            Route::Embeddings => self.embed(parts, body, surface, embed::OPENAI).await,
-            Route::Transcriptions | Route::Translations => self.hear(parts, body, &route).await,
-            Route::OllamaEmbed => self.embed(parts, body, surface, embed::OLLAMA).await,
-            Route::OllamaEmbeddings => self.embed(parts, body, surface, embed::OLLAMA_OLDER).await,
+            // Boxed, as others below: chats do not carry along what they have no use for.
+            Route::Embeddings => Box::pin(self.embed(parts, body, surface, embed::OPENAI)).await,
+            Route::Transcriptions | Route::Translations => {
+                Box::pin(self.hear(parts, body, &route)).await
+            }
+            Route::OllamaEmbed => Box::pin(self.embed(parts, body, surface, embed::OLLAMA)).await,
+            Route::OllamaEmbeddings => {
+                Box::pin(self.embed(parts, body, surface, embed::OLLAMA_OLDER)).await
+            }
             Route::Messages => self.told(parts, body, surface, speech::ANTHROPIC).await,
             Route::Responses => self.told(parts, body, surface, speech::RESPONSES).await,
             Route::OllamaChat => self.told(parts, body, surface, speech::OLLAMA_CHAT).await,
@@ -210,8 +215,8 @@ impl Exchange<'_> {
                 let body = anthropic::count_body(tokens);
                 Ok(whole(StatusCode::OK, "application/json", body))
             }
-            Route::Grpc(method) => self.grpc(method, parts, body).await,
-            Route::Inference(endpoint) => self.inference(endpoint, parts, body).await,
+            Route::Grpc(method) => Box::pin(self.grpc(method, parts, body)).await,
+            Route::Inference(endpoint) => Box::pin(self.inference(endpoint, parts, body)).await,
             Route::Models => {
                 let holder = self.holder(parts, surface)?;
                 let provided = backend.provided();
@@ -222,24 +227,32 @@ impl Exchange<'_> {
                 models::one(&backend.status(), &backend.provided(), &name)
             }
             Route::Request(id) => self.past(&id, parts),
-            Route::Labels(id) => self.label(&id, parts, body).await,
+            Route::Labels(id) => Box::pin(self.label(&id, parts, body)).await,
             Route::Description => {
                 self.holder(parts, surface)?;
                 Ok(whole(StatusCode::OK, "application/json", api::description()))
             }
             Route::Health => Ok(health(stop)),
             Route::Metrics => self.holder(parts, surface).map(|holder| metrics.page(holder)),
-            Route::Admin(path, _) => {
-                guard.check_admin(&parts.headers)?;
-                if parts.method != Method::POST {
-                    return admin::answer(&parts.method, &path, b"", backend.as_ref(), stop).await;
-                }
-                Guard::check_content(&parts.headers)?;
-                let received = self.app.reader.read(&parts.headers, body).await?;
-                let bytes = &received.bytes;
-                admin::answer(&parts.method, &path, bytes, backend.as_ref(), stop).await
-            }
+            Route::Admin(path, _) => Box::pin(self.manage(&path, parts, body)).await,
         }
+    }
+
+    /// What operators order.
+    async fn manage(
+        &self,
+        path: &str,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<Response<Answer>, Problem> {
+        let App { backend, guard, stop, .. } = self.app;
+        guard.check_admin(&parts.headers)?;
+        if parts.method != Method::POST {
+            return admin::answer(&parts.method, path, b"", backend.as_ref(), stop).await;
+        }
+        Guard::check_content(&parts.headers)?;
+        let received = self.app.reader.read(&parts.headers, body).await?;
+        admin::answer(&parts.method, path, &received.bytes, backend.as_ref(), stop).await
     }
 
     /// Who asks, if this endpoint is open to them.
@@ -265,7 +278,7 @@ impl Exchange<'_> {
         surface: Surface,
         plan: fn(&[u8]) -> Result<Plan, Problem>,
     ) -> Result<Response<Answer>, Problem> {
-        let App { backend, metrics, .. } = self.app;
+        let backend = &self.app.backend;
         let (caller, received) = self.receive(parts, body, surface).await?;
         let wish = cache::wish(&parts.headers)?;
         // A body that is not good is refused by whoever reads all of it.
@@ -277,6 +290,20 @@ impl Exchange<'_> {
             let asked = Asked::seen(seen, bytes, Kind::OpenAi, parse)?;
             return self.relay(asked, speech::OPENAI, caller, wish, received.bytes).await;
         }
+        // Boxed: what passes does not carry it along.
+        Box::pin(self.generate_read(surface, plan, caller, wish, received)).await
+    }
+
+    /// A request whose body is read whole, as all are that the mesh answers.
+    async fn generate_read(
+        &self,
+        surface: Surface,
+        plan: fn(&[u8]) -> Result<Plan, Problem>,
+        caller: Caller,
+        wish: Option<Wish>,
+        received: Received,
+    ) -> Result<Response<Answer>, Problem> {
+        let App { backend, metrics, .. } = self.app;
         // Several texts, or tokens, are for models of the mesh alone.
         if surface == Surface::Completions
             && let Ok(request) = dialect::openai::parse_text(&received.bytes)
