@@ -322,31 +322,32 @@ impl Relay {
             self.outlet.say(Said::Event(head)).await;
         }
         std::mem::take(&mut self.asking).finished(self.usage);
-        self.measure();
-        let outcome = self.outcome();
-        self.record(outcome);
+        let now = clock::mono();
+        self.measure(now);
+        let outcome = self.outcome(now);
+        self.record(outcome, now);
         self.outlet.end(last);
     }
 
     fn fail(&mut self, failure: Failure) {
-        self.record(Outcome::Failed(failure.refusal.clone()));
+        self.record(Outcome::Failed(failure.refusal.clone()), clock::mono());
         self.outlet.end(Said::Event(Event::Failed(failure)));
     }
 
     /// Notes how fast the target answered, for routes that go by it.
-    fn measure(&self) {
+    fn measure(&self, now: Mono) {
         if self.going.is_some() {
             return;
         }
         let (Some(target), Some(first)) = (self.journey.target(), self.first_piece) else { return };
         let tokens = self.usage.map_or(0, |usage| usage.completion_tokens);
-        let after = clock::mono().since(self.arrived.plus(first));
+        let after = now.since(self.arrived.plus(first));
         if let Some(gaps) = tokens.checked_sub(1).filter(|gaps| *gaps > 0) {
             self.shared.routing.observe(target, first, Micros(after.0 / gaps));
         }
     }
 
-    fn outcome(&self) -> Outcome {
+    fn outcome(&self, now: Mono) -> Outcome {
         let usage = self.usage.unwrap_or_default();
         let count = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
         Outcome::Finished {
@@ -356,7 +357,7 @@ impl Relay {
                 cached_tokens: count(usage.cached_tokens),
                 completion_tokens: count(usage.completion_tokens),
                 first_token: self.first_piece.unwrap_or_default(),
-                total: clock::mono().since(self.arrived),
+                total: now.since(self.arrived),
             },
         }
     }
@@ -373,7 +374,7 @@ impl Relay {
     }
 
     /// Keeps the one record of the request. What a flow in the mesh noted is part of it.
-    fn record(&mut self, outcome: Outcome) {
+    fn record(&mut self, outcome: Outcome, now: Mono) {
         self.recorded = true;
         let in_mesh = self.in_mesh.then(|| self.shared.records.find(self.call.id)).flatten();
         let mut attempts = std::mem::take(&mut self.turns);
@@ -415,7 +416,7 @@ impl Relay {
                 legs,
                 attempts,
                 outcome,
-                took: clock::mono().since(self.arrived),
+                took: now.since(self.arrived),
                 first_token: self.first_piece,
                 longest_gap: None,
                 saving,
@@ -433,7 +434,7 @@ impl Drop for Relay {
         if !self.recorded {
             let usage = self.usage;
             self.asking.note(|turn| turn.usage = usage);
-            self.record(Outcome::Cancelled);
+            self.record(Outcome::Cancelled, clock::mono());
         }
     }
 }

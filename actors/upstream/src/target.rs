@@ -145,9 +145,10 @@ impl Target {
         shown: &Shown,
         deadline: Mono,
     ) -> Result<(Flow, Head), Lost> {
-        let mut watch = Watch::new(spec.times, self.now(), deadline);
+        let now = self.now();
+        let mut watch = Watch::new(spec.times, now, deadline);
         let request = self.request(spec, call, shown)?;
-        let (response, lease) = self.send(&mut watch, request).await?;
+        let (response, lease) = self.send(&mut watch, request, now).await?;
         let (parts, body) = response.into_parts();
         let status = parts.status.as_u16();
         // A good answer says nothing of when to come back.
@@ -232,22 +233,25 @@ impl Target {
         &self,
         watch: &mut Watch,
         mut request: Request<Full<Bytes>>,
+        now: Mono,
     ) -> Result<(Response<Incoming>, Lease), Lost> {
-        let mut waiting = self.pool.take();
+        let mut waiting = self.pool.take(now);
         loop {
             let fresh = waiting.is_none();
-            let mut lease = match waiting.take() {
-                Some(lease) => lease,
+            let (mut lease, since) = match waiting.take() {
+                // It was there at once.
+                Some(lease) => (lease, now),
                 None => {
                     watch.disconnected(self.now());
                     // Far larger than all else: most requests do not carry it along.
                     let connecting = Box::pin(self.route.connect());
                     let mut alarm = Alarm::default();
                     let connection = timed(watch, self.clock, &mut alarm, connecting).await??;
-                    Lease::new(connection, alarm, self.now())
+                    let since = self.now();
+                    (Lease::new(connection, alarm, since), since)
                 }
             };
-            watch.connected(self.now());
+            watch.connected(since);
             // A connection is ready for the next request once its task has seen the last one's end.
             let Lease { connection: Connection { sender, .. }, alarm, .. } = &mut lease;
             let ready = timed(watch, self.clock, alarm, sender.ready()).await?;
