@@ -180,8 +180,8 @@ impl Backend for Bridge {
         self.holder(key)
     }
 
-    fn allowances(&self, holder: &Holder) -> Vec<Allowance> {
-        self.left_of(holder)
+    fn allowances(&self, holder: &Holder, tell: &mut dyn FnMut(Allowance)) {
+        self.left_of(holder, tell);
     }
 
     fn budgets(&self, path: Option<&str>) -> Vec<wire::Budget> {

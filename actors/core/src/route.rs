@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 const USUAL_ANSWER_TOKENS: u32 = 256;
 /// The least of a digest that may follow `name@`: fewer digits could fit several files.
 const MIN_DIGEST_PREFIX: usize = 8;
+/// Characters of a digest as it is written.
+const DIGEST_CHARS: usize = 64;
 /// Model names listed in a refusal: enough to see a typing error.
 const NAMES_IN_REFUSAL: usize = 8;
 
@@ -193,7 +195,7 @@ impl MeshView {
     /// The name of the model a caller means: of a digest the name a node has the file under, of
     /// `name@digest` the name. What is counted by model must not depend on how it is written.
     pub fn plain_model_name(&self, asked: &str) -> String {
-        if let Ok(digest) = asked.parse::<ModelDigest>() {
+        if let Some(digest) = as_digest(asked) {
             let named = self.nodes.iter().find_map(|node| node.model(&digest));
             return named.map_or_else(|| asked.to_owned(), |model| model.card.name.clone());
         }
@@ -327,8 +329,17 @@ fn resolve(view: &MeshView, name: &str) -> Result<ModelDigest, Refusal> {
     find(view, name).ok_or_else(|| not_found(view, name))
 }
 
+/// The digest that a name is, if it is one. Nearly no name is as long, and an error that nobody
+/// reads takes longer to write than the rest of the look-up.
+fn as_digest(name: &str) -> Option<ModelDigest> {
+    if name.len() != DIGEST_CHARS {
+        return None;
+    }
+    name.parse().ok()
+}
+
 fn find(view: &MeshView, name: &str) -> Option<ModelDigest> {
-    if let Ok(digest) = name.parse::<ModelDigest>() {
+    if let Some(digest) = as_digest(name) {
         return Some(digest);
     }
     let (wanted, prefix) = match name.rsplit_once('@') {

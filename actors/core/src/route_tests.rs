@@ -89,6 +89,17 @@ fn names_digests_and_prefixes_mean_files() {
 }
 
 #[test]
+fn a_name_as_long_as_a_digest_may_still_be_a_name() {
+    let (long, hex) = ("m".repeat(64), ModelDigest([9; 32]).to_string());
+    let mut view = mesh();
+    view.nodes[1].engine.models.push(model(&long, 5));
+    assert_eq!(view.file_of(&long), Some(ModelDigest([5; 32])));
+    assert_eq!(view.file_of(&hex), Some(ModelDigest([9; 32])), "known or not");
+    assert_eq!(view.file_of(&hex[1..]), None);
+    assert_eq!(view.plain_model_name(&long), long);
+}
+
+#[test]
 fn what_failed_or_is_not_linked_is_not_chosen() {
     let mut view = mesh();
     assert_eq!(pick(&view, &need("small", Label::Mesh), &[PEER]), Ok(Some(FAR)));

@@ -17,7 +17,7 @@ pub use answer::{Parser, WholeParser};
 pub use count::{count_body, count_schema, parse_count, read_count, render_count};
 pub use error::{error_body, failure, status};
 pub use fields::{body_schema, parse};
-pub use render::{Target, passed, render};
+pub use render::{ENVELOPE, Target, render};
 pub use whole::whole;
 pub use write::Writer;
 

@@ -57,6 +57,15 @@ pub struct Outgoing {
     pub body: Vec<u8>,
 }
 
+/// What is sent beside a body that passes as it came, always by `POST`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// As [`Outgoing::path`].
+    pub path: &'static str,
+    /// As [`Outgoing::headers`].
+    pub headers: &'static [(&'static str, &'static str)],
+}
+
 /// How the bytes of an answer are framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {

@@ -23,7 +23,7 @@ pub use audio::{AudioFormat, AudioRequest, audio_body, audio_schema, parse_audio
 pub use embed::{embed_body, embed_schema, parse_embed, read_embed, render_embed};
 pub use error::{error_body, failure, status};
 pub use fields::{body_schema, parse};
-pub use render::{Target, passed, render};
+pub use render::{ENVELOPE, Target, render};
 pub use text::{TextWriter, parse_text, whole_text};
 pub use whole::whole;
 pub use write::Writer;

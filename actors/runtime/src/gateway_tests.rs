@@ -29,6 +29,9 @@ const SMALL: &str = "small";
 /// Tokens of every prompt.
 const PROMPT: u32 = 10;
 
+/// Bytes that the work of a chat may take: what is seldom wanted is boxed.
+const MOST_WORK: usize = 7_168;
+
 /// Emits tokens at a pace until it is cancelled, or has emitted as many as it may.
 #[derive(Default)]
 struct Script {
@@ -304,6 +307,9 @@ async fn a_chats_time_runs_from_when_it_came() {
         }
         ended => panic!("after its time: {ended:?}"),
     }
+    // Each chat copies its work once, from the stack to where it is polled.
+    let size = gateway.chat(chat(soon)).size();
+    assert!((1..=MOST_WORK).contains(&size), "{size} bytes");
     node.shutdown().await;
 }
 

@@ -116,7 +116,7 @@ impl Policies {
 
     /// Whether any budget counts what an account and key do.
     pub(crate) fn limits(&self, account: &AccountPath, key: Option<&KeyId>) -> bool {
-        !self.book.load().budgets_of(account, key).is_empty()
+        self.book.load().has_budgets(account, key)
     }
 
     /// Whether a budget of money counts what an account and key do.
@@ -134,13 +134,26 @@ impl Policies {
 
     /// Why a caller that was let in may not go on, if it may not.
     pub(crate) fn bars(&self, account: &AccountPath, key: Option<&KeyId>) -> Option<Refusal> {
-        let (code, message) = match self.book.load().bars(account, key)? {
-            KeyProblem::Suspended(account) => {
-                (Code::Forbidden, format!("the account '{account}' is suspended"))
-            }
-            _ => (Code::Unauthorized, "the API key was revoked".to_owned()),
-        };
-        Some(Refusal::client(Stage::Authenticate, code, message))
+        self.book.load().bars(account, key).as_ref().map(barred_by)
+    }
+
+    /// The same for a request that may ask several times: it keeps in `let_in` which revision of
+    /// the records let it in last, and nothing is looked up while they are the same.
+    pub(crate) fn bars_again(
+        &self,
+        account: &AccountPath,
+        key: Option<&KeyId>,
+        let_in: &mut Option<u64>,
+    ) -> Option<Refusal> {
+        let book = self.book.load();
+        if *let_in == Some(book.revision()) {
+            return None;
+        }
+        let barred = book.bars(account, key);
+        if barred.is_none() {
+            *let_in = Some(book.revision());
+        }
+        barred.as_ref().map(barred_by)
     }
 
     /// What to send to a peer from time to time, and when something changed.
@@ -219,14 +232,17 @@ impl Policies {
         }
         self.store_latest().await;
         let _turn = self.turn.lock().await;
-        let mut book = PolicyBook::clone(&self.book.load());
-        let unsealed = self.on_disk.wants_seal();
-        // A seal is for the next start to be quick: what comes of it is no matter now.
-        if book.tick(wall) || unsealed {
-            let _stored = self.keep(quota, book.clone(), false).await;
-        }
-        if book.adoption_due(wall) {
-            self.adopt(quota, book, wall).await;
+        let (held, unsealed) = (self.book(), self.on_disk.wants_seal());
+        // Seldom anything is due, and a copy of a thousand keys takes long.
+        if unsealed || held.tick_due(wall) || held.adoption_due(wall) {
+            let mut book = PolicyBook::clone(&held);
+            // A seal is for the next start to be quick: what comes of it is no matter now.
+            if book.tick(wall) || unsealed {
+                let _stored = self.keep(quota, book.clone(), false).await;
+            }
+            if book.adoption_due(wall) {
+                self.adopt(quota, book, wall).await;
+            }
         }
         if let Err(refusal) = self.renew_due(quota, wall).await {
             tracing::warn!(%refusal, "the budgets' configurations were not renewed");
@@ -318,4 +334,15 @@ impl Policies {
         self.changed.send_replace(());
         stored
     }
+}
+
+/// What a caller is told that may not go on.
+fn barred_by(problem: &KeyProblem) -> Refusal {
+    let (code, message) = match problem {
+        KeyProblem::Suspended(account) => {
+            (Code::Forbidden, format!("the account '{account}' is suspended"))
+        }
+        _ => (Code::Unauthorized, "the API key was revoked".to_owned()),
+    };
+    Refusal::client(Stage::Authenticate, code, message)
 }

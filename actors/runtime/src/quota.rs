@@ -246,6 +246,17 @@ impl QuotaLine {
         state.stepper.machine().remaining(account, key, state.stepper.now())
     }
 
+    /// The same, one by one: under the lock, so that what is done with each must be short.
+    pub(crate) fn each_remaining(
+        &self,
+        account: &AccountPath,
+        key: Option<&KeyId>,
+        tell: impl FnMut(Remaining),
+    ) {
+        let state = self.0.state.lock();
+        state.stepper.machine().each_remaining(account, key, state.stepper.now()).for_each(tell);
+    }
+
     /// Gives every right away to peers, for good: this node leaves the mesh. What cannot be given
     /// within `patience` stays with it until its windows end.
     pub(crate) async fn retire(&self, patience: Micros) {

@@ -165,6 +165,10 @@ struct Relay {
     turns: Vec<Attempt>,
     /// The provider that is being asked, for the trace.
     asking: Asking,
+    /// A flow of the mesh was begun, which keeps a record too.
+    in_mesh: bool,
+    /// By which revision of the policy it was let in last.
+    let_in: Option<u64>,
     recorded: bool,
 }
 
@@ -195,12 +199,14 @@ impl Relay {
             carried: Usage::default(),
             turns: Vec::new(),
             asking: Asking::default(),
+            in_mesh: false,
+            let_in: None,
             recorded: false,
         }
     }
 
     async fn run(&mut self) {
-        let barred = self.shared.policies.bars(&self.call.account, self.call.key.as_ref());
+        let barred = self.bars();
         let mut step = match barred.or_else(|| self.aim.refusal.take()) {
             Some(refusal) => Step::Fail(refusal),
             None => self.journey.begin(),
@@ -316,31 +322,32 @@ impl Relay {
             self.outlet.say(Said::Event(head)).await;
         }
         std::mem::take(&mut self.asking).finished(self.usage);
-        self.measure();
-        let outcome = self.outcome();
-        self.record(outcome);
+        let now = clock::mono();
+        self.measure(now);
+        let outcome = self.outcome(now);
+        self.record(outcome, now);
         self.outlet.end(last);
     }
 
     fn fail(&mut self, failure: Failure) {
-        self.record(Outcome::Failed(failure.refusal.clone()));
+        self.record(Outcome::Failed(failure.refusal.clone()), clock::mono());
         self.outlet.end(Said::Event(Event::Failed(failure)));
     }
 
     /// Notes how fast the target answered, for routes that go by it.
-    fn measure(&self) {
+    fn measure(&self, now: Mono) {
         if self.going.is_some() {
             return;
         }
         let (Some(target), Some(first)) = (self.journey.target(), self.first_piece) else { return };
         let tokens = self.usage.map_or(0, |usage| usage.completion_tokens);
-        let after = clock::mono().since(self.arrived.plus(first));
+        let after = now.since(self.arrived.plus(first));
         if let Some(gaps) = tokens.checked_sub(1).filter(|gaps| *gaps > 0) {
             self.shared.routing.observe(target, first, Micros(after.0 / gaps));
         }
     }
 
-    fn outcome(&self) -> Outcome {
+    fn outcome(&self, now: Mono) -> Outcome {
         let usage = self.usage.unwrap_or_default();
         let count = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
         Outcome::Finished {
@@ -350,7 +357,7 @@ impl Relay {
                 cached_tokens: count(usage.cached_tokens),
                 completion_tokens: count(usage.completion_tokens),
                 first_token: self.first_piece.unwrap_or_default(),
-                total: clock::mono().since(self.arrived),
+                total: now.since(self.arrived),
             },
         }
     }
@@ -367,9 +374,9 @@ impl Relay {
     }
 
     /// Keeps the one record of the request. What a flow in the mesh noted is part of it.
-    fn record(&mut self, outcome: Outcome) {
+    fn record(&mut self, outcome: Outcome, now: Mono) {
         self.recorded = true;
-        let in_mesh = self.shared.records.find(self.call.id);
+        let in_mesh = self.in_mesh.then(|| self.shared.records.find(self.call.id)).flatten();
         let mut attempts = std::mem::take(&mut self.turns);
         if let Some(known) = &in_mesh
             && !attempts.ends_with(&known.attempts)
@@ -409,7 +416,7 @@ impl Relay {
                 legs,
                 attempts,
                 outcome,
-                took: clock::mono().since(self.arrived),
+                took: now.since(self.arrived),
                 first_token: self.first_piece,
                 longest_gap: None,
                 saving,
@@ -427,7 +434,7 @@ impl Drop for Relay {
         if !self.recorded {
             let usage = self.usage;
             self.asking.note(|turn| turn.usage = usage);
-            self.record(Outcome::Cancelled);
+            self.record(Outcome::Cancelled, clock::mono());
         }
     }
 }

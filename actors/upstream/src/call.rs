@@ -3,9 +3,11 @@
 //! Owns what a sender of bytes must know. What the bytes say is the dialect's; a body may also be
 //! the caller's own, passed through as it came. Secrets are added when it is sent.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use selvedge_core::upstream::{ProviderKind, ProviderSpec};
-use selvedge_dialect::exchange::{Framing, Outgoing, encode};
+use selvedge_dialect::exchange::{Envelope, Framing, Outgoing, encode};
 
 /// Media types an answer may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,13 @@ impl From<Framing> for MediaType {
 impl MediaType {
     /// Whether a `content-type` is of this kind.
     pub fn allows(self, content_type: &str) -> bool {
+        // As nearly all providers write it.
+        if matches!(
+            (self, content_type),
+            (Self::Json, "application/json") | (Self::EventStream, "text/event-stream")
+        ) {
+            return true;
+        }
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         let one_of = |names: &[&str]| names.iter().any(|name| essence.eq_ignore_ascii_case(name));
         match self {
@@ -57,9 +66,9 @@ pub struct Call {
     pub method: &'static str,
     /// Path below the provider's base address, beginning with `/`, percent-encoded; with a query
     /// where there is one. Never holds a secret.
-    pub path: String,
+    pub path: Cow<'static, str>,
     /// Headers besides those of authentication, `content-length` and `host`.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
     /// The body.
     pub body: Bytes,
     /// What a good answer's type is; anything else is refused before a byte of it is read.
@@ -73,14 +82,36 @@ pub struct Call {
 impl Call {
     /// A request that a dialect has written, for a model as the provider calls it, which may take
     /// so many tokens.
-    pub fn of(outgoing: Outgoing, model: &str, framing: Framing, tokens: u64) -> Self {
+    pub fn of(outgoing: Outgoing, model: &str, expects: impl Into<MediaType>, tokens: u64) -> Self {
+        let headers = outgoing.headers.into_iter();
         Self {
             model: model.to_owned(),
             method: outgoing.method,
-            path: outgoing.path,
-            headers: outgoing.headers,
+            path: outgoing.path.into(),
+            headers: headers.map(|(name, value)| (name, value.into())).collect(),
             body: outgoing.body.into(),
-            expects: framing.into(),
+            expects: expects.into(),
+            tokens,
+            idempotent: false,
+        }
+    }
+
+    /// The same with a body that passes as it came.
+    pub fn passing(
+        envelope: Envelope,
+        body: Bytes,
+        model: &str,
+        expects: impl Into<MediaType>,
+        tokens: u64,
+    ) -> Self {
+        let headers = envelope.headers.iter();
+        Self {
+            model: model.to_owned(),
+            method: "POST",
+            path: Cow::Borrowed(envelope.path),
+            headers: headers.map(|(name, value)| (*name, Cow::Borrowed(*value))).collect(),
+            body,
+            expects: expects.into(),
             tokens,
             idempotent: false,
         }
@@ -127,7 +158,7 @@ mod tests {
         let call = Call {
             model: "gpt-x".to_owned(),
             method: "POST",
-            path: "/v1/chat/completions".to_owned(),
+            path: "/v1/chat/completions".into(),
             headers: Vec::new(),
             body: Bytes::new(),
             expects: MediaType::Json,

@@ -64,8 +64,8 @@ impl Pool {
     }
 
     /// The connection of the present runtime that was used last and is still open.
-    pub(crate) fn take(&self) -> Option<Lease> {
-        let (now, home) = ((self.clock.mono)(), Handle::current().id());
+    pub(crate) fn take(&self, now: Mono) -> Option<Lease> {
+        let home = Handle::current().id();
         let mut inner = self.inner.lock();
         while let Some(at) = inner.waiting.iter().rposition(|one| one.lease.home == home) {
             let waiting = inner.waiting.remove(at)?;

@@ -4,6 +4,7 @@
 //! head of the answer and whether it is an answer at all. Does not own whether to ask, nor asking
 //! again: a request that a closed connection never took is the one exception, for it was not asked.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -47,6 +48,9 @@ static REQUEST_IDS: [HeaderName; 4] = [
 ];
 /// Who asks; some providers refuse requests without it.
 pub(crate) const AGENT: &str = concat!("selvedge/", env!("CARGO_PKG_VERSION"));
+static AGENT_VALUE: HeaderValue = HeaderValue::from_static(AGENT);
+/// What nearly all requests are declared as.
+static JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// OpenAI's and Azure's finer form of Retry-After.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// Longer waits are as good as none.
@@ -89,7 +93,7 @@ pub struct Target {
     pool: Arc<Pool>,
     clock: Clock,
     /// The path of the last call, and what it is on the wire.
-    last: Mutex<Option<(String, Uri)>>,
+    last: Mutex<Option<(Cow<'static, str>, Uri)>>,
 }
 
 impl Target {
@@ -141,9 +145,10 @@ impl Target {
         shown: &Shown,
         deadline: Mono,
     ) -> Result<(Flow, Head), Lost> {
-        let mut watch = Watch::new(spec.times, self.now(), deadline);
+        let now = self.now();
+        let mut watch = Watch::new(spec.times, now, deadline);
         let request = self.request(spec, call, shown)?;
-        let (response, lease) = self.send(&mut watch, request).await?;
+        let (response, lease) = self.send(&mut watch, request, now).await?;
         let (parts, body) = response.into_parts();
         let status = parts.status.as_u16();
         // A good answer says nothing of when to come back.
@@ -151,7 +156,7 @@ impl Target {
         let ending = Ending::of_status(status, after);
         let counts = spec.kind == ProviderKind::Bedrock;
         let beside = counts.then(|| header_text(&parts.headers, &PROMPT_TOKENS).parse().ok());
-        let media_type = header_text(&parts.headers, &CONTENT_TYPE);
+        let media_type = media_type(&parts.headers);
         let head = Head { status, media_type, prompt_tokens: beside.flatten() };
         let most =
             if ending == Ending::Answered { self.settings.max_answer } else { MAX_REFUSAL_BYTES };
@@ -178,8 +183,13 @@ impl Target {
             .map_err(|_| unsent("the request has no method"))?;
         let mut headers = HeaderMap::with_capacity(call.headers.len() + 6);
         headers.insert(HOST, self.host.clone());
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        headers.insert(USER_AGENT, AGENT_VALUE.clone());
         for (name, value) in &call.headers {
+            // As nearly all are declared.
+            if *name == "content-type" && *value == "application/json" {
+                headers.append(CONTENT_TYPE, JSON.clone());
+                continue;
+            }
             let name = HeaderName::from_bytes(name.as_bytes());
             let name = name.map_err(|_| unsent("a header of the request has no valid name"))?;
             let value = HeaderValue::from_str(value);
@@ -223,22 +233,25 @@ impl Target {
         &self,
         watch: &mut Watch,
         mut request: Request<Full<Bytes>>,
+        now: Mono,
     ) -> Result<(Response<Incoming>, Lease), Lost> {
-        let mut waiting = self.pool.take();
+        let mut waiting = self.pool.take(now);
         loop {
             let fresh = waiting.is_none();
-            let mut lease = match waiting.take() {
-                Some(lease) => lease,
+            let (mut lease, since) = match waiting.take() {
+                // It was there at once.
+                Some(lease) => (lease, now),
                 None => {
                     watch.disconnected(self.now());
                     // Far larger than all else: most requests do not carry it along.
                     let connecting = Box::pin(self.route.connect());
                     let mut alarm = Alarm::default();
                     let connection = timed(watch, self.clock, &mut alarm, connecting).await??;
-                    Lease::new(connection, alarm, self.now())
+                    let since = self.now();
+                    (Lease::new(connection, alarm, since), since)
                 }
             };
-            watch.connected(self.now());
+            watch.connected(since);
             // A connection is ready for the next request once its task has seen the last one's end.
             let Lease { connection: Connection { sender, .. }, alarm, .. } = &mut lease;
             let ready = timed(watch, self.clock, alarm, sender.ready()).await?;
@@ -310,8 +323,17 @@ impl Target {
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(crate) status: u16,
-    pub(crate) media_type: String,
+    pub(crate) media_type: Cow<'static, str>,
     pub(crate) prompt_tokens: Option<u64>,
+}
+
+/// The media type, which nearly all answers write in one of two ways: those are not copied.
+fn media_type(headers: &HeaderMap) -> Cow<'static, str> {
+    match headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) {
+        Some(b"application/json") => Cow::Borrowed("application/json"),
+        Some(b"text/event-stream") => Cow::Borrowed("text/event-stream"),
+        _ => Cow::Owned(header_text(headers, &CONTENT_TYPE)),
+    }
 }
 
 /// Reads what a provider says when it says no, and takes our secrets out of it.
@@ -342,7 +364,7 @@ async fn refused(
     credential.scrub(&mut said);
     let said = Said {
         status: head.status,
-        media_type: clean(head.media_type),
+        media_type: clean(head.media_type.into_owned()),
         request_id: clean(request_id),
         body: said.into(),
     };

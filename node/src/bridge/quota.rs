@@ -36,16 +36,16 @@ impl Bridge {
         }
     }
 
-    /// What is left of a caller's budgets.
-    pub(super) fn left_of(&self, holder: &Holder) -> Vec<Allowance> {
-        let left = self.admin.remaining(&holder.account, holder.key.as_ref()).into_iter();
-        left.map(|left| Allowance {
-            measure: terms::measure(left.unit),
-            limit: left.limit,
-            remaining: left.remaining,
-            reset: left.resets_in.unwrap_or_default(),
-        })
-        .collect()
+    /// Tells what is left of a caller's budgets.
+    pub(super) fn left_of(&self, holder: &Holder, tell: &mut dyn FnMut(Allowance)) {
+        self.admin.remaining(&holder.account, holder.key.as_ref(), |left| {
+            tell(Allowance {
+                measure: terms::measure(left.unit),
+                limit: left.limit,
+                remaining: left.remaining,
+                reset: left.resets_in.unwrap_or_default(),
+            });
+        });
     }
 
     /// The budgets, all or those of an account and the accounts under it.

@@ -113,8 +113,9 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Who an API key stands for, compared in constant time.
     fn holder_of(&self, key: &str) -> Result<Holder, KeyRefused>;
 
-    /// What an account may still do, as its budgets that are counted say; empty without any.
-    fn allowances(&self, holder: &Holder) -> Vec<Allowance>;
+    /// Tells what an account may still do, as its budgets that are counted say; nothing without
+    /// any. Requests wait for what is done with each, which must be short.
+    fn allowances(&self, holder: &Holder, tell: &mut dyn FnMut(Allowance));
 
     /// The budgets, all or those of an account and the accounts under it.
     fn budgets(&self, path: Option<&str>) -> Vec<Budget>;

@@ -82,14 +82,19 @@ impl Guard {
         let mut origins = headers.get_all(ORIGIN).iter();
         match (origins.next(), origins.next()) {
             (None, _) => Ok(()),
-            (Some(origin), None) if is_same_site(origin, &host) => Ok(()),
+            (Some(origin), None) if is_same_site(origin, host) => Ok(()),
             _ => Err(forbidden("requests from web pages of another origin are refused")),
         }
     }
 
     /// Refuses a body that is not declared as JSON.
     pub(super) fn check_content(headers: &HeaderMap) -> Result<(), Problem> {
-        let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let declared = headers.get(CONTENT_TYPE);
+        // As nearly all clients write it.
+        if declared.is_some_and(|value| value.as_bytes() == b"application/json") {
+            return Ok(());
+        }
+        let declared = declared.and_then(|value| value.to_str().ok());
         let essence = declared.and_then(|text| text.split(';').next()).map(str::trim);
         if essence.is_some_and(|text| text.eq_ignore_ascii_case("application/json")) {
             return Ok(());
@@ -167,20 +172,25 @@ impl Guard {
     }
 
     /// The one name the request is addressed to.
-    fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<Authority, Problem> {
+    fn check_host<'h>(&self, uri: &Uri, headers: &'h HeaderMap) -> Result<&'h str, Problem> {
         let mut hosts = headers.get_all(HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
             return Err(bad("the request needs exactly one Host header"));
         };
-        let parsed = Authority::try_from(host.as_bytes()).ok();
-        let Some(host) = parsed.filter(|host| !host.as_str().contains('@')) else {
-            return Err(bad("the Host header is not a host name"));
+        let no_name = || bad("the Host header is not a host name");
+        let host = host.to_str().map_err(|_| no_name())?;
+        let is_own = if let Some(name) = plain_name(host) {
+            !self.loopback || self.is_own_name(name)
+        } else {
+            let parsed = Authority::try_from(host).ok();
+            let parsed = parsed.filter(|_| !host.contains('@')).ok_or_else(no_name)?;
+            !self.loopback || self.is_own_name(parsed.host())
         };
         // A request line may name a host of its own, which would then be the one that counts.
-        if uri.authority().is_some_and(|named| named.as_str() != host.as_str()) {
+        if uri.authority().is_some_and(|named| named.as_str() != host) {
             return Err(bad("the request line and the Host header name different hosts"));
         }
-        if self.loopback && !self.is_own_name(host.host()) {
+        if !is_own {
             return Err(forbidden(
                 "this host name is not served here: use localhost, or add the name to the \
                  configuration",
@@ -191,7 +201,9 @@ impl Guard {
 
     fn is_own_name(&self, host: &str) -> bool {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        host.eq_ignore_ascii_case("localhost")
+        // The two that nearly all clients write come before a reading of addresses.
+        host == "127.0.0.1"
+            || host.eq_ignore_ascii_case("localhost")
             || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
             || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host))
     }
@@ -250,10 +262,19 @@ impl From<KeyRefused> for Problem {
     }
 }
 
+/// The name in a `Host` that is a plain name or an IPv4 address, with a port or without: of such
+/// a one the parser says the same, but copies it first. None of any other.
+fn plain_name(host: &str) -> Option<&str> {
+    let (name, port) = host.split_once(':').unwrap_or((host, "0"));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let is_plain = !name.is_empty() && name.bytes().all(plain);
+    (is_plain && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
+}
+
 /// Whether a page that came from this very address asks.
-fn is_same_site(origin: &HeaderValue, host: &Authority) -> bool {
+fn is_same_site(origin: &HeaderValue, host: &str) -> bool {
     let origin = origin.to_str().ok().and_then(|text| text.strip_prefix("http://"));
-    origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host.as_str()))
+    origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host))
 }
 
 /// The secret a request presents, if any.

@@ -50,6 +50,10 @@ fn only_names_of_this_machine_are_served_on_loopback() {
         ("192.168.1.5", 403),
         ("[::2]", 403),
         ("user@localhost", 400),
+        ("localhost:", 200),
+        ("evil.example:", 403),
+        (":8420", 403),
+        ("localhost:1@evil.example", 400),
         ("local host", 400),
         ("", 400),
     ];
@@ -59,6 +63,23 @@ fn only_names_of_this_machine_are_served_on_loopback() {
     assert_eq!(site(LOOPBACK, "/", &[]), 400, "no Host at all");
     assert_eq!(site(LOOPBACK, "/", &[("host", "localhost"), ("host", "evil.example")]), 400);
     assert_eq!(site(ANYWHERE, "/", &[("host", "any.example")]), 200, "a key guards it");
+}
+
+#[test]
+fn of_a_plain_host_the_parser_says_the_same() {
+    let plain = [
+        ("localhost", "localhost"),
+        ("LocalHost:8420", "LocalHost"),
+        ("127.0.0.1:1", "127.0.0.1"),
+        ("a-b.example:99999999", "a-b.example"),
+    ];
+    for (host, name) in plain {
+        assert_eq!(plain_name(host), Some(name));
+        assert_eq!(Authority::try_from(host).expect("a host").host(), name);
+    }
+    for other in ["", ":1", "a:", "a:b", "a:1:2", "[::1]", "u@a", "a b", "a/b", "a_b", "é"] {
+        assert_eq!(plain_name(other), None, "{other:?}");
+    }
 }
 
 #[test]

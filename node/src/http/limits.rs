@@ -120,6 +120,10 @@ impl Reader {
             }
             let more = body.size_hint().exact().unwrap_or(0).min(MORE_BYTES as u64);
             whole.push(chunk, more as usize);
+            // All that was announced is there: there is no end to be asked for.
+            if body.is_end_stream() {
+                break;
+            }
         }
         Ok(Received { bytes: whole.bytes(), _share: share })
     }

@@ -21,6 +21,7 @@ use selvedge_dialect::{self as dialect, anthropic};
 use selvedge_net::clock;
 use selvedge_runtime::{Asked, ChatCall, ClassCall, EmbedCall, Keeper, Trace, Wish, tells_classes};
 
+use super::allowance::Tightest;
 use super::answers::Answers;
 use super::backend::{Backend, Holder};
 use super::body::{Answer, json, whole};
@@ -36,9 +37,7 @@ use super::route::{Route, Surface};
 use super::settings::Settings;
 use super::speech::{self, Speech};
 use super::stop::Stop;
-use super::{
-    admin, allowance, api, cache, chat, completions, embed, grpc, models, ollama, relay, trace,
-};
+use super::{admin, api, cache, chat, completions, embed, grpc, models, ollama, relay, trace};
 
 /// Names a response, so that a person can ask about it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -108,9 +107,11 @@ pub(super) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
         trace.answered(status.as_u16(), code);
     }
     if let Some(holder) = exchange.holder.get() {
-        allowance::write(&app.backend.allowances(holder), response.headers_mut());
+        let mut tightest = Tightest::default();
+        app.backend.allowances(holder, &mut |allowance| tightest.take(allowance));
+        tightest.write(response.headers_mut());
     }
-    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(id.to_string())) {
+    if let Ok(value) = HeaderValue::from_bytes(&id.text()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
@@ -152,7 +153,7 @@ impl Exchange<'_> {
         }
         let route = route.ok_or_else(not_found)?;
         let methods = route.methods();
-        if !methods.split(", ").any(|known| known == parts.method.as_str()) {
+        if !is_known(&parts.method, methods) {
             return Err(wrong_method(methods));
         }
         if parts.method == Method::OPTIONS {
@@ -176,15 +177,20 @@ impl Exchange<'_> {
         parts: &Parts,
         body: Incoming,
     ) -> Result<Response<Answer>, Problem> {
-        let App { backend, guard, metrics, stop, .. } = self.app;
+        let App { backend, metrics, stop, .. } = self.app;
         let surface = route.surface();
         match route {
             Route::Chat => self.generate(parts, body, surface, chat::plan).await,
             Route::Completions => self.generate(parts, body, surface, completions::plan).await,
-            Route::Embeddings => self.embed(parts, body, surface, embed::OPENAI).await,
-            Route::Transcriptions | Route::Translations => self.hear(parts, body, &route).await,
-            Route::OllamaEmbed => self.embed(parts, body, surface, embed::OLLAMA).await,
-            Route::OllamaEmbeddings => self.embed(parts, body, surface, embed::OLLAMA_OLDER).await,
+            // Boxed, as others below: chats do not carry along what they have no use for.
+            Route::Embeddings => Box::pin(self.embed(parts, body, surface, embed::OPENAI)).await,
+            Route::Transcriptions | Route::Translations => {
+                Box::pin(self.hear(parts, body, &route)).await
+            }
+            Route::OllamaEmbed => Box::pin(self.embed(parts, body, surface, embed::OLLAMA)).await,
+            Route::OllamaEmbeddings => {
+                Box::pin(self.embed(parts, body, surface, embed::OLLAMA_OLDER)).await
+            }
             Route::Messages => self.told(parts, body, surface, speech::ANTHROPIC).await,
             Route::Responses => self.told(parts, body, surface, speech::RESPONSES).await,
             Route::OllamaChat => self.told(parts, body, surface, speech::OLLAMA_CHAT).await,
@@ -209,8 +215,8 @@ impl Exchange<'_> {
                 let body = anthropic::count_body(tokens);
                 Ok(whole(StatusCode::OK, "application/json", body))
             }
-            Route::Grpc(method) => self.grpc(method, parts, body).await,
-            Route::Inference(endpoint) => self.inference(endpoint, parts, body).await,
+            Route::Grpc(method) => Box::pin(self.grpc(method, parts, body)).await,
+            Route::Inference(endpoint) => Box::pin(self.inference(endpoint, parts, body)).await,
             Route::Models => {
                 let holder = self.holder(parts, surface)?;
                 let provided = backend.provided();
@@ -221,24 +227,32 @@ impl Exchange<'_> {
                 models::one(&backend.status(), &backend.provided(), &name)
             }
             Route::Request(id) => self.past(&id, parts),
-            Route::Labels(id) => self.label(&id, parts, body).await,
+            Route::Labels(id) => Box::pin(self.label(&id, parts, body)).await,
             Route::Description => {
                 self.holder(parts, surface)?;
                 Ok(whole(StatusCode::OK, "application/json", api::description()))
             }
             Route::Health => Ok(health(stop)),
             Route::Metrics => self.holder(parts, surface).map(|holder| metrics.page(holder)),
-            Route::Admin(path, _) => {
-                guard.check_admin(&parts.headers)?;
-                if parts.method != Method::POST {
-                    return admin::answer(&parts.method, &path, b"", backend.as_ref(), stop).await;
-                }
-                Guard::check_content(&parts.headers)?;
-                let received = self.app.reader.read(&parts.headers, body).await?;
-                let bytes = &received.bytes;
-                admin::answer(&parts.method, &path, bytes, backend.as_ref(), stop).await
-            }
+            Route::Admin(path, _) => Box::pin(self.manage(&path, parts, body)).await,
         }
+    }
+
+    /// What operators order.
+    async fn manage(
+        &self,
+        path: &str,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<Response<Answer>, Problem> {
+        let App { backend, guard, stop, .. } = self.app;
+        guard.check_admin(&parts.headers)?;
+        if parts.method != Method::POST {
+            return admin::answer(&parts.method, path, b"", backend.as_ref(), stop).await;
+        }
+        Guard::check_content(&parts.headers)?;
+        let received = self.app.reader.read(&parts.headers, body).await?;
+        admin::answer(&parts.method, path, &received.bytes, backend.as_ref(), stop).await
     }
 
     /// Who asks, if this endpoint is open to them.
@@ -264,7 +278,7 @@ impl Exchange<'_> {
         surface: Surface,
         plan: fn(&[u8]) -> Result<Plan, Problem>,
     ) -> Result<Response<Answer>, Problem> {
-        let App { backend, metrics, .. } = self.app;
+        let backend = &self.app.backend;
         let (caller, received) = self.receive(parts, body, surface).await?;
         let wish = cache::wish(&parts.headers)?;
         // A body that is not good is refused by whoever reads all of it.
@@ -276,6 +290,20 @@ impl Exchange<'_> {
             let asked = Asked::seen(seen, bytes, Kind::OpenAi, parse)?;
             return self.relay(asked, speech::OPENAI, caller, wish, received.bytes).await;
         }
+        // Boxed: what passes does not carry it along.
+        Box::pin(self.generate_read(surface, plan, caller, wish, received)).await
+    }
+
+    /// A request whose body is read whole, as all are that the mesh answers.
+    async fn generate_read(
+        &self,
+        surface: Surface,
+        plan: fn(&[u8]) -> Result<Plan, Problem>,
+        caller: Caller,
+        wish: Option<Wish>,
+        received: Received,
+    ) -> Result<Response<Answer>, Problem> {
+        let App { backend, metrics, .. } = self.app;
         // Several texts, or tokens, are for models of the mesh alone.
         if surface == Surface::Completions
             && let Ok(request) = dialect::openai::parse_text(&received.bytes)
@@ -574,6 +602,13 @@ fn options(methods: &'static str) -> Response<Answer> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     response
+}
+
+/// Whether a method is one of a path's.
+fn is_known(method: &Method, methods: &str) -> bool {
+    // What nearly all requests are, and the first that their paths name.
+    *method == Method::POST && methods.starts_with("POST, ")
+        || methods.split(", ").any(|known| known == method.as_str())
 }
 
 fn wrong_method(methods: &'static str) -> Problem {

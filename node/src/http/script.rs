@@ -386,9 +386,9 @@ impl Backend for Script {
         }
     }
 
-    fn allowances(&self, holder: &Holder) -> Vec<Allowance> {
+    fn allowances(&self, holder: &Holder, tell: &mut dyn FnMut(Allowance)) {
         let team = holder.account.as_str() == TEAM;
-        self.allowances.lock().iter().copied().filter(|_| team).collect()
+        self.allowances.lock().iter().copied().filter(|_| team).for_each(tell);
     }
 
     fn budgets(&self, path: Option<&str>) -> Vec<wire::Budget> {

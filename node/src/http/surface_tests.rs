@@ -164,6 +164,18 @@ fn unchunked(mut body: &str) -> String {
     text
 }
 
+/// Bytes of a request under way, which hyper moves: what is seldom wanted is boxed.
+const MOST_UNDER_WAY: usize = 4_096;
+
+#[test]
+fn a_request_under_way_takes_little_room() {
+    fn size_of_answer<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+    let size = size_of_answer(super::router::handle);
+    assert!((1..=MOST_UNDER_WAY).contains(&size), "{size} bytes");
+}
+
 #[tokio::test]
 async fn a_chat_is_answered_whole() {
     let surface = surface(Script::hello()).await;

@@ -206,9 +206,19 @@ impl Quota {
         key: Option<&KeyId>,
         now: Now,
     ) -> Vec<Remaining> {
+        self.each_remaining(account, key, now).collect()
+    }
+
+    /// The same, one by one.
+    pub fn each_remaining(
+        &self,
+        account: &AccountPath,
+        key: Option<&KeyId>,
+        now: Now,
+    ) -> impl Iterator<Item = Remaining> {
         let places = self.routes.get(account).and_then(|keys| keys.get(&key.copied()));
         let places = places.map_or(&[][..], |places| places);
-        places.iter().map(|place| remaining_of(&self.purses[*place], now)).collect()
+        places.iter().map(move |place| remaining_of(&self.purses[*place], now))
     }
 
     /// All that is on the books of a budget here: what was settled in its open windows, what those

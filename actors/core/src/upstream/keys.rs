@@ -147,7 +147,11 @@ impl KeyPool {
             } else if self.each.concurrent.is_some_and(|most| key.running >= most) {
                 full = true;
             } else {
-                let load = (key.running, key.requests.used(now));
+                // Of one key alone nobody asks how loaded it is.
+                let load = match count {
+                    1 => (0, 0),
+                    _ => (key.running, key.requests.used(now)),
+                };
                 if best.is_none_or(|(least, _)| load < least) {
                     best = Some((load, place));
                 }

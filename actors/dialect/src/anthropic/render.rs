@@ -9,7 +9,7 @@ use crate::chat::{
     Cache, ChatRequest, Content, Effort, Format, Message, Part, Role, Source, Thinking, Tool,
     ToolChoice,
 };
-use crate::exchange::{Dialect, Outgoing};
+use crate::exchange::{Dialect, Envelope, Outgoing};
 use crate::json::{Array, Json, Object};
 use crate::number::Number;
 
@@ -37,13 +37,14 @@ pub fn render(request: &ChatRequest, target: Target) -> Result<Outgoing, Refusal
     Ok(outgoing)
 }
 
-/// What to send for a body that passes as it came.
-pub fn passed(body: Vec<u8>) -> Outgoing {
-    Outgoing { method: "POST", path: "/v1/messages".to_owned(), headers: headers(), body }
-}
+/// What to send beside a body that passes as it came.
+pub const ENVELOPE: Envelope = Envelope {
+    path: "/v1/messages",
+    headers: &[("content-type", "application/json"), ("anthropic-version", VERSION)],
+};
 
 fn headers() -> Vec<(&'static str, String)> {
-    vec![("content-type", "application/json".to_owned()), ("anthropic-version", VERSION.to_owned())]
+    ENVELOPE.headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
 }
 
 pub(super) fn render_at(

@@ -10,7 +10,7 @@ use crate::cannot;
 use crate::chat::{
     ChatRequest, Content, Effort, Format, Message, Part, Role, Source, Tool, ToolChoice,
 };
-use crate::exchange::{Dialect, Outgoing};
+use crate::exchange::{Dialect, Envelope, Outgoing};
 use crate::json::{Array, Object};
 use crate::media;
 
@@ -47,11 +47,9 @@ impl Target<'_> {
     }
 }
 
-/// What to send for a body that passes as it came.
-pub fn passed(body: Vec<u8>) -> Outgoing {
-    let headers = vec![("content-type", "application/json".to_owned())];
-    Outgoing { method: "POST", path: "/v1/chat/completions".to_owned(), headers, body }
-}
+/// What to send beside a body that passes as it came.
+pub const ENVELOPE: Envelope =
+    Envelope { path: "/v1/chat/completions", headers: &[("content-type", "application/json")] };
 
 /// What to send for a chat.
 ///

@@ -315,8 +315,12 @@ impl Seen {
         }
     }
 
-    /// The body with what is changed in it.
-    pub fn rewrite(&self, body: &[u8], rewrite: Rewrite<'_>) -> Vec<u8> {
+    /// The body with what is changed in it; none where that is nothing.
+    pub fn rewrite(&self, body: &[u8], rewrite: Rewrite<'_>) -> Option<Vec<u8>> {
+        let asks_usage = rewrite.ask_usage && self.stream && !self.asks_usage;
+        if rewrite.limit.is_none() && rewrite.model.is_none() && !asks_usage {
+            return None;
+        }
         let mut changes: Vec<(Range<usize>, Vec<u8>)> = Vec::with_capacity(3);
         if let Some((field, tokens)) = rewrite.limit {
             let text = format!("\"{field}\":{tokens},").into_bytes();
@@ -327,7 +331,7 @@ impl Seen {
             json::value(&mut text, model);
             changes.push((self.model_at.clone(), text));
         }
-        if rewrite.ask_usage && self.stream && !self.asks_usage {
+        if asks_usage {
             changes.push(match &self.options {
                 Options::Absent => {
                     let text = &b"\"stream_options\":{\"include_usage\":true},"[..];
@@ -346,7 +350,7 @@ impl Seen {
             from = at.end;
         }
         out.extend_from_slice(body.get(from..).unwrap_or_default());
-        out
+        Some(out)
     }
 }
 

@@ -67,10 +67,23 @@ fn bodies_are_changed_by_splicing() {
         (r#"{"model":"a","b":"keep  this"}"#, r#"{"model":"new","b":"keep  this"}"#),
     ] {
         let changed = looked(body)
-            .rewrite(body.as_bytes(), Rewrite { model: Some("new"), ask_usage: true, limit: None });
+            .rewrite(body.as_bytes(), Rewrite { model: Some("new"), ask_usage: true, limit: None })
+            .expect("changed");
         assert_eq!(String::from_utf8_lossy(&changed), wanted);
-        let same = looked(body).rewrite(body.as_bytes(), Rewrite::default());
-        assert_eq!(same, body.as_bytes());
+        assert_eq!(looked(body).rewrite(body.as_bytes(), Rewrite::default()), None);
+    }
+}
+
+#[test]
+fn usage_is_asked_for_only_where_a_stream_does_not_tell_it() {
+    let rewrite = Rewrite { ask_usage: true, ..Rewrite::default() };
+    for (body, changes) in [
+        (r#"{"model":"a"}"#, false),
+        (r#"{"model":"a","stream":false}"#, false),
+        (r#"{"model":"a","stream":true,"stream_options":{"include_usage":true}}"#, false),
+        (r#"{"model":"a","stream":true}"#, true),
+    ] {
+        assert_eq!(looked(body).rewrite(body.as_bytes(), rewrite).is_some(), changes, "{body}");
     }
 }
 
@@ -79,6 +92,7 @@ fn a_limit_is_put_in_front() {
     let body = r#" {"model":"a","n":1}"#;
     let limit = Some(("max_tokens", 9));
     let changed = looked(body).rewrite(body.as_bytes(), Rewrite { limit, ..Rewrite::default() });
+    let changed = changed.expect("changed");
     assert_eq!(String::from_utf8_lossy(&changed), r#" {"max_tokens":9,"model":"a","n":1}"#);
 }
 
@@ -213,10 +227,42 @@ fn whole_answers_are_watched_at_their_own_depth() {
         assert_eq!((usage.prompt_tokens, usage.completion_tokens), (1, 2));
         assert_eq!((&tap.took().finish, tap.took().done), (&Some(Finish::Stop), true));
     }
+    let message = include_bytes!("../../tests/corpus/anthropic.json/message.json");
+    for size in [1, 5, 64] {
+        let mut tap = WholeTap::new(Kind::Anthropic);
+        message.chunks(size).for_each(|piece| tap.see(piece));
+        assert_eq!(tap.took().usage.map(|usage| usage.prompt_tokens), Some(2_107));
+    }
     let mut tap = WholeTap::new(Kind::Anthropic);
-    tap.see(include_bytes!("../../tests/corpus/anthropic.json/message.json"));
+    tap.see(message);
     assert_eq!(tap.took().usage.map(|usage| usage.prompt_tokens), Some(2_107));
     assert_eq!(tap.took().finish, Some(Finish::StopText));
+}
+
+#[test]
+fn a_kept_value_is_the_same_wherever_it_is_split_and_bounded() {
+    let told = |body: &str, size: usize| {
+        let mut tap = WholeTap::new(Kind::OpenAi);
+        body.as_bytes().chunks(size).for_each(|piece| tap.see(piece));
+        assert!(tap.took().done && !tap.took().failed, "{size}");
+        tap.took().clone()
+    };
+    let reason = r#"{"choices" : [ { "finish_reason" : "str\u0061n\"ge" , "n" : -1.5E+3 } ]}"#;
+    let whole = told(reason, reason.len());
+    assert!(whole.finish.is_some());
+    let around = r#"{"usage":{"prompt_tokens":7,"completion_tokens":8,"x":[{"y":null}]}}"#;
+    let usage = told(around, around.len()).usage.expect("told");
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens), (7, 8));
+    for size in 1..reason.len() {
+        assert_eq!(told(reason, size), whole, "{size}");
+        assert_eq!(told(around, size).usage, Some(usage), "{size}");
+    }
+    // Of one that is over the bound nothing is believed, in one piece or in many.
+    let room = " ".repeat(16 << 10);
+    let long = format!(r#"{{"usage":{{"prompt_tokens":7,{room}"completion_tokens":8}}}}"#);
+    for size in [1, 1_000, long.len()] {
+        assert_eq!(told(&long, size).usage, None, "{size}");
+    }
 }
 
 proptest! {

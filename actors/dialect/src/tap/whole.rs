@@ -12,8 +12,6 @@ use crate::openai;
 
 /// Bytes of a value that are kept: usage has a few hundred.
 const VALUE_BYTES: usize = 16 << 10;
-/// Room for such a value, so that one of the usual size is moved once.
-const KEPT_BYTES: usize = 512;
 /// Bytes of a key that are kept: one more than the longest looked for, so that a longer one with
 /// the same beginning is told apart.
 const KEY_BYTES: usize = 14;
@@ -33,9 +31,49 @@ pub struct WholeTap {
     word_len: usize,
     /// The key whose value comes next.
     key: Key,
-    /// The value being kept, and the depth at which it ends.
-    kept: Option<(Key, u32, Vec<u8>)>,
+    /// The value being kept.
+    kept: Option<Kept>,
     took: Took,
+}
+
+/// A value that is looked for, from its first byte on.
+#[derive(Debug)]
+struct Kept {
+    key: Key,
+    /// The depth at which it ends.
+    depth: u32,
+    /// Where it begins in the bytes that are being watched. It is copied only where it goes on in
+    /// the next ones, which few do.
+    from: usize,
+    /// What came of it before those.
+    earlier: Vec<u8>,
+}
+
+impl Kept {
+    const fn begin(key: Key, depth: u32, from: usize) -> Self {
+        Self { key, depth, from, earlier: Vec::new() }
+    }
+
+    /// All of it, cut: it ends in `bytes`, before `end`.
+    fn value<'v>(&'v mut self, bytes: &'v [u8], end: usize) -> &'v [u8] {
+        let here = &bytes[self.from..end];
+        if self.earlier.is_empty() {
+            return &here[..here.len().min(VALUE_BYTES)];
+        }
+        self.put(here);
+        &self.earlier
+    }
+
+    /// It goes on after `bytes`.
+    fn put_aside(&mut self, bytes: &[u8]) {
+        let from = std::mem::take(&mut self.from);
+        self.put(&bytes[from..]);
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        let room = VALUE_BYTES.saturating_sub(self.earlier.len());
+        self.earlier.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +85,18 @@ enum Key {
 
 /// Whether a byte may stand outside of strings, between brackets: in a number or a word such as
 /// `true`, or as a space.
-const fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_digit()
-        || byte.is_ascii_lowercase()
-        || matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'+' | b'-' | b'.' | b'E')
-}
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0_u8;
+    // All of them are ASCII.
+    while byte < 128 {
+        plain[byte as usize] = byte.is_ascii_digit()
+            || byte.is_ascii_lowercase()
+            || matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'+' | b'-' | b'.' | b'E');
+        byte += 1;
+    }
+    plain
+};
 
 impl WholeTap {
     /// A tap on an answer.
@@ -72,14 +117,12 @@ impl WholeTap {
 
     /// Watches the next bytes.
     pub fn see(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while let Some((first, after)) = rest.split_first() {
-            if self.in_string {
-                rest = self.string(rest);
-            } else {
-                self.structure(*first);
-                rest = after;
-            }
+        let mut at = 0;
+        while at < bytes.len() {
+            at = if self.in_string { self.string(bytes, at) } else { self.structure(bytes, at) };
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.put_aside(bytes);
         }
     }
 
@@ -88,20 +131,19 @@ impl WholeTap {
         &self.took
     }
 
-    /// Reads on in a string; what is left after it.
-    fn string<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+    /// Reads on in a string; where to go on after it.
+    fn string(&mut self, bytes: &[u8], at: usize) -> usize {
         if self.escaped {
             self.escaped = false;
-            self.keep(&bytes[..1]);
-            return &bytes[1..];
+            return at + 1;
         }
-        let end = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+        let rest = &bytes[at..];
+        let end = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
         let cut = end.min(KEY_BYTES - self.word_len);
-        self.word[self.word_len..self.word_len + cut].copy_from_slice(&bytes[..cut]);
+        self.word[self.word_len..self.word_len + cut].copy_from_slice(&rest[..cut]);
         self.word_len += cut;
-        self.keep(&bytes[..end]);
-        let Some(stop) = bytes.get(end) else { return &[] };
-        self.keep(&[*stop]);
+        let Some(stop) = rest.get(end) else { return bytes.len() };
+        let after = at + end + 1;
         if *stop == b'\\' {
             self.escaped = true;
             // A key with an escape in it is none that is looked for.
@@ -109,38 +151,35 @@ impl WholeTap {
             self.word_len = KEY_BYTES;
         } else {
             self.in_string = false;
-            if matches!(&self.kept, Some((Key::Reason, ..))) {
-                self.end_value();
+            if matches!(&self.kept, Some(Kept { key: Key::Reason, .. })) {
+                self.end_value(bytes, after);
             }
         }
-        &bytes[end + 1..]
+        after
     }
 
-    fn structure(&mut self, byte: u8) {
+    /// Reads what stands outside of strings; where to go on after it.
+    fn structure(&mut self, bytes: &[u8], at: usize) -> usize {
+        let byte = bytes[at];
         match byte {
             b'"' => {
                 self.in_string = true;
                 self.word_len = 0;
                 if self.key == Key::Reason {
-                    self.kept = Some((Key::Reason, self.depth, Vec::with_capacity(KEPT_BYTES)));
+                    self.kept = Some(Kept::begin(Key::Reason, self.depth, at));
                 }
-                self.keep(b"\"");
                 self.key = Key::Other;
             }
-            b':' => {
-                self.keep(b":");
-                self.key = self.key_of();
-            }
+            b':' => self.key = self.key_of(),
             b'{' | b'[' => {
                 if self.key == Key::Usage && byte == b'{' && self.kept.is_none() {
-                    self.kept = Some((Key::Usage, self.depth, Vec::with_capacity(KEPT_BYTES)));
+                    self.kept = Some(Kept::begin(Key::Usage, self.depth, at));
                 }
                 self.key = Key::Other;
                 if self.depth < u128::BITS {
                     self.objects = self.objects << 1 | u128::from(byte == b'{');
                 }
                 self.depth = self.depth.saturating_add(1);
-                self.keep(&[byte]);
             }
             b'}' | b']' => {
                 if self.depth <= u128::BITS {
@@ -150,23 +189,21 @@ impl WholeTap {
                 }
                 self.depth = self.depth.saturating_sub(1);
                 self.key = Key::Other;
-                self.keep(&[byte]);
-                if self.kept.as_ref().is_some_and(|(_, depth, _)| *depth == self.depth) {
-                    self.end_value();
+                if self.kept.as_ref().is_some_and(|kept| kept.depth == self.depth) {
+                    self.end_value(bytes, at + 1);
                 }
                 if self.depth == 0 {
                     self.took.done = true;
                 }
             }
-            b',' => {
-                self.key = Key::Other;
-                self.keep(b",");
-            }
+            b',' => self.key = Key::Other,
             _ => {
-                self.took.failed |= !is_plain(byte);
-                self.keep(&[byte]);
+                self.took.failed |= !PLAIN[usize::from(byte)];
+                let more = bytes[at + 1..].iter().take_while(|byte| PLAIN[usize::from(**byte)]);
+                return at + 1 + more.count();
             }
         }
+        at + 1
     }
 
     /// Whether the word before a colon is looked for at this depth.
@@ -182,27 +219,22 @@ impl WholeTap {
         }
     }
 
-    #[inline]
-    fn keep(&mut self, bytes: &[u8]) {
-        if let Some((_, _, value)) = &mut self.kept {
-            let room = VALUE_BYTES.saturating_sub(value.len());
-            value.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        }
-    }
-
-    fn end_value(&mut self) {
-        let Some((key, _, value)) = self.kept.take() else { return };
+    /// The value that is kept ends in `bytes`, before `end`.
+    fn end_value(&mut self, bytes: &[u8], end: usize) {
+        let Some(mut kept) = self.kept.take() else { return };
+        let key = kept.key;
+        let value = kept.value(bytes, end);
         match (key, self.kind) {
             (Key::Usage, Kind::OpenAi) => {
-                let usage = serde_json::from_slice::<openai::UsageField>(&value).ok();
+                let usage = serde_json::from_slice::<openai::UsageField>(value).ok();
                 self.took.usage = usage.map(Usage::from).or(self.took.usage);
             }
             (Key::Usage, Kind::Anthropic) => {
-                let usage = serde_json::from_slice::<anthropic::UsageField>(&value).ok();
+                let usage = serde_json::from_slice::<anthropic::UsageField>(value).ok();
                 self.took.usage = usage.map(Usage::from).or(self.took.usage);
             }
             (Key::Reason, kind) => {
-                let word = serde_json::from_slice::<String>(&value).unwrap_or_default();
+                let word = serde_json::from_slice::<String>(value).unwrap_or_default();
                 self.took.finish = Some(match kind {
                     Kind::OpenAi => openai::reason(word),
                     Kind::Anthropic => anthropic::reason(word),

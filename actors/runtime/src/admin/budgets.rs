@@ -173,13 +173,17 @@ impl Admin {
         views
     }
 
-    /// What is left of the budgets an account and key draw from, for headers of answers; empty
-    /// without budgets.
-    pub fn remaining(&self, account: &AccountPath, key: Option<&KeyId>) -> Vec<Remaining> {
-        if !self.shared.policies.limits(account, key) {
-            return Vec::new();
+    /// Tells what is left of the budgets an account and key draw from, for headers of answers;
+    /// nothing without budgets. Requests wait for what is done with it, which must be short.
+    pub fn remaining(
+        &self,
+        account: &AccountPath,
+        key: Option<&KeyId>,
+        tell: impl FnMut(Remaining),
+    ) {
+        if self.shared.policies.limits(account, key) {
+            self.shared.quota.each_remaining(account, key, tell);
         }
-        self.shared.quota.remaining(account, key)
     }
 
     /// Under which number of its durable store this node holds rights.

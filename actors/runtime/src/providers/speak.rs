@@ -2,10 +2,11 @@
 //!
 //! Owns the table from kinds to dialects. What the dialects say is `selvedge-dialect`'s.
 
+use bytes::Bytes;
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
 use selvedge_core::upstream::{ProviderKind, ProviderSpec};
 use selvedge_dialect::chat::{ChatRequest, Event, Failure};
-use selvedge_dialect::exchange::{AnswerParser, Outgoing};
+use selvedge_dialect::exchange::{AnswerParser, Envelope, Outgoing};
 use selvedge_dialect::tap::{Kind, Rewrite};
 use selvedge_dialect::{anthropic, bedrock, cohere, gemini, ollama, openai};
 use selvedge_upstream::{MediaType, Said};
@@ -90,15 +91,15 @@ pub(crate) fn say(
     }
 }
 
-/// A body that passes as it came to a provider that speaks the caller's own dialect, in its words;
-/// none where it must be translated. `model` is the model as the provider calls it, `limit` the
-/// length of an answer that must be limited and that the caller did not limit.
+/// A body that passes as it came to a provider that speaks the caller's own dialect, with what is
+/// sent beside it; none where it must be translated. `model` is the model as the provider calls it,
+/// `limit` the length of an answer that must be limited and that the caller did not limit.
 pub(crate) fn pass(
     spec: &ProviderSpec,
     asked: &Passable,
     model: &str,
     limit: Option<u32>,
-) -> Option<(Outgoing, MediaType)> {
+) -> Option<(Envelope, Bytes, MediaType)> {
     let Passable { body, kind, seen, .. } = asked;
     let strict = spec.kind == ProviderKind::Azure || spec.base.host() == OPENAI_HOST;
     let fits = match (spec.kind, kind) {
@@ -118,13 +119,13 @@ pub(crate) fn pass(
         ask_usage: *kind == Kind::OpenAi,
         limit: limit.map(|tokens| (name, u64::from(tokens))),
     };
-    let body = seen.rewrite(body, rewrite);
-    let outgoing = match kind {
-        Kind::OpenAi => openai::passed(body),
-        Kind::Anthropic => anthropic::passed(body),
+    let body = seen.rewrite(body, rewrite).map_or_else(|| body.clone(), Bytes::from);
+    let envelope = match kind {
+        Kind::OpenAi => openai::ENVELOPE,
+        Kind::Anthropic => anthropic::ENVELOPE,
     };
     let expects = if seen.stream { MediaType::EventStream } else { MediaType::Json };
-    Some((outgoing, expects))
+    Some((envelope, body, expects))
 }
 
 /// How strictly a server that speaks like OpenAI takes it. The deployment of Azure is put into the

@@ -102,11 +102,8 @@ impl QuotaLine {
         // From here on dropping `held` settles, also while this waits.
         let verdict = match self.ask(wanted.id, asked) {
             Answered::Now(verdict) => Some(verdict),
-            Answered::Later(later) => {
-                self.0.counters.budget_waits.bump();
-                let waited = tokio::time::timeout(VERDICT_WITHIN.into(), later).await;
-                waited.ok().and_then(Result::ok)
-            }
+            // Larger than all else here, and most are answered at once.
+            Answered::Later(later) => Box::pin(self.verdict(later)).await,
         };
         match verdict {
             Some(Verdict::Granted { budgets, downgrade, local_only }) => {
@@ -121,6 +118,13 @@ impl QuotaLine {
             }
             Some(Verdict::Extended) | None => Err(no_verdict()),
         }
+    }
+
+    /// The answer that comes later, if it comes in time.
+    async fn verdict(&self, later: oneshot::Receiver<Verdict>) -> Option<Verdict> {
+        self.0.counters.budget_waits.bump();
+        let waited = tokio::time::timeout(VERDICT_WITHIN.into(), later).await;
+        waited.ok().and_then(Result::ok)
     }
 }
 

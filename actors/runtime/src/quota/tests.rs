@@ -289,8 +289,16 @@ async fn a_lowered_limit_and_a_suspension_count_at_once() {
     // What a peer gave before it heard of the cut is spent; nothing can come after.
     assert!(spend_all(&a, 50).await + spend_all(&b, 50).await <= 100);
     assert!(a.gateway().shared.policies.bars(&account(), None).is_none());
+    let mut let_in = None;
+    let mut again = || {
+        let barred = a.gateway().shared.policies.bars_again(&account(), None, &mut let_in);
+        barred.is_some()
+    };
+    assert!(!again() && !again());
     a.admin().tenant_suspend(&account()).await.unwrap();
     assert!(a.gateway().shared.policies.bars(&account(), None).is_some());
+    assert!(again() && again(), "who was let in before is looked up again");
+    assert!(let_in.is_some());
     until("the suspension at the other node", || {
         b.gateway().shared.policies.bars(&account(), None).is_some()
     })

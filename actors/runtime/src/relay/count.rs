@@ -1,6 +1,5 @@
 //! The tokens of a prompt, counted by whoever would answer it, without an answer.
 
-use bytes::Bytes;
 use selvedge_base::{Blame, Code, Refusal, Retry, Stage};
 use selvedge_core::journey::Target;
 use selvedge_dialect::anthropic;
@@ -58,16 +57,8 @@ impl Gateway {
         let known = open.spec().model(model);
         request.model = known.map_or_else(|| model.to_owned(), |known| known.upstream.clone());
         let outgoing = speak::say_count(open.spec(), &request)?;
-        let asked = Call {
-            model: request.model,
-            method: outgoing.method,
-            path: outgoing.path,
-            headers: outgoing.headers,
-            body: Bytes::from(outgoing.body),
-            expects: MediaType::Json,
-            tokens: 0,
-            idempotent: true,
-        };
+        let asked = Call::of(outgoing, &request.model, MediaType::Json, 0);
+        let asked = Call { idempotent: true, ..asked };
         let deadline = clock::mono().plus(call.deadline);
         let told = |failed| paid::failure(&open, &failed).refusal;
         let mut answer = open.provider.ask(&asked, deadline).await.map_err(told)?;

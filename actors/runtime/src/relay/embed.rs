@@ -10,7 +10,6 @@ mod here;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use selvedge_base::{Blame, Code, Micros, Mono, Refusal, RequestId, Retry, Stage};
 use selvedge_contract::{self as contract, ModelCard};
 use selvedge_core::aim::{Aim, Leaving};
@@ -288,18 +287,11 @@ impl Errand {
         read: Read,
         paying: &mut Paying,
     ) -> Result<Embeddings, Missed> {
-        let call = Call {
-            model: model.to_owned(),
-            method: part.outgoing.method,
-            path: part.outgoing.path,
-            headers: part.outgoing.headers,
-            body: Bytes::from(part.outgoing.body),
-            expects: MediaType::Json,
-            tokens: part.tokens,
-            // The same vectors come each time. Where they are paid for, so would be a second asking
-            // beside the first, for which nothing is reserved.
-            idempotent: !open.costs_money(),
-        };
+        // The same vectors come each time. Where they are paid for, so would be a second asking
+        // beside the first, for which nothing is reserved.
+        let idempotent = !open.costs_money();
+        let call = Call::of(part.outgoing, model, MediaType::Json, part.tokens);
+        let call = Call { idempotent, ..call };
         let bound = Usage { prompt_tokens: part.tokens, ..Usage::default() };
         let mut begun = false;
         let asked = tokio::select! {

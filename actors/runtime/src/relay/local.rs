@@ -31,6 +31,7 @@ impl Relay {
         };
         let mut tools: Vec<Option<Calls>> =
             (0..).zip(&calls).map(|(choice, call)| calls_of(choice, call)).collect();
+        self.in_mesh = true;
         let mut open: Vec<_> =
             calls.into_iter().map(|call| Some(self.gateway.begin(call))).collect();
         let head = Head { id: self.call.id.to_string(), model, service_tier, ..Head::default() };

@@ -85,6 +85,12 @@ impl ChatStream {
         Self { work: Some(work), outlet }
     }
 
+    /// How many bytes the work takes.
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> usize {
+        self.work.as_ref().map_or(0, |work| size_of_val(&**work))
+    }
+
     /// One that says a single thing.
     pub(super) fn over(said: Said) -> Self {
         let outlet = Outlet::default();

@@ -4,11 +4,11 @@
 //! Owns the order of these and the cancelling. What may be spent, whether the provider is asked and
 //! what its bytes mean are decided elsewhere.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use selvedge_base::{Blame, Code, Micros, Refusal, RequestId, Retry, Stage};
 use selvedge_core::aim::{Aim, Leaving};
 use selvedge_core::bill::{Bill, Took};
@@ -16,10 +16,10 @@ use selvedge_core::catalogue::{Capability, Counts, Model};
 use selvedge_core::journey::Target;
 use selvedge_core::paid::{Priced, Running};
 use selvedge_dialect::chat::{Event, Failure, LogProbs, Usage};
-use selvedge_dialect::exchange::{AnswerParser, Outgoing};
+use selvedge_dialect::exchange::AnswerParser;
 use selvedge_dialect::tap::Kind;
 use selvedge_proto::policy::{AccountPath, KeyId};
-use selvedge_upstream::{Answer, Aside, Call, Events, Failed, MediaType, Passing};
+use selvedge_upstream::{Answer, Aside, Call, Events, Failed, Passing};
 use tokio::sync::watch;
 
 use super::{ChatCall, End, Passable, Relay, Said};
@@ -125,15 +125,15 @@ impl Relay {
         };
         match reading {
             Reading::Translated(parser) => {
-                self.translate(&open, Events::new(answer, parser), paying, interrupted).await
+                Box::pin(self.translate(&open, (answer, parser), paying, interrupted)).await
             }
             Reading::Passed { kind, stream, drops } => {
                 let rename = self.renamed(&call);
-                let passing = match stream {
+                let mut passing = match stream {
                     true => Passing::stream(answer, kind, drops, rename),
                     false => Passing::whole(answer, kind, rename),
                 };
-                self.pass(&open, passing, paying, interrupted).await
+                self.pass(&open, &mut passing, &mut paying, &mut interrupted).await
             }
         }
     }
@@ -159,7 +159,8 @@ impl Relay {
         self.asking = Trace::ask(trace, &call.model, || whom(open.spec()));
         let streams = self.call.asked.stream();
         self.asking.note(|turn| turn.streams = Some(streams));
-        call.headers.extend(self.asking.headers());
+        let traced = self.asking.headers().into_iter();
+        call.headers.extend(traced.map(|(name, value)| (name, Cow::Owned(value))));
     }
 
     /// What is said to the provider, and what it can cost at most.
@@ -181,11 +182,11 @@ impl Relay {
             // What is not reserved may not be spent: the provider is told where to end.
             let limit = (limited && asked.seen.max_tokens.is_none()).then(|| priced.longest());
             let passed = speak::pass(open.spec(), asked, upstream, limit);
-            if let Some((outgoing, expects)) = passed {
+            if let Some((envelope, body, expects)) = passed {
                 let (kind, stream) = (asked.kind, asked.seen.stream);
                 let drops = kind == Kind::OpenAi && stream && !asked.seen.asks_usage;
                 let reading = Reading::Passed { kind, stream, drops };
-                let call = call_of(upstream, outgoing, expects, &priced);
+                let call = Call::passing(envelope, body, upstream, expects, priced.worst().tokens);
                 return Ok(ToSay { priced, call, reading, limited });
             }
         }
@@ -205,7 +206,7 @@ impl Relay {
         let id = self.call.id.to_string();
         let speak::Spoken { outgoing, expects, parser } =
             speak::say(open.spec(), &request, &id, priced.longest())?;
-        let call = call_of(upstream, outgoing, expects, &priced);
+        let call = Call::of(outgoing, upstream, expects, priced.worst().tokens);
         Ok(ToSay { priced, call, reading: Reading::Translated(parser), limited })
     }
 
@@ -230,14 +231,16 @@ impl Relay {
         self.shared.quota.reserve(wanted).await
     }
 
-    /// Passes an answer on in the caller's dialect, event by event.
+    /// Passes an answer on in the caller's dialect, event by event. Boxed where it is asked for:
+    /// what passes as it came does not carry it along.
     async fn translate(
         &mut self,
         open: &Open,
-        mut events: Events,
+        (answer, parser): (Answer, Box<dyn AnswerParser>),
         mut paying: Paying,
         mut interrupted: Interrupted<'_>,
     ) -> End {
+        let mut events = Events::new(answer, parser);
         loop {
             let event = match interrupted.unless(pin!(events.next())).await {
                 Err(why) => return End::Failed(why.into()),
@@ -266,13 +269,14 @@ impl Relay {
         }
     }
 
-    /// Passes an answer's bytes on as they come.
+    /// Passes an answer's bytes on as they come. What is taken by value would be in the work of a
+    /// chat twice, which is copied once for each.
     async fn pass(
         &mut self,
         open: &Open,
-        mut passing: Passing,
-        mut paying: Paying,
-        mut interrupted: Interrupted<'_>,
+        passing: &mut Passing,
+        paying: &mut Paying,
+        interrupted: &mut Interrupted<'_>,
     ) -> End {
         // Pieces that were counted, and of those the ones whose bytes are held back.
         let (mut told, mut unsaid) = (0, 0);
@@ -286,7 +290,7 @@ impl Relay {
             told = took.pieces;
             unsaid += pieces;
             paying.passed(pieces, took.usage);
-            self.took(&paying);
+            self.took(paying);
             let passed = match next {
                 Ok(Some(passed)) => passed,
                 // The last bytes say that they are the last.
@@ -299,7 +303,7 @@ impl Relay {
             }
             if passed.last {
                 paying.ended(took.usage);
-                self.took(&paying);
+                self.took(paying);
                 let usage = took.usage;
                 let bytes = self.keep(passed.bytes, true);
                 let finish = took.finish.as_ref().map(finish_at);
@@ -324,8 +328,9 @@ impl Relay {
     }
 
     /// Why the caller may not go on, if it may not.
-    fn bars(&self) -> Option<Refusal> {
-        self.shared.policies.bars(&self.call.account, self.call.key.as_ref())
+    pub(super) fn bars(&mut self) -> Option<Refusal> {
+        let (account, key) = (&self.call.account, self.call.key.as_ref());
+        self.shared.policies.bars_again(account, key, &mut self.let_in)
     }
 
     /// Resolves when an answer that is asked for or comes must end at once: its budgets take back
@@ -402,19 +407,6 @@ const fn attempts(asked: &Result<Answer, Failed>) -> u32 {
         Ok(answer) => answer.attempts(),
         Err(Failed::Attempt { attempts, .. }) => *attempts,
         Err(Failed::Denied { .. }) => 0,
-    }
-}
-
-fn call_of(model: &str, outgoing: Outgoing, expects: MediaType, priced: &Priced) -> Call {
-    Call {
-        model: model.to_owned(),
-        method: outgoing.method,
-        path: outgoing.path,
-        headers: outgoing.headers,
-        body: Bytes::from(outgoing.body),
-        expects,
-        tokens: priced.worst().tokens,
-        idempotent: false,
     }
 }
 

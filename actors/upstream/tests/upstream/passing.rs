@@ -2,6 +2,7 @@
 
 use std::io;
 
+use bytes::Bytes;
 use selvedge_core::upstream::ProviderKind;
 use selvedge_dialect::exchange::Framing;
 use selvedge_dialect::openai;
@@ -27,8 +28,8 @@ async fn start(act: Act) -> (Server, Provider) {
 }
 
 async fn ask(provider: &Provider, framing: Framing) -> Answer {
-    let outgoing = openai::passed(br#"{"model":"m","messages":[]}"#.to_vec());
-    let call = Call::of(outgoing, "m", framing, 90);
+    let body = Bytes::from_static(br#"{"model":"m","messages":[]}"#);
+    let call = Call::passing(openai::ENVELOPE, body, "m", framing, 90);
     provider.ask(&call, soon()).await.unwrap()
 }
 

@@ -39,8 +39,8 @@ pub(crate) fn call(kind: ProviderKind, stream: bool) -> Call {
     Call {
         model: "m".to_owned(),
         method: "POST",
-        path: path.to_owned(),
-        headers: vec![("content-type", "application/json".to_owned())],
+        path: path.into(),
+        headers: vec![("content-type", "application/json".into())],
         body: format!(r#"{{"model":"m","stream":{stream},"text":"hello"}}"#).into(),
         expects: media(kind, stream),
         tokens: 10,
@@ -73,7 +73,7 @@ pub(crate) fn wire_path(kind: ProviderKind, stream: bool) -> String {
         ProviderKind::Azure => {
             "/openai/deployments/m/chat/completions?api-version=2024-10-21".to_owned()
         }
-        _ => call(kind, stream).path,
+        _ => call(kind, stream).path.into_owned(),
     }
 }
 

@@ -107,12 +107,21 @@ impl PolicyBook {
     /// Every budget that a call of this account and key counts against, whatever its scope: from
     /// the key or the app up to the tenant.
     pub fn budgets_of(&self, account: &AccountPath, key: Option<&KeyId>) -> Arc<[Arc<Budget>]> {
+        self.listed(account, key).clone()
+    }
+
+    /// Whether there is any such budget.
+    pub fn has_budgets(&self, account: &AccountPath, key: Option<&KeyId>) -> bool {
+        !self.listed(account, key).is_empty()
+    }
+
+    fn listed(&self, account: &AccountPath, key: Option<&KeyId>) -> &Budgets {
         if let Some((owner, budgets)) = key.and_then(|key| self.by_key.get(key))
             && owner == account
         {
-            return budgets.clone();
+            return budgets;
         }
-        account.upward().find_map(|path| self.by_account.get(path)).unwrap_or(&self.none).clone()
+        account.upward().find_map(|path| self.by_account.get(path)).unwrap_or(&self.none)
     }
 
     /// All budgets, in the order of their identities.
@@ -250,8 +259,20 @@ impl PolicyBook {
         true
     }
 
+    /// Whether [`PolicyBook::tick`] has anything to do: told without a copy of the book, for those
+    /// who change a copy.
+    pub fn tick_due(&self, wall: Wall) -> bool {
+        self.chains.values().any(|chain| chain.prune_due(&self.me, wall))
+            || self.entries.values().any(|entry| self.is_misplaced(entry, wall))
+            || self.keys.values().any(|notice| has_expired(notice, wall))
+            || self.cuts.tick_due(wall)
+    }
+
     /// Forgets what no open window needs. True when an answer may have changed.
     pub fn tick(&mut self, wall: Wall) -> bool {
+        if !self.tick_due(wall) {
+            return false;
+        }
         let me = self.me;
         let mut touched = BTreeSet::new();
         for (tenant, chain) in &mut self.chains {
@@ -259,28 +280,27 @@ impl PolicyBook {
                 touched.insert(tenant.clone());
             }
         }
-        let listed = |entry: &Entry| {
-            let level = &entry.budget.level;
-            let budgets = self.budgets_of(&level.account, level.key.as_ref());
-            budgets.iter().any(|budget| budget.id == entry.budget.id)
-        };
         for entry in self.entries.values() {
-            if entry.is_over(wall) == listed(entry) {
+            if self.is_misplaced(entry, wall) {
                 touched.insert(entry.budget.level.account.tenant_path());
             }
         }
         for tenant in &touched {
             self.rebuild(tenant, wall);
         }
-        let expired = |notice: &KeyNotice| {
-            notice.signed.body.not_after.is_some_and(|end| wall > end.plus(KEPT_EXPIRED))
-        };
         let before = self.keys.len();
-        self.keys.retain(|_, notice| !expired(notice));
+        self.keys.retain(|_, notice| !has_expired(notice, wall));
         let forgot = self.cuts.tick(wall);
         let changed = forgot || !touched.is_empty() || before != self.keys.len();
         self.revision += u64::from(changed);
         changed
+    }
+
+    /// Whether a budget is listed for its level although it is over, or is not although it counts.
+    fn is_misplaced(&self, entry: &Entry, wall: Wall) -> bool {
+        let level = &entry.budget.level;
+        let budgets = self.listed(&level.account, level.key.as_ref());
+        entry.is_over(wall) == budgets.iter().any(|budget| budget.id == entry.budget.id)
     }
 
     /// Signs for this node every epoch that waits for its word, and says for how many.
@@ -374,3 +394,7 @@ impl PolicyBook {
 
 /// How long an expired key is listed.
 const KEPT_EXPIRED: selvedge_base::Micros = selvedge_base::Micros::secs(24 * 3_600);
+
+fn has_expired(notice: &KeyNotice, wall: Wall) -> bool {
+    notice.signed.body.not_after.is_some_and(|end| wall > end.plus(KEPT_EXPIRED))
+}

@@ -381,9 +381,24 @@ impl Chain {
         reigns
     }
 
+    /// Whether [`Chain::prune`] would forget an epoch.
+    pub(super) fn prune_due(&self, me: &NodeId, wall: Wall) -> bool {
+        // The newest stays: nearly all chains have that one alone.
+        self.slots.len() > 1 && !self.outlived(&self.reigns(me), wall).is_empty()
+    }
+
     /// Forgets epochs that govern no window that is open or still settling. True when one went.
     pub(super) fn prune(&mut self, me: &NodeId, wall: Wall) -> bool {
         let reigns = self.reigns(me);
+        let outlived = self.outlived(&reigns, wall);
+        for number in &outlived {
+            self.drop_slot(*number, &reigns);
+        }
+        !outlived.is_empty()
+    }
+
+    /// Epochs that govern no window that is open or still settling.
+    fn outlived(&self, reigns: &[Reign], wall: Wall) -> Vec<u64> {
         let mut outlived = Vec::new();
         for (at, pair) in reigns.windows(2).enumerate() {
             let (reign, next) = (&pair[0], &pair[1]);
@@ -400,10 +415,7 @@ impl Chain {
                 outlived.push(reign.number);
             }
         }
-        for number in &outlived {
-            self.drop_slot(*number, &reigns);
-        }
-        !outlived.is_empty()
+        outlived
     }
 
     fn drop_slot(&mut self, number: u64, reigns: &[Reign]) {

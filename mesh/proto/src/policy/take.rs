@@ -226,6 +226,11 @@ impl Cutting {
         self.keys.values().chain(self.accounts.values()).chain(self.budgets.values().flatten())
     }
 
+    /// Whether there are cuts that nobody needs any more.
+    pub(super) fn tick_due(&self, wall: Wall) -> bool {
+        self.keys.values().any(|notice| is_over(notice, wall))
+    }
+
     /// Forgets cuts that nobody needs any more; whether there were any.
     pub(super) fn tick(&mut self, wall: Wall) -> bool {
         let before = self.keys.len();

@@ -44,10 +44,13 @@ fn a_closed_key_is_remembered_until_no_clock_can_open_it() {
     }
     assert!(!book.is_empty());
     let last = end.plus(MAX_LEASE).plus(CLOCK_SKEW);
+    assert!(!book.tick_due(last));
     assert!(!book.tick(last), "somebody's clock may still be before its end");
     assert_eq!(book.verify(&mortal.secret, last), Err(KeyProblem::Revoked(ids[0])));
     let later = last.plus(MINUTE);
+    assert!(book.tick_due(later));
     assert!(book.tick(later));
+    assert!(!book.tick_due(later));
     // It is unknown now, and neither the key nor the cut is taken again.
     assert_eq!(book.verify(&mortal.secret, later), Err(KeyProblem::Unknown));
     assert_eq!(book.apply_key(mortal.notice.clone(), &roster, later), Ok(false));
@@ -142,7 +145,11 @@ impl World {
                     self.closed.insert((at, key));
                 }
             }
-            _ => drop(self.books[at].tick(wall)),
+            _ => {
+                let (due, before) = (self.books[at].tick_due(wall), self.books[at].revision());
+                assert_eq!(self.books[at].tick(wall), due);
+                assert_eq!(self.books[at].revision() > before, due);
+            }
         }
     }
 
