@@ -69,7 +69,7 @@ fn check_request(body: &[u8]) {
         Ok(seen) => seen,
         Err(refusal) => return check_refusal(&refusal),
     };
-    assert_eq!(seen.rewrite(body, Rewrite::default()), body, "nothing was to be changed");
+    assert_eq!(seen.rewrite(body, Rewrite::default()), None, "nothing was to be changed");
     let limit = seen.max_tokens.is_none().then_some(("max_tokens", 77));
     let wishes = [
         Rewrite { model: Some(NAME), ..Rewrite::default() },
@@ -77,7 +77,7 @@ fn check_request(body: &[u8]) {
         Rewrite { model: Some(NAME), ask_usage: true, limit },
     ];
     for wish in wishes {
-        let out = seen.rewrite(body, wish);
+        let out = seen.rewrite(body, wish).unwrap_or_else(|| body.to_vec());
         let text = String::from_utf8_lossy(&out);
         let again = look(&out).unwrap_or_else(|no| panic!("{}: {text}", no.message));
         check_rewritten(&seen, &again, wish, &text);
