@@ -486,9 +486,11 @@ impl Request {
             // A key of this node alone may be called as a tenant of the mesh is. What is shared is
             // an account's; turns are its tenant's, however many accounts that has.
             let (account, tenant) = (&self.call.account, &self.call.tenant);
+            let turns = format!("{}|{tenant}", account.tenant());
             let asker = Asker {
                 scope: &format!("{}|{tenant}", account.as_str()),
-                tenant: &format!("{}|{tenant}", account.tenant()),
+                tenant: &turns,
+                group: &turns,
                 priority: self.call.priority,
                 within: Some(deadline),
             };

@@ -209,7 +209,10 @@ async fn hand_off(
         // Bounded by the answer, as in the gateway: `max_tokens` tokens and three more events.
         // What a peer calls its tenants is its own affair: two peers' may have one name.
         let tenant = format!("{from}|{}", handed.tenant);
-        let asker = Asker { within: Some(handed.deadline), ..Asker::new(&tenant) };
+        // Nor has it more places the more of them it names.
+        let group = from.to_string();
+        let within = Some(handed.deadline);
+        let asker = Asker { within, group: &group, ..Asker::new(&tenant) };
         shared.engine.submit_as(&asker, handed.request, Box::new(PeerSink(to_stream)))
     });
     if let Err(refusal) = submitted {

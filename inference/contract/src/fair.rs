@@ -6,8 +6,9 @@
 //!
 //! The rules: whoever was given least is next. What a request may yet take is given when it begins,
 //! and what it did not take is given back when it ends, so that it does not matter how many run at
-//! once. Nobody saves up: who comes begins at what the last one had who was begun. Of one tenant's
-//! the urgent ones are first, then those whose deadline is first, then those that came first. What
+//! once. Nobody saves up: who comes begins at what the last one really had who was begun. What is
+//! computed raises that, so that others who come again and again go before nobody for ever. Of one
+//! tenant's the urgent ones are first, then those whose deadline is first, then those that came first. What
 //! is not urgent at all goes behind everybody else's. None is overtaken without end: after
 //! [`MOST_OVERTAKEN`] that came later it is its tenant's first.
 //!
@@ -80,6 +81,9 @@ pub struct Asker<'a> {
     pub scope: &'a str,
     /// Whose share it counts against.
     pub tenant: &'a str,
+    /// Among whose requests its place is counted: a peer's tenants have places together, whatever
+    /// it calls them.
+    pub group: &'a str,
     /// How urgent it is.
     pub priority: Priority,
     /// The time until nobody wants an answer any more; `None` = endless.
@@ -89,7 +93,7 @@ pub struct Asker<'a> {
 impl<'a> Asker<'a> {
     /// A tenant of whom nothing else is known.
     pub const fn new(tenant: &'a str) -> Self {
-        Self { scope: tenant, tenant, priority: Priority::Normal, within: None }
+        Self { scope: tenant, tenant, group: tenant, priority: Priority::Normal, within: None }
     }
 
     /// What its request claims, asked now.
@@ -179,15 +183,19 @@ struct Account {
 #[derive(Clone, Debug)]
 pub(crate) struct Shares {
     accounts: BTreeMap<Tenant, Account>,
-    /// What whoever was begun last had been given before: who comes begins there.
+    /// Where who comes begins: what whoever was begun last had been given before, less what its
+    /// requests that run may yet take; and more by what all were given since, divided among as many
+    /// as are remembered, which is no more than any of those has who waits.
     level: u64,
+    /// Tokens that were taken and have not raised the level by one.
+    taken: u64,
     /// Tenants that are remembered: as many as there are places for requests.
     most: usize,
 }
 
 impl Shares {
     pub(crate) const fn new(most: usize) -> Self {
-        Self { accounts: BTreeMap::new(), level: 0, most }
+        Self { accounts: BTreeMap::new(), level: 0, taken: 0, most }
     }
 
     /// Where in the queue, in which the oldest are in front, whoever is next stands. Whoever was
@@ -209,8 +217,9 @@ impl Shares {
         firsts.iter().map(stand).min().map(|(_, _, at)| at)
     }
 
-    /// Notes that a tenant's request begins, which may take so many tokens.
-    pub(crate) fn begin(&mut self, tenant: &Tenant, tokens: u32) {
+    /// Notes that a tenant's request begins, which may take so many tokens, beside others of the
+    /// tenant that may yet take so many, `open`.
+    pub(crate) fn begin(&mut self, tenant: &Tenant, tokens: u32, open: u64) {
         let (start, level) = (self.start(tenant), self.level);
         let new = Account { given: start, floor: level, in_line: false };
         let account = self.accounts.entry(tenant.clone()).or_insert(new);
@@ -218,20 +227,24 @@ impl Shares {
             account.floor = level;
         }
         account.given = start.saturating_add(u64::from(tokens));
-        self.level = level.max(start);
+        self.level = level.max(start.saturating_sub(open));
     }
 
-    /// Notes that a tenant's request ended without so many of the tokens that it might have taken.
-    pub(crate) fn give_back(&mut self, tenant: &Tenant, tokens: u32) {
+    /// Notes that a tenant's request ended, which has taken so many of the tokens that it might
+    /// have taken and left so many.
+    pub(crate) fn end(&mut self, tenant: &Tenant, taken: u32, left: u32) {
         if let Some(account) = self.accounts.get_mut(tenant) {
-            account.given = account.given.saturating_sub(u64::from(tokens)).max(account.floor);
+            account.given = account.given.saturating_sub(u64::from(left)).max(account.floor);
         }
+        let (all, most) = (self.taken + u64::from(taken), self.most.max(1) as u64);
+        self.level = self.level.saturating_add(all / most);
+        self.taken = all % most;
     }
 
     /// Nobody waits and nothing runs: nobody has had more than another wanted.
     pub(crate) fn rest(&mut self) {
         self.accounts.clear();
-        self.level = 0;
+        (self.level, self.taken) = (0, 0);
     }
 
     /// What a tenant counts as given, were it begun now.

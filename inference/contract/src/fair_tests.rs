@@ -64,11 +64,11 @@ fn what_was_not_taken_is_given_back() {
     let (mut shares, queue) = (Shares::new(8), queue(&["acme", "zeta"]));
     let (acme, zeta) = (Tenant::new("acme"), Tenant::new("zeta"));
     assert_eq!(shares.next(&queue), Some(0));
-    shares.begin(&acme, 1_000);
+    shares.begin(&acme, 1_000, 0);
     assert_eq!(shares.next(&queue), Some(1));
-    shares.begin(&zeta, 100);
+    shares.begin(&zeta, 100, 0);
     assert_eq!(shares.next(&queue), Some(1));
-    shares.give_back(&acme, 950);
+    shares.end(&acme, 50, 950);
     assert_eq!(shares.next(&queue), Some(0));
 }
 
@@ -78,17 +78,17 @@ fn what_is_given_back_for_the_past_saves_nothing_up() {
     let (acme, zeta) = (Tenant::new("acme"), Tenant::new("zeta"));
     let (both, other) = (queue(&["acme", "zeta"]), queue(&["zeta"]));
     assert_eq!(shares.next(&both), Some(0));
-    shares.begin(&acme, 1_000);
+    shares.begin(&acme, 1_000, 0);
     for tokens in [5_000, 10] {
         assert_eq!(shares.next(&other), Some(0));
-        shares.begin(&zeta, tokens);
+        shares.begin(&zeta, tokens, 0);
     }
     // It was away while the other had 5,010, and begins where that one was begun last.
     assert_eq!(shares.next(&both), Some(0));
-    shares.begin(&acme, 10);
-    shares.give_back(&acme, 1_000);
+    shares.begin(&acme, 10, 0);
+    shares.end(&acme, 0, 1_000);
     assert_eq!(shares.next(&both), Some(0), "at 5,000 once more");
-    shares.begin(&acme, 100);
+    shares.begin(&acme, 100, 0);
     assert_eq!(shares.next(&both), Some(1), "and no lower");
 }
 
@@ -98,10 +98,59 @@ fn no_more_tenants_are_remembered_than_there_are_places() {
     for number in 0..100 {
         let name = format!("tenant {number}");
         assert_eq!(shares.next(&queue(&[&name])), Some(0));
-        shares.begin(&Tenant::new(&name), 10);
+        shares.begin(&Tenant::new(&name), 10, 0);
         assert!(shares.remembered() <= 8, "{}", shares.remembered());
     }
     assert_eq!(shares.remembered(), 8);
     shares.rest();
     assert_eq!(shares.remembered(), 0);
+}
+
+/// Requests name no limit and end long before the one there is: what they might have taken is no
+/// reason to begin who comes behind it.
+#[test]
+fn who_comes_to_a_full_batch_has_as_much_as_whoever_filled_it() {
+    const MOST: u32 = 8_000;
+    let mut shares = Shares::new(96);
+    // Of each request that runs whose it is, what it took and what it will.
+    let mut running: Vec<(&str, u32, u32)> = Vec::new();
+    let mut used = BTreeMap::from([("acme", 0), ("zeta", 0)]);
+    for step in 0..6_000_u32 {
+        let present = if step < 450 { &["acme"][..] } else { &["acme", "zeta"] };
+        while running.len() < 16 {
+            let at = shares.next(&queue(present)).expect("somebody waits");
+            let name = present[at];
+            let open = running.iter().filter(|one| one.0 == name);
+            let open = open.map(|one| u64::from(MOST - one.1)).sum();
+            shares.begin(&Tenant::new(name), MOST, open);
+            running.push((name, 0, 200 + (step * 37 + running.len() as u32 * 29) % 200));
+        }
+        for (name, taken, _) in &mut running {
+            *taken += 1;
+            *used.get_mut(name).expect("known") += u32::from(step >= 450);
+        }
+        running.retain(|&(name, taken, all)| {
+            (taken == all).then(|| shares.end(&Tenant::new(name), taken, MOST - taken)).is_none()
+        });
+    }
+    let (acme, zeta) = (used["acme"], used["zeta"]);
+    assert!(acme.abs_diff(zeta) < MOST && zeta > 30_000, "{acme} and {zeta}");
+}
+
+#[test]
+fn new_names_without_end_hold_up_nobody_without_end() {
+    let (mut shares, acme) = (Shares::new(8), Tenant::new("acme"));
+    assert_eq!(shares.next(&queue(&["acme"])), Some(0));
+    shares.begin(&acme, 10_000, 0);
+    shares.end(&acme, 10_000, 0);
+    for number in 0..802 {
+        let name = format!("tenant {number}");
+        if shares.next(&queue(&["acme", &name])) == Some(0) {
+            assert!(number > 400, "it had much more than each of the others: {number}");
+            return;
+        }
+        shares.begin(&Tenant::new(&name), 100, 0);
+        shares.end(&Tenant::new(&name), 100, 0);
+    }
+    panic!("ten thousand tokens are a hundred for each of eight, a hundred times");
 }

@@ -245,7 +245,7 @@ impl Schedule {
         let mut stays = |sequence: &Sequence| {
             if sequence.id == id {
                 prefixes.release(&sequence.chain);
-                shares.give_back(&sequence.claim.tenant, sequence.owed);
+                shares.end(&sequence.claim.tenant, sequence.taken(), sequence.owed);
             }
             sequence.id != id
         };
@@ -429,7 +429,7 @@ impl Schedule {
             if !fits {
                 plan.expelled.push(sequence.id);
                 prefixes.release(&sequence.chain);
-                shares.give_back(&sequence.claim.tenant, sequence.owed);
+                shares.end(&sequence.claim.tenant, sequence.taken(), sequence.owed);
             }
             fits
         };
@@ -555,8 +555,13 @@ impl Schedule {
                 plan.joined.push(Joined { id: sequence.id, pages });
             }
             if !sequence.begun {
-                let tokens = sequence.begin();
-                self.shares.begin(&sequence.claim.tenant, tokens);
+                let tenant = &sequence.claim.tenant;
+                let begun = self.queue.iter().filter(|waits| waits.begun);
+                let own =
+                    self.running.iter().chain(begun).filter(|own| own.claim.tenant == *tenant);
+                let open: u64 = own.map(|own| u64::from(own.owed)).sum();
+                let tenant = tenant.clone();
+                self.shares.begin(&tenant, sequence.begin(), open);
             }
             let waits = self.running.iter().any(|older| sequence.follows(older));
             let decode = sequence.next_decode();

@@ -24,6 +24,8 @@ pub(crate) struct Sequence {
     overtaken: u32,
     /// Tokens that its tenant was given for it and that were not computed.
     pub(crate) owed: u32,
+    /// Tokens that its tenant was given for it when it began.
+    granted: u32,
     /// Tokens that were computed or joined once, whatever a pause took away.
     reached: u32,
     /// The prompt and what was drawn.
@@ -61,6 +63,7 @@ impl Sequence {
             begun: false,
             overtaken: 0,
             owed: 0,
+            granted: 0,
             reached: 0,
             tokens: arrival.tokens,
             computed: 0,
@@ -103,7 +106,13 @@ impl Sequence {
         self.begun = true;
         self.reached = self.computed;
         self.owed = self.longest.saturating_sub(1).saturating_sub(self.computed);
+        self.granted = self.owed;
         self.owed
+    }
+
+    /// Tokens that were computed for it first, of those that its tenant was given for it.
+    pub(crate) const fn taken(&self) -> u32 {
+        self.granted.saturating_sub(self.owed)
     }
 
     /// Whether its time was over before it began.

@@ -31,6 +31,23 @@ fn a_tenant_leaves_places_for_another() {
 }
 
 #[test]
+fn a_peer_has_no_more_places_the_more_names_it_gives() {
+    let (engine, _file) = with_tiny(EngineConfig { max_batch: 1, max_queue: 4, ..config() });
+    let (gate, first) = recovery::hold(&engine, lively(1, 3));
+    let mut taken = Vec::new();
+    for (id, name) in (2..).zip(["a", "b", "c", "d", "e"]) {
+        let asker = Asker { group: "peer", ..Asker::new(name) };
+        taken.extend(ask(&engine, &asker, lively(id, 3)));
+    }
+    assert_eq!(taken.len(), 3, "those that run, and half of those that wait");
+    let own = ask(&engine, &Asker::new("zeta"), lively(9, 3)).expect("a place is left");
+    drop(gate);
+    for events in taken.iter().chain([&first, &own]) {
+        assert!(collect(events).finished.is_some());
+    }
+}
+
+#[test]
 fn what_is_not_begun_in_time_ends_unbegun() {
     let (engine, _file) = with_tiny(EngineConfig { max_batch: 1, ..config() });
     let (gate, first) = recovery::hold(&engine, lively(1, 3));

@@ -3,7 +3,7 @@
 //! Owns the threads: one hands requests to those that prepare them, one for each model; one
 //! computes, one makes vectors, one hears, one sees, one hands out tensors, one more exists while a
 //! model loads.
-//! Calls here never wait for a computation.
+//! Calls here never wait for a computation, but for one that makes room for a tuned model.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use selvedge_base::{Code, Micros, ModelDigest, Mono, Refusal, RequestId, Stage};
 use selvedge_contract::carried::{self, Carried};
+use selvedge_contract::fair::Tenant;
 use selvedge_contract::residence::{Residence, Standing, Wish};
 use selvedge_contract::schedule::Drafts;
 use selvedge_contract::speech::MAX_SAMPLES;
@@ -261,7 +262,8 @@ impl Engine for LocalEngine {
         self.shared.check_makes(request.model, Made::Text)?;
         let submitted = self.shared.now();
         let claim = asker.claim(submitted);
-        let place = self.shared.admit_of(request.id, request.model, Some(&claim.tenant))?;
+        let group = Tenant::new(asker.group);
+        let place = self.shared.admit_of(request.id, request.model, Some(&group))?;
         let outlet = Outlet::new(sink, place);
         let order = Box::new(Order { scope, claim, tuned, request, outlet, submitted });
         self.shared.front.push(front::Message::Order(order)).map_err(|message| {

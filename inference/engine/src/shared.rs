@@ -77,7 +77,8 @@ pub(crate) struct Shared {
 struct Live {
     model: ModelDigest,
     /// Whose it is, where models are shared out.
-    tenant: Option<Tenant>,
+    /// Among whose requests its place is counted.
+    group: Option<Tenant>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -384,7 +385,8 @@ impl Shared {
 
     /// The file of a model that something of this name can be added to.
     pub(crate) fn tunable(&self, base: ModelDigest, name: &str) -> Result<PathBuf, EngineError> {
-        check_tunable(&self.models.lock(), base, name).map(|entry| entry.path.clone())
+        let path = check_tunable(&self.models.lock(), base, name)?.path.clone();
+        self.tuned.lock().has_room(name).map(|()| path)
     }
 
     /// A version takes the place of those before, for requests to come.
@@ -513,12 +515,13 @@ impl Shared {
         self.admit_of(id, model, None)
     }
 
-    /// Admits a request, or says when to come back. A tenant has no more places than its part.
+    /// Admits a request, or says when to come back. A tenant, or a peer with all of its tenants, has
+    /// no more places than its part.
     pub(crate) fn admit_of(
         self: &Arc<Self>,
         id: RequestId,
         model: ModelDigest,
-        tenant: Option<&Tenant>,
+        group: Option<&Tenant>,
     ) -> Result<Place, Refusal> {
         let mut models = self.models.lock();
         let entry = models.get_mut(&model).ok_or_else(not_found)?;
@@ -527,7 +530,7 @@ impl Shared {
             return Err(entry.refusal());
         }
         let mut live = self.live.lock();
-        let own = |live: &&Live| tenant.is_some() && live.tenant.as_ref() == tenant;
+        let own = |live: &&Live| group.is_some() && live.group.as_ref() == group;
         let own = live.values().filter(|live| live.model == model).filter(own).count();
         let places = Places { running: self.config.max_batch, waiting: self.config.max_queue };
         if let Err(crowded) = places.admit(entry.accepted, own) {
@@ -540,8 +543,8 @@ impl Shared {
         let (work, turn, now) = (entry.accepted, entry.turns, self.now());
         self.memory.change(|account| account.worked(model, work, now));
         let cancelled = Arc::new(AtomicBool::new(false));
-        let tenant = tenant.cloned();
-        live.insert(id, Live { model, tenant, cancelled: Arc::clone(&cancelled) });
+        let group = group.cloned();
+        live.insert(id, Live { model, group, cancelled: Arc::clone(&cancelled) });
         Ok(Place { shared: Arc::downgrade(self), id, turn, cancelled })
     }
 

@@ -84,11 +84,17 @@ impl Versions {
         self.0.values().filter_map(|versions| versions.last())
     }
 
-    /// Puts a version in the place of the ones before.
-    pub(crate) fn put(&mut self, tuned: Tuned) -> Result<(), EngineError> {
-        if self.0.len() >= MAX_TUNED && !self.0.contains_key(&tuned.name) {
+    /// Whether there may be a version of this name.
+    pub(crate) fn has_room(&self, name: &str) -> Result<(), EngineError> {
+        if self.0.len() >= MAX_TUNED && !self.0.contains_key(name) {
             return Err(EngineError::TooManyModels(MAX_TUNED));
         }
+        Ok(())
+    }
+
+    /// Puts a version in the place of the ones before.
+    pub(crate) fn put(&mut self, tuned: Tuned) -> Result<(), EngineError> {
+        self.has_room(&tuned.name)?;
         let versions = self.0.entry(tuned.name.clone()).or_default();
         versions.retain(|known| known.digest != tuned.digest);
         versions.push(Arc::new(tuned));
@@ -134,6 +140,8 @@ impl Tuned {
         }
         let TunedModel { name, base, digest, round, .. } = model;
         let reservation = shared.make_room_beside((digest, base), &name, additions.bytes())?;
+        // Pages that are kept for prompts to come may be in what was set aside.
+        shared.worker.nudge();
         Ok(Self { name, base, digest, round, additions, reservation })
     }
 }

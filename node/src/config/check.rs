@@ -372,7 +372,8 @@ impl Problems {
         }
     }
 
-    /// Here and not where models are loaded, so that whoever counts before that counts alike.
+    /// Here and not where models are loaded, so that whoever counts before that in the node counts
+    /// alike. A command that is run apart from it may see another limit than the node has.
     fn budget(&mut self, said: u64, device: Device) -> Budget {
         if let Some(allowed) = Budget::check(said) {
             self.say("engine.memory_budget_bytes", said, allowed);

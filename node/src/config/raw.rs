@@ -318,12 +318,12 @@ pub(crate) struct RawEngine {
     #[schemars(range(min = 1, max = 64))]
     pub(crate) max_batch: u64,
     /// Requests that may wait for a place; more are refused and go elsewhere. Beside others a
-    /// tenant has half of the places at most.
+    /// tenant has half of the places at most, alone seven eighths.
     #[schemars(range(min = 1, max = 4096))]
     pub(crate) max_queue: u64,
     /// Memory for all models and their caches together, in bytes, 16777216 at least. 0: half of
     /// the machine's memory, or of the limit that is set for the node, and no more than 4294967296
-    /// (on a card always that). Where not all models fit, those that are asked for are in memory in
+    /// (always that on a card, or where the system does not tell its memory as Linux does). Where not all models fit, those that are asked for are in memory in
     /// turn.
     #[schemars(range(min = 0, max = 17592186044416_u64))]
     pub(crate) memory_budget_bytes: u64,
