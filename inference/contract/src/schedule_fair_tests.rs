@@ -184,6 +184,7 @@ fn who_was_paused_is_first_and_never_late() {
     for id in 1..=3 {
         engine.arrive(until(1, of("acme", id, 10, 150))).expect("fits alone");
     }
+    assert_eq!(engine.step().admitted.len(), 3);
     engine.arrive(of("zeta", 4, 10, 10)).expect("fits");
     let (mut paused, mut pauses) = (BTreeSet::new(), 0);
     for _ in 0..2_000 {
