@@ -138,6 +138,11 @@ const EXCUSED: &[(&str, &[&str])] = &[
         &["Card", "Chosen", "Fate", "Hardware", "MAX_CARDS", "MAX_NAME", "Variant", "clean"],
     ),
     (
+        "who asks an engine in which name: what is claimed of its turns is simulated with the schedule; \
+         its places are counted once, by the thread that takes a request",
+        &["Asker", "Crowded", "Places", "Priority", "Tenant"],
+    ),
+    (
         "calls of functions: what words say, and answers have none here",
         &["Tool", "ToolCall", "ToolChoice", "Turn", "TurnKind"],
     ),
