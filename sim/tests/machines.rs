@@ -138,8 +138,8 @@ const EXCUSED: &[(&str, &[&str])] = &[
         &["Card", "Chosen", "Fate", "Hardware", "MAX_CARDS", "MAX_NAME", "Variant", "clean"],
     ),
     (
-        "who asks an engine in which name: what is claimed of its turns is simulated with the schedule; \
-         its places are counted once, by the thread that takes a request",
+        "who asks an engine in which name: what is claimed of its turns is simulated with the \
+         schedule; places are counted once, by the thread that takes a request",
         &["Asker", "Crowded", "Places", "Priority", "Tenant"],
     ),
     (

@@ -8,9 +8,9 @@
 //! and what it did not take is given back when it ends, so that it does not matter how many run at
 //! once. Nobody saves up: who comes begins at what the last one really had who was begun. What is
 //! computed raises that, so that others who come again and again go before nobody for ever. Of one
-//! tenant's the urgent ones are first, then those whose deadline is first, then those that came first. What
-//! is not urgent at all goes behind everybody else's. None is overtaken without end: after
-//! [`MOST_OVERTAKEN`] that came later it is its tenant's first.
+//! tenant's the urgent ones are first, then those whose deadline is first, then those that came
+//! first. What is not urgent at all goes behind everybody else's. None is overtaken without end:
+//! after [`MOST_OVERTAKEN`] that came later it is its tenant's first.
 //!
 //! Urgency orders a tenant's own requests and never goes before another tenant's, so that calling
 //! all of them urgent is worth nothing.

@@ -515,8 +515,8 @@ impl Shared {
         self.admit_of(id, model, None)
     }
 
-    /// Admits a request, or says when to come back. A tenant, or a peer with all of its tenants, has
-    /// no more places than its part.
+    /// Admits a request, or says when to come back. A tenant, or a peer with all of its tenants,
+    /// has no more places than its part.
     pub(crate) fn admit_of(
         self: &Arc<Self>,
         id: RequestId,

@@ -323,8 +323,8 @@ pub(crate) struct RawEngine {
     pub(crate) max_queue: u64,
     /// Memory for all models and their caches together, in bytes, 16777216 at least. 0: half of
     /// the machine's memory, or of the limit that is set for the node, and no more than 4294967296
-    /// (always that on a card, or where the system does not tell its memory as Linux does). Where not all models fit, those that are asked for are in memory in
-    /// turn.
+    /// (always that on a card, or where the system does not tell its memory as Linux does). Where
+    /// not all models fit, those that are asked for are in memory in turn.
     #[schemars(range(min = 0, max = 17592186044416_u64))]
     pub(crate) memory_budget_bytes: u64,
     /// Load a model at its first request instead of at the start.
