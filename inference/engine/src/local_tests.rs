@@ -319,7 +319,8 @@ fn weights_that_are_no_numbers_fail_the_request_only() {
 #[test]
 fn a_file_that_vanished_or_lost_a_tensor_fails_its_model() {
     let lacking = temporary(&Writer::tiny(1).without("blk.1.ffn_up.weight").bytes());
-    let (engine, _file) = with_tiny(config());
+    // It is loaded for the request, which else might come when that has failed.
+    let (engine, _file) = with_tiny(EngineConfig { lazy: true, ..config() });
     engine.add_model(lacking.path(), "lacking", OTHER).expect("its header is fine");
     let all = answer(&engine, request(1, OTHER, Input::Text("x".into())));
     let refusal = all.failed.expect("failed");
