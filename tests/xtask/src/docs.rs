@@ -55,11 +55,12 @@ fn pages() -> Result<Vec<(&'static str, String)>> {
 struct Binary(std::path::PathBuf);
 
 impl Binary {
-    /// Builds it if it is not current. The whole workspace is named so that cargo chooses the same
-    /// features as for the tests and compiles nothing twice.
+    /// Builds it if it is not current. The whole workspace with its tests is named, so that cargo
+    /// chooses the same features as for the tests and compiles nothing twice: tests want some of
+    /// dependencies that the program alone does not.
     fn built() -> Result<Self> {
         let output = Command::new("cargo")
-            .args(["build", "--quiet", "--workspace", "--bin", "selvedge"])
+            .args(["build", "--quiet", "--workspace", "--bin", "selvedge", "--tests"])
             .args(["--message-format", "json-render-diagnostics"])
             .current_dir(repo::root())
             .stderr(std::process::Stdio::inherit())
@@ -73,6 +74,8 @@ impl Binary {
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .filter(|message| message["target"]["name"] == "selvedge")
+            // Its unit tests are a program of the same name.
+            .filter(|message| message["profile"]["test"] == false)
             .find_map(|message| message["executable"].as_str().map(str::to_owned))
             .context("cargo did not say where it put selvedge")?;
         Ok(Self(path.into()))

@@ -51,7 +51,7 @@ pub fn priority_of(tier: &str) -> Option<Priority> {
     }
 }
 
-/// The class of service that a request got which named one.
+/// The class of service that a request named, as answers say it again.
 pub const fn tier_of(priority: Priority) -> &'static str {
     match priority {
         Priority::High => "priority",

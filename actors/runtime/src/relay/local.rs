@@ -86,7 +86,7 @@ impl Relay {
         End::Answered(Said::Event(finished))
     }
 
-    /// One call per answer wanted, and the class of service that they get, if one was named.
+    /// One call per answer wanted, and the class of service, if one was named, as it is said again.
     async fn calls(&mut self, model: &str) -> Result<(Vec<Call>, Option<String>), Refusal> {
         let ForEngine { input, n, sampling, seed, max_tokens, stop, logprobs, schema, tier } =
             for_engine(self.to_ask(None)?.as_ref())?;

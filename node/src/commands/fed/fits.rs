@@ -47,7 +47,8 @@ fn coarse(told: &FederatedCheck) -> Option<String> {
     let largest =
         told.nodes.iter().filter(|one| one.answer == "fits").filter_map(|one| one.examples);
     let largest = largest.max().filter(|&largest| largest > 0 && most > largest * COARSE)?;
-    let weight = (largest * 64 / most).max(1);
+    // As a round rounds it.
+    let weight = ((largest * 64 + most / 2) / most).max(1);
     Some(format!(
         "max_examples is {most} and no client that fits has more than {largest}: weights are whole \
          numbers from 1 to 64, and the largest would be {weight}, so that clients with other \

@@ -104,7 +104,7 @@ fn told(model: &TrainedModel, verified: &Verified) -> String {
     }
     if *unchecked > 0 {
         let of =
-            format!("{unchecked} rounds of {}: no more parts of the sum than tell it", tip.round);
+            format!("{unchecked} of {} rounds: no more parts of the sum than tell it", tip.round);
         rows.push(("not checked", of));
     }
     let rows: Vec<_> = rows.into_iter().map(|(what, text)| vec![what.to_owned(), text]).collect();

@@ -40,7 +40,7 @@ fn a_model_is_proven_by_the_chain_beside_it() {
     assert!(sum >= 12, "three rounds of four nodes at least");
     // Made when a sum was of as many parts as tell it.
     assert_eq!(json["unchecked_rounds"], 3);
-    assert!(said.contains("3 rounds of 3: no more parts"), "{said}");
+    assert!(said.contains("3 of 3 rounds: no more parts"), "{said}");
     let checked = Verified { unchecked: 0, ..verified };
     assert!(!told(&model, &checked).contains("not checked"));
     assert_eq!(as_json(&model, &checked)["unchecked_rounds"], 0);
