@@ -357,7 +357,13 @@ fn exact_attention(
 /// The extremes: all codes at their greatest, activations at their greatest and of one sign.
 #[test]
 fn nothing_saturates() {
-    for format in FORMATS {
+    // Under Miri one of each layout.
+    let kinds = if cfg!(miri) {
+        &[Format::Q4_0, Format::Q5K, Format::Q6K, Format::Q8_0][..]
+    } else {
+        &FORMATS
+    };
+    for &format in kinds {
         let columns = format.block_len().max(BLOCK);
         for (code, input) in [(0xff, -1.0), (0xff, 1.0), (0x00, 1.0), (0x80, -1.0), (0x7f, 1.0)] {
             let mut bytes = tensor(format, LANES, columns, 1);

@@ -17,6 +17,7 @@ mod deny;
 mod docs;
 mod layers;
 mod lexer;
+mod miri;
 mod models;
 mod needs;
 #[cfg(test)]
@@ -49,6 +50,9 @@ enum Command {
     Check,
     /// Run the kernels' tests on emulated ARM processors, one of each class.
     Arm,
+    /// Run the kernels' tests in Miri, which finds undefined behaviour, for each set of
+    /// instructions of x86-64. Takes a nightly toolchain and most of an hour.
+    Miri,
     /// Run a benchmark: `cargo xtask bench mesh`.
     Bench {
         /// Which one; without a name the known ones are listed.
@@ -116,6 +120,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Test => suite::test(),
         Command::Check => suite::check(),
         Command::Arm => arm::test(),
+        Command::Miri => miri::test(),
         Command::Bench { name, json, more } => bench::run(name.as_deref(), json, &more),
         Command::Fuzz { target, more } => {
             // Without optimisation: overflows and broken assertions are found, too.

@@ -6,6 +6,8 @@
 
 use std::arch::x86_64::*;
 
+#[cfg(miri)]
+use super::interpreted::{_mm256_cvtph_ps, _mm256_cvtps_ph};
 use super::{Dot, Floats, Halves, Kernel, LANES, Simd, Words};
 use crate::act::Act;
 use crate::tile::{Tile, held};

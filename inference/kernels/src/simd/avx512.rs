@@ -6,6 +6,11 @@
 
 use std::arch::x86_64::*;
 
+#[cfg(miri)]
+use super::interpreted::{
+    _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_dpbusd_epi32, _mm512_max_ps, _mm512_min_ps,
+    _mm512_sll_epi16, _mm512_srl_epi16,
+};
 use super::{Dot, Floats, Halves, Kernel, LANES, Simd, Words};
 use crate::act::Act;
 use crate::tile::{Tile, held};

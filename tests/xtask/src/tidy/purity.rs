@@ -51,6 +51,7 @@ const CLOCK_HOMES: &[&str] = &["mesh/net/src/clock.rs", "mesh/net/src/entropy.rs
 const UNSAFE_HOMES: &[&str] = &[
     "inference/kernels/src/simd/avx2.rs",
     "inference/kernels/src/simd/avx512.rs",
+    "inference/kernels/src/simd/interpreted.rs",
     "inference/kernels/src/simd/neon.rs",
     "inference/kernels/src/simd/neon/dotprod.rs",
     "inference/kernels/src/simd/neon/i8mm.rs",
