@@ -4,6 +4,7 @@
 
 use selvedge_kernels::Isa;
 
+use crate::kept::Keeping;
 use crate::onnx::Running;
 use crate::renderer::Rendering;
 
@@ -40,6 +41,8 @@ pub struct EngineConfig {
     pub speculation: bool,
     /// Names of models that are never unloaded to make room for others; `*` means all.
     pub keep_loaded: Vec<String>,
+    /// Where the packed weights of language models are kept for later loads; `None` keeps none.
+    pub keeping: Option<Keeping>,
     /// Where chat templates are rendered.
     pub rendering: Rendering,
     /// Where ONNX models run.
@@ -87,6 +90,8 @@ impl Default for EngineConfig {
             // What it wins and loses on real texts is not measured yet.
             speculation: false,
             keep_loaded: Vec::new(),
+            // Where, only a node knows.
+            keeping: None,
             rendering: Rendering::Here,
             running: Running::Here,
         }

@@ -10,7 +10,8 @@
 //! The way of a request: `local` admits it, `front` turns it into tokens, `worker` and `runner`
 //! compute it step by step, `job` draws and delivers; `memory` has other models go where its own is
 //! not loaded and does not fit. The way of a file: `gguf` reads the header within bounds, `card`
-//! checks what it claims, `parts` that nothing is missing, `weights` and `llama` hold it; `decoder`
+//! checks what it claims, `parts` that nothing is missing, `weights` and `llama` hold it, `kept` has
+//! it packed on the disk for the next time; `decoder`
 //! holds one that is being tuned, `tuned` what was learned, beside the weights that answer,
 //! `quantize` writes one in another form and `gauge` says what that costs. Models of embeddings,
 //! which are directories, have a way of their own: `embed`; and so have those that write down what
@@ -35,6 +36,7 @@ mod gguf;
 mod gguf_value;
 mod guide;
 mod job;
+mod kept;
 mod kv;
 mod llama;
 mod loader;
@@ -78,6 +80,7 @@ pub use decoder::{Additions, Decoder, LowRank, Projection, Tunable, TunableShape
 pub use embed::{FOLDER_FILES, inspect_tokenizer_bytes, inspect_weights_bytes};
 pub use error::EngineError;
 pub use gauge::{Gauge, Gauged, Held};
+pub use kept::Keeping;
 pub use local::LocalEngine;
 pub use memory::MemoryUse;
 pub use needs::{Needs, needs};

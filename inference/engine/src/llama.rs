@@ -1,7 +1,7 @@
 //! A language model in memory, on whichever side computes it.
 //!
-//! Owns the choice: on the processor the model is `selvedge_kernels`' own, packed as it is read
-//! ([`crate::packed`]); on other devices candle's tensors compute it ([`crate::tensors`]).
+//! Owns the choice: on the processor the model is `selvedge_kernels`' own, packed as it is read or
+//! mapped as it was packed before ([`crate::packed`]); on other devices candle's tensors compute it ([`crate::tensors`]).
 //! What holds on the processor: a row's logits are bitwise the same in every batch, for every way
 //! of cutting a prompt into chunks, on any number of threads and for every set of vector
 //! instructions. On other devices rounding differs with the number of rows: there, equality is
@@ -10,11 +10,13 @@
 use std::sync::atomic::AtomicU64;
 
 use candle_core::Device;
+use selvedge_base::ModelDigest;
 use selvedge_kernels::{Additions, Crew, Model, SharedPage};
 
 use crate::card::Shape;
 use crate::error::EngineError;
 use crate::gguf::Gguf;
+use crate::kept::Keeping;
 use crate::kv::KvCache;
 use crate::{packed, tensors};
 
@@ -94,6 +96,31 @@ impl Llama {
         }
         let model = tensors::Llama::load(gguf, device, advanced)?;
         Ok(Self::Tensors(Box::new(model)))
+    }
+
+    /// The same, from what is kept of a model of this digest, or into it, if anything is kept.
+    pub(crate) fn load_kept(
+        gguf: &Gguf,
+        device: &Device,
+        keeping: Option<(&Keeping, ModelDigest)>,
+        threads: usize,
+        advanced: &(dyn Fn() + Sync),
+    ) -> Result<Self, EngineError> {
+        match keeping.filter(|_| device.is_cpu()) {
+            Some(keeping) => {
+                let model = packed::load_kept(gguf, keeping, threads, advanced)?;
+                Ok(Self::Packed(Box::new(model)))
+            }
+            None => Self::load(gguf, device, threads, advanced),
+        }
+    }
+
+    /// Whether its weights lie in a file that is mapped.
+    pub(crate) fn is_mapped(&self) -> bool {
+        match self {
+            Self::Packed(model) => model.is_kept(),
+            Self::Tensors(_) => false,
+        }
     }
 
     /// Bytes that the weights will take.

@@ -99,8 +99,10 @@ fn read(
     };
     #[cfg(test)]
     assert!(shape.context != crate::testing::FATAL_CONTEXT, "a test asked for it");
-    let llama = Llama::load(&gguf, device, shared.config.thread_count(), &advanced)?;
-    tracing::info!(%digest, bytes = needed, "model loaded");
+    let keeping = shared.config.keeping.as_ref().map(|keeping| (keeping, digest));
+    let threads = shared.config.thread_count();
+    let llama = Llama::load_kept(&gguf, device, keeping, threads, &advanced)?;
+    tracing::info!(%digest, bytes = needed, mapped = llama.is_mapped(), "model loaded");
     Ok(Some(Loaded { llama, reservation, kv_token_bytes, kept }))
 }
 

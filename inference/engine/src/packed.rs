@@ -1,17 +1,20 @@
 //! Models for the processor: read from GGUF, packed by `selvedge_kernels`.
 //!
-//! Owns the translation of shapes, formats and errors between the two.
+//! Owns the translation of shapes, formats and errors between the two, and the order in which ways
+//! to load are tried: from what `kept` has, into what it keeps, into memory.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use candle_core::quantized::GgmlDType;
-use selvedge_kernels::{Config, Format, KernelError, Model, Rows, Source, held_bytes};
+use selvedge_base::ModelDigest;
+use selvedge_kernels::{Config, Format, KernelError, Model, Rows, Shelf, Source, held_bytes};
 
 use crate::card::Shape;
 use crate::error::EngineError;
 use crate::gguf::{Gguf, TensorInfo};
+use crate::kept::{Identity, Keeping, Unkept};
 use crate::tensors::check_factors;
 
 /// The table of embeddings.
@@ -25,15 +28,77 @@ pub(crate) fn load(
     threads: usize,
     advanced: &(dyn Fn() + Sync),
 ) -> Result<Model, EngineError> {
+    Ok(load_with(gguf, checked(gguf)?, (threads, None), advanced)?)
+}
+
+/// The same, but a model that was packed before is mapped, and one that was not is kept while it is
+/// packed. Where neither can be it is packed into memory.
+pub(crate) fn load_kept(
+    gguf: &Gguf,
+    (keeping, digest): (&Keeping, ModelDigest),
+    threads: usize,
+    advanced: &(dyn Fn() + Sync),
+) -> Result<Model, EngineError> {
+    let (config, identity) = (checked(gguf)?, Identity::of(digest, gguf));
+    let load =
+        |shelf: Option<&dyn Shelf>| load_with(gguf, config.clone(), (threads, shelf), advanced);
+    match keeping.find(&identity) {
+        Ok(None) => {}
+        Ok(Some(found)) => match unless_unkept(load(Some(&found)))? {
+            Ok(model) => return Ok(model),
+            Err(why) => {
+                keeping.discard(&identity);
+                tracing::warn!(%digest, %why, "packed weights on the disk are packed anew");
+            }
+        },
+        Err(why) => tracing::warn!(%digest, %why, "packed weights on the disk are packed anew"),
+    }
+    let draft = keeping.begin(identity, bytes(gguf), gguf.tensors.len());
+    let kept = match draft {
+        Ok(draft) => unless_unkept(load(Some(&draft)))?,
+        Err(why) => Err(why),
+    };
+    match kept {
+        Ok(model) => Ok(model),
+        Err(why) => {
+            tracing::warn!(%digest, %why, "packed weights are not kept on the disk");
+            Ok(load(None)?)
+        }
+    }
+}
+
+/// What was loaded, or why it could not be kept; any other error is one of the model.
+fn unless_unkept(loaded: Result<Model, KernelError>) -> Result<Result<Model, Unkept>, EngineError> {
+    match loaded {
+        Ok(model) => Ok(Ok(model)),
+        Err(KernelError::Source(source)) => match source.downcast::<Unkept>() {
+            Ok(why) => Ok(Err(*why)),
+            Err(source) => Err(KernelError::Source(source).into()),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The shape of a model whose file says nothing strange of it.
+pub(crate) fn checked(gguf: &Gguf) -> Result<Config, EngineError> {
     let shape = Shape::read(gguf)?;
     check_factors(gguf, &shape)?;
-    let config = config(&shape);
+    Ok(config(&shape))
+}
+
+/// Reads the weights onto a shelf, from one, or into memory.
+pub(crate) fn load_with(
+    gguf: &Gguf,
+    config: Config,
+    (threads, shelf): (usize, Option<&dyn Shelf>),
+    advanced: &(dyn Fn() + Sync),
+) -> Result<Model, KernelError> {
     let open = || -> Result<Box<dyn Source + '_>, KernelError> {
         let file = File::open(&gguf.path)
             .map_err(|source| from_engine(EngineError::Io { path: gguf.path.clone(), source }))?;
         Ok(Box::new(Tensors { gguf, file, advanced }))
     };
-    Ok(Model::load(config, &open, threads)?)
+    Model::load(config, &open, threads, shelf)
 }
 
 /// Bytes that the weights take when packed.

@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let began = Instant::now();
     let open = || -> Result<Box<dyn Source>, KernelError> { Ok(Box::new(Synthetic(format))) };
-    let model = Model::load(config, &open, threads)?;
+    let model = Model::load(config, &open, threads, None)?;
     println!("{format:?}, {threads} threads: loaded in {} ms", began.elapsed().as_millis());
     for isa in Isa::available().into_iter().rev() {
         let mut crew = Crew::with_isa(threads, isa)?;

@@ -115,7 +115,7 @@ impl Additions {
 
 impl Block {
     /// The matrices in the order of [`Part`].
-    const fn parts(&self) -> [&Matrix; PARTS] {
+    pub(crate) const fn parts(&self) -> [&Matrix; PARTS] {
         let [query, key, value] = &self.qkv;
         [query, key, value, &self.output, &self.gate, &self.up, &self.down]
     }

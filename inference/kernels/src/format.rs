@@ -6,7 +6,7 @@
 
 use crate::act::BLOCK;
 use crate::half;
-use crate::tile::STEPS;
+use crate::tile::{STEPS, Tile4, Tile5, Tile6, Tile8};
 
 /// How a tensor's numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +38,39 @@ pub(crate) struct Codes {
     pub(crate) offset: u16,
 }
 
-/// In which layout of tiles a format is held.
+/// In which layout of tiles a format is held, by the bits of its codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Layout {
+#[expect(missing_docs, reason = "they are numbers")]
+pub enum Layout {
     Four,
     Five,
     Six,
     Eight,
+}
+
+impl Layout {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Four, Self::Five, Self::Six, Self::Eight];
+
+    /// What stands for it in files: the bits of a code.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Four => 4,
+            Self::Five => 5,
+            Self::Six => 6,
+            Self::Eight => 8,
+        }
+    }
+
+    /// Bytes of a tile.
+    pub const fn tile_bytes(self) -> usize {
+        match self {
+            Self::Four => size_of::<Tile4>(),
+            Self::Five => size_of::<Tile5>(),
+            Self::Six => size_of::<Tile6>(),
+            Self::Eight => size_of::<Tile8>(),
+        }
+    }
 }
 
 impl Format {

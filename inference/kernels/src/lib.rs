@@ -7,8 +7,8 @@
 //! vector instructions ([`Isa`]), because every kernel is written once over sixteen lanes and its
 //! order of operations depends on none of these.
 //!
-//! The way of a weight: `format` reads its block, `matrix` packs it into a `tile`. The way of a
-//! row: `act` rounds it, `product` multiplies it, `added` adds what a tuned model has beside it,
+//! The way of a weight: `format` reads its block, `matrix` packs it into a `tile`, in memory or
+//! where `kept` says. The way of a row: `act` rounds it, `product` multiplies it, `added` adds what a tuned model has beside it,
 //! `attend` looks back, `step` puts them in order.
 //! Models that read and do not write keep full precision: `load` reads their weights, `dense`
 //! multiplies, `look` attends both ways, `encoder` puts them in order, and so does `tower` for
@@ -31,6 +31,7 @@ mod error;
 mod format;
 mod glance;
 mod half;
+mod kept;
 mod kv;
 mod load;
 mod look;
@@ -49,7 +50,8 @@ mod tower;
 pub use added::{Additions, Part};
 pub use encoder::{Encoder, EncoderConfig, EncoderCrew};
 pub use error::KernelError;
-pub use format::Format;
+pub use format::{Format, Layout};
+pub use kept::{Kept, Place, Shelf, TILES_VERSION, Taken, Wanted};
 pub use kv::{Cache, PAGE, SharedPage};
 pub use load::Tensors;
 pub use model::{

@@ -1,12 +1,15 @@
 //! Matrices of weights, packed into tiles as they are read.
 //!
 //! Owns packing, some rows at a time: a tensor never lies in memory twice. Rows beyond a
-//! matrix' own in its last tile, and inputs beyond its columns, are zero.
+//! matrix' own in its last tile, and inputs beyond its columns, are zero. Tiles are in memory of
+//! the matrix' own, or lie in bytes that somebody keeps; before each phase of a step a matrix is
+//! opened, behind which both are the same slice.
 
 use crate::act::BLOCK;
 use crate::error::KernelError;
 use crate::format::{Codes, Format, Layout};
 use crate::half;
+use crate::kept::{Place, Wanted};
 use crate::simd::LANES;
 use crate::tile::{EXCESS6, EXCESS8, Offsets, Row, STEPS, Tile, Tile4, Tile5, Tile6, Tile8};
 
@@ -30,6 +33,25 @@ pub(crate) enum Tiles {
     Five(Vec<Tile5>),
     Six(Vec<Tile6>),
     Eight(Vec<Tile8>),
+    /// Of this layout, from this byte on of what is kept.
+    Kept(Layout, usize),
+}
+
+/// A matrix whose tiles are at hand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) outputs: usize,
+    pub(crate) depth: usize,
+    pub(crate) tiles: Slices<'a>,
+}
+
+/// The tiles of a matrix, wherever they lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Slices<'a> {
+    Four(&'a [Tile4]),
+    Five(&'a [Tile5]),
+    Six(&'a [Tile6]),
+    Eight(&'a [Tile8]),
 }
 
 /// Reads `count` rows of a tensor from row `first` on into a buffer.
@@ -37,18 +59,15 @@ pub(crate) type ReadRows<'a> =
     dyn FnMut(usize, usize, &mut Vec<u8>) -> Result<(), KernelError> + 'a;
 
 impl Matrix {
-    /// Reads and packs a tensor.
+    /// Reads and packs a tensor into memory of its own.
     pub(crate) fn pack(
         format: Format,
         outputs: usize,
         inputs: usize,
         read: &mut ReadRows<'_>,
     ) -> Result<Self, KernelError> {
-        if format.block_len() > 1 && !inputs.is_multiple_of(format.block_len()) {
-            return Err(KernelError::Shape(format!("{inputs} columns of {format:?}")));
-        }
-        let depth = inputs.div_ceil(BLOCK);
-        let mut rows = Rows { format, outputs, inputs, depth, read, buffer: Vec::new() };
+        let mut rows = Rows::new(format, outputs, inputs, read)?;
+        let depth = rows.depth;
         let tiles = match format.layout() {
             Layout::Four => Tiles::Four(rows.pack(pack4)?),
             Layout::Five => Tiles::Five(rows.pack(pack5)?),
@@ -58,16 +77,35 @@ impl Matrix {
         Ok(Self { outputs, depth, tiles })
     }
 
+    /// Reads and packs a tensor into a place where it is kept.
+    pub(crate) fn pack_into(
+        mut place: Box<dyn Place + '_>,
+        format: Format,
+        outputs: usize,
+        inputs: usize,
+        read: &mut ReadRows<'_>,
+    ) -> Result<Self, KernelError> {
+        let mut rows = Rows::new(format, outputs, inputs, read)?;
+        let (depth, layout) = (rows.depth, format.layout());
+        match layout {
+            Layout::Four => rows.pack_into(&mut *place, pack4)?,
+            Layout::Five => rows.pack_into(&mut *place, pack5)?,
+            Layout::Six => rows.pack_into(&mut *place, pack6)?,
+            Layout::Eight => rows.pack_into(&mut *place, pack8)?,
+        }
+        Ok(Self { outputs, depth, tiles: Tiles::Kept(layout, place.end()?) })
+    }
+
+    /// One that was packed before, from this byte on of what is kept.
+    pub(crate) const fn kept(wanted: &Wanted<'_>, start: usize) -> Self {
+        let tiles = Tiles::Kept(wanted.layout, start);
+        Self { outputs: wanted.outputs, depth: wanted.depth, tiles }
+    }
+
     /// Bytes that a tensor takes when packed.
     pub(crate) const fn bytes_for(format: Format, outputs: usize, inputs: usize) -> u64 {
-        let tile = match format.layout() {
-            Layout::Four => size_of::<Tile4>(),
-            Layout::Five => size_of::<Tile5>(),
-            Layout::Six => size_of::<Tile6>(),
-            Layout::Eight => size_of::<Tile8>(),
-        };
         let tiles = outputs.div_ceil(LANES).saturating_mul(inputs.div_ceil(BLOCK));
-        (tiles as u64).saturating_mul(tile as u64)
+        (tiles as u64).saturating_mul(format.layout().tile_bytes() as u64)
     }
 
     /// Rows of sixteen outputs.
@@ -75,15 +113,56 @@ impl Matrix {
         self.outputs.div_ceil(LANES)
     }
 
+    /// The matrix with its tiles, given the bytes that kept ones lie in. Costs a few nanoseconds.
+    pub(crate) fn open<'a>(&'a self, kept: &'a [u8]) -> View<'a> {
+        let count = self.height().saturating_mul(self.depth);
+        let tiles = match &self.tiles {
+            Tiles::Four(tiles) => Slices::Four(tiles),
+            Tiles::Five(tiles) => Slices::Five(tiles),
+            Tiles::Six(tiles) => Slices::Six(tiles),
+            Tiles::Eight(tiles) => Slices::Eight(tiles),
+            Tiles::Kept(Layout::Four, start) => Slices::Four(lying(kept, *start, count)),
+            Tiles::Kept(Layout::Five, start) => Slices::Five(lying(kept, *start, count)),
+            Tiles::Kept(Layout::Six, start) => Slices::Six(lying(kept, *start, count)),
+            Tiles::Kept(Layout::Eight, start) => Slices::Eight(lying(kept, *start, count)),
+        };
+        View { outputs: self.outputs, depth: self.depth, tiles }
+    }
+
+    /// Whether all of its tiles are there.
+    pub(crate) fn is_whole(&self, kept: &[u8]) -> bool {
+        let there = match self.open(kept).tiles {
+            Slices::Four(tiles) => tiles.len(),
+            Slices::Five(tiles) => tiles.len(),
+            Slices::Six(tiles) => tiles.len(),
+            Slices::Eight(tiles) => tiles.len(),
+        };
+        there == self.height().saturating_mul(self.depth)
+    }
+}
+
+impl View<'_> {
+    /// Rows of sixteen outputs.
+    pub(crate) const fn height(&self) -> usize {
+        self.outputs.div_ceil(LANES)
+    }
+
     /// The weights of one row, as many as `out` takes.
     pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
-        match &self.tiles {
-            Tiles::Four(tiles) => unpack(tiles, self.depth, row, out),
-            Tiles::Five(tiles) => unpack(tiles, self.depth, row, out),
-            Tiles::Six(tiles) => unpack(tiles, self.depth, row, out),
-            Tiles::Eight(tiles) => unpack(tiles, self.depth, row, out),
+        match self.tiles {
+            Slices::Four(tiles) => unpack(tiles, self.depth, row, out),
+            Slices::Five(tiles) => unpack(tiles, self.depth, row, out),
+            Slices::Six(tiles) => unpack(tiles, self.depth, row, out),
+            Slices::Eight(tiles) => unpack(tiles, self.depth, row, out),
         }
     }
+}
+
+/// So many tiles that lie in bytes; none where there are fewer, or where none can begin.
+fn lying<T: Tile>(kept: &[u8], start: usize, count: usize) -> &[T] {
+    let end = start.saturating_add(count.saturating_mul(size_of::<T>()));
+    let bytes = kept.get(start..end).unwrap_or_default();
+    bytemuck::try_cast_slice(bytes).unwrap_or_default()
 }
 
 fn unpack<T: Tile>(tiles: &[T], depth: usize, row: usize, out: &mut [f32]) {
@@ -135,10 +214,46 @@ struct Rows<'a, 'b> {
 /// The codes of sixteen rows, at one block of inputs.
 type Column = [Codes; LANES];
 
-impl Rows<'_, '_> {
+impl<'a, 'b> Rows<'a, 'b> {
+    fn new(
+        format: Format,
+        outputs: usize,
+        inputs: usize,
+        read: &'a mut ReadRows<'b>,
+    ) -> Result<Self, KernelError> {
+        if format.block_len() > 1 && !inputs.is_multiple_of(format.block_len()) {
+            return Err(KernelError::Shape(format!("{inputs} columns of {format:?}")));
+        }
+        let depth = inputs.div_ceil(BLOCK);
+        Ok(Self { format, outputs, inputs, depth, read, buffer: Vec::new() })
+    }
+
     fn pack<T: Tile>(&mut self, pack: impl Fn(&Column) -> T) -> Result<Vec<T>, KernelError> {
-        let row_bytes = self.format.bytes_for(self.inputs);
         let mut tiles = Vec::with_capacity(self.outputs.div_ceil(LANES) * self.depth);
+        self.each(&mut tiles, pack, |_| Ok(()))?;
+        Ok(tiles)
+    }
+
+    fn pack_into<T: Tile>(
+        &mut self,
+        place: &mut dyn Place,
+        pack: impl Fn(&Column) -> T,
+    ) -> Result<(), KernelError> {
+        self.each(&mut Vec::new(), pack, |tiles| {
+            place.write(bytemuck::cast_slice::<T, u8>(tiles))?;
+            tiles.clear();
+            Ok(())
+        })
+    }
+
+    /// Appends the tiles of all rows, and calls `packed` after each part that was read.
+    fn each<T: Tile>(
+        &mut self,
+        tiles: &mut Vec<T>,
+        pack: impl Fn(&Column) -> T,
+        mut packed: impl FnMut(&mut Vec<T>) -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        let row_bytes = self.format.bytes_for(self.inputs);
         let at_once = LANES * (READ_BYTES / row_bytes.max(1) / LANES).max(1);
         for first in (0..self.outputs).step_by(at_once) {
             let count = at_once.min(self.outputs - first);
@@ -156,8 +271,9 @@ impl Rows<'_, '_> {
                     tiles.push(pack(&column));
                 }
             }
+            packed(tiles)?;
         }
-        Ok(tiles)
+        Ok(())
     }
 }
 

@@ -1,15 +1,17 @@
 //! A decoder in memory (llamas, Qwens, Gemma 3, Phi-3): its shape and its weights.
 //!
-//! Owns loading, several tensors at a time. Where tensors come from, and what they are called in
-//! files other than GGUF, is the caller's affair.
+//! Owns loading, several tensors at a time. Where tensors come from, what they are called in files
+//! other than GGUF, and who keeps them packed, is the caller's affair.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::act::BLOCK;
 use crate::error::KernelError;
 use crate::format::Format;
+use crate::kept::{Kept, Shelf, Taken, Wanted};
 use crate::kv::{Cache, Geometry};
 use crate::matrix::{Matrix, spell_row};
 use crate::simd::{Floats, LANES};
@@ -146,6 +148,8 @@ pub struct Model {
     pub(crate) frequencies: Vec<f64>,
     /// The same in the layers of the window, if they differ.
     pub(crate) near_frequencies: Option<Vec<f64>>,
+    /// What matrices lie in that are not in memory of their own.
+    kept: Option<Arc<dyn Kept>>,
 }
 
 /// What stands at both ends: a row for each token, and what each token is judged by.
@@ -249,22 +253,29 @@ pub fn unpacked(
     })?;
     let mut numbers = vec![0.0; rows * columns];
     for (row, numbers) in numbers.chunks_exact_mut(columns.max(1)).enumerate() {
-        matrix.row(row, numbers);
+        matrix.open(&[]).row(row, numbers);
     }
     Ok(numbers)
 }
 
 impl Model {
-    /// Reads a model on so many threads.
+    /// Reads a model on so many threads. With a shelf its matrices are taken from there, or packed
+    /// onto it; without, they are packed into memory. What is no matrix is read in any case.
     ///
     /// # Errors
-    /// [`KernelError`] when a tensor is missing, damaged or of another shape.
-    pub fn load(config: Config, open: &Open<'_>, threads: usize) -> Result<Self, KernelError> {
+    /// [`KernelError`] when a tensor is missing, damaged or of another shape, or what the shelf
+    /// says.
+    pub fn load(
+        config: Config,
+        open: &Open<'_>,
+        threads: usize,
+        shelf: Option<&dyn Shelf>,
+    ) -> Result<Self, KernelError> {
         config.check()?;
         let next = AtomicUsize::new(0);
         let pieces = Mutex::new(Vec::new());
         let work = || -> Result<(), KernelError> {
-            let mut reader = Reader { source: open()? };
+            let mut reader = Reader { source: open()?, shelf };
             loop {
                 let piece = match next.fetch_add(1, Ordering::Relaxed) {
                     0 => Piece::Ends(Box::new(reader.ends(&config)?)),
@@ -286,10 +297,15 @@ impl Model {
             result
         })?;
         let pieces = pieces.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Self::assemble(config, pieces)
+        let kept = shelf.map(Shelf::close).transpose()?;
+        Self::assemble(config, pieces, kept)
     }
 
-    fn assemble(config: Config, pieces: Vec<Piece>) -> Result<Self, KernelError> {
+    fn assemble(
+        config: Config,
+        pieces: Vec<Piece>,
+        kept: Option<Arc<dyn Kept>>,
+    ) -> Result<Self, KernelError> {
         let (mut ends, mut blocks) = (None, Vec::new());
         for piece in pieces {
             match piece {
@@ -302,7 +318,28 @@ impl Model {
         let Some(Ends { words, norm, frequencies, near_frequencies }) = ends else {
             return Err(KernelError::Bytes);
         };
-        Ok(Self { config, words, norm, blocks, frequencies, near_frequencies })
+        let model = Self { config, words, norm, blocks, frequencies, near_frequencies, kept };
+        if model.is_whole() { Ok(model) } else { Err(KernelError::Bytes) }
+    }
+
+    /// Whether the tiles of all matrices are there: products with others would be zero, and nobody
+    /// would notice.
+    fn is_whole(&self) -> bool {
+        let matrices = self.blocks.iter().flat_map(Block::parts);
+        matrices.chain(self.words.all()).all(|matrix| matrix.is_whole(self.kept()))
+    }
+
+    /// What matrices lie in that are not in memory of their own; nothing if there is none.
+    pub(crate) fn kept(&self) -> &[u8] {
+        match &self.kept {
+            Some(kept) => kept.bytes(),
+            None => &[],
+        }
+    }
+
+    /// Whether its matrices lie where somebody keeps them.
+    pub const fn is_kept(&self) -> bool {
+        self.kept.is_some()
     }
 
     /// An empty cache for a new sequence.
@@ -320,11 +357,25 @@ impl Words {
         }
     }
 
-    /// A token's row, which has as many numbers as `out` takes.
-    pub(crate) fn row(&self, token: usize, out: &mut [f32]) -> Result<(), KernelError> {
+    /// All matrices that are packed.
+    fn all(&self) -> impl Iterator<Item = &Matrix> {
+        let table = match self {
+            Self::Apart { embedding, .. } => Some(embedding),
+            Self::Tied(_) | Self::Kept { .. } => None,
+        };
+        std::iter::once(self.head()).chain(table)
+    }
+
+    /// A token's row, which has as many numbers as `out` takes; `kept` is what matrices lie in.
+    pub(crate) fn row(
+        &self,
+        kept: &[u8],
+        token: usize,
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
         match self {
-            Self::Tied(matrix) => matrix.row(token, out),
-            Self::Apart { embedding, .. } => embedding.row(token, out),
+            Self::Tied(matrix) => matrix.open(kept).row(token, out),
+            Self::Apart { embedding, .. } => embedding.open(kept).row(token, out),
             Self::Kept { embedding, format, .. } => {
                 let mut bytes = vec![0; format.bytes_for(out.len())];
                 embedding.read((token as u64).saturating_mul(bytes.len() as u64), &mut bytes)?;
@@ -337,6 +388,7 @@ impl Words {
 
 struct Reader<'a> {
     source: Box<dyn Source + 'a>,
+    shelf: Option<&'a dyn Shelf>,
 }
 
 impl Reader<'_> {
@@ -456,12 +508,21 @@ impl Reader<'_> {
         rows: Range<usize>,
         columns: usize,
     ) -> Result<Matrix, KernelError> {
-        let row_bytes = format.bytes_for(columns);
+        let (row_bytes, outputs) = (format.bytes_for(columns), rows.len());
         let source = &mut self.source;
-        Matrix::pack(format, rows.len(), columns, &mut |first, count, into| {
+        let mut read = |first: usize, count: usize, into: &mut Vec<u8>| {
             let from = ((rows.start + first) as u64).saturating_mul(row_bytes as u64);
             source.read(name, from, count.saturating_mul(row_bytes), into)
-        })
+        };
+        let Some(shelf) = self.shelf else {
+            return Matrix::pack(format, outputs, columns, &mut read);
+        };
+        let (first, depth) = (rows.start, columns.div_ceil(BLOCK));
+        let wanted = Wanted { tensor: name, first, layout: format.layout(), outputs, depth };
+        match shelf.take(&wanted)? {
+            Taken::Found(start) => Ok(Matrix::kept(&wanted, start)),
+            Taken::Place(place) => Matrix::pack_into(place, format, outputs, columns, &mut read),
+        }
     }
 
     fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, KernelError> {

@@ -4,7 +4,7 @@
 //! each row's sums are computed as if it were alone.
 
 use crate::act::Act;
-use crate::matrix::{Matrix, Tiles};
+use crate::matrix::{Slices, View};
 use crate::simd::{Floats, Isa, Kernel, Simd};
 use crate::tile::Tile;
 
@@ -15,7 +15,7 @@ pub(crate) struct Acts<'a> {
     pub(crate) rows: usize,
 }
 
-impl Matrix {
+impl View<'_> {
     /// Sixteen outputs for all rows of a batch. They replace what is in `out`, or are added to it.
     pub(crate) fn multiply(
         &self,
@@ -26,11 +26,11 @@ impl Matrix {
         add: bool,
     ) {
         let range = height * self.depth..(height + 1) * self.depth;
-        match &self.tiles {
-            Tiles::Four(all) => run(isa, all.get(range), acts, out, add),
-            Tiles::Five(all) => run(isa, all.get(range), acts, out, add),
-            Tiles::Six(all) => run(isa, all.get(range), acts, out, add),
-            Tiles::Eight(all) => run(isa, all.get(range), acts, out, add),
+        match self.tiles {
+            Slices::Four(all) => run(isa, all.get(range), acts, out, add),
+            Slices::Five(all) => run(isa, all.get(range), acts, out, add),
+            Slices::Six(all) => run(isa, all.get(range), acts, out, add),
+            Slices::Eight(all) => run(isa, all.get(range), acts, out, add),
         }
     }
 }

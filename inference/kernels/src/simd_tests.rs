@@ -15,7 +15,7 @@ use crate::product::Acts;
 use crate::rows::{AddNormed, Gated, Norm, RoundPlain};
 
 /// Formats with a layout of their own, and one that goes through eight bits.
-const FORMATS: [Format; 9] = [
+pub(crate) const FORMATS: [Format; 9] = [
     Format::Q4_0,
     Format::Q4_1,
     Format::Q5_0,
@@ -41,7 +41,7 @@ fn bits(floats: &[Floats]) -> Vec<u32> {
 }
 
 /// Bytes of a format that stand for sane numbers: codes are random, scales are not.
-fn tensor(format: Format, rows: usize, columns: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn tensor(format: Format, rows: usize, columns: usize, seed: u64) -> Vec<u8> {
     let mut dice = Dice(seed);
     let count = format.bytes_for(columns) * rows;
     let mut bytes: Vec<u8> = (0..count).map(|_| dice.next() as u8).collect();
@@ -194,7 +194,7 @@ proptest! {
         for height in 0..matrix.height() {
             let product = |isa: Isa, acts: &[Act], rows: usize| {
                 let mut out = vec![[0.5; LANES]; rows];
-                matrix.multiply(isa, height, Acts { acts, rows }, &mut out, true);
+                matrix.open(&[]).multiply(isa, height, Acts { acts, rows }, &mut out, true);
                 out
             };
             let all = same(|isa| bits(&product(isa, &acts, rows)));
@@ -203,7 +203,7 @@ proptest! {
                 let alone = bits(&product(Isa::detect(), &own, 1));
                 prop_assert!(alone == all[row * LANES..(row + 1) * LANES], "in a batch of {rows}");
                 for lane in 0..LANES.min(outputs - height * LANES) {
-                    matrix.row(height * LANES + lane, &mut weights);
+                    matrix.open(&[]).row(height * LANES + lane, &mut weights);
                     let inputs = values.iter().skip(row).step_by(rows).flatten().flatten();
                     let (mut exact, mut size) = (0.0, 0.0);
                     for (weight, input) in weights.iter().zip(inputs) {
@@ -390,7 +390,7 @@ fn nothing_saturates() {
             Isa::scalar().run(RoundPlain { values: &values, out: &mut acts });
             same(|isa| {
                 let mut out = vec![[0.0; LANES]];
-                matrix.multiply(isa, 0, Acts { acts: &acts, rows: 1 }, &mut out, false);
+                matrix.open(&[]).multiply(isa, 0, Acts { acts: &acts, rows: 1 }, &mut out, false);
                 bits(&out)
             });
         }

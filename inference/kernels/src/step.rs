@@ -13,7 +13,7 @@ use crate::added::{Additions, Low, LowRank, Lower, Part, Raise};
 use crate::attend::{Attend, Numbers};
 use crate::error::KernelError;
 use crate::kv::{Cache, PAGE, Page, SharedPage};
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, View};
 use crate::model::{Activation, Block, Config, Model};
 use crate::product::Acts;
 use crate::rows::{
@@ -250,7 +250,7 @@ impl Model {
         x.resize(2 * width.div_ceil(BLOCK) * rows, [0.0; LANES]);
         let mut numbers = vec![0.0; width];
         for (row, &token) in tokens.iter().enumerate() {
-            self.words.row(token as usize, &mut numbers)?;
+            self.words.row(self.kept(), token as usize, &mut numbers)?;
             if self.config.embedding_scale != 1.0 {
                 numbers.iter_mut().for_each(|number| *number *= self.config.embedding_scale);
             }
@@ -297,9 +297,9 @@ impl Model {
     }
 
     fn layer(&self, crew: &mut Crew, block: &Block, layer: usize, plan: &mut Plan<'_>) {
-        let rows = plan.places.len();
+        let (rows, kept) = (plan.places.len(), self.kept());
         crew.normed(rows, &self.config, &block.attention_norm);
-        crew.project(rows, block, Beside { rows: &plan.added, layer });
+        crew.project(rows, block, kept, Beside { rows: &plan.added, layer });
         self.keep(crew, block, layer, plan);
         self.attend(crew, block, layer, plan);
         let beside = Beside { rows: &plan.added, layer };
@@ -308,10 +308,10 @@ impl Model {
             None => [None, None],
             Some([attended, fed]) => [Some(&**attended), Some(&**fed)],
         };
-        self.add(crew, rows, &block.output, (Part::Output, beside), attended);
+        self.add(crew, rows, block.output.open(kept), (Part::Output, beside), attended);
         crew.normed(rows, &self.config, &block.feed_forward_norm);
-        crew.gate(rows, block, self.config.activation, beside);
-        self.add(crew, rows, &block.down, (Part::Down, beside), fed);
+        crew.gate(rows, block, kept, (self.config.activation, beside));
+        self.add(crew, rows, block.down.open(kept), (Part::Down, beside), fed);
     }
 
     /// Adds a product to the rows, normed first if there are weights of a norm.
@@ -319,7 +319,7 @@ impl Model {
         &self,
         crew: &mut Crew,
         rows: usize,
-        matrix: &Matrix,
+        matrix: View<'_>,
         beside: (Part, Beside<'_>),
         norm: Option<&[Floats]>,
     ) {
@@ -428,7 +428,7 @@ impl Model {
         let picked = wanted.len();
         crew.pick(&wanted, rows);
         crew.normed(picked, &self.config, &self.norm);
-        crew.head(picked, self.words.head());
+        crew.head(picked, self.words.head().open(self.kept()));
         let mut spare = std::mem::take(&mut crew.spare).into_iter();
         let logits = &crew.buffers.logits;
         let mut picked_rows = 0..picked;
@@ -492,12 +492,13 @@ impl Crew {
         });
     }
 
-    /// Queries, keys and values.
-    fn project(&mut self, rows: usize, block: &Block, beside: Beside<'_>) {
+    /// Queries, keys and values; `kept` is what matrices lie in.
+    fn project(&mut self, rows: usize, block: &Block, kept: &[u8], beside: Beside<'_>) {
         const PARTS: [Part; 3] = [Part::Query, Part::Key, Part::Value];
         self.lower(rows, &PARTS, beside);
         let heights: usize = block.qkv.iter().map(Matrix::height).sum();
         let (isa, piece) = (self.isa, self.piece(heights, false));
+        let matrices = block.qkv.each_ref().map(|matrix| matrix.open(kept));
         let Buffers { acts, qkv, low, .. } = &mut self.buffers;
         let (acts, low) = (Acts { acts, rows }, &*low);
         qkv.resize(heights * rows, [0.0; LANES]);
@@ -505,7 +506,7 @@ impl Crew {
             for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
                 let mut height = index * piece + offset;
                 let bias = block.biases.get(height);
-                for (matrix, (part, low)) in block.qkv.iter().zip(each(&PARTS, low, rows)) {
+                for (matrix, (part, low)) in matrices.iter().zip(each(&PARTS, low, rows)) {
                     if height < matrix.height() {
                         matrix.multiply(isa, height, acts, out, false);
                         beside.raise(isa, part, low, height, out);
@@ -554,17 +555,24 @@ impl Crew {
     }
 
     /// The gated half of the feed-forward part.
-    fn gate(&mut self, rows: usize, block: &Block, activation: Activation, beside: Beside<'_>) {
+    fn gate(
+        &mut self,
+        rows: usize,
+        block: &Block,
+        kept: &[u8],
+        (activation, beside): (Activation, Beside<'_>),
+    ) {
         const PARTS: [Part; 2] = [Part::Gate, Part::Up];
         self.lower(rows, &PARTS, beside);
         let depth = block.down.depth;
         let (isa, piece) = (self.isa, self.piece(depth, false));
+        let [gate, up] = [&block.gate, &block.up].map(|matrix| matrix.open(kept));
         let Buffers { acts, gated, low, .. } = &mut self.buffers;
         let (acts, low) = (Acts { acts, rows }, &*low);
         gated.resize(depth * rows, Act::default());
         self.team.split(gated, piece * rows, &mut self.scratches, |index, out, scratch| {
             for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
-                let both = [(&block.gate, &mut scratch.gate), (&block.up, &mut scratch.up)];
+                let both = [(gate, &mut scratch.gate), (up, &mut scratch.up)];
                 for ((matrix, buffer), (part, low)) in both.into_iter().zip(each(&PARTS, low, rows))
                 {
                     buffer.clear();
@@ -586,7 +594,7 @@ impl Crew {
     fn product(
         &mut self,
         rows: usize,
-        matrix: &Matrix,
+        matrix: View<'_>,
         (part, beside): (Part, Beside<'_>),
         apart: bool,
     ) {
@@ -638,7 +646,7 @@ impl Crew {
     }
 
     /// The last product.
-    fn head(&mut self, rows: usize, matrix: &Matrix) {
+    fn head(&mut self, rows: usize, matrix: View<'_>) {
         let (isa, piece) = (self.isa, self.piece(matrix.height(), false));
         let Buffers { acts, logits, .. } = &mut self.buffers;
         let acts = Acts { acts, rows };
@@ -669,4 +677,4 @@ fn each<'a>(
 
 #[cfg(test)]
 #[path = "step_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -4,7 +4,7 @@ use crate::model::{Rotation, Source, Window};
 use crate::simd::tests::Dice;
 
 /// A model whose weights follow from their names.
-struct Drawn(Format);
+pub(crate) struct Drawn(pub(crate) Format);
 
 impl Source for Drawn {
     fn format(&mut self, name: &str, dims: &[usize]) -> Result<Option<Format>, KernelError> {
@@ -37,8 +37,13 @@ impl Source for Drawn {
 
 /// Nothing here is a multiple of anything else.
 fn odd(format: Format, width: usize, head_dim: usize) -> Model {
+    let open = || -> Result<Box<dyn Source>, KernelError> { Ok(Box::new(Drawn(format))) };
+    Model::load(shape(width, head_dim), &open, 2, None).expect("loads")
+}
+
+pub(crate) fn shape(width: usize, head_dim: usize) -> Config {
     let strange = head_dim == 10;
-    let config = Config {
+    Config {
         layers: 2,
         width,
         feed_forward: 96,
@@ -65,9 +70,7 @@ fn odd(format: Format, width: usize, head_dim: usize) -> Model {
             layers: vec![true, false],
             rope_base: Some(100.0),
         }),
-    };
-    let open = || -> Result<Box<dyn Source>, KernelError> { Ok(Box::new(Drawn(format))) };
-    Model::load(config, &open, 2).expect("loads")
+    }
 }
 
 /// With a window in both layers, the last row sees twice as far, its own counted once.
@@ -179,7 +182,7 @@ fn what_is_not_the_models_is_refused_and_changes_nothing() {
 }
 
 /// The last token's logits after all of them, computed in chunks behind what the cache has.
-fn last(model: &Model, cache: &mut Cache, tokens: &[u32], chunk: usize) -> Vec<u32> {
+pub(crate) fn last(model: &Model, cache: &mut Cache, tokens: &[u32], chunk: usize) -> Vec<u32> {
     let (mut crew, progress) = (Crew::new(2).expect("threads"), AtomicU64::new(0));
     let mut logits = Vec::new();
     for tokens in tokens[cache.len()..].chunks(chunk) {
@@ -449,10 +452,10 @@ fn embeddings_that_stay_where_they_are_are_the_same_numbers() {
         Format::Q6K,
     ] {
         let load = |stays| {
-            let config = odd(Format::F32, 256, 8).config;
+            let config = shape(256, 8);
             let open =
                 || -> Result<Box<dyn Source>, KernelError> { Ok(Box::new(Apart(format, stays))) };
-            Model::load(config, &open, 1).expect("loads")
+            Model::load(config, &open, 1, None).expect("loads")
         };
         let (here, there) = (load(false), load(true));
         let mut crew = Crew::new(1).expect("a crew");

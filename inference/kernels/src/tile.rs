@@ -4,6 +4,11 @@
 //! belongs to output row `r`: one load brings the same four inputs of all sixteen rows, and sixteen
 //! sums grow side by side. Integers are summed exactly within a block; between blocks one fused
 //! multiply-add per block and scale, in the order of the blocks, whoever computes it.
+//!
+//! The layouts are the same for all sets of instructions, and files keep them: whoever changes one
+//! raises [`crate::kept::TILES_VERSION`].
+
+use bytemuck::{Pod, Zeroable};
 
 use crate::act::Act;
 use crate::simd::{Dot, Halves, Simd, Words};
@@ -11,8 +16,8 @@ use crate::simd::{Dot, Halves, Simd, Words};
 /// Steps of four inputs in a tile.
 pub(crate) const STEPS: usize = 8;
 
-/// A layout of tiles.
-pub(crate) trait Tile: Copy + Send + Sync {
+/// A layout of tiles. Each is its bytes and nothing else ([`Pod`]), which is how a file keeps it.
+pub(crate) trait Tile: Pod + Send + Sync {
     /// Bits of a code: one of eight is any byte, all others are below 64.
     const BITS: u32;
     /// Parts, in equal shares of the steps, that have a factor of their own: one or two.
@@ -59,7 +64,7 @@ pub(crate) enum Offsets {
 }
 
 /// Codes of four bits, a factor and an offset per row: Q4_0, Q4_1, Q4_K.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Tile4 {
     pub(crate) factor: Halves,
@@ -69,7 +74,7 @@ pub(crate) struct Tile4 {
 }
 
 /// Codes of five bits, a factor and an offset per row: Q5_0, Q5_1, Q5_K.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Tile5 {
     pub(crate) factor: Halves,
@@ -80,7 +85,7 @@ pub(crate) struct Tile5 {
 }
 
 /// Codes of six bits that stand for themselves less 32, a factor per row and half: Q6_K.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Tile6 {
     pub(crate) factors: [Halves; 2],
@@ -91,7 +96,7 @@ pub(crate) struct Tile6 {
 
 /// Codes of eight bits that stand for themselves less 128, a factor per row: Q8_0 and all that has
 /// no layout of its own.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(32))]
 pub(crate) struct Tile8 {
     pub(crate) factor: Halves,

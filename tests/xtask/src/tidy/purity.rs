@@ -46,9 +46,10 @@ const ENTROPY: &[&str] = &["getrandom", "OsRng", "SysRng", "thread_rng", "rand::
 const CLOCK_HOMES: &[&str] = &["mesh/net/src/clock.rs", "mesh/net/src/entropy.rs"];
 
 /// Files that may hold unsafe code: instructions of one kind of processor, threads that share a
-/// step's memory, products of matrices, and pages of the program that are given back. Each
-/// operation says why it is sound, and tests compare with safe code.
+/// step's memory, files that are mapped, products of matrices, and pages of the program that are
+/// given back. Each operation says why it is sound, and tests compare with safe code.
 const UNSAFE_HOMES: &[&str] = &[
+    "inference/engine/src/kept/map.rs",
     "inference/kernels/src/simd/avx2.rs",
     "inference/kernels/src/simd/avx512.rs",
     "inference/kernels/src/simd/interpreted.rs",
