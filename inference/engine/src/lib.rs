@@ -31,8 +31,10 @@ mod error;
 mod family;
 mod front;
 mod gauge;
+mod gbnf;
 mod gguf;
 mod gguf_value;
+mod grammar;
 mod guide;
 mod job;
 mod kv;
@@ -78,6 +80,7 @@ pub use decoder::{Additions, Decoder, LowRank, Projection, Tunable, TunableShape
 pub use embed::{FOLDER_FILES, inspect_tokenizer_bytes, inspect_weights_bytes};
 pub use error::EngineError;
 pub use gauge::{Gauge, Gauged, Held};
+pub use gbnf::{GrammarError, inspect_grammar};
 pub use local::LocalEngine;
 pub use memory::MemoryUse;
 pub use needs::{Needs, needs};
