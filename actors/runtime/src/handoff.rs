@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use selvedge_base::{Blame, Code, Micros, NodeId, Refusal, Retry, Stage, TraceContext};
-use selvedge_contract::{GenerateRequest, Input};
+use selvedge_contract::{Constraint, GenerateRequest, Input};
 use selvedge_core::flow::FlowInput;
 use selvedge_core::{Charged, Detailed, HandOff, HandOffReply, Opening, Shaped, Traced};
 use selvedge_net::{FrameSender, Link, NetError};
@@ -37,6 +37,9 @@ const TOOLS_SINCE: u8 = 10;
 
 /// The wire version that knows what is asked beside a request.
 const DETAILS_SINCE: u8 = 13;
+
+/// The wire version that knows answers that hold to something else than a schema.
+const GRAMMARS_SINCE: u8 = 14;
 
 /// A stream notices the end of its link a moment before the reason is known.
 const REASON_WITHIN: Micros = Micros::millis(20);
@@ -184,11 +187,14 @@ async fn exchange(
 }
 
 /// Why a peer of a version is not asked: it would answer anything where a schema must be held to,
-/// draw as if nothing more were asked of the draw, and does not understand what a chat with tools
+/// take a grammar for a schema that is wrong, draw as if nothing more were asked of the draw, and does not understand what a chat with tools
 /// is.
 fn unfit(version: u8, request: &GenerateRequest) -> Option<Refusal> {
-    let message = if request.schema.is_some() && version < SCHEMAS_SINCE {
+    let held = request.schema.as_deref().map(Constraint::of);
+    let message = if held.is_some() && version < SCHEMAS_SINCE {
         "the node that has the model cannot hold answers to a schema; update it"
+    } else if held.is_some_and(|held| !held.is_schema()) && version < GRAMMARS_SINCE {
+        "the node that has the model holds answers to JSON Schemas only; update it"
     } else if matches!(request.input, Input::Tooled(_)) && version < TOOLS_SINCE {
         "the node that has the model does not know chats with tools; update it"
     } else if !request.sampling.further.is_none() && version < DETAILS_SINCE {

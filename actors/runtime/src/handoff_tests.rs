@@ -117,6 +117,69 @@ fn a_schema_reaches_peers_that_know_it_and_no_others() {
 }
 
 #[test]
+fn a_grammar_reaches_peers_that_know_it_and_no_others() {
+    for text in ["root ::= \"a\"", "[a-z]+", "[\"a\"]"] {
+        for held in [Constraint::Grammar(text), Constraint::Regex(text), Constraint::Choice(text)] {
+            let mut given = handed(NodeId([4; 32]), 7);
+            given.request.schema = Some(held.to_text());
+            // To one that knows schemas alone it would be one that is no JSON.
+            for older in [SCHEMAS_SINCE - 1, SCHEMAS_SINCE, GRAMMARS_SINCE - 1] {
+                let refusal = unfit(older, &given.request).expect("an older one is not asked");
+                assert_eq!((refusal.retry, refusal.code), (Retry::Elsewhere, Code::Unsupported));
+            }
+            assert!(unfit(GRAMMARS_SINCE, &given.request).is_none());
+            assert!(unfit(codec::VERSION, &given.request).is_none());
+            let asked = given.request.clone();
+            let handed = HandOff {
+                hop: 1,
+                origin: NodeId([5; 32]),
+                tenant: given.tenant,
+                label: given.label,
+                deadline: given.deadline,
+                fence: given.fence,
+                request: given.request,
+            };
+            let told = opening(GRAMMARS_SINCE, handed, None, None);
+            let bytes = codec::encode(&told, codec::MAX_FRAME).expect("fits a frame");
+            match codec::decode_body(&bytes[codec::LENGTH_BYTES..]) {
+                Ok(Opening::Shaped(shaped)) => {
+                    assert_eq!(Constraint::of(&shaped.schema), held);
+                    assert_eq!(Some(shaped.schema), asked.schema, "it comes as it was asked");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// What a node of version 13 wrote is read: the same bytes but for the version, which one of this
+/// build says to it too.
+#[test]
+fn a_schema_is_said_in_the_bytes_of_the_version_before() {
+    let mut given = handed(NodeId([4; 32]), 7);
+    given.request.schema = Some("{}".to_owned());
+    let handed = HandOff {
+        hop: 1,
+        origin: NodeId([5; 32]),
+        tenant: given.tenant,
+        label: given.label,
+        deadline: given.deadline,
+        fence: given.fence,
+        request: given.request,
+    };
+    let told = opening(GRAMMARS_SINCE - 1, handed, None, None);
+    let before = codec::encode_at(GRAMMARS_SINCE - 1, &told, codec::MAX_FRAME).expect("fits");
+    let now = codec::encode(&told, codec::MAX_FRAME).expect("fits");
+    let (version, rest) = (codec::LENGTH_BYTES, codec::LENGTH_BYTES + 1);
+    assert_eq!((before[version], now[version]), (GRAMMARS_SINCE - 1, codec::VERSION));
+    assert_eq!(before[rest..], now[rest..]);
+    match codec::decode_body(&before[codec::LENGTH_BYTES..]) {
+        Ok(Opening::Shaped(shaped)) => assert_eq!(shaped.schema, "{}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn what_more_a_draw_heeds_reaches_peers_that_know_it_and_no_others() {
     let mut given = handed(NodeId([4; 32]), 7);
     // A window alone asks for nothing.

@@ -6,6 +6,7 @@
 //! `inference/engine`.
 
 pub mod carried;
+mod constraint;
 pub mod cost;
 pub mod draft;
 pub mod embed;
@@ -24,6 +25,7 @@ pub mod tools;
 pub mod variants;
 mod worth;
 
+pub use constraint::Constraint;
 pub use cost::CostModel;
 pub use embed::{EmbedRequest, EmbedSink, Embedded};
 pub use fair::{Asker, Claim, Priority, Tenant};

@@ -25,7 +25,8 @@ impl Limits {
     pub const CHOICES: u8 = 16;
     /// Tokens one answer may have, whatever the model's context.
     pub const ANSWER_TOKENS: u32 = 131_072;
-    /// Bytes of a JSON Schema that an answer must hold to: generated ones have a few thousand.
+    /// Bytes of a JSON Schema or of a grammar that an answer must hold to: generated ones have a
+    /// few thousand.
     pub const SCHEMA_BYTES: usize = 64 << 10;
     /// Functions that a chat may name (the OpenAI API allows 128).
     pub const TOOLS: usize = 128;
@@ -175,8 +176,9 @@ pub struct GenerateRequest {
     pub stop: Vec<String>,
     /// Log probabilities wanted.
     pub logprobs: Option<LogProbs>,
-    /// A JSON Schema, as text, that the answer holds to: at most [`Limits::SCHEMA_BYTES`]. It
-    /// crosses the wire beside the request, to peers whose version knows it.
+    /// What the answer holds to, a JSON Schema most often, as [`crate::Constraint`] reads it: at
+    /// most [`Limits::SCHEMA_BYTES`] without what says its form. It crosses the wire beside the
+    /// request, to peers whose version knows it.
     #[serde(skip)]
     pub schema: Option<String>,
     /// An answer already begun elsewhere: continue after it.

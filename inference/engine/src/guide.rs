@@ -1,8 +1,8 @@
-//! Answers that are JSON of a given shape, by construction.
+//! Answers that are JSON of a given shape, or hold to a grammar, by construction.
 //!
 //! Owns what turns a JSON Schema into the tokens that may come next (the grammar engine is
-//! llguidance's), its bounds, and the schemas that one model has compiled. A schema comes from a
-//! caller. Its size, its levels, its references and what the compiler multiplies are counted before
+//! llguidance's), its bounds, and the schemas and grammars that one model has compiled; what a
+//! grammar becomes is `grammar`'s. A schema comes from a caller. Its size, its levels, its references and what the compiler multiplies are counted before
 //! it is compiled (`Counted`), as the compiler's own bounds hold neither its stack nor all of its
 //! time; each step behind it has bounds of its own. Nothing is ever fetched for a schema. Does not
 //! own the draw: that is `sampling`.
@@ -11,16 +11,17 @@ use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{JsonCompileOptions, Matcher, ParserFactory};
 use parking_lot::Mutex;
 use selvedge_base::{Code, Refusal, Stage};
-use selvedge_contract::Limits;
+use selvedge_contract::{Constraint, Limits};
 use serde_json::Value;
 
 use crate::error::elsewhere;
+use crate::grammar;
 use crate::tokenizer::Tokenizer;
 
 /// Levels of a schema: published ones have some ten, and compiling takes stack for each.
@@ -59,7 +60,7 @@ const MAX_TOKEN_BYTES: usize = 256;
 /// Characters of the compiler's words that are shown.
 const SHOWN_CHARS: usize = 300;
 
-/// One model's schemas, and its vocabulary as the grammar engine reads it.
+/// One model's schemas and grammars, and its vocabulary as the grammar engine reads it.
 #[derive(Default)]
 pub(crate) struct Guides {
     /// Made at the first request that needs it; none where the vocabulary cannot be used.
@@ -68,28 +69,84 @@ pub(crate) struct Guides {
     kept: Mutex<VecDeque<([u8; 32], Arc<Matcher>)>>,
 }
 
-/// One answer on its way through a schema.
-pub(crate) struct Guide(Matcher);
+/// One answer on its way through a schema or a grammar.
+pub(crate) struct Guide {
+    matcher: Matcher,
+    what: What,
+}
+
+/// What an answer is held to, as it is named where that cannot be.
+#[derive(Clone, Copy)]
+enum What {
+    Schema,
+    Grammar,
+    Regex,
+    Choice,
+}
+
+impl What {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Schema => "this JSON Schema",
+            Self::Grammar => "this grammar",
+            Self::Regex => "this regular expression",
+            Self::Choice => "these choices",
+        }
+    }
+
+    /// The field that most callers say it in.
+    const fn field(self) -> &'static str {
+        match self {
+            Self::Schema => "response_format",
+            Self::Grammar => "grammar",
+            Self::Regex => "structured_outputs.regex",
+            Self::Choice => "structured_outputs.choice",
+        }
+    }
+
+    /// The refusal for what no answer can be held to here.
+    fn refused(self, why: &str) -> Refusal {
+        let why: String = why.chars().take(SHOWN_CHARS).collect();
+        let message = format!("answers cannot be held to {}: {why}", self.name());
+        Refusal::client(Stage::Validate, Code::InvalidRequest, message).param(self.field())
+    }
+
+    /// The refusal for an answer whose next step is out of bounds.
+    fn too_much(self, why: &str) -> Refusal {
+        let why: String = why.chars().take(SHOWN_CHARS).collect();
+        let message = format!("the answer cannot be held to {} any further: {why}", self.name());
+        Refusal::client(Stage::Execute, Code::InvalidRequest, message).param(self.field())
+    }
+}
 
 impl Guides {
-    /// A guide to the beginning of an answer. The schema is compiled here, on the caller's thread,
-    /// unless it is known.
-    pub(crate) fn guide(&self, tokenizer: &Tokenizer, schema: &str) -> Result<Guide, Refusal> {
-        if schema.len() > Limits::SCHEMA_BYTES {
-            return Err(refused(&format!(
-                "it has {} bytes ({} are possible)",
-                schema.len(),
-                Limits::SCHEMA_BYTES
-            )));
+    /// A guide to the beginning of an answer that holds to a text of [`Constraint`]'s. It is
+    /// compiled here, on the caller's thread, unless it is known.
+    pub(crate) fn guide(&self, tokenizer: &Tokenizer, text: &str) -> Result<Guide, Refusal> {
+        let constraint = Constraint::of(text);
+        let what = match constraint {
+            Constraint::Schema(_) => What::Schema,
+            Constraint::Grammar(_) => What::Grammar,
+            Constraint::Regex(_) => What::Regex,
+            Constraint::Choice(_) => What::Choice,
+            Constraint::Unknown => {
+                let message = "this node does not know what the answer is to be held to; update it";
+                return Err(elsewhere(Code::Unsupported, message));
+            }
+        };
+        let bytes = constraint.body().len();
+        if bytes > Limits::SCHEMA_BYTES {
+            let most = Limits::SCHEMA_BYTES;
+            return Err(what.refused(&format!("it has {bytes} bytes ({most} are possible)")));
         }
-        let digest = *blake3::hash(schema.as_bytes()).as_bytes();
+        let digest = *blake3::hash(text.as_bytes()).as_bytes();
         let known = self.known(&digest);
         let matcher = match known {
             Some(matcher) => matcher,
-            None => self.keep(digest, self.compile(tokenizer, schema)?),
+            None => self.keep(digest, self.compile(tokenizer, constraint, what)?),
         };
         // A copy of its own: what one answer explores costs no other one.
-        Ok(Guide(matcher.deep_clone()))
+        Ok(Guide { matcher: matcher.deep_clone(), what })
     }
 
     fn known(&self, digest: &[u8; 32]) -> Option<Arc<Matcher>> {
@@ -111,25 +168,47 @@ impl Guides {
         matcher
     }
 
-    fn compile(&self, tokenizer: &Tokenizer, schema: &str) -> Result<Matcher, Refusal> {
-        let schema = prepared(schema)?;
+    fn compile(
+        &self,
+        tokenizer: &Tokenizer,
+        constraint: Constraint<'_>,
+        what: What,
+    ) -> Result<Matcher, Refusal> {
+        let schema = match constraint {
+            Constraint::Schema(text) => Some(prepared(text)?),
+            Constraint::Grammar(_)
+            | Constraint::Regex(_)
+            | Constraint::Choice(_)
+            | Constraint::Unknown => None,
+        };
         let factory = self.factory.get_or_init(|| factory(tokenizer));
         let Some(factory) = factory else {
-            let message = "this model's vocabulary cannot be held to a schema";
+            let message = "this model's vocabulary cannot be held to a schema or a grammar";
             return Err(elsewhere(Code::Unsupported, message));
         };
-        let grammar = TopLevelGrammar::from_json_schema(schema);
-        let compiled = catch_unwind(AssertUnwindSafe(|| factory.create_parser(grammar)));
+        let fuel = factory.limits().initial_lexer_fuel;
+        let compiled = catch_unwind(AssertUnwindSafe(|| {
+            let rules = match (constraint, schema) {
+                (Constraint::Grammar(text), _) => grammar::of_gbnf(text, fuel)?,
+                (Constraint::Regex(text), _) => grammar::of_regex(text, fuel)?,
+                (Constraint::Choice(text), _) => grammar::of_choice(text, fuel)?,
+                (Constraint::Schema(_) | Constraint::Unknown, schema) => {
+                    let schema = TopLevelGrammar::from_json_schema(schema.unwrap_or_default());
+                    GrammarInit::Serialized(schema)
+                }
+            };
+            factory.create_parser_from_init_default(rules).map_err(|error| format!("{error:#}"))
+        }));
         let parser = match compiled {
             Ok(Ok(parser)) => parser,
-            Ok(Err(error)) => return Err(refused(said(&format!("{error:#}")))),
-            Err(_) => return Err(refused("compiling it broke down")),
+            Ok(Err(why)) => return Err(what.refused(said(&why))),
+            Err(_) => return Err(what.refused("compiling it broke down")),
         };
         let mut matcher = Matcher::new(Ok(parser));
         // Most of a first step's work is done once for all answers.
         match matcher.compute_mask() {
             Ok(_) => Ok(matcher),
-            Err(error) => Err(refused(said(&error.to_string()))),
+            Err(error) => Err(what.refused(said(&error.to_string()))),
         }
     }
 }
@@ -138,7 +217,9 @@ impl Guide {
     /// The logits of a step with those of tokens ruled out that may not come next; `None` where
     /// the answer can only end.
     pub(crate) fn rule(&mut self, logits: &[f32]) -> Result<Option<Vec<f32>>, Refusal> {
-        let mask = self.0.compute_mask().map_err(|error| too_much(&error.to_string()))?;
+        let what = self.what;
+        let mask = self.matcher.compute_mask();
+        let mask = mask.map_err(|error| what.too_much(&error.to_string()))?;
         let mut ruled = vec![f32::NEG_INFINITY; logits.len()];
         let mut any = false;
         mask.iter_set_entries(|token| {
@@ -150,32 +231,39 @@ impl Guide {
         if any {
             return Ok(Some(ruled));
         }
-        match self.0.is_accepting() {
+        match self.matcher.is_accepting() {
             Ok(true) => Ok(None),
-            _ => Err(too_much("the model's vocabulary has no words for it")),
+            _ => Err(what.too_much("the model's vocabulary has no words for it")),
         }
     }
 
     /// Takes the next token of the answer.
     pub(crate) fn push(&mut self, token: u32) -> Result<(), Refusal> {
-        self.0.consume_token(token).map_err(|error| too_much(&error.to_string()))
+        let what = self.what;
+        self.matcher.consume_token(token).map_err(|error| what.too_much(&error.to_string()))
     }
 
     /// Whether nothing can follow.
     pub(crate) fn is_over(&self) -> bool {
-        self.0.is_stopped() && !self.0.is_error()
+        self.matcher.is_stopped() && !self.matcher.is_error()
     }
 
     /// Another one at the same place.
     pub(crate) fn fork(&self) -> Self {
-        Self(self.0.deep_clone())
+        Self { matcher: self.matcher.deep_clone(), what: self.what }
     }
 
     /// Takes text that came with other text in one token; false where an answer cannot begin so.
     pub(crate) fn begun(&mut self, text: &[u8]) -> bool {
-        let Ok(environment) = self.0.tok_env() else { return false };
+        let Ok(environment) = self.matcher.tok_env() else { return false };
         let tokens = environment.tok_trie().greedy_tokenize(text);
-        self.0.try_consume_tokens(&tokens).is_ok_and(|taken| taken == tokens.len())
+        self.matcher.try_consume_tokens(&tokens).is_ok_and(|taken| taken == tokens.len())
+    }
+
+    /// Whether the answer could end here.
+    #[cfg(test)]
+    pub(crate) fn may_end(&mut self) -> bool {
+        self.matcher.is_accepting().is_ok_and(|may| may)
     }
 }
 
@@ -388,16 +476,7 @@ fn environment(tokenizer: &Tokenizer) -> TokEnv {
 
 /// The refusal for a schema that nothing can be held to here.
 fn refused(why: &str) -> Refusal {
-    let why: String = why.chars().take(SHOWN_CHARS).collect();
-    let message = format!("answers cannot be held to this JSON Schema: {why}");
-    Refusal::client(Stage::Validate, Code::InvalidRequest, message).param("response_format")
-}
-
-/// The refusal for an answer whose next step is out of bounds.
-fn too_much(why: &str) -> Refusal {
-    let why: String = why.chars().take(SHOWN_CHARS).collect();
-    let message = format!("the answer cannot be held to this JSON Schema any further: {why}");
-    Refusal::client(Stage::Execute, Code::InvalidRequest, message).param("response_format")
+    What::Schema.refused(why)
 }
 
 #[cfg(test)]

@@ -32,8 +32,10 @@ mod error;
 mod family;
 mod front;
 mod gauge;
+mod gbnf;
 mod gguf;
 mod gguf_value;
+mod grammar;
 mod guide;
 mod job;
 mod kept;
@@ -80,6 +82,7 @@ pub use decoder::{Additions, Decoder, LowRank, Projection, Tunable, TunableShape
 pub use embed::{FOLDER_FILES, inspect_tokenizer_bytes, inspect_weights_bytes};
 pub use error::EngineError;
 pub use gauge::{Gauge, Gauged, Held};
+pub use gbnf::{GrammarError, inspect_grammar};
 pub use kept::Keeping;
 pub use local::LocalEngine;
 pub use memory::MemoryUse;

@@ -68,9 +68,10 @@ impl Text {
         &self.guides
     }
 
-    /// What holds an answer to a JSON Schema.
-    pub(crate) fn guide(&self, schema: &str) -> Result<Guide, Refusal> {
-        self.guides.guide(&self.tokenizer, schema)
+    /// What holds an answer to a JSON Schema or whatever else [`selvedge_contract::Constraint`]
+    /// reads.
+    pub(crate) fn guide(&self, held: &str) -> Result<Guide, Refusal> {
+        self.guides.guide(&self.tokenizer, held)
     }
 
     /// How the model calls functions, where its template says how.

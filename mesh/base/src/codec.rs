@@ -18,8 +18,9 @@ use thiserror::Error;
 /// added the messages of federated rounds, 7 the personal models of epidemic mode, 8 hand-offs
 /// whose answers hold to a schema, 9 sound whose words are wanted, 10 chats with tools and what
 /// nodes' machines are, 11 shares of federated rounds with a proof, 12 the question whether data
-/// of a node fit a job, 13 hand-offs with what draws heed since.
-pub const VERSION: u8 = 13;
+/// of a node fit a job, 13 hand-offs with what draws heed since, 14 answers that hold to
+/// a grammar, a regular expression or one of some texts.
+pub const VERSION: u8 = 14;
 /// The oldest version this build writes and reads: the one before its own, and the first, which
 /// costs nothing to read on. What is said before two nodes have agreed on a version is said in this
 /// one.

@@ -183,7 +183,8 @@ pub struct Traced<R> {
 /// A hand-off whose answer must hold to a schema, in a trace or not, with or without a receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shaped<R> {
-    /// The schema, in the words of whoever made the request.
+    /// The schema, in the words of whoever made the request; to peers of version 14 and newer
+    /// something else that answers hold to, marked as such.
     pub schema: String,
     /// As in [`Traced`], if it is part of a trace.
     pub trace: Option<TraceContext>,
