@@ -29,6 +29,20 @@ error = fails("a schema that answers cannot be held to", openai.BadRequestError,
                   "name": "never", "schema": {"not": {"type": "string"}}}}))
 check("its field", error.param == "response_format", error.param)
 check("its keyword", "not" in error.message, error.message)
+error = fails("a grammar that cannot be read", openai.BadRequestError, 400,
+              lambda: ask(extra_body={"grammar": "root ::= fruit\n"}))
+check("its field", error.param == "grammar", error.param)
+check("its line and rule", "line 1" in error.message and "fruit" in error.message, error.message)
+error = fails("a regular expression that looks ahead", openai.BadRequestError, 400,
+              lambda: ask(extra_body={"structured_outputs": {"regex": "(?=a)b"}}))
+check("its field", error.param == "structured_outputs.regex", error.param)
+error = fails("two constraints", openai.BadRequestError, 400, lambda: ask(
+    extra_body={"structured_outputs": {"choice": ["a"]}, "grammar": 'root ::= "a"'}))
+check("its field", error.param == "grammar", error.param)
+error = fails("a constraint beside tools", openai.BadRequestError, 400, lambda: ask(
+    tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+    extra_body={"structured_outputs": {"choice": ["a"]}}))
+check("its field", error.param == "structured_outputs.choice", error.param)
 fails("a bias", openai.BadRequestError, 400, lambda: ask(logit_bias={"5": 10}))
 fails("an empty chat", openai.BadRequestError, 400, lambda: ask(messages=[]))
 fails("a wrong key", openai.AuthenticationError, 401, stranger.models.list)

@@ -74,9 +74,18 @@ enum Path {
 }
 
 /// Where bodies say the form of an answer: OpenAI's chats, its responses, Anthropic's messages of
-/// two versions, Ollama; and where all of them say what may be called.
-const FORMS: [&str; 6] =
-    ["response_format", "text", "output_config", "output_format", "format", "tools"];
+/// two versions, Ollama, servers that speak like OpenAI; and where all of them say what may be
+/// called.
+const FORMS: [&str; 8] = [
+    "response_format",
+    "text",
+    "output_config",
+    "output_format",
+    "format",
+    "structured_outputs",
+    "guided_json",
+    "tools",
+];
 
 impl Path {
     fn enter(self, name: &str, knobs: Knobs) -> Self {
@@ -311,6 +320,8 @@ mod tests {
                 format!(r#"{{"output_config":{{"format":{{"schema":{schema}}}}}}}"#),
                 format!(r#"{{"output_format":{{"schema":{schema}}}}}"#),
                 format!(r#"{{"format":{schema}}}"#),
+                format!(r#"{{"structured_outputs":{{"json":{schema}}}}}"#),
+                format!(r#"{{"guided_json":{schema}}}"#),
                 format!(r#"{{"tools":[{{"function":{{"parameters":{schema}}}}}]}}"#),
             ]
         };

@@ -7,6 +7,7 @@
 mod calls;
 mod event;
 mod gather;
+pub(crate) mod held;
 mod local;
 mod request;
 mod tools;
@@ -15,6 +16,7 @@ mod usage;
 pub use calls::Calls;
 pub use event::{Citation, Event, Failure, Finish, Head, Provider, TokenLogProb, TopLogProb};
 pub use gather::{Block, Choice, Gathered};
+pub use held::{HELD, Held, both, held};
 pub use local::{ForEngine, for_engine, priority_of, tier_of};
 pub use request::{
     Cache, ChatRequest, Content, Effort, Extension, Format, Function, LogProbs, Message, Part,

@@ -4,7 +4,8 @@
 //! Owns both roles, of transcriptions the server's. Source: the OpenAI API reference, "Chat",
 //! "Completions (legacy)", "Embeddings" and "Audio". Beyond it are
 //! accepted and written: `top_k`, `min_p` and `repetition_penalty` (common among compatible
-//! servers) and `reasoning_content` (thinking, as compatible servers call it).
+//! servers), what they hold answers to (`structured_outputs`, `grammar` and their kin) and
+//! `reasoning_content` (thinking, as compatible servers call it).
 
 mod answer;
 mod audio;

@@ -79,7 +79,7 @@ pub struct Call {
     pub stop: Vec<String>,
     /// Log probabilities wanted.
     pub logprobs: Option<LogProbs>,
-    /// A JSON Schema that the answer must hold to, as text.
+    /// What the answer must hold to, as [`selvedge_contract::Constraint`] reads it.
     pub schema: Option<String>,
     /// Its place in a trace, if it has one.
     pub trace: Option<Arc<Trace>>,

@@ -187,8 +187,8 @@ async fn exchange(
 }
 
 /// Why a peer of a version is not asked: it would answer anything where a schema must be held to,
-/// take a grammar for a schema that is wrong, draw as if nothing more were asked of the draw, and does not understand what a chat with tools
-/// is.
+/// take a grammar for a schema that is wrong, draw as if nothing more were asked of the draw, and
+/// does not understand what a chat with tools is.
 fn unfit(version: u8, request: &GenerateRequest) -> Option<Refusal> {
     let held = request.schema.as_deref().map(Constraint::of);
     let message = if held.is_some() && version < SCHEMAS_SINCE {

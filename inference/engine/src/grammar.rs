@@ -6,12 +6,13 @@
 //!
 //! llguidance reads the text of an answer as terminals, each of which is a regular expression, and
 //! takes the longest one. The longer the terminals, the fewer steps of its parser a token takes,
-//! and a vocabulary has a hundred thousand of them. But what is the longest terminal need not be the
-//! one that the rules mean. So a terminal begins as large as it can be, everything that leads to no
-//! rule that leads to itself, and is opened (a row into its parts, a text into its characters)
-//! wherever `lexing` finds that the longest one could be wrong. What is left has been shown to be
-//! exact. In the end there are single characters, of which none is the beginning of another. A
-//! grammar without such rules is one terminal, behind which nothing follows: always exact.
+//! and a vocabulary has a hundred thousand of them. But what is the longest terminal need not be
+//! the one that the rules mean. So a terminal begins as large as it can be, everything that leads
+//! to no rule that leads to itself, and is opened (a row into its parts, a text into its
+//! characters) wherever `lexing` finds that the longest one could be wrong. What is left has been
+//! shown to be exact. In the end there are single characters, of which none is the beginning of
+//! another. A grammar without such rules is one terminal, behind which nothing follows: always
+//! exact.
 //!
 //! Depth: derivre, which computes the expressions, keeps its own stack on the heap wherever it goes
 //! through one, but for a common prefix of options, where it goes 100 levels deep at most. Nothing

@@ -2,10 +2,11 @@
 //!
 //! Owns what turns a JSON Schema into the tokens that may come next (the grammar engine is
 //! llguidance's), its bounds, and the schemas and grammars that one model has compiled; what a
-//! grammar becomes is `grammar`'s. A schema comes from a caller. Its size, its levels, its references and what the compiler multiplies are counted before
-//! it is compiled (`Counted`), as the compiler's own bounds hold neither its stack nor all of its
-//! time; each step behind it has bounds of its own. Nothing is ever fetched for a schema. Does not
-//! own the draw: that is `sampling`.
+//! grammar becomes is `grammar`'s. A schema comes from a caller. Its size, its levels, its
+//! references and what the compiler multiplies are counted before it is compiled (`Counted`), as
+//! the compiler's own bounds hold neither its stack nor all of its time; each step behind it has
+//! bounds of its own. Nothing is ever fetched for a schema. Does not own the draw: that is
+//! `sampling`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -4,14 +4,14 @@
 //! are read by the dialect instead, whoever answers them.
 
 use selvedge_contract::{ChatMessage, Input, Limits, LogProbs, Priority, Role};
-use selvedge_dialect::chat::priority_of;
+use selvedge_dialect::chat::{both, priority_of};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::errors::Problem;
 use super::fields::{CHAT, Content, Fields, LogProbsField, Message, Messages, Part};
-use super::params::{Plan, Shape, refuse_unless, refuse_unless_empty, whole};
+use super::params::{Plan, Shape, held, refuse_unless, refuse_unless_empty, whole};
 
 /// Key-value pairs in `metadata` (as in the OpenAI API). They are accepted and not kept.
 const METADATA_PAIRS: usize = 16;
@@ -40,7 +40,13 @@ pub(super) fn plan(body: &[u8]) -> Result<Plan, Problem> {
     let messages = messages(fields.messages.take())?;
     let schema = schema(fields.response_format.as_deref())?;
     let tier = tier(fields.service_tier.as_ref())?;
+    if schema.is_some()
+        && let Some(held) = held(&fields)?
+    {
+        return Err(both("response_format", &held.field).into());
+    }
     let plan = Plan::new(Shape::Chat, &mut fields, vec![Input::Chat(messages)], logprobs)?;
+    let schema = schema.or(plan.schema);
     Ok(Plan { schema, tier, ..plan })
 }
 

@@ -1,6 +1,6 @@
 //! Every parameter of a chat: honoured, or refused by name.
 
-use selvedge_contract::{Further, Sampling};
+use selvedge_contract::{Constraint, Further, Sampling};
 use serde_json::Map;
 
 use super::super::backend::Holder;
@@ -46,6 +46,20 @@ fn honoured() -> Vec<(Value, Check)> {
         (json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}), |p| {
             p.schema.is_some()
         }),
+        (json!({"structured_outputs": {"regex": "a"}}), |p| {
+            p.schema == Some(Constraint::Regex("a").to_text())
+        }),
+        (json!({"structured_outputs": {"choice": ["a"]}}), |p| {
+            p.schema == Some(Constraint::Choice("[\"a\"]").to_text())
+        }),
+        (json!({"structured_outputs": {"json": {}}, "response_format": {"type": "text"}}), |p| {
+            p.schema.as_deref() == Some("{}")
+        }),
+        (json!({"grammar": "a"}), |p| p.schema == Some(Constraint::Grammar("a").to_text())),
+        (json!({"guided_grammar": "a"}), |p| p.schema == Some(Constraint::Grammar("a").to_text())),
+        (json!({"guided_json": {}}), |p| p.schema.as_deref() == Some("{}")),
+        (json!({"guided_regex": "a"}), |p| p.schema == Some(Constraint::Regex("a").to_text())),
+        (json!({"guided_choice": ["a"]}), |p| p.schema.is_some()),
         (json!({"service_tier": "flex"}), |p| p.tier == Some(Priority::Low)),
         (json!({"service_tier": "priority"}), |p| p.tier == Some(Priority::High)),
         (json!({"service_tier": "default"}), |p| p.tier == Some(Priority::Normal)),
@@ -98,6 +112,8 @@ fn harmless() -> Vec<Value> {
         json!({"functions": []}),
         json!({"function_call": "none"}),
         json!({"response_format": {"type": "text"}}),
+        json!({"grammar": ""}),
+        json!({"structured_outputs": {"json_object": false}}),
         json!({"modalities": ["text"]}),
         json!({"reasoning_effort": "none"}),
         json!({"verbosity": "medium"}),
@@ -178,6 +194,16 @@ fn refused_rarely() -> Vec<(Value, &'static str)> {
             json!({"response_format": {"type": "text", "json_schema": {"name": "n"}}}),
             "response_format.json_schema",
         ),
+        (json!({"structured_outputs": {}}), "structured_outputs"),
+        (json!({"structured_outputs": {"backend": "a"}}), "structured_outputs.backend"),
+        (json!({"structured_outputs": {"regex": "a", "json": {}}}), "structured_outputs.regex"),
+        (json!({"grammar": ["a"]}), "grammar"),
+        (json!({"guided_json": 1}), "guided_json"),
+        (json!({"guided_regex": 1}), "guided_regex"),
+        (json!({"guided_choice": "a"}), "guided_choice"),
+        (json!({"guided_grammar": 1}), "guided_grammar"),
+        (json!({"grammar": "a", "guided_grammar": "a"}), "guided_grammar"),
+        (json!({"grammar": "a", "response_format": {"type": "json_object"}}), "grammar"),
         (json!({"modalities": ["text", "audio"]}), "modalities"),
         (json!({"audio": {"voice": "a"}}), "audio"),
         (json!({"prediction": {"type": "content"}}), "prediction"),

@@ -1,5 +1,6 @@
 //! Every parameter only text completions have: honoured, or refused by name.
 
+use selvedge_contract::Constraint;
 use serde_json::{Value, json};
 
 use super::*;
@@ -26,6 +27,10 @@ fn values_reach_the_plan() {
         assert_eq!(plan.inputs, wanted, "{prompt}");
         assert_eq!((plan.shape, plan.max_tokens), (Shape::Text, Some(16)));
     }
+    let held = plan(&body(&json!({"grammar": "root ::= \"a\""}))).expect("good").schema;
+    assert_eq!(held, Some(Constraint::Grammar("root ::= \"a\"").to_text()));
+    let held = plan(&body(&json!({"structured_outputs": {"choice": ["a"]}}))).expect("good").schema;
+    assert_eq!(held, Some(Constraint::Choice("[\"a\"]").to_text()));
     let plan = plan(&body(&json!({"logprobs": 3, "max_tokens": 5, "n": 2}))).expect("good");
     assert_eq!(plan.logprobs, Some(LogProbs { top: 3 }));
     assert_eq!((plan.max_tokens, plan.n), (Some(5), 2));
@@ -68,6 +73,10 @@ fn everything_else_is_refused_by_name() {
         (json!({"best_of": 4}), "best_of"),
         (json!({"logprobs": true}), "logprobs"),
         (json!({"logprobs": 21}), "logprobs"),
+        (json!({"grammar": 1}), "grammar"),
+        (json!({"grammar": "a", "guided_regex": "a"}), "guided_regex"),
+        (json!({"structured_outputs": {"whitespace": 1}}), "structured_outputs.whitespace"),
+        (json!({"response_format": {"type": "text"}}), "response_format"),
         (json!({"messages": []}), "messages"),
         (json!({"tools": []}), "tools"),
         (json!({"max_completion_tokens": 4}), "max_completion_tokens"),

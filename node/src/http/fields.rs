@@ -32,7 +32,8 @@ macro_rules! fields {
         &[
             "model", "stream", "stream_options", "temperature", "top_p", "top_k", "min_p", "seed",
             "stop", "max_tokens", "presence_penalty", "frequency_penalty", "repetition_penalty",
-            "logprobs", "n", "user", "logit_bias", $($own),*
+            "logprobs", "n", "user", "logit_bias", "structured_outputs", "grammar", "guided_json",
+            "guided_regex", "guided_choice", "guided_grammar", $($own),*
         ]
     };
 }
@@ -104,6 +105,20 @@ pub(super) struct Fields {
     pub(super) function_call: Option<Value>,
     #[schemars(with = "Option<Value>")]
     pub(super) response_format: Option<Box<RawValue>>,
+    /// What the answer must be: one of `json`, `json_object`, `regex`, `choice` and `grammar`.
+    #[schemars(with = "Option<std::collections::BTreeMap<String, Value>>")]
+    pub(super) structured_outputs: Option<Box<RawValue>>,
+    /// A grammar in GBNF, whose rule `root` is the answer.
+    #[schemars(with = "Option<String>")]
+    pub(super) grammar: Option<Box<RawValue>>,
+    #[schemars(with = "Option<Value>")]
+    pub(super) guided_json: Option<Box<RawValue>>,
+    #[schemars(with = "Option<String>")]
+    pub(super) guided_regex: Option<Box<RawValue>>,
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(super) guided_choice: Option<Box<RawValue>>,
+    #[schemars(with = "Option<String>")]
+    pub(super) guided_grammar: Option<Box<RawValue>>,
     pub(super) modalities: Option<Value>,
     pub(super) audio: Option<Value>,
     pub(super) prediction: Option<Value>,

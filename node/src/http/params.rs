@@ -7,6 +7,8 @@ use std::ops::RangeInclusive;
 
 use selvedge_base::{Dice, RequestId};
 use selvedge_contract::{Further, Input, Limits, LogProbs, Priority, Sampling};
+use selvedge_dialect::chat::{self, Held};
+use selvedge_dialect::json::Json;
 use selvedge_runtime::Call;
 use serde_json::Value;
 
@@ -38,7 +40,7 @@ pub(super) struct Plan {
     pub(super) stop: Vec<String>,
     /// Log probabilities wanted.
     pub(super) logprobs: Option<LogProbs>,
-    /// A JSON Schema that answers must hold to, as text.
+    /// What answers must hold to, as [`selvedge_contract::Constraint`] reads it.
     pub(super) schema: Option<String>,
     /// How urgent it is, where the caller said so.
     pub(super) tier: Option<Priority>,
@@ -82,7 +84,7 @@ impl Plan {
             max_tokens: max_tokens(fields)?,
             stop: stop(fields.stop.take())?,
             logprobs,
-            schema: None,
+            schema: held(fields)?.map(|held| held.text),
             tier: None,
             stream,
             include_usage: include_usage(fields, stream)?,
@@ -195,6 +197,23 @@ fn stop(stop: Option<Texts>) -> Result<Vec<String>, Problem> {
         return Err(Problem::invalid("stop", message));
     }
     Ok(stop)
+}
+
+/// What the answer is held to by other fields than `response_format`.
+pub(super) fn held(fields: &Fields) -> Result<Option<Held>, Problem> {
+    let given = [
+        ("structured_outputs", &fields.structured_outputs),
+        ("grammar", &fields.grammar),
+        ("guided_json", &fields.guided_json),
+        ("guided_regex", &fields.guided_regex),
+        ("guided_choice", &fields.guided_choice),
+        ("guided_grammar", &fields.guided_grammar),
+    ];
+    let given: Vec<(&str, Json)> = given
+        .into_iter()
+        .filter_map(|(name, value)| value.as_deref().map(|value| (name, Json::from(value))))
+        .collect();
+    Ok(chat::held(given.iter().map(|(name, value)| (*name, value)))?)
 }
 
 fn include_usage(fields: &Fields, stream: bool) -> Result<bool, Problem> {

@@ -117,6 +117,7 @@ replayed! {
     model_gguf: "model.gguf",
     model_onnx: "model.onnx",
     model_template: "model.template",
+    request_grammar: "request.grammar",
     model_safetensors: "model.safetensors",
     model_tokenizer: "model.tokenizer",
     request_audio: "request.audio",

@@ -7,14 +7,13 @@
 use selvedge_base::Refusal;
 use selvedge_contract::{self as contract, Further, Input, Limits, Priority};
 
+use super::held::{self, ANY_OBJECT, Held, is_held};
 use super::request::{ChatRequest, Effort, Extension, Format, Thinking};
 use super::tools;
 use crate::decode::{invalid, unsupported};
 use crate::exchange::Dialect;
 use crate::number::Number;
 
-/// The schema of whatever is a JSON object.
-const ANY_OBJECT: &str = r#"{"type":"object"}"#;
 /// The option of Ollama's that says how many tokens a penalty on repetition looks at.
 const WINDOW: &str = "options.repeat_last_n";
 
@@ -35,7 +34,7 @@ pub struct ForEngine {
     pub stop: Vec<String>,
     /// Log probabilities wanted.
     pub logprobs: Option<contract::LogProbs>,
-    /// A JSON Schema that answers must hold to, as text.
+    /// What answers must hold to, as [`contract::Constraint`] reads it.
     pub schema: Option<String>,
     /// How urgent it is, where a class of service was named.
     pub tier: Option<Priority>,
@@ -86,11 +85,12 @@ pub fn for_engine(request: &ChatRequest) -> Result<ForEngine, Refusal> {
         }
         input => input,
     };
-    let schema = schema(request.format.as_ref())?;
-    if schema.is_some() && matches!(&input, Input::Tooled(chat) if !chat.tools.is_empty()) {
+    let held = held(request)?;
+    let calls = matches!(&input, Input::Tooled(chat) if !chat.tools.is_empty());
+    if let Some(held) = held.as_ref().filter(|_| calls) {
         let message = "models of this mesh hold an answer to a schema or let it call tools, not \
                        both; leave out 'tools', or set 'tool_choice' to none";
-        return Err(unsupported("response_format", message));
+        return Err(unsupported(&held.field, message));
     }
     Ok(ForEngine {
         input,
@@ -100,7 +100,7 @@ pub fn for_engine(request: &ChatRequest) -> Result<ForEngine, Refusal> {
         max_tokens: request.max_tokens,
         stop: request.stop.clone(),
         logprobs: request.logprobs.map(|logprobs| contract::LogProbs { top: logprobs.top }),
-        schema,
+        schema: held.map(|held| held.text),
         tier: request.service_tier.as_deref().and_then(priority_of),
     })
 }
@@ -118,7 +118,7 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Refusal> {
             request.service_tier.as_deref().is_some_and(|tier| priority_of(tier).is_none()),
         ),
     ];
-    let unknown = request.extensions.iter().find(|field| !is_window(field));
+    let unknown = request.extensions.iter().find(|field| !is_window(field) && !is_held(field));
     let extension = unknown.map(|field| field.name.as_str());
     let found = fields.iter().find(|(_, present)| *present).map(|(name, _)| *name);
     match found.or(extension) {
@@ -132,6 +132,18 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Refusal> {
 /// Whether a field is the one that [`further`] reads.
 fn is_window(field: &Extension) -> bool {
     field.dialect == Dialect::Ollama && field.name == WINDOW
+}
+
+/// What the answer is held to, by its format or by another field.
+fn held(request: &ChatRequest) -> Result<Option<Held>, Refusal> {
+    let format = schema(request.format.as_ref())?;
+    let format = format.map(|text| Held { field: "response_format".to_owned(), text });
+    let fields = request.extensions.iter().filter(|field| is_held(field));
+    let held = held::held(fields.map(|field| (field.name.as_str(), &field.value)))?;
+    match (format, held) {
+        (Some(format), Some(held)) => Err(held::both(&format.field, &held.field)),
+        (format, held) => Ok(format.or(held)),
+    }
 }
 
 /// The schema that a format means. One that says only JSON means an object, as everywhere.
@@ -289,6 +301,22 @@ mod tests {
     }
 
     #[test]
+    fn what_other_fields_say_holds_the_answer_too() {
+        let held = |more: Value| asked(more).expect("taken").schema;
+        let grammar = "root ::= [a-z]+";
+        let wanted = contract::Constraint::Grammar(grammar).to_text();
+        assert_eq!(held(json!({ "grammar": grammar })), Some(wanted.clone()));
+        assert_eq!(held(json!({"structured_outputs": {"grammar": grammar}})), Some(wanted));
+        let plain = json!({"response_format": {"type": "text"}, "guided_json": {}});
+        assert_eq!(held(plain).as_deref(), Some("{}"));
+        // A bare text is held to it as well.
+        let body = json!({"model": "m", "prompt": "a", "guided_choice": ["b"]});
+        let text = openai::parse_text(body.to_string().as_bytes()).expect("understood");
+        let wanted = contract::Constraint::Choice("[\"b\"]").to_text();
+        assert_eq!(for_engine(&text).expect("taken").schema, Some(wanted));
+    }
+
+    #[test]
     fn what_a_local_text_model_cannot_do_is_refused_by_name() {
         let user = |part: Value| json!({"messages": [{"role": "user", "content": [part]}]});
         for (more, param) in [
@@ -297,6 +325,16 @@ mod tests {
                     "response_format": {"type": "json_object"}}),
                 "response_format",
             ),
+            (
+                json!({"tools": [{"type": "function", "function": {"name": "f"}}],
+                    "grammar": "root ::= \"a\""}),
+                "grammar",
+            ),
+            (
+                json!({"guided_regex": "a", "response_format": {"type": "json_object"}}),
+                "guided_regex",
+            ),
+            (json!({"grammar": "a", "structured_outputs": {"regex": "a"}}), "grammar"),
             (json!({"logit_bias": {"1": 1}}), "logit_bias"),
             (json!({"repetition_penalty": 0}), "repetition_penalty"),
             (json!({"reasoning_effort": "low"}), "reasoning_effort"),

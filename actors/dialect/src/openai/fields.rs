@@ -7,6 +7,7 @@ use selvedge_base::Refusal;
 use serde::Deserialize;
 
 use super::messages::{self, Message};
+use crate::chat::held::Given;
 use crate::chat::{
     ChatRequest, Effort, Extension, Format, Function, LogProbs, Reasoning, Sampling, Tool,
     ToolChoice,
@@ -65,6 +66,18 @@ struct Body {
     metadata: Option<Pairs<String>>,
     service_tier: Option<String>,
     // What only this dialect has.
+    #[schemars(with = "Option<Given>")]
+    structured_outputs: Option<Json>,
+    /// A grammar in GBNF, whose rule `root` is the answer.
+    #[schemars(with = "Option<String>")]
+    grammar: Option<Json>,
+    guided_json: Option<Json>,
+    #[schemars(with = "Option<String>")]
+    guided_regex: Option<Json>,
+    #[schemars(with = "Option<List<String>>")]
+    guided_choice: Option<Json>,
+    #[schemars(with = "Option<String>")]
+    guided_grammar: Option<Json>,
     audio: Option<Json>,
     modalities: Option<Json>,
     moderation: Option<Json>,
@@ -220,6 +233,12 @@ fn refuse_retired(body: &Body) -> Result<(), Refusal> {
 
 fn extensions(body: &mut Body) -> Vec<Extension> {
     let fields = [
+        ("structured_outputs", body.structured_outputs.take()),
+        ("grammar", body.grammar.take()),
+        ("guided_json", body.guided_json.take()),
+        ("guided_regex", body.guided_regex.take()),
+        ("guided_choice", body.guided_choice.take()),
+        ("guided_grammar", body.guided_grammar.take()),
         ("audio", body.audio.take()),
         ("modalities", body.modalities.take().filter(|value| value.compact() != "[\"text\"]")),
         ("moderation", body.moderation.take()),

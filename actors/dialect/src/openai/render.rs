@@ -90,6 +90,7 @@ fn check(request: &ChatRequest, target: Target<'_>) -> Result<(), Refusal> {
             ("thinking.display", reasoning.show.is_some()),
         ],
     )?;
+    hold(request, target)?;
     if reasoning.effort == Some(Effort::Max) {
         return Err(cannot::because(SELF, "reasoning_effort", "knows no effort above xhigh"));
     }
@@ -99,6 +100,15 @@ fn check(request: &ChatRequest, target: Target<'_>) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Refuses what says what an answer must be, where it is not known: servers that speak alike get it
+/// in the words that it came in.
+pub(super) fn hold(request: &ChatRequest, target: Target<'_>) -> Result<(), Refusal> {
+    match request.held_by().filter(|_| target != Target::Compatible) {
+        Some(field) => Err(cannot::say(SELF, field)),
+        None => Ok(()),
+    }
 }
 
 fn check_part(path: &str, role: Role, part: &Part, target: Target<'_>) -> Result<(), Refusal> {

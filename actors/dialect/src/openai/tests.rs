@@ -227,6 +227,46 @@ fn an_error_ends_a_stream_without_done() {
 }
 
 #[test]
+fn what_holds_an_answer_goes_to_servers_that_may_know_it_as_it_came() {
+    let grammar = json!("root ::= [a-z]+");
+    for (field, value) in [
+        ("grammar", grammar.clone()),
+        ("guided_grammar", grammar),
+        ("structured_outputs", json!({"regex": "a+"})),
+        ("guided_regex", json!("a+")),
+        ("guided_choice", json!(["a"])),
+        ("guided_json", json!({"type": "object"})),
+    ] {
+        let mut chat = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+        chat[field] = value.clone();
+        let mut text = json!({"model": "m", "prompt": "hi"});
+        text[field] = value.clone();
+        let chat = parse(chat.to_string().as_bytes()).expect("understood");
+        let text = parse_text(text.to_string().as_bytes()).expect("understood");
+        for request in [chat, text] {
+            assert_eq!(request.held_by(), Some(field));
+            let told = render(&request, Target::Compatible).expect("said");
+            let told: Value = serde_json::from_slice(&told.body).expect("JSON");
+            assert_eq!(told[field], value);
+            let refused = [
+                render(&request, Target::OpenAi),
+                render(&request, Target::Azure { deployment: "d", api_version: "v" }),
+                crate::anthropic::render(&request, crate::anthropic::Target { max_tokens: 9 }),
+                crate::ollama::render(&request),
+                crate::gemini::render(&request),
+            ];
+            for refused in refused {
+                let refusal = refused.expect_err("nobody ignores it");
+                assert_eq!(refusal.retry, Retry::Elsewhere);
+                // A bare text is no word of theirs either.
+                let named = refusal.param.as_deref();
+                assert!(named == Some(field) || named == Some("prompt"), "{refusal}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_schema_without_a_name_gets_one() {
     let schema = crate::json::Json::parse("{}").expect("JSON");
     let format = Format::JsonSchema { name: None, description: None, schema, strict: None };

@@ -8,7 +8,7 @@ use selvedge_base::Refusal;
 use serde::Deserialize;
 
 use super::fields::{Drawing, StreamOptions, sampling, stop, stream_options};
-use super::render::{Target, drawing, extensions};
+use super::render::{Target, drawing, extensions, hold};
 use super::usage;
 use super::write::{put_end, put_failure, word};
 use crate::cannot;
@@ -54,6 +54,12 @@ struct Body {
     // What only this dialect has.
     echo: Option<bool>,
     suffix: Option<String>,
+    structured_outputs: Option<Json>,
+    grammar: Option<Json>,
+    guided_json: Option<Json>,
+    guided_regex: Option<Json>,
+    guided_choice: Option<Json>,
+    guided_grammar: Option<Json>,
 }
 
 /// The canonical request that a body of `POST /v1/completions` means whose prompt is one text.
@@ -77,6 +83,17 @@ pub fn parse_text(bytes: &[u8]) -> Result<ChatRequest, Refusal> {
         return Err(unsupported("echo", message));
     }
     let mut extensions = own_fields(body.echo, body.suffix.as_deref())?;
+    let held = [
+        ("structured_outputs", body.structured_outputs),
+        ("grammar", body.grammar),
+        ("guided_json", body.guided_json),
+        ("guided_regex", body.guided_regex),
+        ("guided_choice", body.guided_choice),
+        ("guided_grammar", body.guided_grammar),
+    ];
+    extensions.extend(held.into_iter().filter_map(|(name, value)| {
+        value.map(|value| Extension { dialect: SELF, name: name.to_owned(), value })
+    }));
     let include_usage = stream_options(body.stream_options, stream, &mut extensions)?;
     let logprobs: Option<u32> = whole("logprobs", body.logprobs, 0..=TOP_LOGPROBS)?;
     let max_tokens = whole("max_tokens", body.max_tokens, 1..=i64::from(u32::MAX))?;
@@ -149,6 +166,7 @@ pub(super) fn render(request: &ChatRequest, target: Target<'_>) -> Result<Outgoi
             ("repetition_penalty", strict && sampling.repetition_penalty.is_some()),
         ],
     )?;
+    hold(request, target)?;
     let parts = request.messages.iter().flat_map(|message| &message.parts);
     let prompt: String = parts
         .filter_map(|part| match &part.content {

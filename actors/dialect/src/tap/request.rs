@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::Kind;
+use crate::chat::HELD;
 use crate::decode;
 use crate::json;
 
@@ -33,8 +34,10 @@ pub struct Seen {
     pub n: u64,
     /// Whether there are tools.
     pub has_tools: bool,
-    /// Whether an answer in JSON is asked for.
+    /// Whether an answer in JSON is asked for, or one that holds to a grammar and the like.
     pub has_format: bool,
+    /// Whether it is asked for in words that OpenAI itself does not know.
+    pub is_held: bool,
     /// Whether log probabilities are asked for.
     pub has_logprobs: bool,
     /// Whether there is nothing in it but text and tools, so that it has no more tokens than bytes,
@@ -84,6 +87,8 @@ struct Fields<'b> {
     tools: Option<&'b RawValue>,
     response_format: Option<&'b RawValue>,
     logprobs: Option<Option<bool>>,
+    /// Another field says what an answer must be.
+    held: bool,
     dear: [Option<Option<IgnoredAny>>; DEAR_FIELDS.len()],
     /// There is one that OpenAI's chats, or Anthropic's messages, do not have.
     unknown: [bool; 2],
@@ -137,6 +142,10 @@ impl<'de> Fields<'de> {
             Which::Tools => once("tools", &mut self.tools, map),
             Which::ResponseFormat => once("response_format", &mut self.response_format, map),
             Which::LogProbs => once("logprobs", &mut self.logprobs, map),
+            Which::Held => {
+                self.held |= map.next_value::<Option<IgnoredAny>>()?.is_some();
+                Ok(())
+            }
             Which::Dear(at) => once(DEAR_FIELDS[at], &mut self.dear[at], map),
             Which::Other => map.next_value::<IgnoredAny>().map(drop),
         }
@@ -171,6 +180,8 @@ enum Which {
     Tools,
     ResponseFormat,
     LogProbs,
+    /// Of [`HELD`].
+    Held,
     /// Of [`DEAR_FIELDS`].
     Dear(usize),
     Other,
@@ -232,6 +243,7 @@ impl<'de> Deserialize<'de> for Name {
                     "tools" => (Which::Tools, Known::Both),
                     "response_format" => (Which::ResponseFormat, Known::OpenAi),
                     "logprobs" => (Which::LogProbs, Known::OpenAi),
+                    name if HELD.contains(&name) => (Which::Held, Known::OpenAi),
                     name => match DEAR_FIELDS.iter().position(|dear| *dear == name) {
                         Some(dear) => (Which::Dear(dear), Known::Neither),
                         None => (Which::Other, Known::of(name)),
@@ -293,7 +305,8 @@ pub fn look(body: &[u8]) -> Result<Seen, Refusal> {
         max_tokens: completion.max(older),
         n: fields.n.flatten().unwrap_or(1),
         has_tools: there(fields.tools),
-        has_format: there(fields.response_format),
+        has_format: there(fields.response_format) || fields.held,
+        is_held: fields.held,
         has_logprobs: fields.logprobs.flatten().unwrap_or(false),
         is_plain: !fields.are_dear() && is_plain(body),
         has_old_limit: older.is_some() && completion.is_none(),

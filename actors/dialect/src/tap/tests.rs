@@ -16,7 +16,13 @@ fn the_few_fields_are_found() {
     );
     assert_eq!((seen.model.as_str(), seen.stream, seen.n), ("a\"b", true, 2));
     assert_eq!((seen.max_tokens, seen.has_tools, seen.has_format), (Some(5), true, true));
-    assert!(!seen.asks_usage && !seen.has_logprobs);
+    assert!(!seen.asks_usage && !seen.has_logprobs && !seen.is_held);
+    for field in crate::chat::HELD {
+        let held = looked(&format!(r#"{{"model":"a","{field}":"x"}}"#));
+        assert!(held.is_held && held.has_format && held.is_bounded(Kind::OpenAi), "{field}");
+        let none = looked(&format!(r#"{{"model":"a","{field}":null}}"#));
+        assert!(!none.is_held && !none.has_format, "{field}");
+    }
     for (body, part) in [
         ("[]", "JSON object"),
         ("{", "not valid JSON"),

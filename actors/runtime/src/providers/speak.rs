@@ -103,9 +103,10 @@ pub(crate) fn pass(
     let Passable { body, kind, seen, .. } = asked;
     let strict = spec.kind == ProviderKind::Azure || spec.base.host() == OPENAI_HOST;
     let fits = match (spec.kind, kind) {
-        // OpenAI's newer models refuse the older name of the limit, which translation replaces.
+        // OpenAI's newer models refuse the older name of the limit, which translation replaces, and
+        // translation refuses what OpenAI does not know so that another target is asked.
         (ProviderKind::OpenAi | ProviderKind::Azure, Kind::OpenAi) => {
-            !(strict && seen.has_old_limit)
+            !(strict && (seen.has_old_limit || seen.is_held))
         }
         (ProviderKind::Anthropic, Kind::Anthropic) => seen.max_tokens.is_some(),
         _ => false,

@@ -86,6 +86,10 @@ fn needs(request: &ChatRequest, prompt_tokens: u32) -> Needs {
         Some(Format::JsonSchema { .. }) => needs.can.insert(Capability::JsonSchema),
         Some(Format::Text) | None => false,
     };
+    if request.held_by().is_some() {
+        // Who cannot hold an answer to a schema cannot hold it to anything.
+        needs.can.insert(Capability::JsonSchema);
+    }
     needs
 }
 
@@ -96,7 +100,8 @@ fn signals_of(request: &ChatRequest, prompt_tokens: u32) -> Signals {
         turns: u32::try_from(own.clone().count()).unwrap_or(u32::MAX),
         tools: u32::try_from(request.tools.len()).unwrap_or(u32::MAX),
         asked_output: request.max_tokens.unwrap_or(0),
-        schema: matches!(request.format, Some(Format::JsonSchema { .. })),
+        schema: matches!(request.format, Some(Format::JsonSchema { .. }))
+            || request.held_by().is_some(),
         ..Signals::default()
     };
     for part in own.next_back().into_iter().flat_map(|message| &message.parts) {

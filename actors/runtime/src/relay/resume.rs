@@ -84,6 +84,7 @@ impl Relay {
                 && asked.n.is_none_or(|n| n == 1)
                 && asked.logprobs.is_none()
                 && matches!(asked.format, None | Some(Format::Text))
+                && asked.held_by().is_none()
         })
     }
 

@@ -5,8 +5,8 @@
 //! on with each. So no text of the grammar is lost if this holds wherever a terminal matches: no
 //! byte that can follow it takes any terminal further that may have begun at the same place. (While
 //! the terminal that is meant goes on, the lexer does not stop; at its end it stops at the next
-//! byte; and no other text is let in, since each terminal that is taken matched.) What may follow and
-//! what may stand at one place is taken for more than it is (as if rules had no memory), and a
+//! byte; and no other text is let in, since each terminal that is taken matched.) What may follow
+//! and what may stand at one place is taken for more than it is (as if rules had no memory), and a
 //! repetition of a number for one without end; both can only find fault where there is none.
 //!
 //! Terminals are walked together: a state is the set of places, of whichever terminals, that one

@@ -1,4 +1,5 @@
-//! Files of models, which come from anybody: headers, vocabularies, graphs and chat templates.
+//! Files of models, which come from anybody: headers, vocabularies, graphs and chat templates; and
+//! the grammars that callers have a model's answers hold to.
 //!
 //! Holds: within the bounds of time and memory they are read or refused in few words, and a
 //! template gives no more text than its fuel pays for. A vocabulary that is read makes of a text no
@@ -6,7 +7,9 @@
 
 use selvedge_contract::tensors::MAX_SIDES;
 use selvedge_contract::{ChatMessage, Role};
-use selvedge_engine::{EngineError, Template, encode_bytes, inspect_bytes, inspect_onnx_bytes};
+use selvedge_engine::{
+    EngineError, Template, encode_bytes, inspect_bytes, inspect_grammar, inspect_onnx_bytes,
+};
 
 use super::{Target, none};
 
@@ -127,6 +130,37 @@ pub(super) const TARGETS: &[Target] = &[
             "debug()",
         ],
     },
+    Target {
+        name: "request.grammar",
+        holds: "read or refused in few words, with no more in it than it has bytes",
+        check: check_grammar,
+        shares: &[],
+        seeds: none,
+        words: &[
+            "root ::= ",
+            "\nitem ::= ",
+            "::=",
+            " | ",
+            "\"text\"",
+            "[a-z]",
+            "[^\\\\\\]]",
+            "[\\x00-\\U0010ffff]",
+            "\\ud83d",
+            "(",
+            ")",
+            "*",
+            "+",
+            "?",
+            "{2,3}",
+            "{2000}",
+            "{0,}",
+            ".",
+            "# note\n",
+            "root",
+            "item",
+            "\r\n",
+        ],
+    },
 ];
 
 fn check_gguf(input: &[u8]) {
@@ -169,6 +203,24 @@ fn check_onnx(input: &[u8]) {
         }
         Err(error) => check_error(&error),
     }
+}
+
+/// A grammar, and twice as many line ends before it, which change nothing but what is told of them.
+fn check_grammar(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let read = inspect_grammar(&text);
+    match &read {
+        Ok((rules, things)) => {
+            // The shortest rule is `a::=`, and nothing takes a byte but what is there.
+            assert!(4 * rules <= text.len() && *things <= 2 * text.len() + 1, "{rules} {things}");
+        }
+        Err(error) => {
+            let length = error.to_string().chars().count();
+            assert!((1..ERROR_CHARS).contains(&length), "an error of {length} characters");
+        }
+    }
+    let again = inspect_grammar(&format!("\n\n# a note\n{text}"));
+    assert_eq!(again.is_ok(), read.is_ok(), "{text}");
 }
 
 fn check_error(error: &EngineError) {
