@@ -28,12 +28,14 @@ const CHOICE: &str = "#choice\n";
 impl<'a> Constraint<'a> {
     /// What a text means.
     pub fn of(text: &'a str) -> Self {
-        let forms: [(&str, fn(&'a str) -> Self); 3] =
-            [(GRAMMAR, Self::Grammar), (REGEX, Self::Regex), (CHOICE, Self::Choice)];
-        for (line, form) in forms {
-            if let Some(rest) = text.strip_prefix(line) {
-                return form(rest);
-            }
+        if let Some(grammar) = text.strip_prefix(GRAMMAR) {
+            return Self::Grammar(grammar);
+        }
+        if let Some(regex) = text.strip_prefix(REGEX) {
+            return Self::Regex(regex);
+        }
+        if let Some(choice) = text.strip_prefix(CHOICE) {
+            return Self::Choice(choice);
         }
         if text.starts_with(MARK) { Self::Unknown } else { Self::Schema(text) }
     }
