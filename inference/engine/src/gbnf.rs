@@ -185,8 +185,8 @@ type Read<T> = Result<T, GrammarError>;
 
 impl<'t> Reader<'t> {
     const fn new(text: &'t str) -> Self {
-        let (nodes, named) = (Vec::new(), Vec::new());
-        Self { text, at: 0, line: 1, levels: 0, nodes, named, numbers: BTreeMap::new() }
+        let numbers = BTreeMap::new();
+        Self { text, at: 0, line: 1, levels: 0, nodes: Vec::new(), named: Vec::new(), numbers }
     }
 
     fn peek(&self) -> Option<char> {
