@@ -1,7 +1,8 @@
 //! The two shelves: a file that is there, and one in the making.
 //!
-//! Owns when bytes are held against their digests, and the order in which a file comes to be: tiles,
-//! table, header, name, map. Which file that is, and who may make it, is the directory's affair.
+//! Owns when bytes are held against their digests, and the order in which a file comes to be:
+//! tiles, table, header, name, map. Which file that is, and who may make it, is the directory's
+//! affair.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -110,8 +111,8 @@ impl Draft {
         self.file.write_all_at(bytes, at).map_err(|error| self.failed(&error))
     }
 
-    /// Completes the file, gives it its name and maps it. That the disk has it is not waited for: what
-    /// a machine loses that stops meanwhile, the digests tell.
+    /// Completes the file, gives it its name and maps it. That the disk has it is not waited for:
+    /// what a machine loses that stops meanwhile, the digests tell.
     fn complete(&self) -> Result<Map, Unkept> {
         let inside = self.inside.lock();
         let (encoded, start) = (inside.table.encode(), inside.next);
@@ -121,8 +122,8 @@ impl Draft {
         self.write(&file::header(&self.identity, &inside.table, &encoded, start), 0)?;
         std::fs::rename(&self.path, &self.target).map_err(|error| self.failed(&error))?;
         self.named.store(true, Ordering::Relaxed);
-        // Its reader's from here on. Where somebody was faster, who then removed it, the file itself
-        // is still there for whoever has it open.
+        // Its reader's from here on. Where somebody was faster, who then removed it, the file
+        // itself is still there for whoever has it open.
         let _shared = self.file.try_lock_shared();
         let file = self.file.try_clone().map_err(|error| self.failed(&error))?;
         Map::of(file).map_err(|error| self.failed(&error))
