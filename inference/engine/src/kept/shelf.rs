@@ -98,7 +98,8 @@ impl Draft {
         let (inside, named) = (Mutex::new(inside), AtomicBool::new(false));
         let draft = Self { file, path, target, identity, inside, named, _lock: lock };
         // Whoever tidies up leaves the file alone, and counts its bytes before they are there.
-        draft.file.try_lock().map_err(|error| draft.failed(&error.into()))?;
+        let locked = draft.file.try_lock();
+        locked.map_err(|error| Unkept::new(format!("cannot lock a draft: {error}")))?;
         draft.file.set_len(needed).map_err(|error| draft.failed(&error))?;
         Ok(draft)
     }
