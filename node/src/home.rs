@@ -1,8 +1,8 @@
 //! Where a node keeps its things.
 //!
-//! Owns the layout of the home directory that the binary itself uses (configuration, models, what
-//! a running node leaves for the commands that talk to it) and the lock that keeps a second node
-//! out. The node key and the databases beside them belong to the runtime.
+//! Owns the layout of the home directory that the binary itself uses (configuration, models and
+//! their packed copies, what a running node leaves for the commands that talk to it) and the lock
+//! that keeps a second node out. The node key and the databases beside them belong to the runtime.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -55,6 +55,10 @@ impl Home {
 
     pub(crate) fn models(&self) -> PathBuf {
         self.0.join("models")
+    }
+
+    pub(crate) fn packed(&self) -> PathBuf {
+        self.0.join("packed")
     }
 
     fn run(&self) -> PathBuf {

@@ -3,6 +3,7 @@
 //! Owns the order in which a node's parts come up and go down, what is printed on the way (scripts
 //! read the `ready` line), and signals. The parts themselves are the runtime's and `http`'s.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use selvedge_base::{Micros, ModelDigest};
-use selvedge_engine::{EngineConfig, Rendering, Running};
+use selvedge_engine::{EngineConfig, Keeping, Rendering, Running};
 use selvedge_net::entropy;
 use selvedge_proto::join::JoinCode;
 use selvedge_proto::records::fingerprint_text;
@@ -126,10 +127,13 @@ async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> 
     // Reading large files takes a while, in which this thread must hear of a signal.
     let (store, named) = (Store::of(home), options.model.clone());
     let unserved = Unserved::default();
-    let (noting, wanted) = (unserved.clone(), config.clone());
+    let (noting, wanted, place) = (unserved.clone(), config.clone(), home.clone());
     let reading = tokio::task::spawn_blocking(move || {
         let decided = decided(&store, &wanted);
         let models = models_to_serve(&store, &named, &decided, &noting)?;
+        if named.is_empty() {
+            sweep(&store, &models, &wanted, &place);
+        }
         let variants = decided.iter().map(Decided::told).collect::<Vec<_>>();
         Ok::<_, anyhow::Error>((models, variants))
     });
@@ -200,6 +204,7 @@ async fn start(
         engine: EngineConfig {
             rendering: rendering()?,
             running: running()?,
+            keeping: config.packed.keeping(home),
             ..config.engine.clone()
         },
         max_requests: config.api.max_requests,
@@ -302,6 +307,26 @@ fn models_to_serve(
         }
     }
     Ok(models)
+}
+
+/// Removes packed copies of models that are neither in the home nor served, and all if none are to
+/// be kept. In a directory of its own choice other nodes may have theirs, and nothing is removed.
+fn sweep(store: &Store, served: &[Served], config: &Config, home: &Home) {
+    if config.packed.directory.is_some() {
+        return;
+    }
+    let mut known = BTreeSet::new();
+    if config.packed.max_bytes > 0 {
+        // What cannot be listed is not known to be gone.
+        let Ok(stored) = store.list() else { return };
+        known.extend(stored.iter().map(|model| model.digest));
+        known.extend(served.iter().map(|model| model.digest));
+    }
+    let keeping = Keeping { directory: home.packed(), max_bytes: config.packed.max_bytes };
+    let removed = keeping.sweep(&known);
+    if removed > 0 {
+        tracing::info!(removed, "packed copies that nothing needs any more were removed");
+    }
 }
 
 /// The file that was chosen, if its bytes are those that were pulled.

@@ -181,7 +181,7 @@ impl Keeping {
         entries.take(MAX_ENTRIES).flatten().filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let ending = [WHOLE, DRAFT, LOCK].into_iter().find(|end| name.ends_with(end))?;
-            let model = name.split('.').next()?.parse().ok()?;
+            let model: ModelDigest = name.split('.').next()?.parse().ok()?;
             Some((entry.path(), model, ending))
         })
     }

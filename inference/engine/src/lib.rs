@@ -10,15 +10,15 @@
 //! The way of a request: `local` admits it, `front` turns it into tokens, `worker` and `runner`
 //! compute it step by step, `job` draws and delivers; `memory` has other models go where its own is
 //! not loaded and does not fit. The way of a file: `gguf` reads the header within bounds, `card`
-//! checks what it claims, `parts` that nothing is missing, `weights` and `llama` hold it, `kept` has
-//! it packed on the disk for the next time; `decoder`
-//! holds one that is being tuned, `tuned` what was learned, beside the weights that answer,
-//! `quantize` writes one in another form and `gauge` says what that costs. Models of embeddings,
-//! which are directories, have a way of their own: `embed`; and so have those that write down what
-//! is said in sound: `audio` reads its files, `speech` hears; those that take and give tensors:
-//! `onnx`; and those that see: `pictures` reads what is asked about, `vision` sees. Those that
-//! read, hear or see have one loop, `desk`. What runs in a process of its own, models of `onnx` and
-//! the templates of `renderer`, has it from `apart`.
+//! checks what it claims, `parts` that nothing is missing, `weights` and `llama` hold it, `kept`
+//! has it packed on the disk for the next time; `decoder` holds one that is being tuned, `tuned`
+//! what was learned, beside the weights that answer, `quantize` writes one in another form and
+//! `gauge` says what that costs. Models of embeddings, which are directories, have a way of their
+//! own: `embed`; and so have those that write down what is said in sound: `audio` reads its files,
+//! `speech` hears; those that take and give tensors: `onnx`; and those that see: `pictures` reads
+//! what is asked about, `vision` sees. Those that read, hear or see have one loop, `desk`. What
+//! runs in a process of its own, models of `onnx` and the templates of `renderer`, has it from
+//! `apart`.
 
 mod apart;
 mod audio;

@@ -1,7 +1,8 @@
 //! A language model in memory, on whichever side computes it.
 //!
 //! Owns the choice: on the processor the model is `selvedge_kernels`' own, packed as it is read or
-//! mapped as it was packed before ([`crate::packed`]); on other devices candle's tensors compute it ([`crate::tensors`]).
+//! mapped as it was packed before ([`crate::packed`]); on other devices candle's tensors compute it
+//! ([`crate::tensors`]).
 //! What holds on the processor: a row's logits are bitwise the same in every batch, for every way
 //! of cutting a prompt into chunks, on any number of threads and for every set of vector
 //! instructions. On other devices rounding differs with the number of rows: there, equality is

@@ -75,7 +75,9 @@ fn unless_unkept(loaded: Result<Model, KernelError>) -> Result<Result<Model, Unk
             Ok(why) => Ok(Err(*why)),
             Err(source) => Err(KernelError::Source(source).into()),
         },
-        Err(error) => Err(error.into()),
+        Err(error @ (KernelError::Shape(_) | KernelError::Bytes | KernelError::Token { .. })) => {
+            Err(error.into())
+        }
     }
 }
 

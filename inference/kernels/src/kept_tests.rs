@@ -125,10 +125,10 @@ fn tiles_that_are_not_there_are_no_model() {
     };
     assert!(broken(&|_| ()).is_ok());
     let refused: [&dyn Fn(&mut Inside); 3] = [
-        &|inside| inside.lines.truncate(inside.lines.len() - 1),
-        &|inside| inside.lines.clear(),
+        &|inside: &mut Inside| inside.lines.truncate(inside.lines.len() - 1),
+        &|inside: &mut Inside| inside.lines.clear(),
         // Where no tile can begin.
-        &|inside| inside.starts.values_mut().for_each(|(start, ..)| *start += 1),
+        &|inside: &mut Inside| inside.starts.values_mut().for_each(|(start, ..)| *start += 1),
     ];
     for edit in refused {
         assert!(matches!(broken(edit), Err(KernelError::Bytes)));

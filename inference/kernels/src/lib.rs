@@ -8,13 +8,13 @@
 //! order of operations depends on none of these.
 //!
 //! The way of a weight: `format` reads its block, `matrix` packs it into a `tile`, in memory or
-//! where `kept` says. The way of a row: `act` rounds it, `product` multiplies it, `added` adds what a tuned model has beside it,
-//! `attend` looks back, `step` puts them in order.
-//! Models that read and do not write keep full precision: `load` reads their weights, `dense`
-//! multiplies, `look` attends both ways, `encoder` puts them in order, and so does `tower` for
-//! those that see or read with their norms before. So does what hears: `speech` reads half a minute
-//! of sound and writes what was said, each row by a `glance` at what is kept. `ceiling` measures
-//! what the products could reach at best.
+//! where `kept` says. The way of a row: `act` rounds it, `product` multiplies it, `added` adds what
+//! a tuned model has beside it, `attend` looks back, `step` puts them in order. Models that read
+//! and do not write keep full precision: `load` reads their weights, `dense` multiplies, `look`
+//! attends both ways, `encoder` puts them in order, and so does `tower` for those that see or read
+//! with their norms before. So does what hears: `speech` reads half a minute of sound and writes
+//! what was said, each row by a `glance` at what is kept. `ceiling` measures what the products
+//! could reach at best.
 
 #![allow(
     clippy::needless_range_loop,

@@ -173,7 +173,7 @@ fn unpack<T: Tile>(tiles: &[T], depth: usize, row: usize, out: &mut [f32]) {
 }
 
 /// The weights of a row whose bytes are as its file has them, as many as `out` takes: the same
-/// numbers that [`Matrix::row`] gives when it is packed.
+/// numbers that [`View::row`] gives when it is packed.
 pub(crate) fn spell_row(format: Format, bytes: &[u8], out: &mut [f32]) {
     for (index, out) in out.chunks_mut(BLOCK).enumerate() {
         let Codes { words, factors, offset } = format.codes(bytes, index);

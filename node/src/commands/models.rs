@@ -25,7 +25,7 @@ pub(crate) fn models(home: &Home, config: &Config, command: &cli::Models) -> Res
         },
         cli::Models::List { json } => list(home, config, *json),
         cli::Models::Quantize(options) => super::quantize::run(home, options),
-        cli::Models::Rm { name } => remove(home, name),
+        cli::Models::Rm { name } => remove(home, config, name),
     }
 }
 
@@ -235,8 +235,10 @@ fn as_value(model: &Stored) -> serde_json::Value {
     })
 }
 
-fn remove(home: &Home, name: &str) -> Result<()> {
+fn remove(home: &Home, config: &Config, name: &str) -> Result<()> {
     let store = Store::of(home);
+    // Of a file that cannot be read any more there is no copy to be had; the next start removes it.
+    let digest = store.find(name).ok().flatten().map(|model| model.digest);
     // The node first: it must not serve what is no longer there. It may not have served it at all.
     let served = match home.contact() {
         Some(contact) => Client::admin(&contact).delete_known(&model_path(name))?,
@@ -244,6 +246,13 @@ fn remove(home: &Home, name: &str) -> Result<()> {
     };
     if !store.remove(name)? && !served {
         bail!("no model is called '{name}'; `selvedge models list` lists them");
+    }
+    // Another file may have the same bytes: what it needs again is packed again.
+    if let (Some(digest), Some(keeping)) = (digest, config.packed.keeping(home))
+        && let Err(error) = keeping.forget(digest)
+    {
+        let directory = keeping.directory.display();
+        ui::warn(format_args!("its packed copy in {directory} could not be removed: {error}"));
     }
     ui::out(format_args!("removed {name}"));
     Ok(())

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use selvedge_base::Micros;
 use selvedge_core::NodeRow;
-use selvedge_engine::{Device, EngineConfig, Rendering, Running};
+use selvedge_engine::{Device, EngineConfig, Keeping, Rendering, Running};
 use selvedge_federated::privacy::accountant::{MicroEpsilon, PicoDelta};
 use selvedge_federated::privacy::ledger::Cap;
 use selvedge_federated::round::MAX_PER_NODE;
@@ -23,6 +23,7 @@ use super::raw::{LogFormat, RawCache, RawConfig, RawData, RawModel, RawVariant};
 use super::reference::{Field, fields};
 use super::secret::Secret;
 use super::telemetry::{self, TelemetryConfig};
+use crate::home::Home;
 use crate::pull::check_name;
 
 /// Sources of one node: each is a client of its jobs, and there are not more of those on one.
@@ -54,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) api: ApiConfig,
     pub(crate) mesh: MeshConfig,
     pub(crate) engine: EngineConfig,
+    /// Packed copies of models on the disk.
+    pub(crate) packed: PackedConfig,
     /// The engine's memory, and why so much.
     pub(crate) budget: Budget,
     /// Spend only once a peer confirmed that the store was not rolled back.
@@ -101,6 +104,15 @@ pub(crate) struct MeshConfig {
     pub(crate) serve_tenants: BTreeSet<String>,
 }
 
+/// Packed copies of models on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PackedConfig {
+    /// In the home, unless somebody says where.
+    pub(crate) directory: Option<PathBuf>,
+    /// 0 = none are kept.
+    pub(crate) max_bytes: u64,
+}
+
 /// Where models come from.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelsConfig {
@@ -129,6 +141,14 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
+
+impl PackedConfig {
+    /// Where the node of a home keeps packed copies, if it keeps any.
+    pub(crate) fn keeping(&self, home: &Home) -> Option<Keeping> {
+        let directory = self.directory.clone().unwrap_or_else(|| home.packed());
+        (self.max_bytes > 0).then_some(Keeping { directory, max_bytes: self.max_bytes })
+    }
+}
 
 impl Config {
     /// Checks what people wrote.
@@ -166,9 +186,17 @@ impl Config {
                 lazy: raw.engine.lazy,
                 speculation: raw.engine.speculation,
                 keep_loaded: raw.engine.keep_loaded.clone(),
+                // In a home, which `up` knows.
+                keeping: None,
                 // A matter of the program, not of its user: `up` decides it.
                 rendering: Rendering::Here,
                 running: Running::Here,
+            },
+            packed: PackedConfig {
+                directory: Some(&raw.engine.packed_dir)
+                    .filter(|text| !text.is_empty())
+                    .map(PathBuf::from),
+                max_bytes: raw.engine.packed_max_bytes,
             },
             budget,
             rollback_guard: raw.quota.rollback_guard,

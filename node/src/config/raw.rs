@@ -5,7 +5,7 @@
 //! from, and the bounds here are the ones that are checked.
 
 use schemars::JsonSchema;
-use selvedge_engine::EngineConfig;
+use selvedge_engine::{EngineConfig, Keeping};
 use selvedge_runtime::NodeConfig;
 use serde::{Deserialize, Serialize};
 
@@ -338,6 +338,15 @@ pub(crate) struct RawEngine {
     /// room for one that is asked for and does not fit.
     #[schemars(length(max = 256))]
     pub(crate) keep_loaded: Vec<String>,
+    /// Disk for packed copies of language models, in bytes, on the processor: a model that was
+    /// loaded once is mapped from its copy from then on, which takes a fraction of the time, and
+    /// processes that map the same copy share its memory. The least recently used copies go first,
+    /// and 1 GiB of the disk stays free. 0: none are kept.
+    #[schemars(range(min = 0, max = 17592186044416_u64))]
+    pub(crate) packed_max_bytes: u64,
+    /// Where they are kept, on a disk of this machine. Empty: `packed` in the home. Nodes of one
+    /// user may have the same directory.
+    pub(crate) packed_dir: String,
 }
 
 impl Default for RawEngine {
@@ -353,6 +362,8 @@ impl Default for RawEngine {
             lazy: engine.lazy,
             speculation: engine.speculation,
             keep_loaded: engine.keep_loaded,
+            packed_max_bytes: Keeping::USUAL_BYTES,
+            packed_dir: String::new(),
         }
     }
 }

@@ -92,6 +92,23 @@ fn memory_that_nobody_names_is_the_machines_and_too_little_is_refused() {
 }
 
 #[test]
+fn packed_copies_are_in_the_home_or_where_somebody_says_or_nowhere() {
+    let scratch = crate::scratch::Scratch::new("config");
+    let home = crate::home::Home::locate(Some(scratch.path())).unwrap();
+    let nowhere = Path::new("/nonexistent");
+    let keeping = |pairs: &[(&str, &str)]| {
+        load(nowhere, false, &env(pairs), |_| ()).unwrap().packed.keeping(&home)
+    };
+    let (bytes, place) = ("SELVEDGE_ENGINE_PACKED_MAX_BYTES", "SELVEDGE_ENGINE_PACKED_DIR");
+    let usual = keeping(&[]).unwrap();
+    assert_eq!(usual.directory, scratch.path().join("packed"));
+    assert_eq!(usual.max_bytes, 16 << 30);
+    let told = keeping(&[(bytes, "7"), (place, "/shared")]).unwrap();
+    assert_eq!((told.directory, told.max_bytes), (PathBuf::from("/shared"), 7));
+    assert_eq!(keeping(&[(bytes, "0"), (place, "/shared")]), None);
+}
+
+#[test]
 fn no_request_may_take_longer_than_peers_accept() {
     let fields = fields();
     let field = fields.iter().find(|field| field.path() == "api.request_timeout_s").unwrap();

@@ -200,6 +200,8 @@ fn command(place: &Path, home: &Path, role: Role) -> Result<Command> {
     }
     // That a node of the demo goes away is part of the demo and no news.
     command.env("SELVEDGE_LOG_FILTER", "error");
+    // One packed copy of the model for all, which goes with the demo.
+    command.env("SELVEDGE_ENGINE_PACKED_DIR", place.join("packed"));
     Ok(command)
 }
 

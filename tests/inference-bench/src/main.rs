@@ -32,7 +32,12 @@ use driver::Starter;
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [ours::WORD, model, threads] => return ours::serve(model.as_ref(), threads.parse()?),
+        [ours::WORD, model, threads] => {
+            return ours::serve(model.as_ref(), threads.parse()?, None);
+        }
+        [ours::WORD, model, threads, packed] => {
+            return ours::serve(model.as_ref(), threads.parse()?, Some(packed.as_ref()));
+        }
         [bandwidth::WORD, bytes, threads] => {
             return bandwidth::serve(bytes.parse()?, threads.parse()?);
         }

@@ -14,7 +14,7 @@ use selvedge_base::{ModelDigest, Mono, RequestId};
 use selvedge_contract::{
     Answer, Engine, EventSink, Further, GenerateRequest, Input, ModelState, Sampling,
 };
-use selvedge_engine::{EngineConfig, LocalEngine};
+use selvedge_engine::{EngineConfig, Keeping, LocalEngine};
 
 use crate::driver::{Measured, tell, tell_list};
 use crate::load::Load;
@@ -49,9 +49,10 @@ const STORY: &str = "a small boat left the harbour in the early morning, and the
     sailed it had told nobody where he was going, because he did not know it himself yet. Once \
     he had passed the last of the islands, he began to tell the story of his life, and it went";
 
-/// Serves orders until there are no more.
-pub(crate) fn serve(model: &Path, threads: usize) -> Result<()> {
-    let mut asked = Asked::load(model, threads)?;
+/// Serves orders until there are no more. With a directory, the model's packed weights are kept
+/// there, or mapped if they are.
+pub(crate) fn serve(model: &Path, threads: usize, packed: Option<&Path>) -> Result<()> {
+    let mut asked = Asked::load(model, threads, packed)?;
     tell(Measured { tokens: 0, took: asked.began.elapsed() })?;
     let mut is_warm = false;
     for line in std::io::stdin().lock().lines() {
@@ -132,16 +133,21 @@ impl EventSink for Outlet {
 }
 
 impl Asked {
-    fn load(model: &Path, threads: usize) -> Result<Self> {
+    fn load(model: &Path, threads: usize, packed: Option<&Path>) -> Result<Self> {
         let began = now();
         let clock = Arc::new(move || Mono(began.elapsed().as_micros() as u64));
         // Each token by a step of its own, as the other side computes them.
         let needs = selvedge_engine::needs(model, false)?;
         let memory_budget_bytes = needs.held_bytes + needs.answer_bytes * ROOM.0 / ROOM.1;
+        let keep = |directory: &Path| {
+            let max_bytes = Keeping::USUAL_BYTES;
+            Keeping { directory: directory.to_owned(), max_bytes }
+        };
         let config = EngineConfig {
             threads,
             speculation: false,
             memory_budget_bytes,
+            keeping: packed.map(keep),
             ..EngineConfig::default()
         };
         let engine = LocalEngine::start(config, clock)?;
@@ -290,7 +296,7 @@ pub(crate) const TEST_STEPS: u32 = 512;
 /// A short prompt and two answers together, for tests.
 #[cfg(test)]
 pub(crate) fn measure_once(model: &Path) -> Result<(Measured, Measured)> {
-    let mut asked = Asked::load(model, 2)?;
+    let mut asked = Asked::load(model, 2, None)?;
     Ok((asked.prefill(32, 0)?, asked.decode(2, 8, TEST_STEPS)?))
 }
 

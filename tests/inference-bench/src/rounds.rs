@@ -1,10 +1,13 @@
 //! The rounds of one model: both sides loaded, then every column in turn.
 //!
 //! Owns the order. Each round starts both anew, so that every round has its own loading and its own
-//! peak; who is asked first alternates.
+//! peak; who is asked first alternates. Ours is started twice: a file that was never loaded is
+//! packed and kept, and what it then has it maps, as the other side maps the file itself.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -12,7 +15,7 @@ use crate::driver::{Driver, Starter};
 use crate::load::{ALONE, BETWEEN, LOADS, MIXED};
 use crate::models::Model;
 use crate::progress::say;
-use crate::{bandwidth, load, ours};
+use crate::{bandwidth, load, ours, place};
 
 /// Threads of both sides: the cores of the smallest machine that is worth serving from.
 pub(crate) const THREADS: usize = 2;
@@ -65,10 +68,16 @@ impl Side {
     }
 }
 
-/// The column of loading, in milliseconds.
+/// The column of loading a file that was never loaded, in milliseconds. The other side has one way
+/// to load, which stands in both columns.
+pub(crate) const LOAD_FIRST: &str = "load_first_ms";
+/// The column of loading a file that was loaded before, in milliseconds.
 pub(crate) const LOAD: &str = "load_ms";
-/// The column of the first token of a short prompt, from the start of loading, in milliseconds.
+/// The column of the first token of a short prompt, from the start of loading a file that was never
+/// loaded, in milliseconds.
 pub(crate) const FIRST: &str = "first_token_ms";
+/// The same of a file that was loaded before.
+const FIRST_MAPPED: &str = "first_token_mapped_ms";
 /// The column of the peak of memory.
 pub(crate) const PEAK: &str = "peak_mib";
 
@@ -80,7 +89,7 @@ pub(crate) fn run(starter: &Starter, peer: &Path, model: &Model) -> Result<Round
     std::io::copy(&mut file, &mut std::io::sink())?;
     let orders = orders(model.context);
     let mut columns: Vec<String> = orders.iter().map(|(column, _)| column.clone()).collect();
-    columns.extend([LOAD, FIRST, PEAK].map(str::to_owned));
+    columns.extend([LOAD_FIRST, LOAD, FIRST, FIRST_MAPPED, PEAK].map(str::to_owned));
     let shown = SHOWN.iter().flat_map(|(load, names)| names.iter().map(move |name| (load, name)));
     columns.extend(shown.map(|(load, name)| format!("{load}_{name}")));
     let mut rounds = Rounds {
@@ -109,7 +118,16 @@ fn one(
     let path = model.path.to_str().context("a path that is no text")?;
     let threads = THREADS.to_string();
     let this = std::env::current_exe()?;
-    let start_ours = || starter.start(&this, &[ours::WORD, path, &threads]);
+    let packed = emptied()?;
+    let packed = packed.to_str().context("a path that is no text")?;
+    let start_ours = || starter.start(&this, &[ours::WORD, path, &threads, packed]);
+    let first = format!("first {}", ours::WARMING);
+    // With nothing kept: what the first load of a file costs, which packs it.
+    let mut once = start_ours()?;
+    let took = once.load + once.ask(&first)?.took;
+    rounds.ours.note(LOAD_FIRST, milliseconds(once.load));
+    rounds.ours.note(FIRST, milliseconds(took));
+    drop(once);
     let start_llama = || starter.start(peer, &[path, &threads]);
     let (mut ours, mut llama) = if round.is_multiple_of(2) {
         (start_ours()?, start_llama()?)
@@ -117,13 +135,15 @@ fn one(
         let llama = start_llama()?;
         (start_ours()?, llama)
     };
-    // Before anything else is asked: nothing is warm but the file.
-    let first = format!("first {}", ours::WARMING);
-    let mut turns = [(&mut ours, &mut rounds.ours), (&mut llama, &mut rounds.llama)];
+    // Before anything else is asked: nothing is warm but the files.
+    let mut turns = [
+        (&mut ours, &mut rounds.ours, &[FIRST_MAPPED][..]),
+        (&mut llama, &mut rounds.llama, &[FIRST, FIRST_MAPPED]),
+    ];
     turns.rotate_left(round as usize % 2);
-    for (driver, side) in turns {
+    for (driver, side, columns) in turns {
         let took = driver.load + driver.ask(&first)?.took;
-        side.note(FIRST, took.as_secs_f64() * 1e3);
+        columns.iter().for_each(|column| side.note(column, milliseconds(took)));
     }
     for (number, (column, order)) in (0..).zip(orders) {
         // Prompts differ, or whose they are does, so that none is helped by another.
@@ -136,10 +156,26 @@ fn one(
         }
     }
     for (driver, side) in [(&ours, &mut rounds.ours), (&llama, &mut rounds.llama)] {
-        side.note(LOAD, driver.load.as_secs_f64() * 1e3);
+        side.note(LOAD, milliseconds(driver.load));
         side.note(PEAK, driver.peak_mib()?);
     }
+    rounds.llama.note(LOAD_FIRST, milliseconds(llama.load));
     Ok([ours, llama])
+}
+
+fn milliseconds(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e3
+}
+
+/// Where our side keeps packed weights, with nothing in it.
+fn emptied() -> Result<PathBuf> {
+    let folder = place::folder()?.join("packed");
+    match std::fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("emptying {}", folder.display()))
+        }
+        Ok(()) | Err(_) => Ok(folder),
+    }
 }
 
 /// The loads, after the peak was read: what eight long contexts take is not what a model takes.

@@ -1,8 +1,8 @@
 //! What a file of packed weights looks like: a header, tiles, and a table of what lies where.
 //!
 //! Owns the format. Nothing in a file is believed: the header and the table have digests of their
-//! own, each matrix has one in the table, and together they cover every byte. All numbers are little
-//! endian, as tiles are on the processors that files are made and mapped on.
+//! own, each matrix has one in the table, and together they cover every byte. All numbers are
+//! little endian, as tiles are on the processors that files are made and mapped on.
 //!
 //! | bytes | |
 //! |---|---|

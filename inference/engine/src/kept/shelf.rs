@@ -1,7 +1,8 @@
 //! The two shelves: a file that is there, and one in the making.
 //!
-//! Owns when bytes are held against their digests, and the order in which a file comes to be: tiles,
-//! table, header, name, map. Which file that is, and who may make it, is the directory's affair.
+//! Owns when bytes are held against their digests, and the order in which a file comes to be:
+//! tiles, table, header, name, map. Which file that is, and who may make it, is the directory's
+//! affair.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -97,7 +98,8 @@ impl Draft {
         let (inside, named) = (Mutex::new(inside), AtomicBool::new(false));
         let draft = Self { file, path, target, identity, inside, named, _lock: lock };
         // Whoever tidies up leaves the file alone, and counts its bytes before they are there.
-        draft.file.try_lock().map_err(|error| draft.failed(&error.into()))?;
+        let locked = draft.file.try_lock();
+        locked.map_err(|error| Unkept::new(format!("cannot lock a draft: {error}")))?;
         draft.file.set_len(needed).map_err(|error| draft.failed(&error))?;
         Ok(draft)
     }
@@ -110,8 +112,8 @@ impl Draft {
         self.file.write_all_at(bytes, at).map_err(|error| self.failed(&error))
     }
 
-    /// Completes the file, gives it its name and maps it. That the disk has it is not waited for: what
-    /// a machine loses that stops meanwhile, the digests tell.
+    /// Completes the file, gives it its name and maps it. That the disk has it is not waited for:
+    /// what a machine loses that stops meanwhile, the digests tell.
     fn complete(&self) -> Result<Map, Unkept> {
         let inside = self.inside.lock();
         let (encoded, start) = (inside.table.encode(), inside.next);
@@ -121,8 +123,8 @@ impl Draft {
         self.write(&file::header(&self.identity, &inside.table, &encoded, start), 0)?;
         std::fs::rename(&self.path, &self.target).map_err(|error| self.failed(&error))?;
         self.named.store(true, Ordering::Relaxed);
-        // Its reader's from here on. Where somebody was faster, who then removed it, the file itself
-        // is still there for whoever has it open.
+        // Its reader's from here on. Where somebody was faster, who then removed it, the file
+        // itself is still there for whoever has it open.
         let _shared = self.file.try_lock_shared();
         let file = self.file.try_clone().map_err(|error| self.failed(&error))?;
         Map::of(file).map_err(|error| self.failed(&error))

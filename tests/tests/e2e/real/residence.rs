@@ -1,7 +1,9 @@
 //! A node with more models than memory: they are in memory in turn, and no answer is cut for it.
 
-use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::thread;
+use std::{fs, io};
 
 use anyhow::{Context as _, Result, ensure};
 use selvedge_tests::chat::Asked;
@@ -139,6 +141,56 @@ fn a_model_that_stays_loaded_is_not_thrown_out() {
         ask(&node.client(), "first")?;
         ensure!(evictions(&node)? == 0);
         within_the_budget(&node)
+    });
+}
+
+/// The packed copies of a home's models.
+fn packed(spec: &NodeSpec) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(spec.home.join("packed"))?;
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let is_copy = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "packed");
+    Ok(paths?.into_iter().filter(is_copy).collect())
+}
+
+#[test]
+fn a_model_is_packed_once_and_mapped_from_then_on() {
+    scenario(|s| {
+        let spec = s.node("small");
+        two_models(&spec)?;
+        short_of_memory(&spec, "lazy = true\n")?;
+        let node = spec.up(s, &[])?;
+        let (said, _) = ask(&node.client(), "first")?;
+        let copies = packed(&spec)?;
+        ensure!(copies.len() == 1, "{copies:?}");
+        let copy = &copies[0];
+        let made = fs::metadata(copy)?;
+        ensure!(made.mode() & 0o777 == 0o600, "{made:?}");
+        s.step("the next start maps it");
+        node.terminate()?;
+        let node = spec.up(s, &[])?;
+        ensure!(ask(&node.client(), "first")?.0 == said);
+        let found = fs::metadata(copy)?;
+        ensure!((found.ino(), found.len()) == (made.ino(), made.len()), "it was made anew");
+        s.step("one that is damaged is made anew");
+        node.terminate()?;
+        let mut bytes = fs::read(copy)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        fs::write(copy, &bytes)?;
+        let node = spec.up(s, &[])?;
+        ensure!(ask(&node.client(), "first")?.0 == said);
+        ensure!(fs::metadata(copy)?.len() == made.len() && fs::read(copy)? != bytes);
+        s.step("a model that is removed leaves none");
+        ask(&node.client(), "second")?;
+        ensure!(packed(&spec)?.len() == 2);
+        node.cli(&["models", "rm", "first"])?.success()?;
+        ensure!(!copy.exists() && packed(&spec)?.len() == 1);
+        s.step("nor does one whose file is gone");
+        node.terminate()?;
+        fs::remove_file(spec.home.join("models/second.gguf"))?;
+        let _node = spec.up(s, &[])?;
+        ensure!(packed(&spec)?.is_empty());
+        Ok(())
     });
 }
 
