@@ -38,7 +38,7 @@ const DROWNS_TENTHS: u64 = 100;
 pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()> {
     match command {
         cli::Fed::Check { file, json } => check(home, config, file, *json),
-        cli::Fed::Submit { file, watch, anyway } => submit(home, file, *watch, *anyway),
+        cli::Fed::Submit { file, watch, anyway } => submit(home, config, file, *watch, *anyway),
         cli::Fed::Status { job, json } => show(home, job.as_deref(), *json),
         cli::Fed::Watch { job, picture } => {
             watch(&Client::admin(&home.running()?), job, picture.as_deref())
@@ -71,7 +71,7 @@ pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()
 fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
     let text = text_of(file)?;
     if json {
-        let told = fits::ask(&Client::admin(&home.running()?), &text, false)?;
+        let told = fits::ask(&Client::admin(&home.running()?), config, &text, false)?;
         ui::out(serde_json::to_string_pretty(&told)?);
         return fits::may_start(&told, false);
     }
@@ -81,7 +81,8 @@ fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
     let data = match config.data.get(&spec.data) {
         Some(parts) => own_data(&spec, parts, &bases),
         None => Ok(format!(
-            "this node has no '{}' and would not train; a [[data]] table in {} gives it some",
+            "this node has no '{}' and would not train; a [[data]] table in {} gives it some, from \
+             its next start on",
             spec.data,
             home.config_file().display()
         )),
@@ -99,7 +100,7 @@ fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
         Err(why) => ("this node's own do not fit".to_owned(), Err(why)),
     };
     described(&spec, data, Some(members));
-    let told = fits::ask(&Client::admin(&contact), &text, false)?;
+    let told = fits::ask(&Client::admin(&contact), config, &text, false)?;
     fits::show(&told);
     own.and_then(|()| fits::may_start(&told, false))
 }
@@ -197,10 +198,10 @@ fn learned(subject: &Subject, rules: &Job) -> String {
     }
 }
 
-fn submit(home: &Home, file: &Path, stay: bool, anyway: bool) -> Result<()> {
+fn submit(home: &Home, config: &Config, file: &Path, stay: bool, anyway: bool) -> Result<()> {
     let text = text_of(file)?;
     let client = Client::admin(&home.running()?);
-    let told = fits::ask(&client, &text, true)?;
+    let told = fits::ask(&client, config, &text, true)?;
     fits::show(&told);
     fits::may_start(&told, anyway)?;
     // The members were asked. The node reads its own data for it first, which may be many files.
