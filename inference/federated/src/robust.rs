@@ -5,6 +5,8 @@
 //! that every node comes to the same bytes. Nothing here works on shares: these rules look at
 //! single updates, or at the means of groups where only those are seen.
 
+use std::fmt::{self, Display, Formatter};
+
 use selvedge_base::plant::{Plant, is_on};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -145,6 +147,20 @@ impl Rule {
                 let alike = kept.iter().map(|at| (own(at), updates[*at].1));
                 let weight = kept.iter().map(own).sum();
                 Aggregate { sum: added(alike, len), weight, clients }
+            }
+        }
+    }
+}
+
+/// With its numbers, by the names that a job file gives them.
+impl Display for Rule {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mean => f.write_str("mean"),
+            Self::Median => f.write_str("median"),
+            Self::Trimmed { cut } => write!(f, "trimmed mean (cut {cut})"),
+            Self::MultiKrum { byzantine, keep } => {
+                write!(f, "multi-Krum (byzantine {byzantine}, keep {keep})")
             }
         }
     }

@@ -255,11 +255,14 @@ fn privacy(rules: &Job) -> String {
         Mode::Secure => {
             let groups = rules.guard.filter(|guard| guard.groups > 1);
             let groups = groups.map_or_else(String::new, |Guard { groups, rule }| {
-                format!("; {groups} of them in a round, the {} of whose means counts", rule.name())
+                format!("; {groups} of them in a round, the {rule} of whose means counts")
             });
             format!("in sums of at least {floor} nodes{several} that nobody can take apart{groups}")
         }
-        Mode::Plain(_) => format!("from {floor} nodes{several}; every anchor SEES every update"),
+        Mode::Plain(rule) => {
+            let seen = "every anchor SEES every update";
+            format!("by the {rule} of updates from {floor} nodes{several}; {seen}")
+        }
     }
 }
 
@@ -303,6 +306,34 @@ mod tests {
         );
         let spec = JobSpec::from_toml(&file, &|_| Err("there is none here".to_owned())).unwrap();
         drowned(spec.rules())
+    }
+
+    #[test]
+    fn the_rule_of_a_job_is_told_with_its_numbers() {
+        let told = |mode: &str| {
+            let file = format!(
+                "name = 'wear'\ndata = 'line3'\nrounds = 30\nmin_clients = 7\n\
+                 [model]\nshape = {{ flat = 2 }}\nclasses = 2\n\
+                 [training]\nepochs = 1\nbatch = 8\nlearning_rate = 0.2\n[mode]\n{mode}"
+            );
+            let spec = JobSpec::from_toml(&file, &|_| Err("none".to_owned())).unwrap();
+            privacy(spec.rules())
+        };
+        for (rule, words) in [
+            ("'mean'", "by the mean of updates from 7 nodes; every anchor SEES"),
+            ("'median'", "by the median of updates from 7"),
+            ("{ trimmed = { cut = 2 } }", "by the trimmed mean (cut 2) of"),
+            (
+                "{ multi-krum = { byzantine = 2, keep = 5 } }",
+                "by the multi-Krum (byzantine 2, keep 5) of updates",
+            ),
+        ] {
+            let said = told(&format!("kind = 'plain'\nrule = {rule}\n"));
+            assert!(said.contains(words), "{said}");
+        }
+        let groups = told("kind = 'secure'\ngroups = 3\nrule = { trimmed = { cut = 1 } }\n");
+        assert!(groups.ends_with("the trimmed mean (cut 1) of whose means counts"), "{groups}");
+        assert!(!told("kind = 'secure'\n").contains("mean"), "a sum has no other rule");
     }
 
     #[test]

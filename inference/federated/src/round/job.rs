@@ -355,6 +355,15 @@ impl Job {
         if self.follows_norm() { 0 } else { MAX_STALENESS }
     }
 
+    /// What single updates, or the means of groups, become one by.
+    pub const fn rule(&self) -> Rule {
+        match (self.mode, self.guard) {
+            (Mode::Plain(rule), _) => rule,
+            (Mode::Secure, Some(guard)) => guard.rule,
+            (Mode::Secure, None) => Rule::Mean,
+        }
+    }
+
     /// Sums that a set is opened in.
     pub const fn groups(&self) -> u8 {
         match self.guard {
