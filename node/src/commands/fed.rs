@@ -92,16 +92,21 @@ fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
         ui::note("no node runs here: other members were not asked whether their data fit");
         return Ok(());
     };
-    let members = members(&contact, &spec)?;
+    let members = members(&contact)?;
+    let count = members.iter().filter(|member| !member.revoked).count();
+    spec.has_room(count)?;
     free_name(&contact, &spec.name)?;
     // What others said is shown also where this node's own data do not fit.
     let (data, own) = match data {
         Ok(data) => (data, Ok(())),
         Err(why) => ("this node's own do not fit".to_owned(), Err(why)),
     };
-    described(&spec, data, Some(members));
-    let told = fits::ask(&Client::admin(&contact), config, &text, false)?;
+    described(&spec, data, Some(count));
+    let client = Client::admin(&contact);
+    let told = fits::ask(&client, config, &text, false)?;
     fits::show(&told);
+    let jobs = show::jobs(&client)?;
+    hindrances(&told, &members, &jobs).iter().for_each(ui::note);
     own.and_then(|()| fits::may_start(&told, false))
 }
 
@@ -230,12 +235,38 @@ fn text_of(file: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// How many members the mesh has; refuses one that is too small.
-fn members(contact: &Contact, spec: &JobSpec) -> Result<usize> {
+/// The members of the mesh.
+fn members(contact: &Contact) -> Result<Vec<wire::Member>> {
     let list: wire::List<wire::Member> = Client::admin(contact).get("/admin/members")?;
-    let count = list.data.iter().filter(|member| !member.revoked).count();
-    spec.has_room(count)?;
-    Ok(count)
+    Ok(list.data)
+}
+
+/// For what `fed submit` will refuse a job at this node whose file and data are good.
+fn hindrances(
+    told: &wire::FederatedCheck,
+    members: &[wire::Member],
+    jobs: &[wire::FederatedJob],
+) -> Vec<String> {
+    let mut found = Vec::new();
+    let is_steward = |own: &&wire::FederatedFit| {
+        members.iter().any(|member| member.node == own.id && member.steward)
+    };
+    if let Some(own) = told.nodes.iter().find(|one| one.me).filter(|own| !is_steward(own)) {
+        found.push(format!(
+            "this node is no steward, so `selvedge fed submit` will be refused here: do it at a \
+             steward (`selvedge mesh members` lists them), or make this node one with `selvedge \
+             mesh promote {}` on the node that holds the mesh's root key",
+            own.node
+        ));
+    }
+    let name = &told.name;
+    if jobs.iter().any(|job| job.name == *name) {
+        found.push(format!(
+            "there is a job '{name}' already, so `selvedge fed submit` will be refused: cancel it \
+             with `selvedge fed cancel {name}`, or give this one another name"
+        ));
+    }
+    found
 }
 
 /// Refuses a name that something else has.
@@ -306,6 +337,38 @@ mod tests {
         );
         let spec = JobSpec::from_toml(&file, &|_| Err("there is none here".to_owned())).unwrap();
         drowned(spec.rules())
+    }
+
+    #[test]
+    fn what_submit_would_refuse_is_said_by_check() {
+        let own = wire::FederatedFit {
+            node: "n2".to_owned(),
+            id: "12D3KooWbbbbbb".to_owned(),
+            me: true,
+            ..wire::FederatedFit::default()
+        };
+        let told = wire::FederatedCheck {
+            name: "wear".to_owned(),
+            nodes: vec![own],
+            ..wire::FederatedCheck::default()
+        };
+        let member = |node: &str, steward| wire::Member {
+            node: node.to_owned(),
+            steward,
+            ..wire::Member::default()
+        };
+        let members =
+            |steward| vec![member("12D3KooWaaaaaa", true), member("12D3KooWbbbbbb", steward)];
+        assert!(hindrances(&told, &members(true), &[]).is_empty());
+        let said = hindrances(&told, &members(false), &[]).concat();
+        assert!(said.contains("is no steward") && said.contains("mesh promote n2"), "{said}");
+        let job = |name: &str| wire::FederatedJob {
+            name: name.to_owned(),
+            ..wire::FederatedJob::default()
+        };
+        assert!(hindrances(&told, &members(true), &[job("other")]).is_empty());
+        let said = hindrances(&told, &members(true), &[job("other"), job("wear")]).concat();
+        assert!(said.contains("`selvedge fed cancel wear`"), "{said}");
     }
 
     #[test]

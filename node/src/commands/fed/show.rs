@@ -108,7 +108,7 @@ fn draw(job: &FederatedJob, file: &Path) -> Result<()> {
     Ok(())
 }
 
-fn jobs(client: &Client) -> Result<Vec<FederatedJob>> {
+pub(super) fn jobs(client: &Client) -> Result<Vec<FederatedJob>> {
     Ok(client.get::<wire::List<FederatedJob>>("/admin/federated")?.data)
 }
 
