@@ -1,9 +1,9 @@
 //! `selvedge fed`: learning across nodes.
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use selvedge_federated::fixed::MODEL_BITS;
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{Guard, Job, Mode};
@@ -28,11 +28,6 @@ use show::{show, watch};
 
 /// More than any job file; what is longer is refused by its length.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-
-/// In tenths of the longest update: noise of a round beyond which a job is warned of. What rounds
-/// learn adds up, their noise grows with the root of their number, so noise ten times as long takes
-/// a hundred rounds whose updates all agree to be no longer than what they learn.
-const DROWNS_TENTHS: u64 = 100;
 
 /// Carries out a command on federated rounds.
 pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()> {
@@ -129,11 +124,15 @@ fn described(spec: &JobSpec, data: String, members: Option<usize>) {
     }
 }
 
-/// What to say of a job whose noise leaves nothing to learn.
+/// What to say of a job whose noise leaves nothing to learn. What rounds learn adds up, and their
+/// noise grows with the root of their number. So noise of a round that is more than this root times
+/// as long as an update is, at the job's end, longer than all that was learned, even where updates
+/// agree and are as long as they may be. A client that has spent its epsilon gives no more rounds.
 fn drowned(rules: &Job) -> Option<String> {
     let privacy = rules.privacy?;
     let tenths = privacy.noise_tenths(rules.dim, rules.target);
-    if tenths <= DROWNS_TENTHS {
+    let rounds = rules.rounds.min(privacy.contributions());
+    if tenths.saturating_mul(tenths) <= rounds.saturating_mul(100) {
         return None;
     }
     let norm = f64::from(privacy.norm) / f64::from(1_u32 << MODEL_BITS);
@@ -141,10 +140,13 @@ fn drowned(rules: &Job) -> Option<String> {
     let noise = f64::from(privacy.noise_milli) / 1_000.0 * norm / together.sqrt();
     let learned = norm / (rules.dim as f64).sqrt();
     Some(format!(
-        "a round's noise is {} times as long as an update may be: {noise:.4} on each weight, \
-         beside {learned:.4} of what is learned; the model will hardly learn. More clients in a \
-         round ('target', 'min_clients'), fewer weights or less noise help",
-        tenths / 10
+        "a round's noise is {}.{} times as long as an update may be: {noise:.4} on each weight, \
+         beside {learned:.4} of what is learned, and {rounds} rounds make up for {:.1} times at \
+         most; the model will hardly learn. More clients in a round ('target', 'min_clients'), \
+         fewer weights or less noise help",
+        tenths / 10,
+        tenths % 10,
+        (rounds as f64).sqrt()
     ))
 }
 
@@ -231,7 +233,13 @@ fn text_of(file: &Path) -> Result<String> {
     let failed = || format!("cannot read {} as text", file.display());
     let mut text = String::new();
     let opened = std::fs::File::open(file).with_context(failed)?;
-    opened.take(MAX_FILE_BYTES).read_to_string(&mut text).with_context(failed)?;
+    match opened.take(MAX_FILE_BYTES).read_to_string(&mut text) {
+        Err(error) if error.kind() == ErrorKind::InvalidData => bail!(
+            "{} is no text, and a job file is TOML: `selvedge fed --help` has an example",
+            file.display()
+        ),
+        read => read.with_context(failed)?,
+    };
     Ok(text)
 }
 
@@ -326,6 +334,7 @@ fn anchors(rules: &Job, members: Option<usize>) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
 
     /// A job with privacy, of so many nodes in a sum and such hidden layers.
     fn warned(clients: usize, hidden: &str) -> Option<String> {
@@ -337,6 +346,17 @@ mod tests {
         );
         let spec = JobSpec::from_toml(&file, &|_| Err("there is none here".to_owned())).unwrap();
         drowned(spec.rules())
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_told_what_a_job_is() {
+        let scratch = Scratch::new("job");
+        let file = scratch.path().join("x.parquet");
+        std::fs::write(&file, b"PAR1\xff\xfe").unwrap();
+        let refused = format!("{:#}", text_of(&file).unwrap_err());
+        assert!(refused.contains("a job file is TOML"), "{refused}");
+        std::fs::write(&file, "name = 'wear'").unwrap();
+        assert_eq!(text_of(&file).unwrap(), "name = 'wear'");
     }
 
     #[test]
@@ -402,14 +422,19 @@ mod tests {
     #[test]
     fn a_job_whose_noise_drowns_what_is_learned_is_warned_of() {
         let small = "{ dense = 8 }";
-        // 42 weights: 4 * sqrt(42 / (7 * 8)), and of two nodes, one of them honest, 18.
+        // 30 rounds make up for 5.48 times. 42 weights: 4 * sqrt(42 / (7 * 8)) is 3.5.
         assert_eq!(warned(8, small), None);
+        // Of five nodes, four of them honest, 5.8: such a job was seen to learn nothing.
+        let five = warned(5, small).unwrap();
+        assert!(five.contains("noise is 5.7 times as long"), "{five}");
+        assert!(five.contains("30 rounds make up for 5.5 times at most"), "{five}");
         let few = warned(2, small).unwrap();
-        assert!(few.contains("noise is 18 times as long"), "{few}");
-        // 502 weights: 11.9 times; a round of ten is below.
+        assert!(few.contains("noise is 18.3 times as long"), "{few}");
+        // 502 weights: 11.9 times; a round of 17 is below, with 5.43.
         let wide = warned(8, "{ dense = 100 }").unwrap();
-        assert!(wide.contains("noise is 11 times as long"), "{wide}");
+        assert!(wide.contains("noise is 11.9 times as long"), "{wide}");
         assert!(wide.contains("0.5345 on each weight, beside 0.0446 of"), "{wide}");
-        assert_eq!(warned(10, "{ dense = 100 }"), None);
+        assert!(warned(16, "{ dense = 100 }").is_some());
+        assert_eq!(warned(17, "{ dense = 100 }"), None);
     }
 }

@@ -166,7 +166,7 @@ pub enum JobError {
     #[error("every time of the pace must be at least a millisecond")]
     Pace,
     /// The rule cannot do with so few updates.
-    #[error("the rule {0}")]
+    #[error("the rule {0}; `min_clients` is how many there are")]
     Rule(crate::robust::RuleError),
     /// Nobody of a node would count, or too many.
     #[error("of one node 1 to {MAX_PER_NODE} clients can count, not {0}")]
