@@ -293,7 +293,7 @@ pub(crate) enum Mesh {
         /// The node: its name, or its id (12D3KooW…), or the end of the id
         node: String,
     },
-    /// Let a node admit others and renew leases
+    /// Make a node a steward, which admits others, renews leases and starts federated jobs
     Promote {
         /// The node: its name, or its id (12D3KooW…), or the end of the id
         node: String,

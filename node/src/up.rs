@@ -222,16 +222,29 @@ async fn start(
             "the join code is not right; make a new one with `selvedge mesh invite` on a node of \
              the mesh",
         )?;
-        let mesh = Node::join(&node, &code).await.map_err(|error| match error {
-            StartError::Join(_) => anyhow!(error).context(
-                "could not join; a code works once and for a limited time: `selvedge mesh invite` \
-                 makes another",
-            ),
-            error => anyhow!(error),
-        })?;
-        ui::out(format_args!("joined mesh {}", fingerprint_text(&mesh)));
+        join(&node, &code).await?;
     }
     Ok(Node::start(node).await?)
+}
+
+/// Joins the mesh of a code. A home that is in it already goes on: whoever repeats a line whose
+/// first try failed after the join wants the node to run.
+async fn join(node: &NodeConfig, code: &JoinCode) -> Result<()> {
+    match Node::join(node, code).await {
+        Ok(mesh) => ui::out(format_args!("joined mesh {}", fingerprint_text(&mesh))),
+        Err(StartError::Joined(mesh)) => ui::note(format_args!(
+            "this home belongs to mesh {mesh} already, which the code is for: it starts without \
+             --join, and the code is not used. If the node was put out, `selvedge mesh leave` first"
+        )),
+        Err(error @ StartError::Join(_)) => {
+            return Err(anyhow!(error).context(
+                "could not join; a code works once and for a limited time: `selvedge mesh invite` \
+                 makes another",
+            ));
+        }
+        Err(error) => return Err(anyhow!(error)),
+    }
+    Ok(())
 }
 
 /// Chat templates come with models, from anybody: each runs in a process of its own.

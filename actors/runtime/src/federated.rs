@@ -12,6 +12,7 @@ mod bases;
 mod chain;
 mod disk;
 mod fits;
+mod hints;
 mod jobs;
 mod labelled;
 mod ledger;

@@ -162,3 +162,7 @@ fn peers(shared: &Shared, membership: &Membership) -> Vec<(NodeId, Vec<SocketAdd
     peers.truncate(MAX_WELCOME_PEERS);
     peers
 }
+
+#[cfg(test)]
+#[path = "join_tests.rs"]
+mod tests;

@@ -24,10 +24,11 @@ use selvedge_core::quota::{Quota, QuotaEffect, QuotaInput, QuotaOptions, QuotaSt
 use selvedge_core::receive::ReceivePolicy;
 use selvedge_core::route::MeshView;
 use selvedge_engine::{EngineError, LocalEngine};
-use selvedge_net::{Endpoint, Identity, IdentityError, NetConfig, NetError, clock, entropy};
+use selvedge_net::{Endpoint, Identity, IdentityError, NetConfig, NetError, clock, entropy, hold};
 use selvedge_proto::join::{Invites, JoinCode};
 use selvedge_proto::records::{
-    DEFAULT_LEASE, RecordError, Roster, STEWARD_LEASE, check_name, fingerprint_text, grant_steward,
+    DEFAULT_LEASE, RecordError, Roster, RosterSnapshot, STEWARD_LEASE, check_name,
+    fingerprint_text, grant_steward,
 };
 use selvedge_proto::swim::{Swim, SwimEffect, SwimInput};
 use thiserror::Error;
@@ -108,9 +109,13 @@ pub enum StartError {
     NoMesh,
     /// The home belongs to a mesh already.
     #[error(
-        "this home already belongs to mesh {0}: `selvedge mesh leave` first, or use another --home"
+        "this home already belongs to mesh {0}: `selvedge up` without --join starts it there; for \
+         another mesh `selvedge mesh leave` first, or use another --home"
     )]
     AlreadyMember(String),
+    /// The home belongs to the mesh of the code already.
+    #[error("this home belongs to mesh {0} already, which the code is for: leave out --join")]
+    Joined(String),
     /// Joining failed.
     #[error(transparent)]
     Join(#[from] JoinFailed),
@@ -149,11 +154,22 @@ impl Node {
     /// Joins the mesh a code is for and stores the membership; the node can then be started.
     ///
     /// # Errors
-    /// [`StartError`], among them `AlreadyMember` and `Join`.
+    /// [`StartError`], among them `AlreadyMember`, `Joined`, after which the node can be started as
+    /// well, and `Join`.
     pub async fn join(config: &NodeConfig, code: &JoinCode) -> Result<MeshId, StartError> {
+        // A code is good once: not for a node that could not listen then.
+        let _listens = hold(config.listen)?;
         let opened = open(&config.home).await?;
         if let Some(snapshot) = load_roster(&opened.store)? {
-            return Err(StartError::AlreadyMember(fingerprint_text(&snapshot.mesh)));
+            opened.store.close().await;
+            let RosterSnapshot { mesh, own, .. } = snapshot;
+            let name = fingerprint_text(&mesh);
+            // With a lease that is over it would find nobody: it has to leave before a code helps.
+            let is_in = own.is_some_and(|own| clock::wall() < own.membership.body.not_after);
+            return Err(match is_in && code.is_for(&mesh) {
+                true => StartError::Joined(name),
+                false => StartError::AlreadyMember(name),
+            });
         }
         check_name(&config.name)?;
         let (joined, issued) = join::join(&opened.identity, config, code).await?;

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use selvedge_base::{Code, Refusal, Stage};
+use selvedge_base::{Code, NodeId, Refusal, Stage};
 use selvedge_net::{Identity, clock};
 use selvedge_proto::records::{Signed, Steward};
 
@@ -31,6 +31,7 @@ impl<'a> Signing<'a> {
             Some(steward) if !(as_root && has_root) => {
                 Ok(Self::Steward(identity, Box::new(steward)))
             }
+            None if !has_root => Err(no_steward(identity.node_id())),
             Some(_) | None => {
                 let root = custody::load_root(home);
                 Ok(Self::Root(Box::new(root.map_err(|error| custody_refusal(&error))?)))
@@ -59,4 +60,15 @@ impl<'a> Signing<'a> {
             Refusal::client(Stage::Validate, Code::InvalidRequest, error.to_string())
         })
     }
+}
+
+/// What to do at a node that may not sign. It is seldom to bring the root key to it.
+fn no_steward(node: NodeId) -> Refusal {
+    let message = format!(
+        "only a steward may do this, and this node is none: do it at a steward (`selvedge mesh \
+         members` lists them), or make this node one with `selvedge mesh promote {}` on the node \
+         that holds the mesh's root key, where the mesh was made",
+        node.short()
+    );
+    Refusal::client(Stage::Authenticate, Code::Forbidden, message)
 }

@@ -5,6 +5,8 @@
 //! that every node comes to the same bytes. Nothing here works on shares: these rules look at
 //! single updates, or at the means of groups where only those are seen.
 
+use std::fmt::{self, Display, Formatter};
+
 use selvedge_base::plant::{Plant, is_on};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -40,11 +42,24 @@ pub enum Rule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RuleError {
     /// Nothing would be left.
-    #[error("leaves out all of {0} clients")]
-    Trimmed(usize),
+    #[error("leaves out all of {found}: it needs {least} at least, twice `cut` and 1")]
+    Trimmed {
+        /// How many there are.
+        found: usize,
+        /// How many it takes.
+        least: usize,
+    },
     /// Krum needs more than twice the liars and two.
-    #[error("needs more clients than {0} to tell that many liars from the others")]
-    Krum(usize),
+    #[error(
+        "needs {least} at least, twice `byzantine` and 3, to tell that many liars from the others, \
+         not {found}"
+    )]
+    Krum {
+        /// How many there are.
+        found: usize,
+        /// How many it takes.
+        least: usize,
+    },
     /// One update, or more than honest ones.
     #[error("must keep at least 2 updates and no more than there are honest clients")]
     Keep,
@@ -67,21 +82,27 @@ impl Rule {
     /// # Errors
     /// [`RuleError`].
     pub const fn check(self, clients: usize) -> Result<(), RuleError> {
+        let (found, least) = (clients, self.least());
         match self {
-            Self::Trimmed { cut } if clients <= (cut as usize).saturating_mul(2) => {
-                Err(RuleError::Trimmed(clients))
-            }
-            Self::MultiKrum { byzantine, .. }
-                if clients < (byzantine as usize).saturating_mul(2).saturating_add(3) =>
-            {
-                Err(RuleError::Krum(clients))
-            }
+            Self::Trimmed { .. } if found < least => Err(RuleError::Trimmed { found, least }),
+            Self::MultiKrum { .. } if found < least => Err(RuleError::Krum { found, least }),
             Self::MultiKrum { byzantine, keep }
                 if keep < 2 || (keep as usize) > clients - byzantine as usize =>
             {
                 Err(RuleError::Keep)
             }
             Self::Mean | Self::Median | Self::Trimmed { .. } | Self::MultiKrum { .. } => Ok(()),
+        }
+    }
+
+    /// The fewest clients that it can do with.
+    const fn least(self) -> usize {
+        match self {
+            Self::Mean | Self::Median => 1,
+            Self::Trimmed { cut } => (cut as usize).saturating_mul(2).saturating_add(1),
+            Self::MultiKrum { byzantine, .. } => {
+                (byzantine as usize).saturating_mul(2).saturating_add(3)
+            }
         }
     }
 
@@ -145,6 +166,20 @@ impl Rule {
                 let alike = kept.iter().map(|at| (own(at), updates[*at].1));
                 let weight = kept.iter().map(own).sum();
                 Aggregate { sum: added(alike, len), weight, clients }
+            }
+        }
+    }
+}
+
+/// With its numbers, by the names that a job file gives them.
+impl Display for Rule {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mean => f.write_str("mean"),
+            Self::Median => f.write_str("median"),
+            Self::Trimmed { cut } => write!(f, "trimmed mean (cut {cut})"),
+            Self::MultiKrum { byzantine, keep } => {
+                write!(f, "multi-Krum (byzantine {byzantine}, keep {keep})")
             }
         }
     }
@@ -249,9 +284,13 @@ mod tests {
 
     #[test]
     fn rules_for_too_few_clients_are_refused() {
-        assert_eq!(Rule::Trimmed { cut: 4 }.check(8), Err(RuleError::Trimmed(8)));
-        assert_eq!(Rule::Trimmed { cut: u32::MAX }.check(8), Err(RuleError::Trimmed(8)));
-        assert_eq!(Rule::MultiKrum { byzantine: 3, keep: 2 }.check(8), Err(RuleError::Krum(8)));
+        let few = |least| Err(RuleError::Trimmed { found: 8, least });
+        assert_eq!(Rule::Trimmed { cut: 4 }.check(8), few(9));
+        assert_eq!(Rule::Trimmed { cut: u32::MAX }.check(8), few(2 * (u32::MAX as usize) + 1));
+        assert_eq!(Rule::Trimmed { cut: 4 }.check(9), Ok(()));
+        let few = Err(RuleError::Krum { found: 8, least: 9 });
+        assert_eq!(Rule::MultiKrum { byzantine: 3, keep: 2 }.check(8), few);
+        assert_eq!(Rule::MultiKrum { byzantine: 3, keep: 2 }.check(9), Ok(()));
         assert_eq!(Rule::MultiKrum { byzantine: 2, keep: 1 }.check(8), Err(RuleError::Keep));
         assert_eq!(Rule::MultiKrum { byzantine: 2, keep: 7 }.check(8), Err(RuleError::Keep));
         assert_eq!(Rule::MultiKrum { byzantine: 2, keep: 6 }.check(8), Ok(()));

@@ -41,3 +41,4 @@ pub use frame::{FrameReceiver, FrameSender};
 pub use identity::{Identity, IdentityError};
 pub use join::JoinLink;
 pub use link::Link;
+pub use sockets::hold;

@@ -7,6 +7,8 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::error::NetError;
+
 /// The kernel's buffers of the UDP socket: a few milliseconds at 1 Gbit/s. The system may give
 /// less.
 const BUFFER: usize = 2 << 20;
@@ -47,6 +49,15 @@ pub(crate) fn open(
             }
         }
     }
+}
+
+/// Takes the UDP port of an address and reads nothing from it: whether it can be had, and as long
+/// as the socket lives nobody else has it.
+///
+/// # Errors
+/// [`NetError::Bind`].
+pub fn hold(listen: SocketAddr) -> Result<UdpSocket, NetError> {
+    udp(listen).map_err(|error| NetError::Bind { addr: listen, why: in_words(&error) })
 }
 
 /// What the system said, for people.

@@ -211,6 +211,8 @@ fn running(
         rounds: rules.rounds,
         strategy: method(rules.strategy).to_owned(),
         secure: matches!(rules.mode, Mode::Secure),
+        rule: rules.rule().to_string(),
+        groups: rules.groups().into(),
         min_clients: rules.min_clients as u64,
         clients_per_node: rules.per_node.into(),
         weights: rules.dim as u64,

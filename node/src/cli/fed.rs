@@ -24,6 +24,28 @@ Updates are added up so that nobody sees one alone unless the file says [mode] k
 docs/federated.md has every field. A job is signed by a steward for the whole mesh; nodes whose
 configuration has the data train, all others follow, and the anchors may be any of them.";
 
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  selvedge fed status               all jobs, a line each
+  selvedge fed status digits        one in full: anchors, who contributed, what happened
+  selvedge fed status digits --json";
+
+const WATCH_EXAMPLES: &str = "\
+Examples:
+  selvedge fed watch digits
+  selvedge fed watch digits --picture curve.svg";
+
+const CANCEL_EXAMPLES: &str = "\
+Example:
+  selvedge fed cancel digits
+
+Only a steward's node may: `selvedge mesh members` lists them.";
+
+const MODEL_EXAMPLES: &str = "\
+Examples:
+  selvedge fed model export digits digits.safetensors
+  selvedge fed verify digits.safetensors";
+
 #[derive(Debug, Subcommand)]
 #[command(after_help = FED_EXAMPLES)]
 pub(crate) enum Fed {
@@ -57,6 +79,7 @@ pub(crate) enum Fed {
         anyway: bool,
     },
     /// Show the jobs of the mesh, or one of them, as this node sees them
+    #[command(after_help = STATUS_EXAMPLES)]
     Status {
         /// The job
         job: Option<String>,
@@ -65,6 +88,7 @@ pub(crate) enum Fed {
         json: bool,
     },
     /// Show the rounds of a job until it is done
+    #[command(after_help = WATCH_EXAMPLES)]
     Watch {
         /// The job
         job: String,
@@ -83,6 +107,7 @@ pub(crate) enum Fed {
         job: String,
     },
     /// Take a job away from all nodes, with its model; what was spent of privacy stays spent
+    #[command(after_help = CANCEL_EXAMPLES)]
     Cancel {
         /// The job
         job: String,
@@ -95,8 +120,10 @@ pub(crate) enum Fed {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = MODEL_EXAMPLES)]
 pub(crate) enum FedModel {
     /// Write the model of a job's last round as safetensors, and beside it the chain that proves it
+    #[command(after_help = MODEL_EXAMPLES)]
     Export {
         /// The job
         job: String,

@@ -1,9 +1,9 @@
 //! `selvedge fed`: learning across nodes.
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use selvedge_federated::fixed::MODEL_BITS;
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{Guard, Job, Mode};
@@ -29,16 +29,11 @@ use show::{show, watch};
 /// More than any job file; what is longer is refused by its length.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// In tenths of the longest update: noise of a round beyond which a job is warned of. What rounds
-/// learn adds up, their noise grows with the root of their number, so noise ten times as long takes
-/// a hundred rounds whose updates all agree to be no longer than what they learn.
-const DROWNS_TENTHS: u64 = 100;
-
 /// Carries out a command on federated rounds.
 pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()> {
     match command {
         cli::Fed::Check { file, json } => check(home, config, file, *json),
-        cli::Fed::Submit { file, watch, anyway } => submit(home, file, *watch, *anyway),
+        cli::Fed::Submit { file, watch, anyway } => submit(home, config, file, *watch, *anyway),
         cli::Fed::Status { job, json } => show(home, job.as_deref(), *json),
         cli::Fed::Watch { job, picture } => {
             watch(&Client::admin(&home.running()?), job, picture.as_deref())
@@ -71,7 +66,7 @@ pub(crate) fn fed(home: &Home, config: &Config, command: &cli::Fed) -> Result<()
 fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
     let text = text_of(file)?;
     if json {
-        let told = fits::ask(&Client::admin(&home.running()?), &text, false)?;
+        let told = fits::ask(&Client::admin(&home.running()?), config, &text, false)?;
         ui::out(serde_json::to_string_pretty(&told)?);
         return fits::may_start(&told, false);
     }
@@ -81,7 +76,8 @@ fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
     let data = match config.data.get(&spec.data) {
         Some(parts) => own_data(&spec, parts, &bases),
         None => Ok(format!(
-            "this node has no '{}' and would not train; a [[data]] table in {} gives it some",
+            "this node has no '{}' and would not train; a [[data]] table in {} gives it some, from \
+             its next start on",
             spec.data,
             home.config_file().display()
         )),
@@ -91,16 +87,21 @@ fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
         ui::note("no node runs here: other members were not asked whether their data fit");
         return Ok(());
     };
-    let members = members(&contact, &spec)?;
+    let members = members(&contact)?;
+    let count = members.iter().filter(|member| !member.revoked).count();
+    spec.has_room(count)?;
     free_name(&contact, &spec.name)?;
     // What others said is shown also where this node's own data do not fit.
     let (data, own) = match data {
         Ok(data) => (data, Ok(())),
         Err(why) => ("this node's own do not fit".to_owned(), Err(why)),
     };
-    described(&spec, data, Some(members));
-    let told = fits::ask(&Client::admin(&contact), &text, false)?;
+    described(&spec, data, Some(count));
+    let client = Client::admin(&contact);
+    let told = fits::ask(&client, config, &text, false)?;
     fits::show(&told);
+    let jobs = show::jobs(&client)?;
+    hindrances(&told, &members, &jobs).iter().for_each(ui::note);
     own.and_then(|()| fits::may_start(&told, false))
 }
 
@@ -123,11 +124,15 @@ fn described(spec: &JobSpec, data: String, members: Option<usize>) {
     }
 }
 
-/// What to say of a job whose noise leaves nothing to learn.
+/// What to say of a job whose noise leaves nothing to learn. What rounds learn adds up, and their
+/// noise grows with the root of their number. So noise of a round that is more than this root times
+/// as long as an update is, at the job's end, longer than all that was learned, even where updates
+/// agree and are as long as they may be. A client that has spent its epsilon gives no more rounds.
 fn drowned(rules: &Job) -> Option<String> {
     let privacy = rules.privacy?;
     let tenths = privacy.noise_tenths(rules.dim, rules.target);
-    if tenths <= DROWNS_TENTHS {
+    let rounds = rules.rounds.min(privacy.contributions());
+    if tenths.saturating_mul(tenths) <= rounds.saturating_mul(100) {
         return None;
     }
     let norm = f64::from(privacy.norm) / f64::from(1_u32 << MODEL_BITS);
@@ -135,10 +140,13 @@ fn drowned(rules: &Job) -> Option<String> {
     let noise = f64::from(privacy.noise_milli) / 1_000.0 * norm / together.sqrt();
     let learned = norm / (rules.dim as f64).sqrt();
     Some(format!(
-        "a round's noise is {} times as long as an update may be: {noise:.4} on each weight, \
-         beside {learned:.4} of what is learned; the model will hardly learn. More clients in a \
-         round ('target', 'min_clients'), fewer weights or less noise help",
-        tenths / 10
+        "a round's noise is {}.{} times as long as an update may be: {noise:.4} on each weight, \
+         beside {learned:.4} of what is learned, and {rounds} rounds make up for {:.1} times at \
+         most; the model will hardly learn. More clients in a round ('target', 'min_clients'), \
+         fewer weights or less noise help",
+        tenths / 10,
+        tenths % 10,
+        (rounds as f64).sqrt()
     ))
 }
 
@@ -197,10 +205,10 @@ fn learned(subject: &Subject, rules: &Job) -> String {
     }
 }
 
-fn submit(home: &Home, file: &Path, stay: bool, anyway: bool) -> Result<()> {
+fn submit(home: &Home, config: &Config, file: &Path, stay: bool, anyway: bool) -> Result<()> {
     let text = text_of(file)?;
     let client = Client::admin(&home.running()?);
-    let told = fits::ask(&client, &text, true)?;
+    let told = fits::ask(&client, config, &text, true)?;
     fits::show(&told);
     fits::may_start(&told, anyway)?;
     // The members were asked. The node reads its own data for it first, which may be many files.
@@ -225,16 +233,48 @@ fn text_of(file: &Path) -> Result<String> {
     let failed = || format!("cannot read {} as text", file.display());
     let mut text = String::new();
     let opened = std::fs::File::open(file).with_context(failed)?;
-    opened.take(MAX_FILE_BYTES).read_to_string(&mut text).with_context(failed)?;
+    match opened.take(MAX_FILE_BYTES).read_to_string(&mut text) {
+        Err(error) if error.kind() == ErrorKind::InvalidData => bail!(
+            "{} is no text, and a job file is TOML: `selvedge fed --help` has an example",
+            file.display()
+        ),
+        read => read.with_context(failed)?,
+    };
     Ok(text)
 }
 
-/// How many members the mesh has; refuses one that is too small.
-fn members(contact: &Contact, spec: &JobSpec) -> Result<usize> {
+/// The members of the mesh.
+fn members(contact: &Contact) -> Result<Vec<wire::Member>> {
     let list: wire::List<wire::Member> = Client::admin(contact).get("/admin/members")?;
-    let count = list.data.iter().filter(|member| !member.revoked).count();
-    spec.has_room(count)?;
-    Ok(count)
+    Ok(list.data)
+}
+
+/// For what `fed submit` will refuse a job at this node whose file and data are good.
+fn hindrances(
+    told: &wire::FederatedCheck,
+    members: &[wire::Member],
+    jobs: &[wire::FederatedJob],
+) -> Vec<String> {
+    let mut found = Vec::new();
+    let is_steward = |own: &&wire::FederatedFit| {
+        members.iter().any(|member| member.node == own.id && member.steward)
+    };
+    if let Some(own) = told.nodes.iter().find(|one| one.me).filter(|own| !is_steward(own)) {
+        found.push(format!(
+            "this node is no steward, so `selvedge fed submit` will be refused here: do it at a \
+             steward (`selvedge mesh members` lists them), or make this node one with `selvedge \
+             mesh promote {}` on the node that holds the mesh's root key",
+            own.node
+        ));
+    }
+    let name = &told.name;
+    if jobs.iter().any(|job| job.name == *name) {
+        found.push(format!(
+            "there is a job '{name}' already, so `selvedge fed submit` will be refused: cancel it \
+             with `selvedge fed cancel {name}`, or give this one another name"
+        ));
+    }
+    found
 }
 
 /// Refuses a name that something else has.
@@ -254,11 +294,14 @@ fn privacy(rules: &Job) -> String {
         Mode::Secure => {
             let groups = rules.guard.filter(|guard| guard.groups > 1);
             let groups = groups.map_or_else(String::new, |Guard { groups, rule }| {
-                format!("; {groups} of them in a round, the {} of whose means counts", rule.name())
+                format!("; {groups} of them in a round, the {rule} of whose means counts")
             });
             format!("in sums of at least {floor} nodes{several} that nobody can take apart{groups}")
         }
-        Mode::Plain(_) => format!("from {floor} nodes{several}; every anchor SEES every update"),
+        Mode::Plain(rule) => {
+            let seen = "every anchor SEES every update";
+            format!("by the {rule} of updates from {floor} nodes{several}; {seen}")
+        }
     }
 }
 
@@ -291,6 +334,7 @@ fn anchors(rules: &Job, members: Option<usize>) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
 
     /// A job with privacy, of so many nodes in a sum and such hidden layers.
     fn warned(clients: usize, hidden: &str) -> Option<String> {
@@ -305,16 +349,92 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_no_text_is_told_what_a_job_is() {
+        let scratch = Scratch::new("job");
+        let file = scratch.path().join("x.parquet");
+        std::fs::write(&file, b"PAR1\xff\xfe").unwrap();
+        let refused = format!("{:#}", text_of(&file).unwrap_err());
+        assert!(refused.contains("a job file is TOML"), "{refused}");
+        std::fs::write(&file, "name = 'wear'").unwrap();
+        assert_eq!(text_of(&file).unwrap(), "name = 'wear'");
+    }
+
+    #[test]
+    fn what_submit_would_refuse_is_said_by_check() {
+        let own = wire::FederatedFit {
+            node: "n2".to_owned(),
+            id: "12D3KooWbbbbbb".to_owned(),
+            me: true,
+            ..wire::FederatedFit::default()
+        };
+        let told = wire::FederatedCheck {
+            name: "wear".to_owned(),
+            nodes: vec![own],
+            ..wire::FederatedCheck::default()
+        };
+        let member = |node: &str, steward| wire::Member {
+            node: node.to_owned(),
+            steward,
+            ..wire::Member::default()
+        };
+        let members =
+            |steward| vec![member("12D3KooWaaaaaa", true), member("12D3KooWbbbbbb", steward)];
+        assert!(hindrances(&told, &members(true), &[]).is_empty());
+        let said = hindrances(&told, &members(false), &[]).concat();
+        assert!(said.contains("is no steward") && said.contains("mesh promote n2"), "{said}");
+        let job = |name: &str| wire::FederatedJob {
+            name: name.to_owned(),
+            ..wire::FederatedJob::default()
+        };
+        assert!(hindrances(&told, &members(true), &[job("other")]).is_empty());
+        let said = hindrances(&told, &members(true), &[job("other"), job("wear")]).concat();
+        assert!(said.contains("`selvedge fed cancel wear`"), "{said}");
+    }
+
+    #[test]
+    fn the_rule_of_a_job_is_told_with_its_numbers() {
+        let told = |mode: &str| {
+            let file = format!(
+                "name = 'wear'\ndata = 'line3'\nrounds = 30\nmin_clients = 7\n\
+                 [model]\nshape = {{ flat = 2 }}\nclasses = 2\n\
+                 [training]\nepochs = 1\nbatch = 8\nlearning_rate = 0.2\n[mode]\n{mode}"
+            );
+            let spec = JobSpec::from_toml(&file, &|_| Err("none".to_owned())).unwrap();
+            privacy(spec.rules())
+        };
+        for (rule, words) in [
+            ("'mean'", "by the mean of updates from 7 nodes; every anchor SEES"),
+            ("'median'", "by the median of updates from 7"),
+            ("{ trimmed = { cut = 2 } }", "by the trimmed mean (cut 2) of"),
+            (
+                "{ multi-krum = { byzantine = 2, keep = 5 } }",
+                "by the multi-Krum (byzantine 2, keep 5) of updates",
+            ),
+        ] {
+            let said = told(&format!("kind = 'plain'\nrule = {rule}\n"));
+            assert!(said.contains(words), "{said}");
+        }
+        let groups = told("kind = 'secure'\ngroups = 3\nrule = { trimmed = { cut = 1 } }\n");
+        assert!(groups.ends_with("the trimmed mean (cut 1) of whose means counts"), "{groups}");
+        assert!(!told("kind = 'secure'\n").contains("mean"), "a sum has no other rule");
+    }
+
+    #[test]
     fn a_job_whose_noise_drowns_what_is_learned_is_warned_of() {
         let small = "{ dense = 8 }";
-        // 42 weights: 4 * sqrt(42 / (7 * 8)), and of two nodes, one of them honest, 18.
+        // 30 rounds make up for 5.48 times. 42 weights: 4 * sqrt(42 / (7 * 8)) is 3.5.
         assert_eq!(warned(8, small), None);
+        // Of five nodes, four of them honest, 5.8: such a job was seen to learn nothing.
+        let five = warned(5, small).unwrap();
+        assert!(five.contains("noise is 5.7 times as long"), "{five}");
+        assert!(five.contains("30 rounds make up for 5.5 times at most"), "{five}");
         let few = warned(2, small).unwrap();
-        assert!(few.contains("noise is 18 times as long"), "{few}");
-        // 502 weights: 11.9 times; a round of ten is below.
+        assert!(few.contains("noise is 18.3 times as long"), "{few}");
+        // 502 weights: 11.9 times; a round of 17 is below, with 5.43.
         let wide = warned(8, "{ dense = 100 }").unwrap();
-        assert!(wide.contains("noise is 11 times as long"), "{wide}");
+        assert!(wide.contains("noise is 11.9 times as long"), "{wide}");
         assert!(wide.contains("0.5345 on each weight, beside 0.0446 of"), "{wide}");
-        assert_eq!(warned(10, "{ dense = 100 }"), None);
+        assert!(warned(16, "{ dense = 100 }").is_some());
+        assert_eq!(warned(17, "{ dense = 100 }"), None);
     }
 }

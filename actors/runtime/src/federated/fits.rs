@@ -570,7 +570,10 @@ fn is_there(shared: &Shared, node: NodeId) -> bool {
 
 /// Why a node without data for a job does not train for it.
 pub(super) fn no_source(name: &str) -> String {
-    format!("it has no data '{name}': a [[data]] table of its configuration gives it some")
+    format!(
+        "it has no data '{name}': a [[data]] table of its configuration gives it some, and a \
+         restart, if it was added since the node started"
+    )
 }
 
 /// Whether nothing of a job could leave any more. Of one that runs already, what was paid for goes

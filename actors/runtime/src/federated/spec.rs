@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::bases::BaseFacts;
+use super::hints;
 use super::task::{Announced, AnnouncedError, MAX_HELD_OUT, Task};
 
 /// The wire version that knows rounds.
@@ -68,7 +69,7 @@ pub enum SpecError {
     Length(usize),
     /// It is no TOML, or has other fields.
     #[error("the job file is not right: {0}")]
-    Form(#[from] toml::de::Error),
+    Form(String),
     /// A name cannot be used.
     #[error("{field} is '{value}'; it needs 1 to {MAX_NAME} letters a-z, digits, '-' and '_'")]
     Name {
@@ -186,7 +187,10 @@ impl JobSpec {
         if text.len() > MAX_TEXT_BYTES {
             return Err(SpecError::Length(text.len()));
         }
-        toml::from_str::<Written>(text)?.checked(bases)
+        let written = toml::from_str::<Written>(text).map_err(|error| {
+            SpecError::Form(format!("{}{}", error.to_string().trim_end(), hints::of(text)))
+        })?;
+        written.checked(bases)
     }
 
     /// Whether a job or a source may be called so.

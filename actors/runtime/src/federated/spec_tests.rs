@@ -164,13 +164,58 @@ fn what_is_wrong_is_said_with_what_would_be_right() {
         (format!("{GOOD}[mode]\nkind = \"plain\""), "missing field `rule`"),
         (
             format!("{GOOD}[mode]\nkind = \"plain\"\nrule = {{ trimmed = {{ cut = 4 }} }}"),
-            "leaves out all of 8",
+            "leaves out all of 8: it needs 9 at least",
+        ),
+        (
+            format!(
+                "{}[mode]\nkind = \"plain\"\n\
+                 rule = {{ multi-krum = {{ byzantine = 2, keep = 2 }} }}",
+                with("rounds = 30", "rounds = 30\nmin_clients = 5")
+            ),
+            "needs 7 at least, twice `byzantine` and 3",
+        ),
+        (
+            format!("{GOOD}{}", PRIVATE.replace("epsilon = 8.0", "epsilon = 0.1")),
+            "epsilon of 2.17; raise `noise` or `epsilon`",
         ),
         (with("rounds", &"#".repeat(MAX_TEXT_BYTES)), "at most 65536"),
     ];
     for (text, part) in cases {
         let error = said(&text);
         assert!(error.contains(part), "'{error}' lacks '{part}'");
+    }
+}
+
+#[test]
+fn what_has_the_wrong_form_is_shown_in_the_right_one() {
+    let cases = [
+        (
+            format!("{GOOD}[mode]\nkind = \"plain\"\nrule = \"multi-krum\""),
+            "written so: rule = { multi-krum = { byzantine = 1, keep = 3 } }",
+        ),
+        (
+            format!("{GOOD}[mode]\nkind = \"plain\"\nrule = \"trimmed\""),
+            "written so: rule = { trimmed = { cut = 1 } }",
+        ),
+        (with("[{ dense = 100 }]", "[8]"), "written so: hidden = [{ dense = 8 }]"),
+        (with("[{ dense = 100 }]", "8"), "written so: hidden = [{ dense = 8 }]"),
+        (
+            with("{ image = { channels = 1, height = 28, width = 28 } }", "[2]"),
+            "written so: shape = { flat = 2 }",
+        ),
+    ];
+    for (text, part) in cases {
+        let error = said(&text);
+        assert!(error.contains(part), "'{error}' lacks '{part}'");
+        assert_eq!(error.matches("written so").count(), 1, "{error}");
+    }
+    // What is wrong otherwise needs no example of what is right already.
+    assert!(!said(&with("rounds = 30", "round = 30")).contains("written so"));
+    assert!(!said("name = ").contains("written so"));
+    // An example is a job's own.
+    for rule in ["{ multi-krum = { byzantine = 1, keep = 3 } }", "{ trimmed = { cut = 1 } }"] {
+        let small = GOOD.replace("dense = 100", "dense = 8");
+        assert!(read(&format!("{small}[mode]\nkind = \"plain\"\nrule = {rule}")).is_ok());
     }
 }
 

@@ -518,11 +518,13 @@ impl JobState {
                 return true;
             }
             Event::PrivacySpent { spent } => {
-                let spent = spent.0;
-                tracing::info!(job, spent, "this node contributes no more: its epsilon is spent");
-                said(format!(
-                    "this node contributes no more: it has spent {spent} millionths of epsilon"
-                ));
+                let millionths = spent.0;
+                tracing::info!(
+                    job,
+                    spent = millionths,
+                    "this node contributes no more: its epsilon is spent"
+                );
+                said(format!("this node contributes no more: it has spent an epsilon of {spent}"));
             }
             Event::PrivacyDenied(why) => {
                 tracing::warn!(job, %why, "this node contributes no more");

@@ -166,7 +166,7 @@ pub enum JobError {
     #[error("every time of the pace must be at least a millisecond")]
     Pace,
     /// The rule cannot do with so few updates.
-    #[error("the rule {0}")]
+    #[error("the rule {0}; `min_clients` is how many there are")]
     Rule(crate::robust::RuleError),
     /// Nobody of a node would count, or too many.
     #[error("of one node 1 to {MAX_PER_NODE} clients can count, not {0}")]
@@ -353,6 +353,15 @@ impl Job {
     /// shortened to another norm would have another noise than the rest of the sum.
     pub const fn max_staleness(&self) -> u64 {
         if self.follows_norm() { 0 } else { MAX_STALENESS }
+    }
+
+    /// What single updates, or the means of groups, become one by.
+    pub const fn rule(&self) -> Rule {
+        match (self.mode, self.guard) {
+            (Mode::Plain(rule), _) => rule,
+            (Mode::Secure, Some(guard)) => guard.rule,
+            (Mode::Secure, None) => Rule::Mean,
+        }
     }
 
     /// Sums that a set is opened in.

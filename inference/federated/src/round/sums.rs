@@ -60,7 +60,7 @@ pub enum GuardError {
         most: usize,
     },
     /// The rule cannot do with so few groups.
-    #[error("over groups the rule {0}")]
+    #[error("over groups the rule {0}; `groups` is how many there are")]
     Rule(RuleError),
 }
 

@@ -6,6 +6,7 @@
 use anyhow::{Result, bail};
 
 use crate::client::Client;
+use crate::config::Config;
 use crate::http::wire::{FederatedCheck, FederatedFit, FederatedQuestion};
 use crate::ui;
 
@@ -18,13 +19,36 @@ const MAX_NAMED: usize = 4;
 const COARSE: u64 = 4;
 
 /// Asks the node that runs; its members have some seconds to say. With `starts` they are not asked
-/// of a job that the node may not sign, or whose name is in use.
-pub(super) fn ask(client: &Client, text: &str, starts: bool) -> Result<FederatedCheck> {
+/// of a job that the node may not sign, or whose name is in use. `config` is what the
+/// disk says now.
+pub(super) fn ask(
+    client: &Client,
+    config: &Config,
+    text: &str,
+    starts: bool,
+) -> Result<FederatedCheck> {
     if ui::fancy_stderr() {
         ui::note("asking the members whether their data fit, for 12 seconds at most");
     }
     let request = serde_json::to_value(FederatedQuestion { text: text.to_owned(), starts })?;
-    Ok(client.ask("/admin/federated-check", &request)?.0)
+    let (mut told, _): (FederatedCheck, String) = client.ask("/admin/federated-check", &request)?;
+    if config.data.contains_key(&told.data) {
+        wants_restart(&mut told);
+    }
+    Ok(told)
+}
+
+/// The configuration on disk names the data. A node that says it has none was started before that:
+/// a table, which is its own advice, is there.
+fn wants_restart(told: &mut FederatedCheck) {
+    let data = &told.data;
+    let own = told.nodes.iter_mut().find(|one| one.me && one.reason.as_deref() == Some("source"));
+    if let Some(own) = own {
+        own.why = Some(format!(
+            "the node runs with the configuration it was started with; restart it (`selvedge up`) \
+             so that it sees '{data}'"
+        ));
+    }
 }
 
 /// Shows what each member said, and what follows.
@@ -178,9 +202,11 @@ fn why(told: &FederatedCheck, one: &FederatedFit) -> String {
 /// A reason in words, and whether a look at the node itself says more.
 fn in_words(reason: &str) -> (&'static str, bool) {
     match reason {
-        "source" => {
-            ("no data '{data}': a [[data]] table of its configuration gives it some", false)
-        }
+        "source" => (
+            "no data '{data}': a [[data]] table of its configuration gives it some, and a restart, \
+             if it was added since the node started",
+            false,
+        ),
         "file" => ("a file is missing or cannot be read", true),
         "content" => ("something in its data is not what the job wants", true),
         "columns" => ("columns, sizes or the kind of examples are not the job's", true),
@@ -239,7 +265,8 @@ mod tests {
         let cols = said("unfit", Some("columns"));
         assert!(cols.starts_with("n1 | does not fit | - | columns"), "{cols}");
         assert!(cols.ends_with("; there, `selvedge fed check` with this job file says where"));
-        assert!(said("unfit", Some("source")).contains("no data 'line3'"));
+        let none = said("unfit", Some("source"));
+        assert!(none.contains("no data 'line3'") && none.contains("and a restart, if"), "{none}");
         assert!(said("fits", Some("few")).contains("not all of its data: it has no examples"));
         assert!(said("older", None).contains("does not say | - | (older program)"));
         assert!(said("away", None).contains("not reached | - | it may come later"));
@@ -299,6 +326,29 @@ mod tests {
             let own = FederatedFit { me: true, ..fit("n0", "unfit", Some(reason)) };
             assert!(may_start(&told("enough", vec![own]), false).is_ok(), "{reason}");
         }
+    }
+
+    #[test]
+    fn a_node_whose_configuration_on_disk_has_the_data_is_to_be_restarted() {
+        let own = FederatedFit {
+            me: true,
+            why: Some("it has no data 'line3'".to_owned()),
+            ..fit("n0", "unfit", Some("source"))
+        };
+        let other = fit("n1", "unfit", Some("source"));
+        let mut asked = told("few", vec![own, other.clone()]);
+        wants_restart(&mut asked);
+        let row = row(&asked, &asked.nodes[0]).join(" | ");
+        assert!(row.contains("restart it (`selvedge up`) so that it sees 'line3'"), "{row}");
+        let refused = may_start(&asked, false).unwrap_err().to_string();
+        assert!(refused.contains("of this node: the node runs with"), "{refused}");
+        assert_eq!(asked.nodes[1], other, "the disk of another member is not known here");
+        // What does not fit for another reason is not mended by a restart.
+        let own = FederatedFit { me: true, ..fit("n0", "unfit", Some("columns")) };
+        let mut columns = told("few", vec![own]);
+        let before = columns.clone();
+        wants_restart(&mut columns);
+        assert_eq!(columns, before);
     }
 
     #[test]

@@ -108,7 +108,7 @@ fn draw(job: &FederatedJob, file: &Path) -> Result<()> {
     Ok(())
 }
 
-fn jobs(client: &Client) -> Result<Vec<FederatedJob>> {
+pub(super) fn jobs(client: &Client) -> Result<Vec<FederatedJob>> {
     Ok(client.get::<wire::List<FederatedJob>>("/admin/federated")?.data)
 }
 
@@ -162,9 +162,16 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
         most => format!(", up to {most} clients of each"),
     };
     let nodes = format!("{} nodes{several}", job.min_clients);
-    let mode = match job.secure {
-        true => format!("sums of at least {nodes}, that nobody can take apart"),
-        false => format!("plain, from {nodes}: every anchor SEES every update"),
+    let (rule, groups) = (&job.rule, job.groups);
+    let mode = match (job.secure, groups) {
+        (true, 0 | 1) => format!("sums of at least {nodes}, that nobody can take apart"),
+        (true, _) => format!(
+            "sums of at least {nodes}, that nobody can take apart; {groups} of them in a round, \
+             the {rule} of whose means counts"
+        ),
+        (false, _) => {
+            format!("plain, the {rule} of updates from {nodes}: every anchor SEES every update")
+        }
     };
     rows.push(("digest", job.job.clone()));
     let bar = bar_of(job.round, job.rounds);
@@ -499,6 +506,23 @@ mod tests {
         assert!(told(&job).contains("contributed n0 9: 9 of 1 node "), "{}", told(&job));
         job.contributions.clear();
         assert!(told(&job).contains("contributed nobody yet"), "{}", told(&job));
+    }
+
+    #[test]
+    fn one_job_says_by_which_rule_updates_become_one() {
+        let krum = FederatedJob {
+            rule: "multi-Krum (byzantine 1, keep 3)".to_owned(),
+            groups: 1,
+            min_clients: 5,
+            ..private_job()
+        };
+        let told = |job: &FederatedJob| in_full(job).concat().join(" ");
+        let said = told(&krum);
+        assert!(said.contains("plain, the multi-Krum (byzantine 1, keep 3) of updates from 5"));
+        let sums = FederatedJob { secure: true, ..krum };
+        assert!(!told(&sums).contains("multi-Krum"), "there is one sum: {}", told(&sums));
+        let groups = told(&FederatedJob { groups: 5, ..sums });
+        assert!(groups.contains("5 of them in a round, the multi-Krum"), "{groups}");
     }
 
     #[test]

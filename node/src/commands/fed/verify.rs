@@ -12,6 +12,7 @@ use selvedge_runtime::{Fate, Settled, TrainedModel, Verified, verify_each};
 use selvedge_train::MAX_LEARNED_BYTES;
 use serde_json::{Value, json};
 
+use crate::bridge::method;
 use crate::cli;
 use crate::ui;
 
@@ -83,6 +84,7 @@ fn told(model: &TrainedModel, verified: &Verified) -> String {
         ("record", hex(&tip.record)),
         ("model", format!("{}, {} weights", hex(&tip.server.digest()), model.weights.len())),
         ("updates", format!("{all} of {} nodes; {expired} expired", counted.len())),
+        ("strategy", format!("{}, rule {}", method(rules.strategy), rules.rule())),
         ("privacy", super::privacy(rules)),
         ("epsilon", super::epsilon(rules)),
     ];
@@ -134,6 +136,9 @@ fn as_json(model: &TrainedModel, verified: &Verified) -> Value {
         "name": model.name,
         "job": hex(&tip.job),
         "job_rounds": told.job.rounds,
+        "strategy": method(told.job.strategy),
+        "rule": told.job.rule().to_string(),
+        "groups": told.job.groups(),
         "rounds": tip.round,
         "record": hex(&tip.record),
         "model": hex(&tip.server.digest()),

@@ -1,5 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
+use selvedge_federated::robust::Rule;
+use selvedge_federated::round::Mode;
+use selvedge_federated::server::Strategy;
+
 use super::*;
 use crate::scratch::Scratch;
 
@@ -41,9 +45,17 @@ fn a_model_is_proven_by_the_chain_beside_it() {
     // Made when a sum was of as many parts as tell it.
     assert_eq!(json["unchecked_rounds"], 3);
     assert!(said.contains("3 of 3 rounds: no more parts"), "{said}");
-    let checked = Verified { unchecked: 0, ..verified };
+    assert_eq!((&json["rule"], &json["groups"]), (&"mean".into(), &1.into()));
+    let mut checked = Verified { unchecked: 0, ..verified };
     assert!(!told(&model, &checked).contains("not checked"));
     assert_eq!(as_json(&model, &checked)["unchecked_rounds"], 0);
+    checked.told.job.mode = Mode::Plain(Rule::MultiKrum { byzantine: 1, keep: 3 });
+    checked.told.job.strategy = Strategy::Scaffold { clients: 4 };
+    let said = told(&model, &checked);
+    assert!(said.contains("SCAFFOLD, rule multi-Krum (byzantine 1, keep 3)"), "{said}");
+    let json = as_json(&model, &checked);
+    assert_eq!(json["rule"], "multi-Krum (byzantine 1, keep 3)");
+    assert_eq!(json["strategy"], "SCAFFOLD");
     verify(&options(golden("small.safetensors"))).unwrap();
 }
 

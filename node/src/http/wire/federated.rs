@@ -79,6 +79,13 @@ pub(crate) struct FederatedJob {
     pub(crate) strategy: String,
     /// Whether anchors see single updates.
     pub(crate) secure: bool,
+    /// What is made of single updates, or of the means of groups, with its numbers: `mean`,
+    /// `median`, `trimmed mean (cut 1)`, `multi-Krum (byzantine 2, keep 6)`.
+    #[serde(default)]
+    pub(crate) rule: String,
+    /// Sums of a round: with more than one, the rule is of their means.
+    #[serde(default)]
+    pub(crate) groups: u64,
     /// Distinct nodes that a sum is of at least.
     pub(crate) min_clients: u64,
     /// Clients of one node that a sum has at most.

@@ -24,6 +24,10 @@ fn a_join_code_works_once_in_time_and_for_five_attempts() {
         s.step("a code works in capitals and small letters, once");
         let first = s.node("first").up(s, &["--join", &code.to_ascii_uppercase()])?;
         first.admin()?.until_alive(2, Deadline::patient())?;
+        s.step("the same line again starts the node that has joined");
+        first.terminate()?;
+        let first = first.spec.up(s, &["--join", &code])?;
+        first.admin()?.until_alive(2, Deadline::patient())?;
         s.step("a used code is refused");
         let refused = s.node("late").start(s, &["--join", &code])?.refused()?;
         ensure!(refused.contains("used"), "{refused}");

@@ -115,7 +115,7 @@ fn nodes_learn_together_and_the_death_of_an_anchor_costs_nothing() {
         let words = ["fed", "submit", &file.display().to_string()].map(str::to_owned);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let refused = nodes[2].cli(&words)?.failure()?;
-        ensure!(refused.contains("steward") || refused.contains("root key"), "{refused}");
+        ensure!(refused.contains("steward") && refused.contains("mesh promote"), "{refused}");
         fs::write(&file, job(ROUNDS).replace("classes = 2", "classes = 1"))?;
         let refused = nodes[0].cli(&words)?.failure()?;
         ensure!(refused.contains("classes"), "{refused}");
