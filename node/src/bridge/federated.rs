@@ -117,6 +117,9 @@ fn checked(report: &FitsReport) -> wire::FederatedCheck {
         anchors: report.anchors as u64,
         anchors_reached: report.anchors_reached as u64,
         max_examples: report.max_examples.map(u64::from),
+        rounds: report.rounds,
+        contributions_allowed: report.allowed,
+        contributions_left: report.left,
         // This node is the first one.
         nodes: (0..).zip(&report.nodes).map(|(at, one)| fit(one, at == 0)).collect(),
     }

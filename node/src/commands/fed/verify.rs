@@ -84,7 +84,7 @@ fn told(model: &TrainedModel, verified: &Verified) -> String {
         ("model", format!("{}, {} weights", hex(&tip.server.digest()), model.weights.len())),
         ("updates", format!("{all} of {} nodes; {expired} expired", counted.len())),
         ("privacy", super::privacy(rules)),
-        ("epsilon", super::epsilon(rules)),
+        ("epsilon", super::epsilon(rules, None)),
     ];
     for (round, nodes) in anchors {
         let from =

@@ -261,6 +261,17 @@ pub(crate) struct FederatedCheck {
     pub(crate) anchors_reached: u64,
     /// Examples beyond which a client counts no more; none where all count alike.
     pub(crate) max_examples: Option<u64>,
+    /// Rounds of the job.
+    #[serde(default)]
+    pub(crate) rounds: u64,
+    /// Contributions of a client that the job's epsilon allows; none where it has no differential
+    /// privacy.
+    #[serde(default)]
+    pub(crate) contributions_allowed: Option<u64>,
+    /// Contributions that the data of the node that answers have epsilon for, less what earlier
+    /// jobs had of them; none without privacy, and where they do not train.
+    #[serde(default)]
+    pub(crate) contributions_left: Option<u64>,
     /// All members: this node first, the others by name.
     pub(crate) nodes: Vec<FederatedFit>,
 }
