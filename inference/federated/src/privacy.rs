@@ -87,7 +87,7 @@ pub enum PrivacyError {
     #[error("needs a delta of 1 to {} parts of 10^12, not {}", MAX_DELTA.0, .0.0)]
     Delta(PicoDelta),
     /// Not even one contribution is within epsilon.
-    #[error("allows no contribution: one costs an epsilon of {} millionths", .0.0)]
+    #[error("allows no contribution: one costs an epsilon of {0}")]
     Epsilon(MicroEpsilon),
     /// The norm cannot follow so.
     #[error(

@@ -14,6 +14,7 @@ mod export;
 mod fits;
 mod show;
 mod verify;
+mod watch;
 
 use super::keys::escaped;
 use crate::bridge::method;
@@ -24,7 +25,8 @@ use crate::home::{Contact, Home};
 use crate::http::wire;
 use crate::pull::{Store, Stored};
 use crate::ui;
-use show::{show, watch};
+use show::show;
+use watch::watch;
 
 /// More than any job file; what is longer is refused by its length.
 const MAX_FILE_BYTES: u64 = 1 << 20;

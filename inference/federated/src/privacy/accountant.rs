@@ -6,6 +6,8 @@
 //! its own data only. Orders are whole: the reference figures are those of whole orders, and
 //! fractions of one would lower epsilon by less than one percent.
 
+use std::fmt;
+
 use libm::{exp, log, log1p};
 
 /// Epsilon, in millionths.
@@ -22,6 +24,14 @@ use libm::{exp, log, log1p};
     serde::Deserialize,
 )]
 pub struct MicroEpsilon(pub u64);
+
+/// In hundredths, rounded up: nobody is told less than what is spent.
+impl fmt::Display for MicroEpsilon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hundredths = self.0.div_ceil(10_000);
+        write!(f, "{}.{:02}", hundredths / 100, hundredths % 100)
+    }
+}
 
 /// Delta, in units of 10^-12.
 #[derive(

@@ -147,9 +147,8 @@ impl fmt::Display for Bound {
 /// Why a contribution may not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "the data's privacy is used up: with this contribution epsilon would be {} millionths and {} \
-     are allowed; {whose}",
-    .epsilon.0, .cap.0
+    "the data's privacy is used up: with this contribution epsilon would be {epsilon} of {cap}; \
+     {whose}"
 )]
 pub struct Overspent {
     /// What would be spent.
