@@ -117,6 +117,9 @@ fn checked(report: &FitsReport) -> wire::FederatedCheck {
         anchors: report.anchors as u64,
         anchors_reached: report.anchors_reached as u64,
         max_examples: report.max_examples.map(u64::from),
+        rounds: report.rounds,
+        contributions_allowed: report.allowed,
+        contributions_left: report.left,
         // This node is the first one.
         nodes: (0..).zip(&report.nodes).map(|(at, one)| fit(one, at == 0)).collect(),
     }
@@ -226,12 +229,18 @@ fn running(
         anchors_not_reached: lost.map(|node| mesh.name_of(node)).collect(),
         anchors_needed: rules.gathering() as u64,
         anchors_wanted: Vec::new(),
-        open_round: progress.open.as_ref().map(|open| open_round(open, mesh)),
+        open_round: progress.open.as_ref().map(|open| {
+            let needed = rules.floor() as u64;
+            let too_few = progress.too_few == Some(open.round);
+            wire::FederatedRound { needed, too_few, ..open_round(open, mesh) }
+        }),
         contributions: contributions.collect(),
         refused: progress.refused.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect(),
         refusals: refusals.collect(),
         examples: progress.examples,
         not_training: progress.why_not.clone(),
+        has_left: progress.has_left,
+        stopped: progress.stopped.clone(),
         training: progress.training,
         counted: progress.counted,
         expired: progress.expired,
@@ -248,12 +257,14 @@ fn running(
 }
 
 fn open_round(open: &OpenRound, mesh: &MeshView) -> wire::FederatedRound {
-    let OpenRound { round, phase, proposer } = *open;
+    let OpenRound { round, phase, proposer, nodes } = *open;
     wire::FederatedRound {
         round,
         phase: phase.word().to_owned(),
         proposer: proposer.map(|node| mesh.name_of(&node)),
         here: proposer == Some(mesh.me),
+        contributed: nodes as u64,
+        ..wire::FederatedRound::default()
     }
 }
 
@@ -274,6 +285,7 @@ fn part(one: &PartProgress) -> Option<wire::FederatedPart> {
         part: one.part.clone()?,
         examples: one.examples,
         not_training: one.why_not.clone(),
+        has_left: one.has_left,
         training: one.training,
         counted: one.counted,
         expired: one.expired,

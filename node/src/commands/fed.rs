@@ -14,6 +14,7 @@ mod export;
 mod fits;
 mod show;
 mod verify;
+mod watch;
 
 use super::keys::escaped;
 use crate::bridge::method;
@@ -24,7 +25,8 @@ use crate::home::{Contact, Home};
 use crate::http::wire;
 use crate::pull::{Store, Stored};
 use crate::ui;
-use show::{show, watch};
+use show::show;
+use watch::watch;
 
 /// More than any job file; what is longer is refused by its length.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -83,7 +85,7 @@ fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
         )),
     };
     let Ok(contact) = home.running() else {
-        described(&spec, data?, None);
+        described(&spec, data?, None, None);
         ui::note("no node runs here: other members were not asked whether their data fit");
         return Ok(());
     };
@@ -96,17 +98,19 @@ fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
         Ok(data) => (data, Ok(())),
         Err(why) => ("this node's own do not fit".to_owned(), Err(why)),
     };
-    described(&spec, data, Some(count));
     let client = Client::admin(&contact);
-    let told = fits::ask(&client, config, &text, false)?;
+    let told = fits::ask(&client, config, &text, false);
+    let left = told.as_ref().ok().and_then(|told| told.contributions_left);
+    described(&spec, data, Some(count), left);
+    let told = told?;
     fits::show(&told);
     let jobs = show::jobs(&client)?;
     hindrances(&told, &members, &jobs).iter().for_each(ui::note);
     own.and_then(|()| fits::may_start(&told, false))
 }
 
-/// What a job is, in a table.
-fn described(spec: &JobSpec, data: String, members: Option<usize>) {
+/// What a job is, in a table; `left` are contributions that this node's data have left for it.
+fn described(spec: &JobSpec, data: String, members: Option<usize>, left: Option<u64>) {
     let rules = spec.rules();
     ui::out(format_args!("the job file of '{}' is good", spec.name));
     let rows = [
@@ -114,7 +118,7 @@ fn described(spec: &JobSpec, data: String, members: Option<usize>) {
         ("rounds", format!("{} by {}, {}", rules.rounds, method(rules.strategy), privacy(rules))),
         ("anchors", anchors(rules, members)),
         ("uploads", format!("{} a client and round", ui::bytes_text(spec.upload_bytes() as u64))),
-        ("epsilon", epsilon(rules)),
+        ("epsilon", epsilon(rules, left)),
         ("data", data),
     ];
     let rows = rows.map(|(what, text)| vec![what.to_owned(), text]);
@@ -306,13 +310,21 @@ fn privacy(rules: &Job) -> String {
 }
 
 /// What differential privacy promises to a client that is in every round: a part of a node's data,
-/// or all of them.
-fn epsilon(rules: &Job) -> String {
+/// or all of them. `left` are contributions that this node's data have left for it, after what
+/// earlier jobs had.
+fn epsilon(rules: &Job, left: Option<u64>) -> String {
     let Some(privacy) = &rules.privacy else { return "no differential privacy".to_owned() };
     let of = |epsilon: MicroEpsilon| epsilon.0.div_ceil(10_000);
     let text = |hundredths: u64| format!("{}.{:02}", hundredths / 100, hundredths % 100);
     let all = text(of(privacy.spent(rules.rounds)));
     let (most, rounds) = (text(of(privacy.epsilon)), privacy.contributions());
+    if let Some(left) = left.filter(|&left| left < rounds.min(rules.rounds)) {
+        return format!(
+            "{all} for all rounds, and a client may spend {most}; earlier jobs had so much of this \
+             node's data that they leave after {left}, and where too few are left the job does not \
+             end"
+        );
+    }
     if rounds < rules.rounds {
         return format!(
             "{all} for all rounds, and a client may spend {most}: it leaves after {rounds}, and \
@@ -337,15 +349,28 @@ mod tests {
     use crate::scratch::Scratch;
 
     /// A job with privacy, of so many nodes in a sum and such hidden layers.
-    fn warned(clients: usize, hidden: &str) -> Option<String> {
+    fn private(clients: usize, hidden: &str) -> JobSpec {
         let file = format!(
             "name = 'wear'\ndata = 'line3'\nrounds = 30\nmin_clients = {clients}\n\
              [model]\nshape = {{ flat = 2 }}\nclasses = 2\nhidden = [{hidden}]\n\
              [training]\nepochs = 1\nbatch = 8\nlearning_rate = 0.2\n\
              [privacy]\nnoise = 4.0\nnorm = 1.0\ndelta = 1e-5\nepsilon = 8.0\n"
         );
-        let spec = JobSpec::from_toml(&file, &|_| Err("there is none here".to_owned())).unwrap();
-        drowned(spec.rules())
+        JobSpec::from_toml(&file, &|_| Err("there is none here".to_owned())).unwrap()
+    }
+
+    fn warned(clients: usize, hidden: &str) -> Option<String> {
+        drowned(private(clients, hidden).rules())
+    }
+
+    #[test]
+    fn what_earlier_jobs_had_of_this_nodes_data_counts() {
+        let spec = private(8, "{ dense = 8 }");
+        let fresh = epsilon(spec.rules(), None);
+        assert!(fresh.ends_with("a client in all rounds, of 8.00 that it may spend"), "{fresh}");
+        assert_eq!(epsilon(spec.rules(), Some(30)), fresh, "it is enough");
+        let some = epsilon(spec.rules(), Some(3));
+        assert!(some.contains("earlier jobs had so much") && some.contains("after 3,"), "{some}");
     }
 
     #[test]

@@ -67,9 +67,12 @@ pub enum ChainError {
     #[error("the job has {0} rounds and the chain goes on after them")]
     Beyond(u64),
     /// A round is written that is not the next one.
-    #[error("round {found} cannot be written where round {wanted} must follow")]
+    #[error(
+        "round {} cannot be written where round {} must follow", .found.saturating_add(1),
+        .wanted.saturating_add(1)
+    )]
     Order {
-        /// The round that was handed in.
+        /// The round that was handed in, counted from 0.
         found: u64,
         /// The next one.
         wanted: u64,
@@ -92,7 +95,8 @@ impl std::fmt::Display for ChainPart {
         match self {
             Self::Beginning => f.write_str("its beginning"),
             Self::Job => f.write_str("the job"),
-            Self::Round(round) => write!(f, "round {round}"),
+            // People count from 1.
+            Self::Round(round) => write!(f, "round {}", round.saturating_add(1)),
         }
     }
 }

@@ -83,6 +83,28 @@ pub struct FitsReport {
     pub anchors_reached: usize,
     /// Examples beyond which a client counts no more; none where all count alike.
     pub max_examples: Option<u32>,
+    /// Rounds of the job.
+    pub rounds: u64,
+    /// Contributions of a client that the job's epsilon allows, where it has privacy.
+    pub allowed: Option<u64>,
+    /// The same of this node's data, less what earlier jobs had of them; of parts, of the one that
+    /// has most left. None where they do not train.
+    pub left: Option<u64>,
+}
+
+/// What a node's own people may hear of its data, beside what all may.
+#[derive(Debug, Default)]
+struct OwnLook {
+    /// Why they do not fit, in full.
+    why: Option<String>,
+    /// How many contributions to the job they have epsilon for, where it has privacy.
+    left: Option<u64>,
+}
+
+impl From<String> for OwnLook {
+    fn from(why: String) -> Self {
+        Self { why: Some(why), left: None }
+    }
 }
 
 /// What a member said.
@@ -309,17 +331,19 @@ impl Federation {
         shared: &Arc<Shared>,
         asker: NodeId,
         job: Vec<u8>,
-    ) -> (FitsReply, Option<String>) {
-        let Some(place) = self.checks.place(asker) else { return (FitsReply::Busy, None) };
+    ) -> (FitsReply, OwnLook) {
+        let Some(place) = self.checks.place(asker) else {
+            return (FitsReply::Busy, OwnLook::default());
+        };
         let look = async {
             // Not refused meanwhile: whoever starts a job right after it checked it wants to know.
             tokio::time::sleep(place.begins.since(clock::mono()).into()).await;
             self.look_at_own(shared, job).await
         };
         match tokio::time::timeout(LOOK_WITHIN.into(), look).await {
-            Ok(Ok((fit, why))) => (FitsReply::Looked(fit), why),
-            Ok(Err(Unfit { reason, why })) => (FitsReply::Looked(Fit::not(reason)), Some(why)),
-            Err(_late) => (FitsReply::Late, None),
+            Ok(Ok((fit, own))) => (FitsReply::Looked(fit), own),
+            Ok(Err(Unfit { reason, why })) => (FitsReply::Looked(Fit::not(reason)), why.into()),
+            Err(_late) => (FitsReply::Late, OwnLook::default()),
         }
     }
 
@@ -327,7 +351,7 @@ impl Federation {
         &self,
         shared: &Arc<Shared>,
         job: Vec<u8>,
-    ) -> Result<(Fit, Option<String>), Unfit> {
+    ) -> Result<(Fit, OwnLook), Unfit> {
         if job.len() > MAX_CONTENT_BYTES {
             let why = format!("a job of {} bytes; it has {MAX_CONTENT_BYTES} at most", job.len());
             return Err(Unfit::new(Misfit::Program, why));
@@ -350,26 +374,29 @@ impl Federation {
             return Err(Unfit::new(Misfit::Source, no_source(&task.data)));
         };
         let task = Arc::new(task);
-        let (mut fit, mut why) = (Fit::default(), None);
+        let (mut fit, mut look) = (Fit::default(), OwnLook::default());
         let mut first: Option<Arc<Data>> = None;
         for own in parts.iter().take(usize::from(job.per_node)) {
             let (other, turn) = (first.clone(), Arc::clone(&turn));
             match self.read_part(shared, (&job, &task), own, other, turn).await {
                 Ok(PartRead { ledger, .. }) if spent(&job, &ledger) => {
                     fit = fit.but(Misfit::Spent);
-                    why.get_or_insert_with(|| too_little(&ledger_name(&task.data, own.0), own.1));
+                    let name = ledger_name(&task.data, own.0);
+                    look.why.get_or_insert_with(|| too_little(&name, own.1));
                 }
-                Ok(PartRead { data, .. }) => {
+                Ok(PartRead { data, ledger, .. }) => {
                     fit = fit.with(&job, data.len() as u64);
+                    let left = job.privacy.and_then(|privacy| ledger.left_for(&privacy));
+                    look.left = look.left.max(left);
                     first.get_or_insert(data);
                 }
                 Err(unfit) => {
                     fit = fit.but(unfit.reason);
-                    why.get_or_insert(unfit.why);
+                    look.why.get_or_insert(unfit.why);
                 }
             }
         }
-        Ok((fit, why))
+        Ok((fit, look))
     }
 
     /// Asks all members whether their data fit the job of a file, and looks at this node's own.
@@ -409,7 +436,7 @@ impl Federation {
             async move { NodeFits { node, name, answer: asked.await, why: None } }
         });
         let others = futures::future::join_all(others);
-        let ((reply, why), mut others) = futures::future::join(own, others).await;
+        let ((reply, OwnLook { why, left }), mut others) = futures::future::join(own, others).await;
         others.sort_by(|one, other| (&one.name, one.node).cmp(&(&other.name, other.node)));
         let mut nodes =
             vec![NodeFits { node: me, name: named(me, ""), answer: answer_of(reply, job), why }];
@@ -418,7 +445,19 @@ impl Federation {
         let JobSpec { name, data, .. } = spec;
         let anchors = job.scheme.anchors();
         let max_examples = job.privacy.is_none().then_some(job.max_examples);
-        Ok(FitsReport { name, data, nodes, verdict, anchors, anchors_reached, max_examples })
+        let allowed = job.privacy.map(|privacy| privacy.contributions());
+        Ok(FitsReport {
+            name,
+            data,
+            nodes,
+            verdict,
+            anchors,
+            anchors_reached,
+            max_examples,
+            rounds: job.rounds,
+            allowed,
+            left,
+        })
     }
 
     /// Anchors for the question: those that could be, then whoever is away and may be back. And how
@@ -621,7 +660,7 @@ pub(crate) async fn answer(
     mut sender: FrameSender,
 ) -> Result<(), NetError> {
     let federation = &shared.federation;
-    let (reply, why) = tokio::select! {
+    let (reply, OwnLook { why, .. }) = tokio::select! {
         looked = federation.looked(shared, from, word.job) => looked,
         // Nobody waits for it any more; what reads goes on to its end.
         () = sender.stopped() => return Ok(()),

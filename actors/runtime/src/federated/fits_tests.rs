@@ -108,8 +108,8 @@ async fn a_peer_says_whether_its_data_fit_and_nothing_of_them() {
     assert_eq!(pair.ask(&job()).await, not(Misfit::Content));
     let (told, asked) = (run(&job(), false).told, pair.asked());
     let (asker, content) = (pair.asking().me, told.to_bytes().unwrap());
-    let (reply, why) = asked.federation.looked(&asked, asker, content).await;
-    assert!(why.is_some_and(|why| why.contains(CELL)), "its own people hear which cell");
+    let (reply, look) = asked.federation.looked(&asked, asker, content).await;
+    assert!(look.why.is_some_and(|why| why.contains(CELL)), "its own people hear which cell");
     assert_eq!(reply, FitsReply::Looked(Fit::not(Misfit::Content)));
 
     pair.write("a,b,c,digit", "1,2,3,1");
@@ -173,14 +173,18 @@ async fn data_without_a_bound_do_not_fit_a_job_that_is_run_again_once_they_gave_
     for known in 0..3 {
         let wanted = if known < 2 { fits } else { Answer::Said(Fit::not(Misfit::Spent)) };
         assert_eq!(looked(&twice).await, wanted, "{known} spent");
+        let content = twice.to_bytes().unwrap();
+        let (_, look) = asked.federation.looked(&asked, asked.me, content).await;
+        let left = 2_u64.checked_sub(known).filter(|&left| left > 0);
+        assert_eq!(look.left, left, "what an earlier job had counts");
         let (commitment, cost) = ([known as u8; 32], privacy(of(2)).cost());
         ledger.ask(Spend { job, commitment, cost, promised, known });
         assert_eq!(said.recv().await.unwrap().said.is_ok(), known < 2, "{known} spent");
     }
     assert_eq!(looked(&thrice).await, fits, "it promises less, with all that was given before");
     let content = twice.to_bytes().unwrap();
-    let (_, why) = asked.federation.looked(&asked, asked.me, content).await;
-    assert!(why.unwrap().contains("`epsilon = N` in their [[data]] table"));
+    let (_, look) = asked.federation.looked(&asked, asked.me, content).await;
+    assert!(look.why.unwrap().contains("`epsilon = N` in their [[data]] table"));
     pair.end().await;
 }
 
@@ -285,6 +289,9 @@ fn a_job_of_which_no_round_could_end_is_refused_with_who_does_not_fit() {
             anchors: 5,
             anchors_reached: 5,
             max_examples: None,
+            rounds: 1,
+            allowed: None,
+            left: None,
         }
     };
     // The job has a floor of four.

@@ -561,7 +561,7 @@ impl Start {
                 Ok(Err(Unable::For(failed))) | Err(failed) => failed,
                 Ok(Err(Unable::Ever(why))) => {
                     tracing::warn!(job, why, "this node cannot follow the job");
-                    self.state.trouble(format!("this node cannot follow the job: {why}"));
+                    self.state.stops(format!("this node cannot follow the job: {why}"));
                     break;
                 }
             };
@@ -573,7 +573,7 @@ impl Start {
                      log says where, and the node tries it again once it is started anew"
                 );
                 self.state.gives_up(&given_up);
-                self.state.trouble(given_up);
+                self.state.stops(given_up);
                 break;
             };
             tokio::time::sleep(wait.into()).await;

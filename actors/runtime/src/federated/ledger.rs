@@ -79,6 +79,14 @@ impl LedgerLine {
         self.0.state.lock().ledger.as_ref().is_some_and(|ledger| !ledger.affords(cost, promised))
     }
 
+    /// How many contributions to a job that promises this may leave yet: within what the data have
+    /// left, and what the job itself allows. None while the disk does not say.
+    pub(super) fn left_for(&self, privacy: &Privacy) -> Option<u64> {
+        let (cost, promised) = (privacy.cost(), privacy.promised());
+        let left = self.0.state.lock().ledger.as_ref().map(|all| all.left(cost, promised))?;
+        Some(left.min(privacy.contributions()))
+    }
+
     /// Asks for a contribution; the answer comes to whoever listens.
     pub(super) fn ask(&self, spend: Spend) {
         let mut state = self.0.state.lock();

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use selvedge_base::{Mono, NodeId, Wall};
 use selvedge_federated::epidemic::MixerEvent;
 use selvedge_federated::privacy::accountant::MicroEpsilon;
-use selvedge_federated::round::{ContributionId, Event, Job, OpenRound, Refused, Tip};
+use selvedge_federated::round::{ContributionId, Event, Job, OpenRound, Refused, Tip, Why};
 use selvedge_train::Subject;
 use tokio::sync::watch;
 
@@ -47,6 +47,9 @@ pub struct JobProgress {
     pub epoch: u64,
     /// Where the next round stands, where this node is one of them.
     pub open: Option<OpenRound>,
+    /// A round of which this node, as it proposed, found that too few nodes contributed; none once
+    /// that round is over.
+    pub too_few: Option<u64>,
     /// Contributions that were folded or expired, by node.
     pub contributions: BTreeMap<NodeId, u64>,
     /// Contributions that this node refused as an anchor since its start, by reason.
@@ -61,6 +64,10 @@ pub struct JobProgress {
     pub examples: Option<u64>,
     /// Why it does not train, where it does not.
     pub why_not: Option<String>,
+    /// Whether none of its clients contributes any more, since their epsilon is spent.
+    pub has_left: bool,
+    /// Why the job does not go on here before the node is started anew, or ever.
+    pub stopped: Option<String>,
     /// The round it trains for now.
     pub training: Option<u64>,
     /// Contributions of this node that count.
@@ -98,6 +105,8 @@ pub struct PartProgress {
     pub examples: Option<u64>,
     /// Why it does not train, where it does not.
     pub why_not: Option<String>,
+    /// Whether it contributes no more, since its epsilon is spent.
+    pub has_left: bool,
     /// The round it trains for now.
     pub training: Option<u64>,
     /// Its contributions that count, since the node's start.
@@ -133,6 +142,8 @@ impl JobProgress {
         self.examples = examples.reduce(u64::saturating_add);
         let why_not = parts.first().and_then(|part| part.why_not.clone());
         self.why_not = why_not.filter(|_| self.examples.is_none());
+        let mut train = parts.iter().filter(|part| part.examples.is_some());
+        self.has_left = self.examples.is_some() && train.all(|part| part.has_left);
         self.training = parts.iter().find_map(|part| part.training);
         self.counted = parts.iter().map(|part| part.counted).sum();
         self.expired = parts.iter().map(|part| part.expired).sum();
@@ -140,6 +151,20 @@ impl JobProgress {
         let measure = parts.iter().filter(|part| !part.measured.is_empty());
         let measure: Vec<&[RoundMeasured]> = measure.map(|part| &*part.measured).collect();
         self.measured = together(&measure);
+    }
+}
+
+/// Why a contribution expired, in words.
+const fn expired(why: Why) -> &'static str {
+    match why {
+        Why::Stale => {
+            "it came too many rounds late, as where a node was off; the next one is trained from \
+             the newest model"
+        }
+        Why::Reconfigured => {
+            "the anchors were replaced before it was counted; the next one goes to those that the \
+             job has now"
+        }
     }
 }
 
@@ -256,6 +281,12 @@ impl JobState {
         progress.why_not = Some(why_not.to_owned());
     }
 
+    /// The job does not go on here.
+    pub(super) fn stops(&self, why: String) {
+        self.progress.lock().stopped = Some(why.clone());
+        self.trouble(why);
+    }
+
     /// The clients of this node, those that train first: how many examples each has, or why it
     /// does not train.
     pub(super) fn takes_part(&self, parts: Vec<(Part, Result<u64, String>)>) {
@@ -324,6 +355,7 @@ impl JobState {
         }
         let mut progress = self.progress.lock();
         progress.round = tip.round;
+        progress.too_few = progress.too_few.filter(|&round| round >= tip.round);
         progress.rounds = job.rounds;
         progress.record = hex(&tip.record);
         progress.model = hex(&tip.server.digest());
@@ -491,7 +523,7 @@ impl JobState {
             }
             Event::Expired(id, why) => {
                 at.into_iter().for_each(|at| self.part(at, |part| part.expired += 1));
-                said(format!("contribution {} will never count: {why:?}", id.seq));
+                said(format!("contribution {} does not count: {}", id.seq, expired(*why)));
             }
             Event::Closed { round, entries } => {
                 tracing::debug!(job, round, entries, "a set is closed");
@@ -501,10 +533,11 @@ impl JobState {
             }
             Event::BelowFloor { round, found } => {
                 tracing::debug!(job, round, found, "too few contributed to close");
-                self.trouble(format!(
-                    "round {} waits: {found} nodes contributed, which is below the job's floor",
-                    round + 1
-                ));
+                // No line: it would outlast the round.
+                let before = self.progress.lock().too_few.replace(*round);
+                if before != Some(*round) {
+                    self.changed.send_replace(());
+                }
             }
             Event::Receipted(id) => {
                 tracing::debug!(job, seq = id.seq, "a contribution is safe");
@@ -518,16 +551,13 @@ impl JobState {
                 return true;
             }
             Event::PrivacySpent { spent } => {
-                let millionths = spent.0;
-                tracing::info!(
-                    job,
-                    spent = millionths,
-                    "this node contributes no more: its epsilon is spent"
-                );
-                said(format!("this node contributes no more: it has spent an epsilon of {spent}"));
+                tracing::info!(job, %spent, "this node contributes no more: its epsilon is spent");
+                at.into_iter().for_each(|at| self.part(at, |part| part.has_left = true));
+                said(format!("contributes no more: its epsilon is spent, {spent} on this job"));
             }
             Event::PrivacyDenied(why) => {
                 tracing::warn!(job, %why, "this node contributes no more");
+                at.into_iter().for_each(|at| self.part(at, |part| part.has_left = true));
                 said(why.to_string());
             }
             Event::BadUpdate(why) => {
@@ -556,6 +586,7 @@ impl JobState {
 #[cfg(test)]
 mod tests {
     use selvedge_crdt::escrow::Holder;
+    use selvedge_federated::privacy::ledger::{Bound, Overspent};
     use selvedge_federated::round::{ContributionId, Phase};
 
     use super::super::test_rounds::{job_file, run};
@@ -569,7 +600,7 @@ mod tests {
         let state = JobState::new("small", &told, changed);
         state.takes_part(vec![(Some("a".to_owned()), Ok(9)), (Some("b".to_owned()), Ok(3))]);
         let client = |client, written| Contributed { client, written, under_way: Some(2) };
-        let open = OpenRound { round: 2, phase: Phase::Gathering, proposer: None };
+        let open = OpenRound { round: 2, phase: Phase::Gathering, proposer: None, nodes: 0 };
         let mut is_told = |open| {
             state.stands(Some(open), [client(7, 3), client(8, 5)].into_iter());
             let is_new = seen.has_changed().is_ok_and(|is_new| is_new);
@@ -577,6 +608,7 @@ mod tests {
             is_new
         };
         assert!(is_told(open) && !is_told(open), "nothing new is told");
+        assert!(is_told(OpenRound { nodes: 1, ..open }), "who waits sees that more came");
         assert!(is_told(OpenRound { phase: Phase::Asking, ..open }));
         let client = Holder { node: NodeId([1; 32]), incarnation: 8 };
         state.happened(Some(1), &Event::Receipted(ContributionId { client, seq: 4 }), Mono(0));
@@ -585,6 +617,66 @@ mod tests {
         let gave = |one: &PartProgress| (one.client, one.written, one.receipted, one.under_way);
         let gave: Vec<_> = parts.iter().map(gave).collect();
         assert_eq!(gave, [(7, 3, 0, Some(2)), (8, 5, 4, Some(2))]);
+    }
+
+    #[test]
+    fn a_node_has_left_once_the_epsilon_of_all_its_clients_is_spent() {
+        let told = run(&job_file("rounds = 1", ""), false).told;
+        let state = JobState::new("small", &told, watch::Sender::new(()));
+        let part = |name: &str| Some(name.to_owned());
+        let no = Err("no such file".to_owned());
+        state.takes_part(vec![(part("a"), Ok(9)), (part("b"), Ok(3)), (part("c"), no)]);
+        let left = |state: &JobState| {
+            let JobProgress { parts, has_left, .. } = state.progress();
+            (parts.iter().map(|part| part.has_left).collect::<Vec<_>>(), has_left)
+        };
+        assert_eq!(left(&state), (vec![false; 3], false));
+        let spent = MicroEpsilon(4_000_000);
+        state.happened(Some(1), &Event::PrivacySpent { spent }, Mono(0));
+        assert_eq!(left(&state), (vec![false, true, false], false));
+        let (epsilon, cap, whose) = (MicroEpsilon(4_011_912), spent, Bound::Job);
+        let denied = Event::PrivacyDenied(Overspent { epsilon, cap, whose });
+        state.happened(Some(0), &denied, Mono(0));
+        assert_eq!(left(&state), (vec![true, true, false], true));
+        let JobProgress { lines, .. } = state.progress();
+        let [spent, denied] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!(spent, "b: contributes no more: its epsilon is spent, 4.00 on this job");
+        assert!(denied.contains("epsilon would be 4.02 of 4.00; "), "{denied}");
+        state.takes_no_part("no data".to_owned());
+        assert!(!left(&state).1, "it follows");
+    }
+
+    #[test]
+    fn what_a_round_waits_for_is_told_as_long_as_it_waits() {
+        let ran = run(&job_file("rounds = 1", ""), false);
+        let state = JobState::new("small", &ran.told, watch::Sender::new(()));
+        let job = &ran.told.job;
+        let below = |round| Event::BelowFloor { round, found: 1 };
+        state.happened(None, &below(0), Mono(0));
+        let told = |state: &JobState| {
+            let JobProgress { too_few, lines, .. } = state.progress();
+            (too_few, lines)
+        };
+        assert_eq!(told(&state), (Some(0), Vec::new()));
+        state.follows(job, &ran.tip);
+        assert_eq!(told(&state), (None, Vec::new()), "the round is over");
+    }
+
+    #[test]
+    fn why_a_contribution_does_not_count_is_told_in_words() {
+        let told = run(&job_file("rounds = 1", ""), false).told;
+        let state = JobState::new("small", &told, watch::Sender::new(()));
+        state.takes_part(vec![(None, Ok(9))]);
+        let client = Holder { node: NodeId([1; 32]), incarnation: 8 };
+        for (seq, why) in [(1, Why::Stale), (2, Why::Reconfigured)] {
+            let event = Event::Expired(ContributionId { client, seq }, why);
+            state.happened(Some(0), &event, Mono(0));
+        }
+        let JobProgress { lines, expired, .. } = state.progress();
+        assert_eq!(expired, 2);
+        let [late, replaced] = &lines[..] else { panic!("{lines:?}") };
+        assert!(late.starts_with("contribution 1 does not count: it came too"), "{late}");
+        assert!(replaced.starts_with("contribution 2 does not count: the anchors"), "{replaced}");
     }
 
     #[test]

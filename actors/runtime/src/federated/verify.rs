@@ -95,10 +95,10 @@ pub enum VerifyError {
         /// What the chain has.
         chain: Digest,
     },
-    /// A round does not follow.
-    #[error("round {round} (the first is 0) does not follow from what is before it: {why}")]
+    /// A round does not follow. People count from 1.
+    #[error("round {} does not follow from what is before it: {}", .round.saturating_add(1), .why)]
     Round {
-        /// The round.
+        /// The round, counted from 0.
         round: u64,
         /// Why not.
         why: FoldError,

@@ -109,10 +109,15 @@ impl Rho {
 
     /// How many times this may be spent while epsilon stays within a bound.
     pub fn fits(self, bound: MicroEpsilon, delta: PicoDelta) -> u64 {
+        self.fits_beside(Self(0), bound, delta)
+    }
+
+    /// The same where so much is spent already.
+    pub fn fits_beside(self, spent: Self, bound: MicroEpsilon, delta: PicoDelta) -> u64 {
         let (mut fits, mut exceeds) = (0, MOST_TIMES);
         while exceeds - fits > 1 {
             let middle = u64::midpoint(fits, exceeds);
-            if self.times(middle).epsilon(delta) <= bound {
+            if spent.plus(self.times(middle)).epsilon(delta) <= bound {
                 fits = middle;
             } else {
                 exceeds = middle;

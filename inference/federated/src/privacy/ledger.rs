@@ -147,9 +147,8 @@ impl fmt::Display for Bound {
 /// Why a contribution may not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "the data's privacy is used up: with this contribution epsilon would be {} millionths and {} \
-     are allowed; {whose}",
-    .epsilon.0, .cap.0
+    "the data's privacy is used up: with this contribution epsilon would be {epsilon} of {cap}; \
+     {whose}"
 )]
 pub struct Overspent {
     /// What would be spent.
@@ -219,6 +218,12 @@ impl Ledger {
     pub fn affords(&self, cost: Rho, promised: Cap) -> bool {
         let (bound, _) = self.bound(promised);
         self.after(cost, bound.delta) <= bound.epsilon
+    }
+
+    /// How many more contributions of such a cost may leave, to a job that promises this.
+    pub fn left(&self, cost: Rho, promised: Cap) -> u64 {
+        let (bound, _) = self.bound(promised);
+        cost.fits_beside(self.stored.spent, bound.epsilon, bound.delta)
     }
 
     /// What a job that promises this is held to, and who says so.
@@ -355,6 +360,30 @@ mod tests {
         }
         assert!(!ledger.affords(cost(), promised) && !ledger.affords(Rho(u64::MAX), promised));
         assert!(!ask(&mut ledger, spend(2, 3, 0)));
+    }
+
+    #[test]
+    fn what_is_left_is_as_many_contributions_as_are_granted() {
+        for (own, promises, wanted) in
+            [(None, 3, 3), (None, 11, 11), (Some(cap(5)), 11, 5), (Some(cap(5)), 2, 5)]
+        {
+            let mut ledger = Ledger::new(own, LedgerStored::default());
+            let promised = cap(promises);
+            assert_eq!(ledger.left(cost(), promised), wanted);
+            // An earlier job had two of them.
+            for commitment in 1..=2 {
+                let small = Spend { promised, ..spend(1, commitment, 0) };
+                assert!(ask(&mut ledger, Spend { known: u64::from(commitment) - 1, ..small }));
+            }
+            let left = ledger.left(cost(), promised);
+            assert_eq!(left, wanted - 2);
+            let granted = (3..20).filter(|&commitment| {
+                let known = 0;
+                ask(&mut ledger, Spend { promised, known, ..spend(2, commitment, 0) })
+            });
+            assert_eq!(granted.count() as u64, left);
+            assert_eq!(ledger.left(cost(), promised), 0);
+        }
     }
 
     #[test]

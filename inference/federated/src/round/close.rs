@@ -135,9 +135,9 @@ pub enum CloseError {
         last: u64,
     },
     /// A contribution is from another round than it may be.
-    #[error("a contribution for round {base} cannot count or expire so in this round")]
+    #[error("a contribution for round {} cannot count or expire so here", .base.saturating_add(1))]
     Age {
-        /// The round it was trained for.
+        /// The round it was trained for, counted from 0; people count from 1.
         base: u64,
     },
     /// A contribution was shared to other anchors.

@@ -170,7 +170,7 @@ pub enum Refused {
         last: u64,
     },
     /// It follows something that is not known here yet.
-    #[error("the contribution is ahead of what is known here: round {round}")]
+    #[error("the contribution is ahead of what is known here: round {}", .round.saturating_add(1))]
     Ahead {
         /// The round that is next here.
         round: u64,

@@ -37,6 +37,9 @@ pub struct OpenRound {
     pub phase: Phase,
     /// Whose turn it is, or in whose the set was closed; none while nobody has one.
     pub proposer: Option<NodeId>,
+    /// Nodes of which this anchor holds a contribution that may count: as many as the floor make a
+    /// set. Other anchors may hold more.
+    pub nodes: usize,
 }
 
 /// What an open round waits for.
@@ -112,7 +115,7 @@ impl Anchor {
             }
             (None, None, None) => (Phase::Gathering, None),
         };
-        Some(OpenRound { round: tip.round, phase, proposer })
+        Some(OpenRound { round: tip.round, phase, proposer, nodes: self.fresh().0 })
     }
 
     /// This anchor's place in the order in which they try in this round, which changes with each.
@@ -131,7 +134,7 @@ impl Anchor {
     fn fresh(&self) -> (usize, usize) {
         let tip = &self.stored.tip;
         let oldest = self.job.max_staleness();
-        let counts = |header: &Header| tip.round - header.base_round <= oldest;
+        let counts = |header: &Header| tip.round.saturating_sub(header.base_round) <= oldest;
         let nodes: Vec<NodeId> = self
             .stored
             .held

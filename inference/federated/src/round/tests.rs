@@ -336,7 +336,7 @@ fn a_promise_binds_and_tells_and_nothing_opens_without_a_certificate() {
 fn an_anchor_tells_where_its_round_stands_and_who_proposes() {
     let job = Job { target: 9, ..job(Mode::Secure) };
     let stands = |anchor: &Anchor| {
-        let OpenRound { round, phase, proposer } = anchor.open_round().unwrap();
+        let OpenRound { round, phase, proposer, .. } = anchor.open_round().unwrap();
         assert_eq!(round, 0);
         (phase, proposer)
     };
@@ -358,6 +358,8 @@ fn an_anchor_tells_where_its_round_stands_and_who_proposes() {
     for client in [8, 9] {
         hear(&mut whole, client, shares(&job, client, &[0.1; 3]).swap_remove(2));
     }
+    let nodes = |anchor: &Anchor| anchor.open_round().unwrap().nodes;
+    assert_eq!((nodes(&own), nodes(&whole)), (0, 2));
     let headers: Vec<Header> = whole.stored().held.values().map(|held| held.header).collect();
     let close = Box::new(closing(&job, own.tip(), &headers));
     hear(&mut own, 0, Message::Propose { ballot: turn, close: close.clone() });

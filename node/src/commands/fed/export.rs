@@ -27,6 +27,7 @@ pub(super) fn export(client: &Client, name: &str, file: &Path) -> Result<()> {
     let Some(job) = jobs.data.into_iter().find(|job| job.name == name) else {
         bail!("there is no job '{name}'; `selvedge fed status` lists them");
     };
+    may_be_written(&job)?;
     let chain = file.with_extension("chain");
     if chain == file {
         bail!("the model needs another extension than .chain, which its chain gets");
@@ -51,6 +52,21 @@ pub(super) fn export(client: &Client, name: &str, file: &Path) -> Result<()> {
     let rounds = verified.tip.round;
     ui::out(format_args!("wrote {} after {rounds} of {} rounds", file.display(), job.rounds));
     ui::out(format_args!("wrote {}, which proves it", chain.display()));
+    Ok(())
+}
+
+/// Refuses a job whose model nobody trained yet.
+fn may_be_written(job: &wire::FederatedJob) -> Result<()> {
+    let name = &job.name;
+    if let Some(why) = &job.not_here {
+        bail!("the job '{name}' does not run at this node: {why}");
+    }
+    if job.round == 0 {
+        bail!(
+            "no round of '{name}' is over at this node, so its weights are as they were drawn: \
+             `selvedge fed watch {name}` shows when the first one is"
+        );
+    }
     Ok(())
 }
 
@@ -112,6 +128,23 @@ fn fetch(client: &Client, job: &wire::FederatedJob, chain: &Path) -> Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_trained_yet_is_not_written() -> Result<()> {
+        let job = |round| wire::FederatedJob {
+            name: "wear".to_owned(),
+            round,
+            rounds: 60,
+            ..wire::FederatedJob::default()
+        };
+        let refused = may_be_written(&job(0)).err().context("refused")?.to_string();
+        assert!(refused.contains("`selvedge fed watch wear` shows when"), "{refused}");
+        let not_here = Some("32 jobs run here already".to_owned());
+        let refused = may_be_written(&wire::FederatedJob { not_here, ..job(1) }).err();
+        let refused = refused.context("refused")?.to_string();
+        assert!(refused.ends_with("32 jobs run here already"), "{refused}");
+        may_be_written(&job(1))
+    }
 
     #[test]
     fn the_description_of_another_adapter_stays() -> Result<()> {

@@ -61,6 +61,35 @@ pub(super) fn show(told: &FederatedCheck) {
     if let Some(warning) = coarse(told) {
         ui::warn(warning);
     }
+    match leaves(told) {
+        Some(warning) => ui::warn(warning),
+        None if told.contributions_allowed.is_some() => ui::note(
+            "what others' data have left of epsilon only they know: they may leave before the last \
+             round",
+        ),
+        None => {}
+    }
+}
+
+/// What to say of a job whose epsilon is spent before its last round, as far as this node knows.
+fn leaves(told: &FederatedCheck) -> Option<String> {
+    let FederatedCheck { name, rounds, needed, contributions_left: left, .. } = told;
+    let allowed = told.contributions_allowed?;
+    let most = left.unwrap_or(allowed);
+    if most >= *rounds {
+        return None;
+    }
+    let who = match left {
+        Some(left) if *left < allowed => {
+            format!("earlier jobs had so much of this node's data that they leave after {left}")
+        }
+        Some(_) | None => format!("a node's data leave the job after {most}"),
+    };
+    Some(format!(
+        "{who} of {rounds} rounds, and others may leave earlier: only they know what their data \
+         have left. No round ends once fewer than {needed} nodes are left; then `selvedge fed \
+         cancel {name}`, or now more epsilon, more noise or fewer rounds"
+    ))
 }
 
 /// What to say where clients have so few examples that rounding makes them weigh alike. Only where
@@ -369,6 +398,26 @@ mod tests {
         assert!(coarse(&asked(Some(37))).unwrap().contains("has more than 9: weights are"));
         assert_eq!((coarse(&asked(Some(36))), coarse(&asked(None))), (None, None));
         assert_eq!(coarse(&FederatedCheck { unsaid: 1, ..asked(Some(37)) }), None);
+    }
+
+    #[test]
+    fn a_job_that_ends_early_is_warned_of_by_what_earlier_jobs_had() {
+        let of = |allowed, left| FederatedCheck {
+            rounds: 30,
+            contributions_allowed: allowed,
+            contributions_left: left,
+            ..told("enough", vec![fit("n0", "fits", None)])
+        };
+        assert_eq!(leaves(&of(None, None)), None, "it has no privacy");
+        assert_eq!((leaves(&of(Some(30), None)), leaves(&of(Some(40), Some(30)))), (None, None));
+        let had = leaves(&of(Some(11), Some(3))).unwrap();
+        assert!(had.starts_with("earlier jobs had so much of this node's data"), "{had}");
+        assert!(had.contains("after 3 of 30 rounds, and others may leave earlier"), "{had}");
+        assert!(had.contains("fewer than 3 nodes") && had.contains("fed cancel wear`"), "{had}");
+        for left in [None, Some(11)] {
+            let said = leaves(&of(Some(11), left)).unwrap();
+            assert!(said.starts_with("a node's data leave the job after 11 of 30"), "{said}");
+        }
     }
 
     #[test]

@@ -1,12 +1,8 @@
-//! Jobs of learning as people look at them: a table, one job in full, its rounds as they pass.
+//! Jobs of learning as people look at them: a table, and one job in full.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use indicatif::ProgressBar;
-use selvedge_train::curve::{svg, svg_of_losses};
+use anyhow::{Result, bail};
 
 use crate::client::Client;
 use crate::home::Home;
@@ -16,18 +12,16 @@ use crate::http::wire::{
 };
 use crate::ui::{self, Ink};
 
-/// How long a job is watched at most: a year, in which it may have an hour's rounds.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// What losses are counted in.
-const NATS: f64 = 1e6;
+pub(super) const NATS: f64 = 1e6;
 /// Parts of a bar of rounds: beside the six other columns it fits a terminal of 80.
 const BAR: u64 = 8;
 /// What the columns of the table of jobs are.
 const HEAD: [&str; 7] = ["JOB", "ROUNDS", "HELD OUT", "NODES", "EPSILON", "HERE", "MODEL"];
-/// Digits of a digest that tell it from others at a glance.
-const SHORT: usize = 16;
-/// The same beside other columns.
+/// Digits of a digest that tell it from others beside other columns.
 const SHORTER: usize = 8;
+/// What a node does that contributes no more.
+const LEFT: &str = "has left: its epsilon is spent";
 
 /// `selvedge fed status`.
 pub(super) fn show(home: &Home, job: Option<&str>, json: bool) -> Result<()> {
@@ -62,52 +56,7 @@ fn listed(jobs: &[FederatedJob]) -> String {
     ui::table(&rows)
 }
 
-/// `selvedge fed watch`.
-pub(super) fn watch(client: &Client, name: &str, picture: Option<&Path>) -> Result<()> {
-    let mut shown = None;
-    let mut bar: Option<ProgressBar> = None;
-    for jobs in client.lines::<wire::List<FederatedJob>>("/admin/federated-watch", LONGEST)? {
-        let Some(job) = jobs?.data.into_iter().find(|job| job.name == name) else {
-            bail!("there is no job '{name}'; `selvedge fed status` lists them");
-        };
-        if let Some(why) = &job.not_here {
-            bail!("the job '{name}' does not run at this node: {why}");
-        }
-        let bar = bar.get_or_insert_with(|| ui::bar(job.rounds, "{bar:30} {pos} of {len} rounds"));
-        bar.set_position(job.round);
-        let new = job.measured.iter().filter(|one| shown.is_none_or(|last| one.round > last));
-        for one in new {
-            bar.suspend(|| ui::out(format_args!("round {:>3}   {}", one.round, accuracy(one))));
-        }
-        shown = job.measured.last().map(|one| one.round);
-        // A node without data measures nothing; one with data soon will.
-        let is_measured = job.measured.is_empty() || shown == Some(job.round);
-        if job.round >= job.rounds && is_measured {
-            bar.finish_and_clear();
-            ui::out(format_args!("done: {} rounds, model {}", job.rounds, short(&job.model)));
-            return picture.map_or(Ok(()), |file| draw(&job, file));
-        }
-    }
-    bail!("the node stopped before the job was done; it goes on when the node does")
-}
-
-/// The accuracy of the rounds as a picture, or the loss of a language model.
-fn draw(job: &FederatedJob, file: &Path) -> Result<()> {
-    let share = |one: &FederatedMeasured| one.right as f64 / one.examples.max(1) as f64;
-    let points = job.measured.iter().map(|one| (one.round, share(one)));
-    let points: Vec<(u64, f64)> = points.collect();
-    let losses = job.measured.iter().filter_map(|one| Some((one.round, one.loss_micronats?)));
-    let losses: Vec<(u64, f64)> =
-        losses.map(|(round, micronats)| (round, micronats as f64 / NATS)).collect();
-    let picture = match losses.is_empty() {
-        true => svg(&job.name, &points, &[], &[]),
-        false => svg_of_losses(&job.name, &losses),
-    };
-    std::fs::write(file, picture).with_context(|| format!("cannot write {}", file.display()))?;
-    ui::note(format_args!("the curve is in {}", file.display()));
-    Ok(())
-}
-
+/// The jobs of the mesh, as the node sees them now.
 pub(super) fn jobs(client: &Client) -> Result<Vec<FederatedJob>> {
     Ok(client.get::<wire::List<FederatedJob>>("/admin/federated")?.data)
 }
@@ -125,7 +74,10 @@ fn row(job: &FederatedJob) -> Vec<String> {
     let nodes = job.contributions.len().to_string();
     // For which round is told of one job alone.
     let here = doing(job);
-    let here = here.split(" for round").next().unwrap_or_default().to_owned();
+    let here = match here.as_str() {
+        LEFT => "epsilon spent".to_owned(),
+        here => here.split(" for round").next().unwrap_or_default().to_owned(),
+    };
     let model = job.model.get(..SHORTER).unwrap_or(&job.model).to_owned();
     vec![job.name.clone(), rounds, measured, nodes, spent.unwrap_or_else(nothing), here, model]
 }
@@ -141,11 +93,15 @@ fn doing(job: &FederatedJob) -> String {
     if job.round >= job.rounds {
         return "done".to_owned();
     }
+    if job.stopped.is_some() {
+        return "does not go on".to_owned();
+    }
     if let Some(since) = job.personal.as_ref().and_then(|own| own.no_quorum_since_s) {
         return format!("mixing with peers (no quorum since {})", moment(since));
     }
     match (&job.not_training, job.training) {
         (Some(_), _) => "follows".to_owned(),
+        (None, _) if job.has_left => LEFT.to_owned(),
         (None, Some(round)) => format!("trains for round {}", round + 1),
         (None, None) => "takes part".to_owned(),
     }
@@ -189,6 +145,9 @@ fn in_full(job: &FederatedJob) -> Vec<Vec<String>> {
     rows.extend(job.refusals.iter().map(|one| ("refused of", refusal(one))));
     let node = match (&job.not_training, job.examples) {
         (Some(why), _) => format!("follows and does not train: {why}"),
+        (None, Some(examples)) if doing(job) == LEFT => {
+            format!("{LEFT}; {examples} examples of '{}'", job.data)
+        }
         (None, Some(examples)) => {
             format!("{} with {examples} examples of '{}'", doing(job), job.data)
         }
@@ -225,7 +184,11 @@ fn anchors(job: &FederatedJob) -> String {
         let there = all.len().saturating_sub(lost.len()) as u64;
         let what = match there < job.anchors_needed {
             true => format!("rounds end again when {} are there", job.anchors_needed),
-            false => format!("if that is for good: `selvedge fed anchors {}`", job.name),
+            false => format!(
+                "rounds wait for them and take longer; if that is for good: `selvedge fed anchors \
+                 {}`",
+                job.name
+            ),
         };
         text += &format!(" ({} not reached from here; {what})", lost.join(", "));
     }
@@ -244,11 +207,24 @@ fn stands(open: &FederatedRound) -> String {
         "proposing" => format!("{who}{here} proposes the set"),
         "closed" => format!("{who}{here} closed the set, of which this node does not hold all"),
         "opening" => format!("{who}{here} closed the set, whose sum is being opened"),
-        "gathering" => "contributions are gathered, nobody proposes yet".to_owned(),
+        "gathering" => match of_needed(open) {
+            Some(few) => format!("it waits for more contributions: {few}"),
+            None => "contributions are gathered, nobody proposes yet".to_owned(),
+        },
         // A newer node's.
         other => format!("{other}, {who}{here} proposes"),
     };
     format!("{}: {what}", open.round.saturating_add(1))
+}
+
+/// How many nodes contributed to a round, as an anchor knows it, where it takes more.
+pub(super) fn of_needed(open: &FederatedRound) -> Option<String> {
+    let FederatedRound { contributed, needed, .. } = *open;
+    if contributed >= needed {
+        return None;
+    }
+    let nodes = if contributed == 1 { "1 node".to_owned() } else { format!("{contributed} nodes") };
+    Some(format!("{nodes} contributed, and it takes {needed}"))
 }
 
 /// Who contributed, and how often.
@@ -271,6 +247,9 @@ fn in_words(part: &FederatedPart) -> String {
         (None, Some(examples)) => format!("{}: {examples} examples", part.part),
         (None, None) => format!("{}: begins", part.part),
     };
+    if part.has_left {
+        words += ", has left: its epsilon is spent";
+    }
     if let Some(round) = part.training {
         words += &format!(", trains for round {}", round + 1);
     }
@@ -354,16 +333,12 @@ fn briefly(one: &FederatedMeasured) -> String {
 }
 
 /// A share in percent with one decimal, and what it is of; of a language model its loss.
-fn accuracy(one: &FederatedMeasured) -> String {
+pub(super) fn accuracy(one: &FederatedMeasured) -> String {
     if let Some(micronats) = one.loss_micronats {
         return loss(micronats, one.examples);
     }
     let permille = one.right * 1_000 / one.examples.max(1);
     format!("{:>3}.{} % ({} of {})", permille / 10, permille % 10, one.right, one.examples)
-}
-
-fn short(digest: &str) -> &str {
-    digest.get(..SHORT).unwrap_or(digest)
 }
 
 #[cfg(test)]
@@ -499,7 +474,8 @@ mod tests {
             ("resting", Some("n3"), false, "round 10: resting, n3 proposes"),
         ] {
             let (phase, proposer) = (phase.to_owned(), proposer.map(str::to_owned));
-            job.open_round = Some(FederatedRound { round: 9, phase, proposer, here });
+            let none = FederatedRound::default();
+            job.open_round = Some(FederatedRound { round: 9, phase, proposer, here, ..none });
             assert!(told(&job).contains(said), "no {said} in {}", told(&job));
         }
         job.contributions.truncate(1);
@@ -523,6 +499,33 @@ mod tests {
         assert!(!told(&sums).contains("multi-Krum"), "there is one sum: {}", told(&sums));
         let groups = told(&FederatedJob { groups: 5, ..sums });
         assert!(groups.contains("5 of them in a round, the multi-Krum"), "{groups}");
+    }
+
+    #[test]
+    fn a_node_whose_epsilon_is_spent_says_so_and_who_waits_says_for_what() {
+        let mut job = private_job();
+        let told = |job: &FederatedJob| in_full(job).concat().join(" ");
+        job.training = None;
+        assert!(told(&job).contains("takes part with 1800 examples"), "{}", told(&job));
+        assert_eq!(row(&job)[5], "takes part");
+        job.has_left = true;
+        assert!(told(&job).contains("has left: its epsilon is spent; 1800"), "{}", told(&job));
+        assert_eq!(row(&job)[5], "epsilon spent");
+        for (contributed, said) in [
+            (1, "round 10: it waits for more contributions: 1 node contributed, and it takes 5"),
+            (4, "round 10: it waits for more contributions: 4 nodes contributed, and it takes 5"),
+            (5, "round 10: contributions are gathered, nobody proposes yet"),
+        ] {
+            let phase = "gathering".to_owned();
+            let none = FederatedRound::default();
+            let open = FederatedRound { round: 9, phase, contributed, needed: 5, ..none };
+            job.open_round = Some(open);
+            assert!(told(&job).contains(said), "no {said} in {}", told(&job));
+        }
+        job.stopped = Some("given up".to_owned());
+        assert_eq!(row(&job)[5], "does not go on");
+        job.round = 30;
+        assert_eq!(row(&job)[5], "done");
     }
 
     #[test]

@@ -86,7 +86,7 @@ fn told(model: &TrainedModel, verified: &Verified) -> String {
         ("updates", format!("{all} of {} nodes; {expired} expired", counted.len())),
         ("strategy", format!("{}, rule {}", method(rules.strategy), rules.rule())),
         ("privacy", super::privacy(rules)),
-        ("epsilon", super::epsilon(rules)),
+        ("epsilon", super::epsilon(rules, None)),
     ];
     for (round, nodes) in anchors {
         let from =

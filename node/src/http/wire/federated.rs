@@ -134,6 +134,13 @@ pub(crate) struct FederatedJob {
     pub(crate) examples: Option<u64>,
     /// Why this node does not train, where it does not.
     pub(crate) not_training: Option<String>,
+    /// Whether this node contributes no more, since the epsilon of all its data for the job is
+    /// spent.
+    #[serde(default)]
+    pub(crate) has_left: bool,
+    /// Why the job does not go on at this node, where it failed too often or cannot be followed.
+    #[serde(default)]
+    pub(crate) stopped: Option<String>,
     /// The round this node trains for now.
     pub(crate) training: Option<u64>,
     /// Contributions of this node that count, since its start.
@@ -176,6 +183,15 @@ pub(crate) struct FederatedRound {
     pub(crate) proposer: Option<String>,
     /// Whether that is this node.
     pub(crate) here: bool,
+    /// Nodes of which this node holds a contribution that may count in it; others may hold more.
+    #[serde(default)]
+    pub(crate) contributed: u64,
+    /// Nodes that it takes.
+    #[serde(default)]
+    pub(crate) needed: u64,
+    /// Whether this node proposed and found too few in all that the anchors hold.
+    #[serde(default)]
+    pub(crate) too_few: bool,
 }
 
 /// What a client of this node gave to a job.
@@ -203,6 +219,9 @@ pub(crate) struct FederatedPart {
     pub(crate) examples: Option<u64>,
     /// Why it does not train, where it does not.
     pub(crate) not_training: Option<String>,
+    /// Whether it contributes no more, since its epsilon is spent.
+    #[serde(default)]
+    pub(crate) has_left: bool,
     /// The round it trains for now.
     pub(crate) training: Option<u64>,
     /// Its contributions that count, since the node's start.
@@ -268,6 +287,17 @@ pub(crate) struct FederatedCheck {
     pub(crate) anchors_reached: u64,
     /// Examples beyond which a client counts no more; none where all count alike.
     pub(crate) max_examples: Option<u64>,
+    /// Rounds of the job.
+    #[serde(default)]
+    pub(crate) rounds: u64,
+    /// Contributions of a client that the job's epsilon allows; none where it has no differential
+    /// privacy.
+    #[serde(default)]
+    pub(crate) contributions_allowed: Option<u64>,
+    /// Contributions that the data of the node that answers have epsilon for, less what earlier
+    /// jobs had of them; none without privacy, and where they do not train.
+    #[serde(default)]
+    pub(crate) contributions_left: Option<u64>,
     /// All members: this node first, the others by name.
     pub(crate) nodes: Vec<FederatedFit>,
 }

@@ -271,7 +271,7 @@ fn what_a_job_allows(s: &Scenario, nodes: &[Node]) -> Result<()> {
 
     s.step("nodes spend what it allows, say that it is spent, and contribute no more");
     submit(s, &nodes[0], &brief())?;
-    let said = format!("contributes no more: it has spent {} millionths", of(FEW));
+    let said = format!("contributes no more: its epsilon is spent, {} on this", printed(of(FEW)));
     let mut left = 0;
     for node in nodes {
         // Who missed a set waits with what it paid for: too few are left to close another.
@@ -354,7 +354,7 @@ fn what_is_left(
         }
         Ok((out.len() as u64 >= FLOOR).then_some(out))
     })?;
-    let most = format!("{} are allowed", of(BOUND));
+    let most = format!(" of {}; ", printed(of(BOUND)));
     for (at, job) in &out {
         ensure!(is_said(job, &most) && is_said(job, "raise the cap of this source"), "{job}");
         ensure!(number(job, "round")? < ENDLESS, "rounds without contributions: {job}");
