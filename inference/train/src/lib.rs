@@ -40,7 +40,7 @@ mod unlabelled;
 pub use adapter::{Adapter, Learned, MAX_LEARNED_BYTES};
 pub use classify::{Classified, Classifier};
 pub use error::{TrainError, Wrong};
-pub use examples::{Examples, Schema, Shape};
+pub use examples::{Examples, MAX_VALUE, Schema, Shape, is_learnable};
 pub use local::{Control, Local, Plan, Update};
 pub use measure::{Measured, measure};
 pub use model::{Layer, Model};
