@@ -10,6 +10,17 @@ use crate::TrainError;
 /// smallest machines that train at all.
 pub(crate) const MAX_VALUES: usize = 1 << 28;
 
+/// How far from zero a value may be. Weights of a round are whole multiples of 2^-20, so beyond
+/// 2^20 the smallest step of one weight moves what a model says by more than one: what is joined
+/// would be another model than was trained. Below it, what a first step multiplies and adds up
+/// over as many weights as a model may have is far from the end of an f32.
+pub const MAX_VALUE: f32 = 1_048_576.0;
+
+/// Whether a value is one that can be learned from; what is not a number is none.
+pub fn is_learnable(value: f32) -> bool {
+    value.abs() <= MAX_VALUE
+}
+
 /// Classes a job may tell apart: labels are compared one by one, and ImageNet's 1,000 fit.
 pub(crate) const MAX_CLASSES: usize = 4_096;
 
@@ -80,7 +91,7 @@ pub struct Examples {
 
 impl Examples {
     /// Takes values (example after example) and labels, refusing what does not fit the schema:
-    /// lengths, labels out of range, numbers that are not finite.
+    /// lengths, labels out of range, numbers that are not finite or too large to learn from.
     pub fn new(schema: Schema, values: Vec<f32>, labels: Vec<u32>) -> Result<Self, TrainError> {
         let width = schema.check()?;
         if values.len() > MAX_VALUES {
@@ -101,9 +112,10 @@ impl Examples {
                 labels[at], schema.classes
             )));
         }
-        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+        if let Some(at) = values.iter().position(|value| !is_learnable(*value)) {
             return Err(TrainError::Schema(format!(
-                "example {} has {} for value {}; only finite numbers can be learned from",
+                "example {} has {} for value {}; only numbers up to {MAX_VALUE} either way can be \
+                 learned from",
                 at / width,
                 values[at],
                 at % width
@@ -179,6 +191,9 @@ mod tests {
         assert!(beyond.contains("example 1 has the label 2"), "{beyond}");
         let nan = said(vec![0.0, 0.0, 0.0, f32::NAN], vec![0, 1], 2).unwrap_or_default();
         assert!(nan.contains("example 1 has NaN for value 1"), "{nan}");
+        let large = said(vec![0.0, MAX_VALUE, -2.0 * MAX_VALUE, 0.0], vec![0, 1], 2);
+        assert!(large.unwrap_or_default().contains("example 1 has -2097152 for value 0; only"));
+        assert!(said(vec![MAX_VALUE, -MAX_VALUE], vec![0], 2).is_none());
         assert!(said(vec![1.0, 2.0], vec![0], 1).unwrap_or_default().contains("2 to 4096"));
     }
 

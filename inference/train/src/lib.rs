@@ -40,12 +40,15 @@ mod unlabelled;
 pub use adapter::{Adapter, Learned, MAX_LEARNED_BYTES};
 pub use classify::{Classified, Classifier};
 pub use error::{TrainError, Wrong};
-pub use examples::{Examples, Schema, Shape};
+pub use examples::{Examples, MAX_VALUE, Schema, Shape, is_learnable};
 pub use local::{Control, Local, Plan, Update};
 pub use measure::{Measured, measure};
 pub use model::{Layer, Model};
 pub use saved::{MAX_SAVED_BYTES, Saved, SavedError};
-pub use source::{Idx, Images, Requests, Source, Table, Texts, read, read_image, read_parquet};
+pub use source::{
+    Idx, Images, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, Requests, Source, Table, Texts, read,
+    read_image, read_parquet,
+};
 pub use split::{Split, split};
 pub use subject::Subject;
 pub use tuner::{Foretold, Tuner, Windows};

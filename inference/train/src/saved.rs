@@ -23,7 +23,8 @@ const VERSION_NOTE: &str = "selvedge_model";
 const LAYERS_NOTE: &str = "layers";
 /// The note that says how to run them.
 const HOW_NOTE: &str = "how";
-/// How the layers are run, for whoever has only the file.
+/// How the layers are run, for whoever has only the file. Who proves a file compares it byte for
+/// byte: with other words files of before are refused, so they need another version above.
 const HOW: &str = "An example is one row of 32-bit values (an image: channel by channel, row by \
     row). Layers run in the order of their numbers. A weight of 2 dimensions [out, in]: x W^T + b, \
     then ReLU unless it is the last layer. A weight of 4 dimensions [out, in, 5, 5]: convolution \

@@ -1,5 +1,5 @@
-//! `selvedge infer`: rows of numbers to a learned model, and their classes; or pictures to a model
-//! that sees (`pictures`).
+//! `selvedge infer`: rows of numbers to a learned model, and their classes; or pictures to one, or
+//! to a model that sees (`pictures`).
 
 mod pictures;
 
@@ -45,10 +45,25 @@ pub(crate) fn infer(home: &Home, options: &cli::Infer) -> Result<()> {
     };
     let base = options.api.as_deref().or(contact.as_ref().map(|contact| contact.api.as_str()));
     let client = Client::new(base.unwrap_or_default(), options.key.clone());
-    let Some(input) = &options.input else { return pictures::infer(&client, options) };
+    let rows = match &options.input {
+        Some(input) => read(input, options)?,
+        None => match pictures::rows(&client, options)? {
+            Some(rows) => rows,
+            None => return pictures::infer(&client, options),
+        },
+    };
+    ask(&client, options, &rows)
+}
+
+/// The rows of a file.
+fn read(input: &str, options: &cli::Infer) -> Result<Unlabelled> {
     let how = Reading { columns: options.columns.clone(), scale: options.scale };
-    let rows = Unlabelled::read(&text_of(input)?, &how)
-        .with_context(|| format!("{input} holds no rows of numbers"))?;
+    Unlabelled::read(&text_of(input)?, &how)
+        .with_context(|| format!("{input} holds no rows of numbers"))
+}
+
+/// Asks about rows in parts. Those of pictures are told by their files, others by their number.
+fn ask(client: &Client, options: &cli::Infer, rows: &Unlabelled) -> Result<()> {
     let version = options.version.map(|version| format!("/versions/{version}"));
     let version = version.unwrap_or_default();
     let path = format!("/v2/models/{}{version}/infer", escaped(&options.name));
@@ -58,11 +73,20 @@ pub(crate) fn infer(home: &Home, options: &cli::Infer) -> Result<()> {
     for part in rows.values.chunks(at_once * rows.width) {
         let count = part.len() / rows.width;
         let (answer, request): (Answer, String) = client.ask(&path, &body_of(part, rows.width))?;
-        for one in examples(&answer, count)? {
+        let all = examples(&answer, count)?;
+        check_names(&options.classes, &all)?;
+        for one in all {
+            let file = options.image.get(row);
             row += 1;
-            match options.json {
-                true => told.push(as_json(row, &one, &answer.model_version, &options.classes)),
-                false => ui::out(line(row, &one, &options.classes)),
+            if options.json {
+                let mut one = as_json(row, &one, &answer.model_version, &options.classes);
+                if let Some(file) = file {
+                    one["image"] = json!(file);
+                }
+                told.push(one);
+            } else {
+                let which = file.cloned().unwrap_or_else(|| row.to_string());
+                ui::out(line(&which, &one, &options.classes));
             }
         }
         if answered != answer.model_version {
@@ -75,6 +99,19 @@ pub(crate) fn infer(home: &Home, options: &cli::Infer) -> Result<()> {
         ui::out(format_args!("{:#}", Value::Array(told)));
     }
     Ok(())
+}
+
+/// Refuses names that are not those of a model's classes: some would go without, or by another's.
+fn check_names(names: &[String], all: &[Example<'_>]) -> Result<()> {
+    let Some(classes) = all.first().map(|one| one.probabilities.len()) else { return Ok(()) };
+    if names.is_empty() || names.len() == classes {
+        return Ok(());
+    }
+    bail!(
+        "the model has {classes} classes, and --classes names {}: give all of them, in the order \
+         of the job's data",
+        names.len()
+    );
 }
 
 /// The class of each row of so many numbers and how likely the model finds it, and the version
@@ -130,9 +167,9 @@ fn name(class: usize, names: &[String]) -> String {
     names.get(class).cloned().unwrap_or_else(|| class.to_string())
 }
 
-fn line(row: usize, one: &Example<'_>, names: &[String]) -> String {
+fn line(which: &str, one: &Example<'_>, names: &[String]) -> String {
     let class = name(one.class, names);
-    format!("{row:>6}  {class:<12}  {:.4}", one.probabilities[one.class])
+    format!("{which:>6}  {class:<12}  {:.4}", one.probabilities[one.class])
 }
 
 fn as_json(row: usize, one: &Example<'_>, version: &str, names: &[String]) -> Value {
@@ -179,10 +216,25 @@ mod tests {
         let answer = answer(&[1.0, 0.0], &[0.25, 0.75, 0.9, 0.1]);
         let all = examples(&answer, 2).unwrap();
         let names = ["ok".to_owned(), "worn".to_owned()];
-        assert_eq!(line(1, &all[0], &names), "     1  worn          0.7500");
-        assert_eq!(line(2, &all[1], &[]), "     2  0             0.9000");
+        assert_eq!(line("1", &all[0], &names), "     1  worn          0.7500");
+        assert_eq!(line("2", &all[1], &[]), "     2  0             0.9000");
+        assert_eq!(line("d/a.png", &all[1], &[]), "d/a.png  0             0.9000");
         let told = as_json(1, &all[0], "3", &names);
         assert_eq!((&told["name"], &told["class"]), (&json!("worn"), &json!(1)));
+    }
+
+    #[test]
+    fn some_of_the_classes_are_not_all_of_them() {
+        let answer = answer(&[1.0], &[0.25, 0.75]);
+        let all = examples(&answer, 1).unwrap();
+        let said = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            check_names(&names, &all).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert_eq!((said(&[]), said(&["ok", "worn"])), (String::new(), String::new()));
+        let few = said(&["ok"]);
+        assert!(few.contains("has 2 classes, and --classes names 1"), "{few}");
+        assert!(said(&["ok", "worn", "new"]).contains("names 3"));
     }
 
     #[test]

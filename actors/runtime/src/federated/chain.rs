@@ -190,7 +190,9 @@ impl<R: Read> ChainReader<R> {
             [] => return Err(ChainError::Cut(ChainPart::Beginning)),
         }
         let bytes = part(&mut from, ChainPart::Job, MAX_CONTENT_BYTES)?;
-        let told = Announced::from_bytes(&bytes.ok_or(ChainError::Cut(ChainPart::Job))?)?;
+        let bytes = bytes.ok_or(ChainError::Cut(ChainPart::Job))?;
+        let told = Announced::from_bytes(&bytes)?;
+        written(ChainPart::Job, &bytes, &told.to_bytes()?)?;
         Ok(Self { from, told, next: 0 })
     }
 
@@ -217,9 +219,21 @@ impl<R: Read> ChainReader<R> {
         if !rest.is_empty() {
             return Err(malformed(format!("{} bytes are left after it", rest.len())));
         }
+        let again = postcard::to_stdvec(&folded).map_err(|why| malformed(why.to_string()))?;
+        written(at, &bytes, &again)?;
         self.next += 1;
         Ok(Some(folded))
     }
+}
+
+/// Refuses bytes that mean a part of a chain and are not those that a writer writes for it, such
+/// as another tag for the same version: nothing in a proof may be changed without being noticed.
+fn written(part: ChainPart, found: &[u8], again: &[u8]) -> Result<(), ChainError> {
+    if found == again {
+        return Ok(());
+    }
+    let why = "its bytes are not as they are written: somebody changed the file".to_owned();
+    Err(ChainError::Malformed { part, why })
 }
 
 /// The bytes of the next part; none where the file ends before it.

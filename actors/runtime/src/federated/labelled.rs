@@ -16,7 +16,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use selvedge_base::{Blame, Code, Refusal, RequestId, Retry, Stage};
 use selvedge_proto::policy::{AccountPath, KeyId};
-use selvedge_train::Subject;
+use selvedge_train::{Subject, is_learnable};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, watch};
 
@@ -507,7 +507,7 @@ impl Lessons {
         }
         for (at, (values, label)) in kept.values.chunks_exact(width).zip(&kept.labels).enumerate() {
             let is_class = usize::try_from(*label).is_ok_and(|label| label < classes);
-            if !is_class || values.iter().any(|value| !value.is_finite()) {
+            if !is_class || !values.iter().copied().all(is_learnable) {
                 self.unfit += 1;
                 continue;
             }

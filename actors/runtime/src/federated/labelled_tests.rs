@@ -220,6 +220,11 @@ async fn rows_that_do_not_fit_are_left_out_and_counted() {
     assert_eq!((read.values, read.labels, read.unfit), (vec![1.0, 0.0], vec![0], 2));
     let read = log.examples(MODEL, (3, 2), &nobody).unwrap();
     assert_eq!((read.values, read.labels, read.unfit), (vec![3.0; 3], vec![1], 2));
+    // Whoever asks about values that nobody can learn from spoils no other's examples.
+    note(&log, 3, None, &[2e6, 0.0]);
+    by_operator(&log, 3, &[0]).await;
+    let read = log.examples(MODEL, (2, 2), &nobody).unwrap();
+    assert_eq!((read.values, read.unfit), (vec![1.0, 0.0], 3));
 }
 
 /// Which examples are held out follows from each alone: what comes and goes moves none over.

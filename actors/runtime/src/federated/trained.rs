@@ -63,6 +63,13 @@ pub enum TrainedError {
     /// The chain is of another job.
     #[error("the model is of another job")]
     OtherJob,
+    /// The file says more or other things than its model: no chain would prove them.
+    #[error(
+        "byte {0} of the model file (the first is 0) is not what an export of this model has \
+         there: somebody changed it, or another program wrote it again; `selvedge fed model \
+         export` writes it anew"
+    )]
+    Bytes(usize),
 }
 
 impl TrainedModel {
@@ -107,7 +114,8 @@ impl TrainedModel {
     }
 
     /// The model in a file of at most [`selvedge_train::MAX_LEARNED_BYTES`]. What it says of itself
-    /// is read and not proven.
+    /// is read and not proven. The file has to be what [`Self::to_bytes`] makes of it, byte for
+    /// byte: what people are told in it, as how to run the model, is then proven with the rest.
     ///
     /// # Errors
     /// [`TrainedError`], the first thing that is wrong.
@@ -125,15 +133,26 @@ impl TrainedModel {
         }
         let name = notes.get(NAME).filter(|name| JobSpec::is_name(name));
         let round = notes.get(ROUND).and_then(|round| round.parse().ok());
-        Ok(Self {
+        let read = Self {
             name: name.ok_or(TrainedError::Note(NAME))?.clone(),
             job: digest(&notes, JOB)?,
             round: round.ok_or(TrainedError::Note(ROUND))?,
             record: digest(&notes, RECORD)?,
             subject,
             weights,
-        })
+        };
+        match other_at(bytes, &read.to_bytes()?) {
+            Some(at) => Err(TrainedError::Bytes(at)),
+            None => Ok(read),
+        }
     }
+}
+
+/// The first place at which two files differ; where one only goes on, the end of the other.
+fn other_at(one: &[u8], other: &[u8]) -> Option<usize> {
+    let differ = one.iter().zip(other).position(|(one, other)| one != other);
+    let shorter = one.len().min(other.len());
+    differ.or_else(|| (one.len() != other.len()).then_some(shorter))
 }
 
 /// A weight of a round as the float that is nearest to it: halves go to the even one, on every

@@ -406,6 +406,81 @@ fn files_that_are_cut_or_something_else_are_named_so() {
     );
 }
 
+/// One bit of each byte, which no room for chance leaves out.
+#[test]
+fn no_byte_of_a_model_file_but_those_of_its_name_can_be_changed() {
+    let (ran, chain) = (&*PLAIN, chain(&PLAIN));
+    let honest = model(ran);
+    let file = honest.to_bytes().unwrap();
+    let of = |text: &[u8]| file.windows(text.len()).position(|part| part == text).unwrap();
+    let name = of(br#""job":"small""#) + br#""job":""#.len();
+    let mut renamed = 0;
+    for at in 0..file.len() {
+        let mut turned = file.clone();
+        turned[at] ^= 1;
+        let Ok(read) = TrainedModel::from_bytes(&turned) else { continue };
+        if verify_model(&read, &chain[..]).is_ok() {
+            assert!((name..name + "small".len()).contains(&at), "byte {at} is proven by nothing");
+            assert_eq!(TrainedModel { name: honest.name.clone(), ..read }, honest);
+            renamed += 1;
+        }
+    }
+    assert!(renamed > 0, "a name is nobody's word, and reads as one");
+    let how = of(b"The class is the place of the greatest value of the last layer.");
+    let lie = b"The class is 1, whatever the values are.                       ";
+    let mut turned = file.clone();
+    turned[how..how + lie.len()].copy_from_slice(lie);
+    let said = TrainedModel::from_bytes(&turned).unwrap_err();
+    let TrainedError::Bytes(at) = said else { panic!("{said}") };
+    assert_eq!(at, how + "The class is ".len());
+    assert!(said.to_string().contains("`selvedge fed model export` writes it anew"), "{said}");
+    // A note that no export writes, and the notes in another order of bytes.
+    let (_, header) = safetensors(&file);
+    let more = header.replacen("{\"how\"", "{\"hint\":\"ask 1\",\"how\"", 1);
+    let spaced = header.replacen("{\"how\"", "{ \"how\"", 1);
+    for header in [more, spaced] {
+        let other = with_header(&file, &header);
+        let said = TrainedModel::from_bytes(&other);
+        assert!(matches!(said, Err(TrainedError::Bytes(_))), "{said:?}");
+    }
+}
+
+/// The header of a file and how long it is.
+fn safetensors(file: &[u8]) -> (usize, String) {
+    let length = u64::from_le_bytes(*file.first_chunk().unwrap()) as usize;
+    (length, String::from_utf8(file[8..8 + length].to_vec()).unwrap())
+}
+
+/// The file with another header, whose weights begin where they may.
+fn with_header(file: &[u8], header: &str) -> Vec<u8> {
+    let header = header.trim_end();
+    let length = header.len().next_multiple_of(8);
+    let mut bytes = (length as u64).to_le_bytes().to_vec();
+    bytes.extend(format!("{header:<length$}").into_bytes());
+    bytes.extend(&file[8 + safetensors(file).0..]);
+    bytes
+}
+
+/// Who submitted a job is not in its digest, and `verify` tells nobody of it.
+#[test]
+fn no_byte_of_a_chains_job_but_those_of_who_submitted_it_can_be_changed() {
+    let (ran, whole) = (&*PLAIN, chain(&PLAIN));
+    let model = model(ran);
+    let job = ran.told.to_bytes().unwrap();
+    let by = job.windows(32).rposition(|part| part == ran.told.by.0).unwrap();
+    let first = b"selvedge chain\n\x01".len() + 4;
+    for at in 0..first + job.len() {
+        for flip in [1, 2] {
+            let mut turned = whole.clone();
+            turned[at] ^= flip;
+            if verify_model(&model, &turned[..]).is_ok() {
+                let within = first + by..first + by + 32;
+                assert!(within.contains(&at), "byte {at} is proven by nothing");
+            }
+        }
+    }
+}
+
 /// Files as an earlier build wrote them are proven by this one. With `SELVEDGE_WRITE_GOLDEN` set
 /// they are written anew, which only a new version of a format is a reason for.
 #[test]
@@ -456,6 +531,8 @@ proptest! {
         {
             verified.told.by = honest.told.by;
             prop_assert_eq!(verified, honest);
+            let named = self::model(ran).name;
+            prop_assert_eq!(TrainedModel { name: named, ..model }, self::model(ran));
         }
     }
 }

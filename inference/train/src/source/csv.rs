@@ -45,15 +45,10 @@ fn read_within(
         }
         for &at in &columns.values {
             let cell = record.get(at).unwrap_or_default().trim();
-            let value: f32 =
-                cell.parse().ok().filter(|value: &f32| value.is_finite()).ok_or_else(|| {
-                    wrong(format!(
-                        "line {line}, column '{}': '{}' is not a number",
-                        name(&header, at),
-                        short(cell)
-                    ))
-                })?;
-            values.push(value / table.scale);
+            let value = value(table, cell);
+            values.push(value.map_err(|why| {
+                wrong(format!("line {line}, column '{}': {why}", name(&header, at)))
+            })?);
         }
         let cell = record.get(columns.label).unwrap_or_default().trim();
         labels.push(classes::number(&table.classes, cell, schema).ok_or_else(|| {
@@ -75,6 +70,22 @@ fn read_within(
         return Err(TrainError::wrong(Wrong::Empty, &table.path, reason));
     }
     Examples::new(schema.clone(), values, labels)
+}
+
+/// The value in a cell, or what is wrong with it.
+fn value(table: &Table, cell: &str) -> Result<f32, String> {
+    if cell.is_empty() {
+        return Err("a value is missing; fill it in, or leave the row out".to_owned());
+    }
+    let told = short(cell);
+    let number: f32 = cell.parse().map_err(|_| {
+        format!("'{told}' is not a number; `values` in [[data]] lists the columns to learn from")
+    })?;
+    // No digits: it is spelled, as in 'NaN' and 'inf'. Digits without end are out of range.
+    if !number.is_finite() && !cell.contains(|c: char| c.is_ascii_digit()) {
+        return Err(format!("'{told}' is not a number to learn from; leave the row out"));
+    }
+    table.scaled(number).map_err(|why| format!("'{told}' {why}"))
 }
 
 fn name(header: &StringRecord, at: usize) -> &str {
@@ -133,12 +144,35 @@ mod tests {
         let said = |text| told(&table(), text).err().map(|e| e.to_string()).unwrap_or_default();
         let heat = said("heat,hum,state\n1,2,ok\n1,warm,ok\n");
         assert!(heat.contains("line 3, column 'hum': 'warm' is not a number"), "{heat}");
-        assert!(said("heat,hum,state\n1,inf,ok\n").contains("not a number"));
+        let missing = said("heat,hum,state\n1,2,ok\n1, ,ok\n");
+        assert!(missing.contains("line 3, column 'hum': a value is missing"), "{missing}");
+        for spelled in ["inf", "NaN", "-infinity"] {
+            let told = said(&format!("heat,hum,state\n1,{spelled},ok\n"));
+            assert!(told.contains(&format!("'{spelled}' is not a number to learn")), "{told}");
+        }
+        let range = said("heat,hum,state\n1e300,2,ok\n");
+        assert!(range.contains("'1e300' is out of range: numbers up to 3.4"), "{range}");
         assert!(said("heat,hum,state\n1,2,broken\n").contains("'broken' is no class"));
         assert!(said("heat,state\n1,ok\n").contains("no column 'hum'; the first are: heat, state"));
         assert!(said("heat,hum,state\n1,2\n").contains("line3.csv"));
         assert!(said("heat,hum,state\n").contains("no rows"));
         assert!(said("").contains("no column"));
+    }
+
+    #[test]
+    fn values_too_large_to_learn_from_are_told_with_what_divides_them() -> Result<(), TrainError> {
+        for heat in ["1e38", "-3e38", "2097154"] {
+            let told = told(&table(), &format!("heat,hum,state\n{heat},2,ok\n"));
+            let told = told.err().map(|error| error.to_string()).unwrap_or_default();
+            let place = format!("line 2, column 'heat': '{heat}' is too large to learn from");
+            assert!(told.contains(&place) && told.contains("use a larger `scale`"), "{told}");
+        }
+        // As sensors tell them, and as large as may be.
+        let examples = told(&table(), "heat,hum,state\n-4096,2097152,ok\n")?;
+        assert_eq!(examples.values(), [-2048.0, 1_048_576.0]);
+        let wide = Table { scale: 1e33, ..table() };
+        assert!(told(&wide, "heat,hum,state\n1e38,3e38,ok\n").is_ok());
+        Ok(())
     }
 
     #[test]

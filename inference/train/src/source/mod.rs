@@ -19,6 +19,7 @@ use std::path::Path;
 
 pub use self::idx::Idx;
 pub use self::images::Images;
+pub use self::picture::{MAX_FILE_BYTES as MAX_IMAGE_BYTES, MAX_PIXELS as MAX_IMAGE_PIXELS};
 pub use self::table::Table;
 pub use self::text::Texts;
 pub(crate) use self::text::texts;
@@ -81,7 +82,7 @@ pub fn read_parquet(
 }
 
 /// Reads an image that is in memory, of at most so many pixels: what [`read`] does with every file
-/// of a directory of images, within narrower bounds.
+/// of a directory of images, within [`MAX_IMAGE_PIXELS`] or narrower bounds.
 pub fn read_image(
     path: &Path,
     bytes: &[u8],

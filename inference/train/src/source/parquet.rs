@@ -202,15 +202,16 @@ impl Rows<'_> {
         // As many as were there, not as many as were promised.
         self.values.resize(self.labels.len() * self.width, 0.0);
         for (place, &at) in columns.values.iter().enumerate() {
-            let (values, width, scale) = (&mut self.values, self.width, table.scale);
+            let (values, width) = (&mut self.values, self.width);
             let chunk = Chunk { path, file, group, at, before };
             chunk.each(|row, cell| {
-                let value = cell.value().filter(|value| value.is_finite());
+                let value = cell.value().filter(|value| !value.is_nan());
                 let value =
                     value.ok_or_else(|| format!("{} cannot be learned from", cell.text()))?;
+                let value = table.scaled(value).map_err(|why| format!("{} {why}", cell.text()))?;
                 // `each` tells of no more rows than there are labels.
                 if let Some(slot) = values.get_mut(start + row * width + place) {
-                    *slot = value / scale;
+                    *slot = value;
                 }
                 Ok(())
             })?;

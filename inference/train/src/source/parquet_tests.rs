@@ -54,14 +54,16 @@ fn a_table_is_the_same_however_it_is_packed() -> Result<(), TrainError> {
 #[test]
 fn numbers_of_every_width_are_read() -> Result<(), TrainError> {
     let all = ["fan", "count", "short", "long", "soft"];
+    // A power of two, which changes no digit.
+    let scale = 8_589_934_592.0;
     for bytes in [SNAPPY, SECOND] {
-        let examples = told(&table("grade", &all, &[]), bytes)?;
+        let examples = told(&Table { scale, ..table("grade", &all, &[]) }, bytes)?;
         for at in [0, 1, 127, 128, 299] {
             let long = ((at as u64) << 33) as f32;
             let count = (u32::MAX - at as u32) as f32;
             let fan = u8::from(at % 2 == 0).into();
-            let drawn =
-                [fan, count, -((at % 100) as f32), long, at as f32 / 4.0].map(|value| value / 2.0);
+            let short = -((at % 100) as f32);
+            let drawn = [fan, count, short, long, at as f32 / 4.0].map(|value| value / scale);
             assert_eq!(examples.row(at), drawn);
             assert_eq!(examples.labels()[at], at as u32 % 2);
         }
@@ -87,6 +89,9 @@ fn what_cannot_be_learned_from_is_told_by_row_and_column() {
     assert!(gaps.contains("row 212, column 'gaps': has no value (null)"), "{gaps}");
     let odd = said(&table("state", &["odd"], STATES), SNAPPY);
     assert!(odd.contains("row 6, column 'odd': 'NaN' cannot be learned from"), "{odd}");
+    let long = said(&table("state", &["long"], STATES), SNAPPY);
+    assert!(long.contains("row 2, column 'long': '8589934592' is too large"), "{long}");
+    assert!(long.contains("use a larger `scale`"), "{long}");
     let class = said(&table("state", &["heat"], &["ok", "broken"]), SNAPPY);
     assert!(class.contains("row 1, column 'state': 'worn' is no class of the job"), "{class}");
     assert!(said(&table("hum", &["heat"], &[]), SNAPPY).contains("row 3, column 'hum': '2' is no"));

@@ -12,10 +12,10 @@ use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
 use crate::{Shape, TrainError, Wrong};
 
 /// Bytes of one file: more than cameras write, and little beside a node's other memory.
-pub(super) const MAX_FILE_BYTES: u64 = 64 << 20;
+pub const MAX_FILE_BYTES: u64 = 64 << 20;
 /// Pixels of one image: what a camera of 32 megapixels makes, 256 MiB at 16 bits for each of four
 /// channels.
-const MAX_PIXELS: u64 = 1 << 25;
+pub const MAX_PIXELS: u64 = 1 << 25;
 /// Bytes that a decoder may take beside: as many as the largest image itself.
 const MAX_DECODER_BYTES: u64 = 8 * MAX_PIXELS;
 /// White at 16 bits. Eight bits become sixteen by a factor of 257, of which 255 times are white

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use super::classes;
+use crate::examples::{MAX_VALUE, is_learnable};
 use crate::{Schema, TrainError, Wrong};
 
 /// A table.
@@ -32,6 +33,25 @@ impl Table {
         }
         classes::check(&self.path, &self.classes, schema)?;
         Ok(width)
+    }
+
+    /// A number of the file as it is learned from.
+    ///
+    /// # Errors
+    /// What is wrong with it, as a message goes on that has named it.
+    pub(super) fn scaled(&self, value: f32) -> Result<f32, String> {
+        let scaled = value / self.scale;
+        if is_learnable(scaled) {
+            return Ok(scaled);
+        }
+        if !value.is_finite() {
+            return Err(format!("is out of range: numbers up to {:e} are read", f32::MAX));
+        }
+        Err(format!(
+            "is too large to learn from: values go to {MAX_VALUE} either way once they are divided \
+             by `scale` in [[data]], which is {} here; use a larger `scale`",
+            self.scale
+        ))
     }
 }
 

@@ -1,13 +1,20 @@
-//! `selvedge infer --image`: what pictures show, by a model that sees.
+//! `selvedge infer --image`: what pictures show, by a model that sees, or by one that a job learned
+//! from images.
 //!
-//! Asks about one picture at a time, so that each is answered as soon as it can be.
+//! A model that sees is asked about one picture at a time, so that each is answered as soon as it
+//! can be. For a learned one pictures become rows here, by the code that training reads them with.
 
 use std::fs::File;
 use std::io::Read as _;
+use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use selvedge_dialect::inference::rows::PLATFORM;
+use selvedge_train::{
+    MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, Shape, TrainError, Unlabelled, Wrong, read_image,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,6 +25,21 @@ use crate::ui;
 
 /// The longest file of a picture: as base64 it fits a body of 8 MiB, which nodes take.
 const MAX_PICTURE_BYTES: u64 = 5 << 20;
+/// Values of all pictures of a command together, for a learned model: 16 MiB, as many as the rows
+/// of a file may have.
+const MAX_VALUES: usize = 1 << 22;
+
+/// What a model says of itself, as far as it is read.
+#[derive(Deserialize)]
+struct Told {
+    platform: String,
+    inputs: Vec<Takes>,
+}
+
+#[derive(Deserialize)]
+struct Takes {
+    shape: Vec<i64>,
+}
 
 /// An answer, as far as it is read.
 #[derive(Deserialize)]
@@ -31,12 +53,77 @@ struct Output {
     data: Vec<Value>,
 }
 
+/// The pictures as rows, where the model is one that a job learned; none for one that sees.
+pub(super) fn rows(client: &Client, options: &cli::Infer) -> Result<Option<Unlabelled>> {
+    let is_for_learned = !options.classes.is_empty() || options.resize;
+    let told: Result<Told> = client.get(&format!("/v2/models/{}", escaped(&options.name)));
+    let told = match told {
+        Ok(told) => told,
+        Err(error) if is_for_learned => return Err(error),
+        // What asks about the picture says it.
+        Err(_) => return Ok(None),
+    };
+    if told.platform == PLATFORM {
+        return read(&told, options).map(Some);
+    }
+    if is_for_learned {
+        bail!(
+            "no job learned '{}': such a model scales pictures and names its classes itself, so \
+             leave --resize and --classes out",
+            options.name
+        );
+    }
+    Ok(None)
+}
+
+/// The pictures as a learned model takes them.
+fn read(told: &Told, options: &cli::Infer) -> Result<Unlabelled> {
+    if !options.labels.is_empty() {
+        bail!(
+            "'{}' knows the classes of its job and no --labels; --classes says what to call them",
+            options.name
+        );
+    }
+    let shape = told.inputs.first().map(|input| &*input.shape).unwrap_or_default();
+    let side = |side: &i64| usize::try_from(*side).unwrap_or(0);
+    let sides: Vec<usize> = shape.iter().skip(1).map(side).collect();
+    let [channels, height, width] = sides[..] else {
+        bail!(
+            "'{}' takes rows of {} numbers and no images: ask it with --input",
+            options.name,
+            sides.iter().product::<usize>()
+        );
+    };
+    let shape = Shape::Image { channels, height, width };
+    let width = shape.values().context("the node's answer is not what this version expects")?;
+    if options.image.len().saturating_mul(width) > MAX_VALUES {
+        bail!("that are too many pictures at once: ask about {} at most", MAX_VALUES / width);
+    }
+    let mut values = Vec::new();
+    for file in &options.image {
+        let bytes = bytes_of(file, MAX_IMAGE_BYTES)?;
+        let read = read_image(Path::new(file), &bytes, shape, options.resize, MAX_IMAGE_PIXELS);
+        values.extend(read.map_err(unread)?);
+    }
+    Ok(Unlabelled { width, values })
+}
+
+/// Why a picture is not read; one of another size can be scaled.
+fn unread(error: TrainError) -> anyhow::Error {
+    match error {
+        TrainError::Malformed { wrong: Wrong::Columns, .. } => {
+            anyhow!("{error}, and --resize does so here")
+        }
+        error => error.into(),
+    }
+}
+
 /// Asks about every picture.
 pub(super) fn infer(client: &Client, options: &cli::Infer) -> Result<()> {
     let path = format!("/v2/models/{}/infer", escaped(&options.name));
     let mut told = Vec::new();
     for file in &options.image {
-        let picture = STANDARD.encode(bytes_of(file)?);
+        let picture = STANDARD.encode(bytes_of(file, MAX_PICTURE_BYTES)?);
         let body = asked(&picture, &options.labels);
         let (answer, _): (Answer, String) =
             client.ask(&path, &body).with_context(|| format!("cannot ask about {file}"))?;
@@ -83,13 +170,13 @@ fn line(file: &str, label: &str, probability: f64) -> String {
     format!("{file}  {label:<24}  {probability:.4}")
 }
 
-fn bytes_of(file: &str) -> Result<Vec<u8>> {
+fn bytes_of(file: &str, most: u64) -> Result<Vec<u8>> {
     let failed = || format!("cannot read {file}");
     let mut bytes = Vec::new();
     let opened = File::open(file).with_context(failed)?;
-    opened.take(MAX_PICTURE_BYTES + 1).read_to_end(&mut bytes).with_context(failed)?;
-    if bytes.len() as u64 > MAX_PICTURE_BYTES {
-        bail!("{file} has more than {} MiB; make the picture smaller", MAX_PICTURE_BYTES >> 20);
+    opened.take(most + 1).read_to_end(&mut bytes).with_context(failed)?;
+    if bytes.len() as u64 > most {
+        bail!("{file} has more than {} MiB; make the picture smaller", most >> 20);
     }
     Ok(bytes)
 }
@@ -97,7 +184,57 @@ fn bytes_of(file: &str) -> Result<Vec<u8>> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    /// Four pixels wide and three high, from black over white to the greys between.
+    const GREY: &str =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../inference/train/samples/grey.png");
+
+    /// What a learned model of such an example says of itself.
+    fn learned(example: &[i64]) -> Told {
+        let shape = std::iter::once(-1).chain(example.iter().copied()).collect();
+        Told { platform: PLATFORM.to_owned(), inputs: vec![Takes { shape }] }
+    }
+
+    fn options(words: &[&str]) -> cli::Infer {
+        let line = ["selvedge", "infer", "welds"].into_iter().chain(words.iter().copied());
+        let cli::Command::Infer(options) = cli::Cli::try_parse_from(line).unwrap().command else {
+            panic!("it is another command");
+        };
+        options
+    }
+
+    fn refusal(example: &[i64], words: &[&str]) -> String {
+        read(&learned(example), &options(words)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_learned_model_gets_pictures_as_training_reads_them() {
+        let rows = read(&learned(&[1, 3, 4]), &options(&["--image", GREY, "--image", GREY]));
+        let rows = rows.unwrap();
+        assert_eq!((rows.width, rows.values.len()), (12, 24));
+        assert_eq!(rows.values[..3], [0.0, 1.0, 51.0 / 255.0]);
+        assert_eq!(rows.values[..12], rows.values[12..]);
+        let colours = read(&learned(&[3, 3, 4]), &options(&["--image", GREY])).unwrap();
+        assert_eq!(colours.values.len(), 36);
+        let small = read(&learned(&[1, 2, 2]), &options(&["--image", GREY, "--resize"])).unwrap();
+        assert_eq!(small.values.len(), 4);
+    }
+
+    #[test]
+    fn what_a_learned_model_cannot_be_asked_is_said_with_what_can() {
+        let size = refusal(&[1, 8, 8], &["--image", GREY]);
+        assert!(size.contains("grey.png: 4 x 3 pixels, and the job's images have 8 x 8"), "{size}");
+        assert!(size.contains("--resize does so here"), "{size}");
+        let flat = refusal(&[144], &["--image", GREY]);
+        assert!(flat.contains("rows of 144 numbers") && flat.contains("--input"), "{flat}");
+        let labels = refusal(&[1, 3, 4], &["--image", GREY, "--labels", "a cat"]);
+        assert!(labels.contains("--classes says what to call them"), "{labels}");
+        let many = refusal(&[1, 2_048, 2_048], &["--image", GREY, "--image", GREY]);
+        assert!(many.contains("ask about 1 at most"), "{many}");
+    }
 
     #[test]
     fn a_picture_is_asked_about_with_the_labels_that_were_given() {

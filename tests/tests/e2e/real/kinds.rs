@@ -185,6 +185,18 @@ fn a_small_network_learns_images_that_stay_at_home() {
                 ensure!(of == Some(IMAGES / 4) && right > Some(IMAGES / 6), "{}", job["measured"]);
             }
         }
+        s.step("a person asks about a picture, which is read as training read those of the nodes");
+        let weld = s.path("seam.pgm");
+        fs::write(&weld, picture(7, 0))?;
+        let weld = weld.display().to_string();
+        let asked = ["infer", closed, "--image", &weld, "--classes", "crack,whole"];
+        let told = all.nodes[1].cli(&asked)?.success()?;
+        let class = told.split_whitespace().nth(1);
+        let is_class = class.is_some_and(|class| ["crack", "whole"].contains(&class));
+        ensure!(told.starts_with(&weld) && is_class, "{told}");
+        let asked = ["infer", closed, "--image", &weld, "--classes", "crack"];
+        let refused = all.nodes[1].cli(&asked)?.failure()?;
+        ensure!(refused.contains("the model has 2 classes"), "{refused}");
         s.step("images of another size are another source than the job's: refused by name");
         fs::write(&file, image_job("wide", "welds", "").replace("width = 12", "width = 16"))?;
         let refused = all.nodes[0].cli(&["fed", "submit", &words])?.failure()?;
