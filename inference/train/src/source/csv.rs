@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn wrong_cells_are_told_by_line_and_column() {
-        let said = |text| told(&table(), text).err().map(|e| e.to_string()).unwrap_or_default();
+        let said = |text: &str| told(&table(), text).err().map_or(String::new(), |e| e.to_string());
         let heat = said("heat,hum,state\n1,2,ok\n1,warm,ok\n");
         assert!(heat.contains("line 3, column 'hum': 'warm' is not a number"), "{heat}");
         let missing = said("heat,hum,state\n1,2,ok\n1, ,ok\n");
