@@ -193,7 +193,9 @@ impl Rows<'_> {
                     .and_then(|name| classes::number(&table.classes, name, schema)),
             };
             is_foreign = number.is_none();
-            let number = number.ok_or_else(|| format!("{} is no class of the job", cell.text()))?;
+            let number = number.ok_or_else(|| {
+                format!("{} {}", cell.text(), classes::unknown(&table.classes, schema))
+            })?;
             labels.push(number);
             Ok(())
         });

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::classes;
+use super::classes::{self, short};
 use crate::examples::{MAX_VALUE, is_learnable};
 use crate::{Schema, TrainError, Wrong};
 
@@ -66,7 +66,7 @@ impl Columns {
     pub(super) fn find(table: &Table, names: &[&str], width: usize) -> Result<Self, TrainError> {
         let place = |wanted: &str| {
             names.iter().position(|name| name.trim() == wanted).ok_or_else(|| {
-                let first: Vec<&str> = names.iter().take(16).copied().collect();
+                let first: Vec<String> = names.iter().take(16).map(|name| short(name)).collect();
                 let reason = format!("no column '{wanted}'; the first are: {}", first.join(", "));
                 TrainError::wrong(Wrong::Columns, &table.path, reason)
             })
