@@ -14,12 +14,30 @@ use crate::{Examples, Schema, TrainError, Wrong};
 /// Bytes of a table: as many values as are kept, written with seven digits and a comma each.
 const MAX_BYTES: u64 = 8 * MAX_VALUES as u64;
 
+/// Bytes of which a line of names is sought before a job asks: sixty thousand names of 16 letters.
+const MAX_GLANCE_BYTES: u64 = 1 << 20;
+
 pub(super) fn read(
     table: &Table,
     file: impl Read,
     schema: &Schema,
 ) -> Result<Examples, TrainError> {
     read_within(table, file, schema, MAX_BYTES)
+}
+
+/// Looks at the line of names, and whether there is one below it.
+pub(super) fn glance(table: &Table, file: impl Read) -> Result<(), TrainError> {
+    table.check_scale()?;
+    let mut reader = ReaderBuilder::new().from_reader(file.take(MAX_GLANCE_BYTES));
+    let header = reader.headers();
+    let header = header.map_err(|error| TrainError::malformed(&table.path, plain(&error)))?.clone();
+    check_header(table, &header)?;
+    Columns::named(table, &header.iter().collect::<Vec<_>>())?;
+    // What is wrong in a row is said with a job; here the row may be cut.
+    match reader.read_record(&mut StringRecord::new()) {
+        Ok(false) => Err(no_rows(table)),
+        Ok(true) | Err(_) => Ok(()),
+    }
 }
 
 /// Reads a table of at most so many bytes. One that is longer is refused, not cut.
@@ -66,10 +84,13 @@ fn read_within(
         return Err(TrainError::TooLarge { what, limit });
     }
     if labels.is_empty() {
-        let reason = "no rows below the line of names";
-        return Err(TrainError::wrong(Wrong::Empty, &table.path, reason));
+        return Err(no_rows(table));
     }
     Examples::new(schema.clone(), values, labels)
+}
+
+fn no_rows(table: &Table) -> TrainError {
+    TrainError::wrong(Wrong::Empty, &table.path, "no rows below the line of names")
 }
 
 /// Refuses a line of names that is none, or whose columns something else than a comma separates.
