@@ -458,11 +458,17 @@ pub(crate) struct Label {
     pub(crate) forget: Option<String>,
 }
 
+const CHECK_NOTES: &str = "\
+Warns of each [[data]] table whose files are not there, or not of its kind, or lack columns that it
+names. That is no error: a node starts all the same, and follows jobs that want such data. Whether
+all of the data fit a job `selvedge fed check` says.";
+
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Precedence: defaults, then the file, then SELVEDGE_<SECTION>_<FIELD>,\n\
     then flags. `selvedge config defaults > ~/.selvedge/config.toml` makes a file to edit.")]
 pub(crate) enum Config {
     /// Check a configuration file, and the environment, without starting anything
+    #[command(after_help = CHECK_NOTES)]
     Check {
         /// The file [default: config.toml in the home]
         file: Option<PathBuf>,

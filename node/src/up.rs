@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use crate::bridge::Bridge;
 use crate::cli;
-use crate::config::Config;
+use crate::config::{Config, data_problems};
 use crate::home::Home;
 use crate::http::{self, AdminToken, Settings, Stop};
 use crate::pull::{Store, Stored, file_digest};
@@ -149,6 +149,13 @@ async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> 
         None => None,
     };
     let node = start(home, config, options, telemetry.as_ref(), &models).await?;
+    let data = config.data.clone();
+    // Beside the rest of the start: a disk that is slow to answer keeps no request waiting.
+    tokio::task::spawn_blocking(move || {
+        for why in data_problems(&data) {
+            tracing::warn!(why, "data of this node cannot be trained on as they are");
+        }
+    });
     let (gateway, admin) = (node.gateway(), node.admin());
     let variants = variants.into();
     let bridge = Arc::new(Bridge { gateway, admin, stop: stop.clone(), unserved, variants });

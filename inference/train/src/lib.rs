@@ -46,7 +46,7 @@ pub use measure::{Measured, measure};
 pub use model::{Layer, Model};
 pub use saved::{MAX_SAVED_BYTES, Saved, SavedError};
 pub use source::{
-    Idx, Images, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, Requests, Source, Table, Texts, read,
+    Idx, Images, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, Requests, Source, Table, Texts, glance, read,
     read_image, read_parquet,
 };
 pub use split::{Split, split};

@@ -6,8 +6,8 @@ mod pictures;
 use std::fs::File;
 use std::io::Read as _;
 
-use anyhow::{Context as _, Result, bail};
-use selvedge_train::{Reading, Unlabelled};
+use anyhow::{Context as _, Result, anyhow, bail};
+use selvedge_train::{Reading, Unlabelled, UnlabelledError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -58,8 +58,27 @@ pub(crate) fn infer(home: &Home, options: &cli::Infer) -> Result<()> {
 /// The rows of a file.
 fn read(input: &str, options: &cli::Infer) -> Result<Unlabelled> {
     let how = Reading { columns: options.columns.clone(), scale: options.scale };
-    Unlabelled::read(&text_of(input)?, &how)
-        .with_context(|| format!("{input} holds no rows of numbers"))
+    Unlabelled::read(&text_of(input)?, &how).map_err(|error| {
+        let hint = hint(&error, options.columns.is_empty());
+        anyhow!("{input} holds no rows of numbers: {error}{hint}")
+    })
+}
+
+/// What to do about a text that holds no rows, where the command has something for it.
+fn hint(error: &UnlabelledError, takes_all: bool) -> &'static str {
+    match error {
+        UnlabelledError::Cell { cell, .. } if cell.contains([';', '\t']) => {
+            "; columns are separated by commas"
+        }
+        UnlabelledError::Cell { .. } if takes_all => {
+            "; --columns lists the columns to take, by the names in the first line"
+        }
+        UnlabelledError::Cell { .. }
+        | UnlabelledError::Form(_)
+        | UnlabelledError::Width { .. }
+        | UnlabelledError::Empty
+        | UnlabelledError::TooLarge => "",
+    }
 }
 
 /// Asks about rows in parts. Those of pictures are told by their files, others by their number.
@@ -221,6 +240,18 @@ mod tests {
         assert_eq!(line("d/a.png", &all[1], &[]), "d/a.png  0             0.9000");
         let told = as_json(1, &all[0], "3", &names);
         assert_eq!((&told["name"], &told["class"]), (&json!("worn"), &json!(1)));
+    }
+
+    #[test]
+    fn a_column_of_text_is_told_how_to_leave_it_out() {
+        let said = |text: &str, takes_all: bool| {
+            let how = Reading { columns: Vec::new(), scale: 1.0 };
+            hint(&Unlabelled::read(text, &how).unwrap_err(), takes_all)
+        };
+        assert!(said("heat,state\n1,ok\n", true).contains("--columns lists"));
+        assert_eq!(said("heat,state\n1,ok\n", false), "");
+        assert!(said("heat;state\n1;2\n", true).contains("separated by commas"));
+        assert_eq!(said("", true), "");
     }
 
     #[test]

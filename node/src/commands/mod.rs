@@ -24,7 +24,9 @@ use selvedge_base::RequestId;
 
 use crate::cli;
 use crate::client::Client;
-use crate::config::{Env, RawConfig, commented_defaults, load, markdown, schema_json};
+use crate::config::{
+    Env, RawConfig, commented_defaults, data_problems, load, markdown, schema_json,
+};
 use crate::home::Home;
 use crate::http::wire;
 use crate::record::Record;
@@ -100,6 +102,11 @@ pub(crate) fn config(
                 "node '{}': API on {}, mesh on {}",
                 config.name, config.api.listen, config.mesh.listen
             ));
+            let problems = data_problems(&config.data);
+            problems.iter().for_each(ui::warn);
+            if !problems.is_empty() {
+                ui::note("a node starts without such data, and follows jobs that want them");
+            }
         }
     }
     Ok(())

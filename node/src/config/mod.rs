@@ -7,6 +7,7 @@
 
 mod budget;
 mod check;
+mod data;
 mod overlay;
 mod raw;
 mod reference;
@@ -14,6 +15,7 @@ mod secret;
 mod telemetry;
 
 pub(crate) use check::{Config, ModelsConfig, VariantsConfig};
+pub(crate) use data::data_problems;
 pub(crate) use overlay::{Env, load};
 pub(crate) use raw::{LogFormat, RawConfig};
 pub(crate) use reference::{commented_defaults, markdown, schema_json};

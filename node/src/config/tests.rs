@@ -251,6 +251,31 @@ fn sources_of_data_are_read_and_named_once() {
 }
 
 #[test]
+fn data_that_are_not_there_are_told_by_table_and_file() {
+    let (scratch, file) = written(super::reference::DATA_EXAMPLE);
+    let config = load(&file, true, &Env::new(), |_| ()).unwrap();
+    let problems = data_problems(&config.data);
+    assert_eq!(problems.len(), 5, "{problems:?}");
+    let first = "[[data]] 'digits': cannot read /var/lib/digits/images-idx3-ubyte";
+    assert!(problems[0].starts_with(first), "{problems:?}");
+    let (good, bad) = (scratch.path().join("good.csv"), scratch.path().join("bad.csv"));
+    std::fs::write(&good, "heat,state\n1,0\n").unwrap();
+    std::fs::write(&bad, "heat;state\n1;0\n").unwrap();
+    let table = |part: &str, path: &Path| {
+        let path = path.display();
+        format!(
+            "[[data]]\nkind = 'csv'\nname = 'l'\npart = '{part}'\npath = '{path}'\n\
+             label = 'state'\n"
+        )
+    };
+    let (_scratch, file) = written(&(table("a", &good) + &table("b", &bad)));
+    let config = load(&file, true, &Env::new(), |_| ()).unwrap();
+    let problems = data_problems(&config.data);
+    let [problem] = &problems[..] else { panic!("{problems:?}") };
+    assert!(problem.starts_with("[[data]] 'l.b': ") && problem.contains("commas"), "{problem}");
+}
+
+#[test]
 fn models_with_several_files_are_read_and_bounded() {
     let (_scratch, file) = written(super::reference::MODEL_EXAMPLE);
     let config = load(&file, true, &Env::new(), |_| ()).unwrap();

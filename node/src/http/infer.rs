@@ -277,7 +277,10 @@ impl Exchange<'_> {
     /// What a model makes, which there must be.
     pub(super) fn makes(&self, model: &str) -> Result<Makes, Problem> {
         self.app.backend.makes(model).ok_or_else(|| {
-            let message = format!("there is no model '{model}'; GET /v1/models lists them");
+            let message = format!(
+                "there is no model '{model}'; `selvedge models list` lists all that this node \
+                 knows, GET /v1/models those that take texts"
+            );
             let code = Code::ModelNotFound.as_str();
             Problem::new(StatusCode::NOT_FOUND, code, message).param("model")
         })

@@ -199,7 +199,8 @@ impl Errand {
         let learned = match self.shared.federation.learned(model) {
             Some(learned) => learned.map_err(|why| not_here(model, &why))?,
             None => {
-                let message = format!("there is no model '{model}'");
+                let message =
+                    format!("there is no model '{model}'; `selvedge models list` lists them");
                 let refusal = Refusal::client(Stage::Route, Code::ModelNotFound, message);
                 return Err(refusal.param("model"));
             }

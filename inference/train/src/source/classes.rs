@@ -37,6 +37,20 @@ pub(super) fn number(classes: &[String], called: &str, schema: &Schema) -> Optio
     u32::try_from(at).ok().filter(|_| at < schema.classes)
 }
 
+/// What is wrong with a label of a table that has no number, as a message goes on that named it.
+pub(super) fn unknown(classes: &[String], schema: &Schema) -> String {
+    if classes.is_empty() {
+        return format!(
+            "is no class of the job: without `classes` in [[data]] labels are numbers from 0 to \
+             {}; with it, the names it lists, in the same order at all nodes",
+            schema.classes - 1
+        );
+    }
+    "is no class of the job: `classes` in [[data]] does not list it; add it there, and to the \
+     job's number of classes, or leave the row out"
+        .to_owned()
+}
+
 /// A text of a file as it may stand in a message: its first characters, without controls.
 pub(super) fn short(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(24).collect()

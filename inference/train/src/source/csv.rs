@@ -14,12 +14,30 @@ use crate::{Examples, Schema, TrainError, Wrong};
 /// Bytes of a table: as many values as are kept, written with seven digits and a comma each.
 const MAX_BYTES: u64 = 8 * MAX_VALUES as u64;
 
+/// Bytes of which a line of names is sought before a job asks: sixty thousand names of 16 letters.
+const MAX_GLANCE_BYTES: u64 = 1 << 20;
+
 pub(super) fn read(
     table: &Table,
     file: impl Read,
     schema: &Schema,
 ) -> Result<Examples, TrainError> {
     read_within(table, file, schema, MAX_BYTES)
+}
+
+/// Looks at the line of names, and whether there is one below it.
+pub(super) fn glance(table: &Table, file: impl Read) -> Result<(), TrainError> {
+    table.check_scale()?;
+    let mut reader = ReaderBuilder::new().from_reader(file.take(MAX_GLANCE_BYTES));
+    let header = reader.headers();
+    let header = header.map_err(|error| TrainError::malformed(&table.path, plain(&error)))?.clone();
+    check_header(table, &header)?;
+    Columns::named(table, &header.iter().collect::<Vec<_>>())?;
+    // What is wrong in a row is said with a job; here the row may be cut.
+    match reader.read_record(&mut StringRecord::new()) {
+        Ok(false) => Err(no_rows(table)),
+        Ok(true) | Err(_) => Ok(()),
+    }
 }
 
 /// Reads a table of at most so many bytes. One that is longer is refused, not cut.
@@ -31,13 +49,15 @@ fn read_within(
 ) -> Result<Examples, TrainError> {
     let width = table.check(schema)?;
     let wrong = |reason: String| TrainError::malformed(&table.path, reason);
+    let unread = |error: csv::Error| wrong(plain(&error));
     let mut reader = ReaderBuilder::new().from_reader(file.take(most.saturating_add(1)));
-    let header = reader.headers().map_err(|error| wrong(error.to_string()))?.clone();
+    let header = reader.headers().map_err(unread)?.clone();
+    check_header(table, &header)?;
     let columns = Columns::find(table, &header.iter().collect::<Vec<_>>(), width)?;
     let mut values = Vec::new();
     let mut labels = Vec::new();
     let mut record = StringRecord::new();
-    while reader.read_record(&mut record).map_err(|error| wrong(error.to_string()))? {
+    while reader.read_record(&mut record).map_err(unread)? {
         let line = record.position().map_or(0, csv::Position::line);
         if values.len() + width > MAX_VALUES {
             let what = format!("{}: line {line}", table.path.display());
@@ -52,11 +72,9 @@ fn read_within(
         }
         let cell = record.get(columns.label).unwrap_or_default().trim();
         labels.push(classes::number(&table.classes, cell, schema).ok_or_else(|| {
-            let reason = format!(
-                "line {line}, column '{}': '{}' is no class of the job",
-                table.label,
-                short(cell)
-            );
+            let (label, cell) = (&table.label, short(cell));
+            let why = classes::unknown(&table.classes, schema);
+            let reason = format!("line {line}, column '{label}': '{cell}' {why}");
             TrainError::wrong(Wrong::Classes, &table.path, reason)
         })?);
     }
@@ -66,10 +84,36 @@ fn read_within(
         return Err(TrainError::TooLarge { what, limit });
     }
     if labels.is_empty() {
-        let reason = "no rows below the line of names";
-        return Err(TrainError::wrong(Wrong::Empty, &table.path, reason));
+        return Err(no_rows(table));
     }
     Examples::new(schema.clone(), values, labels)
+}
+
+fn no_rows(table: &Table) -> TrainError {
+    TrainError::wrong(Wrong::Empty, &table.path, "no rows below the line of names")
+}
+
+/// Refuses a line of names that is none, or whose columns something else than a comma separates.
+fn check_header(table: &Table, header: &StringRecord) -> Result<(), TrainError> {
+    if header.is_empty() {
+        let reason = "the file is empty; a table has a line of names and a row for each example";
+        return Err(TrainError::wrong(Wrong::Empty, &table.path, reason));
+    }
+    // A table has two columns at least, the label's and one of values.
+    let all = header.get(0).filter(|_| header.len() == 1).unwrap_or_default();
+    let Some(other) = all.chars().find(|c| [';', '\t', '|'].contains(c)) else { return Ok(()) };
+    let reason = format!(
+        "columns are separated by commas, and the line of names has {other:?} between them: save \
+         the table with commas, and numbers with points"
+    );
+    Err(TrainError::wrong(Wrong::Columns, &table.path, reason))
+}
+
+/// What the parser says, in words of what to do where that is known.
+fn plain(error: &csv::Error) -> String {
+    let csv::ErrorKind::Utf8 { pos, .. } = error.kind() else { return error.to_string() };
+    let line = pos.as_ref().map_or(1, csv::Position::line);
+    format!("line {line} is not text in UTF-8: save the table as CSV in UTF-8")
 }
 
 /// The value in a cell, or what is wrong with it.
@@ -156,7 +200,25 @@ mod tests {
         assert!(said("heat,state\n1,ok\n").contains("no column 'hum'; the first are: heat, state"));
         assert!(said("heat,hum,state\n1,2\n").contains("line3.csv"));
         assert!(said("heat,hum,state\n").contains("no rows"));
-        assert!(said("").contains("no column"));
+        let class = said("heat,hum,state\n1,2,broken\n");
+        assert!(class.contains("does not list it; add it there"), "{class}");
+    }
+
+    #[test]
+    fn files_that_are_no_table_of_commas_in_utf_8_are_told_what_they_should_be() {
+        let said = |text: &[u8]| {
+            let schema = Schema { shape: Shape::Flat(2), classes: 2 };
+            read(&table(), text, &schema).err().map(|e| e.to_string()).unwrap_or_default()
+        };
+        assert!(said(b"").contains("line3.csv: the file is empty"), "{}", said(b""));
+        let other = said(b"heat;hum;state\n1,5;2;ok\n");
+        assert!(other.contains("separated by commas, and the line of names has ';'"), "{other}");
+        assert!(said(b"heat\thum\tstate\n1\t2\tok\n").contains("has '\\t' between"));
+        let latin = said(b"heat,hum,state\n1,2,ok\n1,2,m\xfcde\n");
+        assert!(latin.contains("line 3 is not text in UTF-8: save the table as"), "{latin}");
+        assert!(said(b"W\xe4rme,hum,state\n1,2,ok\n").contains("is not text in UTF-8"));
+        let rude = said(b"\x1b[2J,hum,state\n1,2,ok\n");
+        assert!(rude.contains("no column 'heat'") && !rude.contains('\x1b'), "{rude}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! Owns the header and its bounds. Only unsigned bytes are read, which is what such files hold.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use crate::examples::MAX_VALUES;
@@ -31,7 +31,8 @@ pub(super) fn read(
     let (sides, values) = bytes(&pair.images, images)?;
     let own: Option<usize> =
         sides.iter().skip(1).try_fold(1_usize, |product, &side| product.checked_mul(side));
-    if sides.len() < 2 || own != Some(width) {
+    check_images(pair, &sides)?;
+    if own != Some(width) {
         return Err(TrainError::wrong(
             Wrong::Columns,
             &pair.images,
@@ -39,12 +40,7 @@ pub(super) fn read(
         ));
     }
     let (counted, labels) = bytes(&pair.labels, labels)?;
-    if counted.len() != 1 || counted.first() != sides.first() {
-        return Err(TrainError::malformed(
-            &pair.labels,
-            format!("labels of {counted:?} for {} examples", sides[0]),
-        ));
-    }
+    check_labels(pair, &sides, &counted)?;
     if let Some(at) = labels.iter().position(|&label| usize::from(label) >= schema.classes) {
         let (label, classes) = (labels[at], schema.classes);
         let reason = format!(
@@ -56,24 +52,43 @@ pub(super) fn read(
     Examples::new(schema.clone(), values, labels.iter().map(|&label| u32::from(label)).collect())
 }
 
+/// Looks at the headers of both files.
+pub(super) fn glance(
+    pair: &Idx,
+    mut images: impl Read,
+    mut labels: impl Read,
+) -> Result<(), TrainError> {
+    let sides_of_images = sides(&pair.images, &mut images)?;
+    check_images(pair, &sides_of_images)?;
+    check_labels(pair, &sides_of_images, &sides(&pair.labels, &mut labels)?)
+}
+
+fn check_images(pair: &Idx, sides: &[usize]) -> Result<(), TrainError> {
+    if sides.len() == 1 {
+        let reason = "it has one number for each example, as labels have: are `images` and \
+                      `labels` of [[data]] swapped?";
+        return Err(TrainError::wrong(Wrong::Columns, &pair.images, reason));
+    }
+    Ok(())
+}
+
+fn check_labels(pair: &Idx, sides: &[usize], counted: &[usize]) -> Result<(), TrainError> {
+    if counted.len() != 1 || counted.first() != sides.first() {
+        return Err(TrainError::malformed(
+            &pair.labels,
+            format!(
+                "labels of {counted:?} for {} examples; there is one for each example",
+                sides[0]
+            ),
+        ));
+    }
+    Ok(())
+}
+
 /// The sizes (one at least) and the bytes that follow them, exactly as many as they say.
 fn bytes(path: &Path, mut file: impl Read) -> Result<(Vec<usize>, Vec<u8>), TrainError> {
     let failed = |source| TrainError::Io { path: path.to_owned(), source };
-    let mut magic = [0; 4];
-    file.read_exact(&mut magic).map_err(failed)?;
-    let [zero, zero_too, kind, dimensions] = magic;
-    if [zero, zero_too, kind] != UNSIGNED_BYTES || !(1..=3).contains(&dimensions) {
-        return Err(TrainError::malformed(
-            path,
-            "not an IDX file of unsigned bytes (is it still compressed?)",
-        ));
-    }
-    let mut sides = Vec::new();
-    for _ in 0..dimensions {
-        let mut size = [0; 4];
-        file.read_exact(&mut size).map_err(failed)?;
-        sides.push(usize::try_from(u32::from_be_bytes(size)).unwrap_or(usize::MAX));
-    }
+    let sides = sides(path, &mut file)?;
     let total = sides
         .iter()
         .try_fold(1_usize, |product, &side| product.checked_mul(side))
@@ -93,6 +108,33 @@ fn bytes(path: &Path, mut file: impl Read) -> Result<(Vec<usize>, Vec<u8>), Trai
         ));
     }
     Ok((sides, values))
+}
+
+/// The sizes in a header, one at least.
+fn sides(path: &Path, file: &mut impl Read) -> Result<Vec<usize>, TrainError> {
+    // A header that is not all there is no fault of the disk.
+    let failed = |source: std::io::Error| match source.kind() {
+        ErrorKind::UnexpectedEof => {
+            TrainError::malformed(path, "too short for an IDX file: it is empty or cut off")
+        }
+        _ => TrainError::Io { path: path.to_owned(), source },
+    };
+    let mut magic = [0; 4];
+    file.read_exact(&mut magic).map_err(failed)?;
+    let [zero, zero_too, kind, dimensions] = magic;
+    if [zero, zero_too, kind] != UNSIGNED_BYTES || !(1..=3).contains(&dimensions) {
+        return Err(TrainError::malformed(
+            path,
+            "not an IDX file of unsigned bytes (is it still compressed?)",
+        ));
+    }
+    let mut sides = Vec::new();
+    for _ in 0..dimensions {
+        let mut size = [0; 4];
+        file.read_exact(&mut size).map_err(failed)?;
+        sides.push(usize::try_from(u32::from_be_bytes(size)).unwrap_or(usize::MAX));
+    }
+    Ok(sides)
 }
 
 fn at_least(values: &[u8], total: usize) -> String {
@@ -128,14 +170,16 @@ mod tests {
     #[test]
     fn hostile_headers_are_refused() {
         let said = |images: &[u8]| told(images, LABELS).err().map(|e| e.to_string());
-        assert!(said(&IMAGES[..10]).is_some());
+        assert!(said(&IMAGES[..10]).unwrap_or_default().contains("too short for an IDX file"));
         assert!(said(&IMAGES[..20]).unwrap_or_default().contains("promises 8 bytes"));
         assert!(said(&[IMAGES, &[1]].concat()).unwrap_or_default().contains("holds more"));
         assert!(said(&[0x1f, 0x8b, 8, 0]).unwrap_or_default().contains("compressed"));
         let mut huge = vec![0, 0, 8, 3];
         huge.extend([0xff; 12]);
         assert!(said(&huge).unwrap_or_default().contains("limit"));
-        assert!(said(LABELS).unwrap_or_default().contains("the job's have 4"));
+        assert!(said(LABELS).unwrap_or_default().contains("are `images` and `labels` of [[data]]"));
+        let rows = [0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 3, 7, 7, 7];
+        assert!(said(&rows).unwrap_or_default().contains("examples of [3], and the job's have 4"));
         assert!(told(IMAGES, IMAGES).is_err());
     }
 

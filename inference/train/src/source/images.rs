@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::classes;
 use super::picture::{self, MAX_FILE_BYTES};
-use crate::examples::MAX_VALUES;
+use crate::examples::{MAX_CLASSES, MAX_VALUES};
 use crate::{Examples, Schema, Shape, TrainError, Wrong};
 
 /// A directory of images.
@@ -61,6 +61,17 @@ pub(super) fn read(folder: &Images, schema: &Schema) -> Result<Examples, TrainEr
         labels.push(label);
     }
     Examples::new(schema.clone(), values, labels)
+}
+
+/// Looks at the folders of the classes.
+pub(super) fn glance(folder: &Images) -> Result<(), TrainError> {
+    // Which classes there are only a job says where they are not named.
+    let classes = if folder.classes.is_empty() { MAX_CLASSES } else { folder.classes.len() };
+    let schema = Schema { shape: Shape::Flat(1), classes };
+    if folders(folder, &schema)?.is_empty() {
+        return Err(TrainError::wrong(Wrong::Empty, &folder.path, "no images in its folders"));
+    }
+    Ok(())
 }
 
 /// The folders of the classes that are there, with their numbers, in the order of those.

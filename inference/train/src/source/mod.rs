@@ -5,6 +5,7 @@
 mod classes;
 mod csv;
 mod footer;
+mod glance;
 mod idx;
 mod images;
 mod notes;
@@ -17,6 +18,7 @@ mod text;
 use std::fs::File;
 use std::path::Path;
 
+pub use self::glance::glance;
 pub use self::idx::Idx;
 pub use self::images::Images;
 pub use self::picture::{MAX_FILE_BYTES as MAX_IMAGE_BYTES, MAX_PIXELS as MAX_IMAGE_PIXELS};

@@ -52,12 +52,7 @@ pub(super) fn read_within(
     let path = &*table.path;
     let file = Arc::new(Within::new(file));
     let notes = notes(path, &file)?;
-    let all = notes.file_metadata().schema_descr().columns();
-    let names: Vec<String> = all.iter().map(|column| column.path().string()).collect();
-    let columns =
-        Columns::find(table, &names.iter().map(String::as_str).collect::<Vec<_>>(), width)?;
-    check_column(path, &all[columns.label], true)?;
-    columns.values.iter().try_for_each(|&at| check_column(path, &all[at], false))?;
+    let columns = columns(table, &notes, |names| Columns::find(table, names, width))?;
     let mut told = Rows { table, schema, width, most, values: Vec::new(), labels: Vec::new() };
     for group in notes.row_groups() {
         told.group(&file, group, &columns)?;
@@ -66,6 +61,27 @@ pub(super) fn read_within(
         return Err(TrainError::wrong(Wrong::Empty, path, "it has no rows"));
     }
     Examples::new(schema.clone(), told.values, told.labels)
+}
+
+/// Looks at the notes at the end of a table's file.
+pub(super) fn glance(table: &Table, file: impl ChunkReader) -> Result<(), TrainError> {
+    table.check_scale()?;
+    let notes = notes(&table.path, &Within::new(file))?;
+    columns(table, &notes, |names| Columns::named(table, names)).map(drop)
+}
+
+/// The columns that are found by the names of all, which must hold what can be read.
+fn columns(
+    table: &Table,
+    notes: &ParquetMetaData,
+    find: impl FnOnce(&[&str]) -> Result<Columns, TrainError>,
+) -> Result<Columns, TrainError> {
+    let (path, all) = (&*table.path, notes.file_metadata().schema_descr().columns());
+    let names: Vec<String> = all.iter().map(|column| column.path().string()).collect();
+    let found = find(&names.iter().map(String::as_str).collect::<Vec<_>>())?;
+    check_column(path, &all[found.label], true)?;
+    found.values.iter().try_for_each(|&at| check_column(path, &all[at], false))?;
+    Ok(found)
 }
 
 /// The notes at the end of the file, within bounds.
@@ -193,7 +209,9 @@ impl Rows<'_> {
                     .and_then(|name| classes::number(&table.classes, name, schema)),
             };
             is_foreign = number.is_none();
-            let number = number.ok_or_else(|| format!("{} is no class of the job", cell.text()))?;
+            let number = number.ok_or_else(|| {
+                format!("{} {}", cell.text(), classes::unknown(&table.classes, schema))
+            })?;
             labels.push(number);
             Ok(())
         });

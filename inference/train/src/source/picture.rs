@@ -3,11 +3,11 @@
 //! Owns the bounds of what is decoded, channels, turning and scaling. Decoding is the image
 //! crate's. What an image says of its size is checked before anything of that size is made.
 
-use std::io::Cursor;
+use std::io::{Cursor, ErrorKind};
 use std::path::Path;
 
 use image::imageops::FilterType;
-use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder as _, ImageError, ImageFormat, ImageReader, Limits};
 
 use crate::{Shape, TrainError, Wrong};
 
@@ -21,6 +21,9 @@ const MAX_DECODER_BYTES: u64 = 8 * MAX_PIXELS;
 /// White at 16 bits. Eight bits become sixteen by a factor of 257, of which 255 times are white
 /// too: a byte's value is the same as that of an IDX file, to the last bit.
 const WHITE: f32 = 65_535.0;
+
+/// What is said of a file that is not whole.
+const CUT: &str = "the file is cut off, it ends before the image does: copy or export it again";
 
 /// Begins and ends the compressed part of a JPEG file; within it no byte of 255 is followed by one
 /// of these.
@@ -102,13 +105,17 @@ fn decoded(
         .filter(|format| matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Pnm));
     let format = format.ok_or_else(|| content("not a PNG, JPEG or PNM image"))?;
     if format == ImageFormat::Jpeg && is_cut(bytes) {
-        return Err(content("the file ends before the image does"));
+        return Err(content(CUT));
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_DECODER_BYTES);
     reader.limits(limits);
-    let told = |error: image::ImageError| content(&error.to_string());
+    let told = |error: ImageError| match &error {
+        // It reads from memory, so the end that it did not expect is the file's.
+        ImageError::IoError(why) if why.kind() == ErrorKind::UnexpectedEof => content(CUT),
+        error => content(&error.to_string()),
+    };
     let mut decoder = reader.into_decoder().map_err(told)?;
     let (wide, high) = decoder.dimensions();
     let orientation = decoder.orientation().map_err(told)?;
@@ -142,7 +149,8 @@ fn other_size(found: (u32, u32), wanted: (u32, u32)) -> Refused {
 /// before the large one's beginning.
 fn is_cut(bytes: &[u8]) -> bool {
     let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
-    last(IMAGE_ENDS) < last(SCAN_BEGINS)
+    let end = last(IMAGE_ENDS);
+    end.is_none() || end < last(SCAN_BEGINS)
 }
 
 /// Whether nothing of it is transparent.

@@ -86,6 +86,12 @@ fn what_is_cut_or_lies_about_its_size_is_refused() {
     for cut in [8, 33, GREY.len() / 2, GREY.len() - 20] {
         assert!(told(&GREY[..cut], 1, (4, 3)).is_err(), "the first {cut} bytes were read");
     }
+    let cut = said(&GREY[..GREY.len() / 2], 1, (4, 3));
+    assert!(cut.contains("x: the file is cut off") && cut.contains("again"), "{cut}");
+    let cut = said(&ramp[..ramp.len() / 2], 1, (16, 8));
+    assert!(cut.contains("x: the file is cut off"), "{cut}");
+    let cut = said(b"P5\n4 3\n255\n\x01\x02", 1, (4, 3));
+    assert!(cut.contains("x: the file is cut off"), "{cut}");
     // Without a byte of what they promise.
     let vast = b"P5\n20000 20000\n255\n";
     assert!(

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::classes;
+use super::classes::{self, short};
 use crate::examples::{MAX_VALUE, is_learnable};
 use crate::{Schema, TrainError, Wrong};
 
@@ -27,12 +27,18 @@ impl Table {
     /// Refuses what no file could mend; how many values an example has.
     pub(super) fn check(&self, schema: &Schema) -> Result<usize, TrainError> {
         let width = schema.check()?;
-        if !(self.scale.is_finite() && self.scale != 0.0) {
-            let reason = format!("a scale of {}; values are divided by it", self.scale);
-            return Err(TrainError::malformed(&self.path, reason));
-        }
+        self.check_scale()?;
         classes::check(&self.path, &self.classes, schema)?;
         Ok(width)
+    }
+
+    /// Refuses what no value can be divided by.
+    pub(super) fn check_scale(&self) -> Result<(), TrainError> {
+        if self.scale.is_finite() && self.scale != 0.0 {
+            return Ok(());
+        }
+        let reason = format!("a scale of {}; values are divided by it", self.scale);
+        Err(TrainError::malformed(&self.path, reason))
     }
 
     /// A number of the file as it is learned from.
@@ -62,11 +68,22 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Finds the columns that a table names among those that its file has.
+    /// Finds the columns that a table names among those that its file has: as many as a job says.
     pub(super) fn find(table: &Table, names: &[&str], width: usize) -> Result<Self, TrainError> {
+        let found = Self::named(table, names)?;
+        if found.values.len() != width {
+            let count = found.values.len();
+            let reason = format!("{count} columns of values, and the job's examples have {width}");
+            return Err(TrainError::wrong(Wrong::Columns, &table.path, reason));
+        }
+        Ok(found)
+    }
+
+    /// The same before a job says how many there are.
+    pub(super) fn named(table: &Table, names: &[&str]) -> Result<Self, TrainError> {
         let place = |wanted: &str| {
             names.iter().position(|name| name.trim() == wanted).ok_or_else(|| {
-                let first: Vec<&str> = names.iter().take(16).copied().collect();
+                let first: Vec<String> = names.iter().take(16).map(|name| short(name)).collect();
                 let reason = format!("no column '{wanted}'; the first are: {}", first.join(", "));
                 TrainError::wrong(Wrong::Columns, &table.path, reason)
             })
@@ -77,13 +94,6 @@ impl Columns {
         } else {
             table.values.iter().map(|name| place(name)).collect::<Result<_, _>>()?
         };
-        if values.len() != width {
-            return Err(TrainError::wrong(
-                Wrong::Columns,
-                &table.path,
-                format!("{} columns of values, and the job's examples have {width}", values.len()),
-            ));
-        }
         Ok(Self { label, values })
     }
 }
