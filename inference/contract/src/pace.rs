@@ -32,14 +32,14 @@ const ONE: u64 = 1_024;
 /// cards on which the rows of a step are all but free; what lies beyond was a mistake, and found
 /// out sooner for these.
 const PRICES: (u64, u64) = (ONE / 64, ONE * 64);
-/// Weight of a row that was dearer than believed, as a part: a step that was too long is followed
-/// by few more.
-const DEARER: u64 = 4;
-/// Weight of a row that was cheaper: a fourth of that, so that where steps differ it is four in
-/// five that are no longer than believed, and not every other.
-const CHEAPER: u64 = 16;
+/// Weight of a step's row in what is believed, as a part: where rows become four times as dear, some
+/// eight steps are too long. Dearer and cheaper ones weigh the same: what makes steps differ by
+/// themselves, neighbours of a virtual machine say, makes as many too short, and prompts do not pay
+/// for it. (With dearer ones four times as heavy, believed was what four rows in five do not
+/// exceed; beside answers whose steps differ by a third that left prompts a third of their rows.)
+const WEIGHT: u64 = 8;
 /// How many times the price that is believed a sample counts for at most: one slow moment lengthens
-/// a prompt by some quarter for a few steps.
+/// a prompt by some eighth for a few steps, and what differs counts by as much in both directions.
 const MOST_DEARER: u64 = 2;
 
 /// What rows of prompts cost beside answers, and when the next step goes without.
@@ -85,9 +85,9 @@ impl Pace {
         let sample = u64::try_from(sample).unwrap_or(u64::MAX);
         self.price = if sample > self.price {
             let sample = sample.min(self.price * MOST_DEARER);
-            self.price + (sample - self.price).div_ceil(DEARER)
+            self.price + (sample - self.price).div_ceil(WEIGHT)
         } else {
-            self.price - (self.price - sample).div_ceil(CHEAPER)
+            self.price - (self.price - sample).div_ceil(WEIGHT)
         };
         self.price = self.price.clamp(PRICES.0, PRICES.1);
     }

@@ -72,6 +72,26 @@ fn one_slow_moment_costs_prompts_little() {
     assert_eq!(settled(&mut pace, machine, 6, 40), before);
 }
 
+/// A virtual machine whose neighbours take of it what they like: each step takes three to seven
+/// fifths of what it should. Prompts have nothing to do with that, and are not to pay for it.
+#[test]
+fn steps_that_differ_by_themselves_leave_prompts_their_rows() {
+    let (mut pace, machine) = (Pace::default(), (4_200_000, 850_000));
+    let even = u64::from(settled(&mut pace, machine, 6, 100));
+    let plain = machine.0 + machine.1 * 6;
+    let (mut dice, mut all) = (1_u64, 0);
+    for _ in 0..4_000 {
+        let rows = pace.rows(6);
+        all += u64::from(rows);
+        // Knuth's generator, of which the upper bits are good.
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let percent = 60 + (dice >> 33) % 81;
+        let took = (plain + machine.1 * u64::from(rows)) * percent / 100;
+        pace.stretched(6, rows, plain, Micros(took / 1_000));
+    }
+    assert!(all * 3 >= even * 4_000 * 2, "{} of {even} rows", all / 4_000);
+}
+
 #[test]
 fn what_says_nothing_changes_nothing() {
     let mut pace = Pace::default();
