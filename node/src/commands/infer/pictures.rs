@@ -189,8 +189,7 @@ mod tests {
     use super::*;
 
     /// Four pixels wide and three high, from black over white to the greys between.
-    const GREY: &str =
-        concat!(env!("CARGO_MANIFEST_DIR"), "/../inference/train/samples/grey.png");
+    const GREY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../inference/train/samples/grey.png");
 
     /// What a learned model of such an example says of itself.
     fn learned(example: &[i64]) -> Told {
