@@ -32,8 +32,8 @@ const ONE: u64 = 1_024;
 /// cards on which the rows of a step are all but free; what lies beyond was a mistake, and found
 /// out sooner for these.
 const PRICES: (u64, u64) = (ONE / 64, ONE * 64);
-/// Weight of a step's row in what is believed, as a part: where rows become four times as dear, some
-/// eight steps are too long. Dearer and cheaper ones weigh the same: what makes steps differ by
+/// Weight of a step's row in what is believed, as a part: where rows become four times as dear,
+/// some eight steps are too long. Dearer and cheaper ones weigh the same: what makes steps differ by
 /// themselves, neighbours of a virtual machine say, makes as many too short, and prompts do not pay
 /// for it. (With dearer ones four times as heavy, believed was what four rows in five do not
 /// exceed; beside answers whose steps differ by a third that left prompts a third of their rows.)
