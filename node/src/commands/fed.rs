@@ -310,8 +310,8 @@ fn privacy(rules: &Job) -> String {
 }
 
 /// What differential privacy promises to a client that is in every round: a part of a node's data,
-/// or all of them. `left` are contributions that this node's data have left for it, after what
-/// earlier jobs had.
+/// or all of them. `left` are contributions that this node's data have left for it, by their own
+/// bound and after what earlier jobs had.
 fn epsilon(rules: &Job, left: Option<u64>) -> String {
     let Some(privacy) = &rules.privacy else { return "no differential privacy".to_owned() };
     let of = |epsilon: MicroEpsilon| epsilon.0.div_ceil(10_000);
@@ -320,9 +320,9 @@ fn epsilon(rules: &Job, left: Option<u64>) -> String {
     let (most, rounds) = (text(of(privacy.epsilon)), privacy.contributions());
     if let Some(left) = left.filter(|&left| left < rounds.min(rules.rounds)) {
         return format!(
-            "{all} for all rounds, and a client may spend {most}; earlier jobs had so much of this \
-             node's data that they leave after {left}, and where too few are left the job does not \
-             end"
+            "{all} for all rounds, and a client may spend {most}; {}, and where too few are left \
+             the job does not end",
+            fits::own_left(left)
         );
     }
     if rounds < rules.rounds {
@@ -364,13 +364,18 @@ mod tests {
     }
 
     #[test]
-    fn what_earlier_jobs_had_of_this_nodes_data_counts() {
+    fn what_this_nodes_data_have_left_counts() {
         let spec = private(8, "{ dense = 8 }");
         let fresh = epsilon(spec.rules(), None);
         assert!(fresh.ends_with("a client in all rounds, of 8.00 that it may spend"), "{fresh}");
         assert_eq!(epsilon(spec.rules(), Some(30)), fresh, "it is enough");
         let some = epsilon(spec.rules(), Some(3));
-        assert!(some.contains("earlier jobs had so much") && some.contains("after 3,"), "{some}");
+        assert!(
+            some.contains("; this node's data have epsilon left for 3 contributions ("),
+            "{some}"
+        );
+        let one = epsilon(spec.rules(), Some(1));
+        assert!(one.contains("left for 1 contribution ("), "{one}");
     }
 
     #[test]
