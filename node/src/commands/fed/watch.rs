@@ -1,8 +1,7 @@
 //! `selvedge fed watch`: the rounds of a job as they pass, and why one does not come.
 //!
 //! Owns what is said of a round that waits, and how often. Others' epsilon nobody here knows, so a
-//! round that lacks contributions is waited for, unless this node has none to give and found, as an
-//! anchor, that there are too few.
+//! round that lacks contributions is waited for, also where this node has none to give.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -68,7 +67,7 @@ pub(super) fn watch(client: &Client, name: &str, picture: Option<&Path>) -> Resu
             ui::out(format_args!("done: {} rounds, model {}", job.rounds, short(&job.model)));
             return picture.map_or(Ok(()), |file| draw(&job, file));
         }
-        if let Some(why) = stuck(&job) {
+        if let Some(why) = given_up(&job) {
             bar.finish_and_clear();
             bail!(why);
         }
@@ -197,6 +196,13 @@ fn reasons(job: &FederatedJob) -> String {
     }
     if job.has_left {
         words.push("this node's data left, as their epsilon is spent".to_owned());
+        if job.open_round.as_ref().is_some_and(|open| open.too_few) {
+            words.push(format!(
+                "it has waited, and ends only if others contribute; else `selvedge fed cancel {}`, \
+                 and submit it with more epsilon, more noise or other data",
+                job.name
+            ));
+        }
     } else if job.training.is_some() {
         words.push("this node trains for it".to_owned());
     }
@@ -206,21 +212,11 @@ fn reasons(job: &FederatedJob) -> String {
     words.join("; ")
 }
 
-/// Why it is of no use to wait here, as far as this node knows.
-fn stuck(job: &FederatedJob) -> Option<String> {
-    let name = &job.name;
-    if let Some(why) = &job.stopped {
-        return Some(format!("the job '{name}' does not go on at this node: {why}"));
-    }
-    let open = job.open_round.as_ref().filter(|open| job.has_left && open.too_few)?;
-    let few = of_needed(open)?;
-    Some(format!(
-        "round {} of {} of '{name}' does not end: {few}, and this node's data left, as their \
-         epsilon is spent. It ends if others contribute; else `selvedge fed cancel {name}`, and \
-         submit it with more epsilon, more noise or other data",
-        job.round.saturating_add(1),
-        job.rounds
-    ))
+/// Why it is of no use to wait here. That a round lacks contributions is no reason: others may
+/// still give them.
+fn given_up(job: &FederatedJob) -> Option<String> {
+    let why = job.stopped.as_ref()?;
+    Some(format!("the job '{}' does not go on at this node: {why}", job.name))
 }
 
 /// Refuses a name of another kind of picture, and a place where none can be written: that shows now

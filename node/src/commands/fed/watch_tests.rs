@@ -106,20 +106,21 @@ fn a_node_with_data_tells_its_figures_and_waits_for_the_last_one() {
 }
 
 #[test]
-fn watching_ends_where_this_node_knows_that_it_is_of_no_use() {
-    let of = |has_left, too_few, contributed| {
+fn watching_goes_on_where_others_may_contribute_and_ends_where_the_job_is_given_up() {
+    let of = |has_left, too_few| {
         let none = FederatedRound::default();
-        let open = FederatedRound { round: 3, needed: 5, contributed, too_few, ..none };
-        stuck(&FederatedJob { has_left, open_round: Some(open), ..job(3) })
+        let open = FederatedRound { round: 3, needed: 5, contributed: 2, too_few, ..none };
+        FederatedJob { has_left, open_round: Some(open), ..job(3) }
     };
-    assert_eq!(of(true, false, 2), None, "others may only be slow");
-    assert_eq!(of(false, true, 2), None, "this node contributes");
-    assert_eq!(of(true, true, 5), None, "they came");
-    let why = of(true, true, 2).unwrap();
-    assert!(why.starts_with("round 4 of 30 of 'priv3' does not end: 2 nodes"), "{why}");
-    assert!(why.contains("epsilon is spent") && why.contains("`selvedge fed cancel priv3`"));
+    for (has_left, too_few) in [(true, false), (false, true), (true, true)] {
+        let job = of(has_left, too_few);
+        assert_eq!(given_up(&job), None);
+        let said = Watched::new(at(0)).waits(at(20), &job).unwrap();
+        assert_eq!(said.contains("only if others contribute"), has_left && too_few, "{said}");
+        assert_eq!(said.contains("`selvedge fed cancel priv3`"), has_left && too_few, "{said}");
+    }
     let stopped = Some("it failed eight times".to_owned());
-    let why = stuck(&FederatedJob { stopped, ..job(3) }).unwrap();
+    let why = given_up(&FederatedJob { stopped, ..job(3) }).unwrap();
     assert!(why.ends_with("does not go on at this node: it failed eight times"), "{why}");
 }
 
