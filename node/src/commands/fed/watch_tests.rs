@@ -10,7 +10,9 @@ fn at(secs: u64) -> Mono {
 
 /// A job of five anchors at a node that is one of them and trains.
 fn job(round: u64) -> FederatedJob {
-    let open = FederatedRound { round, needed: 5, contributed: 2, ..FederatedRound::default() };
+    let phase = "gathering".to_owned();
+    let none = FederatedRound::default();
+    let open = FederatedRound { round, phase, needed: 5, contributed: 2, ..none };
     FederatedJob {
         name: "priv3".to_owned(),
         round,
@@ -34,7 +36,7 @@ fn why_a_round_does_not_come_is_told_once_for_each_reason_and_not_at_once() {
     assert!(watched.passed(at(1), &job).len() <= 2);
     assert_eq!(watched.waits(at(20), &job), None, "too early");
     let said = watched.waits(at(21), &job).unwrap();
-    assert_eq!(said, "round 4 waits: 2 nodes contributed, and it takes 5");
+    assert_eq!(said, "round 4 waits: this anchor holds contributions of 2 nodes, and it takes 5");
     assert_eq!(watched.waits(at(60), &job), None, "it was told");
     job.has_left = true;
     let said = watched.waits(at(61), &job).unwrap();
@@ -46,6 +48,10 @@ fn why_a_round_does_not_come_is_told_once_for_each_reason_and_not_at_once() {
     let said = watched.waits(at(63), &job).unwrap();
     assert!(said.contains("of its 5 anchors n2, n3, n4 are not reached"), "{said}");
     assert!(said.contains("and it takes 3"), "{said}");
+    let open = job.open_round.iter_mut();
+    open.for_each(|open| open.phase = "proposing".to_owned());
+    let said = watched.waits(at(63), &job).unwrap();
+    assert!(!said.contains("this anchor holds"), "the others held enough: {said}");
     job.open_round = None;
     let said = watched.waits(at(64), &job).unwrap();
     assert!(said.contains("no anchor; `selvedge fed status priv3` at one says who"), "{said}");
@@ -60,8 +66,8 @@ fn reasons_that_change_to_and_fro_are_bounded() {
     let mut watched = Watched::new(at(0));
     let mut job = job(0);
     let told = (0..40).filter(|&nodes| {
-        job.open_round =
-            Some(FederatedRound { contributed: nodes, needed: 99, ..FederatedRound::default() });
+        let open = job.open_round.iter_mut();
+        open.for_each(|open| (open.contributed, open.needed) = (nodes, 99));
         watched.waits(at(30), &job).is_some()
     });
     assert_eq!(told.count(), MAX_REASONS);
@@ -108,9 +114,9 @@ fn a_node_with_data_tells_its_figures_and_waits_for_the_last_one() {
 #[test]
 fn watching_goes_on_where_others_may_contribute_and_ends_where_the_job_is_given_up() {
     let of = |has_left, too_few| {
-        let none = FederatedRound::default();
-        let open = FederatedRound { round: 3, needed: 5, contributed: 2, too_few, ..none };
-        FederatedJob { has_left, open_round: Some(open), ..job(3) }
+        let mut job = FederatedJob { has_left, ..job(3) };
+        job.open_round.iter_mut().for_each(|open| open.too_few = too_few);
+        job
     };
     for (has_left, too_few) in [(true, false), (false, true), (true, true)] {
         let job = of(has_left, too_few);
