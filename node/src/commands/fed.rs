@@ -135,7 +135,9 @@ fn described(spec: &JobSpec, data: String, members: Option<usize>, left: Option<
 fn drowned(rules: &Job) -> Option<String> {
     let privacy = rules.privacy?;
     let tenths = privacy.noise_tenths(rules.dim, rules.target);
-    let rounds = rules.rounds.min(privacy.contributions());
+    let permille = u64::from(rules.sample_permille).max(1);
+    let most = privacy.contributions().saturating_mul(1_000) / permille;
+    let rounds = rules.rounds.min(most);
     if tenths.saturating_mul(tenths) <= rounds.saturating_mul(100) {
         return None;
     }
@@ -317,17 +319,19 @@ fn epsilon(rules: &Job, left: Option<u64>) -> String {
     let of = |epsilon: MicroEpsilon| epsilon.0.div_ceil(10_000);
     let text = |hundredths: u64| format!("{}.{:02}", hundredths / 100, hundredths % 100);
     let all = text(of(privacy.spent(rules.rounds)));
-    let (most, rounds) = (text(of(privacy.epsilon)), privacy.contributions());
-    if let Some(left) = left.filter(|&left| left < rounds.min(rules.rounds)) {
+    let (most, allowed) = (text(of(privacy.epsilon)), privacy.contributions());
+    let due = fits::due(rules.rounds, rules.sample_permille.into());
+    if let Some(left) = left.filter(|&left| left < allowed.min(due)) {
         return format!(
             "{all} for all rounds, and a client may spend {most}; {}, and where too few are left \
              the job does not end",
             fits::own_left(left)
         );
     }
-    if rounds < rules.rounds {
+    if allowed < due {
         return format!(
-            "{all} for all rounds, and a client may spend {most}: it leaves after {rounds}, and \
+            "{all} for all rounds, and a client may spend {most}: it leaves after {allowed} \
+             contributions, and \
              where too few are left the job does not end"
         );
     }
@@ -376,6 +380,11 @@ mod tests {
         );
         let one = epsilon(spec.rules(), Some(1));
         assert!(one.contains("left for 1 contribution ("), "{one}");
+        // Three of 30 are what a client that is asked in every tenth round gives.
+        let mut rules = spec.rules().clone();
+        rules.sample_permille = 100;
+        assert!(!epsilon(&rules, Some(3)).contains("left for"));
+        assert!(epsilon(&rules, Some(2)).contains("left for 2 contributions ("));
     }
 
     #[test]

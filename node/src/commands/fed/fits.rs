@@ -81,6 +81,11 @@ pub(super) fn own_left(left: u64) -> String {
     )
 }
 
+/// Contributions that rounds take of a client: it is asked in so many of a thousand.
+pub(super) const fn due(rounds: u64, permille: u64) -> u64 {
+    rounds.saturating_mul(permille).div_ceil(1_000)
+}
+
 fn contributions(count: u64) -> String {
     if count == 1 { "1 contribution".to_owned() } else { format!("{count} contributions") }
 }
@@ -90,7 +95,7 @@ fn leaves(told: &FederatedCheck) -> Option<String> {
     let FederatedCheck { name, rounds, needed, contributions_left: left, .. } = told;
     let allowed = told.contributions_allowed?;
     let most = left.unwrap_or(allowed);
-    if most >= *rounds {
+    if most >= due(*rounds, told.sample_permille) {
         return None;
     }
     let (who, raise) = match left {
@@ -100,7 +105,7 @@ fn leaves(told: &FederatedCheck) -> Option<String> {
         }
     };
     Some(format!(
-        "{who}, fewer than its {rounds} rounds take, and others may leave earlier: only they know \
+        "{who}, fewer than {rounds} rounds take, and others may leave earlier: only they know \
          what their data have left. No round ends once fewer than {needed} nodes are left; then \
          `selvedge fed cancel {name}`, or now more epsilon, more noise or fewer rounds{raise}"
     ))
@@ -418,6 +423,7 @@ mod tests {
     fn a_job_that_ends_early_is_warned_of_by_what_its_data_have_left() {
         let of = |allowed, left| FederatedCheck {
             rounds: 30,
+            sample_permille: 1_000,
             contributions_allowed: allowed,
             contributions_left: left,
             ..told("enough", vec![fit("n0", "fits", None)])
@@ -427,7 +433,7 @@ mod tests {
         let had = leaves(&of(Some(11), Some(3))).unwrap();
         assert!(had.starts_with("this node's data have epsilon left for 3 contrib"), "{had}");
         assert!(had.contains("(their own bound or the job's, less what earlier jobs"), "{had}");
-        assert!(had.contains("fewer than its 30 rounds take, and others may leave"), "{had}");
+        assert!(had.contains("fewer than 30 rounds take, and others may leave"), "{had}");
         assert!(had.ends_with("or raise the bound of the data"), "{had}");
         assert!(had.contains("fewer than 3 nodes") && had.contains("fed cancel wear`"), "{had}");
         for left in [None, Some(11)] {
@@ -435,6 +441,10 @@ mod tests {
             assert!(said.starts_with("the job's epsilon allows a client 11 contrib"), "{said}");
             assert!(!said.contains("bound of the data"), "it would not help: {said}");
         }
+        // Rounds that ask 350 of 1000 take 10.5 contributions of a client.
+        let some = |left| FederatedCheck { sample_permille: 350, ..of(Some(40), Some(left)) };
+        assert!(leaves(&some(10)).is_some());
+        assert_eq!(leaves(&some(11)), None);
     }
 
     #[test]

@@ -291,6 +291,9 @@ pub(crate) struct FederatedCheck {
     /// Rounds of the job.
     #[serde(default)]
     pub(crate) rounds: u64,
+    /// Of a thousand clients so many are asked first in a round.
+    #[serde(default = "all_clients")]
+    pub(crate) sample_permille: u64,
     /// Contributions of a client that the job's epsilon allows; none where it has no differential
     /// privacy.
     #[serde(default)]
@@ -301,6 +304,11 @@ pub(crate) struct FederatedCheck {
     pub(crate) contributions_left: Option<u64>,
     /// All members: this node first, the others by name.
     pub(crate) nodes: Vec<FederatedFit>,
+}
+
+/// As a node of before, which does not say, counted.
+const fn all_clients() -> u64 {
+    1_000
 }
 
 /// What a member said of a job that is not told yet.
