@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use selvedge_federated::fixed::MODEL_BITS;
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{Guard, Job, Mode};
-use selvedge_runtime::{BaseModel, DataParts, JobSpec};
+use selvedge_runtime::{BaseModel, DataParts, JobSpec, custody};
 use selvedge_train::{Requests, Source, Subject, Tuner, Tuning, read};
 
 mod export;
@@ -105,7 +105,8 @@ fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
     let told = told?;
     fits::show(&told);
     let jobs = show::jobs(&client)?;
-    hindrances(&told, &members, &jobs).iter().for_each(ui::note);
+    let has_root = custody::root_key_path(home.path()).exists();
+    hindrances(&told, &members, has_root, &jobs).iter().for_each(ui::note);
     own.and_then(|()| fits::may_start(&told, false))
 }
 
@@ -255,17 +256,20 @@ fn members(contact: &Contact) -> Result<Vec<wire::Member>> {
     Ok(list.data)
 }
 
-/// For what `fed submit` will refuse a job at this node whose file and data are good.
+/// For what `fed submit` will refuse a job at this node whose file and data are good. Who holds the
+/// root key signs with it where the node is no steward.
 fn hindrances(
     told: &wire::FederatedCheck,
     members: &[wire::Member],
+    has_root: bool,
     jobs: &[wire::FederatedJob],
 ) -> Vec<String> {
     let mut found = Vec::new();
     let is_steward = |own: &&wire::FederatedFit| {
         members.iter().any(|member| member.node == own.id && member.steward)
     };
-    if let Some(own) = told.nodes.iter().find(|one| one.me).filter(|own| !is_steward(own)) {
+    let may_sign = |own: &&wire::FederatedFit| has_root || is_steward(own);
+    if let Some(own) = told.nodes.iter().find(|one| one.me).filter(|own| !may_sign(own)) {
         found.push(format!(
             "this node is no steward, so `selvedge fed submit` will be refused here: do it at a \
              steward (`selvedge mesh members` lists them), or make this node one with `selvedge \
@@ -418,15 +422,16 @@ mod tests {
         };
         let members =
             |steward| vec![member("12D3KooWaaaaaa", true), member("12D3KooWbbbbbb", steward)];
-        assert!(hindrances(&told, &members(true), &[]).is_empty());
-        let said = hindrances(&told, &members(false), &[]).concat();
+        assert!(hindrances(&told, &members(true), false, &[]).is_empty());
+        assert!(hindrances(&told, &members(false), true, &[]).is_empty(), "the root key signs");
+        let said = hindrances(&told, &members(false), false, &[]).concat();
         assert!(said.contains("is no steward") && said.contains("mesh promote n2"), "{said}");
         let job = |name: &str| wire::FederatedJob {
             name: name.to_owned(),
             ..wire::FederatedJob::default()
         };
-        assert!(hindrances(&told, &members(true), &[job("other")]).is_empty());
-        let said = hindrances(&told, &members(true), &[job("other"), job("wear")]).concat();
+        assert!(hindrances(&told, &members(true), false, &[job("other")]).is_empty());
+        let said = hindrances(&told, &members(true), false, &[job("other"), job("wear")]).concat();
         assert!(said.contains("`selvedge fed cancel wear`"), "{said}");
     }
 
