@@ -28,6 +28,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Without an end of a round until it is said why: longer than a round of a small model takes, and
 /// about as long as somebody looks at a terminal where nothing happens.
 const SILENCE: Micros = Micros::secs(20);
+/// After the last round for its figure: measuring a small language model takes minutes where the
+/// node's other work goes first, and nobody waits much longer for one figure.
+const FIGURE: Micros = Micros::secs(300);
 /// Reasons told of one round: each is told once, and what changes to and fro is bounded by this.
 const MAX_REASONS: usize = 16;
 /// Looks that wait to be shown.
@@ -64,6 +67,7 @@ pub(super) fn watch(client: &Client, name: &str, picture: Option<&Path>) -> Resu
         watched.passed(now, &job).into_iter().for_each(|line| bar.suspend(|| ui::out(line)));
         if watched.is_done(now, &job) {
             bar.finish_and_clear();
+            watched.lacks(&job).into_iter().for_each(ui::note);
             ui::out(format_args!("done: {} rounds, model {}", job.rounds, short(&job.model)));
             return picture.map_or(Ok(()), |file| draw(&job, file));
         }
@@ -147,8 +151,13 @@ impl Watched {
 
     /// Whether all is shown that there will be: the figures of the last round come after it.
     fn is_done(&self, now: Mono, job: &FederatedJob) -> bool {
-        let is_measured = job.measured.is_empty() || self.shown == Some(job.round);
-        job.round >= job.rounds && (is_measured || self.is_silent(now))
+        job.round >= job.rounds && (self.lacks(job).is_none() || now.since(self.since) >= FIGURE)
+    }
+
+    /// Which figure is not there yet of those that come.
+    fn lacks(&self, job: &FederatedJob) -> Option<String> {
+        let is_shown = job.measured.is_empty() || self.shown >= Some(job.round);
+        (!is_shown).then(|| format!("the figure of round {} is not there yet", job.round))
     }
 
     /// Why the next round does not come, where that is due and was not told yet.
