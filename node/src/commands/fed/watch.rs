@@ -165,7 +165,10 @@ impl Watched {
         if !self.is_silent(now) || self.said.len() >= MAX_REASONS {
             return None;
         }
-        let why = format!("round {} waits: {}", job.round.saturating_add(1), reasons(job));
+        let why = match job.round >= job.rounds {
+            true => self.lacks(job)?,
+            false => format!("round {} waits: {}", job.round.saturating_add(1), reasons(job)),
+        };
         self.said.insert(why.clone()).then_some(why)
     }
 

@@ -108,8 +108,9 @@ fn a_node_with_data_tells_its_figures_and_waits_for_the_last_one() {
     assert!(!watched.is_done(at(3), &with(30, &[1, 2])));
     assert!(!watched.is_done(at(301), &with(30, &[1, 2])), "measuring may take minutes");
     assert!(watched.is_done(at(302), &with(30, &[1, 2])), "there may be none");
-    let lacks = watched.lacks(&with(30, &[1, 2]));
-    assert_eq!(lacks.as_deref(), Some("the figure of round 30 is not there yet"));
+    let lacks = Some("the figure of round 30 is not there yet");
+    assert_eq!(watched.lacks(&with(30, &[1, 2])).as_deref(), lacks);
+    assert_eq!(watched.waits(at(60), &with(30, &[1, 2])).as_deref(), lacks, "no round 31 waits");
     assert_eq!(watched.passed(at(303), &with(30, &[1, 2, 30])).len(), 1);
     assert!(watched.is_done(at(303), &with(30, &[1, 2, 30])));
     assert_eq!(watched.lacks(&with(30, &[1, 2, 30])), None);
