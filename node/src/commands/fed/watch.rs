@@ -201,8 +201,12 @@ fn reasons(job: &FederatedJob) -> String {
     }
     match &job.open_round {
         Some(open) => words.extend(of_needed(open)),
+        None if job.examples.is_none() && job.not_training.is_none() => {
+            words.push("this node still reads its data".to_owned());
+        }
         None => words.push(format!(
-            "this node is no anchor; `selvedge fed status {}` at one says who contributed",
+            "this node does not know of the round as an anchor; `selvedge fed status {}` at one \
+             says who contributed",
             job.name
         )),
     }

@@ -54,7 +54,9 @@ fn why_a_round_does_not_come_is_told_once_for_each_reason_and_not_at_once() {
     assert!(!said.contains("this anchor holds"), "the others held enough: {said}");
     job.open_round = None;
     let said = watched.waits(at(64), &job).unwrap();
-    assert!(said.contains("no anchor; `selvedge fed status priv3` at one says who"), "{said}");
+    assert!(said.contains("as an anchor; `selvedge fed status priv3` at one says who"), "{said}");
+    let reads = Watched::new(at(0)).waits(at(64), &FederatedJob { examples: None, ..job.clone() });
+    assert!(reads.unwrap().contains("this node still reads its data"));
     job.round = 4;
     assert!(watched.passed(at(65), &job).iter().all(|line| line.contains("round ")));
     assert_eq!(watched.waits(at(84), &job), None, "a round ended");
