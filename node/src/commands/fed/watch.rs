@@ -35,8 +35,8 @@ const FIGURE: Micros = Micros::secs(300);
 const MAX_REASONS: usize = 16;
 /// Looks that wait to be shown.
 const WAITING: usize = 4;
-/// Rounds after which a node that has no figure of any counts as one that measures none: the
-/// figures of a round come a while after its end.
+/// Rounds after which a node with data that has no figure of any tells them without: the figures of
+/// a round come a while after its end.
 const UNMEASURED: u64 = 2;
 /// Digits of a digest that tell it from others at a glance.
 const SHORT: usize = 16;
@@ -107,10 +107,10 @@ fn listen(client: &Client) -> Result<Receiver<Result<Vec<FederatedJob>>>> {
 
 /// What was shown of a job.
 struct Watched {
-    /// The last round whose figure was shown, or that was told to be over.
+    /// The last round whose figure was shown.
     shown: Option<u64>,
-    /// Whether it was told that this node has no figures.
-    is_bare: bool,
+    /// The last one that was told to be over, without a figure.
+    over: Option<u64>,
     /// Rounds that are over, and since when.
     round: u64,
     since: Mono,
@@ -120,7 +120,7 @@ struct Watched {
 
 impl Watched {
     const fn new(now: Mono) -> Self {
-        Self { shown: None, is_bare: false, round: 0, since: now, said: BTreeSet::new() }
+        Self { shown: None, over: None, round: 0, since: now, said: BTreeSet::new() }
     }
 
     /// The lines of what is new.
@@ -136,15 +136,18 @@ impl Watched {
         let mut lines: Vec<String> = new.collect();
         if let Some(measured) = job.measured.last() {
             self.shown = last.max(Some(measured.round));
-        } else if measures_nothing(job) {
-            if !self.is_bare {
-                self.is_bare = true;
-                lines.push("this node measures nothing: rounds without their figures".to_owned());
+        } else if measures_nothing(job) || job.round > UNMEASURED {
+            if self.over.is_none() {
+                let why = match measures_nothing(job) {
+                    true => "this node measures nothing",
+                    false => "no figures are here yet",
+                };
+                lines.push(format!("{why}: rounds without their figures"));
             }
             // Rounds that were over before are not told one by one.
-            let first = last.map_or(job.round, |last| last.saturating_add(1)).max(1);
+            let first = self.over.map_or(job.round, |last| last.saturating_add(1)).max(1);
             lines.extend((first..=job.round).map(|round| format!("round {round:>3}   is over")));
-            self.shown = last.max(Some(job.round));
+            self.over = self.over.max(Some(job.round));
         }
         lines
     }
@@ -156,7 +159,7 @@ impl Watched {
 
     /// Which figure is not there yet of those that come.
     fn lacks(&self, job: &FederatedJob) -> Option<String> {
-        let is_shown = job.measured.is_empty() || self.shown >= Some(job.round);
+        let is_shown = measures_nothing(job) || self.shown >= Some(job.round);
         (!is_shown).then(|| format!("the figure of round {} is not there yet", job.round))
     }
 
@@ -178,9 +181,10 @@ impl Watched {
     }
 }
 
-/// Whether no figures are to come from a node: it has no data for the job, or holds none out.
+/// Whether no figures are to come from a node, as it has no data for the job. One with data that
+/// has none yet may still measure.
 fn measures_nothing(job: &FederatedJob) -> bool {
-    job.measured.is_empty() && (job.not_training.is_some() || job.round > UNMEASURED)
+    job.measured.is_empty() && job.not_training.is_some()
 }
 
 /// What an open round waits for, as far as this node knows.

@@ -8,6 +8,9 @@ fn at(secs: u64) -> Mono {
     Mono(0).plus(Micros::secs(secs))
 }
 
+/// What is said of a round without a figure.
+const OVER: &str = "round  30   is over";
+
 /// A job of five anchors at a node that is one of them and trains.
 fn job(round: u64) -> FederatedJob {
     let phase = "gathering".to_owned();
@@ -116,6 +119,20 @@ fn a_node_with_data_tells_its_figures_and_waits_for_the_last_one() {
     assert_eq!(watched.passed(at(303), &with(30, &[1, 2, 30])).len(), 1);
     assert!(watched.is_done(at(303), &with(30, &[1, 2, 30])));
     assert_eq!(watched.lacks(&with(30, &[1, 2, 30])), None);
+}
+
+#[test]
+fn figures_that_come_late_are_shown_all_the_same() {
+    let mut watched = Watched::new(at(0));
+    let with = |of: &[u64]| FederatedJob {
+        measured: of.iter().copied().map(measured).collect(),
+        ..job(30)
+    };
+    let passed = watched.passed(at(0), &with(&[]));
+    assert_eq!(passed[..], ["no figures are here yet: rounds without their figures", OVER]);
+    assert!(!watched.is_done(at(1), &with(&[])), "it has data");
+    assert_eq!(watched.passed(at(2), &with(&[29, 30])).len(), 2);
+    assert!(watched.is_done(at(2), &with(&[29, 30])));
 }
 
 #[test]
