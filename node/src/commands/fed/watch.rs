@@ -183,7 +183,7 @@ impl Watched {
 
 /// Whether no figures are to come from a node, as it has no data for the job. One with data that
 /// has none yet may still measure.
-fn measures_nothing(job: &FederatedJob) -> bool {
+const fn measures_nothing(job: &FederatedJob) -> bool {
     job.measured.is_empty() && job.not_training.is_some()
 }
 
