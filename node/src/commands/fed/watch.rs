@@ -184,7 +184,7 @@ impl Watched {
 /// Whether no figures are to come from a node, as it has no data for the job. One with data that
 /// has none yet may still measure.
 const fn measures_nothing(job: &FederatedJob) -> bool {
-    job.measured.is_empty() && job.not_training.is_some()
+    job.not_training.is_some()
 }
 
 /// What an open round waits for, as far as this node knows.

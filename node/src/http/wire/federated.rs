@@ -189,8 +189,8 @@ pub(crate) struct FederatedRound {
     /// Nodes that it takes.
     #[serde(default)]
     pub(crate) needed: u64,
-    /// Whether this node proposed and found too few in what all of the anchors that
-    /// answered hold, and none came since.
+    /// Whether this node proposed and found too few in what all of the anchors that answered hold,
+    /// and no more came since.
     #[serde(default)]
     pub(crate) too_few: bool,
 }
