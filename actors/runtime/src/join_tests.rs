@@ -31,7 +31,7 @@ async fn a_home_that_has_joined_may_be_given_its_code_again() {
     let (a, c) = (a_home.start(&[]).await, c_home.start(&[]).await);
     let code = a.admin().invite(GOOD_FOR).await.unwrap();
     let config = b_home.config(&[a.quic_addr()]);
-    Node::join(&config, &code).await.unwrap();
+    let mesh = Node::join(&config, &code).await.unwrap();
     let again = Node::join(&config, &code).await.unwrap_err();
     assert!(matches!(again, StartError::Joined(_)), "{again}");
     let other = c.admin().invite(GOOD_FOR).await.unwrap();
@@ -39,6 +39,13 @@ async fn a_home_that_has_joined_may_be_given_its_code_again() {
     assert!(matches!(refused, StartError::AlreadyMember(_)), "{refused}");
     let refused = refused.to_string();
     assert!(refused.contains("without --join") && refused.contains("mesh leave"), "{refused}");
+    // As once its lease is over.
+    let lapsed = StartError::belongs(&mesh, &code, false);
+    assert!(matches!(lapsed, StartError::Lapsed(_)), "{lapsed}");
+    let lapsed = lapsed.to_string();
+    assert!(lapsed.contains("`selvedge mesh leave`, then join again with this"), "{lapsed}");
+    let other = StartError::belongs(&mesh, &other, false);
+    assert!(matches!(other, StartError::AlreadyMember(_)), "{other}");
     // What looked at the home has let go of it.
     let b = b_home.start(&[]).await;
     for node in [a, b, c] {

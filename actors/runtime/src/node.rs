@@ -116,9 +116,28 @@ pub enum StartError {
     /// The home belongs to the mesh of the code already.
     #[error("this home belongs to mesh {0} already, which the code is for: leave out --join")]
     Joined(String),
+    /// The home belonged to the mesh of the code, and nobody there takes it for a member any more.
+    #[error(
+        "this home belongs to mesh {0}, which the code is for, and its membership has lapsed: \
+         `selvedge mesh leave`, then join again with this code"
+    )]
+    Lapsed(String),
     /// Joining failed.
     #[error(transparent)]
     Join(#[from] JoinFailed),
+}
+
+impl StartError {
+    /// A home that belongs to a mesh is given a code. With a lease that is over it would find
+    /// nobody: it has to leave before a code helps.
+    pub(crate) fn belongs(mesh: &MeshId, code: &JoinCode, is_in: bool) -> Self {
+        let name = fingerprint_text(mesh);
+        match (code.is_for(mesh), is_in) {
+            (true, true) => Self::Joined(name),
+            (true, false) => Self::Lapsed(name),
+            (false, _) => Self::AlreadyMember(name),
+        }
+    }
 }
 
 /// A running node.
@@ -154,8 +173,8 @@ impl Node {
     /// Joins the mesh a code is for and stores the membership; the node can then be started.
     ///
     /// # Errors
-    /// [`StartError`], among them `AlreadyMember`, `Joined`, after which the node can be started as
-    /// well, and `Join`.
+    /// [`StartError`], among them `AlreadyMember`, `Lapsed`, `Joined`, after which the node can be
+    /// started as well, and `Join`.
     pub async fn join(config: &NodeConfig, code: &JoinCode) -> Result<MeshId, StartError> {
         // A code is good once: not for a node that could not listen then.
         let _listens = hold(config.listen)?;
@@ -163,13 +182,8 @@ impl Node {
         if let Some(snapshot) = load_roster(&opened.store)? {
             opened.store.close().await;
             let RosterSnapshot { mesh, own, .. } = snapshot;
-            let name = fingerprint_text(&mesh);
-            // With a lease that is over it would find nobody: it has to leave before a code helps.
             let is_in = own.is_some_and(|own| clock::wall() < own.membership.body.not_after);
-            return Err(match is_in && code.is_for(&mesh) {
-                true => StartError::Joined(name),
-                false => StartError::AlreadyMember(name),
-            });
+            return Err(StartError::belongs(&mesh, code, is_in));
         }
         check_name(&config.name)?;
         let (joined, issued) = join::join(&opened.identity, config, code).await?;

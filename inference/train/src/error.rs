@@ -43,10 +43,7 @@ pub enum TrainError {
     #[error("training cannot run: {0}")]
     Plan(String),
     /// Training left the numbers: a loss or a weight that is infinite or not a number.
-    #[error(
-        "training diverged at step {step}: the {what} is not finite; lower the learning rate, or \
-         divide large values by `scale` in [[data]]"
-    )]
+    #[error("training diverged at step {step}: the {what} is not finite; lower the learning rate")]
     Diverged {
         /// The step it was seen at, from 0.
         step: usize,

@@ -118,6 +118,7 @@ fn checked(report: &FitsReport) -> wire::FederatedCheck {
         anchors_reached: report.anchors_reached as u64,
         max_examples: report.max_examples.map(u64::from),
         rounds: report.rounds,
+        sample_permille: report.sample_permille.into(),
         contributions_allowed: report.allowed,
         contributions_left: report.left,
         // This node is the first one.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use selvedge_federated::fixed::MODEL_BITS;
 use selvedge_federated::privacy::accountant::MicroEpsilon;
 use selvedge_federated::round::{Guard, Job, Mode};
-use selvedge_runtime::{BaseModel, DataParts, JobSpec};
+use selvedge_runtime::{BaseModel, DataParts, JobSpec, custody};
 use selvedge_train::{Requests, Source, Subject, Tuner, Tuning, read};
 
 mod export;
@@ -105,7 +105,8 @@ fn check(home: &Home, config: &Config, file: &Path, json: bool) -> Result<()> {
     let told = told?;
     fits::show(&told);
     let jobs = show::jobs(&client)?;
-    hindrances(&told, &members, &jobs).iter().for_each(ui::note);
+    let has_root = custody::root_key_path(home.path()).exists();
+    hindrances(&told, &members, has_root, &jobs).iter().for_each(ui::note);
     own.and_then(|()| fits::may_start(&told, false))
 }
 
@@ -135,7 +136,9 @@ fn described(spec: &JobSpec, data: String, members: Option<usize>, left: Option<
 fn drowned(rules: &Job) -> Option<String> {
     let privacy = rules.privacy?;
     let tenths = privacy.noise_tenths(rules.dim, rules.target);
-    let rounds = rules.rounds.min(privacy.contributions());
+    let permille = u64::from(rules.sample_permille).max(1);
+    let most = privacy.contributions().saturating_mul(1_000) / permille;
+    let rounds = rules.rounds.min(most);
     if tenths.saturating_mul(tenths) <= rounds.saturating_mul(100) {
         return None;
     }
@@ -253,17 +256,20 @@ fn members(contact: &Contact) -> Result<Vec<wire::Member>> {
     Ok(list.data)
 }
 
-/// For what `fed submit` will refuse a job at this node whose file and data are good.
+/// For what `fed submit` will refuse a job at this node whose file and data are good. Who holds the
+/// root key signs with it where the node is no steward.
 fn hindrances(
     told: &wire::FederatedCheck,
     members: &[wire::Member],
+    has_root: bool,
     jobs: &[wire::FederatedJob],
 ) -> Vec<String> {
     let mut found = Vec::new();
     let is_steward = |own: &&wire::FederatedFit| {
         members.iter().any(|member| member.node == own.id && member.steward)
     };
-    if let Some(own) = told.nodes.iter().find(|one| one.me).filter(|own| !is_steward(own)) {
+    let may_sign = |own: &&wire::FederatedFit| has_root || is_steward(own);
+    if let Some(own) = told.nodes.iter().find(|one| one.me).filter(|own| !may_sign(own)) {
         found.push(format!(
             "this node is no steward, so `selvedge fed submit` will be refused here: do it at a \
              steward (`selvedge mesh members` lists them), or make this node one with `selvedge \
@@ -310,24 +316,26 @@ fn privacy(rules: &Job) -> String {
 }
 
 /// What differential privacy promises to a client that is in every round: a part of a node's data,
-/// or all of them. `left` are contributions that this node's data have left for it, after what
-/// earlier jobs had.
+/// or all of them. `left` are contributions that this node's data have left for it, by their own
+/// bound and after what earlier jobs had.
 fn epsilon(rules: &Job, left: Option<u64>) -> String {
     let Some(privacy) = &rules.privacy else { return "no differential privacy".to_owned() };
     let of = |epsilon: MicroEpsilon| epsilon.0.div_ceil(10_000);
     let text = |hundredths: u64| format!("{}.{:02}", hundredths / 100, hundredths % 100);
     let all = text(of(privacy.spent(rules.rounds)));
-    let (most, rounds) = (text(of(privacy.epsilon)), privacy.contributions());
-    if let Some(left) = left.filter(|&left| left < rounds.min(rules.rounds)) {
+    let (most, allowed) = (text(of(privacy.epsilon)), privacy.contributions());
+    let due = fits::due(rules.rounds, rules.sample_permille.into());
+    if let Some(left) = left.filter(|&left| left < allowed.min(due)) {
         return format!(
-            "{all} for all rounds, and a client may spend {most}; earlier jobs had so much of this \
-             node's data that they leave after {left}, and where too few are left the job does not \
-             end"
+            "{all} for all rounds, and a client may spend {most}; {}, and where too few are left \
+             the job does not end",
+            fits::own_left(left)
         );
     }
-    if rounds < rules.rounds {
+    if allowed < due {
         return format!(
-            "{all} for all rounds, and a client may spend {most}: it leaves after {rounds}, and \
+            "{all} for all rounds, and a client may spend {most}: it leaves after {allowed} \
+             contributions, and \
              where too few are left the job does not end"
         );
     }
@@ -364,13 +372,23 @@ mod tests {
     }
 
     #[test]
-    fn what_earlier_jobs_had_of_this_nodes_data_counts() {
+    fn what_this_nodes_data_have_left_counts() {
         let spec = private(8, "{ dense = 8 }");
         let fresh = epsilon(spec.rules(), None);
         assert!(fresh.ends_with("a client in all rounds, of 8.00 that it may spend"), "{fresh}");
         assert_eq!(epsilon(spec.rules(), Some(30)), fresh, "it is enough");
         let some = epsilon(spec.rules(), Some(3));
-        assert!(some.contains("earlier jobs had so much") && some.contains("after 3,"), "{some}");
+        assert!(
+            some.contains("; this node's data have epsilon left for 3 contributions ("),
+            "{some}"
+        );
+        let one = epsilon(spec.rules(), Some(1));
+        assert!(one.contains("left for 1 contribution ("), "{one}");
+        // Three of 30 are what a client that is asked in every tenth round gives.
+        let mut rules = spec.rules().clone();
+        rules.sample_permille = 100;
+        assert!(!epsilon(&rules, Some(3)).contains("left for"));
+        assert!(epsilon(&rules, Some(2)).contains("left for 2 contributions ("));
     }
 
     #[test]
@@ -404,15 +422,16 @@ mod tests {
         };
         let members =
             |steward| vec![member("12D3KooWaaaaaa", true), member("12D3KooWbbbbbb", steward)];
-        assert!(hindrances(&told, &members(true), &[]).is_empty());
-        let said = hindrances(&told, &members(false), &[]).concat();
+        assert!(hindrances(&told, &members(true), false, &[]).is_empty());
+        assert!(hindrances(&told, &members(false), true, &[]).is_empty(), "the root key signs");
+        let said = hindrances(&told, &members(false), false, &[]).concat();
         assert!(said.contains("is no steward") && said.contains("mesh promote n2"), "{said}");
         let job = |name: &str| wire::FederatedJob {
             name: name.to_owned(),
             ..wire::FederatedJob::default()
         };
-        assert!(hindrances(&told, &members(true), &[job("other")]).is_empty());
-        let said = hindrances(&told, &members(true), &[job("other"), job("wear")]).concat();
+        assert!(hindrances(&told, &members(true), false, &[job("other")]).is_empty());
+        let said = hindrances(&told, &members(true), false, &[job("other"), job("wear")]).concat();
         assert!(said.contains("`selvedge fed cancel wear`"), "{said}");
     }
 

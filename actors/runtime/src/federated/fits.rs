@@ -85,6 +85,8 @@ pub struct FitsReport {
     pub max_examples: Option<u32>,
     /// Rounds of the job.
     pub rounds: u64,
+    /// Of a thousand clients so many are asked first in a round.
+    pub sample_permille: u32,
     /// Contributions of a client that the job's epsilon allows, where it has privacy.
     pub allowed: Option<u64>,
     /// The same of this node's data, less what earlier jobs had of them; of parts, of the one that
@@ -455,6 +457,7 @@ impl Federation {
             anchors_reached,
             max_examples,
             rounds: job.rounds,
+            sample_permille: job.sample_permille,
             allowed,
             left,
         })

@@ -290,6 +290,7 @@ fn a_job_of_which_no_round_could_end_is_refused_with_who_does_not_fit() {
             anchors_reached: 5,
             max_examples: None,
             rounds: 1,
+            sample_permille: 1_000,
             allowed: None,
             left: None,
         }

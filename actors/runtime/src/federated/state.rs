@@ -48,7 +48,7 @@ pub struct JobProgress {
     /// Where the next round stands, where this node is one of them.
     pub open: Option<OpenRound>,
     /// A round of which this node, as it proposed, found that too few nodes contributed; none once
-    /// that round is over.
+    /// more came, or that round is over.
     pub too_few: Option<u64>,
     /// Contributions that were folded or expired, by node.
     pub contributions: BTreeMap<NodeId, u64>,
@@ -319,6 +319,11 @@ impl JobState {
     ) {
         let mut progress = self.progress.lock();
         let mut is_new = progress.open != open;
+        let before = progress.open.zip(open).filter(|(before, open)| before.round == open.round);
+        if before.is_some_and(|(before, open)| open.nodes > before.nodes) {
+            // What was found is over: it is found anew if these are too few as well.
+            progress.too_few = None;
+        }
         progress.open = open;
         for (part, Contributed { client, written, under_way }) in
             progress.parts.iter_mut().zip(clients)
@@ -658,6 +663,15 @@ mod tests {
             (too_few, lines)
         };
         assert_eq!(told(&state), (Some(0), Vec::new()));
+        let stands = |nodes| {
+            let open = OpenRound { round: 0, phase: Phase::Gathering, proposer: None, nodes };
+            state.stands(Some(open), std::iter::empty());
+            told(&state).0
+        };
+        assert_eq!((stands(1), stands(1)), (Some(0), Some(0)), "nobody else came");
+        assert_eq!(stands(2), None, "one more came");
+        state.happened(None, &below(0), Mono(0));
+        assert_eq!(stands(2), Some(0));
         state.follows(job, &ran.tip);
         assert_eq!(told(&state), (None, Vec::new()), "the round is over");
     }

@@ -71,24 +71,43 @@ pub(super) fn show(told: &FederatedCheck) {
     }
 }
 
+/// What this node's data have left, where that is less than the job allows. Whether a bound of
+/// their own leaves so little or what earlier jobs had, the node does not tell apart.
+pub(super) fn own_left(left: u64) -> String {
+    format!(
+        "this node's data have epsilon left for {} (their own bound or the job's, less what \
+         earlier jobs had)",
+        contributions(left)
+    )
+}
+
+/// Contributions that rounds take of a client: it is asked in so many of a thousand.
+pub(super) const fn due(rounds: u64, permille: u64) -> u64 {
+    rounds.saturating_mul(permille).div_ceil(1_000)
+}
+
+fn contributions(count: u64) -> String {
+    if count == 1 { "1 contribution".to_owned() } else { format!("{count} contributions") }
+}
+
 /// What to say of a job whose epsilon is spent before its last round, as far as this node knows.
 fn leaves(told: &FederatedCheck) -> Option<String> {
     let FederatedCheck { name, rounds, needed, contributions_left: left, .. } = told;
     let allowed = told.contributions_allowed?;
     let most = left.unwrap_or(allowed);
-    if most >= *rounds {
+    if most >= due(*rounds, told.sample_permille) {
         return None;
     }
-    let who = match left {
-        Some(left) if *left < allowed => {
-            format!("earlier jobs had so much of this node's data that they leave after {left}")
+    let (who, raise) = match left {
+        Some(left) if *left < allowed => (own_left(*left), ", or raise the bound of the data"),
+        Some(_) | None => {
+            (format!("the job's epsilon allows a client {}", contributions(most)), "")
         }
-        Some(_) | None => format!("a node's data leave the job after {most}"),
     };
     Some(format!(
-        "{who} of {rounds} rounds, and others may leave earlier: only they know what their data \
-         have left. No round ends once fewer than {needed} nodes are left; then `selvedge fed \
-         cancel {name}`, or now more epsilon, more noise or fewer rounds"
+        "{who}, fewer than {rounds} rounds take, and others may leave earlier: only they know \
+         what their data have left. No round ends once fewer than {needed} nodes are left; then \
+         `selvedge fed cancel {name}`, or now more epsilon, more noise or fewer rounds{raise}"
     ))
 }
 
@@ -401,9 +420,10 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_ends_early_is_warned_of_by_what_earlier_jobs_had() {
+    fn a_job_that_ends_early_is_warned_of_by_what_its_data_have_left() {
         let of = |allowed, left| FederatedCheck {
             rounds: 30,
+            sample_permille: 1_000,
             contributions_allowed: allowed,
             contributions_left: left,
             ..told("enough", vec![fit("n0", "fits", None)])
@@ -411,13 +431,20 @@ mod tests {
         assert_eq!(leaves(&of(None, None)), None, "it has no privacy");
         assert_eq!((leaves(&of(Some(30), None)), leaves(&of(Some(40), Some(30)))), (None, None));
         let had = leaves(&of(Some(11), Some(3))).unwrap();
-        assert!(had.starts_with("earlier jobs had so much of this node's data"), "{had}");
-        assert!(had.contains("after 3 of 30 rounds, and others may leave earlier"), "{had}");
+        assert!(had.starts_with("this node's data have epsilon left for 3 contrib"), "{had}");
+        assert!(had.contains("(their own bound or the job's, less what earlier jobs"), "{had}");
+        assert!(had.contains("fewer than 30 rounds take, and others may leave"), "{had}");
+        assert!(had.ends_with("or raise the bound of the data"), "{had}");
         assert!(had.contains("fewer than 3 nodes") && had.contains("fed cancel wear`"), "{had}");
         for left in [None, Some(11)] {
             let said = leaves(&of(Some(11), left)).unwrap();
-            assert!(said.starts_with("a node's data leave the job after 11 of 30"), "{said}");
+            assert!(said.starts_with("the job's epsilon allows a client 11 contrib"), "{said}");
+            assert!(!said.contains("bound of the data"), "it would not help: {said}");
         }
+        // Rounds that ask 350 of 1000 take 10.5 contributions of a client.
+        let some = |left| FederatedCheck { sample_permille: 350, ..of(Some(40), Some(left)) };
+        assert!(leaves(&some(10)).is_some());
+        assert_eq!(leaves(&some(11)), None);
     }
 
     #[test]

@@ -203,7 +203,10 @@ fn stands(open: &FederatedRound) -> String {
     let who = open.proposer.as_deref().unwrap_or("nobody");
     let here = if open.here { ", this node," } else { "" };
     let what = match open.phase.as_str() {
-        "asking" => format!("{who}{here} asks the anchors what they hold"),
+        "asking" => {
+            let few = of_needed(open).map_or_else(String::new, |few| format!(": {few}"));
+            format!("{who}{here} asks the anchors what they hold{few}")
+        }
         "proposing" => format!("{who}{here} proposes the set"),
         "closed" => format!("{who}{here} closed the set, of which this node does not hold all"),
         "opening" => format!("{who}{here} closed the set, whose sum is being opened"),
@@ -217,14 +220,15 @@ fn stands(open: &FederatedRound) -> String {
     format!("{}: {what}", open.round.saturating_add(1))
 }
 
-/// How many nodes contributed to a round, as an anchor knows it, where it takes more.
+/// Of how many nodes this anchor holds contributions to a round whose set is not found yet, where
+/// it takes more. Others may hold more.
 pub(super) fn of_needed(open: &FederatedRound) -> Option<String> {
-    let FederatedRound { contributed, needed, .. } = *open;
-    if contributed >= needed {
+    let FederatedRound { contributed, needed, ref phase, .. } = *open;
+    if contributed >= needed || !matches!(phase.as_str(), "gathering" | "asking") {
         return None;
     }
     let nodes = if contributed == 1 { "1 node".to_owned() } else { format!("{contributed} nodes") };
-    Some(format!("{nodes} contributed, and it takes {needed}"))
+    Some(format!("this anchor holds contributions of {nodes}, and it takes {needed}"))
 }
 
 /// Who contributed, and how often.
@@ -511,17 +515,22 @@ mod tests {
         job.has_left = true;
         assert!(told(&job).contains("has left: its epsilon is spent; 1800"), "{}", told(&job));
         assert_eq!(row(&job)[5], "epsilon spent");
-        for (contributed, said) in [
-            (1, "round 10: it waits for more contributions: 1 node contributed, and it takes 5"),
-            (4, "round 10: it waits for more contributions: 4 nodes contributed, and it takes 5"),
-            (5, "round 10: contributions are gathered, nobody proposes yet"),
+        let few = "of 4 nodes, and it takes 5";
+        for (phase, contributed, said) in [
+            ("gathering", 1, "more contributions: this anchor holds contributions of 1 node, and"),
+            ("gathering", 4, few),
+            ("gathering", 5, "round 10: contributions are gathered, nobody proposes yet"),
+            ("asking", 4, "what they hold: this anchor holds contributions of 4 nodes, and it"),
         ] {
-            let phase = "gathering".to_owned();
+            let phase = phase.to_owned();
             let none = FederatedRound::default();
             let open = FederatedRound { round: 9, phase, contributed, needed: 5, ..none };
             job.open_round = Some(open);
             assert!(told(&job).contains(said), "no {said} in {}", told(&job));
         }
+        let open = job.open_round.iter_mut();
+        open.for_each(|open| open.phase = "proposing".to_owned());
+        assert!(!told(&job).contains(few), "the others held enough: {}", told(&job));
         job.stopped = Some("given up".to_owned());
         assert_eq!(row(&job)[5], "does not go on");
         job.round = 30;

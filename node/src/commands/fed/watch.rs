@@ -1,8 +1,7 @@
 //! `selvedge fed watch`: the rounds of a job as they pass, and why one does not come.
 //!
 //! Owns what is said of a round that waits, and how often. Others' epsilon nobody here knows, so a
-//! round that lacks contributions is waited for, unless this node has none to give and found, as an
-//! anchor, that there are too few.
+//! round that lacks contributions is waited for, also where this node has none to give.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -29,12 +28,15 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Without an end of a round until it is said why: longer than a round of a small model takes, and
 /// about as long as somebody looks at a terminal where nothing happens.
 const SILENCE: Micros = Micros::secs(20);
+/// After the last round for its figure: measuring a small language model takes minutes where the
+/// node's other work goes first, and nobody waits much longer for one figure.
+const FIGURE: Micros = Micros::secs(300);
 /// Reasons told of one round: each is told once, and what changes to and fro is bounded by this.
 const MAX_REASONS: usize = 16;
 /// Looks that wait to be shown.
 const WAITING: usize = 4;
-/// Rounds after which a node that has no figure of any counts as one that measures none: the
-/// figures of a round come a while after its end.
+/// Rounds after which a node with data that has no figure of any tells them without: the figures of
+/// a round come a while after its end.
 const UNMEASURED: u64 = 2;
 /// Digits of a digest that tell it from others at a glance.
 const SHORT: usize = 16;
@@ -65,10 +67,11 @@ pub(super) fn watch(client: &Client, name: &str, picture: Option<&Path>) -> Resu
         watched.passed(now, &job).into_iter().for_each(|line| bar.suspend(|| ui::out(line)));
         if watched.is_done(now, &job) {
             bar.finish_and_clear();
+            watched.lacks(&job).into_iter().for_each(ui::note);
             ui::out(format_args!("done: {} rounds, model {}", job.rounds, short(&job.model)));
             return picture.map_or(Ok(()), |file| draw(&job, file));
         }
-        if let Some(why) = stuck(&job) {
+        if let Some(why) = given_up(&job) {
             bar.finish_and_clear();
             bail!(why);
         }
@@ -104,10 +107,10 @@ fn listen(client: &Client) -> Result<Receiver<Result<Vec<FederatedJob>>>> {
 
 /// What was shown of a job.
 struct Watched {
-    /// The last round whose figure was shown, or that was told to be over.
+    /// The last round whose figure was shown.
     shown: Option<u64>,
-    /// Whether it was told that this node has no figures.
-    is_bare: bool,
+    /// The last one that was told to be over, without a figure.
+    over: Option<u64>,
     /// Rounds that are over, and since when.
     round: u64,
     since: Mono,
@@ -117,7 +120,7 @@ struct Watched {
 
 impl Watched {
     const fn new(now: Mono) -> Self {
-        Self { shown: None, is_bare: false, round: 0, since: now, said: BTreeSet::new() }
+        Self { shown: None, over: None, round: 0, since: now, said: BTreeSet::new() }
     }
 
     /// The lines of what is new.
@@ -133,23 +136,31 @@ impl Watched {
         let mut lines: Vec<String> = new.collect();
         if let Some(measured) = job.measured.last() {
             self.shown = last.max(Some(measured.round));
-        } else if measures_nothing(job) {
-            if !self.is_bare {
-                self.is_bare = true;
-                lines.push("this node measures nothing: rounds without their figures".to_owned());
+        } else if measures_nothing(job) || job.round > UNMEASURED {
+            if self.over.is_none() {
+                let why = match measures_nothing(job) {
+                    true => "this node measures nothing",
+                    false => "no figures are here yet",
+                };
+                lines.push(format!("{why}: rounds without their figures"));
             }
             // Rounds that were over before are not told one by one.
-            let first = last.map_or(job.round, |last| last.saturating_add(1)).max(1);
+            let first = self.over.map_or(job.round, |last| last.saturating_add(1)).max(1);
             lines.extend((first..=job.round).map(|round| format!("round {round:>3}   is over")));
-            self.shown = last.max(Some(job.round));
+            self.over = self.over.max(Some(job.round));
         }
         lines
     }
 
     /// Whether all is shown that there will be: the figures of the last round come after it.
     fn is_done(&self, now: Mono, job: &FederatedJob) -> bool {
-        let is_measured = job.measured.is_empty() || self.shown == Some(job.round);
-        job.round >= job.rounds && (is_measured || self.is_silent(now))
+        job.round >= job.rounds && (self.lacks(job).is_none() || now.since(self.since) >= FIGURE)
+    }
+
+    /// Which figure is not there yet of those that come.
+    fn lacks(&self, job: &FederatedJob) -> Option<String> {
+        let is_shown = measures_nothing(job) || self.shown >= Some(job.round);
+        (!is_shown).then(|| format!("the figure of round {} is not there yet", job.round))
     }
 
     /// Why the next round does not come, where that is due and was not told yet.
@@ -157,7 +168,10 @@ impl Watched {
         if !self.is_silent(now) || self.said.len() >= MAX_REASONS {
             return None;
         }
-        let why = format!("round {} waits: {}", job.round.saturating_add(1), reasons(job));
+        let why = match job.round >= job.rounds {
+            true => self.lacks(job)?,
+            false => format!("round {} waits: {}", job.round.saturating_add(1), reasons(job)),
+        };
         self.said.insert(why.clone()).then_some(why)
     }
 
@@ -167,9 +181,10 @@ impl Watched {
     }
 }
 
-/// Whether no figures are to come from a node: it has no data for the job, or holds none out.
-fn measures_nothing(job: &FederatedJob) -> bool {
-    job.measured.is_empty() && (job.not_training.is_some() || job.round > UNMEASURED)
+/// Whether no figures are to come from a node, as it has no data for the job. One with data that
+/// has none yet may still measure.
+const fn measures_nothing(job: &FederatedJob) -> bool {
+    job.not_training.is_some()
 }
 
 /// What an open round waits for, as far as this node knows.
@@ -190,13 +205,24 @@ fn reasons(job: &FederatedJob) -> String {
     }
     match &job.open_round {
         Some(open) => words.extend(of_needed(open)),
+        None if job.examples.is_none() && job.not_training.is_none() => {
+            words.push("this node still reads its data".to_owned());
+        }
         None => words.push(format!(
-            "this node is no anchor; `selvedge fed status {}` at one says who contributed",
+            "this node does not know of the round as an anchor; `selvedge fed status {}` at one \
+             says who contributed",
             job.name
         )),
     }
     if job.has_left {
         words.push("this node's data left, as their epsilon is spent".to_owned());
+        if job.open_round.as_ref().is_some_and(|open| open.too_few) {
+            words.push(format!(
+                "it has waited, and ends only if others contribute; else `selvedge fed cancel {}`, \
+                 and submit it with more epsilon, more noise or other data",
+                job.name
+            ));
+        }
     } else if job.training.is_some() {
         words.push("this node trains for it".to_owned());
     }
@@ -206,21 +232,11 @@ fn reasons(job: &FederatedJob) -> String {
     words.join("; ")
 }
 
-/// Why it is of no use to wait here, as far as this node knows.
-fn stuck(job: &FederatedJob) -> Option<String> {
-    let name = &job.name;
-    if let Some(why) = &job.stopped {
-        return Some(format!("the job '{name}' does not go on at this node: {why}"));
-    }
-    let open = job.open_round.as_ref().filter(|open| job.has_left && open.too_few)?;
-    let few = of_needed(open)?;
-    Some(format!(
-        "round {} of {} of '{name}' does not end: {few}, and this node's data left, as their \
-         epsilon is spent. It ends if others contribute; else `selvedge fed cancel {name}`, and \
-         submit it with more epsilon, more noise or other data",
-        job.round.saturating_add(1),
-        job.rounds
-    ))
+/// Why it is of no use to wait here. That a round lacks contributions is no reason: others may
+/// still give them.
+fn given_up(job: &FederatedJob) -> Option<String> {
+    let why = job.stopped.as_ref()?;
+    Some(format!("the job '{}' does not go on at this node: {why}", job.name))
 }
 
 /// Refuses a name of another kind of picture, and a place where none can be written: that shows now

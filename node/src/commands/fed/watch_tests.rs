@@ -8,9 +8,14 @@ fn at(secs: u64) -> Mono {
     Mono(0).plus(Micros::secs(secs))
 }
 
+/// What is said of a round without a figure.
+const OVER: &str = "round  30   is over";
+
 /// A job of five anchors at a node that is one of them and trains.
 fn job(round: u64) -> FederatedJob {
-    let open = FederatedRound { round, needed: 5, contributed: 2, ..FederatedRound::default() };
+    let phase = "gathering".to_owned();
+    let none = FederatedRound::default();
+    let open = FederatedRound { round, phase, needed: 5, contributed: 2, ..none };
     FederatedJob {
         name: "priv3".to_owned(),
         round,
@@ -34,7 +39,7 @@ fn why_a_round_does_not_come_is_told_once_for_each_reason_and_not_at_once() {
     assert!(watched.passed(at(1), &job).len() <= 2);
     assert_eq!(watched.waits(at(20), &job), None, "too early");
     let said = watched.waits(at(21), &job).unwrap();
-    assert_eq!(said, "round 4 waits: 2 nodes contributed, and it takes 5");
+    assert_eq!(said, "round 4 waits: this anchor holds contributions of 2 nodes, and it takes 5");
     assert_eq!(watched.waits(at(60), &job), None, "it was told");
     job.has_left = true;
     let said = watched.waits(at(61), &job).unwrap();
@@ -46,9 +51,15 @@ fn why_a_round_does_not_come_is_told_once_for_each_reason_and_not_at_once() {
     let said = watched.waits(at(63), &job).unwrap();
     assert!(said.contains("of its 5 anchors n2, n3, n4 are not reached"), "{said}");
     assert!(said.contains("and it takes 3"), "{said}");
+    let open = job.open_round.iter_mut();
+    open.for_each(|open| open.phase = "proposing".to_owned());
+    let said = watched.waits(at(63), &job).unwrap();
+    assert!(!said.contains("this anchor holds"), "the others held enough: {said}");
     job.open_round = None;
     let said = watched.waits(at(64), &job).unwrap();
-    assert!(said.contains("no anchor; `selvedge fed status priv3` at one says who"), "{said}");
+    assert!(said.contains("as an anchor; `selvedge fed status priv3` at one says who"), "{said}");
+    let reads = Watched::new(at(0)).waits(at(64), &FederatedJob { examples: None, ..job.clone() });
+    assert!(reads.unwrap().contains("this node still reads its data"));
     job.round = 4;
     assert!(watched.passed(at(65), &job).iter().all(|line| line.contains("round ")));
     assert_eq!(watched.waits(at(84), &job), None, "a round ended");
@@ -60,8 +71,8 @@ fn reasons_that_change_to_and_fro_are_bounded() {
     let mut watched = Watched::new(at(0));
     let mut job = job(0);
     let told = (0..40).filter(|&nodes| {
-        job.open_round =
-            Some(FederatedRound { contributed: nodes, needed: 99, ..FederatedRound::default() });
+        let open = job.open_round.iter_mut();
+        open.for_each(|open| (open.contributed, open.needed) = (nodes, 99));
         watched.waits(at(30), &job).is_some()
     });
     assert_eq!(told.count(), MAX_REASONS);
@@ -100,26 +111,46 @@ fn a_node_with_data_tells_its_figures_and_waits_for_the_last_one() {
     assert_eq!(passed, ["round   1    90.0 % (9 of 10)", "round   2    90.0 % (9 of 10)"]);
     assert_eq!(watched.passed(at(2), &with(30, &[1, 2])), Vec::<String>::new());
     assert!(!watched.is_done(at(3), &with(30, &[1, 2])));
-    assert!(watched.is_done(at(22), &with(30, &[1, 2])), "there may be none");
-    assert_eq!(watched.passed(at(23), &with(30, &[1, 2, 30])).len(), 1);
-    assert!(watched.is_done(at(23), &with(30, &[1, 2, 30])));
+    assert!(!watched.is_done(at(301), &with(30, &[1, 2])), "measuring may take minutes");
+    assert!(watched.is_done(at(302), &with(30, &[1, 2])), "there may be none");
+    let lacks = Some("the figure of round 30 is not there yet");
+    assert_eq!(watched.lacks(&with(30, &[1, 2])).as_deref(), lacks);
+    assert_eq!(watched.waits(at(60), &with(30, &[1, 2])).as_deref(), lacks, "no round 31 waits");
+    assert_eq!(watched.passed(at(303), &with(30, &[1, 2, 30])).len(), 1);
+    assert!(watched.is_done(at(303), &with(30, &[1, 2, 30])));
+    assert_eq!(watched.lacks(&with(30, &[1, 2, 30])), None);
 }
 
 #[test]
-fn watching_ends_where_this_node_knows_that_it_is_of_no_use() {
-    let of = |has_left, too_few, contributed| {
-        let none = FederatedRound::default();
-        let open = FederatedRound { round: 3, needed: 5, contributed, too_few, ..none };
-        stuck(&FederatedJob { has_left, open_round: Some(open), ..job(3) })
+fn figures_that_come_late_are_shown_all_the_same() {
+    let mut watched = Watched::new(at(0));
+    let with = |of: &[u64]| FederatedJob {
+        measured: of.iter().copied().map(measured).collect(),
+        ..job(30)
     };
-    assert_eq!(of(true, false, 2), None, "others may only be slow");
-    assert_eq!(of(false, true, 2), None, "this node contributes");
-    assert_eq!(of(true, true, 5), None, "they came");
-    let why = of(true, true, 2).unwrap();
-    assert!(why.starts_with("round 4 of 30 of 'priv3' does not end: 2 nodes"), "{why}");
-    assert!(why.contains("epsilon is spent") && why.contains("`selvedge fed cancel priv3`"));
+    let passed = watched.passed(at(0), &with(&[]));
+    assert_eq!(passed[..], ["no figures are here yet: rounds without their figures", OVER]);
+    assert!(!watched.is_done(at(1), &with(&[])), "it has data");
+    assert_eq!(watched.passed(at(2), &with(&[29, 30])).len(), 2);
+    assert!(watched.is_done(at(2), &with(&[29, 30])));
+}
+
+#[test]
+fn watching_goes_on_where_others_may_contribute_and_ends_where_the_job_is_given_up() {
+    let of = |has_left, too_few| {
+        let mut job = FederatedJob { has_left, ..job(3) };
+        job.open_round.iter_mut().for_each(|open| open.too_few = too_few);
+        job
+    };
+    for (has_left, too_few) in [(true, false), (false, true), (true, true)] {
+        let job = of(has_left, too_few);
+        assert_eq!(given_up(&job), None);
+        let said = Watched::new(at(0)).waits(at(20), &job).unwrap();
+        assert_eq!(said.contains("only if others contribute"), has_left && too_few, "{said}");
+        assert_eq!(said.contains("`selvedge fed cancel priv3`"), has_left && too_few, "{said}");
+    }
     let stopped = Some("it failed eight times".to_owned());
-    let why = stuck(&FederatedJob { stopped, ..job(3) }).unwrap();
+    let why = given_up(&FederatedJob { stopped, ..job(3) }).unwrap();
     assert!(why.ends_with("does not go on at this node: it failed eight times"), "{why}");
 }
 

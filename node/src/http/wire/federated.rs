@@ -189,7 +189,8 @@ pub(crate) struct FederatedRound {
     /// Nodes that it takes.
     #[serde(default)]
     pub(crate) needed: u64,
-    /// Whether this node proposed and found too few in all that the anchors hold.
+    /// Whether this node proposed and found too few in what all of the anchors that answered hold,
+    /// and no more came since.
     #[serde(default)]
     pub(crate) too_few: bool,
 }
@@ -290,6 +291,9 @@ pub(crate) struct FederatedCheck {
     /// Rounds of the job.
     #[serde(default)]
     pub(crate) rounds: u64,
+    /// Of a thousand clients so many are asked first in a round.
+    #[serde(default = "all_clients")]
+    pub(crate) sample_permille: u64,
     /// Contributions of a client that the job's epsilon allows; none where it has no differential
     /// privacy.
     #[serde(default)]
@@ -300,6 +304,11 @@ pub(crate) struct FederatedCheck {
     pub(crate) contributions_left: Option<u64>,
     /// All members: this node first, the others by name.
     pub(crate) nodes: Vec<FederatedFit>,
+}
+
+/// As a node of before, which does not say, counted.
+const fn all_clients() -> u64 {
+    1_000
 }
 
 /// What a member said of a job that is not told yet.
