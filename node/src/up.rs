@@ -131,9 +131,7 @@ async fn begin(home: &Home, config: &Config, options: &cli::Up, stop: &Stop) -> 
     let reading = tokio::task::spawn_blocking(move || {
         let decided = decided(&store, &wanted);
         let models = models_to_serve(&store, &named, &decided, &noting)?;
-        if named.is_empty() {
-            sweep(&store, &models, &wanted, &place);
-        }
+        sweep(&store, (&models, named.is_empty()), &wanted, &place);
         let variants = decided.iter().map(Decided::told).collect::<Vec<_>>();
         Ok::<_, anyhow::Error>((models, variants))
     });
@@ -329,14 +327,16 @@ fn models_to_serve(
     Ok(models)
 }
 
-/// Removes packed copies of models that are neither in the home nor served, and all if none are to
-/// be kept. In a directory of its own choice other nodes may have theirs, and nothing is removed.
-fn sweep(store: &Store, served: &[Served], config: &Config, home: &Home) {
-    if config.packed.directory.is_some() {
+/// Removes packed copies of models that are neither in the home nor served, where all of the home
+/// are looked at, and all copies in the home if none are kept there. In a directory of its own
+/// choice other nodes may have theirs, and nothing is removed.
+fn sweep(store: &Store, (served, all): (&[Served], bool), config: &Config, home: &Home) {
+    let kept_here = config.packed.max_bytes > 0 && config.packed.directory.is_none();
+    if kept_here && !all {
         return;
     }
     let mut known = BTreeSet::new();
-    if config.packed.max_bytes > 0 {
+    if kept_here {
         // What cannot be listed is not known to be gone.
         let Ok(stored) = store.list() else { return };
         known.extend(stored.iter().map(|model| model.digest));

@@ -33,9 +33,9 @@ const ONE: u64 = 1_024;
 /// out sooner for these.
 const PRICES: (u64, u64) = (ONE / 64, ONE * 64);
 /// Weight of a step's row in what is believed, as a part: where rows become four times as dear,
-/// some eight steps are too long. Dearer and cheaper ones weigh the same: what makes steps differ by
-/// themselves, neighbours of a virtual machine say, makes as many too short, and prompts do not pay
-/// for it. (With dearer ones four times as heavy, believed was what four rows in five do not
+/// some eight steps are too long. Dearer and cheaper ones weigh the same: what makes steps differ
+/// by themselves, neighbours of a virtual machine say, makes as many too short, and prompts do not
+/// pay for it. (With dearer ones four times as heavy, believed was what four rows in five do not
 /// exceed; beside answers whose steps differ by a third that left prompts a third of their rows.)
 const WEIGHT: u64 = 8;
 /// How many times the price that is believed a sample counts for at most: one slow moment lengthens

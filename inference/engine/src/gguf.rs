@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::GgmlDType;
@@ -72,6 +73,8 @@ impl TensorInfo {
 pub(crate) struct Gguf {
     pub(crate) path: PathBuf,
     pub(crate) file_bytes: u64,
+    /// When the file was written last, in seconds and nanoseconds; zero of what is no file.
+    pub(crate) written: (i64, i64),
     pub(crate) metadata: BTreeMap<String, Value>,
     /// Where the entries of the metadata lie, key and all, in the order of the file.
     pub(crate) entries: Vec<(String, Range<u64>)>,
@@ -87,7 +90,9 @@ impl Gguf {
         if !size.is_file() {
             return Err(EngineError::corrupt(format!("{} is not a file", path.display())));
         }
-        Self::from_reader(path, BufReader::new(file), size.len())
+        let written = (size.mtime(), size.mtime_nsec());
+        let read = Self::from_reader(path, BufReader::new(file), size.len())?;
+        Ok(Self { written, ..read })
     }
 
     /// Reads the header of a file of this size.
@@ -98,7 +103,8 @@ impl Gguf {
     ) -> Result<Self, EngineError> {
         let Header { metadata, entries, tensors } =
             Reader { inner, at: 0, size, elements: 0 }.header()?;
-        Ok(Self { path: path.to_owned(), file_bytes: size, metadata, entries, tensors })
+        let written = (0, 0);
+        Ok(Self { path: path.to_owned(), file_bytes: size, written, metadata, entries, tensors })
     }
 
     /// The bytes of one tensor.

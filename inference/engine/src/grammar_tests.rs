@@ -410,8 +410,20 @@ fn hostile_grammars_are_bounded() {
     }) + "r60 ::= \"b\"";
     let names =
         (0..1_500).map(|n| format!("\"name_{n}_{}\"", n * 7)).collect::<Vec<_>>().join(" | ");
+    // Rules that are empty have no places to count.
+    let empty = (0..60)
+        .fold("root ::= x root | \"b\"\nx ::= a60 \"c\"\na0 ::= \"\"\n".to_owned(), |all, n| {
+            format!("{all}a{} ::= a{n} a{n}\n", n + 1)
+        });
+    // A bracket of many parts, in many places.
+    let wide: String = (0..15_000).filter_map(|n| char::from_u32(0x800 + 2 * n)).collect();
+    let doubled = (0..12)
+        .fold(format!("x0 ::= [{wide}]\n"), |all, n| format!("{all}x{} ::= x{n} x{n}\n", n + 1));
+    let options = (0..60).map(|n| format!("x12 x11 \"{n}\"")).collect::<Vec<_>>().join(" | ");
     for grammar in [
         doubling,
+        empty,
+        format!("{doubled}root ::= ({options}) root | \"b\""),
         format!("root ::= {}", "\"a\"? ".repeat(5_000)),
         format!("root ::= \"(\" root \")\" | {}", "\"a\"? ".repeat(2_000)),
         format!("root ::= \"(\" root \")\" | {}", "[ab]* ".repeat(300)),

@@ -247,7 +247,16 @@ struct Short {
 /// Removes a file that nobody reads or writes; whether it is gone.
 fn remove_unused(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
-    file.try_lock().is_ok() && std::fs::remove_file(path).is_ok()
+    if file.try_lock().is_err() {
+        return false;
+    }
+    // Another process may have given the name to another file meanwhile.
+    let same =
+        |a: &std::fs::Metadata, b: &std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    let (Ok(own), Ok(named)) = (file.metadata(), std::fs::symlink_metadata(path)) else {
+        return false;
+    };
+    same(&own, &named) && std::fs::remove_file(path).is_ok()
 }
 
 /// Sees to it that there is no file of this name.

@@ -184,6 +184,12 @@ fn what_is_of_another_model_or_version_is_not_used() {
     // The same digest, and a file whose tensors lie otherwise.
     let (_tied, tied) = opened(&Writer::tiny(1).without("output.weight"));
     assert!(why(&bytes, &tied, FIRST).contains("another model"));
+    // A file that was written again may have other weights of the same shape.
+    let file = std::fs::OpenOptions::new().write(true).open(&gguf.path).expect("opens");
+    let then = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    file.set_modified(then).expect("is ours");
+    let again = Gguf::open(&gguf.path).expect("reads");
+    assert!(why(&bytes, &again, FIRST).contains("another model"), "written again");
     let edited = |at: usize, byte: u8| {
         let mut edited = bytes.clone();
         edited[at] = byte;

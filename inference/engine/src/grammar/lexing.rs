@@ -12,6 +12,7 @@
 //! Terminals are walked together: a state is the set of places, of whichever terminals, that one
 //! text leads to.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Options, Part, Symbol, Terminal};
@@ -86,9 +87,10 @@ impl Leads {
 }
 
 /// A place for a character in a terminal.
-struct Place {
+struct Place<'g> {
     terminal: usize,
-    spans: Vec<Span>,
+    /// The characters; those of a bracket are not copied for each place that has them.
+    spans: Cow<'g, [Span]>,
     leads: Leads,
     /// The places after it.
     next: Vec<usize>,
@@ -106,7 +108,7 @@ struct Ends {
 /// The places of all terminals.
 struct Places<'g> {
     gbnf: &'g Gbnf,
-    all: Vec<Place>,
+    all: Vec<Place<'g>>,
     /// Those that terminals begin with.
     first: Vec<Vec<usize>>,
 }
@@ -264,9 +266,9 @@ impl<'g> Places<'g> {
         for (terminal, Terminal { part, .. }) in terminals.iter().enumerate() {
             let from = places.all.len();
             let ends = match part {
-                Part::Row(parts) => places.row(terminal, parts),
-                Part::Any(options) => places.any(terminal, options),
-                Part::Character(one) => places.set(terminal, &[(*one, *one)]),
+                Part::Row(parts) => places.row(terminal, parts, work)?,
+                Part::Any(options) => places.any(terminal, options, work)?,
+                Part::Character(one) => places.character(terminal, *one),
             };
             ends.last.iter().for_each(|place| places.all[*place].last = true);
             places.first.push(ends.first);
@@ -276,56 +278,67 @@ impl<'g> Places<'g> {
         Some(places)
     }
 
-    fn walk(&mut self, terminal: usize, id: NodeId) -> Ends {
+    /// Every visit is paid for: rules are taken in wherever they are named, and those that are
+    /// empty have no places that could be counted.
+    fn walk(&mut self, terminal: usize, id: NodeId, work: &mut usize) -> Option<Ends> {
+        pay(work, 1)?;
         let gbnf = self.gbnf;
-        match &gbnf.nodes[id] {
+        Some(match &gbnf.nodes[id] {
             Node::Text(text) => {
                 let mut all = Ends { first: Vec::new(), last: Vec::new(), empty: true };
                 for one in text.chars() {
-                    let next = self.set(terminal, &[(one, one)]);
+                    pay(work, 1)?;
+                    let next = self.character(terminal, one);
                     all = self.then(all, next);
                 }
                 all
             }
-            Node::Set(spans) => self.set(terminal, spans),
-            Node::Rule(rule) => self.walk(terminal, gbnf.rules[*rule].body),
-            Node::Row(parts) => self.row(terminal, parts),
-            Node::Any(options) => self.any(terminal, options),
+            Node::Set(spans) => {
+                pay(work, spans.len())?;
+                self.set(terminal, Cow::Borrowed(spans))
+            }
+            Node::Rule(rule) => self.walk(terminal, gbnf.rules[*rule].body, work)?,
+            Node::Row(parts) => self.row(terminal, parts, work)?,
+            Node::Any(options) => self.any(terminal, options, work)?,
             Node::Repeat(inner, least, most) => {
-                let inner = self.walk(terminal, *inner);
+                let inner = self.walk(terminal, *inner, work)?;
                 if most.is_none_or(|most| most > 1) {
                     self.connect(&inner.last, &inner.first);
                 }
                 Ends { empty: inner.empty || *least == 0, ..inner }
             }
-        }
+        })
     }
 
-    fn set(&mut self, terminal: usize, spans: &[Span]) -> Ends {
-        let (leads, spans) = (Leads::of(spans), spans.to_vec());
+    fn character(&mut self, terminal: usize, one: char) -> Ends {
+        self.set(terminal, Cow::Owned(vec![(one, one)]))
+    }
+
+    fn set(&mut self, terminal: usize, spans: Cow<'g, [Span]>) -> Ends {
+        let leads = Leads::of(&spans);
         self.all.push(Place { terminal, spans, leads, next: Vec::new(), last: false });
         let at = vec![self.all.len() - 1];
         Ends { first: at.clone(), last: at, empty: false }
     }
 
-    fn row(&mut self, terminal: usize, parts: &[NodeId]) -> Ends {
+    fn row(&mut self, terminal: usize, parts: &[NodeId], work: &mut usize) -> Option<Ends> {
         let mut all = Ends { first: Vec::new(), last: Vec::new(), empty: true };
         for part in parts {
-            let next = self.walk(terminal, *part);
+            let next = self.walk(terminal, *part, work)?;
             all = self.then(all, next);
         }
-        all
+        Some(all)
     }
 
-    fn any(&mut self, terminal: usize, options: &[NodeId]) -> Ends {
+    fn any(&mut self, terminal: usize, options: &[NodeId], work: &mut usize) -> Option<Ends> {
         let mut all = Ends { first: Vec::new(), last: Vec::new(), empty: false };
         for option in options {
-            let Ends { first, last, empty } = self.walk(terminal, *option);
+            let Ends { first, last, empty } = self.walk(terminal, *option, work)?;
             all.first.extend(first);
             all.last.extend(last);
             all.empty |= empty;
         }
-        all
+        Some(all)
     }
 
     fn then(&mut self, mut all: Ends, mut next: Ends) -> Ends {
@@ -380,7 +393,7 @@ impl<'g> Places<'g> {
         for place in next {
             let spans = &self.all[*place].spans;
             pay(work, 1 + spans.len())?;
-            for (first, last) in spans {
+            for (first, last) in spans.iter() {
                 edges.entry(u32::from(*first)).or_default().0.push(*place);
                 edges.entry(u32::from(*last) + 1).or_default().1.push(*place);
             }

@@ -48,7 +48,8 @@ const LINE: usize = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(super) model: ModelDigest,
-    /// What a file says of its tensors: where digests are not of files, those differ in this.
+    /// What a file says of its tensors, and when it was written last: where a digest is not the
+    /// file's (it was damaged when it was packed, or exchanged below a node) it differs in this.
     pub(super) tensors: [u8; 32],
 }
 
@@ -70,6 +71,9 @@ impl Identity {
     pub(crate) fn of(model: ModelDigest, gguf: &Gguf) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&gguf.file_bytes.to_le_bytes());
+        // A file that was mended, or exchanged for another of its shape, is packed anew.
+        let (seconds, nanoseconds) = gguf.written;
+        hasher.update(&seconds.to_le_bytes()).update(&nanoseconds.to_le_bytes());
         for (name, info) in &gguf.tensors {
             // The length before what varies in length: no two lists say the same.
             for text in [name.as_str(), &format!("{:?} {:?}", info.kind, info.dims)] {

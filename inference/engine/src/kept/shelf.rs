@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use selvedge_kernels::{Kept, KernelError, Place, Shelf, Taken, Wanted};
 
 use super::Unkept;
@@ -100,8 +102,17 @@ impl Draft {
         // Whoever tidies up leaves the file alone, and counts its bytes before they are there.
         let locked = draft.file.try_lock();
         locked.map_err(|error| Unkept::new(format!("cannot lock a draft: {error}")))?;
-        draft.file.set_len(needed).map_err(|error| draft.failed(&error))?;
+        draft.take_room(needed).map_err(|error| draft.failed(&error))?;
         Ok(draft)
+    }
+
+    /// Takes the room on the disk now, so that whoever looks next sees it taken; where the file
+    /// system cannot, the file only has its length.
+    fn take_room(&self, needed: u64) -> std::io::Result<()> {
+        match fallocate(&self.file, FallocateFlags::empty(), 0, needed) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.file.set_len(needed),
+            taken => Ok(taken?),
+        }
     }
 
     fn failed(&self, error: &std::io::Error) -> Unkept {
