@@ -208,7 +208,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
     ),
     (
         "what a caller writes: parsed and judged by the HTTP surface",
-        &["ChatMessage", "Role", "LogProbs", "TokenLogProb"],
+        &["ChatMessage", "Constraint", "Role", "LogProbs", "TokenLogProb"],
     ),
     (
         "what words say: answers have none here, only how much of them was said, so none is \
