@@ -130,7 +130,7 @@ fn poison_moves_a_mean_and_no_rule_and_whoever_is_beyond_the_clip_is_named() {
         let mut liar = joined(s, &nodes)?;
         let mut told = Vec::new();
         for one in &JOBS {
-            let known = Known::of(s, &nodes[0], one.name)?;
+            let known = Known::of(&nodes[0], one.name)?;
             told.push((one, known, 0));
         }
         for round in 0..ROUNDS {
