@@ -154,7 +154,9 @@ impl Watched {
 
     /// Whether all is shown that there will be: the figures of the last round come after it.
     fn is_done(&self, now: Mono, job: &FederatedJob) -> bool {
-        job.round >= job.rounds && (self.lacks(job).is_none() || now.since(self.since) >= FIGURE)
+        // A node that had no figure of all rounds may hold nothing out, and then has none to come.
+        let patience = if job.measured.is_empty() { SILENCE } else { FIGURE };
+        job.round >= job.rounds && (self.lacks(job).is_none() || now.since(self.since) >= patience)
     }
 
     /// Which figure is not there yet of those that come.

@@ -131,6 +131,7 @@ fn figures_that_come_late_are_shown_all_the_same() {
     let passed = watched.passed(at(0), &with(&[]));
     assert_eq!(passed[..], ["no figures are here yet: rounds without their figures", OVER]);
     assert!(!watched.is_done(at(1), &with(&[])), "it has data");
+    assert!(watched.is_done(at(20), &with(&[])), "and may hold nothing of them out");
     assert_eq!(watched.passed(at(2), &with(&[29, 30])).len(), 2);
     assert!(watched.is_done(at(2), &with(&[29, 30])));
 }
