@@ -51,7 +51,7 @@ enum Command {
     /// Run the kernels' tests on emulated ARM processors, one of each class.
     Arm,
     /// Run the kernels' tests in Miri, which finds undefined behaviour, for each set of
-    /// instructions of x86-64. Takes a nightly toolchain and most of an hour.
+    /// instructions of x86-64. Takes a nightly toolchain, and minutes for single tests.
     Miri,
     /// Run a benchmark: `cargo xtask bench mesh`.
     Bench {

@@ -1,7 +1,7 @@
 //! The kernels' tests in Miri, the interpreter that finds undefined behaviour.
 //!
 //! Owns for which sets of instructions it is done. Says nothing about speed, and is no part of
-//! `cargo xtask test`: it takes a nightly toolchain and most of an hour.
+//! `cargo xtask test`: it takes a nightly toolchain, and minutes for single tests.
 
 use std::process::{Command, Stdio};
 
