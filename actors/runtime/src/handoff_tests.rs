@@ -40,6 +40,12 @@ fn handed(to: NodeId, id: u128) -> Handed {
     }
 }
 
+/// What its first hop says of it.
+fn told_of(given: Handed) -> HandOff {
+    let Handed { tenant, label, deadline, fence, request, .. } = given;
+    HandOff { hop: 1, origin: NodeId([5; 32]), tenant, label, deadline, fence, request }
+}
+
 fn receipt(ingest: NodeId, handed: &Handed) -> Receipt {
     Receipt {
         request: handed.request.id,
@@ -101,15 +107,7 @@ fn a_schema_reaches_peers_that_know_it_and_no_others() {
     let refusal = unfit(SCHEMAS_SINCE - 1, &given.request).expect("an older one is not asked");
     assert_eq!((refusal.retry, refusal.code), (Retry::Elsewhere, Code::Unsupported));
     assert!(unfit(SCHEMAS_SINCE, &given.request).is_none());
-    let handed = HandOff {
-        hop: 1,
-        origin: NodeId([5; 32]),
-        tenant: given.tenant,
-        label: given.label,
-        deadline: given.deadline,
-        fence: given.fence,
-        request: given.request,
-    };
+    let handed = told_of(given);
     match opening(SCHEMAS_SINCE, handed, None, None) {
         Opening::Shaped(shaped) => assert_eq!(shaped.schema, schema),
         other => panic!("{other:?}"),
@@ -130,15 +128,7 @@ fn a_grammar_reaches_peers_that_know_it_and_no_others() {
             assert!(unfit(GRAMMARS_SINCE, &given.request).is_none());
             assert!(unfit(codec::VERSION, &given.request).is_none());
             let asked = given.request.clone();
-            let handed = HandOff {
-                hop: 1,
-                origin: NodeId([5; 32]),
-                tenant: given.tenant,
-                label: given.label,
-                deadline: given.deadline,
-                fence: given.fence,
-                request: given.request,
-            };
+            let handed = told_of(given);
             let told = opening(GRAMMARS_SINCE, handed, None, None);
             let bytes = codec::encode(&told, codec::MAX_FRAME).expect("fits a frame");
             match codec::decode_body(&bytes[codec::LENGTH_BYTES..]) {
@@ -158,15 +148,7 @@ fn a_grammar_reaches_peers_that_know_it_and_no_others() {
 fn a_schema_is_said_in_the_bytes_of_the_version_before() {
     let mut given = handed(NodeId([4; 32]), 7);
     given.request.schema = Some("{}".to_owned());
-    let handed = HandOff {
-        hop: 1,
-        origin: NodeId([5; 32]),
-        tenant: given.tenant,
-        label: given.label,
-        deadline: given.deadline,
-        fence: given.fence,
-        request: given.request,
-    };
+    let handed = told_of(given);
     let told = opening(GRAMMARS_SINCE - 1, handed, None, None);
     let before = codec::encode_at(GRAMMARS_SINCE - 1, &told, codec::MAX_FRAME).expect("fits");
     let now = codec::encode(&told, codec::MAX_FRAME).expect("fits");
@@ -193,15 +175,7 @@ fn what_more_a_draw_heeds_reaches_peers_that_know_it_and_no_others() {
     assert!(refusal.message.contains("min_p"), "{refusal}");
     assert!(unfit(DETAILS_SINCE, &given.request).is_none());
     let asked = given.request.clone();
-    let handed = HandOff {
-        hop: 1,
-        origin: NodeId([5; 32]),
-        tenant: given.tenant,
-        label: given.label,
-        deadline: given.deadline,
-        fence: given.fence,
-        request: given.request,
-    };
+    let handed = told_of(given);
     let told = opening(DETAILS_SINCE, handed, None, None);
     assert_eq!(told.since(), DETAILS_SINCE);
     let bytes = codec::encode(&told, codec::MAX_FRAME).expect("fits a frame");

@@ -8,8 +8,8 @@ use selvedge_contract::{
 };
 
 use super::*;
-use crate::gguf::Gguf;
 use crate::guide::Guide;
+use crate::guide::tests::{explore, text};
 use crate::testing::{
     Collected, Outlet, Temporary, Writer, collect, engine, greedy, request, temporary,
 };
@@ -45,11 +45,6 @@ number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [0-9] [1
 # Optional space: by convention, applied in this grammar after literal chars when allowed
 ws ::= | " " | "\n" [ \t]{0,20}
 "#;
-
-fn text() -> Text {
-    let file = temporary(&Writer::tiny(1).bytes());
-    Text::here(&Gguf::open(file.path()).expect("reads")).expect("reads")
-}
 
 fn guided(text: &Text, grammar: &str) -> Guide {
     let guide = text.guide(&Constraint::Grammar(grammar).to_text());
@@ -443,20 +438,7 @@ fn hostile_grammars_are_bounded() {
         let held = Constraint::Grammar(&grammar).to_text();
         match text.guide(&held) {
             Err(refusal) => assert_eq!(refusal.blame, Blame::Client, "{grammar:.80}: {refusal}"),
-            Ok(mut guide) => {
-                let logits = vec![0.0; text.tokenizer.len()];
-                for step in 0..100 {
-                    let Ok(Some(ruled)) = guide.rule(&logits) else { break };
-                    let allowed = ruled.iter().filter(|logit| logit.is_finite()).count();
-                    let wanted = step % allowed;
-                    let token = (0u32..).zip(&ruled).filter(|(_, l)| l.is_finite()).nth(wanted);
-                    let token = token.expect("one is allowed").0;
-                    let ended = text.tokenizer.ends_answer(token) || guide.push(token).is_err();
-                    if ended || guide.is_over() {
-                        break;
-                    }
-                }
-            }
+            Ok(mut guide) => explore(&text, &mut guide, 100),
         }
     }
 }

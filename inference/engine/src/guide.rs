@@ -483,4 +483,4 @@ fn refused(why: &str) -> Refusal {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 #[path = "guide_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -15,7 +15,7 @@ use crate::{EngineConfig, LocalEngine};
 
 const MODEL: ModelDigest = ModelDigest([1; 32]);
 
-fn text() -> Text {
+pub(crate) fn text() -> Text {
     let file = temporary(&Writer::tiny(1).bytes());
     Text::here(&Gguf::open(file.path()).expect("reads")).expect("reads")
 }
@@ -23,6 +23,22 @@ fn text() -> Text {
 fn refusal(schema: &str) -> Refusal {
     let text = text();
     text.guide(schema).err().unwrap_or_else(|| panic!("{schema:.80} must be refused"))
+}
+
+/// Goes on from a guide in one way or another, for so many tokens or until it ends.
+pub(crate) fn explore(text: &Text, guide: &mut Guide, most: usize) {
+    let logits = vec![0.0; text.tokenizer.len()];
+    for step in 0..most {
+        let Ok(Some(ruled)) = guide.rule(&logits) else { return };
+        let allowed = ruled.iter().filter(|logit| logit.is_finite()).count();
+        let wanted = step % allowed;
+        let token = (0u32..).zip(&ruled).filter(|(_, l)| l.is_finite()).nth(wanted);
+        let token = token.expect("one is allowed").0;
+        let ended = text.tokenizer.ends_answer(token) || guide.push(token).is_err();
+        if ended || guide.is_over() {
+            return;
+        }
+    }
 }
 
 /// An answer drawn evenly from everything the guide allows, up to so many tokens; whether it is
@@ -310,20 +326,7 @@ fn hostile_schemas_are_bounded() {
     ] {
         match text.guide(&schema) {
             Err(refusal) => assert_eq!(refusal.blame, Blame::Client, "{schema:.80}"),
-            Ok(mut guide) => {
-                let logits = vec![0.0; text.tokenizer.len()];
-                for step in 0..200 {
-                    let Ok(Some(ruled)) = guide.rule(&logits) else { break };
-                    let allowed = ruled.iter().filter(|logit| logit.is_finite()).count();
-                    let wanted = step % allowed;
-                    let token = (0u32..).zip(&ruled).filter(|(_, l)| l.is_finite()).nth(wanted);
-                    let token = token.expect("one is allowed").0;
-                    let ended = text.tokenizer.ends_answer(token) || guide.push(token).is_err();
-                    if ended || guide.is_over() {
-                        break;
-                    }
-                }
-            }
+            Ok(mut guide) => explore(&text, &mut guide, 200),
         }
     }
 }
